@@ -16,8 +16,9 @@ from queues.validators import validate_branch, validate_git_url
 from queues.vault_grants import find_added_grants
 from runqy.audit.operations import record
 from runqy.errors import DeploymentFailed, DeploymentRefused, RunqyError
-from runqy.git.commands import CommandMissing, CommandRunner, CommandTimedOut
+from runqy.git.commands import CommandMissing, CommandRunner, CommandTimedOut, LimitExceeded
 from runqy.git.credentials import GitCredentials, git_environment
+from runqy.git.limits import Limits
 from runqy.git.remotes import BranchMissing, RemoteRef, resolve_ref
 from runqy.git.sources import Source, parse_source
 from runqy.git.ssrf import find_public_addresses, pinned_http, pinned_ssh
@@ -26,6 +27,7 @@ from vaults.worker_secrets import get_worker_secrets
 __all__ = ["CHECK_TIMEOUT_S", "RepositoryCheck", "check_repository"]
 
 CHECK_TIMEOUT_S = 15.0
+CHECK_LIMITS = Limits(memory_bytes=256 << 20, disk_bytes=16 << 20)
 CONCURRENT_CHECKS_MAX = 2
 """In a process: a check takes a thread, and a server must not be usable for scanning others."""
 
@@ -127,7 +129,7 @@ def _resolve_ref(source: Source, git_token: str) -> RemoteRef:
         if source.scheme == "ssh":
             env.variables["GIT_SSH_COMMAND"] += f" -o ConnectTimeout=10 {ssh_options}"
         commands = CommandRunner(secrets=credentials.secrets)
-        return resolve_ref(source, commands, env=env, timeout_s=CHECK_TIMEOUT_S, config=config)
+        return resolve_ref(source, commands, env=env, timeout_s=CHECK_TIMEOUT_S, limits=CHECK_LIMITS, config=config)
 
 
 def _message(error: RunqyError, git_url: str, branch: str) -> str:
@@ -135,6 +137,8 @@ def _message(error: RunqyError, git_url: str, branch: str) -> str:
         return f"The repository has no branch or tag {branch}."
     if isinstance(error, CommandTimedOut):
         return f"The server did not respond within {CHECK_TIMEOUT_S:g} seconds."
+    if isinstance(error, LimitExceeded):
+        return f"The server sends too much: {error.detail.partition(':')[0]}."
     if isinstance(error, CommandMissing):
         return "This server has no git command, so the check is not possible. Workers have their own."
     if isinstance(error, DeploymentFailed) and error.detail.startswith("git "):

@@ -1,9 +1,10 @@
-"""Run git and the other programs of a deployment, with a time limit, until stopped."""
+"""Run git and the other programs of a deployment, with limits, until stopped."""
 
 import contextlib
 import errno
 import os
 import re
+import selectors
 import signal
 import subprocess
 import threading
@@ -13,14 +14,21 @@ from pathlib import Path
 
 from runqy import clock
 from runqy.errors import DeploymentFailed, DeploymentStopped
+from runqy.git.limits import NO_LIMITS, DiskUsage, Limits, format_size
 
 REPORTED_CHARS = 2_000
+KEPT_BYTES = 2 << 20
+"""How much of the end of a program's output, and of its errors, is kept."""
 MAX_PROMPTS = 16
 """How often a program can read its secret: git prompts once a process, and a partial clone fetches in several."""
 PIPE_BYTES = 16_384
 """The least that a pipe buffers without a reader."""
 LAST_OUTPUT_S = 1.0
 """How long output is read after a program has ended."""
+POLL_S = 0.25
+READ_BYTES = 64 << 10
+NOT_FOUND = 127
+"""The exit status of a shell or launcher that cannot find the program."""
 
 
 class CommandTimedOut(DeploymentFailed):
@@ -29,6 +37,10 @@ class CommandTimedOut(DeploymentFailed):
 
 class CommandMissing(DeploymentFailed):
     """The program is not installed."""
+
+
+class LimitExceeded(DeploymentFailed):
+    """The program needs more memory or disk than it may use, or prints too much."""
 
 
 class CommandRunner:
@@ -49,29 +61,40 @@ class CommandRunner:
         cwd: Path | None = None,
         secret: str = "",
         launcher: Sequence[str] = (),
+        limits: Limits = NO_LIMITS,
     ) -> str:
         """Run a program, through a launcher if there is one, and return its output.
 
         The program can read the secret, a line, up to MAX_PROMPTS times from the pipe in RUNQY_SECRET_FD.
         Raise DeploymentFailed with the end of its error output, DeploymentStopped after `stop`.
         """
+        name, usage = _name(args), DiskUsage(limits)
         with self._lock, _secret_pipe(secret) as pipe:
             self.check()
-            self._current = process = _start([*launcher, *args], env, cwd, pipe)
+            self._current = process = _start([*limits.launcher, *launcher, *args], env, cwd, pipe)
         try:
-            output, errors = _await(process, timeout_s)
-        except subprocess.TimeoutExpired:
-            _kill_group(process)
-            process.wait()
-            raise CommandTimedOut(f"{_name(args)} did not finish within {timeout_s:g} s") from None
+            output, errors = _await(process, name, timeout_s, usage)
         finally:
+            if process.returncode is None:
+                _kill_group(process)
+                process.wait()
             _close_pipes(process)
+            usage.close()
             with self._lock:
                 self._current = None
         self.check()
+        if process.returncode == NOT_FOUND:
+            raise CommandMissing(f"{args[0]} is not installed")
         if process.returncode:
-            raise DeploymentFailed(f"{_name(args)} failed: {self._readable(errors or output, process.returncode)}")
-        return output.decode(errors="replace")
+            reason = self._readable(errors.data or output.data, process.returncode)
+            if exceeded := limits.find_exceeded(reason):
+                raise LimitExceeded(f"{name} {exceeded}: {reason}")
+            raise DeploymentFailed(f"{name} failed: {reason}")
+        if usage.is_exceeded_now():
+            raise LimitExceeded(f"{name} {limits.too_large}")
+        if output.is_cut:
+            raise LimitExceeded(f"{name} prints more than {format_size(KEPT_BYTES)}")
+        return output.data.decode(errors="replace")
 
     def check(self) -> None:
         """Raise DeploymentStopped after `stop`."""
@@ -90,7 +113,7 @@ class CommandRunner:
             if self._current is not None:
                 _kill_group(self._current)
 
-    def _readable(self, output: bytes, code: int) -> str:
+    def _readable(self, output: bytearray, code: int) -> str:
         """Return the end of a program's output, secrets removed."""
         text = output.decode(errors="replace").strip()
         for secret in self._secrets:
@@ -132,22 +155,57 @@ def _start(args: Sequence[str], env: Mapping[str, str], cwd: Path | None, pipe: 
         raise DeploymentFailed(f"{args[0]} cannot be started: {error.strerror}") from error
 
 
-def _await(process: "subprocess.Popen[bytes]", timeout_s: float) -> tuple[bytes, bytes]:
-    """Return the output of a program. Raise subprocess.TimeoutExpired.
+class _Printed:
+    """The end of what a program prints."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.is_cut = False
+
+    def add(self, data: bytes) -> None:
+        self.data += data
+        if len(self.data) > KEPT_BYTES:
+            self.is_cut = True
+            del self.data[:-KEPT_BYTES]
+
+
+def _await(
+    process: "subprocess.Popen[bytes]", name: str, timeout_s: float, usage: DiskUsage
+) -> tuple[_Printed, _Printed]:
+    """Return what a program prints and its errors. Raise CommandTimedOut, LimitExceeded.
 
     A process that it leaves behind, as ssh does, may keep the pipes open forever, and is not waited for.
     """
     end_s = clock.monotonic_s() + timeout_s
-    while True:
-        has_ended = process.poll() is not None
-        left_s = max(end_s - clock.monotonic_s(), 0)
-        try:
-            return process.communicate(timeout=min(LAST_OUTPUT_S, left_s))
-        except subprocess.TimeoutExpired as unfinished:
-            if has_ended:
-                return unfinished.output or b"", unfinished.stderr or b""
-            if left_s <= LAST_OUTPUT_S and process.poll() is None:
-                raise
+    output, errors = _Printed(), _Printed()
+    with selectors.DefaultSelector() as selector:
+        for pipe, printed in ((process.stdout, output), (process.stderr, errors)):
+            assert pipe is not None  # noqa: S101 (made by `_start`)
+            selector.register(pipe, selectors.EVENT_READ, printed)
+        has_ended = False
+        while selector.get_map() or not has_ended:
+            if not has_ended and process.poll() is not None:
+                has_ended, end_s = True, clock.monotonic_s() + LAST_OUTPUT_S
+            if clock.monotonic_s() >= end_s:
+                if has_ended:
+                    break
+                raise CommandTimedOut(f"{name} did not finish within {timeout_s:g} s")
+            if not has_ended and usage.is_exceeded():
+                raise LimitExceeded(f"{name} {usage.limits.too_large}")
+            _read(selector, process, min(POLL_S, end_s - clock.monotonic_s()))
+    return output, errors
+
+
+def _read(selector: selectors.BaseSelector, process: "subprocess.Popen[bytes]", timeout_s: float) -> None:
+    """Wait for output, or for the end of a program that has closed its output, and read once."""
+    if not selector.get_map():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout_s)
+    for key, _ in selector.select(timeout_s) if selector.get_map() else ():
+        if data := os.read(key.fd, READ_BYTES):
+            key.data.add(data)
+        else:
+            selector.unregister(key.fileobj)
 
 
 def _close_pipes(process: "subprocess.Popen[bytes]") -> None:

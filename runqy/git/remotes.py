@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from runqy.errors import DeploymentFailed
 from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitEnvironment
+from runqy.git.limits import Limits
 from runqy.git.sources import Source
 
 HARDENED_OPTIONS = (
     *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "credential.helper="),
     *("-c", "submodule.recurse=false", "-c", "fetch.recurseSubmodules=false", "-c", "gc.auto=0"),
+    # larger files are streamed, and not held in memory
+    *("-c", "core.bigFileThreshold=16m"),
     *("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60", "-c", "advice.detachedHead=false"),
 )
 """Options of every call: no hooks, no helpers, no stalled transfers."""
@@ -36,8 +39,14 @@ class RemoteRef:
     commit: str
 
 
-def resolve_ref(
-    source: Source, commands: CommandRunner, *, env: GitEnvironment, timeout_s: float, config: Sequence[str] = ()
+def resolve_ref(  # noqa: PLR0913 (what git is run with)
+    source: Source,
+    commands: CommandRunner,
+    *,
+    env: GitEnvironment,
+    timeout_s: float,
+    limits: Limits,
+    config: Sequence[str] = (),
 ) -> RemoteRef:
     """Return the commit of the branch, or else of the tag.
 
@@ -58,7 +67,7 @@ def resolve_ref(
         f"{tag}^{{}}",
     ]
     try:
-        output = commands.run(args, env=env.variables, secret=env.secret, timeout_s=timeout_s)
+        output = commands.run(args, env=env.variables, secret=env.secret, timeout_s=timeout_s, limits=limits)
     except DeploymentFailed as error:
         if env.secret and _REDIRECT.search(error.detail):
             raise RedirectRefused(

@@ -1,13 +1,15 @@
 """Programs of a deployment: their output, their time limit, and what they leave behind."""
 
 import os
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from runqy.errors import DeploymentFailed, DeploymentStopped
-from runqy.git.commands import CommandRunner, CommandTimedOut
+from runqy.git.commands import CommandMissing, CommandRunner, CommandTimedOut, LimitExceeded
+from runqy.git.limits import Limits
 
 ENV = {"PATH": os.environ["PATH"]}
 LEAVES_SLEEPER = "setsid sh -c 'echo $$ > new; mv new sleeper; exec sleep 600' & while ! [ -s sleeper ]; do :; done; "
@@ -56,6 +58,29 @@ def test_a_long_output_arrives_whole() -> None:
     printed = CommandRunner().run(["sh", "-c", "head -c 1000000 /dev/zero; sleep 1.2; echo end"], env=ENV, timeout_s=60)
 
     assert (len(printed), printed[-4:]) == (1_000_004, "end\n")
+
+
+def test_only_the_end_of_an_endless_output_is_kept() -> None:
+    with pytest.raises(LimitExceeded, match=r"^head prints more than 2 MiB$"):
+        CommandRunner().run(["head", "-c", "50000000", "/dev/zero"], env=ENV, timeout_s=60)
+    with pytest.raises(DeploymentFailed, match=r"^sh failed: \*{1996} end$"):
+        CommandRunner().run(
+            ["sh", "-c", "head -c 50000000 /dev/zero | tr '\\0' '*' >&2; echo ' end' >&2; exit 1"],
+            env=ENV,
+            timeout_s=60,
+        )
+
+
+def test_a_program_that_needs_too_much_memory_names_the_limit() -> None:
+    limits = Limits(memory_bytes=64 << 20)
+
+    with pytest.raises(LimitExceeded, match=r"^python needs more than 64 MiB of memory: "):
+        CommandRunner().run([sys.executable, "-c", "bytearray(100 << 20)"], env=ENV, timeout_s=60, limits=limits)
+
+
+def test_a_program_that_is_missing_is_named_with_limits_too() -> None:
+    with pytest.raises(CommandMissing, match=r"^runqy-nothing is not installed$"):
+        CommandRunner().run(["runqy-nothing"], env=ENV, timeout_s=60, limits=Limits(memory_bytes=64 << 20))
 
 
 def _stop_once(commands: CommandRunner, file: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from runqy.errors import DeploymentFailed, DeploymentRefused
 from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials, git_environment
+from runqy.git.limits import Limits
 from runqy.git.remotes import resolve_ref
 from runqy.git.sources import Source, parse_source
 from runqy.git.ssrf import find_public_addresses, pinned_http, pinned_ssh
@@ -29,7 +30,9 @@ def test_git_connects_to_the_pinned_address_whatever_dns_returns(tmp_path: Path,
         one = source(f"https://{HOST}:{server.port}/r.git")
 
         with git_environment(one, GitCredentials()) as env:
-            ref = resolve_ref(one, CommandRunner(), env=env, timeout_s=60, config=pinned_http(one, ["127.0.0.1"]))
+            ref = resolve_ref(
+                one, CommandRunner(), env=env, timeout_s=60, limits=Limits(), config=pinned_http(one, ["127.0.0.1"])
+            )
 
     assert ref.commit == commit
 

@@ -10,6 +10,7 @@ from django.db import connection
 from queues import repository_check
 from queues.repository_check import CONCURRENT_CHECKS_MAX, RepositoryCheck, check_repository
 from runqy.audit.models import AuditRecord
+from runqy.git.limits import Limits
 from tests.support.git_server import GitServer, git_server
 from tests.support.processes import command_lines
 from tests.support.waiting import PATIENCE_S, wait_until
@@ -224,6 +225,16 @@ def test_a_server_that_does_not_respond_times_out(server: GitServer, monkeypatch
 
     assert found.message == "The server did not respond within 1 seconds."
     wait_until(lambda: not any(server.url("r.git").encode() in line for line in command_lines()))
+
+
+@pytest.mark.usefixtures("may_look_anywhere")
+def test_a_server_that_lists_branches_forever_is_given_up(server: GitServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.is_endless.set()
+    monkeypatch.setattr(repository_check, "CHECK_LIMITS", Limits(memory_bytes=64 << 20))
+
+    found = check(server.url("r.git"))
+
+    assert found.message == "The server sends too much: git ls-remote needs more than 64 MiB of memory."
 
 
 @pytest.mark.usefixtures("may_look_anywhere")

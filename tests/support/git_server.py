@@ -35,6 +35,8 @@ class GitServer(ThreadingHTTPServer):
         self.is_silent = threading.Event()
         self.is_broken = threading.Event()
         """Whether a connection is cut instead of a response."""
+        self.is_endless = threading.Event()
+        """Whether it lists branches without an end."""
         self.released = threading.Event()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
@@ -65,6 +67,9 @@ class _Handler(SimpleHTTPRequestHandler):
         if self.server.is_broken.is_set():
             self.close_connection = True
             return
+        if self.server.is_endless.is_set():
+            self._list_branches_forever()
+            return
         name, _, rest = self.path.removeprefix("/").partition("/info/")
         if self.path.startswith("/moved/"):
             self._respond(301, "Location", self.server.moved_to + self.path.removeprefix("/moved"))
@@ -87,6 +92,19 @@ class _Handler(SimpleHTTPRequestHandler):
             self.server.command_lines += command_lines()
         expected = base64.b64encode(f"x-access-token:{self.server.token}".encode()).decode()
         return authorization == f"Basic {expected}"
+
+    def _list_branches_forever(self) -> None:
+        """Send the start of a listing, and branches until the client goes away."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-git-upload-pack-advertisement")
+        self.end_headers()
+        self.wfile.write(b"001e# service=git-upload-pack\n0000")
+        line = b"%040x refs/heads/%01000d\n" % (1, 1)
+        try:
+            while True:
+                self.wfile.write((b"%04x" % (len(line) + 4) + line) * 1000)
+        except OSError:
+            self.close_connection = True
 
     def _respond(self, status: int, name: str, value: str) -> None:
         """Send a response without a body."""

@@ -14,7 +14,7 @@ from runqy.git.sources import parse_source
 from tests.workers.repositories import Repository, make_wheel
 from workers.deploy import virtualenvs
 from workers.deploy.deployment import Deployed, DeploymentSpec, deploy
-from workers.deploy.virtualenvs import Requirements
+from workers.deploy.read_checkout import requirement_texts, requirements_key
 
 
 @pytest.fixture
@@ -151,7 +151,8 @@ def test_requirements_are_installed_and_only_again_when_they_changed(repository:
 
 
 def keys_of_two_commits(requirements: Path) -> set[str]:
-    return {Requirements(file=requirements, commit=commit).key for commit in ("one", "two")}
+    texts = requirement_texts(requirements)
+    return {requirements_key(texts, commit=commit, interpreter="") for commit in ("one", "two")}
 
 
 @pytest.mark.parametrize(
@@ -323,6 +324,51 @@ def test_a_full_disk_is_named_and_the_next_try_succeeds(repository: Repository, 
 def test_a_disk_that_a_program_finds_full_is_named() -> None:
     with pytest.raises(DeploymentFailed, match=r"^cp failed: the disk is full: cp: .*/dev/full"):
         CommandRunner().run(["cp", "/proc/version", "/dev/full"], env={"LC_ALL": "C", "PATH": os.defpath}, timeout_s=30)
+
+
+@pytest.mark.parametrize("files", [{"zeros": bytes(32 << 20)}, {f"zeros{n}": bytes(1 << 20) for n in range(32)}])
+def test_a_checkout_that_grows_too_large_is_removed_and_names_the_limit(
+    repository: Repository, folder: Path, files: dict[str, str | bytes]
+) -> None:
+    repository.commit({"main.py": ""})
+    good = deploy(deployment_spec(repository, folder), CommandRunner())
+    repository.commit(files)
+
+    deployed = deploy(deployment_spec(repository, folder, max_checkout_bytes=8 << 20), CommandRunner())
+
+    assert deployed.problem.startswith("git checkout writes more than 8 MiB (RUNQY_MAX_CHECKOUT_BYTES)")
+    assert deployed.commit == good.commit
+    assert [path for path in (folder / "mail" / "checkouts").iterdir() if path.is_dir()] == [good.code_dir]
+
+
+def test_an_environment_that_grows_too_large_is_removed_and_names_the_limit(
+    repository: Repository, folder: Path
+) -> None:
+    for number in range(8):
+        make_wheel(repository.folder / f"greet{number}-1.0-py3-none-any.whl", f"greet{number}", "#" * (1 << 20))
+    repository.commit({"requirements.txt": "".join(f"./greet{number}-1.0-py3-none-any.whl\n" for number in range(8))})
+
+    with pytest.raises(DeploymentFailed, match=r"^uv pip writes more than 4 MiB \(RUNQY_MAX_DEPLOYMENT_BYTES\)"):
+        deploy(deployment_spec(repository, folder, max_deployment_bytes=4 << 20), CommandRunner())
+
+    assert not (folder / "mail" / "cache").exists()
+    assert list((folder / "mail" / "environments").iterdir()) == []
+    assert not deploy(deployment_spec(repository, folder), CommandRunner()).problem
+
+
+def test_a_checkout_of_deeply_nested_folders_is_removed(repository: Repository, folder: Path) -> None:
+    name = "/".join(["a"] * 1_200)
+    repository.git(
+        "update-index", "--add", "--cacheinfo", f"100644,{repository.git('hash-object', '-w', os.devnull)},{name}"
+    )
+    repository.git("commit", "--quiet", "-m", "deep")
+    deploy(deployment_spec(repository, folder), CommandRunner()).release()
+    repository.git("rm", "--quiet", "-r", "--cached", "a")
+    repository.git("commit", "--quiet", "--allow-empty", "-m", "flat")
+
+    deployed = deploy(deployment_spec(repository, folder), CommandRunner())
+
+    assert [path for path in (folder / "mail" / "checkouts").iterdir() if path.is_dir()] == [deployed.code_dir]
 
 
 def test_a_deployment_can_be_stopped(repository: Repository, folder: Path) -> None:

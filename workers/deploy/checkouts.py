@@ -5,18 +5,21 @@ from pathlib import Path
 
 from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitEnvironment
+from runqy.git.limits import Limits
 from runqy.git.remotes import HARDENED_OPTIONS, RedirectRefused, RemoteRef, resolve_ref
 from runqy.git.sources import Source
 
 FETCH_TIMEOUT_S = 600.0
 LOCAL_TIMEOUT_S = 120.0
+MEMORY_BYTES = 1 << 30
 
 
 class Git:
     """The git command for one source."""
 
-    def __init__(self, source: Source, commands: CommandRunner, env: GitEnvironment) -> None:
+    def __init__(self, source: Source, commands: CommandRunner, env: GitEnvironment, *, max_bytes: int) -> None:
         self._source = source
+        self._limits = Limits(memory_bytes=MEMORY_BYTES, disk_bytes=max_bytes, setting="RUNQY_MAX_CHECKOUT_BYTES")
         self._commands = commands
         self._env = env
 
@@ -32,10 +35,11 @@ class Git:
             return self._resolve()
 
     def _resolve(self) -> RemoteRef:
-        return resolve_ref(self._source, self._commands, env=self._env, timeout_s=FETCH_TIMEOUT_S)
+        return resolve_ref(self._source, self._commands, env=self._env, timeout_s=FETCH_TIMEOUT_S, limits=self._limits)
 
     def check_out(self, ref: RemoteRef, folder: Path) -> str:
         """Check out the source into an empty folder and return its commit. Raise DeploymentFailed."""
+        self._limits = replace(self._limits, folders=(folder,))
         self._git("init", "--quiet", "--template=", str(folder))
         self._in(folder, "remote", "add", "origin", self._source.url)
         if self._source.code_path:
@@ -57,4 +61,4 @@ class Git:
 
     def _git(self, *args: str, timeout_s: float = LOCAL_TIMEOUT_S) -> str:
         words, env = ["git", *HARDENED_OPTIONS, *self._env.options, *args], self._env
-        return self._commands.run(words, env=env.variables, secret=env.secret, timeout_s=timeout_s)
+        return self._commands.run(words, env=env.variables, secret=env.secret, timeout_s=timeout_s, limits=self._limits)

@@ -2,6 +2,7 @@
 
 <folder>/<queue>/checkouts/<commit>-<source>/    never changed after it is named
 <folder>/<queue>/environments/<requirements>/    never changed after it is complete
+<folder>/<queue>/cache/                          of uv and pip
 <folder>/<queue>/current.json                    the last complete deployment
 """
 
@@ -9,7 +10,7 @@ import errno
 import hashlib
 import os
 import re
-import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +22,18 @@ import msgspec
 from runqy.errors import DeploymentFailed, DeploymentRefused
 from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials, git_environment
+from runqy.git.limits import Limits, remove_folder
 from runqy.git.sources import Source, parse_path
 from runqy.json_decoding import read_json
 from runqy.names import QUEUE_NAME
+from workers.deploy import read_checkout
 from workers.deploy.checkouts import Git
+from workers.deploy.exec_child import launcher_command, launcher_environment
 from workers.deploy.locks import FolderLease, exclusive, is_leased, remove_lock_file
 from workers.deploy.virtualenvs import Requirements, build_environment, is_complete
 
+READ_TIMEOUT_S = 60.0
+READ_LIMITS = Limits(memory_bytes=256 << 20)
 _QUEUE_NAME = re.compile(QUEUE_NAME)
 
 
@@ -42,6 +48,9 @@ class DeploymentSpec:
     credentials: GitCredentials = field(default_factory=GitCredentials)
     has_system_packages: bool = False
     install_timeout_s: float = 1800.0
+    max_checkout_bytes: int = 2 << 30
+    max_deployment_bytes: int = 20 << 30
+    """Of a virtual environment and the queue's cache of packages."""
     is_isolated: bool = True
     """Isolate the installation of requirements: packages may run code of their own."""
 
@@ -59,6 +68,19 @@ class DeploymentRecord(msgspec.Struct, frozen=True):
     def has_source(self, source: Source) -> bool:
         """Return whether it came from the same source."""
         return (self.url, self.branch, self.code_path) == (source.url, source.branch, source.code_path)
+
+
+class CheckoutContent(msgspec.Struct, frozen=True):
+    """What a deployment depends on of a checkout's content."""
+
+    has_code: bool = False
+    has_requirements: bool = False
+    key: str = ""
+    """A text that changes when the environment would."""
+    refused: str = ""
+    """Why it may not be deployed."""
+    failed: str = ""
+    """Why it was not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +129,20 @@ def _deploy_newest(home: Path, spec: DeploymentSpec, commands: CommandRunner) ->
     """Check out the tip of the branch, build its environment, and record both."""
     source = spec.source
     with git_environment(source, spec.credentials) as env:
-        checkout, commit = _check_out(home / "checkouts", source, Git(source, commands, env))
-    code_dir = _code_dir(checkout, source.code_path)
-    file = _code_dir(checkout, source.code_path, parse_path(spec.requirements_file, "requirements_file"))
-    requirements = Requirements(
-        file=file if file.is_file() and file.read_text(errors="replace").strip() else None,
-        commit=commit,
-        has_system_packages=spec.has_system_packages,
-    )
-    if not code_dir.is_dir():
+        git = Git(source, commands, env, max_bytes=spec.max_checkout_bytes)
+        checkout, commit = _check_out(home / "checkouts", source, git)
+    requirements_file = parse_path(spec.requirements_file, "requirements_file")
+    content = _read_content(checkout, commit, requirements_file, spec, commands)
+    if not content.has_code:
         raise DeploymentFailed(f"{source.url} has no folder {source.code_path!r} on {source.branch}")
-    environment = home / "environments" / requirements.key
+    environment = home / "environments" / content.key
     if not is_complete(environment):
+        requirements = Requirements(
+            file=checkout / source.code_path / requirements_file if content.has_requirements else None,
+            has_system_packages=spec.has_system_packages,
+            cache=home / "cache",
+            max_bytes=spec.max_deployment_bytes,
+        )
         limit_s, is_isolated = spec.install_timeout_s, spec.is_isolated
         build_environment(environment, requirements, commands, timeout_s=limit_s, is_isolated=is_isolated)
     record = DeploymentRecord(source.url, source.branch, source.code_path, commit, checkout.name, environment.name)
@@ -138,7 +162,7 @@ def _check_out(checkouts: Path, source: Source, git: Git) -> tuple[Path, str]:
         if not checkout.is_dir():
             unfinished.rename(checkout)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        remove_folder(unfinished)
     return checkout, commit
 
 
@@ -148,25 +172,32 @@ def _checkout_name(commit: str, source: Source) -> str:
     return f"{commit[:16]}-{source_hash[:8]}"
 
 
-def _code_dir(checkout: Path, *parts: str) -> Path:
-    """Return a path in a checkout. Raise DeploymentRefused where symbolic links lead out of it, or nowhere."""
-    path = checkout.joinpath(*parts)
-    name = str(path.relative_to(checkout))
-    try:
-        path.stat()
-    except OSError as error:
-        if error.errno == errno.ELOOP:  # `resolve` raises RuntimeError before Python 3.13, and nothing since
-            raise DeploymentRefused(f"{name!r} is a loop of symbolic links") from None
-    if not path.resolve().is_relative_to(checkout.resolve()):
-        raise DeploymentRefused(f"{name!r} is outside the repository")
-    return path
+def _read_content(
+    checkout: Path, commit: str, requirements_file: str, spec: DeploymentSpec, commands: CommandRunner
+) -> CheckoutContent:
+    """Read a checkout in a process of its own. Raise DeploymentRefused, DeploymentFailed."""
+    interpreter = f"{sys.version}\n{sys.prefix}\n{spec.has_system_packages}"
+    args = [str(checkout), spec.source.code_path, requirements_file, commit, interpreter]
+    output = commands.run(
+        [sys.executable, "-I", "-S", os.path.abspath(read_checkout.__file__), *args],
+        launcher=launcher_command(is_isolated=spec.is_isolated),
+        env=launcher_environment({}),
+        timeout_s=READ_TIMEOUT_S,
+        limits=READ_LIMITS,
+    )
+    content = read_json(output.encode(), CheckoutContent)
+    if content.refused:
+        raise DeploymentRefused(content.refused)
+    if content.failed:
+        raise DeploymentFailed(content.failed)
+    return content
 
 
 def _to_deployed(home: Path, record: DeploymentRecord, *, problem: str) -> Deployed:
     """Lease checkout and environment, and return them."""
     checkout, environment = home / "checkouts" / record.checkout, home / "environments" / record.environment
     leases = (FolderLease(checkout), FolderLease(environment))
-    return Deployed(record.commit, _code_dir(checkout, record.code_path).resolve(), environment, problem, leases)
+    return Deployed(record.commit, checkout / record.code_path, environment, problem, leases)
 
 
 def _read_record(home: Path, source: Source) -> DeploymentRecord | None:
@@ -186,7 +217,7 @@ def _remove_unused(home: Path) -> None:
     for parent in (home / "checkouts", home / "environments"):
         for folder in [entry for entry in parent.iterdir() if entry.is_dir() and not entry.is_symlink()]:
             if not is_leased(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_folder(folder)
                 remove_lock_file(folder)
 
 

@@ -1,6 +1,5 @@
 """Build virtual environments, one per set of requirements, with uv where it is installed."""
 
-import hashlib
 import os
 import re
 import shutil
@@ -8,19 +7,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from runqy.git.commands import CommandRunner
+from runqy.git.commands import CommandRunner, LimitExceeded
+from runqy.git.limits import Limits, remove_folder
 from workers.deploy.exec_child import launcher_command, launcher_environment
 
 CREATE_TIMEOUT_S = 300.0
 _COMPLETE = ".runqy-complete"
-_NESTED = re.compile(r"^(?:-r|-c|--requirement|--constraint)[ =]*(?P<file>\S+)")
-_CONTINUED = re.compile(r"\\\r?\n")
-_COMMENT = re.compile(r"(?:^|\s)#.*")
-_COMMENT_LINE = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
-_REMOTE_URL = re.compile(r"\b(?!file:)[\w+.-]+://\S*")
-_LOCAL = re.compile(r"^(?:-e|--editable|\.)|\bfile:|\.(?:whl|zip|tar|t[gbx]z2?)\b")
-_PATH = re.compile(r"/|(?:@|(?:^|\s)(?:-e|--editable|-f|--find-links))[ =]*[^\s-]")
-"""A path, in a line without remote URLs: something with a slash, or what follows a name or an option that takes one."""
 _INHERITED = re.compile(
     r"PATH|HOME|USER|TMPDIR|LANG|LC_.*|(?:PIP|UV|SSL|CURL|REQUESTS)_.*|(?:http|https|no|all)_proxy", re.IGNORECASE
 )
@@ -28,22 +20,15 @@ _INHERITED = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """The requirements of a virtual environment."""
+    """The requirements of a virtual environment, and what its programs may use."""
 
     file: Path | None
     """The requirements file; None: no requirements."""
-    commit: str
     has_system_packages: bool = False
-
-    @property
-    def key(self) -> str:
-        """Return a text that changes when the environment would."""
-        digest = hashlib.sha256(f"{sys.version}\n{sys.prefix}\n{self.has_system_packages}\n".encode())
-        for path, text in _requirement_texts(self.file):
-            digest.update(f"{path.name}\n{text}\n".encode())
-            if any(_is_from_checkout(line, path.parent) for line in _logical_lines(text)):
-                digest.update(self.commit.encode())  # packages from the checkout change with it
-        return digest.hexdigest()[:16]
+    cache: Path
+    """Where uv and pip keep packages: of this queue alone, since what is built writes to it."""
+    max_bytes: int
+    """Of the environment and the cache together."""
 
 
 def is_complete(folder: Path) -> bool:
@@ -55,9 +40,10 @@ def build_environment(
     folder: Path, requirements: Requirements, commands: CommandRunner, *, timeout_s: float, is_isolated: bool = True
 ) -> None:
     """Build a virtual environment in a folder and mark it as complete. Raise DeploymentFailed."""
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)
     env = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
     env |= {"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", "PIP_NO_INPUT": "1"}
+    env |= {"UV_CACHE_DIR": str(requirements.cache), "PIP_CACHE_DIR": str(requirements.cache)}
     _pip_options(env)
     uv = _find_uv()
     create = [uv, "venv", "--quiet", "--python", sys.executable] if uv else [sys.executable, "-I", "-m", "venv"]
@@ -71,15 +57,24 @@ def build_environment(
         install = (
             [uv, "pip", "install", "--quiet", "--python", python] if uv else [python, "-m", "pip", "install", "-q"]
         )
-        args = [*install, "-r", str(requirements.file)]
-        # installed packages may run code of their own
-        commands.run(
-            args,
-            launcher=launcher_command(is_isolated=is_isolated),
-            env=launcher_environment(env),
-            timeout_s=timeout_s,
-            cwd=requirements.file.parent,
-        )
+        try:
+            # installed packages may run code of their own
+            commands.run(
+                [*install, "-r", str(requirements.file)],
+                launcher=launcher_command(is_isolated=is_isolated),
+                env=launcher_environment(env),
+                timeout_s=timeout_s,
+                cwd=requirements.file.parent,
+                limits=Limits(
+                    disk_bytes=requirements.max_bytes,
+                    folders=(folder, requirements.cache),
+                    setting="RUNQY_MAX_DEPLOYMENT_BYTES",
+                ),
+            )
+        except LimitExceeded:
+            for unfinished in (folder, requirements.cache):
+                remove_folder(unfinished)
+            raise
     (folder / _COMPLETE).touch()
 
 
@@ -96,34 +91,3 @@ def _pip_options(env: dict[str, str]) -> None:
             env[ours] = env[pips]
     if "PIP_FIND_LINKS" in env:
         env.setdefault("UV_FIND_LINKS", ",".join(env["PIP_FIND_LINKS"].split()))
-
-
-def _requirement_texts(file: Path | None) -> list[tuple[Path, str]]:
-    """Return a requirements file and the files it includes, each once."""
-    found: dict[Path, str] = {}
-    waiting = [file] if file else []
-    while waiting:
-        path = waiting.pop()
-        if path in found or not path.is_file():
-            continue
-        found[path] = path.read_text(errors="replace")
-        matches = (_NESTED.match(line) for line in _logical_lines(found[path]))
-        waiting += [path.parent / match["file"] for match in matches if match]
-    return list(found.items())
-
-
-def _logical_lines(text: str) -> list[str]:
-    """Return the lines of a requirements file as pip reads them: joined where they continue, without comments."""
-    joined = _CONTINUED.sub("", _COMMENT_LINE.sub("", text))  # a line that is a comment does not continue
-    return [_COMMENT.sub("", line).strip() for line in joined.splitlines()]
-
-
-def _is_from_checkout(line: str, folder: Path) -> bool:
-    """Return whether a line may name something in the checkout, which changes with the commit.
-
-    A line too many causes a rebuild, one too few leaves old code in the environment.
-    """
-    if nested := _NESTED.match(line):  # what cannot be read here may lead to such a line
-        return not _REMOTE_URL.match(nested["file"]) and not (folder / nested["file"]).is_file()
-    requirement = line.partition(";")[0]
-    return bool(_LOCAL.search(requirement) or _PATH.search(_REMOTE_URL.sub("", requirement)))

@@ -214,6 +214,8 @@ def _deployment_spec(registration: RegisteredWorker, settings: WorkerSettings) -
         folder=settings.deployment_dir,
         credentials=GitCredentials(token=registration.git_token or settings.git_token, ssh_key=settings.git_ssh_key),
         has_system_packages=settings.has_system_packages,
+        max_checkout_bytes=settings.max_checkout_bytes,
+        max_deployment_bytes=settings.max_deployment_bytes,
         is_isolated=settings.isolates_children,
     )
 

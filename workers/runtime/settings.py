@@ -34,6 +34,8 @@ _VARIABLES = {
     "git.token": "RUNQY_GIT_TOKEN",
     "deployment.dir": "RUNQY_DEPLOYMENT_DIR",
     "deployment.use_system_site_packages": "RUNQY_USE_SYSTEM_SITE_PACKAGES",
+    "deployment.max_checkout_bytes": "RUNQY_MAX_CHECKOUT_BYTES",
+    "deployment.max_deployment_bytes": "RUNQY_MAX_DEPLOYMENT_BYTES",
     "recovery.enabled": "RUNQY_RECOVERY_ENABLED",
     "recovery.max_restarts": "RUNQY_RECOVERY_MAX_RESTARTS",
     "recovery.initial_delay": "RUNQY_RECOVERY_INITIAL_DELAY",
@@ -79,6 +81,9 @@ class WorkerSettings:
     home: Path = Path(".runqy")
     deployment_dir: Path
     has_system_packages: bool = False
+    max_checkout_bytes: int = 2 << 30
+    max_deployment_bytes: int = 20 << 30
+    """Of a virtual environment and the queue's cache of packages."""
     isolates_children: bool = True
     """Prevent children, and the installation of their requirements, from reading and signalling other processes."""
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
@@ -115,6 +120,8 @@ def _read(env: Environment, *, allow_http: bool) -> WorkerSettings:
         home=home,
         deployment_dir=env.path("RUNQY_DEPLOYMENT_DIR", home / "deployments"),
         has_system_packages=env.flag("RUNQY_USE_SYSTEM_SITE_PACKAGES"),
+        max_checkout_bytes=env.size("RUNQY_MAX_CHECKOUT_BYTES", 2 << 30),
+        max_deployment_bytes=env.size("RUNQY_MAX_DEPLOYMENT_BYTES", 20 << 30),
         isolates_children=env.flag("RUNQY_ISOLATE_CHILDREN", default=True),
         recovery=RecoverySettings(
             is_enabled=env.flag("RUNQY_RECOVERY_ENABLED", default=defaults.is_enabled),

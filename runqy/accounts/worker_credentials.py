@@ -7,7 +7,7 @@ gives the same ones, and no password is stored.
 
 import hashlib
 import hmac
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -153,8 +153,8 @@ class RedisUserReconciler:
         self._refused_until_s = float("-inf")
         self._failures = FailureLog("redis_users_accepted")
         self._silent_since_s: dict[str, float] = {}
-        self._done: dict[str, dict[str, RedisUser]] = {}
-        """Users that this process has set, by server and name."""
+        self._done: dict[str, dict[str, tuple[RedisUser, RedisUser]]] = {}
+        """Users that this process has set, and with what registrations granted them, by server and name."""
 
     def run(self, broker: Broker) -> None:
         """Create missing users and delete obsolete ones. Raise BrokerUnavailable, ConfigurationUnavailable."""
@@ -232,7 +232,9 @@ class RedisUserReconciler:
 
     def _reconcile(self, broker: Broker, present: dict[str, frozenset[str]]) -> None:
         """Delete users without a grant; set those that a server lacks or has with other rights."""
-        wanted = {user.name: user for user in _users(self._narrowed([grant for _, grant in self._parts.values()]))}
+        grants = [grant for _, grant in self._parts.values()]
+        pairs = zip(_users(self._narrowed(grants)), _users(grants), strict=True)
+        wanted = {user.name: (user, granted) for user, granted in pairs}
         surplus = frozenset[str]().union(*present.values()) - wanted.keys()
         if surplus:
             acl.delete_users(broker, surplus)
@@ -251,20 +253,24 @@ class RedisUserReconciler:
             for grant in grants
         ]
 
-    def _reconcile_node(self, broker: Broker, node: str, names: frozenset[str], wanted: dict[str, RedisUser]) -> None:
+    def _reconcile_node(
+        self, broker: Broker, node: str, names: frozenset[str], wanted: Mapping[str, tuple[RedisUser, RedisUser]]
+    ) -> None:
         """Set the users of one server that differ. Added rights are only added, to keep what was granted meanwhile."""
         target, done = settings.RUNQY_WORKER_REDIS_TARGET, self._done.get(node)
         if done is not None and not done.keys() & wanted.keys() <= names:
             done = {}  # it restarted, and other processes may have created some of its users
         narrowing, growing = [], []
-        for name, user in wanted.items():
+        for name, (user, granted) in wanted.items():
             before = done.get(name) if done is not None else None
-            if name not in names or (done is not None and before is None):
+            if before == (user, granted) and name in names:
+                continue
+            is_known = done is not None and (before is None or user.extends(before[0]))
+            # a registration gave it all that was granted, of which a sub-queue may be gone already
+            if name not in names or (is_known and user == granted):
                 growing.append(user)
-            elif before is None or not user.extends(before):
+            else:
                 narrowing.append(user)
-            elif before != user:
-                growing.append(user)
         acl.set_users(broker, node, growing, target=target)
         acl.set_users(broker, node, narrowing, target=target, is_narrowing=True)
         if narrowing:

@@ -408,10 +408,15 @@ def test_a_queue_that_lost_a_sub_queue_is_out_of_reach_after_the_next_registrati
         assert is_refused(lambda: redis.llen("asynq:{mail_high}:pending"))
 
 
-def test_a_sub_queue_that_is_gone_is_out_of_reach_though_its_worker_does_not_register_again(client: ApiClient) -> None:
-    entry = register(client)
+@pytest.mark.parametrize("is_seen_before", [True, False])
+def test_a_sub_queue_that_is_gone_is_out_of_reach_though_its_worker_does_not_register_again(
+    client: ApiClient, is_seen_before: bool
+) -> None:
     reconciliation = RedisUserReconciliation()
     reconciliation.run_tick(get_broker())
+    entry = register(client)
+    if is_seen_before:
+        reconciliation.run_tick(get_broker())
     worker = enter(entry)
     assert worker.llen("asynq:{mail_low}:pending") == 0
 

@@ -20,7 +20,7 @@ import msgspec
 from runqy import clock
 from runqy.broker.replies import Reply, check_reply, is_wrong_type
 from runqy.broker.scripts import Command
-from runqy.errors import BrokerRefused, RunqyError
+from runqy.errors import RunqyError
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -66,18 +66,13 @@ class RequestBatch(msgspec.Struct, frozen=True):
         return any(request.is_bulky for request in self.requests)
 
     def read(self, replies: Sequence[Reply]) -> list[Any]:
-        """Return one outcome per request, in order; the outcome of a failed request is its RunqyError.
-
-        Raise BrokerRefused.
-        """
+        """Return one outcome per request, in order; the outcome of a failed request is its RunqyError."""
         outcomes: list[Any] = []
         start = 0
         for request in self.requests:
             end = start + len(request.commands)
             try:
                 outcomes.append(request.read(replies[start:end]))
-            except BrokerRefused:
-                raise
             except RunqyError as error:
                 outcomes.append(error)
             start = end

@@ -15,7 +15,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection.async_connection import ConnectionLost
 from runqy.broker.connection.redis_client import RedisTarget
-from runqy.broker.operation import Operation, Request
+from runqy.broker.operation import Operation, Request, raise_error
 from runqy.broker.pubsub import Subscriber, read_queue_token
 from runqy.broker.scripts import command, script
 from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
@@ -142,8 +142,7 @@ def add(broker: Broker, *, queue: str = "mail", **options: int) -> str:
 def take(worker: Worker, count: int, *queues: str) -> list[LeasedTask]:
     weights = [QueueWeight(queue=queue) for queue in queues or ("mail",)]
     order = plan_dequeue(weights, count, worker_id="w", wake_token=redis_users.new_wake_token(INSTANCE))
-    tasks, _ = worker.run(dequeue_tasks(order, now_ns=worker.now_ns()))
-    return tasks
+    return raise_error(worker.run(dequeue_tasks(order, now_ns=worker.now_ns()))[0])
 
 
 def error_of(worker: Worker) -> BrokerUnavailable:

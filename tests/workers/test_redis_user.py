@@ -1,5 +1,6 @@
 """A worker, the server and maintenance as they are run: the worker enters Redis as a user of its own."""
 
+import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from queues.definitions import Deployment
 from queues.models import QueueSource
-from queues.operations import save_queue
+from queues.operations import change_queue, save_queue
 from runqy.accounts.operations import CreatedKey, create_api_key, revoke_api_key
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
@@ -17,6 +18,7 @@ from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.tasks.reader import find_task, read_tasks
 from runqy.redis_connection import get_broker
 from tests.queues.samples import spec
+from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.database import database_variables
 from tests.support.maintenance import start_maintenance
 from tests.support.processes import is_alive
@@ -49,31 +51,50 @@ def broker(valkey: ValkeyServer) -> Broker:
 
 
 @pytest.fixture
-def key(broker: Broker, task_repository: Repository) -> CreatedKey:
+def deployment(task_repository: Repository) -> Deployment:
+    """Return the deployment of the queue."""
+    return Deployment(git_url=task_repository.url, startup_cmd="python main.py")
+
+
+@pytest.fixture
+def key(broker: Broker, deployment: Deployment) -> CreatedKey:
     """Return the key of a worker; there is a queue."""
-    deployment = Deployment(git_url=task_repository.url, startup_cmd="python main.py")
     save_queue(spec=spec("mail", deployment=deployment), source=QueueSource.API)
     return create_api_key(name="gpu", role="worker")
 
 
 @pytest.fixture
-def worker(
-    key: CreatedKey, valkey: ValkeyServer, server: FakeServer, deployments: Path, tmp_path: Path
-) -> Iterator[WorkerProcess]:
-    """Return a worker that serves the queue, registered with the real server."""
+def server_network(key: CreatedKey, valkey: ValkeyServer, tmp_path: Path) -> Iterator[BadNetwork]:
+    """Return the network to the real server, which runs with its maintenance."""
     variables = database_variables() | {"REDIS_URL": valkey.url, "RUNQY_WORKER_ACL": "required"}
     variables["RUNQY_LEASE"] = "10m"  # however late a worker or its test is, maintenance recovers nothing
     with (tmp_path / "maintenance.log").open("wb") as log:
         maintenance = start_maintenance(log, **variables)
     web = WebProcess(tmp_path, **variables)
-    settings = {"RUNQY_SERVER_URL": web.url, "RUNQY_API_KEY": key.plain, "RUNQY_DEPLOYMENT_DIR": str(deployments)}
-    settings["RUNQY_SHUTDOWN_TIMEOUT"] = "1s"
-    process = WorkerProcess(server, tmp_path, **settings)
-    yield process
-    process.end()
+    network = BadNetwork(web.port, random.Random(1))
+    yield network
+    network.close()
     web.kill()
     maintenance.send_signal(signal.SIGTERM)
     maintenance.wait(30)
+
+
+@pytest.fixture
+def worker(  # noqa: PLR0917
+    key: CreatedKey,
+    server_network: BadNetwork,
+    server: FakeServer,
+    deployments: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> Iterator[WorkerProcess]:
+    """Return a worker that serves the queue, registered with the real server, with as many children as requested."""
+    children = str(getattr(request, "param", 1))
+    settings = {"RUNQY_SERVER_URL": f"http://127.0.0.1:{server_network.port}", "RUNQY_API_KEY": key.plain}
+    settings |= {"RUNQY_DEPLOYMENT_DIR": str(deployments), "RUNQY_SHUTDOWN_TIMEOUT": "1s"}
+    process = WorkerProcess(server, tmp_path, RUNQY_CONCURRENCY=children, RUNQY_PROCESSES=children, **settings)
+    yield process
+    process.end()
 
 
 def user_of(valkey: ValkeyServer) -> set[str]:
@@ -134,3 +155,44 @@ def test_its_user_ends_when_it_stops(worker: WorkerProcess, broker: Broker, valk
 
     with valkey.client() as client:
         eventually(lambda: client.acl_users() == ["default"])
+
+
+@pytest.mark.parametrize("worker", [3], indirect=True)
+def test_it_goes_on_without_a_sub_queue_that_was_removed_while_it_was_frozen(  # noqa: PLR0917
+    worker: WorkerProcess,
+    broker: Broker,
+    valkey: ValkeyServer,
+    server_network: BadNetwork,
+    deployment: Deployment,
+    tmp_path: Path,
+) -> None:
+    save_queue(spec=spec("mail", "high:1", "low:1", deployment=deployment), source=QueueSource.API)
+    eventually(lambda: {*wait_for_record(broker, "ready").redis_queues} == {"mail_high", "mail_low"})
+    tasks = {name: wait_task(tmp_path, name) for name in ("mail_high", "mail_low")}
+    ids = {name: add_task(broker, task, queue=name) for name, task in tasks.items()}
+    eventually(lambda: all(Path(task["started"]).exists() for task in tasks.values()), what=worker.log.read_text)
+    (user,) = user_of(valkey)
+
+    worker.process.send_signal(signal.SIGSTOP)
+    server_network.mode = FaultMode.CUT
+    change_queue(spec=spec("mail", "high:1", deployment=deployment))
+    with valkey.client() as client:
+        eventually(lambda: not any("mail_low" in key for key in client.acl_getuser(user)["keys"]))
+    for task in tasks.values():
+        Path(task["until"]).touch()
+    worker.process.send_signal(signal.SIGCONT)
+
+    later = add_task(broker, 1, queue="mail_high")
+    reason = eventually(
+        lambda: "register again" in (reason := wait_for_record(broker, "starting").reason) and reason,
+        what=worker.log.read_text,
+    )
+    assert "Redis refuses its dequeues" in reason
+    assert broker.run(find_task(later)).state == "pending"
+
+    server_network.mode = FaultMode.FINE
+    assert wait_for_state(broker, later, "completed")
+    assert wait_for_state(broker, ids["mail_high"], "completed")
+    record = eventually(lambda: (found := wait_for_record(broker, "ready")).free_slots == 3 and found)
+    assert record.reason == ""
+    assert broker.run(find_task(ids["mail_low"])).state == "active"

@@ -50,20 +50,22 @@ class Consumer:
         connections: RedisConnections,
         config: ConsumeConfig,
         *,
-        on_pool_change: Callable[[], None] = lambda: None,
+        on_state_change: Callable[[], None] = lambda: None,
         on_refused: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_pool_change` is called when the pool changed, `on_refused` when Redis refuses the credentials."""
+        """`on_state_change` is called when the pool or `refusal` changed, `on_refused` when Redis refuses a request."""
         self.config = config
         self.counts = RunCounts()
         self.last_take_s: int | None = None
+        self.refusal = ""
+        """Why Redis refused the last dequeue; empty: it did not."""
         self.runs: dict[str, Run] = {}
         """By their lease tokens."""
         self.emptied = asyncio.Event()
         """Set while there are no runs and no round trip is under way."""
         self.emptied.set()
         self._connections = connections
-        self._on_pool_change = on_pool_change
+        self._on_state_change = on_state_change
         self._on_refused = on_refused
         self._output = OutputWriter(lambda: self._connections.tasks)
         self._pool: Pool | None = None
@@ -102,9 +104,10 @@ class Consumer:
         if self._pool:
             self.begin(self._pool)
 
-    def set_connections(self, connections: RedisConnections) -> None:
-        """Continue with another Redis."""
-        self._connections = connections
+    def apply(self, config: ConsumeConfig, connections: RedisConnections | None) -> None:
+        """Continue as a new registration says, with another Redis if one is given."""
+        self.config = config
+        self._connections = connections or self._connections
         if self._backoff:
             self._end_backoff()
 
@@ -182,7 +185,7 @@ class Consumer:
 
     def pool_changed(self) -> None:
         """Use a pool that became ready. See PoolOwner."""
-        self._on_pool_change()
+        self._on_state_change()
         self._schedule()
 
     def _end_early(self, run: Run, forced_result: RunResult) -> None:
@@ -239,6 +242,20 @@ class Consumer:
         in_use = len(self.runs) - self._ended + self._requested
         return max(min(self.config.concurrency, self._pool.capacity) - in_use, 0)
 
+    @property
+    def free_slots(self) -> int:
+        """Return how many more tasks could run now."""
+        capacity = min(self.config.concurrency, self._pool.capacity) if self._pool else 0
+        return max(capacity - sum(run.result is None for run in self.runs.values()), 0)
+
+    def _pop_unconfirmed(self) -> DequeueRequest | None:
+        """Return a dequeue to repeat: without the queues that were removed, for which Redis may refuse it for ever."""
+        while self._unconfirmed:
+            dequeue = self._unconfirmed.popleft().limited_to(self.config.queues)
+            if dequeue.queues:
+                return dequeue
+        return None
+
     def _pop_unrecorded(self) -> list[Run]:
         """Return runs for the next round trip: at least one, and no more than a slow connection carries in time."""
         runs: list[Run] = []
@@ -255,9 +272,8 @@ class Consumer:
         runs = self._pop_unrecorded()
         dequeue = None
         if sum(run.finish_bytes for run in runs) <= MAX_BYTES_BEFORE_DEQUEUE:
-            if self._unconfirmed:
-                dequeue = self._unconfirmed.popleft()
-            elif wanted := self._count_requested():
+            dequeue = self._pop_unconfirmed()
+            if dequeue is None and (wanted := self._count_requested()):
                 dequeue = self.config.dequeue_request(wanted)
         wake_ups = self._wake_ups
         requested = len(dequeue.lease_tokens) if dequeue else 0
@@ -272,28 +288,44 @@ class Consumer:
         except Exception as error:  # noqa: BLE001 (what failed is logged and repeated)
             self._unrecorded.extendleft(reversed(runs))
             self._bytes_per_round_trip = max(self._bytes_per_round_trip // 2, MIN_BYTES_PER_ROUND_TRIP)
-            if dequeue is not None:
-                self._unconfirmed.append(dequeue.repeated())
+            self._record_dequeue(dequeue, error)
             self._back_off(error)
             return
         finally:
             self._requested -= requested
-        self._failure_log.record_success()
-        self._failures = 0
         self._bytes_per_round_trip = min(self._bytes_per_round_trip * 2, MAX_BYTES_PER_ROUND_TRIP)
         outcomes = self._output.record_all(outputs, replies.outcomes)
         for finish, outcome in zip(finishes, outcomes, strict=True):
             for run, part in finish.match(outcome):
                 self._record_outcome(run, part)
-        if dequeue is not None:
-            if len(replies.tasks) == requested:
-                self._may_have_tasks = True
-            elif wake_ups == self._wake_ups:
-                self._may_have_tasks = False
-            self._accept(replies.tasks, now_ns=connections.now_ns())
-        refusals = [outcome for outcome in outcomes if isinstance(outcome, BrokerUnavailable)]
-        if refusals:
-            self._back_off(refusals[0])
+        errors: list[RunqyError] = [outcome for outcome in outcomes if isinstance(outcome, BrokerUnavailable)]
+        if isinstance(replies.tasks, RunqyError):
+            errors.append(replies.tasks)
+        elif dequeue is not None and (len(replies.tasks) == requested or wake_ups == self._wake_ups):
+            self._may_have_tasks = len(replies.tasks) == requested
+        self._record_dequeue(dequeue, replies.tasks)
+        if errors:
+            self._back_off(errors[0])
+        else:
+            self._failure_log.record_success()
+            self._failures = 0
+
+    def _record_dequeue(self, dequeue: DequeueRequest | None, tasks: Sequence[LeasedTask] | Exception) -> None:
+        """Accept what a dequeue leased. Repeat a failed one: it may have run, or an earlier one with its tokens may."""
+        if dequeue is None:
+            return
+        if isinstance(tasks, Exception):
+            self._unconfirmed.append(dequeue.repeated())
+            if isinstance(tasks, BrokerRefused | BrokerCommandRefused):
+                self._set_refusal(str(tasks))
+        else:
+            self._set_refusal("")
+            self._accept(tasks)
+
+    def _set_refusal(self, reason: str) -> None:
+        if reason != self.refusal:
+            self.refusal = reason
+            self._on_state_change()
 
     def _back_off(self, error: Exception) -> None:
         """Wait before the next round trip, longer after each failure."""
@@ -321,6 +353,10 @@ class Consumer:
             self.counts.record_outcome(run, outcome)
             if run.result and run.result.status not in (RunStatus.SUCCEEDED, RunStatus.REQUEUED):
                 _log_failure(run, run.result, outcome)
+        elif isinstance(outcome, BrokerRefused) and run.task.lease.queue not in self.config.queues:
+            log.warning(
+                "finish_refused", task_id=run.task_id, queue=run.task.lease.queue, reason="the queue was removed"
+            )
         elif isinstance(outcome, BrokerUnavailable):
             self._unrecorded.append(run)  # Redis did not run it
             return
@@ -340,10 +376,11 @@ class Consumer:
         self._output.forget(run)
         self._ended -= 1
 
-    def _accept(self, tasks: Sequence[LeasedTask], *, now_ns: int) -> None:
+    def _accept(self, tasks: Sequence[LeasedTask]) -> None:
         """Submit tasks to the pool, except those that cannot run."""
         if not tasks:
             return
+        now_ns = self._connections.now_ns()
         self.last_take_s = now_ns // 1_000_000_000
         for task in tasks:
             span = start_run_span(task, now_ns=now_ns)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import structlog
 
 from runqy.broker.constants import LEASE_S
 from runqy.broker.message import TRACEPARENT
@@ -14,14 +13,12 @@ from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED
 from runqy.broker.tasks.dequeue import DequeueRequest, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight
-from runqy.errors import BrokerCommandRefused, PayloadUnusable
+from runqy.errors import PayloadUnusable, RunqyError
 from runqy.tracing import RunSpan, get_tracer
 from workers.runtime.protocol import encode_task
 from workers.runtime.task_runs import RetryPolicy, RunResult, RunStatus
 
 TASKS_PER_DEQUEUE = 100
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +36,11 @@ class ConsumeConfig:
     keeps_output: bool = False
     """Whether the server wants what tasks print, and deletes it with them."""
 
+    @property
+    def queues(self) -> list[str]:
+        """Return the Redis queues."""
+        return [weight.queue for weight in self.weights]
+
     def dequeue_request(self, free: int) -> DequeueRequest:
         """Request as many tasks as there are free slots, up to the limit of one request."""
         request = plan_dequeue(
@@ -52,10 +54,10 @@ class ConsumeConfig:
 
 
 class RoundTripResult(msgspec.Struct, frozen=True):
-    """The outcomes of the finishes in order, RunqyErrors included, and the dequeued tasks."""
+    """The outcomes of the finishes in order, RunqyErrors included, and the dequeued tasks, or why there are none."""
 
     outcomes: Sequence[Any]
-    tasks: Sequence[LeasedTask]
+    tasks: Sequence[LeasedTask] | RunqyError
 
 
 def finish_and_dequeue(
@@ -67,14 +69,7 @@ def finish_and_dequeue(
     """
     if dequeue is None:
         return RoundTripResult((yield from ask_all(finishes)), ())
-    try:
-        tasks, outcomes = yield from dequeue_tasks(dequeue, now_ns=now_ns, extra_requests=finishes)
-    except BrokerCommandRefused:
-        if not finishes:
-            raise
-        log.exception("dequeue_refused")  # the finishes ran, but their outcomes were lost with the error
-        outcomes = yield from ask_all(finishes)
-        tasks, _ = yield from dequeue_tasks(dequeue.repeated(), now_ns=now_ns)
+    tasks, outcomes = yield from dequeue_tasks(dequeue, now_ns=now_ns, extra_requests=finishes)
     return RoundTripResult(outcomes, tasks)
 
 

@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
@@ -13,10 +13,10 @@ from runqy.broker.message import run_deadline_s
 from runqy.broker.operation import Operation, Request, ask_all, get_context
 from runqy.broker.pubsub import read_queue_token
 from runqy.broker.streams.run_counters import RunCounters, add_run_counters
-from runqy.broker.tasks.lease import Extension, extend
+from runqy.broker.tasks.lease import Extension, Lease, extend
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import RunningTask, WorkerRecord
-from runqy.errors import RunqyError
+from runqy.errors import BrokerRefused, RunqyError
 from workers.runtime.backoff import delay_s
 from workers.runtime.registration import RegisteredWorker, own_version
 from workers.runtime.settings import WorkerSettings
@@ -30,12 +30,16 @@ REFUSAL_RETRY_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatResult:
-    """The outcome of a heartbeat; None for each part that Redis refused."""
+    """The outcome of a heartbeat."""
 
-    extension: Extension | None
+    extensions: Sequence[Extension]
+    """One for each Redis queue with leases, except where Redis failed."""
     token: str | None
+    """None: Redis failed."""
     undelivered: Mapping[str, RunCounters]
     """What was counted and Redis did not add."""
+    is_refused: bool
+    """Redis refused some of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,17 +126,32 @@ def send_heartbeat(
     """
     runs = list(runs)
     context = yield from get_context()
+    leases: dict[str, list[Lease]] = {}
+    for run in runs:
+        leases.setdefault(run.task.lease.queue, []).append(run.task.lease)
     requests: list[Request[Any]] = [
-        extend([run.task.lease for run in runs], now_ns=context.now_ns, lease_s=lease_s),
+        *(extend(part, now_ns=context.now_ns, lease_s=lease_s) for part in leases.values()),
         read_queue_token(record.queue),
         write_heartbeat(record, [_running_task(run) for run in runs if run.started_ns], now_ns=context.now_ns),
         *(add_run_counters(queue, counters) for queue, counters in counted.items()),
     ]
     outcomes = yield from ask_all(requests)
+    extended, [token, *others] = outcomes[: len(leases)], outcomes[len(leases) :]
+    extensions = [
+        # without the right to a queue that was removed, its leases cannot be extended
+        Extension(lease_end_s=0, lost=tuple(part))
+        if isinstance(outcome, BrokerRefused) and queue not in record.redis_queues
+        else outcome
+        for (queue, part), outcome in zip(leases.items(), extended, strict=True)
+    ]
     # Redis may accept with the next heartbeat what it refuses now
-    extension, token, *_ = (None if isinstance(outcome, RunqyError) else outcome for outcome in outcomes)
-    refused = [isinstance(outcome, RunqyError) for outcome in outcomes[len(requests) - len(counted) :]]
-    return HeartbeatResult(extension, token, undelivered=dict(compress(counted.items(), refused)))
+    undelivered = [isinstance(outcome, RunqyError) for outcome in others[1:]]
+    return HeartbeatResult(
+        extensions=[each for each in extensions if isinstance(each, Extension)],
+        token=None if isinstance(token, RunqyError) else token,
+        undelivered=dict(compress(counted.items(), undelivered)),
+        is_refused=any(isinstance(outcome, BrokerRefused) for outcome in (*extensions, token, *others)),
+    )
 
 
 def _running_task(run: Run) -> RunningTask:

@@ -80,8 +80,8 @@ class WorkerSession:
         self.consumer = Consumer(
             connections,
             self._consume_config(registration),
-            on_pool_change=self._pool_changed,
-            on_refused=self._heartbeat_refused,
+            on_state_change=self._state_changed,
+            on_refused=self._request_refused,
         )
         self.deployments = DeploymentManager(settings, self.consumer, worker_id=identity.worker_id)
         self._maintenance = QueueMaintenance(registration, connections)
@@ -95,11 +95,10 @@ class WorkerSession:
         """Apply a new registration, and another Redis if one is given."""
         self._registration, self._token = registration, registration.token
         self._stale_reason = ""
-        self.consumer.config = self._consume_config(registration)
+        self.consumer.apply(self._consume_config(registration), connections)
         if connections is not None:
             before, self._connections = self._connections, connections
             self.is_refused = False
-            self.consumer.set_connections(connections)
             before.unsubscribe(self._listener)
             await before.release()
             await connections.listen(self._listener)
@@ -206,33 +205,38 @@ class WorkerSession:
         self._apply(result)
 
     def _take_counts(self) -> Mapping[str, RunCounters]:
-        return self.consumer.counts.take([weight.queue for weight in self.consumer.config.weights])
+        return self.consumer.counts.take(self.consumer.config.queues)
 
     def _heartbeat_failed(self, error: BrokerUnavailable) -> None:
         """Register again after an outage as long as a lease: other workers may have the tasks by then."""
         if isinstance(error, BrokerRefused):
-            self._heartbeat_refused()
+            self._request_refused()
         if self._outage.should_reregister(self._registration.lease_s):
             log.warning("broker_silent")
             self._on_change()
 
-    def _heartbeat_refused(self) -> None:
-        """Register again: the password may have changed. The worker's own user may only be missing after a restart."""
+    def _request_refused(self) -> None:
+        """Register again: the password or the queue may have changed.
+
+        The worker's own user may only be missing after a restart. While refusals last, registering is tried often.
+        """
         is_own_user = is_worker_user(self._registration.redis.username)
-        if not self.is_refused and (not is_own_user or self._refusals.should_reregister()):
+        if self._refusals.should_reregister() or not (self.is_refused or is_own_user):
             self.is_refused = True
             self._on_change()
 
     def _apply(self, result: HeartbeatResult) -> None:
         """Handle the result of a heartbeat."""
-        if result.extension is not None:
-            self.consumer.apply_extension(result.extension)
+        if result.is_refused:
+            self._request_refused()
+        for extension in result.extensions:
+            self.consumer.apply_extension(extension)
         if result.token is not None and result.token != self._token:
             if self._token:
                 self._on_change()
             self._token = result.token
 
-    def _pool_changed(self) -> None:
+    def _state_changed(self) -> None:
         if self._reported != self._state():
             self._beat_requested.set()
 
@@ -243,6 +247,9 @@ class WorkerSession:
         if self.is_disabled:
             return WorkerState.DRAINING, "the queue is disabled"
         state, reason = self.deployments.state
+        if state is WorkerState.READY and self.consumer.refusal:
+            state, reason = WorkerState.STARTING, f"Redis refuses its dequeues: {self.consumer.refusal}"
+            reason = "; ".join(filter(None, (reason, self._stale_reason)))
         return state, secrets.redact(reason or self._stale_reason)
 
     def _record(self) -> WorkerRecord:
@@ -253,4 +260,5 @@ class WorkerSession:
             reason=reason,
             commit=self.deployments.commit,
             last_take_s=self.consumer.last_take_s,
+            free_slots=self.consumer.free_slots,
         )

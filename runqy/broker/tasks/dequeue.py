@@ -1,7 +1,7 @@
 """Dequeue tasks for workers: the request and its result."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache, partial
 from itertools import chain
 from typing import Any
@@ -44,6 +44,18 @@ class DequeueRequest(msgspec.Struct, frozen=True, kw_only=True):
     def repeated(self) -> "DequeueRequest":
         """Return this request for repetition after a lost reply: the same tokens get the same tasks."""
         return msgspec.structs.replace(self, is_repeat=True)
+
+    def limited_to(self, queues: Collection[str]) -> "DequeueRequest":
+        """Return this request without the other queues: a task that it leased there is left to the recoverer."""
+        kept = [position for position, queue in enumerate(self.queues) if queue in queues]
+        if len(kept) == len(self.queues):
+            return self
+        moved = {before: after for after, before in enumerate(kept)}
+        return msgspec.structs.replace(
+            self,
+            queues=tuple(self.queues[position] for position in kept),
+            preferences=tuple(tuple(moved[n] for n in slot if n in moved) for slot in self.preferences),
+        )
 
 
 def plan_dequeue(
@@ -88,30 +100,35 @@ def dequeue(request: DequeueRequest, *, now_ns: int) -> Request[list[LeasedTask]
 
 def dequeue_tasks(
     request: DequeueRequest, *, now_ns: int, extra_requests: Sequence[Request[Any]] = ()
-) -> Operation[tuple[list[LeasedTask], list[Any]]]:
+) -> Operation[tuple[list[LeasedTask] | RunqyError, list[Any]]]:
     """Dequeue from all queues, and run other requests before it in the same round trip.
 
-    Return the tasks, and the outcomes or RunqyErrors of the other requests in order. In a cluster, where no script
-    reaches all queues, a second round trip dequeues from the queues that have tasks. Raise BrokerUnavailable.
+    Return the tasks, and the outcomes of the other requests in order; what failed is its RunqyError. In a cluster,
+    where no script reaches all queues, a second round trip dequeues from the queues that have tasks. Raise
+    BrokerUnavailable.
     """
     context = yield from get_context()
     if context.is_cluster and len(request.queues) > 1:
         return (yield from _dequeue_across_slots(request, now_ns, extra_requests))
     *others, taken = yield from ask_all([*extra_requests, dequeue(request, now_ns=now_ns)])
-    return raise_error(taken), others
+    return taken, others
 
 
 def _dequeue_across_slots(
     request: DequeueRequest, now_ns: int, extra_requests: Sequence[Request[Any]]
-) -> Operation[tuple[list[LeasedTask], list[Any]]]:
+) -> Operation[tuple[list[LeasedTask] | RunqyError, list[Any]]]:
     """Count pending tasks, distribute the slots over queues that have some, and dequeue from each."""
     recalls = [dequeue(recall, now_ns=now_ns) for recall in _repeat_by_queue(request)]
-    *others, waiting = yield from ask_all([*extra_requests, *recalls, _count_pending(request.queues)])
-    recalled = _concatenate(others[len(extra_requests) :])
-    request = _without_slots(request, {taken.lease.token for taken in recalled})
-    dequeues = [dequeue(part, now_ns=now_ns) for part in _split_by_queue(request, raise_error(waiting))]
-    outcomes = yield from ask_all(dequeues)
-    return recalled + _concatenate(outcomes), others[: len(extra_requests)]
+    outcomes = yield from ask_all([*extra_requests, *recalls, _count_pending(request.queues)])
+    others, [*recalled, waiting] = outcomes[: len(extra_requests)], outcomes[len(extra_requests) :]
+    try:
+        tasks = _concatenate(recalled)
+        request = _without_slots(request, {task.lease.token for task in tasks})
+        dequeues = [dequeue(part, now_ns=now_ns) for part in _split_by_queue(request, raise_error(waiting))]
+        tasks += _concatenate((yield from ask_all(dequeues)))
+    except RunqyError as error:
+        return error, others
+    return tasks, others
 
 
 def _repeat_by_queue(request: DequeueRequest) -> list[DequeueRequest]:

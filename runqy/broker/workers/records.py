@@ -77,6 +77,8 @@ class WorkerRecord:
     last_beat_s: UnixSeconds = 0
     """Set by the heartbeat."""
     last_take_s: UnixSeconds | None = None
+    free_slots: int = 0
+    """How many more tasks it could run."""
     running: tuple[str, ...] = ()
     """Ids of running tasks; set by the heartbeat."""
     version: str = ""

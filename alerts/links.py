@@ -19,7 +19,7 @@ def get_alert_link(alert: Alert) -> tuple[str, str]:
     match AlertKind(alert.kind):
         case AlertKind.WORKER_MISSING:  # it has a page only for a minute
             url, title = changelist_url("tasks_task", worker=alert.subject), "Runs of the worker"
-        case AlertKind.WORKER_START_FAILED:
+        case AlertKind.WORKER_START_FAILED | AlertKind.WORKER_NOT_CONSUMING:
             url, title = reverse("admin:workers_worker_change", args=[quote(alert.subject)]), "Worker"
         case AlertKind.NO_READY_WORKER:
             url, title = changelist_url("workers_worker", queue=alert.queue), "Workers"

@@ -11,6 +11,7 @@ from django.utils import timezone
 from alerts.models import UNDELIVERED, Alert, AlertDelivery, AlertRule, DeliveryEvent
 from alerts.rules import (
     GROWTH_WINDOW_MIN,
+    IDLE_S,
     RULES,
     AlertKind,
     GetSettings,
@@ -180,8 +181,14 @@ def _observe_worker(worker: WorkerRecord, catalog: QueueCatalog, now_s: int) -> 
         queue=_find_queue_of_go_worker(worker, catalog) if worker.is_foreign else worker.queue,
         is_missing=is_missing,
         silent_s=max(now_s - worker.last_beat_s, 0),
+        idle_queues=tuple(worker.redis_queues) if _is_idle(worker, now_s) else (),
         start_failure=worker.reason if worker.state is WorkerState.START_FAILED and not is_missing else None,
     )
+
+
+def _is_idle(worker: WorkerRecord, now_s: int) -> bool:
+    """Return whether a worker could dequeue and has not done so lately. Go's workers report neither."""
+    return worker.is_ready(now_s) and worker.free_slots > 0 and (worker.last_take_s or 0) < now_s - IDLE_S
 
 
 def _find_queue_of_go_worker(worker: WorkerRecord, catalog: QueueCatalog) -> str:

@@ -1,6 +1,6 @@
 """The rules of alerts: what was observed in, findings out. No I/O."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -18,6 +18,9 @@ MIN_SAMPLES = 8
 """A trend of fewer minutes of the window is not meaningful."""
 REASON_MAX_CHARS = 300
 """A message has no more of the reason that a worker reports; the worker's page has all of it."""
+IDLE_S = 15
+"""A worker that dequeued something within this time consumes: longer than the time between two observations, and than
+what it reports is old."""
 MIN_RUNS = 10
 """A failure rate over fewer runs is not meaningful."""
 
@@ -31,6 +34,7 @@ class AlertKind(StrEnum):
     BACKLOG_GROWING = "backlog_growing"
     WORKER_MISSING = "worker_missing"
     WORKER_START_FAILED = "worker_start_failed"
+    WORKER_NOT_CONSUMING = "worker_not_consuming"
     CONFIGURATION_NOT_PUBLISHED = "configuration_not_published"
     HISTORY_DROPPED = "history_dropped"
     VAULT_UNREADABLE = "vault_unreadable"
@@ -122,6 +126,14 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         description="A worker cannot run tasks: its deployment or its process fails.",
         level=AlertLevel.CRITICAL,
     ),
+    AlertKind.WORKER_NOT_CONSUMING: RuleInfo(
+        label="Worker not consuming",
+        description="A ready worker with free slots dequeues nothing although tasks are pending in a queue that it "
+        "serves. Restart it.",
+        level=AlertLevel.CRITICAL,
+        defaults=RuleSettings(for_s=60),
+        keep_s=0,
+    ),
     AlertKind.CONFIGURATION_NOT_PUBLISHED: RuleInfo(
         label="Configuration not published",
         description="Redis and the database differ, so that workers and servers do not use the latest configuration.",
@@ -194,6 +206,8 @@ class WorkerObservation:
     start_failure: str | None
     """The reason why it failed to start; None: it did not."""
     silent_s: int = 0
+    idle_queues: tuple[str, ...] = ()
+    """The Redis queues that it serves, if it is ready, has free slots and dequeued nothing within IDLE_S."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,7 +334,7 @@ _QUEUE_RULES: Mapping[AlertKind, Callable[[QueueObservation, float], str | None]
 def _find_general(observed: Observation, get_settings: GetSettings) -> Iterator[Finding]:
     """Yield findings about workers and the installation."""
     for kind, subject, queue, message in (
-        *_worker_problems(observed.workers),
+        *_worker_problems(observed),
         *_installation_problems(observed),
         *_memory_problems(observed.memory_use, get_settings(AlertKind.REDIS_MEMORY, "").threshold or 0),
     ):
@@ -329,14 +343,21 @@ def _find_general(observed: Observation, get_settings: GetSettings) -> Iterator[
             yield Finding(kind=kind, subject=subject, queue=queue, message=message, for_s=settings.for_s)
 
 
-def _worker_problems(workers: Iterable[WorkerObservation]) -> Iterator[tuple[AlertKind, str, str, str]]:
-    for worker in workers:
+def _worker_problems(observed: Observation) -> Iterator[tuple[AlertKind, str, str, str]]:
+    pending = {each.name: each.pending for queue in observed.queues for each in queue.not_paused if each.pending}
+    for worker in observed.workers:
         if worker.is_missing:
             message = f"Worker {worker.worker_id} has sent no heartbeat for {durations.humanize(worker.silent_s)}."
             yield AlertKind.WORKER_MISSING, worker.worker_id, worker.queue, message
         elif worker.start_failure is not None:
             message = f"Worker {worker.worker_id} failed to start: {_shorten(worker.start_failure) or 'unknown reason'}"
             yield AlertKind.WORKER_START_FAILED, worker.worker_id, worker.queue, message
+        elif waiting := [f"{name}: {pending[name]:,}" for name in worker.idle_queues if name in pending]:
+            message = (
+                f"Worker {worker.worker_id} is ready and has free slots, but dequeues nothing although tasks are "
+                f"pending ({', '.join(waiting)})."
+            )
+            yield AlertKind.WORKER_NOT_CONSUMING, worker.worker_id, worker.queue, message
 
 
 def _shorten(reason: str) -> str:

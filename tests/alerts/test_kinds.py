@@ -148,6 +148,12 @@ CAUSES = {
         message="Worker mail/1 failed to start: no such branch",
         shown="no such branch",
     ),
+    AlertKind.WORKER_NOT_CONSUMING: Cause(
+        arrange=lambda broker: (put(broker, "waiting-task", "mail"), beat(broker, free_slots=1)),
+        remove=lambda broker: beat(broker, free_slots=1, last_take_s=broker.now_s()),
+        message="Worker mail/1 is ready and has free slots, but dequeues nothing although tasks are pending (mail: 1).",
+        shown=WORKER.worker_id,
+    ),
     AlertKind.HISTORY_DROPPED: Cause(
         arrange=drop,
         remove=lambda broker: QueueMinute.objects.all().delete(),

@@ -25,6 +25,7 @@ from workers.runtime.consumer import Consumer
 from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool
 from workers.runtime.pool import Pool, PoolSettings
+from workers.runtime.redaction import environment_secrets
 from workers.runtime.registration import RegisteredWorker
 from workers.runtime.settings import WorkerSettings
 
@@ -150,7 +151,8 @@ class DeploymentManager:
     async def _fetch(self, registration: RegisteredWorker) -> Deployed:
         """Deploy on a thread. Raise DeploymentRefused, DeploymentFailed, DeploymentStopped."""
         spec = _deployment_spec(registration, self._settings)
-        self._commands = commands = CommandRunner(secrets=[*spec.credentials.secrets, *registration.secrets])
+        secrets = [*spec.credentials.secrets, *registration.secrets, *environment_secrets(os.environ)]
+        self._commands = commands = CommandRunner(secrets=secrets)
         return await run_in_thread(lambda: deploy(spec, commands))
 
     async def _use(self, registration: RegisteredWorker, deployed: Deployed) -> None:

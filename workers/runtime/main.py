@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import os
 import signal
 import sys
 import uuid
@@ -20,7 +21,7 @@ from runqy.tracing import start_tracing
 from workers.deploy.exec_child import is_isolation_supported
 from workers.runtime.logs import configure_logging
 from workers.runtime.queue_worker import QueueWorker
-from workers.runtime.redaction import secrets
+from workers.runtime.redaction import environment_secrets, secrets
 from workers.runtime.redis_connections import ConnectionRegistry
 from workers.runtime.registration import own_version
 from workers.runtime.settings import WorkerSettings, load_settings
@@ -62,7 +63,7 @@ def run(
         raise typer.Exit(2) from None
     if settings.isolates_children and not is_isolation_supported():
         log.warning("children_not_isolated", reason="This system has no Landlock (Linux 5.19 or newer).")
-    secrets.add([settings.api_key, settings.git_token, settings.git_ssh_key])
+    secrets.add([settings.api_key, settings.git_token, settings.git_ssh_key, *environment_secrets(os.environ)])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         start_tracing("runqy-worker")
         status = runner.run(serve(settings))

@@ -1,13 +1,27 @@
 """Secrets that a worker must not log, store or send: every text is redacted before it leaves the process."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import unquote
 
 from structlog.typing import EventDict, WrappedLogger
 
-__all__ = ["MIN_SECRET_LENGTH", "Secrets", "secrets"]
+__all__ = ["MIN_SECRET_LENGTH", "Secrets", "environment_secrets", "secrets"]
 
 MIN_SECRET_LENGTH = 6
 """Shorter texts are too common to be redacted everywhere."""
+
+_USERINFO = re.compile(r"://([^\s/?#]+)@")
+
+
+def environment_secrets(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield the credentials of package indexes and proxies, which the programs of a deployment inherit."""
+    for name, value in environ.items():
+        found = [value] if name.startswith("UV_") and name.endswith(("_PASSWORD", "_TOKEN")) else []
+        for userinfo in _USERINFO.findall(value):
+            user, _, password = userinfo.partition(":")
+            found += [userinfo, password or user]
+        yield from (text for part in found for text in {part, unquote(part)} if len(text) >= MIN_SECRET_LENGTH)
 
 
 class Secrets:

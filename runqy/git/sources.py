@@ -6,7 +6,7 @@ A queue is validated by the same functions when it is saved, so that what is sav
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from runqy.errors import DeploymentRefused
 
@@ -64,6 +64,7 @@ def normalize_url(url: str) -> str:
         raise ValueError("Must not start with '-' or contain spaces or control characters.")
     try:
         parts = urlsplit(url)
+        parts.port  # noqa: B018 (raises ValueError if it is no port)
     except ValueError as error:
         raise ValueError("Must be a valid URL.") from error
     if parts.scheme not in {"https", "ssh", "file"}:
@@ -72,8 +73,11 @@ def normalize_url(url: str) -> str:
         raise ValueError("Must not contain credentials; use git_token.")
     if parts.scheme == "file" and (parts.netloc not in {"", "localhost"} or not parts.path.startswith("/")):
         raise ValueError("A file URL must be file:/// with an absolute path.")
-    if parts.scheme != "file" and (not parts.hostname or parts.hostname.startswith("-")):
+    if parts.scheme != "file" and not parts.hostname:
         raise ValueError("Must have a host.")
+    user_and_host = unquote(parts.netloc)  # as git passes it to ssh
+    if user_and_host.startswith("-") or user_and_host.rpartition("@")[2].startswith("-"):
+        raise ValueError("Must not have a user or host that starts with '-'.")
     if not parts.path.strip("/"):
         raise ValueError("Must have the path of a repository.")
     return url

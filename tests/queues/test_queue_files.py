@@ -214,7 +214,7 @@ def test_values_that_workers_cannot_use_are_rejected(line: str, key: str, expect
     "url",
     [
         *("ext::sh -c id", "http://github.com/a/b", "git://h/r", "/srv/repo", "", "https://h/\x01"),
-        *("-x", "--upload-pack=id", "ssh://-oProxyCommand=x/r"),
+        *("-x", "--upload-pack=id", "ssh://-oProxyCommand=x/r", "ssh://-oProxyCommand=x@h/r"),
         *("https://user:pw@h/r", "https://h", "https:///r"),
     ],
 )

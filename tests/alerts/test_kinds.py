@@ -96,7 +96,8 @@ def lock_out(broker: Broker) -> None:
     """Let the queue use a vault whose entry was altered."""
     create_vault(name="keys")
     entry = set_entry(vault="keys", key="TOKEN", value=SUITE.secret())
-    VaultEntry.objects.update(ciphertext=bytes(entry.ciphertext)[:-1] + b"?")
+    *unchanged, last = bytes(entry.ciphertext)
+    VaultEntry.objects.update(ciphertext=bytes([*unchanged, last ^ 1]))
     set_entry(vault="keys", key="OTHER", value="1")  # publishes the vault
     deployment = replace(spec("mail").deployment, vaults=("keys",))
     save_queue(spec=spec("mail", deployment=deployment), source=QueueSource.API)

@@ -1,6 +1,7 @@
 """Runs that are interrupted: timeouts, cancellations, dying children, lost leases."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.support.processes import is_alive
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
+from tests.workers.outputs import output_of
 from tests.workers.processes import add_task, wait_for_state, wait_task
 from tests.workers.repositories import Repository
 
@@ -99,12 +101,31 @@ def test_cancelling_a_running_task_archives_it(
     eventually(lambda: not is_alive(int(started.read_text().split()[0])))
 
 
+def test_a_child_of_the_released_sdk_goes_on_if_its_cancelled_task_ends_in_time(
+    single_broker: Broker, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    worker = start_worker(RUNQY_TERMINATION_GRACE="600s")
+    for number in range(5):  # on a busy machine a task may end before its worker knows that it is cancelled
+        task = wait_task(tmp_path, str(number))
+        task_id, started = add_task(single_broker, task), Path(task["started"])
+        pid = int(eventually(lambda started=started: started.exists() and started.read_text()))
+        single_broker.run(cancel("mail", task_id, now_ns=single_broker.now_ns()))
+        Path(task["until"]).touch()
+        record = wait_for_state(single_broker, task_id, "archived", "completed")
+        if record.state == "archived":
+            break
+
+    after = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed")
+    assert (record.error, int(after.result or 0)) == ("canceled", pid)
+    assert not worker.events("child_terminated")
+
+
 def test_a_child_that_does_not_accept_cancel_is_killed_after_the_termination_grace(
     single_broker: Broker, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     worker = start_worker(RUNQY_TERMINATION_GRACE="50ms")
     task = wait_task(tmp_path)
-    task_id = add_task(single_broker, task)
+    task_id = add_task(single_broker, task, retention_s=3600)
     pid = int(eventually(lambda: Path(task["started"]).exists() and Path(task["started"]).read_text()))
 
     single_broker.run(cancel("mail", task_id, now_ns=single_broker.now_ns()))
@@ -114,6 +135,8 @@ def test_a_child_that_does_not_accept_cancel_is_killed_after_the_termination_gra
     assert not is_alive(pid)
     (entry,) = worker.events("child_terminated")
     assert (entry["task_id"], entry["accepts_cancel"], entry["kill_after_s"]) == (task_id, False, 0.05)
+    note = rb"\[its process had to be restarted to end the task; the last start took \d+ (s|min)\]\n"
+    eventually(lambda: re.fullmatch(note, output_of(single_broker, task_id).text))
 
 
 def hold_three(broker: Broker, folder: Path) -> list[str]:

@@ -344,7 +344,7 @@ def test_a_task_sent_to_no_child_is_cancelled_immediately(spec: ChildSpec) -> No
     use(LongRunningPool, spec, act, concurrency=2)
 
 
-def test_a_child_that_was_terminated_and_finished_its_task_has_not_failed(spec: ChildSpec) -> None:
+def test_a_child_whose_cancelled_task_ends_in_time_goes_on(spec: ChildSpec) -> None:
     failures: list[None] = []
 
     async def act(pool: Pool, recorder: Recorder) -> None:
@@ -353,8 +353,9 @@ def test_a_child_that_was_terminated_and_finished_its_task_has_not_failed(spec: 
         pool.end_run(canceled, RunResult(RunStatus.CANCELED))
         (spec.code_dir / "canceled.until").touch()
         await until(lambda: "canceled" in recorder.results)
-        await until(lambda: pool.is_ready or pool.problem)
-        pool.submit(a_run("next", None))
+        pool.submit(a_run("next", "wait"))
+        await until((spec.code_dir / "next.started").exists)
+        (spec.code_dir / "next.until").touch()
         await until(lambda: "next" in recorder.results)
 
     off = RecoverySettings(is_enabled=False)
@@ -362,6 +363,7 @@ def test_a_child_that_was_terminated_and_finished_its_task_has_not_failed(spec: 
     recorder = use(LongRunningPool, patient, act, recovery=off, on_failure=lambda: failures.append(None))
 
     assert recorder.statuses() == {"canceled": RunStatus.CANCELED, "next": RunStatus.SUCCEEDED}
+    assert (spec.code_dir / "next.started").read_text() == (spec.code_dir / "canceled.started").read_text()
     assert not failures
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import structlog
 
+from runqy import clock
 from runqy.errors import DeploymentFailed
 from workers.deploy.exec_child import launcher_command, launcher_environment
 from workers.runtime.logs import ChildLog
@@ -55,7 +56,8 @@ class ChildSpec:
     startup_silence_s: float = 0.0
     """How long it may neither print nor use CPU until it is ready; 0: no limit."""
     termination_grace_s: float = 1.0
-    """How long a child that does not accept cancel has before it is killed, when its run is ended early."""
+    """How long a task whose run is ended early has, if its child does not accept cancel, until the child is terminated,
+    and then the child until it is killed."""
 
 
 class ChildOwner(Protocol):
@@ -90,6 +92,8 @@ class Child:
         self.has_ended = False
         self.problem = ""
         """Why it did not start or had to be ended; empty if neither."""
+        self.startup_s = 0.0
+        """How long it took until it was ready."""
         self._spec = spec
         self._owner = owner
         self._accepts_cancel = False
@@ -114,20 +118,19 @@ class Child:
         self._input.close_when_empty()
 
     def cancel_task(self, task_id: str) -> None:
-        """Have the child cancel a task if it accepts that, else terminate it, and soon kill it.
+        """Have the child cancel a task if it accepts that, and terminate it if the task does not end soon.
 
-        The released SDK does not accept cancel, and on SIGTERM it finishes its task.
+        Only without a signal a child of the released SDK survives: on SIGTERM or SIGINT it finishes its task and exits,
+        on the second one it exits, and it passes on no exception of a handler's but `Exception`.
         """
-        if not self._accepts_cancel:
-            grace_s = self._spec.termination_grace_s
-            log.info("child_terminated", child=self.pid, task_id=task_id, accepts_cancel=False, kill_after_s=grace_s)
-            self.terminate(grace_s)
-            return
-        self._input.write(encode_cancel(task_id))
-        self._schedule(CANCEL_GRACE_S, self.terminate)
+        if self._accepts_cancel:
+            self._input.write(encode_cancel(task_id))
+            self._schedule(CANCEL_GRACE_S, self.terminate)
+        else:
+            self._schedule(self._spec.termination_grace_s, lambda: self._terminate_task(task_id))
 
     def mark_ready(self) -> None:
-        """Undo `cancel_task`: the child has stopped the task by itself."""
+        """Undo `cancel_task`: the task has ended, and the child continues."""
         if not self.is_ending:
             self._timer.cancel()
 
@@ -191,6 +194,12 @@ class Child:
         if not self.has_ended:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
+
+    def _terminate_task(self, task_id: str) -> None:
+        """End a child whose task does not end by itself."""
+        grace_s = self._spec.termination_grace_s
+        log.info("child_terminated", child=self.pid, task_id=task_id, accepts_cancel=False, kill_after_s=grace_s)
+        self.terminate(grace_s)
 
     def _check_startup(self) -> None:
         """Give up a child that does not become ready."""
@@ -257,6 +266,7 @@ class Child:
             self.is_ready = True
             self._accepts_cancel = "cancel" in (response.accepts or ())
             self._timer.cancel()
+            self.startup_s = clock.monotonic_s() - self._startup.started_s
             self._owner.child_ready(self)
 
     def _end(self) -> None:

@@ -9,6 +9,7 @@ import structlog
 
 from runqy import clock
 from runqy.broker.tasks.record import TaskProgress
+from runqy.durations import humanize
 from runqy.errors import DeploymentFailed
 from runqy.failure_log import FailureLog
 from workers.runtime.backoff import RestartPolicy
@@ -171,6 +172,9 @@ class ChildSlot:
         runs, self.runs, self._child = list(self.runs), deque(), None
         first = runs[0] if runs else None
         was_interrupted = first is not None and first.forced_result is not None  # it may also exit before it is ended
+        if first is not None and was_interrupted and child.is_ready and not self._is_stopping:
+            note = f"[its process had to be restarted to end the task; the last start took {humanize(child.startup_s)}]"
+            self._owner.slot_printed((first,), note.encode(), is_line=True)
         ended_unexpectedly = self.is_up_to_date and not self._is_stopping and child.has_failed and not was_interrupted
         for run in runs:
             self._owner.slot_finished_run(

@@ -126,7 +126,7 @@ def observe(broker: Broker) -> Observation:
         history_dropped={
             queue: dropped for queue, points in minutes.items() if (dropped := sum(point.dropped for point in points))
         },
-        memory_use=max(node.memory_use for node in check_nodes(broker)),
+        memory_use=max(node.memory.use for node in check_nodes(broker)),
         now=now,
     )
 

@@ -132,6 +132,12 @@ class Limits:
     retry_max_delay_s: int = 600
     max_waiting_tasks: int = 0
     """Pending, scheduled and retry tasks of each Redis queue; 0: no limit."""
+    max_payload_bytes: int = 0
+    """0: the server's limit."""
+    max_result_bytes: int = 0
+    """0: the worker's limit."""
+    max_memory_share: int = 50
+    """Percent of Redis's memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +152,9 @@ class LimitOverrides:
     retry_delay_s: int | None = None
     retry_max_delay_s: int | None = None
     max_waiting_tasks: int | None = None
+    max_payload_bytes: int | None = None
+    max_result_bytes: int | None = None
+    max_memory_share: int | None = None
 
     def with_defaults(self, defaults: Limits) -> Limits:
         overrides = {limit.name: getattr(self, limit.name) for limit in fields(self)}

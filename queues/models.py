@@ -160,6 +160,25 @@ class Queue(models.Model):
         validators=[MaxValueValidator(2**31 - 1)],
         help_text="A sub-queue with as many pending, scheduled and retry tasks rejects new ones. 0: no limit.",
     )
+    max_payload_bytes = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(2**31 - 1)],
+        help_text="A task with a larger payload is rejected. 0: the server's limit.",
+    )
+    max_result_bytes = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(2**31 - 1)],
+        help_text="A task with a larger result fails. 0: the worker's limit.",
+    )
+    max_memory_share = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(100)],
+        help_text="Percent of Redis's memory. While Redis is over 80 % full, a queue that holds more rejects new tasks "
+        "and large results, if other queues have tasks.",
+    )
     active_timeout_s = duration_field(1, "The time limit of one run; a run that exceeds it is stopped and retried.")
     pending_timeout_s = duration_field(0, "A task that is pending for longer is archived. 0: no limit.")
     ttl_completed_s = duration_field(0, "How long a completed task is kept, with its result.")

@@ -78,6 +78,10 @@ class IdempotencyRecordUnreadable(RunqyError, code="idempotency_record_unreadabl
     """What this Idempotency-Key created cannot be read. Look for its tasks; if there are none, use another key."""
 
 
+class PayloadTooLarge(RunqyError, code="payload_too_large", status=413):
+    """The payload exceeds max_payload_bytes of the queue."""
+
+
 class BatchTooLarge(RunqyError, code="batch_too_large", status=413):
     """The batch exceeds the maximum number of tasks per request."""
 
@@ -291,6 +295,10 @@ class TooManyFailures(TooManyRequests, code="too_many_failures"):
 
 class QueueFull(TooManyRequests, code="queue_full"):
     """The queue has reached max_waiting_tasks; try again later."""
+
+
+class QueueMemoryExceeded(QueueFull, code="queue_memory"):
+    """Redis is over 80 % full, and the queue holds more than its share (max_memory_share); try again later."""
 
 
 class DatabaseUnavailable(RunqyError, code="database_unavailable", status=503):

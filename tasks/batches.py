@@ -112,7 +112,9 @@ def enqueue_batch(
         first = yield from ask(find_enqueued_part(resolved.redis_queue, idempotency_key))
     if first is None:
         ensure_enabled(resolved)
-        yield from ensure_memory(resolved.redis_queue, memory=(yield from get_context()).memory)
+        size = sum(len(item.payload) for item in items if isinstance(item, TaskSpec))
+        memory = (yield from get_context()).memory
+        yield from ensure_memory(resolved.redis_queue, size_bytes=size, memory=memory)
     if idempotency_key is None and not any(isinstance(item, TaskSpec) and item.unique for item in items):
         batch = EnqueuedBatch((yield from _enqueue(items, target)))
         _check_any_queued(batch.results)
@@ -195,7 +197,10 @@ def _unique_enqueue(
     for number, indexes in enumerate(_parts(items)):
         part = _part(items, indexes, number, target, request_token)
         request = enqueue_unique_batch(part, request_token, target.idempotency_key, is_cluster=context.is_cluster)
-        (enqueued,) = yield from ask_all_with_memory_check([request], queue=part.queue, memory=context.memory)
+        size = sum(len(task.payload) for task in part.tasks)
+        (enqueued,) = yield from ask_all_with_memory_check(
+            [request], queue=part.queue, size_bytes=size, memory=context.memory
+        )
         if isinstance(enqueued, RunqyError):
             results += [BatchItemResult(error=enqueued)] * len(indexes)
         elif enqueued.request_token != request_token:  # another process handled the same request first

@@ -21,6 +21,7 @@ from runqy.errors import ConfigurationUnavailable
 from runqy.maintenance.base import DatabaseDuty, register
 from tasks.bulk_runner import delete_old_bulk_actions, run_bulk_actions
 from tasks.foreign_runs import ForeignRunSearch
+from tasks.memory_shares import MemoryShareMeter
 from tasks.run_recorder import RunRecorder
 from tasks.run_retention import prune_history
 from tasks.run_sampling import RunSampler
@@ -109,6 +110,21 @@ class OrphanFinder:
 
     def run_tick(self, broker: Broker) -> None:
         _run_steps(self._search, broker)
+
+
+@register
+class MemoryShares:
+    """Store which queues hold more than their share of Redis's memory."""
+
+    name = "memory_shares"
+    interval_s = 1.0
+
+    def __init__(self) -> None:
+        self._shares = MemoryShareMeter()
+
+    def run_tick(self, broker: Broker) -> None:
+        catalog = _find_catalog()
+        self._shares.measure(broker, _list_names(broker, catalog), catalog)
 
 
 @register

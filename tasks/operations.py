@@ -29,7 +29,15 @@ from runqy.broker.tasks.index import remove_lookups
 from runqy.broker.tasks.memory import ask_with_memory_check
 from runqy.broker.tasks.reader import read_tasks
 from runqy.broker.tasks.record import TaskRecord
-from runqy.errors import BrokerFull, IdempotencyRecordUnreadable, QueueFull, RunqyError, TaskNotFound, TaskNotUnique
+from runqy.errors import (
+    BrokerFull,
+    IdempotencyRecordUnreadable,
+    QueueFull,
+    QueueMemoryExceeded,
+    RunqyError,
+    TaskNotFound,
+    TaskNotUnique,
+)
 from runqy.request_ids import trace_headers
 from runqy.tracing import enqueue_span
 from tasks.task_specs import OnConflict, TaskSpec, build_record, build_task, ensure_enabled
@@ -151,7 +159,7 @@ def _id_scope(task_id: str) -> str:
 
 def _store_task(request: Request[Any], task: NewTask, context: BrokerContext) -> Operation[None]:
     try:
-        yield from ask_with_memory_check(request, queue=task.queue, memory=context.memory)
+        yield from ask_with_memory_check(request, queue=task.queue, size_bytes=len(task.payload), memory=context.memory)
     except QueueFull:
         yield from _forget_refused(task, context)
         raise
@@ -174,13 +182,15 @@ def _unique_enqueue(
     record = _recorded(spec, task, context.now_ns, idempotency_key) if idempotency_key is not None else None
     request = enqueue_unique(task, now_ns=context.now_ns, record=record, is_cluster=context.is_cluster)
     try:
-        outcome = yield from ask_with_memory_check(request, queue=queue, memory=context.memory)
-    except QueueFull:
-        yield from _forget_refused(task, context)
-        raise
-    except BrokerFull:
+        outcome = yield from ask_with_memory_check(
+            request, queue=queue, size_bytes=len(task.payload), memory=context.memory
+        )
+    except (BrokerFull, QueueMemoryExceeded):
         if repeated := (yield from _find_repeated(spec, queue, idempotency_key)):
             return repeated
+        raise
+    except QueueFull:
+        yield from _forget_refused(task, context)
         raise
     if outcome is TaskCreated.NOW:
         return EnqueuedTask(build_record(task, context.now_ns))

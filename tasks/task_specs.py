@@ -9,7 +9,7 @@ import msgspec
 from queues.catalog import ResolvedQueue
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.broker.tasks.record import TaskRecord
-from runqy.errors import QueueDisabled, RequestInvalid
+from runqy.errors import PayloadTooLarge, QueueDisabled, RequestInvalid
 from tasks import payloads
 
 NS = 10**9
@@ -69,16 +69,22 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
 def build_task(
     spec: TaskSpec, resolved: ResolvedQueue, *, task_id: str, now_ns: int, headers: Mapping[str, str]
 ) -> NewTask:
-    """Return the task of a spec on its queue. Raise PayloadInvalid, RequestInvalid."""
+    """Return the task of a spec on its queue. Raise PayloadInvalid, PayloadTooLarge, RequestInvalid."""
     limits, unique = resolved.queue.limits, spec.unique
     process_at_s = spec.starts_at_s(now_ns)
     retention_s = limits.ttl_completed_s if spec.retention_s is None else spec.retention_s
     if spec.deadline_s and spec.deadline_s * NS <= max(now_ns, (process_at_s or 0) * NS):
         raise RequestInvalid(errors=["deadline: Must be in the future, and after delay or process_at."])
+    payload = payloads.add_defaults(spec.payload, resolved.queue.input)
+    if 0 < limits.max_payload_bytes < len(payload):
+        raise PayloadTooLarge(
+            f"data: The payload has {len(payload):,} bytes; the queue {resolved.queue.name} accepts "
+            f"{limits.max_payload_bytes:,} (max_payload_bytes)."
+        )
     return NewTask(
         id=task_id,
         queue=resolved.redis_queue,
-        payload=payloads.add_defaults(spec.payload, resolved.queue.input),
+        payload=payload,
         timeout_s=spec.timeout_s or limits.active_timeout_s,
         deadline_s=spec.deadline_s,
         max_retry=limits.max_retry if spec.max_retry is None else spec.max_retry,

@@ -15,6 +15,8 @@ COUNTER_TTL_S = 90 * 24 * 3600
 ARCHIVE_MAX_AGE_S = 90 * 24 * 3600
 ARCHIVE_MAX_TASKS = 10_000
 """The same as asynq's. The server may use another number, which workers receive when they register."""
+LARGE_RESULT_BYTES = 1 << 20
+"""Smaller results are stored whatever their queue holds."""
 BATCH_MAX_TASKS = 500
 BATCH_MAX_BYTES = 1 << 20
 """The limits of one script call, so that it does not block Redis for long."""

@@ -7,7 +7,7 @@ from redis import RedisCluster
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.operation import MemoryUse, Request
+from runqy.broker.operation import MemoryReading, MemoryUse, Request
 from runqy.broker.replies import Reply, check_reply, translate_errors
 from runqy.broker.scripts import command, script
 from runqy.errors import RunqyError
@@ -23,8 +23,7 @@ class RedisHealth:
 
     eviction_policy: str
     is_in_cluster: bool
-    memory_use: float
-    """The fraction of its `maxmemory` that it uses; 0 without a limit."""
+    memory: MemoryReading
 
     @property
     def may_lose_tasks(self) -> bool:
@@ -34,7 +33,7 @@ class RedisHealth:
     @property
     def is_nearly_full(self) -> bool:
         """Return whether enqueueing refuses tasks, which is before the server itself refuses writes."""
-        return self.memory_use > MemoryUse.MAX_USE
+        return self.memory.use > MemoryUse.MAX_USE
 
 
 def check_health() -> Request[RedisHealth]:
@@ -78,13 +77,12 @@ def check_nodes(broker: Broker) -> list[RedisHealth]:
     ]
 
 
-def parse_memory_use(info: bytes) -> float:
-    """Return the fraction of `maxmemory` that a server uses, from its INFO; services that hide the limit have none."""
+def parse_memory(info: bytes) -> MemoryReading:
+    """Parse INFO; services that hide the limit have none."""
     lines = info.decode("utf-8", "replace").splitlines()
     numbers = {name: int(value) for name, _, value in (line.partition(":") for line in lines) if value.isdigit()}
-    limit = numbers.get("maxmemory", 0)
     used = numbers.get("used_memory", 0) - numbers.get("mem_not_counted_for_evict", 0)
-    return used / limit if limit else 0.0
+    return MemoryReading(used_bytes=used, max_bytes=numbers.get("maxmemory", 0))
 
 
 def _hash_tags(client: RedisCluster) -> list[int]:
@@ -108,5 +106,5 @@ def _parse(replies: Sequence[Reply]) -> RedisHealth:
     return RedisHealth(
         eviction_policy=policy.partition(":")[2].strip(),
         is_in_cluster="cluster_enabled:1" in map(str.strip, cluster),
-        memory_use=parse_memory_use(replies[0]),
+        memory=parse_memory(replies[0]),
     )

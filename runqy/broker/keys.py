@@ -26,6 +26,8 @@ QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> token that changes with it
 CHANGED_CHANNEL = "runqy:changed"  # channel: name of a queue whose configuration changed
 # string, expiring: Unix s at which a maintenance process reported last
 MAINTENANCE = "runqy:config:{config}:maintenance"
+# string, expiring: names of Redis queues that hold more than their share of the memory, one a line
+OVER_SHARE = "runqy:config:{config}:over_share"
 WORKER_RECORDS = "runqy:workers"  # zset: worker ids, score = Unix s of expiry
 
 
@@ -216,6 +218,11 @@ class QueueKeys:
     def runs(self) -> str:
         """Stream: ended attempts that are not in the database yet."""
         return f"runqy:q:{{{self.queue}}}:runs"
+
+    @property
+    def max_result(self) -> str:
+        """String, expiring: size in bytes of the largest result that is stored, while the queue's share is exceeded."""
+        return f"runqy:q:{{{self.queue}}}:max_result"
 
     @property
     def idle(self) -> str:

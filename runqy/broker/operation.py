@@ -79,8 +79,35 @@ class RequestBatch(msgspec.Struct, frozen=True):
         return outcomes
 
 
+class MemoryReading(msgspec.Struct, frozen=True):
+    """What a server said about its memory."""
+
+    used_bytes: int = 0
+    max_bytes: int = 0
+    """Its `maxmemory`; 0: no limit."""
+    over_share: frozenset[str] = frozenset()
+    """The Redis queues that hold more than their share of it while others have tasks, as maintenance measured."""
+
+    @property
+    def use(self) -> float:
+        """The fraction of the limit that is used; 0 without a limit."""
+        return self.used_bytes / self.max_bytes if self.max_bytes else 0.0
+
+
+class _ServerMemory:
+    """The last reading of a server, and what this process has sent to it."""
+
+    __slots__ = ("checked_s", "included_bytes", "reading", "sent_bytes")
+
+    def __init__(self) -> None:
+        self.reading = MemoryReading()
+        self.checked_s = float("-inf")
+        self.sent_bytes = self.included_bytes = 0
+        """The size of all tasks, and of those that the reading includes."""
+
+
 class MemoryUse:
-    """The memory use of the broker's servers, as a fraction of their limits, when it was last read.
+    """The memory use of the broker's servers when it was last read.
 
     Kept per Redis queue in a cluster, where queues are on different servers, else once.
     """
@@ -88,26 +115,47 @@ class MemoryUse:
     CHECK_INTERVAL_S = 1.0
     MAX_USE = 0.97
     """Above this fraction no tasks are added, so that all other scripts can still write."""
+    SHARED_USE = 0.8
+    """Above this fraction no tasks are added to queues that hold more than their share."""
+    UNREAD_USE = 0.01
+    """After tasks of this fraction the use is read again, however soon."""
 
     def __init__(self, *, is_cluster: bool) -> None:
         self._is_cluster = is_cluster
-        self._uses: dict[str, float] = {}
-        self._checked_s: dict[str, float] = {}
+        self._servers: dict[str, _ServerMemory] = {}
 
     def is_nearly_full(self, queue: str) -> bool:
         """Return whether the server of a Redis queue used more than MAX_USE."""
-        return bool(self._uses) and self._uses.get(queue if self._is_cluster else "", 0) > self.MAX_USE
+        return self._of(queue).reading.use > self.MAX_USE
 
-    def begin_check(self, queue: str) -> bool:
-        """Return whether the caller should read the memory use now; true for one caller a second."""
-        server, now_s = queue if self._is_cluster else "", clock.monotonic_s()
-        if now_s - self._checked_s.get(server, float("-inf")) < self.CHECK_INTERVAL_S:
+    def is_over_share(self, queue: str, size_bytes: int) -> bool:
+        """Return whether a Redis queue holds so much that tasks of this size may not be added to it now."""
+        server = self._of(queue)
+        if not size_bytes or queue not in server.reading.over_share:
             return False
-        self._checked_s[server] = now_s
-        return True
+        used = server.reading.used_bytes + server.sent_bytes - server.included_bytes + size_bytes
+        return used > self.SHARED_USE * server.reading.max_bytes
 
-    def record(self, queue: str, use: float) -> None:
-        self._uses[queue if self._is_cluster else ""] = use
+    def begin_check(self, queue: str, size_bytes: int = 0) -> int | None:
+        """Count tasks that are added, and return what `record` takes if the caller should read the memory use now.
+
+        That is one caller a second, and the callers that add much.
+        """
+        server, now_s = self._of(queue), clock.monotonic_s()
+        server.sent_bytes += size_bytes
+        is_much = server.sent_bytes - server.included_bytes > self.UNREAD_USE * server.reading.max_bytes > 0
+        if not is_much and now_s - server.checked_s < self.CHECK_INTERVAL_S:
+            return None
+        server.checked_s = now_s
+        return server.sent_bytes
+
+    def record(self, queue: str, reading: MemoryReading, sent_bytes: int) -> None:
+        """Store a reading that includes the first `sent_bytes`."""
+        server = self._of(queue)
+        server.reading, server.included_bytes = reading, max(server.included_bytes, sent_bytes)
+
+    def _of(self, queue: str) -> _ServerMemory:
+        return self._servers.setdefault(queue if self._is_cluster else "", _ServerMemory())
 
 
 class BrokerContext(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,8 +18,8 @@ from workers.api.serializers import WorkerDeploymentSerializer, WorkerLimitsSeri
 NOT_DEFINED = {"id", "source", "file_digest", "file_path", "created_at", "updated_at", "sub_queues"}
 """Columns that describe the row, not the queue."""
 
-NOT_FOR_WORKERS = {"git_token", "max_waiting_tasks"}
-"""The token is delivered decrypted; the server rejects tasks beyond the limit."""
+NOT_FOR_WORKERS = {"git_token", "max_waiting_tasks", "max_payload_bytes", "max_memory_share"}
+"""The token is delivered decrypted; the server rejects tasks beyond the limits."""
 
 COLUMNS = {field.name for field in Queue._meta.get_fields()} - NOT_DEFINED
 DEPLOYMENT = {field.name for field in fields(Deployment)}
@@ -54,6 +54,9 @@ DEFINITION = {
             "retry_delay": 6,
             "retry_max_delay": 7,
             "max_waiting_tasks": 8,
+            "max_payload_bytes": 9,
+            "max_result_bytes": 10,
+            "max_memory_share": 11,
         },
     },
     "input": [{"name": "x", "type": ["int"], "required": False, "default": 7}],

@@ -9,14 +9,16 @@ import pytest
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.tasks.enqueue import enqueue
+from runqy.broker.tasks.memory import store_over_share
 from tests.support import environment
-from tests.support.tasks import new_task
+from tests.support.tasks import QUEUE, new_task
 from tests.support.waiting import eventually
 from tests.workers.fake_server import FakeServer, registration_response
 from tests.workers.processes import WorkerProcess, add_task, wait_for_state
 from tests.workers.repositories import Repository
 
 FINAL = ("completed", "archived")
+MAX_RESULT_BYTES = 12 << 20
 CLOCKS_S = 10
 """How far two processes may be apart about the time of Redis, whose replies a busy machine delays."""
 
@@ -27,7 +29,10 @@ def shared_worker(
 ) -> Iterator[WorkerProcess]:
     """Return a long_running worker, on a Redis that is empty at its start."""
     environment.SERVER.client().flushall()
-    server = FakeServer(registration_response(redis_port=environment.SERVER.port, git_url=task_repository.url))
+    limits = {"retry_delay_secs": 1, "retry_max_delay_secs": 2, "max_result_bytes": MAX_RESULT_BYTES}
+    server = FakeServer(
+        registration_response(redis_port=environment.SERVER.port, git_url=task_repository.url, limits=limits)
+    )
     folder = tmp_path_factory.mktemp("worker")
     worker = WorkerProcess(server, folder, RUNQY_DEPLOYMENT_DIR=str(deployments))
     yield worker
@@ -149,6 +154,29 @@ def test_a_line_above_the_limit_fails_only_its_task(live_broker: Broker) -> None
 
     assert record.error == "result_too_large: the response was longer than 32 MiB"
     assert after.state == "completed"
+
+
+def test_a_result_above_the_limit_of_the_queue_fails_only_its_task(live_broker: Broker) -> None:
+    task_id = add_task(live_broker, {"do": "big", "bytes": MAX_RESULT_BYTES})
+    record = wait_for_state(live_broker, task_id, *FINAL)
+    after = wait_for_state(live_broker, add_task(live_broker, "next"), *FINAL)
+
+    assert (record.state, record.result) == ("archived", None)
+    assert record.error == (
+        "result_too_large: the result has 12,582,914 bytes; the queue allows 12,582,912 (max_result_bytes)"
+    )
+    assert after.state == "completed"
+
+
+def test_a_queue_above_its_share_of_memory_stores_no_large_result(live_broker: Broker) -> None:
+    live_broker.run(store_over_share({QUEUE: 3 << 20}))
+    ids = [add_task(live_broker, {"do": "big", "bytes": size}) for size in (4 << 20, 2 << 20)]
+    large, small = [wait_for_state(live_broker, task_id, *FINAL) for task_id in ids]
+    live_broker.run(store_over_share({}, no_longer=[QUEUE]))
+    after = wait_for_state(live_broker, add_task(live_broker, {"do": "big", "bytes": 4 << 20}), *FINAL)
+
+    assert (large.state, large.result, large.error.partition(":")[0]) == ("archived", None, "queue_memory")
+    assert [small.state, after.state] == ["completed", "completed"]
 
 
 def test_a_result_that_is_not_json_is_archived(live_broker: Broker) -> None:

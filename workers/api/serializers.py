@@ -153,6 +153,7 @@ class WorkerLimitsSerializer(serializers.Serializer[Any]):
     active_timeout_secs = serializers.IntegerField(source="active_timeout_s")
     retry_delay_secs = serializers.IntegerField(source="retry_delay_s")
     retry_max_delay_secs = serializers.IntegerField(source="retry_max_delay_s")
+    max_result_bytes = serializers.IntegerField(help_text="0: the worker's limit")
 
 
 class RegistrationSerializer(serializers.Serializer[Any]):

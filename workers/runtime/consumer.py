@@ -24,6 +24,7 @@ from workers.runtime.output_writer import OutputWriter
 from workers.runtime.pool import Pool
 from workers.runtime.redaction import secrets
 from workers.runtime.redis_connections import RedisConnections
+from workers.runtime.result_limits import find_large_results, limit_result, refuse_large_results
 from workers.runtime.run_counts import RunCounts
 from workers.runtime.task_runs import Run, RunResult, RunStatus, plan_finishes
 
@@ -158,6 +159,7 @@ class Consumer:
     def run_ended(self, run: Run, result: RunResult) -> None:
         """Record the run's result with the next round trip. See PoolOwner."""
         if run.result is None:
+            result = limit_result(result, self.config.policy)
             run.result = msgspec.structs.replace(result, error=secrets.redact(result.error)) if result.error else result
             self._ended += 1
             self._record_end(run, result)
@@ -280,6 +282,7 @@ class Consumer:
         self._requested += requested
         try:
             connections = self._connections
+            await self._limit_results(runs)
             now_ns = connections.now_ns()
             finishes = plan_finishes(runs, self.config.policy, now_ns=now_ns)
             outputs = self._output.plan_final(runs)
@@ -326,6 +329,11 @@ class Consumer:
         if reason != self.refusal:
             self.refusal = reason
             self._on_state_change()
+
+    async def _limit_results(self, runs: Sequence[Run]) -> None:
+        """Fail the runs whose results Redis has no memory for, by their queue's share. Raise BrokerUnavailable."""
+        if large := find_large_results(runs, self.config.policy):
+            await self._connections.tasks.run(refuse_large_results(large))
 
     def _back_off(self, error: Exception) -> None:
         """Wait before the next round trip, longer after each failure."""

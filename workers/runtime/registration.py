@@ -85,6 +85,8 @@ class LimitsInfo(msgspec.Struct, frozen=True):
 
     retry_delay_secs: float = 15
     retry_max_delay_secs: float = 600
+    max_result_bytes: int = 0
+    """0: no limit."""
 
 
 class RegisteredWorker(msgspec.Struct, frozen=True):

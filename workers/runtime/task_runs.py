@@ -110,6 +110,8 @@ class RetryPolicy:
     delay_s: float = 15.0
     max_delay_s: float = 600.0
     keeps_results: bool = True
+    max_result_bytes: int = 0
+    """The size of the largest result that does not fail its task; 0: no limit."""
     max_archived: int = ARCHIVE_MAX_TASKS
     """How many archived tasks a Redis queue keeps."""
     hides_payloads: bool = False

@@ -153,6 +153,7 @@ class WorkerSession:
                 delay_s=registration.limits.retry_delay_secs,
                 max_delay_s=registration.limits.retry_max_delay_secs,
                 keeps_results=registration.deployment.redis_storage,
+                max_result_bytes=registration.limits.max_result_bytes,
                 max_archived=registration.archive_max_tasks,
                 hides_payloads=registration.deployment.hide_payloads,
             ),

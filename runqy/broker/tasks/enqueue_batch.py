@@ -84,7 +84,12 @@ def enqueue_many(tasks: Sequence[NewTask]) -> Operation[list[Enqueued]]:
         requests = [
             _enqueue_batch([tasks[i] for i in indexes], context.now_ns, context.is_cluster) for indexes in batches
         ]
-        replies = yield from ask_all_with_memory_check(requests, queue=tasks[0].queue, memory=context.memory)
+        replies = yield from ask_all_with_memory_check(
+            requests,
+            queue=tasks[0].queue,
+            size_bytes=sum(len(tasks[i].payload) for indexes in batches for i in indexes),
+            memory=context.memory,
+        )
         for indexes, reply in zip(batches, replies, strict=True):
             for position, index in enumerate(indexes):
                 outcomes[index] = reply if isinstance(reply, RunqyError) else reply[position]

@@ -2,66 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
-from runqy.broker.health import parse_memory_use
+from msgspec.structs import replace
+
+from runqy.broker import keys
+from runqy.broker.health import parse_memory
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import MemoryUse, Operation, Request, ask, ask_all, raise_error
+from runqy.broker.operation import MemoryReading, MemoryUse, Operation, Request, ask, ask_all, raise_error
+from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, command, script
-from runqy.errors import BrokerFull, RunqyError
+from runqy.broker.tasks.enqueue import QUEUE_FULL_RETRY_S
+from runqy.errors import BrokerFull, QueueMemoryExceeded, RunqyError
+
+OVER_SHARE_TTL_S = 30
+"""How long the measured state counts without maintenance."""
 
 T = TypeVar("T")
 
 
-def read_memory_use(queue: str) -> Request[float]:
-    """Return which fraction of its `maxmemory` the server of a Redis queue uses; 0 without a limit."""
-    return Request(
-        (command("INFO", "memory", key=QueueKeys(queue).pending),),
-        lambda replies: parse_memory_use(replies[0]),
-        is_repeatable=True,
+def read_memory(queue: str) -> Request[MemoryReading]:
+    """Return what the server of a Redis queue uses, and the queues that hold more than their share."""
+    commands = (
+        command("INFO", "memory", key=QueueKeys(queue).pending),
+        command("GET", keys.OVER_SHARE, key=keys.OVER_SHARE),
     )
+    return Request(commands, _parse_reading, is_repeatable=True, tolerates_wrong_types=True)
 
 
-def ask_with_memory_check(request: Request[T], *, queue: str, memory: MemoryUse) -> Operation[T]:
-    """Return the outcome of a request that adds tasks to a Redis queue. Raise BrokerFull when Redis is nearly full.
+def ask_with_memory_check(request: Request[T], *, queue: str, size_bytes: int, memory: MemoryUse) -> Operation[T]:
+    """Return the outcome of a request that adds tasks of this size to a Redis queue. Raise as `ensure_memory`.
 
-    Once a second the server's memory use is read in the same round trip.
+    Once a second, and after large tasks, the server's memory use is read in the same round trip.
     """
-    if memory.is_nearly_full(queue):
-        yield from ensure_memory(queue, memory=memory)
-    if not memory.begin_check(queue):
+    yield from ensure_memory(queue, size_bytes=size_bytes, memory=memory)
+    sent_bytes = memory.begin_check(queue, size_bytes)
+    if sent_bytes is None:
         result: T = yield request
         return result
-    outcome, use = yield from ask_all([request, read_memory_use(queue)])
-    if isinstance(use, float):
-        memory.record(queue, use)
+    outcome, reading = yield from ask_all([request, read_memory(queue)])
+    if isinstance(reading, MemoryReading):
+        memory.record(queue, reading, sent_bytes)
     return raise_error(outcome)  # type: ignore[return-value] # the outcome of the first request
 
 
 def ask_all_with_memory_check(
-    requests: Sequence[Request[T]], *, queue: str, memory: MemoryUse
+    requests: Sequence[Request[T]], *, queue: str, size_bytes: int, memory: MemoryUse
 ) -> Operation[list[T | RunqyError]]:
-    """Return the outcomes of requests as `ask_all` does, and check the memory as `ask_with_memory_check` does."""
-    if not memory.begin_check(queue):
+    """Return the outcomes of requests as `ask_all` does, and read the memory as `ask_with_memory_check` does."""
+    sent_bytes = memory.begin_check(queue, size_bytes)
+    if sent_bytes is None:
         return (yield from ask_all(requests))
-    *outcomes, use = yield from ask_all([*requests, read_memory_use(queue)])
-    if isinstance(use, float):
-        memory.record(queue, use)
+    *outcomes, reading = yield from ask_all([*requests, read_memory(queue)])
+    if isinstance(reading, MemoryReading):
+        memory.record(queue, reading, sent_bytes)
     return outcomes  # type: ignore[return-value] # those of the requests
 
 
-def ensure_memory(queue: str, *, memory: MemoryUse) -> Operation[None]:
-    """Raise BrokerFull while the server of a Redis queue is nearly full. It is queried once a second."""
-    if not memory.is_nearly_full(queue):
+def ensure_memory(queue: str, *, size_bytes: int, memory: MemoryUse) -> Operation[None]:
+    """Raise BrokerFull while the server of a Redis queue is nearly full, or QueueMemoryExceeded if tasks of this size
+    exceed the share of the queue. The server is queried once a second.
+    """
+    if not (memory.is_nearly_full(queue) or memory.is_over_share(queue, size_bytes)):
         return
-    if memory.begin_check(queue):
+    if (sent_bytes := memory.begin_check(queue)) is not None:
         try:
-            memory.record(queue, (yield from ask(read_memory_use(queue))))
+            memory.record(queue, (yield from ask(read_memory(queue))), sent_bytes)
         except RunqyError:
-            memory.record(queue, 0)  # the request itself will fail the same way
+            memory.record(queue, MemoryReading(), sent_bytes)  # the request itself will fail the same way
     if memory.is_nearly_full(queue):
         raise BrokerFull
+    if memory.is_over_share(queue, size_bytes):
+        raise QueueMemoryExceeded(retry_after_s=QUEUE_FULL_RETRY_S)
+
+
+def _parse_reading(replies: Sequence[Reply]) -> MemoryReading:
+    names = (replies[1] or b"").decode("utf-8", "replace").splitlines()
+    return replace(parse_memory(replies[0]), over_share=frozenset(names))
+
+
+def store_over_share(max_results: Mapping[str, int], *, no_longer: Collection[str] = ()) -> Request[None]:
+    """Store for OVER_SHARE_TTL_S which Redis queues hold more than their share, each with the size in bytes of the
+    largest result that is stored; remove what is stored about others.
+    """
+    write = script("write_record")
+    stored = [
+        write(record=QueueKeys(queue).max_result, content=size, ttl_s=OVER_SHARE_TTL_S)
+        for queue, size in max_results.items()
+    ]
+    removed = [command("DEL", key, key=key) for queue in no_longer for key in [QueueKeys(queue).max_result]]
+    names = "\n".join(max_results)
+    listed = (
+        write(record=keys.OVER_SHARE, content=names, ttl_s=OVER_SHARE_TTL_S)
+        if names
+        else command("DEL", keys.OVER_SHARE, key=keys.OVER_SHARE)
+    )
+    return Request((*stored, *removed, listed), lambda _: None, is_repeatable=True)
+
+
+def find_max_results(queues: Sequence[str]) -> Request[dict[str, int]]:
+    """Return the size of the largest result that is stored, for those of the Redis queues that hold more than their
+    share.
+    """
+    names = {queue: QueueKeys(queue).max_result for queue in queues}
+    commands = tuple(command("GET", name, key=name) for name in names.values())
+
+    def parse(replies: Sequence[Reply]) -> dict[str, int]:
+        sizes = zip(names, replies, strict=True)
+        return {queue: int(size) for queue, size in sizes if size is not None and size.isdigit()}
+
+    return Request(commands, parse, is_repeatable=True, tolerates_wrong_types=True)
 
 
 def estimate_memory(queues: Sequence[str]) -> Request[list[int]]:
@@ -70,21 +121,21 @@ def estimate_memory(queues: Sequence[str]) -> Request[list[int]]:
     0 for a queue with a key of the wrong type.
     """
     return Request(
-        commands=tuple(_estimate_call(QueueKeys(queue)) for queue in queues),
+        commands=tuple(_estimate_call(QueueKeys(name)) for name in queues),
         parse=lambda replies: [reply or 0 for reply in replies],
         tolerates_wrong_types=True,
     )
 
 
-def _estimate_call(keys: QueueKeys) -> Command:
+def _estimate_call(queue: QueueKeys) -> Command:
     return script("estimate_memory")(
-        active=keys.active,
-        pending=keys.pending,
-        scheduled=keys.scheduled,
-        retry=keys.retry,
-        archived=keys.archived,
-        completed=keys.completed,
-        groups=keys.groups,
-        task_prefix=keys.task_prefix,
-        group_prefix=keys.group(""),
+        active=queue.active,
+        pending=queue.pending,
+        scheduled=queue.scheduled,
+        retry=queue.retry,
+        archived=queue.archived,
+        completed=queue.completed,
+        groups=queue.groups,
+        task_prefix=queue.task_prefix,
+        group_prefix=queue.group(""),
     )

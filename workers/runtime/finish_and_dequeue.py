@@ -33,6 +33,8 @@ class ConsumeConfig:
     is_strict: bool
     policy: RetryPolicy
     lease_s: int = LEASE_S
+    ttl_completed_s: int = 0
+    active_timeout_s: int = 0
     keeps_output: bool = False
     """Whether the server wants what tasks print, and deletes it with them."""
 
@@ -50,7 +52,13 @@ class ConsumeConfig:
             is_strict=self.is_strict,
             wake_token=self.wake_token,
         )
-        return msgspec.structs.replace(request, lease_s=self.lease_s, has_more_slots=free > TASKS_PER_DEQUEUE)
+        return msgspec.structs.replace(
+            request,
+            lease_s=self.lease_s,
+            ttl_completed_s=self.ttl_completed_s,
+            active_timeout_s=self.active_timeout_s,
+            has_more_slots=free > TASKS_PER_DEQUEUE,
+        )
 
 
 class RoundTripResult(msgspec.Struct, frozen=True):

@@ -87,6 +87,8 @@ class LimitsInfo(msgspec.Struct, frozen=True):
     retry_max_delay_secs: float = 600
     max_result_bytes: int = 0
     """0: no limit."""
+    ttl_completed_secs: int = 0
+    active_timeout_secs: int = 0
 
 
 class RegisteredWorker(msgspec.Struct, frozen=True):

@@ -158,6 +158,8 @@ class WorkerSession:
                 hides_payloads=registration.deployment.hide_payloads,
             ),
             lease_s=registration.lease_s,
+            ttl_completed_s=registration.limits.ttl_completed_secs,
+            active_timeout_s=registration.limits.active_timeout_secs,
             keeps_output=registration.task_output,
         )
 

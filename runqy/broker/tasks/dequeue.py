@@ -38,6 +38,10 @@ class DequeueRequest(msgspec.Struct, frozen=True, kw_only=True):
     """How long the wake-up is valid; longer than the time to the next dequeue."""
     has_more_slots: bool = False
     """The worker has more free slots, so it counts as idle whatever it gets."""
+    ttl_completed_s: int = 0
+    active_timeout_s: int = 0
+    """These limits of the queue are for tasks without any: Go's worker drops those of the message when it retries a
+    task, and Go's server stores no others."""
     is_repeat: bool = False
     """First return the tasks that an earlier dequeue leased with these tokens."""
 
@@ -95,7 +99,7 @@ def dequeue(request: DequeueRequest, *, now_ns: int) -> Request[list[LeasedTask]
         queue_count=len(request.queues),
         rest=rest,
     )
-    return Request((call,), partial(_leased_tasks, request.queues, lease_end_s))
+    return Request((call,), partial(_leased_tasks, request, lease_end_s))
 
 
 def dequeue_tasks(
@@ -196,16 +200,18 @@ def _script_keys(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ..
     return tuple(chain.from_iterable(keys_of_all)), (*names, *(queue.task_prefix for queue in queues))
 
 
-def _leased_tasks(queues: tuple[str, ...], lease_end_s: int, replies: Sequence[Reply]) -> list[LeasedTask]:
-    return [_read_leased_task(queues, lease_end_s, entry) for entry in replies[0]]
+def _leased_tasks(request: DequeueRequest, lease_end_s: int, replies: Sequence[Reply]) -> list[LeasedTask]:
+    return [_read_leased_task(request, lease_end_s, entry) for entry in replies[0]]
 
 
-def _read_leased_task(queues: tuple[str, ...], lease_end_s: int, entry: Sequence[Any]) -> LeasedTask:
+def _read_leased_task(request: DequeueRequest, lease_end_s: int, entry: Sequence[Any]) -> LeasedTask:
     position, task_id, token, data, *fields = entry
     child_deaths, ttl_completed_s, active_timeout_s, retried = (read_number(text) or 0 for text in fields[:4])
-    lease = Lease(queue=queues[position - 1], task_id=task_id.decode(errors="replace"), token=token.decode())
+    lease = Lease(queue=request.queues[position - 1], task_id=task_id.decode(errors="replace"), token=token.decode())
     try:
         message, is_readable = decode(data), lease.task_id.encode() == task_id
+        if not (fields[1] or fields[2] or message.retention or message.timeout or message.deadline):
+            ttl_completed_s, active_timeout_s = request.ttl_completed_s, request.active_timeout_s
         restore_limits(message, ttl_completed_s=ttl_completed_s, active_timeout_s=active_timeout_s, retried=retried)
     except MessageUnreadable:
         message, is_readable = TaskMessage(id=lease.task_id, queue=lease.queue, type=lease.queue), False

@@ -229,11 +229,9 @@ def _configuration_pages() -> list[PageState]:
         PageState(name="vault-viewer", path=f"{vaults}{long_vault}/change/", role="viewer"),
         PageState(name="vault-preview", path=f"{vaults}{vault}/bulk-edit/", prepare=_enter_lines),
         PageState(name="vault-versions", path=f"{vaults}{vault}/entries/S3_BUCKET/"),
-        PageState(name="vaults-import", path=f"{vaults}import/"),
-        PageState(name="vaults-import-error", path=f"{vaults}import/", prepare=_press("Show what changes")),
         *(
             PageState(name=f"vault-{name}", path=f"{vaults}{vault}/{name}/")
-            for name in ("bulk-edit", "deliveries", "export", "delete")
+            for name in ("bulk-edit", "deliveries", "delete")
         ),
         PageState(name="key", path=f"{keys}{key}/change/"),
         PageState(name="key-add", path=f"{keys}add/"),

@@ -194,18 +194,6 @@ class VaultInvalid(RunqyError, code="vault_invalid", status=400):
     """The name of the vault, or the key or value of an entry, is invalid."""
 
 
-class PassphraseRefused(RunqyError, code="passphrase_refused", status=400):
-    """The passphrase must have 12 to 1024 characters."""
-
-
-class ExportUnreadable(RunqyError, code="export_unreadable", status=400):
-    """The file is not a vault export."""
-
-
-class ExportNotOpened(RunqyError, code="export_not_opened", status=400):
-    """The export cannot be decrypted: wrong passphrase, or the file was altered."""
-
-
 class ApiKeyInvalid(RunqyError, code="api_key_invalid", status=400):
     """The attributes of the API key are invalid."""
 

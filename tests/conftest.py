@@ -37,7 +37,6 @@ from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start
 from tests.support.slow_tests import deal_slow_tests
 from tests.support.speedups import empty_tables, spare_repetitions
 from tests.support.waiting import PATIENCE_S
-from vaults import export_file
 
 # The duration of an example depends on how busy the machine is. Each run tries the same examples, so that a change is
 # judged by what it changed; `make release-check` tries others.
@@ -155,13 +154,6 @@ def _waits_for_unknown_names(monkeypatch: pytest.MonkeyPatch) -> None:
 def _hashes_passwords_fast() -> None:
     """Use a fast password hash: a good one takes a quarter of a second per login."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _derives_keys_fast() -> Iterator[None]:
-    """Encrypt exports with the cheapest parameters that imports accept; the server's own take a third of a second."""
-    with patch.object(export_file, "_N", export_file.N_MIN):
-        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -21,6 +21,7 @@ _BLANK = re.compile(r"[ \t]*(?:#[^\n]*)?(?=\n|\Z)")
 _REST = re.compile(r"[^\n]*")
 _COMMENT = re.compile(r"(?:^|[ \t])#")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
+_TO_ESCAPE = {character: f"\\{escape}" for escape, character in _ESCAPES.items()}
 _ESCAPED = re.compile(r"\\([nrt\"\\$])")
 _QUOTED = {
     "'": re.compile(r"'([^']*+)'"),
@@ -53,6 +54,14 @@ def parse_env(text: str) -> ParsedEnv:
     reader = _DotenvReader(text.replace("\r\n", "\n").replace("\r", "\n"))
     reader.read()
     return ParsedEnv(values=reader.values, lines=reader.lines, errors=tuple(reader.errors))
+
+
+def format_line(key: str, value: str) -> str:
+    """Return a line, or several for a value with line breaks, from which `parse_env` reads the value."""
+    if "'" not in value and "\r" not in value:  # a \r\n would be read as \n
+        return f"{key}='{value}'\n"
+    escaped = "".join(_TO_ESCAPE.get(character, character) for character in value)
+    return f'{key}="{escaped}"\n'
 
 
 class _DotenvReader:

@@ -24,10 +24,6 @@ _RESERVED = frozenset(
 )
 """Variables of the worker, and variables that make a program run other code."""
 _RESERVED_PREFIX = "RUNQY_"
-_RESERVED_VAULTS = frozenset({"import"})
-"""Paths of the API."""
-NEW_VAULT_NAME = rf"(?!(?:{'|'.join(sorted(_RESERVED_VAULTS))})$){VAULT_NAME}"
-"""A name that a vault may get, without anchors."""
 
 
 class EntryUsage(StrEnum):
@@ -58,8 +54,6 @@ class Reference:
 
 
 def vault_name_error(name: str) -> str | None:
-    if name in _RESERVED_VAULTS:
-        return f"{name} is reserved: it is a path of the API."
     if _VAULT.fullmatch(name):
         return None
     return VAULT_NAME_RULE

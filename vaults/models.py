@@ -22,7 +22,6 @@ class Vault(models.Model):
 
     class Meta:
         ordering = ["name"]
-        permissions = [("export_vault", "Can export vaults with all values")]
 
     def __str__(self) -> str:
         return self.name
@@ -118,7 +117,6 @@ class Event(models.TextChoices):
     SET = "set"
     ROTATED = "rotated"
     DELETED = "deleted"
-    IMPORTED = "imported"
 
 
 class EntryVersion(models.Model):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
@@ -17,6 +18,7 @@ from runqy.errors import VaultAlreadyExists, VaultEntryChanged, VaultEntryNotFou
 from runqy.model_errors import model_errors
 from runqy.preconditions import Precondition, accept_any
 from vaults.crypto import get_keyring
+from vaults.dotenv import format_line
 from vaults.entry_rules import EntryUsage, check_entries, entry_error, normalize_git_hosts
 from vaults.models import EntryVersion, Event, Vault, VaultEntry
 from vaults.queries import (
@@ -404,16 +406,24 @@ def compare_entries(vault: str, values: Mapping[str, str]) -> list[EntryPreview]
     The comparison is recorded: it reveals whether a guess at a secret is right.
     """
     found = preview_entries(vault, values)
-    record_comparison(vault, found)
-    return found
-
-
-def record_comparison(vault: str, found: Iterable[EntryPreview]) -> None:
-    """Record which entries of a vault were compared."""
     if compared := [
         entry.key for entry in found if entry.outcome in (PreviewOutcome.CHANGED, PreviewOutcome.UNCHANGED)
     ]:
         record_change("vault.compared", vault, {"entries": (None, compared)})
+    return found
+
+
+def export_vault(*, name: str) -> str:
+    """Return the values of a vault as lines of a .env file, which the bulk edit takes. Recorded in the audit.
+
+    Raise VaultNotFound, VaultLocked, VaultUnavailable.
+    """
+    keyring = get_keyring()
+    entries = list(get_vault_row(name).entries.all())
+    lines = [format_line(entry.key, keyring.decrypt(entry.aad(name), bytes(entry.ciphertext))) for entry in entries]
+    with transaction.atomic():
+        record_change("vault.exported", name, {"entries": (None, [entry.key for entry in entries])})
+    return "".join(lines)
 
 
 def record_change(action: str, name: str, changes: Changes) -> None:

@@ -75,7 +75,6 @@ class PreviewOutcome(StrEnum):
     ADDED = "added"
     CHANGED = "changed"
     UNCHANGED = "unchanged"
-    REMOVED = "removed"
     REFUSED = "refused"
 
 

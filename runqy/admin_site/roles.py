@@ -25,11 +25,7 @@ _OPERATE = frozenset({"queues.pause_queue"}) | _may(
 _CONFIGURE = _may(*_VERBS, models=["queues.queue", "vaults.vault", "vaults.vaultentry", "alerts.alertrule"]) | {
     "queues.pause_queue"
 }
-_ADMINISTER = (
-    _may("add", "change", models=["accounts.apikey"])
-    | _may(*_VERBS, models=["auth.user", "auth.group"])
-    | {"vaults.export_vault"}
-)
+_ADMINISTER = _may("add", "change", models=["accounts.apikey"]) | _may(*_VERBS, models=["auth.user", "auth.group"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +69,6 @@ _NAMES: Mapping[str, str] = {
     "tasks.run_task": "Can run tasks",
     "tasks.cancel_task": "Can cancel tasks",
     "tasks.archive_task": "Can archive tasks",
-    "vaults.export_vault": "Can export vaults with all values",
 }
 """Names of the permissions that Django does not create by itself."""
 

@@ -1,40 +1,27 @@
-"""The commands `runqy vault`: list entries, set one, export and import a vault.
+"""The commands `runqy vault`: list entries, set one.
 
-Secrets and passphrases come from a prompt or a file, never from the command line, which other users can see.
+Secrets come from a prompt or standard input, never from the command line, which other users can see.
 """
 
-import os
 import sys
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
 import typer
 
-from runqy.cli.exit_codes import ExitCode
 from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_client
 from runqy.cli.output import print_json, print_rows
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 
-app = typer.Typer(no_args_is_help=True, help="List vaults and entries, set secrets, export and import vaults.")
+app = typer.Typer(no_args_is_help=True, help="List vaults and entries, set secrets.")
 
 Vault = Annotated[str, typer.Argument(help="Name of the vault.", metavar="VAULT")]
 Key = Annotated[str, typer.Argument(help="Key of the entry, the name of a variable.", metavar="KEY")]
-PassphraseFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--passphrase-file",
-        help="File whose first line is the passphrase; - reads standard input. Default: prompt for it.",
-    ),
-]
-
-
 _VAULTS = ("name", "entry_count", "description")
 _ENTRIES = ("key", "value", "version", "updated_at", "updated_by", "usage", "git_hosts")
 _VERSIONS = ("version", "event", "at", "actor_kind", "actor")
-_OUTCOMES = ("key", "outcome")
 
 
 class Usage(StrEnum):
@@ -133,55 +120,6 @@ def set_entry(  # noqa: PLR0913 (each is an option of the command)
     typer.echo(f"{vault}/{key} is at version {response['version']}")
 
 
-@app.command("export")
-def export_vault(
-    vault: Vault,
-    *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="New file, readable by its owner only.")],
-    passphrase_file: PassphraseFile = None,
-    server: ServerUrl = "",
-    api_key: ApiKey = "",
-) -> None:
-    """Export a vault to a file encrypted with a passphrase."""
-    body = {"passphrase": _passphrase(passphrase_file, is_new=True)}
-    with open_client(server, api_key) as api:
-        export = api.post(f"{_path(vault)}/export", msgspec.json.encode(body))
-    try:
-        with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(export) + b"\n")
-    except OSError as error:
-        _fail(f"{output} cannot be written: {error.strerror}.", error)
-    typer.echo(f"{vault} exported to {output}")
-
-
-@app.command("import")
-def import_vault(  # noqa: PLR0913 (each is an option of the command)
-    file: Annotated[Path, typer.Argument(help="File written by export.", metavar="FILE")],
-    *,
-    name: Annotated[str, typer.Option(help="Name of the vault. Default: the name in the file.")] = "",
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Replace an existing vault; entries that are not in the file are deleted.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes without making them.")] = False,
-    passphrase_file: PassphraseFile = None,
-    server: ServerUrl = "",
-    api_key: ApiKey = "",
-) -> None:
-    """Import a vault from a file in one transaction. Print the outcome of each entry."""
-    try:
-        export = msgspec.json.decode(file.read_bytes())
-    except OSError as error:
-        _fail(f"{file} cannot be read: {error.strerror}.", error)
-    except msgspec.DecodeError as error:
-        _fail(f"{file} is not an export of a vault.", error)
-    passphrase = _passphrase(passphrase_file, is_new=False)
-    body = {"passphrase": passphrase, "export": export, "replace": replace, "dry_run": dry_run}
-    with open_client(server, api_key) as api:
-        response = api.post("/api/vaults/import", msgspec.json.encode(body | ({"name": name} if name else {})))
-    print_rows(response["entries"], _OUTCOMES, empty_message="The vault is empty.")
-    typer.echo(f"{response['vault']}: {response['message']}", err=True)
-
-
 def is_interactive() -> bool:
     """Return whether standard input is a terminal."""
     return sys.stdin.isatty()
@@ -197,25 +135,3 @@ def _value(key: str) -> str:
         typed: str = typer.prompt(f"Value of {key}", hide_input=True)
         return typed
     return sys.stdin.read().removesuffix("\n").removesuffix("\r")
-
-
-def _passphrase(file: Path | None, *, is_new: bool) -> str:
-    """Return the passphrase from a prompt (a new one is entered twice), a file or standard input."""
-    if file is None:
-        if not is_interactive():
-            _fail(
-                "Standard input is not a terminal: use --passphrase-file FILE, or --passphrase-file - to read it there."
-            )
-        typed: str = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=is_new)
-        return typed
-    try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
-        return text.split("\n", 1)[0].rstrip("\r")
-    except (OSError, UnicodeDecodeError) as error:
-        _fail(f"{file} cannot be read.", error)
-
-
-def _fail(message: str, error: Exception | None = None) -> NoReturn:
-    """Print a message and exit with FAILED."""
-    typer.echo(f"runqy: {message}", err=True)
-    raise typer.Exit(ExitCode.FAILED) from error

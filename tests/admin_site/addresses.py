@@ -44,12 +44,7 @@ RULES: dict[str, Rule] = {
     **model("{queue}", "queues.queue"),
     "queues_queue_check": Rule(path="/admin/queues/queue/check/", get="never", post="queues.change_queue"),
     "queues_queue_example": Rule(path="/admin/queues/queue/example/", get="never", post="queues.change_queue"),
-    "queues_queue_undefined": Rule(
-        path="/admin/queues/queue/undefined/",
-        get="queues.view_queue",
-        post="queues.change_queue",
-        form={"source": "foreign", "destination": "invoices"},
-    ),
+    "queues_queue_undefined": Rule(path="/admin/queues/queue/undefined/", get="queues.view_queue"),
     "queues_queue_switch": Rule(
         path="/admin/queues/queue/{queue}/switch/", get="never", post="queues.pause_queue", form={"verb": "pause"}
     ),
@@ -61,12 +56,6 @@ RULES: dict[str, Rule] = {
     "vaults_vault_deliveries": Rule(path="/admin/vaults/vault/{vault}/deliveries/", get="vaults.view_vault"),
     "vaults_vault_bulk_edit": Rule(
         path="/admin/vaults/vault/{vault}/bulk-edit/", get="vaults.change_vault", post="vaults.change_vault"
-    ),
-    "vaults_vault_import_vault": Rule(
-        path="/admin/vaults/vault/import/", get="vaults.add_vault", post="vaults.add_vault"
-    ),
-    "vaults_vault_export": Rule(
-        path="/admin/vaults/vault/{vault}/export/", get="vaults.export_vault", post="vaults.export_vault"
     ),
     **model("{key}", "accounts.apikey", change=False, delete=False),
     "accounts_apikey_revoke_one": Rule(

@@ -76,7 +76,6 @@ EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
         "reserved keys; values are counted in bytes; a git token has hosts, others have none",
     ),
     ("positive_data_acceptance", {"get_queue_stats"}, 400, "an interval ends after it begins; a step is whole minutes"),
-    ("positive_data_acceptance", {"import_vault"}, 400, "only what was exported opens"),
     ("positive_data_acceptance", CONDITIONAL, 412, "the If-Match names another version"),
     ("negative_data_rejection", CONDITIONAL, 412, "an If-Match that is no entity tag names no version"),
     ("negative_data_rejection", {"enqueue_batch"}, 413, "a batch of too many tasks"),

@@ -60,11 +60,6 @@ def steps(client: ApiClient) -> Iterator[tuple[str, Response, list[str]]]:
     entry = client.post("/api/vaults/v/entries", {"key": "A", "value": "1"})
     yield "set_vault_entry", entry, ["vault_entry.set"]
     yield "put_vault_entry", client.put("/api/vaults/v/entries/A", {"value": "2"}), ["vault_entry.set"]
-    phrase = {"passphrase": "correct horse battery"}
-    exported = client.post("/api/vaults/v/export", phrase)
-    yield "export_vault", exported, ["vault.exported"]
-    imported = client.post("/api/vaults/import", phrase | {"export": json.loads(exported.content), "name": "w"})
-    yield "import_vault", imported, ["vault.imported"]
     yield "delete_vault_entry", client.delete("/api/vaults/v/entries/A"), ["vault_entry.deleted"]
     yield "delete_vault", client.delete("/api/vaults/v"), ["vault.deleted"]
     created = client.post("/api/keys", {"name": "shop"})

@@ -1,8 +1,5 @@
 """Staff keep secrets in a real browser, and no page ever has one."""
 
-import json
-from pathlib import Path
-
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -91,27 +88,6 @@ def test_lines_are_pasted_looked_at_corrected_and_set(page: Page, vault: Vault) 
     expect(page.get_by_text("2 entries were set in api-keys.")).to_be_visible()
     assert values() == {"TOKEN": "new-value-of-it", "KEY": PEM}
     assert "new-value-of-it" not in page.content()
-
-
-def test_a_vault_is_taken_along_and_brought_back(page: Page, vault: Vault, tmp_path: Path) -> None:
-    page.goto(f"/admin/vaults/vault/{vault.pk}/export/")
-    for label in ("Passphrase*", "Passphrase again"):
-        page.get_by_label(label).fill("correct horse battery staple")
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download").click()
-    download.value.save_as(tmp_path / "vault")
-    assert json.loads((tmp_path / "vault").read_text())["kdf"]["n"] == 131_072
-
-    page.goto("/admin/vaults/vault/import/")
-    page.get_by_label("File").set_input_files(tmp_path / "vault")
-    page.get_by_label("Passphrase").fill("correct horse battery staple")
-    page.get_by_label("Name", exact=True).fill("copy")
-    page.get_by_role("button", name="Show what changes").click()
-    expect(page.locator("#preview")).to_contain_text("Creates the vault copy.")
-    page.get_by_role("button", name="Import copy").click()
-
-    expect(page.get_by_text("The vault copy was imported.")).to_be_visible()
-    assert values("copy") == {"TOKEN": SECRET}
 
 
 def test_a_vault_is_deleted_by_entering_its_name(page: Page, vault: Vault) -> None:

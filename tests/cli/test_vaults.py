@@ -1,26 +1,15 @@
 """Vaults on the command line: what is sent, what is shown, and that no secret is ever an argument."""
 
 import json
-import stat
 
 import pytest
 
 from runqy.cli.exit_codes import ExitCode
 
-PHRASE = "correct horse battery"
-EXPORT = {"format": "runqy-vault", "version": 1}
-
 
 def sent(server, number=0):
     request = server.requests[number]
     return request.method, request.url.path, json.loads(request.content) if request.content else None
-
-
-@pytest.fixture
-def phrase(tmp_path):
-    """Return the option with a file that has the passphrase."""
-    (tmp_path / "phrase").write_text(f"{PHRASE}\nnot this line")
-    return ("--passphrase-file", "phrase")
 
 
 def test_vaults_are_listed(run, server):
@@ -86,62 +75,6 @@ def test_a_change_for_another_version_is_a_conflict(run, server):
 
     assert (result.exit_code, result.stderr) == (ExitCode.CONFLICT, "runqy: it is at version 4\n")
     assert sent(server)[2]["is_secret"] is False
-
-
-def test_vault_is_exported_to_a_private_file_and_imported(run, server, phrase, tmp_path):
-    entries = [{"key": "A", "outcome": "added"}, {"key": "B", "outcome": "unchanged"}]
-    done = {"message": "vault imported successfully", "vault": "copy", "is_new": True, "entries": entries}
-    server.responses = [(200, EXPORT), (200, done), (200, EXPORT)]
-
-    exported = run("vault", "export", "api-keys", "-o", "file", *phrase)
-    imported = run("vault", "import", "file", "--name", "copy", "--dry-run", *phrase)
-    again = run("vault", "export", "api-keys", "-o", "file", *phrase)
-
-    assert exported.stdout == "api-keys exported to file\n"
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
-    assert sent(server) == ("POST", "/api/vaults/api-keys/export", {"passphrase": PHRASE})
-    body = {"passphrase": PHRASE, "export": EXPORT, "name": "copy", "replace": False, "dry_run": True}
-    assert sent(server, 1) == ("POST", "/api/vaults/import", body)
-    assert imported.stdout == "A\tadded\nB\tunchanged\n"
-    assert imported.stderr == "copy: vault imported successfully\n"
-    assert (again.exit_code, "File exists" in again.stderr) == (ExitCode.FAILED, True)
-
-
-def test_new_passphrase_is_entered_twice(run, server, tmp_path, monkeypatch):
-    monkeypatch.setattr("runqy.cli.vaults.is_interactive", lambda: True)
-    server.responses = [(200, EXPORT)]
-
-    result = run("vault", "export", "api-keys", "-o", "file", input=f"{PHRASE}\n{PHRASE}\n")
-
-    assert (result.exit_code, PHRASE in result.output) == (0, False)
-    assert sent(server)[2] == {"passphrase": PHRASE}
-
-
-def test_passphrase_is_read_from_standard_input_only_on_demand(run, server):
-    refused = run("vault", "export", "api-keys", "-o", "file", input=f"{PHRASE}\n")
-
-    assert (refused.exit_code, server.requests) == (ExitCode.FAILED, [])
-    assert "Standard input is not a terminal: use --passphrase-file FILE" in refused.stderr
-
-    server.responses = [(200, EXPORT)]
-    result = run("vault", "export", "api-keys", "-o", "file", "--passphrase-file", "-", input=f"{PHRASE}\n")
-
-    assert (result.exit_code, sent(server)[2]) == (0, {"passphrase": PHRASE})
-
-
-def test_invalid_export_is_not_sent(run, server, phrase, tmp_path):
-    (tmp_path / "junk").write_bytes(b"junk")
-
-    for file, message in (("gone", "No such file"), ("junk", "not an export of a vault")):
-        result = run("vault", "import", file, *phrase)
-        assert (result.exit_code, message in result.stderr) == (ExitCode.FAILED, True)
-    assert server.requests == []
-
-
-def test_unreadable_passphrase_file_is_an_error(run, server):
-    result = run("vault", "export", "api-keys", "-o", "file", "--passphrase-file", "gone")
-
-    assert (result.exit_code, result.stderr) == (ExitCode.FAILED, "runqy: gone cannot be read.\n")
 
 
 def test_a_git_token_is_set_with_its_hosts(run, server):

@@ -24,9 +24,8 @@ from tests.support.processes import command_lines
 from tests.support.secret_leaks import Canary
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import eventually
-from vaults.export_file import ExportedEntry, ExportedVault, encrypt_export
 
-PASSWORD, PHRASE = "a-password-of-tests", "correct horse battery"
+PASSWORD = "a-password-of-tests"
 MOST_PAGES = 80
 VAULTS = ("by-api", "by-admin", "by-import")
 
@@ -120,7 +119,7 @@ def test_a_secret_is_nowhere_but_with_the_worker(
 
 def _plant(client: httpx2.Client, canary: Canary) -> dict[str, str]:
     """Keep a secret in vaults in each way there is; return the values by their names."""
-    values = {name: canary.secret(f"sk-{name}-") for name in ("BY_API", "BY_ADMIN", "BY_IMPORT", "PASTED")}
+    values = {name: canary.secret(f"sk-{name}-") for name in ("BY_API", "BY_ADMIN", "PASTED")}
     assert client.post("/api/vaults", json={"name": "by-api"}).status_code == 201
     entry = {"key": "BY_API", "value": values["BY_API"]}
     assert client.post("/api/vaults/by-api/entries", json=entry).status_code == 200
@@ -141,11 +140,6 @@ def _plant(client: httpx2.Client, canary: Canary) -> dict[str, str]:
     for pressed in ({"preview": "1"}, {"fragment": "1"}, {"apply": "1"}):
         assert client.post(pasting, data=lines | pressed).status_code == 200
 
-    exported = (ExportedEntry(key="BY_IMPORT", value=values["BY_IMPORT"], is_secret=True),)
-    vault = ExportedVault(name="by-import", description="", exported_at="", entries=exported)
-    import_body = {"passphrase": PHRASE, "export": json.loads(encrypt_export(vault, PHRASE))}
-    for body in (import_body | {"dry_run": True}, import_body, import_body | {"replace": True}):
-        assert client.post("/api/vaults/import", json=body).status_code == 200
     return values
 
 

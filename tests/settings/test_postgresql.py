@@ -23,7 +23,7 @@ MODULES = {
     "queues": "admin_actions deletion existing_queues operations pausing",
     "queues_api": "queues redeployment",
     "tasks": "run_search",
-    "vaults": "access_log admin export_import_commands git_tokens rotation versions vaults",
+    "vaults": "access_log admin export git_tokens rotation versions vaults",
     "vaults_api": "deliveries",
 }
 """The tests that together send each kind of statement: triggers, locks, bulk inserts, searches, all pages.

@@ -15,7 +15,6 @@ PAGES = "/admin/vaults/vault/"
 NO_ENTRIES = {"entries-TOTAL_FORMS": "0", "entries-INITIAL_FORMS": "0"}
 ONE_ENTRY = {"entries-TOTAL_FORMS": "1", "entries-INITIAL_FORMS": "0", "entries-0-key": "TOKEN"}
 PEM = "-----BEGIN KEY-----\nMIIEvg==\n-----END KEY-----"
-PASSPHRASE = "correct horse battery staple"
 
 
 def values() -> dict[str, str]:

@@ -179,7 +179,7 @@ def test_missing_vaults_and_entries_are_named() -> None:
         get_worker_secrets(["api-keys"])
 
 
-@pytest.mark.parametrize("name", ["", "import", "-a", "_a", "a.b", "a b", "a/b", "é", "a" * 65, "a\n"])
+@pytest.mark.parametrize("name", ["", "-a", "_a", "a.b", "a b", "a/b", "é", "a" * 65, "a\n"])
 def test_an_invalid_vault_name_is_rejected(name: str) -> None:
     with pytest.raises(VaultInvalid):
         operations.create_vault(name=name)

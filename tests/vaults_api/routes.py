@@ -7,7 +7,6 @@ from tests.api.client import Response
 from tests.support.secret_leaks import SUITE
 
 SECRET = SUITE.secret(tail="yz")
-PHRASE = "correct horse battery"
 
 
 def content(response: Response, status: int = 200) -> Any:

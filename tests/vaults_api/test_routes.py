@@ -8,8 +8,8 @@ import pytest
 
 from tests.api.client import ApiClient, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
-from tests.vaults_api.routes import PHRASE, SECRET, content
-from vaults.api.serializers import ExportVaultSerializer, ImportVaultSerializer, SecretSerializer, SetEntrySerializer
+from tests.vaults_api.routes import SECRET, content
+from vaults.api.serializers import SecretSerializer, SetEntrySerializer
 from vaults.models import Vault, VaultEntry
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -139,12 +139,6 @@ def test_an_invalid_entry_is_rejected(client: ApiClient, body: Any, expected: st
         ("/api/vaults/api-keys/entries", {"key": "K", "value": f"{SECRET}\0"}),
         ("/api/vaults/api-keys/entries", {"key": "K", "value": "v", "is_secret": SECRET}),
         ("/api/vaults/api-keys/entries", {"key": "K", "value": "v", "expected_version": SECRET}),
-        ("/api/vaults/api-keys/export", {"passphrase": [SECRET]}),
-        ("/api/vaults/api-keys/export", {"passphrase": SECRET * 100}),
-        ("/api/vaults/import", {"passphrase": PHRASE, "export": SECRET}),
-        ("/api/vaults/import", {"passphrase": PHRASE, "export": {}, "dry_run": SECRET}),
-        ("/api/vaults/import", {"passphrase": PHRASE, "export": {}, "name": f"{SECRET} "}),
-        ("/api/vaults/import", {"passphrase": SECRET, "export": {}}),
     ],
 )
 def test_errors_do_not_contain_the_request(client: ApiClient, path: str, body: Any) -> None:
@@ -153,9 +147,9 @@ def test_errors_do_not_contain_the_request(client: ApiClient, path: str, body: A
     assert (response.status_code, SECRET in str(problem(response))) == (400, False), response.content
 
 
-@pytest.mark.parametrize("serializer", [SetEntrySerializer, ExportVaultSerializer, ImportVaultSerializer])
+@pytest.mark.parametrize("serializer", [SetEntrySerializer])
 def test_the_repr_of_a_body_does_not_show_its_secret(serializer: type[SecretSerializer]) -> None:
-    body = serializer(data={"value": SECRET, "passphrase": SECRET})
+    body = serializer(data={"value": SECRET})
 
     assert SECRET not in repr(body)
 
@@ -191,7 +185,6 @@ def test_an_unusual_name_is_not_found(client: ApiClient, name: str) -> None:
         client.delete(f"/api/vaults/api-keys/entries/{name}"),
         client.get(f"/api/vaults/api-keys/entries/{name}"),
         client.get(f"/api/vaults/api-keys/entries/{name}/versions"),
-        client.post(f"/api/vaults/{name}/export", {"passphrase": PHRASE}),
     ):
         assert response.status_code == 404, response.content
 
@@ -301,8 +294,6 @@ ROUTES = [
     ("put", "/api/vaults/api-keys/entries/DEBUG_MODE"),
     ("delete", "/api/vaults/api-keys/entries/DEBUG_MODE"),
     ("get", "/api/vaults/api-keys/entries/DEBUG_MODE/versions"),
-    ("post", "/api/vaults/api-keys/export"),
-    ("post", "/api/vaults/import"),
 ]
 
 

@@ -5,7 +5,6 @@ from typing import Any
 from django import forms
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.widgets import UnfoldAdminPasswordWidget
 
 from runqy.admin_site.base_admin import StyledForm, StyledModelForm
 from vaults.entry_rules import (
@@ -13,7 +12,6 @@ from vaults.entry_rules import (
     normalize_git_hosts,
     value_error,
 )
-from vaults.export_file import PASSPHRASE_MIN
 from vaults.models import Vault, VaultEntry
 from vaults.operations import EntryEdit, is_restriction
 from vaults.queries import EntryValue, get_entry_value
@@ -201,40 +199,6 @@ class EnvForm(StyledForm):
             "rows": 12,
             "placeholder": 'API_TOKEN=…\nexport PRIVATE_KEY="-----BEGIN …',
         }
-
-
-def _passphrase(label: str, autocomplete: str, help_text: str = "") -> forms.CharField:
-    """Return the field of a passphrase, which is not rendered again."""
-    widget = UnfoldAdminPasswordWidget(attrs={"autocomplete": autocomplete})
-    return forms.CharField(label=label, strip=False, widget=widget, help_text=help_text)
-
-
-class ExportForm(StyledForm):
-    """A passphrase, entered twice."""
-
-    passphrase = _passphrase(
-        "Passphrase", "new-password", f"At least {PASSPHRASE_MIN} characters. The file cannot be decrypted without it."
-    )
-    again = _passphrase("Passphrase again", "new-password")
-
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or self.cleaned_data
-        if not self.errors and cleaned["passphrase"] != cleaned["again"]:
-            self.add_error("again", "The passphrases do not match.")
-        return cleaned
-
-
-class ImportForm(StyledForm):
-    """An export, and how to import it."""
-
-    file = forms.FileField(label="File", help_text="An export of a vault, from any runqy server.")
-    passphrase = _passphrase("Passphrase", "off", "The passphrase of the export.")
-    name = forms.CharField(required=False, max_length=64, label="Name", help_text="Empty: the name in the file.")
-    replace = forms.BooleanField(
-        required=False,
-        label="Replace",
-        help_text="Replace an existing vault: entries that are not in the file are deleted.",
-    )
 
 
 def _style_value(field: Any, *, is_secret: bool, placeholder: str) -> None:

@@ -21,8 +21,6 @@ from vaults.admin.views import (
     bulk_edit_view,
     deletion_view,
     deliveries_view,
-    export_view,
-    import_view,
     queue_links,
     versions_view,
 )
@@ -62,8 +60,7 @@ class VaultAdmin(PublishedModelAdmin):
     empty_text = "Add a vault, set its entries, and list it in the vaults of a queue: its workers receive them."
     show_full_result_count = True
     actions = None
-    actions_list = ("import_vault",)
-    actions_detail = ("bulk_edit", "deliveries", "export")
+    actions_detail = ("bulk_edit", "deliveries")
 
     class Media:
         css = {"all": ("vaults/vaults.css",)}
@@ -119,21 +116,6 @@ class VaultAdmin(PublishedModelAdmin):
     @action(description="Deliveries", icon="local_shipping", permissions=["view"], url_path="deliveries")  # type: ignore[untyped-decorator]
     def deliveries(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return deliveries_view(self, request, self.get_permitted(request, object_id, "view"))
-
-    @action(description="Export", icon="download", permissions=["export"], url_path="export")  # type: ignore[untyped-decorator]
-    def export(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return export_view(self, request, self.get_permitted(request, object_id, "export"))
-
-    @action(description="Import", icon="upload", permissions=["import"], url_path="import")  # type: ignore[untyped-decorator]
-    def import_vault(self, request: HttpRequest) -> HttpResponse:
-        return import_view(self, request)
-
-    def has_export_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        return request.user.has_perm("vaults.export_vault")
-
-    def has_import_permission(self, request: HttpRequest) -> bool:
-        """Require both permissions: an import may replace a vault."""
-        return request.user.has_perms(["vaults.add_vault", "vaults.change_vault"])
 
     def versions(self, request: HttpRequest, object_id: str, key: str) -> HttpResponse:
         return versions_view(self, request, self.get_permitted(request, object_id, "view"), key)

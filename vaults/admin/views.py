@@ -1,4 +1,4 @@
-"""Pages of a vault beside its form: deletion, bulk edit, versions, deliveries, export and import."""
+"""Pages of a vault beside its form: deletion, bulk edit, versions, deliveries."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +8,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from runqy.errors import PassphraseRefused, PreconditionFailed, RunqyError, VaultAlreadyExists, VaultInvalid
+from runqy.errors import PreconditionFailed, RunqyError
 from vaults import dotenv
 from vaults.access_log import list_deliveries
-from vaults.admin.forms import EnvForm, ExportForm, ImportForm
-from vaults.export_import import export_vault, import_vault, preview_import
+from vaults.admin.forms import EnvForm
 from vaults.models import Vault
 from vaults.operations import compare_entries, delete_vault, set_entries
 from vaults.queries import EntryPreview, PreviewOutcome, list_queues_by_vault, list_versions
@@ -21,8 +20,6 @@ __all__ = [
     "bulk_edit_view",
     "deletion_view",
     "deliveries_view",
-    "export_view",
-    "import_view",
     "queue_links",
     "versions_view",
 ]
@@ -144,62 +141,6 @@ def _number(request: HttpRequest, parameter: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
-def export_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, vault: Vault) -> HttpResponse:
-    """Return a vault as a file that is encrypted with a passphrase."""
-    form = ExportForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        try:
-            content = export_vault(name=vault.name, passphrase=form.cleaned_data["passphrase"])
-        except RunqyError as error:
-            form.add_error("passphrase" if isinstance(error, PassphraseRefused) else None, list(error.errors))
-        else:
-            response = HttpResponse(content, content_type="application/octet-stream")
-            response["Content-Disposition"] = f'attachment; filename="{vault.name}.runqy-vault"'
-            response["Cache-Control"] = "no-store"
-            return response
-    context = {
-        **_context(model_admin, request, f"Export {vault.name}", vault),
-        "form": form,
-    }
-    return TemplateResponse(request, "vaults/export.html", context)
-
-
-def import_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest) -> HttpResponse:
-    """Import a vault from a file, after a preview."""
-    form = ImportForm(request.POST or None, request.FILES or None)
-    context: dict[str, Any] = {}
-    if request.method == "POST" and form.is_valid():
-        cleaned = form.cleaned_data
-        known = {name: cleaned[name] for name in ("passphrase", "name")} | {"content": cleaned["file"].read()}
-        try:
-            if "apply" in request.POST:
-                done = import_vault(**known, replace=cleaned["replace"])
-                messages.success(request, f"The vault {done.vault} was imported.")
-                return _redirect(request, vault_url(Vault.objects.get(name=done.vault)))
-            found = preview_import(**known)
-            changing = [entry for entry in found.entries if entry.outcome != PreviewOutcome.UNCHANGED]
-            context = {"found": found, "changing": len(changing), "replace": cleaned["replace"]}
-        except RunqyError as error:
-            form.add_error(_field_of(error), list(error.errors))
-    context["form"] = form
-    if "fragment" in request.POST:
-        return TemplateResponse(request, "vaults/import_preview.html", context)
-    context |= {
-        **_context(model_admin, request, "Import a vault", None),
-    }
-    return TemplateResponse(request, "vaults/import.html", context)
-
-
-def _field_of(error: RunqyError) -> str | None:
-    if isinstance(error, VaultAlreadyExists):
-        return "replace"
-    if error.code == "export_not_opened":
-        return "passphrase"
-    if error.code == "export_unreadable":
-        return "file"
-    return "name" if isinstance(error, VaultInvalid) else None
-
-
 def _redirect(request: HttpRequest, url: str) -> HttpResponse:
     """Redirect; a script follows the header, since it would fetch a redirect."""
     if "fragment" in request.POST:
@@ -227,9 +168,7 @@ def vault_url(vault: Vault) -> str:
     return reverse("admin:vaults_vault_change", args=[vault.pk])
 
 
-def _context(
-    model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, title: str, vault: Vault | None
-) -> dict[str, Any]:
+def _context(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, title: str, vault: Vault) -> dict[str, Any]:
     """Return the context of a page of a vault."""
     return {
         **model_admin.admin_site.each_context(request),
@@ -237,5 +176,5 @@ def _context(
         "opts": model_admin.opts,
         "original": vault,
         "vault": vault,
-        "back_url": vault_url(vault) if vault else reverse("admin:vaults_vault_changelist"),
+        "back_url": vault_url(vault),
     }

@@ -15,10 +15,9 @@ from runqy.api.serializers import (
     StringField,
 )
 from runqy.audit.actors import ActorKind
-from runqy.errors import PassphraseRefused, RunqyError, VaultInvalid
-from runqy.names import VARIABLE_NAME, VARIABLE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
-from vaults.entry_rules import GIT_HOSTS_MAX, NEW_VAULT_NAME, EntryUsage
-from vaults.export_file import N_MAX, N_MIN, P_MAX, PASSPHRASE_MAX, PASSPHRASE_MIN
+from runqy.errors import RunqyError, VaultInvalid
+from runqy.names import VARIABLE_NAME, VARIABLE_NAME_RULE, VAULT_NAME
+from vaults.entry_rules import GIT_HOSTS_MAX, EntryUsage
 from vaults.models import Event
 from vaults.validators import validate_vault_name
 
@@ -37,14 +36,6 @@ _ENTRY_EXAMPLE = {
     "usage": "environment",
     "git_hosts": [],
 }
-_EXPORT_EXAMPLE = {
-    "format": "runqy-vault",
-    "version": 1,
-    "kdf": {"name": "scrypt", "n": 131072, "r": 8, "p": 1, "salt": "b1R3jV0Gq1u2yqkM7m9f0w=="},
-    "cipher": {"name": "aes-256-gcm", "nonce": "q83vEjRWeJASNFZ4"},
-    "data": "mH1bV3v7d1Jr3q0l4yqK0m4c5t8T9Q==",
-}
-_PHRASE_EXAMPLE = "correct horse battery staple"
 
 
 def _request_example(value: object, name: str = "Request") -> OpenApiExample:
@@ -74,17 +65,12 @@ _WITHOUT_NUL = {"type": "string", "pattern": r"^[^\x00]*$"}
 """Schema of a string: DRF's CharField refuses NUL."""
 
 
-@extend_schema_field({**_WITHOUT_NUL, "minLength": PASSPHRASE_MIN, "maxLength": PASSPHRASE_MAX})
-class PassphraseField(StringField):
-    """A passphrase; its length counts once it is normalized too, so the operation checks it."""
-
-
 @extend_schema_field(_WITHOUT_NUL)
 class DescriptionField(StringField):
     """A text of any length."""
 
 
-@extend_schema_field({"type": "string", "pattern": f"^{NEW_VAULT_NAME}$"})
+@extend_schema_field({"type": "string", "pattern": f"^{VAULT_NAME}$"})
 class NewVaultNameField(StringField):
     """A name that a vault may get."""
 
@@ -328,97 +314,6 @@ class VaultDeliveryListSerializer(serializers.Serializer[Any]):
 
     deliveries = VaultDeliverySerializer(many=True)
     next = serializers.CharField(allow_null=True, help_text="The path of the next page; null on the last page")
-
-
-@extend_schema_serializer(examples=[_request_example({"passphrase": _PHRASE_EXAMPLE})])
-class ExportVaultSerializer(SecretSerializer):
-    """The passphrase that an export is encrypted under."""
-
-    error_class = PassphraseRefused
-
-    passphrase = PassphraseField()
-
-
-class KeyDerivationSerializer(serializers.Serializer[Any]):
-    """How the key is derived from the passphrase."""
-
-    name = serializers.ChoiceField(choices=["scrypt"])
-    n = serializers.IntegerField(min_value=N_MIN, max_value=N_MAX, help_text="A power of two")
-    r = serializers.ChoiceField(choices=[8])
-    p = serializers.IntegerField(min_value=1, max_value=P_MAX)
-    salt = serializers.CharField(help_text="16 bytes in base64")
-
-
-class ExportCipherSerializer(serializers.Serializer[Any]):
-    """How the key is used."""
-
-    name = serializers.ChoiceField(choices=["aes-256-gcm"])
-    nonce = serializers.CharField(help_text="12 bytes in base64")
-
-
-@extend_schema_serializer(examples=[_response_example(_EXPORT_EXAMPLE)])
-class VaultExportSerializer(serializers.Serializer[Any]):
-    """An encrypted vault, as `vaults.export_file` writes and reads it."""
-
-    format = serializers.ChoiceField(choices=["runqy-vault"])
-    version = serializers.ChoiceField(choices=[1])
-    kdf = KeyDerivationSerializer()
-    cipher = ExportCipherSerializer()
-    data = serializers.CharField(help_text="In base64")  # type: ignore[assignment]
-
-
-@extend_schema_field(VaultExportSerializer)
-class VaultExportField(serializers.DictField):
-    """An export as a JSON object; the operation reads it, as it reads files."""
-
-
-@extend_schema_serializer(
-    examples=[_request_example({"passphrase": _PHRASE_EXAMPLE, "export": _EXPORT_EXAMPLE, "dry_run": True})]
-)
-class ImportVaultSerializer(SecretSerializer):
-    """A vault to import."""
-
-    passphrase = PassphraseField()
-    export = VaultExportField(help_text="The response of the export")
-    name = PatternField(
-        rf"^{VAULT_NAME}$",
-        required=False,
-        allow_blank=True,
-        error_messages={"invalid": VAULT_NAME_RULE},
-        help_text="The vault's name, if not the one in the export",
-    )
-    replace = StrictBooleanField(required=False, default=False, help_text="Replace a vault that exists")
-    dry_run = StrictBooleanField(required=False, default=False, help_text="Only report what would be done")
-
-
-class ImportedEntrySerializer(serializers.Serializer[Any]):
-    """What an import does to an entry."""
-
-    key = serializers.CharField()
-    outcome = serializers.ChoiceField(choices=["added", "changed", "unchanged", "removed"])
-
-
-@extend_schema_serializer(
-    examples=[
-        _response_example(
-            {
-                "message": "nothing was changed",
-                "vault": "api-keys",
-                "is_new": False,
-                "entries": [{"key": "OPENAI_API_KEY", "outcome": "changed"}, {"key": "REGION", "outcome": "unchanged"}],
-                "published": True,
-            }
-        )
-    ]
-)
-class VaultImportedSerializer(serializers.Serializer[Any]):
-    """What an import did or would do."""
-
-    message = serializers.CharField()
-    vault = serializers.CharField()
-    is_new = serializers.BooleanField(help_text="Whether the import creates the vault")
-    entries = ImportedEntrySerializer(many=True)
-    published = PublishedField()
 
 
 class DeletedSerializer(serializers.Serializer[Any]):

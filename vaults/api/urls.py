@@ -8,9 +8,7 @@ _ENTRIES = "api/vaults/<str:name>/entries"
 
 urlpatterns = [
     path("api/vaults", VaultViewSet.as_view({"get": "list", "post": "create"}), name="vaults"),
-    path("api/vaults/import", VaultViewSet.as_view({"post": "import_vault"}), name="import-vault"),
     path("api/vaults/<str:name>", VaultViewSet.as_view({"get": "retrieve", "delete": "destroy"}), name="vault"),
-    path("api/vaults/<str:name>/export", VaultViewSet.as_view({"post": "export"}), name="export-vault"),
     path("api/vaults/<str:name>/deliveries", VaultDeliveryViewSet.as_view({"get": "list"}), name="vault-deliveries"),
     path(_ENTRIES, VaultEntryViewSet.as_view({"get": "list", "post": "create"}), name="vault-entries"),
     path(

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import cache_control
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -18,7 +17,7 @@ from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.config_sync.operations import publication_result
 from runqy.errors import RequestInvalid, VaultEntryNotFound
-from vaults import export_import, operations, queries
+from vaults import operations, queries
 from vaults.access_log import list_deliveries
 from vaults.api import serializers as s
 from vaults.entry_rules import EntryUsage
@@ -107,55 +106,6 @@ class VaultViewSet(UnlockedVaultViewSet):
         with publication_result() as publication:
             operations.delete_vault(name=name, precondition=if_match(request))
         response = s.DeletedSerializer({"message": "vault deleted successfully", "published": publication.is_published})
-        return Response(response.data)
-
-    @extend_schema(
-        operation_id="export_vault",
-        tags=["vaults"],
-        request=s.ExportVaultSerializer,
-        responses={200: s.VaultExportSerializer, **problem_responses(400, 401, 403, 404, 413, 415, 503)},
-    )
-    def export(self, request: Request, name: str) -> Response:
-        """Export a vault with all its values, encrypted under a passphrase.
-
-        The response is the file that `manage.py import_vault` and the import below take. The audit log records it.
-        """
-        content = export_import.export_vault(name=name, **s.ExportVaultSerializer.validated(request.data))
-        disposition = f'attachment; filename="{name}.runqy-vault.json"'
-        return Response(msgspec.Raw(content), headers={"Content-Disposition": disposition})
-
-    @extend_schema(
-        operation_id="import_vault",
-        tags=["vaults"],
-        request=s.ImportVaultSerializer,
-        responses={200: s.VaultImportedSerializer, **problem_responses(400, 401, 403, 409, 413, 415, 503)},
-    )
-    def import_vault(self, request: Request) -> Response:
-        """Import an exported vault, all of it or nothing.
-
-        With `replace` an existing vault becomes what the export contains; entries that the export does not contain are
-        removed. With `dry_run` nothing is changed, and the response shows what would be.
-        """
-        body = s.ImportVaultSerializer.validated(request.data)
-        content, name = msgspec.json.encode(body["export"]), body.get("name", "")
-        with publication_result() as publication:
-            if body["dry_run"]:
-                message = "nothing was changed"
-                imported = export_import.preview_import(content=content, passphrase=body["passphrase"], name=name)
-            else:
-                message = "vault imported successfully"
-                imported = export_import.import_vault(
-                    content=content, passphrase=body["passphrase"], name=name, replace=body["replace"]
-                )
-        response = s.VaultImportedSerializer(
-            {
-                "message": message,
-                "vault": imported.vault,
-                "is_new": imported.is_new,
-                "entries": imported.entries,
-                "published": publication.is_published,
-            }
-        )
         return Response(response.data)
 
 

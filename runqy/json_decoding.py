@@ -5,6 +5,7 @@ complete: a second thread that decodes the same class meanwhile crashes the proc
 So decoders are created here, by one thread at a time.
 """
 
+import re
 import threading
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -17,6 +18,9 @@ MAX_MEMBERS = 10_000
 """Of an object with more members only those that are needed are decoded: each costs memory, and time on the loop."""
 
 _lock = threading.Lock()
+_POSITION = re.compile(r"\(byte (\d+)\)$")
+_HALF = re.compile(rb"(?<!\\)(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2})[^\\]{0,5}\Z")
+"""The first half of a pair that should continue where decoding ended, or did so for lack of six more bytes."""
 _decoders: dict[object, "msgspec.json.Decoder[Any]"] = {}
 
 
@@ -24,6 +28,14 @@ def read_json(content: bytes, kind: type[T]) -> T:
     """Return decoded JSON. Raise msgspec.DecodeError, UnicodeDecodeError, RecursionError."""
     value: T = _decoder(kind).decode(content)
     return value
+
+
+def describe_error(error: Exception, content: bytes) -> str:
+    """Return what is wrong with JSON. Half a surrogate pair is named, whose missing half msgspec takes for the end."""
+    text = str(error)
+    position = _POSITION.search(text)
+    half = _HALF.search(content[: int(position[1]) if position else None][-64:])
+    return f"{half[1].decode()} is half of a surrogate pair" if half else text
 
 
 def convert(value: object, kind: type[T]) -> T:

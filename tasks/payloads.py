@@ -8,7 +8,7 @@ import msgspec
 from queues import payload_schema
 from queues.definitions import PayloadField
 from runqy.errors import PayloadInvalid
-from runqy.json_decoding import MAX_MEMBERS, read_members
+from runqy.json_decoding import MAX_MEMBERS, describe_error, read_members
 
 MAX_INTEGER_DIGITS = 4_300
 """The limit of Python's own JSON decoder (`sys.int_info.default_max_str_digits`)."""
@@ -39,7 +39,7 @@ def parse_payload(text: str) -> bytes:
     try:
         _check(data)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise PayloadInvalid(f"Must be JSON: {error}.") from error
+        raise PayloadInvalid(f"Must be JSON: {describe_error(error, data)}.") from error
     return to_one_line(data)
 
 

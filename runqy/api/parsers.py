@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from runqy.api_keys import Identity
 from runqy.broker.tasks.enqueue import IdempotencyKey
 from runqy.errors import EncodingUnsupported, LengthRequired, RequestInvalid, RequestTooLarge
-from runqy.json_decoding import MAX_MEMBERS
+from runqy.json_decoding import MAX_MEMBERS, describe_error
 
 Members: TypeAlias = dict[str, msgspec.Raw]
 """The members of a JSON object, each value with the bytes that the client sent."""
@@ -109,7 +109,7 @@ def decode_members(body: bytes) -> Members:
     except msgspec.ValidationError as error:
         raise RequestInvalid("The body must be a JSON object.") from error
     except msgspec.DecodeError as error:
-        raise RequestInvalid(f"The body is not valid JSON: {error}") from error
+        raise RequestInvalid(f"The body is not valid JSON: {describe_error(error, body)}") from error
 
 
 def _check_member_count(body: bytes) -> None:

@@ -13,6 +13,7 @@ from runqy.cli.exit_codes import ExitCode
 from runqy.cli.options import ApiKey, JsonOutput, ListJson, ServerUrl, Wait, open_client
 from runqy.cli.output import print_json, print_rows
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
+from runqy.json_decoding import describe_error
 
 app = typer.Typer(no_args_is_help=True, help="Enqueue and manage tasks, and read their results.")
 
@@ -232,7 +233,9 @@ def _read_json(payload: str) -> msgspec.Raw:
     try:
         return msgspec.json.decode(raw, type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise typer.BadParameter(f"the payload is not JSON: {error}", param_hint="--payload") from error
+        raise typer.BadParameter(
+            f"the payload is not JSON: {describe_error(error, raw)}", param_hint="--payload"
+        ) from error
 
 
 def _path(api: Client, task_id: str) -> str:

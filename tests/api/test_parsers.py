@@ -51,6 +51,19 @@ def test_anything_but_a_json_object_is_refused(body: bytes) -> None:
     assert (response.status, code(response)) == (400, "invalid_request")
 
 
+@pytest.mark.parametrize("text", [rb"\ud800", rb"\\\uDBFF ", rb"\ud800 and some more", rb"\ud83d\ude00\ud83d"])
+def test_half_a_character_is_named(text: bytes) -> None:
+    detail = json.loads(send(b'{"queue":"q","data":{"s":"%s"}}' % text).body)["errors"][0]
+
+    half = text.split()[0].decode()[-6:]
+    assert detail == f"The body is not valid JSON: {half} is half of a surrogate pair"
+
+
+@pytest.mark.parametrize("body", [rb'{"queue":"q","data":{"s":"\\ud800"', rb'{"queue":"q","data":{"s":"\ud83d\ude00'])
+def test_a_body_that_is_cut_short_is_called_so(body: bytes) -> None:
+    assert "truncated" in json.loads(send(body).body)["errors"][0]
+
+
 def test_an_empty_body_is_refused_with_what_is_missing() -> None:
     assert json.loads(send(b"").body)["errors"] == ["The body is empty; it must be a JSON object."]
 

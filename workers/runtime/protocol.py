@@ -10,6 +10,7 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import PayloadUnusable
+from runqy.json_decoding import describe_error
 
 MAX_LINE_BYTES = 32 << 20
 """The maximum length of a response; a longer one fails its task."""
@@ -138,7 +139,11 @@ def _read_invalid(line: bytes, error: Exception) -> InvalidResponse | None:
         content = json.loads(line)
     except (ValueError, RecursionError):
         task_id = _task_id_at_start(line)
-        return None if task_id is None else InvalidResponse(task_id, f"the response is not valid JSON: {error}")
+        return (
+            None
+            if task_id is None
+            else InvalidResponse(task_id, f"the response is not valid JSON: {describe_error(error, line)}")
+        )
     if not isinstance(content, dict) or not isinstance(content.get("task_id"), str):
         return None
     if "progress" in content and not content.keys() & _RESPONSE_MEMBERS:
@@ -162,7 +167,7 @@ def _one_line(payload: bytes) -> bytes:
     try:
         msgspec.json.decode(payload, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise PayloadUnusable(f"the payload is not JSON: {error}") from error
+        raise PayloadUnusable(f"the payload is not JSON: {describe_error(error, payload)}") from error
     if not _is_text(payload):
         raise PayloadUnusable("the payload is not UTF-8")
     if b"\n" in payload or b"\r" in payload:

@@ -170,7 +170,7 @@ def _has_background_work(client: Redis) -> bool:
 
 
 def _wait_for_response(port: int) -> None:
-    """Wait until a server responds: gunicorn listens before a process has loaded the application."""
+    """Wait until a server responds."""
     deadline = time.monotonic() + _START_S
     while True:
         connection = HTTPConnection("127.0.0.1", port, timeout=_START_S)

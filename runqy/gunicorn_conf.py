@@ -1,6 +1,8 @@
 """The configuration of gunicorn, used by `runqy serve` and `runqy up`."""
 
 import os
+import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from runqy import settings
@@ -26,6 +28,18 @@ def on_starting(_server: "Arbiter") -> None:
     """Allow as many connections as the system permits, and start the metrics from 0."""
     raise_open_files_limit()
     multiprocess.prepare_folder(_metrics, settings.RUNQY_HOME)
+
+
+def when_ready(server: "Arbiter") -> None:
+    """Refuse connections until a web process has started: uvicorn then listens on the socket, which all of them share.
+
+    Otherwise clients would wait for the start, instead of trying another server. A socket that was passed to gunicorn
+    stays as it is.
+    """
+    for listener in [] if server.master_pid else server.LISTENERS:
+        if isinstance(listener.cfg_addr, tuple) and listener.cfg_addr in server.cfg.address:
+            with suppress(OSError):  # Linux alone stops listening
+                listener.shutdown(socket.SHUT_RD)
 
 
 def child_exit(_server: "Arbiter", worker: "Worker") -> None:

@@ -41,6 +41,7 @@ class PassToDjango(Exception):
     """Raised by a handler, before it reads the body, for a request that Django has to serve."""
 
 
+CLOSE = (b"connection", b"close")
 LINGER_S = 2.0
 """How long a client whose body is refused may continue sending, so that it reads the response."""
 STOP_READING_S = 4.0
@@ -97,6 +98,8 @@ class Application:
         set_request_id(new_request_id(request.headers.get("X-Request-ID", "")))
         try:
             response = await self._find_response(request)
+            if self.drain.is_draining:
+                response.headers.append(CLOSE)  # idle, the connection would be closed under the client's next request
             if isinstance(response, StreamingResponse):
                 await _send_stream(request, response, send)
             else:
@@ -198,7 +201,7 @@ async def _send_chunks(request: ParsedRequest, response: StreamingResponse, send
 
 
 def _start(response: Response | StreamingResponse, *, closes: bool = False) -> HTTPResponseStartEvent:
-    headers = [*response.headers, (b"connection", b"close")] if closes else response.headers
+    headers = [*response.headers, CLOSE] if closes and CLOSE not in response.headers else response.headers
     return {"type": "http.response.start", "status": response.status, "headers": headers, "trailers": False}
 
 

@@ -35,7 +35,7 @@ class HttpProtocol(HttpToolsProtocol):
     linger_s = 2.0
     """How long a refused client may continue sending: closing at once would lose the response by a reset."""
     unused_timeout_s = 0.5
-    """How long a connection without a request is kept when the server stops."""
+    """How long an idle connection is kept when the server stops: a request may be on its way."""
     stalled_timeout_s = 60.0
     """How long a client may read less than `stalled_bytes` of a response that does not fit the socket's buffer."""
     stalled_bytes = 60 << 10
@@ -164,8 +164,8 @@ class HttpProtocol(HttpToolsProtocol):
             super().shutdown()
 
     def shutdown(self) -> None:
-        """Close the connection when it is idle; give a new one time to receive its request."""
-        if self.cycle is None and not self.is_shutting_down:
+        """Close the connection after the request in progress, or give an idle one time to receive its last."""
+        if not self.is_shutting_down and (self.cycle is None or self.cycle.response_complete):
             self.is_shutting_down = True
             self.loop.call_later(self.unused_timeout_s, self.shutdown)
         else:

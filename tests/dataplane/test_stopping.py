@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,9 @@ from runqy.dataplane.protocol import HttpProtocol
 from tests.dataplane.servers import parse, receive_all, receive_until
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
-from tests.support.waiting import wait_until
+from tests.support.processes import paused
+from tests.support.servers import free_port
+from tests.support.waiting import eventually, wait_until
 from tests.support.web import WebProcess
 
 StartWeb = Callable[..., WebProcess]
@@ -27,8 +30,8 @@ def start(configuration: None, tmp_path: Path) -> Iterator[StartWeb]:
     save_queue(spec=spec("simple"), source=QueueSource.API)
     started: list[WebProcess] = []
 
-    def start(**variables: str) -> WebProcess:
-        started.append(WebProcess(tmp_path, **variables))
+    def start(**options: Any) -> WebProcess:
+        started.append(WebProcess(tmp_path, **options))
         return started[-1]
 
     yield start
@@ -150,34 +153,92 @@ def test_a_process_whose_master_died_ends_and_frees_the_port(start: StartWeb) ->
     assert not accepts(web)
 
 
+class Sender:
+    """Sends requests one after another on a thread; only when a connection is refused does it try the next server."""
+
+    def __init__(self, *ports: int, keeps_alive: bool) -> None:
+        self._connections = [HTTPConnection("127.0.0.1", port, timeout=60) for port in ports]
+        self._headers = {} if keeps_alive else {"Connection": "close"}
+        self._may_end = False
+        self.count = 0
+        self.failures: list[object] = []
+        self.longest_s = 0.0
+        self._thread = threading.Thread(target=self._send)
+        self._thread.start()
+
+    def end(self) -> None:
+        self._may_end = True
+        self._thread.join(60)
+
+    def _send(self) -> None:
+        ended_s = began_s = time.monotonic()
+        while not self._may_end:
+            connection, sent_s = self._connections[0], None
+            try:
+                connection.request("GET", "/livez", headers=self._headers)
+                sent_s = time.monotonic()
+                response = connection.getresponse()
+                response.read()
+                if response.status != 200:
+                    self.failures.append(response.status)
+            except ConnectionRefusedError:
+                connection.close()
+                self._connections.append(self._connections.pop(0))
+                continue
+            except (OSError, HTTPException) as error:
+                connection.close()
+                # For longer than this a process that stops does not wait for a request: this machine was busy.
+                if (sent_s or time.monotonic()) - ended_s < HttpProtocol.unused_timeout_s:
+                    self.failures.append(error)
+            self.count += 1
+            ended_s = time.monotonic()
+            self.longest_s, began_s = max(self.longest_s, ended_s - began_s), ended_s
+        for connection in self._connections:
+            connection.close()
+
+
 def test_a_reload_fails_no_request(start: StartWeb) -> None:
     web = start()
     before = web.workers()
-    may_end, failures = threading.Event(), list[object]()
+    senders = [Sender(web.port, keeps_alive=False) for _ in range(4)]
 
-    def send() -> None:
-        while not may_end.is_set():
-            connection, began_s, sent_s = HTTPConnection("127.0.0.1", web.port, timeout=60), time.monotonic(), None
-            try:
-                connection.request("GET", "/livez", headers={"Connection": "close"})
-                sent_s = time.monotonic()
-                if (status := connection.getresponse().status) != 200:
-                    failures.append(status)
-            except (OSError, HTTPException) as error:
-                took_s = (sent_s or time.monotonic()) - began_s
-                if took_s < HttpProtocol.unused_timeout_s:  # for so long a process that stops waits for a request
-                    failures.append(error)
-            finally:
-                connection.close()
-
-    senders = [threading.Thread(target=send) for _ in range(4)]
-    for sender in senders:
-        sender.start()
     web.process.send_signal(signal.SIGHUP)
     wait_until(lambda: not any(worker.is_alive() for worker in before), timeout_s=60)
-    may_end.set()
     for sender in senders:
-        sender.join(30)
+        sender.end()
 
-    assert failures == []
+    assert [sender.failures for sender in senders] == [[]] * 4
     assert web.workers()
+
+
+def test_a_server_that_starts_refuses_connections_until_it_can_respond(start: StartWeb) -> None:
+    web = start(port=free_port(), started="")
+    (worker,) = eventually(web.workers, within_s=60)
+
+    with paused(worker.pid):
+        is_accepting = accepts(web)
+
+    assert not is_accepting
+    wait_until(web.responds, timeout_s=60)
+
+
+def test_a_rolling_restart_fails_no_request(start: StartWeb) -> None:
+    ports = free_port(), free_port()
+    webs = [start(port=port, processes=2, RUNQY_DRAIN_S="600") for port in ports]
+    senders = [Sender(*ports, keeps_alive=keeps_alive) for keeps_alive in (True, True, False, False)]
+
+    for number in (0, 1):
+        web, workers = webs[number], webs[number].workers()
+        web.process.send_signal(signal.SIGTERM)
+        wait_until(lambda web=web: is_draining(web))
+        for sender in senders:
+            wait_until(lambda sender=sender, enough=sender.count + 3: sender.count > enough)
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)  # ends the draining
+        assert web.process.wait(60) == 0
+        if number == 0:
+            webs[0] = start(port=ports[0], RUNQY_DRAIN_S="600")
+    for sender in senders:
+        sender.end()
+
+    assert [sender.failures for sender in senders] == [[]] * 4

@@ -51,14 +51,21 @@ class WebProcess:
         *,
         processes: int = 1,
         started: str = "/health",
+        port: int = 0,
         **changes: str,
     ) -> None:
-        """Start it and wait until a path responds with 200."""
-        self._started = started
-        # It inherits its socket: a port that is only picked may be taken by another program before it listens.
-        with (folder / "log").open("wb") as log, socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port: int = listener.getsockname()[1]
-            address = f"fd://{listener.fileno()}"
+        """Start it and wait until the path `started` responds with 200; without one do not wait.
+
+        It inherits its socket, unless a port is given: one that is only picked may be taken by another program before.
+        """
+        self._started = started or "/health"
+        with (folder / f"log-{port}").open("ab") as log, socket.socket() as listener:
+            if port:
+                self.port, address = port, f"127.0.0.1:{port}"
+            else:
+                listener.bind(("127.0.0.1", 0))
+                listener.listen()
+                self.port, address = listener.getsockname()[1], f"fd://{listener.fileno()}"
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", *gunicorn, "-w", str(processes), "-b", address],
                 pass_fds=[listener.fileno()],
@@ -69,7 +76,8 @@ class WebProcess:
                 stderr=log,
             )
         try:
-            wait_until(self.responds, timeout_s=60)
+            if started:
+                wait_until(self.responds, timeout_s=60)
         except AssertionError:
             self.kill()  # the caller has no object to call it on
             raise

@@ -262,6 +262,29 @@ def test_a_task_that_another_worker_leases_is_dropped_without_a_write(
     assert after.state == "completed"
 
 
+def test_a_waiting_task_is_not_run_once_its_lease_has_ended(
+    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    server.response["lease_secs"] = 10
+    worker = start_worker(RUNQY_CONCURRENCY="2")
+    first, second = wait_task(tmp_path, "first"), wait_task(tmp_path, "second")
+    running = add_task(single_broker, first)
+    eventually(Path(first["started"]).exists)
+    waiting = add_task(single_broker, second)
+    eventually(lambda: redis.zcard(MAIL.lease) == 2)
+
+    worker.process.send_signal(signal.SIGSTOP)
+    Path(first["until"]).touch()
+    eventually(lambda: (redis.zscore(MAIL.lease, waiting) or 0) < single_broker.now_s())
+    worker.process.send_signal(signal.SIGCONT)
+
+    assert worker.wait_for("lease_lost")["task_id"] == waiting
+    assert wait_for_state(single_broker, running, "completed")
+    assert wait_for_state(single_broker, add_task(single_broker, "next"), "completed")
+    assert not Path(second["started"]).exists()
+    assert redis.hget(MAIL.task(waiting), "state") == b"active"
+
+
 def test_finishing_a_task_with_a_lost_lease_is_refused_and_logged(
     single_broker: Broker, redis: redis_py.Redis, start_worker: StartWorker, tmp_path: Path
 ) -> None:

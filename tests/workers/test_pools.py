@@ -94,6 +94,9 @@ class Recorder:
         self.progress: list[tuple[str, TaskProgress]] = []
         self.changed = asyncio.Condition()
 
+    def has_lease(self, run: Run) -> bool:
+        return True
+
     def run_started(self, run: Run) -> None:
         run.start(now_ns=clock.now_ns())
 

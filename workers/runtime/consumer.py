@@ -142,6 +142,9 @@ class Consumer:
 
     def apply_extension(self, extension: Extension) -> None:
         """End the runs whose leases were lost or whose cancellation was requested."""
+        for lease in extension.extended:
+            if run := self.runs.get(lease.token):
+                run.lease_end_s = extension.lease_end_s
         for lease in extension.lost:
             run = self.runs.get(lease.token)
             if run and run.result is None:
@@ -150,6 +153,13 @@ class Consumer:
         for lease in extension.canceled:
             if run := self.runs.get(lease.token):
                 self._end_early(run, RunResult(RunStatus.CANCELED))
+
+    def has_lease(self, run: Run) -> bool:
+        """Return whether a run may start. See PoolOwner."""
+        if self._connections.now_ns() < run.lease_end_s * 1_000_000_000:
+            return True
+        log.warning("lease_lost", task_id=run.task_id, queue=run.task.lease.queue)
+        return False
 
     def run_started(self, run: Run) -> None:
         """Start the run's timeout. See PoolOwner."""
@@ -394,7 +404,8 @@ class Consumer:
             span = start_run_span(task, now_ns=now_ns)
             traceparent = span.traceparent if span else task.message.headers.get(TRACEPARENT, "")
             line, refusal = encode_leased_task(task, traceparent=traceparent, now_s=now_ns // 1_000_000_000)
-            run = self.runs[task.lease.token] = Run(task=task, line=line, traceparent=traceparent, span=span)
+            run = Run(task=task, line=line, lease_end_s=task.lease_end_s, traceparent=traceparent, span=span)
+            self.runs[task.lease.token] = run
             if refusal:
                 self.run_ended(run, refusal)
             elif self._pool is None or not self._is_dequeuing:

@@ -94,6 +94,7 @@ class LongRunningPool:
         """Report that a run has ended, and update the mean duration. See SlotOwner."""
         self._mean_s = (self._mean_s + spent_s) / 2
         self._owner.run_ended(run, result)
+        self._drop_lost_runs()
         self._assign_runs()
 
     def slot_started_run(self, run: Run) -> None:
@@ -114,6 +115,7 @@ class LongRunningPool:
             self._emptied.set()
         else:
             self._emptied.clear()
+        self._drop_lost_runs()
         self._assign_runs()
         self._requeue_if_closed()
         self._owner.pool_changed()
@@ -131,3 +133,8 @@ class LongRunningPool:
             if slot is None or len(slot.runs) >= depth:
                 return
             slot.add(self._waiting.popleft())
+
+    def _drop_lost_runs(self) -> None:
+        """Drop waiting runs whose leases have ended, such as while the worker was frozen."""
+        for run in [run for run in self._waiting if not self._owner.has_lease(run)]:
+            self.end_run(run, RunResult(RunStatus.LOST))

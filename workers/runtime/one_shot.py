@@ -117,7 +117,9 @@ class OneShotPool:
     def child_ready(self, child: Child) -> None:
         """Send the child its task, or record that children start."""
         run = self._runs[child]
-        if run is not None:
+        if run is not None and not self._owner.has_lease(run):
+            self.end_run(run, RunResult(RunStatus.LOST))
+        elif run is not None:
             run.commit = self._started_with[child].commit
             self._owner.run_started(run)
             child.send(run.line)

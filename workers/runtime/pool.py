@@ -22,6 +22,9 @@ class PoolOwner(Protocol):
     def run_ended(self, run: Run, result: RunResult) -> None:
         """A run has ended and its slot is free."""
 
+    def has_lease(self, run: Run) -> bool:
+        """Return whether the lease of a run has not ended: another worker may have its task by now."""
+
     def run_started(self, run: Run) -> None:
         """A child can start a run: its timeout begins."""
 

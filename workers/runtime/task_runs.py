@@ -68,6 +68,8 @@ class Run:
     task: LeasedTask
     line: bytes
     """The line for the child."""
+    lease_end_s: int = 0
+    """When its lease ends, by Redis's clock."""
     traceparent: str = ""
     """The trace context that its child gets."""
     span: RunSpan | None = None

@@ -48,6 +48,7 @@ class Extension:
 
     lease_end_s: int
     """When the extended leases end."""
+    extended: tuple[Lease, ...] = ()
     lost: tuple[Lease, ...] = ()
     """Lost leases: no outcome may be recorded for their tasks."""
     canceled: tuple[Lease, ...] = ()
@@ -89,6 +90,7 @@ def _parse_extension(parts: Sequence[Sequence[Lease]], lease_end_s: int, replies
     ]
     return Extension(
         lease_end_s=lease_end_s,
+        extended=tuple(lease for lease, code in codes if code != 0),
         lost=tuple(lease for lease, code in codes if code == 0),
         canceled=tuple(lease for lease, code in codes if code == 2),
     )

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterable
 
 from django.core.management import execute_from_command_line
-from django.db import OperationalError
+from django.db import DatabaseError, OperationalError
+
+from runqy.database_damage import find_damage
 
 
 def main(words: Iterable[str]) -> None:
@@ -24,6 +26,9 @@ def main(words: Iterable[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except OperationalError as error:
-        sys.stderr.write(f"The database cannot be used: {error}\n")
+    except DatabaseError as error:
+        damage = find_damage(error)
+        if not damage and not isinstance(error, OperationalError):
+            raise
+        sys.stderr.write(f"{damage or f'The database cannot be used: {error}'}\n")
         sys.exit(os.EX_UNAVAILABLE)

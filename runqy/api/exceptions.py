@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig
-from django.db import InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -19,6 +19,7 @@ from runqy.admin_site import error_pages
 from runqy.admin_site.error_pages import render_error_page
 from runqy.api.renderers import encode_json
 from runqy.api.serializers import error_messages
+from runqy.database_damage import find_damage
 from runqy.errors import (
     DatabaseUnavailable,
     InternalError,
@@ -68,6 +69,8 @@ def as_runqy_error(error: BaseException | None) -> RunqyError | None:
     """Return the equivalent of an error of Django or DRF, and our own unchanged; None for a bug."""
     if isinstance(error, RunqyError):
         return error
+    if isinstance(error, DatabaseError) and (damage := find_damage(error, with_folder=False)):
+        return DatabaseUnavailable(damage)
     for types, equivalent in _EQUIVALENTS:
         if isinstance(error, types):
             return equivalent()

@@ -16,6 +16,7 @@ from runqy.config_sync.derived import Snapshot
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.head_check import HeadProblem
 from runqy.config_sync.snapshot import get_cache, get_snapshot
+from runqy.database_damage import find_damage
 from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, RunqyError
 from runqy.health.check_groups import TIMEOUT_S, CheckGroup, CheckResult, CheckStatus
 from runqy.redis_connection import get_broker
@@ -152,8 +153,9 @@ def _check_database() -> Iterator[CheckResult]:
         yield CheckResult(check=name)
         name = "migrations"
         is_migrated = _is_database_migrated()
-    except (DatabaseError, InterfaceError):
-        yield CheckResult(check=name, status=CheckStatus.WARNING, detail=_DATABASE_UNAVAILABLE)
+    except (DatabaseError, InterfaceError) as error:
+        detail = find_damage(error, with_folder=False) or _DATABASE_UNAVAILABLE
+        yield CheckResult(check=name, status=CheckStatus.WARNING, detail=detail)
         return
     if is_migrated:
         yield CheckResult(check=name)

@@ -9,6 +9,7 @@ from django.db import DatabaseError, close_old_connections
 
 from runqy.broker.broker import Broker
 from runqy.broker.health import report_maintenance
+from runqy.database_damage import find_damage
 from runqy.failure_log import FailureLog
 
 
@@ -50,7 +51,7 @@ class DatabaseDuty:
         try:
             self.run(broker)
         except DatabaseError as error:
-            self._failures.record("database_unavailable", key=str(error), error=str(error))
+            self._failures.record("database_unavailable", key=str(error), error=find_damage(error) or str(error))
         else:
             self._failures.record_success()
 

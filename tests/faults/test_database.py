@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 from django.db import connection
@@ -116,6 +117,26 @@ def test_a_locked_sqlite_file_stops_no_task(start_web: StartWeb, connect: Connec
 
     check_refused(replies, {"database_unavailable", "server_busy"})
     assert client.send(*CREATE_VAULT).status == 201
+
+
+def test_a_damaged_sqlite_file_is_named_with_what_to_do(start_web: StartWeb, connect: Connect, tmp_path: Path) -> None:
+    file = tmp_path / "damaged.sqlite3"
+    file.write_bytes(b"not a database" * 1_000)
+    variables = {"DATABASE_URL": f"sqlite:///{file}"}
+    client = connect(start_web(environment.SERVER.url, started="/livez", **variables))
+
+    replies = [client.send(*send) for send in (VAULTS, CREATE_VAULT)]
+    page = client.send(*ADMIN, **COOKIE)
+    command = [sys.executable, "-m", "runqy.management_commands", "migrate", "--no-input"]
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
+
+    advice = "is damaged: restore a backup (docs/operations.md#backup-and-restore)."
+    for reply in replies:
+        assert (reply.status, reply.code) == (503, "database_unavailable")
+        assert reply.content["detail"] == f"The database file damaged.sqlite3 {advice}"
+    assert page.status == 503
+    assert client.send_until_available(*ENQUEUE).status == 200
+    assert (done.returncode, done.stderr) == (os.EX_UNAVAILABLE, f"The database file {file} {advice}\n")
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, TypeVar
+from urllib.parse import unquote
 
 from django.conf import settings
 
@@ -54,10 +55,9 @@ from tasks.waiting import ResultWaiters
 
 T = TypeVar("T")
 
-_TASK_PATH = re.compile(r"/queue/(?P<task_id>[A-Za-z0-9._~!$&'()*+,;=:@-]+)(?P<events>/events)?")
-_LOGS_PATH = re.compile(
-    r"/api/cli/queues/(?P<queue>[A-Za-z0-9._-]+)/tasks/(?P<task_id>[A-Za-z0-9._~!$&'()*+,;=:@-]+)/logs"
-)
+_TASK_ID = r"(?P<task_id>(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%2[Ff])+)"
+_TASK_PATH = re.compile(rf"/queue/{_TASK_ID}(?P<events>/events)?")
+_LOGS_PATH = re.compile(rf"/api/cli/queues/(?P<queue>[A-Za-z0-9._-]+)/tasks/{_TASK_ID}/logs")
 _LOGS_ROUTE = "/api/cli/queues/{queue}/tasks/{task_id}/logs"
 _POST_ONLY = ("/queue/add", "/queue/add-batch")
 
@@ -86,7 +86,7 @@ class TaskEndpoints:
         """The number of requests in progress."""
 
     def find_handler(self, method: str, path: str) -> Handler | None:
-        """Return the handler of a method and path; None if Django serves it, as it does percent-encoded paths."""
+        """Return the handler of a method and path; None if Django serves it, as it does most percent-encoded paths."""
         if method == "POST" and (respond := self._posts.get(path)):
             return lambda request: self._observe(request, respond, path, is_safe=False)
         if method == "GET" and path not in _POST_ONLY and (found := _TASK_PATH.fullmatch(path)):
@@ -95,10 +95,10 @@ class TaskEndpoints:
                 if found["events"]
                 else (self._get_task, "/queue/{task_id}")
             )
-            respond_one = partial(respond_task, task_id=found["task_id"])
+            respond_one = partial(respond_task, task_id=unquote(found["task_id"]))
             return lambda request: self._observe(request, respond_one, route, is_safe=True)
         if method == "GET" and (logs := _LOGS_PATH.fullmatch(path)):
-            return lambda request: self._follow(request, **logs.groupdict())
+            return lambda request: self._follow(request, queue=logs["queue"], task_id=unquote(logs["task_id"]))
         return None
 
     async def _follow(self, request: ParsedRequest, *, queue: str, task_id: str) -> Response | StreamingResponse:

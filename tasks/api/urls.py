@@ -1,4 +1,7 @@
-"""Routes of tasks."""
+"""Routes of tasks.
+
+Their ids may contain slashes, which Django gets decoded: of two routes that match, the longer one comes first.
+"""
 
 from typing import Any
 
@@ -15,12 +18,12 @@ _ONE: dict[str, Any] = {"get": "retrieve", "delete": "destroy"}
 urlpatterns = [
     path("queue/add", TaskViewSet.as_view({"post": "create"}), name="enqueue-task"),
     path("queue/add-batch", TaskViewSet.as_view({"post": "create_batch"}), name="enqueue-batch"),
-    path("queue/<str:task_id>", TaskViewSet.as_view({"get": "retrieve"}), name="task"),
-    path("queue/<str:task_id>/events", TaskViewSet.as_view({"get": "events"}), name="task-events"),
+    path("queue/<path:task_id>/events", TaskViewSet.as_view({"get": "events"}), name="task-events"),
+    path("queue/<path:task_id>", TaskViewSet.as_view({"get": "retrieve"}), name="task"),
     path("api/cli/tasks", CreateTaskViewSet.as_view({"post": "create"}), name="create-task"),
-    path("api/cli/tasks/<str:task_id>", CancelTaskViewSet.as_view({"delete": "cancel"}), name="cancel-task"),
+    path("api/cli/tasks/<path:task_id>", CancelTaskViewSet.as_view({"delete": "cancel"}), name="cancel-task"),
     path(
-        "api/tasks/<str:task_id>/cancel",
+        "api/tasks/<path:task_id>/cancel",
         CancelTaskViewSet.as_view({"post": "cancel"}, deprecated_for="/api/cli/tasks/{task_id}"),
         name="cancel-task-alias",
     ),
@@ -37,13 +40,15 @@ urlpatterns = [
     path(f"api/cli/{_TASKS}/archive", BulkTaskViewSet.as_view({"post": "archive"}), name="archive-tasks"),
     path(f"api/cli/{_TASKS}/delete", BulkTaskViewSet.as_view({"post": "delete_all"}), name="delete-tasks"),
     path(f"api/cli/{_TASKS}/release", BulkTaskViewSet.as_view({"post": "release"}), name="release-tasks"),
-    path(f"api/cli/{_TASKS}/<str:task_id>", QueueTaskViewSet.as_view(_ONE), name="queue-task"),
+    path(f"api/cli/{_TASKS}/<path:task_id>/logs", QueueTaskViewSet.as_view({"get": "logs"}), name="task-logs"),
+    path(f"api/cli/{_TASKS}/<path:task_id>/run", QueueTaskViewSet.as_view({"post": "run"}), name="run-task"),
     path(
-        f"api/{_TASKS}/<str:task_id>",
+        f"api/cli/{_TASKS}/<path:task_id>/archive", QueueTaskViewSet.as_view({"post": "archive"}), name="archive-task"
+    ),
+    path(f"api/cli/{_TASKS}/<path:task_id>", QueueTaskViewSet.as_view(_ONE), name="queue-task"),
+    path(
+        f"api/{_TASKS}/<path:task_id>",
         QueueTaskViewSet.as_view(_ONE, deprecated_for="/api/cli/queues/{queue}/tasks/{task_id}"),
         name="queue-task-alias",
     ),
-    path(f"api/cli/{_TASKS}/<str:task_id>/logs", QueueTaskViewSet.as_view({"get": "logs"}), name="task-logs"),
-    path(f"api/cli/{_TASKS}/<str:task_id>/run", QueueTaskViewSet.as_view({"post": "run"}), name="run-task"),
-    path(f"api/cli/{_TASKS}/<str:task_id>/archive", QueueTaskViewSet.as_view({"post": "archive"}), name="archive-task"),
 ]

@@ -77,7 +77,7 @@ def test_every_operation_but_the_public_ones_requires_a_key() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["//", "/nowhere", "/queue/", "/queue/a/b", "/api/schema", "/admi", "/static/no", "/queue/\xff/", "/\x00"],
+    ["//", "/nowhere", "/queue/", "/api/keys/a/b", "/api/schema", "/admi", "/static/no", "/api/keys/\xff/", "/\x00"],
 )
 @pytest.mark.parametrize("method", METHODS)
 def test_an_unknown_path_is_a_problem_for_every_method(method: str, path: str) -> None:

@@ -81,7 +81,7 @@ def test_every_view_is_in_it(schema: dict[str, Any]) -> None:
     resolver = get_resolver()
     included = [pattern for entry in resolver.url_patterns for pattern in getattr(entry, "url_patterns", [entry])]
     served = {
-        "/" + str(pattern.pattern).replace("<str:", "{").replace("<int:", "{").replace(">", "}")
+        "/" + re.sub(r"<\w+:(\w+)>", r"{\1}", str(pattern.pattern))
         for pattern in included
         if isinstance(pattern, URLPattern)
         and issubclass(getattr(pattern.callback, "cls", object), APIView)

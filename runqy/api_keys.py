@@ -59,6 +59,13 @@ class Identity:
     """Primary key of the key's row; empty for keys from the environment."""
     vaults: frozenset[str] | None = None
     """Names of the vaults that workers with this key may use; None: all."""
+    allow_shared_redis: bool = False
+    """Whether workers get shared Redis credentials although the key is limited to queues."""
+
+    @property
+    def may_share_redis(self) -> bool:
+        """Return whether workers may get shared Redis credentials, which reach all queues."""
+        return self.queues is None or self.allow_shared_redis
 
     @property
     def owner(self) -> str:

@@ -323,6 +323,10 @@ class RedisUsersRefused(RunqyError, code="redis_acl_unavailable", status=503):
     """The server may not create Redis users, and RUNQY_WORKER_ACL=required allows no other credentials."""
 
 
+class SharedRedisRefused(RunqyError, code="shared_redis_refused", status=403):
+    """The key is limited to queues and gets no shared Redis credentials: create one with allow_shared_redis."""
+
+
 class DeploymentRefused(RunqyError, code="deployment_refused", status=400):
     """The deployment is not allowed."""
 

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, register
 
 from runqy.accounts.queries import LIMITS_NOT_IN_REDIS, list_keys_not_limited_in_redis
 from workers.queries import are_own_credentials_shared
@@ -40,4 +40,4 @@ def check_limited_keys(databases: Collection[str] | None = None, **_: Any) -> li
     """Redis enforces a key's queues only for workers with their own Redis user."""
     if not databases or not list_keys_not_limited_in_redis():
         return []
-    return [Warning(LIMITS_NOT_IN_REDIS, id="runqy.W006")]
+    return [Error(LIMITS_NOT_IN_REDIS, id="runqy.E006")]

@@ -13,7 +13,14 @@ from runqy.accounts.worker_credentials import Credentials, grant_redis_user
 from runqy.api_keys import Identity
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.claims import claim_worker_id
-from runqy.errors import BrokerUnavailable, KeyInsufficient, QueueDisabled, RedisUserRequired, RedisUsersRefused
+from runqy.errors import (
+    BrokerUnavailable,
+    KeyInsufficient,
+    QueueDisabled,
+    RedisUserRequired,
+    RedisUsersRefused,
+    SharedRedisRefused,
+)
 from runqy.redis_connection import get_broker
 from vaults.access_log import record_delivery
 from vaults.worker_secrets import get_worker_secrets
@@ -58,11 +65,14 @@ def register_worker(
     Redis user, which registrations of one key with the same instance share. Deliveries of secrets are recorded before
     the response. Raise QueueNotFound, QueueDisabled, WorkerIdTaken; KeyInsufficient if the queue needs a vault that the
     key may not use; VaultLocked, VaultUnavailable, which names all vaults that cannot be decrypted; BrokerUnavailable
-    and DeliveryNotRecorded if a delivery cannot be recorded; RedisUserRequired, RedisUsersRefused, or BrokerUnavailable
-    if a Redis user cannot be created.
+    and DeliveryNotRecorded if a delivery cannot be recorded; RedisUserRequired, SharedRedisRefused, RedisUsersRefused,
+    or BrokerUnavailable if a Redis user cannot be created.
     """
     if not instance_id and settings.RUNQY_WORKER_ACL == "required":
         raise RedisUserRequired
+    gets_user = bool(identity and instance_id) and settings.RUNQY_WORKER_ACL != "off"
+    if identity and not gets_user and not identity.may_share_redis:
+        raise SharedRedisRefused
     catalog = get_fresh_catalog(max_age_s=0)  # a worker registers again because something has just changed
     definition, redis_queues = catalog.for_worker(queue, allowed_queues=identity.queues if identity else None)
     if not definition.is_enabled:
@@ -74,7 +84,7 @@ def register_worker(
         _claim_worker_id(worker_id, identity.owner, definition.name, [name for name, _ in redis_queues])
     worker_secrets = get_worker_secrets(deployment.vaults, git_token=deployment.git_token, git_url=deployment.git_url)
     redis = settings.RUNQY_WORKER_REDIS_TARGET
-    if identity and instance_id and settings.RUNQY_WORKER_ACL != "off":
+    if identity and gets_user:
         credentials = grant_redis_user(
             identity,
             instance_id=instance_id,
@@ -82,7 +92,7 @@ def register_worker(
             queue=definition.name,
             redis_queues=[name for name, _ in redis_queues],
         )
-        redis = _with_credentials(redis, credentials)
+        redis = _with_credentials(redis, credentials, may_share=identity.may_share_redis)
     if worker_secrets.grants:
         record_delivery(worker_id=worker_id, queue=definition.name, grants=worker_secrets.grants)
     hides = hides_payloads(definition.name, catalog)
@@ -124,7 +134,7 @@ def _claim_worker_id(worker_id: str, owner: str, queue: str, redis_queues: Seque
         log.warning("worker_id_not_claimed", worker_id=worker_id, error=str(error))
 
 
-def _with_credentials(shared: RedisTarget, credentials: Credentials | None) -> RedisTarget:
+def _with_credentials(shared: RedisTarget, credentials: Credentials | None, *, may_share: bool) -> RedisTarget:
     """Return the worker's own Redis credentials, or the shared ones where Redis does not let the server create users.
 
     Raise RedisUsersRefused.
@@ -133,4 +143,9 @@ def _with_credentials(shared: RedisTarget, credentials: Credentials | None) -> R
         return replace(shared, username=credentials.username, password=credentials.password)
     if settings.RUNQY_WORKER_ACL == "required":
         raise RedisUsersRefused
+    if not may_share:
+        raise RedisUsersRefused(
+            "The server may not create Redis users, and this key, which is limited to queues, gets no shared "
+            "credentials: let the server manage users, or create a key with allow_shared_redis."
+        )
     return shared

@@ -18,6 +18,7 @@ class PublishedKey(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None
     vaults: tuple[str, ...] = ()
     rate_limit: str = ""
+    allow_shared_redis: bool = False
 
     @classmethod
     def of(cls, key: ApiKey) -> "PublishedKey":
@@ -30,4 +31,5 @@ class PublishedKey(msgspec.Struct, frozen=True, kw_only=True):
             expires_at=key.expires_at,
             vaults=tuple(key.vaults),
             rate_limit=key.rate_limit,
+            allow_shared_redis=key.allow_shared_redis,
         )

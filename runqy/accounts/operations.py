@@ -56,6 +56,7 @@ def create_api_key(  # noqa: PLR0913 (what describes a key)
     vaults: Sequence[str] = (),
     expires_at: datetime | None = None,
     rate_limit: str = "",
+    allow_shared_redis: bool = False,
 ) -> CreatedKey:
     """Create a key and publish its hash. Raise ApiKeyInvalid."""
     plain = generate_key()
@@ -69,13 +70,15 @@ def create_api_key(  # noqa: PLR0913 (what describes a key)
             prefix=plain[:PREFIX_LENGTH],
             expires_at=expires_at,
             rate_limit=rate_limit,
+            allow_shared_redis=allow_shared_redis,
             **_creator(),
         )
         if errors := model_errors(row):
             raise ApiKeyInvalid(errors=errors)
         row.save()
         change.put(DocumentKind.API_KEY, str(row.pk), msgspec.json.encode(PublishedKey.of(row)))
-        columns = ("name", "role", "queues", "vaults", "expires_at", *(["rate_limit"] if rate_limit else []))
+        optional = [column for column in ("rate_limit", "allow_shared_redis") if getattr(row, column)]
+        columns = ("name", "role", "queues", "vaults", "expires_at", *optional)
         changes = {column: (None, getattr(row, column)) for column in columns}
         record(action="api_key.created", object_kind="api_key", object_name=audited_name(row), changes=changes)
     return CreatedKey(plain, row)

@@ -54,8 +54,8 @@ __all__ = [
 log = structlog.get_logger()
 
 LIMITS_NOT_IN_REDIS = (
-    "Keys that are limited to queues may register workers, and workers without a Redis user of their own get shared "
-    "credentials, which reach the tasks of all queues. RUNQY_WORKER_ACL=required refuses such workers."
+    "Keys that are limited to queues have allow_shared_redis: workers without a Redis user of their own get shared "
+    "credentials, which reach the tasks of all queues. Revoke these keys, or set RUNQY_WORKER_ACL=required."
 )
 
 
@@ -125,23 +125,23 @@ def is_guessable(key: str) -> bool:
     return len(key) < MIN_KEY_LENGTH and _environment_keys().has_short
 
 
-def is_limited_in_redis(role: str, queues: Iterable[str]) -> bool:
+def is_limited_in_redis(key: ApiKey | PublishedKey) -> bool:
     """Return whether the workers of a key reach no more queues in Redis than the key does."""
-    may_register = role in (Role.WORKER, Role.ADMIN)
-    return not may_register or not [*queues] or settings.RUNQY_WORKER_ACL == "required"
+    may_share = key.role in (Role.WORKER, Role.ADMIN) and key.queues and key.allow_shared_redis
+    return not may_share or settings.RUNQY_WORKER_ACL == "required"
 
 
 def has_limits_not_in_redis(snapshot: Snapshot) -> bool:
     """Return whether an accepted key is limited to queues while its workers may not be limited in Redis."""
     now_ns = clock.now_ns()
     known = [key for key in _KNOWN_KEYS.of(snapshot).values() if key.expires_ns > now_ns]
-    return not all(is_limited_in_redis(key.identity.role, key.identity.queues or ()) for key in known)
+    return not all(is_limited_in_redis(key.published) for key in known)
 
 
 def list_keys_not_limited_in_redis() -> list[ApiKey]:
     """Return accepted keys that are limited to queues while their workers may not be limited in Redis."""
     found = ApiKey.objects.filter(status_filter(KeyStatus.ACTIVE)).order_by("pk")
-    return [key for key in found if not is_limited_in_redis(key.role, key.queues)]
+    return [key for key in found if not is_limited_in_redis(key)]
 
 
 def list_api_keys() -> list[ApiKey]:
@@ -285,6 +285,7 @@ def _known_key(document: Document, published: PublishedKey) -> _KnownKey:
         name=published.name,
         queues=queues,
         vaults=vaults,
+        allow_shared_redis=published.allow_shared_redis,
         rate=parse_rate(published.rate_limit) if published.rate_limit else None,
         key_id=document.name,
     )

@@ -156,11 +156,13 @@ def test_a_keys_page_shows_limits_that_do_not_hold_in_redis(
     *, admin_client: Client, settings: Any, role: str, queues: list[str], acl: str, expected: str
 ) -> None:
     settings.RUNQY_WORKER_ACL = acl
-    key = create_api_key(name="shop", role=role, queues=queues).row
+    key = create_api_key(name="shop", role=role, queues=queues, allow_shared_redis=True).row
+    safe = create_api_key(name="safe", role=role, queues=queues).row
 
-    page = admin_client.get(f"{PAGE}{key.pk}/change/").content.decode()
+    page, of_safe = (admin_client.get(f"{PAGE}{pk}/change/").content.decode() for pk in (key.pk, safe.pk))
 
     assert expected in page
+    assert "all, for some workers" not in of_safe
     assert ("RUNQY_WORKER_ACL=required" in page) == (expected not in ("the same", "none"))
 
 

@@ -55,6 +55,7 @@ def test_a_key_is_created_shown_once_and_works() -> None:
             "created_by": "admin key of the environment",
             "created_by_key": None,
             "vaults": [],
+            "allow_shared_redis": False,
         },
         "published": True,
     }

@@ -251,10 +251,12 @@ def test_a_queue_scoped_key_whose_workers_may_share_credentials_is_a_warning(set
     create_api_key(name="mail", role="client", queues=["mail"])
     without = ready()
     create_api_key(name="mail", role="worker", queues=["mail"])
+    refused = ready()
+    create_api_key(name="mail", role="worker", queues=["mail"], allow_shared_redis=True)
     shared = ready()
     settings.RUNQY_WORKER_ACL = "required"
 
-    assert without == ready() == (200, "ok", {})
+    assert without == refused == ready() == (200, "ok", {})
     assert shared == (200, "degraded", {"key_limits": "warning"})
 
 

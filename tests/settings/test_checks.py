@@ -83,10 +83,11 @@ def test_workers_that_all_have_a_user_of_their_own_need_no_other_credentials(tmp
     assert finished.returncode == 0, finished.stderr
 
 
-def test_a_database_with_a_worker_key_of_one_queue_is_warned_of(tmp_path: Path) -> None:
+def test_a_worker_key_of_one_queue_that_allows_shared_credentials_is_an_error(tmp_path: Path) -> None:
     variables = PRODUCTION | {"DATABASE_URL": "", "SQLITE_DB_PATH": str(tmp_path / "db")}
     environment = {"PATH": os.environ["PATH"], "RUNQY_HOME": str(tmp_path)} | variables
-    create = "from runqy.accounts.models import ApiKey; ApiKey.objects.create(role='worker', queues=['mail'])"
+    row = "role='worker', queues=['mail'], allow_shared_redis=True"
+    create = f"from runqy.accounts.models import ApiKey; ApiKey.objects.create({row})"
     for command in (["migrate", "--no-input"], ["shell", "-c", create]):
         words = [sys.executable, str(ROOT / "manage.py"), *command]
         subprocess.run(words, env=environment, capture_output=True, check=True)
@@ -94,8 +95,8 @@ def test_a_database_with_a_worker_key_of_one_queue_is_warned_of(tmp_path: Path) 
     finished = check(tmp_path, variables, "--deploy", "--database", "default")
     required = check(tmp_path, variables | {"RUNQY_WORKER_ACL": "required"}, "--deploy", "--database", "default")
 
-    assert "runqy.W006" in finished.stderr
-    assert "runqy.W006" not in required.stderr
+    assert (finished.returncode != 0, "runqy.E006" in finished.stderr) == (True, True)
+    assert "runqy.E006" not in required.stderr
 
 
 def test_one_key_for_two_roles_is_an_error_everywhere(tmp_path: Path) -> None:

@@ -142,6 +142,28 @@ def test_required_refuses_workers_that_accept_no_user(client: ApiClient, setting
     assert register(client)["username"].startswith("runqy-w-")
 
 
+def test_a_key_limited_to_queues_gets_shared_credentials_only_if_it_allows_them(settings: Any) -> None:
+    limited, allowed = (
+        ApiClient(create_api_key(name="mail", role="worker", queues=["mail"], allow_shared_redis=allows).plain)
+        for allows in (False, True)
+    )
+
+    shared = replace(settings.RUNQY_WORKER_REDIS_TARGET, password="shared-password")
+
+    refused = limited.post("/worker/register", {"queue": "mail"})
+    settings.RUNQY_WORKER_REDIS_TARGET = shared
+    given = allowed.post("/worker/register", {"queue": "mail"})
+    own = register(limited)["username"]
+    settings.RUNQY_WORKER_ACL = "off"
+    off = limited.post("/worker/register", {"queue": "mail"} | ACCEPTS)
+
+    assert (refused.status_code, problem(refused)["code"]) == (403, "shared_redis_refused")
+    assert "create one with allow_shared_redis" in problem(refused)["detail"]
+    assert (given.status_code, json.loads(given.content)["redis"]["password"]) == (200, "shared-password")
+    assert own.startswith("runqy-w-")
+    assert (off.status_code, problem(off)["code"]) == (403, "shared_redis_refused")
+
+
 @pytest.fixture
 def plain_user(settings: Any) -> None:
     """Let the server enter Redis as a user that may administer no users, as a managed Redis gives it."""
@@ -157,6 +179,16 @@ def test_the_shared_credentials_are_given_where_the_server_cannot_create_users(c
     assert entry["username"] == ""
     with SERVER.client() as redis:
         assert redis.hlen(keys.REDIS_USERS) == redis.hlen(keys.INSTANCES) == 0
+
+
+@pytest.mark.usefixtures("plain_user")
+def test_a_limited_key_gets_no_credentials_where_the_server_cannot_create_users() -> None:
+    key = create_api_key(name="mail", role="worker", queues=["mail"])
+
+    response = ApiClient(key.plain).post("/worker/register", {"queue": "mail"} | ACCEPTS)
+
+    assert (response.status_code, problem(response)["code"]) == (503, "redis_acl_unavailable")
+    assert "allow_shared_redis" in problem(response)["detail"]
 
 
 @pytest.mark.usefixtures("plain_user")

@@ -68,7 +68,17 @@ class ApiKeyAdmin(PublishedModelAdmin):
     actions = ("revoke",)
     actions_detail = ("revoke_one",)
     conditional_fields = {"last_day": "lifetime == 'day'"}
-    add_fieldsets = ((None, {"fields": ("name", "role", "queues", "vaults", "rate_limit", "lifetime", "last_day")}),)
+    add_fieldsets = (
+        (
+            None,
+            {
+                "fields": (
+                    *("name", "role", "queues", "allow_shared_redis", "vaults", "rate_limit"),
+                    *("lifetime", "last_day"),
+                )
+            },
+        ),
+    )
     fieldsets = (
         (
             None,
@@ -141,7 +151,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Create the key."""
-        names = ("name", "role", "queues", "vaults", "expires_at", "rate_limit")
+        names = ("name", "role", "queues", "vaults", "expires_at", "rate_limit", "allow_shared_redis")
         values = {name: form.cleaned_data[name] for name in names}
         created = create_api_key(**values)
         obj.pk, obj.plain, obj.expires_at = created.row.pk, created.plain, created.row.expires_at
@@ -239,7 +249,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
         """Return which queues its workers reach in Redis, which may be more than its own."""
         if row.role in (Role.CLIENT, Role.METRICS):
             return "none"
-        if is_limited_in_redis(row.role, row.queues):
+        if is_limited_in_redis(row):
             return "the same"
         return render_to_string("accounts/not_limited_in_redis.html")
 

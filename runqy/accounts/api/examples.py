@@ -22,6 +22,7 @@ _KEY: dict[str, Any] = {
     "created_by": "deployment",
     "created_by_key": 3,
     "vaults": [],
+    "allow_shared_redis": False,
 }
 _REVOKED = _KEY | {"revoked_at": "2026-02-01T08:00:00Z", "last_used_at": "2026-02-01T07:59:00Z"}
 

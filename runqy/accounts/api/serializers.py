@@ -67,6 +67,12 @@ class CreateApiKeySerializer(StrictSerializer):
         default="",
         help_text="`50/s`, `600/m` or `10000/h`; empty: RUNQY_RATE_LIMIT",
     )
+    allow_shared_redis = serializers.BooleanField(
+        required=False,
+        default=False,
+        help_text="Give workers without a Redis user of their own, such as Go's, credentials that reach the tasks of "
+        "all queues although the key is limited to some",
+    )
 
 
 class ApiKeySerializer(serializers.Serializer[Any]):
@@ -89,6 +95,9 @@ class ApiKeySerializer(serializers.Serializer[Any]):
     )
     vaults = serializers.ListField(
         child=serializers.CharField(), help_text="The vaults that workers with this key may use; empty: all"
+    )
+    allow_shared_redis = serializers.BooleanField(
+        help_text="Workers without a Redis user of their own get shared credentials although the key is limited"
     )
 
 

@@ -63,6 +63,7 @@ class ApiKeyViewSet(ApiViewSet):
                 vaults=body["vaults"],
                 expires_at=body["expires_at"],
                 rate_limit=body["rate_limit"],
+                allow_shared_redis=body["allow_shared_redis"],
             )
         response = s.ApiKeyCreatedSerializer(
             {

@@ -19,7 +19,7 @@ class Command(BaseCommand):
     """Create an API key.
 
     `manage.py create_api_key NAME [--role ROLE] [--queue QUEUE ...] [--vault VAULT ...] [--expires-in 720h]
-    [--rate-limit 600/m]`
+    [--rate-limit 600/m] [--allow-shared-redis]`
     """
 
     help = "Create an API key and print it. It cannot be shown again."
@@ -33,6 +33,11 @@ class Command(BaseCommand):
             "--expires-in", type=durations.parse_s, help="duration until the key expires, such as 720h; default: never"
         )
         parser.add_argument("--rate-limit", default="", help="such as 600/m; default: RUNQY_RATE_LIMIT")
+        parser.add_argument(
+            "--allow-shared-redis",
+            action="store_true",
+            help="give Go's workers of a key with --queue Redis credentials that reach the tasks of all queues",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print only the key on standard output, and its id on standard error."""
@@ -47,6 +52,7 @@ class Command(BaseCommand):
                     vaults=options["vault"],
                     expires_at=expires_at,
                     rate_limit=options["rate_limit"],
+                    allow_shared_redis=options["allow_shared_redis"],
                 )
         except ApiKeyInvalid as error:
             raise CommandError(error.detail) from error

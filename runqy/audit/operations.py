@@ -117,7 +117,7 @@ def _amend_failed(pending: PendingRecord, error: RunqyError) -> None:
     try:
         pending.amend(error.code)
     except RunqyError as failure:
-        log.warning("audit_not_amended", event=pending.event_id, outcome=error.code, error=failure.detail)
+        log.warning("audit_not_amended", event_id=pending.event_id, outcome=error.code, error=failure.detail)
 
 
 def _lock_head() -> AuditHead:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import redis as redis_py
+from structlog.testing import capture_logs
 
 from queues.models import QueueSource
 from queues.operations import save_queue
@@ -128,6 +129,24 @@ def test_a_change_with_an_unknown_outcome_is_marked(monkeypatch: pytest.MonkeyPa
         "outcome": {"old": None, "new": "broker_unavailable"},
     }
     assert verify_chain().is_whole
+
+
+@pytest.mark.parametrize("action", CHANGES)
+def test_a_redis_that_breaks_at_the_change_is_reported_although_the_record_cannot_be_amended(
+    monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    gone = fail(BrokerUnavailable())
+
+    def go() -> None:
+        monkeypatch.setattr(StandaloneConnection, "execute", lambda *_: gone())
+        gone()
+
+    at_the_change(monkeypatch, action, go)
+
+    with capture_logs() as logs, pytest.raises(BrokerUnavailable):
+        CHANGES[action]()
+
+    assert [entry["outcome"] for entry in logs if entry["event"] == "audit_not_amended"] == ["broker_unavailable"]
 
 
 @pytest.mark.parametrize("action", CHANGES)

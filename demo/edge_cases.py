@@ -18,7 +18,7 @@ from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.output import OutputChunk, write_output
-from tasks.models import BulkAction, BulkActionItem
+from tasks.models import BulkAction, TaskCopy
 from tasks.run_history import QueueIdentity, store_runs
 from vaults.operations import create_vault, set_entry
 
@@ -118,25 +118,20 @@ def add_bulk_actions() -> dict[str, BulkAction]:
             query='{"queue":"invoices","outcomes":["failed"],"text":"vat_id"}',
             state=state,
             expected=1238,
+            requested_s=int(now.timestamp()),
             actor={"kind": "user", "name": "linus", "id": "1", "address": "10.1.4.20"},
             **fields,
         )
         if "started_at" in fields:
             BulkAction.objects.filter(pk=bulk.pk).update(created_at=fields["started_at"] - timedelta(seconds=3))
         if state in ("finished", "failed"):
-            outcomes = BulkActionItem.Outcome
-            BulkActionItem.objects.create(
+            skipped = {"queue": "invoices", "id": "invoices-0002", "outcome": "skipped", "note": "it is active again"}
+            BulkAction.objects.filter(pk=bulk.pk).update(problems=[skipped])
+            TaskCopy.objects.create(
                 bulk_action=bulk,
-                redis_queue="invoices",
-                task_id="invoices-0002",
-                outcome=outcomes.SKIPPED,
-                note="It is active again.",
-            )
-            BulkActionItem.objects.create(
-                bulk_action=bulk,
-                redis_queue="invoices",
-                task_id="invoices-run-0004",
-                outcome=outcomes.DONE,
+                original_queue="invoices",
+                original_id="invoices-run-0004",
+                copy_queue="invoices",
                 copy_id="0198f3a2-copy",
             )
     return made

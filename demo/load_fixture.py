@@ -42,7 +42,7 @@ def load_fixture(broker: Broker, queues: int = QUEUES, workers: int = WORKERS, r
     _make_records(records)
     _make_alerts()
     make_runs(broker)
-    create_bulk_action(action=TaskAction.RUN, query=TaskQuery(queue="embeddings"), expected=1)
+    create_bulk_action(broker, action=TaskAction.RUN, query=TaskQuery(queue="embeddings"), expected=1)
     broker.run_all(
         [_beat(broker, number) for number in range(workers)]
         + [_enqueued(broker, number, queues) for number in range(_TASKS)]

@@ -186,5 +186,5 @@ def _error_of(kind: RunKind, outcome: RunOutcome, randomness: Random) -> str:
 def delete_canceled_runs(broker: Broker) -> None:
     """Request a bulk action, and apply it; Redis has none of these tasks."""
     query = TaskQuery(queue="embeddings", outcomes=(RunOutcome.CANCELED,))
-    create_bulk_action(action=TaskAction.DELETE, query=query, expected=preview_bulk_action(broker, query).count)
+    create_bulk_action(broker, action=TaskAction.DELETE, query=query, expected=preview_bulk_action(broker, query).count)
     run_bulk_actions(broker)

@@ -47,7 +47,7 @@ def preview_bulk_action(broker: Broker, query: TaskQuery) -> TaskCount:
     return TaskCount(count=len(page.tasks), is_exact=page.end is None)
 
 
-def create_bulk_action(*, action: TaskAction, query: TaskQuery, expected: int) -> BulkAction:
+def create_bulk_action(broker: Broker, *, action: TaskAction, query: TaskQuery, expected: int) -> BulkAction:
     """Request an action on all tasks that a filter finds; maintenance applies it. Recorded in the audit.
 
     Tasks that end later do not match. Raise RequestInvalid, ConfigurationUnavailable.
@@ -70,6 +70,7 @@ def create_bulk_action(*, action: TaskAction, query: TaskQuery, expected: int) -
             action=action.value,
             query=encoded,
             expected=expected,
+            requested_s=broker.now_s(),
             newest_run=newest,
             cursor=str(bounds["oldest"] - 1) if newest else "",
             actor=msgspec.structs.asdict(current_actor()),
@@ -117,6 +118,6 @@ def cancel_bulk_action(number: int) -> bool:
 
 
 def list_bulk_actions_on(redis_queue: str, task_id: str) -> list[BulkAction]:
-    """Return the bulk actions that were applied to a task, newest first, at most 20."""
-    found = BulkAction.objects.filter(items__task_id=task_id, items__redis_queue=redis_queue)
+    """Return the bulk actions that ran a task again as a copy, newest first, at most 20."""
+    found = BulkAction.objects.filter(copies__original_id=task_id, copies__original_queue=redis_queue)
     return list(found.order_by("-id")[:20])

@@ -1,5 +1,6 @@
 """The history of runs, bulk actions, and a model of tasks for permissions and URLs. Tasks themselves live in Redis."""
 
+import uuid
 from typing import Any
 
 from django.db import models
@@ -234,6 +235,8 @@ class TaskCopy(models.Model):
     copy_id = RedisTextField(max_length=ID_MAX_LENGTH)
     is_edited = models.BooleanField(default=False)
     """The payloads differ."""
+    bulk_action = models.ForeignKey("BulkAction", null=True, on_delete=models.CASCADE, related_name="copies")
+    """What enqueued the copy; null: a user did, on the page of the original."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -260,6 +263,14 @@ class BulkAction(models.Model):
         CANCELED = "canceled"
         FAILED = "failed"
 
+    class Outcome(models.TextChoices):
+        """What became of a task."""
+
+        DONE = "done"
+        SKIPPED = "skipped"
+        """The action no longer applied to the task's state."""
+        FAILED = "failed"
+
     OPEN_STATES = (State.WAITING, State.RUNNING)
 
     action = models.CharField(max_length=16)
@@ -275,13 +286,21 @@ class BulkAction(models.Model):
     ended_at = models.DateTimeField(null=True)
     cursor = models.TextField(blank=True)
     """Where the next slice begins."""
-    claimed_s = models.BigIntegerField(default=0)
-    """Redis's time (Unix s) at which the current slice was claimed."""
+    requested_s = models.BigIntegerField()
+    """Redis's time (Unix s) of the request."""
+    slice_began_s = models.BigIntegerField(null=True)
+    """Redis's time (Unix s) at which a slice was begun that has not been finished."""
+    copy_namespace = models.UUIDField(default=uuid.uuid4)
+    """With the original it gives the id of a copy, which nobody can guess."""
     newest_run = models.BigIntegerField(default=0)
     """The newest run when it was requested: what ends later does not match."""
     done = models.PositiveBigIntegerField(default=0)
     skipped = models.PositiveBigIntegerField(default=0)
     failed = models.PositiveBigIntegerField(default=0)
+    problems: Any = models.JSONField(default=list)
+    """The latest tasks to which it was not applied: `queue`, `id`, `outcome` and `note`."""
+    full_queue = models.CharField(max_length=QUEUE_MAX_LENGTH, blank=True)
+    """The Redis queue that has no room for the next copy; empty: none."""
     error = models.TextField(blank=True)
     """Why it failed."""
     lease = models.CharField(max_length=32, blank=True)
@@ -296,41 +315,3 @@ class BulkAction(models.Model):
 
     def __str__(self) -> str:
         return f"bulk action {self.pk}"
-
-
-class BulkActionItem(models.Model):
-    """A task of a bulk action, stored before the action is applied, so that it is applied to no task twice."""
-
-    class Outcome(models.TextChoices):
-        """What became of the task."""
-
-        CLAIMED = "claimed"
-        """A process applies the action, or was killed while it did."""
-        WAITING = "waiting"
-        """The action was not applied, because the queue of its copy is full."""
-        DONE = "done"
-        SKIPPED = "skipped"
-        """The action no longer applied to the task's state."""
-        FAILED = "failed"
-
-    bulk_action = models.ForeignKey(BulkAction, on_delete=models.CASCADE, related_name="items")
-    redis_queue = models.CharField(max_length=QUEUE_MAX_LENGTH)
-    task_id = RedisTextField(max_length=ID_MAX_LENGTH)
-    outcome = models.CharField(max_length=16, choices=Outcome.choices, default=Outcome.CLAIMED)
-    copy_id = models.CharField(max_length=ID_MAX_LENGTH, blank=True)
-    """The id of the task that runs again in its place; empty: it was in Redis when it was claimed."""
-    note = models.CharField(max_length=200, blank=True)
-    """Why the action was not applied."""
-
-    class Meta:
-        default_permissions = ()
-        constraints = [
-            models.UniqueConstraint(fields=["bulk_action", "redis_queue", "task_id"], name="bulk_action_once")
-        ]
-        indexes = [
-            models.Index(fields=["task_id"], name="bulk_item_by_task"),
-            models.Index(fields=["bulk_action", "outcome", "id"], name="bulk_item_by_outcome"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.task_id}: {self.outcome}"

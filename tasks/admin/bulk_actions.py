@@ -6,7 +6,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, JSONField, QuerySet
+from django.db.models import JSONField, QuerySet
 from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
@@ -34,7 +34,7 @@ from tasks.bulk_actions import (
     list_valid_actions,
     preview_bulk_action,
 )
-from tasks.models import BulkAction, BulkActionItem
+from tasks.models import BulkAction
 from tasks.task_browser import TaskQuery
 
 BULK_STATE_VARIANTS = {
@@ -44,9 +44,8 @@ BULK_STATE_VARIANTS = {
 }
 BULK_STATE_NAMES = {state: state.label for state in BulkAction.State} | {BulkAction.State.CANCELED: "Cancelled"}
 """Spelled as on all pages."""
-_ITEMS = 20
+_COPIES = 20
 _MAX_CHOICES = 100
-_WAITING = BulkActionItem.Outcome.WAITING
 _RUN_AGAIN = "Tasks that Redis still has run again under their ids, the others as new tasks with the same payload."
 _DELETE_ENDED = (
     "Tasks are deleted from Redis and from the history with payloads, results and errors. Charts keep counts."
@@ -172,7 +171,7 @@ class BulkActionAdmin(AuditedModelAdmin):
             raise RequestInvalid(f"action: {action} is not possible for these tasks.")
         if request.method == "POST":
             expected = fields.get("expected", "")
-            bulk = create_bulk_action(action=action, query=query, expected=_parse_count(expected))
+            bulk = create_bulk_action(get_broker(), action=action, query=query, expected=_parse_count(expected))
             return HttpResponseRedirect(bulk_url(bulk.pk))
         preview, texts = preview_bulk_action(get_broker(), query), labels_for(action, query.state)
         context |= {
@@ -250,10 +249,9 @@ def _find(object_id: str) -> BulkAction:
 
 def _progress(request: HttpRequest, bulk: BulkAction) -> dict[str, Any]:
     query = get_query(bulk)
-    problems = bulk.items.exclude(note="").order_by("-id")[:_ITEMS]
-    copied = bulk.items.exclude(copy_id="").filter(outcome=BulkActionItem.Outcome.DONE).order_by("-id")[:_ITEMS]
-    tasks = [(item.redis_queue, item.task_id) for item in problems]
-    copies = [(item.redis_queue, item.copy_id) for item in copied]
+    problems = [(each["queue"], each["id"], each) for each in reversed(bulk.problems)]
+    tasks = [(queue, task_id) for queue, task_id, _ in problems]
+    copies = list(bulk.copies.order_by("-id").values_list("copy_queue", "copy_id")[:_COPIES])
     urls = task_urls(get_broker(), (*tasks, *copies))
     handled = bulk.done + bulk.skipped + bulk.failed
     return {
@@ -265,8 +263,7 @@ def _progress(request: HttpRequest, bulk: BulkAction) -> dict[str, Any]:
         "total": max(bulk.expected, handled),
         "conditions": describe(query, request.user),
         "tasks_url": tasks_url(query) if not query.text or can_view_payloads(request.user, query.queue) else "",
-        "waiting": dict(bulk.items.filter(outcome=_WAITING).values_list("redis_queue").annotate(Count("pk"))),
-        "problems": [(item.task_id, urls[item.redis_queue, item.task_id], item) for item in problems],
+        "problems": [(task_id, urls[queue, task_id], each) for queue, task_id, each in problems],
         "copies": [(copy_id, urls[queue, copy_id]) for queue, copy_id in copies],
         "can_cancel": can_apply(request.user, TaskAction(bulk.action)),
         "records_url": records_url(AUDIT_KIND, str(bulk.pk)),

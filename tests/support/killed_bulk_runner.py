@@ -18,11 +18,7 @@ from tests.support.database import database_variables
 
 
 def kill_runners(step: str, *numbers: int) -> None:
-    """Apply each bulk action in a process of its own until it is killed, and make their leases end.
-
-    They claim tasks in a later second than the one in which these came into their states, which are known to a second.
-    """
-    time.sleep(1 - time.time() % 1)
+    """Apply each bulk action in a process of its own until it is killed, and make their leases end."""
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"} | database_variables()
     command = [sys.executable, "-m", "tests.support.killed_bulk_runner", step, *map(str, numbers)]
     subprocess.run(command, env=env, check=True, timeout=150)
@@ -46,9 +42,9 @@ def _run(step: str, number: int) -> None:
 
     for name in ("forget_enqueued_ids",) if step == "stored" else ("apply_in_state", "add_copy"):
         setattr(bulk_runner, name, killed(getattr(bulk_runner, name)))
-    runner = bulk_runner.BulkRunner.lease(number)
+    runner = bulk_runner.BulkRunner.lease(get_broker(), number)
     assert runner is not None
-    runner.run(get_broker(), until=time.monotonic() + 600)
+    runner.run(until=time.monotonic() + 600)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def are_own_credentials_shared() -> bool:
 
 
 def list_workers(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[WorkerStatus]:
-    """Return the workers that sent a heartbeat in the last minute, Go's included, sorted by id.
+    """Return the workers that sent a heartbeat in the last minute, Go's and asynq's servers included, sorted by id.
 
     With `allowed_queues`, return only workers that serve one of them, limited to these queues. Raise BrokerUnavailable.
     """

@@ -265,7 +265,7 @@ class QueueFileErrorSerializer(serializers.Serializer[Any]):
 class ReloadReportSerializer(serializers.Serializer[Any]):
     """What loading the queue files changed."""
 
-    reloaded = serializers.SerializerMethodField(help_text="Added or updated")
+    reloaded = serializers.SerializerMethodField(help_text="All queues of the files: added, updated, unchanged")
     errors = serializers.ListField(child=serializers.CharField(), source="report.errors")  # type: ignore[assignment]
     timestamp = serializers.IntegerField(help_text="Unix seconds")
     added = serializers.ListField(child=serializers.CharField(), source="report.added")
@@ -290,7 +290,7 @@ class ReloadReportSerializer(serializers.Serializer[Any]):
 
     def get_reloaded(self, reload: Mapping[str, Any]) -> list[str]:
         report: LoadReport = reload["report"]
-        return [*report.added, *report.updated]
+        return [*report.added, *report.updated, *report.unchanged]
 
 
 class DeletedDataSerializer(serializers.Serializer[Any]):

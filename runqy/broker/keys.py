@@ -38,7 +38,17 @@ def lookup(task_id: str) -> str:
 
 def server_info(host: str, pid: int, server_id: str) -> str:
     """String: ServerInfo message, expiring."""
-    return f"asynq:servers:{{{host}:{pid}:{server_id}}}"
+    return asynq_server(f"{host}:{pid}:{server_id}")
+
+
+def asynq_server(identity: str) -> str:
+    """Return the same key by host, pid and server id joined with colons."""
+    return f"{SERVERS}:{{{identity}}}"
+
+
+def asynq_server_id(key: str) -> str:
+    """Return what joins them in a key; of another key something without a meaning."""
+    return key.removeprefix(f"{SERVERS}:{{").removesuffix("}")
 
 
 def workers(host: str, pid: int, server_id: str) -> str:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from runqy.cli import queues, runs, tasks, vaults, workers
+from runqy.cli import configs, queues, runs, tasks, vaults, workers
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(tasks.app, name="task")
 app.add_typer(queues.app, name="queue")
+app.add_typer(configs.app, name="config")
 app.add_typer(workers.app, name="worker")
 app.add_typer(vaults.app, name="vault")
 app.command("runs")(runs.list_runs)

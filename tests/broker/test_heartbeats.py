@@ -200,6 +200,32 @@ def test_a_go_worker_is_listed_beside_ours(broker: Broker) -> None:
     assert heartbeats.find_worker_record(broker, "vm:17767") == go
 
 
+ASYNQ_SERVER = "vm:9:0b6e5a8e-4f5c-4f7e-9d39-5d1f2b6f0c11"
+
+
+@pytest.mark.usefixtures("long_lived")
+def test_a_server_of_asynq_is_listed_beside_ours_while_it_lives(broker: Broker) -> None:
+    ours = f"h:7:{ASYNQ_SERVER[5:]}-0123456789ab"
+    beat(broker, running_task("t1"), server_id=ours[4:])
+    client, key, now_s = broker.client, keys.asynq_server(ASYNQ_SERVER), broker.now_s()
+    info = ServerInfo(host="vm", pid=9, server_id=ASYNQ_SERVER[5:], concurrency=3, queues={"low": 1}, status="active")
+    info.start_time.seconds = 1_700_000_000
+    client.set(key, info.SerializeToString())
+    client.zadd(keys.SERVERS, {key: now_s + 3600, keys.asynq_server("gone:1:x"): now_s + 60, "junk": now_s + 60})
+    task = WorkerInfo(server_id=info.server_id, task_id="t2", queue="low")
+    client.hset(keys.workers("vm", 9, info.server_id), "t2", task.SerializeToString())
+
+    server, own = heartbeats.list_worker_records(broker)
+
+    assert (server.worker_id, server.redis_queues, server.concurrency) == (ASYNQ_SERVER, {"low": 1}, 3)
+    assert (server.is_foreign, server.is_ready(now_s), server.last_beat_s) == (True, True, now_s)
+    assert own.worker_id == "w-1"
+    assert [[task.task_id for task in found] for found in broker.run(list_running_tasks([server]))] == [["t2"]]
+    assert heartbeats.find_worker_record(broker, ASYNQ_SERVER) == server
+    client.zadd(keys.SERVERS, {key: now_s - 1})
+    assert heartbeats.list_worker_records(broker) == [own]
+
+
 @pytest.mark.parametrize(
     ("healthy", "state"),
     [

@@ -1,6 +1,8 @@
 """The command line and the server understand each other."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -127,6 +129,27 @@ def test_scheduled_tasks_are_released_with_the_time_at_which_they_are_due(run: R
         (b"a", due_s),
         (b"b", due_s),
     ]
+
+
+def test_queue_files_are_reloaded_and_their_queues_listed(run: Run, settings: Any, tmp_path: Path) -> None:
+    settings.QUEUE_WORKERS_DIR = tmp_path
+    queue = "queues:\n  {}: {{priority: 1, deployment: {{git_url: 'https://h/r', startup_cmd: x}}}}\n"
+    (tmp_path / "a.yaml").write_text(queue.format("new"))
+    run("config", "reload", "-k", ADMIN_KEY)
+    (tmp_path / "b.yaml").write_text(queue.format("late"))
+    (tmp_path / "c.yaml").write_text("queues: 5")
+
+    result = run("config", "reload", "-k", ADMIN_KEY)
+
+    assert (result.exit_code, result.stdout) == (ExitCode.FAILED, "late\tadded\nnew\tunchanged\n"), result.output
+    assert "c.yaml" in result.stderr
+
+
+def test_a_queue_is_removed_once(run: Run) -> None:
+    results = [run("config", "remove", "mail", *options, "-k", ADMIN_KEY) for options in ([], [], ["--ignore-missing"])]
+
+    assert [result.exit_code for result in results] == [0, ExitCode.NOT_FOUND, 0]
+    assert [result.stdout for result in results] == ["mail: removed\n", "", "mail: there is no such queue\n"]
 
 
 def test_unknown_state_is_an_error_that_lists_the_valid_ones(run: Run, redis: redis_py.Redis) -> None:

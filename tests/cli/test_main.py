@@ -15,7 +15,7 @@ def test_version_is_the_installed_one(run, word):
     assert (result.exit_code, result.stdout) == (0, f"{package} 0.1.0\n")
 
 
-@pytest.mark.parametrize("words", [(), ("task",), ("queue",), ("worker",), ("vault",)])
+@pytest.mark.parametrize("words", [(), ("task",), ("queue",), ("config",), ("worker",), ("vault",)])
 def test_help_shows_whole_sentences(run, words):
     listed = run(*words, "--help").stdout.partition("Commands:")[2]
 

@@ -46,6 +46,8 @@ def test_queue_files_are_loaded_and_errors_have_file_and_line(
         "published": True,
     }
     assert sub_queues("mail") == [("mail", 1)]
+    again = content(client.post(path))
+    assert (again["reloaded"], again["unchanged"]) == (["mail"], ["mail"])
 
 
 @pytest.mark.usefixtures("stopped_clock")

@@ -228,7 +228,7 @@ class WorkerSerializer(serializers.Serializer[Any]):
     host = serializers.CharField(source="record.host", allow_blank=True)
     pid = serializers.IntegerField(source="record.pid")
     is_foreign = serializers.BooleanField(
-        source="record.is_foreign", help_text="True for Go's runqy-worker, which reports less"
+        source="record.is_foreign", help_text="True for Go's runqy-worker and asynq's servers, which report less"
     )
 
     def get_status(self, worker: WorkerStatus) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from runqy.broker.asynq_pb2 import ServerInfo, WorkerInfo
 from runqy.broker.broker import Broker
 from runqy.broker.constants import HEARTBEAT_TTL_S
 from runqy.broker.operation import Operation, Request, ask, get_context
-from runqy.broker.replies import Reply
+from runqy.broker.replies import Reply, read_score
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.workers.records import (
     DISCONNECTED_TTL_S,
@@ -23,6 +24,7 @@ from runqy.broker.workers.records import (
     WorkerClaim,
     WorkerRecord,
     WorkerState,
+    decode_asynq_server,
     decode_go_worker,
     decode_record,
 )
@@ -35,6 +37,9 @@ GO_WORKER_TTL_S = 3600
 
 MAX_LISTED = 10_000
 """The maximum number of workers read of each kind, because any worker may write any number of names."""
+
+_ASYNQ_SERVER = re.compile(r"[^{}:]+:[0-9]+:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""host:pid:UUID, without the end that follows the UUID of runqy's workers, whose keys they may write anything into."""
 
 _ASYNQ_STATUS = {WorkerState.READY: "active", WorkerState.DRAINING: "stopped", WorkerState.DISCONNECTED: "stopped"}
 
@@ -101,14 +106,14 @@ def _format_end(now_ns: int) -> str:
 
 
 def list_worker_records(broker: Broker) -> list[WorkerRecord]:
-    """Return the workers seen in the last minute, Go's included, sorted by id."""
+    """Return the workers seen in the last minute, Go's and asynq's servers included, sorted by id."""
     ids, members = broker.run(list_worker_ids(broker.now_s()))
     found = [record for record in broker.run(read_records(ids, members)) if record]
     return sorted(found, key=lambda record: record.worker_id)
 
 
 def find_worker_record(broker: Broker, worker_id: str) -> WorkerRecord | None:
-    """Return one worker, runqy's or Go's."""
+    """Return one worker, runqy's, Go's or a server of asynq."""
     return next((record for record in broker.run(read_records([worker_id], [worker_id])) if record), None)
 
 
@@ -144,7 +149,7 @@ def _register(index: str, member: str, expires_at_s: int) -> Command:
 
 
 def list_worker_ids(now_s: int) -> Request[tuple[list[str], list[str]]]:
-    """List the ids of runqy's and of Go's workers."""
+    """List the ids of runqy's workers, and of Go's and asynq's servers."""
     return Request(
         (
             command(
@@ -152,8 +157,15 @@ def list_worker_ids(now_s: int) -> Request[tuple[list[str], list[str]]]:
                 key=keys.WORKER_RECORDS,
             ),
             command("ZRANGE", keys.WORKERS, 0, MAX_LISTED - 1, key=keys.WORKERS),
+            command("ZRANGE", keys.SERVERS, now_s, "+inf", "BYSCORE", "LIMIT", 0, MAX_LISTED, key=keys.SERVERS),
         ),
-        lambda replies: (_decode_all(replies[0]), [m for m in _decode_all(replies[1]) if is_go_worker(m)]),
+        lambda replies: (
+            _decode_all(replies[0]),
+            [
+                *(member for member in _decode_all(replies[1]) if is_go_worker(member)),
+                *filter(_ASYNQ_SERVER.fullmatch, map(keys.asynq_server_id, _decode_all(replies[2]))),
+            ],
+        ),
     )
 
 
@@ -165,14 +177,14 @@ def is_go_worker(member: str) -> bool:
     return not member.startswith(keys.WORKERS + ":") and not {"{", "}"} & {*member}
 
 
-def read_records(ids: Sequence[str], go_ids: Sequence[str]) -> Request[list[WorkerRecord | None]]:
-    """Read the records of runqy's and of Go's workers, in order; None for one that has expired.
+def read_records(ids: Sequence[str], foreign_ids: Sequence[str]) -> Request[list[WorkerRecord | None]]:
+    """Read the records of runqy's workers, and of Go's and asynq's servers, in order; None for one that has expired.
 
     A worker of ours counts for the queues that it registered for, whatever its record says.
     """
     claims = [command("HMGET", keys.WORKER_CLAIMS, *ids, key=keys.WORKER_CLAIMS)] if ids else []
     own = [command("GETRANGE", key, 0, RECORD_MAX_BYTES, key=key) for key in map(keys.worker_record, ids)]
-    foreign = [command("HGETALL", key, key=key) for key in map(keys.go_worker, go_ids)]
+    foreign = [call for worker_id in foreign_ids for call in _read_foreign(worker_id)]
 
     def parse(replies: Sequence[Reply]) -> list[WorkerRecord | None]:
         stored = (replies[-1] if ids else None) or [None] * len(ids)
@@ -180,10 +192,27 @@ def read_records(ids: Sequence[str], go_ids: Sequence[str]) -> Request[list[Work
             (record := decode_record(reply, name)) and WorkerClaim.decode(claim or b"").limit(record)
             for name, reply, claim in zip(ids, replies[: len(own)], stored, strict=True)
         ]
-        go_replies = zip(go_ids, replies[len(own) : len(own) + len(foreign)], strict=True)
-        return records + [decode_go_worker(_pairs(reply or ()), name) for name, reply in go_replies]
+        rest = iter(replies[len(own) :])
+        return records + [_parse_foreign(worker_id, next(rest), next(rest)) for worker_id in foreign_ids]
 
     return Request((*own, *foreign, *claims), parse, tolerates_wrong_types=True)
+
+
+def _read_foreign(worker_id: str) -> tuple[Command, Command]:
+    """Return the commands that read a worker of the Go system or a server of asynq, and when a server expires."""
+    server = keys.asynq_server(worker_id)
+    expiry = command("ZSCORE", keys.SERVERS, server, key=keys.SERVERS)
+    if _ASYNQ_SERVER.fullmatch(worker_id):
+        return command("GETRANGE", server, 0, RECORD_MAX_BYTES, key=server), expiry
+    key = keys.go_worker(worker_id)
+    return command("HGETALL", key, key=key), expiry
+
+
+def _parse_foreign(worker_id: str, stored: Reply, expires_at: Reply) -> WorkerRecord | None:
+    if _ASYNQ_SERVER.fullmatch(worker_id):
+        last_beat_s = (read_score(expires_at) or 0) - HEARTBEAT_TTL_S
+        return decode_asynq_server(stored, worker_id, last_beat_s=last_beat_s)
+    return decode_go_worker(_pairs(stored or ()), worker_id)
 
 
 def _asynq_keys(record: WorkerRecord) -> tuple[str, str]:

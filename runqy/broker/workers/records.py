@@ -9,7 +9,9 @@ from enum import StrEnum
 from typing import Annotated
 
 import msgspec
+from google.protobuf.message import DecodeError
 
+from runqy.broker.asynq_pb2 import ServerInfo
 from runqy.broker.constants import HEARTBEAT_TTL_S
 from runqy.broker.replies import read_score
 
@@ -83,7 +85,7 @@ class WorkerRecord:
     """Ids of running tasks; set by the heartbeat."""
     version: str = ""
     is_foreign: bool = False
-    """True for Go's runqy-worker, which reports less."""
+    """True for Go's runqy-worker and asynq's servers, which report less."""
     foreign_status: str = ""
     extra: dict[str, str] = field(default_factory=dict)
     """Other values that a foreign worker reports, as it spells them."""
@@ -211,6 +213,34 @@ def decode_go_worker(fields: Mapping[bytes, bytes], worker_id: str) -> WorkerRec
         is_foreign=True,
         foreign_status=texts.pop("status", ""),
         extra=texts,
+    )
+
+
+_ASYNQ_STATES = {"new": WorkerState.STARTING, "active": WorkerState.READY}
+
+
+def decode_asynq_server(stored: bytes | None, worker_id: str, *, last_beat_s: int) -> WorkerRecord | None:
+    """Decode the ServerInfo of a server of asynq; None if it has expired, is invalid or is another server's."""
+    try:
+        info = ServerInfo.FromString(stored or b"")
+    except DecodeError:
+        return None
+    if worker_id != f"{info.host}:{info.pid}:{info.server_id}":
+        return None
+    return WorkerRecord(
+        worker_id=worker_id,
+        host=info.host,
+        pid=info.pid,
+        server_id=info.server_id,
+        queue=",".join(info.queues),
+        redis_queues=dict(info.queues),
+        is_strict=info.strict_priority,
+        concurrency=info.concurrency,
+        state=_ASYNQ_STATES.get(info.status, WorkerState.DRAINING),
+        started_at_s=min(max(info.start_time.seconds, 0), LATEST_S),
+        last_beat_s=min(max(last_beat_s, 0), LATEST_S),
+        is_foreign=True,
+        foreign_status=info.status,
     )
 
 

@@ -159,8 +159,8 @@ def valid_states(action: TaskAction) -> tuple[TaskState, ...]:
     return CANCELABLE if action is TaskAction.CANCEL else states_for_selected(StateChange(action))
 
 
-def cancel_task(broker: Broker, *, task_id: str, queue: str = "", allowed_queues: AllowedQueues = None) -> bool:
-    """Cancel a task. Return True if it is archived, False if it is active and its worker was notified.
+def cancel_task(broker: Broker, *, task_id: str, queue: str = "", allowed_queues: AllowedQueues = None) -> Cancellation:
+    """Cancel a task. Return whether it is archived, or active and its worker was notified.
 
     Without a queue the task is found by its id. Raise TaskNotFound, QueueNotFound, TaskEnded, TaskNotCancelable,
     BrokerUnavailable.
@@ -170,8 +170,8 @@ def cancel_task(broker: Broker, *, task_id: str, queue: str = "", allowed_queues
     else:
         record = with_fresh_catalog(lambda: broker.run(get_task(task_id, allowed_queues=allowed_queues)))
     request = cancel(record.queue, task_id, now_ns=broker.now_ns(), max_archived=settings.RUNQY_ARCHIVE_MAX_TASKS)
-    if record.is_canceled and record.state is TaskState.ARCHIVED:
-        return broker.run(request) is Cancellation.CANCELED
+    if record.is_canceled and record.state is TaskState.ARCHIVED and broker.run(request) is Cancellation.CANCELED:
+        return Cancellation.CANCELED
     if record.state.is_final:
         raise TaskEnded(f"The task has already finished: it is {record.state}.")
     expected = Cancellation.REQUESTED if record.state is TaskState.ACTIVE else Cancellation.CANCELED
@@ -179,9 +179,9 @@ def cancel_task(broker: Broker, *, task_id: str, queue: str = "", allowed_queues
         outcome = broker.run(request)
         if outcome is Cancellation.ALREADY_FINISHED:
             raise TaskEnded
-        if outcome is not expected:
+        if outcome not in (expected, Cancellation.REQUESTED_ELSEWHERE):
             pending.amend(outcome)
-    return outcome is Cancellation.CANCELED
+    return outcome
 
 
 def apply_action(
@@ -328,7 +328,7 @@ def _is_canceled(outcome: Cancellation | RunqyError) -> bool:
     """Return whether a task was archived, or its worker notified. Raise the errors of Redis."""
     if isinstance(outcome, RunqyError) and not isinstance(outcome, TaskNotFound | TaskNotCancelable):
         raise outcome
-    return outcome in (Cancellation.REQUESTED, Cancellation.CANCELED)
+    return isinstance(outcome, Cancellation) and outcome is not Cancellation.ALREADY_FINISHED
 
 
 def _record_before(action: str, new_state: str | None, record: TaskRecord) -> AbstractContextManager[PendingRecord]:

@@ -9,6 +9,7 @@ from queues.existing_queues import list_existing_queues
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
+from runqy.broker.maintenance.cancellations import enforce_cancellations
 from runqy.broker.maintenance.forwarder import forward_due
 from runqy.broker.maintenance.janitor import ArchiveCursors, delete_expired
 from runqy.broker.maintenance.orphans import OrphanSearch
@@ -39,6 +40,17 @@ class Forwarder:
 
     def run_tick(self, broker: Broker) -> None:
         broker.run(forward_due(list_served_queues(broker)))
+
+
+@register
+class CancellationEnforcer:
+    """Archive cancelled tasks that workers of other programs put back."""
+
+    name = "cancellation_enforcer"
+    interval_s = 1.0
+
+    def run_tick(self, broker: Broker) -> None:
+        broker.run(enforce_cancellations(list_served_queues(broker)))
 
 
 @register

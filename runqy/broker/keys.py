@@ -175,6 +175,11 @@ class QueueKeys:
         return f"{self._prefix}paused"
 
     @property
+    def cancellations(self) -> str:
+        """Set: ids of tasks that a worker of another program ran when their cancellation was requested."""
+        return f"runqy:q:{{{self.queue}}}:cancellations"
+
+    @property
     def pause_details(self) -> str:
         """Hash: who paused the queue (`by`) and at which Unix s (`since`), which must match `paused`."""
         return f"runqy:q:{{{self.queue}}}:pause"

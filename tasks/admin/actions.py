@@ -11,6 +11,7 @@ from django.template.response import TemplateResponse
 from queues.queries import resolve_redis_queue
 from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.cancel import Cancellation
 from runqy.broker.tasks.listing import LISTED_STATES
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import RequestInvalid, RunqyError, choices_error
@@ -108,12 +109,19 @@ def _parse_action(request: HttpRequest) -> TaskAction:
     return TaskAction(text)
 
 
+_CANCELLATIONS = {
+    Cancellation.CANCELED: "The task was cancelled: it is archived and will not run.",
+    Cancellation.REQUESTED: "Cancellation requested. The worker stops the task, usually within a second; then it is "
+    "archived.",
+    Cancellation.REQUESTED_ELSEWHERE: "Cancellation requested. A worker of another program runs the task and may not "
+    "be able to interrupt it: it is archived when that worker puts it back.",
+}
+
+
 def _apply_to_one(broker: Broker, action: TaskAction, record: TaskRecord) -> str:
     """Apply an action and return what happened. Raise as `apply_action` and `cancel_task`."""
     if action is TaskAction.CANCEL:
-        if cancel_task(broker, task_id=record.id, queue=record.queue):
-            return "The task was cancelled: it is archived and will not run."
-        return "Cancellation requested. The worker stops the task, usually within a second; then it is archived."
+        return _CANCELLATIONS[cancel_task(broker, task_id=record.id, queue=record.queue)]
     apply_action(broker, action=StateChange(action), queue=record.queue, task_id=record.id)
     return _DONE[action].format(id=record.id)
 

@@ -22,6 +22,7 @@ from runqy.api.schema import IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.cancel import Cancellation
 from runqy.broker.tasks.listing import LISTED_STATES, Anchor
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.errors import RequestInvalid, choices_error
@@ -200,6 +201,14 @@ def _follow(request: AuthenticatedRequest, location: TaskLocation, position: Out
     return StreamingHttpResponse(chunks, content_type=EVENT_TYPE, headers=EVENT_HEADERS)
 
 
+_CANCELLATIONS = {
+    Cancellation.CANCELED: "task cancelled",
+    Cancellation.REQUESTED: "task is being cancelled",
+    Cancellation.REQUESTED_ELSEWHERE: "task is being cancelled, but a worker of another program runs it, which may not "
+    "be able to interrupt it: it is archived when that worker puts it back",
+}
+
+
 class CancelTaskViewSet(ApiViewSet):
     """Cancellation, by the task's id alone."""
 
@@ -219,10 +228,9 @@ class CancelTaskViewSet(ApiViewSet):
     )
     def cancel(self, request: AuthenticatedRequest, task_id: str) -> Response:
         """Cancel a task. One that has not started is archived at once, an active one is stopped by its worker."""
-        is_archived = cancel_task(get_broker(), task_id=task_id, allowed_queues=request.auth.queues)
-        message = "task cancelled" if is_archived else "task is being cancelled"
-        content = s.TaskActionSerializer({"message": message, "task_id": task_id}).data
-        if is_archived:
+        outcome = cancel_task(get_broker(), task_id=task_id, allowed_queues=request.auth.queues)
+        content = s.TaskActionSerializer({"message": _CANCELLATIONS[outcome], "task_id": task_id}).data
+        if outcome is Cancellation.CANCELED:
             return Response(content)
         return Response(content, 202, headers={"Location": f"/queue/{quote(task_id, safe='')}"})
 

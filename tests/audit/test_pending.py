@@ -19,6 +19,7 @@ from runqy.broker.connection.blocking import StandaloneConnection
 from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState
 from runqy.broker.streams import audit_stream
+from runqy.broker.tasks.cancel import Cancellation
 from runqy.config_sync.snapshot import get_snapshot
 from runqy.errors import AuditNotRecorded, BrokerUnavailable, TaskNotFound
 from runqy.redis_connection import get_broker
@@ -176,7 +177,7 @@ def test_a_process_that_is_killed_leaves_the_record(monkeypatch: pytest.MonkeyPa
 def test_a_task_dequeued_meanwhile_is_only_requested_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     at_the_change(monkeypatch, "task.canceled", lambda: take_one(get_broker()))
 
-    assert not cancel_task(get_broker(), task_id="t1")
+    assert cancel_task(get_broker(), task_id="t1") is Cancellation.REQUESTED
     assert audited() == [("task.canceled", None), ("task.amended", "asked")]
 
 

@@ -7,6 +7,7 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.maintenance.cancellations import enforce_cancellations
 from runqy.broker.maintenance.forwarder import forward_due
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.tasks.cancel import Cancellation, cancel
@@ -21,7 +22,11 @@ def run_elsewhere(broker: Broker, task_id: str = "t1") -> None:
     put(broker, task_id)
     take_one(broker)
     broker.client.hdel(KEYS.task(task_id), "owner")
-    assert broker.run(cancel(QUEUE, task_id, now_ns=broker.now_ns())) is Cancellation.REQUESTED
+    assert broker.run(cancel(QUEUE, task_id, now_ns=broker.now_ns())) is Cancellation.REQUESTED_ELSEWHERE
+
+
+def enforce(broker: Broker) -> None:
+    broker.run(enforce_cancellations([QUEUE]))
 
 
 def leave_active(broker: Broker, task_id: str, state: str) -> None:
@@ -44,8 +49,13 @@ def retry(broker: Broker, task_id: str = "t1") -> None:
 
 @pytest.mark.parametrize(
     ("put_back", "act"),
-    [(requeue, take), (retry, lambda broker: broker.run(forward_due([QUEUE])))],
-    ids=["take", "forward"],
+    [
+        (requeue, take),
+        (retry, lambda broker: broker.run(forward_due([QUEUE]))),
+        (requeue, enforce),
+        (retry, enforce),
+    ],
+    ids=["take", "forward", "enforce pending", "enforce retry"],
 )
 def test_it_is_archived_as_cancelled_instead_of_running_again(
     broker: Broker, put_back: Callable[[Broker], None], act: Callable[[Broker], object]
@@ -67,6 +77,34 @@ def test_it_is_archived_as_cancelled_instead_of_running_again(
     assert not broker.client.exists(KEYS.lock("u"))
     assert counters(broker) == before
     assert notified == (keys.ended_channel("t1"), b"archived")
+
+
+def test_it_is_not_forgotten_while_other_workers_take_it_again(broker: Broker) -> None:
+    run_elsewhere(broker)
+    requeue(broker)
+    broker.client.lmove(KEYS.pending, KEYS.active, "RIGHT", "LEFT")
+    broker.client.hset(KEYS.task("t1"), "state", "active")
+
+    enforce(broker)
+    assert broker.client.smembers(KEYS.cancellations) == {b"t1"}
+    requeue(broker)
+    enforce(broker)
+
+    assert listed(broker) == {"archived": ["t1"]}
+    assert not broker.client.exists(KEYS.cancellations)
+
+
+def test_a_task_that_ended_or_is_run_again_later_is_forgotten(broker: Broker) -> None:
+    run_elsewhere(broker)
+    run_elsewhere(broker, "t2")
+    leave_active(broker, "t1", "completed")
+    broker.client.hset(KEYS.task("t2"), "archived_at", broker.now_s() + 1)
+    requeue(broker, "t2")  # asynq's tools ran it again
+
+    enforce(broker)
+
+    assert not broker.client.exists(KEYS.cancellations)
+    assert fields(broker, "t2")["state"] == b"pending"
 
 
 def test_the_tasks_behind_it_are_taken(broker: Broker) -> None:

@@ -18,6 +18,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.config_documents import PublishedDocument, PublishedHead, QueueToken
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
+from runqy.broker.maintenance.cancellations import enforce_cancellations
 from runqy.broker.maintenance.forwarder import forward_due
 from runqy.broker.maintenance.janitor import expire_archived, expire_completed
 from runqy.broker.maintenance.orphans import Suspect, restore_orphan
@@ -171,6 +172,12 @@ def maintain(broker: "LosingBroker") -> None:
     stale = f"{KEYS.group('g')}:{'0' * 8}-0000-0000-0000-{'0' * 12}"
     broker.client.zadd(stale, {"grouped": 1})
     broker.client.zadd(KEYS.aggregation_sets, {stale: 1})
+    put(broker, "canceled", queue="elsewhere")
+    elsewhere = QueueKeys("elsewhere")
+    broker.client.hset(elsewhere.task("canceled"), mapping={"state": "active", "attempts": 1})
+    broker.run(cancel("elsewhere", "canceled", now_ns=broker.now_ns()))
+    broker.client.hset(elsewhere.task("canceled"), "state", "pending")
+    broker.run(enforce_cancellations(["elsewhere"]))
     broker.client.hset(KEYS.output("stray"), "text", "x")
     broker.client.hset(keys.lookup("stray"), "queue", QUEUE)
 

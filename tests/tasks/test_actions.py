@@ -21,6 +21,7 @@ from tasks.actions import (
     cancel_selected,
     cancel_task,
 )
+from tasks.duties import CancellationEnforcer
 from tests.api.client import ApiClient, Response, problem
 from tests.support.audit import audit_records
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
@@ -77,6 +78,22 @@ def test_an_active_task_is_cancelled_by_its_worker(admin: ApiClient, single_brok
     assert "cancel" in fields(single_broker, "t1", "simple")
     assert admin.get(response["Location"]).status_code == 200
     assert records() == [("task.cancellation_requested", "t1")]
+
+
+def test_cancelling_says_when_a_worker_of_another_program_may_not_notice(
+    admin: ApiClient, single_broker: Broker
+) -> None:
+    put(single_broker, "t1", queue="simple")
+    key = QueueKeys("simple").task("t1")
+    single_broker.client.hset(key, "state", "active")
+
+    response = cancel(admin)
+
+    assert response.status_code == 202
+    assert "may not be able to interrupt it" in response.json()["message"]
+    single_broker.client.hset(key, "state", "pending")
+    CancellationEnforcer().run_tick(single_broker)
+    assert single_broker.client.hget(key, "state") == b"archived"
 
 
 @pytest.mark.parametrize("by_alias", [False, True])

@@ -1,11 +1,13 @@
 #!lua flags=allow-oom
 -- Cancel a task: archive a waiting one, mark an active one and notify its worker.
--- KEYS task pending scheduled retry archived runs counters
+-- A worker of another program may know no cancellation: the task is remembered, for enforce_cancellations.lua.
+-- KEYS task pending scheduled retry archived runs counters cancellations
 -- ARGV id now_ns now_s cancellation task_prefix oldest_s max_archived ended_channel cancel_channel details
--- RETURNS 1 archived, 2 worker notified, 3 already finished, 4 cannot be cancelled in its state, 0 no such task
+-- RETURNS 1 archived, 2 worker notified, 3 already finished, 4 cannot be cancelled in its state, 0 no such task,
+--   5 worker of another program notified
 -- USES release_lock delete_task add_to_archive archive log_run add_to_counter log_waiting_task archive_canceled in_ns remove_from_pending
 local task, id = KEYS[1], ARGV[1]
-local seen = redis.call('HMGET', task, 'msg', 'state', 'cancel', 'group', 'pending_since')
+local seen = redis.call('HMGET', task, 'msg', 'state', 'cancel', 'group', 'pending_since', 'owner')
 local message, state = seen[1], seen[2]
 if not message then
   return 0
@@ -15,7 +17,11 @@ if state == 'active' then
     redis.call('HSET', task, 'cancel', ARGV[2])
   end
   redis.call('PUBLISH', ARGV[9], id)
-  return 2
+  if seen[6] then
+    return 2
+  end
+  redis.call('SADD', KEYS[8], id)
+  return 5
 end
 if state == 'completed' or state == 'archived' then
   return state == 'archived' and seen[3] and 1 or 3

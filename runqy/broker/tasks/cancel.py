@@ -20,8 +20,18 @@ class Cancellation(StrEnum):
     """Archived, now or by an earlier cancellation."""
     REQUESTED = "asked"
     """Running: its worker was notified and will archive it."""
+    REQUESTED_ELSEWHERE = "asked elsewhere"
+    """Running in a worker of another program, which may not stop it: archived once that puts it back."""
     ALREADY_FINISHED = "over"
     """The task had already finished."""
+
+
+_OUTCOMES = {
+    1: Cancellation.CANCELED,
+    2: Cancellation.REQUESTED,
+    3: Cancellation.ALREADY_FINISHED,
+    5: Cancellation.REQUESTED_ELSEWHERE,
+}
 
 
 def cancel(
@@ -38,6 +48,7 @@ def cancel(
         archived=queue_keys.archived,
         runs=queue_keys.runs,
         counters=queue_keys.run_counters,
+        cancellations=queue_keys.cancellations,
         id=task_id,
         now_ns=now_ns,
         now_s=now_s,
@@ -57,4 +68,4 @@ def _cancellation(replies: Sequence[Reply]) -> Cancellation:
         raise TaskNotFound
     if replies[0] == 4:
         raise TaskNotCancelable
-    return (Cancellation.CANCELED, Cancellation.REQUESTED, Cancellation.ALREADY_FINISHED)[replies[0] - 1]
+    return _OUTCOMES[replies[0]]

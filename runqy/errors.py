@@ -54,6 +54,10 @@ class BrokerBusy(BrokerUnavailable, code="broker_busy"):
     """The process has reached its limit of pending requests to Redis."""
 
 
+class OutcomeUnknown(BrokerUnavailable, code="outcome_unknown"):
+    """Redis did not confirm the change, which may have been made. Use an Idempotency-Key to repeat requests safely."""
+
+
 class BrokerCommandRefused(RunqyError, code="broker_command_refused"):
     """Redis rejected a command: a key has the wrong type."""
 

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.response import TemplateResponse
 
-from runqy.errors import RunqyError
+from runqy.errors import OutcomeUnknown, RunqyError
 from runqy.request_ids import current_request_id
 
 log = structlog.get_logger(__name__)
@@ -74,7 +74,9 @@ def store_unavailable(error: RunqyError) -> ErrorPage:
     return ErrorPage(
         status=503,
         title="Temporarily unavailable",
-        message=f"{error.detail} Try again soon.",
+        message="Redis did not confirm the change. Check whether it was made before you repeat it."
+        if isinstance(error, OutcomeUnknown)
+        else f"{error.detail} Try again soon.",
         retry_after_s=5,
         has_overview=True,
     )

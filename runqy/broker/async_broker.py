@@ -11,10 +11,10 @@ from runqy.broker.connection.async_connector import CONNECT_TIMEOUT_S, MAX_PENDI
 from runqy.broker.connection.async_node import AsyncNode
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.connection.redis_clock import RedisClock
-from runqy.broker.operation import BrokerContext, MemoryUse, Operation, Request, RequestBatch, ask_all
-from runqy.broker.replies import Reply
+from runqy.broker.operation import BrokerContext, MemoryUse, Operation, Request, RequestBatch, ask_all, raise_if_unknown
+from runqy.broker.replies import Reply, ReplyLost
 from runqy.broker.scripts import Command
-from runqy.errors import RunqyError
+from runqy.errors import BrokerUnavailable, RunqyError
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ class Router(Protocol):
     async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
         """Run commands and return their replies in order; error replies are returned, not raised.
 
-        Raise BrokerUnavailable when Redis cannot be reached. After its subclass ConnectionLost, any of the commands may
+        Raise BrokerUnavailable when Redis cannot be reached. After its subclass ReplyLost, any of the commands may
         have run.
         """
 
@@ -101,10 +101,15 @@ class AsyncBroker:
             return request.read(())
         try:
             replies = await self._router.execute(commands, is_bulky=request.is_bulky)
-        except ConnectionLost:
+        except (ConnectionLost, ReplyLost) as error:
             if not request.is_repeatable:
+                raise_if_unknown(request, error)
                 raise
-            replies = await self._router.execute(commands, is_bulky=request.is_bulky)
+            try:
+                return request.read(await self._router.execute(commands, is_bulky=request.is_bulky))
+            except BrokerUnavailable as again:
+                raise_if_unknown(request, error, again)
+                raise
         return request.read(replies)
 
     def context(self) -> BrokerContext:

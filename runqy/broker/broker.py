@@ -18,6 +18,7 @@ from runqy.broker.operation import (
     RequestBatch,
     ask_all,
     drive,
+    raise_if_unknown,
 )
 from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
@@ -71,10 +72,15 @@ class Broker:
             replies = self.connection.execute(request.commands)
         except (BrokerFull, BrokerRefused):
             raise
-        except BrokerUnavailable:
+        except BrokerUnavailable as error:
             if not request.is_repeatable:
+                raise_if_unknown(request, error)
                 raise
-            replies = self.connection.execute(request.commands)
+            try:
+                return request.read(self.connection.execute(request.commands))
+            except BrokerUnavailable as again:
+                raise_if_unknown(request, error, again)
+                raise
         return request.read(replies)
 
     def context(self) -> BrokerContext:

@@ -17,6 +17,8 @@ ARCHIVE_MAX_TASKS = 10_000
 """The same as asynq's. The server may use another number, which workers receive when they register."""
 LARGE_RESULT_BYTES = 1 << 20
 """Smaller results are stored whatever their queue holds."""
+BULK_BYTES = 64 * 1024
+"""Requests above this size must not delay small ones, nor be taken for a sign of how these fare."""
 BATCH_MAX_TASKS = 500
 BATCH_MAX_BYTES = 1 << 20
 """The limits of one script call, so that it does not block Redis for long."""

@@ -18,9 +18,9 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import msgspec
 
 from runqy import clock
-from runqy.broker.replies import Reply, check_reply, is_wrong_type
+from runqy.broker.replies import Reply, ReplyLost, check_reply, is_wrong_type
 from runqy.broker.scripts import Command
-from runqy.errors import RunqyError
+from runqy.errors import BrokerUnavailable, OutcomeUnknown, RunqyError
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -77,6 +77,13 @@ class RequestBatch(msgspec.Struct, frozen=True):
                 outcomes.append(error)
             start = end
         return outcomes
+
+
+def raise_if_unknown(request: Request[Any] | RequestBatch, *errors: BrokerUnavailable) -> None:
+    """Raise OutcomeUnknown if a request that may have changed something was sent, and failed with these errors."""
+    lost = next((error for error in errors if isinstance(error, ReplyLost)), None)
+    if lost is not None and any(command.may_write for command in request.commands):
+        raise OutcomeUnknown(reason=lost.reason) from lost
 
 
 class MemoryReading(msgspec.Struct, frozen=True):

@@ -72,6 +72,12 @@ REDIS_ERRORS = (*_UNAVAILABLE, redis_errors.ResponseError)
 """What redis-py raises about a connection or a command."""
 
 
+class ReplyLost(BrokerUnavailable):
+    """Redis cannot be reached."""
+
+    # Any of the commands that were sent may have run; without it, none has.
+
+
 @contextmanager
 def translate_errors() -> Iterator[None]:
     """Raise redis-py's errors about the connection as runqy's."""

@@ -20,6 +20,11 @@ from typing import Any
 import msgspec
 
 Value = str | bytes | int
+_READS = """
+    ECHO EXISTS GET GETRANGE HGET HGETALL HLEN HMGET HSCAN INFO LLEN LRANGE MGET PING SCAN SMEMBERS TIME XLEN XRANGE
+    ZCARD ZCOUNT ZRANGE ZSCORE
+"""
+"""Plain commands that change nothing."""
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -28,6 +33,12 @@ class Command(msgspec.Struct, frozen=True):
     args: tuple[Value, ...]
     key: str | None
     script: "Script | None" = None
+
+    @property
+    def may_write(self) -> bool:
+        if self.script is not None:
+            return "no-writes" not in self.script.source.partition("\n")[0]
+        return str(self.args[0]) not in _READS.split()
 
 
 class Script:

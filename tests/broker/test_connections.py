@@ -10,15 +10,21 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
+from runqy.broker.connection import redis_client
 from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.operation import Request
 from runqy.broker.replies import check_reply
 from runqy.broker.scripts import Script, command
 from runqy.broker.tasks.finish import requeue
+from runqy.circuit_breaker import SLOW_S
 from runqy.errors import BrokerCommandRefused, BrokerUnavailable
+from tests.support.event_loop import run_with_broker
 from tests.support.fake_redis import FakeRedis
 from tests.support.servers import ValkeyServer, free_port
 from tests.support.tasks import put, take_one
+from tests.support.waiting import succeeds_in_one_of
 
+READ = Script("read", "#!lua flags=no-writes\n-- Read.\n-- KEYS key\nreturn redis.call('GET', KEYS[1])")
 SET = Script("set", "-- Set.\n-- KEYS key\n-- ARGV value\nreturn redis.call('SET', KEYS[1], ARGV[1])")
 
 
@@ -49,6 +55,68 @@ def test_an_error_is_returned_as_the_reply_of_its_command(single_broker: Broker)
     assert (good, last) == (b"OK", b"1")
     with pytest.raises(BrokerCommandRefused, match="WRONGTYPE"):
         check_reply(bad)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for a reply as long as opens a circuit."""
+    monkeypatch.setattr(redis_client, "REPLY_TIMEOUT_S", SLOW_S)
+
+
+def test_a_large_request_without_reply_does_not_open_the_circuit_of_small_ones(impatient: None) -> None:
+    def set_to(value: str) -> Request[bytes]:
+        return Request((command("SET", "k", value, key="k"),), lambda replies: replies[0])
+
+    def is_small_one_sent(broker: Broker) -> bool:
+        with pytest.raises(BrokerUnavailable):
+            broker.run(set_to("x" * 1_000_000))
+        try:
+            return broker.run(set_to("x")) == b"OK"
+        except BrokerUnavailable:  # a busy machine
+            return False
+
+    with FakeRedis(lambda received: None if len(received[-1]) == 1_000_000 else b"+OK\r\n") as server:
+        broker = Broker.connect(server.target)
+        assert succeeds_in_one_of(lambda: is_small_one_sent(broker))
+        broker.close()
+
+
+@pytest.mark.parametrize("plane", ["threads", "loop"])
+def test_a_lost_reply_leaves_only_the_outcome_of_a_write_unknown(impatient: None, plane: str) -> None:
+    def request(*args: str, is_repeatable: bool = False) -> Request[bytes]:
+        return Request((command(*args, key="k"),), lambda replies: replies[0], is_repeatable=is_repeatable)
+
+    requests = {
+        "read": request("GET", "k"),
+        "write": request("SET", "k", "v"),
+        "repeatable write": request("SET", "k", "v", is_repeatable=True),
+        "script": Request((SET(key="k", value="v"),), lambda replies: replies[0]),
+        "script that reads": Request((READ(key="k"),), lambda replies: replies[0]),
+    }
+
+    def failure(name: str, target: RedisTarget) -> str:
+        if plane == "loop":
+            with pytest.raises(BrokerUnavailable) as raised:
+                run_with_broker(target, lambda broker: broker.run(requests[name]), reply_timeout_s=SLOW_S)
+        else:
+            broker = Broker.connect(target)
+            with pytest.raises(BrokerUnavailable) as raised:
+                broker.run(requests[name])
+            broker.close()
+        return raised.value.code
+
+    nowhere = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+    with FakeRedis(lambda received: b"+OK\r\n" if received[0] == b"CLIENT" else None) as server:
+        codes = {name: failure(name, server.target) for name in requests}
+
+    assert codes == {
+        "read": "broker_unavailable",
+        "write": "outcome_unknown",
+        "repeatable write": "outcome_unknown",
+        "script": "outcome_unknown",
+        "script that reads": "broker_unavailable",
+    }
+    assert {failure(name, nowhere) for name in requests} == {"broker_unavailable"}
 
 
 def test_a_server_that_is_away_is_unavailable() -> None:

@@ -18,6 +18,7 @@ TASK = json.dumps({"queue": QUEUE, "data": {"n": 1}}).encode()
 BATCH_SIZE = 3
 BATCH = json.dumps({"queue": QUEUE, "jobs": [{"data": {"n": n}} for n in range(BATCH_SIZE)]}).encode()
 
+UNAVAILABLE = {(503, "broker_unavailable"), (503, "outcome_unknown")}
 Send = tuple[str, str, bytes]
 """Method, path and body."""
 ENQUEUE: Send = ("POST", "/queue/add", TASK)

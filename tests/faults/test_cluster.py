@@ -7,7 +7,7 @@ import redis as redis_py
 from redis.crc import key_slot
 
 from tests.faults.conftest import RECOVERED_S, StartWeb
-from tests.faults.producers import BATCH_SIZE, ENQUEUE, ENQUEUE_BATCH, is_accepted, producing
+from tests.faults.producers import BATCH_SIZE, ENQUEUE, ENQUEUE_BATCH, UNAVAILABLE, is_accepted, producing
 from tests.faults.stored import KEYS, check_tasks
 from tests.support.servers import ValkeyServer, start_cluster
 
@@ -69,7 +69,7 @@ def test_no_accepted_task_is_lost_while_the_slot_of_its_queue_moves(
 
     assert recovery_s < RECOVERED_S, f"it took {recovery_s:.1f} s until tasks were accepted again"
     outcomes = producers.outcomes()
-    assert outcomes.keys() <= {(200, ""), (503, "broker_unavailable")}, outcomes
+    assert outcomes.keys() <= {(200, ""), *UNAVAILABLE}, outcomes
     check_tasks(producers.ids, *clients, allows_lookups=True)
-    in_doubt = outcomes[503, "broker_unavailable"] * BATCH_SIZE
+    in_doubt = outcomes[503, "outcome_unknown"] * BATCH_SIZE
     assert home.llen(KEYS.pending) <= len(producers.ids) + in_doubt

@@ -18,6 +18,7 @@ from tests.faults.producers import (
     ENQUEUE,
     ENQUEUE_BATCH,
     QUEUE,
+    UNAVAILABLE,
     KeptConnection,
     Producers,
     Reply,
@@ -47,7 +48,7 @@ LOAD = (ENQUEUE, ENQUEUE, ENQUEUE, ENQUEUE_BATCH)
 
 def check_refusals(producers: Producers) -> None:
     """Check that every request was accepted, or refused soon, as one to repeat."""
-    assert producers.outcomes().keys() <= {(200, ""), (503, "broker_unavailable")}, producers.outcomes()
+    assert producers.outcomes().keys() <= {(200, ""), *UNAVAILABLE}, producers.outcomes()
     refused = [reply for reply in producers.replies if is_refused(reply)]
     assert {reply.headers["retry-after"] for reply in refused} == {"2"}
     slowest_s = max(reply.took_s for reply in refused)
@@ -254,7 +255,7 @@ def test_a_silent_redis_holds_no_request_while_others_follow(
     for sender in senders:
         sender.join()
 
-    assert {(reply.status, reply.code) for reply in answered} == {(503, "broker_unavailable")}
+    assert {(reply.status, reply.code) for reply in answered} <= UNAVAILABLE
     with producing(distant_web.port, ENQUEUE) as producers:
         check_recovery(producers.wait_for(is_accepted, 20))
 
@@ -327,19 +328,69 @@ def test_lost_replies_neither_lose_nor_duplicate_tasks(
 
     check_recovery(recovery_s)
     for outcomes in (administrators.outcomes(), producers.outcomes()):
-        assert outcomes.keys() <= {(200, ""), (503, "broker_unavailable")}, outcomes
+        assert outcomes.keys() <= {(200, ""), *UNAVAILABLE}, outcomes
         assert outcomes[200, ""]
     assert [reply.status for reply in keyed if reply.status != 503] == [200] * 40
     accepted = [*producers.ids, *(task_id for reply in keyed for task_id in reply.ids)]
     assert len(set(accepted)) == len(accepted)
     check_tasks(accepted, stored, allows_lookups=True)
-    in_doubt = outcomes[503, "broker_unavailable"] * BATCH_SIZE
+    in_doubt = outcomes[503, "outcome_unknown"] * BATCH_SIZE
     assert stored.llen(KEYS.pending) <= len(accepted) + in_doubt
 
 
 def are_spoiled(tries: list[Counter[tuple[int, str]]]) -> bool:
     """Return whether a busy machine made requests fail, which may leave lookups of tasks that were not created."""
     return any((503, "broker_unavailable") in outcomes for outcomes in tries)
+
+
+@pytest.fixture(params=["data plane", "threads"])
+def distant_plane(request: pytest.FixtureRequest, share_web: StartWeb, network: BadNetwork) -> WebProcess:
+    """Return a server, with or without data plane, that reaches Redis through the network."""
+    variables = {"RUNQY_DATA_PLANE": "false"} if request.param == "threads" else {}
+    return share_web(f"redis://127.0.0.1:{network.port}/0", **variables)
+
+
+def test_a_large_body_that_takes_seconds_fails_no_small_request(
+    distant_plane: WebProcess, network: BadNetwork, connect: Connect
+) -> None:
+    large: Send = "POST", "/queue/add", b'{"queue":"simple","data":{"text":"%s"}}' % (b"x" * 30_000_000)
+    client = connect(distant_plane)
+
+    def succeeds() -> bool:
+        replies: list[Reply] = []
+        sender = threading.Thread(target=lambda: replies.append(connect(distant_plane).send(*large)))
+        network.mode = FaultMode.NARROW
+        sender.start()
+        small = []
+        while not replies:
+            small.append(client.send(*ENQUEUE))
+        network.mode = FaultMode.FINE
+        sender.join()
+        assert (replies[0].status, replies[0].code) in {(200, ""), *UNAVAILABLE}
+        return replies[0].took_s > 2 and {reply.status for reply in small} == {200}
+
+    assert succeeds_in_one_of(succeeds)
+
+
+def test_a_write_whose_reply_is_lost_has_an_unknown_outcome_and_can_be_repeated(
+    distant_plane: WebProcess, network: BadNetwork, connect: Connect, stored: redis_py.Redis
+) -> None:
+    client = connect(distant_plane)
+    codes = []
+
+    def is_unknown_and_repeated_once() -> bool:
+        key = {"Idempotency-Key": f"{distant_plane.port}-{len(codes)}"}
+        wait_until(lambda: is_accepted(client.send(*ENQUEUE)))
+        before = stored.llen(KEYS.pending)
+        network.mode, network.loss = FaultMode.LOSES_RESPONSES, 1.0
+        lost = client.send(*ENQUEUE, **key)
+        network.mode = FaultMode.FINE
+        codes.append(lost.code)
+        wait_until(lambda: is_accepted(client.send(*ENQUEUE, **key)))
+        assert stored.llen(KEYS.pending) == before + 1
+        return lost.code == "outcome_unknown" and "Idempotency-Key" in lost.content["detail"]
+
+    assert succeeds_in_one_of(is_unknown_and_repeated_once), codes
 
 
 def test_flushed_scripts_fail_no_request(web: WebProcess, stored: redis_py.Redis, connect: Connect) -> None:

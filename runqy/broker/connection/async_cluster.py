@@ -11,7 +11,7 @@ import structlog
 from redis import exceptions as redis_errors
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from runqy.broker.connection.async_connection import pack
+from runqy.broker.connection.async_connection import as_unsent, pack
 from runqy.broker.connection.async_connector import Address, Connector
 from runqy.broker.connection.async_node import CONNECT_WAIT_S, AsyncNode
 from runqy.broker.replies import Reply, check_reply
@@ -44,7 +44,7 @@ class AsyncCluster:
     async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
         """Run commands in one round trip per node and return their replies; error replies are returned, not raised.
 
-        Raise BrokerUnavailable when Redis cannot be reached. After its subclass ConnectionLost, any of the commands may
+        Raise BrokerUnavailable when Redis cannot be reached. After its subclass ReplyLost, any of the commands may
         have run.
         """
         try:
@@ -182,7 +182,7 @@ class AsyncCluster:
                 except TimeoutError:
                     error = BrokerUnavailable(reason="a node of the cluster does not reply")
                 except RunqyError as failure:
-                    error = failure
+                    error = as_unsent(failure)
                 else:
                     error = None
                     return

@@ -14,9 +14,9 @@ from typing import cast
 from hiredis import ProtocolError, Reader, pack_command
 from redis.connection import DefaultParser
 
-from runqy.broker.replies import Reply
+from runqy.broker.replies import Reply, ReplyLost
 from runqy.broker.scripts import Value
-from runqy.errors import BrokerBusy, BrokerUnavailable
+from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
 
 pack = cast("Callable[[tuple[Value, ...]], bytes]", pack_command)
 """Encode a command. hiredis's own annotation covers only single-word commands."""
@@ -53,6 +53,11 @@ def pack_pieces(args: tuple[Value, ...]) -> list[Data]:
 
 class ConnectionLost(BrokerUnavailable):
     """Redis cannot be reached."""
+
+
+def as_unsent(error: RunqyError) -> RunqyError:
+    """Return why a connection failed, for the requests that were to use it: none of them was sent."""
+    return BrokerUnavailable(reason=error.reason) if isinstance(error, (ConnectionLost, ReplyLost)) else error
 
 
 class AsyncConnection(asyncio.Protocol):
@@ -98,7 +103,7 @@ class AsyncConnection(asyncio.Protocol):
     def send(self, parts: Sequence[Data], reply_count: int) -> asyncio.Future[list[Reply]]:
         """Send packed commands at the end of this loop iteration and return a future for their replies.
 
-        Raise BrokerBusy. The future fails with ConnectionLost.
+        Raise BrokerBusy. The future fails with ReplyLost, or with ConnectionLost if nothing was sent.
         """
         if len(self._pending) >= self._max_pending:
             raise BrokerBusy
@@ -122,7 +127,7 @@ class AsyncConnection(asyncio.Protocol):
             self.close("the connection was retired")
 
     def close(self, reason: str) -> None:
-        """Close the connection now; pending requests fail with ConnectionLost."""
+        """Close the connection now; pending requests fail with ReplyLost."""
         if not self.is_open:
             return
         self.is_open = False
@@ -136,7 +141,7 @@ class AsyncConnection(asyncio.Protocol):
             self.on_lost(self, reason)
         for future, _, _ in pending:
             if not future.done():
-                future.set_exception(ConnectionLost(reason=reason))
+                future.set_exception(ReplyLost(reason=reason))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)

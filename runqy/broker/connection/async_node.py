@@ -10,13 +10,18 @@ from typing import Any
 import structlog
 from redis import exceptions as redis_errors
 
-from runqy.broker.connection.async_connection import AsyncConnection, ConnectionLost, pack, pack_pieces
+from runqy.broker.connection.async_connection import (
+    AsyncConnection,
+    ConnectionLost,
+    as_unsent,
+    pack,
+    pack_pieces,
+)
+from runqy.broker.constants import BULK_BYTES
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Script
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
 
-BULK_BYTES = 64 * 1024
-"""Requests above this size must not delay small ones."""
 CONNECT_WAIT_S = 1.0
 """How long requests wait for a connection, counted from the start of the attempt."""
 _WAIT_STEPS = 4
@@ -135,7 +140,7 @@ class PersistentConnection:
                     try:
                         self._set_connection(ended.result())
                     except RunqyError as error:
-                        self._error = error
+                        self._error = as_unsent(error)
                         failures += 1
                         if not attempt.done():
                             attempt.set_result(None)
@@ -188,7 +193,7 @@ class AsyncNode:
     async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
         """Run commands in one round trip and return their replies; error replies are returned, not raised.
 
-        Raise BrokerUnavailable when Redis cannot be reached. After its subclass ConnectionLost, any of the commands may
+        Raise BrokerUnavailable when Redis cannot be reached. After its subclass ReplyLost, any of the commands may
         have run.
         """
         replies = await (await self.send(commands, is_bulky=is_bulky))

@@ -7,20 +7,25 @@ client's connection pool directly; the caller decides how to handle a lost reply
 import os
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
-from hiredis import pack_command
 from redis import Redis, RedisCluster
 from redis import exceptions as redis_errors
 from redis.cluster import ClusterNode
 from redis.connection import Connection, ConnectionPool
 
-from runqy.broker.replies import REDIS_ERRORS, REFUSED_ERRORS, Reply, translate_errors
+from runqy.broker.connection.async_connection import Data, pack_pieces
+from runqy.broker.constants import BULK_BYTES
+from runqy.broker.replies import REDIS_ERRORS, REFUSED_ERRORS, Reply, ReplyLost, translate_errors
 from runqy.broker.scripts import Command
 from runqy.circuit_breaker import Attempt, BackgroundCall, CircuitBreaker
 
 _NO_RESPONSE = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)
+_FAILURES = (*_NO_RESPONSE, ReplyLost)
+_ERROR_REPLIES = (redis_errors.AuthenticationError, redis_errors.BusyLoadingError)
+"""redis-py derives them from ConnectionError."""
 REFRESH_WAIT_S = 1.0
 """How long a request may wait, from its start, for a topology refresh after a node did not respond."""
 SKIP_CHECK_S = 1.0
@@ -35,7 +40,8 @@ class RedisConnection(Protocol):
     def execute(self, commands: Sequence[Command]) -> list[Reply]:
         """Run commands in order and return their replies; error replies are returned, not raised.
 
-        Raise BrokerUnavailable when Redis cannot be reached or a reply was lost: any of the commands may have run.
+        Raise BrokerUnavailable when Redis cannot be reached. After its subclass ReplyLost, any of the commands may
+        have run.
         """
 
     def nodes(self) -> "Mapping[str, RedisConnection]":
@@ -51,10 +57,11 @@ class _NodeExchange:
         self._pool: ConnectionPool | None = None
         self._connection: Connection | None = None
 
-    def send(self, pool: ConnectionPool, commands: Sequence[Command]) -> None:
+    def send(self, pool: ConnectionPool, pieces: Sequence[Data]) -> None:
         try:
             self._pool, self._connection = pool, pool.get_connection()
-            self._connection.send_packed_command(_pack(commands))
+            with _losing_replies():
+                self._connection.send_packed_command(pieces)
         except BaseException as error:
             self._attempt.end(error)
             raise
@@ -63,8 +70,9 @@ class _NodeExchange:
         """Read the replies and store each at the index of its command."""
         assert self._connection is not None  # noqa: S101 (only what was sent is read)
         try:
-            for index in self._indexes:
-                replies[index] = _read_reply(self._connection)
+            with _losing_replies():
+                for index in self._indexes:
+                    replies[index] = _read_reply(self._connection)
         except BaseException as error:
             self._attempt.end(error)
             raise
@@ -91,12 +99,13 @@ class StandaloneConnection:
         self._pool: ConnectionPool = client.connection_pool
         self._idle: deque[tuple[Connection, float]] = deque()
         self._pid = os.getpid()
-        self._breaker = CircuitBreaker(_NO_RESPONSE)
+        self._breakers = _make_breakers()
 
     def execute(self, commands: Sequence[Command]) -> list[Reply]:
         with translate_errors():
-            replies = self._breaker.call(lambda: self._exchange(commands))
-            _repeat_unknown_scripts(commands, replies, self._exchange)
+            pieces = _pack(commands)
+            replies = self._breakers[_is_large(pieces)].call(lambda: self._exchange(pieces, len(commands)))
+            _repeat_unknown_scripts(commands, replies, lambda repeated: self._exchange(_pack(repeated), len(repeated)))
             return replies
 
     def nodes(self) -> "Mapping[str, RedisConnection]":
@@ -106,12 +115,13 @@ class StandaloneConnection:
         """Return whether this connection uses a client's pool."""
         return self._pool is client.connection_pool
 
-    def _exchange(self, commands: Sequence[Command]) -> list[Reply]:
+    def _exchange(self, pieces: Sequence[Data], count: int) -> list[Reply]:
         """Send commands on one connection and read their replies."""
         connection = self._take_connection()
         try:
-            connection.send_packed_command(_pack(commands))
-            replies = [_read_reply(connection) for _ in commands]
+            with _losing_replies():
+                connection.send_packed_command(pieces)
+                replies = [_read_reply(connection) for _ in range(count)]
         except BaseException:
             connection.disconnect()  # unread replies must not reach the next caller
             self._pool.release(connection)
@@ -139,7 +149,7 @@ class StandaloneConnection:
 class ClusterConnection:
     """A Redis Cluster: commands are grouped by node, and all nodes are written to before the first is read.
 
-    Each node has a circuit breaker, so that an unresponsive node delays only its own slots.
+    Each node has circuit breakers, so that an unresponsive node delays only its own slots.
     """
 
     is_cluster = True
@@ -147,7 +157,7 @@ class ClusterConnection:
     def __init__(self, client: "RedisCluster") -> None:
         self._client = client
         self._nodes: dict[str, StandaloneConnection] = {}
-        self._breakers: dict[str, CircuitBreaker] = {}
+        self._breakers: dict[str, dict[bool, CircuitBreaker]] = {}
         self._refresh = BackgroundCall(client.nodes_manager.initialize, REDIS_ERRORS)
 
     def nodes(self) -> Mapping[str, RedisConnection]:
@@ -178,15 +188,16 @@ class ClusterConnection:
         exchanges: list[_NodeExchange] = []
         try:
             for node, indexes in self._group_by_node(commands):
-                exchange = _NodeExchange(self._begin(node), indexes)
+                pieces = _pack([commands[i] for i in indexes])
+                exchange = _NodeExchange(self._begin(node, pieces), indexes)
                 exchanges.append(exchange)
-                exchange.send(self._client.get_redis_connection(node).connection_pool, [commands[i] for i in indexes])
+                exchange.send(self._client.get_redis_connection(node).connection_pool, pieces)
             for exchange in exchanges:
                 exchange.read_into(replies)
         except BaseException as error:
             for exchange in exchanges:
                 exchange.disconnect()
-            if isinstance(error, _NO_RESPONSE):
+            if isinstance(error, _FAILURES):
                 self._refresh.run(wait_s=max(REFRESH_WAIT_S + began_s - time.monotonic(), 0))
             raise
         finally:
@@ -206,9 +217,9 @@ class ClusterConnection:
             groups.setdefault(node.name, (node, []))[1].append(index)
         return list(groups.values())
 
-    def _begin(self, node: "ClusterNode") -> Attempt:
+    def _begin(self, node: "ClusterNode", pieces: Sequence[Data]) -> Attempt:
         """Enter a node's circuit breaker. Raise CircuitOpen."""
-        return self._breakers.setdefault(node.name, CircuitBreaker(_NO_RESPONSE)).begin()
+        return self._breakers.setdefault(node.name, _make_breakers())[_is_large(pieces)].begin()
 
     def _follow(self, command: Command) -> Reply:
         """Let the client follow a redirection, which occurs while slots move."""
@@ -220,9 +231,34 @@ class ClusterConnection:
             return error
 
 
-def _pack(commands: Sequence[Command]) -> list[bytes]:
-    """Encode commands. redis-py's own encoder examines each argument in Python and is three times slower."""
-    return [b"".join([pack_command(command.args) for command in commands])]  # type: ignore[arg-type]
+def _pack(commands: Sequence[Command]) -> list[Data]:
+    """Encode commands. redis-py's own encoder examines each argument in Python and is three times slower.
+
+    The time-out holds for each piece, so that a large request may take longer to arrive.
+    """
+    pieces = [piece for command in commands for piece in pack_pieces(command.args)]
+    return pieces if _is_large(pieces) else [b"".join(pieces)]
+
+
+def _is_large(pieces: Sequence[Data]) -> bool:
+    """Return whether a request may be slow for its size alone, which says nothing about small ones."""
+    return sum(map(len, pieces)) > BULK_BYTES
+
+
+def _make_breakers() -> dict[bool, CircuitBreaker]:
+    """Return the circuit breakers of small (False) and of large requests (True)."""
+    return {is_large: CircuitBreaker(_FAILURES) for is_large in (False, True)}
+
+
+@contextmanager
+def _losing_replies() -> Iterator[None]:
+    """Raise ReplyLost if the connection fails during the block, in which commands are sent."""
+    try:
+        yield
+    except _NO_RESPONSE as error:
+        if isinstance(error, _ERROR_REPLIES):
+            raise
+        raise ReplyLost(reason=str(error)) from error
 
 
 def _read_reply(connection: Connection) -> Reply:

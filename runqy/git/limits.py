@@ -17,7 +17,9 @@ _SHELL = 'trap "" XFSZ; {limits} 2>/dev/null; exec "$@"'
 # files with holes are larger than the disk that they take, small ones smaller; a total is the largest of its lines
 _MEASURE = 'du -sck -- "$@"; du -sck --apparent-size -- "$@"'
 _OUT_OF_MEMORY = re.compile(
-    r"^(?:(?:fatal|error): .*|)(?:out of memory|Cannot allocate memory|MemoryError)", re.I | re.M
+    r"^(?:(?:fatal|error): .*)?"
+    r"(?:out of memory|Cannot allocate memory|MemoryError|memory allocation of \d+ bytes failed)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _FILE_TOO_LARGE = re.compile(r"File too large|signal 25\b")
 

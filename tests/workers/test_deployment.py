@@ -356,6 +356,17 @@ def test_an_environment_that_grows_too_large_is_removed_and_names_the_limit(
     assert not deploy(deployment_spec(repository, folder), CommandRunner()).problem
 
 
+def test_an_installation_that_needs_too_much_memory_names_the_limit(
+    repository: Repository, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(virtualenvs, "INSTALL_MEMORY_BYTES", 128 << 20)
+    project = f'[project]\nname = "ours"\nversion = "1"\ndescription = "{"a" * (160 << 20)}"\n'
+    repository.commit({"requirements.txt": "./ours\n", "ours/pyproject.toml": project})
+
+    with pytest.raises(DeploymentFailed, match=r"^uv pip needs more than 128 MiB of memory: "):
+        deploy(deployment_spec(repository, folder), CommandRunner())
+
+
 def test_a_checkout_of_deeply_nested_folders_is_removed(repository: Repository, folder: Path) -> None:
     name = "/".join(["a"] * 1_200)
     repository.git(

@@ -12,6 +12,8 @@ from runqy.git.limits import Limits, remove_folder
 from workers.deploy.exec_child import launcher_command, launcher_environment
 
 CREATE_TIMEOUT_S = 300.0
+INSTALL_MEMORY_BYTES = (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4) >> 20 << 20
+"""Of each process of an installation: three quarters of the machine's, as a compiler may need much."""
 _COMPLETE = ".runqy-complete"
 _INHERITED = re.compile(
     r"PATH|HOME|USER|TMPDIR|LANG|LC_.*|(?:PIP|UV|SSL|CURL|REQUESTS)_.*|(?:http|https|no|all)_proxy", re.IGNORECASE
@@ -66,6 +68,7 @@ def build_environment(
                 timeout_s=timeout_s,
                 cwd=requirements.file.parent,
                 limits=Limits(
+                    memory_bytes=INSTALL_MEMORY_BYTES,
                     disk_bytes=requirements.max_bytes,
                     folders=(folder, requirements.cache),
                     setting="RUNQY_MAX_DEPLOYMENT_BYTES",

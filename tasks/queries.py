@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from queues.catalog import AllowedQueues
+from django.conf import settings
+
+from queues.catalog import AllowedQueues, QueueCatalog
 from queues.queries import get_catalog, resolve_redis_queue
 from runqy.broker.broker import Broker
 from runqy.broker.operation import Operation, Request, ask_all, raise_error
@@ -40,14 +42,24 @@ class TaskWindow:
 
 
 def get_task(task_id: str, *, allowed_queues: AllowedQueues = None) -> Operation[TaskRecord]:
-    """Return a task by its id alone, in one round trip. Raise TaskNotFound, BrokerUnavailable."""
+    """Return a task by its id alone, in one round trip. Raise TaskNotFound, BrokerUnavailable.
+
+    A task without a lookup is found only in RUNQY_FOREIGN_QUEUES: workers can write tasks of any id into their queues.
+    """
     catalog = get_catalog()
-    record = yield from find_task(task_id, catalog.redis_queues())
+    record = yield from find_task(task_id, _list_foreign_redis_queues(catalog))
     if allowed_queues is not None:
         resolved = catalog.find(record.queue)
         if resolved is None or resolved.queue.name not in allowed_queues:
             raise TaskNotFound
     return record
+
+
+def _list_foreign_redis_queues(catalog: QueueCatalog) -> list[str]:
+    """Return the Redis queues of RUNQY_FOREIGN_QUEUES."""
+    names = settings.RUNQY_FOREIGN_QUEUES
+    queues = [queue for queue in catalog.definitions if "*" in names or queue.name in names] if names else []
+    return [redis_queue for queue in queues for redis_queue, _ in catalog.redis_queues_of(queue)]
 
 
 def get_queue_task(broker: Broker, queue: str, task_id: str, *, allowed_queues: AllowedQueues = None) -> TaskRecord:

@@ -122,12 +122,16 @@ def test_a_failed_task_shows_its_error(client: ApiClient, task_id: str, single_b
     assert (info["state"], info["last_err"], info["error"]) == ("archived", "it broke", "it broke")
 
 
-def test_a_task_without_a_lookup_is_found_in_the_known_queues(
-    client: ApiClient, task_id: str, redis: redis_py.Redis
+@pytest.mark.parametrize("name", ["*", "simple"])
+def test_a_task_without_a_lookup_is_found_in_foreign_queues(
+    client: ApiClient, task_id: str, redis: redis_py.Redis, settings: Any, name: str
 ) -> None:
     redis.delete(lookup(task_id))
+    refused = client.get(f"/queue/{task_id}")
+    settings.RUNQY_FOREIGN_QUEUES = frozenset({name})
 
     assert task_of(client, task_id)["state"] == "pending"
+    assert refused.status_code == 404
 
 
 def test_an_unknown_task_is_not_found(client: ApiClient) -> None:

@@ -19,6 +19,7 @@ from runqy.accounts.worker_credentials import RedisUserReconciler, remove_users_
 from runqy.broker import keys
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
+from runqy.broker.keys import QueueKeys
 from runqy.broker.workers.heartbeats import deregister
 from runqy.broker.workers.records import WorkerRecord
 from runqy.redis_connection import get_broker
@@ -102,6 +103,20 @@ def test_redis_contains_no_password(client: ApiClient) -> None:
         stored = redis.hgetall(keys.REDIS_USERS)
     assert list(stored) == [f"{entry['username']}/w-mail".encode()]
     assert entry["password"] not in str(stored)
+
+
+def test_a_result_that_a_worker_forges_under_the_id_of_a_deleted_task_is_not_served(client: ApiClient) -> None:
+    admin = ApiClient()
+    task_id = json.loads(admin.post("/queue/add", {"queue": "post", "data": {}}).content)["info"]["id"]
+    with SERVER.client() as redis:
+        task = redis.hgetall(QueueKeys("post").task(task_id))
+    assert admin.delete(f"/api/cli/queues/post/tasks/{task_id}").status_code == 200
+
+    with enter(register(client)) as redis:
+        redis.hset(QueueKeys("mail_high").task(task_id), mapping=task | {"state": "completed", "result": '"forged"'})
+    response = admin.get(f"/queue/{task_id}")
+
+    assert (response.status_code, problem(response)["code"]) == (404, "task_not_found")
 
 
 def test_registering_with_a_redis_user_uses_no_database(client: ApiClient, django_assert_num_queries: Any) -> None:

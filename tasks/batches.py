@@ -132,7 +132,7 @@ def check_size(count: int) -> None:
     if not count:
         raise RequestInvalid(errors=["jobs: Must not be empty."])
     if count > MAX_BATCH_TASKS:
-        raise BatchTooLarge(f"jobs: {count} tasks exceed the limit of {MAX_BATCH_TASKS}.")
+        raise BatchTooLarge(f"jobs: {count} tasks exceed the limit of {MAX_BATCH_TASKS}; send several requests.")
 
 
 def _check_any_queued(results: Sequence[BatchItemResult]) -> None:

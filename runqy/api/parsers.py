@@ -87,7 +87,10 @@ def check_size(length: int) -> None:
     """Raise RequestTooLarge for a body beyond RUNQY_MAX_BODY_SIZE."""
     limit: int = settings.RUNQY_MAX_BODY_SIZE
     if length > limit:
-        raise RequestTooLarge(f"The body has {length} bytes; the limit is {limit} (RUNQY_MAX_BODY_SIZE).")
+        raise RequestTooLarge(
+            f"The body has {length} bytes, more than the {limit} bytes (RUNQY_MAX_BODY_SIZE). Store large data "
+            "elsewhere and send where it is, or raise the limit."
+        )
 
 
 def decode_members(body: bytes) -> Members:

@@ -120,7 +120,7 @@ def _parse_jobs(raw: msgspec.Raw | None, errors: list[str]) -> list[msgspec.Raw]
         try:
             jobs = msgspec.structs.astuple(_limited_jobs().decode(raw))
         except msgspec.ValidationError:
-            raise BatchTooLarge(f"jobs: more than {MAX_BATCH_TASKS} tasks.") from None
+            raise BatchTooLarge(f"jobs: more than {MAX_BATCH_TASKS} tasks; send several requests.") from None
         return [job for job in jobs if job is not msgspec.UNSET]
     return []
 

@@ -13,6 +13,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import read_run_counters
+from runqy.broker.tasks.archive_reasons import timeout_error
 from runqy.broker.tasks.cancel import cancel
 from tests.support.processes import is_alive
 from tests.support.waiting import eventually
@@ -53,7 +54,7 @@ def test_a_timeout_ends_the_child_and_all_its_processes(
             break
 
     processes = [int(word) for word in started.read_text().split()]
-    assert (record.state, record.error, record.retried) == ("retry", f"timed out after {timeout_s} s", 1)
+    assert (record.state, record.error, record.retried) == ("retry", timeout_error(timeout_s), 1)
     assert len(processes) == 3
     eventually(lambda: not any(map(is_alive, processes)))
     after = wait_for_state(single_broker, add_task(single_broker, "next"), "completed", "archived")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from runqy.broker.broker import Broker
+from runqy.broker.tasks.archive_reasons import timeout_error
 from tests.support.processes import is_alive
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
@@ -60,5 +61,5 @@ def test_a_one_shot_run_that_timed_out_is_ended(
         if started.exists():
             break
 
-    assert (record.state, record.error) == ("retry", f"timed out after {timeout_s} s")
+    assert (record.state, record.error) == ("retry", timeout_error(timeout_s))
     assert not is_alive(int(started.read_text()))

@@ -13,6 +13,7 @@ from workers.runtime.protocol import (
     ChildResponse,
     InvalidResponse,
     ProgressReport,
+    begins_as_response,
     decode_response,
     encode_task,
 )
@@ -97,9 +98,24 @@ def test_an_error_is_text(error: str, text: str) -> None:
     assert response.error_text == text
 
 
-@pytest.mark.parametrize("line", [b'{"task_id":"t1","result":NaN}', b'{"task_id":"t1","result":"\\ud800"}'])
-def test_an_invalid_json_response_is_identified_by_its_task(line: bytes) -> None:
-    assert decode_response(line) == InvalidResponse("t1", "the result is not valid JSON")
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (b"NaN", "result: NaN is not JSON"),
+        (b'{"a":1,"scores":[1,2,{"x y":3},-Infinity,NaN]}', "result.scores[3]: -Infinity is not JSON"),
+        (b'{"a":[{"x y":NaN}]}', "result.a[0]['x y']: NaN is not JSON"),
+        (b'{"a":["\\ud800"]}', "result.a[0]: the text is not UTF-8"),
+        (b'{"a":["\xff"]}', "result.a[0]: the text is not UTF-8"),
+        (b'{"a":{"\\ud800":1}}', "result.a, a name in it: the text is not UTF-8"),
+        (b'{"a":{"\xff":1}}', "result.a, a name in it: the text is not UTF-8"),
+    ],
+)
+def test_an_invalid_result_names_its_path(result: bytes, reason: str) -> None:
+    response = decode_response(b'{"task_id":"t1","result":%b}' % result)
+
+    assert isinstance(response, InvalidResponse)
+    assert response.task_id == "t1"
+    assert response.reason.startswith(f"{reason}; ")
 
 
 @pytest.mark.parametrize(
@@ -135,8 +151,24 @@ def test_an_invalid_line_that_does_not_start_with_a_task_id_is_not_a_response(li
     assert decode_response(line) is None
 
 
-def test_a_result_that_is_not_utf8_cannot_be_used() -> None:
-    assert decode_response(b'{"task_id":"t1","result":"\xff"}') == InvalidResponse("t1", "the result is not UTF-8")
+@pytest.mark.parametrize(
+    ("start", "is_response"),
+    [
+        (b'{"task_id":"t1","result":"xx', True),
+        (b' { "result" : [1, 2', True),
+        (b'{"level":"info","task_id":"t1', False),
+        (b"xxxx", False),
+        (b'"result": 1', False),
+    ],
+)
+def test_a_line_that_is_too_long_is_a_response_if_it_begins_like_one(start: bytes, is_response: bool) -> None:
+    assert begins_as_response(start) is is_response
+
+
+def test_an_invalid_result_that_python_cannot_read_has_no_path() -> None:
+    line = b'{"task_id":"t1","result":["\xff",%b]}' % (b"1" * 5000)
+
+    assert decode_response(line) == InvalidResponse("t1", "the result is not UTF-8")
 
 
 @given(st.binary(max_size=200))

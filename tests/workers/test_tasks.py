@@ -19,6 +19,7 @@ from tests.support.tasks import QUEUE, new_task
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, registration_response
+from tests.workers.outputs import wait_for_text
 from tests.workers.processes import WorkerProcess, add_task, wait_for_state
 from tests.workers.repositories import Repository
 
@@ -157,7 +158,7 @@ def test_a_line_above_the_limit_fails_only_its_task(live_broker: Broker) -> None
     record = wait_for_state(live_broker, task_id, *FINAL)
     after = wait_for_state(live_broker, add_task(live_broker, "next"), *FINAL)
 
-    assert record.error == "result_too_large: the response was longer than 32 MiB"
+    assert record.error.startswith("result_too_large: the response was longer than 32 MiB, the limit of ")
     assert after.state == "completed"
 
 
@@ -184,12 +185,24 @@ def test_a_queue_above_its_share_of_memory_stores_no_large_result(live_broker: B
     assert [small.state, after.state] == ["completed", "completed"]
 
 
+def test_a_line_of_output_above_the_limit_is_no_result(live_broker: Broker) -> None:
+    task_id = add_task(live_broker, {"do": "overflow", "bytes": 40 << 20}, retention_s=3600)
+
+    record = wait_for_state(live_broker, task_id, *FINAL)
+
+    assert (record.state, record.error) == ("completed", "")
+    wait_for_text(live_broker, task_id, b"[line too long to keep]\n")
+
+
 def test_a_result_that_is_not_json_is_archived(live_broker: Broker) -> None:
     task_id = add_task(live_broker, {"do": "nan"})
 
     record = wait_for_state(live_broker, task_id, *FINAL)
 
-    assert (record.state, record.error) == ("archived", "result_invalid: the result is not valid JSON")
+    assert (record.state, record.error) == (
+        "archived",
+        "result_invalid: result: NaN is not JSON; return null or a text instead",
+    )
 
 
 def test_a_task_with_a_truncated_response_is_archived(live_broker: Broker) -> None:

@@ -18,12 +18,13 @@ from runqy import clock
 from runqy.errors import DeploymentFailed
 from workers.deploy.exec_child import launcher_command, launcher_environment
 from workers.runtime.logs import ChildLog
-from workers.runtime.pipes import TOO_LONG, LineSplitter, PipeReader, PipeWriter
+from workers.runtime.pipes import LineSplitter, LongLine, PipeReader, PipeWriter
 from workers.runtime.protocol import (
     MAX_LINE_BYTES,
     ChildResponse,
     InvalidResponse,
     ProgressReport,
+    begins_as_response,
     decode_response,
     encode_cancel,
 )
@@ -76,7 +77,7 @@ class ChildOwner(Protocol):
         """It printed a line outside the protocol to stdout, or data to stderr."""
 
     def child_overflowed(self, child: "Child") -> None:
-        """It wrote a line above the limit, so a response may be missing."""
+        """It wrote a response above the limit."""
 
     def child_ended(self, child: "Child") -> None:
         """The child and its process group have ended; see `cause`."""
@@ -220,12 +221,19 @@ class Child:
         self._startup.record_output()
         self._errors.read_available()  # what was printed before a response belongs to its task
         for line in self._splitter.feed(data):
-            if not isinstance(line, bytes):
-                self._log.add("[line exceeds the protocol's limit]" if line is TOO_LONG else line)
-                self._owner.child_overflowed(self)
+            if isinstance(line, LongLine):
+                self._handle_long_line(line)
                 continue
             response = decode_response(line) if line[:1] == b"{" or line.lstrip()[:1] == b"{" else None
             self._handle_response(line, response)
+
+    def _handle_long_line(self, line: LongLine) -> None:
+        """Handle a line above the limit of a response, which may be one, or the output of a task."""
+        self._log.add(line)
+        if begins_as_response(line.start):
+            self._owner.child_overflowed(self)
+        else:
+            self._owner.child_printed(self, b"[line too long to keep]", is_line=True)
 
     def _read_rest(self) -> None:
         """Handle the last, unterminated line: only a complete response counts."""

@@ -163,7 +163,7 @@ class ChildSlot:
             self._owner.slot_printed(self.runs, data, is_line=is_line)
 
     def child_overflowed(self, child: Child) -> None:
-        """End the run whose response must have exceeded the limit."""
+        """End the run whose response exceeded the limit."""
         if self.runs:
             self._finish(self.runs[0], self.runs[0].forced_result or OVERFLOW)
 

@@ -11,7 +11,7 @@ from typing import TextIO
 import structlog
 
 from runqy import clock
-from workers.runtime.pipes import TOO_LONG, LineSplitter
+from workers.runtime.pipes import LineSplitter, LongLine
 from workers.runtime.redaction import secrets
 
 
@@ -105,7 +105,7 @@ class ChildLog:
 
 def _decode(line: object) -> str:
     """Return a line as text; a note for one that is too long."""
-    if line is TOO_LONG or (isinstance(line, bytes) and len(line) > LINE_READ_BYTES):
+    if isinstance(line, LongLine) or (isinstance(line, bytes) and len(line) > LINE_READ_BYTES):
         return "[line too long to log]"
     return line.decode(errors="replace") if isinstance(line, bytes) else str(line)
 

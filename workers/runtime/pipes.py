@@ -5,12 +5,20 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 READ_BYTES = 256 << 10
 PIECES_PER_WRITE = 64
-TOO_LONG = object()
-"""Replaces a line above the limit."""
+START_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class LongLine:
+    """Replaces a line above the limit."""
+
+    start: bytes
+    """Its first START_BYTES."""
 
 
 class LineSplitter:
@@ -19,10 +27,10 @@ class LineSplitter:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._unfinished = bytearray()  # one block: parts of several children would fragment the memory
-        self._is_too_long = False
+        self._too_long: LongLine | None = None
 
-    def feed(self, data: bytes) -> Iterator[bytes | object]:
-        """Yield the complete lines; TOO_LONG for one that was dropped."""
+    def feed(self, data: bytes) -> Iterator[bytes | LongLine]:
+        """Yield the complete lines; a LongLine for one that was dropped."""
         *complete, rest = data.split(b"\n")
         for end in complete:
             yield self._finish(end)
@@ -34,20 +42,22 @@ class LineSplitter:
         return line if isinstance(line, bytes) else b""
 
     def _add(self, part: bytes) -> None:
-        if self._is_too_long or len(self._unfinished) + len(part) > self._limit:
-            self._is_too_long = True
+        if self._too_long:
+            return
+        if len(self._unfinished) + len(part) > self._limit:
+            self._too_long = LongLine(bytes(self._unfinished[:START_BYTES] + part[:START_BYTES])[:START_BYTES])
             self._unfinished.clear()
         else:
             self._unfinished += part
 
-    def _finish(self, end: bytes) -> bytes | object:
+    def _finish(self, end: bytes) -> bytes | LongLine:
         """Return the line that ends with this part."""
-        if not self._unfinished and not self._is_too_long and len(end) <= self._limit:
+        if not self._unfinished and not self._too_long and len(end) <= self._limit:
             return end
         self._add(end)
-        line = TOO_LONG if self._is_too_long else bytes(self._unfinished)
+        line = self._too_long or bytes(self._unfinished)
         self._unfinished.clear()
-        self._is_too_long = False
+        self._too_long = None
         return line
 
 

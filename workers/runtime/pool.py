@@ -11,7 +11,11 @@ from workers.runtime.protocol import MAX_LINE_BYTES, ChildResponse, InvalidRespo
 from workers.runtime.settings import RecoverySettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
-OVERFLOW = RunResult(RunStatus.FAILED, f"result_too_large: the response was longer than {MAX_LINE_BYTES >> 20} MiB")
+OVERFLOW = RunResult(
+    RunStatus.FAILED,
+    f"result_too_large: the response was longer than {MAX_LINE_BYTES >> 20} MiB, the limit of a response; store "
+    "the data elsewhere and return where it is",
+)
 STOP_TIMEOUT_S = 10.0
 """How long stopping all children may take, beyond their own grace period, before a stop continues without them."""
 

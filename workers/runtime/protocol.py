@@ -1,6 +1,7 @@
 """The lines exchanged with a child: one JSON object each (docs/worker.md)."""
 
 import json
+import math
 import re
 from dataclasses import dataclass
 
@@ -77,6 +78,7 @@ class ProgressReport:
 
 _RESPONSE_MEMBERS = set(_Outcome.__struct_fields__)
 _RESPONSE_START = re.compile(rb'\s*\{\s*"task_id"\s*:\s*("(?:[^"\\]|\\.)*")')
+_LONG_RESPONSE_START = re.compile(rb'\s*\{\s*"(task_id|result|error|retry)"\s*:')
 _decoder = msgspec.json.Decoder(ChildResponse)
 _decode_outcome = msgspec.json.Decoder(_Outcome).decode
 _NO_OUTCOME = _Outcome()
@@ -115,8 +117,13 @@ def decode_response(line: bytes) -> ChildResponse | InvalidResponse | ProgressRe
     if response.progress is not msgspec.UNSET and _decode_outcome(line) == _NO_OUTCOME:
         return _read_progress(response.task_id, response.progress)
     if response.task_id is not None and not (line.isascii() or _is_text(bytes(response.result))):  # copies it
-        return InvalidResponse(response.task_id, "the result is not UTF-8")
+        return InvalidResponse(response.task_id, _describe_not_utf8(line))
     return response if response.task_id is not None or response.status is not None else None
+
+
+def begins_as_response(start: bytes) -> bool:
+    """Return whether a line that is too long to be decoded is a response and not output."""
+    return _LONG_RESPONSE_START.match(start) is not None
 
 
 def _read_progress(task_id: str | None, content: msgspec.Raw) -> ProgressReport | None:
@@ -148,7 +155,47 @@ def _read_invalid(line: bytes, error: Exception) -> InvalidResponse | None:
         return None
     if "progress" in content and not content.keys() & _RESPONSE_MEMBERS:
         return None
-    return InvalidResponse(content["task_id"], "the result is not valid JSON")
+    return InvalidResponse(content["task_id"], _describe_invalid(content))
+
+
+def _describe_not_utf8(line: bytes) -> str:
+    """Return which value of a response, which is JSON otherwise, is not UTF-8."""
+    try:
+        return _describe_invalid(json.loads(line.decode(errors="surrogateescape")))
+    except (ValueError, RecursionError):  # more digits, or levels, than Python reads
+        return "the result is not UTF-8"
+
+
+def _describe_invalid(response: dict[str, object]) -> str:
+    """Return which value of a response is not JSON: `result.scores[3]: NaN is not JSON; …`."""
+    waiting: list[tuple[str, object]] = [("", response)]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{path}: {json.dumps(value)} is not JSON; return null or a text instead"
+        if isinstance(value, str) and not _is_encodable(value):
+            return f"{path}: the text is not UTF-8; encode it, for instance in base64"
+        if isinstance(value, list):
+            waiting += [(f"{path}[{index}]", item) for index, item in reversed([*enumerate(value)])]
+        if isinstance(value, dict):
+            waiting += [(_member_path(path, name), item) for name, item in reversed(value.items())]
+            waiting += [(f"{path}, a name in it", name) for name in value if not _is_encodable(name)]
+    return "the result is not valid JSON"
+
+
+def _member_path(path: str, name: str) -> str:
+    """Return the path of a member, with a shortened name."""
+    separator = "." if path else ""
+    return f"{path}{separator}{name}" if name.isidentifier() and len(name) <= 64 else f"{path}[{name[:64]!a}]"
+
+
+def _is_encodable(text: str) -> bool:
+    """Return whether a text has no surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _task_id_at_start(line: bytes) -> str | None:

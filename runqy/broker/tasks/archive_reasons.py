@@ -15,12 +15,14 @@ _WAITED_TOO_LONG = "waited in the queue for longer than its pending_timeout of"
 
 def pending_timeout_error(timeout_s: int) -> str:
     """Return the error of a task that was pending for longer than its queue allows."""
-    return f"{_WAITED_TOO_LONG} {timeout_s} s"
+    return f"{_WAITED_TOO_LONG} {timeout_s} s: start more workers, or raise it"
 
 
 def timeout_error(timeout_s: int) -> str:
     """Return the error of a run that its timeout ended; 0 is the default."""
-    return f"timed out after {timeout_s or DEFAULT_TIMEOUT_S} s"
+    return (
+        f"timed out after {timeout_s or DEFAULT_TIMEOUT_S} s: raise the task's timeout, or active_timeout of the queue"
+    )
 
 
 def find_archive_outcome(record: TaskRecord, *, now_s: int) -> RunOutcome | None:

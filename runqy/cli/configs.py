@@ -19,8 +19,9 @@ def reload(*, server: ServerUrl = "", api_key: ApiKey = "") -> None:
     """Have the server load its queue files, and list all queues of them."""
     with open_client(server, api_key) as api:
         report = api.post("/api/cli/configs/reload", b"")
-    rows = [{"queue": queue, "outcome": outcome} for outcome in _OUTCOMES for queue in report[outcome]]
-    print_rows(sorted(rows, key=lambda row: row["queue"]), ("queue", "outcome"), empty_message="No file has a queue.")
+    found = sorted((queue, outcome) for outcome in _OUTCOMES for queue in report[outcome])
+    rows = [{"queue": queue, "outcome": outcome} for queue, outcome in found]
+    print_rows(rows, ("queue", "outcome"), empty_message="No file has a queue.")
     for error in report["errors"]:
         typer.echo(f"runqy: {error}", err=True)
     if report["errors"]:

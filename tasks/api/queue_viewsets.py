@@ -23,7 +23,7 @@ from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import Cancellation
-from runqy.broker.tasks.listing import LISTED_STATES, Anchor
+from runqy.broker.tasks.listing import Anchor
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.errors import RequestInvalid, choices_error
 from runqy.redis_connection import get_broker
@@ -50,7 +50,7 @@ ORDERS = {"oldest": False, "newest": True}
 _ONE_TASK = problem_responses(401, 403, 404, 409, 429, 503)
 
 LIST_PARAMETERS = [
-    OpenApiParameter("state", str, enum=[state.value for state in LISTED_STATES], description="`pending` by default"),
+    OpenApiParameter("state", str, enum=[state.value for state in TaskState], description="`pending` by default"),
     OpenApiParameter(
         "order", str, enum=list(ORDERS), description="`oldest` by default: the next to run or to expire first"
     ),
@@ -314,7 +314,7 @@ class BulkTaskViewSet(ApiViewSet):
 
 def _parse_page_request(request: Request, queue: str, paginator: CursorPaginator) -> PageRequest:
     """Return the requested page. Raise RequestInvalid."""
-    state = _parse_state(request, LISTED_STATES, default=TaskState.PENDING)
+    state = _parse_state(request, tuple(TaskState), default=TaskState.PENDING)
     order = request.query_params.get("order", "") or "oldest"
     if order not in ORDERS:
         raise RequestInvalid(errors=[f"order: {choices_error(ORDERS)}"])

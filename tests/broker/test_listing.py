@@ -11,11 +11,12 @@ from runqy.broker.tasks import listing
 from runqy.broker.tasks.finish import archive
 from runqy.broker.tasks.inspector import delete_tasks
 from runqy.broker.tasks.listing import Anchor, Page, list_tasks
-from tests.support.tasks import QUEUE, put, take, take_one
+from tests.support.tasks import QUEUE, put, put_in_group, take, take_one
 
 KEYS = QueueKeys(QUEUE)
 IDS = [f"t{n}" for n in range(7)]
 PENDING, ARCHIVED, SCHEDULED, ACTIVE = TaskState.PENDING, TaskState.ARCHIVED, TaskState.SCHEDULED, TaskState.ACTIVE
+AGGREGATING = TaskState.AGGREGATING
 
 
 def page(broker: Broker, state: TaskState, after: Anchor | None = None, limit: int = 3, **options: bool) -> Page:
@@ -40,7 +41,12 @@ def ids(found: Page) -> list[str]:
 def fill(broker: Broker, state: TaskState, *task_ids: str) -> None:
     """Bring tasks into a state, those of a sorted set all with one score."""
     at_s = 4_000_000_000
-    for task_id in task_ids:
+    for number, task_id in enumerate(task_ids):
+        if state is AGGREGATING:
+            put(broker, task_id)
+            put_in_group(broker, f"g{number // 2}", task_id)
+            broker.client.sadd(KEYS.groups, "empty")
+            continue
         put(broker, task_id, process_at_s=at_s if state is SCHEDULED else None)
         if state in (ACTIVE, ARCHIVED):
             taken = take_one(broker)
@@ -48,7 +54,7 @@ def fill(broker: Broker, state: TaskState, *task_ids: str) -> None:
             broker.run(archive(taken.lease, taken.message, error="boom", now_ns=at_s * 10**9))
 
 
-@pytest.mark.parametrize("state", [PENDING, ACTIVE, SCHEDULED, ARCHIVED])
+@pytest.mark.parametrize("state", [PENDING, ACTIVE, SCHEDULED, ARCHIVED, AGGREGATING])
 @pytest.mark.parametrize("is_newest_first", [False, True])
 def test_every_task_is_on_one_page(broker: Broker, state: TaskState, is_newest_first: bool) -> None:
     fill(broker, state, *IDS)

@@ -26,6 +26,15 @@ def put(broker: Broker, *task_ids: str, queue: str = QUEUE, **options: Any) -> N
         broker.run(enqueue(new_task(task_id, queue, **options), now_ns=broker.now_ns(), is_cluster=broker.is_cluster))
 
 
+def put_in_group(broker: Broker, group: str, task_id: str, *, queue: str = QUEUE) -> None:
+    """Move a pending task into a group, as one of asynq's clients stores it."""
+    queue_keys = QueueKeys(queue)
+    broker.client.lrem(queue_keys.pending, 1, task_id)
+    broker.client.hset(queue_keys.task(task_id), mapping={"state": "aggregating", "group": group})
+    broker.client.zadd(queue_keys.group(group), {task_id: 1_700_000_000})
+    broker.client.sadd(queue_keys.groups, group)
+
+
 def take(broker: Broker, count: int = 1, *queues: str, **options: Any) -> list[LeasedTask]:
     """Take up to `count` tasks from queues of the same priority."""
     shares = [QueueWeight(queue=queue) for queue in queues or (QUEUE,)]

@@ -18,6 +18,7 @@ MAX_PAGE_BYTES = 8 << 20
 """A page ends early when its payloads and results reach this size."""
 
 LISTED_STATES = tuple(state for state in TaskState if state is not TaskState.AGGREGATING)
+"""The states that tasks of runqy have."""
 
 _SINCE_FIELDS = {TaskState.PENDING: "pending_since", TaskState.ACTIVE: "started"}
 """The fields that order the tasks of the two states that are lists."""
@@ -33,7 +34,7 @@ class Anchor:
     position: str
     """Its score, or since when (ns) it was pending or active; empty: unknown."""
     next_id: str = ""
-    """In a list: the id of the next task."""
+    """In a list: the id of the next task; in groups: the name of the group."""
     depth: int = 0
     """In a list: the number of tasks before it."""
 
@@ -61,14 +62,13 @@ def list_tasks(  # noqa: PLR0913 (a page of a list)
     after: Anchor | None = None,
     max_bytes: int | None = None,
 ) -> Request[Page]:
-    """Return up to `limit` tasks, those that run or expire next first.
+    """Return up to `limit` tasks, those that run or expire next first; those of asynq's groups group by group.
 
     A page has fewer if they have more than `max_bytes`, by default MAX_PAGE_BYTES, but at least one. A task that stays
     in the state from the first page to the last is on exactly one page.
     """
     queue_keys = QueueKeys(queue)
     shared: dict[str, Value] = {
-        "index": queue_keys.index(state),
         "task_prefix": queue_keys.task_prefix,
         "state": state,
         "limit": limit,
@@ -78,6 +78,7 @@ def list_tasks(  # noqa: PLR0913 (a page of a list)
     }
     if since_field := _SINCE_FIELDS.get(state):
         call = script("list_queued")(
+            index=queue_keys.index(state),
             **shared,
             since_field=since_field,
             anchor_since=after.position or "0" if after else "0",
@@ -85,14 +86,23 @@ def list_tasks(  # noqa: PLR0913 (a page of a list)
             depth=after.depth if after else 0,
         )
         return Request((call,), partial(_parse_queued_page, queue), is_bulky=True)
-    call = script("list_sorted")(**shared, anchor_score=after.position or "0" if after else "")
+    shared["anchor_score"] = after.position or "0" if after else ""
+    if state is TaskState.AGGREGATING:
+        call = script("list_groups")(
+            groups=queue_keys.groups,
+            group_prefix=queue_keys.group(""),
+            anchor_group=after.next_id if after else "",
+            **shared,
+        )
+    else:
+        call = script("list_sorted")(index=queue_keys.index(state), **shared)
     return Request((call,), partial(_parse_sorted_page, queue), is_bulky=True)
 
 
 def _parse_sorted_page(queue: str, replies: Sequence[Reply]) -> Page:
-    """Parse the reply for a sorted set."""
-    last, score, has_more, found = replies[0]
-    end = Anchor(id=_text(last), position=_text(score)) if has_more else None
+    """Parse the reply for a sorted set, or for those of groups."""
+    last, score, has_more, found, *groups = replies[0]
+    end = Anchor(id=_text(last), position=_text(score), next_id=_text(b"".join(groups))) if has_more else None
     return Page(tasks=_parse_records(queue, found), end=end)
 
 

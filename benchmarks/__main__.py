@@ -9,6 +9,7 @@ from benchmarks.dashboards import measure_dashboards
 from benchmarks.history import measure_history
 from benchmarks.http import measure_http
 from benchmarks.memory import measure_memory
+from benchmarks.queue_files import measure_queue_files
 from benchmarks.redis_paths import measure_redis
 from benchmarks.report import Report
 from benchmarks.run_search import measure_search
@@ -30,6 +31,7 @@ PARTS = {
     "dashboards": measure_dashboards,
     "history": measure_history,
     "search": measure_search,
+    "queue_files": measure_queue_files,
 }
 
 

@@ -9,6 +9,7 @@ from runqy.errors import QueueNotFound
 
 __all__ = [
     "AllowedQueues",
+    "NameOwners",
     "QueueCatalog",
     "QueueDefinition",
     "ResolvedQueue",
@@ -204,13 +205,37 @@ def aliases_of(queue: str, sub_queues: Iterable[str]) -> set[str]:
     return {queue, *(f"{queue}{mark}{sub}" for mark in SEPARATORS for sub in subs)}
 
 
+class NameOwners:
+    """Which queue each name means."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, str] = {}
+        self._names: dict[str, set[str]] = {}
+
+    def add(self, queue: str, sub_queues: Iterable[str]) -> None:
+        """Give a queue its names, instead of those that it had."""
+        for name in self._names.pop(queue, ()):
+            del self._owners[name]
+        self._names[queue] = aliases_of(queue, sub_queues)
+        self._owners |= dict.fromkeys(self._names[queue], queue)
+
+    def find_collision(self, queue: str, sub_queues: Iterable[str]) -> tuple[str, str] | None:
+        """Return another queue that shares a name with this one, and that name, or None."""
+        for name in sorted(aliases_of(queue, sub_queues)):
+            if (owner := self._owners.get(name, queue)) != queue:
+                return owner, name
+        return None
+
+
 def find_name_collision(queues: Iterable[QueueBase]) -> tuple[str, str, str] | None:
     """Return two queues that share a name, and that name, or None."""
-    owners: dict[str, str] = {}
+    owners = NameOwners()
     for queue in queues:
-        for name in sorted(aliases_of(queue.name, [sub.name for sub in queue.sub_queues])):
-            if owners.setdefault(name, queue.name) != queue.name:
-                return owners[name], queue.name, name
+        subs = [sub.name for sub in queue.sub_queues]
+        if found := owners.find_collision(queue.name, subs):
+            other, name = found
+            return other, queue.name, name
+        owners.add(queue.name, subs)
     return None
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "PayloadFieldSerializer",
     "QueueDefinitionInvalid",
     "QueueDefinitionSerializer",
+    "QueueParser",
     "SubQueueSerializer",
     "column_field",
     "format_path",
@@ -106,6 +107,7 @@ class DefinitionSerializer(serializers.ModelSerializer[Any]):
         models.CharField: StringField,
         models.BooleanField: StrictBooleanField,
         models.PositiveIntegerField: StrictIntegerField,
+        models.PositiveSmallIntegerField: StrictIntegerField,
         models.PositiveBigIntegerField: DurationField,
     }
     serializer_choice_field = ChoiceField
@@ -291,42 +293,55 @@ class QueueDefinitionSerializer(DefinitionSerializer):
             raise serializers.ValidationError({"mode": [f"deployment.mode is {deployed_mode}."]})
         return attrs
 
-    def to_spec(self) -> QueueSpec:
-        """Return the validated queue."""
-        attrs: dict[str, Any] = {**self.validated_data}
-        deployment: dict[str, Any] = {**attrs["deployment"]}
-        deployed_mode = deployment.pop("mode", None)
-        limits = LimitOverrides(**deployment.pop("limits", {}))
-        sub_queues = tuple(SubQueueSpec(**sub) for sub in attrs.get("sub_queues", ()))
-        return QueueSpec(
-            **attrs
-            | {
-                "name": self.context["name"],
-                "priority": max((sub.priority for sub in sub_queues), default=attrs.get("priority") or 0),
-                "mode": QueueMode(attrs.get("mode") or deployed_mode or QueueMode.LONG_RUNNING),
-                "order": QueueOrder(attrs.get("order", QueueOrder.WEIGHTED)),
-                "sub_queues": sub_queues,
-                "deployment": Deployment(**deployment | {"vaults": tuple(deployment.get("vaults", ()))}),
-                "limits": limits,
-                "input": tuple(map(PayloadField.from_json, attrs.get("input", ()))),
-                "output": tuple(map(PayloadField.from_json, attrs.get("output", ()))),
-            }
-        )
-
     def to_representation(self, instance: QueueSpec) -> dict[str, Any]:
         members = {column.name: getattr(instance, column.name) for column in fields_of(instance)}
         return super().to_representation(members | {"deployment": instance})
 
 
+class QueueParser:
+    """Parses definitions as in queue files. Its serializers, which take longer to make than to use, serve many."""
+
+    def __init__(self) -> None:
+        self._serializer = QueueDefinitionSerializer(context={"name": ""})
+
+    def parse(self, name: str, data: object) -> QueueSpec:
+        """Return the queue in a definition. Raise QueueDefinitionInvalid."""
+        self._serializer.context["name"] = name
+        errors, attrs = _name_errors(name), {}
+        try:
+            attrs = self._serializer.run_validation(data)
+        except serializers.ValidationError as error:
+            errors += flatten_errors(error.detail)
+        if errors:
+            raise QueueDefinitionInvalid(errors[:ERRORS_MAX])
+        return _to_spec(name, attrs)
+
+
 def parse_queue(name: str, data: object) -> QueueSpec:
     """Return the queue in a definition as in queue files. Raise QueueDefinitionInvalid."""
-    errors = _name_errors(name)
-    serializer = QueueDefinitionSerializer(data=data, context={"name": name})
-    if not serializer.is_valid():
-        errors += flatten_errors(serializer.errors)
-    if errors:
-        raise QueueDefinitionInvalid(errors[:ERRORS_MAX])
-    return serializer.to_spec()
+    return QueueParser().parse(name, data)
+
+
+def _to_spec(name: str, attrs: Mapping[str, Any]) -> QueueSpec:
+    """Return the queue of validated data."""
+    deployment: dict[str, Any] = {**attrs["deployment"]}
+    deployed_mode = deployment.pop("mode", None)
+    limits = LimitOverrides(**deployment.pop("limits", {}))
+    sub_queues = tuple(SubQueueSpec(**sub) for sub in attrs.get("sub_queues", ()))
+    return QueueSpec(
+        **attrs
+        | {
+            "name": name,
+            "priority": max((sub.priority for sub in sub_queues), default=attrs.get("priority") or 0),
+            "mode": QueueMode(attrs.get("mode") or deployed_mode or QueueMode.LONG_RUNNING),
+            "order": QueueOrder(attrs.get("order", QueueOrder.WEIGHTED)),
+            "sub_queues": sub_queues,
+            "deployment": Deployment(**deployment | {"vaults": tuple(deployment.get("vaults", ()))}),
+            "limits": limits,
+            "input": tuple(map(PayloadField.from_json, attrs.get("input", ()))),
+            "output": tuple(map(PayloadField.from_json, attrs.get("output", ()))),
+        }
+    )
 
 
 def parse_change(name: str, before: QueueSpec | None, *, definition: Mapping[str, Any]) -> QueueSpec:

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 from django.db import InterfaceError, OperationalError, connection
 
-from queues.catalog import AllowedQueues, aliases_of
+from queues.catalog import AllowedQueues, NameOwners
 from queues.definitions import QueueSpec, SubQueueSpec
 from queues.models import Queue, QueueSource, SubQueue, definition_path
 from queues.pending_deletions import ensure_no_tasks_stranded, update_pending_deletions
@@ -37,6 +37,7 @@ __all__ = [
     "disable_queue",
     "edit_queue",
     "enable_queue",
+    "list_name_owners",
     "publish_again",
     "put_definition",
     "redeploy_queue",
@@ -65,18 +66,24 @@ class QueueConfigInput:
 
 
 def save_queue(
-    *, spec: QueueSpec, source: QueueSource, is_new: bool = False, file_digest: str | None = None, file_path: str = ""
+    *,
+    spec: QueueSpec,
+    source: QueueSource,
+    is_new: bool = False,
+    file_path: str = "",
+    owners: NameOwners | None = None,
 ) -> Queue:
     """Create or change a queue; `is_new` requires that none of this name exists.
 
-    Files do not set `is_enabled`, so that loading them does not enable a queue that a user disabled.
+    Files do not set `is_enabled`, so that loading them does not enable a queue that a user disabled. `owners`: see
+    `list_name_owners`; updated, for a change that saves many queues.
     Raise QueueInvalid, also for a git token that may not be sent to the repository's host, QueueNameTaken,
     QueueAlreadyExists, QueueBeingDeleted; QueueNotEmpty for tasks in a sub-queue that the change removes.
     """
     deployment = spec.deployment
     if message := find_git_token_error(git_token=deployment.git_token, git_url=deployment.git_url):
         raise QueueInvalid(errors=[f"deployment.git_token: {message}"])
-    return _store(spec, source=source, is_new=is_new, file_digest=file_digest, file_path=file_path)
+    return _store(spec, source=source, is_new=is_new, file_path=file_path, owners=owners)
 
 
 def change_queue(*, spec: QueueSpec) -> Queue:
@@ -250,8 +257,8 @@ def _store(
     *,
     source: QueueSource | None,
     is_new: bool = False,
-    file_digest: str | None = None,
     file_path: str = "",
+    owners: NameOwners | None = None,
 ) -> Queue:
     """Validate and store a queue, and what the change leaves to delete.
 
@@ -261,14 +268,18 @@ def _store(
         row = Queue.objects.filter(name=spec.name).first() or Queue(name=spec.name)
         if is_new and row.pk:
             raise QueueAlreadyExists(f"A queue named {spec.name} already exists.")
-        _refuse_collision(spec)
+        owners = list_name_owners() if owners is None else owners
+        subs = [sub.name for sub in spec.sub_queues]
+        if collision := owners.find_collision(spec.name, subs):
+            other, name = collision
+            raise QueueNameTaken(f"The name {name!r} is already used by the queue {other}.")
         before = row.as_spec() if row.pk else None
         row.apply_spec(spec)
         row.source = source or row.source
-        if source != QueueSource.FILE:
+        if source == QueueSource.FILE:
+            row.file_digest, row.file_path = spec_digest(spec), file_path
+        else:
             row.is_enabled = spec.is_enabled
-        if file_digest is not None:
-            row.file_digest, row.file_path = file_digest, file_path
         # with sub-queues the priority is the highest of theirs, which are validated
         if errors := model_errors(row, exclude=["priority"] if spec.sub_queues else [], label=definition_path):
             raise QueueInvalid(errors=errors)
@@ -280,6 +291,7 @@ def _store(
         saved = replace(spec, is_enabled=row.is_enabled)
         put_definition(change, saved)
         record_queue("queue.updated" if before else "queue.created", spec.name, old=before, new=saved)
+        owners.add(spec.name, subs)
     return row
 
 
@@ -306,22 +318,22 @@ def _set_enabled(name: str, *, is_enabled: bool) -> bool:
     return True
 
 
-def _refuse_collision(spec: QueueSpec) -> None:
-    """Raise QueueNameTaken if one of the names also means another queue."""
+def list_name_owners() -> NameOwners:
+    """Return the names of all queues; they stay as they are while a change is open."""
     sub_queues: dict[str, list[str]] = {name: [] for name in Queue.objects.values_list("name", flat=True)}
     for queue, sub in SubQueue.objects.values_list("queue__name", "name"):
         sub_queues[queue].append(sub)
-    sub_queues.pop(spec.name, None)
-    aliases = aliases_of(spec.name, [sub.name for sub in spec.sub_queues])
-    for other, subs in sub_queues.items():
-        if shared := aliases & aliases_of(other, subs):
-            raise QueueNameTaken(f"The name {min(shared)!r} is already used by the queue {other}.")
+    owners = NameOwners()
+    for queue, subs in sub_queues.items():
+        owners.add(queue, subs)
+    return owners
 
 
 def _set_sub_queues(row: Queue, spec: QueueSpec) -> None:
     """Validate and store the sub-queues of a stored queue, and delete its others. Raise QueueInvalid."""
-    row.sub_queues.exclude(name__in=[sub.name for sub in spec.sub_queues]).delete()
     stored = {sub.name: sub for sub in row.sub_queues.all()}
+    if dropped := stored.keys() - {sub.name for sub in spec.sub_queues}:
+        row.sub_queues.filter(name__in=dropped).delete()
     errors: list[str] = []
     for position, sub in enumerate(spec.sub_queues):
         sub_row = stored.pop(sub.name, None) or SubQueue(queue=row, name=sub.name)

@@ -1,7 +1,7 @@
 """Queue files: parse them, write them, and load a directory of them into the database."""
 
 import io
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from queues.definition_serializers import (
     FieldError,
     QueueDefinitionInvalid,
     QueueDefinitionSerializer,
+    QueueParser,
     format_path,
-    parse_queue,
 )
 from queues.definitions import QueueSpec
 from queues.deletion import delete_queues
 from queues.models import DEFAULTS, LIMIT_COLUMNS, Queue, QueueSource
-from queues.operations import save_queue, spec_digest
+from queues.operations import list_name_owners, save_queue, spec_digest
 from queues.yaml_loader import LocatedYaml, YamlInvalid, read_yaml
 from runqy import durations
 from runqy.config_sync.operations import configuration_change
@@ -37,6 +37,10 @@ __all__ = [
     "read_queue_files",
     "write_queue_file",
 ]
+
+
+_QUEUES_PER_CHANGE = 200
+"""Other changes of the database wait for one change; each is published with a head of all queues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +135,9 @@ def load_queue_files(*, directory: Path, prune: bool = False, force: bool = Fals
     report = LoadReport(missing=_missing(found), errors=errors)
     if prune and not report.errors:
         _delete_missing(report, directory, force=force)
-    for spec, path, line in found.values():
-        try:
-            _load(spec, path, report)
-        except RunqyError as error:
-            report.errors.append(FileError(path, line, f"queues.{spec.name}", error.detail))
+    queues = list(found.values())
+    for start in range(0, len(queues), _QUEUES_PER_CHANGE):
+        _load(queues[start : start + _QUEUES_PER_CHANGE], report)
     return report
 
 
@@ -164,10 +166,11 @@ def _parse_queues(located: LocatedYaml, specs: list[QueueSpec]) -> Iterator[Fiel
     if not isinstance(queues, dict):
         yield FieldError(("queues",), "Must be a mapping from names to queues.")
         return
+    parser = QueueParser()
     for name, data in queues.items():
         _restore_env_vars(located, ("queues", name), data)
         try:
-            specs.append(parse_queue(name, data))
+            specs.append(parser.parse(name, data))
         except QueueDefinitionInvalid as invalid:
             yield from (FieldError(("queues", name, *error.path), error.message) for error in invalid.field_errors)
 
@@ -208,15 +211,29 @@ def _delete_missing(report: LoadReport, directory: Path, *, force: bool) -> None
             report.removed.append(name)
 
 
-def _load(spec: QueueSpec, path: str, report: LoadReport) -> None:
-    """Add or change one queue, comparing and saving in one change."""
-    digest = spec_digest(spec)
+def _load(queues: Sequence[tuple[QueueSpec, str, int]], report: LoadReport) -> None:
+    """Add or change queues, comparing and saving in one change, so that they are published together."""
     with configuration_change():
-        row = Queue.objects.filter(name=spec.name).first()
-        before = spec_digest(row.as_spec()) if row else ""
-        save_queue(spec=spec, source=QueueSource.FILE, file_digest=digest, file_path=str(Path(path).absolute()))
-    for names in _lists_of(report, before=before, last_loaded=row.file_digest if row else "", now=digest):
-        names.append(spec.name)
+        rows = Queue.objects.prefetch_related("sub_queues").filter(name__in=[spec.name for spec, _, _ in queues])
+        stored = {row.name: row for row in rows}
+        owners = None
+        for spec, path, line in queues:
+            digest, row, file_path = spec_digest(spec), stored.get(spec.name), str(Path(path).absolute())
+            before = spec_digest(row.as_spec()) if row else ""
+            is_as_loaded = row is not None and (row.source, row.file_digest, row.file_path) == (
+                QueueSource.FILE,
+                digest,
+                file_path,
+            )
+            if before != digest or not is_as_loaded:
+                owners = owners or list_name_owners()
+                try:
+                    save_queue(spec=spec, source=QueueSource.FILE, file_path=file_path, owners=owners)
+                except RunqyError as error:
+                    report.errors.append(FileError(path, line, f"queues.{spec.name}", error.detail))
+                    continue
+            for names in _lists_of(report, before=before, last_loaded=row.file_digest if row else "", now=digest):
+                names.append(spec.name)
 
 
 def _lists_of(report: LoadReport, *, before: str, last_loaded: str, now: str) -> Iterator[list[str]]:

@@ -84,6 +84,17 @@ class Change:
         row.save()
         self._store(row)
 
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo what a `with` block changes if it raises."""
+        before = dict(self.touched)
+        try:
+            with transaction.atomic():
+                yield
+        except BaseException:
+            self.touched = before
+            raise
+
     def _store(self, row: StoredDocument) -> None:
         self.touched[row.field] = row.as_document()
 
@@ -97,6 +108,7 @@ class PublicationResult:
 
 
 _result: ContextVar[PublicationResult | None] = ContextVar("publication_result", default=None)
+_open: ContextVar[Change | None] = ContextVar("open_change", default=None)
 
 
 @contextmanager
@@ -115,12 +127,21 @@ def configuration_change(*, above: int = 0) -> Iterator[Change]:
     """Open a transaction in which configuration is read and changed, one change at a time; publish after the commit.
 
     The lock comes first, so that what is read inside is what the previous change left. `above`: the revision must be.
-    Raise KeyRequired for a key that was revoked meanwhile, which this process may not know yet.
+    A change inside another one is part of it, and published with it; an error undoes only the inner one. Raise
+    KeyRequired for a key that was revoked meanwhile, which this process may not know yet.
     """
+    if outer := _open.get():
+        with outer.savepoint():
+            yield outer
+        return
     with transaction.atomic():
         change = Change(revision=_next_revision(above))
         _refuse_revoked_key()
-        yield change
+        token = _open.set(change)
+        try:
+            yield change
+        finally:
+            _open.reset(token)
         if change.touched:
             transaction.on_commit(partial(_apply_and_publish, change.touched))
 

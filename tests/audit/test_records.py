@@ -62,9 +62,7 @@ def test_a_queue_is_recorded_field_by_field() -> None:
     assert (action, name) == ("queue.created", "mail")
     assert changes["deployment.branch"] == {"old": None, "new": "main"}
 
-    save_queue(
-        spec=spec("mail", "high:9", limits=LimitOverrides(max_retry=7)), source=QueueSource.FILE, file_digest="x"
-    )
+    save_queue(spec=spec("mail", "high:9", limits=LimitOverrides(max_retry=7)), source=QueueSource.FILE)
     assert last() == (
         "queue.updated",
         "mail",
@@ -84,7 +82,7 @@ def test_a_queue_is_recorded_field_by_field() -> None:
 def test_a_queue_saved_as_it_was_is_not_recorded() -> None:
     save_queue(spec=spec("mail"), source=QueueSource.API)
 
-    save_queue(spec=spec("mail"), source=QueueSource.FILE, file_digest="x")
+    save_queue(spec=spec("mail"), source=QueueSource.FILE)
 
     assert len(audited()) == 1
 

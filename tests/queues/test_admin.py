@@ -75,7 +75,7 @@ def test_saving_an_unchanged_page_changes_nothing(staff: Client) -> None:
     create_vault(name="c")
     set_entry(vault="c", key="PAT", value="x", git_hosts=["h"])
     full = replace(RICH, limits=LimitOverrides(max_retry=0, ttl_completed_s=5400, pending_timeout_s=0))
-    queue = save_queue(spec=full, source=QueueSource.FILE, file_digest="x", file_path="/q/a.yaml")
+    queue = save_queue(spec=full, source=QueueSource.FILE, file_path="/q/a.yaml")
 
     response = staff.post(page_of(queue), sent_by(staff, queue))
 

@@ -101,7 +101,7 @@ def test_a_queue_is_deleted_with_its_tasks(staff: Client, redis: redis_py.Redis)
 
 
 def test_the_page_warns_that_the_queue_file_overwrites_changes(staff: Client) -> None:
-    queue = save_queue(spec=spec("mail"), source=QueueSource.FILE, file_digest="x", file_path="/q/mail.yaml")
+    queue = save_queue(spec=spec("mail"), source=QueueSource.FILE, file_path="/q/mail.yaml")
 
     content = staff.get(page_of(queue)).content.decode()
 

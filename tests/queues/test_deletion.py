@@ -309,7 +309,7 @@ def test_pruning_leaves_nothing_in_redis_and_keeps_queues_with_waiting_tasks(
     redis: redis_py.Redis, tmp_path: Path
 ) -> None:
     for name in ("done", "busy"):
-        save_queue(spec=spec(name), source=QueueSource.FILE, file_digest="x")
+        save_queue(spec=spec(name), source=QueueSource.FILE)
         put(get_broker(), f"{name}-1", queue=name)
     redis.delete("asynq:{done}:pending", "asynq:{done}:t:done-1", "asynq:t:done-1")
 

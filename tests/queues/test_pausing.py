@@ -26,7 +26,7 @@ def recorded() -> list[tuple[str, str]]:
 
 
 def test_disabling_a_queue_changes_nothing_else() -> None:
-    save_queue(spec=spec("mail", "high:9"), source=QueueSource.FILE, file_digest="x", file_path="/q/mail.yaml")
+    save_queue(spec=spec("mail", "high:9"), source=QueueSource.FILE, file_path="/q/mail.yaml")
 
     assert disable_queue(name="mail")
 

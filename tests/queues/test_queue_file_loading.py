@@ -2,14 +2,21 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis as redis_py
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from queues.queries import get_fresh_catalog
 from queues.queue_files import LoadReport, load_queue_files
+from runqy.broker import keys
+from runqy.config_sync.documents import DocumentKind
+from runqy.config_sync.models import Revision, StoredDocument
 from tests.queues.samples import spec
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -19,6 +26,9 @@ QUEUE = """\
     priority: {priority}
     deployment: {{git_url: "https://github.com/example/repo.git", startup_cmd: python main.py}}
 """
+
+
+SUB_QUEUE = "    sub_queues: [{name: high, priority: 5}]\n"
 
 
 def write(folder: Path, file: str, *queues: str) -> Path:
@@ -44,6 +54,40 @@ def test_queues_are_added_updated_and_left_unchanged(tmp_path: Path) -> None:
     assert report == LoadReport(updated=["video"], unchanged=["mail"])
     assert get_fresh_catalog().resolve("video").priority == 7
     assert get_fresh_catalog().queue_revision("mail") == revision
+
+
+def test_many_queues_are_published_together_and_unchanged_ones_cost_no_queries(
+    tmp_path: Path, redis: redis_py.Redis, django_assert_num_queries: Any
+) -> None:
+    few, many = [f"few{n}" for n in range(3)], [f"many{n}" for n in range(40)]
+    load(write(tmp_path, "a.yaml", *few))
+    with CaptureQueriesContext(connection) as unchanged:
+        load(tmp_path)
+    revision = Revision.objects.get().value
+
+    write(tmp_path, "a.yaml", *few, *many)
+    report = load(tmp_path)
+
+    rows = StoredDocument.objects.filter(kind=DocumentKind.QUEUE, revision__gt=revision)
+    assert (len(report.added), len(rows), len({row.revision for row in rows})) == (40, 40, 1)
+    assert redis.hlen(keys.CONFIG_DOCUMENTS) == StoredDocument.objects.count()
+    with django_assert_num_queries(len(unchanged)):
+        assert len(load(tmp_path).unchanged) == 43
+
+
+def test_a_queue_that_cannot_be_saved_leaves_no_trace_of_it_and_the_others_are_loaded(tmp_path: Path) -> None:
+    save_queue(spec=spec("mail_high"), source=QueueSource.API)
+    write(tmp_path, "a.yaml", "audio", "video")
+    (tmp_path / "b.yaml").write_text("queues:\n" + QUEUE.format(name="mail", priority=5) + SUB_QUEUE)
+
+    report = load(tmp_path)
+
+    assert (report.added, [error.reason for error in report.errors]) == (
+        ["audio", "video"],
+        ["The name 'mail_high' is already used by the queue mail_high."],
+    )
+    names = StoredDocument.objects.filter(kind=DocumentKind.QUEUE).values_list("name", flat=True)
+    assert sorted(names) == ["audio", "mail_high", "video"]
 
 
 def test_a_file_with_an_error_changes_nothing_and_the_others_are_loaded(tmp_path: Path) -> None:

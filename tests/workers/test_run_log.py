@@ -5,6 +5,7 @@ import pytest
 from runqy.broker.broker import Broker
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import EndedRun, read_runs
+from runqy.broker.tasks.reader import find_task
 from tests.support.tasks import QUEUE
 from tests.support.waiting import wait_until
 from tests.workers.conftest import StartWorker
@@ -47,6 +48,25 @@ def test_runs_are_logged_with_commit_outcome_and_excerpts(
     assert (runs[done].payload, runs[done].result, runs[done].request_id) == (b'{"a": 1}', b'{"a": 1}', "r-17")
     assert runs[failed].error.rstrip().endswith("ValueError: no such customer")
     assert runs[hung].ended_ns - runs[hung].started_ns >= 10**9
+
+
+@pytest.mark.parametrize("mode", ["long_running", "one_shot"])
+def test_of_a_crash_in_a_queue_that_hides_payloads_only_the_cause_is_kept(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker, mode: str
+) -> None:
+    server.response["queue"]["mode"] = mode
+    server.response["deployment"] |= {"hide_payloads": True, "env_vars": {"MODE": mode}}
+    worker = start_worker()
+    payload = {"do": "shout", "lines": ["a patient's name"], "dies": True}
+    died = add_task(single_broker, payload, max_retry=0)
+
+    wait_until(lambda: read_log(single_broker), 60)
+    worker.stop()
+
+    cause = "the child process was killed by SIGKILL"
+    assert (read_log(single_broker)[died].error, single_broker.run(find_task(died)).error) == (cause, cause)
+    assert "SIGKILL" in worker.log.read_text()
+    assert "patient" not in worker.log.read_text()
 
 
 def test_a_queue_that_hides_payloads_has_none_in_the_log(

@@ -53,6 +53,8 @@ class ChildSpec:
     """The commit of its code."""
     is_isolated: bool = True
     """Prevent it from reading and signalling other processes, where the kernel can."""
+    hides_output: bool = False
+    """Nothing that it prints once it is ready is logged, or is a cause of its end: it may be payloads."""
     startup_timeout_s: float = 1800.0
     startup_silence_s: float = 0.0
     """How long it may neither print nor use CPU until it is ready; 0: no limit."""
@@ -274,6 +276,8 @@ class Child:
             self.is_ready = True
             self._accepts_cancel = "cancel" in (response.accepts or ())
             self._timer.cancel()
+            if self._spec.hides_output:
+                self._log.mute()
             self.startup_s = clock.monotonic_s() - self._startup.started_s
             self._owner.child_ready(self)
 

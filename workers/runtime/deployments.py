@@ -239,6 +239,7 @@ def _child_spec(
         ),
         commit=deployed.commit,
         is_isolated=settings.isolates_children,
+        hides_output=registration.deployment.hide_payloads,
         termination_grace_s=settings.termination_grace_s,
         startup_timeout_s=registration.deployment.startup_timeout_secs,
         startup_silence_s=registration.deployment.startup_silence_secs,

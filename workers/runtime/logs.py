@@ -72,7 +72,13 @@ class ChildLog:
         self._splitter = LineSplitter(LINE_READ_BYTES)
         self._bucket = TokenBucket(rate=LINES_PER_SECOND, limit=BURST_LINES)
         self._suppressed = 0
+        self._is_muted = False
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+
+    def mute(self) -> None:
+        """Log and keep nothing from now on: what a hidden queue's tasks print may be their payloads."""
+        self._is_muted = True
+        self._tail.clear()
 
     def feed(self, data: bytes) -> None:
         """Log the lines that the child wrote to stderr."""
@@ -86,6 +92,8 @@ class ChildLog:
 
     def add(self, line: object) -> None:
         """Log one line, unless the rate limit is exceeded."""
+        if self._is_muted:
+            return
         if not self._bucket.acquire():
             self._suppressed += 1
             return

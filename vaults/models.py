@@ -34,6 +34,8 @@ class Vault(models.Model):
 
 KEY_ID = Substr("ciphertext", KEY_ID_AT + 1, KEY_ID_BYTES, output_field=models.BinaryField())
 """For queries: the id of the master key that a ciphertext names."""
+CIPHERTEXT_HEAD = Substr("ciphertext", 1, KEY_ID_AT + KEY_ID_BYTES, output_field=models.BinaryField())
+"""For queries: the format of a ciphertext and the id of its master key."""
 
 
 HOSTS_MISSING = "A git token requires the hosts that it may be sent to."
@@ -108,7 +110,7 @@ class VaultEntry(models.Model):
 
     def aad(self, vault: str) -> EntryAAD:
         """Return the associated data of the ciphertext in a vault of this name."""
-        return EntryAAD(vault, self.key, self.revision)
+        return EntryAAD(vault, self.key, self.revision, self.usage, tuple(self.git_hosts), self.is_secret)
 
 
 class Event(models.TextChoices):

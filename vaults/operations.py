@@ -101,12 +101,16 @@ class EntryWriter:
         if entry is None or entry.is_secret != is_secret:
             changes["is_secret"] = (None if entry is None else entry.is_secret, is_secret)
         usage, git_hosts = resolve_declaration(new.key, entry, new.usage, new.git_hosts)
+        # before the declaration, which is bound to the ciphertext, changes
+        is_same = entry is not None and is_entry_value(self._keyring, self._vault.name, entry, new.value)
         entry = entry or VaultEntry(vault=self._vault, key=new.key)
         entry.is_secret = is_secret
         changes |= self._declare(entry, usage, git_hosts)
-        if entry.pk is None or not is_entry_value(self._keyring, self._vault.name, entry, new.value):
+        if not is_same:
             self._encrypt(entry, new.value, event)
             changes["value"] = REDACTED
+        elif changes:
+            self._seal(entry, new.value)
         elif not self._keyring.is_current(bytes(entry.ciphertext)):
             self.reencrypt(entry, new.value)
         if changes:
@@ -114,20 +118,23 @@ class EntryWriter:
         return changes
 
     def restrict(self, entry: VaultEntry, usage: EntryUsage, git_hosts: Sequence[str]) -> Changes:
-        """Restrict the usage of an entry without its value, and return what changed. Raise VaultInvalid otherwise."""
+        """Restrict the usage of an entry without its value, and return what changed.
+
+        Raise VaultInvalid if it is extended, VaultUnavailable if the value cannot be bound to the new usage.
+        """
         wanted, hosts = resolve_declaration(entry.key, entry, usage, git_hosts)
         if not is_restriction(entry, wanted, hosts):
             raise VaultInvalid(f"{entry.key}: Enter the value again to extend its usage or its git hosts.")
+        before = entry.aad(self._vault.name)
         changes = self._declare(entry, wanted, hosts)
         if changes:
+            self._seal(entry, self._keyring.decrypt(before, bytes(entry.ciphertext)))
             self._save(entry)
         return changes
 
     def reencrypt(self, entry: VaultEntry, value: str) -> None:
         """Re-encrypt a value with the first key; workers have the value and are not notified."""
-        entry.revision = self._change.revision
-        entry.ciphertext = self._keyring.encrypt(entry.aad(self._vault.name), value)
-        entry.sealed_at = self._at
+        self._seal(entry, value)
         entry.save(update_fields=["revision", "ciphertext", "sealed_at"])
         self._entries[entry.key] = entry
         self._note(entry.key, entry.version, Event.ROTATED)
@@ -183,12 +190,16 @@ class EntryWriter:
         if not self._has_all_keys and (message := find_key_error()):
             raise VaultUnavailable(message)
         self._has_all_keys = True
-        entry.revision = self._change.revision
-        entry.ciphertext = self._keyring.encrypt(entry.aad(self._vault.name), value)
-        entry.sealed_at = self._at
+        self._seal(entry, value)
         entry.version = entry.version + 1 if entry.pk else self._first_version(entry.key)
         self._notifies_workers = True
         self._note(entry.key, entry.version, event)
+
+    def _seal(self, entry: VaultEntry, value: str) -> None:
+        """Encrypt a value for an entry as it is declared now."""
+        entry.revision = self._change.revision
+        entry.ciphertext = self._keyring.encrypt(entry.aad(self._vault.name), value)
+        entry.sealed_at = self._at
 
     def _first_version(self, key: str) -> int:
         """Return the version of a new entry, which continues those of a deleted one with this key."""

@@ -1,4 +1,4 @@
-"""Re-encryption of all entries with the first master key, in batches of one transaction each.
+"""Re-encryption of all entries with the first master key in the current format, in batches of one transaction each.
 
 A rotation that is interrupted continues when it is run again. Concurrent readers find each entry under one of the
 keys, and decrypt it.
@@ -13,7 +13,7 @@ from django.db.models import QuerySet
 from runqy.config_sync.operations import Change, configuration_change
 from runqy.errors import VaultUnavailable
 from vaults.crypto import get_keyring, read_key_id
-from vaults.models import KEY_ID, Vault, VaultEntry
+from vaults.models import CIPHERTEXT_HEAD, Vault, VaultEntry
 from vaults.operations import EntryWriter, record_change
 
 __all__ = ["RotationBatch", "count_outdated", "rotate_entries"]
@@ -32,7 +32,7 @@ class RotationBatch:
 
 
 def count_outdated() -> int:
-    """Return how many entries are not encrypted with the first key. Raise VaultLocked."""
+    """Return how many entries are not encrypted with the first key in the current format. Raise VaultLocked."""
     return _outdated().count()
 
 
@@ -55,8 +55,8 @@ def _check(ids: Sequence[int]) -> RotationBatch:
 
 
 def _outdated() -> QuerySet[VaultEntry]:
-    """Return the entries that are not under the first key."""
-    return VaultEntry.objects.annotate(key_id=KEY_ID).exclude(key_id=get_keyring().first_id).order_by("pk")
+    """Return the entries that are not under the first key, or in an older format."""
+    return VaultEntry.objects.annotate(head=CIPHERTEXT_HEAD).exclude(head=get_keyring().current_head).order_by("pk")
 
 
 def _batches(size: int) -> Iterator[list[int]]:

@@ -19,10 +19,11 @@ class PublishedEntry(msgspec.Struct, frozen=True, kw_only=True):
     ciphertext: bytes
     usage: EntryUsage = EntryUsage.ENVIRONMENT
     git_hosts: tuple[str, ...] = ()
+    is_secret: bool = True
 
     def aad(self, vault: str) -> EntryAAD:
         """Return the associated data of the ciphertext in a vault of this name."""
-        return EntryAAD(vault, self.key, self.revision)
+        return EntryAAD(vault, self.key, self.revision, self.usage.value, self.git_hosts, self.is_secret)
 
 
 class PublishedVault(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +42,7 @@ def encode_vault(entries: Iterable[VaultEntry]) -> bytes:
                 ciphertext=bytes(entry.ciphertext),
                 usage=entry.get_usage(),
                 git_hosts=tuple(entry.git_hosts),
+                is_secret=entry.is_secret,
             )
             for entry in entries
         ),

@@ -2,6 +2,7 @@
 
 import base64
 import secrets
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from runqy.errors import VaultUnavailable
 from vaults.crypto import EntryAAD, Keyring, MasterKeyMalformed, generate_master_key, key_id
 
 OLD, NEW = b"o" * 32, b"n" * 32
-AAD = EntryAAD("api-keys", "TOKEN", 7)
+AAD = EntryAAD("api-keys", "TOKEN", 7, "both", ("github.com",), True)
 
 
 @given(st.text(min_size=1))
@@ -33,12 +34,19 @@ def test_encrypting_twice_gives_different_bytes_without_the_value() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        EntryAAD("other", "TOKEN", 7),
-        EntryAAD("api-keys", "OTHER", 7),
-        EntryAAD("api-keys", "TOKEN", 6),
-        EntryAAD("api-keysT", "OKEN", 7),
+        replace(AAD, vault="other"),
+        replace(AAD, key="OTHER"),
+        replace(AAD, revision=6),
+        replace(AAD, vault="api-keysT", key="OKEN"),
+        replace(AAD, usage="environment"),
+        replace(AAD, git_hosts=("github.com", "evil.example.com")),
+        replace(AAD, git_hosts=("github.co", "m")),
+        replace(AAD, is_secret=False),
     ],
-    ids=["another vault", "another entry", "rolled back", "shifted boundary"],
+    ids=[
+        *("another vault", "another entry", "rolled back", "shifted boundary"),
+        *("another usage", "another host", "other hosts", "shown"),
+    ],
 )
 def test_a_ciphertext_of_another_entry_cannot_be_decrypted(other: EntryAAD) -> None:
     ring = Keyring([NEW])

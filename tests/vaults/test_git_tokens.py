@@ -41,6 +41,18 @@ def test_an_entry_declared_for_the_host_is_the_token() -> None:
     assert token_for("https://GITHUB.com.:443/org/other.git") == "ghp_planted"
 
 
+@pytest.mark.parametrize(
+    "columns", [{"git_hosts": ["evil.example.com"]}, {"usage": "environment", "git_hosts": []}, {"is_secret": False}]
+)
+def test_an_entry_that_was_declared_otherwise_in_the_database_cannot_be_decrypted(columns: dict[str, Any]) -> None:
+    put(usage=EntryUsage.BOTH, git_hosts=["github.com"])
+    VaultEntry.objects.update(**columns)
+    put(key="OTHER")  # publishes the vault
+
+    with pytest.raises(VaultUnavailable, match="github/PAT cannot be decrypted"):
+        get_worker_secrets(["github"], git_token=TOKEN, git_url="https://evil.example.com/a/b.git")
+
+
 def test_an_undeclared_entry_is_rejected_and_the_error_names_entry_and_host() -> None:
     put()
 

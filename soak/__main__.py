@@ -15,6 +15,7 @@ from soak.parts import (
     disk,
     failing,
     failovers,
+    freezes,
     history,
     logs,
     memory,
@@ -32,6 +33,7 @@ PARTS: dict[str, Callable[[Options, Report], None]] = {
     "history": history.run,
     "outages": outages.run,
     "silence": silence.run,
+    "freezes": freezes.run,
     "waiting": waiting.run,
     "failing": failing.run,
     "blocking": blocking.run,
@@ -66,6 +68,9 @@ def main() -> int:
         "--database", choices=("sqlite", "postgresql"), default="sqlite", help="of the parts history and outages"
     )
     parser.add_argument("--waiting-tasks", type=int, default=1_000_000, help="of the part waiting")
+    parser.add_argument(
+        "--moments", type=int, default=20, help="at which the part freezes stops a worker, a server and a database each"
+    )
     parser.add_argument("--failing-tasks", type=int, default=20_000, help="of the part failing")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - PARTS.keys():
@@ -80,6 +85,7 @@ def main() -> int:
         has_postgresql=arguments.database == "postgresql",
         waiting_tasks=arguments.waiting_tasks,
         failing_tasks=arguments.failing_tasks,
+        moments=arguments.moments,
     )
     report = Report()
     print(f"SEED={options.seed}", flush=True)

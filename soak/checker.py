@@ -107,6 +107,8 @@ class Evidence:
     checkouts: Mapping[str, int] = field(default_factory=dict)
     """How many commits a worker keeps of a queue."""
     errors_500: int = 0
+    stuck_workers: Sequence[str] = ()
+    """Messages of alerts about ready workers that dequeued nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +165,9 @@ def _find_lost(evidence: Evidence, result: CheckResult) -> Iterator[Violation]:
 
 
 def _find_stuck(evidence: Evidence) -> Iterator[Violation]:
-    """A task ends, once faults are over and workers run."""
+    """A task ends, once faults are over and workers run, and a ready worker dequeues tasks, whatever happened to it."""
+    for message in evidence.stuck_workers:
+        yield Violation(invariant="stuck worker", detail=message)
     for task in evidence.tasks.values():
         if task.state not in ENDED:
             yield Violation(invariant="stuck", detail=f"{task.task_id} is still {task.state} in {task.queue}")

@@ -56,6 +56,7 @@ def collect(
     """Read what is left, while the product still runs."""
     client = stack.client()
     reported = reported_sizes(client.get("/api/cli/queues")["queues"])
+    alerts = client.get("/api/alerts?state=all")["alerts"]
     client.close()
     stored = read_state(queues, nodes, reported)
     kinds = _by_kind(before or {})
@@ -79,6 +80,7 @@ def collect(
         ],
         checkouts=_count_checkouts(stack),
         errors_500=count_500(stack.statuses),
+        stuck_workers=[alert["message"] for alert in alerts if alert["kind"] == "worker_not_consuming"],
     )
 
 

@@ -17,6 +17,8 @@ class Options:
     """The parts about the history use PostgreSQL; the others choose their database themselves."""
     waiting_tasks: int
     """Of the part that fills a queue."""
+    moments: int
+    """How often the part freezes freezes each of its targets."""
     failing_tasks: int
 
     def rng(self, part: str) -> random.Random:

@@ -135,12 +135,14 @@ class Stack:
         self._git("add", "--all")
         self._git("commit", "--quiet", "--allow-empty", "--message", "Change")
 
-    def write_queue_file(self, text: str = QUEUE_FILE, *, limits: str = LIMITS, **variables: str) -> None:
+    def write_queue_file(
+        self, text: str = QUEUE_FILE, *, limits: str = LIMITS, vaults: str = "[]", **variables: str
+    ) -> None:
         """Write the definitions of the queues; loading them is the server's."""
         values = {"SOAK_JOURNAL": str(self.journal), **variables}
         env_vars = ", ".join(f'{name}: "{value}"' for name, value in values.items())
         source = f'git_url: "file://{self.repository}", branch: main, startup_cmd: python main.py'
-        deployment = f"{{{source}, env_vars: {{{env_vars}}}, limits: {limits}}}"
+        deployment = f"{{{source}, env_vars: {{{env_vars}}}, limits: {limits}, vaults: {vaults}}}"
         (self.folder / "queues" / "soak.yaml").write_text(text.format(deployment=deployment))
 
     def start(self) -> None:

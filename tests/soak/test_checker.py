@@ -91,6 +91,10 @@ def test_notices_an_owner_that_is_left() -> None:
     assert broken(with_task(evidence(), replace(DONE, has_owner=True))) == {"stuck"}
 
 
+def test_notices_a_worker_that_dequeued_nothing() -> None:
+    assert broken(replace(evidence(), stuck_workers=["Worker a is ready"])) == {"stuck worker"}
+
+
 def test_notices_a_task_that_was_created_twice() -> None:
     assert "created twice" in broken(with_task(evidence(), replace(DONE, task_id="other")))
 

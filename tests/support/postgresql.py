@@ -33,6 +33,11 @@ class PostgresqlServer:
         """Return the URL of its database."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
+    @property
+    def pid(self) -> int:
+        """Return the process that starts the others."""
+        return int((self._data / "postmaster.pid").read_text().split()[0])
+
     def start(self) -> "PostgresqlServer":
         """Make the cluster and start it; durability is not what is tested."""
         self._run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync", str(self._data))

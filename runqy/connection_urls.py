@@ -49,6 +49,11 @@ def parse_public_url(url: str) -> str:
     return origin
 
 
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Return a comma-separated list of origins, as browsers send them. Raise ValueError."""
+    return tuple(parse_public_url(word.strip().lower()) for word in text.split(",") if word.strip())
+
+
 def parse_redis_url(url: str) -> RedisTarget:
     """Return the target of a URL.
 

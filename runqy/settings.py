@@ -50,6 +50,8 @@ ASYNQ_READ_ONLY = env.flag("ASYNQ_READ_ONLY")
 ALLOWED_HOSTS = list(env.words("RUNQY_ALLOWED_HOSTS", ("localhost", "127.0.0.1", "[::1]")))
 CSRF_TRUSTED_ORIGINS = list(env.words("RUNQY_CSRF_ORIGINS"))
 RUNQY_TRUSTED_PROXIES = env.networks("RUNQY_TRUSTED_PROXIES")
+RUNQY_PUBLIC_RESULTS = env.flag("RUNQY_PUBLIC_RESULTS")
+RUNQY_CORS_ORIGINS = env.parsed("RUNQY_CORS_ORIGINS", connection_urls.parse_origins, tuple[str, ...]())
 
 # HTTPS, at this server or at a proxy in front of it
 RUNQY_HTTPS = env.flag("RUNQY_HTTPS")
@@ -197,6 +199,19 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
 ]
+CORS_ALLOWED_ORIGINS = RUNQY_CORS_ORIGINS
+CORS_URLS_REGEX = "^/(?!admin/)"
+CORS_ALLOW_HEADERS = (
+    *("accept", "authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "last-event-id"),
+    *("prefer", "traceparent", "x-api-key", "x-request-id"),
+)
+CORS_EXPOSE_HEADERS = (
+    *("ETag", "Idempotent-Replayed", "Link", "Location", "Preference-Applied", "RateLimit", "RateLimit-Policy"),
+    *("Retry-After", "WWW-Authenticate", "X-Request-ID"),
+)
+if RUNQY_CORS_ORIGINS:
+    INSTALLED_APPS.append("corsheaders")
+    MIDDLEWARE.insert(MIDDLEWARE.index("runqy.middleware.BodySizeMiddleware"), "runqy.cors.CorsMiddleware")
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
@@ -11,8 +12,8 @@ from rest_framework.request import Request
 
 from runqy.accounts import last_used
 from runqy.accounts.queries import find_identity, is_guessable, refresh_for_key
-from runqy.api.throttling import AuthFailureLimiter
-from runqy.api_keys import Identity
+from runqy.api.throttling import AuthFailureLimiter, ip_prefix
+from runqy.api_keys import Identity, Role
 from runqy.broker.operation import Operation
 from runqy.errors import KeyRequired
 from runqy.redis_connection import run_blocking
@@ -33,15 +34,17 @@ class BearerTokenAuthentication(BaseAuthentication):
     """
 
     def authenticate(self, request: Request) -> tuple[ApiClient, Identity] | None:
-        """Return the client and its identity; None without a key. Raise AuthenticationFailed, TooManyFailures."""
-        key = presented_key(request.headers)
+        """Return the client and its identity; None if a key is missing. Raise AuthenticationFailed, TooManyFailures."""
+        key, address = presented_key(request.headers), request.META.get("REMOTE_ADDR", "")
+        view = (request.parser_context or {}).get("view")
         if not key:
-            return None
-        limiter = AuthFailureLimiter(request.META.get("REMOTE_ADDR", ""))
+            is_public = settings.RUNQY_PUBLIC_RESULTS and getattr(view, "shows_result", False)
+            return (ApiClient("public"), public_identity(address)) if is_public else None
+        limiter = AuthFailureLimiter(address)
         try:
             identity = authenticate_blocking(key, limiter)
         finally:
-            if limiter.headers and (view := (request.parser_context or {}).get("view")):
+            if limiter.headers and view:
                 view.rate_limit_headers = limiter.headers
         if identity is None:
             raise AuthenticationFailed
@@ -50,6 +53,11 @@ class BearerTokenAuthentication(BaseAuthentication):
     def authenticate_header(self, request: Request) -> str:
         """Return the challenge of a 401 response."""
         return KeyRequired.challenge
+
+
+def public_identity(address: str) -> Identity:
+    """Return the identity of a client without a key, whose limits are those of its address."""
+    return Identity(role=Role.CLIENT, name="public", key_id=f"public:{ip_prefix(address)}")
 
 
 def authenticate_key(key: str, limiter: AuthFailureLimiter) -> Operation[Identity | None]:

@@ -145,7 +145,7 @@ class Application:
         """Return the problem for a request that reaches neither a view nor a handler."""
         observe_request(OTHER, request.method, error.status, began_s=request.began_s)
         response = problem_response(error)
-        response.headers += shared_headers(request.scope["scheme"])
+        response.headers += shared_headers(request.scope["scheme"], request.headers.get("Origin", ""))
         return response
 
     async def _run_lifespan(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from django.conf import settings
 
 from queues.queries import get_catalog
-from runqy.accounts.authentication import authenticate_key, presented_key
+from runqy.accounts.authentication import authenticate_key, presented_key, public_identity
 from runqy.accounts.queries import may_be_new
 from runqy.api.exceptions import log_unavailable
 from runqy.api.parsers import check_encoding, check_size, parse_idempotency_key
@@ -161,13 +161,16 @@ class TaskEndpoints:
             log_unavailable(error)
             response = problem_response(error)
         allow: Headers = [(b"allow", b"GET, HEAD" if is_safe else b"POST")]
-        response.headers += [*allow, *encode_headers(call.rate_limit_headers), *shared_headers(scheme)]
+        response.headers += [*allow, *encode_headers(call.rate_limit_headers)]
+        response.headers += shared_headers(scheme, request.headers.get("Origin", ""))
         return response
 
     async def _authenticate(self, call: Call) -> Identity:
         """Return the identity of a request's key. Raise KeyRequired, TooManyFailures, ConfigurationUnavailable."""
         key = presented_key(call.request.headers)
         if not key:
+            if settings.RUNQY_PUBLIC_RESULTS and _is_result(call.request):
+                return public_identity(call.address)
             raise KeyRequired
         if may_be_new(key):
             await self._snapshots.refresh_for_unknown()
@@ -295,6 +298,12 @@ class TaskEndpoints:
         check_encoding(request.headers.get("Content-Encoding", ""))
         check_size(find_length(request.scope) or 0)
         return await request.read_body(is_authenticated=True)
+
+
+def _is_result(request: ParsedRequest) -> bool:
+    """Return whether a request reads a task by its id."""
+    found = _TASK_PATH.fullmatch(request.path)
+    return request.method == "GET" and found is not None and not found["events"]
 
 
 def _record(request: ParsedRequest, route: str, status: int) -> None:

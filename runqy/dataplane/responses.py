@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from http import HTTPStatus
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.security import SecurityMiddleware
@@ -58,9 +59,10 @@ def encode_headers(headers: Mapping[str, str]) -> Iterable[tuple[bytes, bytes]]:
     return ((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
 
 
-def shared_headers(scheme: str) -> Headers:
-    """Return the headers that the middleware adds to every response: the request id and security headers."""
-    return [(b"x-request-id", current_request_id().encode("latin-1")), *security_headers(scheme)]
+def shared_headers(scheme: str, origin: str = "") -> Headers:
+    """Return the headers that the middleware adds to every response: the request id, security headers and CORS."""
+    cors = cors_headers(origin) if settings.RUNQY_CORS_ORIGINS else ()
+    return [(b"x-request-id", current_request_id().encode("latin-1")), *security_headers(scheme), *cors]
 
 
 @cache
@@ -74,6 +76,20 @@ def security_headers(scheme: str) -> tuple[tuple[bytes, bytes], ...]:
     for middleware in (SecurityMiddleware, XFrameOptionsMiddleware):
         middleware(lambda _: HttpResponse()).process_response(request, response)
     response["Content-Security-Policy"] = content_security_policy(request.path_info, JSON_TYPE)
+    return tuple(encode_headers({name: value for name, value in response.items() if name != "Content-Type"}))
+
+
+@lru_cache(maxsize=256)
+def cors_headers(origin: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that the middleware adds to a response to a page of an origin."""
+    from runqy.cors import CorsMiddleware  # noqa: PLC0415 (only where it is configured)
+
+    request = HttpRequest()
+    request.path_info = "/queue/"
+    if origin:
+        request.META["HTTP_ORIGIN"] = origin
+    response = HttpResponse()
+    CorsMiddleware(lambda _: response).add_response_headers(request, response)
     return tuple(encode_headers({name: value for name, value in response.items() if name != "Content-Type"}))
 
 

@@ -19,7 +19,7 @@ urlpatterns = [
     path("queue/add", TaskViewSet.as_view({"post": "create"}), name="enqueue-task"),
     path("queue/add-batch", TaskViewSet.as_view({"post": "create_batch"}), name="enqueue-batch"),
     path("queue/<path:task_id>/events", TaskViewSet.as_view({"get": "events"}), name="task-events"),
-    path("queue/<path:task_id>", TaskViewSet.as_view({"get": "retrieve"}), name="task"),
+    path("queue/<path:task_id>", TaskViewSet.as_view({"get": "retrieve"}, shows_result=True), name="task"),
     path("api/cli/tasks", CreateTaskViewSet.as_view({"post": "create"}), name="create-task"),
     path("api/cli/tasks/<path:task_id>", CancelTaskViewSet.as_view({"delete": "cancel"}), name="cancel-task"),
     path(

@@ -3,6 +3,7 @@
 For the admin also: host check, audit actor, warning about unpublished changes.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from time import perf_counter
@@ -30,6 +31,9 @@ PAGE_POLICY = f"default-src 'self'; img-src 'self' data:; {_SHARED_POLICY}"
 """For the other pages: Swagger."""
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 """For responses that are not pages."""
+
+_FORWARDED = re.compile(r"\[(?P<ipv6>[^]]*)\](?::\d+)?|(?P<ipv4>[^:]+):\d+")
+"""An address with a port, or in brackets, as some proxies forward it: `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
 
 _SESSION_SEEN = "seen_at"
 _SESSION_RENEWAL_S = 300
@@ -165,12 +169,17 @@ def _client_ip(forwarded_for: str, nearest: str) -> str:
     """Return the rightmost address that is not a trusted proxy; clients can forge addresses left of it."""
     for text in reversed(forwarded_for.split(",")):
         try:
-            nearest = str(parse_address(text.strip()))
+            nearest = str(parse_address(_without_port(text.strip())))
         except ValueError:
             break
         if not _is_trusted(nearest):
             break
     return nearest
+
+
+def _without_port(text: str) -> str:
+    found = _FORWARDED.fullmatch(text)
+    return text if found is None else found["ipv6"] or found["ipv4"] or ""
 
 
 def _is_trusted(text: str) -> bool:

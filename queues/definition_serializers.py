@@ -302,12 +302,14 @@ class QueueParser:
     """Parses definitions as in queue files. Its serializers, which take longer to make than to use, serve many."""
 
     def __init__(self) -> None:
-        self._serializer = QueueDefinitionSerializer(context={"name": ""})
+        self._context = {"name": ""}
+        self._serializer = QueueDefinitionSerializer(context=self._context)
 
     def parse(self, name: str, data: object) -> QueueSpec:
         """Return the queue in a definition. Raise QueueDefinitionInvalid."""
-        self._serializer.context["name"] = name
-        errors, attrs = _name_errors(name), {}
+        self._context["name"] = name
+        errors = _name_errors(name)
+        attrs: dict[str, Any] = {}
         try:
             attrs = self._serializer.run_validation(data)
         except serializers.ValidationError as error:
@@ -322,7 +324,7 @@ def parse_queue(name: str, data: object) -> QueueSpec:
     return QueueParser().parse(name, data)
 
 
-def _to_spec(name: str, attrs: Mapping[str, Any]) -> QueueSpec:
+def _to_spec(name: str, attrs: dict[str, Any]) -> QueueSpec:
     """Return the queue of validated data."""
     deployment: dict[str, Any] = {**attrs["deployment"]}
     deployed_mode = deployment.pop("mode", None)

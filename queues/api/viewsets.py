@@ -18,7 +18,7 @@ from queues.queue_files import LoadReport, load_queue_files
 from queues.status import find_deploying_workers, find_unserved, get_redis_queue_detail, list_redis_queue_statuses
 from runqy import clock
 from runqy.api.etags import etag_response, if_match
-from runqy.api.parsers import read_flag
+from runqy.api.parsers import read_flag, refuse_members
 from runqy.api.permissions import require_all_queues
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
@@ -57,11 +57,12 @@ class QueueViewSet(ApiViewSet):
         operation_id="pause_queue",
         tags=["queues"],
         request=None,
-        responses={200: s.QueuePausedSerializer, **problem_responses(401, 403, 404, 429, 503)},
+        responses={200: s.QueuePausedSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
         examples=[s.PAUSED_EXAMPLE],
     )
     def pause(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Pause a queue: it accepts tasks, and workers get none. No effect on a paused queue."""
+        refuse_members(request)
         name = pause_queue(get_broker(), name=queue, allowed_queues=request.auth.queues)
         return Response(s.QueuePausedSerializer({"message": "queue paused", "queue": name, "paused": True}).data)
 
@@ -69,11 +70,12 @@ class QueueViewSet(ApiViewSet):
         operation_id="unpause_queue",
         tags=["queues"],
         request=None,
-        responses={200: s.QueuePausedSerializer, **problem_responses(401, 403, 404, 429, 503)},
+        responses={200: s.QueuePausedSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
         examples=[s.UNPAUSED_EXAMPLE],
     )
     def unpause(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Unpause a queue. No effect on a queue that is not paused."""
+        refuse_members(request)
         name = unpause_queue(get_broker(), name=queue, allowed_queues=request.auth.queues)
         return Response(s.QueuePausedSerializer({"message": "queue unpaused", "queue": name, "paused": False}).data)
 
@@ -81,7 +83,7 @@ class QueueViewSet(ApiViewSet):
         operation_id="redeploy_queue",
         tags=["queues"],
         request=None,
-        responses={200: s.QueueRedeployedSerializer, **problem_responses(401, 403, 404, 429, 503)},
+        responses={200: s.QueueRedeployedSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
     )
     def redeploy(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Have workers deploy the newest commit of a queue's branch, beside the code that runs.
@@ -89,6 +91,7 @@ class QueueViewSet(ApiViewSet):
         Children are restarted between tasks. A commit that cannot be deployed changes nothing; the worker's `reason`
         has the error.
         """
+        refuse_members(request)
         with publication_result() as publication:
             name = redeploy_queue(name=queue, allowed_queues=request.auth.queues)
         response = s.QueueRedeployedSerializer(
@@ -228,6 +231,7 @@ class QueueConfigViewSet(ApiViewSet):
     def reload(self, request: AuthenticatedRequest, **_: str) -> Response:
         """Reload configurations from YAML; a file with an error changes nothing, the others are loaded."""
         require_all_queues(request.auth)
+        refuse_members(request)
         options = {name: read_flag(request, name) for name in ("prune", "force")}
         with publication_result() as publication:
             report = load_queue_files(directory=settings.QUEUE_WORKERS_DIR, **options)

@@ -51,6 +51,13 @@ class RawJSONParser(BaseParser):
         return read_body(stream, (parser_context or {})["request"].META)
 
 
+def refuse_members(request: Request) -> None:
+    """Raise RequestInvalid for a body with members. Ignoring them would apply an action to more than was meant."""
+    if request.data:
+        detail = "This request takes no body, only parameters of its query."
+        raise RequestInvalid(errors=[f"{name}: {detail}" for name in sorted(request.data)[:20]])
+
+
 def raw_body(request: Request) -> bytes:
     """Return the body of a request whose view uses RawJSONParser; DRF calls no parser for an empty one."""
     body: Any = request.data

@@ -15,7 +15,7 @@ from rest_framework.response import Response
 
 from runqy.api.etags import content_version, etag_response
 from runqy.api.pagination import PAGE_PARAMETERS, CursorPaginator
-from runqy.api.parsers import read_flag
+from runqy.api.parsers import read_flag, refuse_members
 from runqy.api.renderers import encode_json
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_NONE_MATCH, problem_responses
@@ -288,6 +288,7 @@ class BulkTaskViewSet(ApiViewSet):
         return self._apply(request, StateChange.RELEASE, queue)
 
     def _apply(self, request: AuthenticatedRequest, action: StateChange, queue: str) -> Response:
+        refuse_members(request)
         task_filter = TaskFilter(
             queue=queue,
             state=_parse_state(request, states_for_all(action)),

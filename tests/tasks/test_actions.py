@@ -283,6 +283,25 @@ def test_an_invalid_query_is_refused_by_parameter(
     assert listed(single_broker, "simple") == {"pending": ["t1"]}
 
 
+@pytest.mark.parametrize("action", ["delete", "archive", "run?state=scheduled", "release?state=scheduled"])
+def test_a_body_that_names_tasks_is_refused_and_nothing_happens(
+    admin: ApiClient, single_broker: Broker, action: str
+) -> None:
+    put_in(single_broker, "pending", "t1", "t2")
+    put_in(single_broker, "scheduled", "t3")
+    path, _, query = action.partition("?")
+
+    response = admin.post(f"{BULK}/{path}?{query or 'state=pending'}", {"task_ids": ["t1"]})
+    empty = admin.post(f"{BULK}/delete?state=pending&limit=1", {})
+
+    assert (response.status_code, problem(response)["errors"]) == (
+        400,
+        ["task_ids: This request takes no body, only parameters of its query."],
+    )
+    assert empty.status_code == 200
+    assert listed(single_broker, "simple") == {"pending": ["t2"], "scheduled": ["t3"]}
+
+
 def test_an_unknown_queue_is_not_found(admin: ApiClient) -> None:
     response = admin.post("/api/cli/queues/nope/tasks/delete?state=pending")
 

@@ -1,10 +1,12 @@
 """A lost reply to each script that writes: it has run, its caller does not know, and sends the request again.
 
 Each request of the scenarios below runs twice; the second time must change nothing. What is in Redis then is what one
-run left: no task is taken, finished or stored twice, and none is lost.
+run left: no task is taken, finished or stored twice, and none is lost. Of a request that the broker repeats by itself
+the network loses the first reply.
 """
 
 import dataclasses
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from importlib.resources import files
@@ -28,6 +30,7 @@ from runqy.broker.operation import Request, RequestBatch
 from runqy.broker.queues import pausing
 from runqy.broker.queues.deletion import delete_redis_queue
 from runqy.broker.rate_limit import Rate, acquire
+from runqy.broker.replies import ReplyLost
 from runqy.broker.scripts import script
 from runqy.broker.streams.audit_stream import append_record
 from runqy.broker.streams.run_counters import RunCounters, add_run_counters
@@ -52,6 +55,7 @@ from runqy.broker.workers.claims import claim_worker_id, delete_stale_claims
 from runqy.broker.workers.redis_users import StoredUser, remove_stored_users, store_user
 from tests.broker.test_heartbeats import RECORD, running_task
 from tests.support import environment
+from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.tasks import QUEUE, new_task, put, take, take_one
 
 OTHER = "mail.default"
@@ -80,8 +84,9 @@ def find_writing_scripts() -> list[str]:
 class LosingBroker(Broker):
     """Loses the first reply to each request, and sends the request again."""
 
-    def __init__(self, client: Any) -> None:
-        super().__init__(client)
+    def __init__(self, network: BadNetwork) -> None:
+        super().__init__(Broker.connect(RedisTarget(addresses=(("127.0.0.1", network.port),))).client)
+        self.network = network
         self.effective: set[str] = set()
         """Scripts that changed something, the first time."""
         self.changed: dict[str, list[str]] = defaultdict(list)
@@ -94,18 +99,29 @@ class LosingBroker(Broker):
     def _run(self, request: Request[Any] | RequestBatch) -> Any:
         names = {command.script.name for command in request.commands if command.script is not None}
         before = self.read_all()
-        replies = again = self.connection.execute(request.commands)
+        if request.is_repeatable:
+            self._lose_reply(request)
+        else:
+            replies = self.connection.execute(request.commands)
         once = self.read_all()
         if before != once:
             self.effective |= names
-        if names & SENT_ONCE.keys():
-            assert not request.is_repeatable
-        else:
-            again = self.connection.execute(request.commands)
+        if request.is_repeatable:
+            assert not names & SENT_ONCE.keys()
+            replies = self.connection.execute(request.commands)
+        elif not names & SENT_ONCE.keys():
+            self.connection.execute(request.commands)
         twice = self.read_all()
         for name in names if once != twice else ():
             self.changed[name] += [key for key in once.keys() | twice.keys() if once.get(key) != twice.get(key)]
-        return request.read(again if request.is_repeatable else replies)
+        return request.read(replies)
+
+    def _lose_reply(self, request: Request[Any] | RequestBatch) -> None:
+        """Send a request as the broker does, over a network that ends the connection instead of carrying the reply."""
+        self.network.mode = FaultMode.LOSES_RESPONSES
+        with pytest.raises(ReplyLost):
+            self.connection.execute(request.commands)
+        self.network.mode = FaultMode.FINE
 
     def read_all(self) -> dict[str, Any]:
         """Return what is in Redis, but for the ids of entries and times to live."""
@@ -243,16 +259,22 @@ SCENARIOS: tuple[Callable[[Any], None], ...] = (
 @pytest.fixture(scope="module")
 def losing() -> Iterator[LosingBroker]:
     """Return a broker that has run the scenarios."""
-    target = RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),))
-    broker = LosingBroker(Broker.connect(target).client)
+    network = BadNetwork(environment.SERVER.port, random.Random(0))
+    network.loss = 1.0
+    broker = LosingBroker(network)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(heartbeats, "HEARTBEAT_TTL_S", 3600)  # no key expires between two looks
+        for name in find_writing_scripts():
+            broker.client.script_load(
+                script(name).source
+            )  # or the reply that is lost says that there is no such script
         for scenario in SCENARIOS:
             broker.client.flushall()
             broker.later_s = 0
             scenario(broker)
     yield broker
     broker.close()
+    network.close()
 
 
 @pytest.mark.parametrize("name", find_writing_scripts())

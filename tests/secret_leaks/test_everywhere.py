@@ -27,7 +27,7 @@ from tests.support.waiting import eventually
 
 PASSWORD = "a-password-of-tests"
 MOST_PAGES = 80
-VAULTS = ("by-api", "by-admin", "by-import")
+VAULTS = ("by-api", "by-admin")
 
 HASHES = """\
 import hashlib, json, os, sys
@@ -169,8 +169,6 @@ def _refused(client: httpx2.Client, canary: Canary) -> None:
     assert client.post("/api/vaults/gone/entries", json={"key": "A", "value": value}).status_code == 404
     wrong = {"Authorization": "Bearer wrong"}
     assert client.post(entries, json={"key": "A", "value": value}, headers=wrong).status_code == 401
-    assert client.post("/api/vaults/by-api/export", json={"passphrase": value[:5]}).status_code == 400
-    assert client.post("/api/vaults/by-api/export", json={"passphrase": value}).status_code == 200
 
 
 def _read_api(client: httpx2.Client) -> None:

@@ -78,7 +78,7 @@ class _Freezes:
 
     def _freeze(self, target: str, change: str) -> float:
         """Freeze a target beside a change; return how long after it everything ran, even if that took too long."""
-        self._enqueue("steady.high", "steady.low", "canary")
+        self._enqueue("steady.high", "canary")  # a sub-queue with tasks could not be removed
         changing = threading.Thread(target=self._changes[change])
         changes_first, apart_s = self._rng.random() < 0.5, self._rng.uniform(0, NEAR_S)
         worker = self._rng.choice([*WORKERS])
@@ -101,9 +101,11 @@ class _Freezes:
             self._incidents.append(incident)
         thawed_s = time.monotonic()
         changing.join(2 * PATIENCE_S)
-        self._restore()
+        self._changes[change]()  # it may have got no response
+        self._restore_vault()
         self._enqueue("steady.high", "steady.low", "canary")
         took_s = self._wait_for_ends(thawed_s)
+        self._restore()  # not before: a sub-queue that is there again heals a worker that it had made stuck
         self._report.note(f"{name or target} frozen, {change}: everything ran after {took_s:.1f} s")
         return took_s
 
@@ -117,7 +119,7 @@ class _Freezes:
         """Return how long after a time each accepted task has ended; give up after some minutes."""
         client = self._stack.client()
         for task_id in self._load.accepted.keys() - self._load.first_ends.keys():
-            while time.monotonic() - since_s < 4 * RECOVERED_S:
+            while time.monotonic() - since_s < 2 * RECOVERED_S:
                 info = client.send("GET", f"/queue/{task_id}?wait=5").content.get("info", {})
                 if info.get("state") in ENDED:
                     self._load.first_ends[task_id] = info["state"], info["result"]["run"] if info.get("result") else ""
@@ -125,10 +127,14 @@ class _Freezes:
         client.close()
         return time.monotonic() - since_s
 
-    def _restore(self) -> None:
-        """Bring back what a change took away, and repeat it where it got no response."""
+    def _restore_vault(self) -> None:
+        """Bring back a vault that was deleted: without it no worker can register."""
         self._send("POST", "/api/vaults", {"name": "soak"})
         self._set_value()
+
+    def _restore(self) -> None:
+        """Bring back what changes took away."""
+        self._restore_vault()
         self._write_queues(f"{HIGH}, {LOW}")
 
     def _set_value(self) -> None:

@@ -14,13 +14,13 @@ $(VENV)/.runtime: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "runqy needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
 	@echo "Making the environment in $(VENV), which may take a minute ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.txt
 	@$(PIP) --no-deps -e .
 	@touch $@
 
 $(VENV)/.development: requirements-dev.txt $(VENV)/.runtime
 	@echo "Adding what tests and checks need ..."
-	@$(PIP) -r requirements-dev.txt
+	@$(PIP) --require-hashes -r requirements-dev.txt
 	@touch $@
 
 install: $(VENV)/.development  ## make the environment in .venv, with all that tests and checks need
@@ -68,9 +68,9 @@ screenshots: install  ## the README's pictures of the admin; ARGS=folder for eve
 	@$(BIN)/python -m demo.screenshots $(ARGS)
 
 requirements:  ## resolve the pinned requirements for Python 3.11 to 3.13
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra server pyproject.toml \
+	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 --extra server pyproject.toml \
 		-o requirements.txt --custom-compile-command "make requirements"
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra server --extra otel --group dev pyproject.toml \
+	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 --extra server --extra otel --group dev pyproject.toml \
 		-o requirements-dev.txt --custom-compile-command "make requirements"
 
 proto: install  ## generate the message classes from runqy/broker/asynq.proto

@@ -1,5 +1,6 @@
 """The routes /livez, /readyz and /health."""
 
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -11,9 +12,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
+from runqy.accounts.authentication import presented_key
+from runqy.accounts.queries import find_identity, is_guessable
 from runqy.api.schema import problem_responses
 from runqy.broker.health import check_health
-from runqy.errors import BrokerUnavailable, NotReady
+from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, NotReady
 from runqy.health.check_groups import CheckStatus
 from runqy.health.readiness import run_readiness_checks
 from runqy.redis_connection import get_broker
@@ -93,20 +96,36 @@ class HealthViewSet(ViewSet):
         operation_id="readyz",
         tags=["server"],
         auth=[],
-        parameters=[OpenApiParameter("verbose", str, description="List each check, whatever the value")],
+        parameters=[
+            OpenApiParameter(
+                "verbose", str, description="List each check, whatever the value; `detail` is empty without a key"
+            )
+        ],
         responses={200: ReadinessSerializer, **problem_responses(400, 503)},
         examples=[OpenApiExample("Ready", {"status": "ok"}, status_codes=["200"])],
     )
     def readyz(self, request: Request) -> Response:
         """Show whether the process can take requests: Redis, database, migrations, configuration, vault key.
 
-        `degraded` is ready, with warnings. Otherwise the response is 503 `not_ready`; `?verbose` adds the `checks`.
+        `degraded` is ready, with warnings. Otherwise the response is 503 `not_ready`; `?verbose` adds the `checks`,
+        with their `detail` for requests with a key.
         """
         results = run_readiness_checks()
         is_verbose = "verbose" in request.query_params
+        if is_verbose and not _has_key(request):
+            results = [replace(result, detail="") for result in results]
         checks = list(CheckResultSerializer(results, many=True).data) if is_verbose else []
         if any(result.status is CheckStatus.FAILED for result in results):
             raise NotReady(checks)
         is_degraded = any(result.status is CheckStatus.WARNING for result in results)
         readiness = {"status": "degraded" if is_degraded else "ok"} | ({"checks": checks} if checks else {})
         return Response(ReadinessSerializer(readiness).data)
+
+
+def _has_key(request: Request) -> bool:
+    """Return whether a request has a valid key, without I/O. Short keys do not count: here guesses are not limited."""
+    key = presented_key(request.headers)
+    try:
+        return bool(key) and not is_guessable(key) and find_identity(key) is not None
+    except ConfigurationUnavailable:
+        return False

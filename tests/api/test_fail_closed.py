@@ -80,7 +80,7 @@ def test_task_routes_keep_working(unconfirmed: str, each_plane: str) -> None:
 
 
 def test_readiness_warns(unconfirmed: str) -> None:
-    found = ApiClient(None).get("/readyz?verbose").json()
+    found = ApiClient().get("/readyz?verbose").json()
 
     details = {check["check"]: check["detail"] for check in found["checks"] if check["status"] == "warning"}
     assert "RUNQY_CONFIG_MAX_AGE" in details["configuration"]

@@ -22,6 +22,7 @@ from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support import environment
+from tests.support.environment import ADMIN_KEY
 from tests.support.full_redis import filled_redis
 from tests.support.servers import free_port
 from tests.support.silent_redis import silent_redis
@@ -64,7 +65,7 @@ def away() -> RedisTarget:
 def test_waiting_tasks_that_no_definition_names_are_a_warning() -> None:
     put(get_broker(), "a", "b", queue="foreign")
 
-    response = json.loads(ApiClient(None).get("/readyz?verbose").content)
+    response = json.loads(ApiClient().get("/readyz?verbose").content)
 
     assert ready() == (200, "degraded", {"queues": "warning"})
     (check,) = [check for check in response["checks"] if check["check"] == "queues"]
@@ -86,8 +87,19 @@ def test_a_ready_process_reveals_no_details() -> None:
     assert (response.status_code, json.loads(response.content)) == (200, {"status": "ok"})
 
 
+def test_verbose_shows_details_only_with_a_key() -> None:
+    put(get_broker(), "a", queue="foreign")
+
+    shown = [json.loads(ApiClient(key).get("/readyz?verbose").content) for key in (None, "wrong", ADMIN_KEY)]
+
+    details = [{check["detail"] for check in content["checks"] if check["check"] == "queues"} for content in shown]
+    assert details[:2] == [{""}, {""}]
+    assert "1 task cannot run" in details[2].pop()
+    assert {content["status"] for content in shown} == {"degraded"}
+
+
 def test_verbose_lists_each_check() -> None:
-    response = ApiClient(None).get("/readyz?verbose")
+    response = ApiClient().get("/readyz?verbose")
 
     checks = json.loads(response.content)["checks"]
     assert [check["check"] for check in checks] == ALL
@@ -107,7 +119,7 @@ def test_a_cluster_configured_as_one_server_is_not_ready(cluster_target: RedisTa
     settings.REDIS_TARGET = RedisTarget(addresses=cluster_target.addresses[:1])
 
     def detail() -> str:
-        checks = json.loads(ApiClient(None).get("/readyz?verbose").content)["checks"]
+        checks = json.loads(ApiClient().get("/readyz?verbose").content)["checks"]
         return str(checks[0]["detail"])
 
     wait_until(lambda: "redis+cluster://" in detail())
@@ -134,7 +146,7 @@ def test_a_check_that_is_not_done_in_time_is_named(redis: Any, settings: Any, mo
     settings.REDIS_TARGET = replace(settings.REDIS_TARGET, addresses=(("localhost", port),))  # with new connections
     redis.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
     try:
-        response = ApiClient(None).get("/readyz?verbose")
+        response = ApiClient().get("/readyz?verbose")
     finally:
         redis.execute_command("CLIENT", "UNPAUSE")
 

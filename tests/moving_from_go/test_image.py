@@ -147,7 +147,7 @@ def test_tasks_that_no_definition_names_are_reported(
     monkeypatch.setattr("runqy.health.readiness.TIMEOUT_S", PATIENCE_S)
     run_maintenance(broker)
 
-    checks = json.loads(ApiClient(None).get("/readyz?verbose").content)["checks"]
+    checks = json.loads(ApiClient().get("/readyz?verbose").content)["checks"]
 
     (check,) = [check for check in checks if check["check"] == "queues"]
     assert check["detail"].startswith("2 tasks cannot run: no definition names their Redis queues")

@@ -83,7 +83,7 @@ def test_readiness_the_start_and_an_alert_say_so(right_key: str, settings, broke
 
     call_command("check_vault_keys", stderr=out)
     update_alerts(broker)
-    ready = json.loads(ApiClient(None).get("/readyz?verbose").content)
+    ready = json.loads(ApiClient().get("/readyz?verbose").content)
 
     assert "cannot be decrypted: they were encrypted with the master key" in out.getvalue()
     alert = Alert.objects.get(kind=AlertKind.VAULT_UNREADABLE, opened_at__isnull=False)

@@ -8,6 +8,11 @@ def now_ns() -> int:
     return time.time_ns()
 
 
+def monotonic_ns() -> int:
+    """Return nanoseconds of a clock that nobody sets."""
+    return time.monotonic_ns()
+
+
 def monotonic_s() -> float:
     """Return seconds of a clock that never goes back."""
     return time.monotonic()

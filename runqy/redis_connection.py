@@ -15,8 +15,8 @@ from runqy.circuit_breaker import BackgroundCall
 from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.failure_log import FailureLog
 
-CLOCK_VALID_S = 60.0
-"""How long a measured difference between our clock and Redis's is used."""
+CLOCK_VALID_S = 5.0
+"""How long a measurement of Redis's clock is used."""
 
 T = TypeVar("T")
 
@@ -30,6 +30,8 @@ class _Current:
     target: RedisTarget
     broker: Broker
     compare_at: float = 0.0
+    is_measured: bool = False
+    """The last measurement succeeded."""
 
 
 _lock = Lock()
@@ -47,7 +49,7 @@ def get_broker() -> Broker:
     current = _current
     if current is None or current.target is not settings.REDIS_TARGET:
         current = _connect(settings.REDIS_TARGET)
-    if clock.monotonic_s() >= current.compare_at:
+    if clock.monotonic_s() >= current.compare_at or (current.is_measured and current.broker.has_clock_parted):
         _compare_clocks(current)
     return current.broker
 
@@ -86,9 +88,10 @@ def _compare_clocks(current: _Current) -> None:
     try:
         current.broker.measure_clock()
     except BrokerUnavailable as error:
-        current.compare_at = clock.monotonic_s() + 1
+        current.compare_at, current.is_measured = clock.monotonic_s() + 1, False
         _failures.record("broker_unavailable", key=error.code, error=str(error))
     else:
+        current.is_measured = True
         _failures.record_success()
 
 

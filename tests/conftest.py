@@ -203,8 +203,9 @@ def _leaves_no_secret_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the time of day stand still in this process: no heartbeat grows old, no minute, hour or day ends."""
-    stopped_ns = clock.now_ns()
+    stopped_ns, monotonic_ns = clock.now_ns(), clock.monotonic_ns()
     monkeypatch.setattr(clock, "now_ns", lambda: stopped_ns)
+    monkeypatch.setattr(clock, "monotonic_ns", lambda: monotonic_ns)
 
 
 @pytest.fixture

@@ -123,6 +123,11 @@ class AsyncBroker:
         """Return Unix time in whole s, corrected by the measured offset of Redis's clock."""
         return self._clock.now_ns() // 1_000_000_000
 
+    @property
+    def has_clock_parted(self) -> bool:
+        """Whether `measure_clock` is due before its time."""
+        return self._clock.has_parted
+
     async def measure_clock(self) -> float:
         """Measure and return the offset of Redis's clock in s. Raise BrokerUnavailable."""
         return await self.run(self._clock.measure())

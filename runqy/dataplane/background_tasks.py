@@ -18,7 +18,8 @@ from runqy.failure_log import FailureLog
 
 REFRESH_EVERY_S = 1.0
 FLUSH_EVERY_S = 5.0
-MEASURE_CLOCK_EVERY_S = 60.0
+MEASURE_CLOCK_EVERY_S = 5.0
+CHECK_CLOCK_EVERY_S = 0.5
 EXTRA_REFRESH_EVERY_S = 1.0
 """The minimum interval of extra refreshes for names that are not in the snapshot."""
 
@@ -49,6 +50,7 @@ class SnapshotRefresher:
             (self._refresh, REFRESH_EVERY_S),
             (self._flush_key_uses, FLUSH_EVERY_S),
             (self._measure_clock, MEASURE_CLOCK_EVERY_S),
+            (self._check_clock, CHECK_CLOCK_EVERY_S),
         )
         await self._measure_clock()
         tasks = [asyncio.create_task(_repeat(function, seconds)) for function, seconds in loops]
@@ -89,6 +91,10 @@ class SnapshotRefresher:
 
     async def _flush_key_uses(self) -> None:
         await self._broker.run(last_used.flush_uses())
+
+    async def _check_clock(self) -> None:
+        if self._broker.has_clock_parted:
+            await self._measure_clock()
 
     async def _measure_clock(self) -> None:
         try:

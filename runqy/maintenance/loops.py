@@ -11,8 +11,8 @@ from runqy.errors import RunqyError
 from runqy.failure_log import FailureLog
 from runqy.maintenance.base import Duty
 
-CLOCK_CHECK_S = 10.0
-"""How old the measured offset to Redis's clock may be; with a wrong one, leases would seem to have expired."""
+CLOCK_CHECK_S = 5.0
+"""How old a measurement of Redis's clock may be; with a wrong one, leases would seem to have expired."""
 
 
 class ClockCheck:
@@ -23,9 +23,9 @@ class ClockCheck:
         self._measured_at = float("-inf")
 
     def ensure(self, broker: Broker) -> None:
-        """Measure, unless that was done within CLOCK_CHECK_S. Raise BrokerUnavailable."""
+        """Measure, unless that was done within CLOCK_CHECK_S and nobody set a clock. Raise BrokerUnavailable."""
         with self._lock:
-            if clock.monotonic_s() - self._measured_at >= CLOCK_CHECK_S:
+            if clock.monotonic_s() - self._measured_at >= CLOCK_CHECK_S or broker.has_clock_parted:
                 broker.measure_clock()
                 self._measured_at = clock.monotonic_s()
 

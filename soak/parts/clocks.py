@@ -1,9 +1,11 @@
-"""Clocks five minutes apart: no lease ends early, nothing runs twice, delays are kept."""
+"""Clocks five minutes apart, and clocks that are set: no lease ends early, nothing runs twice, delays are kept."""
 
+import contextlib
 import sys
 import time
 
 from soak import processes
+from soak.api import Client
 from soak.checker import check
 from soak.draining import collect, drain
 from soak.load import Load
@@ -11,7 +13,8 @@ from soak.options import Options
 from soak.processes import ManagedProcess, wait_for
 from soak.report import Report
 from soak.runs import read_runs
-from soak.stack import GRACE_S, LEASE_S, RECOVERY_INTERVAL_S, Stack, running_stack
+from soak.stack import GRACE_S, LEASE_S, RECOVERY_INTERVAL_S, START_S, Stack, running_stack
+from tests.support.servers import free_port
 
 PART = "clocks"
 APART_S = 300
@@ -19,9 +22,16 @@ LONG_S = LEASE_S + GRACE_S + RECOVERY_INTERVAL_S + 2
 """A run that is recovered if its lease is read by a clock that is ahead."""
 DELAY_S = 5
 LOAD_S = 20.0
+STEP_S, LATE_S, RETRY_MAX_S = 3600, 5.0, 4.0
 
 
 def run(options: Options, report: Report) -> None:
+    """Run with clocks that differ, and with clocks that are set."""
+    _run_apart(options, report)
+    _run_stepping(options, report)
+
+
+def _run_apart(options: Options, report: Report) -> None:
     """Run a worker whose clock is behind, one whose clock is ahead, and a second maintenance that is ahead."""
     rng = options.rng(PART)
     with running_stack(report, rng) as stack, stack.redis_client() as redis:
@@ -56,6 +66,59 @@ def run(options: Options, report: Report) -> None:
         report.add_result(PART, check(evidence))
         client.close()
         maintenance.end()
+
+
+def _run_stepping(options: Options, report: Report) -> None:
+    """Set the clocks of a web process and of the only worker, and look at delays, retries and workers after that."""
+    with running_stack(report, options.rng(PART)) as stack:
+        report.section(f"Clocks of a web process and a worker that are set by {STEP_S} s, forward and back")
+        offset = stack.folder / "offset"
+        offset.write_text("0")
+        skewed = ("-m", "soak.skewed", str(offset))
+        stack.add_worker("stepping", program=(*skewed, "workers.runtime.main"), PYTHONPATH=str(processes.ROOT))
+        port = free_port()
+        served = ("gunicorn", "runqy.asgi:application", "-c", "python:runqy.gunicorn_conf", "-b", f"127.0.0.1:{port}")
+        web = ManagedProcess("web", [sys.executable, *skewed, *served], stack.env, stack.folder / "web.log")
+        stack.others.append(web)
+        web.start()
+        client = Client(port, stack.key)
+        stack.wait_until_ready(3)
+        wait_for(lambda: client.send("GET", "/readyz").status == 200, START_S, "the web process is ready")
+        for step_s in (STEP_S, -STEP_S):
+            client.get("/api/cli/workers")  # its clock has been measured
+            offset.write_text(str(step_s))
+            _judge_step(stack, client, report, f"set by {step_s} s")
+        client.close()
+        web.end()
+
+
+def _judge_step(stack: Stack, client: Client, report: Report, name: str) -> None:
+    """Enqueue delayed and failing tasks for some seconds, and look how late they run, and at the worker's state."""
+    sent_at: dict[str, float] = {}
+    failing: list[str] = []
+    lost = 0
+    for _ in range(10):
+        body = {"queue": "canary", "data": {"do": "ok"}, "delay": DELAY_S}
+        began_at = time.time()
+        sent_at[client.post("/queue/add", body)["info"]["id"]] = began_at
+        body = {"queue": "canary", "data": {"do": "flaky", "failures": 1}}
+        failing.append(client.post("/queue/add", body)["info"]["id"])
+        lost += sum(worker["is_stale"] for worker in client.get("/api/cli/workers")["workers"])
+        time.sleep(1)
+
+    def has_run(task_id: str, times: int) -> bool:
+        return len(read_runs(stack.journal).get(task_id, ())) >= times
+
+    with contextlib.suppress(TimeoutError):  # the lateness of what has not run is reported as infinite
+        wait_for(lambda: all(has_run(t, 1) for t in sent_at) and all(has_run(t, 2) for t in failing), 60, "the tasks")
+    runs = read_runs(stack.journal)
+    delayed = [runs[t][0].started_at - at - DELAY_S if has_run(t, 1) else float("inf") for t, at in sent_at.items()]
+    retried = [runs[t][1].started_at - runs[t][0].started_at if has_run(t, 2) else float("inf") for t in failing]
+    report.require(PART, f"{name}: a delayed task is late by", max(delayed), at_most=LATE_S)
+    report.require(PART, f"{name}: a retry comes after", max(retried), at_most=RETRY_MAX_S + LATE_S)
+    if min(delayed) < -1:
+        report.fail(PART, f"{name}: a delayed task ran {-min(delayed):.1f} s early")
+    report.figure(PART, f"{name}: workers shown as lost", str(lost), passed=not lost)
 
 
 def _start_maintenance(stack: Stack) -> ManagedProcess:

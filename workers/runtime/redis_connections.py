@@ -68,7 +68,7 @@ class RedisConnections:
     async def measure_clock(self) -> None:
         """Measure Redis's clock, unless it was measured a moment ago. Raise BrokerUnavailable."""
         async with self._clock_lock:
-            if clock.monotonic_s() - self._measured_s >= CLOCK_VALID_S:
+            if clock.monotonic_s() - self._measured_s >= CLOCK_VALID_S or self.leases.has_clock_parted:
                 await self.leases.measure_clock()
                 self._measured_s = clock.monotonic_s()
 

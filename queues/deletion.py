@@ -29,11 +29,20 @@ from runqy.config_sync.snapshot import MAX_AGE_S
 from runqy.errors import QueueNotEmpty, QueueNotFound, RunqyError
 from runqy.preconditions import Precondition, accept_any
 
-__all__ = ["DeletedQueue", "delete_queue", "delete_queues", "finish_deletions"]
+__all__ = [
+    "DeletedQueue",
+    "DeletionProgress",
+    "delete_queue",
+    "delete_queues",
+    "finish_deletions",
+    "get_deletion_progress",
+]
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
+MAX_TASKS_AT_ONCE = 10_000
+"""A queue with more tasks is emptied by maintenance: in Redis it takes a second for some thousand of them."""
 PROPAGATION_S = MAX_AGE_S + 0.2
 """How long after its publication no process accepts tasks for a closed queue any more."""
 
@@ -48,18 +57,41 @@ class DeletedQueue:
     """The number of deleted tasks by state."""
     keys: int
     """The number of other keys deleted from Redis."""
+    is_finished: bool = True
+    """Everything is gone; else the definition is, and maintenance deletes the rest."""
 
 
-def delete_queue(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletionProgress:
+    """What is left of a queue that is being deleted."""
+
+    name: str
+    redis_queues: tuple[str, ...]
+    tasks: dict[str, int]
+    """By state."""
+
+
+def get_deletion_progress(broker: Broker, *, name: str, allowed_queues: AllowedQueues = None) -> DeletionProgress:
+    """Return the progress of a pending deletion. Raise QueueNotFound, BrokerUnavailable."""
+    row = find_deletion(name, allowed_queues=allowed_queues)
+    if row is None:
+        raise QueueNotFound(f"No queue {name[:128]!r} is being deleted.")
+    counts = _count(broker, row.redis_queues)
+    return DeletionProgress(name=str(row), redis_queues=tuple(row.redis_queues), tasks=_tasks_by_state(counts))
+
+
+def delete_queue(  # noqa: PLR0913 (how to delete, and under which conditions)
     broker: Broker,
     *,
     name: str,
     force: bool = False,
+    in_background: bool = False,
     allowed_queues: AllowedQueues = None,
     precondition: Precondition = accept_any,
 ) -> DeletedQueue:
     """Delete a queue, or the sub-queue that a name means, with its tasks and all its other keys in Redis.
 
+    With `in_background`, or more than MAX_TASKS_AT_ONCE tasks, maintenance deletes the tasks later.
     The queue is closed first. Its tasks are counted again once every process knows that it is closed, so that no
     accepted task is lost unless `force` is set. An interrupted deletion is continued by the next call or by
     maintenance. Cannot run inside a transaction, because other processes must see each step.
@@ -67,7 +99,7 @@ def delete_queue(
     """
     started = _start(broker, name, force=force, allowed_queues=allowed_queues, precondition=precondition)
     _wait_until_closed([started])
-    return _finish(broker, started)
+    return _finish(broker, started, max_tasks=0 if in_background else MAX_TASKS_AT_ONCE)
 
 
 def delete_queues(broker: Broker, *, names: Iterable[str], force: bool = False) -> dict[str, DeletedQueue | RunqyError]:
@@ -75,7 +107,9 @@ def delete_queues(broker: Broker, *, names: Iterable[str], force: bool = False) 
     started = {name: _result_or_error(partial(_start, broker, name, force=force)) for name in names}
     _wait_until_closed([each for each in started.values() if isinstance(each, _StartedDeletion)])
     return {
-        name: _result_or_error(partial(_finish, broker, each)) if isinstance(each, _StartedDeletion) else each
+        name: _result_or_error(partial(_finish, broker, each, max_tasks=MAX_TASKS_AT_ONCE))
+        if isinstance(each, _StartedDeletion)
+        else each
         for name, each in started.items()
     }
 
@@ -167,21 +201,25 @@ def _wait_until_closed(deletions: Sequence[_StartedDeletion]) -> None:
     time.sleep(PROPAGATION_S)
 
 
-def _finish(broker: Broker, started: _StartedDeletion) -> DeletedQueue:
-    """Delete a closed queue, or reopen it and raise QueueNotEmpty. Raise BrokerUnavailable, QueueBeingDeleted."""
+def _finish(broker: Broker, started: _StartedDeletion, *, max_tasks: int | None = None) -> DeletedQueue:
+    """Delete a closed queue, or reopen it and raise QueueNotEmpty. Raise BrokerUnavailable, QueueBeingDeleted.
+
+    With `max_tasks` maintenance empties Redis if there are as many, of which the result has all.
+    """
     row, lease = started.row, started.lease
     with lease:
         counts = _count(broker, row.redis_queues)
         if not row.is_decided:
             _decide(started, counts)
+        result = DeletedQueue(
+            name=started.name, redis_queues=tuple(row.redis_queues), tasks=_tasks_by_state(counts), keys=0
+        )
+        if max_tasks is not None and sum(result.tasks.values()) > max_tasks:
+            lease.release()
+            return replace(result, is_finished=False)
         deleted = [delete_redis_queue(broker, queue, before_step=lease.extend) for queue in row.redis_queues]
     row.delete()
-    return DeletedQueue(
-        name=started.name,
-        redis_queues=tuple(row.redis_queues),
-        tasks=_tasks_by_state(counts),
-        keys=sum(each.keys for each in deleted),
-    )
+    return replace(result, keys=sum(each.keys for each in deleted))
 
 
 def _decide(started: _StartedDeletion, counts: Sequence[QueueCounts]) -> None:

@@ -51,6 +51,10 @@ class DeletionLease:
         if clock.monotonic_s() - self._extended_at >= _EXTEND_AFTER_S:
             self._require(self._own.update(leased_until=_after(LEASE_S)))
 
+    def release(self) -> None:
+        """Let maintenance continue."""
+        self._own.update(lease="", leased_until=_after(0))
+
     def __enter__(self) -> None:
         """Hold the lease until the block ends."""
 

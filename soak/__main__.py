@@ -12,6 +12,7 @@ from soak.options import Options
 from soak.parts import (
     blocking,
     clocks,
+    deletion,
     disk,
     failing,
     failovers,
@@ -42,6 +43,7 @@ PARTS: dict[str, Callable[[Options, Report], None]] = {
     "queues": queues.run,
     "disk": disk.run,
     "memory": memory.run,
+    "deletion": deletion.run,
     "clocks": clocks.run,
     "cluster": failovers.run_cluster,
     "sentinel": failovers.run_sentinel,
@@ -67,7 +69,7 @@ def main() -> int:
     parser.add_argument(
         "--database", choices=("sqlite", "postgresql"), default="sqlite", help="of the parts history and outages"
     )
-    parser.add_argument("--waiting-tasks", type=int, default=1_000_000, help="of the part waiting")
+    parser.add_argument("--waiting-tasks", type=int, default=1_000_000, help="of the parts waiting and deletion")
     parser.add_argument(
         "--moments", type=int, default=20, help="at which the part freezes stops a worker, a server and a database each"
     )

@@ -141,7 +141,11 @@ def _delete(request: HttpRequest, queue: QueueWithStatus) -> bool:
         messages.error(request, error.detail)
         return False
     count = sum(deleted.tasks.values())
-    messages.success(request, f"The queue {queue.name} was deleted with {count:,} {'task' if count == 1 else 'tasks'}.")
+    tasks = f"{count:,} {'task' if count == 1 else 'tasks'}"
+    if deleted.is_finished:
+        messages.success(request, f"The queue {queue.name} was deleted with {tasks}.")
+    else:
+        messages.success(request, f"The queue {queue.name} was deleted. Its {tasks} are being deleted.")
     return True
 
 

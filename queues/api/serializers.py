@@ -311,6 +311,21 @@ class QueueConfigDeletedSerializer(serializers.Serializer[Any]):
     published = PublishedField()
 
 
+@extend_schema_serializer(
+    examples=[
+        _response_example(
+            {"queue": "inference", "redis_queues": ["inference"], "tasks": {"pending": 576053, "active": 0}}
+        )
+    ]
+)
+class QueueDeletionSerializer(serializers.Serializer[Any]):
+    """A queue that maintenance is deleting."""
+
+    queue = serializers.CharField(source="name")
+    redis_queues = serializers.ListField(child=serializers.CharField())
+    tasks = serializers.DictField(child=serializers.IntegerField(), help_text="What is left, by state")
+
+
 class QueueStatusSerializer(serializers.Serializer[Any]):
     """A Redis queue and the counts of its tasks."""
 

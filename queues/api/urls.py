@@ -27,6 +27,11 @@ urlpatterns = [
         name="reload-configs",
     ),
     path("api/cli/configs/<str:name>", QueueConfigViewSet.as_view(_CONFIG_ACTIONS), name="config"),
+    path(
+        "api/cli/configs/<str:name>/deletion",
+        QueueConfigViewSet.as_view({"get": "deletion"}),
+        name="config-deletion",
+    ),
     # for released clients
     path("api/queues", QueueViewSet.as_view({"get": "list"}, deprecated_for=_QUEUES), name="queues-alias"),
     path(

@@ -1,16 +1,17 @@
 """Queues and their configuration over HTTP, for administrators."""
 
 from typing import ClassVar
+from urllib.parse import quote
 
 from django.conf import settings
 from django.utils.decorators import method_decorator
 from django.utils.http import quote_etag
 from django.views.decorators.cache import cache_control
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework.response import Response
 
 from queues.api import serializers as s
-from queues.deletion import delete_queue
+from queues.deletion import MAX_TASKS_AT_ONCE, delete_queue, get_deletion_progress
 from queues.operations import redeploy_queue, spec_version, upsert_queue
 from queues.pausing import pause_queue, unpause_queue
 from queues.queries import get_queue_config, list_queue_configs
@@ -199,8 +200,22 @@ class QueueConfigViewSet(ApiViewSet):
         parameters=[
             OpenApiParameter("force", bool, description="Also delete tasks that wait or run"),
             IF_MATCH,
+            OpenApiParameter(
+                "Prefer",
+                str,
+                OpenApiParameter.HEADER,
+                description="`respond-async`: maintenance deletes the tasks, as it does for a queue of more than "
+                f"{MAX_TASKS_AT_ONCE:,}",
+            ),
         ],
-        responses={200: s.QueueConfigDeletedSerializer, **problem_responses(400, 401, 403, 404, 409, 412, 503)},
+        responses={
+            200: s.QueueConfigDeletedSerializer,
+            202: OpenApiResponse(
+                s.QueueConfigDeletedSerializer,
+                "The definition is deleted; maintenance deletes the tasks in `removed`: see Location",
+            ),
+            **problem_responses(400, 401, 403, 404, 409, 412, 503),
+        },
     )
     def destroy(self, request: AuthenticatedRequest, name: str) -> Response:
         """Delete a queue configuration, and everything in Redis that belongs to the queue."""
@@ -209,14 +224,29 @@ class QueueConfigViewSet(ApiViewSet):
                 get_broker(),
                 name=name,
                 force=read_flag(request, "force"),
+                in_background=_prefers_async(request),
                 allowed_queues=request.auth.queues,
                 precondition=if_match(request),
             )
-        message = f"Queue '{deleted.name}' deleted successfully"
+        done = "deleted successfully" if deleted.is_finished else "is deleted; its tasks are being deleted"
+        message = f"Queue '{deleted.name}' {done}"
         response = s.QueueConfigDeletedSerializer(
             {"message": message, "removed": deleted, "published": publication.is_published}
         )
-        return Response(response.data)
+        if deleted.is_finished:
+            return Response(response.data)
+        location = f"/api/cli/configs/{quote(deleted.name, safe='')}/deletion"
+        return Response(response.data, 202, headers={"Location": location})
+
+    @extend_schema(
+        operation_id="get_config_deletion",
+        tags=["configs"],
+        responses={200: s.QueueDeletionSerializer, **problem_responses(401, 403, 404, 503)},
+    )
+    def deletion(self, request: AuthenticatedRequest, name: str) -> Response:
+        """Show what is left of a queue that is being deleted; 404 once nothing is."""
+        progress = get_deletion_progress(get_broker(), name=name, allowed_queues=request.auth.queues)
+        return Response(s.QueueDeletionSerializer(progress).data)
 
     @extend_schema(
         operation_id="reload_configs",
@@ -271,3 +301,9 @@ def _find_unserved(report: LoadReport) -> list[str] | None:
         return find_unserved(get_broker(), [*report.added, *report.updated, *report.unchanged])
     except BrokerUnavailable:
         return None
+
+
+def _prefers_async(request: AuthenticatedRequest) -> bool:
+    """Return whether a client prefers not to wait (RFC 7240)."""
+    preferences = request.headers.get("Prefer", "").lower().replace(";", ",").split(",")
+    return "respond-async" in map(str.strip, preferences)

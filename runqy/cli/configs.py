@@ -42,10 +42,10 @@ def remove(
     """Remove a queue, with everything in Redis that belongs to it."""
     with open_client(server, api_key) as api:
         try:
-            api.delete(f"/api/cli/configs/{quote(queue, safe='')}{'?force=true' if force else ''}")
+            reply = api.delete(f"/api/cli/configs/{quote(queue, safe='')}{'?force=true' if force else ''}")
         except ServerError as error:
             if not ignore_missing or error.code != "queue_not_found":
                 raise
             typer.echo(f"{queue}: there is no such queue")
             return
-    typer.echo(f"{queue}: removed")
+    typer.echo(reply["message"] if "being deleted" in reply.get("message", "") else f"{queue}: removed")

@@ -3,15 +3,18 @@
 import json
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import redis as redis_py
 
-from queues import deletion
+from queues import deletion, pending_deletions
+from queues.deletion import finish_deletions
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from queues.queries import get_fresh_catalog
 from runqy.audit.models import AuditRecord
+from runqy.broker.constants import BATCH_MAX_TASKS
 from runqy.config_sync.snapshot import MAX_AGE_S
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem
@@ -142,3 +145,53 @@ def test_a_deletion_is_recorded(client: ApiClient) -> None:
     actions = AuditRecord.objects.order_by("number").values_list("action", "object_name")
     assert [*actions][-2:] == [("queue.deleted", "mail"), ("queue.emptied", "mail")]
     assert json.loads(AuditRecord.objects.latest("number").changes) == {"tasks.pending": {"old": 1, "new": 0}}
+
+
+@pytest.mark.parametrize(("max_at_once", "headers"), [(2, {}), (100, {"Prefer": "respond-async, wait=10"})])
+def test_maintenance_deletes_the_tasks_of_a_large_queue(
+    client: ApiClient,
+    redis: redis_py.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    max_at_once: int,
+    headers: dict[str, str],
+) -> None:
+    monkeypatch.setattr(deletion, "MAX_TASKS_AT_ONCE", max_at_once)
+    put(get_broker(), "t1", "t2", "t3", queue="mail")
+
+    response = client.delete("/api/cli/configs/mail?force=true", **headers)
+    content, location = json.loads(response.content), response["Location"]
+
+    assert (response.status_code, location) == (202, "/api/cli/configs/mail/deletion")
+    assert (content["removed"]["tasks"]["pending"], content["removed"]["keys"]) == (3, 0)
+    assert client.get("/api/cli/configs/mail").status_code == 404
+    assert problem(client.post("/queue/add", {"queue": "mail", "data": {}}))["code"] == "queue_not_found"
+    assert json.loads(client.get(location).content) == {
+        "queue": "mail",
+        "redis_queues": ["mail"],
+        "tasks": dict.fromkeys(_STATES, 0) | {"pending": 3},
+    }
+
+    finish_deletions(get_broker())
+
+    assert names(redis) == []
+    assert problem(client.get(location))["code"] == "queue_not_found"
+
+
+def test_a_deletion_whose_maintenance_was_killed_is_continued(
+    client: ApiClient, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pending_deletions, "LEASE_S", 0)
+    put(get_broker(), *[f"t{n}" for n in range(BATCH_MAX_TASKS + 2)], queue="mail")
+    location = client.delete("/api/cli/configs/mail?force=true", Prefer="respond-async")["Location"]
+    with monkeypatch.context() as patched:
+        killed_in_step_4 = Mock(side_effect=[None, None, None, KeyboardInterrupt])
+        patched.setattr(pending_deletions.DeletionLease, "extend", killed_in_step_4)
+        patched.setattr(pending_deletions.DeletionLease, "__exit__", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            finish_deletions(get_broker())
+    assert json.loads(client.get(location).content)["tasks"]["pending"] == 2
+
+    finish_deletions(get_broker())
+
+    assert names(redis) == []
+    assert client.get(location).status_code == 404

@@ -9,6 +9,7 @@ from django.urls import reverse
 from alerts.models import Alert
 from alerts.rules import DROP_WINDOW_MIN, FAILURE_WINDOW_MIN, AlertKind
 from queues.queries import list_unreadable_vaults_of
+from runqy.accounts.queries import INACTIVE
 from runqy.admin_site.links import changelist_url
 from runqy.errors import ConfigurationUnavailable, VaultLocked, VaultNotFound
 from vaults.queries import get_vault_row
@@ -32,6 +33,8 @@ def get_alert_link(alert: Alert) -> tuple[str, str]:
             url, title = changelist_url("tasks_task", queue=alert.queue, outcome="failure", **times), "Failures"
         case AlertKind.CONFIGURATION_NOT_PUBLISHED:  # the list says what differs, and the page of a queue publishes it
             url, title = changelist_url("queues_queue"), "Publication of queues"
+        case AlertKind.INACTIVE_KEY_MAKER:
+            url, title = changelist_url("accounts_apikey", maker=INACTIVE, status="active"), "API keys"
         case AlertKind.REDIS_MEMORY:
             url, title = changelist_url("queues_queue"), "Queues"
         case AlertKind.HISTORY_DROPPED:

@@ -23,6 +23,7 @@ from alerts.rules import (
 )
 from queues.catalog import AllowedQueues, QueueCatalog
 from queues.queries import get_fresh_catalog, list_vault_errors
+from runqy.accounts.queries import find_keys_of_inactive_users
 from runqy.broker.broker import Broker
 from runqy.broker.health import check_nodes
 from runqy.broker.queues.stats import QueueCounts, count_tasks
@@ -123,6 +124,7 @@ def observe(broker: Broker) -> Observation:
         workers=[_observe_worker(worker, catalog, now_s) for worker in workers],
         publication_problem=compare_configuration().problem,
         master_key_error=find_key_error(),
+        inactive_makers=find_keys_of_inactive_users(),
         history_dropped={
             queue: dropped for queue, points in minutes.items() if (dropped := sum(point.dropped for point in points))
         },

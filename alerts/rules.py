@@ -39,6 +39,7 @@ class AlertKind(StrEnum):
     HISTORY_DROPPED = "history_dropped"
     VAULT_UNREADABLE = "vault_unreadable"
     REDIS_MEMORY = "redis_memory"
+    INACTIVE_KEY_MAKER = "inactive_key_maker"
 
 
 class AlertLevel(StrEnum):
@@ -155,6 +156,13 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         level=AlertLevel.CRITICAL,
         keep_s=0,
     ),
+    AlertKind.INACTIVE_KEY_MAKER: RuleInfo(
+        label="Keys of inactive users",
+        description="API keys are accepted that were created by inactive or deleted users, or with such keys.",
+        level=AlertLevel.WARNING,
+        is_per_queue=False,
+        keep_s=0,
+    ),
     AlertKind.REDIS_MEMORY: RuleInfo(
         label="Redis memory",
         description="Redis uses the threshold of its memory limit (maxmemory) or more; beyond 97 % no task can be "
@@ -218,6 +226,8 @@ class Observation:
     workers: Sequence[WorkerObservation] = ()
     publication_problem: str = ""
     """How Redis and the database differ; empty: not at all."""
+    inactive_makers: str = ""
+    """Which accepted API keys were created by inactive users; empty: none."""
     master_key_error: str = ""
     """Which master keys of vault entries the server lacks; empty: none."""
     history_dropped: Mapping[str, int] = field(default_factory=dict)
@@ -369,6 +379,8 @@ def _shorten(reason: str) -> str:
 def _installation_problems(observed: Observation) -> Iterator[tuple[AlertKind, str, str, str]]:
     if observed.publication_problem:
         yield AlertKind.CONFIGURATION_NOT_PUBLISHED, "", "", observed.publication_problem
+    if observed.inactive_makers:
+        yield AlertKind.INACTIVE_KEY_MAKER, "", "", observed.inactive_makers
     if observed.master_key_error:
         yield AlertKind.VAULT_UNREADABLE, "", "", observed.master_key_error
     for queue, dropped in observed.history_dropped.items():

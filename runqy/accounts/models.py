@@ -1,5 +1,6 @@
 """API keys of the database."""
 
+from django.conf import settings
 from django.db import models
 
 from runqy.accounts.validators import (
@@ -60,6 +61,10 @@ class ApiKey(models.Model):
         "self", null=True, editable=False, on_delete=models.PROTECT, related_name="created_keys"
     )
     """The key that created it, if it has a row."""
+    created_by_user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, editable=False, on_delete=models.SET_NULL, related_name="+"
+    )
+    """The user that created it; null also for a deleted one."""
 
     class Meta:
         verbose_name = "API key"

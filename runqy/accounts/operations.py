@@ -130,8 +130,9 @@ def _revoke(change: Change, row: ApiKey) -> None:
 def _creator() -> Mapping[str, Any]:
     """Return the columns of a new key that name its creator."""
     actor = current_actor()
-    key_id = int(actor.id) if actor.kind is ActorKind.KEY and actor.id else None
-    return {"created_by_kind": actor.kind.value, "created_by": actor.name[:300], "created_by_key_id": key_id}
+    creator = {"created_by_kind": actor.kind.value, "created_by": actor.name[:300]}
+    columns = {ActorKind.KEY: "created_by_key_id", ActorKind.USER: "created_by_user_id"}
+    return creator | ({columns[actor.kind]: int(actor.id)} if actor.kind in columns and actor.id else {})
 
 
 def audited_name(row: ApiKey) -> str:

@@ -10,6 +10,7 @@ import structlog
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.db.models import Q
+from django.db.models.functions import Coalesce
 from django.dispatch import receiver
 from django.utils import timezone
 
@@ -17,6 +18,7 @@ from runqy import clock
 from runqy.accounts.key_documents import PublishedKey
 from runqy.accounts.models import ApiKey
 from runqy.api_keys import ENVIRONMENT_KEYS, MIN_KEY_LENGTH, Identity, Role, has_key_format, is_key, key_digest
+from runqy.audit.actors import ActorKind
 from runqy.broker.rate_limit import parse_rate
 from runqy.config_sync.derived import DerivedValue, Snapshot
 from runqy.config_sync.documents import Document, DocumentKind
@@ -26,12 +28,14 @@ from runqy.errors import ApiKeyNotFound
 from runqy.json_decoding import read_json
 
 __all__ = [
+    "INACTIVE",
     "LIMITS_NOT_IN_REDIS",
     "Identity",
     "KeyPage",
     "KeyStatus",
     "Role",
     "find_identity",
+    "find_keys_of_inactive_users",
     "get_api_key",
     "get_key_status",
     "has_accepted_key",
@@ -39,12 +43,15 @@ __all__ = [
     "is_guessable",
     "is_limited_in_redis",
     "list_accepted_descendants",
+    "list_accepted_keys_of",
     "list_api_keys",
     "list_api_keys_page",
     "list_environment_variables",
     "list_keys_not_limited_in_redis",
+    "list_makers",
     "list_queue_names",
     "list_vault_names",
+    "maker_filter",
     "may_be_new",
     "refresh_for_key",
     "status_filter",
@@ -57,6 +64,11 @@ LIMITS_NOT_IN_REDIS = (
     "Keys that are limited to queues have allow_shared_redis: workers without a Redis user of their own get shared "
     "credentials, which reach the tasks of all queues. Revoke these keys, or set RUNQY_WORKER_ACL=required."
 )
+
+
+INACTIVE = "(inactive)"
+"""Stands for all inactive and deleted users; no user name has parentheses."""
+_MAX_NAMED = 5
 
 
 class KeyStatus(StrEnum):
@@ -175,6 +187,38 @@ def list_accepted_descendants(key_ids: Iterable[int]) -> list[ApiKey]:
         level = [key.pk for key in created]
         seen.update(level)
     return [key for key in found if get_key_status(key) in (KeyStatus.ACTIVE, KeyStatus.UNUSED)]
+
+
+def maker_filter(maker: str) -> Q:
+    """Return the query condition of the keys that a user of this name created; INACTIVE: inactive and deleted users."""
+    made = Q(created_by_kind=ActorKind.USER.value)
+    if maker == INACTIVE:
+        return made & (Q(created_by_user=None) | Q(created_by_user__is_active=False))
+    return made & (Q(created_by_user__username=maker) | Q(created_by_user=None, created_by=maker))
+
+
+def list_makers() -> list[str]:
+    """Return the names of the users that created keys, sorted."""
+    made = ApiKey.objects.filter(created_by_kind=ActorKind.USER.value).order_by()
+    names = made.values_list(Coalesce("created_by_user__username", "created_by"), flat=True)
+    return sorted(names.distinct())
+
+
+def list_accepted_keys_of(maker: str) -> list[ApiKey]:
+    """Return the accepted keys of a maker, as `maker_filter` takes it, and those that were created with its keys."""
+    made = list(ApiKey.objects.filter(maker_filter(maker)).order_by("pk"))
+    accepted = [key for key in made if get_key_status(key) in (KeyStatus.ACTIVE, KeyStatus.UNUSED)]
+    return accepted + list_accepted_descendants([key.pk for key in made])
+
+
+def find_keys_of_inactive_users() -> str:
+    """Return which accepted keys were created by users that are inactive or deleted; empty if there are none."""
+    keys = list_accepted_keys_of(INACTIVE)
+    if not keys:
+        return ""
+    named = ", ".join(f"{key} by {key.created_by}" for key in keys[:_MAX_NAMED])
+    more = f" and {len(keys) - _MAX_NAMED:,} more" if len(keys) > _MAX_NAMED else ""
+    return f"API keys of inactive or deleted users, or created with these keys, are still accepted: {named}{more}."
 
 
 def get_key_status(key: ApiKey) -> KeyStatus:

@@ -58,6 +58,9 @@ RULES: dict[str, Rule] = {
         path="/admin/vaults/vault/{vault}/bulk-edit/", get="vaults.change_vault", post="vaults.change_vault"
     ),
     **model("{key}", "accounts.apikey", change=False, delete=False),
+    "accounts_apikey_revoke_of": Rule(
+        path="/admin/accounts/apikey/of/carol/revoke/", get="accounts.change_apikey", post="accounts.change_apikey"
+    ),
     "accounts_apikey_revoke_one": Rule(
         path="/admin/accounts/apikey/{key}/revoke/", get="accounts.change_apikey", post="accounts.change_apikey"
     ),

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.db.models import F
 from django.utils import timezone
 
@@ -16,6 +17,9 @@ from alerts.operations import save_alert_rule, update_alerts
 from alerts.rules import AlertKind
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
+from runqy.accounts.models import ApiKey
+from runqy.accounts.operations import create_api_key, revoke_api_key
+from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
@@ -107,6 +111,12 @@ def fill_redis(broker: Broker) -> None:
     _filled.enter_context(filled_redis(broker.client, use=0.925))  # type: ignore[arg-type]
 
 
+def make_key_of_inactive_user() -> None:
+    user = User.objects.create_user("carol", is_active=False)
+    with actor_context(Actor(kind=ActorKind.USER, name="carol", id=str(user.pk))):
+        create_api_key(name="shop", role="client")
+
+
 def drop(broker: Broker) -> None:
     insert_runs(make_run(task_id="kept-task"), queue="mail")
     record_drops(QueueIdentity(redis_queue="mail", queue="mail"), None, appended=6, left=0)
@@ -173,6 +183,12 @@ CAUSES = {
         message="Redis uses 9",
         shown="mail",
     ),
+    AlertKind.INACTIVE_KEY_MAKER: Cause(
+        arrange=lambda broker: make_key_of_inactive_user(),
+        remove=lambda broker: revoke_api_key(key_id=ApiKey.objects.get().pk),
+        message="API keys of inactive or deleted users, or created with these keys, are still accepted: shop (rq_",
+        shown="shop",
+    ),
     AlertKind.CONFIGURATION_NOT_PUBLISHED: Cause(
         arrange=lambda broker: broker.client.delete(keys.CONFIG_HEAD),
         remove=lambda broker: republish_configuration(),
@@ -205,7 +221,7 @@ def test_an_alert_is_opened_linked_and_resolved(kind: AlertKind, single_broker: 
     alert = Alert.objects.get(kind=kind, opened_at__isnull=False)
     assert alert.message.startswith(cause.message)
     url, _ = get_alert_link(alert)
-    assert cause.shown in staff_client("operator").get(url, follow=True).content.decode()
+    assert cause.shown in staff_client("admin").get(url, follow=True).content.decode()
 
     cause.remove(single_broker)
     snapshot.forget()

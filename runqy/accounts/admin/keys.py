@@ -10,7 +10,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils.timesince import timesince
 from unfold.decorators import action
 
@@ -18,14 +18,20 @@ from runqy.accounts.admin.key_forms import ROLES, ApiKeyForm
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import audited_name, create_api_key, revoke_api_key
 from runqy.accounts.queries import (
+    INACTIVE,
     KeyStatus,
     get_key_status,
     is_limited_in_redis,
     list_accepted_descendants,
+    list_accepted_keys_of,
     list_environment_variables,
+    list_makers,
+    maker_filter,
     status_filter,
 )
+from runqy.admin_site.links import changelist_url
 from runqy.api_keys import Role
+from runqy.audit.actors import ActorKind
 from runqy.config_sync.admin import PublishedModelAdmin
 from runqy.errors import ApiKeyAlreadyRevoked
 
@@ -36,6 +42,8 @@ _BADGES = {
     KeyStatus.REVOKED: "",
 }
 _MAX_LISTED = 3
+_REVOKE_TITLES = {0: "There are no accepted keys", 1: "Revoke this key?"}
+"""By the number of keys."""
 
 
 class StatusFilter(admin.SimpleListFilter):
@@ -51,14 +59,28 @@ class StatusFilter(admin.SimpleListFilter):
         return queryset.filter(status_filter(KeyStatus(wanted))) if wanted in list(KeyStatus) else queryset
 
 
+class MakerFilter(admin.SimpleListFilter):
+    """Filter keys by the user that created them."""
+
+    title, parameter_name = "created by user", "maker"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(INACTIVE, "inactive and deleted users"), *((name, name) for name in list_makers())]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        maker = self.value()
+        return queryset.filter(maker_filter(maker)) if maker else queryset
+
+
 @admin.register(ApiKey)
 class ApiKeyAdmin(PublishedModelAdmin):
     """API keys. The rights of a key never change, so that its past rights are known."""
 
     form = ApiKeyForm
     audit_kind = "api_key"
-    list_display = ("name", "status", "role", "limited_to", "expires", "last_used", "prefix_start")
-    list_filter = (StatusFilter, "role")
+    list_display = ("name", "status", "role", "limited_to", "expires", "last_used", "creator", "prefix_start")
+    list_filter = (StatusFilter, "role", MakerFilter)
+    list_select_related = ("created_by_key", "created_by_user")
     list_before_template = "accounts/above_keys.html"
     search_fields = ("name", "prefix")
     search_help_text = "Name or prefix"
@@ -116,6 +138,10 @@ class ApiKeyAdmin(PublishedModelAdmin):
         """Return the key whose id the name begins with."""
         key_id = name.partition(" ")[0]
         return ApiKey.objects.filter(pk=key_id).first() if key_id.isascii() and key_id.isdigit() else None
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.revoke_of_maker)
+        return [path("of/<str:maker>/revoke/", view, name="accounts_apikey_revoke_of"), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Add the keys of the environment."""
@@ -193,13 +219,23 @@ class ApiKeyAdmin(PublishedModelAdmin):
         self._revoke(request, [key])
         return HttpResponseRedirect(page)
 
+    def revoke_of_maker(self, request: HttpRequest, maker: str) -> HttpResponse:
+        """Revoke the accepted keys of a user, and those that were created with them, after confirmation."""
+        if not self.has_revoke_permission(request):
+            raise PermissionDenied
+        keys, page = list_accepted_keys_of(maker), changelist_url("accounts_apikey", maker=maker)
+        if request.method != "POST":
+            return self._confirm(request, keys, page)
+        self._revoke(request, keys)
+        return HttpResponseRedirect(page)
+
     def _confirm(self, request: HttpRequest, keys: list[Any], back_url: str) -> HttpResponse:
         """Return the confirmation page, with the keys that these created."""
         chosen = {key.pk for key in keys}
         descendants = [key for key in list_accepted_descendants(chosen) if key.pk not in chosen]
         context = {
             **self.admin_site.each_context(request),
-            "title": "Revoke this key?" if len(keys) == 1 else f"Revoke these {len(keys)} keys?",
+            "title": _REVOKE_TITLES.get(len(keys), f"Revoke these {len(keys)} keys?"),
             "opts": self.opts,
             "original": keys[0] if len(keys) == 1 else None,
             "keys": self._rows(keys),
@@ -287,7 +323,13 @@ class ApiKeyAdmin(PublishedModelAdmin):
         if row.created_by_key:
             context = {"keys": [row.created_by_key]}
             return render_to_string("accounts/key_links.html", context)
-        return f"{row.created_by_kind} {row.created_by}" if row.created_by_kind else "not recorded"
+        if not row.created_by_kind:
+            return "not recorded"
+        if row.created_by_kind != ActorKind.USER:
+            return f"{row.created_by_kind} {row.created_by}"
+        if row.created_by_user is None:
+            return f"user {row.created_by}, deleted"
+        return f"user {row.created_by_user}" + ("" if row.created_by_user.is_active else ", inactive")
 
     @admin.display(description="keys created with it")
     def descendants(self, row: ApiKey) -> str:

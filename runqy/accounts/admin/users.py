@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import PermissionDenied
@@ -15,9 +15,11 @@ from unfold.forms import AdminPasswordChangeForm
 
 from runqy.accounts.admin.audited_admin import AuditedAdmin, audited_password_change
 from runqy.accounts.admin.user_forms import GroupForm, UserAddForm, UserForm
+from runqy.accounts.queries import list_accepted_keys_of
 from runqy.accounts.staff_rules import SUPERUSER, assign_role, get_role, may_manage, validate_user_deletion
 from runqy.admin_site.roles import ROLES
 
+_MAKES_KEYS, _REVOKES_KEYS = "accounts.add_apikey", "accounts.change_apikey"
 _ROLE_NAMES = tuple(role.name for role in ROLES)
 _manageable: WeakKeyDictionary[HttpRequest, dict[Any, bool]] = WeakKeyDictionary()
 """Request -> whether its user may manage each user, by primary key."""
@@ -86,11 +88,18 @@ class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg]
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save the user, who is always staff, and assign the role."""
+        before = User.objects.filter(pk=obj.pk).first()
+        could_make_keys = before is not None and before.has_perm(_MAKES_KEYS)
         if not change or form.gives_role:
             obj.is_staff, obj.is_superuser = True, form.cleaned_data["role"] == SUPERUSER
         super().save_model(request, obj, form, change)
         if not change or form.gives_role:
             assign_role(obj, form.cleaned_data["role"])
+        if before is not None:
+            after = User.objects.get(pk=obj.pk)  # a new object, without cached permissions
+            is_deactivated = before.is_active and not after.is_active
+            if is_deactivated or (could_make_keys and not after.has_perm(_MAKES_KEYS)):
+                _report_keys(request, after)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """Protect users who must not be deleted."""
@@ -102,6 +111,7 @@ class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg]
         """Validate again with the admins locked: another one may have been deleted meanwhile."""
         if validate_user_deletion(request.user, obj):  # type: ignore[arg-type]
             raise PermissionDenied
+        _report_keys(request, obj)
         super().delete_model(request, obj)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
@@ -160,6 +170,13 @@ class AuditedGroupAdmin(GroupAdmin, AuditedAdmin):
 def change_own_password(request: HttpRequest) -> HttpResponse:
     """Change the user's own password."""
     return audited_password_change(lambda: request.user, partial(admin.site.password_change, request))
+
+
+def _report_keys(request: HttpRequest, user: User) -> None:
+    """Say which keys of a user are still accepted, who can no longer make any, and offer to revoke them."""
+    if keys := list_accepted_keys_of(user.get_username()):
+        context = {"user": user.get_username(), "keys": keys, "may_revoke": request.user.has_perm(_REVOKES_KEYS)}
+        messages.warning(request, render_to_string("accounts/keys_of_user.html", context))
 
 
 for model, model_admin in ((User, AuditedUserAdmin), (Group, AuditedGroupAdmin)):

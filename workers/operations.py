@@ -13,6 +13,7 @@ from runqy.accounts.worker_credentials import Credentials, grant_redis_user
 from runqy.api_keys import Identity
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.claims import claim_worker_id
+from runqy.config_sync.operations import refuse_revoked_key
 from runqy.errors import (
     BrokerUnavailable,
     KeyInsufficient,
@@ -68,6 +69,8 @@ def register_worker(
     and DeliveryNotRecorded if a delivery cannot be recorded; RedisUserRequired, SharedRedisRefused, RedisUsersRefused,
     or BrokerUnavailable if a Redis user cannot be created.
     """
+    if identity:
+        refuse_revoked_key(identity.key_id)
     if not instance_id and settings.RUNQY_WORKER_ACL == "required":
         raise RedisUserRequired
     gets_user = bool(identity and instance_id) and settings.RUNQY_WORKER_ACL != "off"

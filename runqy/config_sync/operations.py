@@ -9,12 +9,12 @@ from functools import partial
 
 import structlog
 from django.conf import settings
-from django.db import transaction
+from django.db import Error, transaction
 
 from runqy.audit.actors import ActorKind, current_actor
 from runqy.broker import config_documents, constants
 from runqy.broker.config_documents import PublishedDocument, PublishedHead, QueueToken
-from runqy.config_sync import documents, snapshot
+from runqy.config_sync import documents, polling, snapshot
 from runqy.config_sync.documents import Document, DocumentKind, Head, sign_head
 from runqy.config_sync.models import Revision, StoredDocument
 from runqy.errors import BrokerUnavailable, KeyRequired
@@ -213,13 +213,28 @@ def _next_revision(above: int) -> int:
     return counter.value
 
 
+def refuse_revoked_key(key_id: str) -> None:
+    """Raise KeyRequired if a key is no longer published, which this process may not know yet.
+
+    The database decides; ignored while it cannot be reached.
+    """
+    if not key_id or not polling.is_database_reachable():
+        return
+    try:
+        _require_published_key(key_id)
+    except Error as error:
+        log.warning("key_not_checked", error=str(error))
+
+
 def _refuse_revoked_key() -> None:
     """Raise KeyRequired if the actor is a key that is no longer published; checked under the lock."""
     actor = current_actor()
-    if actor.kind is not ActorKind.KEY or not actor.id:
-        return
-    known = StoredDocument.objects.filter(kind=DocumentKind.API_KEY, name=actor.id, body__isnull=False)
-    if not known.exists():
+    if actor.kind is ActorKind.KEY and actor.id:
+        _require_published_key(actor.id)
+
+
+def _require_published_key(key_id: str) -> None:
+    if not StoredDocument.objects.filter(kind=DocumentKind.API_KEY, name=key_id, body__isnull=False).exists():
         raise KeyRequired("This API key is revoked.")
 
 

@@ -10,9 +10,12 @@ import time
 import structlog
 from django.db import Error, connections
 
+from runqy import clock
 from runqy.config_sync.snapshot import get_cache
 
 POLL_EVERY_S = 1.0
+REACHABLE_S = 3 * POLL_EVERY_S
+"""How long after an answer the database counts as reachable: while it hangs, nothing else waits for it."""
 
 log = structlog.get_logger()
 
@@ -31,6 +34,11 @@ def ensure_started() -> None:
             _poller.start()
 
 
+def is_database_reachable() -> bool:
+    """Return whether the database has just answered the polling of this process."""
+    return _poller is not None and clock.monotonic_s() - _poller.read_at_s < REACHABLE_S
+
+
 class DatabasePoller(threading.Thread):
     """Reads what was committed since the last poll, once a second."""
 
@@ -38,6 +46,7 @@ class DatabasePoller(threading.Thread):
         super().__init__(name="runqy-database-poller", daemon=True)
         self.pid = os.getpid()
         self._is_failing = False
+        self.read_at_s = float("-inf")
 
     def run(self) -> None:
         """Poll until the process exits."""
@@ -59,3 +68,4 @@ class DatabasePoller(threading.Thread):
             self._is_failing = True
         else:
             self._is_failing = False
+            self.read_at_s = clock.monotonic_s()

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,10 @@ from runqy.api.throttling import registration_limiter
 from runqy.api_keys import Identity, Role
 from runqy.broker.rate_limit import Rate
 from runqy.broker.streams import write_behind
+from runqy.config_sync import polling
+from runqy.config_sync.documents import DocumentKind
+from runqy.config_sync.models import StoredDocument
+from runqy.config_sync.polling import DatabasePoller
 from runqy.connection_urls import parse_redis_url
 from runqy.redis_connection import run_blocking
 from tests.api.client import ApiClient, problem
@@ -163,6 +168,25 @@ def test_a_change_made_in_another_process_is_in_the_very_next_registration(
 
     assert after["vaults"]["MODEL"] == "huge"
     assert after["queue"]["revision"] != before["queue"]["revision"]
+
+
+def test_a_key_whose_revocation_is_committed_registers_no_worker(
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = create_api_key(name="gpu", role=Role.WORKER)
+    poller = DatabasePoller()
+    monkeypatch.setattr(polling, "_poller", poller)
+    poller.poll()
+    register = partial(ApiClient(key.plain).post, "/worker/register", {"queue": "inference"})
+    before = register()
+
+    # Another server's change, before this process learns of it.
+    StoredDocument.objects.filter(kind=DocumentKind.API_KEY, name=str(key.row.pk)).update(body=None)
+
+    assert before.status_code == 200
+    assert problem(register())["detail"] == "This API key is revoked."
+    poller.read_at_s = float("-inf")  # the database does not respond: what this process knows holds
+    assert register().status_code == 200
 
 
 def test_one_shot_is_in_both_members_of_the_response(client: ApiClient) -> None:

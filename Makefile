@@ -12,6 +12,7 @@ help:  ## list the targets
 # What `make run` needs, and nothing more: a newcomer waits for this.
 $(VENV)/.runtime: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "runqy needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "runqy needs the module venv of Python; on Debian and Ubuntu: apt install $$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"; exit 1; }
 	@echo "Making the environment in $(VENV), which may take a minute ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.txt
@@ -29,7 +30,7 @@ run: $(VENV)/.runtime  ## run the product: server on :3000, maintenance, one wor
 	@exec $(BIN)/runqy up
 
 test: install  ## run the whole suite; starts the servers it needs
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --dist worksteal -rs $(ARGS)  # two wait for others' work
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.support.run_pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --dist worksteal -rs $(ARGS)  # two wait for others' work
 
 fuzz: install  ## try every operation of the API for ten minutes; RUNQY_TEST_FUZZ_SECONDS=60 for one
 	@RUNQY_TEST_FUZZ_SECONDS=$${RUNQY_TEST_FUZZ_SECONDS:-600} $(BIN)/python -m pytest -n auto tests/api/test_fuzzing.py $(ARGS)

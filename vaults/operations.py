@@ -28,6 +28,7 @@ from vaults.queries import (
     find_vault_row,
     get_vault_row,
     is_entry_value,
+    list_queues_by_vault,
     preview_entries,
 )
 from vaults.vault_documents import encode_vault
@@ -327,9 +328,13 @@ def _apply_edit(writer: EntryWriter, vault: Vault, edit: EntryEdit) -> Changes:
     return writer.restrict(entry, edit.usage, edit.git_hosts)
 
 
-def delete_vault(*, name: str, precondition: Precondition = accept_any) -> None:
-    """Delete a vault and all its entries. Raise VaultNotFound, VaultLocked."""
+def delete_vault(*, name: str, precondition: Precondition = accept_any) -> list[str]:
+    """Delete a vault and all its entries, and return the names of the queues that use it.
+
+    Workers cannot register for these until it exists again. Raise VaultNotFound, VaultLocked.
+    """
     get_keyring()
+    used_by = list_queues_by_vault().get(name, [])
     with configuration_change() as change:
         vault = get_vault_row(name)
         precondition(vault.etag)
@@ -337,6 +342,7 @@ def delete_vault(*, name: str, precondition: Precondition = accept_any) -> None:
         vault.delete()
         change.remove(DocumentKind.VAULT, name)
         record_change("vault.deleted", name, {"description": (vault.description, None), "entries": (keys, None)})
+    return used_by
 
 
 def set_entry(  # noqa: PLR0913 (each is a property of an entry)

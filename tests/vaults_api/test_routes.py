@@ -2,15 +2,21 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from queues.models import QueueSource
+from queues.operations import save_queue
 from tests.api.client import ApiClient, problem
+from tests.queues.samples import spec
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from tests.vaults_api.routes import SECRET, content
 from vaults.api.serializers import SecretSerializer, SetEntrySerializer
+from vaults.entry_rules import EntryUsage
 from vaults.models import Vault, VaultEntry
+from vaults.operations import set_entry
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
@@ -86,8 +92,26 @@ def test_an_entry_is_deleted(client: ApiClient) -> None:
 
 def test_a_vault_is_deleted_with_its_entries(client: ApiClient) -> None:
     deleted = content(client.delete("/api/vaults/api-keys"))
-    assert deleted == {"message": "vault deleted successfully", "published": True}
+    assert deleted == {"message": "vault deleted successfully", "published": True, "warnings": []}
     assert not VaultEntry.objects.exists()
+
+
+def test_deleting_a_vault_names_the_queues_that_use_it(client: ApiClient) -> None:
+    by_token = replace(spec("sms").deployment, git_url="https://h/r", git_token="vault://api-keys/DEBUG_MODE")
+    set_entry(vault="api-keys", key="DEBUG_MODE", value="t", usage=EntryUsage.GIT_TOKEN, git_hosts=["h"])
+    for queue in (
+        spec("mail", deployment=replace(by_token, git_token="", vaults=("api-keys",))),
+        spec("other"),
+        spec("sms", deployment=by_token),
+    ):
+        save_queue(spec=queue, source=QueueSource.API)
+
+    deleted = content(client.delete("/api/vaults/api-keys"))
+
+    assert deleted["warnings"] == [
+        "Workers cannot register for the queue mail, which uses the vault.",
+        "Workers cannot register for the queue sms, which uses the vault.",
+    ]
 
 
 @pytest.mark.parametrize(

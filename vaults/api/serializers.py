@@ -323,5 +323,17 @@ class DeletedSerializer(serializers.Serializer[Any]):
     published = PublishedField()
 
 
-VAULT_DELETED_EXAMPLE = _response_example({"message": "vault deleted successfully", "published": True})
+class VaultDeletedSerializer(DeletedSerializer):
+    """A deleted vault, and the queues that use it."""
+
+    warnings = serializers.ListField(child=serializers.CharField(), help_text="One for each queue that uses the vault")
+
+
+VAULT_DELETED_EXAMPLE = _response_example(
+    {
+        "message": "vault deleted successfully",
+        "published": True,
+        "warnings": ["Workers cannot register for the queue mail, which uses the vault."],
+    }
+)
 ENTRY_DELETED_EXAMPLE = _response_example({"message": "entry deleted successfully", "published": True})

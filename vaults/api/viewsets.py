@@ -98,14 +98,17 @@ class VaultViewSet(UnlockedVaultViewSet):
         operation_id="delete_vault",
         tags=["vaults"],
         parameters=[IF_MATCH],
-        responses={200: s.DeletedSerializer, **problem_responses(401, 403, 404, 412, 503)},
+        responses={200: s.VaultDeletedSerializer, **problem_responses(401, 403, 404, 412, 503)},
         examples=[s.VAULT_DELETED_EXAMPLE],
     )
     def destroy(self, request: Request, name: str) -> Response:
         """Delete a vault and all its entries."""
         with publication_result() as publication:
-            operations.delete_vault(name=name, precondition=if_match(request))
-        response = s.DeletedSerializer({"message": "vault deleted successfully", "published": publication.is_published})
+            used_by = operations.delete_vault(name=name, precondition=if_match(request))
+        warnings = [f"Workers cannot register for the queue {queue}, which uses the vault." for queue in used_by]
+        response = s.VaultDeletedSerializer(
+            {"message": "vault deleted successfully", "published": publication.is_published, "warnings": warnings}
+        )
         return Response(response.data)
 
 

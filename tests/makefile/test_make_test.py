@@ -1,0 +1,57 @@
+"""`make test` leaves no process behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import is_alive
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+
+HANGING = """
+import subprocess, time
+from pathlib import Path
+
+def test_hangs():
+    server = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    Path("started").write_text(f"{server.pid}\\n")
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_tests_that_are_interrupted_leave_no_server_behind(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "test_it.py").write_text(HANGING)
+    started = tmp_path / "started"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.run_pytest", "-p", "no:cacheprovider", "-c", "/dev/null", "test_it.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        pid = int(eventually(lambda: started.exists() and started.read_text()))
+        process.send_signal(number)
+
+        printed, _ = process.communicate()
+        eventually(lambda: not is_alive(pid))
+    finally:
+        process.kill()
+
+    assert ("KeyboardInterrupt" in printed) is (number is signal.SIGINT)
+
+
+def test_the_status_of_pytest_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_it():\n    assert False\n")
+
+    command = [sys.executable, "-m", "tests.support.run_pytest", "-q", "-c", "/dev/null", "test_it.py"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+
+    assert (ended.returncode, "1 failed" in ended.stdout) == (1, True)

@@ -66,7 +66,7 @@ def test_a_change_that_children_do_not_feel_leaves_them_alone(
     failed = wait_for_state(single_broker, add_task(single_broker, {"do": "retry", "text": "x"}), "retry")
 
     assert before.result == after.result
-    assert (failed.score_s or 0) > single_broker.now_s() + 300
+    assert (failed.score_s or 0) > single_broker.now_s() + 200
 
 
 def test_a_change_of_the_mode_changes_how_tasks_run(

@@ -48,6 +48,15 @@ def test_a_retry_waits_for_the_delay(single_broker: Broker) -> None:
     assert before_s + 74 <= (record.score_s or 0) <= single_broker.now_s() + 126
 
 
+def test_retries_at_the_limit_of_the_delay_are_spread(single_broker: Broker) -> None:
+    policy, now_s = RetryPolicy(delay_s=10_000, max_delay_s=1_000), single_broker.now_s()
+
+    due = [settled(single_broker, RunResult(RunStatus.RETRYABLE, "busy"), policy)[1].score_s or 0 for _ in range(40)]
+
+    assert now_s + 599 <= min(due) <= max(due) <= single_broker.now_s() + 1_000
+    assert len({*due}) > 30
+
+
 @pytest.mark.parametrize("status", [RunStatus.FAILED, RunStatus.CANCELED])
 def test_a_permanent_failure_is_archived(single_broker: Broker, status: RunStatus) -> None:
     outcome, record = settled(single_broker, RunResult(status, "bad"))

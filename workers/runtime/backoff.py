@@ -5,11 +5,13 @@ from collections.abc import Callable
 
 from workers.runtime.settings import RecoverySettings
 
+MAX_JITTER = 1.25
+
 
 def delay_s(attempt: int, *, first_s: float, max_s: float, factor: float = 2.0) -> float:
     """Return the delay after attempt number `attempt` (from 0): exponential up to a limit, with a quarter of jitter."""
     grown = first_s * factor ** min(attempt, 60)
-    return min(grown, max_s) * random.uniform(0.75, 1.25)  # noqa: S311 (spreads load, hides nothing)
+    return min(grown, max_s) * random.uniform(0.75, MAX_JITTER)  # noqa: S311 (spreads load, hides nothing)
 
 
 class RestartPolicy:

@@ -26,7 +26,7 @@ from runqy.broker.tasks.finish import (
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.errors import RunqyError
 from runqy.tracing import RunSpan
-from workers.runtime.backoff import delay_s
+from workers.runtime.backoff import MAX_JITTER, delay_s
 from workers.runtime.task_output import RunOutput
 
 MAX_CHILD_DEATHS = 3
@@ -221,5 +221,6 @@ def _child_died_request(
 
 def _retry_at_s(policy: RetryPolicy, attempt: int, now_ns: int) -> int:
     """Return the Unix s of the next attempt: the delay doubles with each, with jitter, up to the limit."""
-    delay = min(delay_s(attempt, first_s=policy.delay_s, max_s=policy.max_delay_s), policy.max_delay_s)
+    # Jitter that is cut off at the limit would bring back together what failed together.
+    delay = delay_s(attempt, first_s=policy.delay_s, max_s=policy.max_delay_s / MAX_JITTER)
     return now_ns // 1_000_000_000 + round(delay)

@@ -43,6 +43,7 @@ def dict_config(level: str) -> dict[str, Any]:
         "loggers": {
             "django.request": {"level": "ERROR", "filters": ["unavailable"]},
             "django.security.DisallowedHost": {"level": "CRITICAL"},  # a client's error
+            "django.security.DisallowedModelAdminLookup": {"level": "CRITICAL"},
             "django.server": {"level": "WARNING"},
             "axes": {"level": "WARNING"},
             "httpx2": {"level": "WARNING"},  # at info it logs URLs, and a webhook's may be a secret

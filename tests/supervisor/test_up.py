@@ -227,7 +227,9 @@ class GoConnection:
 
 def test_gos_workers_join_with_nothing_but_the_url_a_key_and_a_queue(running):
     running.ask("/api/cli/configs?force=true", json.dumps(GO_QUEUE).encode())
-    key = running.manage("create_api_key", "go", "--role", "worker", "--queue", "gojobs").split()[-1]
+    key = running.manage(
+        "create_api_key", "go", "--role", "worker", "--queue", "gojobs", "--allow-shared-redis"
+    ).split()[-1]
     task_id = running.ask("/queue/add", b'{"queue":"gojobs","data":{"n":1}}')["info"]["id"]
 
     registered = running.ask(

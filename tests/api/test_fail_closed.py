@@ -22,7 +22,6 @@ pytestmark = pytest.mark.usefixtures("configuration")
 CLOSED = [
     ("GET", "/api/vaults"),
     ("GET", "/api/vaults/v"),
-    ("POST", "/api/vaults/v/export"),
     ("POST", "/api/keys"),
     ("DELETE", "/api/keys/1"),
     ("GET", "/api/cli/configs"),

@@ -37,7 +37,6 @@ ENDED_S = 14.0
 READ_VAULT: Send = ("GET", "/api/vaults/v", b"")
 FORBIDDEN: tuple[Send, ...] = (
     READ_VAULT,
-    ("POST", "/api/vaults/v/export", b'{"passphrase":"a passphrase that is long"}'),
     ("POST", "/api/keys", b'{"name":"another","role":"admin"}'),
     ("POST", "/worker/register", b'{"queue":"simple"}'),
     ENQUEUE,

@@ -15,7 +15,6 @@ from django.http import HttpRequest, HttpResponsePermanentRedirect
 from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 
-from runqy import clock
 from runqy.audit.actors import SERVER, Actor, ActorKind, actor_context
 from runqy.config_sync import polling
 from runqy.config_sync.operations import NOT_PUBLISHED, publication_result
@@ -34,10 +33,6 @@ DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 _FORWARDED = re.compile(r"\[(?P<ipv6>[^]]*)\](?::\d+)?|(?P<ipv4>[^:]+):\d+")
 """An address with a port, or in brackets, as some proxies forward it: `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
-
-_SESSION_SEEN = "seen_at"
-_SESSION_RENEWAL_S = 300
-"""A session expires SESSION_COOKIE_AGE after its last write; it is written at most this often."""
 
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
@@ -228,7 +223,7 @@ class AdminHostMiddleware(CommonMiddleware):
 
 
 class AuditActorMiddleware:
-    """Set the user as the audit's actor, and renew the session. Elsewhere the actor is the server at first."""
+    """Set the user as the audit's actor in the admin. Elsewhere the actor is the server at first."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -243,10 +238,6 @@ def _staff_actor(request: HttpRequest) -> Actor:
     user = request.user
     if not user.is_authenticated:
         return SERVER
-    now_s = clock.now_ns() // 1_000_000_000
-    is_poll = request.headers.get("HX-Request") == "true" and request.method == "GET"  # an open page is no visit
-    if not is_poll and now_s - request.session.get(_SESSION_SEEN, 0) > _SESSION_RENEWAL_S:
-        request.session[_SESSION_SEEN] = now_s
     return Actor(
         kind=ActorKind.USER,
         name=user.get_username(),

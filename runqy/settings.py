@@ -63,7 +63,7 @@ SECURE_HSTS_PRELOAD = env.flag("RUNQY_HSTS_PRELOAD")
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]  # these affect other hosts, so they are opt-in
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "runqy_session", "runqy_csrf"
-SESSION_COOKIE_AGE = 12 * 3600  # after the last visit: AuditActorMiddleware renews it
+SESSION_COOKIE_AGE = env.seconds("RUNQY_SESSION_MAX_AGE", 12 * 3600, lowest=60)  # after the login, however active
 LOGIN_URL, LOGIN_REDIRECT_URL = "admin:login", "admin:index"
 CSRF_FAILURE_VIEW = "runqy.admin_site.error_pages.csrf_failure"
 

@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.decorators.cache import never_cache
 
-from runqy.accounts.admin import change_own_password
+from runqy.accounts.admin import change_own_password, log_out_own_sessions
 from runqy.accounts.logins import log_in
 from runqy.api.views import IndexRedirectView, SchemaView, SwaggerView
 from runqy.health.viewsets import HealthViewSet
@@ -31,6 +31,7 @@ urlpatterns = [
     path("swagger/index.html", SwaggerView.as_view(), name="swagger"),
     path("admin/login/", never_cache(log_in)),
     path("admin/password_change/", admin.site.admin_view(change_own_password, cacheable=True)),
+    path("admin/logout/everywhere/", admin.site.admin_view(log_out_own_sessions), name="admin_logout_everywhere"),
     path("admin/overview/live/", admin.site.admin_view(show_live), name="admin_overview_live"),
     path("admin/overview/charts/", admin.site.admin_view(show_charts), name="admin_overview_charts"),
     path("admin/", admin.site.urls),

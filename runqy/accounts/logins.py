@@ -1,4 +1,4 @@
-"""Logins of staff: rate limit per address, lockout, and audit records of logins, failures and logouts."""
+"""Logins and sessions of staff: rate limit per address, lockout, the end of sessions, audit records."""
 
 import re
 from datetime import timedelta
@@ -11,7 +11,8 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import AbstractBaseUser, User
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.contrib.sessions.backends.db import SessionStore
-from django.db import DatabaseError, close_old_connections
+from django.contrib.sessions.models import Session
+from django.db import DatabaseError, close_old_connections, transaction
 from django.http import HttpRequest, HttpResponse
 
 from runqy.admin_site.error_pages import too_many_logins
@@ -60,6 +61,23 @@ def is_logged_in(session_key: str) -> bool:
         close_old_connections()
 
 
+def log_out_everywhere(user: User) -> None:
+    """End all sessions of a user."""
+    with transaction.atomic():
+        delete_sessions(user)
+        record(action="user.logged_out_everywhere", object_kind="user", object_name=user.get_username())
+
+
+def delete_sessions(user: User) -> None:
+    """Delete all sessions of a user. A request that is being served cannot store its session again.
+
+    Only its content names the user of a session. There are no more than the logins of RUNQY_SESSION_MAX_AGE.
+    """
+    sessions = Session.objects.iterator()
+    keys = [row.pk for row in sessions if row.get_decoded().get(SESSION_KEY) == str(user.pk)]
+    Session.objects.filter(pk__in=keys).delete()
+
+
 def record_logins() -> None:
     """Connect the receivers of Django's login signals."""
     user_logged_in.connect(_record_login, dispatch_uid="runqy.login")
@@ -68,7 +86,8 @@ def record_logins() -> None:
 
 
 def _record_login(sender: object, request: HttpRequest, user: User, **_: Any) -> None:
-    """Record a login, and delete expired sessions."""
+    """Record a login, delete expired sessions, and set when this one ends: changes of it do not extend it."""
+    request.session.set_expiry(timedelta(seconds=settings.SESSION_COOKIE_AGE))
     _record(request, "user.logged_in", user)
     SessionStore.clear_expired()
 

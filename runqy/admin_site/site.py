@@ -87,6 +87,14 @@ def get_navigation(request: HttpRequest) -> list[dict[str, Any]]:
     return groups
 
 
+def get_account_links(request: HttpRequest) -> list[dict[str, str]]:
+    """Return the links of the user's menu for unfold, which adds *Log out*."""
+    return [
+        {"title": "Change password", "link": reverse("admin:password_change")},
+        {"title": "Log out everywhere", "link": reverse("admin_logout_everywhere")},
+    ]
+
+
 def _is_active(request: HttpRequest, label: str) -> bool:
     """Return whether the request is for a page of a model, or of one that is reached from there."""
     paths = [f"/{each.replace('.', '/')}/" for each in (label, *_BELOW.get(label, ()))]

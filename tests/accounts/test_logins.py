@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from axes.models import AccessAttempt
+from django.apps import apps
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
 from runqy import clock
+from runqy.admin_site.roles import create_role_groups
 from runqy.audit.models import AuditRecord
 from runqy.broker.rate_limit import Rate
 from tests.config_sync.support import away
@@ -21,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("configuration")
 
 PASSWORD = "a-Password-1-for-ada"
 LOGIN = "/admin/login/"
+EVERYWHERE = "/admin/logout/everywhere/"
 
 
 @pytest.fixture
@@ -32,6 +35,17 @@ def ada() -> User:
 def attempt(password: str, username: str = "ada", **environ: str) -> Any:
     """Try a password in a fresh browser."""
     return Client().post(LOGIN, {"username": username, "password": password, "next": "/admin/"}, **environ)
+
+
+def log_in(username: str = "ada") -> Client:
+    """Return a fresh browser with a session."""
+    browser = Client()
+    assert browser.post(LOGIN, {"username": username, "password": PASSWORD}).status_code == 302
+    return browser
+
+
+def is_logged_in(browser: Client) -> bool:
+    return browser.get("/admin/password_change/").status_code == 200
 
 
 def audited() -> list[tuple[str, str, str, str]]:
@@ -139,19 +153,67 @@ def test_staff_can_log_in_without_redis(ada: User, settings: Any) -> None:
     assert attempt(PASSWORD).status_code == 302
 
 
-def test_a_session_ends_half_a_day_after_the_last_visit(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    admin_client.get("/admin/")
-    first = Session.objects.get().expire_date
-    assert first - timezone.now() < timedelta(hours=12, minutes=1)
-    Session.objects.update(expire_date=first - timedelta(hours=1))
-    admin_client.get("/admin/")
-    assert Session.objects.get().expire_date == first - timedelta(hours=1), "no page writes without need"
+def test_staff_log_in_again_after_the_longest_session_however_active_they_are(
+    ada: User, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, started = log_in(), timezone.now()
+    statuses = []
 
-    later_ns = clock.now_ns() + 600 * 10**9
-    monkeypatch.setattr(clock, "now_ns", lambda: later_ns)
-    admin_client.get("/admin/")
+    for hours in (0, 6, 11, 13):
+        at = started + timedelta(hours=hours)
+        monkeypatch.setattr(timezone, "now", lambda at=at: at)
+        monkeypatch.setattr(clock, "now_ns", lambda at=at: int(at.timestamp() * 1e9))
+        statuses.append(browser.get("/admin/").status_code)
+        if hours == 11:
+            form = {"old_password": PASSWORD, "new_password1": f"{PASSWORD}-2", "new_password2": f"{PASSWORD}-2"}
+            statuses.append(browser.post("/admin/password_change/", form).status_code)
+            statuses.append(browser.get("/admin/").status_code)
 
-    assert Session.objects.get().expire_date >= first
+    assert statuses == [200, 200, 200, 302, 200, 302]
+
+
+def test_logging_out_everywhere_ends_all_sessions_of_the_user_and_no_others(ada: User) -> None:
+    User.objects.create_superuser("bob", password=PASSWORD)
+    here, elsewhere, bobs = log_in(), log_in(), log_in("bob")
+    question = here.get(EVERYWHERE).content.decode()
+    asked = is_logged_in(here)
+
+    page = here.post(EVERYWHERE)
+
+    assert ("Log out everywhere?" in question, asked) == (True, True)
+    assert "You are logged out." in page.content.decode()
+    assert [is_logged_in(browser) for browser in (here, elsewhere, bobs)] == [False, False, True]
+    assert ("user.logged_out_everywhere", "ada", "ada", "127.0.0.1") in audited()
+    assert attempt(PASSWORD).status_code == 302
+
+
+def test_an_admin_ends_all_sessions_of_another_user(ada: User) -> None:
+    bob = User.objects.create_user("bob", password=PASSWORD, is_staff=True)
+    admin, bobs = log_in(), log_in("bob")
+    url = f"/admin/auth/user/{bob.pk}/log-out-everywhere/"
+    assert url in admin.get(f"/admin/auth/user/{bob.pk}/change/").content.decode()
+
+    refused = bobs.post(f"/admin/auth/user/{ada.pk}/log-out-everywhere/").status_code
+    response = admin.post(url, follow=True)
+
+    assert "bob is logged out everywhere" in response.content.decode()
+    assert (refused, is_logged_in(bobs), is_logged_in(admin)) == (403, False, True)
+    assert ("user.logged_out_everywhere", "bob", "ada", "127.0.0.1") in audited()
+
+
+def test_sessions_of_a_deactivated_user_end_and_stay_ended(ada: User) -> None:
+    create_role_groups(apps)
+    bob = User.objects.create_user("bob", password=PASSWORD, is_staff=True)
+    admin, bobs = log_in(), log_in("bob")
+    form = {"username": "bob", "role": "viewer"}
+    ended = []
+
+    for is_active in ({}, {"is_active": "on"}):
+        admin.post(f"/admin/auth/user/{bob.pk}/change/", form | is_active)
+        ended.append(not is_logged_in(bobs))
+
+    assert User.objects.get(pk=bob.pk).is_active
+    assert ended == [True, True]
 
 
 def test_a_login_deletes_expired_sessions(ada: User) -> None:

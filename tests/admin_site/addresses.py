@@ -68,6 +68,9 @@ RULES: dict[str, Rule] = {
     "auth_user_password_change": Rule(
         path="/admin/auth/user/{user}/password/", get="auth.change_user", post="auth.change_user"
     ),
+    "auth_user_log_out": Rule(
+        path="/admin/auth/user/{user}/log-out-everywhere/", get="auth.change_user", post="auth.change_user"
+    ),
     **model("{group}", "auth.group"),
     **model("{record}", "audit.auditrecord", add=False, change=False, delete=False),
     "audit_auditrecord_export": Rule(path="/admin/audit/auditrecord/export/", get="audit.view_auditrecord"),

@@ -1,5 +1,7 @@
 """Error pages of the admin have its theme."""
 
+from typing import Any
+
 import pytest
 from django.contrib.sessions.models import Session
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
@@ -36,11 +38,12 @@ def test_pages_report_an_unavailable_database(
 
 
 def test_a_page_whose_session_cannot_be_saved_reports_the_database(
-    staff: Client, monkeypatch: pytest.MonkeyPatch
+    staff: Client, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OperationalError("database is locked")
 
+    settings.SESSION_SAVE_EVERY_REQUEST = True
     monkeypatch.setattr(Session, "save", fail)
 
     response = staff.get("/admin/")
@@ -49,10 +52,13 @@ def test_a_page_whose_session_cannot_be_saved_reports_the_database(
     assert "The database cannot be reached" in response.content.decode()
 
 
-def test_a_page_of_a_session_that_ended_meanwhile_is_refused(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_of_a_session_that_ended_meanwhile_is_refused(
+    staff: Client, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise DatabaseError("Forced update did not affect any rows.")
 
+    settings.SESSION_SAVE_EVERY_REQUEST = True
     monkeypatch.setattr(Session, "save", fail)
 
     assert staff.get("/admin/").status_code == 400

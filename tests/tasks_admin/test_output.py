@@ -143,18 +143,6 @@ def test_the_page_says_when_output_is_not_kept(viewer: Client, taken: LeasedTask
     assert "Not kept: see RUNQY_TASK_OUTPUT" in text(viewer.get(change("t1")))
 
 
-def test_polling_does_not_renew_the_session(viewer: Client, taken: LeasedTask) -> None:
-    url = polled(text(viewer.get(change("t1"))))
-    session = viewer.session
-    session["seen_at"] = 0
-    before = dict(session.items())
-    session.save()
-
-    viewer.get(url, headers={"HX-Request": "true"})
-
-    assert dict(viewer.session.items()) == before
-
-
 @pytest.mark.parametrize("attempts", [MAX_ATTEMPTS, MAX_ATTEMPTS + 1])
 def test_a_page_says_that_only_the_last_attempts_keep_their_output(
     viewer: Client, taken: LeasedTask, single_broker: Broker, attempts: int

@@ -5,16 +5,21 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from unfold.decorators import action
 from unfold.forms import AdminPasswordChangeForm
 
 from runqy.accounts.admin.audited_admin import AuditedAdmin, audited_password_change
 from runqy.accounts.admin.user_forms import GroupForm, UserAddForm, UserForm
+from runqy.accounts.logins import delete_sessions, log_out_everywhere
 from runqy.accounts.queries import list_accepted_keys_of
 from runqy.accounts.staff_rules import SUPERUSER, assign_role, get_role, may_manage, validate_user_deletion
 from runqy.admin_site.roles import ROLES
@@ -57,6 +62,7 @@ class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg]
     fieldsets = ((None, {"fields": ("username", "role", "is_active", "password_link", "last_login_time", "since")}),)
     add_fieldsets = ((None, {"fields": ("username", "role", "password1", "password2")}),)
     readonly_fields = ("password_link", "last_login_time", "since")
+    actions_detail = ("log_out",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         """Prefetch the groups."""
@@ -98,6 +104,8 @@ class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg]
         if before is not None:
             after = User.objects.get(pk=obj.pk)  # a new object, without cached permissions
             is_deactivated = before.is_active and not after.is_active
+            if is_deactivated:
+                delete_sessions(after)  # else they were valid again when the user is activated again
             if is_deactivated or (could_make_keys and not after.has_perm(_MAKES_KEYS)):
                 _report_keys(request, after)
 
@@ -112,11 +120,26 @@ class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg]
         if validate_user_deletion(request.user, obj):  # type: ignore[arg-type]
             raise PermissionDenied
         _report_keys(request, obj)
+        delete_sessions(obj)
         super().delete_model(request, obj)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
         view = partial(super().user_change_password, request, id, form_url)
         return audited_password_change(lambda: User.objects.get(pk=id), view)
+
+    def has_log_out_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        """Require the permission to change the user."""
+        return self.has_change_permission(request, self.get_object(request, unquote(str(object_id))))
+
+    @action(  # type: ignore[untyped-decorator]
+        description="Log out everywhere", icon="logout", permissions=["log_out"], url_path="log-out-everywhere"
+    )
+    def log_out(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """End all sessions of the user of the page after confirmation."""
+        user: Any = self.get_object(request, unquote(object_id))
+        if user is None:
+            raise PermissionDenied
+        return _log_out_everywhere(request, user, back_url=reverse("admin:auth_user_change", args=[user.pk]))
 
     @admin.display(description="role")
     def role(self, row: User) -> str:
@@ -170,6 +193,23 @@ class AuditedGroupAdmin(GroupAdmin, AuditedAdmin):
 def change_own_password(request: HttpRequest) -> HttpResponse:
     """Change the user's own password."""
     return audited_password_change(lambda: request.user, partial(admin.site.password_change, request))
+
+
+def log_out_own_sessions(request: HttpRequest) -> HttpResponse:
+    """End all of the user's own sessions after confirmation."""
+    return _log_out_everywhere(request, request.user, back_url=reverse("admin:index"))  # type: ignore[arg-type]
+
+
+def _log_out_everywhere(request: HttpRequest, user: User, *, back_url: str) -> HttpResponse:
+    """End all sessions of a user if the confirmation was sent, else ask for it."""
+    if request.method != "POST":
+        context = {**admin.site.each_context(request), "title": "Log out everywhere?", "back_url": back_url}
+        return TemplateResponse(request, "accounts/log_out_everywhere.html", context | {"subject": user})
+    log_out_everywhere(user)
+    if user == request.user:
+        return admin.site.logout(request)
+    messages.success(request, f"{user} is logged out everywhere.")
+    return HttpResponseRedirect(back_url)
 
 
 def _report_keys(request: HttpRequest, user: User) -> None:

@@ -64,6 +64,7 @@ class ApiKeyForm(StyledModelForm):
     class Meta:
         model = ApiKey
         fields = ("name", "role", "queues", "vaults", "rate_limit", "allow_shared_redis")
+        labels = {"allow_shared_redis": "Allow shared Redis"}
         help_texts = {
             "name": "Who or what uses the key, such as “shop backend”. The audit shows it with what the key did.",
             "rate_limit": "Most requests a second, minute or hour: 50/s, 600/m, 10000/h. More are refused with status "

@@ -157,8 +157,9 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         keep_s=0,
     ),
     AlertKind.INACTIVE_KEY_MAKER: RuleInfo(
-        label="Keys of inactive users",
-        description="API keys are accepted that were created by inactive or deleted users, or with such keys.",
+        label="Keys of former admins",
+        description="API keys are accepted that were created by users who are deleted, inactive or may no longer "
+        "create keys, or with such keys.",
         level=AlertLevel.WARNING,
         is_per_queue=False,
         keep_s=0,
@@ -227,7 +228,7 @@ class Observation:
     publication_problem: str = ""
     """How Redis and the database differ; empty: not at all."""
     inactive_makers: str = ""
-    """Which accepted API keys were created by inactive users; empty: none."""
+    """Which accepted API keys were created by users who may no longer create any; empty: none."""
     master_key_error: str = ""
     """Which master keys of vault entries the server lacks; empty: none."""
     history_dropped: Mapping[str, int] = field(default_factory=dict)

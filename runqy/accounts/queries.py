@@ -8,6 +8,7 @@ from functools import cache
 
 import structlog
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.core.signals import setting_changed
 from django.db.models import Q
 from django.db.models.functions import Coalesce
@@ -67,7 +68,8 @@ LIMITS_NOT_IN_REDIS = (
 
 
 INACTIVE = "(inactive)"
-"""Stands for all inactive and deleted users; no user name has parentheses."""
+"""Stands for all users who may no longer create keys, deleted ones included; no user name has parentheses."""
+_MAKES_KEYS, _BACKEND = "accounts.add_apikey", "django.contrib.auth.backends.ModelBackend"
 _MAX_NAMED = 5
 
 
@@ -190,10 +192,13 @@ def list_accepted_descendants(key_ids: Iterable[int]) -> list[ApiKey]:
 
 
 def maker_filter(maker: str) -> Q:
-    """Return the query condition of the keys that a user of this name created; INACTIVE: inactive and deleted users."""
+    """Return the query condition of the keys that a user of this name created.
+
+    INACTIVE: users who are deleted, inactive or may no longer create keys.
+    """
     made = Q(created_by_kind=ActorKind.USER.value)
     if maker == INACTIVE:
-        return made & (Q(created_by_user=None) | Q(created_by_user__is_active=False))
+        return made & ~Q(created_by_user__in=User.objects.with_perm(_MAKES_KEYS, backend=_BACKEND))
     return made & (Q(created_by_user__username=maker) | Q(created_by_user=None, created_by=maker))
 
 
@@ -212,13 +217,14 @@ def list_accepted_keys_of(maker: str) -> list[ApiKey]:
 
 
 def find_keys_of_inactive_users() -> str:
-    """Return which accepted keys were created by users that are inactive or deleted; empty if there are none."""
+    """Return which accepted keys were created by users who may no longer create any; empty if there are none."""
     keys = list_accepted_keys_of(INACTIVE)
     if not keys:
         return ""
     named = ", ".join(f"{key} by {key.created_by}" for key in keys[:_MAX_NAMED])
     more = f" and {len(keys) - _MAX_NAMED:,} more" if len(keys) > _MAX_NAMED else ""
-    return f"API keys of inactive or deleted users, or created with these keys, are still accepted: {named}{more}."
+    makers = "users who are deleted, inactive or may no longer create keys"
+    return f"API keys of {makers}, or created with these keys, are still accepted: {named}{more}."
 
 
 def get_key_status(key: ApiKey) -> KeyStatus:

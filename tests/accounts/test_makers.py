@@ -6,6 +6,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from runqy.accounts.models import ApiKey
+from runqy.accounts.queries import find_keys_of_inactive_users
 from runqy.admin_site.roles import create_role_groups
 from tests.api.client import ApiClient
 
@@ -48,10 +49,11 @@ def test_keys_of_a_user_who_is_no_admin_any_more_are_listed_and_revoked(
     after = admin_client.post(f"{USERS}{carol.pk}/{path}", form, follow=True).content.decode()
     offer = admin_client.get(OFFER).content.decode()
 
+    assert all(name in find_keys_of_inactive_users() for name in ("hers", "grandchild"))
     assert ("that carol created" in after, "hers" in after, "grandchild" in after, OFFER in after) == (True,) * 4
     assert ("hers" in offer, "grandchild" in offer, "unrelated" in offer) == (True, True, False)
     assert admin_client.post(OFFER, {"confirmed": "yes"}).status_code == 302
-    assert accepted() == {"unrelated"}
+    assert (accepted(), find_keys_of_inactive_users()) == ({"unrelated"}, "")
 
 
 def test_a_user_who_stays_an_admin_keeps_keys_without_a_word(carol: User, admin_client: Client) -> None:
@@ -59,7 +61,7 @@ def test_a_user_who_stays_an_admin_keeps_keys_without_a_word(carol: User, admin_
 
     page = admin_client.post(f"{USERS}{carol.pk}/change/", form, follow=True).content.decode()
 
-    assert "still accepted" not in page
+    assert "still accepted" not in page + find_keys_of_inactive_users()
     assert "user carola" in admin_client.get(f"{KEYS}?maker=carola").content.decode()
 
 

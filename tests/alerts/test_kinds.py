@@ -186,7 +186,7 @@ CAUSES = {
     AlertKind.INACTIVE_KEY_MAKER: Cause(
         arrange=lambda broker: make_key_of_inactive_user(),
         remove=lambda broker: revoke_api_key(key_id=ApiKey.objects.get().pk),
-        message="API keys of inactive or deleted users, or created with these keys, are still accepted: shop (rq_",
+        message="API keys of users who are deleted, inactive or may no longer create keys, or created with these keys",
         shown="shop",
     ),
     AlertKind.CONFIGURATION_NOT_PUBLISHED: Cause(

@@ -65,7 +65,7 @@ class MakerFilter(admin.SimpleListFilter):
     title, parameter_name = "created by user", "maker"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(INACTIVE, "inactive and deleted users"), *((name, name) for name in list_makers())]
+        return [(INACTIVE, "users who may no longer create keys"), *((name, name) for name in list_makers())]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         maker = self.value()

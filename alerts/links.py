@@ -37,7 +37,7 @@ def get_alert_link(alert: Alert) -> tuple[str, str]:
             url, title = changelist_url("accounts_apikey", maker=INACTIVE, status="active"), "API keys"
         case AlertKind.REDIS_MEMORY:
             url, title = changelist_url("queues_queue"), "Queues"
-        case AlertKind.HISTORY_DROPPED:
+        case AlertKind.HISTORY_DROPPED | AlertKind.REDIS_FAILOVER:
             times = _find_times(alert, DROP_WINDOW_MIN)
             url, title = changelist_url("tasks_task", queue=alert.queue, state="ended", **times), "History at that time"
     return url, title

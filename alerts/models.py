@@ -30,7 +30,7 @@ class Alert(models.Model):
     kind = models.CharField(max_length=32, choices=alert_kind_choices)
     level = models.CharField(max_length=8, choices=[(level.value, level.value) for level in AlertLevel])
     subject = models.CharField(max_length=SUBJECT_MAX_LENGTH, blank=True)
-    """The name of the queue or worker; empty for the whole installation."""
+    """The name of the queue or worker, or the replication id of a new master; empty for the whole installation."""
     queue = models.CharField(max_length=SUBJECT_MAX_LENGTH, blank=True)
     message = models.TextField()
     since = models.DateTimeField()
@@ -59,6 +59,18 @@ class Alert(models.Model):
     def lasted(self) -> str:
         """Return how long the condition has lasted, or lasted: `12 min`."""
         return durations.humanize(((self.resolved_at or timezone.now()) - self.since).total_seconds())
+
+
+class KnownMaster(models.Model):
+    """A master of Redis that was observed; not kept in Redis, because a promoted replica may lack anything."""
+
+    replication_id = models.CharField(max_length=64, primary_key=True)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.replication_id
 
 
 class AlertRule(models.Model):

@@ -20,6 +20,7 @@ from alerts.models import (
     AlertDelivery,
     AlertRule,
     DeliveryEvent,
+    KnownMaster,
 )
 from alerts.queries import load_rule_settings, observe
 from alerts.rules import RULES, AlertKind, Finding, find_problems, list_recovered_workers
@@ -48,6 +49,10 @@ def update_alerts(broker: Broker) -> None:
     observed = observe(broker)
     findings = find_problems(observed, load_rule_settings())
     store_findings(findings, recovered_workers=list_recovered_workers(observed), now=observed.now)
+    # Afterwards: a process that ends in between finds the failover again. Ids are kept, since a cluster may not list a
+    # master for a moment while it fails over.
+    new = {master.replication_id for master in observed.masters}.difference(observed.known_masters)
+    KnownMaster.objects.bulk_create([KnownMaster(replication_id=each) for each in new], ignore_conflicts=True)
 
 
 def store_findings(findings: Iterable[Finding], *, recovered_workers: Iterable[str] = (), now: datetime) -> None:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from alerts.models import UNDELIVERED, Alert, AlertDelivery, AlertRule, DeliveryEvent
+from alerts.models import UNDELIVERED, Alert, AlertDelivery, AlertRule, DeliveryEvent, KnownMaster
 from alerts.rules import (
     GROWTH_WINDOW_MIN,
     IDLE_S,
@@ -117,6 +117,7 @@ def observe(broker: Broker) -> Observation:
     now, now_s = timezone.now(), broker.now_s()
     workers, catalog = list_worker_records(broker), get_fresh_catalog()
     counts = _count_tasks(broker, catalog)
+    nodes = check_nodes(broker)
     minutes = _read_minutes(now, paused=[name for name, count in counts.items() if count.is_paused])
     served = {name for worker in workers if worker.is_ready(now_s) for name in worker.redis_queues}
     return Observation(
@@ -128,7 +129,9 @@ def observe(broker: Broker) -> Observation:
         history_dropped={
             queue: dropped for queue, points in minutes.items() if (dropped := sum(point.dropped for point in points))
         },
-        memory_use=max(node.memory.use for node in check_nodes(broker)),
+        memory_use=max(node.memory.use for node in nodes),
+        masters=[node for node in nodes if node.replication_id],
+        known_masters=set(KnownMaster.objects.values_list("replication_id", flat=True)),
         now=now,
     )
 

@@ -1,6 +1,6 @@
 """The rules of alerts: what was observed in, findings out. No I/O."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -8,6 +8,7 @@ from itertools import combinations
 from statistics import median
 
 from runqy import durations
+from runqy.broker.health import RedisHealth
 from runqy.broker.operation import MemoryUse
 from tasks.run_stats import StatsPoint
 
@@ -40,6 +41,7 @@ class AlertKind(StrEnum):
     VAULT_UNREADABLE = "vault_unreadable"
     REDIS_MEMORY = "redis_memory"
     INACTIVE_KEY_MAKER = "inactive_key_maker"
+    REDIS_FAILOVER = "redis_failover"
 
 
 class AlertLevel(StrEnum):
@@ -173,6 +175,14 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         is_per_queue=False,
         defaults=RuleSettings(threshold=90),
     ),
+    AlertKind.REDIS_FAILOVER: RuleInfo(
+        label="Redis failover",
+        description="A replica of Redis was promoted, or a master with replicas started from a snapshot: writes of the "
+        "last moments before may be missing. Resolved after a day.",
+        level=AlertLevel.CRITICAL,
+        is_per_queue=False,
+        keep_s=86_400,
+    ),
 }
 
 
@@ -235,6 +245,9 @@ class Observation:
     """Queue -> runs that were dropped, as counted in the last minutes."""
     memory_use: float = 0
     """The fraction of its memory limit that Redis uses, in a cluster of the fullest server."""
+    masters: Sequence[RedisHealth] = ()
+    known_masters: Collection[str] = ()
+    """The replication ids that were observed before."""
     now: datetime
 
 
@@ -244,7 +257,7 @@ class Finding:
 
     kind: AlertKind
     subject: str
-    """The name of the queue or worker; empty for the whole installation."""
+    """The name of the queue or worker, or the replication id of a new master; empty for the whole installation."""
     queue: str = ""
     """The queue concerned; empty if there is none."""
     message: str
@@ -348,6 +361,7 @@ def _find_general(observed: Observation, get_settings: GetSettings) -> Iterator[
         *_worker_problems(observed),
         *_installation_problems(observed),
         *_memory_problems(observed.memory_use, get_settings(AlertKind.REDIS_MEMORY, "").threshold or 0),
+        *_failovers(observed),
     ):
         settings = get_settings(kind, queue)
         if settings.is_enabled:
@@ -402,6 +416,25 @@ def _memory_problems(use: float, threshold: float) -> Iterator[tuple[AlertKind, 
         "or maxmemory is raised."
     )
     yield AlertKind.REDIS_MEMORY, "", "", message
+
+
+def _failovers(observed: Observation) -> Iterator[tuple[AlertKind, str, str, str]]:
+    """Yield the masters that took over from a known one. Servers that start without a snapshot have no previous id."""
+    known = observed.known_masters
+    # After two failovers at once the previous id is new too. Without any known id this is the first observation.
+    are_all_new = bool(known) and not any(master.replication_id in known for master in observed.masters)
+    for master in observed.masters:
+        if master.replication_id in known or not master.previous_replication_id:
+            continue
+        if master.previous_replication_id in known or are_all_new:
+            where = f"Redis server {master.name}" if master.name else "Redis"
+            message = (
+                f"{where} failed over to a replica, or started from a snapshot, as was noticed at "
+                f"{observed.now:%Y-%m-%d %H:%M:%S} UTC. Writes of the last moments before may be missing: accepted "
+                "tasks, results and leases. Compare with what clients recorded, and enqueue what is missing again with "
+                "the same Idempotency-Key or unique key: see “After a failover” in docs/operations.md."
+            )
+            yield AlertKind.REDIS_FAILOVER, master.replication_id, "", message
 
 
 def _format_share(part: int, whole: int) -> str:

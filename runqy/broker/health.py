@@ -1,7 +1,7 @@
 """Check the health of Redis."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redis import RedisCluster
 
@@ -24,6 +24,12 @@ class RedisHealth:
     eviction_policy: str
     is_in_cluster: bool
     memory: MemoryReading
+    name: str = ""
+    """The address of a master of a cluster."""
+    replication_id: str = ""
+    """Changes when a replica is promoted and when the server restarts; empty for a replica."""
+    previous_replication_id: str = ""
+    """The id under which a promoted replica got its data, or that of the snapshot that was loaded; else empty."""
 
     @property
     def may_lose_tasks(self) -> bool:
@@ -38,7 +44,7 @@ class RedisHealth:
 
 def check_health() -> Request[RedisHealth]:
     """Return the health of Redis. Raise BrokerUnavailable."""
-    commands = (command("INFO", "memory", key=None), command("INFO", "cluster", key=None))
+    commands = tuple(command("INFO", section, key=None) for section in ("memory", "cluster", "replication"))
     return Request(commands=commands, parse=_parse)
 
 
@@ -72,8 +78,8 @@ def check_nodes(broker: Broker) -> list[RedisHealth]:
     """Return the health of each server, in a cluster of each master. Raise BrokerUnavailable."""
     request = check_health()
     return [
-        request.parse([check_reply(reply) for reply in connection.execute(request.commands)])
-        for connection in broker.connection.nodes().values()
+        replace(request.parse([check_reply(reply) for reply in connection.execute(request.commands)]), name=name)
+        for name, connection in broker.connection.nodes().items()
     ]
 
 
@@ -101,10 +107,13 @@ def _hash_tags(client: RedisCluster) -> list[int]:
 
 def _parse(replies: Sequence[Reply]) -> RedisHealth:
     """Parse INFO; services that hide it have an empty policy and do not count as clusters."""
-    memory, cluster = (reply.decode("utf-8", "replace").splitlines() for reply in replies)
-    policy = next((line for line in memory if line.startswith("maxmemory_policy:")), "")
+    lines = (line for reply in replies for line in reply.decode("utf-8", "replace").splitlines())
+    info = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    is_master, previous_id = info.get("role") == "master", info.get("master_replid2", "")
     return RedisHealth(
-        eviction_policy=policy.partition(":")[2].strip(),
-        is_in_cluster="cluster_enabled:1" in map(str.strip, cluster),
+        eviction_policy=info.get("maxmemory_policy", ""),
+        is_in_cluster=info.get("cluster_enabled") == "1",
         memory=parse_memory(replies[0]),
+        replication_id=info.get("master_replid", "") if is_master else "",
+        previous_replication_id=previous_id if is_master and previous_id.strip("0") else "",
     )

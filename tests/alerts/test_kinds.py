@@ -35,6 +35,7 @@ from tests.support.full_redis import filled_redis
 from tests.support.maintenance_duties import put
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.secret_leaks import SUITE
+from tests.support.servers import free_port
 from tests.support.staff import staff_client
 from tests.support.workers import RECORD
 from vaults.models import VaultEntry
@@ -122,6 +123,14 @@ def drop(broker: Broker) -> None:
     record_drops(QueueIdentity(redis_queue="mail", queue="mail"), None, appended=6, left=0)
 
 
+def fail_over(broker: Broker) -> None:
+    """Let the server get a new replication id as a promoted replica does."""
+    insert_runs(make_run(task_id="kept-task"), queue="mail")
+    update_alerts(broker)
+    broker.client.replicaof("127.0.0.1", str(free_port()))
+    broker.client.replicaof("NO", "ONE")
+
+
 CAUSES = {
     AlertKind.NO_READY_WORKER: Cause(
         arrange=lambda broker: (put(broker, "waiting-task", "mail"), beat(broker, state=WorkerState.DEPLOYING)),
@@ -188,6 +197,12 @@ CAUSES = {
         remove=lambda broker: revoke_api_key(key_id=ApiKey.objects.get().pk),
         message="API keys of users who are deleted, inactive or may no longer create keys, or created with these keys",
         shown="shop",
+    ),
+    AlertKind.REDIS_FAILOVER: Cause(
+        arrange=fail_over,
+        remove=lambda broker: advance(days=1),
+        message="Redis failed over to a replica, or started from a snapshot, as was noticed at ",
+        shown="kept-task",
     ),
     AlertKind.CONFIGURATION_NOT_PUBLISHED: Cause(
         arrange=lambda broker: broker.client.delete(keys.CONFIG_HEAD),

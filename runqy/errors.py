@@ -38,6 +38,13 @@ class RunqyError(Exception):
         return str(self.args[0])
 
 
+class ClientDisconnected(Exception):
+    """The client closed the connection before its response, which nobody receives."""
+
+    status = 499
+    """For the metrics, as in nginx."""
+
+
 class BrokerUnavailable(RunqyError, code="broker_unavailable", status=503):
     """Redis cannot be reached."""
 

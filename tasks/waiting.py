@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum, auto
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -56,6 +56,8 @@ class WaitingClient(msgspec.Struct, frozen=True, kw_only=True):
     """A thread blocks until the wait is over."""
     is_accepted: Callable[[], bool] = lambda: True
     """Returns whether its key is still what it was, by the process's snapshot."""
+    until_disconnect: Callable[[Coroutine[Any, Any, bool]], Awaitable[bool]] = lambda waiting: waiting
+    """Cancels a coroutine, and raises ClientDisconnected, when the client closes the connection."""
 
 
 class WaiterLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,12 +111,12 @@ class Waiter:
 
     async def wait(self, timeout_s: float) -> bool:
         """Return True when the task has to be read again, the process drains or the client's key is not accepted any
-        more; False after `timeout_s`."""
+        more; False after `timeout_s`. Raise ClientDisconnected."""
         if self.is_draining:
             return True
         try:
             async with asyncio.timeout(timeout_s):
-                await self._woken.wait()
+                await self.client.until_disconnect(self._woken.wait())
         except TimeoutError:
             return False
         self._woken.clear()
@@ -163,7 +165,7 @@ class ResultWaiters:
         """Return a task once it has ended, or in its state after `timeout_s` or when the process drains.
 
         `queue` is its Redis queue. Raise KeyRequired soon after the client's key was revoked, changed or expired;
-        TooManyWaiters, TaskNotFound, BrokerUnavailable.
+        ClientDisconnected, TooManyWaiters, TaskNotFound, BrokerUnavailable.
         """
         if self.is_draining:
             return await self.read(task_id, client)

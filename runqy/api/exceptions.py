@@ -21,6 +21,7 @@ from runqy.api.renderers import encode_json
 from runqy.api.serializers import error_messages
 from runqy.database_damage import find_damage
 from runqy.errors import (
+    ClientDisconnected,
     DatabaseUnavailable,
     InternalError,
     KeyInsufficient,
@@ -43,6 +44,8 @@ log = structlog.get_logger(__name__)
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
     """Return the problem response for an error in a view; None for a bug, which is logged and becomes a 500."""
+    if isinstance(error, ClientDisconnected):
+        return Response(status=error.status)  # is counted, and not received
     known = as_runqy_error(error)
     if known is None:
         return None

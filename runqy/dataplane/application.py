@@ -19,13 +19,13 @@ from asgiref.typing import (
     Scope,
 )
 
-from runqy.dataplane.bodies import BodyReader, ClientDisconnected, find_length
+from runqy.dataplane.bodies import BodyReader, find_length
 from runqy.dataplane.drain import Drain
 from runqy.dataplane.executors import BoundedExecutor
 from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import Response, StreamingResponse, problem_response, shared_headers
 from runqy.dataplane.wsgi import call_wsgi
-from runqy.errors import InternalError, RunqyError
+from runqy.errors import ClientDisconnected, InternalError, RunqyError
 from runqy.metrics.http_requests import OTHER, observe_request
 from runqy.request_ids import new_request_id, set_request_id
 
@@ -116,7 +116,7 @@ class Application:
                 with contextlib.suppress(PassToDjango):
                     return await handler(request)
             body = await request.read_body(is_authenticated=await self._may_send_large(request))
-            return await call_wsgi(self.wsgi, request.scope, body, self._find_executor(request))
+            return await call_wsgi(self.wsgi, request, body, self._find_executor(request))
         except RunqyError as error:
             return self._problem(request, error)
         except ClientDisconnected:

@@ -5,7 +5,7 @@ from io import BytesIO
 
 from asgiref.typing import ASGIReceiveCallable, HTTPScope
 
-from runqy.errors import RequestTimeout, RequestTooLarge, ServerBusy
+from runqy.errors import ClientDisconnected, RequestTimeout, RequestTooLarge, ServerBusy
 
 RECEIVED = "runqy.received"
 """The scope extension that marks a completely received body. Set by `HttpProtocol`."""
@@ -19,10 +19,6 @@ TIMEOUT_S = 30.0
 """The time for a small body; larger ones get another second for each MIN_BYTES_PER_S."""
 MIN_BYTES_PER_S = 16 << 10
 LONGEST_TIMEOUT_S = 600.0
-
-
-class ClientDisconnected(Exception):
-    """The client closed the connection before its request was complete."""
 
 
 class BodyMemory:

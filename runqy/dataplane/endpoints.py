@@ -25,7 +25,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.operation import Operation
 from runqy.dataplane.application import Handler, PassToDjango
 from runqy.dataplane.background_tasks import SnapshotRefresher
-from runqy.dataplane.bodies import ClientDisconnected, find_length
+from runqy.dataplane.bodies import find_length
 from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import (
     Headers,
@@ -37,8 +37,8 @@ from runqy.dataplane.responses import (
     problem_response,
     shared_headers,
 )
-from runqy.errors import ConfigurationUnavailable, KeyRequired, QueueNotFound, RunqyError
-from runqy.metrics.http_requests import CLIENT_CLOSED_REQUEST, observe_request, route_label
+from runqy.errors import ClientDisconnected, ConfigurationUnavailable, KeyRequired, QueueNotFound, RunqyError
+from runqy.metrics.http_requests import observe_request, route_label
 from runqy.middleware import forwarded_client
 from runqy.request_ids import trace_headers
 from runqy.tracing import Tracer, enqueue_span, get_tracer
@@ -123,8 +123,8 @@ class TaskEndpoints:
                 response = await self._serve(request, respond, is_safe=is_safe)
             else:
                 response = await self._trace(tracer, request, respond, route, is_safe=is_safe)
-        except ClientDisconnected:
-            _record(request, route, CLIENT_CLOSED_REQUEST)
+        except ClientDisconnected as error:
+            _record(request, route, error.status)
             raise
         finally:
             self.in_flight -= 1

@@ -9,9 +9,9 @@ from asgiref.typing import ASGIReceiveCallable, HTTPScope
 from django.core.exceptions import TooManyFieldsSent
 from django.http import QueryDict, parse_cookie
 
-from runqy.dataplane.bodies import Body, BodyReader, ClientDisconnected
+from runqy.dataplane.bodies import Body, BodyReader
 from runqy.dataplane.responses import Headers
-from runqy.errors import RequestInvalid
+from runqy.errors import ClientDisconnected, RequestInvalid
 
 T = TypeVar("T")
 

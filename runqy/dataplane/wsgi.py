@@ -12,10 +12,12 @@ from urllib.parse import unquote_to_bytes
 
 from asgiref.typing import HTTPScope
 
-from runqy.dataplane.bodies import ClientDisconnected
 from runqy.dataplane.executors import BoundedExecutor
+from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import Headers, Response, StreamingResponse
+from runqy.errors import ClientDisconnected
 from runqy.middleware import QUEUED_AT
+from tasks.api.waits import UNTIL_DISCONNECT
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -26,10 +28,11 @@ PIPE_BYTES = 1 << 20
 
 
 async def call_wsgi(
-    application: "WSGIApplication", scope: HTTPScope, body: bytes, executor: BoundedExecutor
+    application: "WSGIApplication", request: ParsedRequest, body: bytes, executor: BoundedExecutor
 ) -> Response | StreamingResponse:
     """Return an application's response. Raise ServerBusy, and the application's errors."""
-    environ = build_environ(scope, body) | {QUEUED_AT: perf_counter()}
+    environ = build_environ(request.scope, body)
+    environ |= {QUEUED_AT: perf_counter(), UNTIL_DISCONNECT: request.until_disconnect}
     call = WsgiCall(application, environ, asyncio.get_running_loop())
     await executor.start(call.run)
     return await call.response
@@ -106,8 +109,6 @@ class WsgiCall:
                 if close := getattr(chunks, "close", None):
                     close()
             self._finish()
-        except ClientDisconnected:
-            pass
         except BaseException as error:  # noqa: BLE001 (it is raised where the response is awaited)
             self._fail(error)
 

@@ -18,8 +18,6 @@ from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
 OTHER = "other"
 """The label of requests without a route, and of unknown methods: clients can send any number of them."""
-CLIENT_CLOSED_REQUEST = 499
-"""The status, as in nginx, of a request whose client closed the connection before its response."""
 
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BOUNDS = (*map(str, _BUCKETS_S), "+Inf")

@@ -40,7 +40,7 @@ from tasks.api import examples
 from tasks.api import serializers as s
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID
 from tasks.api.logs import END_ID, LOG_PARAMETERS, OutputPosition, open_output_stream, parse_position, task_logs
-from tasks.api.waits import waiting_client
+from tasks.api.waits import blocking_client
 from tasks.queries import PageRequest, get_queue_task, get_task_output, list_queue_tasks
 from tasks.waiting_loop import BlockingIterator, get_waiting_loop
 
@@ -194,7 +194,7 @@ def _follow(request: AuthenticatedRequest, location: TaskLocation, position: Out
             waiting.waiters,
             location,
             position,
-            client=waiting_client(request.headers, request.auth, holds_thread=True),
+            client=blocking_client(request),
         )
     )
     chunks = BlockingIterator(waiting, stream)

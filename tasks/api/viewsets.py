@@ -25,7 +25,7 @@ from runqy.tracing import enqueue_span
 from tasks.api import examples
 from tasks.api import serializers as s
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID, is_end_known, open_event_stream
-from tasks.api.waits import WAIT_PARAMETERS, Wait, enqueue_head, parse_wait, task_head, waiting_client
+from tasks.api.waits import WAIT_PARAMETERS, Wait, blocking_client, enqueue_head, parse_wait, task_head
 from tasks.batches import enqueue_batch
 from tasks.operations import enqueue_task
 from tasks.queries import get_task
@@ -169,7 +169,7 @@ class TaskViewSet(ApiViewSet):
             open_event_stream(
                 waiting.waiters,
                 record,
-                client=waiting_client(request.headers, request.auth, holds_thread=True),
+                client=blocking_client(request),
                 last_event_id=last_event_id,
             )
         )
@@ -192,7 +192,7 @@ def _validated(serializer_class: type[BaseSerializer[Any]], body: bytes) -> Any:
 def _wait_for_end(record: TaskRecord, wait: Wait, request: AuthenticatedRequest) -> TaskRecord:
     """Block until a task has ended or the wait is over. Raise as ResultWaiters.wait_for_end."""
     waiting = get_waiting_loop()
-    client = waiting_client(request.headers, request.auth, holds_thread=True)
+    client = blocking_client(request)
     return waiting.run(
         waiting.waiters.wait_for_end(record.id, queue=record.queue, client=client, timeout_s=wait.seconds)
     )
@@ -201,7 +201,7 @@ def _wait_for_end(record: TaskRecord, wait: Wait, request: AuthenticatedRequest)
 def _wait_for_queued(record: TaskRecord, wait: Wait, request: AuthenticatedRequest) -> TaskRecord | None:
     """Block as `_wait_for_end` for a task that was just enqueued; None if waiting is not possible any more."""
     waiting = get_waiting_loop()
-    client = waiting_client(request.headers, request.auth, holds_thread=True)
+    client = blocking_client(request)
     return waiting.run(
         waiting.waiters.wait_for_queued(record.id, queue=record.queue, client=client, timeout_s=wait.seconds)
     )

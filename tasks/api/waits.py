@@ -13,6 +13,7 @@ from runqy import durations
 from runqy.accounts.authentication import presented_key
 from runqy.accounts.queries import find_identity
 from runqy.api.etags import content_version, matches_if_none_match
+from runqy.api.requests import AuthenticatedRequest
 from runqy.api_keys import Identity
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import RequestInvalid
@@ -20,6 +21,12 @@ from tasks.operations import EnqueuedTask
 from tasks.waiting import WaitingClient
 
 MAX_WAIT_S = 300
+
+UNTIL_DISCONNECT = "runqy.until_disconnect"
+"""A server-defined variable of the WSGI environment (PEP 3333): `WaitingClient.until_disconnect` of the request.
+
+The data plane sets it, on whose event loop clients wait then. Other servers do not say when a client disconnects.
+"""
 
 WAIT_PARAMETERS = [
     OpenApiParameter(
@@ -69,14 +76,21 @@ def parse_wait(query: str | None, headers: Mapping[str, str]) -> Wait:
     return Wait(min(seconds, MAX_WAIT_S), is_confirmed=seconds > MAX_WAIT_S)
 
 
-def waiting_client(headers: Mapping[str, str], identity: Identity, *, holds_thread: bool = False) -> WaitingClient:
+def waiting_client(headers: Mapping[str, str], identity: Identity) -> WaitingClient:
     """Return the client that waits with the key in a request's headers."""
     return WaitingClient(
         id=identity.key_id or identity.role,
         allowed_queues=identity.queues,
-        holds_thread=holds_thread,
         is_accepted=partial(_is_unchanged, presented_key(headers), identity),
     )
+
+
+def blocking_client(request: AuthenticatedRequest) -> WaitingClient:
+    """Return the client of a viewset's request, which holds a thread while it waits."""
+    client = msgspec.structs.replace(waiting_client(request.headers, request.auth), holds_thread=True)
+    if until_disconnect := request.META.get(UNTIL_DISCONNECT):
+        return msgspec.structs.replace(client, until_disconnect=until_disconnect)
+    return client
 
 
 def _is_unchanged(key: str, identity: Identity) -> bool:

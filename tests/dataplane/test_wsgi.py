@@ -1,5 +1,6 @@
 """What a WSGI application sees of a request, and how its response is sent."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import pytest
 
 from runqy.dataplane.wsgi import COLLECT_MAX_BYTES, PIPE_BYTES
 from runqy.middleware import QUEUED_AT
+from tasks.api.waits import UNTIL_DISCONNECT
 from tests.dataplane.servers import Client, QuickProtocol, build, parse, receive_all, receive_until, serve
 from tests.support.waiting import wait_until
 
@@ -105,6 +107,24 @@ def test_a_stream_is_closed_when_its_client_disconnects() -> None:
         with client.connect("GET / HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
             receive_until(connection, b"tick")
         assert chunks.is_closed.wait(30)
+
+
+def test_a_request_that_waits_ends_when_its_client_disconnects() -> None:
+    began = threading.Event()
+
+    def application(environ: dict[str, Any], _start_response: object) -> list[bytes]:
+        assert client.loop is not None
+        waiting = asyncio.run_coroutine_threadsafe(environ[UNTIL_DISCONNECT](asyncio.Event().wait()), client.loop)
+        began.set()
+        waiting.result()
+        return []
+
+    served = build(application)
+    with serve(served) as client:
+        with client.connect("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"):
+            assert began.wait(30)
+            assert served.bodies.memory.used == 4
+        wait_until(lambda: served.bodies.memory.used == 0)
 
 
 def test_a_stream_pauses_while_its_client_does_not_read_and_ends_after_a_timeout() -> None:

@@ -162,10 +162,11 @@ def test_a_client_that_reconnects_gets_new_events(start_web: StartWeb, single_br
     assert json.loads(end["data"])["info"]["result"] == "done"
 
 
+@pytest.mark.parametrize("data_plane", ["true", "false"])
 def test_clients_that_disconnect_free_their_slots_and_keep_their_tasks(
-    start_web: StartWeb, redis: redis_py.Redis
+    start_web: StartWeb, redis: redis_py.Redis, data_plane: str
 ) -> None:
-    web = start_web()
+    web = start_web(RUNQY_DATA_PLANE=data_plane, RUNQY_DJANGO_THREADS=str(2 * WAITERS))
     task_id = enqueue(web)
     body = '{"queue":"simple","data":{}}'
     head = f"HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ADMIN_KEY}\r\n"
@@ -173,11 +174,14 @@ def test_clients_that_disconnect_free_their_slots_and_keep_their_tasks(
         f"POST /queue/add?wait=300 {head}Content-Length: {len(body)}\r\n\r\n{body}",
         f"GET /queue/{task_id}?wait=300 {head}\r\n",
         f"GET /queue/{task_id}/events {head}\r\n",
+        f"GET /api/cli/queues/simple/tasks/{task_id}/logs?follow=true {head}\r\n",
     ]
+    sent = (requests * WAITERS)[:WAITERS]
+    tasks = 1 + sent.count(requests[0])
 
-    connections = [web.connect(requests[number % 3]) for number in range(WAITERS)]
+    connections = [web.connect(request) for request in sent]
     pending, ended = QueueKeys("simple").pending, ended_channel("*")
-    wait_until(lambda: redis.llen(pending) == len(redis.pubsub_channels(ended)) == 1 + WAITERS // 3)
+    wait_until(lambda: redis.llen(pending) == len(redis.pubsub_channels(ended)) == tasks)
     wait_until(lambda: web.send(f"/queue/{task_id}?wait=0.01")[0] == 503)  # all of them wait
     for connection in connections:
         connection.close()
@@ -185,7 +189,7 @@ def test_clients_that_disconnect_free_their_slots_and_keep_their_tasks(
 
     again = [web.connect(requests[1]) for _ in range(WAITERS - 1)]
     wait_until(lambda: web.send(f"/queue/{task_id}?wait=0.01")[0] == 202)
-    assert redis.llen(pending) == 1 + WAITERS // 3
+    assert redis.llen(pending) == tasks
     for connection in again:
         connection.close()
 

@@ -54,17 +54,20 @@ def test_a_failover_by_sentinel_opens_an_alert(sentinel_set: SentinelSet, sentin
 
 def test_two_promotions_between_two_looks_open_an_alert(sentinel_set: SentinelSet, sentinel_broker: Broker) -> None:
     update_alerts(sentinel_broker)
-    with sentinel_set.replica.client() as replica:
-        for _ in range(2):
-            replica.replicaof("127.0.0.1", str(sentinel_set.master.port))
-            wait_until(has(replica, role="slave", master_link_status="up"), PATIENCE_S)
-            replica.replicaof("NO", "ONE")
-    promoted = Broker.connect(RedisTarget(addresses=(("127.0.0.1", sentinel_set.replica.port),)))
+    last = ValkeyServer("--replicaof", "127.0.0.1", str(sentinel_set.replica.port)).start()
+    with sentinel_set.replica.client() as first, last.client() as second:
+        wait_until(has(second, master_link_status="up"), PATIENCE_S)
+        first.replicaof("NO", "ONE")
+        new_id = first.info("replication")["master_replid"]
+        wait_until(has(second, master_replid=new_id, master_link_status="up"), PATIENCE_S)
+        second.replicaof("NO", "ONE")
+    promoted = Broker.connect(RedisTarget(addresses=(("127.0.0.1", last.port),)))
 
     update_alerts(promoted)
 
     assert len(opened()) == 1
     promoted.close()
+    last.stop()
 
 
 def test_a_restart_from_the_append_only_file_opens_none(sentinel_set: SentinelSet, sentinel_broker: Broker) -> None:

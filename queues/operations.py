@@ -1,7 +1,7 @@
 """Create, change, enable, disable, redeploy and publish queues."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -22,7 +22,7 @@ from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import Change, configuration_change
 from runqy.config_sync.reconcile import SyncStatus
 from runqy.config_sync.rollouts import is_database_responding, next_rollout, publish_rollout
-from runqy.errors import PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound
+from runqy.errors import PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound, RunqyError
 from runqy.model_errors import model_errors
 from runqy.preconditions import Precondition, accept_any
 from vaults.references import find_git_token_error
@@ -31,18 +31,19 @@ log = structlog.get_logger()
 
 __all__ = [
     "QueueConfigInput",
+    "QueueSave",
     "add_queue",
     "change_queue",
     "delete_definition",
     "disable_queue",
     "edit_queue",
     "enable_queue",
-    "list_name_owners",
     "publish_again",
     "put_definition",
     "redeploy_queue",
     "republish_configuration",
     "save_queue",
+    "save_queues",
     "spec_digest",
     "spec_version",
     "upsert_queue",
@@ -50,6 +51,15 @@ __all__ = [
 
 _LIMITED_KEY = "This key is limited to queues"
 _NO_VAULT_PERMISSION = "You may not change vaults (vaults.change_vault)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSave:
+    """A queue to save over its row, which was read in the same change; a new row has no key."""
+
+    row: Queue
+    spec: QueueSpec
+    file_path: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,25 +75,13 @@ class QueueConfigInput:
     """None: unchanged; a new queue is enabled."""
 
 
-def save_queue(
-    *,
-    spec: QueueSpec,
-    source: QueueSource,
-    is_new: bool = False,
-    file_path: str = "",
-    owners: NameOwners | None = None,
-) -> Queue:
+def save_queue(*, spec: QueueSpec, source: QueueSource, is_new: bool = False) -> Queue:
     """Create or change a queue; `is_new` requires that none of this name exists.
 
-    Files do not set `is_enabled`, so that loading them does not enable a queue that a user disabled. `owners`: see
-    `list_name_owners`; updated, for a change that saves many queues.
     Raise QueueInvalid, also for a git token that may not be sent to the repository's host, QueueNameTaken,
     QueueAlreadyExists, QueueBeingDeleted; QueueNotEmpty for tasks in a sub-queue that the change removes.
     """
-    deployment = spec.deployment
-    if message := find_git_token_error(git_token=deployment.git_token, git_url=deployment.git_url):
-        raise QueueInvalid(errors=[f"deployment.git_token: {message}"])
-    return _store(spec, source=source, is_new=is_new, file_path=file_path, owners=owners)
+    return _save_one(spec, source=source, is_new=is_new)
 
 
 def change_queue(*, spec: QueueSpec) -> Queue:
@@ -91,7 +89,26 @@ def change_queue(*, spec: QueueSpec) -> Queue:
 
     Raise QueueInvalid, QueueNameTaken, QueueBeingDeleted.
     """
-    return _store(spec, source=None)
+    return _save_one(spec, source=None)
+
+
+def save_queues(change: Change, saves: Sequence[QueueSave], *, source: QueueSource | None) -> Mapping[str, RunqyError]:
+    """Create or change queues in an open change; return the errors of `save_queue` by queue, which are not saved.
+
+    Files do not set `is_enabled`, so that loading them does not enable a queue that a user disabled. Without `source`
+    queues keep theirs, and dropped sub-queues may have tasks: a deletion is in progress.
+    """
+    owners = _list_name_owners()
+    errors: dict[str, RunqyError] = {}
+    saved: list[QueueSpec] = []
+    for save in saves:
+        try:
+            with change.savepoint():
+                saved.append(_store(save, source, owners))
+        except RunqyError as error:
+            errors[save.spec.name] = error
+    change.put_all(DocumentKind.QUEUE, {spec.name: (spec.encode(), documents_used(spec)) for spec in saved})
+    return errors
 
 
 def upsert_queue(
@@ -252,47 +269,46 @@ def spec_digest(spec: QueueSpec) -> str:
     return hashlib.sha256(replace(spec, is_enabled=True).encode()).hexdigest()
 
 
-def _store(
-    spec: QueueSpec,
-    *,
-    source: QueueSource | None,
-    is_new: bool = False,
-    file_path: str = "",
-    owners: NameOwners | None = None,
-) -> Queue:
-    """Validate and store a queue, and what the change leaves to delete.
-
-    Without `source` the queue keeps its own, and a dropped sub-queue may have tasks: a deletion is in progress.
-    """
+def _save_one(spec: QueueSpec, *, source: QueueSource | None, is_new: bool = False) -> Queue:
     with configuration_change() as change:
         row = Queue.objects.filter(name=spec.name).first() or Queue(name=spec.name)
         if is_new and row.pk:
             raise QueueAlreadyExists(f"A queue named {spec.name} already exists.")
-        owners = list_name_owners() if owners is None else owners
-        subs = [sub.name for sub in spec.sub_queues]
-        if collision := owners.find_collision(spec.name, subs):
-            other, name = collision
-            raise QueueNameTaken(f"The name {name!r} is already used by the queue {other}.")
-        before = row.as_spec() if row.pk else None
-        row.apply_spec(spec)
-        row.source = source or row.source
-        if source == QueueSource.FILE:
-            row.file_digest, row.file_path = spec_digest(spec), file_path
-        else:
-            row.is_enabled = spec.is_enabled
-        # with sub-queues the priority is the highest of theirs, which are validated
-        if errors := model_errors(row, exclude=["priority"] if spec.sub_queues else [], label=definition_path):
-            raise QueueInvalid(errors=errors)
-        if before and source:
-            ensure_no_tasks_stranded(before, spec)
-        update_pending_deletions(before, spec)
-        row.save()
-        _set_sub_queues(row, spec)
-        saved = replace(spec, is_enabled=row.is_enabled)
-        put_definition(change, saved)
-        record_queue("queue.updated" if before else "queue.created", spec.name, old=before, new=saved)
-        owners.add(spec.name, subs)
+        for error in save_queues(change, [QueueSave(row=row, spec=spec)], source=source).values():
+            raise error
     return row
+
+
+def _store(save: QueueSave, source: QueueSource | None, owners: NameOwners) -> QueueSpec:
+    """Validate and store a queue, and what the change leaves to delete; return it as it is to be published."""
+    row, spec = save.row, save.spec
+    deployment, subs = spec.deployment, [sub.name for sub in spec.sub_queues]
+    if source and (message := find_git_token_error(git_token=deployment.git_token, git_url=deployment.git_url)):
+        raise QueueInvalid(errors=[f"deployment.git_token: {message}"])
+    if collision := owners.find_collision(spec.name, subs):
+        other, name = collision
+        raise QueueNameTaken(f"The name {name!r} is already used by the queue {other}.")
+    before = row.as_spec() if row.pk else None
+    row.apply_spec(spec)
+    row.source = source or row.source
+    if source == QueueSource.FILE:
+        row.file_digest, row.file_path = spec_digest(spec), save.file_path
+    else:
+        row.is_enabled = spec.is_enabled
+    # With sub-queues the priority is the highest of theirs, which are validated. The name, which is all that is unique,
+    # is that of the row or of none.
+    exclude = ["priority"] if spec.sub_queues else []
+    if errors := model_errors(row, exclude=exclude, label=definition_path, validate_constraints=False):
+        raise QueueInvalid(errors=errors)
+    if before and source:
+        ensure_no_tasks_stranded(before, spec)
+    update_pending_deletions(before, spec)
+    row.save()
+    _set_sub_queues(row, spec, is_new=before is None)
+    saved = replace(spec, is_enabled=row.is_enabled)
+    record_queue("queue.updated" if before else "queue.created", spec.name, old=before, new=saved)
+    owners.add(spec.name, subs)
+    return saved
 
 
 def _get_row(name: str) -> Queue:
@@ -318,7 +334,7 @@ def _set_enabled(name: str, *, is_enabled: bool) -> bool:
     return True
 
 
-def list_name_owners() -> NameOwners:
+def _list_name_owners() -> NameOwners:
     """Return the names of all queues; they stay as they are while a change is open."""
     sub_queues: dict[str, list[str]] = {name: [] for name in Queue.objects.values_list("name", flat=True)}
     for queue, sub in SubQueue.objects.values_list("queue__name", "name"):
@@ -329,9 +345,9 @@ def list_name_owners() -> NameOwners:
     return owners
 
 
-def _set_sub_queues(row: Queue, spec: QueueSpec) -> None:
+def _set_sub_queues(row: Queue, spec: QueueSpec, *, is_new: bool) -> None:
     """Validate and store the sub-queues of a stored queue, and delete its others. Raise QueueInvalid."""
-    stored = {sub.name: sub for sub in row.sub_queues.all()}
+    stored = {} if is_new else {sub.name: sub for sub in row.sub_queues.all()}
     if dropped := stored.keys() - {sub.name for sub in spec.sub_queues}:
         row.sub_queues.filter(name__in=dropped).delete()
     errors: list[str] = []

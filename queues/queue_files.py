@@ -21,7 +21,7 @@ from queues.definition_serializers import (
 from queues.definitions import QueueSpec
 from queues.deletion import delete_queues
 from queues.models import DEFAULTS, LIMIT_COLUMNS, Queue, QueueSource
-from queues.operations import list_name_owners, save_queue, spec_digest
+from queues.operations import QueueSave, save_queues, spec_digest
 from queues.yaml_loader import LocatedYaml, YamlInvalid, read_yaml
 from runqy import durations
 from runqy.config_sync.operations import configuration_change
@@ -213,26 +213,24 @@ def _delete_missing(report: LoadReport, directory: Path, *, force: bool) -> None
 
 def _load(queues: Sequence[tuple[QueueSpec, str, int]], report: LoadReport) -> None:
     """Add or change queues, comparing and saving in one change, so that they are published together."""
-    with configuration_change():
+    with configuration_change() as change:
         rows = Queue.objects.prefetch_related("sub_queues").filter(name__in=[spec.name for spec, _, _ in queues])
         stored = {row.name: row for row in rows}
-        owners = None
+        before = {name: (spec_digest(row.as_spec()), row.file_digest) for name, row in stored.items()}
+        now = {spec.name: spec_digest(spec) for spec, _, _ in queues}
+        saves: list[QueueSave] = []
+        for spec, path, _ in queues:
+            row, file_path = stored.get(spec.name) or Queue(name=spec.name), str(Path(path).absolute())
+            is_as_loaded = (row.source, row.file_path) == (QueueSource.FILE, file_path)
+            if not is_as_loaded or before[spec.name] != (now[spec.name], now[spec.name]):
+                saves.append(QueueSave(row=row, spec=spec, file_path=file_path))
+        errors = save_queues(change, saves, source=QueueSource.FILE) if saves else {}
         for spec, path, line in queues:
-            digest, row, file_path = spec_digest(spec), stored.get(spec.name), str(Path(path).absolute())
-            before = spec_digest(row.as_spec()) if row else ""
-            is_as_loaded = row is not None and (row.source, row.file_digest, row.file_path) == (
-                QueueSource.FILE,
-                digest,
-                file_path,
-            )
-            if before != digest or not is_as_loaded:
-                owners = owners or list_name_owners()
-                try:
-                    save_queue(spec=spec, source=QueueSource.FILE, file_path=file_path, owners=owners)
-                except RunqyError as error:
-                    report.errors.append(FileError(path, line, f"queues.{spec.name}", error.detail))
-                    continue
-            for names in _lists_of(report, before=before, last_loaded=row.file_digest if row else "", now=digest):
+            if error := errors.get(spec.name):
+                report.errors.append(FileError(path, line, f"queues.{spec.name}", error.detail))
+                continue
+            digest, last_loaded = before.get(spec.name, ("", ""))
+            for names in _lists_of(report, before=digest, last_loaded=last_loaded, now=now[spec.name]):
                 names.append(spec.name)
 
 

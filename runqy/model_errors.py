@@ -23,7 +23,7 @@ def model_errors(
     The messages of constraints that join several fields have no label.
     """
     try:
-        row.full_clean(exclude=exclude, validate_constraints=validate_constraints)
+        row.full_clean(exclude=exclude, validate_unique=validate_constraints, validate_constraints=validate_constraints)
     except ValidationError as error:
         return [
             _format([prefix, "" if name == NON_FIELD_ERRORS else label(name)], message)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from functools import partial
 
@@ -19,36 +20,54 @@ from runqy.broker.streams.audit_stream import StreamEntry, delete_entries, read_
 from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.redis_connection import get_broker
 
-__all__ = ["move_pending", "record", "record_before"]
+__all__ = ["move_pending", "record", "record_before", "records_together"]
 
 MOVE_BATCH_SIZE = 500
 
 log = structlog.get_logger()
+
+_collected: ContextVar[list[AuditRecord] | None] = ContextVar("collected_records", default=None)
 
 
 def record(*, action: str, object_kind: str, object_name: str, changes: Changes | None = None) -> AuditRecord:
     """Append a record of a change by the current actor, in the transaction of the change.
 
     `action` is like `queue.paused`. `changes` has the old and the new value of each field, or REDACTED if they are
-    secret. The chain stays locked until the transaction ends, so call this last, after taking all other locks. Records
-    that wait in Redis are older and are appended first. For changes of Redis see `record_before`.
+    secret. The chain stays locked until the transaction ends, so call this last, after taking all other locks, or
+    inside `records_together`, which appends later. Records that wait in Redis are older and are appended first. For
+    changes of Redis see `record_before`.
     """
-    entries = _read_waiting()
-    with transaction.atomic(savepoint=False):
-        head = _lock_head()
-        if entries:
-            _append_entries(head, entries)
-            transaction.on_commit(partial(_delete_moved, entries))
-        row = AuditRecord(
-            at=timezone.now(),
-            action=action,
-            object_kind=object_kind,
-            object_name=object_name,
-            changes=encode_changes(changes or {}),
-        )
-        _link(head, row, current_actor()).save()
-        head.save()
+    row = AuditRecord(
+        at=timezone.now(),
+        action=action,
+        object_kind=object_kind,
+        object_name=object_name,
+        changes=encode_changes(changes or {}),
+    )
+    _set_actor(row, current_actor())
+    if (collected := _collected.get()) is None:
+        _append([row])
+    else:
+        collected.append(row)
     return row
+
+
+@contextmanager
+def records_together() -> Iterator[None]:
+    """Append the records of a `with` block at its end, all at once, or none if it raises.
+
+    The caller has opened a transaction or a savepoint. A block inside another one adds its records to it.
+    """
+    outer, rows = _collected.get(), list[AuditRecord]()
+    token = _collected.set(rows)
+    try:
+        yield
+    finally:
+        _collected.reset(token)
+    if outer is not None:
+        outer += rows
+    elif rows:
+        _append(rows)
 
 
 @contextmanager
@@ -83,6 +102,18 @@ def move_pending() -> int:
         _delete(entries)
         moved += len(entries)
     return moved
+
+
+def _append(rows: Sequence[AuditRecord]) -> None:
+    """Append new records, after those that wait in Redis."""
+    entries = _read_waiting()
+    with transaction.atomic(savepoint=False):
+        head = _lock_head()
+        if entries:
+            _append_entries(head, entries)
+            transaction.on_commit(partial(_delete_moved, entries))
+        AuditRecord.objects.bulk_create([_link(head, row) for row in rows])
+        head.save()
 
 
 def _read_waiting() -> list[StreamEntry]:
@@ -168,7 +199,8 @@ def _build_pending(
         event_id=pending.event_id,
         recorded_at=now,
     )
-    return _link(head, row, pending.actor)
+    _set_actor(row, pending.actor)
+    return _link(head, row)
 
 
 def _build_refusal(head: AuditHead, refused: Sequence[StreamEntry], event_id: str, now: datetime) -> AuditRecord:
@@ -183,17 +215,21 @@ def _build_refusal(head: AuditHead, refused: Sequence[StreamEntry], event_id: st
         event_id=event_id,
         recorded_at=now,
     )
-    return _link(head, row, SERVER)
+    _set_actor(row, SERVER)
+    return _link(head, row)
 
 
-def _link(head: AuditHead, row: AuditRecord, actor: Actor) -> AuditRecord:
-    """Make a row the next of the chain and update the head; neither is saved."""
-    key = current_key()
+def _set_actor(row: AuditRecord, actor: Actor) -> None:
     row.actor_kind = actor.kind
     row.actor_id = fit_text(actor.id)
     row.actor_name = fit_text(actor.name)
     row.address = fit_text(actor.address)
     row.request_id = fit_text(actor.request_id)
+
+
+def _link(head: AuditHead, row: AuditRecord) -> AuditRecord:
+    """Make a row the next of the chain and update the head; neither is saved."""
+    key = current_key()
     row.object_name = fit_text(row.object_name)
     row.number, row.previous, row.key_id = head.number + 1, head.digest, key.id
     row.digest = row.chained_digest(key)

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import Error, transaction
 
 from runqy.audit.actors import ActorKind, current_actor
+from runqy.audit.operations import records_together
 from runqy.broker import config_documents, constants
 from runqy.broker.config_documents import PublishedDocument, PublishedHead, QueueToken
 from runqy.config_sync import documents, polling, snapshot
@@ -39,20 +40,32 @@ class Change:
 
     def put(
         self, kind: DocumentKind, name: str, body: bytes, *, uses: Sequence[str] = (), notify_workers: bool = True
-    ) -> bool:
-        """Store what is to be published about something; returns whether it differs from what was stored.
+    ) -> None:
+        """Store what is to be published about something.
 
         `notify_workers=False` publishes a change that does not affect workers without notifying them.
         """
-        row = StoredDocument.objects.filter(kind=kind, name=name).first() or StoredDocument(kind=kind, name=name)
-        if row.pk and row.body is not None and bytes(row.body) == body and row.uses == list(uses):
-            return False
-        row.body, row.uses, row.revision = body, list(uses), self.revision
-        if row.pk is None or notify_workers:
-            row.effective = self.revision
-        row.save()
-        self._store(row)
-        return True
+        self.put_all(kind, {name: (body, uses)}, notify_workers=notify_workers)
+
+    def put_all(
+        self, kind: DocumentKind, documents: Mapping[str, tuple[bytes, Sequence[str]]], *, notify_workers: bool = True
+    ) -> None:
+        """Store many documents, each a body and what it uses, by name."""
+        stored = {row.name: row for row in StoredDocument.objects.filter(kind=kind, name__in=documents)}
+        added: list[StoredDocument] = []
+        for name, (body, uses) in documents.items():
+            row = stored.get(name) or StoredDocument(kind=kind, name=name)
+            if row.body is not None and bytes(row.body) == body and row.uses == list(uses):
+                continue
+            row.body, row.uses, row.revision = body, list(uses), self.revision
+            if row.pk is None or notify_workers:
+                row.effective = self.revision
+            if row.pk is None:
+                added.append(row)
+            else:
+                row.save()
+            self._store(row)
+        StoredDocument.objects.bulk_create(added)
 
     def adopt(self, document: Document) -> None:
         """Store what was published without the database, unless that holds something newer; workers know it already."""
@@ -89,7 +102,7 @@ class Change:
         """Undo what a `with` block changes if it raises."""
         before = dict(self.touched)
         try:
-            with transaction.atomic():
+            with transaction.atomic(), records_together():
                 yield
         except BaseException:
             self.touched = before
@@ -127,14 +140,15 @@ def configuration_change(*, above: int = 0) -> Iterator[Change]:
     """Open a transaction in which configuration is read and changed, one change at a time; publish after the commit.
 
     The lock comes first, so that what is read inside is what the previous change left. `above`: the revision must be.
-    A change inside another one is part of it, and published with it; an error undoes only the inner one. Raise
-    KeyRequired for a key that was revoked meanwhile, which this process may not know yet.
+    A change inside another one is part of it, and published with it; an error undoes only the inner one. Audit records
+    are appended at the end of the outer one. Raise KeyRequired for a key that was revoked meanwhile, which this process
+    may not know yet.
     """
     if outer := _open.get():
         with outer.savepoint():
             yield outer
         return
-    with transaction.atomic():
+    with transaction.atomic(), records_together():
         change = Change(revision=_next_revision(above))
         _refuse_revoked_key()
         token = _open.set(change)

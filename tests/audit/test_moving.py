@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from io import StringIO
 
@@ -19,6 +20,7 @@ from runqy.audit.queries import verify_chain
 from runqy.broker import keys
 from runqy.broker.streams import audit_stream
 from runqy.broker.streams.audit_stream import append_record, count_entries
+from runqy.config_sync.operations import configuration_change
 from runqy.errors import AuditNotRecorded
 from runqy.redis_connection import get_broker
 from tests.config_sync.support import away
@@ -80,6 +82,23 @@ def test_a_change_of_the_database_comes_behind_what_waited(monkeypatch: pytest.M
     assert names() == ["first", "second", "third", "fourth", "fifth"]
 
 
+def test_records_of_one_change_are_appended_together_without_those_of_parts_that_failed() -> None:
+    wait("a")
+
+    with configuration_change() as change:
+        direct("b")
+        with configuration_change():
+            direct("c")
+        with suppress(AuditNotRecorded), configuration_change():
+            direct("undone")
+            raise AuditNotRecorded
+        with suppress(AuditNotRecorded), change.savepoint():
+            direct("undone too")
+            raise AuditNotRecorded
+
+    assert names() == ["a", "b", "c"]
+
+
 def test_a_change_of_the_database_needs_no_redis(settings) -> None:
     wait("waits")
     target = settings.REDIS_TARGET
@@ -130,14 +149,14 @@ def test_a_process_that_dies_before_the_commit_loses_nothing(monkeypatch: pytest
     assert names() == ["first", "a", "b"]
 
 
-def refuse(_: AuditRecord) -> None:
+def refuse(*_: object, **__: object) -> None:
     raise DatabaseError
 
 
 def test_a_change_that_is_rolled_back_leaves_what_waited_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     wait("a")
     with monkeypatch.context() as patched:
-        patched.setattr(AuditRecord, "save", refuse)
+        patched.setattr(AuditHead, "save", refuse)
         with pytest.raises(DatabaseError):
             direct("never")
 

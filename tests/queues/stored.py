@@ -2,7 +2,7 @@
 
 from queues.definitions import QueueSpec
 from queues.models import Queue, QueueSource, SubQueue
-from queues.operations import put_definition
+from queues.operations import QueueSave, put_definition, save_queues
 from runqy.config_sync.operations import configuration_change
 
 
@@ -20,3 +20,11 @@ def store_queues(*specs: QueueSpec) -> None:
             ]
         Queue.objects.bulk_create(rows)
         SubQueue.objects.bulk_create(sub_queues)
+
+
+def save_from_file(spec: QueueSpec, file_path: str) -> Queue:
+    """Save a new queue as if it were loaded from a file."""
+    row = Queue(name=spec.name)
+    with configuration_change() as change:
+        assert not save_queues(change, [QueueSave(row=row, spec=spec, file_path=file_path)], source=QueueSource.FILE)
+    return row

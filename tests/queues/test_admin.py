@@ -16,7 +16,6 @@ from alerts.operations import store_findings
 from alerts.rules import AlertKind, Finding
 from queues.definitions import FieldType, LimitOverrides, PayloadField
 from queues.models import Queue, QueueSource
-from queues.operations import save_queue
 from queues.queries import get_fresh_catalog
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
@@ -27,6 +26,7 @@ from tasks.models import QueueMinute
 from tests.config_sync.support import away
 from tests.queues.admin_pages import ADD, FORM, LIST, errors_of, page_of, rows, saved, sent_by
 from tests.queues.samples import spec
+from tests.queues.stored import save_from_file
 from tests.queues.test_operations import RICH
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.workers import RECORD
@@ -75,7 +75,7 @@ def test_saving_an_unchanged_page_changes_nothing(staff: Client) -> None:
     create_vault(name="c")
     set_entry(vault="c", key="PAT", value="x", git_hosts=["h"])
     full = replace(RICH, limits=LimitOverrides(max_retry=0, ttl_completed_s=5400, pending_timeout_s=0))
-    queue = save_queue(spec=full, source=QueueSource.FILE, file_path="/q/a.yaml")
+    queue = save_from_file(full, "/q/a.yaml")
 
     response = staff.post(page_of(queue), sent_by(staff, queue))
 

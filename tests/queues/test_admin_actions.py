@@ -5,13 +5,13 @@ import redis as redis_py
 from django.contrib.admin.models import LogEntry
 from django.test import Client
 
-from queues.models import Queue, QueueSource
-from queues.operations import save_queue
+from queues.models import Queue
 from queues.queue_files import parse_queue_file
 from runqy.broker import keys
 from runqy.broker.keys import QueueKeys
 from tests.queues.admin_pages import LIST, page_of, saved
 from tests.queues.samples import spec
+from tests.queues.stored import save_from_file
 from tests.queues.test_operations import RICH
 from tests.support.audit import audit_records
 from tests.support.environment import ADMIN_KEY
@@ -101,7 +101,7 @@ def test_a_queue_is_deleted_with_its_tasks(staff: Client, redis: redis_py.Redis)
 
 
 def test_the_page_warns_that_the_queue_file_overwrites_changes(staff: Client) -> None:
-    queue = save_queue(spec=spec("mail"), source=QueueSource.FILE, file_path="/q/mail.yaml")
+    queue = save_from_file(spec("mail"), "/q/mail.yaml")
 
     content = staff.get(page_of(queue)).content.decode()
 

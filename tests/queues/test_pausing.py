@@ -15,6 +15,7 @@ from runqy.errors import BrokerUnavailable, QueueNotFound
 from runqy.redis_connection import get_broker
 from tests.config_sync.support import away
 from tests.queues.samples import spec
+from tests.queues.stored import save_from_file
 from tests.support.audit import audit_records
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -26,7 +27,7 @@ def recorded() -> list[tuple[str, str]]:
 
 
 def test_disabling_a_queue_changes_nothing_else() -> None:
-    save_queue(spec=spec("mail", "high:9"), source=QueueSource.FILE, file_path="/q/mail.yaml")
+    save_from_file(spec("mail", "high:9"), "/q/mail.yaml")
 
     assert disable_queue(name="mail")
 

@@ -25,6 +25,7 @@ from runqy.errors import (
 from runqy.redis_connection import get_broker
 from vaults.access_log import record_delivery
 from vaults.worker_secrets import get_worker_secrets
+from workers.queries import list_refused_vaults
 
 log = structlog.get_logger(__name__)
 
@@ -117,9 +118,7 @@ def register_worker(
 
 def _check_vaults(queue: QueueDefinition, allowed_vaults: frozenset[str] | None) -> None:
     """Raise KeyInsufficient if a queue needs vaults that are not allowed."""
-    if allowed_vaults is None:
-        return
-    if refused := [vault for vault in queue.deployment.referenced_vaults if vault not in allowed_vaults]:
+    if refused := list_refused_vaults(queue, allowed_vaults):
         raise KeyInsufficient(
             f"This key is limited to vaults, and the queue {queue.name} needs {', '.join(refused)}: use a key that can "
             "use them, or remove them from the queue."

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from django.conf import settings
 
 from queues.catalog import AllowedQueues
+from queues.definitions import QueueDefinition
 from queues.queries import get_fresh_catalog
+from runqy.api_keys import Identity
 from runqy.broker.broker import Broker
 from runqy.broker.constants import HEARTBEAT_TTL_S
 from runqy.broker.workers.claims import read_registration_times
@@ -15,7 +17,15 @@ from runqy.broker.workers.heartbeats import find_worker_record, list_running_tas
 from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
 from runqy.errors import WorkerNotFound
 
-__all__ = ["OWN_CREDENTIALS_SHARED", "WorkerStatus", "are_own_credentials_shared", "get_worker", "list_workers"]
+__all__ = [
+    "OWN_CREDENTIALS_SHARED",
+    "WorkerStatus",
+    "are_own_credentials_shared",
+    "get_worker",
+    "list_refused_vaults",
+    "list_registrable_queues",
+    "list_workers",
+]
 
 
 OWN_CREDENTIALS_SHARED = (
@@ -54,6 +64,26 @@ def are_own_credentials_shared() -> bool:
     own, shared = settings.REDIS_TARGET, settings.RUNQY_WORKER_REDIS_TARGET
     is_same = (own.username or "default", own.password) == (shared.username or "default", shared.password)
     return is_same and settings.RUNQY_WORKER_ACL != "required"
+
+
+def list_registrable_queues(identity: Identity) -> list[str]:
+    """Return the enabled queues that a key may register workers for, by name. Raise ConfigurationUnavailable."""
+    return [
+        queue.name
+        for queue in get_fresh_catalog().definitions
+        if queue.is_enabled
+        and (identity.queues is None or queue.name in identity.queues)
+        and not list_refused_vaults(queue, identity.vaults)
+    ]
+
+
+def list_refused_vaults(queue: QueueDefinition, allowed_vaults: frozenset[str] | None) -> list[str]:
+    """Return the vaults of a queue that are not allowed."""
+    return [
+        vault
+        for vault in queue.deployment.referenced_vaults
+        if allowed_vaults is not None and vault not in allowed_vaults
+    ]
 
 
 def list_workers(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[WorkerStatus]:

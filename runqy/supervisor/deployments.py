@@ -1,8 +1,8 @@
-"""Which queues the worker of a stack has deployed, and which no worker serves."""
+"""Which queues a stack has, and which its worker has deployed."""
 
 import http.client
 import json
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -165,8 +165,8 @@ def is_ready(record: WorkerRecord | None) -> bool:
     return record is not None and record.state is WorkerState.READY
 
 
-def find_unserved_queues(instance: Instance, served: Container[str]) -> list[str]:
-    """Return the enabled queues of the server that are not in `served`; empty if the server does not respond."""
+def list_enabled_queues(instance: Instance) -> set[str]:
+    """Return the enabled queues of the server; empty if it does not respond."""
     key = settings.RUNQY_API_KEY or get_or_create_secret(instance.home, "api_key")
     connection = http.client.HTTPConnection("127.0.0.1", instance.port, timeout=5)
     try:
@@ -174,8 +174,7 @@ def find_unserved_queues(instance: Instance, served: Container[str]) -> list[str
         response = connection.getresponse()
         queues = json.load(response)["queues"] if response.status == http.client.OK else []
     except (OSError, http.client.HTTPException, ValueError):
-        return []
+        return set()
     finally:
         connection.close()
-    enabled = {queue["parent"] or queue["queue"] for queue in queues if queue["is_defined"] and queue["is_enabled"]}
-    return sorted(name for name in enabled if name not in served)
+    return {queue["parent"] or queue["queue"] for queue in queues if queue["is_defined"] and queue["is_enabled"]}

@@ -86,14 +86,17 @@ def server_environment(instance: Instance, **more: str) -> dict[str, str]:
     return env
 
 
-def worker_environment(instance: Instance, queues: tuple[str, ...]) -> dict[str, str]:
-    """Return the environment of the stack's worker: of the server it gets only the URL and a key."""
+def worker_environment(instance: Instance) -> dict[str, str]:
+    """Return the environment of the stack's worker, which serves all queues unless the user's environment names some.
+
+    Of the server it gets only the URL and a key.
+    """
     env = {name: value for name, value in os.environ.items() if not name.startswith(_SERVER_PREFIXES)}
     env |= {
         "RUNQY_SERVER_URL": f"http://127.0.0.1:{instance.port}",
         "RUNQY_API_KEY": settings.RUNQY_WORKER_API_KEY or get_or_create_secret(instance.home, "worker_api_key"),
     }
-    env.setdefault("RUNQY_QUEUES", ",".join(queues))
+    env.setdefault("RUNQY_QUEUES", "*")
     env.setdefault("RUNQY_DEPLOYMENT_DIR", str(instance.home / "deployments"))
     return env
 

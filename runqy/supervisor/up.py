@@ -1,18 +1,19 @@
 """`runqy up`: run Valkey, migrations, web, maintenance and one worker on this machine."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from runqy import settings
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.records import WorkerRecord
+from runqy.env import parse_words
 from runqy.errors import StackFailed
 from runqy.supervisor import process_specs, terminal
-from runqy.supervisor.deployments import find_unserved_queues, monitor_deployments
+from runqy.supervisor.deployments import list_enabled_queues, monitor_deployments
 from runqy.supervisor.instance import Instance, mark_as_started, open_instance, server_environment, worker_environment
 from runqy.supervisor.ports import is_served, require_free_port
 from runqy.supervisor.processes import run_command
-from runqy.supervisor.queue_files import QueueFiles, find_queue_files
+from runqy.supervisor.queue_files import find_queue_files
 from runqy.supervisor.reaper import StackLocks, only_stack
 from runqy.supervisor.stop_signals import Interrupted, StopSignals, catch_signals
 from runqy.supervisor.supervisor import Supervisor
@@ -57,8 +58,12 @@ def _run(instance: Instance, stop: StopSignals) -> None:
         env = server_environment(instance, QUEUE_WORKERS_DIR=str(files.folder), **redis_env)
         _prepare(instance, env, stop)
         _start_server(instance, supervisor, env)
-        records, refusals = _start_worker(instance, supervisor, files, target)
-        others = find_unserved_queues(instance, {queue.name for queue in files.queues})
+        enabled = {queue.name for queue in files.queues if queue.is_enabled} | list_enabled_queues(instance)
+        env = worker_environment(instance)
+        named = set(parse_words(env["RUNQY_QUEUES"]))
+        served = enabled if "*" in named else enabled & named
+        records, refusals = _start_worker(instance, supervisor, env, sorted(served), target)
+        others = sorted(enabled - served)
         terminal.print_overview(instance, files.queues, records, folder=files.folder, others=others, refusals=refusals)
         mark_as_started(instance)
         supervisor.run()
@@ -115,21 +120,16 @@ def _start_server(instance: Instance, supervisor: Supervisor, env: Mapping[str, 
 
 
 def _start_worker(
-    instance: Instance, supervisor: Supervisor, files: QueueFiles, target: RedisTarget
+    instance: Instance, supervisor: Supervisor, env: Mapping[str, str], names: Sequence[str], target: RedisTarget
 ) -> tuple[dict[str, WorkerRecord], dict[str, str]]:
-    """Start a worker and wait until it has deployed its queues or failed to.
+    """Start a worker and wait until it has deployed these queues or failed to.
 
     Return its records by queue, and why it could not register for the others.
     """
-    names = tuple(queue.name for queue in files.queues if queue.is_enabled)
-    if not names:
-        return {}, {}
     is_first = not (instance.home / "deployments").exists()
-    terminal.info(
-        f"Starting a worker for {', '.join(names)}{'; the first start builds their environments' if is_first else ''} …"
-    )
+    hint = "; the first start builds their environments" if is_first and names else ""
+    terminal.info(f"Starting a worker{' for ' if names else ''}{', '.join(names)}{hint} …")
     with monitor_deployments(target, names, terminal.info, instance.log("worker")) as deployments:
-        env = worker_environment(instance, names)
         shutdown_s = settings.env.seconds("RUNQY_SHUTDOWN_TIMEOUT", 30)
         worker = process_specs.worker(
             env=env, lock=instance.lock("worker"), log=instance.log("worker"), shutdown_s=shutdown_s

@@ -85,10 +85,10 @@ def test_worker_gets_its_key_and_no_other_secret(instance, monkeypatch):
         monkeypatch.setenv(name, f"secret-{name}")
         monkeypatch.setenv(f"{name}_FILE", f"secret-{name}")
 
-    env = worker_environment(instance, ("mail", "image"))
+    env = worker_environment(instance)
 
     assert env["RUNQY_API_KEY"] == (instance.home / "worker_api_key").read_text().strip()
-    assert env["RUNQY_QUEUES"] == "mail,image"
+    assert env["RUNQY_QUEUES"] == "*"
     assert [name for name, value in env.items() if value.startswith("secret-")] == []
 
 
@@ -96,6 +96,6 @@ def test_settings_of_the_worker_are_passed_on(instance, monkeypatch):
     monkeypatch.setenv("RUNQY_CONCURRENCY", "4")
     monkeypatch.setenv("RUNQY_QUEUES", "mail")
 
-    env = worker_environment(instance, ("mail", "image"))
+    env = worker_environment(instance)
 
     assert (env["RUNQY_CONCURRENCY"], env["RUNQY_QUEUES"]) == ("4", "mail")

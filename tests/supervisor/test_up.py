@@ -300,14 +300,20 @@ def test_second_instance_on_a_folder_is_refused(running):
     assert second.output.count("\n") == 1
 
 
-def test_stack_outlives_its_only_queue_until_it_is_terminated(stack):
+def test_stack_outlives_its_only_queue_and_serves_one_made_later_until_it_is_terminated(stack):
     stack.start()
+    config = next(one for one in stack.ask("/api/cli/configs")["queues"] if one["name"] == "echo")
+    repository = config["deployment"]["git_url"]
 
     stack.ask("/api/cli/configs/echo", method="DELETE")
-    wait_until(lambda: "Restarts continue" in stack.output, timeout_s=120)
+    wait_until(lambda: not stack.ask("/workers")["workers"], timeout_s=120)
+    later = {"name": "later", "priority": 1, "deployment": {"git_url": repository, "startup_cmd": "python main.py"}}
+    stack.ask("/api/cli/configs", json.dumps(later).encode())
+    task_id = stack.ask("/queue/add", b'{"queue":"later","data":{"n":1}}')["info"]["id"]
+    wait_until(lambda: stack.read(task_id)["state"] == "completed", timeout_s=120)
 
     assert stack.code is None
-    assert stack.ask("/health")["status"] == "ok"
+    assert "restarting" not in stack.output
     assert stack.signal(signal.SIGTERM) == 0
 
 

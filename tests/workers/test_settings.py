@@ -104,6 +104,12 @@ def test_deployments_are_kept_in_the_instance_folder(tmp_path: Path) -> None:
     assert settings.deployment_dir == tmp_path / "deployments"
 
 
+def test_all_queues_are_not_combined_with_names() -> None:
+    assert load(None, NEEDED | {"RUNQY_QUEUES": "*"}).queues == ("*",)
+    with pytest.raises(WorkerSettingsInvalid, match=r"RUNQY_QUEUES.*cannot be combined with names"):
+        load(None, NEEDED | {"RUNQY_QUEUES": "mail,*"})
+
+
 @pytest.mark.parametrize("name", NEEDED)
 def test_a_missing_setting_is_named(name: str) -> None:
     with pytest.raises(WorkerSettingsInvalid, match=name):

@@ -455,3 +455,13 @@ def test_workers_keep_no_output_when_it_is_off_or_payloads_are_hidden(
         setattr(settings, name, value)
 
     assert registered(client, worker_id="w-1", queue="inference")["task_output"] is False
+
+
+def test_the_queues_that_a_key_may_register_for_are_listed(client: ApiClient) -> None:
+    limited = create_api_key(name="l", role=Role.WORKER, queues=["simple", "off", "inference"], vaults=["general"])
+
+    every = client.get("/worker/queues")
+
+    assert json.loads(every.content) == {"queues": ["inference", "oneshot", "orphan", "simple", "tokenless"]}
+    assert json.loads(ApiClient(limited.plain).get("/worker/queues").content) == {"queues": ["simple"]}
+    assert [ApiClient(key).get("/worker/queues").status_code for key in (CLIENT_KEY, "wrong")] == [403, 401]

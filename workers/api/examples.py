@@ -2,6 +2,7 @@
 
 from drf_spectacular.utils import OpenApiExample
 
+QUEUE_LIST = OpenApiExample("Response", {"queues": ["inference", "thumbnail"]}, response_only=True)
 REGISTRATION_BODY = OpenApiExample(
     "Request",
     {

@@ -71,6 +71,12 @@ class RegisterWorkerSerializer(BodySerializer):
         return attrs
 
 
+class QueueListSerializer(serializers.Serializer[Any]):
+    """The queues that a worker may register for."""
+
+    queues = serializers.ListField(child=serializers.CharField())
+
+
 class RedisTargetSerializer(serializers.Serializer[Any]):
     """Address and credentials of Redis; released workers read only `addr` and `password`.
 

@@ -18,7 +18,7 @@ from runqy.redis_connection import get_broker
 from workers.api import examples
 from workers.api import serializers as s
 from workers.operations import register_worker
-from workers.queries import get_worker, list_workers
+from workers.queries import get_worker, list_registrable_queues, list_workers
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +56,16 @@ class RegistrationViewSet(ApiViewSet):
             redis_user=registration.redis.username,
         )
         return Response(s.RegistrationSerializer(registration).data)
+
+    @extend_schema(
+        operation_id="list_registrable_queues",
+        tags=["workers"],
+        responses={200: s.QueueListSerializer, **problem_responses(401, 403, 503)},
+        examples=[examples.QUEUE_LIST],
+    )
+    def list_queues(self, request: AuthenticatedRequest) -> Response:
+        """List the enabled queues that workers with this key may register for."""
+        return Response(s.QueueListSerializer({"queues": list_registrable_queues(request.auth)}).data)
 
 
 class WorkerViewSet(ApiViewSet):

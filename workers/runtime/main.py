@@ -5,8 +5,6 @@ import ctypes
 import os
 import signal
 import sys
-import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -14,22 +12,18 @@ import structlog
 import typer
 import uvloop
 
-from runqy.errors import RegistrationRefused, RunqyError
+from runqy.errors import RunqyError
 from runqy.home import make_home
 from runqy.process import raise_open_files_limit, restrict_new_files
 from runqy.tracing import start_tracing
 from workers.deploy.exec_child import is_isolation_supported
 from workers.runtime.logs import configure_logging
-from workers.runtime.queue_worker import QueueWorker
+from workers.runtime.queue_workers import QueueWorkers
 from workers.runtime.redaction import environment_secrets, secrets
-from workers.runtime.redis_connections import ConnectionRegistry
 from workers.runtime.registration import own_version
 from workers.runtime.settings import WorkerSettings, load_settings
 
 _PR_SET_DUMPABLE = 4
-QUEUES_PER_USER = 16
-"""How many queues share a Redis user and its connections. Redis compares each key with the patterns of all of them:
-with 16 queues a script takes as long as with one, with 150 two to three times as long."""
 
 log = structlog.get_logger()
 app = typer.Typer(add_completion=False)
@@ -71,43 +65,12 @@ def run(
 
 
 async def serve(settings: WorkerSettings) -> int:
-    """Serve every queue of the settings; return the exit status."""
-    registry = ConnectionRegistry()
-    runners = []
-    for start in range(0, len(settings.queues), QUEUES_PER_USER):
-        instance_id = str(uuid.uuid4())
-        queues = settings.queues[start : start + QUEUES_PER_USER]
-        runners += [QueueWorker(settings, queue, registry, instance_id=instance_id) for queue in queues]
-
-    def stop() -> None:
-        for runner in runners:
-            runner.stop()
-
+    """Serve the queues of the settings; return the exit status."""
+    workers = QueueWorkers(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    outcomes = await asyncio.gather(*(_serve_queue(runner, stop) for runner in runners))
-    return max(outcomes)
-
-
-async def _serve_queue(runner: QueueWorker, stop: Callable[[], None]) -> int:
-    """Serve a queue. If the server refuses a queue (it may be deleted), only this queue ends; other failures end the
-    worker.
-    """
-    try:
-        await runner.run()
-    except RegistrationRefused as error:
-        log.critical("worker_ends", reason=str(error))
-        return 1
-    except RunqyError as error:
-        log.critical("worker_ends", reason=str(error))
-        stop()
-        return 1
-    except Exception:  # the supervisor: a bug in one queue must let the others stop regularly
-        log.exception("worker_failed")
-        stop()
-        return 1
-    return 0
+        loop.add_signal_handler(number, workers.stop)
+    return await workers.run()
 
 
 def make_undumpable() -> bool:

@@ -36,6 +36,7 @@ class QueueWorker:
 
     def __init__(self, settings: WorkerSettings, queue: str, registry: ConnectionRegistry, *, instance_id: str) -> None:
         host = socket.gethostname() or "unknown-host"
+        self.instance_id = instance_id
         self._settings = settings
         self._queue = queue
         self._registry = registry

@@ -91,6 +91,10 @@ class LimitsInfo(msgspec.Struct, frozen=True):
     active_timeout_secs: int = 0
 
 
+class QueueList(msgspec.Struct, frozen=True):
+    queues: list[str]
+
+
 class RegisteredWorker(msgspec.Struct, frozen=True):
     """The server's response to a registration."""
 
@@ -176,6 +180,14 @@ def decode_registration(content: bytes) -> RegisteredWorker:
     if not registration.priorities:
         raise RegistrationRefused(f"The queue {registration.queue.name!r} has no Redis queue to serve.")
     return registration
+
+
+def decode_queues(content: bytes) -> list[str]:
+    """Decode the list of queues that a worker may register for. Raise RegistrationRefused."""
+    try:
+        return read_json(content, QueueList).queues
+    except (msgspec.DecodeError, ValueError) as error:
+        raise RegistrationRefused(f"The server's list of queues is invalid: {error}") from error
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -3,7 +3,7 @@
 import asyncio
 import platform
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import httpx2
@@ -25,7 +25,7 @@ from runqy.errors import (
 from runqy.failure_log import FailureLog
 from workers.runtime.backoff import delay_s
 from workers.runtime.redaction import secrets
-from workers.runtime.registration import RegisteredWorker, decode_registration, own_version
+from workers.runtime.registration import RegisteredWorker, decode_queues, decode_registration, own_version
 from workers.runtime.settings import WorkerSettings
 
 TIMEOUT_S = 30.0
@@ -67,13 +67,26 @@ class RegistrationClient:
             "accepts": ["redis_acl"],
             "instance_id": self.instance_id,
         }
-        headers = {"Authorization": f"Bearer {self.api_key}"}
-        try:
-            response = httpx2.post(f"{self.server_url}/worker/register", json=body, headers=headers, timeout=TIMEOUT_S)
-        except httpx2.HTTPError as error:
-            raise ServerUnavailable(f"{self.server_url} cannot be reached: {error}") from error
+        response = _send("POST", self.server_url, "/worker/register", api_key=self.api_key, body=body)
         _raise_for_status(response, queue)
         return decode_registration(response.content)
+
+
+def list_queues(settings: WorkerSettings) -> list[str]:
+    """Return the queues that the API key may register for. Raise RegistrationRefused, ServerUnavailable."""
+    response = _send("GET", settings.server_url, "/worker/queues", api_key=settings.api_key)
+    _raise_for_status(response, "*")
+    return decode_queues(response.content)
+
+
+def _send(
+    method: str, server_url: str, path: str, *, api_key: str, body: Mapping[str, object] | None = None
+) -> httpx2.Response:
+    headers = {"Authorization": f"Bearer {api_key}"}
+    try:
+        return httpx2.request(method, f"{server_url}{path}", json=body, headers=headers, timeout=TIMEOUT_S)
+    except httpx2.HTTPError as error:
+        raise ServerUnavailable(f"{server_url} cannot be reached: {error}") from error
 
 
 class RegistrationLoop:

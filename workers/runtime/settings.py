@@ -17,6 +17,8 @@ from runqy.errors import WorkerSettingsInvalid
 
 log = structlog.get_logger()
 
+ALL_QUEUES = ("*",)
+"""All queues that the API key may register for, also those that are created later."""
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 _VARIABLES = {
     "server.url": "RUNQY_SERVER_URL",
@@ -108,7 +110,7 @@ def _read(env: Environment, *, allow_http: bool) -> WorkerSettings:
     return WorkerSettings(
         server_url=server_url,
         api_key=env.required("RUNQY_API_KEY", str),
-        queues=env.required("RUNQY_QUEUES", _unique_words),
+        queues=env.required("RUNQY_QUEUES", _queues),
         concurrency=env.count("RUNQY_CONCURRENCY", 1, lowest=1, highest=1000),
         processes=env.count("RUNQY_PROCESSES", 1, lowest=1, highest=1000),
         shutdown_timeout_s=env.parsed("RUNQY_SHUTDOWN_TIMEOUT", _seconds, 30.0),
@@ -194,9 +196,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _unique_words(text: str) -> tuple[str, ...]:
-    """Parse a comma-separated list, each word once."""
-    return tuple(dict.fromkeys(parse_words(text)))
+def _queues(text: str) -> tuple[str, ...]:
+    """Parse a comma-separated list, each word once, or `*`."""
+    queues = tuple(dict.fromkeys(parse_words(text)))
+    if "*" in queues and queues != ALL_QUEUES:
+        raise ValueError("* means all queues and cannot be combined with names")
+    return queues
 
 
 def _seconds(text: str) -> float:

@@ -57,7 +57,7 @@ def build_environment(
     if requirements.file is not None:
         python = str(folder / "bin" / "python")
         install = (
-            [uv, "pip", "install", "--quiet", "--python", python] if uv else [python, "-m", "pip", "install", "-q"]
+            [uv, "pip", "install", "--quiet", "--python", python] if uv else [python, "-P", "-m", "pip", "install", "-q"]
         )
         try:
             # installed packages may run code of their own

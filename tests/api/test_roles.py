@@ -59,6 +59,7 @@ MAY = {
     "create_config": QUEUE_ADMINS,
     "replace_config": QUEUE_ADMINS,
     "delete_config": QUEUE_ADMINS,
+    "get_config_deletion": QUEUE_ADMINS,
     "reload_configs": ADMINS,
 }
 """What is not named here, vaults and keys above all, is for administrators of everything."""

@@ -56,9 +56,9 @@ def build_environment(
     commands.run([*create, str(folder)], env=env, timeout_s=CREATE_TIMEOUT_S)
     if requirements.file is not None:
         python = str(folder / "bin" / "python")
-        install = (
-            [uv, "pip", "install", "--quiet", "--python", python] if uv else [python, "-P", "-m", "pip", "install", "-q"]
-        )
+        install = [python, "-P", "-m", "pip", "install", "-q"]  # -P: the repository may have a folder pip/
+        if uv:
+            install = [uv, "pip", "install", "--quiet", "--python", python]
         try:
             # installed packages may run code of their own
             commands.run(

@@ -107,8 +107,7 @@ def read_journal(stack: Stack) -> dict[str, str]:
 def read_metrics(stack: Stack) -> Metrics:
     """Return the counters of runs from /metrics."""
     connection = HTTPConnection("127.0.0.1", stack.port, timeout=30)
-    key = (stack.home / "api_key").read_text().strip()
-    connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {key}"})
+    connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {stack.key}"})
     text = connection.getresponse().read().decode()
     connection.close()
     found: Metrics = {}

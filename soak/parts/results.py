@@ -74,7 +74,7 @@ class _Observer(BackgroundThreads):
             now_s = time.time()
             self.ages_s.append(now_s - record["last_beat"])
             self.states.add("stale" if record["is_stale"] else record["state"])
-            leases = self._redis.zrange(QueueKeys(QUEUE).lease, 0, 0, withscores=True)
+            leases: Any = self._redis.zrange(QueueKeys(QUEUE).lease, 0, 0, withscores=True)
             self.left_s += [ends_s - now_s for _, ends_s in leases]
             self.most_mb = max(self.most_mb, resident_mb(self._worker.pid))
         client.close()

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import msgspec
@@ -71,6 +71,8 @@ class EnqueuedBatch:
     results: list[BatchItemResult]
     is_replayed: bool = False
     """The request is a repetition."""
+    unserved: str = ""
+    """The Redis queue, if no worker serves it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +112,10 @@ def enqueue_batch(
     first = None
     if idempotency_key is not None:
         first = yield from ask(find_enqueued_part(resolved.redis_queue, idempotency_key))
+    memory = (yield from get_context()).memory
     if first is None:
         ensure_enabled(resolved)
         size = sum(len(item.payload) for item in items if isinstance(item, TaskSpec))
-        memory = (yield from get_context()).memory
         yield from ensure_memory(resolved.redis_queue, size_bytes=size, memory=memory)
     if idempotency_key is None and not any(isinstance(item, TaskSpec) and item.unique for item in items):
         batch = EnqueuedBatch((yield from _enqueue(items, target)))
@@ -124,7 +126,7 @@ def enqueue_batch(
         context = yield from get_context()
         request_token = RequestToken(new_task_id(), context.now_ns)
         batch = yield from _unique_enqueue(items, target, request_token, is_repetition=False)
-    return batch
+    return replace(batch, unserved=resolved.redis_queue) if memory.is_unserved(resolved.redis_queue) else batch
 
 
 def check_size(count: int) -> None:

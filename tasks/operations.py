@@ -59,6 +59,8 @@ class EnqueuedTask(msgspec.Struct, frozen=True):
     """It was created earlier, with the same unique key."""
     is_replayed: bool = False
     """The request is a repetition; this is the result of the first one."""
+    is_unserved: bool = False
+    """No worker serves its Redis queue."""
 
 
 _Seconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
@@ -95,12 +97,15 @@ def enqueue_task(
     """
     resolved = get_catalog().resolve(spec.queue, allowed_queues=allowed_queues)
     if idempotency_key is not None or spec.unique is not None:
-        return (yield from _unique_enqueue(spec, resolved, headers or {}, idempotency_key))
+        enqueued = yield from _unique_enqueue(spec, resolved, headers or {}, idempotency_key)
+        memory = (yield from get_context()).memory
+        return msgspec.structs.replace(enqueued, is_unserved=memory.is_unserved(resolved.redis_queue))
     ensure_enabled(resolved)
     context = yield from get_context()
     task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers or {})
     yield from enqueue_built_task(task, context)
-    return EnqueuedTask(build_record(task, context.now_ns))
+    is_unserved = context.memory.is_unserved(task.queue)
+    return EnqueuedTask(build_record(task, context.now_ns), is_unserved=is_unserved)
 
 
 def enqueue_and_wait(

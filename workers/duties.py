@@ -3,6 +3,7 @@
 from queues.queries import get_fresh_catalog
 from runqy.accounts.worker_credentials import RedisUserReconciler
 from runqy.broker.broker import Broker
+from runqy.broker.workers.heartbeats import list_worker_records, store_served_queues
 from runqy.config_sync.snapshot import MAX_AGE_S
 from runqy.errors import ConfigurationUnavailable
 from runqy.maintenance.base import register
@@ -20,6 +21,19 @@ class RedisUserReconciliation:
 
     def run_tick(self, broker: Broker) -> None:
         self._reconciler.run(broker)
+
+
+@register
+class ServedQueues:
+    """Store which Redis queues live workers serve, of which web processes read once a second while they enqueue."""
+
+    name = "served_queues"
+    interval_s = 2.0
+
+    def run_tick(self, broker: Broker) -> None:
+        now_s = broker.now_s()
+        live = [record for record in list_worker_records(broker) if not record.is_stale(now_s)]
+        broker.run(store_served_queues(sorted({queue for record in live for queue in record.redis_queues})))
 
 
 def _has_redis_queue(queue: str, redis_queue: str) -> bool:

@@ -28,6 +28,7 @@ CHANGED_CHANNEL = "runqy:changed"  # channel: name of a queue whose configuratio
 MAINTENANCE = "runqy:config:{config}:maintenance"
 # string, expiring: names of Redis queues that hold more than their share of the memory, one a line
 OVER_SHARE = "runqy:config:{config}:over_share"
+SERVED = "runqy:config:{config}:served"
 WORKER_RECORDS = "runqy:workers"  # zset: worker ids, score = Unix s of expiry
 
 

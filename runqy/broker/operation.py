@@ -95,6 +95,9 @@ class MemoryReading(msgspec.Struct, frozen=True):
     over_share: frozenset[str] = frozenset()
     """The Redis queues that hold more than their share of it while others have tasks, as maintenance measured."""
 
+    served: frozenset[str] | None = None
+    """The Redis queues that a worker serves, as maintenance saw; None: unknown."""
+
     @property
     def use(self) -> float:
         """The fraction of the limit that is used; 0 without a limit."""
@@ -142,6 +145,11 @@ class MemoryUse:
             return False
         used = server.reading.used_bytes + server.sent_bytes - server.included_bytes + size_bytes
         return used > self.SHARED_USE * server.reading.max_bytes
+
+    def is_unserved(self, queue: str) -> bool:
+        """Return whether no worker served a Redis queue when that was last read; False while it is unknown."""
+        served = self._of(queue).reading.served
+        return served is not None and queue not in served
 
     def begin_check(self, queue: str, size_bytes: int = 0) -> int | None:
         """Count tasks that are added, and return what `record` takes if the caller should read the memory use now.

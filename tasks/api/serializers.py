@@ -1,6 +1,6 @@
 """Serializers of tasks, and the structs that the hot routes' responses are: DRF and the data plane encode the same."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from drf_spectacular.extensions import OpenApiSerializerExtension
@@ -77,6 +77,12 @@ class TaskResponse(msgspec.Struct, frozen=True):
     info: TaskInfo
 
 
+Warnings: TypeAlias = (
+    Annotated[list[str], msgspec.Meta(description="Only present if there are any: no worker serves the queue")]
+    | msgspec.UnsetType
+)
+
+
 class EnqueueResponse(msgspec.Struct, frozen=True):
     """The response to `POST /queue/add`."""
 
@@ -85,6 +91,7 @@ class EnqueueResponse(msgspec.Struct, frozen=True):
         Annotated[bool, msgspec.Meta(description="With `unique_key`: the task is an earlier one that holds the key")]
         | msgspec.UnsetType
     ) = msgspec.UNSET
+    warnings: Warnings = msgspec.UNSET
 
 
 class BatchResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +105,7 @@ class BatchResponse(msgspec.Struct, frozen=True, kw_only=True):
         list[int],
         msgspec.Meta(description="Indexes of jobs whose unique key an earlier task holds; its id is returned"),
     ]
+    warnings: Warnings = msgspec.UNSET
 
 
 class TaskLogs(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,7 +182,9 @@ def task_detail(record: TaskRecord) -> TaskDetail:
 def enqueue_response(enqueued: EnqueuedTask, spec: TaskSpec, awaited: TaskRecord | None = None) -> EnqueueResponse:
     """Return the response about an enqueued task, in its state after a wait if there was one."""
     existing = enqueued.is_existing if spec.unique is not None else msgspec.UNSET
-    return EnqueueResponse(task_info(awaited or enqueued.record), existing)
+    record = awaited or enqueued.record
+    has_warning = enqueued.is_unserved and not enqueued.is_replayed and not record.state.is_final
+    return EnqueueResponse(task_info(record), existing, _warnings(record.queue if has_warning else ""))
 
 
 def batch_response(batch: EnqueuedBatch) -> BatchResponse:
@@ -187,7 +197,13 @@ def batch_response(batch: EnqueuedBatch) -> BatchResponse:
         task_ids=[result.task_id for result in batch.results],
         errors=[result.error.detail if result.error else None for result in batch.results],
         existing=existing,
+        warnings=_warnings("" if batch.is_replayed else batch.unserved),
     )
+
+
+def _warnings(unserved: str) -> list[str] | msgspec.UnsetType:
+    """Return the warnings about a Redis queue without a worker; empty: it has one."""
+    return [f"No worker serves the queue {unserved}: its tasks wait until one does."] if unserved else msgspec.UNSET
 
 
 class EnqueueSerializer(serializers.BaseSerializer[Any]):

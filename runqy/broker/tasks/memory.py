@@ -23,10 +23,11 @@ T = TypeVar("T")
 
 
 def read_memory(queue: str) -> Request[MemoryReading]:
-    """Return what the server of a Redis queue uses, and the queues that hold more than their share."""
+    """Return what the server of a Redis queue uses, the queues that hold more than their share, and those served."""
     commands = (
         command("INFO", "memory", key=QueueKeys(queue).pending),
         command("GET", keys.OVER_SHARE, key=keys.OVER_SHARE),
+        command("GET", keys.SERVED, key=keys.SERVED),
     )
     return Request(commands, _parse_reading, is_repeatable=True, tolerates_wrong_types=True)
 
@@ -78,8 +79,12 @@ def ensure_memory(queue: str, *, size_bytes: int, memory: MemoryUse) -> Operatio
 
 
 def _parse_reading(replies: Sequence[Reply]) -> MemoryReading:
-    names = (replies[1] or b"").decode("utf-8", "replace").splitlines()
-    return replace(parse_memory(replies[0]), over_share=frozenset(names))
+    over_share, served = (None if reply is None else _read_names(reply) for reply in replies[1:])
+    return replace(parse_memory(replies[0]), over_share=over_share or frozenset(), served=served)
+
+
+def _read_names(reply: bytes) -> frozenset[str]:
+    return frozenset(reply.decode("utf-8", "replace").splitlines())
 
 
 def store_over_share(max_results: Mapping[str, int], *, no_longer: Collection[str] = ()) -> Request[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from google.protobuf.message import DecodeError
@@ -34,6 +34,9 @@ MAX_PAYLOAD_BYTES = 1024
 
 GO_WORKER_TTL_S = 3600
 """How long the id of a Go worker that vanished is kept: its lost tasks are searched for that long (see orphans)."""
+
+SERVED_TTL_S = 10
+"""How long it counts without maintenance which queues are served."""
 
 MAX_LISTED = 10_000
 """The maximum number of workers read of each kind, because any worker may write any number of names."""
@@ -110,6 +113,12 @@ def list_worker_records(broker: Broker) -> list[WorkerRecord]:
     ids, members = broker.run(list_worker_ids(broker.now_s()))
     found = [record for record in broker.run(read_records(ids, members)) if record]
     return sorted(found, key=lambda record: record.worker_id)
+
+
+def store_served_queues(queues: Iterable[str]) -> Request[None]:
+    """Store for SERVED_TTL_S which Redis queues workers serve, for the warnings of enqueueing."""
+    stored = script("write_record")(record=keys.SERVED, content="\n".join(queues), ttl_s=SERVED_TTL_S)
+    return Request((stored,), _ignore, is_repeatable=True)
 
 
 def find_worker_record(broker: Broker, worker_id: str) -> WorkerRecord | None:

@@ -57,7 +57,7 @@ def test_lists_that_were_empty_fill(
     put_in(single_broker, "active", "t2", queue="post")
     insert_runs(make_run(task_id="t3"), make_failure("KeyError: 'x'"))
     fail_queue("mail", timezone.now())
-    BulkAction.objects.create(action="delete", query="{}", expected=7, actor={})
+    BulkAction.objects.create(action="delete", query="{}", expected=7, requested_s=0, actor={})
 
     with heartbeats(single_broker, RECORD):
         expect(workers.get_by_role("link", name=RECORD.worker_id)).to_be_visible()
@@ -87,7 +87,7 @@ def test_counts_change_and_what_the_user_did_stays(
     )
     insert_runs(make_failure(long_error))
     fail_queue("mail", timezone.now())
-    bulk = BulkAction.objects.create(action="delete", query="{}", expected=7, actor={})
+    bulk = BulkAction.objects.create(action="delete", query="{}", expected=7, requested_s=0, actor={})
     login(anonymous, "admin")
     tasks, queues, errors, alerts, bulk_actions = Tabs(context, watch).open(TASKS, QUEUES, ERRORS, ALERTS, BULK_ACTIONS)
     queues.locator("input.action-select").check()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -205,7 +206,8 @@ def reload_until(page: Page, sign: Locator, what: Callable[[], object] | None = 
 
 def register(site: WebProcess, key: str) -> int:
     """Return the status of the response to a worker that registers with a key."""
-    return site.send("/worker/register", json.dumps({"queue": QUEUE}).encode(), key=key)[0]
+    body = {"queue": QUEUE, "accepts": ["redis_acl"], "instance_id": str(uuid.UUID(int=1))}
+    return site.send("/worker/register", json.dumps(body).encode(), key=key)[0]
 
 
 def left(redis: redis_py.Redis) -> list[str]:

@@ -36,6 +36,7 @@ MAY = {
     "list_errors": CLIENTS,
     "get_queue_stats": CLIENTS,
     "register_worker": WORKERS,
+    "list_registrable_queues": WORKERS,
     "get_limits": ALL - {"metrics"},
     "metrics": {"admin", "metrics"},
     "list_alerts": QUEUE_ADMINS,

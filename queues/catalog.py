@@ -7,18 +7,6 @@ from typing import TypeAlias
 from queues.definitions import DEFAULT_SUB_QUEUE, QueueBase, QueueDefinition
 from runqy.errors import QueueNotFound
 
-__all__ = [
-    "AllowedQueues",
-    "NameOwners",
-    "QueueCatalog",
-    "QueueDefinition",
-    "ResolvedQueue",
-    "aliases_by_redis_queue",
-    "aliases_of",
-    "find_name_collision",
-    "name_redis_queues",
-]
-
 AllowedQueues: TypeAlias = frozenset[str] | None
 """The names of the queues that a caller may use; None: all."""
 

@@ -35,20 +35,6 @@ from runqy.api.serializers import ChoiceField, StrictBooleanField, StrictInteger
 from runqy.errors import QueueInvalid
 from vaults.validators import validate_vault_name
 
-__all__ = [
-    "DeploymentSerializer",
-    "FieldError",
-    "PayloadFieldSerializer",
-    "QueueDefinitionInvalid",
-    "QueueDefinitionSerializer",
-    "QueueParser",
-    "SubQueueSerializer",
-    "column_field",
-    "format_path",
-    "parse_change",
-    "parse_queue",
-]
-
 Path: TypeAlias = tuple[str | int, ...]
 ERRORS_MAX = 20
 

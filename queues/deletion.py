@@ -29,15 +29,6 @@ from runqy.config_sync.snapshot import MAX_AGE_S
 from runqy.errors import QueueNotEmpty, QueueNotFound, RunqyError
 from runqy.preconditions import Precondition, accept_any
 
-__all__ = [
-    "DeletedQueue",
-    "DeletionProgress",
-    "delete_queue",
-    "delete_queues",
-    "finish_deletions",
-    "get_deletion_progress",
-]
-
 log = structlog.get_logger()
 T = TypeVar("T")
 

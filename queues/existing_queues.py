@@ -17,14 +17,6 @@ from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.snapshot import current_snapshot
 from runqy.json_decoding import read_json
 
-__all__ = [
-    "UndefinedQueue",
-    "find_undefined_queues",
-    "list_existing_queues",
-    "publish_existing_queues",
-    "suggest_definition",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UndefinedQueue:

@@ -29,25 +29,6 @@ from vaults.references import find_git_token_error
 
 log = structlog.get_logger()
 
-__all__ = [
-    "QueueConfigInput",
-    "QueueSave",
-    "add_queue",
-    "change_queue",
-    "delete_definition",
-    "disable_queue",
-    "edit_queue",
-    "enable_queue",
-    "publish_again",
-    "put_definition",
-    "redeploy_queue",
-    "republish_configuration",
-    "save_queue",
-    "save_queues",
-    "spec_digest",
-    "spec_version",
-    "upsert_queue",
-]
 
 _LIMITED_KEY = "This key is limited to queues"
 _NO_VAULT_PERMISSION = "You may not change vaults (vaults.change_vault)"

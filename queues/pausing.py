@@ -13,8 +13,6 @@ from runqy.broker.operation import Request, raise_error
 from runqy.broker.queues.pausing import find_pause, pause, unpause
 from runqy.errors import RunqyError
 
-__all__ = ["pause_queue", "pause_whole_queue", "unpause_queue", "unpause_whole_queue"]
-
 
 def pause_queue(broker: Broker, *, name: str, allowed_queues: AllowedQueues = None) -> str:
     """Pause a Redis queue, and return its name; pausing it again keeps the first actor and time.

@@ -18,15 +18,6 @@ from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.errors import BrokerUnavailable, QueueBeingDeleted, QueueNotEmpty
 from runqy.redis_connection import get_broker
 
-__all__ = [
-    "DeletionLease",
-    "ensure_empty",
-    "ensure_no_tasks_stranded",
-    "find_deletion",
-    "record_deletion",
-    "update_pending_deletions",
-]
-
 LEASE_S = 30
 """After this long without an extension another process takes a deletion over."""
 

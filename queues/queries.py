@@ -28,25 +28,6 @@ from runqy.json_decoding import read_json
 from runqy.redis_connection import get_broker
 from vaults.worker_secrets import list_secret_errors, list_unreadable_vaults
 
-__all__ = [
-    "QueueConfig",
-    "default_limits",
-    "documents_used",
-    "find_rollout",
-    "get_catalog",
-    "get_fresh_catalog",
-    "get_queue_config",
-    "hides_payloads",
-    "list_queue_configs",
-    "list_redis_queues",
-    "list_unreadable_vaults_of",
-    "list_vault_errors",
-    "resolve_queue",
-    "resolve_redis_queue",
-    "run_operation",
-    "with_fresh_catalog",
-]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -28,17 +28,6 @@ from runqy.config_sync.operations import configuration_change
 from runqy.errors import RunqyError
 from runqy.redis_connection import get_broker
 
-__all__ = [
-    "FileError",
-    "LoadReport",
-    "QueueFile",
-    "load_queue_files",
-    "parse_queue_file",
-    "read_queue_files",
-    "write_queue_file",
-]
-
-
 _QUEUES_PER_CHANGE = 200
 """Other changes of the database wait for one change; each is published with a head of all queues."""
 

@@ -24,8 +24,6 @@ from runqy.git.sources import Source, parse_source
 from runqy.git.ssrf import find_public_addresses, pinned_http, pinned_ssh
 from vaults.worker_secrets import get_worker_secrets
 
-__all__ = ["CHECK_TIMEOUT_S", "RepositoryCheck", "check_repository"]
-
 CHECK_TIMEOUT_S = 15.0
 CHECK_LIMITS = Limits(memory_bytes=256 << 20, disk_bytes=16 << 20)
 CONCURRENT_CHECKS_MAX = 2

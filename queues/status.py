@@ -17,18 +17,6 @@ from runqy.config_sync.documents import DocumentKind, field
 from runqy.config_sync.reconcile import SyncStatus
 from runqy.errors import BrokerUnavailable
 
-__all__ = [
-    "HISTORY_DAYS",
-    "QueueStatus",
-    "RedisQueueDetail",
-    "RedisQueueStatus",
-    "find_deploying_workers",
-    "find_unserved",
-    "get_queue_statuses",
-    "get_redis_queue_detail",
-    "list_redis_queue_statuses",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:

@@ -10,8 +10,6 @@ from runqy.errors import KeyInsufficient
 from runqy.git.hosts import find_https_host, is_https
 from vaults.entry_rules import parse_reference
 
-__all__ = ["Grant", "find_added_grants", "refuse_added_grants"]
-
 _SCP_LIKE = re.compile(r"(?:[^@/]*@)?(?P<host>[^:/@]+):")
 
 

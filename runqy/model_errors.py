@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db.models import Model
 
-__all__ = ["model_errors"]
-
 
 def model_errors(
     row: Model,

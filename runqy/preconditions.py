@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-__all__ = ["Precondition", "accept_any"]
-
 Precondition = Callable[[str | None], None]
 """Takes the current version, None where the object does not exist. Raises PreconditionFailed for an unexpected one."""
 

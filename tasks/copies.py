@@ -18,18 +18,6 @@ from tasks.models import TaskCopy, TaskRun
 from tasks.operations import enqueue_built_task_once
 from tasks.task_specs import TaskSpec, build_task, ensure_enabled
 
-__all__ = [
-    "NewCopy",
-    "Original",
-    "add_copy",
-    "enqueue_copy",
-    "find_payload",
-    "find_stored_payloads",
-    "get_payload",
-    "list_copies",
-    "list_originals",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Original:

@@ -44,9 +44,6 @@ from tasks.task_specs import OnConflict, TaskSpec, build_record, build_task, ens
 from tasks.waiting import WaitingClient
 from tasks.waiting_loop import get_waiting_loop
 
-__all__ = ["EnqueuedTask", "enqueue_and_wait", "enqueue_task"]
-
-
 _FORGOTTEN_TTL_S = 60
 """How far the clocks of two processes, by which one takes over from another, may differ."""
 

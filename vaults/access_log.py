@@ -31,21 +31,6 @@ from runqy.redis_connection import get_broker
 from vaults.entry_rules import vault_name_error
 from vaults.models import Vault, VaultDelivery
 
-__all__ = [
-    "DeliveryPage",
-    "DeliveryStatus",
-    "VaultGrant",
-    "VaultWorkerStatus",
-    "WorkerVaultStatus",
-    "get_worker_vaults",
-    "list_deliveries",
-    "list_vault_workers",
-    "prune_deliveries",
-    "record_delivery",
-    "store_deliveries",
-    "vault_state",
-]
-
 log = structlog.get_logger()
 
 STORE_BATCH = 500

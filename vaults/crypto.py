@@ -23,10 +23,6 @@ from django.conf import settings
 
 from runqy.errors import VaultLocked, VaultUnavailable
 
-__all__ = [
-    "get_keyring",
-]
-
 _FORMAT, _FORMAT_WITHOUT_DECLARATION = 2, 1
 KEY_ID_AT, KEY_ID_BYTES = 1, 8
 _KEY_BYTES, _NONCE_BYTES, _TAG_BYTES = 32, 12, 16

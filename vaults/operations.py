@@ -33,17 +33,6 @@ from vaults.queries import (
 )
 from vaults.vault_documents import encode_vault
 
-__all__ = [
-    "ALWAYS",
-    "Condition",
-    "create_vault",
-    "delete_entry",
-    "delete_vault",
-    "save_vault",
-    "set_entries",
-    "set_entry",
-]
-
 NAME_MAX_LENGTH = 300
 
 

@@ -17,23 +17,6 @@ from vaults.entry_rules import EntryUsage, entry_error, variable_name_error, vau
 from vaults.masking import displayed_value
 from vaults.models import KEY_ID, EntryVersion, Vault, VaultEntry
 
-__all__ = [
-    "EntryDisplay",
-    "EntryPreview",
-    "EntryValue",
-    "PreviewOutcome",
-    "VaultSummary",
-    "find_key_error",
-    "get_entry_value",
-    "get_vault_summary",
-    "is_unlocked",
-    "list_queues_by_vault",
-    "list_vaults",
-    "list_versions",
-    "preview_entries",
-    "require_key",
-]
-
 _NAMED_MAX = 3
 """Vaults that an error names."""
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from vaults.entry_rules import EntryUsage, Reference, git_token_error, parse_reference
 from vaults.models import Vault, VaultEntry
 
-__all__ = ["ReferencedEntry", "find_git_token_error", "list_references"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferencedEntry:

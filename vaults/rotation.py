@@ -16,8 +16,6 @@ from vaults.crypto import get_keyring, read_key_id
 from vaults.models import CIPHERTEXT_HEAD, Vault, VaultEntry
 from vaults.operations import EntryWriter, record_change
 
-__all__ = ["RotationBatch", "count_outdated", "rotate_entries"]
-
 BATCH = 50
 
 

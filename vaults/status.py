@@ -13,8 +13,6 @@ from vaults.crypto import EntryAAD, get_keyring, read_key_id
 from vaults.models import KEY_ID, Vault, VaultEntry
 from vaults.vault_documents import PublishedVault, decode_vault, encode_vault
 
-__all__ = ["KeyUse", "VaultStatus", "get_vault_status", "verify_entries"]
-
 _PREFIX = field(DocumentKind.VAULT, "")
 
 

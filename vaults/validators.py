@@ -6,8 +6,6 @@ from django.core.exceptions import ValidationError
 
 from vaults.entry_rules import description_error, normalize_git_hosts, variable_name_error, vault_name_error
 
-__all__ = ["validate_description", "validate_entry_key", "validate_git_hosts", "validate_vault_name"]
-
 
 def validate_vault_name(name: str) -> None:
     _raise_error_of(vault_name_error, name)

@@ -13,14 +13,6 @@ from vaults.crypto import Keyring, get_keyring, read_key_id
 from vaults.entry_rules import git_token_error, parse_reference
 from vaults.vault_documents import PublishedEntry, PublishedVault, decode_vault
 
-__all__ = [
-    "WorkerSecrets",
-    "get_worker_secrets",
-    "has_all_master_keys",
-    "list_secret_errors",
-    "list_unreadable_vaults",
-]
-
 _ERRORS_MAX = 3
 """Errors listed of one vault: without its key, no entry of a large vault can be decrypted."""
 

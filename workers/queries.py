@@ -17,17 +17,6 @@ from runqy.broker.workers.heartbeats import find_worker_record, list_running_tas
 from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
 from runqy.errors import WorkerNotFound
 
-__all__ = [
-    "OWN_CREDENTIALS_SHARED",
-    "WorkerStatus",
-    "are_own_credentials_shared",
-    "get_worker",
-    "list_refused_vaults",
-    "list_registrable_queues",
-    "list_workers",
-]
-
-
 OWN_CREDENTIALS_SHARED = (
     "Workers without their own Redis user receive the server's Redis credentials:"
     " set RUNQY_WORKER_REDIS_URL to a separate user, or RUNQY_WORKER_ACL=required."

@@ -14,8 +14,6 @@ from queues.queue_files import write_queue_file
 from runqy.errors import RunqyError
 from runqy.redis_connection import get_broker
 
-__all__ = ["ACTIONS", "apply_to_queues", "export", "export_response"]
-
 Operation = Callable[[str], object]
 """Takes the name of a queue; returns whether it changed the queue."""
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 else:
     QueueWithStatus = Queue
 
-__all__ = ["COLUMNS", "QueueWithStatus", "list_states"]
-
 
 def list_states(queue: QueueWithStatus) -> list[tuple[str, str]]:
     """Return the states of a queue that labels show, each with an explanation."""

@@ -6,8 +6,6 @@ from typing import Any
 
 from django import forms
 
-__all__ = ["EnvVarsField", "format_env_vars", "parse_env_vars"]
-
 
 class EnvVarsField(forms.CharField):
     """Environment variables as lines of text."""

@@ -15,8 +15,6 @@ from queues.payload_schema import TOO_DEEP
 from runqy import durations
 from runqy.admin_site.base_admin import NEW_ROWS_MAX, StyledForm
 
-__all__ = ["DurationFormField", "FieldRow", "PanelField", "RowsField", "VaultRow"]
-
 
 class DurationFormField(forms.CharField):
     """A limit in seconds, entered as a duration such as 10m; empty: the server's default."""

@@ -18,8 +18,6 @@ from runqy import durations
 from runqy.admin_site.base_admin import StyledForm, StyledModelForm
 from vaults.references import ReferencedEntry, find_git_token_error, list_references
 
-__all__ = ["FIELDSETS", "FOLDED_WHEN_ADDED", "FORM_FIELDS", "DeletionForm", "QueueForm"]
-
 ROWS = ("vaults", "input", "output")
 
 

@@ -11,8 +11,6 @@ from queues.definitions import SubQueueSpec
 from queues.models import Queue, SubQueue
 from runqy.admin_site.base_admin import RunqyTabularInline, StyledModelForm
 
-__all__ = ["SubQueueInline", "read_sub_queues"]
-
 
 class SubQueueForm(StyledModelForm):
     """A sub-queue; an empty new row is ignored."""

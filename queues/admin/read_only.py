@@ -14,8 +14,6 @@ from queues.queries import default_limits
 from runqy import durations
 from runqy.admin_site.base_admin import StyledModelForm
 
-__all__ = ["READ_ONLY_FIELDS", "READ_ONLY_FIELDSETS", "ReadOnlyForm"]
-
 
 class ReadOnlyForm(StyledModelForm):
     """The labels of the read-only page."""

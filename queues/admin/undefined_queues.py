@@ -17,8 +17,6 @@ from runqy.broker.queues.stats import QueueCounts
 from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker
 
-__all__ = ["adopted_fields", "undefined_view"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UndefinedQueueRow:

@@ -19,19 +19,6 @@ from queues.repository_check import check_repository
 from runqy.errors import RunqyError
 from runqy.redis_connection import get_broker
 
-__all__ = [
-    "check_view",
-    "deletion_view",
-    "example_view",
-    "export_view",
-    "get_permitted",
-    "may_grant_vaults",
-    "operation_view",
-    "publish_view",
-    "redirect_to_named",
-    "server_url",
-]
-
 
 def deletion_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, queue: QueueWithStatus) -> HttpResponse:
     """Show what is deleted with a queue, or delete it.

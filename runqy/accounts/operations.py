@@ -22,8 +22,6 @@ from runqy.config_sync.operations import Change, configuration_change
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound
 from runqy.model_errors import model_errors
 
-__all__ = ["CreatedKey", "RevokedKey", "audited_name", "create_api_key", "revoke_api_key"]
-
 
 @dataclass(frozen=True, slots=True)
 class CreatedKey:

@@ -28,37 +28,6 @@ from runqy.config_sync.snapshot import current_snapshot, get_newest, get_snapsho
 from runqy.errors import ApiKeyNotFound
 from runqy.json_decoding import read_json
 
-__all__ = [
-    "INACTIVE",
-    "LIMITS_NOT_IN_REDIS",
-    "Identity",
-    "KeyPage",
-    "KeyStatus",
-    "Role",
-    "find_identity",
-    "find_keys_of_inactive_users",
-    "get_api_key",
-    "get_key_status",
-    "has_accepted_key",
-    "has_limits_not_in_redis",
-    "is_guessable",
-    "is_limited_in_redis",
-    "list_accepted_descendants",
-    "list_accepted_keys_of",
-    "list_api_keys",
-    "list_api_keys_page",
-    "list_environment_variables",
-    "list_keys_not_limited_in_redis",
-    "list_makers",
-    "list_queue_names",
-    "list_vault_names",
-    "maker_filter",
-    "may_be_new",
-    "refresh_for_key",
-    "status_filter",
-]
-
-
 log = structlog.get_logger()
 
 LIMITS_NOT_IN_REDIS = (

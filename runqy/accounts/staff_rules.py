@@ -8,18 +8,6 @@ from django.db.models import Q, QuerySet
 
 from runqy.admin_site.roles import ROLES
 
-__all__ = [
-    "SUPERUSER",
-    "assign_role",
-    "get_role",
-    "grantable_roles",
-    "list_assignable_permissions",
-    "may_grant",
-    "may_manage",
-    "validate_role_change",
-    "validate_user_deletion",
-]
-
 SUPERUSER = "superuser"
 _ADMIN = "admin"
 _SUPERUSER_DESCRIPTION = "Full access; the only role that can create and change superusers."

@@ -12,14 +12,6 @@ from runqy.api_keys import KEY_NAME, KEY_NAME_RULE, MAX_QUEUES, MAX_VAULTS
 from runqy.broker.rate_limit import parse_rate
 from runqy.names import QUEUE_NAME, VAULT_NAME
 
-__all__ = [
-    "validate_expiry",
-    "validate_key_name",
-    "validate_queue_names",
-    "validate_rate_limit",
-    "validate_vault_names",
-]
-
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 validate_key_name = RegexValidator(rf"\A{KEY_NAME}\Z", KEY_NAME_RULE)

@@ -31,8 +31,6 @@ from runqy.failure_log import FailureLog
 from runqy.json_decoding import read_json
 from runqy.redis_connection import get_broker
 
-__all__ = ["Credentials", "RedisUserReconciler", "grant_redis_user", "may_create_users", "remove_users_of_keys"]
-
 log = structlog.get_logger(__name__)
 
 READ_EVERY_S = 10.0

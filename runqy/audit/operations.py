@@ -20,8 +20,6 @@ from runqy.broker.streams.audit_stream import StreamEntry, delete_entries, read_
 from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.redis_connection import get_broker
 
-__all__ = ["move_pending", "record", "record_before", "records_together"]
-
 MOVE_BATCH_SIZE = 500
 
 log = structlog.get_logger()

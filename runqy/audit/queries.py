@@ -13,22 +13,6 @@ from runqy.broker.streams.audit_stream import count_entries
 from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker
 
-__all__ = [
-    "ChainReport",
-    "count_waiting",
-    "is_key_known",
-    "iterate_records",
-    "kind_condition",
-    "list_actions",
-    "list_object_kinds",
-    "list_records_about",
-    "object_condition",
-    "period_condition",
-    "search_condition",
-    "verify_chain",
-    "verify_record",
-]
-
 MAX_BREAKS = 20
 _CHUNK = 1000
 _SEARCHED = ("object_name", "actor_name", "action", "address", "request_id")

@@ -4,8 +4,6 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from urllib.parse import urlsplit
 
-__all__ = ["HOST_RULE", "find_https_host", "is_https", "normalize_host"]
-
 HOST_RULE = "A host is written like github.com or git.example.com:8443, in ASCII and without a scheme, user or path"
 
 _HOST = re.compile(

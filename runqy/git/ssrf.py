@@ -8,8 +8,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from runqy.errors import DeploymentFailed, DeploymentRefused
 from runqy.git.sources import Source
 
-__all__ = ["find_public_addresses", "pinned_http", "pinned_ssh"]
-
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?")
 _NAT64 = ip_network("64:ff9b::/96")
 _UNICAST = ip_network("2000::/3")

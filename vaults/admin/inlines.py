@@ -11,8 +11,6 @@ from runqy.admin_site.base_admin import RunqyTabularInline
 from vaults.admin.forms import EntryForm
 from vaults.models import VaultEntry
 
-__all__ = ["EntryInline"]
-
 
 class EntryInline(RunqyTabularInline):
     """The entries of a vault; users who may change the vault may change them."""

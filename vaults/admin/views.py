@@ -16,14 +16,6 @@ from vaults.models import Vault
 from vaults.operations import compare_entries, delete_vault, set_entries
 from vaults.queries import EntryPreview, PreviewOutcome, list_queues_by_vault, list_versions
 
-__all__ = [
-    "bulk_edit_view",
-    "deletion_view",
-    "deliveries_view",
-    "queue_links",
-    "versions_view",
-]
-
 PAGE_SIZE = 50
 
 

@@ -6,8 +6,6 @@ from urllib.parse import unquote
 
 from structlog.typing import EventDict, WrappedLogger
 
-__all__ = ["MIN_SECRET_LENGTH", "Secrets", "environment_secrets", "secrets"]
-
 MIN_SECRET_LENGTH = 6
 """Shorter texts are too common to be redacted everywhere."""
 

@@ -7,8 +7,6 @@ from runqy import durations
 from runqy.audit.changes import FieldChange, format_value, read_changes
 from runqy.audit.models import AuditRecord
 
-__all__ = ["describe_changes", "describe_field", "is_new", "summarize"]
-
 _LOWER_CASE = re.compile(r"[a-z][a-z0-9_]*")
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(\+\d\d:\d\d|Z)")
 _EMPTY = "empty"

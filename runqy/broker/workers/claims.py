@@ -10,8 +10,6 @@ from runqy.broker.workers.heartbeats import extend_record, read_records
 from runqy.broker.workers.records import DISCONNECTED_TTL_S, WorkerClaim, WorkerRecord
 from runqy.errors import WorkerIdTaken
 
-__all__ = ["claim_worker_id", "delete_stale_claims", "read_registration_times"]
-
 _ATTEMPTS = 5
 _SCAN_COUNT = 500
 

@@ -280,7 +280,10 @@ def test_results_of_tasks_that_go_enqueued_and_retried_are_kept(
     redis.lpush(mail.pending, *go_ids)
 
     start_worker()
-    eventually(lambda: not redis.llen(mail.pending) and not redis.llen(mail.active))
+    eventually(
+        lambda: redis.zcard(mail.completed) == len(go_ids) and not redis.exists(mail.task(unwanted)),
+        what=lambda: [redis.hmget(mail.task(task_id), "state", "error_msg") for task_id in go_ids],
+    )
 
     ends_s = dict(redis.zrange(mail.completed, 0, -1, withscores=True))
     assert ends_s.keys() == {task_id.encode() for task_id in go_ids}

@@ -18,6 +18,7 @@ from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.queues.stored import store_queues
 from tests.support.environment import CLIENT_KEY
+from tests.support.waiting import wait_until
 
 MIB = 1 << 20
 OTHERS = ("simple", "a", "b", "c", "d")
@@ -28,8 +29,13 @@ BIG, SMALL = json.dumps({"x": "x" * 30 * MIB}).encode(), json.dumps({"x": "x" * 
 def limited(configuration: None, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiClient]:
     """Return a client of a Redis with memory for seven tasks of 30 MiB, on DRF's viewsets."""
     monkeypatch.setattr(MemoryUse, "CHECK_INTERVAL_S", 0)  # no test waits for a second
-    store_queues(spec("flooded"), *map(spec, OTHERS))
-    redis.config_set("maxmemory", redis.info("memory")["used_memory"] + 224 * MIB)
+    # what was deleted, such as the tasks of an earlier test, is freed by a thread of Redis
+    wait_until(lambda: redis.info("memory")["lazyfree_pending_objects"] == 0)
+    # what earlier tests left is part of what shares are taken of
+    max_memory = int((redis.info("memory")["used_memory"] + 217 * MIB) / MemoryUse.MAX_USE)
+    share = LimitOverrides(max_memory_share=100 * 112 * MIB // max_memory)
+    store_queues(spec("flooded", limits=share), *map(spec, OTHERS))
+    redis.config_set("maxmemory", max_memory)
     client = ApiClient(CLIENT_KEY)
     yield client
     redis.config_set("maxmemory", 0)

@@ -5,19 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis as redis_py
 
-from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
-from runqy.broker.keys import QueueKeys
-from runqy.broker.message import decode, encode
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.memory import store_over_share
 from tests.support import environment
 from tests.support.tasks import QUEUE, new_task
 from tests.support.waiting import eventually
-from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, registration_response
 from tests.workers.outputs import wait_for_text
 from tests.workers.processes import WorkerProcess, add_task, wait_for_state
@@ -265,28 +260,3 @@ def test_the_task_runs_in_the_checkout(live_broker: Broker, shared_worker: Worke
     record = wait_for_state(live_broker, add_task(live_broker, {"do": "cwd"}), "completed")
 
     assert json.loads(record.result or b"") == shared_worker.wait_for("deployed")["folder"]
-
-
-def test_results_of_tasks_that_go_enqueued_and_retried_are_kept(
-    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
-) -> None:
-    server.response["limits"] |= {"ttl_completed_secs": 600, "active_timeout_secs": 60}
-    mail = QueueKeys("mail")
-    go_ids = [f"go{n}" for n in range(40)]
-    unwanted = add_task(single_broker, 1, retention_s=0)
-    for task_id in (*go_ids, unwanted):
-        message = TaskMessage(type="mail", queue="mail", id=task_id, payload=b"1", retry=3, retried=1)
-        redis.hset(mail.task(task_id), mapping={"msg": encode(message), "state": "pending", "retried": "1"})
-    redis.lpush(mail.pending, *go_ids)
-
-    start_worker()
-    eventually(
-        lambda: redis.zcard(mail.completed) == len(go_ids) and not redis.exists(mail.task(unwanted)),
-        what=lambda: [redis.hmget(mail.task(task_id), "state", "error_msg") for task_id in go_ids],
-    )
-
-    ends_s = dict(redis.zrange(mail.completed, 0, -1, withscores=True))
-    assert ends_s.keys() == {task_id.encode() for task_id in go_ids}
-    assert min(ends_s.values()) > single_broker.now_s() + 300
-    assert {redis.hget(mail.task(task_id), "result") for task_id in go_ids} == {b"1"}
-    assert decode(redis.hget(mail.task("go0"), "msg")).timeout == 60

@@ -20,7 +20,7 @@ from workers.runtime.redis_connections import ConnectionRegistry, RedisConnectio
 from workers.runtime.registration import RegisteredWorker
 from workers.runtime.registration_client import RegistrationClient, RegistrationLoop
 from workers.runtime.settings import WorkerSettings
-from workers.runtime.worker_session import WorkerSession
+from workers.runtime.worker_session import NO_MAINTENANCE, WorkerSession
 
 CONNECT_DELAY_S, CONNECT_MAX_DELAY_S = 0.5, 15.0
 RECONNECT_DELAY_S = 5.0
@@ -93,6 +93,8 @@ class QueueWorker:
             on_change=self._registration_loop.retry_now.set,
         )
         log.info("registered", worker_id=self._identity.worker_id, redis_queues=list(registration.priorities))
+        if not registration.has_maintenance:
+            log.warning("server_without_maintenance", reason=NO_MAINTENANCE)
         await session.open()
         failures = checks = 0
         deployments = session.deployments

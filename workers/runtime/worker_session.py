@@ -31,7 +31,6 @@ from workers.runtime.heartbeat import (
     new_record,
     send_heartbeat,
 )
-from workers.runtime.queue_maintenance import QueueMaintenance
 from workers.runtime.redaction import secrets
 from workers.runtime.redis_connections import RedisConnections, WorkerSubscription
 from workers.runtime.registration import RegisteredWorker
@@ -42,6 +41,8 @@ FINAL_REQUESTS_S = 5.0
 """How long recording the results of the last tasks may take, and then deregistering."""
 QUICK_STOP_S = IDLE_GRACE_S + TERM_GRACE_S + KILL_GRACE_S + 2 * FINAL_REQUESTS_S
 """How long a stop may take once it no longer waits for running tasks: children end, their tasks are requeued."""
+NO_MAINTENANCE = "the server sends no lease_secs: lost tasks are not recovered, due retries do not run"
+"""What a ready worker of Go's server reports."""
 
 log = structlog.get_logger()
 
@@ -84,7 +85,6 @@ class WorkerSession:
             on_refused=self._request_refused,
         )
         self.deployments = DeploymentManager(settings, self.consumer, worker_id=identity.worker_id)
-        self._maintenance = QueueMaintenance(registration, connections)
         self._heartbeat_task = asyncio.ensure_future(self._run_heartbeats())
 
     async def open(self) -> None:
@@ -103,7 +103,6 @@ class WorkerSession:
             await before.release()
             await connections.listen(self._listener)
             self._beat_requested.set()
-        self._maintenance.apply(registration, self._connections)
         if self.is_disabled:
             self.is_disabled = False
             self.consumer.resume()
@@ -131,7 +130,6 @@ class WorkerSession:
         await wait_any(self.consumer.emptied, stop_now, timeout_s=grace_s)
         await self.deployments.close()
         await wait_any(self.consumer.emptied, timeout_s=FINAL_REQUESTS_S)
-        self._maintenance.stop()
         self._heartbeat_task.cancel()
         with contextlib.suppress(BrokerUnavailable, TimeoutError):
             async with asyncio.timeout(FINAL_REQUESTS_S):
@@ -253,6 +251,8 @@ class WorkerSession:
         if state is WorkerState.READY and self.consumer.refusal:
             state, reason = WorkerState.STARTING, f"Redis refuses its dequeues: {self.consumer.refusal}"
             reason = "; ".join(filter(None, (reason, self._stale_reason)))
+        elif state is WorkerState.READY and not self._registration.has_maintenance:
+            reason = "; ".join(filter(None, (reason or self._stale_reason, NO_MAINTENANCE)))
         return state, secrets.redact(reason or self._stale_reason)
 
     def _record(self) -> WorkerRecord:

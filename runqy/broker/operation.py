@@ -115,9 +115,13 @@ class _ServerMemory:
         self.sent_bytes = self.included_bytes = 0
         """The size of all tasks, and of those that the reading includes."""
 
+    @property
+    def unread_bytes(self) -> int:
+        return self.sent_bytes - self.included_bytes
+
 
 class MemoryUse:
-    """The memory use of the broker's servers when it was last read.
+    """The memory use of the broker's servers when it was last read, and the tasks that this process sent since.
 
     Kept per Redis queue in a cluster, where queues are on different servers, else once.
     """
@@ -129,37 +133,54 @@ class MemoryUse:
     """Above this fraction no tasks are added to queues that hold more than their share."""
     UNREAD_USE = 0.01
     """After tasks of this fraction the use is read again, however soon."""
+    LARGE_USE = 0.001
+    """Before a task of more than this fraction the use is read, as other processes may have sent such tasks too."""
+    ROOM = 8
+    """A task is added only while so many of its size fit: large ones are refused first and small ones find room.
+
+    While a script stores a task, Redis holds it four times (query buffer, argument, Lua, key); the buffers stay for two
+    seconds, on each connection, and other processes have tasks under way that no reading includes.
+    """
 
     def __init__(self, *, is_cluster: bool) -> None:
         self._is_cluster = is_cluster
         self._servers: dict[str, _ServerMemory] = {}
 
-    def is_nearly_full(self, queue: str) -> bool:
-        """Return whether the server of a Redis queue used more than MAX_USE."""
-        return self._of(queue).reading.use > self.MAX_USE
+    def has_room(self, queue: str, size_bytes: int) -> bool:
+        """Return whether tasks of this size fit into the memory of the server of a Redis queue."""
+        server = self._of(queue)
+        # unread large tasks are those under way, each with its buffers; small ones have already left theirs
+        unread = server.unread_bytes * (self.ROOM if self._is_large(server, size_bytes) else 1)
+        used = server.reading.used_bytes + unread + self.ROOM * size_bytes
+        return not server.reading.max_bytes or used <= self.MAX_USE * server.reading.max_bytes
 
     def is_over_share(self, queue: str, size_bytes: int) -> bool:
         """Return whether a Redis queue holds so much that tasks of this size may not be added to it now."""
         server = self._of(queue)
-        if not size_bytes or queue not in server.reading.over_share:
+        if not (size_bytes and server.reading.max_bytes and queue in server.reading.over_share):
             return False
-        used = server.reading.used_bytes + server.sent_bytes - server.included_bytes + size_bytes
-        return used > self.SHARED_USE * server.reading.max_bytes
+        used = server.reading.used_bytes + server.unread_bytes + size_bytes
+        return used > self.SHARED_USE * server.reading.max_bytes or not self.has_room(queue, size_bytes)
 
     def is_unserved(self, queue: str) -> bool:
         """Return whether no worker served a Redis queue when that was last read; False while it is unknown."""
         served = self._of(queue).reading.served
         return served is not None and queue not in served
 
-    def begin_check(self, queue: str, size_bytes: int = 0) -> int | None:
+    def must_read(self, queue: str, size_bytes: int) -> bool:
+        """Return whether the use must be read before tasks of this size are added."""
+        server = self._of(queue)
+        return self._is_large(server, size_bytes) or server.checked_s == float("-inf")
+
+    def begin_check(self, queue: str, size_bytes: int = 0, *, must_read: bool = False) -> int | None:
         """Count tasks that are added, and return what `record` takes if the caller should read the memory use now.
 
-        That is one caller a second, and the callers that add much.
+        That is one caller a second, the callers that add much, and those that must.
         """
         server, now_s = self._of(queue), clock.monotonic_s()
         server.sent_bytes += size_bytes
-        is_much = server.sent_bytes - server.included_bytes > self.UNREAD_USE * server.reading.max_bytes > 0
-        if not is_much and now_s - server.checked_s < self.CHECK_INTERVAL_S:
+        is_much = server.unread_bytes > self.UNREAD_USE * server.reading.max_bytes > 0
+        if not (must_read or is_much) and now_s - server.checked_s < self.CHECK_INTERVAL_S:
             return None
         server.checked_s = now_s
         return server.sent_bytes
@@ -168,6 +189,9 @@ class MemoryUse:
         """Store a reading that includes the first `sent_bytes`."""
         server = self._of(queue)
         server.reading, server.included_bytes = reading, max(server.included_bytes, sent_bytes)
+
+    def _is_large(self, server: _ServerMemory, size_bytes: int) -> bool:
+        return size_bytes > self.LARGE_USE * server.reading.max_bytes > 0
 
     def _of(self, queue: str) -> _ServerMemory:
         return self._servers.setdefault(queue if self._is_cluster else "", _ServerMemory())

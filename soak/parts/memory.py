@@ -82,7 +82,10 @@ def _flood(stack: Stack, report: Report) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    report.figure(PART, "responses to the flood", _format(flood), passed={*flood} == {"200", "429 queue_memory"})
+    # until maintenance has measured the queue, which takes a second or two, large tasks get 503
+    answers = {"200", "429 queue_memory", "503 broker_full"}
+    passed = flood["429 queue_memory"] >= REFUSALS and {*flood} <= answers
+    report.figure(PART, "responses to the flood", _format(flood), passed=passed)
     report.figure(PART, "responses to five other queues", _format(others), passed={*others} == {"200"})
     report.figure(PART, "POST /queue/add of other queues", percentiles(times))
 

@@ -59,6 +59,17 @@ def test_a_repetition_gets_the_response_of_the_first_request(
     assert repeated["Idempotent-Replayed"] == "true"
 
 
+def test_large_tasks_leave_room_for_small_ones(client: ApiClient, redis: redis_py.Redis, always_looks: None) -> None:
+    with filled_redis(redis, use=0.85):
+        client.post("/queue/add", {"queue": "simple", "data": {}})  # looks
+        refused = client.post("/queue/add", {"queue": "simple", "data": {"x": "x" * 2_000_000}})
+        accepted = client.post("/queue/add", {"queue": "simple", "data": {}})
+    client.post("/queue/add", {"queue": "simple", "data": {}})  # looks again for the next test
+
+    assert (refused.status_code, problem(refused)["code"], accepted.status_code) == (503, "broker_full", 200)
+    assert "no room for 2,000,009 bytes" in problem(refused)["detail"]
+
+
 @pytest.mark.usefixtures("nearly_full")
 def test_scripts_of_the_control_plane_still_write(client: ApiClient) -> None:
     assert ApiClient().post("/api/cli/queues/simple/pause").status_code == 200
@@ -90,7 +101,6 @@ def test_in_a_cluster_only_queues_of_the_full_server_are_refused(cluster_broker:
     used = client.info("memory", target_nodes=node)["used_memory"]
     client.config_set("maxmemory", int(used / 0.98), target_nodes=node)
     try:
-        add("t0", full[1])  # looks
         with pytest.raises(BrokerFull):
             add("t1", full[1])
         for _, queue in others:

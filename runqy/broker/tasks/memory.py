@@ -62,20 +62,26 @@ def ask_all_with_memory_check(
 
 
 def ensure_memory(queue: str, *, size_bytes: int, memory: MemoryUse) -> Operation[None]:
-    """Raise BrokerFull while the server of a Redis queue is nearly full, or QueueMemoryExceeded if tasks of this size
-    exceed the share of the queue. The server is queried once a second.
+    """Raise BrokerFull while the server of a Redis queue has no room for tasks of this size, or QueueMemoryExceeded if
+    they exceed the share of the queue. The server is queried once a second, and before each large task.
     """
-    if not (memory.is_nearly_full(queue) or memory.is_over_share(queue, size_bytes)):
+    must_read = memory.must_read(queue, size_bytes)
+    if not must_read and memory.has_room(queue, size_bytes) and not memory.is_over_share(queue, size_bytes):
         return
-    if (sent_bytes := memory.begin_check(queue)) is not None:
+    if (sent_bytes := memory.begin_check(queue, must_read=must_read)) is not None:
         try:
             memory.record(queue, (yield from ask(read_memory(queue))), sent_bytes)
         except RunqyError:
             memory.record(queue, MemoryReading(), sent_bytes)  # the request itself will fail the same way
-    if memory.is_nearly_full(queue):
-        raise BrokerFull
+    # Judged after the reading and without I/O before the caller's `begin_check`, which counts the tasks: an event loop
+    # runs no other request in between.
     if memory.is_over_share(queue, size_bytes):
         raise QueueMemoryExceeded(retry_after_s=QUEUE_FULL_RETRY_S)
+    if not memory.has_room(queue, 0):
+        raise BrokerFull
+    if not memory.has_room(queue, size_bytes):
+        room = f"{memory.ROOM} times as much must fit below {memory.MAX_USE:.0%} of maxmemory"
+        raise BrokerFull(f"Redis has no room for {size_bytes:,} bytes of tasks now: {room}. Try again later.")
 
 
 def _parse_reading(replies: Sequence[Reply]) -> MemoryReading:

@@ -378,6 +378,10 @@ class PayloadNotKept(RunqyError, code="payload_not_kept", status=409):
     """The payload was not kept in full, so the task cannot run again."""
 
 
+class SearchTooSlow(RunqyError, code="search_too_slow", status=400):
+    """The search takes too long. Narrow the period, or add a queue, a worker or a commit."""
+
+
 class BulkActionNotFound(RunqyError, code="bulk_action_not_found", status=404):
     """Bulk action not found."""
 

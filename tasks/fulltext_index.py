@@ -3,15 +3,15 @@
 Both split texts at everything but letters and digits, so `ORD-2024_17` is three words in a row.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
 
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
+from django.db.models import BooleanField
+from django.db.models.expressions import RawSQL
 
 from runqy.errors import RequestInvalid
 
@@ -70,19 +70,10 @@ _REMOVE = {
     ],
     "postgresql": [f"DROP INDEX IF EXISTS {INDEX}"],
 }
-_MATCHES = {
-    "sqlite": ("rowid", f"SELECT rowid FROM {INDEX} WHERE {INDEX} MATCH %s"),  # noqa: S608 (constants)
-    "postgresql": ("id", f"SELECT id FROM {TABLE} WHERE {_VECTOR} @@ to_tsquery('simple', %s)"),  # noqa: S608
-}
-
-_FIND_MATCHES = {
-    "sqlite": f"{_MATCHES['sqlite'][1]} LIMIT %s",
-    # materialized, as the planner would else scan the table for the first rows
-    "postgresql": f"WITH matches AS MATERIALIZED ({_MATCHES['postgresql'][1]}) SELECT id FROM matches LIMIT %s",  # noqa: S608
-}
-_SELECT_MATCHING = {
-    "sqlite": f"{_MATCHES['sqlite'][1]} AND rowid BETWEEN %s AND %s AND +rowid IN (SELECT value FROM json_each(%s))",  # noqa: S608
-    "postgresql": f"{_MATCHES['postgresql'][1]} AND id = ANY(%s)",
+_HOLDS_TEXT = {
+    # with "+" SQLite keeps to the index of a list's order, and looks up each id among those that match
+    "sqlite": f"+{TABLE}.id IN (SELECT rowid FROM {INDEX} WHERE {INDEX} MATCH %s AND rowid > %s AND rowid <= %s)",  # noqa: S608
+    "postgresql": f"({_VECTOR} @@ to_tsquery('simple', %s) AND id > %s AND id <= %s)",
 }
 
 Terms = Sequence[Sequence[str]]
@@ -160,38 +151,14 @@ def parse_terms(text: str) -> Terms:
     return terms
 
 
-def find_matches(text: str, *, limit: int) -> list[int] | None:
-    """Return the ids of all rows that hold each term of a text, in no order; None if they are more than `limit`.
+def holds_text(text: str, *, after: int = 0, through: int | None = None) -> RawSQL:
+    """Return the condition of runs that hold each term of a text, with ids above `after` and up to `through`.
 
     A row holds a term if it has its words in a row, of which the last may be the beginning of a longer one, except a
     single letter or digit, which begins too many. Raise RequestInvalid.
     """
-    found = _read_ids(_FIND_MATCHES[connection.vendor], [_render(text), limit + 1])
-    return found if len(found) <= limit else None
-
-
-def select_matching(text: str, ids: Sequence[int]) -> list[int]:
-    """Return the ids of those rows that hold a text, in the order in which they are given. Raise RequestInvalid."""
-    if not ids:
-        return []
-    parameters: list[Any] = [_render(text)]
-    if connection.vendor == "sqlite":  # one pass over the index: a lookup for each row would begin a search for each
-        parameters += [min(ids), max(ids), json.dumps(list(ids))]
-    else:
-        parameters.append(list(ids))
-    matching = set(_read_ids(_SELECT_MATCHING[connection.vendor], parameters))
-    return [each for each in ids if each in matching]
-
-
-def matches_between(text: str, *, after: int = 0, through: int | None = None) -> tuple[str, list[str | int]]:
-    """Return SQL and its parameters for the ids of the rows that hold a text, greater than `after`, up to and including
-    `through`. Raise RequestInvalid."""
-    column, select = _MATCHES[connection.vendor]
-    return f"{select} AND {column} > %s AND {column} <= %s", [
-        _render(text),
-        after,
-        _MAX_ID if through is None else through,
-    ]
+    parameters = [_render(text), after, _MAX_ID if through is None else through]
+    return RawSQL(_HOLDS_TEXT[connection.vendor], parameters, output_field=BooleanField())  # noqa: S611 (parameters)
 
 
 def holds_terms(terms: Terms, *texts: str) -> bool:
@@ -216,12 +183,6 @@ def _is_prefix(words: Sequence[str]) -> bool:
 def _fold(text: str) -> str:
     """Return a text without case and accents."""
     return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
-
-
-def _read_ids(statement: str, parameters: Sequence[Any]) -> list[int]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return [row[0] for row in cursor.fetchall()]
 
 
 def _execute(database: BaseDatabaseWrapper, statements: dict[str, list[str]]) -> None:

@@ -13,14 +13,14 @@ from runqy.broker.states import FAILURES, RunOutcome
 from runqy.shared_values import SharedValues
 from tasks.models import QueueMinute
 from tasks.rollups import MINUTE_S, floor_time
-from tasks.run_queries import RunFilter, RunOrder, plan_search
+from tasks.run_queries import RunFilter, filter_runs
 
 CACHE_S = 5.0
 """How long the pages of this process share one reading of the counts, and what follows from it."""
 MAX_QUEUES = 5
 SPAN = timedelta(hours=1)
 _SAMPLE = 200
-"""How many of the newest failures of each outcome show why a queue fails."""
+"""How many of the newest failures show why a queue fails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +105,9 @@ def _failing_queue(name: str, failed: int, hour: LastHour) -> FailingQueue:
 
 
 def _newest_errors(queue: str, since: datetime) -> Iterable[tuple[str | None, str, str]]:
-    """Yield fingerprint, class and message of the newest failures of a queue, each outcome by its index."""
-    plan = plan_search(RunFilter(queue=queue, outcomes=frozenset(FAILURES), since=since), RunOrder.NEWEST)
-    for branch in plan.branches:
-        yield from branch.values_list("fingerprint", "error_class", "error_message")[:_SAMPLE]
+    """Return fingerprint, class and message of the newest failures of a queue."""
+    failures = filter_runs(RunFilter(queue=queue, outcomes=frozenset(FAILURES), since=since))
+    return failures.order_by("-ended_at", "-id").values_list("fingerprint", "error_class", "error_message")[:_SAMPLE]
 
 
 def _find_reason(errors: Iterable[tuple[str | None, str, str]]) -> tuple[str, str]:

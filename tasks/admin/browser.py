@@ -10,7 +10,7 @@ from runqy.admin_site.relative_time import RelativeTime
 from runqy.api.pagination import decode_cursor, encode_cursor
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.durations import humanize_ms
-from runqy.errors import BrokerUnavailable, QueueNotFound, RequestInvalid
+from runqy.errors import BrokerUnavailable, QueueNotFound, RequestInvalid, SearchTooSlow
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction
 from tasks.admin.filters import (
@@ -28,7 +28,7 @@ from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, task_url, worker_u
 from tasks.admin.task_rows import task_rows
 from tasks.bulk_actions import list_valid_actions
 from tasks.models import TaskRun
-from tasks.run_queries import RunCursor, RunOrder, TaskCount, count_ended_tasks, list_runs
+from tasks.run_queries import RunCursor, RunFilter, RunOrder, TaskCount, count_ended_tasks, list_runs
 from tasks.task_browser import (
     SearchCursor,
     SearchRequest,
@@ -40,8 +40,8 @@ from tasks.task_browser import (
 )
 
 TASKS_PER_PAGE = 50
-_MAX_COUNTED, _MAX_READ = 10_000, 12_000
-"""How far the tasks that a filter of the history finds are counted, and how many runs are read for it."""
+_MAX_COUNTED = 10_000
+"""How far the tasks that a filter of the history finds are counted."""
 _MAX_RUNNING = 3
 _EXCERPT = 160
 
@@ -79,7 +79,11 @@ def show_tasks_of(context: dict[str, Any], request: HttpRequest, form: TaskFilte
         return TemplateResponse(request, "admin/tasks/task/browse.html", context, status=400)
     query = form.query()
     if query.state is None:
-        context |= _find_runs(request, query, form.order)
+        try:
+            context |= _find_runs(request, query, form.order)
+        except SearchTooSlow as error:  # on the page, as its form is what to change
+            context["search_error"] = error.detail
+            return TemplateResponse(request, "admin/tasks/task/browse.html", context, status=error.status)
         if form.order is RunOrder.SLOWEST and context["is_first"] and _is_of_any_run(query):
             context |= _find_running(request, query)
     else:
@@ -133,13 +137,19 @@ def _find_runs(request: HttpRequest, query: TaskQuery, order: RunOrder) -> dict[
     now_ns, user, end = get_broker().now_ns(), request.user, page.end
     return {
         "runs": [run_row(run, now_ns=now_ns, is_visible=can_view_payloads(user, run.redis_queue)) for run in page.runs],
-        "matches": count_ended_tasks(run_filter, limit=_MAX_COUNTED, max_read=_MAX_READ) if is_counted else None,
+        "matches": _count(run_filter) if is_counted else None,
         "next_url": page_url(request, cursor=encode_cursor(end)) if end else "",
-        "is_partial": page.is_partial,
-        "searched_to": end.ended_at if end and page.is_partial and order is not RunOrder.SLOWEST else None,
         "is_first": cursor is None,
         "order": order,
     }
+
+
+def _count(run_filter: RunFilter) -> TaskCount:
+    """Count the tasks that a filter finds; a count that takes too long is left out, as the page has its runs."""
+    try:
+        return count_ended_tasks(run_filter, limit=_MAX_COUNTED)
+    except SearchTooSlow:
+        return TaskCount(count=0, is_exact=False)
 
 
 def _is_of_any_run(query: TaskQuery) -> bool:

@@ -111,8 +111,7 @@ def _find_ended(broker: Broker, text: str, listed: Iterable[TaskLocation]) -> di
     rows = [run_row(runs[0], now_ns=now_ns, is_visible=True) for runs in found[:_LISTED]]
     return {
         "runs": [replace(row, earlier=len(runs) - 1) for row, runs in zip(rows, found, strict=False)],
-        "has_more_runs": page.end is not None or page.is_partial or len(found) > _LISTED,
-        "are_runs_left": page.is_partial,
+        "has_more_runs": page.end is not None or len(found) > _LISTED,
         "ended_url": tasks_url(state=ENDED, text=text),
     }
 

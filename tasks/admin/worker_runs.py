@@ -13,7 +13,7 @@ from runqy.redis_connection import get_broker
 from tasks.admin.browser import RunRow, run_row
 from tasks.admin.filters import OUTCOME_NAMES, start_of_period, tasks_url
 from tasks.admin.permissions import can_view_payloads
-from tasks.run_queries import RunFilter, list_newest_outcomes, list_newest_runs
+from tasks.run_queries import RunFilter, list_newest_outcomes, list_runs
 from tasks.task_browser import TaskQuery
 
 _LISTED = 10
@@ -58,7 +58,7 @@ def _read_worker_runs(request: HttpRequest, worker_id: str, *, now_ns: int) -> W
     return WorkerRuns(
         rows=[
             run_row(run, now_ns=now_ns, is_visible=can_view_payloads(request.user, run.redis_queue))
-            for run in list_newest_runs(filters, limit=_LISTED)
+            for run in list_runs(filters, limit=_LISTED).runs
         ],
         total=sum(counts.values()),
         is_exact=len(ended) <= _MAX_COUNTED,

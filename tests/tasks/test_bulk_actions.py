@@ -23,7 +23,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.errors import QueueNotFound, RequestInvalid
-from tasks import bulk_actions, bulk_runner, bulk_slices, run_queries
+from tasks import bulk_actions, bulk_runner, bulk_slices
 from tasks.actions import TaskAction
 from tasks.bulk_actions import cancel_bulk_action, create_bulk_action, list_bulk_actions_on, preview_bulk_action
 from tasks.bulk_runner import BulkRunner, run_bulk_actions
@@ -142,7 +142,6 @@ def test_a_task_whose_payload_was_not_kept_in_full_cannot_run_again(single_broke
 
 
 def test_the_preview_counts_what_happens(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_queries, "MAX_CANDIDATES", 4)
     payload = b'{"order":"A-1"}'
     insert_runs(*(make_failure(task_id=f"t{n}", payload=payload) for n in range(6)), queue="simple")
     insert_runs(make_failure(task_id="t0", payload=payload), make_run(task_id="t1", payload=payload), queue="simple")

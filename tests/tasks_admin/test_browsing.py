@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 from django.test import Client
@@ -11,7 +12,9 @@ from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome
-from tasks import run_queries
+from runqy.errors import SearchTooSlow
+from tasks import statement_limit
+from tasks.admin import browser
 from tasks.models import BulkAction, TaskRun
 from tests.config_sync.support import away
 from tests.support.runs import insert_runs, make_failure, make_run
@@ -191,20 +194,31 @@ def test_pages_hold_each_run_once_with_their_filter(viewer: Client) -> None:
     assert sorted(found) == sorted(f"t{number}" for number in range(120))
 
 
-def test_a_search_that_is_not_at_its_end_continues(viewer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_queries, "MAX_SORTED", 4)
-    monkeypatch.setattr(run_queries, "TEXT_CHUNKS", (2, 3))
-    insert_runs(make_run(task_id="it", payload=b'{"word":1}'), queue="inference", redis_queue="inference_low")
-    insert_runs(*(make_run(payload=b'{"word":1}') for _ in range(7)), queue="inference", redis_queue="inference_high")
+def test_a_search_that_takes_too_long_asks_to_narrow_it_beside_its_form(
+    viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statement_limit, "MAX_SEARCH_S", -1)
+    monkeypatch.setattr(statement_limit, "_STEPS", 1)
+    insert_runs(make_run())
 
-    first = text(viewer.get(f"{LIST}?text=word&queue=inference_low"))
-    (link,) = re.findall(r'href="([^"]*)">Continue searching</a>', first)
-    second = viewer.get(link.replace("&amp;", "&"))
+    response = viewer.get(f"{LIST}?outcome=completed")
 
-    assert "Searched back to" in first
-    assert "No tasks match" not in first
-    assert ids(second) == ["it"]
-    assert "Continue searching" not in text(second)
+    assert response.status_code == 400
+    assert "The search takes too long. Narrow the period" in text(response)
+    assert 'name="since"' in text(response)
+    assert "No tasks match" not in text(response)
+
+
+def test_a_list_is_shown_though_its_tasks_take_too_long_to_count(
+    viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(browser, "count_ended_tasks", Mock(side_effect=SearchTooSlow))
+    insert_runs(make_run(task_id="it"))
+
+    response = viewer.get(f"{LIST}?outcome=completed")
+
+    assert ids(response) == ["it"]
+    assert "not counted" in text(response)
 
 
 @pytest.mark.parametrize(

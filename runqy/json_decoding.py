@@ -41,7 +41,7 @@ def describe_error(error: Exception, content: bytes) -> str:
 def convert(value: object, kind: type[T]) -> T:
     """Convert a value of JSON types to another type. Raise msgspec.ValidationError."""
     _decoder(kind)
-    return msgspec.convert(value, kind)  # noqa: TID251 (the type is known by now)
+    return msgspec.convert(value, kind, str_keys=True)  # noqa: TID251 (the type is known by now)
 
 
 def read_members(content: bytes, names: Iterable[str], *, may_have_others: bool) -> dict[str, msgspec.Raw]:

@@ -10,13 +10,13 @@ from django.db.models import F, Sum, Value
 
 from runqy import clock
 from runqy.broker.states import FAILURES, RunOutcome
-from runqy.shared_values import SharedValues
+from runqy.page_cache import get_or_read
 from tasks.models import QueueMinute
 from tasks.rollups import MINUTE_S, floor_time
 from tasks.run_queries import RunFilter, filter_runs
 
 CACHE_S = 5.0
-"""How long the pages of this process share one reading of the counts, and what follows from it."""
+"""How long pages share one reading of the counts, and what follows from it."""
 MAX_QUEUES = 5
 SPAN = timedelta(hours=1)
 _SAMPLE = 200
@@ -53,24 +53,14 @@ class FailingQueue:
         return 100 * self.failed / self.ended
 
 
-_last_hour: SharedValues[None, LastHour] = SharedValues(max_age_s=CACHE_S, max_size=1)
-_failing: SharedValues[None, list[FailingQueue]] = SharedValues(max_age_s=CACHE_S, max_size=1)
-
-
 def read_last_hour() -> LastHour:
     """Return the attempts of the last hour, by the counts that charts have."""
-    return _last_hour.get(None, _read)
+    return get_or_read("last_hour", LastHour, _read, max_age_s=CACHE_S)
 
 
 def list_failing_queues() -> list[FailingQueue]:
     """Return the queues with the most failed attempts in the last hour."""
-    return _failing.get(None, _find_failing)
-
-
-def clear() -> None:
-    """Read the history anew next time."""
-    _last_hour.clear()
-    _failing.clear()
+    return get_or_read("last_hour:failing", list[FailingQueue], _find_failing, max_age_s=CACHE_S)
 
 
 def _read() -> LastHour:

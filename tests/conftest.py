@@ -23,8 +23,6 @@ from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget, connect_client
 from runqy.config_sync import polling, snapshot
 from runqy.health import readiness
-from runqy.overview import queue_counts, trends, views
-from tasks import last_hour
 from tasks.waiting_loop import WaitingThread, set_waiting_loop
 from tests.api import planes
 from tests.dataplane.servers import serve
@@ -106,12 +104,10 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 
 @pytest.fixture(autouse=True)
 def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each test begin as a process that has read no configuration yet, and not looked whether it is ready."""
+    """Let each test begin as a process that has read and cached nothing yet, and not looked whether it is ready."""
     snapshot.forget()
-    queue_counts.reader.clear()
-    views.clear()
-    trends.clear()
-    last_hour.clear()
+    if names := environment.CLIENT.keys("runqy:cache:*"):
+        environment.CLIENT.delete(*names)
     monkeypatch.setattr(readiness, "_latest", (float("-inf"), []))
 
 

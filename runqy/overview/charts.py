@@ -12,9 +12,12 @@ from runqy import clock
 from runqy.broker.states import RunOutcome
 from runqy.durations import humanize_ms
 from runqy.errors import ConfigurationUnavailable
+from runqy.page_cache import get_or_read
 from tasks.run_queries import HistoryQueue, resolve_history_queue
 from tasks.run_stats import StatsPoint, get_stats
 
+CACHE_S = 10.0
+"""How long pages share the charts: their shortest interval is a minute."""
 MIN_ELAPSED_S = 45
 """The rate of an interval that has just begun is not meaningful: its runs are not yet in the history."""
 _POINT_RADIUS = 2.5
@@ -216,6 +219,11 @@ def read_charts(chart_range: ChartRange, queue: str = "") -> list[Chart]:
 
     Raise QueueNotFound.
     """
+    key = f"overview:charts:{chart_range}:{queue}"
+    return get_or_read(key, list[Chart], lambda: _read_charts(chart_range, queue), max_age_s=CACHE_S)
+
+
+def _read_charts(chart_range: ChartRange, queue: str) -> list[Chart]:
     named = _resolve(queue)
     end = datetime.fromtimestamp(clock.now_ns() / 1e9, UTC)
     step_s = chart_range.step_s(queue)

@@ -11,9 +11,8 @@ from queues.queries import get_fresh_catalog
 from runqy.admin_site.links import changelist_url
 from runqy.broker.states import TaskState
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
-from runqy.overview.live_numbers import MAX_AGE_S
 from runqy.overview.notices import list_notices
-from runqy.overview.queue_counts import STATES, OverviewCounts, read_counts
+from runqy.overview.queue_counts import MAX_AGE_S, STATES, OverviewCounts, read_counts
 from runqy.overview.trends import BacklogSamples, read_samples
 from runqy.redis_connection import get_broker
 from tasks.last_hour import read_last_hour
@@ -36,17 +35,17 @@ class Stat:
     remark: str = ""
 
 
-def read_numbers(permissions: frozenset[str], *, max_age_s: float = MAX_AGE_S) -> dict[str, Any]:
-    """Return the context of notices, numbers and the busiest queues, at most `max_age_s` old.
+def read_numbers(permissions: frozenset[str], *, is_fresh: bool) -> dict[str, Any]:
+    """Return the context of notices, numbers and the busiest queues.
 
-    A page that is opened shows what the user has just changed, even by another process.
+    A page that is opened has fresh ones: it shows what the user has just changed, even by another process.
     """
     queues: Sequence[QueueDefinition] = ()
     counts: OverviewCounts | None = None
     try:
-        catalog = get_fresh_catalog(max_age_s=max_age_s)
+        catalog = get_fresh_catalog(max_age_s=0 if is_fresh else MAX_AGE_S)
         queues = catalog.definitions
-        counts = read_counts(get_broker(), catalog, max_age_s=max_age_s)
+        counts = read_counts(get_broker(), catalog, is_fresh=is_fresh)
     except (BrokerUnavailable, ConfigurationUnavailable):
         pass  # without counts, `list_notices` says so
     samples = read_samples() if counts and "queues.view_queue" in permissions else None

@@ -1,8 +1,7 @@
 """The tasks and workers of each queue, and of all of them, for the overview."""
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from queues.catalog import QueueCatalog
 from runqy.admin_site.links import changelist_url
@@ -10,17 +9,17 @@ from runqy.broker.broker import Broker
 from runqy.broker.queues.stats import QueueCounts
 from runqy.broker.states import TaskState
 from runqy.broker.workers.records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers
-from runqy.overview.live_numbers import LiveReader
+from runqy.overview.live_numbers import read_live_numbers
 from runqy.overview.trends import BacklogSamples
+from runqy.page_cache import get_or_read
 
+MAX_AGE_S = 1.0
 MAX_BUSIEST = 8
 
 STATES = (TaskState.PENDING, TaskState.ACTIVE, TaskState.SCHEDULED, TaskState.RETRY, TaskState.ARCHIVED)
 """The states that the page counts."""
 _QUEUE_STATES = (TaskState.PENDING, TaskState.ACTIVE, TaskState.RETRY, TaskState.ARCHIVED)
 """Those of each queue."""
-
-reader = LiveReader()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,7 +78,7 @@ class OverviewCounts:
 
     queues: Sequence[QueueSummary] = ()
     """The queues that are defined."""
-    totals: Counter[TaskState] = field(default_factory=Counter)
+    totals: Mapping[TaskState, int]
     """The tasks of all Redis queues, also of those that are not defined."""
     undefined: Sequence[QueueCounts] = ()
     """Redis queues with waiting tasks that no definition names."""
@@ -95,15 +94,26 @@ class OverviewCounts:
         ]
 
 
-def read_counts(broker: Broker, catalog: QueueCatalog, *, max_age_s: float) -> OverviewCounts:
-    """Return the counts, at most `max_age_s` old. Raise BrokerUnavailable."""
+def read_counts(broker: Broker, catalog: QueueCatalog, *, is_fresh: bool) -> OverviewCounts:
+    """Return the counts, at most MAX_AGE_S old, or of now. Raise BrokerUnavailable."""
+    return get_or_read(
+        "overview:counts",
+        OverviewCounts,
+        lambda: _read_counts(broker, catalog),
+        max_age_s=MAX_AGE_S,
+        is_fresh=is_fresh,
+    )
+
+
+def _read_counts(broker: Broker, catalog: QueueCatalog) -> OverviewCounts:
     names = {name: queue.name for queue in catalog.definitions for name, _ in catalog.redis_queues_of(queue)}
-    live = reader.read(broker, list(names), max_age_s=max_age_s)
+    live = read_live_numbers(broker, list(names))
     queues = {queue.name: QueueSummary(name=queue.name, is_enabled=queue.is_enabled) for queue in catalog.definitions}
-    totals: Counter[TaskState] = Counter()
+    totals = dict.fromkeys(STATES, 0)
     undefined = []
     for counts in live.counts:
-        totals.update({state: getattr(counts, state) for state in STATES})
+        for state in STATES:
+            totals[state] += getattr(counts, state)
         if summary := queues.get(names.get(counts.queue, "")):
             summary.add(counts)
         elif counts.waiting:

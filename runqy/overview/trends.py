@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from django.db.models import Subquery, Sum
 
 from runqy import clock
-from runqy.shared_values import SharedValues
+from runqy.page_cache import get_or_read
 from tasks.models import QueueMinute
 
 CACHE_S = 10.0
-"""How long the overviews of this process share one reading."""
+"""How long overviews share one reading."""
 SPAN = timedelta(minutes=5)
 _STEADY = 0.01
 """A change a minute below this part of the backlog is none."""
@@ -45,17 +45,9 @@ class BacklogSamples:
         return f"{trend} over\N{NO-BREAK SPACE}{self.age_min:.0f}\N{NO-BREAK SPACE}min" if trend else ""
 
 
-_samples: SharedValues[None, BacklogSamples | None] = SharedValues(max_age_s=CACHE_S, max_size=1)
-
-
 def read_samples() -> BacklogSamples | None:
     """Return the oldest samples of SPAN, which current counts are compared with; None: nothing was sampled."""
-    return _samples.get(None, _read)
-
-
-def clear() -> None:
-    """Discard the samples."""
-    _samples.clear()
+    return get_or_read("overview:samples", BacklogSamples | None, _read, max_age_s=CACHE_S)
 
 
 def _describe(before: int, pending: int, minutes: float) -> str:

@@ -10,30 +10,20 @@ from django.utils.safestring import SafeString
 from queues.queries import get_fresh_catalog
 from runqy.errors import ConfigurationUnavailable, QueueNotFound
 from runqy.overview.charts import ChartRange, read_charts
-from runqy.overview.live_numbers import MAX_AGE_S
 from runqy.overview.numbers import PERMISSIONS, read_numbers
-from runqy.shared_values import SharedValues
-
-CHARTS_MAX_AGE_S = 10.0
-"""The shortest interval of charts is a minute."""
-
-_numbers: SharedValues[frozenset[str], SafeString] = SharedValues(max_age_s=MAX_AGE_S, max_size=2 ** len(PERMISSIONS))
-_charts: SharedValues[tuple[ChartRange, str, bool], SafeString] = SharedValues(max_age_s=CHARTS_MAX_AGE_S, max_size=50)
 
 
 def add_overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Return the context of the page with what the user may see; called by unfold."""
-    numbers = read_numbers(_permissions(request), max_age_s=0)
+    numbers = read_numbers(_permissions(request), is_fresh=True)
     origin = {"origin": request.build_absolute_uri("/").rstrip("/")}
     return context | origin | numbers | _chart_context(request)
 
 
 def show_live(request: HttpRequest) -> HttpResponse:
-    """Render notices, numbers and the busiest queues, once for all pages whose users may see the same."""
-    permissions = _permissions(request)
-    return HttpResponse(
-        _numbers.get(permissions, lambda: render_to_string("admin_site/overview_live.html", read_numbers(permissions)))
-    )
+    """Render notices, numbers and the busiest queues."""
+    numbers = read_numbers(_permissions(request), is_fresh=False)
+    return HttpResponse(render_to_string("admin_site/overview_live.html", numbers))
 
 
 def show_charts(request: HttpRequest) -> HttpResponse:
@@ -44,12 +34,6 @@ def show_charts(request: HttpRequest) -> HttpResponse:
         return HttpResponse(_render_charts(request, *_parse_chart_query(request)))
     except QueueNotFound as error:
         raise Http404(error.detail) from error
-
-
-def clear() -> None:
-    """Render everything again next time."""
-    _numbers.clear()
-    _charts.clear()
 
 
 def _permissions(request: HttpRequest) -> frozenset[str]:
@@ -83,20 +67,14 @@ def _chart_context(request: HttpRequest) -> dict[str, Any]:
 
 
 def _render_charts(request: HttpRequest, chart_range: ChartRange, queue: str) -> SafeString:
-    """Return the charts, which pages of this process share, with links if the user may view tasks."""
-    has_links = request.user.has_perm("tasks.view_task")
-    return _charts.get(
-        (chart_range, queue, has_links),
-        lambda: render_to_string(
-            "admin_site/charts.html",
-            {
-                "charts": read_charts(chart_range, queue),
-                "chart_range": chart_range,
-                "chart_queue": queue,
-                "has_links": has_links,
-            },
-        ),
-    )
+    """Return the charts, with links if the user may view tasks."""
+    context = {
+        "charts": read_charts(chart_range, queue),
+        "chart_range": chart_range,
+        "chart_queue": queue,
+        "has_links": request.user.has_perm("tasks.view_task"),
+    }
+    return render_to_string("admin_site/charts.html", context)
 
 
 def _parse_chart_query(request: HttpRequest) -> tuple[ChartRange, str]:

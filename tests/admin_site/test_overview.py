@@ -21,8 +21,7 @@ from runqy import clock
 from runqy.admin_site.roles import create_role_groups
 from runqy.broker.broker import Broker
 from runqy.broker.states import FAILURES, RunOutcome
-from runqy.overview import views
-from runqy.shared_values import SharedValues
+from runqy.overview import queue_counts
 from tasks.models import QueueHour, TaskRun
 from tests.config_sync.support import away
 from tests.queues.samples import spec
@@ -216,13 +215,15 @@ def test_alerts_that_are_not_open_yet_are_not_among_those_that_the_list_has(sing
 def test_overviews_that_are_open_at_once_share_their_numbers(
     single_broker: Broker, django_assert_num_queries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "_numbers", SharedValues(max_age_s=600, max_size=10))
+    monkeypatch.setattr(queue_counts, "MAX_AGE_S", 600)
     fill(single_broker)
     first, second = log_in("viewer"), log_in("viewer", "edsger")
     poll = {"HX-Request": "true"}
     shown = first.get("/admin/overview/live/", headers=poll).content
+    monkeypatch.setattr(queue_counts, "read_live_numbers", pytest.fail)
 
-    with django_assert_num_queries(4):  # session, user, and the permissions of the user and of its groups
+    # session, user, permissions of the user and of its groups; and the alerts, which are not shared
+    with django_assert_num_queries(5):
         response = second.get("/admin/overview/live/", headers=poll)
 
     assert response.content == shown

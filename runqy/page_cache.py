@@ -1,0 +1,51 @@
+"""Numbers that pages show, shared for a moment by all processes in Django's cache.
+
+As JSON of a known type, and neither HTML nor anything that grants a right: workers with shared credentials can write to
+Redis.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+from django.core.cache import cache
+
+from runqy.broker.replies import REDIS_ERRORS
+from runqy.circuit_breaker import CircuitBreaker, CircuitOpen
+from runqy.errors import RunqyError
+from runqy.json_decoding import convert
+
+T = TypeVar("T")
+
+_FAILURES = (*REDIS_ERRORS, RunqyError)
+# A page needs several numbers, and must not wait for a silent Redis more than once.
+_breaker = CircuitBreaker(_FAILURES)
+
+
+def get_or_read(key: str, kind: Any, read: Callable[[], T], *, max_age_s: float, is_fresh: bool = False) -> T:
+    """Return a value of the cache, or else what `read` returns, and cache that; `is_fresh` leaves out the first.
+
+    `kind` is its type. Raise what `read` raises. Without Redis nothing is cached.
+    """
+    if not is_fresh and (cached := _find(key, kind)):
+        value: T = cached[0]
+        return value
+    value = read()
+    _call(lambda: cache.set(key, [msgspec.to_builtins(value, str_keys=True)], max_age_s))
+    return value
+
+
+def _find(key: str, kind: Any) -> list[Any]:
+    """Return the cached value in a list, as it may be None; an empty list if there is none of this type."""
+    try:
+        return convert(_call(lambda: cache.get(key)) or [], list[kind])
+    except msgspec.ValidationError:
+        return []
+
+
+def _call(function: Callable[[], Any]) -> Any:
+    """Return the outcome of a call of the cache; None if it is not available, or what it has is no JSON."""
+    try:
+        return _breaker.call(function)
+    except (*_FAILURES, CircuitOpen, ValueError):
+        return None

@@ -101,8 +101,8 @@ def _count_checkouts(stack: Stack) -> dict[str, int]:
 
 
 def _is_store(command: str) -> bool:
-    """Return whether a process is a server of the stack's own, or watches over `runqy serve`."""
-    return any(name in command for name in ("valkey", "postgres", "reaper"))
+    """Return whether a process is a server of the stack's own."""
+    return any(name in command for name in ("valkey", "postgres"))
 
 
 def _kind(name: str) -> str:

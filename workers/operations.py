@@ -13,6 +13,7 @@ from runqy.accounts.worker_credentials import Credentials, grant_redis_user
 from runqy.api_keys import Identity
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.claims import claim_worker_id
+from runqy.broker.workers.heartbeats import write_refusal
 from runqy.config_sync.operations import refuse_revoked_key
 from runqy.errors import (
     BrokerUnavailable,
@@ -21,6 +22,8 @@ from runqy.errors import (
     RedisUserRequired,
     RedisUsersRefused,
     SharedRedisRefused,
+    VaultLocked,
+    VaultUnavailable,
 )
 from runqy.redis_connection import get_broker
 from vaults.access_log import record_delivery
@@ -86,7 +89,14 @@ def register_worker(
     deployment = definition.deployment
     if identity:
         _claim_worker_id(worker_id, identity.owner, definition.name, [name for name, _ in redis_queues])
-    worker_secrets = get_worker_secrets(deployment.vaults, git_token=deployment.git_token, git_url=deployment.git_url)
+    try:
+        worker_secrets = get_worker_secrets(
+            deployment.vaults, git_token=deployment.git_token, git_url=deployment.git_url
+        )
+    except (VaultLocked, VaultUnavailable) as error:
+        if instance_id:  # Go's workers have no id that they keep
+            _record_refusal(worker_id, definition.name, error.detail)
+        raise
     redis = settings.RUNQY_WORKER_REDIS_TARGET
     if identity and gets_user:
         credentials = grant_redis_user(
@@ -134,6 +144,14 @@ def _claim_worker_id(worker_id: str, owner: str, queue: str, redis_queues: Seque
         get_broker().run(claim_worker_id(worker_id, owner=owner, queue=queue, redis_queues=redis_queues))
     except BrokerUnavailable as error:
         log.warning("worker_id_not_claimed", worker_id=worker_id, error=str(error))
+
+
+def _record_refusal(worker_id: str, queue: str, reason: str) -> None:
+    """Show the worker with the reason among the workers: it cannot, without Redis credentials."""
+    try:
+        get_broker().run(write_refusal(worker_id, queue=queue, reason=reason))
+    except BrokerUnavailable as error:
+        log.warning("refusal_not_recorded", worker_id=worker_id, error=str(error))
 
 
 def _with_credentials(shared: RedisTarget, credentials: Credentials | None, *, may_share: bool) -> RedisTarget:

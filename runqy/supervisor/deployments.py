@@ -4,7 +4,6 @@ import http.client
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from runqy import clock, settings
 from runqy.broker.broker import Broker
@@ -17,67 +16,24 @@ from runqy.supervisor.instance import Instance
 
 _REGISTERED_WITHIN_S = 30.0
 """The stack does not wait longer for a queue that the worker has not registered for."""
-_REFUSED_S = 5.0
-"""Nor for one that the server has refused for this long."""
 _PROGRESS_EVERY_S = 10.0
 _REASON_CHARS = 160
 _GIT_ERROR = "fatal: "
 _SETTLED = (WorkerState.READY, WorkerState.START_FAILED)
 
 
-class WorkerLog:
-    """Reads from a worker's log why it cannot register for a queue: it has no record then."""
-
-    def __init__(self, path: Path) -> None:
-        """Begin with what is written from now on."""
-        self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
-
-    def read_refusals(self) -> Iterator[tuple[str, str]]:
-        """Yield the queue and the reason of each refused registration since the last call."""
-        if not self._path.exists() or (size := self._path.stat().st_size) == self._offset:
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._offset if size > self._offset else 0)  # smaller: it was rotated
-            content = file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        self._offset = (self._offset if size > self._offset else 0) + len(whole)
-        for line in whole.splitlines():
-            entry = _parse_entry(line)
-            if entry.get("event") in _REFUSAL_EVENTS:
-                yield str(entry.get("queue", "")), " ".join(str(entry.get("reason", "")).split())
-
-
-_REFUSAL_EVENTS = ("not_registered", "worker_ends")
-
-
-def _parse_entry(line: bytes) -> dict[str, object]:
-    """Return an entry of a log; empty for a line that is none."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return {}
-    return entry if isinstance(entry, dict) else {}
-
-
 class DeploymentMonitor:
     """Reads the worker's records of its queues, and reports their progress."""
 
-    def __init__(
-        self, target: RedisTarget, queues: Sequence[str], report: Callable[[str], None], worker_log: Path
-    ) -> None:
+    def __init__(self, target: RedisTarget, queues: Sequence[str], report: Callable[[str], None]) -> None:
         """`report` prints a line for the user."""
         self._broker = Broker.connect(target)
         self._started = clock.monotonic_s()
         self._since_s = clock.now_ns() // 1_000_000_000
         self._queues = frozenset(queues)
         self._report = report
-        self._states: dict[str, WorkerState] = {}
-        self._log = WorkerLog(worker_log)
-        self._refused_since: dict[str, float] = {}
+        self._states: dict[str, str] = {}
         self._next_progress_s = _PROGRESS_EVERY_S
-        self.refusals: dict[str, str] = {}
-        """By queue that the worker could not register for, the reason."""
         self.records: dict[str, WorkerRecord] = {}
         """By queue; only of workers that started since: the record of a killed one lasts a minute."""
 
@@ -85,32 +41,21 @@ class DeploymentMonitor:
         """Read the records again, report changes, and return whether every queue is ready or has failed."""
         self._read_records()
         for queue, record in sorted(self.records.items()):
-            self.refusals.pop(queue, None)
-            if self._states.get(queue) is not record.state:
-                self._states[queue] = record.state
+            state = describe_state(record)
+            if self._states.get(queue) != state:
+                self._states[queue] = state
                 reason = describe_reason(record)
-                self._report(f"  {queue}: {describe_state(record)}{f': {reason}' if reason else ''}")
-        self._read_refusals()
+                self._report(f"  {queue}: {state}{f': {reason}' if reason else ''}")
         unsettled = sorted(queue for queue in self._queues if not self._is_settled(queue))
         if unsettled:
             self._report_progress(unsettled)
         return not unsettled
 
-    def _read_refusals(self) -> None:
-        """Report the queues that the worker cannot register for."""
-        for queue, reason in self._log.read_refusals():
-            if queue in self._queues and queue not in self.records and self.refusals.get(queue) != reason:
-                self.refusals[queue] = reason
-                self._refused_since.setdefault(queue, clock.monotonic_s())
-                self._report(f"  {queue}: not registered: {reason}")
-
     def _is_settled(self, queue: str) -> bool:
         """Return whether nothing more is expected of a queue for now."""
-        if queue in self._states:
-            return self._states[queue] in _SETTLED
-        now_s = clock.monotonic_s()
-        is_refused = queue in self.refusals and now_s > self._refused_since[queue] + _REFUSED_S
-        return is_refused or now_s > self._started + _REGISTERED_WITHIN_S
+        if record := self.records.get(queue):
+            return record.state in _SETTLED or record.is_refused
+        return clock.monotonic_s() > self._started + _REGISTERED_WITHIN_S
 
     def _report_progress(self, unsettled: Sequence[str]) -> None:
         """Report from time to time what is waited for."""
@@ -136,9 +81,9 @@ class DeploymentMonitor:
 
 @contextmanager
 def monitor_deployments(
-    target: RedisTarget, queues: Sequence[str], report: Callable[[str], None], worker_log: Path
+    target: RedisTarget, queues: Sequence[str], report: Callable[[str], None]
 ) -> Iterator[DeploymentMonitor]:
-    deployments = DeploymentMonitor(target, queues, report, worker_log)
+    deployments = DeploymentMonitor(target, queues, report)
     try:
         yield deployments
     finally:
@@ -147,7 +92,7 @@ def monitor_deployments(
 
 def describe_state(record: WorkerRecord | None) -> str:
     """Return the state of a worker, for people."""
-    return "not registered" if record is None else record.state.replace("_", " ")
+    return "not registered" if record is None or record.is_refused else record.state.replace("_", " ")
 
 
 def describe_reason(record: WorkerRecord | None) -> str:

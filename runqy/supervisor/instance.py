@@ -46,10 +46,6 @@ class Instance:
         """Return the log file of a process."""
         return self.home / "logs" / f"{name}.log"
 
-    def lock(self, name: str) -> Path:
-        """Return the lock file that a process holds while it lives."""
-        return self.home / "run" / f"{name}.lock"
-
 
 def open_instance() -> Instance:
     """Return the instance of this environment, after creating its folder and keys."""

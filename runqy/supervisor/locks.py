@@ -1,10 +1,18 @@
 """File locks that a process shares with its children, held until the last of them exits."""
 
+import contextlib
 import fcntl
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from runqy.errors import StackFailed
+from runqy.supervisor.stop_signals import StopSignals
+
+_LEFTOVERS_S = 60.0
+"""How long a start waits for the processes of a killed stack: web processes complete their requests."""
+_POLL_S = 0.05
 
 
 class LockHeld(StackFailed):
@@ -12,7 +20,7 @@ class LockHeld(StackFailed):
 
 
 class FileLock:
-    """An exclusive lock on a file that names its holder.
+    """An exclusive lock on a file.
 
     The lock belongs to the open file: a process that inherits `fd` holds it too, even after this one is killed.
     """
@@ -26,11 +34,6 @@ class FileLock:
         except BlockingIOError:
             self.close()
             raise LockHeld(f"another process holds {path}.") from None
-
-    def write_holder(self, text: str) -> None:
-        """Write the holder's name into the file."""
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, text.encode(), 0)
 
     def close(self) -> None:
         """Close the file. A process that inherited it still holds the lock."""
@@ -55,9 +58,38 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def read_holder(path: Path) -> str:
-    """Return the name of the last holder; empty if there is none."""
+@contextlib.contextmanager
+def only_stack(folder: Path, stop: StopSignals) -> Iterator[FileLock]:
+    """Hold the lock of the stack in a folder, and yield the one that its processes inherit.
+
+    Raise StackFailed if another stack runs, or if processes of a killed one do not end.
+    """
+    with (
+        contextlib.closing(_acquire_stack(folder / "stack.lock")),
+        contextlib.closing(_acquire_processes(folder / "processes.lock", stop)) as processes,
+    ):
+        yield processes
+
+
+def _acquire_stack(path: Path) -> FileLock:
     try:
-        return path.read_text(errors="replace").strip()
-    except FileNotFoundError:
-        return ""
+        lock = FileLock(path)
+    except LockHeld:
+        pid = path.read_text(errors="replace")
+        raise StackFailed(
+            f"process {pid} is already running here: it holds {path}. Stop it, or set RUNQY_HOME."
+        ) from None
+    os.ftruncate(lock.fd, 0)
+    os.pwrite(lock.fd, str(os.getpid()).encode(), 0)
+    return lock
+
+
+def _acquire_processes(path: Path, stop: StopSignals) -> FileLock:
+    deadline = time.monotonic() + _LEFTOVERS_S
+    while True:
+        try:
+            return FileLock(path)
+        except LockHeld:
+            if time.monotonic() > deadline:
+                raise StackFailed(f"a process of an earlier stack still runs; it holds {path}.") from None
+        stop.sleep(_POLL_S)

@@ -1,4 +1,7 @@
-"""Start and stop one process of a stack, in a session of its own, so that Ctrl-C reaches only the supervisor."""
+"""Start and stop one process of a stack, in a session of its own, so that Ctrl-C reaches only the supervisor.
+
+When the supervisor is killed, Linux ends the processes that it started.
+"""
 
 import contextlib
 import os
@@ -9,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from runqy.errors import StackFailed
-from runqy.supervisor.locks import FileLock, is_held, read_holder
+from runqy.supervisor.locks import FileLock
 from runqy.supervisor.process_specs import ProcessSpec
 from runqy.supervisor.stop_signals import Interrupted, StopSignals
+from workers.deploy.exec_child import launcher_command, launcher_environment
 
 _LOG_MAX_BYTES = 10 << 20
 _POLL_S = 0.05
@@ -21,25 +25,25 @@ _CAPTURED_GRACE_S = 5.0
 class Process:
     """A running process of a stack."""
 
-    def __init__(self, spec: ProcessSpec) -> None:
-        """Start the process. Raise LockHeld while another one holds the lock."""
+    def __init__(self, spec: ProcessSpec, *, inherited_fds: Sequence[int] = ()) -> None:
+        """Start the process. Raise LockHeld while another one holds the lock of its spec."""
         self.spec = spec
         self.started_at = time.monotonic()
-        lock = FileLock(spec.lock)
+        lock = None if spec.lock is None else FileLock(spec.lock)
         log = None if spec.log is None else _open_log(spec.log)
         try:
             self._popen = subprocess.Popen(
-                spec.args,
-                env=dict(spec.env),
+                [*launcher_command(is_isolated=False, death_signal=spec.death_signal), *spec.args],
+                env=launcher_environment(spec.env),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                pass_fds=[lock.fd],
+                pass_fds=[*inherited_fds, *([lock.fd] if lock else [])],
             )
-            lock.write_holder(str(self._popen.pid))
         finally:
-            lock.close()
+            if lock is not None:
+                lock.close()
             if log is not None:
                 os.close(log)
 
@@ -75,7 +79,7 @@ class Process:
                 self._popen.terminate()  # a worker then gives its tasks back instead of letting them end
                 is_hurried, deadline = True, min(deadline, time.monotonic() + self.spec.hurried_s)
             time.sleep(_POLL_S)
-        end_group(self.spec.lock, grace_s=0)
+        _signal_group(self.pid, signal.SIGKILL)  # also its children, if it has ended itself
         self._popen.wait()
 
     def describe_end(self) -> str:
@@ -138,28 +142,10 @@ def capture(
 
 def _end_captured(process: "subprocess.Popen[bytes]") -> None:
     """End a program that may have to remove its lock files, as git does."""
-    _signal_group(str(process.pid), signal.SIGTERM)
+    _signal_group(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_CAPTURED_GRACE_S)
-    _signal_group(str(process.pid), signal.SIGKILL)
-
-
-def end_group(lock: Path, *, grace_s: float) -> bool:
-    """End the process that holds a lock, with its children, also those that an earlier supervisor left behind.
-
-    The pid in the file cannot belong to another process while the lock is held: it is the id of the group that
-    inherited the lock, and the kernel does not reuse the id of a living group. Return whether all have ended.
-    """
-    for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
-        if not is_held(lock):
-            return True
-        if number is signal.SIGTERM and not grace_s:
-            continue
-        _signal_group(read_holder(lock), number)
-        deadline = time.monotonic() + patience_s
-        while is_held(lock) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-    return not is_held(lock)
+    _signal_group(process.pid, signal.SIGKILL)
 
 
 def last_lines(log: Path | None, count: int = 15) -> str:
@@ -171,9 +157,9 @@ def last_lines(log: Path | None, count: int = 15) -> str:
         return "\n".join(file.read().decode(errors="replace").splitlines()[-count:])
 
 
-def _signal_group(pid: str, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
-        os.killpg(int(pid), number)
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
 
 
 def _open_log(path: Path) -> int:

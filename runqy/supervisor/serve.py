@@ -2,15 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from runqy import settings
 from runqy.errors import StackFailed
 from runqy.home import make_home
 from runqy.supervisor import process_specs, terminal
+from runqy.supervisor.locks import FileLock, only_stack
 from runqy.supervisor.ports import format_address, is_served, require_free_port
 from runqy.supervisor.processes import CommandFailed, run_command
-from runqy.supervisor.reaper import StackLocks, only_stack
 from runqy.supervisor.stop_signals import Interrupted, StopSignals, catch_signals
 from runqy.supervisor.supervisor import Supervisor
 
@@ -21,10 +20,10 @@ def run_serve(*, host: str, is_migrating: bool) -> int:
         try:
             if not settings.REDIS_IS_CONFIGURED:
                 raise StackFailed("no Redis is configured: set REDIS_URL, or use `runqy up`, which starts one.")
-            locks = make_home(settings.RUNQY_HOME) / "run" / f"serve-{settings.PORT}"
-            with only_stack(_stack_locks(locks), stop):
+            folder = make_home(settings.RUNQY_HOME) / "run" / f"serve-{settings.PORT}"  # several may share RUNQY_HOME
+            with only_stack(folder, stop) as lock:
                 require_free_port(host, settings.PORT)
-                _run(locks, stop, host=host, is_migrating=is_migrating)
+                _run(lock, stop, host=host, is_migrating=is_migrating)
         except StackFailed as error:
             terminal.error(f"runqy serve: {error}")
             return 1
@@ -33,34 +32,28 @@ def run_serve(*, host: str, is_migrating: bool) -> int:
     return 0
 
 
-def _stack_locks(folder: Path) -> StackLocks:
-    """Return the locks of the server on a port: several servers may share RUNQY_HOME."""
-    names = ("command", "maintenance", "web")
-    return StackLocks(stack=folder / "stack.lock", processes=tuple(folder / f"{name}.lock" for name in names))
-
-
-def _run(locks: Path, stop: StopSignals, *, host: str, is_migrating: bool) -> None:
+def _run(lock: FileLock, stop: StopSignals, *, host: str, is_migrating: bool) -> None:
     """Prepare the database, then supervise both processes until a stop signal."""
     env = dict(os.environ) | {"DJANGO_SETTINGS_MODULE": "runqy.settings", "RUNQY_HOME": str(settings.RUNQY_HOME)}
-    _prepare(env, locks / "command.lock", stop, is_migrating=is_migrating)
-    supervisor = Supervisor(stop, terminal.error)
+    _prepare(env, stop, is_migrating=is_migrating)
+    supervisor = Supervisor(stop, terminal.error, [lock.fd])
     try:
         bind = format_address(host, settings.PORT)
-        web = process_specs.web(bind=bind, env=env, lock=locks / "web.lock", drain_s=settings.RUNQY_DRAIN_S)
+        web = process_specs.web(bind=bind, env=env, drain_s=settings.RUNQY_DRAIN_S)
         supervisor.start(web, lambda: is_served(host, settings.PORT))
-        supervisor.start(process_specs.maintenance(env=env, lock=locks / "maintenance.lock"))
+        supervisor.start(process_specs.maintenance(env=env))
         terminal.error(f"runqy is listening on {bind}.")
         supervisor.run()
     finally:
         supervisor.stop()
 
 
-def _prepare(env: Mapping[str, str], lock: Path, stop: StopSignals, *, is_migrating: bool) -> None:
+def _prepare(env: Mapping[str, str], stop: StopSignals, *, is_migrating: bool) -> None:
     """Apply the migrations, or raise StackFailed if any is missing; then check the keys and load the queue files."""
     log = settings.RUNQY_HOME / "logs" / "commands.log"
     migrate = ("migrate", "--no-input") if is_migrating else ("migrate", "--check")
     try:
-        run_command(process_specs.commands(migrate, env=env, lock=lock, log=log), stop)
+        run_command(process_specs.commands(migrate, env=env, log=log), stop)
     except CommandFailed as error:
         if is_migrating or error.exit_code == os.EX_UNAVAILABLE:
             raise
@@ -68,6 +61,6 @@ def _prepare(env: Mapping[str, str], lock: Path, stop: StopSignals, *, is_migrat
     load_queues = [("load_queues",)] if settings.QUEUE_WORKERS_DIR.is_dir() else []
     try:
         checks = [("check_api_keys",), ("check_vault_keys",)]
-        run_command(process_specs.commands(*checks, *load_queues, env=env, lock=lock), stop)
+        run_command(process_specs.commands(*checks, *load_queues, env=env), stop)
     except StackFailed:
         terminal.error("runqy serve: not all queue files were loaded; see the errors above.")

@@ -1,6 +1,6 @@
 """Keep the processes of a stack running, and stop them in reverse order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from runqy import clock
 from runqy.errors import StackFailed
@@ -30,10 +30,11 @@ class Supervised:
 class Supervisor:
     """Starts processes one after another, restarts those that exit, and stops all in reverse order."""
 
-    def __init__(self, stop: StopSignals, report: Callable[[str], None]) -> None:
-        """`report` prints a line for the user."""
+    def __init__(self, stop: StopSignals, report: Callable[[str], None], inherited_fds: Sequence[int] = ()) -> None:
+        """`report` prints a line for the user. All processes inherit `inherited_fds`."""
         self._stop = stop
         self._report = report
+        self._inherited_fds = inherited_fds
         self._supervised: list[Supervised] = []
 
     @property
@@ -46,7 +47,7 @@ class Supervisor:
 
         Raise StackFailed if it exits or times out before it is ready, Interrupted on a signal.
         """
-        process = Process(spec)
+        process = Process(spec, inherited_fds=self._inherited_fds)
         self._supervised.append(Supervised(spec, process))
         deadline = clock.monotonic_s() + timeout_s
         while not is_ready():
@@ -82,7 +83,7 @@ class Supervisor:
             if one.restart_at:
                 if now >= one.restart_at:
                     one.restart_at = 0.0
-                    one.process = Process(one.spec)
+                    one.process = Process(one.spec, inherited_fds=self._inherited_fds)
             elif one.process.poll() is not None:
                 self._schedule_restart(one, now)
 

@@ -39,19 +39,17 @@ def error(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
-def print_overview(  # noqa: PLR0913 (each is a part of the screen)
+def print_overview(
     instance: Instance,
     queues: Sequence[QueueSpec],
     records: Mapping[str, WorkerRecord],
     *,
     folder: Path,
     others: Sequence[str] = (),
-    refusals: Mapping[str, str] | None = None,
 ) -> None:
     """Print the URLs, the queues of a folder with their states, and lines to paste.
 
-    `others` are queues of the server that this worker does not serve, `refusals` the reasons why it could not register
-    for its own.
+    `others` are queues of the server that this worker does not serve.
     """
     with console:  # written at once: a program that sees the first line can read the last
         home = escape(_display_path(instance.home))
@@ -62,7 +60,7 @@ def print_overview(  # noqa: PLR0913 (each is a part of the screen)
             _print_columns(
                 [("[dim]queue", "[dim]mode", "[dim]worker"), *(_row(one, records.get(one.name)) for one in queues)]
             )
-            _print_reasons(instance, queues, records, refusals or {})
+            _print_reasons(instance, queues, records)
         else:
             info(f"There are no queue files in {_display_path(folder)}. Add one (docs/queue-files.md) and start again.")
         if others:
@@ -89,14 +87,9 @@ def _sample(field: PayloadField) -> object:
     return _SAMPLES[field.type[0]] if field.default_json is None else json.loads(field.default_json)
 
 
-def _print_reasons(
-    instance: Instance,
-    queues: Sequence[QueueSpec],
-    records: Mapping[str, WorkerRecord],
-    refusals: Mapping[str, str],
-) -> None:
+def _print_reasons(instance: Instance, queues: Sequence[QueueSpec], records: Mapping[str, WorkerRecord]) -> None:
     """Print why queues are not served, and the log with the details."""
-    reasons = {queue.name: describe_reason(records.get(queue.name)) or refusals.get(queue.name) for queue in queues}
+    reasons = {queue.name: describe_reason(records.get(queue.name)) for queue in queues}
     missing = [queue.name for queue in queues if queue.name not in records and queue.is_enabled]
     for name, reason in reasons.items():
         if reason:

@@ -11,10 +11,10 @@ from runqy.errors import StackFailed
 from runqy.supervisor import process_specs, terminal
 from runqy.supervisor.deployments import list_enabled_queues, monitor_deployments
 from runqy.supervisor.instance import Instance, mark_as_started, open_instance, server_environment, worker_environment
+from runqy.supervisor.locks import FileLock, only_stack
 from runqy.supervisor.ports import is_served, require_free_port
 from runqy.supervisor.processes import run_command
 from runqy.supervisor.queue_files import find_queue_files
-from runqy.supervisor.reaper import StackLocks, only_stack
 from runqy.supervisor.stop_signals import Interrupted, StopSignals, catch_signals
 from runqy.supervisor.supervisor import Supervisor
 from runqy.supervisor.valkey import configure_valkey
@@ -30,8 +30,8 @@ def run_up() -> int:
             if not shutil.which("git"):
                 raise StackFailed("git is not installed; the worker needs it to deploy code.")
             instance = open_instance()
-            with only_stack(_locks(instance), stop):
-                _run(instance, stop)
+            with only_stack(instance.home / "run", stop) as lock:
+                _run(instance, lock, stop)
         except StackFailed as error:
             terminal.error(f"runqy up: {error}")
             return 1
@@ -40,19 +40,11 @@ def run_up() -> int:
     return 0
 
 
-def _locks(instance: Instance) -> StackLocks:
-    names = ("command", "worker", "maintenance", "web")
-    return StackLocks(
-        stack=instance.lock("stack"),
-        processes=(*map(instance.lock, names), instance.home / "valkey" / "lock"),
-    )
-
-
-def _run(instance: Instance, stop: StopSignals) -> None:
+def _run(instance: Instance, lock: FileLock, stop: StopSignals) -> None:
     """Start everything, print the URLs, and supervise until a stop signal."""
     require_free_port(HOST, instance.port)
     files = find_queue_files(instance.home, stop)
-    supervisor = Supervisor(stop, terminal.info)
+    supervisor = Supervisor(stop, terminal.info, [lock.fd])
     try:
         target, redis_env = _start_redis(instance, supervisor)
         env = server_environment(instance, QUEUE_WORKERS_DIR=str(files.folder), **redis_env)
@@ -62,9 +54,9 @@ def _run(instance: Instance, stop: StopSignals) -> None:
         env = worker_environment(instance)
         named = set(parse_words(env["RUNQY_QUEUES"]))
         served = enabled if "*" in named else enabled & named
-        records, refusals = _start_worker(instance, supervisor, env, sorted(served), target)
+        records = _start_worker(instance, supervisor, env, sorted(served), target)
         others = sorted(enabled - served)
-        terminal.print_overview(instance, files.queues, records, folder=files.folder, others=others, refusals=refusals)
+        terminal.print_overview(instance, files.queues, records, folder=files.folder, others=others)
         mark_as_started(instance)
         supervisor.run()
         hint = (
@@ -100,7 +92,6 @@ def _prepare(instance: Instance, env: Mapping[str, str], stop: StopSignals) -> N
         ("ensure_admin", str(instance.home / "admin_password")),
         ("load_queues", env["QUEUE_WORKERS_DIR"]),
         env=env,
-        lock=instance.lock("command"),
         log=instance.log("commands"),
     )
     run_command(commands, stop)
@@ -110,30 +101,23 @@ def _start_server(instance: Instance, supervisor: Supervisor, env: Mapping[str, 
     terminal.info(f"Starting the web server on port {instance.port} and maintenance …")
     bind = f"{HOST}:{instance.port}"
     supervisor.start(
-        process_specs.web(bind=bind, env=env, lock=instance.lock("web"), log=instance.log("web")),
+        process_specs.web(bind=bind, env=env, log=instance.log("web")),
         lambda: is_served(HOST, instance.port),
     )
     instance.url_file.write_text(f"{instance.url}\n", "utf-8")
-    supervisor.start(
-        process_specs.maintenance(env=env, lock=instance.lock("maintenance"), log=instance.log("maintenance"))
-    )
+    supervisor.start(process_specs.maintenance(env=env, log=instance.log("maintenance")))
 
 
 def _start_worker(
     instance: Instance, supervisor: Supervisor, env: Mapping[str, str], names: Sequence[str], target: RedisTarget
-) -> tuple[dict[str, WorkerRecord], dict[str, str]]:
-    """Start a worker and wait until it has deployed these queues or failed to.
-
-    Return its records by queue, and why it could not register for the others.
-    """
+) -> dict[str, WorkerRecord]:
+    """Start a worker and wait until it has deployed these queues or failed to. Return its records by queue."""
     is_first = not (instance.home / "deployments").exists()
     hint = "; the first start builds their environments" if is_first and names else ""
     terminal.info(f"Starting a worker{' for ' if names else ''}{', '.join(names)}{hint} …")
-    with monitor_deployments(target, names, terminal.info, instance.log("worker")) as deployments:
+    with monitor_deployments(target, names, terminal.info) as deployments:
         shutdown_s = settings.env.seconds("RUNQY_SHUTDOWN_TIMEOUT", 30)
-        worker = process_specs.worker(
-            env=env, lock=instance.lock("worker"), log=instance.log("worker"), shutdown_s=shutdown_s
-        )
+        worker = process_specs.worker(env=env, log=instance.log("worker"), shutdown_s=shutdown_s)
         supervisor.start(worker)
         supervisor.wait_until(deployments.are_settled, _DEPLOYMENT_S)
-    return deployments.records, deployments.refusals
+    return deployments.records

@@ -1,6 +1,7 @@
 """The embedded Valkey of a local stack: configuration, passwords, data folder."""
 
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def configure_valkey(home: Path, log: Path) -> Valkey:
         lock=folder / "lock",  # in the data folder, so that one server uses it
         log=log,
         grace_s=30.0,  # it may have much to save
+        death_signal=signal.SIGTERM,  # it writes what it has, before another server reads the folder
     )
     target = RedisTarget(addresses=(("127.0.0.1", port),), username=SERVER_USER, password=password)
     return Valkey(spec=spec, target=target, url_file=url_file, worker_url_file=worker_url_file)

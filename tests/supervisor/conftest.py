@@ -29,7 +29,6 @@ def make_program(tmp_path: Path) -> MakeProgram:
             name=name,
             args=(sys.executable, "-c", text),
             env=dict(os.environ) | {"PYTHONUNBUFFERED": "1"},
-            lock=tmp_path / f"{name}.lock",
             log=tmp_path / f"{name}.log",
             grace_s=grace_s,
             hurried_s=hurried_s,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.environment import ADMIN_KEY, WORKER_KEY
-from tests.support.processes import is_alive, make_shadowing_modules
+from tests.support.processes import get_children, get_command_line, make_shadowing_modules
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
@@ -45,13 +45,12 @@ class Serve:
         return self
 
     def pid_of(self, name: str) -> int:
-        """Return the process id of one of its processes."""
-        return int((self.home / f"run/serve-{self.port}/{name}.lock").read_text())
+        """Return the process id of its process whose command line has this word."""
+        return next(pid for pid in get_children(self.process.pid) if name in get_command_line(pid))
 
     def is_up(self) -> bool:
         """Return whether the web server's own process runs and responds."""
-        pid = (self.home / f"run/serve-{self.port}/web.lock").read_text()
-        return bool(pid) and is_alive(int(pid)) and self.responds()
+        return any("gunicorn" in get_command_line(pid) for pid in get_children(self.process.pid)) and self.responds()
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
         """Send a request; return status and body. Raise OSError or HTTPException without a response."""

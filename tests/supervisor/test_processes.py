@@ -4,11 +4,12 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
 from runqy.supervisor.locks import LockHeld, is_held
-from runqy.supervisor.processes import Process, capture, end_group, last_lines
+from runqy.supervisor.processes import Process, capture, last_lines
 from runqy.supervisor.stop_signals import Interrupted
 from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
@@ -42,18 +43,12 @@ def test_process_has_a_session_of_its_own(make_program):
     process.end()
 
 
-def test_second_process_on_a_lock_is_refused(make_program):
-    process = Process(make_program(SLEEP))
-
-    with pytest.raises(LockHeld):
-        Process(make_program(SLEEP))
-    process.end()
-
-
-def test_end_frees_the_lock(make_program):
-    program = make_program(SLEEP)
+def test_second_process_on_a_lock_is_refused_until_the_first_has_ended(make_program, tmp_path):
+    program = replace(make_program(SLEEP), lock=tmp_path / "lock")
     process = Process(program)
 
+    with pytest.raises(LockHeld):
+        Process(program)
     process.end()
 
     assert process.poll() == -signal.SIGTERM
@@ -126,7 +121,7 @@ def test_output_of_a_captured_program_is_returned(stop):
     assert (done.returncode, done.stdout, done.stderr) == (1, b"x" * 200_000 + b"\n", b"no\n")
 
 
-def test_children_of_a_killed_process_are_found_and_ended(make_program):
+def test_children_of_a_killed_process_are_ended(make_program):
     program = make_program(PARENT % "import os, time; print(os.getpid()); time.sleep(600)")
     process = Process(program)
     wait_for_output(program)
@@ -134,19 +129,9 @@ def test_children_of_a_killed_process_are_found_and_ended(make_program):
     os.kill(process.pid, signal.SIGKILL)
     wait_until(lambda: process.poll() is not None)
 
-    assert is_held(program.lock)
-    assert end_group(program.lock, grace_s=5)
+    assert is_alive(grandchild)
+    process.end()
     wait_until(lambda: not is_alive(grandchild))
-
-
-def test_no_process_is_killed_when_the_lock_is_free(make_program, tmp_path):
-    bystander = Process(make_program(SLEEP, name="bystander"))
-    stale = tmp_path / "stale.lock"
-    stale.write_text(str(bystander.pid))
-
-    assert end_group(stale, grace_s=1)
-    assert bystander.poll() is None
-    bystander.end()
 
 
 def test_output_goes_to_a_log_that_only_its_owner_reads(make_program):

@@ -88,7 +88,7 @@ def test_short_secret_key_is_warned_of(running):
 
 
 def test_killed_web_server_is_restarted(running):
-    os.kill(running.pid_of("web"), signal.SIGKILL)
+    os.kill(running.pid_of("gunicorn"), signal.SIGKILL)
 
     wait_until(lambda: "the web server was killed by SIGKILL; restarting in" in running.output)
     wait_until(running.responds, timeout_s=60)
@@ -98,7 +98,7 @@ def test_stop_ends_waiting_reads_first_and_then_all_processes(serve, redis):
     server = serve("--migrate").until_ready()
     assert "no API key" not in server.output
     assert "too_short" not in server.output
-    pids = [server.pid_of("web"), server.pid_of("maintenance")]
+    pids = [server.pid_of("gunicorn"), server.pid_of("maintenance")]
     redis.hset("asynq:t:waited-for", "queue", "mail")
     redis.hset("asynq:{mail}:t:waited-for", mapping={"msg": b"", "state": "pending"})
     redis.lpush("asynq:{mail}:pending", "waited-for")

@@ -37,14 +37,15 @@ def supervisor(stop, messages):
 
 
 def test_killed_process_is_restarted(supervisor, make_program, messages):
-    first = supervisor.start(make_program(SLEEP))
+    program = make_program("import os, time; print(os.getpid()); time.sleep(600)")
+    first = supervisor.start(program)
+    wait_until(program.log.read_text)
     os.kill(first.pid, signal.SIGKILL)
 
-    pids = make_program(SLEEP).lock
-    assert supervisor.wait_until(lambda: messages and pids.read_text() not in ("", str(first.pid)), timeout_s=20)
+    assert supervisor.wait_until(lambda: program.log.read_text().count("\n") == 2, timeout_s=60)
 
     assert messages == ["the program was killed by SIGKILL; restarting in 0.5 s."]
-    assert is_alive(int(pids.read_text()))
+    assert is_alive(int(program.log.read_text().split()[1]))
 
 
 def test_process_that_keeps_exiting_is_restarted_and_reported_five_times(

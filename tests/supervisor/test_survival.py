@@ -155,7 +155,7 @@ def test_accepted_tasks_survive_the_killing_of_the_web_server(server, start_work
     for number in range(TASKS):
         if number in (TASKS // 4, TASKS // 2):
             wait_until(server.is_up, timeout_s=60)
-            os.kill(server.pid_of("web"), signal.SIGKILL)
+            os.kill(server.pid_of("gunicorn"), signal.SIGKILL)
         task_id = enqueue(server)
         if task_id is None:
             refused += 1

@@ -41,6 +41,13 @@ def get_children(pid: int) -> list[int]:
         return []
 
 
+def get_command_line(pid: int) -> str:
+    """Return the words of a process; empty once it has ended, also while its parent does not know yet."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
 def _state_of(process: Path) -> str:
     """Return the letter of the state of a process or thread, empty once it has gone."""
     try:

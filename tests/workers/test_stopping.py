@@ -81,7 +81,7 @@ def test_a_supervisor_waits_after_its_second_signal_until_tasks_are_given_back(
         folder = tmp_path / str(next(tries))
         folder.mkdir()
         log = folder / "log"
-        process = Process(process_specs.worker(env=env, lock=folder / "lock", log=log, shutdown_s=600))
+        process = Process(process_specs.worker(env=env, log=log, shutdown_s=600))
         task = wait_task(folder)  # the SDK finishes it on SIGTERM
         running = add_task(single_broker, task)
         eventually(Path(task["started"]).exists)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,18 +17,20 @@ from runqy.api.throttling import registration_limiter
 from runqy.api_keys import Identity, Role
 from runqy.broker.rate_limit import Rate
 from runqy.broker.streams import write_behind
+from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.config_sync import polling
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.polling import DatabasePoller
 from runqy.connection_urls import parse_redis_url
-from runqy.redis_connection import run_blocking
+from runqy.redis_connection import get_broker, run_blocking
 from tests.api.client import ApiClient, problem
 from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.queues.stored import store_queues
 from tests.support.environment import CLIENT_KEY, SERVER, WORKER_KEY
 from tests.support.secret_leaks import SUITE
+from tests.workers_api.test_workers import RECORD
 from vaults.access_log import store_deliveries
 from vaults.crypto import Keyring, generate_master_key
 from vaults.entry_rules import EntryUsage
@@ -230,6 +233,21 @@ def test_a_vault_or_entry_that_is_missing_is_named(client: ApiClient, queue: str
     assert (response.status_code, found["code"]) == (503, "vault_unavailable")
     assert missing in found["detail"]
     assert response["Retry-After"]
+
+
+def test_a_worker_that_is_refused_a_vault_is_listed_with_the_reason_until_it_reports_itself(client: ApiClient) -> None:
+    broker, admin = get_broker(), ApiClient()
+    body = {"queue": "orphan", "worker_id": "w-1", "accepts": ["redis_acl"], "instance_id": str(uuid.uuid4())}
+    refused = client.post("/worker/register", body)
+
+    (found,) = json.loads(admin.get("/workers").content)["workers"]
+    broker.run(write_heartbeat(replace(RECORD, worker_id="w-1"), now_ns=broker.now_ns()))
+    client.post("/worker/register", body)
+    (reported,) = json.loads(admin.get("/workers").content)["workers"]
+
+    assert (found["queue"], found["state"], found["redis_queues"]) == ("orphan", "starting", {})
+    assert found["reason"] == problem(refused)["detail"]
+    assert reported["state"] == "ready"
 
 
 def test_all_missing_and_undecryptable_vaults_are_named_without_values(client: ApiClient, settings: Any) -> None:

@@ -2,12 +2,13 @@
 
 Run by path, in a Python process of its own:
 
-    exec_child.py <pid of the worker> <control_fd> isolated|shared <program>...
+    exec_child.py <pid of the parent> <control_fd> isolated|shared <program>...
 
 With a control_fd, the descriptor of a socket whose other end the worker has, this process leads the program's process
 group and exits with the program's status. When the program ends, or the socket closes because the worker ended, it
-kills the program's remaining children, grandchildren, and, on Linux, those in sessions of their own. Without one (`-`)
-this process is replaced by the program, and the kernel ends it together with the worker (PR_SET_PDEATHSIG).
+kills the program's remaining children, grandchildren, and, on Linux, those in sessions of their own. With a negative
+number this process is replaced by the program, and on Linux the kernel sends it the signal of that number when the
+parent ends (PR_SET_PDEATHSIG).
 
 The program's environment consists of this process's variables with the prefix PROGRAM_VARIABLE, without the prefix.
 Variables that a queue configures (LD_AUDIT, GLIBC_TUNABLES) therefore do not affect this process, which is not
@@ -55,11 +56,14 @@ class PathBeneathAttributes(ctypes.Structure):
     _fields_ = [("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32)]
 
 
-def launcher_command(*, is_isolated: bool, control_fd: int | None = None) -> list[str]:
+def launcher_command(
+    *, is_isolated: bool, control_fd: int | None = None, death_signal: int = signal.SIGKILL
+) -> list[str]:
     """Return the command that starts a program through this file, without the program.
 
     The launcher is started with `launcher_environment` and exits with the program's status. `control_fd` is the
-    descriptor of an inherited socket; the program is killed when the other end of the socket pair is closed.
+    descriptor of an inherited socket; the program is killed when the other end of the socket pair is closed. Without
+    one, the program gets `death_signal` when the thread that started it ends.
     """
     own_pid, mode = str(os.getpid()), ISOLATED if is_isolated else SHARED
     return [
@@ -68,7 +72,7 @@ def launcher_command(*, is_isolated: bool, control_fd: int | None = None) -> lis
         "-S",
         os.path.abspath(__file__),
         own_pid,
-        "-" if control_fd is None else str(control_fd),
+        str(-death_signal if control_fd is None else control_fd),
         mode,
     ]
 
@@ -108,16 +112,16 @@ def enter_domain() -> bool:
 
 
 def main() -> None:
-    parent, control_fd, mode, program = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]
-    if control_fd == "-":
-        execute(program, mode, parent)
-    supervise(program, mode, int(control_fd))
+    parent, control_fd, mode, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]
+    if control_fd < 0:
+        execute(program, mode, parent, death_signal=-control_fd)
+    supervise(program, mode, control_fd)
 
 
-def execute(program: list[str], mode: str, parent: int) -> NoReturn:
+def execute(program: list[str], mode: str, parent: int, *, death_signal: int = signal.SIGKILL) -> NoReturn:
     """Replace this process by the program, unless the parent has ended."""
     if sys.platform == "linux":
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)  # the parent ended before prctl took effect
         if mode == ISOLATED:

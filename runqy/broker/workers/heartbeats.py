@@ -74,6 +74,33 @@ def write_heartbeat(record: WorkerRecord, running: Sequence[RunningTask] = (), *
     )
 
 
+def write_refusal(worker_id: str, *, queue: str, reason: str) -> Operation[None]:
+    """Record why a worker's registration is refused, until it tries again. It serves no Redis queue.
+
+    A record that the worker wrote itself stays: it goes on with its last registration.
+    """
+    now_s = (yield from get_context()).now_ns // 1_000_000_000
+    (known,) = yield from ask(read_records([worker_id], []))
+    if known is not None and not known.is_refused:
+        return
+    record = WorkerRecord(
+        worker_id=worker_id,
+        host=worker_id,
+        pid=0,
+        server_id="",
+        queue=queue,
+        redis_queues={},
+        reason=reason,
+        started_at_s=known.started_at_s if known else now_s,
+        last_beat_s=now_s,
+    )
+    write_record = script("write_record")(
+        record=keys.worker_record(worker_id), content=record.encode(), ttl_s=HEARTBEAT_TTL_S
+    )
+    index = _register(keys.WORKER_RECORDS, worker_id, now_s + HEARTBEAT_TTL_S)
+    yield from ask(Request((write_record, index), _ignore))
+
+
 def extend_record(worker_id: str, *, now_s: int) -> Request[None]:
     """Keep the record of a live worker whose heartbeats are overdue. The next heartbeat replaces it."""
     record, ttl_s = keys.worker_record(worker_id), DISCONNECTED_TTL_S

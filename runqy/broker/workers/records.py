@@ -64,7 +64,8 @@ class WorkerRecord:
     host: str
     pid: int
     server_id: str
-    """UUID of this registration; identifies the worker to asynq's tools together with host and pid."""
+    """UUID of this registration; identifies the worker to asynq's tools together with host and pid. Empty in a record
+    of a refused worker."""
     queue: str
     redis_queues: dict[str, int]
     """Redis queue -> priority."""
@@ -102,6 +103,11 @@ class WorkerRecord:
     def is_ready(self, now_s: int) -> bool:
         """Return whether it dequeues tasks: it is in the state `ready`, and its heartbeats arrive."""
         return self.state is WorkerState.READY and not self.is_stale(now_s)
+
+    @property
+    def is_refused(self) -> bool:
+        """Return whether the server refuses its registration, and wrote this record: it has no Redis credentials."""
+        return not self.is_foreign and not self.server_id
 
     @property
     def process(self) -> tuple[str, int]:

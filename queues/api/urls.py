@@ -7,7 +7,7 @@ from typing import Any
 
 from django.urls import path
 
-from queues.api.viewsets import QueueConfigViewSet, QueueViewSet, ReloadOrConfigViewSet
+from queues.api.viewsets import QueueConfigViewSet, QueueViewSet
 
 _QUEUES, _QUEUE = "/api/cli/queues", "/api/cli/queues/{queue}"
 _CONFIGS, _CONFIG = "/api/cli/configs", "/api/cli/configs/{name}"
@@ -20,9 +20,10 @@ urlpatterns = [
     path("api/cli/queues/<str:queue>/unpause", QueueViewSet.as_view({"post": "unpause"}), name="unpause-queue"),
     path("api/cli/queues/<str:queue>/redeploy", QueueViewSet.as_view({"post": "redeploy"}), name="redeploy-queue"),
     path("api/cli/configs", QueueConfigViewSet.as_view({"get": "list", "post": "create"}), name="configs"),
+    # POST reloads the queue files; the other methods act on a queue of this name, and are described with all queues
     path(
         "api/cli/configs/reload",
-        ReloadOrConfigViewSet.as_view({"post": "reload", **_CONFIG_ACTIONS}),
+        QueueConfigViewSet.as_view({"post": "reload", **_CONFIG_ACTIONS}, undescribed=(*_CONFIG_ACTIONS,)),
         {"name": "reload"},
         name="reload-configs",
     ),

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.utils.decorators import method_decorator
 from django.utils.http import quote_etag
 from django.views.decorators.cache import cache_control
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
 from queues.api import serializers as s
@@ -274,17 +274,6 @@ class QueueConfigViewSet(ApiViewSet):
             }
         )
         return Response(response.data)
-
-
-_HIDDEN = extend_schema(exclude=True)
-
-
-@extend_schema_view(retrieve=_HIDDEN, update=_HIDDEN, destroy=_HIDDEN)
-class ReloadOrConfigViewSet(QueueConfigViewSet):
-    """The path `reload`: POST reloads the queue files, other methods act on a queue of this name.
-
-    The schema shows the latter only under the path of all queues.
-    """
 
 
 def _find_deploying_workers(queue: str) -> list[str] | None:

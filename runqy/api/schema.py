@@ -43,10 +43,14 @@ def problem_responses(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
 
 
 class Schema(AutoSchema):
-    """Use the docstring's first line as summary, and mark aliases as deprecated."""
+    """Use the docstring's first line as summary, mark aliases as deprecated, and apply what `as_view` was given."""
 
     def get_operation(self, *args: Any, **kwargs: Any) -> Any:
         operation = super().get_operation(*args, **kwargs)
+        if self.method.lower() in getattr(self.view, "undescribed", ()):
+            return None
+        if operation and getattr(self.view, "operation_id", ""):
+            operation["operationId"] = self.view.operation_id
         if operation and "summary" not in operation:
             operation["summary"], _, more = operation.pop("description", "").partition("\n")
             operation |= {"description": more.strip()} if more.strip() else {}

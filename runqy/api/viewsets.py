@@ -1,15 +1,16 @@
 """The base class of the API's viewsets."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, NoReturn, cast
 from urllib.parse import quote
 
+from rest_framework.exceptions import Throttled
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from runqy.api.parsers import check_length
-from runqy.api.requests import AuthenticatedRequest
+from runqy.api.requests import AuthenticatedRequest, RateLimitReport
 from runqy.api_keys import Role
 from runqy.audit.actors import Actor, ActorKind, set_actor
 from runqy.request_ids import current_request_id
@@ -32,8 +33,10 @@ class ApiViewSet(ViewSet):
     """Set where actions apply `request.auth.queues`: administrators limited to queues are allowed."""
     deprecated_for: str = ""
     """The template of the path that replaces this route; set by `as_view` on aliases."""
-    rate_limit_headers: Mapping[str, str] = {}
-    """The headers about the rate limit of the request; set by the throttle."""
+    operation_id: str = ""
+    """The name of a route's operation in the schema, where several routes have the same action; set by `as_view`."""
+    undescribed: Collection[str] = ()
+    """The methods of a route that the schema leaves out; set by `as_view`."""
 
     @property
     def needs_confirmed_configuration(self) -> bool:
@@ -53,10 +56,17 @@ class ApiViewSet(ViewSet):
             Actor(kind=ActorKind.KEY, name=identity.name, id=identity.key_id, address=address, request_id=request_id)
         )
 
+    def throttled(self, request: Request, wait: float | None) -> NoReturn:
+        """Raise Throttled with the reason of the throttle, to which DRF would append the wait."""
+        error = Throttled(detail=cast(AuthenticatedRequest, request).rate_limit.refusal)
+        error.wait = wait  # type: ignore[attr-defined] # the stubs lack it
+        raise error
+
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         """Add the headers about rate limits, and on an alias those about its replacement."""
         final = super().finalize_response(request, response, *args, **kwargs)
-        for name, value in self.rate_limit_headers.items():
+        report: RateLimitReport | None = getattr(request, "rate_limit", None)
+        for name, value in report.headers.items() if report else ():
             final[name] = value
         if self.deprecated_for:
             _mark_deprecated(final, self.deprecated_for, kwargs)

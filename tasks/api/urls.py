@@ -9,7 +9,7 @@ from django.urls import path
 
 from tasks.api.queue_viewsets import BulkTaskViewSet, CancelTaskViewSet, QueueTaskViewSet
 from tasks.api.run_viewsets import ErrorGroupViewSet, QueueStatsViewSet, RunViewSet
-from tasks.api.viewsets import CreateTaskViewSet, TaskViewSet
+from tasks.api.viewsets import TaskViewSet
 
 _TASKS = "queues/<str:queue>/tasks"
 _LIST: dict[str, Any] = {"get": "list"}
@@ -20,7 +20,8 @@ urlpatterns = [
     path("queue/add-batch", TaskViewSet.as_view({"post": "create_batch"}), name="enqueue-batch"),
     path("queue/<path:task_id>/events", TaskViewSet.as_view({"get": "events"}), name="task-events"),
     path("queue/<path:task_id>", TaskViewSet.as_view({"get": "retrieve"}, shows_result=True), name="task"),
-    path("api/cli/tasks", CreateTaskViewSet.as_view({"post": "create"}), name="create-task"),
+    # the command line's path for the same operation
+    path("api/cli/tasks", TaskViewSet.as_view({"post": "create"}, operation_id="create_task"), name="create-task"),
     path("api/cli/tasks/<path:task_id>", CancelTaskViewSet.as_view({"delete": "cancel"}), name="cancel-task"),
     path(
         "api/tasks/<path:task_id>/cancel",

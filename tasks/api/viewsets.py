@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
@@ -175,11 +175,6 @@ class TaskViewSet(ApiViewSet):
         )
         chunks = BlockingIterator(waiting, stream)
         return StreamingHttpResponse(chunks, content_type=EVENT_TYPE, headers=EVENT_HEADERS)
-
-
-@extend_schema_view(create=extend_schema(operation_id="create_task"))
-class CreateTaskViewSet(TaskViewSet):
-    """The same operation at the command line's path."""
 
 
 def _validated(serializer_class: type[BaseSerializer[Any]], body: bytes) -> Any:

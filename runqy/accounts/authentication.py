@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
@@ -12,6 +12,7 @@ from rest_framework.request import Request
 
 from runqy.accounts import last_used
 from runqy.accounts.queries import find_identity, is_guessable, refresh_for_key
+from runqy.api.requests import AuthenticatedRequest, RateLimitReport
 from runqy.api.throttling import AuthFailureLimiter, ip_prefix
 from runqy.api_keys import Identity, Role
 from runqy.broker.operation import Operation
@@ -36,16 +37,16 @@ class BearerTokenAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[ApiClient, Identity] | None:
         """Return the client and its identity; None if a key is missing. Raise AuthenticationFailed, TooManyFailures."""
         key, address = presented_key(request.headers), request.META.get("REMOTE_ADDR", "")
-        view = (request.parser_context or {}).get("view")
         if not key:
+            view = (request.parser_context or {}).get("view")
             is_public = settings.RUNQY_PUBLIC_RESULTS and getattr(view, "shows_result", False)
             return (ApiClient("public"), public_identity(address)) if is_public else None
         limiter = AuthFailureLimiter(address)
         try:
             identity = authenticate_blocking(key, limiter)
         finally:
-            if limiter.headers and view:
-                view.rate_limit_headers = limiter.headers
+            if limiter.headers:
+                cast(AuthenticatedRequest, request).rate_limit = RateLimitReport(limiter.headers)
         if identity is None:
             raise AuthenticationFailed
         return ApiClient(identity.name), identity

@@ -22,6 +22,7 @@ from runqy.api.serializers import error_messages
 from runqy.database_damage import find_damage
 from runqy.errors import (
     ClientDisconnected,
+    ConfigurationUnconfirmed,
     DatabaseUnavailable,
     InternalError,
     KeyInsufficient,
@@ -64,7 +65,7 @@ _EQUIVALENTS: tuple[tuple[tuple[type[Exception], ...], type[RunqyError]], ...] =
     ((OperationalError, InterfaceError), DatabaseUnavailable),
     ((Http404, exceptions.NotFound), PathNotFound),
     ((exceptions.NotAuthenticated, exceptions.AuthenticationFailed), KeyRequired),
-    ((PermissionDenied, exceptions.PermissionDenied), KeyInsufficient),
+    ((PermissionDenied,), KeyInsufficient),
 )
 
 
@@ -83,15 +84,24 @@ def as_runqy_error(error: BaseException | None) -> RunqyError | None:
 def _from_drf(error: exceptions.APIException) -> RunqyError:
     """Return the equivalent of a DRF error that has a message of its own."""
     match error:
+        case exceptions.PermissionDenied():
+            return _from_refusal(error.detail)
         case exceptions.MethodNotAllowed():
             return MethodRefused(str(error.detail).replace('"', ""))
         case exceptions.UnsupportedMediaType():
             return MediaTypeUnsupported(str(error.detail))
         case exceptions.Throttled():
-            return TooManyRequests(retry_after_s=math.ceil(error.wait or 1))  # type: ignore[attr-defined]
+            return TooManyRequests(str(error.detail), retry_after_s=math.ceil(error.wait or 1))  # type: ignore[attr-defined]
         case exceptions.ValidationError():
             return RequestInvalid(errors=list(error_messages(error.detail)))
     return RequestInvalid(str(error.detail))
+
+
+def _from_refusal(detail: Any) -> RunqyError:
+    """Return the error of a permission class, which has its code and message, or DRF's own."""
+    refused = ConfigurationUnconfirmed if detail.code == ConfigurationUnconfirmed.code else KeyInsufficient
+    has_message = detail.code == refused.code and str(detail) != exceptions.PermissionDenied.default_detail
+    return refused(str(detail) if has_message else None)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -17,30 +17,39 @@ class HasRole(BasePermission):
     names a role: then it applies the limit itself.
     """
 
+    code = KeyInsufficient.code
+
     def has_permission(self, request: Request, view: Any) -> bool:
-        """Return True, or raise KeyInsufficient with the reason."""
+        """Return whether the key is allowed; `message` has the reason if not. Without a key DRF responds 401."""
+        if request.auth is None:
+            return False
         roles: frozenset[Role] = getattr(view, "roles", frozenset())
         if request.method in SAFE_METHODS:
             roles |= getattr(view, "read_roles", frozenset())
         roles |= getattr(view, "action_roles", {}).get(getattr(view, "action", ""), frozenset())
-        allows_queue_scoped_keys = getattr(view, "allows_queue_scoped_keys", False)
-        check_role(
-            cast(AuthenticatedRequest, request).auth, roles=roles, allows_queue_scoped_keys=allows_queue_scoped_keys
+        self.message = find_refusal(
+            cast(AuthenticatedRequest, request).auth,
+            roles=roles,
+            allows_queue_scoped_keys=getattr(view, "allows_queue_scoped_keys", False),
         )
-        return True
+        return not self.message
 
 
-def check_role(identity: Identity, *, roles: frozenset[Role], allows_queue_scoped_keys: bool) -> None:
-    """Raise KeyInsufficient unless a key has one of the roles, or is an administrator's."""
+def find_refusal(identity: Identity, *, roles: frozenset[Role], allows_queue_scoped_keys: bool) -> str:
+    """Return why a key is refused: it has none of the roles, and is no administrator's; empty if it is allowed."""
     if identity.role in roles:
-        return
+        return ""
     if identity.role != Role.ADMIN:
-        raise KeyInsufficient(f"A key with the role {identity.role} is not allowed to do this.")
-    if not (roles or allows_queue_scoped_keys):
-        require_all_queues(identity)
+        return f"A key with the role {identity.role} is not allowed to do this."
+    return "" if roles or allows_queue_scoped_keys else find_queue_limit(identity)
+
+
+def find_queue_limit(identity: Identity) -> str:
+    """Return why a key is refused what concerns all queues; empty if it is not limited to some."""
+    return "" if identity.queues is None else "This key is limited to certain queues, and the request is not."
 
 
 def require_all_queues(identity: Identity) -> None:
     """Raise KeyInsufficient for a key that is limited to queues."""
-    if identity.queues is not None:
-        raise KeyInsufficient("This key is limited to certain queues, and the request is not.")
+    if reason := find_queue_limit(identity):
+        raise KeyInsufficient(reason)

@@ -11,7 +11,7 @@ from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
-from runqy.api.requests import AuthenticatedRequest
+from runqy.api.requests import AuthenticatedRequest, RateLimitReport
 from runqy.api_keys import Identity
 from runqy.broker.operation import Operation, ask, get_context
 from runqy.broker.rate_limit import Rate, RateLimitStatus, acquire, read_wait
@@ -101,32 +101,41 @@ def _key_rate_limit(scope: str, identity: Identity, rate: Rate | None) -> RateLi
 class ApiKeyThrottle(BaseThrottle):
     """Limit the requests of a key to its rate, or to RUNQY_RATE_LIMIT."""
 
+    describes_success = True
+    """Responses that are not refused have the headers too."""
+
+    def __init__(self) -> None:
+        self._refusal: TooManyRequests | None = None
+
     def allow_request(self, request: Request, view: Any) -> bool:
-        """Count the request, and set the response's headers about the rate limit. Raise TooManyRequests."""
-        limiter = key_limiter(cast(AuthenticatedRequest, request).auth)
+        """Count the request, and set `request.rate_limit`."""
+        limiter = self.make_limiter(cast(AuthenticatedRequest, request).auth)
         try:
             run_blocking(limiter.count_request())
-        finally:
-            if limiter.headers:
-                view.rate_limit_headers = limiter.headers
-        return True
+        except TooManyRequests as error:
+            self._refusal = error
+        if limiter.headers and (self._refusal or self.describes_success):
+            report = RateLimitReport(limiter.headers, self._refusal.detail if self._refusal else "")
+            cast(AuthenticatedRequest, request).rate_limit = report
+        return self._refusal is None
+
+    def wait(self) -> float | None:
+        return self._refusal.retry_after_s if self._refusal else None
+
+    def make_limiter(self, identity: Identity) -> RequestLimiter:
+        return key_limiter(identity)
 
 
-class RegistrationThrottle(BaseThrottle):
+class RegistrationThrottle(ApiKeyThrottle):
     """Limit the registrations of workers with a key to RUNQY_REGISTRATION_LIMIT.
 
     Each registration without a worker_id is another worker, whose claim and user Redis keeps for some minutes.
     """
 
-    def allow_request(self, request: Request, view: Any) -> bool:
-        """Count the registration; the headers are about it only when it is refused. Raise TooManyRequests."""
-        limiter = registration_limiter(cast(AuthenticatedRequest, request).auth)
-        try:
-            run_blocking(limiter.count_request())
-        except TooManyRequests:
-            view.rate_limit_headers = limiter.headers
-            raise
-        return True
+    describes_success = False
+
+    def make_limiter(self, identity: Identity) -> RequestLimiter:
+        return registration_limiter(identity)
 
 
 class AuthFailureLimiter:

@@ -17,7 +17,7 @@ from runqy.accounts.authentication import authenticate_key, presented_key, publi
 from runqy.accounts.queries import may_be_new
 from runqy.api.exceptions import log_unavailable
 from runqy.api.parsers import check_encoding, check_size, parse_idempotency_key
-from runqy.api.permissions import check_role
+from runqy.api.permissions import find_refusal
 from runqy.api.renderers import encode_json
 from runqy.api.throttling import ApiKeyThrottle, AuthFailureLimiter, key_limiter
 from runqy.api_keys import Identity
@@ -37,7 +37,14 @@ from runqy.dataplane.responses import (
     problem_response,
     shared_headers,
 )
-from runqy.errors import ClientDisconnected, ConfigurationUnavailable, KeyRequired, QueueNotFound, RunqyError
+from runqy.errors import (
+    ClientDisconnected,
+    ConfigurationUnavailable,
+    KeyInsufficient,
+    KeyRequired,
+    QueueNotFound,
+    RunqyError,
+)
 from runqy.metrics.http_requests import observe_request, route_label
 from runqy.middleware import forwarded_client
 from runqy.request_ids import trace_headers
@@ -154,7 +161,10 @@ class TaskEndpoints:
         try:
             identity = await self._authenticate(call)
             roles = TaskViewSet.roles | TaskViewSet.read_roles if is_safe else TaskViewSet.roles
-            check_role(identity, roles=roles, allows_queue_scoped_keys=TaskViewSet.allows_queue_scoped_keys)
+            if refusal := find_refusal(
+                identity, roles=roles, allows_queue_scoped_keys=TaskViewSet.allows_queue_scoped_keys
+            ):
+                raise KeyInsufficient(refusal)
             await self._throttle(call, identity)
             response: Response | StreamingResponse = await respond(call, identity)
         except RunqyError as error:

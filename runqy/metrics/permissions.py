@@ -6,9 +6,10 @@ from django.conf import settings
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 
-from runqy.api.permissions import check_role, require_all_queues
+from runqy.api.permissions import find_queue_limit, find_refusal
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api_keys import Role
+from runqy.errors import KeyInsufficient
 
 
 class MayReadMetrics(IsAuthenticated):
@@ -17,12 +18,14 @@ class MayReadMetrics(IsAuthenticated):
     The address of a client opens nothing: a proxy on this machine may look like a local program.
     """
 
+    code = KeyInsufficient.code
+
     def has_permission(self, request: Request, view: Any) -> bool:
         if settings.RUNQY_METRICS_PUBLIC:
             return True
         if not super().has_permission(request, view):
             return False
-        identity = cast(AuthenticatedRequest, request).auth
-        check_role(identity, roles=frozenset({Role.METRICS}), allows_queue_scoped_keys=False)
-        require_all_queues(identity)
-        return True
+        identity, roles = cast(AuthenticatedRequest, request).auth, frozenset({Role.METRICS})
+        refusal = find_refusal(identity, roles=roles, allows_queue_scoped_keys=False)
+        self.message = refusal or find_queue_limit(identity)
+        return not self.message

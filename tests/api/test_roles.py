@@ -10,12 +10,15 @@ from drf_spectacular.generators import SchemaGenerator
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from queues.api.viewsets import QueueConfigViewSet
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
+from tests.api.client import ApiClient, problem
 from tests.api.wsgi import call
 from tests.queues.samples import spec
+from tests.support.environment import ADMIN_KEY, CLIENT_KEY
 
 ALL = {"admin", "client", "worker", "metrics", "admin of a queue", "client of a queue", "worker of a queue"}
 CLIENTS = ALL - {"worker", "worker of a queue", "metrics"}
@@ -132,3 +135,16 @@ def test_a_view_without_roles_is_for_administrators(keys: dict[str, str], rf: An
     found = {name: status(Authorization=f"Bearer {key}") for name, key in keys.items()}
     assert found == {name: 200 if name in ADMINS else 403 for name in ALL}
     assert status() == 401
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_permission_classes_decide_the_same_in_any_order(
+    *, configuration: None, monkeypatch: pytest.MonkeyPatch, order: int
+) -> None:
+    classes = QueueConfigViewSet.permission_classes
+    monkeypatch.setattr(QueueConfigViewSet, "permission_classes", classes[::order])
+
+    found = [ApiClient(key).get("/api/cli/configs") for key in (None, CLIENT_KEY, ADMIN_KEY)]
+
+    assert [response.status_code for response in found] == [401, 403, 200]
+    assert problem(found[1])["detail"] == "A key with the role client is not allowed to do this."

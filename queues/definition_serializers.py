@@ -31,7 +31,7 @@ from queues.validators import (
     validate_queue_name,
 )
 from runqy import durations
-from runqy.api.serializers import ChoiceField, StrictBooleanField, StrictIntegerField, StringField
+from runqy.api.serializers import StrictBooleanField, StrictChoiceField, StrictIntegerField, StringField
 from runqy.errors import QueueInvalid
 from vaults.validators import validate_vault_name
 
@@ -77,7 +77,7 @@ class DurationField(StrictIntegerField):
 class PayloadTypesField(serializers.ListField):
     """The types that a payload's field may have; in requests also a single one."""
 
-    child = ChoiceField(choices=[kind.value for kind in FieldType])
+    child = StrictChoiceField(choices=[kind.value for kind in FieldType])
 
     def to_internal_value(self, data: Any) -> list[str]:
         if isinstance(data, str):
@@ -96,7 +96,7 @@ class DefinitionSerializer(serializers.ModelSerializer[Any]):
         models.PositiveSmallIntegerField: StrictIntegerField,
         models.PositiveBigIntegerField: DurationField,
     }
-    serializer_choice_field = ChoiceField
+    serializer_choice_field = StrictChoiceField
 
     def to_internal_value(self, data: Any) -> Any:
         errors: dict[str, Any] = {}
@@ -157,7 +157,7 @@ class QueueLimitsSerializer(DefinitionSerializer):
 class DeploymentSerializer(DefinitionSerializer):
     """The code that workers deploy and start."""
 
-    mode = ChoiceField(choices=[mode.value for mode in QueueMode], required=False, allow_null=True)
+    mode = StrictChoiceField(choices=[mode.value for mode in QueueMode], required=False, allow_null=True)
     startup_timeout_secs = DurationField(
         source="startup_timeout_s",
         required=False,
@@ -241,7 +241,7 @@ class QueueDefinitionSerializer(DefinitionSerializer):
         validators=_validators("priority"),
         help_text="Required unless `sub_queues` are given",
     )
-    mode = ChoiceField(choices=[mode.value for mode in QueueMode], required=False, allow_null=True)
+    mode = StrictChoiceField(choices=[mode.value for mode in QueueMode], required=False, allow_null=True)
     sub_queues = SubQueueSerializer(many=True, required=False)
     deployment = DeploymentSerializer()
     input = PayloadFieldSerializer(many=True, required=False)

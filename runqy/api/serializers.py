@@ -156,7 +156,7 @@ class StrictIntegerField(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
-class ChoiceField(serializers.ChoiceField):
+class StrictChoiceField(serializers.ChoiceField):
     """A choice; the error message lists the valid ones."""
 
     def to_internal_value(self, data: Any) -> Any:

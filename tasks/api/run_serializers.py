@@ -9,7 +9,7 @@ from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_sc
 from rest_framework import serializers
 
 from runqy import durations
-from runqy.api.serializers import AwareDateTimeField, BodySerializer, ChoiceField, EmptyAsNullField
+from runqy.api.serializers import AwareDateTimeField, BodySerializer, EmptyAsNullField, StrictChoiceField
 from runqy.broker.states import RunOutcome
 from runqy.errors import choices_error
 from tasks.histograms import SparseHistogram, percentile_ms
@@ -90,7 +90,7 @@ class RunQuerySerializer(BodySerializer):
     min_run_ms = serializers.IntegerField(
         required=False, min_value=0, max_value=2**63 - 1, help_text="Only runs that took this long or longer"
     )
-    order = ChoiceField(
+    order = StrictChoiceField(
         required=False,
         choices=[order.value for order in RunOrder],
         default=RunOrder.NEWEST.value,

@@ -6,10 +6,10 @@ from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_sc
 from rest_framework import serializers
 
 from runqy.api.serializers import (
-    ChoiceField,
     PatternField,
     PublishedField,
     StrictBooleanField,
+    StrictChoiceField,
     StrictIntegerField,
     StrictSerializer,
     StringField,
@@ -103,7 +103,7 @@ class SetEntryValueSerializer(SecretSerializer):
 
     value = StringField(help_text="At most 64 KiB")
     is_secret = StrictBooleanField(required=False, default=True, help_text="Mask the value in responses")
-    usage = ChoiceField(
+    usage = StrictChoiceField(
         choices=_USAGES,
         required=False,
         help_text="A variable of tasks, a git token that tasks do not get, or both. Unchanged when missing; "

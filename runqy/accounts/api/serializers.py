@@ -9,10 +9,10 @@ from rest_framework import serializers
 from runqy.accounts.operations import RevokedKey
 from runqy.api.serializers import (
     AwareDateTimeField,
-    ChoiceField,
     EmptyAsNullField,
     PatternField,
     PublishedField,
+    StrictChoiceField,
     StrictSerializer,
 )
 from runqy.api_keys import (
@@ -42,7 +42,7 @@ class CreateApiKeySerializer(StrictSerializer):
         error_messages={"invalid": KEY_NAME_RULE},
         help_text="Who or what uses the key",
     )
-    role = ChoiceField(choices=_ROLES, required=False, default=Role.CLIENT.value)
+    role = StrictChoiceField(choices=_ROLES, required=False, default=Role.CLIENT.value)
     queues = serializers.ListField(
         child=PatternField(f"^{QUEUE_NAME}$", error_messages={"invalid": QUEUE_NAME_RULE}),
         max_length=MAX_QUEUES,

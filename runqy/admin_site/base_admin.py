@@ -1,5 +1,6 @@
 """Base classes of the admin pages, with fields in unfold's style."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -8,10 +9,12 @@ from django.db.models import Model
 from django.db.models.constants import LOOKUP_SEP
 from django.forms import Script
 from django.forms.widgets import Input
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.text import capfirst
 from unfold import widgets
 from unfold.admin import ModelAdmin, TabularInline
+
+from runqy.admin_site.views import AdminViewMixin
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Model]
@@ -64,6 +67,10 @@ class RunqyModelAdmin(_ModelAdmin):
     """What to do next, shown on an empty list."""
     show_all_query = ""
     """The query of the list of all objects, where the list without a query has only some."""
+
+    def page(self, view: type[AdminViewMixin]) -> Callable[..., HttpResponseBase]:
+        """Return a view for `get_urls`, for staff who are logged in."""
+        return self.admin_site.admin_view(view.as_view(model_admin=self))
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Use the plural name as the title, instead of "Select … to change", and name what `live.js` updates."""

@@ -1,11 +1,9 @@
 """Error pages of the admin. Most need neither session, database nor Redis."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
-from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.response import TemplateResponse
@@ -17,8 +15,6 @@ log = structlog.get_logger(__name__)
 
 INDEX = "/admin/"
 _HEADINGS = {404: "Not found", 409: "Conflict"}
-
-View = Callable[..., HttpResponse]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,19 +113,8 @@ def too_many_logins(request: HttpRequest, retry_after_s: int) -> HttpResponse:
     return render_error_page(request, page)
 
 
-def render_errors(view: View, site: AdminSite) -> View:
-    """Return a view whose RunqyErrors are rendered as admin pages."""
-
-    def wrapper(request: HttpRequest, **named: str) -> HttpResponse:
-        try:
-            return view(request, **named)
-        except RunqyError as error:
-            return _page(request, error, site.each_context(request))
-
-    return wrapper
-
-
-def _page(request: HttpRequest, error: RunqyError, context: dict[str, Any]) -> HttpResponse:
+def render_error(request: HttpRequest, error: RunqyError, context: dict[str, Any]) -> HttpResponse:
+    """Return the admin's page about an error."""
     if error.status != 503:
         context |= {"title": _HEADINGS.get(error.status, "Bad request"), "problems": error.errors}
         if "cursor" in request.GET:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 
 from runqy.admin_site.relative_time import RelativeTime
+from runqy.admin_site.views import AdminView
 from runqy.api.pagination import decode_cursor, encode_cursor
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.durations import humanize_ms
@@ -16,10 +16,10 @@ from tasks.actions import TaskAction
 from tasks.admin.filters import (
     OUTCOME_NAMES,
     OUTCOME_VARIANTS,
-    TaskFilterForm,
     as_fields,
     filter_context,
     page_url,
+    read_filter,
     tasks_url,
     with_absolute_times,
 )
@@ -72,24 +72,26 @@ class RunRow:
     """How many earlier attempts of the task match, in a list with one row a task."""
 
 
-def show_tasks_of(context: dict[str, Any], request: HttpRequest, form: TaskFilterForm) -> HttpResponse:
-    """Render a page of the tasks that a filter finds."""
-    context |= filter_context(request, form) | {"title": "Tasks", "section": "tasks"}
-    if not form.is_valid():
-        return TemplateResponse(request, "admin/tasks/task/browse.html", context, status=400)
-    query = form.query()
-    if query.state is None:
+class TaskListView(AdminView):
+    """A page of the tasks that a filter finds."""
+
+    title = "Tasks"
+    template_name = "admin/tasks/task/browse.html"
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        form, status = read_filter(request), 200
+        context = self.get_context_data(**kwargs) | filter_context(request, form) | {"section": "tasks"}
+        if not form.is_valid():
+            return self.render_to_response(context, status=400)
+        query = form.query()
         try:
-            context |= _find_runs(request, query, form.order)
+            context |= _find_runs(request, query, form.order) if query.state is None else _find_tasks(request, query)
         except SearchTooSlow as error:  # on the page, as its form is what to change
-            context["search_error"] = error.detail
-            return TemplateResponse(request, "admin/tasks/task/browse.html", context, status=error.status)
-        if form.order is RunOrder.SLOWEST and context["is_first"] and _is_of_any_run(query):
+            context["search_error"], status = error.detail, error.status
+        if query.state is None and form.order is RunOrder.SLOWEST and context.get("is_first") and _is_of_any_run(query):
             context |= _find_running(request, query)
-    else:
-        context |= _find_tasks(request, query, query.state)
-    context["bulk_actions"] = [] if form.ignored or form.ignores_text else bulk_links(request, query)
-    return TemplateResponse(request, "admin/tasks/task/browse.html", context)
+        context["bulk_actions"] = [] if form.ignored or form.ignores_text else bulk_links(request, query)
+        return self.render_to_response(context, status=status)
 
 
 def bulk_links(request: HttpRequest, query: TaskQuery) -> list[tuple[TaskAction, str, dict[str, str]]]:
@@ -172,9 +174,10 @@ def _find_running(request: HttpRequest, query: TaskQuery) -> dict[str, Any]:
     }
 
 
-def _find_tasks(request: HttpRequest, query: TaskQuery, state: TaskState) -> dict[str, Any]:
+def _find_tasks(request: HttpRequest, query: TaskQuery) -> dict[str, Any]:
     """Return the page of tasks in Redis, for the template: queue by queue."""
-    broker = get_broker()
+    broker, state = get_broker(), query.state
+    assert state is not None  # noqa: S101 (narrows the type)
     cursor = decode_cursor(request.GET.get("cursor", ""), SearchCursor)
     if cursor is not None and cursor.state is not state:
         raise RequestInvalid("cursor: belongs to a list of another state.")

@@ -9,21 +9,20 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import JSONField, QuerySet
 from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.template.loader import render_to_string
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from runqy.admin_site import labels
 from runqy.admin_site.base_admin import LIVE
-from runqy.admin_site.error_pages import render_errors
+from runqy.admin_site.views import AdminView
 from runqy.audit.history import AuditedModelAdmin, records_url
 from runqy.broker.states import TaskState
-from runqy.errors import BulkActionNotFound, RequestInvalid, choices_error
+from runqy.errors import BulkActionNotFound, RequestInvalid
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction
 from tasks.admin.filters import as_fields, describe, make_form, tasks_url, with_absolute_times
-from tasks.admin.permissions import can_apply, can_view_payloads, labels_for
+from tasks.admin.permissions import can_apply, can_view_payloads, labels_for, parse_action
 from tasks.admin.presenters import task_urls
 from tasks.bulk_actions import (
     AUDIT_KIND,
@@ -96,6 +95,67 @@ def _with_conditions(bulk_actions: QuerySet[Any]) -> QuerySet[Any]:
     return annotated
 
 
+class RequestView(AdminView):
+    """The number of tasks that a filter finds; on POST the action on them is requested."""
+
+    template_name = "admin/tasks/bulkaction/request.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        action, query = _parse_request(self.request, self.request.GET)
+        preview, texts = preview_bulk_action(get_broker(), query), labels_for(action, query.state)
+        return super().get_context_data(**kwargs) | {
+            "title": f"{texts.label} all",
+            "section": "bulk",
+            "label": texts.label,
+            "is_dangerous": texts.needs_confirmation,
+            "consequence": _consequence(action, query.state),
+            "preview": preview,
+            "is_ended": query.state is None,
+            "conditions": describe(query, self.request.user),
+            "fields": {**as_fields(query), "action": action.value, "expected": str(preview.count)},
+            "back_url": tasks_url(query),
+        }
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        action, query = _parse_request(request, request.POST)
+        expected = _parse_count(request.POST.get("expected", ""))
+        bulk = create_bulk_action(get_broker(), action=action, query=query, expected=expected)
+        return HttpResponseRedirect(bulk_url(bulk.pk))
+
+
+class ProgressView(AdminView):
+    """The part of a bulk action's page that changes."""
+
+    template_name = "admin/tasks/bulkaction/progress.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        bulk = _find(self.kwargs["object_id"])
+        context = super().get_context_data(**kwargs) | _progress(self.request, bulk)
+        return context | {"title": title_of(bulk), "section": "bulk"}
+
+
+class BulkActionView(ProgressView):
+    """The page of a bulk action."""
+
+    template_name = "admin/tasks/bulkaction/detail.html"
+
+
+class CancelView(AdminView):
+    """Stops a bulk action."""
+
+    http_method_names = ("post",)
+
+    def post(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        bulk = _find(object_id)
+        if not can_apply(request.user, TaskAction(bulk.action)):
+            raise PermissionDenied
+        if cancel_bulk_action(bulk.pk):
+            messages.success(request, "The bulk action was cancelled. Tasks that it had reached stay changed.")
+        else:
+            messages.warning(request, "The bulk action had already ended.")
+        return HttpResponseRedirect(bulk_url(bulk.pk))
+
+
 @admin.register(BulkAction)
 class BulkActionAdmin(AuditedModelAdmin):
     """Bulk actions: requested from a filter, applied by maintenance."""
@@ -118,10 +178,10 @@ class BulkActionAdmin(AuditedModelAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         own = [
-            path("add/", self._page(self.request_page), name="tasks_bulkaction_add"),
-            path("<str:object_id>/change/", self._page(self.progress_page), name="tasks_bulkaction_change"),
-            path("<str:object_id>/progress/", self._page(self.progress_part), name="tasks_bulkaction_progress"),
-            path("<str:object_id>/cancel/", self._page(self.cancel_page), name="tasks_bulkaction_cancel"),
+            path("add/", self.page(RequestView), name="tasks_bulkaction_add"),
+            path("<str:object_id>/change/", self.page(BulkActionView), name="tasks_bulkaction_change"),
+            path("<str:object_id>/progress/", self.page(ProgressView), name="tasks_bulkaction_progress"),
+            path("<str:object_id>/cancel/", self.page(CancelView), name="tasks_bulkaction_cancel"),
         ]
         return own + [url for url in super().get_urls() if url.name == "tasks_bulkaction_changelist"]
 
@@ -161,69 +221,6 @@ class BulkActionAdmin(AuditedModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-    def request_page(self, context: dict[str, Any], request: HttpRequest) -> HttpResponse:
-        """Show how many tasks a filter finds; on POST request the action on them."""
-        fields = request.POST if request.method == "POST" else request.GET
-        action = _parse_action(request, fields.get("action", ""))
-        query = _parse_query(request, fields)
-        if action not in list_valid_actions(query.state):
-            raise RequestInvalid(f"action: {action} is not possible for these tasks.")
-        if request.method == "POST":
-            expected = fields.get("expected", "")
-            bulk = create_bulk_action(get_broker(), action=action, query=query, expected=_parse_count(expected))
-            return HttpResponseRedirect(bulk_url(bulk.pk))
-        preview, texts = preview_bulk_action(get_broker(), query), labels_for(action, query.state)
-        context |= {
-            "title": f"{texts.label} all",
-            "section": "bulk",
-            "label": texts.label,
-            "is_dangerous": texts.needs_confirmation,
-            "consequence": _consequence(action, query.state),
-            "preview": preview,
-            "is_ended": query.state is None,
-            "conditions": describe(query, request.user),
-            "fields": {**as_fields(query), "action": action.value, "expected": str(preview.count)},
-            "back_url": tasks_url(query),
-        }
-        return TemplateResponse(request, "admin/tasks/bulkaction/request.html", context)
-
-    def progress_page(self, context: dict[str, Any], request: HttpRequest, object_id: str) -> HttpResponse:
-        """Show how far a bulk action is."""
-        bulk = _find(object_id)
-        context |= _progress(request, bulk) | {"title": title_of(bulk), "section": "bulk"}
-        return TemplateResponse(request, "admin/tasks/bulkaction/detail.html", context)
-
-    def progress_part(self, context: dict[str, Any], request: HttpRequest, object_id: str) -> HttpResponse:
-        """Return the part of the page that changes."""
-        return TemplateResponse(
-            request, "admin/tasks/bulkaction/progress.html", context | _progress(request, _find(object_id))
-        )
-
-    def cancel_page(self, context: dict[str, Any], request: HttpRequest, object_id: str) -> HttpResponse:
-        """Stop a bulk action."""
-        if request.method != "POST":
-            return HttpResponseNotAllowed(["POST"])
-        bulk = _find(object_id)
-        if not can_apply(request.user, TaskAction(bulk.action)):
-            raise PermissionDenied
-        if cancel_bulk_action(bulk.pk):
-            messages.success(request, "The bulk action was cancelled. Tasks that it had reached stay changed.")
-        else:
-            messages.warning(request, "The bulk action had already ended.")
-        return HttpResponseRedirect(bulk_url(bulk.pk))
-
-    def _page(self, render: Any) -> Any:
-        """Return a view for users with the permission to view tasks."""
-
-        def view(request: HttpRequest, **kwargs: str) -> HttpResponse:
-            if not self.has_view_permission(request):
-                raise PermissionDenied
-            request.current_app = self.admin_site.name
-            response: HttpResponse = render(self.admin_site.each_context(request), request, **kwargs)
-            return response
-
-        return self.admin_site.admin_view(render_errors(view, self.admin_site))
 
 
 def title_of(bulk: BulkAction) -> str:
@@ -275,16 +272,16 @@ def _state_variant(bulk: BulkAction) -> str:
     return BULK_STATE_VARIANTS.get(BulkAction.State(bulk.state), labels.NEUTRAL)
 
 
-def _parse_action(request: HttpRequest, text: str) -> TaskAction:
-    """Raise RequestInvalid, PermissionDenied."""
-    if text not in tuple(TaskAction):
-        raise RequestInvalid(f"action: {choices_error(TaskAction)}")
-    if not can_apply(request.user, TaskAction(text)):
-        raise PermissionDenied
-    return TaskAction(text)
+def _parse_request(request: HttpRequest, fields: QueryDict) -> tuple[TaskAction, TaskQuery]:
+    """Return the action and the filter of a form. Raise RequestInvalid, PermissionDenied."""
+    action = parse_action(request, fields)
+    query = _parse_query(request, fields)
+    if action not in list_valid_actions(query.state):
+        raise RequestInvalid(f"action: {action} is not possible for these tasks.")
+    return action, query
 
 
-def _parse_query(request: HttpRequest, fields: Any) -> TaskQuery:
+def _parse_query(request: HttpRequest, fields: QueryDict) -> TaskQuery:
     """Return the filter of a form. Raise RequestInvalid, PermissionDenied."""
     form = make_form(request, fields)
     if form.ignores_text:

@@ -6,12 +6,12 @@ from typing import Any
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 
 from queues.payload_schema import example_curl
 from queues.queries import get_fresh_catalog, hides_payloads, run_operation
 from runqy import durations
 from runqy.admin_site.relative_time import RelativeTime
+from runqy.admin_site.views import AdminView
 from runqy.audit.history import records_url
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.states import RunOutcome
@@ -49,17 +49,44 @@ _PARTS = ("payload", "result")
 _UNSAFE_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
-def show_task(context: dict[str, Any], request: HttpRequest, object_id: str) -> HttpResponse:
-    """Render the page of a task, or of one that only the history still has."""
-    record, run = find_task_or_run(request, object_id)
-    if run is not None:
-        return show_ended_task(context, request, run)
-    assert record is not None  # noqa: S101 (narrows the type)
+class TaskView(AdminView):
+    """The page of a task, or of one that only the history still has."""
+
+    template_name = "admin/tasks/task/detail.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        record, run = find_task_or_run(self.request, kwargs["object_id"])
+        if run is not None:
+            self.template_name = "admin/tasks/task/ended.html"
+            return super().get_context_data(**kwargs) | _ended_task_context(self.request, run)
+        assert record is not None  # noqa: S101 (narrows the type)
+        return super().get_context_data(**kwargs) | _task_context(self.request, record)
+
+
+class ContentView(AdminView):
+    """The download of a payload or a result, byte for byte."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        part = kwargs["part"]
+        if part not in _PARTS:
+            raise PathNotFound
+        record = find_requested_task(request, kwargs["object_id"])
+        if not can_view_payloads(request.user, record.queue):
+            raise PermissionDenied
+        data = record.payload if part == "payload" else record.result
+        if data is None:
+            raise PathNotFound("This task has no result.")
+        name = f"{_UNSAFE_IN_A_NAME.sub('-', record.id)[:100]}-{part}.json"
+        headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Type": "application/octet-stream"}
+        return HttpResponse(data, headers=headers)
+
+
+def _task_context(request: HttpRequest, record: TaskRecord) -> dict[str, Any]:
     is_visible, now_ns = can_view_payloads(request.user, record.queue), get_broker().now_ns()
     message, past = record.message, history_context(request, record.queue, record.id)
     payload = render_content(record.payload) if is_visible else None
     last_end = next((each for each in reversed(past["runs"]) if each.is_final), None)
-    context |= past | {
+    return past | {
         "title": f"Task {record.id}",
         "task": record,
         "message": message,
@@ -90,16 +117,14 @@ def show_task(context: dict[str, Any], request: HttpRequest, object_id: str) -> 
         "traceparent": message.headers.get(TRACEPARENT, ""),
         "curl": _curl(request, record.queue, record.payload) if is_visible else "",
     }
-    return TemplateResponse(request, "admin/tasks/task/detail.html", context)
 
 
-def show_ended_task(context: dict[str, Any], request: HttpRequest, run: TaskRun) -> HttpResponse:
-    """Render the page of a task that is no longer in Redis, from its runs."""
+def _ended_task_context(request: HttpRequest, run: TaskRun) -> dict[str, Any]:
     is_visible = can_view_payloads(request.user, run.redis_queue)
     outcome, now_ns = RunOutcome(run.outcome), get_broker().now_ns()
     payload, result = run.payload.encode(), run.result.encode()
     times = [("Enqueued", run.enqueued_at), ("Last run started", run.started_at), ("Ended", run.ended_at)]
-    context |= history_context(request, run.redis_queue, run.task_id) | {
+    return history_context(request, run.redis_queue, run.task_id) | {
         "title": f"Task {run.task_id}",
         "run": run,
         "keeps_no_payloads": hides_payloads(run.redis_queue, get_fresh_catalog()),
@@ -122,22 +147,6 @@ def show_ended_task(context: dict[str, Any], request: HttpRequest, run: TaskRun)
         "records_url": records_url("task", run.task_id),
         "curl": _curl(request, run.redis_queue, payload) if is_visible and _is_whole(payload) else "",
     }
-    return TemplateResponse(request, "admin/tasks/task/ended.html", context)
-
-
-def download_content(context: dict[str, Any], request: HttpRequest, object_id: str, part: str) -> HttpResponse:
-    """Return a payload or a result as a file, byte for byte."""
-    if part not in _PARTS:
-        raise PathNotFound
-    record = find_requested_task(request, object_id)
-    if not can_view_payloads(request.user, record.queue):
-        raise PermissionDenied
-    data = record.payload if part == "payload" else record.result
-    if data is None:
-        raise PathNotFound("This task has no result.")
-    name = f"{_UNSAFE_IN_A_NAME.sub('-', record.id)[:100]}-{part}.json"
-    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Type": "application/octet-stream"}
-    return HttpResponse(data, headers=headers)
 
 
 def find_task_or_run(request: HttpRequest, object_id: str) -> tuple[TaskRecord | None, TaskRun | None]:

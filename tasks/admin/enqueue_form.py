@@ -4,13 +4,15 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
+from django.utils.functional import cached_property
+from django.views.generic import FormView
 
+from queues.catalog import ResolvedQueue
 from queues.payload_schema import example_curl, example_payload
 from queues.queries import get_fresh_catalog
 from runqy.admin_site.base_admin import StyledForm
+from runqy.admin_site.views import AdminViewMixin
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import PayloadInvalid, RunqyError
@@ -45,31 +47,54 @@ class TestTaskForm(StyledForm):
             raise forms.ValidationError(error.detail) from error
 
 
-def show_test_form(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
-    """Render the form; on POST enqueue its task, wait WAIT_S for its end and redirect to its page."""
-    if not can_test(request.user):
-        raise PermissionDenied
-    catalog = get_fresh_catalog()
-    enabled = [queue for queue in catalog.definitions if queue.is_enabled]
-    queues = [name for queue in enabled for name, _ in queue.redis_queues(catalog.separator)]
-    selected = catalog.find(request.POST.get("queue") or request.GET.get("queue", "") or (queues[0] if queues else ""))
-    name = selected.redis_queue if selected else ""
-    example = example_payload(selected.queue.input if selected else ())
-    pretty = payloads.format_pretty(example.encode()) or example
-    form = TestTaskForm(request.POST or None, queues=queues, initial={"queue": name, "payload": pretty})
-    if request.method == "POST" and form.is_valid() and (task := _enqueue(request, form)):
-        messages.add_message(request, *_describe_outcome(task))
+class TestTaskView(AdminViewMixin, FormView):  # type: ignore[type-arg]
+    """The form; on POST its task is enqueued, and the page waits WAIT_S for its end and redirects to the task."""
+
+    title = "Test a task"
+    template_name = "admin/tasks/task/test.html"
+    form_class = TestTaskForm
+
+    def has_permission(self) -> bool:
+        return super().has_permission() and can_test(self.request.user)
+
+    @cached_property
+    def queues(self) -> list[str]:
+        catalog = get_fresh_catalog()
+        enabled = [queue for queue in catalog.definitions if queue.is_enabled]
+        return [name for queue in enabled for name, _ in queue.redis_queues(catalog.separator)]
+
+    @cached_property
+    def selected(self) -> ResolvedQueue | None:
+        name = self.request.POST.get("queue") or self.request.GET.get("queue", "")
+        return get_fresh_catalog().find(name or (self.queues[0] if self.queues else ""))
+
+    @property
+    def example(self) -> str:
+        return example_payload(self.selected.queue.input if self.selected else ())
+
+    def get_initial(self) -> dict[str, Any]:
+        pretty = payloads.format_pretty(self.example.encode()) or self.example
+        return {"queue": self.selected.redis_queue if self.selected else "", "payload": pretty}
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return super().get_form_kwargs() | {"queues": self.queues}
+
+    def form_valid(self, form: TestTaskForm) -> HttpResponse:
+        task = _enqueue(self.request, form)
+        if task is None:
+            return self.form_invalid(form)
+        messages.add_message(self.request, *_describe_outcome(task))
         return HttpResponseRedirect(task_url(task.id, task.queue))
-    context |= {
-        "title": "Test a task",
-        "form": form,
-        "queues": queues,
-        "selected": name,
-        "schema": selected.queue.input if selected else (),
-        "wait_s": WAIT_S,
-        "curl": example_curl(request.build_absolute_uri("/").rstrip("/"), name, example),
-    }
-    return TemplateResponse(request, "admin/tasks/task/test.html", context)
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        name = self.selected.redis_queue if self.selected else ""
+        return super().get_context_data(**kwargs) | {
+            "queues": self.queues,
+            "selected": name,
+            "schema": self.selected.queue.input if self.selected else (),
+            "wait_s": WAIT_S,
+            "curl": example_curl(self.request.build_absolute_uri("/").rstrip("/"), name, self.example),
+        }
 
 
 def _enqueue(request: HttpRequest, form: TestTaskForm) -> TaskRecord | None:

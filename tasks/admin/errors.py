@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
 from runqy.admin_site.relative_time import RelativeTime
+from runqy.admin_site.views import AdminView
 from runqy.errors import RequestInvalid, choices_error
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction
@@ -64,58 +64,68 @@ class GroupRow:
         return self.group.sample
 
 
-def show_errors(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
-    """Render the groups of errors of a period, the largest first, or of the time since a commit first ran."""
-    queue, commit = request.GET.get("queue", "").strip(), request.GET.get("since_commit", "").strip()
-    period = request.GET.get("period", "") or "day"
-    if period not in PERIODS:
-        raise RequestInvalid(f"period: {choices_error(PERIODS)}")
-    started = find_start_of_commit(commit, queue=queue) if commit else None
-    start = started or start_of_period(period) or timezone.now() - _LONGEST
-    run_filter = TaskQuery(queue=queue, since=start).run_filter()
-    found = list_error_groups(run_filter, limit=MAX_GROUPS + 1)
-    shown = found.groups[:MAX_GROUPS]
-    known = find_known_groups(shown, start) if started else set()
-    counted = replace(run_filter, since=max(start, found.counted_after or start))
-    trends = count_over_time(shown, counted, start=start, end=timezone.now())
-    by_queue = count_failures_by_queue(run_filter, counted_after=found.counted_after)
-    limits = {"since_commit": commit} if started else {"period": period}
-    context |= filter_context(request, read_filter(request)) | {
-        "title": "Errors",
-        "section": "errors",
-        "queue": queue,
-        "commit": commit,
-        "is_commit_known": started is not None,
-        "start": start.astimezone(UTC),
-        "period": period,
-        "periods": [(value, name) for value, (name, _) in PERIODS.items()],
-        "rows": [
-            _row(request, group, start, trends, is_new=bool(started) and _key(group) not in known) for group in shown
-        ],
-        "has_more": len(found.groups) > MAX_GROUPS,
-        "is_partial": found.is_partial,
-        "max_failures": MAX_FAILURES,
-        "total": sum(count for _, count in by_queue),
-        "by_queue": [(name, count, _errors_url(queue=name, **limits)) for name, count in by_queue[:MAX_QUEUES]],
-        "queue_count": len(by_queue),
-        "more_queues": max(len(by_queue) - MAX_QUEUES, 0),
-        "width": _STEP * 24,
-        "height": _HEIGHT,
-    }
-    return TemplateResponse(request, "admin/tasks/task/errors.html", context)
+class ErrorsView(AdminView):
+    """The groups of errors of a period, the largest first, or of the time since a commit first ran."""
 
+    title = "Errors"
+    template_name = "admin/tasks/task/errors.html"
 
-def show_failing_queues(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
-    """Render the queues that fail most, a part of the overview."""
-    context["rows"] = [
-        {
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        request = self.request
+        queue, commit = request.GET.get("queue", "").strip(), request.GET.get("since_commit", "").strip()
+        period = request.GET.get("period", "") or "day"
+        if period not in PERIODS:
+            raise RequestInvalid(f"period: {choices_error(PERIODS)}")
+        started = find_start_of_commit(commit, queue=queue) if commit else None
+        start = started or start_of_period(period) or timezone.now() - _LONGEST
+        run_filter = TaskQuery(queue=queue, since=start).run_filter()
+        found = list_error_groups(run_filter, limit=MAX_GROUPS + 1)
+        shown = found.groups[:MAX_GROUPS]
+        known = find_known_groups(shown, start) if started else set()
+        counted = replace(run_filter, since=max(start, found.counted_after or start))
+        trends = count_over_time(shown, counted, start=start, end=timezone.now())
+        by_queue = count_failures_by_queue(run_filter, counted_after=found.counted_after)
+        limits = {"since_commit": commit} if started else {"period": period}
+        context = super().get_context_data(**kwargs) | filter_context(request, read_filter(request))
+        return context | {
+            "section": "errors",
             "queue": queue,
-            "tasks_url": tasks_url(TaskQuery(queue=queue.name, fingerprint=queue.fingerprint), period="hour"),
-            "is_visible": can_view_payloads(request.user, queue.name),
+            "commit": commit,
+            "is_commit_known": started is not None,
+            "start": start.astimezone(UTC),
+            "period": period,
+            "periods": [(value, name) for value, (name, _) in PERIODS.items()],
+            "rows": [
+                _row(request, group, start, trends, is_new=bool(started) and _key(group) not in known)
+                for group in shown
+            ],
+            "has_more": len(found.groups) > MAX_GROUPS,
+            "is_partial": found.is_partial,
+            "max_failures": MAX_FAILURES,
+            "total": sum(count for _, count in by_queue),
+            "by_queue": [(name, count, _errors_url(queue=name, **limits)) for name, count in by_queue[:MAX_QUEUES]],
+            "queue_count": len(by_queue),
+            "more_queues": max(len(by_queue) - MAX_QUEUES, 0),
+            "width": _STEP * 24,
+            "height": _HEIGHT,
         }
-        for queue in list_failing_queues()
-    ]
-    return TemplateResponse(request, "admin/tasks/task/failing_queues.html", context)
+
+
+class FailingQueuesView(AdminView):
+    """The queues that fail most, a part of the overview."""
+
+    template_name = "admin/tasks/task/failing_queues.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        rows = [
+            {
+                "queue": queue,
+                "tasks_url": tasks_url(TaskQuery(queue=queue.name, fingerprint=queue.fingerprint), period="hour"),
+                "is_visible": can_view_payloads(self.request.user, queue.name),
+            }
+            for queue in list_failing_queues()
+        ]
+        return super().get_context_data(**kwargs, rows=rows)
 
 
 def _row(

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from queues.payload_schema import example_curl, example_payload
 from queues.queries import resolve_redis_queue
+from runqy.admin_site.views import AdminView
 from runqy.api.pagination import decode_cursor, encode_cursor
 from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.states import TaskState
@@ -23,11 +22,9 @@ from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, queue_tasks_url
 from tasks.admin.task_rows import task_rows
 from tasks.queries import PageRequest, TaskWindow, get_task_window
 from tasks.run_queries import TaskCount
-from tasks.task_browser import TaskQuery
+from tasks.task_browser import NEWEST_FIRST, TaskQuery
 
 TASKS_PER_PAGE = 50
-_NEWEST_FIRST = (TaskState.ARCHIVED, TaskState.COMPLETED)
-"""Ended tasks are listed by the latest end, the others by the next run."""
 _DEFAULT_STATES = (TaskState.PENDING, TaskState.ACTIVE, TaskState.RETRY, TaskState.ARCHIVED, TaskState.SCHEDULED)
 
 
@@ -41,51 +38,56 @@ class Cursor:
     is_backward: bool = False
 
 
-def show_list(context: dict[str, Any], request: HttpRequest, queue: str) -> HttpResponse:
-    """Render a page of the tasks of a queue, in two round trips."""
-    broker = get_broker()
-    resolved = resolve_redis_queue(broker, queue)
-    (counts,) = broker.run(count_tasks([resolved.redis_queue], now_ns=broker.now_ns()))
-    state = parse_state(request.GET.get("state", "")) or _first_state(counts)
-    cursor = decode_cursor(request.GET.get("cursor", ""), Cursor)
-    if cursor is not None and (cursor.queue, cursor.state) != (resolved.redis_queue, state):
-        raise RequestInvalid("cursor: belongs to a list of another queue or state.")
-    page = PageRequest(
-        state=state,
-        limit=TASKS_PER_PAGE,
-        is_newest_first=state in _NEWEST_FIRST,
-        after=cursor.end if cursor else None,
-    )
-    window = get_task_window(broker, resolved.redis_queue, page, is_backward=cursor is not None and cursor.is_backward)
-    user, now_ns = request.user, broker.now_ns()
-    context |= {
-        "title": f"Tasks of {resolved.redis_queue}",
-        "section": "queues",
-        "redis_queue": resolved.redis_queue,
-        "queue": resolved.queue,
-        "counts": counts,
-        "state": state,
-        "state_name": STATE_NAMES[state],
-        "state_count": getattr(counts, state),
-        "tabs": [
-            (tab, STATE_NAMES[tab], getattr(counts, tab), queue_tasks_url(resolved.redis_queue, tab))
-            for tab in LISTED_STATES
-        ],
-        "history_url": tasks_url(state=ENDED, queue=resolved.redis_queue),
-        "time_column": TIME_COLUMNS[state],
-        "is_newest_first": page.is_newest_first,
-        "rows": task_rows(window.tasks, user, now_ns=now_ns),
-        "actions_for_selected": [(action, labels_for(action, state)) for action in actions_for_selected(user, state)],
-        "matches": TaskCount(count=getattr(counts, state), is_exact=True),
-        "bulk_actions": bulk_links(request, TaskQuery(queue=resolved.redis_queue, state=state)),
-        "curl": example_curl(
-            request.build_absolute_uri("/").rstrip("/"),
-            resolved.redis_queue,
-            example_payload(resolved.queue.input if resolved.queue else ()),
-        ),
-        **_page_links(resolved.redis_queue, state, window),
-    }
-    return TemplateResponse(request, "admin/tasks/task/list.html", context)
+class QueueTasksView(AdminView):
+    """A page of the tasks of a queue, in two round trips."""
+
+    template_name = "admin/tasks/task/list.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        request, broker = self.request, get_broker()
+        resolved = resolve_redis_queue(broker, kwargs["queue"])
+        (counts,) = broker.run(count_tasks([resolved.redis_queue], now_ns=broker.now_ns()))
+        state = parse_state(request.GET.get("state", "")) or _first_state(counts)
+        cursor = decode_cursor(request.GET.get("cursor", ""), Cursor)
+        if cursor is not None and (cursor.queue, cursor.state) != (resolved.redis_queue, state):
+            raise RequestInvalid("cursor: belongs to a list of another queue or state.")
+        page = PageRequest(
+            state=state,
+            limit=TASKS_PER_PAGE,
+            is_newest_first=state in NEWEST_FIRST,
+            after=cursor.end if cursor else None,
+        )
+        is_backward = cursor is not None and cursor.is_backward
+        window = get_task_window(broker, resolved.redis_queue, page, is_backward=is_backward)
+        return super().get_context_data(**kwargs) | {
+            "title": f"Tasks of {resolved.redis_queue}",
+            "section": "queues",
+            "redis_queue": resolved.redis_queue,
+            "queue": resolved.queue,
+            "counts": counts,
+            "state": state,
+            "state_name": STATE_NAMES[state],
+            "state_count": getattr(counts, state),
+            "tabs": [
+                (tab, STATE_NAMES[tab], getattr(counts, tab), queue_tasks_url(resolved.redis_queue, tab))
+                for tab in LISTED_STATES
+            ],
+            "history_url": tasks_url(state=ENDED, queue=resolved.redis_queue),
+            "time_column": TIME_COLUMNS[state],
+            "is_newest_first": page.is_newest_first,
+            "rows": task_rows(window.tasks, request.user, now_ns=broker.now_ns()),
+            "actions_for_selected": [
+                (action, labels_for(action, state)) for action in actions_for_selected(request.user, state)
+            ],
+            "matches": TaskCount(count=getattr(counts, state), is_exact=True),
+            "bulk_actions": bulk_links(request, TaskQuery(queue=resolved.redis_queue, state=state)),
+            "curl": example_curl(
+                request.build_absolute_uri("/").rstrip("/"),
+                resolved.redis_queue,
+                example_payload(resolved.queue.input if resolved.queue else ()),
+            ),
+            **_page_links(resolved.redis_queue, state, window),
+        }
 
 
 def _first_state(counts: QueueCounts) -> TaskState:

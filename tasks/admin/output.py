@@ -8,10 +8,10 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.contrib.admin.utils import quote, unquote
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from queues.queries import get_fresh_catalog, hides_payloads, resolve_redis_queue
+from runqy.admin_site.views import AdminView
 from runqy.broker.tasks.output import MAX_ATTEMPTS, TaskOutput
 from runqy.broker.tasks.reader import TaskLocation, TaskStatus
 from runqy.broker.tasks.record import TaskProgress, decode_progress
@@ -71,22 +71,27 @@ def read_output_section(request: HttpRequest, location: TaskLocation) -> OutputS
     return _section(request, location, status, output)
 
 
-def show_output(context: dict[str, Any], request: HttpRequest, object_id: str) -> HttpResponse:
-    """Render the section alone, for a page that polls it.
+class OutputView(AdminView):
+    """The section alone, for a page that polls it.
 
     204 if it has not changed; the page is loaded again once the state has changed or the task was deleted.
     """
-    location = resolve_redis_queue(get_broker(), request.GET.get("queue", "")).redis_queue, unquote(object_id)
-    try:
-        status, output = get_broker().run(read_task_output(location, attempt=_parse_attempt(request)))
-    except TaskNotFound:
-        return HttpResponse(headers={"HX-Refresh": "true"})
-    if request.GET.get("state") != _state_of(status):
-        return HttpResponse(headers={"HX-Refresh": "true"})
-    if request.GET.get("version") == _version_of(status, output) and "paused" not in request.GET:
-        return HttpResponse(status=204)
-    context |= {"output": _section(request, location, status, output), "hidden": HIDDEN}
-    return TemplateResponse(request, "admin/tasks/task/output.html", context)
+
+    template_name = "admin/tasks/task/output.html"
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        redis_queue = resolve_redis_queue(get_broker(), request.GET.get("queue", "")).redis_queue
+        location = redis_queue, unquote(kwargs["object_id"])
+        try:
+            status, output = get_broker().run(read_task_output(location, attempt=_parse_attempt(request)))
+        except TaskNotFound:
+            return HttpResponse(headers={"HX-Refresh": "true"})
+        if request.GET.get("state") != _state_of(status):
+            return HttpResponse(headers={"HX-Refresh": "true"})
+        if request.GET.get("version") == _version_of(status, output) and "paused" not in request.GET:
+            return HttpResponse(status=204)
+        section = _section(request, location, status, output)
+        return self.render_to_response(self.get_context_data(**kwargs, output=section, hidden=HIDDEN))
 
 
 def _section(request: HttpRequest, location: TaskLocation, status: TaskStatus, output: TaskOutput) -> OutputSection:

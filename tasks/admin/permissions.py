@@ -4,9 +4,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, QueryDict
 
 from queues.queries import get_fresh_catalog, hides_payloads
 from runqy.broker.states import TaskState
+from runqy.errors import RequestInvalid, choices_error
 from tasks.actions import TaskAction, permission_for, valid_states
 
 HIDDEN = "hidden from your role"
@@ -64,6 +67,16 @@ def labels_for(action: TaskAction, state: TaskState | None) -> ActionLabels:
 
 def can_apply(user: Any, action: TaskAction) -> bool:
     return not settings.ASYNQ_READ_ONLY and user.has_perm(permission_for(action))
+
+
+def parse_action(request: HttpRequest, fields: QueryDict) -> TaskAction:
+    """Return the `action` of a form, for which the user has the permission. Raise RequestInvalid, PermissionDenied."""
+    text = fields.get("action", "")
+    if text not in tuple(TaskAction):
+        raise RequestInvalid(f"action: {choices_error(TaskAction)}")
+    if not can_apply(request.user, TaskAction(text)):
+        raise PermissionDenied
+    return TaskAction(text)
 
 
 def can_test(user: Any) -> bool:

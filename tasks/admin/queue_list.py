@@ -7,18 +7,19 @@ from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.views import View
 
 from queues.catalog import RedisQueue
 from queues.queries import list_redis_queues, run_operation
+from runqy.admin_site.views import AdminView, AdminViewMixin
 from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.tasks.listing import LISTED_STATES
 from runqy.errors import TaskNotFound
 from runqy.redis_connection import get_broker
-from tasks.admin.browser import show_tasks_of
-from tasks.admin.filters import is_filtered, read_filter
-from tasks.admin.lists import show_list
+from tasks.admin.browser import TaskListView
+from tasks.admin.filters import is_filtered
+from tasks.admin.lists import QueueTasksView
 from tasks.admin.presenters import STATE_NAMES, not_found_message, queue_tasks_url, task_url
 from tasks.queries import get_task
 from tasks.run_queries import find_newest_run
@@ -48,33 +49,39 @@ class QueueGroup:
     rows: list[QueueRow]
 
 
-def show_tasks(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
-    """Redirect to the task that `id` names, or render what a filter finds, the tasks of `queue`, or queues with counts.
+class TasksView(AdminViewMixin, View):
+    """The start page: the task that `id` names, what a filter finds, the tasks of `queue`, or queues with counts.
 
     `parent` limits the latter to the Redis queues of a queue.
     """
-    task_id = request.GET.get("id", "").strip()
-    if task_id:
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if url := self._find_task(request.GET.get("id", "").strip()):
+            return HttpResponseRedirect(url)
+        parent, state = request.GET.get("parent", ""), request.GET.get("state", "")
+        queue = request.GET.get("queue", "") or (parent if state else "")
+        if is_filtered(request.GET) or (state in LISTED_STATES and not _is_one_queue(queue)):
+            return TaskListView.as_view(model_admin=self.model_admin)(request)
+        redis_queues = [] if queue else list_redis_queues(get_broker())
+        if parent and not queue:
+            redis_queues = [each for each in redis_queues if _queue_name(each) == parent]
+            queue = redis_queues[0].redis_queue if len(redis_queues) == 1 else ""
+        if queue:
+            return QueueTasksView.as_view(model_admin=self.model_admin)(request, queue=queue)
+        return QueueListView.as_view(model_admin=self.model_admin)(request, redis_queues=redis_queues, parent=parent)
+
+    def _find_task(self, task_id: str) -> str:
+        """Return the URL of a task; empty without one, with a message if it was not found."""
+        if not task_id:
+            return ""
         try:
             record = run_operation(get_task, task_id)
         except TaskNotFound:
             if run := find_newest_run(task_id):
-                return HttpResponseRedirect(task_url(run.task_id, run.redis_queue))
-            messages.error(request, not_found_message(task_id))
-        else:
-            return HttpResponseRedirect(task_url(record.id, record.queue))
-    parent, state = request.GET.get("parent", ""), request.GET.get("state", "")
-    queue = request.GET.get("queue", "") or (parent if state else "")
-    if is_filtered(request.GET) or (state in LISTED_STATES and not _is_one_queue(queue)):
-        return show_tasks_of(context, request, read_filter(request))
-    if queue:
-        return show_list(context, request, queue)
-    redis_queues = list_redis_queues(get_broker())
-    if parent:
-        redis_queues = [each for each in redis_queues if _queue_name(each) == parent]
-        if len(redis_queues) == 1:
-            return show_list(context, request, redis_queues[0].redis_queue)
-    return _show_queues(context, request, redis_queues, parent)
+                return task_url(run.task_id, run.redis_queue)
+            messages.error(self.request, not_found_message(task_id))
+            return ""
+        return task_url(record.id, record.queue)
 
 
 def _is_one_queue(name: str) -> bool:
@@ -82,28 +89,29 @@ def _is_one_queue(name: str) -> bool:
     return bool(name) and len(find_redis_queues(get_broker(), name)) == 1
 
 
-def _show_queues(
-    context: dict[str, Any], request: HttpRequest, redis_queues: list[RedisQueue], parent: str
-) -> HttpResponse:
-    """Render a page of queues with their counts, in one round trip."""
-    search = request.GET.get("q", "").strip()
-    found = [(name, list(group)) for name, group in groupby(redis_queues, key=_queue_name)]
-    if search:
-        found = [(name, group) for name, group in found if _matches(name, group, search.lower())]
-    page = Paginator(found, QUEUES_PER_PAGE).get_page(request.GET.get("page"))
-    counts = _count([each for _, group in page for each in group])
-    context |= {
-        "title": "Tasks by queue",
-        "section": "queues",
-        "groups": [_queue_group(name, group, counts) for name, group in page],
-        "states": [STATE_NAMES[state] for state in LISTED_STATES],
-        "parent": parent,
-        "query": urlencode({name: value for name, value in request.GET.items() if name != "page"}),
-        "page": page,
-        "search": search,
-        "has_queues": bool(redis_queues),
-    }
-    return TemplateResponse(request, "admin/tasks/task/overview.html", context)
+class QueueListView(AdminView):
+    """A page of queues with their counts, in one round trip."""
+
+    title = "Tasks by queue"
+    template_name = "admin/tasks/task/overview.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        redis_queues: list[RedisQueue] = kwargs["redis_queues"]
+        search = self.request.GET.get("q", "").strip()
+        found = [(name, list(group)) for name, group in groupby(redis_queues, key=_queue_name)]
+        if search:
+            found = [(name, group) for name, group in found if _matches(name, group, search.lower())]
+        page = Paginator(found, QUEUES_PER_PAGE).get_page(self.request.GET.get("page"))
+        counts = _count([each for _, group in page for each in group])
+        return super().get_context_data(**kwargs) | {
+            "section": "queues",
+            "groups": [_queue_group(name, group, counts) for name, group in page],
+            "states": [STATE_NAMES[state] for state in LISTED_STATES],
+            "query": urlencode({name: value for name, value in self.request.GET.items() if name != "page"}),
+            "page": page,
+            "search": search,
+            "has_queues": bool(redis_queues),
+        }
 
 
 def _count(redis_queues: list[RedisQueue]) -> dict[str, QueueCounts]:

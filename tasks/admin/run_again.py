@@ -7,11 +7,13 @@ from django.contrib import messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
+from django.utils.functional import cached_property
+from django.views.generic import FormView
 
 from queues.definitions import PayloadField
 from queues.queries import get_fresh_catalog
 from runqy.admin_site.base_admin import StyledForm
+from runqy.admin_site.views import AdminViewMixin
 from runqy.errors import PayloadInvalid, RunqyError
 from runqy.redis_connection import get_broker
 from tasks import payloads
@@ -35,43 +37,61 @@ class PayloadForm(StyledForm):
             raise forms.ValidationError(error.detail) from error
 
 
-def show_run_again(context: dict[str, Any], request: HttpRequest, object_id: str) -> HttpResponse:
-    """Render the form; on POST enqueue the new task: with the payload of the form, or unchanged without one."""
-    record, run = find_task_or_run(request, object_id)
-    redis_queue = record.queue if record else run.redis_queue if run else ""
-    if not can_copy(request.user, redis_queue):
-        raise PermissionDenied
-    original = Original(redis_queue=redis_queue, id=unquote(object_id), record=record)
-    payload = find_payload(original)
-    form = PayloadForm(request.POST if "payload" in request.POST else None, initial={"payload": _pretty(payload)})
-    if request.method == "POST" and "payload" not in request.POST:
-        return _enqueue(request, original, get_payload(original))
-    if request.method == "POST" and form.is_valid():
+class RunAgainView(AdminViewMixin, FormView):  # type: ignore[type-arg]
+    """The form; on POST the new task is enqueued: with the payload of the form, or unchanged without one."""
+
+    template_name = "admin/tasks/task/run_again.html"
+    form_class = PayloadForm
+
+    @cached_property
+    def original(self) -> Original:
+        """The task that the URL names. Raise TaskNotFound, QueueNotFound, PermissionDenied."""
+        object_id = self.kwargs["object_id"]
+        record, run = find_task_or_run(self.request, object_id)
+        redis_queue = record.queue if record else run.redis_queue if run else ""
+        if not can_copy(self.request.user, redis_queue):
+            raise PermissionDenied
+        return Original(redis_queue=redis_queue, id=unquote(object_id), record=record)
+
+    @cached_property
+    def payload(self) -> bytes | None:
+        return find_payload(self.original)
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if "payload" not in request.POST:
+            return self._enqueue(get_payload(self.original))
+        return super().post(request, *args, **kwargs)
+
+    def get_initial(self) -> dict[str, Any]:
+        return {"payload": _pretty(self.payload)}
+
+    def form_valid(self, form: PayloadForm) -> HttpResponse:
         try:
-            return _enqueue(request, original, form.cleaned_data["payload"])
+            return self._enqueue(form.cleaned_data["payload"])
         except RunqyError as error:
             if error.status >= 500:
                 raise
             for message in error.errors:
                 form.add_error("payload", message)
-    context |= {
-        "title": f"Run task {original.id} again",
-        "form": form,
-        "original_id": original.id,
-        "original_url": task_url(original.id, redis_queue),
-        "redis_queue": redis_queue,
-        "is_payload_kept": payload is not None,
-        "schema": _schema(redis_queue),
-    }
-    return TemplateResponse(request, "admin/tasks/task/run_again.html", context)
+            return self.form_invalid(form)
 
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        original = self.original
+        return super().get_context_data(**kwargs) | {
+            "title": f"Run task {original.id} again",
+            "original_id": original.id,
+            "original_url": task_url(original.id, original.redis_queue),
+            "redis_queue": original.redis_queue,
+            "is_payload_kept": self.payload is not None,
+            "schema": _schema(original.redis_queue),
+        }
 
-def _enqueue(request: HttpRequest, original: Original, payload: bytes) -> HttpResponse:
-    """Enqueue the new task, and redirect to its page. Raise as `enqueue_copy`."""
-    traceparent = request.headers.get("traceparent", "")
-    copy_id = enqueue_copy(get_broker(), original=original, payload=payload, traceparent=traceparent)
-    messages.success(request, "The new task was enqueued. The original stays as it is.")
-    return HttpResponseRedirect(task_url(copy_id, original.redis_queue))
+    def _enqueue(self, payload: bytes) -> HttpResponse:
+        """Enqueue the new task, and redirect to its page. Raise as `enqueue_copy`."""
+        traceparent = self.request.headers.get("traceparent", "")
+        copy_id = enqueue_copy(get_broker(), original=self.original, payload=payload, traceparent=traceparent)
+        messages.success(self.request, "The new task was enqueued. The original stays as it is.")
+        return HttpResponseRedirect(task_url(copy_id, self.original.redis_queue))
 
 
 def _pretty(payload: bytes | None) -> str:

@@ -4,10 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
-
 from queues.queries import run_operation
+from runqy.admin_site.views import AdminView
 from runqy.broker.broker import Broker
 from runqy.broker.queues.stats import count_tasks
 from runqy.broker.streams.run_log import PAYLOAD_MAX_BYTES
@@ -41,21 +39,35 @@ class FoundTask:
     row: TaskRow
 
 
-def show_search(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
-    """Render the tasks whose id is `q`, and those whose payload or error holds it."""
-    text, broker = request.GET.get("q", "").strip()[:MAX_LENGTH], get_broker()
-    is_visible = can_view_payloads(request.user, "")
-    is_searchable = is_visible and _has_terms(text)
-    context |= {"title": "Search", "section": "search", "text": text, "is_visible": is_visible}
-    if text:
-        context |= _find_by_id(broker, text, request.user)
-    if is_searchable:
-        context |= _find_in_redis(broker, text, request.user)
-        listed = [(each.row.queue, each.row.id) for each in (*context.get("exact", ()), *context["tasks"])]
-        context |= _find_ended(broker, text, listed)
-    context |= {"is_searchable": is_searchable, "excerpt_bytes": PAYLOAD_MAX_BYTES}
-    context["is_empty"] = not any(context.get(name) for name in ("exact", "exact_run", "tasks", "kept", "runs"))
-    return TemplateResponse(request, "admin/tasks/task/search.html", context)
+class SearchView(AdminView):
+    """The tasks whose id is `q`, and those whose payload or error holds it."""
+
+    title = "Search"
+    template_name = "admin/tasks/task/search.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        text, broker, user = self.request.GET.get("q", "").strip()[:MAX_LENGTH], get_broker(), self.request.user
+        is_visible = can_view_payloads(user, "")
+        is_searchable = is_visible and _has_terms(text)
+        found: dict[str, Any] = {}
+        if text:
+            found |= _find_by_id(broker, text, user)
+        if is_searchable:
+            found |= _find_in_redis(broker, text, user)
+            listed = [(each.row.queue, each.row.id) for each in (*found.get("exact", ()), *found["tasks"])]
+            found |= _find_ended(broker, text, listed)
+        return (
+            super().get_context_data(**kwargs)
+            | found
+            | {
+                "section": "search",
+                "text": text,
+                "is_visible": is_visible,
+                "is_searchable": is_searchable,
+                "excerpt_bytes": PAYLOAD_MAX_BYTES,
+                "is_empty": not any(found.get(name) for name in ("exact", "exact_run", "tasks", "kept", "runs")),
+            }
+        )
 
 
 def _has_terms(text: str) -> bool:

@@ -4,9 +4,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
+from django.http import HttpRequest
 
+from runqy.admin_site.views import AdminView
 from runqy.durations import humanize_ms
 from runqy.errors import RequestInvalid
 from runqy.redis_connection import get_broker
@@ -40,13 +40,17 @@ class WorkerRuns:
     """The list of its runs of any time."""
 
 
-def show_worker_runs(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
-    """Render what `worker` did in the last hour, a part of its page."""
-    worker_id = request.GET.get("worker", "")
-    if not worker_id or "\0" in worker_id:
-        raise RequestInvalid("worker: Must be the id of a worker.")
-    context["summary"] = _read_worker_runs(request, worker_id, now_ns=get_broker().now_ns())
-    return TemplateResponse(request, "admin/tasks/task/worker_runs.html", context)
+class WorkerRunsView(AdminView):
+    """What `worker` did in the last hour, a part of its page."""
+
+    template_name = "admin/tasks/task/worker_runs.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        worker_id = self.request.GET.get("worker", "")
+        if not worker_id or "\0" in worker_id:
+            raise RequestInvalid("worker: Must be the id of a worker.")
+        summary = _read_worker_runs(self.request, worker_id, now_ns=get_broker().now_ns())
+        return super().get_context_data(**kwargs, summary=summary)
 
 
 def _read_worker_runs(request: HttpRequest, worker_id: str, *, now_ns: int) -> WorkerRuns:

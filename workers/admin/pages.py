@@ -6,11 +6,11 @@ from urllib.parse import urlencode
 
 from django.contrib.admin.utils import quote, unquote
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
+from django.http import HttpRequest
 from django.urls import reverse
 
 from runqy.admin_site.relative_time import RelativeTime
+from runqy.admin_site.views import AdminView
 from runqy.broker.workers.records import RunningTask, WorkerState, count_workers
 from runqy.errors import WorkerNotFound
 from runqy.redis_connection import get_broker
@@ -74,62 +74,61 @@ class WorkerRow:
     last_take: RelativeTime | None
 
 
-def show_workers(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
-    """List the workers that sent a heartbeat in the last minute; three round trips for any number of workers."""
-    broker, search, queue = get_broker(), request.GET.get("q", "").strip(), request.GET.get("queue", "")
-    workers = list_workers(broker, allowed_queues=frozenset({queue}) if queue else None)
-    found = [worker for worker in workers if not search or _matches(worker, search.lower())]
-    page = Paginator(sorted(found, key=_is_healthy), WORKERS_PER_PAGE).get_page(request.GET.get("page"))
-    secrets = _get_secrets(request, [worker.record.worker_id for worker in page])
-    now_ns = broker.now_ns()
-    context |= {
-        "title": "Workers",
-        "rows": [_row(worker, secrets, now_ns) for worker in page],
-        "page": page,
-        "search": search,
-        "queue": queue,
-        "query": urlencode({name: value for name, value in request.GET.items() if name != "page"}),
-        "counts": count_workers([worker.record for worker in workers], now_s=broker.now_s()),
-        "failed": len({worker.record.process for worker in workers if _has_failed(worker)}),
-        "busy": sum(_busy_slots(worker) for worker in workers),
-        "slots": sum(worker.record.concurrency for worker in workers),
-        "origin": request.build_absolute_uri("/").rstrip("/"),
-    }
-    return TemplateResponse(request, "admin/workers/worker/list.html", context)
+class WorkersView(AdminView):
+    """The workers that sent a heartbeat in the last minute; three round trips for any number of workers."""
+
+    title = "Workers"
+    template_name = "admin/workers/worker/list.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        request, broker = self.request, get_broker()
+        search, queue = request.GET.get("q", "").strip(), request.GET.get("queue", "")
+        workers = list_workers(broker, allowed_queues=frozenset({queue}) if queue else None)
+        found = [worker for worker in workers if not search or _matches(worker, search.lower())]
+        page = Paginator(sorted(found, key=_is_healthy), WORKERS_PER_PAGE).get_page(request.GET.get("page"))
+        secrets = _get_secrets(request, [worker.record.worker_id for worker in page])
+        now_ns = broker.now_ns()
+        return super().get_context_data(**kwargs) | {
+            "rows": [_row(worker, secrets, now_ns) for worker in page],
+            "page": page,
+            "search": search,
+            "queue": queue,
+            "query": urlencode({name: value for name, value in request.GET.items() if name != "page"}),
+            "counts": count_workers([worker.record for worker in workers], now_s=broker.now_s()),
+            "failed": len({worker.record.process for worker in workers if _has_failed(worker)}),
+            "busy": sum(_busy_slots(worker) for worker in workers),
+            "slots": sum(worker.record.concurrency for worker in workers),
+            "origin": request.build_absolute_uri("/").rstrip("/"),
+        }
 
 
-def show_worker(context: dict[str, Any], request: HttpRequest, object_id: str) -> HttpResponse:
-    """Show one worker, the tasks that it runs and has run, and the secrets that it received."""
-    broker, worker_id = get_broker(), unquote(object_id)
-    try:
-        worker = get_worker(broker, worker_id)
-    except WorkerNotFound as error:
-        if not (request.user.has_perm("tasks.view_task") and _has_runs(worker_id)):
-            raise
-        return _show_former_worker(context, request, worker_id, error)
-    now_ns = broker.now_ns()
-    secrets = _get_secrets(request, [worker.record.worker_id])
-    context |= {
-        "title": f"Worker {worker.record.worker_id}",
-        "row": _row(worker, secrets, now_ns),
-        "worker": worker.record,
-        "running": [_running(task, now_ns) for task in worker.running],
-        "vault_statuses": [_secret_row(each, now_ns) for each in secrets.get(worker.record.worker_id, [])],
-        "extra": sorted(worker.record.extra.items()),
-    }
-    return TemplateResponse(request, "admin/workers/worker/detail.html", context)
+class WorkerView(AdminView):
+    """One worker, the tasks that it runs and has run, and the secrets that it received.
 
+    Of a worker that only the history knows, to which lists of runs link, the runs alone.
+    """
 
-def _show_former_worker(
-    context: dict[str, Any], request: HttpRequest, worker_id: str, error: WorkerNotFound
-) -> HttpResponse:
-    """Show the runs of a worker that only the history knows: lists of runs link to it."""
-    context |= {
-        "title": f"Worker {worker_id}",
-        "worker_id": worker_id,
-        "message": error.detail,
-    }
-    return TemplateResponse(request, "admin/workers/worker/former.html", context)
+    template_name = "admin/workers/worker/detail.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        request, broker, worker_id = self.request, get_broker(), unquote(self.kwargs["object_id"])
+        context = super().get_context_data(**kwargs) | {"title": f"Worker {worker_id}"}
+        try:
+            worker = get_worker(broker, worker_id)
+        except WorkerNotFound as error:
+            if not (request.user.has_perm("tasks.view_task") and _has_runs(worker_id)):
+                raise
+            self.template_name = "admin/workers/worker/former.html"
+            return context | {"worker_id": worker_id, "message": error.detail}
+        now_ns = broker.now_ns()
+        secrets = _get_secrets(request, [worker_id])
+        return context | {
+            "row": _row(worker, secrets, now_ns),
+            "worker": worker.record,
+            "running": [_running(task, now_ns) for task in worker.running],
+            "vault_statuses": [_secret_row(each, now_ns) for each in secrets.get(worker_id, [])],
+            "extra": sorted(worker.record.extra.items()),
+        }
 
 
 def _has_runs(worker_id: str) -> bool:

@@ -139,7 +139,6 @@ class Queue(models.Model):
     redis_storage = models.BooleanField(default=True, help_text="Keep results; otherwise only the end state is kept.")
     hide_payloads = models.BooleanField(
         default=False,
-        db_default=False,
         help_text="Leave payloads, results and tracebacks out of the history of runs, and hide them from viewers.",
     )
     vaults = models.JSONField(
@@ -293,16 +292,14 @@ class QueueDeletion(models.Model):
     """The deletion cannot be undone; only Redis remains to be emptied."""
     actor = models.JSONField()
     """Who requested the deletion, for the audit records of maintenance."""
-    lease = models.CharField(max_length=32, blank=True, db_column="claim")
+    lease = models.CharField(max_length=32, blank=True)
     """The token of the process that works on it."""
-    leased_until = models.DateTimeField(db_column="claimed_until")
+    leased_until = models.DateTimeField()
 
     class Meta:
         ordering = ["id"]
-        # Names of an earlier release, whose processes go on during an upgrade.
-        db_table = "queues_queueremoval"
         constraints = [
-            models.UniqueConstraint(fields=["queue", "sub_queue", "is_whole"], name="one_removal_for_each_queue")
+            models.UniqueConstraint(fields=["queue", "sub_queue", "is_whole"], name="one_deletion_for_each_queue")
         ]
 
     def __str__(self) -> str:

@@ -205,7 +205,7 @@ def _store_rollout(queue: str) -> bool:
 
 def _change_rollout(queue: str) -> None:
     with configuration_change() as change:
-        put_definition(change, _get_row(queue).as_spec())  # documents of earlier releases do not name their rollout
+        _get_row(queue)
         change.put(DocumentKind.ROLLOUT, queue, b"%d" % change.revision)
         changes = {"rollout": (None, change.revision)}
         record(action="queue.redeployed", object_kind="queue", object_name=queue, changes=changes)

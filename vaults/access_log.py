@@ -57,7 +57,7 @@ class _Delivery(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str
     key_name: str
     address: str
-    grants: Sequence[VaultGrant] = msgspec.field(name="shares")
+    grants: Sequence[VaultGrant]
 
 
 def vault_state(versions: Mapping[str, int]) -> str:

@@ -2,8 +2,7 @@
 
 Stored bytes: format version (1), key id (8), nonce (12), ciphertext with tag. Vault, entry key, revision, usage, git
 hosts, secrecy and key id are associated data: a ciphertext that is moved to another entry, replaced by an older one
-without its revision, or declared for other hosts, fails to decrypt. Version 1 of the format had no usage, git hosts and
-secrecy; it is read until `rotate_vault_key` encrypts the values again.
+without its revision, or declared for other hosts, fails to decrypt.
 """
 
 import base64
@@ -23,7 +22,7 @@ from django.conf import settings
 
 from runqy.errors import VaultLocked, VaultUnavailable
 
-_FORMAT, _FORMAT_WITHOUT_DECLARATION = 2, 1
+_FORMAT = 1
 KEY_ID_AT, KEY_ID_BYTES = 1, 8
 _KEY_BYTES, _NONCE_BYTES, _TAG_BYTES = 32, 12, 16
 _HEAD_BYTES = KEY_ID_AT + KEY_ID_BYTES + _NONCE_BYTES
@@ -58,7 +57,7 @@ class Keyring:
         self.ids = tuple(self._ciphers)
         self.first_id = self.ids[0]
         self.current_head = bytes([_FORMAT]) + self.first_id
-        """What stored bytes of the current format and the first key begin with."""
+        """What stored bytes under the first key begin with."""
 
     @classmethod
     def parse(cls, text: str) -> "Keyring":
@@ -68,14 +67,14 @@ class Keyring:
     def encrypt(self, aad: EntryAAD, value: str) -> bytes:
         """Return the stored bytes of a value."""
         nonce = os.urandom(_NONCE_BYTES)
-        associated = _associated_data(aad, self.first_id, _FORMAT)
+        associated = _associated_data(aad, self.first_id)
         ciphertext = self._ciphers[self.first_id].encrypt(nonce, value.encode(), associated)
         return bytes([_FORMAT]) + self.first_id + nonce + ciphertext
 
     def decrypt(self, aad: EntryAAD, stored: bytes) -> str:
         """Return the value in stored bytes. Raise VaultUnavailable, which names the entry and the key id."""
         used_id, nonce = read_key_id(stored), stored[KEY_ID_AT + KEY_ID_BYTES : _HEAD_BYTES]
-        if len(stored) < _HEAD_BYTES + _TAG_BYTES or stored[0] not in (_FORMAT, _FORMAT_WITHOUT_DECLARATION):
+        if len(stored) < _HEAD_BYTES + _TAG_BYTES or stored[0] != _FORMAT:
             raise VaultUnavailable(f"The entry {aad} (key {used_id.hex()}) is damaged: unknown format.")
         cipher = self._ciphers.get(used_id)
         if cipher is None:
@@ -83,7 +82,7 @@ class Keyring:
                 f"The entry {aad} was encrypted with the key {used_id.hex()}, which is not in RUNQY_VAULT_MASTER_KEY."
             )
         try:
-            return cipher.decrypt(nonce, stored[_HEAD_BYTES:], _associated_data(aad, used_id, stored[0])).decode()
+            return cipher.decrypt(nonce, stored[_HEAD_BYTES:], _associated_data(aad, used_id)).decode()
         except InvalidTag as error:
             raise VaultUnavailable(
                 f"The entry {aad} cannot be decrypted with the key {used_id.hex()}: "
@@ -91,7 +90,7 @@ class Keyring:
             ) from error
 
     def is_current(self, stored: bytes) -> bool:
-        """Return whether stored bytes have the current format and were encrypted with the first key."""
+        """Return whether stored bytes were encrypted with the first key."""
         return stored.startswith(self.current_head)
 
 
@@ -120,12 +119,11 @@ def _parse_key(text: str) -> bytes:
     return key
 
 
-def _associated_data(aad: EntryAAD, used_id: bytes, stored_format: int) -> bytes:
+def _associated_data(aad: EntryAAD, used_id: bytes) -> bytes:
     """Return the associated data; each part is preceded by its length."""
     parts = [b"runqy vault entry", aad.vault.encode(), aad.key.encode(), b"%d" % aad.revision, used_id]
-    if stored_format != _FORMAT_WITHOUT_DECLARATION:
-        parts += [aad.usage.encode(), b"%d" % aad.is_secret, *(host.encode() for host in aad.git_hosts)]
-    return bytes([stored_format]) + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    parts += [aad.usage.encode(), b"%d" % aad.is_secret, *(host.encode() for host in aad.git_hosts)]
+    return bytes([_FORMAT]) + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
 def get_keyring() -> Keyring:

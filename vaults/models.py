@@ -53,12 +53,10 @@ class VaultEntry(models.Model):
         max_length=16,
         choices=[(usage.value, usage.value.replace("_", " ")) for usage in EntryUsage],
         default=EntryUsage.ENVIRONMENT.value,
-        db_default=EntryUsage.ENVIRONMENT.value,
         help_text="What it may be used for: a variable of tasks, a git token, or both.",
     )
     git_hosts = models.JSONField(
         default=list,
-        db_default=[],
         blank=True,
         validators=[validate_git_hosts],
         help_text="Hosts that a git token may be sent to, such as github.com.",

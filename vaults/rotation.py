@@ -1,4 +1,4 @@
-"""Re-encryption of all entries with the first master key in the current format, in batches of one transaction each.
+"""Re-encryption of all entries with the first master key, in batches of one transaction each.
 
 A rotation that is interrupted continues when it is run again. Concurrent readers find each entry under one of the
 keys, and decrypt it.
@@ -30,7 +30,7 @@ class RotationBatch:
 
 
 def count_outdated() -> int:
-    """Return how many entries are not encrypted with the first key in the current format. Raise VaultLocked."""
+    """Return how many entries are not encrypted with the first key. Raise VaultLocked."""
     return _outdated().count()
 
 
@@ -53,7 +53,7 @@ def _check(ids: Sequence[int]) -> RotationBatch:
 
 
 def _outdated() -> QuerySet[VaultEntry]:
-    """Return the entries that are not under the first key, or in an older format."""
+    """Return the entries that are not under the first key."""
     return VaultEntry.objects.annotate(head=CIPHERTEXT_HEAD).exclude(head=get_keyring().current_head).order_by("pk")
 
 

@@ -14,12 +14,12 @@ class PublishedEntry(msgspec.Struct, frozen=True, kw_only=True):
     """An entry; only the server can decrypt it."""
 
     key: str
-    revision: int = msgspec.field(name="version")
-    version: int = msgspec.field(name="number", default=1)
+    revision: int
+    version: int
     ciphertext: bytes
-    usage: EntryUsage = EntryUsage.ENVIRONMENT
-    git_hosts: tuple[str, ...] = ()
-    is_secret: bool = True
+    usage: EntryUsage
+    git_hosts: tuple[str, ...]
+    is_secret: bool
 
     def aad(self, vault: str) -> EntryAAD:
         """Return the associated data of the ciphertext in a vault of this name."""

@@ -16,9 +16,9 @@ class PublishedKey(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     queues: tuple[str, ...]
     expires_at: datetime | None
-    vaults: tuple[str, ...] = ()
-    rate_limit: str = ""
-    allow_shared_redis: bool = False
+    vaults: tuple[str, ...]
+    rate_limit: str
+    allow_shared_redis: bool
 
     @classmethod
     def of(cls, key: ApiKey) -> "PublishedKey":

@@ -28,7 +28,6 @@ class ApiKey(models.Model):
     )
     vaults = models.JSONField(
         default=list,
-        db_default=[],
         blank=True,
         validators=[validate_vault_names],
         help_text="Names of the vaults that a worker key is limited to; empty: all.",
@@ -36,13 +35,11 @@ class ApiKey(models.Model):
     rate_limit = models.CharField(
         max_length=16,
         blank=True,
-        db_default="",
         validators=[validate_rate_limit],
         help_text="As 600/m; empty: as RUNQY_RATE_LIMIT says.",
     )
     allow_shared_redis = models.BooleanField(
         default=False,
-        db_default=False,
         help_text="Give workers that accept no Redis user of their own, such as Go's, the Redis password that all such "
         "workers share. It reaches the tasks of all queues, whatever the key is limited to, also after the key was "
         "revoked. Off: these workers are refused. Only matters for keys that are limited to queues.",
@@ -53,9 +50,9 @@ class ApiKey(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True, validators=[validate_expiry])
     revoked_at = models.DateTimeField(null=True, editable=False)
     last_used_at = models.DateTimeField(null=True, editable=False)
-    created_by_kind = models.CharField(max_length=16, default="", db_default="", editable=False)
-    """`runqy.audit.actors.ActorKind` of the actor that created it; empty for keys of earlier releases."""
-    created_by = models.CharField(max_length=300, default="", db_default="", editable=False)
+    created_by_kind = models.CharField(max_length=16, default="", editable=False)
+    """`runqy.audit.actors.ActorKind` of the actor that created it."""
+    created_by = models.CharField(max_length=300, default="", editable=False)
     """Name of that actor."""
     created_by_key = models.ForeignKey(
         "self", null=True, editable=False, on_delete=models.PROTECT, related_name="created_keys"

@@ -63,9 +63,7 @@ class _Grant(msgspec.Struct, frozen=True, kw_only=True):
     redis_queues: tuple[str, ...]
     key: str
     """See `_key_reference`."""
-    registered_at_s: int
-    registered_at_us: int = 0
-    """The same in µs; 0 in grants of earlier releases."""
+    registered_at_us: int
     expires_at_s: float | None
     """When the API key expires."""
 
@@ -91,7 +89,6 @@ def grant_redis_user(
         queue=queue,
         redis_queues=tuple(redis_queues),
         key=key,
-        registered_at_s=now_us // 1_000_000,
         registered_at_us=now_us,
         expires_at_s=_expires_at_s(key, get_snapshot()),
     )
@@ -210,8 +207,7 @@ class RedisUserReconciler:
                 continue
             name = _field(grant)
             silent_since_s[name] = self._silent_since_s.get(name, now_s)
-            registered_at_us = grant.registered_at_us or grant.registered_at_s * 1_000_000
-            if ended_us >= registered_at_us or now_s - silent_since_s[name] >= SILENT_S:
+            if ended_us >= grant.registered_at_us or now_s - silent_since_s[name] >= SILENT_S:
                 over.append(name)
         self._silent_since_s = silent_since_s
         return over

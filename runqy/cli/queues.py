@@ -25,7 +25,9 @@ def list_queues(*, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJs
     if as_json:
         print_json(queues)
         return
-    rows = [queue | _count_workers(queue.get("worker_processes") or {}) for queue in queues]
+    rows = [
+        queue | {f"workers_{state}": count for state, count in queue["worker_processes"].items()} for queue in queues
+    ]
     print_rows(rows, (*_COLUMNS, *_WORKER_COLUMNS), empty_message="There are no queues yet.")
 
 
@@ -59,11 +61,6 @@ def release_scheduled(
             while affected := api.post(path, b"")["affected"]:
                 count += affected
             typer.echo(f"{queue}: {count} tasks released")
-
-
-def _count_workers(processes: dict[str, int]) -> dict[str, int | None]:
-    """Return the values of the columns of workers; None from an earlier server."""
-    return {column: processes.get(column.removeprefix("workers_")) for column in _WORKER_COLUMNS}
 
 
 def _describe_rollout(workers: list[str] | None) -> str:

@@ -222,7 +222,7 @@ def administer(broker: Broker) -> None:
 
 
 def serve_workers(broker: "LosingBroker") -> None:
-    broker.run(claim_worker_id("w-1", owner="key"))
+    broker.run(claim_worker_id("w-1", owner="key", queue="mail", redis_queues=["mail"]))
     broker.run(store_user(StoredUser(field="u", content=b"c"), instance_id="i", owner="key"))
     broker.run(remove_stored_users([StoredUser(field="u", content=b"c")]))
     broker.run(heartbeats.write_heartbeat(RECORD, [running_task("t1")], now_ns=broker.now_ns()))

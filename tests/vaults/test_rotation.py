@@ -1,6 +1,5 @@
 """Rotation of the master key, and the commands around it."""
 
-import base64
 import json
 import os
 import signal
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 import redis as redis_py
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.core.management import CommandError, call_command
 from django.db import connection
 from rich.console import Console
@@ -29,7 +27,7 @@ from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.vaults.test_vaults import fill
 from vaults import operations
-from vaults.crypto import Keyring, generate_master_key, key_id
+from vaults.crypto import Keyring, generate_master_key
 from vaults.management.commands import rotate_vault_key
 from vaults.models import EntryVersion, VaultEntry
 from vaults.rotation import count_outdated, rotate_entries
@@ -166,26 +164,6 @@ def test_a_rotation_is_recorded_with_both_keys_and_the_entries(old_id: str, new_
     assert {(row.actor_kind, row.actor_name) for row in rows} == {("command", "rotate_vault_key")}
     assert EntryVersion.objects.filter(event="rotated", actor_name="rotate_vault_key").count() == 32
     assert set(EntryVersion.objects.filter(event="rotated").values_list("version", flat=True)) == {1}
-
-
-def test_values_of_the_format_without_usage_are_readable_and_encrypted_again(
-    configuration: None, settings: Any
-) -> None:
-    fill(A="1")
-    entry, key = VaultEntry.objects.get(), base64.b64decode(settings.RUNQY_VAULT_MASTER_KEY)
-    parts = [b"runqy vault entry", b"api-keys", b"A", b"%d" % entry.revision, key_id(key)]
-    associated = b"\1" + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-    stored = b"\1" + key_id(key) + bytes(12) + AESGCM(key).encrypt(bytes(12), b"of before", associated)
-    VaultEntry.objects.update(ciphertext=stored)
-    operations.set_entry(vault="api-keys", key="B", value="2")  # publishes the vault
-    before = get_worker_secrets(["api-keys"]).values
-
-    output = run("rotate_vault_key")
-
-    assert before == get_worker_secrets(["api-keys"]).values == {"A": "of before", "B": "2"}
-    assert "1 entries were encrypted with the first key." in output
-    assert {bytes(row.ciphertext)[0] for row in VaultEntry.objects.all()} == {2}
-    assert "can be decrypted" in run("verify_vaults")
 
 
 def test_a_dry_run_decrypts_everything_and_changes_nothing(old_id: str) -> None:

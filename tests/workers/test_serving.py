@@ -195,7 +195,7 @@ def test_a_worker_keeps_the_number_of_archived_tasks_that_the_server_sets(
     assert single_broker.client.zrange(of.archived, 0, -1) == [task_id.encode()]
 
 
-def test_a_worker_of_an_older_server_keeps_as_many_archived_tasks_as_asynq() -> None:
+def test_a_worker_of_gos_server_keeps_as_many_archived_tasks_as_asynq() -> None:
     response = registration_response(redis_port=1, git_url="file:///nowhere")
     del response["archive_max_tasks"]
 

@@ -334,7 +334,7 @@ def test_a_worker_that_deregistered_loses_what_it_had_and_the_others_of_its_proc
     reconciler = RedisUserReconciler()
     reconciler.run(get_broker())
     with SERVER.client() as redis:
-        redis.set(keys.worker_record("w-mail"), get_broker().now_s() + 1)
+        redis.set(keys.worker_record("w-mail"), f"{get_broker().now_s() + 1}.000000")
 
     RedisUserReconciler().run(get_broker())
 
@@ -345,7 +345,7 @@ def test_a_worker_that_deregistered_loses_what_it_had_and_the_others_of_its_proc
 
 def test_a_worker_that_registers_again_after_it_deregistered_keeps_its_user(client: ApiClient) -> None:
     with SERVER.client() as redis:
-        redis.set(keys.worker_record("w-mail"), get_broker().now_s() - 1)
+        redis.set(keys.worker_record("w-mail"), f"{get_broker().now_s() - 1}.000000")
     register(client)
 
     RedisUserReconciler().run(get_broker())

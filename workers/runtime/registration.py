@@ -105,7 +105,7 @@ class RegisteredWorker(msgspec.Struct, frozen=True):
     lease_secs: int | None = None
     archive_max_tasks: int = ARCHIVE_MAX_TASKS
     task_output: bool = False
-    """Whether what tasks print is kept; earlier servers would not delete it with the tasks."""
+    """Whether what tasks print is kept; Go's server would not delete it with the tasks."""
     sub_queues: list[SubQueueInfo] | None = None
     limits: LimitsInfo = LimitsInfo()
     vaults: dict[str, str] | None = None

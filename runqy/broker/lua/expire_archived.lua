@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Scan a slice of the archived tasks, the first to expire first, and delete those that have expired or are too many.
--- A score is when the task expires, or when it was archived by asynq or an earlier release.
+-- A score is when the task expires, or when it was archived by asynq.
 -- Ids without a task are removed.
 -- KEYS archived
 -- ARGV task_prefix lock_prefix now_s default_ttl_s max_age_s max_tasks offset limit

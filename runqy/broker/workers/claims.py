@@ -14,9 +14,7 @@ _ATTEMPTS = 5
 _SCAN_COUNT = 500
 
 
-def claim_worker_id(
-    worker_id: str, *, owner: str, queue: str = "", redis_queues: Sequence[str] = ()
-) -> Operation[None]:
+def claim_worker_id(worker_id: str, *, owner: str, queue: str, redis_queues: Sequence[str]) -> Operation[None]:
     """Record that a worker registers with this owner's key, for a queue: its record counts for no other.
 
     Raise WorkerIdTaken while a live worker with this id is registered with another owner's key: until a minute after

@@ -126,13 +126,11 @@ class WorkerClaim:
     owner: str
     at_s: int
     queue: str = ""
-    """Empty in claims of earlier releases."""
+    """Empty: the claim is missing or invalid."""
     redis_queues: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
-        return " ".join(
-            (str(self.at_s), self.owner, *((self.queue, *self.redis_queues) if self.queue else ()))
-        ).encode()
+        return " ".join((str(self.at_s), self.owner, self.queue, *self.redis_queues)).encode()
 
     @classmethod
     def decode(cls, content: bytes) -> WorkerClaim:

@@ -35,7 +35,7 @@ COMMANDS = (
 """The commands that a worker may use on its own keys. Redis checks the commands inside scripts too."""
 _MODE_COMMANDS: Mapping[str, tuple[str, ...]] = {"sentinel": ("role",), "cluster": ("cluster|slots", "asking")}
 _RECORD_HEAD_BYTES = 24
-_END = re.compile(rb"(\d{1,12})(?:\.(\d{6}))?")
+_END = re.compile(rb"(\d{1,12})\.(\d{6})")
 _SCAN_COUNT = 1000
 
 
@@ -253,11 +253,11 @@ def read_heartbeat_times(worker_ids: Sequence[str]) -> Request[list[int | None]]
 
 
 def _end_us(head: bytes | None) -> int | None:
-    """Parse the start of a worker's record; workers of earlier releases wrote whole seconds."""
+    """Parse the start of a worker's record."""
     if not head:
         return 0
     match = _END.fullmatch(head)
-    return None if match is None else int(match[1]) * 1_000_000 + int(match[2] or 999_999)
+    return None if match is None else int(match[1]) * 1_000_000 + int(match[2])
 
 
 def _set_user(user: RedisUser, *, target: RedisTarget, is_narrowing: bool = False) -> Command:

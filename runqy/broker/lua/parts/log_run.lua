@@ -1,5 +1,5 @@
 -- Append an ended attempt to the stream of its queue, which drops its oldest entries when it is full. Nothing fails the
--- caller: workers can write the stream, and a Redis user of an earlier release may not append to it.
+-- caller: workers can write the stream, and a Redis user that an administrator created may not append to it.
 -- An entry has one field, since each costs time: values between NULs, which none of them but the last may contain.
 -- `is_final` is '1' if the task ended with the attempt, '2' if it ended without one, after the attempts in `seen`. `seen` is the second value of `remove_from_active`.
 local function append_run(runs, id, run_id, outcome, is_final, ended_ns, details, seen)

@@ -128,8 +128,8 @@ _DETAIL_EXAMPLE = _STATUS_EXAMPLE | {
 }
 
 
-def _response_example(value: object, status: int = 200) -> OpenApiExample:
-    return OpenApiExample("Response", value, response_only=True, status_codes=[str(status)])
+def _response_example(value: object) -> OpenApiExample:
+    return OpenApiExample("Response", value, response_only=True)
 
 
 class ValidatedMembersSerializer(BodySerializer):
@@ -231,15 +231,7 @@ class QueueConfigListSerializer(serializers.Serializer[Any]):
 
 
 @extend_schema_serializer(
-    examples=[
-        _response_example({"queue": _QUEUE_EXAMPLE, "message": "Queue created successfully", "published": True}, 201),
-        OpenApiExample(
-            "Updated",
-            {"queue": _QUEUE_EXAMPLE, "message": "Queue updated successfully", "published": True},
-            response_only=True,
-            status_codes=["200"],
-        ),
-    ]
+    examples=[_response_example({"queue": _QUEUE_EXAMPLE, "message": "Queue updated successfully", "published": True})]
 )
 class QueueConfigSavedSerializer(serializers.Serializer[Any]):
     """A queue that was created or updated."""

@@ -48,12 +48,6 @@ CANCELED = OpenApiExample(
     response_only=True,
     status_codes=["200"],
 )
-CANCEL_ASKED = OpenApiExample(
-    "Active",
-    {"message": "task is being cancelled", "task_id": "task-uuid"},
-    response_only=True,
-    status_codes=["202"],
-)
 RUN = OpenApiExample("Response", {"message": "task pending", "task_id": "task-uuid"}, response_only=True)
 ARCHIVED = OpenApiExample("Response", {"message": "task archived", "task_id": "task-uuid"}, response_only=True)
 DELETED = OpenApiExample("Response", {"message": "task deleted", "task_id": "task-uuid"}, response_only=True)
@@ -73,7 +67,6 @@ def bulk_action(action: str) -> OpenApiExample:
 
 
 _QUEUED_INFO = {"id": "task-uuid", "queue": "inference_high"}
-_NOT_ENDED = {"info": {**_QUEUED_INFO, "state": "active", "result": None}}
 
 ENQUEUE_BODY = OpenApiExample(
     "A task",
@@ -86,7 +79,6 @@ ENQUEUED = OpenApiExample(
     response_only=True,
     status_codes=["200"],
 )
-ENQUEUED_NOT_ENDED = OpenApiExample("Not ended", _NOT_ENDED, response_only=True, status_codes=["202"])
 BATCH_BODY = OpenApiExample(
     "Two tasks",
     request_only=True,
@@ -114,7 +106,6 @@ TASK_ENDED = OpenApiExample(
     response_only=True,
     status_codes=["200"],
 )
-TASK_NOT_ENDED = OpenApiExample("Not ended", _NOT_ENDED, response_only=True, status_codes=["202"])
 EVENTS = OpenApiExample(
     "A task that is completed",
     'id: pending-0\nevent: state\ndata: {"id":"task-uuid","queue":"inference_high","state":"pending","attempts":0}\n\n'
@@ -139,13 +130,4 @@ LOGS = OpenApiExample(
     },
     response_only=True,
     status_codes=["200"],
-)
-LOG_EVENTS = OpenApiExample(
-    "With follow=true",
-    'id: 2-18\nevent: output\ndata: {"attempt":2,"text":"loading the model\\n","truncated":false,"shared":false}\n\n'
-    'id: 2-26\nevent: output\ndata: {"attempt":2,"text":"3 of 10\\n","truncated":false,"shared":false}\n\n'
-    'id: end\nevent: end\ndata: {"id":"task-uuid","queue":"inference_high","state":"completed"}\n\n',
-    response_only=True,
-    status_codes=["200"],
-    media_type="text/event-stream",
 )

@@ -125,7 +125,7 @@ class QueueTaskViewSet(ApiViewSet):
             204: OpenApiResponse(None, "With `follow`: `Last-Event-ID` names the end of the task"),
             **problem_responses(400, 401, 403, 404, 429, 503),
         },
-        examples=[examples.LOGS, examples.LOG_EVENTS],
+        examples=[examples.LOGS],
     )
     def logs(self, request: AuthenticatedRequest, queue: str, task_id: str) -> HttpResponseBase:
         """Show what a task printed, by attempt, or follow it.
@@ -224,7 +224,7 @@ class CancelTaskViewSet(ApiViewSet):
             202: OpenApiResponse(s.TaskActionSerializer, "Active, and its worker was notified: see Location"),
             **_ONE_TASK,
         },
-        examples=[examples.CANCELED, examples.CANCEL_ASKED],
+        examples=[examples.CANCELED],
     )
     def cancel(self, request: AuthenticatedRequest, task_id: str) -> Response:
         """Cancel a task. One that has not started is archived at once, an active one is stopped by its worker."""

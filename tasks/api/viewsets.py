@@ -58,7 +58,7 @@ class TaskViewSet(ApiViewSet):
             202: OpenApiResponse(s.EnqueueResponseSerializer, "Enqueued, and not ended after the wait: see Location"),
             **problem_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
         },
-        examples=[examples.ENQUEUE_BODY, examples.ENQUEUED, examples.ENQUEUED_NOT_ENDED],
+        examples=[examples.ENQUEUE_BODY, examples.ENQUEUED],
     )
     def create(self, request: AuthenticatedRequest) -> Response:
         """Enqueue a task.
@@ -128,7 +128,7 @@ class TaskViewSet(ApiViewSet):
             304: OpenApiResponse(None, "The version in `If-None-Match` is current"),
             **problem_responses(400, 401, 403, 404, 503),
         },
-        examples=[examples.TASK_ENDED, examples.TASK_NOT_ENDED],
+        examples=[examples.TASK_ENDED],
     )
     def retrieve(self, request: AuthenticatedRequest, task_id: str) -> Response:
         """Show the state and result of a task, at once or after waiting for its end."""

@@ -38,8 +38,8 @@ _ENTRY_EXAMPLE = {
 }
 
 
-def _request_example(value: object, name: str = "Request") -> OpenApiExample:
-    return OpenApiExample(name, value, request_only=True)
+def _request_example(value: object) -> OpenApiExample:
+    return OpenApiExample("Request", value, request_only=True)
 
 
 def _response_example(value: object, status: int = 200) -> OpenApiExample:
@@ -125,11 +125,9 @@ class SetEntryValueSerializer(SecretSerializer):
 
 @extend_schema_serializer(
     examples=[
-        _request_example({"key": "OPENAI_API_KEY", "value": "sk-your-key-here", "is_secret": True}),
         _request_example(
-            {"key": "GITHUB_TOKEN", "value": "ghp-your-token-here", "usage": "git_token", "git_hosts": ["github.com"]},
-            name="A git token",
-        ),
+            {"key": "GITHUB_TOKEN", "value": "ghp-your-token-here", "usage": "git_token", "git_hosts": ["github.com"]}
+        )
     ]
 )
 class SetEntrySerializer(SetEntryValueSerializer):

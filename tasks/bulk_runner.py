@@ -8,7 +8,7 @@ out what a killed process did in its slice.
 import secrets
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,7 +30,7 @@ from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueFull,
 from runqy.request_ids import request_id_context
 from tasks.actions import TaskAction, apply_in_state
 from tasks.bulk_actions import AUDIT_KIND, get_query, may_continue
-from tasks.bulk_slices import FoundTask, find_next_slice, select_still_matching, state_since_ns
+from tasks.bulk_slices import find_next_slice, select_still_matching, state_since_ns
 from tasks.copies import NewCopy, Original, add_copy, find_stored_payloads
 from tasks.models import BulkAction, TaskCopy, TaskRun
 from tasks.operations import forget_enqueued_ids
@@ -60,7 +60,8 @@ class BulkLeaseLost(Exception):
 class HandledTask:
     """What became of a task."""
 
-    location: TaskLocation
+    queue: str
+    id: str
     outcome: BulkAction.Outcome
     note: str = ""
     """Why the action was not applied."""
@@ -144,45 +145,37 @@ class BulkRunner:
                 return 0
 
     def _apply_slice(self) -> None:
-        """Apply the action to the tasks that come next, up to a copy whose queue is full. Raise BulkLeaseLost."""
+        """Apply the action to the tasks that come next. Raise BulkLeaseLost.
+
+        Copies come first: a slice whose copies have no room is applied again, as one that was interrupted is.
+        """
         is_repeated = self._bulk.slice_began_s is not None
         if not is_repeated:
             self._update(slice_began_s=self._broker.now_s())
         upcoming = find_next_slice(self._broker, self._bulk, self._query)
-        states = self._read_states(upcoming.tasks)
-        cursor, full_queue = _END if upcoming.is_last else upcoming.cursor, ""
-        tasks = upcoming.tasks
-        if (refused := self._add_copies(tasks, states)) is not None:
-            cursor, full_queue = tasks[refused].cursor_before, tasks[refused].location[0]
-            tasks = tasks[:refused]
-        locations = [task.location for task in tasks if not self._runs_as_copy(states[task.location])]
-        self._apply_in_redis(self._without_changed(locations) if is_repeated else locations, states)
-        self._update(cursor=cursor, full_queue=full_queue, slice_began_s=None)
+        found = self._broker.run(read_states(upcoming.tasks)) if upcoming.tasks else []
+        states = dict(zip(upcoming.tasks, found, strict=True))
+        may_copy = self._action is TaskAction.RUN and self._query.state is None
+        gone = [task for task, state in states.items() if state is None and may_copy]
+        if full_queue := self._add_copies(gone):
+            self._update(full_queue=full_queue, slice_began_s=None)
+            return
+        kept = [task for task in states if task not in gone]
+        self._apply_in_redis(self._without_changed(kept) if is_repeated else kept, states)
+        self._update(cursor=_END if upcoming.is_last else upcoming.cursor, full_queue="", slice_began_s=None)
 
-    def _read_states(self, tasks: Sequence[FoundTask]) -> States:
-        locations = list(dict.fromkeys(task.location for task in tasks))
-        return dict(zip(locations, self._broker.run(read_states(locations)), strict=True)) if locations else {}
-
-    def _runs_as_copy(self, state: TaskState | None) -> bool:
-        """Return whether a task in this state runs again as a copy, because Redis no longer has it."""
-        return state is None and self._action is TaskAction.RUN and self._query.state is None
-
-    def _without_changed(self, locations: Sequence[TaskLocation]) -> list[TaskLocation]:
+    def _without_changed(self, tasks: Sequence[TaskLocation]) -> list[TaskLocation]:
         """Return the tasks whose state is older than the request: a killed process may have changed the others."""
-        records = self._broker.run(read_tasks(locations)) if locations else []
-        since = [0 if task is None else state_since_ns(task) for task in records]
+        records = self._broker.run(read_tasks(tasks)) if tasks else []
+        since = [0 if record is None else state_since_ns(record) for record in records]
         requested_ns = self._bulk.requested_s * 10**9
-        return [
-            location
-            for location, since_ns in zip(locations, since, strict=True)
-            if since_ns is not None and since_ns < requested_ns
-        ]
+        return [task for task, at_ns in zip(tasks, since, strict=True) if at_ns is not None and at_ns < requested_ns]
 
-    def _apply_in_redis(self, locations: Sequence[TaskLocation], states: States) -> None:
+    def _apply_in_redis(self, tasks: Sequence[TaskLocation], states: States) -> None:
         """Apply the action to tasks under their own ids. Raise BulkLeaseLost, BrokerUnavailable."""
-        matching = select_still_matching(self._bulk, self._query, {each: states[each] for each in locations})
+        matching = select_still_matching(self._bulk, self._query, {task: states[task] for task in tasks})
         groups: defaultdict[tuple[str, TaskState | None], list[str]] = defaultdict(list)
-        for queue, task_id in dict.fromkeys(locations):
+        for queue, task_id in tasks:
             groups[queue, states[queue, task_id]].append(task_id)
         for (queue, state), task_ids in groups.items():
             self._update()
@@ -190,13 +183,11 @@ class BulkRunner:
                 self._apply_in_state(queue, state, task_ids, matching)
             elif self._action is TaskAction.DELETE and self._query.state is None:
                 self._delete_runs(queue, task_ids)
-                self._add_handled(queue, task_ids, _Outcome.DONE)
+                self._note(_Outcome.DONE, queue, *task_ids)
             else:
-                self._add_handled(queue, task_ids, _Outcome.SKIPPED, "not found: deleted or expired")
+                self._note(_Outcome.SKIPPED, queue, *task_ids, note="not found: deleted or expired")
 
-    def _apply_in_state(
-        self, queue: str, state: TaskState, task_ids: Sequence[str], matching: set[TaskLocation]
-    ) -> None:
+    def _apply_in_state(self, queue: str, state: TaskState, task_ids: list[str], matching: set[TaskLocation]) -> None:
         """Apply the action to those tasks of a Redis queue that are in a state and still match."""
         due = [task_id for task_id in task_ids if (queue, task_id) in matching]
         done = {*apply_in_state(self._broker, self._action, queue, state, due)} if due else set()
@@ -204,66 +195,72 @@ class BulkRunner:
         other = "it has ended again since, or its run was deleted" if has_ended_again else f"it is {state}"
         changed = "changed since, or another task holds its unique key"
         self._delete_runs(queue, done)
+        self._note(_Outcome.DONE, queue, *done)
         for task_id in task_ids:
-            if task_id in done:
-                self._add_handled(queue, [task_id], _Outcome.DONE)
-            else:
-                self._add_handled(queue, [task_id], _Outcome.SKIPPED, changed if task_id in due else other)
+            if task_id not in done:
+                self._note(_Outcome.SKIPPED, queue, task_id, note=changed if task_id in due else other)
 
-    def _delete_runs(self, queue: str, task_ids: Sequence[str] | set[str]) -> None:
+    def _delete_runs(self, queue: str, task_ids: Iterable[str]) -> None:
         """Delete the runs of deleted tasks from the history, if they were found there; rollups keep their counts."""
         if self._query.state is None and self._action is TaskAction.DELETE:
             TaskRun.objects.filter(redis_queue=queue, task_id__in=task_ids).delete()
 
-    def _add_copies(self, tasks: Sequence[FoundTask], states: States) -> int | None:
-        """Enqueue copies of the tasks that Redis no longer has; return the index of one whose queue is full.
+    def _add_copies(self, tasks: Sequence[TaskLocation]) -> str:
+        """Enqueue copies of the tasks that Redis no longer has, up to one whose queue is full; return this queue.
 
         Raise BulkLeaseLost, BrokerUnavailable.
         """
-        due = [index for index, task in enumerate(tasks) if self._runs_as_copy(states[task.location])]
-        began_s = self._bulk.slice_began_s or 0
-        for start in range(0, len(due), _COPIES_PER_STEP):
+        refused = []  # counted at the end, as a slice whose queue is full is applied again
+        for start in range(0, len(tasks), _COPIES_PER_STEP):
             until_s = self._broker.now_s() + LEASE_S - 1  # before the lease that is extended now ends
             self._update()
-            step = [tasks[index].location for index in due[start : start + _COPIES_PER_STEP]]
-            payloads, earlier = _find_payloads(step), _find_copies(step)
-            for index, location in zip(due[start : start + _COPIES_PER_STEP], step, strict=True):
-                copy_id = str(uuid.uuid5(self._bulk.copy_namespace, "\0".join(location)))
-                known = earlier.get(location, copy_id)
-                if known != copy_id:
-                    self._add_handled(*_one(location), _Outcome.SKIPPED, "it has run again already, as a new task")
-                elif location in earlier:
-                    continue  # counted before an interruption
-                elif self._broker.now_s() > began_s + IDEMPOTENCY_TTL_S - LEASE_S:
-                    # after so long an interruption Redis no longer knows whether the copy was enqueued
-                    self._add_handled(*_one(location), _Outcome.SKIPPED, "interrupted: it may have run again")
+            step = tasks[start : start + _COPIES_PER_STEP]
+            payloads, earlier = find_stored_payloads(step), _find_copies(step)
+            for task in step:
+                copy_id = str(uuid.uuid5(self._bulk.copy_namespace, "\0".join(task)))
+                if earlier.get(task) == copy_id:
+                    continue  # counted before the slice was applied again
+                try:
+                    note = self._add_copy(task, payloads.get(task), copy_id, has_run=task in earlier, until_s=until_s)
+                except QueueFull:
+                    return task[0]
+                except EnqueuedTooLate:
+                    raise BulkLeaseLost from None
+                if note is None:
+                    self._note(_Outcome.DONE, task[0], task[1], copy_id=copy_id)
                 else:
-                    try:
-                        handled = self._add_copy(location, payloads.get(location), copy_id, until_s=until_s)
-                    except QueueFull:
-                        return index
-                    except EnqueuedTooLate:
-                        raise BulkLeaseLost from None
-                    self._handled.append(handled)
-        return None
+                    refused.append((task, note))
+        for (queue, task_id), (outcome, text) in refused:
+            self._note(outcome, queue, task_id, note=text)
+        return ""
 
-    def _add_copy(self, location: TaskLocation, payload: bytes | None, copy_id: str, *, until_s: int) -> HandledTask:
-        """Enqueue a copy of a task. Raise QueueFull, BrokerUnavailable, ConfigurationUnavailable, EnqueuedTooLate."""
+    def _add_copy(
+        self, task: TaskLocation, payload: bytes | None, copy_id: str, *, has_run: bool, until_s: int
+    ) -> tuple[BulkAction.Outcome, str] | None:
+        """Enqueue a copy of a task; return why not, None if it was.
+
+        Raise QueueFull, BrokerUnavailable, ConfigurationUnavailable, EnqueuedTooLate.
+        """
+        if has_run:
+            return _Outcome.SKIPPED, "it has run again already, as a new task"
+        if self._broker.now_s() > (self._bulk.slice_began_s or 0) + IDEMPOTENCY_TTL_S - LEASE_S:
+            # after so long an interruption Redis no longer knows whether the copy was enqueued
+            return _Outcome.SKIPPED, "interrupted: it may have run again"
         if payload is None:
-            note = "its payload was not kept in full"
-            return HandledTask(location=location, outcome=_Outcome.FAILED, note=note)
-        original = Original(redis_queue=location[0], id=location[1])
+            return _Outcome.FAILED, "its payload was not kept in full"
+        copy = NewCopy(original=Original(redis_queue=task[0], id=task[1]), id=copy_id, payload=payload)
         try:
             with request_id_context(f"bulk-action-{self._bulk.pk}"):
-                add_copy(self._broker, NewCopy(original=original, id=copy_id, payload=payload), until_s=until_s)
+                add_copy(self._broker, copy, until_s=until_s)
         except (QueueFull, BrokerUnavailable, ConfigurationUnavailable):
             raise
         except RunqyError as error:
-            return HandledTask(location=location, outcome=_Outcome.FAILED, note=error.detail[:200])
-        return HandledTask(location=location, outcome=_Outcome.DONE, copy_id=copy_id)
+            return _Outcome.FAILED, error.detail[:200]
+        return None
 
-    def _add_handled(self, queue: str, task_ids: Sequence[str], outcome: BulkAction.Outcome, note: str = "") -> None:
-        self._handled += [HandledTask(location=(queue, each), outcome=outcome, note=note) for each in task_ids]
+    def _note(self, outcome: BulkAction.Outcome, queue: str, *task_ids: str, note: str = "", copy_id: str = "") -> None:
+        for task_id in task_ids:
+            self._handled.append(HandledTask(queue=queue, id=task_id, outcome=outcome, note=note, copy_id=copy_id))
 
     def _end(self, state: BulkAction.State, *, error: str = "") -> None:
         """End the bulk action, and record it in the audit. Raise BulkLeaseLost."""
@@ -294,7 +291,12 @@ class BulkRunner:
         """Count what was handled, and link the copies; return False, and store nothing, without the lease."""
         own = (BulkAction.objects.all() if rows is None else rows).filter(pk=self._bulk.pk, lease=self._token)
         handled, counts = self._handled, Counter(each.outcome for each in self._handled)
-        problems = [*self._bulk.problems, *(_as_problem(each) for each in handled if each.note)][-MAX_PROBLEMS:]
+        new = [
+            {"queue": each.queue, "id": replace_nul(each.id), "outcome": each.outcome.value, "note": each.note}
+            for each in handled
+            if each.note
+        ]
+        problems = [*self._bulk.problems, *new][-MAX_PROBLEMS:]
         with transaction.atomic():
             is_stored = own.update(
                 done=F("done") + counts[_Outcome.DONE],
@@ -305,50 +307,30 @@ class BulkRunner:
             )
             if not is_stored:
                 return False
-            copies = [each for each in handled if each.copy_id]
-            TaskCopy.objects.bulk_create(_link(self._bulk, each) for each in copies)
+            copies = [
+                TaskCopy(
+                    bulk_action=self._bulk,
+                    original_queue=each.queue,
+                    original_id=each.id,
+                    copy_queue=each.queue,
+                    copy_id=each.copy_id,
+                )
+                for each in handled
+                if each.copy_id
+            ]
+            TaskCopy.objects.bulk_create(copies)
         self._bulk.problems, self._handled = problems, []
         with suppress(BrokerUnavailable):  # which keeps them for a day then
-            for queue, ids in _by_queue([(each.location[0], each.copy_id) for each in copies]).items():
+            for queue in {copy.copy_queue for copy in copies}:
+                ids = [copy.copy_id for copy in copies if copy.copy_queue == queue]
                 self._broker.run(forget_enqueued_ids(queue, ids))
         return True
 
 
-def _link(bulk: BulkAction, handled: HandledTask) -> TaskCopy:
-    queue, task_id = handled.location
-    return TaskCopy(
-        bulk_action=bulk, original_queue=queue, original_id=task_id, copy_queue=queue, copy_id=handled.copy_id
-    )
-
-
-def _as_problem(handled: HandledTask) -> dict[str, str]:
-    queue, task_id = handled.location
-    return {"queue": queue, "id": replace_nul(task_id), "outcome": handled.outcome.value, "note": handled.note}
-
-
-def _find_payloads(locations: Sequence[TaskLocation]) -> dict[TaskLocation, bytes]:
-    return {
-        (queue, task_id): payload
-        for queue, ids in _by_queue(locations).items()
-        for task_id, payload in find_stored_payloads(queue, ids).items()
-    }
-
-
-def _find_copies(locations: Sequence[TaskLocation]) -> dict[TaskLocation, str]:
+def _find_copies(tasks: Sequence[TaskLocation]) -> dict[TaskLocation, str]:
     """Return the unedited copies of tasks."""
-    found = TaskCopy.objects.filter(original_id__in=[task_id for _, task_id in locations], is_edited=False)
+    found = TaskCopy.objects.filter(original_id__in=[task_id for _, task_id in tasks], is_edited=False)
     return {(copy.original_queue, copy.original_id): copy.copy_id for copy in found}
-
-
-def _by_queue(locations: Sequence[TaskLocation]) -> dict[str, list[str]]:
-    ids: defaultdict[str, list[str]] = defaultdict(list)
-    for queue, task_id in locations:
-        ids[queue].append(task_id)
-    return ids
-
-
-def _one(location: TaskLocation) -> tuple[str, list[str]]:
-    return location[0], [location[1]]
 
 
 def _find_free() -> QuerySet[BulkAction]:

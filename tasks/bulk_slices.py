@@ -21,19 +21,11 @@ _RUN_FIELDS = ("redis_queue", "task_id", "pk", "outcome")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FoundTask:
-    """A task of a slice."""
-
-    location: TaskLocation
-    cursor_before: str = ""
-    """Where a slice begins with this task; empty for tasks that were found in Redis."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
     """The tasks that come next."""
 
-    tasks: list[FoundTask]
+    tasks: list[TaskLocation]
+    """Each once."""
     cursor: str
     """Where the slice after them begins."""
     is_last: bool
@@ -94,13 +86,9 @@ def _find_in_redis(broker: Broker, bulk: BulkAction, query: TaskQuery, state: Ta
     after = read_json(bulk.cursor.encode(), SearchCursor) if bulk.cursor else None
     queues = count_by_queue(broker, find_redis_queues(broker, query.queue), state)
     page = search_tasks(broker, list(queues), query, SearchRequest(limit=SLICE_SIZE, after=after, is_oldest_first=True))
-    tasks = [
-        FoundTask(location=(task.queue, task.id))
-        for task in page.tasks
-        if (state_since_ns(task) or 0) // 10**9 <= bulk.requested_s
-    ]
+    tasks = [(task.queue, task.id) for task in page.tasks if (state_since_ns(task) or 0) // 10**9 <= bulk.requested_s]
     cursor = msgspec.json.encode(page.end).decode() if page.end else ""
-    return Slice(tasks=tasks, cursor=cursor, is_last=page.end is None)
+    return Slice(tasks=list(dict.fromkeys(tasks)), cursor=cursor, is_last=page.end is None)
 
 
 def _find_ended(bulk: BulkAction, query: TaskQuery) -> Slice:
@@ -110,5 +98,6 @@ def _find_ended(bulk: BulkAction, query: TaskQuery) -> Slice:
     runs = filter_ended_tasks(query.run_filter(), after=after, through=through)
     found = list(runs.order_by("id").values_list("pk", "redis_queue", "task_id")[:SLICE_SIZE])
     end = found[-1][0] if len(found) == SLICE_SIZE else through
-    tasks = [FoundTask(location=(queue, task_id), cursor_before=str(pk - 1)) for pk, queue, task_id in found]
-    return Slice(tasks=tasks, cursor=str(end), is_last=end >= bulk.newest_run)
+    return Slice(
+        tasks=[(queue, task_id) for _, queue, task_id in found], cursor=str(end), is_last=end >= bulk.newest_run
+    )

@@ -1,6 +1,6 @@
 """Runs a task again as a copy: a new task with its payload, or an edited one. The original stays, linked."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from runqy.audit.changes import REDACTED, Changes
 from runqy.audit.operations import record_before
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue import new_task_id
+from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import PayloadInvalid, PayloadNotKept, TaskAlreadyExists
 from runqy.request_ids import trace_headers
@@ -95,19 +96,19 @@ def find_payload(original: Original) -> bytes | None:
     """Return the whole payload of a task; None if it is gone, or was not kept in full."""
     if original.record is not None:
         return original.record.payload
-    stored = find_stored_payloads(original.redis_queue, [original.id])
-    return stored.get(original.id)
+    location = original.redis_queue, original.id
+    return find_stored_payloads([location]).get(location)
 
 
-def find_stored_payloads(redis_queue: str, task_ids: Iterable[str]) -> dict[str, bytes]:
+def find_stored_payloads(tasks: Sequence[TaskLocation]) -> dict[TaskLocation, bytes]:
     """Return the payloads that the history has kept in full, by task."""
-    runs = TaskRun.objects.filter(redis_queue=redis_queue, task_id__in=list(task_ids)).exclude(payload="")
-    found: dict[str, bytes] = {}
-    for task_id, payload in runs.order_by("id").values_list("task_id", "payload"):
+    runs = TaskRun.objects.filter(task_id__in=[task_id for _, task_id in tasks]).exclude(payload="").order_by("id")
+    found: dict[TaskLocation, bytes] = {}
+    for queue, task_id, payload in runs.values_list("redis_queue", "task_id", "payload"):
         try:
-            found[task_id] = payloads.parse_payload(payload)  # an excerpt is not JSON
+            found[queue, task_id] = payloads.parse_payload(payload)  # an excerpt is not JSON
         except PayloadInvalid:
-            found.pop(task_id, None)
+            found.pop((queue, task_id), None)
     return found
 
 

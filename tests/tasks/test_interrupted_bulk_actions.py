@@ -241,19 +241,21 @@ def test_the_lease_is_extended_during_a_long_slice(single_broker: Broker, monkey
 
 
 def test_a_bulk_action_waits_for_room_in_a_full_queue_and_goes_on(single_broker: Broker) -> None:
+    insert_runs(make_failure(task_id="cut", payload=b'{"text":"begi'), queue="simple")
     insert_runs(*(make_failure(task_id=f"t{n}", payload=b"{}") for n in range(5)), queue="full")
     insert_runs(make_failure(task_id="other", payload=b"{}"), queue="simple")
     bulk = request(TaskAction.RUN, TaskQuery(outcomes=FAILED))
 
     run_bulk_actions(single_broker)
     first = counts(bulk), bulk.full_queue
+    BulkAction.objects.update(leased_until=None)
     run_bulk_actions(single_broker)
     for _ in range(2):
         succeed(single_broker, take_one(single_broker, "full"), b"1")
     resume(single_broker, bulk)
 
     assert first == (("running", 3, 0, 0), "full")
-    assert counts(bulk) == ("finished", 6, 0, 0)
+    assert counts(bulk) == ("finished", 6, 0, 1)
     assert len(listed(single_broker, "full")["pending"]) == 3
     assert TaskCopy.objects.count() == 6
 

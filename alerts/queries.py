@@ -29,7 +29,7 @@ from runqy.broker.health import check_nodes
 from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord, WorkerState
-from runqy.config_sync.reconcile import compare_configuration
+from runqy.config_sync.publishing import compare_configuration
 from tasks.run_stats import StatsPoint, get_stats_by_queue
 from vaults.queries import find_key_error
 
@@ -123,7 +123,7 @@ def observe(broker: Broker) -> Observation:
     return Observation(
         queues=_observe_queues(catalog, counts, served, minutes),
         workers=[_observe_worker(worker, catalog, now_s) for worker in workers],
-        publication_problem=compare_configuration().problem,
+        publication_problem=compare_configuration().detail,
         master_key_error=find_key_error(),
         inactive_makers=find_keys_of_inactive_users(),
         history_dropped={

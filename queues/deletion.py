@@ -23,9 +23,9 @@ from runqy.broker.broker import Broker
 from runqy.broker.queues.deletion import delete_redis_queue
 from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.states import TaskState
-from runqy.config_sync.documents import DocumentKind, field
-from runqy.config_sync.operations import configuration_change, publish
-from runqy.config_sync.snapshot import MAX_AGE_S
+from runqy.config_sync.operations import configuration_change
+from runqy.config_sync.polling import PROPAGATION_S
+from runqy.config_sync.publishing import publish
 from runqy.errors import QueueNotEmpty, QueueNotFound, RunqyError
 from runqy.preconditions import Precondition, accept_any
 
@@ -34,8 +34,6 @@ T = TypeVar("T")
 
 MAX_TASKS_AT_ONCE = 10_000
 """A queue with more tasks is emptied by maintenance: in Redis it takes a second for some thousand of them."""
-PROPAGATION_S = MAX_AGE_S + 0.2
-"""How long after its publication no process accepts tasks for a closed queue any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,13 +180,12 @@ def _start(
 
 def _wait_until_closed(deletions: Sequence[_StartedDeletion]) -> None:
     """Publish the closed queues, and wait until no process accepts tasks for them. Raise BrokerUnavailable."""
-    closed = {each.row.queue for each in deletions if not each.row.is_decided}
-    if not closed:
+    if all(each.row.is_decided for each in deletions):
         return
     with ExitStack() as leases:
         for each in deletions:
             leases.enter_context(each.lease)
-        publish(frozenset(field(DocumentKind.QUEUE, queue) for queue in closed))
+        publish()
     time.sleep(PROPAGATION_S)
 
 

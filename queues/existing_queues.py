@@ -11,10 +11,9 @@ from queues.definitions import DEFAULT_SUB_QUEUE, QueueBase
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.queues.stats import QueueCounts, count_tasks, read_queue_names
-from runqy.config_sync.derived import Snapshot
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import configuration_change
-from runqy.config_sync.snapshot import current_snapshot
+from runqy.config_sync.snapshot import Snapshot, current_snapshot
 from runqy.json_decoding import read_json
 
 

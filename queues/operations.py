@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import msgspec
 import structlog
-from django.db import InterfaceError, OperationalError, connection
 
 from queues.catalog import AllowedQueues, NameOwners
 from queues.definitions import QueueSpec, SubQueueSpec
@@ -16,12 +15,11 @@ from queues.queries import QueueConfig, documents_used, get_fresh_catalog
 from queues.vault_grants import refuse_added_grants
 from runqy.accounts.last_used import store_key_uses
 from runqy.audit.changes import diff
-from runqy.audit.operations import record, record_before
-from runqy.config_sync import reconcile
+from runqy.audit.operations import record
+from runqy.config_sync import publishing
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import Change, configuration_change
-from runqy.config_sync.reconcile import SyncStatus
-from runqy.config_sync.rollouts import is_database_responding, next_rollout, publish_rollout
+from runqy.config_sync.publishing import SyncStatus
 from runqy.errors import PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound, RunqyError
 from runqy.model_errors import model_errors
 from runqy.preconditions import Precondition, accept_any
@@ -179,41 +177,20 @@ def delete_definition(change: Change, name: str) -> None:
 def redeploy_queue(*, name: str, allowed_queues: AllowedQueues = None) -> str:
     """Have the workers of a queue, by any of its names, deploy the newest commit; return the queue's own name.
 
-    Workers notice it like a changed definition: the token of a queue includes its rollout. While the database is
-    unavailable the rollout is published without it, and maintenance stores it later. Raise QueueNotFound; without the
-    database also BrokerUnavailable, AuditNotRecorded and ConfigurationUnconfirmed.
+    Workers notice it like a changed definition. Raise QueueNotFound.
     """
     queue = get_fresh_catalog(max_age_s=0).get_queue(name, allowed_queues=allowed_queues).name
-    if not (is_database_responding() and _store_rollout(queue)):
-        rollout = next_rollout()
-        changes = {"rollout": (None, rollout)}
-        with record_before(action="queue.redeployed", object_kind="queue", object_name=queue, changes=changes):
-            publish_rollout(queue, rollout)
-    return queue
-
-
-def _store_rollout(queue: str) -> bool:
-    """Store and publish a new rollout of a queue; return False if the database is unavailable."""
-    try:
-        _change_rollout(queue)
-    except (OperationalError, InterfaceError) as error:
-        log.warning("rollout_not_stored", queue=queue, error=str(error))
-        connection.close()  # otherwise Django checks it at the end of the request
-        return False
-    return True
-
-
-def _change_rollout(queue: str) -> None:
     with configuration_change() as change:
         _get_row(queue)
         change.put(DocumentKind.ROLLOUT, queue, b"%d" % change.revision)
         changes = {"rollout": (None, change.revision)}
         record(action="queue.redeployed", object_kind="queue", object_name=queue, changes=changes)
+    return queue
 
 
 def republish_configuration() -> SyncStatus:
     """Make Redis agree with the database, and store the last use of API keys. Raise BrokerUnavailable."""
-    comparison = reconcile.republish_configuration()
+    comparison = publishing.republish_configuration()
     store_key_uses()
     return comparison
 
@@ -222,7 +199,9 @@ def publish_again(*, name: str) -> SyncStatus:
     """Publish what Redis lacks, as requested for a queue. Raise QueueNotFound, BrokerUnavailable."""
     _get_row(name)
     comparison = republish_configuration()
-    if changed := sorted({*comparison.outdated, *(f"token:{token.queue}" for token in comparison.tokens)}):
+    if changed := sorted(
+        {*comparison.outdated, *comparison.altered, *(f"revision:{each.queue}" for each in comparison.queues)}
+    ):
         record(
             action="queue.republished", object_kind="queue", object_name=name, changes={"documents": (None, changed)}
         )

@@ -20,9 +20,15 @@ from queues.models import Queue
 from runqy.broker.broker import Broker
 from runqy.broker.operation import Operation
 from runqy.broker.queues.stats import read_queue_names
-from runqy.config_sync.derived import DerivedValue, Snapshot
-from runqy.config_sync.documents import Document, DocumentKind, field, token
-from runqy.config_sync.snapshot import MAX_AGE_S, current_snapshot, get_newest, get_snapshot
+from runqy.config_sync.documents import Document, DocumentKind, field
+from runqy.config_sync.snapshot import (
+    MAX_AGE_S,
+    Snapshot,
+    SnapshotValue,
+    current_snapshot,
+    get_newest,
+    get_snapshot,
+)
 from runqy.errors import QueueNotFound
 from runqy.json_decoding import read_json
 from runqy.redis_connection import get_broker
@@ -38,7 +44,7 @@ def get_catalog() -> QueueCatalog:
 
 
 def get_fresh_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
-    """Return all queues, compared with Redis within the last `max_age_s`; 0 compares now.
+    """Return all queues, refreshed within the last `max_age_s`; 0: now.
 
     Raise ConfigurationUnavailable.
     """
@@ -46,9 +52,9 @@ def get_fresh_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
 
 
 def with_fresh_catalog(call: Callable[[], T]) -> T:
-    """Return the result of `call` with a catalog that was compared with Redis within the last second.
+    """Return the result of `call` with a catalog that was refreshed within the last second.
 
-    If it raises QueueNotFound and Redis has a newer configuration, it is called again, so that a queue that another
+    If it raises QueueNotFound and there is a newer configuration, it is called again, so that a queue that another
     process has just saved is found at once. `call` must look up the queue before it writes anything.
     Raise ConfigurationUnavailable, and whatever `call` raises.
     """
@@ -162,7 +168,7 @@ def _catalog(snapshot: Snapshot) -> QueueCatalog:
     return QueueCatalog(
         (queue.definition for queue in queues.values()),
         separator=settings.RUNQY_SUBQUEUE_SEPARATOR,
-        revisions={name: _revision(snapshot, queue) for name, queue in queues.items()},
+        revisions={name: str(snapshot.worker_revision(queue.fields)) for name, queue in queues.items()},
         named={
             name: name_redis_queues(queue.definition, settings.RUNQY_SUBQUEUE_SEPARATOR, existing.get(name, ()))
             for name, queue in queues.items()
@@ -170,7 +176,7 @@ def _catalog(snapshot: Snapshot) -> QueueCatalog:
     )
 
 
-_CATALOG = DerivedValue(_catalog)
+_CATALOG = SnapshotValue(_catalog)
 
 
 def _decode(document: Document) -> _DecodedQueue:
@@ -182,11 +188,6 @@ def _decode(document: Document) -> _DecodedQueue:
 def _decode_names(document: Document) -> frozenset[str]:
     """Return the Redis queues in a document."""
     return read_json(document.body or b"[]", frozenset[str])
-
-
-def _revision(snapshot: Snapshot, queue: _DecodedQueue) -> str:
-    """Return the token of a queue, as workers read it from Redis."""
-    return str(token([snapshot.effective_revision_of(name) for name in queue.fields]))
 
 
 def resolve_redis_queue(broker: Broker, name: str, *, allowed_queues: AllowedQueues = None) -> RedisQueue:

@@ -14,7 +14,7 @@ from runqy.broker.tasks.memory import estimate_memory
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers
 from runqy.config_sync.documents import DocumentKind, field
-from runqy.config_sync.reconcile import SyncStatus
+from runqy.config_sync.publishing import SyncStatus
 from runqy.errors import BrokerUnavailable
 
 
@@ -117,8 +117,8 @@ def _is_published(spec: QueueSpec, comparison: SyncStatus | None) -> bool | None
         return None
     vaults = [field(DocumentKind.VAULT, name) for name in spec.deployment.referenced_vaults]
     fields = {field(DocumentKind.QUEUE, spec.name), field(DocumentKind.ROLLOUT, spec.name), *vaults}
-    differing = {*comparison.outdated, *comparison.refused, *comparison.ahead}
-    return fields.isdisjoint(differing) and spec.name not in {token.queue for token in comparison.tokens}
+    differing = {*comparison.outdated, *comparison.altered, *comparison.ahead}
+    return fields.isdisjoint(differing) and spec.name not in {each.queue for each in comparison.queues}
 
 
 HISTORY_DAYS = 10

@@ -23,7 +23,7 @@ from runqy.dataplane.drain import Drain
 from runqy.dataplane.endpoints import TaskEndpoints
 from runqy.dataplane.executors import BoundedExecutor
 from runqy.dataplane.request import ParsedRequest
-from runqy.dataplane.background_tasks import SnapshotRefresher
+from runqy.dataplane.background_tasks import BackgroundTasks
 from runqy.errors import ConfigurationUnavailable
 from runqy.health.readiness import start_draining
 from runqy.metrics.process import ProcessSampler
@@ -68,7 +68,7 @@ def build_application() -> Application:
     threads = min(settings.RUNQY_WSGI_WAITERS, max(1, settings.RUNQY_DJANGO_THREADS // 2))
     waiters = ResultWaiters(broker, WaiterLimits(total=settings.RUNQY_MAX_WAITERS, threads=threads))
     drain.on_drain(waiters.drain)
-    snapshots = SnapshotRefresher(broker)
+    background = BackgroundTasks(broker)
 
     @asynccontextmanager
     async def waiting() -> AsyncIterator[None]:
@@ -80,7 +80,7 @@ def build_application() -> Application:
             await waiters.close()
             await broker.close()
 
-    endpoints = TaskEndpoints(broker, snapshots, waiters)
+    endpoints = TaskEndpoints(broker, background, waiters)
 
     @asynccontextmanager
     async def sampling() -> AsyncIterator[None]:
@@ -96,7 +96,7 @@ def build_application() -> Application:
         is_authenticated=is_authenticated,
         has_session=has_session,
         find_handler=(endpoints.find_handler if settings.RUNQY_DATA_PLANE else find_no_handler),
-        lifespans=[waiting, sampling, *([snapshots.running] if settings.RUNQY_DATA_PLANE else []), frozen_heap],
+        lifespans=[waiting, sampling, *([background.running] if settings.RUNQY_DATA_PLANE else []), frozen_heap],
     )
 
 

@@ -16,7 +16,7 @@ from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 
 from runqy.audit.actors import SERVER, Actor, ActorKind, actor_context
-from runqy.config_sync import polling
+from runqy.config_sync import snapshot
 from runqy.config_sync.operations import NOT_PUBLISHED, publication_result
 from runqy.connection_urls import parse_address
 from runqy.metrics.http_requests import OTHER, observe_request, requests_in_flight, route_label, route_template
@@ -254,7 +254,7 @@ class ConfigurationPollingMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        polling.ensure_started()
+        snapshot.start_polling()
         return self.get_response(request)
 
 

@@ -15,7 +15,6 @@ from runqy.broker.operation import Operation
 from runqy.broker.pubsub import TaskEndSubscriber
 from runqy.broker.tasks.reader import TaskStatus, read_statuses
 from runqy.broker.tasks.record import TaskRecord
-from runqy.config_sync import snapshot
 from runqy.errors import BrokerUnavailable, KeyRequired, RunqyError, TaskNotFound, TooManyWaiters
 from tasks.queries import get_task
 
@@ -289,12 +288,9 @@ class ResultWaiters:
     async def _check_clients(self) -> None:
         """Wake the clients whose keys are not accepted any more while there are waiters.
 
-        Else they would hold their places until their tasks change. The snapshot is compared with Redis here, because
-        without an event loop only requests do so.
+        Else they would hold their places until their tasks change.
         """
         while self.active:
-            if snapshot.get_cache().is_stale(CHECK_S):
-                await asyncio.to_thread(snapshot.refresh)
             for tasks in self._slices:
                 await asyncio.sleep(CHECK_S / SLICES)
                 for waiter in [waiter for same_task in tasks.values() for waiter in same_task]:

@@ -21,7 +21,7 @@ from runqy.audit import triggers
 from runqy.audit.actors import SERVER, actor_context
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget, connect_client
-from runqy.config_sync import polling, snapshot
+from runqy.config_sync import snapshot
 from runqy.health import readiness
 from tasks.waiting_loop import WaitingThread, set_waiting_loop
 from tests.api import planes
@@ -128,7 +128,7 @@ def slow_callbacks() -> Iterator[list[str]]:
 @pytest.fixture(autouse=True, scope="session")
 def _polls_no_database() -> Iterator[None]:
     """Keep this process, which serves requests too, from reading what one test stored while the next one runs."""
-    with patch.object(polling, "ensure_started"):
+    with patch.object(snapshot, "start_polling"):
         yield
 
 
@@ -143,7 +143,6 @@ def _is_patient() -> Iterator[None]:
 def _waits_for_unknown_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for unknown keys and queues each time, however soon, and however long a busy machine takes."""
     monkeypatch.setattr("runqy.dataplane.background_tasks.EXTRA_REFRESH_EVERY_S", 0)
-    monkeypatch.setattr("runqy.dataplane.background_tasks.MAX_WAIT_S", PATIENCE_S)
 
 
 @pytest.fixture(autouse=True, scope="session")

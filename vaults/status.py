@@ -7,7 +7,7 @@ from django.db.models import Count, Min
 
 from runqy.config_sync.documents import DocumentKind, field
 from runqy.config_sync.models import StoredDocument
-from runqy.config_sync.reconcile import compare_configuration, published_documents
+from runqy.config_sync.publishing import compare_configuration, published_documents
 from runqy.errors import BrokerUnavailable, VaultUnavailable
 from vaults.crypto import EntryAAD, get_keyring, read_key_id
 from vaults.models import KEY_ID, Vault, VaultEntry
@@ -119,7 +119,7 @@ def _published_state() -> tuple[str, tuple[str, ...]]:
 def _differing() -> list[str]:
     """Return the vaults whose rows, documents and published copies differ. Raise BrokerUnavailable."""
     comparison = compare_configuration()
-    fields = {*comparison.outdated, *comparison.refused, *comparison.ahead, *comparison.unknown}
+    fields = {*comparison.outdated, *comparison.altered, *comparison.ahead}
     differing = {name.removeprefix(_PREFIX) for name in fields if name.startswith(_PREFIX)}
     stored = {row.name: row.body for row in StoredDocument.objects.filter(kind=DocumentKind.VAULT)}
     for vault in Vault.objects.prefetch_related("entries"):

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from runqy.config_sync.derived import Snapshot
 from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.snapshot import MAX_AGE_S, get_snapshot
+from runqy.config_sync.snapshot import MAX_AGE_S, Snapshot, get_snapshot
 from runqy.errors import VaultLocked, VaultUnavailable
 from runqy.git.hosts import is_https
 from vaults.access_log import VaultGrant, vault_state
@@ -87,7 +86,7 @@ def has_all_master_keys(snapshot: Snapshot) -> bool:
         names = snapshot.of_kind(DocumentKind.VAULT)
         return all(read_key_id(entry.ciphertext) in keyring.ids for name in names for entry in _entries(snapshot, name))
 
-    return snapshot.derive(("has_all_master_keys", keyring), find)
+    return snapshot.compute(("has_all_master_keys", keyring), find)
 
 
 def _errors(snapshot: Snapshot, keyring: Keyring, names: Iterable[str], git_token: str, git_url: str) -> list[str]:
@@ -139,7 +138,7 @@ def _decrypt_errors(snapshot: Snapshot, keyring: Keyring, name: str) -> Mapping[
         vault = _published(snapshot, name)
         return {entry.key: _decrypt_error(keyring, name, entry) for entry in vault.entries} if vault else None
 
-    return snapshot.derive(("vault_decrypt_errors", keyring, name), find)
+    return snapshot.compute(("vault_decrypt_errors", keyring, name), find)
 
 
 def _decrypt_error(keyring: Keyring, vault: str, entry: PublishedEntry) -> str:

@@ -37,7 +37,7 @@ class ServedQueues:
 
 
 def _has_redis_queue(queue: str, redis_queue: str) -> bool:
-    """Return whether a queue has a Redis queue; a catalog without it is refreshed from Redis first."""
+    """Return whether a queue has a Redis queue; a catalog without it is refreshed first."""
     try:
         return any(
             (resolved := get_fresh_catalog(age_s).find(redis_queue)) is not None and resolved.queue.name == queue

@@ -73,6 +73,7 @@ def register_worker(
     and DeliveryNotRecorded if a delivery cannot be recorded; RedisUserRequired, SharedRedisRefused, RedisUsersRefused,
     or BrokerUnavailable if a Redis user cannot be created.
     """
+    catalog = get_fresh_catalog(max_age_s=0)  # a worker registers again because something has just changed
     if identity:
         refuse_revoked_key(identity.key_id)
     if not instance_id and settings.RUNQY_WORKER_ACL == "required":
@@ -80,7 +81,6 @@ def register_worker(
     gets_user = bool(identity and instance_id) and settings.RUNQY_WORKER_ACL != "off"
     if identity and not gets_user and not identity.may_share_redis:
         raise SharedRedisRefused
-    catalog = get_fresh_catalog(max_age_s=0)  # a worker registers again because something has just changed
     definition, redis_queues = catalog.for_worker(queue, allowed_queues=identity.queues if identity else None)
     if not definition.is_enabled:
         raise QueueDisabled(f"The queue {definition.name} is disabled and accepts no workers.")

@@ -79,8 +79,8 @@ def publish_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, obj
     except RunqyError as error:
         messages.error(request, error.detail)
         return _redirect_to(queue)
-    if comparison.is_ahead:
-        messages.warning(request, comparison.problem)
+    if comparison.ahead:
+        messages.warning(request, comparison.detail)
     else:
         messages.success(request, f"{queue.name} is published.")
     return _redirect_to(queue)

@@ -81,7 +81,7 @@ def authenticate_key(key: str, limiter: AuthFailureLimiter) -> Operation[Identit
 
 
 def authenticate_blocking(key: str, limiter: AuthFailureLimiter) -> Identity | None:
-    """Run `authenticate_key` on a snapshot compared with Redis, and write the key's use to Redis when that is due."""
+    """Run `authenticate_key` on a refreshed snapshot, and write the key's use to Redis when that is due."""
     refresh_for_key(key)
     identity = run_blocking(authenticate_key(key, limiter))
     if identity is not None:

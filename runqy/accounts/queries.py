@@ -21,10 +21,9 @@ from runqy.accounts.models import ApiKey
 from runqy.api_keys import ENVIRONMENT_KEYS, MIN_KEY_LENGTH, Identity, Role, has_key_format, is_key, key_digest
 from runqy.audit.actors import ActorKind
 from runqy.broker.rate_limit import parse_rate
-from runqy.config_sync.derived import DerivedValue, Snapshot
 from runqy.config_sync.documents import Document, DocumentKind
 from runqy.config_sync.models import StoredDocument
-from runqy.config_sync.snapshot import current_snapshot, get_newest, get_snapshot
+from runqy.config_sync.snapshot import Snapshot, SnapshotValue, current_snapshot, get_newest, get_snapshot
 from runqy.errors import ApiKeyNotFound
 from runqy.json_decoding import read_json
 
@@ -89,10 +88,9 @@ def may_be_new(key: str) -> bool:
 
 
 def refresh_for_key(key: str) -> None:
-    """Compare the snapshot with Redis before a key is looked up: when that is due, and at once for one that may be new.
+    """Refresh the snapshot before a key is looked up: when that is due, and at once for one that may be new.
 
-    Does not query the database; nothing is compared for a key of the environment. Blocks. Raise
-    ConfigurationUnavailable.
+    Nothing is refreshed for a key of the environment. Blocks. Raise ConfigurationUnavailable.
     """
     if has_key_format(key) and _find_in_environment(key_digest(key)) is None:
         get_snapshot()
@@ -312,4 +310,4 @@ def _known_key(document: Document, published: PublishedKey) -> _KnownKey:
     return _KnownKey(published, identity, expires_ns)
 
 
-_KNOWN_KEYS = DerivedValue(_known_keys)
+_KNOWN_KEYS = SnapshotValue(_known_keys)

@@ -23,9 +23,8 @@ from runqy.api_keys import Identity, Role
 from runqy.broker.broker import Broker
 from runqy.broker.workers import redis_users as acl
 from runqy.broker.workers.redis_users import RedisUser, StoredUser
-from runqy.config_sync.derived import Snapshot
 from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.snapshot import get_newest, get_snapshot
+from runqy.config_sync.snapshot import Snapshot, get_newest, get_snapshot
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable
 from runqy.failure_log import FailureLog
 from runqy.json_decoding import read_json

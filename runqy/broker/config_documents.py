@@ -9,113 +9,60 @@ from runqy.broker.scripts import Value, command, script
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedDocument:
-    """A document to be published."""
-
-    field: str
-    """`<kind>:<name>`"""
-    revision: int
-    content: bytes
-    overwrites: str = ""
-    """A stored revision to overwrite even if it is higher, because the server did not sign it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedHead:
-    """The head document to be published."""
-
-    revision: int
-    content: bytes
-    overwrites: bytes = b""
-    """A stored head to overwrite even if it is higher, because the server did not sign it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishOutcomes:
-    """The outcomes of a publication: 1 stored, 0 unchanged, -1 a newer revision is stored."""
-
-    head: int
-    documents: list[int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueToken:
-    """A queue's token to be published to workers."""
+class QueueRevision:
+    """A queue's revision to be published to workers."""
 
     queue: str
-    token: int
+    revision: int
     overwrites: str = ""
-    """A stored token to overwrite even if it is higher."""
+    """A stored revision to overwrite even if it is higher."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedState:
     """Everything that is published, read at one point in time and not verified."""
 
-    head: bytes | None
+    revisions: bytes
+    """The signed list of revisions; empty if there is none."""
     documents: Mapping[str, bytes]
-    revisions: Mapping[str, str]
-    tokens: Mapping[str, str]
+    """The signed documents by field, `<kind>:<name>`."""
+    queue_revisions: Mapping[str, str]
 
 
-def publish(documents: Sequence[PublishedDocument], *, head: PublishedHead | None) -> Request[PublishOutcomes]:
-    """Store documents and then the head, unless newer revisions are stored. Without a head, the stored one is kept."""
-    quadruples: list[Value] = []
-    for document in documents:
-        quadruples += [document.field, document.revision, document.content, document.overwrites]
-    call = script("publish_documents")(
+def publish(
+    documents: Mapping[str, bytes], *, removed: Sequence[str], seen_revisions: bytes, revisions: bytes
+) -> Request[bool]:
+    """Store documents and the list of all revisions; return False if the stored list is not `seen_revisions`."""
+    values: list[Value] = [*removed]
+    for field, content in documents.items():
+        values += [field, content]
+    call = script("publish_configuration")(
         documents=keys.CONFIG_DOCUMENTS,
         revisions=keys.CONFIG_REVISIONS,
-        head_key=keys.CONFIG_HEAD,
-        head=head.content if head else b"",
-        head_revision=head.revision if head else 0,
-        head_overwrites=head.overwrites if head else b"",
-        quadruples=quadruples,
-    )
-    return Request((call,), lambda replies: PublishOutcomes(head=replies[0][0], documents=replies[0][1:]))
-
-
-def publish_over_head(document: PublishedDocument, *, seen_head: bytes, head: bytes) -> Request[bool]:
-    """Store a document and the head that includes it, unless the stored head is no longer `seen_head`."""
-    call = script("publish_over_head")(
-        documents=keys.CONFIG_DOCUMENTS,
-        revisions=keys.CONFIG_REVISIONS,
-        head_key=keys.CONFIG_HEAD,
-        seen_head=seen_head,
-        head=head,
-        field=document.field,
-        revision=document.revision,
-        content=document.content,
+        seen_revisions=seen_revisions,
+        new_revisions=revisions,
+        removed_count=len(removed),
+        removed_and_pairs=values,
     )
     return Request((call,), lambda replies: replies[0] == 1)
 
 
-def publish_queue_tokens(tokens: Iterable[QueueToken]) -> Request[int]:
-    """Publish queue tokens to workers and return how many changed."""
+def publish_queue_revisions(changed: Iterable[QueueRevision]) -> Request[int]:
+    """Notify the workers of queues, and return how many revisions changed."""
     triples: list[Value] = []
-    for token in tokens:
-        triples += [token.queue, token.token, token.overwrites]
-    call = script("publish_tokens")(tokens=keys.QUEUE_REVISIONS, channel=keys.CHANGED_CHANNEL, triples=triples)
-    return Request((call,), lambda replies: int(replies[0]))
-
-
-def remove_documents(fields: Sequence[str]) -> Request[int]:
-    """Remove documents unconditionally. For documents unknown to the database; a deletion is itself a document."""
-    call = script("remove_documents")(
-        documents=keys.CONFIG_DOCUMENTS, revisions=keys.CONFIG_REVISIONS, fields=list(fields)
+    for each in changed:
+        triples += [each.queue, each.revision, each.overwrites]
+    call = script("publish_queue_revisions")(
+        revisions=keys.QUEUE_REVISIONS, channel=keys.CHANGED_CHANNEL, triples=triples
     )
     return Request((call,), lambda replies: int(replies[0]))
 
 
-def read_head() -> Request[bytes | None]:
-    """Return the head, unverified; None when nothing is published."""
-    return Request((command("GET", keys.CONFIG_HEAD, key=keys.CONFIG_HEAD),), lambda replies: replies[0])
-
-
-def read_revisions() -> Request[dict[str, str]]:
-    """Return the stored revision of each document by field, unverified."""
-    read = command("HGETALL", keys.CONFIG_REVISIONS, key=keys.CONFIG_REVISIONS)
-    return Request((read,), lambda replies: _texts(replies[0]))
+def read_revisions() -> Request[bytes]:
+    """Return the signed list of revisions, unverified; empty if nothing is published."""
+    return Request(
+        (command("GET", keys.CONFIG_REVISIONS, key=keys.CONFIG_REVISIONS),), lambda replies: replies[0] or b""
+    )
 
 
 def read_documents(fields: Sequence[str]) -> Request[dict[str, bytes]]:
@@ -128,18 +75,16 @@ def read_documents(fields: Sequence[str]) -> Request[dict[str, bytes]]:
 def read_all() -> Request[PublishedState]:
     """Return everything that is published. Not for a request path: it may be megabytes."""
     commands = (
-        command("GET", keys.CONFIG_HEAD, key=keys.CONFIG_HEAD),
+        command("GET", keys.CONFIG_REVISIONS, key=keys.CONFIG_REVISIONS),
         command("HGETALL", keys.CONFIG_DOCUMENTS, key=keys.CONFIG_DOCUMENTS),
-        command("HGETALL", keys.CONFIG_REVISIONS, key=keys.CONFIG_REVISIONS),
         command("HGETALL", keys.QUEUE_REVISIONS, key=keys.QUEUE_REVISIONS),
     )
     return Request(
         commands,
         lambda replies: PublishedState(
-            head=replies[0],
+            revisions=replies[0] or b"",
             documents={_text(field): content for field, content in _pairs(replies[1])},
-            revisions=_texts(replies[2]),
-            tokens=_texts(replies[3]),
+            queue_revisions={_text(queue): _text(revision) for queue, revision in _pairs(replies[2])},
         ),
     )
 
@@ -149,11 +94,6 @@ def _pairs(reply: Mapping[bytes, bytes] | Sequence[bytes]) -> Iterable[tuple[byt
     if isinstance(reply, Mapping):
         return reply.items()
     return zip(reply[::2], reply[1::2], strict=True)
-
-
-def _texts(reply: Mapping[bytes, bytes] | Sequence[bytes]) -> dict[str, str]:
-    """Return the fields and values of a HGETALL reply as text."""
-    return {_text(field): _text(value) for field, value in _pairs(reply)}
 
 
 def _text(raw: bytes) -> str:

@@ -12,8 +12,7 @@ WORKERS = "asynq:workers"  # zset: workers keys, score = Unix s of expiry; bare 
 CANCEL_CHANNEL = "asynq:cancel"  # channel: a task id
 
 CONFIG_DOCUMENTS = "runqy:config:{config}:documents"  # hash: "<kind>:<name>" -> signed document
-CONFIG_REVISIONS = "runqy:config:{config}:revisions"  # hash: "<kind>:<name>" -> revision
-CONFIG_HEAD = "runqy:config:{config}:digest"  # string: signed head; earlier releases stored a bare digest here
+CONFIG_REVISIONS = "runqy:config:{config}:signed_revisions"  # string: signed JSON, "<kind>:<name>" -> revision
 KEY_USES = "runqy:config:{config}:key_uses"  # hash: id of an API key -> Unix s of its last use
 DELIVERIES = "runqy:config:{config}:deliveries"  # stream: who received secrets, until it is written to the database
 AUDIT_STREAM = "runqy:config:{config}:audit"  # stream: signed audit records, until they are in the database
@@ -22,7 +21,7 @@ WORKER_CLAIMS = "runqy:config:{config}:worker_claims"
 REDIS_USERS = "runqy:config:{config}:redis_users"  # hash: "<Redis user>/<worker id>" -> signed registration
 # hash: worker process's UUID -> "<owner of the key that registered it> <Unix ns>"
 INSTANCES = "runqy:config:{config}:instances"
-QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> token that changes with its configuration; workers read it
+QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> number that grows with its configuration; workers read it
 CHANGED_CHANNEL = "runqy:changed"  # channel: name of a queue whose configuration changed
 # string, expiring: Unix s at which a maintenance process reported last
 MAINTENANCE = "runqy:config:{config}:maintenance"

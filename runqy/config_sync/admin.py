@@ -9,7 +9,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from runqy.audit.history import AuditedModelAdmin
-from runqy.config_sync.reconcile import SyncStatus, compare_configuration
+from runqy.config_sync.publishing import SyncStatus, compare_configuration
 from runqy.errors import BrokerUnavailable, RunqyError
 
 
@@ -111,4 +111,4 @@ def _warning(comparison: SyncStatus | None) -> str:
     """Return a warning about the published configuration; empty if there is none."""
     if comparison is None:
         return "Redis cannot be reached. Changes are saved, and published when it is back."
-    return comparison.problem
+    return comparison.detail

@@ -20,7 +20,7 @@ class StoredDocument(models.Model):
     kind = models.CharField(max_length=16, choices=[(kind.value, kind.value) for kind in DocumentKind])
     name = models.CharField(max_length=160)
     revision = models.BigIntegerField()
-    effective = models.BigIntegerField()
+    worker_revision = models.BigIntegerField()
     """The revision of the last change that workers should notice."""
     body = models.BinaryField(null=True)
     uses = models.JSONField(default=list)
@@ -41,5 +41,9 @@ class StoredDocument(models.Model):
         """Return the row as a document."""
         body = None if self.body is None else bytes(self.body)
         return Document(
-            kind=DocumentKind(self.kind), name=self.name, revision=self.revision, body=body, effective=self.effective
+            kind=DocumentKind(self.kind),
+            name=self.name,
+            revision=self.revision,
+            worker_revision=self.worker_revision,
+            body=body,
         )

@@ -1,25 +1,22 @@
 """Change the configuration in one transaction and publish it after the commit."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
-from django.conf import settings
-from django.db import Error, transaction
+from django.db import transaction
 
 from runqy.audit.actors import ActorKind, current_actor
-from runqy.audit.operations import records_together
-from runqy.broker import config_documents, constants
-from runqy.broker.config_documents import PublishedDocument, PublishedHead, QueueToken
-from runqy.config_sync import documents, polling, snapshot
-from runqy.config_sync.documents import Document, DocumentKind, Head, sign_head
+from runqy.audit.operations import record, records_together
+from runqy.config_sync import snapshot
+from runqy.config_sync.documents import Document, DocumentKind
 from runqy.config_sync.models import Revision, StoredDocument
+from runqy.config_sync.publishing import SyncStatus, compare_configuration, publish, republish_configuration
 from runqy.errors import BrokerUnavailable, KeyRequired
-from runqy.redis_connection import get_broker
 
 log = structlog.get_logger()
 
@@ -27,6 +24,7 @@ NOT_PUBLISHED = (
     "Saved, but not published: Redis is unavailable. Servers that reach the database apply the change within seconds. "
     "It is published when Redis is available again."
 )
+_REVOKED = "This API key is revoked."
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,7 +57,7 @@ class Change:
                 continue
             row.body, row.uses, row.revision = body, list(uses), self.revision
             if row.pk is None or notify_workers:
-                row.effective = self.revision
+                row.worker_revision = self.revision
             if row.pk is None:
                 added.append(row)
             else:
@@ -67,22 +65,12 @@ class Change:
             self._store(row)
         StoredDocument.objects.bulk_create(added)
 
-    def adopt(self, document: Document) -> None:
-        """Store what was published without the database, unless that holds something newer; workers know it already."""
-        row = StoredDocument.objects.filter(kind=document.kind, name=document.name).first()
-        row = row or StoredDocument(kind=document.kind, name=document.name)
-        if row.pk and row.revision > document.revision:
-            return
-        row.body, row.revision, row.effective = document.body, self.revision, document.effective
-        row.save()
-        self._store(row)
-
     def remove(self, kind: DocumentKind, name: str) -> None:
         """Store a deletion, which is published like a change."""
         row, _ = StoredDocument.objects.update_or_create(
             kind=kind,
             name=name,
-            defaults={"body": None, "uses": [], "revision": self.revision, "effective": self.revision},
+            defaults={"body": None, "uses": [], "revision": self.revision, "worker_revision": self.revision},
         )
         self._store(row)
 
@@ -93,7 +81,7 @@ class Change:
 
     def touch(self, row: StoredDocument) -> None:
         """Publish a document again at a new revision."""
-        row.revision = row.effective = self.revision
+        row.revision = row.worker_revision = self.revision
         row.save()
         self._store(row)
 
@@ -150,7 +138,7 @@ def configuration_change(*, above: int = 0) -> Iterator[Change]:
         return
     with transaction.atomic(), records_together():
         change = Change(revision=_next_revision(above))
-        _refuse_revoked_key()
+        _refuse_revoked_actor()
         token = _open.set(change)
         try:
             yield change
@@ -160,60 +148,25 @@ def configuration_change(*, above: int = 0) -> Iterator[Change]:
             transaction.on_commit(partial(_apply_and_publish, change.touched))
 
 
-def publish(fields: frozenset[str]) -> None:
-    """Sign what the database holds now about some things, and publish it. Raise BrokerUnavailable.
+def replace_configuration() -> SyncStatus:
+    """Replace the published configuration by the database's, even if Redis is newer: after a restore.
 
-    Reading again after the commit, and the script's refusal of lower revisions, keep two savers in order.
+    Raise BrokerUnavailable.
     """
-    names = [field.partition(":")[2] for field in fields]
-    touched = [row for row in StoredDocument.objects.filter(name__in=names) if row.field in fields]
-    publish_signed([signed_document(row) for row in touched])
-    rows = list(StoredDocument.objects.defer("body"))
-    concerned = [
-        row for row in rows if row.kind == DocumentKind.QUEUE and not fields.isdisjoint([row.field, *row.uses])
-    ]
-    get_broker().run(config_documents.publish_queue_tokens(queue_tokens(concerned, rows)))
-
-
-def publish_signed(signed: Sequence[PublishedDocument], *, head_overwrites: bytes = b"") -> None:
-    """Put signed documents into Redis, in calls of bounded size, and then the head of all that the database holds.
-
-    `head_overwrites`: the head seen in Redis that gives way even if it is higher. Raise BrokerUnavailable.
-    """
-    broker, head = get_broker(), signed_head(overwrites=head_overwrites)
-    *first, last = [*_chunks(signed)] or [[]]
-    for chunk in first:
-        _report_refusals(chunk, broker.run(config_documents.publish(chunk, head=None)).documents)
-    outcomes = broker.run(config_documents.publish(last, head=head))
-    _report_refusals(last, outcomes.documents)
-    if outcomes.head == -1:  # another saver published a later one before these documents were there
-        broker.run(config_documents.publish([], head=signed_head(overwrites=head_overwrites)))
-
-
-def signed_head(*, overwrites: bytes = b"") -> PublishedHead:
-    """Return the signed head of all documents of the database."""
-    head = stored_head(StoredDocument.objects.defer("body", "uses"))
-    content = sign_head(head, documents.signing_key(settings.SECRET_KEY))
-    return PublishedHead(revision=head.revision, content=content, overwrites=overwrites)
-
-
-def stored_head(rows: Iterable[StoredDocument]) -> Head:
-    """Return the head of all rows."""
-    return Head.of((row.field, row.revision) for row in rows)
-
-
-def signed_document(row: StoredDocument, *, overwrites: str = "") -> PublishedDocument:
-    content = documents.sign(row.as_document(), documents.signing_key(settings.SECRET_KEY))
-    return PublishedDocument(field=row.field, revision=row.revision, content=content, overwrites=overwrites)
-
-
-def queue_tokens(queues: Sequence[StoredDocument], rows: Sequence[StoredDocument]) -> list[QueueToken]:
-    """Return the tokens of queues, given all documents; deleted ones too, so that their workers register again."""
-    revisions = {row.field: row.effective for row in rows}
-    return [
-        QueueToken(queue=row.name, token=documents.token([row.effective, *(revisions.get(use, 0) for use in row.uses)]))
-        for row in queues
-    ]
+    status = compare_configuration()
+    with configuration_change(above=status.newest) as change:
+        stored = {row.field: row for row in StoredDocument.objects.all()}
+        for each in status.ahead:
+            if row := stored.get(each):
+                change.touch(row)
+            else:
+                kind, _, name = each.partition(":")
+                change.remove(DocumentKind(kind), name)
+        if change.touched:
+            replaced = {"documents": (None, sorted(change.touched))}
+            record(action="configuration.replaced", object_kind="configuration", object_name="redis", changes=replaced)
+    republish_configuration()
+    return status
 
 
 def _next_revision(above: int) -> int:
@@ -228,57 +181,27 @@ def _next_revision(above: int) -> int:
 
 
 def refuse_revoked_key(key_id: str) -> None:
-    """Raise KeyRequired if a key is no longer published, which this process may not know yet.
-
-    The database decides; ignored while it cannot be reached.
-    """
-    if not key_id or not polling.is_database_reachable():
-        return
-    try:
-        _require_published_key(key_id)
-    except Error as error:
-        log.warning("key_not_checked", error=str(error))
+    """Raise KeyRequired if the snapshot, which the caller has refreshed, has no such key any more."""
+    if key_id and snapshot.current_snapshot().find(DocumentKind.API_KEY, key_id) is None:
+        raise KeyRequired(_REVOKED)
 
 
-def _refuse_revoked_key() -> None:
-    """Raise KeyRequired if the actor is a key that is no longer published; checked under the lock."""
+def _refuse_revoked_actor() -> None:
+    """Raise KeyRequired if the actor is a key that was revoked; checked under the lock."""
     actor = current_actor()
-    if actor.kind is ActorKind.KEY and actor.id:
-        _require_published_key(actor.id)
-
-
-def _require_published_key(key_id: str) -> None:
-    if not StoredDocument.objects.filter(kind=DocumentKind.API_KEY, name=key_id, body__isnull=False).exists():
-        raise KeyRequired("This API key is revoked.")
+    if actor.kind is not ActorKind.KEY or not actor.id:
+        return
+    keys = StoredDocument.objects.filter(kind=DocumentKind.API_KEY, name=actor.id, body__isnull=False)
+    if not keys.exists():
+        raise KeyRequired(_REVOKED)
 
 
 def _apply_and_publish(touched: Mapping[str, Document]) -> None:
     """Apply a committed change to this process, and publish it; if that fails maintenance does it later."""
     snapshot.apply(touched.values())
     try:
-        publish(frozenset(touched))
+        publish()
     except BrokerUnavailable as error:
         log.warning("saved_but_not_published", documents=sorted(touched), error=str(error))
         if result := _result.get():
             result.is_published = False
-
-
-def _report_refusals(signed: Sequence[PublishedDocument], outcomes: Sequence[int]) -> None:
-    """Log the documents whose published version is newer."""
-    for document, outcome in zip(signed, outcomes, strict=True):
-        if outcome == -1:
-            log.info("newer_document_is_published", document=document.field, revision=document.revision)
-
-
-def _chunks(signed: Sequence[PublishedDocument]) -> Iterator[list[PublishedDocument]]:
-    """Split documents into calls that do not block Redis for long."""
-    chunk: list[PublishedDocument] = []
-    size = 0
-    for document in signed:
-        if chunk and size + len(document.content) > constants.BATCH_MAX_BYTES:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(document)
-        size += len(document.content)
-    if chunk:
-        yield chunk

@@ -1,71 +1,71 @@
-"""Read newer configuration from the database in every web process, so that a revocation does not depend on Redis.
-
-It runs on its own thread with its own connection, so that a slow database delays nothing else.
-"""
+"""The threads of a web or maintenance process that read newer configuration, so that no request waits for a store."""
 
 import os
 import threading
 import time
+from collections.abc import Callable
 
 import structlog
-from django.db import Error, connections
 
 from runqy import clock
-from runqy.config_sync.snapshot import get_cache
 
 POLL_EVERY_S = 1.0
-REACHABLE_S = 3 * POLL_EVERY_S
-"""How long after an answer the database counts as reachable: while it hangs, nothing else waits for it."""
+HANGS_AFTER_S = 1.2
+"""A database that has not answered for so long does not delay reading Redis."""
+CHECK_EVERY_S = 0.3
+PROPAGATION_S = HANGS_AFTER_S + CHECK_EVERY_S
+"""How long after its publication every process knows a change, if it reaches either store."""
 
 log = structlog.get_logger()
 
-_lock = threading.Lock()
-_poller: "DatabasePoller | None" = None
 
+class Poller:
+    """Reads the database once a second and, while that hangs, Redis on another thread.
 
-def ensure_started() -> None:
-    """Start polling in this process if it is not running. A forked child starts its own thread."""
-    global _poller  # noqa: PLW0603 (a process has one)
-    if _poller is not None and _poller.pid == os.getpid():
-        return
-    with _lock:
-        if _poller is None or _poller.pid != os.getpid():
-            _poller = DatabasePoller()
-            _poller.start()
+    While the database fails instead of hanging, `refresh` itself reads Redis.
+    """
 
-
-def is_database_reachable() -> bool:
-    """Return whether the database has just answered the polling of this process."""
-    return _poller is not None and clock.monotonic_s() - _poller.read_at_s < REACHABLE_S
-
-
-class DatabasePoller(threading.Thread):
-    """Reads what was committed since the last poll, once a second."""
-
-    def __init__(self) -> None:
-        super().__init__(name="runqy-database-poller", daemon=True)
+    def __init__(self, *, refresh: Callable[[], None], read_redis: Callable[[], None]) -> None:
         self.pid = os.getpid()
-        self._is_failing = False
-        self.read_at_s = float("-inf")
+        self._refresh, self._read_redis = refresh, read_redis
+        self._changed = threading.Condition()
+        self._is_requested = False
+        self._read_at_s = float("-inf")
+        """When the latest read that has ended began."""
+        self._refreshed_at_s = clock.monotonic_s()
 
-    def run(self) -> None:
-        """Poll until the process exits."""
+    def start(self) -> None:
+        for function in (self._poll, self._watch):
+            threading.Thread(target=function, name=f"runqy-configuration{function.__name__}", daemon=True).start()
+
+    def wait_for_read(self, wait_s: float) -> None:
+        """Have the configuration read at once; wait for a read that begins after this call, at most `wait_s`."""
+        requested_at_s = clock.monotonic_s()
+        with self._changed:
+            self._is_requested = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._read_at_s >= requested_at_s, wait_s)
+
+    def _poll(self) -> None:
         while True:
-            try:
-                self.poll()
-            except Exception:  # this loop must not end
-                log.exception("background_task_failed", task=self.name)
-            time.sleep(POLL_EVERY_S)
+            self._read(self._refresh)
+            self._refreshed_at_s = clock.monotonic_s()
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_requested, POLL_EVERY_S)
+                self._is_requested = False
 
-    def poll(self) -> None:
-        """Read once. The connection is closed only after an error."""
+    def _watch(self) -> None:
+        while True:
+            time.sleep(CHECK_EVERY_S)
+            if clock.monotonic_s() - self._refreshed_at_s > HANGS_AFTER_S:
+                self._read(self._read_redis)
+
+    def _read(self, read: Callable[[], None]) -> None:
+        began_at_s = clock.monotonic_s()
         try:
-            get_cache().read_database()
-        except Error as error:
-            connections.close_all()
-            if not self._is_failing:
-                log.warning("configuration_not_read_from_database", error=str(error))
-            self._is_failing = True
-        else:
-            self._is_failing = False
-            self.read_at_s = clock.monotonic_s()
+            read()
+        except Exception:  # these loops must not end
+            log.exception("background_task_failed", task=threading.current_thread().name)
+        with self._changed:
+            self._read_at_s = max(self._read_at_s, began_at_s)
+            self._changed.notify_all()

@@ -1,40 +1,118 @@
-"""The process's copy of the published configuration: verified, never older than before, at most a second behind.
+"""The process's snapshot of the configuration: what requests read, without I/O, and what is computed from it once.
 
-`current_snapshot()` only reads memory. Callers that may block use `get_snapshot()`, which compares with Redis first
-when due. Behind an event loop a thread does so once a second. In every web process another thread reads newer
-configuration from the database (`runqy.config_sync.polling`), so that a revocation does not depend on Redis.
+Web and maintenance processes read newer documents from the database once a second, on a thread of their own; from
+Redis, which has a signed copy, only while the database fails or hangs. A process applies at once what it commits. Other
+processes, such as management commands, read when a snapshot is older than a second.
 """
 
+import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar, cast
 
 import structlog
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.db import Error as DatabaseUnreachable
+from django.db import connection
 from django.dispatch import receiver
 
 from runqy import clock
 from runqy.broker import config_documents
-from runqy.broker.operation import Operation, ask
-from runqy.config_sync.derived import Snapshot
-from runqy.config_sync.documents import Document, InvalidSignature, signing_key, verify
-from runqy.config_sync.head_check import HeadCheck, HeadProblem
+from runqy.config_sync.documents import (
+    Document,
+    DocumentKind,
+    InvalidSignature,
+    field,
+    signing_key,
+    verify,
+    verify_revisions,
+)
 from runqy.config_sync.models import StoredDocument
+from runqy.config_sync.polling import POLL_EVERY_S, Poller
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
 from runqy.failure_log import FailureLog
 from runqy.redis_connection import get_broker
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
-MAX_AGE_S = 1.0
-MAX_WAIT_S = 0.2
-"""How long a caller that looks for an unknown object waits for another thread's comparison."""
-
-_FOREVER = -1.0
-"""The time-out of a lock that waits forever."""
+MAX_AGE_S = POLL_EVERY_S
+NEWEST_WAIT_S = 1.0
+"""How long a caller that needs the newest configuration waits for it; then it goes on with what there is."""
+FIRST_WAIT_S = 10.0
+"""The same while nothing is known yet. A store that fails ends the wait, and one that hangs leaves it to the other."""
+UNKNOWN_WAIT_S = 0.2
+"""The same for a caller that looks for an unknown object, since any client can send unknown names."""
 _DOCUMENTS_AT_ONCE = 500
 """How many documents one request reads, so that Redis serves other clients in between."""
+
+_snapshot_values: "list[SnapshotValue[Any]]" = []
+
+
+class Snapshot:
+    """The configuration at one time. Immutable; caches the values computed from it."""
+
+    def __init__(self, documents: Mapping[str, Document], before: "Snapshot | None" = None) -> None:
+        """`documents` are by field; decoded documents of the snapshot `before` are reused."""
+        self.documents = documents
+        self.revisions = {field: document.revision for field, document in documents.items()}
+        decoded = before._decoded if before else {}  # noqa: SLF001 (of the same class)
+        self._decoded: dict[object, dict[str, tuple[Document, Any]]] = dict(decoded)
+        self._computed: dict[object, Any] = {}
+
+    def of_kind(self, kind: DocumentKind) -> dict[str, Document]:
+        """Return the documents of a kind by name, without deleted ones."""
+        return {d.name: d for d in self.documents.values() if d.kind == kind and d.body is not None}
+
+    def find(self, kind: DocumentKind, name: str) -> Document | None:
+        """Return a document; None if it does not exist or is deleted."""
+        document = self.documents.get(field(kind, name))
+        return document if document is not None and document.body is not None else None
+
+    def worker_revision(self, fields: Iterable[str]) -> int:
+        """Return the revision of the last change of any of these documents that workers notice."""
+        return max((self.documents[each].worker_revision for each in fields if each in self.documents), default=0)
+
+    def decode(self, kind: DocumentKind, decode: Callable[[Document], T]) -> dict[str, T]:
+        """Return the decoded documents of a kind by name; those of the previous snapshot are not decoded again.
+
+        `decode` is the same function each time.
+        """
+        known = self._decoded.get(decode, {})
+        decoded = {}
+        for name, document in self.of_kind(kind).items():
+            before = known.get(name)
+            decoded[name] = before if before and before[0] is document else (document, decode(document))
+        self._decoded[decode] = decoded
+        return {name: cast("T", value) for name, (_, value) in decoded.items()}
+
+    def compute_values(self) -> None:
+        """Compute all values. One that fails is computed again when it is read, which raises its error."""
+        for value in _snapshot_values:
+            try:
+                value.of(self)
+            except Exception:  # noqa: BLE001, S112 (an unreadable document must not delay revocations)
+                continue
+
+    def compute(self, key: object, function: "Callable[[Snapshot], T]") -> T:
+        """Return the function's result for this snapshot, cached by key."""
+        found = self._computed.get(key)
+        if found is None:
+            found = self._computed.setdefault(key, function(self))
+        return cast("T", found)
+
+
+class SnapshotValue(Generic[T]):
+    """A value computed from each snapshot, once, by the thread that loads it, so that an event loop only reads it."""
+
+    def __init__(self, function: Callable[[Snapshot], T]) -> None:
+        self._function = function
+        _snapshot_values.append(self)
+
+    def of(self, snapshot: Snapshot) -> T:
+        """Return the value for a snapshot."""
+        return snapshot.compute(self, self._function)
 
 
 class SnapshotCache:
@@ -45,23 +123,17 @@ class SnapshotCache:
         self._snapshot: Snapshot | None = None
         self._stored_revision = -1
         """The database was read up to this revision."""
-        self._redis = HeadCheck()
-        self._failures = FailureLog("configuration_compared")
-        self._failed_at = float("-inf")
-        self.compared_at = float("-inf")
-        """The monotonic time at which the last comparison began, or ended if it failed."""
+        self._database_failures = FailureLog("configuration_read_from_database")
+        self._redis_failures = FailureLog("configuration_read_from_redis")
+        self.refreshed_at = float("-inf")
+        """The monotonic time at which the last refresh ended."""
         self.confirmed_at = float("-inf")
-        """The monotonic time at which Redis or the database last had nothing newer."""
+        """The monotonic time at which the database, or Redis instead of it, last had nothing newer."""
 
     @property
     def is_empty(self) -> bool:
         """Return whether there is no snapshot yet."""
         return self._snapshot is None
-
-    @property
-    def head_problem(self) -> HeadProblem | None:
-        """Return why the last comparison did not confirm the snapshot."""
-        return self._redis.problem
 
     def current(self) -> Snapshot:
         """Return the snapshot. Raise ConfigurationUnavailable."""
@@ -69,53 +141,48 @@ class SnapshotCache:
             raise ConfigurationUnavailable
         return self._snapshot
 
-    def is_stale(self, max_age_s: float = MAX_AGE_S) -> bool:
-        """Return whether a comparison with Redis is due; not within MAX_AGE_S after a failed one."""
-        now_s = clock.monotonic_s()
-        is_recent = now_s - self.compared_at < max_age_s or now_s - self._failed_at < MAX_AGE_S
-        return self.is_empty or not is_recent
-
     def is_confirmed(self) -> bool:
-        """Return whether Redis or the database confirmed the snapshot within RUNQY_CONFIG_MAX_AGE."""
+        """Return whether the database or Redis confirmed the snapshot within RUNQY_CONFIG_MAX_AGE."""
         return clock.monotonic_s() - self.confirmed_at <= settings.RUNQY_CONFIG_MAX_AGE_S
 
-    def refresh(self) -> Operation[None]:
-        """Compare with Redis and apply newer documents; keep the snapshot if Redis is unavailable or has no head."""
-        began_at = clock.monotonic_s()
+    def refresh(self) -> None:
+        """Apply newer documents of the database or, while it is unavailable, of Redis. Blocks."""
+        if connection.in_atomic_block and not self.is_empty:
+            return  # what the transaction has changed may be rolled back
         try:
-            yield from self._compare(began_at)
-        except BrokerUnavailable as error:
-            self.record_failure(error)
+            self.read_database()
+        except DatabaseUnreachable as error:
+            connection.close()
+            self._database_failures.record("configuration_not_read_from_database", key="", error=str(error))
+            self.read_redis()
         else:
-            self.compared_at = max(self.compared_at, began_at)
-            self._failures.record_success()
-
-    def record_failure(self, error: BrokerUnavailable) -> None:
-        """Keep the snapshot for MAX_AGE_S: another comparison would probably fail slowly too."""
-        self._failures.record("configuration_not_compared", key=error.code, error=str(error))
-        self.compared_at = self._failed_at = clock.monotonic_s()
+            self._database_failures.record_success()
+        self.refreshed_at = clock.monotonic_s()
 
     def read_database(self) -> None:
-        """Apply what was committed since the last call, in one query. Blocks. Raise django.db.Error.
+        """Apply what was committed since the last call, in one query. Raise django.db.Error.
 
         Revisions are committed in order, so that no lower one can follow.
         """
         began_at = clock.monotonic_s()
-        stored_revision = self._stored_revision
-        rows = [row.as_document() for row in StoredDocument.objects.filter(revision__gt=stored_revision)]
+        rows = [row.as_document() for row in StoredDocument.objects.filter(revision__gt=self._stored_revision)]
         self.merge(rows)
         self._stored_revision = max([self._stored_revision, *(row.revision for row in rows)])
         self.confirmed_at = max(self.confirmed_at, began_at)
 
-    def load_stored(self) -> None:
-        """Apply the documents of the database; ignored if it is unavailable. Blocks.
-
-        Called once when a process starts, which must not accept older documents from Redis.
-        """
+    def read_redis(self) -> None:
+        """Apply newer documents that the server signed; older and unsigned ones are reported."""
+        began_at = clock.monotonic_s()
         try:
-            self.read_database()
-        except DatabaseUnreachable as error:
-            log.warning("configuration_not_read_from_database", error=str(error))
+            problem = self._read_redis()
+        except BrokerUnavailable as error:
+            self._redis_failures.record("configuration_not_read_from_redis", key=error.code, error=str(error))
+            return
+        if problem:
+            self._redis_failures.record("published_configuration_refused", key=problem, reason=problem)
+            return
+        self._redis_failures.record_success()
+        self.confirmed_at = max(self.confirmed_at, began_at)
 
     def apply(self, documents: Iterable[Document]) -> None:
         """Apply what this process has just committed. Ignored without a snapshot."""
@@ -123,127 +190,74 @@ class SnapshotCache:
             self.merge(documents)
 
     def merge(self, documents: Iterable[Document]) -> None:
-        """Replace the snapshot by one with the newer documents, after building its derived values."""
+        """Replace the snapshot by one with the newer documents, after computing its values."""
         with self._lock:
             known = self._snapshot.documents if self._snapshot else {}
             newer = {d.field: d for d in documents if d.field not in known or d.revision > known[d.field].revision}
             if newer or self._snapshot is None:
                 replacement = Snapshot({**known, **newer}, before=self._snapshot)
-                replacement.build_derived_values()
+                replacement.compute_values()
                 self._snapshot = replacement
 
-    def forget_derived_values(self) -> None:
-        """Discard the derived values."""
+    def forget_values(self) -> None:
+        """Discard the values computed from the snapshot."""
         if self._snapshot is not None:
             self._snapshot = Snapshot(self._snapshot.documents)
 
-    def _compare(self, began_at: float) -> Operation[None]:
-        head = self._redis
-        content = yield from ask(config_documents.read_head())
-        head.update(content)
-        if content is None or self._is_confirmed_by(head, began_at) or not head.is_due(began_at):
-            return
-        known = self._snapshot.documents if self._snapshot else {}
-        claimed = yield from ask(config_documents.read_revisions())
-        differing = [field for field, revision in claimed.items() if _revision(known, field) != revision]
-        newer: list[Document] = []
-        for start in range(0, len(differing), _DOCUMENTS_AT_ONCE):
-            found = yield from ask(config_documents.read_documents(differing[start : start + _DOCUMENTS_AT_ONCE]))
-            newer += _acceptable(found, known)
-        self.merge(newer)
-        head.record_comparison(content, began_at)
-        self._is_confirmed_by(head, began_at)
-
-    def _is_confirmed_by(self, head: HeadCheck, began_at: float) -> bool:
-        """Return whether the head in Redis equals the snapshot's, and set `confirmed_at`."""
-        if self._snapshot is None or not head.confirms(self._snapshot.head):
-            return False
-        self.confirmed_at = max(self.confirmed_at, began_at)
-        return True
-
-
-class BlockingRefresher:
-    """Refreshes a cache for callers that may block, one comparison at a time.
-
-    While one thread compares, the others use the existing snapshot. Those that need a comparison now share one that
-    began after their call.
-    """
-
-    def __init__(self, cache: SnapshotCache) -> None:
-        self._cache = cache
-        self._lock = threading.Lock()
-        self._began_at = float("inf")
-
-    def refresh_if_stale(self, max_age_s: float = MAX_AGE_S) -> None:
-        """Compare with Redis unless the last comparison is newer than `max_age_s`, or one is running."""
-        if self._cache.is_stale(max_age_s):
-            self._refresh(0 if max_age_s > 0 else _FOREVER)
-
-    def refresh(self) -> None:
-        """Compare with Redis, waiting at most `MAX_WAIT_S` for another thread's comparison."""
-        if self._cache.is_stale(0):
-            self._refresh(min(MAX_WAIT_S, max(0, self._began_at + MAX_WAIT_S - clock.monotonic_s())))
-
-    def refresh_now(self) -> None:
-        """Compare with Redis, or wait for a comparison that begins after this call. Does not read the database."""
-        self._refresh(_FOREVER, loads_stored=False)
-
-    def _refresh(self, wait_s: float, *, loads_stored: bool = True) -> None:
-        requested_at = clock.monotonic_s()
-        if not self._lock.acquire(timeout=_FOREVER if self._cache.is_empty else wait_s):
-            return
+    def _read_redis(self) -> str:
+        """Apply newer documents; return why Redis does not confirm the snapshot, or an empty string."""
+        broker, key = get_broker(), signing_key(settings.SECRET_KEY)
+        content = broker.run(config_documents.read_revisions())
         try:
-            if self._cache.is_empty or self._cache.compared_at <= requested_at:
-                self._began_at = clock.monotonic_s()
-                self._compare(loads_stored=loads_stored)
-        finally:
-            self._began_at = float("inf")
-            self._lock.release()
+            published = verify_revisions(content, key)
+        except InvalidSignature as error:
+            return str(error)
+        if not content:
+            return "nothing is published"
+        known = self._snapshot.revisions if self._snapshot else {}
+        newer = [each for each, revision in published.items() if revision > known.get(each, -1)]
+        documents: list[Document] = []
+        for start in range(0, len(newer), _DOCUMENTS_AT_ONCE):
+            found = broker.run(config_documents.read_documents(newer[start : start + _DOCUMENTS_AT_ONCE]))
+            documents += _verified(found, key)
+        self.merge(documents)
+        return "" if self.current().revisions == published else "older than what is known, or incomplete"
 
-    def _compare(self, *, loads_stored: bool) -> None:
-        if loads_stored and self._cache.is_empty:
-            self._cache.load_stored()
+
+def _verified(found: Mapping[str, bytes], key: bytes) -> Iterable[Document]:
+    """Yield the signed documents; log the others."""
+    for each, content in found.items():
         try:
-            broker = get_broker()
-        except BrokerUnavailable as error:
-            self._cache.record_failure(error)
-        else:
-            broker.run(self._cache.refresh())
-
-
-def _acceptable(found: Mapping[str, bytes], known: Mapping[str, Document]) -> Iterable[Document]:
-    """Yield the documents that are signed and newer than the known ones; log the others."""
-    key = signing_key(settings.SECRET_KEY)
-    for field, content in found.items():
-        try:
-            document = verify(field, content, key)
+            yield verify(each, content, key)
         except InvalidSignature as error:
             log.error("published_document_refused", reason=str(error))  # noqa: TRY400 (the traceback adds nothing)
-            continue
-        seen = known.get(field)
-        if seen is None or document.revision > seen.revision:
-            yield document
-        elif document.revision < seen.revision:
-            log.error("published_document_refused", reason=f"{field}: older than one seen before")
-
-
-def _revision(known: Mapping[str, Document], field: str) -> str:
-    """Return a document's revision in Redis's format."""
-    return str(known[field].revision) if field in known else ""
 
 
 _cache = SnapshotCache()
-_refresher = BlockingRefresher(_cache)
+_poller: Poller | None = None
+_lock = threading.Lock()
+"""One thread starts the poller; one refreshes in a process without it."""
 
 
 @receiver(setting_changed)
-def _forget_derived_values(**_: object) -> None:
-    """Discard derived values, which may depend on settings. Settings change only in tests."""
-    _cache.forget_derived_values()
+def _forget_values(**_: object) -> None:
+    """Discard computed values, which may depend on settings. Settings change only in tests."""
+    _cache.forget_values()
+
+
+def start_polling() -> None:
+    """Poll for newer configuration from now on, if this process does not yet. A forked child starts its own threads."""
+    global _poller  # noqa: PLW0603 (a process has one)
+    if _poller is not None and _poller.pid == os.getpid():
+        return
+    with _lock:
+        if _poller is None or _poller.pid != os.getpid():
+            _poller = Poller(refresh=_cache.refresh, read_redis=_cache.read_redis)
+            _poller.start()
 
 
 def get_cache() -> SnapshotCache:
-    """Return the process's cache, for an event loop that refreshes it."""
+    """Return the process's cache."""
     return _cache
 
 
@@ -253,23 +267,22 @@ def current_snapshot() -> Snapshot:
 
 
 def get_snapshot(max_age_s: float = MAX_AGE_S) -> Snapshot:
-    """Return the process's snapshot, compared with Redis within `max_age_s`. Raise ConfigurationUnavailable."""
-    _refresher.refresh_if_stale(max_age_s)
+    """Return the process's snapshot, refreshed within `max_age_s`; 0: now. Raise ConfigurationUnavailable."""
+    if _poller is None:
+        with _lock:
+            if _cache.is_empty or max_age_s <= 0 or clock.monotonic_s() - _cache.refreshed_at >= max_age_s:
+                _cache.refresh()
+    elif _cache.is_empty or max_age_s < MAX_AGE_S:
+        _poller.wait_for_read(FIRST_WAIT_S if _cache.is_empty else NEWEST_WAIT_S)
     return _cache.current()
 
 
 def get_newest() -> Snapshot:
-    """Return the snapshot, compared now, to look for an unknown object. Raise ConfigurationUnavailable.
-
-    Any client can request unknown objects, so this does not wait while Redis hangs.
-    """
-    _refresher.refresh()
+    """Return the snapshot, refreshed now, to look for an unknown object. Raise ConfigurationUnavailable."""
+    if _poller is None:
+        return get_snapshot(0)
+    _poller.wait_for_read(UNKNOWN_WAIT_S)
     return _cache.current()
-
-
-def refresh() -> None:
-    """Compare with Redis now. Does not read the database, even without a snapshot."""
-    _refresher.refresh_now()
 
 
 def apply(documents: Iterable[Document]) -> None:
@@ -278,7 +291,7 @@ def apply(documents: Iterable[Document]) -> None:
 
 
 def is_confirmed() -> bool:
-    """Return whether Redis or the database confirmed the snapshot within RUNQY_CONFIG_MAX_AGE; compare first if due.
+    """Return whether the database or Redis confirmed the snapshot within RUNQY_CONFIG_MAX_AGE.
 
     Raise ConfigurationUnavailable.
     """
@@ -288,6 +301,5 @@ def is_confirmed() -> bool:
 
 def forget() -> None:
     """Discard the snapshot. For tests, which change Redis and the database directly."""
-    global _cache, _refresher  # noqa: PLW0603
+    global _cache  # noqa: PLW0603
     _cache = SnapshotCache()
-    _refresher = BlockingRefresher(_cache)

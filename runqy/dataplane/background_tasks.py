@@ -1,8 +1,7 @@
-"""Background tasks of a web process: refresh the snapshot, measure the clock, flush key uses."""
+"""Background tasks of a web process: load the snapshot, measure the clock, flush key uses."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import structlog
@@ -11,12 +10,11 @@ from django.db import connections
 from runqy import clock
 from runqy.accounts import last_used
 from runqy.broker.async_broker import AsyncBroker
-from runqy.config_sync import polling, snapshot
-from runqy.config_sync.snapshot import MAX_WAIT_S, get_cache
-from runqy.errors import BrokerUnavailable
+from runqy.config_sync import snapshot
+from runqy.config_sync.snapshot import Snapshot, get_cache
+from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
 from runqy.failure_log import FailureLog
 
-REFRESH_EVERY_S = 1.0
 FLUSH_EVERY_S = 5.0
 MEASURE_CLOCK_EVERY_S = 5.0
 CHECK_CLOCK_EVERY_S = 0.5
@@ -26,28 +24,21 @@ EXTRA_REFRESH_EVERY_S = 1.0
 log = structlog.get_logger(__name__)
 
 
-class SnapshotRefresher:
-    """Refreshes the snapshot from Redis once a second, and at once for an unknown key or queue.
-
-    It runs on a thread: verifying and decoding thousands of documents would block the event loop.
-    """
+class BackgroundTasks:
+    """Loads the snapshot, and does what a web process does again and again on its event loop."""
 
     def __init__(self, broker: AsyncBroker) -> None:
         self._broker = broker
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runqy-snapshot")
-        self._refreshing: asyncio.Future[None] | None = None
+        self._refreshing: asyncio.Future[object] | None = None
         self._last_extra_s = float("-inf")
         self._clock_failures = FailureLog("clock_measured")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Load the snapshot, and refresh it until the block ends."""
-        if get_cache().is_empty:
-            await asyncio.to_thread(_load_stored)
-        polling.ensure_started()
-        await self._refresh()
+        """Load the snapshot, and run the tasks until the block ends."""
+        snapshot.start_polling()
+        await asyncio.to_thread(_refresh, snapshot.get_snapshot)
         loops = (
-            (self._refresh, REFRESH_EVERY_S),
             (self._flush_key_uses, FLUSH_EVERY_S),
             (self._measure_clock, MEASURE_CLOCK_EVERY_S),
             (self._check_clock, CHECK_CLOCK_EVERY_S),
@@ -61,32 +52,24 @@ class SnapshotRefresher:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._flush_key_uses()
-            self._thread.shutdown(wait=False)
 
     async def refresh_for_unknown(self) -> bool:
         """Refresh for a name that is not in the snapshot, and return whether the snapshot changed.
 
-        Requests share a refresh and wait at most MAX_WAIT_S for it: any client can send unknown names.
+        Requests share a refresh, and it takes at most UNKNOWN_WAIT_S: any client can send unknown names.
         """
         before = None if get_cache().is_empty else get_cache().current()
-        refreshing = self._refreshing
-        if refreshing is None:
+        if self._refreshing is None:
             if clock.monotonic_s() - self._last_extra_s < EXTRA_REFRESH_EVERY_S:
                 return False
             self._last_extra_s = clock.monotonic_s()
-            refreshing = self._start_refresh()
-        await asyncio.wait([refreshing], timeout=MAX_WAIT_S)
+            loop = asyncio.get_running_loop()
+            self._refreshing = loop.run_in_executor(None, _refresh, snapshot.get_newest)
+            self._refreshing.add_done_callback(self._end_refresh)
+        await asyncio.wait([self._refreshing])
         return not get_cache().is_empty and get_cache().current() is not before
 
-    async def _refresh(self) -> None:
-        await (self._refreshing or self._start_refresh())
-
-    def _start_refresh(self) -> "asyncio.Future[None]":
-        self._refreshing = asyncio.get_running_loop().run_in_executor(self._thread, snapshot.refresh)
-        self._refreshing.add_done_callback(self._end_refresh)
-        return self._refreshing
-
-    def _end_refresh(self, _: "asyncio.Future[None]") -> None:
+    def _end_refresh(self, _: "asyncio.Future[object]") -> None:
         self._refreshing = None
 
     async def _flush_key_uses(self) -> None:
@@ -105,10 +88,12 @@ class SnapshotRefresher:
             self._clock_failures.record_success()
 
 
-def _load_stored() -> None:
-    """Load the snapshot from the database, and close the thread's connection."""
+def _refresh(read: Callable[[], Snapshot]) -> None:
+    """Refresh the snapshot, and close the thread's connection, which it has only where no other thread polls."""
     try:
-        get_cache().load_stored()
+        read()
+    except ConfigurationUnavailable:
+        pass
     finally:
         connections.close_all()
 

@@ -24,7 +24,7 @@ from runqy.api_keys import Identity
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.operation import Operation
 from runqy.dataplane.application import Handler, PassToDjango
-from runqy.dataplane.background_tasks import SnapshotRefresher
+from runqy.dataplane.background_tasks import BackgroundTasks
 from runqy.dataplane.bodies import find_length
 from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import (
@@ -84,9 +84,9 @@ Respond: TypeAlias = Callable[[Call, Identity], Awaitable[Response | StreamingRe
 class TaskEndpoints:
     """Serves the hot routes."""
 
-    def __init__(self, broker: AsyncBroker, snapshots: SnapshotRefresher, waiters: ResultWaiters) -> None:
+    def __init__(self, broker: AsyncBroker, background: BackgroundTasks, waiters: ResultWaiters) -> None:
         self._broker = broker
-        self._snapshots = snapshots
+        self._background = background
         self._waiters = waiters
         self._posts: dict[str, Respond] = {"/queue/add": self._enqueue, "/queue/add-batch": self._enqueue_batch}
         self.in_flight = 0
@@ -183,7 +183,7 @@ class TaskEndpoints:
                 return public_identity(call.address)
             raise KeyRequired
         if may_be_new(key):
-            await self._snapshots.refresh_for_unknown()
+            await self._background.refresh_for_unknown()
         limiter = AuthFailureLimiter(call.address)
         try:
             identity = await self._broker.run(authenticate_key(key, limiter))
@@ -299,7 +299,7 @@ class TaskEndpoints:
         try:
             return await self._broker.run(operation())
         except QueueNotFound:
-            if not await self._snapshots.refresh_for_unknown():
+            if not await self._background.refresh_for_unknown():
                 raise
         return await self._broker.run(operation())
 

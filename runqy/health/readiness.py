@@ -12,10 +12,9 @@ from runqy.accounts.queries import LIMITS_NOT_IN_REDIS, has_limits_not_in_redis
 from runqy.accounts.worker_credentials import may_create_users
 from runqy.broker.broker import Broker
 from runqy.broker.health import RedisHealth, check_nodes, is_maintenance_running, probe_writes
-from runqy.config_sync.derived import Snapshot
 from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.head_check import HeadProblem
-from runqy.config_sync.snapshot import get_cache, get_snapshot
+from runqy.config_sync.publishing import PublicationProblem, find_publication_problem
+from runqy.config_sync.snapshot import Snapshot, get_cache, get_snapshot
 from runqy.database_damage import find_damage
 from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, RunqyError
 from runqy.health.check_groups import TIMEOUT_S, CheckGroup, CheckResult, CheckStatus
@@ -38,20 +37,15 @@ _CONFIGURATION_UNAVAILABLE = CheckResult(
     detail="The configuration can be read from neither Redis nor the database.",
 )
 
-_NOT_PUBLISHED = (
-    "The configuration is not published in Redis yet. Workers do not see changes until maintenance publishes it."
-)
-_ALTERED = "The published configuration was altered in Redis. It is not used, and maintenance repairs it."
-_HEAD_PROBLEMS = {
-    HeadProblem.MISSING: _NOT_PUBLISHED,
-    HeadProblem.UNSIGNED: "An earlier release published the configuration last. Maintenance publishes it again.",
-    HeadProblem.REFUSED: _ALTERED,
-    HeadProblem.PUT_BACK: "The published configuration in Redis was replaced by an older one. It is not used, and "
-    "maintenance repairs it.",
-    HeadProblem.BEHIND: "The published configuration in Redis is older than the one of this process: a change is not "
-    "published yet, or an older state was restored. Maintenance repairs it.",
-    HeadProblem.INCOMPLETE: "The documents in Redis do not match the published configuration. Maintenance repairs it, "
-    "or reports what only Redis has.",
+_PUBLICATION_PROBLEMS = {
+    PublicationProblem.MISSING: "The configuration is not published in Redis yet. Workers do not see changes until "
+    "maintenance publishes it.",
+    PublicationProblem.ALTERED: "The published configuration was altered in Redis. It is not used, and maintenance "
+    "repairs it.",
+    PublicationProblem.OUTDATED: "The published configuration in Redis is older than the one of this process: a change "
+    "is not published yet, or an older state was put back. Maintenance repairs it.",
+    PublicationProblem.AHEAD: "The published configuration in Redis is newer than the one of this process, whose "
+    "database was restored from a backup or belongs to another instance. Maintenance reports what only Redis has.",
 }
 
 _latest: tuple[float, list[CheckResult]] = (float("-inf"), [])
@@ -176,11 +170,11 @@ def _is_database_migrated() -> bool:
 def _check_configuration(*, is_redis_available: bool) -> Iterator[CheckResult]:
     """Check that the process has a configuration, that it is published, and that vaults can be decrypted."""
     try:
-        snapshot = get_snapshot(0 if is_redis_available else float("inf"))
+        snapshot = get_snapshot()
     except ConfigurationUnavailable:
         yield _CONFIGURATION_UNAVAILABLE
         return
-    if detail := _find_configuration_problem(snapshot, is_redis_available=is_redis_available):
+    if detail := _find_configuration_problem(is_redis_available=is_redis_available):
         yield CheckResult(check="configuration", status=CheckStatus.WARNING, detail=detail)
     else:
         yield CheckResult(check="configuration")
@@ -191,19 +185,18 @@ def _check_configuration(*, is_redis_available: bool) -> Iterator[CheckResult]:
         yield CheckResult(check="key_limits", status=CheckStatus.WARNING, detail=LIMITS_NOT_IN_REDIS)
 
 
-def _find_configuration_problem(snapshot: Snapshot, *, is_redis_available: bool) -> str:
+def _find_configuration_problem(*, is_redis_available: bool) -> str:
     """Return the problem of the configuration; empty if there is none."""
-    cache = get_cache()
-    if not cache.is_confirmed():
+    if not get_cache().is_confirmed():
         return (
             "Neither Redis nor the database has confirmed the configuration for RUNQY_CONFIG_MAX_AGE. Workers get no "
             "secrets and administration is disabled; tasks are not affected."
         )
-    if not is_redis_available or cache.head_problem is None:
+    try:
+        problem = find_publication_problem() if is_redis_available else None
+    except BrokerUnavailable:  # since it was checked
         return ""
-    if cache.head_problem is HeadProblem.MISSING and not snapshot.documents:
-        return ""
-    return _HEAD_PROBLEMS[cache.head_problem]
+    return _PUBLICATION_PROBLEMS[problem] if problem else ""
 
 
 def _check_queues() -> CheckResult:

@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 from queues.catalog import QueueCatalog
 from runqy import clock
 from runqy.broker.workers.records import count_workers
-from runqy.config_sync.head_check import HeadProblem
-from runqy.config_sync.snapshot import get_cache
+from runqy.config_sync.publishing import PublicationProblem, find_publication_problem
+from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
 from runqy.metrics import multiprocess
 from runqy.metrics.families import (
     asynq_families,
@@ -64,16 +64,13 @@ def _server_families(state: RedisState) -> Iterator[Metric]:
         "state",
         [("ready", processes.ready), ("not_ready", processes.not_ready), ("disconnected", processes.disconnected)],
     )
-    problem = get_cache().head_problem
-    has_documents = not get_cache().is_empty and bool(get_cache().current().documents)
-    is_published = problem is None or (problem is HeadProblem.MISSING and not has_documents)
-    current = _PUBLISHED if problem is None or is_published else _spelled(problem)
-    yield labelled_gauge(
-        "runqy_config_publication",
-        "1 for the state of the published configuration in Redis; all but `published` need maintenance.",
-        "state",
-        [(name, float(name == current)) for name in (_PUBLISHED, *map(_spelled, HeadProblem))],
-    )
+    if (publication := _find_publication_state()) is not None:
+        yield labelled_gauge(
+            "runqy_config_publication",
+            "1 for the state of the published configuration in Redis; all but `published` need maintenance.",
+            "state",
+            [(name, float(name == publication)) for name in (_PUBLISHED, *PublicationProblem)],
+        )
     yield labelled_gauge(
         "runqy_stream_entries",
         "Records in Redis that are not in the database yet.",
@@ -96,8 +93,12 @@ def _queue_families(state: RedisState, catalog: QueueCatalog) -> Iterator[Metric
     yield from worker_families(state, catalog, labels)
 
 
-def _spelled(problem: HeadProblem) -> str:
-    return problem.value.replace(" ", "_")
+def _find_publication_state() -> str | None:
+    """Return the state of the published configuration; None if either store cannot be read."""
+    try:
+        return find_publication_problem() or _PUBLISHED
+    except (BrokerUnavailable, ConfigurationUnavailable):
+        return None
 
 
 class MetricsPage:
@@ -118,7 +119,7 @@ class MetricsPage:
 
 
 def _build() -> bytes:
-    find_catalog()  # an idle process compares its snapshot now, before the age is taken
+    find_catalog()  # a process that does not poll refreshes its snapshot now, before the age is taken
     sample_snapshot()
     flush_requests()
     registry = CollectorRegistry(auto_describe=False)

@@ -13,7 +13,7 @@ from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.accounts.queries import list_accepted_descendants
 from runqy.audit.models import AuditRecord
 from runqy.config_sync import snapshot
-from runqy.config_sync.snapshot import get_snapshot
+from runqy.config_sync.snapshot import SnapshotCache, get_snapshot
 from tests.accounts.authenticating import authenticate
 from tests.api.client import ApiClient, problem
 
@@ -106,7 +106,7 @@ def test_a_revoked_key_changes_nothing_in_a_process_with_an_old_snapshot(
 ) -> None:
     get_snapshot()
     monkeypatch.setattr(snapshot, "apply", lambda documents: None)
-    monkeypatch.setattr("runqy.config_sync.operations.publish", lambda fields: None)
+    monkeypatch.setattr(SnapshotCache, "refresh", lambda cache: None)
     revoke_api_key(key_id=family["ids"]["root"])
     root: ApiClient = family["clients"]["root"]
 

@@ -27,7 +27,7 @@ from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerState
 from runqy.config_sync import snapshot
-from runqy.config_sync.reconcile import republish_configuration
+from runqy.config_sync.publishing import republish_configuration
 from tasks.models import QueueMinute
 from tasks.run_history import QueueIdentity, record_drops
 from tests.queues.samples import spec
@@ -205,9 +205,9 @@ CAUSES = {
         shown="kept-task",
     ),
     AlertKind.CONFIGURATION_NOT_PUBLISHED: Cause(
-        arrange=lambda broker: broker.client.delete(keys.CONFIG_HEAD),
+        arrange=lambda broker: broker.client.delete(keys.CONFIG_REVISIONS),
         remove=lambda broker: republish_configuration(),
-        message="Some changes are not published yet.",
+        message="Some changes are not published yet,",
         shown="not published",
     ),
 }

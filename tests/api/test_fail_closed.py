@@ -41,7 +41,7 @@ def unconfirmed(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> str:
     create_vault(name="v")
     key = create_api_key(name="admin", role="admin").plain
     get_snapshot()
-    redis.set(keys.CONFIG_HEAD, "0123456789abcdef" * 2)
+    redis.set(keys.CONFIG_REVISIONS, "0123456789abcdef" * 2)
 
     def fail(**_: object) -> None:
         raise snapshot.DatabaseUnreachable("down")

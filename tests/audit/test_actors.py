@@ -9,7 +9,7 @@ from runqy.audit.actors import current_actor
 from runqy.audit.models import AuditRecord
 from runqy.audit.operations import record
 from runqy.config_sync.models import StoredDocument
-from runqy.config_sync.reconcile import replace_configuration
+from runqy.config_sync.operations import replace_configuration
 from tests.api.client import ApiClient
 from tests.config_sync.support import put
 

@@ -17,7 +17,7 @@ import pytest
 
 from runqy.broker import config_documents, keys
 from runqy.broker.broker import Broker
-from runqy.broker.config_documents import PublishedDocument, PublishedHead, QueueToken
+from runqy.broker.config_documents import QueueRevision
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.cancellations import enforce_cancellations
@@ -238,12 +238,10 @@ def serve_workers(broker: "LosingBroker") -> None:
 
 
 def publish(broker: Broker) -> None:
-    document = PublishedDocument(field="queue:a", revision=5, content=b"a")
-    broker.run(config_documents.publish([document], head=PublishedHead(revision=1, content=b"1 head")))
-    newer = dataclasses.replace(document, revision=6, content=b"b")
-    broker.run(config_documents.publish_over_head(newer, seen_head=b"1 head", head=b"2 head"))
-    broker.run(config_documents.publish_queue_tokens([QueueToken(queue="a", token=7)]))
-    broker.run(config_documents.remove_documents(["queue:a"]))
+    first = config_documents.publish({"queue:a": b"a"}, removed=["queue:b"], seen_revisions=b"", revisions=b"1")
+    assert broker.run(first)
+    broker.run(config_documents.publish({"queue:a": b"b"}, removed=[], seen_revisions=b"1", revisions=b"2"))
+    broker.run(config_documents.publish_queue_revisions([QueueRevision(queue="a", revision=7)]))
 
 
 SCENARIOS: tuple[Callable[[Any], None], ...] = (

@@ -1,17 +1,26 @@
 """Saves and looks at documents, for the tests of this package."""
 
 import itertools
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from unittest.mock import patch
 
+import pytest
 from django.conf import settings
+from django.db import OperationalError
 
 from runqy.broker import keys
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.config_sync import snapshot
-from runqy.config_sync.documents import Document, DocumentKind, signing_key, verify
+from runqy.config_sync.documents import (
+    Document,
+    DocumentKind,
+    sign,
+    sign_revisions,
+    signing_key,
+    verify,
+    verify_revisions,
+)
 from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.operations import configuration_change
 
@@ -37,7 +46,7 @@ def remove(name: str, *, kind: DocumentKind = DocumentKind.QUEUE) -> None:
 
 @contextmanager
 def elsewhere() -> Iterator[None]:
-    """Let what the block saves be unknown to this process, which has just compared, as if another had saved it."""
+    """Let what the block saves be unknown to this process, which has just refreshed, as if another had saved it."""
     snapshot.get_snapshot(0)
     with patch.object(snapshot, "apply"):
         yield
@@ -55,6 +64,11 @@ def documents(redis) -> dict[str, Document]:
     return {field.decode(): verify(field.decode(), content, key) for field, content in published.items()}
 
 
+def revisions(redis) -> dict[str, int]:
+    """Return the published list of revisions, verified."""
+    return verify_revisions(redis.get(keys.CONFIG_REVISIONS) or b"", signing_key(settings.SECRET_KEY))
+
+
 _numbers = itertools.count(1)
 
 
@@ -67,8 +81,20 @@ def away() -> RedisTarget:
     return RedisTarget(addresses=((f"127.1.{number // 250}.{number % 250 + 1}", 1),))
 
 
-def plant(redis, key: str, content: bytes, claimed: int) -> None:
-    """Write to Redis as a client with its password could, past the server."""
-    redis.hset(keys.CONFIG_DOCUMENTS, key, content)
-    redis.hset(keys.CONFIG_REVISIONS, key, claimed)
-    redis.set(keys.CONFIG_HEAD, secrets.token_hex(16))  # as releases without heads did
+def take_database_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail every read of stored documents, as a database that is down does."""
+
+    def fail(**_: object) -> None:
+        raise OperationalError("down")
+
+    monkeypatch.setattr(StoredDocument.objects, "filter", fail)
+
+
+def publish_elsewhere(redis, *published: Document, revisions: dict[str, int] | None = None) -> None:
+    """Publish documents as a server does that reaches a database which this process does not."""
+    key = signing_key(settings.SECRET_KEY)
+    known = verify_revisions(redis.get(keys.CONFIG_REVISIONS) or b"", key)
+    for document in published:
+        redis.hset(keys.CONFIG_DOCUMENTS, document.field, sign(document, key))
+        known[document.field] = document.revision
+    redis.set(keys.CONFIG_REVISIONS, sign_revisions(known | (revisions or {}), key))

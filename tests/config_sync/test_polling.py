@@ -1,18 +1,20 @@
-"""Web processes take from the database what Redis does not publish."""
+"""A process reads the database once a second, and Redis while that fails or hangs."""
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+import redis as redis_py
 from structlog.testing import capture_logs
 
 from runqy.config_sync import polling, snapshot
 from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.models import StoredDocument
-from runqy.config_sync.polling import DatabasePoller, ensure_started
-from runqy.config_sync.snapshot import get_snapshot
-from tests.config_sync.support import away, elsewhere, put, remove
+from runqy.config_sync.polling import Poller
+from runqy.config_sync.snapshot import get_cache, get_newest, get_snapshot
+from runqy.redis_connection import get_broker
+from tests.config_sync.support import away, elsewhere, put, remove, take_database_away
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -21,6 +23,39 @@ def body(name: str = "a") -> bytes | None:
     """Return what the process knows, without I/O."""
     found = snapshot.current_snapshot().find(DocumentKind.QUEUE, name)
     return found.body if found else None
+
+
+class Stores:
+    """A database that answers only when it may, and Redis; after the test neither answers, so that threads stop."""
+
+    def __init__(self) -> None:
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.database_reads = self.redis_reads = 0
+        self.is_over = threading.Event()
+
+    def refresh(self) -> None:
+        self.may_answer.wait()
+        self._stop_after_test()
+        self.database_reads += 1
+
+    def read_redis(self) -> None:
+        self._stop_after_test()
+        self.redis_reads += 1
+
+    def _stop_after_test(self) -> None:
+        if self.is_over.is_set():
+            threading.Event().wait()
+
+
+@pytest.fixture
+def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
+    monkeypatch.setattr(polling, "POLL_EVERY_S", 0.01)
+    monkeypatch.setattr(polling, "CHECK_EVERY_S", 0.01)
+    stores = Stores()
+    yield stores
+    stores.is_over.set()
+    stores.may_answer.set()
 
 
 def test_what_another_process_committed_is_known_without_redis(settings: Any) -> None:
@@ -32,66 +67,104 @@ def test_what_another_process_committed_is_known_without_redis(settings: Any) ->
         put("a", b"2")
         remove("gone")
 
-    DatabasePoller().poll()
+    get_cache().refresh()
 
     assert body() == b"2"
     assert body("gone") is None
 
 
-def test_one_query_reads_only_what_is_newer(django_assert_num_queries: Any) -> None:
+def test_one_query_reads_only_what_is_newer_and_redis_is_not_read(
+    django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put("a", b"1")
-    poller = DatabasePoller()
-    poller.poll()
+    get_cache().refresh()
     with elsewhere():
         put("b", b"2")
+    monkeypatch.setattr(get_broker(), "connection", None)
 
     with django_assert_num_queries(1) as captured:
-        poller.poll()
+        get_cache().refresh()
     with django_assert_num_queries(1):
-        poller.poll()
+        get_cache().refresh()
 
     assert body("b") == b"2"
     assert '"revision" > ' in captured.captured_queries[0]["sql"]
 
 
 def test_a_database_that_is_away_is_logged_once_and_read_again_when_it_is_back(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
 ) -> None:
     put("a", b"1")
-    poller = DatabasePoller()
-    poller.poll()
+    get_cache().refresh()
     with elsewhere():
         put("a", b"2")
+    redis.flushall()
 
-    def fail(**_: object) -> None:
-        raise OperationalError("down")
+    with capture_logs() as logs:
+        with monkeypatch.context() as patched:
+            take_database_away(patched)
+            get_cache().refresh()
+            get_cache().refresh()
+            assert body() == b"1"
+        get_cache().refresh()
 
-    with monkeypatch.context() as patched, capture_logs() as logs:
-        patched.setattr(StoredDocument.objects, "filter", fail)
-        poller.poll()
-        poller.poll()
-        assert connection.connection is None
-    poller.poll()
-
-    assert [log["event"] for log in logs] == ["configuration_not_read_from_database"]
+    events = [log["event"] for log in logs]
+    assert events.count("configuration_not_read_from_database") == 1
+    assert events[-1] == "configuration_read_from_database"
     assert body() == b"2"
 
 
-def test_a_process_polls_on_one_thread_and_a_fork_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[DatabasePoller] = []
+def test_a_database_that_hangs_does_not_delay_reading_redis(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "HANGS_AFTER_S", 0.1)
+    Poller(refresh=stores.refresh, read_redis=stores.read_redis).start()
+    wait_until(lambda: stores.database_reads)
 
-    def note_start(poller: DatabasePoller) -> None:
-        started.append(poller)
+    stores.may_answer.clear()
+    wait_until(lambda: stores.redis_reads)
+    stores.may_answer.set()
+    before = stores.database_reads
 
-    monkeypatch.setattr(DatabasePoller, "start", note_start)
-    monkeypatch.setattr(polling, "_poller", None)
+    wait_until(lambda: stores.database_reads > before)
 
-    threads = [threading.Thread(target=ensure_started) for _ in range(4)]
+
+def test_a_request_waits_for_a_read_that_begins_after_it(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "POLL_EVERY_S", 3600)
+    poller = Poller(refresh=stores.refresh, read_redis=stores.read_redis)
+    poller.start()
+    poller.wait_for_read(PATIENCE_S)
+    before = stores.database_reads
+
+    poller.wait_for_read(PATIENCE_S)
+
+    assert stores.database_reads > before
+
+
+def test_while_a_store_hangs_requests_go_on_with_what_is_known(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    put("a", b"1")
+    get_snapshot()
+    stores.may_answer.clear()
+    poller = Poller(refresh=stores.refresh, read_redis=stores.read_redis)
+    monkeypatch.setattr(snapshot, "_poller", poller)
+    poller.start()
+
+    assert get_snapshot() is get_newest() is get_snapshot(0)
+
+
+def test_a_process_polls_on_its_own_threads_and_so_does_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Poller] = []
+    monkeypatch.setattr(Poller, "start", lambda poller: started.append(poller))  # noqa: PLW0108 (a list's method gets no instance)
+    monkeypatch.setattr(snapshot, "_poller", None)
+
+    threads = [threading.Thread(target=START_POLLING) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    monkeypatch.setattr(polling.os, "getpid", lambda: -1)
-    ensure_started()
+    monkeypatch.setattr(snapshot.os, "getpid", lambda: -1)
+    START_POLLING()
 
     assert len(started) == 2
+
+
+START_POLLING = snapshot.start_polling
+"""The function itself: in tests it is replaced by one that does nothing."""

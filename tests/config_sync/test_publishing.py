@@ -8,34 +8,24 @@ import redis as redis_py
 from django.db import connection, transaction
 
 from runqy.broker import keys
-from runqy.broker.broker import Broker
 from runqy.broker.config_documents import (
-    PublishedDocument,
-    PublishedHead,
-    QueueToken,
-    publish,
-    publish_queue_tokens,
+    QueueRevision,
+    publish_queue_revisions,
     read_all,
     read_documents,
-    read_head,
     read_revisions,
-    remove_documents,
 )
-from runqy.config_sync import operations
+from runqy.broker.config_documents import publish as publish_documents
+from runqy.config_sync import publishing
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.operations import configuration_change
-from runqy.config_sync.reconcile import compare_configuration
+from runqy.config_sync.publishing import compare_configuration
 from runqy.config_sync.snapshot import get_snapshot
-from tests.config_sync.support import documents, put, remove, revision
+from tests.config_sync.support import documents, put, remove, revision, revisions
 from tests.support.subscriptions import subscribed
 
 pytestmark = pytest.mark.usefixtures("configuration")
-
-
-def publish_documents(broker: Broker, *documents: PublishedDocument) -> list[int]:
-    """Publish documents without a head, and return what became of each."""
-    return broker.run(publish(documents, head=None)).documents
 
 
 def test_a_saved_document_is_published_after_the_commit(redis: redis_py.Redis) -> None:
@@ -44,8 +34,7 @@ def test_a_saved_document_is_published_after_the_commit(redis: redis_py.Redis) -
         assert documents(redis) == {}
 
     assert documents(redis)["queue:a"].body == b'{"n":1}'
-    assert redis.hget(keys.CONFIG_REVISIONS, "queue:a") == str(revision("a")).encode()
-    assert redis.get(keys.CONFIG_HEAD)
+    assert revisions(redis) == {"queue:a": revision("a")}
 
 
 def test_nothing_is_published_when_the_transaction_fails(redis: redis_py.Redis) -> None:
@@ -70,33 +59,31 @@ def test_a_deletion_is_a_document_too(redis: redis_py.Redis) -> None:
 
 def test_saving_the_same_again_publishes_nothing(redis: redis_py.Redis) -> None:
     put("a")
-    before = (revision("a"), redis.get(keys.CONFIG_HEAD))
+    before = (revision("a"), redis.get(keys.CONFIG_REVISIONS))
 
     put("a")
 
-    assert (revision("a"), redis.get(keys.CONFIG_HEAD)) == before
+    assert (revision("a"), redis.get(keys.CONFIG_REVISIONS)) == before
 
 
-def test_of_two_savers_the_later_commit_is_what_stays_published(redis: redis_py.Redis) -> None:
-    """The first saver commits, is held up before it publishes, and the second overtakes it."""
-    with configuration_change() as first:
-        first.put(DocumentKind.QUEUE, "a", b'{"n":1}')
-        first.touched.clear()  # its publication comes late
-    late = operations.signed_document(StoredDocument.objects.get(name="a"))
-    put("a", b'{"n":2}')
+def test_of_two_savers_the_later_commit_is_what_stays_published(
+    redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first saver is held up after it has read the database, and the second overtakes it."""
+    read, saved = publishing._read_documents, []  # noqa: SLF001 (between the two stores)
 
-    operations.publish_signed([late])
+    def read_and_save(rows):
+        found = read(rows)
+        if not saved:
+            saved.append(True)
+            put("a", b'{"n":2}')
+        return found
 
-    assert documents(redis)["queue:a"].body == b'{"n":2}'
-
-
-def test_a_saver_that_publishes_late_publishes_what_is_stored_by_then(redis: redis_py.Redis) -> None:
+    monkeypatch.setattr(publishing, "_read_documents", read_and_save)
     put("a", b'{"n":1}')
-    put("a", b'{"n":2}')
-
-    operations.publish(frozenset({"queue:a"}))
 
     assert documents(redis)["queue:a"].body == b'{"n":2}'
+    assert compare_configuration().is_agreed
 
 
 def test_many_savers_at_once_lose_no_change_and_publish_the_last(redis: redis_py.Redis) -> None:
@@ -143,7 +130,7 @@ def test_a_change_is_published_without_notifying_workers(redis: redis_py.Redis) 
     put("key", b"other bytes", kind=DocumentKind.VAULT, notify_workers=False)
 
     published = documents(redis)["vault:key"]
-    assert (redis.hgetall(keys.QUEUE_REVISIONS), published.effective) == (before[0], before[1].effective)
+    assert (redis.hgetall(keys.QUEUE_REVISIONS), published.worker_revision) == (before[0], before[1].worker_revision)
     assert (published.body, published.revision > before[1].revision) == (b"other bytes", True)
     assert get_snapshot(0).find(DocumentKind.VAULT, "key") == published
     assert compare_configuration().is_agreed
@@ -161,74 +148,48 @@ def test_workers_of_a_deleted_queue_are_notified(redis: redis_py.Redis) -> None:
     assert int(redis.hget(keys.QUEUE_REVISIONS, "a")) > before
 
 
-def test_the_publish_script_refuses_what_is_older(broker) -> None:
-    new = PublishedDocument(field="queue:a", revision=1_700_000_000_002, content=b"new")
-    old = PublishedDocument(field="queue:a", revision=1_700_000_000_001, content=b"old")
-    other = PublishedDocument(field="queue:b", revision=1, content=b"other")
+def test_nothing_is_stored_if_another_process_has_published_meanwhile(broker) -> None:
+    def store(seen: bytes, new: bytes) -> bool:
+        documents = {"queue:a": b"a of " + new}
+        return broker.run(publish_documents(documents, removed=["queue:b"], seen_revisions=seen, revisions=new))
 
-    assert publish_documents(broker, new) == [1]
-    assert publish_documents(broker, old, other, new) == [-1, 1, 0]
-    assert publish_documents(broker, old, other) == [-1, 0]
+    broker.client.hset(keys.CONFIG_DOCUMENTS, "queue:b", "b")
+    assert [store(b"", b"1"), store(b"", b"2"), store(b"1", b"3"), store(b"1", b"4")] == [True, False, True, False]
 
-    assert broker.client.hget(keys.CONFIG_DOCUMENTS, "queue:a") == b"new"
-    assert broker.client.get(keys.CONFIG_HEAD) is None
-
-
-def test_the_publish_script_keeps_a_newer_head_unless_the_caller_saw_and_rejects_it(broker) -> None:
-    def publish_head(revision: int, overwrites: bytes = b"") -> int:
-        head = PublishedHead(revision=revision, content=b"head %d x" % revision, overwrites=overwrites)
-        return broker.run(publish([], head=head)).head
-
-    broker.client.set(keys.CONFIG_HEAD, "0123456789abcdef0123456789abcdef")  # of a release without heads
-    assert [publish_head(revision) for revision in (1_700_000_000_002, 1_700_000_000_001, 1_700_000_000_002)] == [
-        1,
-        -1,
-        1,
-    ]
-    assert broker.client.get(keys.CONFIG_HEAD) == b"head 1700000000002 x"
-
-    assert publish_head(7, overwrites=b"head 1700000000002 x") == 1
-    assert broker.client.get(keys.CONFIG_HEAD) == b"head 7 x"
+    assert broker.client.hgetall(keys.CONFIG_DOCUMENTS) == {b"queue:a": b"a of 3"}
+    assert broker.client.get(keys.CONFIG_REVISIONS) == b"3"
 
 
-def test_the_publish_script_replaces_a_revision_that_the_caller_rejects(broker) -> None:
-    broker.client.hset(keys.CONFIG_REVISIONS, "queue:a", "999")
-    mine = PublishedDocument(field="queue:a", revision=5, content=b"mine")
+def test_revisions_of_queues_only_grow_unless_the_caller_rejects_one(broker) -> None:
+    def notify(**revisions: int) -> int:
+        return broker.run(publish_queue_revisions(QueueRevision(queue=q, revision=r) for q, r in revisions.items()))
 
-    assert publish_documents(broker, mine) == [-1]
-    repair = PublishedDocument(field="queue:a", revision=5, content=b"mine", overwrites="999")
-    assert publish_documents(broker, repair) == [1]
-
-    assert broker.client.hgetall(keys.CONFIG_DOCUMENTS) == {b"queue:a": b"mine"}
-    assert broker.client.hgetall(keys.CONFIG_REVISIONS) == {b"queue:a": b"5"}
-
-
-def test_the_announce_script_lets_tokens_only_grow(broker) -> None:
-    assert broker.run(publish_queue_tokens([QueueToken(queue="a", token=7), QueueToken(queue="b", token=1)])) == 2
-    assert broker.run(publish_queue_tokens([QueueToken(queue="a", token=6), QueueToken(queue="b", token=2)])) == 1
+    assert [notify(a=7, b=1), notify(a=6, b=2)] == [2, 1]
     assert broker.client.hgetall(keys.QUEUE_REVISIONS) == {b"a": b"7", b"b": b"2"}
 
-    assert broker.run(publish_queue_tokens([QueueToken(queue="a", token=6, overwrites="7")])) == 1
+    assert broker.run(publish_queue_revisions([QueueRevision(queue="a", revision=6, overwrites="7")])) == 1
     assert broker.client.hget(keys.QUEUE_REVISIONS, "a") == b"6"
 
 
 def test_what_was_published_is_read_again_alone_and_all_together(broker) -> None:
-    both = [PublishedDocument(field=f"queue:{n}", revision=r, content=b"\x00 %d" % r) for n, r in (("a", 1), ("é", 2))]
-    broker.run(publish(both, head=PublishedHead(revision=2, content=b"h")))
-    broker.run(publish_queue_tokens([QueueToken(queue="a", token=1)]))
+    both = {"queue:a": b"\x00 1", "queue:é": b"\x00 2"}
+    broker.run(publish_documents(both, removed=[], seen_revisions=b"", revisions=b"r"))
+    broker.run(publish_queue_revisions([QueueRevision(queue="a", revision=1)]))
 
-    assert broker.run(read_head()) == b"h"
-    assert broker.run(read_revisions()) == {"queue:a": "1", "queue:é": "2"}
+    assert broker.run(read_revisions()) == b"r"
     assert broker.run(read_documents(["queue:é", "queue:none"])) == {"queue:é": b"\x00 2"}
-    standing = broker.run(read_all())
-    assert (standing.head, dict(standing.tokens)) == (b"h", {"a": "1"})
-    assert standing.documents == {"queue:a": b"\x00 1", "queue:é": b"\x00 2"}
+    state = broker.run(read_all())
+    assert (state.revisions, state.documents, dict(state.queue_revisions)) == (b"r", both, {"a": "1"})
 
 
-def test_removed_documents_are_gone_with_their_revisions(broker) -> None:
-    publish_documents(broker, PublishedDocument(field="queue:a", revision=1, content=b"x"))
+def test_many_documents_are_published_in_steps_each_of_which_is_complete(
+    redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "_DOCUMENTS_AT_ONCE", 2)
 
-    assert broker.run(remove_documents(["queue:a", "queue:b"])) == 1
+    with configuration_change() as change:
+        for name in "abcde":
+            change.put(DocumentKind.QUEUE, name, b"{}")
 
-    assert broker.run(read_all()).documents == {}
-    assert broker.run(read_revisions()) == {}
+    assert len(documents(redis)) == len(redis.hgetall(keys.QUEUE_REVISIONS)) == 5
+    assert compare_configuration().is_agreed

@@ -29,6 +29,11 @@ Connect = Callable[[WebProcess], KeptConnection]
 REGISTER: Send = ("POST", "/worker/register", b'{"queue":"simple"}')
 VAULTS: Send = ("GET", "/api/vaults", b"")
 CREATE_VAULT: Send = ("POST", "/api/vaults", b'{"name":"other"}')
+SAVE_QUEUE: Send = (
+    "POST",
+    "/api/cli/configs",
+    b'{"name":"simple","priority":1,"deployment":{"git_url":"https://h/r.git","startup_cmd":"python main.py"}}',
+)
 ADMIN: Send = ("GET", "/admin/", b"")
 COOKIE = {"Cookie": "runqy_session=0123456789abcdef0123456789abcdef"}
 HANGING = 180
@@ -163,6 +168,7 @@ def test_a_database_that_hangs_stops_no_task_and_is_used_again(
     url = f"postgresql://postgres@127.0.0.1:{network.port}/postgres?statement_timeout=60"  # a check takes less
     web = start_web(environment.SERVER.url, DATABASE_URL=url, **THREADS)
     client = connect(web)
+    assert client.send(*SAVE_QUEUE).status == 201
     with ThreadPoolExecutor(4) as pool:  # each thread of the server gets a connection
         assert {reply.status for reply in pool.map(lambda _: connect(web).send(*VAULTS), range(20))} == {200}
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from runqy.broker import keys
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import ended_channel
-from runqy.config_sync.reconcile import compare_configuration, republish_configuration
+from runqy.config_sync.publishing import compare_configuration, republish_configuration
 from tests.faults.conftest import StartWeb
 from tests.faults.producers import ENQUEUE, KeptConnection, Reply, Send
 from tests.faults.test_parity import full
@@ -160,21 +160,21 @@ def test_a_key_revoked_while_redis_is_full_or_frozen_is_refused_everywhere(  # n
     assert ended_s < ENDED_S, f"waits went on for {ended_s:.1f} s"
 
 
-@pytest.mark.parametrize("put_back", ["head", "bare digest", "everything"])
-def test_an_older_head_put_back_is_reported_and_repaired_and_the_revoked_key_stays_refused(
+@pytest.mark.parametrize("put_back", ["revisions", "unsigned", "everything"])
+def test_an_older_list_of_revisions_put_back_is_reported_and_repaired_and_the_revoked_key_stays_refused(
     clients: list[KeptConnection], stored: redis_py.Redis, put_back: str
 ) -> None:
     laptop = Laptop(clients[0])
-    old = {key: stored.dump(key) for key in (keys.CONFIG_HEAD, keys.CONFIG_DOCUMENTS, keys.CONFIG_REVISIONS)}
+    old = {key: stored.dump(key) for key in (keys.CONFIG_REVISIONS, keys.CONFIG_DOCUMENTS)}
     assert clients[0].send("DELETE", laptop.path).status == 200
     republish_configuration()  # where a busy machine has delayed Redis
     for client in clients:
         wait_until(lambda client=client: laptop.send(client, READ_VAULT).status == 401)
 
-    for key, content in old.items() if put_back == "everything" else [(keys.CONFIG_HEAD, old[keys.CONFIG_HEAD])]:
-        stored.restore(key, 0, content, replace=True)
-    if put_back == "bare digest":
-        stored.set(keys.CONFIG_HEAD, "0123456789abcdef" * 2)
+    for key in old if put_back == "everything" else [keys.CONFIG_REVISIONS]:
+        stored.restore(key, 0, old[key], replace=True)
+    if put_back == "unsigned":
+        stored.set(keys.CONFIG_REVISIONS, "0123456789abcdef" * 2)
     for client in clients:
         wait_until(lambda client=client: "configuration" in warnings(client))
     refused = [laptop.send(client, request).status for client in clients for request in FORBIDDEN]
@@ -183,8 +183,8 @@ def test_an_older_head_put_back_is_reported_and_repaired_and_the_revoked_key_sta
         republish_configuration()
 
     assert refused == [401] * len(refused)
-    assert reported.head_problem is not None
-    assert (laptop.document in reported.outdated) is (put_back == "everything")
+    assert reported.problem is not None
+    assert laptop.document in reported.outdated
     assert {"configuration_republished"} <= {log["event"] for log in logs}
     for client in clients:
         wait_until(lambda client=client: "configuration" not in warnings(client))
@@ -206,7 +206,7 @@ def test_a_web_process_that_starts_on_an_older_state_refuses_the_revoked_key(
     stored: redis_py.Redis,
 ) -> None:
     laptop = Laptop(clients[0])
-    old = {key: stored.dump(key) for key in (keys.CONFIG_HEAD, keys.CONFIG_DOCUMENTS, keys.CONFIG_REVISIONS)}
+    old = {key: stored.dump(key) for key in (keys.CONFIG_REVISIONS, keys.CONFIG_DOCUMENTS)}
     clients[0].send("DELETE", laptop.path)
     for key, content in old.items():
         stored.restore(key, 0, content, replace=True)

@@ -189,7 +189,7 @@ def test_an_unavailable_database_does_not_stop_the_duties_that_use_it(
 def test_a_tick_on_an_empty_redis_adds_no_task(broker: Broker, duty: Duty) -> None:
     duty.run_tick(broker)
 
-    stored = {"heartbeat": keys.MAINTENANCE, "republisher": keys.CONFIG_HEAD, "served_queues": keys.SERVED}
+    stored = {"heartbeat": keys.MAINTENANCE, "republisher": keys.CONFIG_REVISIONS, "served_queues": keys.SERVED}
     written = {stored[duty.name]} if duty.name in stored else set()
     assert {key.decode() for key in broker.client.scan_iter("*")} == written
 

@@ -102,7 +102,7 @@ def test_it_resumes_after_a_redis_outage_and_stops_during_one(start: Start) -> N
     wait_until(lambda: broker.client.llen(KEYS.pending) == 1)
 
     server.kill()
-    lines = [process.stderr.readline() for _ in range(2)]
+    assert any("broker_unavailable" in line for line in iter(process.stderr.readline, ""))
     server.start()
     broker.close()  # its connection may not have noticed
     broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", server.port),)))
@@ -112,6 +112,5 @@ def test_it_resumes_after_a_redis_outage_and_stops_during_one(start: Start) -> N
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
 
-    assert any("broker_unavailable" in line for line in lines)
     assert process.returncode == 0
     broker.close()

@@ -190,7 +190,7 @@ def test_the_state_of_the_installation_is_shown(redis: Any) -> None:
     assert 0 < value(page, "runqy_redis_round_trip_seconds") < 60
     assert value(page, "runqy_maintenance_up") == 0
     assert value(page, "runqy_config_publication", state="published") == 1
-    assert value(page, "runqy_config_publication", state="refused") == 0
+    assert value(page, "runqy_config_publication", state="altered") == 0
     assert value(page, "runqy_stream_entries", stream="audit") >= 1
     assert 5 <= value(page, "runqy_stream_lag_seconds", stream="audit") < 60
     assert value(page, "runqy_stream_entries", stream="deliveries") == 0
@@ -232,16 +232,14 @@ def test_a_stream_whose_entries_were_all_read_has_no_backlog(redis: Any) -> None
 def test_an_idle_server_confirms_its_configuration_before_its_age_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     read_page()
     monkeypatch.setattr(get_cache(), "confirmed_at", clock.monotonic_s() - 3600)
-    monkeypatch.setattr(get_cache(), "compared_at", clock.monotonic_s() - 3600)
+    monkeypatch.setattr(get_cache(), "refreshed_at", clock.monotonic_s() - 3600)
 
     assert 0 <= value(read_page(), "runqy_config_snapshot_age_seconds") < 60
 
 
 def test_an_altered_publication_is_shown(redis: Any) -> None:
     read_page()
-    redis.set(keys.CONFIG_HEAD, "forged")
-    redis.hset(keys.CONFIG_DOCUMENTS, "queue:mail", "forged")
-    exposition.get_cache().compared_at = float("-inf")
+    redis.set(keys.CONFIG_REVISIONS, "forged")
 
     page = read_page()
 

@@ -15,7 +15,7 @@ from runqy.broker.constants import HEARTBEAT_TTL_S
 from runqy.broker.keys import QueueKeys
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerCounts, WorkerRecord, WorkerState
-from runqy.config_sync.reconcile import SyncStatus, compare_configuration
+from runqy.config_sync.publishing import SyncStatus, compare_configuration
 from runqy.redis_connection import get_broker
 from tests.config_sync.support import away
 from tests.queues.samples import spec
@@ -103,7 +103,7 @@ def test_a_queue_is_not_published_if_redis_lacks_it_or_one_of_its_vaults() -> No
 
     assert published(compare_configuration()) == [True, True]
     assert published(SyncStatus(outdated=["queue:mail"])) == [True, False]
-    assert published(SyncStatus(refused=["vault:c"])) == [False, True]
+    assert published(SyncStatus(altered=["vault:c"])) == [False, True]
     assert published(None) == [None, None]
 
 

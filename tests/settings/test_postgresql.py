@@ -17,7 +17,7 @@ MODULES = {
     "admin_site": "page_states",
     "alerts": "operations",
     "audit": "actors admin chain moving pending records routes",
-    "config_sync": "publishing reconcile rollouts",
+    "config_sync": "publishing republishing",
     "history": "api error_groups foreign_runs odd_names recorder run_log run_queries sampling_and_retention "
     "write_transactions",
     "queues": "admin_actions deletion existing_queues operations pausing",

@@ -13,7 +13,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.config_sync import snapshot
-from runqy.config_sync.derived import DerivedValue
+from runqy.config_sync.snapshot import SnapshotValue
 from runqy.redis_connection import get_broker
 from tests.queues.samples import definition
 from tests.support.tasks import new_task
@@ -28,7 +28,7 @@ def many_objects(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None
     """Create many queues with sub-queues, many workers, and many tasks in one queue."""
     definitions = [definition(f"q{number:04}", "high:10", "low:3") for number in range(QUEUES)]
     catalog = QueueCatalog(definitions, separator="_")
-    monkeypatch.setattr("queues.queries._CATALOG", DerivedValue(lambda snapshot: catalog))
+    monkeypatch.setattr("queues.queries._CATALOG", SnapshotValue(lambda snapshot: catalog))
     snapshot.forget()
     tasks = [new_task(f"t{number}", "q0001_high") for number in range(TASKS)]
     single_broker.run(enqueue_many(tasks))

@@ -151,14 +151,14 @@ def test_the_database_refuses_an_entry_whose_hosts_disagree_with_its_usage(colum
 
 def test_a_declaration_is_recorded_without_a_new_version() -> None:
     put()
-    before = StoredDocument.objects.get(kind=DocumentKind.VAULT).effective
+    before = StoredDocument.objects.get(kind=DocumentKind.VAULT).worker_revision
 
     assert put(git_hosts=["github.com"]).version == 1
 
     changes = AuditRecord.objects.filter(action="vault_entry.set").latest("pk").changes
     assert '"github.com"' in changes
     assert EntryVersion.objects.count() == 1
-    assert StoredDocument.objects.get(kind=DocumentKind.VAULT).effective > before
+    assert StoredDocument.objects.get(kind=DocumentKind.VAULT).worker_revision > before
     assert get_snapshot(0).find(DocumentKind.VAULT, "github").revision > before
 
 

@@ -22,7 +22,7 @@ from queues.operations import save_queue
 from runqy.audit.models import AuditRecord
 from runqy.audit.queries import verify_chain
 from runqy.broker import keys
-from runqy.config_sync.reconcile import compare_configuration
+from runqy.config_sync.publishing import compare_configuration
 from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.vaults.test_vaults import fill

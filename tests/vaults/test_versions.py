@@ -105,7 +105,7 @@ def test_the_same_value_under_a_new_master_key_is_a_rotation_without_a_notificat
 
     after = StoredDocument.objects.get()
     assert events() == [(1, "set"), (1, "rotated")]
-    assert (after.effective, after.revision > before.revision) == (before.effective, True)
+    assert (after.worker_revision, after.revision > before.revision) == (before.worker_revision, True)
     assert get_worker_secrets(["api-keys"]).values == {"A": "1", "B": "1"}
 
 

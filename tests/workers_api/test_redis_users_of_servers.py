@@ -13,7 +13,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.redis_users import list_users
-from runqy.config_sync.reconcile import republish_configuration
+from runqy.config_sync.publishing import republish_configuration
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.support.environment import SERVER

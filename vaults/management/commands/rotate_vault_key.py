@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from runqy.audit.actors import actor_context, command_actor
-from runqy.config_sync.reconcile import republish_configuration
+from runqy.config_sync.publishing import republish_configuration
 from runqy.errors import BrokerUnavailable, RunqyError
 from vaults.rotation import BATCH, RotationBatch, count_outdated, rotate_entries
 from vaults.status import get_vault_status

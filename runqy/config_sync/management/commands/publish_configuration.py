@@ -6,10 +6,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from runqy.audit.actors import actor_context, command_actor
-from runqy.config_sync.reconcile import replace_configuration, republish_configuration
+from runqy.config_sync.operations import replace_configuration
+from runqy.config_sync.publishing import republish_configuration
 from runqy.errors import BrokerUnavailable
 
-_DIFFERENCES = {"outdated": "", "refused": "", "ahead": ", set back", "unknown": " to the database, removed"}
+_DIFFERENCES = {"outdated": "", "altered": "", "ahead": ", set back"}
 """Kinds of differences, and what only `--replace` does about them."""
 
 
@@ -29,13 +30,11 @@ class Command(BaseCommand):
         """Publish, and print the differences."""
         try:
             with actor_context(command_actor("publish_configuration")):
-                comparison = replace_configuration() if options["replace"] else republish_configuration()
+                status = replace_configuration() if options["replace"] else republish_configuration()
         except BrokerUnavailable as error:
             raise CommandError(error.detail) from error
         for kind, outcome in _DIFFERENCES.items():
-            if fields := getattr(comparison, kind):
+            if fields := getattr(status, kind):
                 self.stdout.write(f"{kind}{outcome if options['replace'] else ''}: {', '.join(fields)}")
-        if comparison.head_problem:
-            self.stdout.write(f"head: {comparison.head_problem.value}")
-        if not options["replace"] and comparison.is_ahead:
+        if not options["replace"] and status.ahead:
             raise CommandError("Redis is ahead of the database; use --replace to publish the database's configuration.")

@@ -8,9 +8,9 @@ from structlog.testing import capture_logs
 from runqy.broker import keys
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.models import Revision, StoredDocument
-from runqy.config_sync.reconcile import compare_configuration, republish_configuration
+from runqy.config_sync.publishing import PublicationProblem, compare_configuration, republish_configuration
 from runqy.errors import BrokerUnavailable
-from tests.config_sync.support import away, documents, plant, put, remove, revision
+from tests.config_sync.support import away, documents, put, remove
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -38,60 +38,84 @@ def test_after_flushall_everything_is_published_again_deletions_too(redis) -> No
     put("a", b"1", uses=["vault:key"])
     put("b")
     remove("b")
-    before, tokens = documents(redis), redis.hgetall(keys.QUEUE_REVISIONS)
+    before, of_queues = documents(redis), redis.hgetall(keys.QUEUE_REVISIONS)
     redis.flushall()
 
     assert not republish_configuration().is_agreed
 
     assert documents(redis) == before
-    assert redis.hgetall(keys.QUEUE_REVISIONS) == tokens
-    assert redis.get(keys.CONFIG_HEAD)
+    assert redis.hgetall(keys.QUEUE_REVISIONS) == of_queues
+    assert redis.get(keys.CONFIG_REVISIONS)
     assert compare_configuration().is_agreed
 
 
 def test_nothing_is_written_while_both_agree(redis) -> None:
     put("a", b"1")
-    digest = redis.get(keys.CONFIG_HEAD)
+    before = redis.get(keys.CONFIG_REVISIONS)
 
     assert republish_configuration().is_agreed
 
-    assert redis.get(keys.CONFIG_HEAD) == digest
+    assert redis.get(keys.CONFIG_REVISIONS) == before
 
 
-def test_a_missing_digest_is_set_again(redis) -> None:
+def test_a_missing_list_of_revisions_is_stored_again(redis) -> None:
     put("a")
-    redis.delete(keys.CONFIG_HEAD)
+    redis.delete(keys.CONFIG_REVISIONS)
 
     republish_configuration()
 
-    assert redis.get(keys.CONFIG_HEAD)
+    assert redis.get(keys.CONFIG_REVISIONS)
 
 
-@pytest.mark.parametrize("claimed", [0, 1, 10**15])
-def test_an_altered_document_is_reported_and_replaced(redis, claimed: int) -> None:
+def test_an_altered_document_is_reported_and_replaced(redis) -> None:
     put("a", b"1")
-    plant(redis, "queue:a", redis.hget(keys.CONFIG_DOCUMENTS, "queue:a") + b"0", claimed or revision("a"))
+    redis.hset(keys.CONFIG_DOCUMENTS, "queue:a", redis.hget(keys.CONFIG_DOCUMENTS, "queue:a") + b"0")
 
     with capture_logs() as logs:
-        assert republish_configuration().refused == ["queue:a"]
+        assert republish_configuration().altered == ["queue:a"]
 
-    assert "published_documents_refused" in [log["event"] for log in logs if log["log_level"] == "error"]
+    assert "published_configuration_refused" in [log["event"] for log in logs if log["log_level"] == "error"]
     assert published(redis) == {"queue:a": b"1"}
     assert compare_configuration().is_agreed
 
 
 def test_an_older_document_that_was_put_back_is_replaced(redis) -> None:
     put("a", b"1")
-    old, old_revision = redis.hget(keys.CONFIG_DOCUMENTS, "queue:a"), revision("a")
+    old = redis.hget(keys.CONFIG_DOCUMENTS, "queue:a")
     put("a", b"2")
-    plant(redis, "queue:a", old, old_revision)
+    redis.hset(keys.CONFIG_DOCUMENTS, "queue:a", old)
 
-    republish_configuration()
+    assert republish_configuration().altered == ["queue:a"]
 
     assert published(redis) == {"queue:a": b"2"}
 
 
-def test_a_raised_token_is_corrected(redis) -> None:
+@pytest.mark.parametrize("content", [b"forged", b"0123456789abcdef" * 4 + b' {"queue:a":9007199254740991}', b"\xff"])
+def test_a_list_of_revisions_that_the_server_did_not_sign_is_reported_and_replaced(redis, content: bytes) -> None:
+    put("a")
+    redis.set(keys.CONFIG_REVISIONS, content)
+
+    with capture_logs() as logs:
+        assert republish_configuration().problem is PublicationProblem.ALTERED
+
+    assert "published_configuration_refused" in [log["event"] for log in logs if log["log_level"] == "error"]
+    assert compare_configuration().is_agreed
+
+
+def test_an_older_list_of_revisions_that_was_put_back_is_reported_and_replaced(redis) -> None:
+    put("a", b"1")
+    old = redis.get(keys.CONFIG_REVISIONS)
+    put("a", b"2")
+    redis.set(keys.CONFIG_REVISIONS, old)
+
+    with capture_logs() as logs:
+        assert republish_configuration().problem is PublicationProblem.OUTDATED
+
+    assert {"event": "configuration_republished", "documents": ["queue:a"], "log_level": "info"} in logs
+    assert compare_configuration().is_agreed
+
+
+def test_a_raised_revision_of_a_queue_is_corrected(redis) -> None:
     put("a", b"1")
     good = redis.hget(keys.QUEUE_REVISIONS, "a")
     redis.hset(keys.QUEUE_REVISIONS, "a", 10**15)
@@ -101,13 +125,13 @@ def test_a_raised_token_is_corrected(redis) -> None:
     assert redis.hget(keys.QUEUE_REVISIONS, "a") == good
 
 
-def test_what_only_redis_has_is_reported_and_left(redis) -> None:
-    plant(redis, "queue:planted", b"1 5 00 {}", 5)
+def test_a_planted_document_is_reported_and_removed(redis) -> None:
+    redis.hset(keys.CONFIG_DOCUMENTS, "queue:planted", b"5 5 00 {}")
 
-    comparison = republish_configuration()
+    assert republish_configuration().altered == ["queue:planted"]
 
-    assert (comparison.unknown, comparison.refused) == (["queue:planted"], ["queue:planted"])
-    assert redis.hexists(keys.CONFIG_DOCUMENTS, "queue:planted")
+    assert not redis.hexists(keys.CONFIG_DOCUMENTS, "queue:planted")
+    assert compare_configuration().is_agreed
 
 
 def test_a_restored_database_is_only_reported(redis, capsys) -> None:
@@ -120,8 +144,7 @@ def test_a_restored_database_is_only_reported(redis, capsys) -> None:
     StoredDocument.objects.bulk_create(StoredDocument(**row) for row in rows)
     Revision.objects.update(value=counter)
 
-    comparison = republish_configuration()
-    assert (comparison.ahead, comparison.unknown) == (["queue:a"], ["queue:b"])
+    assert republish_configuration().ahead == ["queue:a", "queue:b"]
     assert published(redis) == {"queue:a": b"2", "queue:b": b"3"}
     with pytest.raises(CommandError, match="--replace"):
         call_command("publish_configuration")
@@ -129,17 +152,7 @@ def test_a_restored_database_is_only_reported(redis, capsys) -> None:
     call_command("publish_configuration", "--replace")
 
     assert published(redis) == {"queue:a": b"1", "queue:b": None}
-    assert "ahead, set back: queue:a\nunknown to the database, removed: queue:b" in capsys.readouterr().out
-    assert compare_configuration().is_agreed
-
-
-def test_replacing_removes_unsigned_documents(redis) -> None:
-    put("a", b"1")
-    plant(redis, "queue:planted", b"1 5 00 {}", 5)
-
-    call_command("publish_configuration", "--replace")
-
-    assert published(redis) == {"queue:a": b"1"}
+    assert "ahead, set back: queue:a, queue:b" in capsys.readouterr().out
     assert compare_configuration().is_agreed
 
 

@@ -1,29 +1,28 @@
-"""What is derived from a snapshot is made before the snapshot is used, and only of what changed."""
+"""What is computed from a snapshot is computed before the snapshot is used, and only of what changed."""
 
 import threading
 from typing import Any
 
 import pytest
 
-from runqy.config_sync import derived
-from runqy.config_sync.derived import DerivedValue, Snapshot
+from runqy.config_sync import snapshot as snapshot_module
 from runqy.config_sync.documents import Document, DocumentKind
-from runqy.config_sync.snapshot import SnapshotCache
+from runqy.config_sync.snapshot import Snapshot, SnapshotCache, SnapshotValue
 
 
 def document(name: str, revision: int = 1, body: bytes = b"{}") -> Document:
-    return Document(kind=DocumentKind.QUEUE, name=name, revision=revision, effective=revision, body=body)
+    return Document(kind=DocumentKind.QUEUE, name=name, revision=revision, worker_revision=revision, body=body)
 
 
 @pytest.fixture(autouse=True)
 def _registers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the derived values of the product alone."""
-    monkeypatch.setattr(derived, "_derived_values", [])
+    """Leave the values of the product alone."""
+    monkeypatch.setattr(snapshot_module, "_snapshot_values", [])
 
 
-def test_derived_values_are_made_by_the_thread_that_brings_the_documents() -> None:
+def test_values_are_computed_by_the_thread_that_brings_the_documents() -> None:
     makers: list[str] = []
-    names = DerivedValue(lambda snapshot: makers.append(threading.current_thread().name) or sorted(snapshot.documents))
+    names = SnapshotValue(lambda snapshot: makers.append(threading.current_thread().name) or sorted(snapshot.documents))
     cache = SnapshotCache()
 
     thread = threading.Thread(target=cache.merge, args=([document("a")],), name="bringer")
@@ -41,7 +40,7 @@ def test_documents_that_did_not_change_are_not_decoded_again() -> None:
         decoded.append(found.name)
         return found.revision
 
-    queues: DerivedValue[dict[str, int]] = DerivedValue(lambda snapshot: snapshot.decode(DocumentKind.QUEUE, decode))
+    queues: SnapshotValue[dict[str, int]] = SnapshotValue(lambda snapshot: snapshot.decode(DocumentKind.QUEUE, decode))
     cache = SnapshotCache()
     cache.merge([document("a"), document("b")])
     cache.merge([document("b", 2), document("c", 2)])
@@ -54,7 +53,7 @@ def test_a_document_that_cannot_be_read_delays_no_other() -> None:
     def fail(_: Snapshot) -> Any:
         raise ValueError("unreadable")
 
-    broken: DerivedValue[Any] = DerivedValue(fail)
+    broken: SnapshotValue[Any] = SnapshotValue(fail)
     cache = SnapshotCache()
 
     cache.merge([document("a")])
@@ -62,3 +61,18 @@ def test_a_document_that_cannot_be_read_delays_no_other() -> None:
     assert cache.current().find(DocumentKind.QUEUE, "a") is not None
     with pytest.raises(ValueError, match="unreadable"):
         broken.of(cache.current())
+
+
+def test_a_value_is_computed_once_for_each_snapshot() -> None:
+    computed: list[int] = []
+    cache = SnapshotCache()
+    cache.merge([document("a")])
+
+    def compute(snapshot: Snapshot) -> list[str]:
+        computed.append(1)
+        return sorted(snapshot.documents)
+
+    first, second = (cache.current().compute("names", compute) for _ in range(2))
+
+    assert first is second
+    assert computed == [1]

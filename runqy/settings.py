@@ -245,7 +245,7 @@ AXES_LOCKOUT_CALLABLE = "runqy.accounts.logins.lockout_response"
 
 # API
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["runqy.accounts.authentication.BearerTokenAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["runqy.api.authentication.BearerTokenAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": [
         "rest_framework.permissions.IsAuthenticated",
         "runqy.api.permissions.HasRole",

@@ -13,8 +13,8 @@ from urllib.parse import unquote
 from django.conf import settings
 
 from queues.queries import get_catalog
-from runqy.accounts.authentication import authenticate_key, presented_key, public_identity
 from runqy.accounts.queries import may_be_new
+from runqy.api.authentication import authenticate_key, presented_key, public_identity
 from runqy.api.exceptions import log_unavailable
 from runqy.api.parsers import check_encoding, check_size, parse_idempotency_key
 from runqy.api.permissions import find_refusal

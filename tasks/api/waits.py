@@ -10,8 +10,8 @@ from django.utils.http import quote_etag
 from drf_spectacular.utils import OpenApiParameter
 
 from runqy import durations
-from runqy.accounts.authentication import presented_key
 from runqy.accounts.queries import find_identity
+from runqy.api.authentication import presented_key
 from runqy.api.etags import content_version, matches_if_none_match
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api_keys import Identity

@@ -1,6 +1,6 @@
 """Authenticates keys as a view does."""
 
-from runqy.accounts.authentication import authenticate_blocking
+from runqy.api.authentication import authenticate_blocking
 from runqy.api.throttling import AuthFailureLimiter
 from runqy.api_keys import Identity
 

@@ -40,7 +40,6 @@ RUNQY_VAULT_MASTER_KEY = env.parsed("RUNQY_VAULT_MASTER_KEY", parse_master_keys,
 RUNQY_DELIVERIES_KEPT_S = env.seconds("RUNQY_DELIVERIES_KEPT", 90 * 24 * 3600)
 RUNQY_CONFIG_MAX_AGE_S = env.seconds("RUNQY_CONFIG_MAX_AGE", 60, lowest=10)
 RUNQY_RATE_LIMIT = env.rate("RUNQY_RATE_LIMIT", None)
-RUNQY_AUTH_FAILURE_LIMIT = env.rate("RUNQY_AUTH_FAILURE_LIMIT", Rate(30, 60))
 RUNQY_REGISTRATION_LIMIT = env.rate("RUNQY_REGISTRATION_LIMIT", Rate(1200, 60))
 RUNQY_ALERT_WEBHOOK_URL = env.text("RUNQY_ALERT_WEBHOOK_URL")
 RUNQY_ALERT_WEBHOOK_SECRET = env.text("RUNQY_ALERT_WEBHOOK_SECRET")
@@ -233,6 +232,9 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 UNFOLD = theme.get_unfold_settings(RUNQY_ENVIRONMENT)
+
+# Limits of logins: of an address, also of its wrong API keys, and of a user name at an address
+RUNQY_AUTH_FAILURE_LIMIT = env.rate("RUNQY_AUTH_FAILURE_LIMIT", Rate(30, 60))
 AXES_ENABLE_ADMIN = False
 AXES_FAILURE_LIMIT = 10
 AXES_RESET_ON_SUCCESS = True

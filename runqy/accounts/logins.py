@@ -16,10 +16,12 @@ from django.db import DatabaseError, close_old_connections, transaction
 from django.http import HttpRequest, HttpResponse
 
 from runqy.admin_site.error_pages import too_many_logins
-from runqy.api.throttling import ip_prefix, record_login_attempt
+from runqy.api.throttling import RateLimit, ip_prefix
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.operations import record
+from runqy.broker.rate_limit import Rate
 from runqy.errors import TooManyFailures
+from runqy.redis_connection import run_blocking
 from runqy.request_ids import current_request_id
 
 log = structlog.get_logger(__name__)
@@ -31,10 +33,20 @@ def log_in(request: HttpRequest) -> HttpResponse:
     """Show the login page, or log in unless the address has made too many attempts."""
     if request.method == "POST":
         try:
-            record_login_attempt(request.META.get("REMOTE_ADDR", ""))
+            _count_attempt(request.META.get("REMOTE_ADDR", ""))
         except TooManyFailures as error:
             return too_many_logins(request, error.retry_after_s)
     return admin.site.login(request)
+
+
+def _count_attempt(address: str) -> None:
+    """Count a login attempt, right or wrong, against its client address. Raise TooManyFailures."""
+    rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
+    if rate is None:
+        return
+    status = run_blocking(RateLimit("login", ip_prefix(address), rate).acquire())
+    if status is not None and not status.is_allowed:
+        raise TooManyFailures(retry_after_s=status.wait_s)
 
 
 def lockout_response(

@@ -176,16 +176,6 @@ class AuthFailureLimiter:
             raise TooManyFailures(detail, retry_after_s=status.wait_s)
 
 
-def record_login_attempt(address: str) -> None:
-    """Count a login attempt in the admin, right or wrong, against its client address. Raise TooManyFailures."""
-    rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
-    if rate is None:
-        return
-    status = run_blocking(RateLimit("login", ip_prefix(address), rate).acquire())
-    if status is not None and not status.is_allowed:
-        raise TooManyFailures(retry_after_s=status.wait_s)
-
-
 def ip_prefix(address: str) -> str:
     """Return the unit that is throttled: an IPv4 address, the /64 network of an IPv6 address, else `none`."""
     try:

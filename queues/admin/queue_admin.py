@@ -1,8 +1,6 @@
 """The list of queues and the page of each."""
 
-from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib import admin, messages
@@ -10,22 +8,19 @@ from django.db.models import QuerySet
 from django.forms import Script
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
-from django.views.decorators.http import require_POST, require_safe
 
 from queues.admin import views
 from queues.admin.actions import ACTIONS
-from queues.admin.columns import COLUMNS, QueueWithStatus, list_states
+from queues.admin.columns import COLUMNS, list_states
 from queues.admin.forms import FIELDSETS, FOLDED_WHEN_ADDED, FORM_FIELDS, QueueForm
 from queues.admin.inlines import SubQueueInline, read_sub_queues
 from queues.admin.read_only import READ_ONLY_FIELDS, READ_ONLY_FIELDSETS, ReadOnlyForm
-from queues.admin.undefined_queues import adopted_fields, undefined_view
-from queues.models import Queue, QueueDeletion
+from queues.admin.undefined_queues import UndefinedQueuesView, adopted_fields
+from queues.models import Queue
 from queues.operations import add_queue, edit_queue
-from queues.status import get_queue_statuses
 from runqy.admin_site.base_admin import LIVE
-from runqy.config_sync.admin import PublishedModelAdmin, compared
+from runqy.config_sync.admin import PublishedModelAdmin
 from runqy.errors import QueueAlreadyExists, QueueBeingDeleted, QueueNameTaken
-from runqy.redis_connection import get_broker
 
 
 class EnabledFilter(admin.SimpleListFilter):
@@ -86,7 +81,7 @@ class QueueAdmin(PublishedModelAdmin):
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         page = super().get_changelist_instance(request)
         page.result_list = list(page.result_list)
-        _add_status(request, page.result_list)
+        views.add_status(request, page.result_list)
         return page
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -135,7 +130,7 @@ class QueueAdmin(PublishedModelAdmin):
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         queue = kwargs.get("obj")
         if queue is not None:
-            _add_status(request, [queue])
+            views.add_status(request, [queue])
             context |= {"queue": queue, "labels": list_states(queue), "can": self._permissions(request, queue)}
             context["server_url"] = views.server_url(request)
         return super().render_change_form(request, context, *args, **kwargs)
@@ -157,7 +152,7 @@ class QueueAdmin(PublishedModelAdmin):
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         """Report that no worker serves the new queue; its own page, which Save and continue shows, does so anyway."""
         if "_continue" not in request.POST:
-            _add_status(request, [obj])
+            views.add_status(request, [obj])
             if obj.status.counts is not None and not obj.status.workers:
                 messages.info(request, f"No worker serves {obj.name} yet; its page shows how to start one.")
         return super().response_add(request, obj, post_url_continue)
@@ -165,23 +160,20 @@ class QueueAdmin(PublishedModelAdmin):
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        queue = views.get_permitted(self, request, object_id, "delete")
-        _add_status(request, [queue])
-        return views.deletion_view(self, request, queue)
+        return cast("HttpResponse", views.DeleteView.as_view(model_admin=self)(request, object_id=object_id))
 
     def get_urls(self) -> list[URLPattern]:
-        endpoints: dict[str, Callable[..., HttpResponse]] = {
-            "check": require_POST(partial(views.check_view, self)),
-            "example": require_POST(partial(views.example_view, self)),
-            "undefined": partial(undefined_view, self),
-            "<path:object_id>/switch": require_POST(partial(views.operation_view, self)),
-            "<path:object_id>/publish": require_POST(partial(views.publish_view, self)),
-            "<path:object_id>/export": partial(views.export_view, self),
-            "by-name/<str:name>": require_safe(partial(views.redirect_to_named, self)),
+        pages = {
+            "check": views.CheckView,
+            "example": views.ExampleView,
+            "undefined": UndefinedQueuesView,
+            "<path:object_id>/switch": views.SwitchView,
+            "<path:object_id>/publish": views.PublishView,
+            "<path:object_id>/export": views.ExportView,
+            "by-name/<str:name>": views.NamedQueueView,
         }
         own = [
-            path(f"{route}/", self.admin_site.admin_view(view), name=f"queues_queue_{_url_name(route)}")
-            for route, view in endpoints.items()
+            path(f"{route}/", self.page(view), name=f"queues_queue_{_url_name(route)}") for route, view in pages.items()
         ]
         return [*own, *super().get_urls()]
 
@@ -195,18 +187,6 @@ class QueueAdmin(PublishedModelAdmin):
             "add": self.has_add_permission(request),
             "delete": self.has_delete_permission(request, queue),
         }
-
-
-def _add_status(request: HttpRequest, queues: Iterable[QueueWithStatus]) -> None:
-    """Set the status of queues; the number of queries does not depend on the number of queues."""
-    queues = list(queues)
-    statuses = get_queue_statuses(get_broker(), [queue.as_spec() for queue in queues], compared(request))
-    deletions = set(QueueDeletion.objects.filter(is_whole=True).values_list("queue", flat=True))
-    for queue in queues:
-        queue.status = statuses[queue.name]
-        queue.may_view_tasks = request.user.has_perm("tasks.view_task")
-        queue.may_view_workers = request.user.has_perm("workers.view_worker")
-        queue.is_being_deleted = queue.name in deletions
 
 
 def _url_name(route: str) -> str:

@@ -4,15 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from django.contrib import admin
-from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from queues.existing_queues import UndefinedQueue, find_undefined_queues, suggest_definition
 from queues.models import Queue
 from queues.queries import get_fresh_catalog
+from runqy.admin_site.views import AdminView
 from runqy.broker.queues.stats import QueueCounts
 from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker
@@ -32,20 +29,16 @@ class UndefinedQueueRow:
         return [self.queue.counts]
 
 
-def undefined_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest) -> HttpResponse:
-    """Show the Redis queues that no definition names."""
-    if not model_admin.has_view_permission(request):
-        raise PermissionDenied
-    get_fresh_catalog(max_age_s=0)  # users expect queues that another process has just saved
-    context = {
-        **model_admin.admin_site.each_context(request),
-        "title": "Undefined queues",
-        "opts": model_admin.opts,
-        "rows": _rows(),
-        "can_adopt": model_admin.has_add_permission(request),
-        "media": model_admin.media,
-    }
-    return TemplateResponse(request, "queues/admin/undefined.html", context)
+class UndefinedQueuesView(AdminView):
+    """The Redis queues that no definition names."""
+
+    title = "Undefined queues"
+    template_name = "queues/admin/undefined.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        get_fresh_catalog(max_age_s=0)  # users expect queues that another process has just saved
+        shown = {"rows": _rows(), "opts": self.model_admin.opts, "media": self.model_admin.media}
+        return super().get_context_data(**kwargs) | shown
 
 
 def adopted_fields(redis_queue: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -1,114 +1,159 @@
 """Pages and endpoints of a queue beside its form: deletion, check, example, operations, publication, export."""
 
+from collections.abc import Iterable
 from typing import Any, cast
 
-from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
+from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import get_object_or_404
-from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.functional import cached_property
+from django.views.generic import FormView, View
 
 from queues.admin.actions import OPERATIONS, apply_to_queues, export_response
 from queues.admin.columns import QueueWithStatus
 from queues.admin.forms import DeletionForm, QueueForm
 from queues.deletion import delete_queue
-from queues.models import Queue
+from queues.models import Queue, QueueDeletion
 from queues.operations import publish_again
 from queues.repository_check import check_repository
+from queues.status import get_queue_statuses
+from runqy.admin_site.views import AdminViewMixin
+from runqy.config_sync.admin import compared
 from runqy.errors import RunqyError
 from runqy.redis_connection import get_broker
 
 
-def deletion_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, queue: QueueWithStatus) -> HttpResponse:
-    """Show what is deleted with a queue, or delete it.
+class QueueView(AdminViewMixin, View):
+    """A page or an action of a queue."""
+
+    permission = "change"
+
+    def get_queue(self) -> QueueWithStatus:
+        queue = self.model_admin.get_object(self.request, self.kwargs["object_id"])
+        if queue is None:
+            raise Http404
+        return cast("QueueWithStatus", queue)
+
+
+class DeleteView(QueueView, FormView):  # type: ignore[type-arg]
+    """What is deleted with a queue; on POST it is deleted.
 
     There is no transaction, since other processes must see each step.
     """
-    form = DeletionForm(request.POST or None, name=queue.name)
-    if request.method == "POST" and form.is_valid() and _delete(request, queue):
-        model_admin.log_deletions(request, [queue])  # type: ignore[arg-type]  # Django only iterates over it
+
+    permission = "delete"
+    template_name = "queues/admin/delete.html"
+    form_class = DeletionForm
+
+    @cached_property
+    def queue(self) -> QueueWithStatus:
+        queue = self.get_queue()
+        add_status(self.request, [queue])
+        return queue
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return super().get_form_kwargs() | {"name": self.queue.name}
+
+    def form_valid(self, form: DeletionForm) -> HttpResponse:
+        if not _delete(self.request, self.queue):
+            return self.form_invalid(form)
+        self.model_admin.log_deletions(self.request, [self.queue])  # type: ignore[arg-type]  # Django only iterates over it
         return HttpResponseRedirect(reverse("admin:queues_queue_changelist"))
-    context = {
-        **model_admin.admin_site.each_context(request),
-        "title": f"Delete {queue.name}",
-        "opts": model_admin.opts,
-        "queue": queue,
-        "original": queue,
-        "form": form,
-        "media": model_admin.media,
-    }
-    return TemplateResponse(request, "queues/admin/delete.html", context)
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(**kwargs) | {
+            "title": f"Delete {self.queue.name}",
+            "opts": self.model_admin.opts,
+            "queue": self.queue,
+            "original": self.queue,
+            "media": self.model_admin.media,
+        }
 
 
-def check_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest) -> HttpResponse:
-    """Return whether a repository and its branch can be reached."""
-    if not model_admin.has_change_permission(request):
-        raise PermissionDenied
-    fields = {name: request.POST.get(name, "").strip() for name in ("git_url", "branch", "git_token", "queue")}
-    result = check_repository(
-        **fields | {"branch": fields["branch"] or "main"}, may_grant_vaults=may_grant_vaults(request)
-    )
-    return JsonResponse({"is_ready": result.is_ready, "message": result.message})
+class CheckView(AdminViewMixin, View):
+    """Whether a repository and its branch can be reached."""
+
+    permission = "change"
+
+    def post(self, request: HttpRequest) -> JsonResponse:
+        fields = {name: request.POST.get(name, "").strip() for name in ("git_url", "branch", "git_token", "queue")}
+        result = check_repository(
+            **fields | {"branch": fields["branch"] or "main"}, may_grant_vaults=may_grant_vaults(request)
+        )
+        return JsonResponse({"is_ready": result.is_ready, "message": result.message})
 
 
-def example_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest) -> HttpResponse:
-    """Return an example task for the submitted form."""
-    if not (model_admin.has_change_permission(request) or model_admin.has_add_permission(request)):
-        raise PermissionDenied
-    form = QueueForm(request.POST)
-    form.server_url = server_url(request)
-    return JsonResponse(form.current_example())
+class ExampleView(AdminViewMixin, View):
+    """An example task for the submitted form."""
+
+    def has_permission(self) -> bool:
+        ours = self.model_admin
+        return ours.has_change_permission(self.request) or ours.has_add_permission(self.request)
+
+    def post(self, request: HttpRequest) -> JsonResponse:
+        form = QueueForm(request.POST)
+        form.server_url = server_url(request)
+        return JsonResponse(form.current_example())
 
 
-def operation_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, object_id: str) -> HttpResponse:
-    """Enable, disable, pause, resume or redeploy a queue."""
-    verb = request.POST.get("verb", "")
-    if verb not in OPERATIONS:
-        raise Http404
-    queue = get_permitted(model_admin, request, object_id, "pause" if verb in ("pause", "resume") else "change")
-    apply_to_queues(request, verb, [queue.name])
-    return _redirect_to(queue)
+class SwitchView(QueueView):
+    """Enables, disables, pauses, resumes or redeploys a queue."""
 
+    @property
+    def permission(self) -> str:  # type: ignore[override]
+        return "pause" if self.request.POST.get("verb") in ("pause", "resume") else "change"
 
-def publish_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, object_id: str) -> HttpResponse:
-    """Publish what Redis lacks."""
-    queue = get_permitted(model_admin, request, object_id, "change")
-    try:
-        comparison = publish_again(name=queue.name)
-    except RunqyError as error:
-        messages.error(request, error.detail)
+    def post(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        verb, queue = request.POST.get("verb", ""), self.get_queue()
+        if verb not in OPERATIONS:
+            raise Http404
+        apply_to_queues(request, verb, [queue.name])
         return _redirect_to(queue)
-    if comparison.ahead:
-        messages.warning(request, comparison.detail)
-    else:
-        messages.success(request, f"{queue.name} is published.")
-    return _redirect_to(queue)
 
 
-def export_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, object_id: str) -> HttpResponse:
-    """Return a queue as a queue file."""
-    queue = get_permitted(model_admin, request, object_id, "change")
-    return export_response([queue], queue.name)
+class PublishView(QueueView):
+    """Publishes what Redis lacks."""
+
+    def post(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        queue = self.get_queue()
+        try:
+            comparison = publish_again(name=queue.name)
+        except RunqyError as error:
+            messages.error(request, error.detail)
+            return _redirect_to(queue)
+        if comparison.ahead:
+            messages.warning(request, comparison.detail)
+        else:
+            messages.success(request, f"{queue.name} is published.")
+        return _redirect_to(queue)
 
 
-def redirect_to_named(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, name: str) -> HttpResponse:
-    """Redirect to the page of a queue by its name, for links from apps that know only that."""
-    if not model_admin.has_view_permission(request):
-        raise PermissionDenied
-    return HttpResponseRedirect(reverse("admin:queues_queue_change", args=[get_object_or_404(Queue, name=name).pk]))
+class ExportView(QueueView):
+    """A queue as a queue file."""
+
+    def get(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        queue = self.get_queue()
+        return export_response([queue], queue.name)
 
 
-def get_permitted(
-    model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, object_id: str, permission: str
-) -> QueueWithStatus:
-    """Return a queue for which the user has a permission. Raise Http404, PermissionDenied."""
-    queue = model_admin.get_object(request, object_id)
-    if queue is None:
-        raise Http404
-    if not getattr(model_admin, f"has_{permission}_permission")(request, queue):
-        raise PermissionDenied
-    return cast("QueueWithStatus", queue)
+class NamedQueueView(AdminViewMixin, View):
+    """Redirects to the page of a queue by its name, for links from apps that know only that."""
+
+    def get(self, request: HttpRequest, name: str) -> HttpResponse:
+        return HttpResponseRedirect(reverse("admin:queues_queue_change", args=[get_object_or_404(Queue, name=name).pk]))
+
+
+def add_status(request: HttpRequest, queues: Iterable[QueueWithStatus]) -> None:
+    """Set the status of queues; the number of queries does not depend on the number of queues."""
+    queues = list(queues)
+    statuses = get_queue_statuses(get_broker(), [queue.as_spec() for queue in queues], compared(request))
+    deletions = set(QueueDeletion.objects.filter(is_whole=True).values_list("queue", flat=True))
+    for queue in queues:
+        queue.status = statuses[queue.name]
+        queue.may_view_tasks = request.user.has_perm("tasks.view_task")
+        queue.may_view_workers = request.user.has_perm("workers.view_worker")
+        queue.is_being_deleted = queue.name in deletions
 
 
 def may_grant_vaults(request: HttpRequest) -> bool:

@@ -24,13 +24,15 @@ else:
 class AdminViewMixin(_ViewMixin):
     """A page of a ModelAdmin, whose `get_urls` registers it by `page`.
 
-    It needs the permission to view the model. RunqyErrors are rendered as pages.
+    RunqyErrors are rendered as pages.
     """
 
     title = ""
+    permission = "view"
+    """What `has_…_permission` of the ModelAdmin is asked."""
 
     def has_permission(self) -> bool:
-        return self.model_admin.has_view_permission(self.request)
+        return bool(getattr(self.model_admin, f"has_{self.permission}_permission")(self.request))
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:

@@ -27,7 +27,7 @@ from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.polling import PROPAGATION_S
 from runqy.config_sync.publishing import publish
 from runqy.errors import QueueNotEmpty, QueueNotFound, RunqyError
-from runqy.preconditions import Precondition, accept_any
+from runqy.http.preconditions import Precondition, accept_any
 
 log = structlog.get_logger()
 T = TypeVar("T")

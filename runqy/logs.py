@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from runqy.request_ids import add_request_id
+from runqy.http.request_ids import add_request_id
 
 LEVELS = ("debug", "info", "warning", "error")
 

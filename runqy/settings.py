@@ -178,23 +178,23 @@ INSTALLED_APPS = [
     "alerts",
 ]
 MIDDLEWARE = [
-    "runqy.middleware.RequestDurationMiddleware",
-    "runqy.middleware.TracingMiddleware",
-    "runqy.middleware.RequestIdMiddleware",
-    "runqy.middleware.ConfigurationPollingMiddleware",
-    "runqy.middleware.ProxyHeadersMiddleware",
+    "runqy.http.middleware.RequestDurationMiddleware",
+    "runqy.http.middleware.TracingMiddleware",
+    "runqy.http.middleware.RequestIdMiddleware",
+    "runqy.http.middleware.ConfigurationPollingMiddleware",
+    "runqy.http.middleware.ProxyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "runqy.middleware.ContentSecurityPolicyMiddleware",
-    "runqy.middleware.BodySizeMiddleware",
-    "runqy.middleware.NulMiddleware",
+    "runqy.http.middleware.ContentSecurityPolicyMiddleware",
+    "runqy.http.middleware.BodySizeMiddleware",
+    "runqy.http.middleware.NulMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "runqy.middleware.AdminHostMiddleware",
+    "runqy.http.middleware.AdminHostMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "runqy.middleware.AuditActorMiddleware",
+    "runqy.http.middleware.AuditActorMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "runqy.middleware.PublicationWarningMiddleware",
+    "runqy.http.middleware.PublicationWarningMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
 ]
@@ -210,7 +210,7 @@ CORS_EXPOSE_HEADERS = (
 )
 if RUNQY_CORS_ORIGINS:
     INSTALLED_APPS.append("corsheaders")
-    MIDDLEWARE.insert(MIDDLEWARE.index("runqy.middleware.BodySizeMiddleware"), "runqy.cors.CorsMiddleware")
+    MIDDLEWARE.insert(MIDDLEWARE.index("runqy.http.middleware.BodySizeMiddleware"), "runqy.http.cors.CorsMiddleware")
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",

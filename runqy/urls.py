@@ -8,9 +8,9 @@ from runqy.accounts.admin import change_own_password, log_out_own_sessions
 from runqy.accounts.logins import log_in
 from runqy.api.views import IndexRedirectView, SchemaView, SwaggerView
 from runqy.health.viewsets import HealthViewSet
+from runqy.http.server_limits import LimitsViewSet
 from runqy.metrics.viewsets import MetricsViewSet
 from runqy.overview.views import show_charts, show_live
-from runqy.server_limits import LimitsViewSet
 
 urlpatterns = [
     path("", IndexRedirectView.as_view(url="/swagger/index.html")),

@@ -27,7 +27,7 @@ from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import IDEMPOTENCY_TTL_S, EnqueuedTooLate
 from runqy.broker.tasks.reader import TaskLocation, read_states, read_tasks
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueFull, RunqyError
-from runqy.request_ids import request_id_context
+from runqy.http.request_ids import request_id_context
 from tasks.actions import TaskAction, apply_in_state
 from tasks.bulk_actions import AUDIT_KIND, get_query, may_continue
 from tasks.bulk_slices import find_next_slice, select_still_matching, state_since_ns

@@ -12,7 +12,7 @@ from runqy.broker.tasks.enqueue import new_task_id
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import PayloadInvalid, PayloadNotKept, TaskAlreadyExists
-from runqy.request_ids import trace_headers
+from runqy.http.request_ids import trace_headers
 from runqy.tracing import enqueue_span
 from tasks import payloads
 from tasks.models import TaskCopy, TaskRun

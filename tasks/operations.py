@@ -38,7 +38,7 @@ from runqy.errors import (
     TaskNotFound,
     TaskNotUnique,
 )
-from runqy.request_ids import trace_headers
+from runqy.http.request_ids import trace_headers
 from runqy.tracing import enqueue_span
 from tasks.task_specs import OnConflict, TaskSpec, build_record, build_task, ensure_enabled
 from tasks.waiting import WaitingClient

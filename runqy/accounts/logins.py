@@ -21,8 +21,8 @@ from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.operations import record
 from runqy.broker.rate_limit import Rate
 from runqy.errors import TooManyFailures
+from runqy.http.request_ids import current_request_id
 from runqy.redis_connection import run_blocking
-from runqy.request_ids import current_request_id
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from django.shortcuts import render
 from django.template.response import TemplateResponse
 
 from runqy.errors import OutcomeUnknown, RunqyError
-from runqy.request_ids import current_request_id
+from runqy.http.request_ids import current_request_id
 
 log = structlog.get_logger(__name__)
 

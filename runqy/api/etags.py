@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from runqy.errors import PreconditionFailed, PreconditionRequired
-from runqy.preconditions import Precondition, accept_any
+from runqy.http.preconditions import Precondition, accept_any
 
 
 def content_version(body: bytes) -> str:

@@ -35,7 +35,7 @@ from runqy.errors import (
     RunqyError,
     TooManyRequests,
 )
-from runqy.request_ids import current_request_id
+from runqy.http.request_ids import current_request_id
 
 PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2

@@ -49,8 +49,8 @@ class Schema(AutoSchema):
         operation = super().get_operation(*args, **kwargs)
         if self.method.lower() in getattr(self.view, "undescribed", ()):
             return None
-        if operation and getattr(self.view, "operation_id", ""):
-            operation["operationId"] = self.view.operation_id
+        if operation and (operation_id := getattr(self.view, "operation_id", None)):
+            operation["operationId"] = operation_id
         if operation and "summary" not in operation:
             operation["summary"], _, more = operation.pop("description", "").partition("\n")
             operation |= {"description": more.strip()} if more.strip() else {}

@@ -13,7 +13,7 @@ from runqy.api.parsers import check_length
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
 from runqy.api_keys import Role
 from runqy.audit.actors import Actor, ActorKind, set_actor
-from runqy.request_ids import current_request_id
+from runqy.http.request_ids import current_request_id
 
 DEPRECATED_SINCE_S = 1795564800
 """2026-11-25: aliases of documented paths, kept for released clients."""

@@ -26,8 +26,8 @@ from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import Response, StreamingResponse, problem_response, shared_headers
 from runqy.dataplane.wsgi import call_wsgi
 from runqy.errors import ClientDisconnected, InternalError, RunqyError
+from runqy.http.request_ids import new_request_id, set_request_id
 from runqy.metrics.http_requests import OTHER, observe_request
-from runqy.request_ids import new_request_id, set_request_id
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

@@ -45,9 +45,9 @@ from runqy.errors import (
     QueueNotFound,
     RunqyError,
 )
+from runqy.http.middleware import forwarded_client
+from runqy.http.request_ids import trace_headers
 from runqy.metrics.http_requests import observe_request, route_label
-from runqy.middleware import forwarded_client
-from runqy.request_ids import trace_headers
 from runqy.tracing import Tracer, enqueue_span, get_tracer
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
 from tasks.api.logs import END_ID, open_output_stream, parse_position

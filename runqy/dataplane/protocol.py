@@ -11,7 +11,7 @@ from runqy.dataplane.bodies import RECEIVED
 from runqy.dataplane.responses import problem_response, render_head, shared_headers
 from runqy.dataplane.transports import JoiningTransport
 from runqy.errors import HeadersTooLarge, RequestInvalid, RequestTimeout, RunqyError
-from runqy.request_ids import new_request_id, request_id_context
+from runqy.http.request_ids import new_request_id, request_id_context
 
 MAX_HEAD_BYTES = 32 << 10
 MAX_FIELDS = 100

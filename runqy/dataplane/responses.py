@@ -13,8 +13,8 @@ from django.middleware.security import SecurityMiddleware
 from runqy.api.exceptions import PROBLEM_TYPE, problem, problem_headers
 from runqy.api.renderers import JSON_TYPE, encode_json
 from runqy.errors import RunqyError
-from runqy.middleware import content_security_policy
-from runqy.request_ids import current_request_id
+from runqy.http.middleware import content_security_policy
+from runqy.http.request_ids import current_request_id
 from tasks.waiting_loop import ClosableIterator
 
 Headers = list[tuple[bytes, bytes]]
@@ -82,7 +82,7 @@ def security_headers(scheme: str) -> tuple[tuple[bytes, bytes], ...]:
 @lru_cache(maxsize=256)
 def cors_headers(origin: str) -> tuple[tuple[bytes, bytes], ...]:
     """Return the headers that the middleware adds to a response to a page of an origin."""
-    from runqy.cors import CorsMiddleware  # noqa: PLC0415 (only where it is configured)
+    from runqy.http.cors import CorsMiddleware  # noqa: PLC0415 (only where it is configured)
 
     request = HttpRequest()
     request.path_info = "/queue/"

@@ -16,7 +16,7 @@ from runqy.dataplane.executors import BoundedExecutor
 from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import Headers, Response, StreamingResponse
 from runqy.errors import ClientDisconnected
-from runqy.middleware import QUEUED_AT
+from runqy.http.middleware import QUEUED_AT
 from tasks.api.waits import UNTIL_DISCONNECT
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from runqy.api.schema import IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.broker.tasks.record import TaskRecord
-from runqy.request_ids import trace_headers
+from runqy.http.request_ids import trace_headers
 from runqy.tracing import enqueue_span
 from tasks.api import examples
 from tasks.api import serializers as s

@@ -8,7 +8,7 @@ from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpResponse
 from django.test import Client
 
-from runqy.middleware import ProxyHeadersMiddleware
+from runqy.http.middleware import ProxyHeadersMiddleware
 from runqy.wsgi import application
 from tests.api.wsgi import call
 

@@ -13,7 +13,7 @@ from runqy.dataplane.application import Application, Handler
 from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import Response, StreamingResponse
 from runqy.errors import QueueNotFound
-from runqy.request_ids import current_request_id
+from runqy.http.request_ids import current_request_id
 from tests.dataplane.servers import build, echo, parse, receive_all, receive_until, serve
 
 POST = "POST /hot HTTP/1.1\r\nHost: x\r\n"

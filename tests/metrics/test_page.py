@@ -19,8 +19,8 @@ from runqy.broker.tasks.cancel import cancel
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerState
 from runqy.config_sync.snapshot import get_cache
+from runqy.http.middleware import QUEUED_AT
 from runqy.metrics import exposition, families
-from runqy.middleware import QUEUED_AT
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.api.wsgi import call

@@ -8,7 +8,7 @@ from rest_framework.serializers import Serializer
 
 from runqy.accounts.operations import create_api_key
 from runqy.broker.rate_limit import Rate
-from runqy.server_limits import LimitsSerializer
+from runqy.http.server_limits import LimitsSerializer
 from tests.api.client import ApiClient, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 

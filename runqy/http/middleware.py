@@ -19,8 +19,8 @@ from runqy.audit.actors import SERVER, Actor, ActorKind, actor_context
 from runqy.config_sync import snapshot
 from runqy.config_sync.operations import NOT_PUBLISHED, publication_result
 from runqy.connection_urls import parse_address
+from runqy.http.request_ids import current_request_id, new_request_id, request_id_context
 from runqy.metrics.http_requests import OTHER, observe_request, requests_in_flight, route_label, route_template
-from runqy.request_ids import current_request_id, new_request_id, request_id_context
 from runqy.tracing import get_tracer
 
 _SHARED_POLICY = "base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"

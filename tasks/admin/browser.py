@@ -1,21 +1,16 @@
 """The list of tasks of all queues, or of one: those that ended from the history, the others from Redis."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
-from runqy.admin_site.relative_time import RelativeTime
 from runqy.admin_site.views import AdminView
 from runqy.api.pagination import decode_cursor, encode_cursor
-from runqy.broker.states import RunOutcome, TaskState
-from runqy.durations import humanize_ms
+from runqy.broker.states import TaskState
 from runqy.errors import BrokerUnavailable, QueueNotFound, RequestInvalid, SearchTooSlow
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction
 from tasks.admin.filters import (
-    OUTCOME_NAMES,
-    OUTCOME_VARIANTS,
     as_fields,
     filter_context,
     page_url,
@@ -23,11 +18,11 @@ from tasks.admin.filters import (
     tasks_url,
     with_absolute_times,
 )
-from tasks.admin.permissions import HIDDEN, can_apply, can_view_payloads, labels_for
-from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, task_url, worker_url
+from tasks.admin.permissions import can_apply, labels_for
+from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS
+from tasks.admin.shown_runs import ShownRun
 from tasks.admin.task_rows import task_rows
 from tasks.bulk_actions import list_valid_actions
-from tasks.models import TaskRun
 from tasks.run_queries import RunCursor, RunFilter, RunOrder, TaskCount, count_ended_tasks, list_runs
 from tasks.task_browser import (
     SearchCursor,
@@ -43,33 +38,6 @@ TASKS_PER_PAGE = 50
 _MAX_COUNTED = 10_000
 """How far the tasks that a filter of the history finds are counted."""
 _MAX_RUNNING = 3
-_EXCERPT = 160
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRow:
-    """A run in a list."""
-
-    task_id: str
-    url: str
-    queue: str
-    outcome: str
-    outcome_variant: str
-    attempt: int
-    is_final: bool
-    """The task ended with this attempt."""
-    ended: RelativeTime | None
-    run_time: str
-    wait_time: str
-    worker_id: str
-    worker_url: str
-    commit: str
-    payload: str
-    error: str
-    is_hidden: bool
-    """Payload and error are hidden from the user."""
-    earlier: int = 0
-    """How many earlier attempts of the task match, in a list with one row a task."""
 
 
 class TaskListView(AdminView):
@@ -104,30 +72,6 @@ def bulk_links(request: HttpRequest, query: TaskQuery) -> list[tuple[TaskAction,
     ]
 
 
-def run_row(run: TaskRun, *, now_ns: int, is_visible: bool) -> RunRow:
-    """Return a row of a list; without `is_visible` payload and error are hidden."""
-    outcome = RunOutcome(run.outcome)
-    error = run.exception_line
-    return RunRow(
-        task_id=run.task_id,
-        url=task_url(run.task_id, run.redis_queue),
-        queue=run.redis_queue,
-        outcome=OUTCOME_NAMES[outcome],
-        outcome_variant=OUTCOME_VARIANTS[outcome],
-        attempt=run.attempt,
-        is_final=run.is_final,
-        ended=RelativeTime.of_ns(int(run.ended_at.timestamp() * 1e9), now_ns),
-        run_time=humanize_ms(run.run_ms),
-        wait_time=humanize_ms(run.wait_ms),
-        worker_id=run.worker_id,
-        worker_url=worker_url(run.worker_id),
-        commit=run.commit,
-        payload=run.payload[:_EXCERPT] if is_visible else "",
-        error=(error[:_EXCERPT] if is_visible else HIDDEN) if error else "",
-        is_hidden=not is_visible,
-    )
-
-
 def _find_runs(request: HttpRequest, query: TaskQuery, order: RunOrder) -> dict[str, Any]:
     """Return the page of runs that ended, for the template."""
     cursor = decode_cursor(request.GET.get("cursor", ""), RunCursor)
@@ -136,9 +80,9 @@ def _find_runs(request: HttpRequest, query: TaskQuery, order: RunOrder) -> dict[
     run_filter = query.run_filter()
     page = list_runs(run_filter, limit=TASKS_PER_PAGE, order=order, after=cursor)
     is_counted = bool(page.runs) and request.headers.get("HX-Target") != "rows"  # an update of rows keeps the count
-    now_ns, user, end = get_broker().now_ns(), request.user, page.end
+    end = page.end
     return {
-        "runs": [run_row(run, now_ns=now_ns, is_visible=can_view_payloads(user, run.redis_queue)) for run in page.runs],
+        "runs": [ShownRun.of(run, request.user) for run in page.runs],
         "matches": _count(run_filter) if is_counted else None,
         "next_url": page_url(request, cursor=encode_cursor(end)) if end else "",
         "is_first": cursor is None,

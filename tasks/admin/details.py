@@ -21,7 +21,7 @@ from runqy.errors import PathNotFound, PayloadInvalid, QueueNotFound, TaskNotFou
 from runqy.redis_connection import get_broker
 from tasks import payloads
 from tasks.actions import TaskAction
-from tasks.admin.filters import ENDED, OUTCOME_NAMES, OUTCOME_VARIANTS, tasks_url
+from tasks.admin.filters import ENDED, tasks_url
 from tasks.admin.output import read_output_section
 from tasks.admin.permissions import (
     HIDDEN,
@@ -38,7 +38,8 @@ from tasks.admin.presenters import (
     timeline,
     worker_url,
 )
-from tasks.admin.task_history import describe_excerpt, history_context
+from tasks.admin.shown_runs import ShownRun
+from tasks.admin.task_history import history_context
 from tasks.admin.task_rows import duration_of, has_error, state_label, state_variant
 from tasks.models import TaskRun
 from tasks.queries import get_queue_task, get_task
@@ -120,8 +121,8 @@ def _task_context(request: HttpRequest, record: TaskRecord) -> dict[str, Any]:
 
 
 def _ended_task_context(request: HttpRequest, run: TaskRun) -> dict[str, Any]:
-    is_visible = can_view_payloads(request.user, run.redis_queue)
-    outcome, now_ns = RunOutcome(run.outcome), get_broker().now_ns()
+    shown = ShownRun.of(run, request.user)
+    is_visible, now_ns = shown.is_visible, shown.now_ns
     payload, result = run.payload.encode(), run.result.encode()
     times = [("Enqueued", run.enqueued_at), ("Last run started", run.started_at), ("Ended", run.ended_at)]
     return history_context(request, run.redis_queue, run.task_id) | {
@@ -130,20 +131,20 @@ def _ended_task_context(request: HttpRequest, run: TaskRun) -> dict[str, Any]:
         "keeps_no_payloads": hides_payloads(run.redis_queue, get_fresh_catalog()),
         "payload_max_bytes": PAYLOAD_MAX_BYTES,
         "is_excerpt": bool(payload) and not _is_whole(payload),
-        "state": OUTCOME_NAMES[outcome],
-        "state_variant": OUTCOME_VARIANTS[outcome],
+        "state": shown.outcome,
+        "state_variant": shown.variant,
         "list_url": tasks_url(queue=run.redis_queue, state=ENDED),
         "can_copy": can_copy(request.user, run.redis_queue),
         "is_hidden": not is_visible,
         "hidden": HIDDEN,
         "payload": render_content(payload) if is_visible and payload else None,
         "result": render_content(result) if is_visible and result else None,
-        "error_excerpt": describe_excerpt(run) if is_visible else "",
+        "error_excerpt": shown.error_limits,
         "error": (run.traceback or run.exception_line) if is_visible else "",
         "has_error": bool(run.error_message or run.error_class),
-        "duration": durations.humanize_ms(run.run_ms) if outcome is RunOutcome.COMPLETED else "",
+        "duration": shown.run_time if run.outcome == RunOutcome.COMPLETED else "",
         "timeline": [(label, RelativeTime.of_ns(int(at.timestamp() * 1e9), now_ns)) for label, at in times if at],
-        "worker_url": worker_url(run.worker_id),
+        "worker_url": shown.worker_url,
         "records_url": records_url("task", run.task_id),
         "curl": _curl(request, run.redis_queue, payload) if is_visible and _is_whole(payload) else "",
     }

@@ -1,7 +1,7 @@
 """The search of the page header: tasks by their id or by text, whatever their state."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from queues.queries import run_operation
@@ -13,10 +13,10 @@ from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import RequestInvalid, TaskNotFound
 from runqy.redis_connection import get_broker
-from tasks.admin.browser import run_row
 from tasks.admin.filters import ENDED, tasks_url
 from tasks.admin.permissions import can_view_payloads
 from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS
+from tasks.admin.shown_runs import ShownRun
 from tasks.admin.task_rows import TaskRow, task_rows
 from tasks.fulltext_index import parse_terms
 from tasks.models import TaskRun
@@ -80,17 +80,12 @@ def _has_terms(text: str) -> bool:
 
 def _find_by_id(broker: Broker, task_id: str, user: Any) -> dict[str, Any]:
     """Return the task with an id, in Redis or else in the history."""
-    now_ns = broker.now_ns()
     try:
         task = run_operation(get_task, task_id)
     except TaskNotFound:
         run = find_newest_run(task_id)
-        return {
-            "exact_run": run_row(run, now_ns=now_ns, is_visible=can_view_payloads(user, run.redis_queue))
-            if run
-            else None
-        }
-    return {"exact": _found_tasks([task], user, now_ns)}
+        return {"exact_run": ShownRun.of(run, user) if run else None}
+    return {"exact": _found_tasks([task], user, broker.now_ns())}
 
 
 def _find_in_redis(broker: Broker, text: str, user: Any) -> dict[str, Any]:
@@ -120,9 +115,10 @@ def _find_ended(broker: Broker, text: str, listed: Iterable[TaskLocation]) -> di
     for run in page.runs:
         by_task.setdefault((run.redis_queue, run.task_id), []).append(run)
     found = [runs for location, runs in by_task.items() if location not in left_out]
-    rows = [run_row(runs[0], now_ns=now_ns, is_visible=True) for runs in found[:_LISTED]]
     return {
-        "runs": [replace(row, earlier=len(runs) - 1) for row, runs in zip(rows, found, strict=False)],
+        "runs": [
+            ShownRun(run=runs[0], now_ns=now_ns, is_visible=True, earlier=len(runs) - 1) for runs in found[:_LISTED]
+        ],
         "has_more_runs": page.end is not None or len(found) > _LISTED,
         "ended_url": tasks_url(state=ENDED, text=text),
     }

@@ -9,10 +9,8 @@ from django.http import HttpRequest
 from runqy.admin_site.views import AdminView
 from runqy.durations import humanize_ms
 from runqy.errors import RequestInvalid
-from runqy.redis_connection import get_broker
-from tasks.admin.browser import RunRow, run_row
 from tasks.admin.filters import OUTCOME_NAMES, start_of_period, tasks_url
-from tasks.admin.permissions import can_view_payloads
+from tasks.admin.shown_runs import ShownRun
 from tasks.run_queries import RunFilter, list_newest_outcomes, list_runs
 from tasks.task_browser import TaskQuery
 
@@ -24,7 +22,7 @@ _MAX_COUNTED = 5_000
 class WorkerRuns:
     """The runs of a worker that ended in the last hour."""
 
-    rows: list[RunRow]
+    rows: list[ShownRun]
     """The newest."""
     total: int
     is_exact: bool
@@ -49,21 +47,18 @@ class WorkerRunsView(AdminView):
         worker_id = self.request.GET.get("worker", "")
         if not worker_id or "\0" in worker_id:
             raise RequestInvalid("worker: Must be the id of a worker.")
-        summary = _read_worker_runs(self.request, worker_id, now_ns=get_broker().now_ns())
+        summary = _read_worker_runs(self.request, worker_id)
         return super().get_context_data(**kwargs, summary=summary)
 
 
-def _read_worker_runs(request: HttpRequest, worker_id: str, *, now_ns: int) -> WorkerRuns:
+def _read_worker_runs(request: HttpRequest, worker_id: str) -> WorkerRuns:
     filters = RunFilter(worker_id=worker_id, since=start_of_period("hour"))
     ended = list_newest_outcomes(filters, limit=_MAX_COUNTED + 1)
     counts = Counter(outcome for outcome, _ in ended[:_MAX_COUNTED])
     durations = sorted(run_ms for _, run_ms in ended if run_ms is not None)
     query = TaskQuery(worker_id=worker_id)
     return WorkerRuns(
-        rows=[
-            run_row(run, now_ns=now_ns, is_visible=can_view_payloads(request.user, run.redis_queue))
-            for run in list_runs(filters, limit=_LISTED).runs
-        ],
+        rows=[ShownRun.of(run, request.user) for run in list_runs(filters, limit=_LISTED).runs],
         total=sum(counts.values()),
         is_exact=len(ended) <= _MAX_COUNTED,
         outcomes=[

@@ -60,7 +60,7 @@ def test_pages_filters_history_and_metrics_agree_on_how_tasks_ended(
     assert worker.stop() == 0
     RunRecorder().record_all(single_broker, (QUEUE,), None)
     found = {
-        outcome: {row.task_id for row in viewer.get(f"{LIST}?state=ended&outcome={outcome}").context["runs"]}
+        outcome: {row.run.task_id for row in viewer.get(f"{LIST}?state=ended&outcome={outcome}").context["runs"]}
         for outcome in ("expired", "timed_out", "failed")
     }
 

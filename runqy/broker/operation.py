@@ -135,6 +135,8 @@ class MemoryUse:
     """After tasks of this fraction the use is read again, however soon."""
     LARGE_USE = 0.001
     """Before a task of more than this fraction the use is read, as other processes may have sent such tasks too."""
+    LARGE_BYTES = 1 << 20
+    """Likewise in a process that has not read it yet."""
     ROOM = 8
     """A task is added only while so many of its size fit: large ones are refused first and small ones find room.
 
@@ -170,7 +172,8 @@ class MemoryUse:
     def must_read(self, queue: str, size_bytes: int) -> bool:
         """Return whether the use must be read before tasks of this size are added."""
         server = self._of(queue)
-        return self._is_large(server, size_bytes) or server.checked_s == float("-inf")
+        is_unknown = server.checked_s == float("-inf") and size_bytes > self.LARGE_BYTES
+        return is_unknown or self._is_large(server, size_bytes)
 
     def begin_check(self, queue: str, size_bytes: int = 0, *, must_read: bool = False) -> int | None:
         """Count tasks that are added, and return what `record` takes if the caller should read the memory use now.

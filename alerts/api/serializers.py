@@ -5,7 +5,17 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
+from alerts.queries import AlertState
 from alerts.serializers import AlertSerializer
+from runqy.api.query_parameters import ChoiceParameter, TextParameter
+from runqy.api.serializers import BodySerializer
+
+
+class AlertQuerySerializer(BodySerializer):
+    """Which alerts to list."""
+
+    state = ChoiceParameter([state.value for state in AlertState], "Default: open.", default=AlertState.OPEN)
+    queue = TextParameter("Only alerts about this queue.")
 
 
 @extend_schema_serializer(many=False)

@@ -20,6 +20,7 @@ from queues.operations import QueueConfigInput
 from queues.queue_files import FileError, LoadReport
 from queues.status import RedisQueueStatus
 from queues.validators import validate_queue_name
+from runqy.api.query_parameters import FlagParameter
 from runqy.api.serializers import (
     BodySerializer,
     EmptyAsNullField,
@@ -130,6 +131,25 @@ _DETAIL_EXAMPLE = _STATUS_EXAMPLE | {
 
 def _response_example(value: object) -> OpenApiExample:
     return OpenApiExample("Response", value, response_only=True)
+
+
+class CreateConfigQuerySerializer(BodySerializer):
+    """How to save a configuration."""
+
+    force = FlagParameter("Update the queue if it exists")
+
+
+class DeleteConfigQuerySerializer(BodySerializer):
+    """How to delete a queue."""
+
+    force = FlagParameter("Also delete tasks that wait or run")
+
+
+class ReloadQuerySerializer(BodySerializer):
+    """What to do with queues that are no longer in the files."""
+
+    prune = FlagParameter("Delete queues that are no longer in the files")
+    force = FlagParameter("With `prune`: also queues whose tasks wait or run")
 
 
 class ValidatedMembersSerializer(BodySerializer):

@@ -19,7 +19,7 @@ from queues.queue_files import LoadReport, load_queue_files
 from queues.status import find_deploying_workers, find_unserved, get_redis_queue_detail, list_redis_queue_statuses
 from runqy import clock
 from runqy.api.etags import etag_response, if_match
-from runqy.api.parsers import read_flag, refuse_members
+from runqy.api.parsers import refuse_members
 from runqy.api.permissions import require_all_queues
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
@@ -125,7 +125,7 @@ class QueueConfigViewSet(ApiViewSet):
     @extend_schema(
         operation_id="create_config",
         tags=["configs"],
-        parameters=[OpenApiParameter("force", bool, description="Update the queue if it exists"), IF_MATCH],
+        parameters=[s.CreateConfigQuerySerializer, IF_MATCH],
         request=s.QueueConfigInputSerializer,
         responses={
             200: s.QueueConfigSavedSerializer,
@@ -135,10 +135,11 @@ class QueueConfigViewSet(ApiViewSet):
     )
     def create(self, request: AuthenticatedRequest) -> Response:
         """Create a new queue configuration, or with force=true update one, which keeps members that are not sent."""
+        query = s.CreateConfigQuerySerializer.validated(request.query_params.dict())
         with publication_result() as publication:
             config, is_new = upsert_queue(
                 config=s.QueueConfigInputSerializer.parse(request.data),
-                force=read_flag(request, "force"),
+                force=query["force"],
                 allowed_queues=request.auth.queues,
                 precondition=if_match(request),
             )
@@ -198,7 +199,7 @@ class QueueConfigViewSet(ApiViewSet):
         operation_id="delete_config",
         tags=["configs"],
         parameters=[
-            OpenApiParameter("force", bool, description="Also delete tasks that wait or run"),
+            s.DeleteConfigQuerySerializer,
             IF_MATCH,
             OpenApiParameter(
                 "Prefer",
@@ -219,11 +220,12 @@ class QueueConfigViewSet(ApiViewSet):
     )
     def destroy(self, request: AuthenticatedRequest, name: str) -> Response:
         """Delete a queue configuration, and everything in Redis that belongs to the queue."""
+        query = s.DeleteConfigQuerySerializer.validated(request.query_params.dict())
         with publication_result() as publication:
             deleted = delete_queue(
                 get_broker(),
                 name=name,
-                force=read_flag(request, "force"),
+                force=query["force"],
                 in_background=_prefers_async(request),
                 allowed_queues=request.auth.queues,
                 precondition=if_match(request),
@@ -251,10 +253,7 @@ class QueueConfigViewSet(ApiViewSet):
     @extend_schema(
         operation_id="reload_configs",
         tags=["configs"],
-        parameters=[
-            OpenApiParameter("prune", bool, description="Delete queues that are no longer in the files"),
-            OpenApiParameter("force", bool, description="With `prune`: also queues whose tasks wait or run"),
-        ],
+        parameters=[s.ReloadQuerySerializer],
         request=None,
         responses={200: s.ReloadReportSerializer, **problem_responses(400, 401, 403, 503)},
     )
@@ -262,7 +261,7 @@ class QueueConfigViewSet(ApiViewSet):
         """Reload configurations from YAML; a file with an error changes nothing, the others are loaded."""
         require_all_queues(request.auth)
         refuse_members(request)
-        options = {name: read_flag(request, name) for name in ("prune", "force")}
+        options = s.ReloadQuerySerializer.validated(request.query_params.dict())
         with publication_result() as publication:
             report = load_queue_files(directory=settings.QUEUE_WORKERS_DIR, **options)
         response = s.ReloadReportSerializer(

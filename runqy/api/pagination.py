@@ -2,79 +2,93 @@
 
 import base64
 import binascii
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from django.core.signing import BadSignature, Signer
 from django.utils.http import urlencode
-from drf_spectacular.utils import OpenApiParameter
+from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from runqy.api.query_parameters import LimitParameter
+from runqy.api.serializers import BodySerializer
 from runqy.errors import RequestInvalid
 from runqy.json_decoding import read_json
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 DEFAULT_LIMIT, MAX_LIMIT = 30, 1000
 _MAX_CURSOR_LENGTH = 4096
 
-PAGE_PARAMETERS = [
-    OpenApiParameter(
-        "limit",
-        {"type": "integer", "minimum": 1},
-        description=f"Items per page: {DEFAULT_LIMIT} by default, at most {MAX_LIMIT}.",
-    ),
-    OpenApiParameter("cursor", str, description="The start of the page, from `next` of the previous page."),
-]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagedList(Generic[T, P]):
+    """What `paginate_queryset` takes in place of a queryset: most lists are in Redis, or of two tables."""
+
+    read: Callable[[int, P | None], tuple[Sequence[T], P | None]]
+    """Takes the length of a page and the end of the one before; returns its items and its end, None on the last."""
+    position: type[P]
+    identity: str = ""
+    """What is listed; a cursor of another list is refused."""
 
 
-class CursorPaginator:
+class CursorPagination(BasePagination):
     """The requested page, and the response with a link to the next one."""
 
-    def __init__(self, request: Request, *, default_limit: int = DEFAULT_LIMIT, max_limit: int = MAX_LIMIT) -> None:
-        self._request = request
-        self._default_limit, self._max_limit = default_limit, max_limit
+    def paginate_queryset(self, queryset: PagedList[T, Any], request: Request, view: Any = None) -> list[T]:  # type: ignore[override]
+        """Return the items of the requested page. Raise RequestInvalid."""
+        self._request, self._identity = request, queryset.identity
+        limit = LimitSerializer.validated(request.query_params.dict())["limit"]
+        after = decode_cursor(request.query_params.get("cursor", ""), queryset.position, queryset.identity)
+        items, self._end = queryset.read(limit, after)
+        return list(items)
 
-    @property
-    def limit(self) -> int:
-        """Return the page size; one beyond the maximum is the maximum. Raise RequestInvalid."""
-        text = self._request.query_params.get("limit", "") or str(self._default_limit)
-        if not (text.isascii() and text.isdigit()) or int(text[:20]) < 1:
-            raise RequestInvalid(errors=["limit: Must be a positive integer."])
-        return min(int(text[:20]), self._max_limit)
-
-    def cursor(self, kind: type[T]) -> T | None:
-        """Return the position that the request's cursor holds; None for the first page. Raise RequestInvalid."""
-        return decode_cursor(self._request.query_params.get("cursor", ""), kind)
-
-    def get_paginated_response(self, data: Mapping[str, Any], next_position: object | None = None) -> Response:
-        """Return a page with `next` and a Link header (RFC 8288); no position: it is the last one."""
-        if next_position is None:
+    def get_paginated_response(self, data: Mapping[str, Any]) -> Response:
+        """Return a page with `next` and a Link header (RFC 8288)."""
+        if self._end is None:
             return Response({**data, "next": None})
-        query = self._request.query_params.dict() | {"cursor": encode_cursor(next_position)}
+        query = self._request.query_params.dict() | {"cursor": encode_cursor(self._end, self._identity)}
         target = f"{self._request.get_full_path().partition('?')[0]}?{urlencode(query)}"
         return Response({**data, "next": target}, headers={"Link": f'<{target}>; rel="next"'})
 
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        limit = f"Items per page: {DEFAULT_LIMIT} by default, at most {MAX_LIMIT}."
+        cursor = "The start of the page, from `next` of the previous page."
+        return [
+            {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1}, "description": limit},
+            {"name": "cursor", "in": "query", "schema": {"type": "string"}, "description": cursor},
+        ]
 
-def encode_cursor(position: object) -> str:
+
+class LimitSerializer(BodySerializer):
+    """The length of a list."""
+
+    limit = LimitParameter(
+        f"Items per page: {DEFAULT_LIMIT} by default, at most {MAX_LIMIT}.", default=DEFAULT_LIMIT, most=MAX_LIMIT
+    )
+
+
+def encode_cursor(position: object, identity: str = "") -> str:
     """Return a position for a query, signed: a forged one could make the next page expensive."""
-    return _signer().sign(base64.urlsafe_b64encode(msgspec.json.encode(position)).rstrip(b"=").decode())
+    return _signer(identity).sign(base64.urlsafe_b64encode(msgspec.json.encode(position)).rstrip(b"=").decode())
 
 
-def decode_cursor(text: str, kind: type[T]) -> T | None:
-    """Return the position in a cursor; None for an empty one. Raise RequestInvalid."""
+def decode_cursor(text: str, kind: type[T], identity: str = "") -> T | None:
+    """Return the position in a cursor of this list; None for an empty one. Raise RequestInvalid."""
     if not text:
         return None
     try:
         if len(text) > _MAX_CURSOR_LENGTH:
             raise ValueError("too long")
-        position = _signer().unsign(text)
+        position = _signer(identity).unsign(text)
         return read_json(base64.b64decode(position + "=" * (-len(position) % 4), b"-_", validate=True), kind)
     except (BadSignature, ValueError, msgspec.DecodeError, binascii.Error, RecursionError) as error:
         raise RequestInvalid(errors=["cursor: is invalid, or belongs to another list."]) from error
 
 
-def _signer() -> Signer:
-    return Signer(salt="runqy cursor", sep=".")
+def _signer(identity: str) -> Signer:
+    return Signer(salt=f"runqy cursor {identity}", sep=".")

@@ -150,30 +150,6 @@ def decode_values(members: Members) -> dict[str, Any]:
     return values
 
 
-_FLAGS = {"true": True, "1": True, "false": False, "0": False}
-
-
-def read_flag(request: Request, name: str) -> bool:
-    """Return a boolean parameter, false when missing. Raise RequestInvalid.
-
-    An empty value is refused: `?dry_run` is not meant as false.
-    """
-    text = request.query_params.get(name, "false")
-    if text.lower() not in _FLAGS:
-        raise RequestInvalid(errors=[f"{name}: Must be true or false."])
-    return _FLAGS[text.lower()]
-
-
-def read_int(request: Request, name: str, *, lowest: int, highest: int) -> int | None:
-    """Return an integer parameter, None when missing. Raise RequestInvalid."""
-    text = request.query_params.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit()) or len(text) > 18 or not lowest <= int(text) <= highest:
-        raise RequestInvalid(errors=[f"{name}: Must be an integer from {lowest} to {highest}."])
-    return int(text)
-
-
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 

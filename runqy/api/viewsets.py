@@ -1,25 +1,28 @@
 """The base class of the API's viewsets."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, NoReturn, cast
+from typing import Any, ClassVar, NoReturn, TypeVar, cast
 from urllib.parse import quote
 
 from rest_framework.exceptions import Throttled
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import ViewSet
+from rest_framework.viewsets import GenericViewSet
 
+from runqy.api.pagination import PagedList
 from runqy.api.parsers import check_length
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
 from runqy.api_keys import Role
 from runqy.audit.actors import Actor, ActorKind, set_actor
 from runqy.http.request_ids import current_request_id
 
+T = TypeVar("T")
+
 DEPRECATED_SINCE_S = 1795564800
 """2026-11-25: aliases of documented paths, kept for released clients."""
 
 
-class ApiViewSet(ViewSet):
+class ApiViewSet(GenericViewSet[Any]):
     """A viewset for clients with an API key; `HasRole` reads its roles."""
 
     http_method_names = ["get", "post", "put", "delete", "head"]
@@ -55,6 +58,10 @@ class ApiViewSet(ViewSet):
         set_actor(
             Actor(kind=ActorKind.KEY, name=identity.name, id=identity.key_id, address=address, request_id=request_id)
         )
+
+    def paginate_queryset(self, queryset: PagedList[T, Any]) -> list[T]:  # type: ignore[override]
+        """Return the items of the requested page, by `pagination_class`. Raise RequestInvalid."""
+        return super().paginate_queryset(queryset) or []  # type: ignore[arg-type]
 
     def throttled(self, request: Request, wait: float | None) -> NoReturn:
         """Raise Throttled with the reason of the throttle, to which DRF would append the wait."""

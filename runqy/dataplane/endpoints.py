@@ -50,7 +50,7 @@ from runqy.http.request_ids import trace_headers
 from runqy.metrics.http_requests import observe_request, route_label
 from runqy.tracing import Tracer, enqueue_span, get_tracer
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
-from tasks.api.logs import END_ID, open_output_stream, parse_position
+from tasks.api.logs import END_ID, LogQuerySerializer, find_position, open_output_stream
 from tasks.api.parsers import parse_batch, parse_enqueue
 from tasks.api.serializers import batch_response, enqueue_response, task_response
 from tasks.api.viewsets import TaskViewSet
@@ -279,7 +279,9 @@ class TaskEndpoints:
     ) -> Response | StreamingResponse:
         request = call.request
         last_event_id = request.headers.get("Last-Event-ID", "")
-        position = parse_position(request.query_param("attempt"), last_event_id)
+        attempt = request.query_param("attempt")
+        query = LogQuerySerializer.validated({} if attempt is None else {"attempt": attempt})
+        position = find_position(query["attempt"], last_event_id)
         resolved = get_catalog().resolve(queue, allowed_queues=identity.queues)
         location = resolved.redis_queue, task_id
         if last_event_id == END_ID:

@@ -8,30 +8,33 @@ import re
 from dataclasses import dataclass
 
 import msgspec
-from drf_spectacular.utils import OpenApiParameter
 
+from runqy.api.query_parameters import FlagParameter, IntegerParameter
 from runqy.api.renderers import encode_json
+from runqy.api.serializers import BodySerializer
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.output import TaskOutput
 from runqy.broker.tasks.reader import TaskLocation
-from runqy.errors import RequestInvalid
 from tasks.api.events import EventStream, render_sse
 from tasks.api.serializers import TaskLogs
 from tasks.queries import read_task_output
 from tasks.waiting import ResultWaiters, Waiter, WaitingClient, Watched
 
 MAX_ATTEMPT = 1_000_000
-LOG_PARAMETERS = [
-    OpenApiParameter(
-        "attempt",
-        {"type": "integer", "minimum": 1, "maximum": MAX_ATTEMPT},
-        description="By default the last one that printed anything; with `follow`, the first one to send",
-    ),
-    OpenApiParameter("follow", bool, description="Stream the output as server-sent events until the task has ended"),
-]
 END_ID = "end"
 """The id of the event `end`."""
 _EVENT_ID = re.compile(r"(\d{1,9})-(\d{1,18})")
+
+
+class LogQuerySerializer(BodySerializer):
+    """Which attempt's output to show, and whether to follow it."""
+
+    attempt = IntegerParameter(
+        "By default the last one that printed anything; with `follow`, the first one to send",
+        lowest=1,
+        highest=MAX_ATTEMPT,
+    )
+    follow = FlagParameter("Stream the output as server-sent events until the task has ended")
 
 
 class OutputEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,15 +77,11 @@ def task_logs(location: TaskLocation, output: TaskOutput, attempt: int | None) -
     )
 
 
-def parse_position(attempt: str | None, last_event_id: str) -> OutputPosition:
-    """Return where a client begins to follow. Raise RequestInvalid."""
+def find_position(attempt: int | None, last_event_id: str) -> OutputPosition:
+    """Return where a client begins to follow."""
     if known := _EVENT_ID.fullmatch(last_event_id):
         return OutputPosition(int(known[1]), int(known[2]))
-    if attempt is None:
-        return OutputPosition()
-    if not (attempt.isascii() and attempt.isdigit()) or len(attempt) > 9 or not 1 <= int(attempt) <= MAX_ATTEMPT:
-        raise RequestInvalid(errors=[f"attempt: Must be an integer from 1 to {MAX_ATTEMPT}."])
-    return OutputPosition(int(attempt))
+    return OutputPosition(attempt)
 
 
 class OutputEvents:

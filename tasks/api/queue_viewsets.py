@@ -1,21 +1,19 @@
 """The tasks of a queue over HTTP, for operators: list, show, run, archive, delete, cancel."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.permissions import SAFE_METHODS
-from rest_framework.request import Request
 from rest_framework.response import Response
 
 from runqy.api.etags import content_version, etag_response
-from runqy.api.pagination import PAGE_PARAMETERS, CursorPaginator
-from runqy.api.parsers import read_flag, refuse_members
+from runqy.api.pagination import CursorPagination, PagedList
+from runqy.api.parsers import refuse_members
 from runqy.api.renderers import encode_json
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_NONE_MATCH, problem_responses
@@ -25,47 +23,26 @@ from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import Cancellation
 from runqy.broker.tasks.listing import Anchor
 from runqy.broker.tasks.reader import TaskLocation
-from runqy.errors import RequestInvalid, choices_error
+from runqy.broker.tasks.record import TaskRecord
 from runqy.redis_connection import get_broker
 from tasks.actions import (
-    MAX_TASKS_PER_REQUEST,
     StateChange,
     TaskFilter,
     apply_action,
     apply_to_matching,
     cancel_task,
-    states_for_all,
 )
 from tasks.api import examples
 from tasks.api import serializers as s
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID
-from tasks.api.logs import END_ID, LOG_PARAMETERS, OutputPosition, open_output_stream, parse_position, task_logs
+from tasks.api.logs import END_ID, LogQuerySerializer, OutputPosition, find_position, open_output_stream, task_logs
 from tasks.api.waits import blocking_client
 from tasks.queries import PageRequest, get_queue_task, get_task_output, list_queue_tasks
 from tasks.waiting_loop import BlockingIterator, get_waiting_loop
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-ORDERS = {"oldest": False, "newest": True}
 _ONE_TASK = problem_responses(401, 403, 404, 409, 429, 503)
-
-LIST_PARAMETERS = [
-    OpenApiParameter("state", str, enum=[state.value for state in TaskState], description="`pending` by default"),
-    OpenApiParameter(
-        "order", str, enum=list(ORDERS), description="`oldest` by default: the next to run or to expire first"
-    ),
-]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskListCursor:
-    """The end of a page, and the list that it belongs to."""
-
-    queue: str
-    """As written in the path."""
-    state: TaskState
-    is_newest_first: bool
-    end: Anchor
 
 
 class QueueTaskViewSet(ApiViewSet):
@@ -74,6 +51,7 @@ class QueueTaskViewSet(ApiViewSet):
     read_roles: ClassVar = frozenset({Role.CLIENT})
     action_roles: ClassVar = {"destroy": frozenset({Role.CLIENT})}
     allows_queue_scoped_keys = True
+    pagination_class = CursorPagination
 
     @property
     def needs_confirmed_configuration(self) -> bool:
@@ -82,7 +60,7 @@ class QueueTaskViewSet(ApiViewSet):
     @extend_schema(
         operation_id="list_tasks",
         tags=["tasks"],
-        parameters=[*LIST_PARAMETERS, *PAGE_PARAMETERS],
+        parameters=[s.TaskListQuerySerializer],
         responses={200: s.TaskPageSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
         examples=[examples.TASK_PAGE],
     )
@@ -92,11 +70,17 @@ class QueueTaskViewSet(ApiViewSet):
         A page may have fewer tasks than `limit` when they are large; `next` is null on the last one. What stays in the
         state from the first page to the last is on exactly one of them.
         """
-        paginator = CursorPaginator(request)
-        page_request = _parse_page_request(request, queue, paginator)
-        page = list_queue_tasks(get_broker(), queue, page_request, allowed_queues=request.auth.queues)
-        content = {"tasks": s.TaskSerializer(page.tasks, many=True).data, "count": len(page.tasks)}
-        return paginator.get_paginated_response(content, _next_cursor(queue, page_request, page.end))
+        query = s.TaskListQuerySerializer.validated(request.query_params.dict())
+        state, order = TaskState(query["state"]), query["order"]
+
+        def read(limit: int, after: Anchor | None) -> tuple[Sequence[TaskRecord], Anchor | None]:
+            wanted = PageRequest(state=state, limit=limit, is_newest_first=s.ORDERS[order], after=after)
+            page = list_queue_tasks(get_broker(), queue, wanted, allowed_queues=request.auth.queues)
+            return page.tasks, page.end
+
+        identity = f"tasks {queue} {state} {order}"
+        tasks = self.paginate_queryset(PagedList(read=read, position=Anchor, identity=identity))
+        return self.get_paginated_response({"tasks": s.TaskSerializer(tasks, many=True).data, "count": len(tasks)})
 
     @extend_schema(
         operation_id="get_queue_task",
@@ -118,7 +102,7 @@ class QueueTaskViewSet(ApiViewSet):
     @extend_schema(
         operation_id="get_task_logs",
         tags=["tasks"],
-        parameters=[*LOG_PARAMETERS, LAST_EVENT_ID],
+        parameters=[LogQuerySerializer, LAST_EVENT_ID],
         responses={
             200: s.TaskLogsSerializer,
             (200, EVENT_TYPE): OpenApiResponse(OpenApiTypes.ANY, "With `follow`: events, until the task has ended"),
@@ -134,8 +118,9 @@ class QueueTaskViewSet(ApiViewSet):
         new part, `end` once the task has ended, `gone` when it was deleted.
         """
         identity, last_event_id = request.auth, request.headers.get("Last-Event-ID", "")
-        is_follower = read_flag(request, "follow")
-        position = parse_position(request.query_params.get("attempt"), last_event_id if is_follower else "")
+        query = LogQuerySerializer.validated(request.query_params.dict())
+        is_follower = query["follow"]
+        position = find_position(query["attempt"], last_event_id if is_follower else "")
         location, output = get_task_output(
             get_broker(), queue, task_id, attempt=position.attempt, allowed_queues=identity.queues
         )
@@ -242,15 +227,7 @@ def _bulk_schema(action: StateChange, description: str) -> Callable[[F], F]:
         summary=description.partition(".")[0],
         description=description,
         tags=["tasks"],
-        parameters=[
-            OpenApiParameter("state", str, required=True, enum=[state.value for state in states_for_all(action)]),
-            OpenApiParameter(
-                "limit",
-                {"type": "integer", "minimum": 1},
-                description=f"Limits the number of tasks, oldest first; default and maximum {MAX_TASKS_PER_REQUEST}",
-            ),
-            OpenApiParameter("dry_run", bool, description="Only count them"),
-        ],
+        parameters=[s.BULK_QUERIES[action]],
         request=None,
         responses={200: s.BulkActionSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
         examples=[examples.bulk_action(action)],
@@ -289,12 +266,9 @@ class BulkTaskViewSet(ApiViewSet):
 
     def _apply(self, request: AuthenticatedRequest, action: StateChange, queue: str) -> Response:
         refuse_members(request)
-        task_filter = TaskFilter(
-            queue=queue,
-            state=_parse_state(request, states_for_all(action)),
-            limit=CursorPaginator(request, default_limit=MAX_TASKS_PER_REQUEST, max_limit=MAX_TASKS_PER_REQUEST).limit,
-        )
-        is_dry_run = read_flag(request, "dry_run")
+        query = s.BULK_QUERIES[action].validated(request.query_params.dict())
+        task_filter = TaskFilter(queue=queue, state=TaskState(query["state"]), limit=query["limit"])
+        is_dry_run = query["dry_run"]
         result = apply_to_matching(
             get_broker(),
             action=action,
@@ -311,35 +285,3 @@ class BulkTaskViewSet(ApiViewSet):
             "affected": result.affected,
         }
         return Response(s.BulkActionSerializer(content).data)
-
-
-def _parse_page_request(request: Request, queue: str, paginator: CursorPaginator) -> PageRequest:
-    """Return the requested page. Raise RequestInvalid."""
-    state = _parse_state(request, tuple(TaskState), default=TaskState.PENDING)
-    order = request.query_params.get("order", "") or "oldest"
-    if order not in ORDERS:
-        raise RequestInvalid(errors=[f"order: {choices_error(ORDERS)}"])
-    cursor = paginator.cursor(TaskListCursor)
-    if cursor is not None and (cursor.queue, cursor.state, cursor.is_newest_first) != (queue, state, ORDERS[order]):
-        raise RequestInvalid(errors=["cursor: belongs to a list of another queue, state or order."])
-    return PageRequest(
-        state=state,
-        limit=paginator.limit,
-        is_newest_first=ORDERS[order],
-        after=None if cursor is None else cursor.end,
-    )
-
-
-def _next_cursor(queue: str, page: PageRequest, end: Anchor | None) -> TaskListCursor | None:
-    """Return the cursor of the page after this end."""
-    if end is None:
-        return None
-    return TaskListCursor(queue=queue, state=page.state, is_newest_first=page.is_newest_first, end=end)
-
-
-def _parse_state(request: Request, valid: tuple[TaskState, ...], *, default: TaskState | None = None) -> TaskState:
-    """Return the requested state, which must be a valid one. Raise RequestInvalid."""
-    text = request.query_params.get("state", "") or default
-    if text not in valid:
-        raise RequestInvalid(errors=[f"state: {choices_error(valid)}"])
-    return TaskState(text)

@@ -3,12 +3,13 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.core.validators import MaxLengthValidator
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from runqy import durations
+from runqy.api.pagination import LimitSerializer
+from runqy.api.query_parameters import TextParameter
 from runqy.api.serializers import AwareDateTimeField, BodySerializer, EmptyAsNullField, StrictChoiceField
 from runqy.broker.states import RunOutcome
 from runqy.errors import choices_error
@@ -17,7 +18,6 @@ from tasks.run_queries import RunOrder
 
 MAX_POINTS = 1500
 _MAX_STEP_S = 365 * 86_400
-_MAX_LENGTH = 255
 _OUTCOMES = [outcome.value for outcome in RunOutcome]
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -25,19 +25,6 @@ _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 MINUTES_SPAN = timedelta(days=2)
 """Statistics in minutes of more than that read too many rows."""
 _EARLIEST = datetime(2001, 1, 1, tzinfo=UTC)
-
-
-class TextParameter(serializers.CharField):
-    """An optional text in a query."""
-
-    def __init__(self, help_text: str) -> None:
-        super().__init__(
-            required=False,
-            allow_blank=True,
-            default="",
-            help_text=help_text,
-            validators=[MaxLengthValidator(_MAX_LENGTH)],
-        )
 
 
 @extend_schema_field(
@@ -104,11 +91,11 @@ class RunQuerySerializer(BodySerializer):
         return {**super().get_fields(), "from": since, "to": until}
 
 
-class ErrorQuerySerializer(RunQuerySerializer):
+class ErrorQuerySerializer(LimitSerializer, RunQuerySerializer):
     """Which runs to group by their errors."""
 
     def get_fields(self) -> dict[str, Any]:
-        names = ("queue", "outcome", "worker", "commit", "from", "to")
+        names = ("queue", "outcome", "worker", "commit", "from", "to", "limit")
         fields = super().get_fields()
         fields["from"].help_text += "; by default 24 hours before `to`, or before now"
         return {name: fields[name] for name in names}

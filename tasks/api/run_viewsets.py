@@ -1,19 +1,20 @@
 """The history of runs over HTTP: runs, groups of errors, statistics of queues."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 from queues.catalog import AllowedQueues
-from runqy.api.pagination import PAGE_PARAMETERS, CursorPaginator
+from runqy.api.pagination import CursorPagination, PagedList
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
-from runqy.errors import RequestInvalid
 from tasks.api import run_serializers as s
 from tasks.error_queries import list_error_groups
+from tasks.models import TaskRun
 from tasks.run_queries import (
     RunCursor,
     RunFilter,
@@ -35,10 +36,12 @@ class HistoryViewSet(ApiViewSet):
 class RunViewSet(HistoryViewSet):
     """Runs."""
 
+    pagination_class = CursorPagination
+
     @extend_schema(
         operation_id="list_runs",
         tags=["history"],
-        parameters=[s.RunQuerySerializer, *PAGE_PARAMETERS],
+        parameters=[s.RunQuerySerializer],
         responses={200: s.RunPageSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
         examples=[s.RUN_PAGE],
     )
@@ -47,14 +50,15 @@ class RunViewSet(HistoryViewSet):
 
         They appear within seconds, and are kept for a week unless the server is configured otherwise.
         """
-        paginator = CursorPaginator(request)
         query = s.RunQuerySerializer.validated(request.query_params.dict())
-        order, after = RunOrder(query["order"]), paginator.cursor(RunCursor)
-        if after is not None and after.order is not order:
-            raise RequestInvalid(errors=["cursor: belongs to a list in another order."])
-        page = list_runs(_run_filter(query, request.auth.queues), limit=paginator.limit, order=order, after=after)
-        content = {"runs": s.RunSerializer(page.runs, many=True).data, "count": len(page.runs)}
-        return paginator.get_paginated_response(content, page.end)
+        run_filter, order = _run_filter(query, request.auth.queues), RunOrder(query["order"])
+
+        def read(limit: int, after: RunCursor | None) -> tuple[Sequence[TaskRun], RunCursor | None]:
+            page = list_runs(run_filter, limit=limit, order=order, after=after)
+            return page.runs, page.end
+
+        runs = self.paginate_queryset(PagedList(read=read, position=RunCursor, identity=f"runs {order}"))
+        return self.get_paginated_response({"runs": s.RunSerializer(runs, many=True).data, "count": len(runs)})
 
 
 class ErrorGroupViewSet(HistoryViewSet):
@@ -63,7 +67,7 @@ class ErrorGroupViewSet(HistoryViewSet):
     @extend_schema(
         operation_id="list_errors",
         tags=["history"],
-        parameters=[s.ErrorQuerySerializer, PAGE_PARAMETERS[0]],
+        parameters=[s.ErrorQuerySerializer],
         responses={200: s.ErrorGroupListSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
         examples=[s.ERROR_GROUPS],
     )
@@ -73,8 +77,7 @@ class ErrorGroupViewSet(HistoryViewSet):
         At most the newest 100,000 failures of the period are counted; if there are more, `is_partial` is true.
         """
         query = s.ErrorQuerySerializer.validated(request.query_params.dict())
-        limit = CursorPaginator(request).limit
-        found = list_error_groups(_run_filter(query, request.auth.queues), limit=limit)
+        found = list_error_groups(_run_filter(query, request.auth.queues), limit=query["limit"])
         content = {"errors": found.groups, "count": len(found.groups), "is_partial": found.is_partial}
         return Response(s.ErrorGroupListSerializer(content).data)
 

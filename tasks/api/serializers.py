@@ -9,12 +9,14 @@ from drf_spectacular.utils import Direction, extend_schema_serializer
 from rest_framework import serializers
 
 from runqy import durations
+from runqy.api.query_parameters import ChoiceParameter, FlagParameter, LimitParameter
 from runqy.api.renderers import format_ns, format_s
-from runqy.api.serializers import StructSerializer
+from runqy.api.serializers import BodySerializer, StructSerializer
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.record import TaskProgress, TaskRecord
 from tasks import payloads
+from tasks.actions import MAX_TASKS_PER_REQUEST, StateChange, states_for_all
 from tasks.api import parsers
 from tasks.batches import BatchSpec, EnqueuedBatch
 from tasks.operations import EnqueuedTask
@@ -69,6 +71,41 @@ class TaskDetail(TaskInfo, frozen=True, kw_only=True):
     child_deaths: int
     retention_secs: Annotated[int, msgspec.Meta(description="How long it is kept after success")]
     unique: Annotated[bool, msgspec.Meta(description="It was created with a unique_key")]
+
+
+ORDERS = {"oldest": False, "newest": True}
+"""Whether the newest tasks come first."""
+
+
+class TaskListQuerySerializer(BodySerializer):
+    """Which tasks of a queue to list."""
+
+    state = ChoiceParameter(
+        [state.value for state in TaskState], "`pending` by default", default=TaskState.PENDING, allow_blank=True
+    )
+    order = ChoiceParameter(
+        list(ORDERS), "`oldest` by default: the next to run or to expire first", default="oldest", allow_blank=True
+    )
+
+
+class BulkQuerySerializer(BodySerializer):
+    """Which tasks of a queue an action is for."""
+
+    limit = LimitParameter(
+        f"Limits the number of tasks, oldest first; default and maximum {MAX_TASKS_PER_REQUEST}",
+        default=MAX_TASKS_PER_REQUEST,
+        most=MAX_TASKS_PER_REQUEST,
+    )
+    dry_run = FlagParameter("Only count them")
+
+
+def _bulk_query(action: StateChange) -> type[BulkQuerySerializer]:
+    """Return the serializer of the query of an action, which has states of its own."""
+    state = ChoiceParameter([state.value for state in states_for_all(action)])
+    return type(f"{action.capitalize()}QuerySerializer", (BulkQuerySerializer,), {"state": state})
+
+
+BULK_QUERIES = {action: _bulk_query(action) for action in StateChange}
 
 
 class TaskResponse(msgspec.Struct, frozen=True):

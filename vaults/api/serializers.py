@@ -5,7 +5,9 @@ from typing import Any, ClassVar
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
+from runqy.api.query_parameters import IntegerParameter, TextParameter
 from runqy.api.serializers import (
+    BodySerializer,
     PatternField,
     PublishedField,
     StrictBooleanField,
@@ -95,6 +97,20 @@ class CreateVaultSerializer(StrictSerializer):
 
     name = NewVaultNameField()
     description = DescriptionField(required=False, allow_blank=True)
+
+
+class DeleteEntryQuerySerializer(BodySerializer):
+    """When to delete an entry."""
+
+    expected_version = IntegerParameter(
+        "Only if the entry is at this version; 0: only if it does not exist", lowest=0, highest=VERSION_MAX
+    )
+
+
+class DeliveryQuerySerializer(BodySerializer):
+    """Which deliveries to list."""
+
+    worker_id = TextParameter("Only to this worker")
 
 
 @extend_schema_serializer(examples=[_request_example({"value": "sk-your-key-here", "expected_version": 1})])

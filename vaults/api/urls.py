@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from vaults.api.viewsets import VaultDeliveryViewSet, VaultEntryViewSet, VaultViewSet
+from vaults.api.viewsets import VaultDeliveryViewSet, VaultEntryVersionViewSet, VaultEntryViewSet, VaultViewSet
 
 _ENTRIES = "api/vaults/<str:name>/entries"
 
@@ -16,5 +16,7 @@ urlpatterns = [
         VaultEntryViewSet.as_view({"get": "retrieve", "put": "update", "delete": "destroy"}),
         name="vault-entry",
     ),
-    path(f"{_ENTRIES}/<str:key>/versions", VaultEntryViewSet.as_view({"get": "versions"}), name="vault-entry-versions"),
+    path(
+        f"{_ENTRIES}/<str:key>/versions", VaultEntryVersionViewSet.as_view({"get": "list"}), name="vault-entry-versions"
+    ),
 ]

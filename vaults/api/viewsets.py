@@ -1,48 +1,27 @@
 """Vaults over HTTP, for administrators whose key is not limited to queues."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import cache_control
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from runqy.api.etags import etag_response, if_match
-from runqy.api.pagination import PAGE_PARAMETERS, CursorPaginator
-from runqy.api.parsers import read_int
+from runqy.api.pagination import CursorPagination, PagedList
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.config_sync.operations import publication_result
-from runqy.errors import RequestInvalid, VaultEntryNotFound
+from runqy.errors import VaultEntryNotFound
 from vaults import operations, queries
-from vaults.access_log import list_deliveries
+from vaults.access_log import DeliveryStatus, list_deliveries
 from vaults.api import serializers as s
 from vaults.entry_rules import EntryUsage
+from vaults.models import EntryVersion
 
 _ENTRY_CHANGE = (400, 401, 403, 404, 412, 413, 415, 503)
-_EXPECTED_VERSION = OpenApiParameter(
-    "expected_version",
-    {"type": "integer", "minimum": 0, "maximum": s.VERSION_MAX},
-    description="Only if the entry is at this version; 0: only if it does not exist",
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VersionCursor:
-    """Position in a list of versions."""
-
-    before: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryCursor:
-    """Position in a list of deliveries, and the worker that the list is limited to."""
-
-    after: int
-    worker_id: str
 
 
 @method_decorator(cache_control(no_store=True), name="dispatch")
@@ -171,58 +150,66 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
     @extend_schema(
         operation_id="delete_vault_entry",
         tags=["vaults"],
-        parameters=[IF_MATCH, _EXPECTED_VERSION],
+        parameters=[IF_MATCH, s.DeleteEntryQuerySerializer],
         responses={200: s.DeletedSerializer, **problem_responses(400, 401, 403, 404, 412, 503)},
         examples=[s.ENTRY_DELETED_EXAMPLE],
     )
     def destroy(self, request: Request, name: str, key: str) -> Response:
         """Delete an entry of a vault."""
-        expected_version = read_int(request, "expected_version", lowest=0, highest=s.VERSION_MAX)
-        only_if = operations.Condition(precondition=if_match(request), expected_version=expected_version)
+        query = s.DeleteEntryQuerySerializer.validated(request.query_params.dict())
+        only_if = operations.Condition(precondition=if_match(request), expected_version=query["expected_version"])
         with publication_result() as publication:
             operations.delete_entry(vault=name, key=key, only_if=only_if)
         response = s.DeletedSerializer({"message": "entry deleted successfully", "published": publication.is_published})
         return Response(response.data)
 
+
+class VaultEntryVersionViewSet(UnlockedVaultViewSet):
+    """The versions of an entry."""
+
+    pagination_class = CursorPagination
+
     @extend_schema(
         operation_id="list_vault_entry_versions",
         tags=["vaults"],
-        parameters=PAGE_PARAMETERS,
         responses={200: s.EntryVersionListSerializer, **problem_responses(400, 401, 403, 404, 503)},
     )
-    def versions(self, request: Request, name: str, key: str) -> Response:
+    def list(self, request: Request, name: str, key: str) -> Response:
         """List the changes of an entry, the latest first: by whom and when, never the value.
 
         A deleted entry keeps its versions. `rotated` has the version of the value that was encrypted with another key.
         """
-        paginator = CursorPaginator(request)
-        limit, cursor = paginator.limit, paginator.cursor(VersionCursor)
-        rows = queries.list_versions(name, key, before=cursor.before if cursor else None, limit=limit + 1)
-        versions = s.EntryVersionSerializer(rows[:limit], many=True).data
-        next_position = VersionCursor(before=rows[limit - 1].pk) if len(rows) > limit else None
-        return paginator.get_paginated_response({"versions": versions, "count": len(versions)}, next_position)
+
+        def read(limit: int, before: int | None) -> tuple[Sequence[EntryVersion], int | None]:
+            rows = queries.list_versions(name, key, before=before, limit=limit + 1)
+            return rows[:limit], rows[limit - 1].pk if len(rows) > limit else None
+
+        rows = self.paginate_queryset(PagedList(read=read, position=int, identity=f"versions {name} {key}"))
+        versions = s.EntryVersionSerializer(rows, many=True).data
+        return self.get_paginated_response({"versions": versions, "count": len(versions)})
 
 
 class VaultDeliveryViewSet(UnlockedVaultViewSet):
     """The deliveries of a vault's values to workers."""
 
+    pagination_class = CursorPagination
+
     @extend_schema(
         operation_id="list_vault_deliveries",
         tags=["vaults"],
-        parameters=[OpenApiParameter("worker_id", str, description="Only to this worker"), *PAGE_PARAMETERS],
+        parameters=[s.DeliveryQuerySerializer],
         responses={200: s.VaultDeliveryListSerializer, **problem_responses(400, 401, 403, 404, 503)},
     )
     def list(self, request: Request, name: str) -> Response:
         """List which workers received which versions of a vault's entries, the newest first."""
-        paginator = CursorPaginator(request)
-        worker_id = request.query_params.get("worker_id", "")
-        cursor = paginator.cursor(DeliveryCursor)
-        if cursor is not None and cursor.worker_id != worker_id:
-            raise RequestInvalid(errors=["cursor: belongs to the list of another worker."])
-        page = list_deliveries(name, limit=paginator.limit, worker_id=worker_id, after=cursor.after if cursor else None)
-        deliveries = s.VaultDeliverySerializer(page.deliveries, many=True).data
-        next_position = None if page.end is None else DeliveryCursor(after=page.end, worker_id=worker_id)
-        return paginator.get_paginated_response({"deliveries": deliveries}, next_position)
+        worker_id = s.DeliveryQuerySerializer.validated(request.query_params.dict())["worker_id"]
+
+        def read(limit: int, after: int | None) -> tuple[Sequence[DeliveryStatus], int | None]:
+            page = list_deliveries(name, limit=limit, worker_id=worker_id, after=after)
+            return page.deliveries, page.end
+
+        found = self.paginate_queryset(PagedList(read=read, position=int, identity=f"deliveries {name} {worker_id}"))
+        return self.get_paginated_response({"deliveries": s.VaultDeliverySerializer(found, many=True).data})
 
 
 def _set_entry(request: Request, vault: str, key: str, body: Mapping[str, Any]) -> Response:

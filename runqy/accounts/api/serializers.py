@@ -7,8 +7,10 @@ from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from runqy.accounts.operations import RevokedKey
+from runqy.api.query_parameters import FlagParameter
 from runqy.api.serializers import (
     AwareDateTimeField,
+    BodySerializer,
     EmptyAsNullField,
     PatternField,
     PublishedField,
@@ -29,6 +31,12 @@ from runqy.errors import ApiKeyInvalid
 from runqy.names import QUEUE_NAME, QUEUE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
 
 _ROLES = [role.value for role in Role]
+
+
+class RevokeQuerySerializer(BodySerializer):
+    """Which keys to revoke with one."""
+
+    descendants = FlagParameter("Also revoke the keys that it created")
 
 
 class CreateApiKeySerializer(StrictSerializer):

@@ -1,5 +1,6 @@
 """API keys over HTTP, for administrators whose own key is not limited to queues."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -12,10 +13,10 @@ from rest_framework.response import Response
 
 from runqy.accounts.api import examples
 from runqy.accounts.api import serializers as s
+from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.accounts.queries import get_api_key, list_api_keys_page
-from runqy.api.pagination import PAGE_PARAMETERS, CursorPaginator
-from runqy.api.parsers import read_flag
+from runqy.api.pagination import CursorPagination, PagedList
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
@@ -31,19 +32,18 @@ _LastId = Annotated[int, msgspec.Meta(ge=0, lt=10**_MAX_ID_DIGITS)]
 class ApiKeyViewSet(ApiViewSet):
     """API keys."""
 
+    pagination_class = CursorPagination
+
     @extend_schema(
         operation_id="list_api_keys",
         tags=["keys"],
-        parameters=PAGE_PARAMETERS,
         responses={200: s.ApiKeyListSerializer, **problem_responses(400, 401, 403, 503)},
         examples=[examples.KEY_LIST],
     )
     def list(self, request: Request) -> Response:
         """List API keys, newest first, without the keys themselves."""
-        paginator = CursorPaginator(request)
-        page = list_api_keys_page(limit=paginator.limit, below=paginator.cursor(_LastId))
-        keys = s.ApiKeySerializer(page.keys, many=True).data
-        return paginator.get_paginated_response({"keys": keys, "count": len(keys)}, page.end)
+        keys = self.paginate_queryset(PagedList(read=_read_page, position=_LastId, identity="keys"))
+        return self.get_paginated_response({"keys": s.ApiKeySerializer(keys, many=True).data, "count": len(keys)})
 
     @extend_schema(
         operation_id="create_api_key",
@@ -89,7 +89,7 @@ class ApiKeyViewSet(ApiViewSet):
     @extend_schema(
         operation_id="revoke_api_key",
         tags=["keys"],
-        parameters=[_KEY_ID, OpenApiParameter("descendants", bool, description="Also revoke the keys that it created")],
+        parameters=[_KEY_ID, s.RevokeQuerySerializer],
         responses={200: s.ApiKeyRevokedSerializer, **problem_responses(400, 401, 403, 404, 409, 503)},
         examples=[examples.KEY_REVOKED],
     )
@@ -99,8 +99,9 @@ class ApiKeyViewSet(ApiViewSet):
         With `descendants` the keys that it created, directly or indirectly, are revoked with it, all or none.
         An already revoked key is then not an error as long as one of them is still accepted.
         """
+        query = s.RevokeQuerySerializer.validated(request.query_params.dict())
         with publication_result() as publication:
-            revoked = revoke_api_key(key_id=_parse_id(key_id), with_descendants=read_flag(request, "descendants"))
+            revoked = revoke_api_key(key_id=_parse_id(key_id), with_descendants=query["descendants"])
         response = s.ApiKeyRevokedSerializer(
             {
                 "message": "API key revoked successfully",
@@ -109,6 +110,11 @@ class ApiKeyViewSet(ApiViewSet):
             }
         )
         return Response(response.data)
+
+
+def _read_page(limit: int, below: int | None) -> tuple[Sequence[ApiKey], int | None]:
+    page = list_api_keys_page(limit=limit, below=below)
+    return page.keys, page.end
 
 
 def _parse_id(text: str) -> int:

@@ -1,0 +1,94 @@
+"""Fields of the serializers of queries. Their values are texts, and an empty one is mostly as good as none."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.validators import MaxLengthValidator
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from runqy.api.serializers import StrictChoiceField
+from runqy.errors import choices_error
+
+_MAX_LENGTH = 255
+_MAX_DIGITS = 18
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
+
+
+class TextParameter(serializers.CharField):
+    """An optional text."""
+
+    def __init__(self, help_text: str) -> None:
+        super().__init__(
+            required=False,
+            allow_blank=True,
+            default="",
+            help_text=help_text,
+            validators=[MaxLengthValidator(_MAX_LENGTH)],
+        )
+
+
+@extend_schema_field({"type": "boolean"})
+class FlagParameter(serializers.Field[Any, Any, Any, Any]):
+    """A boolean, false when missing. An empty value is refused: `?dry_run` is not meant as false."""
+
+    def __init__(self, help_text: str) -> None:
+        super().__init__(required=False, default=False, help_text=help_text)
+
+    def to_internal_value(self, data: str) -> bool:
+        if data.lower() not in _FLAGS:
+            raise serializers.ValidationError("Must be true or false.")
+        return _FLAGS[data.lower()]
+
+
+class ChoiceParameter(StrictChoiceField):
+    """One of several names; without a default it is required. With `allow_blank` an empty value is the default."""
+
+    def __init__(
+        self, choices: Sequence[str], help_text: str = "", *, default: str = "", allow_blank: bool = False
+    ) -> None:
+        super().__init__(
+            choices=choices,
+            help_text=help_text,
+            required=not default,
+            default=default or serializers.empty,
+            allow_blank=allow_blank,
+            error_messages={"required": choices_error(choices)},
+        )
+        self._default = default
+
+    def to_internal_value(self, data: Any) -> Any:
+        return super().to_internal_value(self._default if data == "" and self.allow_blank else data)
+
+
+class IntegerParameter(serializers.IntegerField):
+    """An optional integer."""
+
+    def __init__(self, help_text: str, *, lowest: int, highest: int) -> None:
+        super().__init__(required=False, default=None, min_value=lowest, max_value=highest, help_text=help_text)
+        self._message = f"Must be an integer from {lowest} to {highest}."
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        """Raise the same message for what is no number and for one that is out of range."""
+        if isinstance(data, str) and not (data.isascii() and data.isdigit() and len(data) <= _MAX_DIGITS):
+            raise serializers.ValidationError(self._message)
+        try:
+            return super().run_validation(data)
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError(self._message) from error
+
+
+@extend_schema_field({"type": "integer", "minimum": 1})
+class LimitParameter(serializers.Field[Any, Any, Any, Any]):
+    """How many items at most; more than `most` is `most`."""
+
+    def __init__(self, help_text: str, *, default: int, most: int) -> None:
+        super().__init__(required=False, default=default, help_text=help_text)
+        self._default, self._most = default, most
+
+    def to_internal_value(self, data: str) -> int:
+        if not data:
+            return self._default
+        if not (data.isascii() and data.isdigit()) or int(data[:_MAX_DIGITS]) < 1:
+            raise serializers.ValidationError("Must be a positive integer.")
+        return min(int(data[:_MAX_DIGITS]), self._most)

@@ -15,7 +15,7 @@ from runqy.api.requests import AuthenticatedRequest, RateLimitReport
 from runqy.api_keys import Identity
 from runqy.broker.operation import Operation, ask, get_context
 from runqy.broker.rate_limit import Rate, RateLimitStatus, acquire, read_wait
-from runqy.connection_urls import parse_address
+from runqy.config.connection_urls import parse_address
 from runqy.errors import BrokerUnavailable, TooManyFailures, TooManyRequests
 from runqy.failure_log import FailureLog
 from runqy.redis_connection import run_blocking

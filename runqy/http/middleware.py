@@ -16,9 +16,9 @@ from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 
 from runqy.audit.actors import SERVER, Actor, ActorKind, actor_context
+from runqy.config.connection_urls import parse_address
 from runqy.config_sync import snapshot
 from runqy.config_sync.operations import NOT_PUBLISHED, publication_result
-from runqy.connection_urls import parse_address
 from runqy.http.request_ids import current_request_id, new_request_id, request_id_context
 from runqy.metrics.http_requests import OTHER, observe_request, requests_in_flight, route_label, route_template
 from runqy.tracing import get_tracer

@@ -10,8 +10,8 @@ from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord, WorkerState
+from runqy.config.home import get_or_create_secret
 from runqy.errors import BrokerUnavailable
-from runqy.home import get_or_create_secret
 from runqy.supervisor.instance import Instance
 
 _REGISTERED_WITHIN_S = 30.0

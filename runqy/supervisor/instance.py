@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runqy import settings
-from runqy.home import get_or_create_secret, make_home
+from runqy.config.home import get_or_create_secret, make_home
 
 _SERVER_PREFIXES = (
     "REDIS_",

@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 
 from runqy import settings
+from runqy.config.home import make_home
 from runqy.errors import StackFailed
-from runqy.home import make_home
 from runqy.supervisor import process_specs, terminal
 from runqy.supervisor.locks import FileLock, only_stack
 from runqy.supervisor.ports import format_address, is_served, require_free_port

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from runqy import settings
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.records import WorkerRecord
-from runqy.env import parse_words
+from runqy.config.env import parse_words
 from runqy.errors import StackFailed
 from runqy.supervisor import process_specs, terminal
 from runqy.supervisor.deployments import list_enabled_queues, monitor_deployments

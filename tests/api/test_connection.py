@@ -8,7 +8,7 @@ from django.core.cache import cache
 
 from runqy import clock
 from runqy.broker.connection.redis_client import RedisTarget
-from runqy.connection_urls import parse_redis_url
+from runqy.config.connection_urls import parse_redis_url
 from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker
 from tests.support.environment import SERVER

@@ -15,7 +15,7 @@ from pytest_django.plugin import DjangoDbBlocker
 
 from runqy import circuit_breaker, clock
 from runqy.circuit_breaker import CircuitBreaker
-from runqy.connection_urls import parse_database_url
+from runqy.config.connection_urls import parse_database_url
 from runqy.postgresql.base import MAX_PROBING, DatabaseWrapper
 from runqy.postgresql.bulkhead import Bulkhead
 from tests.support.bad_network import BadNetwork, FaultMode

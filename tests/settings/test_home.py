@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from runqy.config.home import HomeUnusable, get_or_create_secret, make_home
 from runqy.errors import StackFailed
-from runqy.home import HomeUnusable, get_or_create_secret, make_home
 from runqy.supervisor.locks import FileLock
 
 OTHER_USER = 65534

@@ -9,7 +9,7 @@ from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.workers.heartbeats import write_heartbeat, write_refusal
 from runqy.broker.workers.records import WorkerRecord, WorkerState
-from runqy.connection_urls import parse_redis_url
+from runqy.config.connection_urls import parse_redis_url
 from runqy.supervisor.deployments import DeploymentMonitor
 from tests.support import environment
 

@@ -18,7 +18,7 @@ from runqy.api_keys import Identity, Role
 from runqy.broker.rate_limit import Rate
 from runqy.broker.streams import write_behind
 from runqy.broker.workers.heartbeats import write_heartbeat
-from runqy.connection_urls import parse_redis_url
+from runqy.config.connection_urls import parse_redis_url
 from runqy.redis_connection import get_broker, run_blocking
 from tests.api.client import ApiClient, problem
 from tests.config_sync.support import away, elsewhere

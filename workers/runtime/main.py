@@ -12,8 +12,8 @@ import structlog
 import typer
 import uvloop
 
+from runqy.config.home import make_home
 from runqy.errors import RunqyError
-from runqy.home import make_home
 from runqy.process import raise_open_files_limit, restrict_new_files
 from runqy.tracing import start_tracing
 from workers.deploy.exec_child import is_isolation_supported

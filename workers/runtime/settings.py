@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from runqy import durations
-from runqy.env import Environment, InvalidSetting, parse_words
+from runqy.config.env import Environment, InvalidSetting, parse_words
 from runqy.errors import WorkerSettingsInvalid
 
 log = structlog.get_logger()

@@ -10,7 +10,7 @@ from runqy.api.views import IndexRedirectView, SchemaView, SwaggerView
 from runqy.health.viewsets import HealthViewSet
 from runqy.http.server_limits import LimitsViewSet
 from runqy.metrics.viewsets import MetricsViewSet
-from runqy.overview.views import show_charts, show_live
+from runqy.overview.views import ChartsView, LiveView
 
 urlpatterns = [
     path("", IndexRedirectView.as_view(url="/swagger/index.html")),
@@ -32,8 +32,8 @@ urlpatterns = [
     path("admin/login/", never_cache(log_in)),
     path("admin/password_change/", admin.site.admin_view(change_own_password, cacheable=True)),
     path("admin/logout/everywhere/", admin.site.admin_view(log_out_own_sessions), name="admin_logout_everywhere"),
-    path("admin/overview/live/", admin.site.admin_view(show_live), name="admin_overview_live"),
-    path("admin/overview/charts/", admin.site.admin_view(show_charts), name="admin_overview_charts"),
+    path("admin/overview/live/", admin.site.admin_view(LiveView.as_view()), name="admin_overview_live"),
+    path("admin/overview/charts/", admin.site.admin_view(ChartsView.as_view()), name="admin_overview_charts"),
     path("admin/", admin.site.urls),
 ]
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.contrib.auth.mixins import PermissionRequiredMixin
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
+from django.views.generic import TemplateView, View
 
 from queues.queries import get_fresh_catalog
 from runqy.errors import ConfigurationUnavailable, QueueNotFound
@@ -20,20 +21,26 @@ def add_overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any
     return context | origin | numbers | _chart_context(request)
 
 
-def show_live(request: HttpRequest) -> HttpResponse:
-    """Render notices, numbers and the busiest queues."""
-    numbers = read_numbers(_permissions(request), is_fresh=False)
-    return HttpResponse(render_to_string("admin_site/overview_live.html", numbers))
+class LiveView(TemplateView):
+    """Notices, numbers and the busiest queues."""
+
+    template_name = "admin_site/overview_live.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        numbers = read_numbers(_permissions(self.request), is_fresh=False)
+        return super().get_context_data(**kwargs) | numbers
 
 
-def show_charts(request: HttpRequest) -> HttpResponse:
-    """Render the charts of `queue`, or of all queues, over `range`."""
-    if not request.user.has_perm("queues.view_queue"):
-        raise PermissionDenied
-    try:
-        return HttpResponse(_render_charts(request, *_parse_chart_query(request)))
-    except QueueNotFound as error:
-        raise Http404(error.detail) from error
+class ChartsView(PermissionRequiredMixin, View):
+    """The charts of `queue`, or of all queues, over `range`."""
+
+    permission_required = "queues.view_queue"
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        try:
+            return HttpResponse(_render_charts(request, *_parse_chart_query(request)))
+        except QueueNotFound as error:
+            raise Http404(error.detail) from error
 
 
 def _permissions(request: HttpRequest) -> frozenset[str]:

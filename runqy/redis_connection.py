@@ -13,7 +13,7 @@ from runqy.broker.connection.redis_client import RedisTarget, connect_client
 from runqy.broker.operation import Operation, drive
 from runqy.circuit_breaker import BackgroundCall
 from runqy.errors import BrokerUnavailable, RunqyError
-from runqy.failure_log import FailureLog
+from runqy.telemetry.failure_log import FailureLog
 
 CLOCK_VALID_S = 5.0
 """How long a measurement of Redis's clock is used."""

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from runqy import logs, process
+from runqy import process
 from runqy.admin_site import theme
 from runqy.broker import constants
 from runqy.broker.connection.redis_client import RedisTarget
@@ -11,6 +11,7 @@ from runqy.broker.rate_limit import Rate
 from runqy.broker.states import TaskState
 from runqy.config import connection_urls, home
 from runqy.config.env import Environment, parse_master_keys
+from runqy.telemetry import logs
 
 env = Environment()
 

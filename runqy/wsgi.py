@@ -4,7 +4,7 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
-from runqy.tracing import start_tracing
+from runqy.telemetry.tracing import start_tracing
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")
 start_tracing("runqy")  # before the middleware is made

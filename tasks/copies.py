@@ -13,7 +13,7 @@ from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import PayloadInvalid, PayloadNotKept, TaskAlreadyExists
 from runqy.http.request_ids import trace_headers
-from runqy.tracing import enqueue_span
+from runqy.telemetry.tracing import enqueue_span
 from tasks import payloads
 from tasks.models import TaskCopy, TaskRun
 from tasks.operations import enqueue_built_task_once

@@ -39,7 +39,7 @@ from runqy.errors import (
     TaskNotUnique,
 )
 from runqy.http.request_ids import trace_headers
-from runqy.tracing import enqueue_span
+from runqy.telemetry.tracing import enqueue_span
 from tasks.task_specs import OnConflict, TaskSpec, build_record, build_task, ensure_enabled
 from tasks.waiting import WaitingClient
 from tasks.waiting_loop import get_waiting_loop

@@ -26,9 +26,9 @@ from runqy.broker.workers.redis_users import RedisUser, StoredUser
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.snapshot import Snapshot, get_newest, get_snapshot
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable
-from runqy.failure_log import FailureLog
 from runqy.json_decoding import read_json
 from runqy.redis_connection import get_broker
+from runqy.telemetry.failure_log import FailureLog
 
 log = structlog.get_logger(__name__)
 

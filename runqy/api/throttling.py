@@ -17,8 +17,8 @@ from runqy.broker.operation import Operation, ask, get_context
 from runqy.broker.rate_limit import Rate, RateLimitStatus, acquire, read_wait
 from runqy.config.connection_urls import parse_address
 from runqy.errors import BrokerUnavailable, TooManyFailures, TooManyRequests
-from runqy.failure_log import FailureLog
 from runqy.redis_connection import run_blocking
+from runqy.telemetry.failure_log import FailureLog
 
 _failures = FailureLog("requests_counted")
 

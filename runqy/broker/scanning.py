@@ -11,7 +11,7 @@ from runqy.broker.operation import Operation, Request, ask_all
 from runqy.broker.replies import check_reply
 from runqy.broker.scripts import command
 from runqy.errors import RunqyError
-from runqy.failure_log import FailureLog
+from runqy.telemetry.failure_log import FailureLog
 
 if TYPE_CHECKING:
     from runqy.broker.broker import Broker

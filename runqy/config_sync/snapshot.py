@@ -31,8 +31,8 @@ from runqy.config_sync.documents import (
 from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.polling import POLL_EVERY_S, Poller
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
-from runqy.failure_log import FailureLog
 from runqy.redis_connection import get_broker
+from runqy.telemetry.failure_log import FailureLog
 
 T = TypeVar("T")
 log = structlog.get_logger()

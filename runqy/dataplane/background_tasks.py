@@ -13,7 +13,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.config_sync import snapshot
 from runqy.config_sync.snapshot import Snapshot, get_cache
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
-from runqy.failure_log import FailureLog
+from runqy.telemetry.failure_log import FailureLog
 
 FLUSH_EVERY_S = 5.0
 MEASURE_CLOCK_EVERY_S = 5.0

@@ -48,7 +48,7 @@ from runqy.errors import (
 from runqy.http.middleware import forwarded_client
 from runqy.http.request_ids import trace_headers
 from runqy.metrics.http_requests import observe_request, route_label
-from runqy.tracing import Tracer, enqueue_span, get_tracer
+from runqy.telemetry.tracing import Tracer, enqueue_span, get_tracer
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
 from tasks.api.logs import END_ID, LogQuerySerializer, find_position, open_output_stream
 from tasks.api.parsers import parse_batch, parse_enqueue

@@ -21,7 +21,7 @@ from runqy.config_sync import snapshot
 from runqy.config_sync.operations import NOT_PUBLISHED, publication_result
 from runqy.http.request_ids import current_request_id, new_request_id, request_id_context
 from runqy.metrics.http_requests import OTHER, observe_request, requests_in_flight, route_label, route_template
-from runqy.tracing import get_tracer
+from runqy.telemetry.tracing import get_tracer
 
 _SHARED_POLICY = "base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 ADMIN_POLICY = f"default-src 'self'; script-src 'self' 'unsafe-eval'; img-src 'self' data:; {_SHARED_POLICY}"

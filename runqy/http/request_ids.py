@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
-from runqy.tracing import current_traceparent
+from runqy.telemetry.tracing import current_traceparent
 
 _GIVEN = re.compile(r"[!-~]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.errors import RunqyError
-from runqy.failure_log import FailureLog
 from runqy.maintenance.base import Duty
+from runqy.telemetry.failure_log import FailureLog
 
 CLOCK_CHECK_S = 5.0
 """How old a measurement of Redis's clock may be; with a wrong one, leases would seem to have expired."""

@@ -17,8 +17,8 @@ from runqy.broker.tasks.memory import estimate_memory
 from runqy.broker.workers.heartbeats import list_worker_ids, read_records
 from runqy.broker.workers.records import WorkerRecord
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
-from runqy.failure_log import FailureLog
 from runqy.redis_connection import get_broker
+from runqy.telemetry.failure_log import FailureLog
 
 MEMORY_MAX_AGE_S = 30.0
 """How long an estimate of the queues' memory is used: it costs Redis more than all other numbers together."""

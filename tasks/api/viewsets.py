@@ -21,7 +21,7 @@ from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.broker.tasks.record import TaskRecord
 from runqy.http.request_ids import trace_headers
-from runqy.tracing import enqueue_span
+from runqy.telemetry.tracing import enqueue_span
 from tasks.api import examples
 from tasks.api import serializers as s
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID, is_end_known, open_event_stream

@@ -10,7 +10,7 @@ from runqy.broker import keys, scanning
 from runqy.broker.broker import Broker
 from runqy.broker.maintenance import forwarder
 from runqy.broker.states import TaskState
-from runqy.failure_log import FailureLog
+from runqy.telemetry.failure_log import FailureLog
 from tests.support.maintenance_duties import KEYS, QUEUE, indexes_of, message_of, put, state_of
 from tests.support.subscriptions import subscribed
 

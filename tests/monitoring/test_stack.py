@@ -290,7 +290,8 @@ def test_tasks_that_the_admin_and_maintenance_enqueue_have_spans_too(stack: Stac
 @pytest.mark.parametrize("program", ["runqy.wsgi", "workers.runtime.main"])
 def test_without_an_endpoint_nothing_of_opentelemetry_is_imported(program: str) -> None:
     """redis-py imports some of it wherever it is installed."""
-    code = f"import sys, {program}; print(sorted({{'runqy.otel', 'opentelemetry.sdk.trace'}} & sys.modules.keys()))"
+    names = {"runqy.telemetry.otel", "opentelemetry.sdk.trace"}
+    code = f"import sys, {program}; print(sorted({names} & sys.modules.keys()))"
     env = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
 
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ from runqy import clock
 from runqy.broker.tasks.record import TaskProgress
 from runqy.durations import humanize
 from runqy.errors import DeploymentFailed
-from runqy.failure_log import FailureLog
+from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.backoff import RestartPolicy
 from workers.runtime.child import Child, ChildSpec
 from workers.runtime.error_texts import child_error_members

@@ -16,7 +16,7 @@ from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import Extension, LeasedTask
 from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, LeaseLost, RunqyError
-from runqy.failure_log import FailureLog
+from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.backoff import delay_s
 from workers.runtime.error_texts import child_error_members, error_members
 from workers.runtime.finish_and_dequeue import ConsumeConfig, encode_leased_task, finish_and_dequeue, start_run_span

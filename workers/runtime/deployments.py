@@ -14,10 +14,10 @@ from runqy.broker.workers.records import WorkerState
 from runqy.concurrency import run_in_thread
 from runqy.durations import humanize
 from runqy.errors import DeploymentFailed, DeploymentRefused, DeploymentStopped
-from runqy.failure_log import FailureLog
 from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials
 from runqy.git.sources import parse_source
+from runqy.telemetry.failure_log import FailureLog
 from vaults.entry_rules import variable_name_error
 from workers.deploy.deployment import Deployed, DeploymentSpec, deploy
 from workers.runtime.child import ChildSpec

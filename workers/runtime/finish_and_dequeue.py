@@ -14,7 +14,7 @@ from runqy.broker.tasks.dequeue import DequeueRequest, dequeue_tasks, plan_deque
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import PayloadUnusable, RunqyError
-from runqy.tracing import RunSpan, get_tracer
+from runqy.telemetry.tracing import RunSpan, get_tracer
 from workers.runtime.protocol import encode_task
 from workers.runtime.task_runs import RetryPolicy, RunResult, RunStatus
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from runqy.broker.tasks.record import TaskProgress
-from runqy.failure_log import FailureLog
+from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.backoff import RestartPolicy
 from workers.runtime.child import ChildSpec
 from workers.runtime.child_slot import ChildSlot

@@ -15,7 +15,7 @@ import uvloop
 from runqy.config.home import make_home
 from runqy.errors import RunqyError
 from runqy.process import raise_open_files_limit, restrict_new_files
-from runqy.tracing import start_tracing
+from runqy.telemetry.tracing import start_tracing
 from workers.deploy.exec_child import is_isolation_supported
 from workers.runtime.logs import configure_logging
 from workers.runtime.queue_workers import QueueWorkers

@@ -6,7 +6,7 @@ from dataclasses import replace
 import structlog
 
 from runqy.errors import DeploymentFailed
-from runqy.failure_log import FailureLog
+from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.backoff import RestartPolicy
 from workers.runtime.child import Child, ChildSpec
 from workers.runtime.error_texts import child_error_members

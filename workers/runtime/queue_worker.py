@@ -12,7 +12,7 @@ import structlog
 from runqy.broker.workers.redis_users import new_server_id
 from runqy.concurrency import wait_any
 from runqy.errors import BrokerUnavailable
-from runqy.failure_log import FailureLog
+from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.backoff import delay_s
 from workers.runtime.deployments import DeploymentManager
 from workers.runtime.heartbeat import WorkerIdentity

@@ -10,7 +10,7 @@ import structlog
 
 from runqy.concurrency import run_in_thread
 from runqy.errors import RegistrationRefused, RunqyError, ServerUnavailable
-from runqy.failure_log import FailureLog
+from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.backoff import delay_s
 from workers.runtime.queue_worker import QueueWorker
 from workers.runtime.redis_connections import ConnectionRegistry

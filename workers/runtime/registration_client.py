@@ -22,7 +22,7 @@ from runqy.errors import (
     VaultUnavailable,
     WorkerIdTaken,
 )
-from runqy.failure_log import FailureLog
+from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.backoff import delay_s
 from workers.runtime.redaction import secrets
 from workers.runtime.registration import RegisteredWorker, decode_queues, decode_registration, own_version

@@ -25,7 +25,7 @@ from runqy.broker.tasks.finish import (
 )
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.errors import RunqyError
-from runqy.tracing import RunSpan
+from runqy.telemetry.tracing import RunSpan
 from workers.runtime.backoff import MAX_JITTER, delay_s
 from workers.runtime.task_output import RunOutput
 

@@ -17,7 +17,7 @@ from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.broker.workers.redis_users import is_worker_user, new_wake_token
 from runqy.concurrency import wait_any
 from runqy.errors import BrokerRefused, BrokerUnavailable
-from runqy.failure_log import FailureLog
+from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.child import KILL_GRACE_S, TERM_GRACE_S
 from workers.runtime.child_slot import IDLE_GRACE_S
 from workers.runtime.consumer import Consumer

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand
 from runqy.maintenance.base import make_duties
 from runqy.maintenance.loops import run_duties
 from runqy.redis_connection import get_broker
-from runqy.tracing import start_tracing
+from runqy.telemetry.tracing import start_tracing
 
 
 class Command(BaseCommand):

@@ -31,7 +31,7 @@ class RunSpan(Protocol):
 
 
 class Tracer(Protocol):
-    """What creates spans; `runqy.otel` has the only one."""
+    """What creates spans; `runqy.telemetry.otel` has the only one."""
 
     def request(self, method: str, traceparent: str) -> AbstractContextManager[RequestSpan]:
         """Return the span of a request, a child of the client's."""
@@ -56,7 +56,7 @@ def start_tracing(service: str) -> None:
     if _tracer is not None or not any(os.environ.get(name) for name in _VARIABLES):
         return
     try:
-        from runqy.otel import OtelTracer  # noqa: PLC0415 (an optional dependency)
+        from runqy.telemetry.otel import OtelTracer  # noqa: PLC0415 (an optional dependency)
     except ImportError:
         log.warning("tracing_unavailable", reason="OpenTelemetry is not installed: pip install runqy[otel]")
     else:

@@ -19,7 +19,7 @@ _propagator = TraceContextTextMapPropagator()
 
 
 class OtelRequestSpan:
-    """See `runqy.tracing.RequestSpan`."""
+    """See `runqy.telemetry.tracing.RequestSpan`."""
 
     def __init__(self, span: Span, method: str) -> None:
         self._span, self._method = span, method
@@ -32,7 +32,7 @@ class OtelRequestSpan:
 
 
 class OtelRunSpan:
-    """See `runqy.tracing.RunSpan`."""
+    """See `runqy.telemetry.tracing.RunSpan`."""
 
     def __init__(self, span: Span) -> None:
         self._span = span
@@ -46,7 +46,7 @@ class OtelRunSpan:
 
 
 class OtelTracer:
-    """See `runqy.tracing.Tracer`. Spans are exported in batches by a thread, the last ones when the process exits."""
+    """See `Tracer` of `tracing`. Spans are exported in batches by a thread, the last ones when the process exits."""
 
     def __init__(self, service: str) -> None:
         """`service` is the name of the service, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES set another."""

@@ -36,8 +36,8 @@ def dict_config(level: str) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"runqy": {"()": "runqy.logs.make_formatter"}},
-        "filters": {"unavailable": {"()": "runqy.logs.UnavailableFilter"}},
+        "formatters": {"runqy": {"()": "runqy.telemetry.logs.make_formatter"}},
+        "filters": {"unavailable": {"()": "runqy.telemetry.logs.UnavailableFilter"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "runqy"}},
         "root": {"handlers": ["stderr"], "level": level.upper()},
         "loggers": {

@@ -5,6 +5,7 @@ import signal
 import sys
 
 from benchmarks.admin import measure_admin
+from benchmarks.calls import measure_calls
 from benchmarks.dashboards import measure_dashboards
 from benchmarks.history import measure_history
 from benchmarks.http import measure_http
@@ -32,6 +33,7 @@ PARTS = {
     "history": measure_history,
     "search": measure_search,
     "queue_files": measure_queue_files,
+    "calls": measure_calls,
 }
 
 

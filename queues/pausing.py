@@ -1,17 +1,14 @@
 """Pause and unpause Redis queues: a paused queue accepts tasks, and workers get none."""
 
-from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 
 from queues.catalog import AllowedQueues
 from queues.queries import get_catalog, resolve_redis_queue, with_fresh_catalog
 from runqy.audit.actors import current_actor
-from runqy.audit.operations import record_before
-from runqy.audit.pending import PendingRecord
+from runqy.audit.pending import record_in_redis
 from runqy.broker.broker import Broker
 from runqy.broker.operation import Request, raise_error
 from runqy.broker.queues.pausing import find_pause, pause, unpause
-from runqy.errors import RunqyError
 
 
 def pause_queue(broker: Broker, *, name: str, allowed_queues: AllowedQueues = None) -> str:
@@ -50,18 +47,11 @@ def _set_paused(broker: Broker, queues: list[str], *, is_paused: bool) -> list[s
     """Pause or unpause Redis queues in one round trip, and return those that this changed."""
     pauses = [raise_error(outcome) for outcome in broker.run_all([find_pause(queue) for queue in queues])]
     changing = [queue for queue, found in zip(queues, pauses, strict=True) if (found is not None) != is_paused]
-    with ExitStack() as stack:
-        records = [stack.enter_context(_record_before(queue, is_paused=is_paused)) for queue in changing]
-        outcomes = broker.run_all([_request(broker, queue, is_paused=is_paused) for queue in changing])
-    for pending, outcome in zip(records, outcomes, strict=True):
-        if outcome is not True:
-            pending.amend(outcome.code if isinstance(outcome, RunqyError) else "unchanged")
-    return [queue for queue, outcome in zip(changing, outcomes, strict=True) if raise_error(outcome)]
-
-
-def _record_before(queue: str, *, is_paused: bool) -> AbstractContextManager[PendingRecord]:
     action, changes = "queue.paused" if is_paused else "queue.unpaused", {"paused": (not is_paused, is_paused)}
-    return record_before(action=action, object_kind="queue", object_name=queue, changes=changes)
+    for queue in changing:
+        record_in_redis(action=action, object_kind="queue", object_name=queue, changes=changes)
+    outcomes = broker.run_all([_request(broker, queue, is_paused=is_paused) for queue in changing])
+    return [queue for queue, outcome in zip(changing, outcomes, strict=True) if raise_error(outcome)]
 
 
 def _request(broker: Broker, queue: str, *, is_paused: bool) -> Request[bool]:

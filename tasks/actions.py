@@ -4,7 +4,6 @@ Each is recorded in the audit before it is applied.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -14,8 +13,7 @@ from django.conf import settings
 from queues.catalog import AllowedQueues
 from queues.queries import resolve_redis_queue, with_fresh_catalog
 from runqy.audit.changes import Changes
-from runqy.audit.operations import record_before
-from runqy.audit.pending import PendingRecord
+from runqy.audit.pending import record_in_redis
 from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import Cancellation, cancel
@@ -175,12 +173,10 @@ def cancel_task(broker: Broker, *, task_id: str, queue: str = "", allowed_queues
     if record.state.is_final:
         raise TaskEnded(f"The task has already finished: it is {record.state}.")
     expected = Cancellation.REQUESTED if record.state is TaskState.ACTIVE else Cancellation.CANCELED
-    with _record_before(*_CANCELLATIONS[expected], record) as pending:
-        outcome = broker.run(request)
-        if outcome is Cancellation.ALREADY_FINISHED:
-            raise TaskEnded
-        if outcome not in (expected, Cancellation.REQUESTED_ELSEWHERE):
-            pending.amend(outcome)
+    _record(*_CANCELLATIONS[expected], record)
+    outcome = broker.run(request)
+    if outcome is Cancellation.ALREADY_FINISHED:
+        raise TaskEnded
     return outcome
 
 
@@ -198,11 +194,9 @@ def apply_action(
         return
     if (action, record.state) == (StateChange.ARCHIVE, TaskState.COMPLETED):
         _check_outcome(ActionOutcome.WRONG_STATE, record)
-    with _record_before(f"task.{PAST_TENSES[action]}", _NEW_STATES[action], record) as pending:
-        (outcome,) = broker.run(_get_verb(action)(record.queue, [task_id], now_ns=broker.now_ns()))
-        _check_outcome(outcome, record)
-        if outcome is ActionOutcome.UNCHANGED:
-            pending.amend("already in this state")
+    _record(f"task.{PAST_TENSES[action]}", _NEW_STATES[action], record)
+    (outcome,) = broker.run(_get_verb(action)(record.queue, [task_id], now_ns=broker.now_ns()))
+    _check_outcome(outcome, record)
     if action is StateChange.DELETE:
         broker.run(remove_lookups(record.queue, [task_id]))
 
@@ -226,12 +220,10 @@ def apply_to_matching(
         return ActionResult(queue=redis_queue, matched=matched, affected=0)
     expected = min(matched, limit)
     changes: Changes = {"state": (state.value, _NEW_STATES[action]), "tasks": (expected, None)}
-    with record_before(
+    record_in_redis(
         action=f"tasks.{PAST_TENSES[action]}", object_kind="queue", object_name=redis_queue, changes=changes
-    ) as pending:
-        swept = apply_to_all(broker, _get_verb(action), redis_queue, state, limit=limit)
-        if swept.changed != expected:
-            pending.amend(f"{swept.changed} tasks")
+    )
+    swept = apply_to_all(broker, _get_verb(action), redis_queue, state, limit=limit)
     return ActionResult(queue=redis_queue, matched=swept.matched, affected=swept.changed)
 
 
@@ -300,10 +292,8 @@ def _apply_recorded(
     if not due:
         return ActionResult(queue=queue, matched=len(selected), affected=0)
     changes: Changes = {"state": (selection.state.value, new_state), "tasks": (len(due), None), "ids": (due, None)}
-    with record_before(action=action, object_kind="queue", object_name=queue, changes=changes) as pending:
-        done = apply(queue, due)
-        if len(done) != len(due):
-            pending.amend(f"not applied to {', '.join(sorted({*due} - {*done}))}")
+    record_in_redis(action=action, object_kind="queue", object_name=queue, changes=changes)
+    done = apply(queue, due)
     return ActionResult(queue=queue, matched=len(selected), affected=len(done))
 
 
@@ -331,6 +321,6 @@ def _is_canceled(outcome: Cancellation | RunqyError) -> bool:
     return isinstance(outcome, Cancellation) and outcome is not Cancellation.ALREADY_FINISHED
 
 
-def _record_before(action: str, new_state: str | None, record: TaskRecord) -> AbstractContextManager[PendingRecord]:
+def _record(action: str, new_state: str | None, record: TaskRecord) -> None:
     changes: Changes = {"queue": (record.queue, record.queue), "state": (record.state.value, new_state)}
-    return record_before(action=action, object_kind="task", object_name=record.id, changes=changes)
+    record_in_redis(action=action, object_kind="task", object_name=record.id, changes=changes)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from queues.queries import resolve_queue
 from runqy.audit.changes import REDACTED, Changes
-from runqy.audit.operations import record_before
+from runqy.audit.pending import record_in_redis
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue import new_task_id
 from runqy.broker.tasks.reader import TaskLocation
@@ -66,8 +66,8 @@ def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, tracepar
     changes: Changes = {"queue": (original.redis_queue, original.redis_queue), "copy": (None, copy_id)}
     if is_edited:
         changes = {**changes, "payload": REDACTED}
-    with record_before(action="task.copied", object_kind="task", object_name=original.id, changes=changes):
-        add_copy(broker, NewCopy(original=original, id=copy_id, payload=payload, traceparent=traceparent))
+    record_in_redis(action="task.copied", object_kind="task", object_name=original.id, changes=changes)
+    add_copy(broker, NewCopy(original=original, id=copy_id, payload=payload, traceparent=traceparent))
     TaskCopy.objects.create(
         original_queue=original.redis_queue,
         original_id=original.id,

@@ -8,7 +8,7 @@ import msgspec
 
 from queues.catalog import AllowedQueues, ResolvedQueue
 from queues.queries import get_catalog, resolve_queue
-from runqy.audit.operations import record_before
+from runqy.audit.pending import record_in_redis
 from runqy.broker.broker import Broker
 from runqy.broker.message import MAX_INT32
 from runqy.broker.operation import BrokerContext, Operation, Request, ask, get_context
@@ -120,8 +120,8 @@ def enqueue_and_wait(
         headers = trace_headers(traceparent)
         task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers)
         changes = {"queue": (None, task.queue)}
-        with record_before(action="task.created", object_kind="task", object_name=task.id, changes=changes):
-            broker.run(enqueue_built_task(task, context))
+        record_in_redis(action="task.created", object_kind="task", object_name=task.id, changes=changes)
+        broker.run(enqueue_built_task(task, context))
     waiting, client = get_waiting_loop(), WaitingClient(id=client_id, holds_thread=True)
     awaited = waiting.run(
         waiting.waiters.wait_for_queued(task.id, queue=task.queue, client=client, timeout_s=timeout_s)

@@ -1,6 +1,7 @@
-"""The maintenance duty of the audit."""
+"""The maintenance duties of the audit."""
 
 from runqy.audit.operations import move_pending
+from runqy.audit.retention import remove_old_records
 from runqy.broker.broker import Broker
 from runqy.maintenance.base import DatabaseDuty, register
 
@@ -14,3 +15,14 @@ class AuditRecorder(DatabaseDuty):
 
     def run(self, broker: Broker) -> None:
         move_pending()
+
+
+@register
+class AuditPruner(DatabaseDuty):
+    """Remove audit records older than RUNQY_AUDIT_KEPT, at most a thousand a tick."""
+
+    name = "audit_pruner"
+    interval_s = 60.0
+
+    def run(self, broker: Broker) -> None:
+        remove_old_records()

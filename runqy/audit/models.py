@@ -1,12 +1,13 @@
 """Audit records, which are append-only, and the head of their chain."""
 
 import re
+from datetime import UTC, datetime
 from typing import Any, Never
 
 from django.db import models
 
 from runqy.audit.actors import ActorKind
-from runqy.audit.chain import CHAIN_BEGIN, PLAIN, ChainKey, chain_digest
+from runqy.audit.chain import CHAIN_BEGIN, chain_digest
 
 MAX_TEXT_LENGTH = 300
 _KEY_NAME = re.compile(r"(\d+) (.+)", re.DOTALL)
@@ -53,8 +54,6 @@ class AuditRecord(models.Model):
     """JSON, as text: a database that parsed it would not return the same bytes."""
     previous = models.CharField(max_length=64)
     digest = models.CharField(max_length=64)
-    key_id = models.CharField(max_length=16, default=PLAIN, db_default=PLAIN)
-    """The key of the digest (`runqy/audit/chain.py`)."""
 
     objects = AppendOnlyQuerySet.as_manager()
 
@@ -95,9 +94,18 @@ class AuditRecord(models.Model):
             name = f"{rule.replace('_', ' ')} of {queue or 'all queues'}"
         return f"{kind} {name}"
 
-    def chained_digest(self, key: ChainKey | None) -> str:
+    def chained_digest(self, key: bytes) -> str:
         """Return the digest of the record, which includes its predecessor's."""
-        return chain_digest(self, key)
+        content = [
+            *(self.previous, self.number, _encode_time(self.at), _encode_time(self.recorded_at), self.event_id),
+            *(self.actor_kind, self.actor_id, self.actor_name, self.address, self.request_id),
+            *(self.action, self.object_kind, self.object_name, self.changes),
+        ]
+        return chain_digest(content, key)
+
+
+def _encode_time(time: datetime | None) -> str | None:
+    return time.astimezone(UTC).isoformat() if time else None
 
 
 class AuditHead(models.Model):
@@ -105,6 +113,8 @@ class AuditHead(models.Model):
 
     number = models.BigIntegerField(default=0)
     digest = models.CharField(max_length=64, default=CHAIN_BEGIN)
+    removed = models.BigIntegerField(default=0)
+    """Records up to this number may be deleted; triggers refuse to delete others."""
 
     class Meta:
         default_permissions = ()

@@ -1,7 +1,7 @@
-"""Append audit records: of database changes in their transaction, of Redis changes before they are made."""
+"""Append audit records to the chain: of database changes in their transaction, of Redis changes from its stream."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -15,9 +15,9 @@ from runqy.audit.actors import SERVER, Actor, current_actor
 from runqy.audit.chain import current_key
 from runqy.audit.changes import Changes, encode_changes
 from runqy.audit.models import AuditHead, AuditRecord, fit_text
-from runqy.audit.pending import PendingRecord, append_pending, verify
+from runqy.audit.pending import PendingRecord, verify
 from runqy.broker.streams.audit_stream import StreamEntry, delete_entries, read_entries
-from runqy.errors import BrokerUnavailable, RunqyError
+from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker
 
 MOVE_BATCH_SIZE = 500
@@ -33,7 +33,7 @@ def record(*, action: str, object_kind: str, object_name: str, changes: Changes 
     `action` is like `queue.paused`. `changes` has the old and the new value of each field, or REDACTED if they are
     secret. The chain stays locked until the transaction ends, so call this last, after taking all other locks, or
     inside `records_together`, which appends later. Records that wait in Redis are older and are appended first. For
-    changes of Redis see `record_before`.
+    changes of Redis see `record_in_redis`.
     """
     row = AuditRecord(
         at=timezone.now(),
@@ -68,24 +68,6 @@ def records_together() -> Iterator[None]:
         _append(rows)
 
 
-@contextmanager
-def record_before(
-    *, action: str, object_kind: str, object_name: str, changes: Changes | None = None
-) -> Iterator[PendingRecord]:
-    """Record a change of Redis before the `with` block makes it; an error in the block is recorded afterwards.
-
-    The record waits in Redis for `move_pending`, so no database is needed. No change is unrecorded, even if the process
-    is killed; a recorded change may not have happened. Check first whether there is anything to change. Raise
-    BrokerUnavailable, or AuditNotRecorded if too many records wait; then the block does not run.
-    """
-    pending = append_pending(action=action, object_kind=object_kind, object_name=object_name, changes=changes)
-    try:
-        yield pending
-    except RunqyError as error:
-        _amend_failed(pending, error)
-        raise
-
-
 def move_pending() -> int:
     """Move the records that wait in Redis into the chain, oldest first, and return how many there were.
 
@@ -94,7 +76,7 @@ def move_pending() -> int:
     broker, moved = get_broker(), 0
     while entries := broker.run(read_entries(MOVE_BATCH_SIZE)):
         with transaction.atomic():
-            head = _lock_head()
+            head = lock_head()
             _append_entries(head, entries)
             head.save()
         _delete(entries)
@@ -106,7 +88,7 @@ def _append(rows: Sequence[AuditRecord]) -> None:
     """Append new records, after those that wait in Redis."""
     entries = _read_waiting()
     with transaction.atomic(savepoint=False):
-        head = _lock_head()
+        head = lock_head()
         if entries:
             _append_entries(head, entries)
             transaction.on_commit(partial(_delete_moved, entries))
@@ -141,15 +123,7 @@ def _delete(entries: Sequence[StreamEntry]) -> None:
     get_broker().run(delete_entries([entry.id for entry in entries]))
 
 
-def _amend_failed(pending: PendingRecord, error: RunqyError) -> None:
-    """Record that a change failed; if that fails too, log it, as the caller needs the first error."""
-    try:
-        pending.amend(error.code)
-    except RunqyError as failure:
-        log.warning("audit_not_amended", event_id=pending.event_id, outcome=error.code, error=failure.detail)
-
-
-def _lock_head() -> AuditHead:
+def lock_head() -> AuditHead:
     """Lock the head of the chain until the transaction ends, and return it."""
     head, _ = AuditHead.objects.select_for_update().get_or_create(pk=1)
     return head
@@ -166,34 +140,25 @@ def _append_some(head: AuditHead, entries: Sequence[StreamEntry]) -> None:
     refused = [entry for entry, pending in verified if pending is None]
     found = [pending for _, pending in verified if pending is not None]
     refusal_id = hashlib.sha256(f"{refused[0].id} ".encode() + refused[0].content).hexdigest()[:32] if refused else ""
-    event_ids = [*(event_id for pending in found for event_id in (pending.event_id, pending.amends)), refusal_id]
-    numbers: dict[str | None, int] = dict(
-        AuditRecord.objects.filter(event_id__in=event_ids).values_list("event_id", "number")
-    )
+    event_ids = [*(pending.event_id for pending in found), refusal_id]
+    stored = {*AuditRecord.objects.filter(event_id__in=event_ids).values_list("event_id", flat=True)}
     now, rows = timezone.now(), []
     for pending in found:
-        if pending.event_id not in numbers:
-            rows.append(_build_pending(head, pending, numbers, now))
-            numbers[pending.event_id] = head.number
-    if refused and refusal_id not in numbers:
+        if pending.event_id not in stored:
+            rows.append(_build_pending(head, pending, now))
+            stored.add(pending.event_id)
+    if refused and refusal_id not in stored:
         rows.append(_build_refusal(head, refused, refusal_id, now))
     AuditRecord.objects.bulk_create(rows)
 
 
-def _build_pending(
-    head: AuditHead, pending: PendingRecord, numbers: Mapping[str | None, int], now: datetime
-) -> AuditRecord:
-    """Return the row of a pending record; an amendment refers to its record by number."""
-    changes = pending.changes
-    if pending.amends:
-        number = numbers.get(pending.amends, pending.amends)
-        changes = encode_changes({"amends": (None, number), "outcome": (None, pending.outcome)})
+def _build_pending(head: AuditHead, pending: PendingRecord, now: datetime) -> AuditRecord:
     row = AuditRecord(
         at=pending.at,
         action=pending.action,
         object_kind=pending.object_kind,
         object_name=pending.object_name,
-        changes=changes,
+        changes=pending.changes,
         event_id=pending.event_id,
         recorded_at=now,
     )
@@ -227,9 +192,8 @@ def _set_actor(row: AuditRecord, actor: Actor) -> None:
 
 def _link(head: AuditHead, row: AuditRecord) -> AuditRecord:
     """Make a row the next of the chain and update the head; neither is saved."""
-    key = current_key()
     row.object_name = fit_text(row.object_name)
-    row.number, row.previous, row.key_id = head.number + 1, head.digest, key.id
-    row.digest = row.chained_digest(key)
+    row.number, row.previous = head.number + 1, head.digest
+    row.digest = row.chained_digest(current_key())
     head.number, head.digest = row.number, row.digest
     return row

@@ -31,39 +31,27 @@ class PendingRecord(msgspec.Struct, frozen=True, kw_only=True):
     object_name: str
     changes: str = "{}"
     """The result of `encode_changes`."""
-    amends: str = ""
-    """The event id of the record of the planned change; `outcome` is what happened instead."""
-    outcome: str = ""
-
-    def amend(self, outcome: str) -> None:
-        """Append the actual outcome of a change. Raise BrokerUnavailable."""
-        _append(
-            PendingRecord(
-                event_id=_new_event_id(),
-                at=_now(),
-                actor=current_actor(),
-                action=f"{self.object_kind}.amended",
-                object_kind=self.object_kind,
-                object_name=self.object_name,
-                amends=self.event_id,
-                outcome=outcome,
-            )
-        )
 
 
-def append_pending(*, action: str, object_kind: str, object_name: str, changes: Changes | None = None) -> PendingRecord:
-    """Append a record to the stream in Redis. Raise BrokerUnavailable, or AuditNotRecorded if it is full."""
+def record_in_redis(*, action: str, object_kind: str, object_name: str, changes: Changes | None = None) -> None:
+    """Record a change of Redis in Redis, before it is made; it waits there for `move_pending`.
+
+    So no database is needed, and no change is unrecorded, even if the process is killed; a recorded change may not have
+    happened. Check first whether there is anything to change. Raise BrokerUnavailable, or AuditNotRecorded if too many
+    records wait; then the change must not be made.
+    """
+    broker = get_broker()
     pending = PendingRecord(
-        event_id=_new_event_id(),
-        at=_now(),
+        event_id=secrets.token_hex(16),
+        at=datetime.fromtimestamp(broker.now_ns() / 1e9, UTC),  # of Redis's clock, which all processes share
         actor=current_actor(),
         action=action,
         object_kind=object_kind,
         object_name=object_name,
         changes=encode_changes(changes or {}),
     )
-    _append(pending)
-    return pending
+    if not broker.run(append_record(sign(pending))):
+        raise AuditNotRecorded
 
 
 def sign(pending: PendingRecord) -> bytes:
@@ -78,20 +66,6 @@ def verify(content: bytes) -> PendingRecord | None:
     if not hmac.compare_digest(mac, _mac(body)):
         return None
     return read_json(body, PendingRecord)
-
-
-def _append(pending: PendingRecord) -> None:
-    if not get_broker().run(append_record(sign(pending), is_amendment=bool(pending.amends))):
-        raise AuditNotRecorded
-
-
-def _new_event_id() -> str:
-    return secrets.token_hex(16)
-
-
-def _now() -> datetime:
-    """Return the time of Redis's clock, which all processes share."""
-    return datetime.fromtimestamp(get_broker().now_ns() / 1e9, UTC)
 
 
 @lru_cache(maxsize=8)

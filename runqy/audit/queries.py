@@ -1,19 +1,21 @@
 """Search audit records, and verify their chain."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 from django.db.models import Max, Q, QuerySet
 
-from runqy.audit.chain import CHAIN_BEGIN, PLAIN, ChainKey, current_key, derive_key
+from runqy.audit.chain import CHAIN_BEGIN, current_key, derive_key
+from runqy.audit.changes import Changes, encode_changes
 from runqy.audit.models import AuditHead, AuditRecord, fit_text
 from runqy.broker.streams.audit_stream import count_entries
 from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker
 
 MAX_BREAKS = 20
+REMOVED = "audit.removed"
 _CHUNK = 1000
 _SEARCHED = ("object_name", "actor_name", "action", "address", "request_id")
 
@@ -25,8 +27,6 @@ class ChainReport:
     number: int = 0
     """Of the last record."""
     digest: str = CHAIN_BEGIN
-    key_id: str = PLAIN
-    """Of the last record."""
     breaks: list[str] = field(default_factory=list)
     """The first errors."""
 
@@ -100,16 +100,10 @@ def iterate_records(records: QuerySet[AuditRecord]) -> Iterator[AuditRecord]:
 
 def verify_record(record: AuditRecord) -> bool:
     """Return whether a record is unchanged and follows its predecessor; `verify_chain` verifies all."""
-    before = AuditRecord.objects.filter(number=record.number - 1).values_list("digest", "key_id").first()
-    digest, key_id = before or (CHAIN_BEGIN if record.number == 1 else None, PLAIN)
-    if record.previous != digest or (record.key_id == PLAIN and key_id != PLAIN):
+    before = AuditRecord.objects.filter(number=record.number - 1).values_list("digest", flat=True).first()
+    if record.digest != record.chained_digest(current_key()):
         return False
-    return record.digest == record.chained_digest(current_key() if record.key_id != PLAIN else None)
-
-
-def is_key_known(record: AuditRecord) -> bool:
-    """Return whether a record can be verified with this server's secret key."""
-    return record.key_id in (PLAIN, current_key().id)
+    return record.previous == before if before else _is_first(record)
 
 
 def verify_chain(*, expected: tuple[int, str] | None = None, old_secret_keys: Sequence[str] = ()) -> ChainReport:
@@ -118,41 +112,49 @@ def verify_chain(*, expected: tuple[int, str] | None = None, old_secret_keys: Se
     `expected` is the number and digest of a record, stored outside this database. `old_secret_keys` verify records
     from before a change of the secret key.
     """
-    keys = {key.id: key for key in (current_key(), *map(derive_key, old_secret_keys))}
+    keys = [current_key(), *map(derive_key, old_secret_keys)]
     report = ChainReport()
     newest: int = AuditRecord.objects.aggregate(number=Max("number"))["number"] or 0
     head = AuditHead.objects.filter(pk=1).first() or AuditHead()  # read second, so that it is not older
     seen = expected is None or expected == (0, CHAIN_BEGIN)
+    first = AuditRecord.objects.order_by("number").first()
+    if first and _is_first(first):
+        report.number, report.digest = first.number - 1, first.previous
     for row in AuditRecord.objects.filter(number__lte=max(newest, head.number)).order_by("number").iterator(1000):
         _check(row, report, keys)
         seen = seen or expected == (row.number, row.digest)
-        report.number, report.digest, report.key_id = row.number, row.digest, row.key_id
+        report.number, report.digest = row.number, row.digest
     if (head.number, head.digest) != (report.number, report.digest):
         _add_break(report, f"The last record is {report.number}, but the head names {head.number}.")
-    if report.number and report.key_id == PLAIN:
-        _add_break(report, f"The last record, {report.number}, has no key, which every new record has.")
     if not seen and expected is not None:
         _add_break(report, f"There is no record {expected[0]} with digest {expected[1]}.")
     return report
 
 
-def _check(row: AuditRecord, report: ChainReport, keys: Mapping[str, ChainKey]) -> None:
+def _is_first(record: AuditRecord) -> bool:
+    """Return whether no record is missing before this one."""
+    if record.number == 1:
+        return record.previous == CHAIN_BEGIN
+    changes = encode_changes(describe_removal(record.number - 1, record.previous))
+    return AuditRecord.objects.filter(action=REMOVED, changes=changes).exists()
+
+
+def describe_removal(number: int, digest: str) -> Changes:
+    """Return the changes of the record that says that records up to this one were removed."""
+    return {"through": (None, number), "digest": (None, digest)}
+
+
+def _check(row: AuditRecord, report: ChainReport, keys: Sequence[bytes]) -> None:
     """Add the errors of the next record."""
     if row.number != report.number + 1:
         _add_break(report, f"Records {report.number + 1} to {row.number - 1} are missing.")
     elif row.previous != report.digest:
         _add_break(report, f"Record {row.number} does not follow its predecessor.")
-    if row.key_id == PLAIN and report.key_id != PLAIN:
-        _add_break(report, f"Record {row.number} has no key, but its predecessor has.")
-    elif row.key_id != PLAIN and row.key_id not in keys:
-        if row.key_id != report.key_id:
-            _add_break(
-                report,
-                f"From record {row.number} on, digests were made with another RUNQY_SECRET_KEY (key id {row.key_id}); "
-                "use --old-secret-key-file to verify them.",
-            )
-    elif row.digest != row.chained_digest(keys.get(row.key_id)):
-        _add_break(report, f"Record {row.number} was changed.")
+    if all(row.digest != row.chained_digest(key) for key in keys):
+        _add_break(
+            report,
+            f"Record {row.number} was changed, or made with another RUNQY_SECRET_KEY (--old-secret-key-file).",
+        )
 
 
 def _add_break(report: ChainReport, message: str) -> None:

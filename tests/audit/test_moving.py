@@ -15,7 +15,7 @@ from runqy.audit import operations
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditHead, AuditRecord
 from runqy.audit.operations import move_pending, record
-from runqy.audit.pending import PendingRecord, append_pending, sign
+from runqy.audit.pending import PendingRecord, record_in_redis, sign, verify
 from runqy.audit.queries import verify_chain
 from runqy.broker import keys
 from runqy.broker.streams import audit_stream
@@ -32,7 +32,10 @@ SHOP = Actor(kind=ActorKind.KEY, name="shop", id="7", address="203.0.113.9", req
 
 def wait(*names: str) -> list[PendingRecord]:
     """Let a record about each queue wait in Redis."""
-    return [append_pending(action="queue.paused", object_kind="queue", object_name=name) for name in names]
+    for name in names:
+        record_in_redis(action="queue.paused", object_kind="queue", object_name=name)
+    waiting = [verify(entry.content) for entry in get_broker().run(audit_stream.read_entries(1000))]
+    return [pending for pending in waiting if pending and pending.object_name in names]
 
 
 def direct(name: str) -> AuditRecord:
@@ -188,24 +191,6 @@ def test_many_that_move_and_change_at_once_keep_each_once_and_in_order() -> None
         assert own == [f"{name} {prefix}{i}" for i in range(5) for prefix in (("",) if i % 2 else ("", "direct "))]
 
 
-def test_an_amendment_names_the_record_that_it_amends(monkeypatch: pytest.MonkeyPatch) -> None:
-    direct("before")
-    (pending,) = wait("mail")
-    move_pending()
-    pending.amend("broker_unavailable")
-    move_pending()
-
-    first, amended = AuditRecord.objects.order_by("number")[1:]
-    assert (amended.action, amended.object_name) == ("queue.amended", "mail")
-    assert amended.changes == encode(first.number)
-
-
-def encode(number: int) -> str:
-    """Return the changes of an amendment."""
-    amends = f'{{"new":{number},"old":null}}'
-    return f'{{"amends":{amends},"outcome":{{"new":"broker_unavailable","old":null}}}}'
-
-
 def test_what_this_server_did_not_sign_is_refused_and_counted(redis: redis_py.Redis, settings) -> None:
     (genuine,) = wait("genuine")
     signed = sign(genuine)
@@ -240,17 +225,6 @@ def test_a_stream_with_too_many_bytes_takes_no_more(monkeypatch: pytest.MonkeyPa
     assert wait("room again")
 
 
-def test_a_full_stream_takes_the_amendment_of_what_was_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_stream, "MAX_ENTRIES", 1)
-    (pending,) = wait("mail")
-
-    pending.amend("task_not_found")
-
-    with pytest.raises(AuditNotRecorded):
-        wait("other")
-    assert get_broker().run(count_entries()) == 2
-
-
 def test_a_full_redis_takes_records(redis: redis_py.Redis) -> None:
     redis.config_set("maxmemory", 1)
     try:
@@ -269,7 +243,8 @@ def test_a_record_whose_times_are_changed_is_found_out() -> None:
         row = AuditRecord.objects.get(object_name="mail")
         with connection.cursor() as cursor:
             cursor.execute(f"UPDATE audit_auditrecord SET {column} = %s WHERE number = 1", [value])  # noqa: S608
-            assert verify_chain().breaks == ["Record 1 was changed."]
+            (found,) = verify_chain().breaks
+            assert found.startswith("Record 1 was changed")
             cursor.execute(f"UPDATE audit_auditrecord SET {column} = %s WHERE number = 1", [getattr(row, column)])  # noqa: S608
 
 

@@ -12,7 +12,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.audit.duties import AuditRecorder
 from runqy.audit.models import AuditRecord
-from runqy.audit.pending import append_pending
+from runqy.audit.pending import record_in_redis
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
@@ -141,7 +141,7 @@ def test_an_unavailable_database_does_not_stop_the_republisher(broker: Broker, m
 
 
 def test_the_audit_recorder_moves_records_to_the_database(broker: Broker) -> None:
-    append_pending(action="queue.paused", object_kind="queue", object_name="mail")
+    record_in_redis(action="queue.paused", object_kind="queue", object_name="mail")
 
     AuditRecorder().run_tick(broker)
 

@@ -16,7 +16,7 @@ MODULES = {
     "accounts": "admin api commands descendants groups keys last_used logins staff staff_rights",
     "admin_site": "page_states",
     "alerts": "operations",
-    "audit": "actors admin chain moving pending records routes",
+    "audit": "actors admin chain moving pending records retention routes",
     "config_sync": "publishing republishing",
     "history": "api error_groups foreign_runs odd_names recorder run_log run_queries sampling_and_retention "
     "write_transactions",

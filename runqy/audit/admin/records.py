@@ -136,13 +136,9 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
     @admin.display(description="verification")
     def verification(self, row: AuditRecord) -> str:
         """Verify the record and its link to its predecessor."""
-        if not queries.is_key_known(row):
-            return (
-                "Recorded with another RUNQY_SECRET_KEY. Verify it with manage.py verify_audit --old-secret-key-file."
-            )
         if queries.verify_record(row):
             return f"Unchanged; follows record {row.number - 1}." if row.number > 1 else "Unchanged; the first record."
-        return "Changed, or its predecessor is missing. Run manage.py verify_audit."
+        return "Changed, made with another RUNQY_SECRET_KEY, or its predecessor is missing. Run manage.py verify_audit."
 
 
 def _format_time(time: datetime) -> str:

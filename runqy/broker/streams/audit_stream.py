@@ -21,15 +21,13 @@ class StreamEntry:
     content: bytes
 
 
-def append_record(content: bytes, *, is_amendment: bool = False) -> Request[bool]:
+def append_record(content: bytes) -> Request[bool]:
     """Append a record; return False if the stream is full. A full Redis accepts records.
 
-    An amendment may exceed the limits twofold, because the change that it amends was already made. A record that is in
-    the stream twice is stored once.
+    A record that is in the stream twice is stored once.
     """
-    factor = 2 if is_amendment else 1
     call = script("append_audit")(
-        audit=keys.AUDIT_STREAM, max_entries=factor * MAX_ENTRIES, max_bytes=factor * MAX_BYTES, content=content
+        audit=keys.AUDIT_STREAM, max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES, content=content
     )
     return Request((call,), lambda replies: replies[0] == 1, is_repeatable=True)
 

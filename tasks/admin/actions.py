@@ -27,7 +27,7 @@ from tasks.actions import (
 from tasks.admin.details import find_requested_task
 from tasks.admin.permissions import LABELS, actions_for_selected, parse_action
 from tasks.admin.presenters import STATE_NAMES, queue_tasks_url, task_url
-from tasks.admin.task_rows import task_rows
+from tasks.admin.shown_tasks import shown_tasks
 
 _DONE = {
     TaskAction.RUN: "The task was put back on the queue.",
@@ -57,12 +57,12 @@ class TaskActionView(_ActionView):
         url = task_url(record.id, record.queue)
         if LABELS[action].needs_confirmation and "confirmed" not in request.POST:
             labels = LABELS[action]
-            (row,) = task_rows([record], request.user, now_ns=get_broker().now_ns())
+            (shown,) = shown_tasks([record], request.user)
             return self.confirm(
                 title=f"{labels.label} a task",
                 question=f"{labels.label} task {record.id}?",
                 labels=labels,
-                facts=[("Queue", record.queue), ("State", row.state)],
+                facts=[("Queue", record.queue), ("State", shown.state)],
                 fields=[("action", action.value), ("confirmed", "yes")],
                 back_url=url,
             )

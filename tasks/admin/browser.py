@@ -21,7 +21,7 @@ from tasks.admin.filters import (
 from tasks.admin.permissions import can_apply, labels_for
 from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS
 from tasks.admin.shown_runs import ShownRun
-from tasks.admin.task_rows import task_rows
+from tasks.admin.shown_tasks import shown_tasks
 from tasks.bulk_actions import list_valid_actions
 from tasks.run_queries import RunCursor, RunFilter, RunOrder, TaskCount, count_ended_tasks, list_runs
 from tasks.task_browser import (
@@ -113,7 +113,7 @@ def _find_running(request: HttpRequest, query: TaskQuery) -> dict[str, Any]:
     except BrokerUnavailable as error:
         return {"running_error": error.detail}
     return {
-        "running": task_rows(tasks, request.user, now_ns=broker.now_ns()),
+        "running": shown_tasks(tasks, request.user),
         "running_url": tasks_url(TaskQuery(state=TaskState.ACTIVE, queue=query.queue)),
     }
 
@@ -127,13 +127,13 @@ def _find_tasks(request: HttpRequest, query: TaskQuery) -> dict[str, Any]:
         raise RequestInvalid("cursor: belongs to a list of another state.")
     counts = count_by_queue(broker, find_redis_queues(broker, query.queue), state)
     page = search_tasks(broker, list(counts), query, SearchRequest(limit=TASKS_PER_PAGE, after=cursor))
-    now_ns, user, total = broker.now_ns(), request.user, sum(counts.values())
+    total = sum(counts.values())
     matches = TaskCount(count=total, is_exact=True)
     if query.text:
         matches = TaskCount(count=len(page.tasks), is_exact=page.end is None and cursor is None)
     return {
         "matches": matches,
-        "tasks": task_rows(page.tasks, user, now_ns=now_ns),
+        "tasks": shown_tasks(page.tasks, request.user),
         "state": state,
         "state_name": STATE_NAMES[state],
         "time_column": TIME_COLUMNS[state],

@@ -36,11 +36,10 @@ from tasks.admin.presenters import (
     queue_tasks_url,
     render_content,
     timeline,
-    worker_url,
 )
 from tasks.admin.shown_runs import ShownRun
+from tasks.admin.shown_tasks import shown_task
 from tasks.admin.task_history import history_context
-from tasks.admin.task_rows import duration_of, has_error, state_label, state_variant
 from tasks.models import TaskRun
 from tasks.queries import get_queue_task, get_task
 from tasks.run_queries import find_newest_run
@@ -83,16 +82,16 @@ class ContentView(AdminView):
 
 
 def _task_context(request: HttpRequest, record: TaskRecord) -> dict[str, Any]:
-    is_visible, now_ns = can_view_payloads(request.user, record.queue), get_broker().now_ns()
     message, past = record.message, history_context(request, record.queue, record.id)
+    shown = shown_task(record, request.user, next((each for each in reversed(past["runs"]) if each.is_final), None))
+    is_visible = shown.is_visible
     payload = render_content(record.payload) if is_visible else None
-    last_end = next((each for each in reversed(past["runs"]) if each.is_final), None)
     return past | {
         "title": f"Task {record.id}",
         "task": record,
         "message": message,
-        "state": state_label(record, last_end, now_ns=now_ns),
-        "state_variant": state_variant(record, last_end, now_ns=now_ns),
+        "state": shown.state,
+        "state_variant": shown.variant,
         "list_url": queue_tasks_url(record.queue, record.state),
         "actions": [
             (action, labels_for(action, record.state)) for action in actions_for_one(request.user, record.state)
@@ -104,15 +103,15 @@ def _task_context(request: HttpRequest, record: TaskRecord) -> dict[str, Any]:
         "result": render_content(record.result) if is_visible and record.result is not None else None,
         "output": read_output_section(request, (record.queue, record.id)),
         "last_error": record.error if is_visible else "",
-        "has_error": has_error(record),
-        "duration": duration_of(record, last_end),
+        "has_error": shown.has_error,
+        "duration": shown.run_time,
         "unique_key": message.unique_key if is_visible else "",
         "has_unique_key": bool(message.unique_key),
         "max_attempts": message.retry + 1,
-        "timeline": timeline(record, now_ns),
+        "timeline": timeline(record, shown.now_ns),
         "timeout": durations.humanize(message.timeout) if message.timeout else "",
         "retention": durations.humanize(message.retention) if message.retention else "",
-        "worker_url": worker_url(record.worker_id),
+        "worker_url": shown.worker_url,
         "records_url": records_url("task", record.id),
         "request_id": message.headers.get(REQUEST_ID, ""),
         "traceparent": message.headers.get(TRACEPARENT, ""),

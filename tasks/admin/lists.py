@@ -19,7 +19,7 @@ from tasks.admin.browser import bulk_links
 from tasks.admin.filters import ENDED, tasks_url
 from tasks.admin.permissions import actions_for_selected, labels_for
 from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, queue_tasks_url
-from tasks.admin.task_rows import task_rows
+from tasks.admin.shown_tasks import shown_tasks
 from tasks.queries import PageRequest, TaskWindow, get_task_window
 from tasks.run_queries import TaskCount
 from tasks.task_browser import NEWEST_FIRST, TaskQuery
@@ -75,7 +75,7 @@ class QueueTasksView(AdminView):
             "history_url": tasks_url(state=ENDED, queue=resolved.redis_queue),
             "time_column": TIME_COLUMNS[state],
             "is_newest_first": page.is_newest_first,
-            "rows": task_rows(window.tasks, request.user, now_ns=broker.now_ns()),
+            "rows": shown_tasks(window.tasks, request.user),
             "actions_for_selected": [
                 (action, labels_for(action, state)) for action in actions_for_selected(request.user, state)
             ],

@@ -1,7 +1,6 @@
 """The search of the page header: tasks by their id or by text, whatever their state."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from queues.queries import run_operation
@@ -10,14 +9,13 @@ from runqy.broker.broker import Broker
 from runqy.broker.queues.stats import count_tasks
 from runqy.broker.streams.run_log import PAYLOAD_MAX_BYTES
 from runqy.broker.tasks.reader import TaskLocation
-from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import RequestInvalid, TaskNotFound
 from runqy.redis_connection import get_broker
 from tasks.admin.filters import ENDED, tasks_url
 from tasks.admin.permissions import can_view_payloads
-from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS
+from tasks.admin.presenters import STATE_NAMES
 from tasks.admin.shown_runs import ShownRun
-from tasks.admin.task_rows import TaskRow, task_rows
+from tasks.admin.shown_tasks import shown_tasks
 from tasks.fulltext_index import parse_terms
 from tasks.models import TaskRun
 from tasks.queries import get_task
@@ -29,14 +27,6 @@ MAX_LENGTH = 300
 _LISTED = 20
 _RUNS_READ = 100
 """The runs from which the tasks that ended are taken: one that was retried has several."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundTask:
-    """A task in Redis."""
-
-    time_column: str
-    row: TaskRow
 
 
 class SearchView(AdminView):
@@ -51,10 +41,10 @@ class SearchView(AdminView):
         is_searchable = is_visible and _has_terms(text)
         found: dict[str, Any] = {}
         if text:
-            found |= _find_by_id(broker, text, user)
+            found |= _find_by_id(text, user)
         if is_searchable:
             found |= _find_in_redis(broker, text, user)
-            listed = [(each.row.queue, each.row.id) for each in (*found.get("exact", ()), *found["tasks"])]
+            listed = [(each.record.queue, each.record.id) for each in (*found.get("exact", ()), *found["tasks"])]
             found |= _find_ended(broker, text, listed)
         return (
             super().get_context_data(**kwargs)
@@ -78,28 +68,28 @@ def _has_terms(text: str) -> bool:
         return False
 
 
-def _find_by_id(broker: Broker, task_id: str, user: Any) -> dict[str, Any]:
+def _find_by_id(task_id: str, user: Any) -> dict[str, Any]:
     """Return the task with an id, in Redis or else in the history."""
     try:
         task = run_operation(get_task, task_id)
     except TaskNotFound:
         run = find_newest_run(task_id)
         return {"exact_run": ShownRun.of(run, user) if run else None}
-    return {"exact": _found_tasks([task], user, broker.now_ns())}
+    return {"exact": shown_tasks([task], user)}
 
 
 def _find_in_redis(broker: Broker, text: str, user: Any) -> dict[str, Any]:
     """Return the tasks in Redis: those that have not ended, those that have and are not found in the history, as it has
     only the beginning of their payloads; and in which states more may match."""
-    redis_queues, now_ns = find_redis_queues(broker, ""), broker.now_ns()
-    counted = broker.run(count_tasks(redis_queues, now_ns=now_ns)) if redis_queues else []
+    redis_queues = find_redis_queues(broker, "")
+    counted = broker.run(count_tasks(redis_queues, now_ns=broker.now_ns())) if redis_queues else []
     searches = search_redis(broker, counted, text, limit=_LISTED)
     tasks = [task for search in searches for task in search.tasks]
     ended = [task for task in tasks if task.state.is_final]
     known = find_tasks_with_text([(task.queue, task.id) for task in ended], text)
     return {
-        "tasks": _found_tasks([task for task in tasks if not task.state.is_final], user, now_ns),
-        "kept": _found_tasks([task for task in ended if (task.queue, task.id) not in known], user, now_ns),
+        "tasks": shown_tasks([task for task in tasks if not task.state.is_final], user),
+        "kept": shown_tasks([task for task in ended if (task.queue, task.id) not in known], user),
         "more": [
             (STATE_NAMES[search.state], tasks_url(state=search.state.value, text=text))
             for search in searches
@@ -122,11 +112,3 @@ def _find_ended(broker: Broker, text: str, listed: Iterable[TaskLocation]) -> di
         "has_more_runs": page.end is not None or len(found) > _LISTED,
         "ended_url": tasks_url(state=ENDED, text=text),
     }
-
-
-def _found_tasks(tasks: Sequence[TaskRecord], user: Any, now_ns: int) -> list[FoundTask]:
-    rows = task_rows(tasks, user, now_ns=now_ns)
-    return [
-        FoundTask(time_column=TIME_COLUMNS.get(task.state, "Since"), row=row)
-        for task, row in zip(tasks, rows, strict=True)
-    ]

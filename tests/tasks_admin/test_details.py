@@ -150,7 +150,7 @@ def test_archived_tasks_are_labelled_with_the_reason(viewer: Client, single_brok
     rows = viewer.get(f"{LIST}?queue=simple&state=archived").context["rows"]
 
     assert states == {id: f"Archived: {reason}" if reason else "Archived" for id, reason in expected.items()}
-    assert {row.id: row.reason for row in rows} == expected
+    assert {row.record.id: row.reason for row in rows} == expected
 
 
 def test_the_reason_is_that_of_the_history_once_it_has_the_end(viewer: Client, single_broker: Broker) -> None:

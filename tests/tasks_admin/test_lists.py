@@ -227,7 +227,7 @@ def test_a_completed_task_is_listed_with_its_duration_and_without_the_error_of_a
     )
     response = viewer.get(path)
 
-    assert (of_redis.error, of_redis.run_time) == ("", "1.25 s")
+    assert (of_redis.error_line, of_redis.run_time) == ("", "1.25 s")
     assert [row.run_time for row in response.context[name]] == ["500 ms"]
     assert '<th scope="col" class="page-number">Ran for</th>' in text(response)
     assert "no luck" not in text(response)

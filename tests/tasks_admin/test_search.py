@@ -61,7 +61,7 @@ def test_an_ended_task_is_found_by_what_only_redis_has(viewer: Client, single_br
     page = viewer.get(SEARCH, {"q": "ORD-2026-0017"})
 
     assert sorted(ids(page)) == ["failed", "fine", "short-failed", "short-fine"]
-    assert [found.row.id for found in page.context["kept"]] == ["failed", "fine"]
+    assert [found.record.id for found in page.context["kept"]] == ["failed", "fine"]
 
 
 def test_a_search_shows_what_was_searched(

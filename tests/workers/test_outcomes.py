@@ -52,7 +52,7 @@ def test_pages_filters_history_and_metrics_agree_on_how_tasks_ended(
             for query, name in ((f"queue={QUEUE}&state=archived", "rows"), ("state=archived&text=", "tasks"))
         ]
         titles = {task_id: viewer.get(change(task_id, QUEUE)).context["state"] for task_id in expected}
-        return [{row.id: row.reason for row in part} for part in rows] + [
+        return [{row.record.id: row.reason for row in part} for part in rows] + [
             {task_id: title.removeprefix("Archived: ") for task_id, title in titles.items()}
         ]
 

@@ -37,7 +37,6 @@ class AsyncBroker:
 
     def __init__(self, router: Router, *, is_cluster: bool, connector: Connector) -> None:
         self.is_cluster = is_cluster
-        """Keys with different hash tags may be on different nodes."""
         self.connector = connector
         self._router = router
         self._clock = RedisClock()
@@ -54,8 +53,8 @@ class AsyncBroker:
     ) -> AsyncBroker:
         """Return a broker for a target. The connection is opened by the first request.
 
-        `reply_timeout_s`: a connection with outstanding replies is closed when none arrives for this long.
-        `max_pending`: the number of outstanding requests per connection; further requests raise BrokerBusy.
+        `reply_timeout_s` is how long a connection may owe replies without receiving any, before it is closed.
+        `max_pending` is the number of outstanding requests per connection; further requests raise BrokerBusy.
         """
         connector = Connector(
             target, reply_timeout_s=reply_timeout_s, connect_timeout_s=connect_timeout_s, max_pending=max_pending
@@ -95,13 +94,14 @@ class AsyncBroker:
         return await self.run(ask_all(requests))
 
     async def _run(self, request: Request[Any] | RequestBatch) -> Any:
-        """Send a request or a batch. Repeat it once after a lost connection if it is repeatable."""
         commands = request.commands
         if not commands:
             return request.read(())
         try:
             replies = await self._router.execute(commands, is_bulky=request.is_bulky)
         except (ConnectionLost, ReplyLost) as error:
+            # The commands may have run although their replies were lost. Only a request that may run twice is sent
+            # again.
             if not request.is_repeatable:
                 raise_if_unknown(request, error)
                 raise
@@ -116,16 +116,15 @@ class AsyncBroker:
         return BrokerContext(now_ns=self.now_ns(), is_cluster=self.is_cluster, memory=self._memory)
 
     def now_ns(self) -> int:
-        """Return Unix time in ns, corrected by the measured offset of Redis's clock."""
+        """Return Unix time in ns by Redis's clock, as it was last measured."""
         return self._clock.now_ns()
 
     def now_s(self) -> int:
-        """Return Unix time in whole s, corrected by the measured offset of Redis's clock."""
         return self._clock.now_ns() // 1_000_000_000
 
     @property
     def has_clock_parted(self) -> bool:
-        """Whether `measure_clock` is due before its time."""
+        """Whether one of the clocks was set, so that `measure_clock` is due now."""
         return self._clock.has_parted
 
     async def measure_clock(self) -> float:

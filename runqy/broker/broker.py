@@ -45,7 +45,7 @@ class Broker:
 
     @property
     def is_cluster(self) -> bool:
-        """Return whether keys with different hash tags may be on different nodes."""
+        """Keys with different hash tags may be on different nodes."""
         return self.connection.is_cluster
 
     def run(self, work: Request[T] | Operation[T]) -> T:
@@ -56,7 +56,9 @@ class Broker:
         return drive(work, self.perform)
 
     def perform(self, effect: Effect) -> Any:
-        """Return the outcome of what an operation yields. Raise BrokerUnavailable, or the errors it documents."""
+        """Return the outcome of an effect that an operation yields. Raise BrokerUnavailable, or the errors it
+        documents.
+        """
         return self.context() if isinstance(effect, type) else self._run(effect)
 
     def run_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
@@ -67,12 +69,13 @@ class Broker:
         return self.run(ask_all(requests))
 
     def _run(self, request: Request[Any] | RequestBatch) -> Any:
-        """Send a request or a batch. Repeat it once after a lost connection if it is repeatable."""
         try:
             replies = self.connection.execute(request.commands)
-        except (BrokerFull, BrokerRefused):
+        except (BrokerFull, BrokerRefused):  # Redis replied: no reply was lost
             raise
         except BrokerUnavailable as error:
+            # The commands may have run although their replies were lost. Only a request that may run twice is sent
+            # again.
             if not request.is_repeatable:
                 raise_if_unknown(request, error)
                 raise
@@ -87,16 +90,15 @@ class Broker:
         return BrokerContext(now_ns=self.now_ns(), is_cluster=self.is_cluster, memory=self._memory)
 
     def now_ns(self) -> int:
-        """Return Unix time in ns, corrected by the measured offset of Redis's clock."""
+        """Return Unix time in ns by Redis's clock, as it was last measured."""
         return self._clock.now_ns()
 
     def now_s(self) -> int:
-        """Return Unix time in whole s, corrected by the measured offset of Redis's clock."""
         return self._clock.now_ns() // 1_000_000_000
 
     @property
     def has_clock_parted(self) -> bool:
-        """Whether `measure_clock` is due before its time."""
+        """Whether one of the clocks was set, so that `measure_clock` is due now."""
         return self._clock.has_parted
 
     def measure_clock(self) -> float:

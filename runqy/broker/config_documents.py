@@ -15,7 +15,7 @@ class QueueRevision:
     queue: str
     revision: int
     overwrites: str = ""
-    """A stored revision to overwrite even if it is higher."""
+    """The stored revision that is overwritten even if it is higher."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class PublishedState:
 def publish(
     documents: Mapping[str, bytes], *, removed: Sequence[str], seen_revisions: bytes, revisions: bytes
 ) -> Request[bool]:
-    """Store documents and the list of all revisions; return False if the stored list is not `seen_revisions`."""
+    """Store documents and the list of all revisions; return False if the stored list is no longer `seen_revisions`."""
     values: list[Value] = [*removed]
     for field, content in documents.items():
         values += [field, content]
@@ -48,7 +48,7 @@ def publish(
 
 
 def publish_queue_revisions(changed: Iterable[QueueRevision]) -> Request[int]:
-    """Notify the workers of queues, and return how many revisions changed."""
+    """Store the revisions of queues and notify their workers; return how many revisions changed."""
     triples: list[Value] = []
     for each in changed:
         triples += [each.queue, each.revision, each.overwrites]
@@ -73,7 +73,7 @@ def read_documents(fields: Sequence[str]) -> Request[dict[str, bytes]]:
 
 
 def read_all() -> Request[PublishedState]:
-    """Return everything that is published. Not for a request path: it may be megabytes."""
+    """Return everything that is published. Not for a request path: it may be several megabytes."""
     commands = (
         command("GET", keys.CONFIG_REVISIONS, key=keys.CONFIG_REVISIONS),
         command("HGETALL", keys.CONFIG_DOCUMENTS, key=keys.CONFIG_DOCUMENTS),
@@ -97,5 +97,4 @@ def _pairs(reply: Mapping[bytes, bytes] | Sequence[bytes]) -> Iterable[tuple[byt
 
 
 def _text(raw: bytes) -> str:
-    """Decode untrusted text."""
     return raw.decode("utf-8", "backslashreplace")

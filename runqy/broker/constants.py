@@ -4,21 +4,21 @@ LEASE_S = 30
 """The duration of a lease. Go's recoverer sees only the score that results from it."""
 
 RECOVERY_GRACE_S = 30
-"""How long after its end an expired lease is left alone, to allow for clocks that disagree."""
+"""How long after its end an expired lease is left alone, in case the clocks of worker and maintenance differ."""
 
 HEARTBEAT_S = 5
 HEARTBEAT_TTL_S = 2 * HEARTBEAT_S
 POLL_S = 1.0
-"""How often an idle worker polls, for producers that do not wake workers."""
+"""How often an idle worker polls: asynq's producers do not wake workers, and a wake-up can be lost."""
 
 COUNTER_TTL_S = 90 * 24 * 3600
 ARCHIVE_MAX_AGE_S = 90 * 24 * 3600
 ARCHIVE_MAX_TASKS = 10_000
-"""The same as asynq's. The server may use another number, which workers receive when they register."""
+"""asynq's limit. A server may have another one, which workers receive when they register."""
 LARGE_RESULT_BYTES = 1 << 20
-"""Smaller results are stored whatever their queue holds."""
+"""Results up to this size are stored even if their queue holds more than its share of the memory."""
 BULK_BYTES = 64 * 1024
-"""Requests above this size must not delay small ones, nor be taken for a sign of how these fare."""
+"""Larger requests have a connection and a circuit breaker of their own, so that they do not delay small ones."""
 BATCH_MAX_TASKS = 500
 BATCH_MAX_BYTES = 1 << 20
 """The limits of one script call, so that it does not block Redis for long."""

@@ -14,12 +14,12 @@ from runqy.errors import RunqyError
 
 MAINTENANCE_REPORT_S = 60
 _MAX_TAGS = 10_000
-"""Masters without slots have no keys."""
+"""Where the search for a key on each master ends: a master without slots has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisHealth:
-    """The relevant properties of a Redis server that responds."""
+    """What an INFO of a Redis server says about its health."""
 
     eviction_policy: str
     is_in_cluster: bool
@@ -29,16 +29,16 @@ class RedisHealth:
     replication_id: str = ""
     """Changes when a replica is promoted and when the server restarts; empty for a replica."""
     previous_replication_id: str = ""
-    """The id under which a promoted replica got its data, or that of the snapshot that was loaded; else empty."""
+    """The id that the server had as a replica, or that of the snapshot it loaded; empty if it has none."""
 
     @property
     def may_lose_tasks(self) -> bool:
-        """Return whether Redis evicts keys when its memory is full; the policy must be `noeviction`."""
+        """Whether Redis evicts keys when its memory is full: the policy must be `noeviction`."""
         return self.eviction_policy not in ("noeviction", "")
 
     @property
     def is_nearly_full(self) -> bool:
-        """Return whether enqueueing refuses tasks, which is before the server itself refuses writes."""
+        """Whether enqueueing refuses tasks, which happens before the server itself refuses writes."""
         return self.memory.use > MemoryUse.MAX_USE
 
 
@@ -49,13 +49,12 @@ def check_health() -> Request[RedisHealth]:
 
 
 def report_maintenance(*, now_s: int) -> Request[None]:
-    """Record for a minute that maintenance runs, also when Redis is full."""
+    """Record that maintenance runs now. A full Redis accepts the record, which expires after MAINTENANCE_REPORT_S."""
     report = script("write_record")(record=keys.MAINTENANCE, content=now_s, ttl_s=MAINTENANCE_REPORT_S)
     return Request((report,), lambda _: None)
 
 
 def is_maintenance_running() -> Request[bool]:
-    """Return whether a maintenance process has reported in the last minute."""
     return Request((command("EXISTS", keys.MAINTENANCE, key=keys.MAINTENANCE),), lambda replies: bool(replies[0]))
 
 
@@ -75,7 +74,6 @@ def probe_writes(broker: Broker) -> list[RunqyError | None]:
 
 
 def check_nodes(broker: Broker) -> list[RedisHealth]:
-    """Return the health of each server, in a cluster of each master. Raise BrokerUnavailable."""
     request = check_health()
     return [
         replace(request.parse([check_reply(reply) for reply in connection.execute(request.commands)]), name=name)
@@ -84,9 +82,10 @@ def check_nodes(broker: Broker) -> list[RedisHealth]:
 
 
 def parse_memory(info: bytes) -> MemoryReading:
-    """Parse INFO; services that hide the limit have none."""
+    """Parse INFO. A hosted Redis that hides its limit counts as one without a limit."""
     lines = info.decode("utf-8", "replace").splitlines()
     numbers = {name: int(value) for name, _, value in (line.partition(":") for line in lines) if value.isdigit()}
+    # Redis compares its limit with the same difference: buffers of replicas and of the AOF do not count.
     used = numbers.get("used_memory", 0) - numbers.get("mem_not_counted_for_evict", 0)
     return MemoryReading(used_bytes=used, max_bytes=numbers.get("maxmemory", 0))
 
@@ -106,9 +105,10 @@ def _hash_tags(client: RedisCluster) -> list[int]:
 
 
 def _parse(replies: Sequence[Reply]) -> RedisHealth:
-    """Parse INFO; services that hide it have an empty policy and do not count as clusters."""
+    """Parse INFO. A hosted Redis that hides sections has an empty policy and does not count as part of a cluster."""
     lines = (line for reply in replies for line in reply.decode("utf-8", "replace").splitlines())
     info = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    # Without a previous id Redis reports 40 zeros.
     is_master, previous_id = info.get("role") == "master", info.get("master_replid2", "")
     return RedisHealth(
         eviction_policy=info.get("maxmemory_policy", ""),

@@ -27,6 +27,7 @@ CHANGED_CHANNEL = "runqy:changed"  # channel: name of a queue whose configuratio
 MAINTENANCE = "runqy:config:{config}:maintenance"
 # string, expiring: names of Redis queues that hold more than their share of the memory, one a line
 OVER_SHARE = "runqy:config:{config}:over_share"
+# string, expiring: names of Redis queues that a live worker serves, one a line
 SERVED = "runqy:config:{config}:served"
 WORKER_RECORDS = "runqy:workers"  # zset: worker ids, score = Unix s of expiry
 
@@ -42,12 +43,12 @@ def server_info(host: str, pid: int, server_id: str) -> str:
 
 
 def asynq_server(identity: str) -> str:
-    """Return the same key by host, pid and server id joined with colons."""
+    """Return the same key as `server_info`, given host, pid and server id joined with colons."""
     return f"{SERVERS}:{{{identity}}}"
 
 
 def asynq_server_id(key: str) -> str:
-    """Return what joins them in a key; of another key something without a meaning."""
+    """Return host, pid and server id from such a key. Other keys give text that is no such identity."""
     return key.removeprefix(f"{SERVERS}:{{").removesuffix("}")
 
 
@@ -82,7 +83,9 @@ def wake_channel(token: str) -> str:
 
 
 def instance_patterns(instance_id: str) -> tuple[str, str]:
-    """Return patterns for `server_info` and `workers` keys whose server id begins with an instance's id."""
+    """Return ACL patterns for the `server_info` and `workers` keys of one worker process: server ids that begin with
+    its instance id.
+    """
     return f"{SERVERS}:{{*:{instance_id}-*}}", f"{WORKERS}:{{*:{instance_id}-*}}"
 
 
@@ -92,13 +95,12 @@ def ended_channel(task_id: str) -> str:
 
 
 def counter_day(now_s: int) -> str:
-    """Return the UTC date as it is spelled in the keys of counters."""
+    """Return the UTC date as it stands in the keys of counters: YYYY-MM-DD."""
     return _format_day(now_s // 86_400)
 
 
 @lru_cache(maxsize=4)
 def _format_day(day: int) -> str:
-    """Format a number of days since 1970 as YYYY-MM-DD."""
     return (datetime.date(1970, 1, 1) + datetime.timedelta(days=day)).isoformat()
 
 
@@ -126,7 +128,7 @@ class QueueKeys:
 
     @property
     def worker_prefixes(self) -> tuple[str, str]:
-        """The prefixes of the keys of this queue that its workers may use, asynq's and runqy's."""
+        """The prefixes, asynq's and runqy's, of all keys of this queue. Its workers may use them."""
         return self._prefix, f"runqy:q:{{{self.queue}}}:"
 
     @property
@@ -176,12 +178,14 @@ class QueueKeys:
 
     @property
     def cancellations(self) -> str:
-        """Set: ids of tasks that a worker of another program ran when their cancellation was requested."""
+        """Set: ids of tasks whose cancellation was requested while a worker of another program ran them."""
         return f"runqy:q:{{{self.queue}}}:cancellations"
 
     @property
     def pause_details(self) -> str:
-        """Hash: who paused the queue (`by`) and at which Unix s (`since`), which must match `paused`."""
+        """Hash: who paused the queue (`by`), and when in Unix s (`since`). It counts only while `since` equals
+        `paused`.
+        """
         return f"runqy:q:{{{self.queue}}}:pause"
 
     @property
@@ -236,7 +240,9 @@ class QueueKeys:
 
     @property
     def max_result(self) -> str:
-        """String, expiring: size in bytes of the largest result that is stored, while the queue's share is exceeded."""
+        """String, expiring: size in bytes of the largest result that is still stored. Exists while the queue exceeds
+        its share of the memory.
+        """
         return f"runqy:q:{{{self.queue}}}:max_result"
 
     @property
@@ -250,13 +256,15 @@ class QueueKeys:
         return f"runqy:q:{{{self.queue}}}:run_counters"
 
     def deleted_by(self, task_id: str) -> str:
-        """String, expiring: lease token that deleted a task and its time of enqueue, to recognise repeated requests."""
+        """String, expiring: the lease token that deleted a task, and when that was enqueued. A repeated request is
+        recognised by it.
+        """
         return f"runqy:q:{{{self.queue}}}:deleted_by:{task_id}"
 
     def output(self, task_id: str) -> str:
-        """Hash, expiring: what a task's last attempts printed; `lua/parts/delete_task.lua` derives the key too."""
+        """Hash, expiring: what the last attempts of a task printed. `lua/parts/delete_task.lua` has this key too."""
         return f"runqy:q:{{{self.queue}}}:output:{task_id}"
 
     def created(self, scope: str) -> str:
-        """Hash, expiring: what was created for an idempotency key, by the scope of its client."""
+        """Hash, expiring: what the request with an idempotency key created; `scope` is the digest of key and client."""
         return f"runqy:q:{{{self.queue}}}:created:{scope}"

@@ -11,12 +11,13 @@ DEFAULT_TIMEOUT_S = 1800
 
 ERROR_MAX_BYTES = 16_384
 MAX_INT32 = 2**31 - 1
-"""The limit of what is taken from the fields of a hash, into which a worker can write anything."""
+"""The limit for numbers from a task's hash: workers can write any number there, and protobuf rejects larger ones."""
 REQUEST_ID, TRACEPARENT = "x-request-id", "traceparent"
 """The headers of a message for the id of the request that created the task, and for its trace."""
 
 FRESH_START = b"\x30\x00\x68\x00"
-"""Appended to an encoded message: no retries spent, never completed (fields 6 and 13; encoders omit zeros)."""
+"""Appended to an encoded message, it resets `retried` and `completed_at` (fields 6 and 13) to 0: in protobuf a later
+field overrides an earlier one. Encoders omit zeros, so these bytes are spelled out."""
 
 CANCELED = "canceled"
 """The error text of a cancelled task."""
@@ -27,7 +28,7 @@ class MessageUnreadable(Exception):
 
 
 def encode(message: TaskMessage) -> bytes:
-    """Return the bytes stored in Redis, including fields unknown to us."""
+    """Return the bytes to store. Fields that this version does not know are kept."""
     return message.SerializeToString()
 
 
@@ -40,14 +41,13 @@ def decode(data: bytes) -> TaskMessage:
 
 
 def as_completed(message: TaskMessage, *, now_s: int) -> TaskMessage:
-    """Return a copy with the time of success."""
     changed = _copy(message)
     changed.completed_at = now_s
     return changed
 
 
 def as_failed(message: TaskMessage, *, error: str, now_s: int, spends_retry: bool) -> TaskMessage:
-    """Return a copy with the error of a run, and one more retry if the run spends one."""
+    """Return a copy that records the error of a run, and one more retry if the run spends one."""
     changed = _copy(message)
     changed.error_msg = clean_text(error)
     changed.last_failed_at = now_s
@@ -67,14 +67,14 @@ def cancellation(*, now_s: int) -> bytes:
 
 
 def restore_limits(message: TaskMessage, *, ttl_completed_s: int, active_timeout_s: int, retried: int) -> None:
-    """Add what Go's workers drop from a message when they retry its task, from the fields of its hash."""
+    """Fill in what Go's workers drop from a message when they retry its task, given the copies in the task's hash."""
     message.retention = message.retention or min(ttl_completed_s, MAX_INT32)
     message.timeout = message.timeout or min(active_timeout_s, MAX_INT32)
     message.retried = max(message.retried, min(retried, MAX_INT32))
 
 
 def run_deadline_s(message: TaskMessage, *, now_s: int) -> int:
-    """Return the Unix s at which a run that starts now must end: by timeout or deadline, whichever is earlier."""
+    """Return the Unix s at which a run that starts now must end: the earlier of timeout and deadline."""
     ends = [now_s + message.timeout] if message.timeout > 0 else []
     if message.deadline:
         ends.append(message.deadline)
@@ -82,7 +82,7 @@ def run_deadline_s(message: TaskMessage, *, now_s: int) -> int:
 
 
 def run_time_s(message: TaskMessage, *, now_ns: int) -> float:
-    """Return the exact time limit of a run that starts now; `run_deadline_s` may be almost a second early."""
+    """Return the exact time limit in s of a run that starts now. `run_deadline_s` may be almost a second early."""
     timeout_s: float = message.timeout if message.timeout > 0 else DEFAULT_TIMEOUT_S
     if not message.deadline:
         return timeout_s

@@ -33,11 +33,11 @@ class Request(msgspec.Struct, Generic[T_co], frozen=True):
     parse: Callable[[Sequence[Reply]], T_co]
     """Takes the replies of `commands`, none of them an error; returns the outcome or raises a RunqyError."""
     is_repeatable: bool = False
-    """Running it twice has the same effect as once, so it is sent again once after a lost connection."""
+    """Running it twice has the effect of running it once. It is sent again, once, after a lost connection."""
     is_bulky: bool = False
-    """It or its replies may be large, so small requests must not queue behind it on one connection."""
+    """It or its replies may be large. It uses the connection for large requests, so that small ones need not wait."""
     tolerates_wrong_types: bool = False
-    """Workers can write its keys: a key of the wrong type reads as missing (None)."""
+    """A key of the wrong type reads as missing (None), because workers can write its keys."""
 
     def read(self, replies: Sequence[Reply]) -> T_co:
         """Return the outcome. Raise the RunqyError for an error reply, or what `parse` raises."""
@@ -57,12 +57,10 @@ class RequestBatch(msgspec.Struct, frozen=True):
 
     @property
     def is_repeatable(self) -> bool:
-        """Return whether the whole batch may be sent again after a lost connection."""
         return all(request.is_repeatable for request in self.requests)
 
     @property
     def is_bulky(self) -> bool:
-        """Return whether small requests must not queue behind the batch."""
         return any(request.is_bulky for request in self.requests)
 
     def read(self, replies: Sequence[Reply]) -> list[Any]:
@@ -80,23 +78,25 @@ class RequestBatch(msgspec.Struct, frozen=True):
 
 
 def raise_if_unknown(request: Request[Any] | RequestBatch, *errors: BrokerUnavailable) -> None:
-    """Raise OutcomeUnknown if a request that may have changed something was sent, and failed with these errors."""
+    """Raise OutcomeUnknown if a request that can write was sent and its reply was lost, given the errors of its
+    attempts.
+    """
     lost = next((error for error in errors if isinstance(error, ReplyLost)), None)
     if lost is not None and any(command.may_write for command in request.commands):
         raise OutcomeUnknown(reason=lost.reason) from lost
 
 
 class MemoryReading(msgspec.Struct, frozen=True):
-    """What a server said about its memory."""
+    """What a server reports about its memory, and what maintenance stored about its queues."""
 
     used_bytes: int = 0
     max_bytes: int = 0
     """Its `maxmemory`; 0: no limit."""
     over_share: frozenset[str] = frozenset()
-    """The Redis queues that hold more than their share of it while others have tasks, as maintenance measured."""
+    """Redis queues that hold more than their share of the limit while others have tasks, as maintenance measured."""
 
     served: frozenset[str] | None = None
-    """The Redis queues that a worker serves, as maintenance saw; None: unknown."""
+    """Redis queues that a worker serves, as maintenance saw; None: unknown."""
 
     @property
     def use(self) -> float:
@@ -105,15 +105,15 @@ class MemoryReading(msgspec.Struct, frozen=True):
 
 
 class _ServerMemory:
-    """The last reading of a server, and what this process has sent to it."""
+    """The last reading of a server, and how much this process has sent to it."""
 
     __slots__ = ("checked_s", "included_bytes", "reading", "sent_bytes")
 
     def __init__(self) -> None:
         self.reading = MemoryReading()
         self.checked_s = float("-inf")
+        # The size of all tasks, and of those that the reading includes.
         self.sent_bytes = self.included_bytes = 0
-        """The size of all tasks, and of those that the reading includes."""
 
     @property
     def unread_bytes(self) -> int:
@@ -121,9 +121,9 @@ class _ServerMemory:
 
 
 class MemoryUse:
-    """The memory use of the broker's servers when it was last read, and the tasks that this process sent since.
+    """The last reading of each server's memory, and the size of the tasks that this process has sent since.
 
-    Kept per Redis queue in a cluster, where queues are on different servers, else once.
+    In a cluster it is kept per Redis queue, because queues are on different servers; otherwise once.
     """
 
     CHECK_INTERVAL_S = 1.0
@@ -132,16 +132,17 @@ class MemoryUse:
     SHARED_USE = 0.8
     """Above this fraction no tasks are added to queues that hold more than their share."""
     UNREAD_USE = 0.01
-    """After tasks of this fraction the use is read again, however soon."""
+    """After sending this fraction the memory is read again, even within CHECK_INTERVAL_S."""
     LARGE_USE = 0.001
-    """Before a task of more than this fraction the use is read, as other processes may have sent such tasks too."""
+    """Before a task larger than this fraction the memory is read, because other processes may send such tasks too."""
     LARGE_BYTES = 1 << 20
-    """Likewise in a process that has not read it yet."""
+    """The same limit in bytes, for a process that has not read the memory yet."""
     ROOM = 8
-    """A task is added only while so many of its size fit: large ones are refused first and small ones find room.
+    """A task is added only while this many of its size fit, so that large tasks are refused before small ones.
 
-    While a script stores a task, Redis holds it four times (query buffer, argument, Lua, key); the buffers stay for two
-    seconds, on each connection, and other processes have tasks under way that no reading includes.
+    While a script stores a task, Redis holds it four times: in the query buffer, as an argument, in Lua and in the key.
+    The buffers of each connection stay for two seconds, and no reading includes the tasks that other processes are
+    sending.
     """
 
     def __init__(self, *, is_cluster: bool) -> None:
@@ -151,13 +152,13 @@ class MemoryUse:
     def has_room(self, queue: str, size_bytes: int) -> bool:
         """Return whether tasks of this size fit into the memory of the server of a Redis queue."""
         server = self._of(queue)
-        # unread large tasks are those under way, each with its buffers; small ones have already left theirs
+        # Large tasks that no reading includes may still fill their buffers. Small ones have left theirs already.
         unread = server.unread_bytes * (self.ROOM if self._is_large(server, size_bytes) else 1)
         used = server.reading.used_bytes + unread + self.ROOM * size_bytes
         return not server.reading.max_bytes or used <= self.MAX_USE * server.reading.max_bytes
 
     def is_over_share(self, queue: str, size_bytes: int) -> bool:
-        """Return whether a Redis queue holds so much that tasks of this size may not be added to it now."""
+        """Return whether a Redis queue holds so much that tasks of this size must not be added to it now."""
         server = self._of(queue)
         if not (size_bytes and server.reading.max_bytes and queue in server.reading.over_share):
             return False
@@ -165,7 +166,7 @@ class MemoryUse:
         return used > self.SHARED_USE * server.reading.max_bytes or not self.has_room(queue, size_bytes)
 
     def is_unserved(self, queue: str) -> bool:
-        """Return whether no worker served a Redis queue when that was last read; False while it is unknown."""
+        """Return whether no worker serves a Redis queue, by the last reading; False while that is unknown."""
         served = self._of(queue).reading.served
         return served is not None and queue not in served
 
@@ -176,20 +177,23 @@ class MemoryUse:
         return is_unknown or self._is_large(server, size_bytes)
 
     def begin_check(self, queue: str, size_bytes: int = 0, *, must_read: bool = False) -> int | None:
-        """Count tasks that are added, and return what `record` takes if the caller should read the memory use now.
+        """Count tasks that are about to be sent. Return the value for `record` if the caller should read the memory
+        now.
 
-        That is one caller a second, the callers that add much, and those that must.
+        One caller each second should, and besides it each that has sent UNREAD_USE, and each with `must_read`. None for
+        the others.
         """
         server, now_s = self._of(queue), clock.monotonic_s()
         server.sent_bytes += size_bytes
         is_much = server.unread_bytes > self.UNREAD_USE * server.reading.max_bytes > 0
         if not (must_read or is_much) and now_s - server.checked_s < self.CHECK_INTERVAL_S:
             return None
+        # Set before the reply arrives, so that concurrent callers do not read too.
         server.checked_s = now_s
         return server.sent_bytes
 
     def record(self, queue: str, reading: MemoryReading, sent_bytes: int) -> None:
-        """Store a reading that includes the first `sent_bytes`."""
+        """Store a reading that includes the first `sent_bytes` that this process sent."""
         server = self._of(queue)
         server.reading, server.included_bytes = reading, max(server.included_bytes, sent_bytes)
 
@@ -201,7 +205,7 @@ class MemoryUse:
 
 
 class BrokerContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operation can know about the broker that runs it."""
+    """What an operation knows about the broker that runs it."""
 
     now_ns: int
     """Unix ns by Redis's clock."""
@@ -211,7 +215,7 @@ class BrokerContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Effect: TypeAlias = Request[Any] | RequestBatch | type[BrokerContext]
-"""What an operation yields; it receives the outcome, the list of outcomes, or a BrokerContext."""
+"""What an operation yields, to receive the outcome of a request, those of a batch, or a BrokerContext."""
 Operation: TypeAlias = Generator[Effect, Any, T]
 
 

@@ -49,32 +49,30 @@ class Subscriber:
         self._on_message = on_message
         self._on_gap = on_gap
         self._wanted: Counter[str] = Counter()
+        # The number of outstanding confirmations on this connection, by channel.
         self._unconfirmed: Counter[str] = Counter()
-        """The number of outstanding confirmations on this connection, by channel."""
         self._confirmations: dict[str, asyncio.Future[None]] = {}
         self._connection: AsyncConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._has_gap = False
+        # Consecutive losses of the connection, or refusals, without any data received.
         self._failures = 0
-        """Consecutive losses of the connection, or refusals, without any data received."""
         self._received_s = 0.0
 
     async def start(self) -> None:
-        """Connect in the background."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
-        """Close the connection and stop calling back."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
 
     async def subscribe(self, channels: Iterable[str], *, timeout_s: float = 1.0) -> bool:
-        """Subscribe to channels and wait for Redis's confirmation; each call needs a call of `unsubscribe`.
+        """Subscribe to channels and wait for Redis's confirmation. Each call needs a call of `unsubscribe`.
 
-        Return False after a time-out: the channels stay subscribed, but a message published meanwhile may be missed.
-        The subscription counts from the call on, even if the caller is cancelled while it waits.
+        Return False after a timeout: the channels stay subscribed, but a message published meanwhile may be missed. The
+        subscription counts from the call on, even if the caller is cancelled while it waits.
         """
         names = tuple(channels)
         new = []
@@ -102,7 +100,6 @@ class Subscriber:
             self._connection.push([pack(("UNSUBSCRIBE", *ended))])
 
     async def _run(self) -> None:
-        """Connect and listen until cancelled."""
         while True:
             try:
                 connection = await self._connector.open(on_push=self._receive)
@@ -113,7 +110,6 @@ class Subscriber:
             await asyncio.sleep(reconnect_delay_s(self._failures))
 
     def _record_failure(self, reason: str) -> None:
-        """Record that messages may be missed."""
         self._has_gap = True
         self._failures += 1
         if self._failures == 1:
@@ -141,6 +137,7 @@ class Subscriber:
             self._connection = None
             connection.on_lost = None
             connection.close("the subscriber was closed")
+            # No channel is confirmed any more: `subscribe` waits until the next connection has confirmed it.
             self._request(list(self._wanted))
         return lost.result() if lost.done() else "The connection was lost."
 
@@ -157,7 +154,6 @@ class Subscriber:
             self._connection.push([pack(("SUBSCRIBE", *batch))])
 
     def _receive(self, reply: Reply) -> None:
-        """Pass on a message, or record a confirmation."""
         if isinstance(reply, Exception):
             if self._connection is not None:
                 self._connection.close(translate_error(reply).detail)
@@ -170,7 +166,7 @@ class Subscriber:
             self._confirm(reply[1].decode("utf-8", "replace"))
 
     def _confirm(self, name: str) -> None:
-        """Record that Redis subscribed to a channel; after a reconnection the last confirmation ends the gap."""
+        """Record that Redis subscribed to a channel. After a reconnection the last confirmation ends the gap."""
         self._unconfirmed[name] -= 1
         if self._unconfirmed[name] > 0:
             return
@@ -181,7 +177,7 @@ class Subscriber:
         self._end_gap()
 
     def _end_gap(self) -> None:
-        """Report the gap when all channels are subscribed to again."""
+        # Not before every channel is confirmed: messages on the others may still be missed.
         if self._has_gap and not self._unconfirmed:
             self._has_gap = False
             if self._on_gap is not None and self._wanted:
@@ -199,11 +195,9 @@ class TaskEndSubscriber:
         self._subscriber = Subscriber(source, on_message=lambda channel, _: on_end(channel.removeprefix(prefix)))
 
     async def start(self) -> None:
-        """Connect in the background."""
         await self._subscriber.start()
 
     async def close(self) -> None:
-        """Close the connection and stop calling back."""
         await self._subscriber.close()
 
     async def watch(self, task_id: str) -> None:
@@ -211,7 +205,6 @@ class TaskEndSubscriber:
         await self._subscriber.subscribe([ended_channel(task_id)])
 
     def unwatch(self, task_id: str) -> None:
-        """Undo one `watch`."""
         self._subscriber.unsubscribe([ended_channel(task_id)])
 
 
@@ -225,7 +218,7 @@ class WorkerEvent(Enum):
 
 
 def worker_channels(wake_token: str) -> tuple[str, ...]:
-    """Return the channels that a worker subscribes to; the token is the one in its dequeue requests."""
+    """Return the channels that a worker subscribes to. `wake_token` is that of its dequeue requests."""
     return keys.wake_channel(wake_token), keys.CANCEL_CHANNEL, keys.CHANGED_CHANNEL
 
 
@@ -238,6 +231,6 @@ def parse_worker_event(channel: str, data: bytes) -> tuple[WorkerEvent, str]:
 
 
 def read_queue_token(queue: str) -> Request[str | None]:
-    """Return the token that changes with a queue's configuration; None when nothing is published."""
+    """Return the token that changes with a queue's configuration; None if nothing is published."""
     read = command("HGET", keys.QUEUE_REVISIONS, queue, key=keys.QUEUE_REVISIONS)
     return Request((read,), lambda replies: None if replies[0] is None else replies[0].decode("utf-8", "replace"))

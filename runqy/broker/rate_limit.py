@@ -27,7 +27,7 @@ WINDOWS_S = {"s": 1, "m": 60, "h": 3600}
 
 
 RATE = r"0*([1-9][0-9]{0,4}|100000)/[smh]"
-"""At most 100,000 requests per second, minute or hour, without anchors."""
+"""A pattern without anchors: at most 100,000 requests per second, minute or hour."""
 RATE_EXAMPLES = "a rate such as 50/s, 600/m or 10000/h"
 
 
@@ -52,7 +52,7 @@ class RateLimitStatus:
 
 
 def acquire(subject: str, rate: Rate, *, now_ns: int) -> Request[RateLimitStatus]:
-    """Count a request of a subject if it is allowed."""
+    """Count a request of a subject, if the rate allows it."""
     call = script("rate_limit")(
         rate=keys.rate(subject), now_us=now_ns // 1000, window_us=rate.window_s * _US, limit=rate.limit
     )
@@ -65,6 +65,7 @@ def read_wait(subject: str, rate: Rate, *, now_ns: int) -> Request[int]:
     window_us = each_us * rate.limit
 
     def parse(replies: Sequence[Reply]) -> int:
+        # The key holds the time at which the full allowance is restored (GCRA, as in rate_limit.lua).
         spent_us = min(max(int(replies[0] or 0) - now_ns // 1000, 0), window_us)
         return -(-max(spent_us + each_us - window_us, 0) // _US)
 

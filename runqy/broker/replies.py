@@ -10,7 +10,7 @@ from runqy.circuit_breaker import CircuitOpen
 from runqy.errors import BrokerCommandRefused, BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
 MAX_DIGITS = 20
-"""64 bits have at most 20 digits; Python refuses to parse thousands."""
+"""Those of 64 bits. Python refuses to parse thousands of digits, which a worker could write."""
 
 
 def read_number(text: bytes | str | None) -> int | None:
@@ -20,13 +20,13 @@ def read_number(text: bytes | str | None) -> int | None:
     return int(text)
 
 
-_SECONDS_BELOW = 10**12
+_SECONDS_BELOW = 10**12  # in s the year 33658, in ns 17 minutes after 1970
 
 
 def read_time_ns(text: bytes | str | None) -> int | None:
     """Return a time in Unix ns; None if it is missing, 0 or invalid.
 
-    Go's runqy-worker writes seconds where asynq writes nanoseconds; `in_ns.lua` has the same rule.
+    Go's runqy-worker writes seconds into fields where asynq writes nanoseconds. `in_ns.lua` has the same rule.
     """
     time = read_number(text)
     return time * 10**9 if time and time < _SECONDS_BELOW else time or None
@@ -39,7 +39,7 @@ def read_score(score: bytes | str | None) -> int | None:
 
 
 def replace_nul(text: str) -> str:
-    """Return a text that the database stores: PostgreSQL refuses NUL."""
+    """Replace NUL, which PostgreSQL refuses in a text."""
     return text.replace("\0", "\ufffd")
 
 
@@ -62,7 +62,7 @@ _UNAVAILABLE = (
 
 
 _TEMPORARY = ("BUSY ", "MISCONF ", "NOREPLICAS ")
-"""Prefixes of temporary errors: a script runs for too long, the disk is full, or replicas are missing."""
+"""Prefixes of temporary errors: another script runs for too long, the disk is full, or replicas are missing."""
 
 
 REFUSED_ERRORS = (redis_errors.AuthenticationError, redis_errors.NoPermissionError)
@@ -75,7 +75,7 @@ REDIS_ERRORS = (*_UNAVAILABLE, redis_errors.ResponseError)
 class ReplyLost(BrokerUnavailable):
     """Redis cannot be reached."""
 
-    # Any of the commands that were sent may have run; without it, none has.
+    # Raised after commands were sent: any of them may have run. After other errors of the connection none has.
 
 
 @contextmanager
@@ -90,7 +90,6 @@ def translate_errors() -> Iterator[None]:
 
 
 def translate_error(error: Exception) -> RunqyError:
-    """Return runqy's error for an error of redis-py."""
     if isinstance(error, REFUSED_ERRORS):
         return BrokerRefused(reason=str(error))
     if isinstance(error, redis_errors.OutOfMemoryError):
@@ -103,7 +102,6 @@ def translate_error(error: Exception) -> RunqyError:
 
 
 def check_reply(reply: Reply) -> Reply:
-    """Return a reply, or raise the error that it represents."""
     if isinstance(reply, RunqyError):
         raise reply
     if isinstance(reply, Exception):

@@ -18,21 +18,25 @@ if TYPE_CHECKING:
 
 
 class KeyScanner:
-    """An endless scan over the keys that match a pattern: one SCAN per node and step; each round returns every key."""
+    """An endless scan of the keys that match a pattern: each step sends one SCAN to each node, each round returns every
+    key.
+    """
 
     def __init__(self, pattern: str, step: int, kind: str = "hash") -> None:
-        """`step` is the approximate number of keys to check in a step, `kind` the type of the keys; empty: any."""
+        """`step` is the approximate number of keys checked in one step. `kind` is the type of the keys; empty: any."""
         self._pattern = pattern
         self._step = step
         self._kind = ("TYPE", kind) if kind else ()
         self._cursors: dict[str, int] = {}  # node -> cursor; nodes that were scanned to their end are missing
 
     def next_keys(self, broker: Broker) -> list[str]:
-        """Return the matching keys of the next step, as text: one that is not UTF-8 is none that runqy wrote."""
+        """Return the matching keys of the next step as text. runqy writes only UTF-8: bytes of other programs are
+        replaced.
+        """
         return [name.decode(errors="replace") for name in self.next_names(broker)]
 
     def next_names(self, broker: Broker) -> list[bytes]:
-        """Return the matching keys of the next step on all nodes that are not finished."""
+        """Return the matching keys of the next step, from all nodes whose scan has not ended."""
         connections = broker.connection.nodes()
         if self.is_at_start:
             self._cursors = dict.fromkeys(connections, 0)
@@ -43,30 +47,30 @@ class KeyScanner:
         return found
 
     def _step_on(self, name: str, connection: RedisConnection) -> list[bytes]:
-        """Advance the scan on one node; a cursor of 0 is its end."""
         options = ("MATCH", self._pattern, "COUNT", self._step, *self._kind)
         scan = command("SCAN", self._cursors[name], *options, key=None)
         cursor, names = check_reply(connection.execute([scan])[0])
+        # Redis returns 0 when the scan has ended; `next_names` drops the node then.
         self._cursors[name] = int(cursor)
         return list(names)
 
     @property
     def is_at_start(self) -> bool:
-        """Return whether every node was scanned to its end, so that the next step starts a new round."""
+        """Whether the round is complete, so that the next step starts a new one."""
         return not self._cursors
 
 
 T = TypeVar("T")
 
 MAX_ROUNDS = 40
-"""How often one run returns to a queue that has more; the rest is left to the next run."""
+"""How often one run asks a queue again that has more. The rest waits for the next run."""
 
+# Nothing records the end of a failure here: one request for a queue may succeed while another fails, each second.
 _failures = FailureLog("queues_included")
-"""Of all queues. Its end is not recorded: one request of a queue may succeed while another fails, each second."""
 
 
 def run_requests(requests: Mapping[str, Request[T]]) -> Operation[dict[str, T]]:
-    """Run one request per queue, all in one round trip; a queue that fails is logged and left out.
+    """Run one request per queue, all in one round trip. A queue whose request fails is logged and left out.
 
     Raise BrokerUnavailable.
     """

@@ -28,7 +28,7 @@ _READS = """
 
 
 class Command(msgspec.Struct, frozen=True):
-    """A command for Redis, and the key that determines its node (None: any)."""
+    """A command for Redis. `key` determines the node that gets it; None: any node."""
 
     args: tuple[Value, ...]
     key: str | None
@@ -37,6 +37,7 @@ class Command(msgspec.Struct, frozen=True):
     @property
     def may_write(self) -> bool:
         if self.script is not None:
+            # The flag is Redis's own: it fails a script that has the flag and writes.
             return "no-writes" not in self.script.source.partition("\n")[0]
         return str(self.args[0]) not in _READS.split()
 
@@ -74,14 +75,13 @@ class Script:
 
 
 def _argument_getter(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Value, ...]]:
-    """Return a function that returns values by their names, in order."""
     if len(names) > 1:
         return itemgetter(*names)
     return lambda values: tuple(values[name] for name in names)
 
 
 def _names(source: str, mark: str) -> tuple[tuple[str, ...], str | None]:
-    """Return the names after a mark, and separately the last one if it takes a sequence."""
+    """Return the names after a mark. The second value is the last name, without its `*`, if it takes a sequence."""
     line = next((line for line in source.splitlines() if line.startswith(mark)), "")
     names = line.removeprefix(mark).split()
     if names and names[-1].endswith("*"):
@@ -97,7 +97,6 @@ def script(name: str) -> Script:
 
 
 def _include_part(line: str) -> str:
-    """Return a line of Lua, or the parts that it includes."""
     if not line.startswith("-- USES "):
         return line
     return "".join(_read_lua(f"parts/{part}.lua") for part in line.split()[2:])
@@ -108,5 +107,4 @@ def _read_lua(path: str) -> str:
 
 
 def command(*args: Value, key: str | None) -> Command:
-    """Return a plain Redis command."""
     return Command(args=args, key=key)

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class TaskState(StrEnum):
-    """The state of a task; also the suffix of the key of its index."""
+    """The state of a task. The value is also the last part of the key of its index."""
 
     PENDING = "pending"
     ACTIVE = "active"
@@ -16,19 +16,17 @@ class TaskState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Return whether a task in this state is finished."""
         return self in (TaskState.COMPLETED, TaskState.ARCHIVED)
 
     @classmethod
     def read(cls, text: bytes | None) -> "TaskState | None":
-        """Return the state with this text; None for any other text."""
         return _BY_TEXT.get(text or b"")
 
 
 class RunOutcome(StrEnum):
-    """How an attempt ended; also of tasks that ended without one: canceled or expired while they waited.
+    """How a run ended. Tasks that were cancelled or expired while they waited have an outcome without a run.
 
-    docs/states.md defines them for users.
+    docs/states.md defines the outcomes for users.
     """
 
     COMPLETED = "completed"

@@ -20,7 +20,7 @@ from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
 
 MAX_REDIRECTIONS = 5
 REFRESH_INTERVAL_S = 0.25
-"""Minimum time between two topology refreshes."""
+"""The minimum time from the end of one topology refresh to the start of the next."""
 
 _log = structlog.get_logger(__name__)
 
@@ -32,13 +32,13 @@ class AsyncCluster:
         self._connector = connector
         self._max_pending = max_pending
         self._nodes: dict[Address, AsyncNode] = {}
+        # One entry per slot; empty until the topology is known.
         self._slots: list[AsyncNode | None] = []
-        """One entry per slot; empty until the topology is known."""
         self._refresh: asyncio.Task[None] | None = None
+        # When the last refresh ended.
         self._refreshed_s = float("-inf")
-        """When the last refresh ended."""
+        # Why the last refresh failed.
         self._error: RunqyError | None = None
-        """Why the last refresh failed."""
         self._waiting = 0
 
     async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
@@ -66,7 +66,6 @@ class AsyncCluster:
             await node.close()
 
     async def _send(self, commands: Sequence[Command], is_bulky: bool) -> list[Reply]:
-        """Send the commands to their nodes and return all replies in the order of the commands."""
         if not self._slots:
             await self._wait_for_refresh()
         if len(commands) == 1:
@@ -83,10 +82,10 @@ class AsyncCluster:
     async def _send_groups(
         self, commands: Sequence[Command], groups: dict[AsyncNode, list[int]], is_bulky: bool
     ) -> list[Reply]:
-        """Send to all nodes before awaiting the first reply."""
         replies: list[Reply] = [None] * len(commands)
         futures: list[asyncio.Future[list[Reply]]] = []
         try:
+            # Send to all nodes before awaiting the first reply.
             for node, indexes in groups.items():
                 futures.append(await node.send([commands[i] for i in indexes], is_bulky=is_bulky))
             for (node, indexes), future in zip(groups.items(), futures, strict=True):
@@ -102,9 +101,9 @@ class AsyncCluster:
         return replies
 
     def _find_node(self, command: Command) -> AsyncNode | None:
-        """Return the node that serves a command's key. Without a key, prefer a node that is connected."""
         if command.key is not None:
             return self._slots[key_slot(command.key.encode())]
+        # A command without a key may run anywhere: prefer a node that is connected.
         nodes = self._nodes.values()
         return next((node for node in nodes if node.is_open), None) or next(iter(nodes), None)
 
@@ -125,6 +124,7 @@ class AsyncCluster:
             asked = [i for i, reply in enumerate(replies) if type(reply) is redis_errors.AskError]
             if not moved and not asked:
                 return
+            # ASK is for this command only, while the slot is moving; MOVED is for good.
             for index in asked:
                 replies[index] = await self._node_at(replies[index]).execute_asking(commands[index])
             if moved:
@@ -150,7 +150,6 @@ class AsyncCluster:
         return node
 
     async def _wait_for_refresh(self) -> None:
-        """Wait for a topology refresh. Raise BrokerUnavailable."""
         self._start_refresh()
         if self._refresh is not None:
             if self._waiting >= self._max_pending:
@@ -171,7 +170,8 @@ class AsyncCluster:
             self._refresh = loop.create_task(self._discover())
 
     async def _discover(self) -> None:
-        """Query the nodes one by one until one returns the topology."""
+        """Ask the nodes one after another until one returns the topology."""
+        # In random order, so that processes do not all ask the same node.
         known = random.sample(list(self._nodes), len(self._nodes))
         error: RunqyError | None = None
         try:
@@ -194,7 +194,6 @@ class AsyncCluster:
             self._refresh = None
 
     async def _fetch_slots(self, address: Address) -> list[Reply]:
-        """Return a node's reply to CLUSTER SLOTS. Raise BrokerUnavailable."""
         connection = await self._connector.open_node(address)
         try:
             (reply,) = await connection.send([pack(("CLUSTER", "SLOTS"))], 1)
@@ -206,7 +205,7 @@ class AsyncCluster:
         return slots
 
     def _apply_slots(self, entries: list[Reply], address: Address) -> None:
-        """Apply a new topology; nodes that no longer serve a slot are retired."""
+        """Apply a new topology, and retire nodes that serve no slot any more."""
         slots: list[AsyncNode | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         masters = {}
         for first, last, master, *_ in entries:

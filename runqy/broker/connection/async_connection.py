@@ -19,10 +19,10 @@ from runqy.broker.scripts import Value
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
 
 pack = cast("Callable[[tuple[Value, ...]], bytes]", pack_command)
-"""Encode a command. hiredis's own annotation covers only single-word commands."""
+"""Encode a command. hiredis annotates its function for single-word commands only."""
 
 JOINED_BYTES = 256 * 1024
-"""Up to this size, all pending data is copied into one write; above it each piece is written separately."""
+"""Pending data up to this size is joined into one write. Of more data each piece is written separately."""
 Data = bytes | memoryview
 
 _CHECKS = 8
@@ -31,8 +31,8 @@ _INCOMPLETE = object()
 
 
 def pack_pieces(args: tuple[Value, ...]) -> list[Data]:
-    """Encode a command, in pieces that refer to large arguments: hiredis copies these three times, asyncio once."""
-    for arg in args:  # a generator would take twice as long, for each command
+    """Encode a command as pieces. Large arguments are not copied into them: hiredis would copy these three times."""
+    for arg in args:  # on the path of every command: `any()` with a generator takes twice as long
         if type(arg) is bytes and len(arg) > JOINED_BYTES:
             break
     else:
@@ -56,12 +56,12 @@ class ConnectionLost(BrokerUnavailable):
 
 
 def as_unsent(error: RunqyError) -> RunqyError:
-    """Return why a connection failed, for the requests that were to use it: none of them was sent."""
+    """Return the error for requests that were waiting for a connection: none of them was sent."""
     return BrokerUnavailable(reason=error.reason) if isinstance(error, (ConnectionLost, ReplyLost)) else error
 
 
 class AsyncConnection(asyncio.Protocol):
-    """Pipelines the requests of many callers. A caller that stops waiting abandons only its own reply."""
+    """Pipelines the requests of many callers. A caller that stops waiting gives up only its own reply."""
 
     def __init__(
         self,
@@ -70,38 +70,38 @@ class AsyncConnection(asyncio.Protocol):
         max_pending: int,
         on_push: Callable[[Reply], None] | None = None,
     ) -> None:
-        """`on_push` receives replies that belong to no request, such as published messages."""
+        """`on_push` is called with replies that belong to no request, such as published messages."""
         self._loop = asyncio.get_running_loop()
         self._check_s = reply_timeout_s / _CHECKS
         self._max_pending = max_pending
         self._on_push = on_push
+        # Called once, when the connection is closed for any reason.
         self.on_lost: Callable[[AsyncConnection, str], None] | None = None
-        """Called once, when the connection is closed for any reason."""
         self.is_open = False
+        # It was closed because no reply arrived.
         self.was_silent = False
-        """It was closed because no reply arrived."""
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
         self._reader = Reader(
             protocolError=ProtocolError, replyError=DefaultParser.parse_error, notEnoughData=_INCOMPLETE
         )
+        # Each request's future, its number of replies, and `_put_bytes` at its end.
         self._pending: deque[tuple[asyncio.Future[list[Reply]], int, int]] = deque()
-        """Each request's future, its number of replies, and `_put_bytes` at its end."""
+        # The replies to the first pending request received so far.
         self._replies: list[Reply] = []
-        """The replies to the first pending request received so far."""
         self._outbox: list[Data] = []
+        # The number of bytes in the outbox, and of all that were ever put there.
         self._outbox_bytes = self._put_bytes = 0
-        """The number of bytes in the outbox, and of all that were ever put there."""
         self._is_paused = False
         self._is_retired = False
         self._check: asyncio.TimerHandle | None = None
         self._has_received = False
         self._silent_checks = 0
+        # The number of bytes that Redis had acknowledged at the last check.
         self._sent_bytes = 0
-        """The number of bytes that Redis had acknowledged at the last check."""
 
     def send(self, parts: Sequence[Data], reply_count: int) -> asyncio.Future[list[Reply]]:
-        """Send packed commands at the end of this loop iteration and return a future for their replies.
+        """Queue packed commands for the end of this loop iteration, and return a future for their replies.
 
         Raise BrokerBusy. The future fails with ReplyLost, or with ConnectionLost if nothing was sent.
         """
@@ -153,7 +153,7 @@ class AsyncConnection(asyncio.Protocol):
         self.close(str(exc or "it closed the connection"))
 
     def eof_received(self) -> None:
-        """Close at once: no more replies will come, but asyncio would first send what a slow peer may never read."""
+        """Close at once: no more replies will come, and asyncio would first send what a slow peer may never read."""
         self.close("it closed the connection")
 
     def data_received(self, data: bytes) -> None:
@@ -189,9 +189,9 @@ class AsyncConnection(asyncio.Protocol):
             self._flush()
 
     def _put(self, parts: Sequence[Data]) -> None:
-        """Queue data to be sent at the end of this loop iteration."""
         outbox = self._outbox
         if not outbox and not self._is_paused:
+            # Runs after the other callbacks of this iteration, so that all their commands share one write.
             self._loop.call_soon(self._flush)
         for part in parts:
             outbox.append(part)
@@ -224,20 +224,19 @@ class AsyncConnection(asyncio.Protocol):
         self._outbox = self._outbox[written:]
 
     def _receive_push(self, reply: Reply) -> None:
-        """Pass on a reply that belongs to no request."""
         if self._on_push is None:
             self.close(f"Redis sent an unexpected reply: {reply!r:.100}")
         else:
             self._on_push(reply)
 
     def _check_silence(self) -> None:
-        """Close the connection when the oldest request without a reply made no progress for the time-out.
+        """Close the connection when the oldest request without a reply has made no progress for `reply_timeout_s`.
 
-        A large request may take longer than that to arrive; until then, bytes that Redis acknowledges are progress.
-        Afterwards only replies are: the kernel of a stopped Redis acknowledges each new request.
+        While a request is being sent, bytes that Redis acknowledges are progress. After that only replies are: the
+        kernel acknowledges new requests even while Redis is stopped.
 
-        Silence is counted in checks rather than measured by the clock, because a blocked loop has not read what
-        arrived.
+        Silence is counted in checks, not measured by the clock: after the loop was blocked, replies may have arrived
+        that were not read yet.
         """
         if not self._pending or self._transport is None:
             self._check = None
@@ -258,7 +257,7 @@ class AsyncConnection(asyncio.Protocol):
 
 
 def _count_unacknowledged(connected: socket.socket | None) -> int:
-    """Return the number of bytes that the peer has not acknowledged; 0 where the system does not report it."""
+    """Return how many bytes the peer has not acknowledged; 0 where the system does not report it."""
     if connected is None:
         return 0
     try:

@@ -18,8 +18,7 @@ CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 1.0
 MAX_PENDING = 10_000
 
-Address = tuple[str, int]
-"""Host and port."""
+Address = tuple[str, int]  # host, port
 
 
 class Connector:
@@ -34,9 +33,9 @@ class Connector:
         max_pending: int = MAX_PENDING,
     ) -> None:
         self._target = target
+        # Where to connect first: the server, Sentinels or nodes of the cluster. Grows to all nodes once the cluster is
+        # known.
         self.addresses = target.addresses
-        """Where to connect first: the server, Sentinels or nodes of the cluster. Grows to all nodes once the cluster is
-        known."""
         self._reply_timeout_s = reply_timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._max_pending = max_pending
@@ -60,7 +59,7 @@ class Connector:
         raise error or BrokerUnavailable()
 
     async def open_node(self, address: Address, *, on_push: Callable[[Reply], None] | None = None) -> AsyncConnection:
-        """Open a connection to one server that holds keys. Raise BrokerUnavailable."""
+        """Open a connection to one server that holds keys, without following Sentinels. Raise BrokerUnavailable."""
         target = self._target
         commands = _authentication(target.username, target.password)
         if target.db and target.mode != "cluster":
@@ -69,9 +68,9 @@ class Connector:
         return connection
 
     async def _open_master(self, on_push: Callable[[Reply], None] | None) -> AsyncConnection:
-        """Open a connection to the master. Check the server's role, because Sentinel may report a demoted master."""
         connection = await self.open_node(await self._find_master(), on_push=on_push)
         try:
+            # Sentinel may still report a master that was demoted.
             (role,) = await connection.send([pack(("ROLE",))], 1)
             if not isinstance(role, redis_errors.NoPermissionError) and check_reply(role)[0] != b"master":
                 raise BrokerUnavailable(reason="the server that Sentinel reports is not a master")
@@ -102,7 +101,9 @@ class Connector:
     async def _open(
         self, address: Address, commands: Sequence[bytes], on_push: Callable[[Reply], None] | None
     ) -> tuple[AsyncConnection, list[Reply]]:
-        """Connect and run the given commands, which also verifies that the server replies."""
+        """Connect, authenticate and run the commands; return their replies. A PING at the end proves that the server
+        replies.
+        """
         loop = asyncio.get_running_loop()
         connection: AsyncConnection | None = None
         try:
@@ -128,7 +129,7 @@ class Connector:
         return AsyncConnection(reply_timeout_s=self._reply_timeout_s, max_pending=self._max_pending, on_push=on_push)
 
     def _get_tls(self) -> ssl.SSLContext | None:
-        """Return the TLS context. It is created once, because it loads the system's certificate authorities."""
+        # Created once: it loads the system's certificate authorities.
         if self._target.use_tls and self._tls is None:
             certificate = self._target.ca_certificate
             if certificate.lstrip().startswith("-----BEGIN"):
@@ -139,7 +140,7 @@ class Connector:
 
 
 def _authentication(username: str, password: str) -> list[bytes]:
-    """Return the packed AUTH command; None without a password."""
+    """Return the packed AUTH command in a list; an empty list without credentials."""
     if not password and not username:
         return []
     return [pack(("AUTH", username, password) if username else ("AUTH", password))]

@@ -23,10 +23,10 @@ from runqy.broker.scripts import Command, Script
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
 
 CONNECT_WAIT_S = 1.0
-"""How long requests wait for a connection, counted from the start of the attempt."""
+"""How long requests wait for a connection, from the start of the attempt to connect."""
 _WAIT_STEPS = 4
 RECONNECT_MAX_S = 0.6
-"""The longest pause between the beginnings of two attempts, so that a Redis that is back is used within a second."""
+"""The longest time from the start of one attempt to the next: a Redis that is back is used within a second."""
 
 _log = structlog.get_logger(__name__)
 
@@ -38,20 +38,20 @@ def reconnect_delay_s(failures: int) -> float:
 
 
 class PersistentConnection:
-    """A connection that is opened on first use and reopened in the background after it is lost."""
+    """A connection that is opened on first use, and opened again in the background after it is lost."""
 
     def __init__(
         self, open_connection: Callable[[], Coroutine[Any, Any, AsyncConnection]], *, max_waiting: int
     ) -> None:
         self._open_connection = open_connection
         self._max_waiting = max_waiting
+        # None while disconnected; use `wait`.
         self.connection: AsyncConnection | None = None
-        """None while disconnected; use `wait`."""
         self._task: asyncio.Task[None] | None = None
+        # Done when the first attempt after a loss has ended or has exceeded the time limit.
         self._attempt: asyncio.Future[None] | None = None
-        """Done when the first attempt after a loss has ended or has exceeded the time limit."""
+        # Why the last attempt failed. While it is set, requests fail immediately.
         self._error: RunqyError | None = None
-        """Why the last attempt failed. While it is set, requests fail immediately."""
         self._opened_s = 0.0
         self._waiting = 0
         self._is_closed = False
@@ -76,7 +76,7 @@ class PersistentConnection:
     def retire(self) -> None:
         """Open another connection for new requests, and close this one when all its replies have arrived.
 
-        A connection without requests is kept: its replacement would be no different.
+        A connection that has just been opened is kept: the next one would reach the same server.
         """
         connection = self.connection
         if connection is not None and _now_s() - self._opened_s > CONNECT_WAIT_S:
@@ -112,9 +112,10 @@ class PersistentConnection:
             self._task = loop.create_task(self._connect(self._attempt))
 
     def _limit(self, attempt: asyncio.Future[None], steps: int) -> None:
-        """Stop requests from waiting for an attempt after `steps` steps.
+        """Make requests wait no longer for an attempt after `steps` steps of CONNECT_WAIT_S / _WAIT_STEPS.
 
-        Steps rather than one time span: after the loop was blocked, a connection may exist that it has not noticed yet.
+        Several short steps rather than one timer: after the loop was blocked, the connection may exist without having
+        been noticed.
         """
         if attempt.done():
             return
@@ -127,7 +128,7 @@ class PersistentConnection:
     async def _connect(self, attempt: asyncio.Future[None]) -> None:
         """Try to connect until it succeeds. Requests wait only for the first try.
 
-        Tries overlap: one that a silent server has accepted may stay without a reply after the server is back.
+        Tries overlap: a server that was silent may have accepted one, and never reply to it even when it is back.
         """
         failures = 0
         tries: set[asyncio.Task[AsyncConnection]] = set()
@@ -167,7 +168,6 @@ class PersistentConnection:
             connection.on_lost = self._connection_lost
 
     def _connection_lost(self, connection: AsyncConnection, reason: str) -> None:
-        """Reconnect when the current connection is lost."""
         if self.connection is connection:
             self.connection = None
             if connection.was_silent:  # the next server may be silent too; requests do not wait for it
@@ -187,7 +187,6 @@ class AsyncNode:
 
     @property
     def is_open(self) -> bool:
-        """Return whether small requests can be sent without waiting for a connection."""
         return self._small.connection is not None
 
     async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
@@ -204,8 +203,9 @@ class AsyncNode:
         return replies
 
     async def send(self, commands: Sequence[Command], *, is_bulky: bool) -> asyncio.Future[list[Reply]]:
-        """Send commands and return a future for their replies, which the caller passes to `repair`. Raise
-        BrokerUnavailable.
+        """Send commands and return a future for their replies, which the caller passes to `repair`.
+
+        Raise BrokerUnavailable.
         """
         parts = [piece for command in commands for piece in pack_pieces(command.args)]
         size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
@@ -214,8 +214,11 @@ class AsyncNode:
         return connection.send(parts, len(commands))
 
     async def repair(self, commands: Sequence[Command], replies: list[Reply]) -> None:
-        """Handle error replies: load unknown scripts and repeat their calls; reconnect after a failover."""
+        """Act on error replies: load unknown scripts and repeat their calls; after a failover, connect to the new
+        master.
+        """
         if any(isinstance(reply, redis_errors.ReadOnlyError) for reply in replies):
+            # READONLY: this server is a replica now.
             self._small.retire()
             self._bulk.retire()
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
@@ -231,7 +234,8 @@ class AsyncNode:
             replies[index] = reply
 
     async def execute_asking(self, command: Command) -> Reply:
-        """Run a command on the target of a slot migration. Raise BrokerUnavailable."""
+        """Run a command on the node that a slot is moving to. Raise BrokerUnavailable."""
+        # ASKING holds for the next command only, so the script is loaded before it.
         parts = [pack(("ASKING",)), pack(command.args)]
         if command.script is not None:
             parts.insert(0, _load(command.script))
@@ -248,14 +252,12 @@ class AsyncNode:
         await self._bulk.close()
 
     async def _exchange(self, parts: Sequence[bytes]) -> list[Reply]:
-        """Send packed commands on the connection for their size and return the replies."""
         chosen = self._bulk if sum(map(len, parts)) > BULK_BYTES else self._small
         connection = chosen.connection or await chosen.wait()
         return await connection.send(parts, len(parts))
 
 
 def _load(script: Script) -> bytes:
-    """Return the packed SCRIPT LOAD command."""
     return pack(("SCRIPT", "LOAD", script.source))
 
 

@@ -25,11 +25,11 @@ from runqy.circuit_breaker import Attempt, BackgroundCall, CircuitBreaker
 _NO_RESPONSE = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)
 _FAILURES = (*_NO_RESPONSE, ReplyLost)
 _ERROR_REPLIES = (redis_errors.AuthenticationError, redis_errors.BusyLoadingError)
-"""redis-py derives them from ConnectionError."""
+"""Replies of Redis, although redis-py derives them from ConnectionError."""
 REFRESH_WAIT_S = 1.0
-"""How long a request may wait, from its start, for a topology refresh after a node did not respond."""
+"""How long after its start a request may still wait for a topology refresh, when a node did not respond."""
 SKIP_CHECK_S = 1.0
-"""A connection used within this time is not checked again before use."""
+"""A connection that was used within this time is not checked before it is used again."""
 
 
 class RedisConnection(Protocol):
@@ -79,12 +79,10 @@ class _NodeExchange:
         self._attempt.end()
 
     def disconnect(self) -> None:
-        """Close the connection, so that unread replies do not reach the next caller."""
         if self._connection is not None:
             self._connection.disconnect()
 
     def release(self) -> None:
-        """Return the connection to its pool."""
         self._attempt.abandon()
         if self._pool is not None and self._connection is not None:
             self._pool.release(self._connection)
@@ -112,11 +110,9 @@ class StandaloneConnection:
         return {"": self}
 
     def uses_client(self, client: "Redis") -> bool:
-        """Return whether this connection uses a client's pool."""
         return self._pool is client.connection_pool
 
     def _exchange(self, pieces: Sequence[Data], count: int) -> list[Reply]:
-        """Send commands on one connection and read their replies."""
         connection = self._take_connection()
         try:
             with _losing_replies():
@@ -130,16 +126,14 @@ class StandaloneConnection:
         return replies
 
     def _take_connection(self) -> Connection:
-        """Return the most recently used connection, or one from the pool, which checks that it is still open.
-
-        The check is a system call and is skipped for a connection used a moment ago.
-        """
+        """Return the most recently used connection, or one from the pool."""
         if self._pid != os.getpid():
-            self._idle, self._pid = deque(), os.getpid()  # the parent process uses these
+            self._idle, self._pid = deque(), os.getpid()  # forked: the parent process uses the connections
         try:
             connection, used_at_s = self._idle.pop()
         except IndexError:
             return self._pool.get_connection()
+        # The pool checks that a connection is still open. That is a system call, which busy processes save.
         if time.monotonic() - used_at_s < SKIP_CHECK_S:
             return connection
         self._pool.release(connection)
@@ -147,9 +141,9 @@ class StandaloneConnection:
 
 
 class ClusterConnection:
-    """A Redis Cluster: commands are grouped by node, and all nodes are written to before the first is read.
+    """A Redis Cluster. Commands are grouped by node; all nodes are written to before the first reply is read.
 
-    Each node has circuit breakers, so that an unresponsive node delays only its own slots.
+    Each node has its circuit breakers, so that an unresponsive node delays only requests for its own slots.
     """
 
     is_cluster = True
@@ -161,9 +155,9 @@ class ClusterConnection:
         self._refresh = BackgroundCall(client.nodes_manager.initialize, REDIS_ERRORS)
 
     def nodes(self) -> Mapping[str, RedisConnection]:
-        """Return a connection to each master, by name. The objects are kept, because they hold connections."""
         with translate_errors():
             clients = {node.name: self._client.get_redis_connection(node) for node in self._client.get_primaries()}
+        # Keep the objects of known nodes: they hold open connections.
         kept = {
             name: connection
             for name, connection in self._nodes.items()
@@ -196,7 +190,7 @@ class ClusterConnection:
                 exchange.read_into(replies)
         except BaseException as error:
             for exchange in exchanges:
-                exchange.disconnect()
+                exchange.disconnect()  # unread replies must not reach the next caller
             if isinstance(error, _FAILURES):
                 self._refresh.run(wait_s=max(REFRESH_WAIT_S + began_s - time.monotonic(), 0))
             raise
@@ -218,13 +212,13 @@ class ClusterConnection:
         return list(groups.values())
 
     def _begin(self, node: "ClusterNode", pieces: Sequence[Data]) -> Attempt:
-        """Enter a node's circuit breaker. Raise CircuitOpen."""
         return self._breakers.setdefault(node.name, _make_breakers())[_is_large(pieces)].begin()
 
     def _follow(self, command: Command) -> Reply:
-        """Let the client follow a redirection, which occurs while slots move."""
+        """Let redis-py follow a redirection, which occurs while slots move."""
         try:
             if command.script is not None:
+                # Not EVALSHA: the other node may not know the script.
                 return self._client.execute_command("EVAL", command.script.source, *command.args[2:])
             return self._client.execute_command(*command.args)
         except redis_errors.ResponseError as error:
@@ -232,27 +226,26 @@ class ClusterConnection:
 
 
 def _pack(commands: Sequence[Command]) -> list[Data]:
-    """Encode commands. redis-py's own encoder examines each argument in Python and is three times slower.
+    """Encode commands. redis-py's own encoder looks at each argument in Python and is three times slower.
 
-    The time-out holds for each piece, so that a large request may take longer to arrive.
+    A large request stays in pieces: the time-out of the socket holds for each piece, so it may take longer to send.
     """
     pieces = [piece for command in commands for piece in pack_pieces(command.args)]
     return pieces if _is_large(pieces) else [b"".join(pieces)]
 
 
 def _is_large(pieces: Sequence[Data]) -> bool:
-    """Return whether a request may be slow for its size alone, which says nothing about small ones."""
+    """Return whether the size alone may make a request slow. Its time-out then says nothing about small requests."""
     return sum(map(len, pieces)) > BULK_BYTES
 
 
 def _make_breakers() -> dict[bool, CircuitBreaker]:
-    """Return the circuit breakers of small (False) and of large requests (True)."""
     return {is_large: CircuitBreaker(_FAILURES) for is_large in (False, True)}
 
 
 @contextmanager
 def _losing_replies() -> Iterator[None]:
-    """Raise ReplyLost if the connection fails during the block, in which commands are sent."""
+    """Raise ReplyLost if the connection fails in the block that sends commands: they may have run."""
     try:
         yield
     except _NO_RESPONSE as error:
@@ -262,17 +255,15 @@ def _losing_replies() -> Iterator[None]:
 
 
 def _read_reply(connection: Connection) -> Reply:
-    """Read one reply; an error reply is returned, not raised."""
     try:
         return connection.read_response()
     except REFUSED_ERRORS:
         raise
     except redis_errors.ResponseError as error:
-        return error
+        return error  # of one command: the replies of the others follow
 
 
 def _repeat_unknown_scripts(commands: Sequence[Command], replies: list[Reply], exchange: "_Exchange") -> None:
-    """Load the scripts that Redis does not know, and replace the replies by those of repeated calls."""
     unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
     if not unknown:
         return

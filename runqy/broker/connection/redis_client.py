@@ -14,7 +14,7 @@ from runqy.broker.replies import translate_errors
 
 CONNECT_TIMEOUT_S = 1.5
 REPLY_TIMEOUT_S = 1.0
-"""As on an event loop: a Redis that is silent for this long is considered unresponsive."""
+"""A Redis that is silent for this long is considered unresponsive, as on an event loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +36,13 @@ class RedisTarget:
     sentinel_password: str = ""
 
     def __repr__(self) -> str:
-        """Leave out credentials, which must not reach a log."""
+        # Without credentials, which must not reach a log.
         addresses = ",".join(f"{host}:{port}" for host, port in self.addresses)
         return f"<RedisTarget {self.mode} {addresses}/{self.db}>"
 
 
 def connect_client(target: RedisTarget) -> "Redis | RedisCluster":
-    """Return a redis-py client that never repeats a command."""
+    """Return a redis-py client that never repeats a command: a script whose reply was lost may have run."""
     options: dict[str, Any] = {
         "username": target.username or None,
         "password": target.password or None,
@@ -72,12 +72,10 @@ def connect_client(target: RedisTarget) -> "Redis | RedisCluster":
 
 
 def make_connection(client: "Redis | RedisCluster") -> RedisConnection:
-    """Return a connection that uses a client's connection pool."""
     return ClusterConnection(client) if isinstance(client, RedisCluster) else StandaloneConnection(client)
 
 
 def _tls_options(target: RedisTarget) -> dict[str, Any]:
-    """Return redis-py's options for TLS."""
     if not target.use_tls:
         return {}
     key = "ssl_ca_data" if target.ca_certificate.lstrip().startswith("-----BEGIN") else "ssl_ca_certs"

@@ -8,39 +8,40 @@ from runqy.broker.scripts import command
 
 SAMPLES = 3
 TOLERANCE_NS = 5_000_000
-"""Redis reads its clock once per iteration of its event loop."""
+"""Redis reads its clock only once per iteration of its event loop, so TIME may be this old."""
 PARTED_NS = 100_000_000
-"""The wall clock may be slewed by 30 ms a minute."""
+"""NTP may slew the wall clock by 30 ms a minute, which is no reason to measure again."""
 
 _TIME = Request((command("TIME", key=None),), lambda replies: (int(replies[0][0]), int(replies[0][1])))
 """Unix s, and us of that second, by Redis's clock."""
 
 
 class RedisClock:
-    """Redis's clock, as far as it was measured.
+    """Redis's clock, as last measured.
 
-    Between two measurements the monotonic clock counts, so that a wall clock that is set changes nothing.
+    Between measurements it is derived from the monotonic clock, so that setting the wall clock changes nothing.
     """
 
     def __init__(self) -> None:
+        # How far the wall clock was ahead of the monotonic clock at the last measurement, and how far Redis's was.
         self._wall_offset_ns = self._offset_ns = clock.now_ns() - clock.monotonic_ns()
-        """How far the wall clock was ahead of the monotonic clock at the last measurement, and how far Redis's was."""
 
     def now_ns(self) -> int:
         return clock.monotonic_ns() + self._offset_ns
 
     @property
     def has_parted(self) -> bool:
-        """The wall clock was set since the last measurement, or the monotonic clock stood still with the machine.
+        """Whether the wall clock was set since the last measurement, or the machine slept and its monotonic clock
+        stopped.
 
-        The clock of a Redis on this machine was set too.
+        If Redis runs on the same machine, its clock has changed too.
         """
         return abs(clock.now_ns() - clock.monotonic_ns() - self._wall_offset_ns) > PARTED_NS
 
     def measure(self) -> Operation[float]:
-        """Measure and store Redis's clock, and return how far it is ahead of the wall clock in s.
+        """Measure and store the offset of Redis's clock; return how far it is ahead of the wall clock in s.
 
-        The fastest of a few round trips counts. A difference that the round trip can explain is taken as 0, so that
+        The fastest of SAMPLES round trips counts. A difference that the round trip can explain is taken as 0, so that
         clocks that agree, as on one machine, do not appear to differ between processes.
         """
         samples = []
@@ -52,8 +53,8 @@ class RedisClock:
         return ahead_ns / 1e9
 
     def _compare(self) -> Operation[tuple[int, int, int]]:
-        """Return the time of a round trip, and how far Redis's clock at its middle was ahead of the wall clock, and
-        this of the monotonic clock, all in ns.
+        """Return in ns the time of a round trip, how far Redis's clock was ahead of the wall clock in its middle, and
+        how far the wall clock was ahead of the monotonic clock.
         """
         started_ns = clock.monotonic_ns()  # first: a delay between the two counts as a part of the round trip
         before_ns = clock.now_ns()

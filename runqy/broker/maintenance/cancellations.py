@@ -14,7 +14,7 @@ from runqy.broker.scripts import command, script
 
 
 def enforce_cancellations(queues: Sequence[str]) -> Operation[int]:
-    """Archive the tasks that were put back; return how many."""
+    """Archive cancelled tasks that were put back; return how many."""
     now_s = (yield from get_context()).now_ns // 1_000_000_000
     ids = yield from run_requests({queue: _list_canceled(queue) for queue in queues})
     outcomes = yield from run_requests({queue: _enforce(queue, found, now_s) for queue, found in ids.items() if found})
@@ -24,7 +24,10 @@ def enforce_cancellations(queues: Sequence[str]) -> Operation[int]:
 def _list_canceled(queue: str) -> Request[list[bytes]]:
     key = QueueKeys(queue).cancellations
     return Request(
-        (command("SRANDMEMBER", key, BATCH_MAX_TASKS, key=key),), lambda replies: replies[0], tolerates_wrong_types=True
+        # Random members: tasks that are still running stay in the set, and must not hide others.
+        (command("SRANDMEMBER", key, BATCH_MAX_TASKS, key=key),),
+        lambda replies: replies[0],
+        tolerates_wrong_types=True,
     )
 
 

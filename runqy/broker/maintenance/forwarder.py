@@ -18,7 +18,7 @@ SOURCES = (TaskState.SCHEDULED, TaskState.RETRY)
 
 
 def forward(queue: str, source: TaskState, *, now_ns: int, limit: int = BATCH_MAX_TASKS) -> Request[int]:
-    """Move up to `limit` due tasks of one queue (contract 3.13); return how many ids left the source."""
+    """Move up to `limit` due tasks of one queue to its pending list; return how many ids left the source."""
     keys = QueueKeys(queue)
     command = script("forward")(
         source=keys.index(source),
@@ -39,7 +39,6 @@ def forward(queue: str, source: TaskState, *, now_ns: int, limit: int = BATCH_MA
 
 
 def forward_due(queues: Sequence[str]) -> Operation[int]:
-    """Move all due tasks of these queues; return how many ids left their source."""
     context = yield from get_context()
     moved = 0
     for source in SOURCES:

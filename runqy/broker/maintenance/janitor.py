@@ -17,18 +17,18 @@ from runqy.broker.tasks.index import remove_lookups
 
 @dataclass(frozen=True, slots=True)
 class ExpiredSlice:
-    """The outcome of scanning a slice of the archived tasks."""
+    """The outcome of checking a slice of the archived tasks."""
 
     scanned: int
     deleted_ids: list[str]
-    """Ids that were removed from the index."""
 
 
 @dataclass(slots=True)
 class ArchiveCursors:
-    """The position of the scan through each queue's archive.
+    """How far the scan through each queue's archive has come.
 
-    The oldest tasks are checked each time. The scan finds younger tasks with a shorter time to live.
+    The tasks at the front, usually the first to expire, are checked in every run. The scan looks for tasks behind them
+    that have a shorter time to live.
     """
 
     offsets: dict[str, int] = field(default_factory=dict)
@@ -41,11 +41,12 @@ class ArchiveCursors:
         if outcome.scanned < BATCH_MAX_TASKS:
             self.offsets.pop(queue, None)
         else:
+            # Deleted tasks no longer count: those behind them have moved up.
             self.offsets[queue] = self.offset(queue) + outcome.scanned - len(outcome.deleted_ids)
 
 
 def expire_completed(queue: str, *, now_ns: int, limit: int = BATCH_MAX_TASKS) -> Request[list[str]]:
-    """Delete completed tasks of one queue whose retention is over (contract 3.19), and return their ids."""
+    """Delete completed tasks of one queue whose retention is over, and return their ids."""
     keys = QueueKeys(queue)
     expire = script("expire_completed")(
         completed=keys.completed,
@@ -60,10 +61,10 @@ def expire_completed(queue: str, *, now_ns: int, limit: int = BATCH_MAX_TASKS) -
 def expire_archived(
     queue: str, *, now_ns: int, default_ttl_s: int, offset: int = 0, max_archived: int = ARCHIVE_MAX_TASKS
 ) -> Request[ExpiredSlice]:
-    """Scan a slice of one queue's archived tasks and delete those that are too old or too many.
+    """Check a slice of one queue's archived tasks and delete those that are too old or too many.
 
-    A task defines how long it is kept; `default_ttl_s` applies to tasks of other producers. As in asynq, no task is
-    kept longer than 90 days.
+    Each task has its own time to live; `default_ttl_s` is for tasks of other producers. As in asynq, no task is kept
+    for longer than 90 days.
     """
     keys = QueueKeys(queue)
     expire = script("expire_archived")(
@@ -91,7 +92,9 @@ def delete_expired(
     *,
     max_archived: int = ARCHIVE_MAX_TASKS,
 ) -> Operation[int]:
-    """Delete the expired tasks of queues, given with how long each keeps archived tasks; return the number of tasks."""
+    """Delete the expired tasks of queues and return how many. `archived_ttls_s` has each queue's time to live of
+    archived tasks.
+    """
     context = yield from get_context()
     now_ns = context.now_ns
     completed = yield from for_each_queue(
@@ -120,6 +123,7 @@ def delete_expired(
         cursors.advance(queue, outcome)
     deleted = completed + [(queue, outcome.deleted_ids) for queue, outcome in (*archived, *scanned_slices.items())]
     for queue, ids in deleted:
+        # An index entry is in another slot of a cluster, so the script could not remove it.
         yield from remove_lookups(queue, ids)
     return sum(len(ids) for _, ids in deleted)
 

@@ -1,7 +1,7 @@
 """Restore pending tasks that are in no list.
 
-Go's runqy-worker pops a task and registers it afterwards, and a crash between the two leaves such a task. Our own
-scripts cannot, so the search runs only while Go workers are registered and for an hour after the last one vanished.
+Go's runqy-worker first pops a task and then registers it: a crash in between leaves such a task. Our own scripts do
+both at once, so the search runs only while Go workers are registered, and for an hour after the last one vanished.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from runqy.broker.workers.heartbeats import MAX_LISTED, is_go_worker
 CONFIRM_AFTER_S = 60
 MAX_SUSPECTS = 10_000
 CHECKS_PER_STEP = 20
-"""How many suspects are checked in one round trip; each check searches up to 20,000 ids, which takes about 1 ms."""
+"""The number of suspects in one round trip. Each check searches up to 20,000 ids, which takes about 1 ms."""
 SUSPECTS_PER_SEARCH = 1000
-"""How many suspects are searched for at once in a long pending list."""
+"""The number of suspects that one search through a long pending list looks for."""
 SLICE_SIZE = 5000
 SLICE_OVERLAP = 500
-"""How many ids may be removed from the middle of a list between two slices without one being missed."""
+"""The number of ids that may leave a list between two slices before the search misses one."""
 
 _TASK_KEY = re.compile(r"asynq:\{([^{}]+)\}:t:(.+)", re.DOTALL)
 
@@ -66,7 +66,7 @@ class RestoreOutcome(IntEnum):
 def restore_orphan(suspect: Suspect, *, now_ns: int, is_searched: bool = False) -> Request[RestoreOutcome]:
     """Push a task to the front of its pending list, if it is unchanged and in no list.
 
-    `is_searched`: the id was not found by `find_listed`.
+    `is_searched`: `find_listed` did not find the id.
     """
     keys = QueueKeys(suspect.queue)
     restore = script("restore_orphan")(
@@ -85,10 +85,10 @@ def restore_orphan(suspect: Suspect, *, now_ns: int, is_searched: bool = False) 
 
 
 def find_listed(queue: str, task_ids: Sequence[str]) -> Operation[set[str]]:
-    """Return which ids are in the pending list of a queue, of any length, in slices of about 1 ms.
+    """Return which ids are in the pending list of a queue, which may be long, in slices of about 1 ms each.
 
-    The slices begin at the end to which tasks are pushed, so that those pushed meanwhile make none be missed. A task
-    that is dequeued meanwhile is in another list.
+    It starts at the end to which tasks are pushed, so that those pushed meanwhile only shift ids into later slices. A
+    task that is dequeued meanwhile is in another list.
     """
     pending, offset, listed = QueueKeys(queue).pending, 0, set[str]()
     while True:
@@ -101,7 +101,7 @@ def find_listed(queue: str, task_ids: Sequence[str]) -> Operation[set[str]]:
 
 
 class OrphanSearch:
-    """Scans all tasks in bounded steps, and restores those found in no list twice, a minute apart."""
+    """Scans all tasks in bounded steps, and restores those that were in no list twice, CONFIRM_AFTER_S apart."""
 
     def __init__(self, step: int = 1000) -> None:
         self._scanner = KeyScanner(QueueKeys("*").task("*"), step)
@@ -109,11 +109,12 @@ class OrphanSearch:
 
     @property
     def is_round_complete(self) -> bool:
-        """Return whether a scan is complete, so that the next step starts a new one."""
         return self._scanner.is_at_start
 
     def run_step(self, broker: Broker) -> int:
-        """Check the next tasks, and restore suspects that are a minute old; return how many were restored."""
+        """Check the tasks of the next step, and restore suspects that have been so for a minute; return how many were
+        restored.
+        """
         if not broker.run(has_go_workers()):
             self._suspects.clear()
             return 0
@@ -125,17 +126,19 @@ class OrphanSearch:
         return self._restore(broker, due)
 
     def _next_suspects(self, broker: Broker) -> list[Suspect]:
-        """Return tasks of the next step whose state is pending but that are older than the front of their list.
+        """Return tasks of the next step whose state is pending, but that are older than the front of their pending
+        list.
 
-        A task in the list was pushed after each task that was popped before it, so younger tasks need no check.
+        A task in the list was pushed after every task that was popped before it, so a younger task cannot be an orphan.
         """
         matches = [match for key in self._scanner.next_keys(broker) if (match := _TASK_KEY.fullmatch(key))]
         seen = broker.run(_read_states([(match[1], match[2]) for match in matches]))
         return _older_than_front(broker, seen)
 
     def _restore(self, broker: Broker, due: Sequence[Suspect]) -> int:
-        """Check due suspects again, in bounded numbers, and restore those that are in no list."""
-        older = sorted(_older_than_front(broker, due), key=_since_ns, reverse=True)  # the oldest ends up in front
+        older = sorted(
+            _older_than_front(broker, due), key=_since_ns, reverse=True
+        )  # restored last, so in front: the oldest
         checked = older[:CHECKS_PER_STEP]
         outcomes = _restore_all(broker, checked)
         for queue in {
@@ -154,7 +157,7 @@ class OrphanSearch:
 def _restore_all(
     broker: Broker, suspects: Sequence[Suspect], *, is_searched: bool = False
 ) -> dict[Suspect, RestoreOutcome]:
-    """Restore those that are in no list, some at a time; return the outcomes without those that failed."""
+    """Restore suspects that are in no list, some at a time. The outcome of a request that failed is missing."""
     outcomes: dict[Suspect, RestoreOutcome] = {}
     for start in range(0, len(suspects), CHECKS_PER_STEP):
         now_ns = broker.now_ns()
@@ -168,12 +171,11 @@ def _restore_all(
 
 
 def _since_ns(suspect: Suspect) -> int:
-    """Return since when a suspect has been pending; without a time it may be the oldest."""
+    """Return since when a suspect has been pending; 0 without a time, as it may be the oldest."""
     return suspect.waiting.since_ns or 0
 
 
 def _read_states(tasks: Sequence[tuple[str, str]]) -> Request[list[Suspect]]:
-    """Return which of these tasks (queue, id) have the state pending."""
     hashes = [QueueKeys(queue).task(task_id) for queue, task_id in tasks]
 
     def parse(replies: Sequence[Reply]) -> list[Suspect]:
@@ -193,7 +195,6 @@ def _read_states(tasks: Sequence[tuple[str, str]]) -> Request[list[Suspect]]:
 
 
 def _older_than_front(broker: Broker, suspects: Sequence[Suspect]) -> list[Suspect]:
-    """Leave out suspects that are younger than the task at the front of their queue's pending list."""
     fronts = broker.run(run_requests({s.queue: list_pending(s.queue, limit=1) for s in suspects}))
 
     def is_older(suspect: Suspect) -> bool:

@@ -24,18 +24,17 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PendingTask:
-    """A task in the pending list, with the text of `pending_since` as it was read (empty: unknown)."""
+    """A task in the pending list. `since` is the text of `pending_since` as it was read; empty: unknown."""
 
     task_id: str
     since: str
 
     @property
     def since_ns(self) -> int | None:
-        """Return since when it has been pending; None if unknown."""
         return read_time_ns(self.since)
 
     def has_waited_s(self, now_ns: int) -> float:
-        """Return how long it has been pending; 0 if unknown."""
+        """Return for how long it has been pending; 0 if that is unknown."""
         return 0 if self.since_ns is None else (now_ns - self.since_ns) / 1e9
 
 
@@ -51,7 +50,7 @@ def list_pending(queue: str, *, offset: int = 0, limit: int = BATCH_MAX_TASKS) -
 
 
 def archive_timed_out(queue: str, tasks: Sequence[PendingTask], *, timeout_s: int, now_ns: int) -> Request[int]:
-    """Archive the tasks that are unchanged and still pending; return how many. No attempt is counted."""
+    """Archive those of the tasks that are unchanged and still pending; return how many. No attempt is counted."""
     keys = QueueKeys(queue)
     now_s = now_ns // 1_000_000_000
     error = pending_timeout_error(timeout_s)
@@ -75,8 +74,8 @@ def archive_timed_out(queue: str, tasks: Sequence[PendingTask], *, timeout_s: in
 def archive_all_timed_out(timeouts_s: Mapping[str, int]) -> Operation[int]:
     """Archive tasks that were pending for longer than their queues allow (0: unlimited); return how many.
 
-    Each pending list is read from its front in slices, up to one without overdue tasks: the list is nearly in order of
-    age. Slices without any times, written by other programs, are skipped.
+    A pending list is nearly in order of age. It is read from its front in slices, until a slice has no overdue task.
+    Slices without any times, which other programs wrote, are skipped.
     """
     offsets = {queue: 0 for queue, timeout_s in timeouts_s.items() if timeout_s > 0}
     archived = 0
@@ -112,5 +111,4 @@ def _overdue(tasks: Sequence[PendingTask], timeout_s: int, now_ns: int) -> list[
 
 
 def _has_pending_since(tasks: Sequence[PendingTask]) -> bool:
-    """Return whether any of these tasks has a time."""
     return any(task.since_ns is not None for task in tasks)

@@ -1,8 +1,8 @@
 """Recover tasks of lost workers: expired leases, active ids without lease or task, stale groups.
 
-Finding and recovering are two steps, because the message is changed between them. The second compares lease token,
-lease and cancellation with what the first read, so that a worker that returns keeps its task and concurrent recoverers
-do no harm.
+Finding and recovering are two steps, because Python changes the message in between. The second step compares lease
+token, lease and cancellation with those that the first read: a worker that returned keeps its task, and recoverers may
+run concurrently.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ SLICE_SIZE = 500
 GROUP_SETS_PER_CALL = 10
 MESSAGES_PER_CALL = 50
 LEASELESS_GRACE_S = 10
-"""How long an id may be in `active` without a lease before it counts as lost: Go's worker writes the two one after the
-other."""
+"""How long an id may be in `active` without a lease before it counts as lost: Go's worker writes the lease later."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class LostTask:
-    """An active task as it was read; empty texts are missing in Redis."""
+    """An active task as it was read. Texts that are missing in Redis are empty."""
 
     queue: str
     task_id: str
@@ -50,18 +49,18 @@ class LostTask:
 
 @dataclass(slots=True)
 class LeaselessWatch:
-    """Remembers since when (s) active tasks have been seen without a lease."""
+    """Remembers since when, in Unix s, active tasks have been without a lease."""
 
     since_s: dict[LostTask, int] = field(default_factory=dict)
 
     def overdue(self, seen: Sequence[LostTask], now_s: int) -> list[LostTask]:
-        """Return tasks that were without a lease for long enough; forget those not in `seen`."""
+        """Return the tasks that have been without a lease for long enough, and forget those that are not in `seen`."""
         self.since_s = {task: self.since_s.get(task, now_s) for task in seen}
         return [task for task in seen if now_s - self.since_s[task] >= LEASELESS_GRACE_S]
 
 
 def find_lost(queue: str, *, now_ns: int, grace_s: int, offset: int = 0) -> Request[tuple[int, list[LostTask]]]:
-    """Find lost tasks, scanning one slice of the active ids; return the slice's size and the tasks."""
+    """Find lost tasks in one slice of the active ids. Return the size of the slice, and the tasks."""
     keys = QueueKeys(queue)
     find = script("find_lost")(
         lease=keys.lease,
@@ -82,8 +81,8 @@ def find_lost(queue: str, *, now_ns: int, grace_s: int, offset: int = 0) -> Requ
 def recover(task: LostTask, stored: bytes | None, *, now_ns: int) -> Request[TaskState | None]:
     """Retry or archive a lost task, given its message, if it is unchanged; return its new state.
 
-    The attempt counts as failed and spends a retry (contract 3.15); the task is due immediately. None: it was not
-    recovered, because it changed, is gone, or is listed in the index of its state.
+    The attempt counts as failed and spends a retry; the task is due immediately. None: it was not recovered, because it
+    changed, was deleted, or is in the index of another state.
     """
     state, message = _state_after_loss(task, stored, now_s=now_ns // 1_000_000_000)
     recovery = _recover_call(task, state, message, make_details(_decode(stored), error=LEASE_EXPIRED), now_ns=now_ns)
@@ -91,7 +90,7 @@ def recover(task: LostTask, stored: bytes | None, *, now_ns: int) -> Request[Tas
 
 
 def reclaim_groups(queue: str, *, now_ns: int, limit: int = GROUP_SETS_PER_CALL) -> Request[int]:
-    """Move stale aggregation sets back to their groups (contract 3.18); return how many were checked."""
+    """Move stale aggregation sets back to their groups; return how many were checked."""
     keys = QueueKeys(queue)
     reclaim = script("reclaim_groups")(
         aggregation_sets=keys.aggregation_sets,
@@ -106,7 +105,7 @@ def reclaim_groups(queue: str, *, now_ns: int, limit: int = GROUP_SETS_PER_CALL)
 def recover_lost(
     queues: Sequence[str], watch: LeaselessWatch, *, grace_s: int = RECOVERY_GRACE_S
 ) -> Operation[list[tuple[LostTask, TaskState]]]:
-    """Recover the lost tasks of these queues; return them with their new states."""
+    """Recover the lost tasks of these queues; return each with its new state."""
     lost = yield from _find_all_lost(queues, grace_s=grace_s)
     context = yield from get_context()
     overdue = watch.overdue([task for task in lost if not task.lease], context.now_ns // 1_000_000_000)
@@ -116,6 +115,7 @@ def recover_lost(
         context = yield from get_context()
         recovered += batch
         counts = Counter(task.queue for task in expired)
+        # Not again after a full slice of which nothing was recovered: the next would be the same.
         more = [queue for queue, count in counts.items() if batch and count == SLICE_SIZE]
         found = yield from run_requests({q: find_lost(q, now_ns=context.now_ns, grace_s=grace_s) for q in more})
         lost = [task for _, tasks in found.values() for task in tasks]
@@ -128,7 +128,6 @@ def recover_lost(
 
 
 def _find_all_lost(queues: Sequence[str], *, grace_s: int) -> Operation[list[LostTask]]:
-    """Scan the leases and active ids of these queues."""
     context = yield from get_context()
     offsets = dict.fromkeys(queues, 0)
 
@@ -163,7 +162,7 @@ def _read_message(task: LostTask) -> Request[bytes | None]:
 
 
 def _state_after_loss(task: LostTask, stored: bytes | None, *, now_s: int) -> tuple[TaskState, bytes]:
-    """Return the new state and message of a lost task. A task with an unreadable message is archived unchanged."""
+    """Return the new state and message of a lost task. If the message is unreadable, it is archived with it."""
     message = _decode(stored)
     if message is None:
         return TaskState.ARCHIVED, stored or b""
@@ -175,7 +174,6 @@ def _state_after_loss(task: LostTask, stored: bytes | None, *, now_s: int) -> tu
 
 
 def _decode(stored: bytes | None) -> TaskMessage | None:
-    """Return a message; None if it is unreadable."""
     try:
         return messages.decode(stored or b"")
     except messages.MessageUnreadable:
@@ -183,7 +181,6 @@ def _decode(stored: bytes | None) -> TaskMessage | None:
 
 
 def _recover_call(task: LostTask, state: TaskState, message: bytes, details: bytes, *, now_ns: int) -> Command:
-    """Return the script call that recovers one task."""
     keys = QueueKeys(task.queue)
     now_s = now_ns // 1_000_000_000
     day = counter_day(now_s)

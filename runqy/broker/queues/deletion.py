@@ -22,15 +22,15 @@ _LISTED = (
     *(TaskState.SCHEDULED, TaskState.RETRY, TaskState.PENDING, TaskState.ACTIVE),
     *(TaskState.COMPLETED, TaskState.ARCHIVED),
 )
-"""In the order in which tasks move, so that none moves from a later index into one that was already emptied."""
+"""In the order in which tasks move through them, so that none moves into an index that was emptied already."""
 
 _ROUNDS = 5
-"""How often to start again because a task moved meanwhile, by a worker or asynq's tools."""
+"""How often deletion starts again because a worker or asynq's tools moved a task meanwhile."""
 
 
 @dataclass(slots=True, kw_only=True)
 class DeletedRedisQueue:
-    """What was deleted of a Redis queue."""
+    """What was deleted with a Redis queue."""
 
     tasks: dict[TaskState, int] = field(default_factory=lambda: dict.fromkeys(TaskState, 0))
     """The number of tasks by state."""
@@ -58,7 +58,6 @@ def delete_redis_queue(
 def _delete_indexed_tasks(
     broker: Broker, keys: QueueKeys, deleted: DeletedRedisQueue, before_step: Callable[[], None]
 ) -> int:
-    """Delete the tasks of every index, groups first, and count them; return how many."""
     before = sum(deleted.tasks.values())
     for group in broker.run(_members(keys.groups)):
         deleted.tasks[TaskState.AGGREGATING] += _delete_all(broker, keys, keys.group(group), before_step)
@@ -68,7 +67,6 @@ def _delete_indexed_tasks(
 
 
 def _delete_all(broker: Broker, keys: QueueKeys, index: str, before_step: Callable[[], None]) -> int:
-    """Delete all tasks of an index; return how many."""
     total = 0
     while True:
         before_step()
@@ -80,7 +78,6 @@ def _delete_all(broker: Broker, keys: QueueKeys, index: str, before_step: Callab
 
 
 def delete_indexed_tasks(keys: QueueKeys, index: str, limit: int = BATCH_MAX_TASKS) -> Request[list[str]]:
-    """Delete some tasks of an index, and return their ids."""
     call = script("delete_indexed_tasks")(
         index=index, task_prefix=keys.task_prefix, lock_prefix=keys.lock_prefix, limit=limit
     )
@@ -88,14 +85,12 @@ def delete_indexed_tasks(keys: QueueKeys, index: str, limit: int = BATCH_MAX_TAS
 
 
 def _delete_other_keys(broker: Broker, keys: QueueKeys, before_step: Callable[[], None]) -> int:
-    """Delete all remaining keys of a queue, including tasks that are in no index; return how many.
-
-    Other programs may have written keys that are not UTF-8.
-    """
+    """Delete all other keys of a queue, including tasks that are in no index; return how many."""
     scanner, total = KeyScanner(f"*:{{{keys.queue}}}:*", step=1000, kind=""), 0
     prefixes, task_prefix = tuple(prefix.encode() for prefix in keys.worker_prefixes), keys.task_prefix.encode()
     while True:
         before_step()
+        # As bytes: other programs may have written keys that are not UTF-8.
         found = [name for name in scanner.next_names(broker) if name.startswith(prefixes)]
         unlink = tuple(command("UNLINK", name, key=keys.prefix) for name in found)  # all are in the slot of the queue
         total += broker.run(Request(unlink, sum)) if found else 0

@@ -14,9 +14,9 @@ class Pause:
     """When and by whom a queue was paused."""
 
     since_s: int | None
-    """None: asynq's key does not hold a time."""
+    """None: the key does not hold a time."""
     by: str
-    """Empty: unknown, because asynq's tools do not record it."""
+    """Empty if asynq's tools paused it, which do not record it."""
 
 
 def pause(queue: str, *, now_ns: int, by: str = "") -> Request[bool]:
@@ -27,7 +27,7 @@ def pause(queue: str, *, now_ns: int, by: str = "") -> Request[bool]:
 
 
 def unpause(queue: str, *, now_ns: int) -> Request[bool]:
-    """Resume a Redis queue. Return False if it was not paused."""
+    """Resume a Redis queue and wake a worker. Return False if it was not paused."""
     queue_keys = QueueKeys(queue)
     call = script("unpause")(
         paused=queue_keys.paused,
@@ -41,7 +41,6 @@ def unpause(queue: str, *, now_ns: int) -> Request[bool]:
 
 
 def find_pause(queue: str) -> Request[Pause | None]:
-    """Return the pause of a queue; None if it is not paused."""
     keys = QueueKeys(queue)
     return Request(
         commands=(
@@ -54,11 +53,11 @@ def find_pause(queue: str) -> Request[Pause | None]:
 
 
 def _parse_pause(replies: Sequence[Reply]) -> Pause | None:
-    """Parse a pause. The details of an earlier pause that asynq's tools ended are ignored."""
     paused, noted = replies
     since, by = noted or (None, None)
     if paused is None:
         return None
+    # Details of an earlier pause may be left, if asynq's tools ended it: they do not know that key.
     return Pause(
         since_s=read_number(paused),
         by=(by or b"").decode("utf-8", "replace") if since == paused else "",

@@ -36,19 +36,18 @@ class QueueCounts:
 
     @property
     def waiting(self) -> int:
-        """Return the number of tasks that still have to run, in any state before `active`."""
+        """The number of tasks that still have to run, including those in asynq's groups."""
         return self.pending + self.scheduled + self.retry + self.aggregating
 
     @property
     def size(self) -> int:
-        """Return the number of tasks."""
         return self.waiting + self.active + self.archived + self.completed
 
 
 def count_tasks(queues: Sequence[str], *, now_ns: int) -> Request[list[QueueCounts]]:
-    """Count the tasks of Redis queues in one round trip; a queue that does not exist has zeros.
+    """Count the tasks of Redis queues in one round trip. A queue that does not exist has zeros.
 
-    So does a queue with a key of the wrong type, which must not hide the other queues.
+    So does a queue with a key of the wrong type, which must not hide the others.
     """
     return Request(
         commands=tuple(_call(QueueKeys(queue), now_ns // 1_000_000_000) for queue in queues),
@@ -61,14 +60,11 @@ def count_tasks(queues: Sequence[str], *, now_ns: int) -> Request[list[QueueCoun
 
 MAX_QUEUE_NAME_LENGTH = 255
 _INVALID_IN_NAMES = {"{", "}", "\0", "\ufffd"}
-"""Braces would change the slot of the queue's keys; the last one replaces bytes that are not UTF-8."""
+"""Braces would change the slot of the queue's keys. U+FFFD stands for bytes that are not UTF-8."""
 
 
 def read_queue_names() -> Request[list[str]]:
-    """Return the names of all Redis queues that ever had a task, sorted.
-
-    Other programs may have added invalid names, which are left out.
-    """
+    """Return the names of all Redis queues that ever had a task, sorted, without invalid ones of other programs."""
     return Request(
         commands=(command("SMEMBERS", keys.QUEUES, key=keys.QUEUES),),
         parse=lambda replies: sorted(filter(_is_valid_name, (name.decode("utf-8", "replace") for name in replies[0]))),
@@ -99,8 +95,7 @@ def _call(queue: QueueKeys, now_s: int) -> Command:
     )
 
 
-_EMPTY_REPLY: Reply = (*[0] * 8, *[b""] * 5)
-"""The script's reply for a queue that does not exist."""
+_EMPTY_REPLY: Reply = (*[0] * 8, *[b""] * 5)  # as the script replies for a queue that does not exist
 
 
 def _parse_counts(queue: str, reply: Reply, now_ns: int) -> QueueCounts:
@@ -130,7 +125,7 @@ _DAY_S = 86_400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayCounts:
-    """The attempts of one UTC day."""
+    """The finished attempts of one UTC day."""
 
     date: str
     processed: int
@@ -139,7 +134,7 @@ class DayCounts:
 
 
 def read_history(queue: str, *, days: int, now_ns: int) -> Request[list[DayCounts]]:
-    """Return the last days of a Redis queue, today first; at most 90 days are kept."""
+    """Return the counters of the last days of a Redis queue, today first. They are kept for 90 days."""
     keys, now_s = QueueKeys(queue), now_ns // 1_000_000_000
     dates = [redis_keys.counter_day(now_s - back * _DAY_S) for back in range(days)]
     counters = [*map(keys.processed_on, dates), *map(keys.failed_on, dates)]

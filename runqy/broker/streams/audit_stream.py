@@ -10,19 +10,19 @@ from runqy.broker.scripts import command, script
 
 MAX_ENTRIES = 20_000
 MAX_BYTES = 16 << 20
-"""Above either limit nothing is appended and the caller changes nothing, so that no change is unrecorded."""
+"""At either limit nothing is appended. The caller then makes no change, so that no change is without its record."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamEntry:
-    """An unverified entry of the stream; any client with write access to Redis may have added it."""
+    """An unverified entry of the stream: any client with write access to Redis may have added it."""
 
     id: str
     content: bytes
 
 
 def append_record(content: bytes) -> Request[bool]:
-    """Append a record; return False if the stream is full. A full Redis accepts records.
+    """Append a record; return False if the stream is full. A Redis without free memory accepts records.
 
     A record that is in the stream twice is stored once.
     """
@@ -40,7 +40,6 @@ def read_entries(count: int, *, after: str = "") -> Request[list[StreamEntry]]:
 
 
 def delete_entries(ids: Sequence[str]) -> Request[None]:
-    """Delete entries whose records are in the database."""
     delete = command("XDEL", keys.AUDIT_STREAM, *ids, key=keys.AUDIT_STREAM)
     return Request((delete,), lambda _: None, is_repeatable=True)
 
@@ -51,7 +50,7 @@ def count_entries() -> Request[int]:
 
 
 def _parse(replies: Sequence[Reply]) -> list[StreamEntry]:
-    """Parse an XRANGE reply; entries of other programs may have any fields."""
+    # Entries that other programs added may have any fields.
     return [
         StreamEntry(entry_id.decode(), dict(zip(fields[::2], fields[1::2], strict=True)).get(b"content", b""))
         for entry_id, fields in replies[0]

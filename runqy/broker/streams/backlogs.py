@@ -11,7 +11,7 @@ from runqy.broker.scripts import script
 
 _STREAMS = {"audit": keys.AUDIT_STREAM, "deliveries": keys.DELIVERIES}
 _EARLIEST_MS = 10**12
-"""2001. A worker can append entries with any id to the streams of its queues."""
+"""In 2001. Entries with earlier ids were not added by runqy: a worker can append any id to its queues' streams."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +21,11 @@ class StreamBacklog:
     stream: str
     entries: int
     age_s: float
-    """Of the oldest entry; 0 without one."""
+    """The age of the oldest entry; 0 if there is none."""
 
 
 def read_backlogs(queues: Sequence[str], *, now_ns: int) -> Request[list[StreamBacklog]]:
-    """Return the backlog of each stream; `history` is the ended runs of these Redis queues."""
+    """Return the backlog of each stream. The one of `history` is the sum over the runs of these Redis queues."""
     streams = [*_STREAMS.values(), *(QueueKeys(queue).runs for queue in queues)]
 
     def parse(replies: Sequence[Reply]) -> list[StreamBacklog]:
@@ -47,7 +47,9 @@ def read_backlogs(queues: Sequence[str], *, now_ns: int) -> Request[list[StreamB
 
 
 def _age_s(entry_id: bytes | None, now_ns: int) -> float:
-    """Return the age of an entry, whose id begins with the ms in which it was added; 0 if it has an id of its own."""
+    """Return the age of an entry, whose id begins with the time in ms at which it was added; 0 if it begins with
+    another number.
+    """
     if not entry_id:
         return 0.0
     added_ms = int(entry_id.partition(b"-")[0])

@@ -1,8 +1,8 @@
 """Counters of a Redis queue's runs: outcomes, times, child restarts, runs that the history dropped.
 
-Workers add to them with their heartbeats. Scripts count what no worker notices, where they add it to the history: tasks
-that expire or are cancelled while they wait, and lost runs. Maintenance counts the runs that the history drops. They
-only grow, so that Prometheus computes rates of them whichever workers come and go (docs/adr/0034).
+Workers add to them with their heartbeats. Scripts count what no worker can: tasks that expire or are cancelled while
+they wait, and lost runs. Maintenance counts the runs that the history drops. They only grow, so that Prometheus can
+compute rates from them while workers come and go (docs/adr/0034).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from runqy.broker.states import RunOutcome
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0)
 """Upper bounds of the histograms' buckets."""
 MAX_COUNT = 1 << 53
-"""Larger numbers than any worker counts, and the largest that Prometheus stores exactly."""
+"""More than any worker counts, and the largest number that Prometheus stores exactly."""
 _OUTCOMES = tuple(RunOutcome)
 
 
@@ -38,19 +38,18 @@ class Histogram:
         self.sum_ms += int(seconds * 1000)
 
     def add(self, other: Histogram) -> None:
-        """Add the counts of another histogram."""
         self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
         self.sum_ms += other.sum_ms
 
 
 @dataclass(slots=True)
 class RunCounters:
-    """The numbers of one Redis queue."""
+    """The counters of one Redis queue."""
 
     outcomes: Counter[RunOutcome] = field(default_factory=Counter)
-    """EXPIRED: of tasks that were not started."""
+    """EXPIRED counts tasks that were not started."""
     requeued: int = 0
-    """Tasks given back, not run or interrupted because the worker stopped: no attempt ended."""
+    """Tasks that a stopping worker gave back, not run or interrupted. They are not attempts."""
     waits: Histogram = field(default_factory=Histogram)
     """From pending to the start of the run."""
     runs: Histogram = field(default_factory=Histogram)
@@ -61,7 +60,6 @@ class RunCounters:
     """Runs that the history lost, because the stream of the queue was full."""
 
     def add(self, other: RunCounters) -> None:
-        """Add the numbers of another one."""
         self.outcomes.update(other.outcomes)
         self.requeued += other.requeued
         self.waits.add(other.waits)
@@ -72,7 +70,7 @@ class RunCounters:
         self.dropped += other.dropped
 
     def to_fields(self) -> dict[str, int]:
-        """Return the numbers that are not 0, by field of the hash in Redis."""
+        """Return the numbers that are not 0, by the fields of the hash in Redis."""
         values = [
             *(self.outcomes[outcome] for outcome in _OUTCOMES),
             *(*self.waits.counts, self.waits.sum_ms),
@@ -83,7 +81,7 @@ class RunCounters:
 
     @classmethod
     def from_values(cls, values: Sequence[int]) -> RunCounters:
-        """Return the numbers, given those of `FIELDS` in order."""
+        """Return the counters, given their numbers in the order of FIELDS."""
         outcomes, waits, runs, rest = (
             values[: len(_OUTCOMES)],
             values[len(_OUTCOMES) : _RUNS_START],
@@ -113,18 +111,16 @@ FIELDS = (
     "run_ms",
     *("requeued", "child_restarts", "deployments", "failed_deployments", "dropped"),
 )
-"""The fields of the hash in Redis."""
 
 
 def add_run_counters(queue: str, counters: RunCounters) -> Request[None]:
-    """Add what was counted since the last call."""
     parts: list[Value] = [part for item in counters.to_fields().items() for part in item]
     call = script("add_run_counters")(counters=QueueKeys(queue).run_counters, fields_and_amounts=parts)
     return Request((call,), lambda _: None)
 
 
 def read_run_counters(queues: Sequence[str]) -> Request[list[RunCounters]]:
-    """Return the numbers of Redis queues. Workers can write them: what is no number counts as 0."""
+    """Return the counters of Redis queues. Workers can write the fields; one that is not a number counts as 0."""
     names = [QueueKeys(queue).run_counters for queue in queues]
     return Request(
         tuple(command("HMGET", name, *FIELDS, key=name) for name in names),

@@ -18,38 +18,38 @@ from runqy.broker.scripts import command, script
 from runqy.broker.states import RunOutcome
 
 MAX_ENTRIES = 20_000
-"""The length at which a stream drops its oldest entries, spelled again in `log_run.lua`."""
+"""The length at which a stream drops its oldest entries. `log_run.lua` has the number too."""
 MAX_ENTRY_BYTES = 2048
 PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, ERROR_MAX_BYTES = 400, 400, 700
-"""The sizes of excerpts, which together with everything else stay below MAX_ENTRY_BYTES."""
+"""The sizes of excerpts. With everything else in it, an entry stays below MAX_ENTRY_BYTES."""
 TRACEBACK_MAX_BYTES = 1500
-"""That of a traceback, where payload and ids are short."""
+"""The size of a traceback's excerpt, if payload and ids are short enough."""
 
 _ID_MAX_BYTES, _RUN_ID_MAX_BYTES, _COMMIT_MAX_BYTES, _REQUEST_ID_MAX_BYTES = 255, 64, 64, 128
 _OLDEST_NS, _NEWEST_NS = 30 * 86_400 * 10**9, 3600 * 10**9
-"""How far from now an attempt may have ended; other times are forged or nonsense."""
+"""How long before and after now an attempt may have ended. Other times are invalid or forged."""
 _TRACEBACK = "Traceback (most recent call last):"
 _ELLIPSIS = "…"
 _CUT_TRACEBACK = f"{_TRACEBACK}\n{_ELLIPSIS}\n"
 
 EntryId = tuple[int, int]
-"""The id of an entry, which orders the entries of a stream."""
+"""The id of an entry. Entries of a stream are in its order."""
 
 
 class EndedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt that ended, or a task that ended without one. Texts and bytes are excerpts."""
+    """A run that ended, or a task that ended without one. Texts and bytes are excerpts."""
 
     task_id: str
     run_id: str
-    """The lease token of the attempt; for what has none, a text that is the same whenever it is reported."""
+    """The lease token of the run. Without a run, a text that is the same each time this end is reported."""
     outcome: RunOutcome
     is_final: bool
-    """The task ended with it."""
+    """Whether the task ended with it."""
     ended_ns: int
     attempt: int = 0
-    """0: the task ended without an attempt."""
+    """0 if the task ended without a run."""
     had_attempts: bool = False
-    """The task ended without an attempt, after it had had some."""
+    """The task ended without a run, but had runs before."""
     enqueued_ns: int | None = None
     due_ns: int | None = None
     """Since when the task had been pending."""
@@ -60,21 +60,21 @@ class EndedRun(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     """The error's text, which may hold a traceback."""
     payload: bytes | None = None
-    """None: hidden or unknown, as is the result."""
+    """None if it is hidden or unknown. The same holds for the result."""
     result: bytes | None = None
     is_foreign: bool = False
 
 
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What the history records about a run beyond what Redis knows."""
+    """What the history records about a run that Redis does not know."""
 
     commit: str = ""
     hides_payload: bool = False
-    """Its payload and result are left out."""
+    """Leave out payload and result."""
     started_ns: int = 0
-    """When it really began, if later than the task was dequeued."""
+    """When it began, if that was later than its dequeue."""
     outcome: RunOutcome | None = None
-    """None: the usual one of the script that ends it."""
+    """None: the default of the script that ends it."""
 
 
 NO_INFO = RunInfo()
@@ -85,7 +85,7 @@ class RunEntry(msgspec.Struct, frozen=True):
 
     id: EntryId
     run: EndedRun | None
-    """None: it is not valid."""
+    """None if the entry is invalid."""
 
 
 class StreamPage(msgspec.Struct, frozen=True):
@@ -93,20 +93,20 @@ class StreamPage(msgspec.Struct, frozen=True):
 
     entries: Sequence[RunEntry]
     is_stream: bool = True
-    """False: the key holds something else."""
+    """False if the key is of another type."""
 
 
 class StreamStatus(msgspec.Struct, frozen=True):
-    """The state of a stream."""
+    """What a stream holds, and how much was ever appended to it."""
 
     length: int
-    """Entries that are not in the database."""
+    """The number of entries that are not in the database yet."""
     appended: int
-    """Entries ever appended, since Redis last lost its data."""
+    """The number of entries appended since Redis last lost its data."""
 
 
 class _Details(msgspec.Struct, array_like=True, gc=False):
-    """What the caller of a script knows about an attempt."""
+    """What the caller of a script knows about a run."""
 
     commit: str = ""
     request_id: str = ""
@@ -125,7 +125,7 @@ _OUTCOMES = {outcome.value.encode(): outcome for outcome in RunOutcome}
 def make_details(
     message: TaskMessage | None, info: RunInfo = NO_INFO, *, result: bytes | None = None, error: str = ""
 ) -> bytes:
-    """Return what a script appends to the log about an attempt, in excerpts of bounded size."""
+    """Return what a script appends to the log about a run: excerpts of bounded size."""
     request_id, payload = "", None
     if message is not None:
         headers = message.headers
@@ -141,27 +141,27 @@ def make_details(
 
 
 def _room_for_traceback(message: TaskMessage, payload: bytes | None, commit: str, request_id: str) -> int:
-    """Return how much of a traceback fits into an entry, beside what is shorter than it may be."""
+    """Return how many bytes of a traceback fit into an entry. The other parts leave it what they do not need."""
     spare = PAYLOAD_MAX_BYTES + _ID_MAX_BYTES + _COMMIT_MAX_BYTES + _REQUEST_ID_MAX_BYTES
     used = len(payload or b"") + len(message.id.encode()) + len(commit) + len(request_id.encode())
     return min(ERROR_MAX_BYTES + spare - used, TRACEBACK_MAX_BYTES)
 
 
 def read_runs(queue: str, *, limit: int, now_ns: int) -> Request[StreamPage]:
-    """Return the oldest entries of a Redis queue's stream, in order."""
+    """Return the oldest entries of a Redis queue's stream, in order. Their times are checked against `now_ns`."""
     key = QueueKeys(queue).runs
     read = script("read_runs")(runs=key, limit=limit, max_bytes=2 * MAX_ENTRY_BYTES)
     return Request((read,), partial(_parse_page, now_ns), is_repeatable=True, is_bulky=True, tolerates_wrong_types=True)
 
 
 def remove_runs(queue: str, last: EntryId) -> Request[StreamStatus]:
-    """Remove the entries of a stream up to the last one that was stored, and return what is left."""
+    """Remove the entries of a stream up to the last one that was stored; return the status of the rest."""
     call = script("remove_runs")(runs=QueueKeys(queue).runs, next_id=f"{last[0]}-{last[1] + 1}")
     return Request((call,), _parse_status, is_repeatable=True)
 
 
 def delete_stream(queue: str) -> Request[None]:
-    """Delete the key of a stream that holds something else."""
+    """Delete the key of a stream, because it is of another type."""
     key = QueueKeys(queue).runs
     return Request((command("UNLINK", key, key=key),), lambda _: None, is_repeatable=True)
 
@@ -182,17 +182,18 @@ def _parse_status(replies: Sequence[Reply]) -> StreamStatus:
 
 
 def _read_run(values: Sequence[bytes], now_ns: int) -> EndedRun | None:
-    """Return the run of an entry; None if it is not one that our scripts append."""
+    """Return the run of an entry; None if our scripts cannot have appended it."""
     if len(values) != 2 or values[0] != b"run":
         return None
     try:
+        # Ten splits: the last value, the details, may contain NUL.
         return _build_run(values[1].split(b"\0", 10), now_ns)
     except (ValueError, KeyError, RecursionError):  # msgspec.DecodeError and UnicodeDecodeError are ValueErrors
         return None
 
 
 def _build_run(values: Sequence[bytes], now_ns: int) -> EndedRun:
-    """Return the run whose values `log_run.lua` appended. Raise ValueError or KeyError for one that is not valid."""
+    """Return the run from the values that `log_run.lua` appended. Raise ValueError or KeyError for invalid ones."""
     outcome, is_final, ended, attempts, enqueued, due, started, worker, task_id, run_id, encoded_details = values
     details = _decode_details(encoded_details or _NO_DETAILS)
     ended_ns, attempt = read_number(ended), read_number(attempts or b"0")
@@ -232,7 +233,7 @@ def _text(data: bytes, max_bytes: int, *, is_required: bool = False) -> str:
 
 
 def _time_ns(value: bytes, ended_ns: int) -> int | None:
-    """Return a time up to the end of the attempt; None if it is missing or later, or from before 2001."""
+    """Return a time, at latest the end of the run; None if it is missing, from before 2001 or an hour after the end."""
     time = read_time_ns(value)
     if time is None:
         return None
@@ -240,17 +241,17 @@ def _time_ns(value: bytes, ended_ns: int) -> int | None:
 
 
 def _cut_text(text: str, max_bytes: int) -> str:
-    """Return the start of a text, with what cannot be encoded replaced."""
+    """Return the start of a text. Characters that cannot be encoded are replaced."""
     if len(text) <= max_bytes and text.isascii():
         return text
     return text[:max_bytes].encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
 
 
 def cut_error(text: str, *, traceback_max_bytes: int = TRACEBACK_MAX_BYTES) -> str:
-    """Return an excerpt of an error, in which `…` stands for what is missing: the end of a message, or of a traceback
-    what follows its first line.
+    """Return an excerpt of an error, with `…` for what is missing: the end of a message, but the start of a traceback
+    after its first line.
 
-    The size of a message depends on nothing else, so that its group of errors does not.
+    The length of an excerpt depends on nothing but the message, so that equal errors stay in one group.
     """
     if len(text) * 4 <= ERROR_MAX_BYTES and text.isascii():
         return text

@@ -10,28 +10,27 @@ from runqy.broker.replies import Reply
 from runqy.broker.scripts import command, script
 
 MAX_DELIVERIES = 50_000
-"""Some 20 MB. When it is reached no secrets are delivered, because a dropped record would be the only trace of a
-delivery."""
+"""About 20 MB. At the limit no secrets are delivered: the record would be the only trace of a delivery."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRecord:
-    """A delivery under the id that Redis assigned."""
+    """A delivery, and the id that Redis gave its record."""
 
     id: str
     content: bytes
 
 
 def record_delivery(content: bytes) -> Request[bool]:
-    """Record a delivery; return False if the buffer is full. A full Redis accepts it, because workers must return to
-    drain it. One that is in the buffer twice is stored once.
+    """Record a delivery; return False if the buffer is full. A delivery that is recorded twice is stored once.
+
+    A Redis without free memory accepts it, because workers have to come back to drain it.
     """
     call = script("record_delivery")(deliveries=keys.DELIVERIES, limit=MAX_DELIVERIES, content=content)
     return Request((call,), lambda replies: replies[0] == 1, is_repeatable=True)
 
 
 def read_deliveries(limit: int) -> Request[list[DeliveryRecord]]:
-    """Return the oldest deliveries."""
     read = command("XRANGE", keys.DELIVERIES, "-", "+", "COUNT", limit, key=keys.DELIVERIES)
     return Request((read,), _parse_deliveries)
 
@@ -42,7 +41,7 @@ def delete_deliveries(ids: Sequence[str]) -> Request[None]:
 
 
 def _parse_deliveries(replies: Sequence[Reply]) -> list[DeliveryRecord]:
-    """Parse an XRANGE reply; an entry of another program may have any fields."""
+    # Entries that other programs added may have any fields.
     return [
         DeliveryRecord(entry_id.decode(), dict(zip(fields[::2], fields[1::2], strict=True)).get(b"content", b""))
         for entry_id, fields in replies[0]
@@ -50,7 +49,6 @@ def _parse_deliveries(replies: Sequence[Reply]) -> list[DeliveryRecord]:
 
 
 def record_key_use(key_id: str, *, now_s: int) -> Request[None]:
-    """Record when a key was last used."""
     return Request((command("HSET", keys.KEY_USES, key_id, now_s, key=keys.KEY_USES),), lambda _: None)
 
 
@@ -60,12 +58,12 @@ def read_key_uses() -> Request[dict[str, int]]:
 
 
 def _parse_key_uses(replies: Sequence[Reply]) -> dict[str, int]:
-    """Parse a HGETALL reply, which is a map or a flat list; invalid entries are left out."""
+    """Parse an HGETALL reply, a map or a flat list, without invalid entries."""
     reply = replies[0]
     pairs = reply.items() if isinstance(reply, dict) else list(pairwise(reply))[::2]
     return {key_id.decode(): int(used_s) for key_id, used_s in pairs if _is_number(key_id) and _is_number(used_s)}
 
 
 def _is_number(text: bytes) -> bool:
-    """Return whether a text is a number of the size of ids and Unix times."""
+    """Return whether a text is a number no longer than ids and Unix times are."""
     return text.isdigit() and len(text) <= 11

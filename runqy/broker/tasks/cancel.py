@@ -17,13 +17,12 @@ class Cancellation(StrEnum):
     """The outcome of a cancellation."""
 
     CANCELED = "canceled"
-    """Archived, now or by an earlier cancellation."""
+    """Archived, by this cancellation or an earlier one."""
     REQUESTED = "asked"
-    """Running: its worker was notified and will archive it."""
+    """It is running: its worker was notified and will archive it."""
     REQUESTED_ELSEWHERE = "asked elsewhere"
-    """Running in a worker of another program, which may not stop it: archived once that puts it back."""
+    """It is running in a worker of another program, which may ignore cancellations: archived when that puts it back."""
     ALREADY_FINISHED = "over"
-    """The task had already finished."""
 
 
 _OUTCOMES = {

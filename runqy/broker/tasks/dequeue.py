@@ -28,29 +28,29 @@ class DequeueRequest(msgspec.Struct, frozen=True, kw_only=True):
     lease_tokens: tuple[str, ...]
     """One new token for each free slot."""
     preferences: tuple[tuple[int, ...], ...]
-    """For each slot the indexes in `queues`, the first to try at the front."""
+    """For each slot the indexes of `queues`, in the order in which it tries them."""
     worker_id: str
     lease_s: int = constants.LEASE_S
     wake_token: str = ""
-    """If set, a worker that gets fewer tasks than requested is woken through `keys.wake_channel` when a task
+    """If set, and fewer tasks are returned than requested, the worker is woken through `keys.wake_channel` when one
     arrives."""
     idle_s: float = 2 * constants.POLL_S
-    """How long the wake-up is valid; longer than the time to the next dequeue."""
+    """How long the wake-up is valid: longer than the time until the next dequeue."""
     has_more_slots: bool = False
-    """The worker has more free slots, so it counts as idle whatever it gets."""
+    """The worker has more free slots than this request: it counts as idle even if each of these gets a task."""
     ttl_completed_s: int = 0
     active_timeout_s: int = 0
-    """These limits of the queue are for tasks without any: Go's worker drops those of the message when it retries a
-    task, and Go's server stores no others."""
+    """The queue's limits, for tasks without any. Go's worker drops those of a message when it retries its task, and
+    Go's server stores no others."""
     is_repeat: bool = False
-    """First return the tasks that an earlier dequeue leased with these tokens."""
+    """First return the tasks that an earlier dequeue leased with the same tokens."""
 
     def repeated(self) -> "DequeueRequest":
         """Return this request for repetition after a lost reply: the same tokens get the same tasks."""
         return msgspec.structs.replace(self, is_repeat=True)
 
     def limited_to(self, queues: Collection[str]) -> "DequeueRequest":
-        """Return this request without the other queues: a task that it leased there is left to the recoverer."""
+        """Return this request without other queues. Tasks that it leased from those are left to the recoverer."""
         kept = [position for position, queue in enumerate(self.queues) if queue in queues]
         if len(kept) == len(self.queues):
             return self
@@ -65,7 +65,9 @@ class DequeueRequest(msgspec.Struct, frozen=True, kw_only=True):
 def plan_dequeue(
     weights: Sequence[QueueWeight], count: int, *, worker_id: str, is_strict: bool = False, wake_token: str = ""
 ) -> DequeueRequest:
-    """Request up to `count` tasks: by descending priority if strict, else in a weighted random order per slot."""
+    """Return a request for up to `count` tasks. Each slot tries the queues in weighted random order, or by priority if
+    strict.
+    """
     return DequeueRequest(
         queues=tuple(weight.queue for weight in weights),
         lease_tokens=tuple(secrets.token_hex(12) for _ in range(count)),
@@ -76,13 +78,14 @@ def plan_dequeue(
 
 
 def dequeue(request: DequeueRequest, *, now_ns: int) -> Request[list[LeasedTask]]:
-    """Dequeue from all queues in one script call; in a cluster only from queues that share a slot."""
+    """Dequeue from all queues in one script call. In a cluster the queues must share a slot."""
     now_ms = now_ns // 1_000_000
     lease_end_s = now_ms // 1000 + request.lease_s
     queue_keys, names = _script_keys(request.queues)
     rest: list[Value] = [*names]
     for token, preference in zip(request.lease_tokens, request.preferences, strict=True):
         rest.append(token)
+        # Lua counts from 1.
         rest.extend(position + 1 for position in preference)
     call = script("dequeue")(
         queue_keys=queue_keys,
@@ -107,9 +110,9 @@ def dequeue_tasks(
 ) -> Operation[tuple[list[LeasedTask] | RunqyError, list[Any]]]:
     """Dequeue from all queues, and run other requests before it in the same round trip.
 
-    Return the tasks, and the outcomes of the other requests in order; what failed is its RunqyError. In a cluster,
-    where no script reaches all queues, a second round trip dequeues from the queues that have tasks. Raise
-    BrokerUnavailable.
+    Return the tasks, and the outcomes of the other requests in order; a failure is its RunqyError in either place. In a
+    cluster no script reaches queues of several slots: there a second round trip dequeues from the queues that have
+    tasks. Raise BrokerUnavailable.
     """
     context = yield from get_context()
     if context.is_cluster and len(request.queues) > 1:
@@ -121,7 +124,7 @@ def dequeue_tasks(
 def _dequeue_across_slots(
     request: DequeueRequest, now_ns: int, extra_requests: Sequence[Request[Any]]
 ) -> Operation[tuple[list[LeasedTask] | RunqyError, list[Any]]]:
-    """Count pending tasks, distribute the slots over queues that have some, and dequeue from each."""
+    """Count pending tasks, assign the slots to queues that have some, and dequeue from each."""
     recalls = [dequeue(recall, now_ns=now_ns) for recall in _repeat_by_queue(request)]
     outcomes = yield from ask_all([*extra_requests, *recalls, _count_pending(request.queues)])
     others, [*recalled, waiting] = outcomes[: len(extra_requests)], outcomes[len(extra_requests) :]
@@ -136,9 +139,10 @@ def _dequeue_across_slots(
 
 
 def _repeat_by_queue(request: DequeueRequest) -> list[DequeueRequest]:
-    """Return a request per queue for what an earlier dequeue with these tokens got; empty unless it is a repetition."""
+    """Return a request per queue for the tasks that an earlier dequeue leased; empty unless this is a repetition."""
     if not request.is_repeat:
         return []
+    # Becomes position 0, which names no queue: the script returns what is leased and takes nothing new.
     nowhere = ((-1,),) * len(request.lease_tokens)
     return [
         msgspec.structs.replace(request, queues=(queue,), preferences=nowhere, wake_token="")
@@ -147,7 +151,6 @@ def _repeat_by_queue(request: DequeueRequest) -> list[DequeueRequest]:
 
 
 def _without_slots(request: DequeueRequest, tokens: set[str]) -> DequeueRequest:
-    """Return the request without the slots of these tokens."""
     left = [slot for slot in zip(request.lease_tokens, request.preferences, strict=True) if slot[0] not in tokens]
     return msgspec.structs.replace(
         request, lease_tokens=tuple(token for token, _ in left), preferences=tuple(p for _, p in left), is_repeat=False
@@ -155,7 +158,7 @@ def _without_slots(request: DequeueRequest, tokens: set[str]) -> DequeueRequest:
 
 
 def _split_by_queue(request: DequeueRequest, waiting: list[int]) -> list[DequeueRequest]:
-    """Split a request by queue. Each queue is included, so that it knows of a worker with a free slot."""
+    """Split a request by queue. Queues that get no slot are included: they learn of a worker that waits."""
     left = list(waiting)
     tokens: list[list[str]] = [[] for _ in request.queues]
     for token, preference in zip(request.lease_tokens, request.preferences, strict=True):
@@ -179,7 +182,6 @@ def _concatenate(outcomes: Sequence[list[LeasedTask] | RunqyError]) -> list[Leas
 
 
 def _count_pending(queues: Sequence[str]) -> Request[list[int]]:
-    """Count the tasks that can be dequeued from each queue."""
     commands = []
     for queue in map(QueueKeys, queues):
         commands.append(command("LLEN", queue.pending, key=queue.pending))
@@ -194,7 +196,6 @@ def _count_pending(queues: Sequence[str]) -> Request[list[int]]:
 
 @lru_cache(maxsize=1000)
 def _script_keys(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the keys, names and task prefixes of queues as dequeue.lua expects them."""
     queues = [QueueKeys(name) for name in names]
     keys_of_all = [(queue.pending, queue.active, queue.lease, queue.paused, queue.idle) for queue in queues]
     return tuple(chain.from_iterable(keys_of_all)), (*names, *(queue.task_prefix for queue in queues))
@@ -210,6 +211,7 @@ def _read_leased_task(request: DequeueRequest, lease_end_s: int, entry: Sequence
     lease = Lease(queue=request.queues[position - 1], task_id=task_id.decode(errors="replace"), token=token.decode())
     try:
         message, is_readable = decode(data), lease.task_id.encode() == task_id
+        # Go's worker retried a task of Go's server: all limits are lost, so those of the queue apply.
         if not (fields[1] or fields[2] or message.retention or message.timeout or message.deadline):
             ttl_completed_s, active_timeout_s = request.ttl_completed_s, request.active_timeout_s
         restore_limits(message, ttl_completed_s=ttl_completed_s, active_timeout_s=active_timeout_s, retried=retried)

@@ -31,26 +31,26 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The Redis queue."""
     payload: bytes
     timeout_s: int = DEFAULT_TIMEOUT_S
-    """The time limit of one run; 0 together with a deadline: only the deadline applies."""
+    """The time limit of one run. 0 with a deadline: only the deadline applies."""
     deadline_s: int = 0
-    """Unix s after which the task must not run; 0: none."""
+    """Unix s after which the task must not run; 0: no deadline."""
     max_retry: int = 3
     retention_s: int = 86_400
-    """How long it is kept after success; 0: deleted immediately."""
+    """How long it is kept after success. 0: it is deleted immediately."""
     ttl_archived_s: int = 259_200
     process_at_s: int | None = None
-    """Unix s at which it becomes pending; None or not in the future: immediately."""
+    """Unix s at which it becomes pending. None, or a time that is not in the future: immediately."""
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     unique_key: str = ""
-    """No other task of the queue may have the same key at the same time. Empty: not unique."""
+    """While a task holds its key, no other task of the queue may have the same one. Empty: no key."""
     unique_for_s: int = 0
-    """How long the key is held from when the task becomes pending, but not beyond the task's end; 0: until its end."""
+    """How long the key is held after the task becomes pending, at most until it ends. 0: until it ends."""
     max_waiting: int = 0
     """Maximum number of pending, scheduled and retry tasks of the Redis queue; 0: unlimited."""
 
     def message(self) -> TaskMessage:
-        """Return the task's message, which is built once and must not be changed."""
-        # Not a cached_property: before Python 3.12 all instances share its lock.
+        """Return the task's message. It is built once, and must not be changed."""
+        # Not a cached_property: before Python 3.12 one lock of it serves all instances.
         known: TaskMessage | None = self.__dict__.get("_message")
         if known is None:
             known = self.__dict__["_message"] = self._build()
@@ -62,7 +62,7 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return message
 
     def shared_fields(self) -> TaskMessage:
-        """Return the message without the task's own fields: id, payload and lock."""
+        """Return the message without id, payload and lock, which no two tasks share."""
         message = TaskMessage(
             type=self.queue,
             queue=self.queue,
@@ -87,15 +87,13 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def lock(self) -> str:
-        """Return the key of the task's lock; empty: none."""
+        """The key of the task's lock; empty if it has none."""
         return QueueKeys(self.queue).lock(self.unique_key) if self.unique_key else ""
 
     def state_at(self, now_ns: int) -> TaskState:
-        """Return the state in which it starts."""
         return TaskState.SCHEDULED if self.is_later(now_ns) else TaskState.PENDING
 
     def is_later(self, now_ns: int) -> bool:
-        """Return whether it starts as scheduled."""
         return self.process_at_s is not None and self.process_at_s * 1_000_000_000 > now_ns
 
 
@@ -105,7 +103,7 @@ class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):
     scope: str
     """Digest of the key and the client."""
     fingerprint: str
-    """Digest of the request; a different request with the same key is an error."""
+    """Digest of the request. A different request with the same key is an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +121,12 @@ class TaskCreated(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """The request was made before with the same idempotency key."""
+    """The outcome of an earlier request with the same idempotency key."""
 
     note: bytes
-    """What the first request stored for the response to a repetition."""
+    """What that request stored for responses to its repetitions."""
     holder: str
-    """The task that had the lock then and was returned; empty: the request created a task."""
+    """The id of the task that had the lock then; empty if the request created its task."""
 
 
 UniqueOutcome = TaskCreated | LockConflict | Replayed
@@ -143,9 +141,9 @@ class IdempotencyRecord(msgspec.Struct, frozen=True):
 
     key: IdempotencyKey
     note: bytes
-    """For the response to a repetition. Not empty and unique, because it identifies a request that is sent again."""
+    """For the response to a repetition. Never empty, and unique: it identifies a request that is sent again."""
     keeps_conflict: bool = False
-    """Keep the record although another task has the lock; False: a repetition tries again."""
+    """Keep the record if another task has the lock. Otherwise a repetition tries again."""
 
 
 def new_task_id() -> str:
@@ -153,13 +151,13 @@ def new_task_id() -> str:
 
 
 def new_task_ids(count: int) -> list[str]:
-    """Return random UUIDs of version 4; one system call reads the random bytes for all."""
+    """Return random UUIDs of version 4. One system call reads the random bytes for all of them."""
     digits = os.urandom(16 * count).hex()
     return [_format_uuid(digits[start : start + 32]) for start in range(0, len(digits), 32)]
 
 
 def _format_uuid(digits: str) -> str:
-    """Format 32 hexadecimal digits as a UUID of version 4, which fixes two digits in part."""
+    """Format 32 hexadecimal digits as a UUID. Version 4 fixes one digit, and two bits of another."""
     variant = _VARIANTS[digits[16]]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
@@ -170,12 +168,13 @@ _VARIANTS = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 def enqueue(task: NewTask, *, now_ns: int, is_cluster: bool = True) -> Request[TaskState]:
     """Enqueue a task and return its initial state. Raise TaskAlreadyExists, QueueFull.
 
-    Repeatable: a repetition recognises the task by its time. A single command suffices if the task runs immediately and
-    Redis is not a cluster.
+    Repeatable: a repetition recognises the task by its time. One command suffices for a task that runs immediately,
+    unless Redis is a cluster.
     """
     state = task.state_at(now_ns)
     if state is TaskState.PENDING and not is_cluster:
         return Request((_enqueue_one(task, now_ns),), partial(_parse_state, task, state), is_repeatable=True)
+    # The index entry first: an entry without a task is removed later, a task without one would not be found by its id.
     return Request((*index_task(task), store([task], now_ns)), partial(_parse_state, task, state), is_repeatable=True)
 
 
@@ -187,10 +186,9 @@ def enqueue_unique(
     until_s: int | None = None,
     is_cluster: bool = True,
 ) -> Request[UniqueOutcome]:
-    """Enqueue a task under its lock and idempotency key, index entry first.
+    """Enqueue a task under its lock and idempotency key. Repeatable. Outside a cluster one command suffices.
 
-    Raise TaskAlreadyExists, IdempotencyKeyReused, IdempotencyRecordUnreadable, QueueFull, EnqueuedTooLate. Repeatable.
-    A single command suffices if Redis is not a cluster.
+    Raise TaskAlreadyExists, IdempotencyKeyReused, IdempotencyRecordUnreadable, QueueFull, EnqueuedTooLate.
     """
     call = script("enqueue_unique")(**_arguments(task, now_ns, record, until_s, is_cluster))
     return Request(
@@ -216,9 +214,10 @@ def find_replayed(queue: str, idempotency_key: IdempotencyKey) -> Request[Replay
 
 
 def is_recorded(fields: Sequence[bytes | None] | None, idempotency_key: IdempotencyKey) -> bool:
-    """Return whether a record exists for this request, of which fingerprint, note or token, and others were read.
+    """Return whether a record of this request exists, given the record's fields: the fingerprint first, then its note
+    or token.
 
-    Raise IdempotencyKeyReused, IdempotencyRecordUnreadable.
+    `fields` is None if the key is of another type. Raise IdempotencyKeyReused, IdempotencyRecordUnreadable.
     """
     if fields is None:
         raise IdempotencyRecordUnreadable
@@ -237,7 +236,7 @@ def _replayed(note: bytes, holder: bytes) -> Replayed:
 
 
 def expire_records(queue: str, scopes: Sequence[str], *, ttl_s: int) -> Request[None]:
-    """Let the records of idempotency keys expire, after which a repetition creates a task again."""
+    """Let the records of idempotency keys expire. After that the same request creates a task again."""
     records = [QueueKeys(queue).created(scope) for scope in scopes]
     return Request(tuple(command("EXPIRE", record, ttl_s, key=record) for record in records), lambda _: None)
 
@@ -281,7 +280,9 @@ def store(tasks: Sequence[NewTask], now_ns: int) -> Command:
 
 
 def _group_by_limits(tasks: Sequence[NewTask]) -> list[Value]:
-    """Return ids and messages after the limits that consecutive tasks share, which are sent and read once."""
+    """Return the script's groups: the number of tasks and the limits that consecutive tasks share, then their ids and
+    messages.
+    """
     values: list[Value] = []
     messages = encode_messages(tasks)
     for shared, group in groupby(tasks, key=limits):
@@ -291,15 +292,15 @@ def _group_by_limits(tasks: Sequence[NewTask]) -> list[Value]:
 
 
 def limits(task: NewTask) -> tuple[int, int, int]:
-    """Return the limits that are stored beside the message, because Go's workers drop them from it when they retry."""
+    """Return the limits that are stored beside the message: Go's workers drop them from it when they retry a task."""
     return task.ttl_archived_s, task.retention_s, task.timeout_s
 
 
 def encode_messages(tasks: Sequence[NewTask]) -> Iterator[bytes]:
     """Yield the encoded messages of tasks of one Redis queue.
 
-    In protobuf, two concatenated messages are one message with the fields of both. The shared fields of consecutive
-    tasks are therefore encoded once.
+    Two concatenated protobuf messages are one message with the fields of both, so the fields that consecutive tasks
+    share are encoded once.
     """
     previous, shared = None, b""
     for task in tasks:
@@ -314,7 +315,9 @@ def queue_full(task: NewTask) -> QueueFull:
 
 
 def lock_s(task: NewTask, now_ns: int) -> int:
-    """Return how long a lock is held at most, including the time before the task is due (contract 3.4)."""
+    """Return how long in s the lock is held at most, including the time until the task is due; 0: until the task
+    ends.
+    """
     if not task.unique_for_s:
         return 0
     return task.unique_for_s + max((task.process_at_s or 0) - now_ns // 1_000_000_000, 0)
@@ -329,7 +332,6 @@ def _parse_state(task: NewTask, state: TaskState, replies: Sequence[Reply]) -> T
 
 
 def _enqueue_one(task: NewTask, now_ns: int) -> Command:
-    """Return the script call that enqueues a task with its index entry."""
     queue = QueueKeys(task.queue)
     return script("enqueue")(
         pending=queue.pending,
@@ -354,7 +356,6 @@ def _enqueue_one(task: NewTask, now_ns: int) -> Command:
 def _arguments(
     task: NewTask, now_ns: int, record: IdempotencyRecord | None, until_s: int | None, is_cluster: bool
 ) -> dict[str, Value | Sequence[Value]]:
-    """Return the script's keys and arguments."""
     queue = QueueKeys(task.queue)
     key = queue.task(task.id)
     return {
@@ -363,6 +364,7 @@ def _arguments(
         "scheduled": queue.scheduled,
         "retry": queue.retry,
         "task": key,
+        # A script declares a fixed number of keys: that of the task stands for those it does not need.
         "lock": task.lock or key,
         "record": queue.created(record.key.scope) if record else key,
         "lookup": key if is_cluster else keys.lookup(task.id),

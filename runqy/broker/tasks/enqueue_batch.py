@@ -42,7 +42,7 @@ ItemOutcome = TaskCreated | LockConflict | TaskAlreadyExists | QueueFull
 
 @dataclass(frozen=True, slots=True)
 class RequestToken:
-    """The request that first used an idempotency key, and its time; repetitions inherit both."""
+    """Identifies the request that first used an idempotency key. Repetitions take over its token and its time."""
 
     token: str
     now_ns: int
@@ -62,8 +62,9 @@ class BatchPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnqueuedPart:
-    """The outcome of a part; note and outcomes are empty if another request owns the key and has not stored this part
-    yet.
+    """The outcome of a part.
+
+    Note and outcomes are empty if another request has the idempotency key and has not stored this part yet.
     """
 
     request_token: RequestToken
@@ -74,9 +75,9 @@ class EnqueuedPart:
 def enqueue_many(tasks: Sequence[NewTask]) -> Operation[list[Enqueued]]:
     """Enqueue tasks; return for each its initial state or its error, in order.
 
-    A round group carries at most 500 tasks, so that an event loop serves other callers while a large batch is built. A
-    round group whose replies were lost is repeated, which is harmless as in `enqueue`. Raise BrokerUnavailable: any of
-    the tasks may be enqueued.
+    Each round trip carries at most 500 tasks, so that an event loop can serve other callers while a large batch is
+    built. If its replies are lost, it is repeated, as in `enqueue`. Raise BrokerUnavailable: any of the tasks may have
+    been enqueued.
     """
     context = yield from get_context()
     outcomes: list[Enqueued] = [TaskAlreadyExists()] * len(tasks)
@@ -103,10 +104,11 @@ def enqueue_unique_batch(
     *,
     is_cluster: bool = False,
 ) -> Request[EnqueuedPart]:
-    """Enqueue the tasks of a part under their locks, index entries first. Repeatable.
+    """Enqueue the tasks of a part under their locks. Repeatable.
 
     Raise IdempotencyKeyReused, IdempotencyRecordUnreadable.
     """
+    # Index entries first: one without a task is removed later, a task without one would not be found by its id.
     known = command("SADD", keys.QUEUES, part.queue, key=keys.QUEUES)
     commands = (*index_tasks(part.tasks, is_cluster), known) if part.tasks else ()
 
@@ -123,7 +125,7 @@ def enqueue_unique_batch(
 
 
 def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int = 0) -> Request[EnqueuedPart | None]:
-    """Return the outcome of a part enqueued under an idempotency key.
+    """Return the outcome of a part that was enqueued under an idempotency key; None if there is no record of it.
 
     Raise IdempotencyKeyReused, IdempotencyRecordUnreadable.
     """
@@ -136,7 +138,7 @@ def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int 
         try:
             stored = read_json(
                 b"[]" if outcomes in (None, b"{}") else outcomes, list[int | str]
-            )  # so Lua writes no items
+            )  # cjson writes an empty Lua table as {}
         except (DecodeError, ValueError):
             raise IdempotencyRecordUnreadable from None
         encoded = [outcome.encode() if isinstance(outcome, str) else outcome for outcome in stored]
@@ -150,14 +152,14 @@ def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int 
 def delete_idempotency_record(
     queue: str, idempotency_key: IdempotencyKey, request_token: RequestToken
 ) -> Request[bool]:
-    """Delete what is recorded of a request, unless a task of it was stored; return whether it was deleted."""
+    """Delete the record of a request, unless a task of it was stored; return whether it was deleted."""
     record = QueueKeys(queue).created(idempotency_key.scope)
     call = script("delete_idempotency_record")(record=record, request_token=request_token.token)
     return Request((call,), parse=lambda replies: replies[0] == 1, is_repeatable=True)
 
 
 def _read_part(token: bytes, now_ns: bytes | None, note: bytes, outcomes: Sequence[int | bytes]) -> EnqueuedPart:
-    """Raise IdempotencyRecordUnreadable."""
+    """Return a part from the values of its record. Raise IdempotencyRecordUnreadable."""
     try:
         request_token = RequestToken(token.decode(), int(now_ns or b""))
     except ValueError:
@@ -168,7 +170,7 @@ def _read_part(token: bytes, now_ns: bytes | None, note: bytes, outcomes: Sequen
 
 
 def index_tasks(tasks: Sequence[NewTask], is_cluster: bool) -> list[Command]:
-    """Return the commands that index tasks: one script call, or plain commands in a cluster or for a single task."""
+    """Return the commands that write index entries: one script call, or in a cluster a command per task."""
     lookups = [keys.lookup(task.id) for task in tasks]
     queue = tasks[0].queue
     if is_cluster or len(lookups) == 1:
@@ -177,7 +179,7 @@ def index_tasks(tasks: Sequence[NewTask], is_cluster: bool) -> list[Command]:
 
 
 def _round_trips(batches: Iterable[list[int]]) -> Iterator[list[list[int]]]:
-    """Group script calls into round trips of a bounded number of tasks."""
+    """Group script calls into round trips of at most BATCH_MAX_TASKS tasks."""
     group: list[list[int]] = []
     count = 0
     for indexes in batches:
@@ -206,7 +208,6 @@ def _batches(tasks: Sequence[NewTask], now_ns: int) -> Iterator[list[int]]:
 
 
 def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> Request[list[Enqueued]]:
-    """Return the request that stores tasks of one Redis queue and one initial state, index entries first."""
     queue, state = tasks[0].queue, tasks[0].state_at(now_ns)
     known = command("SADD", keys.QUEUES, queue, key=keys.QUEUES)
     return Request(
@@ -227,7 +228,6 @@ def _outcomes(tasks: Sequence[NewTask], state: TaskState, replies: Sequence[Repl
 def _arguments(
     part: BatchPart, request_token: RequestToken, idempotency_key: IdempotencyKey | None
 ) -> dict[str, Value | Sequence[Value]]:
-    """Return the script's keys and arguments."""
     queue = QueueKeys(part.queue)
     tasks_and_locks: list[Value] = []
     sevens: list[Value] = []
@@ -242,6 +242,8 @@ def _arguments(
         "idle": queue.idle,
         "scheduled": queue.scheduled,
         "retry": queue.retry,
+        # A script declares a fixed number of keys: the pending list stands for a missing record, a task's key for its
+        # lock.
         "record": queue.created(idempotency_key.scope) if idempotency_key else queue.pending,
         "tasks_and_locks": tasks_and_locks,
         "queue": part.queue,

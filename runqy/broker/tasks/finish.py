@@ -23,7 +23,7 @@ from runqy.broker.tasks.lease import Lease
 from runqy.errors import LeaseLost, RunqyError
 
 DELETED_BY_TTL_S = 300
-"""How long the token that deleted a task and its time of enqueue are remembered, for repeated requests."""
+"""How long the lease token that deleted a task is remembered, so that a repeated request succeeds."""
 
 
 class FinishOutcome(StrEnum):
@@ -44,9 +44,9 @@ class Failure:
     error: str
     retry_at_s: int
     is_failure: bool = True
-    """False: it spends no retry and is not counted."""
+    """False: the run spends no retry and is not counted."""
     child_died: bool = False
-    """The child process that ran it died: spends no retry, is not counted as a failure, and is recorded in the task."""
+    """The child process died. The run spends no retry and is no failure, but the task counts such deaths."""
 
 
 class Completion(msgspec.Struct, frozen=True):
@@ -55,7 +55,7 @@ class Completion(msgspec.Struct, frozen=True):
     lease: Lease
     message: TaskMessage
     result: bytes | None = None
-    """None: keep a result that was written during the run."""
+    """None keeps a result that was written during the run."""
     info: RunInfo = NO_INFO
 
 
@@ -64,7 +64,7 @@ def complete(
 ) -> Request[FinishOutcome]:
     """Record success, and keep the task for its retention; delete it if that is 0. Raise LeaseLost.
 
-    Without a result, one that was written during the run is kept.
+    If `result` is None, one that was written during the run is kept.
     """
     if message.retention > 0:
         call = _completions([Completion(lease, message, result, info)], now_ns)
@@ -91,7 +91,7 @@ def complete(
 
 
 def complete_all(completions: Sequence[Completion], *, now_ns: int) -> Request[list[FinishOutcome | RunqyError]]:
-    """Record the success of tasks of one Redis queue, each with a retention, in one script call; see `complete`.
+    """Record the success of tasks of one Redis queue in one script call, each with a retention above 0; see `complete`.
 
     The outcome of a task whose lease was lost is LeaseLost.
     """
@@ -107,7 +107,7 @@ def retry(  # noqa: PLR0913 (how a run ended, and where the archive's size comes
     max_archived: int = constants.ARCHIVE_MAX_TASKS,
     info: RunInfo = NO_INFO,
 ) -> Request[FinishOutcome]:
-    """Move the task to the retry set; archive it if its cancellation was requested. Raise LeaseLost."""
+    """Move the task to the retry set, or archive it if its cancellation was requested. Raise LeaseLost."""
     now_s = now_ns // 1_000_000_000
     queue = QueueKeys(lease.queue)
     is_failure = failure.is_failure and not failure.child_died
@@ -140,7 +140,7 @@ def archive(  # noqa: PLR0913 (as `retry`)
     max_archived: int = constants.ARCHIVE_MAX_TASKS,
     info: RunInfo = NO_INFO,
 ) -> Request[FinishOutcome]:
-    """Archive the task: its retries are exhausted, or it must not run again. Raise LeaseLost."""
+    """Archive the task, because no retry is left or because it must not run again. Raise LeaseLost."""
     now_s = now_ns // 1_000_000_000
     queue = QueueKeys(lease.queue)
     call = script("archive")(
@@ -165,9 +165,10 @@ def requeue(
     max_archived: int = constants.ARCHIVE_MAX_TASKS,
     info: RunInfo = NO_INFO,
 ) -> Request[FinishOutcome]:
-    """Return the task to the front of its queue without spending a retry; archive it if its cancellation was requested.
+    """Return the task to the front of its queue without spending a retry, or archive it if its cancellation was
+    requested.
 
-    The message is only for the history. Raise LeaseLost.
+    Only the history needs the message. Raise LeaseLost.
     """
     now_s = now_ns // 1_000_000_000
     queue = QueueKeys(lease.queue)
@@ -197,7 +198,6 @@ def write_result(lease: Lease, result: bytes) -> Request[None]:
 
 
 def _completions(completions: Sequence[Completion], now_ns: int) -> Command:
-    """Return the script call that completes tasks of one Redis queue."""
     now_s = now_ns // 1_000_000_000
     queue = QueueKeys(completions[0].lease.queue)
     task_and_lock: list[str] = []
@@ -236,7 +236,7 @@ def _completed(replies: Sequence[Reply]) -> list[FinishOutcome | RunqyError]:
 
 
 def _request(outcome: FinishOutcome, call: Command, second: FinishOutcome | None = None) -> Request[FinishOutcome]:
-    """Return the request for a script call that returns 1 for `outcome`, 2 for `second`, 0 for a lost lease."""
+    """Return the request for a script that replies 1 for `outcome`, 2 for `second` and 0 for a lost lease."""
     return Request(commands=(call,), parse=partial(_outcome, (outcome, second or outcome)))
 
 
@@ -252,7 +252,6 @@ def _is_written(replies: Sequence[Reply]) -> None:
 
 
 def _lease_keys(queue: QueueKeys, lease: Lease) -> dict[str, Value]:
-    """Return the keys and arguments that identify a lease."""
     return {
         "task": queue.task(lease.task_id),
         "active": queue.active,
@@ -263,7 +262,6 @@ def _lease_keys(queue: QueueKeys, lease: Lease) -> dict[str, Value]:
 
 
 def _counter_keys(queue: QueueKeys, now_s: int) -> dict[str, str]:
-    """Return the four counters of attempts."""
     day = keys.counter_day(now_s)
     return {
         "processed": queue.processed,
@@ -274,7 +272,6 @@ def _counter_keys(queue: QueueKeys, now_s: int) -> dict[str, str]:
 
 
 def _archive_arguments(queue: QueueKeys, lease: Lease, now_s: int, max_archived: int) -> dict[str, Value]:
-    """Return the arguments for archiving a task, trimming the archive and counting the failure."""
     return {
         "archived": queue.archived,
         "now_s": now_s,
@@ -287,6 +284,8 @@ def _archive_arguments(queue: QueueKeys, lease: Lease, now_s: int, max_archived:
 
 
 def _lock_key(queue: QueueKeys, message: TaskMessage) -> list[str]:
-    """Return the task's uniqueness lock if it is one of its queue's keys."""
+    """Return the task's lock, or nothing. Other producers may have written any key there: only one of the queue is
+    used.
+    """
     is_ours = message.unique_key.startswith(queue.lock_prefix)
     return [message.unique_key] if is_ours else []

@@ -1,7 +1,7 @@
-"""Remove index entries (`asynq:t:<id>`) of tasks that no longer exist, and their output; keep that of the others.
+"""Remove index entries (`asynq:t:<id>`) and output of tasks that no longer exist; keep the output of the others.
 
 An index entry is in another slot than its task, so one script cannot delete both. Code that deletes a task calls
-`remove_lookups` next; the sweep finds what a crash or asynq's own tools left. These delete a task without its output.
+`remove_lookups` next. The sweep removes what a crash left, and what asynq's own tools leave when they delete a task.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from runqy.broker.scripts import command, script
 from runqy.broker.tasks.output import delete_stray_output, keep_outputs
 
 CONFIRM_AFTER_S = 60
-"""An index entry is written before its task, so it is removed only if the task is still missing after this long."""
+"""An index entry is written before its task: it is removed if the task is still missing after this long."""
 
 MAX_SUSPECTS = 10_000
 
@@ -31,13 +31,12 @@ def remove_lookup(queue: str, task_id: str) -> Request[bool]:
 
 
 def remove_lookups(queue: str, task_ids: Sequence[str]) -> Operation[None]:
-    """Remove the index entries of deleted tasks."""
     for start in range(0, len(task_ids), BATCH_MAX_TASKS):
         yield from ask_all([remove_lookup(queue, task_id) for task_id in task_ids[start : start + BATCH_MAX_TASKS]])
 
 
 class LookupSweep:
-    """Scans all index entries in bounded steps, removes those without a task, and keeps the output of other tasks."""
+    """Scans all index entries in bounded steps. It removes those without a task, and keeps the output of the others."""
 
     def __init__(self, step: int = 1000) -> None:
         self._scanner = KeyScanner(keys.lookup("*"), step)
@@ -45,11 +44,12 @@ class LookupSweep:
 
     @property
     def is_round_complete(self) -> bool:
-        """Return whether a scan is complete, so that the next step starts a new one."""
         return self._scanner.is_at_start
 
     def run_step(self, broker: Broker) -> int:
-        """Check the next entries, and remove those that have been without a task for a minute; return how many."""
+        """Check the entries of the next step, and remove those that have been without a task for a minute; return how
+        many.
+        """
         now_s = broker.now_s()
         ids = [key.removeprefix(keys.lookup("")) for key in self._scanner.next_keys(broker)]
         seen = list(zip(ids, broker.run(_read_queues(ids)), strict=True))
@@ -62,7 +62,6 @@ class LookupSweep:
         return self._remove(broker, due)
 
     def _remove(self, broker: Broker, due: Sequence[tuple[str, str]]) -> int:
-        """Remove the suspects that still have no task, and forget the others."""
         confirmed = _without_task(broker, due)
         broker.run_all([delete_stray_output(queue, task_id) for task_id, queue in confirmed])
         removed = broker.run_all([remove_lookup(queue, task_id) for task_id, queue in confirmed])
@@ -72,7 +71,6 @@ class LookupSweep:
 
 
 def _read_queues(ids: Sequence[str]) -> Request[list[str]]:
-    """Return the queue of each index entry; empty for one without."""
     lookups = [keys.lookup(task_id) for task_id in ids]
 
     def parse(replies: Sequence[Reply]) -> list[str]:
@@ -82,7 +80,6 @@ def _read_queues(ids: Sequence[str]) -> Request[list[str]]:
 
 
 def _without_task(broker: Broker, lookups: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the entries (id, queue) whose queue has no such task."""
     pairs = list(lookups)
     tasks = [QueueKeys(queue).task(task_id) for task_id, queue in pairs]
     exist: list[int] = broker.run(Request(tuple(command("EXISTS", task, key=task) for task in tasks), list))

@@ -25,7 +25,7 @@ class ActionOutcome(IntEnum):
     DONE = 1
     RUNNING = 2
     WRONG_STATE = 3
-    """The action does not apply to the task's state, or asynq's aggregator has the task."""
+    """The action does not apply to the state of the task, or asynq's aggregator holds it."""
     UNCHANGED = 4
     """The task was already in the target state."""
     LOCKED = 5
@@ -39,7 +39,7 @@ InspectorAction = Callable[..., Request[list[ActionOutcome]]]
 def run_tasks(
     queue: str, task_ids: Sequence[str], *, wanted: TaskState | None = None, now_ns: int
 ) -> Request[list[ActionOutcome]]:
-    """Make tasks pending immediately. Finished tasks restart with a fresh retry count (contract 3.23)."""
+    """Make tasks pending immediately. Finished tasks restart with all their retries."""
     queue_keys = QueueKeys(queue)
     return _act(
         "run_tasks",
@@ -64,7 +64,6 @@ def archive_tasks(
     now_ns: int,
     max_archived: int = constants.ARCHIVE_MAX_TASKS,
 ) -> Request[list[ActionOutcome]]:
-    """Archive waiting tasks."""
     now_s = now_ns // 1_000_000_000
     return _act(
         "archive_tasks",
@@ -104,7 +103,7 @@ def release_tasks(
 def _act(
     name: str, queue_keys: QueueKeys, task_ids: Sequence[str], wanted: TaskState | None, **arguments: Value
 ) -> Request[list[ActionOutcome]]:
-    """Return the request of a script that acts on tasks, with its arguments besides those that all have."""
+    """Return the request of a script that acts on tasks. `arguments` are those that not all such scripts have."""
     call = script(name)(
         pending=queue_keys.pending,
         scheduled=queue_keys.scheduled,
@@ -135,8 +134,8 @@ def count_in_state(broker: Broker, queue: str, state: TaskState) -> int:
 def apply_to_all(broker: Broker, action: InspectorAction, queue: str, state: TaskState, *, limit: int) -> BulkResult:
     """Run, archive, delete or release at most `limit` of the tasks that are in a state now, oldest first.
 
-    Each chunk is a separate script call, so that Redis is not blocked for long; tasks after a crash are unchanged.
-    Tasks that leave the state meanwhile are skipped. Raise BrokerUnavailable.
+    Each chunk is a separate script call, so that Redis is not blocked for long. After a crash the remaining tasks are
+    unchanged. Tasks that leave the state meanwhile are skipped. Raise BrokerUnavailable.
     """
     found, ids = broker.run(_list_ids(queue, state, 0, min(limit, constants.BATCH_MAX_TASKS)))
     remaining, changed, locked = min(found, limit), 0, 0
@@ -164,7 +163,6 @@ def _list_ids(queue: str, state: TaskState, offset: int, limit: int) -> Request[
 
 
 def _ids(replies: Sequence[Reply], *, is_list: bool) -> tuple[int, list[str]]:
-    """Decode ids; those of a list in order from its right end."""
     count, found = replies[0]
     ids = [task_id.decode(errors="replace") for task_id in found]
     return count, ids[::-1] if is_list else ids

@@ -35,7 +35,7 @@ class LeasedTask(msgspec.Struct, frozen=True, kw_only=True):
     pending_since_ns: int = 0
     """Unix ns since which it was pending; 0: unknown."""
     is_readable: bool = True
-    """False: the message is damaged and reduced to id and queue, or the id is not text. It must not be run."""
+    """False: the message is damaged and holds only id and queue, or the id is not text. The task must not be run."""
 
     @property
     def payload(self) -> bytes:
@@ -47,7 +47,6 @@ class Extension:
     """The outcome of extending leases."""
 
     lease_end_s: int
-    """When the extended leases end."""
     extended: tuple[Lease, ...] = ()
     lost: tuple[Lease, ...] = ()
     """Lost leases: no outcome may be recorded for their tasks."""
@@ -56,7 +55,6 @@ class Extension:
 
 
 def extend(leases: Sequence[Lease], *, now_ns: int, lease_s: int = constants.LEASE_S) -> Request[Extension]:
-    """Extend leases in one round trip."""
     lease_end_s = now_ns // 1_000_000_000 + lease_s
     by_queue: dict[str, list[Lease]] = {}
     for lease in leases:

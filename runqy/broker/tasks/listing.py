@@ -21,18 +21,18 @@ LISTED_STATES = tuple(state for state in TaskState if state is not TaskState.AGG
 """The states that tasks of runqy have."""
 
 _SINCE_FIELDS = {TaskState.PENDING: "pending_since", TaskState.ACTIVE: "started"}
-"""The fields that order the tasks of the two states that are lists."""
+"""The fields that hold the order of tasks in the two states that are lists, without scores."""
 
 _NUMBER = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1,3})?|", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
-    """Where a page ended: its last task, which may have left the state when the next page is requested."""
+    """Where a page ended. Its last task may have left the state when the next page is requested."""
 
     id: str
     position: str
-    """Its score, or since when (ns) it was pending or active; empty: unknown."""
+    """The score of the last task, or since when in ns it is pending or active; empty if unknown."""
     next_id: str = ""
     """In a list: the id of the next task; in groups: the name of the group."""
     depth: int = 0
@@ -46,11 +46,11 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Some of the tasks in a state, in order."""
+    """Some tasks of one state, in order."""
 
     tasks: list[TaskRecord]
     end: Anchor | None
-    """Where the next page begins; None: this is the last page."""
+    """Where the next page begins; None on the last page."""
 
 
 def list_tasks(  # noqa: PLR0913 (a page of a list)
@@ -62,10 +62,11 @@ def list_tasks(  # noqa: PLR0913 (a page of a list)
     after: Anchor | None = None,
     max_bytes: int | None = None,
 ) -> Request[Page]:
-    """Return up to `limit` tasks, those that run or expire next first; those of asynq's groups group by group.
+    """Return up to `limit` tasks of a state, those that run or expire next first. Tasks of asynq's groups come group by
+    group.
 
-    A page has fewer if they have more than `max_bytes`, by default MAX_PAGE_BYTES, but at least one. A task that stays
-    in the state from the first page to the last is on exactly one page.
+    A page ends early after `max_bytes`, by default MAX_PAGE_BYTES, but has at least one task. A task that stays in the
+    state from the first page to the last is on exactly one page.
     """
     queue_keys = QueueKeys(queue)
     shared: dict[str, Value] = {
@@ -107,7 +108,6 @@ def _parse_sorted_page(queue: str, replies: Sequence[Reply]) -> Page:
 
 
 def _parse_queued_page(queue: str, replies: Sequence[Reply]) -> Page:
-    """Parse the reply for a list, in which tasks have no score."""
     last, since, following, depth, found = replies[0]
     position = _text(since) if since.isdigit() else ""
     end = Anchor(id=_text(last), position=position, next_id=_text(following), depth=depth) if following else None
@@ -115,7 +115,6 @@ def _parse_queued_page(queue: str, replies: Sequence[Reply]) -> Page:
 
 
 def _parse_records(queue: str, found: Sequence[Reply]) -> list[TaskRecord]:
-    """Parse tasks; incomplete ones are left out."""
     records = (read_record(queue, _text(task_id), score, pairs) for task_id, score, pairs in found)
     return [record for record in records if record is not None]
 

@@ -17,13 +17,13 @@ from runqy.broker.tasks.enqueue import QUEUE_FULL_RETRY_S
 from runqy.errors import BrokerFull, QueueMemoryExceeded, RunqyError
 
 OVER_SHARE_TTL_S = 30
-"""How long the measured state counts without maintenance."""
+"""How long a measurement counts if maintenance does not repeat it."""
 
 T = TypeVar("T")
 
 
 def read_memory(queue: str) -> Request[MemoryReading]:
-    """Return what the server of a Redis queue uses, the queues that hold more than their share, and those served."""
+    """Return the memory use of a Redis queue's server, with what maintenance stored about queues."""
     commands = (
         command("INFO", "memory", key=QueueKeys(queue).pending),
         command("GET", keys.OVER_SHARE, key=keys.OVER_SHARE),
@@ -35,7 +35,7 @@ def read_memory(queue: str) -> Request[MemoryReading]:
 def ask_with_memory_check(request: Request[T], *, queue: str, size_bytes: int, memory: MemoryUse) -> Operation[T]:
     """Return the outcome of a request that adds tasks of this size to a Redis queue. Raise as `ensure_memory`.
 
-    Once a second, and after large tasks, the server's memory use is read in the same round trip.
+    Once a second, and after large tasks, it reads the server's memory in the same round trip.
     """
     yield from ensure_memory(queue, size_bytes=size_bytes, memory=memory)
     sent_bytes = memory.begin_check(queue, size_bytes)
@@ -62,8 +62,10 @@ def ask_all_with_memory_check(
 
 
 def ensure_memory(queue: str, *, size_bytes: int, memory: MemoryUse) -> Operation[None]:
-    """Raise BrokerFull while the server of a Redis queue has no room for tasks of this size, or QueueMemoryExceeded if
-    they exceed the share of the queue. The server is queried once a second, and before each large task.
+    """Raise BrokerFull if the server of a Redis queue has no room for tasks of this size, or QueueMemoryExceeded if the
+    queue's share has none.
+
+    The server is asked once a second, and before each large task.
     """
     must_read = memory.must_read(queue, size_bytes)
     if not must_read and memory.has_room(queue, size_bytes) and not memory.is_over_share(queue, size_bytes):
@@ -73,8 +75,8 @@ def ensure_memory(queue: str, *, size_bytes: int, memory: MemoryUse) -> Operatio
             memory.record(queue, (yield from ask(read_memory(queue))), sent_bytes)
         except RunqyError:
             memory.record(queue, MemoryReading(), sent_bytes)  # the request itself will fail the same way
-    # Judged after the reading and without I/O before the caller's `begin_check`, which counts the tasks: an event loop
-    # runs no other request in between.
+    # From here to the caller's `begin_check`, which counts the tasks, there is no I/O: an event loop cannot run another
+    # request in between, which would take the same room.
     if memory.is_over_share(queue, size_bytes):
         raise QueueMemoryExceeded(retry_after_s=QUEUE_FULL_RETRY_S)
     if not memory.has_room(queue, 0):
@@ -94,8 +96,10 @@ def _read_names(reply: bytes) -> frozenset[str]:
 
 
 def store_over_share(max_results: Mapping[str, int], *, no_longer: Collection[str] = ()) -> Request[None]:
-    """Store for OVER_SHARE_TTL_S which Redis queues hold more than their share, each with the size in bytes of the
-    largest result that is stored; remove what is stored about others.
+    """Store for OVER_SHARE_TTL_S which Redis queues hold more than their share of the memory.
+
+    `max_results` has for each the size in bytes of the largest result that is still stored. What is stored about
+    `no_longer` is removed.
     """
     write = script("write_record")
     stored = [
@@ -113,9 +117,7 @@ def store_over_share(max_results: Mapping[str, int], *, no_longer: Collection[st
 
 
 def find_max_results(queues: Sequence[str]) -> Request[dict[str, int]]:
-    """Return the size of the largest result that is stored, for those of the Redis queues that hold more than their
-    share.
-    """
+    """Return the largest size of a result that is stored, for those of the queues that exceed their share."""
     names = {queue: QueueKeys(queue).max_result for queue in queues}
     commands = tuple(command("GET", name, key=name) for name in names.values())
 
@@ -127,9 +129,8 @@ def find_max_results(queues: Sequence[str]) -> Request[dict[str, int]]:
 
 
 def estimate_memory(queues: Sequence[str]) -> Request[list[int]]:
-    """Estimate from a sample the bytes that the tasks of Redis queues use, in one round trip (contract 3.26).
-
-    0 for a queue with a key of the wrong type.
+    """Estimate the bytes that the tasks of Redis queues use, from a sample of each; 0 for a queue with a key of the
+    wrong type.
     """
     return Request(
         commands=tuple(_estimate_call(QueueKeys(name)) for name in queues),

@@ -13,12 +13,12 @@ from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.tasks.lease import Lease
 
 MAX_BYTES = 64 << 10
-"""The number of bytes kept of each attempt, the last ones."""
+"""Of each attempt the last bytes are kept, up to this number."""
 MAX_ATTEMPTS = 5
-"""The number of attempts of a task whose output is kept, the last ones."""
+"""The output of the last attempts of a task is kept, up to this number."""
 KEPT_S = 7 * 24 * 3600
-"""How long output is kept beyond the time to live of its task, should another program delete the task; and how long
-since maintenance saw the task last."""
+"""How long output outlives the time to live of its task, and the last time that maintenance saw the task: other
+programs delete tasks without their output."""
 
 
 class OutputChunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,12 +26,12 @@ class OutputChunk(msgspec.Struct, frozen=True, kw_only=True):
 
     lease: Lease
     offset: int = 0
-    """The number of bytes that the run printed before; a gap is marked in the text."""
+    """The number of bytes that the run printed before. The stored text marks a gap."""
     text: bytes = b""
     is_shared: bool = False
-    """Other tasks ran in the same child at the time."""
+    """Other tasks ran in the same child at the time, so some of the text may be theirs."""
     progress: bytes = b""
-    """JSON of a TaskProgress; empty: unchanged."""
+    """JSON of a TaskProgress; empty if it has not changed."""
     retention_s: int = 0
     """How long the task is kept after its success."""
 
@@ -41,9 +41,9 @@ class TaskOutput:
     """The kept output of an attempt, from an offset on."""
 
     attempts: tuple[int, ...] = ()
-    """The attempts with output."""
+    """The attempts whose output is kept."""
     attempt: int = 0
-    """0: the task printed nothing."""
+    """0 if the task printed nothing."""
     offset: int = 0
     """The number of bytes of the attempt before the text."""
     text: bytes = b""
@@ -52,20 +52,19 @@ class TaskOutput:
 
     @property
     def end(self) -> int:
-        """Return the offset after the text."""
         return self.offset + len(self.text)
 
 
 def write_output(chunks: Sequence[OutputChunk]) -> Request[list[bool]]:
     """Write chunks of tasks of one Redis queue; return for each whether its lease is held. May be repeated.
 
-    Raise BrokerFull in a Redis without free memory, which has to keep accepting results.
+    Raise BrokerFull if Redis has no free memory: what is left is for results.
     """
     return Request((_write(chunks),), lambda replies: [bool(code) for code in replies[0]], is_repeatable=True)
 
 
 def read_output(queue: str, task_id: str, *, attempt: int | None = None, offset: int = 0) -> Request[TaskOutput]:
-    """Return what an attempt printed from an offset on; by default of the last attempt that printed anything."""
+    """Return what an attempt printed, from an offset on; by default the last attempt that printed anything."""
     keys = QueueKeys(queue)
     call = script("read_output")(
         task=keys.task(task_id),
@@ -77,7 +76,7 @@ def read_output(queue: str, task_id: str, *, attempt: int | None = None, offset:
 
 
 def keep_outputs(tasks: Sequence[tuple[str, str]]) -> Request[None]:
-    """Have the output of existing tasks (queue, id) live for KEPT_S at least."""
+    """Make the output of existing tasks, given by queue and id, live for at least KEPT_S more."""
     outputs = [QueueKeys(queue).output(task_id) for queue, task_id in tasks]
     return Request(tuple(command("EXPIRE", key, KEPT_S, "GT", key=key) for key in outputs), lambda _: None)
 
@@ -109,9 +108,9 @@ def _write(chunks: Sequence[OutputChunk]) -> Command:
 
 
 def _parse(replies: Sequence[Reply]) -> TaskOutput:
-    """Parse the reply of the script; workers can write what it reads."""
     if replies[0] is None:
         return TaskOutput()
+    # Workers can write what the script reads: numbers may be invalid.
     attempts, attempt, offset, text, is_shared = replies[0]
     return TaskOutput(
         attempts=tuple(number for part in attempts.split(b",") if (number := read_number(part)) is not None),

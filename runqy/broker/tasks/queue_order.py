@@ -14,7 +14,7 @@ class QueueWeight:
 
 
 def order_queues(priorities: Sequence[int], count: int, *, is_strict: bool) -> tuple[tuple[int, ...], ...]:
-    """Return for each slot the order in which its queues are tried, as their indexes."""
+    """Return for each slot the indexes of the queues in the order in which it tries them."""
     positions = range(len(priorities))
     if len(priorities) == 1:
         return ((0,),) * count
@@ -24,8 +24,9 @@ def order_queues(priorities: Sequence[int], count: int, *, is_strict: bool) -> t
 
 
 def _draw_order(priority: int) -> float:
-    """Draw a random sort key. The probability that a queue comes first is its share of all priorities.
+    """Draw a random sort key. The probability that a queue comes first is its share of the sum of priorities.
 
-    This equals the order of first appearances in asynq's shuffled list, without building the list.
+    asynq shuffles a list in which each queue stands as often as its priority; this has the same distribution without
+    the list.
     """
     return random.expovariate(max(priority, 1))

@@ -13,27 +13,25 @@ from runqy.broker.states import TaskState
 from runqy.broker.tasks.record import TaskRecord, read_record
 from runqy.errors import TaskNotFound
 
-TaskLocation = tuple[str, str]
-"""The Redis queue of a task, and its id."""
+TaskLocation = tuple[str, str]  # Redis queue, task id
 
 
 class TaskStatus(msgspec.Struct, frozen=True):
-    """What changes of a task while it is watched."""
+    """What changes about a task while it is watched."""
 
     state: TaskState
     started_at_ns: int | None
     """Start of the last run."""
     progress: bytes | None = None
-    """As it is stored."""
+    """The JSON as it is stored."""
     output: bytes | None = None
-    """Changes when output is written."""
+    """A text that changes whenever output is written."""
 
 
 def find_task(task_id: str, known_queues: Sequence[str] = ()) -> Operation[TaskRecord]:
     """Return a task by its id. Raise TaskNotFound.
 
-    One round trip on a single server, two in a cluster. A task without an index entry costs one more, in which all
-    known Redis queues are searched.
+    One round trip, in a cluster two. A task without an index entry costs another one, which searches `known_queues`.
     """
     context = yield from get_context()
     if not context.is_cluster:
@@ -48,7 +46,7 @@ def find_task(task_id: str, known_queues: Sequence[str] = ()) -> Operation[TaskR
 
 
 def _find_across_slots(task_id: str, known_queues: Sequence[str]) -> Operation[TaskRecord | None]:
-    """Return a task of a cluster, where its index entry is in another slot than the task."""
+    # The index entry and the task are in different slots, so no script can follow it.
     queue = yield from ask(_find_queue(task_id))
     if queue:
         (record,) = yield from ask(read_tasks([(queue, task_id)]))
@@ -59,7 +57,7 @@ def _find_across_slots(task_id: str, known_queues: Sequence[str]) -> Operation[T
 
 
 def read_tasks(locations: Sequence[TaskLocation]) -> Request[list[TaskRecord | None]]:
-    """Return tasks whose Redis queues are known; None for one that does not exist."""
+    """Return tasks whose Redis queues are known; None for a task that does not exist."""
     return Request(
         commands=tuple(_read(QueueKeys(queue), task_id) for queue, task_id in locations),
         parse=lambda replies: [_record(task_id, reply) for (_, task_id), reply in zip(locations, replies, strict=True)],
@@ -79,7 +77,7 @@ def read_states(locations: Sequence[TaskLocation]) -> Request[list[TaskState | N
 
 
 def read_statuses(locations: Sequence[TaskLocation]) -> Request[list[TaskStatus | None]]:
-    """Return the statuses of tasks whose Redis queues are known; None for one that does not exist."""
+    """Return the statuses of tasks whose Redis queues are known; None for a task that does not exist."""
     task_keys = [QueueKeys(queue).task(task_id) for queue, task_id in locations]
     return Request(
         commands=tuple(command("HMGET", key, "state", "started", "progress", "output", key=key) for key in task_keys),
@@ -89,7 +87,7 @@ def read_statuses(locations: Sequence[TaskLocation]) -> Request[list[TaskStatus 
 
 
 def _find(task_id: str, known_queues: Sequence[str]) -> Request[TaskRecord | None]:
-    """Return the request that follows the index entry inside Redis."""
+    """Return the request that looks a task up inside Redis: by its index entry, or in the known queues."""
     left, right = keys.QUEUE_PREFIX_PARTS
     call = script("find_task")(
         lookup=keys.lookup(task_id), id=task_id, queue_prefix=left, queue_suffix=right, known=known_queues
@@ -100,7 +98,7 @@ def _find(task_id: str, known_queues: Sequence[str]) -> Request[TaskRecord | Non
 
 
 def _find_queue(task_id: str) -> Request[str]:
-    """Return the request that reads a task's index entry; '' if there is none."""
+    """Return the queue that a task's index entry names; empty without an entry."""
     key = keys.lookup(task_id)
     return Request(
         commands=(command("HGET", key, "queue", key=key),),
@@ -110,7 +108,6 @@ def _find_queue(task_id: str) -> Request[str]:
 
 
 def _read(queue: QueueKeys, task_id: str) -> Command:
-    """Return the script call that reads one task."""
     return script("read_task")(
         task=queue.task(task_id),
         lease=queue.lease,
@@ -133,7 +130,6 @@ def _record(task_id: str, reply: Reply) -> TaskRecord | None:
 def _status(
     state_text: bytes | None, started: bytes | None, progress: bytes | None, output: bytes | None
 ) -> TaskStatus | None:
-    """Parse one task's reply; None if it is not a task."""
     state = TaskState.read(state_text)
     if state is None:
         return None

@@ -15,7 +15,7 @@ _Amount = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)] | Annotated[float, msgs
 
 
 class TaskProgress(msgspec.Struct, frozen=True):
-    """The progress of a run, as its handler reported it."""
+    """The progress of a run, as its handler reported it last."""
 
     current: _Amount
     total: _Amount | None = None
@@ -33,16 +33,16 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The Redis queue."""
     state: TaskState
     message: TaskMessage
-    """Type, payload, retries, error, limits; only id and queue when the stored message is damaged."""
+    """Type, payload, retries, error and limits; only id and queue if the stored message is damaged."""
     result: bytes | None = None
     score_s: int | None = None
-    """Unix s in the index of its state: next run, end of the lease, or expiry (see `archived_at_s`)."""
+    """The score in the index of its state, in Unix s: next run, end of the lease or expiry (see `archived_at_s`)."""
     pending_since_ns: int | None = None
     enqueued_at_ns: int | None = None
     started_at_ns: int | None = None
     """Start of the last run."""
     completed_ns: int | None = None
-    """When a runqy worker last completed it, in ns."""
+    """When a runqy worker completed it last."""
     cancel_requested_at_ns: int | None = None
     worker_id: str = ""
     """Worker of the last run."""
@@ -51,12 +51,11 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The number of runs by runqy workers, except those that were requeued."""
     ttl_archived_s: int | None = None
     archived_field_s: int | None = None
-    """When a process of runqy last archived it; others do not remove the field when they run it again."""
+    """When runqy archived it last. Other programs leave this field when they run the task again."""
     error: str = ""
-    """Text of the last error."""
     retried: int = 0
     progress: TaskProgress | None = None
-    """Of the last run."""
+    """The progress of the last run."""
 
     @property
     def payload(self) -> bytes:
@@ -64,17 +63,15 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def next_process_at_s(self) -> int | None:
-        """Return when it runs next, if known."""
         return self.score_s if self.state in (TaskState.SCHEDULED, TaskState.RETRY) else None
 
     @property
     def completed_at_s(self) -> int | None:
-        """Return when it succeeded."""
         return self.message.completed_at or None
 
     @property
     def completed_at_ns(self) -> int | None:
-        """Return when it succeeded, as precisely as known: asynq's message has truncated whole seconds."""
+        """When it succeeded, as precisely as is known: asynq's message has whole seconds, which are truncated."""
         at_s = self.completed_at_s
         if at_s is None:
             return None
@@ -83,7 +80,7 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def archived_at_s(self) -> int | None:
-        """Return when it was archived. The score is the expiry if runqy archived it, else the time of archiving."""
+        """When it was archived. The score is the expiry if runqy archived it, or that time if asynq did."""
         if self.state is not TaskState.ARCHIVED or self.archived_field_s is None:
             return self.score_s if self.state is TaskState.ARCHIVED else None
         ttl_s = ARCHIVE_MAX_AGE_S if self.ttl_archived_s is None else self.ttl_archived_s
@@ -92,7 +89,7 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def expires_at_s(self) -> int | None:
-        """Return when a finished task is deleted, if known."""
+        """When a finished task is deleted; None if it is not finished, or if that is unknown."""
         if self.state is TaskState.COMPLETED:
             return self.score_s
         if self.archived_at_s is None or self.ttl_archived_s is None:
@@ -101,9 +98,9 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def attempts(self) -> int:
-        """Return how many runs have begun, except those that were requeued.
+        """How many runs have begun, without those that were requeued.
 
-        Go's workers do not count runs: of their tasks, each run but the current or last one spent a retry.
+        Go's workers do not count runs. Of their tasks every run spent a retry, except the current or last one.
         """
         if self.started_at_ns is None:
             return self.retried
@@ -114,13 +111,13 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_canceled(self) -> bool:
-        """Return whether it was archived because its cancellation was requested; asynq's tools leave no mark."""
+        """Whether it was archived because its cancellation was requested. asynq's tools leave no trace of that."""
         has_mark = self.cancel_requested_at_ns is not None or self.message.error_msg == CANCELED
         return self.state is TaskState.ARCHIVED and has_mark
 
 
 def read_record(queue: str, task_id: str, score: bytes, pairs: Sequence[bytes]) -> TaskRecord | None:
-    """Return a task from the fields and values of its hash; None if it is incomplete."""
+    """Return a task from the fields and values of its hash in turn; None if it is incomplete."""
     fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
     state = TaskState.read(fields.get(b"state"))
     if b"msg" not in fields or state is None:
@@ -171,5 +168,4 @@ def decode_progress(content: bytes | None) -> TaskProgress | None:
 
 
 def _number(fields: Mapping[bytes, bytes], name: bytes) -> int | None:
-    """Return a field as a number; None if it is missing or invalid."""
     return read_number(fields.get(name))

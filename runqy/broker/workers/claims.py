@@ -15,11 +15,11 @@ _SCAN_COUNT = 500
 
 
 def claim_worker_id(worker_id: str, *, owner: str, queue: str, redis_queues: Sequence[str]) -> Operation[None]:
-    """Record that a worker registers with this owner's key, for a queue: its record counts for no other.
+    """Record that a worker registers with this owner's key for a queue. Its own record then counts for no other queue.
 
-    Raise WorkerIdTaken while a live worker with this id is registered with another owner's key: until a minute after
-    its last heartbeat or its registration. A worker whose heartbeats are overdue stays listed: it is alive but cannot
-    reach Redis.
+    Raise WorkerIdTaken while a live worker has this id by another owner's key: until a minute after its last heartbeat
+    or its registration. A worker whose heartbeats are overdue stays listed, because it may be alive without reaching
+    Redis.
     """
     for _ in range(_ATTEMPTS):
         now_s = (yield from get_context()).now_ns // 10**9
@@ -35,6 +35,7 @@ def claim_worker_id(worker_id: str, *, owner: str, queue: str, redis_queues: Seq
                 _claim(worker_id, known=stored, content=WorkerClaim(owner, now_s, queue, tuple(redis_queues)).encode())
             )
         ):
+            # It registers over HTTP, so it is alive, but cannot reach Redis.
             if record and record.is_stale(now_s):
                 yield from ask(extend_record(worker_id, now_s=now_s))
             return
@@ -42,16 +43,16 @@ def claim_worker_id(worker_id: str, *, owner: str, queue: str, redis_queues: Seq
 
 
 def read_registration_times(worker_ids: Sequence[str]) -> Request[list[int]]:
-    """Return when each worker registered last, in Unix s; 0: unknown."""
+    """Return when each worker last registered, in Unix s; 0 if unknown."""
     call = command("HMGET", keys.WORKER_CLAIMS, *worker_ids, key=keys.WORKER_CLAIMS)
     return Request((call,), lambda replies: [WorkerClaim.decode(stored or b"").at_s for stored in replies[0]])
 
 
 def delete_stale_claims() -> Operation[None]:
-    """Delete the claims of workers that have gone, in steps of some hundred.
+    """Delete the claims of workers that are gone, in steps of some hundred.
 
-    Not those of workers whose record cannot be read, or that were silent for less than their Redis user lives: without
-    a claim, a record counts for all queues that it names.
+    A claim stays while its worker's record exists, readable or not, and for DISCONNECTED_TTL_S after the registration:
+    without a claim, a record counts for every queue that it names.
     """
     cursor = b"0"
     while True:
@@ -70,7 +71,6 @@ def delete_stale_claims() -> Operation[None]:
 
 
 def _read(worker_id: str) -> Request[tuple[bytes, WorkerRecord | None]]:
-    """Read the claim to a worker id and the record of this worker."""
     claim = command("HGET", keys.WORKER_CLAIMS, worker_id, key=keys.WORKER_CLAIMS)
     records = read_records([worker_id], [worker_id])
 
@@ -98,7 +98,7 @@ def _scan(cursor: bytes) -> Request[tuple[bytes, dict[str, bytes]]]:
 
 
 def _find_reporting(worker_ids: Sequence[str]) -> Request[set[str]]:
-    """Return the workers, runqy's or Go's, that have a record, readable or not."""
+    """Return the workers, runqy's or Go's, that have a record, even an unreadable one."""
     pairs = [(worker_id, key(worker_id)) for worker_id in worker_ids for key in (keys.worker_record, keys.go_worker)]
     return Request(
         tuple(command("EXISTS", key, key=key) for _, key in pairs),

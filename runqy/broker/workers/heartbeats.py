@@ -30,25 +30,25 @@ from runqy.broker.workers.records import (
 )
 
 MAX_PAYLOAD_BYTES = 1024
-"""asynq's tools show 200 characters of a running task's payload; a heartbeat must stay small."""
+"""asynq's tools show 200 characters of a running task's payload, and a heartbeat must stay small."""
 
 GO_WORKER_TTL_S = 3600
-"""How long the id of a Go worker that vanished is kept: its lost tasks are searched for that long (see orphans)."""
+"""How long the id of a Go worker that vanished is kept. The search for its lost tasks runs until then (see orphans)."""
 
 SERVED_TTL_S = 10
-"""How long it counts without maintenance which queues are served."""
+"""How long the list of served queues counts if maintenance does not repeat it."""
 
 MAX_LISTED = 10_000
-"""The maximum number of workers read of each kind, because any worker may write any number of names."""
+"""The number of workers of each kind that are read at most: a worker can write any number of names."""
 
 _ASYNQ_SERVER = re.compile(r"[^{}:]+:[0-9]+:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""host:pid:UUID, without the end that follows the UUID of runqy's workers, whose keys they may write anything into."""
+"""host:pid:UUID. Server ids of runqy's workers have a suffix and do not match: they may write anything there."""
 
 _ASYNQ_STATUS = {WorkerState.READY: "active", WorkerState.DRAINING: "stopped", WorkerState.DISCONNECTED: "stopped"}
 
 
 def write_heartbeat(record: WorkerRecord, running: Sequence[RunningTask] = (), *, now_ns: int) -> Request[None]:
-    """Record that a worker is alive and what it runs (contract 3.22). Sent every HEARTBEAT_S."""
+    """Record that a worker is alive and what it runs. Sent every HEARTBEAT_S."""
     now_s = now_ns // 1_000_000_000
     record = replace(record, last_beat_s=now_s, running=tuple(task.task_id for task in running))
     server, workers = _asynq_keys(record)
@@ -75,9 +75,9 @@ def write_heartbeat(record: WorkerRecord, running: Sequence[RunningTask] = (), *
 
 
 def write_refusal(worker_id: str, *, queue: str, reason: str) -> Operation[None]:
-    """Record why a worker's registration is refused, until it tries again. It serves no Redis queue.
+    """Record why a worker's registration was refused. The record is listed until the worker tries again.
 
-    A record that the worker wrote itself stays: it goes on with its last registration.
+    A record that the worker wrote itself stays, because it goes on with its last registration.
     """
     now_s = (yield from get_context()).now_ns // 1_000_000_000
     (known,) = yield from ask(read_records([worker_id], []))
@@ -102,7 +102,7 @@ def write_refusal(worker_id: str, *, queue: str, reason: str) -> Operation[None]
 
 
 def extend_record(worker_id: str, *, now_s: int) -> Request[None]:
-    """Keep the record of a live worker whose heartbeats are overdue. The next heartbeat replaces it."""
+    # It is alive, but cannot reach Redis: its next heartbeat replaces both.
     record, ttl_s = keys.worker_record(worker_id), DISCONNECTED_TTL_S
     return Request(
         (
@@ -114,7 +114,7 @@ def extend_record(worker_id: str, *, now_s: int) -> Request[None]:
 
 
 def deregister(record: WorkerRecord, *, now_ns: int) -> Request[None]:
-    """Remove a worker that stops regularly. For a while its record holds the time of its end, for the server."""
+    """Remove a worker that stops regularly. Its record holds the time of its end for a minute, for the server."""
     server, workers = _asynq_keys(record)
     own = keys.worker_record(record.worker_id)
     return Request(
@@ -130,31 +130,30 @@ def deregister(record: WorkerRecord, *, now_ns: int) -> Request[None]:
 
 
 def _format_end(now_ns: int) -> str:
-    """Format the end of a worker as Unix seconds with a fraction: it may register again within the same second."""
+    """Format the end of a worker as Unix s with a fraction, because it may register again within the same second."""
     seconds, rest_ns = divmod(now_ns, 1_000_000_000)
     return f"{seconds}.{rest_ns // 1000:06}"
 
 
 def list_worker_records(broker: Broker) -> list[WorkerRecord]:
-    """Return the workers seen in the last minute, Go's and asynq's servers included, sorted by id."""
+    """Return the workers seen in the last minute, with Go's and asynq's servers, sorted by id."""
     ids, members = broker.run(list_worker_ids(broker.now_s()))
     found = [record for record in broker.run(read_records(ids, members)) if record]
     return sorted(found, key=lambda record: record.worker_id)
 
 
 def store_served_queues(queues: Iterable[str]) -> Request[None]:
-    """Store for SERVED_TTL_S which Redis queues workers serve, for the warnings of enqueueing."""
+    """Store for SERVED_TTL_S which Redis queues workers serve. Enqueueing warns about others."""
     stored = script("write_record")(record=keys.SERVED, content="\n".join(queues), ttl_s=SERVED_TTL_S)
     return Request((stored,), _ignore, is_repeatable=True)
 
 
 def find_worker_record(broker: Broker, worker_id: str) -> WorkerRecord | None:
-    """Return one worker, runqy's, Go's or a server of asynq."""
     return next((record for record in broker.run(read_records([worker_id], [worker_id])) if record), None)
 
 
 def remove_expired_workers() -> Operation[None]:
-    """Remove workers whose records have expired from the indexes, and those with a score that no worker writes."""
+    """Remove workers from the indexes whose records have expired, or whose score no worker can have written."""
     context = yield from get_context()
     now_s = context.now_ns // 1_000_000_000
     latest_s = now_s + 2 * DISCONNECTED_TTL_S
@@ -180,12 +179,11 @@ def remove_expired_workers() -> Operation[None]:
 
 
 def _register(index: str, member: str, expires_at_s: int) -> Command:
-    """Return the script call that adds a worker to an index."""
     return script("register_worker")(index=index, expires_at_s=expires_at_s, member=member)
 
 
 def list_worker_ids(now_s: int) -> Request[tuple[list[str], list[str]]]:
-    """List the ids of runqy's workers, and of Go's and asynq's servers."""
+    """Return the ids of runqy's workers, and those of Go's workers and asynq's servers."""
     return Request(
         (
             command(
@@ -206,17 +204,18 @@ def list_worker_ids(now_s: int) -> Request[tuple[list[str], list[str]]]:
 
 
 def is_go_worker(member: str) -> bool:
-    """Return whether a member of `asynq:workers` is a bare worker id rather than asynq's key.
+    """Return whether a member of `asynq:workers` is the bare id of a Go worker, not a key of asynq.
 
-    An id with braces would name the heartbeat of a worker with its own Redis user, which can write anything into it.
+    An id with braces is none: it would name the heartbeat of a runqy worker, which can write anything there.
     """
     return not member.startswith(keys.WORKERS + ":") and not {"{", "}"} & {*member}
 
 
 def read_records(ids: Sequence[str], foreign_ids: Sequence[str]) -> Request[list[WorkerRecord | None]]:
-    """Read the records of runqy's workers, and of Go's and asynq's servers, in order; None for one that has expired.
+    """Read the records of runqy's workers, and those of Go's and asynq's servers, in order; None for one that has
+    expired.
 
-    A worker of ours counts for the queues that it registered for, whatever its record says.
+    A worker of runqy counts for the queues that it registered for, whatever its record says.
     """
     claims = [command("HMGET", keys.WORKER_CLAIMS, *ids, key=keys.WORKER_CLAIMS)] if ids else []
     own = [command("GETRANGE", key, 0, RECORD_MAX_BYTES, key=key) for key in map(keys.worker_record, ids)]
@@ -235,7 +234,7 @@ def read_records(ids: Sequence[str], foreign_ids: Sequence[str]) -> Request[list
 
 
 def _read_foreign(worker_id: str) -> tuple[Command, Command]:
-    """Return the commands that read a worker of the Go system or a server of asynq, and when a server expires."""
+    """Return the commands that read a worker of the Go system or a server of asynq, and when the latter expires."""
     server = keys.asynq_server(worker_id)
     expiry = command("ZSCORE", keys.SERVERS, server, key=keys.SERVERS)
     if _ASYNQ_SERVER.fullmatch(worker_id):
@@ -252,13 +251,12 @@ def _parse_foreign(worker_id: str, stored: Reply, expires_at: Reply) -> WorkerRe
 
 
 def _asynq_keys(record: WorkerRecord) -> tuple[str, str]:
-    """Return the keys under which asynq knows this process."""
     identity = (record.host, record.pid, record.server_id)
     return keys.server_info(*identity), keys.workers(*identity)
 
 
 def _server_info(record: WorkerRecord) -> ServerInfo:
-    """Return what asynq's tools list as a server. All Timestamps must be present, or asynqmon drops the entry."""
+    """Return the message that asynq's tools list as a server. asynqmon drops one without a Timestamp."""
     return ServerInfo(
         host=record.host,
         pid=record.pid,
@@ -273,7 +271,7 @@ def _server_info(record: WorkerRecord) -> ServerInfo:
 
 
 def _worker_info(record: WorkerRecord, task: RunningTask) -> WorkerInfo:
-    """Return what asynq's tools list as a worker: one running task."""
+    """Return the message that asynq's tools list as a worker: one running task."""
     return WorkerInfo(
         host=record.host,
         pid=record.pid,
@@ -295,12 +293,10 @@ def _truncate(payload: bytes) -> bytes:
 
 
 def _decode_all(members: Sequence[bytes]) -> list[str]:
-    """Decode names; those that are not text were not written by a known worker."""
     return [member.decode(errors="replace") for member in members]
 
 
 def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Parse a flat HGETALL reply."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
@@ -309,7 +305,7 @@ def _ignore(_replies: Sequence[Reply]) -> None:
 
 
 def list_running_tasks(records: Sequence[WorkerRecord]) -> Request[list[list[RunningTask]]]:
-    """Return the tasks that each worker runs, oldest first; Go's runqy-worker reports none."""
+    """Return the tasks that each worker runs, oldest first. Go's runqy-worker reports none."""
     infos = [keys.workers(record.host, record.pid, record.server_id) for record in records]
 
     def parse(replies: Sequence[Reply]) -> list[list[RunningTask]]:
@@ -319,7 +315,6 @@ def list_running_tasks(records: Sequence[WorkerRecord]) -> Request[list[list[Run
 
 
 def _parse_running_tasks(infos: Sequence[bytes]) -> list[RunningTask]:
-    """Return the readable tasks of a worker."""
     tasks = [task for info in infos if (task := _parse_worker_info(info))]
     return sorted(tasks, key=lambda task: (task.started_ns, task.task_id))
 

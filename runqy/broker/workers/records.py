@@ -16,16 +16,15 @@ from runqy.broker.constants import HEARTBEAT_TTL_S
 from runqy.broker.replies import read_score
 
 RECORD_MAX_BYTES = 1 << 18
-"""The maximum size of a record; longer ones are ignored, or a worker could fill the memory of processes that list
-it."""
+"""Longer records are ignored: a worker could fill the memory of the processes that list it."""
 RECORD_TTL_S = 60
-"""How long a record outlives its worker's last heartbeat; a vanished worker is shown as disconnected until then."""
+"""How long a record outlives the last heartbeat. Until then a vanished worker is shown as disconnected."""
 DISCONNECTED_TTL_S = 900
-"""How long the record of a worker without Redis outlives each registration, which it repeats every 5 to 10 minutes at
-most."""
+"""How long the record of a worker that cannot reach Redis outlives a registration. It registers again after at most
+10 minutes."""
 
 LATEST_S = 253_402_300_799
-"""The end of the year 9999. Workers write their records, so that any number may stand in one; dates end there."""
+"""The end of the year 9999, the last that Python's dates have. Workers can write any number into their records."""
 UnixSeconds = Annotated[int, msgspec.Meta(ge=0, le=LATEST_S)]
 
 _GO_TRUE = {"1", "true"}
@@ -34,7 +33,7 @@ _GO_QUEUE = re.compile(r"([^\s\[\]:,]+):(-?\d{1,9})(?!\d)")
 
 
 class WorkerState(StrEnum):
-    """The state of a worker; only a ready one dequeues tasks."""
+    """The state of a worker. Only a ready one dequeues tasks."""
 
     STARTING = "starting"
     DEPLOYING = "deploying"
@@ -64,8 +63,8 @@ class WorkerRecord:
     host: str
     pid: int
     server_id: str
-    """UUID of this registration; identifies the worker to asynq's tools together with host and pid. Empty in a record
-    of a refused worker."""
+    """UUID of this registration. With host and pid it identifies the worker to asynq's tools. Empty if the registration
+    was refused."""
     queue: str
     redis_queues: dict[str, int]
     """Redis queue -> priority."""
@@ -86,47 +85,47 @@ class WorkerRecord:
     """Ids of running tasks; set by the heartbeat."""
     version: str = ""
     is_foreign: bool = False
-    """True for Go's runqy-worker and asynq's servers, which report less."""
+    """Go's runqy-worker or a server of asynq, which report less."""
     foreign_status: str = ""
     extra: dict[str, str] = field(default_factory=dict)
-    """Other values that a foreign worker reports, as it spells them."""
+    """Other values that a foreign worker reports, as they are."""
 
     def is_stale(self, now_s: int) -> bool:
         """Return whether heartbeats are overdue.
 
-        One from the future does not count: it would never become overdue. Go's workers use their own clock; their
-        hash expires.
+        A heartbeat from the future counts as overdue, because it would never become so. Not that of a Go worker, which
+        uses its own clock: its hash expires.
         """
         is_future = self.last_beat_s > now_s + HEARTBEAT_TTL_S and not self.is_foreign
         return is_future or self.last_beat_s < now_s - HEARTBEAT_TTL_S
 
     def is_ready(self, now_s: int) -> bool:
-        """Return whether it dequeues tasks: it is in the state `ready`, and its heartbeats arrive."""
         return self.state is WorkerState.READY and not self.is_stale(now_s)
 
     @property
     def is_refused(self) -> bool:
-        """Return whether the server refuses its registration, and wrote this record: it has no Redis credentials."""
+        """Whether the server refused the registration and wrote this record itself: the worker has no Redis
+        credentials.
+        """
         return not self.is_foreign and not self.server_id
 
     @property
     def process(self) -> tuple[str, int]:
-        """Return the host and the pid of its process, which has a record for each queue that it registered for."""
+        """The host and pid of its process, which has a record for each queue that it registered for."""
         return (self.worker_id, 0) if self.is_foreign else (self.host, self.pid)
 
     def encode(self) -> bytes:
-        """Return the JSON stored in Redis."""
         return msgspec.json.encode(self)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerClaim:
-    """The owner of the key that last registered a worker id, when, and for what."""
+    """Which owner's key last registered a worker id, when, and for which queues."""
 
     owner: str
     at_s: int
     queue: str = ""
-    """Empty: the claim is missing or invalid."""
+    """Empty if the claim is missing or invalid."""
     redis_queues: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
@@ -134,18 +133,17 @@ class WorkerClaim:
 
     @classmethod
     def decode(cls, content: bytes) -> WorkerClaim:
-        """Return the claim in a hash's field; one without an owner for invalid content."""
+        """Return the claim in a field of the hash; one without an owner if the content is invalid."""
         at_s, owner, queue, *redis_queues = [*content.decode(errors="replace").split(" "), "", ""]
         if not at_s.isdigit() or len(at_s) > 11:
             return cls("", 0)
         return cls(owner, int(at_s), queue, tuple(filter(None, redis_queues)))
 
     def is_fresh(self, now_s: int) -> bool:
-        """Return whether the worker may not have sent its first heartbeat yet."""
         return abs(now_s - self.at_s) < RECORD_TTL_S
 
     def limit(self, record: WorkerRecord) -> WorkerRecord:
-        """Return a record with the queues that the worker registered for: it can write any others into it."""
+        """Return a record with only the queues that its worker registered for: it could write any others."""
         if not self.queue:
             return record
         allowed = {name: priority for name, priority in record.redis_queues.items() if name in self.redis_queues}
@@ -165,7 +163,6 @@ class WorkerCounts:
 
     @property
     def total(self) -> int:
-        """Return the number of processes that send heartbeats."""
         return self.ready + self.not_ready
 
 
@@ -173,7 +170,7 @@ NO_WORKERS = WorkerCounts()
 
 
 def count_workers(records: Iterable[WorkerRecord], *, now_s: int) -> WorkerCounts:
-    """Count the processes that some records belong to: those of a queue, or all."""
+    """Count the processes that these records belong to. One process may have a record for each of its queues."""
     readiness: dict[tuple[str, int], list[tuple[bool, bool]]] = {}
     for record in records:
         readiness.setdefault(record.process, []).append((record.is_ready(now_s), record.is_stale(now_s)))
@@ -186,7 +183,7 @@ _decoder = msgspec.json.Decoder(WorkerRecord)
 
 
 def decode_record(stored: bytes | None, worker_id: str) -> WorkerRecord | None:
-    """Decode a worker's record; None if it has expired, belongs to another worker, or has an unknown format."""
+    """Decode a worker's record; None if it is missing, unreadable, or of another worker."""
     if not stored:
         return None
     try:
@@ -197,7 +194,7 @@ def decode_record(stored: bytes | None, worker_id: str) -> WorkerRecord | None:
 
 
 def decode_go_worker(fields: Mapping[bytes, bytes], worker_id: str) -> WorkerRecord | None:
-    """Decode the hash of Go's runqy-worker; None if it has expired or belongs to another worker."""
+    """Decode the hash of Go's runqy-worker; None if it is missing or of another worker."""
     texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
     if not worker_id or texts.pop("worker_id", "") != worker_id:
         return None
@@ -224,7 +221,7 @@ _ASYNQ_STATES = {"new": WorkerState.STARTING, "active": WorkerState.READY}
 
 
 def decode_asynq_server(stored: bytes | None, worker_id: str, *, last_beat_s: int) -> WorkerRecord | None:
-    """Decode the ServerInfo of a server of asynq; None if it has expired, is invalid or is another server's."""
+    """Decode the ServerInfo of a server of asynq; None if it is missing, unreadable, or of another server."""
     try:
         info = ServerInfo.FromString(stored or b"")
     except DecodeError:

@@ -1,7 +1,7 @@
 """Create and delete the Redis users of workers, each limited to its own queues, and store their registrations.
 
-Redis neither replicates ACLs nor, by default, persists them. Users are therefore created on every server that holds
-keys, and created again from what is stored.
+Redis does not replicate ACLs, and by default does not persist them. Users are therefore created on every server that
+holds keys, and created again from the stored registrations.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from runqy.broker.scripts import Command, Value, command, script
 from runqy.errors import BrokerRefused, BrokerUnavailable, WorkerIdTaken
 
 PREFIX = "runqy-w-"
-"""The prefix of these users' names. Users with other names are never changed."""
+"""The names of workers' users begin with it. Users with other names are never changed."""
 
 COMMANDS = (
     *("evalsha", "script|load", "ping", "time", "subscribe", "unsubscribe"),
@@ -32,7 +32,7 @@ COMMANDS = (
     *("zadd", "zrem", "zscore", "zcard", "zrange", "zpopmax", "zremrangebyscore"),
     "xadd",
 )
-"""The commands that a worker may use on its own keys. Redis checks the commands inside scripts too."""
+"""The commands that a worker may use on its own keys. Redis also checks commands inside scripts."""
 _MODE_COMMANDS: Mapping[str, tuple[str, ...]] = {"sentinel": ("role",), "cluster": ("cluster|slots", "asking")}
 _RECORD_HEAD_BYTES = 24
 _END = re.compile(rb"(\d{1,12})\.(\d{6})")
@@ -60,7 +60,7 @@ class RedisUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredUser:
-    """What is stored about one registration, or about the process that registered."""
+    """What is stored about a registration, or about a process that registered."""
 
     field: str
     content: bytes
@@ -77,17 +77,16 @@ def new_server_id(instance_id: str) -> str:
 
 
 def is_worker_user(name: str) -> bool:
-    """Return whether a name is that of a worker's Redis user."""
     return name.startswith(PREFIX)
 
 
 def acl_rules(user: RedisUser, *, target: RedisTarget) -> list[str]:
-    """Return the rules for ACL SETUSER; `target` is how workers connect to Redis.
+    """Return the rules for ACL SETUSER. `target` is how workers connect to Redis.
 
-    They add keys to the user's existing ones, so that concurrent registrations keep each other's.
+    The keys are added to those that the user has, so that concurrent registrations keep each other's.
     """
     commands = (*COMMANDS, *_MODE_COMMANDS.get(target.mode, ()), *(("select",) if target.db else ()))
-    own_keys = [  # keys of queues first: Redis compares a key with one pattern after another
+    own_keys = [  # those of queues first: Redis compares a key with one pattern after another, and most keys are theirs
         *(f"{prefix}*" for queue in user.redis_queues for prefix in QueueKeys(queue).worker_prefixes),
         *map(keys.worker_record, user.worker_ids),
         *keys.instance_patterns(user.instance_id),
@@ -104,6 +103,7 @@ def acl_rules(user: RedisUser, *, target: RedisTarget) -> list[str]:
         "resetchannels",
         *(f"&{channel}" for channel in own_channels),
         "clearselectors",
+        # Selectors allow single commands on what workers share: listing themselves, reading revisions, publishing.
         f"({' '.join(f'~{name}' for name in lists)} +evalsha +zadd +zrem)",
         f"(%R~{keys.QUEUE_REVISIONS} +hget)",
         f"(resetchannels &{keys.ended_channel('*')} &{keys.wake_channel('*')} +publish)",
@@ -113,8 +113,9 @@ def acl_rules(user: RedisUser, *, target: RedisTarget) -> list[str]:
 def create_users(broker: Broker, users: Sequence[RedisUser], *, target: RedisTarget) -> None:
     """Create users on every server that holds keys, or extend existing ones.
 
-    Maintenance creates them later on an unavailable cluster node. Raise BrokerRefused or BrokerCommandRefused where the
-    server's own user lacks the permission, and BrokerUnavailable when no server can be reached.
+    Maintenance creates them later on a cluster node that is unavailable now. Raise BrokerRefused or
+    BrokerCommandRefused if the server's own Redis user lacks the permission, and BrokerUnavailable if no server can be
+    reached.
     """
     _run_on_nodes(broker, [_set_user(user, target=target) for user in users])
 
@@ -122,7 +123,7 @@ def create_users(broker: Broker, users: Sequence[RedisUser], *, target: RedisTar
 def set_users(
     broker: Broker, node: str, users: Sequence[RedisUser], *, target: RedisTarget, is_narrowing: bool = False
 ) -> None:
-    """Create or extend users on one server; with `is_narrowing` replace their permissions.
+    """Create or extend users on one server; with `is_narrowing` take away their other keys.
 
     Their connections stay open. Raise the errors of `create_users`.
     """
@@ -133,8 +134,9 @@ def set_users(
 
 
 def delete_users(broker: Broker, names: Iterable[str]) -> None:
-    """Delete users from every server that holds keys, which closes their connections. Raise the errors of
-    `create_users`.
+    """Delete users from every server that holds keys, which closes their connections. Names of other users are ignored.
+
+    Raise the errors of `create_users`.
     """
     worker_users = [name for name in names if is_worker_user(name)]
     if worker_users:
@@ -164,7 +166,7 @@ def _run_on_nodes(broker: Broker, commands: Sequence[Command]) -> dict[str, list
 
 
 def store_user(stored: StoredUser, *, instance_id: str, owner: str) -> Operation[None]:
-    """Store a registration, replacing its earlier content.
+    """Store a registration, in place of an earlier one.
 
     Raise WorkerIdTaken if the worker process registered with another owner's key.
     """
@@ -185,7 +187,6 @@ def store_user(stored: StoredUser, *, instance_id: str, owner: str) -> Operation
 
 
 def count_stored_users() -> Request[int]:
-    """Return the number of stored users."""
     return Request(
         (command("HLEN", keys.REDIS_USERS, key=keys.REDIS_USERS),), lambda replies: int(replies[0]), is_repeatable=True
     )
@@ -218,18 +219,17 @@ def read_instances() -> Request[list[StoredUser]]:
 
 
 def remove_instance(instance_id: str) -> Request[None]:
-    """Remove the owner of a worker process."""
     forget = command("HDEL", keys.INSTANCES, instance_id, key=keys.INSTANCES)
     return Request((forget,), lambda _: None, is_repeatable=True)
 
 
 def remove_stored_users(stored: Iterable[StoredUser]) -> Request[None]:
-    """Remove stored registrations, except those that were stored again since they were read."""
+    """Remove stored registrations, but not those that were stored again since they were read."""
     return _remove_fields(keys.REDIS_USERS, stored)
 
 
 def remove_instances(stored: Iterable[StoredUser]) -> Request[None]:
-    """Remove stored worker processes, except those that have registered again since they were read."""
+    """Remove stored worker processes, but not those that have registered again since they were read."""
     return _remove_fields(keys.INSTANCES, stored)
 
 
@@ -240,10 +240,10 @@ def _remove_fields(key: str, stored: Iterable[StoredUser]) -> Request[None]:
 
 
 def read_heartbeat_times(worker_ids: Sequence[str]) -> Request[list[int | None]]:
-    """Return for each worker None while it reports, else the Unix us at which it deregistered, or 0 if it fell silent.
+    """Return for each worker None while it reports. Otherwise return when it deregistered, in Unix us, or 0 if it fell
+    silent.
 
-    A record of another type does not count, so that a worker cannot keep its user with it or stop the others'
-    maintenance.
+    A record of another type does not count: a worker could keep its user by it, or fail the request for all others.
     """
     names = map(keys.worker_record, worker_ids)
     commands = tuple(command("GETRANGE", name, 0, _RECORD_HEAD_BYTES - 1, key=name) for name in names)
@@ -253,7 +253,6 @@ def read_heartbeat_times(worker_ids: Sequence[str]) -> Request[list[int | None]]
 
 
 def _end_us(head: bytes | None) -> int | None:
-    """Parse the start of a worker's record."""
     if not head:
         return 0
     match = _END.fullmatch(head)
@@ -266,7 +265,7 @@ def _set_user(user: RedisUser, *, target: RedisTarget, is_narrowing: bool = Fals
 
 
 def _parse(replies: Sequence[Reply]) -> list[StoredUser]:
-    """Parse a HGETALL reply, which is a map or a flat list."""
+    """Parse an HGETALL reply, a map or a flat list."""
     reply = replies[0]
     pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
     return [StoredUser(field=_text(field), content=content) for field, content in pairs]

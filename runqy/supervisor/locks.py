@@ -91,5 +91,5 @@ def _acquire_processes(path: Path, stop: StopSignals) -> FileLock:
             return FileLock(path)
         except LockHeld:
             if time.monotonic() > deadline:
-                raise StackFailed(f"a process of an earlier stack still runs; it holds {path}.") from None
+                raise StackFailed(f"a process of a killed stack still runs: it holds {path}. End it.") from None
         stop.sleep(_POLL_S)

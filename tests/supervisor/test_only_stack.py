@@ -75,7 +75,7 @@ def test_a_start_waits_for_the_processes_of_a_killed_stack(stack, tmp_path, stop
     stack.wait()
     with monkeypatch.context() as patch:
         patch.setattr(locks, "_LEFTOVERS_S", 0.1)
-        with pytest.raises(StackFailed, match="earlier stack still runs"), only_stack(tmp_path, stop):
+        with pytest.raises(StackFailed, match="killed stack still runs"), only_stack(tmp_path, stop):
             pass
 
     os.kill(pid, signal.SIGCONT)

@@ -20,9 +20,9 @@ from runqy.config_sync import publishing
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import Change, configuration_change
 from runqy.config_sync.publishing import SyncStatus
+from runqy.database.model_errors import model_errors
 from runqy.errors import PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound, RunqyError
 from runqy.http.preconditions import Precondition, accept_any
-from runqy.model_errors import model_errors
 from vaults.references import find_git_token_error
 
 log = structlog.get_logger()

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from django.core.management import execute_from_command_line
 from django.db import DatabaseError, OperationalError
 
-from runqy.database_damage import find_damage
+from runqy.database.damage import find_damage
 
 
 def main(words: Iterable[str]) -> None:

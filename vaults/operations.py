@@ -14,9 +14,9 @@ from runqy.audit.operations import record
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import Change as ConfigurationChange
 from runqy.config_sync.operations import configuration_change
+from runqy.database.model_errors import model_errors
 from runqy.errors import VaultAlreadyExists, VaultEntryChanged, VaultEntryNotFound, VaultInvalid, VaultUnavailable
 from runqy.http.preconditions import Precondition, accept_any
-from runqy.model_errors import model_errors
 from vaults.crypto import get_keyring
 from vaults.dotenv import format_line
 from vaults.entry_rules import EntryUsage, check_entries, entry_error, normalize_git_hosts

@@ -19,8 +19,8 @@ from runqy.audit.actors import ActorKind, current_actor
 from runqy.audit.operations import record
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import Change, configuration_change
+from runqy.database.model_errors import model_errors
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound
-from runqy.model_errors import model_errors
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from runqy.admin_site import error_pages
 from runqy.admin_site.error_pages import render_error_page
 from runqy.api.renderers import encode_json
 from runqy.api.serializers import error_messages
-from runqy.database_damage import find_damage
+from runqy.database.damage import find_damage
 from runqy.errors import (
     ClientDisconnected,
     ConfigurationUnconfirmed,

@@ -15,7 +15,7 @@ from runqy.broker.health import RedisHealth, check_nodes, is_maintenance_running
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.publishing import PublicationProblem, find_publication_problem
 from runqy.config_sync.snapshot import Snapshot, get_cache, get_snapshot
-from runqy.database_damage import find_damage
+from runqy.database.damage import find_damage
 from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, RunqyError
 from runqy.health.check_groups import TIMEOUT_S, CheckGroup, CheckResult, CheckStatus
 from runqy.redis_connection import get_broker

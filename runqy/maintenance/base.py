@@ -9,7 +9,7 @@ from django.db import DatabaseError, close_old_connections
 
 from runqy.broker.broker import Broker
 from runqy.broker.health import report_maintenance
-from runqy.database_damage import find_damage
+from runqy.database.damage import find_damage
 from runqy.telemetry.failure_log import FailureLog
 
 

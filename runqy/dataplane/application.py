@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Handler: TypeAlias = Callable[[ParsedRequest], Awaitable[Response | StreamingResponse]]
 FindHandler: TypeAlias = Callable[[str, str], Handler | None]
-"""Takes the method and the path as sent, percent-encoded."""
+"""Called with the method, and the path as the client sent it, percent-encoded."""
 
 
 class PassToDjango(Exception):
@@ -43,26 +43,26 @@ class PassToDjango(Exception):
 
 CLOSE = (b"connection", b"close")
 LINGER_S = 2.0
-"""How long a client whose body is refused may continue sending, so that it reads the response."""
+"""How long a client whose body was refused may continue to send. A connection that is closed at once is reset, and the
+client never reads the response."""
 STOP_READING_S = 4.0
-"""How long a body may take once the process stops."""
+"""How long bodies may still take to arrive when the process stops."""
 
 ACTIONS = "actions"
 ACTION_PREFIXES = ("/api/cli/queues/", "/api/queues/", "/api/cli/tasks/", "/api/tasks/")
-"""Paths whose POST and DELETE are actions on queues and tasks, which need no database."""
+"""Paths at which POST and DELETE are actions on queues and tasks. These work without the database."""
 RESERVED_THREADS = {"/livez": 1, "/readyz": 2, "/health": 2, "/metrics": 1, "/worker/register": 4, ACTIONS: 4}
-"""Threads for requests that must be served while others block because a store is unavailable."""
+"""The number of threads for requests that must be served even while all others block on an unavailable store."""
 
 log = structlog.get_logger(__name__)
 
 
 def make_reserved_executors() -> dict[str, BoundedExecutor]:
-    """Return the executors of the reserved threads."""
     return {path: BoundedExecutor(path.strip("/"), threads=threads) for path, threads in RESERVED_THREADS.items()}
 
 
 def find_no_handler(_method: str, _path: str) -> Handler | None:
-    """Return None: Django serves everything."""
+    """Find nothing, so that Django serves every request."""
     return None
 
 
@@ -74,15 +74,15 @@ class Application:
     bodies: BodyReader
     drain: Drain
     is_authenticated: Callable[[ParsedRequest], bool]
-    """Whether a request for Django may send a large body; decided from its head."""
+    """Whether a request for Django may send a large body, by its head."""
     has_session: Callable[[ParsedRequest], bool] = lambda _: False
-    """The same by its session. It blocks: called on a thread, and only for a large body."""
+    """The same by its session. It reads the database: called on a thread, and only for large bodies."""
     django: BoundedExecutor
     reserved: Mapping[str, BoundedExecutor] = field(default_factory=make_reserved_executors)
-    """The executors of some paths; `django` serves the others."""
+    """The executors of some paths; `django` is for all others."""
     find_handler: FindHandler = find_no_handler
     lifespans: list[Callable[[], AbstractAsyncContextManager[object]]] = field(default_factory=list)
-    """Entered at startup on the loop, left at shutdown: connections, background tasks."""
+    """Connections and background tasks: entered on the loop at startup, left at shutdown."""
 
     def __post_init__(self) -> None:
         self.drain.on_stop(lambda: self.bodies.stop_within(STOP_READING_S))
@@ -99,7 +99,7 @@ class Application:
         try:
             response = await self._find_response(request)
             if self.drain.is_draining:
-                response.headers.append(CLOSE)  # idle, the connection would be closed under the client's next request
+                response.headers.append(CLOSE)  # else it would be closed while the client's next request is on its way
             if isinstance(response, StreamingResponse):
                 await _send_stream(request, response, send)
             else:
@@ -126,12 +126,11 @@ class Application:
             return self._problem(request, InternalError())
 
     def _find_executor(self, request: ParsedRequest) -> BoundedExecutor:
-        """Return the executor for a request to Django."""
         is_action = request.method in ("POST", "DELETE") and request.path.startswith(ACTION_PREFIXES)
         return self.reserved.get(ACTIONS if is_action else request.path, self.django)
 
     async def _may_send_large(self, request: ParsedRequest) -> bool:
-        """Return whether a request has credentials. Raise ServerBusy."""
+        """Return whether a request may send a large body: it has credentials. Raise ServerBusy."""
         if self.is_authenticated(request):
             return True
         length = find_length(request.scope)
@@ -149,7 +148,6 @@ class Application:
         return response
 
     async def _run_lifespan(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Run the lifespan protocol."""
         await receive()
         async with AsyncExitStack() as stack:
             for lifespan in self.lifespans:
@@ -163,7 +161,7 @@ class Application:
 
 
 async def _send(request: ParsedRequest, response: Response, send: ASGISendCallable) -> None:
-    """Send a response. If the request's body was not read, linger, then close the connection."""
+    """Send a response. If the request's body was not read, let the client finish sending before closing."""
     if request.body.is_received:
         await send(_start(response))
         await send(_chunk(response.body, more=False))
@@ -175,7 +173,6 @@ async def _send(request: ParsedRequest, response: Response, send: ASGISendCallab
 
 
 async def _send_stream(request: ParsedRequest, response: StreamingResponse, send: ASGISendCallable) -> None:
-    """Send the chunks of a response until the client disconnects; no body for HEAD."""
     if request.method == "HEAD":
         await response.chunks.aclose()
         await _send(request, Response(response.status, response.headers), send)

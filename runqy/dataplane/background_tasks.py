@@ -19,13 +19,13 @@ FLUSH_EVERY_S = 5.0
 MEASURE_CLOCK_EVERY_S = 5.0
 CHECK_CLOCK_EVERY_S = 0.5
 EXTRA_REFRESH_EVERY_S = 1.0
-"""The minimum interval of extra refreshes for names that are not in the snapshot."""
+"""The minimum interval of refreshes for names that are not in the snapshot: any client can send such names."""
 
 log = structlog.get_logger(__name__)
 
 
 class BackgroundTasks:
-    """Loads the snapshot, and does what a web process does again and again on its event loop."""
+    """Loads the snapshot, and repeats what a web process has to do on its event loop."""
 
     def __init__(self, broker: AsyncBroker) -> None:
         self._broker = broker
@@ -54,9 +54,9 @@ class BackgroundTasks:
             await self._flush_key_uses()
 
     async def refresh_for_unknown(self) -> bool:
-        """Refresh for a name that is not in the snapshot, and return whether the snapshot changed.
+        """Refresh for a name that is not in the snapshot; return whether the snapshot changed.
 
-        Requests share a refresh, and it takes at most UNKNOWN_WAIT_S: any client can send unknown names.
+        Concurrent requests share one refresh. It takes at most UNKNOWN_WAIT_S.
         """
         before = None if get_cache().is_empty else get_cache().current()
         if self._refreshing is None:
@@ -66,6 +66,7 @@ class BackgroundTasks:
             loop = asyncio.get_running_loop()
             self._refreshing = loop.run_in_executor(None, _refresh, snapshot.get_newest)
             self._refreshing.add_done_callback(self._end_refresh)
+        # Not awaited directly: a request that is cancelled would cancel the refresh that others wait for.
         await asyncio.wait([self._refreshing])
         return not get_cache().is_empty and get_cache().current() is not before
 
@@ -89,7 +90,7 @@ class BackgroundTasks:
 
 
 def _refresh(read: Callable[[], Snapshot]) -> None:
-    """Refresh the snapshot, and close the thread's connection, which it has only where no other thread polls."""
+    """Refresh the snapshot on a thread, and close the database connections that the thread opened."""
     try:
         read()
     except ConfigurationUnavailable:
@@ -99,10 +100,9 @@ def _refresh(read: Callable[[], Snapshot]) -> None:
 
 
 async def _repeat(function: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """Call a function periodically; a bug is logged and does not stop the loop."""
     while True:
         await asyncio.sleep(seconds)
         try:
             await function()
-        except Exception:  # the supervisor of a loop that must not end
+        except Exception:  # a bug is logged, and must not end the loop
             log.exception("background_task_failed", task=getattr(function, "__name__", ""))

@@ -8,15 +8,15 @@ from asgiref.typing import ASGIReceiveCallable, HTTPScope
 from runqy.errors import ClientDisconnected, RequestTimeout, RequestTooLarge, ServerBusy
 
 RECEIVED = "runqy.received"
-"""The scope extension that marks a completely received body. Set by `HttpProtocol`."""
+"""The ASGI extension by which `HttpProtocol` tells that a body has been received completely."""
 
 ANONYMOUS_MAX_BYTES = 1 << 20
 ANONYMOUS_SHARE = 0.25
-"""The share of the memory for bodies of requests without credentials."""
+"""The part of the memory that bodies of requests without credentials may use."""
 
 IDLE_TIMEOUT_S = 20.0
 TIMEOUT_S = 30.0
-"""The time for a small body; larger ones get another second for each MIN_BYTES_PER_S."""
+"""How long a small body may take. A larger one gets another second for each MIN_BYTES_PER_S."""
 MIN_BYTES_PER_S = 16 << 10
 LONGEST_TIMEOUT_S = 600.0
 
@@ -31,7 +31,7 @@ class BodyMemory:
         self.anonymous_used = 0
 
     def reserve(self, size: int, *, is_authenticated: bool) -> None:
-        """Raise ServerBusy when the memory is used up."""
+        """Raise ServerBusy if the memory is used up."""
         is_full = self.used + size > self.limit
         if is_full or (not is_authenticated and self.anonymous_used + size > self.anonymous_limit):
             raise ServerBusy("The server has reached its memory limit for request bodies (RUNQY_BODY_MEMORY).")
@@ -46,8 +46,6 @@ class BodyMemory:
 
 
 class BodyReader:
-    """Reads the bodies of a process, within its limits."""
-
     def __init__(
         self,
         *,
@@ -66,7 +64,7 @@ class BodyReader:
         self._read_until = float("inf")
 
     def stop_within(self, seconds: float) -> None:
-        """Limit the time for incomplete bodies, because the process stops."""
+        """Limit the time of incomplete bodies, because the process is about to stop."""
         self._read_until = asyncio.get_running_loop().time() + seconds
         for timeout in self._timeouts:
             self._reschedule(timeout, self._read_until)
@@ -103,7 +101,7 @@ class BodyReader:
 
 
 class Body:
-    """The body of one request: read at most once, released when the request is over."""
+    """The body of one request. It is read at most once, and released when the request is over."""
 
     def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, reader: BodyReader) -> None:
         self._scope, self._receive, self._reader = scope, receive, reader
@@ -112,7 +110,7 @@ class Body:
 
     @property
     def is_received(self) -> bool:
-        """Whether the body was received completely, even if it was not read yet."""
+        """Whether the whole body has arrived, even if nobody has read it yet."""
         return self.has_ended or (self._scope.get("extensions") or {}).get(RECEIVED) is not None
 
     async def read(self, *, is_authenticated: bool) -> bytes:
@@ -139,7 +137,7 @@ class Body:
         return message.get("body", b"")
 
     async def discard(self, seconds: float) -> None:
-        """Receive the rest of a refused body, so that the client reads the response."""
+        """Receive and drop the rest of a refused body, so that the client reads the response."""
         try:
             async with asyncio.timeout(seconds):
                 while not self.is_received:
@@ -153,14 +151,13 @@ class Body:
         self._is_authenticated = is_authenticated
 
     def release(self) -> None:
-        """Release the memory of the body."""
         if self._reserved:
             self._reader.memory.release(self._reserved, is_authenticated=self._is_authenticated)
             self._reserved = 0
 
 
 def find_length(scope: HTTPScope) -> int | None:
-    """Return the Content-Length; None for a chunked body."""
+    """Return the Content-Length; None if the body is chunked."""
     for name, value in scope["headers"]:
         if name == b"content-length":
             return int(value)
@@ -168,7 +165,6 @@ def find_length(scope: HTTPScope) -> int | None:
 
 
 def too_large(limit: int, *, is_authenticated: bool, size: int | None = None) -> RequestTooLarge:
-    """Return the error for a body that exceeds a limit."""
     subject = "The body is larger than" if size is None else f"The body has {size} bytes, more than"
     rule = "(RUNQY_MAX_BODY_SIZE)" if is_authenticated else "for requests without credentials"
     advice = " Store large data elsewhere and send where it is, or raise the limit." if is_authenticated else ""

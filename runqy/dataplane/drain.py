@@ -1,4 +1,4 @@
-"""Graceful shutdown of a web process: report not ready, end waits, then stop the server."""
+"""Graceful shutdown of a web process: report that it is not ready, end waits, then stop the server."""
 
 import asyncio
 import signal
@@ -9,10 +9,10 @@ Hook = Callable[[], None]
 
 
 class Drain:
-    """Handles the signals of a web process, and finally calls uvicorn's own handler.
+    """Handles the signals of a web process, and calls uvicorn's own handler at the end.
 
-    SIGTERM drains, and after `drain_s` uvicorn stops. A second SIGTERM, SIGINT and SIGQUIT stop it at once. SIGUSR1,
-    which gunicorn's master passes on, drains without stopping: a stack sends it when it begins to stop.
+    SIGTERM drains; uvicorn stops after `drain_s`. A second SIGTERM, SIGINT and SIGQUIT stop it at once. SIGUSR1, which
+    gunicorn's master passes on, drains without stopping. A supervisor sends it when it begins to stop.
     """
 
     def __init__(self, drain_s: float) -> None:
@@ -25,15 +25,15 @@ class Drain:
         self._stop_server: Hook = lambda: None
 
     def on_drain(self, hook: Hook) -> None:
-        """Add a hook, called on the loop when draining begins, to end waits."""
+        """Add a hook that ends waits. It is called on the loop when draining begins."""
         self._drain_hooks.append(hook)
 
     def on_stop(self, hook: Hook) -> None:
-        """Add a hook, called on the loop when the server is about to stop accepting requests."""
+        """Add a hook that is called on the loop when the server is about to stop accepting requests."""
         self._stop_hooks.append(hook)
 
     def install(self) -> None:
-        """Replace the signal handlers; called at lifespan startup, after uvicorn has set its own."""
+        """Replace the signal handlers. Called at the ASGI lifespan's startup, after uvicorn has set its own."""
         if threading.current_thread() is not threading.main_thread():
             return
         server_handler = signal.getsignal(signal.SIGTERM)
@@ -46,14 +46,13 @@ class Drain:
             loop.add_signal_handler(number, self.stop)
 
     def begin(self) -> None:
-        """Call the drain hooks, once."""
         if not self.is_draining:
             self.is_draining = True
             for hook in self._drain_hooks:
                 hook()
 
     def drain(self) -> None:
-        """Begin draining, and stop after `drain_s`; on the second call stop at once."""
+        """Begin draining, and stop after `drain_s`. Called again, stop at once."""
         self.begin()
         if self._stop_timer is not None or not self._drain_s:
             self.stop()
@@ -61,7 +60,6 @@ class Drain:
             self._stop_timer = asyncio.get_running_loop().call_later(self._drain_s, self.stop)
 
     def stop(self) -> None:
-        """Stop the server, once."""
         self.begin()
         if not self._is_stopped:
             self._is_stopped = True

@@ -82,18 +82,18 @@ Respond: TypeAlias = Callable[[Call, Identity], Awaitable[Response | StreamingRe
 
 
 class TaskEndpoints:
-    """Serves the hot routes."""
-
     def __init__(self, broker: AsyncBroker, background: BackgroundTasks, waiters: ResultWaiters) -> None:
         self._broker = broker
         self._background = background
         self._waiters = waiters
         self._posts: dict[str, Respond] = {"/queue/add": self._enqueue, "/queue/add-batch": self._enqueue_batch}
+        # The number of requests in progress.
         self.in_flight = 0
-        """The number of requests in progress."""
 
     def find_handler(self, method: str, path: str) -> Handler | None:
-        """Return the handler of a method and path; None if Django serves it, as it does most percent-encoded paths."""
+        """Return the handler of a method and path. None: Django serves the request, as it does most percent-encoded
+        paths.
+        """
         if method == "POST" and (respond := self._posts.get(path)):
             return lambda request: self._observe(request, respond, path, is_safe=False)
         if method == "GET" and path not in _POST_ONLY and (found := _TASK_PATH.fullmatch(path)):
@@ -109,7 +109,9 @@ class TaskEndpoints:
         return None
 
     async def _follow(self, request: ParsedRequest, *, queue: str, task_id: str) -> Response | StreamingResponse:
-        """Stream the output of a task; Django serves requests that do not follow, and finds queues that are new."""
+        """Stream the output of a task. Django serves requests without `follow`, and those for queues it may have to
+        look up.
+        """
         try:
             resolved = get_catalog().find(queue)
         except ConfigurationUnavailable:
@@ -122,7 +124,6 @@ class TaskEndpoints:
     async def _observe(
         self, request: ParsedRequest, respond: Respond, route: str, *, is_safe: bool
     ) -> Response | StreamingResponse:
-        """Serve a request and count it under its route."""
         self.in_flight += 1
         tracer = get_tracer()
         try:
@@ -141,7 +142,6 @@ class TaskEndpoints:
     async def _trace(
         self, tracer: Tracer, request: ParsedRequest, respond: Respond, route: str, *, is_safe: bool
     ) -> Response | StreamingResponse:
-        """Serve a request inside a span."""
         with tracer.request(request.method, request.headers.get("traceparent", "")) as span:
             response = await self._serve(request, respond, is_safe=is_safe)
             span.set_response(route, response.status)
@@ -297,7 +297,7 @@ class TaskEndpoints:
         return StreamingResponse(200, [*encode_headers(head)], stream)
 
     async def _run(self, operation: Callable[[], Operation[T]]) -> T:
-        """Run an operation; repeat it if it found no queue and the snapshot was outdated."""
+        """Run an operation. Repeat it if it did not find its queue and the snapshot was outdated."""
         try:
             return await self._broker.run(operation())
         except QueueNotFound:
@@ -313,7 +313,6 @@ class TaskEndpoints:
 
 
 def _is_result(request: ParsedRequest) -> bool:
-    """Return whether a request reads a task by its id."""
     found = _TASK_PATH.fullmatch(request.path)
     return request.method == "GET" and found is not None and not found["events"]
 

@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 class BoundedExecutor:
-    """A thread pool whose queue is on the event loop, with a limit of length and time."""
+    """A thread pool whose queue is on the event loop, limited in length and time."""
 
     def __init__(
         self, name: str, *, threads: int, queue_size: int = QUEUE_SIZE, queue_timeout_s: float = QUEUE_TIMEOUT_S
@@ -32,7 +32,7 @@ class BoundedExecutor:
         self._refused, self._log_at_s = 0, 0.0
 
     async def start(self, function: Callable[[], T]) -> Future[T]:
-        """Start a function on a thread as soon as one is free. Raise ServerBusy if none is in time.
+        """Start a function on a thread as soon as one is free. Raise ServerBusy if none is free in time.
 
         The thread counts as busy until the function returns, even if the caller is cancelled.
         """
@@ -58,7 +58,6 @@ class BoundedExecutor:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _queue(self) -> None:
-        """Wait for a free thread. Raise ServerBusy."""
         if self._queued >= self._queue_size:
             raise self._refuse()
         self._queued += 1
@@ -71,8 +70,8 @@ class BoundedExecutor:
             self._queued -= 1
 
     def _refuse(self) -> ServerBusy:
-        """Return the error for a request that gets no thread; log it at most once a second."""
         self._refused += 1
+        # Logged at most once a second: under load each request would write a line.
         now_s = clock.monotonic_s()
         if now_s >= self._log_at_s:
             log.warning("executor_busy", executor=self.name, queued=self._queued, refused=self._refused)

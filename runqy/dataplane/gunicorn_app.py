@@ -4,7 +4,7 @@ from gunicorn.app.wsgiapp import WSGIApplication
 
 
 class WebServer(WSGIApplication):  # type: ignore[misc] # it has no types
-    """gunicorn without the working directory on Python's path, where it would come first, before this package."""
+    """gunicorn that leaves Python's path alone. It would put the working directory first, before this package."""
 
     def chdir(self) -> None:
         """Stay in the working directory: relative paths of settings begin there."""

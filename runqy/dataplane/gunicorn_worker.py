@@ -13,14 +13,14 @@ from uvicorn import Server
 from uvicorn_worker import UvicornWorker
 
 GRACEFUL_SHUTDOWN_S = 8
-"""How long requests in progress may take once the process stops accepting connections."""
+"""How long requests in progress may take after the process has stopped accepting connections."""
 NOTIFY_EVERY_S = 2
 MAX_ACCEPT_TURNS = 100
-"""How many turns of the loop accept connections before the process stops: new ones may never cease."""
+"""How many iterations of the loop accept waiting connections before the process stops: there may always be new ones."""
 
 
 class AcceptingServer(Server):
-    """uvicorn's server, which accepts all waiting connections before it closes its sockets: closing resets them."""
+    """uvicorn's server that first accepts all waiting connections: closing the sockets resets them."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         waiting = select.poll()
@@ -38,7 +38,7 @@ class AcceptingServer(Server):
 class WebWorker(UvicornWorker):  # type: ignore[misc] # it has no types
     """uvicorn's worker with uvicorn's options for this server.
 
-    `http` is named by a string so that gunicorn's master does not import it: a reload then runs the new code.
+    `http` is a string so that gunicorn's master does not import the module: after a reload it runs the new code.
     """
 
     CONFIG_KWARGS: dict[str, Any] = {
@@ -50,19 +50,18 @@ class WebWorker(UvicornWorker):  # type: ignore[misc] # it has no types
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,  # RUNQY_TRUSTED_PROXIES decides, in both planes
-        "reset_contextvars": True,  # a pipelined request would inherit the previous request id
+        "reset_contextvars": True,  # else a pipelined request inherits the id of the one before
         "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN_S,
         "timeout_notify": NOTIFY_EVERY_S,
     }
 
     async def callback_notify(self) -> None:
-        """Report to gunicorn's master that this process is alive; stop if the master died."""
         if os.getppid() == self.ppid:
             self.notify()
-        else:
+        else:  # the master died
             os.kill(os.getpid(), signal.SIGTERM)
 
-    async def _serve(self) -> None:  # nothing public of UvicornWorker chooses the server's class
+    async def _serve(self) -> None:  # UvicornWorker has no public way to choose the server's class
         self.config.app = self.wsgi
         server = AcceptingServer(config=self.config)
         self._install_sigquit_handler()

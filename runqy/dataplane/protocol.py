@@ -29,15 +29,18 @@ class Expected(Enum):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """Limits heads in time, size and number of fields; refuses ambiguous framing; drops clients that do not read."""
+    """Limits heads in time, size and number of fields, refuses ambiguous framing, and drops clients that do not
+    read.
+    """
 
     head_timeout_s = 10.0
     linger_s = 2.0
-    """How long a refused client may continue sending: closing at once would lose the response by a reset."""
+    """How long a refused client may continue to send. If the connection is closed at once, it is reset and the response
+    is lost."""
     unused_timeout_s = 0.5
-    """How long an idle connection is kept when the server stops: a request may be on its way."""
+    """How long an idle connection is kept when the server stops, as a request may be on its way."""
     stalled_timeout_s = 60.0
-    """How long a client may read less than `stalled_bytes` of a response that does not fit the socket's buffer."""
+    """A client is dropped that reads less than `stalled_bytes` of a response in this time."""
     stalled_bytes = 60 << 10
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -48,8 +51,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.is_shutting_down = False
         self.has_progressed = False
         self.segment_bytes = 0
+        # Bytes since the last progress: heads, chunk extensions and trailers, which the parser buffers.
         self.overhead_bytes = 0
-        """Bytes since the last progress: heads, chunk extensions and trailers, which the parser buffers."""
         self.head_timer: TimerHandle | None = None
         self.stall_timer: TimerHandle | None = None
 
@@ -59,7 +62,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.head_timer = self.loop.call_later(self.head_timeout_s, self.end_slow_head)
 
     def eof_received(self) -> None:
-        self.joining_transport.flush()  # uvicorn's transport closes itself after this
+        self.joining_transport.flush()  # uvicorn closes the transport next
         super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -92,8 +95,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.has_progressed = True
         self.expected = Expected.BODY
         super().on_headers_complete()
-        self.headers = []  # trailers are parsed as headers too, and must not join those of the request
-        if self.is_shutting_down or self.parser.should_upgrade():  # after an upgrade the parser stops
+        self.headers = []  # httptools reports trailers as headers: they must not join those of the request
+        if self.is_shutting_down or self.parser.should_upgrade():  # after an upgrade httptools stops parsing
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -107,7 +110,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def check_head(self) -> None:
-        """Set the refusal and raise for a head that is too large or ambiguous."""
+        """Refuse a head that is too large, or that proxies may read differently."""
         if len(self.headers) > MAX_FIELDS:
             self.refuse_head(HeadersTooLarge(f"The request has more than {MAX_FIELDS} header fields."))
         if self.overhead_bytes + self.segment_bytes > MAX_HEAD_BYTES:
@@ -131,7 +134,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.refuse(self.refusal or RequestInvalid("The request is not valid HTTP."))
 
     def refuse(self, error: RunqyError) -> None:
-        """Send a problem and close the connection, without breaking into a response in progress."""
+        """Send a problem and close the connection, but do not break into a response in progress."""
         self.is_refused = True
         self.stop_head_timer()
         if self.cycle is not None and not self.cycle.response_complete:
@@ -150,11 +153,12 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.write(render_head(response.status, headers) + response.body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
+        # What the client still sends must be read, or closing the connection resets it.
         self.flow.resume_reading()
         self.loop.call_later(self.linger_s, self.transport.close)
 
     def end_slow_head(self) -> None:
-        """Refuse an incomplete head; close a connection on which none has begun."""
+        """Refuse an incomplete head. Close a connection on which no head has begun."""
         self.head_timer = None
         if self.flow.read_paused:  # a pipelined request waits for the server, not for the client
             self.head_timer = self.loop.call_later(self.head_timeout_s, self.end_slow_head)
@@ -164,7 +168,7 @@ class HttpProtocol(HttpToolsProtocol):
             super().shutdown()
 
     def shutdown(self) -> None:
-        """Close the connection after the request in progress, or give an idle one time to receive its last."""
+        """Close the connection after the request in progress. An idle one may still receive a last request."""
         if not self.is_shutting_down and (self.cycle is None or self.cycle.response_complete):
             self.is_shutting_down = True
             self.loop.call_later(self.unused_timeout_s, self.shutdown)
@@ -189,9 +193,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.stall_timer = self.loop.call_later(self.stalled_timeout_s, self.end_stalled_response, unsent_bytes)
 
     def end_stalled_response(self, unsent_before: int) -> None:
-        """Drop a client that read almost nothing since the last check."""
         unsent = self.transport.get_write_buffer_size()
-        if unsent > unsent_before - self.stalled_bytes:
+        if unsent > unsent_before - self.stalled_bytes:  # it read almost nothing since the last check
             self.transport.abort()
         else:
             self.watch_stall(unsent)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class RequestHeaders(Mapping[str, str]):
-    """Case-insensitive headers, as in WSGI: repeated ones are joined, names with underscores are dropped."""
+    """Case-insensitive headers as in WSGI: repeated ones are joined, and names with underscores are dropped."""
 
     def __init__(self, headers: Headers) -> None:
         self._values: dict[str, str] = {}
@@ -42,20 +42,20 @@ class RequestHeaders(Mapping[str, str]):
 
 
 class ParsedRequest:
-    """A request whose head has been parsed."""
+    """A request whose head has arrived."""
 
     def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, bodies: BodyReader) -> None:
         self.scope = scope
         self.began_s = perf_counter()
         self.method: str = scope["method"]
+        # As sent, percent-encoded.
         self.path = scope["raw_path"].decode("latin-1")
-        """As sent, percent-encoded."""
         raw_headers: Headers = scope["headers"]  # type: ignore[assignment] # uvicorn's list of pairs
         self.headers = RequestHeaders(raw_headers)
         self.body = Body(scope, receive, bodies)
 
     def query_param(self, name: str) -> str | None:
-        """Return a query parameter, the last one of that name; None without one. Raise RequestInvalid."""
+        """Return a query parameter, the last one of that name; None if there is none. Raise RequestInvalid."""
         query_string = self.scope["query_string"]
         try:
             return QueryDict(query_string).get(name) if query_string else None
@@ -63,12 +63,12 @@ class ParsedRequest:
             raise RequestInvalid(str(error)) from error
 
     def cookie(self, name: str) -> str:
-        """Return the value of a cookie, empty without one."""
+        """Return the value of a cookie; empty if there is none."""
         return parse_cookie(self.headers.get("Cookie", "")).get(name, "")
 
     @property
     def peer_address(self) -> str:
-        """The address of the peer, which may be a proxy; empty for a Unix socket."""
+        """The address of the peer, which may be a proxy; empty on a Unix socket."""
         client = self.scope["client"]
         return client[0] if client else ""
 
@@ -77,7 +77,7 @@ class ParsedRequest:
         return await self.body.read(is_authenticated=is_authenticated)
 
     async def wait_for_disconnect(self) -> None:
-        """Return when the client closes the connection. Requires that the body was read."""
+        """Return when the client closes the connection. The body must have been read."""
         try:
             while True:
                 await self.body.receive_chunk()
@@ -85,7 +85,7 @@ class ParsedRequest:
             return
 
     async def until_disconnect(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine; cancel it when the client closes the connection. Requires that the body was read.
+        """Run a coroutine, and cancel it when the client closes the connection. The body must have been read.
 
         Raise ClientDisconnected, and the coroutine's errors.
         """

@@ -31,7 +31,7 @@ class Response:
 
 @dataclass(slots=True)
 class StreamingResponse:
-    """A response whose body is sent in chunks; `chunks` is closed when it ends or the client disconnects."""
+    """A response whose body is sent in chunks. `chunks` is closed at its end, or when the client disconnects."""
 
     status: int
     headers: Headers
@@ -43,34 +43,30 @@ def json_response(body: bytes, status: int = 200, headers: Mapping[str, str] | N
 
 
 def empty_response(status: int, headers: Mapping[str, str]) -> Response:
-    """Return a response without a body."""
     return Response(status, [(b"content-length", b"0"), *encode_headers(headers)])
 
 
 def problem_response(error: RunqyError) -> Response:
-    """Return an error as RFC 9457 describes it."""
+    """Return an error as a problem (RFC 9457)."""
     body = encode_json(problem(error))
     headers = encode_headers(problem_headers(error))
     return Response(error.status, [*_content_headers(PROBLEM_TYPE, body), *headers], body)
 
 
 def encode_headers(headers: Mapping[str, str]) -> Iterable[tuple[bytes, bytes]]:
-    """Return headers as ASGI encodes them."""
+    """Return headers as ASGI has them: pairs of bytes, names in lower case."""
     return ((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
 
 
 def shared_headers(scheme: str, origin: str = "") -> Headers:
-    """Return the headers that the middleware adds to every response: the request id, security headers and CORS."""
+    """Return the headers that Django's middleware adds to every response: request id, security headers, CORS."""
     cors = cors_headers(origin) if settings.RUNQY_CORS_ORIGINS else ()
     return [(b"x-request-id", current_request_id().encode("latin-1")), *security_headers(scheme), *cors]
 
 
-@cache
+@cache  # settings change only in tests
 def security_headers(scheme: str) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the security headers that the middleware adds to a response that is not a page.
-
-    Cached: settings change only in tests.
-    """
+    """Return the security headers that Django's middleware adds to responses that are not pages."""
     request = _SchemeRequest(scheme)
     response = HttpResponse(content_type=JSON_TYPE)
     for middleware in (SecurityMiddleware, XFrameOptionsMiddleware):
@@ -81,7 +77,7 @@ def security_headers(scheme: str) -> tuple[tuple[bytes, bytes], ...]:
 
 @lru_cache(maxsize=256)
 def cors_headers(origin: str) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the headers that the middleware adds to a response to a page of an origin."""
+    """Return the headers that Django's middleware adds to the response to a page of an origin."""
     from runqy.http.cors import CorsMiddleware  # noqa: PLC0415 (only where it is configured)
 
     request = HttpRequest()
@@ -94,7 +90,7 @@ def cors_headers(origin: str) -> tuple[tuple[bytes, bytes], ...]:
 
 
 class _SchemeRequest(HttpRequest):
-    """A request with a scheme, for middleware that checks `is_secure`."""
+    """A request for middleware that asks only whether it is secure."""
 
     def __init__(self, scheme: str) -> None:
         super().__init__()
@@ -109,7 +105,6 @@ def _content_headers(content_type: str, body: bytes) -> Headers:
 
 
 def render_head(status: int, headers: Headers) -> bytes:
-    """Return the head of an HTTP/1.1 response."""
     lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode("ascii"))]
     lines += [b"%s: %s" % header for header in headers]
     return b"\r\n".join(lines) + b"\r\n\r\n"

@@ -4,13 +4,13 @@ import asyncio
 from typing import Any
 
 _JOINED_BYTES = 64 << 10
-"""A larger piece is passed on at once: copying it would cost more than another write."""
+"""More than this is passed on at once: joining it would cost more than another system call."""
 
 
 class JoiningTransport(asyncio.Transport):
     """Sends what is written within one iteration of the event loop by one system call.
 
-    uvicorn writes the head of a response and its body separately; each would be a packet, and wake the client.
+    uvicorn writes the head and the body of a response separately. Each would be a packet, and wake the client.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -29,7 +29,7 @@ class JoiningTransport(asyncio.Transport):
             self.flush()
 
     def flush(self) -> None:
-        """Pass on what was written, unless the connection has been closed since."""
+        """Pass on what was written, unless the connection is closing."""
         pending, self._pending, self._pending_bytes = self._pending, [], 0
         if not pending or self._transport.is_closing():
             return

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 COLLECT_MAX_BYTES = 4 << 20
-"""Responses up to this Content-Length are buffered, so that a slow client holds no thread."""
+"""Responses up to this Content-Length are buffered, so that a slow client does not keep a thread busy."""
 PIPE_BYTES = 1 << 20
+"""The thread of a longer response blocks while the client has not read this much."""
 
 
 async def call_wsgi(
@@ -84,7 +85,7 @@ def _environ_key(name: bytes) -> str:
 
 
 class WsgiCall:
-    """One call of a WSGI application. `run` is for a thread, everything else for the event loop."""
+    """One call of a WSGI application. `run` is called on a thread, everything else on the event loop."""
 
     def __init__(
         self, application: "WSGIApplication", environ: "WSGIEnvironment", loop: asyncio.AbstractEventLoop
@@ -122,7 +123,6 @@ class WsgiCall:
         return self._write
 
     def _write(self, chunk: bytes) -> None:
-        """Buffer a part of the body if the length is known and small, else send it at once."""
         if self._pipe is not None:
             self._pipe.write(chunk)
         elif self._length is not None and self._length <= COLLECT_MAX_BYTES:
@@ -157,7 +157,7 @@ class WsgiCall:
 
 
 class ChunkPipe:
-    """Passes a response from a thread to the event loop; the thread blocks while the client is slow."""
+    """Passes a response from a thread to the event loop. The thread blocks while the client is slow."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -169,7 +169,7 @@ class ChunkPipe:
         self._has_news = asyncio.Event()
 
     def write(self, chunk: bytes) -> None:
-        """Pass on a chunk once there is room. Raise ClientDisconnected."""
+        """Pass on a chunk as soon as there is room. Raise ClientDisconnected."""
         with self._changed:
             self._changed.wait_for(lambda: self._size < PIPE_BYTES or self._is_closed)
             if self._is_closed:
@@ -188,7 +188,7 @@ class ChunkPipe:
         return self
 
     async def __anext__(self) -> bytes:
-        """Return all chunks so far joined. Raise the error that ended the response."""
+        """Return all chunks so far, joined. Raise the error that ended the response."""
         while True:
             with self._changed:
                 chunks, is_finished = self._chunks, self._is_finished
@@ -198,6 +198,7 @@ class ChunkPipe:
                 return b"".join(chunks)
             if is_finished:
                 break
+            # The thread sets the event through the loop, so not between the look above and this line.
             self._has_news.clear()
             await self._has_news.wait()
         if self._error is not None:

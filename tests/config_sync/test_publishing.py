@@ -16,7 +16,7 @@ from runqy.broker.config_documents import (
     read_revisions,
 )
 from runqy.broker.config_documents import publish as publish_documents
-from runqy.config_sync import publishing
+from runqy.config_sync import operations, publishing
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.operations import configuration_change
@@ -84,6 +84,29 @@ def test_of_two_savers_the_later_commit_is_what_stays_published(
 
     assert documents(redis)["queue:a"].body == b'{"n":2}'
     assert compare_configuration().is_agreed
+
+
+def test_workers_are_notified_of_a_change_that_another_saver_published(
+    redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second saver commits while the first publishes, which finds the newer document, and publishes after it."""
+    read = publishing._read_documents  # noqa: SLF001 (between two queries)
+
+    def save_and_read(rows):
+        with monkeypatch.context() as patched:
+            patched.setattr(publishing, "_read_documents", read)
+            patched.setattr(operations, "publish", lambda: None)
+            if revision("a") == rows[0].revision:
+                put("a", b'{"n":2}')
+        return read(rows)
+
+    monkeypatch.setattr(publishing, "_read_documents", save_and_read)
+    put("a", b'{"n":1}')
+    monkeypatch.undo()
+    publishing.publish()
+
+    assert documents(redis)["queue:a"].body == b'{"n":2}'
+    assert redis.hget(keys.QUEUE_REVISIONS, "a") == b"%d" % revision("a")
 
 
 def test_many_savers_at_once_lose_no_change_and_publish_the_last(redis: redis_py.Redis) -> None:

@@ -18,17 +18,17 @@ from runqy.git.limits import NO_LIMITS, DiskUsage, Limits, format_size
 
 REPORTED_CHARS = 2_000
 KEPT_BYTES = 2 << 20
-"""How much of the end of a program's output, and of its errors, is kept."""
+"""How much of a program's output is kept, and how much of its errors: the end of each."""
 MAX_PROMPTS = 16
-"""How often a program can read its secret: git prompts once a process, and a partial clone fetches in several."""
+"""How often a program can read its secret. Each git process prompts once, and a partial clone runs several."""
 PIPE_BYTES = 16_384
-"""The least that a pipe buffers without a reader."""
+"""What a pipe buffers at least while nobody reads it."""
 LAST_OUTPUT_S = 1.0
 """How long output is read after a program has ended."""
 POLL_S = 0.25
 READ_BYTES = 64 << 10
 NOT_FOUND = 127
-"""The exit status of a shell or launcher that cannot find the program."""
+"""The exit status of a shell or launcher that did not find the program."""
 
 
 class CommandTimedOut(DeploymentFailed):
@@ -44,7 +44,7 @@ class LimitExceeded(DeploymentFailed):
 
 
 class CommandRunner:
-    """Runs the programs of one deployment one after another; `stop` ends the current one from another thread."""
+    """Runs the programs of one deployment, one after another. `stop` ends the current one from another thread."""
 
     def __init__(self, *, secrets: Sequence[str] = ()) -> None:
         self._secrets = [secret for secret in secrets if secret]
@@ -65,10 +65,11 @@ class CommandRunner:
     ) -> str:
         """Run a program, through a launcher if there is one, and return its output.
 
-        The program can read the secret, a line, up to MAX_PROMPTS times from the pipe in RUNQY_SECRET_FD.
-        Raise DeploymentFailed with the end of its error output, DeploymentStopped after `stop`.
+        The program can read the secret, as a line, up to MAX_PROMPTS times from the pipe whose number is in
+        RUNQY_SECRET_FD. Raise DeploymentFailed with the end of its error output, and DeploymentStopped after `stop`.
         """
         name, usage = _name(args), DiskUsage(limits)
+        # Under the lock: `stop` either finds the program or is seen by `check`, so none outlives it.
         with self._lock, _secret_pipe(secret) as pipe:
             self.check()
             self._current = process = _start([*limits.launcher, *launcher, *args], env, cwd, pipe)
@@ -114,7 +115,7 @@ class CommandRunner:
                 _kill_group(self._current)
 
     def _readable(self, output: bytearray, code: int) -> str:
-        """Return the end of a program's output, secrets removed."""
+        """Return the end of a program's output, without secrets."""
         text = output.decode(errors="replace").strip()
         for secret in self._secrets:
             text = text.replace(secret, "****")
@@ -124,7 +125,7 @@ class CommandRunner:
 
 @contextmanager
 def _secret_pipe(secret: str) -> Iterator[int | None]:
-    """Give the read end of a pipe that contains a secret; None without one."""
+    """Give the read end of a pipe with the secret in it; None if there is no secret."""
     if not secret:
         yield None
         return
@@ -137,7 +138,6 @@ def _secret_pipe(secret: str) -> Iterator[int | None]:
 
 
 def _start(args: Sequence[str], env: Mapping[str, str], cwd: Path | None, pipe: int | None) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own, so that its process group can be killed."""
     try:
         return subprocess.Popen(
             args,
@@ -147,6 +147,7 @@ def _start(args: Sequence[str], env: Mapping[str, str], cwd: Path | None, pipe: 
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            # A session of its own, so that `_kill_group` ends its children too.
             start_new_session=True,
         )
     except FileNotFoundError as error:
@@ -172,9 +173,9 @@ class _Printed:
 def _await(
     process: "subprocess.Popen[bytes]", name: str, timeout_s: float, usage: DiskUsage
 ) -> tuple[_Printed, _Printed]:
-    """Return what a program prints and its errors. Raise CommandTimedOut, LimitExceeded.
+    """Return what a program printed, and its errors. Raise CommandTimedOut, LimitExceeded.
 
-    A process that it leaves behind, as ssh does, may keep the pipes open forever, and is not waited for.
+    Processes that it leaves behind, as ssh does, may keep the pipes open for ever. They are not waited for.
     """
     end_s = clock.monotonic_s() + timeout_s
     output, errors = _Printed(), _Printed()
@@ -197,7 +198,7 @@ def _await(
 
 
 def _read(selector: selectors.BaseSelector, process: "subprocess.Popen[bytes]", timeout_s: float) -> None:
-    """Wait for output, or for the end of a program that has closed its output, and read once."""
+    """Wait for output and read it once. If a program has closed its output, wait for its end."""
     if not selector.get_map():
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout_s)
@@ -209,14 +210,13 @@ def _read(selector: selectors.BaseSelector, process: "subprocess.Popen[bytes]", 
 
 
 def _close_pipes(process: "subprocess.Popen[bytes]") -> None:
-    """Close a program's output, which another process may still write to."""
+    # A process that was left behind may still write to them.
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a program and its children."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 

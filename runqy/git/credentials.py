@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from runqy.git.sources import Source
 
 # git prompts "Username for 'https://host': " and "Password for 'https://user@host': ". After a redirect it prompts for
-# the other host, which gets nothing. Other processes of the same user can read git's environment, so the secret is not
-# in it.
+# the other host, for which the script fails. The secret is not in git's environment, which other processes of the same
+# user can read.
 _ASKPASS = """#!/bin/sh
 case "$1" in
   "Username for 'https://$RUNQY_GIT_HOST'"*) printf '%s\\n' "$RUNQY_GIT_USER" ;;
@@ -23,7 +23,7 @@ case "$1" in
 esac
 """
 _NO_REDIRECTS = ("-c", "http.followRedirects=false")
-"""A token is for one host, and must not follow its redirects."""
+"""A token is for one host and must not reach those that it redirects to."""
 _PASSED = re.compile(
     r"PATH|HOME|USER|LOGNAME|TMPDIR|SSH_AUTH_SOCK|(?:GIT_)?SSL_C.*|(?:http|https|no|all)_proxy", re.IGNORECASE
 )
@@ -40,7 +40,7 @@ class GitCredentials:
 
     @property
     def secrets(self) -> list[str]:
-        """Return the strings that must not be printed."""
+        """The strings that must not be printed."""
         key = self.ssh_key if _is_key_text(self.ssh_key) else ""
         return [secret for secret in (self.token, self.token.partition(":")[2], key) if secret]
 
@@ -51,13 +51,13 @@ class GitEnvironment:
 
     variables: dict[str, str]
     secret: str = field(default="", repr=False)
-    """Read from a pipe by the askpass script; see `CommandRunner.run`."""
+    """The askpass script reads it from a pipe; see `CommandRunner.run`."""
     options: tuple[str, ...] = ()
 
 
 @contextmanager
 def git_environment(source: Source, credentials: GitCredentials) -> Iterator[GitEnvironment]:
-    """Give an environment in which git reaches one source: no prompts, no configuration of the user."""
+    """Give an environment in which git reaches one source, without prompts and without the user's configuration."""
     secret = ""
     options: tuple[str, ...] = ()
     env = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
@@ -80,7 +80,7 @@ def git_environment(source: Source, credentials: GitCredentials) -> Iterator[Git
 
 
 def _askpass(source: Source, user: str, folder: Path) -> dict[str, str]:
-    """Return the variables that make git call our script, which responds for this source's host only."""
+    """Return the variables by which git calls our script, which answers only for this source's host."""
     script = folder / "askpass"
     script.write_text(_ASKPASS)
     script.chmod(0o700)
@@ -92,7 +92,7 @@ def _askpass(source: Source, user: str, folder: Path) -> dict[str, str]:
 
 
 def _ssh_command(key: str, folder: Path) -> str:
-    """Return the ssh command for git: no prompts, and our key if there is one."""
+    """Return the ssh command for git: without prompts, and with our key if there is one."""
     words = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"]
     if _is_key_text(key):
         file = folder / "key"
@@ -105,5 +105,5 @@ def _ssh_command(key: str, folder: Path) -> str:
 
 
 def _is_key_text(key: str) -> bool:
-    """Return whether this is a key's content, not its path."""
+    """Return whether this is the content of a key, not the path of its file."""
     return key.lstrip().startswith("-----BEGIN")

@@ -14,7 +14,7 @@ _HTTPS_PORT = 443
 
 
 def normalize_host(text: str) -> str | None:
-    """Return the normal form of a host, with its port unless it is 443; None if it is invalid."""
+    """Return the normal form of a host, with its port unless that is 443; None if it is invalid."""
     match = _HOST.fullmatch(text.lower()) if text.isascii() else None
     if match is None:
         return None
@@ -33,7 +33,7 @@ def is_https(url: str) -> bool:
 def find_https_host(url: str) -> str | None:
     """Return the normal form of the host that git contacts for an https URL.
 
-    None if the URL has no ASCII host, or has a user, which programs parse differently.
+    None if the host is not ASCII, or if the URL has a user: programs parse such URLs differently.
     """
     if _UNPRINTABLE.search(url) or not is_https(url):
         return None
@@ -45,7 +45,7 @@ def find_https_host(url: str) -> str | None:
 
 
 def _normalize_ipv6(text: str) -> str:
-    """Return the normal form of an IPv6 address in brackets, or an empty string."""
+    """Return the normal form of an IPv6 address, in brackets; empty if it is invalid."""
     try:
         return f"[{IPv6Address(text).compressed}]"
     except AddressValueError:

@@ -10,11 +10,11 @@ from runqy import clock
 
 MEASURE_INTERVAL_S = 0.25
 REST_FACTOR = 4
-"""Measuring a large folder takes its time, and rests this many times as long."""
+"""After a measurement, the next waits for this many times as long as that took: large folders take long."""
 
-# an ignored SIGXFSZ lets a program report the error instead of being killed
+# With SIGXFSZ ignored, a program that writes too much gets an error to report, and is not killed.
 _SHELL = 'trap "" XFSZ; {limits} 2>/dev/null; exec "$@"'
-# files with holes are larger than the disk that they take, small ones smaller; a total is the largest of its lines
+# A file with holes is larger than the disk that it takes, a small one is smaller. The largest line of du is the total.
 _MEASURE = 'du -sck -- "$@"; du -sck --apparent-size -- "$@"'
 _OUT_OF_MEMORY = re.compile(
     r"^(?:(?:fatal|error): .*)?"
@@ -26,19 +26,19 @@ _FILE_TOO_LARGE = re.compile(r"File too large|signal 25\b")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a program may use; None: as much as it wants."""
+    """What a program may use. None: unlimited."""
 
     memory_bytes: int | None = None
-    """Of each of its processes, without what it only reads from files."""
+    """For each of its processes, without pages that it only reads from files."""
     disk_bytes: int | None = None
-    """Of each file that it writes, and of `folders` together."""
+    """For each file that it writes, and for `folders` together."""
     folders: Sequence[Path] = ()
     setting: str = ""
-    """The setting that raises `disk_bytes`, for the reason."""
+    """The setting that raises `disk_bytes`, for the error message."""
 
     @property
     def launcher(self) -> list[str]:
-        """Return the words before the program's own that limit it and what it starts."""
+        """The words before the program's own that limit it and all that it starts."""
         limits = []
         if self.memory_bytes is not None:
             limits.append(f"ulimit -d {self.memory_bytes >> 10}")
@@ -47,14 +47,14 @@ class Limits:
         return ["/bin/sh", "-c", _SHELL.format(limits=" 2>/dev/null; ".join(limits)), "sh"] if limits else []
 
     def find_exceeded(self, errors: str) -> str | None:
-        """Return what a failed program needed too much of, by its error output; None if it failed otherwise."""
+        """Return which limit a failed program exceeded, by its error output; None if it failed for another reason."""
         if self.memory_bytes is not None and _OUT_OF_MEMORY.search(errors):
             return f"needs more than {format_size(self.memory_bytes)} of memory"
         return self.too_large if self.disk_bytes is not None and _FILE_TOO_LARGE.search(errors) else None
 
     @property
     def too_large(self) -> str:
-        """Return that a program wrote too much."""
+        """The reason for a program that wrote too much."""
         name = f" ({self.setting})" if self.setting else ""
         return f"writes more than {format_size(self.disk_bytes or 0)}{name}"
 
@@ -63,7 +63,9 @@ NO_LIMITS = Limits()
 
 
 class DiskUsage:
-    """Measures folders while a program writes to them, by `du`: their content must not keep this process busy."""
+    """Measures folders while a program writes to them. `du` does it, so that large folders do not keep this process
+    busy.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -71,7 +73,7 @@ class DiskUsage:
         self._process: subprocess.Popen[bytes] | None = None
 
     def is_exceeded(self) -> bool:
-        """Return whether a measurement that has ended is above the limit, and begin the next when it is due."""
+        """Return whether the last measurement is above the limit. Begin the next one when it is due."""
         if not self.limits.folders or self.limits.disk_bytes is None:
             return False
         now_s = clock.monotonic_s()
@@ -85,7 +87,7 @@ class DiskUsage:
         return self._finish() > self.limits.disk_bytes
 
     def is_exceeded_now(self) -> bool:
-        """Measure, and return whether it is above the limit."""
+        """Measure now; return whether the result is above the limit."""
         self.close()
         if not self.limits.folders or self.limits.disk_bytes is None:
             return False
@@ -93,7 +95,6 @@ class DiskUsage:
         return self._finish() > self.limits.disk_bytes
 
     def close(self) -> None:
-        """End a measurement that runs."""
         if self._process is not None:
             self._process.kill()
             self._finish()
@@ -104,14 +105,14 @@ class DiskUsage:
         self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def _finish(self) -> int:
-        """Return the bytes that were measured; files that vanished meanwhile are left out."""
+        """Return the number of bytes measured, without files that vanished meanwhile."""
         process, self._process = self._process, None
         output, _ = process.communicate() if process else (b"", b"")
         return max((int(line.split()[0]) << 10 for line in output.splitlines()), default=0)
 
 
 def format_size(size_bytes: int) -> str:
-    """Return a size in the largest unit that gives a whole number."""
+    """Format a size in the largest unit in which it is a whole number."""
     for bits, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
         if size_bytes >> bits and not size_bytes % (1 << bits):
             return f"{size_bytes >> bits} {unit}"
@@ -119,5 +120,6 @@ def format_size(size_bytes: int) -> str:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder and whatever a repository put into it: `shutil.rmtree` fails beyond 1,000 levels."""
+    """Remove a folder, whatever a repository put into it."""
+    # Not shutil.rmtree, which fails below about 1,000 levels of folders.
     subprocess.run(["rm", "-rf", "--", str(folder)], stderr=subprocess.DEVNULL, check=False)

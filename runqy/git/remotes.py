@@ -13,11 +13,11 @@ from runqy.git.sources import Source
 HARDENED_OPTIONS = (
     *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "credential.helper="),
     *("-c", "submodule.recurse=false", "-c", "fetch.recurseSubmodules=false", "-c", "gc.auto=0"),
-    # larger files are streamed, and not held in memory
+    # Larger files are streamed instead of being held in memory.
     *("-c", "core.bigFileThreshold=16m"),
     *("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60", "-c", "advice.detachedHead=false"),
 )
-"""Options of every call: no hooks, no helpers, no stalled transfers."""
+"""Options of every call of git: no hooks, no helpers, no stalled transfers."""
 
 
 _REDIRECT = re.compile(r"error: 30[12378]\b|redirect")
@@ -48,9 +48,10 @@ def resolve_ref(  # noqa: PLR0913 (what git is run with)
     limits: Limits,
     config: Sequence[str] = (),
 ) -> RemoteRef:
-    """Return the commit of the branch, or else of the tag.
+    """Return the commit of the branch, or of the tag if there is no such branch.
 
-    `config` are settings of git for this call, `name=value`. Raise DeploymentFailed, BranchMissing among them.
+    `config` is a list of git settings for this call, each as `name=value`. Raise DeploymentFailed, or its subclass
+    BranchMissing.
     """
     branch, tag = f"refs/heads/{source.branch}", f"refs/tags/{source.branch}"
     options = [word for setting in config for word in ("-c", setting)]
@@ -79,5 +80,6 @@ def resolve_ref(  # noqa: PLR0913 (what git is run with)
     if branch in refs:
         return RemoteRef(branch, refs[branch])
     if tag in refs:
+        # An annotated tag is an object of its own; `^{}` names the commit that it points to.
         return RemoteRef(tag, refs.get(f"{tag}^{{}}", refs[tag]))
     raise BranchMissing(f"{source.url} has no branch or tag {source.branch!r}")

@@ -1,6 +1,6 @@
 """Rules for what may be deployed: URLs, branches and paths that are safe to pass to git.
 
-A queue is validated by the same functions when it is saved, so that what is saved can be deployed.
+A queue is validated by the same functions when it is saved, so that every saved queue can be deployed.
 """
 
 import re
@@ -26,12 +26,12 @@ class Source:
 
     @property
     def scheme(self) -> str:
-        """Return https, ssh or file."""
+        """`https`, `ssh` or `file`."""
         return urlsplit(self.url).scheme
 
     @property
     def host(self) -> str:
-        """Return host and port of the URL, without the user."""
+        """Host and port of the URL, without a user."""
         return urlsplit(self.url).netloc.rpartition("@")[2]
 
 
@@ -45,7 +45,7 @@ def parse_source(*, git_url: str, branch: str, code_path: str = "") -> Source:
 
 
 def parse_path(path: str, field: str) -> str:
-    """Return a relative path inside a checkout. Raise DeploymentRefused, which names the field."""
+    """Return a relative path inside a checkout. Raise DeploymentRefused with the name of the field."""
     return _parse(field, normalize_path, path)
 
 
@@ -64,7 +64,7 @@ def normalize_url(url: str) -> str:
         raise ValueError("Must not start with '-' or contain spaces or control characters.")
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 (raises ValueError if it is no port)
+        parts.port  # noqa: B018 (raises ValueError for an invalid port)
     except ValueError as error:
         raise ValueError("Must be a valid URL.") from error
     if parts.scheme not in {"https", "ssh", "file"}:
@@ -75,7 +75,7 @@ def normalize_url(url: str) -> str:
         raise ValueError("A file URL must be file:/// with an absolute path.")
     if parts.scheme != "file" and not parts.hostname:
         raise ValueError("Must have a host.")
-    user_and_host = unquote(parts.netloc)  # as git passes it to ssh
+    user_and_host = unquote(parts.netloc)  # git passes it to ssh decoded, where a leading '-' is an option
     if user_and_host.startswith("-") or user_and_host.rpartition("@")[2].startswith("-"):
         raise ValueError("Must not have a user or host that starts with '-'.")
     if not parts.path.strip("/"):

@@ -36,7 +36,7 @@ class RedisCollector(Collector):
     """What is read from Redis for one page."""
 
     def collect(self) -> Iterator[Metric]:
-        """Yield all families; without Redis those of this server alone."""
+        """Yield all families. Without Redis, only those of this server."""
         catalog = find_catalog()
         names = catalog.redis_queues() if catalog else ()
         state = find_redis_state(names)
@@ -50,7 +50,6 @@ class RedisCollector(Collector):
 
 
 def _server_families(state: RedisState) -> Iterator[Metric]:
-    """Yield what concerns the whole installation."""
     yield gauge("runqy_redis_round_trip_seconds", "Duration of a PING to Redis.", state.round_trip_s)
     yield gauge(
         "runqy_maintenance_up",
@@ -86,7 +85,6 @@ def _server_families(state: RedisState) -> Iterator[Metric]:
 
 
 def _queue_families(state: RedisState, catalog: QueueCatalog) -> Iterator[Metric]:
-    """Yield what concerns queues."""
     labels = label_queues(catalog.redis_queues())
     yield from asynq_families(state, labels)
     yield from run_families(state, labels)
@@ -94,7 +92,7 @@ def _queue_families(state: RedisState, catalog: QueueCatalog) -> Iterator[Metric
 
 
 def _find_publication_state() -> str | None:
-    """Return the state of the published configuration; None if either store cannot be read."""
+    """Return the state of the published configuration; None if Redis or the database cannot be read."""
     try:
         return find_publication_problem() or _PUBLISHED
     except (BrokerUnavailable, ConfigurationUnavailable):
@@ -102,7 +100,7 @@ def _find_publication_state() -> str | None:
 
 
 class MetricsPage:
-    """The current page."""
+    """The last page that was built."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -110,7 +108,7 @@ class MetricsPage:
         self._text = b""
 
     def read(self) -> bytes:
-        """Return the page, at most MAX_AGE_S old. One thread builds it, the others wait for that."""
+        """Return the page, at most MAX_AGE_S old. One thread builds it while the others wait."""
         with self._lock:
             if clock.monotonic_s() - self._built_s >= MAX_AGE_S:
                 self._text = _build()
@@ -119,7 +117,7 @@ class MetricsPage:
 
 
 def _build() -> bytes:
-    find_catalog()  # a process that does not poll refreshes its snapshot now, before the age is taken
+    find_catalog()  # before the snapshot's age is taken: a process that does not poll refreshes its snapshot here
     sample_snapshot()
     flush_requests()
     registry = CollectorRegistry(auto_describe=False)
@@ -129,7 +127,7 @@ def _build() -> bytes:
 
 
 class ProcessCollector(Collector):
-    """The numbers of the web processes: under gunicorn of all, else of this one."""
+    """The numbers of the web processes: under gunicorn of all of them, otherwise of this one."""
 
     def collect(self) -> Iterator[Metric]:
         registry = REGISTRY

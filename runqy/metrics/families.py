@@ -1,4 +1,4 @@
-"""The metric families that /metrics builds from Redis: asynq's exporter's, and runqy's."""
+"""The metric families that /metrics builds from Redis: those of asynq's exporter, and runqy's own."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from runqy.metrics.http_requests import OTHER
 from runqy.metrics.state import RedisState
 
 MAX_QUEUES = 500
-"""Redis queues with a label of their own; the others are added up."""
+"""The number of Redis queues that have a label of their own. The others are added up."""
 _STATES = (
     TaskState.ACTIVE,
     TaskState.PENDING,
@@ -31,12 +31,12 @@ _STATES = (
 
 
 def label_queues(names: Sequence[str]) -> dict[str, str]:
-    """Return the label of each Redis queue: its own name, `other` beyond MAX_QUEUES."""
+    """Return the label of each Redis queue: its name, or `other` beyond MAX_QUEUES."""
     return {name: name if number < MAX_QUEUES else OTHER for number, name in enumerate(names)}
 
 
 def asynq_families(state: RedisState, labels: Mapping[str, str]) -> Iterator[Metric]:
-    """Yield the families of asynq's exporter, under its names and labels, so that its dashboards work."""
+    """Yield the families of asynq's exporter under its names and labels, so that its dashboards work."""
     grouped: dict[str, list[QueueCounts]] = defaultdict(list)
     for counts in state.counts:
         grouped[labels[counts.queue]].append(counts)
@@ -66,7 +66,7 @@ def asynq_families(state: RedisState, labels: Mapping[str, str]) -> Iterator[Met
 
 
 def run_families(state: RedisState, labels: Mapping[str, str]) -> Iterator[Metric]:
-    """Yield the outcomes and times of runs, and what the history lost of them."""
+    """Yield the outcomes and times of runs, and the number of those that the history lost."""
     grouped: dict[str, RunCounters] = defaultdict(RunCounters)
     for queue, counters in state.runs.items():
         grouped[labels[queue]].add(counters)
@@ -95,7 +95,7 @@ def run_families(state: RedisState, labels: Mapping[str, str]) -> Iterator[Metri
 
 
 def _cumulated(histogram: Histogram) -> list[tuple[str, float]]:
-    """Return the buckets as Prometheus expects them: each includes the smaller ones."""
+    """Return the buckets as Prometheus expects them: each includes all smaller ones."""
     total = 0
     buckets = []
     for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), histogram.counts, strict=True):
@@ -105,9 +105,9 @@ def _cumulated(histogram: Histogram) -> list[tuple[str, float]]:
 
 
 def worker_families(state: RedisState, catalog: QueueCatalog, labels: Mapping[str, str]) -> Iterator[Metric]:
-    """Yield workers by Redis queue and state; slots, child restarts and deployments by queue.
+    """Yield workers by Redis queue and state, and slots, child restarts and deployments by queue.
 
-    Workers write their records themselves: those of unknown queues are left out, and numbers are limited.
+    Workers write their records themselves: unknown queues are left out, and numbers are limited.
     """
     present: Counter[tuple[str, WorkerState]] = Counter()
     slots: Counter[str] = Counter()
@@ -156,17 +156,15 @@ def worker_families(state: RedisState, catalog: QueueCatalog, labels: Mapping[st
 
 
 def _limited(number: int, highest: int = 1000) -> int:
-    """Return a number of a worker's record within the bounds of what a worker can have."""
+    """Return a number from a worker's record, within the bounds of what a worker can have."""
     return min(max(number, 0), highest, 1000)
 
 
 def gauge(name: str, documentation: str, value: float) -> Metric:
-    """Return a gauge without labels."""
     return GaugeMetricFamily(name, documentation, value=value)
 
 
 def labelled_gauge(name: str, documentation: str, label: str, values: Iterable[tuple[str, float]]) -> Metric:
-    """Return a gauge with one label."""
     family = GaugeMetricFamily(name, documentation, labels=(label,))
     for text, value in values:
         family.add_metric((text,), value)

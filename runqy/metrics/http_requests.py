@@ -1,8 +1,8 @@
 """Durations of HTTP requests by route, method and status, and requests in flight, counted in both planes.
 
 Under gunicorn the values are in files that all web processes share (docs/adr/0034): `runqy.gunicorn_conf` sets
-PROMETHEUS_MULTIPROC_DIR before anything imports prometheus_client. Writing to them costs more than the loop should
-spend on each request, so durations are counted in memory and added once a second.
+PROMETHEUS_MULTIPROC_DIR before anything imports prometheus_client. Writing to these files for each request would cost
+the event loop too much, so durations are counted in memory and added once a second.
 """
 
 import re
@@ -17,7 +17,7 @@ from prometheus_client import Counter, Gauge
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
 OTHER = "other"
-"""The label of requests without a route, and of unknown methods: clients can send any number of them."""
+"""The label of requests without a route and of unknown methods, of which clients can send any number."""
 
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BOUNDS = (*map(str, _BUCKETS_S), "+Inf")
@@ -42,8 +42,8 @@ class _RequestDurations:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # Counts by bucket, then the sum.
         self._counted: dict[tuple[str, str, int], list[float]] = {}
-        """Counts by bucket, then the sum."""
         self._flushed_s = perf_counter()
 
     def observe(self, key: tuple[str, str, int], seconds: float) -> None:
@@ -55,7 +55,6 @@ class _RequestDurations:
             counts[-1] += seconds
 
     def flush(self, now_s: float) -> None:
-        """Add what was counted to the shared values."""
         with self._lock:
             counted, self._counted, self._flushed_s = self._counted, {}, now_s
         for (route, method, status), (*counts, total) in counted.items():
@@ -73,7 +72,9 @@ _durations = _RequestDurations()
 
 
 def observe_request(route: str, method: str, status: int, *, began_s: float) -> None:
-    """Count a request that began at a time of `perf_counter`. `route` is a template, never the path of a request."""
+    """Count a request that began at `began_s`, by `perf_counter`. `route` is a template, never the path of a
+    request.
+    """
     now_s = perf_counter()
     _durations.observe((route, method, status), now_s - began_s)
     if _durations.is_due(now_s):
@@ -81,12 +82,12 @@ def observe_request(route: str, method: str, status: int, *, began_s: float) -> 
 
 
 def flush_requests() -> None:
-    """Add what was counted to the values that all processes share; otherwise the next request does."""
+    """Add what was counted to the values that all processes share. Otherwise a later request does."""
     _durations.flush(perf_counter())
 
 
 def with_histogram(families: Iterable[Metric]) -> Iterator[Metric]:
-    """Yield families, those of request durations as one histogram."""
+    """Yield families, with those of request durations joined to one histogram."""
     buckets: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
     sums: dict[tuple[str, ...], float] = {}
     for family in families:
@@ -113,7 +114,9 @@ def with_histogram(families: Iterable[Metric]) -> Iterator[Metric]:
 
 
 def route_label(route: str, *, query: str | bytes, prefer: str) -> str:
-    """Return the label of a route; `?wait` is appended where the client waits for a task, which takes any time."""
+    """Return the label of a route. `?wait` is appended if the client waits for a task, because such requests take any
+    time.
+    """
     if not (query or prefer) or route not in _WAITING_ROUTES:
         return route
     waits = "wait=" in query if isinstance(query, str) else b"wait=" in query
@@ -122,5 +125,5 @@ def route_label(route: str, *, query: str | bytes, prefer: str) -> str:
 
 @lru_cache(maxsize=1000)
 def route_template(django_route: str) -> str:
-    """Return a route of Django's URL configuration as the API's schema spells it."""
+    """Return a route of Django's URL configuration as the API's schema writes it."""
     return "/" + _PARAMETER.sub(r"{\1}", django_route)

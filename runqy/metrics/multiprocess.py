@@ -1,4 +1,4 @@
-"""The folder in which a gunicorn's web processes keep their metrics, for prometheus_client's multi-process mode."""
+"""The folder in which the web processes of a gunicorn keep their metrics: prometheus_client's multi-process mode."""
 
 import os
 import shutil
@@ -9,14 +9,14 @@ from pathlib import Path
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _PARENT = "metrics"
 _ABANDONED_S = 24 * 3600
-"""Web processes write at least once a second, so a folder without writes for this long is not in use."""
+"""Web processes write at least once a second: a folder without writes for this long is not in use."""
 
 
 def set_folder(home: Path) -> Path:
     """Return the folder of this gunicorn, and set the variable by which prometheus_client finds it.
 
-    A folder that the operator has set is kept. A folder under RUNQY_HOME is replaced: it was inherited from the master
-    that this one replaces (SIGUSR2).
+    A folder that the operator has set is kept. One under RUNQY_HOME is replaced: it was inherited from the master that
+    this one takes over from (SIGUSR2).
     """
     given = os.environ.get(VARIABLE, "")
     parent = home / _PARENT
@@ -27,7 +27,7 @@ def set_folder(home: Path) -> Path:
 
 
 def prepare_folder(folder: Path, home: Path) -> None:
-    """Create the folder, empty, and delete the folders of gunicorn masters that have ended."""
+    """Create the folder, empty, and delete those of gunicorn masters that have ended."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file in folder.glob("*.db"):
         file.unlink(missing_ok=True)
@@ -38,7 +38,7 @@ def prepare_folder(folder: Path, home: Path) -> None:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Return whether the master of a folder has ended; one on another host has if nothing was written for a day."""
+    """Return whether the master of a folder has ended. On another host that is assumed after a day without writes."""
     host, _, pid = folder.name.rpartition("-")
     if not folder.is_dir() or not pid.isdigit():
         return False

@@ -13,9 +13,9 @@ from runqy.errors import KeyInsufficient
 
 
 class MayReadMetrics(IsAuthenticated):
-    """Allow keys with the role `metrics`, and administrators of all queues: the page shows every queue.
+    """Allow keys with the role `metrics`, and administrators of all queues, because the page shows every queue.
 
-    The address of a client opens nothing: a proxy on this machine may look like a local program.
+    The address of a client allows nothing: behind a proxy on this machine every client looks local.
     """
 
     code = KeyInsufficient.code

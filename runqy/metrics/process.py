@@ -1,4 +1,4 @@
-"""Gauges of this process, set once a second on its event loop, or when it serves /metrics itself."""
+"""Gauges of this process, set once a second on its event loop and whenever it serves /metrics."""
 
 import asyncio
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class ProcessSampler:
 
 
 def sample_snapshot() -> None:
-    """Set the age of the snapshot."""
+    """Set the age of the snapshot, unless none was ever confirmed."""
     confirmed_at = get_cache().confirmed_at
     if confirmed_at > 0:
         _snapshot_age.set(clock.monotonic_s() - confirmed_at)

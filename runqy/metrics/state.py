@@ -21,7 +21,7 @@ from runqy.redis_connection import get_broker
 from runqy.telemetry.failure_log import FailureLog
 
 MEMORY_MAX_AGE_S = 30.0
-"""How long an estimate of the queues' memory is used: it costs Redis more than all other numbers together."""
+"""How long an estimate of the queues' memory is used. It costs Redis more than all other numbers together."""
 
 _failures = FailureLog("metrics_complete")
 
@@ -42,8 +42,6 @@ class RedisState:
 
 
 class _MemoryEstimates:
-    """The last estimates of the queues' memory."""
-
     def __init__(self) -> None:
         self._estimated_s = float("-inf")
         self._bytes: dict[str, int] = {}
@@ -64,7 +62,7 @@ _memory = _MemoryEstimates()
 
 
 def find_catalog() -> QueueCatalog | None:
-    """Return the configured queues; None while the configuration is unavailable."""
+    """Return the defined queues; None while the configuration is unavailable."""
     try:
         return get_fresh_catalog()
     except ConfigurationUnavailable as error:
@@ -84,7 +82,9 @@ def find_redis_state(queues: Sequence[str]) -> RedisState | None:
 
 
 def _read(broker: Broker, queues: Sequence[str]) -> RedisState:
-    """Read everything in one round trip, the workers' records in a second one, after measuring a third."""
+    """Read everything in one round trip, and the workers' records in a second one. A PING before is what is
+    measured.
+    """
     began_s = clock.monotonic_s()
     broker.run(ping())
     round_trip_s = clock.monotonic_s() - began_s

@@ -1,9 +1,9 @@
-"""The backend: no thread waits without end for a server that does not respond, and only a few wait at all.
+"""The backend: no thread waits for ever for a server that does not respond, and only a few wait at all.
 
-libpq bounds connecting (connect_timeout) and noticing a lost peer (tcp_user_timeout, keepalives), the server bounds
-statements (statement_timeout). That leaves a server, or a proxy before it, that accepts everything and sends nothing: a
-`ReplyWatchdog` ends the connection then. Whatever found the server silent, a circuit breaker refuses all use of the
-database in this process at once, until it responds again.
+libpq limits connecting (connect_timeout) and how long a lost peer goes unnoticed (tcp_user_timeout, keepalives). The
+server limits statements (statement_timeout). That leaves a server, or a proxy in front of it, that accepts everything
+and sends nothing: a `ReplyWatchdog` ends such connections. Whichever of them found the server silent, a circuit breaker
+then refuses all use of the database in this process, until the server responds again.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,9 +20,9 @@ from runqy.postgresql.bulkhead import Bulkhead, BulkheadFull
 from runqy.postgresql.watchdog import ReplyWatchdog
 
 STATEMENT_TIMEOUT_OPTION = "statement_timeout_s"
-"""Of the OPTIONS in Django's settings: how long a statement may take; 0: unlimited."""
+"""A key of OPTIONS in Django's settings: how long a statement may take; 0: unlimited."""
 GRACE_S = 2.0
-"""How much longer the server may take to report that a statement took too long."""
+"""How much longer than a statement the server may take to report that it took too long."""
 MAX_PROBING = 2
 """How many threads may connect or check a connection at the same time."""
 
@@ -40,7 +40,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self.execute_wrappers.append(self._execute_limited)
 
     def get_connection_params(self) -> dict[str, Any]:
-        """Add the limit of statements to what is sent at the start of a session."""
         params = super().get_connection_params()
         params.pop(STATEMENT_TIMEOUT_OPTION, None)
         if self.statement_timeout_s:
@@ -57,11 +56,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
             super().init_connection_state()
 
     def make_cursor(self, cursor: Any) -> CursorWrapper:
-        """Limit the fetches of a server-side cursor too: each is a request to the server."""
+        # Each fetch of a server-side cursor is a request to the server, and limited too.
         return _LimitedCursor(cursor, self) if isinstance(cursor, psycopg.ServerCursor) else super().make_cursor(cursor)
 
     def is_usable(self) -> bool:
-        """Return whether the server responds on this connection within the time in which it must accept one."""
+        """Return whether the server responds on this connection, within the time in which it must accept a new one."""
         return self._check() is True
 
     def commit(self) -> None:
@@ -73,7 +72,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             super().rollback()
 
     def prepare_database(self) -> None:
-        """Prepare for migrations: their statements take as long as they take."""
+        """Prepare for migrations, whose statements take as long as they take."""
         super().prepare_database()
         self.statement_timeout_s = 0
         with self.cursor() as cursor:
@@ -91,13 +90,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 yield
         finally:
             is_lost = connection is not None and connection.broken
+            # A connection that is lost quickly was refused or closed, which is no silence.
             if is_lost and clock.monotonic_s() - began_s >= SLOW_S:
                 self._breaker.open()
 
     def _check(self) -> bool | None:
-        """Return whether the connection can be used, which it cannot in a failed transaction; None: without a response.
+        """Return whether the connection can be used, which it cannot in a failed transaction; None if the server did
+        not respond.
 
-        A connection that was lost or closed before shows nothing about the server, and leaves the circuit as it is.
+        A connection that was lost or closed before says nothing about the server, and leaves the circuit as it is.
         """
         connection = self.connection
         if connection is None or connection.closed:
@@ -113,7 +114,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     @contextmanager
     def _probing(self) -> Iterator[None]:
-        """Let the block find out whether the server responds: few at a time, and one if it was found silent.
+        """Let the block find out whether the server responds: few at a time, and only one if it was found silent.
 
         Raise psycopg.OperationalError.
         """
@@ -128,11 +129,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
             return execute(sql, params, many, context)
 
     def _statement_limit_s(self) -> float:
-        """Return how long a reply to a statement may take; 0: unlimited."""
+        """Return how long the reply to a statement may take; 0: unlimited."""
         return self.statement_timeout_s + GRACE_S if self.statement_timeout_s else 0
 
     def _response_timeout_s(self) -> float:
-        """Return how long the reply to the check of a connection may take, which needs no table and no lock."""
+        """Return how long the reply to a check of the connection may take. It needs neither a table nor a lock."""
         return int(self.settings_dict["OPTIONS"].get("connect_timeout", 0)) or self._statement_limit_s()
 
 

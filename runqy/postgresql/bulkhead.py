@@ -11,17 +11,17 @@ STALLED_S = 1.0
 
 
 class BulkheadFull(Exception):
-    """The calls in progress have been waiting for a while."""
+    """The calls in progress have been waiting for STALLED_S."""
 
 
 class Bulkhead:
-    """Lets a few calls run at a time; others wait for their turn as long as there is progress."""
+    """Lets a few calls run at a time. Others wait for their turn, as long as there is progress."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._changed = threading.Condition()
+        # When each call in progress began.
         self._began_s: dict[object, float] = {}
-        """When each call in progress began."""
 
     @contextmanager
     def enter(self) -> Iterator[None]:

@@ -14,27 +14,27 @@ CHECK_EVERY_S = 0.5
 
 
 class ReplyWatchdog:
-    """Shuts down the sockets of connections that wait too long, on one thread for all of a process.
+    """Shuts down the sockets of connections that wait too long, on one thread for the whole process.
 
-    The thread that waits is woken by that, and gets the error of a lost connection.
+    That wakes the waiting thread, which gets the error of a lost connection.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # When the reply is overdue, for each connection on which one is awaited.
         self._waiting: dict[object, tuple[float, psycopg.Connection[Any]]] = {}
-        """When the reply is overdue, for each connection on which one is awaited."""
         self._thread: threading.Thread | None = None
 
     @contextmanager
     def limit(self, connection: "psycopg.Connection[Any] | None", timeout_s: float) -> Iterator[None]:
-        """Let the block wait for replies on a connection no longer than `timeout_s`; 0: for as long as it takes."""
+        """Let the block wait for replies on a connection no longer than `timeout_s`; 0: unlimited."""
         if connection is None or not timeout_s:
             yield
             return
         token = object()
         with self._lock:
             self._waiting[token] = time.monotonic() + timeout_s, connection
-            if self._thread is None or not self._thread.is_alive():  # a fork leaves it behind
+            if self._thread is None or not self._thread.is_alive():  # a forked process has no threads of its parent
                 self._thread = threading.Thread(target=self._run, name="runqy-postgresql", daemon=True)
                 self._thread.start()
         try:
@@ -46,7 +46,7 @@ class ReplyWatchdog:
     def _run(self) -> None:
         while True:
             time.sleep(CHECK_EVERY_S)
-            with self._lock:  # while it is held, none of the connections is given to another user
+            with self._lock:  # held until all are shut down: none of them can be in use by another caller meanwhile
                 now_s = time.monotonic()
                 for due_s, connection in self._waiting.values():
                     if now_s >= due_s:
@@ -54,5 +54,6 @@ class ReplyWatchdog:
 
 
 def _shut_down(connection: "psycopg.Connection[Any]") -> None:
+    # A duplicate of the descriptor: libpq keeps its own, and closing this one closes nothing.
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as end:
         end.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Checks that run on a thread each, and of which a caller gets what is done by a deadline."""
+"""Groups of checks. Each group runs on a thread; callers get the results that are ready by a deadline."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -10,20 +10,20 @@ from django.db import connections
 from runqy import clock
 
 TIMEOUT_S = 1.2
-"""How long after its start a group of checks is waited for."""
+"""How long after its start the results of a group are waited for."""
 
 
 class CheckStatus(StrEnum):
     """The outcome of a check."""
 
     OK = "ok"
-    WARNING = "warning"  # something works less well than it should
+    WARNING = "warning"  # something does not work as it should
     FAILED = "failed"  # this process cannot take requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """The outcome of a check, in words that are fit for the public."""
+    """The outcome of a check, in words that may be public."""
 
     check: str
     status: CheckStatus = CheckStatus.OK
@@ -44,23 +44,23 @@ class CheckGroup:
     """Runs checks that depend on one store, in order, at most once at a time."""
 
     def __init__(self, names: Sequence[str], *, critical: Sequence[str]) -> None:
-        """`names` are those of the checks in their order; without a `critical` one the process is not ready."""
+        """`names` are those of the checks, in their order. Without a `critical` one the process is not ready."""
         self._names = names
         self._critical = frozenset(critical)
         self._lock = threading.Lock()
         self._run: _Run | None = None
 
     def start(self, check: Callable[[], Iterable[CheckResult]]) -> None:
-        """Start the checks, unless the previous run has not ended yet."""
+        """Start the checks, unless the previous run has not ended yet: checks of a silent store must not pile up."""
         with self._lock:
             if self._run is None or self._run.done.is_set():
                 self._run = _Run(clock.monotonic_s())
                 threading.Thread(target=_run, args=(check, self._run), daemon=True).start()
 
     def results(self, *, until_s: float) -> list[CheckResult]:
-        """Return the results that there are at a monotonic time, or TIMEOUT_S after the start if that is earlier.
+        """Return the results that are ready at a monotonic time, or TIMEOUT_S after the start if that is earlier.
 
-        Then the check that is not done is the last one.
+        If the checks have not ended by then, the last result names the one that is late.
         """
         run = self._run
         assert run is not None  # noqa: S101 (started before)
@@ -85,5 +85,5 @@ def _run(check: Callable[[], Iterable[CheckResult]], run: _Run) -> None:
     except Exception as error:  # noqa: BLE001 (raised by `results`)
         run.error = error
     finally:
-        connections.close_all()  # the thread has connections of its own
+        connections.close_all()  # Django opens connections for each thread
         run.done.set()

@@ -1,4 +1,4 @@
-"""The readiness checks. They run at most once a second, however often they are requested; one that is late is named."""
+"""The readiness checks. They run at most once a second, however often they are requested."""
 
 from collections.abc import Iterator, Sequence
 
@@ -25,7 +25,7 @@ from workers.queries import OWN_CREDENTIALS_SHARED, are_own_credentials_shared
 
 MAX_AGE_S = 1.0
 _CONFIGURATION_S = 0.3
-"""How long the configuration is waited for at least, where Redis has used up the time."""
+"""How long the checks of the configuration may take at least, even if Redis has used up the time."""
 
 _REDIS_UNAVAILABLE = "Redis cannot be reached or refuses the credentials."
 _DATABASE_UNAVAILABLE = (
@@ -54,13 +54,13 @@ _is_draining = False
 
 
 def start_draining() -> None:
-    """Report from now on that this process is shutting down and should get no more requests."""
+    """Report from now on that this process is shutting down, so that it gets no more requests."""
     global _is_draining  # noqa: PLW0603 (a process ends once)
     _is_draining = True
 
 
 def run_readiness_checks() -> list[CheckResult]:
-    """Return results that are at most a second old: the routes need no key and may be called at any rate."""
+    """Return results that are at most MAX_AGE_S old: the routes need no key, and may be called at any rate."""
     global _latest  # noqa: PLW0603 (a process has one)
     if _is_draining:
         return [CheckResult(check="process", status=CheckStatus.FAILED, detail="The process is shutting down.")]
@@ -69,7 +69,7 @@ def run_readiness_checks() -> list[CheckResult]:
         _redis.start(_check_redis)
         _database.start(_check_database)
         of_redis = _redis.results(until_s=until_s)
-        # A Redis that does not respond would use up the time limit again.
+        # Without Redis these checks do not ask it: a silent one would use up the time limit again.
         is_available = of_redis[0].status is CheckStatus.OK
         _configuration.start(lambda: _check_configuration(is_redis_available=is_available))
         extended_s = max(until_s, clock.monotonic_s() + _CONFIGURATION_S)
@@ -79,7 +79,7 @@ def run_readiness_checks() -> list[CheckResult]:
 
 
 def _check_redis() -> Iterator[CheckResult]:
-    """Check Redis, every master of a cluster: it responds, evicts no keys, accepts writes."""
+    """Check that Redis, or every master of a cluster, responds, evicts no keys and accepts writes."""
     name = "redis"
     try:
         broker = get_broker()
@@ -117,7 +117,9 @@ def _check_maintenance(broker: Broker) -> CheckResult:
 
 
 def _check_writes(nodes: Sequence[RedisHealth], errors: Sequence[RunqyError]) -> CheckResult:
-    """Check that every server accepts writes. When one is full, reading, registering and finishing still work."""
+    """Check that every server accepts writes. If one is full, it is a warning: reading, registering and finishing still
+    work.
+    """
     is_full = bool(errors) or any(node.is_nearly_full for node in nodes)
     if not is_full:
         return CheckResult(check="redis_writes")
@@ -128,7 +130,7 @@ def _check_writes(nodes: Sequence[RedisHealth], errors: Sequence[RunqyError]) ->
 
 
 def _check_worker_credentials(broker: Broker) -> CheckResult:
-    """Check that workers get Redis credentials, and not the server's own."""
+    """Check that workers get Redis credentials of their own, not those of the server."""
     check = "worker_credentials"
     if are_own_credentials_shared():
         return CheckResult(check=check, status=CheckStatus.WARNING, detail=OWN_CREDENTIALS_SHARED)
@@ -159,7 +161,7 @@ def _check_database() -> Iterator[CheckResult]:
 
 
 def _is_database_migrated() -> bool:
-    """Return whether all migrations are applied. A positive result is cached."""
+    """Return whether all migrations are applied. True is cached."""
     global _is_migrated  # noqa: PLW0603 (a process has one)
     if not _is_migrated:
         executor = MigrationExecutor(connection)
@@ -186,7 +188,6 @@ def _check_configuration(*, is_redis_available: bool) -> Iterator[CheckResult]:
 
 
 def _find_configuration_problem(*, is_redis_available: bool) -> str:
-    """Return the problem of the configuration; empty if there is none."""
     if not get_cache().is_confirmed():
         return (
             "Neither Redis nor the database has confirmed the configuration for RUNQY_CONFIG_MAX_AGE. Workers get no "
@@ -194,13 +195,12 @@ def _find_configuration_problem(*, is_redis_available: bool) -> str:
         )
     try:
         problem = find_publication_problem() if is_redis_available else None
-    except BrokerUnavailable:  # since it was checked
+    except BrokerUnavailable:  # it has become so since it was checked
         return ""
     return _PUBLICATION_PROBLEMS[problem] if problem else ""
 
 
 def _check_queues() -> CheckResult:
-    """Check that all waiting tasks belong to defined queues."""
     try:
         waiting = sum(queue.counts.waiting for queue in find_undefined_queues(get_broker()))
     except BrokerUnavailable:
@@ -213,7 +213,7 @@ def _check_queues() -> CheckResult:
 
 
 def _check_vaults(snapshot: Snapshot) -> CheckResult:
-    """Check that there are the master keys of all vaults."""
+    """Check that the server has the master keys of all vaults."""
     if is_unlocked():
         if has_all_master_keys(snapshot):
             return CheckResult(check="vaults")

@@ -66,7 +66,7 @@ class QueueCatalog:
     ) -> None:
         """Index the definitions.
 
-        `revisions` has the token of each queue that changes with its configuration; `named` has results of
+        `revisions` has the revision of each queue that grows with its configuration; `named` has results of
         `name_redis_queues`, needed for queues that have more Redis queues than their definition names.
         """
         self.definitions = tuple(sorted(definitions, key=lambda queue: queue.name))
@@ -137,7 +137,7 @@ class QueueCatalog:
         return list(self._redis_queues_of.get(queue.name) or queue.redis_queues(self.separator))
 
     def queue_revision(self, name: str) -> str:
-        """Return the token that changes with the configuration of a queue and its vaults; empty: unknown."""
+        """Return the revision that grows with the configuration of a queue and its vaults; empty: unknown."""
         return self._revisions.get(name, "")
 
     def _not_found_message(self, name: str, allowed_queues: AllowedQueues) -> str:

@@ -230,7 +230,7 @@ def parse_worker_event(channel: str, data: bytes) -> tuple[WorkerEvent, str]:
     return (WorkerEvent.CONFIGURATION if channel == keys.CHANGED_CHANNEL else WorkerEvent.WORK), subject
 
 
-def read_queue_token(queue: str) -> Request[str | None]:
-    """Return the token that changes with a queue's configuration; None if nothing is published."""
+def read_queue_revision(queue: str) -> Request[str | None]:
+    """Return the revision that grows with a queue's configuration; None if nothing is published."""
     read = command("HGET", keys.QUEUE_REVISIONS, queue, key=keys.QUEUE_REVISIONS)
     return Request((read,), lambda replies: None if replies[0] is None else replies[0].decode("utf-8", "replace"))

@@ -15,7 +15,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.operation import Operation, Request, raise_error
-from runqy.broker.pubsub import Subscriber, read_queue_token
+from runqy.broker.pubsub import Subscriber, read_queue_revision
 from runqy.broker.scripts import command, script
 from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue, new_task_id
@@ -167,7 +167,7 @@ def test_it_does_all_that_a_worker_does(broker: Broker, worker: Worker) -> None:
     worker.run(complete(low.lease, low.message, now_ns=worker.now_ns()))
     worker.run(write_heartbeat(RECORD, now_ns=worker.now_ns()))
     worker.run(deregister(RECORD, now_ns=worker.now_ns()))
-    worker.run(read_queue_token("mail"))
+    worker.run(read_queue_revision("mail"))
 
     assert not extension.lost
     assert [indexes_of(broker, one, "mail") for one in ids[:6]] == [

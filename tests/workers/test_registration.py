@@ -38,7 +38,7 @@ def test_a_response_with_only_the_documented_fields_is_enough() -> None:
     assert response.priorities == {"inference": 6}
     assert response.is_one_shot
     assert response.redis.target.addresses == (("localhost", 6379),)
-    assert response.token == ""
+    assert response.revision == ""
 
 
 def test_a_sub_queue_without_priority_is_not_served() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from runqy import clock
 from runqy.broker.message import run_deadline_s
 from runqy.broker.operation import Operation, Request, ask_all, get_context
-from runqy.broker.pubsub import read_queue_token
+from runqy.broker.pubsub import read_queue_revision
 from runqy.broker.streams.run_counters import RunCounters, add_run_counters
 from runqy.broker.tasks.lease import Extension, Lease, extend
 from runqy.broker.workers.heartbeats import write_heartbeat
@@ -34,7 +34,7 @@ class HeartbeatResult:
 
     extensions: Sequence[Extension]
     """One for each Redis queue with leases, except where Redis failed."""
-    token: str | None
+    revision: str | None
     """None: Redis failed."""
     undelivered: Mapping[str, RunCounters]
     """What was counted and Redis did not add."""
@@ -131,12 +131,12 @@ def send_heartbeat(
         leases.setdefault(run.task.lease.queue, []).append(run.task.lease)
     requests: list[Request[Any]] = [
         *(extend(part, now_ns=context.now_ns, lease_s=lease_s) for part in leases.values()),
-        read_queue_token(record.queue),
+        read_queue_revision(record.queue),
         write_heartbeat(record, [_running_task(run) for run in runs if run.started_ns], now_ns=context.now_ns),
         *(add_run_counters(queue, counters) for queue, counters in counted.items()),
     ]
     outcomes = yield from ask_all(requests)
-    extended, [token, *others] = outcomes[: len(leases)], outcomes[len(leases) :]
+    extended, [revision, *others] = outcomes[: len(leases)], outcomes[len(leases) :]
     extensions = [
         # without the right to a queue that was removed, its leases cannot be extended
         Extension(lease_end_s=0, lost=tuple(part))
@@ -148,9 +148,9 @@ def send_heartbeat(
     undelivered = [isinstance(outcome, RunqyError) for outcome in others[1:]]
     return HeartbeatResult(
         extensions=[each for each in extensions if isinstance(each, Extension)],
-        token=None if isinstance(token, RunqyError) else token,
+        revision=None if isinstance(revision, RunqyError) else revision,
         undelivered=dict(compress(counted.items(), undelivered)),
-        is_refused=any(isinstance(outcome, BrokerRefused) for outcome in (*extensions, token, *others)),
+        is_refused=any(isinstance(outcome, BrokerRefused) for outcome in (*extensions, revision, *others)),
     )
 
 

@@ -143,8 +143,8 @@ class RegisteredWorker(msgspec.Struct, frozen=True):
         return (self.queue.mode or self.deployment.mode) == "one_shot"
 
     @property
-    def token(self) -> str:
-        """Return the token that changes with the queue's configuration; empty if the server sends none."""
+    def revision(self) -> str:
+        """Return the revision that grows with the queue's configuration; empty if the server sends none."""
         return "" if self.queue.revision is None else str(self.queue.revision)
 
     def deploys_like(self, other: "RegisteredWorker") -> bool:

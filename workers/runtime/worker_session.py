@@ -68,7 +68,7 @@ class WorkerSession:
         self._registration = registration
         self._connections = connections
         self._on_change = on_change
-        self._token = registration.token
+        self._revision = registration.revision
         self._stale_reason = ""
         """Why the newest registration is missing; empty: it is current."""
         self._outage = BrokerOutageTimer()
@@ -93,7 +93,7 @@ class WorkerSession:
 
     async def adopt(self, registration: RegisteredWorker, connections: RedisConnections | None) -> None:
         """Apply a new registration, and another Redis if one is given."""
-        self._registration, self._token = registration, registration.token
+        self._registration, self._revision = registration, registration.revision
         self._stale_reason = ""
         self.consumer.apply(self._consume_config(registration), connections)
         if connections is not None:
@@ -232,10 +232,10 @@ class WorkerSession:
             self._request_refused()
         for extension in result.extensions:
             self.consumer.apply_extension(extension)
-        if result.token is not None and result.token != self._token:
-            if self._token:
+        if result.revision is not None and result.revision != self._revision:
+            if self._revision:
                 self._on_change()
-            self._token = result.token
+            self._revision = result.revision
 
     def _state_changed(self) -> None:
         if self._reported != self._state():

@@ -7,6 +7,7 @@ from django.db.models import Count, Max, Min
 
 from tasks.models import TaskRun
 from tasks.run_queries import RunFilter, filter_runs
+from tasks.statement_limit import search_limit
 
 MAX_FAILURES = 100_000
 """How many failures are counted in groups."""
@@ -39,25 +40,30 @@ class ErrorGroupList:
 
 
 def count_failures_by_queue(run_filter: RunFilter, *, counted_after: datetime | None) -> list[tuple[str, int]]:
-    """Return the failures in each queue, most first, of those that `list_error_groups` has counted."""
+    """Return the failures in each queue, most first, of those that `list_error_groups` has counted.
+
+    Raise SearchTooSlow.
+    """
     failures = filter_runs(run_filter).filter(fingerprint__isnull=False)
     if counted_after is not None:
         failures = failures.filter(ended_at__gt=counted_after)
     counts = failures.values("queue").annotate(count=Count("id")).order_by("-count", "queue")
-    return [(row["queue"], row["count"]) for row in counts]
+    with search_limit():
+        return [(row["queue"], row["count"]) for row in counts]
 
 
 def list_error_groups(run_filter: RunFilter, *, limit: int) -> ErrorGroupList:
-    """Return the groups of errors among the newest runs that match, the largest first."""
+    """Return the groups of errors among the newest runs that match, the largest first. Raise SearchTooSlow."""
     failures = filter_runs(run_filter).filter(fingerprint__isnull=False)
-    first_left_out = failures.order_by("-ended_at", "-id").values_list("ended_at", flat=True)[MAX_FAILURES:].first()
-    if first_left_out is not None:
-        failures = failures.filter(ended_at__gt=first_left_out)
-    groups = list(
-        failures.values("queue", "fingerprint")
-        .annotate(count=Count("id"), first_seen=Min("ended_at"), last_seen=Max("ended_at"), newest=Max("id"))
-        .order_by("-count", "queue", "fingerprint")[:limit]
-    )
+    with search_limit():
+        first_left_out = failures.order_by("-ended_at", "-id").values_list("ended_at", flat=True)[MAX_FAILURES:].first()
+        if first_left_out is not None:
+            failures = failures.filter(ended_at__gt=first_left_out)
+        groups = list(
+            failures.values("queue", "fingerprint")
+            .annotate(count=Count("id"), first_seen=Min("ended_at"), last_seen=Max("ended_at"), newest=Max("id"))
+            .order_by("-count", "queue", "fingerprint")[:limit]
+        )
     samples = TaskRun.objects.in_bulk([group["newest"] for group in groups])
     found = [
         ErrorGroup(

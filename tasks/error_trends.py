@@ -10,6 +10,7 @@ from django.db.models.functions import Floor
 from tasks.error_queries import ErrorGroup
 from tasks.models import TaskRun
 from tasks.run_queries import RunFilter, filter_runs
+from tasks.statement_limit import search_limit
 
 POINTS = 24
 
@@ -31,7 +32,10 @@ class UnixSeconds(Func):
 def count_over_time(
     groups: Sequence[ErrorGroup], run_filter: RunFilter, *, start: datetime, end: datetime
 ) -> dict[tuple[str, str], list[int]]:
-    """Return the errors of each group, by queue and fingerprint, in POINTS equal intervals of a period."""
+    """Return the errors of each group, by queue and fingerprint, in POINTS equal intervals of a period.
+
+    Raise SearchTooSlow.
+    """
     if not groups:
         return {}
     start_s, width_s = int(start.timestamp()), max((end - start).total_seconds() / POINTS, 1)
@@ -44,7 +48,9 @@ def count_over_time(
         .annotate(count=Count("id"))
     )
     counts = {(group.queue, group.fingerprint): [0] * POINTS for group in groups}
-    for row in rows.order_by():
+    with search_limit():
+        points = list(rows.order_by())
+    for row in points:
         counts[row["queue"], str(row["fingerprint"])][min(max(int(row["point"]), 0), POINTS - 1)] += row["count"]
     return counts
 

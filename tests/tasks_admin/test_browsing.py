@@ -13,7 +13,6 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome
 from runqy.errors import SearchTooSlow
-from tasks import statement_limit
 from tasks.admin import browser
 from tasks.models import BulkAction, TaskRun
 from tests.config_sync.support import away
@@ -197,9 +196,7 @@ def test_pages_hold_each_run_once_with_their_filter(viewer: Client) -> None:
 def test_a_search_that_takes_too_long_asks_to_narrow_it_beside_its_form(
     viewer: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statement_limit, "MAX_SEARCH_S", -1)
-    monkeypatch.setattr(statement_limit, "_STEPS", 1)
-    insert_runs(make_run())
+    monkeypatch.setattr(browser, "list_runs", Mock(side_effect=SearchTooSlow))
 
     response = viewer.get(f"{LIST}?outcome=completed")
 

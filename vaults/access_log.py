@@ -1,7 +1,7 @@
 """Records of which worker received which versions of which secrets.
 
-Registration uses no database, so a delivery is written to Redis first and maintenance moves it to the database.
-A delivery that cannot be recorded is refused.
+Registration does not need the database: a delivery is recorded in Redis, and maintenance moves the record to the
+database. A delivery that cannot be recorded is refused.
 """
 
 import hashlib
@@ -42,13 +42,13 @@ class VaultGrant(msgspec.Struct, frozen=True, kw_only=True):
 
     vault: str
     versions: dict[str, int]
-    """By entry key, without entries that another vault of the queue overrides."""
+    """Versions by entry key, without entries that another vault of the queue overrides."""
     state: str
     """`vault_state` of the whole vault."""
 
 
 class _Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """A delivery as stored in Redis."""
+    """A delivery as it is stored in Redis."""
 
     id: str
     at: datetime
@@ -61,7 +61,9 @@ class _Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def vault_state(versions: Mapping[str, int]) -> str:
-    """Return a token of the versions of all entries of a vault, which changes when one is set or deleted."""
+    """Return a token that changes whenever an entry of the vault is set or deleted, given the versions of all
+    entries.
+    """
     return hashlib.sha256(msgspec.json.encode(dict(versions), order="sorted")).hexdigest()[:32]
 
 
@@ -87,13 +89,12 @@ def record_delivery(*, worker_id: str, queue: str, grants: Sequence[VaultGrant])
 
 
 def store_deliveries() -> int:
-    """Move the records from Redis to the database, and return their number. Raise BrokerUnavailable.
-
-    A record is deleted once its rows are committed; rows of one that is read twice are ignored.
-    """
+    """Move the records from Redis to the database; return how many. Raise BrokerUnavailable."""
     broker, stored = get_broker(), 0
     while found := broker.run(write_behind.read_deliveries(STORE_BATCH)):
         rows = [row for note in found for row in _rows(note)]
+        # Committed before the records are deleted: after a crash in between they are read again, and their rows
+        # ignored.
         VaultDelivery.objects.bulk_create(rows, ignore_conflicts=True)
         broker.run(write_behind.delete_deliveries([note.id for note in found]))
         stored += len(found)
@@ -101,9 +102,8 @@ def store_deliveries() -> int:
 
 
 def prune_deliveries() -> int:
-    """Delete expired records in batches, and return their number. Raise BrokerUnavailable.
-
-    Records of live workers are kept.
+    """Delete at most PRUNE_BATCH expired records, but not those of live workers; return how many. Raise
+    BrokerUnavailable.
     """
     if not settings.RUNQY_DELIVERIES_KEPT_S:
         return 0
@@ -117,7 +117,7 @@ def prune_deliveries() -> int:
 
 
 def _rows(note: DeliveryRecord) -> Iterable[VaultDelivery]:
-    """Yield the rows of a record, one for each vault; none, and a log line, for an invalid signature."""
+    """Yield the rows of a record, one for each vault. A record with a wrong signature is logged and has none."""
     mac, _, body = note.content.partition(b" ")
     if not hmac.compare_digest(mac, _mac(body)):
         log.error("delivery_refused", note=note.id, reason="wrong signature")
@@ -139,7 +139,7 @@ def _rows(note: DeliveryRecord) -> Iterable[VaultDelivery]:
 
 
 def _signed(body: bytes) -> bytes:
-    """Return a signed record: workers may be able to write to Redis."""
+    """Return a signed record, because workers may be able to write to Redis."""
     return _mac(body) + b" " + body
 
 
@@ -163,7 +163,7 @@ class DeliveryPage:
 
     deliveries: Sequence[DeliveryStatus]
     end: int | None
-    """The id after which the next page begins; None: the last page."""
+    """The id after which the next page begins; None on the last page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,9 +173,9 @@ class VaultWorkerStatus:
     worker_id: str
     queue: str
     delivered_at: datetime | None
-    """The last delivery; None: no record."""
+    """The time of the last delivery; None if none is recorded."""
     is_current: bool
-    """It received the current values; its child processes get them once their running task has ended."""
+    """It received the current values. Its child processes get them after the tasks that they are running."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,16 +184,15 @@ class WorkerVaultStatus:
 
     vault: str
     versions: Mapping[str, int]
-    """By entry key."""
+    """Versions by entry key."""
     delivered_at: datetime
     is_current: bool
-    """These are the current values."""
 
 
 def list_deliveries(vault: str, *, limit: int, worker_id: str = "", after: int | None = None) -> DeliveryPage:
-    """Return deliveries of a vault, newest first, to all workers or to one, older than the id `after`.
+    """Return deliveries of a vault, to all workers or to one, newest first. `after` is the id of the last one seen.
 
-    They outlive the vault. Raise VaultNotFound if neither the vault nor a delivery of it exists.
+    Deliveries outlive their vault. Raise VaultNotFound if neither the vault nor a delivery of it exists.
     """
     if vault_name_error(vault):  # PostgreSQL rejects NUL
         raise VaultNotFound(f"No vault {vault[:80]!r}.")
@@ -213,7 +212,7 @@ def list_deliveries(vault: str, *, limit: int, worker_id: str = "", after: int |
 
 
 def list_vault_workers(broker: Broker, vault: str) -> list[VaultWorkerStatus]:
-    """Return the live workers of all queues that use a vault, with whether each has the current values.
+    """Return the live workers of all queues that use a vault, and whether each has its current values.
 
     Two round trips to Redis and three queries. Raise BrokerUnavailable.
     """
@@ -236,9 +235,9 @@ def list_vault_workers(broker: Broker, vault: str) -> list[VaultWorkerStatus]:
 
 
 def get_worker_vaults(worker_ids: Iterable[str]) -> dict[str, list[WorkerVaultStatus]]:
-    """Return for each worker the vaults of its queue that it has values of, by name.
+    """Return for each worker the vaults of its queue whose values it has, by name. Three queries in all.
 
-    A worker without a record has an empty list. Three queries in all.
+    The list is empty for a worker without a record.
     """
     found: dict[str, list[WorkerVaultStatus]] = {worker_id: [] for worker_id in worker_ids}
     latest = list(_latest(worker_id__in=list(found)))
@@ -266,7 +265,7 @@ def _latest(**which: object) -> QuerySet[VaultDelivery]:
 
 
 def _states(vaults: Iterable[str]) -> dict[str, str]:
-    """Return the states of vaults; unknown ones are left out."""
+    """Return the `vault_state` of vaults. Unknown ones are left out."""
     versions: defaultdict[str, dict[str, int]] = defaultdict(dict)
     names = Vault.objects.filter(name__in=list(vaults))
     for name, key, version in names.values_list("name", "entries__key", "entries__version"):
@@ -275,7 +274,7 @@ def _states(vaults: Iterable[str]) -> dict[str, str]:
 
 
 def _vaults_of_queues() -> dict[str, frozenset[str]]:
-    """Return the vaults of each queue, including that of its git token."""
+    """Return the vaults that each queue uses, with that of its git token."""
     queues = StoredDocument.objects.filter(kind=DocumentKind.QUEUE, body__isnull=False).values_list("name", "uses")
     prefix = field(DocumentKind.VAULT, "")
     return {
@@ -284,5 +283,4 @@ def _vaults_of_queues() -> dict[str, frozenset[str]]:
 
 
 def _is_known(vault: str) -> bool:
-    """Return whether a vault or a delivery of it exists."""
     return Vault.objects.filter(name=vault).exists() or VaultDelivery.objects.filter(vault=vault).exists()

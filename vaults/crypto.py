@@ -1,8 +1,8 @@
 """AES-256-GCM encryption of entry values, the master keys of the settings, and fingerprints of values.
 
 Stored bytes: format version (1), key id (8), nonce (12), ciphertext with tag. Vault, entry key, revision, usage, git
-hosts, secrecy and key id are associated data: a ciphertext that is moved to another entry, replaced by an older one
-without its revision, or declared for other hosts, fails to decrypt.
+hosts, secrecy and key id are associated data. A ciphertext cannot be decrypted if it was moved to another entry,
+replaced by an older one without its revision, or declared for other hosts.
 """
 
 import base64
@@ -29,12 +29,12 @@ _HEAD_BYTES = KEY_ID_AT + KEY_ID_BYTES + _NONCE_BYTES
 
 
 class MasterKeyMalformed(ValueError):
-    """The master key is not base64 of 32 bytes, or several such separated by commas."""
+    """The master key is not base64 of 32 bytes, or a list of such keys separated by commas."""
 
 
 @dataclass(frozen=True, slots=True)
 class EntryAAD:
-    """The associated data of a ciphertext: the entry and revision that it belongs to."""
+    """The associated data of a ciphertext: the entry and the revision that it belongs to."""
 
     vault: str
     key: str
@@ -49,30 +49,28 @@ class EntryAAD:
 
 
 class Keyring:
-    """The master keys: the first encrypts, all decrypt."""
+    """The master keys. The first one encrypts; all of them decrypt."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        """Take one or more keys of 32 bytes."""
         self._ciphers = {key_id(key): AESGCM(key) for key in keys}
         self.ids = tuple(self._ciphers)
         self.first_id = self.ids[0]
+        # What stored bytes under the first key begin with.
         self.current_head = bytes([_FORMAT]) + self.first_id
-        """What stored bytes under the first key begin with."""
 
     @classmethod
     def parse(cls, text: str) -> "Keyring":
-        """Parse the setting. Raise MasterKeyMalformed, which does not contain the text."""
+        """Parse the setting. Raise MasterKeyMalformed, whose message does not contain the text."""
         return cls([_parse_key(part.strip()) for part in text.split(",")])
 
     def encrypt(self, aad: EntryAAD, value: str) -> bytes:
-        """Return the stored bytes of a value."""
         nonce = os.urandom(_NONCE_BYTES)
         associated = _associated_data(aad, self.first_id)
         ciphertext = self._ciphers[self.first_id].encrypt(nonce, value.encode(), associated)
         return bytes([_FORMAT]) + self.first_id + nonce + ciphertext
 
     def decrypt(self, aad: EntryAAD, stored: bytes) -> str:
-        """Return the value in stored bytes. Raise VaultUnavailable, which names the entry and the key id."""
+        """Return the value of stored bytes. Raise VaultUnavailable, whose message names the entry and the key id."""
         used_id, nonce = read_key_id(stored), stored[KEY_ID_AT + KEY_ID_BYTES : _HEAD_BYTES]
         if len(stored) < _HEAD_BYTES + _TAG_BYTES or stored[0] != _FORMAT:
             raise VaultUnavailable(f"The entry {aad} (key {used_id.hex()}) is damaged: unknown format.")
@@ -90,22 +88,20 @@ class Keyring:
             ) from error
 
     def is_current(self, stored: bytes) -> bool:
-        """Return whether stored bytes were encrypted with the first key."""
         return stored.startswith(self.current_head)
 
 
 def key_id(key: bytes) -> bytes:
-    """Return the public id of a key, a truncated hash."""
+    """Return the public id of a key: the start of a hash."""
     return hashlib.sha256(b"runqy vault key id\0" + key).digest()[:KEY_ID_BYTES]
 
 
 def read_key_id(stored: bytes) -> bytes:
-    """Return the id of the key that stored bytes name."""
     return stored[KEY_ID_AT : KEY_ID_AT + KEY_ID_BYTES]
 
 
 def generate_master_key() -> str:
-    """Return a random key in the format of the setting."""
+    """Return a random key, as the setting takes it."""
     return base64.b64encode(os.urandom(_KEY_BYTES)).decode()
 
 
@@ -120,14 +116,14 @@ def _parse_key(text: str) -> bytes:
 
 
 def _associated_data(aad: EntryAAD, used_id: bytes) -> bytes:
-    """Return the associated data; each part is preceded by its length."""
+    # Each part is preceded by its length, so that no two entries have the same associated data.
     parts = [b"runqy vault entry", aad.vault.encode(), aad.key.encode(), b"%d" % aad.revision, used_id]
     parts += [aad.usage.encode(), b"%d" % aad.is_secret, *(host.encode() for host in aad.git_hosts)]
     return bytes([_FORMAT]) + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
 def get_keyring() -> Keyring:
-    """Return the master keys. Raise VaultLocked when there are none."""
+    """Return the master keys. Raise VaultLocked if there are none."""
     if not settings.RUNQY_VAULT_MASTER_KEY:
         raise VaultLocked
     return _parsed(settings.RUNQY_VAULT_MASTER_KEY)
@@ -142,9 +138,9 @@ _BYTES = 5
 
 
 def fingerprint(value: str, secret: str) -> str:
-    """Return the fingerprint of a value: equal for equal values in all vaults.
+    """Return the fingerprint of a value, which is the same for equal values in all vaults.
 
-    It is keyed by the server's secret key, so that values cannot be guessed from fingerprints or from the database.
+    It is keyed by the server's secret key: values cannot be guessed from fingerprints, nor from the database.
     """
     return hmac.new(_key(secret), value.encode(), hashlib.sha256).digest()[:_BYTES].hex()
 

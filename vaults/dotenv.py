@@ -1,4 +1,4 @@
-"""Parser of `KEY=value` lines as in .env files; errors contain the line number, never the text.
+"""Parse and format `KEY=value` lines as in .env files. Errors contain the line number, never the text.
 
 Comments, `export` and quoted values of several lines are supported. Single quotes are literal; in double quotes a
 backslash escapes `n`, `r`, `t`, `"`, `$` and itself. Nothing is interpolated: a secret may contain a `$`.
@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 
 from vaults.entry_rules import value_error, variable_name_error
 
-TEXT_MAX_LENGTH = 1 << 20
-"""Characters."""
+TEXT_MAX_LENGTH = 1 << 20  # characters
 ENTRIES_MAX = 1000
 
 ERRORS_MAX = 50
@@ -48,7 +47,7 @@ class ParsedEnv:
 
 
 def parse_env(text: str) -> ParsedEnv:
-    """Return the values of a text, in order, and its errors."""
+    """Return the values of a text, in order, and the errors of its lines."""
     if len(text) > TEXT_MAX_LENGTH:
         return ParsedEnv(values={}, lines={}, errors=(LineError(line=1, message="The text has more than 1 MiB."),))
     reader = _DotenvReader(text.replace("\r\n", "\n").replace("\r", "\n"))
@@ -57,8 +56,8 @@ def parse_env(text: str) -> ParsedEnv:
 
 
 def format_line(key: str, value: str) -> str:
-    """Return a line, or several for a value with line breaks, from which `parse_env` reads the value."""
-    if "'" not in value and "\r" not in value:  # a \r\n would be read as \n
+    """Return the line from which `parse_env` reads the value; several lines for a value with line breaks."""
+    if "'" not in value and "\r" not in value:  # in single quotes \r\n would be read as \n
         return f"{key}='{value}'\n"
     escaped = "".join(_TO_ESCAPE.get(character, character) for character in value)
     return f'{key}="{escaped}"\n'
@@ -86,7 +85,6 @@ class _DotenvReader:
             self._move_to(_REST.match(self._text, self._at).end() + 1)  # type: ignore[union-attr]
 
     def _take(self, number: int, key: str, value: str | None) -> None:
-        """Add a value, or its error."""
         if value is None:
             return
         if message := variable_name_error(key) or value_error(value):
@@ -100,7 +98,7 @@ class _DotenvReader:
             self.values[key], self.lines[key] = value, number
 
     def _value(self, number: int) -> str | None:
-        """Return the value that begins here; None after adding an error."""
+        """Return the value that begins here; None after an error was added."""
         quote = self._text[self._at : self._at + 1]
         if quote in _QUOTED:
             return self._quoted(number, quote)
@@ -117,7 +115,7 @@ class _DotenvReader:
         found = _QUOTED[quote].match(self._text, self._at)
         if found is None:
             self._add_error(number, f"The {quote} is not closed.")
-            self._move_to(len(self._text))  # what follows may be the value
+            self._move_to(len(self._text))  # the rest may belong to the value
             return None
         self._move_to(found.end())
         if not _BLANK.match(self._text, self._at):
@@ -126,7 +124,6 @@ class _DotenvReader:
         return found[1] if quote == "'" else _ESCAPED.sub(lambda escaped: _ESCAPES[escaped[1]], found[1])
 
     def _move_to(self, position: int) -> None:
-        """Advance to a position, and count the lines."""
         self._line += self._text.count("\n", self._at, position)
         self._at = position
 

@@ -7,7 +7,7 @@ from vaults.access_log import prune_deliveries, store_deliveries
 
 @register
 class DeliveryRecorder(DatabaseDuty):
-    """Move records of delivered secrets, which registrations write to Redis, to the database."""
+    """Move the records of delivered secrets, which registrations write to Redis, to the database."""
 
     name = "delivery_recorder"
     interval_s = 2.0
@@ -18,7 +18,7 @@ class DeliveryRecorder(DatabaseDuty):
 
 @register
 class DeliveryPruner(DatabaseDuty):
-    """Delete records of deliveries older than RUNQY_DELIVERIES_KEPT, at most a thousand a tick."""
+    """Delete records of deliveries that are older than RUNQY_DELIVERIES_KEPT, at most a thousand at a time."""
 
     name = "delivery_pruner"
     interval_s = 60.0

@@ -1,4 +1,4 @@
-"""Rules for names, values, usage and git hosts of vault entries; free of Django, for workers use them too."""
+"""Rules for names, values, usage and git hosts of vault entries. Without Django, because workers use them too."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -22,12 +22,12 @@ _RESERVED = frozenset(
         *("LD_AUDIT", "LD_PRELOAD", "LD_LIBRARY_PATH", "DYLD_INSERT_LIBRARIES", "DYLD_LIBRARY_PATH"),
     }
 )
-"""Variables of the worker, and variables that make a program run other code."""
+"""Variables that the worker sets, and variables that make a program run other code."""
 _RESERVED_PREFIX = "RUNQY_"
 
 
 class EntryUsage(StrEnum):
-    """The usage of an entry."""
+    """What an entry may be used for."""
 
     ENVIRONMENT = "environment"  # a variable of the processes that run tasks
     GIT_TOKEN = "git_token"  # noqa: S105 (sent to git servers, never to tasks)
@@ -64,7 +64,7 @@ def description_error(text: str) -> str | None:
 
 
 def variable_name_error(name: str) -> str | None:
-    """Return the error of the name of an entry or environment variable, or None."""
+    """Return the error of the name of an entry or environment variable; None if it is valid."""
     if not _VARIABLE.fullmatch(name):
         return VARIABLE_NAME_RULE
     if name in _RESERVED or name.startswith(_RESERVED_PREFIX):
@@ -73,7 +73,9 @@ def variable_name_error(name: str) -> str | None:
 
 
 def value_error(value: str) -> str | None:
-    """Return the error of the value of an entry or environment variable, or None; never contains it."""
+    """Return the error of the value of an entry or environment variable; None if it is valid. It never contains the
+    value.
+    """
     if not value:
         return "The value may not be empty."
     try:
@@ -88,7 +90,7 @@ def value_error(value: str) -> str | None:
 
 
 def normalize_git_hosts(hosts: Iterable[str]) -> list[str]:
-    """Return hosts normalized and sorted. Raise ValueError."""
+    """Return hosts in their normal form, sorted, each once. Raise ValueError."""
     normalized = {host: normalize_host(host) for host in hosts}
     if wrong := [host for host, spelled in normalized.items() if spelled is None]:
         raise ValueError(f"{wrong[0][:80]!r}: {HOST_RULE}.")
@@ -98,7 +100,7 @@ def normalize_git_hosts(hosts: Iterable[str]) -> list[str]:
 
 
 def git_token_error(reference: Reference, *, usage: EntryUsage, git_hosts: Iterable[str], git_url: str) -> str | None:
-    """Return why an entry may not be sent to the host of a repository, or None. Only https sends a token."""
+    """Return why an entry must not be sent to the host of a repository; None if it may. Only https sends a token."""
     if not is_https(git_url):
         return None
     host = find_https_host(git_url)
@@ -114,7 +116,7 @@ def git_token_error(reference: Reference, *, usage: EntryUsage, git_hosts: Itera
 
 
 def parse_reference(text: str) -> Reference | None:
-    """Return the entry that `vault://<vault>/<key>` means, or None for any other text."""
+    """Return the entry that `vault://<vault>/<key>` names; None for any other text."""
     match = _REFERENCE.fullmatch(text)
     return Reference(match["vault"], match["key"]) if match else None
 
@@ -126,7 +128,7 @@ def check_entries(values: Mapping[str, str]) -> None:
 
 
 def entry_error(key: str, value: str) -> str | None:
-    """Return the error of a key and its value, or None; never contains the value."""
+    """Return the error of a key and its value; None if both are valid. It never contains the value."""
     if message := variable_name_error(key):
         return f"{key[:80]!r}: {message}"
     if message := value_error(value):

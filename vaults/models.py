@@ -28,12 +28,12 @@ class Vault(models.Model):
 
     @property
     def etag(self) -> str:
-        """Return a token that changes with the vault and its entries."""
+        """A token that changes with the vault and its entries."""
         return f"{self.pk}-{self.updated_at.timestamp():.6f}"
 
 
 KEY_ID = Substr("ciphertext", KEY_ID_AT + 1, KEY_ID_BYTES, output_field=models.BinaryField())
-"""For queries: the id of the master key that a ciphertext names."""
+"""For queries: the id of the master key that encrypted a ciphertext."""
 CIPHERTEXT_HEAD = Substr("ciphertext", 1, KEY_ID_AT + KEY_ID_BYTES, output_field=models.BinaryField())
 """For queries: the format of a ciphertext and the id of its master key."""
 
@@ -62,12 +62,12 @@ class VaultEntry(models.Model):
         help_text="Hosts that a git token may be sent to, such as github.com.",
     )
     revision = models.BigIntegerField()
-    """The revision of the configuration when it was encrypted; never reused, so that older ciphertexts are rejected."""
+    """The revision of the configuration in which it was encrypted. Never reused: older ciphertexts are rejected."""
     version = models.PositiveIntegerField()
-    """The number of the value; it continues when the entry is deleted and created again."""
+    """The number of the value. It goes on when the entry is deleted and created again."""
     updated_by = models.CharField(max_length=300)
     sealed_at = models.DateTimeField()
-    """When the value was encrypted: set, or rotated."""
+    """When the value was encrypted: when it was set or the master key was rotated."""
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -92,11 +92,11 @@ class VaultEntry(models.Model):
         return self.key
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
-        """Leave the key of a stored entry alone: it does not change, and rules for keys may be newer."""
+        # Not the key of a stored entry: it cannot change, and rules for keys may be newer than the entry.
         super().clean_fields(exclude={*(exclude or ()), *(("key",) if self.pk else ())})
 
     def clean(self) -> None:
-        """Name the field of the rule that the constraints guard."""
+        # The constraints check the same, but their errors name no field.
         is_token = self.usage != EntryUsage.ENVIRONMENT.value
         if is_token and not self.git_hosts:
             raise ValidationError({"git_hosts": HOSTS_MISSING})
@@ -107,7 +107,7 @@ class VaultEntry(models.Model):
         return EntryUsage(self.usage)
 
     def aad(self, vault: str) -> EntryAAD:
-        """Return the associated data of the ciphertext in a vault of this name."""
+        """Return the associated data of the ciphertext, in a vault of this name."""
         return EntryAAD(vault, self.key, self.revision, self.usage, tuple(self.git_hosts), self.is_secret)
 
 
@@ -120,12 +120,12 @@ class Event(models.TextChoices):
 
 
 class EntryVersion(models.Model):
-    """A change of an entry, by whom and when, without the value. It outlives the entry and its vault."""
+    """A change of an entry: by whom and when, without the value. It outlives the entry and its vault."""
 
     vault = models.CharField(max_length=VAULT_NAME_MAX_LENGTH)
     key = models.CharField(max_length=VARIABLE_NAME_MAX_LENGTH)
     version = models.PositiveIntegerField()
-    """1, 2, 3 … for each change of the value and each deletion; a rotation has the number of the value it kept."""
+    """1, 2, 3 … for each change of the value and each deletion. A rotation has the number of the value that it kept."""
     event = models.CharField(max_length=16, choices=Event.choices)
     at = models.DateTimeField()
     actor_kind = models.CharField(max_length=16)
@@ -148,7 +148,8 @@ class EntryVersion(models.Model):
 
 
 class VaultDelivery(models.Model):
-    """The entries of a vault that a worker received when it registered. It outlives the vault, the queue and the key.
+    """The entries of a vault that a worker received when it registered. It outlives the vault, the queue and the API
+    key.
 
     Ids are in chronological order.
     """
@@ -162,7 +163,7 @@ class VaultDelivery(models.Model):
     versions = models.JSONField()
     """Versions by entry key."""
     state = models.CharField(max_length=32)
-    """`vault_state` of the whole vault: the worker has the current values while it is unchanged."""
+    """`vault_state` of the whole vault. The worker has the current values as long as the state is the same."""
     key_id = models.CharField(max_length=32, blank=True)
     """The id of the API key; empty for keys of the environment."""
     key_name = models.CharField(max_length=100)

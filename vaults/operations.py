@@ -43,22 +43,22 @@ class EntryInput:
     key: str
     value: str = field(repr=False)
     is_secret: bool | None = True
-    """None: unchanged; a new entry is secret."""
+    """None: unchanged. A new entry is secret."""
     usage: EntryUsage | None = None
-    """None: unchanged; a new entry is a variable."""
+    """None: unchanged. A new entry is a variable."""
     git_hosts: Sequence[str] | None = None
     """None: unchanged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryEdit:
-    """An edit of one entry in a form."""
+    """A change of one entry in a form."""
 
     key: str
     expected_version: int | None = None
-    """The version that was rendered; 0: a new entry."""
+    """The version that the form showed; 0 for a new entry."""
     value: str | None = field(default=None, repr=False)
-    """None: the value stays."""
+    """None keeps the value."""
     is_secret: bool = True
     usage: EntryUsage = EntryUsage.ENVIRONMENT
     git_hosts: Sequence[str] = ()
@@ -66,10 +66,10 @@ class EntryEdit:
 
 
 class EntryWriter:
-    """Writes the entries of one vault in one open change."""
+    """Writes the entries of one vault within one open change."""
 
     def __init__(self, change: ConfigurationChange, vault: Vault, *, is_new: bool = False) -> None:
-        """Take the change, which holds the lock of all changes, and the vault as read inside it."""
+        """`change` holds the lock of all changes. `vault` was read under it."""
         self._change, self._vault = change, vault
         self._keyring = get_keyring()
         self._entries = {entry.key: entry for entry in vault.entries.all()}
@@ -80,7 +80,7 @@ class EntryWriter:
         self._has_all_keys = False
 
     def set(self, new: EntryInput, *, event: Event = Event.SET) -> Changes:
-        """Set an entry and return what changed. Raise VaultInvalid."""
+        """Set an entry; return what changed. Raise VaultInvalid."""
         if message := entry_error(new.key, new.value):
             raise VaultInvalid(message)
         entry = self.find(new.key)
@@ -91,7 +91,7 @@ class EntryWriter:
         if entry is None or entry.is_secret != is_secret:
             changes["is_secret"] = (None if entry is None else entry.is_secret, is_secret)
         usage, git_hosts = resolve_declaration(new.key, entry, new.usage, new.git_hosts)
-        # before the declaration, which is bound to the ciphertext, changes
+        # Compared first: once usage or hosts are changed, the ciphertext cannot be decrypted with them.
         is_same = entry is not None and is_entry_value(self._keyring, self._vault.name, entry, new.value)
         entry = entry or VaultEntry(vault=self._vault, key=new.key)
         entry.is_secret = is_secret
@@ -108,9 +108,10 @@ class EntryWriter:
         return changes
 
     def restrict(self, entry: VaultEntry, usage: EntryUsage, git_hosts: Sequence[str]) -> Changes:
-        """Restrict the usage of an entry without its value, and return what changed.
+        """Restrict the usage of an entry without knowing its value; return what changed.
 
-        Raise VaultInvalid if it is extended, VaultUnavailable if the value cannot be bound to the new usage.
+        Raise VaultInvalid if it would be extended, and VaultUnavailable if the value cannot be encrypted for the new
+        usage.
         """
         wanted, hosts = resolve_declaration(entry.key, entry, usage, git_hosts)
         if not is_restriction(entry, wanted, hosts):
@@ -123,14 +124,13 @@ class EntryWriter:
         return changes
 
     def reencrypt(self, entry: VaultEntry, value: str) -> None:
-        """Re-encrypt a value with the first key; workers have the value and are not notified."""
+        """Encrypt a value with the first key. Workers have the value, so they are not notified."""
         self._seal(entry, value)
         entry.save(update_fields=["revision", "ciphertext", "sealed_at"])
         self._entries[entry.key] = entry
         self._note(entry.key, entry.version, Event.ROTATED)
 
     def delete(self, entry: VaultEntry) -> None:
-        """Delete an entry and keep its versions."""
         self._note(entry.key, entry.version + 1, Event.DELETED)
         del self._entries[entry.key]
         entry.delete()
@@ -140,7 +140,7 @@ class EntryWriter:
         return self._entries.get(key)
 
     def clear(self) -> list[str]:
-        """Delete all entries before the vault is deleted; return their keys."""
+        """Delete all entries, before their vault is deleted; return their keys."""
         keys = sorted(self._entries)
         for key in keys:
             self.delete(self._entries[key])
@@ -148,14 +148,13 @@ class EntryWriter:
         return keys
 
     def publish(self) -> None:
-        """Store the versions and the document to publish, and update the time of the change."""
+        """Store the versions and the document to publish, and the time of the change."""
         EntryVersion.objects.bulk_create(self._noted)
         if self._is_changed:
             self._vault.save()
         put_vault(self._change, self._vault, self._entries.values(), notify_workers=self._notifies_workers)
 
     def _declare(self, entry: VaultEntry, usage: EntryUsage, git_hosts: list[str]) -> dict[str, Change]:
-        """Set the usage of an entry, and return what changed."""
         before = entry.pk is not None
         changes: dict[str, Change] = {}
         if entry.usage != usage:
@@ -168,7 +167,7 @@ class EntryWriter:
 
     def _save(self, entry: VaultEntry) -> None:
         entry.updated_by = current_actor().name[:NAME_MAX_LENGTH]
-        # The vault is locked: checking that it exists, and constraints, would be seven queries for each entry.
+        # Without checking the vault, which is locked, and constraints: that would take seven queries for each entry.
         if errors := model_errors(entry, exclude=["vault"], prefix=entry.key[:80], validate_constraints=False):
             raise VaultInvalid(errors=errors)
         entry.save()
@@ -176,7 +175,8 @@ class EntryWriter:
         self._is_changed = True
 
     def _encrypt(self, entry: VaultEntry, value: str, event: Event) -> None:
-        """Set a new value. Raise VaultUnavailable if the server lacks the key of any entry: its first may be wrong."""
+        """Set a new value. Raise VaultUnavailable if the server lacks the key of any stored entry."""
+        # The first key is probably wrong then, and the value would be lost with it.
         if not self._has_all_keys and (message := find_key_error()):
             raise VaultUnavailable(message)
         self._has_all_keys = True
@@ -186,13 +186,13 @@ class EntryWriter:
         self._note(entry.key, entry.version, event)
 
     def _seal(self, entry: VaultEntry, value: str) -> None:
-        """Encrypt a value for an entry as it is declared now."""
+        """Encrypt a value for an entry with its present usage and hosts."""
         entry.revision = self._change.revision
         entry.ciphertext = self._keyring.encrypt(entry.aad(self._vault.name), value)
         entry.sealed_at = self._at
 
     def _first_version(self, key: str) -> int:
-        """Return the version of a new entry, which continues those of a deleted one with this key."""
+        """Return the version of a new entry. It goes on after those of a deleted one with the same key."""
         past = EntryVersion.objects.filter(vault=self._vault.name, key=key).aggregate(last=Max("version"))
         return (past["last"] or 0) + 1
 
@@ -215,9 +215,9 @@ class EntryWriter:
 def resolve_declaration(
     key: str, entry: VaultEntry | None, usage: EntryUsage | None, git_hosts: Sequence[str] | None
 ) -> tuple[EntryUsage, list[str]]:
-    """Return the usage of an entry and its hosts; None keeps them, hosts only while it is a git token.
+    """Return the usage of an entry and its hosts. None keeps what it has, but hosts only while it is a git token.
 
-    Hosts without usage make a new entry a git token, and a variable also a git token. Raise VaultInvalid.
+    Hosts without a usage make a new entry a git token, and a variable a variable and a git token. Raise VaultInvalid.
     """
     usage = usage or _usage_with_hosts(entry, has_hosts=bool(git_hosts))
     if git_hosts is None:
@@ -230,7 +230,7 @@ def resolve_declaration(
 
 
 def _usage_with_hosts(entry: VaultEntry | None, *, has_hosts: bool) -> EntryUsage:
-    """Return the usage of an entry for which none is given."""
+    """Return the usage of an entry if none is given."""
     if entry is None:
         return EntryUsage.GIT_TOKEN if has_hosts else EntryUsage.ENVIRONMENT
     usage = entry.get_usage()
@@ -238,7 +238,7 @@ def _usage_with_hosts(entry: VaultEntry | None, *, has_hosts: bool) -> EntryUsag
 
 
 def is_restriction(entry: VaultEntry, usage: EntryUsage, git_hosts: Iterable[str]) -> bool:
-    """Return whether a usage with hosts does not extend that of an entry."""
+    """Return whether a usage with these hosts allows no more than that of an entry."""
     known = entry.get_usage()
     is_wider = (usage.is_variable and not known.is_variable) or (usage.is_git_token and not known.is_git_token)
     return not is_wider and set(git_hosts) <= set(entry.git_hosts)
@@ -247,7 +247,7 @@ def is_restriction(entry: VaultEntry, usage: EntryUsage, git_hosts: Iterable[str
 def put_vault(
     change: ConfigurationChange, vault: Vault, entries: Iterable[VaultEntry] = (), *, notify_workers: bool = True
 ) -> None:
-    """Store the document to publish of a vault with these entries."""
+    """Store the document to publish of a vault."""
     change.put(DocumentKind.VAULT, vault.name, encode_vault(entries), notify_workers=notify_workers)
 
 
@@ -256,9 +256,9 @@ class Condition:
     """The preconditions of a change of an entry."""
 
     precondition: Precondition = accept_any
-    """Of the vault, by its ETag."""
+    """On the vault, by its ETag."""
     expected_version: int | None = None
-    """The version of the entry; 0: it must not exist; None: any."""
+    """The version that the entry must have. 0: it must not exist. None: any."""
 
 
 ALWAYS: Final = Condition()
@@ -270,7 +270,7 @@ def create_vault(*, name: str, description: str = "") -> Vault:
 
 
 def save_vault(*, name: str, description: str, edits: Sequence[EntryEdit] = (), is_new: bool = False) -> Vault:
-    """Create a vault, or change one, with all edits of its entries: one change, one publication, one audit record.
+    """Create or change a vault, with all edits of its entries: one change, one publication, one audit record.
 
     Raise VaultInvalid, VaultAlreadyExists, VaultNotFound, VaultEntryNotFound, VaultEntryChanged, VaultLocked.
     """
@@ -296,7 +296,6 @@ def save_vault(*, name: str, description: str, edits: Sequence[EntryEdit] = (), 
 
 
 def _apply_edit(writer: EntryWriter, vault: Vault, edit: EntryEdit) -> Changes:
-    """Set, restrict or delete one entry, and return what changed."""
     entry = writer.find(edit.key)
     _require(Condition(expected_version=edit.expected_version), vault, entry, edit.key)
     if edit.value is not None and not edit.is_deleted:
@@ -318,9 +317,9 @@ def _apply_edit(writer: EntryWriter, vault: Vault, edit: EntryEdit) -> Changes:
 
 
 def delete_vault(*, name: str, precondition: Precondition = accept_any) -> list[str]:
-    """Delete a vault and all its entries, and return the names of the queues that use it.
+    """Delete a vault and all its entries; return the names of the queues that use it.
 
-    Workers cannot register for these until it exists again. Raise VaultNotFound, VaultLocked.
+    Workers cannot register for those until it exists again. Raise VaultNotFound, VaultLocked.
     """
     get_keyring()
     used_by = list_queues_by_vault().get(name, [])
@@ -344,7 +343,7 @@ def set_entry(  # noqa: PLR0913 (each is a property of an entry)
     git_hosts: Sequence[str] | None = None,
     only_if: Condition = ALWAYS,
 ) -> VaultEntry:
-    """Set a value; setting the same value again changes nothing. `usage` and `git_hosts` None stay unchanged.
+    """Set a value. Setting the same value again changes nothing. With None, `usage` and `git_hosts` stay as they are.
 
     Raise VaultInvalid, VaultNotFound, VaultEntryChanged, VaultLocked.
     """
@@ -369,10 +368,10 @@ def set_entries(
     is_secret: bool | None = None,
     precondition: Precondition = accept_any,
 ) -> list[str]:
-    """Set many values at once, all or none, and return the keys of those that changed.
+    """Set many values, all or none; return the keys of those that changed. Other entries stay.
 
-    `is_secret` None: unchanged; new entries are secret. Other entries stay.
-    Raise VaultInvalid with all errors, VaultNotFound, VaultLocked.
+    With None, `is_secret` stays as it is; new entries are secret. Raise VaultInvalid with all errors, VaultNotFound,
+    VaultLocked.
     """
     get_keyring()
     check_entries(values)
@@ -392,7 +391,7 @@ def set_entries(
 
 
 def delete_entry(*, vault: str, key: str, only_if: Condition = ALWAYS) -> None:
-    """Delete a value. Raise VaultNotFound, VaultEntryNotFound, VaultEntryChanged, VaultLocked."""
+    """Delete an entry. Raise VaultNotFound, VaultEntryNotFound, VaultEntryChanged, VaultLocked."""
     get_keyring()
     with configuration_change() as change:
         row = get_vault_row(vault)
@@ -407,9 +406,10 @@ def delete_entry(*, vault: str, key: str, only_if: Condition = ALWAYS) -> None:
 
 
 def compare_entries(vault: str, values: Mapping[str, str]) -> list[EntryPreview]:
-    """Return how setting these values would change each entry, without values. Raise VaultNotFound, VaultLocked.
+    """Return how setting these values would change each entry, without showing values. Raise VaultNotFound,
+    VaultLocked.
 
-    The comparison is recorded: it reveals whether a guess at a secret is right.
+    The comparison is recorded in the audit, because it reveals whether a guess at a secret is right.
     """
     found = preview_entries(vault, values)
     if compared := [
@@ -420,7 +420,7 @@ def compare_entries(vault: str, values: Mapping[str, str]) -> list[EntryPreview]
 
 
 def export_vault(*, name: str) -> str:
-    """Return the values of a vault as lines of a .env file, which the bulk edit takes. Recorded in the audit.
+    """Return the values of a vault as lines of a .env file, which the bulk edit accepts. Recorded in the audit.
 
     Raise VaultNotFound, VaultLocked, VaultUnavailable.
     """
@@ -433,12 +433,12 @@ def export_vault(*, name: str) -> str:
 
 
 def record_change(action: str, name: str, changes: Changes) -> None:
-    """Record a change of a vault or an entry, which the action begins with."""
+    """Record a change of a vault or an entry. The action begins with the kind of the object: `vault_entry.set`."""
     record(action=action, object_kind=action.partition(".")[0], object_name=name, changes=changes)
 
 
 def _require(only_if: Condition, vault: Vault, entry: VaultEntry | None, key: str) -> None:
-    """Raise VaultEntryChanged, or PreconditionFailed, if a precondition is not met."""
+    """Raise VaultEntryChanged or PreconditionFailed if a precondition is not met."""
     only_if.precondition(vault.etag)
     present = entry.version if entry else 0
     if only_if.expected_version not in (None, present):

@@ -18,7 +18,7 @@ from vaults.masking import displayed_value
 from vaults.models import KEY_ID, EntryVersion, Vault, VaultEntry
 
 _NAMED_MAX = 3
-"""Vaults that an error names."""
+"""The number of vaults that an error names at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class EntryDisplay:
     """1, 2, 3 …: the number of the value."""
     updated_by: str
     fingerprint: str
-    """Equal for equal values, in all vaults."""
+    """The same for equal values in all vaults."""
     created_at: datetime
     updated_at: datetime
     usage: EntryUsage
@@ -42,14 +42,14 @@ class EntryDisplay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryValue:
-    """The masked value of an entry, or why it cannot be decrypted."""
+    """The masked value of an entry, or the reason why it cannot be decrypted."""
 
     value: str = ""
     """Masked if it is a secret."""
     is_secret: bool = True
     fingerprint: str = ""
     error: str = ""
-    """Why it cannot be decrypted."""
+    """Why it cannot be decrypted; empty if it can."""
 
 
 class PreviewOutcome(StrEnum):
@@ -63,7 +63,7 @@ class PreviewOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryPreview:
-    """The effect on an entry, without its value."""
+    """The effect of setting a value on an entry, without the value."""
 
     key: str
     outcome: PreviewOutcome
@@ -73,8 +73,6 @@ class EntryPreview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaultSummary:
-    """A vault with masked entries."""
-
     name: str
     description: str
     entries: tuple[EntryDisplay, ...]
@@ -85,7 +83,7 @@ class VaultSummary:
 
 
 def is_unlocked() -> bool:
-    """Return whether there is a master key."""
+    """Return whether the server has a master key."""
     try:
         get_keyring()
     except VaultLocked:
@@ -94,12 +92,14 @@ def is_unlocked() -> bool:
 
 
 def require_key() -> None:
-    """Raise VaultLocked when there is no master key."""
+    """Raise VaultLocked if the server has no master key."""
     get_keyring()
 
 
 def find_key_error() -> str:
-    """Return which master keys of stored entries the server does not have; empty: it has all of them. One query."""
+    """Return an error that names the master keys of stored entries that the server lacks; empty if it has all. One
+    query.
+    """
     known = get_keyring().ids if is_unlocked() else ()
     entries = VaultEntry.objects.annotate(key_id=KEY_ID).exclude(key_id__in=known).order_by("vault__name")
     vaults: defaultdict[str, list[str]] = defaultdict(list)
@@ -115,7 +115,7 @@ def find_key_error() -> str:
 
 
 def _name_vaults(names: list[str]) -> str:
-    """Return the first names of vaults, and the number of others."""
+    """Return the first names, and the number of the others."""
     more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
     return f"vault{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED_MAX])}{more}"
 
@@ -141,7 +141,7 @@ def get_vault_summary(name: str) -> VaultSummary:
 
 
 def get_entry_value(entry: VaultEntry) -> EntryValue:
-    """Return the masked value of an entry; queries its vault unless it was selected with it."""
+    """Return the masked value of an entry. Select its vault with it, or it costs another query."""
     try:
         value = get_keyring().decrypt(entry.aad(entry.vault.name), bytes(entry.ciphertext))
     except (VaultLocked, VaultUnavailable) as error:
@@ -159,7 +159,7 @@ def list_decrypt_errors(vault: Vault) -> list[str]:
 
 
 def list_queues_by_vault() -> dict[str, list[str]]:
-    """Return the queues that use each vault, by name, also of a missing vault. One query."""
+    """Return the queues that use each vault, by its name. The vault may be missing. One query."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     queues = StoredDocument.objects.filter(kind=DocumentKind.QUEUE, body__isnull=False).order_by("name")
     prefix = field(DocumentKind.VAULT, "")
@@ -171,7 +171,8 @@ def list_queues_by_vault() -> dict[str, list[str]]:
 
 
 def list_versions(vault: str, key: str, *, before: int | None = None, limit: int = 30) -> list[EntryVersion]:
-    """Return the versions of an entry, newest first, before the row with this id, also of a deleted entry.
+    """Return the versions of an entry, newest first, also of one that was deleted. `before` is the id of the last row
+    seen.
 
     Raise VaultNotFound, VaultEntryNotFound, VaultLocked.
     """
@@ -204,7 +205,7 @@ def preview_entries(vault: str, values: Mapping[str, str]) -> list[EntryPreview]
 
 
 def get_vault_row(name: str) -> Vault:
-    """Return a vault's row. Raise VaultNotFound."""
+    """Return a vault. Raise VaultNotFound."""
     vault = find_vault_row(name)
     if vault is None:
         raise VaultNotFound(f"No vault {name[:80]!r}.")
@@ -212,12 +213,13 @@ def get_vault_row(name: str) -> Vault:
 
 
 def find_vault_row(name: str) -> Vault | None:
-    """Return a vault's row, or None, also for a name that a database rejects."""
+    """Return a vault; None if there is none of this name."""
+    # PostgreSQL refuses a query with NUL in it.
     return None if vault_name_error(name) else Vault.objects.filter(name=name).first()
 
 
 def is_entry_value(keyring: Keyring, vault: str, entry: VaultEntry, value: str) -> bool:
-    """Return whether an entry has this value."""
+    """Return whether an entry has this value. False if it cannot be decrypted."""
     try:
         return keyring.decrypt(entry.aad(vault), bytes(entry.ciphertext)) == value
     except VaultUnavailable:

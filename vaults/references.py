@@ -1,4 +1,4 @@
-"""The vaults and entries that queues may refer to; nothing is decrypted, so no master key is needed."""
+"""The vaults and entries that queues can refer to. Nothing is decrypted, so no master key is needed."""
 
 from dataclasses import dataclass
 
@@ -29,9 +29,9 @@ def list_references() -> dict[str, list[ReferencedEntry]]:
 
 
 def find_git_token_error(*, git_token: str, git_url: str) -> str | None:
-    """Return why the entry of a reference may not be sent to the host of a repository, or None.
+    """Return why the entry of a reference must not be sent to the host of a repository; None if it may.
 
-    A missing entry is allowed: workers are refused until it exists and is declared.
+    The entry may be missing: workers are refused until it exists and is declared.
     """
     reference = parse_reference(git_token)
     if reference is None:

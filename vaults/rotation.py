@@ -1,7 +1,7 @@
 """Re-encryption of all entries with the first master key, in batches of one transaction each.
 
-A rotation that is interrupted continues when it is run again. Concurrent readers find each entry under one of the
-keys, and decrypt it.
+A rotation that was interrupted goes on when it is run again. Concurrent readers find each entry under one of the keys,
+and decrypt it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,12 +21,12 @@ BATCH = 50
 
 @dataclass(slots=True, kw_only=True)
 class RotationBatch:
-    """The result for a batch of entries."""
+    """The result of one batch."""
 
     seen: int
     rotated: int = 0
     errors: list[str] = field(default_factory=list)
-    """Error messages of entries that cannot be decrypted; these are left unchanged."""
+    """The errors of entries that cannot be decrypted. These are left as they are."""
 
 
 def count_outdated() -> int:
@@ -35,7 +35,7 @@ def count_outdated() -> int:
 
 
 def rotate_entries(*, batch: int = BATCH, dry_run: bool = False) -> Iterator[RotationBatch]:
-    """Re-encrypt the entries that are not under the first key, one transaction a batch. Raise VaultLocked.
+    """Encrypt the entries that are not under the first key with it, one transaction a batch. Raise VaultLocked.
 
     Values and versions do not change, so workers are not notified. A batch is committed and published before it is
     yielded. `dry_run` only decrypts.
@@ -45,7 +45,6 @@ def rotate_entries(*, batch: int = BATCH, dry_run: bool = False) -> Iterator[Rot
 
 
 def _check(ids: Sequence[int]) -> RotationBatch:
-    """Decrypt entries without changing them."""
     result = RotationBatch(seen=len(ids))
     for entry in VaultEntry.objects.filter(pk__in=ids).select_related("vault"):
         result.rotated += _decrypt(entry, entry.vault, result) is not None
@@ -53,12 +52,11 @@ def _check(ids: Sequence[int]) -> RotationBatch:
 
 
 def _outdated() -> QuerySet[VaultEntry]:
-    """Return the entries that are not under the first key."""
     return VaultEntry.objects.annotate(head=CIPHERTEXT_HEAD).exclude(head=get_keyring().current_head).order_by("pk")
 
 
 def _batches(size: int) -> Iterator[list[int]]:
-    """Yield the ids of outdated entries, each once, including those that stay outdated."""
+    """Yield the ids of outdated entries, each once, also of those that stay outdated."""
     after = 0
     while ids := list(_outdated().filter(pk__gt=after).values_list("pk", flat=True)[:size]):
         yield ids
@@ -66,7 +64,7 @@ def _batches(size: int) -> Iterator[list[int]]:
 
 
 def _rotate(ids: Sequence[int]) -> RotationBatch:
-    """Re-encrypt entries in one transaction; skip those rotated or deleted concurrently."""
+    """Encrypt entries again in one transaction. Those that were rotated or deleted meanwhile are skipped."""
     result = RotationBatch(seen=len(ids))
     with configuration_change() as change:
         rows = _outdated().filter(pk__in=ids).select_related("vault").order_by("vault__name", "key")
@@ -82,7 +80,7 @@ def _rotate(ids: Sequence[int]) -> RotationBatch:
 def _rotate_in_vault(
     change: Change, vault: Vault, entries: Iterable[VaultEntry], result: RotationBatch
 ) -> dict[str, list[str]]:
-    """Re-encrypt entries of a vault; return their keys by the id of the previous master key."""
+    """Encrypt entries of a vault again; return their keys by the id of the master key that they had."""
     writer, done = EntryWriter(change, vault), dict[str, list[str]]()
     for entry in entries:
         value = _decrypt(entry, vault, result)
@@ -96,7 +94,7 @@ def _rotate_in_vault(
 
 
 def _decrypt(entry: VaultEntry, vault: Vault, result: RotationBatch) -> str | None:
-    """Return the value of an entry, or None after adding the error to the result."""
+    """Return the value of an entry; None if it cannot be decrypted, which is added to the result."""
     try:
         return get_keyring().decrypt(entry.aad(vault.name), bytes(entry.ciphertext))
     except VaultUnavailable as error:

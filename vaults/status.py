@@ -1,4 +1,4 @@
-"""The status of all vaults, in the database and as published: their master keys, and what can be decrypted."""
+"""The status of all vaults, in the database and as published: their master keys, and which entries can be decrypted."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,7 @@ class KeyUse:
     """Whether it is in RUNQY_VAULT_MASTER_KEY."""
     entries: int
     published: int
-    """Entries of the published copy."""
+    """The number of entries of the published copy."""
     oldest: datetime | None
     """The time of its oldest ciphertext."""
 
@@ -38,7 +38,7 @@ class VaultStatus:
     vaults: int
     entries: int
     keys: tuple[KeyUse, ...]
-    """Keys of the setting in order, then unknown ones."""
+    """The keys of the setting in order, then unknown ones."""
     published: str
     """`agrees`, `differs` or `unreachable`."""
     differing: tuple[str, ...]
@@ -46,7 +46,7 @@ class VaultStatus:
 
     @property
     def removable(self) -> tuple[str, ...]:
-        """Return the ids of old keys that are not used any more."""
+        """The ids of old keys that nothing uses. None can be removed while Redis cannot be read."""
         if self.published == "unreachable":
             return ()
         return tuple(use.key_id for use in self.keys if not (use.is_first or use.entries or use.published))
@@ -80,9 +80,8 @@ def get_vault_status() -> VaultStatus:
 
 
 def verify_entries() -> list[str]:
-    """Decrypt every entry, in the database and as published in Redis; return the errors.
-
-    Raise VaultLocked, BrokerUnavailable.
+    """Decrypt every entry, in the database and as published; return the errors. Raise VaultLocked,
+    BrokerUnavailable.
     """
     errors = []
     for vault in Vault.objects.order_by("name"):
@@ -99,7 +98,6 @@ def verify_entries() -> list[str]:
 
 
 def _errors(aad: EntryAAD, ciphertext: bytes) -> list[str]:
-    """Return the decrypt error of an entry, if there is one."""
     try:
         get_keyring().decrypt(aad, ciphertext)
     except VaultUnavailable as error:
@@ -108,7 +106,7 @@ def _errors(aad: EntryAAD, ciphertext: bytes) -> list[str]:
 
 
 def _published_state() -> tuple[str, tuple[str, ...]]:
-    """Return whether the published copy agrees with the database, and the vaults that differ."""
+    """Return whether the published copy agrees with the database, and the names of vaults that differ."""
     try:
         differing = _differing()
     except BrokerUnavailable:
@@ -130,7 +128,7 @@ def _differing() -> list[str]:
 
 
 def _published_vaults() -> dict[str, PublishedVault | None]:
-    """Return the vaults in Redis; None for an invalid signature. Raise BrokerUnavailable."""
+    """Return the vaults in Redis; None for one with an invalid signature. Raise BrokerUnavailable."""
     vaults: dict[str, PublishedVault | None] = {}
     for name, document in published_documents(DocumentKind.VAULT).items():
         if document is None:
@@ -141,7 +139,7 @@ def _published_vaults() -> dict[str, PublishedVault | None]:
 
 
 def _published_key_ids() -> dict[bytes, int]:
-    """Return the number of entries in Redis by key id. Raise BrokerUnavailable."""
+    """Return how many published entries each key encrypted, by its id. Raise BrokerUnavailable."""
     counts: dict[bytes, int] = {}
     for vault in _published_vaults().values():
         for entry in vault.entries if vault else ():

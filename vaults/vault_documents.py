@@ -11,7 +11,7 @@ from vaults.models import VaultEntry
 
 
 class PublishedEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry; only the server can decrypt it."""
+    """An entry. Only the server can decrypt it."""
 
     key: str
     revision: int
@@ -22,12 +22,12 @@ class PublishedEntry(msgspec.Struct, frozen=True, kw_only=True):
     is_secret: bool
 
     def aad(self, vault: str) -> EntryAAD:
-        """Return the associated data of the ciphertext in a vault of this name."""
+        """Return the associated data of the ciphertext, in a vault of this name."""
         return EntryAAD(vault, self.key, self.revision, self.usage.value, self.git_hosts, self.is_secret)
 
 
 class PublishedVault(msgspec.Struct, frozen=True, kw_only=True):
-    """The entries of a vault in order of their keys."""
+    """The entries of a vault, in the order of their keys."""
 
     entries: tuple[PublishedEntry, ...]
 

@@ -13,7 +13,7 @@ from vaults.entry_rules import git_token_error, parse_reference
 from vaults.vault_documents import PublishedEntry, PublishedVault, decode_vault
 
 _ERRORS_MAX = 3
-"""Errors listed of one vault: without its key, no entry of a large vault can be decrypted."""
+"""The errors listed of one vault at most: without its key, no entry of a large vault can be decrypted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +29,13 @@ class WorkerSecrets:
 def get_worker_secrets(
     names: Sequence[str], *, git_token: str = "", git_url: str = "", max_age_s: float = MAX_AGE_S
 ) -> WorkerSecrets:
-    """Return the variables in some vaults, a later one overriding an earlier one, and the token for a repository.
+    """Return the variables of some vaults and the git token for a repository. A later vault overrides an earlier one.
 
-    The token is the value of the entry that `git_token` refers to, if the entry is declared for the host of `git_url`;
-    without an https URL there is none, because git sends tokens only over https.
-    Raise VaultLocked, or VaultUnavailable with the errors of all missing vaults and entries, and of the first entries
-    of a vault that cannot be decrypted: there is no partial result.
+    The token is the value of the entry that `git_token` names, if that entry is declared for the host of `git_url`.
+    Without an https URL there is no token, because git sends tokens only over https.
+
+    Raise VaultLocked, or VaultUnavailable with the errors of all missing vaults and entries, and the first errors of
+    each vault that cannot be decrypted. There is no partial result.
     """
     if not names and not git_token:
         return WorkerSecrets()
@@ -54,7 +55,7 @@ def get_worker_secrets(
 def list_secret_errors(
     names: Iterable[str], *, git_token: str = "", git_url: str = "", max_age_s: float = MAX_AGE_S
 ) -> list[str]:
-    """Return the errors that keep workers from receiving these secrets.
+    """Return the errors because of which workers do not receive these secrets.
 
     Each vault is decrypted once for each state of the configuration, however many queues use it.
     """
@@ -69,7 +70,7 @@ def list_secret_errors(
 
 
 def list_unreadable_vaults(names: Iterable[str], *, git_token: str = "") -> list[str]:
-    """Return which of these vaults, and that of a git token, have entries that cannot be decrypted.
+    """Return which of these vaults, and of that of a git token, have entries that cannot be decrypted.
 
     Raise VaultLocked, ConfigurationUnavailable.
     """
@@ -105,13 +106,13 @@ def _errors(snapshot: Snapshot, keyring: Keyring, names: Iterable[str], git_toke
 
 
 def _abbreviate(vault: str, errors: list[str]) -> list[str]:
-    """Return the first errors of a vault, and the number of others."""
+    """Return the first errors of a vault, and the number of the others."""
     more = len(errors) - _ERRORS_MAX
     return errors if more <= 1 else [*errors[:_ERRORS_MAX], f"{more} more entries of {vault} cannot be decrypted."]
 
 
 def _token_error(snapshot: Snapshot, keyring: Keyring, git_token: str) -> str:
-    """Return the error of decrypting the git token, or an empty string."""
+    """Return the error of decrypting the git token; empty if there is none."""
     reference = parse_reference(git_token)
     if reference is None:
         return "git_token must be vault://<vault>/<key>."
@@ -123,7 +124,7 @@ def _token_error(snapshot: Snapshot, keyring: Keyring, git_token: str) -> str:
 
 
 def _host_error(snapshot: Snapshot, git_token: str, git_url: str) -> str:
-    """Return why the git token may not be sent to the repository's host, or an empty string."""
+    """Return why the git token must not be sent to the repository's host; empty if it may."""
     reference, token = parse_reference(git_token), _token_entry(snapshot, git_token)
     if reference is None or token is None:
         return ""
@@ -132,7 +133,7 @@ def _host_error(snapshot: Snapshot, git_token: str, git_url: str) -> str:
 
 
 def _decrypt_errors(snapshot: Snapshot, keyring: Keyring, name: str) -> Mapping[str, str] | None:
-    """Return the decrypt error of each entry of a vault, or an empty string; None: no such vault."""
+    """Return the decrypt error of each entry of a vault, empty if there is none; None if there is no such vault."""
 
     def find(snapshot: Snapshot) -> Mapping[str, str] | None:
         vault = _published(snapshot, name)
@@ -142,7 +143,7 @@ def _decrypt_errors(snapshot: Snapshot, keyring: Keyring, name: str) -> Mapping[
 
 
 def _decrypt_error(keyring: Keyring, vault: str, entry: PublishedEntry) -> str:
-    """Return the decrypt error of an entry, or an empty string."""
+    """Return the decrypt error of an entry; empty if there is none."""
     try:
         _decrypt(keyring, vault, entry)
     except VaultUnavailable as error:
@@ -155,7 +156,7 @@ def _decrypt(keyring: Keyring, vault: str, entry: PublishedEntry) -> str:
 
 
 def _effective_entries(snapshot: Snapshot, names: Iterable[str]) -> list[tuple[str, PublishedEntry]]:
-    """Return the entries of an environment, each with its vault; a later vault overrides an earlier one."""
+    """Return the variables of a queue, each with its vault. A later vault overrides an earlier one."""
     by_key = {
         entry.key: (name, entry) for name in names for entry in _entries(snapshot, name) if entry.usage.is_variable
     }
@@ -163,7 +164,7 @@ def _effective_entries(snapshot: Snapshot, names: Iterable[str]) -> list[tuple[s
 
 
 def _token_entry(snapshot: Snapshot, git_token: str) -> tuple[str, PublishedEntry] | None:
-    """Return the entry of a reference, with its vault, or None."""
+    """Return the entry that a reference names, with its vault."""
     reference = parse_reference(git_token)
     if reference is None:
         return None
@@ -175,7 +176,7 @@ def _token_entry(snapshot: Snapshot, git_token: str) -> tuple[str, PublishedEntr
 def _grants(
     snapshot: Snapshot, names: Iterable[str], entries: Iterable[tuple[str, PublishedEntry]]
 ) -> tuple[VaultGrant, ...]:
-    """Return the grant of each vault; one that is empty or overridden has no versions."""
+    """Return the grant of each vault. It has no versions if the vault is empty or overridden."""
     versions: dict[str, dict[str, int]] = {name: {} for name in names}
     for vault, entry in entries:
         versions.setdefault(vault, {})[entry.key] = entry.version
@@ -188,12 +189,10 @@ def _grants(
 
 
 def _entries(snapshot: Snapshot, name: str) -> tuple[PublishedEntry, ...]:
-    """Return the entries of a vault, none of an unknown one."""
     vault = _published(snapshot, name)
     return vault.entries if vault else ()
 
 
 def _published(snapshot: Snapshot, name: str) -> PublishedVault | None:
-    """Return the published vault, or None."""
     document = snapshot.find(DocumentKind.VAULT, name)
     return decode_vault(document.body) if document is not None and document.body is not None else None

@@ -1,4 +1,4 @@
-"""Vaults in the admin; values of secrets can be entered, never read."""
+"""Vaults in the admin. Values of secrets can be entered, but never read."""
 
 from vaults.admin.vault_admin import VaultAdmin
 

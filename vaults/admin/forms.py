@@ -1,4 +1,4 @@
-"""The forms of vaults and entries; values of secrets are only entered, never rendered."""
+"""The forms of vaults and entries. Values of secrets can be entered, but are never rendered."""
 
 from typing import Any
 
@@ -20,8 +20,6 @@ _SECRET, _READABLE = "runqy-value runqy-secret", "runqy-value"
 
 
 class VaultForm(StyledModelForm):
-    """The name and description of a vault."""
-
     class Meta:
         model = Vault
         fields = ("name", "description")
@@ -33,7 +31,7 @@ class VaultForm(StyledModelForm):
 
 
 class ValueInput(forms.Textarea):
-    """An input for values of one or more lines; does not render what was submitted."""
+    """An input for values of one or more lines. It does not render what was submitted."""
 
     rendered = ""
     """The stored value of an entry that is not secret."""
@@ -46,7 +44,7 @@ class ValueInput(forms.Textarea):
 
 
 class StoredKey(forms.TextInput):
-    """The key of a stored entry as text, which wraps; it is not submitted."""
+    """The key of a stored entry as text, which can wrap. It is not submitted."""
 
     def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
         return format_html('<code class="runqy-key" id="{}">{}</code>', (attrs or {}).get("id", ""), value)
@@ -73,7 +71,6 @@ class GitHostsField(forms.CharField):
             return True
 
     def clean(self, value: Any) -> list[str]:
-        """Return the normalized hosts."""
         try:
             return normalize_git_hosts(str(value or "").replace(",", " ").split())
         except ValueError as error:
@@ -81,12 +78,12 @@ class GitHostsField(forms.CharField):
 
 
 class EntryForm(StyledModelForm):
-    """An entry; an empty value keeps the stored one, unless the entry shall no longer be secret."""
+    """An entry. An empty value keeps the stored one, unless the entry is no longer to be secret."""
 
     instance: VaultEntry
     value = forms.CharField(required=False, strip=False, widget=ValueInput)
     known_version = forms.IntegerField(required=False, widget=forms.HiddenInput)
-    """The version that was rendered: a change of another user is not overwritten."""
+    """The version that was rendered, so that a change by another user is not overwritten."""
 
     git_hosts = GitHostsField()
 
@@ -98,7 +95,7 @@ class EntryForm(StyledModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.stored: EntryValue | None = get_entry_value(self.instance) if self.instance.pk else None
-        self.instance.stored = self.stored  # type: ignore[attr-defined]  # an invalid form has changed the instance
+        self.instance.stored = self.stored  # type: ignore[attr-defined]  # read now: validation changes the instance
         self.fields["key"].widget.attrs["autocomplete"] = "off"
         if "usage" in self.fields:
             self.fields["usage"].required = False
@@ -118,23 +115,21 @@ class EntryForm(StyledModelForm):
         self.initial["known_version"] = self.instance.version
 
     def clean_usage(self) -> str:
-        """Keep the usage if none is submitted."""
         return self.cleaned_data["usage"] or str(self.initial.get("usage") or EntryUsage.ENVIRONMENT)
 
     def clean_git_hosts(self) -> list[str]:
-        """Keep the hosts if none are submitted."""
         is_submitted = self.add_prefix("git_hosts") in self.data
         hosts: list[str] = self.cleaned_data["git_hosts"] if is_submitted else self.initial.get("git_hosts") or []
         return hosts
 
     def clean_value(self) -> str:
-        """Restore the line ends, which browsers send as CRLF."""
+        # Browsers send line ends as CRLF.
         value: str = self.cleaned_data["value"]
         return value.replace("\r\n", "\n")
 
     @property
     def changed_data(self) -> list[str]:
-        """Return the changed fields, without the version and without changes of line ends."""
+        """The changed fields, without the version, and without a value that differs only in its line ends."""
         changed = [name for name in super().changed_data if name != "known_version"]
         submitted = {name for name in ("usage", "git_hosts") if self.add_prefix(name) in self.data}
         changed = [name for name in changed if name in submitted or name not in ("usage", "git_hosts")]
@@ -156,23 +151,23 @@ class EntryForm(StyledModelForm):
         return cleaned
 
     def _refuse_extension(self, cleaned: dict[str, Any]) -> None:
-        """Require the value to extend usage or hosts, so that only a known value can be sent out."""
+        # A user who does not know a secret must not be able to have it sent to another host.
         if "usage" not in cleaned or "git_hosts" not in cleaned or not self.stored or not self.keeps_value:
             return
         if not is_restriction(self._before(), EntryUsage(cleaned["usage"]), cleaned["git_hosts"]):
             self.add_error("value", "Enter the value again to extend its usage or its git hosts.")
 
     def _before(self) -> VaultEntry:
-        """Return the entry before the form changes it."""
+        """Return the entry as it was before the form changed it."""
         return VaultEntry(usage=self.initial["usage"], git_hosts=self.initial["git_hosts"])
 
     @property
     def keeps_value(self) -> bool:
-        """Return whether the value stays: none was entered for a stored secret."""
+        """Whether the value stays: none was entered for a stored secret."""
         return bool(self.stored and self.initial.get("is_secret") and not self.cleaned_data.get("value"))
 
     def to_edit(self) -> EntryEdit | None:
-        """Return the edit of the entry; None: unchanged."""
+        """Return the edit of the entry; None if it is unchanged."""
         cleaned = self.cleaned_data
         is_deleted = bool(cleaned.get("DELETE"))
         if (is_deleted and not self.stored) or not (is_deleted or self.has_changed()):
@@ -189,7 +184,7 @@ class EntryForm(StyledModelForm):
 
 
 class EnvForm(StyledForm):
-    """Lines of `KEY=value`; they are not rendered again."""
+    """Lines of `KEY=value`. They are not rendered again."""
 
     lines = forms.CharField(strip=False, required=False, label="Lines", widget=ValueInput)
 

@@ -13,7 +13,7 @@ from vaults.models import VaultEntry
 
 
 class EntryInline(RunqyTabularInline):
-    """The entries of a vault; users who may change the vault may change them."""
+    """The entries of a vault. Users who may change the vault may change them."""
 
     model = VaultEntry
     form = EntryForm
@@ -26,14 +26,13 @@ class EntryInline(RunqyTabularInline):
         return super().get_queryset(request).select_related("vault")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        """Leave out the inputs if the user may not change the vault."""
         if not self.has_change_permission(request, obj):
             return ("key", "secrecy", "usage", "hosts", "stored_value")
         return ("key", "value", "is_secret", "usage", "git_hosts", "stored_value", "known_version")
 
     @admin.display(description="secret")
     def secrecy(self, row: VaultEntry) -> str:
-        """Return it in words: a red cross, as Django has for False, would look like an error."""
+        # In words: Django's red cross for False would look like an error.
         return "yes" if row.is_secret else "no"
 
     @admin.display(description="git hosts")
@@ -42,7 +41,6 @@ class EntryInline(RunqyTabularInline):
 
     @admin.display(description="stored value")
     def stored_value(self, row: Any) -> str:
-        """Return the masked value, its fingerprint, and when it was stored by whom, with a link to all versions."""
         return render_to_string("vaults/stored_value.html", {"entry": row, "stored": row.stored})
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:

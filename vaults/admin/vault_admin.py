@@ -44,7 +44,7 @@ class VaultList(ChangeList):
 
 @admin.register(Vault)
 class VaultAdmin(PublishedModelAdmin):
-    """Vaults; all changes go through the operations."""
+    """Vaults. All changes go through the operations."""
 
     form = VaultForm
     audit_kind = "vault"
@@ -78,7 +78,7 @@ class VaultAdmin(PublishedModelAdmin):
         return [*own, *super().get_urls()]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        """Make the name read-only: the ciphertexts are bound to it."""
+        # Ciphertexts are bound to the name.
         return ("name",) if obj else ()
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -95,10 +95,9 @@ class VaultAdmin(PublishedModelAdmin):
         """Leave saving to `save_related`: a vault and its entries are one change."""
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        """Save the vault with its entries by one operation."""
         edits = []
         for formset in formsets:
-            formset.save(commit=False)  # notes what changed, for the history
+            formset.save(commit=False)  # Django lists what changed for the history
             edits += [edit for entry_form in formset.forms if (edit := entry_form.to_edit())]
         vault = form.instance
         saved = save_vault(name=vault.name, description=vault.description, edits=edits, is_new=not change)
@@ -121,7 +120,7 @@ class VaultAdmin(PublishedModelAdmin):
         return versions_view(self, request, self.get_permitted(request, object_id, "view"), key)
 
     def get_permitted(self, request: HttpRequest, object_id: str, permission: str) -> Vault:
-        """Return a vault for which the user has a permission. Raise PermissionDenied, also for an unknown one."""
+        """Return a vault for which the user has a permission. Raise PermissionDenied, also if it does not exist."""
         vault: Any = self.get_object(request, unquote(object_id))
         if vault is None or not getattr(self, f"has_{permission}_permission")(request, vault):
             raise PermissionDenied
@@ -139,7 +138,6 @@ class VaultAdmin(PublishedModelAdmin):
 
     @admin.display(description="used by")
     def queues(self, row: Any) -> str:
-        """Return the queues that use it, at most three by name."""
         named, rest = row.used_by[:NAMED_QUEUES_MAX], len(row.used_by) - NAMED_QUEUES_MAX
         return ", ".join(named) + (f" and {rest} more" if rest > 0 else "") or "no queue"
 
@@ -149,7 +147,9 @@ class VaultAdmin(PublishedModelAdmin):
 
 
 def _workers(vault: Vault) -> dict[str, Any]:
-    """Return the workers that use a vault, and how many have its current values; None while Redis is unavailable."""
+    """Return the workers that use a vault, and how many have its current values; `workers` is None while Redis is
+    unavailable.
+    """
     try:
         workers = list_vault_workers(get_broker(), vault.name)
     except BrokerUnavailable:

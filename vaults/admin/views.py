@@ -21,20 +21,20 @@ PAGE_SIZE = 50
 
 @dataclass(frozen=True, slots=True)
 class QueueLink:
-    """The name of a queue, and the URL of its page, empty if the user may not view it."""
+    """The name of a queue and the URL of its page; the URL is empty if the user may not view it."""
 
     name: str
     url: str
 
 
 def queue_links(request: HttpRequest, names: list[str]) -> list[QueueLink]:
-    """Return links to queues; the app of queues is above this one, so only its URL is named."""
+    """Return links to queues. Their app is above this one, so its pages are known by the names of their URLs only."""
     may_view = request.user.has_perm("queues.view_queue")
     return [QueueLink(name, reverse("admin:queues_queue_by_name", args=[name]) if may_view else "") for name in names]
 
 
 def deletion_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, vault: Vault) -> HttpResponse:
-    """Show which queues use a vault, or delete it if its name is entered."""
+    """Show which queues use a vault, and delete it if its name was entered."""
     error = ""
     if request.method == "POST":
         if request.POST.get("name", "").strip() == vault.name:
@@ -73,7 +73,6 @@ def bulk_edit_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, v
 
 
 def _preview(vault: Vault, pasted: dotenv.ParsedEnv) -> dict[str, Any]:
-    """Return what the lines would change, or their errors."""
     try:
         found = compare_entries(vault.name, pasted.values)
     except RunqyError as error:
@@ -84,7 +83,6 @@ def _preview(vault: Vault, pasted: dotenv.ParsedEnv) -> dict[str, Any]:
 
 
 def _apply(request: HttpRequest, vault: Vault, pasted: dotenv.ParsedEnv) -> tuple[str, ...]:
-    """Set the entries, and return the errors."""
     seen = request.POST.get("etag", "")
 
     def refuse_change(etag: str | None) -> None:
@@ -101,7 +99,6 @@ def _apply(request: HttpRequest, vault: Vault, pasted: dotenv.ParsedEnv) -> tupl
 
 
 def versions_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, vault: Vault, key: str) -> HttpResponse:
-    """Show the versions of an entry, without values."""
     try:
         versions = list_versions(vault.name, key, before=_number(request, "before"), limit=PAGE_SIZE + 1)
     except RunqyError as error:
@@ -134,7 +131,7 @@ def _number(request: HttpRequest, parameter: str) -> int | None:
 
 
 def _redirect(request: HttpRequest, url: str) -> HttpResponse:
-    """Redirect; a script follows the header, since it would fetch a redirect."""
+    """Redirect. The script gets a header to follow, because it would fetch a redirect itself."""
     if "fragment" in request.POST:
         return HttpResponse(headers={"X-Runqy-Location": url})
     return HttpResponseRedirect(url)
@@ -161,7 +158,6 @@ def vault_url(vault: Vault) -> str:
 
 
 def _context(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, title: str, vault: Vault) -> dict[str, Any]:
-    """Return the context of a page of a vault."""
     return {
         **model_admin.admin_site.each_context(request),
         "title": title,

@@ -63,8 +63,7 @@ class VersionField(StrictIntegerField):
         return version
 
 
-_WITHOUT_NUL = {"type": "string", "pattern": r"^[^\x00]*$"}
-"""Schema of a string: DRF's CharField refuses NUL."""
+_WITHOUT_NUL = {"type": "string", "pattern": r"^[^\x00]*$"}  # DRF's CharField refuses NUL
 
 
 @extend_schema_field(_WITHOUT_NUL)

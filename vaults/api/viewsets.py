@@ -213,7 +213,6 @@ class VaultDeliveryViewSet(UnlockedVaultViewSet):
 
 
 def _set_entry(request: Request, vault: str, key: str, body: Mapping[str, Any]) -> Response:
-    """Set an entry, and return its version."""
     only_if = operations.Condition(precondition=if_match(request), expected_version=body.get("expected_version"))
     usage = EntryUsage(body["usage"]) if "usage" in body else None
     with publication_result() as publication:

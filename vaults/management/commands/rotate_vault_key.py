@@ -30,7 +30,6 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Rotate, and report which keys are no longer used."""
         try:
             with actor_context(command_actor("rotate_vault_key")):
                 self._rotate(is_dry_run=options["dry_run"], batch=options["batch"])
@@ -40,7 +39,7 @@ class Command(BaseCommand):
             raise CommandError("Interrupted. Finished batches are kept; run the command again to continue.") from error
 
     def _rotate(self, *, is_dry_run: bool, batch: int) -> None:
-        """Rotate all entries. Raise CommandError if an entry cannot be decrypted."""
+        """Rotate all entries. Raise CommandError if one cannot be decrypted."""
         total = count_outdated()
         batches = rotate_entries(batch=batch, dry_run=is_dry_run)
         rotated, errors = 0, list[str]()

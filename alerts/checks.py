@@ -11,7 +11,6 @@ from alerts.webhook import decode_secret
 
 @register(Tags.security)
 def check_webhook(**_: Any) -> list[CheckMessage]:
-    """Check that the URL can be used and that messages are signed."""
     url, secret = settings.RUNQY_ALERT_WEBHOOK_URL, settings.RUNQY_ALERT_WEBHOOK_SECRET
     if not url:
         return []

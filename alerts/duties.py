@@ -19,7 +19,7 @@ class AlertEvaluator(DatabaseDuty):
 
 @register
 class WebhookSender(DatabaseDuty):
-    """Send the messages of alerts to the webhook, again if it does not accept them."""
+    """Send the messages of alerts to the webhook, and again if it did not accept them."""
 
     name = "webhook_sender"
     interval_s = 5.0

@@ -16,9 +16,9 @@ from vaults.queries import get_vault_row
 
 
 def get_alert_link(alert: Alert) -> tuple[str, str]:
-    """Return URL and title of the page where the cause of an alert is seen."""
+    """Return URL and title of the page that shows the cause of an alert."""
     match AlertKind(alert.kind):
-        case AlertKind.WORKER_MISSING:  # it has a page only for a minute
+        case AlertKind.WORKER_MISSING:  # the worker's own page exists only for a minute
             url, title = changelist_url("tasks_task", worker=alert.subject), "Runs of the worker"
         case AlertKind.WORKER_START_FAILED | AlertKind.WORKER_NOT_CONSUMING:
             url, title = reverse("admin:workers_worker_change", args=[quote(alert.subject)]), "Worker"
@@ -31,7 +31,7 @@ def get_alert_link(alert: Alert) -> tuple[str, str]:
         case AlertKind.FAILURE_RATE:
             times = _find_times(alert, FAILURE_WINDOW_MIN)
             url, title = changelist_url("tasks_task", queue=alert.queue, outcome="failure", **times), "Failures"
-        case AlertKind.CONFIGURATION_NOT_PUBLISHED:  # the list says what differs, and the page of a queue publishes it
+        case AlertKind.CONFIGURATION_NOT_PUBLISHED:  # the list shows what differs; a queue's page can publish it
             url, title = changelist_url("queues_queue"), "Publication of queues"
         case AlertKind.INACTIVE_KEY_MAKER:
             url, title = changelist_url("accounts_apikey", maker=INACTIVE, status="active"), "API keys"
@@ -44,7 +44,9 @@ def get_alert_link(alert: Alert) -> tuple[str, str]:
 
 
 def _find_vault(queue: str) -> tuple[str, str]:
-    """Return the page of the vault that cannot be decrypted now; that of the queue if several, or another error."""
+    """Return the page of the vault that cannot be decrypted now; that of the queue if there are several, or another
+    error.
+    """
     with suppress(VaultLocked, VaultNotFound, ConfigurationUnavailable):
         unreadable = list_unreadable_vaults_of(queue)
         if len(unreadable) == 1:
@@ -53,7 +55,7 @@ def _find_vault(queue: str) -> tuple[str, str]:
 
 
 def _find_times(alert: Alert, window_min: int) -> dict[str, str]:
-    """Return the filter of the runs that opened an alert, and of those that followed until it was resolved."""
-    first = alert.since.replace(second=0) - timedelta(minutes=window_min - 1)  # the rules sum whole minutes
+    """Return the filter for the runs that opened an alert, and for those that followed until it was resolved."""
+    first = alert.since.replace(second=0) - timedelta(minutes=window_min - 1)  # rules add up whole minutes
     times = {"since": first, "until": alert.resolved_at}
     return {name: f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" for name, time in times.items() if time}

@@ -12,7 +12,7 @@ from runqy import durations
 SUBJECT_MAX_LENGTH = 255
 ERROR_MAX_LENGTH = 500
 UNDELIVERED = Q(delivered_at__isnull=True, abandoned_at__isnull=True)
-"""The deliveries that are still to be sent."""
+"""Deliveries that are still to be sent."""
 
 
 def alert_kind_choices() -> list[tuple[str, str]]:
@@ -21,10 +21,10 @@ def alert_kind_choices() -> list[tuple[str, str]]:
 
 
 class Alert(models.Model):
-    """A condition that a rule observes, or observed.
+    """A condition that a rule observes, or has observed.
 
-    Three stages: the condition holds but has not lasted as long as its rule demands (`opened_at` is null), open, and
-    resolved.
+    It has three stages: the condition holds, but not yet for as long as its rule requires (`opened_at` is null); it is
+    open; it is resolved.
     """
 
     kind = models.CharField(max_length=32, choices=alert_kind_choices)
@@ -36,7 +36,7 @@ class Alert(models.Model):
     since = models.DateTimeField()
     """When the condition was first observed."""
     seen_at = models.DateTimeField()
-    """When it was last observed, to within half a minute."""
+    """When the condition was last observed, to within half a minute."""
     opened_at = models.DateTimeField(null=True)
     resolved_at = models.DateTimeField(null=True)
 
@@ -57,12 +57,12 @@ class Alert(models.Model):
 
     @property
     def lasted(self) -> str:
-        """Return how long the condition has lasted, or lasted: `12 min`."""
+        """How long the condition has lasted, or did: `12 min`."""
         return durations.humanize(((self.resolved_at or timezone.now()) - self.since).total_seconds())
 
 
 class KnownMaster(models.Model):
-    """A master of Redis that was observed; not kept in Redis, because a promoted replica may lack anything."""
+    """A master of Redis that was observed. Not stored in Redis, because a promoted replica may lack anything."""
 
     replication_id = models.CharField(max_length=64, primary_key=True)
 
@@ -74,7 +74,9 @@ class KnownMaster(models.Model):
 
 
 class AlertRule(models.Model):
-    """Settings of a rule that differ from its defaults: for one queue, or for all that have none of their own."""
+    """Settings of a rule that differ from its defaults: for one queue, or for all queues without settings of their
+    own.
+    """
 
     kind = models.CharField(max_length=32, choices=alert_kind_choices, verbose_name="rule")
     queue = models.ForeignKey(
@@ -121,12 +123,12 @@ class AlertRule(models.Model):
 
     @property
     def audit_name(self) -> str:
-        """Return the name in audit records: `failure_rate`, `failure_rate/inference`."""
+        """The name in audit records: `failure_rate`, or `failure_rate/inference` for one queue."""
         return f"{self.kind}/{self.queue.name}" if self.queue else self.kind
 
     @property
     def settings(self) -> RuleSettings:
-        """Return the settings, with the defaults of the kind where none are stored."""
+        """The settings. The defaults of the kind apply where none are stored."""
         defaults = RULES[AlertKind(self.kind)].defaults
         return RuleSettings(
             is_enabled=self.is_enabled,
@@ -135,7 +137,6 @@ class AlertRule(models.Model):
         )
 
     def clean(self) -> None:
-        """Raise ValidationError for a queue or threshold that the kind does not have."""
         info = RULES.get(AlertKind(self.kind)) if self.kind in set(AlertKind) else None
         if info is None:
             return

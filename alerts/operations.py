@@ -1,6 +1,6 @@
-"""Open, update and resolve alerts by what the rules found, and record their deliveries; change rules.
+"""Open, update and resolve alerts by what the rules found, record their deliveries, and change rules.
 
-Any number of processes do so at once.
+Several maintenance processes may do so at once: rows change by compare-and-set.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,18 +30,17 @@ from runqy.broker.broker import Broker
 from runqy.broker.replies import replace_nul
 
 SEEN_INTERVAL = timedelta(seconds=30)
-"""How often the time of the last observation is written."""
+"""The time of the last observation is written no more often than this."""
 KEPT_FOR = timedelta(days=90)
 DELETE_BATCH_SIZE = 500
 CLAIM = timedelta(seconds=60)
-"""How long other processes leave a claimed delivery alone; longer than an attempt takes."""
+"""How long a claimed delivery is left alone by other processes. Longer than an attempt takes."""
 FIRST_DELAY_S, MAX_DELAY_S = 10, 3600
 ABANDON_AFTER = timedelta(days=1)
 
 log = structlog.get_logger()
 
-_Key = tuple[str, str]
-"""Kind and subject."""
+_Key = tuple[str, str]  # kind, subject
 
 
 def update_alerts(broker: Broker) -> None:
@@ -49,8 +48,8 @@ def update_alerts(broker: Broker) -> None:
     observed = observe(broker)
     findings = find_problems(observed, load_rule_settings())
     store_findings(findings, recovered_workers=list_recovered_workers(observed), now=observed.now)
-    # Afterwards: a process that ends in between finds the failover again. Ids are kept, since a cluster may not list a
-    # master for a moment while it fails over.
+    # Stored last: a process that ends before finds the failover again. No id is removed, because a cluster may not list
+    # a master for a moment while it fails over.
     new = {master.replication_id for master in observed.masters}.difference(observed.known_masters)
     KnownMaster.objects.bulk_create([KnownMaster(replication_id=each) for each in new], ignore_conflicts=True)
 
@@ -69,27 +68,26 @@ def store_findings(findings: Iterable[Finding], *, recovered_workers: Iterable[s
 
 
 def delete_old_alerts() -> int:
-    """Delete alerts resolved more than 90 days ago, a batch at most; return how many."""
+    """Delete alerts that were resolved more than 90 days ago, at most one batch; return how many."""
     old = Alert.objects.filter(resolved_at__lt=timezone.now() - KEPT_FOR).order_by("resolved_at")
     deleted, _ = Alert.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:DELETE_BATCH_SIZE])).delete()
     return deleted
 
 
 def claim_delivery(delivery: AlertDelivery, now: datetime) -> bool:
-    """Reserve an attempt to send a delivery for this process; return whether no other process has done so."""
+    """Reserve an attempt to send a delivery for this process; return False if another process was first."""
     free = AlertDelivery.objects.filter(UNDELIVERED, pk=delivery.pk, due_at=delivery.due_at)
     return bool(free.update(due_at=now + CLAIM, attempts=delivery.attempts + 1))
 
 
 def record_delivered(delivery: AlertDelivery) -> None:
-    """Record that the webhook accepted a delivery."""
     AlertDelivery.objects.filter(UNDELIVERED, pk=delivery.pk).update(delivered_at=timezone.now(), error="")
 
 
 def record_failed_attempt(delivery: AlertDelivery, error: str, now: datetime) -> None:
-    """Record why a delivery that was claimed at `now` did not arrive, unless another process has claimed it since.
+    """Record why a delivery that was claimed at `now` failed, unless another process has claimed it since.
 
-    It is sent again, later each time, until it is a day old.
+    It is sent again, after a growing delay, until it is a day old.
     """
     delay = timedelta(seconds=min(FIRST_DELAY_S * 2 ** min(delivery.attempts, 16), MAX_DELAY_S))
     is_last = now - delivery.created_at >= ABANDON_AFTER
@@ -100,7 +98,6 @@ def record_failed_attempt(delivery: AlertDelivery, error: str, now: datetime) ->
 
 
 def save_alert_rule(rule: AlertRule) -> None:
-    """Save the settings of a rule, and record the change."""
     with transaction.atomic():
         old = AlertRule.objects.filter(pk=rule.pk).first() if rule.pk else None
         rule.save()
@@ -110,7 +107,7 @@ def save_alert_rule(rule: AlertRule) -> None:
 
 
 def delete_alert_rule(rule: AlertRule) -> None:
-    """Delete the settings of a rule, so that its defaults apply, and record it."""
+    """Delete the settings of a rule, so that its defaults apply again."""
     with transaction.atomic():
         name, changes = rule.audit_name, diff(_audited_fields(rule), {})
         rule.delete()
@@ -123,13 +120,15 @@ def _audited_fields(rule: AlertRule) -> dict[str, object]:
 
 
 def _keep_time(kind: AlertKind) -> timedelta:
-    """Return how long after `seen_at` a condition has certainly not been observed for as long as its rule demands."""
+    """Return how long an alert stays open after `seen_at`, which may be SEEN_INTERVAL older than the last
+    observation.
+    """
     keep_s = RULES[kind].keep_s
     return timedelta(seconds=keep_s) + SEEN_INTERVAL if keep_s else timedelta()
 
 
 def _to_storable(finding: Finding) -> Finding:
-    """Return a finding whose texts, which workers can write, the database accepts."""
+    """Return a finding with texts that the database accepts. Workers can write anything into them."""
     return replace(
         finding,
         subject=_to_storable_name(finding.subject),
@@ -143,7 +142,6 @@ def _to_storable_name(name: str) -> str:
 
 
 def _create(found: Mapping[_Key, Finding], unresolved: Mapping[_Key, Alert], now: datetime) -> None:
-    """Insert rows of new findings; another process may have done so just now."""
     new = {key: finding for key, finding in found.items() if key not in unresolved}
     if not new:
         return
@@ -160,6 +158,7 @@ def _create(found: Mapping[_Key, Finding], unresolved: Mapping[_Key, Alert], now
             )
             for (kind, subject), finding in new.items()
         ],
+        # Another process may insert the same row: the constraint allows one unresolved alert of a kind and subject.
         ignore_conflicts=True,
     )
     rows = Alert.objects.filter(resolved_at__isnull=True, kind__in={kind for kind, _ in new})
@@ -175,7 +174,7 @@ def _update(alert: Alert, finding: Finding, now: datetime) -> None:
 
 
 def _open_if_due(alert: Alert, finding: Finding, now: datetime) -> None:
-    """Open an alert whose condition has lasted long enough; of several processes one does."""
+    """Open an alert whose condition has lasted long enough. Of several processes, one succeeds."""
     if alert.opened_at is not None or now - alert.since < timedelta(seconds=finding.for_s):
         return
     with transaction.atomic():
@@ -185,7 +184,6 @@ def _open_if_due(alert: Alert, finding: Finding, now: datetime) -> None:
 
 
 def _resolve(alert: Alert, now: datetime) -> None:
-    """Resolve an alert; delete one that never opened."""
     if alert.opened_at is None:
         Alert.objects.filter(pk=alert.pk, opened_at=None, resolved_at=None).delete()
         return

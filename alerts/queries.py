@@ -48,13 +48,13 @@ class AlertPage:
 
     alerts: list[Alert]
     end: int | None
-    """The id of the last one; None: the last page."""
+    """The id of the last alert; None on the last page."""
 
 
 def list_alerts(
     state: AlertState, *, limit: int, allowed_queues: AllowedQueues = None, queue: str = "", before: int | None = None
 ) -> AlertPage:
-    """Return a page of alerts that were opened. With `allowed_queues`, only those about one of these queues."""
+    """Return a page of alerts that were opened. With `allowed_queues` only those about one of these queues."""
     alerts = filter_alerts(state)
     if queue:
         alerts = alerts.filter(queue=queue)
@@ -67,7 +67,6 @@ def list_alerts(
 
 
 def filter_alerts(state: AlertState) -> QuerySet[Alert]:
-    """Return the alerts in a state, in no order."""
     opened = Alert.objects.filter(opened_at__isnull=False)
     conditions = {
         AlertState.OPEN: Q(resolved_at__isnull=True),
@@ -78,7 +77,7 @@ def filter_alerts(state: AlertState) -> QuerySet[Alert]:
 
 
 def list_unresolved(*, limit: int) -> list[Alert]:
-    """Return unresolved alerts: critical ones first, then those that are open, then the latest.
+    """Return unresolved alerts: critical ones first, then open ones, then the latest.
 
     Those that are not open are conditions that have not lasted long enough yet.
     """
@@ -91,7 +90,7 @@ def count_open() -> int:
 
 
 def load_rule_settings() -> GetSettings:
-    """Read the settings of all rules, in one query."""
+    """Read the settings of all rules in one query."""
     stored = {(row.kind, row.queue.name if row.queue else ""): row for row in AlertRule.objects.select_related("queue")}
 
     def get_settings(kind: AlertKind, queue: str) -> RuleSettings:
@@ -102,7 +101,7 @@ def load_rule_settings() -> GetSettings:
 
 
 def list_due_deliveries(now: datetime, *, limit: int) -> Sequence[AlertDelivery]:
-    """Return the deliveries to send, oldest first. The resolution of an alert waits for the delivery of its opening."""
+    """Return the deliveries to send, oldest first. That of a resolution waits until that of its opening was sent."""
     opening = AlertDelivery.objects.filter(UNDELIVERED, alert=OuterRef("alert"), event=DeliveryEvent.OPENED)
     due = AlertDelivery.objects.filter(UNDELIVERED, due_at__lte=now)
     due = due.exclude(Exists(opening), event=DeliveryEvent.RESOLVED)
@@ -110,7 +109,7 @@ def list_due_deliveries(now: datetime, *, limit: int) -> Sequence[AlertDelivery]
 
 
 def observe(broker: Broker) -> Observation:
-    """Read what the rules look at. Raise BrokerUnavailable, ConfigurationUnavailable.
+    """Read what the rules need. Raise BrokerUnavailable, ConfigurationUnavailable.
 
     The number of round trips and queries does not depend on the number of queues.
     """
@@ -147,7 +146,7 @@ def _observe_queues(
     served: Collection[str],
     minutes: Mapping[str, Sequence[StatsPoint]],
 ) -> list[QueueObservation]:
-    """Join the parts by queue. `counts` and `served`, which has those of ready workers, are by Redis queue."""
+    """Join the parts by queue. `counts` and `served`, the names that ready workers serve, are by Redis queue."""
     vault_errors = list_vault_errors([queue.name for queue in catalog.definitions])
     return [
         QueueObservation(
@@ -174,7 +173,7 @@ def _observe_redis_queue(counts: QueueCounts, has_ready_worker: bool) -> RedisQu
 
 
 def _read_minutes(now: datetime, *, paused: Collection[str]) -> dict[str, list[StatsPoint]]:
-    """Return the minutes of the longest window by queue, and the one that is not over."""
+    """Return by queue the minutes of the longest window, and the current minute."""
     start = now - timedelta(minutes=GROWTH_WINDOW_MIN)
     return get_stats_by_queue(start=start, end=now + timedelta(seconds=1), step_s=60, without_backlog=paused)
 
@@ -192,11 +191,11 @@ def _observe_worker(worker: WorkerRecord, catalog: QueueCatalog, now_s: int) -> 
 
 
 def _is_idle(worker: WorkerRecord, now_s: int) -> bool:
-    """Return whether a worker could dequeue and has not done so lately. Go's workers report neither."""
+    """Return whether a worker could dequeue, but has not lately. Go's workers report neither."""
     return worker.is_ready(now_s) and worker.free_slots > 0 and (worker.last_take_s or 0) < now_s - IDLE_S
 
 
 def _find_queue_of_go_worker(worker: WorkerRecord, catalog: QueueCatalog) -> str:
-    """Return the queue that a Go worker, which reports Redis queues, serves; empty if it serves several or none."""
+    """Return the queue that a Go worker serves, by the Redis queues that it reports; empty unless it is exactly one."""
     names = {resolved.queue.name for name in worker.redis_queues if (resolved := catalog.find(name))}
     return names.pop() if len(names) == 1 else ""

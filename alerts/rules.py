@@ -1,4 +1,4 @@
-"""The rules of alerts: what was observed in, findings out. No I/O."""
+"""The rules of alerts: they take what was observed, and return findings. No I/O."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ FAILURE_WINDOW_MIN = 5
 GROWTH_WINDOW_MIN = 10
 DROP_WINDOW_MIN = GROWTH_WINDOW_MIN
 MIN_SAMPLES = 8
-"""A trend of fewer minutes of the window is not meaningful."""
+"""With fewer minutes of the window there is no meaningful trend."""
 REASON_MAX_CHARS = 300
-"""A message has no more of the reason that a worker reports; the worker's page has all of it."""
+"""How much of the reason that a worker reports is in a message. The worker's page has all of it."""
 IDLE_S = 15
-"""A worker that dequeued something within this time consumes: longer than the time between two observations, and than
-what it reports is old."""
+"""A worker that dequeued a task within this time is not idle. Longer than the interval of observations, and than the
+age of what the worker reports."""
 MIN_RUNS = 10
-"""A failure rate over fewer runs is not meaningful."""
+"""Over fewer runs a failure rate is not meaningful."""
 
 
 class AlertKind(StrEnum):
@@ -57,7 +57,7 @@ class RuleSettings:
 
     is_enabled: bool = True
     threshold: float | None = None
-    """In the unit of the kind; None: the kind has none."""
+    """In the unit of the kind; None if the kind has no threshold."""
     for_s: int = 0
 
 
@@ -69,15 +69,15 @@ class RuleInfo:
     description: str
     level: AlertLevel
     threshold_unit: str = ""
-    """`%`, `s` or a countable noun; empty: the kind has no threshold."""
+    """`%`, `s` or a countable noun; empty if the kind has no threshold."""
     is_per_queue: bool = True
-    """It can have settings for one queue."""
+    """Whether it can have settings for one queue."""
     defaults: RuleSettings = field(default_factory=RuleSettings)
     keep_s: int = 60
     """How long an alert stays open after the condition was last observed, so that a brief pause does not resolve it."""
 
     def format_threshold(self, threshold: float) -> str:
-        """Return a threshold with its unit: `20 %`, `10 min`, `1 pending task`."""
+        """Format a threshold with its unit: `20 %`, `10 min`, `1 pending task`."""
         if self.threshold_unit == "s" and threshold == int(threshold):
             return durations.humanize_exactly(int(threshold))
         if self.threshold_unit in ("%", "s"):
@@ -207,8 +207,8 @@ class QueueObservation:
     redis_queues: Sequence[RedisQueueObservation]
     vault_errors: tuple[str, ...] = ()
     minutes: Sequence[StatsPoint] = ()
-    """The last minutes of its history, oldest first; the last one is not over yet. Their backlogs leave out
-    paused Redis queues."""
+    """The last minutes of its history, oldest first, the current minute last. Their backlogs are without paused Redis
+    queues."""
 
     @property
     def not_paused(self) -> list[RedisQueueObservation]:
@@ -223,28 +223,28 @@ class WorkerObservation:
     queue: str
     is_missing: bool
     start_failure: str | None
-    """The reason why it failed to start; None: it did not."""
+    """The reason why it failed to start; None if it did not fail."""
     silent_s: int = 0
     idle_queues: tuple[str, ...] = ()
-    """The Redis queues that it serves, if it is ready, has free slots and dequeued nothing within IDLE_S."""
+    """The Redis queues that it serves, if it is idle: ready, with free slots, without a dequeue within IDLE_S."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What rules look at."""
+    """What the rules look at."""
 
     queues: Sequence[QueueObservation]
     workers: Sequence[WorkerObservation] = ()
     publication_problem: str = ""
-    """How Redis and the database differ; empty: not at all."""
+    """How Redis and the database differ; empty if they agree."""
     inactive_makers: str = ""
-    """Which accepted API keys were created by users who may no longer create any; empty: none."""
+    """Which valid API keys were created by users who may no longer create keys; empty if there are none."""
     master_key_error: str = ""
-    """Which master keys of vault entries the server lacks; empty: none."""
+    """Which master keys of vault entries the server lacks; empty if it has all."""
     history_dropped: Mapping[str, int] = field(default_factory=dict)
-    """Queue -> runs that were dropped, as counted in the last minutes."""
+    """The number of dropped runs that were counted in the last minutes, by queue."""
     memory_use: float = 0
-    """The fraction of its memory limit that Redis uses, in a cluster of the fullest server."""
+    """The fraction of its memory limit that Redis uses; in a cluster, the fullest server."""
     masters: Sequence[RedisHealth] = ()
     known_masters: Collection[str] = ()
     """The replication ids that were observed before."""
@@ -264,8 +264,7 @@ class Finding:
     for_s: int = 0
 
 
-GetSettings = Callable[[AlertKind, str], RuleSettings]
-"""Takes a kind and a queue's name."""
+GetSettings = Callable[[AlertKind, str], RuleSettings]  # by kind and name of the queue
 
 
 def find_problems(observed: Observation, get_settings: GetSettings) -> list[Finding]:
@@ -283,7 +282,7 @@ def find_problems(observed: Observation, get_settings: GetSettings) -> list[Find
 
 
 def list_recovered_workers(observed: Observation) -> set[str]:
-    """Return the ids of workers that send heartbeats: their alerts need not be kept open."""
+    """Return the ids of workers that send heartbeats. Their alerts are resolved at once."""
     return {worker.worker_id for worker in observed.workers if not worker.is_missing}
 
 
@@ -336,7 +335,7 @@ def _check_growth(queue: QueueObservation, threshold: float) -> str | None:
 
 
 def _median_slope(samples: Sequence[tuple[int, int]]) -> float:
-    """Return the median slope of all pairs of samples (Theil-Sen estimator), which single outliers do not change."""
+    """Return the median slope of all pairs of samples (the Theil-Sen estimator), which single outliers do not move."""
     return median((later - earlier) / (to - since) for (since, earlier), (to, later) in combinations(samples, 2))
 
 
@@ -356,7 +355,6 @@ _QUEUE_RULES: Mapping[AlertKind, Callable[[QueueObservation, float], str | None]
 
 
 def _find_general(observed: Observation, get_settings: GetSettings) -> Iterator[Finding]:
-    """Yield findings about workers and the installation."""
     for kind, subject, queue, message in (
         *_worker_problems(observed),
         *_installation_problems(observed),
@@ -386,7 +384,7 @@ def _worker_problems(observed: Observation) -> Iterator[tuple[AlertKind, str, st
 
 
 def _shorten(reason: str) -> str:
-    """Return the first line of a reason, of a long one the beginning."""
+    """Return the first line of a reason, cut after REASON_MAX_CHARS."""
     line, _, _ = reason.strip().partition("\n")
     return line if len(line) <= REASON_MAX_CHARS else f"{line[:REASON_MAX_CHARS]}…"
 
@@ -419,9 +417,10 @@ def _memory_problems(use: float, threshold: float) -> Iterator[tuple[AlertKind, 
 
 
 def _failovers(observed: Observation) -> Iterator[tuple[AlertKind, str, str, str]]:
-    """Yield the masters that took over from a known one. Servers that start without a snapshot have no previous id."""
+    """Yield the masters that took over from a known one. A server that starts without a snapshot has no previous id."""
     known = observed.known_masters
-    # After two failovers at once the previous id is new too. Without any known id this is the first observation.
+    # After two failovers between two observations the previous id is unknown too. Without any known id this is the
+    # first observation.
     are_all_new = bool(known) and not any(master.replication_id in known for master in observed.masters)
     for master in observed.masters:
         if master.replication_id in known or not master.previous_replication_id:
@@ -438,7 +437,7 @@ def _failovers(observed: Observation) -> Iterator[tuple[AlertKind, str, str, str
 
 
 def _format_share(part: int, whole: int) -> str:
-    """Return a share in percent, which is 0 or 100 only if none or all are meant. It begins a sentence."""
+    """Format a share in percent, to begin a sentence. 0 % and 100 % mean exactly none and all."""
     rounded = round(100 * part / whole)
     if rounded == 0 and part:
         return "Less than 1 %"

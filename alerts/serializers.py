@@ -37,12 +37,12 @@ class AlertMessageSerializer(serializers.Serializer[AlertDelivery]):
 
     type = serializers.SerializerMethodField()
     timestamp = serializers.DateTimeField(source="created_at")
-    data = serializers.SerializerMethodField()  # type: ignore[assignment]  # fields are no attributes of the class
+    data = serializers.SerializerMethodField()  # type: ignore[assignment]  # not an attribute: DRF collects fields
 
     def get_type(self, delivery: AlertDelivery) -> str:
         return f"alert.{delivery.event}"
 
     def get_data(self, delivery: AlertDelivery) -> dict[str, Any]:
-        """Return the alert; in a message that it opened it is not resolved, even if the message is late."""
+        """Return the alert. In the message that it opened it is unresolved, even if it was resolved meanwhile."""
         alert = AlertSerializer(delivery.alert).data
         return alert if delivery.event == DeliveryEvent.RESOLVED else {**alert, "resolved_at": None}

@@ -21,33 +21,33 @@ from runqy.concurrency import run_in_thread
 
 BATCH_SIZE = 20
 TIMEOUT_S = 10.0
-"""For a whole attempt, from the look-up of the host to the head of the response."""
+"""The time for a whole attempt, from the look-up of the host to the head of the response."""
 _BASE64_PREFIX = "whsec_"
 
 
 def deliver_due() -> int:
-    """Send the deliveries that are due, each from one process at a time; return how many arrived."""
+    """Send the deliveries that are due; return how many were accepted."""
     if not settings.RUNQY_ALERT_WEBHOOK_URL:
         return 0
     return sum(_deliver(delivery) for delivery in list_due_deliveries(timezone.now(), limit=BATCH_SIZE))
 
 
 def sign(body: bytes, *, message_id: str, timestamp_s: int, secret: str) -> str:
-    """Return the header `webhook-signature`: HMAC-SHA256 of id, timestamp and body."""
+    """Return the header `webhook-signature`: the HMAC-SHA256 of id, timestamp and body."""
     signed = b".".join((message_id.encode(), str(timestamp_s).encode(), body))
     digest = hmac.new(decode_secret(secret), signed, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
 def decode_secret(secret: str) -> bytes:
-    """Return the key of a secret: base64 after `whsec_`, else the text itself. Raise ValueError."""
+    """Return the key of a secret: the base64 after `whsec_`, or the text itself. Raise ValueError."""
     if secret.startswith(_BASE64_PREFIX):
         return base64.b64decode(secret.removeprefix(_BASE64_PREFIX), validate=True)
     return secret.encode()
 
 
 def _deliver(delivery: AlertDelivery) -> bool:
-    """Send one delivery, unless another process does; return whether it arrived."""
+    """Send one delivery, unless another process does; return whether it was accepted."""
     now = timezone.now()
     if not claim_delivery(delivery, now):
         return False
@@ -63,10 +63,10 @@ def _deliver(delivery: AlertDelivery) -> bool:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """An event loop that looks up hosts on threads which are not joined.
+    """An event loop that looks up hosts on threads that are never joined.
 
-    asyncio's own look-up runs in the loop's executor. Closing the loop joins that, and a resolver that does not respond
-    keeps it for a minute.
+    asyncio's own look-up runs in the loop's executor. Closing the loop joins its threads, which takes a minute with a
+    resolver that does not respond.
     """
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
@@ -74,9 +74,9 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 async def _post(body: bytes, message_id: str, timestamp_s: int) -> str | None:
-    """Send a body, following no redirect and reading no response; return why it was not accepted.
+    """Send a body, without following redirects or reading the response; return why it was not accepted, or None.
 
-    On an event loop, since httpx limits single reads and writes only: a response that trickles in would take hours.
+    On an event loop, because httpx limits only each read and write: a response that trickles in could take hours.
     """
     headers = {"content-type": "application/json", "webhook-id": message_id, "webhook-timestamp": str(timestamp_s)}
     if secret := settings.RUNQY_ALERT_WEBHOOK_SECRET:

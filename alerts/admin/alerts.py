@@ -19,7 +19,7 @@ _STATES = [(AlertState.RESOLVED.value, "Resolved"), (AlertState.ALL.value, "All"
 
 
 class AlertStateFilter(admin.SimpleListFilter):
-    """Open alerts, unless the filter selects others."""
+    """Open alerts by default, resolved or all alerts on request."""
 
     title, parameter_name = "state", "state"
 
@@ -27,7 +27,7 @@ class AlertStateFilter(admin.SimpleListFilter):
         return _STATES
 
     def choices(self, changelist: Any) -> Any:
-        """Name the default, which Django calls “All”."""
+        # Django calls the default “All”.
         for choice in super().choices(changelist):
             yield choice | ({"display": "Open"} if choice["query_string"].find(f"{self.parameter_name}=") < 0 else {})
 
@@ -39,7 +39,7 @@ class AlertStateFilter(admin.SimpleListFilter):
 
 @admin.register(Alert)
 class AlertAdmin(ReadOnlyModelAdmin):
-    """Alerts. Rules open and resolve them."""
+    """Alerts, which rules open and resolve."""
 
     list_display = ("message", "badge", "queue_name", "opened", "lasted", "notified")
     list_display_links = ("message",)
@@ -71,7 +71,6 @@ class AlertAdmin(ReadOnlyModelAdmin):
         js = (LIVE,)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Add the tabs of states."""
         name = AlertStateFilter.parameter_name
         context = {"alert_states": [("", "Open"), *_STATES], "alert_state": request.GET.get(name, "")}
         return super().changelist_view(request, {**context, **(extra_context or {})})
@@ -81,7 +80,6 @@ class AlertAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="rule")
     def badge(self, row: Alert) -> str:
-        """Return the rule's name, coloured by the level."""
         variant = "danger" if row.level == AlertLevel.CRITICAL else "warning"
         return render_to_string("unfold/helpers/label.html", {"text": row.get_kind_display(), "type": variant})
 
@@ -95,7 +93,6 @@ class AlertAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="queue", empty_value="-")
     def queue_page(self, row: Alert) -> str | None:
-        """Return a link to the queue."""
         if not row.queue:
             return None
         url = reverse("admin:queues_queue_by_name", args=[row.queue])
@@ -103,7 +100,6 @@ class AlertAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="cause")
     def cause_page(self, row: Alert) -> str:
-        """Return a link to the page of the cause."""
         url, title = get_alert_link(row)
         return render_to_string("alerts/link.html", {"url": url, "title": title})
 
@@ -125,7 +121,6 @@ class AlertAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="webhook")
     def notified(self, row: Alert) -> str:
-        """Return the state of the deliveries."""
         deliveries = sorted(row.deliveries.all(), key=lambda delivery: delivery.pk)
         return "; ".join(f"{delivery.event}: {_state(delivery)}" for delivery in deliveries) or "-"
 

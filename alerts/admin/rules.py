@@ -17,7 +17,7 @@ from runqy.audit.history import AuditedModelAdmin
 
 
 class AlertRuleForm(StyledModelForm):
-    """The settings of a rule, with its unit and defaults; the rule and the queue of stored ones do not change."""
+    """The settings of a rule, with its unit and defaults. Rule and queue of stored settings cannot be changed."""
 
     instance: AlertRule
 
@@ -57,11 +57,11 @@ class AlertRuleAdmin(AuditedModelAdmin):
         return AlertRule.objects.filter(kind=kind, **({"queue__name": queue} if queue else {"queue": None})).first()
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        """Leave out the links that edit the chosen queue."""
         form = super().get_form(request, obj, change, **kwargs)
         if queue := form.base_fields.get("queue"):
             queue.empty_label = "All queues"  # type: ignore[attr-defined]
             widget: Any = queue.widget
+            # Links beside the field would edit the queue.
             widget.can_add_related = widget.can_change_related = False
             widget.can_delete_related = widget.can_view_related = False
         return form
@@ -70,13 +70,11 @@ class AlertRuleAdmin(AuditedModelAdmin):
         return ("kind", "applies_to") if obj else ()
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        """Leave out a threshold that the rule does not have."""
         has_threshold = obj is None or bool(RULES[AlertKind(obj.kind)].threshold_unit)
         subject = "applies_to" if obj else "queue"
         return ("kind", subject, "is_enabled", *(("threshold",) if has_threshold else ()), "for_s")
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Add the defaults of all rules."""
         context = {"rules": [_row(info) for info in RULES.values()], **(extra_context or {})}
         return super().changelist_view(request, context)
 
@@ -113,16 +111,16 @@ class AlertRuleAdmin(AuditedModelAdmin):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DefaultsRow:
-    """A rule with its defaults as the list shows them."""
+    """A rule with its defaults, as the list shows it."""
 
     info: RuleInfo
     threshold: str
-    """Empty: the rule has none."""
+    """Empty if the rule has none."""
     delay: str
 
 
 def format_delay(settings: RuleSettings) -> str:
-    """Return how long a condition lasts before an alert opens."""
+    """Return how long a condition must last before an alert opens."""
     return f"after {durations.humanize_exactly(settings.for_s)}" if settings.for_s else "at once"
 
 
@@ -138,7 +136,7 @@ def _format_threshold(info: RuleInfo, settings: RuleSettings) -> str:
 
 
 def _threshold_help(info: RuleInfo | None) -> str:
-    """Return the unit and the default of a rule; None: of each rule with a threshold."""
+    """Return the unit and the default of a rule; with None, the units of all rules that have a threshold."""
     if info is not None:
         return f"In {_unit(info)}. Empty: the default, {_format_threshold(info, info.defaults)}."
     units = [f"{rule.label}: {_unit(rule)}" for rule in RULES.values() if rule.threshold_unit]

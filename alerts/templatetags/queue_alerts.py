@@ -1,4 +1,4 @@
-"""A template tag for the open alerts of a queue; templates of apps below load it, which may not import alerts."""
+"""A template tag for the open alerts of a queue, for templates of apps that must not import this one."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _LIMIT = 10
 
 @register.inclusion_tag("alerts/of_queue.html")
 def open_alerts(queue: str) -> dict[str, Any]:
-    """Render the open alerts of a queue, except those about its vaults, which its page shows itself."""
+    """Render the open alerts of a queue, except those about its vaults: the queue's page shows these itself."""
     page = list_alerts(AlertState.OPEN, queue=queue, limit=_LIMIT)
     alerts = [alert for alert in page.alerts if alert.kind != AlertKind.VAULT_UNREADABLE.value]
     return {

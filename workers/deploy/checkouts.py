@@ -1,4 +1,4 @@
-"""Create checkouts with the git command: shallow, one branch, only the requested folder, no hooks."""
+"""Create checkouts with git: shallow, of one branch, of only the requested folder, without hooks."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +24,15 @@ class Git:
         self._env = env
 
     def resolve_ref(self) -> RemoteRef:
-        """Return the commit of the branch or else the tag at the server. Raise DeploymentFailed."""
+        """Return the commit of the branch at the server, or of the tag if there is no such branch. Raise
+        DeploymentFailed.
+        """
         try:
             return self._resolve()
         except RedirectRefused:
             if self._source.url.endswith(".git"):
                 raise
-            # hosting services redirect to the name with this ending, on the same host
+            # Hosting services redirect to the name with this ending, on the same host.
             self._source = replace(self._source, url=f"{self._source.url.rstrip('/')}.git")
             return self._resolve()
 
@@ -38,22 +40,21 @@ class Git:
         return resolve_ref(self._source, self._commands, env=self._env, timeout_s=FETCH_TIMEOUT_S, limits=self._limits)
 
     def check_out(self, ref: RemoteRef, folder: Path) -> str:
-        """Check out the source into an empty folder and return its commit. Raise DeploymentFailed."""
+        """Check out the source into an empty folder; return its commit. Raise DeploymentFailed."""
         self._limits = replace(self._limits, folders=(folder,))
         self._git("init", "--quiet", "--template=", str(folder))
         self._in(folder, "remote", "add", "origin", self._source.url)
         if self._source.code_path:
             self._in(folder, "sparse-checkout", "set", "--cone", self._source.code_path)
         self._fetch(ref, folder)
-        # a partial clone fetches missing files here
+        # As long as a fetch: a partial clone fetches the files here.
         self._in(folder, "checkout", "--quiet", "--detach", "FETCH_HEAD", timeout_s=FETCH_TIMEOUT_S)
         return self._in(folder, "rev-parse", "HEAD").strip()
 
     def _fetch(self, ref: RemoteRef, folder: Path) -> None:
-        """Fetch one commit; for a single folder without the contents of other files."""
         options = ["--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules"]
         if self._source.code_path:
-            options.append("--filter=blob:none")
+            options.append("--filter=blob:none")  # the contents of other folders are not needed
         self._in(folder, "fetch", *options, "origin", ref.ref, timeout_s=FETCH_TIMEOUT_S)
 
     def _in(self, folder: Path, *args: str, timeout_s: float = LOCAL_TIMEOUT_S) -> str:

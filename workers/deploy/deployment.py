@@ -50,13 +50,13 @@ class DeploymentSpec:
     install_timeout_s: float = 1800.0
     max_checkout_bytes: int = 2 << 30
     max_deployment_bytes: int = 20 << 30
-    """Of a virtual environment and the queue's cache of packages."""
+    """The limit for a virtual environment and the queue's cache of packages together."""
     is_isolated: bool = True
-    """Isolate the installation of requirements: packages may run code of their own."""
+    """Isolate the installation of requirements, because packages may run code of their own."""
 
 
 class DeploymentRecord(msgspec.Struct, frozen=True):
-    """The last good deployment, as stored in `current.json`."""
+    """The last good deployment, as it is stored in `current.json`."""
 
     url: str
     branch: str
@@ -66,36 +66,34 @@ class DeploymentRecord(msgspec.Struct, frozen=True):
     environment: str
 
     def has_source(self, source: Source) -> bool:
-        """Return whether it came from the same source."""
         return (self.url, self.branch, self.code_path) == (source.url, source.branch, source.code_path)
 
 
 class CheckoutContent(msgspec.Struct, frozen=True):
-    """What a deployment depends on of a checkout's content."""
+    """What a deployment depends on in a checkout."""
 
     has_code: bool = False
     has_requirements: bool = False
     key: str = ""
-    """A text that changes when the environment would."""
+    """A text that changes whenever the virtual environment would."""
     refused: str = ""
-    """Why it may not be deployed."""
+    """Why it must not be deployed; empty if it may."""
     failed: str = ""
-    """Why it was not read."""
+    """Why it could not be read; empty if it was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """Code and environment that are ready to run; other workers do not delete them before `release`."""
+    """Code and environment that are ready to run. Other workers do not delete them before `release`."""
 
     commit: str
     code_dir: Path
     environment: Path
     problem: str
-    """Why this is an older deployment than requested; empty for the newest."""
+    """Why this is not the newest deployment; empty if it is."""
     _leases: tuple[FolderLease, ...] = field(repr=False)
 
     def release(self) -> None:
-        """Allow the folders to be deleted."""
         for lease in self._leases:
             lease.release()
 
@@ -103,7 +101,7 @@ class Deployed:
 def deploy(spec: DeploymentSpec, commands: CommandRunner) -> Deployed:
     """Deploy the newest code and its environment, or fall back to the last good ones of the same source.
 
-    Raise DeploymentRefused, DeploymentStopped, or DeploymentFailed when there is nothing to fall back to.
+    Raise DeploymentRefused, DeploymentStopped, or DeploymentFailed if there is nothing to fall back to.
     """
     if not _QUEUE_NAME.fullmatch(spec.queue):
         raise DeploymentRefused(f"{spec.queue!r} is not a valid queue name")
@@ -120,13 +118,14 @@ def deploy(spec: DeploymentSpec, commands: CommandRunner) -> Deployed:
                 if last is None:
                     raise
                 return _to_deployed(home, last, problem=error.detail)
+            # Leased before unused folders are removed, which these would be among.
             deployed = _to_deployed(home, record, problem="")
             _remove_unused(home)
             return deployed
 
 
 def _deploy_newest(home: Path, spec: DeploymentSpec, commands: CommandRunner) -> DeploymentRecord:
-    """Check out the tip of the branch, build its environment, and record both."""
+    """Check out the newest commit, build its environment, and record both."""
     source = spec.source
     with git_environment(source, spec.credentials) as env:
         git = Git(source, commands, env, max_bytes=spec.max_checkout_bytes)
@@ -151,7 +150,7 @@ def _deploy_newest(home: Path, spec: DeploymentSpec, commands: CommandRunner) ->
 
 
 def _check_out(checkouts: Path, source: Source, git: Git) -> tuple[Path, str]:
-    """Return the checkout of the newest commit, created if it is missing, and the commit."""
+    """Return the checkout of the newest commit, which is created if it is missing, and the commit."""
     ref = git.resolve_ref()
     if (existing := checkouts / _checkout_name(ref.commit, source)).is_dir():
         return existing, ref.commit
@@ -167,7 +166,7 @@ def _check_out(checkouts: Path, source: Source, git: Git) -> tuple[Path, str]:
 
 
 def _checkout_name(commit: str, source: Source) -> str:
-    """Return the name of a checkout, which depends on its content."""
+    """Return the name of a checkout. The same name means the same content."""
     source_hash = hashlib.sha256(f"{source.url}\n{source.code_path}".encode()).hexdigest()
     return f"{commit[:16]}-{source_hash[:8]}"
 
@@ -194,14 +193,13 @@ def _read_content(
 
 
 def _to_deployed(home: Path, record: DeploymentRecord, *, problem: str) -> Deployed:
-    """Lease checkout and environment, and return them."""
     checkout, environment = home / "checkouts" / record.checkout, home / "environments" / record.environment
     leases = (FolderLease(checkout), FolderLease(environment))
     return Deployed(record.commit, checkout / record.code_path, environment, problem, leases)
 
 
 def _read_record(home: Path, source: Source) -> DeploymentRecord | None:
-    """Return the last good deployment if it has the same source and still exists."""
+    """Return the last good deployment, if it has the same source and its folders still exist."""
     try:
         record = read_json((home / "current.json").read_bytes(), DeploymentRecord)
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
@@ -213,7 +211,6 @@ def _read_record(home: Path, source: Source) -> DeploymentRecord | None:
 
 
 def _remove_unused(home: Path) -> None:
-    """Delete checkouts and environments that no worker has leased."""
     for parent in (home / "checkouts", home / "environments"):
         for folder in [entry for entry in parent.iterdir() if entry.is_dir() and not entry.is_symlink()]:
             if not is_leased(folder):
@@ -229,7 +226,6 @@ def _write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _translate_disk_errors() -> Iterator[None]:
-    """Raise errors of the file system as DeploymentFailed."""
     try:
         yield
     except OSError as error:

@@ -4,19 +4,19 @@ Run by path, in a Python process of its own:
 
     exec_child.py <pid of the parent> <control_fd> isolated|shared <program>...
 
-With a control_fd, the descriptor of a socket whose other end the worker has, this process leads the program's process
-group and exits with the program's status. When the program ends, or the socket closes because the worker ended, it
-kills the program's remaining children, grandchildren, and, on Linux, those in sessions of their own. With a negative
-number this process is replaced by the program, and on Linux the kernel sends it the signal of that number when the
-parent ends (PR_SET_PDEATHSIG).
+`control_fd` is the descriptor of a socket whose other end the worker has. This process then leads the program's process
+group and exits with the program's status. When the program ends, or when the socket closes because the worker ended, it
+kills the program's remaining children and grandchildren, on Linux also those in sessions of their own. If `control_fd`
+is negative, this process is replaced by the program. On Linux the kernel then sends the program the signal of that
+number when the parent ends (PR_SET_PDEATHSIG).
 
 The program's environment consists of this process's variables with the prefix PROGRAM_VARIABLE, without the prefix.
 Variables that a queue configures (LD_AUDIT, GLIBC_TUNABLES) therefore do not affect this process, which is not
 isolated.
 
-With Landlock, an isolated program runs in a domain of its own: it cannot read environment, memory and descriptors of
-processes outside the domain, even of the same user, nor, since Linux 6.12, signal them. Files and network are not
-restricted. The isolation does not apply to root.
+With Landlock, an isolated program runs in a domain of its own. It cannot read the environment, memory and descriptors
+of processes outside the domain, even those of the same user. Since Linux 6.12 it cannot signal them either. Files and
+network are not restricted. The isolation does not apply to root.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from typing import NoReturn
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
 SYS_CREATE_RULESET, SYS_ADD_RULE, SYS_RESTRICT_SELF = 444, 445, 446  # the same on all architectures
 CREATE_RULESET_VERSION, RULE_PATH_BENEATH = 1, 1
-ACCESS_FS_REFER = 1 << 13  # moving files between folders, which a domain that handles files must allow explicitly
+ACCESS_FS_REFER = 1 << 13  # to move files between folders: a domain that handles files must allow it explicitly
 SCOPE_SIGNAL = 1 << 1
 ABI_OF_REFER, ABI_OF_SCOPES = 2, 6
 ISOLATED, SHARED = "isolated", "shared"
@@ -59,11 +59,11 @@ class PathBeneathAttributes(ctypes.Structure):
 def launcher_command(
     *, is_isolated: bool, control_fd: int | None = None, death_signal: int = signal.SIGKILL
 ) -> list[str]:
-    """Return the command that starts a program through this file, without the program.
+    """Return the command that starts a program through this file, to which the program is appended.
 
     The launcher is started with `launcher_environment` and exits with the program's status. `control_fd` is the
-    descriptor of an inherited socket; the program is killed when the other end of the socket pair is closed. Without
-    one, the program gets `death_signal` when the thread that started it ends.
+    descriptor of an inherited socket: the program is killed when the other end of the pair is closed. Without one, the
+    program gets `death_signal` when the thread that started it ends.
     """
     own_pid, mode = str(os.getpid()), ISOLATED if is_isolated else SHARED
     return [
@@ -78,17 +78,17 @@ def launcher_command(
 
 
 def launcher_environment(program: Mapping[str, str]) -> dict[str, str]:
-    """Return the launcher's environment for a program with this environment."""
+    """Return the launcher's environment for a program that is to have this environment."""
     return {PROGRAM_VARIABLE + name: value for name, value in program.items()}
 
 
 def is_isolation_supported() -> bool:
-    """Return whether the kernel can stop programs from reading each other's environment."""
+    """Return whether the kernel can keep programs from reading each other's environment."""
     return sys.platform == "linux" and landlock_abi() >= ABI_OF_REFER
 
 
 def landlock_abi() -> int:
-    """Return the version of the kernel's Landlock; 0 or less if it is missing or disabled."""
+    """Return the kernel's version of Landlock; 0 or less if it is missing or disabled."""
     return int(libc.syscall(SYS_CREATE_RULESET, None, 0, CREATE_RULESET_VERSION))
 
 
@@ -119,7 +119,7 @@ def main() -> None:
 
 
 def execute(program: list[str], mode: str, parent: int, *, death_signal: int = signal.SIGKILL) -> NoReturn:
-    """Replace this process by the program, unless the parent has ended."""
+    """Replace this process by the program, unless the parent has already ended."""
     if sys.platform == "linux":
         libc.prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
         if os.getppid() != parent:
@@ -134,14 +134,13 @@ def execute(program: list[str], mode: str, parent: int, *, death_signal: int = s
 
 
 def _program_environment() -> dict[bytes, bytes]:
-    """Return the program's environment."""
     prefix = PROGRAM_VARIABLE.encode()
     return {name[len(prefix) :]: value for name, value in os.environb.items() if name.startswith(prefix)}
 
 
 def supervise(program: list[str], mode: str, control_fd: int) -> NoReturn:
     """Run the program until it or the worker ends, kill its remaining processes, and exit with its status."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to the whole group; the program handles it
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # they reach the whole group, and the program handles them
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     has_ended, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
@@ -159,14 +158,14 @@ def supervise(program: list[str], mode: str, control_fd: int) -> NoReturn:
         execute(program, mode, own)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)  # the worker must notice when the program closes its own
+        os.dup2(null, descriptor)  # else the worker would not notice that the program closes its own
     status = _wait_for_end(pid, control_fd, has_ended)
     _kill_remains(pid)
     _exit_as(status)
 
 
 def _wait_for_end(pid: int, control_fd: int, has_ended: int) -> int | None:
-    """Return the program's wait status when it ends; None if the control socket closes first."""
+    """Return the program's wait status when it ends; None if the control socket closes before."""
     poll = select.poll()
     poll.register(control_fd, select.POLLIN)
     poll.register(has_ended, select.POLLIN)
@@ -182,7 +181,7 @@ def _wait_for_end(pid: int, control_fd: int, has_ended: int) -> int | None:
 
 
 def _reap(pid: int) -> int | None:
-    """Reap all ended children; return the program's wait status if it has ended, else None."""
+    """Reap all children that have ended. Return the program's wait status, or None if it still runs."""
     found = None
     while True:
         try:
@@ -196,7 +195,8 @@ def _reap(pid: int) -> int | None:
 
 
 def _kill_remains(pid: int) -> None:
-    """Kill the program and its descendants; orphaned ones become children of this process."""
+    """Kill the program and its descendants. Orphans become children of this process, the subreaper."""
+    # In rounds: killing one process makes its children ours.
     end_s = time.monotonic() + KILL_TIMEOUT_S
     children = _children() or [pid]
     while children and time.monotonic() < end_s:
@@ -209,7 +209,7 @@ def _kill_remains(pid: int) -> None:
 
 
 def _children() -> list[int]:
-    """Return the ids of this process's children, where the system lists them."""
+    """Return the ids of this process's children; empty where the system does not list them."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             return [int(word) for word in file.read().split()]
@@ -218,10 +218,13 @@ def _children() -> list[int]:
 
 
 def _exit_as(status: int | None) -> NoReturn:
-    """Exit with the program's status; kill the rest of the process group where children cannot be listed."""
+    """Exit as the program did: with its status, or by its signal. If the worker ended (None), kill the rest of the
+    process group.
+    """
     if status is not None and os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))
     number = signal.SIGKILL if status is None else os.WTERMSIG(status)
+    # The program has dumped its own core, if any; this process must not dump another.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.set_wakeup_fd(-1)
     if number not in (signal.SIGKILL, signal.SIGSTOP):

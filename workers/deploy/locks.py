@@ -1,4 +1,4 @@
-"""Locks between the workers on one machine that share a deployment folder."""
+"""Locks between workers on one machine that share a deployment folder."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ RETRY_S = 0.2
 
 @contextmanager
 def exclusive(path: Path, commands: CommandRunner) -> Iterator[None]:
-    """Hold an exclusive lock; wait for it until the deployment is stopped."""
+    """Hold an exclusive lock. Wait for it until it is free; raise DeploymentStopped when the deployment is stopped."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         while not _try_lock(descriptor, fcntl.LOCK_EX):
@@ -24,7 +24,7 @@ def exclusive(path: Path, commands: CommandRunner) -> Iterator[None]:
 
 
 class FolderLease:
-    """Prevents other workers from deleting a folder until it is released or this process ends."""
+    """Keeps other workers from deleting a folder, until it is released or this process ends."""
 
     def __init__(self, folder: Path) -> None:
         self._descriptor = os.open(_lock_file(folder), os.O_RDWR | os.O_CREAT, 0o600)
@@ -38,7 +38,6 @@ class FolderLease:
 
 
 def is_leased(folder: Path) -> bool:
-    """Return whether a process has leased a folder."""
     descriptor = os.open(_lock_file(folder), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         return not _try_lock(descriptor, fcntl.LOCK_EX)
@@ -47,7 +46,6 @@ def is_leased(folder: Path) -> bool:
 
 
 def remove_lock_file(folder: Path) -> None:
-    """Remove the lock file of a deleted folder."""
     _lock_file(folder).unlink(missing_ok=True)
 
 
@@ -56,7 +54,6 @@ def _lock_file(folder: Path) -> Path:
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:
-    """Take a lock without waiting; return whether it was free."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,6 +1,6 @@
-"""Read from a checkout what its deployment depends on: that its paths stay inside, and the key of its requirements.
+"""Read what a deployment depends on from a checkout: whether its paths stay inside, and the key of its requirements.
 
-Run by path in an isolated process with limits, because the repository decides how much there is to read:
+Run by path in an isolated process with limits, because the repository determines how much there is to read:
 
     read_checkout.py <checkout> <code_path> <requirements_file> <commit> <interpreter>
 
@@ -18,7 +18,7 @@ MAX_FILES = 100
 MAX_BYTES = 4 << 20
 MAX_LINE_CHARS = 64 << 10
 
-# Each pattern takes time in proportion to the text: none begins at every character of a run that it has passed over.
+# Each pattern takes linear time: none starts again at each character of a run that it has already passed.
 _NESTED = re.compile(r"^(?:-r|-c|--requirement|--constraint)[ =]*(?P<file>\S+)")
 _CONTINUED = re.compile(r"\\\r?\n")
 _COMMENT = re.compile(r"(?:^|\s)#.*")
@@ -26,7 +26,7 @@ _COMMENT_LINE = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 _REMOTE_URL = re.compile(r"(?<![\w+.-])(?![\w+.-]*file:)[\w+.-]+://\S*")
 _LOCAL = re.compile(r"^(?:-e|--editable|\.)|\bfile:|\.(?:whl|zip|tar|t[gbx]z2?)\b")
 _PATH = re.compile(r"/|(?:@|(?:^|\s)(?:-e|--editable|-f|--find-links))[ =]*[^\s-]")
-"""A path, in a line without remote URLs: something with a slash, or what follows a name or an option that takes one."""
+"""A path, in a line without remote URLs: text with a slash, or what follows a name or an option that takes a path."""
 
 
 class Refused(Exception):
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def read(checkout: Path, code_path: str, requirements_file: str, commit: str, interpreter: str) -> dict[str, object]:
-    """Return what a deployment depends on. Raise Refused, TooLarge."""
+    """Return the fields of CheckoutContent. Raise Refused, TooLarge."""
     has_code = resolve(checkout, code_path).is_dir()
     file = resolve(checkout, code_path, requirements_file)
     texts = requirement_texts(file)
@@ -63,13 +63,13 @@ def read(checkout: Path, code_path: str, requirements_file: str, commit: str, in
 
 
 def resolve(checkout: Path, *parts: str) -> Path:
-    """Return a path in a checkout. Raise Refused where symbolic links lead out of it, or nowhere."""
+    """Return a path in a checkout. Raise Refused if symbolic links lead out of it or in a circle."""
     path = checkout.joinpath(*parts)
     name = str(path.relative_to(checkout))
     try:
         path.stat()
     except OSError as error:
-        if error.errno == errno.ELOOP:  # `resolve` raises RuntimeError before Python 3.13, and nothing since
+        if error.errno == errno.ELOOP:  # Path.resolve raises RuntimeError for it before Python 3.13, and nothing since
             raise Refused(f"{name!r} is a loop of symbolic links") from None
     if not path.resolve().is_relative_to(checkout.resolve()):
         raise Refused(f"{name!r} is outside the repository")
@@ -77,17 +77,17 @@ def resolve(checkout: Path, *parts: str) -> Path:
 
 
 def requirements_key(texts: list[tuple[Path, str]], *, commit: str, interpreter: str) -> str:
-    """Return a text that changes when the environment would."""
+    """Return a text that changes whenever the virtual environment would."""
     digest = hashlib.sha256(f"{interpreter}\n".encode())
     for path, text in texts:
         digest.update(f"{path.name}\n{text}\n".encode())
         if any(_is_from_checkout(line, path.parent) for line in _logical_lines(path, text)):
-            digest.update(commit.encode())  # packages from the checkout change with it
+            digest.update(commit.encode())  # packages from the checkout change with the commit
     return digest.hexdigest()[:16]
 
 
 def requirement_texts(file: Path) -> list[tuple[Path, str]]:
-    """Return a requirements file, if there is one, and the files it includes, each once. Raise TooLarge."""
+    """Return a requirements file, if it exists, and the files that it includes, each once. Raise TooLarge."""
     found: dict[Path, str] = {}
     waiting, left = [file], MAX_BYTES
     while waiting:
@@ -108,8 +108,8 @@ def requirement_texts(file: Path) -> list[tuple[Path, str]]:
 
 
 def _logical_lines(path: Path, text: str) -> list[str]:
-    """Return the lines of a requirements file as pip reads them: joined where they continue, without comments."""
-    joined = _CONTINUED.sub("", _COMMENT_LINE.sub("", text))  # a line that is a comment does not continue
+    """Return the lines of a requirements file as pip reads them: continued lines joined, without comments."""
+    joined = _CONTINUED.sub("", _COMMENT_LINE.sub("", text))  # a comment line is not continued
     lines = [_COMMENT.sub("", line).strip() for line in joined.splitlines()]
     if any(len(line) > MAX_LINE_CHARS for line in lines):
         raise TooLarge(f"{path.name} has a line of more than {MAX_LINE_CHARS >> 10} KiB")
@@ -119,9 +119,9 @@ def _logical_lines(path: Path, text: str) -> list[str]:
 def _is_from_checkout(line: str, folder: Path) -> bool:
     """Return whether a line may name something in the checkout, which changes with the commit.
 
-    A line too many causes a rebuild, one too few leaves old code in the environment.
+    If in doubt, it does: that only rebuilds the environment, while a line that is missed leaves old code in it.
     """
-    if nested := _NESTED.match(line):  # what cannot be read here may lead to such a line
+    if nested := _NESTED.match(line):  # a file that cannot be read here may have such a line
         return not _REMOTE_URL.match(nested["file"]) and not (folder / nested["file"]).is_file()
     requirement = line.partition(";")[0]
     return bool(_LOCAL.search(requirement) or _PATH.search(_REMOTE_URL.sub("", requirement)))

@@ -1,4 +1,4 @@
-"""Build virtual environments, one per set of requirements, with uv where it is installed."""
+"""Build virtual environments, one for each set of requirements, with uv if it is installed."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from workers.deploy.exec_child import launcher_command, launcher_environment
 
 CREATE_TIMEOUT_S = 300.0
 INSTALL_MEMORY_BYTES = (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4) >> 20 << 20
-"""Of each process of an installation: three quarters of the machine's, as a compiler may need much."""
+"""The limit of each process of an installation: three quarters of the machine's memory, as a compiler may need much."""
 _COMPLETE = ".runqy-complete"
 _INHERITED = re.compile(
     r"PATH|HOME|USER|TMPDIR|LANG|LC_.*|(?:PIP|UV|SSL|CURL|REQUESTS)_.*|(?:http|https|no|all)_proxy", re.IGNORECASE
@@ -22,26 +22,25 @@ _INHERITED = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """The requirements of a virtual environment, and what its programs may use."""
+    """The requirements of a virtual environment, and what their installation may use."""
 
     file: Path | None
-    """The requirements file; None: no requirements."""
+    """The requirements file; None without requirements."""
     has_system_packages: bool = False
     cache: Path
-    """Where uv and pip keep packages: of this queue alone, since what is built writes to it."""
+    """Where uv and pip keep packages. Not shared between queues, because code that is built can write to it."""
     max_bytes: int
-    """Of the environment and the cache together."""
+    """The limit for environment and cache together."""
 
 
 def is_complete(folder: Path) -> bool:
-    """Return whether an environment was built completely."""
     return (folder / _COMPLETE).is_file()
 
 
 def build_environment(
     folder: Path, requirements: Requirements, commands: CommandRunner, *, timeout_s: float, is_isolated: bool = True
 ) -> None:
-    """Build a virtual environment in a folder and mark it as complete. Raise DeploymentFailed."""
+    """Build a virtual environment in a folder, and mark it as complete at the end. Raise DeploymentFailed."""
     remove_folder(folder)
     env = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
     env |= {"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", "PIP_NO_INPUT": "1"}
@@ -56,11 +55,11 @@ def build_environment(
     commands.run([*create, str(folder)], env=env, timeout_s=CREATE_TIMEOUT_S)
     if requirements.file is not None:
         python = str(folder / "bin" / "python")
-        install = [python, "-P", "-m", "pip", "install", "-q"]  # -P: the repository may have a folder pip/
+        install = [python, "-P", "-m", "pip", "install", "-q"]  # -P: the repository may have a folder named pip
         if uv:
             install = [uv, "pip", "install", "--quiet", "--python", python]
         try:
-            # installed packages may run code of their own
+            # Isolated: packages may run code of their own while they are installed.
             commands.run(
                 [*install, "-r", str(requirements.file)],
                 launcher=launcher_command(is_isolated=is_isolated),
@@ -82,13 +81,12 @@ def build_environment(
 
 
 def _find_uv() -> str | None:
-    """Return the path of uv: beside this Python, or on PATH."""
     beside = Path(sys.executable).with_name("uv")
     return str(beside) if os.access(beside, os.X_OK) else shutil.which("uv")
 
 
 def _pip_options(env: dict[str, str]) -> None:
-    """Return pip's index settings as uv's."""
+    """Give uv the settings of pip's indexes, unless it has its own."""
     for ours, pips in (("UV_DEFAULT_INDEX", "PIP_INDEX_URL"), ("UV_INDEX", "PIP_EXTRA_INDEX_URL")):
         if pips in env and not {ours, "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"} & env.keys():
             env[ours] = env[pips]

@@ -10,6 +10,7 @@ MAX_JITTER = 1.25
 
 def delay_s(attempt: int, *, first_s: float, max_s: float, factor: float = 2.0) -> float:
     """Return the delay after attempt number `attempt` (from 0): exponential up to a limit, with a quarter of jitter."""
+    # Without this limit of the exponent the power overflows a float after enough attempts.
     grown = first_s * factor ** min(attempt, 60)
     return min(grown, max_s) * random.uniform(0.75, MAX_JITTER)  # noqa: S311 (spreads load, hides nothing)
 
@@ -24,7 +25,6 @@ class RestartPolicy:
 
     @property
     def is_enabled(self) -> bool:
-        """Return whether children that ended are restarted."""
         return self._settings.is_enabled
 
     def record_success(self) -> None:
@@ -32,11 +32,11 @@ class RestartPolicy:
         self._failures = 0
 
     def record_child_death(self) -> None:
-        """Record that a child died while running a task, which may be the cause: its replacement starts immediately."""
+        """Record that a child died while it ran a task. It restarts immediately, because the task may be the cause."""
         self._on_failure()
 
     def next_delay_s(self) -> float | None:
-        """Count a failure and return the delay before the restart; None: it is not restarted."""
+        """Count a failure. Return the delay before the restart, or None if the child is not restarted."""
         self._on_failure()
         settings = self._settings
         if not settings.is_enabled:

@@ -31,13 +31,13 @@ from workers.runtime.protocol import (
 from workers.runtime.startup_limits import StartupLimits
 
 CANCEL_GRACE_S = 2.0
-"""How long a child has to cancel a task before it is terminated."""
+"""The time from the cancel line to SIGTERM, for children that accept cancel."""
 TERM_GRACE_S = 5.0
-"""How long a child that is terminated otherwise has before it is killed."""
+"""The time from SIGTERM to SIGKILL, unless `ChildSpec.termination_grace_s` applies."""
 KILL_GRACE_S = 3.0
-"""How long the launcher has to kill a child and its descendants before the process group is killed."""
+"""How long the launcher may take to kill a child and its descendants before the worker kills the process group."""
 CLOSED_STDOUT_GRACE_S = 2.0
-"""How long a child that closed its stdout has to exit, because it cannot respond any more."""
+"""How long a child that closed its stdout may take to exit. It cannot respond any more."""
 
 log = structlog.get_logger()
 
@@ -50,36 +50,35 @@ class ChildSpec:
     code_dir: Path
     env: Mapping[str, str] = field(repr=False)
     commit: str = ""
-    """The commit of its code."""
     is_isolated: bool = True
-    """Prevent it from reading and signalling other processes, where the kernel can."""
+    """Prevent the child from reading and signalling other processes, if the kernel has Landlock."""
     hides_output: bool = False
-    """Nothing that it prints once it is ready is logged, or is a cause of its end: it may be payloads."""
+    """Keep what the child prints once it is ready out of logs and error texts, because it may be payloads."""
     startup_timeout_s: float = 1800.0
     startup_silence_s: float = 0.0
-    """How long it may neither print nor use CPU until it is ready; 0: no limit."""
+    """How long the child may neither print nor use CPU before it is ready; 0: no limit."""
     termination_grace_s: float = 1.0
-    """How long a task whose run is ended early has, if its child does not accept cancel, until the child is terminated,
-    and then the child until it is killed."""
+    """For a child that does not accept cancel: the time from the early end of a run to SIGTERM, and from there to
+    SIGKILL."""
 
 
 class ChildOwner(Protocol):
     """The callbacks of a child."""
 
     def child_ready(self, child: "Child") -> None:
-        """It is ready for tasks."""
+        """The child is ready for tasks."""
 
     def child_responded(self, child: "Child", response: ChildResponse | InvalidResponse) -> bool:
-        """It reports how a task ended; return whether it has that task."""
+        """The child reports how a task ended. Return whether it has that task."""
 
     def child_progressed(self, child: "Child", report: ProgressReport) -> None:
-        """It reports the progress of a task."""
+        """The child reports the progress of a task."""
 
     def child_printed(self, child: "Child", data: bytes, *, is_line: bool) -> None:
-        """It printed a line outside the protocol to stdout, or data to stderr."""
+        """The child printed a line outside the protocol to stdout, or data to stderr."""
 
     def child_overflowed(self, child: "Child") -> None:
-        """It wrote a response above the limit."""
+        """The child wrote a response above the limit."""
 
     def child_ended(self, child: "Child") -> None:
         """The child and its process group have ended; see `cause`."""
@@ -90,13 +89,13 @@ class Child:
 
     def __init__(self, spec: ChildSpec, owner: ChildOwner) -> None:
         self.is_ready = False
+        # The child is exiting and gets no more tasks.
         self.is_ending = False
-        """It is exiting and gets no more tasks."""
         self.has_ended = False
+        # Why the child did not start or had to be ended; empty if neither.
         self.problem = ""
-        """Why it did not start or had to be ended; empty if neither."""
+        # How long the child took to become ready.
         self.startup_s = 0.0
-        """How long it took until it was ready."""
         self._spec = spec
         self._owner = owner
         self._accepts_cancel = False
@@ -110,22 +109,19 @@ class Child:
         self._errors = PipeReader(_take_descriptor(self._process.stderr), self._read_errors)
         self._startup = StartupLimits(pid=self.pid, timeout_s=spec.startup_timeout_s, silence_s=spec.startup_silence_s)
         self._timer = self._loop.call_later(self._startup.next_check_s, self._check_startup)
+        # The launcher has the other end. The kernel closes it when the launcher ends.
         self._loop.add_reader(self._control_socket, self._end)
 
     def send(self, line: bytes) -> None:
-        """Send a line to the child."""
         self._input.write(line)
 
     def close_input(self) -> None:
-        """Close the child's stdin once everything is written."""
         self._input.close_when_empty()
 
     def cancel_task(self, task_id: str) -> None:
-        """Have the child cancel a task if it accepts that, and terminate it if the task does not end soon.
-
-        Only without a signal a child of the released SDK survives: on SIGTERM or SIGINT it finishes its task and exits,
-        on the second one it exits, and it passes on no exception of a handler's but `Exception`.
-        """
+        """Have the child cancel a task if it accepts that. Terminate the child if the task does not end soon."""
+        # No signal is sent at first. On SIGTERM or SIGINT a child of the released SDK finishes its task and exits, on
+        # the second one it exits at once, and of a handler's exceptions it catches only `Exception`.
         if self._accepts_cancel:
             self._input.write(encode_cancel(task_id))
             self._schedule(CANCEL_GRACE_S, self.terminate)
@@ -154,17 +150,18 @@ class Child:
         """Kill the child and all its descendants now."""
         self.is_ending = True
         if not self.has_ended:
-            self._control_socket.shutdown(socket.SHUT_WR)  # the launcher kills more than the group
+            # The launcher then also kills descendants that left the process group.
+            self._control_socket.shutdown(socket.SHUT_WR)
         self._schedule(KILL_GRACE_S, lambda: self._signal(signal.SIGKILL))
 
     @property
     def loading_since_s(self) -> float | None:
-        """Return when it was started, on the monotonic clock; None once it is ready or ending."""
+        """Return when the child was started, on the monotonic clock; None once it is ready or ending."""
         return None if self.is_ready or self.is_ending else self._startup.started_s
 
     @property
     def has_failed(self) -> bool:
-        """Return whether it ends by itself or because of a problem, and not only because the worker ended it."""
+        """Return whether the child ended by itself or because of a problem, not only because the worker ended it."""
         return bool(self.problem) or not self.is_ending
 
     @property
@@ -174,7 +171,7 @@ class Child:
 
     @property
     def reason(self) -> str:
-        """Return why the child ended, for the worker's record; what it printed once it was ready belongs to tasks."""
+        """Return why the child ended, for the worker's record. What a ready child printed belongs to its tasks."""
         return self._how_it_ended if self.is_ready else self.cause
 
     @property
@@ -187,25 +184,22 @@ class Child:
         return f"the child process exited with status {code}"
 
     def _schedule(self, seconds: float, step: "Step") -> None:
-        """Schedule a step, replacing the one that was scheduled."""
         self._timer.cancel()
         if not self.has_ended:
             self._timer = self._loop.call_later(seconds, step)
 
     def _signal(self, number: signal.Signals) -> None:
-        """Signal the whole group, which exists until the child is waited for."""
+        """Signal the process group, whose id is valid until the child is waited for."""
         if not self.has_ended:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
     def _terminate_task(self, task_id: str) -> None:
-        """End a child whose task does not end by itself."""
         grace_s = self._spec.termination_grace_s
         log.info("child_terminated", child=self.pid, task_id=task_id, accepts_cancel=False, kill_after_s=grace_s)
         self.terminate(grace_s)
 
     def _check_startup(self) -> None:
-        """Give up a child that does not become ready."""
         self.problem = self._startup.check()
         if self.problem:
             self.kill()
@@ -213,13 +207,12 @@ class Child:
             self._schedule(self._startup.next_check_s, self._check_startup)
 
     def _read_errors(self, data: bytes) -> None:
-        """Handle data from the child's stderr."""
         self._startup.record_output()
         self._log.feed(data)
         self._owner.child_printed(self, data, is_line=False)
 
     def _read_output(self, data: bytes) -> None:
-        """Handle lines from the child's stdout; lines outside the protocol are logged."""
+        """Handle lines from the child's stdout. Lines outside the protocol are logged."""
         self._startup.record_output()
         self._errors.read_available()  # what was printed before a response belongs to its task
         for line in self._splitter.feed(data):
@@ -230,7 +223,7 @@ class Child:
             self._handle_response(line, response)
 
     def _handle_long_line(self, line: LongLine) -> None:
-        """Handle a line above the limit of a response, which may be one, or the output of a task."""
+        """Handle a line that is longer than a response may be. It is a response or the output of a task."""
         self._log.add(line)
         if begins_as_response(line.start):
             self._owner.child_overflowed(self)
@@ -238,7 +231,7 @@ class Child:
             self._owner.child_printed(self, b"[line too long to keep]", is_line=True)
 
     def _read_rest(self) -> None:
-        """Handle the last, unterminated line: only a complete response counts."""
+        """Handle the last line if it is unterminated: only a complete response counts."""
         if line := self._splitter.rest():
             response = decode_response(line)
             is_complete = isinstance(response, ChildResponse) and response.status != "ready"
@@ -246,9 +239,8 @@ class Child:
         self._log.end()
 
     def _handle_response(self, line: bytes, response: ChildResponse | InvalidResponse | ProgressReport | None) -> None:
-        """Handle a line of the protocol, or log it."""
         if isinstance(response, ChildResponse) and response.status == "error" and self.is_ready:
-            response = None  # only a child that starts reports it: a task has printed the line
+            response = None  # Only a child that starts reports this status: a task has printed the line.
         if response is None:
             self._log.add(line)
             self._owner.child_printed(self, line, is_line=True)
@@ -260,7 +252,7 @@ class Child:
             self._log.add(line)
 
     def _handle_closed_stdout(self) -> None:
-        """End a child that runs without stdout; most that close it are about to exit."""
+        # Most children that close their stdout are about to exit: they get a moment to do so.
         if not self.is_ending:
             self._schedule(CLOSED_STDOUT_GRACE_S, self._kill_after_closed_stdout)
 
@@ -269,7 +261,6 @@ class Child:
         self.terminate()
 
     def _read_status(self, response: ChildResponse) -> None:
-        """Handle a line about the start."""
         if response.status == "error":
             self.problem = self.problem or f"the child process could not start: {response.error_text}"
         elif response.status == "ready" and not self.is_ready and not self.problem:
@@ -282,18 +273,17 @@ class Child:
             self._owner.child_ready(self)
 
     def _end(self) -> None:
-        """Clean up after the process, whose end closed the control socket: its group, its last output, its pipes.
-
-        The process is waited for only now, so that its group id stays reserved.
-        """
+        """Clean up after the process, whose end closed the control socket."""
         self._loop.remove_reader(self._control_socket)
         self._control_socket.close()
         self._signal(signal.SIGKILL)
+        # A child may have written its last response just before it ended.
         self._output.drain()
         self._errors.drain()
         self._read_rest()
         self._input.close()
         self._timer.cancel()
+        # Waited for only now: until then the kernel keeps the process group's id, and `_signal` reaches no other group.
         self._process.wait()
         self.has_ended = True
         self._owner.child_ended(self)
@@ -306,9 +296,9 @@ class Step(Protocol):
 
 
 def _start(spec: ChildSpec) -> "tuple[subprocess.Popen[bytes], socket.socket]":
-    """Start the program without a shell, in its own session. Raise DeploymentFailed.
+    """Start the program without a shell, in a session of its own. Raise DeploymentFailed.
 
-    Also return its control socket: closing it ends the program, and it becomes readable when the program has ended.
+    Also return its control socket. Closing it ends the program. It becomes readable when the program has ended.
     """
     try:
         program = shlex.split(spec.startup_cmd)
@@ -338,7 +328,7 @@ def _start(spec: ChildSpec) -> "tuple[subprocess.Popen[bytes], socket.socket]":
 
 
 def _take_descriptor(stream: object) -> int:
-    """Return a pipe's descriptor, and close its file object."""
+    """Return a copy of a pipe's descriptor, and close its file object."""
     descriptor: int = os.dup(stream.fileno())  # type: ignore[attr-defined]
     stream.close()  # type: ignore[attr-defined]
     return descriptor

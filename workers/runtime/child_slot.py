@@ -20,9 +20,9 @@ from workers.runtime.protocol import ChildResponse, InvalidResponse, ProgressRep
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 IDLE_GRACE_S = 3.0
-"""How long an idle child has to exit by itself, because the next one must have the new environment within five
-seconds."""
+"""How long an idle child may take to exit by itself. The next one must have the new environment within five seconds."""
 MAX_ENDED_IDS = 64
+"""How many ended tasks are remembered, to recognize second responses for them."""
 
 log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ class SlotOwner(Protocol):
         """A run has ended."""
 
     def slot_started_run(self, run: Run) -> None:
-        """The child can start a run."""
+        """The child can start a run now."""
 
     def slot_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
         """The child printed something while it had these runs."""
@@ -66,12 +66,10 @@ class ChildSlot:
 
     @property
     def is_open(self) -> bool:
-        """Return whether the child accepts tasks."""
         return self._child is not None and self._child.is_ready and not self._child.is_ending and self.is_up_to_date
 
     @property
     def loading_since_s(self) -> float | None:
-        """See Pool."""
         return self._child.loading_since_s if self._child else None
 
     @property
@@ -81,7 +79,6 @@ class ChildSlot:
 
     @property
     def is_empty(self) -> bool:
-        """Return whether there is no child."""
         return self._child is None
 
     def start(self, spec: ChildSpec) -> None:
@@ -94,7 +91,7 @@ class ChildSlot:
             self._end_idle_child(self._child)
 
     def add(self, run: Run) -> None:
-        """Send the child a task."""
+        """Send a task to the child. Only open slots may be given tasks."""
         assert self._child is not None  # noqa: S101 (only open slots are given tasks)
         assert self._started_with is not None  # noqa: S101 (as it has a child)
         run.commit = self._started_with.commit
@@ -125,13 +122,12 @@ class ChildSlot:
             self._end_idle_child(self._child)
 
     def child_ready(self, child: Child) -> None:
-        """Open the slot."""
         self.problem = ""
         self._failures.record_success()
         self._owner.slot_changed()
 
     def child_responded(self, child: Child, response: ChildResponse | InvalidResponse) -> bool:
-        """End the run of this response, and start the next."""
+        """End the run of a response, and start the next run."""
         run = next((run for run in self.runs if run.task_id == response.task_id), None)
         if run is None:
             self._log_unexpected_response(response)
@@ -143,22 +139,21 @@ class ChildSlot:
     def _log_unexpected_response(self, response: ChildResponse | InvalidResponse) -> None:
         """Log a response for a task that the child does not have, and end the current run with it.
 
-        Children respond in this way to a task that they cannot parse. A second response for a task that has ended does
-        not concern the current one.
+        A child responds in this way to a task that it cannot parse.
         """
+        # A second response for a task that has ended does not concern the current one.
         is_late = response.task_id in self._ended_ids
         log.warning("response_for_unknown_task", task_id=response.task_id, is_late=is_late)
         if len(self.runs) == 1 and not is_late and isinstance(response, ChildResponse):
             self._finish(self.runs[0], self.runs[0].forced_result or invalid_response_result(response))
 
     def child_progressed(self, child: Child, report: ProgressReport) -> None:
-        """Report the progress of a run that the child has."""
         run = next((run for run in self.runs if report.task_id in (None, run.task_id)), None)
         if run is not None:
             self._owner.slot_progressed(run, report.progress)
 
     def child_printed(self, child: Child, data: bytes, *, is_line: bool) -> None:
-        """Report what the child printed while it has runs: which of several printed it is not known."""
+        """Report what the child printed while it had runs. Which of several runs printed it is unknown."""
         if self.runs:
             self._owner.slot_printed(self.runs, data, is_line=is_line)
 
@@ -171,7 +166,8 @@ class ChildSlot:
         """End the child's remaining runs, and start another child."""
         runs, self.runs, self._child = list(self.runs), deque(), None
         first = runs[0] if runs else None
-        was_interrupted = first is not None and first.forced_result is not None  # it may also exit before it is ended
+        # True also if the child exited before it was terminated.
+        was_interrupted = first is not None and first.forced_result is not None
         if first is not None and was_interrupted and child.is_ready and not self._is_stopping:
             note = f"[its process had to be restarted to end the task; the last start took {humanize(child.startup_s)}]"
             self._owner.slot_printed((first,), note.encode(), is_line=True)
@@ -180,6 +176,7 @@ class ChildSlot:
             self._owner.slot_finished_run(
                 run, run.forced_result or self._result_after_child_end(child, run), self._spent_s()
             )
+        # The task may have killed the child, so the code is not suspected: no delay.
         if ended_unexpectedly and first is not None and self._restart_policy.is_enabled:
             self._restart_policy.record_child_death()
             self._start()
@@ -191,26 +188,24 @@ class ChildSlot:
         self._owner.slot_changed()
 
     def _end_idle_child(self, child: Child) -> None:
-        """End a child without tasks; one that is still loading would not notice that its input ended."""
         if child.is_ready:
             child.retire(IDLE_GRACE_S)
-        else:
+        else:  # a child that is still loading does not notice that its input ended
             child.terminate()
 
     def _result_after_child_end(self, child: Child, run: Run) -> RunResult:
-        """Return the result of a run whose child has ended."""
         if run.started_ns and not self._is_stopping:
             return RunResult(RunStatus.CHILD_DIED, child.cause)
         return RunResult(RunStatus.REQUEUED)
 
     def _finish(self, run: Run, result: RunResult) -> None:
-        """End a run whose child continues."""
         child = self._child
         assert child is not None  # noqa: S101 (responses come from a child)
         was_first = run is self.runs[0]
         self.runs.remove(run)
         self._ended_ids.append(run.task_id)
         self._owner.slot_finished_run(run, result, self._spent_s())
+        # The task may have been canceled: the child responded in time, and must not be terminated.
         if was_first:
             child.mark_ready()
         if self.runs and was_first and not child.is_ending:
@@ -219,14 +214,13 @@ class ChildSlot:
             child.retire(IDLE_GRACE_S)
 
     def _begin(self, run: Run) -> None:
-        """Start the timeout of the run that the child can start now."""
+        """Start the timeout of a run: it is the child's turn to work on it."""
         self._started_s = clock.monotonic_s()
         self._owner.slot_started_run(run)
         if run.forced_result:
             self._interrupt(run)
 
     def _interrupt(self, run: Run) -> None:
-        """Interrupt the child's current run."""
         assert self._child is not None  # noqa: S101 (a run is with a child)
         self._child.cancel_task(run.task_id)
         self._owner.slot_changed()
@@ -246,14 +240,13 @@ class ChildSlot:
             self._owner.slot_changed()
 
     def _record_failure(self, event: str, cause: str, *, reason: str) -> None:
-        """Log and report why there is no child, and start another one later."""
+        """Log and report why there is no child, and schedule another one."""
         self.problem = reason
         members = child_error_members(cause)
         self._failures.record(event, key=members["error"], **members)
         self._start_later()
 
     def _start_later(self) -> None:
-        """Start a child after a delay that grows with the number of failures."""
         delay = self._restart_policy.next_delay_s()
         if delay is not None:
             self._restart = asyncio.get_running_loop().call_later(delay, self._restart_now)

@@ -32,13 +32,13 @@ TICK_S = 0.2
 """The precision of timeouts."""
 FINISHES_PER_ROUND_TRIP = 200
 MAX_BYTES_PER_ROUND_TRIP, MIN_BYTES_PER_ROUND_TRIP = 1 << 20, 64 << 10
-"""The size of a round trip beyond its first run; reduced after each failure, increased again after each success."""
+"""The size of a round trip without its first run. It is halved after each failure and doubled after each success."""
 MAX_BYTES_BEFORE_DEQUEUE = 256 << 10
-"""Tasks are dequeued apart from larger results: their leases, which count from now on, might end on the way."""
+"""With larger results no tasks are dequeued: their leases, which begin with the request, might end on the way."""
 MIN_POLL_INTERVAL_S = 0.125
-"""The queues of a process poll at multiples of this, so that many share one write to Redis."""
+"""The queues of a process poll at multiples of this, so that many of them share one write to Redis."""
 MAX_ROUND_TRIPS = 2
-"""While Redis handles one batch of tasks, this process and its children handle the other."""
+"""While Redis handles one batch of tasks, this process and its children work on the other."""
 
 log = structlog.get_logger()
 
@@ -54,16 +54,16 @@ class Consumer:
         on_state_change: Callable[[], None] = lambda: None,
         on_refused: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_state_change` is called when the pool or `refusal` changed, `on_refused` when Redis refuses a request."""
+        """`on_state_change` is called when the pool or `refusal` changes, `on_refused` when Redis refuses a request."""
         self.config = config
         self.counts = RunCounts()
         self.last_take_s: int | None = None
+        # Why Redis refused the last dequeue; empty if it did not.
         self.refusal = ""
-        """Why Redis refused the last dequeue; empty: it did not."""
+        # Keys are lease tokens.
         self.runs: dict[str, Run] = {}
-        """By their lease tokens."""
+        # Set while there are no runs and no round trip is under way.
         self.emptied = asyncio.Event()
-        """Set while there are no runs and no round trip is under way."""
         self.emptied.set()
         self._connections = connections
         self._on_state_change = on_state_change
@@ -71,21 +71,21 @@ class Consumer:
         self._output = OutputWriter(lambda: self._connections.tasks)
         self._pool: Pool | None = None
         self._loop = asyncio.get_running_loop()
+        # The number of runs that have ended and whose results are not recorded yet.
         self._ended = 0
-        """The number of runs that have ended."""
+        # Ended runs, except those that a round trip under way records.
         self._unrecorded: deque[Run] = deque()
-        """Ended tasks that no round trip under way records."""
         self._bytes_per_round_trip = MAX_BYTES_PER_ROUND_TRIP
+        # The number of tasks that dequeues under way request.
         self._requested = 0
-        """The number of tasks requested by dequeues under way."""
+        # Dequeues whose replies were lost. They are repeated until their outcomes are known.
         self._unconfirmed: deque[DequeueRequest] = deque()
-        """Dequeues whose replies were lost; they are repeated until their outcomes are known."""
         self._is_dequeuing = False
+        # Whether Redis announced a task, or the last dequeue got all it requested.
         self._may_have_tasks = True
-        """Redis announced a task, or the last dequeue got all it requested."""
         self._wake_ups = 0
+        # One future for each loop that waits for its next round trip.
         self._idle: list[asyncio.Future[None]] = []
-        """One for each loop that waits for its next round trip."""
         self._is_scheduled = False
         self._backoff: asyncio.TimerHandle | None = None
         self._failures = 0
@@ -101,12 +101,11 @@ class Consumer:
         self.wake()
 
     def resume(self) -> None:
-        """Dequeue tasks again, if there is a pool to run them."""
         if self._pool:
             self.begin(self._pool)
 
     def apply(self, config: ConsumeConfig, connections: RedisConnections | None) -> None:
-        """Continue as a new registration says, with another Redis if one is given."""
+        """Use the configuration of a new registration, and another Redis if one is given."""
         self.config = config
         self._connections = connections or self._connections
         if self._backoff:
@@ -119,7 +118,7 @@ class Consumer:
             self._pool.requeue_unstarted()
 
     async def close(self) -> None:
-        """Abandon what is under way and stop the timers."""
+        """Abandon round trips under way and stop the timers."""
         for handle in (self._polls, self._ticks, self._backoff, *self._loops):
             if handle:
                 handle.cancel()
@@ -127,13 +126,12 @@ class Consumer:
         await self._output.close()
 
     def wake(self) -> None:
-        """Poll now."""
         self._may_have_tasks = True
         self._wake_ups += 1
         self._schedule()
 
     def cancel_task(self, task_id: str) -> None:
-        """End the run of a task, or archive the task instead of requeuing it if that was not sent yet."""
+        """End the run of a task. A run that was to be requeued, but is not yet recorded, is canceled instead."""
         for run in [run for run in self.runs.values() if run.task_id == task_id]:
             if run.result is None:
                 self._end_early(run, RunResult(RunStatus.CANCELED))
@@ -185,11 +183,9 @@ class Consumer:
             self._output.add(runs, data, is_line=is_line)
 
     def run_progressed(self, run: Run, progress: TaskProgress) -> None:
-        """Store the progress of a run. See PoolOwner."""
         self._output.set_progress(run, progress)
 
     def _record_end(self, run: Run, result: RunResult) -> None:
-        """Record how long a run took."""
         now_ns = self._connections.now_ns()
         self.counts.record_end(run, now_ns=now_ns)
         if run.span:
@@ -205,13 +201,13 @@ class Consumer:
             self._pool.end_run(run, forced_result)
 
     def _poll(self) -> None:
-        """Poll for tasks of producers that publish no wake-up."""
+        """Poll for the tasks of producers that publish no wake-up."""
         due_s = self._loop.time() + delay_s(0, first_s=POLL_S, max_s=POLL_S)
         self._polls = self._loop.call_at(math.ceil(due_s / MIN_POLL_INTERVAL_S) * MIN_POLL_INTERVAL_S, self._poll)
         self.wake()
 
     def _tick(self) -> None:
-        """End the runs that timed out; called while there are runs."""
+        # Runs only while there are runs: `_accept` starts it again.
         self._ticks = self._loop.call_later(TICK_S, self._tick) if self.runs else None
         if self._pool:
             self._pool.enforce_timeouts(clock.monotonic_s())
@@ -228,14 +224,13 @@ class Consumer:
             self.emptied.set()
 
     def _may_start_round_trip(self) -> bool:
-        """Return whether another concurrent round trip is worthwhile: not for a few tasks of many."""
+        # While a round trip is under way, a second one is not worth a few results of many.
         if len(self._idle) == MAX_ROUND_TRIPS:
             return True
         is_worthwhile = len(self._unrecorded) >= max(2, self.config.concurrency // MAX_ROUND_TRIPS)
         return is_worthwhile and bool(self._idle)
 
     async def _make_round_trips(self) -> None:
-        """Make one round trip whenever `_schedule` requests it."""
         while True:
             requested = self._loop.create_future()
             self._idle.append(requested)
@@ -248,7 +243,7 @@ class Consumer:
                 self._failure_log.record("round_trip_failed", key=repr(error), exc_info=error)
 
     def _count_requested(self) -> int:
-        """Return how many tasks to request: one per free slot, if there may be any."""
+        """Return how many tasks to request: one for each free slot, if Redis may have any."""
         if not (self._may_have_tasks and self._is_dequeuing and self._pool and self._pool.is_ready):
             return 0
         in_use = len(self.runs) - self._ended + self._requested
@@ -256,12 +251,11 @@ class Consumer:
 
     @property
     def free_slots(self) -> int:
-        """Return how many more tasks could run now."""
         capacity = min(self.config.concurrency, self._pool.capacity) if self._pool else 0
         return max(capacity - sum(run.result is None for run in self.runs.values()), 0)
 
     def _pop_unconfirmed(self) -> DequeueRequest | None:
-        """Return a dequeue to repeat: without the queues that were removed, for which Redis may refuse it for ever."""
+        """Return a dequeue to repeat. Removed queues are left out: Redis may refuse them for ever."""
         while self._unconfirmed:
             dequeue = self._unconfirmed.popleft().limited_to(self.config.queues)
             if dequeue.queues:
@@ -269,7 +263,7 @@ class Consumer:
         return None
 
     def _pop_unrecorded(self) -> list[Run]:
-        """Return runs for the next round trip: at least one, and no more than a slow connection carries in time."""
+        """Return runs for the next round trip: at least one, and no more than a slow connection sends in time."""
         runs: list[Run] = []
         size = 0
         while self._unrecorded and len(runs) < FINISHES_PER_ROUND_TRIP:
@@ -280,13 +274,14 @@ class Consumer:
         return runs
 
     async def _fill_slots(self) -> None:
-        """Record ended runs and dequeue for the free slots; requests without a known outcome are repeated later."""
+        """Record ended runs and dequeue tasks for the free slots. What has no known outcome is repeated later."""
         runs = self._pop_unrecorded()
         dequeue = None
         if sum(run.finish_bytes for run in runs) <= MAX_BYTES_BEFORE_DEQUEUE:
             dequeue = self._pop_unconfirmed()
             if dequeue is None and (wanted := self._count_requested()):
                 dequeue = self.config.dequeue_request(wanted)
+        # Compared after the reply: a wake-up that comes meanwhile may announce a task that this dequeue missed.
         wake_ups = self._wake_ups
         requested = len(dequeue.lease_tokens) if dequeue else 0
         self._requested += requested
@@ -324,10 +319,11 @@ class Consumer:
             self._failures = 0
 
     def _record_dequeue(self, dequeue: DequeueRequest | None, tasks: Sequence[LeasedTask] | Exception) -> None:
-        """Accept what a dequeue leased. Repeat a failed one: it may have run, or an earlier one with its tokens may."""
+        """Accept what a dequeue leased, or keep a failed one to repeat it."""
         if dequeue is None:
             return
         if isinstance(tasks, Exception):
+            # It may have run, or an earlier one with its tokens: only a repetition tells which tasks are leased.
             self._unconfirmed.append(dequeue.repeated())
             if isinstance(tasks, BrokerRefused | BrokerCommandRefused):
                 self._set_refusal(str(tasks))
@@ -341,12 +337,11 @@ class Consumer:
             self._on_state_change()
 
     async def _limit_results(self, runs: Sequence[Run]) -> None:
-        """Fail the runs whose results Redis has no memory for, by their queue's share. Raise BrokerUnavailable."""
+        """Fail the runs whose results exceed their queue's share of a full Redis. Raise BrokerUnavailable."""
         if large := find_large_results(runs, self.config.policy):
             await self._connections.tasks.run(refuse_large_results(large))
 
     def _back_off(self, error: Exception) -> None:
-        """Wait before the next round trip, longer after each failure."""
         if isinstance(error, BrokerUnavailable):
             self._failure_log.record("broker_unavailable", key=str(error), error=str(error))
         else:
@@ -359,14 +354,13 @@ class Consumer:
             self._failures += 1
 
     def _end_backoff(self) -> None:
-        """Allow the next round trip."""
         if self._backoff:
             self._backoff.cancel()
         self._backoff = None
         self._schedule()
 
     def _record_outcome(self, run: Run, outcome: FinishOutcome | RunqyError) -> None:
-        """Forget a task whose result is recorded, or whose lease is lost."""
+        """Forget a run that is recorded or cannot be, or keep it for the next round trip."""
         if isinstance(outcome, FinishOutcome):
             self.counts.record_outcome(run, outcome)
             if run.result and run.result.status not in (RunStatus.SUCCEEDED, RunStatus.REQUEUED):
@@ -376,10 +370,10 @@ class Consumer:
                 "finish_refused", task_id=run.task_id, queue=run.task.lease.queue, reason="the queue was removed"
             )
         elif isinstance(outcome, BrokerUnavailable):
-            self._unrecorded.append(run)  # Redis did not run it
+            self._unrecorded.append(run)  # Redis did not run the request
             return
         elif isinstance(outcome, BrokerCommandRefused) and not run.finishes_alone:
-            run.finishes_alone = True  # another task of its script call may be the cause
+            run.finishes_alone = True  # another run of the same script call may be the cause
             self._unrecorded.append(run)
             return
         elif isinstance(outcome, LeaseLost):
@@ -395,7 +389,7 @@ class Consumer:
         self._ended -= 1
 
     def _accept(self, tasks: Sequence[LeasedTask]) -> None:
-        """Submit tasks to the pool, except those that cannot run."""
+        """Submit tasks to the pool. Those that cannot run end here."""
         if not tasks:
             return
         now_ns = self._connections.now_ns()
@@ -417,7 +411,6 @@ class Consumer:
 
 
 def _log_failure(run: Run, result: RunResult, outcome: FinishOutcome) -> None:
-    """Log why a task is not completed; a cancellation is no failure."""
     has_child_died = result.status is RunStatus.CHILD_DIED
     error = child_error_members(result.error) if has_child_died else error_members(result.error)
     request_id = run.task.message.headers.get(REQUEST_ID, "")

@@ -40,22 +40,23 @@ class DeploymentManager:
 
     def __init__(self, settings: WorkerSettings, consumer: Consumer, *, worker_id: str) -> None:
         self.pool: Pool | None = None
+        # Set when a child failed, because newer code may fix it.
         self.child_failed = asyncio.Event()
-        """Set when a child failed: newer code may fix it."""
+        # Why the newest code does not run.
         self._problem = ""
-        """Why the running code is not the newest."""
         self._failures = FailureLog("deployment_succeeded")
         self._is_deploying = False
         self._settings = settings
         self._consumer = consumer
         self._worker_id = worker_id
+        # The commands of the current or the last deployment.
         self._commands: CommandRunner | None = None
-        """The commands of the current or last deployment."""
         self._current: Deployed | None = None
+        # The registration that the children were started for.
         self._running: RegisteredWorker | None = None
-        """The deployment that the children were started for."""
+        # How the children were started.
         self._spec: ChildSpec | None = None
-        """How they were started."""
+        # Earlier deployments, whose code children may still run.
         self._replaced: list[Deployed] = []
 
     @property
@@ -68,7 +69,8 @@ class DeploymentManager:
         if self._is_deploying:
             return WorkerState.DEPLOYING, ""
         since_s = self.pool.loading_since_s if self.pool else None
-        minutes = int(clock.monotonic_s() - since_s) // 60 if since_s is not None else 0  # each change is a heartbeat
+        # Whole minutes, because each change of the reason is sent as a heartbeat.
+        minutes = int(clock.monotonic_s() - since_s) // 60 if since_s is not None else 0
         return WorkerState.STARTING, f"loading for {humanize(60 * minutes)}" if minutes else ""
 
     @property
@@ -78,13 +80,12 @@ class DeploymentManager:
 
     @property
     def commit(self) -> str:
-        """Return the commit that runs."""
         return self._current.commit if self._current else ""
 
     async def deploy(self, registration: RegisteredWorker) -> bool:
-        """Deploy what a registration requests and run it; return whether the newest code runs now.
+        """Deploy what a registration requests and run it. Return whether the newest code runs now.
 
-        The branch is checked for newer code if a rollout requests it or the deployed code fails. Raise
+        The branch is checked for newer code if a redeploy requests it or the deployed code fails. Raise
         DeploymentStopped.
         """
         is_failing = self.is_failing
@@ -119,13 +120,12 @@ class DeploymentManager:
         return not deployed.problem
 
     def release_replaced(self) -> None:
-        """Release earlier deployments once no child runs them."""
+        """Release earlier deployments once no child runs their code."""
         if self.pool and self.pool.is_up_to_date:
             while self._replaced:
                 self._replaced.pop().release()
 
     def interrupt(self) -> None:
-        """Stop the current deployment."""
         if self._commands:
             self._commands.stop()
 
@@ -139,7 +139,6 @@ class DeploymentManager:
                 deployed.release()
 
     def _record_failure(self, reason: str, unexpected: Exception | None = None) -> None:
-        """Report and log why nothing could be deployed."""
         self._problem = reason
         self._consumer.counts.record_deployment(is_successful=False)
         self._failures.record("deployment_failed", key=reason, exc_info=unexpected, reason=reason)
@@ -156,7 +155,7 @@ class DeploymentManager:
         return await run_in_thread(lambda: deploy(spec, commands))
 
     async def _use(self, registration: RegisteredWorker, deployed: Deployed) -> None:
-        """Start children of a deployment, or keep those that were started in the same way."""
+        """Start the children of a deployment. Keep the present ones if they were started in the same way."""
         before, self._current = self._current, deployed
         if before is not None and before is not deployed:
             self._replaced.append(before)
@@ -176,7 +175,7 @@ class DeploymentManager:
         log.info(event, commit=deployed.commit, folder=str(deployed.code_dir))
 
     async def _replace_pool(self, registration: RegisteredWorker) -> None:
-        """Create the pool for the queue's mode, after the tasks in another one have ended."""
+        """Create the pool for the queue's mode once the tasks of the other pool have ended."""
         if self.pool is not None:
             self._consumer.stop_dequeuing()
             await self._consumer.emptied.wait()
@@ -195,7 +194,7 @@ class DeploymentManager:
 def child_environment(
     *, virtual_environment: Path, own: Mapping[str, str], configured: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return a child's environment; of the worker's own it contains only PATH, HOME and locale.
+    """Return a child's environment. Of the worker's own it has only PATH, HOME, TMPDIR and the locale.
 
     `own` are the RUNQY_ variables, `configured` those of the queue and its vaults.
     """
@@ -207,7 +206,7 @@ def child_environment(
 
 
 def _deployment_spec(registration: RegisteredWorker, settings: WorkerSettings) -> DeploymentSpec:
-    """Return what to deploy and where. Raise DeploymentRefused."""
+    """Raise DeploymentRefused."""
     info = registration.deployment
     return DeploymentSpec(
         queue=registration.queue.name,

@@ -1,4 +1,4 @@
-"""What the log shows of the text in which a task, or a child that did not start, reports its failure."""
+"""The part of an error text that is logged: from a failed task, or a child that did not start."""
 
 import re
 from typing import Required, TypedDict
@@ -13,43 +13,37 @@ _UNINDENTED_LINE = re.compile(r"^\S.*$", re.MULTILINE)
 
 
 class ErrorMembers(TypedDict, total=False):
-    """Members of a log entry."""
+    """Members of a log entry. `exception` is the whole text, if it says more than `error`."""
 
     error: Required[str]
-    """What happened."""
     exception: str
-    """The text, if there is more of it."""
 
 
 def error_members(text: str) -> ErrorMembers:
-    """Return the members for an error's text.
-
-    Of a text that is too long the start is missing, because the end of a traceback matters most.
-    """
+    """Return the members for an error's text. A long text is cut at its start: a traceback ends with what matters."""
     text = text.strip()
     return _members(_summarize(text), text)
 
 
 def child_error_members(cause: str) -> ErrorMembers:
-    """Return the members for why a child ended, which is followed by its last output.
-
-    The exception of a traceback counts if the output ends with it; others were handled.
-    """
+    """Return the members for the text of why a child ended: one line, and the child's last output."""
     reason, _, output = cause.strip().partition("\n")
     exception = _summarize(output) if _TRACEBACK in output else ""
+    # An exception that other output follows was handled, and is not why the child ended.
     is_last = exception and output.endswith(exception)
     return _members(f"{reason}: {exception}" if is_last else reason, cause.strip())
 
 
 def _members(summary: str, text: str) -> ErrorMembers:
-    summary, text = secrets.redact(summary), secrets.redact(text)  # the rest of one that is cut would not be recognized
+    # Before the text is cut: what is left of a cut secret would not be recognized.
+    summary, text = secrets.redact(summary), secrets.redact(text)
     if len(summary) > SUMMARY_MAX_CHARS:
         summary = f"{summary[:SUMMARY_MAX_CHARS]} ..."
     return {"error": summary} if summary == text else {"error": summary, "exception": clean_text(text)}
 
 
 def _summarize(text: str) -> str:
-    """Return the line of a Python traceback that has the exception's class and message, or a text's first line."""
+    """Return a Python traceback's line with the exception's class and message, or another text's first line."""
     if text.startswith(f"+ Exception Group {_TRACEBACK}"):
         _, _, trace = _GROUP_MARGIN.sub("", text).partition(_TRACEBACK)
     else:

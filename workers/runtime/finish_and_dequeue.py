@@ -23,12 +23,11 @@ TASKS_PER_DEQUEUE = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumeConfig:
-    """How tasks are dequeued and finished, according to settings and registration."""
+    """How tasks are dequeued and finished, by settings and registration."""
 
     worker_id: str
     wake_token: str
     concurrency: int
-    """The maximum number of tasks at a time."""
     weights: tuple[QueueWeight, ...]
     is_strict: bool
     policy: RetryPolicy
@@ -36,15 +35,14 @@ class ConsumeConfig:
     ttl_completed_s: int = 0
     active_timeout_s: int = 0
     keeps_output: bool = False
-    """Whether the server wants what tasks print, and deletes it with them."""
+    """Store what tasks print. Only a server that deletes the output with its task requests this."""
 
     @property
     def queues(self) -> list[str]:
-        """Return the Redis queues."""
         return [weight.queue for weight in self.weights]
 
     def dequeue_request(self, free: int) -> DequeueRequest:
-        """Request as many tasks as there are free slots, up to the limit of one request."""
+        """Request as many tasks as there are free slots, up to TASKS_PER_DEQUEUE."""
         request = plan_dequeue(
             self.weights,
             min(free, TASKS_PER_DEQUEUE),
@@ -62,7 +60,7 @@ class ConsumeConfig:
 
 
 class RoundTripResult(msgspec.Struct, frozen=True):
-    """The outcomes of the finishes in order, RunqyErrors included, and the dequeued tasks, or why there are none."""
+    """The outcomes of the finishes in order, errors included, and the dequeued tasks or why there are none."""
 
     outcomes: Sequence[Any]
     tasks: Sequence[LeasedTask] | RunqyError
@@ -71,9 +69,9 @@ class RoundTripResult(msgspec.Struct, frozen=True):
 def finish_and_dequeue(
     finishes: Sequence[Request[Any]], dequeue: DequeueRequest | None, *, now_ns: int
 ) -> Operation[RoundTripResult]:
-    """Run finishes, and dequeue if requested, in one round trip.
+    """Run finishes and a dequeue, if there is one, in one round trip.
 
-    Raise BrokerUnavailable: any of it may have run.
+    Raise BrokerUnavailable. Redis may have run any part of it nevertheless.
     """
     if dequeue is None:
         return RoundTripResult((yield from ask_all(finishes)), ())
@@ -82,7 +80,7 @@ def finish_and_dequeue(
 
 
 def encode_leased_task(task: LeasedTask, *, traceparent: str, now_s: int) -> tuple[bytes, RunResult | None]:
-    """Return the line that sends a task to a child, or the result of a task that cannot run."""
+    """Return the line that sends a task to a child. If the task cannot run, return its result too."""
     if not task.is_readable:
         return b"", RunResult(RunStatus.FAILED, "message_unreadable: the stored message is damaged")
     if 0 < task.message.deadline <= now_s:
@@ -94,7 +92,7 @@ def encode_leased_task(task: LeasedTask, *, traceparent: str, now_s: int) -> tup
 
 
 def start_run_span(task: LeasedTask, *, now_ns: int) -> RunSpan | None:
-    """Record how long a task waited, and start the span of its run; None if nothing is traced."""
+    """Record how long a task waited, and start the span of its run. Return None if tracing is off."""
     tracer = get_tracer()
     if tracer is None:
         return None

@@ -25,39 +25,37 @@ from workers.runtime.task_runs import Run
 REREGISTER_MAX_DELAY_S = 300.0
 REFUSAL_TOLERANCE_S = 8.0
 REFUSAL_RETRY_S = 15.0
-"""Refusals further apart than this are unrelated; a worker retries more often."""
+"""Refusals further apart than this are unrelated: a worker that is refused sends its next request sooner."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatResult:
-    """The outcome of a heartbeat."""
-
     extensions: Sequence[Extension]
-    """One for each Redis queue with leases, except where Redis failed."""
+    """One for each Redis queue with leases, without those whose request failed."""
     revision: str | None
-    """None: Redis failed."""
+    """None if the request failed."""
     undelivered: Mapping[str, RunCounters]
-    """What was counted and Redis did not add."""
+    """The counters that Redis did not add."""
     is_refused: bool
-    """Redis refused some of it."""
+    """Redis refused one of the requests, or more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerIdentity:
-    """The identity of this worker, for one queue."""
+    """How a worker is known: to the server, to Redis and to asynq's tools."""
 
     worker_id: str
     instance_id: str
-    """A UUID that up to `main.QUEUES_PER_USER` queues of a process share; the server gives them one Redis user."""
+    """A UUID that up to `queue_workers.QUEUES_PER_USER` queues of a process share. They get one Redis user."""
     server_id: str
-    """Identifies it to asynq's tools. Its Redis user may write heartbeats under ids that begin with its instance's."""
+    """The id for asynq's tools. It begins with the instance's id: the Redis user may write no other heartbeats."""
     host: str = field(default_factory=lambda: socket.gethostname() or "unknown-host")
     pid: int = field(default_factory=os.getpid)
     started_at_s: int = field(default_factory=lambda: int(time.time()))
 
 
 class BrokerOutageTimer:
-    """How long Redis has not responded, and when to register again to learn its address."""
+    """Measures how long Redis has not responded, and decides when to register again to learn its address."""
 
     def __init__(self) -> None:
         self._due_s: float | None = None
@@ -68,7 +66,7 @@ class BrokerOutageTimer:
         self._due_s, self._attempts = None, 0
 
     def should_reregister(self, patience_s: float) -> bool:
-        """Record a missing response; return whether to register again, which is due less and less often."""
+        """Record a missing response. Return whether to register again: after `patience_s`, then less and less often."""
         now_s = clock.monotonic_s()
         if self._due_s is None:
             self._due_s = now_s + patience_s
@@ -81,17 +79,18 @@ class BrokerOutageTimer:
 
 
 class RefusalTimer:
-    """How long Redis has refused the worker's own user, which maintenance recreates after a restart of Redis."""
+    """Measures how long Redis has refused the worker's own user. After a restart of Redis, maintenance recreates it."""
 
     def __init__(self) -> None:
         self._since_s = self._last_s = float("-inf")
         self._patience_s = 0.0
 
     def should_reregister(self) -> bool:
-        """Record a refusal; return whether refusals have lasted so long that the worker should register again."""
+        """Record a refusal. Return whether refusals have lasted so long that the worker should register again."""
         now_s = clock.monotonic_s()
         if now_s - self._last_s > REFUSAL_RETRY_S:
             self._since_s = now_s
+            # With jitter, or all workers would register at the same moment.
             self._patience_s = delay_s(0, first_s=REFUSAL_TOLERANCE_S, max_s=REFUSAL_TOLERANCE_S)
         self._last_s = now_s
         if now_s - self._since_s < self._patience_s:
@@ -101,7 +100,7 @@ class RefusalTimer:
 
 
 def new_record(identity: WorkerIdentity, registration: RegisteredWorker, settings: WorkerSettings) -> WorkerRecord:
-    """Return the part of a worker's record that does not change during a registration."""
+    """Return a worker's record with the fields that do not change during a registration."""
     return WorkerRecord(
         worker_id=identity.worker_id,
         host=identity.host,
@@ -120,10 +119,7 @@ def new_record(identity: WorkerIdentity, registration: RegisteredWorker, setting
 def send_heartbeat(
     record: WorkerRecord, runs: Iterable[Run], *, lease_s: int, counted: Mapping[str, RunCounters]
 ) -> Operation[HeartbeatResult]:
-    """Send one heartbeat, with what was counted since the last, and extend the leases of all runs.
-
-    Raise BrokerUnavailable.
-    """
+    """Send a heartbeat and the counters, and extend all leases, in one round trip. Raise BrokerUnavailable."""
     runs = list(runs)
     context = yield from get_context()
     leases: dict[str, list[Lease]] = {}
@@ -138,13 +134,13 @@ def send_heartbeat(
     outcomes = yield from ask_all(requests)
     extended, [revision, *others] = outcomes[: len(leases)], outcomes[len(leases) :]
     extensions = [
-        # without the right to a queue that was removed, its leases cannot be extended
+        # The Redis user has lost its rights to a queue that was removed: these leases can never be extended.
         Extension(lease_end_s=0, lost=tuple(part))
         if isinstance(outcome, BrokerRefused) and queue not in record.redis_queues
         else outcome
         for (queue, part), outcome in zip(leases.items(), extended, strict=True)
     ]
-    # Redis may accept with the next heartbeat what it refuses now
+    # Redis may accept the counters with the next heartbeat.
     undelivered = [isinstance(outcome, RunqyError) for outcome in others[1:]]
     return HeartbeatResult(
         extensions=[each for each in extensions if isinstance(each, Extension)],

@@ -1,6 +1,4 @@
-"""The worker's log on stderr, readable on a terminal and JSON elsewhere, with secrets redacted; and the children's
-output.
-"""
+"""The worker's log on stderr, with the output of children, without secrets. It is JSON except on a terminal."""
 
 import logging
 import sys
@@ -16,7 +14,6 @@ from workers.runtime.redaction import secrets
 
 
 def configure_logging(stream: TextIO | None = None) -> None:
-    """Configure structlog to write to stderr."""
     stream = stream or sys.stderr
     is_terminal = stream.isatty()
     renderer = structlog.dev.ConsoleRenderer(colors=True) if is_terminal else structlog.processors.JSONRenderer()
@@ -26,6 +23,7 @@ def configure_logging(stream: TextIO | None = None) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if is_terminal else "iso", utc=not is_terminal),
             structlog.processors.format_exc_info,
+            # After format_exc_info, which adds the text of the traceback.
             secrets,
             renderer,
         ],
@@ -36,9 +34,9 @@ def configure_logging(stream: TextIO | None = None) -> None:
 
 
 LINE_MAX_BYTES = 8 << 10
-"""How many bytes of a line are logged."""
+"""Longer lines are truncated."""
 LINE_READ_BYTES = 64 << 10
-"""Longer lines are not logged at all."""
+"""Longer lines are replaced by a note."""
 LINES_PER_SECOND = 200
 BURST_LINES = 1_000
 TAIL_LINES = 20
@@ -47,14 +45,14 @@ log = structlog.get_logger()
 
 
 class TokenBucket:
-    """A number of lines that is restored with time up to a limit."""
+    """Limits the rate of lines. Up to `limit` lines may come at once."""
 
     def __init__(self, *, rate: float, limit: float, now_s: Callable[[], float] = clock.monotonic_s) -> None:
         self._rate, self._limit, self._now_s = rate, limit, now_s
         self._tokens, self._checked_s = limit, now_s()
 
     def acquire(self) -> bool:
-        """Take a line from the bucket; return whether there was one."""
+        """Take a token; return whether there was one."""
         now_s = self._now_s()
         self._tokens = min(self._limit, self._tokens + (now_s - self._checked_s) * self._rate)
         self._checked_s = now_s
@@ -65,7 +63,7 @@ class TokenBucket:
 
 
 class ChildLog:
-    """The output of one child."""
+    """Logs the output of one child at a limited rate, and keeps its last lines."""
 
     def __init__(self, *, pid: int) -> None:
         self._log = log.bind(child=pid)
@@ -76,22 +74,21 @@ class ChildLog:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
 
     def mute(self) -> None:
-        """Log and keep nothing from now on: what a hidden queue's tasks print may be their payloads."""
+        """Log and keep nothing from now on. What tasks of a queue with hidden payloads print may contain these."""
         self._is_muted = True
         self._tail.clear()
 
     def feed(self, data: bytes) -> None:
-        """Log the lines that the child wrote to stderr."""
+        """Log the complete lines of what the child wrote to stderr."""
         for line in self._splitter.feed(data):
             self.add(line)
 
     def end(self) -> None:
-        """Log the last, unterminated line of stderr."""
+        """Log the last line of stderr if it is unterminated."""
         if line := self._splitter.rest():
             self.add(line)
 
     def add(self, line: object) -> None:
-        """Log one line, unless the rate limit is exceeded."""
         if self._is_muted:
             return
         if not self._bucket.acquire():
@@ -107,19 +104,17 @@ class ChildLog:
 
     @property
     def tail(self) -> str:
-        """Return the last lines."""
         return "\n".join(self._tail)
 
 
 def _decode(line: object) -> str:
-    """Return a line as text; a note for one that is too long."""
     if isinstance(line, LongLine) or (isinstance(line, bytes) and len(line) > LINE_READ_BYTES):
         return "[line too long to log]"
     return line.decode(errors="replace") if isinstance(line, bytes) else str(line)
 
 
 def _truncate(text: str) -> str:
-    """Return a text without secrets, truncated with a note if it is long: the rest of one that is cut is not masked."""
+    """Truncate a long text, with a note. It must be redacted before: the rest of a cut secret is not recognized."""
     data = text.encode()
     if len(data) <= LINE_MAX_BYTES:
         return text

@@ -13,13 +13,13 @@ from workers.runtime.pool import STOP_TIMEOUT_S, PoolOwner, PoolSettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 SHORT_TASK_S = 0.02
-"""Below this mean duration of a task, a child is sent several tasks ahead, because the pipe's round trip would
-dominate. Longer tasks are sent one at a time, so that none waits behind another while a second child is free, and so
-that tasks that have not started can be canceled or requeued."""
+"""While tasks take less than this on average, a child is sent several tasks ahead, because the round trip through the
+pipe would dominate. Longer tasks are sent one at a time: none waits behind another while a second child is free, and
+tasks that have not started can be canceled or requeued."""
 
 
 class LongRunningPool:
-    """Child slots, and the tasks that wait for one. See Pool."""
+    """Child slots, and the tasks that wait for a slot. See Pool."""
 
     def __init__(self, owner: PoolOwner, settings: PoolSettings) -> None:
         self._owner = owner
@@ -31,6 +31,7 @@ class LongRunningPool:
         ]
         self._waiting: deque[Run] = deque()
         self._slot_capacity = -(-settings.concurrency // len(self._slots))
+        # A moving average, in which the last run counts half. Until the first one has ended, tasks count as long.
         self._mean_s = 1.0
         self._emptied = asyncio.Event()
 
@@ -98,15 +99,12 @@ class LongRunningPool:
         self._assign_runs()
 
     def slot_started_run(self, run: Run) -> None:
-        """Report that a run's timeout begins. See SlotOwner."""
         self._owner.run_started(run)
 
     def slot_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
-        """Report what a child printed. See SlotOwner."""
         self._owner.run_printed(runs, data, is_line=is_line)
 
     def slot_progressed(self, run: Run, progress: TaskProgress) -> None:
-        """Report the progress of a run. See SlotOwner."""
         self._owner.run_progressed(run, progress)
 
     def slot_changed(self) -> None:
@@ -121,12 +119,12 @@ class LongRunningPool:
         self._owner.pool_changed()
 
     def _requeue_if_closed(self) -> None:
-        """Requeue tasks instead of holding them until a child is ready again, which may take minutes."""
+        """Requeue the waiting tasks if no child is ready: until one is, minutes may pass."""
         if not self.is_ready:
             self.requeue_unstarted()
 
     def _assign_runs(self) -> None:
-        """Send waiting tasks to the slots with the fewest tasks."""
+        """Send each waiting task to the slot with the fewest tasks."""
         depth = self._slot_capacity if self._mean_s < SHORT_TASK_S else 1
         while self._waiting:
             slot = min((s for s in self._slots if s.is_open), key=lambda s: len(s.runs), default=None)
@@ -135,6 +133,6 @@ class LongRunningPool:
             slot.add(self._waiting.popleft())
 
     def _drop_lost_runs(self) -> None:
-        """Drop waiting runs whose leases have ended, such as while the worker was frozen."""
+        """Drop the waiting runs whose leases have ended, for example while the worker was suspended."""
         for run in [run for run in self._waiting if not self._owner.has_lease(run)]:
             self.end_run(run, RunResult(RunStatus.LOST))

@@ -23,7 +23,7 @@ from workers.runtime.redaction import environment_secrets, secrets
 from workers.runtime.registration import own_version
 from workers.runtime.settings import WorkerSettings, load_settings
 
-_PR_SET_DUMPABLE = 4
+_PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 
 log = structlog.get_logger()
 app = typer.Typer(add_completion=False)
@@ -65,7 +65,7 @@ def run(
 
 
 async def serve(settings: WorkerSettings) -> int:
-    """Serve the queues of the settings; return the exit status."""
+    """Serve the queues of the settings until stopped. Return the exit status."""
     workers = QueueWorkers(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -74,7 +74,7 @@ async def serve(settings: WorkerSettings) -> int:
 
 
 def make_undumpable() -> bool:
-    """Hide memory and environment of this process from debuggers and /proc, on Linux; return whether it succeeded.
+    """Hide this process's memory and environment from debuggers and /proc, on Linux. Return whether it succeeded.
 
     They contain the API key and the Redis password, and children run as the same user.
     """

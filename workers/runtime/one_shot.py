@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 class OneShotPool:
-    """Children, each with its task; the probe has none. See Pool."""
+    """Children, each with its task, and the probe. See Pool."""
 
     def __init__(self, owner: PoolOwner, settings: PoolSettings) -> None:
         self.problem = ""
@@ -36,8 +36,8 @@ class OneShotPool:
         self._failures = FailureLog("child_started")
         self._spec: ChildSpec | None = None
         self._started_with: dict[Child, ChildSpec] = {}
+        # None for the probe, and for a child that has responded.
         self._runs: dict[Child, Run | None] = {}
-        """None: the probe, or a child that has responded."""
         self._probe: Child | None = None
         self._is_probed = False
         self._is_stopping = False
@@ -54,7 +54,7 @@ class OneShotPool:
 
     @property
     def capacity(self) -> int:
-        """Return the concurrency; a child that has responded keeps its slot until it has ended."""
+        # A child that has responded keeps its slot until it has ended.
         lingering = sum(run is None and child is not self._probe for child, run in self._runs.items())
         return max(self._settings.concurrency - lingering, 0) if self.is_ready else 0
 
@@ -67,7 +67,7 @@ class OneShotPool:
         self._restart_policy.record_success()
         self._is_probed = False
         if self._probe is not None:
-            self._probe.kill()
+            self._probe.kill()  # `_check_probe` starts one of the new code
         else:
             self._start_probe()
 
@@ -96,7 +96,6 @@ class OneShotPool:
                 self.end_run(run, timeout_result(run))
 
     def requeue_unstarted(self) -> None:
-        """End the runs whose children have not started yet, as requeued."""
         for run in list(self._runs.values()):
             if run and not run.started_ns:
                 self.end_run(run, RunResult(RunStatus.REQUEUED))
@@ -115,7 +114,7 @@ class OneShotPool:
             await self._emptied.wait()
 
     def child_ready(self, child: Child) -> None:
-        """Send the child its task, or record that children start."""
+        """Send the child its task. If it is the probe, accept tasks."""
         run = self._runs[child]
         if run is not None and not self._owner.has_lease(run):
             self.end_run(run, RunResult(RunStatus.LOST))
@@ -131,7 +130,6 @@ class OneShotPool:
         self._notify_owner()
 
     def child_responded(self, child: Child, response: ChildResponse | InvalidResponse) -> bool:
-        """End the child's run."""
         run = self._runs[child]
         if run is None:
             return False
@@ -148,22 +146,21 @@ class OneShotPool:
         return not is_mismatch
 
     def child_progressed(self, child: Child, report: ProgressReport) -> None:
-        """Report the progress of the child's run."""
         if (run := self._runs[child]) and report.task_id in (None, run.task_id):
             self._owner.run_progressed(run, report.progress)
 
     def child_printed(self, child: Child, data: bytes, *, is_line: bool) -> None:
-        """Report what the child printed until its response, while it starts too."""
+        """Report what the child printed from its start to its response."""
         if run := self._runs[child]:
             self._owner.run_printed((run,), data, is_line=is_line)
 
     def child_overflowed(self, child: Child) -> None:
-        """End the child's run, whose response exceeded the limit."""
+        """End the child's run: its response exceeded the limit."""
         if run := self._runs[child]:
             self._finish(child, run, run.forced_result or OVERFLOW)
 
     def child_ended(self, child: Child) -> None:
-        """End the child's run, and start a probe if the child did not start."""
+        """End the child's run. Start a probe if the child was not ready."""
         run = self._runs.pop(child)
         del self._started_with[child]
         if child is self._probe:
@@ -179,7 +176,7 @@ class OneShotPool:
         self._notify_owner()
 
     def _check_probe(self, child: Child) -> None:
-        """Start another probe if this one was not for the newest code or has failed."""
+        """Start another probe if this one ran older code or failed."""
         if self._is_stopping or self._is_probed:
             return
         if child.has_failed:
@@ -195,7 +192,7 @@ class OneShotPool:
         self._owner.run_ended(run, result)
 
     def _require_probe(self, problem: str) -> None:
-        """Accept no tasks until another probe has started."""
+        """Accept no tasks until another probe is ready."""
         self.problem = problem
         members = child_error_members(problem)
         self._failures.record("child_not_started", key=members["error"], **members)
@@ -208,7 +205,6 @@ class OneShotPool:
         self._notify_owner()
 
     def _start_probe(self) -> None:
-        """Start a child without a task."""
         if self._spec is None or self._is_stopping or self._probe is not None:
             return
         try:
@@ -217,7 +213,7 @@ class OneShotPool:
             self._require_probe(error.detail)
 
     def _start_child(self, spec: ChildSpec, run: Run | None) -> Child:
-        """Start a child for a run, or for none. Raise DeploymentFailed."""
+        """Raise DeploymentFailed."""
         assert self._spec is not None  # noqa: S101 (callers have looked)
         child = Child(spec, self)
         self._runs[child] = run

@@ -1,4 +1,4 @@
-"""Write what the runs of one queue print to Redis: in batches, at a limited rate, and before their results."""
+"""Write the output of one queue's runs to Redis: in batches, at a limited rate, and before their results."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -18,16 +18,16 @@ from workers.runtime.task_output import RunOutput
 from workers.runtime.task_runs import Run
 
 INTERVAL_S = 0.5
-"""How long output is collected before it is sent; also the interval of a run's progress reports."""
+"""How long output is collected before it is sent. A run's progress is not written more often either."""
 RETRY_S = 2.0
 TAIL_BYTES = 4 << 10
-"""The number of bytes that a run may send beyond the rate, so that the end of its output is kept."""
+"""What each run may send beyond the rate, so that the end of its output is kept."""
 BYTES_PER_SECOND, BURST_BYTES = 1 << 20, 4 << 20
 BUFFER_BYTES = 8 << 20
-"""The number of bytes kept while Redis is unavailable, beyond TAIL_BYTES for each run."""
+"""What all runs together may keep while Redis is unavailable, apart from TAIL_BYTES for each run."""
 BYTES_PER_ROUND_TRIP = 1 << 20
 MAX_MESSAGE_CHARS = 500
-"""Longer messages of progress reports are cut."""
+"""Longer messages of progress reports are truncated."""
 
 log = structlog.get_logger()
 
@@ -50,7 +50,7 @@ class OutputRate:
 
 
 class PlannedOutput(msgspec.Struct, frozen=True):
-    """A request that stores output of some runs of one Redis queue."""
+    """A request that stores the output of some runs of one Redis queue."""
 
     runs: Sequence[Run]
     chunks: Sequence[OutputChunk]
@@ -82,7 +82,6 @@ class OutputWriter:
                 output.add_stderr(data, self._limit)
 
     def set_progress(self, run: Run, progress: TaskProgress) -> None:
-        """Set the progress of a run."""
         message = secrets.redact(progress.message)
         if len(message) > MAX_MESSAGE_CHARS:
             message = f"{message[:MAX_MESSAGE_CHARS]}…"
@@ -95,7 +94,7 @@ class OutputWriter:
         return self._plan(printed, is_final=True) if printed else []
 
     def record_all(self, planned: Sequence[PlannedOutput], outcomes: Sequence[Any]) -> Sequence[Any]:
-        """Record the first outcomes, those of planned requests; return the others."""
+        """Record the outcomes of planned requests, which come first. Return the other outcomes."""
         for part, outcome in zip(planned, outcomes, strict=False):
             self._record(part, outcome)
         return outcomes[len(planned) :]
@@ -120,11 +119,10 @@ class OutputWriter:
 
     @property
     def _limit(self) -> int:
-        """Return how many bytes of each run are kept: fewer when more runs have unstored output."""
+        """The bytes that are kept of each run: fewer if more runs have unstored output."""
         return max(min(MAX_BYTES, BUFFER_BYTES // (len(self._unstored) + 1)), TAIL_BYTES)
 
     async def close(self) -> None:
-        """Stop writing."""
         if self._timer:
             self._timer.cancel()
         if self._writing:
@@ -132,7 +130,7 @@ class OutputWriter:
             await asyncio.wait([self._writing])
 
     def _output_of(self, run: Run) -> RunOutput:
-        """Return the output of a run, and schedule writing it."""
+        """Return the output of a run, and schedule a write."""
         if run.output is None:
             run.output = RunOutput()
         if run not in self._unstored:
@@ -155,7 +153,7 @@ class OutputWriter:
         if writing.cancelled():
             return
         error = writing.exception()
-        if error is not None and not isinstance(error, BrokerUnavailable):  # the consumer logs that
+        if error is not None and not isinstance(error, BrokerUnavailable):  # the consumer logs it
             log.error("output_failed", exc_info=error)
         if self._unstored:
             self._schedule(RETRY_S if error else INTERVAL_S)
@@ -169,7 +167,7 @@ class OutputWriter:
                 break
             runs.append(run)
             size += len(output)
-        for run in runs:  # the next turn begins with the others
+        for run in runs:  # move them to the end, so that the next write begins with the others
             self._unstored[run] = self._unstored.pop(run)
         planned = self._plan(runs)
         outcomes = await self._get_broker().run(ask_all([part.request for part in planned]))

@@ -15,29 +15,30 @@ START_BYTES = 512
 
 @dataclass(frozen=True, slots=True)
 class LongLine:
-    """Replaces a line above the limit."""
+    """Stands for a line that exceeded the limit."""
 
     start: bytes
     """Its first START_BYTES."""
 
 
 class LineSplitter:
-    """Splits a stream into lines, and holds at most one unfinished line of limited length."""
+    """Splits a stream into lines. It holds at most one unfinished line, of limited length."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._unfinished = bytearray()  # one block: parts of several children would fragment the memory
+        # One block of memory: many small parts, of several children, would fragment the heap.
+        self._unfinished = bytearray()
         self._too_long: LongLine | None = None
 
     def feed(self, data: bytes) -> Iterator[bytes | LongLine]:
-        """Yield the complete lines; a LongLine for one that was dropped."""
+        """Yield the complete lines, with a LongLine for each one that exceeded the limit."""
         *complete, rest = data.split(b"\n")
         for end in complete:
             yield self._finish(end)
         self._add(rest)
 
     def rest(self) -> bytes:
-        """Return the last, unterminated line; empty if there is none or it exceeded the limit."""
+        """Return the last line if it is unterminated; empty if there is none or it exceeded the limit."""
         line = self._finish(b"")
         return line if isinstance(line, bytes) else b""
 
@@ -51,7 +52,6 @@ class LineSplitter:
             self._unfinished += part
 
     def _finish(self, end: bytes) -> bytes | LongLine:
-        """Return the line that ends with this part."""
         if not self._unfinished and not self._too_long and len(end) <= self._limit:
             return end
         self._add(end)
@@ -62,12 +62,12 @@ class LineSplitter:
 
 
 class PipeReader:
-    """Calls back with data that arrives in a pipe."""
+    """Calls back with the data that arrives in a pipe."""
 
     def __init__(
         self, descriptor: int, on_data: Callable[[bytes], None], on_end: Callable[[], None] = lambda: None
     ) -> None:
-        """`on_data` is called with data, `on_end` when the other side has closed the pipe."""
+        """`on_end` is called when the other side has closed the pipe."""
         self._descriptor = descriptor
         self._on_data = on_data
         self._on_end = on_end
@@ -76,18 +76,17 @@ class PipeReader:
         self._loop.add_reader(descriptor, self._read)
 
     def read_available(self) -> None:
-        """Read what has arrived and was not announced yet."""
+        """Read once what has arrived and the loop has not reported yet."""
         if self._descriptor >= 0:
             self._read()
 
     def drain(self) -> None:
-        """Read the remaining data of a process that has ended."""
+        """Read what is left from a process that has ended, and close the pipe."""
         while self._descriptor >= 0 and self._read():
             pass
         self.close()
 
     def close(self) -> None:
-        """Close the pipe. Idempotent."""
         if self._descriptor >= 0:
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
@@ -110,20 +109,20 @@ class PipeReader:
 
 
 class PipeWriter:
-    """Writes to a pipe without blocking: all lines of one loop iteration together, and the rest when there is room."""
+    """Writes to a pipe without blocking. Lines of one loop iteration are written together."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._unsent: deque[bytes | memoryview] = deque()
+        # Whether `_flush` will be called: at the end of this loop iteration, or when the pipe has room.
         self._is_scheduled = False
-        """`_flush` will be called, at the end of this loop iteration or when the pipe has room."""
         self._is_full = False
         self._closes_when_empty = False
         self._loop = asyncio.get_running_loop()
         os.set_blocking(descriptor, False)
 
     def write(self, data: bytes) -> None:
-        """Send data; none is lost unless the other side closes the pipe."""
+        """Send data. None is lost unless the other side closes the pipe."""
         if self._descriptor < 0 or self._closes_when_empty:
             return
         self._unsent.append(data)
@@ -138,7 +137,6 @@ class PipeWriter:
             self.close()
 
     def close(self) -> None:
-        """Close the pipe. Idempotent."""
         if self._descriptor >= 0:
             self._loop.remove_writer(self._descriptor)
             with contextlib.suppress(OSError):
@@ -169,7 +167,6 @@ class PipeWriter:
             self.close()
 
     def _drop(self, written: int) -> None:
-        """Remove data that was written."""
         while self._unsent and written >= len(self._unsent[0]):
             written -= len(self._unsent.popleft())
         if written:

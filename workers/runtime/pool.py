@@ -17,7 +17,7 @@ OVERFLOW = RunResult(
     "the data elsewhere and return where it is",
 )
 STOP_TIMEOUT_S = 10.0
-"""How long stopping all children may take, beyond their own grace period, before a stop continues without them."""
+"""How long a stop waits for all children to end, beyond their own grace periods, before it goes on without them."""
 
 
 class PoolOwner(Protocol):
@@ -27,19 +27,19 @@ class PoolOwner(Protocol):
         """A run has ended and its slot is free."""
 
     def has_lease(self, run: Run) -> bool:
-        """Return whether the lease of a run has not ended: another worker may have its task by now."""
+        """Return whether the lease of a run has not ended. If it has, another worker may run the task."""
 
     def run_started(self, run: Run) -> None:
-        """A child can start a run: its timeout begins."""
+        """A child can start a run now: its timeout begins."""
 
     def run_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
-        """A child that has these runs printed something."""
+        """A child printed something while it had these runs."""
 
     def run_progressed(self, run: Run, progress: TaskProgress) -> None:
         """A child reports the progress of a run."""
 
     def pool_changed(self) -> None:
-        """Readiness, capacity or problem may have changed."""
+        """The readiness, capacity or problem of the pool may have changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class PoolSettings:
     processes: int
     recovery: RecoverySettings
     on_failure: Callable[[], None] = lambda: None
-    """Called for each child that did not start or ended unexpectedly."""
+    """Called for each child that could not start or ended unexpectedly."""
 
 
 class Pool(Protocol):
@@ -62,11 +62,11 @@ class Pool(Protocol):
 
     @property
     def loading_since_s(self) -> float | None:
-        """Return when the first child that is not ready yet was started, on the monotonic clock; None if none is."""
+        """Return when the oldest child that is still loading was started, on the monotonic clock; None if none is."""
 
     @property
     def is_ready(self) -> bool:
-        """Return whether a task submitted now would be run."""
+        """Return whether a task that is submitted now runs."""
 
     @property
     def capacity(self) -> int:
@@ -83,13 +83,13 @@ class Pool(Protocol):
         """Run a task as soon as a child is free."""
 
     def end_run(self, run: Run, forced_result: RunResult) -> None:
-        """End a run early; `run_ended` is called once the child has stopped it."""
+        """End a run early. `run_ended` is called once the child has stopped it."""
 
     def enforce_timeouts(self, now_s: float) -> None:
         """End the runs that timed out."""
 
     def requeue_unstarted(self) -> None:
-        """End the runs that were sent to no child, as requeued."""
+        """Requeue the runs that no child has been sent."""
 
     def is_started(self, run: Run) -> bool:
         """Return whether a run was sent to a child."""
@@ -99,7 +99,6 @@ class Pool(Protocol):
 
 
 def timeout_result(run: Run) -> RunResult:
-    """Return the result of a run that timed out."""
     message = run.task.message
     is_deadline = message.deadline and (not message.timeout or message.deadline * 10**9 < _timeout_end_ns(run))
     return RunResult(RunStatus.TIMED_OUT, DEADLINE_EXCEEDED if is_deadline else timeout_error(message.timeout))
@@ -116,7 +115,6 @@ def invalid_response_result(response: ChildResponse) -> RunResult:
 
 
 def to_run_result(response: ChildResponse | InvalidResponse) -> RunResult:
-    """Return the result for a child's response."""
     if isinstance(response, InvalidResponse):
         return RunResult(RunStatus.FAILED, f"result_invalid: {response.reason}")
     if error := response.error_text:

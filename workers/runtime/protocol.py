@@ -1,4 +1,4 @@
-"""The lines exchanged with a child: one JSON object each (docs/worker.md)."""
+"""The line protocol of children: one JSON object for each line (docs/worker.md)."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from runqy.errors import PayloadUnusable
 from runqy.json_decoding import describe_error
 
 MAX_LINE_BYTES = 32 << 20
-"""The maximum length of a response; a longer one fails its task."""
+"""The limit of a response. A longer one fails its task."""
 
 
 class _TaskLine(msgspec.Struct, omit_defaults=True):
@@ -29,7 +29,7 @@ class _TaskLine(msgspec.Struct, omit_defaults=True):
 
 
 class ChildResponse(msgspec.Struct):
-    """A line from a child: it is ready or cannot start (`status`), or a task ended (`task_id`)."""
+    """A line from a child. Either the child is ready or cannot start (`status`), or a task ended (`task_id`)."""
 
     status: str | None = None
     accepts: list[str] | None = None
@@ -41,16 +41,16 @@ class ChildResponse(msgspec.Struct):
 
     @property
     def error_text(self) -> str:
-        """Return the error; empty means success."""
+        """Return the error's text; empty means success."""
         if not self.error:
             return ""
         return self.error if isinstance(self.error, str) else msgspec.json.encode(self.error).decode()
 
 
 class _Outcome(msgspec.Struct):
-    """The members that a response has and a progress report has not, unparsed.
+    """The members that distinguish a response from a progress report, not decoded.
 
-    Other members are skipped, whatever their names: decoding a line that is a ChildResponse raises nothing.
+    This struct accepts every line that ChildResponse accepts: other members are skipped.
     """
 
     status: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -61,7 +61,7 @@ class _Outcome(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class InvalidResponse:
-    """A response that names its task and cannot be stored."""
+    """A response that names its task but cannot be stored."""
 
     task_id: str
     reason: str
@@ -72,7 +72,7 @@ class ProgressReport:
     """The progress of a task that continues."""
 
     task_id: str | None
-    """None: the task that the child works on."""
+    """None for the task that the child works on."""
     progress: TaskProgress
 
 
@@ -87,7 +87,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode_task(message: TaskMessage, *, traceparent: str = "") -> bytes:
-    """Return the line that sends a task to a child; the payload's bytes are kept. `traceparent` replaces the task's.
+    """Return the line that sends a task to a child. The payload's bytes are kept. `traceparent` replaces the task's.
 
     Raise PayloadUnusable if the payload is not JSON.
     """
@@ -109,25 +109,26 @@ def encode_cancel(task_id: str) -> bytes:
 
 
 def decode_response(line: bytes) -> ChildResponse | InvalidResponse | ProgressReport | None:
-    """Parse a child's line; None if it is not of the protocol."""
+    """Decode a child's line; None if it is not part of the protocol."""
     try:
         response = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _read_invalid(line, error)
     if response.progress is not msgspec.UNSET and _decode_outcome(line) == _NO_OUTCOME:
         return _read_progress(response.task_id, response.progress)
-    if response.task_id is not None and not (line.isascii() or _is_text(bytes(response.result))):  # copies it
+    # msgspec does not check the UTF-8 of a Raw. ASCII is the cheap test: `bytes` copies the result.
+    if response.task_id is not None and not (line.isascii() or _is_text(bytes(response.result))):
         return InvalidResponse(response.task_id, _describe_not_utf8(line))
     return response if response.task_id is not None or response.status is not None else None
 
 
 def begins_as_response(start: bytes) -> bool:
-    """Return whether a line that is too long to be decoded is a response and not output."""
+    """Return whether a line that is too long to decode is a response, and not output."""
     return _LONG_RESPONSE_START.match(start) is not None
 
 
 def _read_progress(task_id: str | None, content: msgspec.Raw) -> ProgressReport | None:
-    """Return a progress report; None if it is invalid, so that it is logged and the task continues."""
+    """Return a progress report; None if it is invalid: it is logged like output, and the task continues."""
     try:
         progress = _decode_progress(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -136,15 +137,13 @@ def _read_progress(task_id: str | None, content: msgspec.Raw) -> ProgressReport 
 
 
 def _read_invalid(line: bytes, error: Exception) -> InvalidResponse | None:
-    """Return a response that is not valid JSON because of NaN or half a character; None if the line is not a response.
-
-    A line that begins like a response counts as one: if it were only logged, its task would hang until it times out.
-    """
+    """Return a response that is not valid JSON, because of NaN or half a character; None if it is not a response."""
     if b'"task_id"' not in line:
         return None
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
+        # A line that begins like a response is one. If it were only logged, its task would hang until it times out.
         task_id = _task_id_at_start(line)
         return (
             None
@@ -159,15 +158,15 @@ def _read_invalid(line: bytes, error: Exception) -> InvalidResponse | None:
 
 
 def _describe_not_utf8(line: bytes) -> str:
-    """Return which value of a response, which is JSON otherwise, is not UTF-8."""
+    """Return which value of a response, otherwise valid JSON, is not UTF-8."""
     try:
         return _describe_invalid(json.loads(line.decode(errors="surrogateescape")))
-    except (ValueError, RecursionError):  # more digits, or levels, than Python reads
+    except (ValueError, RecursionError):  # an integer too long, or a value nested too deeply, for Python's parser
         return "the result is not UTF-8"
 
 
 def _describe_invalid(response: dict[str, object]) -> str:
-    """Return which value of a response is not JSON: `result.scores[3]: NaN is not JSON; …`."""
+    """Return the first value of a response that is not JSON, and why: `result.scores[3]: NaN is not JSON; …`."""
     waiting: list[tuple[str, object]] = [("", response)]
     while waiting:
         path, value = waiting.pop()
@@ -184,22 +183,19 @@ def _describe_invalid(response: dict[str, object]) -> str:
 
 
 def _member_path(path: str, name: str) -> str:
-    """Return the path of a member, with a shortened name."""
     separator = "." if path else ""
     return f"{path}{separator}{name}" if name.isidentifier() and len(name) <= 64 else f"{path}[{name[:64]!a}]"
 
 
 def _is_encodable(text: str) -> bool:
-    """Return whether a text has no surrogates."""
     try:
         text.encode()
-    except UnicodeEncodeError:
+    except UnicodeEncodeError:  # a surrogate: half a character
         return False
     return True
 
 
 def _task_id_at_start(line: bytes) -> str | None:
-    """Return the task id at the beginning of a line; None if it has none."""
     start = _RESPONSE_START.match(line)
     try:
         return str(json.loads(start[1])) if start else None
@@ -208,7 +204,7 @@ def _task_id_at_start(line: bytes) -> str | None:
 
 
 def _one_line(payload: bytes) -> bytes:
-    """Return a JSON payload without line breaks, which JSON allows only between tokens."""
+    """Return a JSON payload without line breaks. Raise PayloadUnusable."""
     if not payload:
         return b"null"
     try:
@@ -218,6 +214,7 @@ def _one_line(payload: bytes) -> bytes:
     if not _is_text(payload):
         raise PayloadUnusable("the payload is not UTF-8")
     if b"\n" in payload or b"\r" in payload:
+        # In valid JSON, they occur only between tokens: within strings they are escaped.
         return payload.replace(b"\n", b" ").replace(b"\r", b" ")
     return payload
 

@@ -26,7 +26,7 @@ CONNECT_DELAY_S, CONNECT_MAX_DELAY_S = 0.5, 15.0
 RECONNECT_DELAY_S = 5.0
 DEPLOY_DELAY_S, DEPLOY_MAX_DELAY_S = 5.0, 60.0
 NEW_CODE_DELAY_S, NEW_CODE_MAX_DELAY_S = 2.0, 30.0
-"""The interval of checks for newer code while children fail: the author of a fix that was pushed is waiting for it."""
+"""The interval of checks for newer code while children fail. The author of a pushed fix is waiting."""
 
 log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ class QueueWorker:
         )
 
     def stop(self) -> None:
-        """Stop regularly; on the second call, requeue running tasks without waiting for them."""
+        """Stop after running tasks have ended or `shutdown_timeout` is over. On the second call, requeue them now."""
         if self._stopping.is_set():
             self._stop_now.set()
         self._stopping.set()
@@ -83,7 +83,7 @@ class QueueWorker:
             await self._close(serving)
 
     async def _serve(self) -> None:
-        """Register, then serve the queue as the newest registration defines."""
+        """Register, then serve the queue as the newest registration defines it."""
         registration, connections = await self._start_session()
         self._session = session = WorkerSession(
             self._settings,
@@ -118,10 +118,7 @@ class QueueWorker:
         return retry_now.is_set()
 
     async def _start_session(self) -> tuple[RegisteredWorker, RedisConnections]:
-        """Register and connect to Redis for the first time.
-
-        Each attempt registers again, as in `_update_session`, because the address may be wrong.
-        """
+        """Register and connect to Redis for the first time."""
         attempt = 0
         registration = await self._registration_loop.register(tries=self._settings.bootstrap_retries)
         while True:
@@ -131,14 +128,11 @@ class QueueWorker:
                 delay = delay_s(attempt, first_s=CONNECT_DELAY_S, max_s=CONNECT_MAX_DELAY_S)
                 attempt += 1
                 await asyncio.sleep(delay)
+                # The address may be wrong, and corrected at the server meanwhile.
                 registration = await self._registration_loop.register()
 
     async def _update_session(self, session: WorkerSession, before: RegisteredWorker) -> RegisteredWorker:
-        """Register again: the queue changed, Redis refuses the credentials, or it was unreachable for long.
-
-        Where Redis cannot be reached at the server's address, register again: the server may learn of a new password
-        later.
-        """
+        """Register again: the queue changed, Redis refuses the credentials, or it was unreachable for long."""
         connections = None
         for attempt in itertools.count():
             registration = await self._registration_loop.register()
@@ -149,13 +143,13 @@ class QueueWorker:
             try:
                 connections = await self._connect(registration)
                 break
-            except BrokerUnavailable:
+            except BrokerUnavailable:  # the server may learn of a new address or password later
                 await asyncio.sleep(delay_s(0, first_s=RECONNECT_DELAY_S, max_s=RECONNECT_DELAY_S))
         await session.adopt(registration, connections)
         return registration
 
     async def _connect(self, registration: RegisteredWorker) -> RedisConnections:
-        """Connect to the Redis of a registration. Raise BrokerUnavailable, which is logged."""
+        """Connect to the Redis of a registration. Log and raise BrokerUnavailable."""
         try:
             connections = await self._registry.acquire(registration.redis.target)
         except BrokerUnavailable as error:
@@ -173,8 +167,8 @@ class QueueWorker:
             self._session.mark_stale(reason)
 
     async def _close(self, serving: "asyncio.Future[None]") -> None:
-        """Stop what is under way, then the session."""
         if self._session:
+            # Cancelling does not stop the deployment, which runs on a thread.
             self._session.deployments.interrupt()
         serving.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):  # `run` raised its error

@@ -1,4 +1,4 @@
-"""Serve the queues of the settings, or each queue that the API key may register for, by a worker of its own."""
+"""Serve each queue of the settings, or each queue that the API key may register for, by a worker of its own."""
 
 import asyncio
 import contextlib
@@ -26,27 +26,27 @@ log = structlog.get_logger()
 
 
 class QueueWorkers:
-    """The workers of one process."""
+    """The workers of one process, one for each queue."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._registry = ConnectionRegistry()
+        # Keys are the names of queues.
         self._workers: dict[str, QueueWorker] = {}
-        """By queue."""
         self._serving: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None
         self._refusals = FailureLog("queues_accepted")
         self._status = 0
 
     def stop(self) -> None:
-        """Stop regularly; on the second call, requeue running tasks without waiting for them."""
+        """Stop all workers. See QueueWorker.stop."""
         if self._following:
             self._following.cancel()
         for worker in self._workers.values():
             worker.stop()
 
     async def run(self) -> int:
-        """Serve until stopped; return the exit status."""
+        """Serve until stopped. Return the exit status."""
         if self._settings.queues == ALL_QUEUES:
             self._following = asyncio.create_task(self._follow())
             with contextlib.suppress(asyncio.CancelledError):
@@ -57,7 +57,6 @@ class QueueWorkers:
         return self._status
 
     def _start(self, queues: Iterable[str]) -> None:
-        """Start a worker for each queue that has none."""
         for queue in queues:
             if queue in self._workers:
                 continue
@@ -69,7 +68,7 @@ class QueueWorkers:
             task.add_done_callback(self._serving.discard)
 
     async def _follow(self) -> None:
-        """Start workers for the queues that the server lists, again and again. That of a deleted queue ends itself."""
+        """Start workers for the queues that the server lists. The worker of a deleted queue ends itself."""
         failures, attempt, has_listed = FailureLog("queues_listed"), 0, False
         while True:
             try:
@@ -90,20 +89,18 @@ class QueueWorkers:
                 await asyncio.sleep(LIST_INTERVAL_S)
 
     async def _serve(self, queue: str, worker: QueueWorker) -> None:
-        """Serve a queue. If the server refuses a queue (it may be deleted), only this queue ends; other failures end
-        all.
-        """
+        """Serve a queue. A refusal by the server ends only this queue, which may be deleted. Other failures end all."""
         try:
             await worker.run()
         except RegistrationRefused as error:
-            if self._following:  # not the end: it is started again while the server lists it
+            if self._following:  # `_follow` starts it again while the server lists it
                 self._refusals.record("not_registered", key=str(error), reason=str(error))
             else:
                 log.critical("worker_ends", reason=str(error))
                 self._status = 1
         except RunqyError as error:
             self._fail(error)
-        except Exception:  # the supervisor: a bug in one queue must let the others stop regularly
+        except Exception:  # a bug in one queue must let the others stop regularly
             log.exception("worker_failed")
             self._status = 1
             self.stop()

@@ -1,4 +1,4 @@
-"""Secrets that a worker must not log, store or send: every text is redacted before it leaves the process."""
+"""Secrets that a worker must not log, store or send. Every text is redacted before it leaves the process."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,18 +7,19 @@ from urllib.parse import unquote
 from structlog.typing import EventDict, WrappedLogger
 
 MIN_SECRET_LENGTH = 6
-"""Shorter texts are too common to be redacted everywhere."""
+"""Shorter texts occur too often by chance to be redacted."""
 
 _USERINFO = re.compile(r"://([^\s/?#]+)@")
 
 
 def environment_secrets(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield the credentials of package indexes and proxies, which the programs of a deployment inherit."""
+    """Yield the credentials of package indexes and proxies. The programs of a deployment inherit these variables."""
     for name, value in environ.items():
         found = [value] if name.startswith("UV_") and name.endswith(("_PASSWORD", "_TOKEN")) else []
         for userinfo in _USERINFO.findall(value):
             user, _, password = userinfo.partition(":")
             found += [userinfo, password or user]
+        # A password with special characters is percent-encoded in a URL. Programs may print either form.
         yield from (text for part in found for text in {part, unquote(part)} if len(text) >= MIN_SECRET_LENGTH)
 
 
@@ -29,12 +30,12 @@ class Secrets:
         self._texts: tuple[str, ...] = ()
 
     def add(self, texts: Iterable[str]) -> None:
-        """Redact these texts from now on; of a text with several lines also each line."""
+        """Redact these texts from now on. Of a text with several lines, redact each line too."""
         lines = {line for text in texts for line in (text, *text.splitlines()) if len(line) >= MIN_SECRET_LENGTH}
+        # The longest first: a secret may contain a shorter one.
         self._texts = tuple(sorted({*self._texts, *lines}, key=len, reverse=True))
 
     def redact(self, text: str) -> str:
-        """Return a text with every secret replaced."""
         for secret in self._texts:
             if secret in text:
                 text = text.replace(secret, "****")

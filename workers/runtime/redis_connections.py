@@ -12,15 +12,15 @@ from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.pubsub import Subscriber, WorkerEvent, parse_worker_event, worker_channels
 
 TASKS_TIMEOUT_S = 10.0
-"""After how long without progress a request with tasks or results fails; each may have 32 MiB."""
+"""How long a request may go without progress. Requests with tasks or results may have 32 MiB each."""
 LEASES_TIMEOUT_S = 5.0
 CLOCK_VALID_S = 1.0
-"""How long a measurement of Redis's clock is valid for all queues."""
+"""How long the queues of a process share one measurement of Redis's clock."""
 
 
 @dataclass(frozen=True, eq=False)
 class WorkerSubscription:
-    """Receives the events for one queue, in the context in which it was created."""
+    """A subscription to the events of one queue. Its callback runs in the context in which it was created."""
 
     wake_token: str
     on_event: Callable[[WorkerEvent, str], None]
@@ -28,24 +28,24 @@ class WorkerSubscription:
 
 
 class RedisConnections:
-    """The connections to one Redis. Leases have their own connection, so that slow results do not delay them."""
+    """The connections to one Redis. Leases have a connection of their own, so that large results do not delay them."""
 
     def __init__(self, target: RedisTarget, *, on_close: Callable[[], object] = lambda: None) -> None:
         self.tasks = AsyncBroker.connect(target, reply_timeout_s=TASKS_TIMEOUT_S)
+        # Extends leases and sends heartbeats. All use its clock.
         self.leases = AsyncBroker.connect(target, reply_timeout_s=LEASES_TIMEOUT_S)
-        """Extends leases and sends heartbeats; its clock is used by all."""
         self._on_close = on_close
         self._users = 0
         self._subscriber = Subscriber(self.leases, on_message=self._receive, on_gap=self._report_gap)
         self._is_subscribed = False
+        # Keys are channels.
         self._listeners: dict[str, list[WorkerSubscription]] = defaultdict(list)
-        """By channel."""
         self._loop = asyncio.get_running_loop()
         self._clock_lock = asyncio.Lock()
         self._measured_s = float("-inf")
 
     async def acquire(self) -> None:
-        """Count a user once Redis is reachable and its clock is known. Raise BrokerUnavailable."""
+        """Add a user, once Redis is reachable and its clock is known. Raise BrokerUnavailable."""
         self._users += 1
         try:
             await self.measure_clock()
@@ -54,7 +54,7 @@ class RedisConnections:
             raise
 
     async def release(self) -> None:
-        """Undo `acquire`; after the last user the connections are closed, and pending requests fail."""
+        """Undo `acquire`. After the last user the connections are closed, and pending requests fail."""
         self._users -= 1
         if self._users == 0:
             self._on_close()
@@ -66,14 +66,14 @@ class RedisConnections:
         return self.leases.now_ns()
 
     async def measure_clock(self) -> None:
-        """Measure Redis's clock, unless it was measured a moment ago. Raise BrokerUnavailable."""
+        """Measure Redis's clock, unless that was done within CLOCK_VALID_S. Raise BrokerUnavailable."""
         async with self._clock_lock:
             if clock.monotonic_s() - self._measured_s >= CLOCK_VALID_S or self.leases.has_clock_parted:
                 await self.leases.measure_clock()
                 self._measured_s = clock.monotonic_s()
 
     async def listen(self, listener: WorkerSubscription) -> None:
-        """Pass events to a subscription. Messages may be missed until Redis confirms; workers poll as well."""
+        """Pass events to a subscription. Until Redis confirms it, events may be missed; workers poll as well."""
         channels = worker_channels(listener.wake_token)
         for channel in channels:
             self._listeners[channel].append(listener)
@@ -92,27 +92,25 @@ class RedisConnections:
         self._subscriber.unsubscribe(channels)
 
     def _receive(self, channel: str, data: bytes) -> None:
-        """Pass a message to the subscriptions to its channel."""
         notice, subject = parse_worker_event(channel, data)
         for listener in self._listeners.get(channel, ()):
             self._loop.call_soon(listener.on_event, notice, subject, context=listener.context)
 
     def _report_gap(self) -> None:
-        """Notify every subscription that messages may have been missed."""
         for listener in {listener for listeners in self._listeners.values() for listener in listeners}:
             self._loop.call_soon(listener.on_event, WorkerEvent.GAP, "", context=listener.context)
 
 
 class ConnectionRegistry:
-    """Opens one set of connections for each Redis, for any number of queues."""
+    """Shares one set of connections to each Redis among any number of queues."""
 
     def __init__(self) -> None:
         self._open: dict[RedisTarget, RedisConnections] = {}
 
     async def acquire(self, target: RedisTarget) -> RedisConnections:
-        """Return the connections to a Redis that is reachable and whose clock is known. Raise BrokerUnavailable.
+        """Return the connections to a Redis. It is reachable and its clock is known. The caller must release them.
 
-        The caller releases them.
+        Raise BrokerUnavailable.
         """
         connections = self._open.get(target)
         if connections is None:

@@ -30,7 +30,7 @@ class RedisInfo(msgspec.Struct, frozen=True):
 
     @property
     def target(self) -> RedisTarget:
-        """Return the broker's type. Raise ValueError for an address without a port."""
+        """Raise ValueError for an address without a port."""
         return RedisTarget(
             addresses=tuple(_address(text) for text in self.addresses or [self.addr]),
             mode=self.mode,
@@ -46,8 +46,6 @@ class RedisInfo(msgspec.Struct, frozen=True):
 
 
 class QueueInfo(msgspec.Struct, frozen=True):
-    """The queue that the worker registered for."""
-
     name: str
     priority: int = 1
     mode: str = ""
@@ -57,15 +55,11 @@ class QueueInfo(msgspec.Struct, frozen=True):
 
 
 class SubQueueInfo(msgspec.Struct, frozen=True):
-    """One Redis queue to serve."""
-
     name: str
     priority: int = 1
 
 
 class DeploymentInfo(msgspec.Struct, frozen=True):
-    """What to deploy and start."""
-
     git_url: str
     startup_cmd: str
     branch: str = "main"
@@ -81,7 +75,7 @@ class DeploymentInfo(msgspec.Struct, frozen=True):
 
 
 class LimitsInfo(msgspec.Struct, frozen=True):
-    """The queue's limits that a worker needs."""
+    """The limits of a queue that its workers apply."""
 
     retry_delay_secs: float = 15
     retry_max_delay_secs: float = 600
@@ -105,7 +99,7 @@ class RegisteredWorker(msgspec.Struct, frozen=True):
     lease_secs: int | None = None
     archive_max_tasks: int = ARCHIVE_MAX_TASKS
     task_output: bool = False
-    """Whether what tasks print is kept; Go's server would not delete it with the tasks."""
+    """Store what tasks print. Go's server does not send this, and would not delete the output with the task."""
     sub_queues: list[SubQueueInfo] | None = None
     limits: LimitsInfo = LimitsInfo()
     vaults: dict[str, str] | None = None
@@ -117,38 +111,37 @@ class RegisteredWorker(msgspec.Struct, frozen=True):
 
     @property
     def lease_s(self) -> int:
-        """Return the duration of a lease."""
         return LEASE_S if self.lease_secs is None else self.lease_secs
 
     @property
     def has_maintenance(self) -> bool:
-        """Return whether the server forwards, recovers and deletes tasks. Go's server does not, and sends no lease."""
+        """Return whether the server forwards, recovers and deletes tasks. Go's does not, and sends no `lease_secs`."""
         return self.lease_secs is not None
 
     @property
     def secrets(self) -> list[str]:
-        """Return the values that must not be printed."""
+        """Return the values that must not be logged."""
         texts = [self.redis.password, self.redis.sentinel_password, self.git_token, *(self.vaults or {}).values()]
         return [text for text in texts if text]
 
     @property
     def priorities(self) -> dict[str, int]:
-        """Return the Redis queues to serve, with their priorities; those without a positive priority are not served."""
+        """Return the Redis queues to serve, with their priorities. Queues without a positive one are not served."""
         queues = self.sub_queues or [SubQueueInfo(self.queue.name, max(self.queue.priority, 1))]
         return {queue.name: queue.priority for queue in queues if queue.priority > 0}
 
     @property
     def is_one_shot(self) -> bool:
-        """Return whether each task gets its own child."""
+        """Return whether each task gets a child of its own."""
         return (self.queue.mode or self.deployment.mode) == "one_shot"
 
     @property
     def revision(self) -> str:
-        """Return the revision that grows with the queue's configuration; empty if the server sends none."""
+        """Return the revision of the queue's configuration; empty if the server sends none."""
         return "" if self.queue.revision is None else str(self.queue.revision)
 
     def deploys_like(self, other: "RegisteredWorker") -> bool:
-        """Return whether both run the same deployed code."""
+        """Return whether both registrations deploy the same code."""
         return self._code == other._code  # noqa: SLF001 (of the same class)
 
     @property
@@ -161,9 +154,7 @@ class RegisteredWorker(msgspec.Struct, frozen=True):
 
 @cache
 def own_version() -> str:
-    """Return the version of this package. Cached, because reading its metadata takes 2 ms and each heartbeat contains
-    it.
-    """
+    # Cached, because each heartbeat contains it, and reading the package's metadata takes 2 ms.
     try:
         return version("runqy")
     except PackageNotFoundError:
@@ -191,8 +182,7 @@ def decode_queues(content: bytes) -> list[str]:
 
 
 def _address(text: str) -> tuple[str, int]:
-    """Split an address into host and port."""
-    host, _, port = text.rpartition(":")
+    host, _, port = text.rpartition(":")  # an IPv6 address has colons too
     if not host or not port.isdigit():
         raise ValueError(f"{text!r} is not host:port")
     return host.strip("[]"), int(port)

@@ -31,7 +31,7 @@ from workers.runtime.settings import WorkerSettings
 TIMEOUT_S = 30.0
 MAX_DELAY_S = 30.0
 NOT_READY_MAX_DELAY_S = 5.0
-"""An administrator who has just created a missing vault is waiting for the worker."""
+"""Short, because an administrator who has just created a missing vault is waiting for the worker."""
 REASON_MAX_CHARS = 500
 _NOT_READY_CODES = {
     ConfigurationUnavailable.code,
@@ -40,7 +40,7 @@ _NOT_READY_CODES = {
     VaultLocked.code,
     VaultUnavailable.code,
 }
-"""The codes of problems that last until an administrator configures the server."""
+"""Problems that last until an administrator has configured the server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +51,12 @@ class RegistrationClient:
     api_key: str = field(repr=False)
     worker_id: str
     instance_id: str
-    """A UUID shared by workers of one process, which share a Redis user."""
+    """See WorkerIdentity."""
 
     def register(self, queue: str) -> RegisteredWorker:
         """Register for a queue.
 
-        Raise RegistrationRefused when retrying is useless, QueueDisabled, ServerUnavailable, ServerUnprepared.
+        Raise RegistrationRefused if it is useless to retry, QueueDisabled, ServerUnavailable or ServerUnprepared.
         """
         body = {
             "worker_id": self.worker_id,
@@ -101,9 +101,9 @@ class RegistrationLoop:
         on_disabled: Callable[[], None],
         on_wait: Callable[[str], None],
     ) -> None:
-        """`on_disabled` is called when the queue is disabled, `on_wait` before each wait, with the reason."""
+        """`on_disabled` is called when the queue is disabled, `on_wait` with the reason before each wait."""
+        # Set when something changed, so that the next attempt is made immediately.
         self.retry_now = asyncio.Event()
-        """Set when something changed, so that the next attempt is due immediately."""
         self._settings = settings
         self._client = client
         self._queue = queue
@@ -112,7 +112,7 @@ class RegistrationLoop:
         self._failures = FailureLog("registration_succeeded")
 
     async def register(self, *, tries: int = 0) -> RegisteredWorker:
-        """Register, retrying while the server is unavailable or the queue is disabled; 0 tries: without limit.
+        """Register, with retries while the server is unavailable or the queue is disabled. `tries` of 0: no limit.
 
         Raise RegistrationRefused, or ServerUnavailable after the last try.
         """
@@ -140,7 +140,6 @@ class RegistrationLoop:
         return self._client.register(self._queue)
 
     async def _wait(self, attempt: int, reason: str, max_s: float) -> None:
-        """Wait before the next try."""
         first_s = self._settings.bootstrap_retry_delay_s
         delay = delay_s(attempt - 1, first_s=first_s, max_s=max(first_s, max_s))
         self._on_wait(reason)
@@ -149,7 +148,6 @@ class RegistrationLoop:
 
 
 def _raise_for_status(response: httpx2.Response, queue: str) -> None:
-    """Raise the error for a status other than 200."""
     status = response.status_code
     if status == httpx2.codes.OK:
         return
@@ -173,7 +171,7 @@ def _raise_for_status(response: httpx2.Response, queue: str) -> None:
 
 
 def _read_problem(response: httpx2.Response) -> dict[str, object]:
-    """Return the members of the problem in the body; empty if it is not problem+json."""
+    """Return the members of the problem+json in the body; empty if it has none."""
     try:
         problem = response.json()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Fail the tasks whose results are too large for their queue, instead of storing these."""
+"""Limits of results: a task whose result is too large for its queue fails, and the result is not stored."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from workers.runtime.task_runs import RetryPolicy, Run, RunResult, RunStatus
 
 
 def limit_result(result: RunResult, policy: RetryPolicy) -> RunResult:
-    """Return a result, or the failure of a task whose result is larger than its queue allows."""
+    """Return the result, or a failure if it is larger than its queue allows."""
     size = len(result.output or b"")
     if not policy.keeps_results or not 0 < policy.max_result_bytes < size:
         return result
@@ -18,14 +18,14 @@ def limit_result(result: RunResult, policy: RetryPolicy) -> RunResult:
 
 
 def find_large_results(runs: Sequence[Run], policy: RetryPolicy) -> list[Run]:
-    """Return the runs whose results `refuse_large_results` looks at; few have such."""
+    """Return the runs to pass to `refuse_large_results`. Few runs have such results."""
     if not policy.keeps_results:
         return []
     return [run for run in runs if run.result and len(run.result.output or b"") > LARGE_RESULT_BYTES]
 
 
 def refuse_large_results(runs: Sequence[Run]) -> Operation[None]:
-    """Fail runs whose results would fill a Redis of which their queues hold more than their share.
+    """Fail runs whose results would fill a Redis of which their queues already use more than their share.
 
     One round trip. Raise BrokerUnavailable.
     """

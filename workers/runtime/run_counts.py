@@ -1,4 +1,4 @@
-"""What this worker counts for /metrics, until a heartbeat adds it to the counters of its queues."""
+"""Counters of a worker for /metrics. Each heartbeat adds them to the counters of its queues in Redis."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,26 +16,25 @@ _OUTCOMES = {
 
 
 class RunCounts:
-    """The numbers of one worker, by Redis queue."""
+    """The counters of one worker, by Redis queue."""
 
     def __init__(self) -> None:
         self._counters: dict[str, RunCounters] = {}
+        # Counters that belong to no queue.
         self._worker = RunCounters()
-        """The numbers of the worker as a whole."""
 
     def record_start(self, run: Run) -> None:
-        """Record how long a task waited."""
         if run.task.pending_since_ns:
             waited_ns = max(run.started_ns - run.task.pending_since_ns, 0)
             self._of(run.task.lease.queue).waits.observe(waited_ns / 1e9)
 
     def record_end(self, run: Run, *, now_ns: int) -> None:
-        """Record how long a task ran, if it started."""
+        """Record how long a task ran, if it was started."""
         if run.started_ns:
             self._of(run.task.lease.queue).runs.observe(max(now_ns - run.started_ns, 0) / 1e9)
 
     def record_outcome(self, run: Run, outcome: FinishOutcome) -> None:
-        """Count the outcome of a run, as the history has it. A run whose lease ended is counted by its recovery."""
+        """Count the outcome of a run, as the history does. The recovery counts runs whose leases ended."""
         counters = self._of(run.task.lease.queue)
         if outcome is FinishOutcome.REQUEUED:
             counters.requeued += 1
@@ -55,9 +54,9 @@ class RunCounts:
             self._worker.failed_deployments += 1
 
     def take(self, queues: Sequence[str]) -> Mapping[str, RunCounters]:
-        """Return what was counted since the last call for these Redis queues; the first gets the worker's own numbers.
+        """Return and reset the counters of these Redis queues. The first queue gets the worker's own too.
 
-        Others are dropped: the worker's Redis user may no longer write to them.
+        Counters of other queues are dropped: the worker's Redis user may not write to them any more.
         """
         counters, self._counters = self._counters, {}
         if self._worker.to_fields():
@@ -66,7 +65,7 @@ class RunCounts:
         return {queue: counters[queue] for queue in queues if queue in counters}
 
     def restore(self, counters: Mapping[str, RunCounters]) -> None:
-        """Add counters that were not delivered; after a lost reply they may be counted twice."""
+        """Add counters that were not delivered. If only the reply was lost, Redis counts them twice."""
         for queue, counted in counters.items():
             self._of(queue).add(counted)
 

@@ -1,4 +1,4 @@
-"""Read the worker's settings from a YAML file and from the environment, which has precedence."""
+"""The worker's settings, from a YAML file and from the environment, which has precedence."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from runqy.errors import WorkerSettingsInvalid
 log = structlog.get_logger()
 
 ALL_QUEUES = ("*",)
-"""All queues that the API key may register for, also those that are created later."""
+"""All queues that the API key may register for, including queues that are created later."""
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 _VARIABLES = {
     "server.url": "RUNQY_SERVER_URL",
@@ -54,7 +54,7 @@ class RecoverySettings:
 
     is_enabled: bool = True
     max_restarts: int = 5
-    """After this many restarts in a row without a completed task, the next waits for the cooldown."""
+    """After this many restarts without a completed task, the next restart waits for the cooldown."""
     initial_delay_s: float = 1.0
     max_delay_s: float = 60.0
     backoff_factor: float = 2.0
@@ -71,12 +71,12 @@ class WorkerSettings:
     concurrency: int = 1
     """The maximum number of tasks at a time, for each queue."""
     processes: int = 1
-    """The number of children, over which tasks are spread."""
+    """The number of children of a long_running queue, over which its tasks are spread."""
     shutdown_timeout_s: float = 30.0
     termination_grace_s: float = 1.0
-    """How long a child that does not accept cancel may take to exit when its run is ended early."""
+    """See ChildSpec."""
     bootstrap_retries: int = 0
-    """How often registering is tried at the start; 0: without limit."""
+    """The number of attempts to register at the start; 0: no limit."""
     bootstrap_retry_delay_s: float = 2.0
     git_ssh_key: str = field(default="", repr=False)
     git_token: str = field(default="", repr=False)
@@ -85,14 +85,14 @@ class WorkerSettings:
     has_system_packages: bool = False
     max_checkout_bytes: int = 2 << 30
     max_deployment_bytes: int = 20 << 30
-    """Of a virtual environment and the queue's cache of packages."""
+    """The limit of a virtual environment and the queue's package cache together."""
     isolates_children: bool = True
     """Prevent children, and the installation of their requirements, from reading and signalling other processes."""
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
 
 
 def load_settings(file: Path | None, *, allow_http: bool = False) -> WorkerSettings:
-    """Read the settings; `allow_http` overrides that setting. Raise WorkerSettingsInvalid."""
+    """Read the settings. `allow_http` overrides that setting. Raise WorkerSettingsInvalid."""
     content = _read_file(file) if file else {}
     fallbacks = {variable: content[name] for name, variable in _VARIABLES.items() if name in content}
     try:
@@ -137,7 +137,7 @@ def _read(env: Environment, *, allow_http: bool) -> WorkerSettings:
 
 
 def _read_file(file: Path) -> dict[str, str]:
-    """Return the file's settings by dotted name, variables expanded; unknown settings are logged."""
+    """Return the file's settings by dotted name, with variables expanded. Unknown settings are logged."""
     try:
         content = YAML(typ="safe", pure=True).load(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -158,7 +158,7 @@ def _read_file(file: Path) -> dict[str, str]:
 
 
 def _as_text(value: object) -> str:
-    """Format a YAML value as an environment variable, with ${VAR} and ${VAR:-default} expanded."""
+    """Format a YAML value as an environment variable. Expand ${VAR} and ${VAR:-default}."""
     if isinstance(value, list):
         return ",".join(_as_text(part) for part in value)
     if value is None or isinstance(value, dict):
@@ -168,7 +168,6 @@ def _as_text(value: object) -> str:
 
 
 def _server_url(text: str) -> str:
-    """Allow http and https URLs, with a path but no credentials."""
     parts = urlsplit(text)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("Must be an http or https URL")
@@ -178,7 +177,7 @@ def _server_url(text: str) -> str:
 
 
 def _require_encryption(server_url: str) -> None:
-    """Raise WorkerSettingsInvalid for an http URL of another machine: the key and secrets would be sent unencrypted."""
+    """Raise WorkerSettingsInvalid for an http URL of another machine."""
     parts = urlsplit(server_url)
     if parts.scheme == "https" or _is_loopback(parts.hostname or ""):
         return
@@ -197,7 +196,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _queues(text: str) -> tuple[str, ...]:
-    """Parse a comma-separated list, each word once, or `*`."""
+    """Parse a comma-separated list, without duplicates, or `*`."""
     queues = tuple(dict.fromkeys(parse_words(text)))
     if "*" in queues and queues != ALL_QUEUES:
         raise ValueError("* means all queues and cannot be combined with names")
@@ -205,12 +204,10 @@ def _queues(text: str) -> tuple[str, ...]:
 
 
 def _seconds(text: str) -> float:
-    """Parse a duration in Go's format."""
     return durations.parse_ns(text) / 1e9
 
 
 def _factor(text: str) -> float:
-    """Parse a factor of at least 1."""
     number = float(text)
     if not 1 <= number <= 100:
         raise ValueError("Must be from 1 to 100")

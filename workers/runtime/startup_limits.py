@@ -1,4 +1,4 @@
-"""How long a child may take until it is ready, and the signs of life that it gives until then."""
+"""Limits for the start of a child: its timeout, and how long it may neither print nor use CPU."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,16 +9,16 @@ from runqy.durations import humanize
 
 CHECK_S = 5.0
 CPU_TIME_MIN_S = 0.1
-"""Less is what a process uses that waits for something and looks for it again and again."""
+"""A process that only waits, and polls for something, uses less than this."""
 _CLOCK_TICKS_PER_S = 100
 """The kernel's USER_HZ, which is the same on all architectures that Python runs on."""
 
 
 class StartupLimits:
-    """Decides when a child that is not ready is given up: at its timeout, or after a time without a sign of life."""
+    """Decides when to give up a child that is not ready: at its timeout, or after a time without a sign of life."""
 
     def __init__(self, *, pid: int, timeout_s: float, silence_s: float) -> None:
-        """`silence_s` of 0: no limit."""
+        """`silence_s` of 0 means no limit."""
         self._pid = pid
         self._timeout_s = timeout_s
         self._silence_s = silence_s
@@ -32,7 +32,7 @@ class StartupLimits:
 
     @property
     def next_check_s(self) -> float:
-        """Return in how many seconds to check."""
+        """Return the seconds until the next check."""
         limits_s = [self._started_s + self._timeout_s]
         if self._silence_s:
             limits_s.append(max(self._printed_s, self._used_cpu_s) + self._silence_s)
@@ -42,10 +42,11 @@ class StartupLimits:
         self._printed_s, self._has_printed = clock.monotonic_s(), True
 
     def check(self) -> str:
-        """Return why the child is given up; empty if it may continue."""
+        """Return why the child is to be killed; empty if it may continue."""
         now_s = clock.monotonic_s()
         used_s = cpu_time_s(self._pid)
-        if used_s is not None and abs(used_s - (self._cpu_time_s or 0)) >= CPU_TIME_MIN_S:  # less: a process has ended
+        # The sum may also shrink, when a descendant has ended: that is a sign of life too.
+        if used_s is not None and abs(used_s - (self._cpu_time_s or 0)) >= CPU_TIME_MIN_S:
             self._cpu_time_s, self._used_cpu_s = used_s, now_s
         silent_s = now_s - max(self._printed_s, self._used_cpu_s)
         if now_s >= self._started_s + self._timeout_s:
@@ -67,7 +68,7 @@ class StartupLimits:
 
 
 def cpu_time_s(pid: int) -> float | None:
-    """Return the CPU time of a process and its descendants; None where the system does not tell."""
+    """Return the CPU time of a process and its descendants; None if the system does not provide it."""
     try:
         return sum(map(_own_cpu_time_s, _descendants(pid)))
     except (OSError, ValueError, IndexError):
@@ -75,7 +76,7 @@ def cpu_time_s(pid: int) -> float | None:
 
 
 def _descendants(pid: int) -> Iterator[int]:
-    """Yield a process and its descendants, also those in sessions of their own."""
+    """Yield a process and its descendants, including those in sessions of their own."""
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # the thread has ended
@@ -84,7 +85,7 @@ def _descendants(pid: int) -> Iterator[int]:
 
 
 def _own_cpu_time_s(pid: int) -> float:
-    """Return the CPU time of a process and of its children that have ended."""
+    """Return the CPU time of a process, and of its children that have ended."""
     content = Path(f"/proc/{pid}/stat").read_bytes()
-    times = content.rpartition(b")")[2].split()[11:15]  # the name before, in parentheses, may contain anything
+    times = content.rpartition(b")")[2].split()[11:15]  # the name before may contain spaces and parentheses
     return sum(map(int, times)) / _CLOCK_TICKS_PER_S

@@ -1,4 +1,4 @@
-"""What a run has printed and reported as progress, until Redis has stored it."""
+"""The output and progress of a run, until Redis has stored them."""
 
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.output import MAX_BYTES, OutputChunk
@@ -8,25 +8,26 @@ _LINE_ENDS = (b"\n", b"\r")
 
 
 class RunOutput:
-    """The output of a run that is not stored yet: its last bytes, from the beginning of a line."""
+    """The end of a run's output, from the beginning of a line, as far as it is not stored yet."""
 
     __slots__ = ("_dropped", "_is_cut", "_offset", "_partial", "_printed", "_progress", "_unconfirmed", "is_shared")
 
     def __init__(self) -> None:
+        # Whether the child had other tasks when something was printed.
         self.is_shared = False
-        """Another task ran in the child when something was printed."""
+        # Complete lines, not redacted yet.
         self._printed = bytearray()
-        """Complete lines, with secrets."""
+        # The beginning of an unfinished line on stderr. It is not sent before its end, because it may end within a
+        # secret.
         self._partial = b""
-        """The beginning of a line on stderr. It is not sent before its end, because it may end within a secret."""
+        # Whether the beginning of the unfinished line was dropped.
         self._is_cut = False
-        """The beginning of that line was dropped."""
+        # The number of bytes that were dropped before `_printed`.
         self._dropped = 0
-        """The number of bytes dropped before the printed ones."""
+        # Redacted text that was sent or is sent next.
         self._unconfirmed = b""
-        """Text, without secrets, that was sent or is sent next."""
+        # The number of bytes that the run printed before `_unconfirmed`.
         self._offset = 0
-        """The number of bytes that the run printed before that text."""
         self._progress = b""
 
     def __len__(self) -> int:
@@ -34,15 +35,15 @@ class RunOutput:
 
     @property
     def is_stored(self) -> bool:
-        """Return whether there is nothing to send except an unfinished line."""
+        """Return whether everything is stored, except for an unfinished line."""
         return not (self._printed or self._unconfirmed or self._dropped or self._progress)
 
     def add_line(self, line: bytes, limit: int = MAX_BYTES) -> None:
-        """Add a line of stdout, without its end. At least the last `limit` bytes are kept."""
+        """Add a line of stdout, without its end. At least the last `limit` bytes of output are kept."""
         self._add(line + b"\n", limit)
 
     def add_stderr(self, data: bytes, limit: int = MAX_BYTES) -> None:
-        """Add data from stderr. At least the last `limit` bytes are kept."""
+        """Add data from stderr. At least the last `limit` bytes of output are kept."""
         if self._is_cut:
             data = self._drop_to_line_end(data)
         end = max(map(data.rfind, _LINE_ENDS)) + 1
@@ -60,10 +61,7 @@ class RunOutput:
         self._progress = progress
 
     def next_chunk(self, task: LeasedTask, limit: int = MAX_BYTES, *, is_final: bool = False) -> OutputChunk:
-        """Return what is not stored yet, at most the last `limit` bytes.
-
-        With `is_final` including an unfinished line.
-        """
+        """Return what is not stored yet, at most the last `limit` bytes. `is_final` includes an unfinished line."""
         if is_final and (self._partial or self._is_cut):
             self._add(self._partial or b"\n", limit)
             self._partial, self._is_cut = b"", False
@@ -87,7 +85,6 @@ class RunOutput:
         )
 
     def confirm(self, chunk: OutputChunk) -> None:
-        """Forget what Redis has stored."""
         stored = chunk.offset + len(chunk.text) - self._offset
         if stored > 0:
             self._unconfirmed = self._unconfirmed[stored:]
@@ -96,19 +93,17 @@ class RunOutput:
             self._progress = b""
 
     def _drop_to_line_end(self, data: bytes) -> bytes:
-        """Drop the rest of a line that was cut, because it may begin within a secret. Return its end and what follows.
-
-        The end is kept, because a gap is marked only before text.
-        """
+        """Drop the rest of a cut line, which may begin within a secret. Return its line end and what follows."""
         ends = [at for end in _LINE_ENDS if (at := data.find(end)) >= 0]
         self._is_cut = not ends
         dropped = min(ends, default=len(data))
         self._dropped += dropped
-        return data[dropped:]
+        return data[dropped:]  # with the line end: a gap is marked only before text
 
     def _add(self, data: bytes, limit: int) -> None:
-        """Add complete lines, and drop the oldest ones beyond twice the limit, so that a flood costs little."""
+        """Add complete lines. At least the last `limit` bytes are kept."""
         self._printed += data
+        # Twice the limit, so that a flood of output does not move the kept bytes for each line.
         if len(self._printed) > 2 * limit:
             start = _line_start(self._printed, len(self._printed) - limit)
             self._dropped += start
@@ -116,6 +111,6 @@ class RunOutput:
 
 
 def _line_start(text: bytes | bytearray, index: int) -> int:
-    """Return where the first line at or after an index begins; the end of the text if there is none."""
+    """Return where the first line at or after an index begins; the length of the text if there is none."""
     end = text.find(b"\n", max(index - 1, 0)) + 1
     return end or len(text)

@@ -1,4 +1,4 @@
-"""A leased task: its run, how the run ended, and how that is recorded."""
+"""The run of a leased task, how it ended, and the request that records that."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from workers.runtime.backoff import MAX_JITTER, delay_s
 from workers.runtime.task_output import RunOutput
 
 MAX_CHILD_DEATHS = 3
-"""A task during whose runs this many children died is archived."""
+"""A task is archived once this many children have died while running it."""
 
 
 class RunStatus(StrEnum):
@@ -38,11 +38,11 @@ class RunStatus(StrEnum):
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    """Permanently: the task requested no retry, or a retry would end the same way."""
+    """Not retried: the task did not request a retry, or a retry would fail in the same way."""
     RETRYABLE = "retryable"
     """The task requested a retry."""
     TIMED_OUT = "timed_out"
-    """Its timeout or deadline ended it; it is retried too."""
+    """Its timeout or deadline ended it. It is retried too."""
     EXPIRED = "expired"
     """It was not started, because its deadline had passed."""
     CANCELED = "canceled"
@@ -50,11 +50,11 @@ class RunStatus(StrEnum):
     REQUEUED = "requeued"
     """It was not started, or was interrupted because the worker stops."""
     LOST = "lost"
-    """Another worker leases the task: nothing is written."""
+    """Another worker may have the task: nothing is written."""
 
 
 class RunResult(msgspec.Struct, frozen=True):
-    """How a run ended, with the error's text or the JSON that the task returned."""
+    """How a run ended, with the error's text, or the JSON that the task returned."""
 
     status: RunStatus
     error: str = ""
@@ -69,25 +69,24 @@ class Run:
     line: bytes
     """The line for the child."""
     lease_end_s: int = 0
-    """When its lease ends, by Redis's clock."""
+    """Unix time, by Redis's clock."""
     traceparent: str = ""
-    """The trace context that its child gets."""
+    """The trace context for its child."""
     span: RunSpan | None = None
-    """None: it is not traced."""
     started_ns: int = 0
-    """Redis's Unix time at which its child could start it; 0: not yet."""
+    """Unix time, by Redis's clock, at which its child could start it; 0 before."""
     ends_at_s: float = 0.0
     """When it times out, on the monotonic clock."""
     commit: str = ""
     """The commit that its child runs."""
     forced_result: RunResult | None = None
-    """The result that applies as soon as its child stops it, whatever the child responds."""
+    """The result of a run that is ended early, whatever its child responds."""
     result: RunResult | None = None
-    """How it ended; None: it runs or waits for a child."""
+    """How it ended; None while it runs or waits for a child."""
     output: RunOutput | None = None
-    """What it printed and is not stored; None: nothing."""
+    """The output that is not stored yet; None if there was none."""
     finishes_alone: bool = False
-    """Redis refused the script call that recorded it together with others."""
+    """Record it by a script call of its own, because Redis refused the call that it shared with other runs."""
 
     @property
     def task_id(self) -> str:
@@ -95,12 +94,12 @@ class Run:
 
     @property
     def finish_bytes(self) -> int:
-        """Return the approximate size of the request that records its result."""
+        """Return the approximate size of the request that records the result."""
         result = self.result.output if self.result else None
         return len(result or b"") + len(self.task.message.payload) + len(self.output or b"")
 
     def start(self, *, now_ns: int) -> None:
-        """Start its timeout or deadline, whichever is earlier."""
+        """Start the run's timeout. It ends at the task's timeout or deadline, whichever is earlier."""
         self.started_ns = now_ns
         self.ends_at_s = clock.monotonic_s() + run_time_s(self.task.message, now_ns=now_ns)
 
@@ -113,11 +112,11 @@ class RetryPolicy:
     max_delay_s: float = 600.0
     keeps_results: bool = True
     max_result_bytes: int = 0
-    """The size of the largest result that does not fail its task; 0: no limit."""
+    """A task with a larger result fails; 0: no limit."""
     max_archived: int = ARCHIVE_MAX_TASKS
-    """How many archived tasks a Redis queue keeps."""
+    """How many archived tasks each Redis queue keeps."""
     hides_payloads: bool = False
-    """The history of runs records no payloads and results."""
+    """Record no payloads and results in the history of runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ class Finish:
 
 
 def plan_finishes(runs: Sequence[Run], policy: RetryPolicy, *, now_ns: int) -> list[Finish]:
-    """Return the requests that record how runs ended; successful runs share script calls."""
+    """Return the requests that record how runs ended. Successful runs share script calls."""
     finishes: list[Finish] = []
     batches: dict[str, tuple[list[Run], int]] = {}
     for run in runs:
@@ -153,7 +152,6 @@ def plan_finishes(runs: Sequence[Run], policy: RetryPolicy, *, now_ns: int) -> l
 
 
 def _completions(runs: Sequence[Run], policy: RetryPolicy, now_ns: int) -> Finish:
-    """Return the request that records the success of runs of one Redis queue."""
     completions = [
         Completion(
             run.task.lease,
@@ -167,7 +165,6 @@ def _completions(runs: Sequence[Run], policy: RetryPolicy, now_ns: int) -> Finis
 
 
 def finish_request(run: Run, result: RunResult, policy: RetryPolicy, *, now_ns: int) -> Request[FinishOutcome]:
-    """Return the request that records how a run ended."""
     lease, message, info = run.task.lease, run.task.message, _info(run, policy, result.status)
     if result.status is RunStatus.SUCCEEDED:
         return complete(lease, message, result.output if policy.keeps_results else None, now_ns=now_ns, info=info)
@@ -191,7 +188,6 @@ OUTCOMES_OF_STATUS = {
 
 
 def _info(run: Run, policy: RetryPolicy, status: RunStatus = RunStatus.SUCCEEDED) -> RunInfo:
-    """Return what the history records about a run."""
     return RunInfo(
         commit=run.commit,
         hides_payload=policy.hides_payloads,
@@ -203,7 +199,7 @@ def _info(run: Run, policy: RetryPolicy, status: RunStatus = RunStatus.SUCCEEDED
 def _child_died_request(
     run: Run, result: RunResult, policy: RetryPolicy, now_ns: int, info: RunInfo
 ) -> Request[FinishOutcome]:
-    """Retry a task whose child died, without spending a retry, unless that happened too often."""
+    """Retry a task whose child died, without spending a retry. Archive it after MAX_CHILD_DEATHS of these."""
     lease, message, deaths, max_archived = (
         run.task.lease,
         run.task.message,
@@ -220,7 +216,7 @@ def _child_died_request(
 
 
 def _retry_at_s(policy: RetryPolicy, attempt: int, now_ns: int) -> int:
-    """Return the Unix s of the next attempt: the delay doubles with each, with jitter, up to the limit."""
-    # Jitter that is cut off at the limit would bring back together what failed together.
+    """Return the Unix time of the next attempt. The delay doubles with each attempt, up to the limit, with jitter."""
+    # The limit holds after jitter: delays cut off at it would let tasks that failed together retry together.
     delay = delay_s(attempt, first_s=policy.delay_s, max_s=policy.max_delay_s / MAX_JITTER)
     return now_ns // 1_000_000_000 + round(delay)

@@ -1,4 +1,4 @@
-"""The state of a worker registered for a queue: its tasks, its children, and the heartbeat."""
+"""A registered worker of one queue: its tasks, its children, and its heartbeat."""
 
 import asyncio
 import contextlib
@@ -38,17 +38,17 @@ from workers.runtime.settings import WorkerSettings
 from workers.runtime.task_runs import RetryPolicy
 
 FINAL_REQUESTS_S = 5.0
-"""How long recording the results of the last tasks may take, and then deregistering."""
+"""How long a stop waits for Redis: once for the results of the last tasks, once for deregistering."""
 QUICK_STOP_S = IDLE_GRACE_S + TERM_GRACE_S + KILL_GRACE_S + 2 * FINAL_REQUESTS_S
-"""How long a stop may take once it no longer waits for running tasks: children end, their tasks are requeued."""
+"""How long a stop takes, at most, once it no longer waits for running tasks: children end, tasks are requeued."""
 NO_MAINTENANCE = "the server sends no lease_secs: lost tasks are not recovered, due retries do not run"
-"""What a ready worker of Go's server reports."""
+"""The reason that a ready worker of Go's server reports."""
 
 log = structlog.get_logger()
 
 
 class WorkerSession:
-    """One worker for one queue, while it serves."""
+    """One worker of one queue, while it serves."""
 
     def __init__(
         self,
@@ -58,19 +58,19 @@ class WorkerSession:
         connections: RedisConnections,
         on_change: Callable[[], None],
     ) -> None:
-        """Take over acquired connections. `on_change` is called when registering again is due."""
+        """Take over acquired connections. `on_change` is called when it is time to register again."""
+        # Whether the queue is disabled at the server.
         self.is_disabled = False
-        """The queue is disabled at the server."""
+        # Whether Redis no longer accepts the credentials.
         self.is_refused = False
-        """Redis no longer accepts the credentials."""
         self._settings = settings
         self._identity = identity
         self._registration = registration
         self._connections = connections
         self._on_change = on_change
         self._revision = registration.revision
+        # Why the newest registration is missing; empty if the present one is current.
         self._stale_reason = ""
-        """Why the newest registration is missing; empty: it is current."""
         self._outage = BrokerOutageTimer()
         self._heartbeat_failures = FailureLog("heartbeat_resumed")
         self._beat_requested = asyncio.Event()
@@ -88,11 +88,10 @@ class WorkerSession:
         self._heartbeat_task = asyncio.ensure_future(self._run_heartbeats())
 
     async def open(self) -> None:
-        """Subscribe to events."""
         await self._connections.listen(self._listener)
 
     async def adopt(self, registration: RegisteredWorker, connections: RedisConnections | None) -> None:
-        """Apply a new registration, and another Redis if one is given."""
+        """Apply a new registration, and connect to another Redis if one is given."""
         self._registration, self._revision = registration, registration.revision
         self._stale_reason = ""
         self.consumer.apply(self._consume_config(registration), connections)
@@ -108,28 +107,29 @@ class WorkerSession:
             self.consumer.resume()
 
     def mark_stale(self, reason: str) -> None:
-        """Report why the registration may not be current."""
+        """Report why the registration may be out of date."""
         self._stale_reason = f"could not register again: {reason}"
         self._beat_requested.set()
 
     def disable(self) -> None:
-        """Finish the leased tasks and dequeue no more until the queue is enabled."""
+        """Finish the leased tasks. Dequeue no more until the queue is enabled."""
         if not self.is_disabled:
             log.warning("queue_disabled")
         self.is_disabled = True
         self.consumer.stop_dequeuing()
 
     async def close(self, stop_now: asyncio.Event) -> None:
-        """Let running tasks end within the grace period, requeue the rest, and deregister."""
+        """Let running tasks end within the grace period, requeue the others, and deregister."""
         self._is_draining = True
         self._beat_requested.set()
         self.consumer.stop_dequeuing()
         log.info("draining", tasks=len(self.consumer.runs))
-        # without tasks a dequeue may still be under way, to which an unreachable Redis does not reply
+        # Without tasks, a dequeue may still be under way. An unreachable Redis never replies to it.
         grace_s = self._settings.shutdown_timeout_s if self.consumer.runs else FINAL_REQUESTS_S
         await wait_any(self.consumer.emptied, stop_now, timeout_s=grace_s)
         await self.deployments.close()
         await wait_any(self.consumer.emptied, timeout_s=FINAL_REQUESTS_S)
+        # Only now: until the last results are recorded, leases must be extended.
         self._heartbeat_task.cancel()
         with contextlib.suppress(BrokerUnavailable, TimeoutError):
             async with asyncio.timeout(FINAL_REQUESTS_S):
@@ -162,7 +162,6 @@ class WorkerSession:
         )
 
     def _receive(self, event: WorkerEvent, subject: str) -> None:
-        """Handle an event."""
         if event is WorkerEvent.WORK:
             self.consumer.wake()
         elif event is WorkerEvent.GAP:
@@ -189,7 +188,6 @@ class WorkerSession:
             await wait_any(self._beat_requested, timeout_s=min(HEARTBEAT_S, self._registration.lease_s / 3))
 
     async def _send_heartbeat(self) -> None:
-        """Send one heartbeat and handle its result."""
         connections = self._connections
         await connections.measure_clock()
         record = self._record()
@@ -209,7 +207,7 @@ class WorkerSession:
         return self.consumer.counts.take(self.consumer.config.queues)
 
     def _heartbeat_failed(self, error: BrokerUnavailable) -> None:
-        """Register again after an outage as long as a lease: other workers may have the tasks by then."""
+        """Register again once an outage has lasted as long as a lease: other workers may have the tasks by then."""
         if isinstance(error, BrokerRefused):
             self._request_refused()
         if self._outage.should_reregister(self._registration.lease_s):
@@ -217,17 +215,14 @@ class WorkerSession:
             self._on_change()
 
     def _request_refused(self) -> None:
-        """Register again: the password or the queue may have changed.
-
-        The worker's own user may only be missing after a restart. While refusals last, registering is tried often.
-        """
+        """Register again: the password or the queue may have changed."""
+        # A user of the worker's own may be missing after a restart of Redis, until maintenance recreates it.
         is_own_user = is_worker_user(self._registration.redis.username)
         if self._refusals.should_reregister() or not (self.is_refused or is_own_user):
             self.is_refused = True
             self._on_change()
 
     def _apply(self, result: HeartbeatResult) -> None:
-        """Handle the result of a heartbeat."""
         if result.is_refused:
             self._request_refused()
         for extension in result.extensions:
@@ -242,7 +237,7 @@ class WorkerSession:
             self._beat_requested.set()
 
     def _state(self) -> tuple[WorkerState, str]:
-        """Return the state that the worker reports, and the reason without secrets."""
+        """Return the state that the worker reports, and the reason, redacted."""
         if self._is_draining:
             return WorkerState.DRAINING, "the worker is stopping"
         if self.is_disabled:

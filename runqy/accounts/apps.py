@@ -9,7 +9,7 @@ class AccountsConfig(AppConfig):
     verbose_name = "API keys"
 
     def ready(self) -> None:
-        """Connect the receivers that record logins and users; they import models, which are loaded now."""
+        # Not at the top: these modules import models, which are loaded by now.
         from runqy.accounts.logins import record_logins  # noqa: PLC0415
         from runqy.accounts.user_audit import record_changes_by_commands  # noqa: PLC0415
 

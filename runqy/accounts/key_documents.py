@@ -1,4 +1,4 @@
-"""The published form of an API key: its hash and limits, never the key."""
+"""The published form of an API key: its hash and limits, never the key itself."""
 
 from datetime import datetime
 
@@ -22,7 +22,6 @@ class PublishedKey(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, key: ApiKey) -> "PublishedKey":
-        """Return the published form of a row."""
         return cls(
             digest=key.digest,
             role=Role(key.role),

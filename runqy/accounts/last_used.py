@@ -1,6 +1,6 @@
-"""When keys were last used: kept in memory, then in Redis, so that no request waits for the database.
+"""When keys were last used: recorded in memory, then in Redis, so that no request waits for the database.
 
-Each process writes to Redis at most once a minute for a key; maintenance moves the values into the rows.
+Each process writes to Redis at most once a minute for each key. Maintenance moves the times into the rows.
 """
 
 from datetime import UTC, datetime
@@ -23,24 +23,24 @@ _flushed_at: dict[str, float] = {}  # id of a key -> monotonic s at which its us
 
 
 def record_use(key_id: str) -> None:
-    """Record in memory that a key is used now. Ignored for keys from the environment, which have no id."""
+    """Record in memory that a key is used now. Keys of the environment have no id, and are ignored."""
     if key_id:
         _used_at_s[key_id] = clock.now_ns() // 1_000_000_000
 
 
 def flush_when_due(key_id: str) -> None:
-    """Write what was recorded to Redis if the use of this key is due. Blocks."""
+    """Write the recorded uses to Redis if that of this key is due. Blocks."""
     if is_due(key_id):
         run_blocking(flush_uses())
 
 
 def is_due(key_id: str) -> bool:
-    """Return whether the use of a key should be written to Redis now."""
+    """Return whether the use of a key is to be written to Redis now."""
     return key_id in _used_at_s and clock.monotonic_s() - _flushed_at.get(key_id, float("-inf")) >= INTERVAL_S
 
 
 def pop_due_uses() -> dict[str, int]:
-    """Return the uses (Unix s by id) to write to Redis now, each key at most once a minute."""
+    """Return the uses, as Unix s by id, that are to be written to Redis now: each key at most once a minute."""
     due = {key_id: used_at_s for key_id, used_at_s in list(_used_at_s.items()) if is_due(key_id)}
     for key_id in due:
         _flushed_at[key_id] = clock.monotonic_s()
@@ -49,7 +49,7 @@ def pop_due_uses() -> dict[str, int]:
 
 
 def flush_uses() -> Operation[None]:
-    """Write the uses that are due to Redis, in one round trip. What fails is logged and dropped."""
+    """Write the uses that are due to Redis in one round trip. A failure is logged, and its uses are lost."""
     requests = [write_behind.record_key_use(key_id, now_s=used_at_s) for key_id, used_at_s in pop_due_uses().items()]
     try:
         outcomes = yield from ask_all(requests)
@@ -61,7 +61,7 @@ def flush_uses() -> Operation[None]:
 
 
 def store_key_uses() -> int:
-    """Move the uses from Redis into the rows. Return how many rows changed. Raise BrokerUnavailable."""
+    """Move the uses from Redis into the rows; return how many rows changed. Raise BrokerUnavailable."""
     changed = 0
     for key_id, used_s in get_broker().run(write_behind.read_key_uses()).items():
         used_at = datetime.fromtimestamp(used_s, UTC)
@@ -71,6 +71,6 @@ def store_key_uses() -> int:
 
 
 def reset() -> None:
-    """Forget all uses. For tests, whose keys have the same ids."""
+    """Forget all uses. For tests, in which different keys have the same ids."""
     _used_at_s.clear()
     _flushed_at.clear()

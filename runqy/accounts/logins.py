@@ -1,4 +1,4 @@
-"""Logins and sessions of staff: rate limit per address, lockout, the end of sessions, audit records."""
+"""Logins and sessions of users: rate limit by address, lockout, the end of sessions, audit records."""
 
 import re
 from datetime import timedelta
@@ -30,7 +30,7 @@ _SESSION_KEY = re.compile(r"[0-9a-z]{8,40}")
 
 
 def log_in(request: HttpRequest) -> HttpResponse:
-    """Show the login page, or log in unless the address has made too many attempts."""
+    """Show the login page, or log in unless there were too many attempts from the address."""
     if request.method == "POST":
         try:
             _count_attempt(request.META.get("REMOTE_ADDR", ""))
@@ -40,7 +40,7 @@ def log_in(request: HttpRequest) -> HttpResponse:
 
 
 def _count_attempt(address: str) -> None:
-    """Count a login attempt, right or wrong, against its client address. Raise TooManyFailures."""
+    """Count an attempt to log in, right or wrong, for its client address. Raise TooManyFailures."""
     rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
     if rate is None:
         return
@@ -52,18 +52,20 @@ def _count_attempt(address: str) -> None:
 def lockout_response(
     request: HttpRequest, response: HttpResponse | None = None, credentials: dict[str, Any] | None = None
 ) -> HttpResponse:
-    """Return the response to a locked user name; called by django-axes."""
+    """Return the response for a user name that is locked out. django-axes calls this."""
     return too_many_logins(request, int(timedelta(hours=settings.AXES_COOLOFF_TIME).total_seconds()))
 
 
 def get_client_address(request: HttpRequest) -> str | None:
-    """Return the address that django-axes counts failures by; for IPv6 its network."""
+    """Return the address by which django-axes counts failures; of IPv6 the network."""
     address = ip_prefix(request.META.get("REMOTE_ADDR", ""))
     return None if address == "none" else address
 
 
 def is_logged_in(session_key: str) -> bool:
-    """Return whether a session belongs to a user; False while the database is unavailable. Opens its own connection."""
+    """Return whether a session belongs to a user; False while the database is unavailable. Opens a connection of its
+    own.
+    """
     close_old_connections()
     try:
         return SESSION_KEY in SessionStore(session_key).load() if _SESSION_KEY.fullmatch(session_key) else False
@@ -74,38 +76,35 @@ def is_logged_in(session_key: str) -> bool:
 
 
 def log_out_everywhere(user: User) -> None:
-    """End all sessions of a user."""
     with transaction.atomic():
         delete_sessions(user)
         record(action="user.logged_out_everywhere", object_kind="user", object_name=user.get_username())
 
 
 def delete_sessions(user: User) -> None:
-    """Delete all sessions of a user. A request that is being served cannot store its session again.
-
-    Only its content names the user of a session. There are no more than the logins of RUNQY_SESSION_MAX_AGE.
-    """
+    """Delete all sessions of a user. A request that is being served cannot store its session again."""
+    # All are read, because only their content names the user: at most the logins of RUNQY_SESSION_MAX_AGE.
     sessions = Session.objects.iterator()
     keys = [row.pk for row in sessions if row.get_decoded().get(SESSION_KEY) == str(user.pk)]
     Session.objects.filter(pk__in=keys).delete()
 
 
 def record_logins() -> None:
-    """Connect the receivers of Django's login signals."""
     user_logged_in.connect(_record_login, dispatch_uid="runqy.login")
     user_login_failed.connect(_record_failure, dispatch_uid="runqy.login_failed")
     user_logged_out.connect(_record_logout, dispatch_uid="runqy.logout")
 
 
 def _record_login(sender: object, request: HttpRequest, user: User, **_: Any) -> None:
-    """Record a login, delete expired sessions, and set when this one ends: changes of it do not extend it."""
+    """Record a login, and delete expired sessions."""
+    # A fixed end: otherwise each change of the session would extend it.
     request.session.set_expiry(timedelta(seconds=settings.SESSION_COOKIE_AGE))
     _record(request, "user.logged_in", user)
     SessionStore.clear_expired()
 
 
 def _record_failure(sender: object, credentials: dict[str, Any], request: HttpRequest | None = None, **_: Any) -> None:
-    """Record a failed login of an existing user. Unknown names may be passwords, so they are not recorded."""
+    """Record a failed login of an existing user. Unknown names are not recorded, because they may be passwords."""
     user = User.objects.filter(username=credentials.get("username") or "").first()
     log.warning("login_failed", is_known=user is not None, address=_address(request))
     if user is not None and not getattr(request, "axes_locked_out", False):
@@ -120,7 +119,7 @@ def _record_logout(
 
 
 def _record(request: HttpRequest | None, action: str, user: User) -> None:
-    """Record an action of the user, with the user as the actor."""
+    """Record an action with the user as its actor."""
     actor = Actor(
         kind=ActorKind.USER,
         name=user.get_username(),
@@ -133,5 +132,4 @@ def _record(request: HttpRequest | None, action: str, user: User) -> None:
 
 
 def _address(request: HttpRequest | None) -> str:
-    """Return the address of the client; empty without a request."""
     return str(request.META.get("REMOTE_ADDR", "")) if request is not None else ""

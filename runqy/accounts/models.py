@@ -14,7 +14,7 @@ from runqy.api_keys import MAX_NAME_LENGTH, Role
 
 
 class ApiKey(models.Model):
-    """An API key, of which only a hash is stored."""
+    """An API key. Only its hash is stored."""
 
     name = models.CharField(
         max_length=MAX_NAME_LENGTH, validators=[validate_key_name], help_text="Who or what uses this key."
@@ -51,9 +51,8 @@ class ApiKey(models.Model):
     revoked_at = models.DateTimeField(null=True, editable=False)
     last_used_at = models.DateTimeField(null=True, editable=False)
     created_by_kind = models.CharField(max_length=16, default="", editable=False)
-    """`runqy.audit.actors.ActorKind` of the actor that created it."""
+    """The `runqy.audit.actors.ActorKind` of the actor that created it."""
     created_by = models.CharField(max_length=300, default="", editable=False)
-    """Name of that actor."""
     created_by_key = models.ForeignKey(
         "self", null=True, editable=False, on_delete=models.PROTECT, related_name="created_keys"
     )
@@ -61,7 +60,7 @@ class ApiKey(models.Model):
     created_by_user = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, editable=False, on_delete=models.SET_NULL, related_name="+"
     )
-    """The user that created it; null also for a deleted one."""
+    """The user that created it; null also if that user was deleted."""
 
     class Meta:
         verbose_name = "API key"
@@ -79,5 +78,4 @@ class ApiKey(models.Model):
         ]
 
     def __str__(self) -> str:
-        """Return the name and the prefix of the key."""
         return f"{self.name} ({self.prefix}…)"

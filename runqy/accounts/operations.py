@@ -25,25 +25,25 @@ from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound
 
 @dataclass(frozen=True, slots=True)
 class CreatedKey:
-    """A new key, in plain text for the only time."""
+    """A new key. Only here it exists in plain text."""
 
     plain: str
     row: ApiKey
 
     def __repr__(self) -> str:
-        """Omit the key: it must not reach a log."""
+        # Without the key, which must not reach a log.
         return f"<CreatedKey {self.row}>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevokedKey:
-    """A revoked key, and the accepted keys that it created, directly or indirectly."""
+    """A revoked key, and the keys that it created, directly or indirectly."""
 
     row: ApiKey
     revoked_descendants: Sequence[ApiKey]
-    """Those that were revoked with it."""
+    """Keys that were revoked with it."""
     accepted_descendants: Sequence[ApiKey]
-    """Those that are still accepted."""
+    """Keys that are still accepted."""
 
 
 def create_api_key(  # noqa: PLR0913 (what describes a key)
@@ -83,17 +83,19 @@ def create_api_key(  # noqa: PLR0913 (what describes a key)
 
 
 def _sort_names(names: Sequence[str]) -> Any:
-    """Return names sorted, each once; what is no list of texts as it is, for the validator to refuse."""
+    """Return names sorted, each once. Anything but a list of texts is returned unchanged, and refused by the
+    validator.
+    """
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         return names
     return sorted(set(names))
 
 
 def revoke_api_key(*, key_id: int, with_descendants: bool = False) -> RevokedKey:
-    """Revoke a key for good; `with_descendants` also the keys that it created, directly or indirectly.
+    """Revoke a key permanently; `with_descendants`, also the keys that it created, directly or indirectly.
 
-    With descendants, an already revoked key is not an error as long as one of them can be revoked.
-    Raise ApiKeyNotFound, ApiKeyAlreadyRevoked.
+    With descendants, it is no error that the key is already revoked, as long as one of them can be revoked. Raise
+    ApiKeyNotFound, ApiKeyAlreadyRevoked.
     """
     with configuration_change() as change:
         row = ApiKey.objects.filter(pk=key_id).first()
@@ -107,7 +109,7 @@ def revoke_api_key(*, key_id: int, with_descendants: bool = False) -> RevokedKey
             raise ApiKeyAlreadyRevoked
         for key in due:
             _revoke(change, key)
-    # after the revocation was published
+    # After the revocation was published: until then a worker could register again with the key.
     transaction.on_commit(partial(remove_users_of_keys, [str(key.pk) for key in due]))
     return RevokedKey(
         row=row,
@@ -117,7 +119,6 @@ def revoke_api_key(*, key_id: int, with_descendants: bool = False) -> RevokedKey
 
 
 def _revoke(change: Change, row: ApiKey) -> None:
-    """Revoke a key inside an open change, and record it."""
     row.revoked_at = timezone.now()
     row.save(update_fields=["revoked_at"])
     change.remove(DocumentKind.API_KEY, str(row.pk))
@@ -126,7 +127,6 @@ def _revoke(change: Change, row: ApiKey) -> None:
 
 
 def _creator() -> Mapping[str, Any]:
-    """Return the columns of a new key that name its creator."""
     actor = current_actor()
     creator = {"created_by_kind": actor.kind.value, "created_by": actor.name[:300]}
     columns = {ActorKind.KEY: "created_by_key_id", ActorKind.USER: "created_by_user_id"}
@@ -134,5 +134,5 @@ def _creator() -> Mapping[str, Any]:
 
 
 def audited_name(row: ApiKey) -> str:
-    """Return the name of a key in the audit; names alone are not unique."""
+    """Return the name of a key in the audit, with its id because names are not unique."""
     return f"{row.pk} {row.name}"

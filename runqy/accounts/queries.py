@@ -1,4 +1,6 @@
-"""Authenticate API keys of the environment and of the published configuration, and list those of the database."""
+"""Find the identities of API keys, of the environment and of the published configuration, and list those of the
+database.
+"""
 
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,13 +38,13 @@ LIMITS_NOT_IN_REDIS = (
 
 
 INACTIVE = "(inactive)"
-"""Stands for all users who may no longer create keys, deleted ones included; no user name has parentheses."""
+"""Stands for all users who may no longer create keys, including deleted ones. No user name has parentheses."""
 _MAKES_KEYS, _BACKEND = "accounts.add_apikey", "django.contrib.auth.backends.ModelBackend"
 _MAX_NAMED = 5
 
 
 class KeyStatus(StrEnum):
-    """Whether a key is accepted, and if not, why."""
+    """Whether a key is accepted, or why it is not."""
 
     ACTIVE = "active"
     UNUSED = "never used"  # accepted
@@ -56,7 +58,7 @@ class KeyPage:
 
     keys: Sequence[ApiKey]
     end: int | None
-    """The id of the last key of this page, if there are more."""
+    """The id of the last key of this page; None on the last page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +68,13 @@ class _KnownKey:
     published: PublishedKey
     identity: Identity
     expires_ns: float
-    """Unix ns; infinity: never."""
+    """Unix ns; infinity if it never expires."""
 
 
 def find_identity(key: str) -> Identity | None:
-    """Return the identity of a key in the process's snapshot, without I/O; None if unknown, expired or revoked.
+    """Return the identity of a key by the process's snapshot, without I/O; None if it is unknown, expired or revoked.
 
-    Raise ConfigurationUnavailable for a key of the database if there is no snapshot.
+    Raise ConfigurationUnavailable if the key may be of the database and there is no snapshot.
     """
     digest = key_digest(key)
     identity = _find_in_environment(digest)
@@ -80,17 +82,17 @@ def find_identity(key: str) -> Identity | None:
 
 
 def may_be_new(key: str) -> bool:
-    """Return whether another process may have just created a key: it is one of ours, and not in the snapshot.
+    """Return whether another process may just have created a key: runqy generated it, but it is not in the snapshot.
 
-    A key that can be guessed is not compared. Raise ConfigurationUnavailable.
+    Keys of another form, which may be guessed, are not compared. Raise ConfigurationUnavailable.
     """
     return has_key_format(key) and find_identity(key) is None and is_key(key)
 
 
 def refresh_for_key(key: str) -> None:
-    """Refresh the snapshot before a key is looked up: when that is due, and at once for one that may be new.
+    """Refresh the snapshot before a key is looked up: when that is due, and at once for a key that may be new.
 
-    Nothing is refreshed for a key of the environment. Blocks. Raise ConfigurationUnavailable.
+    Nothing is refreshed for keys of the environment. Blocks. Raise ConfigurationUnavailable.
     """
     if has_key_format(key) and _find_in_environment(key_digest(key)) is None:
         get_snapshot()
@@ -107,20 +109,22 @@ def is_guessable(key: str) -> bool:
 
 
 def is_limited_in_redis(key: ApiKey | PublishedKey) -> bool:
-    """Return whether the workers of a key reach no more queues in Redis than the key does."""
+    """Return whether the workers of a key reach only the queues of the key in Redis."""
     may_share = key.role in (Role.WORKER, Role.ADMIN) and key.queues and key.allow_shared_redis
     return not may_share or settings.RUNQY_WORKER_ACL == "required"
 
 
 def has_limits_not_in_redis(snapshot: Snapshot) -> bool:
-    """Return whether an accepted key is limited to queues while its workers may not be limited in Redis."""
+    """Return whether there is an accepted key that is limited to queues, but whose workers may reach others in
+    Redis.
+    """
     now_ns = clock.now_ns()
     known = [key for key in _KNOWN_KEYS.of(snapshot).values() if key.expires_ns > now_ns]
     return not all(is_limited_in_redis(key.published) for key in known)
 
 
 def list_keys_not_limited_in_redis() -> list[ApiKey]:
-    """Return accepted keys that are limited to queues while their workers may not be limited in Redis."""
+    """Return the accepted keys that are limited to queues, but whose workers may reach others in Redis."""
     found = ApiKey.objects.filter(status_filter(KeyStatus.ACTIVE)).order_by("pk")
     return [key for key in found if not is_limited_in_redis(key)]
 
@@ -131,7 +135,7 @@ def list_api_keys() -> list[ApiKey]:
 
 
 def list_api_keys_page(*, limit: int, below: int | None = None) -> KeyPage:
-    """Return a page of keys, newest first; `below` is the `end` of the previous page."""
+    """Return a page of keys, newest first. `below` is the `end` of the previous page."""
     found = ApiKey.objects.all() if below is None else ApiKey.objects.filter(pk__lt=below)
     keys = list(found.order_by("-pk")[: limit + 1])
     return KeyPage(keys=keys[:limit], end=keys[limit - 1].pk if len(keys) > limit else None)
@@ -146,7 +150,7 @@ def get_api_key(key_id: int) -> ApiKey:
 
 
 def list_accepted_descendants(key_ids: Iterable[int]) -> list[ApiKey]:
-    """Return the accepted keys that some keys created, directly or indirectly, also through revoked keys."""
+    """Return the accepted keys that these keys created, directly or indirectly, also through revoked keys."""
     seen = set(key_ids)
     found: list[ApiKey] = []
     level = list(seen)
@@ -159,9 +163,9 @@ def list_accepted_descendants(key_ids: Iterable[int]) -> list[ApiKey]:
 
 
 def maker_filter(maker: str) -> Q:
-    """Return the query condition of the keys that a user of this name created.
+    """Return the condition for keys that a user of this name created.
 
-    INACTIVE: users who are deleted, inactive or may no longer create keys.
+    INACTIVE stands for users who are deleted, inactive or may no longer create keys.
     """
     made = Q(created_by_kind=ActorKind.USER.value)
     if maker == INACTIVE:
@@ -170,21 +174,21 @@ def maker_filter(maker: str) -> Q:
 
 
 def list_makers() -> list[str]:
-    """Return the names of the users that created keys, sorted."""
+    """Return the names of users who created keys, sorted."""
     made = ApiKey.objects.filter(created_by_kind=ActorKind.USER.value).order_by()
     names = made.values_list(Coalesce("created_by_user__username", "created_by"), flat=True)
     return sorted(names.distinct())
 
 
 def list_accepted_keys_of(maker: str) -> list[ApiKey]:
-    """Return the accepted keys of a maker, as `maker_filter` takes it, and those that were created with its keys."""
+    """Return the accepted keys of a user, or of INACTIVE, and those that were created with the user's keys."""
     made = list(ApiKey.objects.filter(maker_filter(maker)).order_by("pk"))
     accepted = [key for key in made if get_key_status(key) in (KeyStatus.ACTIVE, KeyStatus.UNUSED)]
     return accepted + list_accepted_descendants([key.pk for key in made])
 
 
 def find_keys_of_inactive_users() -> str:
-    """Return which accepted keys were created by users who may no longer create any; empty if there are none."""
+    """Return an error that names the accepted keys of users who may no longer create keys; empty if there are none."""
     keys = list_accepted_keys_of(INACTIVE)
     if not keys:
         return ""
@@ -203,7 +207,7 @@ def get_key_status(key: ApiKey) -> KeyStatus:
 
 
 def status_filter(status: KeyStatus) -> Q:
-    """Return the query condition of a status; keys that were never used are active too."""
+    """Return the condition for a status. Keys that were never used are active too."""
     now = timezone.now()
     if status == KeyStatus.REVOKED:
         return Q(revoked_at__isnull=False)
@@ -214,30 +218,29 @@ def status_filter(status: KeyStatus) -> Q:
 
 
 def list_environment_variables() -> list[str]:
-    """Return the environment variables that contain keys of this server."""
+    """Return the names of environment variables that contain API keys."""
     return [name for name in ENVIRONMENT_KEYS if getattr(settings, name)]
 
 
 def has_accepted_key() -> bool:
-    """Return whether any API key is accepted, of the environment or of the database."""
+    """Return whether any API key is accepted, from the environment or the database."""
     accepted = ApiKey.objects.filter(status_filter(KeyStatus.ACTIVE))
     return bool(list_environment_variables()) or accepted.exists()
 
 
 def list_queue_names() -> list[str]:
-    """Return the names of all queues, sorted."""
     stored = StoredDocument.objects.filter(kind=DocumentKind.QUEUE, body__isnull=False)
     return list(stored.order_by("name").values_list("name", flat=True))
 
 
 def list_vault_names() -> list[str]:
-    """Return the names of all vaults, sorted."""
     stored = StoredDocument.objects.filter(kind=DocumentKind.VAULT, body__isnull=False)
     return list(stored.order_by("name").values_list("name", flat=True))
 
 
 def _find_in_environment(digest: str) -> Identity | None:
-    """Return the identity of a key from the environment, in constant time."""
+    """Return the identity of a key from the environment."""
+    # All are compared, so that the time tells nothing about which one matched.
     found = None
     for known, identity in _environment_keys().identities:
         if hmac.compare_digest(known, digest):
@@ -248,14 +251,13 @@ def _find_in_environment(digest: str) -> Identity | None:
 @dataclass(frozen=True, slots=True)
 class _EnvironmentKeys:
     identities: tuple[tuple[str, Identity], ...]
-    """By digest, the most privileged last, so that it wins."""
+    """Pairs of digest and identity, the most privileged last: of equal keys it wins."""
     has_short: bool
-    """Whether one of them is short enough to be guessed."""
+    """Whether one of the keys is short enough to be guessed."""
 
 
-@cache
+@cache  # settings change only in tests
 def _environment_keys() -> _EnvironmentKeys:
-    """Return the keys of the environment. Cached: settings change only in tests."""
     keys = [(getattr(settings, name), role) for name, role in ENVIRONMENT_KEYS.items()]
     return _EnvironmentKeys(
         tuple(
@@ -272,7 +274,6 @@ def _forget_environment_keys(*, setting: str, **_: object) -> None:
 
 
 def _find_published(snapshot: Snapshot, digest: str) -> Identity | None:
-    """Return the identity of a published key, found by its hash."""
     known = _KNOWN_KEYS.of(snapshot).get(digest)
     if known is None or not hmac.compare_digest(known.published.digest, digest):
         return None
@@ -280,7 +281,6 @@ def _find_published(snapshot: Snapshot, digest: str) -> Identity | None:
 
 
 def _known_keys(snapshot: Snapshot) -> Mapping[str, _KnownKey]:
-    """Return the keys of a snapshot by digest."""
     decoded = snapshot.decode(DocumentKind.API_KEY, _decode)
     return {known.published.digest: known for known in decoded.values() if known}
 

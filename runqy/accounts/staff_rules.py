@@ -1,4 +1,4 @@
-"""Rules for changing staff users: no user grants more than they have, and one admin always remains."""
+"""Rules for changing users: nobody grants more than they have, and one admin always remains."""
 
 from collections.abc import Iterable, Mapping
 
@@ -14,9 +14,9 @@ _SUPERUSER_DESCRIPTION = "Full access; the only role that can create and change 
 
 
 def get_role(user: User) -> str:
-    """Return a user's role: superuser, the name of a role's group, or empty for other groups or none.
+    """Return a user's role: `superuser`, the group of a role, or empty if the user has none.
 
-    Uses prefetched groups.
+    Prefetched groups are used.
     """
     if user.is_superuser:
         return SUPERUSER
@@ -26,26 +26,26 @@ def get_role(user: User) -> str:
 
 
 def grantable_roles(manager: User) -> Mapping[str, str]:
-    """Return the roles that a user may assign, with a description of each."""
+    """Return the roles that a user may assign, each with its description."""
     needed = _permissions_of_roles()
     granted = {role.name: role.description for role in ROLES if may_grant(manager, needed[role.name])}
     return granted | ({SUPERUSER: _SUPERUSER_DESCRIPTION} if manager.is_superuser else {})
 
 
 def may_grant(manager: User, permissions: Iterable[str]) -> bool:
-    """Return whether a user has all of some permissions (`app.codename`), and so may grant them."""
+    """Return whether a user has all of these permissions (`app.codename`), and may therefore grant them."""
     return manager.is_superuser or manager.get_all_permissions().issuperset(permissions)
 
 
 def may_manage(manager: User, user: User) -> bool:
-    """Return whether a manager has all permissions of a user, active or not, and so may change the user."""
+    """Return whether a manager has all permissions of a user, active or not, and may therefore change that user."""
     if user.is_superuser:
         return manager.is_superuser
     return may_grant(manager, _permission_names(Permission.objects.filter(Q(group__user=user) | Q(user=user))))
 
 
 def list_assignable_permissions(group: Group) -> QuerySet[Permission]:
-    """Return the permissions of the role admin, and any others that the group has."""
+    """Return the permissions of the role admin, and others that the group has already."""
     pairs = [permission.split(".") for permission in ROLES[-1].permissions]
     wanted = Q(content_type__app_label__in={app for app, _ in pairs}, codename__in={codename for _, codename in pairs})
     found = Permission.objects.filter(wanted | Q(group=group) if group.pk else wanted)
@@ -54,14 +54,14 @@ def list_assignable_permissions(group: Group) -> QuerySet[Permission]:
 
 
 def assign_role(user: User, role: str) -> None:
-    """Move a saved user into a role's group. Groups that are no role are kept."""
+    """Move a saved user into the group of a role. Groups that are not roles are kept."""
     user.groups.remove(*Group.objects.filter(name__in=[known.name for known in ROLES]))
     if role != SUPERUSER:
         user.groups.add(Group.objects.get(name=role))
 
 
 def validate_role_change(manager: User, user: User, *, role: str, is_active: bool) -> str | None:
-    """Return why a user may not get a role or be deactivated; None if allowed."""
+    """Return why a user must not get a role or be deactivated; None if it is allowed."""
     if user.pk == manager.pk and not is_active:
         return "You cannot deactivate yourself; ask another admin."
     if user.pk == manager.pk and role != get_role(user):
@@ -72,7 +72,7 @@ def validate_role_change(manager: User, user: User, *, role: str, is_active: boo
 
 
 def validate_user_deletion(manager: User, user: User) -> str | None:
-    """Return why a user may not be deleted; None if allowed."""
+    """Return why a user must not be deleted; None if it is allowed."""
     if user.pk == manager.pk:
         return "You cannot delete yourself; ask another admin."
     if not may_manage(manager, user):
@@ -86,12 +86,11 @@ def _is_last_admin(user: User) -> bool:
     """Return whether there is no other active admin. Locks the admins until the transaction ends."""
     admins = User.objects.filter(Q(is_superuser=True) | Q(groups__name=_ADMIN), is_active=True, is_staff=True)
     locked = User.objects.select_for_update().filter(pk__in=admins.values("pk")).order_by("pk")
-    with transaction.atomic():  # pages that only check have no open transaction
+    with transaction.atomic():  # pages that only show the result have no transaction
         return list(locked.values_list("pk", flat=True)) == [user.pk]
 
 
 def _permissions_of_roles() -> Mapping[str, set[str]]:
-    """Return the permissions of each role's group."""
     found: dict[str, set[str]] = {role.name: set() for role in ROLES}
     rows = Permission.objects.filter(group__name__in=found)
     for group, app, codename in rows.values_list("group__name", "content_type__app_label", "codename"):
@@ -100,6 +99,5 @@ def _permissions_of_roles() -> Mapping[str, set[str]]:
 
 
 def _permission_names(permissions: Iterable[Permission]) -> set[str]:
-    """Return permissions as `app.codename`."""
     rows = permissions.values_list("content_type__app_label", "codename")  # type: ignore[attr-defined]
     return {f"{app}.{codename}" for app, codename in rows}

@@ -1,4 +1,4 @@
-"""Audit records of users that management commands create or change; the admin records its own changes."""
+"""Audit records of users that management commands create or change. The admin records its own changes."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ _FIELDS = ("username", "first_name", "last_name", "email", "is_staff", "is_activ
 
 
 def record_changes_by_commands() -> None:
-    """Connect a receiver to a signal of Django, as `createsuperuser` and `changepassword` call no code of runqy."""
+    """Connect a receiver to Django's signal, because `createsuperuser` and `changepassword` call no code of runqy."""
     pre_save.connect(_record_change, sender=User, dispatch_uid="runqy.user_changed")
 
 
 def _record_change(sender: object, instance: User, raw: bool, **_: Any) -> None:
-    """Record a change before it is saved, so that no change is unrecorded."""
+    # Before it is saved, so that no change is without its record.
     if raw or current_actor().kind is not ActorKind.COMMAND:
         return
     stored = User.objects.filter(pk=instance.pk).first()
@@ -29,5 +29,5 @@ def _record_change(sender: object, instance: User, raw: bool, **_: Any) -> None:
 
 
 def _state(user: User) -> dict[str, object]:
-    """Return the fields that are recorded; empty ones are left out."""
+    """Return the fields that are recorded, without empty ones."""
     return {name: value for name in _FIELDS if (value := getattr(user, name)) != ""}

@@ -35,7 +35,7 @@ def validate_rate_limit(text: str) -> None:
 
 
 def validate_expiry(expires_at: datetime) -> None:
-    """Refuse a time that has passed; a key is validated only when it is created."""
+    """Refuse a time in the past. Keys are validated only when they are created."""
     if not timezone.now() < expires_at < _LATEST:
         raise ValidationError("Must be in the future, and before the year 9999.")
 

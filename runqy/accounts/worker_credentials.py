@@ -1,8 +1,8 @@
 """A Redis user for each worker process, deleted with the API key that the worker registered with.
 
-Grants are stored in Redis, signed, so that registering does not touch the database, and so that maintenance can create
-users again that Redis lost. Names and passwords are derived from the secret key: registering again, on any web process,
-gives the same ones, and no password is stored.
+Grants are signed and stored in Redis, so that registering does not need the database, and so that maintenance can
+create users again that Redis has lost. Names and passwords are derived from the secret key. No password is stored, and
+registering again gives the same one on any web process.
 """
 
 import hashlib
@@ -33,11 +33,11 @@ from runqy.telemetry.failure_log import FailureLog
 log = structlog.get_logger(__name__)
 
 READ_EVERY_S = 10.0
-"""How often grants and heartbeats are read again while no user is missing."""
+"""The interval at which grants and heartbeats are read while no user is missing."""
 SILENT_S = 120.0
-"""How long a worker may send no heartbeat before its user is deleted. Counts only while Redis is available."""
+"""A worker that sends no heartbeat for this long loses its user. Only time while Redis is available counts."""
 REFUSED_RETRY_S = 10.0
-"""How long maintenance waits when Redis does not let it list users."""
+"""How long maintenance waits after Redis refused to list users."""
 
 _ENVIRONMENT = "environment:"
 
@@ -58,7 +58,7 @@ class _Grant(msgspec.Struct, frozen=True, kw_only=True):
     instance_id: str
     worker_id: str
     queue: str
-    """The queue's own name."""
+    """The name of the queue, not of a Redis queue."""
     redis_queues: tuple[str, ...]
     key: str
     """See `_key_reference`."""
@@ -70,7 +70,7 @@ class _Grant(msgspec.Struct, frozen=True, kw_only=True):
 def grant_redis_user(
     identity: Identity, *, instance_id: str, worker_id: str, queue: str, redis_queues: Sequence[str]
 ) -> Credentials | None:
-    """Grant the Redis user of a worker process access to Redis queues; create it if it does not exist.
+    """Give the Redis user of a worker process access to Redis queues. Create the user if it does not exist.
 
     Return None if Redis does not let this server create users. Raise WorkerIdTaken if the process registered with
     another key, BrokerUnavailable, ConfigurationUnavailable.
@@ -92,7 +92,7 @@ def grant_redis_user(
         expires_at_s=_expires_at_s(key, get_snapshot()),
     )
     stored = _sign(grant)
-    # first: maintenance deletes users without a stored grant
+    # The grant first: maintenance deletes users without a stored grant.
     broker.run(acl.store_user(stored, instance_id=instance_id, owner=key))
     try:
         acl.create_users(broker, _users([grant]), target=settings.RUNQY_WORKER_REDIS_TARGET)
@@ -105,9 +105,9 @@ def grant_redis_user(
 
 
 def remove_users_of_keys(key_ids: Collection[str]) -> None:
-    """Delete the Redis users that workers got with some API keys, and close their connections.
+    """Delete the Redis users that workers got with these API keys, and close their connections.
 
-    While Redis is unavailable maintenance does it later. Users of other keys are not read: there may be many.
+    While Redis is unavailable, maintenance does it later. Users of other keys are not read, as there may be many.
     """
     try:
         broker = get_broker()
@@ -130,25 +130,25 @@ def may_create_users(broker: Broker) -> bool:
 
 
 class RedisUserReconciler:
-    """Reconciles the users of all Redis servers with the grants of valid keys and live workers.
+    """Makes the users on all Redis servers agree with the grants of valid keys and live workers.
 
-    Any number of processes may do so at the same time.
+    Several processes may do so at the same time.
     """
 
     def __init__(self, *, has_redis_queue: Callable[[str, str], bool] = lambda _queue, _redis_queue: True) -> None:
         """`has_redis_queue(queue, redis_queue)` returns whether a queue has a Redis queue now.
 
-        Access to a deleted sub-queue is withdrawn: another queue may have its name by now.
+        Access to a deleted sub-queue is withdrawn, because another queue may have its name by now.
         """
         self._has_redis_queue = has_redis_queue
+        # Grants when they were last read, by field, without those that have ended.
         self._parts: dict[str, tuple[StoredUser, _Grant]] = {}
-        """Grants when they were last read, by field, without those that have ended."""
         self._read_at_s = float("-inf")
         self._refused_until_s = float("-inf")
         self._failures = FailureLog("redis_users_accepted")
         self._silent_since_s: dict[str, float] = {}
+        # Users that this process has set, and with what registrations granted them, by server and name.
         self._done: dict[str, dict[str, tuple[RedisUser, RedisUser]]] = {}
-        """Users that this process has set, and with what registrations granted them, by server and name."""
 
     def run(self, broker: Broker) -> None:
         """Create missing users and delete obsolete ones. Raise BrokerUnavailable, ConfigurationUnavailable."""
@@ -168,14 +168,16 @@ class RedisUserReconciler:
             self._failures.record_success()
 
     def _is_read_due(self, present: dict[str, frozenset[str]], stored: int) -> bool:
-        """Compare the number of grants too: Redis may restart right after a user was created, and lose it."""
+        """Return whether grants must be read again: after READ_EVERY_S, or when users or grants differ from the known
+        ones.
+        """
         known = frozenset(grant.user for _, grant in self._parts.values())
+        # The number of grants too: Redis may restart right after a user was created, and keep only the grant.
         is_old = clock.monotonic_s() - self._read_at_s >= READ_EVERY_S
         return is_old or stored != len(self._parts) or any(names != known for names in present.values())
 
     def _read(self, broker: Broker) -> None:
-        """Read the grants, and which workers send heartbeats."""
-        instances = broker.run(acl.read_instances())  # first: excludes workers that register meanwhile
+        instances = broker.run(acl.read_instances())  # first, without those of workers that register meanwhile
         parts, refused = {}, []
         for part in broker.run(acl.read_users()):
             grant = _verify(part)
@@ -212,9 +214,9 @@ class RedisUserReconciler:
         return over
 
     def _drop_invalid(self, broker: Broker) -> None:
-        """Drop the grants of revoked and expired keys, or all if RUNQY_WORKER_ACL is off."""
+        """Drop the grants of revoked and expired keys; all of them if RUNQY_WORKER_ACL is off."""
         invalid = self._find_invalid(get_snapshot(), broker.now_s()) if self._parts else []
-        if invalid:  # a key may be newer than the snapshot
+        if invalid:  # a key may be newer than this process's snapshot
             invalid = self._find_invalid(get_newest(), broker.now_s())
         if invalid:
             log.info("redis_users_revoked", workers=sorted(self._parts[name][1].worker_id for name in invalid))
@@ -224,7 +226,7 @@ class RedisUserReconciler:
         return [name for name, (_, grant) in self._parts.items() if not _is_valid(grant, snapshot, now_s)]
 
     def _reconcile(self, broker: Broker, present: dict[str, frozenset[str]]) -> None:
-        """Delete users without a grant; set those that a server lacks or has with other rights."""
+        """Delete users without a grant, and set those that a server lacks or that have other rights there."""
         grants = [grant for _, grant in self._parts.values()]
         pairs = zip(_users(self._narrowed(grants)), _users(grants), strict=True)
         wanted = {user.name: (user, granted) for user, granted in pairs}
@@ -249,17 +251,18 @@ class RedisUserReconciler:
     def _reconcile_node(
         self, broker: Broker, node: str, names: frozenset[str], wanted: Mapping[str, tuple[RedisUser, RedisUser]]
     ) -> None:
-        """Set the users of one server that differ. Added rights are only added, to keep what was granted meanwhile."""
+        """Set the users of one server that differ from their grants."""
         target, done = settings.RUNQY_WORKER_REDIS_TARGET, self._done.get(node)
         if done is not None and not done.keys() & wanted.keys() <= names:
-            done = {}  # it restarted, and other processes may have created some of its users
+            done = {}  # it restarted: what was set is lost, and other processes may have created some users again
         narrowing, growing = [], []
         for name, (user, granted) in wanted.items():
             before = done.get(name) if done is not None else None
             if before == (user, granted) and name in names:
                 continue
+            # Where rights only grow they are only added, so that a concurrent registration keeps what it was granted.
             is_known = done is not None and (before is None or user.extends(before[0]))
-            # a registration gave it all that was granted, of which a sub-queue may be gone already
+            # A registration gave the user all that was granted, also access to a sub-queue that may be gone by now.
             if name not in names or (is_known and user == granted):
                 growing.append(user)
             else:
@@ -271,7 +274,7 @@ class RedisUserReconciler:
 
 
 def _users(grants: Iterable[_Grant]) -> list[RedisUser]:
-    """Return the users that grants add up to."""
+    """Return the users that result from grants: one for each process, with the queues of all its registrations."""
     by_user: dict[str, list[_Grant]] = {}
     for grant in grants:
         by_user.setdefault(grant.user, []).append(grant)
@@ -288,7 +291,7 @@ def _users(grants: Iterable[_Grant]) -> list[RedisUser]:
 
 
 def _is_valid(grant: _Grant, snapshot: Snapshot, now_s: int) -> bool:
-    """Return whether the key of a grant still allows it."""
+    """Return whether the API key of a grant still allows it."""
     if settings.RUNQY_WORKER_ACL == "off" or (grant.expires_at_s is not None and grant.expires_at_s <= now_s):
         return False
     if grant.key.startswith(_ENVIRONMENT):
@@ -304,7 +307,7 @@ def _find_key(key_id: str, snapshot: Snapshot) -> PublishedKey | None:
 
 
 def _name_prefix(key: str) -> str:
-    """Return the prefix of the names of a key's Redis users; other keys rarely share it."""
+    """Return the prefix of the names of a key's Redis users. Other keys hardly ever share it."""
     return acl.PREFIX + _mac("key", key)[:8]
 
 
@@ -314,7 +317,7 @@ def _expires_at_s(key: str, snapshot: Snapshot) -> float | None:
 
 
 def _key_reference(identity: Identity) -> str:
-    """Return the id of a key's row, or a value derived from the environment's key of that role."""
+    """Return the id of a key; for a key of the environment, a value derived from it and its role."""
     if identity.key_id:
         return identity.key_id
     key = settings.RUNQY_API_KEY if identity.role is Role.ADMIN else settings.RUNQY_WORKER_API_KEY
@@ -326,13 +329,12 @@ def _field(grant: _Grant) -> str:
 
 
 def _sign(grant: _Grant) -> StoredUser:
-    """Return the signed form of a grant in Redis."""
     body, name = msgspec.json.encode(grant), _field(grant)
     return StoredUser(field=name, content=_mac("grant", name, body).encode() + b" " + body)
 
 
 def _verify(stored: StoredUser) -> _Grant | None:
-    """Return a grant; None unless this server signed it for this field, in this version's format."""
+    """Return a grant; None unless this server signed it for this field, in the format of this version."""
     mac, _, body = stored.content.partition(b" ")
     if not hmac.compare_digest(mac, _mac("grant", stored.field, body).encode()):
         return None
@@ -343,14 +345,13 @@ def _verify(stored: StoredUser) -> _Grant | None:
 
 
 def _mac(*parts: str | bytes) -> str:
-    """Return an HMAC of some strings with the server's key, 32 bytes in hex."""
+    """Return an HMAC of these strings by the server's key: 32 bytes, in hexadecimal."""
     message = b"\0".join(part.encode() if isinstance(part, str) else part for part in parts)
     return hmac.new(_secret(settings.SECRET_KEY), message, hashlib.sha256).hexdigest()
 
 
 @lru_cache(maxsize=8)
 def _secret(secret_key: str) -> bytes:
-    """Derive the HMAC key of this module from the server's secret key."""
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"runqy Redis users of workers").derive(
         secret_key.encode()
     )

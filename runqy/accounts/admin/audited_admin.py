@@ -13,10 +13,9 @@ from runqy.audit.operations import record
 
 
 class AuditedAdmin(AuditedModelAdmin):
-    """An admin of Django's own models that records changes; each request is one transaction."""
+    """An admin of Django's own models that records changes. Each request is one transaction."""
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        """Save related rows, and record the change."""
         super().save_related(request, form, formsets, change)
         old = {name: _plain(form.initial.get(name)) for name in form.changed_data}
         new = {name: _plain(form.cleaned_data.get(name)) for name in form.changed_data}
@@ -25,19 +24,18 @@ class AuditedAdmin(AuditedModelAdmin):
             _record(form.instance, "updated" if change else "created", changes)
 
     def delete_model(self, request: HttpRequest, obj: Model) -> None:
-        """Record and delete a row."""
         _record(obj, "deleted", {})
         super().delete_model(request, obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
-        """Delete and record rows one by one."""
         with transaction.atomic():
+            # One by one: a bulk deletion would record nothing.
             for row in queryset:
                 self.delete_model(request, row)
 
 
 def audited_password_change(get_user: Callable[[], Any], view: Callable[[], HttpResponse]) -> HttpResponse:
-    """Call the view of a password form, and record the change if it redirects."""
+    """Call the view of a password form. A redirect means that it succeeded, and is recorded."""
     with transaction.atomic():
         response = view()
         if isinstance(response, HttpResponseRedirect):
@@ -46,13 +44,12 @@ def audited_password_change(get_user: Callable[[], Any], view: Callable[[], Http
 
 
 def _record(row: Model, verb: str, changes: Changes) -> None:
-    """Record a change of one of Django's rows."""
     kind = str(row._meta.model_name)
     record(action=f"{kind}.{verb}", object_kind=kind, object_name=str(row), changes=changes)
 
 
 def _plain(value: object) -> object:
-    """Return a form's value for JSON: rows as their names."""
+    """Return a form's value as JSON can hold it: rows by their names."""
     if isinstance(value, (list, tuple, set, QuerySet)):
         return sorted(str(item) for item in value)
     return value

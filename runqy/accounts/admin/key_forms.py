@@ -22,14 +22,13 @@ ROLES = {
     Role.ADMIN: "for the command line and automation. May do everything, also change queues and vaults and create API "
     "keys; if it is limited to queues, only with these queues.",
 }
-"""Descriptions of the roles."""
 
 ON_A_DAY, NEVER = "day", "never"
 LIFETIMES = {"30": "in 30 days", "90": "in 90 days", "365": "in a year", ON_A_DAY: "after a chosen day", NEVER: "never"}
 
 
 class ApiKeyForm(StyledModelForm):
-    """A new key, checked by the rules of the API."""
+    """A new key, validated by the rules of the API."""
 
     role = forms.ChoiceField(
         choices=[(role.value, f"{role.value}: {text}") for role, text in ROLES.items()],
@@ -72,14 +71,12 @@ class ApiKeyForm(StyledModelForm):
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Set the choices of queues and vaults."""
         super().__init__(*args, **kwargs)
         if "queues" in self.fields:  # a read-only page has no fields
             self.fields["queues"].choices = [(name, name) for name in list_queue_names()]  # type: ignore[attr-defined]
             self.fields["vaults"].choices = [(name, name) for name in list_vault_names()]  # type: ignore[attr-defined]
 
     def clean(self) -> dict[str, Any]:
-        """Add when the key expires."""
         cleaned = super().clean() or self.cleaned_data
         if self.errors:
             return cleaned
@@ -96,7 +93,7 @@ class ApiKeyForm(StyledModelForm):
 
 
 def _expiry(cleaned: dict[str, Any]) -> datetime | None:
-    """Return when the key expires: at the end of the last day."""
+    """Return when the key expires: at the end of the chosen day, which counts in UTC."""
     if cleaned["lifetime"] == NEVER:
         return None
     if cleaned["lifetime"] != ON_A_DAY:

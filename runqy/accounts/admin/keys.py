@@ -42,12 +42,11 @@ _BADGES = {
     KeyStatus.REVOKED: "",
 }
 _MAX_LISTED = 3
-_REVOKE_TITLES = {0: "There are no accepted keys", 1: "Revoke this key?"}
-"""By the number of keys."""
+_REVOKE_TITLES = {0: "There are no accepted keys", 1: "Revoke this key?"}  # by the number of keys
 
 
 class StatusFilter(admin.SimpleListFilter):
-    """Filter keys by status."""
+    """Filter keys by their status."""
 
     title, parameter_name = "status", "status"
 
@@ -60,7 +59,7 @@ class StatusFilter(admin.SimpleListFilter):
 
 
 class MakerFilter(admin.SimpleListFilter):
-    """Filter keys by the user that created them."""
+    """Filter keys by the user who created them."""
 
     title, parameter_name = "created by user", "maker"
 
@@ -74,7 +73,7 @@ class MakerFilter(admin.SimpleListFilter):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(PublishedModelAdmin):
-    """API keys. The rights of a key never change, so that its past rights are known."""
+    """API keys. The rights of a key never change, so that it is known what it could do in the past."""
 
     form = ApiKeyForm
     audit_kind = "api_key"
@@ -135,7 +134,6 @@ class ApiKeyAdmin(PublishedModelAdmin):
         return (audited_name(obj),)
 
     def find_audited_object(self, name: str) -> Model | None:
-        """Return the key whose id the name begins with."""
         key_id = name.partition(" ")[0]
         return ApiKey.objects.filter(pk=key_id).first() if key_id.isascii() and key_id.isdigit() else None
 
@@ -144,46 +142,40 @@ class ApiKeyAdmin(PublishedModelAdmin):
         return [path("of/<str:maker>/revoke/", view, name="accounts_apikey_revoke_of"), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Add the keys of the environment."""
         extra = {"title": "API keys", "environment_variables": list_environment_variables()}
         return super().changelist_view(request, extra | (extra_context or {}))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        """Make only a new key editable."""
         return self.readonly_fields if obj else ()
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Leave one save button, which leads to the new key."""
+        # One button, after which the new key is shown.
         context |= {"show_save_and_add_another": False, "show_save_and_continue": False}
         return super().render_change_form(request, context, *args, **kwargs)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Forbid changes."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Forbid deletion; revoked keys are kept."""
+        # Revoked keys are kept: the audit and other keys refer to them.
         return False
 
     def has_revoke_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        """Require the permission to change keys."""
         return request.user.has_perm("accounts.change_apikey")
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
-        """Return no actions for revoked keys."""
         actions: list[Any] = super().get_actions_detail(request, object_id)  # type: ignore[misc]
         key: Any = self.get_object(request, unquote(str(object_id))) if object_id else None
         return actions if key is not None and key.revoked_at is None else []
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Create the key."""
         names = ("name", "role", "queues", "vaults", "expires_at", "rate_limit", "allow_shared_redis")
         values = {name: form.cleaned_data[name] for name in names}
         created = create_api_key(**values)
         obj.pk, obj.plain, obj.expires_at = created.row.pk, created.plain, created.row.expires_at
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        """Show the key in this response: a message would store it in the session, a URL would leak it."""
+        """Show the key in this response only: a message would store it in the session, and a URL would leak it."""
         context = {
             **self.admin_site.each_context(request),
             "title": "API key created",
@@ -230,7 +222,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
         return HttpResponseRedirect(page)
 
     def _confirm(self, request: HttpRequest, keys: list[Any], back_url: str) -> HttpResponse:
-        """Return the confirmation page, with the keys that these created."""
+        """Ask for confirmation, and list the keys that these created."""
         chosen = {key.pk for key in keys}
         descendants = [key for key in list_accepted_descendants(chosen) if key.pk not in chosen]
         context = {
@@ -246,11 +238,10 @@ class ApiKeyAdmin(PublishedModelAdmin):
         return TemplateResponse(request, "accounts/revoke.html", context)
 
     def _rows(self, keys: Sequence[ApiKey]) -> list[tuple[ApiKey, str, str, str]]:
-        """Return keys as the page lists them."""
         return [(key, self.status(key), self.limited_to(key), self.last_used(key)) for key in keys]
 
     def _revoke(self, request: HttpRequest, keys: list[Any]) -> None:
-        """Revoke keys, with those that they created if that was chosen, and report each."""
+        """Revoke keys, and the keys that they created if that was chosen."""
         with_descendants = "descendants" in request.POST
         for key in keys:
             try:
@@ -272,17 +263,15 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     @admin.display(description="role")
     def role_text(self, row: ApiKey) -> str:
-        """Return the role with its description."""
         return f"{row.role}: {ROLES[Role(row.role)]}"
 
     @admin.display(description="queues")
     def limited_to(self, row: ApiKey) -> str:
-        """Return the queues, at most _MAX_LISTED by name."""
         return _join_names(row.queues)
 
     @admin.display(description="queues that its workers reach in Redis")
     def in_redis(self, row: ApiKey) -> str:
-        """Return which queues its workers reach in Redis, which may be more than its own."""
+        # Workers without a Redis user of their own share one, which reaches all queues.
         if row.role in (Role.CLIENT, Role.METRICS):
             return "none"
         if is_limited_in_redis(row):
@@ -291,7 +280,6 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     @admin.display(description="vaults")
     def limited_to_vaults(self, row: ApiKey) -> str:
-        """Return the vaults that the key limits; those of queues limit it further."""
         if row.role == Role.ADMIN:
             return "all"
         return f"{_join_names(row.vaults)}, of the queues that its workers serve" if row.role == Role.WORKER else "none"
@@ -310,7 +298,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     @admin.display(description="name")
     def name_text(self, row: ApiKey) -> str:
-        """Return the name, without the help text of the form."""
+        # The field itself would show the help text of the form.
         return row.name
 
     @admin.display(description="created")
@@ -319,7 +307,6 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     @admin.display(description="created by")
     def creator(self, row: ApiKey) -> str:
-        """Return a link to the key that created it, or the user or command."""
         if row.created_by_key:
             context = {"keys": [row.created_by_key]}
             return render_to_string("accounts/key_links.html", context)
@@ -333,7 +320,6 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     @admin.display(description="keys created with it")
     def descendants(self, row: ApiKey) -> str:
-        """Return links to the accepted keys that it created, directly or indirectly."""
         found = list_accepted_descendants([row.pk])
         return render_to_string("accounts/key_links.html", {"keys": found}) if found else "none that is still accepted"
 
@@ -343,7 +329,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
 
 def _join_names(names: list[str]) -> str:
-    """Return names as text, at most _MAX_LISTED of them."""
+    """Join names, at most _MAX_LISTED of them; `all` for none."""
     if not names:
         return "all"
     named, rest = names[:_MAX_LISTED], len(names) - _MAX_LISTED

@@ -26,14 +26,14 @@ else:
     _ModelMultipleChoiceField = forms.ModelMultipleChoiceField
 
 _UNCHANGED = "as-it-is"
-"""The choice that keeps a user without a role as they are."""
+"""The choice that keeps permissions and groups of a user without a role."""
 
 
 class UserAddForm(_UserCreationForm):
     """A new user."""
 
     request: HttpRequest
-    """Set by the admin; its user determines the choices of roles."""
+    """Set by the admin. Its user determines which roles can be chosen."""
     usable_password = None
     role = forms.ChoiceField(widget=forms.RadioSelect)
 
@@ -42,7 +42,6 @@ class UserAddForm(_UserCreationForm):
         fields = ("username",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Set the choices of roles."""
         super().__init__(*args, **kwargs)
         self.fields["role"].choices = _choices(self.request)  # type: ignore[attr-defined]
         style_form(self)
@@ -62,7 +61,6 @@ class UserForm(StyledModelForm):
         help_texts = {"is_active": "Whether the user may log in. Deactivate users instead of deleting them."}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Set the choices of roles, including the user's own."""
         super().__init__(*args, **kwargs)
         role = get_role(self.instance)
         self.initial["role"] = role or _UNCHANGED
@@ -73,12 +71,12 @@ class UserForm(StyledModelForm):
         style_form(self)
 
     def clean(self) -> dict[str, Any]:
-        """Raise an error if the change would lock users out."""
+        """Refuse a change that would lock users out of the admin."""
         cleaned = super().clean() or self.cleaned_data
         if not self.errors:
             problem = validate_role_change(
                 self.request.user,  # type: ignore[arg-type]
-                User.objects.get(pk=self.instance.pk),  # the stored user: the form's instance has the new values
+                User.objects.get(pk=self.instance.pk),  # as stored: the form's instance has the new values
                 role="" if cleaned["role"] == _UNCHANGED else cleaned["role"],
                 is_active=cleaned["is_active"],
             )
@@ -88,12 +86,11 @@ class UserForm(StyledModelForm):
 
     @property
     def gives_role(self) -> bool:
-        """Return whether a role was chosen."""
         return bool(self.cleaned_data["role"] != _UNCHANGED)
 
 
 class _PermissionsField(_ModelMultipleChoiceField):
-    """Permissions, labelled by their names alone."""
+    """Permissions, labelled by their names."""
 
     def label_from_instance(self, obj: Any) -> str:
         return str(obj.name)
@@ -110,7 +107,6 @@ class GroupForm(StyledModelForm):
         fields = ("name", "permissions")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Set the choices of permissions."""
         super().__init__(*args, **kwargs)
         if "permissions" in self.fields:
             self.fields["permissions"] = _PermissionsField(
@@ -119,7 +115,7 @@ class GroupForm(StyledModelForm):
             style_form(self)
 
     def clean_permissions(self) -> Any:
-        """Raise ValidationError for a change of permissions that the user lacks."""
+        """Refuse to add or remove permissions that the user lacks."""
         chosen = self.cleaned_data["permissions"]
         before = set(self.instance.permissions.all()) if self.instance.pk else set()
         changed = before.symmetric_difference(chosen)
@@ -130,6 +126,5 @@ class GroupForm(StyledModelForm):
 
 
 def _choices(request: HttpRequest) -> list[tuple[str, str]]:
-    """Return the assignable roles as choices."""
     roles = grantable_roles(request.user)  # type: ignore[arg-type]
     return [(name, f"{name}: {text}") for name, text in roles.items()]

@@ -27,11 +27,11 @@ from runqy.admin_site.roles import ROLES
 _MAKES_KEYS, _REVOKES_KEYS = "accounts.add_apikey", "accounts.change_apikey"
 _ROLE_NAMES = tuple(role.name for role in ROLES)
 _manageable: WeakKeyDictionary[HttpRequest, dict[Any, bool]] = WeakKeyDictionary()
-"""Request -> whether its user may manage each user, by primary key."""
+"""Whether the user of a request may manage each user, by primary key. Weak: it ends with the request."""
 
 
 class RoleFilter(admin.SimpleListFilter):
-    """Filter users by role."""
+    """Filter users by their role."""
 
     title, parameter_name = "role", "role"
 
@@ -65,11 +65,9 @@ class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg]
     actions_detail = ("log_out",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
-        """Prefetch the groups."""
         return super().get_queryset(request).prefetch_related("groups")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Show the role as text to users who may not change it."""
         if obj is None or self.has_change_permission(request, obj):
             return super().get_fieldsets(request, obj)
         return ((None, {"fields": ("username", "role_label", "is_active", "last_login_time", "since")}),)
@@ -78,13 +76,12 @@ class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg]
         return () if obj is None else (*self.readonly_fields, "role_label")
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        """Pass the request to the form."""
         form: Any = super().get_form(request, obj, change=change, **kwargs)  # a new class for each request
         form.request = request
         return form
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Forbid changing users with more permissions; cached, as a page calls this many times a user."""
+        """Refuse users who have more permissions. Cached, because a page asks many times for each user."""
         if obj is None or not super().has_change_permission(request, obj):
             return super().has_change_permission(request, obj)
         manageable = _manageable.setdefault(request, {})
@@ -93,7 +90,7 @@ class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg]
         return manageable[obj.pk]
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Save the user, who is always staff, and assign the role."""
+        """Save the user, who always gets access to the admin, and assign the role."""
         before = User.objects.filter(pk=obj.pk).first()
         could_make_keys = before is not None and before.has_perm(_MAKES_KEYS)
         if not change or form.gives_role:
@@ -105,18 +102,17 @@ class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg]
             after = User.objects.get(pk=obj.pk)  # a new object, without cached permissions
             is_deactivated = before.is_active and not after.is_active
             if is_deactivated:
-                delete_sessions(after)  # else they were valid again when the user is activated again
+                delete_sessions(after)  # else they become valid again when the user is activated again
             if is_deactivated or (could_make_keys and not after.has_perm(_MAKES_KEYS)):
                 _report_keys(request, after)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Protect users who must not be deleted."""
         deletable, counts, lacking, protected = super().get_deleted_objects(objs, request)
         refused = [problem for user in objs if (problem := validate_user_deletion(request.user, user))]  # type: ignore[arg-type]
         return deletable, counts, lacking, [*protected, *refused]
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        """Validate again with the admins locked: another one may have been deleted meanwhile."""
+        # Again, under the lock of all admins: another one may have been deleted since the page was shown.
         if validate_user_deletion(request.user, obj):  # type: ignore[arg-type]
             raise PermissionDenied
         _report_keys(request, obj)
@@ -128,7 +124,6 @@ class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg]
         return audited_password_change(lambda: User.objects.get(pk=id), view)
 
     def has_log_out_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        """Require the permission to change the user."""
         return self.has_change_permission(request, self.get_object(request, unquote(str(object_id))))
 
     @action(  # type: ignore[untyped-decorator]
@@ -149,12 +144,10 @@ class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg]
 
     @admin.display(description="role")
     def role_label(self, row: User) -> str:
-        """Return the badge, on pages without the form field `role`."""
         return self.role(row)
 
     @admin.display(description="password")
     def password_link(self, row: User) -> str:
-        """Return a link to the password form."""
         return render_to_string("accounts/password_link.html", {"has_password": row.has_usable_password()})
 
     @admin.display(description="last login (UTC)", ordering="last_login")
@@ -175,7 +168,6 @@ class AuditedGroupAdmin(GroupAdmin, AuditedAdmin):
     fields = ("name", "permissions")
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        """Pass the request to the form."""
         form: Any = super().get_form(request, obj, change=change, **kwargs)  # a new class for each request
         form.request = request
         return form
@@ -184,14 +176,12 @@ class AuditedGroupAdmin(GroupAdmin, AuditedAdmin):
         return ("name",) if obj and obj.name in _ROLE_NAMES else ()
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Protect the groups of roles."""
         deletable, counts, lacking, protected = super().get_deleted_objects(objs, request)
         kept = [f"{group} is a role of runqy." for group in objs if group.name in _ROLE_NAMES]
         return deletable, counts, lacking, [*protected, *kept]
 
 
 def change_own_password(request: HttpRequest) -> HttpResponse:
-    """Change the user's own password."""
     return audited_password_change(lambda: request.user, partial(admin.site.password_change, request))
 
 
@@ -201,7 +191,7 @@ def log_out_own_sessions(request: HttpRequest) -> HttpResponse:
 
 
 def _log_out_everywhere(request: HttpRequest, user: User, *, back_url: str) -> HttpResponse:
-    """End all sessions of a user if the confirmation was sent, else ask for it."""
+    """End all sessions of a user after confirmation."""
     if request.method != "POST":
         context = {**admin.site.each_context(request), "title": "Log out everywhere?", "back_url": back_url}
         return TemplateResponse(request, "accounts/log_out_everywhere.html", context | {"subject": user})
@@ -213,7 +203,9 @@ def _log_out_everywhere(request: HttpRequest, user: User, *, back_url: str) -> H
 
 
 def _report_keys(request: HttpRequest, user: User) -> None:
-    """Say which keys of a user are still accepted, who can no longer make any, and offer to revoke them."""
+    """List the keys of a user that are still accepted, for a user who can no longer create any, and offer to revoke
+    them.
+    """
     if keys := list_accepted_keys_of(user.get_username()):
         context = {"user": user.get_username(), "keys": keys, "may_revoke": request.user.has_perm(_REVOKES_KEYS)}
         messages.warning(request, render_to_string("accounts/keys_of_user.html", context))

@@ -118,7 +118,7 @@ def _read_page(limit: int, below: int | None) -> tuple[Sequence[ApiKey], int | N
 
 
 def _parse_id(text: str) -> int:
-    """Return the id of a key. Raise ApiKeyNotFound if it is not a number."""
+    """Return the id of a key. Raise ApiKeyNotFound for other text."""
     if not (text.isascii() and text.isdigit()) or len(text) > _MAX_ID_DIGITS:
         raise ApiKeyNotFound
     return int(text)

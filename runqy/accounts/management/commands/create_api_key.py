@@ -40,7 +40,6 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Print only the key on standard output, and its id on standard error."""
         expires_in = options["expires_in"]
         expires_at = timezone.now() + timedelta(seconds=expires_in) if expires_in is not None else None
         try:
@@ -56,6 +55,7 @@ class Command(BaseCommand):
                 )
         except ApiKeyInvalid as error:
             raise CommandError(error.detail) from error
+        # Only the key on standard output, so that a script can store it.
         self.stdout.write(created.plain)
         pk = created.row.pk
         self.stderr.write(f"id {pk}; `manage.py revoke_api_key {pk}` revokes the key", style_func=str)

@@ -15,7 +15,6 @@ class Command(BaseCommand):
     help = "List the API keys of the database, newest first. Keys from the environment are not listed."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Print a line for each key: id, prefix, role, queues, state, name, vaults."""
         for key in list_api_keys():
             queues, vaults = ",".join(key.queues) or "all", ",".join(key.vaults) or "all"
             row = (str(key.pk), f"{key.prefix}…", key.role, queues, _state(key), key.name, vaults)

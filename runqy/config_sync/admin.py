@@ -46,12 +46,12 @@ class PublishedModelAdmin(AuditedModelAdmin):
         return show(request, object_id, form_url, extra_context)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        """Return the form; after an operation's error, one that is invalid with this error."""
         form: Any = super().get_form(request, obj, change, **kwargs)
         error: RunqyError | None = getattr(request, "operation_error", None)
         if error is None:
             return form
         field_name = next((field for kind, field in self.refused_fields.items() if isinstance(error, kind)), None)
+        # Django shows the form again, with its input, only if it is invalid.
         return _refused(form, error, field_name)
 
     def delete_view(
@@ -61,14 +61,13 @@ class PublishedModelAdmin(AuditedModelAdmin):
         return _show_error(request, lambda: show(request, object_id, extra_context))
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """List the rows, with a warning if Redis and the database differ."""
         if request.method == "GET" and (warning := _warning(compared(request))):
             messages.warning(request, warning)
         show: Callable[..., HttpResponse] = super().changelist_view
         return _show_error(request, lambda: show(request, extra_context))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
-        """Delete rows one by one, by their operation."""
+        # One by one: only the operation publishes the deletion.
         for row in queryset:
             self.delete_model(request, row)
 
@@ -87,7 +86,6 @@ def _refused(form: Any, error: RunqyError, field_name: str | None) -> type[forms
 
 
 def _show_error(request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpResponse:
-    """Call a view; on an operation's error show its message and redirect to the page."""
     try:
         return view()
     except RunqyError as error:
@@ -97,7 +95,7 @@ def _show_error(request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpR
 
 
 def compared(request: HttpRequest) -> SyncStatus | None:
-    """Return how Redis and the database differ, cached on the request; None if Redis is unavailable."""
+    """Return how Redis and the database differ, read once for each request; None if Redis is unavailable."""
     page_request = cast(PublishedRequest, request)
     if not hasattr(page_request, "sync_status"):
         try:
@@ -108,7 +106,6 @@ def compared(request: HttpRequest) -> SyncStatus | None:
 
 
 def _warning(comparison: SyncStatus | None) -> str:
-    """Return a warning about the published configuration; empty if there is none."""
     if comparison is None:
         return "Redis cannot be reached. Changes are saved, and published when it is back."
     return comparison.detail

@@ -62,7 +62,6 @@ def signing_key(secret: str) -> bytes:
 
 
 def sign(document: Document, key: bytes) -> bytes:
-    """Return the signed form of a document."""
     revision, worker_revision, body = b"%d" % document.revision, b"%d" % document.worker_revision, document.body or b""
     mac = _document_mac(document.field, revision, worker_revision, body, key)
     return b" ".join((revision, worker_revision, mac, body))
@@ -94,7 +93,7 @@ def sign_revisions(revisions: Mapping[str, int], key: bytes) -> bytes:
 
 
 def verify_revisions(content: bytes, key: bytes) -> dict[str, int]:
-    """Return the revisions of a signed list; none of an empty one. Raise InvalidSignature."""
+    """Return the revisions of a signed list, by field; empty for empty content. Raise InvalidSignature."""
     if not content:
         return {}
     mac, _, listed = content.partition(b" ")
@@ -108,5 +107,5 @@ def _document_mac(field: str, revision: bytes, worker_revision: bytes, body: byt
 
 
 def _mac(key: bytes, *parts: bytes) -> bytes:
-    """Return the MAC of parts separated by NUL, which only the last one may contain."""
+    """Return the MAC, in hex, of parts joined by NUL. Only the last part may contain NUL."""
     return hmac.new(key, b"\0".join(parts), hashlib.sha256).hexdigest().encode()

@@ -24,7 +24,7 @@ class StoredDocument(models.Model):
     """The revision of the last change that workers should notice."""
     body = models.BinaryField(null=True)
     uses = models.JSONField(default=list)
-    """Fields of documents that this one uses: a queue's vaults."""
+    """Fields of documents that this one uses, such as a queue's vaults."""
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["kind", "name"], name="one_document_for_each_thing")]
@@ -38,7 +38,6 @@ class StoredDocument(models.Model):
         return field(DocumentKind(self.kind), self.name)
 
     def as_document(self) -> Document:
-        """Return the row as a document."""
         body = None if self.body is None else bytes(self.body)
         return Document(
             kind=DocumentKind(self.kind),

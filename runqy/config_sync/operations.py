@@ -39,7 +39,7 @@ class Change:
     def put(
         self, kind: DocumentKind, name: str, body: bytes, *, uses: Sequence[str] = (), notify_workers: bool = True
     ) -> None:
-        """Store what is to be published about something.
+        """Store a document, which is published after the commit.
 
         `notify_workers=False` publishes a change that does not affect workers without notifying them.
         """
@@ -87,7 +87,7 @@ class Change:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Undo what a `with` block changes if it raises."""
+        """Undo the changes of a `with` block if it raises."""
         before = dict(self.touched)
         try:
             with transaction.atomic(), records_together():
@@ -114,7 +114,7 @@ _open: ContextVar[Change | None] = ContextVar("open_change", default=None)
 
 @contextmanager
 def publication_result() -> Iterator[PublicationResult]:
-    """Give the result of the publications of a `with` block, final when it ends."""
+    """Yield a result that says, once the `with` block has ended, whether its changes were published."""
     result = PublicationResult()
     token = _result.set(result)
     try:
@@ -125,18 +125,18 @@ def publication_result() -> Iterator[PublicationResult]:
 
 @contextmanager
 def configuration_change(*, above: int = 0) -> Iterator[Change]:
-    """Open a transaction in which configuration is read and changed, one change at a time; publish after the commit.
+    """Open a transaction in which one change at a time reads and changes the configuration; publish after the commit.
 
-    The lock comes first, so that what is read inside is what the previous change left. `above`: the revision must be.
-    A change inside another one is part of it, and published with it; an error undoes only the inner one. Audit records
-    are appended at the end of the outer one. Raise KeyRequired for a key that was revoked meanwhile, which this process
-    may not know yet.
+    The change's revision is higher than `above`. A change inside another joins it: both are published together, and an
+    error undoes only the inner one. Audit records are appended at the end of the outer change. Raise KeyRequired if the
+    actor's key has been revoked, even if this process does not know that yet.
     """
     if outer := _open.get():
         with outer.savepoint():
             yield outer
         return
     with transaction.atomic(), records_together():
+        # Lock first: what is read from here on is what the previous change left.
         change = Change(revision=_next_revision(above))
         _refuse_revoked_actor()
         token = _open.set(change)
@@ -149,7 +149,7 @@ def configuration_change(*, above: int = 0) -> Iterator[Change]:
 
 
 def replace_configuration() -> SyncStatus:
-    """Replace the published configuration by the database's, even if Redis is newer: after a restore.
+    """Replace the published configuration by that of the database, even if Redis is newer, as after a restore.
 
     Raise BrokerUnavailable.
     """
@@ -165,43 +165,43 @@ def replace_configuration() -> SyncStatus:
         if change.touched:
             replaced = {"documents": (None, sorted(change.touched))}
             record(action="configuration.replaced", object_kind="configuration", object_name="redis", changes=replaced)
+    # The commit published newer documents only; this repairs altered ones too.
     republish_configuration()
     return status
 
 
 def _next_revision(above: int) -> int:
-    """Lock the counter until the transaction ends, and count up.
-
-    It never falls behind the clock, so that a new database is ahead of documents that an older one published.
-    """
+    """Lock the counter until the transaction ends, and increment it."""
     counter, _ = Revision.objects.select_for_update().get_or_create(pk=1)
+    # Never behind the clock: a new database must be ahead of documents that an older one published.
     counter.value = max(counter.value + 1, above + 1, time.time_ns() // 1_000_000)
     counter.save()
     return counter.value
 
 
 def refuse_revoked_key(key_id: str) -> None:
-    """Raise KeyRequired if the snapshot, which the caller has refreshed, has no such key any more."""
+    """Raise KeyRequired if the snapshot no longer has this key. The caller has refreshed the snapshot."""
     if key_id and snapshot.current_snapshot().find(DocumentKind.API_KEY, key_id) is None:
         raise KeyRequired(_REVOKED)
 
 
 def _refuse_revoked_actor() -> None:
-    """Raise KeyRequired if the actor is a key that was revoked; checked under the lock."""
     actor = current_actor()
     if actor.kind is not ActorKind.KEY or not actor.id:
         return
+    # The database, under the lock: this process's snapshot may be older than the revocation.
     keys = StoredDocument.objects.filter(kind=DocumentKind.API_KEY, name=actor.id, body__isnull=False)
     if not keys.exists():
         raise KeyRequired(_REVOKED)
 
 
 def _apply_and_publish(touched: Mapping[str, Document]) -> None:
-    """Apply a committed change to this process, and publish it; if that fails maintenance does it later."""
+    # First to this process, which then serves its own change even if Redis is unavailable.
     snapshot.apply(touched.values())
     try:
         publish()
     except BrokerUnavailable as error:
+        # The change is committed, so this is no error of the request: maintenance publishes it later.
         log.warning("saved_but_not_published", documents=sorted(touched), error=str(error))
         if result := _result.get():
             result.is_published = False

@@ -16,7 +16,7 @@ class HasConfirmedConfiguration(BasePermission):
     `needs_confirmed_configuration`.
     """
 
-    code = ConfigurationUnconfirmed.code  # which the exception handler answers with 503
+    code = ConfigurationUnconfirmed.code  # the exception handler responds to it with 503
 
     def has_permission(self, request: Request, view: Any) -> bool:
         return not getattr(view, "needs_confirmed_configuration", True) or is_confirmed()

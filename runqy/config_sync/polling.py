@@ -11,10 +11,10 @@ from runqy import clock
 
 POLL_EVERY_S = 1.0
 HANGS_AFTER_S = 1.2
-"""A database that has not answered for so long does not delay reading Redis."""
+"""How long the database may hang before Redis is read instead."""
 CHECK_EVERY_S = 0.3
 PROPAGATION_S = HANGS_AFTER_S + CHECK_EVERY_S
-"""How long after its publication every process knows a change, if it reaches either store."""
+"""How long after its publication a change is known to every process that reaches either store."""
 
 log = structlog.get_logger()
 
@@ -30,8 +30,8 @@ class Poller:
         self._refresh, self._read_redis = refresh, read_redis
         self._changed = threading.Condition()
         self._is_requested = False
+        # The time at which the latest read that has ended began.
         self._read_at_s = float("-inf")
-        """When the latest read that has ended began."""
         self._refreshed_at_s = clock.monotonic_s()
 
     def start(self) -> None:
@@ -39,7 +39,7 @@ class Poller:
             threading.Thread(target=function, name=f"runqy-configuration{function.__name__}", daemon=True).start()
 
     def wait_for_read(self, wait_s: float) -> None:
-        """Have the configuration read at once; wait for a read that begins after this call, at most `wait_s`."""
+        """Request a read at once, and wait at most `wait_s` for one that began after this call."""
         requested_at_s = clock.monotonic_s()
         with self._changed:
             self._is_requested = True
@@ -67,5 +67,6 @@ class Poller:
         except Exception:  # these loops must not end
             log.exception("background_task_failed", task=threading.current_thread().name)
         with self._changed:
+            # The other thread's read may have begun later and ended first.
             self._read_at_s = max(self._read_at_s, began_at_s)
             self._changed.notify_all()

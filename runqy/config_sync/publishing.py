@@ -1,6 +1,6 @@
 """Write the published configuration to Redis, compare it with the database, and repair it.
 
-Whoever commits a change publishes it; maintenance publishes what that missed, and replaces what was altered.
+The process that commits a change publishes it. Maintenance publishes what was missed and replaces what was altered.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ from runqy.redis_connection import get_broker
 log = structlog.get_logger()
 
 MAX_CONFLICTS = 20
-"""How often other processes may publish first. Each of them publishes all that is committed by then."""
+"""How often other processes may publish first. Each of them publishes everything committed by then."""
 _DOCUMENTS_AT_ONCE = 500
 
 
@@ -52,7 +52,7 @@ class SyncStatus:
     outdated: list[str] = field(default_factory=list)
     """Not published, or only an older revision."""
     altered: list[str] = field(default_factory=list)
-    """In Redis they are not what the server published."""
+    """Not as the server published them."""
     ahead: list[str] = field(default_factory=list)
     """Newer in Redis, or unknown to the database."""
     queues: list[QueueRevision] = field(default_factory=list)
@@ -89,11 +89,12 @@ class SyncStatus:
 def publish(*, altered: Collection[str] = (), removed: Sequence[str] = ()) -> None:
     """Publish what is newer in the database than in Redis, and notify workers. Raise BrokerUnavailable.
 
-    Redis is read before the database, and the script stores nothing if the list has changed since: so what is stored is
-    never older than what it replaces. `altered` documents are published again, `removed` ones deleted.
+    `altered` documents are published again, `removed` ones deleted.
     """
     broker, key, again, conflicts = get_broker(), signing_key(settings.SECRET_KEY), {*altered}, 0
     while conflicts < MAX_CONFLICTS:
+        # Redis before the database, and the script stores nothing if the list has changed since: what is stored is
+        # never older than what it replaces.
         seen = broker.run(config_documents.read_revisions())
         published = _read_list(seen, key) or {}
         rows = list(StoredDocument.objects.defer("body"))
@@ -118,10 +119,8 @@ def publish(*, altered: Collection[str] = (), removed: Sequence[str] = ()) -> No
 
 
 def compare_configuration() -> SyncStatus:
-    """Compare Redis with the database. Raise BrokerUnavailable.
-
-    Redis is read first: what is saved meanwhile makes the database newer, never Redis.
-    """
+    """Compare Redis with the database. Raise BrokerUnavailable."""
+    # Redis first: a change that is saved meanwhile makes the database newer, and Redis never seems to be ahead.
     state, key = get_broker().run(config_documents.read_all()), signing_key(settings.SECRET_KEY)
     published = _read_list(state.revisions, key) or {}
     rows = list(StoredDocument.objects.all())
@@ -163,9 +162,9 @@ def published_documents(kind: DocumentKind) -> dict[str, Document | None]:
 
 
 def republish_configuration() -> SyncStatus:
-    """Publish what Redis lacks or has altered; report what only Redis has. Raise BrokerUnavailable.
+    """Publish what is missing, outdated or altered in Redis; log what only Redis has. Raise BrokerUnavailable.
 
-    Safe beside savers and beside another process that does the same.
+    Other processes may publish, or do the same, meanwhile.
     """
     status = compare_configuration()
     if status.outdated or status.altered or status.problem not in {None, PublicationProblem.AHEAD}:
@@ -184,7 +183,6 @@ def republish_configuration() -> SyncStatus:
 
 
 def _compare_list(content: bytes, known: Mapping[str, int]) -> PublicationProblem | None:
-    """Return how the list in Redis differs from the known revisions."""
     if not content:
         return PublicationProblem.MISSING
     published = _read_list(content, signing_key(settings.SECRET_KEY))
@@ -212,7 +210,7 @@ def _verify(field_name: str, state: PublishedState, key: bytes) -> Document | No
 
 
 def _read_documents(rows: Sequence[StoredDocument]) -> list[Document]:
-    """Return the documents of the first rows, as many as do not block Redis for long."""
+    """Return the documents of the first rows, as many as Redis can store without blocking others for long."""
     revisions = {row.pk: row.revision for row in rows[:_DOCUMENTS_AT_ONCE]}
     documents: list[Document] = []
     size = 0
@@ -227,9 +225,9 @@ def _read_documents(rows: Sequence[StoredDocument]) -> list[Document]:
 
 
 def _queue_revisions(rows: Sequence[StoredDocument], *, changed: Iterable[str] | None = None) -> list[QueueRevision]:
-    """Return the revisions of queues, deleted ones too; `changed`: only of those that use one of these documents.
+    """Return the revisions of queues; with `changed`, only of those that use one of these documents.
 
-    A deleted queue has one so that its workers register again.
+    Deleted queues have a revision too, so that their workers register again.
     """
     worker_revisions = {row.field: row.worker_revision for row in rows}
     wanted = None if changed is None else {*changed}

@@ -1,8 +1,8 @@
-"""The process's snapshot of the configuration: what requests read, without I/O, and what is computed from it once.
+"""The process's snapshot of the configuration, which requests read without I/O, and values computed from it once.
 
-Web and maintenance processes read newer documents from the database once a second, on a thread of their own; from
-Redis, which has a signed copy, only while the database fails or hangs. A process applies at once what it commits. Other
-processes, such as management commands, read when a snapshot is older than a second.
+Web and maintenance processes read newer documents from the database once a second, on a thread of their own, and from
+the signed copy in Redis only while the database fails or hangs. A process applies its own changes at once. Other
+processes, such as management commands, refresh a snapshot that is older than a second when they use it.
 """
 
 import os
@@ -39,11 +39,11 @@ log = structlog.get_logger()
 
 MAX_AGE_S = POLL_EVERY_S
 NEWEST_WAIT_S = 1.0
-"""How long a caller that needs the newest configuration waits for it; then it goes on with what there is."""
+"""How long a caller that needs the newest configuration waits before it uses the known one."""
 FIRST_WAIT_S = 10.0
-"""The same while nothing is known yet. A store that fails ends the wait, and one that hangs leaves it to the other."""
+"""The same while nothing is known yet. If a store fails the wait ends; if one hangs, the other is read."""
 UNKNOWN_WAIT_S = 0.2
-"""The same for a caller that looks for an unknown object, since any client can send unknown names."""
+"""The same for a caller that looks for an unknown object. Short, since any client can send unknown names."""
 _DOCUMENTS_AT_ONCE = 500
 """How many documents one request reads, so that Redis serves other clients in between."""
 
@@ -77,7 +77,7 @@ class Snapshot:
     def decode(self, kind: DocumentKind, decode: Callable[[Document], T]) -> dict[str, T]:
         """Return the decoded documents of a kind by name; those of the previous snapshot are not decoded again.
 
-        `decode` is the same function each time.
+        Pass the same function each time: results are cached by it.
         """
         known = self._decoded.get(decode, {})
         decoded = {}
@@ -99,6 +99,7 @@ class Snapshot:
         """Return the function's result for this snapshot, cached by key."""
         found = self._computed.get(key)
         if found is None:
+            # Two threads may compute at once: both return the first result.
             found = self._computed.setdefault(key, function(self))
         return cast("T", found)
 
@@ -111,7 +112,6 @@ class SnapshotValue(Generic[T]):
         _snapshot_values.append(self)
 
     def of(self, snapshot: Snapshot) -> T:
-        """Return the value for a snapshot."""
         return snapshot.compute(self, self._function)
 
 
@@ -121,22 +121,21 @@ class SnapshotCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # held only while one snapshot replaces another
         self._snapshot: Snapshot | None = None
+        # The database was read up to this revision.
         self._stored_revision = -1
-        """The database was read up to this revision."""
         self._database_failures = FailureLog("configuration_read_from_database")
         self._redis_failures = FailureLog("configuration_read_from_redis")
+        # The monotonic time at which the last refresh ended.
         self.refreshed_at = float("-inf")
-        """The monotonic time at which the last refresh ended."""
+        # The monotonic time at which the database, or Redis instead of it, last had nothing newer.
         self.confirmed_at = float("-inf")
-        """The monotonic time at which the database, or Redis instead of it, last had nothing newer."""
 
     @property
     def is_empty(self) -> bool:
-        """Return whether there is no snapshot yet."""
         return self._snapshot is None
 
     def current(self) -> Snapshot:
-        """Return the snapshot. Raise ConfigurationUnavailable."""
+        """Return the snapshot. Raise ConfigurationUnavailable if there is none yet."""
         if self._snapshot is None:
             raise ConfigurationUnavailable
         return self._snapshot
@@ -148,7 +147,7 @@ class SnapshotCache:
     def refresh(self) -> None:
         """Apply newer documents of the database or, while it is unavailable, of Redis. Blocks."""
         if connection.in_atomic_block and not self.is_empty:
-            return  # what the transaction has changed may be rolled back
+            return  # the transaction's own changes may be rolled back
         try:
             self.read_database()
         except DatabaseUnreachable as error:
@@ -160,18 +159,17 @@ class SnapshotCache:
         self.refreshed_at = clock.monotonic_s()
 
     def read_database(self) -> None:
-        """Apply what was committed since the last call, in one query. Raise django.db.Error.
-
-        Revisions are committed in order, so that no lower one can follow.
-        """
+        """Apply what was committed since the last call, in one query. Raise django.db.Error."""
         began_at = clock.monotonic_s()
+        # Changes are committed in the order of their revisions, so that no lower one can follow.
         rows = [row.as_document() for row in StoredDocument.objects.filter(revision__gt=self._stored_revision)]
         self.merge(rows)
         self._stored_revision = max([self._stored_revision, *(row.revision for row in rows)])
+        # As of the beginning: a commit during the query may be missing from its rows.
         self.confirmed_at = max(self.confirmed_at, began_at)
 
     def read_redis(self) -> None:
-        """Apply newer documents that the server signed; older and unsigned ones are reported."""
+        """Apply newer documents that the server signed; log that others were refused."""
         began_at = clock.monotonic_s()
         try:
             problem = self._read_redis()
@@ -185,7 +183,7 @@ class SnapshotCache:
         self.confirmed_at = max(self.confirmed_at, began_at)
 
     def apply(self, documents: Iterable[Document]) -> None:
-        """Apply what this process has just committed. Ignored without a snapshot."""
+        """Apply what this process has just committed. Do nothing before the first snapshot, which will include it."""
         if self._snapshot is not None:
             self.merge(documents)
 
@@ -196,11 +194,11 @@ class SnapshotCache:
             newer = {d.field: d for d in documents if d.field not in known or d.revision > known[d.field].revision}
             if newer or self._snapshot is None:
                 replacement = Snapshot({**known, **newer}, before=self._snapshot)
+                # Before others see it: an event loop must not compute.
                 replacement.compute_values()
                 self._snapshot = replacement
 
     def forget_values(self) -> None:
-        """Discard the values computed from the snapshot."""
         if self._snapshot is not None:
             self._snapshot = Snapshot(self._snapshot.documents)
 
@@ -225,7 +223,6 @@ class SnapshotCache:
 
 
 def _verified(found: Mapping[str, bytes], key: bytes) -> Iterable[Document]:
-    """Yield the signed documents; log the others."""
     for each, content in found.items():
         try:
             yield verify(each, content, key)
@@ -236,7 +233,7 @@ def _verified(found: Mapping[str, bytes], key: bytes) -> Iterable[Document]:
 _cache = SnapshotCache()
 _poller: Poller | None = None
 _lock = threading.Lock()
-"""One thread starts the poller; one refreshes in a process without it."""
+"""Held to start the poller, and to refresh in a process without one."""
 
 
 @receiver(setting_changed)
@@ -246,8 +243,9 @@ def _forget_values(**_: object) -> None:
 
 
 def start_polling() -> None:
-    """Poll for newer configuration from now on, if this process does not yet. A forked child starts its own threads."""
+    """Start to poll for newer configuration, unless this process already does."""
     global _poller  # noqa: PLW0603 (a process has one)
+    # Threads do not survive a fork, so a child starts its own.
     if _poller is not None and _poller.pid == os.getpid():
         return
     with _lock:
@@ -257,7 +255,6 @@ def start_polling() -> None:
 
 
 def get_cache() -> SnapshotCache:
-    """Return the process's cache."""
     return _cache
 
 
@@ -267,7 +264,7 @@ def current_snapshot() -> Snapshot:
 
 
 def get_snapshot(max_age_s: float = MAX_AGE_S) -> Snapshot:
-    """Return the process's snapshot, refreshed within `max_age_s`; 0: now. Raise ConfigurationUnavailable."""
+    """Return the process's snapshot, at most `max_age_s` old; 0 refreshes it. Raise ConfigurationUnavailable."""
     if _poller is None:
         with _lock:
             if _cache.is_empty or max_age_s <= 0 or clock.monotonic_s() - _cache.refreshed_at >= max_age_s:
@@ -278,7 +275,7 @@ def get_snapshot(max_age_s: float = MAX_AGE_S) -> Snapshot:
 
 
 def get_newest() -> Snapshot:
-    """Return the snapshot, refreshed now, to look for an unknown object. Raise ConfigurationUnavailable."""
+    """Return the snapshot, refreshed to look for an unknown object. Raise ConfigurationUnavailable."""
     if _poller is None:
         return get_snapshot(0)
     _poller.wait_for_read(UNKNOWN_WAIT_S)
@@ -286,7 +283,7 @@ def get_newest() -> Snapshot:
 
 
 def apply(documents: Iterable[Document]) -> None:
-    """Apply what this process has just committed, even if Redis is unavailable."""
+    """Apply what this process has just committed."""
     _cache.apply(documents)
 
 

@@ -9,5 +9,4 @@ class WorkersConfig(AppConfig):
     name = "workers"
 
     def ready(self) -> None:
-        """Register the system checks."""
-        from workers import checks  # noqa: F401, PLC0415 (checks register when imported, and need the settings)
+        from workers import checks  # noqa: F401, PLC0415 (checks register when they are imported, and need the settings)

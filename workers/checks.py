@@ -22,7 +22,7 @@ def check_worker_credentials(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def check_redis_password(**_: Any) -> list[CheckMessage]:
-    """If the server's Redis user has no password, workers can connect as that user too."""
+    """If the server's Redis user has no password, workers can connect as that user."""
     if settings.REDIS_TARGET.password:
         return []
     message = "The server connects to Redis without a password, so anyone who reaches Redis can, including workers."
@@ -37,7 +37,7 @@ def check_redis_password(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.database, deploy=True)
 def check_limited_keys(databases: Collection[str] | None = None, **_: Any) -> list[CheckMessage]:
-    """Redis enforces a key's queues only for workers with their own Redis user."""
+    """Redis restricts a worker to the queues of its key only if the worker has a Redis user of its own."""
     if not databases or not list_keys_not_limited_in_redis():
         return []
     return [Error(LIMITS_NOT_IN_REDIS, id="runqy.E006")]

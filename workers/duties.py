@@ -1,4 +1,4 @@
-"""The maintenance duty of workers."""
+"""The maintenance duties of workers."""
 
 from queues.queries import get_fresh_catalog
 from runqy.accounts.worker_credentials import RedisUserReconciler
@@ -11,7 +11,7 @@ from runqy.maintenance.base import register
 
 @register
 class RedisUserReconciliation:
-    """Create Redis users of workers that Redis lost by a restart or failover, and delete those no longer needed."""
+    """Recreates Redis users of workers that a restart or failover of Redis lost. Deletes those no longer needed."""
 
     name = "redis_user_reconciliation"
     interval_s = 1.0
@@ -25,7 +25,7 @@ class RedisUserReconciliation:
 
 @register
 class ServedQueues:
-    """Store which Redis queues live workers serve, of which web processes read once a second while they enqueue."""
+    """Stores which Redis queues live workers serve. Web processes read this once a second while they enqueue."""
 
     name = "served_queues"
     interval_s = 2.0
@@ -37,11 +37,12 @@ class ServedQueues:
 
 
 def _has_redis_queue(queue: str, redis_queue: str) -> bool:
-    """Return whether a queue has a Redis queue; a catalog without it is refreshed first."""
+    """Return whether a queue has a Redis queue. If the configuration is unavailable, assume that it does."""
+    # The queue may be new: a catalog without it is refreshed, and searched again.
     try:
         return any(
             (resolved := get_fresh_catalog(age_s).find(redis_queue)) is not None and resolved.queue.name == queue
             for age_s in (MAX_AGE_S, 0)
         )
     except ConfigurationUnavailable:
-        return True
+        return True  # users are deleted only for a known reason

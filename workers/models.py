@@ -1,4 +1,4 @@
-"""The model of workers for Django's permissions; their data is in Redis."""
+"""A model of workers, for Django's permissions. Their data is in Redis."""
 
 from django.db import models
 
@@ -6,7 +6,7 @@ from runqy.admin_site.managers import EmptyManager
 
 
 class Worker(models.Model):
-    """A worker, for permissions and admin URLs; it has no table."""
+    """A worker, for permissions and the URLs of the admin. It has no table."""
 
     id = models.CharField(primary_key=True, max_length=255)
 

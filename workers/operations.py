@@ -40,24 +40,23 @@ class Registration:
     worker_id: str
     queue: QueueDefinition
     redis_queues: tuple[tuple[str, int], ...]
-    """The Redis queues to serve, with their priorities; never empty."""
+    """The Redis queues to serve, with their priorities. Never empty."""
     revision: str
-    """Changes with the configuration of the queue and its vaults; empty: unknown."""
+    """Changes with the configuration of the queue and its vaults; empty if unknown."""
     rollout: str | None
-    """Changes with each request to deploy the newest commit."""
+    """Changes with each redeploy, the request to deploy the newest commit; None before the first."""
     redis: RedisTarget
     lease_s: int
     archive_max_tasks: int
     """How many archived tasks each Redis queue keeps."""
     keeps_output: bool
-    """Whether what tasks print is kept."""
+    """Whether the worker stores what tasks print."""
     vaults: dict[str, str] = field(repr=False)
-    """The decrypted values of all its vaults."""
+    """The decrypted values of all vaults of the queue."""
     git_token: str = field(repr=False)
 
     @property
     def priority(self) -> int:
-        """Return the highest priority."""
         return max(priority for _, priority in self.redis_queues)
 
 
@@ -66,14 +65,16 @@ def register_worker(
 ) -> Registration:
     """Return everything a worker needs to serve a queue or one of its sub-queues.
 
-    `identity` is its API key's: while the worker lives, no other key can register its id. `instance_id` requests a
-    Redis user, which registrations of one key with the same instance share. Deliveries of secrets are recorded before
-    the response. Raise QueueNotFound, QueueDisabled, WorkerIdTaken; KeyInsufficient if the queue needs a vault that the
-    key may not use; VaultLocked, VaultUnavailable, which names all vaults that cannot be decrypted; BrokerUnavailable
-    and DeliveryNotRecorded if a delivery cannot be recorded; RedisUserRequired, SharedRedisRefused, RedisUsersRefused,
-    or BrokerUnavailable if a Redis user cannot be created.
+    `identity` is that of the API key. While the worker lives, no other key can register its id. `instance_id` requests
+    a Redis user, which all registrations of one key with the same instance share.
+
+    Raise QueueNotFound or QueueDisabled; WorkerIdTaken; KeyInsufficient if the queue needs a vault that the key may not
+    use; VaultLocked; VaultUnavailable, which names all vaults that cannot be decrypted; BrokerUnavailable or
+    DeliveryNotRecorded if a delivery of secrets cannot be recorded; RedisUserRequired, SharedRedisRefused,
+    RedisUsersRefused or BrokerUnavailable if a Redis user cannot be created.
     """
-    catalog = get_fresh_catalog(max_age_s=0)  # a worker registers again because something has just changed
+    # Refreshed, because a worker registers again when something has just changed.
+    catalog = get_fresh_catalog(max_age_s=0)
     if identity:
         refuse_revoked_key(identity.key_id)
     if not instance_id and settings.RUNQY_WORKER_ACL == "required":
@@ -107,6 +108,7 @@ def register_worker(
             redis_queues=[name for name, _ in redis_queues],
         )
         redis = _with_credentials(redis, credentials, may_share=identity.may_share_redis)
+    # Before the response: a secret whose delivery cannot be recorded is not delivered.
     if worker_secrets.grants:
         record_delivery(worker_id=worker_id, queue=definition.name, grants=worker_secrets.grants)
     hides = hides_payloads(definition.name, catalog)
@@ -127,7 +129,6 @@ def register_worker(
 
 
 def _check_vaults(queue: QueueDefinition, allowed_vaults: frozenset[str] | None) -> None:
-    """Raise KeyInsufficient if a queue needs vaults that are not allowed."""
     if refused := list_refused_vaults(queue, allowed_vaults):
         raise KeyInsufficient(
             f"This key is limited to vaults, and the queue {queue.name} needs {', '.join(refused)}: use a key that can "
@@ -136,18 +137,16 @@ def _check_vaults(queue: QueueDefinition, allowed_vaults: frozenset[str] | None)
 
 
 def _claim_worker_id(worker_id: str, owner: str, queue: str, redis_queues: Sequence[str]) -> None:
-    """Record the owner of a worker, and what it registered for. Raise WorkerIdTaken.
-
-    Without Redis nothing is recorded: a worker that has lost Redis registers to learn its new address.
-    """
+    """Record the owner of a worker, and what it registered for. Raise WorkerIdTaken."""
     try:
         get_broker().run(claim_worker_id(worker_id, owner=owner, queue=queue, redis_queues=redis_queues))
     except BrokerUnavailable as error:
+        # Not refused: a worker that has lost Redis registers to learn its new address.
         log.warning("worker_id_not_claimed", worker_id=worker_id, error=str(error))
 
 
 def _record_refusal(worker_id: str, queue: str, reason: str) -> None:
-    """Show the worker with the reason among the workers: it cannot, without Redis credentials."""
+    """List the worker, with the reason, among the workers. Without Redis credentials it cannot do so itself."""
     try:
         get_broker().run(write_refusal(worker_id, queue=queue, reason=reason))
     except BrokerUnavailable as error:
@@ -155,7 +154,7 @@ def _record_refusal(worker_id: str, queue: str, reason: str) -> None:
 
 
 def _with_credentials(shared: RedisTarget, credentials: Credentials | None, *, may_share: bool) -> RedisTarget:
-    """Return the worker's own Redis credentials, or the shared ones where Redis does not let the server create users.
+    """Return the worker's own Redis credentials, or the shared ones if Redis does not let the server create users.
 
     Raise RedisUsersRefused.
     """

@@ -1,4 +1,4 @@
-"""Read the workers and their state."""
+"""Queries of workers and their state."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ OWN_CREDENTIALS_SHARED = (
 
 
 IsAllowed = Callable[[str], bool]
-"""Takes the name of a Redis queue."""
+"""Called with the name of a Redis queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +32,19 @@ class WorkerStatus:
     """A worker, the tasks that it runs, and whether it still reports."""
 
     record: WorkerRecord
-    """As the worker reports it; `disconnected`, with the reason, when its heartbeats are overdue."""
+    """What the worker reported. If its heartbeats are overdue, the state is `disconnected` and the reason says why."""
     running: tuple[RunningTask, ...]
     is_stale: bool
     """Its heartbeats are overdue."""
 
     @property
     def disconnected_since_s(self) -> int | None:
-        """Return when its last heartbeat reached Redis; None unless heartbeats are overdue."""
+        """Return the time of the last heartbeat that reached Redis; None unless heartbeats are overdue."""
         return self.record.last_beat_s if self.is_stale else None
 
     @property
     def has_problem(self) -> bool:
-        """Return whether it is ready but reports a problem as its reason."""
+        """Return whether the worker is ready, but reports a problem as its reason."""
         return self.record.state is WorkerState.READY and bool(self.record.reason)
 
 
@@ -56,7 +56,10 @@ def are_own_credentials_shared() -> bool:
 
 
 def list_registrable_queues(identity: Identity) -> list[str]:
-    """Return the enabled queues that a key may register workers for, by name. Raise ConfigurationUnavailable."""
+    """Return the names, sorted, of the enabled queues that a key may register workers for.
+
+    Raise ConfigurationUnavailable.
+    """
     return [
         queue.name
         for queue in get_fresh_catalog().definitions
@@ -67,7 +70,6 @@ def list_registrable_queues(identity: Identity) -> list[str]:
 
 
 def list_refused_vaults(queue: QueueDefinition, allowed_vaults: frozenset[str] | None) -> list[str]:
-    """Return the vaults of a queue that are not allowed."""
     return [
         vault
         for vault in queue.deployment.referenced_vaults
@@ -76,9 +78,9 @@ def list_refused_vaults(queue: QueueDefinition, allowed_vaults: frozenset[str] |
 
 
 def list_workers(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[WorkerStatus]:
-    """Return the workers that sent a heartbeat in the last minute, Go's and asynq's servers included, sorted by id.
+    """Return the workers that sent a heartbeat in the last minute, sorted by id. They include Go's and asynq's servers.
 
-    With `allowed_queues`, return only workers that serve one of them, limited to these queues. Raise BrokerUnavailable.
+    `allowed_queues` leaves only workers that serve one of these, and of their data only these. Raise BrokerUnavailable.
     """
     is_allowed = _get_queue_filter(allowed_queues)
     return _statuses(
@@ -95,7 +97,6 @@ def get_worker(broker: Broker, worker_id: str, *, allowed_queues: AllowedQueues 
 
 
 def _statuses(broker: Broker, records: list[WorkerRecord], is_allowed: IsAllowed | None) -> list[WorkerStatus]:
-    """Return workers with their running tasks."""
     now_s = broker.now_s()
     running = broker.run(list_running_tasks(records)) if records else []
     disconnected = _mark_disconnected(broker, [record for record in records if record.is_stale(now_s)])
@@ -110,7 +111,7 @@ def _statuses(broker: Broker, records: list[WorkerRecord], is_allowed: IsAllowed
 
 
 def _mark_disconnected(broker: Broker, records: Sequence[WorkerRecord]) -> dict[str, WorkerRecord]:
-    """Return records of workers whose heartbeats are overdue as `disconnected`, with the reason, by worker id."""
+    """Return the records of workers whose heartbeats are overdue as `disconnected`, with the reason, by worker id."""
     if not records:
         return {}
     registered_s = broker.run(read_registration_times([record.worker_id for record in records]))
@@ -123,8 +124,8 @@ def _mark_disconnected(broker: Broker, records: Sequence[WorkerRecord]) -> dict[
 
 
 def _disconnect_reason(record: WorkerRecord, registered_at_s: int) -> str:
-    """Return why no heartbeat arrives, as far as known. A worker without Redis registers again over HTTP."""
     silence = f"no heartbeat has reached Redis since {_format_time(record.last_beat_s)}"
+    # A worker that has lost Redis registers again, over HTTP.
     if registered_at_s > record.last_beat_s + HEARTBEAT_TTL_S:
         cause = f"It cannot reach Redis: {silence}, but it registered over HTTP at {_format_time(registered_at_s)}."
     else:
@@ -137,7 +138,7 @@ def _format_time(unix_s: int) -> str:
 
 
 def _get_queue_filter(allowed_queues: AllowedQueues) -> IsAllowed | None:
-    """Return a predicate for the Redis queues of these queues; None if all are allowed."""
+    """Return a predicate for the Redis queues of these queues; None if all queues are allowed."""
     if allowed_queues is None:
         return None
     catalog = get_fresh_catalog()
@@ -150,12 +151,11 @@ def _get_queue_filter(allowed_queues: AllowedQueues) -> IsAllowed | None:
 
 
 def _serves(record: WorkerRecord, is_allowed: IsAllowed | None) -> bool:
-    """Return whether a worker serves an allowed queue."""
     return is_allowed is None or any(map(is_allowed, record.redis_queues))
 
 
 def _limit_to_queues(record: WorkerRecord, is_allowed: IsAllowed | None) -> WorkerRecord:
-    """Return a record without queues that are not allowed; a Go worker serves several."""
+    """Return a record without the queues that are not allowed. A Go worker may serve several queues."""
     if is_allowed is None or all(map(is_allowed, record.redis_queues)):
         return record
     redis_queues = {name: priority for name, priority in record.redis_queues.items() if is_allowed(name)}

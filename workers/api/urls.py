@@ -10,13 +10,14 @@ _WORKERS, _WORKER = "/api/cli/workers", "/api/cli/workers/{worker_id}"
 urlpatterns = [
     path("worker/register", RegistrationViewSet.as_view({"post": "register"}), name="register-worker"),
     path(
-        "worker/queues",  # polled by workers, so it does not count as a registration
+        # Workers poll this, so it does not count against the limit of registrations.
+        "worker/queues",
         RegistrationViewSet.as_view({"get": "list_queues"}, throttle_classes=ApiViewSet.throttle_classes),
         name="registrable-queues",
     ),
     path("api/cli/workers", WorkerViewSet.as_view({"get": "list"}), name="workers"),
     path("api/cli/workers/<str:worker_id>", WorkerViewSet.as_view({"get": "retrieve"}), name="worker"),
-    # for released clients
+    # Paths of released clients.
     path("workers", WorkerViewSet.as_view({"get": "list"}, deprecated_for=_WORKERS), name="workers-alias"),
     path(
         "workers/<str:worker_id>",

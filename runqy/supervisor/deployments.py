@@ -1,4 +1,4 @@
-"""Which queues a stack has, and which its worker has deployed."""
+"""The queues of a stack, and the state of their deployment by its worker."""
 
 import http.client
 import json
@@ -15,7 +15,7 @@ from runqy.errors import BrokerUnavailable
 from runqy.supervisor.instance import Instance
 
 _REGISTERED_WITHIN_S = 30.0
-"""The stack does not wait longer for a queue that the worker has not registered for."""
+"""How long the stack waits for the worker to register for a queue."""
 _PROGRESS_EVERY_S = 10.0
 _REASON_CHARS = 160
 _GIT_ERROR = "fatal: "
@@ -23,7 +23,7 @@ _SETTLED = (WorkerState.READY, WorkerState.START_FAILED)
 
 
 class DeploymentMonitor:
-    """Reads the worker's records of its queues, and reports their progress."""
+    """Reads the records that the worker keeps of its queues, and reports their progress."""
 
     def __init__(self, target: RedisTarget, queues: Sequence[str], report: Callable[[str], None]) -> None:
         """`report` prints a line for the user."""
@@ -34,11 +34,11 @@ class DeploymentMonitor:
         self._report = report
         self._states: dict[str, str] = {}
         self._next_progress_s = _PROGRESS_EVERY_S
+        # By queue. Only of workers that started after this: the record of a killed worker lasts a minute.
         self.records: dict[str, WorkerRecord] = {}
-        """By queue; only of workers that started since: the record of a killed one lasts a minute."""
 
     def are_settled(self) -> bool:
-        """Read the records again, report changes, and return whether every queue is ready or has failed."""
+        """Read the records again and report changes. Return whether every queue is ready or has failed."""
         self._read_records()
         for queue, record in sorted(self.records.items()):
             state = describe_state(record)
@@ -52,13 +52,11 @@ class DeploymentMonitor:
         return not unsettled
 
     def _is_settled(self, queue: str) -> bool:
-        """Return whether nothing more is expected of a queue for now."""
         if record := self.records.get(queue):
             return record.state in _SETTLED or record.is_refused
         return clock.monotonic_s() > self._started + _REGISTERED_WITHIN_S
 
     def _report_progress(self, unsettled: Sequence[str]) -> None:
-        """Report from time to time what is waited for."""
         waited_s = clock.monotonic_s() - self._started
         if waited_s < self._next_progress_s:
             return
@@ -67,7 +65,7 @@ class DeploymentMonitor:
         self._report(f"  after {waited_s:.0f} s still waiting for {states}")
 
     def _read_records(self) -> None:
-        """Read the workers' records; keep the last ones while Redis is unavailable."""
+        """Read the workers' records. Keep the last ones while Redis is unavailable."""
         try:
             found = list_worker_records(self._broker)
         except BrokerUnavailable:
@@ -91,16 +89,13 @@ def monitor_deployments(
 
 
 def describe_state(record: WorkerRecord | None) -> str:
-    """Return the state of a worker, for people."""
     return "not registered" if record is None or record.is_refused else record.state.replace("_", " ")
 
 
 def describe_reason(record: WorkerRecord | None) -> str:
-    """Return the reason of a state on one line, shortened from the left.
-
-    Of an error it is the last line, of one of git the first fatal one: general advice follows.
-    """
+    """Return the reason of a state on one line, shortened at its start."""
     lines = record.reason.strip().splitlines() if record else []
+    # The last line of an error. Git's errors have a fatal line, which general advice follows.
     line = next((line for line in lines if _GIT_ERROR in line), lines[-1] if lines else "")
     text = " ".join(line.split())
     return text if len(text) <= _REASON_CHARS else f"… {text[-_REASON_CHARS:]}"

@@ -21,7 +21,7 @@ _SERVER_PREFIXES = (
     "RUNQY_API_KEY",
     "RUNQY_METRICS_",
 )
-"""Variables that the worker of the stack does not get."""
+"""Prefixes of variables that the stack's worker does not get."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,21 +34,19 @@ class Instance:
 
     @property
     def url(self) -> str:
-        """Return the URL for a browser."""
         return f"http://localhost:{self.port}"
 
     @property
     def url_file(self) -> Path:
-        """Return the file in which the command line finds the URL while the stack runs."""
+        """The file in which commands find the URL while the stack runs."""
         return self.home / "server_url"
 
     def log(self, name: str) -> Path:
-        """Return the log file of a process."""
         return self.home / "logs" / f"{name}.log"
 
 
 def open_instance() -> Instance:
-    """Return the instance of this environment, after creating its folder and keys."""
+    """Return the instance of this environment. Create its folder and keys if they are missing."""
     home = make_home(settings.RUNQY_HOME)
     for name in ("api_key", "worker_api_key", "metrics_token", "admin_password"):
         get_or_create_secret(home, name, _generate_key)
@@ -57,7 +55,7 @@ def open_instance() -> Instance:
 
 
 def mark_as_started(instance: Instance) -> None:
-    """Record that the generated secrets were shown: the next start shows only their files."""
+    """Record that the generated secrets were shown. The next start shows only their files."""
     _start_marker(instance.home).touch()
 
 
@@ -66,26 +64,24 @@ def _start_marker(home: Path) -> Path:
 
 
 def server_environment(instance: Instance, **more: str) -> dict[str, str]:
-    """Return the environment of web, maintenance and management commands.
-
-    Generated secrets are passed as files of mode 0600, because other processes can read an environment.
-    """
+    """Return the environment of the web server, maintenance and management commands."""
     more |= {"RUNQY_HOME": str(instance.home), "DJANGO_SETTINGS_MODULE": "runqy.settings"}
     replaced = {name.removesuffix("_FILE") for name in more}
     env = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in replaced} | more
+    # As files of mode 0600, because other processes can read an environment.
     for name in ("api_key", "worker_api_key", "metrics_token", "vault_master_key"):
         _default_to_file(env, f"RUNQY_{name.upper()}", instance.home / name)
     if not _is_set(env, "RUNQY_GIT_CHECK_PRIVATE"):
-        env["RUNQY_GIT_CHECK_PRIVATE"] = "true"  # the repository of the examples is local
+        env["RUNQY_GIT_CHECK_PRIVATE"] = "true"  # the examples are deployed from a local repository
     if hosts := env.get("RUNQY_ALLOWED_HOSTS"):
-        env["RUNQY_ALLOWED_HOSTS"] = f"{hosts},localhost,127.0.0.1"  # the worker of this stack connects to these
+        env["RUNQY_ALLOWED_HOSTS"] = f"{hosts},localhost,127.0.0.1"  # the stack's worker connects to these
     return env
 
 
 def worker_environment(instance: Instance) -> dict[str, str]:
-    """Return the environment of the stack's worker, which serves all queues unless the user's environment names some.
+    """Return the environment of the stack's worker. Of the server it has only the URL and a key.
 
-    Of the server it gets only the URL and a key.
+    The worker serves all queues, unless the user's environment names some.
     """
     env = {name: value for name, value in os.environ.items() if not name.startswith(_SERVER_PREFIXES)}
     env |= {

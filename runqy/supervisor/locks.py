@@ -11,7 +11,7 @@ from runqy.errors import StackFailed
 from runqy.supervisor.stop_signals import StopSignals
 
 _LEFTOVERS_S = 60.0
-"""How long a start waits for the processes of a killed stack: web processes complete their requests."""
+"""How long a start waits for processes of a killed stack to end. Web processes complete their requests first."""
 _POLL_S = 0.05
 
 
@@ -22,7 +22,7 @@ class LockHeld(StackFailed):
 class FileLock:
     """An exclusive lock on a file.
 
-    The lock belongs to the open file: a process that inherits `fd` holds it too, even after this one is killed.
+    The lock belongs to the open file. A process that inherits `fd` also holds it, even after this process is killed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,7 +41,6 @@ class FileLock:
 
 
 def _open(path: Path) -> int:
-    """Open a file to lock, creating its folder if necessary."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -50,7 +49,6 @@ def _open(path: Path) -> int:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether any process holds the lock."""
     try:
         FileLock(path).close()
     except LockHeld:
@@ -60,7 +58,7 @@ def is_held(path: Path) -> bool:
 
 @contextlib.contextmanager
 def only_stack(folder: Path, stop: StopSignals) -> Iterator[FileLock]:
-    """Hold the lock of the stack in a folder, and yield the one that its processes inherit.
+    """Hold the lock of the stack in a folder, and yield the lock that its processes inherit.
 
     Raise StackFailed if another stack runs, or if processes of a killed one do not end.
     """
@@ -79,6 +77,7 @@ def _acquire_stack(path: Path) -> FileLock:
         raise StackFailed(
             f"process {pid} is already running here: it holds {path}. Stop it, or set RUNQY_HOME."
         ) from None
+    # Written only now: until the lock is held, the file has the pid of another stack.
     os.ftruncate(lock.fd, 0)
     os.pwrite(lock.fd, str(os.getpid()).encode(), 0)
     return lock

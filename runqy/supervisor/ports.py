@@ -1,4 +1,4 @@
-"""TCP ports: whether one is free, and whether the web server responds on one."""
+"""TCP ports: find a free one, and check whether the web server responds."""
 
 import http.client
 import socket
@@ -16,7 +16,7 @@ def format_address(host: str, port: int) -> str:
 def require_free_port(host: str, port: int) -> None:
     """Raise StackFailed if a server cannot listen on a port."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will: a port in TIME_WAIT is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port in TIME_WAIT is free
         try:
             probe.bind((host, port))
             probe.listen(1)
@@ -26,7 +26,6 @@ def require_free_port(host: str, port: int) -> None:
 
 
 def find_free_port() -> int:
-    """Return a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -34,7 +33,7 @@ def find_free_port() -> int:
 
 
 def is_served(host: str, port: int) -> bool:
-    """Return whether the web server responds, with whatever status."""
+    """Return whether the web server responds, with any status."""
     connection = http.client.HTTPConnection(_LOOPBACK_OF.get(host, host), port, timeout=5)
     try:
         connection.request("GET", "/health")

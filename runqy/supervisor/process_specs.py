@@ -17,26 +17,26 @@ class ProcessSpec:
     args: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
     lock: Path | None = None
-    """Held by the process and its children while any of them lives."""
+    """The process and its children hold this lock while any of them lives."""
     log: Path | None = None
-    """File that its output is appended to; None: the supervisor's own output."""
+    """The file that the output is appended to; None for the supervisor's own output."""
     grace_s: float = 10.0
-    """Time between SIGTERM and SIGKILL."""
+    """The time between SIGTERM and SIGKILL."""
     hurried_s: float = 5.0
-    """Time between a second SIGTERM and SIGKILL."""
+    """The time between a second SIGTERM and SIGKILL."""
     stop_signal: signal.Signals | None = None
-    """Sent when the stack begins to stop, which may be long before this process gets SIGTERM."""
+    """Sent when the stack begins to stop. This process may get SIGTERM much later."""
     death_signal: signal.Signals = signal.SIGKILL
-    """Sent by Linux when the supervisor is killed."""
+    """Linux sends it when the supervisor is killed."""
 
 
 def python_command(module: str, *args: str) -> tuple[str, ...]:
-    """Return the command that runs a module, with the server's secrets: no code of the working directory (`-P`)."""
+    # -P: the process has the server's secrets, and must not import code of the working directory.
     return sys.executable, "-P", "-m", module, *args
 
 
 def web(*, bind: str, env: Mapping[str, str], log: Path | None = None, drain_s: int = 0) -> ProcessSpec:
-    """Return the web server, which continues to serve for `drain_s` after SIGTERM."""
+    """Return the web server. It continues to serve for `drain_s` after SIGTERM."""
     args = ("runqy.asgi:application", "--config", "python:runqy.gunicorn_conf", "--bind", bind)
     return ProcessSpec(
         name="web server",
@@ -62,7 +62,7 @@ def commands(*commands: Sequence[str], env: Mapping[str, str], log: Path | None 
 
 
 def worker(*, env: Mapping[str, str], log: Path | None, shutdown_s: int) -> ProcessSpec:
-    """Return a worker, which waits for its running tasks unless it gets a second SIGTERM, and then stops."""
+    """Return a worker. It waits for running tasks, until it gets a second SIGTERM."""
     args = python_command("workers.runtime.main")
     grace_s = shutdown_s + QUICK_STOP_S
     return ProcessSpec(name="worker", args=args, env=env, log=log, grace_s=grace_s, hurried_s=QUICK_STOP_S)

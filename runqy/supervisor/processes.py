@@ -1,7 +1,4 @@
-"""Start and stop one process of a stack, in a session of its own, so that Ctrl-C reaches only the supervisor.
-
-When the supervisor is killed, Linux ends the processes that it started.
-"""
+"""Start and stop one process of a stack. When the supervisor is killed, Linux ends the processes that it started."""
 
 import contextlib
 import os
@@ -26,7 +23,7 @@ class Process:
     """A running process of a stack."""
 
     def __init__(self, spec: ProcessSpec, *, inherited_fds: Sequence[int] = ()) -> None:
-        """Start the process. Raise LockHeld while another one holds the lock of its spec."""
+        """Start the process. Raise LockHeld if another one holds the lock of its spec."""
         self.spec = spec
         self.started_at = time.monotonic()
         lock = None if spec.lock is None else FileLock(spec.lock)
@@ -38,7 +35,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
+                start_new_session=True,  # Ctrl-C reaches only the supervisor, which stops the others in order
                 pass_fds=[*inherited_fds, *([lock.fd] if lock else [])],
             )
         finally:
@@ -57,33 +54,31 @@ class Process:
         return self._popen.poll()
 
     def wait(self, stop: StopSignals, timeout_s: float) -> int | None:
-        """Wait for the exit code, at most `timeout_s`. Raise Interrupted on a signal."""
+        """Wait for the exit code, at most `timeout_s`; None while the process runs. Raise Interrupted on a signal."""
         deadline = time.monotonic() + timeout_s
         while self.poll() is None and time.monotonic() < deadline:
             stop.sleep(_POLL_S)
         return self.poll()
 
     def announce_stop(self) -> None:
-        """Send the spec's stop signal, if it has one."""
         if self.spec.stop_signal is not None and self.poll() is None:
             self._popen.send_signal(self.spec.stop_signal)
 
     def end(self, stop: StopSignals | None = None) -> None:
-        """Send SIGTERM, once more on a second stop signal, and kill the process group after the grace time."""
+        """Send SIGTERM, and again on a second stop signal. Kill the process group after the grace time."""
         is_hurried = False
         deadline = time.monotonic() + self.spec.grace_s
         if self.poll() is None:
             self._popen.terminate()
         while self.poll() is None and time.monotonic() < deadline:
             if stop is not None and stop.count > 1 and not is_hurried:
-                self._popen.terminate()  # a worker then gives its tasks back instead of letting them end
+                self._popen.terminate()  # a worker then requeues its tasks instead of letting them end
                 is_hurried, deadline = True, min(deadline, time.monotonic() + self.spec.hurried_s)
             time.sleep(_POLL_S)
-        _signal_group(self.pid, signal.SIGKILL)  # also its children, if it has ended itself
+        _signal_group(self.pid, signal.SIGKILL)  # its children too, even if it has ended by itself
         self._popen.wait()
 
     def describe_end(self) -> str:
-        """Return how the process exited, for messages."""
         code = self.poll()
         if code is None:
             return "is still running"
@@ -94,7 +89,7 @@ class CommandFailed(StackFailed):
     """A management command failed."""
 
     def __init__(self, detail: str, exit_code: int | None) -> None:
-        """`exit_code` is None when the command timed out."""
+        """`exit_code` is None if the command timed out."""
         super().__init__(detail)
         self.exit_code = exit_code
 
@@ -120,7 +115,7 @@ def run_command(spec: ProcessSpec, stop: StopSignals, timeout_s: float = 300.0) 
 def capture(
     args: Sequence[str], stop: StopSignals, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a short program to its end and return its output. Raise Interrupted on a signal, which ends it."""
+    """Run a short program and return its output. Raise Interrupted on a signal, which also ends the program."""
     with subprocess.Popen(
         args,
         env=env,
@@ -141,7 +136,7 @@ def capture(
 
 
 def _end_captured(process: "subprocess.Popen[bytes]") -> None:
-    """End a program that may have to remove its lock files, as git does."""
+    # First SIGTERM, on which git removes its lock files.
     _signal_group(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_CAPTURED_GRACE_S)
@@ -163,7 +158,7 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 
 
 def _open_log(path: Path) -> int:
-    """Open a log for appending; rotate it first if it is large."""
+    """Open a log for appending. Rotate it first if it is larger than _LOG_MAX_BYTES."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > _LOG_MAX_BYTES:
         path.replace(path.with_name(path.name + ".1"))

@@ -1,4 +1,4 @@
-"""The queue files of a local stack: those of QUEUE_WORKERS_DIR, or else the examples, with a clone to deploy from."""
+"""The queue files of a local stack: those of QUEUE_WORKERS_DIR, or the examples, which are deployed from a clone."""
 
 import os
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class QueueFiles:
 
 
 def find_queue_files(home: Path, stop: StopSignals) -> QueueFiles:
-    """Read the files that the stack loads. Raise StackFailed if one of them is invalid, Interrupted on a signal."""
+    """Return the files that the stack loads. Raise StackFailed if one of them is invalid, Interrupted on a signal."""
     if os.environ.get("QUEUE_WORKERS_DIR") or os.environ.get("QUEUE_WORKERS_DIR_FILE"):
         folder = settings.QUEUE_WORKERS_DIR
         if not folder.is_dir():
@@ -38,7 +38,7 @@ def find_queue_files(home: Path, stop: StopSignals) -> QueueFiles:
 
 
 def _check_folder(folder: Path, stop: StopSignals) -> tuple[QueueSpec, ...]:
-    """Return the queues of a folder; a process with Django validates them."""
+    # In a process of its own: validation needs Django, which the supervisor does not load.
     command = python_command("runqy.management_commands", "load_queues", "--check", "--skip-checks", str(folder))
     checked = capture(command, stop)
     if checked.returncode:
@@ -47,12 +47,12 @@ def _check_folder(folder: Path, stop: StopSignals) -> tuple[QueueSpec, ...]:
 
 
 def has_examples() -> bool:
-    """Return whether this is a git checkout with the examples, not an installed package."""
+    """Return whether this is a git checkout with the examples, and not an installed package."""
     return (REPOSITORY / ".git").exists() and (REPOSITORY / "examples").is_dir()
 
 
 def publish_examples(home: Path, stop: StopSignals) -> Path:
-    """Update the clone and the queue files that name it. Return the folder of queue files.
+    """Update the clone of this repository and the queue files that refer to it. Return the folder of queue files.
 
     Raise StackFailed, or Interrupted on a signal.
     """
@@ -69,7 +69,7 @@ def publish_examples(home: Path, stop: StopSignals) -> Path:
 
 
 def _write_queue_files(folder: Path, url: str) -> Path:
-    """Write each example's queue file with the URL of the clone, and remove those of deleted examples."""
+    """Write each example's queue file with the URL of the clone. Remove those of deleted examples."""
     folder.mkdir(mode=0o700, exist_ok=True)
     sources = sorted((REPOSITORY / "examples").glob("*/queue.yaml"))
     written = {folder / f"{source.parent.name}.yaml": source.read_text("utf-8") for source in sources}
@@ -81,8 +81,8 @@ def _write_queue_files(folder: Path, url: str) -> Path:
 
 
 def _git(*args: str, stop: StopSignals) -> None:
-    """Run git. Raise StackFailed with its error output, or Interrupted on a signal."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # set inside a git hook
+    """Raise StackFailed with git's error output, or Interrupted on a signal."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # git sets them in hooks
     done = capture(["git", *args], stop, env)
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip() or f"git {args[0]} failed"

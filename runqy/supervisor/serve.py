@@ -1,4 +1,4 @@
-"""`runqy serve`: run web and maintenance with the configured database and Redis."""
+"""`runqy serve`: run the web server and maintenance with the configured database and Redis."""
 
 import os
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ def _run(lock: FileLock, stop: StopSignals, *, host: str, is_migrating: bool) ->
 
 
 def _prepare(env: Mapping[str, str], stop: StopSignals, *, is_migrating: bool) -> None:
-    """Apply the migrations, or raise StackFailed if any is missing; then check the keys and load the queue files."""
+    """Apply the migrations, or raise StackFailed if one is missing. Then check the keys and load the queue files."""
     log = settings.RUNQY_HOME / "logs" / "commands.log"
     migrate = ("migrate", "--no-input") if is_migrating else ("migrate", "--check")
     try:

@@ -1,4 +1,4 @@
-"""The environment with which management commands work on the stack that runs in the same folder."""
+"""The environment with which management commands use the stack that runs in the same folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,13 +12,13 @@ _FILES = {
     "RUNQY_WORKER_API_KEY": "worker_api_key",
     "RUNQY_VAULT_MASTER_KEY": "vault_master_key",
 }
-"""Files of a stack that hold the values of these variables."""
+"""Files of a stack with the values of these variables."""
 
 
 def stack_variables(env: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that a command needs to use the stack in its RUNQY_HOME.
 
-    Empty if a Redis is configured, or no stack with an embedded Valkey is running.
+    Empty if a Redis is configured, or if no stack with an embedded Valkey runs.
     """
     home = Path(env.get("RUNQY_HOME") or ".runqy").absolute()
     if any(env.get(name) for name in _REDIS) or not (home / "valkey" / "url").exists():

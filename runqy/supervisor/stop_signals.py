@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP as something that a loop can wait for."""
+"""SIGINT, SIGTERM and SIGHUP, made into events that a loop can wait for."""
 
 import contextlib
 import os
@@ -25,6 +25,7 @@ class StopSignals:
     def wait(self, timeout_s: float) -> bool:
         """Wait for a stop signal, at most `timeout_s`. Return whether one has arrived, now or before."""
         if not self.count:
+            # A pipe, because Python restarts a sleep that a signal interrupts (PEP 475).
             select.select([self._read_fd], [], [], timeout_s)
         return self.count > 0
 
@@ -34,15 +35,13 @@ class StopSignals:
             raise Interrupted
 
     def on_signal(self, _number: int, _frame: object) -> None:
-        """Handle a signal."""
         self.count += 1
-        with contextlib.suppress(BlockingIOError):  # the pipe is full of signals already
+        with contextlib.suppress(BlockingIOError):  # the pipe is full of earlier signals
             os.write(self._write_fd, b"!")
 
 
 @contextmanager
 def catch_signals() -> Iterator[StopSignals]:
-    """Handle the stop signals inside a `with` block."""
     stop = StopSignals()
     before = {number: signal.signal(number, stop.on_signal) for number in _SIGNALS}
     try:

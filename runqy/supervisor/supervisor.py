@@ -11,9 +11,9 @@ from runqy.supervisor.stop_signals import StopSignals
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 30.0
 STEADY_S = 60.0
-"""After a run of this length the count of ends starts at 0 again."""
+"""After a run of this length, the count of ends is reset."""
 MAX_ENDS = 5
-"""After this many ends in a row no further one is reported."""
+"""Further ends in a row are not reported."""
 _POLL_S = 0.5
 
 
@@ -39,11 +39,11 @@ class Supervisor:
 
     @property
     def names(self) -> list[str]:
-        """Return the names of the processes, in the order in which they will be stopped."""
+        """Return the names of the processes, in the order in which they are stopped."""
         return [one.spec.name for one in reversed(self._supervised)]
 
     def start(self, spec: ProcessSpec, is_ready: Callable[[], bool] = lambda: True, timeout_s: float = 60.0) -> Process:
-        """Start a process and wait until it is ready; `restart_ended` restarts it when it exits later.
+        """Start a process and wait until it is ready. From then on `restart_ended` restarts it.
 
         Raise StackFailed if it exits or times out before it is ready, Interrupted on a signal.
         """
@@ -59,9 +59,8 @@ class Supervisor:
         return process
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Supervise until a condition holds, at most `timeout_s`. Return whether it does.
-
-        Raise Interrupted on a signal.
+        """Supervise until a condition holds, at most `timeout_s`. Return whether it does. Raise Interrupted on a
+        signal.
         """
         deadline = clock.monotonic_s() + timeout_s
         while not condition():
@@ -77,7 +76,7 @@ class Supervisor:
             self.restart_ended()
 
     def restart_ended(self) -> None:
-        """Restart processes that have exited, without limit, after a growing pause."""
+        """Restart processes that have exited, after a pause that grows. The number of restarts is not limited."""
         now = clock.monotonic_s()
         for one in self._supervised:
             if one.restart_at:
@@ -92,7 +91,7 @@ class Supervisor:
             one.ends = 0
         one.ends += 1
         how = f"the {one.spec.name} {one.process.describe_end()}"
-        one.process.end()  # its children must not block the next process
+        one.process.end()  # children that it left must not block the next process
         pause_s = min(FIRST_PAUSE_S * 2 ** (one.ends - 1), MAX_PAUSE_S)
         one.restart_at = now + pause_s
         if one.ends < MAX_ENDS:
@@ -102,7 +101,7 @@ class Supervisor:
             self._report(_with_log(f"{how}, {again}", one.spec))
 
     def stop(self) -> None:
-        """Stop all processes, the last started first; a second signal shortens the wait."""
+        """Stop all processes, the last started first. A second signal shortens the wait."""
         for one in self._supervised:
             one.process.announce_stop()
         while self._supervised:
@@ -111,5 +110,4 @@ class Supervisor:
 
 
 def _with_log(message: str, spec: ProcessSpec) -> str:
-    """Return a message with the last lines of the process's log."""
     return f"{message}\n{last_lines(spec.log)}".rstrip()

@@ -1,4 +1,4 @@
-"""What `runqy up` prints: progress, then URLs, queues and lines to paste."""
+"""The output of `runqy up`: progress, then URLs, queues and commands to paste."""
 
 import json
 import os
@@ -35,7 +35,6 @@ def info(text: str) -> None:
 
 
 def error(text: str) -> None:
-    """Print a line to standard error."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
@@ -47,11 +46,11 @@ def print_overview(
     folder: Path,
     others: Sequence[str] = (),
 ) -> None:
-    """Print the URLs, the queues of a folder with their states, and lines to paste.
+    """Print the URLs, the queues of a folder with their states, and commands to paste.
 
     `others` are queues of the server that this worker does not serve.
     """
-    with console:  # written at once: a program that sees the first line can read the last
+    with console:  # written at once: a program that reads the first line can read them all
         home = escape(_display_path(instance.home))
         console.print(f"\n[bold]runqy is running.[/bold] Ctrl-C stops it. Its data is in {home}.\n")
         _print_columns(_endpoints(instance))
@@ -83,12 +82,12 @@ def enqueue_line(instance: Instance, queues: Sequence[QueueSpec]) -> str:
 
 
 def _sample(field: PayloadField) -> object:
-    """Return a valid value of a field: its default if it has one."""
+    """Return a valid value of a field: its default, if it has one."""
     return _SAMPLES[field.type[0]] if field.default_json is None else json.loads(field.default_json)
 
 
 def _print_reasons(instance: Instance, queues: Sequence[QueueSpec], records: Mapping[str, WorkerRecord]) -> None:
-    """Print why queues are not served, and the log with the details."""
+    """Print why queues are not served, and where the log is."""
     reasons = {queue.name: describe_reason(records.get(queue.name)) for queue in queues}
     missing = [queue.name for queue in queues if queue.name not in records and queue.is_enabled]
     for name, reason in reasons.items():
@@ -100,7 +99,7 @@ def _print_reasons(instance: Instance, queues: Sequence[QueueSpec], records: Map
 
 
 def _endpoints(instance: Instance) -> list[tuple[str, ...]]:
-    """Return the URLs, and the files of the secrets; on the first start also the secrets."""
+    """Return the URLs and the files of the secrets. The first start shows the secrets too."""
     api_key = "as set in RUNQY_API_KEY" if settings.RUNQY_API_KEY else _secret(instance, "api_key")
     return [
         ("API", instance.url),
@@ -114,21 +113,19 @@ def _endpoints(instance: Instance) -> list[tuple[str, ...]]:
 
 
 def _secret(instance: Instance, name: str) -> str:
-    """Return the file of a generated secret, and the first time the secret itself."""
+    """Return where a generated secret is; on the first start, the secret too."""
     path = instance.home / name
     location = f"in {escape(_display_path(path))}"
     return f"{path.read_text('ascii').strip()} ({location})" if instance.is_first_start else location
 
 
 def _row(queue: QueueSpec, record: WorkerRecord | None) -> tuple[str, ...]:
-    """Return a queue's Redis queues, its mode, and its worker's state."""
     names = ", ".join(name for name, _ in queue.redis_queues(settings.RUNQY_SUBQUEUE_SEPARATOR))
     colour = _COLOURS.get(record.state, "yellow") if record else "yellow"
     return names, queue.mode, f"[{colour}]{escape(describe_state(record))}"
 
 
 def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
-    """Print rows in columns, without wrapping."""
     cells = [[Text.from_markup(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
@@ -138,14 +135,13 @@ def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def _shell_api_key(instance: Instance) -> str:
-    """Return the API key as a shell expression for double quotes."""
+    """Return the API key as a shell expression, for use in double quotes."""
     if settings.RUNQY_API_KEY:
         return "$RUNQY_API_KEY" if os.environ.get("RUNQY_API_KEY") else "$KEY"
     return f"$(cat {shlex.quote(_display_path(instance.home / 'api_key'))})"
 
 
 def _metrics_line(instance: Instance) -> str:
-    """Return a curl command that reads the metrics."""
     if settings.RUNQY_METRICS_PUBLIC:
         return f"curl {instance.url}/metrics"
     token = f"$(cat {shlex.quote(_display_path(instance.home / 'metrics_token'))})"
@@ -155,5 +151,5 @@ def _metrics_line(instance: Instance) -> str:
 
 
 def _display_path(path: Path) -> str:
-    """Return a path relative to this folder if it is inside, else absolute."""
+    """Return the path relative to the working directory if it is inside, else absolute."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -72,7 +72,7 @@ def _run(instance: Instance, lock: FileLock, stop: StopSignals) -> None:
 
 
 def _start_redis(instance: Instance, supervisor: Supervisor) -> tuple[RedisTarget, dict[str, str]]:
-    """Start the embedded Valkey unless a Redis is configured. Return its target, and the variables that name it."""
+    """Start the embedded Valkey, unless a Redis is configured. Return its target, and the variables that name it."""
     if settings.REDIS_IS_CONFIGURED:
         return settings.REDIS_TARGET, {}
     valkey = configure_valkey(instance.home, instance.log("valkey"))
@@ -84,7 +84,6 @@ def _start_redis(instance: Instance, supervisor: Supervisor) -> tuple[RedisTarge
 
 
 def _prepare(instance: Instance, env: Mapping[str, str], stop: StopSignals) -> None:
-    """Migrate the database, create the administrator, load the queue files."""
     terminal.info("Preparing the database …")
     commands = process_specs.commands(
         ("migrate", "--no-input"),

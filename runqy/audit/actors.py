@@ -25,7 +25,7 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     kind: ActorKind
     name: str
     id: str = ""
-    """Id of the key or user; for a command the account that runs it."""
+    """The id of a key or user, or the account that runs a command."""
     address: str = ""
     request_id: str = ""
 
@@ -40,7 +40,6 @@ _actor: ContextVar[Actor] = ContextVar("actor", default=SERVER)
 
 
 def current_actor() -> Actor:
-    """Return the actor; SERVER if none was set."""
     return _actor.get()
 
 
@@ -51,7 +50,6 @@ def set_actor(actor: Actor) -> None:
 
 @contextmanager
 def actor_context(actor: Actor) -> Iterator[None]:
-    """Set the actor inside a `with` block."""
     token = _actor.set(actor)
     try:
         yield

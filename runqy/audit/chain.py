@@ -14,7 +14,6 @@ CHAIN_BEGIN = "0" * 64
 
 @lru_cache(maxsize=8)
 def derive_key(secret_key: str) -> bytes:
-    """Derive the key of the chain from a secret key of the server."""
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"runqy audit chain").derive(secret_key.encode())
 
 

@@ -1,4 +1,4 @@
-"""The changes of an object, field by field: compared, encoded, and decoded for people."""
+"""The changes of an object, field by field: compare, encode, and decode them for display."""
 
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -9,7 +9,7 @@ REDACTED: Final = "changed"
 """Replaces secret values, as records cannot be deleted."""
 
 Change = tuple[object, object] | Literal["changed"]
-"""The old and the new value, both JSON or a date; None if there is none."""
+"""The old and the new value, each JSON, a date, or None where there is no value; or REDACTED."""
 
 Changes = Mapping[str, Change]
 FormatValue = Callable[[str, object], str]
@@ -18,16 +18,16 @@ FormatValue = Callable[[str, object], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldChange:
-    """The change of one field, for people."""
+    """The change of one field, for display."""
 
     field: str
     is_secret: bool = False
-    """Only that it changed is known."""
+    """The values are not recorded."""
     old: str = ""
     new: str = ""
     removed: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
-    """Items of a list or members of an object; then `old` and `new` are empty."""
+    """Items of a list or members of an object. If there are any, `old` and `new` are empty."""
 
     def __str__(self) -> str:
         if self.is_secret:
@@ -49,7 +49,7 @@ def diff(old: Mapping[str, object], new: Mapping[str, object], *, secrets: Colle
 
 
 def encode_changes(changes: Changes) -> str:
-    """Return changes as canonical ASCII JSON, which is stored and hashed."""
+    """Return changes as JSON with sorted keys, in ASCII. This text is stored and part of the digest."""
     encoded = {
         name: change if isinstance(change, str) else {"old": change[0], "new": change[1]}
         for name, change in changes.items()
@@ -73,7 +73,7 @@ def format_value(field: str, value: object) -> str:
 
 
 def read_changes(encoded: str, *, format_value: FormatValue = format_value) -> tuple[FieldChange, ...]:
-    """Decode the result of `encode_changes` for people."""
+    """Decode the result of `encode_changes` for display."""
     return tuple(_field_change(name, change, format_value) for name, change in json.loads(encoded).items())
 
 
@@ -91,7 +91,6 @@ def _field_change(name: str, change: Mapping[str, object] | str, format_value: F
 
 
 def _items(field: str, value: object, format_value: FormatValue) -> list[str]:
-    """Return the items of a list, or the members of an object."""
     if isinstance(value, dict):
         return [f"{name}: {format_value(name, item)}" for name, item in value.items()]
     if isinstance(value, list):

@@ -8,7 +8,7 @@ from runqy.maintenance.base import DatabaseDuty, register
 
 @register
 class AuditRecorder(DatabaseDuty):
-    """Move audit records of changes in Redis to the database; while that is unavailable they stay in Redis."""
+    """Move records that wait in Redis to the database. While it is unavailable they stay in Redis."""
 
     name = "audit_recorder"
     interval_s = 1.0

@@ -16,14 +16,14 @@ KIND, OBJECT = "kind", "object"
 """Query parameters of the list of records."""
 
 _admins: dict[str, "AuditedModelAdmin"] = {}
-"""The admin of each kind of object, so that the audit imports no app above it."""
+"""The admin of each kind of object. They register here, because the audit imports no app above it."""
 
 
 class AuditedModelAdmin(RunqyModelAdmin):
     """An admin of audited objects; their history is in the audit rather than in Django's log."""
 
     audit_kind: ClassVar[str] = ""
-    """The kind of object in audit records."""
+    """The kind of object in audit records; empty if objects are not audited."""
     audit_field: ClassVar[str] = "name"
     """The model's field that is the object's name in audit records."""
 
@@ -37,7 +37,7 @@ class AuditedModelAdmin(RunqyModelAdmin):
         return (str(obj),)
 
     def find_audited_object(self, name: str) -> Model | None:
-        """Return the object with a name of audit records; None if it does not exist."""
+        """Return the object that audit records call by this name; None if it does not exist."""
         return self.model._default_manager.filter(**{self.audit_field: name}).first()
 
     def history_view(
@@ -52,13 +52,13 @@ class AuditedModelAdmin(RunqyModelAdmin):
 
 
 def records_url(kind: str, *names: str) -> str:
-    """Return the path of the list with the records of an object, which may have several names."""
+    """Return the path of the list of an object's records. A queue's records also have the names of its Redis queues."""
     query = urlencode([(KIND, kind), *((OBJECT, name) for name in names)])
     return f"{reverse('admin:audit_auditrecord_changelist')}?{query}"
 
 
 def find_object_url(record: AuditRecord) -> str:
-    """Return the path of the page of a record's object, or of the object it is a part of; empty if there is none."""
+    """Return the path of the page of a record's object, or of the object it is a part of; empty without such a page."""
     kind, name = record.object_kind, record.object_name
     if kind not in _admins:  # a part: `vault_entry` `api-keys/TOKEN`
         kind, name = kind.partition("_")[0], name.partition("/")[0]

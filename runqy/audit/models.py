@@ -14,7 +14,7 @@ _KEY_NAME = re.compile(r"(\d+) (.+)", re.DOTALL)
 
 
 def fit_text(text: str) -> str:
-    """Return a string for its column: unprintable characters escaped, and truncated."""
+    """Return a text that fits a column: unprintable characters are escaped, and the result is truncated."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)[:MAX_TEXT_LENGTH]
 
 
@@ -39,9 +39,9 @@ class AuditRecord(models.Model):
     at = models.DateTimeField(db_index=True)
     """Time of the change."""
     recorded_at = models.DateTimeField(null=True)
-    """When a record that waited in Redis was stored; None: with the change."""
+    """When a record that waited in Redis was stored; None if it was stored with the change."""
     event_id = models.CharField(max_length=32, null=True, unique=True)
-    """Id of a record that waited in Redis, so that it is stored once."""
+    """The id of a record that waited in Redis. Unique, so that the record is stored once."""
     actor_kind = models.CharField(max_length=16, choices=[(kind.value, kind.value) for kind in ActorKind])
     actor_id = models.CharField(max_length=MAX_TEXT_LENGTH, blank=True)
     actor_name = models.CharField(max_length=MAX_TEXT_LENGTH)
@@ -51,7 +51,7 @@ class AuditRecord(models.Model):
     object_kind = models.CharField(max_length=32)
     object_name = models.CharField(max_length=MAX_TEXT_LENGTH)
     changes = models.TextField()
-    """JSON, as text: a database that parsed it would not return the same bytes."""
+    """JSON, as text: a JSON column would not return the same bytes, which are part of the digest."""
     previous = models.CharField(max_length=64)
     digest = models.CharField(max_length=64)
 
@@ -83,7 +83,7 @@ class AuditRecord(models.Model):
         return self.action.rpartition(".")[2].replace("_", " ")
 
     def describe_object(self) -> str:
-        """Return the kind and the name of the object, and an id that is part of the name after it."""
+        """Return the kind and the name of the object: `queue mail`, `API key deploy (id 3)`."""
         kind, name = self.object_kind.replace("_", " "), self.object_name
         if self.object_kind == "api_key":
             kind = "API key"
@@ -95,7 +95,7 @@ class AuditRecord(models.Model):
         return f"{kind} {name}"
 
     def chained_digest(self, key: bytes) -> str:
-        """Return the digest of the record, which includes its predecessor's."""
+        """Return the digest of the record's content, including its predecessor's digest."""
         content = [
             *(self.previous, self.number, _encode_time(self.at), _encode_time(self.recorded_at), self.event_id),
             *(self.actor_kind, self.actor_id, self.actor_name, self.address, self.request_id),
@@ -109,7 +109,7 @@ def _encode_time(time: datetime | None) -> str | None:
 
 
 class AuditHead(models.Model):
-    """The single row that is locked while a record is appended."""
+    """The last record's number and digest: a single row, locked while records are appended."""
 
     number = models.BigIntegerField(default=0)
     digest = models.CharField(max_length=64, default=CHAIN_BEGIN)
@@ -120,5 +120,4 @@ class AuditHead(models.Model):
         default_permissions = ()
 
     def __str__(self) -> str:
-        """Return number and digest of the last record."""
         return f"{self.number}:{self.digest}"

@@ -1,4 +1,4 @@
-"""Append audit records to the chain: of database changes in their transaction, of Redis changes from its stream."""
+"""Append records to the chain: of changes of the database in their transaction, of changes of Redis from its stream."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -31,9 +31,8 @@ def record(*, action: str, object_kind: str, object_name: str, changes: Changes 
     """Append a record of a change by the current actor, in the transaction of the change.
 
     `action` is like `queue.paused`. `changes` has the old and the new value of each field, or REDACTED if they are
-    secret. The chain stays locked until the transaction ends, so call this last, after taking all other locks, or
-    inside `records_together`, which appends later. Records that wait in Redis are older and are appended first. For
-    changes of Redis see `record_in_redis`.
+    secret. The chain stays locked until the transaction ends: call this last, after taking all other locks, or
+    inside `records_together`, which appends later. For changes of Redis see `record_in_redis`.
     """
     row = AuditRecord(
         at=timezone.now(),
@@ -52,9 +51,9 @@ def record(*, action: str, object_kind: str, object_name: str, changes: Changes 
 
 @contextmanager
 def records_together() -> Iterator[None]:
-    """Append the records of a `with` block at its end, all at once, or none if it raises.
+    """Append the records of a `with` block at once when it ends; none if it raises.
 
-    The caller has opened a transaction or a savepoint. A block inside another one adds its records to it.
+    The caller has opened a transaction or a savepoint. A block inside another one adds its records to the outer one.
     """
     outer, rows = _collected.get(), list[AuditRecord]()
     token = _collected.set(rows)
@@ -71,7 +70,7 @@ def records_together() -> Iterator[None]:
 def move_pending() -> int:
     """Move the records that wait in Redis into the chain, oldest first, and return how many there were.
 
-    An entry is deleted after its record is committed; its event id prevents duplicates. Raise BrokerUnavailable.
+    Raise BrokerUnavailable.
     """
     broker, moved = get_broker(), 0
     while entries := broker.run(read_entries(MOVE_BATCH_SIZE)):
@@ -79,13 +78,14 @@ def move_pending() -> int:
             head = lock_head()
             _append_entries(head, entries)
             head.save()
+        # After the commit: an entry that is read again, after a kill in between, is recognised by its event id.
         _delete(entries)
         moved += len(entries)
     return moved
 
 
 def _append(rows: Sequence[AuditRecord]) -> None:
-    """Append new records, after those that wait in Redis."""
+    # Records that wait in Redis are older and come first. Read them before locking the head, which all changes need.
     entries = _read_waiting()
     with transaction.atomic(savepoint=False):
         head = lock_head()
@@ -97,7 +97,6 @@ def _append(rows: Sequence[AuditRecord]) -> None:
 
 
 def _read_waiting() -> list[StreamEntry]:
-    """Return the waiting entries, or those read before Redis became unavailable; the rest is moved later."""
     waiting: list[StreamEntry] = []
     try:
         broker = get_broker()
@@ -106,16 +105,17 @@ def _read_waiting() -> list[StreamEntry]:
             if len(found) < MOVE_BATCH_SIZE:
                 break
     except BrokerUnavailable as error:
+        # A change of the database does not need Redis: maintenance moves the entries later.
         log.warning("pending_audit_not_read", error=str(error))
     return waiting
 
 
 def _delete_moved(entries: Sequence[StreamEntry]) -> None:
-    """Delete entries whose records are committed; `move_pending` deletes them if Redis is unavailable."""
     try:
         for start in range(0, len(entries), MOVE_BATCH_SIZE):
             _delete(entries[start : start + MOVE_BATCH_SIZE])
     except BrokerUnavailable as error:
+        # `move_pending` reads them again, finds their event ids stored, and deletes them.
         log.warning("pending_audit_not_deleted", error=str(error))
 
 
@@ -124,13 +124,12 @@ def _delete(entries: Sequence[StreamEntry]) -> None:
 
 
 def lock_head() -> AuditHead:
-    """Lock the head of the chain until the transaction ends, and return it."""
+    """Return the head of the chain, locked until the transaction ends."""
     head, _ = AuditHead.objects.select_for_update().get_or_create(pk=1)
     return head
 
 
 def _append_entries(head: AuditHead, entries: Sequence[StreamEntry]) -> None:
-    """Append the records of new entries. The caller has locked the head and saves it."""
     for start in range(0, len(entries), MOVE_BATCH_SIZE):
         _append_some(head, entries[start : start + MOVE_BATCH_SIZE])
 
@@ -139,6 +138,7 @@ def _append_some(head: AuditHead, entries: Sequence[StreamEntry]) -> None:
     verified = [(entry, verify(entry.content)) for entry in entries]
     refused = [entry for entry, pending in verified if pending is None]
     found = [pending for _, pending in verified if pending is not None]
+    # Derived from the first entry, so that entries that are read again are not reported again.
     refusal_id = hashlib.sha256(f"{refused[0].id} ".encode() + refused[0].content).hexdigest()[:32] if refused else ""
     event_ids = [*(pending.event_id for pending in found), refusal_id]
     stored = {*AuditRecord.objects.filter(event_id__in=event_ids).values_list("event_id", flat=True)}
@@ -167,7 +167,7 @@ def _build_pending(head: AuditHead, pending: PendingRecord, now: datetime) -> Au
 
 
 def _build_refusal(head: AuditHead, refused: Sequence[StreamEntry], event_id: str, now: datetime) -> AuditRecord:
-    """Return a record of the number of entries that this server did not sign."""
+    """Return one record for all entries of a batch that this server did not sign."""
     log.error("pending_audit_refused", entries=[entry.id for entry in refused], reason="wrong signature")
     row = AuditRecord(
         at=now,
@@ -191,7 +191,7 @@ def _set_actor(row: AuditRecord, actor: Actor) -> None:
 
 
 def _link(head: AuditHead, row: AuditRecord) -> AuditRecord:
-    """Make a row the next of the chain and update the head; neither is saved."""
+    """Make a row the next of the chain and update the head. The caller saves both."""
     row.object_name = fit_text(row.object_name)
     row.number, row.previous = head.number + 1, head.digest
     row.digest = row.chained_digest(current_key())

@@ -1,4 +1,4 @@
-"""Audit records that wait in Redis, signed, as workers may be able to write there."""
+"""Audit records that wait in Redis. They are signed, because workers may be able to write there."""
 
 import hashlib
 import hmac
@@ -20,10 +20,10 @@ from runqy.redis_connection import get_broker
 
 
 class PendingRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A record of a change of Redis that waits there."""
+    """A record of a change of Redis, as it waits there."""
 
     event_id: str
-    """Random and unique, so that a record that is moved twice is stored once."""
+    """Random, so that a record that is moved twice is stored once."""
     at: datetime
     actor: Actor
     action: str
@@ -34,16 +34,16 @@ class PendingRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def record_in_redis(*, action: str, object_kind: str, object_name: str, changes: Changes | None = None) -> None:
-    """Record a change of Redis in Redis, before it is made; it waits there for `move_pending`.
+    """Record a change of Redis in Redis before it is made. `move_pending` moves the record to the database.
 
-    So no database is needed, and no change is unrecorded, even if the process is killed; a recorded change may not have
-    happened. Check first whether there is anything to change. Raise BrokerUnavailable, or AuditNotRecorded if too many
-    records wait; then the change must not be made.
+    This needs no database, and no change is unrecorded even if the process is killed. A recorded change may not have
+    happened, so check first whether there is anything to change. Raise BrokerUnavailable, or AuditNotRecorded if too
+    many records wait. The change must not be made if this raises.
     """
     broker = get_broker()
     pending = PendingRecord(
         event_id=secrets.token_hex(16),
-        at=datetime.fromtimestamp(broker.now_ns() / 1e9, UTC),  # of Redis's clock, which all processes share
+        at=datetime.fromtimestamp(broker.now_ns() / 1e9, UTC),  # by Redis's clock, which all processes share
         actor=current_actor(),
         action=action,
         object_kind=object_kind,
@@ -55,7 +55,6 @@ def record_in_redis(*, action: str, object_kind: str, object_name: str, changes:
 
 
 def sign(pending: PendingRecord) -> bytes:
-    """Return the signed form of a record."""
     body = msgspec.json.encode(pending)
     return _mac(body) + b" " + body
 

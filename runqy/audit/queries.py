@@ -25,26 +25,26 @@ class ChainReport:
     """The result of verifying the chain."""
 
     number: int = 0
-    """Of the last record."""
+    """The number of the last record that was verified."""
     digest: str = CHAIN_BEGIN
     breaks: list[str] = field(default_factory=list)
     """The first errors."""
 
     @property
     def is_whole(self) -> bool:
-        """Return whether no record was changed, removed or inserted."""
         return not self.breaks
 
 
 def search_condition(text: str) -> Q:
-    """Return the condition that each word is in a name, the action, the address or the request id.
+    """Return the condition that each word occurs in a name, the action, the address or the request id.
 
-    A number also matches the record with this number.
+    A number, with or without `#`, also finds the record with this number.
     """
     found = Q()
     for word in text.split():
         by_word = Q(*((f"{name}__icontains", word) for name in _SEARCHED), _connector=Q.OR)
         digits = word.removeprefix("#")
+        # Numbers are BigIntegerField: nineteen digits may not fit.
         if digits.isascii() and digits.isdigit() and len(digits) < 19:
             by_word |= Q(number=int(digits))
         found &= by_word
@@ -52,17 +52,17 @@ def search_condition(text: str) -> Q:
 
 
 def kind_condition(kind: str) -> Q:
-    """Return the condition for a kind of object and its parts: `vault` includes `vault_entry`."""
+    """Return the condition for a kind of object and its parts: `vault` also finds `vault_entry`."""
     return Q(object_kind=kind) | Q(object_kind__startswith=f"{kind}_")
 
 
 def object_condition(name: str) -> Q:
-    """Return the condition for the object of a name and its parts: `api-keys` includes `api-keys/TOKEN`."""
+    """Return the condition for an object's name and its parts: `api-keys` also finds `api-keys/TOKEN`."""
     return Q(object_name=name) | Q(object_name__startswith=f"{name}/")
 
 
 def period_condition(first: date | None, last: date | None) -> Q:
-    """Return the condition for a period of days in UTC, both inclusive; None: unbounded."""
+    """Return the condition for a period of days in UTC, both included; None leaves an end open."""
     found = Q()
     if first is not None:
         found &= Q(at__gte=datetime(first.year, first.month, first.day, tzinfo=UTC))
@@ -73,12 +73,10 @@ def period_condition(first: date | None, last: date | None) -> Q:
 
 
 def list_object_kinds() -> list[str]:
-    """Return the kinds of objects that have records."""
     return list(AuditRecord.objects.order_by("object_kind").values_list("object_kind", flat=True).distinct())
 
 
 def list_actions() -> list[str]:
-    """Return the actions that have records."""
     return list(AuditRecord.objects.order_by("action").values_list("action", flat=True).distinct())
 
 
@@ -91,7 +89,7 @@ def count_waiting() -> int | None:
 
 
 def iterate_records(records: QuerySet[AuditRecord]) -> Iterator[AuditRecord]:
-    """Yield records, newest first, read in chunks without a database cursor."""
+    """Yield records, newest first. Each chunk is a query of its own, without a database cursor."""
     chunk = list(records.order_by("-number")[:_CHUNK])
     while chunk:
         yield from chunk
@@ -99,7 +97,7 @@ def iterate_records(records: QuerySet[AuditRecord]) -> Iterator[AuditRecord]:
 
 
 def verify_record(record: AuditRecord) -> bool:
-    """Return whether a record is unchanged and follows its predecessor; `verify_chain` verifies all."""
+    """Return whether a record is unchanged and follows its predecessor."""
     before = AuditRecord.objects.filter(number=record.number - 1).values_list("digest", flat=True).first()
     if record.digest != record.chained_digest(current_key()):
         return False
@@ -115,7 +113,7 @@ def verify_chain(*, expected: tuple[int, str] | None = None, old_secret_keys: Se
     keys = [current_key(), *map(derive_key, old_secret_keys)]
     report = ChainReport()
     newest: int = AuditRecord.objects.aggregate(number=Max("number"))["number"] or 0
-    head = AuditHead.objects.filter(pk=1).first() or AuditHead()  # read second, so that it is not older
+    head = AuditHead.objects.filter(pk=1).first() or AuditHead()  # after the newest number, so that it is not older
     seen = expected is None or expected == (0, CHAIN_BEGIN)
     first = AuditRecord.objects.order_by("number").first()
     if first and _is_first(first):
@@ -132,20 +130,19 @@ def verify_chain(*, expected: tuple[int, str] | None = None, old_secret_keys: Se
 
 
 def _is_first(record: AuditRecord) -> bool:
-    """Return whether no record is missing before this one."""
     if record.number == 1:
         return record.previous == CHAIN_BEGIN
+    # Retention removed what was before: a record, which nobody can write without the key, says up to where.
     changes = encode_changes(describe_removal(record.number - 1, record.previous))
     return AuditRecord.objects.filter(action=REMOVED, changes=changes).exists()
 
 
 def describe_removal(number: int, digest: str) -> Changes:
-    """Return the changes of the record that says that records up to this one were removed."""
+    """Return the changes in the record of a removal. `number` and `digest` are those of the last record removed."""
     return {"through": (None, number), "digest": (None, digest)}
 
 
 def _check(row: AuditRecord, report: ChainReport, keys: Sequence[bytes]) -> None:
-    """Add the errors of the next record."""
     if row.number != report.number + 1:
         _add_break(report, f"Records {report.number + 1} to {row.number - 1} are missing.")
     elif row.previous != report.digest:
@@ -158,7 +155,6 @@ def _check(row: AuditRecord, report: ChainReport, keys: Sequence[bytes]) -> None
 
 
 def _add_break(report: ChainReport, message: str) -> None:
-    """Add an error, up to MAX_BREAKS."""
     if len(report.breaks) < MAX_BREAKS:
         report.breaks.append(message)
 
@@ -166,8 +162,11 @@ def _add_break(report: ChainReport, message: str) -> None:
 def list_records_about(
     task_id: str, redis_queue: str, *, bulk_actions: Sequence[str], several: Sequence[str], limit: int = 20
 ) -> list[AuditRecord]:
-    """Return the newest records about a task: its own, those of bulk actions on it, and those of actions on several
-    tasks of its queue that name it."""
+    """Return the newest records about a task, newest first.
+
+    These are its own records, those of `bulk_actions`, and those of its queue whose action is one of `several` and
+    whose changes name the task.
+    """
     conditions = [
         Q(object_kind="task", object_name=fit_text(task_id)),
         Q(object_kind="bulk_action", object_name__in=bulk_actions),

@@ -17,10 +17,7 @@ _AT_MOST_EVERY = timedelta(days=1)  # each removal leaves a record
 
 
 def remove_old_records() -> int:
-    """Remove the oldest records, at most REMOVED_AT_ONCE, and return how many.
-
-    A new record names the last one removed, with its digest: without such a record a chain that begins later is broken.
-    """
+    """Remove the oldest records, at most REMOVED_AT_ONCE, and return how many."""
     if not settings.RUNQY_AUDIT_KEPT_S:
         return 0
     until = timezone.now() - timedelta(seconds=settings.RUNQY_AUDIT_KEPT_S)
@@ -32,7 +29,8 @@ def remove_old_records() -> int:
             return 0
         head.removed = old[-1].number
         head.save()  # the triggers refuse to delete records above it
-        QuerySet(AuditRecord).filter(number__lte=head.removed).delete()  # that of the model refuses to
+        QuerySet(AuditRecord).filter(number__lte=head.removed).delete()  # the model's own queryset refuses
+        # Without a record of the removal, a chain that does not begin with record 1 is broken.
         changes = describe_removal(head.removed, old[-1].digest)
         record(action=REMOVED, object_kind="audit", object_name="audit", changes=changes)
     return len(old)

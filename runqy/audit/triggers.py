@@ -40,7 +40,6 @@ def install(connection: BaseDatabaseWrapper) -> None:
 
 
 def remove(connection: BaseDatabaseWrapper) -> None:
-    """Drop the triggers."""
     _execute(connection, _REMOVE)
 
 

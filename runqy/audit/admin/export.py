@@ -16,7 +16,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class _Echo:
-    """A file that returns what is written to it."""
+    """A file whose `write` returns the line, so that csv can be streamed."""
 
     def write(self, line: str) -> str:
         return line
@@ -31,7 +31,6 @@ def csv_lines(records: Iterable[AuditRecord]) -> Iterator[str]:
 
 
 def _cells(record: AuditRecord) -> Iterator[str]:
-    """Yield the cells of a record."""
     for name in _COLUMNS:
         if name in ("at", "recorded_at"):
             time = getattr(record, name)
@@ -43,5 +42,4 @@ def _cells(record: AuditRecord) -> Iterator[str]:
 
 
 def _escape(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula."""
     return f"'{cell}" if cell.startswith(_FORMULA) else cell

@@ -30,14 +30,12 @@ else:
 
 
 class _ValueFilter(_Dropdown):
-    """A choice of values, including one that is only in the URL."""
+    """A choice of values. A value that is only in the URL is offered too."""
 
     def values(self) -> list[str]:
-        """Return the choices."""
         raise NotImplementedError
 
     def condition(self, value: str) -> Q:
-        """Return the condition of a value."""
         raise NotImplementedError
 
     def lookups(self, request: HttpRequest, model_admin: "ModelAdmin[Any]") -> list[tuple[str, str]]:
@@ -86,7 +84,7 @@ class ActorKindFilter(_ValueFilter):
 
 
 class ObjectFilter(_Text):
-    """The exact name of an object. The link from an object's page may have several names."""
+    """The exact name of an object; several names in the URL find the records of any."""
 
     title, parameter_name = "exact name of object", OBJECT
 
@@ -96,7 +94,7 @@ class ObjectFilter(_Text):
 
 
 class PeriodForm(RangeDateForm):  # type: ignore[misc] # unfold has no types
-    """Two days, entered by the browser's own date picker."""
+    """Two days, entered with the browser's own date picker."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -106,7 +104,7 @@ class PeriodForm(RangeDateForm):  # type: ignore[misc] # unfold has no types
 
 
 class PeriodFilter(_RangeDate):
-    """Days in UTC, both inclusive; an invalid date finds nothing."""
+    """A period of days in UTC, both included. An invalid date finds nothing."""
 
     form_class = PeriodForm
 
@@ -122,7 +120,6 @@ class PeriodFilter(_RangeDate):
         return queryset.filter(queries.period_condition(first, last))
 
     def _day(self, parameter: str) -> date | None:
-        """Return a day; None without one. Raise ValueError."""
         text = self.used_parameters.get(parameter)
         if not text:
             return None

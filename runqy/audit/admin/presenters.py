@@ -1,4 +1,4 @@
-"""Audit records in words; the record's page and the export also have the exact values."""
+"""Describe audit records in words. The record's page and the export also have the exact values."""
 
 import re
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ _EMPTY = "empty"
 
 
 def describe_field(field: str) -> str:
-    """Return the words of a field: `deployment branch` for `deployment.branch`, `expires` for `expires_at`."""
+    """Return a field's name in words: `deployment branch` for `deployment.branch`, `expires` for `expires_at`."""
     return " ".join(
         re.sub(r"^is_|_(at|s)$", "", part).replace("_", " ") if _LOWER_CASE.fullmatch(part) else part
         for part in field.split(".")
@@ -21,7 +21,7 @@ def describe_field(field: str) -> str:
 
 
 def describe_changes(record: AuditRecord) -> tuple[FieldChange, ...]:
-    """Return changes with values in words, without those of a new object that are empty."""
+    """Return changes with values in words. Empty values of a new object are left out."""
     changes = read_changes(record.changes, format_value=_format_value)
     empty = ("", _EMPTY) if is_new(record) else ("",)
     return tuple(
@@ -32,18 +32,18 @@ def describe_changes(record: AuditRecord) -> tuple[FieldChange, ...]:
 
 
 def summarize(record: AuditRecord) -> str:
-    """Return the changes of a record on one line: of a new object its values, else before and after."""
+    """Return the changes of a record on one line: the values of a new object, otherwise those before and after."""
     changes, mark = describe_changes(record), "" if is_new(record) else "+ "
     return "; ".join(f"{describe_field(change.field)}{_summarize_field(change, mark)}" for change in changes)
 
 
 def is_new(record: AuditRecord) -> bool:
-    """Return whether the record is about a new object, whose fields had no values before."""
+    """Return whether the record is about the creation of an object, whose fields had no values before."""
     return record.action.endswith(".created")
 
 
 def _summarize_field(change: FieldChange, mark: str) -> str:
-    """Return what follows the name of a field; `mark` is put before added items."""
+    """Return the text after the name of a field. `mark` is the prefix of added items."""
     if change.is_secret:
         return " changed"
     if change.removed or change.added:
@@ -53,7 +53,6 @@ def _summarize_field(change: FieldChange, mark: str) -> str:
 
 
 def _format_value(field: str, value: object) -> str:
-    """Return a value in words: a timestamp in UTC, a duration in its units."""
     if isinstance(value, str) and _TIMESTAMP.fullmatch(value):
         return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     if field.endswith("_s") and isinstance(value, int) and not isinstance(value, bool):

@@ -33,7 +33,7 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
     list_display_links = ("time",)
     list_filter = (("at", PeriodFilter), KindFilter, ObjectFilter, ActionFilter, ActorKindFilter)
     list_filter_submit = True
-    paginator = InfinitePaginator  # counts nothing
+    paginator = InfinitePaginator  # it does not count all records
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     list_before_template = "audit/above_list.html"
@@ -56,18 +56,15 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
         css = {"all": ("audit/audit.css",)}
 
     def get_urls(self) -> list[URLPattern]:
-        """Add the export."""
         export = self.admin_site.admin_view(self.export_view)
         return [path("export/", export, name="audit_auditrecord_export"), *super().get_urls()]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Search all names, actions, addresses and request ids."""
         return queryset.filter(queries.search_condition(search_term)), False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        """Add the title, and the number of records that wait in Redis."""
         context = {"title": "Audit", "waiting": queries.count_waiting(), **(extra_context or {})}
         return super().changelist_view(request, context)
 
@@ -86,7 +83,6 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="time (UTC)")
     def time(self, row: AuditRecord) -> str:
-        """Return the time, and if the record was late also when it was recorded."""
         time = _format_time(row.at)
         if row.recorded_at is None or (row.recorded_at - row.at).total_seconds() < _LATE_S:
             return time
@@ -94,7 +90,6 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="recorded (UTC)")
     def recorded_time(self, row: AuditRecord) -> str:
-        """Return when the record was stored."""
         if row.recorded_at is None:
             return "with the change"
         return f"{_format_time(row.recorded_at)}, after waiting in Redis"
@@ -111,23 +106,19 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="action")
     def done(self, row: AuditRecord) -> str:
-        """Return the action without the kind of object, which the next column has."""
-        return row.describe_action()
+        return row.describe_action()  # the next column has the kind of object
 
     @admin.display(description="changes")
     def changes_line(self, row: AuditRecord) -> str:
-        """Return the changes on one line, truncated."""
         line = summarize(row) or "-"
         return line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}…"
 
     @admin.display(description="page")
     def object_page(self, row: AuditRecord) -> str:
-        """Return a link to the object."""
         return render_to_string("audit/object_link.html", {"url": find_object_url(row)})
 
     @admin.display(description="fields")
     def changes_table(self, row: AuditRecord) -> str:
-        """Return a table of the changed fields, and the exact values as stored."""
         changes = [(change, describe_field(change.field)) for change in describe_changes(row)]
         exact = json.dumps(json.loads(row.changes), indent=2, ensure_ascii=False)
         context = {"changes": changes, "exact": exact, "is_new": is_new(row)}
@@ -135,7 +126,6 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="verification")
     def verification(self, row: AuditRecord) -> str:
-        """Verify the record and its link to its predecessor."""
         if queries.verify_record(row):
             return f"Unchanged; follows record {row.number - 1}." if row.number > 1 else "Unchanged; the first record."
         return "Changed, made with another RUNQY_SECRET_KEY, or its predecessor is missing. Run manage.py verify_audit."

@@ -46,7 +46,6 @@ class Command(BaseCommand):
 
 
 def _parse(text: str) -> tuple[int, str]:
-    """Parse the output of the command."""
     number, _, digest = text.strip().partition(":")
     if not (number.isascii() and number.isdigit() and len(digest) == 64):
         raise ArgumentTypeError("must be NUMBER:DIGEST, as printed by verify_audit")

@@ -52,7 +52,6 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 def main() -> int:
-    """Run the parts."""
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--seed", type=int, default=int(os.environ.get("SEED") or random.randrange(2**32)))
@@ -100,7 +99,7 @@ def main() -> int:
 
 
 def _stop(*_: object) -> None:
-    """End everything that was started, and let no second signal cut that short."""
+    """End everything that was started. Further signals must not interrupt that."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     sys.exit(1)

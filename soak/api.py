@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
-UNREACHABLE = 0
-"""The status of a request that got no response."""
+UNREACHABLE = 0  # the status of a request that got no response
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A response, or that there was none."""
+    """A response, or the fact that there was none."""
 
     status: int
     content: dict[str, Any] = field(default_factory=dict)
@@ -23,21 +22,21 @@ class Reply:
 
     @property
     def is_unclear(self) -> bool:
-        """Return whether the request may have been done or not, or will be done if it is sent again."""
+        """Whether the request may have been done or not, or will be done if it is sent again."""
         return self.status in (UNREACHABLE, 429, 503, 504)
 
 
 class Client:
-    """A client with a key and one connection, which is opened again after it was lost. Used by one thread."""
+    """A client with a key and one connection, which is opened again after it was lost. For one thread."""
 
     def __init__(self, port: int, key: str, *, timeout_s: float = 8.0, statuses: Counter[str] | None = None) -> None:
         self._http = HTTPConnection("127.0.0.1", port, timeout=timeout_s)
         self._key = key
+        # How often there was which response; shared by the clients of a run.
         self.statuses: Counter[str] = Counter() if statuses is None else statuses
-        """How often there was which response; shared by the clients of a run."""
 
     def send(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Reply:
-        """Send a request and return what came of it."""
+        """Send a request; return its response, or UNREACHABLE if there is none."""
         sent = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json", **(headers or {})}
         began_s = time.monotonic()
         try:
@@ -58,17 +57,17 @@ class Client:
         return reply
 
     def get(self, path: str) -> dict[str, Any]:
-        """Return the body of a 200. Raise RuntimeError for anything else."""
+        """Return the body of a 200. Raise RuntimeError for any other status."""
         return self._require("GET", path, None)
 
     def post(self, path: str, body: object = None) -> dict[str, Any]:
-        """Return the body of a 200. Raise RuntimeError for anything else."""
+        """Return the body of a 200. Raise RuntimeError for any other status."""
         return self._require("POST", path, body)
 
     def send_until_clear(
         self, method: str, path: str, body: object = None, *, headers: Mapping[str, str] | None = None, timeout_s: float
     ) -> Reply:
-        """Send a request again and again until its outcome is clear, or time is up; return the last reply."""
+        """Send a request again until its outcome is clear or the time is up; return the last reply."""
         deadline = time.monotonic() + timeout_s
         while True:
             reply = self.send(method, path, body, headers)
@@ -77,7 +76,6 @@ class Client:
             time.sleep(0.1)
 
     def close(self) -> None:
-        """Close the connection."""
         self._http.close()
 
     def _require(self, method: str, path: str, body: object) -> dict[str, Any]:
@@ -88,5 +86,5 @@ class Client:
 
 
 def idempotency_key() -> str:
-    """Return a key for a request that may be sent again."""
+    """Return a new key, for a request that may be sent again."""
     return secrets.token_hex(16)

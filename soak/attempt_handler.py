@@ -1,6 +1,6 @@
-"""The code of the repository of the parts about the history: tasks that do nothing, and note how each attempt ended.
+"""The task code of the parts about the history: tasks do nothing, and write how each attempt ended into a journal.
 
-It is copied into a repository, so it imports nothing of this project. A line of the journal is the task's id and the
+It is copied into a repository, so it imports nothing of this project. A line of the journal has the task's id and the
 first letter of the outcome.
 """
 

@@ -1,4 +1,4 @@
-"""Checks the history of a queue's runs against what clients, tasks and counters saw. Does no I/O."""
+"""Check the history of a queue's runs against what clients, tasks and counters saw. No I/O."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from runqy.broker.states import RunOutcome
 from soak.checker import Violation
 
 TOLERANCE = 0.01
-"""How far charts, counters and metrics may differ."""
+"""The fraction by which charts, counters and metrics may differ."""
 LETTERS = {
     RunOutcome.COMPLETED.value: "c",
     RunOutcome.RETRIED.value: "r",
@@ -18,28 +18,28 @@ LETTERS = {
     RunOutcome.CANCELED.value: "x",
     RunOutcome.EXPIRED.value: "e",
 }
-"""Outcomes as one letter each: a million tasks have to be kept in memory."""
+"""A letter for each outcome: a million tasks must fit into memory."""
 LOST = "l"
 
 
 @dataclass(slots=True, kw_only=True)
 class QueueHistory:
-    """All that is known about a Redis queue when its tasks have ended and the history has caught up."""
+    """All that is known about a Redis queue once its tasks have ended and the history has caught up."""
 
     queue: str
     accepted: frozenset[str]
     waiting: frozenset[str] = frozenset()
-    """Tasks that Redis lists as not ended."""
+    """Tasks that Redis lists as waiting or active."""
     ended: Sequence[str] = ()
     """Tasks that Redis lists as completed or archived."""
     journal: Mapping[str, str] = field(default_factory=dict)
-    """The outcomes of each task's attempts, as the tasks noted them: a letter each."""
+    """The outcomes of each task's attempts as the tasks recorded them, a letter each."""
     rows: Mapping[str, str] = field(default_factory=dict)
     """The outcomes of each task's attempts in the history."""
     twice: Sequence[str] = ()
-    """Attempts that have several rows, and tasks with several rows that are final."""
+    """Attempts with several rows, and tasks with several final rows."""
     counted_only: int = 0
-    """Successes that are in the rollups only."""
+    """Successes that are only in the rollups."""
     dropped: int = 0
     """Attempts that a full stream dropped, as the database counts them."""
     invalid: int = 0
@@ -50,7 +50,7 @@ class QueueHistory:
     """The sums of what `GET /api/cli/queues/{queue}/stats` returns, by outcome."""
     charted_dropped: int = 0
     processed: int = 0
-    """asynq's counters."""
+    """Of asynq's counters, as is `failed`."""
     failed: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     """`runqy_task_runs_total` by outcome, which workers count."""
@@ -59,19 +59,19 @@ class QueueHistory:
 
     @property
     def attempts(self) -> int:
-        """Return how many attempts the tasks noted."""
+        """The number of attempts that the tasks recorded."""
         return sum(map(len, self.journal.values()))
 
 
 @dataclass(slots=True, kw_only=True)
 class HistoryResult:
-    """What a check found."""
+    """The result of a check."""
 
     violations: list[Violation]
     missing: Counter[str]
     """Attempts without a row, by outcome."""
     lost: int
-    """Rows of attempts whose worker fell silent."""
+    """The number of rows of attempts whose worker fell silent."""
 
 
 def check_history(history: QueueHistory) -> HistoryResult:
@@ -89,9 +89,9 @@ def check_history(history: QueueHistory) -> HistoryResult:
 
 
 def _compare(history: QueueHistory) -> tuple[Counter[str], list[str], int]:
-    """Return the attempts without a row by outcome, the rows without an attempt, and how many attempts were lost.
+    """Return the attempts without a row by outcome, the rows without an attempt, and the number of lost attempts.
 
-    An attempt whose worker fell silent may have noted any outcome, or none.
+    An attempt whose worker fell silent may have recorded any outcome, or none.
     """
     missing: Counter[str] = Counter()
     extra: list[str] = []
@@ -110,7 +110,7 @@ def _compare(history: QueueHistory) -> tuple[Counter[str], list[str], int]:
 
 
 def _find_unaccounted(history: QueueHistory) -> Iterator[Violation]:
-    """Accepted tasks are those that have ended and those that wait."""
+    """Each accepted task has ended or waits, and no other task exists."""
     if gone := history.accepted - history.waiting - set(history.ended):
         detail = f"{history.queue}: {len(gone)} accepted tasks neither ended nor wait, such as {min(gone)}"
         yield Violation(invariant="lost", detail=detail)
@@ -121,7 +121,7 @@ def _find_unaccounted(history: QueueHistory) -> Iterator[Violation]:
 
 
 def _find_incomplete(history: QueueHistory, missing: Counter[str], extra: Sequence[str]) -> Iterator[Violation]:
-    """Each attempt has a row, except for those that are counted as dropped, or in the rollups only."""
+    """Each attempt has a row, except those that are counted as dropped or only in the rollups."""
     if extra:
         detail = f"{history.queue}: {len(extra)} rows of attempts that no task noted, such as {extra[0]}"
         yield Violation(invariant="rows", detail=detail)
@@ -149,7 +149,7 @@ def _find_twice(history: QueueHistory) -> Iterator[Violation]:
 
 
 def _find_wrong_sums(history: QueueHistory) -> Iterator[Violation]:
-    """What charts show agrees with the counters of Redis and the metrics."""
+    """The charts agree with the counters of Redis and with the metrics."""
     for what, charted, counted in compare_sums(history):
         if difference(charted, counted) > TOLERANCE:
             detail = f"{history.queue}: {what}: {charted:,.0f} charted, {counted:,.0f} counted"
@@ -157,7 +157,7 @@ def _find_wrong_sums(history: QueueHistory) -> Iterator[Violation]:
 
 
 def compare_sums(history: QueueHistory) -> Iterator[tuple[str, float, float]]:
-    """Yield what is compared, the number in the charts (with what was dropped), and the number elsewhere."""
+    """Yield what is compared, its number in the charts (with dropped runs), and its number elsewhere."""
     total = sum(history.charted.values()) + history.charted_dropped
     yield "attempts, of the tasks", total, history.attempts
     yield "attempts, asynq's counter", total, history.processed
@@ -165,7 +165,7 @@ def compare_sums(history: QueueHistory) -> Iterator[tuple[str, float, float]]:
     runs = sum(count for outcome, count in history.metrics.items() if outcome != "requeued")
     yield "attempts, /metrics of workers", total, runs
     if history.dropped:
-        return  # it is not known how these ended
+        return  # how dropped runs ended is unknown
     charted_failures = history.charted.get("retried", 0) + history.charted.get("failed", 0)
     yield "failures, asynq's counter", charted_failures, history.failed
     failures = history.metrics.get("retried", 0) + history.metrics.get("failed", 0)
@@ -173,12 +173,11 @@ def compare_sums(history: QueueHistory) -> Iterator[tuple[str, float, float]]:
 
 
 def difference(value: float, other: float) -> float:
-    """Return how far two numbers differ, as a share of the larger one."""
+    """Return how far two numbers differ, as a fraction of the larger one."""
     return abs(value - other) / max(value, other, 1)
 
 
 def count_letters(outcomes: Iterable[str]) -> Counter[str]:
-    """Return how often each outcome occurs."""
     counts: Counter[str] = Counter()
     for letters in outcomes:
         counts.update(letters)

@@ -1,4 +1,4 @@
-"""Checks the invariants: nothing lost, nothing twice, nothing stuck, everything counted and given back. Does no I/O."""
+"""Check the invariants: nothing lost, nothing twice, nothing stuck, everything counted and released. No I/O."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +10,9 @@ from soak.runs import Run
 
 ENDED = ("completed", "archived")
 CHECKOUTS_KEPT = 3
-"""What runs, what is deployed next, and one that the next deployment deletes."""
+"""The one that runs, the one that is deployed next, and one that the next deployment deletes."""
 SLACK_S = 0.5
-"""How far the clocks of a fault and of a run, which are the same, may be read apart."""
+"""By how much the times of a fault and of a run may be off: the same clock, read by two processes."""
 
 
 class Fault(StrEnum):
@@ -31,7 +31,7 @@ class Incident:
 
     fault: Fault
     worker: str = ""
-    """Empty: all."""
+    """Empty if it hit all workers."""
     began_at: float
     ended_at: float
 
@@ -54,11 +54,11 @@ class StoredTask:
     queue: str
     state: str
     number: str = ""
-    """What the client put into the payload, different for each task that it wants."""
+    """The number in the payload. A client uses another one for each task that it wants."""
     result_run: str = ""
-    """The run whose result is recorded; empty: none."""
+    """The run whose result is recorded; empty if there is none."""
     indexes: tuple[str, ...] = ()
-    """The states under which the queue lists it, once for each time."""
+    """The states in whose indexes it is, once for each entry."""
     has_owner: bool = False
     has_lookup: bool = True
 
@@ -77,7 +77,7 @@ class QueueCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """A process of the product at the end, and what it had open at the start and has now."""
+    """A process of the product at the end of a soak, with the descriptors that it has and may have open."""
 
     name: str
     descriptors: int
@@ -86,7 +86,7 @@ class Process:
 
 @dataclass(slots=True, kw_only=True)
 class Evidence:
-    """All that is known when the faults are over and the queues had time to drain."""
+    """All that is known once the faults are over and the queues had time to drain."""
 
     accepted: Mapping[str, Accepted]
     canceled: frozenset[str] = frozenset()
@@ -95,9 +95,9 @@ class Evidence:
     incidents: Sequence[Incident] = ()
     counts: Mapping[str, QueueCounts] = field(default_factory=dict)
     first_ends: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """State and run of the result, as clients saw them first."""
+    """The first final state that a client saw of each task, and the run of its result."""
     dangling_ids: Sequence[str] = ()
-    """Listed ids without a task."""
+    """Ids in an index that have no task."""
     locks: Sequence[str] = ()
     """Uniqueness locks that are left."""
     orphan_lookups: int = 0
@@ -105,10 +105,10 @@ class Evidence:
     """Processes that belong to no running worker or server."""
     processes: Sequence[Process] = ()
     checkouts: Mapping[str, int] = field(default_factory=dict)
-    """How many commits a worker keeps of a queue."""
+    """The number of checkouts that each worker keeps of each queue, by folder."""
     errors_500: int = 0
     stuck_workers: Sequence[str] = ()
-    """Messages of alerts about ready workers that dequeued nothing."""
+    """The alerts about ready workers that dequeued nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,19 +121,19 @@ class Violation:
 
 @dataclass(slots=True, kw_only=True)
 class CheckResult:
-    """What a check found."""
+    """The result of a check."""
 
     violations: list[Violation]
     reruns: Counter[str]
-    """How often a task ran again, by reason."""
+    """How often tasks ran again, by reason."""
     restarts_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """How long after a fault the tasks that it hit ran again, by fault: queues that others filled included."""
+    """How long after a fault the tasks that it hit ran again, by fault. Waiting behind other tasks is included."""
     lost_with_redis: int = 0
     """Accepted tasks that a failover of Redis may lose, and did."""
 
     @property
     def lost(self) -> int:
-        """Return how many accepted tasks are gone that may not be."""
+        """The number of accepted tasks that are gone and must not be."""
         return sum(violation.invariant == "lost" for violation in self.violations)
 
 
@@ -155,7 +155,7 @@ def check(evidence: Evidence) -> CheckResult:
 
 
 def _find_lost(evidence: Evidence, result: CheckResult) -> Iterator[Violation]:
-    """An accepted task is there."""
+    """Each accepted task exists."""
     for task in evidence.accepted.values():
         if task.task_id not in evidence.tasks:
             if task.may_be_lost:
@@ -165,7 +165,7 @@ def _find_lost(evidence: Evidence, result: CheckResult) -> Iterator[Violation]:
 
 
 def _find_stuck(evidence: Evidence) -> Iterator[Violation]:
-    """A task ends, once faults are over and workers run, and a ready worker dequeues tasks, whatever happened to it."""
+    """Each task ends once the faults are over and workers run, and each ready worker dequeues tasks."""
     for message in evidence.stuck_workers:
         yield Violation(invariant="stuck worker", detail=message)
     for task in evidence.tasks.values():
@@ -176,7 +176,7 @@ def _find_stuck(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _find_twice_created(evidence: Evidence) -> Iterator[Violation]:
-    """What a client wanted once exists once, however often it sent the request."""
+    """A task that a client wanted once exists once, however often the client sent the request."""
     ids: dict[str, list[str]] = defaultdict(list)
     for task in evidence.tasks.values():
         ids[task.number].append(task.task_id)
@@ -205,7 +205,7 @@ def _find_reruns(evidence: Evidence, result: CheckResult) -> Iterator[Violation]
 
 
 def _reason_of_its_own(run: Run, following: Run, kind: str) -> str:
-    """Return why a task made itself run again; empty: it did not."""
+    """Return why a task made itself run again; empty if it did not."""
     if run.outcome == "retry" and run.ended_at is not None and run.ended_at <= following.started_at:
         return "the task requested it"
     if run.ended_at is None and kind in ("timeout", "crash"):
@@ -241,7 +241,7 @@ def _find_wrong_results(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _wrong_end(task: StoredTask, accepted: Accepted, evidence: Evidence) -> str:
-    """Return why a task should not have ended as it did; empty: it should."""
+    """Return why a task should not have ended in its state; empty if it should."""
     if accepted.kind in ("fail", "crash", "timeout"):
         return "it cannot succeed" if task.state == "completed" else ""
     runs = evidence.runs.get(task.task_id, ())
@@ -250,7 +250,7 @@ def _wrong_end(task: StoredTask, accepted: Accepted, evidence: Evidence) -> str:
 
 
 def _find_wrong_listing(evidence: Evidence) -> Iterator[Violation]:
-    """A task is listed once, under its state, and can be found by its id."""
+    """A task is in one index once, that of its state, and can be found by its id."""
     for task in evidence.tasks.values():
         if task.indexes != (task.state,):
             listed = ", ".join(task.indexes) or "nothing"
@@ -277,7 +277,7 @@ def _find_wrong_counts(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _find_leaks(evidence: Evidence) -> Iterator[Violation]:
-    """Locks, lookups, processes and descriptors are given back; no request fails by a bug."""
+    """Locks, lookups, processes and descriptors are released, and no response was 500."""
     for lock in evidence.locks:
         yield Violation(invariant="locks", detail=f"{lock} is left")
     if evidence.orphan_lookups:

@@ -1,4 +1,4 @@
-"""Waits until all tasks have ended, and collects the evidence for the checker."""
+"""Wait until all tasks have ended, and collect the evidence for the checker."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ DESCRIPTORS_SLACK = 25
 
 
 def descriptors(stack: Stack) -> dict[str, int]:
-    """Return how many descriptors each process of the product has open."""
+    """Return the number of open descriptors of each process of the product."""
     found = {f"web {pid}": pid for pid in stack.web_processes()}
     found |= {f"maintenance {pid}": pid for pid in stack.maintenance_processes()}
     found |= {f"{name} {worker.pid}": worker.pid for name, worker in stack.workers.items() if worker.is_alive()}
@@ -30,7 +30,9 @@ def descriptors(stack: Stack) -> dict[str, int]:
 
 
 def drain(stack: Stack, nodes: Sequence[redis_py.Redis], queues: Sequence[str] = REDIS_QUEUES) -> float | None:
-    """Wait until no task waits or runs, and lookups are swept; return how long it took, None if they did not end."""
+    """Wait until no task waits or runs and the lookups are swept; return how long it took, None if tasks did not
+    end.
+    """
     began_s = time.monotonic()
     try:
         took_s = wait_for(lambda: not count_unended(queues, nodes), DRAIN_S, "tasks end")
@@ -53,7 +55,7 @@ def collect(
     before: Mapping[str, int] | None = None,
     queues: Sequence[str] = REDIS_QUEUES,
 ) -> Evidence:
-    """Read what is left, while the product still runs."""
+    """Read what is left in the product while it still runs."""
     client = stack.client()
     reported = reported_sizes(client.get("/api/cli/queues")["queues"])
     alerts = client.get("/api/alerts?state=all")["alerts"]
@@ -85,7 +87,7 @@ def collect(
 
 
 def _orphans(stack: Stack) -> dict[int, str]:
-    """Return the processes that work for the stack without belonging to its server or a worker that runs."""
+    """Return the processes that use the stack's folder but belong neither to its server nor to a running worker."""
     roots = [stack.server.pid, *(worker.pid for worker in stack.workers.values())]
     known = {pid for root in roots for pid in (root, *processes.descendants_of(root))}
     found = {pid: command for pid, command in processes.processes_in(stack.folder).items() if pid not in known}
@@ -93,7 +95,6 @@ def _orphans(stack: Stack) -> dict[int, str]:
 
 
 def _count_checkouts(stack: Stack) -> dict[str, int]:
-    """Return how many commits each worker keeps of each queue."""
     folders = (stack.folder / "workers").glob("*/deployments/*/checkouts")
     return {
         str(folder.relative_to(stack.folder)): sum(path.is_dir() for path in folder.iterdir()) for folder in folders
@@ -101,7 +102,6 @@ def _count_checkouts(stack: Stack) -> dict[str, int]:
 
 
 def _is_store(command: str) -> bool:
-    """Return whether a process is a server of the stack's own."""
     return any(name in command for name in ("valkey", "postgres"))
 
 
@@ -110,7 +110,7 @@ def _kind(name: str) -> str:
 
 
 def _by_kind(counts: Mapping[str, int]) -> dict[str, int]:
-    """Return the largest count of each kind of process: those that were killed have other ids now."""
+    """Return the largest count of each kind of process. By kind, because restarted processes have new ids."""
     kinds: dict[str, int] = {}
     for name, count in counts.items():
         kinds[_kind(name)] = max(count, kinds.get(_kind(name), 0))

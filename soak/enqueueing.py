@@ -1,4 +1,4 @@
-"""Compares enqueueing while the attempts of the tasks are logged with enqueueing while they are not."""
+"""Compare the speed of enqueueing while the attempts of tasks are logged and while they are not."""
 
 import statistics
 import time
@@ -25,15 +25,15 @@ PAUSE_S = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leg:
-    """What one connection could enqueue beside the load."""
+    """The speed of one connection beside the load."""
 
     paced_s: float
-    """The median time of a request, with pauses between them."""
+    """The median time of a request, with pauses between requests."""
     rate: float
     """Requests a second without pauses."""
     load_rate: float
     cpu_us: Mapping[str, float]
-    """CPU time a task by kind of process, until all attempts are stored; less noisy than times on a busy machine."""
+    """CPU time per task by kind of process, until all attempts are stored. Less noisy than times on a busy machine."""
 
 
 def compare_enqueueing(
@@ -41,8 +41,8 @@ def compare_enqueueing(
 ) -> None:
     """Alternate between a queue whose worker logs attempts and one whose worker does not, under the same load.
 
-    Meanwhile one client enqueues single tasks, first with pauses, then as fast as it can. The workers differ in their
-    scripts in Redis only.
+    Meanwhile one client enqueues single tasks, first with pauses, then as fast as it can. The two workers differ only
+    in their scripts in Redis.
     """
     stack.add_worker("worker-logged", queues=LOGGED, **worker)
     stack.add_worker(
@@ -72,7 +72,7 @@ def compare_enqueueing(
 
 
 def _report_cpu(report: Report, part: str, legs: Mapping[str, Sequence[Leg]]) -> None:
-    """Print what a task costs, which tells apart what enqueueing does and what maintenance takes from it."""
+    """Print the CPU time of a task, which tells the cost of enqueueing from that of maintenance beside it."""
     texts = []
     for kind in legs[LOGGED][0].cpu_us:
         logged, unlogged = (statistics.median(leg.cpu_us[kind] for leg in legs[queue]) for queue in (LOGGED, UNLOGGED))
@@ -89,7 +89,9 @@ def _report_ratio(
     unlogged: Sequence[float],
     goal: float | None = None,
 ) -> None:
-    """Without a goal: on a machine without a core to spare, maintenance competes with a client that does not pause."""
+    """Print a ratio. Without a goal it only informs: on a machine without a free core, maintenance competes with the
+    client.
+    """
     medians = statistics.median(logged), statistics.median(unlogged)
     pairs = [value / other for value, other in zip(logged, unlogged, strict=True)]
     ratio = medians[0] / medians[1]
@@ -102,7 +104,7 @@ def _report_ratio(
 
 
 def _measure(stack: Stack, redis: redis_py.Redis, queue: str, *, rate: float, seconds: float) -> Leg:
-    """Enqueue single tasks for some seconds beside the load; then wait until all is done and stored."""
+    """Enqueue single tasks for some seconds beside the load. Then wait until all tasks have ended and are stored."""
     load = SteadyLoad(stack, {queue: 1.0}, rate=rate)
     meter, began_s = CpuMeter(stack), time.monotonic()
     with load, _client(stack) as client:
@@ -121,7 +123,7 @@ def _measure(stack: Stack, redis: redis_py.Redis, queue: str, *, rate: float, se
 
 
 def _enqueue(client: Client, queue: str, load: SteadyLoad, seconds: float, *, pause_s: float = 0.0) -> list[float]:
-    """Enqueue single tasks for some seconds, and return how long each request took."""
+    """Enqueue single tasks for some seconds; return the time of each request."""
     deadline, times_s = time.monotonic() + seconds, []
     while (began_s := time.monotonic()) < deadline:
         client.post("/queue/add", {"queue": queue, "data": load.make_job()})

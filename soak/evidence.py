@@ -1,4 +1,4 @@
-"""Reads from Redis what is left when the queues have drained, without the product's own code for reading tasks."""
+"""Read from Redis what is left when the queues have drained, without the product's own code for reading tasks."""
 
 import contextlib
 import json
@@ -33,7 +33,6 @@ class StoredState:
 
 
 def count_unended(queues: Iterable[str], nodes: Sequence[redis_py.Redis]) -> int:
-    """Return how many tasks have not ended."""
     return sum(_count_unended(node, QueueKeys(queue)) for node in nodes for queue in queues if _serves(node, queue))
 
 
@@ -67,7 +66,6 @@ def read_state(
 
 
 def count_orphan_lookups(queues: Iterable[str], nodes: Sequence[redis_py.Redis]) -> int:
-    """Return how many lookups have no task."""
     tasks = {name for node in nodes for queue in queues for name in _names(node, QueueKeys(queue).task_prefix)}
     return len({name for node in nodes for name in _names(node, keys.lookup(""))} - tasks)
 
@@ -100,14 +98,13 @@ def _read_hashes(
 
 
 def read_ids(node: redis_py.Redis, queue_keys: QueueKeys, state: TaskState) -> list[str]:
-    """Return the ids of the tasks that a queue lists under a state."""
     key = queue_keys.index(state)
     found: Sequence[Any] = node.lrange(key, 0, -1) if state in LISTS else node.zrange(key, 0, -1)
     return [task_id.decode() for task_id in found]
 
 
 def _count_unended(node: redis_py.Redis, queue_keys: QueueKeys) -> int:
-    """Count at one moment: a task that moves from one state to another must not be missed in both."""
+    """Count in one transaction, so that a task that moves from one state to another is not missed in both."""
     with node.pipeline(transaction=True) as pipeline:
         for state in UNENDED:
             count = pipeline.llen if state in LISTS else pipeline.zcard
@@ -116,13 +113,13 @@ def _count_unended(node: redis_py.Redis, queue_keys: QueueKeys) -> int:
 
 
 def _names(node: redis_py.Redis, prefix: str) -> Iterator[str]:
-    """Give what follows a prefix in a node's keys, each once."""
+    """Yield what follows a prefix in the keys of a node, each once."""
     pattern = prefix.replace("[", r"\[") + "*"
     yield from {key.decode().removeprefix(prefix) for key in node.scan_iter(pattern, count=10_000)}
 
 
 def _serves(node: redis_py.Redis, queue: str) -> bool:
-    """Return whether a node of a cluster serves a queue; a single server does."""
+    """Return whether a node of a cluster serves a queue. A single server serves all."""
     with contextlib.suppress(redis_py.exceptions.MovedError, redis_py.exceptions.AskError):
         node.exists(QueueKeys(queue).pending)
         return True
@@ -136,5 +133,5 @@ def reported_sizes(queues: list[dict[str, object]]) -> dict[str, dict[str, int]]
 
 
 def count_500(statuses: Counter[str]) -> int:
-    """Return how many responses were 500, which is a bug whatever is away."""
+    """Return the number of 500 responses. Each is a bug, whatever is unavailable."""
     return sum(count for status, count in statuses.items() if status.startswith("500"))

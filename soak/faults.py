@@ -1,4 +1,4 @@
-"""The faults of the nemesis: each is a context that begins it and ends it again."""
+"""The faults of the nemesis. Each is a context manager that begins it and ends it."""
 
 import random
 import signal
@@ -17,23 +17,22 @@ from soak.stack import GRACE_S, LEASE_S, SHUTDOWN_S, Stack
 from tests.support.bad_network import BadNetwork, FaultMode
 
 LONG_S = LEASE_S * 2 / 3 + GRACE_S - 1
-"""An outage this long may end a lease: a worker extends after a third of it."""
+"""An outage of this length may end a lease. A worker extends its leases after a third of their time."""
 SLOW_LATENCY_S = 0.25
 FaultContext = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(slots=True)
 class Nemesis:
-    """Injects faults into a stack, as a seeded random generator chooses, and notes which workers they hit."""
+    """Injects faults into a stack, chosen by a seeded random generator, and records which workers they hit."""
 
     stack: Stack
     rng: random.Random
     incidents: list[Incident] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """What went wrong beside the invariants, such as a worker that did not stop when signalled."""
+    """What went wrong apart from the invariants, such as a worker that did not stop when signalled."""
 
     def actions(self) -> dict[str, FaultContext]:
-        """Return all faults by name."""
         faults: dict[str, FaultContext] = {
             "worker kill -9": self._kill_worker,
             "worker SIGTERM": self._stop_worker,
@@ -68,7 +67,7 @@ class Nemesis:
 
     @contextmanager
     def _noting(self, fault: Fault, worker: str = "", *, from_s: float = 0.0) -> Iterator[None]:
-        """Note a fault that lasts as long as the block, if it lasts so long at least."""
+        """Record a fault that lasts as long as the block, if that is at least `from_s`."""
         began_at = time.time()
         try:
             yield
@@ -164,7 +163,7 @@ class Nemesis:
         yield
 
     def _try(self, *words: str) -> None:
-        """Send Redis a command, unless another fault has it."""
+        """Send Redis a command. Errors are ignored: another fault may have stopped Redis."""
         with self.stack.redis_client() as client:
             try:
                 client.execute_command(*words)
@@ -214,7 +213,7 @@ class Nemesis:
         yield
 
     def resume_queues(self) -> None:
-        """Let all queues hand out tasks: done when the other faults of a wave are over, one of which may forbid it."""
+        """Resume all queues. Called when the other faults of a wave are over, one of which may prevent it."""
         client = self.stack.client()
         for queue in ("steady_high", "steady_low", "once"):
             reply = client.send_until_clear("POST", f"/api/cli/queues/{queue}/unpause", timeout_s=60)

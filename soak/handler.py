@@ -1,6 +1,6 @@
-"""The code of the soak's task repository: follows the payload's instructions, and records each run in a file.
+"""The task code of the soak: it follows the instructions of the payload, and records each run in a file.
 
-It speaks the worker's protocol itself, which gives it the task's id. It is copied into a repository, so it imports
+It speaks the worker's protocol itself, because it needs the task's id. It is copied into a repository, so it imports
 nothing of this project.
 """
 
@@ -23,7 +23,7 @@ def note(event: str, task: dict[str, Any], run: str, **values: object) -> None:
 
 
 def handle(task: dict[str, Any]) -> tuple[dict[str, str] | None, str | None, bool]:
-    """Return what the result has besides the run, or None, the error, and whether to try again."""
+    """Return what the result has besides the run (None without a result), the error, and whether to retry."""
     payload = task["payload"]
     do, seconds = payload["do"], payload.get("s", 0)
     if do == "fail":
@@ -36,7 +36,7 @@ def handle(task: dict[str, Any]) -> tuple[dict[str, str] | None, str | None, boo
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            sum(range(1_000_000))  # one call of C after the other: no signal is handled, nothing is read
+            sum(range(1_000_000))  # calls of C without a pause: no signal is handled, and nothing is read
     elif do == "log":
         print_lines(payload["lines_a_second"], seconds)
     elif do == "result":

@@ -1,4 +1,4 @@
-"""Reads the history from the database by SQL, without the product's own code."""
+"""Read the history from the database by SQL, without the product's own code."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from soak.stack import Stack
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamCounts:
-    """What the database counted of a queue's stream."""
+    """What the database counted about a queue's stream."""
 
     counted_only: int = 0
     dropped: int = 0
@@ -22,8 +22,6 @@ class StreamCounts:
 
 
 class HistoryDatabase:
-    """The database of a stack."""
-
     def __init__(self, stack: Stack) -> None:
         self._sqlite = f"file:{stack.folder / 'home' / 'db.sqlite3'}?mode=ro"
         self._postgresql = stack.database.url if stack.database else ""
@@ -60,7 +58,6 @@ class HistoryDatabase:
         return {outcome: int(value) for outcome, value in zip(LETTERS, row, strict=True)}
 
     def read_stream(self, queue: str) -> StreamCounts:
-        """Return what was counted of a stream."""
         query = "SELECT counted_only, dropped, invalid FROM tasks_runstream WHERE redis_queue = ?"
         for counted_only, dropped, invalid in self._select(query, queue):
             return StreamCounts(counted_only=counted_only, dropped=dropped, invalid=invalid)

@@ -1,4 +1,4 @@
-"""Waits until the history has caught up, and collects what its checker compares."""
+"""Wait until the history has caught up, and collect what its checker compares."""
 
 import time
 from collections import defaultdict
@@ -23,17 +23,15 @@ from soak.stack import Stack
 ENDED = (TaskState.COMPLETED, TaskState.ARCHIVED)
 DRAIN_S = 300.0
 CATCH_UP_S = 300.0
-METRICS_S = 60.0
-"""Workers report with their heartbeats."""
+METRICS_S = 60.0  # workers report with their heartbeats
 SETTLED_S = 3.0
-"""A removed entry is no proof that all is stored: drops are recorded afterwards."""
+"""How long to wait after the last entry was removed: the number of dropped ones is stored later."""
 
-Metrics = dict[tuple[str, str, str], float]
-"""Name, queue and outcome; the latter is empty where a metric has none."""
+Metrics = dict[tuple[str, str, str], float]  # by name, queue and outcome, which is empty if a metric has none
 
 
 def wait_for_history(stack: Stack, load: SteadyLoad, report: Report, part: str) -> None:
-    """Wait until all tasks have ended and nothing of their attempts is left in Redis."""
+    """Wait until all tasks have ended and none of their attempts is left in Redis."""
     queues = list(load.accepted)
     with stack.redis_client() as redis:
         took_s = _try_to_wait(lambda: not count_unended(queues, [redis]), DRAIN_S)
@@ -47,7 +45,6 @@ def wait_for_history(stack: Stack, load: SteadyLoad, report: Report, part: str) 
 
 
 def collect_histories(stack: Stack, load: SteadyLoad, *, since: datetime) -> list[QueueHistory]:
-    """Return what is known about each queue."""
     database, journal, metrics = HistoryDatabase(stack), read_journal(stack), read_metrics(stack)
     with stack.redis_client() as redis:
         return [
@@ -59,7 +56,7 @@ def collect_histories(stack: Stack, load: SteadyLoad, *, since: datetime) -> lis
 
 
 def report_histories(histories: Sequence[QueueHistory], report: Report, part: str) -> None:
-    """Print the sums over all queues, and what each queue's check found."""
+    """Print the sums over all queues, and the result of each queue's check."""
     results = [check_history(history) for history in histories]
     accepted = sum(len(history.accepted) for history in histories)
     ended, waiting = (sum(len(getattr(history, name)) for history in histories) for name in ("ended", "waiting"))
@@ -95,7 +92,7 @@ def _report_sums(histories: Sequence[QueueHistory], report: Report, part: str) -
 
 
 def read_journal(stack: Stack) -> dict[str, str]:
-    """Return the outcomes of each task's attempts as the tasks noted them, a letter each."""
+    """Return the outcomes of each task's attempts as the tasks recorded them, a letter each."""
     found: dict[str, str] = {}
     with stack.journal.open() as lines:
         for line in lines:
@@ -119,7 +116,7 @@ def read_metrics(stack: Stack) -> Metrics:
 
 
 def sum_stats(stack: Stack, queue: str, *, since: datetime) -> dict[str, int]:
-    """Return the sums of the statistics that charts draw, by outcome, and of what was dropped."""
+    """Return the sums of the statistics behind the charts, by outcome, and the number of dropped runs."""
     times = {"from": since - timedelta(minutes=1), "to": datetime.now(UTC) + timedelta(minutes=1)}
     query = urlencode({"step": "1m", **{name: time.isoformat() for name, time in times.items()}})
     client = stack.client(timeout_s=30)

@@ -1,4 +1,4 @@
-"""Clients that enqueue batches at a given rate, a few tasks of which fail, and keep what was accepted."""
+"""Clients that enqueue batches at a given rate and record which tasks were accepted. A few of the tasks fail."""
 
 import itertools
 import json
@@ -18,25 +18,25 @@ BATCH = 50
 PATIENCE_S = 120.0
 """How long a client repeats a request whose outcome it does not know."""
 MAX_DEBT_S = 2.0
-"""A client that could not send for longer does not make up for it."""
+"""A client catches up with at most this time in which it could not send."""
 MAX_BACKLOG_S = 10.0
-"""With more waiting tasks than workers should run in that time, clients pause: the machine does not reach the rate."""
+"""Clients pause while more tasks wait than workers should run in this time: the machine does not reach the rate."""
 LOOK_S = 0.5
 
 
 class SteadyLoad(BackgroundThreads):
-    """Threads that enqueue `rate` tasks a second, spread over queues by their shares."""
+    """Threads that enqueue `rate` tasks a second, distributed over queues by their shares."""
 
     def __init__(
         self, stack: Stack, shares: Mapping[str, float], *, rate: float, failing: float = 0.02, clients: int = 2
     ) -> None:
         super().__init__(patience_s=PATIENCE_S + 30)
         self.accepted: dict[str, set[str]] = {queue: set() for queue in shares}
+        # Queue and id of tasks that fail.
         self.failing: list[tuple[str, str]] = []
-        """Queue and id of tasks that fail."""
         self.refusals: Counter[str] = Counter()
+        # How long clients waited for workers, all together.
         self.paused_s = 0.0
-        """How long clients waited for workers, all together."""
         self._stack = stack
         self._shares = dict(shares)
         self._rate = rate
@@ -63,7 +63,6 @@ class SteadyLoad(BackgroundThreads):
         return {"do": do, "order_id": f"ORD-{number:08}", "customer": number % 997, "note": "leave it at the back door"}
 
     def record(self, queue: str, task_ids: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> None:
-        """Note tasks that were accepted."""
         self.accepted[queue].update(task_ids)
         self.failing += [(queue, task_id) for task_id, job in zip(task_ids, jobs, strict=True) if job["do"] == "fail"]
 

@@ -1,4 +1,4 @@
-"""The stack of the parts about the history: tasks that do nothing, and no network between the processes to disturb."""
+"""The stack of the parts about the history: its tasks do nothing, and no network can be disturbed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from soak.report import Report
 from soak.stack import DURABLE, Stack, StackParts, running_stack
 
 EVERY_SECOND = ("--appendonly", "yes", "--appendfsync", "everysec")
-"""As Redis is usually run."""
+"""As Redis is usually configured."""
 QUEUE_FILE = """queues:
   orders: {{sub_queues: [{{name: high, priority: 6}}, {{name: low, priority: 2}}], deployment: {deployment}}}
   mail: {{priority: 4, deployment: {deployment}}}
@@ -17,13 +17,11 @@ QUEUE_FILE = """queues:
   logged: {{priority: 4, deployment: {deployment}}}
   unlogged: {{priority: 4, deployment: {deployment}}}
 """
-ENV = {"RUNQY_ARCHIVE_MAX_TASKS": "1000000"}
-"""Failed tasks are kept, so that they can be counted."""
+ENV = {"RUNQY_ARCHIVE_MAX_TASKS": "1000000"}  # failed tasks are kept, to be counted
 
 
 @contextmanager
 def history_stack(report: Report, options: Options, part: str, *, is_durable: bool = False) -> Iterator[Stack]:
-    """Run a stack without workers."""
     parts = StackParts(
         has_postgresql=options.has_postgresql,
         has_networks=False,

@@ -1,4 +1,4 @@
-"""Clients that create, read and cancel tasks all the while, and keep what the server promised them."""
+"""Clients that create, read and cancel tasks continuously, and record what the server promised them."""
 
 import random
 import time
@@ -14,7 +14,7 @@ KINDS = {
     "ok": 24, "slow": 20, "flaky": 8, "retry": 2, "fail": 5, "timeout": 2, "crash": 1, "delayed": 6, "unique": 12,
     "batch": 6, "once": 3, "unrepeated": 5,
 }  # fmt: skip
-"""What clients ask for, and how often of 94 times."""
+"""The requests of clients, and how many of 94 are of each kind."""
 PAYLOADS: dict[str, dict[str, Any]] = {
     "slow": {"do": "ok", "s": 1.5},
     "flaky": {"do": "flaky", "failures": 1},
@@ -26,23 +26,23 @@ PAYLOADS: dict[str, dict[str, Any]] = {
 OPTIONS: dict[str, dict[str, Any]] = {"timeout": {"timeout": 2, "max_retry": 1}, "delayed": {"delay": 3}}
 UNIQUE_KEYS = 8
 PATIENCE_S = 60.0
-"""How long a client repeats a request whose outcome it does not know; then it does not know for good."""
+"""How long a client repeats a request whose outcome it does not know. Then the outcome stays unknown."""
 
 
 class Load(BackgroundThreads):
-    """Threads with clients, and what they saw."""
+    """Threads with clients, and what these saw."""
 
     def __init__(self, stack: Stack, rng: random.Random, *, producers: int = 4, pause_s: float = 0.3) -> None:
         super().__init__(patience_s=PATIENCE_S + 30)
         self.accepted: dict[str, Accepted] = {}
         self.canceled: set[str] = set()
         self.first_ends: dict[str, tuple[str, str]] = {}
+        # Unix s at which each end was seen.
         self.seen_at: dict[str, float] = {}
-        """Unix s at which each end was seen."""
+        # Requests that were not done, by status and code.
         self.refusals: Counter[str] = Counter()
-        """Requests that were not done, by status and code."""
+        # Unix s at which each was accepted.
         self.accepted_at: dict[str, float] = {}
-        """Unix s at which each was accepted."""
         self._stack = stack
         self._pause_s = pause_s
         self._recent: deque[str] = deque(maxlen=400)
@@ -52,7 +52,7 @@ class Load(BackgroundThreads):
     def create(
         self, client: Client, kind: str, *, queue: str = "", jobs: int = 0, patience_s: float = PATIENCE_S
     ) -> list[str]:
-        """Ask for one task, or a batch, until the outcome is clear; return the ids of what was accepted."""
+        """Request a task or a batch until the outcome is clear; return the ids of accepted tasks."""
         key = idempotency_key()
         payload = {"do": "ok"} | PAYLOADS.get(kind, {}) | {"number": key}
         body: dict[str, Any] = {"queue": queue or "canary", **OPTIONS.get(kind, {})}
@@ -76,7 +76,6 @@ class Load(BackgroundThreads):
         return ids
 
     def record_accepted(self, task_id: str, kind: str) -> None:
-        """Note a task that was accepted."""
         self.accepted_at[task_id] = time.time()
         self.accepted[task_id] = Accepted(task_id=task_id, kind=kind)
 
@@ -89,7 +88,7 @@ class Load(BackgroundThreads):
         client.close()
 
     def _read(self, rng: random.Random) -> None:
-        """Keep the first final state that a client sees of a task: it must not change."""
+        """Record the first final state that a client sees of a task, which must not change."""
         client = self._stack.client()
         while self.waits(0.1):
             if not self._recent:

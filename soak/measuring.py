@@ -1,4 +1,4 @@
-"""What the parts that measure have in common: a queue of tasks that do nothing, times, and recovery after a fault."""
+"""What the parts that measure share: a queue whose tasks do nothing, times of requests, and recovery after a fault."""
 
 import random
 import time
@@ -30,7 +30,7 @@ GIVEN_UP_S = 120.0
 
 @contextmanager
 def noop_stack(report: Report, rng: random.Random) -> Iterator[Stack]:
-    """Run a stack whose only queue has tasks that do nothing."""
+    """Run a stack with one queue, whose tasks do nothing."""
     with running_stack(report, rng) as stack:
         stack.commit({"main.py": NOOP_CHILD})
         stack.write_queue_file(NOOP_QUEUES)
@@ -41,14 +41,13 @@ def noop_stack(report: Report, rng: random.Random) -> Iterator[Stack]:
 
 
 def fill(client: Client, queue: str, count: int) -> None:
-    """Enqueue so many tasks."""
     for start in range(0, count, BATCH):
         jobs: list[dict[str, object]] = [{}] * min(BATCH, count - start)
         client.post("/queue/add-batch", {"queue": queue, "jobs": jobs})
 
 
 def time_requests(send: Callable[[], object], count: int) -> list[float]:
-    """Return how many seconds each of some calls took, one after the other."""
+    """Return the time in s of each of `count` calls, one after the other."""
     times = []
     for _ in range(count):
         began_s = time.perf_counter()
@@ -58,7 +57,7 @@ def time_requests(send: Callable[[], object], count: int) -> list[float]:
 
 
 def rate_of_worker(stack: Stack, redis: redis_py.Redis, name: str, count: int) -> float:
-    """Start a worker, and return how many tasks a second it completes once it is warm; then end it."""
+    """Start a worker, return how many tasks a second it completes once it is warm, and end it."""
     completed = QueueKeys("noop").completed
     start = int(redis.zcard(completed))
     worker = stack.add_worker(name, queues="noop", RUNQY_CONCURRENCY="8", RUNQY_PROCESSES="1")
@@ -71,7 +70,7 @@ def rate_of_worker(stack: Stack, redis: redis_py.Redis, name: str, count: int) -
 
 
 def measure_recovery(stack: Stack, load: Load, *, queue: str = "canary") -> tuple[float, float]:
-    """Return after how many seconds a task is accepted, and after how many it is done."""
+    """Return the seconds until a task is accepted, and until it has ended."""
     client = stack.client(timeout_s=3)
     began_s = time.monotonic()
     (task_id,) = load.create(client, "canary", queue=queue, patience_s=GIVEN_UP_S) or [""]

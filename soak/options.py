@@ -1,4 +1,4 @@
-"""The command line's options, shared by all parts."""
+"""The options of the command line, which all parts share."""
 
 import random
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ class Options:
 
     seed: int
     minutes: float | None = None
-    """Of the parts that last for a given time; None: each has its own default."""
+    """For the parts that last for a given time. None: each has its own default."""
     rate: float | None = None
-    """Tasks a second of the parts with a given load; None: each has its own default."""
+    """Tasks a second, for the parts with a given load. None: each has its own default."""
     has_postgresql: bool = False
-    """The parts about the history use PostgreSQL; the others choose their database themselves."""
+    """The parts about the history use PostgreSQL. The other parts choose their database themselves."""
     waiting_tasks: int
-    """Of the part that fills a queue."""
+    """For the parts that fill a queue."""
     moments: int
-    """How often the part freezes freezes each of its targets."""
+    """How often the part `freezes` stops each of its targets."""
     failing_tasks: int
 
     def rng(self, part: str) -> random.Random:
-        """Return a random generator of a part's own, which no other part advances."""
+        """Return the random generator of a part. Other parts do not advance it, so a part can be repeated alone."""
         return random.Random(f"{self.seed} {part}")

@@ -1,4 +1,4 @@
-"""Starts processes of the product, finds what they started, and ends all of it."""
+"""Start processes of the product, find their descendants, and end them."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ END_S = 30.0
 
 
 class ManagedProcess:
-    """A process in a session of its own, with its output in a file; it can be started again after it ended."""
+    """A process in a session of its own, whose output is in a file. It can be started again after it has ended."""
 
     def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
         self.name = name
@@ -24,13 +24,13 @@ class ManagedProcess:
 
     @property
     def pid(self) -> int:
-        """Return the process id. Raise ProcessLookupError before the first start."""
+        """The process id. Raise ProcessLookupError before the first start."""
         if self._popen is None:
             raise ProcessLookupError(self.name)
         return self._popen.pid
 
     def start(self) -> None:
-        """Start it, unless it runs."""
+        """Start the process, unless it runs."""
         if self.is_alive():
             return
         with self.log.open("ab") as log:
@@ -45,22 +45,20 @@ class ManagedProcess:
             )
 
     def is_alive(self) -> bool:
-        """Return whether it runs."""
         return self._popen is not None and self._popen.poll() is None
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send it a signal, if it runs."""
         if self._popen is not None:
             self._popen.send_signal(number)
 
     def kill(self) -> None:
-        """Kill it, but nothing that it started."""
+        """Kill the process, but not its descendants."""
         if self._popen is not None:
             self._popen.kill()
             self._popen.wait()
 
     def end(self, *, timeout_s: float = END_S) -> int | None:
-        """Ask it to end and return its exit status, None if it had to be killed."""
+        """Terminate the process; return its exit status, or None if it had to be killed."""
         if self._popen is None:
             return 0
         self._popen.send_signal(signal.SIGCONT)
@@ -73,7 +71,7 @@ class ManagedProcess:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the processes that a process started and that live. Linux only."""
+    """Return the running children of a process. Linux only."""
     with contextlib.suppress(OSError):
         return [
             int(child)
@@ -84,7 +82,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def descendants_of(pid: int) -> list[int]:
-    """Return what a process started, what that started, and so on."""
+    """Return the children of a process, their children, and so on."""
     found = children_of(pid)
     return found + [other for child in found for other in descendants_of(child)]
 
@@ -106,14 +104,14 @@ def processes_in(folder: Path) -> dict[int, str]:
 
 
 def count_descriptors(pid: int) -> int:
-    """Return how many files and connections a process has open; 0 once it has ended."""
+    """Return the number of open descriptors of a process; 0 once it has ended."""
     with contextlib.suppress(OSError):
         return len(list(Path(f"/proc/{pid}/fd").iterdir()))
     return 0
 
 
 def resident_mb(pid: int) -> float:
-    """Return the memory of a process; 0 once it has ended."""
+    """Return the resident memory of a process; 0 once it has ended."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
@@ -122,7 +120,7 @@ def resident_mb(pid: int) -> float:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the CPU time that a process has used, of all its threads; 0 once it has ended."""
+    """Return the CPU time of a process and its threads; 0 once it has ended."""
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -130,13 +128,13 @@ def cpu_s(pid: int) -> float:
 
 
 def machine_cpu_s() -> float:
-    """Return the CPU time that all processes of the machine, and its kernel, have used since it started."""
+    """Return the CPU time of all processes and the kernel since the machine started."""
     user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def send_signal(pid: int, number: signal.Signals) -> bool:
-    """Send a signal; return whether the process was there."""
+    """Send a signal; return False if the process does not exist."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:
@@ -146,7 +144,7 @@ def send_signal(pid: int, number: signal.Signals) -> bool:
 
 @contextlib.contextmanager
 def frozen(*pids: int) -> Iterator[None]:
-    """Stop processes, and let them go on at the end of the block."""
+    """Stop processes by SIGSTOP for the duration of the block."""
     for pid in pids:
         send_signal(pid, signal.SIGSTOP)
     try:
@@ -157,7 +155,7 @@ def frozen(*pids: int) -> Iterator[None]:
 
 
 def wait_for(look: Callable[[], object], timeout_s: float, what: str) -> float:
-    """Wait until a call returns something true, and return how long that took. Raise TimeoutError."""
+    """Wait until a call returns a true value; return how long it took in s. Raise TimeoutError."""
     began_s = time.monotonic()
     while not look():
         if time.monotonic() - began_s > timeout_s:

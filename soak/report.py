@@ -1,4 +1,4 @@
-"""Prints what a soak does, and at its end what it found."""
+"""Print the progress of a soak, and its result at the end."""
 
 import math
 import statistics
@@ -19,13 +19,12 @@ class Report:
     def __init__(self) -> None:
         self._console = Console(highlight=False, soft_wrap=True, width=110)
         self._began_s = time.monotonic()
+        # Part, what, value, and `pass` or `FAIL` where there is a limit.
         self.rows: list[tuple[str, str, str, str]] = []
-        """Part, what, value, and `pass` or `FAIL` where there is a limit."""
         self.broken: list[str] = []
         self.skipped: list[str] = []
 
     def section(self, title: str) -> None:
-        """Begin a part."""
         self._console.print(f"\n[bold]{title}[/bold]")
 
     def note(self, text: str) -> None:
@@ -33,29 +32,29 @@ class Report:
         self._console.print(f"  {time.monotonic() - self._began_s:7.1f} s  {text}", markup=False)
 
     def skip(self, part: str, reason: str) -> None:
-        """Report that a check is skipped, and why."""
+        """Report that a check is skipped."""
         self.skipped.append(f"{part}: {reason}")
         self.note(f"SKIPPED: {reason}")
 
     def fail(self, part: str, problem: str) -> None:
-        """Note that something is broken."""
+        """Report that something is broken."""
         self.broken.append(f"{part}: {problem}")
         self.note(f"BROKEN: {problem}")
 
     def figure(self, part: str, what: str, value: str, *, passed: bool | None = None) -> None:
-        """Keep a figure for the table at the end, and whether it is as it must be, if it must be anything."""
+        """Add a figure to the table at the end. `passed` is None if there is no limit for it."""
         self.rows.append((part, what, value, "" if passed is None else "pass" if passed else "FAIL"))
         self.note(f"{what}: {value}")
         if passed is False:
             self.fail(part, f"{what}: {value}")
 
     def require(self, part: str, what: str, value: float, *, at_most: float, unit: str = "s") -> None:
-        """Keep a figure that must not be larger than a limit."""
+        """Add a figure that must not exceed a limit."""
         text = f"{value:.3g} {unit} (at most {at_most:g})".replace("  ", " ")
         self.figure(part, what, text, passed=value <= at_most)
 
     def add_result(self, part: str, check_result: CheckResult) -> None:
-        """Keep what the checker found."""
+        """Add the result of the checker."""
         for reason, count in sorted(check_result.reruns.items()):
             self.figure(part, f"ran again: {reason}", str(count))
         for reason, times_s in sorted(check_result.restarts_s.items()):
@@ -65,14 +64,14 @@ class Report:
         self.add_violations(part, check_result.violations)
 
     def add_violations(self, part: str, violations: Sequence[Violation]) -> None:
-        """Note what a checker found broken, at most the first of many."""
+        """Report broken invariants, the first _SHOWN of many."""
         for violation in violations[:_SHOWN]:
             self.fail(part, f"{violation.invariant}: {violation.detail}")
         if len(violations) > _SHOWN:
             self.fail(part, f"… and {len(violations) - _SHOWN} more")
 
     def finish(self) -> int:
-        """Print the table, and return the exit status."""
+        """Print the table; return the exit status."""
         table = Table(title="Soak", title_justify="left")
         for head in ("part", "what", "value", "result"):
             table.add_column(head)
@@ -89,22 +88,22 @@ class Report:
 
 
 def spread(times_s: Sequence[float]) -> str:
-    """Return median and maximum of times."""
+    """Format median and maximum of times."""
     return f"median {statistics.median(times_s):.1f} s, worst {max(times_s):.1f} s of {len(times_s)}"
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the value that this share of the values does not exceed."""
+    """Return the smallest value that at least this share of the values does not exceed; 0 without values."""
     ordered = sorted(values)
     return ordered[min(math.ceil(share * len(ordered)), len(ordered)) - 1] if ordered else 0.0
 
 
 def percentiles(times_s: Sequence[float]) -> str:
-    """Return the middle and the end of the distribution of short times."""
+    """Format p50 and p99 of short times."""
     cuts = statistics.quantiles(times_s, n=100, method="inclusive")
     return f"p50 {cuts[49] * 1000:.1f} ms, p99 {cuts[98] * 1000:.1f} ms"
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """Return counts as text, the largest first."""
+    """Format counts, the largest first."""
     return ", ".join(f"{name}: {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1])) or "none"

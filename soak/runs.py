@@ -1,4 +1,4 @@
-"""Reads what the tasks noted about their runs."""
+"""Read what the tasks recorded about their runs."""
 
 import json
 from collections import defaultdict
@@ -17,13 +17,13 @@ class Run:
     started_at: float
     """Unix s."""
     ended_at: float | None = None
-    """None where the child was ended under the task."""
+    """None if the child ended during the run."""
     outcome: str = ""
     """`ok`, `fail`, or `retry`."""
 
 
 def read_runs(journal: Path) -> dict[str, list[Run]]:
-    """Return all runs by task, those of a task in the order in which they began."""
+    """Return all runs by task, those of each task in the order in which they began."""
     lines = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
     ends = {line["run"]: line for line in lines if line["event"] == "end"}
     runs: dict[str, list[Run]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Samples what the load does to the stack: lag of the history, waiting tasks, memory, SQLite's write lock."""
+"""Sample the stack under load: lag of the history, waiting tasks, memory, SQLite's write lock."""
 
 import contextlib
 import os
@@ -21,19 +21,19 @@ LOCK_GIVEN_UP_S = 5.0
 
 
 class Sampler(BackgroundThreads):
-    """Threads that look at a stack at intervals."""
+    """Threads that sample a stack at intervals."""
 
     def __init__(self, stack: Stack, queues: Sequence[str]) -> None:
         super().__init__(patience_s=30)
+        # The age of the oldest attempt that is not in the database yet.
         self.lags_s: list[float] = []
-        """The age of the oldest attempt that is not in the database yet."""
+        # How long another process had to wait for SQLite's write lock.
         self.lock_waits_s: list[float] = []
-        """How long another process had to wait for SQLite's write lock."""
         self.most_waiting = 0
         self.longest_stream = 0
         self.redis_mb: list[float] = []
+        # By kind of process.
         self.memory_mb: dict[str, list[float]] = defaultdict(list)
-        """By kind of process."""
         self.archived = 0
         self._stack = stack
         self._queues = list(queues)
@@ -69,7 +69,7 @@ class Sampler(BackgroundThreads):
             self.memory_mb[kind].append(sum(map(processes.resident_mb, pids)))
 
     def _probe_lock(self) -> None:
-        """Take SQLite's write lock and give it back, and note how long that took."""
+        """Take and release SQLite's write lock, and record how long that took."""
         path = self._stack.folder / "home" / "db.sqlite3"
         with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as database:
             while self.waits(LOCK_SAMPLE_S):
@@ -86,7 +86,7 @@ class Sampler(BackgroundThreads):
 
 
 class CpuMeter:
-    """Measures how many cores a stack uses from a moment on, and how many everything else on the machine does."""
+    """Measures how many cores a stack uses from its creation on, and how many the rest of the machine uses."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -95,14 +95,14 @@ class CpuMeter:
         self._soak_s, self._machine_s = time.process_time(), processes.machine_cpu_s()
 
     def used_s(self) -> dict[str, float]:
-        """Return the CPU time since then by kind of process; processes that have ended are missing."""
+        """Return the CPU time since the beginning by kind of process, without processes that have ended."""
         return {
             kind: sum(processes.cpu_s(pid) - self._own.get(pid, 0.0) for pid in pids)
             for kind, pids in pids_by_kind(self._stack).items()
         }
 
     def describe(self) -> str:
-        """Return the cores by kind of process since then; processes that have ended count as others."""
+        """Format the cores in use by kind of process. Processes that have ended count as others."""
         took_s = time.monotonic() - self._began_s
         used_s = self.used_s()
         used_s["clients"] = time.process_time() - self._soak_s
@@ -112,7 +112,7 @@ class CpuMeter:
 
 
 def pids_by_kind(stack: Stack) -> dict[str, list[int]]:
-    """Return the processes of a stack by what they are."""
+    """Return the processes of a stack by their kind."""
     workers = [worker for worker in stack.workers.values() if worker.is_alive()]
     found = {
         "web": stack.web_processes(),

@@ -1,9 +1,8 @@
-"""Runs a Python module with a clock that is wrong: `python -m soak.skewed <seconds> <module> [arguments]`.
+"""Run a Python module with a clock that is wrong: `python -m soak.skewed <seconds> <module> [arguments]`.
 
-Instead of seconds it takes a file that contains them, which may change meanwhile: the clock is set.
+Instead of the seconds it also takes a file that contains them. If its content changes, the clock is set.
 
-Only Unix time moves, in this process and those that it forks; spans, which are measured by the monotonic clock, are
-as ever.
+Only Unix time is shifted, in this process and those that it forks. The monotonic clock stays right.
 """
 
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Move the clock, then run the module as if it had been started itself."""
+    """Shift the clock, then run the module as `python -m` does."""
     given, module = sys.argv[1], sys.argv[2]
     file = Path(given) if os.sep in given else None
     right_s, right_ns = time.time, time.time_ns

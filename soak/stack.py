@@ -1,4 +1,4 @@
-"""Starts what is to survive: Redis, PostgreSQL, `runqy serve` and workers, on networks that can be disturbed."""
+"""Start what is tested: Redis, PostgreSQL, `runqy serve` and workers, on networks that can be disturbed."""
 
 import base64
 import os
@@ -27,12 +27,11 @@ from tests.support.postgresql import PostgresqlServer, find_programs
 from tests.support.servers import ValkeyServer, free_port
 
 LEASE_S, GRACE_S, RECOVERY_INTERVAL_S = 10, 10, 10
-"""A third of the default lease and grace, so that a run sees more faults; how often maintenance looks is fixed."""
+"""A third of the default lease and grace, so that a run sees more faults. The interval of maintenance is fixed."""
 SHUTDOWN_S = 3
-START_S = 180.0
-"""A busy machine takes a minute and more."""
+START_S = 180.0  # a busy machine takes more than a minute
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
-"""Redis acknowledges nothing that a kill could lose: whatever is missing is the product's loss."""
+"""Redis acknowledges nothing that a kill could lose, so whatever is missing was lost by the product."""
 
 QUEUE_FILE = """queues:
   steady: {{sub_queues: [{{name: high, priority: 6}}, {{name: low, priority: 2}}], deployment: {deployment}}}
@@ -45,14 +44,14 @@ LIMITS = "{max_retry: 4, retry_delay: 1s, retry_max_delay: 4s, active_timeout: 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackParts:
-    """What a stack consists of."""
+    """The parts of a stack."""
 
     redis_url: str = ""
-    """Empty: a Redis of its own."""
+    """Empty: the stack starts a Redis of its own."""
     has_postgresql: bool = False
-    """If its programs are installed; else SQLite."""
+    """Use PostgreSQL if its programs are installed, otherwise SQLite."""
     has_networks: bool = True
-    """Server, workers and database are connected by networks that can be disturbed."""
+    """Connect server, workers and database by networks that can be disturbed."""
     redis_options: Sequence[str] = DURABLE
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -61,15 +60,15 @@ DEFAULT_PARTS = StackParts()
 
 
 class Stack:
-    """The product on this machine, everything in one temporary folder."""
+    """The product on this machine, with all its files in one temporary folder."""
 
     def __init__(self, folder: Path, rng: random.Random, parts: StackParts) -> None:
         self.folder = folder
         self.key, self.worker_key = secrets.token_hex(24), secrets.token_hex(24)
         self.statuses: Counter[str] = Counter()
         self.workers: dict[str, ManagedProcess] = {}
+        # Maintenance processes beside the server's own.
         self.others: list[ManagedProcess] = []
-        """Maintenance processes beside the server's own."""
         self.journal = folder / "journal"
         self.repository = folder / "repository"
         self.port = free_port()
@@ -104,17 +103,17 @@ class Stack:
         )
 
     def client(self, *, timeout_s: float = 8.0) -> Client:
-        """Return a client of the API that may do everything."""
+        """Return a client of the API with an admin key."""
         return Client(self.port, self.key, timeout_s=timeout_s, statuses=self.statuses)
 
     def redis_client(self) -> redis_py.Redis:
-        """Return a client of Redis that no fault of a network concerns."""
+        """Return a client of Redis that does not use a network that can be disturbed."""
         if self.redis is None:
             raise RuntimeError("the stack has no single Redis of its own")
         return self.redis.client()
 
     def prepare(self) -> None:
-        """Make the repository and the queue files."""
+        """Create the repository and the queue files."""
         (self.folder / "home").mkdir(mode=0o700)
         (self.folder / "queues").mkdir()
         self.repository.mkdir()
@@ -123,7 +122,6 @@ class Stack:
         self.write_queue_file()
 
     def manage(self, *words: str, **variables: str) -> None:
-        """Run a management command."""
         command = [sys.executable, "manage.py", *words]
         with (self.folder / "manage.log").open("ab") as log:
             subprocess.run(command, cwd=ROOT, env=self.env | variables, stdout=log, stderr=log, check=True)
@@ -138,7 +136,7 @@ class Stack:
     def write_queue_file(
         self, text: str = QUEUE_FILE, *, limits: str = LIMITS, vaults: str = "[]", **variables: str
     ) -> None:
-        """Write the definitions of the queues; loading them is the server's."""
+        """Write the definitions of the queues. The server loads them later."""
         values = {"SOAK_JOURNAL": str(self.journal), **variables}
         env_vars = ", ".join(f'{name}: "{value}"' for name, value in values.items())
         source = f'git_url: "file://{self.repository}", branch: main, startup_cmd: python main.py'
@@ -189,7 +187,7 @@ class Stack:
         return process
 
     def wait_until_ready(self, count: int, *, queue: str = "", timeout_s: float = START_S) -> float:
-        """Wait until so many registrations (one a worker and queue) are ready; return how long that took."""
+        """Wait until `count` registrations (one per worker and queue) are ready; return how long it took."""
         client = self.client()
 
         def look() -> bool:
@@ -203,28 +201,25 @@ class Stack:
             client.close()
 
     def web_processes(self) -> list[int]:
-        """Return the processes that serve requests."""
         return [child for master in self.web_masters() for child in processes.children_of(master)]
 
     def web_masters(self) -> list[int]:
-        """Return gunicorn's master."""
         return [pid for pid in processes.children_of(self.server.pid) if "gunicorn" in processes.command_of(pid)]
 
     def maintenance_processes(self) -> list[int]:
         return [pid for pid in processes.children_of(self.server.pid) if "run_maintenance" in processes.command_of(pid)]
 
     def child_processes(self, worker: ManagedProcess) -> list[int]:
-        """Return the processes in which a worker's tasks run."""
         found = processes.descendants_of(worker.pid)
         return [pid for pid in found if processes.command_of(pid).endswith("python main.py")]
 
     def log_tail(self) -> str:
-        """Return the end of the server's log, for messages."""
+        """Return the end of the server's log, for error messages."""
         log = self.server.log
         return log.read_text(errors="replace")[-1500:] if log.exists() else ""
 
     def keep_files(self) -> Path:
-        """Copy logs and journal to a folder that stays, and return it."""
+        """Copy logs and journal to a folder that is kept; return it."""
         kept = Path(tempfile.mkdtemp(prefix="runqy-soak-broken-"))
         for path in (*self.folder.glob("*.log"), self.journal, *(self.folder / "home" / "logs").glob("*.log")):
             if path.exists():
@@ -232,7 +227,7 @@ class Stack:
         return kept
 
     def close(self) -> dict[int, str]:
-        """End everything, and return the processes that were left over, which are ended too."""
+        """End everything. Return the processes that outlived it, which are killed."""
         if self._is_closed:
             return self._left
         self._is_closed = True
@@ -290,7 +285,7 @@ class Stack:
 
 @contextmanager
 def running_stack(report: Report, rng: random.Random, parts: StackParts = DEFAULT_PARTS) -> Iterator[Stack]:
-    """Start a stack without workers, and end all of it afterwards; what it wrote is kept if something broke."""
+    """Start a stack without workers, and end all of it afterwards. Its logs are kept if something broke."""
     broken_before = len(report.broken)
     with tempfile.TemporaryDirectory(prefix="runqy-soak-", ignore_cleanup_errors=True) as folder:
         stack = Stack(Path(folder), rng, parts)

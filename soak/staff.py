@@ -1,4 +1,4 @@
-"""A member of staff with the admin's pages open: how long each takes, and whether the overview shows fresh numbers."""
+"""A user with pages of the admin open: how long each takes, and whether the overview shows fresh numbers."""
 
 import itertools
 import re
@@ -17,16 +17,16 @@ LIVE = "/admin/overview/live/"
 LIVE_S = 2.0
 """How often an open overview fetches its numbers."""
 STALE_S = 4.0
-"""A page must not show fewer archived tasks than there were so long before; its numbers may be a second old."""
+"""A page must not show fewer archived tasks than there were this long before. Its numbers may be a second old."""
 PAGES_BETWEEN = 3
-"""Other pages that are fetched after each."""
+"""The number of other pages that are fetched after each fetch of the overview."""
 USER = "soak"
 _ARCHIVED = re.compile(r"<dt>Archived</dt>\s*<dd><a[^>]*>([\d,]+)</a>")
 _TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 
 def make_session(stack: Stack) -> httpx2.Client:
-    """Create a superuser, and return a client that is logged in."""
+    """Create a superuser; return a client that is logged in."""
     password = secrets.token_urlsafe(20)
     words = ("createsuperuser", "--noinput", "--username", USER, "--email", "soak@example.com")
     stack.manage(*words, DJANGO_SUPERUSER_PASSWORD=password)
@@ -49,14 +49,14 @@ class PageReader(BackgroundThreads):
         self, session: httpx2.Client, pages: Mapping[str, Callable[[], str]], count_archived: Callable[[], int]
     ) -> None:
         super().__init__(patience_s=60)
+        # How long each page took.
         self.times_s: dict[str, list[float]] = defaultdict(list)
-        """How long each page took."""
+        # Responses other than 200.
         self.problems: Counter[str] = Counter()
-        """Responses other than 200."""
+        # How often the overview showed numbers that were too old.
         self.stale = 0
-        """How often the overview showed numbers that were too old."""
+        # The longest time between two fresh overviews.
         self.largest_gap_s = 0.0
-        """The longest time between two fresh overviews."""
         self._session = session
         self._pages = dict(pages)
         self._count_archived = count_archived
@@ -76,7 +76,7 @@ class PageReader(BackgroundThreads):
                 self.fetch(name, self._pages[name]())
 
     def fetch(self, name: str, path: str) -> str:
-        """Fetch a page, and note how long that took. Return its text, nothing if it failed."""
+        """Fetch a page and record how long it took. Return its text, empty if it failed."""
         began_s = time.monotonic()
         try:
             response = self._session.get(path)
@@ -100,7 +100,9 @@ class PageReader(BackgroundThreads):
         return True
 
     def measure_cpu(self, stack: Stack, times: int) -> dict[str, float]:
-        """Return how much CPU time (s) the web processes spend on each page, which is only known while they idle."""
+        """Return the CPU time in s that the web processes spend on each page. Only right while they are idle
+        otherwise.
+        """
         found = {}
         for name, path in {"overview, live part": lambda: LIVE, **self._pages}.items():
             before_s = sum(map(processes.cpu_s, stack.web_processes()))

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 
 class BackgroundThreads:
-    """Starts its threads at the beginning of a `with` block, and stops them at its end."""
+    """Starts its threads at the beginning of a `with` block, and stops them at the end."""
 
     def __init__(self, *, patience_s: float) -> None:
         """`patience_s` is how long the last action of a thread may take."""
@@ -16,11 +16,11 @@ class BackgroundThreads:
         self._threads: list[threading.Thread] = []
 
     def add_thread(self, act: Callable[..., None], *args: Any) -> None:
-        """Add an action that repeats until `waits` returns False."""
+        """Add an action, which repeats until `waits` returns False."""
         self._threads.append(threading.Thread(target=act, args=args, daemon=True))
 
     def waits(self, seconds: float) -> bool:
-        """Wait; return False as soon as the threads have to stop."""
+        """Wait; return False once the threads have to stop."""
         return not self._stopped.wait(max(seconds, 0))
 
     def __enter__(self) -> Self:

@@ -12,12 +12,11 @@ from soak.stack import GRACE_S, LEASE_S, RECOVERY_INTERVAL_S, running_stack
 
 PART = "blocking"
 TIMEOUT_S = LEASE_S + GRACE_S + RECOVERY_INTERVAL_S + 5
-"""A lease that is not extended would be recovered, and the task run again, before the timeout ends it."""
+"""Longer than a lease that is not extended: its task would be recovered and run again before the timeout ends it."""
 KILL_S = 10.0
 
 
 def run(options: Options, report: Report) -> None:
-    """Block a child for longer than a lease and its grace, and then for longer than its timeout."""
     with running_stack(report, options.rng(PART)) as stack, stack.redis_client() as redis:
         report.section(f"A child that ignores SIGTERM and blocks its interpreter, timeout {TIMEOUT_S} s")
         for name in ("worker-a", "worker-b"):

@@ -1,4 +1,4 @@
-"""Clocks five minutes apart, and clocks that are set: no lease ends early, nothing runs twice, delays are kept."""
+"""Clocks that are five minutes apart or are set: no lease ends early, nothing runs twice, delays are kept."""
 
 import contextlib
 import sys
@@ -19,20 +19,19 @@ from tests.support.servers import free_port
 PART = "clocks"
 APART_S = 300
 LONG_S = LEASE_S + GRACE_S + RECOVERY_INTERVAL_S + 2
-"""A run that is recovered if its lease is read by a clock that is ahead."""
+"""A run of this length would be recovered if a clock that is ahead judged its lease."""
 DELAY_S = 5
 LOAD_S = 20.0
 STEP_S, LATE_S, RETRY_MAX_S = 3600, 5.0, 4.0
 
 
 def run(options: Options, report: Report) -> None:
-    """Run with clocks that differ, and with clocks that are set."""
     _run_apart(options, report)
     _run_stepping(options, report)
 
 
 def _run_apart(options: Options, report: Report) -> None:
-    """Run a worker whose clock is behind, one whose clock is ahead, and a second maintenance that is ahead."""
+    """Run a worker whose clock is behind, one whose clock is ahead, and a second maintenance process that is ahead."""
     rng = options.rng(PART)
     with running_stack(report, rng) as stack, stack.redis_client() as redis:
         report.section(f"Workers {APART_S} s behind and ahead, and a second maintenance {APART_S} s ahead")
@@ -69,7 +68,7 @@ def _run_apart(options: Options, report: Report) -> None:
 
 
 def _run_stepping(options: Options, report: Report) -> None:
-    """Set the clocks of a web process and of the only worker, and look at delays, retries and workers after that."""
+    """Set the clocks of a web process and of the only worker, then check delays, retries and the worker's state."""
     with running_stack(report, options.rng(PART)) as stack:
         report.section(f"Clocks of a web process and a worker that are set by {STEP_S} s, forward and back")
         offset = stack.folder / "offset"
@@ -85,7 +84,7 @@ def _run_stepping(options: Options, report: Report) -> None:
         stack.wait_until_ready(3)
         wait_for(lambda: client.send("GET", "/readyz").status == 200, START_S, "the web process is ready")
         for step_s in (STEP_S, -STEP_S):
-            client.get("/api/cli/workers")  # its clock has been measured
+            client.get("/api/cli/workers")  # the process has measured its clock by now
             offset.write_text(str(step_s))
             _judge_step(stack, client, report, f"set by {step_s} s")
         client.close()
@@ -93,7 +92,7 @@ def _run_stepping(options: Options, report: Report) -> None:
 
 
 def _judge_step(stack: Stack, client: Client, report: Report, name: str) -> None:
-    """Enqueue delayed and failing tasks for some seconds, and look how late they run, and at the worker's state."""
+    """Enqueue delayed and failing tasks for some seconds; check how late they run, and the worker's state."""
     sent_at: dict[str, float] = {}
     failing: list[str] = []
     lost = 0

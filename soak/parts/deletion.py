@@ -1,4 +1,4 @@
-"""A queue with many tasks is deleted: the response comes at once, and maintenance that is killed goes on."""
+"""A queue with many tasks is deleted: the response comes at once, and maintenance goes on after it was killed."""
 
 import os
 import signal
@@ -17,7 +17,6 @@ DELETED_S = 1_800.0
 
 
 def run(options: Options, report: Report) -> None:
-    """Fill a queue, delete it, and kill maintenance while it deletes the tasks."""
     with noop_stack(report, options.rng(PART)) as stack, stack.redis_client() as redis:
         report.section(f"Deleting a queue with {options.waiting_tasks:,} tasks")
         client = stack.client(timeout_s=60)
@@ -39,12 +38,12 @@ def run(options: Options, report: Report) -> None:
         keys = sum(1 for _ in redis.scan_iter("*{noop}*", count=10_000))
         lookups = sum(1 for _ in redis.scan_iter("asynq:t:*", count=10_000))
         report.figure(PART, "keys of the queue left", str(keys), passed=keys == 0)
-        # Those of a step that was killed; maintenance removes them by and by.
+        # Left by the steps that were killed. Maintenance removes them later.
         report.require(PART, "lookups left", lookups, at_most=500 * KILLS, unit="")
         client.close()
 
 
 def _left(client: Client) -> int:
-    """Return how many tasks are left; -1 once the deletion has ended."""
+    """Return the number of tasks that are left; -1 once the deletion has ended."""
     reply = client.send_until_clear("GET", "/api/cli/configs/noop/deletion", timeout_s=60)
     return -1 if reply.status == 404 else sum(reply.content["tasks"].values())

@@ -1,4 +1,4 @@
-"""The disk is full where a worker deploys: it reports that, keeps beating, and recovers when there is room."""
+"""The disk is full where a worker deploys: it reports that, keeps sending heartbeats, and recovers later."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from soak.stack import running_stack
 PART = "disk"
 SMALL, LARGE = "1m", "64m"
 OBSERVED_S = 12.0
-"""Longer than a heartbeat is believed."""
+"""Longer than a heartbeat counts."""
 
 
 def run(options: Options, report: Report) -> None:
@@ -61,14 +61,14 @@ def run(options: Options, report: Report) -> None:
 
 
 def _record(client: Client) -> dict[str, Any]:
-    """Return what the worker reports; empty as long as it is not known."""
+    """Return the record of the worker; empty while it is not registered."""
     workers = client.get("/api/cli/workers")["workers"]
     return workers[0] if workers else {}
 
 
 @contextmanager
 def _small_disk(folder: Path) -> Iterator[str]:
-    """Mount a small file system on a folder; gives why that cannot be done, or nothing."""
+    """Mount a small file system on a folder. Gives the reason why that is not possible, or an empty text."""
     if os.geteuid() != 0:
         yield "mounting a small file system needs root"
         return

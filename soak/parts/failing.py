@@ -1,4 +1,4 @@
-"""Thousands of tasks that fail together: they come back spread over time, and fresh ones are served meanwhile."""
+"""Thousands of tasks fail together: their retries are spread over time, and new tasks are served meanwhile."""
 
 import time
 from collections import Counter
@@ -24,13 +24,13 @@ QUEUES = ("steady_high", "steady_low")
 LIMITS = "{max_retry: 4, retry_delay: 10s, retry_max_delay: 60s, active_timeout: 20s}"
 BATCH = 1_000
 FRESH_S = 5.0
-"""A fresh task waits behind those that the workers hold, not behind all that failed."""
+"""The limit for a new task: it waits for tasks that workers run, but not for all that failed."""
 PEAK = 0.35
-"""The largest share of the retries that may be due in one second; without jitter those of a second come together."""
+"""The largest share of the retries that may be due within one second. Without jitter they come together."""
 
 
 def run(options: Options, report: Report) -> None:
-    """Let tasks fail once, all of them at about the same time, and put fresh ones beside them."""
+    """Let tasks fail once, all at about the same time, and enqueue new ones beside them."""
     with running_stack(report, options.rng(PART)) as stack, stack.redis_client() as redis:
         report.section(f"{options.failing_tasks:,} tasks fail together")
         stack.write_queue_file(QUEUE_FILE, limits=LIMITS)
@@ -64,7 +64,9 @@ def _enqueue_failing(client: Client, load: Load, count: int) -> None:
 def _serve_fresh(
     stack: Stack, client: Client, load: Load, redis: redis_py.Redis, count: int
 ) -> tuple[list[float], float]:
-    """Run fresh tasks until most have failed and come back; return their times, and how crowded the retries were."""
+    """Run new tasks until most failed ones have come back; return their times, and the largest share of retries in a
+    second.
+    """
     retry, completed = (getattr(QueueKeys("steady_low"), name) for name in ("retry", "completed"))
     stack.wait_until_ready(2)
     latencies: list[float] = []

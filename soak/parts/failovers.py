@@ -1,4 +1,4 @@
-"""Redis with several servers under load: a cluster that moves a slot and loses a master, a master behind Sentinel."""
+"""Several Redis servers under load: a cluster that moves a slot and loses a master, and a master behind Sentinel."""
 
 import time
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ LOADED_S = 6.0
 PAUSE_S = 0.5
 DOWN_S = 3.0
 UNREPLICATED_S = 1.0
-"""What was accepted so shortly before the master died may not have reached the replica."""
+"""Tasks that were accepted this shortly before the master died may not have reached the replica."""
 QUEUE = "steady_high"
 SLOT = key_slot(QueueKeys(QUEUE).pending.encode())
 
@@ -68,7 +68,7 @@ def run_cluster(options: Options, report: Report) -> None:
 
 
 def run_sentinel(options: Options, report: Report) -> None:
-    """Kill the master under a herd of workers, and let all of them connect again at once."""
+    """Kill the master of many workers, and let all of them reconnect at once."""
     report.section(f"A master behind Sentinel dies, with {HERD} workers")
     rng = options.rng(SENTINEL)
     servers = start_sentinel()
@@ -103,7 +103,7 @@ def _measure(part: str, what: str, stack: Stack, load: Load, report: Report) -> 
 
 
 def _report_herd(stack: Stack, report: Report, when: str) -> None:
-    """Wait until all workers have reported on new connections."""
+    """Wait until all workers have reported over new connections."""
     since_s = int(time.time()) + 1
     client = stack.client()
 
@@ -117,7 +117,7 @@ def _report_herd(stack: Stack, report: Report, when: str) -> None:
 
 
 def _kill_connections(stack: Stack, node: redis_py.Redis, report: Report) -> None:
-    """Cut all connections at once, and see how many come back in which time."""
+    """Cut all connections at once, and count how many are opened again."""
     before = node.info("stats")["total_connections_received"]
     for kind in ("normal", "pubsub"):
         node.execute_command("CLIENT", "KILL", "TYPE", kind)
@@ -128,7 +128,7 @@ def _kill_connections(stack: Stack, node: redis_py.Redis, report: Report) -> Non
 
 
 def _allow_losses(load: Load, incident: Incident) -> None:
-    """Mark what a failover may lose, and forget the ends that clients saw of what it may undo."""
+    """Mark the tasks that a failover may lose, and forget the ends that it may undo."""
     for task_id, at in load.accepted_at.items():
         if incident.began_at <= at <= incident.ended_at:
             load.accepted[task_id] = replace(load.accepted[task_id], may_be_lost=True)
@@ -154,14 +154,14 @@ def _judge(
 
 
 def _owns_slot(node: redis_py.Redis) -> bool:
-    """Return whether a node serves the slot of the loaded queue."""
+    """Return whether a node serves the slot of the queue under load."""
     my_id = node.execute_command("CLUSTER", "MYID")
     shards = node.execute_command("CLUSTER", "SLOTS")
     return any(bool(first <= SLOT <= last and master[2] == my_id) for first, last, master, *_ in shards)
 
 
 def _move_slot(source: redis_py.Redis, target: redis_py.Redis) -> int:
-    """Move the slot key by key while it is used; return how many keys were moved."""
+    """Move the slot key by key while it is in use; return the number of keys."""
     port = target.connection_pool.connection_kwargs["port"]
     source_id, target_id = (node.execute_command("CLUSTER", "MYID").decode() for node in (source, target))
     target.execute_command("CLUSTER", "SETSLOT", SLOT, "IMPORTING", source_id)

@@ -1,4 +1,4 @@
-"""A worker, a server and a database are frozen for 90 s while queues and vaults change: then everything runs again."""
+"""A worker, a server or a database is frozen for 90 s while queues and vaults change. Then everything runs again."""
 
 import random
 import threading
@@ -16,11 +16,11 @@ from soak.stack import Stack, StackParts, running_stack
 PART = "freezes"
 FROZEN_S, RECOVERED_S = 90.0, 60.0
 NEAR_S = 2.0
-"""How long before or after the start of a change something is frozen, at most."""
+"""The longest time between the start of a change and the start of a freeze, in either order."""
 TASK_EVERY_S = 3.0
 PATIENCE_S = 30.0
 WORKERS = {"worker-a": "steady", "worker-b": "canary"}
-"""One for each queue: a second one would hide that the first is stuck."""
+"""One worker for each queue: a second one would hide that the first is stuck."""
 REDIS_QUEUES = ("steady_high", "steady_low", "canary")
 HIGH, LOW = "{{name: high, priority: 6}}", "{{name: low, priority: 2}}"
 QUEUE_FILE = """queues:
@@ -31,7 +31,7 @@ VAULT = "/api/vaults/soak"
 
 
 def run(options: Options, report: Report) -> None:
-    """Freeze each in turn, at random moments of random changes."""
+    """Freeze each target in turn, at random moments of random changes."""
     rng = options.rng(PART)
     with running_stack(report, rng, StackParts(has_postgresql=True, has_networks=False)) as stack:
         targets = ["worker", "server", *(["database"] if stack.database else [])]
@@ -77,8 +77,8 @@ class _Freezes:
         self._report.add_result(PART, check(evidence))
 
     def _freeze(self, target: str, change: str) -> float:
-        """Freeze a target beside a change; return how long after it everything ran, even if that took too long."""
-        self._enqueue("steady.high", "canary")  # a sub-queue with tasks could not be removed
+        """Freeze a target around a change; return how long afterwards everything ran, even if that took too long."""
+        self._enqueue("steady.high", "canary")  # not on steady.low: a sub-queue with tasks cannot be removed
         changing = threading.Thread(target=self._changes[change])
         changes_first, apart_s = self._rng.random() < 0.5, self._rng.uniform(0, NEAR_S)
         worker = self._rng.choice([*WORKERS])
@@ -101,11 +101,11 @@ class _Freezes:
             self._incidents.append(incident)
         thawed_s = time.monotonic()
         changing.join(2 * PATIENCE_S)
-        self._changes[change]()  # it may have got no response
+        self._changes[change]()  # again: it may have got no response
         self._restore_vault()
         self._enqueue("steady.high", "steady.low", "canary")
         took_s = self._wait_for_ends(thawed_s)
-        self._restore()  # not before: a sub-queue that is there again heals a worker that it had made stuck
+        self._restore()  # not earlier: restoring a sub-queue would free a worker that its removal had blocked
         self._report.note(f"{name or target} frozen, {change}: everything ran after {took_s:.1f} s")
         return took_s
 
@@ -116,7 +116,7 @@ class _Freezes:
         return [root, *descendants_of(root)]
 
     def _wait_for_ends(self, since_s: float) -> float:
-        """Return how long after a time each accepted task has ended; give up after some minutes."""
+        """Return how long after a time all accepted tasks have ended. Give up after 2 * RECOVERED_S."""
         client = self._stack.client()
         for task_id in self._load.accepted.keys() - self._load.first_ends.keys():
             while time.monotonic() - since_s < 2 * RECOVERED_S:
@@ -128,12 +128,12 @@ class _Freezes:
         return time.monotonic() - since_s
 
     def _restore_vault(self) -> None:
-        """Bring back a vault that was deleted: without it no worker can register."""
+        """Create a vault again that was deleted: without it no worker can register."""
         self._send("POST", "/api/vaults", {"name": "soak"})
         self._set_value()
 
     def _restore(self) -> None:
-        """Bring back what changes took away."""
+        """Undo the changes."""
         self._restore_vault()
         self._write_queues(f"{HIGH}, {LOW}")
 
@@ -153,7 +153,7 @@ class _Freezes:
         client.close()
 
     def _enqueue(self, *queues: str) -> None:
-        """Enqueue a task on each queue that accepts it now."""
+        """Enqueue a task on each of these queues that accepts it now."""
         client = self._stack.client(timeout_s=5)
         for queue in queues:
             kind = self._rng.choice(("ok", "ok", "slow"))

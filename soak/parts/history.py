@@ -19,7 +19,7 @@ PART = "history"
 MINUTES, RATE = 10.0, 1000.0
 QUEUES = {"orders_high": 0.3, "orders_low": 0.3, "mail": 0.3, "reports": 0.1}
 REACHED = 0.97
-"""Of the rate, so that the result holds for it."""
+"""The share of the rate that must be reached, so that the result holds for that rate."""
 PAGE_S, PAGE_SHARE = 0.3, 0.95
 LIVE_GAP_S = 10.0
 LAG_S = 10.0
@@ -31,7 +31,7 @@ PAIRS, LEG_S = 8, 10.0
 
 
 def run(options: Options, report: Report) -> None:
-    """Run the load, check the history, then compare enqueueing with and without it."""
+    """Run the load, check the history, then compare enqueueing with and without the history."""
     minutes, rate = options.minutes or MINUTES, options.rate or RATE
     with history_stack(report, options, PART) as stack:
         report.section(f"{rate:,.0f} tasks a second, 2 % of which fail, for {minutes:g} minutes")
@@ -56,7 +56,7 @@ def run(options: Options, report: Report) -> None:
 
 
 def _pages(load: SteadyLoad) -> dict[str, Callable[[], str]]:
-    """Return the pages that staff look at."""
+    """Return the paths of the pages that users open."""
 
     def task_page() -> str:
         queue, task_id = load.failing[-1] if load.failing else ("mail", "unknown")
@@ -77,7 +77,7 @@ def _pages(load: SteadyLoad) -> dict[str, Callable[[], str]]:
 
 
 def _enqueue_singles(stack: Stack, load: SteadyLoad, seconds: float) -> list[float]:
-    """Enqueue a task every tenth of a second, and return how long each request took."""
+    """Enqueue a task every tenth of a second; return the time of each request."""
     client: Client = stack.client(timeout_s=30)
     deadline, times_s = time.monotonic() + seconds, []
     while time.monotonic() < deadline:

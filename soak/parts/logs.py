@@ -1,4 +1,4 @@
-"""A task that prints ten thousand lines a second: what is logged is bounded, and other tasks are not slowed."""
+"""A task prints ten thousand lines a second: the log is bounded, and other tasks are not slowed down."""
 
 import statistics
 
@@ -14,14 +14,14 @@ PART = "logs"
 LINES_A_SECOND, SECONDS = 10_000, 20
 SAMPLES = 40
 LOG_MB = 4.0
-"""About 200 lines a second are logged, and a thousand at once."""
+"""Workers log about 200 lines a second, and up to a thousand at once."""
 REDIS_MB = 5.0
 WORKER_MB = 40.0
 SLOWER_S = 0.25
 
 
 def run(options: Options, report: Report) -> None:
-    """Time tasks of a quiet queue without the noise and with it, through the same worker."""
+    """Time tasks of a quiet queue without the noise and with it, in the same worker."""
     with running_stack(report, options.rng(PART)) as stack, stack.redis_client() as redis:
         report.section(f"A task that prints {LINES_A_SECOND:,} lines a second for {SECONDS} s")
         worker = stack.add_worker("worker-a", queues="steady,canary", RUNQY_PROCESSES="1")
@@ -54,7 +54,7 @@ def run(options: Options, report: Report) -> None:
 
 
 def _times(stack: Stack, options: Options) -> list[float]:
-    """Return how long tasks of another queue take, from request to result."""
+    """Return the times of tasks of another queue, from request to result."""
     client = stack.client()
     load = Load(stack, options.rng(PART), producers=0)
 

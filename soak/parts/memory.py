@@ -1,4 +1,4 @@
-"""Redis without memory: a queue that fills it is refused alone, and one that is full says so and drains."""
+"""Redis without memory: only the queue that fills it is refused; a full Redis is reported and drained."""
 
 import threading
 import time
@@ -16,21 +16,20 @@ from tests.support.full_redis import filled_redis
 PART = "memory"
 MIB = 1 << 20
 LIMIT = 1024 * MIB
+# fsync only every second, so that the disk does not limit how fast Redis is filled.
 FAST = ("--appendonly", "yes", "--appendfsync", "everysec")
-"""So that the disk does not limit how fast Redis is filled."""
 REFUSALS = 20
 FLOOD_S = 180.0
-"""At most, until as many tasks as REFUSALS are refused."""
+"""The longest time until REFUSALS tasks are refused."""
 FLOODING_CLIENTS = 3
 OTHERS = tuple(f"other{number}" for number in range(5))
 OTHER_PAUSE_S = 0.1
-NOTICED_S = 30.0
-"""Alerts are evaluated every 10 s."""
+NOTICED_S = 30.0  # alerts are evaluated every 10 s
 AGAIN_S = 5.0
 
 
 def run(options: Options, report: Report) -> None:
-    """Flood one queue, then fill Redis by something that is no queue."""
+    """Flood one queue, then fill Redis by other keys."""
     queues = "".join(f"  {name}: {{{{priority: 1, deployment: {{deployment}}}}}}\n" for name in ("flooded", *OTHERS))
     with (
         running_stack(report, options.rng(PART), StackParts(has_networks=False, redis_options=FAST)) as stack,
@@ -49,7 +48,6 @@ def run(options: Options, report: Report) -> None:
 
 
 def _flood(stack: Stack, report: Report) -> None:
-    """Enqueue large tasks on one queue and small ones on five others."""
     until_s = time.monotonic() + FLOOD_S
     flood: Counter[str] = Counter()
     others: Counter[str] = Counter()
@@ -82,7 +80,7 @@ def _flood(stack: Stack, report: Report) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    # until maintenance has measured the queue, which takes a second or two, large tasks get 503
+    # Until maintenance has measured the queue, which takes a second or two, large tasks get 503.
     answers = {"200", "429 queue_memory", "503 broker_full"}
     passed = flood["429 queue_memory"] >= REFUSALS and {*flood} <= answers
     report.figure(PART, "responses to the flood", _format(flood), passed=passed)
@@ -91,7 +89,7 @@ def _flood(stack: Stack, report: Report) -> None:
 
 
 def _fill(client: Client, redis: redis_py.Redis, report: Report) -> None:
-    """Fill Redis to 98 % and look at what says so; then free it."""
+    """Fill Redis to 98 %, wait until the product reports it, then free it."""
     with filled_redis(redis, use=0.98):
         began_s = time.monotonic()
         wait_for(lambda: _add(client) == "503 broker_full", AGAIN_S, "enqueueing refuses tasks")

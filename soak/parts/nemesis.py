@@ -1,4 +1,4 @@
-"""Random faults under load for minutes, and whether every promise was kept."""
+"""Random faults under load for minutes. Every promise must be kept."""
 
 import random
 import time
@@ -21,11 +21,11 @@ QUEUES_OF_A_WORKER = 3
 WAVE_S = (1.0, 6.0)
 PAUSE_S = (1.0, 4.0)
 ACCEPTED_WITHIN_S = 30.0
-"""After the end of a fault, tasks are accepted again, also by web processes that have to start on a busy machine."""
+"""How soon after a fault tasks must be accepted. Web processes may have to start on a busy machine."""
 OFTEN = ("worker kill -9", "worker frozen", "worker SIGTERM", "child kill -9")
-"""Faults that are chosen twice as often: most hit a worker that runs none of the tasks at that time."""
+"""Faults that are chosen twice as often, because they often hit a worker that runs no task at the time."""
 BOTH = 0.35
-"""How often two faults come together."""
+"""The probability that two faults come together."""
 
 
 def run(options: Options, report: Report) -> None:
@@ -49,7 +49,7 @@ def run(options: Options, report: Report) -> None:
 
 
 def _inject_faults(stack: Stack, nemesis: Nemesis, load: Load, seconds: float, report: Report) -> None:
-    """Inject faults in waves until the time is over; measure the recovery after each wave."""
+    """Inject faults in waves until the time is over. Measure the recovery after each wave."""
     rng, deadline = nemesis.rng, time.monotonic() + seconds
     counts: Counter[str] = Counter()
     accepted_s: dict[str, list[float]] = defaultdict(list)
@@ -79,7 +79,7 @@ def _inject_faults(stack: Stack, nemesis: Nemesis, load: Load, seconds: float, r
 
 
 def _choose_faults(rng: random.Random, names: list[str], pending: list[str]) -> list[str]:
-    """Return one fault or two of different things; each comes once, or twice, before any comes again."""
+    """Return one fault, or two of different targets. Each is chosen once (OFTEN: twice) before any comes again."""
     picked: list[str] = []
     for _ in range(2 if rng.random() < BOTH else 1):
         if not pending:
@@ -93,7 +93,7 @@ def _choose_faults(rng: random.Random, names: list[str], pending: list[str]) -> 
 
 
 def _target(name: str) -> str:
-    """Return what a fault is done to: a Redis that is frozen or away takes no command."""
+    """Return what a fault is done to. A Redis that is stopped takes no commands, so these are faults of Redis too."""
     if name in ("SCRIPT FLUSH", "CLIENT KILL"):
         return "Redis"
     return name.split(maxsplit=1)[0].removesuffix("'s").removesuffix("s'")

@@ -1,4 +1,4 @@
-"""Outages of what the history needs: maintenance killed, no database, Redis restarted, streams that drop."""
+"""Outages of what the history needs: maintenance is killed, there is no database, Redis restarts, streams drop runs."""
 
 import contextlib
 import random
@@ -29,22 +29,22 @@ from soak.threads import BackgroundThreads
 PART = "outages"
 MINUTES, RATE = 5.0, 300.0
 QUEUES = {"mail": 0.95, "reports": 0.05}
-"""The stream of the first one drops while there is no database, that of the other one does not."""
+"""While there is no database, the stream of the first queue drops runs, and that of the second does not."""
 WORKER = {"RUNQY_CONCURRENCY": "16", "RUNQY_PROCESSES": "1"}
 KILLS_S = 60.0
-"""How long only maintenance is killed, under load."""
+"""How long maintenance alone is killed, under load."""
 RESTARTS, DOWN_S, BETWEEN_S = 4, 1.0, 10.0
 STREAM = 20_000
 """The length at which a stream drops its oldest entries."""
 DROPS = 500
 FILL_S = 600.0
 ACCEPTED = 0.9
-"""Of the rate, while there is no database: enqueueing does not need it."""
+"""The share of the rate that is accepted without a database, which enqueueing does not need."""
 CATCH_UP_S = 180.0
 LEFT = 2_000
 ALERT_S = 60.0
 REDIS_MB = 300.0
-"""For the streams and for what the tasks themselves take."""
+"""For the streams and the tasks themselves."""
 
 
 class Killer(BackgroundThreads):
@@ -71,7 +71,7 @@ class Killer(BackgroundThreads):
                     process.start()
 
     def _wait_for_progress(self, redis: redis_py.Redis) -> None:
-        """Wait until an entry was removed from a stream, at most some seconds: there may be no database."""
+        """Wait until an entry was removed from a stream, but only some seconds: there may be no database."""
         most, deadline = _lengths(redis), time.monotonic() + self._rng.uniform(8, 20)
         while time.monotonic() < deadline and self.waits(0.05):
             for queue, length in _lengths(redis).items():
@@ -81,7 +81,7 @@ class Killer(BackgroundThreads):
 
 
 def run(options: Options, report: Report) -> None:
-    """Let the outages come one after the other under load, and check the history afterwards."""
+    """Cause the outages one after the other under load, and check the history afterwards."""
     minutes, rate = options.minutes or MINUTES, options.rate or RATE
     with history_stack(report, options, PART, is_durable=True) as stack:
         database = "PostgreSQL stopped" if stack.database else "SQLite's file locked"
@@ -113,7 +113,7 @@ def _take_database_away(
     rate: float,
     database: str,
 ) -> None:
-    """Stop or lock the database for some minutes, and until a stream has dropped."""
+    """Stop or lock the database for some minutes, and until a stream has dropped runs."""
     statuses: Counter[int] = Counter()
     kept_before, began_s, accepted_before = _count_appended(redis), time.monotonic(), load.accepted_count
     with _no_database(stack):
@@ -149,7 +149,7 @@ def _no_database(stack: Stack) -> Iterator[None]:
 
 
 def _await_return(stack: Stack, redis: redis_py.Redis, session: httpx2.Client, report: Report) -> None:
-    """Measure how soon the history has caught up under load, and look for the alert about what was dropped."""
+    """Measure how soon the history catches up under load, and wait for the alert about dropped runs."""
     meter = CpuMeter(stack)
     try:
         took_s = wait_for(lambda: sum(_lengths(redis).values()) < LEFT, CATCH_UP_S, "the history catches up")
@@ -175,7 +175,7 @@ def _await_return(stack: Stack, redis: redis_py.Redis, session: httpx2.Client, r
 
 
 def _restart_redis(stack: Stack, rng: random.Random, report: Report) -> None:
-    """Restart Redis under load, at times by kill -9, while maintenance is killed too."""
+    """Restart Redis under load, every second time by kill -9, while maintenance is killed too."""
     if stack.redis is None:
         raise RuntimeError("the stack has no Redis of its own")
     killer = Killer(stack, rng)
@@ -212,17 +212,17 @@ def _report_end(
 
 
 def _lengths(redis: redis_py.Redis) -> dict[str, int]:
-    """Return the lengths of the streams; none while Redis is away."""
+    """Return the lengths of the streams; empty while Redis is unavailable."""
     with contextlib.suppress(redis_py.RedisError):
         return {queue: int(redis.xlen(QueueKeys(queue).runs)) for queue in QUEUES}
     return {}
 
 
 def _count_appended(redis: redis_py.Redis) -> int:
-    """Return how many entries the first queue's stream ever had."""
+    """Return how many entries were ever appended to the stream of the first queue."""
     return int(redis.xinfo_stream(QueueKeys(next(iter(QUEUES))).runs)["entries-added"])
 
 
 def _has_dropped(redis: redis_py.Redis, appended_before: int) -> bool:
-    """Return whether so much was appended since a moment that the stream must have dropped some of it."""
+    """Return whether so many entries were appended since then that the stream must have dropped some."""
     return _count_appended(redis) - appended_before > STREAM + DROPS

@@ -1,4 +1,4 @@
-"""One worker for many queues, with the usual limit of open files: all get ready, and cost little while idle."""
+"""One worker for many queues with the usual limit of open files: all become ready, and cost little while idle."""
 
 import math
 import resource
@@ -18,18 +18,17 @@ PART = "queues"
 QUEUES = 150
 SOFT_LIMIT = 1_024
 READY_S = 900.0
-"""A checkout, an environment and a child for each queue; seconds on a machine with many cores."""
+"""For a checkout, an environment and a child for each queue. Seconds on a machine with many cores."""
 DONE_S = 120.0
 IDLE_S = 30.0
 DESCRIPTORS = 24 + 6 * QUEUES + 4 * math.ceil(QUEUES / 16)
-"""Of each queue those of its child, and the connections of each 16 queues, which share a user of Redis."""
+"""Those of each queue's child, and the connections of each 16 queues, which share a Redis user."""
 THREADS = 3
-IDLE_CPU = 0.10
-"""Of a core."""
+IDLE_CPU = 0.10  # of a core
 
 
 def run(options: Options, report: Report) -> None:
-    """Start the worker with a low limit, send a task to each of its queues, and measure it idle."""
+    """Start the worker with a low limit, send a task to each queue, and measure the worker while it is idle."""
     with running_stack(report, options.rng(PART)) as stack:
         report.section(f"A worker for {QUEUES} queues, of which it may open {SOFT_LIMIT:,} files")
         names = [f"queue{number:03}" for number in range(QUEUES)]
@@ -61,7 +60,6 @@ def run(options: Options, report: Report) -> None:
 
 
 def _run_a_task_in_each(client: Client, names: list[str], journal: Path, report: Report) -> None:
-    """Check that a task of each queue completes."""
     payload = {"do": "ok", "number": PART}
     ids = {client.post("/queue/add", {"queue": name, "data": payload})["info"]["id"] for name in names}
     wait_for(lambda: read_runs(journal).keys() >= ids, DONE_S, "each queue runs a task")
@@ -70,7 +68,7 @@ def _run_a_task_in_each(client: Client, names: list[str], journal: Path, report:
 
 @contextmanager
 def _soft_limit(count: int) -> Iterator[None]:
-    """Let processes that start meanwhile open so many files, unless they raise the limit themselves."""
+    """Limit the open files of processes that are started in the block, unless they raise the limit themselves."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
     try:

@@ -1,4 +1,4 @@
-"""Large results over a slow link to Redis: each is recorded once, and heartbeats and leases do not wait for them."""
+"""Large results over a slow link to Redis: each is recorded once; heartbeats and leases do not wait for them."""
 
 import time
 from typing import Any
@@ -26,7 +26,7 @@ LATER_S = 30.0
 
 
 def run(options: Options, report: Report) -> None:
-    """Let tasks return results together that the link needs many seconds for, through one worker."""
+    """Let tasks return results at the same time, through one worker, that keep the link busy for many seconds."""
     with running_stack(report, options.rng(PART)) as stack, stack.redis_client() as redis:
         report.section(f"{COUNT} results of {BYTES // 1_000_000} MB over {BYTES_PER_S // 1_000_000} MB/s")
         processes = {"RUNQY_CONCURRENCY": str(COUNT), "RUNQY_PROCESSES": str(COUNT)}
@@ -56,7 +56,7 @@ def run(options: Options, report: Report) -> None:
 
 
 class _Observer(BackgroundThreads):
-    """Looks at heartbeats, leases and memory of the worker meanwhile."""
+    """Observes heartbeats, leases and memory of the worker."""
 
     def __init__(self, stack: Stack, worker: ManagedProcess, redis: redis_py.Redis) -> None:
         super().__init__(patience_s=30)
@@ -81,7 +81,7 @@ class _Observer(BackgroundThreads):
 
 
 def _check_results(stack: Stack, redis: redis_py.Redis, client: Client, ids: list[str], report: Report) -> None:
-    """Check that each task ran once, and that the result of that run is stored whole."""
+    """Check that each task ran once, and that the whole result of that run is stored."""
     runs = read_runs(stack.journal)
     for task_id in ids:
         info: dict[str, Any] = client.get(f"/queue/{task_id}")["info"]
@@ -95,7 +95,7 @@ def _check_results(stack: Stack, redis: redis_py.Redis, client: Client, ids: lis
 
 
 def _check_later_tasks(stack: Stack, options: Options, client: Client, report: Report) -> None:
-    """Check that the worker goes on, over the same link."""
+    """Check that the worker goes on over the same link."""
     load = Load(stack, options.rng(PART), producers=0)
     times_s = []
     for _ in range(COUNT):

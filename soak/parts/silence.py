@@ -1,4 +1,4 @@
-"""A Redis that is stopped, or behind a black hole, under steady enqueues: each is answered soon, before and after."""
+"""Redis is stopped, or behind a black hole, under steady requests: each gets a response soon, during and after it."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ from tests.support.bad_network import FaultMode
 
 PART = "silence"
 RATES = (5, 50)
-"""Requests a second. With a single client, nothing is sent while Redis is silent, which hides what keeps others."""
+"""Requests a second. A single client would send nothing while it waits, which hides what blocks other clients."""
 SILENT_S, BEFORE_S, AFTER_S = 15.0, 3.0, 6.0
 ANSWERED_S, BACK_S = 3.0, 1.0
 BODY = {"queue": "canary", "data": {"do": "ok"}}
@@ -54,7 +54,7 @@ def _stopped(stack: Stack) -> AbstractContextManager[None]:
 
 @contextmanager
 def _black_hole(stack: Stack) -> Iterator[None]:
-    """Accept and forward nothing; the connections that were open then stay dead afterwards."""
+    """Accept connections and forward nothing. Connections that were open then stay dead afterwards."""
     network = stack.server_network
     assert network is not None  # noqa: S101 (the stack was started with networks)
     network.mode = FaultMode.SILENT
@@ -87,7 +87,7 @@ def _judge(
 
 @contextmanager
 def sending(stack: Stack, rate: int) -> Iterator[list[Sent]]:
-    """Send requests when they are due, whether earlier ones have been answered or not."""
+    """Send requests at their due times, whether earlier ones have a response or not."""
     sent: list[Sent] = []
     ended = threading.Event()
     own = threading.local()

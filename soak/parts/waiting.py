@@ -1,4 +1,4 @@
-"""A million waiting tasks: enqueueing, taking, listing and looking are as fast as with a thousand."""
+"""A million waiting tasks: enqueueing, dequeueing and listing are as fast as with a thousand."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ DRAINED = 3_000
 PAGE_S = 1.0
 CANCELS = 100
 SLOWER = 2.0
-"""The machine's own noise; a walk over the queue would make it a hundred times slower."""
+"""Allows for the noise of the machine. A walk over the queue would be a hundred times slower."""
 PAGES = (
     "/api/cli/queues",
     "/api/cli/queues/noop",
@@ -26,7 +26,6 @@ PAGES = (
 
 
 def run(options: Options, report: Report) -> None:
-    """Measure with few tasks, fill the queue, and measure again."""
     with noop_stack(report, options.rng(PART)) as stack, stack.redis_client() as redis:
         report.section(f"{options.waiting_tasks:,} waiting tasks")
         client = stack.client(timeout_s=60)
@@ -53,7 +52,7 @@ def run(options: Options, report: Report) -> None:
 
 
 def _cancel(client: Client, report: Report) -> None:
-    """Cancel tasks from the middle of the queue, and see how long others wait meanwhile."""
+    """Cancel tasks from the middle of the queue, and time each request."""
     page = client.get("/api/cli/queues/noop/tasks?state=pending&limit=1000&order=newest")
     page = client.get(page["next"])
     ids = [task["id"] for task in page["tasks"][-CANCELS:]]

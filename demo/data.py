@@ -335,7 +335,7 @@ def _worker(host: str, pid: int, queue: str, redis_queues: dict[str, int], **fac
         commit="8b1c0de4f2a97c35d6e1b0a4958372615f4e3d2c",
         started_at_s=now - 86_400 * 3,
         last_take_s=now - 4,
-        version="0.1.0",
+        version="1.0.0",
         **facts,
     )
 

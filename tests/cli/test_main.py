@@ -12,7 +12,7 @@ from runqy import __name__ as package
 def test_version_is_the_installed_one(run, word):
     result = run(word)
 
-    assert (result.exit_code, result.stdout) == (0, f"{package} 0.1.0\n")
+    assert (result.exit_code, result.stdout) == (0, f"{package} 1.0.0\n")
 
 
 @pytest.mark.parametrize("words", [(), ("task",), ("queue",), ("config",), ("worker",), ("vault",)])

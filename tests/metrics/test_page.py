@@ -254,7 +254,7 @@ def test_without_redis_the_servers_own_numbers_are_left(settings: Any) -> None:
     page = read_page()
 
     assert value(page, "runqy_redis_up") == 0
-    assert value(page, "runqy_build_info", version="0.1.0") == 1
+    assert value(page, "runqy_build_info", version="1.0.0") == 1
     assert not any(name.startswith("asynq_") for name, _ in page)
     assert value(page, "runqy_http_request_duration_seconds_count", route="/metrics", method="GET", status="200")
 

@@ -95,7 +95,7 @@ _WORKER = {
     ],
     "last_take_at": "2024-01-15T12:44:59Z",
     "commit": "8b1c0de",
-    "version": "0.1.0",
+    "version": "1.0.0",
     "host": "gpu-1",
     "pid": 4711,
     "is_foreign": False,

@@ -31,7 +31,7 @@ class ApiClient:
 class BearerTokenAuthentication(BaseAuthentication):
     """Authenticate by `Authorization: Bearer <key>` or `X-API-Key: <key>`.
 
-    `request.auth` is the key's Identity: its role, and the queues it is limited to.
+    `request.auth` is the Identity of the key: its role, and the queues that it is limited to.
     """
 
     def authenticate(self, request: Request) -> tuple[ApiClient, Identity] | None:
@@ -52,20 +52,18 @@ class BearerTokenAuthentication(BaseAuthentication):
         return ApiClient(identity.name), identity
 
     def authenticate_header(self, request: Request) -> str:
-        """Return the challenge of a 401 response."""
         return KeyRequired.challenge
 
 
 def public_identity(address: str) -> Identity:
-    """Return the identity of a client without a key, whose limits are those of its address."""
+    """Return the identity of a client without a key. Rate limits count its address."""
     return Identity(role=Role.CLIENT, name="public", key_id=f"public:{ip_prefix(address)}")
 
 
 def authenticate_key(key: str, limiter: AuthFailureLimiter) -> Operation[Identity | None]:
     """Return the identity of a key in the process's snapshot and record its use; None if the key is not accepted.
 
-    Before, the caller refreshes the snapshot for a key that `may_be_new`. Raise TooManyFailures,
-    ConfigurationUnavailable.
+    The caller has refreshed the snapshot for a key that `may_be_new`. Raise TooManyFailures, ConfigurationUnavailable.
     """
     is_guess = is_guessable(key)
     if is_guess:
@@ -81,7 +79,7 @@ def authenticate_key(key: str, limiter: AuthFailureLimiter) -> Operation[Identit
 
 
 def authenticate_blocking(key: str, limiter: AuthFailureLimiter) -> Identity | None:
-    """Run `authenticate_key` on a refreshed snapshot, and write the key's use to Redis when that is due."""
+    """Run `authenticate_key` with a refreshed snapshot, and write the key's use to Redis when that is due."""
     refresh_for_key(key)
     identity = run_blocking(authenticate_key(key, limiter))
     if identity is not None:
@@ -90,7 +88,7 @@ def authenticate_blocking(key: str, limiter: AuthFailureLimiter) -> Identity | N
 
 
 def presented_key(headers: Mapping[str, str]) -> str:
-    """Return the key in a request's headers, or an empty string."""
+    """Return the key in a request's headers; empty without one."""
     scheme, _, key = headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return key.strip()

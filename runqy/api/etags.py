@@ -1,6 +1,6 @@
 """ETags and conditional requests: If-None-Match and If-Match (RFC 9110, 13.1).
 
-To read: `return etag_response(request, serializer.data, version)`. To write, pass a precondition to the operation,
+To read, `return etag_response(request, serializer.data, version)`. To write, pass a precondition to the operation,
 which calls it with the current version inside its transaction:
 
     operations.delete_vault(name=name, precondition=if_match(request))
@@ -19,7 +19,7 @@ from runqy.http.preconditions import Precondition, accept_any
 
 
 def content_version(body: bytes) -> str:
-    """Return a version of a representation whose object has none: a digest of its bytes."""
+    """Return the version of a representation whose object has no version: a digest of its bytes."""
     return hashlib.blake2b(body, digest_size=16).hexdigest()
 
 
@@ -31,15 +31,15 @@ def etag_response(request: Request, data: Any, version: str, **response: Any) ->
 
 
 def matches_if_none_match(headers: Mapping[str, str], version: str) -> bool:
-    """Return whether If-None-Match names this version; compared weakly, as RFC 9110 defines for GET."""
+    """Return whether If-None-Match names this version. The comparison is weak, as RFC 9110 defines for GET."""
     etags = parse_etags(headers.get("If-None-Match", ""))
     return etags == ["*"] or quote_etag(version) in {etag.removeprefix("W/") for etag in etags}
 
 
 def if_match(request: Request, *, is_required: bool = False) -> Precondition:
-    """Return the precondition of a request's If-Match header; without the header every version is accepted.
+    """Return the precondition of a request's If-Match header. Without the header every version is accepted.
 
-    Raise PreconditionRequired when a required header is missing. Malformed headers and weak ETags match nothing.
+    Raise PreconditionRequired if a required header is missing. Malformed headers and weak ETags match nothing.
     """
     header = request.headers.get("If-Match")
     if header is None and is_required:

@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
     """Return the problem response for an error in a view; None for a bug, which is logged and becomes a 500."""
     if isinstance(error, ClientDisconnected):
-        return Response(status=error.status)  # is counted, and not received
+        return Response(status=error.status)  # nobody receives it, but it is counted
     known = as_runqy_error(error)
     if known is None:
         return None
@@ -56,7 +56,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
 
 
 def log_unavailable(error: RunqyError) -> None:
-    """Log an error of the server; the client's are not logged."""
+    """Log an error of the server. Errors of clients are not logged."""
     if error.status >= 500:
         log.warning("request_failed", code=error.code, detail=str(error))
 
@@ -70,7 +70,7 @@ _EQUIVALENTS: tuple[tuple[tuple[type[Exception], ...], type[RunqyError]], ...] =
 
 
 def as_runqy_error(error: BaseException | None) -> RunqyError | None:
-    """Return the equivalent of an error of Django or DRF, and our own unchanged; None for a bug."""
+    """Return the equivalent of an error of Django or DRF; a RunqyError unchanged; None for a bug."""
     if isinstance(error, RunqyError):
         return error
     if isinstance(error, DatabaseError) and (damage := find_damage(error, with_folder=False)):
@@ -82,7 +82,6 @@ def as_runqy_error(error: BaseException | None) -> RunqyError | None:
 
 
 def _from_drf(error: exceptions.APIException) -> RunqyError:
-    """Return the equivalent of a DRF error that has a message of its own."""
     match error:
         case exceptions.PermissionDenied():
             return _from_refusal(error.detail)
@@ -98,8 +97,8 @@ def _from_drf(error: exceptions.APIException) -> RunqyError:
 
 
 def _from_refusal(detail: Any) -> RunqyError:
-    """Return the error of a permission class, which has its code and message, or DRF's own."""
     refused = ConfigurationUnconfirmed if detail.code == ConfigurationUnconfirmed.code else KeyInsufficient
+    # A permission class without a `message` leaves DRF's, which says less than the error's own.
     has_message = detail.code == refused.code and str(detail) != exceptions.PermissionDenied.default_detail
     return refused(str(detail) if has_message else None)
 
@@ -121,7 +120,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def _is_database_unavailable(exception: SessionInterrupted) -> bool:
-    """Return whether a session was not saved for that reason; Django takes any error for a session that is gone."""
+    # Django raises SessionInterrupted for any error while a session is saved, as if it had been deleted.
     causes: list[BaseException] = [exception]
     while cause := causes[-1].__context__:
         causes.append(cause)
@@ -143,7 +142,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Return the response for a bug, or in the admin for an unavailable store."""
+    """Return the response for a bug. The admin also comes here when Redis or the database is unavailable."""
     if not _is_admin(request):
         return problem_http_response(InternalError())
     known = as_runqy_error(sys.exc_info()[1])

@@ -25,7 +25,7 @@ LINKS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, str]]]] = {
     "create_vault": {"201": _CREATED_VAULT},
     "create_api_key": {"201": _CREATED_KEY},
 }
-"""By operation, status and target operation: where the target's parameters are in the response body."""
+"""By operation, status and target operation, the JSON pointers of the target's parameters in the response body."""
 
 _HEADERS = {
     "X-Request-ID": ("The id of the request: the client's, or a generated one", {"type": "string"}),
@@ -64,6 +64,5 @@ def add_links(result: dict[str, Any], generator: Any, request: Any, public: bool
 
 
 def _operations(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield all operations of a schema."""
     for methods in result["paths"].values():
         yield from methods.values()

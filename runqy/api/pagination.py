@@ -1,4 +1,4 @@
-"""Pagination by cursor: the position of the last item, opaque to clients."""
+"""Pagination by cursor. A cursor is the position of the last item, opaque to clients."""
 
 import base64
 import binascii
@@ -27,13 +27,13 @@ _MAX_CURSOR_LENGTH = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagedList(Generic[T, P]):
-    """What `paginate_queryset` takes in place of a queryset: most lists are in Redis, or of two tables."""
+    """Passed to `paginate_queryset` in place of a queryset, since most lists are in Redis or of two tables."""
 
     read: Callable[[int, P | None], tuple[Sequence[T], P | None]]
-    """Takes the length of a page and the end of the one before; returns its items and its end, None on the last."""
+    """Takes a page's length and the end of the page before. Returns the items and their end, None on the last page."""
     position: type[P]
     identity: str = ""
-    """What is listed; a cursor of another list is refused."""
+    """The name of the list. A cursor of another list is refused."""
 
 
 class CursorPagination(BasePagination):
@@ -73,7 +73,7 @@ class LimitSerializer(BodySerializer):
 
 
 def encode_cursor(position: object, identity: str = "") -> str:
-    """Return a position for a query, signed: a forged one could make the next page expensive."""
+    """Return a position as a signed cursor. A forged one could make the next page expensive."""
     return _signer(identity).sign(base64.urlsafe_b64encode(msgspec.json.encode(position)).rstrip(b"=").decode())
 
 

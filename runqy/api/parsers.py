@@ -1,4 +1,4 @@
-"""Parsers of requests: JSON bodies, which are read whole within the size limit, query parameters, Idempotency-Key."""
+"""Parsers of requests: JSON bodies within the size limit, and the Idempotency-Key header."""
 
 import hashlib
 import re
@@ -22,7 +22,7 @@ _decode_members = msgspec.json.Decoder(Members).decode
 
 
 class _CountedName(str):
-    """The name of a member where members are counted while they are decoded."""
+    """A member's name, as a type of its own so that msgspec calls `dec_hook` for each name."""
 
     __slots__ = ()
 
@@ -52,20 +52,20 @@ class RawJSONParser(BaseParser):
 
 
 def refuse_members(request: Request) -> None:
-    """Raise RequestInvalid for a body with members. Ignoring them would apply an action to more than was meant."""
+    """Raise RequestInvalid for a body with members. Ignoring them could apply an action to more than was meant."""
     if request.data:
         detail = "This request takes no body, only parameters of its query."
         raise RequestInvalid(errors=[f"{name}: {detail}" for name in sorted(request.data)[:20]])
 
 
 def raw_body(request: Request) -> bytes:
-    """Return the body of a request whose view uses RawJSONParser; DRF calls no parser for an empty one."""
+    """Return the body of a request whose view uses RawJSONParser."""
     body: Any = request.data
-    return body or b""
+    return body or b""  # DRF calls no parser for an empty body
 
 
 def read_body(stream: IO[bytes], meta: Mapping[str, Any]) -> bytes:
-    """Return a whole body. Raise RequestInvalid when it is cut short, RequestTooLarge, EncodingUnsupported."""
+    """Return a whole body. Raise RequestInvalid if it is cut short, RequestTooLarge, EncodingUnsupported."""
     check_encoding(meta.get("HTTP_CONTENT_ENCODING", ""))
     length = int(meta.get("CONTENT_LENGTH") or 0)
     check_size(length)
@@ -101,14 +101,15 @@ def check_size(length: int) -> None:
 
 
 def decode_members(body: bytes) -> Members:
-    """Return the members of a JSON object; of a name that appears twice the last one counts.
+    """Return the members of a JSON object. If a name appears twice, the last member counts.
 
     Raise RequestInvalid for anything but a JSON object in UTF-8.
     """
     if not body.strip():
         raise RequestInvalid("The body is empty; it must be a JSON object.")
     try:
-        body.decode()  # msgspec does not validate the UTF-8 of values it skips
+        body.decode()  # msgspec does not validate the UTF-8 of values that it skips
+        # An object has a colon for each member, so that only bodies with many are counted.
         if body.count(b":") > MAX_MEMBERS:
             _check_member_count(body)
         return _decode_members(body)
@@ -137,7 +138,7 @@ def _check_member_count(body: bytes) -> None:
 
 
 def decode_values(members: Members) -> dict[str, Any]:
-    """Return members as Python values. Raise RequestInvalid, naming those with a number out of range."""
+    """Return members as Python values. Raise RequestInvalid with the names of members with a number out of range."""
     values: dict[str, Any] = {}
     errors: list[str] = []
     for name, raw in members.items():
@@ -154,7 +155,7 @@ _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 
 def parse_idempotency_key(key: str | None, *, identity: Identity, kind: str, body: bytes) -> IdempotencyKey | None:
-    """Return a request's idempotency key, scoped to its sender; None without one.
+    """Return a request's idempotency key, scoped to its client; None without one.
 
     `kind` names the operation, so that a path and its alias are the same request. Raise RequestInvalid.
     """

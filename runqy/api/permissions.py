@@ -1,4 +1,4 @@
-"""Permissions by the role of the API key, and by the queues it is limited to."""
+"""Permissions by the role of the API key, and by the queues that it is limited to."""
 
 from typing import Any, cast
 
@@ -13,16 +13,15 @@ from runqy.errors import KeyInsufficient
 class HasRole(BasePermission):
     """Allow administrators, the viewset's `roles`, for safe methods its `read_roles`, and the action's `action_roles`.
 
-    An administrator's key that is limited to queues is refused unless the viewset has `allows_queue_scoped_keys` or
-    names a role: then it applies the limit itself.
+    An administrator's key that is limited to queues is refused, unless the viewset sets `allows_queue_scoped_keys` or
+    names a role. Then the viewset applies the limit itself.
     """
 
     code = KeyInsufficient.code
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """Return whether the key is allowed; `message` has the reason if not. Without a key DRF responds 401."""
         if request.auth is None:
-            return False
+            return False  # DRF responds 401
         roles: frozenset[Role] = getattr(view, "roles", frozenset())
         if request.method in SAFE_METHODS:
             roles |= getattr(view, "read_roles", frozenset())
@@ -36,7 +35,7 @@ class HasRole(BasePermission):
 
 
 def find_refusal(identity: Identity, *, roles: frozenset[Role], allows_queue_scoped_keys: bool) -> str:
-    """Return why a key is refused: it has none of the roles, and is no administrator's; empty if it is allowed."""
+    """Return why a key with another role than these or administrator is refused; empty if it is allowed."""
     if identity.role in roles:
         return ""
     if identity.role != Role.ADMIN:
@@ -45,7 +44,7 @@ def find_refusal(identity: Identity, *, roles: frozenset[Role], allows_queue_sco
 
 
 def find_queue_limit(identity: Identity) -> str:
-    """Return why a key is refused what concerns all queues; empty if it is not limited to some."""
+    """Return why a key may not do what concerns all queues; empty for a key that is not limited to queues."""
     return "" if identity.queues is None else "This key is limited to certain queues, and the request is not."
 
 

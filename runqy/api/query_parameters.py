@@ -1,4 +1,4 @@
-"""Fields of the serializers of queries. Their values are texts, and an empty one is mostly as good as none."""
+"""Serializer fields of query parameters. Their values are strings, and most treat an empty one as missing."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +30,7 @@ class TextParameter(serializers.CharField):
 
 @extend_schema_field({"type": "boolean"})
 class FlagParameter(serializers.Field[Any, Any, Any, Any]):
-    """A boolean, false when missing. An empty value is refused: `?dry_run` is not meant as false."""
+    """A boolean, false if missing. An empty value is refused, since `?dry_run` is not meant as false."""
 
     def __init__(self, help_text: str) -> None:
         super().__init__(required=False, default=False, help_text=help_text)
@@ -42,7 +42,7 @@ class FlagParameter(serializers.Field[Any, Any, Any, Any]):
 
 
 class ChoiceParameter(StrictChoiceField):
-    """One of several names; without a default it is required. With `allow_blank` an empty value is the default."""
+    """A choice, required unless it has a default. With `allow_blank` an empty value means the default."""
 
     def __init__(
         self, choices: Sequence[str], help_text: str = "", *, default: str = "", allow_blank: bool = False
@@ -69,7 +69,7 @@ class IntegerParameter(serializers.IntegerField):
         self._message = f"Must be an integer from {lowest} to {highest}."
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
-        """Raise the same message for what is no number and for one that is out of range."""
+        """Raise the same message for a value that is not a number and for one out of range."""
         if isinstance(data, str) and not (data.isascii() and data.isdigit() and len(data) <= _MAX_DIGITS):
             raise serializers.ValidationError(self._message)
         try:
@@ -80,7 +80,7 @@ class IntegerParameter(serializers.IntegerField):
 
 @extend_schema_field({"type": "integer", "minimum": 1})
 class LimitParameter(serializers.Field[Any, Any, Any, Any]):
-    """How many items at most; more than `most` is `most`."""
+    """The maximum number of items. Values above `most` are reduced to it."""
 
     def __init__(self, help_text: str, *, default: int, most: int) -> None:
         super().__init__(required=False, default=default, help_text=help_text)

@@ -30,7 +30,7 @@ class JSONRenderer(BaseRenderer):
 
 
 class JSONOnlyNegotiation(BaseContentNegotiation):
-    """Parse and render JSON regardless of Content-Type and Accept: released clients and curl send other types."""
+    """Parse and render JSON whatever Content-Type and Accept are, since released clients and curl send other types."""
 
     def select_parser(self, request: Request, parsers: Any) -> Any:
         return parsers[0]
@@ -48,7 +48,7 @@ def format_s(seconds: int | None) -> str | None:
 
 
 def format_ns(nanoseconds: int | None) -> str | None:
-    """Return Unix nanoseconds as RFC 3339 in UTC; at most the end of the year 9999."""
+    """Return Unix nanoseconds as RFC 3339 in UTC. Later times than the year 9999 become its last second."""
     if nanoseconds is None:
         return None
     seconds, rest = divmod(nanoseconds, 10**9)
@@ -61,7 +61,7 @@ _END = "9999-12-31T23:59:59"
 
 @lru_cache(maxsize=256)
 def _second(seconds: int) -> str:
-    """Return a Unix second without its fraction; the timestamps of one response share few of them."""
+    """Return a Unix second, without a fraction. Cached: the timestamps of one response share few seconds."""
     try:
         return (_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
     except OverflowError:

@@ -18,7 +18,7 @@ class RateLimitReport:
 
 
 class AuthenticatedRequest(Request):
-    """A request that BearerTokenAuthentication has accepted; for type checkers, DRF creates plain Requests."""
+    """A request that BearerTokenAuthentication has accepted. For type checkers only: DRF creates plain Requests."""
 
     auth: Identity
     rate_limit: RateLimitReport

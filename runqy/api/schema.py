@@ -1,4 +1,4 @@
-"""OpenAPI schema of what all viewsets share: problem responses, parameters, deprecated aliases."""
+"""The OpenAPI schema of what all viewsets share: problem responses, parameters, deprecated aliases."""
 
 from http import HTTPStatus
 from typing import Any
@@ -34,7 +34,7 @@ class ProblemSerializer(serializers.Serializer[object]):
 
 
 def problem_responses(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
-    """Return the error responses of an action, with 429 where it needs a key."""
+    """Return the error responses of an action; with 429 if there is 401, since keys are rate limited."""
     statuses = (*statuses, 429) if 401 in statuses else statuses
     return {
         (status, "application/problem+json"): OpenApiResponse(ProblemSerializer, HTTPStatus(status).phrase)

@@ -1,4 +1,4 @@
-"""Serializers and fields that the API's bodies share: strict about members and JSON types, or defined by a struct."""
+"""Serializers and fields that API bodies share: strict about members and JSON types, or defined by a struct."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -41,10 +41,10 @@ class BodySerializer(serializers.Serializer[Any]):
 
     @classmethod
     def validated(cls, data: Any, *, partial: bool = False) -> dict[str, Any]:
-        """Return the validated members of a body, with `partial` only those that it has.
+        """Return the validated members of a body; with `partial`, only those that it has.
 
-        Raise RequestInvalid for members that are missing, unknown or of a wrong type, else `error_class`; with a
-        message for each wrong member.
+        Raise RequestInvalid if members are missing, unknown or of a wrong type, otherwise `error_class`. Each wrong
+        member has a message.
         """
         body = cls(data=data, partial=partial)
         try:
@@ -71,7 +71,6 @@ _SHAPE_CODES = {"required", "null", "type", "unknown", "not_a_list", "not_a_dict
 
 
 def _codes(nested: Any) -> Iterator[str]:
-    """Yield all codes of a ValidationError."""
     if isinstance(nested, str):
         yield nested
     else:
@@ -223,14 +222,13 @@ class StructSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-
 
 
 def struct_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the JSON schema of a struct, nested structs inline."""
+    """Return the JSON schema of a struct, with nested structs inline."""
     (reference,), definitions = msgspec.json.schema_components([struct], ref_template=f"{_REF}{{name}}")
     schema: dict[str, Any] = _inline(reference, definitions)
     return schema
 
 
 def _inline(node: Any, definitions: dict[str, Any]) -> Any:
-    """Replace references by their definitions, and drop titles, which repeat the class names."""
     if isinstance(node, list):
         return [_inline(part, definitions) for part in node]
     if not isinstance(node, dict):
@@ -240,4 +238,4 @@ def _inline(node: Any, definitions: dict[str, Any]) -> Any:
         return _inline({**target, **{key: value for key, value in node.items() if key != "$ref"}}, definitions)
     if "enum" in node and "type" not in node:
         node = {"type": "string", **node}  # msgspec leaves it out; our enumerations are of strings
-    return {key: _inline(value, definitions) for key, value in node.items() if key != "title"}
+    return {key: _inline(value, definitions) for key, value in node.items() if key != "title"}  # a class's name

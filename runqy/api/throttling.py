@@ -33,7 +33,7 @@ class RateLimit:
     rate: Rate
 
     def acquire(self) -> Operation[RateLimitStatus | None]:
-        """Count a request and return what is left; None while Redis is unavailable."""
+        """Count a request and return the status of the limit; None while Redis is unavailable."""
         try:
             context = yield from get_context()
             status = yield from ask(acquire(f"{self.scope}:{self.subject}", self.rate, now_ns=context.now_ns))
@@ -44,7 +44,7 @@ class RateLimit:
         return status
 
     def wait_s(self) -> Operation[int]:
-        """Return after how many seconds a request may pass, without counting it; 0 while Redis is unavailable."""
+        """Return the seconds until a request may pass, without counting one; 0 while Redis is unavailable."""
         try:
             context = yield from get_context()
             return (yield from ask(read_wait(f"{self.scope}:{self.subject}", self.rate, now_ns=context.now_ns)))
@@ -65,10 +65,10 @@ class RequestLimiter:
     """Counts a request with an API key against a limit."""
 
     def __init__(self, limit: RateLimit | None, source: str) -> None:
-        """`source` is what sets the rate, for the error."""
+        """`source` names the setting of the rate in the error."""
         self._limit, self._source = limit, source
+        # The response's headers about the limit; empty without one.
         self.headers: dict[str, str] = {}
-        """The headers of the response about the limit; empty without one."""
 
     def count_request(self) -> Operation[None]:
         """Count a request. Raise TooManyRequests beyond the limit."""
@@ -102,13 +102,13 @@ class ApiKeyThrottle(BaseThrottle):
     """Limit the requests of a key to its rate, or to RUNQY_RATE_LIMIT."""
 
     describes_success = True
-    """Responses that are not refused have the headers too."""
+    """Add the headers to responses that are not refused too."""
 
     def __init__(self) -> None:
         self._refusal: TooManyRequests | None = None
 
     def allow_request(self, request: Request, view: Any) -> bool:
-        """Count the request, and set `request.rate_limit`."""
+        """Count the request and set `request.rate_limit`."""
         limiter = self.make_limiter(cast(AuthenticatedRequest, request).auth)
         try:
             run_blocking(limiter.count_request())
@@ -129,7 +129,7 @@ class ApiKeyThrottle(BaseThrottle):
 class RegistrationThrottle(ApiKeyThrottle):
     """Limit the registrations of workers with a key to RUNQY_REGISTRATION_LIMIT.
 
-    Each registration without a worker_id is another worker, whose claim and user Redis keeps for some minutes.
+    Each registration without a worker_id is another worker, whose claim and user stay in Redis for some minutes.
     """
 
     describes_success = False
@@ -142,17 +142,17 @@ class AuthFailureLimiter:
     """Limits the wrong keys from one client address to RUNQY_AUTH_FAILURE_LIMIT.
 
     Only failures are counted: a valid key works even if others behind the same address guess keys. Short keys of the
-    environment are the exception. Beyond the limit they are not compared at all, else they could be guessed; and one
-    that matches is refused if the limit was reached meanwhile, since concurrent guesses all start within the limit.
+    environment are the exception. Beyond the limit they are not compared, or they could be guessed. One that matches is
+    refused if the limit was reached meanwhile, since concurrent guesses all start within the limit.
     """
 
     def __init__(self, address: str) -> None:
         self._address = address
+        # The response's headers about the limit; empty as long as it does not concern the request.
         self.headers: dict[str, str] = {}
-        """The headers of the response about the limit; empty as long as it does not concern the request."""
 
     def refuse_guess(self) -> Operation[None]:
-        """Raise TooManyFailures beyond the limit. Called before and after a short key is compared."""
+        """Raise TooManyFailures beyond the limit. Call this before and after comparing a short key."""
         limit = self._limit()
         if limit and (wait_s := (yield from limit.wait_s())):
             # as if it had been counted: the headers must not reveal whether the key matched
@@ -169,7 +169,6 @@ class AuthFailureLimiter:
         return None if rate is None else RateLimit("address", ip_prefix(self._address), rate)
 
     def _report(self, limit: RateLimit, status: RateLimitStatus) -> None:
-        """Set the headers. Raise TooManyFailures for an address beyond the limit."""
         self.headers = limit.headers(status)
         if not status.is_allowed:
             detail = f"An address is limited to {limit.rate} wrong keys (RUNQY_AUTH_FAILURE_LIMIT)."
@@ -177,7 +176,7 @@ class AuthFailureLimiter:
 
 
 def ip_prefix(address: str) -> str:
-    """Return the unit that is throttled: an IPv4 address, the /64 network of an IPv6 address, else `none`."""
+    """Return the subject of a limit by address: an IPv4 address, the /64 network of an IPv6 address, else `none`."""
     try:
         parsed = parse_address(address)
     except ValueError:
@@ -188,5 +187,4 @@ def ip_prefix(address: str) -> str:
 
 
 def _record_failure(error: BrokerUnavailable) -> None:
-    """Log that requests are not counted."""
     _failures.record("requests_not_counted", key=error.code, error=str(error))

@@ -29,7 +29,7 @@ class IndexRedirectView(RedirectView):
 
 
 class SchemaView(SpectacularJSONAPIView):
-    """The OpenAPI schema, generated once in each process: it takes a third of a second and needs no key."""
+    """The OpenAPI schema, generated once in each process because it takes a third of a second. It needs no key."""
 
     authentication_classes = ()
     permission_classes = ()
@@ -42,16 +42,15 @@ class SchemaView(SpectacularJSONAPIView):
 
 @cache
 def render_schema() -> bytes:
-    """Return the OpenAPI schema as JSON."""
     schema = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     rendered: bytes = OpenApiJsonRenderer2().render(schema)
     return rendered
 
 
 class SwaggerView(SpectacularSwaggerSplitView):
-    """The schema as an interactive page; its scripts and styles are files, since the policy forbids inline ones.
+    """The schema as an interactive page. Scripts and styles are files, since the policy forbids inline ones.
 
-    The package's own script would send a CSRF token and show it in each curl command; API keys need none.
+    The package's own script would send a CSRF token and show it in each curl command, and API keys need none.
     """
 
     template_name = "api/swagger.html"

@@ -19,7 +19,7 @@ from runqy.http.request_ids import current_request_id
 T = TypeVar("T")
 
 DEPRECATED_SINCE_S = 1795564800
-"""2026-11-25: aliases of documented paths, kept for released clients."""
+"""2026-11-25. Aliases of documented paths are kept for released clients."""
 
 
 class ApiViewSet(GenericViewSet[Any]):
@@ -33,17 +33,17 @@ class ApiViewSet(GenericViewSet[Any]):
     action_roles: ClassVar[Mapping[str, frozenset[Role]]] = {}
     """Roles additionally allowed to use single actions."""
     allows_queue_scoped_keys: ClassVar[bool] = False
-    """Set where actions apply `request.auth.queues`: administrators limited to queues are allowed."""
+    """Whether actions apply `request.auth.queues`, so that administrators limited to queues are allowed."""
     deprecated_for: str = ""
-    """The template of the path that replaces this route; set by `as_view` on aliases."""
+    """On an alias, the template of the path that replaces it. Set by `as_view`."""
     operation_id: str = ""
-    """The name of a route's operation in the schema, where several routes have the same action; set by `as_view`."""
+    """The id of the operation in the schema, where several routes have the same action. Set by `as_view`."""
     undescribed: Collection[str] = ()
-    """The methods of a route that the schema leaves out; set by `as_view`."""
+    """The methods of a route that the schema leaves out. Set by `as_view`."""
 
     @property
     def needs_confirmed_configuration(self) -> bool:
-        """Return whether `HasConfirmedConfiguration` refuses the request while the configuration is unconfirmed.
+        """Whether `HasConfirmedConfiguration` refuses the request while the configuration is unconfirmed.
 
         False for actions that return no secrets and administer nothing.
         """
@@ -64,13 +64,14 @@ class ApiViewSet(GenericViewSet[Any]):
         return super().paginate_queryset(queryset) or []  # type: ignore[arg-type]
 
     def throttled(self, request: Request, wait: float | None) -> NoReturn:
-        """Raise Throttled with the reason of the throttle, to which DRF would append the wait."""
+        """Raise Throttled with the reason of the throttle."""
+        # The wait is set afterwards: DRF would append it to the message.
         error = Throttled(detail=cast(AuthenticatedRequest, request).rate_limit.refusal)
         error.wait = wait  # type: ignore[attr-defined] # the stubs lack it
         raise error
 
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
-        """Add the headers about rate limits, and on an alias those about its replacement."""
+        """Add the headers about rate limits and, on an alias, about its replacement."""
         final = super().finalize_response(request, response, *args, **kwargs)
         report: RateLimitReport | None = getattr(request, "rate_limit", None)
         for name, value in report.headers.items() if report else ():

@@ -1,6 +1,6 @@
-"""Actions on existing tasks: cancel, run, archive, delete; on one, on selected ones, or on all in a state.
+"""Actions on existing tasks: cancel, run, archive, delete; on one task, on selected tasks, or on all in a state.
 
-Each is recorded in the audit before it is applied.
+Each is recorded in the audit before it is applied (docs/adr/0027).
 """
 
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ from runqy.errors import (
 from tasks.queries import get_queue_task, get_task
 
 MAX_TASKS_PER_REQUEST = 10_000
-"""Bounds the time of one request; repeating it continues."""
+"""Bounds the time of one request; the client repeats it for the rest."""
 MAX_SELECTED = 200
 
 
@@ -57,13 +57,13 @@ class TaskAction(StrEnum):
 
 
 class StateChange(StrEnum):
-    """An action that changes the state of tasks that do not run: every action besides cancelling."""
+    """An action that changes the state of tasks that are not running: every action but cancelling."""
 
     RUN = "run"
     ARCHIVE = "archive"
     DELETE = "delete"
     RELEASE = "release"
-    """Only of all scheduled tasks."""
+    """Only for all scheduled tasks of a queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +121,10 @@ _CANCELLATIONS = {
     Cancellation.CANCELED: ("task.canceled", TaskState.ARCHIVED.value),
     Cancellation.REQUESTED: ("task.cancellation_requested", TaskState.ACTIVE.value),
 }
-"""The audit action, and the state right after it."""
+"""The audit action, and the state right after the cancellation."""
 
 
 def permission_for(action: TaskAction) -> str:
-    """Return the permission that staff need for an action."""
     return f"tasks.{action}_task"
 
 
@@ -153,12 +152,12 @@ def states_for_selected(action: StateChange) -> tuple[TaskState, ...]:
 
 
 def valid_states(action: TaskAction) -> tuple[TaskState, ...]:
-    """Return the states in which an action, cancelling included, can be applied to selected tasks."""
+    """Return the states in which an action, including cancelling, can be applied to selected tasks."""
     return CANCELABLE if action is TaskAction.CANCEL else states_for_selected(StateChange(action))
 
 
 def cancel_task(broker: Broker, *, task_id: str, queue: str = "", allowed_queues: AllowedQueues = None) -> Cancellation:
-    """Cancel a task. Return whether it is archived, or active and its worker was notified.
+    """Cancel a task. Return whether it is archived, or is active and its worker was notified.
 
     Without a queue the task is found by its id. Raise TaskNotFound, QueueNotFound, TaskEnded, TaskNotCancelable,
     BrokerUnavailable.
@@ -168,6 +167,7 @@ def cancel_task(broker: Broker, *, task_id: str, queue: str = "", allowed_queues
     else:
         record = with_fresh_catalog(lambda: broker.run(get_task(task_id, allowed_queues=allowed_queues)))
     request = cancel(record.queue, task_id, now_ns=broker.now_ns(), max_archived=settings.RUNQY_ARCHIVE_MAX_TASKS)
+    # A repeated cancellation succeeds too, and is in the audit already.
     if record.is_canceled and record.state is TaskState.ARCHIVED and broker.run(request) is Cancellation.CANCELED:
         return Cancellation.CANCELED
     if record.state.is_final:
@@ -183,7 +183,7 @@ def cancel_task(broker: Broker, *, task_id: str, queue: str = "", allowed_queues
 def apply_action(
     broker: Broker, *, action: StateChange, queue: str, task_id: str, allowed_queues: AllowedQueues = None
 ) -> None:
-    """Run, archive or delete one task. A task that is already in the resulting state is left unchanged.
+    """Run, archive or delete one task. Do nothing if the task is already in the resulting state.
 
     Raise QueueNotFound, TaskNotFound, TaskRunning, TaskNotUnique, TaskStateUnsuited, BrokerUnavailable.
     """
@@ -192,6 +192,7 @@ def apply_action(
         raise TaskRunning
     if record.state is _NEW_STATES[action]:
         return
+    # The script would refuse it, but only after the audit has recorded it as done.
     if (action, record.state) == (StateChange.ARCHIVE, TaskState.COMPLETED):
         _check_outcome(ActionOutcome.WRONG_STATE, record)
     _record(f"task.{PAST_TENSES[action]}", _NEW_STATES[action], record)
@@ -258,7 +259,7 @@ def apply_in_state(
 ) -> list[str]:
     """Apply an action to those tasks of a Redis queue that are still in a state; return their ids.
 
-    The caller records it. Raise BrokerUnavailable.
+    The caller records the action. Raise BrokerUnavailable.
     """
     now_ns = broker.now_ns()
     if action is TaskAction.CANCEL:
@@ -288,6 +289,7 @@ def _apply_recorded(
         raise RequestInvalid(f"Select 1 to {MAX_SELECTED} tasks.")
     queue = resolve_redis_queue(broker, selection.queue).redis_queue
     states = broker.run(read_states([(queue, task_id) for task_id in selected]))
+    # The audit lists only tasks that are still in the state; the script checks it again.
     due = [task_id for task_id, state in zip(selected, states, strict=True) if state is selection.state]
     if not due:
         return ActionResult(queue=queue, matched=len(selected), affected=0)
@@ -303,7 +305,7 @@ def _get_verb(action: StateChange) -> InspectorAction:
 
 
 def _check_outcome(outcome: ActionOutcome, record: TaskRecord) -> None:
-    """Raise the error of an action that was not applied to a task."""
+    """Raise the error that an outcome stands for."""
     if outcome is ActionOutcome.NOT_FOUND:
         raise TaskNotFound
     if outcome is ActionOutcome.RUNNING:
@@ -315,7 +317,7 @@ def _check_outcome(outcome: ActionOutcome, record: TaskRecord) -> None:
 
 
 def _is_canceled(outcome: Cancellation | RunqyError) -> bool:
-    """Return whether a task was archived, or its worker notified. Raise the errors of Redis."""
+    """Return whether a task was archived or its worker notified. Raise the errors of Redis."""
     if isinstance(outcome, RunqyError) and not isinstance(outcome, TaskNotFound | TaskNotCancelable):
         raise outcome
     return isinstance(outcome, Cancellation) and outcome is not Cancellation.ALREADY_FINISHED

@@ -1,4 +1,4 @@
-"""Enqueues many tasks on one queue, with a result for each."""
+"""Enqueue many tasks on one queue, with a result for each."""
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,7 +70,7 @@ class EnqueuedBatch:
 
     results: list[BatchItemResult]
     is_replayed: bool = False
-    """The request is a repetition."""
+    """The request is a repetition of an earlier one with the same idempotency key."""
     unserved: str = ""
     """The Redis queue, if no worker serves it."""
 
@@ -84,7 +84,6 @@ class _BatchTarget:
     idempotency_key: IdempotencyKey | None
 
     def build(self, item: BatchItem, task_id: str, now_ns: int) -> NewTask | RunqyError:
-        """Return the task of an item, or its error."""
         if isinstance(item, RunqyError):
             return item
         try:
@@ -102,8 +101,8 @@ def enqueue_batch(
 ) -> Operation[EnqueuedBatch]:
     """Enqueue tasks on one queue, at most 500 in each round trip.
 
-    With an idempotency key, a repeated request is not applied twice, and completes one that was interrupted. Raise
-    BatchRefused or BatchConflict when no task is queued, BatchTooLarge, and as `enqueue_task` does.
+    With an idempotency key, a repeated request is not applied twice, and completes a request that was interrupted.
+    Raise BatchRefused or BatchConflict when no task is queued, BatchTooLarge, and the errors of `enqueue_task`.
     """
     items = spec.items
     check_size(len(items))
@@ -113,6 +112,7 @@ def enqueue_batch(
     if idempotency_key is not None:
         first = yield from ask(find_enqueued_part(resolved.redis_queue, idempotency_key))
     memory = (yield from get_context()).memory
+    # A repetition is completed even if the queue has been disabled, or Redis has filled up, since the first request.
     if first is None:
         ensure_enabled(resolved)
         size = sum(len(item.payload) for item in items if isinstance(item, TaskSpec))
@@ -130,7 +130,7 @@ def enqueue_batch(
 
 
 def check_size(count: int) -> None:
-    """Raise RequestInvalid for no tasks, BatchTooLarge for too many."""
+    """Raise RequestInvalid if there are no tasks, BatchTooLarge if there are too many."""
     if not count:
         raise RequestInvalid(errors=["jobs: Must not be empty."])
     if count > MAX_BATCH_TASKS:
@@ -138,10 +138,11 @@ def check_size(count: int) -> None:
 
 
 def _check_any_queued(results: Sequence[BatchItemResult]) -> None:
-    """Raise BatchRefused, BatchConflict, or an error of the whole batch, if no item became a task."""
+    """Raise BatchRefused, BatchConflict, or the error of the whole batch, if no item became a task."""
     errors = [result.error for result in results if result.error is not None]
     if len(errors) < len(results):
         return
+    # These concern the whole request: the client has to see their status, not that of a refused batch.
     for error in errors:
         if isinstance(error, BrokerUnavailable | IdempotencyKeyReused | IdempotencyRecordUnreadable | QueueFull):
             raise error
@@ -153,11 +154,11 @@ def _check_any_queued(results: Sequence[BatchItemResult]) -> None:
 def _enqueue(items: Sequence[BatchItem], target: _BatchTarget) -> Operation[list[BatchItemResult]]:
     """Enqueue tasks without unique keys, in a request without an idempotency key.
 
-    Tasks are built and sent in chunks, so that the event loop serves others in between. Raise BrokerUnavailable if
-    the first chunk fails; if a later one fails, it is the error of all items from there on.
+    Raise BrokerUnavailable if the first chunk fails; if a later one fails, it is the error of all items from there on.
     """
     context = yield from get_context()
     results: list[BatchItemResult] = []
+    # Tasks are built chunk by chunk, so that the event loop serves other requests while one is sent.
     for start in range(0, len(items), constants.BATCH_MAX_TASKS):
         chunk = items[start : start + constants.BATCH_MAX_TASKS]
         ids = new_task_ids(len(chunk))
@@ -180,7 +181,7 @@ def _enqueue(items: Sequence[BatchItem], target: _BatchTarget) -> Operation[list
                 refused.append(task.id)
         if refused:
             yield from remove_lookups(target.resolved.redis_queue, refused)
-            if len(refused) == len(built):  # the rest would not fit either
+            if len(refused) == len(built):  # the queue is full: the rest would not fit either
                 results += [BatchItemResult(error=results[-1].error)] * (len(items) - len(results))
                 break
     return results
@@ -191,8 +192,8 @@ def _unique_enqueue(
 ) -> Operation[EnqueuedBatch]:
     """Enqueue tasks with unique keys or an idempotency key, in parts.
 
-    With an idempotency key, ids and times are those of the first request that used it. It can be used again if no
-    item became a task: raise as `_check_any_queued` does.
+    With an idempotency key, ids and times are those of the first request that used it. If no item became a task, the
+    key may be used again, and the errors of `_check_any_queued` are raised.
     """
     context = yield from get_context()
     results: list[BatchItemResult] = []
@@ -211,9 +212,8 @@ def _unique_enqueue(
         else:
             refused = [
                 task.id
-                for task, outcome in zip(
-                    part.tasks, enqueued.outcomes, strict=False
-                )  # fewer in a repetition of a shortened part
+                # A repetition has fewer outcomes if the part was shortened.
+                for task, outcome in zip(part.tasks, enqueued.outcomes, strict=False)
                 if isinstance(outcome, QueueFull)
             ]
             if refused:
@@ -232,7 +232,7 @@ def _unique_enqueue(
 def _part(
     items: Sequence[BatchItem], indexes: range, number: int, target: _BatchTarget, request_token: RequestToken
 ) -> BatchPart:
-    """Return a part of a batch, with the errors that its items had in the first request."""
+    """Return a part of a batch. Its note keeps the errors of its items, for the responses to repetitions."""
     built = [target.build(items[index], _task_id(request_token, index), request_token.now_ns) for index in indexes]
     return BatchPart(
         queue=target.resolved.redis_queue,
@@ -243,7 +243,7 @@ def _part(
 
 
 def _parts(items: Sequence[BatchItem]) -> Iterator[range]:
-    """Yield the indexes of each part; they depend on the items alone, so that a repetition has the same parts."""
+    # The indexes depend on the items alone, so that a repetition has the same parts.
     start = size = 0
     for index, item in enumerate(items):
         grows = len(item.payload) if isinstance(item, TaskSpec) else 0
@@ -271,7 +271,6 @@ def _results(items: Sequence[BatchItem], indexes: range, enqueued: EnqueuedPart)
 
 
 def _result(item: BatchItem, task_id: str, outcome: ItemOutcome) -> BatchItemResult:
-    """Return the result of an item from the outcome of its creation."""
     if isinstance(outcome, TaskCreated):
         return BatchItemResult(task_id)
     if not isinstance(outcome, LockConflict):
@@ -285,7 +284,7 @@ def _result(item: BatchItem, task_id: str, outcome: ItemOutcome) -> BatchItemRes
 
 
 def _task_id(request_token: RequestToken, index: int) -> str:
-    """Return the id of an item's task, the same in every repetition. Raise IdempotencyRecordUnreadable."""
+    """Return the id of an item's task: the same in every repetition. Raise IdempotencyRecordUnreadable."""
     try:
         namespace = uuid.UUID(request_token.token)
     except ValueError:

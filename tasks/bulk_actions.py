@@ -1,4 +1,4 @@
-"""Requests bulk actions, and reads them: an action on all tasks that match a filter. Maintenance applies them."""
+"""Request and read bulk actions: an action on all tasks that match a filter. Maintenance applies them."""
 
 import msgspec
 from django.contrib.auth.models import User
@@ -24,18 +24,18 @@ MAX_COUNTED = 100_000
 _MAX_SEARCHED_FOR_PREVIEW = 5_000
 AUDIT_KIND = "bulk_action"
 HIDDEN_TEXT = "hidden"
-"""Replaces the text of a search in audit records where payloads are hidden."""
+"""Replaces the text of a search in audit records of queues whose payloads are hidden."""
 
 
 def list_valid_actions(state: TaskState | None) -> list[TaskAction]:
-    """Return the actions that can be applied to all tasks in a state; None: to ended tasks of the history."""
+    """Return the actions that can be applied to all tasks in a state, or, for None, to ended tasks of the history."""
     if state is None:
         return [TaskAction.RUN, TaskAction.DELETE]
     return [action for action in TaskAction if state in valid_states(action)]
 
 
 def preview_bulk_action(broker: Broker, query: TaskQuery) -> TaskCount:
-    """Count the tasks to which an action is applied. Raise RequestInvalid, QueueNotFound, BrokerUnavailable."""
+    """Count the tasks that an action would be applied to. Raise RequestInvalid, QueueNotFound, BrokerUnavailable."""
     if query.state is None:
         return count_ended_tasks(query.run_filter(), limit=MAX_COUNTED)
     redis_queues = find_redis_queues(broker, query.queue)
@@ -48,7 +48,7 @@ def preview_bulk_action(broker: Broker, query: TaskQuery) -> TaskCount:
 
 
 def create_bulk_action(broker: Broker, *, action: TaskAction, query: TaskQuery, expected: int) -> BulkAction:
-    """Request an action on all tasks that a filter finds; maintenance applies it. Recorded in the audit.
+    """Request an action on all tasks that match a filter. Recorded in the audit.
 
     Tasks that end later do not match. Raise RequestInvalid, ConfigurationUnavailable.
     """
@@ -57,7 +57,7 @@ def create_bulk_action(broker: Broker, *, action: TaskAction, query: TaskQuery, 
     encoded = msgspec.json.encode(query).decode()
     recorded = query
     if query.text and hides_payloads(query.queue, get_fresh_catalog()):
-        recorded = msgspec.structs.replace(query, text=HIDDEN_TEXT)  # records cannot be deleted
+        recorded = msgspec.structs.replace(query, text=HIDDEN_TEXT)  # audit records cannot be deleted
     bounds = TaskRun.objects.aggregate(oldest=Min("id"), newest=Max("id")) if query.state is None else {}
     newest = bounds.get("newest") or 0
     changes: Changes = {
@@ -72,6 +72,7 @@ def create_bulk_action(broker: Broker, *, action: TaskAction, query: TaskQuery, 
             expected=expected,
             requested_s=broker.now_s(),
             newest_run=newest,
+            # The first slice need not search the ids of runs that were deleted long ago.
             cursor=str(bounds["oldest"] - 1) if newest else "",
             actor=msgspec.structs.asdict(current_actor()),
         )
@@ -80,7 +81,7 @@ def create_bulk_action(broker: Broker, *, action: TaskAction, query: TaskQuery, 
 
 
 def get_bulk_action(number: int) -> BulkAction:
-    """Raise BulkActionNotFound if there is none."""
+    """Raise BulkActionNotFound if it does not exist."""
     bulk = BulkAction.objects.filter(pk=number).first()
     if bulk is None:
         raise BulkActionNotFound
@@ -88,7 +89,6 @@ def get_bulk_action(number: int) -> BulkAction:
 
 
 def get_query(bulk: BulkAction) -> TaskQuery:
-    """Return the filter of a bulk action."""
     return read_json(bulk.query.encode(), TaskQuery)
 
 
@@ -102,7 +102,7 @@ def may_continue(bulk: BulkAction) -> bool:
 
 
 def cancel_bulk_action(number: int) -> bool:
-    """Stop a bulk action before its next tasks; return False if it has ended. Recorded in the audit.
+    """Stop a bulk action before its next tasks; return False if it had already ended. Recorded in the audit.
 
     Raise BulkActionNotFound.
     """
@@ -118,6 +118,6 @@ def cancel_bulk_action(number: int) -> bool:
 
 
 def list_bulk_actions_on(redis_queue: str, task_id: str) -> list[BulkAction]:
-    """Return the bulk actions that ran a task again as a copy, newest first, at most 20."""
+    """Return the bulk actions that ran a task again as a copy: newest first, at most 20."""
     found = BulkAction.objects.filter(copies__original_id=task_id, copies__original_queue=redis_queue)
     return list(found.order_by("-id")[:20])

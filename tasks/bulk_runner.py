@@ -1,8 +1,8 @@
-"""Applies bulk actions, slice by slice, under a lease.
+"""Apply bulk actions, slice by slice, under a lease.
 
-A slice that was interrupted, also by kill -9, is found and applied again: tasks that changed since the request are left
-alone, the id of a copy follows from the bulk action and its original, and Redis enqueues an id once. The counts leave
-out what a killed process did in its slice.
+A slice that was interrupted, even by kill -9, is found and applied again. That is safe: tasks that changed since the
+request are left alone, the id of a copy follows from the bulk action and its original, and Redis enqueues an id once.
+The counts leave out what a killed process did in its slice. See docs/adr/0038.
 """
 
 import secrets
@@ -38,14 +38,14 @@ from tasks.task_browser import TaskQuery
 
 LEASE_S = 30
 TICK_S = 2.0
-"""How long one tick takes at most, beside its last slice."""
+"""The time that one tick takes at most, apart from its last slice."""
 FULL_QUEUE_RETRY_S = 5
 KEEP_DAYS = 30
 MAX_PROBLEMS = 20
 _COPIES_PER_STEP = 20
-"""The lease is extended, and copies are stored, after this many."""
+"""After this many copies the lease is extended and they are stored."""
 _END = "end"
-"""The cursor of a bulk action without further slices."""
+"""The cursor of a bulk action that has no more slices."""
 _NOT_PERMITTED = "The user who requested it may no longer do this."
 _State = BulkAction.State
 _Outcome = BulkAction.Outcome
@@ -53,12 +53,12 @@ States = Mapping[TaskLocation, TaskState | None]
 
 
 class BulkLeaseLost(Exception):
-    """The bulk action was cancelled, or another process has its lease."""
+    """The bulk action was cancelled, or another process has taken its lease."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandledTask:
-    """What became of a task."""
+    """What happened to a task."""
 
     queue: str
     id: str
@@ -83,7 +83,7 @@ def run_bulk_actions(broker: Broker) -> None:
 
 
 def delete_old_bulk_actions(*, limit: int = 1_000) -> None:
-    """Delete some of the bulk actions and links to copies that are older than KEEP_DAYS."""
+    """Delete bulk actions and links to copies that are older than KEEP_DAYS, at most `limit` links."""
     before = timezone.now() - timedelta(days=KEEP_DAYS)
     copies = TaskCopy.objects.filter(created_at__lt=before).values_list("pk", flat=True)[:limit]
     TaskCopy.objects.filter(pk__in=list(copies)).delete()
@@ -91,7 +91,7 @@ def delete_old_bulk_actions(*, limit: int = 1_000) -> None:
 
 
 class BulkRunner:
-    """Applies one bulk action, which it has leased."""
+    """Applies one bulk action, whose lease it holds."""
 
     def __init__(self, broker: Broker, bulk: BulkAction, token: str) -> None:
         self._broker = broker
@@ -99,7 +99,7 @@ class BulkRunner:
         self._token = token
         self._query: TaskQuery = get_query(bulk)
         self._action = TaskAction(bulk.action)
-        self._handled: list[HandledTask] = []  # and not yet counted
+        self._handled: list[HandledTask] = []  # not yet counted
 
     @classmethod
     def lease(cls, broker: Broker, number: int) -> "BulkRunner | None":
@@ -112,7 +112,7 @@ class BulkRunner:
         return cls(broker, BulkAction.objects.get(pk=number), token)
 
     def run(self, *, until: float) -> None:
-        """Apply slices until a time, the end, or a full queue; an error that will not pass ends the bulk action.
+        """Apply slices until a time, the end, or a full queue. Other errors end the bulk action.
 
         Raise BrokerUnavailable, ConfigurationUnavailable.
         """
@@ -120,6 +120,7 @@ class BulkRunner:
             try:
                 self._release(pause_s=self._apply_slices(until))
             except BulkLeaseLost:
+                # After a cancellation the lease is still ours, and what was applied is counted. Without it, nothing is.
                 self._store()
                 self._release()
             except (BrokerUnavailable, ConfigurationUnavailable):
@@ -132,6 +133,7 @@ class BulkRunner:
     def _apply_slices(self, until: float) -> int:
         """Return how many seconds to wait before the next slice. Raise BulkLeaseLost."""
         while True:
+            # Checked before each slice: the user may lose the permission while the bulk action runs.
             if not may_continue(self._bulk):
                 self._end(_State.FAILED, error=_NOT_PERMITTED)
                 return 0
@@ -145,10 +147,7 @@ class BulkRunner:
                 return 0
 
     def _apply_slice(self) -> None:
-        """Apply the action to the tasks that come next. Raise BulkLeaseLost.
-
-        Copies come first: a slice whose copies have no room is applied again, as one that was interrupted is.
-        """
+        """Apply the action to the tasks that come next. Raise BulkLeaseLost."""
         is_repeated = self._bulk.slice_began_s is not None
         if not is_repeated:
             self._update(slice_began_s=self._broker.now_s())
@@ -157,6 +156,7 @@ class BulkRunner:
         states = dict(zip(upcoming.tasks, found, strict=True))
         may_copy = self._action is TaskAction.RUN and self._query.state is None
         gone = [task for task, state in states.items() if state is None and may_copy]
+        # Copies come first: if a queue has no room for them, the slice is applied again from its beginning.
         if full_queue := self._add_copies(gone):
             self._update(full_queue=full_queue, slice_began_s=None)
             return
@@ -165,20 +165,20 @@ class BulkRunner:
         self._update(cursor=_END if upcoming.is_last else upcoming.cursor, full_queue="", slice_began_s=None)
 
     def _without_changed(self, tasks: Sequence[TaskLocation]) -> list[TaskLocation]:
-        """Return the tasks whose state is older than the request: a killed process may have changed the others."""
+        # A killed process may have changed the tasks whose state is not older than the request.
         records = self._broker.run(read_tasks(tasks)) if tasks else []
         since = [0 if record is None else state_since_ns(record) for record in records]
         requested_ns = self._bulk.requested_s * 10**9
         return [task for task, at_ns in zip(tasks, since, strict=True) if at_ns is not None and at_ns < requested_ns]
 
     def _apply_in_redis(self, tasks: Sequence[TaskLocation], states: States) -> None:
-        """Apply the action to tasks under their own ids. Raise BulkLeaseLost, BrokerUnavailable."""
+        """Apply the action to the tasks themselves, not to copies. Raise BulkLeaseLost, BrokerUnavailable."""
         matching = select_still_matching(self._bulk, self._query, {task: states[task] for task in tasks})
         groups: defaultdict[tuple[str, TaskState | None], list[str]] = defaultdict(list)
         for queue, task_id in tasks:
             groups[queue, states[queue, task_id]].append(task_id)
         for (queue, state), task_ids in groups.items():
-            self._update()
+            self._update()  # extends the lease before each call to Redis
             if state is not None:
                 self._apply_in_state(queue, state, task_ids, matching)
             elif self._action is TaskAction.DELETE and self._query.state is None:
@@ -188,7 +188,6 @@ class BulkRunner:
                 self._note(_Outcome.SKIPPED, queue, *task_ids, note="not found: deleted or expired")
 
     def _apply_in_state(self, queue: str, state: TaskState, task_ids: list[str], matching: set[TaskLocation]) -> None:
-        """Apply the action to those tasks of a Redis queue that are in a state and still match."""
         due = [task_id for task_id in task_ids if (queue, task_id) in matching]
         done = {*apply_in_state(self._broker, self._action, queue, state, due)} if due else set()
         has_ended_again = self._query.state is None and state.is_final
@@ -201,18 +200,18 @@ class BulkRunner:
                 self._note(_Outcome.SKIPPED, queue, task_id, note=changed if task_id in due else other)
 
     def _delete_runs(self, queue: str, task_ids: Iterable[str]) -> None:
-        """Delete the runs of deleted tasks from the history, if they were found there; rollups keep their counts."""
         if self._query.state is None and self._action is TaskAction.DELETE:
+            # The rollups keep their counts.
             TaskRun.objects.filter(redis_queue=queue, task_id__in=task_ids).delete()
 
     def _add_copies(self, tasks: Sequence[TaskLocation]) -> str:
-        """Enqueue copies of the tasks that Redis no longer has, up to one whose queue is full; return this queue.
+        """Enqueue copies of the tasks that Redis no longer has, until a queue is full; return that queue, or "".
 
         Raise BulkLeaseLost, BrokerUnavailable.
         """
-        refused = []  # counted at the end, as a slice whose queue is full is applied again
+        refused = []  # counted at the end: a slice whose queue is full is applied again
         for start in range(0, len(tasks), _COPIES_PER_STEP):
-            until_s = self._broker.now_s() + LEASE_S - 1  # before the lease that is extended now ends
+            until_s = self._broker.now_s() + LEASE_S - 1  # before the end of the lease, which is extended now
             self._update()
             step = tasks[start : start + _COPIES_PER_STEP]
             payloads, earlier = find_stored_payloads(step), _find_copies(step)
@@ -237,14 +236,14 @@ class BulkRunner:
     def _add_copy(
         self, task: TaskLocation, payload: bytes | None, copy_id: str, *, has_run: bool, until_s: int
     ) -> tuple[BulkAction.Outcome, str] | None:
-        """Enqueue a copy of a task; return why not, None if it was.
+        """Enqueue a copy of a task. Return None if it was enqueued, else the outcome and the reason.
 
         Raise QueueFull, BrokerUnavailable, ConfigurationUnavailable, EnqueuedTooLate.
         """
         if has_run:
             return _Outcome.SKIPPED, "it has run again already, as a new task"
         if self._broker.now_s() > (self._bulk.slice_began_s or 0) + IDEMPOTENCY_TTL_S - LEASE_S:
-            # after so long an interruption Redis no longer knows whether the copy was enqueued
+            # After so long an interruption Redis no longer knows whether the copy was enqueued.
             return _Outcome.SKIPPED, "interrupted: it may have run again"
         if payload is None:
             return _Outcome.FAILED, "its payload was not kept in full"
@@ -263,7 +262,7 @@ class BulkRunner:
             self._handled.append(HandledTask(queue=queue, id=task_id, outcome=outcome, note=note, copy_id=copy_id))
 
     def _end(self, state: BulkAction.State, *, error: str = "") -> None:
-        """End the bulk action, and record it in the audit. Raise BulkLeaseLost."""
+        """End the bulk action. Recorded in the audit. Raise BulkLeaseLost."""
         with transaction.atomic():
             self._update(state=state, error=error, ended_at=timezone.now(), full_queue="")
             bulk = BulkAction.objects.get(pk=self._bulk.pk)
@@ -276,19 +275,21 @@ class BulkRunner:
             record(action=f"bulk_action.{state}", object_kind=AUDIT_KIND, object_name=str(bulk.pk), changes=changes)
 
     def _release(self, *, pause_s: int = 0) -> None:
-        """Give the lease back; no process leases the bulk action for `pause_s`."""
+        # `leased_until` without a lease is a pause: no process leases the bulk action before it ends.
         until = timezone.now() + timedelta(seconds=pause_s)
         BulkAction.objects.filter(pk=self._bulk.pk, lease=self._token).update(lease="", leased_until=until)
 
     def _update(self, **values: object) -> None:
-        """Store what was handled, and extend the lease. Raise BulkLeaseLost unless the bulk action is still running."""
+        """Store what was handled, and extend the lease. Raise BulkLeaseLost if it is lost, or the bulk action has
+        ended.
+        """
         if not self._store(BulkAction.objects.filter(state=_State.RUNNING), leased_until=_lease_end(), **values):
             raise BulkLeaseLost
         for name, value in values.items():
             setattr(self._bulk, name, value)
 
     def _store(self, rows: QuerySet[BulkAction] | None = None, **values: object) -> bool:
-        """Count what was handled, and link the copies; return False, and store nothing, without the lease."""
+        """Count what was handled, and link the copies. Without the lease, store nothing and return False."""
         own = (BulkAction.objects.all() if rows is None else rows).filter(pk=self._bulk.pk, lease=self._token)
         handled, counts = self._handled, Counter(each.outcome for each in self._handled)
         new = [
@@ -320,7 +321,7 @@ class BulkRunner:
             ]
             TaskCopy.objects.bulk_create(copies)
         self._bulk.problems, self._handled = problems, []
-        with suppress(BrokerUnavailable):  # which keeps them for a day then
+        with suppress(BrokerUnavailable):  # Redis then keeps the records of these ids for a day
             for queue in {copy.copy_queue for copy in copies}:
                 ids = [copy.copy_id for copy in copies if copy.copy_queue == queue]
                 self._broker.run(forget_enqueued_ids(queue, ids))
@@ -328,13 +329,12 @@ class BulkRunner:
 
 
 def _find_copies(tasks: Sequence[TaskLocation]) -> dict[TaskLocation, str]:
-    """Return the unedited copies of tasks."""
+    """Return the ids of the unedited copies of tasks."""
     found = TaskCopy.objects.filter(original_id__in=[task_id for _, task_id in tasks], is_edited=False)
     return {(copy.original_queue, copy.original_id): copy.copy_id for copy in found}
 
 
 def _find_free() -> QuerySet[BulkAction]:
-    """Return the open bulk actions that no process has leased."""
     is_free = Q(leased_until=None) | Q(leased_until__lte=timezone.now())
     return BulkAction.objects.filter(is_free, state__in=BulkAction.OPEN_STATES)
 

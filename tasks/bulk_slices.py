@@ -1,4 +1,4 @@
-"""Finds the tasks of a bulk action, slice by slice: in Redis in a state, or ended ones in the history."""
+"""Find the tasks of a bulk action, slice by slice: in Redis by state, or ended ones in the history."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,24 +16,25 @@ from tasks.task_browser import SearchCursor, SearchRequest, TaskQuery, count_by_
 
 SLICE_SIZE = 200
 RUNS_PER_SLICE = 20_000
-"""How many rows of the history are searched for one slice."""
+"""The rows of the history that are searched for one slice."""
 _RUN_FIELDS = ("redis_queue", "task_id", "pk", "outcome")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """The tasks that come next."""
+    """The tasks that come next, each once."""
 
     tasks: list[TaskLocation]
-    """Each once."""
     cursor: str
-    """Where the slice after them begins."""
+    """Where the next slice begins."""
     is_last: bool
 
 
 def find_next_slice(broker: Broker, bulk: BulkAction, query: TaskQuery) -> Slice:
-    """Return the tasks that follow the cursor of a bulk action. Raise RequestInvalid, QueueNotFound,
-    BrokerUnavailable, ConfigurationUnavailable."""
+    """Return the tasks that follow the cursor of a bulk action.
+
+    Raise RequestInvalid, QueueNotFound, BrokerUnavailable, ConfigurationUnavailable.
+    """
     if query.state is None:
         return _find_ended(bulk, query)
     return _find_in_redis(broker, bulk, query, query.state)
@@ -42,14 +43,12 @@ def find_next_slice(broker: Broker, bulk: BulkAction, query: TaskQuery) -> Slice
 def select_still_matching(
     bulk: BulkAction, query: TaskQuery, states: Mapping[TaskLocation, TaskState | None]
 ) -> set[TaskLocation]:
-    """Return those tasks of a slice that still match, in the states that they have in Redis.
-
-    An ended task does in the state in which the run that was found left it. In the other one it has ended again since,
-    with a run that the history may never have: successes above RUNQY_HISTORY_MAX_RATE are only counted, and a full
-    stream drops its oldest entries.
-    """
+    """Return the tasks of a slice that still match, given the states that they have in Redis."""
     if query.state is not None:
         return {task for task, state in states.items() if state is query.state}
+    # An ended task matches in the state in which the run that was found left it. In the other one it has ended again
+    # since, with a run that the history may never have: successes above RUNQY_HISTORY_MAX_RATE are only counted, and a
+    # full stream drops its oldest entries.
     task_ids = [task_id for (_, task_id), state in states.items() if state is not None and state.is_final]
     runs = TaskRun.objects.filter(task_id__in=task_ids).order_by("id")
     newest = {(queue, task_id): (pk, outcome) for queue, task_id, pk, outcome in runs.values_list(*_RUN_FIELDS)}
@@ -61,12 +60,11 @@ def select_still_matching(
 
 
 def _state_after(outcome: RunOutcome) -> TaskState:
-    """Return the state of a task that ended with an outcome."""
     return TaskState.COMPLETED if outcome is RunOutcome.COMPLETED else TaskState.ARCHIVED
 
 
 def state_since_ns(task: TaskRecord) -> int | None:
-    """Return when a task came into its state, to the second where no more is known; None if it is unknown."""
+    """Return when a task entered its state, to the second where Redis has no more; None if it is unknown."""
     match task.state:
         case TaskState.PENDING:
             return task.pending_since_ns
@@ -82,7 +80,7 @@ def state_since_ns(task: TaskRecord) -> int | None:
 
 
 def _find_in_redis(broker: Broker, bulk: BulkAction, query: TaskQuery, state: TaskState) -> Slice:
-    """Return the next tasks in a state, without those that came into it after the request."""
+    """Return the next tasks in a state, without those that entered it after the request."""
     after = read_json(bulk.cursor.encode(), SearchCursor) if bulk.cursor else None
     queues = count_by_queue(broker, find_redis_queues(broker, query.queue), state)
     page = search_tasks(broker, list(queues), query, SearchRequest(limit=SLICE_SIZE, after=after, is_oldest_first=True))
@@ -92,7 +90,7 @@ def _find_in_redis(broker: Broker, bulk: BulkAction, query: TaskQuery, state: Ta
 
 
 def _find_ended(bulk: BulkAction, query: TaskQuery) -> Slice:
-    """Return the next tasks that ended, each at its newest run."""
+    """Return the next tasks that ended; the newest run of each decides."""
     after = int(bulk.cursor or "0")
     through = min(after + RUNS_PER_SLICE, bulk.newest_run)
     runs = filter_ended_tasks(query.run_filter(), after=after, through=through)

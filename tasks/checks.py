@@ -11,7 +11,7 @@ from tasks.fulltext_index import knows_all_letters
 
 @register(Tags.database)
 def check_letters(databases: Collection[str] | None = None, **_: Any) -> list[CheckMessage]:
-    """The index of texts splits them at what is no letter or digit for the database."""
+    """Warn if the database knows only the letters of ASCII, since the full-text index splits texts at the others."""
     if DEFAULT_DB_ALIAS not in (databases or ()) or knows_all_letters():
         return []
     message = "The database's LC_CTYPE has only the letters of ASCII: words of the history with others are not found."

@@ -1,4 +1,4 @@
-"""Runs a task again as a copy: a new task with its payload, or an edited one. The original stays, linked."""
+"""Run a task again as a copy: a new task with the same payload, or an edited one. The original stays, and is linked."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,10 +27,9 @@ class Original:
     redis_queue: str
     id: str
     record: TaskRecord | None = None
-    """None: it is no longer in Redis; its copy has the limits of the queue."""
+    """None: it is no longer in Redis, and its copy gets the limits of the queue."""
 
     def spec(self, payload: bytes) -> TaskSpec:
-        """Return the copy to enqueue."""
         if self.record is None:
             return TaskSpec(queue=self.redis_queue, payload=payload)
         message = self.record.message
@@ -51,15 +50,14 @@ class NewCopy:
     id: str
     payload: bytes
     traceparent: str = ""
-    """The client's."""
+    """The client's trace context."""
 
 
 def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, traceparent: str = "") -> str:
-    """Enqueue a copy of a task with this payload and return its id. Recorded in the audit.
+    """Enqueue a copy of a task with this payload, and return its id. Recorded in the audit.
 
-    `traceparent` is the client's.
-
-    Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, BrokerUnavailable.
+    `traceparent` is the client's trace context. Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid,
+    BrokerUnavailable.
     """
     copy_id, before = new_task_id(), find_payload(original)
     is_edited = payload != before
@@ -81,7 +79,7 @@ def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, tracepar
 def add_copy(broker: Broker, copy: NewCopy, *, until_s: int | None = None) -> None:
     """Enqueue a copy of a task. Repetitions change nothing, even when the copy has ended and was deleted.
 
-    Raise as `enqueue_copy`, and EnqueuedTooLate after `until_s`.
+    Raise the errors of `enqueue_copy`, and EnqueuedTooLate after `until_s`.
     """
     resolved, context = resolve_queue(copy.original.redis_queue), broker.context()
     ensure_enabled(resolved)
@@ -93,7 +91,7 @@ def add_copy(broker: Broker, copy: NewCopy, *, until_s: int | None = None) -> No
 
 
 def find_payload(original: Original) -> bytes | None:
-    """Return the whole payload of a task; None if it is gone, or was not kept in full."""
+    """Return the whole payload of a task; None if it no longer exists, or was not kept in full."""
     if original.record is not None:
         return original.record.payload
     location = original.redis_queue, original.id
@@ -121,7 +119,7 @@ def get_payload(original: Original) -> bytes:
 
 
 def list_copies(redis_queue: str, task_id: str) -> Sequence[TaskCopy]:
-    """Return the copies of a task, newest first, at most 20."""
+    """Return the copies of a task: newest first, at most 20."""
     return list(TaskCopy.objects.filter(original_id=task_id, original_queue=redis_queue).order_by("-id")[:20])
 
 

@@ -1,4 +1,6 @@
-"""The maintenance duties of tasks: forward, recover, expire and delete them in every Redis queue; their history."""
+"""The maintenance duties of tasks: forward, recover, expire and delete them in every Redis queue, and store their
+history.
+"""
 
 from collections.abc import Iterable
 
@@ -28,7 +30,7 @@ from tasks.run_retention import prune_history
 from tasks.run_sampling import RunSampler
 
 STEPS_PER_TICK = 5
-"""Of 1,000 keys each, for duties that scan all keys."""
+"""Steps of 1,000 keys each, for duties that scan all keys."""
 
 
 @register
@@ -55,7 +57,7 @@ class CancellationEnforcer:
 
 @register
 class Recoverer:
-    """Retry or archive active tasks whose lease expired a grace time ago, or that have none."""
+    """Retry or archive active tasks whose lease expired longer than the grace period ago, or that have none."""
 
     name = "recoverer"
     interval_s = 10.0
@@ -141,7 +143,7 @@ class MemoryShares:
 
 @register
 class RunHistory(DatabaseDuty):
-    """Move ended attempts from Redis to the history in the database; while that is unavailable they stay in Redis."""
+    """Move ended attempts from Redis to the history. While the database is unavailable they stay in Redis."""
 
     name = "run_history"
     interval_s = 1.0
@@ -156,7 +158,7 @@ class RunHistory(DatabaseDuty):
 
 @register
 class ForeignRuns(DatabaseDuty):
-    """Record runs that Go's workers ended, while such are registered."""
+    """Record runs that Go workers ended, while Go workers are registered."""
 
     name = "foreign_runs"
     interval_s = 10.0
@@ -208,7 +210,7 @@ class BulkActionRunner(DatabaseDuty):
 
 @register
 class BulkActionPruner(DatabaseDuty):
-    """Delete bulk actions and links between tasks and their copies when they are old."""
+    """Delete old bulk actions, and old links between tasks and their copies."""
 
     name = "bulk_action_pruner"
     interval_s = 60.0
@@ -218,12 +220,12 @@ class BulkActionPruner(DatabaseDuty):
 
 
 def list_served_queues(broker: Broker) -> list[str]:
-    """Return every Redis queue that is configured or ever had a task. Raise BrokerUnavailable."""
+    """Return every Redis queue that is configured or exists. Raise BrokerUnavailable."""
     return _list_names(broker, _find_catalog())
 
 
 def get_archived_ttls_s(broker: Broker) -> dict[str, int]:
-    """Return how long each Redis queue keeps archived tasks; asynq's default for those not configured."""
+    """Return how long each Redis queue keeps archived tasks; asynq's default for queues that are not configured."""
     catalog = _find_catalog()
     return {name: _get_archived_ttl_s(catalog, name) for name in _list_names(broker, catalog)}
 
@@ -236,23 +238,21 @@ def get_pending_timeouts_s() -> dict[str, int]:
 
 
 def _run_steps(scan: LookupSweep | OrphanSearch, broker: Broker) -> None:
-    """Continue a scan, at most to the end of a round."""
     for _ in range(STEPS_PER_TICK):
         scan.run_step(broker)
         if scan.is_round_complete:
-            break
+            break  # at most one round in a tick
 
 
 def _find_catalog() -> QueueCatalog | None:
-    """Return the catalog; None while the configuration is unavailable, so that tasks are maintained all the same."""
     try:
         return get_fresh_catalog()
     except ConfigurationUnavailable:
+        # Tasks are maintained even while the configuration is unavailable.
         return None
 
 
 def _list_names(broker: Broker, catalog: QueueCatalog | None) -> list[str]:
-    """Return the names of all Redis queues that are configured or exist."""
     configured: Iterable[str] = catalog.redis_queues() if catalog else ()
     return list(dict.fromkeys([*configured, *list_existing_queues(broker)]))
 

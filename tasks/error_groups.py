@@ -1,4 +1,4 @@
-"""Take the text of an error apart, and find the group of errors that it belongs to."""
+"""Parse the text of an error, and find the group of errors that it belongs to."""
 
 import hashlib
 import re
@@ -24,19 +24,19 @@ _VARIABLE_PARTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedError:
-    """An error's text, taken apart."""
+    """The parts of an error's text."""
 
     error_class: str
-    """Empty: the text does not begin with one."""
+    """Empty if the text does not begin with a class."""
     message: str
     traceback: str
-    """The whole text if it holds a traceback, else empty."""
+    """The whole text if it has a traceback, otherwise empty."""
     fingerprint: str
 
 
 @lru_cache(maxsize=256)
 def parse_error(text: str) -> ParsedError | None:
-    """Return the parts of an error's text; None for an empty one."""
+    """Return the parts of an error's text; None if it is empty."""
     text = text.strip()
     if not text:
         return None
@@ -61,7 +61,7 @@ def fingerprint(error_class: str, message: str) -> str:
 
 
 def normalize(message: str) -> str:
-    """Return a message with its variable parts replaced."""
+    """Return a message with its variable parts replaced by placeholders."""
     message = message[:MESSAGE_MAX_LENGTH]
     for pattern, replacement in _VARIABLE_PARTS:
         message = pattern.sub(replacement, message)
@@ -69,12 +69,12 @@ def normalize(message: str) -> str:
 
 
 def _last_unindented_line(text: str) -> str:
-    """Return the line of a traceback that holds the error."""
+    """Return the line of a traceback that has the error."""
     lines = [line for line in text.splitlines() if line.strip() and not line[0].isspace() and _TRACEBACK not in line]
     return lines[-1] if lines else text
 
 
 def _is_class_name(name: str) -> bool:
-    """Return whether a word reads as the name of an exception: `ValueError`, `requests.exceptions.Timeout`."""
+    """Return whether a word looks like the name of an exception: `ValueError`, `requests.exceptions.Timeout`."""
     last = name.rpartition(".")[2]
     return "." in name or (last[:1].isupper() and any(letter.islower() for letter in last[1:]))

@@ -1,4 +1,4 @@
-"""Reads the errors of the history: groups of failed runs, and how many there are in each queue."""
+"""Read the errors of the history: groups of failed runs, and their number in each queue."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,12 +10,12 @@ from tasks.run_queries import RunFilter, filter_runs
 from tasks.statement_limit import search_limit
 
 MAX_FAILURES = 100_000
-"""How many failures are counted in groups."""
+"""The number of failures that are counted in groups."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorGroup:
-    """Failed runs of a queue whose errors have one fingerprint."""
+    """Failed runs of a queue whose errors have the same fingerprint."""
 
     queue: str
     fingerprint: str
@@ -23,7 +23,7 @@ class ErrorGroup:
     first_seen: datetime
     last_seen: datetime
     sample: TaskRun
-    """The newest."""
+    """The newest run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class ErrorGroupList:
 
     groups: list[ErrorGroup]
     counted_after: datetime | None
-    """None: all failures that match are counted; else the newest MAX_FAILURES, which ended after this time."""
+    """Only failures that ended after this time are counted, MAX_FAILURES at most; None: all that match."""
 
     @property
     def is_partial(self) -> bool:
@@ -40,7 +40,7 @@ class ErrorGroupList:
 
 
 def count_failures_by_queue(run_filter: RunFilter, *, counted_after: datetime | None) -> list[tuple[str, int]]:
-    """Return the failures in each queue, most first, of those that `list_error_groups` has counted.
+    """Return the number of failures in each queue, most first, among those that `list_error_groups` counted.
 
     Raise SearchTooSlow.
     """
@@ -75,6 +75,6 @@ def list_error_groups(run_filter: RunFilter, *, limit: int) -> ErrorGroupList:
             sample=samples[group["newest"]],
         )
         for group in groups
-        if group["newest"] in samples  # not deleted in between
+        if group["newest"] in samples  # unless it was deleted in between
     ]
     return ErrorGroupList(groups=found, counted_after=first_left_out)

@@ -1,4 +1,4 @@
-"""How often each group of errors occurred over time, and since when a commit has run."""
+"""How often each group of errors occurred over time, and since when a commit has been running."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -32,7 +32,7 @@ class UnixSeconds(Func):
 def count_over_time(
     groups: Sequence[ErrorGroup], run_filter: RunFilter, *, start: datetime, end: datetime
 ) -> dict[tuple[str, str], list[int]]:
-    """Return the errors of each group, by queue and fingerprint, in POINTS equal intervals of a period.
+    """Return the number of errors of each group, by queue and fingerprint, in POINTS equal intervals of a period.
 
     Raise SearchTooSlow.
     """
@@ -56,7 +56,7 @@ def count_over_time(
 
 
 def find_known_groups(groups: Sequence[ErrorGroup], before: datetime) -> set[tuple[str, str]]:
-    """Return those of some groups, by queue and fingerprint, that occurred before a time."""
+    """Return those groups, by queue and fingerprint, that occurred before a time."""
     if not groups:
         return set()
     earlier = TaskRun.objects.filter(queue=OuterRef("queue"), fingerprint=OuterRef("fingerprint"), ended_at__lt=before)

@@ -1,8 +1,8 @@
 """Record attempts that workers of other programs ended, from the state in which they left their tasks.
 
-Such workers append nothing to the log of runs. Of each task the last attempt is recorded that Redis still shows; the
-search runs only while Go's workers are registered. A task often outlives the row of its run: what ended before the
-rows that were deleted is not stored again (`PrunedRuns`).
+Such workers append nothing to the stream of runs. The last attempt of each task that Redis still shows is recorded, and
+only while Go workers are registered. A task often outlives the row of its run, so runs that ended before the newest
+deleted ones are not stored again (`PrunedRuns`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tasks.run_history import QueueIdentity, drop_run, store_or_drop, store_runs
 
 PAGE_SIZE = 200
 MAX_PAGES = 10
-"""How many pages of each state and queue one call reads."""
+"""The pages of each state and queue that one call reads."""
 MAX_REMEMBERED = 100_000
 
 _ENDED_BY_RUNQY = (RunOutcome.CANCELED, RunOutcome.EXPIRED)
@@ -43,13 +43,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class ForeignRunSearch:
-    """Looks for runs of foreign workers among the newest tasks that ended or are to be retried."""
+    """Searches for runs of foreign workers among the newest tasks that ended or wait for a retry."""
 
     _known: dict[tuple[str, str], None] = field(default_factory=dict)
-    """Runs that this process has stored, so that they are not stored again and again."""
+    """Runs that this process has stored, so that it does not try to store them again."""
 
     def record_all(self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None) -> int:
-        """Store what is new, and return how many runs. Raise BrokerUnavailable, DatabaseError."""
+        """Store new runs, and return how many. Raise BrokerUnavailable, DatabaseError."""
         if not broker.run(has_go_workers()):
             return 0
         return sum(self._record_state(broker, queues, catalog, state) for state in _STATES)
@@ -57,7 +57,6 @@ class ForeignRunSearch:
     def _record_state(
         self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None, state: TaskState
     ) -> int:
-        """Follow the pages of each queue as long as they hold something new."""
         now_ns = broker.now_ns()
         oldest_ns = now_ns - settings.RUNQY_HISTORY_DAYS * 86_400 * 10**9
         stored, pages = 0, self._read_pages(broker, dict.fromkeys(queues), state)
@@ -68,7 +67,7 @@ class ForeignRunSearch:
                 runs = [
                     run for run in found if run.ended_ns > oldest_ns and (run.task_id, run.run_id) not in self._known
                 ]
-                if runs:
+                if runs:  # pages are read as long as they have something new
                     identity = QueueIdentity.find(queue, catalog)
                     stored += _store(identity, runs)
                     self._remember(runs)
@@ -92,7 +91,7 @@ class ForeignRunSearch:
 
 
 def find_foreign_runs(records: Sequence[TaskRecord], *, now_ns: int, archived_ttl_s: int) -> Iterator[EndedRun]:
-    """Yield the last runs of those tasks that no runqy worker has run and the server did not end."""
+    """Yield the last run of each task that no runqy worker has run, and that the server did not end."""
     for record in records:
         is_ended_here = find_archive_outcome(record, now_s=now_ns // 10**9) in _ENDED_BY_RUNQY
         is_archived_unrun = record.state is TaskState.ARCHIVED and not record.error
@@ -108,23 +107,22 @@ class _RunEnd:
     """How the last run of a task ended."""
 
     run_id: str
-    """The same in whichever state the task is later: one that fails and is archived by hand ran once."""
+    """The same in every later state of the task: one that fails and is archived by hand has run once."""
     outcome: RunOutcome
     ended_ns: int
 
 
 def _find_end(record: TaskRecord, now_s: int, archived_ttl_s: int) -> _RunEnd | None:
-    """Return the end of a task's last run; None if that is unknown.
-
-    asynq stores when a task failed or completed. Go's runqy-worker may not; its scores are the times at which tasks
-    expire or run again. A task that was archived by hand keeps the failure of its last run, which was a retry.
-    """
+    """Return the end of a task's last run; None if it is unknown."""
+    # asynq stores when a task failed or completed. Go's runqy-worker may not, but its scores are the times at which
+    # tasks expire or run again.
     failed_at_s, score_s = record.message.last_failed_at, record.score_s or 0
     if record.state is TaskState.COMPLETED:
         at_s = score_s - record.message.retention
         return _end(RunOutcome.COMPLETED, record.completed_at_ns or at_s * 10**9)
     if record.state is TaskState.RETRY:
         return _end(RunOutcome.RETRIED, failed_at_s * 10**9) if failed_at_s else _end_before(score_s, now_s, now_s)
+    # A task that was archived by hand keeps the failure of its last run, which was a retry.
     is_by_hand = is_archived_by_user(record, now_s=now_s)
     outcome = find_archive_outcome(record, now_s=now_s) or RunOutcome.FAILED
     if failed_at_s:
@@ -137,7 +135,7 @@ def _end(outcome: RunOutcome, ended_ns: int) -> _RunEnd:
 
 
 def _end_before(score_s: int, now_s: int, ended_s: int, outcome: RunOutcome = RunOutcome.RETRIED) -> _RunEnd:
-    """Return an end at a time that is only estimated, so that the score identifies the run."""
+    # The time is only an estimate, so the score identifies the run.
     return _RunEnd(run_id=f"foreign-until-{score_s}", outcome=outcome, ended_ns=min(ended_s, now_s) * 10**9)
 
 
@@ -149,6 +147,7 @@ def _foreign_run(record: TaskRecord, end: _RunEnd) -> EndedRun:
         outcome=end.outcome,
         is_final=end.outcome is not RunOutcome.RETRIED,
         ended_ns=end.ended_ns,
+        # These come from Redis, where a worker writes what it likes: they must fit the columns of `TaskRun`.
         attempt=min(max(attempt, 1), 2**31 - 1),
         enqueued_ns=record.enqueued_at_ns,
         started_ns=record.started_at_ns,
@@ -170,6 +169,5 @@ def _store(identity: QueueIdentity, runs: Sequence[EndedRun]) -> int:
 
 
 def _archived_ttl_s(queue: str, catalog: QueueCatalog | None) -> int:
-    """Return for how long Go's runqy-worker keeps archived tasks of a Redis queue."""
     resolved = catalog.find(queue) if catalog else None
     return resolved.queue.limits.ttl_archived_s if resolved else Limits().ttl_archived_s

@@ -27,7 +27,7 @@ _ESCAPE = re.compile(
     r"\\u(?P<high>[dD][89abAB][\da-fA-F]{2})\\u(?P<low>[dD][c-fC-F][\da-fA-F]{2})|\\u(?P<code>[\da-fA-F]{4})|\\.",
     re.ASCII | re.DOTALL,
 )
-""" "\\\\u00fc" in JSON is a backslash, and no escape after it."""
+"""`\\\\u00fc` in JSON is a backslash and the text `u00fc`, not an escape."""
 
 
 def _values(row: str) -> str:
@@ -43,7 +43,7 @@ _REMOVE_OLD = (
 _VECTOR = (
     "to_tsvector('simple', regexp_replace("
     + " || ' ' || ".join(COLUMNS)
-    + ", '[^[:alnum:]]+', ' ', 'g'))"  # as one text, so that a recheck parses it once
+    + ", '[^[:alnum:]]+', ' ', 'g'))"  # one text, so that a recheck parses it once
 )
 
 _INSTALL = {
@@ -62,7 +62,7 @@ _MERGE_SEPARATELY = {
 }
 _MERGE = f"INSERT INTO {INDEX}({INDEX}, rank) VALUES ('merge', %s)"  # noqa: S608 (constants)
 MERGE_PAGES = 100
-"""How many pages of the index one transaction merges, which takes a few milliseconds."""
+"""The pages of the index that one transaction merges, which takes a few milliseconds."""
 _REMOVE = {
     "sqlite": [
         *(f"DROP TRIGGER IF EXISTS {INDEX}_{verb}" for verb in ("insert", "delete", "update")),
@@ -71,7 +71,7 @@ _REMOVE = {
     "postgresql": [f"DROP INDEX IF EXISTS {INDEX}"],
 }
 _HOLDS_TEXT = {
-    # with "+" SQLite keeps to the index of a list's order, and looks up each id among those that match
+    # The "+" makes SQLite read the index of a list's order and look up each id among the matches (docs/adr/0038).
     "sqlite": f"+{TABLE}.id IN (SELECT rowid FROM {INDEX} WHERE {INDEX} MATCH %s AND rowid > %s AND rowid <= %s)",  # noqa: S608
     "postgresql": f"({_VECTOR} @@ to_tsquery('simple', %s) AND id > %s AND id <= %s)",
 }
@@ -81,18 +81,23 @@ Terms = Sequence[Sequence[str]]
 
 
 def install(database: BaseDatabaseWrapper) -> None:
-    """Create the index of all rows. SQLite drops its triggers with the table, so a migration that remakes the table
-    calls `remove`, `install` and `merge_separately`."""
+    """Create the index of all rows.
+
+    SQLite drops the triggers together with the table, so a migration that remakes the table calls `remove`, `install`
+    and `merge_separately`.
+    """
     _execute(database, _INSTALL)
 
 
 def merge_separately(database: BaseDatabaseWrapper) -> None:
-    """Let no insert merge segments of SQLite's index, which takes longer than the insert: `merge_segments` does."""
+    """Stop inserts from merging segments of SQLite's index, which takes longer than the insert. `merge_segments` merges
+    them.
+    """
     _execute(database, _MERGE_SEPARATELY)
 
 
 def merge_segments() -> None:
-    """Merge segments that writes have added to SQLite's index, in short transactions; PostgreSQL needs none."""
+    """Merge the segments that writes have added to SQLite's index, in short transactions. PostgreSQL needs none."""
     if connection.vendor != "sqlite":
         return
     with connection.cursor() as cursor:
@@ -100,12 +105,12 @@ def merge_segments() -> None:
         for _ in range(_MAX_MERGES):
             cursor.execute(_MERGE, [MERGE_PAGES])
             before, changes = changes, _count_changes(cursor)
-            if changes - before < 2:  # as FTS5 reports that nothing was left to merge
+            if changes - before < 2:  # FTS5's sign that nothing was left to merge
                 break
 
 
 def _count_changes(cursor: CursorWrapper) -> int:
-    """Return how many rows the connection has ever changed."""
+    """Return how many rows this connection has changed since it was opened."""
     cursor.execute("SELECT total_changes()")
     return int(cursor.fetchone()[0])
 
@@ -115,7 +120,7 @@ def remove(database: BaseDatabaseWrapper) -> None:
 
 
 def knows_all_letters() -> bool:
-    """Return whether the index has words with letters outside ASCII; it has none with PostgreSQL's LC_CTYPE `C`."""
+    """Return whether the index keeps words with letters outside ASCII; PostgreSQL with LC_CTYPE `C` does not."""
     if connection.vendor != "postgresql":
         return True
     with connection.cursor() as cursor:
@@ -124,18 +129,20 @@ def knows_all_letters() -> bool:
 
 
 def payload_text(payload: bytes) -> str:
-    """Return a payload, or its beginning, as the text that is stored and searched: without the escapes that JSON does
-    not need, such as `\\u00fc`. What was JSON still is, with the same value."""
+    r"""Return a payload, or its beginning, as the text that is stored and searched.
+
+    Escapes that JSON does not need, such as `\u00fc`, are decoded. Valid JSON stays valid, with the same value.
+    """
     return decode_escapes(payload.decode("utf-8", "replace"))
 
 
 def decode_escapes(text: str) -> str:
-    """Return a text of JSON with the characters instead of their escapes `\\uXXXX`, except where JSON needs these."""
+    r"""Return a text of JSON with characters instead of their `\uXXXX` escapes, except where JSON requires these."""
     return _ESCAPE.sub(_decode_escape, text) if "\\u" in text else text
 
 
 def _decode_escape(match: re.Match[str]) -> str:
-    """Return an escaped character; the escape itself of a control character, quote, backslash or half a pair."""
+    """Return the escaped character; the escape itself for a control character, quote, backslash or lone surrogate."""
     if match["high"]:
         return chr(0x10000 + ((int(match["high"], 16) - 0xD800) << 10) + int(match["low"], 16) - 0xDC00)
     character = chr(int(match["code"] or "0", 16))
@@ -144,7 +151,7 @@ def _decode_escape(match: re.Match[str]) -> str:
 
 
 def parse_terms(text: str) -> Terms:
-    """Return the terms of a text, which stand between spaces. Raise RequestInvalid if it has no letter or digit."""
+    """Return the terms of a text, which are separated by spaces. Raise RequestInvalid if it has no letter or digit."""
     terms = [words for term in decode_escapes(text).split()[:_MAX_TERMS] if (words := _WORD.findall(term))]
     if not terms:
         raise RequestInvalid("text: Must contain a letter or a digit.")
@@ -152,23 +159,22 @@ def parse_terms(text: str) -> Terms:
 
 
 def holds_text(text: str, *, after: int = 0, through: int | None = None) -> RawSQL:
-    """Return the condition of runs that hold each term of a text, with ids above `after` and up to `through`.
+    """Return the condition for runs that contain each term of a text, with ids above `after` and up to `through`.
 
-    A row holds a term if it has its words in a row, of which the last may be the beginning of a longer one, except a
-    single letter or digit, which begins too many. Raise RequestInvalid.
+    A row contains a term if it has the words of the term in sequence. The last word may be the beginning of a longer
+    one, unless it is a single character, which begins too many. Raise RequestInvalid.
     """
     parameters = [_render(text), after, _MAX_ID if through is None else through]
     return RawSQL(_HOLDS_TEXT[connection.vendor], parameters, output_field=BooleanField())  # noqa: S611 (parameters)
 
 
 def holds_terms(terms: Terms, *texts: str) -> bool:
-    """Return whether texts hold each term, by the rules of the index."""
+    """Return whether texts contain each term, by the rules of the index."""
     words = f" {' '.join(_WORD.findall(_fold(' '.join(texts))))} "
     return all(f" {_fold(' '.join(term))}{'' if _is_prefix(term) else ' '}" in words for term in terms)
 
 
 def _render(text: str) -> str:
-    """Return a text as a query of the database's index."""
     terms = parse_terms(text)
     if connection.vendor == "postgresql":
         return " & ".join(f"({' <-> '.join(words)}{':*' if _is_prefix(words) else ''})" for words in terms)

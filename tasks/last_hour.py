@@ -1,4 +1,4 @@
-"""The attempts of the last hour by queue, and the queues that fail most, and why, from the history."""
+"""The attempts of the last hour by queue, and the queues that fail most and why, from the history."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -16,11 +16,11 @@ from tasks.rollups import MINUTE_S, floor_time
 from tasks.run_queries import RunFilter, filter_runs
 
 CACHE_S = 5.0
-"""How long pages share one reading of the counts, and what follows from it."""
+"""How long pages share one reading of the counts."""
 MAX_QUEUES = 5
 SPAN = timedelta(hours=1)
 _SAMPLE = 200
-"""How many of the newest failures show why a queue fails."""
+"""The number of newest failures that show why a queue fails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,22 +44,22 @@ class FailingQueue:
     failed: int
     ended: int
     reason: str
-    """The most frequent error of the newest failures; empty: unknown."""
+    """The most frequent error among the newest failures; empty if it is unknown."""
     fingerprint: str
 
     @property
     def rate(self) -> float:
-        """Return the part of the attempts that failed, in percent."""
+        """Return the share of attempts that failed, in percent."""
         return 100 * self.failed / self.ended
 
 
 def read_last_hour() -> LastHour:
-    """Return the attempts of the last hour, by the counts that charts have."""
+    """Return the attempts of the last hour, from the counts that charts use."""
     return get_or_read("last_hour", LastHour, _read, max_age_s=CACHE_S)
 
 
 def list_failing_queues() -> list[FailingQueue]:
-    """Return the queues with the most failed attempts in the last hour."""
+    """Return the queues with the most failed attempts in the last hour, most first."""
     return get_or_read("last_hour:failing", list[FailingQueue], _find_failing, max_age_s=CACHE_S)
 
 
@@ -85,7 +85,6 @@ def _find_failing() -> list[FailingQueue]:
 
 
 def _sum(outcomes: Iterable[RunOutcome]) -> Any:
-    """Return the sum of the counts of outcomes."""
     return sum((Sum(F(outcome.value)) for outcome in outcomes), start=Value(0))
 
 
@@ -95,13 +94,13 @@ def _failing_queue(name: str, failed: int, hour: LastHour) -> FailingQueue:
 
 
 def _newest_errors(queue: str, since: datetime) -> Iterable[tuple[str | None, str, str]]:
-    """Return fingerprint, class and message of the newest failures of a queue."""
+    """Return fingerprint, class and message of each of the newest failures of a queue."""
     failures = filter_runs(RunFilter(queue=queue, outcomes=frozenset(FAILURES), since=since))
     return failures.order_by("-ended_at", "-id").values_list("fingerprint", "error_class", "error_message")[:_SAMPLE]
 
 
 def _find_reason(errors: Iterable[tuple[str | None, str, str]]) -> tuple[str, str]:
-    """Return the fingerprint of the most frequent error, and the text of its newest sample; empty without errors."""
+    """Return the fingerprint of the most frequent error and its newest text; both empty if there are no errors."""
     counts: Counter[str] = Counter()
     texts: dict[str, str] = {}
     for fingerprint, error_class, message in errors:

@@ -13,18 +13,18 @@ from runqy.broker.operation import MemoryReading, MemoryUse, raise_error
 from runqy.broker.tasks.memory import estimate_memory, read_memory, store_over_share
 
 _PAUSE = 20
-"""How many times longer than a measurement the pause after it is: with many queues it takes Redis a while."""
+"""The pause after a measurement, as a multiple of its duration: with many queues a measurement keeps Redis busy."""
 
 
 class MemoryShareMeter:
-    """Stores which Redis queues hold more than their share, and forgets those that no longer do."""
+    """Stores which Redis queues hold more than their share, and removes those that no longer do."""
 
     def __init__(self) -> None:
         self._due_s = float("-inf")
         self._stored: frozenset[str] = frozenset()
 
     def measure(self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None) -> None:
-        """Measure, unless that was done a short time ago. Raise BrokerUnavailable."""
+        """Measure, unless the pause after the last measurement has not ended. Raise BrokerUnavailable."""
         began_s = clock.monotonic_s()
         if began_s < self._due_s:
             return
@@ -37,38 +37,37 @@ class MemoryShareMeter:
 
 
 def _share_of(queue: str, catalog: QueueCatalog | None) -> tuple[str, float]:
-    """Return the queue that a Redis queue belongs to, and the queue's share as a fraction."""
+    """Return the queue that a Redis queue belongs to, and that queue's share as a fraction."""
     resolved = catalog.find(queue) if catalog else None
     limits = resolved.queue.limits if resolved else Limits()
     return resolved.queue.name if resolved else queue, limits.max_memory_share / 100
 
 
 def _may_exceed(broker: Broker, shares: dict[str, tuple[str, float]]) -> bool:
-    """Return whether enough memory is used that a queue may hold more than its share of it."""
+    # Estimates are costly, and while less memory is used than the smallest share, no queue can exceed its own.
     use = max(node.memory.use for node in check_nodes(broker))
     return any(share < use for _, share in shares.values())
 
 
 def _find_over_share(broker: Broker, shares: dict[str, tuple[str, float]]) -> Iterator[tuple[str, int]]:
-    """Yield the Redis queues of queues that hold more than their share while others have tasks.
-
-    Each has the size of the largest result that is stored: what is left below SHARED_USE. In a cluster, where the
-    Redis queues of a queue are on different servers, each has the share for itself.
+    """Yield the Redis queues that hold more than their share while others have tasks, and the largest result in bytes
+    that each may still store.
     """
     sizes = dict(zip(shares, broker.run(estimate_memory(list(shares))), strict=True))
     held: dict[str, int] = defaultdict(int)
     for queue, (owner, _) in shares.items():
+        # In a cluster the Redis queues of a queue are on different servers, and each has the whole share.
         held[queue if broker.is_cluster else owner] += sizes[queue]
     readings = _read_servers(broker, list(shares))
     for queue, (owner, share) in shares.items():
         own, memory = held[queue if broker.is_cluster else owner], readings[queue]
         if memory.max_bytes and own > share * memory.max_bytes and sum(held.values()) > own:
+            # What is left below SHARED_USE; small results are always stored.
             left = int(MemoryUse.SHARED_USE * memory.max_bytes) - memory.used_bytes
             yield queue, max(left, LARGE_RESULT_BYTES)
 
 
 def _read_servers(broker: Broker, queues: Sequence[str]) -> dict[str, MemoryReading]:
-    """Return the memory of the server of each Redis queue."""
     if not broker.is_cluster:
         return dict.fromkeys(queues, broker.run(read_memory(queues[0])))
     return dict(zip(queues, map(raise_error, broker.run_all([read_memory(queue) for queue in queues])), strict=True))

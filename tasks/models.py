@@ -1,4 +1,4 @@
-"""The history of runs, bulk actions, and a model of tasks for permissions and URLs. Tasks themselves live in Redis."""
+"""The history of runs, bulk actions, and a model of tasks for permissions and URLs. The tasks are in Redis."""
 
 import uuid
 from typing import Any
@@ -16,19 +16,18 @@ QUEUE_MAX_LENGTH = 255
 
 
 class RedisTextField(models.CharField):  # type: ignore[type-arg]
-    """Text that was read in Redis, where any worker of the queue may have written it.
+    """Text that was read from Redis, where any worker of the queue may have written it.
 
-    PostgreSQL refuses NUL in values and in what they are compared with: it is stored, and looked up, as U+FFFD.
+    PostgreSQL refuses NUL in values and in what they are compared with, so it is stored, and looked up, as U+FFFD.
     """
 
     def get_prep_value(self, value: Any) -> Any:
-        """Return what the database is given for a value."""
         prepared = super().get_prep_value(value)
         return replace_nul(prepared) if isinstance(prepared, str) else prepared
 
 
 class Task(models.Model):
-    """A task, as far as permissions and admin URLs need one; it has no table."""
+    """A task, for permissions and admin URLs; it has no table."""
 
     id = models.CharField(primary_key=True, max_length=255)
 
@@ -51,7 +50,7 @@ class Task(models.Model):
 
 
 class TaskRun(models.Model):
-    """An attempt that ended, or a task that ended without one: canceled or expired while it waited.
+    """An attempt that ended, or a task that ended without one: cancelled or expired while it waited.
 
     Rows are only inserted, and deleted when they are old. Texts are excerpts.
     """
@@ -60,31 +59,31 @@ class TaskRun(models.Model):
     run_id = models.CharField(max_length=64)
     """Unique with the task: an attempt that is reported twice is stored once."""
     queue = models.CharField(max_length=QUEUE_MAX_LENGTH)
-    """The queue's own name, or the Redis queue where that belongs to no queue."""
+    """The name of the queue, or the Redis queue if that belongs to no queue."""
     sub_queue = models.CharField(max_length=QUEUE_MAX_LENGTH, blank=True)
     redis_queue = models.CharField(max_length=QUEUE_MAX_LENGTH)
     attempt = models.PositiveIntegerField()
-    """1, 2, 3 …; 0: the task ended without an attempt."""
+    """1, 2, 3 …; 0 if the task ended without an attempt."""
     outcome = models.CharField(max_length=16, choices=[(outcome.value, outcome.value) for outcome in RunOutcome])
     is_final = models.BooleanField()
-    """The task ended with it; False: it runs again."""
+    """The task ended with this run; False: it runs again."""
     is_foreign = models.BooleanField(default=False)
     """Read from the state in which a worker of another program (asynq, Go's runqy-worker) left the task."""
     worker_id = models.CharField(max_length=ID_MAX_LENGTH, blank=True)
     commit = models.CharField(max_length=64, blank=True)
     request_id = models.CharField(max_length=200, blank=True)
-    """Id of the request that enqueued the task."""
+    """The id of the request that enqueued the task."""
     enqueued_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)
-    """None: it never ran, or is unknown."""
+    """None: the task never ran, or the time is unknown."""
     ended_at = models.DateTimeField()
     wait_ms = models.BigIntegerField(null=True)
-    """From when the task was due until the attempt started, or the task ended without one; None: it was not due."""
+    """From when the task was due until the attempt started, or the task ended without one; None if it was not due."""
     run_ms = models.BigIntegerField(null=True)
     error_class = models.CharField(max_length=200, blank=True)
     error_message = models.TextField(blank=True)
     fingerprint = models.CharField(max_length=32, null=True)
-    """The same for errors that differ only in numbers, ids, quoted texts and paths; None: no error."""
+    """The same for errors that differ only in numbers, ids, quoted texts, URLs and paths; None: no error."""
     payload = models.TextField(blank=True)
     result = models.TextField(blank=True)
     traceback = models.TextField(blank=True)
@@ -102,7 +101,7 @@ class TaskRun(models.Model):
             models.Index(
                 fields=["fingerprint", "ended_at", "id"], condition=Q(fingerprint__isnull=False), name="run_by_error"
             ),
-            models.Index(  # groups of errors are counted from these two alone
+            models.Index(  # groups of errors are counted from this index and the next alone, without the rows
                 fields=["ended_at", "id", "queue", "fingerprint"],
                 condition=Q(fingerprint__isnull=False),
                 name="run_by_failure",
@@ -123,20 +122,20 @@ class TaskRun(models.Model):
 
     @property
     def exception_line(self) -> str:
-        """Return the error as the last line of a traceback has it."""
+        """Return the error as it is in the last line of a traceback."""
         return f"{self.error_class}: {self.error_message}" if self.error_class else self.error_message
 
 
 class QueueRollup(models.Model):
-    """Counts of a Redis queue in one interval of UTC time, so that charts need no runs."""
+    """Counts of a Redis queue in one interval of UTC time, so that charts need not read runs."""
 
     redis_queue = models.CharField(max_length=QUEUE_MAX_LENGTH)
     queue = models.CharField(max_length=QUEUE_MAX_LENGTH)
     start = models.DateTimeField()
     enqueued = models.PositiveBigIntegerField(default=0)
-    """Tasks enqueued in it, counted when their first attempt ends."""
+    """Tasks enqueued in the interval, counted when their first attempt ends."""
     started = models.PositiveBigIntegerField(default=0)
-    """Attempts started in it, counted when they end."""
+    """Attempts started in the interval, counted when they end."""
     completed = models.PositiveBigIntegerField(default=0)
     retried = models.PositiveBigIntegerField(default=0)
     failed = models.PositiveBigIntegerField(default=0)
@@ -149,13 +148,13 @@ class QueueRollup(models.Model):
     wait_sum_ms = models.PositiveBigIntegerField(default=0)
     run_sum_ms = models.PositiveBigIntegerField(default=0)
     wait_histogram: Any = models.JSONField(default=dict)
-    """Runs that ended in the interval by bucket of wait time (`tasks/histograms.py`)."""
+    """Runs that ended in the interval, by bucket of wait time (`tasks/histograms.py`)."""
     run_histogram: Any = models.JSONField(default=dict)
     backlog = models.PositiveBigIntegerField(null=True)
     """Pending tasks at the last sample; None: not sampled."""
     backlog_max = models.PositiveBigIntegerField(null=True)
     oldest_ms = models.PositiveBigIntegerField(null=True)
-    """The longest that the oldest pending task had been waiting at a sample."""
+    """The longest time that the oldest pending task had been waiting at a sample."""
 
     class Meta:
         abstract = True
@@ -175,34 +174,34 @@ class QueueMinute(QueueRollup):
 
 
 class QueueHour(QueueRollup):
-    """The counts of one hour, written together with its minutes."""
+    """The counts of one hour, written together with those of its minutes."""
 
 
 class RunStream(models.Model):
-    """How far the stream of a Redis queue was stored. The row is locked while runs of its queue are stored."""
+    """How far the stream of a Redis queue has been stored. The row is locked while runs of its queue are stored."""
 
     redis_queue = models.CharField(max_length=QUEUE_MAX_LENGTH, unique=True)
     cursor = models.CharField(max_length=41, default="0-0")
-    """Id of the last entry stored; it changes in the transaction that stores the runs."""
+    """The id of the last entry that was stored. It changes in the transaction that stores the runs."""
     recorded = models.PositiveBigIntegerField(default=0)
     invalid = models.PositiveBigIntegerField(default=0)
     """Entries that could not be read."""
     counted_only = models.PositiveBigIntegerField(default=0)
-    """Successes above the rate limit, which are in the rollups only."""
+    """Successes above the rate limit, which are only in the rollups."""
     counted_only_cursor = models.CharField(max_length=41, default="0-0")
-    """Id of the last of these."""
+    """The id of the last of these."""
     dropped = models.PositiveBigIntegerField(default=0)
-    """Entries lost because the stream was full."""
+    """Entries that were lost because the stream was full."""
     dropped_seen = models.PositiveBigIntegerField(default=0)
-    """How many of these are of the present stream: when Redis loses its data, another one begins."""
+    """Those of the present stream: a new one begins when Redis loses its data."""
     passed = models.PositiveBigIntegerField(default=0)
     """Entries that the cursor has passed, each counted once."""
     passed_before = models.PositiveBigIntegerField(default=0)
-    """How many of these were of earlier streams."""
+    """Those of earlier streams."""
     dropped_at = models.DateTimeField(null=True)
     rate_second = models.BigIntegerField(default=0)
     rate_count = models.PositiveIntegerField(default=0)
-    """Successes stored in full that were appended in the Unix second `rate_second`."""
+    """Successes stored in full whose entries were appended in the Unix second `rate_second`."""
 
     class Meta:
         default_permissions = ()
@@ -212,10 +211,10 @@ class RunStream(models.Model):
 
 
 class PrunedRuns(models.Model):
-    """Up to which end the runs of a queue were deleted, so that a run that is seen again is not stored again."""
+    """The newest end of a queue's deleted runs, so that a run that is seen again is not stored again."""
 
     queue = models.CharField(max_length=QUEUE_MAX_LENGTH, unique=True, blank=True)
-    """Empty: of all queues."""
+    """Empty: all queues."""
     ended_at = models.DateTimeField()
 
     class Meta:
@@ -226,17 +225,17 @@ class PrunedRuns(models.Model):
 
 
 class TaskCopy(models.Model):
-    """A task that was enqueued with the payload of another one, the original, which stays as it is."""
+    """A task that was enqueued with the payload of another one, the original. The original is not changed."""
 
     original_queue = models.CharField(max_length=QUEUE_MAX_LENGTH)
     original_id = RedisTextField(max_length=ID_MAX_LENGTH)
     copy_queue = models.CharField(max_length=QUEUE_MAX_LENGTH)
-    """A Redis queue, as `original_queue`."""
+    """A Redis queue, like `original_queue`."""
     copy_id = RedisTextField(max_length=ID_MAX_LENGTH)
     is_edited = models.BooleanField(default=False)
-    """The payloads differ."""
+    """The payload was changed."""
     bulk_action = models.ForeignKey("BulkAction", null=True, on_delete=models.CASCADE, related_name="copies")
-    """What enqueued the copy; null: a user did, on the page of the original."""
+    """The bulk action that enqueued the copy; null: a user did, on the page of the original."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -252,10 +251,10 @@ class TaskCopy(models.Model):
 
 
 class BulkAction(models.Model):
-    """An action on all tasks that match a filter, which maintenance applies in slices."""
+    """An action on all tasks that match a filter. Maintenance applies it in slices."""
 
     class State(models.TextChoices):
-        """Its progress."""
+        """The progress of a bulk action."""
 
         WAITING = "waiting"
         RUNNING = "running"
@@ -264,7 +263,7 @@ class BulkAction(models.Model):
         FAILED = "failed"
 
     class Outcome(models.TextChoices):
-        """What became of a task."""
+        """What happened to a task."""
 
         DONE = "done"
         SKIPPED = "skipped"
@@ -275,10 +274,10 @@ class BulkAction(models.Model):
 
     action = models.CharField(max_length=16)
     query = models.TextField()
-    """The filter, as JSON of `TaskQuery`."""
+    """The filter: a `TaskQuery` as JSON."""
     state = models.CharField(max_length=16, choices=State.choices, default=State.WAITING)
     expected = models.PositiveBigIntegerField()
-    """The number that the preview showed."""
+    """The number of tasks that the preview showed."""
     actor: Any = models.JSONField()
     """Who requested it, for the audit."""
     created_at = models.DateTimeField(auto_now_add=True)
@@ -287,24 +286,24 @@ class BulkAction(models.Model):
     cursor = models.TextField(blank=True)
     """Where the next slice begins."""
     requested_s = models.BigIntegerField()
-    """Redis's time (Unix s) of the request."""
+    """Redis's time (Unix s) at the request."""
     slice_began_s = models.BigIntegerField(null=True)
-    """Redis's time (Unix s) at which a slice was begun that has not been finished."""
+    """Redis's time (Unix s) at the start of a slice that has not been finished."""
     copy_namespace = models.UUIDField(default=uuid.uuid4)
-    """With the original it gives the id of a copy, which nobody can guess."""
+    """The id of a copy follows from it and the original, so that nobody can guess the id."""
     newest_run = models.BigIntegerField(default=0)
-    """The newest run when it was requested: what ends later does not match."""
+    """The newest run at the request: tasks that end later do not match."""
     done = models.PositiveBigIntegerField(default=0)
     skipped = models.PositiveBigIntegerField(default=0)
     failed = models.PositiveBigIntegerField(default=0)
     problems: Any = models.JSONField(default=list)
-    """The latest tasks to which it was not applied: `queue`, `id`, `outcome` and `note`."""
+    """The latest tasks that it was not applied to: `queue`, `id`, `outcome` and `note`."""
     full_queue = models.CharField(max_length=QUEUE_MAX_LENGTH, blank=True)
-    """The Redis queue that has no room for the next copy; empty: none."""
+    """The Redis queue that has no room for the next copy, or empty."""
     error = models.TextField(blank=True)
     """Why it failed."""
     lease = models.CharField(max_length=32, blank=True)
-    """The token of the process that applies it; empty: none."""
+    """The token of the process that applies it, or empty."""
     leased_until = models.DateTimeField(null=True)
     """No other process applies it before this time; None: any process may."""
 

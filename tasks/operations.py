@@ -1,4 +1,4 @@
-"""Enqueues single tasks."""
+"""Enqueue single tasks."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ from tasks.waiting import WaitingClient
 from tasks.waiting_loop import get_waiting_loop
 
 _FORGOTTEN_TTL_S = 60
-"""How far the clocks of two processes, by which one takes over from another, may differ."""
+"""An allowance for the clocks of two processes, of which one takes over what the other was doing."""
 
 
 class EnqueuedTask(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class EnqueuedTask(msgspec.Struct, frozen=True):
 
     record: TaskRecord
     is_existing: bool = False
-    """It was created earlier, with the same unique key."""
+    """An earlier task has the same unique key."""
     is_replayed: bool = False
     """The request is a repetition; this is the result of the first one."""
     is_unserved: bool = False
@@ -65,12 +65,12 @@ _Seconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
 
 
 class StoredResponse(msgspec.Struct, frozen=True, array_like=True):
-    """What a response contains beyond its request; stored with the idempotency key."""
+    """What a response contains beyond its request. It is stored with the idempotency key."""
 
     id: str
     now_ns: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
     payload_end: bytes
-    """Appended to the request's payload: the defaults of the queue's schema at that time."""
+    """What was appended to the request's payload: the defaults of the queue's schema at that time."""
     timeout_s: _Seconds
     deadline_s: _Seconds
     max_retry: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT32)]
@@ -108,9 +108,9 @@ def enqueue_task(
 def enqueue_and_wait(
     broker: Broker, *, spec: TaskSpec, client_id: str, timeout_s: float, traceparent: str = ""
 ) -> TaskRecord:
-    """Enqueue a task and return it once it has ended, or in its state after `timeout_s`. Recorded in the audit.
+    """Enqueue a task. Return it once it has ended, or in its state after `timeout_s`. Blocks. Recorded in the audit.
 
-    `traceparent` is the client's. Blocks. Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid,
+    `traceparent` is the client's trace context. Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid,
     RequestInvalid, BrokerUnavailable.
     """
     resolved = resolve_queue(spec.queue)
@@ -136,10 +136,10 @@ def enqueue_built_task(task: NewTask, context: BrokerContext) -> Operation[None]
 
 
 def enqueue_built_task_once(task: NewTask, context: BrokerContext, *, until_s: int | None = None) -> Operation[None]:
-    """Enqueue a new task, unless its id was enqueued by this operation within IDEMPOTENCY_TTL_S.
+    """Enqueue a new task, unless this operation enqueued its id within the last IDEMPOTENCY_TTL_S.
 
-    The task itself may have ended and been deleted. Redis refuses it after `until_s` by its own clock. Raise QueueFull,
-    TaskAlreadyExists, BrokerUnavailable, EnqueuedTooLate.
+    That holds even if the task has ended and was deleted. After `until_s`, by its own clock, Redis refuses the task.
+    Raise QueueFull, TaskAlreadyExists, BrokerUnavailable, EnqueuedTooLate.
     """
     scope = _id_scope(task.id)
     record = IdempotencyRecord(IdempotencyKey(scope=scope, fingerprint=scope), note=task.id.encode())
@@ -150,7 +150,7 @@ def enqueue_built_task_once(task: NewTask, context: BrokerContext, *, until_s: i
 def forget_enqueued_ids(redis_queue: str, task_ids: Sequence[str]) -> Request[None]:
     """Let `enqueue_built_task_once` forget ids in a minute: the caller has stored that they were enqueued.
 
-    A caller that may still enqueue one of them must have a deadline.
+    A caller that may still enqueue one of them must pass `until_s`.
     """
     return expire_records(redis_queue, [_id_scope(task_id) for task_id in task_ids], ttl_s=_FORGOTTEN_TTL_S)
 
@@ -170,8 +170,10 @@ def _store_task(request: Request[Any], task: NewTask, context: BrokerContext) ->
 def _unique_enqueue(
     spec: TaskSpec, resolved: ResolvedQueue, headers: Mapping[str, str], idempotency_key: IdempotencyKey | None
 ) -> Operation[EnqueuedTask]:
-    """Enqueue a task with a unique key or an idempotency key: one round trip, and another one if an existing task is
-    returned. Raise as `enqueue_task`."""
+    """Enqueue a task with a unique key or an idempotency key.
+
+    It takes one round trip, and another one if an existing task is returned. Raise the errors of `enqueue_task`.
+    """
     queue, context = resolved.redis_queue, (yield from get_context())
     try:
         ensure_enabled(resolved)
@@ -187,7 +189,7 @@ def _unique_enqueue(
         outcome = yield from ask_with_memory_check(
             request, queue=queue, size_bytes=len(task.payload), memory=context.memory
         )
-    except (BrokerFull, QueueMemoryExceeded):
+    except (BrokerFull, QueueMemoryExceeded):  # before the script ran, which would have found a repetition
         if repeated := (yield from _find_repeated(spec, queue, idempotency_key)):
             return repeated
         raise
@@ -196,6 +198,7 @@ def _unique_enqueue(
         raise
     if outcome is TaskCreated.NOW:
         return EnqueuedTask(build_record(task, context.now_ns))
+    # In a cluster the lookup is written before the task, here for an id that no task got.
     yield from remove_lookups(queue, [task.id])
     if isinstance(outcome, Replayed):
         return (yield from _replay(spec, queue, outcome))
@@ -206,19 +209,19 @@ def _unique_enqueue(
 def _find_repeated(
     spec: TaskSpec, queue: str, idempotency_key: IdempotencyKey | None
 ) -> Operation[EnqueuedTask | None]:
-    """Return the task of an earlier request with the same idempotency key, if any. Raise as `_replay`."""
+    """Return the task of an earlier request with the same idempotency key, if any. Raise the errors of `_replay`."""
     replayed = (yield from ask(find_replayed(queue, idempotency_key))) if idempotency_key is not None else None
     return None if replayed is None else (yield from _replay(spec, queue, replayed))
 
 
 def _forget_refused(task: NewTask, context: BrokerContext) -> Operation[None]:
-    """Remove the index entry of a refused task; in a cluster it is written before the task."""
+    # In a cluster the lookup is on another server, and is written before the task.
     if context.is_cluster:
         yield from remove_lookups(task.queue, [task.id])
 
 
 def _get_existing(spec: TaskSpec, queue: str, task_id: str, *, is_replayed: bool = False) -> Operation[EnqueuedTask]:
-    """Return the task that holds the unique key, if on_conflict allows it. Raise TaskNotUnique, TaskNotFound."""
+    """Return the task that has the unique key, if on_conflict allows it. Raise TaskNotUnique, TaskNotFound."""
     if spec.unique is None or spec.unique.on_conflict is OnConflict.REJECT:
         raise TaskNotUnique(f"Task {task_id} has this unique_key.")
     (record,) = yield from ask(read_tasks([(queue, task_id)]))
@@ -252,7 +255,6 @@ def _replay(spec: TaskSpec, queue: str, replayed: Replayed) -> Operation[Enqueue
 
 
 def _recorded(spec: TaskSpec, task: NewTask, now_ns: int, idempotency_key: IdempotencyKey) -> IdempotencyRecord:
-    """Return what is stored for responses to repeated requests."""
     first = StoredResponse(
         id=task.id,
         now_ns=now_ns,

@@ -1,4 +1,4 @@
-"""Payloads and results as bytes: values are never decoded and encoded again."""
+"""Payloads and results as bytes. Values are never decoded and encoded again, so they do not change."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,14 @@ from runqy.errors import PayloadInvalid
 from runqy.json_decoding import MAX_MEMBERS, describe_error, read_members
 
 MAX_INTEGER_DIGITS = 4_300
-"""The limit of Python's own JSON decoder (`sys.int_info.default_max_str_digits`)."""
+"""The limit of Python's JSON decoder (`sys.int_info.default_max_str_digits`)."""
 _SAMPLED_EVERY = 43
 _LONG_RUN_SAMPLED = re.compile(rb"[0-9]{%d}" % (MAX_INTEGER_DIGITS // _SAMPLED_EVERY))
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-"""Possessive, since a repetition that may be undone takes memory for each step: 125 times that of a long string."""
+"""Possessive: a repetition that can backtrack needs memory for each step, 125 times the size of a long string."""
 _STRING_START = re.compile(rb'[ \t\r\n]*"')
 _UNSELECTABLE = re.compile(r"[\"\\\x00-\x1f]")
-"""What no name may contain by which `read_members` selects."""
+"""Characters that the names given to `read_members` must not contain."""
 _EMPTY_OBJECT = re.compile(rb"\{[ \t\r\n]*\}")
 _LONG_INTEGER = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{%d,}(?![0-9.eE])" % (MAX_INTEGER_DIGITS + 1))
 
@@ -27,7 +27,8 @@ _check = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def to_one_line(json: bytes) -> bytes:
-    """Return JSON without line breaks, which occur between tokens only: children read a task as one line."""
+    """Return JSON without line breaks."""
+    # Children read a task as one line. Valid JSON has raw line breaks only between tokens, so no value changes.
     if b"\n" in json or b"\r" in json:
         return json.replace(b"\n", b" ").replace(b"\r", b" ")
     return json
@@ -44,7 +45,7 @@ def parse_payload(text: str) -> bytes:
 
 
 def format_pretty(data: bytes) -> str | None:
-    """Return indented JSON with unchanged values; None for anything else."""
+    """Return indented JSON with unchanged values; None if it is not JSON."""
     try:
         return msgspec.json.format(data, indent=2).decode()
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
@@ -57,8 +58,9 @@ def encode_members(members: Mapping[str, msgspec.Raw]) -> bytes:
 
 
 def check_integers(payload: bytes) -> None:
-    """Raise PayloadInvalid for an integer with more digits than Python's decoder accepts."""
-    # A run of that many digits leaves a run of digits in the sample; without one there is nothing to search.
+    """Raise PayloadInvalid if an integer has more digits than Python's decoder accepts."""
+    # Sampling is fast. A run of that many digits leaves a run of digits in the sample: without one there is no such
+    # integer.
     if len(payload) <= MAX_INTEGER_DIGITS or not _LONG_RUN_SAMPLED.search(payload[::_SAMPLED_EVERY]):
         return
     if _LONG_INTEGER.search(_STRING.sub(b'""', payload)):
@@ -69,7 +71,7 @@ def check_integers(payload: bytes) -> None:
 
 
 def add_defaults(payload: bytes, schema: Sequence[PayloadField]) -> bytes:
-    """Return a payload with the schema's defaults appended. Raise PayloadInvalid, naming each wrong field."""
+    """Return a payload with the schema's defaults appended. Raise PayloadInvalid, which names each wrong field."""
     check_integers(payload)
     if not schema:
         return payload
@@ -92,9 +94,8 @@ def as_json(data: bytes) -> msgspec.Raw | str:
 
 
 def text_of_string(data: bytes, value: msgspec.Raw | str) -> str | None:
-    """Return the JSON text of `as_json(data)`, which is `value`, if that is a string; None for other JSON.
-
-    Other JSON is not copied.
+    """Return the JSON text of `value`, which is `as_json(data)`, if it is a string; None for other JSON, which is not
+    copied.
     """
     if isinstance(value, str):
         return msgspec.json.encode(value).decode()
@@ -102,8 +103,9 @@ def text_of_string(data: bytes, value: msgspec.Raw | str) -> str | None:
 
 
 def _decode_fields(payload: bytes, schema: Sequence[PayloadField]) -> dict[str, bytes]:
-    """Return the members of a payload; of one with very many those that the schema names, where names are plain."""
+    """Return the members of a payload: of a payload with very many, only those that the schema names."""
     names = {field.name for field in schema}
+    # A dictionary of millions of members would take many times the memory of the payload. Every member has a colon.
     if payload.count(b":") > MAX_MEMBERS and not any(map(_UNSELECTABLE.search, names)):
         members = read_members(payload, names, may_have_others=True)
     else:

@@ -1,4 +1,4 @@
-"""Reads tasks."""
+"""Read tasks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -27,12 +27,12 @@ class PageRequest:
     limit: int
     is_newest_first: bool = False
     after: Anchor | None = None
-    """The end of the previous page; None on the first page."""
+    """The end of the previous page; None for the first page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskWindow:
-    """A page that links to the pages on both sides."""
+    """A page with links to the previous and the next page."""
 
     tasks: list[TaskRecord]
     previous: Anchor | None
@@ -44,19 +44,19 @@ class TaskWindow:
 def get_task(task_id: str, *, allowed_queues: AllowedQueues = None) -> Operation[TaskRecord]:
     """Return a task by its id alone, in one round trip. Raise TaskNotFound, BrokerUnavailable.
 
-    A task without a lookup is found only in RUNQY_FOREIGN_QUEUES: workers can write tasks of any id into their queues.
+    A task without a lookup is found only in RUNQY_FOREIGN_QUEUES, since workers can write tasks of any id into their
+    queues (docs/adr/0040).
     """
     catalog = get_catalog()
     record = yield from find_task(task_id, _list_foreign_redis_queues(catalog))
     if allowed_queues is not None:
         resolved = catalog.find(record.queue)
         if resolved is None or resolved.queue.name not in allowed_queues:
-            raise TaskNotFound
+            raise TaskNotFound  # for the key, tasks of other queues do not exist
     return record
 
 
 def _list_foreign_redis_queues(catalog: QueueCatalog) -> list[str]:
-    """Return the Redis queues of RUNQY_FOREIGN_QUEUES."""
     names = settings.RUNQY_FOREIGN_QUEUES
     queues = [queue for queue in catalog.definitions if "*" in names or queue.name in names] if names else []
     return [redis_queue for queue in queues for redis_queue, _ in catalog.redis_queues_of(queue)]
@@ -74,9 +74,10 @@ def get_queue_task(broker: Broker, queue: str, task_id: str, *, allowed_queues: 
 def read_task_output(
     location: TaskLocation, *, attempt: int | None = None, offset: int = 0
 ) -> Operation[tuple[TaskStatus, TaskOutput]]:
-    """Return a task's status and what an attempt printed from an offset on, by default the last that printed anything.
+    """Return a task's status and what an attempt printed from an offset on.
 
-    The output is complete when the status is final. Raise TaskNotFound, BrokerUnavailable.
+    Without `attempt` it is the last attempt that printed anything. The output is complete if the status is final. Raise
+    TaskNotFound, BrokerUnavailable.
     """
     requests: list[Request[Any]] = [
         read_statuses([location]),
@@ -118,7 +119,7 @@ def list_queue_tasks(broker: Broker, queue: str, page: PageRequest, *, allowed_q
 
 
 def find_gone(broker: Broker, tasks: Iterable[TaskLocation]) -> set[TaskLocation]:
-    """Return those of some tasks that neither Redis nor the history has. Raise BrokerUnavailable."""
+    """Return those tasks that are in neither Redis nor the history. Raise BrokerUnavailable."""
     wanted = [*dict.fromkeys(tasks)]
     if not wanted:
         return set()
@@ -129,7 +130,7 @@ def find_gone(broker: Broker, tasks: Iterable[TaskLocation]) -> set[TaskLocation
 
 
 def get_task_window(broker: Broker, queue: str, page: PageRequest, *, is_backward: bool = False) -> TaskWindow:
-    """Return the page after the anchor, or with `is_backward` the page before it, with links to both sides.
+    """Return the page after the anchor or, with `is_backward`, before it, with links to both sides.
 
     Raise QueueNotFound, BrokerUnavailable.
     """

@@ -1,4 +1,4 @@
-"""Searches the tasks in Redis for a text, all queues and states together in few round trips."""
+"""Search the tasks in Redis for a text: all queues and states together, in few round trips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,27 +14,27 @@ from tasks.fulltext_index import Terms, holds_terms, parse_terms, payload_text
 from tasks.task_browser import MAX_SEARCHED, NEWEST_FIRST
 
 _ROUND = 1_000
-"""How many tasks a round trip reads."""
+"""The number of tasks that a round trip reads."""
 _MAX_BYTES = 32 << 20
-"""How much a search reads, apart from the last round trip."""
+"""The payload bytes that a search reads, apart from the last round trip."""
 _STATES = (TaskState.ACTIVE, TaskState.PENDING, TaskState.RETRY, TaskState.SCHEDULED, *NEWEST_FIRST)
 
 
 @dataclass(slots=True, kw_only=True)
 class StateSearch:
-    """The tasks of a state that hold a text."""
+    """The tasks in a state that contain a text."""
 
     state: TaskState
     tasks: list[TaskRecord] = field(default_factory=list)
     is_complete: bool = True
-    """False: not all tasks were read, or there are more that match."""
+    """False: not all tasks were read, or more of them match."""
     left: int = MAX_SEARCHED
     """How many tasks may still be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """The next tasks to read of a queue and state."""
+    """The tasks of a queue and state that are read next."""
 
     search: StateSearch
     queue: str
@@ -42,7 +42,7 @@ class _Part:
     after: Anchor | None = None
 
     def is_full(self, limit: int) -> bool:
-        """Return whether the search has `limit` tasks, and record that more may match."""
+        """Return whether the search has `limit` tasks. If it has, note that more may match."""
         if len(self.search.tasks) < limit:
             return False
         self.search.is_complete = False
@@ -61,9 +61,9 @@ class _Part:
 
 
 def search_redis(broker: Broker, counted: Sequence[QueueCounts], text: str, *, limit: int) -> list[StateSearch]:
-    """Return up to `limit` tasks of each state whose payload or error holds a text, of the queues that were counted.
+    """Return up to `limit` tasks of each state whose payload or error contains a text, in the queues that were counted.
 
-    At most MAX_SEARCHED tasks of a state are read, and about _MAX_BYTES. Raise RequestInvalid, BrokerUnavailable.
+    At most MAX_SEARCHED tasks of a state and about _MAX_BYTES are read. Raise RequestInvalid, BrokerUnavailable.
     """
     terms = parse_terms(text)
     searches = [StateSearch(state=state) for state in _STATES]
@@ -88,7 +88,7 @@ def search_redis(broker: Broker, counted: Sequence[QueueCounts], text: str, *, l
 
 
 def _split(parts: Sequence[_Part]) -> tuple[list[_Part], list[_Part]]:
-    """Return the parts of one round trip, and the others."""
+    """Return the parts to read in one round trip, and the rest."""
     taken = size = 0
     while taken < len(parts) and size < _ROUND:
         size += parts[taken].size
@@ -109,9 +109,9 @@ def _next_part(
 
 
 def _take(part: _Part, page: Page, terms: Terms, limit: int) -> _Part | None:
-    """Keep the tasks that match, and return what to read next of the queue."""
+    """Keep the tasks that match; return what to read next of the queue, or None."""
     search = part.search
-    search.left += part.size - len(page.tasks)
+    search.left += part.size - len(page.tasks)  # the part had reserved its whole size
     for task in page.tasks:
         if holds_terms(terms, payload_text(task.payload), task.error):
             if len(search.tasks) == limit:
@@ -122,6 +122,6 @@ def _take(part: _Part, page: Page, terms: Terms, limit: int) -> _Part | None:
 
 
 def _read(broker: Broker, parts: Sequence[_Part]) -> list[Page]:
-    """Read parts in one round trip. Raise the error of the first that failed."""
+    """Read parts in one round trip. Raise the first error."""
     max_bytes = MAX_PAGE_BYTES // len(parts)
     return [raise_error(outcome) for outcome in broker.run_all([part.request(max_bytes) for part in parts])]

@@ -1,4 +1,4 @@
-"""Counts of runs by minute and by hour, so that charts need no runs."""
+"""Count runs by minute and by hour, so that charts need not read runs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ _COUNTS = ("enqueued", "started", *(outcome.value for outcome in RunOutcome), "d
 _HISTOGRAMS = ("wait_histogram", "run_histogram")
 _SUMMED = (*_COUNTS, *_HISTOGRAMS)
 _NOTHING: Sequence[Any] = (*([0] * len(_COUNTS)), *({} for _ in _HISTOGRAMS))
+# As long as minutes are kept (`run_retention.MINUTES_KEPT`): older ones have been deleted.
 _OLDEST_ENQUEUED = timedelta(days=90)
 
-# SQL that Django would build in each transaction, with an instance of the model for each row, while others wait.
+# The SQL is built once. Django would build it in each transaction, with an instance of the model for each row, while
+# other writers wait.
 _WRITTEN = ("redis_queue", "start", "queue", *_SUMMED)
 _MARKS = f"({', '.join(['%s'] * len(_WRITTEN))})"
 _INSERT = {model: f'INSERT INTO "{model._meta.db_table}" ({", ".join(_WRITTEN)}) VALUES ' for model, _ in ROLLUPS}  # noqa: S608
@@ -55,7 +57,6 @@ class RollupDelta:
             add(self.run_histogram, bucket_of(run.run_ms))
 
     def add(self, other: RollupDelta) -> None:
-        """Add what is added to another interval."""
         for name, count in other.counts.items():
             self.counts[name] += count
         self.wait_histogram = merge((self.wait_histogram, other.wait_histogram))
@@ -67,18 +68,18 @@ RollupDeltas = dict[tuple[str, datetime], RollupDelta]
 
 
 def add_to_rollups(minutes: RollupDeltas) -> None:
-    """Add to the minutes and hours of Redis queues, whose streams' rows the caller has locked."""
+    """Add to the minutes and hours of Redis queues. The caller has locked the rows of their streams."""
     for model, interval_s in ROLLUPS:
         _add_to_table(model, _regroup(minutes, interval_s))
 
 
 def _add_to_table(model: type[QueueRollup], deltas: RollupDeltas) -> None:
-    """Insert the rows of intervals, or add to those that exist."""
+    # No other process changes the counts of these rows in between: the caller holds the locks of the streams.
     rows = model._default_manager.filter(
         redis_queue__in={queue for queue, _ in deltas}, start__in={start for _, start in deltas}
     )
     found = {(queue, start): values for queue, start, *values in rows.values_list("redis_queue", "start", *_SUMMED)}
-    keys = sorted(deltas)  # one order, so that processes never wait in a circle
+    keys = sorted(deltas)  # the same order in all processes, so that they never deadlock
     with connection.cursor() as cursor:
         for at in range(0, len(keys), _ROWS_PER_STATEMENT):
             part = keys[at : at + _ROWS_PER_STATEMENT]
@@ -87,7 +88,7 @@ def _add_to_table(model: type[QueueRollup], deltas: RollupDeltas) -> None:
 
 
 def _values(key: tuple[str, datetime], delta: RollupDelta, found: Sequence[Any]) -> Sequence[Any]:
-    """Return the values of a row as the database takes them: those of the existing row, and what is added."""
+    """Return the values of a row, in the form for the database: those of the existing row plus the delta."""
     *counts, wait_histogram, run_histogram = found
     histograms = merge((wait_histogram, delta.wait_histogram)), merge((run_histogram, delta.run_histogram))
     return (
@@ -100,7 +101,6 @@ def _values(key: tuple[str, datetime], delta: RollupDelta, found: Sequence[Any])
 
 
 def _regroup(minutes: RollupDeltas, interval_s: int) -> RollupDeltas:
-    """Return the sums of minutes by longer intervals."""
     if interval_s == MINUTE_S:
         return minutes
     grouped: RollupDeltas = {}
@@ -111,7 +111,7 @@ def _regroup(minutes: RollupDeltas, interval_s: int) -> RollupDeltas:
 
 
 def floor_time(time: datetime, interval_s: int) -> datetime:
-    """Return the start of the interval that holds a time; intervals are counted from 1970."""
+    """Return the start of the interval that contains a time. Intervals are counted from 1970."""
     return datetime.fromtimestamp(math.floor(time.timestamp()) // interval_s * interval_s, UTC)
 
 

@@ -39,7 +39,7 @@ class QueueIdentity:
 
     @classmethod
     def find(cls, redis_queue: str, catalog: QueueCatalog | None) -> "QueueIdentity":
-        """Look up a Redis queue; one that belongs to no queue is its own queue."""
+        # A Redis queue that belongs to no queue is its own queue.
         hides = hides_payloads(redis_queue, catalog)
         resolved = catalog.find_redis_queue(redis_queue) if catalog else None
         if resolved is None or catalog is None:
@@ -60,19 +60,20 @@ class StreamBatch:
     identity: QueueIdentity
     runs: Sequence[tuple[EntryId, EndedRun]]
     last_id: EntryId
-    """Of the last entry, which may be one that could not be read."""
+    """The id of the last entry, which may be one that could not be read."""
     invalid: Sequence[EntryId] = ()
     """Entries that could not be read."""
 
 
 def store_batches(batches: Sequence[StreamBatch], *, max_rate: int) -> WriteTransaction:
-    """Store entries of streams, a batch of each, and move their cursors past them, in one transaction.
+    """Store entries of streams, one batch of each, and move their cursors past them, in one transaction.
 
-    Entries up to the cursor were stored before, or were appended by a Redis whose clock went back: of these, only runs
-    that have no row are stored. Successes beyond `max_rate` a second are added to the rollups only.
+    Entries up to the cursor were stored before, or were appended by a Redis whose clock went back: only those runs that
+    have no row are stored. Successes beyond `max_rate` a second are only added to the rollups. See docs/adr/0033.
     """
     prepared = prepare_rows(build_row(batch.identity, run) for batch in batches for _, run in batch.runs)
     with write_transaction() as written:
+        # The locks come first: what is read below must not change before the commit.
         streams = lock_streams([batch.identity.redis_queue for batch in batches])
         known = _find_stored(prepared.rows)
         new: list[RunKey] = []
@@ -94,7 +95,7 @@ def _pass_entries(  # noqa: PLR0913 (what is known, and what to do)
     *,
     max_rate: int,
 ) -> None:
-    """Move a cursor past entries; add the runs to insert to `new`, those to count to `counted`, and both to `known`."""
+    """Move a cursor past entries. Add the runs to insert to `new`, those to count to `counted`, and both to `known`."""
     cursor, counted_before = parse_entry_id(stream.cursor), len(counted)
     may_be_counted = min(cursor, parse_entry_id(stream.counted_only_cursor))
     for entry_id, run in batch.runs:
@@ -120,15 +121,14 @@ def _pass_entries(  # noqa: PLR0913 (what is known, and what to do)
 
 
 def store_runs(identity: QueueIdentity, runs: Iterable[EndedRun]) -> int:
-    """Store runs that were not read from a stream, and may be seen again and again; return how many rows are new.
-
-    What ended before the runs that were deleted may have been one of them.
-    """
+    """Store runs that were not read from a stream, and may be seen repeatedly; return how many rows are new."""
     prepared = prepare_rows(build_row(identity, run) for run in runs)
     with write_transaction():
         lock_stream(identity.redis_queue)
         known = _find_stored(prepared.rows)
-        pruned = _find_pruned(identity.queue)  # after the look for rows, which may be deleted in between
+        # Read after the rows, since retention records a time before it deletes rows. A run that ended earlier may
+        # have been one of those.
+        pruned = _find_pruned(identity.queue)
         new = [
             key for key, row in prepared.rows.items() if key not in known and (pruned is None or row.ended_at > pruned)
         ]
@@ -138,7 +138,7 @@ def store_runs(identity: QueueIdentity, runs: Iterable[EndedRun]) -> int:
 
 
 def drop_run(identity: QueueIdentity) -> None:
-    """Count a run that was not read from a stream and cannot be stored."""
+    """Count, as invalid, a run that was not read from a stream and cannot be stored."""
     with transaction.atomic():
         stream = lock_stream(identity.redis_queue)
         stream.invalid += 1
@@ -146,13 +146,15 @@ def drop_run(identity: QueueIdentity) -> None:
 
 
 REFUSALS = (DataError, IntegrityError, ValueError, OverflowError)
-"""What the database raises for values that it cannot store: too long, out of range, with a NUL."""
+"""The errors of the database for values that it cannot store: too long, out of range, or with a NUL."""
 
 
 def store_or_drop(
     records: Sequence[T], store: Callable[[Sequence[T]], int], drop: Callable[[T, Exception], None]
 ) -> int:
-    """Store records together; if the database refuses that, store each half, and drop the records that it refuses."""
+    """Store records together. If the database refuses them, store each half, and drop the single records that it
+    refuses.
+    """
     try:
         return store(records)
     except REFUSALS as error:
@@ -164,23 +166,22 @@ def store_or_drop(
 
 
 def get_streams(redis_queues: Iterable[str]) -> dict[str, RunStream]:
-    """Return the rows of streams, as far as there are any."""
     return {row.redis_queue: row for row in RunStream.objects.filter(redis_queue__in=list(redis_queues))}
 
 
 def record_drops(identity: QueueIdentity, before: RunStream | None, *, appended: int, left: int) -> int:
     """Count the entries that a full stream dropped: appended, no longer in the stream, and not passed by the cursor.
 
-    Return how many were not counted before.
-
-    `before` is the stream's row as read before its entries. Entries that another process has stored but not yet
-    removed count as left and as passed, so the next call finds the drops that they conceal.
+    Return how many of them are new. `before` is the stream's row as it was before its entries were read.
     """
+    # Fewer entries were ever appended than are accounted for: Redis lost its data, and a new stream began.
     has_restarted = before is not None and appended < before.passed - before.passed_before + before.dropped_seen
     with transaction.atomic():
         stream = lock_stream(identity.redis_queue)
         if has_restarted and before is not None and stream.passed_before == before.passed_before:
             stream.passed_before, stream.dropped_seen = before.passed, 0
+        # Entries that another process has stored but not yet removed count as left and as passed; the next call finds
+        # the drops that they hide.
         dropped = appended - left - (stream.passed - stream.passed_before)
         added = max(dropped - stream.dropped_seen, 0)
         if added:
@@ -193,7 +194,7 @@ def record_drops(identity: QueueIdentity, before: RunStream | None, *, appended:
 
 
 def has_drops(stream: RunStream, *, appended: int, left: int) -> bool:
-    """Return whether the counts of a stream differ from those of its row, so that `record_drops` has to look."""
+    """Return whether the counts of a stream differ from those of its row, so that `record_drops` has to run."""
     return appended - left - (stream.passed - stream.passed_before) != stream.dropped_seen
 
 
@@ -231,10 +232,8 @@ def build_row(identity: QueueIdentity, run: EndedRun) -> RunRow:
 
 
 def lock_streams(redis_queues: Sequence[str]) -> dict[str, RunStream]:
-    """Return the rows of Redis queues' streams, locked until the transaction ends. SQLite locks all rows.
-
-    Rows are locked, and created, in one order, so that processes never wait in a circle.
-    """
+    """Return the rows of Redis queues' streams, locked until the transaction ends. SQLite locks the whole database."""
+    # Rows are locked, and created, in the same order in all processes, so that they never deadlock.
     rows = RunStream.objects.select_for_update().filter(redis_queue__in=redis_queues).order_by("redis_queue")
     streams = {row.redis_queue: row for row in rows}
     if missing := sorted(set(redis_queues) - streams.keys()):
@@ -244,22 +243,21 @@ def lock_streams(redis_queues: Sequence[str]) -> dict[str, RunStream]:
 
 
 def lock_stream(redis_queue: str) -> RunStream:
-    """Return the row of one stream, locked likewise."""
+    """Return the row of one stream, locked like `lock_streams`."""
     return lock_streams([redis_queue])[redis_queue]
 
 
 def _save_streams(streams: Iterable[RunStream]) -> None:
-    """Save locked rows in one statement."""
+    # An upsert is one statement for all rows; it finds them by their unique name.
     rows = list(streams)
     for row in rows:
-        row.pk = None  # found by its name
+        row.pk = None
     RunStream.objects.bulk_create(
         rows, update_conflicts=True, unique_fields=["redis_queue"], update_fields=_STREAM_FIELDS
     )
 
 
 def parse_entry_id(text: str) -> EntryId:
-    """Return the id of a stream's entry as two numbers."""
     milliseconds, _, number = text.partition("-")
     return int(milliseconds), int(number or 0)
 
@@ -269,14 +267,13 @@ def format_entry_id(entry_id: EntryId) -> str:
 
 
 def _find_stored(keys: Iterable[RunKey]) -> set[RunKey]:
-    """Return the keys of those runs that have a row."""
     by_task: Mapping[str, list[str]] = _group(keys)
     stored = TaskRun.objects.filter(task_id__in=list(by_task)).values_list("task_id", "run_id")
     return {(task_id, run_id) for task_id, run_id in stored if run_id in by_task[task_id]}
 
 
 def _find_pruned(queue: str) -> datetime | None:
-    """Return up to which end runs of a queue were deleted."""
+    """Return the newest end of the deleted runs of a queue; None if none were deleted."""
     rows = PrunedRuns.objects.filter(queue__in=("", queue))
     return max((row.ended_at for row in rows), default=None)
 
@@ -289,10 +286,8 @@ def _group(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _is_within_rate(stream: RunStream, entry_id: EntryId, max_rate: int) -> bool:
-    """Count a success, and return whether it is stored in full. `max_rate` 0: always.
-
-    The second is the one in which the entry was appended: workers' clocks differ, so the ends are in no order.
-    """
+    """Count a success, and return whether it is stored in full: always if `max_rate` is 0."""
+    # Counted by when the entry was appended: workers' clocks differ, so the ends of runs are in no order.
     second = entry_id[0] // 1000
     if second != stream.rate_second:
         stream.rate_second, stream.rate_count = second, 0
@@ -305,10 +300,12 @@ def _datetime(ns: int | None) -> datetime | None:
 
 
 def _span_ms(start_ns: int | None, end_ns: int | None) -> int | None:
-    """Return the time between two times; 0 if clocks that differ put them in the wrong order."""
+    # Not below 0: the times are from different clocks.
     return None if start_ns is None or end_ns is None else max(end_ns - start_ns, 0) // 1_000_000
 
 
 def _text(data: bytes | None) -> str:
-    """Return an excerpt as text that is searched, and that PostgreSQL stores: no NUL, no half characters."""
+    """Return an excerpt as text that can be searched and that PostgreSQL can store: without NUL and incomplete
+    characters.
+    """
     return replace_nul(payload_text(data or b""))

@@ -1,4 +1,4 @@
-"""Reads the history of runs by filter."""
+"""Read the history of runs by filter."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -26,16 +26,16 @@ class RunOrder(StrEnum):
     NEWEST = "newest"
     OLDEST = "oldest"
     SLOWEST = "slowest"
-    """Only runs whose duration is known."""
+    """Only runs with a known duration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """Which runs to list; what is empty or None does not limit them."""
+    """Which runs to list. Fields that are empty or None do not limit them."""
 
     allowed_queues: AllowedQueues = None
     queue: str = ""
-    """A queue's own name, with all its sub-queues."""
+    """The name of a queue, including all its sub-queues."""
     redis_queue: str = ""
     outcomes: frozenset[RunOutcome] = frozenset()
     is_final: bool | None = None
@@ -49,7 +49,7 @@ class RunFilter:
     task_id: str = ""
     min_run_ms: int | None = None
     text: str = ""
-    """Runs whose payload or error holds each of these terms (`tasks/fulltext_index.py`)."""
+    """Runs whose payload or error contains each of these terms (`tasks/fulltext_index.py`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class RunPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskCount:
-    """How many tasks match."""
+    """The number of tasks that match."""
 
     count: int
     is_exact: bool
@@ -82,14 +82,14 @@ class TaskCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryQueue:
-    """What a queue's name means in the history: a queue with its sub-queues, or one Redis queue."""
+    """What the name of a queue means in the history: a queue with its sub-queues, or one Redis queue."""
 
     queue: str = ""
     redis_queue: str = ""
 
 
 def resolve_history_queue(name: str, *, allowed_queues: AllowedQueues = None) -> HistoryQueue:
-    """Return what a name means, in any spelling; also of a deleted queue that has a history.
+    """Return what a name, in any spelling, means. Deleted queues that have a history are found too.
 
     Raise QueueNotFound, ConfigurationUnavailable.
     """
@@ -101,7 +101,7 @@ def resolve_history_queue(name: str, *, allowed_queues: AllowedQueues = None) ->
     if is_known or (allowed_queues is not None and name not in allowed_queues):
         resolved = catalog.resolve(name, allowed_queues=allowed_queues)
         return HistoryQueue(queue=resolved.queue.name, redis_queue=resolved.redis_queue)
-    is_storable = "\0" not in name  # PostgreSQL raises an error
+    is_storable = "\0" not in name  # PostgreSQL refuses NUL
     if is_storable and RunStream.objects.filter(redis_queue=name).exists():
         return HistoryQueue(redis_queue=name)
     if is_storable and QueueHour.objects.filter(queue=name).exists():
@@ -110,7 +110,7 @@ def resolve_history_queue(name: str, *, allowed_queues: AllowedQueues = None) ->
 
 
 def filter_runs(run_filter: RunFilter, *, after: int = 0, through: int | None = None) -> QuerySet[TaskRun]:
-    """Return the runs that match, in no order: those with ids greater than `after`, up to and including `through`.
+    """Return the runs that match, unordered: those with ids greater than `after`, up to and including `through`.
 
     Raise RequestInvalid.
     """
@@ -140,9 +140,9 @@ def filter_runs(run_filter: RunFilter, *, after: int = 0, through: int | None = 
 
 
 def filter_ended_tasks(run_filter: RunFilter, *, after: int = 0, through: int | None = None) -> QuerySet[TaskRun]:
-    """Return of `filter_runs` those that are the newest of their tasks, and ended them: one for each task.
+    """Return those of `filter_runs` that are the newest run of their task and ended it: one for each task.
 
-    A task that ran again since does not match.
+    A task that has run again since does not match.
     """
     newer = TaskRun.objects.filter(
         task_id=OuterRef("task_id"), redis_queue=OuterRef("redis_queue"), pk__gt=OuterRef("pk")
@@ -158,7 +158,7 @@ def count_ended_tasks(run_filter: RunFilter, *, limit: int) -> TaskCount:
 
 
 def list_newest_outcomes(run_filter: RunFilter, *, limit: int) -> list[tuple[RunOutcome, int | None]]:
-    """Return the outcomes and durations in milliseconds of the runs that match and ended last. Raise SearchTooSlow."""
+    """Return outcome and duration in milliseconds of the newest runs that match. Raise SearchTooSlow."""
     with search_limit():
         newest = filter_runs(run_filter).order_by(*_ORDER_BY[RunOrder.NEWEST])
         rows = list(newest.values_list("outcome", "run_ms")[:limit])
@@ -176,10 +176,8 @@ def list_runs(
 
 
 def _in_order(run_filter: RunFilter, order: RunOrder, after: RunCursor | None = None) -> QuerySet[TaskRun]:
-    """Return the runs that match and follow a cursor, in order.
-
-    Several queues are lists that the database merges: each is in order in an index, all of them together are not.
-    """
+    # The runs of each queue are in order in an index, those of several together are not. The database merges the lists
+    # of single queues, rather than sort all runs.
     queues = sorted(run_filter.allowed_queues or ()) if not run_filter.queue else []
     is_split = 1 < len(queues) <= _MAX_PARTS
     parts = [replace(run_filter, queue=queue) for queue in queues] if is_split else [run_filter]
@@ -199,7 +197,7 @@ def list_task_runs(redis_queue: str, task_id: str) -> list[TaskRun]:
 
 
 def find_last_ends(tasks: Iterable[tuple[str, str]]) -> dict[tuple[str, str], TaskRun]:
-    """Return the last run with which each task ended, without texts, by Redis queue and task id, in one query."""
+    """Return the last run that ended each task, without texts, by Redis queue and task id. One query."""
     task_ids = {task_id for _, task_id in tasks}
     ends = TaskRun.objects.filter(task_id__in=task_ids, is_final=True).order_by("ended_at", "id")
     fields = ("task_id", "redis_queue", "outcome", "is_final", "ended_at", "run_ms")
@@ -207,15 +205,15 @@ def find_last_ends(tasks: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Ta
 
 
 def find_newest_run(task_id: str, redis_queue: str = "") -> TaskRun | None:
-    """Return the newest run of a task; without a Redis queue, of any task with this id."""
+    """Return the newest run of a task. Without a Redis queue, return that of any task with this id."""
     if "\0" in redis_queue:
-        return None  # PostgreSQL raises an error
+        return None  # PostgreSQL refuses NUL
     runs = TaskRun.objects.filter(task_id=task_id, **({"redis_queue": redis_queue} if redis_queue else {}))
     return runs.order_by("-ended_at", "-id").first()
 
 
 def find_tasks_with_text(tasks: Iterable[TaskLocation], text: str) -> set[TaskLocation]:
-    """Return those of some tasks that have a stored run which holds a text. Raise RequestInvalid, SearchTooSlow."""
+    """Return those tasks that have a stored run that contains a text. Raise RequestInvalid, SearchTooSlow."""
     wanted = set(tasks)
     runs = TaskRun.objects.filter(holds_text(text), task_id__in={task_id for _, task_id in wanted})
     with search_limit():
@@ -223,7 +221,6 @@ def find_tasks_with_text(tasks: Iterable[TaskLocation], text: str) -> set[TaskLo
 
 
 def cursor_of(run: TaskRun, order: RunOrder) -> RunCursor:
-    """Return the position of a run in a list."""
     return RunCursor(order=order, id=run.pk, ended_at=run.ended_at, run_ms=run.run_ms)
 
 
@@ -235,7 +232,7 @@ _ORDER_BY: Mapping[RunOrder, tuple[str, str]] = {
 
 
 def _follows(order: RunOrder, after: RunCursor) -> Q:
-    """Return the condition for what follows in a list; its first part alone can use an index."""
+    # The first condition follows from the second. It is there because an index can serve it alone.
     if order is RunOrder.NEWEST:
         return Q(ended_at__lte=after.ended_at) & (Q(ended_at__lt=after.ended_at) | Q(id__lt=after.id))
     if order is RunOrder.OLDEST:

@@ -1,7 +1,7 @@
 """Move ended attempts from Redis to the database, each once, by any number of processes.
 
-The cursor of each stream is a row in the database and moves in the transaction that stores the runs, so that a process
-may be killed at any point: what was stored and not yet removed from Redis is skipped. See docs/adr/0033.
+The cursor of each stream is a row in the database, and moves in the transaction that stores the runs. So a process may
+be killed at any point: entries that were stored but not yet removed from Redis are skipped. See docs/adr/0033.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from tasks.run_history import (
 from tasks.write_transactions import BatchSize, checkpoint
 
 READ_MAX, READ_MIN = 1000, 50
-"""How many entries are read at once, of all queues and of each; few would make transactions not worth their cost."""
+"""The entries that are read at once, of all queues and of each: a transaction is not worth its cost for few."""
 QUEUES_MAX = 100
-"""How many queues are read at once."""
+"""The number of queues that are read at once."""
 TICK_MAX_S = 10.0
-"""How long a tick goes on while there is more; then other queues of a new configuration are included."""
+"""How long a tick continues while there are entries. The next tick includes queues that are new by then."""
 MERGE_EVERY = 4
-"""How many transactions add to SQLite's full-text index before it is merged: FTS5 merges four segments, or more."""
+"""How many transactions add to SQLite's full-text index before it is merged: FTS5 merges four segments or more."""
 
 QueueEntry = tuple[QueueIdentity, RunEntry]
 
@@ -50,14 +50,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class RunRecorder:
-    """Moves the runs of all queues."""
+    """Moves the runs of all queues to the database."""
 
     batch_size: BatchSize = field(default_factory=BatchSize)
     _unmerged: int = 0
-    """Transactions since the full-text index was merged, each of which added a segment."""
+    """Transactions since the full-text index was merged. Each added a segment."""
 
     def record_all(self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None) -> int:
-        """Store what the streams hold, and return how many entries were read.
+        """Store the entries of the streams, and return how many were read.
 
         Raise BrokerUnavailable, DatabaseError: the entries stay in Redis, up to the size of the stream.
         """
@@ -73,7 +73,7 @@ class RunRecorder:
         return total
 
     def _record(self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None) -> tuple[int, Sequence[str]]:
-        """Store the next entries of some streams; return how many were read, and the queues that may have more."""
+        """Store the next entries of some streams. Return how many were read, and the queues that may have more."""
         limit, now_ns = max(READ_MAX // len(queues), READ_MIN), broker.now_ns()
         pages = broker.run(run_requests({queue: read_runs(queue, limit=limit, now_ns=now_ns) for queue in queues}))
         _delete_others(broker, pages)
@@ -83,19 +83,19 @@ class RunRecorder:
         self._store([(identity, entry) for queue, identity in identities.items() for entry in found[queue]])
         if found:
             checkpoint()
+        # Removed only after the commit, so that a process that is killed in between loses nothing.
         removals = {queue: remove_runs(queue, entries[-1].id) for queue, entries in found.items()}
         drops = _record_drops(broker.run(run_requests(removals)), before, catalog)
         broker.run(run_requests({queue: add_run_counters(queue, counters) for queue, counters in drops.items()}))
         return sum(map(len, found.values())), [queue for queue, entries in found.items() if len(entries) >= limit]
 
     def _store(self, entries: Sequence[QueueEntry]) -> None:
-        """Store entries, some in each transaction; what the database refuses is counted as invalid."""
         start = 0
         while start < len(entries):
             part = entries[start : start + self.batch_size.value]
             try:
                 store_or_drop(part, self._store_part, self._drop)
-            except REFUSALS:  # not because of an entry
+            except REFUSALS:  # even the count of an invalid entry was refused, so it is not because of an entry
                 log.exception("runs_dropped", queues=sorted({q.redis_queue for q, _ in part}), count=len(part))
             start += len(part)
 
@@ -115,6 +115,7 @@ class RunRecorder:
     def _drop(self, refused: QueueEntry, error: Exception) -> None:
         identity, entry = refused
         log.warning("run_not_stored", queue=identity.redis_queue, error=str(error))
+        # Stored as an entry that could not be read: it is counted, and the cursor passes it.
         self._store_part([(identity, RunEntry(entry.id, None))])
 
 
@@ -128,7 +129,7 @@ def _make_batch(identity: QueueIdentity, entries: Sequence[RunEntry]) -> StreamB
 
 
 def _delete_others(broker: Broker, pages: dict[str, StreamPage]) -> None:
-    """Delete keys of streams that hold something else: only a worker can have written them."""
+    # Only a worker can have written something else to the key of a stream.
     others = [queue for queue, page in pages.items() if not page.is_stream]
     for queue in others:
         log.warning("stream_of_runs_replaced", queue=queue)
@@ -138,7 +139,7 @@ def _delete_others(broker: Broker, pages: dict[str, StreamPage]) -> None:
 def _record_drops(
     statuses: dict[str, StreamStatus], before: dict[str, RunStream], catalog: QueueCatalog | None
 ) -> dict[str, RunCounters]:
-    """Record what full streams dropped; return the counts for /metrics."""
+    """Record what full streams dropped. Return the counts for /metrics."""
     streams, drops = get_streams(statuses), {}
     for queue, status in statuses.items():
         stream = streams.get(queue)

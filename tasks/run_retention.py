@@ -15,11 +15,11 @@ from tasks.write_transactions import BatchSize, write_transaction
 
 MINUTES_KEPT, HOURS_KEPT = timedelta(days=90), timedelta(days=730)
 TICK_MAX_S = 10.0
-"""How long a tick goes on while there is more."""
+"""How long a tick continues while there is more to delete."""
 
 
 def prune_history() -> int:
-    """Delete in slices what is beyond the limits of the settings, and return how many rows. Raise DatabaseError."""
+    """Delete, in slices, what exceeds the limits of the settings; return how many rows. Raise DatabaseError."""
     now, ends_at_s = timezone.now(), clock.monotonic_s() + TICK_MAX_S
     oldest = now - timedelta(days=settings.RUNQY_HISTORY_DAYS)
     deleted = _delete_runs(TaskRun.objects.filter(ended_at__lte=oldest), "", oldest, ends_at_s)
@@ -31,7 +31,7 @@ def prune_history() -> int:
 
 
 def _list_queues() -> Iterator[str]:
-    """Yield the queues that have runs, by one short look into the index for each."""
+    # One short look into the index for each queue: DISTINCT would read the whole index.
     queue = ""
     while (row := TaskRun.objects.filter(queue__gt=queue).order_by("queue").values_list("queue").first()) is not None:
         queue = row[0]
@@ -39,7 +39,6 @@ def _list_queues() -> Iterator[str]:
 
 
 def _delete_excess(queue: str, max_rows: int, ends_at_s: float) -> int:
-    """Delete the oldest runs of a queue beyond the maximum."""
     runs = TaskRun.objects.filter(queue=queue)
     newest_first = runs.order_by("-ended_at", "-id").values_list("ended_at", "id")
     first_beyond = next(iter(newest_first[max_rows : max_rows + 1]), None)
@@ -51,9 +50,9 @@ def _delete_excess(queue: str, max_rows: int, ends_at_s: float) -> int:
 
 
 def _delete_runs(runs: QuerySet[TaskRun], queue: str, ended_at: datetime, ends_at_s: float) -> int:
-    """Delete runs of a queue that ended up to a time, which is recorded first: see `store_runs`."""
     if not runs.exists():
         return 0
+    # Recorded before the rows are deleted: see `store_runs`.
     row, is_new = PrunedRuns.objects.get_or_create(queue=queue, defaults={"ended_at": ended_at})
     if not is_new:
         PrunedRuns.objects.filter(pk=row.pk, ended_at__lt=ended_at).update(ended_at=ended_at)
@@ -61,9 +60,9 @@ def _delete_runs(runs: QuerySet[TaskRun], queue: str, ended_at: datetime, ends_a
 
 
 def _delete(rows: "QuerySet[Any]", ends_at_s: float) -> int:
-    """Delete rows in slices, each a transaction of its own."""
     size, deleted = BatchSize(), 0
     while clock.monotonic_s() < ends_at_s:
+        # Each slice is a transaction of its own, so that other writers need not wait.
         limit = size.value
         ids = list(rows.values_list("pk", flat=True)[:limit])
         if ids:

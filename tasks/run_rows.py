@@ -1,4 +1,4 @@
-"""Insert rows of runs, all of which is computed and encoded before the transaction begins."""
+"""Insert rows of runs. Everything is computed and encoded before the transaction begins."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +13,17 @@ from tasks.models import TaskRun
 from tasks.rollups import RollupDeltas, sum_up
 
 RunKey = tuple[str, str]
-"""The task's id and the run's."""
+"""The id of the task and the id of the run."""
 
 MAX_ROWS_PER_STATEMENT = 200
-"""One statement for each row would write each to SQLite's full-text index by itself; 32,766 values is its limit."""
+"""SQLite's limit is 32,766 values. One statement for each row would write each to the full-text index separately."""
 
 
 class RunRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The columns of a `TaskRun`, and what its rollups need besides: an instance of a model takes ten times as long to
-    make, and to insert."""
+    """The columns of a `TaskRun`, and what its rollups need in addition.
+
+    It is not a model instance, because that takes ten times as long to create and insert.
+    """
 
     task_id: str
     run_id: str
@@ -47,7 +49,7 @@ class RunRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     result: str
     traceback: str
     is_first: bool
-    """No column: its task is counted as enqueued with it."""
+    """Not a column. The task is counted as enqueued with this run."""
 
 
 COLUMN_NAMES = tuple(name for name in RunRow.__struct_fields__ if name != "is_first")
@@ -58,23 +60,22 @@ _COLUMNS = ", ".join(f'"{name}"' for name in COLUMN_NAMES)
 _INSERT = f'INSERT INTO "{_TABLE}" ({_COLUMNS}) '
 _MARKS = f"({', '.join(['%s'] * len(COLUMN_NAMES))})"
 _FROM_JSON = f'SELECT {_COLUMNS} FROM json_populate_recordset(NULL::"{_TABLE}", %s::json)'  # noqa: S608 (constants)
-"""One parameter, since psycopg takes longer to render 23 for each row than everything else."""
+"""One parameter, because psycopg takes longer to render 23 for each row than everything else takes."""
 
 _encode_json = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedRows:
-    """Rows that are not stored, and all that can be computed without the database."""
+    """Rows that are not stored yet, and everything that can be computed without the database."""
 
     rows: Mapping[RunKey, RunRow]
     values: Mapping[RunKey, Any]
-    """Each row as the database takes it."""
+    """Each row in the form for the database."""
     rollups: RollupDeltas
-    """What all of them add to the rollups."""
+    """What all rows add to the rollups."""
 
     def insert(self, keys: Sequence[RunKey]) -> None:
-        """Insert the rows with these keys."""
         with connection.cursor() as cursor:
             for start in range(0, len(keys), MAX_ROWS_PER_STATEMENT):
                 part = [self.values[key] for key in keys[start : start + MAX_ROWS_PER_STATEMENT]]
@@ -85,12 +86,12 @@ class PreparedRows:
                     cursor.execute(f"{_INSERT}VALUES {marks}", [value for values in part for value in values])
 
     def sum_up(self, keys: Sequence[RunKey]) -> RollupDeltas:
-        """Return what some of them add to the rollups."""
+        """Return what the rows with these keys add to the rollups."""
         return self.rollups if len(keys) == len(self.rows) else sum_up(self.rows[key] for key in keys)
 
 
 def prepare_rows(rows: Iterable[RunRow]) -> PreparedRows:
-    """Return rows in a form that is quickly inserted; the first of those with one key."""
+    """Return rows in a form that is inserted quickly. Of rows with the same key, keep the first."""
     by_key: dict[RunKey, RunRow] = {}
     for row in rows:
         by_key.setdefault((row.task_id, row.run_id), row)

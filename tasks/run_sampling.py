@@ -15,7 +15,7 @@ from tasks.rollups import ROLLUPS, floor_time
 from tasks.run_history import QueueIdentity, store_or_drop
 
 SLICE = 100
-"""How many samples a transaction stores."""
+"""The number of samples that a transaction stores."""
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +24,7 @@ _SAMPLES = ("backlog", "backlog_max", "oldest_ms")
 
 @dataclass(slots=True)
 class RunSampler:
-    """Samples all Redis queues in one round trip; writes nothing about a queue that stays empty."""
+    """Samples all Redis queues in one round trip. Queues that stay empty are not written."""
 
     _had_backlog: set[str] = field(default_factory=set)
 
@@ -36,21 +36,20 @@ class RunSampler:
         counts = [count for count in broker.run(count_tasks(queues, now_ns=now_ns)) if self._is_recorded(count)]
         self._had_backlog = {count.queue for count in counts if count.pending}
         now = datetime.fromtimestamp(now_ns / 1e9, UTC)
-        counts.sort(key=lambda count: count.queue)  # one order, so that processes never wait in a circle
+        counts.sort(key=lambda count: count.queue)  # the same order in all processes, so that they never deadlock
         for model, interval_s in ROLLUPS:
             for at in range(0, len(counts), SLICE):
                 part = counts[at : at + SLICE]
                 store_or_drop(part, partial(_store_samples, model, floor_time(now, interval_s), catalog), _drop)
 
     def _is_recorded(self, count: QueueCounts) -> bool:
-        """Return whether there is a backlog, or was one that has just gone."""
+        # The first sample without a backlog is recorded too, so that charts go down to zero.
         return count.pending > 0 or count.queue in self._had_backlog
 
 
 def _store_samples(
     model: type[QueueRollup], start: datetime, catalog: QueueCatalog | None, counts: Sequence[QueueCounts]
 ) -> int:
-    """Insert samples, or change the columns of samples in existing rows; others may add to their counts meanwhile."""
     table = model._default_manager
     names = [count.queue for count in counts]
     found = {row.redis_queue: row for row in table.filter(start=start, redis_queue__in=names)}
@@ -67,6 +66,7 @@ def _store_samples(
                 oldest_ms=max(int(count.latency_s * 1000), (row and row.oldest_ms) or 0),
             )
         )
+    # Only the columns of samples are changed: others may add to the counts of a row meanwhile.
     table.bulk_create(rows, update_conflicts=True, unique_fields=["redis_queue", "start"], update_fields=_SAMPLES)
     return len(rows)
 

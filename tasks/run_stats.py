@@ -1,4 +1,4 @@
-"""Reads the statistics of queues over time, and what the history has stored and lost."""
+"""Read the statistics of queues over time, by queue or in total."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -14,7 +14,7 @@ from tasks.models import QueueHour, QueueMinute, QueueRollup
 from tasks.rollups import HOUR_S, floor_time
 
 _CHUNK = 2000
-"""How many rows are read at once."""
+"""The number of rows that are read at once."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class StatsPoint:
 
     @property
     def failed(self) -> int:
-        """Return how many of these were FAILURES."""
+        """Return the sum of all outcomes in FAILURES."""
         return sum(self.outcomes[outcome] for outcome in FAILURES)
 
     def wait_percentile_ms(self, fraction: float) -> float | None:
@@ -63,8 +63,8 @@ def get_stats(  # noqa: PLR0913 (an interval, and which queues)
 ) -> list[StatsPoint]:
     """Return the statistics of a queue, of one Redis queue, or of all, in steps of whole minutes.
 
-    Intervals without any have zeros. The first interval holds `start`, the last one ends at `end` or later. Steps of
-    whole hours read the hours.
+    Intervals without runs have zeros. The first interval contains `start`, the last one ends at `end` or later. Steps
+    of whole hours are read from the rollups by hour.
     """
     rows = _find_rollups(start, end, step_s, allowed_queues)
     if queue:
@@ -84,7 +84,7 @@ def get_stats_by_queue(
 ) -> dict[str, list[StatsPoint]]:
     """Return the statistics of each queue that has any, in one query.
 
-    The backlogs of the Redis queues `without_backlog` are left out.
+    The backlogs of the Redis queues in `without_backlog` are left out.
     """
     by_queue: defaultdict[str, list[QueueRollup]] = defaultdict(list)
     for row in _find_rollups(start, end, step_s, allowed_queues).iterator(chunk_size=_CHUNK):
@@ -104,7 +104,7 @@ def _find_rollups(start: datetime, end: datetime, step_s: int, allowed_queues: A
 
 
 def _sum_by_step(rows: Iterable[QueueRollup], *, start: datetime, end: datetime, step_s: int) -> list[StatsPoint]:
-    """Return a point for each step, with the sums of the rows, which are in order of time."""
+    """Return a point for each step, with the sums of the rows, which must be ordered by time."""
     points: dict[datetime, StatsPoint] = {}
     at = floor_time(start, step_s)
     while at < end:
@@ -117,7 +117,7 @@ def _sum_by_step(rows: Iterable[QueueRollup], *, start: datetime, end: datetime,
         point = points[step]
         _add_counts(point, row)
         if row.backlog is not None:
-            backlogs[step][row.redis_queue] = row.backlog
+            backlogs[step][row.redis_queue] = row.backlog  # the last sample of the step remains
         if row.backlog_max is not None:
             peaks[step][row.redis_queue] = max(row.backlog_max, peaks[step].get(row.redis_queue, 0))
         if row.oldest_ms is not None:

@@ -1,4 +1,4 @@
-"""Limits how long the database may take for a search of the history."""
+"""Limit the time that the database takes for a search of the history."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from runqy.errors import SearchTooSlow
 
 MAX_SEARCH_S = 3.0
 _STEPS = 100_000
-"""SQLite looks at the clock after so many steps of its virtual machine, a few milliseconds."""
+"""SQLite calls the progress handler after this many steps of its virtual machine: a few milliseconds."""
 
 
 @contextmanager
@@ -33,6 +33,7 @@ def search_limit() -> Iterator[None]:
 @contextmanager
 def _limit_postgresql() -> Iterator[None]:
     with transaction.atomic(), connection.cursor() as cursor:
+        # `true`: for this transaction only, so that the connection keeps no limit.
         cursor.execute("SELECT set_config('statement_timeout', %s, true)", [f"{MAX_SEARCH_S * 1000:.0f}"])
         yield
 

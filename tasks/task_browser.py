@@ -1,4 +1,4 @@
-"""Finds tasks by a filter: those in Redis by state and text, those that ended by a filter of the history."""
+"""Find tasks by a filter: in Redis by state and text, ended ones by a filter of the history."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,24 +20,24 @@ from tasks.queries import anchor_of
 from tasks.run_queries import RunFilter
 
 MAX_SEARCHED = 2_000
-"""How many tasks are read for one page of a search by text."""
+"""The number of tasks that are read for one page of a search by text."""
 MAX_SEARCHED_BYTES = MAX_PAGE_BYTES
-"""Bytes of payloads and results read for it: looking through a mebibyte takes about a tenth of a second."""
+"""The bytes of payloads and results that are read for it. Searching a mebibyte takes about a tenth of a second."""
 NEWEST_FIRST = (TaskState.ARCHIVED, TaskState.COMPLETED)
 """Ended tasks are listed by the latest end, the others by the next run."""
 
 
 class TaskQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A filter of tasks; what is empty or None does not limit them."""
+    """A filter of tasks. Fields that are empty or None do not limit them."""
 
     state: TaskState | None = None
     """Tasks in Redis in this state; None: runs of the history."""
     queue: str = ""
-    """A queue's own name, with all its sub-queues, or any name of one Redis queue."""
+    """The name of a queue, including all its sub-queues, or any name of one Redis queue."""
     text: str = ""
-    """Terms that payload or error hold."""
+    """Terms that the payload or the error contains."""
     outcomes: tuple[RunOutcome, ...] = ()
-    """This and the following apply to the history only."""
+    """This field and the following apply to the history only."""
     since: datetime | None = None
     until: datetime | None = None
     worker_id: str = ""
@@ -69,7 +69,7 @@ class SearchCursor(msgspec.Struct, frozen=True, kw_only=True):
     state: TaskState
     redis_queue: str
     anchor: Anchor | None = None
-    """None: the queue begins."""
+    """None: the beginning of the queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +78,10 @@ class SearchRequest:
 
     limit: int
     after: SearchCursor | None = None
-    """The end of the previous page; None for the first one."""
+    """The end of the previous page; None for the first page."""
     max_searched: int = MAX_SEARCHED
     is_oldest_first: bool = False
-    """Also where a list begins with the newest."""
+    """Also for states that are listed newest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +92,11 @@ class SearchPage:
     end: SearchCursor | None
     """None: the last page."""
     searched: int
-    """How many tasks were read."""
+    """The number of tasks that were read."""
 
 
 def find_redis_queues(broker: Broker, name: str) -> list[str]:
-    """Return the Redis queues that a name means: all of a queue, or one; all there are for an empty name.
+    """Return the Redis queues that a name means: all of a queue, or one; all that exist for an empty name.
 
     Raise QueueNotFound, BrokerUnavailable.
     """
@@ -118,7 +118,7 @@ def count_by_queue(broker: Broker, redis_queues: Sequence[str], state: TaskState
 
 
 def list_longest_running(broker: Broker, redis_queues: Sequence[str], *, limit: int) -> list[TaskRecord]:
-    """Return the active tasks that have run for longest, in two round trips; last those of unknown age.
+    """Return the active tasks that have run for longest, in two round trips. Those of unknown age are last.
 
     Raise BrokerUnavailable.
     """
@@ -132,10 +132,10 @@ def list_longest_running(broker: Broker, redis_queues: Sequence[str], *, limit: 
 
 
 def search_tasks(broker: Broker, redis_queues: Sequence[str], query: TaskQuery, request: SearchRequest) -> SearchPage:
-    """Return a page of the tasks in a state, queue by queue in order of their names; it may be short and not the last.
+    """Return a page of the tasks in a state, queue by queue, ordered by name. A short page need not be the last.
 
-    The query needs a state. With a text every task is read, at most `max_searched`, or MAX_SEARCHED_BYTES and
-    one round trip more. Raise RequestInvalid, BrokerUnavailable.
+    The query must have a state. With a text every task is read, at most `max_searched`, or MAX_SEARCHED_BYTES and one
+    more round trip. Raise RequestInvalid, BrokerUnavailable.
     """
     state, after, limit, max_searched = query.state, request.after, request.limit, request.max_searched
     assert state is not None  # noqa: S101 (narrows the type)
@@ -157,6 +157,7 @@ def search_tasks(broker: Broker, redis_queues: Sequence[str], query: TaskQuery, 
             if terms:
                 searched_bytes += sum(len(task.payload) + len(task.result or b"") for task in page.tasks)
             if read < len(page.tasks):
+                # The page was full before all that were read were needed: the next one begins after the last that was.
                 anchor = anchor_of(page.tasks[read - 1])
             elif page.end is None:
                 break
@@ -166,7 +167,7 @@ def search_tasks(broker: Broker, redis_queues: Sequence[str], query: TaskQuery, 
 
 
 def _take_matching(tasks: Sequence[TaskRecord], terms: Terms, wanted: int) -> tuple[list[TaskRecord], int]:
-    """Return up to `wanted` tasks that hold the terms, and how many had to be read for them."""
+    """Return up to `wanted` tasks that contain the terms, and how many had to be read for them."""
     found: list[TaskRecord] = []
     for position, task in enumerate(tasks):
         if not terms or holds_terms(terms, payload_text(task.payload), task.error):

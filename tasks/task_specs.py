@@ -1,4 +1,4 @@
-"""The task that a client requests, and how a queue's definition turns it into a stored task."""
+"""The task that a client requests, and how the definition of a queue turns it into a stored task."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from tasks import payloads
 
 NS = 10**9
 MIN_AWAITED_RETENTION_S = 60
-"""The minimum time for which an awaited result is kept."""
+"""The minimum time that the result is kept for a client that waits for it."""
 
 
 class OnConflict(StrEnum):
@@ -30,7 +30,7 @@ class Uniqueness:
 
     key: str
     for_s: int = 0
-    """Limits the uniqueness from when the task becomes pending; 0: until it ends."""
+    """How long the key is unique after the task becomes pending; 0: until the task ends."""
     on_conflict: OnConflict = OnConflict.REJECT
 
 
@@ -47,22 +47,22 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     """None: the queue's limit."""
     delay_ns: int = 0
     process_at_ns: int = 0
-    """Excludes a delay; a timestamp in the past means at once. 0: at once, or after the delay."""
+    """Mutually exclusive with `delay_ns`. A time in the past means now; 0: now, or after the delay."""
     deadline_s: int = 0
-    """Unix s after which it does not run; 0: no deadline."""
+    """Unix s after which the task does not run; 0: no deadline."""
     retention_s: int | None = None
     """How long its result is kept; None: the queue's ttl_completed."""
     unique: Uniqueness | None = None
     is_awaited: bool = False
-    """The client waits for the result, which must not be deleted before it is read."""
+    """The client waits for the result, so it must not be deleted before it is read."""
 
     def awaited(self) -> "TaskSpec":
-        """Return a copy for a client that waits for the result."""
         return msgspec.structs.replace(self, is_awaited=True)
 
     def starts_at_s(self, now_ns: int) -> int | None:
-        """Return the Unix s at which it may run, None for at once. Rounded up, so that it never runs early."""
+        """Return the Unix s at which the task may run; None: now."""
         starts_ns = self.process_at_ns or (now_ns + self.delay_ns if self.delay_ns else 0)
+        # Rounded up, so that the task never runs early.
         return -(-starts_ns // NS) if starts_ns > now_ns else None
 
 
@@ -99,13 +99,12 @@ def build_task(
 
 
 def ensure_enabled(resolved: ResolvedQueue) -> None:
-    """Raise QueueDisabled for a disabled queue."""
     if not resolved.queue.is_enabled:
         raise QueueDisabled(f"The queue {resolved.queue.name} is disabled and accepts no tasks.")
 
 
 def build_record(task: NewTask, now_ns: int) -> TaskRecord:
-    """Return the record of a task that was just enqueued."""
+    """Return the record of a task that was just enqueued, as it would be read back."""
     return TaskRecord(
         id=task.id,
         queue=task.queue,

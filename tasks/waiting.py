@@ -1,4 +1,4 @@
-"""Waiting for tasks on an event loop: a client costs a future and a subscription, no thread."""
+"""Wait for tasks on an event loop. Each client costs a future and a subscription, not a thread."""
 
 import asyncio
 from collections import Counter
@@ -25,22 +25,21 @@ log = structlog.get_logger(__name__)
 POLL_S = 1.0
 """How often each awaited task is read: only ends are published, and only by our own workers."""
 SLICES = 20
-"""The number of requests, spread evenly over POLL_S, in which all awaited tasks are read."""
+"""The number of requests, spread evenly over POLL_S, that read all awaited tasks."""
 CHECK_S = 1.0
-"""How often the keys of all clients that wait are checked, in as many parts."""
+"""How often the API keys of all waiting clients are checked, spread like the polls."""
 
 
 class Watched(Enum):
-    """What of a task a client waits for."""
+    """The part of a task that a client waits for."""
 
     END = auto()
     STATE = auto()
-    """Its state, its run or its progress changes."""
+    """The state, the run or the progress changes."""
     OUTPUT = auto()
-    """Its state, its run or its output changes."""
+    """The state, the run or the output changes."""
 
     def part_of(self, status: TaskStatus) -> tuple[object, ...]:
-        """Return the part of a status whose changes matter."""
         part = status.output if self is Watched.OUTPUT else status.progress
         return status.state, status.started_at_ns, part
 
@@ -49,14 +48,14 @@ class WaitingClient(msgspec.Struct, frozen=True, kw_only=True):
     """The client of a request that waits."""
 
     id: str
-    """Of its key: a key may hold a share of all waiters."""
+    """The id of its key: one key may have only a share of all waiters."""
     allowed_queues: AllowedQueues = None
     holds_thread: bool = False
     """A thread blocks until the wait is over."""
     is_accepted: Callable[[], bool] = lambda: True
-    """Returns whether its key is still what it was, by the process's snapshot."""
+    """Return whether its key is still valid and unchanged, by the snapshot of this process."""
     until_disconnect: Callable[[Coroutine[Any, Any, bool]], Awaitable[bool]] = lambda waiting: waiting
-    """Cancels a coroutine, and raises ClientDisconnected, when the client closes the connection."""
+    """Run a coroutine; cancel it and raise ClientDisconnected when the client closes the connection."""
 
 
 class WaiterLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,16 +63,16 @@ class WaiterLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     total: int
     threads: int
-    """Of the total, those that hold a thread each."""
+    """The maximum of those that block a thread each."""
 
     @property
     def per_client(self) -> int:
-        """Half of the total, so that one key does not exclude all others."""
+        # Half of the total, so that one key does not exclude all others.
         return (self.total + 1) // 2
 
 
 class Waiter:
-    """One client that waits for one task, until `leave`."""
+    """One client that waits for one task, until `leave` is called."""
 
     def __init__(
         self, waiters: "ResultWaiters", task_id: str, queue: str, client: WaitingClient, *, watched: Watched
@@ -81,19 +80,18 @@ class Waiter:
         self.task_id, self.queue, self.client = task_id, queue, client
         self._waiters = waiters
         self._watched = watched
+        # The status of the task when the client last read it.
         self.status: TaskStatus | None = None
-        """The status of the task when the client last read it."""
         self._polled: TaskStatus | None = None
         self._woken = asyncio.Event()
 
     @property
     def is_draining(self) -> bool:
-        """Return whether waits end because the process stops."""
         return self._waiters.is_draining
 
     async def read(self) -> TaskRecord:
         """Return the task. Raise TaskNotFound, BrokerUnavailable."""
-        polled = self._polled
+        polled = self._polled  # before the task is read: a change in between must wake the client again
         record = await self._waiters.read(self.task_id, self.client)
         self.queue = record.queue
         self.status = TaskStatus(
@@ -105,12 +103,14 @@ class Waiter:
         return record
 
     async def run(self, operation: Operation[T]) -> T:
-        """Run an operation on the broker of the loop."""
         return await self._waiters.run(operation)
 
     async def wait(self, timeout_s: float) -> bool:
-        """Return True when the task has to be read again, the process drains or the client's key is not accepted any
-        more; False after `timeout_s`. Raise ClientDisconnected."""
+        """Return True when the task has to be read again, the process drains, or the client's key is no longer
+        accepted.
+
+        Return False after `timeout_s`. Raise ClientDisconnected.
+        """
         if self.is_draining:
             return True
         try:
@@ -122,11 +122,10 @@ class Waiter:
         return True
 
     def wake(self) -> None:
-        """Have the task read again."""
         self._woken.set()
 
     def compare(self, status: TaskStatus | None) -> None:
-        """Wake if this is what the client waits for; None: the task was deleted."""
+        """Wake the client if this is what it waits for. None: the task was deleted."""
         if status is None:
             self.wake()
             return
@@ -136,42 +135,42 @@ class Waiter:
             return
         self._polled = status
         if self.status is None or self._watched.part_of(self.status) != self._watched.part_of(status):
-            self.wake()  # again with the next poll, unless the client could read it
+            self.wake()  # and again after the next poll, if the client could not read the task
 
     def leave(self) -> None:
-        """End the wait. Ignored when it has ended."""
+        """End the wait. Ignored if it has ended."""
         self._waiters.discard(self)
 
 
 class ResultWaiters:
-    """The clients of a process that wait for tasks. For one event loop."""
+    """The clients of a process that wait for tasks, on one event loop."""
 
     def __init__(self, broker: AsyncBroker, limits: WaiterLimits) -> None:
         self.is_draining = False
         self._broker = broker
         self.limits = limits
         self.active: set[Waiter] = set()
+        # The waiters by the ids of their tasks. An id is always in the same slice.
         self._slices: tuple[dict[str, set[Waiter]], ...] = tuple({} for _ in range(SLICES))
-        """The waiters by the ids of their tasks; an id is always in the same slice."""
         self._client_counts: Counter[str] = Counter()
         self._thread_count = 0
         self._subscriber = TaskEndSubscriber(broker, on_end=self._wake_all_for)
         self._is_subscribing = False
+        # The polls of tasks and the checks of clients. They run while there are waiters.
         self._background: dict[str, asyncio.Task[None]] = {}
-        """What polls the tasks, and what checks the clients, while there are any."""
 
     async def wait_for_end(self, task_id: str, *, queue: str, client: WaitingClient, timeout_s: float) -> TaskRecord:
         """Return a task once it has ended, or in its state after `timeout_s` or when the process drains.
 
-        `queue` is its Redis queue. Raise KeyRequired soon after the client's key was revoked, changed or expired;
-        ClientDisconnected, TooManyWaiters, TaskNotFound, BrokerUnavailable.
+        `queue` is its Redis queue. Raise KeyRequired soon after the client's key was revoked or changed, or has
+        expired, ClientDisconnected, TooManyWaiters, TaskNotFound, BrokerUnavailable.
         """
         if self.is_draining:
             return await self.read(task_id, client)
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
         waiter = await self.add(task_id, queue=queue, client=client)
-        waiter.wake()
+        waiter.wake()  # the task may have ended before it was watched
         try:
             while True:
                 is_over = not await waiter.wait(deadline_s - loop.time()) or self.is_draining
@@ -185,24 +184,21 @@ class ResultWaiters:
                     continue  # until a poll succeeds
                 if is_over or record.state.is_final:
                     return record
-                del record  # thousands may wait, and its payload may be large
+                del record  # thousands of clients may wait, and payloads may be large
         finally:
             waiter.leave()
 
     async def wait_for_queued(
         self, task_id: str, *, queue: str, client: WaitingClient, timeout_s: float
     ) -> TaskRecord | None:
-        """Return a task that was just enqueued, as `wait_for_end` does; None if waiting is not possible any more.
-
-        That is no error, since the client would enqueue the task again.
-        """
+        """Return a task that was just enqueued, like `wait_for_end`; None if waiting is not possible."""
         try:
             return await self.wait_for_end(task_id, queue=queue, client=client, timeout_s=timeout_s)
         except (TooManyWaiters, BrokerUnavailable, TaskNotFound, KeyRequired):
+            # Not an error for the client, which would enqueue the task again.
             return None
 
     async def run(self, operation: Operation[T]) -> T:
-        """Run an operation on the broker of the loop."""
         return await self._broker.run(operation)
 
     async def read(self, task_id: str, client: WaitingClient) -> TaskRecord:
@@ -210,9 +206,9 @@ class ResultWaiters:
         return await self._broker.run(get_task(task_id, allowed_queues=client.allowed_queues))
 
     async def add(self, task_id: str, *, queue: str, client: WaitingClient, watched: Watched = Watched.END) -> Waiter:
-        """Return a waiter that misses no end from now on; the caller calls its `leave`. Raise TooManyWaiters.
+        """Return a waiter that misses no end from now on. The caller must call its `leave`. Raise TooManyWaiters.
 
-        It wakes when the task ends, when what is watched changes, and when the client's key is not accepted any more.
+        It wakes when the task ends, when what is watched changes, and when the client's key is no longer accepted.
         """
         self._check_limits(client)
         waiter = Waiter(self, task_id, queue, client, watched=watched)
@@ -229,7 +225,7 @@ class ResultWaiters:
         return waiter
 
     def discard(self, waiter: Waiter) -> None:
-        """Remove a waiter. Ignored when it was removed before."""
+        """Remove a waiter. Ignored if it was removed before."""
         if waiter not in self.active:
             return
         self.active.remove(waiter)
@@ -258,7 +254,7 @@ class ResultWaiters:
         await self._subscriber.close()
 
     def _check_limits(self, client: WaitingClient) -> None:
-        """Raise TooManyWaiters if one more waiter exceeds a limit."""
+        """Raise TooManyWaiters if one more waiter would exceed a limit."""
         limits = self.limits
         if len(self.active) >= limits.total:
             raise TooManyWaiters
@@ -270,7 +266,6 @@ class ResultWaiters:
             raise TooManyWaiters("The API key has reached its limit of waiting requests: half of RUNQY_MAX_WAITERS.")
 
     async def _start(self) -> None:
-        """Start the subscription, the polls and the checks with the first waiter."""
         if not self._is_subscribing:
             self._is_subscribing = True
             await self._subscriber.start()
@@ -286,10 +281,7 @@ class ResultWaiters:
             waiter.wake()
 
     async def _check_clients(self) -> None:
-        """Wake the clients whose keys are not accepted any more while there are waiters.
-
-        Else they would hold their places until their tasks change.
-        """
+        # Without this, clients whose key was revoked would keep their places until their tasks change.
         while self.active:
             for tasks in self._slices:
                 await asyncio.sleep(CHECK_S / SLICES)
@@ -298,7 +290,6 @@ class ResultWaiters:
                         waiter.wake()
 
     async def _poll(self) -> None:
-        """Read the tasks of one slice after another while there are waiters."""
         while self.active:
             for tasks in self._slices:
                 await asyncio.sleep(POLL_S / SLICES)
@@ -309,7 +300,6 @@ class ResultWaiters:
                     await asyncio.sleep(POLL_S)
 
     async def _read_statuses(self, tasks: dict[str, set[Waiter]]) -> None:
-        """Read the statuses of tasks in one round trip, and wake the waiters that it concerns."""
         waiters = [waiter for same_task in tasks.values() for waiter in same_task]
         locations = [(waiter.queue, waiter.task_id) for waiter in waiters]
         unique = list(dict.fromkeys(locations))

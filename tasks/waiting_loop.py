@@ -1,6 +1,7 @@
-"""Waiting for tasks on threads, which block while the process's ResultWaiters wait on an event loop.
+"""Wait for tasks on threads, which block while the process's ResultWaiters wait on an event loop.
 
-A process that serves on an event loop sets that loop. Others start one on a thread when the first client waits.
+A process that serves requests on an event loop sets that loop. Others start one on a thread when the first client
+waits.
 """
 
 import asyncio
@@ -33,12 +34,12 @@ class WaitingLoop:
         self._loop = loop
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and block until it is done. Not for the loop's own thread."""
+        """Run a coroutine on the loop, and block until it is done. Must not be called on the thread of the loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
 class BlockingIterator:
-    """Iterates on a thread over an asynchronous iterator of the loop."""
+    """Iterates, on a thread, over an asynchronous iterator of the loop."""
 
     def __init__(self, waiting: WaitingLoop, chunks: ClosableIterator) -> None:
         self._waiting = waiting
@@ -61,7 +62,7 @@ class BlockingIterator:
 
 
 class WaitingThread(WaitingLoop):
-    """A loop on a daemon thread, with a broker of its own."""
+    """A loop on a daemon thread, with its own broker."""
 
     def __init__(self, target: RedisTarget, limits: WaiterLimits) -> None:
         self._broker = AsyncBroker.connect(target)
@@ -87,7 +88,7 @@ _current: WaitingLoop | None = None
 
 
 def get_waiting_loop() -> WaitingLoop:
-    """Return the loop on which the clients of this process wait."""
+    """Return the loop on which the clients of this process wait. Start it if necessary."""
     global _current  # noqa: PLW0603 (a process has one)
     with _lock:
         if _current is None:

@@ -1,4 +1,6 @@
-"""A template tag for the recent history of a queue; templates of apps below load it, which may not import tasks."""
+"""A template tag for the recent history of a queue. Templates of apps below load it, since those apps may not import
+tasks.
+"""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,18 +18,18 @@ SPAN = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecentHistory:
-    """What a queue did in the last hour, by the numbers of the charts."""
+    """What a queue did in the last hour, from the counts that charts use."""
 
     ended: int
     failed: int
     backlog: int | None
-    """The pending tasks when the hour began; None: not sampled."""
+    """The number of pending tasks at the beginning of the hour; None: not sampled."""
     backlog_age: str
-    """How long ago that was."""
+    """How long ago that sample was taken."""
 
     @property
     def failure_rate(self) -> float:
-        """Return the share of the runs that failed, in percent."""
+        """Return the share of runs that failed, in percent."""
         return 100 * self.failed / self.ended if self.ended else 0
 
 

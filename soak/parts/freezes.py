@@ -22,6 +22,8 @@ PATIENCE_S = 30.0
 WORKERS = {"worker-a": "steady", "worker-b": "canary"}
 """One worker for each queue: a second one would hide that the first is stuck."""
 REDIS_QUEUES = ("steady_high", "steady_low", "canary")
+SUB_QUEUE = "steady.low"
+"""The one that a change removes."""
 HIGH, LOW = "{{name: high, priority: 6}}", "{{name: low, priority: 2}}"
 QUEUE_FILE = """queues:
   steady: {{sub_queues: [SUB_QUEUES], deployment: {deployment}}}
@@ -49,6 +51,8 @@ class _Freezes:
         self._load = Load(stack, rng, producers=0)  # its threads are not started
         self._incidents: list[Incident] = []
         self._value = 0
+        self._in_sub_queue: set[str] = set()
+        self._deleted = 0
         self._changes: Mapping[str, Callable[[], None]] = {
             "sub-queue removed": lambda: self._write_queues(HIGH),
             "sub-queue added": lambda: self._write_queues(f"{HIGH}, {LOW}"),
@@ -73,7 +77,8 @@ class _Freezes:
             drained_s = drain(self._stack, [redis], REDIS_QUEUES)
             self._report.figure(PART, "drained", "no" if drained_s is None else f"after {drained_s:.1f} s")
             evidence = collect(self._stack, self._load, [redis], incidents=self._incidents, queues=REDIS_QUEUES)
-        self._report.figure(PART, "accepted tasks", str(len(self._load.accepted)))
+        self._report.figure(PART, "accepted tasks", str(len(self._load.accepted) + self._deleted))
+        self._report.figure(PART, "deleted with their sub-queue, after a client saw their end", str(self._deleted))
         self._report.add_result(PART, check(evidence))
 
     def _freeze(self, target: str, change: str) -> float:
@@ -102,12 +107,22 @@ class _Freezes:
         thawed_s = time.monotonic()
         changing.join(2 * PATIENCE_S)
         self._changes[change]()  # again: it may have got no response
+        if change == "sub-queue removed":
+            self._forget_deleted()
         self._restore_vault()
-        self._enqueue("steady.high", "steady.low", "canary")
+        self._enqueue("steady.high", SUB_QUEUE, "canary")
         took_s = self._wait_for_ends(thawed_s)
         self._restore()  # not earlier: restoring a sub-queue would free a worker that its removal had blocked
         self._report.note(f"{name or target} frozen, {change}: everything ran after {took_s:.1f} s")
         return took_s
+
+    def _forget_deleted(self) -> None:
+        """Expect no more the tasks that had ended in the sub-queue: they are deleted with it."""
+        deleted = self._in_sub_queue & self._load.first_ends.keys()
+        for task_id in deleted:
+            del self._load.accepted[task_id]
+        self._in_sub_queue -= deleted
+        self._deleted += len(deleted)
 
     def _pids(self, target: str, worker: str) -> list[int]:
         if target == "worker":
@@ -157,5 +172,6 @@ class _Freezes:
         client = self._stack.client(timeout_s=5)
         for queue in queues:
             kind = self._rng.choice(("ok", "ok", "slow"))
-            self._load.create(client, kind, queue=queue, patience_s=5)
+            created = self._load.create(client, kind, queue=queue, patience_s=5)
+            self._in_sub_queue.update(created if queue == SUB_QUEUE else ())
         client.close()

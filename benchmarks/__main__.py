@@ -38,7 +38,7 @@ PARTS = {
 
 
 def main() -> int:
-    """Run the parts and return 1 if a goal was missed."""
+    """Run the parts; return 1 if a goal was missed."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--rounds", type=int, default=5)
@@ -48,7 +48,7 @@ def main() -> int:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     raise_open_files_limit()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))  # so that everything that was started is stopped
+        signal.signal(number, lambda *_: sys.exit(1))  # exits normally, so that all processes are stopped
     report, sampling = Report(), Sampling(rounds=arguments.rounds, seconds=arguments.seconds)
     with running_stack() as stack:
         for name in arguments.parts or PARTS:

@@ -1,4 +1,4 @@
-"""Measures the pages of the admin on an instance with far more objects than usual."""
+"""Measure the pages of the admin on an instance with far more objects than usual."""
 
 import json
 import statistics
@@ -15,7 +15,7 @@ GOAL_S = 1.0
 
 
 def measure_admin(stack: Stack, report: Report, sampling: Sampling) -> None:
-    """Fill the instance, and print how long each page takes."""
+    """Fill the instance, and print the time of each page."""
     report.section("Admin: 2,000 queues, 200 workers, 100,000 records of the audit")
     words = [str(stack.source.python), "-m", "benchmarks.seed_admin"]
     seeding = subprocess.run(words, cwd=stack.source.root, env=stack.env, check=True, stdout=subprocess.PIPE)
@@ -31,7 +31,7 @@ def measure_admin(stack: Stack, report: Report, sampling: Sampling) -> None:
 
 
 def _median_s(client: httpx2.Client, path: str, times: int) -> float:
-    """Return how long a page takes when caches are warm."""
+    """Return the median time of a page, with warm caches."""
     client.get(path)
     spans = []
     for _ in range(times):

@@ -1,4 +1,4 @@
-"""The commit that figures are compared with: its source and an environment of its own, kept in `.bench/`."""
+"""The commit that figures are compared with. Its source and its virtual environment are kept in `.bench/`."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ _FOLDER = ROOT / ".bench" / NAME
 
 
 def get_baseline() -> SourceTree:
-    """Return the baseline, created on the first call: a minute and a few downloads."""
+    """Return the baseline. The first call creates it, which takes a minute and some downloads."""
     baseline = SourceTree(
         root=_FOLDER / "source", python=_FOLDER / "venv" / "bin" / "python", application="runqy.wsgi:application"
     )
@@ -29,14 +29,14 @@ def get_baseline() -> SourceTree:
 
 
 def _check_out(folder: Path) -> None:
-    """Make a worktree. Forced, because git still lists one whose folder was removed."""
+    # Forced: git still lists a worktree whose folder was removed.
     words = ["git", "worktree", "add", "--quiet", "--force", "--detach", str(folder), COMMIT]
     if subprocess.run(words, cwd=ROOT, check=False).returncode:
         raise SystemExit(f"Commit {NAME} is not in this clone. Fetch the whole history: git fetch --unshallow")
 
 
 def _install(baseline: SourceTree) -> None:
-    """Install the requirements of the baseline, and its parser in C where it can be built."""
+    """Install the requirements of the baseline, and its parser in C if that can be built."""
     uv = Path(sys.executable).with_name("uv")
     venv = str(baseline.python.parent.parent)
     if uv.exists():

@@ -1,4 +1,4 @@
-"""Counts through how many files a request goes: what a reader of the code has to open."""
+"""Count the files that a request passes: those that a reader of the code has to open."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ MOVES = {"POST /queue/add": 60}
 
 
 def measure_calls(stack: Stack, report: Report, sampling: Sampling) -> None:
-    """Count the files and the calls between them on DRF's way."""
+    """Count the files, and the calls between them, of requests that DRF serves."""
     words = [str(stack.source.python), "-m", "benchmarks.apps.calls"]
     found = json.loads(subprocess.check_output(words, cwd=stack.source.root, env=stack.env, text=True))
     report.section("Files of ours that a request passes on DRF's way")

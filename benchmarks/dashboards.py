@@ -1,4 +1,4 @@
-"""Measures what open overviews cost: sessions that fetch the live parts of the page as often as a browser does."""
+"""Measure the cost of open overviews: sessions that fetch the live parts of the page as often as a browser does."""
 
 import json
 import os
@@ -22,7 +22,7 @@ PARTS = {
     "/admin/overview/charts/?range=1h&queue=": 10.0,
     "/admin/tasks/task/failing/": 10.0,
 }
-"""The live parts of the page, and their intervals in seconds: `data-live` in `admin/index.html`."""
+"""The live parts of the page with their intervals in seconds, as in `data-live` of `admin/index.html`."""
 WARM_UP_S, MEASURED_S = 12.0, 20.0
 GOAL_PERCENT = 10.0
 
@@ -40,7 +40,7 @@ class Dashboard(threading.Thread):
         self._stopping = stop
 
     def run(self) -> None:
-        """Fetch each part at its interval until `stop` is set."""
+        """Fetch each part at its interval, until `stop` is set."""
         now_s = time.monotonic() + self._delay_s
         due_s = {path: now_s + interval_s for path, interval_s in PARTS.items()}
         headers = {"HX-Request": "true"}
@@ -60,7 +60,7 @@ class Dashboard(threading.Thread):
 
 
 def measure_dashboards(stack: Stack, report: Report, sampling: Sampling) -> None:
-    """Fill the instance, open the dashboards, and print the share of a core that they take."""
+    """Fill the instance, open the dashboards, and print what share of a core they use."""
     report.section(f"{DASHBOARDS} open overviews: {QUEUES} queues, {WORKERS} workers, 500 open alerts")
     counts = [str(count) for count in (QUEUES, WORKERS, DASHBOARDS)]
     words = [str(stack.source.python), "-m", "benchmarks.seed_dashboards", *counts]
@@ -98,7 +98,7 @@ def _count_refreshes(dashboards: Sequence[Dashboard]) -> int:
 
 
 def _shares(server: Server, stack: Stack) -> tuple[float, float]:
-    """Return the processor time that the web processes and Redis take in a second."""
+    """Return the CPU time that the web processes and Redis use in a second."""
     web, redis = server.web_pids(), [stack.redis.process.pid]
     began = time.monotonic(), _cpu_s(web), _cpu_s(redis)
     time.sleep(MEASURED_S)
@@ -107,5 +107,4 @@ def _shares(server: Server, stack: Stack) -> tuple[float, float]:
 
 
 def _cpu_s(pids: Sequence[int]) -> float:
-    """Return the processor time that processes have taken, by the user and the system. Linux only."""
     return sum(cpu_s(pid) for pid in pids)

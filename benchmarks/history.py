@@ -1,4 +1,4 @@
-"""Measures what the history of runs costs: a finish in Redis, and how fast runs are stored in the database."""
+"""Measure the cost of the run history: finishing tasks in Redis, and storing runs in the database."""
 
 import json
 import subprocess
@@ -59,7 +59,7 @@ def measure_history(stack: Stack, report: Report, sampling: Sampling) -> None:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRates:
-    """Tasks a second, by the part of an attempt: its end alone is logged."""
+    """Tasks a second, by the parts of an attempt. Only the end is logged."""
 
     enqueue_and_take: float
     end: float
@@ -67,7 +67,7 @@ class AttemptRates:
 
 
 def _measure_attempts(stack: Stack, end: Callable[[Stack, list], None]) -> AttemptRates:
-    """Put tasks through an attempt."""
+    """Run tasks through an attempt each; return the rates of its parts."""
     stack.empty()
     broker, clock = stack.broker, time.perf_counter
     taking_s = ending_s = 0.0
@@ -101,7 +101,7 @@ def _end_most(stack: Stack, taken: list) -> None:
 
 @contextmanager
 def _without_log() -> Iterator[None]:
-    """End attempts by scripts that log nothing."""
+    """End attempts by scripts that log nothing, for the duration of the block."""
     stop_logging()
     try:
         yield
@@ -110,7 +110,7 @@ def _without_log() -> Iterator[None]:
 
 
 def _report_storing(stack: Stack, report: Report, name: str, env: dict[str, str], *, goal: float) -> None:
-    """Fill streams, and print how fast another process stores them."""
+    """Fill streams, and print how fast another process stores their entries."""
     for count in QUEUE_COUNTS:
         queues = [f"{QUEUE}-{number}" for number in range(count)]
         _fill_streams(stack, queues)
@@ -125,7 +125,7 @@ def _report_storing(stack: Stack, report: Report, name: str, env: dict[str, str]
 
 
 def _fill_streams(stack: Stack, queues: Sequence[str]) -> None:
-    """Append runs as the scripts do, as many to each queue."""
+    """Append runs as the scripts do, the same number to each queue."""
     stack.empty()
     key = QueueKeys(QUEUE).runs
     _measure_attempts(stack, _end_most)

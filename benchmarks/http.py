@@ -1,4 +1,4 @@
-"""Measures the hot routes against the baseline's: enqueueing one task and a batch, and reading a task."""
+"""Compare the hot routes with the baseline's: enqueue one task, enqueue a batch, read a task."""
 
 import statistics
 from contextlib import ExitStack
@@ -39,7 +39,7 @@ def measure_http(stack: Stack, report: Report, sampling: Sampling) -> None:
 
 
 def _scenarios(base: Server, current: Server, viewsets: Server, bare: Server) -> dict[str, Scenario]:
-    """Return what runs in each round; what is compared runs close together."""
+    """Return the loads of each round. Those that are compared run one after the other."""
     everything = enqueue_with(_REQUEST_ID | _IDEMPOTENCY_KEY, has_row_key=True)
     return {
         "base": Scenario(server=base, request=ENQUEUE),
@@ -90,7 +90,7 @@ def _measure_rates(scenarios: dict[str, Scenario], report: Report, sampling: Sam
 
 
 def _measure_beside_batches(base: Server, current: Server, report: Report, sampling: Sampling) -> None:
-    """Compare the p99 of single tasks beside batches with the p99 alone."""
+    """Compare the p99 of single tasks beside batches with their p99 alone."""
     alone: dict[Server, list[Load]] = {base: [], current: []}
     beside: dict[Server, list[Load]] = {base: [], current: []}
     singles, batches = Traffic(ENQUEUE, CONNECTIONS), Traffic(ENQUEUE_BATCH, BATCH_CONNECTIONS)

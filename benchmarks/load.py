@@ -1,7 +1,7 @@
-"""Sends HTTP requests over keep-alive connections as fast as the server responds; one process, plain sockets.
+"""Send HTTP requests over keep-alive connections as fast as the server responds, from one process over plain sockets.
 
-It shares the cores with the server, so it spends little on a response: a first one is parsed, and from then on one of
-the same length with the status 2xx is taken as complete. `Load.cpu_us` shows the cost.
+It shares the cores with the server, so it does little with a response: the first one is parsed, and later ones of the
+same length with status 2xx are taken as complete. `Load.cpu_us` shows its cost.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 UNIQUE = b"0" * 12 + b"~"
-"""Replaced in each request by a value of its own, of the same length."""
+"""Replaced by another value of the same length in each request."""
 
 _BUFFER_BYTES = 256 << 10
 _LENGTH = b"content-length: "
@@ -30,20 +30,20 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """The outcome of one traffic."""
+    """The result of one traffic."""
 
     seconds: float
     latencies_s: list[float]
-    """Of each response, and of the requests that had waited longer than any of them when time was up."""
+    """Latencies of all responses, and of requests that were waiting longer than any of those at the end."""
     responses: int
     failures: int
-    """Responses other than 2xx, and connections that were closed without one."""
+    """The number of responses other than 2xx, and of connections that were closed without a response."""
     cpu_us: float
-    """CPU time of this process for each response, of all traffics together."""
+    """CPU time of this process per response, over all traffics."""
 
     @property
     def rate(self) -> float:
-        """Return responses a second."""
+        """Responses a second."""
         return self.responses / self.seconds
 
     @property
@@ -52,7 +52,7 @@ class Load:
 
 
 def request_bytes(method: str, path: str, key: str, body: bytes = b"", **headers: str) -> bytes:
-    """Return a complete HTTP/1.1 request; underscores in header names become hyphens."""
+    """Return a complete HTTP/1.1 request. Underscores in header names become hyphens."""
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
     head += "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
     if body:
@@ -61,13 +61,13 @@ def request_bytes(method: str, path: str, key: str, body: bytes = b"", **headers
 
 
 def run_load(port: int, request: bytes, *, connections: int, seconds: float) -> Load:
-    """Keep one request under way on each connection for a span of time."""
+    """Keep one request in progress on each connection for some seconds."""
     (load,) = run_loads(port, [Traffic(request, connections)], seconds=seconds)
     return load
 
 
 def run_loads(port: int, traffics: Sequence[Traffic], *, seconds: float) -> list[Load]:
-    """Run several traffics beside each other, and return their loads in order."""
+    """Run several traffics at the same time; return their loads in order."""
     selector = selectors.DefaultSelector()
     streams = [_Stream(traffic.request) for traffic in traffics]
     for traffic, stream in zip(traffics, streams, strict=True):
@@ -105,22 +105,22 @@ class _Stream:
         self.latencies_s: list[float] = []
         self.responses = 0
         self.failures = 0
+        # Length of the last response that was parsed.
         self.response_bytes = 0
-        """Length of the last response that was parsed."""
 
     def next_request(self) -> bytes:
         return self._template % next(self._numbers) if self._template else self._request
 
 
 class _Connection:
-    """A connection with one request under way."""
+    """A connection with one request in progress."""
 
     __slots__ = ("received", "recv_into", "send", "sent_at_s", "socket", "stream")
 
     def __init__(self, port: int, stream: _Stream) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # With a time-out, each call would be two. The selector waits, and requests fit the socket's buffer.
+        # With a time-out each call would be two system calls. The selector waits, and requests fit into the buffer.
         self.socket.settimeout(None)
         self.send, self.recv_into = self.socket.sendall, self.socket.recv_into
         self.stream = stream
@@ -128,14 +128,14 @@ class _Connection:
         self.sent_at_s = time.perf_counter()
 
     def end(self, now_s: float) -> None:
-        """Close the connection, and count its request if it has waited longer than all others."""
+        """Close the connection. Its request counts if it has waited longer than all others."""
         if not self.stream.latencies_s or now_s - self.sent_at_s > max(self.stream.latencies_s):
             self.stream.latencies_s.append(now_s - self.sent_at_s)
         self.socket.close()
 
 
 def _exchange(selector: selectors.BaseSelector, port: int, *, until: float) -> None:
-    """Read responses and send the next requests until time is up."""
+    """Read responses and send the next requests until the time is up."""
     buffer, select, clock = bytearray(_BUFFER_BYTES), selector.select, time.perf_counter
     while clock() < until:
         for key, _ in select(0.1):
@@ -165,7 +165,7 @@ def _exchange(selector: selectors.BaseSelector, port: int, *, until: float) -> N
 
 
 def _is_complete(response: bytes) -> bool:
-    """Return whether a response has arrived whole. All servers here send its length."""
+    """Return whether a whole response has arrived. All servers here send its length."""
     end = response.find(b"\r\n\r\n")
     if end < 0:
         return False

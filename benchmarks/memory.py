@@ -1,4 +1,4 @@
-"""Measures the resident memory of a web process under many requests. Linux only."""
+"""Measure the resident memory of a web process after many requests. Linux only."""
 
 from benchmarks import baseline
 from benchmarks.load import Traffic, run_loads
@@ -12,7 +12,7 @@ _CHUNK_S = 2.0
 
 
 def measure_memory(stack: Stack, report: Report, sampling: Sampling) -> None:
-    """Send requests that enqueue and read to one web process of each server, and compare its memory."""
+    """Send requests that enqueue and read to one web process of each server, and compare their memory."""
     with running_stack(baseline.get_baseline()) as base_stack, base_stack.web(processes=1) as server:
         base_half_mb, base_mb = _memory_after(server)
     with stack.web(processes=1) as server:
@@ -25,7 +25,7 @@ def measure_memory(stack: Stack, report: Report, sampling: Sampling) -> None:
 
 
 def _memory_after(server: Server) -> tuple[float, float]:
-    """Return the memory in MB after half of the requests and after all."""
+    """Return the memory in MB after half of the requests, and after all."""
     warm_up(server)
     readings = []
     for _ in range(2):

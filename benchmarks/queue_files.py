@@ -1,4 +1,4 @@
-"""Measures the CPU time of loading many queues from a file, and of loading them again."""
+"""Measure the CPU time of loading many queues from a file, and of loading them again."""
 
 import resource
 
@@ -19,7 +19,7 @@ _QUEUE = """  queue{number}:
 
 
 def measure_queue_files(stack: Stack, report: Report, sampling: Sampling) -> None:
-    """Load new queues and unchanged ones, in a stack of their own, with the command."""
+    """Load new and then unchanged queues with the command, in a stack of their own."""
     report.section(f"Loading {QUEUES:,} queues")
     with running_stack() as own:
         folder = own.folder / "many"

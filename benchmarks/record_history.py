@@ -1,4 +1,4 @@
-"""Stores runs of the environment's Redis in its database for `benchmarks.history`, and prints how fast that was."""
+"""Store the runs of the environment's Redis in its database for `benchmarks.history`, and print the rate."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ if __name__ == "__main__":
     spans: list[float] = []
 
     def timed(batches: Sequence[StreamBatch], *, max_rate: int) -> WriteTransaction:
-        """Store batches, and note for how long their transaction held the lock."""
+        """Store batches, and record for how long their transaction held the lock."""
         written = store_batches(batches, max_rate=max_rate)
         spans.append(written.held_s * 1000)
         return written

@@ -1,4 +1,4 @@
-"""Measures the broker's batches against raw pipelined script calls on the same Redis."""
+"""Compare the broker's batches with raw pipelined script calls on the same Redis."""
 
 import statistics
 import time
@@ -28,7 +28,7 @@ PAYLOAD = b'{"prompt":"Hello world","width":1024}'
 
 
 def measure_redis(stack: Stack, report: Report, sampling: Sampling) -> None:
-    """Print both rates, then how long pages of a long list, and cancels in it, take."""
+    """Print both rates, then the times of pages of a long list and of cancels in it."""
     raw, batches = [], []
     for _ in range(sampling.rounds):
         raw.append(_rate(stack, _raw_batch))
@@ -39,7 +39,7 @@ def measure_redis(stack: Stack, report: Report, sampling: Sampling) -> None:
 
 
 def _measure_pages(stack: Stack, report: Report) -> None:
-    """Print how long pages of a long list of pending tasks take, from the first to the deepest."""
+    """Print the times of pages of a long list of pending tasks, from the first to the last."""
     keys, ids = QueueKeys("pages"), [f"task-{number:07}" for number in range(LONG_LIST)]
     for start in range(0, LONG_LIST, 10_000):
         chunk = stack.broker.client.pipeline(transaction=False)
@@ -63,7 +63,7 @@ def _measure_pages(stack: Stack, report: Report) -> None:
 
 
 def _measure_cancels(stack: Stack, report: Report, ids: Sequence[str]) -> None:
-    """Print for how long Redis is held by a cancel, next to the front of a long list and anywhere in it."""
+    """Print how long a cancel keeps Redis busy, near the front of a long list and anywhere in it."""
     report.section(f"Redis's time for a cancel, {len(ids):,} pending")
     front = _cancel_ms(stack, ids[:CANCELS])
     report.baseline("of the tasks that run next", front, "ms")
@@ -71,7 +71,7 @@ def _measure_cancels(stack: Stack, report: Report, ids: Sequence[str]) -> None:
 
 
 def _cancel_ms(stack: Stack, ids: Sequence[str]) -> float:
-    """Return the mean time that Redis spends on cancelling a task."""
+    """Return the mean time that Redis spends on a cancel."""
     stack.broker.client.config_resetstat()
     for task_id in ids:
         stack.broker.run(cancel("pages", task_id, now_ns=_SINCE_NS))
@@ -95,7 +95,7 @@ def _rate(stack: Stack, run: Callable[[Stack], float]) -> float:
 
 
 def _raw_batch(stack: Stack) -> float:
-    """Time sending a batch of calls that were built before."""
+    """Return the time of sending a batch of calls that were built before."""
     calls = []
     for _ in range(BATCH):
         task_id = str(uuid.uuid4())
@@ -115,7 +115,7 @@ def _raw_batch(stack: Stack) -> float:
 
 
 def _broker_batch(stack: Stack) -> float:
-    """Time a batch in a producer's process, including its messages."""
+    """Return the time of a batch as producers send it, with building its messages."""
     tasks = [NewTask(id=new_task_id(), queue="bench", payload=PAYLOAD) for _ in range(BATCH)]
     start = time.perf_counter()
     stack.broker.run(enqueue_many(tasks))

@@ -1,4 +1,4 @@
-"""Prints figures as ratios within their own run: two runs, or two machines, do not compare."""
+"""Print figures as ratios within one run: those of two runs, or two machines, cannot be compared."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,6 @@ class Report:
         self.missed: list[str] = []
 
     def section(self, title: str) -> None:
-        """Begin a group of figures."""
         self._console.print(f"\n[bold]{title}[/bold]")
         self._row("", "", "", *(f"[dim]{head}[/dim]" for head in ("against", "ratio", "goal")))
 
@@ -28,7 +27,7 @@ class Report:
     def ratio(
         self, what: str, value: float, against: float, unit: str, *, goal: float = 0.0, is_lower_better: bool = False
     ) -> None:
-        """Print a figure, its ratio to another one of this run, and whether the ratio reaches its goal."""
+        """Print a figure, its ratio to another figure of this run, and whether the ratio reaches its goal."""
         self.paired(what, [value], [against], unit, goal=goal, is_lower_better=is_lower_better)
 
     def paired(
@@ -41,7 +40,7 @@ class Report:
         goal: float = 0.0,
         is_lower_better: bool = False,
     ) -> None:
-        """Print medians, and the median of the ratios of each round: a slow spell hits both of a pair."""
+        """Print medians, and the median of the ratios of the rounds: a slow period affects both of a pair."""
         ratio = statistics.median(value / other for value, other in zip(values, against, strict=True))
         verdict = self._verdict(what, ratio, goal, is_lower_better)
         medians = _rendered(statistics.median(values)), _rendered(statistics.median(against))
@@ -56,13 +55,12 @@ class Report:
         self._row(f"  {what}", _rendered(value), "", "", "", self._verdict(what, value, goal, False))
 
     def failures(self, counts: Mapping[str, int]) -> None:
-        """Print which loads had failed requests: their figures mean nothing."""
+        """Print which loads had failed requests, because their figures mean nothing."""
         if failed := ", ".join(f"{count:,} of {name}" for name, count in counts.items() if count):
             self.missed.append(f"failed requests: {failed}")
             self.note(f"failed requests: {failed}")
 
     def note(self, text: str) -> None:
-        """Print a line of text."""
         self._console.print(f"  [dim]{text}[/dim]")
 
     def _row(self, *cells: str) -> None:

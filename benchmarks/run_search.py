@@ -1,7 +1,7 @@
-"""Measures searches of the run history in SQLite, with a million runs.
+"""Measure searches of the run history in SQLite, with a million runs.
 
-`python -m benchmarks.run_search RUNS [FOLDER]` prints the figures as JSON; the database is kept in the folder if there
-is one, and used again.
+`python -m benchmarks.run_search RUNS [FOLDER]` prints the figures as JSON. With a folder, the database is kept there
+and used again.
 """
 
 # ruff: noqa: PLC0415 (models can be imported once Django is set up)
@@ -21,11 +21,11 @@ from benchmarks.stack import Stack
 
 RUNS = 1_000_000
 GOAL_MS = 300.0
-"""For the slowest of the first pages of a list."""
+"""The limit for the slowest of the first pages of a list."""
 PREVIEW_GOAL_MS = 2_000.0
 _PAGES = 5
 _FEW = 30
-"""Runs of the queue `thumbnail`, the oldest of all."""
+"""The number of runs of the queue `thumbnail`, which are the oldest of all."""
 OUTCOMES = (["completed"] * 195) + ["retried", "failed", "timed_out", "lost", "canceled"]
 ERRORS = [
     "TimeoutError: no response from {host} within 30 s",
@@ -37,7 +37,7 @@ WEEK_S = 7 * 86_400
 
 
 def measure_search(stack: Stack, report: Report, sampling: Sampling) -> None:
-    """Print how long the slowest of the first pages of a search takes, and the other reads of the history."""
+    """Print the time of the slowest of the first pages of each search, and of other reads of the history."""
     report.section(f"The first {_PAGES} pages of a search of {RUNS:,} runs in SQLite, the slowest of each")
     words = [str(stack.source.python), "-m", "benchmarks.run_search", str(RUNS)]
     done = subprocess.run(words, cwd=stack.source.root, env=stack.env, check=True, stdout=subprocess.PIPE)
@@ -62,7 +62,7 @@ def main(count: int, folder: Path) -> None:
 
 
 def fill(count: int) -> None:
-    """Insert runs of the last week, and create the indexes afterwards, which takes a fraction of the time."""
+    """Insert runs of the last week. The indexes are created afterwards, which takes a fraction of the time."""
     from django.db import connection, transaction
 
     from tasks import fulltext_index
@@ -126,7 +126,7 @@ def make_values(number: int, count: int, now: datetime) -> dict[str, object]:
 
 
 def measure(count: int) -> dict[str, float]:
-    """Return the figures in milliseconds, by name."""
+    """Return the figures in ms, by name."""
     from runqy.broker.states import RunOutcome
     from tasks.error_queries import list_error_groups
     from tasks.models import TaskRun

@@ -1,4 +1,4 @@
-"""Runs loads in alternating rounds, so that a slow spell of the machine hits all that is compared."""
+"""Run loads in alternating rounds, so that a slow period of the machine affects all that are compared."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from benchmarks.server import KEY, Server
 CONNECTIONS = 32
 BATCH = 100
 _WARM_UP_S = 3.0
-"""The first process responds before the second one has loaded the application."""
+"""Long enough for the second process too: the first one responds before that has loaded the application."""
 
 BODY = b'{"queue":"bench","timeout":300,"data":{"prompt":"Hello world","width":1024}}'
 _BATCH_BODY = b'{"queue":"bench","jobs":[' + b",".join([b'{"prompt":"Hello world","width":1024}'] * BATCH) + b"]}"
@@ -35,7 +35,7 @@ class Scenario:
     connections: int = CONNECTIONS
 
     def run(self, seconds: float, *, is_emptied: bool = True) -> Load:
-        """Run the load, and remove the tasks afterwards."""
+        """Run the load, and delete the tasks afterwards."""
         request = self.request if isinstance(self.request, bytes) else self.request(self.server)
         load = run_load(self.server.port, request, connections=self.connections, seconds=seconds)
         if is_emptied:
@@ -50,7 +50,7 @@ def warm_up(*servers: Server) -> None:
 
 
 def run_rounds(scenarios: Mapping[str, Scenario], sampling: Sampling) -> dict[str, list[Load]]:
-    """Run each scenario once a round, and return the loads of all rounds."""
+    """Run each scenario once a round; return the loads of all rounds."""
     loads: dict[str, list[Load]] = {name: [] for name in scenarios}
     for _ in range(sampling.rounds):
         for name, scenario in scenarios.items():
@@ -59,14 +59,14 @@ def run_rounds(scenarios: Mapping[str, Scenario], sampling: Sampling) -> dict[st
 
 
 def get_task(server: Server) -> bytes:
-    """Return the request that reads a task, which is enqueued first."""
+    """Return a request that reads a task, which is enqueued before."""
     return request_bytes("GET", f"/queue/{server.enqueue_one()}", KEY)
 
 
 def enqueue_with(headers: Mapping[str, str], *, has_row_key: bool = False) -> Callable[[Server], bytes]:
-    """Return what makes a request that enqueues with headers.
+    """Return a function that makes a request to enqueue with these headers.
 
-    Each request has a value of its own, in another header if there is no idempotency key: all cost the same to send.
+    Each request has a unique value, in another header if it has no idempotency key, so that all cost the same to send.
     """
     sent = dict(headers) if "Idempotency_Key" in headers else {"X_Benchmark_Id": UNIQUE.decode(), **headers}
     return lambda server: request_bytes(

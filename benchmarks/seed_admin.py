@@ -1,4 +1,4 @@
-"""Fills the instance of its environment for `benchmarks.admin`, and prints a session and the pages to request."""
+"""Fill the instance of the environment for `benchmarks.admin`, and print a session and the pages to request."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Fills the instance of its environment for `benchmarks.dashboards`, and prints a session for each dashboard."""
+"""Fill the instance of the environment for `benchmarks.dashboards`, and print a session for each dashboard."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""A web server started by a benchmark, and the requests to it that are not measured."""
+"""A web server that a benchmark started, and requests to it that are not measured."""
 
 import json
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ class Server:
     stack: "Stack"
     port: int
     pid: int
-    """Of gunicorn's master."""
+    """The id of gunicorn's master."""
 
     def send(self, method: str, path: str, body: Any = None) -> Any:
-        """Send a request on a connection of its own, and return the JSON of its response."""
+        """Send a request over a connection of its own; return the JSON of the response."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         headers = {"Host": "localhost", "Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
         try:
@@ -39,12 +39,11 @@ class Server:
         return json.loads(content)
 
     def enqueue_one(self) -> str:
-        """Enqueue one task that no worker takes and return its id."""
+        """Enqueue one task that no worker runs; return its id."""
         task_id: str = self.send("POST", "/queue/add", {"queue": "unserved", "data": {}})["info"]["id"]
         return task_id
 
     def enqueue_many(self, queue: str, count: int) -> None:
-        """Enqueue tasks in batches."""
         for start in range(0, count, _BATCH):
             jobs: list[Any] = [{}] * min(_BATCH, count - start)
             self.send("POST", "/queue/add-batch", {"queue": queue, "jobs": jobs})

@@ -1,4 +1,4 @@
-"""Measures how slow clients affect others: half-open request heads, and bodies that arrive a byte a second."""
+"""Measure how slow clients affect others: incomplete request heads, and bodies that arrive at a byte a second."""
 
 import selectors
 import socket
@@ -21,7 +21,7 @@ _LIVEZ = request_bytes("GET", "/livez", KEY)
 
 
 def measure_slow_clients(stack: Stack, report: Report, sampling: Sampling) -> None:
-    """Compare the p99 of a health check and of enqueueing with slow clients and without."""
+    """Compare the p99 of a health check and of enqueueing with and without slow clients."""
     with stack.web() as server:
         scenarios = {
             "GET /livez": Scenario(server=server, request=_LIVEZ, connections=CONNECTIONS),
@@ -34,7 +34,7 @@ def measure_slow_clients(stack: Stack, report: Report, sampling: Sampling) -> No
         for _ in range(sampling.rounds):
             for name, scenario in scenarios.items():
                 without[name].append(scenario.run(sampling.seconds))
-                # Opened for each load: a head has 10 s.
+                # Opened for each load: the server closes an incomplete head after 10 s.
                 with _slow_clients(server) as clients:
                     beside[name].append(scenario.run(sampling.seconds))
                     open_at_end.append(_count_open(clients))
@@ -50,7 +50,7 @@ def measure_slow_clients(stack: Stack, report: Report, sampling: Sampling) -> No
 
 @contextmanager
 def _slow_clients(server: Server) -> Iterator[list[socket.socket]]:
-    """Connect clients that send next to nothing."""
+    """Connect clients that send almost nothing."""
     body_head = request_bytes("POST", "/queue/add", KEY, b" " * _BODY_BYTES)[:-_BODY_BYTES]
     heads, bodies = (
         [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(count)]
@@ -64,7 +64,7 @@ def _slow_clients(server: Server) -> Iterator[list[socket.socket]]:
         for client in bodies:
             client.sendall(body_head)
         sender.start()
-        server.send("GET", "/livez")  # it is served after the clients were accepted
+        server.send("GET", "/livez")  # served after the clients were accepted
         yield heads + bodies
     finally:
         stopped.set()
@@ -74,7 +74,7 @@ def _slow_clients(server: Server) -> Iterator[list[socket.socket]]:
 
 
 def _send_bytes(clients: list[socket.socket], stopped: threading.Event) -> None:
-    """Send each client's body at a byte a second, one client after the other across the second."""
+    """Send the bodies at a byte a second each, spread over the second."""
     while True:
         for client in clients:
             if stopped.wait(1 / len(clients)):

@@ -1,4 +1,4 @@
-"""Starts what is measured: a Redis, web servers, workers; all in a temporary folder and on loopback."""
+"""Start what is measured: Redis, web servers and workers, all in a temporary folder and on loopback."""
 
 import base64
 import os
@@ -51,14 +51,14 @@ CURRENT = SourceTree(root=ROOT, python=Path(sys.executable), application="runqy.
 
 
 class Stack:
-    """A Valkey, a database with queues, and the environment in which the processes of a source tree find both."""
+    """A Valkey, a database with queues, and the environment of the processes of a source tree."""
 
     def __init__(self, folder: Path, source: SourceTree) -> None:
         self.folder = folder
         self.source = source
         self.redis = ValkeyServer().start()
+        # A client's key that is a row of the database; `KEY` is in the environment.
         self.row_key = ""
-        """A client's key that is a row of the database; `KEY` is in the environment."""
         self.broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", self.redis.port),)))
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RUNQY_", "DATABASE_"))},
@@ -73,7 +73,7 @@ class Stack:
         }
 
     def prepare(self) -> None:
-        """Make the repository that workers deploy, and load the queues."""
+        """Create the repository that workers deploy, and load the queues."""
         (self.folder / "home").mkdir(mode=0o700)
         repository = self.folder / "noop"
         repository.mkdir()
@@ -89,14 +89,13 @@ class Stack:
         self.row_key = self.manage("create_api_key", "bench", "--role", "client").split()[-1]
 
     def manage(self, *words: str) -> str:
-        """Run a management command and return its output."""
         command = [str(self.source.python), "manage.py", *words]
         return subprocess.run(
             command, cwd=self.source.root, env=self.env, check=True, stdout=subprocess.PIPE, text=True
         ).stdout
 
     def empty(self) -> None:
-        """Remove all tasks, but not the published configuration."""
+        """Delete all tasks, but not the published configuration."""
         client = self.redis.client()
         for pattern in ("asynq:*", "bench:*", "runqy:q:*"):
             keys = list(client.scan_iter(pattern, count=10_000))
@@ -107,7 +106,7 @@ class Stack:
 
     @contextmanager
     def web(self, *, application: str = "", processes: int = 2, env: dict[str, str] | None = None) -> Iterator[Server]:
-        """Serve an application, by default the source tree's own."""
+        """Serve an application, by default that of the source tree."""
         port = free_port()
         words = ("-m", "gunicorn", application or self.source.application, "-c", "python:runqy.gunicorn_conf")
         options = ("-b", f"127.0.0.1:{port}", "--log-level", "error")
@@ -117,7 +116,7 @@ class Stack:
 
     @contextmanager
     def worker(self, queue: str, server: Server, *, concurrency: int) -> Iterator[None]:
-        """Run one worker, with as many processes as it holds tasks up to four."""
+        """Run one worker with up to `concurrency` tasks."""
         settings = {
             "RUNQY_SERVER_URL": f"http://127.0.0.1:{server.port}",
             "RUNQY_QUEUES": queue,
@@ -129,7 +128,7 @@ class Stack:
 
     @contextmanager
     def process(self, words: Sequence[str], env: dict[str, str] | None = None) -> Iterator[int]:
-        """Run a Python process with its children, and end it. Yields its process id."""
+        """Run a Python process, and end it and its children. Yields its process id."""
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
                 [self.source.python, *words],
@@ -152,7 +151,7 @@ class Stack:
 
 @contextmanager
 def running_stack(source: SourceTree = CURRENT) -> Iterator[Stack]:
-    """Prepare a stack, and remove all of it afterwards."""
+    """Prepare a stack, and remove it afterwards."""
     with tempfile.TemporaryDirectory(prefix="runqy-bench-") as folder:
         stack = Stack(Path(folder), source)
         try:
@@ -164,13 +163,12 @@ def running_stack(source: SourceTree = CURRENT) -> Iterator[Stack]:
 
 
 def _has_background_work(client: Redis) -> bool:
-    """Return whether Redis frees deleted keys or rewrites its log: the next load would pay for it."""
+    """Return whether Redis frees deleted keys or rewrites its log, which would slow the next load."""
     memory, persistence = client.info("memory"), client.info("persistence")
     return bool(memory["lazyfree_pending_objects"] or persistence["aof_rewrite_in_progress"])
 
 
 def _wait_for_response(port: int) -> None:
-    """Wait until a server responds."""
     deadline = time.monotonic() + _START_S
     while True:
         connection = HTTPConnection("127.0.0.1", port, timeout=_START_S)

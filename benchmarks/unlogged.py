@@ -1,6 +1,6 @@
-"""Scripts that end attempts without logging them, to compare with.
+"""Scripts that end attempts without logging them, for comparison.
 
-`python -m benchmarks.unlogged <module> [arguments]` runs a module with them.
+`python -m benchmarks.unlogged <module> [arguments]` runs a module with these scripts.
 """
 
 import re
@@ -16,12 +16,12 @@ _stripped: dict[str, Script] = {}
 
 
 def stop_logging() -> None:
-    """Let this process end attempts by scripts that log nothing."""
+    """Make this process end attempts by scripts that log nothing."""
     finish.script = _unlogged_script
 
 
 def start_logging() -> None:
-    """Let this process log attempts again."""
+    """Make this process log attempts again."""
     finish.script = script
 
 

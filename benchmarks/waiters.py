@@ -1,4 +1,4 @@
-"""Measures requests that wait for a result: how many a process holds, and what they cost the others."""
+"""Measure requests that wait for a result: how many a process can hold, and what they cost others."""
 
 import selectors
 import socket
@@ -20,7 +20,7 @@ _END_S = 20.0
 
 
 def measure_waiters(stack: Stack, report: Report, sampling: Sampling) -> None:
-    """Let readers wait in one web process, until their task ends, and beside requests that enqueue."""
+    """Let clients wait in one web process, until their task ends and beside requests that enqueue."""
     with stack.web(processes=1) as server:
         warm_up(server)
         report.section("Requests that wait, in one web process")
@@ -41,7 +41,7 @@ def measure_waiters(stack: Stack, report: Report, sampling: Sampling) -> None:
 
 
 def _count_served(server: Server) -> int:
-    """Return how many of HELD readers wait until their task is cancelled, and then get it."""
+    """Return how many of HELD clients wait until their task is cancelled, and then get it."""
     task_id = server.enqueue_one()
     with _waiters(server, task_id, HELD) as waiters:
         early = _readable(waiters, _QUIET_S)
@@ -55,7 +55,7 @@ def _count_served(server: Server) -> int:
 
 @contextmanager
 def _waiters(server: Server, task_id: str, count: int) -> Iterator[list[socket.socket]]:
-    """Open connections that wait for a task; half of them with each key, since a key may use a share of the waiters."""
+    """Open connections that wait for a task, half of them with each key: a key may use only a share of the waiters."""
     requests = [request_bytes("GET", f"/queue/{task_id}?wait={WAIT_S}", key) for key in (KEY, server.stack.row_key)]
     waiters: list[socket.socket] = []
     try:
@@ -63,7 +63,7 @@ def _waiters(server: Server, task_id: str, count: int) -> Iterator[list[socket.s
             for number in range(start, min(start + _GROUP, count)):
                 waiters.append(socket.create_connection(("127.0.0.1", server.port), timeout=10))
                 waiters[-1].sendall(requests[number % 2])
-            server.send("GET", "/livez")  # it is served after those that came before it
+            server.send("GET", "/livez")  # served after the requests before it
         yield waiters
     finally:
         for waiter in waiters:
@@ -72,7 +72,7 @@ def _waiters(server: Server, task_id: str, count: int) -> Iterator[list[socket.s
 
 
 def _readable(connections: list[socket.socket], seconds: float) -> set[socket.socket]:
-    """Return the connections on which something arrives, waiting until none has for so long."""
+    """Return the connections on which something arrives, until nothing has arrived for `seconds`."""
     readable: set[socket.socket] = set()
     with selectors.DefaultSelector() as selector:
         for connection in connections:

@@ -1,4 +1,4 @@
-"""Measures workers: no-op tasks through real children, and how soon a task of an idle queue is taken."""
+"""Measure workers: no-op tasks in real children, and how soon a task of an idle queue is dequeued."""
 
 import statistics
 import threading
@@ -28,7 +28,7 @@ _TIMEOUT_S = 120
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """A way to empty a queue: how a worker runs the tasks, and how many it is given."""
+    """A way to empty a queue: how a worker runs the tasks, and how many there are."""
 
     what: str
     queue: str
@@ -46,7 +46,7 @@ DRAINS = (
 
 
 def measure_workers(stack: Stack, report: Report, sampling: Sampling) -> None:
-    """Compare how fast a worker empties queues with the baseline's, then measure how soon it takes single tasks."""
+    """Compare how fast a worker empties queues with the baseline's, then measure how soon it dequeues single tasks."""
     with running_stack(baseline.get_baseline()) as base_stack, base_stack.web() as base, stack.web() as current:
         report.section(f"One warm worker, no-op tasks, against commit {baseline.NAME}")
         for drain in DRAINS:
@@ -62,7 +62,7 @@ def measure_workers(stack: Stack, report: Report, sampling: Sampling) -> None:
 
 
 def _drain_rates(drain: Drain, servers: Sequence[Server], sampling: Sampling) -> list[list[float]]:
-    """Return the rates of each server's worker, round by round."""
+    """Return the rates of each server's worker, by round."""
     rates: list[list[float]] = [[] for _ in servers]
     with ExitStack() as workers:
         for server in servers:
@@ -77,7 +77,7 @@ def _drain_rates(drain: Drain, servers: Sequence[Server], sampling: Sampling) ->
 
 
 def _empty_queue(server: Server, queue: str, count: int) -> float:
-    """Enqueue tasks and wait until all are completed; return tasks a second from when the last one was enqueued."""
+    """Enqueue tasks and wait until all are completed; return tasks a second after the last was enqueued."""
     client, completed = server.stack.redis.client(), f"asynq:{{{queue}}}:completed"
     before = int(client.zcard(completed))
     server.enqueue_many(queue, count)
@@ -92,7 +92,7 @@ def _empty_queue(server: Server, queue: str, count: int) -> float:
 
 
 def _round_trips(stack: Stack) -> list[float]:
-    """Return the times in ms from an enqueue to the message that the task ended, one after the other."""
+    """Return the times in ms from enqueueing a task to the message that it ended, one after the other."""
     times = []
     for _ in range(PICKUPS):
         task = NewTask(id=new_task_id(), queue="bench", payload=b"{}")
@@ -109,7 +109,7 @@ def _round_trips(stack: Stack) -> list[float]:
 
 
 def _pickups(stack: Stack, picked_up: dict[str, float]) -> list[float]:
-    """Return the times in ms from an enqueue until a loop has the task."""
+    """Return the times in ms from enqueueing a task until a loop has dequeued it."""
     times = []
     for _ in range(PICKUPS):
         task = NewTask(id=new_task_id(), queue="idle", payload=b"{}")
@@ -123,7 +123,7 @@ def _pickups(stack: Stack, picked_up: dict[str, float]) -> list[float]:
 
 @contextmanager
 def _idle_loops(stack: Stack, count: int) -> Iterator[dict[str, float]]:
-    """Run loops that dequeue and complete as workers do; yields when each task was dequeued, by id."""
+    """Run loops that dequeue and complete as workers do. Yields when each task was dequeued, by id."""
     picked_up: dict[str, float] = {}
     stop = threading.Event()
     threads = [threading.Thread(target=_loop, args=(stack, stop, picked_up)) for _ in range(count)]
@@ -138,7 +138,7 @@ def _idle_loops(stack: Stack, count: int) -> Iterator[dict[str, float]]:
 
 
 def _loop(stack: Stack, stop: threading.Event, picked_up: dict[str, float]) -> None:
-    """Dequeue and complete; when the queue is empty, wait for a wake-up or the next poll."""
+    """Dequeue and complete tasks. While the queue is empty, wait for a wake-up or the next poll."""
     broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", stack.redis.port),)))
     token = new_task_id()
     subscription = broker.pubsub()

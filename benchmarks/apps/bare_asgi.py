@@ -1,4 +1,4 @@
-"""An ASGI app without a framework: it parses a body, builds a task message and calls one script."""
+"""An ASGI application without a framework: it parses a body, builds a task message and calls one script."""
 
 import os
 import uuid
@@ -14,7 +14,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.operation import Operation, Request, ask, get_context
 
-django.setup()  # gunicorn's worker belongs to the product
+django.setup()  # gunicorn's worker class is runqy's, and needs it
 
 
 class Body(msgspec.Struct):
@@ -34,7 +34,7 @@ async def application(
     receive: Callable[[], Awaitable[dict[str, Any]]],
     send: Callable[[dict[str, Any]], Awaitable[None]],
 ) -> None:
-    """Put one task on a list."""
+    """Enqueue one task."""
     if scope["type"] == "lifespan":
         await _run_lifespan(receive, send)
         return

@@ -1,6 +1,6 @@
-"""Prints how many of our files a request passes, and how many calls go from one of them to another, as JSON.
+"""Print as JSON how many of our files a request passes, and how many calls go from one of them to another.
 
-Run with the environment of a stack; each request was made before, so that nothing is loaded or cached by it.
+Run with the environment of a stack. Each request is sent a few times before, so that it loads and caches nothing.
 """
 
 import json
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _count(send: Callable[[], int]) -> dict[str, int]:
-    """Return the status, the files, and the calls between files of one request."""
+    """Return status, files and calls between files of one request."""
     for _ in range(WARM_UP):
         send()
     files: set[str] = set()

@@ -1,4 +1,4 @@
-"""The script of the bare application and of raw calls: the least that an enqueue does."""
+"""The script of the bare application and of raw calls: the least that enqueueing can do."""
 
 from runqy.broker.scripts import Script
 

@@ -21,7 +21,6 @@ def make_backlog(broker: Broker) -> None:
 
 
 def _add_samples(count: QueueCounts, times: list[datetime], now: datetime) -> None:
-    """Add samples, oldest first."""
     random = Random(count.queue)  # noqa: S311 (the same instance each time)
     samples = {at: _backlog_at(count, (now - at).total_seconds() / 60, random) for at in times}
     for model, interval_s in ROLLUPS:
@@ -41,7 +40,7 @@ def _add_samples(count: QueueCounts, times: list[datetime], now: datetime) -> No
 
 
 def _backlog_at(count: QueueCounts, minutes_ago: float, random: Random) -> int:
-    """Return how many tasks were pending."""
+    """Return the number of pending tasks at a time."""
     if count.is_paused:
         return round(count.pending * max(1 - minutes_ago / 30, 0)) + random.randint(0, 2)
     if minutes_ago <= 60:

@@ -1,4 +1,4 @@
-"""Fill an instance with realistic data of a small company, through the ordinary operations."""
+"""Fill an instance with realistic data of a small company, by the ordinary operations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,22 +114,22 @@ _TASKS = {
     "invoices": (6, b'{"order_id":"ORD-2026-%d"}'),
     "embeddings": (35, b'{"document":%d}'),
 }
-"""Number of waiting and running tasks, and payload, by Redis queue."""
+"""The number of waiting and running tasks and their payload, by Redis queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedTasks:
-    """Tasks whose first attempt ended at regular times until now."""
+    """Tasks whose first attempts ended at regular intervals until now."""
 
     queue: str
     first: int = 0
-    """The number in the id of the first one."""
+    """The number in the id of the first task."""
     count: int
     span_s: int
     run_ms: int
     worker_id: str
     result: bytes = b""
-    """Empty: they failed."""
+    """Empty if they failed."""
     error: str = ""
     is_retried: bool = False
 
@@ -192,7 +192,7 @@ def fill(broker: Broker) -> Callable[[], None]:
 
 
 def make_users() -> None:
-    """Create one user of each role, without passwords."""
+    """Create a user of each role, without a password."""
     for name, role in USERS.items():
         user = User.objects.create_user(name, email=f"{name}@example.com", is_staff=True)
         user.groups.add(Group.objects.get(name=role))
@@ -223,7 +223,7 @@ def make_keys() -> None:
 
 
 def make_alert_rules() -> None:
-    """Set a threshold for one queue: pages are allowed to fail more often than others."""
+    """Set a threshold for one queue, whose pages may fail more often than others."""
     save_alert_rule(AlertRule(kind=AlertKind.FAILURE_RATE, queue=Queue.objects.get(name="image-tagging"), threshold=40))
 
 
@@ -253,7 +253,7 @@ def make_alerts() -> None:
 
 
 def make_tasks(broker: Broker) -> Callable[[], None]:
-    """Create tasks in every state, and workers that run some of them; return their heartbeat function."""
+    """Create tasks in every state, and workers that run some of them; return the function that sends heartbeats."""
     make_ended_tasks(broker)
     for queue, (count, payload) in _TASKS.items():
         first = sum(ended.count for ended in _ENDED if ended.queue == queue)
@@ -276,7 +276,7 @@ def make_tasks(broker: Broker) -> Callable[[], None]:
 
 
 def make_ended_tasks(broker: Broker) -> None:
-    """Run tasks at times of the last hour, and record their runs: these are in Redis and in the history."""
+    """Run tasks at times of the last hour, and record their runs, so that Redis and the history have them."""
     for ended in _ENDED:
         _, payload = _TASKS[ended.queue]
         for number in range(ended.first, ended.first + ended.count):
@@ -299,7 +299,7 @@ def _task(queue: str, number: int, payload: bytes) -> NewTask:
 
 
 def beat_workers(broker: Broker, transcribing: list[LeasedTask], tagging: list[LeasedTask]) -> None:
-    """Send heartbeats of maintenance and the workers, which extend their leases."""
+    """Send the heartbeats of maintenance and of the workers, and extend the workers' leases."""
     broker.run(report_maintenance(now_s=broker.now_s()))
     broker.run(extend([one.lease for one in (*transcribing, *tagging)], now_ns=broker.now_ns()))
     overnight = {"transcription_interactive": 9, "transcription_overnight": 2}
@@ -321,7 +321,6 @@ def beat_workers(broker: Broker, transcribing: list[LeasedTask], tagging: list[L
 
 
 def _worker(host: str, pid: int, queue: str, redis_queues: dict[str, int], **facts: Any) -> WorkerRecord:
-    """Return the heartbeat of a worker."""
     now = int(timezone.now().timestamp())
     state = facts.pop("state", WorkerState.READY)
     return WorkerRecord(
@@ -341,7 +340,6 @@ def _worker(host: str, pid: int, queue: str, redis_queues: dict[str, int], **fac
 
 
 def _running(broker: Broker, taken: LeasedTask) -> RunningTask:
-    """Return an active task of a heartbeat."""
     return RunningTask(
         task_id=taken.lease.task_id,
         redis_queue=taken.lease.queue,
@@ -361,5 +359,4 @@ def take_tasks(
 
 
 def _user(name: str) -> Actor:
-    """Return a user as the audit's actor."""
     return Actor(kind=ActorKind.USER, name=name, id=str(User.objects.get(username=name).pk), address="10.1.4.20")

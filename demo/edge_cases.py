@@ -1,4 +1,4 @@
-"""Data for edge cases that `fill` does not create: tasks in trouble, bulk actions, long names, many queues."""
+"""Data of edge cases that `fill` does not create: tasks in trouble, bulk actions, long names, many queues."""
 
 from datetime import timedelta
 
@@ -28,7 +28,7 @@ _WORKER_ID = "office-mini:35"
 
 
 def add_long_names() -> str:
-    """Add a queue and a vault with long names, and return that of the queue."""
+    """Add a queue and a vault with long names; return the name of the queue."""
     define_queue(LONG_NAME)
     create_vault(name=LONG_NAME[:64], description="Its entries are as long as those of some libraries.")
     set_entry(vault=LONG_NAME[:64], key="B", value="https://storage.example.com/" + "x" * 90, is_secret=False)
@@ -96,7 +96,7 @@ def add_tasks_in_trouble(broker: Broker) -> tuple[LeasedTask, LeasedTask]:
 
 
 def add_bulk_actions() -> dict[str, BulkAction]:
-    """Create a bulk action of each state."""
+    """Create a bulk action in each state; return them by state."""
     now = timezone.now()
     states = {
         "waiting": {},
@@ -138,7 +138,7 @@ def add_bulk_actions() -> dict[str, BulkAction]:
 
 
 def add_alert_deliveries() -> None:
-    """Add a delivery that succeeded, one that is tried again, and one that was given up."""
+    """Add a delivery that succeeded, one that is repeated, and one that was given up."""
     now = timezone.now()
     states = ({"delivered_at": now}, {"error": "HTTP 503"}, {"error": "connection refused", "abandoned_at": now})
     for number, alert in enumerate(Alert.objects.filter(opened_at__isnull=False).order_by("pk")):
@@ -150,7 +150,7 @@ def add_alert_deliveries() -> None:
 
 
 def add_many(broker: Broker) -> None:
-    """Add 60 queues, one without a definition, and errors of many kinds."""
+    """Add 60 queues, a Redis queue without a definition, and errors of many kinds."""
     broker.run(enqueue(NewTask(id="n1", queue="newsletter", payload=b"{}"), now_ns=broker.now_ns()))
     for number in range(60):
         define_queue(f"customer-{number:02}")

@@ -50,7 +50,7 @@ def load_fixture(broker: Broker, queues: int = QUEUES, workers: int = WORKERS, r
 
 
 def _make_queues(count: int) -> None:
-    """Save queues in one transaction; one by one it would take minutes."""
+    # In one transaction: one by one it would take minutes.
     specs = [_spec(number) for number in range(count)]
     with configuration_change() as change:
         rows = []
@@ -80,7 +80,6 @@ def _spec(number: int) -> QueueSpec:
 
 
 def _make_users_and_keys() -> None:
-    """Create users and API keys."""
     User.objects.bulk_create([User(username=f"user-{number:03}", is_staff=True) for number in range(_USERS)])
     ApiKey.objects.bulk_create(
         ApiKey(
@@ -96,7 +95,7 @@ def _make_users_and_keys() -> None:
 
 
 def _make_alerts() -> None:
-    """Open an alert for each of many queues, with a rule for some."""
+    """Open an alert for each of many queues, and set a rule for some."""
     now, kind = timezone.now(), AlertKind.FAILURE_RATE
     names = [f"queue-{number:04}" for number in range(_KEYS)]
     store_findings(
@@ -107,7 +106,7 @@ def _make_alerts() -> None:
 
 
 def _make_records(count: int) -> None:
-    """Append records with an invalid chain, which is not verified here."""
+    """Append records with an invalid chain, which nothing verifies here."""
     first = AuditRecord.objects.count() + 1
     now = timezone.now()
     for start in range(first, first + count, _BATCH):
@@ -132,7 +131,6 @@ def _make_records(count: int) -> None:
 
 
 def _beat(broker: Broker, number: int) -> object:
-    """Return the request of a worker's heartbeat."""
     queue = f"queue-{number:04}"
     record = WorkerRecord(
         worker_id=f"worker-{number:03}:1",
@@ -148,7 +146,7 @@ def _beat(broker: Broker, number: int) -> object:
 
 
 def _enqueued(broker: Broker, number: int, queues: int) -> object:
-    """Return the request that enqueues a task; the first queue gets half of all."""
+    """Return the request that enqueues a task. The first queue gets half of all tasks."""
     queue = 0 if number % 2 else number % queues
     task = NewTask(id=f"task-{number:05}", queue=f"queue-{queue:04}_high", payload=b'{"n":1}')
     return enqueue(task, now_ns=broker.now_ns())

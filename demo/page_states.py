@@ -1,4 +1,4 @@
-"""The pages of the admin in every state that they can be in, for a review of their looks."""
+"""The pages of the admin in every state that they can have, to review how they look."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,20 +33,20 @@ BULK = "/admin/tasks/bulkaction/"
 
 
 def _do_nothing(page: Page) -> None:
-    """Leave the page as it is loaded."""
+    """Leave the page as it was loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageState:
-    """A page in a state, and what its picture is called."""
+    """A page in a state, and the name of its picture."""
 
     name: str
     path: str
     prepare: Callable[[Page], None] = _do_nothing
     role: str | None = "admin"
-    """Empty: of a user without one; None: nobody is logged in."""
+    """The role of the user. Empty: a user without a role. None: nobody is logged in."""
     is_hiding: bool = False
-    """Payloads are hidden."""
+    """Whether the server hides payloads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +56,14 @@ class Stage:
     name: str
     pages: list[PageState]
     keep_alive: Callable[[], None] = lambda: None
-    """Sends what workers send, before each picture."""
+    """Called before each picture, to send the workers' heartbeats."""
 
 
 def stages(server: DemoServer, broker: Broker, wanted: set[str]) -> Iterator[Stage]:
-    """Yield the stages in order, each after it has been reached; `wanted` names some, empty means all.
+    """Yield the stages in order, each after it was reached. `wanted` names some of them; if it is empty, all are
+    yielded.
 
-    The instance cannot go back: a stage includes what the earlier ones made.
+    The instance cannot go back: a stage has the data of all earlier ones.
     """
 
     def is_wanted(name: str) -> bool:
@@ -91,7 +92,7 @@ def stages(server: DemoServer, broker: Broker, wanted: set[str]) -> Iterator[Sta
 
 
 def _lists() -> list[PageState]:
-    """Return the pages that exist without any object."""
+    """Return the pages that exist in an empty instance."""
     return [
         PageState(name="overview", path="/admin/"),
         PageState(name="tasks", path=TASKS),
@@ -129,7 +130,7 @@ def _one_queue() -> list[PageState]:
 
 
 def full_pages(broker: Broker) -> list[PageState]:
-    """Add what `fill` has not, and return the pages of a busy instance."""
+    """Add what `fill` does not create, and return the pages of a busy instance."""
     running, failing = add_tasks_in_trouble(broker)
     bulks = add_bulk_actions()
     add_alert_deliveries()
@@ -248,7 +249,7 @@ def _configuration_pages() -> list[PageState]:
 
 
 def _hidden() -> list[PageState]:
-    """Return pages as users see them who may not view payloads."""
+    """Return pages as users see them who must not view payloads."""
     run = TaskRun.objects.filter(queue="image-tagging", outcome="failed").latest("id")
     hidden = {"role": "viewer", "is_hiding": True}
     return [
@@ -264,7 +265,7 @@ def _hidden() -> list[PageState]:
 
 
 def _many() -> list[PageState]:
-    """Return the pages that list what there are many of."""
+    """Return the pages with long lists."""
     return [
         PageState(name="overview", path="/admin/"),
         PageState(name="tasks", path=TASKS),

@@ -1,4 +1,4 @@
-"""The history of a week of a demo instance, whose rows and counts agree, and a bulk action on some of its runs."""
+"""The history of a week of a demo instance, in which rows and counts agree, and a bulk action on some of its runs."""
 
 import math
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from tasks.run_history import QueueIdentity, store_runs
 from tasks.task_browser import TaskQuery
 
 FAILING_S = 1800
-"""How long invoices have failed: each minute two, which `make_ended_tasks` makes, while three complete."""
+"""How long invoices have been failing: two a minute, which `make_ended_tasks` creates, while three complete."""
 _SAMPLED, _FAILED = 160, 240
-"""Tasks of each Redis queue with rows: a sample of all, and more that failed."""
+"""The number of tasks of each Redis queue that have rows: a sample of all, and more that failed."""
 _COMMITS = ("5d2f6f1a0c3be97d84a1f0265cb7d93e8814af60", "8b1c0de4f2a97c35d6e1b0a4958372615f4e3d2c")
 _FAILURES = (
     [RunOutcome.RETRIED, RunOutcome.COMPLETED],
@@ -44,9 +44,9 @@ class RunKind:
     errors: tuple[str, ...]
     worker_id: str
     per_minute: int
-    """How many runs end by day; by night half as many."""
+    """The number of runs that end by day. At night it is half as many."""
     idle_s: int = 0
-    """How long none has ended."""
+    """How long no run has ended."""
 
     @property
     def timeout_s(self) -> int:
@@ -102,7 +102,7 @@ _RUNS = (
 
 
 def make_runs(broker: Broker) -> None:
-    """Store runs with rows, and count successes without: as where RUNQY_HISTORY_MAX_RATE is exceeded."""
+    """Store runs with rows, and count other successes without rows, as when RUNQY_HISTORY_MAX_RATE is exceeded."""
     now_ns = broker.now_ns()
     for kind in _RUNS:
         randomness = Random(kind.queue)  # noqa: S311 (the same instance each time)
@@ -121,7 +121,7 @@ def _count_successes(kind: RunKind, randomness: Random, now_ns: int) -> RollupDe
     deltas = {}
     for at, minutes in spans:
         if at <= now - timedelta(seconds=kind.idle_s):
-            is_day = minutes == 1 or 7 <= at.hour < 19  # the last hour is as any time of day
+            is_day = minutes == 1 or 7 <= at.hour < 19  # the last hour always counts as day
             usual = kind.per_minute * minutes if is_day else kind.per_minute * minutes // 2
             count = usual + randomness.randint(-usual // 4, usual // 4) if kind.queue != "invoices" else usual
             deltas[kind.redis_queue, at] = _successes(kind, count, randomness)
@@ -174,7 +174,7 @@ def _runs_of_task(kind: RunKind, number: int, randomness: Random, now_ns: int) -
 
 
 def _error_of(kind: RunKind, outcome: RunOutcome, randomness: Random) -> str:
-    """Return what a run of an outcome leaves: an error of its queue if its code failed."""
+    """Return the error that a run with an outcome leaves. If its code failed, it is one of its queue."""
     if outcome is RunOutcome.LOST:
         return LEASE_EXPIRED
     if outcome is RunOutcome.TIMED_OUT:
@@ -184,7 +184,7 @@ def _error_of(kind: RunKind, outcome: RunOutcome, randomness: Random) -> str:
 
 
 def delete_canceled_runs(broker: Broker) -> None:
-    """Request a bulk action, and apply it; Redis has none of these tasks."""
+    """Request a bulk action and run it. Redis has none of its tasks."""
     query = TaskQuery(queue="embeddings", outcomes=(RunOutcome.CANCELED,))
     create_bulk_action(broker, action=TaskAction.DELETE, query=query, expected=preview_bulk_action(broker, query).count)
     run_bulk_actions(broker)

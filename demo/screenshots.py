@@ -1,4 +1,4 @@
-"""`make screenshots`: the README's pictures, or for a review the pages of the admin in every state."""
+"""`make screenshots`: the pictures of the README, or the pages of the admin in every state, for a review."""
 
 import sys
 from collections.abc import Callable
@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 CHROMIUM = "/usr/bin/chromium"
 WIDTHS = {1440: 900, 390: 844}
 THEMES = ("light", "dark")
-HEIGHTS = {"overview": 1510}
-"""Of pictures that show more than the others."""
+HEIGHTS = {"overview": 1510}  # of pictures that show more than the others
 PICTURES = ROOT / "docs" / "images"
 
 
 def main() -> int:
-    """Write the README's screenshots, or the pages of all stages, or of those named, into a folder."""
+    """Write the README's screenshots; or into a folder the pages of all stages, or of those that are named."""
     with running_server() as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         if len(sys.argv) > 1:
@@ -33,7 +32,7 @@ def main() -> int:
 
 
 def _write_readme(browser: Browser, url: str) -> None:
-    """Write the four screenshots of the README. Imports here are of models, after Django is set up."""
+    """Write the screenshots of the README. Models are imported here, after Django was set up."""
     from demo.data import fill  # noqa: PLC0415
     from queues.models import Queue  # noqa: PLC0415
     from runqy.redis_connection import get_broker  # noqa: PLC0415
@@ -56,7 +55,7 @@ def _write_readme(browser: Browser, url: str) -> None:
 
 
 def _write_stages(browser: Browser, server: DemoServer, folder: Path, wanted: set[str]) -> None:
-    """Write every page of each stage, at both widths and in both themes."""
+    """Write every page of each stage, in both widths and both themes."""
     from demo.page_states import stages  # noqa: PLC0415
     from runqy.redis_connection import get_broker  # noqa: PLC0415
 
@@ -78,7 +77,7 @@ def _write_state(stage: "Stage", state: "PageState", folder: Path, get_page: Cal
 
 
 class _Pages:
-    """Browser pages by size, theme and user, opened when first needed."""
+    """Browser pages by size, theme and user. Each is opened when it is first needed."""
 
     def __init__(self, browser: Browser, server: DemoServer) -> None:
         self._browser, self._server = browser, server
@@ -94,7 +93,7 @@ class _Pages:
 
 
 def _write(page: Page, target: Path) -> None:
-    """Write the whole page, and report if it is wider than its window or has no title."""
+    """Write the whole page. Report if it is wider than its window or has no title."""
     page.wait_for_load_state("networkidle")
     wide = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
     if wide > 0:
@@ -105,7 +104,7 @@ def _write(page: Page, target: Path) -> None:
 
 
 def _log_in(browser: Browser, url: str, role: str | None, **options: Any) -> Page:
-    """Return a page of a user with a role, or without one; for None nobody is logged in."""
+    """Return a page of a user with a role, of a user without one (empty), or without a login (None)."""
     from django.contrib.auth.models import Group, User  # noqa: PLC0415
     from django.test import Client  # noqa: PLC0415
 

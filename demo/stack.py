@@ -1,4 +1,4 @@
-"""Start a server with its own Valkey and database in a temporary folder, on loopback."""
+"""Start a server with a Valkey and a database of its own, in a temporary folder and on loopback."""
 
 import base64
 import os
@@ -21,19 +21,19 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoServer:
-    """A server, and its stores."""
+    """A server and its stores."""
 
     url: str
     hiding_url: str
     """The same instance with RUNQY_HIDE_PAYLOADS."""
     redis: ValkeyServer
     folder: Path
-    """Holds the database."""
+    """The folder with the database."""
 
 
 @contextmanager
 def running_server() -> Iterator[DemoServer]:
-    """Configure this process for an empty instance, and serve it; once a process."""
+    """Set this process up for an empty instance, and serve it. Possible once in a process."""
     with tempfile.TemporaryDirectory(prefix="runqy-demo-") as name:
         folder, redis = Path(name), ValkeyServer().start()
         try:
@@ -45,7 +45,6 @@ def running_server() -> Iterator[DemoServer]:
 
 
 def _set_up_django(folder: Path, redis: ValkeyServer) -> None:
-    """Set up Django for the instance, and migrate its database."""
     for name in [name for name in os.environ if name.startswith(("RUNQY_", "REDIS_", "DATABASE_"))]:
         del os.environ[name]
     os.environ |= {
@@ -64,7 +63,6 @@ def _set_up_django(folder: Path, redis: ValkeyServer) -> None:
 
 @contextmanager
 def _served(folder: Path, **settings: str) -> Iterator[str]:
-    """Serve the instance, with more settings."""
     port = free_port()
     words = ("-m", "gunicorn", "runqy.asgi:application", "-c", "python:runqy.gunicorn_conf", "-w", "1")
     log = folder / f"log-{port}"

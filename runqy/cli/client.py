@@ -26,7 +26,7 @@ class ServerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerSentEvent:
-    """An event of a stream whose data is one line of JSON."""
+    """An event of a stream. Its data is one line of JSON."""
 
     name: str
     data: dict[str, Any]
@@ -37,27 +37,27 @@ class Client:
     """A client of one server, with an API key."""
 
     def __init__(self, url: str, key: str, transport: httpx2.BaseTransport | None = None) -> None:
+        # Whether the server saved a change that it could not publish yet.
         self.has_unpublished = False
-        """Whether the server saved a change that is not published yet."""
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         self._client = httpx2.Client(
             base_url=url, headers=headers if key else {}, timeout=_TIMEOUT_S, transport=transport
         )
 
     def post(self, path: str, body: bytes) -> dict[str, Any]:
-        """Send JSON and return the response. Raise ServerError."""
+        """Send JSON and return the decoded response. Raise ServerError."""
         return self._request("POST", path, content=body)
 
     def get(self, path: str, *, timeout_s: float = _TIMEOUT_S, **query: str | int) -> dict[str, Any]:
-        """Send a GET and return the response. Raise ServerError."""
+        """Return the decoded response. Raise ServerError."""
         return self._request("GET", path, params=query or None, timeout=timeout_s)
 
     def delete(self, path: str) -> dict[str, Any]:
-        """Send a DELETE and return the response. Raise ServerError."""
+        """Return the decoded response. Raise ServerError."""
         return self._request("DELETE", path)
 
     def stream(self, path: str, *, last_id: str = "", **query: str | int) -> Iterator[ServerSentEvent]:
-        """Send a GET and yield the server-sent events of the response. Raise ServerError."""
+        """Yield the server-sent events of the response. Raise ServerError."""
         headers = {"Last-Event-ID": last_id} if last_id else {}
         try:
             with self._client.stream("GET", path, params=query, headers=headers) as response:
@@ -90,7 +90,7 @@ class Client:
 
 
 def find_server_url(given: str, port: str, home: Path) -> tuple[str, str]:
-    """Return the URL of the server, and for errors where it is from unless it was given."""
+    """Return the URL of the server, and for error messages where it comes from; empty if it was given."""
     file = home / "server_url"
     if given or port:
         return (given or f"http://localhost:{port}").rstrip("/"), ""
@@ -106,7 +106,7 @@ def find_server_url(given: str, port: str, home: Path) -> tuple[str, str]:
 
 
 def find_api_key(url: str, given: str, home: Path) -> str:
-    """Return the given key, or for a server on this machine the one in the home folder."""
+    """Return the given key, or for a server on this machine the key in the home folder."""
     file = home / "api_key"
     if given or urlsplit(url).hostname not in _LOCAL_HOSTS or not os.access(file, os.R_OK):
         return given
@@ -114,7 +114,7 @@ def find_api_key(url: str, given: str, home: Path) -> str:
 
 
 def _split_lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Yield the lines of a stream. `iter_lines` of httpx2 also splits at U+0085 and U+2028, which JSON may contain."""
+    # httpx2's `iter_lines` also splits at U+0085 and U+2028, which JSON may contain.
     rest = b""
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
@@ -122,7 +122,7 @@ def _split_lines(chunks: Iterable[bytes]) -> Iterator[str]:
 
 
 def _parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
-    """Yield the events in the lines of a stream; comments are skipped."""
+    """Yield the events in the lines of a stream. Comments are skipped."""
     fields: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(": ")
@@ -135,7 +135,7 @@ def _parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
 
 
 def _parse_error(response: httpx2.Response) -> ServerError:
-    """Return the error of a response: its problem document (RFC 9457), else its text."""
+    """Return the error of a response: its problem document (RFC 9457), or else its text."""
     try:
         problem = msgspec.json.decode(response.content, type=dict[str, Any])
     except msgspec.DecodeError:

@@ -16,7 +16,7 @@ _OUTCOMES = ("added", "updated", "unchanged", "missing")
 
 @app.command()
 def reload(*, server: ServerUrl = "", api_key: ApiKey = "") -> None:
-    """Have the server load its queue files, and list all queues of them."""
+    """Reload the server's queue files, and list their queues."""
     with open_client(server, api_key) as api:
         report = api.post("/api/cli/configs/reload", b"")
     found = sorted((queue, outcome) for outcome in _OUTCOMES for queue in report[outcome])

@@ -6,7 +6,7 @@ from runqy.cli.client import ServerError
 
 
 class ExitCode(IntEnum):
-    """Exit codes; 2 is a usage error."""
+    """Exit codes. The code 2 is a usage error, as in Click."""
 
     FAILED = 1
     DENIED = 3
@@ -28,5 +28,4 @@ _BY_STATUS = {
 
 
 def get_exit_code(error: ServerError) -> ExitCode:
-    """Return the exit code for an error of the server."""
     return _BY_CODE.get(error.code) or _BY_STATUS.get(error.status, ExitCode.FAILED)

@@ -62,7 +62,6 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run the command line."""
     app(prog_name="runqy")
 
 

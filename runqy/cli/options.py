@@ -1,4 +1,4 @@
-"""The options that all commands of a server share, and its client."""
+"""The options that all commands for a server share, and the client they open."""
 
 import os
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ _NO_KEY = "No API key: set RUNQY_API_KEY, or run the command in the folder that 
 
 @contextmanager
 def open_client(url: str, key: str) -> Iterator[Client]:
-    """Yield a client; an error of the server ends the command with a message and an exit code."""
+    """Yield a client. An error of the server ends the command with a message and an exit code."""
     home = Path(os.environ.get("RUNQY_HOME") or ".runqy")
     url, url_hint = find_server_url(url, os.environ.get("PORT", ""), home)
     found = find_api_key(url, key, home)
@@ -65,5 +65,5 @@ def open_client(url: str, key: str) -> Iterator[Client]:
 
 
 def make_client(url: str, key: str) -> Client:
-    """Return a client. Replaced in tests."""
+    """Tests replace this function."""
     return Client(url, key)

@@ -17,16 +17,16 @@ Row = Mapping[str, object]
 _GAP = 2
 _INDENT = 4
 _TEXT_MIN = 30
-"""How narrow a column of long texts may become before it gets a line of its own."""
+"""A column of texts that would become narrower gets a line of its own."""
 
 
 _SHOWN_MAX = 500
-"""How many characters of a long value, such as a result, a table shows."""
+"""How many characters of a value a table shows. Results may be long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Column:
-    """The place of a column on one of the lines of a row."""
+    """A column, and its width on one of the lines of a row."""
 
     index: int
     width: int
@@ -35,7 +35,7 @@ class _Column:
 
 
 def print_rows(rows: Sequence[Row], columns: Sequence[str], *, empty_message: str) -> None:
-    """Print columns of rows: a table on a terminal, else a line a row without a header."""
+    """Print columns of rows: a table on a terminal, else one line for each row and no header."""
     if not sys.stdout.isatty():
         for row in rows:
             typer.echo("\t".join(format_value(row.get(column)) for column in columns))
@@ -51,7 +51,7 @@ def print_json(value: object) -> None:
 
 
 def format_value(value: object) -> str:
-    """Return a value on one line: of a string the last line, which of a traceback is the error."""
+    """Return a value on one line. Of a string it is the last line, which in a traceback is the error."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -61,7 +61,7 @@ def format_value(value: object) -> str:
 
 
 def _print_table(console: Console, rows: Sequence[Row], columns: Sequence[str]) -> None:
-    """Print a header and rows. What does not fit beside the first columns is on indented lines below them."""
+    """Print a header and rows. Columns that do not fit beside the first ones are on indented lines below them."""
     headers = [column.replace("_", " ") for column in columns]
     table = [[_cell(row.get(column)) for column in columns] for row in rows]
     counts = [all(type(row.get(column)) is int for row in rows) for column in columns]
@@ -82,10 +82,10 @@ def _print_table(console: Console, rows: Sequence[Row], columns: Sequence[str]) 
 
 
 def _arrange(headers: Sequence[str], table: Sequence[Sequence[str]], width: int) -> list[list[_Column]]:
-    """Distribute the columns over as few lines as they need.
+    """Distribute the columns over as few lines as possible.
 
-    A column of texts may be narrower than they are. Others, such as ids, are never folded: one that is wider than the
-    terminal has a line of its own.
+    A column of texts may be narrower than its texts, which are folded. Other values, such as ids, are never folded. A
+    column that is wider than the terminal gets a line of its own.
     """
     lines: list[list[_Column]] = [[]]
     left = width
@@ -111,7 +111,6 @@ def _fold(console: Console, text: Text, column: _Column, *, is_right: bool) -> l
 
 
 def _cell(value: Any) -> str:
-    """Return a value as shown in a table."""
     if isinstance(value, bool):
         return "yes" if value else ""
     text = format_value(value)

@@ -1,4 +1,4 @@
-"""Read lists page by page, and say what is not shown."""
+"""Read lists page by page, and print how to see the rest."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ _PAGE_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The beginning of a list, or the part after a cursor."""
+    """The beginning of a list, or what follows a cursor."""
 
     items: list[dict[str, Any]]
     next_cursor: str
-    """Where the list goes on; empty: it ends here."""
+    """The cursor of the next rows; empty at the end of the list."""
 
 
 def read_pages(api: Client, path: str, name: str, *, limit: int, cursor: str = "", **query: Any) -> Rows:
-    """Read pages until there are `limit` items of the member `name`, or no more."""
+    """Read pages until there are `limit` items of the member `name`, or the list ends."""
     items: list[dict[str, Any]] = []
     while True:
         position: dict[str, Any] = {"cursor": cursor} if cursor else {}
@@ -37,7 +37,7 @@ def read_pages(api: Client, path: str, name: str, *, limit: int, cursor: str = "
 
 
 def print_rest(rows: Rows, find_total: Callable[[], int] | None = None) -> None:
-    """Print on standard error how much of the list is shown, and how to see more, unless this is its end."""
+    """Print on standard error how much of the list is shown and how to see more, unless the list ends here."""
     if rows.next_cursor:
         shown = f"Showing {len(rows.items)} of {find_total()}" if find_total else f"Showing {len(rows.items)}"
         typer.echo(f"runqy: {shown}. Use --limit, or --cursor {rows.next_cursor} for the next ones.", err=True)

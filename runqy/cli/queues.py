@@ -51,20 +51,21 @@ def release_scheduled(
     server: ServerUrl = "",
     api_key: ApiKey = "",
 ) -> None:
-    """Move scheduled tasks to where the Go system runs them.
+    """Move scheduled tasks to retry, from which the Go system runs them.
 
-    That is retry; they stay due at the same time.
+    They stay due at the same time.
     """
     with open_client(server, api_key) as api:
         for queue in queues or [each["queue"] for each in api.get("/api/cli/queues")["queues"]]:
             path, count = f"/api/cli/queues/{quote(queue, safe='')}/tasks/release?state=scheduled", 0
+            # Each request releases a limited number of tasks.
             while affected := api.post(path, b"")["affected"]:
                 count += affected
             typer.echo(f"{queue}: {count} tasks released")
 
 
 def _describe_rollout(workers: list[str] | None) -> str:
-    """Return which workers redeploy a queue; None: the server could not ask Redis."""
+    """Return which workers redeploy a queue. `workers` is None if the server could not read them from Redis."""
     match workers:
         case None:
             return "its workers deploy the newest commit"

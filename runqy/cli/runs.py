@@ -10,7 +10,7 @@ from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 
 _RUN_COLUMNS = ("task_id", "queue", "outcome", "attempt", "ended_at", "run_ms", "error")
 _GROUPS_MAX = 1000
-"""How many groups of errors the server returns at most."""
+"""The maximum number of groups that the server returns."""
 _ERROR_COLUMNS = ("fingerprint", "queue", "count", "last_seen", "error")
 
 Queue = Annotated[str, typer.Option("--queue", "-q", help="Only of this queue, or one of its sub-queues.")]

@@ -161,7 +161,7 @@ def delete_tasks(ids: Ids, *, server: ServerUrl = "", api_key: ApiKey = "") -> N
 
 
 def _follow_logs(api: Client, path: str, query: dict[str, int]) -> None:
-    """Print what a task prints until it has ended; exit with TASK_FAILED if it is archived."""
+    """Print what a task prints until it has ended. Exit with TASK_FAILED if it is archived."""
     last_id, attempt = "", 0
     while True:
         for event in api.stream(path, follow="true", last_id=last_id, **query):
@@ -181,7 +181,6 @@ def _follow_logs(api: Client, path: str, query: dict[str, int]) -> None:
 
 
 def _print_log_notes(logs: dict[str, Any]) -> None:
-    """Print notes about an output to stderr."""
     if logs["attempt"] > 1:
         typer.echo(f"runqy: Attempt {logs['attempt']}.", err=True)
     if logs["truncated"]:
@@ -204,7 +203,7 @@ def _await(api: Client, task_id: str, wait_s: float) -> dict[str, Any]:
 
 
 def _show(info: dict[str, Any], *, as_json: bool) -> None:
-    """Print a task; exit with TASK_FAILED if it is archived."""
+    """Print a task. Exit with TASK_FAILED if it is archived."""
     if as_json:
         print_json(info)
     else:
@@ -217,7 +216,7 @@ def _show(info: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _format_progress(progress: dict[str, Any]) -> str:
-    """Return "3 of 10, 30 %: message"."""
+    """Return text such as "3 of 10, 30 %: message"."""
     current, total, message = progress["current"], progress.get("total"), progress.get("message")
     amount = f"{current} of {total}, {min(current / total, 1):.0%}" if total else f"{current}"
     return f"{amount}: {message}" if message else amount
@@ -239,12 +238,11 @@ def _read_json(payload: str) -> msgspec.Raw:
 
 
 def _path(api: Client, task_id: str) -> str:
-    """Return the path of a task's actions, which its queue is part of."""
+    """Return the path of a task's actions. It contains the task's queue, which is read from the server."""
     task = quote(task_id, safe="")
     queue = api.get(f"/queue/{task}")["info"]["queue"]
     return f"/api/cli/queues/{quote(queue, safe='')}/tasks/{task}"
 
 
 def _print_outcome(response: dict[str, Any]) -> None:
-    """Print the result of an action."""
     typer.echo(f"{response['task_id']}: {response['message']}")

@@ -1,6 +1,6 @@
-"""The commands `runqy vault`: list entries, set one.
+"""The commands `runqy vault`: list vaults and entries, set an entry.
 
-Secrets come from a prompt or standard input, never from the command line, which other users can see.
+Secrets are read from a prompt or standard input, never from the command line, which other users can see.
 """
 
 import sys
@@ -121,7 +121,6 @@ def set_entry(  # noqa: PLR0913 (each is an option of the command)
 
 
 def is_interactive() -> bool:
-    """Return whether standard input is a terminal."""
     return sys.stdin.isatty()
 
 
@@ -130,7 +129,6 @@ def _path(vault: str) -> str:
 
 
 def _value(key: str) -> str:
-    """Return the value from a prompt or standard input."""
     if is_interactive():
         typed: str = typer.prompt(f"Value of {key}", hide_input=True)
         return typed

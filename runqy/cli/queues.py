@@ -51,9 +51,9 @@ def release_scheduled(
     server: ServerUrl = "",
     api_key: ApiKey = "",
 ) -> None:
-    """Move scheduled tasks to retry, from which the Go system runs them.
+    """Move scheduled tasks to retry, for the Go system.
 
-    They stay due at the same time.
+    It runs tasks from there. They stay due at the same time.
     """
     with open_client(server, api_key) as api:
         for queue in queues or [each["queue"] for each in api.get("/api/cli/queues")["queues"]]:

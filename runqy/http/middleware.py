@@ -1,6 +1,6 @@
 """Middleware: request durations and ids, body size, trusted proxies, content security policy, current configuration.
 
-For the admin also: host check, audit actor, warning about unpublished changes.
+In the admin also: host check, audit actor, warning about unpublished changes.
 """
 
 import re
@@ -32,14 +32,14 @@ DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 """For responses that are not pages."""
 
 _FORWARDED = re.compile(r"\[(?P<ipv6>[^]]*)\](?::\d+)?|(?P<ipv4>[^:]+):\d+")
-"""An address with a port, or in brackets, as some proxies forward it: `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
+"""An address with a port, or in brackets, as some proxies send it: `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
 
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 QUEUED_AT = "runqy.queued_at"
-"""A server-defined variable of the WSGI environment (PEP 3333): `perf_counter()` when a request queued for a thread.
+"""A server-defined variable of the WSGI environment (PEP 3333): `perf_counter()` when the request queued for a thread.
 
-The data plane sets it, which is the server then; other servers do not. No header of a client can: those are `HTTP_...`.
+The data plane sets it; other servers do not. Clients cannot: variables from headers begin with `HTTP_`.
 """
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
@@ -60,7 +60,7 @@ class RequestIdMiddleware:
 
 
 class RequestDurationMiddleware:
-    """Measure requests for /metrics, with their wait for a thread where the environment has `QUEUED_AT`."""
+    """Measure requests for /metrics. The time includes the wait for a thread, if the environment has `QUEUED_AT`."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -95,16 +95,15 @@ class TracingMiddleware:
 
 
 def _route(request: HttpRequest) -> str:
-    """Return the template of the route that served a request."""
     match = request.resolver_match
     return OTHER if match is None else route_template(match.route)
 
 
 class BodySizeMiddleware:
-    """Refuse a form beyond RUNQY_MAX_BODY_SIZE before Django parses it: its own limit does not count files.
+    """Refuse a form larger than RUNQY_MAX_BODY_SIZE before Django parses it. Django's own limit does not count files.
 
-    Other bodies are only read by the API's parsers, which have the same limit. A body in chunks has no length, and
-    Django reads none of it.
+    Other bodies are read by the API's parsers only, which have the same limit. A chunked body has no length, and Django
+    does not read it.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -119,7 +118,7 @@ class BodySizeMiddleware:
 
 
 class NulMiddleware:
-    """Refuse NUL in queries and cookies: no stored value contains it, and PostgreSQL raises an error."""
+    """Refuse NUL in queries and cookies. No stored value contains it, and PostgreSQL raises an error for it."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -134,7 +133,7 @@ class NulMiddleware:
 
 
 class ProxyHeadersMiddleware:
-    """Set the client's address and scheme from X-Forwarded-For and X-Forwarded-Proto of a trusted proxy."""
+    """Set the client's address and scheme from the X-Forwarded-For and X-Forwarded-Proto of a trusted proxy."""
 
     def __init__(self, get_response: GetResponse) -> None:
         if not settings.RUNQY_TRUSTED_PROXIES:
@@ -154,14 +153,14 @@ class ProxyHeadersMiddleware:
 
 
 def forwarded_client(address: str, scheme: str, *, forwarded_for: str, forwarded_proto: str) -> tuple[str, str]:
-    """Return the client's address and scheme: those of the connection, or those that a trusted proxy forwards."""
+    """Return the client's address and scheme: those that a trusted proxy forwards, or those of the connection."""
     if not settings.RUNQY_TRUSTED_PROXIES or not _is_trusted(address):
         return address, scheme
     return _client_ip(forwarded_for, address), forwarded_proto if forwarded_proto in ("http", "https") else scheme
 
 
 def _client_ip(forwarded_for: str, nearest: str) -> str:
-    """Return the rightmost address that is not a trusted proxy; clients can forge addresses left of it."""
+    # The rightmost address that is not a trusted proxy. Clients can forge the addresses left of it.
     for text in reversed(forwarded_for.split(",")):
         try:
             nearest = str(parse_address(_without_port(text.strip())))
@@ -178,10 +177,9 @@ def _without_port(text: str) -> str:
 
 
 def _is_trusted(text: str) -> bool:
-    """Return whether an address is a trusted proxy's; a Unix socket has none."""
     try:
         address = parse_address(text)
-    except ValueError:
+    except ValueError:  # empty for a Unix socket
         return False
     proxies: Sequence[IPv4Network | IPv6Network] = settings.RUNQY_TRUSTED_PROXIES
     return any(address in network for network in proxies)
@@ -202,7 +200,6 @@ class ContentSecurityPolicyMiddleware:
 
 
 def content_security_policy(path: str, content_type: str) -> str:
-    """Return the policy of a response."""
     if _is_admin(path):
         return ADMIN_POLICY
     is_page = content_type.startswith("text/") and content_type != "text/event-stream"
@@ -210,9 +207,9 @@ def content_security_policy(path: str, content_type: str) -> str:
 
 
 class AdminHostMiddleware(CommonMiddleware):
-    """Check the Host header and append slashes in the admin only.
+    """Check the Host header and append slashes, in the admin only.
 
-    API clients authenticate by key and may use any host name; paths without a route are 404.
+    API clients authenticate by key and may use any host name. Paths without a route are 404.
     """
 
     def process_request(self, request: HttpRequest) -> HttpResponsePermanentRedirect | None:
@@ -223,7 +220,7 @@ class AdminHostMiddleware(CommonMiddleware):
 
 
 class AuditActorMiddleware:
-    """Set the user as the audit's actor in the admin. Elsewhere the actor is the server at first."""
+    """Make the user the audit's actor in the admin. Elsewhere the actor is the server at first."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -234,7 +231,6 @@ class AuditActorMiddleware:
 
 
 def _staff_actor(request: HttpRequest) -> Actor:
-    """Return the admin's user as an actor; the server without a login."""
     user = request.user
     if not user.is_authenticated:
         return SERVER
@@ -259,7 +255,7 @@ class ConfigurationPollingMiddleware:
 
 
 class PublicationWarningMiddleware:
-    """Warn admin users about a change that is saved but not published; the API returns `published` instead."""
+    """Warn users of the admin about a change that is saved but not published. The API returns `published` instead."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response

@@ -1,9 +1,9 @@
-"""Preconditions of changes, which operations check under their lock. `runqy.api.etags` makes them from If-Match."""
+"""Preconditions of changes, checked by operations under their lock. `runqy.api.etags` makes them from If-Match."""
 
 from collections.abc import Callable
 
 Precondition = Callable[[str | None], None]
-"""Takes the current version, None where the object does not exist. Raises PreconditionFailed for an unexpected one."""
+"""Called with the current version, or None if the object does not exist. Raises PreconditionFailed."""
 
 
 def accept_any(version: str | None) -> None:

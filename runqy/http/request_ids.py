@@ -1,4 +1,4 @@
-"""The id of the current request, which responses, log lines, tasks and audit records carry."""
+"""The id of the current request. Responses, log lines, tasks and audit records contain it."""
 
 import re
 import secrets
@@ -12,7 +12,7 @@ from runqy.telemetry.tracing import current_traceparent
 
 _GIVEN = re.compile(r"[!-~]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-"""W3C Trace Context."""
+"""The header of W3C Trace Context. All zeros are invalid there, and so is the version ff."""
 
 _current: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -24,7 +24,6 @@ def new_request_id(given: str = "") -> str:
 
 @contextmanager
 def request_id_context(request_id: str) -> Iterator[None]:
-    """Set the id of the current request inside a `with` block."""
     token = _current.set(request_id)
     try:
         yield
@@ -33,7 +32,7 @@ def request_id_context(request_id: str) -> Iterator[None]:
 
 
 def current_request_id() -> str:
-    """Return the id of the current request; outside of one, a new id."""
+    """Return the id of the current request, or a new id outside of requests."""
     return _current.get() or new_request_id()
 
 
@@ -43,16 +42,16 @@ def set_request_id(request_id: str) -> None:
 
 
 def add_request_id(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Add the current request's id to a log line (structlog)."""
+    """Add the id of the current request to a log line, as a structlog processor."""
     if request_id := _current.get():
         event.setdefault("request_id", request_id)
     return event
 
 
 def trace_headers(traceparent: str = "") -> dict[str, str]:
-    """Return the headers that tasks of the current request carry: its id, and a trace context.
+    """Return the headers of tasks that the current request enqueues: its id, and a trace context.
 
-    That is the one of the current span; where nothing is traced the client's, if it is valid.
+    The trace context is that of the current span. Without tracing it is the client's, if it is valid.
     """
     headers = {REQUEST_ID: current_request_id()}
     traceparent = current_traceparent() or traceparent

@@ -25,8 +25,6 @@ from workers.runtime.task_runs import MAX_CHILD_DEATHS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLimits:
-    """The limits of this server."""
-
     body_bytes: int
     batch_tasks: int
     wait_s: int
@@ -78,7 +76,7 @@ class LimitsSerializer(serializers.Serializer[Any]):
 
 
 def current_limits(identity: Identity) -> ServerLimits:
-    """Collect the limits of a key's requests from where each is applied."""
+    """Return the limits of a key's requests, each read where it is applied."""
     waiters = WaiterLimits(total=settings.RUNQY_MAX_WAITERS, threads=settings.RUNQY_WSGI_WAITERS)
     return ServerLimits(
         body_bytes=settings.RUNQY_MAX_BODY_SIZE,

@@ -82,6 +82,7 @@ class AsyncBroker:
                 return value
             outcome, error = None, None
             try:
+                # The class itself, BrokerContext, is yielded to ask for one.
                 outcome = self.context() if isinstance(effect, type) else await self._run(effect)
             except RunqyError as raised:
                 error = raised

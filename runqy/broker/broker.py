@@ -59,6 +59,7 @@ class Broker:
         """Return the outcome of an effect that an operation yields. Raise BrokerUnavailable, or the errors it
         documents.
         """
+        # The class itself, BrokerContext, is yielded to ask for one.
         return self.context() if isinstance(effect, type) else self._run(effect)
 
     def run_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:

@@ -11,6 +11,7 @@ SERVERS = "asynq:servers"  # zset: server-info keys, score = Unix s of expiry
 WORKERS = "asynq:workers"  # zset: workers keys, score = Unix s of expiry; bare ids from Go's runqy-worker
 CANCEL_CHANNEL = "asynq:cancel"  # channel: a task id
 
+# `{config}` is a hash tag: the keys are in one cluster slot, so that one script can change several of them.
 CONFIG_DOCUMENTS = "runqy:config:{config}:documents"  # hash: "<kind>:<name>" -> signed document
 CONFIG_REVISIONS = "runqy:config:{config}:signed_revisions"  # string: signed JSON, "<kind>:<name>" -> revision
 KEY_USES = "runqy:config:{config}:key_uses"  # hash: id of an API key -> Unix s of its last use

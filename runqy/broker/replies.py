@@ -47,6 +47,7 @@ Reply = Any
 """Redis's reply to a command: bytes, int, None, a list of these, or a ResponseError."""
 
 
+# With the error replies of a Redis that loads its data, fails over or moves slots.
 _UNAVAILABLE = (
     redis_errors.ConnectionError,
     redis_errors.TimeoutError,
@@ -90,6 +91,7 @@ def translate_errors() -> Iterator[None]:
 
 
 def translate_error(error: Exception) -> RunqyError:
+    # First: redis-py derives AuthenticationError from ConnectionError.
     if isinstance(error, REFUSED_ERRORS):
         return BrokerRefused(reason=str(error))
     if isinstance(error, redis_errors.OutOfMemoryError):

@@ -156,6 +156,7 @@ class AsyncCluster:
                 raise BrokerBusy
             self._waiting += 1
             try:
+                # `wait` leaves the refresh running when this request is cancelled or has waited long enough.
                 await asyncio.wait([self._refresh], timeout=CONNECT_WAIT_S)
             finally:
                 self._waiting -= 1

@@ -170,7 +170,7 @@ class AsyncConnection(asyncio.Protocol):
                 future, count, _ = pending[0]
                 if len(replies) == count:
                     pending.popleft()
-                    if not future.done():
+                    if not future.done():  # else its caller has stopped waiting
                         future.set_result(replies)
                     replies = []
         except ProtocolError as error:

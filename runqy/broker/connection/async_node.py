@@ -64,6 +64,7 @@ class PersistentConnection:
                 raise BrokerBusy
             self._waiting += 1
             try:
+                # Not awaited directly: a request that is cancelled would cancel the attempt for all others.
                 await asyncio.wait([self._attempt])
             finally:
                 self._waiting -= 1

@@ -205,7 +205,7 @@ def _recover_call(task: LostTask, state: TaskState, message: bytes, details: byt
         ended_channel=redis_keys.ended_channel(task.task_id),
         runs=keys.runs,
         counters=keys.run_counters,
-        run_id=task.lease_token or f"lost-{now_ns}",
+        run_id=task.lease_token or f"lost-{now_ns}",  # workers of other programs have no token
         outcome=(RunOutcome.CANCELED if task.cancel else RunOutcome.LOST).value,
         now_ns=now_ns,
         details=details,

@@ -144,10 +144,12 @@ def apply_to_all(broker: Broker, action: InspectorAction, queue: str, state: Tas
         changed += outcomes.count(ActionOutcome.DONE)
         locked += outcomes.count(ActionOutcome.LOCKED)
         if action is delete_tasks:
+            # Also those of ids without a task, which the script has removed from the index.
             broker.run(
                 remove_lookups(queue, [i for i, o in zip(ids, outcomes, strict=True) if o <= ActionOutcome.DONE])
             )
         remaining -= len(ids)
+        # Tasks whose lock another task has stay in the index: the next chunk begins after them.
         _, ids = (
             broker.run(_list_ids(queue, state, locked, min(remaining, constants.BATCH_MAX_TASKS)))
             if remaining > 0

@@ -74,7 +74,7 @@ def ensure_memory(queue: str, *, size_bytes: int, memory: MemoryUse) -> Operatio
         try:
             memory.record(queue, (yield from ask(read_memory(queue))), sent_bytes)
         except RunqyError:
-            memory.record(queue, MemoryReading(), sent_bytes)  # the request itself will fail the same way
+            memory.record(queue, MemoryReading(), sent_bytes)  # allows all: the request itself will fail the same way
     # From here to the caller's `begin_check`, which counts the tasks, there is no I/O: an event loop cannot run another
     # request in between, which would take the same room.
     if memory.is_over_share(queue, size_bytes):

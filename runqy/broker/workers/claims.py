@@ -21,6 +21,7 @@ def claim_worker_id(worker_id: str, *, owner: str, queue: str, redis_queues: Seq
     or its registration. A worker whose heartbeats are overdue stays listed, because it may be alive without reaching
     Redis.
     """
+    # Compare-and-set: another process may register the id between the two round trips.
     for _ in range(_ATTEMPTS):
         now_s = (yield from get_context()).now_ns // 10**9
         stored, record = yield from ask(_read(worker_id))

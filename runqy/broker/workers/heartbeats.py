@@ -218,6 +218,7 @@ def read_records(ids: Sequence[str], foreign_ids: Sequence[str]) -> Request[list
     A worker of runqy counts for the queues that it registered for, whatever its record says.
     """
     claims = [command("HMGET", keys.WORKER_CLAIMS, *ids, key=keys.WORKER_CLAIMS)] if ids else []
+    # A record that is too long is cut, and unreadable then.
     own = [command("GETRANGE", key, 0, RECORD_MAX_BYTES, key=key) for key in map(keys.worker_record, ids)]
     foreign = [call for worker_id in foreign_ids for call in _read_foreign(worker_id)]
 

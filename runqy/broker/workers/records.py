@@ -29,6 +29,7 @@ UnixSeconds = Annotated[int, msgspec.Meta(ge=0, le=LATEST_S)]
 
 _GO_TRUE = {"1", "true"}
 """Booleans as go-redis writes them, and as fmt prints them."""
+# Go prints a map as `map[mail:6 default:1]`.
 _GO_QUEUE = re.compile(r"([^\s\[\]:,]+):(-?\d{1,9})(?!\d)")
 
 

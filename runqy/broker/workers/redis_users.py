@@ -208,6 +208,7 @@ def find_users(prefix: str) -> Operation[list[StoredUser]]:
         cursor, users = yield from ask(
             Request((scan,), lambda replies: (replies[0][0], _parse(replies[0][1:])), is_repeatable=True)
         )
+        # By field: HSCAN may return one more than once.
         found |= {user.field: user for user in users}
         if cursor == b"0":
             return list(found.values())

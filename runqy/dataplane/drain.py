@@ -34,6 +34,7 @@ class Drain:
 
     def install(self) -> None:
         """Replace the signal handlers. Called at the ASGI lifespan's startup, after uvicorn has set its own."""
+        # Python allows signal handlers on the main thread only.
         if threading.current_thread() is not threading.main_thread():
             return
         server_handler = signal.getsignal(signal.SIGTERM)

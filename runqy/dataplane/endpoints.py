@@ -155,6 +155,7 @@ class TaskEndpoints:
             forwarded_for=request.headers.get("X-Forwarded-For", ""),
             forwarded_proto=request.headers.get("X-Forwarded-Proto", ""),
         )
+        # Django's middleware responds to both: it redirects to https, and refuses NUL.
         if (settings.SECURE_SSL_REDIRECT and scheme != "https") or b"%00" in request.scope["query_string"]:
             raise PassToDjango
         call = Call(request, address, {})

@@ -43,6 +43,7 @@ class BoundedExecutor:
         loop = asyncio.get_running_loop()
 
         def release(_: Future[T]) -> None:
+            # Called on the pool's thread: asyncio's semaphore may be released on the loop only.
             loop.call_soon_threadsafe(self._free.release)
 
         started = self._pool.submit(function)

@@ -144,6 +144,7 @@ class HttpProtocol(HttpToolsProtocol):
             if self.cycle.response_started or self.pipeline:
                 self.transport.close()
                 return
+            # Ends the application's wait for the body, and uvicorn drops the response that it still sends.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         with request_id_context(new_request_id()):

@@ -320,6 +320,7 @@ def _check_failures(queue: QueueObservation, threshold: float) -> str | None:
 
 
 def _check_growth(queue: QueueObservation, threshold: float) -> str | None:
+    # Without the current minute, which is not over.
     minutes = enumerate(queue.minutes[:-1][-GROWTH_WINDOW_MIN:])
     samples = [(minute, point.backlog) for minute, point in minutes if point.backlog is not None]
     if len(samples) < MIN_SAMPLES:

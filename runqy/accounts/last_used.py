@@ -65,6 +65,7 @@ def store_key_uses() -> int:
     changed = 0
     for key_id, used_s in get_broker().run(write_behind.read_key_uses()).items():
         used_at = datetime.fromtimestamp(used_s, UTC)
+        # Several processes write to Redis in any order: a row may have a later use already.
         later = ApiKey.objects.filter(pk=key_id).exclude(last_used_at__gte=used_at)
         changed += later.update(last_used_at=used_at)
     return changed

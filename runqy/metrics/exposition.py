@@ -120,6 +120,7 @@ def _build() -> bytes:
     find_catalog()  # before the snapshot's age is taken: a process that does not poll refreshes its snapshot here
     sample_snapshot()
     flush_requests()
+    # With auto_describe, registering a collector would read Redis once more, to learn its names.
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ProcessCollector())
     registry.register(RedisCollector())

@@ -40,6 +40,7 @@ def asynq_families(state: RedisState, labels: Mapping[str, str]) -> Iterator[Met
     grouped: dict[str, list[QueueCounts]] = defaultdict(list)
     for counts in state.counts:
         grouped[labels[counts.queue]].append(counts)
+    # A gauge that ends in _total is against Prometheus's conventions, but existing dashboards read this name.
     enqueued = GaugeMetricFamily("asynq_tasks_enqueued_total", "Number of tasks by state.", labels=("queue", "state"))
     size = GaugeMetricFamily("asynq_queue_size", "Number of tasks in a queue.", labels=("queue",))
     latency = GaugeMetricFamily(

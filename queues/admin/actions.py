@@ -15,7 +15,7 @@ from runqy.errors import RunqyError
 from runqy.redis_connection import get_broker
 
 Operation = Callable[[str], object]
-"""Takes the name of a queue; returns whether it changed the queue."""
+"""Takes the name of a queue. Returns whether it changed the queue."""
 
 
 def _pause(name: str) -> object:
@@ -37,7 +37,7 @@ OPERATIONS: dict[str, tuple[Operation, str]] = {
 
 
 def apply_to_queues(request: HttpRequest, verb: str, names: Iterable[str]) -> None:
-    """Apply one operation to queues, and report the result."""
+    """Apply an operation to queues one by one, and report the results to the user."""
     operation, participle = OPERATIONS[verb]
     changed: list[str] = []
     unchanged: list[str] = []
@@ -54,7 +54,6 @@ def apply_to_queues(request: HttpRequest, verb: str, names: Iterable[str]) -> No
 
 
 def export_response(queues: Iterable[Queue], file: str) -> HttpResponse:
-    """Return queues as a download."""
     response = HttpResponse(write_queue_file(queue.as_spec() for queue in queues), content_type="application/yaml")
     response["Content-Disposition"] = f'attachment; filename="{file}.yaml"'
     response["Cache-Control"] = "no-store"

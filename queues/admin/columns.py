@@ -1,4 +1,4 @@
-"""The columns of the list of queues; `status` is read once for the whole page."""
+"""The columns of the list of queues. `status` is read once for the whole page."""
 
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ else:
 
 
 def list_states(queue: QueueWithStatus) -> list[tuple[str, str]]:
-    """Return the states of a queue that labels show, each with an explanation."""
+    """Return the labels for the states of a queue, each with an explanation."""
     status = queue.status
     found = []
     if queue.is_being_deleted:
@@ -83,7 +83,7 @@ def archived(queue: QueueWithStatus) -> SafeString | str:
 
 @admin.display(description="Workers")
 def workers(queue: QueueWithStatus) -> SafeString | str:
-    """Return the number of worker processes, those that are ready and the others, with a link to them."""
+    """Return the numbers of worker processes that are ready and not ready, with a link to them."""
     if queue.status.counts is None:
         return "-"
     counts = queue.status.worker_counts
@@ -96,7 +96,8 @@ def workers(queue: QueueWithStatus) -> SafeString | str:
 
 @admin.display(description="Published")
 def published(queue: QueueWithStatus) -> str:
-    """Return whether workers use the latest definition; only what needs attention is coloured."""
+    """Return whether workers use the latest definition."""
+    # Only what needs attention is coloured.
     if queue.status.is_published is False:
         return render_state("not published", "Maintenance, if it runs, publishes the latest changes within seconds.")
     return "yes" if queue.status.is_published else "unknown"

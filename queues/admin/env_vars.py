@@ -1,4 +1,4 @@
-"""A form field for environment variables, a line each: `KEY=value`."""
+"""A form field for environment variables, one `KEY=value` a line."""
 
 import json
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class EnvVarsField(forms.CharField):
 
 
 def parse_env_vars(text: str) -> dict[str, str]:
-    """Return the variables in a text; a value in double quotes is a JSON string. Raise ValidationError."""
+    """Return the variables in a text. A value in double quotes is a JSON string. Raise ValidationError."""
     variables: dict[str, str] = {}
     errors = []
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
@@ -53,7 +53,7 @@ def parse_env_vars(text: str) -> dict[str, str]:
 
 
 def format_env_vars(variables: Mapping[str, str]) -> str:
-    """Return variables as text, which `parse_env_vars` reads back."""
+    """Return variables as a text that `parse_env_vars` reads back."""
     return "\n".join(f"{name}={_quoted(value)}" for name, value in variables.items())
 
 
@@ -67,6 +67,6 @@ def _unquoted(value: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    """Return a value, quoted if a line or a form would change it."""
+    # Quoted if a line, or the browser's form, would change the value.
     needs_quotes = value != value.strip() or any(mark in value for mark in "\r\n\0") or _unquoted(value) != value
     return json.dumps(value, ensure_ascii=False) if needs_quotes else value

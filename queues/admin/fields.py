@@ -17,7 +17,7 @@ from runqy.admin_site.base_admin import NEW_ROWS_MAX, StyledForm
 
 
 class DurationFormField(forms.CharField):
-    """A limit in seconds, entered as a duration such as 10m; empty: the server's default."""
+    """A limit in seconds, entered as a duration such as 10m. Empty for the server's default."""
 
     def __init__(self, *, min_value: Any = None, max_value: Any = None, **options: Any) -> None:
         super().__init__(**options | {"empty_value": None, "widget": forms.TextInput(attrs={"autocomplete": "off"})})
@@ -67,10 +67,10 @@ _MARKS = (ORDERING_FIELD_NAME, DELETION_FIELD_NAME)
 
 
 class Row(StyledForm):
-    """One row; an empty row is ignored."""
+    """One row. Empty rows are ignored."""
 
     content: tuple[str, ...] = ()
-    """The cells that must be empty in an ignored row."""
+    """A row in which these cells are empty is ignored."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs | {"empty_permitted": True, "use_required_attribute": False})
@@ -82,7 +82,7 @@ class Row(StyledForm):
         return [self[name] for name in self.fields if name not in _MARKS]
 
     def to_column(self) -> Any:
-        """Return the item of the column; the row is valid."""
+        """Return the item of the column. The row must be valid."""
         raise NotImplementedError
 
 
@@ -126,7 +126,7 @@ class FieldRow(Row):
             raise forms.ValidationError(TOO_DEEP) from error
 
     def clean(self) -> dict[str, Any]:
-        """Validate the field by the serializer that reads queue files."""
+        """Validate the field with the serializer that reads queue files."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         if not self.errors:
             serializer = PayloadFieldSerializer(data=self._members())
@@ -154,16 +154,15 @@ class RowSet(forms.BaseFormSet):  # type: ignore[type-arg]
         return sorted(rows, key=_position)
 
     def rendered(self) -> Iterator[Any]:
-        """Yield the rows to render."""
         yield from self.filled() if self.is_bound else self.initial_forms
 
     def blank(self) -> list[Any]:
-        """Return the empty rows, for browsers without JavaScript."""
+        """Return the empty rows, which are for browsers without JavaScript."""
         return [] if self.is_bound else self.extra_forms
 
 
 class RowsWidget(forms.Widget):
-    """Renders the rows of a form; the form sets them."""
+    """Renders the rows of a form, which the form sets."""
 
     rows: RowSet
 
@@ -175,7 +174,7 @@ class RowsWidget(forms.Widget):
         return self.rows
 
     def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
-        """Return the rows, and an empty one for JavaScript to copy."""
+        # The template adds an empty row, which JavaScript copies.
         context = {"rows": self.rows, "row_template": self.template, "name": name, "noun": self.attrs["noun"]}
         return render_to_string("queues/admin/rows.html", context)
 
@@ -195,7 +194,7 @@ class RowsField(forms.Field):
         self._row = row
 
     def fill(self, name: str, data: Any, initial: Sequence[Mapping[str, Any]], **options: Any) -> None:
-        """Bind the rows to submitted data, or set their initial values; `options` are passed to each row."""
+        """Bind the rows to submitted data, or set their initial values. Each row gets the `options`."""
         self._initial = list(initial)
         most = len(self._initial) + NEW_ROWS_MAX
         factory = forms.formset_factory(
@@ -211,23 +210,22 @@ class RowsField(forms.Field):
         return [row.to_column() for row in value.filled()]
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        """Compare the rows with the initial ones, for the history."""
+        """Compare the rows with the initial ones, for Django's history."""
         return [_entered(row) for row in data.filled()] != [_plain(row) for row in self._initial]
 
 
 def _position(row: Row) -> tuple[bool, int]:
-    """Return the sort key of a row; one without a number comes last."""
+    """Return the sort key of a row. Rows without a number come last."""
     text = str(row[ORDERING_FIELD_NAME].data or "")
     return (not text.isdigit(), int(text) if text.isdigit() else 0)
 
 
 def _entered(row: Row) -> dict[str, Any]:
-    """Return the cells of a row as they were submitted."""
     return _plain({cell.name: cell.data for cell in row.cells()})
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the cells of a row as strings, without empty ones."""
+    """Return the cells of a row as strings, without the empty ones."""
     return {
         name: [str(item) for item in value] if isinstance(value, list) else str(value)
         for name, value in row.items()

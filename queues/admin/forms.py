@@ -1,4 +1,4 @@
-"""The form of a queue; its fields and rules are those of the model."""
+"""The form of a queue. Its fields and rules are those of the model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -95,7 +95,9 @@ class QueueForm(StyledModelForm):
         return cast("RowsField", self.fields[name])
 
     def current_example(self) -> dict[str, str]:
-        """Return an example task for the current content of the form, empty without a name, without invalid rows."""
+        """Return an example task for the current content of the form, without invalid rows. Empty if the queue has no
+        name.
+        """
         name = str((self["name"].value() if "name" in self.fields else self.data.get("name")) or "")
         if not name:
             return {"body": "", "curl": ""}
@@ -118,7 +120,6 @@ class QueueForm(StyledModelForm):
         return cleaned
 
     def _fill_rows(self) -> None:
-        """Set the rows, and the choices that depend on the vaults."""
         vaults = list_references()
         columns = {name: self.initial.get(name) or [] for name in ROWS}
         names = {name: name for name in vaults}
@@ -134,7 +135,6 @@ class QueueForm(StyledModelForm):
         self.fields["git_token"].choices = choices  # type: ignore[attr-defined]
 
     def _set_placeholders(self, defaults: Limits) -> None:
-        """Show in each limit the server's default."""
         for name in LIMIT_COLUMNS:
             if name in self.fields:
                 value = getattr(defaults, name)
@@ -143,7 +143,7 @@ class QueueForm(StyledModelForm):
 
 
 class DeletionForm(StyledForm):
-    """The name of the queue, as a confirmation."""
+    """The name of the queue, which the user enters as a confirmation."""
 
     confirmation = forms.CharField(
         label="Name of the queue",
@@ -163,7 +163,7 @@ class DeletionForm(StyledForm):
 
 
 def _submitted_sub_queues(data: Mapping[str, Any]) -> list[str]:
-    """Return the names in the inline of the sub-queues as submitted, valid or not."""
+    """Return the names in the inline of the sub-queues as they were submitted, valid or not."""
     total = str(data.get("sub_queues-TOTAL_FORMS", ""))
     prefixes = [f"sub_queues-{index}" for index in range(int(total) if total.isdigit() and len(total) < 5 else 0)]
     kept = [prefix for prefix in prefixes if not data.get(f"{prefix}-DELETE")]
@@ -173,7 +173,7 @@ def _submitted_sub_queues(data: Mapping[str, Any]) -> list[str]:
 def _token_choices(
     vaults: Mapping[str, Sequence[ReferencedEntry]], current: str
 ) -> list[tuple[str, str | list[tuple[str, str]]]]:
-    """Return the entries that are declared as git tokens, by vault, and the current one in any case."""
+    """Return the entries that are declared as git tokens, by vault, and always the current entry."""
     choices: list[tuple[str, str | list[tuple[str, str]]]] = [("", "None")]
     for vault, entries in vaults.items():
         declared = [entry for entry in entries if entry.usage.is_git_token or str(entry.reference) == current]
@@ -185,7 +185,6 @@ def _token_choices(
 
 
 def _token_label(entry: ReferencedEntry) -> str:
-    """Return the key of an entry and the hosts of its git token."""
     return f"{entry.reference.key} ({', '.join(entry.git_hosts) or 'not declared as a git token'})"
 
 
@@ -198,7 +197,7 @@ _PAYLOAD = ("input", "example", "output")
 
 
 def _others(columns: Sequence[str], *placed: str) -> tuple[str, ...]:
-    """Return the columns that have no place of their own, so that a new column appears in the form."""
+    # So that a new column of the model appears in the form.
     return tuple(column for column in columns if column not in placed)
 
 

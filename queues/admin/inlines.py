@@ -13,7 +13,7 @@ from runqy.admin_site.base_admin import RunqyTabularInline, StyledModelForm
 
 
 class SubQueueForm(StyledModelForm):
-    """A sub-queue; an empty new row is ignored."""
+    """A sub-queue. Empty new rows are ignored."""
 
     class Meta:
         model = SubQueue
@@ -28,9 +28,9 @@ class SubQueueForm(StyledModelForm):
             self.initial["position"] = None
 
     def has_changed(self) -> bool:
-        """Include a row that a clone fills in, which is submitted as it was rendered."""
         if self.instance.pk is not None:
             return super().has_changed()
+        # A clone's rows are submitted as they were rendered: Django would take them for unchanged, and not save them.
         priority = SubQueue._meta.get_field("priority").default
         return bool(self["name"].data) or str(self["priority"].data or priority) != str(priority)
 
@@ -39,7 +39,7 @@ class SubQueueFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
     """The sub-queues of a queue."""
 
     def rows(self) -> "list[forms.ModelForm[Any]]":
-        """Return the rows that remain, by position; those without one come last."""
+        """Return the rows that remain, by position. Those without a position come last."""
         kept = [
             form
             for form in self.forms
@@ -49,7 +49,7 @@ class SubQueueFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
 
 
 class SubQueueInline(RunqyTabularInline):
-    """The sub-queues of a queue; users who may change the queue may change them."""
+    """The sub-queues of a queue. Users who may change the queue may change them."""
 
     model = SubQueue
     form = SubQueueForm

@@ -1,4 +1,4 @@
-"""The list of queues and the page of each."""
+"""The list of queues, and the page of a queue."""
 
 from typing import Any, cast
 
@@ -36,7 +36,7 @@ class EnabledFilter(admin.SimpleListFilter):
 
 
 class QueueAdmin(PublishedModelAdmin):
-    """Queues; all changes go through the operations."""
+    """Queues. All changes go through the operations."""
 
     form = QueueForm
     inlines = (SubQueueInline,)
@@ -65,12 +65,12 @@ class QueueAdmin(PublishedModelAdmin):
         return not settings.ASYNQ_READ_ONLY and request.user.has_perm("queues.pause_queue")
 
     def audit_names(self, obj: Any) -> tuple[str, ...]:
-        """Return the names of a queue and of its Redis queues, which are paused one by one."""
+        # Redis queues are paused one by one, and the records have their names.
         redis_queues = [name for name, _ in obj.as_spec().redis_queues(settings.RUNQY_SUBQUEUE_SEPARATOR)]
         return tuple(dict.fromkeys([obj.name, *redis_queues]))
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        """Return the actions without deletion, which confirms the name of each queue."""
+        # A queue is deleted on its own page, which asks for its name.
         found = super().get_actions(request)
         found.pop("delete_selected", None)
         return found
@@ -85,8 +85,8 @@ class QueueAdmin(PublishedModelAdmin):
         return page
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return the sections of the form; those of a queue that exists are folded below its status."""
         fieldsets = FIELDSETS if self._may_edit(request, obj) else READ_ONLY_FIELDSETS
+        # The page of an existing queue shows its status first.
         folded = {title for title, _ in fieldsets} if obj else FOLDED_WHEN_ADDED
         return [
             (title, {**options, "classes": ("collapse",)} if title in folded else options)
@@ -94,8 +94,8 @@ class QueueAdmin(PublishedModelAdmin):
         ]
 
     def get_inline_instances(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return the inline of the sub-queues, folded as the other sections are."""
         inlines = super().get_inline_instances(request, obj)
+        # Folded like the other sections.
         for inline in inlines:
             inline.classes = ("collapse",) if obj else ()
         return inlines
@@ -111,7 +111,6 @@ class QueueAdmin(PublishedModelAdmin):
         return form
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        """Return the fields of the queue to clone, or the name of the Redis queue to adopt, if there is one."""
         initial: dict[str, Any] = super().get_changeform_initial_data(request)
         if adopted := initial.pop("adopt", ""):
             return adopted_fields(adopted)[0]
@@ -119,7 +118,6 @@ class QueueAdmin(PublishedModelAdmin):
         return {"clone": original, "name": f"{original.name}-copy"} if original else initial
 
     def get_formset_kwargs(self, request: HttpRequest, obj: Any, inline: Any, prefix: str) -> dict[str, Any]:
-        """Fill in the sub-queues of the queue to clone or adopt."""
         options: dict[str, Any] = super().get_formset_kwargs(request, obj, inline, prefix)
         if request.method == "GET" and obj.pk is None:
             original = Queue.objects.filter(name=request.GET.get("clone", "")).first()
@@ -136,12 +134,12 @@ class QueueAdmin(PublishedModelAdmin):
         return super().render_change_form(request, context, *args, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Leave saving to `save_related`: a queue and its sub-queues are one change."""
+        """Do nothing: a queue and its sub-queues are one change, which `save_related` saves."""
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         """Save the queue with its sub-queues by one operation."""
         for formset in formsets:
-            formset.save(commit=False)  # notes what changed, for the history
+            formset.save(commit=False)  # only sets what changed, for Django's history
         spec = form.instance.as_spec(read_sub_queues(formsets))
         may_grant_vaults = views.may_grant_vaults(request)
         if change:
@@ -150,7 +148,7 @@ class QueueAdmin(PublishedModelAdmin):
             form.instance.pk = add_queue(spec=spec, may_grant_vaults=may_grant_vaults).pk
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        """Report that no worker serves the new queue; its own page, which Save and continue shows, does so anyway."""
+        # After "Save and continue editing" the page of the queue itself shows that no worker serves it.
         if "_continue" not in request.POST:
             views.add_status(request, [obj])
             if obj.status.counts is not None and not obj.status.workers:

@@ -1,4 +1,4 @@
-"""The page of a queue for users who may view it but not change it, without the values of environment variables."""
+"""The page of a queue for users who may view but not change it. It has no values of environment variables."""
 
 import json
 from typing import Any
@@ -23,7 +23,6 @@ class ReadOnlyForm(StyledModelForm):
 
 
 def _lines(lines: list[str]) -> SafeString | str:
-    """Return one line of HTML for each text."""
     return format_html_join(SafeString("<br>"), "{}", ((line,) for line in lines)) if lines else "-"
 
 

@@ -1,4 +1,4 @@
-"""The page of Redis queues that no definition names, with a link to define a queue for their tasks."""
+"""The page of Redis queues without a definition, with a link to define a queue for their tasks."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +17,12 @@ from runqy.redis_connection import get_broker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UndefinedQueueRow:
-    """A Redis queue with what can be done about it."""
+    """A Redis queue, and what can be done about it."""
 
     queue: UndefinedQueue
     adopt_url: str
     is_known: bool
-    """A queue of the name exists, to which a sub-queue can be added."""
+    """A queue of this name exists. A sub-queue can be added to it."""
 
     @property
     def counts(self) -> list[QueueCounts]:
@@ -36,13 +36,13 @@ class UndefinedQueuesView(AdminView):
     template_name = "queues/admin/undefined.html"
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        get_fresh_catalog(max_age_s=0)  # users expect queues that another process has just saved
+        get_fresh_catalog(max_age_s=0)  # a queue that another process has just saved must not be listed
         shown = {"rows": _rows(), "opts": self.model_admin.opts, "media": self.model_admin.media}
         return super().get_context_data(**kwargs) | shown
 
 
 def adopted_fields(redis_queue: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the initial fields of a queue that names a Redis queue, and those of its sub-queues."""
+    """Return the initial fields of a queue for a Redis queue, and those of its sub-queues."""
     name, sub_queue = suggest_definition(redis_queue)
     return {"name": name}, [{"name": sub_queue, "priority": 1}] if sub_queue else []
 

@@ -1,4 +1,4 @@
-"""Pages and endpoints of a queue beside its form: deletion, check, example, operations, publication, export."""
+"""Pages and endpoints of a queue besides its form: deletion, check, example, operations, publication, export."""
 
 from collections.abc import Iterable
 from typing import Any, cast
@@ -25,7 +25,7 @@ from runqy.redis_connection import get_broker
 
 
 class QueueView(AdminViewMixin, View):
-    """A page or an action of a queue."""
+    """A page of a queue, or an action on it."""
 
     permission = "change"
 
@@ -37,10 +37,7 @@ class QueueView(AdminViewMixin, View):
 
 
 class DeleteView(QueueView, FormView):  # type: ignore[type-arg]
-    """What is deleted with a queue; on POST it is deleted.
-
-    There is no transaction, since other processes must see each step.
-    """
+    """The page that lists what is deleted with a queue. A POST deletes the queue."""
 
     permission = "delete"
     template_name = "queues/admin/delete.html"
@@ -113,7 +110,7 @@ class SwitchView(QueueView):
 
 
 class PublishView(QueueView):
-    """Publishes what Redis lacks."""
+    """Publishes the part of the configuration that Redis lacks."""
 
     def post(self, request: HttpRequest, object_id: str) -> HttpResponse:
         queue = self.get_queue()
@@ -138,14 +135,14 @@ class ExportView(QueueView):
 
 
 class NamedQueueView(AdminViewMixin, View):
-    """Redirects to the page of a queue by its name, for links from apps that know only that."""
+    """Redirects to the page of a queue, by its name: other apps know no more."""
 
     def get(self, request: HttpRequest, name: str) -> HttpResponse:
         return HttpResponseRedirect(reverse("admin:queues_queue_change", args=[get_object_or_404(Queue, name=name).pk]))
 
 
 def add_status(request: HttpRequest, queues: Iterable[QueueWithStatus]) -> None:
-    """Set the status of queues; the number of queries does not depend on the number of queues."""
+    """Set the status of queues. The number of queries does not depend on the number of queues."""
     queues = list(queues)
     statuses = get_queue_statuses(get_broker(), [queue.as_spec() for queue in queues], compared(request))
     deletions = set(QueueDeletion.objects.filter(is_whole=True).values_list("queue", flat=True))
@@ -157,7 +154,7 @@ def add_status(request: HttpRequest, queues: Iterable[QueueWithStatus]) -> None:
 
 
 def may_grant_vaults(request: HttpRequest) -> bool:
-    """Return whether a user may let queues use vaults, and send their tokens to hosts."""
+    """Return whether a user may let queues use vaults, and send tokens from vaults to git hosts."""
     return request.user.has_perm("vaults.change_vault")
 
 
@@ -166,8 +163,8 @@ def server_url(request: HttpRequest) -> str:
 
 
 def _delete(request: HttpRequest, queue: QueueWithStatus) -> bool:
-    """Delete a queue with its tasks, and report the result."""
     try:
+        # Not in a transaction, unlike Django's deletion: other processes must see each step.
         deleted = delete_queue(get_broker(), name=queue.name, force=True)
     except RunqyError as error:
         messages.error(request, error.detail)

@@ -23,14 +23,14 @@ __all__ = ["BulkActionAdmin", "TaskAdmin"]
 
 @admin.register(Task)
 class TaskAdmin(ReadOnlyModelAdmin):
-    """The pages of tasks. Django's own would query a table, and tasks live in Redis.
+    """The pages of tasks. Those of Django would query a table, but tasks are in Redis.
 
-    Tasks are not edited; actions have permissions of their own.
+    Tasks are not edited. Actions have their own permissions.
     """
 
     def get_urls(self) -> list[URLPattern]:
-        """Return the routes, under the names that Django gives those of a model."""
         return [
+            # The names that Django gives to the routes of a model, so that its links work.
             path("", self.page(TasksView), name="tasks_task_changelist"),
             path("add/", self.page(TestTaskView), name="tasks_task_add"),
             path("bulk/", self.page(SelectedTasksView), name="tasks_task_bulk"),
@@ -46,5 +46,4 @@ class TaskAdmin(ReadOnlyModelAdmin):
         ]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may enqueue a test task."""
         return can_test(request.user)

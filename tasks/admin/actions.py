@@ -1,4 +1,4 @@
-"""Actions on tasks in the admin: on one or on selected ones, with a confirmation page."""
+"""Actions on tasks in the admin, on one task or on selected ones, with a confirmation page."""
 
 from typing import Any
 
@@ -37,19 +37,18 @@ _DONE = {
 
 
 class _ActionView(AdminView):
-    """An action, by POST; or the page that asks for a confirmation."""
+    """An action, by POST. Some actions ask for a confirmation first."""
 
     http_method_names = ("post",)
     template_name = "admin/tasks/task/confirm.html"
 
     def confirm(self, **context: Any) -> HttpResponse:
-        """Return the page that asks for a confirmation."""
         form_url = self.request.get_full_path()
         return self.render_to_response(self.get_context_data() | {"form_url": form_url} | context)
 
 
 class TaskActionView(_ActionView):
-    """An action on a task; a refusal is shown on the task's page."""
+    """An action on a task. A refusal is shown on the page of the task."""
 
     def post(self, request: HttpRequest, object_id: str) -> HttpResponse:
         action = parse_action(request, request.POST)
@@ -69,16 +68,17 @@ class TaskActionView(_ActionView):
         try:
             message = _apply_to_one(get_broker(), action, record)
         except RunqyError as error:
-            if error.status >= 500:
+            if error.status >= 500:  # not a refusal: the error page explains it
                 raise
             messages.error(request, error.detail)
             return HttpResponseRedirect(url)
         messages.success(request, message)
+        # A deleted task has no page to return to.
         return HttpResponseRedirect(queue_tasks_url(record.queue, record.state) if action is TaskAction.DELETE else url)
 
 
 class SelectedTasksView(_ActionView):
-    """An action on selected tasks of a queue, which are in one state."""
+    """An action on selected tasks of a queue, all in the same state."""
 
     def post(self, request: HttpRequest) -> HttpResponse:
         action = parse_action(request, request.POST)
@@ -124,7 +124,7 @@ _CANCELLATIONS = {
 
 
 def _apply_to_one(broker: Broker, action: TaskAction, record: TaskRecord) -> str:
-    """Apply an action and return what happened. Raise as `apply_action` and `cancel_task`."""
+    """Apply an action, and return the message about it. Raise the errors of `apply_action` and `cancel_task`."""
     if action is TaskAction.CANCEL:
         return _CANCELLATIONS[cancel_task(broker, task_id=record.id, queue=record.queue)]
     apply_action(broker, action=StateChange(action), queue=record.queue, task_id=record.id)

@@ -1,4 +1,4 @@
-"""The list of tasks of all queues, or of one: those that ended from the history, the others from Redis."""
+"""The list of tasks of all queues or of one: ended tasks from the history, other tasks from Redis."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ from tasks.task_browser import (
 
 TASKS_PER_PAGE = 50
 _MAX_COUNTED = 10_000
-"""How far the tasks that a filter of the history finds are counted."""
+"""Tasks that a filter finds in the history are counted up to this number."""
 _MAX_RUNNING = 3
 
 
@@ -54,7 +54,7 @@ class TaskListView(AdminView):
         query = form.query()
         try:
             context |= _find_runs(request, query, form.order) if query.state is None else _find_tasks(request, query)
-        except SearchTooSlow as error:  # on the page, as its form is what to change
+        except SearchTooSlow as error:  # shown on the page, where the user can narrow the filter
             context["search_error"], status = error.detail, error.status
         if query.state is None and form.order is RunOrder.SLOWEST and context.get("is_first") and _is_of_any_run(query):
             context |= _find_running(request, query)
@@ -63,7 +63,7 @@ class TaskListView(AdminView):
 
 
 def bulk_links(request: HttpRequest, query: TaskQuery) -> list[tuple[TaskAction, str, dict[str, str]]]:
-    """Return the actions on all tasks that a filter finds: action, label, and the fields of its form."""
+    """Return the actions on all tasks that a filter finds: action, label, and the fields of the action's form."""
     fields = as_fields(with_absolute_times(query))
     return [
         (action, labels_for(action, query.state).label, {**fields, "action": action.value})
@@ -73,13 +73,14 @@ def bulk_links(request: HttpRequest, query: TaskQuery) -> list[tuple[TaskAction,
 
 
 def _find_runs(request: HttpRequest, query: TaskQuery, order: RunOrder) -> dict[str, Any]:
-    """Return the page of runs that ended, for the template."""
+    """Return the template's context for a page of runs that ended."""
     cursor = decode_cursor(request.GET.get("cursor", ""), RunCursor)
     if cursor is not None and cursor.order is not order:
         raise RequestInvalid("cursor: belongs to a list in another order.")
     run_filter = query.run_filter()
     page = list_runs(run_filter, limit=TASKS_PER_PAGE, order=order, after=cursor)
-    is_counted = bool(page.runs) and request.headers.get("HX-Target") != "rows"  # an update of rows keeps the count
+    # When htmx replaces only the rows, the page keeps its count.
+    is_counted = bool(page.runs) and request.headers.get("HX-Target") != "rows"
     end = page.end
     return {
         "runs": [ShownRun.of(run, request.user) for run in page.runs],
@@ -91,24 +92,25 @@ def _find_runs(request: HttpRequest, query: TaskQuery, order: RunOrder) -> dict[
 
 
 def _count(run_filter: RunFilter) -> TaskCount:
-    """Count the tasks that a filter finds; a count that takes too long is left out, as the page has its runs."""
     try:
         return count_ended_tasks(run_filter, limit=_MAX_COUNTED)
     except SearchTooSlow:
+        # The page has its runs, so it is shown without a count.
         return TaskCount(count=0, is_exact=False)
 
 
 def _is_of_any_run(query: TaskQuery) -> bool:
-    """Return whether a filter has only conditions that a run meets before it has ended: its queue, and since when."""
+    """Return whether a filter has only conditions that a run can meet before it ends: its queue and its period."""
     return query == TaskQuery(queue=query.queue, since=query.since)
 
 
 def _find_running(request: HttpRequest, query: TaskQuery) -> dict[str, Any]:
-    """Return the tasks that have run for longest, for the template: they may be slower than all that have ended."""
+    """Return the template's context for the tasks that have run for longest."""
+    # Among the slowest runs, since they may be slower than all that have ended.
     broker = get_broker()
     try:
         tasks = list_longest_running(broker, find_redis_queues(broker, query.queue), limit=_MAX_RUNNING)
-    except QueueNotFound:  # only the history has it
+    except QueueNotFound:  # the queue is only in the history
         tasks = []
     except BrokerUnavailable as error:
         return {"running_error": error.detail}
@@ -119,7 +121,7 @@ def _find_running(request: HttpRequest, query: TaskQuery) -> dict[str, Any]:
 
 
 def _find_tasks(request: HttpRequest, query: TaskQuery) -> dict[str, Any]:
-    """Return the page of tasks in Redis, for the template: queue by queue."""
+    """Return the template's context for a page of tasks in Redis, which are listed queue by queue."""
     broker, state = get_broker(), query.state
     assert state is not None  # noqa: S101 (narrows the type)
     cursor = decode_cursor(request.GET.get("cursor", ""), SearchCursor)

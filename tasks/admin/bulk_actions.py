@@ -1,4 +1,4 @@
-"""The admin of bulk actions: their list, the preview from which one is requested, and the page with its progress."""
+"""The admin of bulk actions: their list, the preview from which a user requests one, and the page with its progress."""
 
 from datetime import UTC
 from typing import Any
@@ -41,8 +41,8 @@ BULK_STATE_VARIANTS = {
     BulkAction.State.FINISHED: labels.SUCCESS,
     BulkAction.State.FAILED: labels.DANGER,
 }
+# "Cancelled" is spelled as on all other pages.
 BULK_STATE_NAMES = {state: state.label for state in BulkAction.State} | {BulkAction.State.CANCELED: "Cancelled"}
-"""Spelled as on all pages."""
 _COPIES = 20
 _MAX_CHOICES = 100
 _RUN_AGAIN = "Tasks that Redis still has run again under their ids, the others as new tasks with the same payload."
@@ -77,7 +77,7 @@ class RequestedByFilter(admin.SimpleListFilter):
 
 
 class BulkQueueFilter(admin.SimpleListFilter):
-    """Bulk actions on the tasks of a queue, as their filter spells it."""
+    """Bulk actions on the tasks of a queue, whose name is as the filter spells it."""
 
     title, parameter_name = "queue", "queue"
 
@@ -90,13 +90,12 @@ class BulkQueueFilter(admin.SimpleListFilter):
 
 
 def _with_conditions(bulk_actions: QuerySet[Any]) -> QuerySet[Any]:
-    """Annotate bulk actions with their filter as JSON, which has a queue unless it is of all queues."""
     annotated: QuerySet[Any] = bulk_actions.annotate(conditions=Cast("query", JSONField()))
     return annotated
 
 
 class RequestView(AdminView):
-    """The number of tasks that a filter finds; on POST the action on them is requested."""
+    """The number of tasks that a filter finds. A POST requests the action on them."""
 
     template_name = "admin/tasks/bulkaction/request.html"
 
@@ -171,8 +170,6 @@ class BulkActionAdmin(AuditedModelAdmin):
     empty_text = "An action on all tasks that match a filter is requested from the list of tasks or of errors."
 
     class Media:
-        """The tabs above the list, which is live."""
-
         css = {"all": ["admin_site/pages.css"]}
         js = (LIVE,)
 
@@ -183,6 +180,7 @@ class BulkActionAdmin(AuditedModelAdmin):
             path("<str:object_id>/progress/", self.page(ProgressView), name="tasks_bulkaction_progress"),
             path("<str:object_id>/cancel/", self.page(CancelView), name="tasks_bulkaction_cancel"),
         ]
+        # Django's other pages are not served: bulk actions are not edited or deleted here.
         return own + [url for url in super().get_urls() if url.name == "tasks_bulkaction_changelist"]
 
     @admin.display(description="action")
@@ -213,7 +211,7 @@ class BulkActionAdmin(AuditedModelAdmin):
         return bool(request.user.has_perm("tasks.view_task"))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Return False: there is no form without a filter."""
+        # There is no form without a filter: bulk actions are requested from lists.
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -224,7 +222,7 @@ class BulkActionAdmin(AuditedModelAdmin):
 
 
 def title_of(bulk: BulkAction) -> str:
-    """Return what a bulk action does: "Run again all tasks of mail"."""
+    """Return the title of a bulk action: "Run again: ended tasks of mail"."""
     query = get_query(bulk)
     subject = f"tasks of {query.queue}" if query.queue else "tasks"
     kind = f"{query.state} " if query.state else "ended "
@@ -232,13 +230,13 @@ def title_of(bulk: BulkAction) -> str:
 
 
 def bulk_url(number: int) -> str:
-    """Return the URL of a bulk action's page."""
     return reverse("admin:tasks_bulkaction_change", args=[number])
 
 
 def _find(object_id: str) -> BulkAction:
-    """Raise BulkActionNotFound if there is none."""
+    """Raise BulkActionNotFound if the id names no bulk action."""
     text = unquote(object_id)
+    # A longer number does not fit into a database's bigint.
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise BulkActionNotFound
     return get_bulk_action(int(text))
@@ -300,5 +298,5 @@ def _consequence(action: TaskAction, state: TaskState | None) -> str:
 
 
 def _parse_count(text: str) -> int:
-    """Return a number of tasks; 0 for anything else."""
+    """Return a number of tasks; 0 if the text is not one."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0

@@ -50,7 +50,7 @@ _UNSAFE_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
 class TaskView(AdminView):
-    """The page of a task, or of one that only the history still has."""
+    """The page of a task, or of a task that is only in the history."""
 
     template_name = "admin/tasks/task/detail.html"
 
@@ -76,6 +76,7 @@ class ContentView(AdminView):
         data = record.payload if part == "payload" else record.result
         if data is None:
             raise PathNotFound("This task has no result.")
+        # Ids may contain any character, such as quotes and slashes.
         name = f"{_UNSAFE_IN_A_NAME.sub('-', record.id)[:100]}-{part}.json"
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Type": "application/octet-stream"}
         return HttpResponse(data, headers=headers)
@@ -150,7 +151,7 @@ def _ended_task_context(request: HttpRequest, run: TaskRun) -> dict[str, Any]:
 
 
 def find_task_or_run(request: HttpRequest, object_id: str) -> tuple[TaskRecord | None, TaskRun | None]:
-    """Return the task that a URL names; the newest run of one that only the history still has.
+    """Return the task that a URL names, or the newest run of a task that is only in the history.
 
     Raise TaskNotFound, QueueNotFound.
     """
@@ -164,7 +165,7 @@ def find_task_or_run(request: HttpRequest, object_id: str) -> tuple[TaskRecord |
 
 
 def find_requested_task(request: HttpRequest, object_id: str) -> TaskRecord:
-    """Return the task that a URL names, within its `queue` parameter if there is one.
+    """Return the task that a URL names; its `queue` parameter is optional.
 
     Raise TaskNotFound, QueueNotFound.
     """
@@ -176,19 +177,19 @@ def find_requested_task(request: HttpRequest, object_id: str) -> TaskRecord:
 
 
 def can_copy(user: Any, redis_queue: str) -> bool:
-    """Return whether a user may run a task again as a new one, which shows its payload."""
+    """Return whether a user may run a task again as a new one. The form shows the payload."""
     return can_test(user) and can_apply(user, TaskAction.RUN) and can_view_payloads(user, redis_queue)
 
 
 def _curl(request: HttpRequest, redis_queue: str, payload: bytes) -> str:
-    """Return the command that enqueues the payload once more; empty if it is too long for a command line."""
+    """Return the command that enqueues the payload again; empty if it is too long for a command line."""
     if len(payload) > MAX_CURL_BYTES:
         return ""
     return example_curl(request.build_absolute_uri("/").rstrip("/"), redis_queue, payload.decode("utf-8", "replace"))
 
 
 def _is_whole(payload: bytes) -> bool:
-    """Return whether the history has kept a payload in full."""
+    """Return whether the history has the whole payload: an excerpt is not JSON."""
     try:
         payloads.parse_payload(payload.decode())
     except PayloadInvalid:

@@ -48,7 +48,7 @@ class TestTaskForm(StyledForm):
 
 
 class TestTaskView(AdminViewMixin, FormView):  # type: ignore[type-arg]
-    """The form; on POST its task is enqueued, and the page waits WAIT_S for its end and redirects to the task."""
+    """The form for a test task. On POST, wait up to WAIT_S for the end of the task and redirect to its page."""
 
     title = "Test a task"
     template_name = "admin/tasks/task/test.html"
@@ -98,7 +98,7 @@ class TestTaskView(AdminViewMixin, FormView):  # type: ignore[type-arg]
 
 
 def _enqueue(request: HttpRequest, form: TestTaskForm) -> TaskRecord | None:
-    """Enqueue the task of a form; None if it was refused, with the errors added to the form."""
+    """Enqueue the task of a form. If it is refused, add the errors to the form and return None."""
     spec = TaskSpec(queue=form.cleaned_data["queue"], payload=form.cleaned_data["payload"])
     try:
         return enqueue_and_wait(

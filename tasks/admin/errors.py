@@ -1,4 +1,4 @@
-"""The page of errors: groups by queue, with their trend, their newest sample, and actions on all of a group."""
+"""The page of errors: groups by queue with their trend and newest sample, and actions on all tasks of a group."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ from tasks.task_browser import TaskQuery
 
 MAX_GROUPS = 50
 MAX_QUEUES = 12
-"""How many queues the summary names, those with the most failures."""
+"""The number of queues that the summary names: those with the most failures."""
 _HEIGHT, _STEP = 24, 5
 _LONGEST = timedelta(days=7)
 
@@ -47,7 +47,7 @@ class GroupRow:
 
     group: ErrorGroup
     is_new: bool
-    """It did not occur before the commit."""
+    """The group has no error from before the commit."""
     first_seen: RelativeTime | None
     last_seen: RelativeTime | None
     bars: list[Bar]
@@ -65,7 +65,7 @@ class GroupRow:
 
 
 class ErrorsView(AdminView):
-    """The groups of errors of a period, the largest first, or of the time since a commit first ran."""
+    """The groups of errors of a period, or of the time since a commit first ran; the largest first."""
 
     title = "Errors"
     template_name = "admin/tasks/task/errors.html"
@@ -79,9 +79,11 @@ class ErrorsView(AdminView):
         started = find_start_of_commit(commit, queue=queue) if commit else None
         start = started or start_of_period(period) or timezone.now() - _LONGEST
         run_filter = TaskQuery(queue=queue, since=start).run_filter()
+        # One more than is shown, to know whether there are more.
         found = list_error_groups(run_filter, limit=MAX_GROUPS + 1)
         shown = found.groups[:MAX_GROUPS]
         known = find_known_groups(shown, start) if started else set()
+        # The trends count the same failures as the groups.
         counted = replace(run_filter, since=max(start, found.counted_after or start))
         trends = count_over_time(shown, counted, start=start, end=timezone.now())
         by_queue = count_failures_by_queue(run_filter, counted_after=found.counted_after)
@@ -112,7 +114,7 @@ class ErrorsView(AdminView):
 
 
 class FailingQueuesView(AdminView):
-    """The queues that fail most, a part of the overview."""
+    """The queues that fail most. A part of the overview."""
 
     template_name = "admin/tasks/task/failing_queues.html"
 

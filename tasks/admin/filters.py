@@ -61,14 +61,14 @@ _TIME: dict[str, Any] = {
 
 
 class Chip(NamedTuple):
-    """A condition that is set outside the first row of the form, and the URL of the page without it."""
+    """A condition that is not in the first row of the form, and the URL of the page without it."""
 
     label: str
     url: str
 
 
 class TaskFilterForm(forms.Form):
-    """The filter of tasks; the fields after `queue` apply to ended ones only, and are ignored for others."""
+    """The filter of tasks. Fields in `_ENDED_ONLY` apply to ended tasks only, and are ignored for others."""
 
     state = forms.ChoiceField(
         required=False,
@@ -116,7 +116,7 @@ class TaskFilterForm(forms.Form):
     error = forms.CharField(required=False, max_length=32, label="Error group", widget=forms.HiddenInput)
 
     def __init__(self, data: Mapping[str, Any], *, may_search: bool) -> None:
-        """Without `may_search` the form has no text, and ignores one in the data."""
+        """Without `may_search` the form has no field for a text, and ignores one in the data."""
         super().__init__(data)
         self.ignores_text = not may_search and bool(data.get("text"))
         for field in self.fields.values():
@@ -129,7 +129,6 @@ class TaskFilterForm(forms.Form):
             del self.fields["text"]
 
     def query(self) -> TaskQuery:
-        """Return the filter of a valid form."""
         cleaned = self.cleaned_data
         state, outcome = cleaned["state"] or ENDED, cleaned["outcome"]
         if state != ENDED:
@@ -159,10 +158,7 @@ class TaskFilterForm(forms.Form):
 
 
 def read_filter(request: HttpRequest) -> TaskFilterForm:
-    """Return the form of a request; `parent`, as links on numbers have it, is a queue.
-
-    It ignores a text, unless the user may view payloads of each queue that is searched: others share their URLs.
-    """
+    """Return the form of a request. `parent`, which the links of counts have, is a queue."""
     fields = request.GET.copy()
     if parent := fields.get("parent"):
         fields.setdefault("queue", parent)
@@ -170,19 +166,20 @@ def read_filter(request: HttpRequest) -> TaskFilterForm:
 
 
 def make_form(request: HttpRequest, fields: QueryDict) -> TaskFilterForm:
-    """Return the form with these fields; a text is ignored as in `read_filter`."""
+    """Return the form with these fields. It ignores a text if the user may not view payloads of all queues searched."""
+    # URLs are shared between users: one with a text must not fail, nor tell others what payloads contain.
     may_search = can_view_payloads(request.user, fields.get("queue", "").strip())
     return TaskFilterForm(fields, may_search=may_search)
 
 
 def is_filtered(query: QueryDict) -> bool:
-    """Return whether a URL asks for ended tasks rather than for the queues or one of their lists."""
+    """Return whether a URL requests ended tasks, rather than the queues or the list of one."""
     names = ("text", "outcome", "period", "sort", "worker", "commit", "since", "until", "error")
     return query.get("state") == ENDED or any(query.get(name) for name in names)
 
 
 def filter_context(request: HttpRequest, form: TaskFilterForm) -> dict[str, Any]:
-    """Return what the template of the form needs."""
+    """Return the context for the template of the form."""
     catalog = get_fresh_catalog()
     names = [name for queue in catalog.definitions[:_MAX_SUGGESTIONS] for name in _names_of(queue, catalog.separator)]
     more, state = ("worker", "commit", "since", "until"), request.GET.get("state") or ENDED
@@ -227,7 +224,7 @@ def as_fields(query: TaskQuery) -> dict[str, str]:
 
 
 def describe(query: TaskQuery, user: Any) -> list[tuple[str, str]]:
-    """Return the conditions of a filter for a user: without its text, unless the user may view payloads."""
+    """Return the conditions of a filter. Its text is hidden from users who may not view payloads."""
     text = query.text if not query.text or can_view_payloads(user, query.queue) else HIDDEN
     outcome = "Any failure" if len(query.outcomes) > 1 else "".join(OUTCOME_NAMES[each] for each in query.outcomes)
     pairs = [
@@ -245,7 +242,7 @@ def describe(query: TaskQuery, user: Any) -> list[tuple[str, str]]:
 
 
 def start_of_period(name: str) -> datetime | None:
-    """Return the minute in which a period of PERIODS began, as counts are by minute; None for an empty name."""
+    """Return the start of a period of PERIODS, in whole minutes as counts have it; None for an empty name."""
     if not name:
         return None
     now, (_, length) = timezone.now(), PERIODS[name]
@@ -254,7 +251,7 @@ def start_of_period(name: str) -> datetime | None:
 
 
 def page_url(request: HttpRequest, **changes: str) -> str:
-    """Return the URL of the page with other fields; an empty one is dropped."""
+    """Return the URL of the page with other fields. Empty fields are removed."""
     values = {**request.GET.dict(), **changes}
     return f"{request.path}?{urlencode({name: value for name, value in values.items() if value})}"
 
@@ -282,6 +279,6 @@ def _format(time: datetime | None) -> str:
 
 
 def with_absolute_times(query: TaskQuery) -> TaskQuery:
-    """Return a filter whose times are whole seconds, as a URL has them."""
+    """Return a filter whose times are whole seconds, as they are in URLs."""
     cut = {name: time.replace(microsecond=0) for name in ("since", "until") if (time := getattr(query, name))}
     return msgspec.structs.replace(query, **cut)

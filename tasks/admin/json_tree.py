@@ -1,4 +1,4 @@
-"""A JSON value as a tree for the page of a task: numbers as they are written, members in their order."""
+"""A JSON value as a tree for the page of a task. Numbers keep their spelling, members their order."""
 
 import json
 from collections.abc import Iterator
@@ -7,24 +7,24 @@ from dataclasses import dataclass, field
 MAX_NODES = 800
 MAX_DEPTH = 12
 _OPEN_CHILDREN = 30
-"""A member with more children is closed at first."""
+"""A value with more children is closed at first."""
 
 
 class _Number(str):
-    """A number as it is written."""
+    """A number as it is spelled in the JSON."""
 
     __slots__ = ()
 
 
 @dataclass(slots=True, kw_only=True)
 class Node:
-    """A value; a name in an object, or a position in an array."""
+    """A value. Its name is that of a member, or a position in an array."""
 
     name: str = ""
     kind: str
-    """object, array, string, number or literal."""
+    """One of object, array, string, number and literal."""
     text: str = ""
-    """Of a value without children."""
+    """The text of a value without children."""
     children: list["Node"] = field(default_factory=list)
 
     @property
@@ -39,7 +39,7 @@ class Node:
 
 
 def parse_tree(text: str) -> Node | None:
-    """Return the tree of a JSON object or array; None for other texts, and for a tree too large to be shown."""
+    """Return the tree of a JSON object or array; None for other texts, and for a tree that is too large to show."""
     try:
         value = json.loads(
             text, parse_int=_Number, parse_float=_Number, parse_constant=_Number, object_pairs_hook=_Members
@@ -53,7 +53,7 @@ def parse_tree(text: str) -> Node | None:
 
 
 class _Members:
-    """The members of an object, also those with the same name."""
+    """The members of an object, including those with the same name."""
 
     def __init__(self, pairs: list[tuple[str, object]]) -> None:
         self.pairs = pairs

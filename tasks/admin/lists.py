@@ -30,7 +30,7 @@ _DEFAULT_STATES = (TaskState.PENDING, TaskState.ACTIVE, TaskState.RETRY, TaskSta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
-    """The end of a page, the direction in which the list continues, and which list it is."""
+    """The end of a page, the direction in which the list continues, and the list that it belongs to."""
 
     queue: str
     state: TaskState
@@ -91,12 +91,11 @@ class QueueTasksView(AdminView):
 
 
 def _first_state(counts: QueueCounts) -> TaskState:
-    """Return the first state that has tasks."""
     return next((state for state in _DEFAULT_STATES if getattr(counts, state)), TaskState.PENDING)
 
 
 def parse_state(text: str) -> TaskState | None:
-    """Return the state with this name; None for an empty one. Raise RequestInvalid."""
+    """Return the state with this name; None if it is empty. Raise RequestInvalid."""
     if not text:
         return None
     if text not in LISTED_STATES:
@@ -105,7 +104,7 @@ def parse_state(text: str) -> TaskState | None:
 
 
 def _page_links(queue: str, state: TaskState, window: TaskWindow) -> dict[str, str]:
-    """Return the URLs of the previous and the next page; empty where there is none."""
+    """Return the URLs of the previous and the next page; empty if there is none."""
 
     def url(end: Anchor | None, *, is_backward: bool) -> str:
         if end is None:

@@ -1,4 +1,4 @@
-"""What a task prints and reports, on its page: rendered with it, and then polled until the task has ended."""
+"""What a task prints and reports, on its page: rendered with the page, then polled until the task ends."""
 
 import hashlib
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class ProgressBar:
 
     label: str
     percent: int | None
-    """None: the total is not known."""
+    """None if the total is unknown."""
     message: str
 
 
@@ -40,13 +40,14 @@ class OutputSection:
 
     attempt: int
     attempts: list[tuple[int, str]]
-    """Those with output, and the URLs that show it."""
+    """Attempts with output, and the URLs that show it."""
     text: str
     is_truncated: bool
     has_dropped_attempts: bool
-    """Only the last MAX_ATTEMPTS attempts with output are kept, and the first one of these is not the task's first."""
+    """Only the last MAX_ATTEMPTS attempts with output are kept, and the first of them is not the task's first attempt.
+    """
     is_dropped: bool
-    """The requested attempt is older than these."""
+    """The requested attempt is older than those that are kept."""
     is_shared: bool
     progress: ProgressBar | None
     is_hidden: bool
@@ -60,7 +61,7 @@ class OutputSection:
 
     @property
     def is_empty(self) -> bool:
-        """Return whether there is nothing to show and nothing will come."""
+        """Return whether there is nothing to show, and nothing will come."""
         return not (self.is_live or self.progress or self.attempts or self.text)
 
 
@@ -74,7 +75,8 @@ def read_output_section(request: HttpRequest, location: TaskLocation) -> OutputS
 class OutputView(AdminView):
     """The section alone, for a page that polls it.
 
-    204 if it has not changed; the page is loaded again once the state has changed or the task was deleted.
+    The response is 204 if nothing has changed. It makes the browser reload the page if the state has changed or the
+    task was deleted.
     """
 
     template_name = "admin/tasks/task/output.html"
@@ -132,17 +134,17 @@ def _progress_bar(progress: TaskProgress | None, *, is_visible: bool) -> Progres
 
 
 def _parse_attempt(request: HttpRequest) -> int | None:
-    """Return the requested attempt; None: the last one that printed anything."""
+    """Return the requested attempt; None for the last one that printed anything."""
     text = request.GET.get("attempt", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
 def _state_of(status: TaskStatus) -> str:
-    """Return a text that changes when the rest of the page changes."""
+    """Return a text that changes whenever the rest of the page does."""
     return f"{status.state}-{status.started_at_ns or 0}"
 
 
 def _version_of(status: TaskStatus, output: TaskOutput) -> str:
-    """Return a text that changes with the section."""
+    """Return a text that changes whenever the section does."""
     parts = (output.attempts, output.attempt, output.end, status.progress)
     return hashlib.sha1(repr(parts).encode(), usedforsecurity=False).hexdigest()[:12]

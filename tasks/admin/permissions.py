@@ -1,4 +1,4 @@
-"""Permissions on tasks in the admin, and the actions that a task's state allows."""
+"""Permissions on tasks in the admin, and the actions that the state of a task allows."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,7 @@ from runqy.errors import RequestInvalid, choices_error
 from tasks.actions import TaskAction, permission_for, valid_states
 
 HIDDEN = "hidden from your role"
-"""Shown in place of content that the user may not view, because of `hide_payloads` or `RUNQY_HIDE_PAYLOADS`."""
+"""Replaces content that the user may not view because of `hide_payloads` or `RUNQY_HIDE_PAYLOADS`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class ActionLabels:
     label: str
     icon: str
     past: str
-    """After a number of tasks: "12 tasks archived"."""
+    """Follows a number of tasks: "12 tasks archived"."""
     consequence: str
     needs_confirmation: bool = False
     """Also for a single task."""
@@ -60,7 +60,8 @@ LABELS = {
 
 
 def labels_for(action: TaskAction, state: TaskState | None) -> ActionLabels:
-    """Return the texts of an action on tasks in a state, or on ended ones of the history: these run again, not now."""
+    """Return the texts of an action on tasks in a state, or, for None, on ended tasks of the history."""
+    # Ended tasks are not run "now" but again.
     is_again = action is TaskAction.RUN and (state is None or state.is_final)
     return replace(LABELS[action], label="Run again") if is_again else LABELS[action]
 
@@ -70,7 +71,7 @@ def can_apply(user: Any, action: TaskAction) -> bool:
 
 
 def parse_action(request: HttpRequest, fields: QueryDict) -> TaskAction:
-    """Return the `action` of a form, for which the user has the permission. Raise RequestInvalid, PermissionDenied."""
+    """Return the `action` of a form, if the user has the permission. Raise RequestInvalid, PermissionDenied."""
     text = fields.get("action", "")
     if text not in tuple(TaskAction):
         raise RequestInvalid(f"action: {choices_error(TaskAction)}")
@@ -84,7 +85,7 @@ def can_test(user: Any) -> bool:
 
 
 def can_view_payloads(user: Any, queue: str) -> bool:
-    """Return whether a user may view payloads, results and errors of a queue or Redis queue; empty: of all.
+    """Return whether a user may view payloads, results and errors of a queue or Redis queue; of all if it is empty.
 
     Raise ConfigurationUnavailable.
     """
@@ -92,11 +93,11 @@ def can_view_payloads(user: Any, queue: str) -> bool:
 
 
 def actions_for_one(user: Any, state: TaskState) -> list[TaskAction]:
-    """Return the actions that a user may apply to a task in a state."""
     return [action for action in TaskAction if can_apply(user, action) and state in valid_states(action)]
 
 
 def actions_for_selected(user: Any, state: TaskState) -> list[TaskAction]:
-    """Return the actions that a user may apply to selected tasks; for tasks that wait, cancelling is archiving."""
+    """Return the actions that a user may apply to selected tasks in a state."""
     actions = actions_for_one(user, state)
+    # Cancelling tasks that wait is archiving them: one button is enough.
     return [action for action in actions if action is not TaskAction.CANCEL or state is TaskState.ACTIVE]

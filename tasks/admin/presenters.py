@@ -1,4 +1,4 @@
-"""Renders tasks for the admin: names and colours of states, URLs, times, payloads and results."""
+"""Render tasks for the admin: names and colours of states, URLs, times, payloads and results."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from tasks.admin.json_tree import Node, parse_tree
 from tasks.queries import find_gone
 
 MAX_RENDERED_BYTES = 64 << 10
-"""The page shows no more of a payload or result; all of it can be downloaded."""
+"""The page shows no more of a payload or result. The whole can be downloaded."""
 _PRETTY_MAX_LENGTH = 1 << 20
 
 STATE_NAMES = {state: state.value.capitalize() for state in TaskState}
@@ -28,7 +28,7 @@ STATE_VARIANTS = {
     TaskState.RETRY: labels.WARNING,
     TaskState.COMPLETED: labels.SUCCESS,
 }
-"""Colours of states; other states are neutral, and an archived task has that of its outcome."""
+"""Colours of states. Other states are neutral; an archived task has the colour of its outcome."""
 
 TIME_COLUMNS = {
     TaskState.PENDING: "Pending since",
@@ -48,13 +48,13 @@ class Content:
     size: int
     is_truncated: bool = False
     is_text: bool = True
-    """False: it is not UTF-8, and invalid bytes are replaced."""
+    """False: it is not UTF-8, and invalid bytes were replaced."""
     tree: Node | None = None
-    """Of a JSON object or array that is not too large."""
+    """The tree of a JSON object or array that is not too large."""
 
 
 def task_url(task_id: str, redis_queue: str = "") -> str:
-    """Return the URL of a task; the queue distinguishes it from others with the same id.
+    """Return the URL of a task. The queue distinguishes it from others with the same id.
 
     For an empty id, which a worker may report, return the URL of the queue's tasks.
     """
@@ -65,7 +65,7 @@ def task_url(task_id: str, redis_queue: str = "") -> str:
 
 
 def task_urls(broker: Broker, tasks: Iterable[TaskLocation]) -> dict[TaskLocation, str]:
-    """Return the URL of each task; empty for one that neither Redis nor the history has. Raise BrokerUnavailable."""
+    """Return the URL of each task; empty if neither Redis nor the history has it. Raise BrokerUnavailable."""
     tasks = [*tasks]
     gone = find_gone(broker, tasks)
     return {(queue, task_id): "" if (queue, task_id) in gone else task_url(task_id, queue) for queue, task_id in tasks}
@@ -81,7 +81,7 @@ def not_found_message(task_id: str) -> str:
 
 
 def worker_url(worker_id: str) -> str:
-    """Return the URL of a worker; empty without one."""
+    """Return the URL of a worker; empty for an empty id."""
     return reverse("admin:workers_worker_change", args=[quote(worker_id)]) if worker_id else ""
 
 
@@ -99,7 +99,7 @@ def render_content(data: bytes) -> Content:
 
 
 def timeline(record: TaskRecord, now_ns: int) -> list[tuple[str, RelativeTime]]:
-    """Return the times of a task in order; some are known to the second only."""
+    """Return the times of a task in order. Some are known to the second only."""
     message, is_active = record.message, record.state is TaskState.ACTIVE
     times = [
         ("Enqueued", RelativeTime.of_ns(record.enqueued_at_ns, now_ns)),
@@ -117,4 +117,5 @@ def timeline(record: TaskRecord, now_ns: int) -> list[tuple[str, RelativeTime]]:
         ("Deadline", RelativeTime.of_s(message.deadline, now_ns, is_due=not record.state.is_final)),
         ("Expires", RelativeTime.of_s(record.expires_at_s, now_ns, is_due=True)),
     ]
+    # By second, since some have no more: sorting is stable, so times of one second keep the order above.
     return sorted(((label, at) for label, at in times if at), key=lambda time: time[1].at_ns // 10**9)

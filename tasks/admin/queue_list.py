@@ -36,7 +36,7 @@ class QueueRow:
     url: str
     is_paused: bool
     counts: list[tuple[str, int, str]]
-    """State, number of tasks, URL of their list."""
+    """State, number of tasks, and URL of their list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +50,10 @@ class QueueGroup:
 
 
 class TasksView(AdminViewMixin, View):
-    """The start page: the task that `id` names, what a filter finds, the tasks of `queue`, or queues with counts.
+    """The start page: the task that `id` names, the tasks that a filter finds, the tasks of `queue`, or queues with
+    counts.
 
-    `parent` limits the latter to the Redis queues of a queue.
+    `parent` limits the queues to the Redis queues of a queue.
     """
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -71,7 +72,7 @@ class TasksView(AdminViewMixin, View):
         return QueueListView.as_view(model_admin=self.model_admin)(request, redis_queues=redis_queues, parent=parent)
 
     def _find_task(self, task_id: str) -> str:
-        """Return the URL of a task; empty without one, with a message if it was not found."""
+        """Return the URL of a task; empty without an id, or with a message if it was not found."""
         if not task_id:
             return ""
         try:
@@ -85,7 +86,6 @@ class TasksView(AdminViewMixin, View):
 
 
 def _is_one_queue(name: str) -> bool:
-    """Return whether a name means a single Redis queue."""
     return bool(name) and len(find_redis_queues(get_broker(), name)) == 1
 
 
@@ -115,7 +115,6 @@ class QueueListView(AdminView):
 
 
 def _count(redis_queues: list[RedisQueue]) -> dict[str, QueueCounts]:
-    """Return the counts of Redis queues by name."""
     broker, names = get_broker(), [each.redis_queue for each in redis_queues]
     return {count.queue: count for count in broker.run(count_tasks(names, now_ns=broker.now_ns()))} if names else {}
 

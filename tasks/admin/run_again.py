@@ -38,14 +38,14 @@ class PayloadForm(StyledForm):
 
 
 class RunAgainView(AdminViewMixin, FormView):  # type: ignore[type-arg]
-    """The form; on POST the new task is enqueued: with the payload of the form, or unchanged without one."""
+    """The form. A POST enqueues the new task, with the payload of the form, or unchanged if there is none."""
 
     template_name = "admin/tasks/task/run_again.html"
     form_class = PayloadForm
 
     @cached_property
     def original(self) -> Original:
-        """The task that the URL names. Raise TaskNotFound, QueueNotFound, PermissionDenied."""
+        """Return the task that the URL names. Raise TaskNotFound, QueueNotFound, PermissionDenied."""
         object_id = self.kwargs["object_id"]
         record, run = find_task_or_run(self.request, object_id)
         redis_queue = record.queue if record else run.redis_queue if run else ""
@@ -87,7 +87,7 @@ class RunAgainView(AdminViewMixin, FormView):  # type: ignore[type-arg]
         }
 
     def _enqueue(self, payload: bytes) -> HttpResponse:
-        """Enqueue the new task, and redirect to its page. Raise as `enqueue_copy`."""
+        """Enqueue the new task, and redirect to its page. Raise the errors of `enqueue_copy`."""
         traceparent = self.request.headers.get("traceparent", "")
         copy_id = enqueue_copy(get_broker(), original=self.original, payload=payload, traceparent=traceparent)
         messages.success(self.request, "The new task was enqueued. The original stays as it is.")

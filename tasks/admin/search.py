@@ -1,4 +1,4 @@
-"""The search of the page header: tasks by their id or by text, whatever their state."""
+"""The search of the page header: tasks in any state by id or by text."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -26,11 +26,11 @@ from tasks.task_browser import find_redis_queues
 MAX_LENGTH = 300
 _LISTED = 20
 _RUNS_READ = 100
-"""The runs from which the tasks that ended are taken: one that was retried has several."""
+"""The runs that are read to find ended tasks. A task that was retried has several."""
 
 
 class SearchView(AdminView):
-    """The tasks whose id is `q`, and those whose payload or error holds it."""
+    """The tasks whose id is `q`, and those whose payload or error contains it."""
 
     title = "Search"
     template_name = "admin/tasks/task/search.html"
@@ -69,7 +69,7 @@ def _has_terms(text: str) -> bool:
 
 
 def _find_by_id(task_id: str, user: Any) -> dict[str, Any]:
-    """Return the task with an id, in Redis or else in the history."""
+    """Return the task with an id, from Redis or otherwise from the history."""
     try:
         task = run_operation(get_task, task_id)
     except TaskNotFound:
@@ -79,13 +79,15 @@ def _find_by_id(task_id: str, user: Any) -> dict[str, Any]:
 
 
 def _find_in_redis(broker: Broker, text: str, user: Any) -> dict[str, Any]:
-    """Return the tasks in Redis: those that have not ended, those that have and are not found in the history, as it has
-    only the beginning of their payloads; and in which states more may match."""
+    """Return the context for tasks in Redis: those that have not ended, ended ones that the search of the history does
+    not find, and states in which more may match.
+    """
     redis_queues = find_redis_queues(broker, "")
     counted = broker.run(count_tasks(redis_queues, now_ns=broker.now_ns())) if redis_queues else []
     searches = search_redis(broker, counted, text, limit=_LISTED)
     tasks = [task for search in searches for task in search.tasks]
     ended = [task for task in tasks if task.state.is_final]
+    # The history has only the beginning of payloads, so it does not find all ended tasks.
     known = find_tasks_with_text([(task.queue, task.id) for task in ended], text)
     return {
         "tasks": shown_tasks([task for task in tasks if not task.state.is_final], user),
@@ -99,7 +101,7 @@ def _find_in_redis(broker: Broker, text: str, user: Any) -> dict[str, Any]:
 
 
 def _find_ended(broker: Broker, text: str, listed: Iterable[TaskLocation]) -> dict[str, Any]:
-    """Return the tasks of the newest runs that match, each at the newest, for the template, without those listed."""
+    """Return the context for ended tasks: the newest runs that match, one for each task, except the tasks listed."""
     page, now_ns, left_out = list_runs(RunFilter(text=text), limit=_RUNS_READ), broker.now_ns(), set(listed)
     by_task: dict[TaskLocation, list[TaskRun]] = {}
     for run in page.runs:

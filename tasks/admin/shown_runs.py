@@ -1,4 +1,4 @@
-"""A run of the history as pages show it."""
+"""A run of the history, as pages show it to a user."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +18,14 @@ _EXCERPT = 160
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownRun:
-    """A run, an attempt or the end of a task without one, for a user."""
+    """An attempt, or the end of a task without one, as a user may see it."""
 
     run: TaskRun
     now_ns: int
     is_visible: bool
     """False: payload and error are hidden from the user."""
     earlier: int = 0
-    """How many earlier attempts of the task match, in a list with one row a task."""
+    """The number of earlier attempts of the task that match, in a list with one row for each task."""
 
     @classmethod
     def of(cls, run: TaskRun, user: Any) -> "ShownRun":
@@ -66,7 +66,7 @@ class ShownRun:
 
     @property
     def error_url(self) -> str:
-        """Return the list of tasks with the same error; empty without one."""
+        """Return the URL of the list of tasks with the same error; empty without an error."""
         error = self.run.fingerprint
         return tasks_url(queue=self.run.queue, error=error, state="ended") if error else ""
 
@@ -89,7 +89,7 @@ class ShownRun:
 
     @property
     def error_limits(self) -> str:
-        """Return what the history has kept of a long error; empty if it has the whole error."""
+        """Return an explanation of what is kept of a long error; empty if the whole error is."""
         if not self.is_visible:
             return ""
         if is_cut(self.run.traceback):

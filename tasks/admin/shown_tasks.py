@@ -1,4 +1,4 @@
-"""A task in Redis as pages show it."""
+"""A task in Redis, as pages show it to a user."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _EXCERPT = 160
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownTask:
-    """A task for a user, with the last of its runs that ended it, if the history has one."""
+    """A task as a user may see it, with the last run that ended it, if the history has one."""
 
     record: TaskRecord
     last_end: TaskRun | None
@@ -38,7 +38,7 @@ class ShownTask:
     def outcome(self) -> RunOutcome | None:
         """Return the outcome with which the task was archived; None if a user archived it, or it is not archived.
 
-        It is that of the history, once that has the run that ended the task.
+        The history has precedence, once it has the run that ended the task.
         """
         if self.record.state is not TaskState.ARCHIVED:
             return None
@@ -57,7 +57,7 @@ class ShownTask:
 
     @property
     def variant(self) -> str:
-        """Return the colour of the state; of an archived task that of its outcome."""
+        """Return the colour of the state; an archived task has that of its outcome."""
         outcome = self.outcome
         return OUTCOME_VARIANTS[outcome] if outcome else STATE_VARIANTS.get(self.record.state, labels.NEUTRAL)
 
@@ -67,7 +67,6 @@ class ShownTask:
 
     @property
     def time(self) -> RelativeTime | None:
-        """Return the time that the column has."""
         record = self.record
         if record.state in (TaskState.PENDING, TaskState.ACTIVE):
             since_ns = record.pending_since_ns if record.state is TaskState.PENDING else record.started_at_ns
@@ -89,26 +88,24 @@ class ShownTask:
 
     @property
     def has_error(self) -> bool:
-        """Return whether there is an error to show: that of an earlier attempt does not concern a completed task."""
+        """Return whether there is an error to show. That of an earlier attempt does not concern a completed task."""
         return bool(self.record.error) and self.record.state is not TaskState.COMPLETED
 
     @property
     def error_line(self) -> str:
-        """Return the last line that is not blank: a traceback ends with its message."""
+        """Return the last line that is not blank, since a traceback ends with its message."""
         text = (self.record.error if self.is_visible else HIDDEN) if self.has_error else ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return lines[-1][:_EXCERPT] if lines else ""
 
     @property
     def run_time(self) -> str:
-        """Return how long a completed task ran; empty if it is unknown.
-
-        Redis has the time of its dequeue; the history also when its child began.
-        """
+        """Return how long a completed task ran; empty if it is unknown."""
         record = self.record
         if record.state is not TaskState.COMPLETED:
             return ""
         if self.last_end is not None and self._is_ended_by_run(record.completed_at_s):
+            # More exact: it begins when the child began, while Redis has only the time of the dequeue.
             return humanize_ms(self.last_end.run_ms)
         if record.started_at_ns and record.completed_ns:
             return humanize_ms(max(record.completed_ns - record.started_at_ns, 0) // 1_000_000)
@@ -119,13 +116,13 @@ class ShownTask:
         return worker_url(self.record.worker_id)
 
     def _is_ended_by_run(self, ended_at_s: int | None) -> bool:
-        """Return whether the run ended the task at this time: one that was run again has earlier ends too."""
+        # A task that was run again has earlier ends too. Redis has some times to the second only.
         ended_at = self.last_end.ended_at.timestamp() if self.last_end else 0
         return ended_at_s is not None and ended_at >= ended_at_s - 1
 
 
 def shown_tasks(records: Sequence[TaskRecord], user: Any) -> list[ShownTask]:
-    """Return tasks as a user may see them. The history is asked once how those that ended did so."""
+    """Return tasks as a user may see them. One query reads how ended tasks ended."""
     ended = [(record.queue, record.id) for record in records if record.state.is_final]
     last_ends = find_last_ends(ended) if ended else {}
     return [shown_task(record, user, last_ends.get((record.queue, record.id))) for record in records]

@@ -1,4 +1,4 @@
-"""What the page of a task shows of its past: attempts, copies, bulk actions, audit records."""
+"""The past of a task, for its page: attempts, copies, bulk actions, audit records."""
 
 from datetime import datetime
 from typing import Any
@@ -17,11 +17,11 @@ from tasks.run_queries import list_task_runs
 
 _MAX_ATTEMPTS = 50
 _SEVERAL = ("tasks.run", "tasks.archived", "tasks.deleted", "tasks.canceled")
-"""Audit actions on several tasks of a queue, whose records name them."""
+"""Audit actions on several tasks of a queue. Their records list the ids."""
 
 
 def history_context(request: HttpRequest, redis_queue: str, task_id: str) -> dict[str, Any]:
-    """Return what the templates of a task's page show of its past."""
+    """Return the context for the templates that show the past of a task."""
     runs = list_task_runs(redis_queue, task_id)
     bulk_actions = list_bulk_actions_on(redis_queue, task_id)
     may_view_audit = request.user.has_perm("audit.view_auditrecord")

@@ -1,4 +1,4 @@
-"""What a worker did in the last hour, for its page."""
+"""The runs of a worker in the last hour, for its page."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -23,23 +23,23 @@ class WorkerRuns:
     """The runs of a worker that ended in the last hour."""
 
     rows: list[ShownRun]
-    """The newest."""
+    """The newest runs."""
     total: int
     is_exact: bool
-    """False: there were more, and only the newest are counted."""
+    """False: there are more, and only the newest are counted."""
     outcomes: list[tuple[str, int, str]]
     """Name, number, and URL of the list."""
     median: str
-    """The median duration; empty without a run whose duration is known."""
+    """The median duration; empty if no duration is known."""
     longest: str
     url: str
     slowest_url: str
     all_url: str
-    """The list of its runs of any time."""
+    """The list of all its runs, whenever they ended."""
 
 
 class WorkerRunsView(AdminView):
-    """What `worker` did in the last hour, a part of its page."""
+    """What `worker` did in the last hour. A part of the worker's page."""
 
     template_name = "admin/tasks/task/worker_runs.html"
 

@@ -1,8 +1,8 @@
 """The states of a task as server-sent events, for DRF's viewset and the data plane.
 
-`state` is sent for the current state and each change, `progress` when its handler reports progress, `end` with the task
+`state` is sent for the current state and each change, `progress` when the handler reports progress, `end` with the task
 once it has ended, `gone` if it is deleted. The id of a state is `<state>-<attempt>`: after `Last-Event-ID`, the current
-state is sent only if it differs. No log is kept.
+state is sent only if it differs. Events are not stored.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -47,7 +47,7 @@ class TaskProgressEvent(msgspec.Struct, frozen=True):
 
 
 class EventSource(Protocol):
-    """Renders what has changed of a task."""
+    """Renders what has changed about a task."""
 
     is_over: bool
     """There will be no more events."""
@@ -66,7 +66,7 @@ class EventStream:
         *,
         first: bytes,
     ) -> None:
-        """`first` are the current events; without a waiter, the stream ends after them."""
+        """`first` are the current events. Without a waiter the stream ends after them."""
         self._source = source
         self._waiter = waiter
         self._chunks = self._render(first)
@@ -102,7 +102,7 @@ class EventStream:
 
 
 class StateEvents:
-    """The events `state`, `progress` and `end`. See EventSource."""
+    """The events `state`, `progress` and `end`. See `EventSource`."""
 
     def __init__(self, last_event_id: str) -> None:
         self.is_over = False
@@ -113,7 +113,7 @@ class StateEvents:
         return self.render(await waiter.read())
 
     def render(self, record: TaskRecord) -> bytes:
-        """Return the events of a task's state and progress that were not sent before."""
+        """Return the events of a task's state and progress that have not been sent."""
         self.is_over = record.state.is_final
         chunk = b""
         if event_id(record) != self._sent_id:
@@ -134,17 +134,17 @@ async def open_event_stream(
     client: WaitingClient,
     last_event_id: str,
 ) -> EventStream:
-    """Return the events of a task from its current state on. The caller closes the stream.
+    """Return the events of a task, starting with its current state. The caller must close the stream.
 
-    The stream ends when the client's key is not accepted any more. Raise TooManyWaiters, TaskNotFound,
-    BrokerUnavailable.
+    The stream ends when the client's key is no longer accepted. Raise TooManyWaiters, TaskNotFound, BrokerUnavailable.
     """
     waiter = None
     if not (record.state.is_final or waiters.is_draining):
         waiter = await waiters.add(record.id, queue=record.queue, client=client, watched=Watched.STATE)
         try:
+            # Read again: the task may have changed before it was watched.
             record = await waiter.read()
-        except BaseException:
+        except BaseException:  # also a cancellation: the waiter must not keep its place
             waiter.leave()
             raise
     source = StateEvents(last_event_id)
@@ -152,17 +152,15 @@ async def open_event_stream(
 
 
 def is_end_known(record: TaskRecord, last_event_id: str) -> bool:
-    """Return whether a client has received the last event: 204 stops it from reconnecting."""
+    """Return whether a client has received the last event. A response of 204 stops it from reconnecting."""
     return record.state.is_final and event_id(record) == last_event_id
 
 
 def event_id(record: TaskRecord) -> str:
-    """Return an id that is equal for the same state of the same attempt."""
     return f"{record.state}-{record.attempts}"
 
 
 def render_event(record: TaskRecord) -> bytes:
-    """Return the event of a task's state."""
     if record.state.is_final:
         return render_sse("end", encode_json(task_response(record)), event_id(record))
     data = TaskStateEvent(id=record.id, queue=record.queue, state=record.state, attempts=record.attempts)
@@ -170,7 +168,8 @@ def render_event(record: TaskRecord) -> bytes:
 
 
 def render_sse(name: str, data: bytes, id_: str = "") -> bytes:
-    """Return a server-sent event. Data may have several lines: a result can have line breaks between tokens."""
+    """Return a server-sent event."""
+    # Data may have several lines: results may have line breaks between tokens.
     lines = [f"id: {id_}".encode()] if id_ else []
     lines += [f"event: {name}".encode(), *(b"data: " + line for line in data.splitlines())]
     return b"\n".join(lines) + b"\n\n"

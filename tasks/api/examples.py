@@ -54,7 +54,6 @@ DELETED = OpenApiExample("Response", {"message": "task deleted", "task_id": "tas
 
 
 def bulk_action(action: str) -> OpenApiExample:
-    """Return an example of an action on the tasks of a state."""
     body = {
         "queue": "inference_high",
         "action": action,

@@ -1,7 +1,7 @@
-"""What a task printed, and how it is followed by server-sent events.
+"""What a task printed, and server-sent events that follow it.
 
 `output` is sent with each new part of the text, `end` once the task has ended, `gone` if it is deleted. The id of an
-output is `<attempt>-<offset>`: after `Last-Event-ID`, the text goes on there.
+output is `<attempt>-<offset>`: after `Last-Event-ID`, the text continues there.
 """
 
 import re
@@ -22,7 +22,6 @@ from tasks.waiting import ResultWaiters, Waiter, WaitingClient, Watched
 
 MAX_ATTEMPT = 1_000_000
 END_ID = "end"
-"""The id of the event `end`."""
 _EVENT_ID = re.compile(r"(\d{1,9})-(\d{1,18})")
 
 
@@ -64,7 +63,6 @@ class OutputPosition:
 
 
 def task_logs(location: TaskLocation, output: TaskOutput, attempt: int | None) -> TaskLogs:
-    """Return output as the API renders it."""
     queue, task_id = location
     return TaskLogs(
         id=task_id,
@@ -78,14 +76,14 @@ def task_logs(location: TaskLocation, output: TaskOutput, attempt: int | None) -
 
 
 def find_position(attempt: int | None, last_event_id: str) -> OutputPosition:
-    """Return where a client begins to follow."""
+    """Return where a client begins to follow: after the last event that it received, or at the attempt."""
     if known := _EVENT_ID.fullmatch(last_event_id):
         return OutputPosition(int(known[1]), int(known[2]))
     return OutputPosition(attempt)
 
 
 class OutputEvents:
-    """The events `output` and `end` of a task. See EventSource."""
+    """The events `output` and `end` of a task. See `EventSource`."""
 
     def __init__(self, location: TaskLocation, position: OutputPosition) -> None:
         self.is_over = False
@@ -93,14 +91,14 @@ class OutputEvents:
         self._position = position
 
     async def read(self, waiter: Waiter) -> bytes:
-        """Return the events since the last call: of the attempt that was sent last, and of those after it."""
+        """Return the events since the last call: of the attempt that was sent last, and of later ones."""
         chunk = b""
         while True:
             position = self._position
             status, output = await waiter.run(
                 read_task_output(self._location, attempt=position.attempt, offset=position.offset)
             )
-            waiter.status = status
+            waiter.status = status  # what the next poll is compared with
             chunk += self._render(output)
             later = [attempt for attempt in output.attempts if attempt > (self._position.attempt or 0)]
             if not later:
@@ -113,7 +111,7 @@ class OutputEvents:
         return chunk
 
     def _render(self, output: TaskOutput) -> bytes:
-        """Return the event of a text that was not sent before; empty without one."""
+        """Return the event of a text that has not been sent; empty if there is none."""
         if not output.attempt or not output.text:
             return b""
         is_truncated = output.offset > self._position.offset
@@ -134,9 +132,9 @@ async def open_output_stream(
     *,
     client: WaitingClient,
 ) -> EventStream:
-    """Return the output of a task from a position on. The caller closes the stream.
+    """Return the output of a task from a position on. The caller must close the stream.
 
-    It ends with the task, and when the client's key is not accepted any more. Raise TooManyWaiters, TaskNotFound,
+    It ends with the task, and when the client's key is no longer accepted. Raise TooManyWaiters, TaskNotFound,
     BrokerUnavailable.
     """
     queue, task_id = location

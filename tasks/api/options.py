@@ -18,7 +18,7 @@ MAX_UNIQUE_KEY_LENGTH = 256
 MAX_NAME_LENGTH = 256
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_DAY = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH).days - 1
-"""A time that is rounded up to seconds remains in year 9999."""
+"""A time that is rounded up to seconds stays in the year 9999."""
 
 _decode = msgspec.json.Decoder().decode
 
@@ -37,9 +37,9 @@ class Option:
     """Takes the JSON value. Raises ValueError with a message such as "Must be an integer."."""
     schema: Mapping[str, Any]
     field: str = ""
-    """The TaskSpec field that it sets; empty for those that are combined."""
+    """The TaskSpec field that it sets; empty for options that are combined into one field."""
     is_nullable: bool = False
-    """Null means that it is not set."""
+    """Null means that the option is not set."""
 
 
 class OptionParser:
@@ -50,7 +50,7 @@ class OptionParser:
         self.errors: list[str] = []
 
     def parse(self, name: str, default: Any = None) -> Any:
-        """Return the value of an option; the default if it is missing or invalid."""
+        """Return the value of an option, or the default if it is missing or invalid."""
         raw = self.members.get(name)
         if raw is None:
             return default
@@ -94,13 +94,11 @@ class OptionParser:
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """Return whether a JSON value is an integer; in Python booleans are integers, too."""
+    """Return whether a JSON value is an integer. In Python, booleans are integers too."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _integer(lowest: int, highest: int, unit: str = "") -> Callable[[object], int]:
-    """Return a parser of integers in a range."""
-
     def parse(value: object) -> int:
         if not is_integer(value) or not lowest <= value <= highest:
             raise ValueError(f"Must be an integer{unit} from {lowest} to {highest}.")
@@ -110,18 +108,19 @@ def _integer(lowest: int, highest: int, unit: str = "") -> Callable[[object], in
 
 
 def _timeout_s(value: object) -> int | None:
-    """Return a timeout in whole s, rounded up; 0 means the queue's."""
+    """Return a timeout in whole s, rounded up; None for 0, which means the queue's timeout."""
     return -(-_duration_ns(value) // NS) or None
 
 
 def _duration_ns(value: object) -> int:
-    """Return the ns of a number of seconds or of a Go duration. Raise ValueError."""
+    """Return the ns of a number of seconds, or of a duration as Go writes it. Raise ValueError."""
     if isinstance(value, str):
         try:
             nanoseconds = durations.parse_ns(value)
         except ValueError as error:
             raise ValueError(f"{error}.") from None
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        # Limited first: a very large number of seconds is infinite in ns, which int() refuses.
         nanoseconds = int(min(value, MAX_SECONDS + 1) * NS) if value >= 0 else -1
     else:
         nanoseconds = -1
@@ -131,9 +130,9 @@ def _duration_ns(value: object) -> int:
 
 
 def _timestamp_ns(value: object) -> int:
-    """Return the Unix ns of an RFC 3339 timestamp."""
     try:
         timestamp = datetime.fromisoformat(value if isinstance(value, str) else "")
+        # `fromisoformat` accepts more than RFC 3339, such as dates without a time.
         if timestamp.tzinfo is None or len(str(value)) < len("2026-01-01T00:00:00Z"):
             raise ValueError
         since = timestamp - _EPOCH
@@ -145,7 +144,6 @@ def _timestamp_ns(value: object) -> int:
 
 
 def _timestamp_s(value: object) -> int:
-    """Return the whole Unix s of an RFC 3339 timestamp."""
     return _timestamp_ns(value) // NS
 
 
@@ -162,7 +160,6 @@ def _unique_key(value: object) -> str:
 
 
 def _choice(kind: type[StrEnum]) -> Callable[[object], StrEnum]:
-    """Return a parser of the values of an enumeration."""
     choices = [choice.value for choice in kind]
 
     def parse(value: object) -> StrEnum:
@@ -178,7 +175,6 @@ def _seconds_schema(lowest: int, description: str) -> dict[str, Any]:
 
 
 def _duration_schema(description: str, *types: str) -> dict[str, Any]:
-    """Return the schema of a duration: a number of seconds, or text."""
     return {
         "type": ["number", "string", *types],
         "minimum": 0,
@@ -247,4 +243,4 @@ _DEFAULTS: dict[str, Any] = {
     "max_retry": None,
     "retention_s": None,
 }
-"""The values of invalid options, until the request is refused."""
+"""The values of invalid options, which are used until the request is refused."""

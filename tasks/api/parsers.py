@@ -1,6 +1,6 @@
 """Parse the bodies of `POST /queue/add` and `/queue/add-batch`, for DRF's viewsets and the data plane.
 
-The options are parsed by `options`, whose table is also part of the bodies' OpenAPI schemas here.
+`options` parses the options. Its table is also the source of the bodies' OpenAPI schemas.
 """
 
 from functools import cache
@@ -17,7 +17,7 @@ from tasks.batches import MAX_BATCH_TASKS, BatchItem, BatchSpec, check_size
 from tasks.task_specs import TaskSpec
 
 SHARED_OPTIONS = tuple(name for name in OPTIONS if name not in UNIQUENESS)
-"""The queue of a batch, and options that apply to jobs without a value of their own."""
+"""The queue of a batch, and options that apply to jobs without their own value."""
 _JOB_OPTIONS = tuple(name for name in OPTIONS if name != "queue")
 _JOB_MEMBERS = {"data", *_JOB_OPTIONS}
 
@@ -25,18 +25,18 @@ _decode_jobs = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_job = msgspec.json.Decoder(Members).decode
 
 MAX_UNCOUNTED_COMMAS = 200_000
-"""Jobs with more commas may be too many to be decoded before they are counted: each takes some 70 bytes."""
+"""With more commas the jobs may be too many to decode before they are counted: each takes some 70 bytes."""
 
 
 @cache
 def _limited_jobs() -> "msgspec.json.Decoder[msgspec.Struct]":
-    """Return the decoder of a list of at most MAX_BATCH_TASKS jobs, which refuses a longer one before it is decoded."""
+    # A struct with a field for each job refuses a longer list before the list is decoded.
     fields = [(f"job{number}", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for number in range(MAX_BATCH_TASKS)]
     return msgspec.json.Decoder(msgspec.defstruct("Jobs", fields, array_like=True, forbid_unknown_fields=True))
 
 
 def parse_enqueue(body: bytes) -> TaskSpec:
-    """Return the requested task. The payload is in `data`, or in a flat body all members but the options.
+    """Return the requested task. The payload is in `data`; in a flat body it is all members but the options.
 
     Raise RequestInvalid with a message for each wrong member.
     """
@@ -51,7 +51,7 @@ def parse_enqueue(body: bytes) -> TaskSpec:
 
 
 def parse_batch(body: bytes) -> BatchSpec:
-    """Return the requested batch; an invalid job is replaced by its error.
+    """Return the requested batch. An invalid job is replaced by its error.
 
     Raise RequestInvalid for errors of the whole batch, BatchTooLarge.
     """
@@ -69,7 +69,6 @@ def parse_batch(body: bytes) -> BatchSpec:
 
 
 def enqueue_schema() -> dict[str, Any]:
-    """Return the JSON schema of the nested body of `POST /queue/add`."""
     properties = {name: dict(option.schema) for name, option in OPTIONS.items()}
     payload = {"description": "The payload: any JSON, or an object if the queue has a payload schema"}
     return {
@@ -81,7 +80,6 @@ def enqueue_schema() -> dict[str, Any]:
 
 
 def batch_schema() -> dict[str, Any]:
-    """Return the JSON schema of the body of `POST /queue/add-batch`."""
     properties = {name: dict(OPTIONS[name].schema) for name in SHARED_OPTIONS}
     jobs = {
         "type": "array",
@@ -99,7 +97,6 @@ def batch_schema() -> dict[str, Any]:
 
 
 def _parse_payload(members: Members, errors: list[str]) -> bytes:
-    """Return the payload in a body without its options."""
     if "data" not in members:
         return payloads.to_one_line(payloads.encode_members(members))
     data = payloads.to_one_line(bytes(members.pop("data")))
@@ -126,9 +123,9 @@ def _parse_jobs(raw: msgspec.Raw | None, errors: list[str]) -> list[msgspec.Raw]
 
 
 def _parse_job(queue: str, job: msgspec.Raw, shared: dict[str, Any]) -> BatchItem:
-    """Return the requested task: the payload is in `data`, or the job itself."""
     text = bytes(job)
     members = _decode_options(text) if text.startswith(b"{") and b'"data"' in text else {}
+    # A job without `data` is itself the payload.
     if "data" not in members:
         return TaskSpec(queue=queue, payload=payloads.to_one_line(text), **shared)
     data = members.pop("data")
@@ -137,13 +134,14 @@ def _parse_job(queue: str, job: msgspec.Raw, shared: dict[str, Any]) -> BatchIte
     payload = payloads.to_one_line(bytes(data))
     if options.errors:
         return RequestInvalid(errors=options.errors)
+    # The two are mutually exclusive, so a job's own time replaces the batch's of either kind.
     if "delay_ns" in own or "process_at_ns" in own:
         shared = {name: value for name, value in shared.items() if name not in ("delay_ns", "process_at_ns")}
     return TaskSpec(queue=queue, payload=payload, **shared | own)
 
 
 def _decode_options(job: bytes) -> Members:
-    """Return the members of a job that is an object; none if it has others than `data` and options."""
+    """Return the members of a job that is an object; none if it has members other than `data` and options."""
     if job.count(b":") > MAX_MEMBERS:
         try:
             return read_members(job, _JOB_MEMBERS, may_have_others=False)

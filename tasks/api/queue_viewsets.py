@@ -172,7 +172,7 @@ class QueueTaskViewSet(ApiViewSet):
 
 
 def _follow(request: AuthenticatedRequest, location: TaskLocation, position: OutputPosition) -> HttpResponseBase:
-    """Return the output of a task as a stream, which holds a thread until it ends."""
+    """Return the output of a task as a stream. It holds a thread until it ends."""
     waiting = get_waiting_loop()
     stream = waiting.run(
         open_output_stream(
@@ -221,7 +221,6 @@ class CancelTaskViewSet(ApiViewSet):
 
 
 def _bulk_schema(action: StateChange, description: str) -> Callable[[F], F]:
-    """Return the schema decorator of an action on all tasks of a state."""
     decorator: Callable[[F], F] = extend_schema(
         operation_id=f"{action}_tasks",
         summary=description.partition(".")[0],

@@ -23,7 +23,7 @@ _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 MINUTES_SPAN = timedelta(days=2)
-"""Statistics in minutes of more than that read too many rows."""
+"""Statistics in minutes of a longer interval would read too many rows."""
 _EARLIEST = datetime(2001, 1, 1, tzinfo=UTC)
 
 
@@ -85,7 +85,7 @@ class RunQuerySerializer(BodySerializer):
     )
 
     def get_fields(self) -> dict[str, Any]:
-        """Add the parameters whose names are Python's."""
+        """Add `from`, which is a keyword of Python, and `to`."""
         since = AwareDateTimeField(required=False, source="since", help_text="Runs that ended at this time or later")
         until = AwareDateTimeField(required=False, source="until", help_text="Runs that ended before this time")
         return {**super().get_fields(), "from": since, "to": until}
@@ -101,7 +101,7 @@ class ErrorQuerySerializer(LimitSerializer, RunQuerySerializer):
         return {name: fields[name] for name in names}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Fill in the default, so that a request never counts the whole history."""
+        """Set the default, so that a request never counts the whole history."""
         if "since" in attrs:
             return attrs
         until = attrs.get("until") or timezone.now()
@@ -119,7 +119,6 @@ class StatsQuerySerializer(BodySerializer):
         return {"from": start, "to": end, **super().get_fields()}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Fill in the defaults."""
         now = timezone.now()
         end: datetime = attrs.get("end") or now
         if not _EARLIEST < end < now + timedelta(days=2):

@@ -1,4 +1,4 @@
-"""Serializers of tasks, and the structs that the hot routes' responses are: DRF and the data plane encode the same."""
+"""Serializers of tasks, and the response structs of the hot routes, which DRF and the data plane both encode."""
 
 from typing import Annotated, Any, TypeAlias
 
@@ -33,7 +33,7 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     queue: Annotated[str, msgspec.Meta(description="The Redis queue")]
     state: TaskState
     payload: Annotated[Any, msgspec.Meta(description="The request's bytes, with the schema's defaults")]
-    # Before `result`: Go's decoders ignore case, and keep the last one.
+    # Before `result`: Go's decoders ignore case, and keep the last member.
     result_text: (
         Annotated[
             str, msgspec.Meta(description="In `GET /queue/{task_id}`: the JSON text of a result that is a string")
@@ -100,7 +100,7 @@ class BulkQuerySerializer(BodySerializer):
 
 
 def _bulk_query(action: StateChange) -> type[BulkQuerySerializer]:
-    """Return the serializer of the query of an action, which has states of its own."""
+    """Return the query serializer of an action. Actions differ in the states that they can be applied to."""
     state = ChoiceParameter([state.value for state in states_for_all(action)])
     return type(f"{action.capitalize()}QuerySerializer", (BulkQuerySerializer,), {"state": state})
 
@@ -160,7 +160,6 @@ class TaskLogs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def task_info(record: TaskRecord) -> TaskInfo:
-    """Return a task as the API renders it."""
     message = record.message
     return TaskInfo(
         id=record.id,
@@ -187,18 +186,15 @@ def task_info(record: TaskRecord) -> TaskInfo:
 
 
 def task_response(record: TaskRecord) -> TaskResponse:
-    """Return the response about one task.
-
-    The released SDK decodes a result that is a string once more, which changes `"42"` to 42, unless there is `Result`.
-    """
+    """Return the response about one task."""
     info = task_info(record)
+    # The released SDK decodes a string result once more, which changes `"42"` to 42, unless there is a `Result`.
     if record.result is None or (text := payloads.text_of_string(record.result, info.result)) is None:
         return TaskResponse(info)
     return TaskResponse(msgspec.structs.replace(info, result_text=text))
 
 
 def task_detail(record: TaskRecord) -> TaskDetail:
-    """Return a task with all details as the API renders it."""
     message = record.message
     return TaskDetail(
         **msgspec.structs.asdict(task_info(record)),
@@ -225,7 +221,6 @@ def enqueue_response(enqueued: EnqueuedTask, spec: TaskSpec, awaited: TaskRecord
 
 
 def batch_response(batch: EnqueuedBatch) -> BatchResponse:
-    """Return the response about a batch."""
     failed = sum(result.error is not None for result in batch.results)
     existing = [index for index, result in enumerate(batch.results) if result.is_existing]
     return BatchResponse(
@@ -239,7 +234,6 @@ def batch_response(batch: EnqueuedBatch) -> BatchResponse:
 
 
 def _warnings(unserved: str) -> list[str] | msgspec.UnsetType:
-    """Return the warnings about a Redis queue without a worker; empty: it has one."""
     return [f"No worker serves the queue {unserved}: its tasks wait until one does."] if unserved else msgspec.UNSET
 
 

@@ -1,6 +1,7 @@
 """Routes of tasks.
 
-Their ids may contain slashes, which Django gets decoded: of two routes that match, the longer one comes first.
+Ids of tasks may contain slashes, and Django gets them decoded: of two routes that match, the longer one must come
+first.
 """
 
 from typing import Any
@@ -20,7 +21,7 @@ urlpatterns = [
     path("queue/add-batch", TaskViewSet.as_view({"post": "create_batch"}), name="enqueue-batch"),
     path("queue/<path:task_id>/events", TaskViewSet.as_view({"get": "events"}), name="task-events"),
     path("queue/<path:task_id>", TaskViewSet.as_view({"get": "retrieve"}, shows_result=True), name="task"),
-    # the command line's path for the same operation
+    # The command line's path for the same operation.
     path("api/cli/tasks", TaskViewSet.as_view({"post": "create"}, operation_id="create_task"), name="create-task"),
     path("api/cli/tasks/<path:task_id>", CancelTaskViewSet.as_view({"delete": "cancel"}), name="cancel-task"),
     path(

@@ -1,6 +1,6 @@
 """Tasks over HTTP, for clients: enqueue, enqueue a batch, get, stream events.
 
-The data plane serves these routes too, by the same operations, parsers and serializers; see docs/architecture.md.
+The data plane serves these routes too, with the same operations, parsers and serializers. See docs/architecture.md.
 """
 
 from typing import Any, ClassVar
@@ -185,7 +185,7 @@ def _validated(serializer_class: type[BaseSerializer[Any]], body: bytes) -> Any:
 
 
 def _wait_for_end(record: TaskRecord, wait: Wait, request: AuthenticatedRequest) -> TaskRecord:
-    """Block until a task has ended or the wait is over. Raise as ResultWaiters.wait_for_end."""
+    """Block until a task has ended or the wait is over. Raise the errors of `ResultWaiters.wait_for_end`."""
     waiting = get_waiting_loop()
     client = blocking_client(request)
     return waiting.run(
@@ -194,7 +194,7 @@ def _wait_for_end(record: TaskRecord, wait: Wait, request: AuthenticatedRequest)
 
 
 def _wait_for_queued(record: TaskRecord, wait: Wait, request: AuthenticatedRequest) -> TaskRecord | None:
-    """Block as `_wait_for_end` for a task that was just enqueued; None if waiting is not possible any more."""
+    """Block like `_wait_for_end`, for a task that was just enqueued; None if waiting is not possible."""
     waiting = get_waiting_loop()
     client = blocking_client(request)
     return waiting.run(

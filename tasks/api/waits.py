@@ -1,4 +1,4 @@
-"""Waiting for the end of a task by `?wait=` or `Prefer: wait=` (RFC 7240), and the head of the response."""
+"""Wait for the end of a task by `?wait=` or `Prefer: wait=` (RFC 7240), and the status and headers of the response."""
 
 import re
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ MAX_WAIT_S = 300
 UNTIL_DISCONNECT = "runqy.until_disconnect"
 """A server-defined variable of the WSGI environment (PEP 3333): `WaitingClient.until_disconnect` of the request.
 
-The data plane sets it, on whose event loop clients wait then. Other servers do not say when a client disconnects.
+The data plane sets it, since clients wait on its event loop. Other servers do not report when a client disconnects.
 """
 
 WAIT_PARAMETERS = [
@@ -52,7 +52,7 @@ class Wait(msgspec.Struct, frozen=True):
     seconds: float
     """0: no wait."""
     is_confirmed: bool = False
-    """The response has the time: it was requested by `Prefer`, or is shorter than requested."""
+    """The response states the time: it was requested by `Prefer`, or is shorter than requested."""
 
     def headers(self) -> dict[str, str]:
         """Return the headers that confirm the time."""
@@ -60,9 +60,10 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 def parse_wait(query: str | None, headers: Mapping[str, str]) -> Wait:
-    """Return how long a client waits, at most MAX_WAIT_S, which `?wait=true` requests. `query` is the parameter.
+    """Return how long a client waits: at most MAX_WAIT_S, which `?wait=true` requests.
 
-    Raise RequestInvalid for an invalid duration.
+    `query` is the value of the parameter; it takes precedence over `Prefer`. Raise RequestInvalid for an invalid
+    duration.
     """
     if query is None:
         preferred = _PREFERRED.search(headers.get("Prefer", ""))
@@ -77,7 +78,7 @@ def parse_wait(query: str | None, headers: Mapping[str, str]) -> Wait:
 
 
 def waiting_client(headers: Mapping[str, str], identity: Identity) -> WaitingClient:
-    """Return the client that waits with the key in a request's headers."""
+    """Return the client that waits, identified by the key in the headers of its request."""
     return WaitingClient(
         id=identity.key_id or identity.role,
         allowed_queues=identity.queues,
@@ -94,12 +95,12 @@ def blocking_client(request: AuthenticatedRequest) -> WaitingClient:
 
 
 def _is_unchanged(key: str, identity: Identity) -> bool:
-    """Return whether a key was neither revoked nor changed, and has not expired, since its request began to wait."""
-    return not key or find_identity(key) == identity  # without a key: RUNQY_PUBLIC_RESULTS
+    """Return whether a key has been neither revoked nor changed, and has not expired, since its request began."""
+    return not key or find_identity(key) == identity  # no key: RUNQY_PUBLIC_RESULTS
 
 
 def enqueue_head(enqueued: EnqueuedTask, awaited: TaskRecord | None, wait: Wait) -> ResponseHead:
-    """Return the head of the response about an enqueued task; `awaited` is its state after a wait."""
+    """Return status and headers of the response about an enqueued task. `awaited` is its state after a wait."""
     headers = {"Idempotent-Replayed": "true"} if enqueued.is_replayed else {}
     if not wait.seconds:
         return 200, headers
@@ -108,7 +109,7 @@ def enqueue_head(enqueued: EnqueuedTask, awaited: TaskRecord | None, wait: Wait)
 
 
 def task_head(record: TaskRecord, body: bytes, wait: Wait, headers: Mapping[str, str]) -> ResponseHead:
-    """Return the head of the response about a task, to a request with these headers."""
+    """Return status and headers of the response about a task, to a request with these headers."""
     if wait.seconds and not record.state.is_final:
         return _waited_head(record, wait)
     version = content_version(body)
@@ -119,7 +120,6 @@ def task_head(record: TaskRecord, body: bytes, wait: Wait, headers: Mapping[str,
 
 
 def _waited_head(record: TaskRecord, wait: Wait) -> ResponseHead:
-    """Return 202 with the location of a task that has not ended, and the time that it was waited for."""
     if record.state.is_final:
         return 200, wait.headers()
     return 202, {"Location": f"/queue/{quote(record.id, safe='')}"} | wait.headers()

@@ -1,4 +1,4 @@
-"""Parse the URLs of this server, of Redis and the database, and IP addresses of clients."""
+"""Parse the URLs of this server, of Redis and of the database, and IP addresses of clients."""
 
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -22,24 +22,18 @@ POSTGRESQL_LIMITS = {
     "keepalives_count": 3,
     "statement_timeout_s": 10,
 }
-"""Time-outs of PostgreSQL and the network; options of the URL override them."""
+"""Timeouts of PostgreSQL and the network. Options of the URL override them."""
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address:
-    """Return an IP address; an IPv4-mapped one (`::ffff:192.0.2.1`) as IPv4.
-
-    Raise ValueError.
-    """
+    """Return an IP address; an IPv4-mapped one (`::ffff:192.0.2.1`) as IPv4. Raise ValueError."""
     address = ip_address(text)
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def parse_public_url(url: str) -> str:
-    """Return the scheme and the host at which browsers reach this server, without a slash at the end.
-
-    Raise ValueError.
-    """
+    """Return the scheme and host at which browsers reach this server, without a slash at the end. Raise ValueError."""
     parts = urlsplit(url)
     origin = f"{parts.scheme}://{parts.netloc}"
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or parts.username is not None:
@@ -50,16 +44,16 @@ def parse_public_url(url: str) -> str:
 
 
 def parse_origins(text: str) -> tuple[str, ...]:
-    """Return a comma-separated list of origins, as browsers send them. Raise ValueError."""
+    """Return the origins of a comma-separated list, spelled as browsers send them. Raise ValueError."""
     return tuple(parse_public_url(word.strip().lower()) for word in text.split(",") if word.strip())
 
 
 def parse_redis_url(url: str) -> RedisTarget:
-    """Return the target of a URL.
+    """Return the target of a URL. Raise ValueError with the reason, which never contains the password.
 
-    `redis://[user:password@]host:port/db`, `redis+sentinel://h1:p1,h2:p2/db?master=name`, `redis+cluster://h1:p1,h2:p2`;
-    `rediss…` for TLS, with `?ca=/path/to/authority.pem` for a private certificate authority.
-    Raise ValueError with the reason, which never contains the password.
+    `redis://[user:password@]host:port/db`, `redis+sentinel://h1:p1,h2:p2/db?master=name` or
+    `redis+cluster://h1:p1,h2:p2`. `rediss…` means TLS, with `?ca=/path/to/authority.pem` for a private certificate
+    authority.
     """
     parts = _split(url)
     base, plus, kind = parts.scheme.partition("+")
@@ -88,21 +82,19 @@ def parse_redis_url(url: str) -> RedisTarget:
 
 
 def _split(url: str) -> SplitResult:
-    """Split a URL. Raise ValueError without the reason of urllib, which may contain the password.
-
-    Of a password with / ? or #, the rest would be taken for the path, the options or a fragment.
-    """
+    """Raise ValueError without urllib's reason, which may contain the password."""
     try:
         parts = urlsplit(url)
     except ValueError:
         parts = None
+    # After a / ? or # in a password, the rest is taken for the path, the query or the fragment.
     if parts is None or (parts.netloc and (parts.fragment or ("@" in url and "@" not in parts.netloc))):
         raise ValueError(f"the URL is invalid{_HINT}")
     return parts
 
 
 def _port(parts: SplitResult, default: int) -> int:
-    """Return the port. Raise ValueError without the text in its place, which may be a part of the password."""
+    """Raise ValueError without the text of the port, which may be a part of the password."""
     try:
         return parts.port or default
     except ValueError:
@@ -110,8 +102,7 @@ def _port(parts: SplitResult, default: int) -> int:
 
 
 def _address(text: str, default_port: int) -> tuple[str, int]:
-    """Split host and port; IPv6 addresses are in brackets."""
-    parts = _split(f"//{text}")
+    parts = _split(f"//{text}")  # urllib reads IPv6 addresses in brackets
     port = _port(parts, default_port)
     if not parts.hostname:
         raise ValueError(f"the URL has no host{_HINT}")
@@ -119,7 +110,6 @@ def _address(text: str, default_port: int) -> tuple[str, int]:
 
 
 def _database_number(path: str, mode: str) -> int:
-    """Return the database number; a cluster has only 0."""
     text = path.strip("/") or "0"
     if not text.isdigit():
         raise ValueError(f"the path of the URL is not a database number{_HINT}")
@@ -129,7 +119,7 @@ def _database_number(path: str, mode: str) -> int:
 
 
 def _authority(path: str) -> str:
-    """Return the text of a certificate authority, which workers get too."""
+    """Return the text of a certificate authority. The text, not the path, is sent to workers."""
     if not path:
         return ""
     try:
@@ -139,9 +129,9 @@ def _authority(path: str) -> str:
 
 
 def parse_database_url(url: str) -> dict[str, Any]:
-    """Return Django's settings for a `postgresql://` or `sqlite:///` URL. Raise ValueError with the reason.
+    """Return Django's settings for a `postgresql://` or `sqlite:///` URL.
 
-    The reason never contains the password.
+    Raise ValueError with the reason, which never contains the password.
     """
     parts = _split(url)
     if parts.scheme in ("postgres", "postgresql"):
@@ -152,7 +142,7 @@ def parse_database_url(url: str) -> dict[str, Any]:
 
 
 def _postgresql(parts: SplitResult) -> dict[str, Any]:
-    """Return Django's settings for a PostgreSQL URL. Its query goes to libpq, except `statement_timeout`."""
+    """Return Django's settings for a PostgreSQL URL. Its query is passed to libpq, except for `statement_timeout`."""
     options: dict[str, Any] = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if "statement_timeout" in options:
         options["statement_timeout_s"] = durations.parse_s(options.pop("statement_timeout"))
@@ -167,7 +157,6 @@ def _postgresql(parts: SplitResult) -> dict[str, Any]:
 
 
 def postgresql_settings(*, options: Mapping[str, Any], **connection: Any) -> dict[str, Any]:
-    """Return Django's settings for PostgreSQL."""
     return {
         "ENGINE": "runqy.postgresql",
         "CONN_MAX_AGE": 60,
@@ -178,7 +167,7 @@ def postgresql_settings(*, options: Mapping[str, Any], **connection: Any) -> dic
 
 
 def parse_ssl_mode(text: str) -> str:
-    """Return a libpq `sslmode`; true means require, false disable. Raise ValueError."""
+    """Return a libpq `sslmode`. For true it is require, for false disable. Raise ValueError."""
     word = {"true": "require", "1": "require", "false": "disable", "0": "disable"}.get(text.lower(), text.lower())
     if word not in _SSL_MODES:
         raise ValueError(choices_error(("true", "false", *_SSL_MODES)).removesuffix("."))

@@ -1,4 +1,4 @@
-"""Typed environment variables of the server and the worker. Invalid values end the start with a message."""
+"""Typed environment variables of the server and the worker. An invalid value ends the start with a message."""
 
 import base64
 import binascii
@@ -27,19 +27,18 @@ _MAX_S = 10 * 365 * 24 * 3600
 
 
 class InvalidSetting(SystemExit):
-    """A variable is invalid. Exits with the message."""
+    """A variable is invalid. If not caught, the process exits with the message."""
 
 
 class Environment:
-    """Reads variables, also from the file named by NAME_FILE. An empty variable counts as unset."""
+    """Reads variables, or the files that NAME_FILE names. An empty variable counts as unset."""
 
     def __init__(self, fallbacks: Mapping[str, str] | None = None, labels: Mapping[str, str] | None = None) -> None:
-        """Use `fallbacks` for variables that are not set; errors mention the `labels` of variables."""
+        """`fallbacks` are used for variables that are not set. Errors mention the `labels` of variables."""
         self._env = FileAwareEnv(strip_whitespace=True)
         self._fallbacks, self._labels = fallbacks or {}, labels or {}
 
     def text(self, name: str, default: str = "") -> str:
-        """Return a string, stripped."""
         if os.environ.get(name) and os.environ.get(f"{name}_FILE"):
             raise InvalidSetting(f"{name} and {name}_FILE are both set; set only one of them.")
         try:
@@ -49,14 +48,14 @@ class Environment:
         return text or self._fallbacks.get(name, "").strip() or default
 
     def required(self, name: str, parse: Callable[[str], T]) -> T:
-        """Return the parsed variable. Raise InvalidSetting if it is not set."""
+        """Return the parsed variable. Raise InvalidSetting if it is unset."""
         value = self.parsed(name, parse, None)
         if not value:
             raise InvalidSetting(f"{self._label(name)} is not set.")
         return value
 
     def parsed(self, name: str, parse: Callable[[str], T], default: T) -> T:
-        """Return the parsed variable. A ValueError of the parser raises InvalidSetting with its message."""
+        """Return the parsed variable. If the parser raises ValueError, raise InvalidSetting with its message."""
         text = self.text(name)
         if not text:
             return default
@@ -72,11 +71,11 @@ class Environment:
         return self.parsed(name, lambda text: parse_count(text, lowest, highest), default)
 
     def seconds(self, name: str, default: int, *, lowest: int = 0) -> int:
-        """Return seconds: a plain number, or a Go duration."""
+        """Return seconds. The text is a number, or a duration in Go's format."""
         return self.parsed(name, lambda text: parse_seconds(text, lowest), default)
 
     def size(self, name: str, default: int) -> int:
-        """Return a number of bytes: `52428800`, `50MiB`."""
+        """Return a number of bytes. The text is, for example, `52428800` or `50MiB`."""
         return self.parsed(name, parse_size, default)
 
     def rate(self, name: str, default: Rate | None) -> Rate | None:
@@ -84,19 +83,16 @@ class Environment:
         return self.parsed(name, parse_rate, default)
 
     def choice(self, name: str, options: tuple[str, ...], default: str) -> str:
-        """Return one of some options."""
         return self.parsed(name, lambda text: _one_of(text, options), default)
 
     def words(self, name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """Return a comma-separated list."""
         return self.parsed(name, parse_words, default)
 
     def path(self, name: str, default: Path) -> Path:
-        """Return an absolute path."""
         return self.parsed(name, lambda text: Path(text).expanduser().absolute(), default)
 
     def networks(self, name: str) -> tuple[Network, ...]:
-        """Return IP networks: `10.0.0.0/8,::1`."""
+        """Return IP networks. The text is, for example, `10.0.0.0/8,::1`."""
         return self.parsed(name, lambda text: tuple(ip_network(word) for word in parse_words(text)), ())
 
     def _label(self, name: str) -> str:
@@ -104,7 +100,6 @@ class Environment:
 
 
 def parse_flag(text: str) -> bool:
-    """Return a boolean. Raise ValueError."""
     if text.lower() in _TRUE:
         return True
     if text.lower() in _FALSE:
@@ -114,6 +109,7 @@ def parse_flag(text: str) -> bool:
 
 def parse_count(text: str, lowest: int, highest: int) -> int:
     """Return an integer. Raise ValueError if it is out of bounds."""
+    # `int` also accepts signs, spaces, underscores and digits of other scripts.
     if not (text.isascii() and text.isdigit()) or not lowest <= int(text) <= highest:
         raise ValueError(f"{text!r} is not a whole number from {lowest} to {highest}")
     return int(text)
@@ -152,7 +148,7 @@ def parse_words(text: str) -> tuple[str, ...]:
 
 
 def parse_master_keys(text: str) -> str:
-    """Return the text unchanged. Raise ValueError, without the key, if a key is not 32 bytes in base64."""
+    """Return the text unchanged. Raise ValueError if a key is not 32 bytes in base64. The message never contains it."""
     for number, key in enumerate(text.split(","), start=1):
         try:
             length = len(base64.b64decode(key.strip(), validate=True))

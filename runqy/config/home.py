@@ -1,4 +1,4 @@
-"""RUNQY_HOME, the folder with the data of an instance, and the secrets generated in it."""
+"""RUNQY_HOME, the folder with the data of an instance, and the secrets that are generated in it."""
 
 import contextlib
 import os
@@ -9,11 +9,11 @@ from pathlib import Path
 
 
 class HomeUnusable(SystemExit):
-    """The folder cannot be created, read or written. Exits with the message."""
+    """The folder cannot be created, read or written. The process exits with the message."""
 
 
 def make_home(home: Path) -> Path:
-    """Create the folder, or restrict its mode if it exists. Return it. Raise HomeUnusable."""
+    """Create the folder, or restrict its mode if it exists, and return it. Raise HomeUnusable."""
     with _home_errors(home):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         _restrict(home)
@@ -21,7 +21,7 @@ def make_home(home: Path) -> Path:
 
 
 def restrict_sqlite(database: Path) -> None:
-    """Restrict the mode of an existing SQLite file and its journals; SQLite copies the mode to new journals."""
+    """Restrict the mode of an existing SQLite file and of its journals. SQLite gives new journals the file's mode."""
     with _home_errors(database):
         for name in (database.name, *(f"{database.name}-{journal}" for journal in ("wal", "shm", "journal"))):
             with contextlib.suppress(FileNotFoundError):
@@ -29,7 +29,7 @@ def restrict_sqlite(database: Path) -> None:
 
 
 def _restrict(path: Path) -> None:
-    """Remove the rights of group and others. Ignored for files of another user."""
+    """Remove the rights of group and others. Files of another user are left as they are."""
     status = path.stat()
     if status.st_mode & 0o077 and status.st_uid == os.geteuid():
         path.chmod(stat.S_IMODE(status.st_mode) & 0o700)
@@ -40,10 +40,7 @@ def _generate_secret() -> str:
 
 
 def get_or_create_secret(home: Path, name: str, generate: Callable[[], str] = _generate_secret) -> str:
-    """Return the secret in a file of the folder, generated on first use with mode 0600. Raise HomeUnusable.
-
-    Processes that start at the same time get the same secret: the file is created atomically.
-    """
+    """Return the secret in a file of the folder. Generate it on first use, with mode 0600. Raise HomeUnusable."""
     path = make_home(home) / name
     with _home_errors(home):
         if not path.exists():
@@ -52,7 +49,8 @@ def get_or_create_secret(home: Path, name: str, generate: Callable[[], str] = _g
 
 
 def _create_file(path: Path, secret: str) -> None:
-    """Create a file with a secret atomically, unless another process has created it."""
+    """Create a file with a secret, unless another process has created it."""
+    # A draft is written, then linked: of processes that start at once, one creates the file and none reads half of it.
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secret + "\n")
@@ -68,7 +66,6 @@ def _create_file(path: Path, secret: str) -> None:
 
 @contextlib.contextmanager
 def _home_errors(home: Path) -> Iterator[None]:
-    """Raise HomeUnusable on OSError."""
     try:
         yield
     except OSError as error:

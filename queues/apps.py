@@ -1,4 +1,4 @@
-"""Registers the queues with Django."""
+"""The app configuration."""
 
 from django.apps import AppConfig
 

@@ -1,4 +1,4 @@
-"""The names of queues: the Redis queue that each name and alias means."""
+"""The names of queues, and the Redis queue that each name and alias means."""
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from queues.definitions import DEFAULT_SUB_QUEUE, QueueBase, QueueDefinition
 from runqy.errors import QueueNotFound
 
 AllowedQueues: TypeAlias = frozenset[str] | None
-"""The names of the queues that a caller may use; None: all."""
+"""The names of the queues that a client may use; None allows all."""
 
 SEPARATORS = ("_", ".")
-"""Both are accepted in requests; a setting selects the one used in Redis."""
+"""Both are accepted in requests. A setting selects the one used in Redis."""
 
 _NAMES_IN_ERROR_MAX = 20
 
@@ -31,12 +31,12 @@ class RedisQueue:
 
     redis_queue: str
     queue: QueueDefinition | None = None
-    """None: it exists only in Redis; another producer created it, or its definition was deleted."""
+    """None if it exists only in Redis: another producer created it, or its definition was deleted."""
     priority: int | None = None
 
     @property
     def parent(self) -> str | None:
-        """Return the name of the queue whose sub-queue this is, or None."""
+        """The name of the queue whose sub-queue this is; None for a queue without sub-queues."""
         return self.queue.name if self.queue and self.queue.sub_queues else None
 
     @property
@@ -45,7 +45,7 @@ class RedisQueue:
 
     @property
     def is_enabled(self) -> bool:
-        """Return whether it accepts tasks."""
+        """Whether it accepts tasks."""
         return self.queue is not None and self.queue.is_enabled
 
 
@@ -66,8 +66,8 @@ class QueueCatalog:
     ) -> None:
         """Index the definitions.
 
-        `revisions` has the revision of each queue that grows with its configuration; `named` has results of
-        `name_redis_queues`, needed for queues that have more Redis queues than their definition names.
+        `revisions` has the revision of each queue. `named` has results of `name_redis_queues`, which are needed for
+        queues with more Redis queues than their definition names.
         """
         self.definitions = tuple(sorted(definitions, key=lambda queue: queue.name))
         self.separator = separator
@@ -100,16 +100,16 @@ class QueueCatalog:
         return self._resolved.get(name)
 
     def find_redis_queue(self, name: str) -> ResolvedQueue | None:
-        """Return the Redis queue with this name, or None; aliases are not found."""
+        """Return the Redis queue with exactly this name, which is no alias, or None."""
         resolved = self._resolved.get(name)
         return resolved if resolved is not None and resolved.redis_queue == name else None
 
     def find_queue(self, name: str) -> QueueDefinition | None:
-        """Return the queue with this own name, or None."""
+        """Return the queue with this name, which is not that of a sub-queue, or None."""
         return self._queues.get(name)
 
     def get_queue(self, name: str, *, allowed_queues: AllowedQueues = None) -> QueueDefinition:
-        """Return the queue that a name or the name of a sub-queue means. Raise QueueNotFound."""
+        """Return the queue with this name, or with a sub-queue of this name. Raise QueueNotFound."""
         queue = self._queues.get(name)
         if queue is not None and _is_allowed(queue, allowed_queues):
             return queue
@@ -118,9 +118,9 @@ class QueueCatalog:
     def for_worker(
         self, name: str, *, allowed_queues: AllowedQueues = None
     ) -> tuple[QueueDefinition, list[tuple[str, int]]]:
-        """Return a queue, and the Redis queues with priorities that a worker registered for this name serves.
+        """Return a queue, and the Redis queues, with priorities, that a worker registered for this name serves.
 
-        A queue's own name means all its sub-queues, the name of a sub-queue only that one. Raise QueueNotFound.
+        A queue's own name means all its sub-queues; the name of a sub-queue means only that one. Raise QueueNotFound.
         """
         queue = self._queues.get(name)
         if queue is not None and _is_allowed(queue, allowed_queues):
@@ -129,19 +129,18 @@ class QueueCatalog:
         return resolved.queue, [(resolved.redis_queue, resolved.priority)]
 
     def redis_queues(self) -> Sequence[str]:
-        """Return the names of all Redis queues, in order of the queues' names."""
+        """Return the names of all Redis queues, in the order of the queues' names."""
         return self._redis_queues
 
     def redis_queues_of(self, queue: QueueBase) -> list[tuple[str, int]]:
-        """Return the Redis queues of a queue with their priorities, including those that exist under an alias."""
+        """Return the Redis queues of a queue, including those that exist under an alias, with their priorities."""
         return list(self._redis_queues_of.get(queue.name) or queue.redis_queues(self.separator))
 
     def queue_revision(self, name: str) -> str:
-        """Return the revision that grows with the configuration of a queue and its vaults; empty: unknown."""
+        """Return the revision of a queue's configuration and vaults, which grows with each change; empty if unknown."""
         return self._revisions.get(name, "")
 
     def _not_found_message(self, name: str, allowed_queues: AllowedQueues) -> str:
-        """Return the message of QueueNotFound, with the valid names."""
         allowed = [queue for queue in self.definitions if _is_allowed(queue, allowed_queues)]
         names = [redis_queue for queue in allowed for redis_queue, _ in queue.redis_queues(self.separator)]
         if not names:
@@ -154,8 +153,8 @@ class QueueCatalog:
 def name_redis_queues(queue: QueueDefinition, separator: str, existing: Container[str] = ()) -> list[NamedQueue]:
     """Return the Redis queues of a queue, each with all its names.
 
-    An alias under which a Redis queue exists means that one, which workers serve too. A queue's own name always means
-    the Redis queue that its definition names.
+    If a Redis queue exists under an alias, the alias means that one, and workers serve it too. A queue's own name
+    always means the Redis queue that its definition names.
     """
     found: list[NamedQueue] = []
     others: list[NamedQueue] = []
@@ -185,30 +184,30 @@ def aliases_by_redis_queue(queue: QueueBase) -> Iterator[tuple[str, ...]]:
 
 
 def aliases_of(queue: str, sub_queues: Iterable[str]) -> set[str]:
-    """Return all names of a queue with these sub-queues.
+    """Return all names of a queue with these sub-queues, with both separators.
 
-    They include both separators, so that each name has one meaning and the setting can be changed.
+    Each name has one meaning with either separator, so that the setting can be changed.
     """
     subs = list(sub_queues) or [DEFAULT_SUB_QUEUE]
     return {queue, *(f"{queue}{mark}{sub}" for mark in SEPARATORS for sub in subs)}
 
 
 class NameOwners:
-    """Which queue each name means."""
+    """The queue that each name means."""
 
     def __init__(self) -> None:
         self._owners: dict[str, str] = {}
         self._names: dict[str, set[str]] = {}
 
     def add(self, queue: str, sub_queues: Iterable[str]) -> None:
-        """Give a queue its names, instead of those that it had."""
+        """Add a queue's names, in place of those that it had."""
         for name in self._names.pop(queue, ()):
             del self._owners[name]
         self._names[queue] = aliases_of(queue, sub_queues)
         self._owners |= dict.fromkeys(self._names[queue], queue)
 
     def find_collision(self, queue: str, sub_queues: Iterable[str]) -> tuple[str, str] | None:
-        """Return another queue that shares a name with this one, and that name, or None."""
+        """Return another queue that has a name of this one, and that name, or None."""
         for name in sorted(aliases_of(queue, sub_queues)):
             if (owner := self._owners.get(name, queue)) != queue:
                 return owner, name
@@ -216,7 +215,7 @@ class NameOwners:
 
 
 def find_name_collision(queues: Iterable[QueueBase]) -> tuple[str, str, str] | None:
-    """Return two queues that share a name, and that name, or None."""
+    """Return two queues that have a name in common, and that name, or None."""
     owners = NameOwners()
     for queue in queues:
         subs = [sub.name for sub in queue.sub_queues]

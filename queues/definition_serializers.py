@@ -1,4 +1,4 @@
-"""The schema of a queue definition for queue files, the API and the admin form; its rules are those of the models."""
+"""The schema of a queue definition for queue files, the API and the admin form, with the rules of the models."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -113,7 +113,7 @@ class DefinitionSerializer(serializers.ModelSerializer[Any]):
         return validated
 
     def _unknown_field(self, name: str, errors: dict[str, Any]) -> dict[str, list[str]]:
-        """Return the error of an unknown field; it replaces that of the required field which it misspells."""
+        # A misspelled required field is one mistake: its own error replaces that of the missing field.
         close = difflib.get_close_matches(name, self.fields, n=1)
         if close and _is_required_error(errors.get(close[0])):
             errors.pop(close[0], None)
@@ -285,7 +285,7 @@ class QueueDefinitionSerializer(DefinitionSerializer):
 
 
 class QueueParser:
-    """Parses definitions as in queue files. Its serializers, which take longer to make than to use, serve many."""
+    """Parse definitions as in queue files, many with one serializer, which takes longer to create than to use."""
 
     def __init__(self) -> None:
         self._context = {"name": ""}
@@ -311,7 +311,6 @@ def parse_queue(name: str, data: object) -> QueueSpec:
 
 
 def _to_spec(name: str, attrs: dict[str, Any]) -> QueueSpec:
-    """Return the queue of validated data."""
     deployment: dict[str, Any] = {**attrs["deployment"]}
     deployed_mode = deployment.pop("mode", None)
     limits = LimitOverrides(**deployment.pop("limits", {}))
@@ -333,17 +332,15 @@ def _to_spec(name: str, attrs: dict[str, Any]) -> QueueSpec:
 
 
 def parse_change(name: str, before: QueueSpec | None, *, definition: Mapping[str, Any]) -> QueueSpec:
-    """Return the queue in a definition; members that it lacks keep their values. Raise QueueDefinitionInvalid.
-
-    Released command lines know neither `limits` nor `input`.
-    """
+    """Return the queue in a definition. Members that it lacks keep their values. Raise QueueDefinitionInvalid."""
+    # Released command lines do not send `limits` and `input`, and must not reset them.
     return parse_queue(name, _with_kept_members(definition, before) if before else definition)
 
 
 def _with_kept_members(definition: Mapping[str, Any], before: QueueSpec) -> dict[str, Any]:
     deployment = definition.get("deployment")
     if not isinstance(deployment, Mapping):
-        return dict(definition)  # not valid
+        return dict(definition)  # invalid, which `parse_queue` reports
     kept: dict[str, Any] = dict(QueueDefinitionSerializer(before).data)
     kept_deployment: dict[str, Any] = dict(kept["deployment"])
     if "mode" in definition or "mode" in deployment:
@@ -360,7 +357,7 @@ def _name_errors(name: str) -> list[FieldError]:
 
 
 def flatten_errors(detail: Any, path: Path = ()) -> Iterator[FieldError]:
-    """Yield each message of a serializer's errors with the path of its field."""
+    """Yield each message in a serializer's errors, with the path of its field."""
     if isinstance(detail, Mapping):
         for name, nested in detail.items():
             yield from flatten_errors(nested, path if name == "non_field_errors" else (*path, name))
@@ -383,7 +380,7 @@ def _is_required_error(detail: Any) -> bool:
 
 
 def _nested_errors(errors: dict[int, Any]) -> serializers.ValidationError:
-    """Return the error of a list, by the indices of its items, as DRF's lists raise it."""
+    """Return the error of a list, with messages by index, as DRF's list fields raise it."""
     return serializers.ValidationError(cast("dict[str, Any]", errors))
 
 

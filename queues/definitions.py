@@ -1,4 +1,4 @@
-"""The definition of a queue as immutable values: deployment, limits, sub-queues and payload schema. No Django."""
+"""A queue's definition as immutable values: deployment, limits, sub-queues and payload schema. Needs no Django."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -47,12 +47,12 @@ class PayloadField:
     type: tuple[FieldType, ...]
     required: bool = False
     default_json: str | None = None
-    """JSON text of the default of a missing field."""
+    """The value of a missing field, as JSON text; None if there is none."""
     description: str = ""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "PayloadField":
-        """Return the field in the output of `to_json` or of a validated serializer."""
+        """Return the field that is described by the output of `to_json` or by validated data."""
         default = {"default_json": msgspec.json.encode(data["default"]).decode()} if "default" in data else {}
         return cls(
             name=data["name"],
@@ -90,30 +90,30 @@ class Deployment:
     code_path: str = ""
     startup_cmd: str
     startup_timeout_s: int = 0
-    """0: the default; see `max_startup_s`."""
+    """0 means the default; see `max_startup_s`."""
     requirements_file: str = "requirements.txt"
     env_vars: Mapping[str, str] = field(default_factory=dict)
     redis_storage: bool = True
     hide_payloads: bool = False
     """See `hides_payloads` of `queues/queries.py`."""
     vaults: tuple[str, ...] = ()
-    """Names in order: a later one overrides an earlier one."""
+    """Names, in order: a later vault overrides an earlier one."""
     git_token: str = ""
     """`vault://<vault>/<key>`, never the token itself."""
 
     @property
     def max_startup_s(self) -> int:
-        """Return how long a process may take until it is ready."""
+        """How long a process may take until it is ready."""
         return self.startup_timeout_s or 1800
 
     @property
     def max_startup_silence_s(self) -> int:
-        """Return how long it may give no sign of life until then; 0: no limit, as the queue sets its own."""
+        """How long it may use no CPU and print nothing until then; 0, no limit, if the queue sets its own timeout."""
         return 0 if self.startup_timeout_s else 600
 
     @property
     def referenced_vaults(self) -> list[str]:
-        """Return the names of all vaults that workers receive values from, including that of the git token."""
+        """The names of all vaults whose values workers receive, including that of the git token."""
         reference = parse_reference(self.git_token)
         return sorted({*self.vaults, *([reference.vault] if reference else [])})
 
@@ -126,23 +126,23 @@ class Limits:
     ttl_completed_s: int = 24 * 3600
     ttl_archived_s: int = 72 * 3600
     pending_timeout_s: int = 0
-    """0: no limit."""
+    """0 means no limit."""
     active_timeout_s: int = 1800
     retry_delay_s: int = 15
     retry_max_delay_s: int = 600
     max_waiting_tasks: int = 0
-    """Pending, scheduled and retry tasks of each Redis queue; 0: no limit."""
+    """Pending, scheduled and retry tasks of each Redis queue; 0 means no limit."""
     max_payload_bytes: int = 0
-    """0: the server's limit."""
+    """0 means the server's limit."""
     max_result_bytes: int = 0
-    """0: the worker's limit."""
+    """0 means the worker's limit."""
     max_memory_share: int = 50
     """Percent of Redis's memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitOverrides:
-    """The limits that a queue sets; None: the server's default."""
+    """The limits that a queue sets. None means the server's default."""
 
     max_retry: int | None = None
     ttl_completed_s: int | None = None
@@ -167,7 +167,7 @@ class QueueBase:
 
     name: str
     priority: int
-    """With sub-queues: the highest of their priorities."""
+    """With sub-queues, the highest of their priorities."""
     mode: QueueMode = QueueMode.LONG_RUNNING
     order: QueueOrder = QueueOrder.WEIGHTED
     sub_queues: tuple[SubQueueSpec, ...] = ()
@@ -177,28 +177,25 @@ class QueueBase:
     is_enabled: bool = True
 
     def redis_queues(self, separator: str) -> list[tuple[str, int]]:
-        """Return the names of the Redis queues with their priorities; never an empty list.
-
-        With "." a queue without sub-queues is named as the Go system names it.
-        """
+        """Return the names of the Redis queues with their priorities; never an empty list."""
         if not self.sub_queues:
+            # With "." a queue has the name that the Go system gives it.
             return [(f"{self.name}.{DEFAULT_SUB_QUEUE}" if separator == "." else self.name, self.priority)]
         return [(f"{self.name}{separator}{sub.name}", sub.priority) for sub in self.sub_queues]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSpec(QueueBase):
-    """A queue as a file, the admin or the API defines it; published as JSON."""
+    """A queue as a file, the admin or the API defines it. It is published as JSON."""
 
     limits: LimitOverrides = field(default_factory=LimitOverrides)
 
     def encode(self) -> bytes:
-        """Return the specification as JSON; equal specifications give equal bytes."""
+        """Return the specification as JSON. Equal specifications have equal bytes."""
         return msgspec.json.encode(self, order="deterministic")
 
     @classmethod
     def decode(cls, body: bytes) -> "QueueSpec":
-        """Return the specification in the output of `encode`."""
         return read_json(body, cls)
 
 
@@ -210,6 +207,6 @@ class QueueDefinition(QueueBase):
 
     @classmethod
     def of(cls, spec: QueueSpec, defaults: Limits) -> "QueueDefinition":
-        """Return the definition of a specification, with the server's defaults for limits that it does not set."""
+        """Return the definition of a specification. Limits that it does not set are the server's defaults."""
         shared = {column.name: getattr(spec, column.name) for column in fields(QueueBase)}
         return cls(**shared, limits=spec.limits.with_defaults(defaults))

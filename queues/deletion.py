@@ -33,7 +33,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 MAX_TASKS_AT_ONCE = 10_000
-"""A queue with more tasks is emptied by maintenance: in Redis it takes a second for some thousand of them."""
+"""A queue with more tasks is emptied by maintenance, since Redis takes a second to delete some thousand of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class DeletedQueue:
     keys: int
     """The number of other keys deleted from Redis."""
     is_finished: bool = True
-    """Everything is gone; else the definition is, and maintenance deletes the rest."""
+    """Everything is deleted. If False, only the definition is, and maintenance deletes the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class DeletionProgress:
     name: str
     redis_queues: tuple[str, ...]
     tasks: dict[str, int]
-    """By state."""
+    """The number of tasks that are left, by state."""
 
 
 def get_deletion_progress(broker: Broker, *, name: str, allowed_queues: AllowedQueues = None) -> DeletionProgress:
@@ -81,9 +81,11 @@ def delete_queue(  # noqa: PLR0913 (how to delete, and under which conditions)
     """Delete a queue, or the sub-queue that a name means, with its tasks and all its other keys in Redis.
 
     With `in_background`, or more than MAX_TASKS_AT_ONCE tasks, maintenance deletes the tasks later.
+
     The queue is closed first. Its tasks are counted again once every process knows that it is closed, so that no
-    accepted task is lost unless `force` is set. An interrupted deletion is continued by the next call or by
-    maintenance. Cannot run inside a transaction, because other processes must see each step.
+    accepted task is lost unless `force` is set. The next call or maintenance continues an interrupted deletion. This
+    cannot run inside a transaction, because other processes must see each step.
+
     Raise QueueNotFound, QueueNotEmpty, QueueBeingDeleted, BrokerUnavailable.
     """
     started = _start(broker, name, force=force, allowed_queues=allowed_queues, precondition=precondition)
@@ -92,7 +94,7 @@ def delete_queue(  # noqa: PLR0913 (how to delete, and under which conditions)
 
 
 def delete_queues(broker: Broker, *, names: Iterable[str], force: bool = False) -> dict[str, DeletedQueue | RunqyError]:
-    """Delete several queues as `delete_queue` does, with one wait for all; return the result or error of each."""
+    """Delete several queues as `delete_queue` does, waiting once for all. Return the result or error of each."""
     started = {name: _result_or_error(partial(_start, broker, name, force=force)) for name in names}
     _wait_until_closed([each for each in started.values() if isinstance(each, _StartedDeletion)])
     return {
@@ -104,7 +106,7 @@ def delete_queues(broker: Broker, *, names: Iterable[str], force: bool = False) 
 
 
 def finish_deletions(broker: Broker) -> None:
-    """Continue the deletions that no process works on, as the actors that requested them. Raise BrokerUnavailable."""
+    """Continue deletions without a lease, as the actors who requested them. Raise BrokerUnavailable."""
     rows = QueueDeletion.objects.filter(leased_until__lte=timezone.now())
     results = [_result_or_error(partial(_StartedDeletion.resume, row)) for row in rows]
     started = [each for each in results if isinstance(each, _StartedDeletion)]
@@ -125,7 +127,6 @@ class _DeletionTarget:
     sub_queue: str = ""
 
     def close(self, spec: QueueSpec) -> QueueSpec:
-        """Return the queue changed so that it accepts no tasks for the target."""
         if not self.sub_queue:
             return replace(spec, is_enabled=False)
         return _with_sub_queues(spec, [sub for sub in spec.sub_queues if sub.name != self.sub_queue])
@@ -161,6 +162,7 @@ def _start(
         row.save(update_fields=["is_forced"])
         return started
     target = _resolve(name, allowed_queues)
+    # A queue with tasks is refused before it is closed for everybody; `_decide` counts again.
     if not force:
         ensure_empty(_count(broker, target.redis_queues))
     with transaction.atomic(durable=True), configuration_change():
@@ -181,7 +183,7 @@ def _start(
 def _wait_until_closed(deletions: Sequence[_StartedDeletion]) -> None:
     """Publish the closed queues, and wait until no process accepts tasks for them. Raise BrokerUnavailable."""
     if all(each.row.is_decided for each in deletions):
-        return
+        return  # they were decided after an earlier wait
     with ExitStack() as leases:
         for each in deletions:
             leases.enter_context(each.lease)
@@ -192,7 +194,7 @@ def _wait_until_closed(deletions: Sequence[_StartedDeletion]) -> None:
 def _finish(broker: Broker, started: _StartedDeletion, *, max_tasks: int | None = None) -> DeletedQueue:
     """Delete a closed queue, or reopen it and raise QueueNotEmpty. Raise BrokerUnavailable, QueueBeingDeleted.
 
-    With `max_tasks` maintenance empties Redis if there are as many, of which the result has all.
+    With more than `max_tasks` tasks maintenance empties Redis. The result has the number of tasks in either case.
     """
     row, lease = started.row, started.lease
     with lease:
@@ -220,6 +222,7 @@ def _decide(started: _StartedDeletion, counts: Sequence[QueueCounts]) -> None:
             _reopen(row)
             raise
     with configuration_change() as change:
+        # A change that saves the queue again deletes the row, and is refused once the row is decided.
         if not QueueDeletion.objects.filter(pk=row.pk).update(is_decided=True):
             raise QueueNotEmpty(f"{row} was saved again during its deletion, and is kept.")
         if row.is_whole:
@@ -232,12 +235,12 @@ def _decide(started: _StartedDeletion, counts: Sequence[QueueCounts]) -> None:
 
 
 def _reopen(row: QueueDeletion) -> None:
-    """Let a closed queue accept tasks again, and keep other changes that were made to it in the meantime."""
     if not row.before:
-        return
+        return  # a change of the definition dropped it: the deletion waits until its tasks have ended
     before = QueueSpec.decode(row.before.encode())
     with configuration_change():
         row.delete()
+        # Not `before` itself, which lacks what was changed in the meantime.
         spec = Queue.objects.get(name=row.queue).as_spec()
         names = {sub.name for sub in spec.sub_queues}
         missing = [sub for sub in before.sub_queues if sub.name not in names]
@@ -251,7 +254,7 @@ def _with_sub_queues(spec: QueueSpec, subs: Sequence[SubQueueSpec]) -> QueueSpec
 
 
 def _resolve(name: str, allowed_queues: AllowedQueues) -> _DeletionTarget:
-    """Return the target of a name: the queue of this name, or the sub-queue that it means. Raise QueueNotFound."""
+    """Return the queue of this name, or the sub-queue that it means. Raise QueueNotFound."""
     catalog = get_fresh_catalog(max_age_s=0)
     queue = catalog.get_queue(name, allowed_queues=allowed_queues)
     redis_queues = tuple(redis_queue for redis_queue, _ in catalog.redis_queues_of(queue))

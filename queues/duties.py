@@ -31,7 +31,7 @@ class DeletionFinisher(DatabaseDuty):
 
 @register
 class ExistingQueuePublisher(DatabaseDuty):
-    """Publish which Redis queues exist under another name of a queue, so that workers serve them."""
+    """Publish which Redis queues exist under other names of a queue, so that workers serve them."""
 
     name = "existing_queues"
     interval_s = 5.0

@@ -1,4 +1,4 @@
-"""The Redis queues that exist: publish those of each queue, and find those that no definition names."""
+"""The Redis queues that exist: publish those of each queue, and find those without a definition."""
 
 from collections.abc import Container
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from runqy.json_decoding import read_json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UndefinedQueue:
-    """A Redis queue that no definition names, so that no worker serves it."""
+    """A Redis queue without a definition, which no worker serves."""
 
     name: str
     counts: QueueCounts
 
 
 def find_undefined_queues(broker: Broker) -> list[UndefinedQueue]:
-    """Return the Redis queues with tasks that no definition names, in two round trips. Raise BrokerUnavailable."""
+    """Return the Redis queues with tasks but without a definition, in two round trips. Raise BrokerUnavailable."""
     defined = {*get_fresh_catalog().redis_queues()}
     names = [name for name in list_existing_queues(broker) if name not in defined]
     counts = broker.run(count_tasks(names, now_ns=broker.now_ns())) if names else []
@@ -34,7 +34,7 @@ def find_undefined_queues(broker: Broker) -> list[UndefinedQueue]:
 
 
 def suggest_definition(redis_queue: str) -> tuple[str, str]:
-    """Return the name of a queue, and of its sub-queue if it needs one, whose definition names a Redis queue."""
+    """Return the names of a queue and, or empty, of its sub-queue whose definition would name this Redis queue."""
     queue, _, sub_queue = redis_queue.rpartition(".")
     if settings.RUNQY_SUBQUEUE_SEPARATOR != "." or not queue or not sub_queue:
         return redis_queue, ""
@@ -47,16 +47,15 @@ def list_existing_queues(broker: Broker) -> list[str]:
 
 
 def publish_existing_queues(broker: Broker) -> None:
-    """Publish which Redis queues each queue has, where that differs from what is published. Raise BrokerUnavailable.
-
-    Workers serve all of them. A queue that vanished is not worth a restart of their children.
-    """
+    """Publish the Redis queues of each queue, so that workers serve all of them. Raise BrokerUnavailable."""
     existing = {*list_existing_queues(broker)}
     catalog = get_fresh_catalog(max_age_s=0)
     if not _differing(catalog, current_snapshot(), existing):
         return
+    # Compared again under the lock of all changes, which is not taken as long as nothing differs.
     with configuration_change() as change:
         for queue, names in _differing(catalog, current_snapshot(), existing):
+            # A Redis queue that vanished is not worth a restart of the workers' children.
             notify_workers = not {*names} <= {*_published(current_snapshot(), queue)}
             change.put(DocumentKind.REDIS_QUEUES, queue.name, msgspec.json.encode(names), notify_workers=notify_workers)
 
@@ -64,13 +63,12 @@ def publish_existing_queues(broker: Broker) -> None:
 def _differing(
     catalog: QueueCatalog, snapshot: Snapshot, existing: Container[str]
 ) -> list[tuple[QueueBase, list[str]]]:
-    """Return the queues whose Redis queues differ from the published ones."""
     found = ((queue, _redis_queues(queue, existing)) for queue in catalog.definitions)
     return [(queue, names) for queue, names in found if names != _published(snapshot, queue)]
 
 
 def _redis_queues(queue: QueueBase, existing: Container[str]) -> list[str]:
-    """Return the Redis queues of a queue: those that it defines, then those that exist under another of its names."""
+    """Return the Redis queues that a queue defines, then those that exist under another of its names."""
     aliases = sorted(name for names in aliases_by_redis_queue(queue) for name in names if name in existing)
     return list(dict.fromkeys([*_defined(queue), *aliases]))
 
@@ -80,6 +78,6 @@ def _defined(queue: QueueBase) -> list[str]:
 
 
 def _published(snapshot: Snapshot, queue: QueueBase) -> list[str]:
-    """Return the published Redis queues of a queue: those that it defines if no document names others."""
+    """Return the published Redis queues of a queue. Without a document they are those that it defines."""
     document = snapshot.find(DocumentKind.REDIS_QUEUES, queue.name)
     return read_json(document.body, list[str]) if document and document.body else _defined(queue)

@@ -1,4 +1,4 @@
-"""The models of queues and sub-queues. Their fields define, validate and document a queue for files, API and admin."""
+"""The models of queues. Their fields define, validate and document a queue for files, API and admin."""
 
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
@@ -41,20 +41,20 @@ DEFAULTS = {column.name: column.default for column in fields(Deployment) if colu
 
 
 def definition_key(column: str) -> str:
-    """Return how queue files and the API spell a column."""
+    """Return the key of a column in queue files and the API."""
     if column in LIMIT_COLUMNS:
         return column.removesuffix("_s")
     return "startup_timeout_secs" if column == "startup_timeout_s" else column
 
 
 def definition_path(column: str) -> str:
-    """Return where queue files and the API have a column: `deployment.limits.max_retry`."""
+    """Return the path of a column in queue files and the API: `deployment.limits.max_retry`."""
     groups = (("deployment.limits.", LIMIT_COLUMNS), ("deployment.", DEPLOYMENT_COLUMNS))
     return next((prefix for prefix, columns in groups if column in columns), "") + definition_key(column)
 
 
 def duration_field(minimum_s: int, help_text: str) -> "models.PositiveBigIntegerField[Any, Any]":
-    """Return a limit in seconds; null: the server's default."""
+    """Return a field for a limit in seconds. Null means the server's default."""
     return models.PositiveBigIntegerField(
         null=True,
         blank=True,
@@ -198,7 +198,7 @@ class Queue(models.Model):
     )
     source = models.CharField(max_length=8, choices=QueueSource.choices, default=QueueSource.ADMIN, editable=False)
     file_digest = models.CharField(max_length=64, blank=True, editable=False)
-    """`spec_digest` of the queue when a file was last loaded; differs from the row's if it was edited since."""
+    """`spec_digest` of the queue when a file was last loaded. It differs from the row's if that was edited since."""
     file_path = models.CharField(max_length=4096, blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -277,23 +277,23 @@ class SubQueue(models.Model):
 
 
 class QueueDeletion(models.Model):
-    """A deletion in progress, stored before anything is deleted: maintenance finishes what a process leaves undone."""
+    """A deletion in progress. Stored before anything is deleted, so that maintenance can finish it."""
 
     queue = models.CharField(max_length=QUEUE_NAME_MAX_LENGTH)
     sub_queue = models.CharField(max_length=127, blank=True)
     redis_queues = models.JSONField()
     is_whole = models.BooleanField()
-    """The definition of the queue is deleted, not only some of its Redis queues."""
+    """Whether the definition of the queue is deleted too, not only some of its Redis queues."""
     is_forced = models.BooleanField(default=False)
-    """Pending and active tasks are deleted too."""
+    """Whether pending and active tasks are deleted too."""
     before = models.TextField(blank=True)
-    """The specification to restore if tasks arrived; empty: the deletion waits until they have ended."""
+    """The specification to restore if tasks arrived. If empty, the deletion waits until they have ended."""
     is_decided = models.BooleanField(default=False)
-    """The deletion cannot be undone; only Redis remains to be emptied."""
+    """Whether the deletion cannot be undone any more, and only Redis must be emptied."""
     actor = models.JSONField()
-    """Who requested the deletion, for the audit records of maintenance."""
+    """The actor who requested the deletion, for the audit records of maintenance."""
     lease = models.CharField(max_length=32, blank=True)
-    """The token of the process that works on it."""
+    """The token of the process that continues the deletion."""
     leased_until = models.DateTimeField()
 
     class Meta:

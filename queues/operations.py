@@ -34,7 +34,7 @@ _NO_VAULT_PERMISSION = "You may not change vaults (vaults.change_vault)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSave:
-    """A queue to save over its row, which was read in the same change; a new row has no key."""
+    """A queue to save, with its row, which was read in the same change. A new row has no primary key."""
 
     row: Queue
     spec: QueueSpec
@@ -47,24 +47,24 @@ class QueueConfigInput:
 
     name: str
     build: Callable[[str, QueueSpec | None], QueueSpec]
-    """Return the specification of a queue with this name, or of a change of the existing one. Raise QueueInvalid."""
+    """Takes the queue's name and present specification, if any; returns the one to save. Raises QueueInvalid."""
     has_sub_queues: bool = False
-    """It has the key `sub_queues`: its name means no sub-queue."""
+    """Whether the key `sub_queues` is sent. Then the name means no sub-queue."""
     is_enabled: bool | None = None
-    """None: unchanged; a new queue is enabled."""
+    """None leaves it unchanged; a new queue is then enabled."""
 
 
 def save_queue(*, spec: QueueSpec, source: QueueSource, is_new: bool = False) -> Queue:
-    """Create or change a queue; `is_new` requires that none of this name exists.
+    """Create or change a queue. With `is_new`, raise QueueAlreadyExists if there is one of this name.
 
     Raise QueueInvalid, also for a git token that may not be sent to the repository's host, QueueNameTaken,
-    QueueAlreadyExists, QueueBeingDeleted; QueueNotEmpty for tasks in a sub-queue that the change removes.
+    QueueBeingDeleted, and QueueNotEmpty for tasks in a sub-queue that the change removes.
     """
     return _save_one(spec, source=source, is_new=is_new)
 
 
 def change_queue(*, spec: QueueSpec) -> Queue:
-    """Change a queue and keep its source, also while tasks are left in a sub-queue that the change removes.
+    """Change a queue and keep its source. A sub-queue that the change removes may have tasks.
 
     Raise QueueInvalid, QueueNameTaken, QueueBeingDeleted.
     """
@@ -72,10 +72,9 @@ def change_queue(*, spec: QueueSpec) -> Queue:
 
 
 def save_queues(change: Change, saves: Sequence[QueueSave], *, source: QueueSource | None) -> Mapping[str, RunqyError]:
-    """Create or change queues in an open change; return the errors of `save_queue` by queue, which are not saved.
+    """Create or change queues in an open change. Return the errors of `save_queue` by queue; such queues are not saved.
 
-    Files do not set `is_enabled`, so that loading them does not enable a queue that a user disabled. Without `source`
-    queues keep theirs, and dropped sub-queues may have tasks: a deletion is in progress.
+    Without `source` queues keep theirs, and removed sub-queues may have tasks, because a deletion is in progress.
     """
     owners = _list_name_owners()
     errors: dict[str, RunqyError] = {}
@@ -97,12 +96,13 @@ def upsert_queue(
     allowed_queues: AllowedQueues = None,
     precondition: Precondition = accept_any,
 ) -> tuple[QueueConfig, bool]:
-    """Create a queue, or with `force` change one; return it, and whether it is new.
+    """Create a queue, or change one with `force`. Return it, and whether it is new.
 
-    Released command lines send the sub-queues of a queue file one by one, as `inference.high`: such a name, without
+    Released command lines send the sub-queues of a queue file one by one, as `inference.high`. Such a name, without
     the key `sub_queues`, adds or changes that sub-queue. `precondition` is called with the version of the queue.
-    Raise QueueInvalid, QueueAlreadyExists, QueueNameTaken; for a key that is limited to queues QueueNotFound for
-    other queues, and KeyInsufficient if the change would grant the queue more of vaults.
+
+    Raise QueueInvalid, QueueAlreadyExists, QueueNameTaken. For a key that is limited to queues raise QueueNotFound for
+    other queues, and KeyInsufficient if the change would give the queue access to more of the vaults.
     """
     with configuration_change():
         queue, sub_queue = _split_name(config)
@@ -133,10 +133,10 @@ def add_queue(*, spec: QueueSpec, may_grant_vaults: bool) -> Queue:
 
 
 def edit_queue(*, spec: QueueSpec, version: str, may_grant_vaults: bool) -> Queue:
-    """Change a queue in the admin if it still has a version; a queue without changes keeps its source.
+    """Change a queue in the admin if it still has this version. A queue without changes keeps its source.
 
-    Raise QueueNotFound, PreconditionFailed, KeyInsufficient if the change would grant the queue more of vaults
-    without `may_grant_vaults`, and as `save_queue`.
+    Raise QueueNotFound, PreconditionFailed, as `save_queue`, and without `may_grant_vaults` KeyInsufficient if the
+    change would give the queue access to more of the vaults.
     """
     with configuration_change():
         row = _get_row(spec.name)
@@ -151,7 +151,7 @@ def edit_queue(*, spec: QueueSpec, version: str, may_grant_vaults: bool) -> Queu
 
 
 def enable_queue(*, name: str) -> bool:
-    """Make a queue accept tasks and workers, and return whether this changed it.
+    """Make a queue accept tasks and workers. Return whether this changed it.
 
     Raise QueueNotFound, QueueBeingDeleted.
     """
@@ -159,12 +159,12 @@ def enable_queue(*, name: str) -> bool:
 
 
 def disable_queue(*, name: str) -> bool:
-    """Make a queue reject new tasks and workers; return whether this changed it. Raise QueueNotFound."""
+    """Make a queue reject new tasks and workers. Return whether this changed it. Raise QueueNotFound."""
     return _set_enabled(name, is_enabled=False)
 
 
 def delete_definition(change: Change, name: str) -> None:
-    """Delete the definition of a queue in an open change, not its tasks. Raise QueueNotFound."""
+    """Delete the definition of a queue, but not its tasks, in an open change. Raise QueueNotFound."""
     row = _get_row(name)
     before = row.as_spec()
     row.delete()
@@ -175,9 +175,9 @@ def delete_definition(change: Change, name: str) -> None:
 
 
 def redeploy_queue(*, name: str, allowed_queues: AllowedQueues = None) -> str:
-    """Have the workers of a queue, by any of its names, deploy the newest commit; return the queue's own name.
+    """Have the workers of a queue, given by any of its names, deploy the newest commit. Return the queue's own name.
 
-    Workers notice it like a changed definition. Raise QueueNotFound.
+    Workers notice this as they notice a changed definition. Raise QueueNotFound.
     """
     queue = get_fresh_catalog(max_age_s=0).get_queue(name, allowed_queues=allowed_queues).name
     with configuration_change() as change:
@@ -196,7 +196,7 @@ def republish_configuration() -> SyncStatus:
 
 
 def publish_again(*, name: str) -> SyncStatus:
-    """Publish what Redis lacks, as requested for a queue. Raise QueueNotFound, BrokerUnavailable."""
+    """Republish the configuration as requested on a queue's page. Raise QueueNotFound, BrokerUnavailable."""
     _get_row(name)
     comparison = republish_configuration()
     if changed := sorted(
@@ -209,18 +209,16 @@ def publish_again(*, name: str) -> SyncStatus:
 
 
 def record_queue(action: str, name: str, *, old: QueueSpec | None, new: QueueSpec | None) -> None:
-    """Record a change of a queue, if there is one; None: the queue does not exist.
-
-    Values of environment variables are redacted: they may be secrets.
-    """
+    """Record a change of a queue, if there is one. `old` is None for a new queue, `new` for a deleted one."""
     before, after = _audited_fields(old), _audited_fields(new)
+    # Values of environment variables are redacted, because they may be secrets.
     secrets = {field for field in {*before, *after} if field.startswith("deployment.env_vars.")}
     if changes := diff(before, after, secrets=secrets):
         record(action=action, object_kind="queue", object_name=name, changes=changes)
 
 
 def spec_version(spec: QueueSpec) -> str:
-    """Return a token that changes with any field of a specification."""
+    """Return a digest of all fields of a specification, which is the ETag of the queue."""
     return hashlib.sha256(spec.encode()).hexdigest()[:32]
 
 
@@ -240,7 +238,7 @@ def _save_one(spec: QueueSpec, *, source: QueueSource | None, is_new: bool = Fal
 
 
 def _store(save: QueueSave, source: QueueSource | None, owners: NameOwners) -> QueueSpec:
-    """Validate and store a queue, and what the change leaves to delete; return it as it is to be published."""
+    """Validate and store a queue, and the deletions of what the change removes. Return the queue as published."""
     row, spec = save.row, save.spec
     deployment, subs = spec.deployment, [sub.name for sub in spec.sub_queues]
     if source and (message := find_git_token_error(git_token=deployment.git_token, git_url=deployment.git_url)):
@@ -251,12 +249,13 @@ def _store(save: QueueSave, source: QueueSource | None, owners: NameOwners) -> Q
     before = row.as_spec() if row.pk else None
     row.apply_spec(spec)
     row.source = source or row.source
+    # Files do not set `is_enabled`, so that loading them does not enable a queue that a user disabled.
     if source == QueueSource.FILE:
         row.file_digest, row.file_path = spec_digest(spec), save.file_path
     else:
         row.is_enabled = spec.is_enabled
-    # With sub-queues the priority is the highest of theirs, which are validated. The name, which is all that is unique,
-    # is that of the row or of none.
+    # With sub-queues the priority is the highest of theirs, which are validated themselves. Only the name must be
+    # unique, and the row was found by it.
     exclude = ["priority"] if spec.sub_queues else []
     if errors := model_errors(row, exclude=exclude, label=definition_path, validate_constraints=False):
         raise QueueInvalid(errors=errors)
@@ -279,7 +278,7 @@ def _get_row(name: str) -> Queue:
 
 
 def _set_enabled(name: str, *, is_enabled: bool) -> bool:
-    """Enable or disable a queue; its source stays, since files do not set this."""
+    """Enable or disable a queue. Its source stays, since files do not set this."""
     with configuration_change() as change:
         row = _get_row(name)
         if row.is_enabled == is_enabled:
@@ -295,7 +294,7 @@ def _set_enabled(name: str, *, is_enabled: bool) -> bool:
 
 
 def _list_name_owners() -> NameOwners:
-    """Return the names of all queues; they stay as they are while a change is open."""
+    # Nobody else changes these names: one change is open at a time.
     sub_queues: dict[str, list[str]] = {name: [] for name in Queue.objects.values_list("name", flat=True)}
     for queue, sub in SubQueue.objects.values_list("queue__name", "name"):
         sub_queues[queue].append(sub)
@@ -306,7 +305,7 @@ def _list_name_owners() -> NameOwners:
 
 
 def _set_sub_queues(row: Queue, spec: QueueSpec, *, is_new: bool) -> None:
-    """Validate and store the sub-queues of a stored queue, and delete its others. Raise QueueInvalid."""
+    """Validate and store the sub-queues of a stored queue, and delete the others. Raise QueueInvalid."""
     stored = {} if is_new else {sub.name: sub for sub in row.sub_queues.all()}
     if dropped := stored.keys() - {sub.name for sub in spec.sub_queues}:
         row.sub_queues.filter(name__in=dropped).delete()
@@ -330,18 +329,19 @@ def put_definition(change: Change, spec: QueueSpec) -> None:
 
 
 def _split_name(config: QueueConfigInput) -> tuple[str, str]:
-    """Return the queue that a name means, and the sub-queue, if it means one."""
+    """Return the queue and the sub-queue that a name means; the sub-queue is empty if it means a whole queue."""
     name = config.name
     if "." not in name or config.has_sub_queues or Queue.objects.filter(name=name).exists():
         return name, ""
     dots = [index for index, char in enumerate(name) if char == "." and 0 < index < len(name) - 1]
     known = set(Queue.objects.filter(name__in=[name[:dot] for dot in dots]).values_list("name", flat=True))
+    # Both names may contain dots: the longest queue that exists, otherwise the last dot.
     dot = next((dot for dot in reversed(dots) if name[:dot] in known), dots[-1] if dots else 0)
     return (name[:dot], name[dot + 1 :]) if dot else (name, "")
 
 
 def _with_sub_queue(given: QueueSpec, name: str, before: QueueSpec | None, force: bool) -> tuple[QueueSpec, bool]:
-    """Return a queue with one sub-queue added or changed, and whether that is new."""
+    """Return a queue with one sub-queue added or changed, and whether the sub-queue is new."""
     sub = SubQueueSpec(name=name, priority=given.priority)
     subs = before.sub_queues if before else ()
     if before and not subs:

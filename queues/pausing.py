@@ -1,4 +1,4 @@
-"""Pause and unpause Redis queues: a paused queue accepts tasks, and workers get none."""
+"""Pause and unpause Redis queues. A paused queue accepts tasks, but workers get none."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from runqy.broker.queues.pausing import find_pause, pause, unpause
 
 
 def pause_queue(broker: Broker, *, name: str, allowed_queues: AllowedQueues = None) -> str:
-    """Pause a Redis queue, and return its name; pausing it again keeps the first actor and time.
+    """Pause a Redis queue, and return its name. Pausing it again keeps the first actor and time.
 
     Raise QueueNotFound, BrokerUnavailable.
     """
@@ -29,12 +29,12 @@ def unpause_queue(broker: Broker, *, name: str, allowed_queues: AllowedQueues = 
 
 
 def pause_whole_queue(broker: Broker, *, name: str) -> list[str]:
-    """Pause all sub-queues of a queue, and return those that this changed. Raise as `pause_queue`."""
+    """Pause all sub-queues of a queue, and return those that were not paused. Raise as `pause_queue`."""
     return _set_paused(broker, with_fresh_catalog(partial(_redis_queues_of, name)), is_paused=True)
 
 
 def unpause_whole_queue(broker: Broker, *, name: str) -> list[str]:
-    """Unpause all sub-queues of a queue, and return those that this changed. Raise as `pause_queue`."""
+    """Unpause all sub-queues of a queue, and return those that were paused. Raise as `pause_queue`."""
     return _set_paused(broker, with_fresh_catalog(partial(_redis_queues_of, name)), is_paused=False)
 
 
@@ -44,10 +44,11 @@ def _redis_queues_of(queue: str) -> list[str]:
 
 
 def _set_paused(broker: Broker, queues: list[str], *, is_paused: bool) -> list[str]:
-    """Pause or unpause Redis queues in one round trip, and return those that this changed."""
+    """Pause or unpause Redis queues, in a constant number of round trips, and return those that this changed."""
     pauses = [raise_error(outcome) for outcome in broker.run_all([find_pause(queue) for queue in queues])]
     changing = [queue for queue, found in zip(queues, pauses, strict=True) if (found is not None) != is_paused]
     action, changes = "queue.paused" if is_paused else "queue.unpaused", {"paused": (not is_paused, is_paused)}
+    # Before the change, so that none is unrecorded.
     for queue in changing:
         record_in_redis(action=action, object_kind="queue", object_name=queue, changes=changes)
     outcomes = broker.run_all([_request(broker, queue, is_paused=is_paused) for queue in changing])

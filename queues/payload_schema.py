@@ -1,4 +1,4 @@
-"""Payload schemas: validation of payloads, whose bytes are kept as the client sent them, and example payloads."""
+"""Payload schemas: validate payloads, keeping the bytes that the client sent, and build example payloads."""
 
 import json
 import shlex
@@ -27,13 +27,13 @@ _EXAMPLES = {
     FieldType.OBJECT: "{}",
 }
 MAX_DEFAULT_DEPTH = 32
-"""Levels of lists and objects in a default: readers of JSON and YAML fail at some hundreds."""
+"""Levels of lists and objects in a default. Readers of JSON and YAML fail at some hundreds."""
 TOO_DEEP = f"Must not be nested deeper than {MAX_DEFAULT_DEPTH} levels."
 _EXAMPLE_WITHOUT_SCHEMA = '{"message": "Hello world"}'
 
 
 def complete(schema: Sequence[PayloadField], members: Mapping[str, bytes]) -> tuple[tuple[str, bytes], ...]:
-    """Validate the members of a payload, raw JSON by name, and return the defaults to append to it.
+    """Validate the members of a payload, raw JSON by name, and return the defaults that must be appended to it.
 
     Unknown members are accepted. Raise PayloadInvalid, whose `errors` name each invalid field.
     """
@@ -66,14 +66,13 @@ def is_nested_too_deep(value: Any) -> bool:
 
 
 def _children(value: Any) -> Sequence[Any]:
-    """Return the members of an object or the items of a list."""
     if isinstance(value, Mapping):
         return list(value.values())
     return value if isinstance(value, list) else ()
 
 
 def payload_field_errors(field: PayloadField) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with a field of a schema: the key of the member, and a message."""
+    """Yield the errors of a field of a schema: the key of a member, and a message."""
     texts = (field.name, field.description, *_texts(field.default_json))
     if any("\0" in text for text in texts):
         yield "default" if "\0" in "".join(texts[2:]) else "name", "Null characters are not allowed."
@@ -86,7 +85,7 @@ def payload_field_errors(field: PayloadField) -> Iterator[tuple[str, str]]:
 
 
 def example_payload(schema: Sequence[PayloadField]) -> str:
-    """Return a JSON object with every field of a schema: its default, or an example of its first type."""
+    """Return a JSON object with all fields of a schema: their default, or an example of their first type."""
     if not schema:
         return _EXAMPLE_WITHOUT_SCHEMA
     members = (f"{json.dumps(field.name, ensure_ascii=False)}: {_example_value(field)}" for field in schema)
@@ -119,7 +118,6 @@ def _example_value(field: PayloadField) -> str:
 
 
 def _texts(default_json: str | None) -> Iterator[str]:
-    """Yield all strings in a JSON value."""
     values: list[object] = [] if default_json is None else [msgspec.json.decode(default_json)]
     while values:
         value = values.pop()
@@ -132,7 +130,6 @@ def _texts(default_json: str | None) -> Iterator[str]:
 
 
 def _errors(schema: Sequence[PayloadField], members: Mapping[str, bytes]) -> Iterator[str]:
-    """Yield a message for each field that is missing or of another type."""
     for field in schema:
         raw = members.get(field.name)
         if raw is None:
@@ -143,7 +140,7 @@ def _errors(schema: Sequence[PayloadField], members: Mapping[str, bytes]) -> Ite
 
 
 def _is_integral(raw: bytes) -> bool:
-    """Return whether a JSON number is integral in any notation: 3, 3.0 and 3e2 are."""
+    """Return whether a JSON number is integral in any notation, such as 3, 3.0 and 3e2."""
     if raw.isdigit():
         return True
     try:
@@ -154,7 +151,6 @@ def _is_integral(raw: bytes) -> bool:
 
 
 def _type_name(raw: bytes) -> str:
-    """Return the type of a JSON value."""
     if raw[0] == ord("n"):
         return "null"
     kind = _TYPE_BY_FIRST_BYTE.get(raw[0])

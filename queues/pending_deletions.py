@@ -1,4 +1,4 @@
-"""Deletions in progress: their leases, and the names that cannot be saved until they have finished."""
+"""Deletions in progress: their leases, and the names that cannot be used until they have finished."""
 
 import secrets
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from runqy.errors import BrokerUnavailable, QueueBeingDeleted, QueueNotEmpty
 from runqy.redis_connection import get_broker
 
 LEASE_S = 30
-"""After this long without an extension another process takes a deletion over."""
+"""After this time without an extension another process may take over the deletion."""
 
 _EXTEND_AFTER_S = 5
 _UNFINISHED = ("pending", "scheduled", "retry", "aggregating", "active")
@@ -38,20 +38,20 @@ class DeletionLease:
         self._require(expired.update(lease=self._token, leased_until=_after(LEASE_S)))
 
     def extend(self) -> None:
-        """Extend the lease; called before each step. Raise QueueBeingDeleted if it is lost."""
+        """Extend the lease before a step. Raise QueueBeingDeleted if it is lost."""
         if clock.monotonic_s() - self._extended_at >= _EXTEND_AFTER_S:
             self._require(self._own.update(leased_until=_after(LEASE_S)))
 
     def release(self) -> None:
-        """Let maintenance continue."""
+        """End the lease, so that maintenance continues."""
         self._own.update(lease="", leased_until=_after(0))
 
     def __enter__(self) -> None:
-        """Hold the lease until the block ends."""
+        """Hold the lease until the block raises; the deletion of the row ends it otherwise."""
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Release the lease after an error; for remaining tasks only once it expires."""
         if kind:
+            # Maintenance tries again at once after other errors; tasks need time to end.
             self._own.update(lease="", leased_until=_after(LEASE_S if kind is QueueNotEmpty else 0))
 
     @property
@@ -59,7 +59,6 @@ class DeletionLease:
         return QueueDeletion.objects.filter(pk=self._pk, lease=self._token)
 
     def _require(self, updated: int) -> None:
-        """Raise QueueBeingDeleted if no row was updated."""
         if not updated:
             raise QueueBeingDeleted
         self._extended_at = clock.monotonic_s()
@@ -79,7 +78,7 @@ def record_deletion(
 ) -> QueueDeletion:
     """Record a deletion in the transaction that closes the queue or drops the sub-queue.
 
-    The deletion of a whole queue includes those of its sub-queues.
+    The deletion of a whole queue includes the pending deletions of its sub-queues.
     """
     recorded = QueueDeletion.objects.filter(queue=queue)
     names = [*redis_queues, *(name for deletion in recorded if is_whole for name in deletion.redis_queues)]
@@ -97,8 +96,8 @@ def record_deletion(
 def update_pending_deletions(before: QueueSpec | None, after: QueueSpec) -> None:
     """Record the Redis queues that a change drops, and cancel the deletions of those that it adds again.
 
-    Called in the transaction of the change, which holds the lock of all changes. Raise QueueBeingDeleted if a name of
-    the queue belongs to a deletion that cannot be cancelled.
+    Call this in the transaction of the change, which holds the lock of all changes. Raise QueueBeingDeleted if a name
+    of the queue belongs to a deletion that cannot be cancelled.
     """
     aliases = {name for mark in SEPARATORS for name, _ in after.redis_queues(mark)}
     for deletion in QueueDeletion.objects.all():
@@ -121,7 +120,7 @@ def ensure_no_tasks_stranded(before: QueueSpec, after: QueueSpec) -> None:
         broker = get_broker()
         ensure_empty(broker.run(count_tasks([name for name, _ in dropped], now_ns=broker.now_ns())))
     except BrokerUnavailable:
-        return  # the deletion waits until they have finished
+        return  # the change is allowed: the deletion waits until such tasks have finished
 
 
 def ensure_empty(counts: Sequence[QueueCounts]) -> None:
@@ -147,12 +146,10 @@ def _dropped(before: QueueSpec | None, after: QueueSpec) -> list[tuple[str, str]
 
 
 def _aliases_of_sub_queue(deletion: QueueDeletion) -> set[str]:
-    """Return the names of a dropped sub-queue; none for the Redis queue of a queue that had no sub-queues."""
     if not deletion.sub_queue:
-        return set()
+        return set()  # the Redis queue of a queue that had no sub-queues: its name means the queue
     return {*deletion.redis_queues, *(f"{deletion.queue}{mark}{deletion.sub_queue}" for mark in SEPARATORS)}
 
 
 def _after(seconds: int) -> datetime:
-    """Return the time this many seconds from now."""
     return timezone.now() + timedelta(seconds=seconds)

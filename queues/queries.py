@@ -1,4 +1,4 @@
-"""Queries of queues: the published catalog without the database, Redis queues, and configurations from the database."""
+"""Queries of queues: the catalog in the snapshot, Redis queues, and configurations in the database."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -44,19 +44,16 @@ def get_catalog() -> QueueCatalog:
 
 
 def get_fresh_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
-    """Return all queues, refreshed within the last `max_age_s`; 0: now.
-
-    Raise ConfigurationUnavailable.
-    """
+    """Return all queues, at most `max_age_s` old; 0 refreshes them. Raise ConfigurationUnavailable."""
     return _CATALOG.of(get_snapshot(max_age_s))
 
 
 def with_fresh_catalog(call: Callable[[], T]) -> T:
-    """Return the result of `call` with a catalog that was refreshed within the last second.
+    """Return the result of `call` with a catalog that is at most a second old.
 
-    If it raises QueueNotFound and there is a newer configuration, it is called again, so that a queue that another
-    process has just saved is found at once. `call` must look up the queue before it writes anything.
-    Raise ConfigurationUnavailable, and whatever `call` raises.
+    If `call` raises QueueNotFound and there is a newer configuration, it is called again, so that a queue that another
+    process has just saved is found at once. `call` must look up the queue before it writes anything. Raise
+    ConfigurationUnavailable, and what `call` raises.
     """
     before = get_snapshot()
     try:
@@ -68,7 +65,7 @@ def with_fresh_catalog(call: Callable[[], T]) -> T:
 
 
 def run_operation(operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run an operation on the process's broker with blocking I/O, as `with_fresh_catalog` calls it."""
+    """Run an operation with blocking I/O, again with a newer catalog as `with_fresh_catalog` says."""
     return with_fresh_catalog(lambda: get_broker().run(operation(*args, **kwargs)))
 
 
@@ -81,11 +78,11 @@ def resolve_queue(name: str, *, allowed_queues: AllowedQueues = None) -> Resolve
 
 
 def list_vault_errors(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return by queue the vault errors that keep workers from registering for it.
+    """Return, by queue, the vault errors that keep workers from registering for it.
 
-    There is an error for each missing vault, each entry that cannot be decrypted (the first of each vault) and a git
-    token that may not be sent to the repository's host, or a single one without a master key. Queues that are not
-    published have none. Does not query the database; decrypts each vault once. Raise ConfigurationUnavailable.
+    There is an error for each missing vault, for the first entry of each vault that cannot be decrypted, and for a git
+    token that may not be sent to the repository's host; without a master key there is only one. Queues that are not
+    published have none. This needs no database, and decrypts each vault once. Raise ConfigurationUnavailable.
     """
     catalog = get_fresh_catalog()
     found: dict[str, list[str]] = {}
@@ -112,9 +109,9 @@ def list_unreadable_vaults_of(name: str) -> list[str]:
 def hides_payloads(name: str, catalog: QueueCatalog | None) -> bool:
     """Return whether payloads, results and errors of a queue are hidden, and not stored in the history.
 
-    They are if the setting or the queue says so, and where that is unknown: without a catalog, and for a name that no
-    definition has, whose definition may have hidden them before it was deleted. `name` is that of a queue or of a Redis
-    queue; empty: all queues, of which one may hide them.
+    They are if the setting or the queue says so, and if that is unknown: without a catalog, and for a name without a
+    definition, which may have hidden them before it was deleted. `name` is that of a queue or of a Redis queue. If it
+    is empty all queues are meant, and one that hides them is enough.
     """
     if settings.RUNQY_HIDE_PAYLOADS or catalog is None:
         return True
@@ -126,16 +123,13 @@ def hides_payloads(name: str, catalog: QueueCatalog | None) -> bool:
 
 
 def find_rollout(name: str) -> str | None:
-    """Return the token that changes with each redeployment of a queue; None: it was never redeployed."""
+    """Return a token that changes with each redeployment of a queue; None if it was never redeployed."""
     document = get_snapshot().find(DocumentKind.ROLLOUT, name)
     return (document.body or b"").decode() if document else None
 
 
 def documents_used(spec: QueueSpec) -> list[str]:
-    """Return the document fields, beside its own, that are part of a queue for its workers.
-
-    They are its vaults, its rollout and its existing Redis queues.
-    """
+    """Return the fields of the other documents that a queue's workers use: vaults, rollout, existing Redis queues."""
     vaults = [field(DocumentKind.VAULT, vault) for vault in spec.deployment.referenced_vaults]
     return [*vaults, field(DocumentKind.ROLLOUT, spec.name), field(DocumentKind.REDIS_QUEUES, spec.name)]
 
@@ -158,11 +152,10 @@ class _DecodedQueue:
 
     definition: QueueDefinition
     fields: Sequence[str]
-    """The fields of the documents that are part of the queue for its workers."""
+    """The fields of the documents that the queue's workers use, including its own."""
 
 
 def _catalog(snapshot: Snapshot) -> QueueCatalog:
-    """Build the catalog of a snapshot."""
     queues = snapshot.decode(DocumentKind.QUEUE, _decode)
     existing = snapshot.decode(DocumentKind.REDIS_QUEUES, _decode_names)
     return QueueCatalog(
@@ -180,21 +173,16 @@ _CATALOG = SnapshotValue(_catalog)
 
 
 def _decode(document: Document) -> _DecodedQueue:
-    """Return the queue in a document, with the server's defaults."""
     spec = QueueSpec.decode(document.body or b"")
     return _DecodedQueue(QueueDefinition.of(spec, default_limits()), (document.field, *documents_used(spec)))
 
 
 def _decode_names(document: Document) -> frozenset[str]:
-    """Return the Redis queues in a document."""
     return read_json(document.body or b"[]", frozenset[str])
 
 
 def resolve_redis_queue(broker: Broker, name: str, *, allowed_queues: AllowedQueues = None) -> RedisQueue:
-    """Return the Redis queue that a name means; a round trip only if it is not defined.
-
-    Raise QueueNotFound.
-    """
+    """Return the Redis queue that a name means, with a round trip only if it has no definition. Raise QueueNotFound."""
     try:
         resolved = resolve_queue(name, allowed_queues=allowed_queues)
     except QueueNotFound:
@@ -205,7 +193,7 @@ def resolve_redis_queue(broker: Broker, name: str, *, allowed_queues: AllowedQue
 
 
 def list_redis_queues(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[RedisQueue]:
-    """Return all Redis queues by name: first those that are defined, then those that exist only in Redis."""
+    """Return all Redis queues: first those with a definition, then those that exist only in Redis."""
     catalog = get_fresh_catalog(max_age_s=0)  # users expect queues that another process has just saved
     defined = [
         RedisQueue(redis_queue=redis_queue, queue=queue, priority=priority)
@@ -225,22 +213,21 @@ class QueueConfig:
 
     spec: QueueSpec
     sub_queue: str
-    """Empty: the whole queue."""
+    """Empty for the whole queue."""
     is_listed: bool = False
-    """It is an item of a list, which has one for each Redis queue."""
+    """Whether it is an item of a list, which has an item for each Redis queue."""
     source: str
     created_at: datetime
     updated_at: datetime
 
     @classmethod
     def of(cls, row: Queue, sub_queue: str = "", *, is_listed: bool = False) -> "QueueConfig":
-        """Return the configuration of a row."""
         times = {"created_at": row.created_at, "updated_at": row.updated_at}
         return cls(spec=row.as_spec(), sub_queue=sub_queue, is_listed=is_listed, source=row.source, **times)
 
     @property
     def redis_queue(self) -> str:
-        """Return the name of the Redis queue; for a whole queue that is not an item of a list, its own name."""
+        """The name of the Redis queue; the queue's own name for a whole queue that is not an item of a list."""
         separator = settings.RUNQY_SUBQUEUE_SEPARATOR
         if self.sub_queue:
             return f"{self.spec.name}{separator}{self.sub_queue}"
@@ -248,12 +235,12 @@ class QueueConfig:
 
     @property
     def priority(self) -> int:
-        """Return the priority of the sub-queue, or of the whole queue."""
+        """The priority of the sub-queue, or of the whole queue."""
         return next((sub.priority for sub in self.spec.sub_queues if sub.name == self.sub_queue), self.spec.priority)
 
 
 def list_queue_configs(*, allowed_queues: AllowedQueues = None) -> list[QueueConfig]:
-    """Return the configuration of every Redis queue, in order of the queues' names, from the database."""
+    """Return the configuration of each Redis queue, ordered by the queues' names, from the database."""
     configs = []
     for row in Queue.objects.prefetch_related("sub_queues"):
         if allowed_queues is None or row.name in allowed_queues:

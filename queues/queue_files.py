@@ -1,4 +1,4 @@
-"""Queue files: parse them, write them, and load a directory of them into the database."""
+"""Queue files: parse and write them, and load a directory of them into the database."""
 
 import io
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ from runqy.errors import RunqyError
 from runqy.redis_connection import get_broker
 
 _QUEUES_PER_CHANGE = 200
-"""Other changes of the database wait for one change; each is published with a head of all queues."""
+"""Other changes wait while one is open, and each publishes the revisions of all queues again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class FileError:
 
     file: str
     line: int
-    """0: the error concerns the whole file."""
+    """0 for an error of the whole file."""
     key: str
     reason: str
 
@@ -49,7 +49,7 @@ class FileError:
 
 @dataclass(frozen=True, slots=True)
 class QueueFile:
-    """The queues of a file, or only its errors: a file with an error is not loaded in part."""
+    """The queues of a file, or only its errors, since a file is not loaded in part."""
 
     specs: tuple[QueueSpec, ...] = ()
     errors: tuple[FileError, ...] = ()
@@ -59,22 +59,21 @@ class QueueFile:
 
 @dataclass(slots=True, kw_only=True)
 class LoadReport:
-    """What loading changed; queues by name."""
+    """The names of the queues that were loaded, by what changed."""
 
     added: list[str] = field(default_factory=list)
     updated: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     overwritten: list[str] = field(default_factory=list)
-    """Updated, although they had been changed elsewhere since they were last loaded."""
+    """Updated although they had been changed elsewhere since they were last loaded."""
     missing: list[str] = field(default_factory=list)
-    """Loaded before, no longer in any file."""
+    """Loaded before, but no longer in any file."""
     removed: list[str] = field(default_factory=list)
     """Missing and deleted."""
     errors: list[FileError] = field(default_factory=list)
 
 
 def parse_queue_file(raw: bytes, *, file: str) -> QueueFile:
-    """Return the queues of a file."""
     try:
         located = read_yaml(raw)
     except YamlInvalid as error:
@@ -94,7 +93,7 @@ def parse_queue_file(raw: bytes, *, file: str) -> QueueFile:
 
 
 def read_queue_files(directory: Path) -> tuple[dict[str, tuple[QueueSpec, str, int]], list[FileError]]:
-    """Return the queues of the `*.yaml` and `*.yml` of a directory, each with its file and line, and all errors."""
+    """Return the queues in `*.yaml` and `*.yml` of a directory by name, with file and line, and all errors."""
     found: dict[str, tuple[QueueSpec, str, int]] = {}
     errors: list[FileError] = []
     if not directory.is_dir():
@@ -116,8 +115,8 @@ def read_queue_files(directory: Path) -> tuple[dict[str, tuple[QueueSpec, str, i
 def load_queue_files(*, directory: Path, prune: bool = False, force: bool = False) -> LoadReport:
     """Add and change queues as the files of a directory define them.
 
-    A file with an error changes nothing; the others are loaded. Queues that are no longer in any file are deleted only
-    with `prune`, and not while a file has errors, since they may be in that file. Queues with pending or active tasks
+    A file with an error changes nothing, and the others are loaded. Queues that are no longer in any file are deleted
+    only with `prune`, and not if a file has errors, since they may be in that file. Queues with pending or active tasks
     are kept unless `force` is set.
     """
     found, errors = read_queue_files(directory)
@@ -131,7 +130,7 @@ def load_queue_files(*, directory: Path, prune: bool = False, force: bool = Fals
 
 
 def write_queue_file(specs: Iterable[QueueSpec]) -> bytes:
-    """Return a queue file that loads to the same queues; files do not contain whether a queue is enabled."""
+    """Return a queue file that defines the same queues. Files do not contain whether a queue is enabled."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
     yaml.default_flow_style, yaml.width = False, 1 << 20
@@ -165,7 +164,7 @@ def _parse_queues(located: LocatedYaml, specs: list[QueueSpec]) -> Iterator[Fiel
 
 
 def _restore_env_vars(located: LocatedYaml, path: tuple[str, ...], data: object) -> None:
-    """Replace the values of environment variables by their source text: `on`, `8080` and `1.10` are strings there."""
+    """Replace the values of environment variables by their text in the file: `8080` and `1.10` are strings there."""
     deployment = data.get("deployment") if isinstance(data, dict) else None
     env_vars = deployment.get("env_vars") if isinstance(deployment, dict) else None
     if not isinstance(env_vars, dict):
@@ -185,13 +184,11 @@ def _read_file(path: Path) -> QueueFile:
 
 
 def _missing(found: Container[str]) -> list[str]:
-    """Return the queues that were loaded from files and are in no file now."""
     loaded = Queue.objects.exclude(file_digest="").order_by("name").values_list("name", flat=True)
     return [name for name in loaded if name not in found]
 
 
 def _delete_missing(report: LoadReport, directory: Path, *, force: bool) -> None:
-    """Delete the missing queues with all their data in Redis; a refused deletion is an error."""
     outcomes = delete_queues(get_broker(), names=report.missing, force=force) if report.missing else {}
     for name, outcome in outcomes.items():
         if isinstance(outcome, RunqyError):
@@ -201,8 +198,7 @@ def _delete_missing(report: LoadReport, directory: Path, *, force: bool) -> None
 
 
 def _load(queues: Sequence[tuple[QueueSpec, str, int]], report: LoadReport) -> None:
-    """Add or change queues, comparing and saving in one change, so that they are published together."""
-    with configuration_change() as change:
+    with configuration_change() as change:  # one for all, so that they are published together
         rows = Queue.objects.prefetch_related("sub_queues").filter(name__in=[spec.name for spec, _, _ in queues])
         stored = {row.name: row for row in rows}
         before = {name: (spec_digest(row.as_spec()), row.file_digest) for name, row in stored.items()}
@@ -239,7 +235,7 @@ _BOOLEANS_OF_YAML_1_1 = {"y", "n", "yes", "no", "on", "off"}
 
 
 class _Representer(SafeRepresenter):
-    """Writes no anchors, and quotes strings that YAML 1.1 reads as booleans."""
+    """Write no anchors, and quote strings that YAML 1.1 reads as booleans."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -27,7 +27,7 @@ from vaults.worker_secrets import get_worker_secrets
 CHECK_TIMEOUT_S = 15.0
 CHECK_LIMITS = Limits(memory_bytes=256 << 20, disk_bytes=16 << 20)
 CONCURRENT_CHECKS_MAX = 2
-"""In a process: a check takes a thread, and a server must not be usable for scanning others."""
+"""In a process. A check takes a thread, and the server must not be usable to scan other servers."""
 
 _slots = threading.BoundedSemaphore(CONCURRENT_CHECKS_MAX)
 
@@ -54,7 +54,7 @@ _REASONS = (
         "The connection to the git server was lost. Try again; if it happens again, check the URL and the server.",
     ),
 )
-"""Patterns of git's errors, and their messages; git's own text is not shown, since it contains text of the server."""
+"""Patterns of git's errors, and their messages. Git's own text is not shown, since it contains text of the server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +69,10 @@ class RepositoryCheck:
 def check_repository(
     *, git_url: str, branch: str, git_token: str = "", queue: str = "", may_grant_vaults: bool = True
 ) -> RepositoryCheck:
-    """Check whether a repository can be reached and has a branch or tag; `git_token` is a reference to a vault.
+    """Check whether a repository can be reached and has a branch or tag. `git_token` is a reference to a vault.
 
     The token is sent only to a host that its entry is declared for; without `may_grant_vaults` only if the queue of
-    this name already sends it to that host. Each check is recorded, because it may send the token to the host.
+    this name already sends it to that host.
     """
     for label, validate, value in (("Repository", validate_git_url, git_url), ("Branch", validate_branch, branch)):
         try:
@@ -82,6 +82,7 @@ def check_repository(
     if git_token and not may_grant_vaults and not _has_token(queue, git_url, git_token):
         return _failed(f"You may not send {git_token[:400]} to this host: it needs the permission vaults.change_vault.")
     changes = {"git_url": (None, git_url), "branch": (None, branch), "git_token": (None, git_token)}
+    # Recorded before the check, which may send the token to the host.
     record(action="queue.repository_checked", object_kind="queue", object_name=queue, changes=changes)
     try:
         with _check_slot():
@@ -93,7 +94,7 @@ def check_repository(
 
 
 def _has_token(queue: str, git_url: str, git_token: str) -> bool:
-    """Return whether a queue's workers send this token to the host of this repository."""
+    """Return whether workers of a queue already send this token to the host of this repository."""
     row = Queue.objects.filter(name=queue).first()
     deployment = Deployment(git_url=git_url, startup_cmd="", git_token=git_token)
     return row is not None and not find_added_grants(row.as_spec().deployment, deployment)
@@ -111,7 +112,7 @@ def _check_slot() -> Iterator[None]:
 
 
 def _resolve_ref(source: Source, git_token: str) -> RemoteRef:
-    """Return the ref of a source from its server, at an allowed address. Raise RunqyError."""
+    """Read the ref of a source from its server, if that has an allowed address. Raise RunqyError."""
     token = (
         get_worker_secrets((), git_token=git_token, git_url=source.url).git_token if source.scheme == "https" else ""
     )
@@ -120,6 +121,7 @@ def _resolve_ref(source: Source, git_token: str) -> RemoteRef:
         if source.scheme == "file":
             raise DeploymentRefused("A file URL is only checked if the setting RUNQY_GIT_CHECK_PRIVATE allows it.")
         addresses = find_public_addresses(source)
+        # git must not resolve the name again: the second address could be a private one.
         config += pinned_http(source, addresses)
         ssh_options = pinned_ssh(source, addresses) if source.scheme == "ssh" else ""
     credentials = GitCredentials(token=token)
@@ -147,7 +149,7 @@ def _message(error: RunqyError, git_url: str, branch: str) -> str:
 
 
 def _without_names(text: str, source: Source) -> str:
-    """Return git's text without what is quoted, and without the host: a name may contain the words of a reason."""
+    # A quoted name, or the host, may contain the words of a reason.
     host = urlsplit(source.url).hostname or ""
     unquoted = re.sub(r"'[^']*'", "''", text)
     return re.sub(rf"(?<![\w.-]){re.escape(host)}(?![\w.-])", "", unquoted) if host else unquoted

@@ -23,13 +23,13 @@ class QueueStatus:
     """The status of a queue."""
 
     counts: tuple[QueueCounts, ...] | None
-    """One for each of its Redis queues; None while Redis is unavailable."""
+    """The counts of each of its Redis queues; None while Redis is unavailable."""
     workers: tuple[WorkerRecord, ...] = ()
     """The live workers that serve it."""
     worker_counts: WorkerCounts = NO_WORKERS
     """The processes of these workers."""
     is_published: bool | None
-    """Whether Redis and the database agree about it and its vaults; None while Redis is unavailable."""
+    """Whether Redis and the database agree on it and its vaults; None while Redis is unavailable."""
     vault_errors: tuple[str, ...] = ()
     """Why workers cannot register for it."""
 
@@ -63,14 +63,14 @@ class QueueStatus:
 
     @property
     def is_wholly_paused(self) -> bool:
-        """Return whether all of its Redis queues are paused."""
+        """Whether all of its Redis queues are paused."""
         return bool(self.counts) and all(each.is_paused for each in self.counts or ())
 
 
 def get_queue_statuses(
     broker: Broker, specs: Sequence[QueueSpec], comparison: SyncStatus | None
 ) -> dict[str, QueueStatus]:
-    """Return the status of queues by name; the number of round trips does not depend on the number of queues."""
+    """Return the status of queues by name, in a constant number of round trips."""
     catalog = get_fresh_catalog()
     redis_queues = {spec.name: [name for name, _ in catalog.redis_queues_of(spec)] for spec in specs}
     vault_errors = list_vault_errors(redis_queues)
@@ -91,7 +91,7 @@ def get_queue_statuses(
 def _counts_and_workers(
     broker: Broker, names: Sequence[str]
 ) -> tuple[dict[str, QueueCounts] | None, dict[str, list[WorkerRecord]]]:
-    """Return counts and live workers by Redis queue; no counts while Redis is unavailable."""
+    """Return counts and live workers by Redis queue. The counts are None while Redis is unavailable."""
     workers: dict[str, list[WorkerRecord]] = defaultdict(list)
     try:
         counts = broker.run(count_tasks(names, now_ns=broker.now_ns())) if names else []
@@ -106,13 +106,12 @@ def _counts_and_workers(
 
 
 def _serving(workers: dict[str, list[WorkerRecord]], names: Sequence[str]) -> tuple[WorkerRecord, ...]:
-    """Return the workers that serve any of these Redis queues, each once, by id."""
+    """Return the workers that serve any of these Redis queues, each once, ordered by id."""
     found = {record.worker_id: record for name in names for record in workers.get(name, ())}
     return tuple(found[worker_id] for worker_id in sorted(found))
 
 
 def _is_published(spec: QueueSpec, comparison: SyncStatus | None) -> bool | None:
-    """Return whether Redis and the database agree about a queue and its vaults."""
     if comparison is None:
         return None
     vaults = [field(DocumentKind.VAULT, name) for name in spec.deployment.referenced_vaults]
@@ -141,7 +140,7 @@ class RedisQueueDetail(RedisQueueStatus):
     """A Redis queue with its pause, history and workers."""
 
     pause: Pause | None
-    """None: not paused."""
+    """None if it is not paused."""
     history: list[DayCounts]
     """Today first."""
     workers: list[str]
@@ -149,10 +148,7 @@ class RedisQueueDetail(RedisQueueStatus):
 
 
 def list_redis_queue_statuses(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[RedisQueueStatus]:
-    """Return the status of all Redis queues, in five round trips.
-
-    Raise BrokerUnavailable.
-    """
+    """Return the status of all Redis queues, in five round trips. Raise BrokerUnavailable."""
     redis_queues = list_redis_queues(broker, allowed_queues=allowed_queues)
     return _statuses(broker, redis_queues, list_worker_records(broker)) if redis_queues else []
 
@@ -175,10 +171,7 @@ def get_redis_queue_detail(broker: Broker, name: str, *, allowed_queues: Allowed
 
 
 def find_unserved(broker: Broker, queues: Iterable[str]) -> list[str]:
-    """Return the Redis queues of the named queues that no live worker serves.
-
-    Raise BrokerUnavailable.
-    """
+    """Return those Redis queues of the named queues that no live worker serves. Raise BrokerUnavailable."""
     now_s = broker.now_s()
     served = {
         queue for record in list_worker_records(broker) if not record.is_stale(now_s) for queue in record.redis_queues
@@ -190,7 +183,7 @@ def find_unserved(broker: Broker, queues: Iterable[str]) -> list[str]:
 
 
 def find_deploying_workers(broker: Broker, queue: str) -> list[str]:
-    """Return the ids of the live workers of a queue that can be redeployed; those of the Go release cannot.
+    """Return the ids of a queue's live workers, without those of the Go release, which do not redeploy.
 
     Raise BrokerUnavailable.
     """

@@ -1,4 +1,4 @@
-"""Validators of the fields of a queue: the models declare them, serializers and forms take them from the models."""
+"""Validators of a queue's fields. The models declare them; serializers and forms take them from the models."""
 
 import re
 import shlex
@@ -75,20 +75,20 @@ def validate_payload_schema(value: Sequence[Mapping[str, Any]]) -> None:
 
 
 def env_var_errors(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return what is wrong with environment variables, by name; a value may be empty."""
+    """Return the errors of environment variables by name. Values may be empty."""
     found = {name: variable_name_error(name) or (value and value_error(value)) for name, value in variables.items()}
     return {name: message for name, message in found.items() if message}
 
 
 def sub_queue_name_error(queue: str, sub_queue: str) -> str | None:
-    """Return what is wrong with the name of a sub-queue in its queue, or None."""
+    """Return the error of a sub-queue's name in its queue, or None."""
     if len(queue) + 1 + len(sub_queue) > QUEUE_NAME_MAX_LENGTH:
         return f"Queue and sub-queue together have more than {QUEUE_NAME_MAX_LENGTH} characters."
     return None
 
 
 def repeated_indices(names: Sequence[str]) -> list[int]:
-    """Return the indices of names that occur earlier in the list."""
+    """Return the indices of names that have occurred before in the list."""
     return [index for index, name in enumerate(names) if name in names[:index]]
 
 

@@ -1,4 +1,4 @@
-"""The access of queues to vaults, compared before and after a change for callers who may not extend it."""
+"""The access of queues to vaults, compared before and after a change by clients and users who may not extend it."""
 
 import re
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ _SCP_LIKE = re.compile(r"(?:[^@/]*@)?(?P<host>[^:/@]+):")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Grant:
-    """The access of a queue to one entry, its git token, or to a whole vault, as variables of its tasks."""
+    """The access of a queue to an entry, as its git token, or to a whole vault, as environment variables."""
 
     vault: str
     key: str = ""
-    """Empty: all entries."""
+    """Empty for the whole vault."""
 
     def __str__(self) -> str:
         return f"vault://{self.vault}/{self.key}" if self.key else f"the vault {self.vault}"
@@ -28,8 +28,8 @@ class Grant:
 def find_added_grants(before: Deployment | None, after: Deployment) -> list[Grant]:
     """Return the grants of a deployment that the previous one did not have.
 
-    The grant of an entry does not include its vault, nor the grant of a vault its entries as git tokens. Code from
-    another host starts without any grants.
+    The grant of an entry does not include its vault, and that of a vault does not include its entries as git tokens.
+    Code from another host has no previous grants.
     """
     known: set[Grant] = set()
     if before is not None and _origin(before.git_url) == _origin(after.git_url):
@@ -38,7 +38,7 @@ def find_added_grants(before: Deployment | None, after: Deployment) -> list[Gran
 
 
 def refuse_added_grants(before: Deployment | None, after: Deployment, *, reason: str) -> None:
-    """Raise KeyInsufficient if a change adds grants; `reason` is the permission that the caller lacks."""
+    """Raise KeyInsufficient if a change adds grants. `reason` says which permission the client or user lacks."""
     added = find_added_grants(before, after)
     if not added:
         return
@@ -55,7 +55,7 @@ def _grants(deployment: Deployment) -> Iterator[Grant]:
 
 
 def _origin(git_url: str) -> tuple[str, str]:
-    """Return scheme and host of a repository; a URL that cannot be parsed counts as a host of its own."""
+    """Return scheme and host of a repository. A URL that cannot be parsed counts as a host of its own."""
     if is_https(git_url):
         return "https", find_https_host(git_url) or git_url
     if "://" not in git_url:

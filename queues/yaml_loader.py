@@ -1,4 +1,4 @@
-"""YAML 1.2 as plain values, with the line of each for error messages."""
+"""YAML 1.2 as plain values, with the line of each value for error messages."""
 
 import math
 from collections.abc import Iterator
@@ -31,12 +31,12 @@ class LocatedYaml:
 
     value: Plain = None
     lines: dict[Path, int] = field(default_factory=dict)
-    """Line, from 1, of the key or item at a path."""
+    """The line, from 1, of the key or item at a path."""
     sources: dict[Path, str] = field(default_factory=dict)
     """The source text of a scalar that is not a string."""
 
     def line_of(self, path: Path) -> int:
-        """Return the line of a path, or of its nearest parent in the text."""
+        """Return the line of a path, or of its nearest parent that is in the text."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
@@ -70,8 +70,9 @@ class _YamlReader:
         self._count = 0
 
     def plain(self, node: Node, path: Path) -> Plain:
-        """Return the value of a node. Raise YamlInvalid if there is none in JSON."""
+        """Return the value of a node. Raise YamlInvalid if JSON has no such value."""
         self._count += 1
+        # A few lines of nested aliases can expand to billions of values, or contain themselves.
         if self._count > _VALUES_MAX or id(node) in self._open:
             raise YamlInvalid("Aliases expand to too many values.", _line(node), path)
         self._located.lines.setdefault(path, _line(node))
@@ -88,7 +89,7 @@ class _YamlReader:
             self._open.discard(id(node))
 
     def _mapping(self, node: MappingNode, path: Path) -> dict[str, Plain]:
-        """Return a mapping; its own keys override those that `<<` merges."""
+        """Return a mapping. Its own keys override those that `<<` merges."""
         plain: dict[str, Plain] = {}
         for merged in _merged(node, path):
             plain = self._mapping_of(merged, path) | plain
@@ -105,7 +106,6 @@ class _YamlReader:
         return plain
 
     def _mapping_of(self, node: Node, path: Path) -> dict[str, Plain]:
-        """Return a mapping that `<<` merges."""
         if not isinstance(node, MappingNode):
             raise YamlInvalid("<< can only merge mappings.", _line(node), path)
         value = self.plain(node, path)
@@ -113,7 +113,7 @@ class _YamlReader:
         return value
 
     def _scalar(self, node: ScalarNode, path: Path) -> Plain:
-        """Return the value of a scalar by the core schema of YAML 1.2; dates are strings."""
+        """Return the value of a scalar by the core schema of YAML 1.2, in which dates are strings."""
         tag, text = str(node.tag), node.value
         if tag in _TEXT_TAGS:
             return text
@@ -142,14 +142,12 @@ def _scalar_value(tag: str, text: str) -> Plain:
 
 
 def _name(key: Node, path: Path) -> str:
-    """Return a key as in the text."""
     if not isinstance(key, ScalarNode):
         raise YamlInvalid("Keys must be scalars.", _line(key), path)
     return str(key.value)
 
 
 def _merged(node: MappingNode, path: Path) -> Iterator[Node]:
-    """Yield the nodes that `<<` merges into a mapping."""
     for key, value in node.value:
         if str(key.tag) == f"{_TAG}merge":
             yield from value.value if isinstance(value, SequenceNode) else [value]

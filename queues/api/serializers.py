@@ -215,7 +215,6 @@ class QueueConfigInputSerializer(QueueDefinitionSerializer):
 
 
 def _definition(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members of a body that queue files have."""
     others = _READ_ONLY.union(ValidatedMembersSerializer().fields)
     return {name: value for name, value in body.items() if name not in others}
 

@@ -134,7 +134,7 @@ class QueueConfigViewSet(ApiViewSet):
         },
     )
     def create(self, request: AuthenticatedRequest) -> Response:
-        """Create a new queue configuration, or with force=true update one, which keeps members that are not sent."""
+        """Create a queue configuration, or update one with force=true. Members that are not sent keep their values."""
         query = s.CreateConfigQuerySerializer.validated(request.query_params.dict())
         with publication_result() as publication:
             config, is_new = upsert_queue(
@@ -157,7 +157,7 @@ class QueueConfigViewSet(ApiViewSet):
         responses={200: s.QueueConfigSerializer, 304: None, **problem_responses(401, 403, 404, 503)},
     )
     def retrieve(self, request: AuthenticatedRequest, name: str) -> Response:
-        """Show a queue configuration; its ETag is for If-Match."""
+        """Show a queue configuration. Send its ETag as If-Match to change this version only."""
         config = get_queue_config(name, allowed_queues=request.auth.queues)
         return etag_response(request, s.QueueConfigSerializer(config).data, spec_version(config.spec))
 
@@ -180,7 +180,7 @@ class QueueConfigViewSet(ApiViewSet):
         },
     )
     def update(self, request: AuthenticatedRequest, name: str) -> Response:
-        """Replace a queue configuration as a whole; If-Match with its ETag is required."""
+        """Replace a whole queue configuration. If-Match with its ETag is required."""
         precondition = if_match(request, is_required=True)
         queue = get_queue_config(name, allowed_queues=request.auth.queues).spec.name
         with publication_result() as publication:
@@ -258,7 +258,7 @@ class QueueConfigViewSet(ApiViewSet):
         responses={200: s.ReloadReportSerializer, **problem_responses(400, 401, 403, 503)},
     )
     def reload(self, request: AuthenticatedRequest, **_: str) -> Response:
-        """Reload configurations from YAML; a file with an error changes nothing, the others are loaded."""
+        """Reload configurations from YAML. A file with an error changes nothing, and the others are loaded."""
         require_all_queues(request.auth)
         refuse_members(request)
         options = s.ReloadQuerySerializer.validated(request.query_params.dict())

@@ -1,4 +1,4 @@
-"""Template tags for examples with a queue that exists; other apps' templates load them, which may not import queues."""
+"""Template tags for examples with a queue that exists. Templates load them of apps that may not import queues."""
 
 from collections.abc import Collection
 
@@ -14,7 +14,7 @@ register = template.Library()
 
 @register.simple_tag
 def example_queue(allowed_queues: Collection[str] = ()) -> QueueDefinition | None:
-    """Return the first enabled queue, with `allowed_queues` of these; None if there is none."""
+    """Return the first enabled queue, among `allowed_queues` if there are any; None if there is no such queue."""
     try:
         definitions = get_fresh_catalog(max_age_s=0).definitions
     except ConfigurationUnavailable:
@@ -27,6 +27,6 @@ def example_queue(allowed_queues: Collection[str] = ()) -> QueueDefinition | Non
 
 @register.simple_tag
 def enqueue_command(queue: QueueDefinition, server_url: str) -> str:
-    """Return the curl command that enqueues a task which fits the queue's payload schema."""
+    """Return the curl command that enqueues a task with an example of the queue's payload."""
     name = example_queue_name(queue.name, [sub.name for sub in queue.sub_queues])
     return example_curl(server_url, name, example_payload(queue.input))

@@ -24,7 +24,6 @@ class Command(BaseCommand):
         parser.add_argument("--check", action="store_true", help="only validate, and print the queues as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Load or check; files with errors end the command with status 1 after the others were loaded."""
         if options["check"]:
             self._check(options["directory"])
             return
@@ -33,11 +32,12 @@ class Command(BaseCommand):
         for what in ("added", "updated", "unchanged", "overwritten", "missing", "removed"):
             if names := getattr(report, what):
                 self.stdout.write(f"{what}: {', '.join(names)}")
+        # The other files have been loaded.
         if report.errors:
             raise CommandError("\n".join(map(str, report.errors)))
 
     def _check(self, directory: Path) -> None:
-        """Print each queue as it would be published, one a line; runs without a database."""
+        """Print each queue as it would be published, one per line. Needs no database."""
         found, errors = read_queue_files(directory)
         if errors:
             sys.stderr.write("".join(f"{error}\n" for error in errors))

@@ -1,4 +1,4 @@
-"""Log a failure that repeats: once, then with its count at growing intervals, and when it ends."""
+"""Log a failure that repeats: at once, then with its count at growing intervals, and when it ends."""
 
 import threading
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from runqy import clock
 FIRST_INTERVAL_S = 60.0
 MAX_INTERVAL_S = 3600.0
 MAX_KEYS = 50
-"""How many different failures are remembered. Failures that all differ are all logged."""
+"""How many different failures are remembered. Beyond this, the oldest is forgotten, and logged again if it repeats."""
 
 _log = structlog.get_logger()
 
@@ -21,16 +21,16 @@ class _Repeated:
     """A failure that was logged."""
 
     due_s: float
-    """When it is logged again, if it still repeats."""
+    """When it is logged again, if it repeats."""
     interval_s: float = FIRST_INTERVAL_S
     times: int = 1
 
 
 class FailureLog:
-    """Logs the failures of one operation that is retried until it succeeds."""
+    """Logs the failures of an operation that is retried until it succeeds."""
 
     def __init__(self, ended_event: str, **members: object) -> None:
-        """`ended_event` is logged when the operation succeeds again; `members` are part of every entry."""
+        """`ended_event` is logged when the operation succeeds again. `members` are part of every log entry."""
         self._ended_event = ended_event
         self._members = members
         self._lock = threading.Lock()
@@ -41,7 +41,7 @@ class FailureLog:
     def record(self, event: str, /, *, key: str, exc_info: Exception | None = None, **members: object) -> None:
         """Log a failure with these members, unless one with the same event and key was logged recently.
 
-        `exc_info` is an unexpected error, which is logged with its traceback.
+        `exc_info` is an unexpected error. It is logged with its traceback.
         """
         with self._lock:
             repetition = self._count(event, key)
@@ -62,7 +62,7 @@ class FailureLog:
         _log.info(self._ended_event, **self._members, failures=times, after_s=after_s)
 
     def _count(self, event: str, key: str) -> dict[str, int] | None:
-        """Count a failure. Return the members about its repetition; None if it is not logged now."""
+        """Count a failure. Return log members about its repetition; None if it is not logged now."""
         now_s = clock.monotonic_s()
         if not self._times:
             self._since_s = now_s

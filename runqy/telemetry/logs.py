@@ -1,4 +1,4 @@
-"""Logging to stderr: formatted on a terminal, else one JSON object a line."""
+"""Logging to stderr: formatted on a terminal, else one JSON object for each line."""
 
 import logging
 import sys
@@ -18,11 +18,11 @@ _SHARED: list[Any] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 _OURS: list[Any] = [*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
-"""The same list for the life of the process: cached loggers keep a reference to it."""
+"""Must remain the same list: cached loggers refer to it."""
 
 
 def configure_structlog() -> None:
-    """Route structlog through the standard library's logging."""
+    """Pass structlog's entries to the standard library's logging."""
     structlog.configure(
         processors=_OURS,
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -32,7 +32,6 @@ def configure_structlog() -> None:
 
 
 def dict_config(level: str) -> dict[str, Any]:
-    """Return the setting LOGGING."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -46,20 +45,20 @@ def dict_config(level: str) -> dict[str, Any]:
             "django.security.DisallowedModelAdminLookup": {"level": "CRITICAL"},
             "django.server": {"level": "WARNING"},
             "axes": {"level": "WARNING"},
-            "httpx2": {"level": "WARNING"},  # at info it logs URLs, and a webhook's may be a secret
+            "httpx2": {"level": "WARNING"},  # at info it logs URLs, and that of a webhook may be a secret
         },
     }
 
 
 class UnavailableFilter(logging.Filter):
-    """Drop Django's log line for a 503: the exception handler has logged the reason."""
+    """Drops Django's log line for a 503, because the exception handler has logged the reason."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return getattr(record, "status_code", 0) != 503
 
 
 def make_formatter() -> logging.Formatter:
-    """Return the formatter of our log lines and those of libraries."""
+    """Return the formatter of our log lines and of libraries' lines."""
     last: list[Any] = (
         [structlog.dev.ConsoleRenderer()]
         if sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""Spans by OpenTelemetry, exported over HTTP. Imported only if that is configured: it is an optional dependency."""
+"""OpenTelemetry spans, exported over HTTP. Imported only if configured: OpenTelemetry is an optional dependency."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 MAX_NAME_LENGTH = 128
-"""Of a queue in a span; clients can send any name."""
+"""The limit of a queue's name in a span. Clients can send any name."""
 
 _propagator = TraceContextTextMapPropagator()
 
@@ -46,10 +46,10 @@ class OtelRunSpan:
 
 
 class OtelTracer:
-    """See `Tracer` of `tracing`. Spans are exported in batches by a thread, the last ones when the process exits."""
+    """See `runqy.telemetry.tracing.Tracer`. A thread exports spans in batches, the last ones when the process exits."""
 
     def __init__(self, service: str) -> None:
-        """`service` is the name of the service, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES set another."""
+        """`service` is the name of the service, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES sets another."""
         resource = Resource.create()
         if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: service}))
@@ -97,12 +97,12 @@ def _messaging(queue: str) -> dict[str, str]:
 
 
 def _parent(traceparent: str) -> Context:
-    """Return the context of a `traceparent`; an empty one, in which a trace begins, if it is missing or invalid."""
+    """Return the context of a `traceparent`. If it is missing or invalid, the context is empty, and begins a trace."""
     return _propagator.extract({"traceparent": traceparent} if traceparent else {}, Context())
 
 
 def _format(span: Span) -> str:
-    """Return the `traceparent` of a span; empty if it is not valid."""
+    """Return the `traceparent` of a span; empty if the span is not valid."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier, trace.set_span_in_context(span))
     return carrier.get("traceparent", "")

@@ -1,6 +1,6 @@
 """Spans of requests, enqueues, waits and runs, if OTEL_EXPORTER_OTLP_ENDPOINT is set (docs/monitoring.md).
 
-Otherwise OpenTelemetry is not imported, and every function here returns at once.
+Otherwise OpenTelemetry is not imported, and the functions here do nothing.
 """
 
 import os
@@ -22,28 +22,28 @@ class RequestSpan(Protocol):
 
 
 class RunSpan(Protocol):
-    """The span of a run, and its trace context for the child process."""
+    """The span of a run. Its child process gets the `traceparent`."""
 
     traceparent: str
 
     def end(self, outcome: str, *, is_error: bool, now_ns: int) -> None:
-        """End the span, with how the run ended; never with the text of an error, which may hold data of a task."""
+        """End the span with the run's outcome, but without the error's text, which may contain data of the task."""
 
 
 class Tracer(Protocol):
-    """What creates spans; `runqy.telemetry.otel` has the only one."""
+    """Creates spans. The only implementation is in `runqy.telemetry.otel`."""
 
     def request(self, method: str, traceparent: str) -> AbstractContextManager[RequestSpan]:
-        """Return the span of a request, a child of the client's."""
+        """Return the span of a request, a child of the client's span."""
 
     def enqueue(self, queue: str, traceparent: str) -> AbstractContextManager[None]:
-        """Return the span of enqueueing, a child of the request's, or of the client's outside of one."""
+        """Return the span of enqueueing, a child of the request's span, or of the client's outside of requests."""
 
     def current_traceparent(self) -> str:
-        """Return the trace context of the current span; empty without one."""
+        """Return the trace context of the current span; empty if there is none."""
 
     def start_run(self, task_id: str, queue: str, traceparent: str, *, pending_since_ns: int, now_ns: int) -> RunSpan:
-        """Record how long a task waited, and return the span of its run; both are children of the enqueue's."""
+        """Record how long a task waited, and return the span of its run. Both are children of the enqueue's span."""
 
 
 _tracer: Tracer | None = None
@@ -51,7 +51,7 @@ _NO_SPAN: AbstractContextManager[None] = nullcontext()
 
 
 def start_tracing(service: str) -> None:
-    """Export spans from now on, if the environment says where to. Called once by a process, after it was forked."""
+    """Export spans from now on, if the environment says where to. Call it once in a process, after its fork."""
     global _tracer  # noqa: PLW0603 (a process starts once)
     if _tracer is not None or not any(os.environ.get(name) for name in _VARIABLES):
         return
@@ -64,15 +64,15 @@ def start_tracing(service: str) -> None:
 
 
 def get_tracer() -> Tracer | None:
-    """Return what creates spans; None if nothing is traced."""
+    """Return the tracer; None if tracing is off."""
     return _tracer
 
 
 def enqueue_span(queue: str, traceparent: str) -> AbstractContextManager[None]:
-    """Trace the `with` block that enqueues tasks; `traceparent` is the client's."""
+    """Trace the `with` block that enqueues tasks. `traceparent` is the client's."""
     return _NO_SPAN if _tracer is None else _tracer.enqueue(queue, traceparent)
 
 
 def current_traceparent() -> str:
-    """Return the trace context of the current span; empty without one, or if nothing is traced."""
+    """Return the trace context of the current span; empty if there is none, or if tracing is off."""
     return "" if _tracer is None else _tracer.current_traceparent()

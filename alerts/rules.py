@@ -385,7 +385,6 @@ def _worker_problems(observed: Observation) -> Iterator[tuple[AlertKind, str, st
 
 
 def _shorten(reason: str) -> str:
-    """Return the first line of a reason, cut after REASON_MAX_CHARS."""
     line, _, _ = reason.strip().partition("\n")
     return line if len(line) <= REASON_MAX_CHARS else f"{line[:REASON_MAX_CHARS]}…"
 

@@ -139,7 +139,7 @@ def _rows(note: DeliveryRecord) -> Iterable[VaultDelivery]:
 
 
 def _signed(body: bytes) -> bytes:
-    """Return a signed record, because workers may be able to write to Redis."""
+    # Signed, because workers may be able to write to Redis.
     return _mac(body) + b" " + body
 
 

@@ -230,7 +230,6 @@ def resolve_declaration(
 
 
 def _usage_with_hosts(entry: VaultEntry | None, *, has_hosts: bool) -> EntryUsage:
-    """Return the usage of an entry if none is given."""
     if entry is None:
         return EntryUsage.GIT_TOKEN if has_hosts else EntryUsage.ENVIRONMENT
     usage = entry.get_usage()

@@ -115,7 +115,6 @@ def find_key_error() -> str:
 
 
 def _name_vaults(names: list[str]) -> str:
-    """Return the first names, and the number of the others."""
     more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
     return f"vault{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED_MAX])}{more}"
 
@@ -213,7 +212,7 @@ def get_vault_row(name: str) -> Vault:
 
 
 def find_vault_row(name: str) -> Vault | None:
-    """Return a vault; None if there is none of this name."""
+    """Return a vault; None if it does not exist."""
     # PostgreSQL refuses a query with NUL in it.
     return None if vault_name_error(name) else Vault.objects.filter(name=name).first()
 

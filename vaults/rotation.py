@@ -26,7 +26,7 @@ class RotationBatch:
     seen: int
     rotated: int = 0
     errors: list[str] = field(default_factory=list)
-    """The errors of entries that cannot be decrypted. These are left as they are."""
+    """The errors of entries that cannot be decrypted. These are not changed."""
 
 
 def count_outdated() -> int:

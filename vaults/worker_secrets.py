@@ -55,7 +55,7 @@ def get_worker_secrets(
 def list_secret_errors(
     names: Iterable[str], *, git_token: str = "", git_url: str = "", max_age_s: float = MAX_AGE_S
 ) -> list[str]:
-    """Return the errors because of which workers do not receive these secrets.
+    """Return the errors that keep workers from receiving these secrets.
 
     Each vault is decrypted once for each state of the configuration, however many queues use it.
     """
@@ -106,7 +106,6 @@ def _errors(snapshot: Snapshot, keyring: Keyring, names: Iterable[str], git_toke
 
 
 def _abbreviate(vault: str, errors: list[str]) -> list[str]:
-    """Return the first errors of a vault, and the number of the others."""
     more = len(errors) - _ERRORS_MAX
     return errors if more <= 1 else [*errors[:_ERRORS_MAX], f"{more} more entries of {vault} cannot be decrypted."]
 

@@ -96,7 +96,6 @@ def record_logins() -> None:
 
 
 def _record_login(sender: object, request: HttpRequest, user: User, **_: Any) -> None:
-    """Record a login, and delete expired sessions."""
     # A fixed end: otherwise each change of the session would extend it.
     request.session.set_expiry(timedelta(seconds=settings.SESSION_COOKIE_AGE))
     _record(request, "user.logged_in", user)
@@ -104,9 +103,9 @@ def _record_login(sender: object, request: HttpRequest, user: User, **_: Any) ->
 
 
 def _record_failure(sender: object, credentials: dict[str, Any], request: HttpRequest | None = None, **_: Any) -> None:
-    """Record a failed login of an existing user. Unknown names are not recorded, because they may be passwords."""
     user = User.objects.filter(username=credentials.get("username") or "").first()
     log.warning("login_failed", is_known=user is not None, address=_address(request))
+    # Unknown names are not recorded, because they may be passwords.
     if user is not None and not getattr(request, "axes_locked_out", False):
         _record(request, "user.login_failed", user)
 
@@ -119,7 +118,6 @@ def _record_logout(
 
 
 def _record(request: HttpRequest | None, action: str, user: User) -> None:
-    """Record an action with the user as its actor."""
     actor = Actor(
         kind=ActorKind.USER,
         name=user.get_username(),

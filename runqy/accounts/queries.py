@@ -239,7 +239,6 @@ def list_vault_names() -> list[str]:
 
 
 def _find_in_environment(digest: str) -> Identity | None:
-    """Return the identity of a key from the environment."""
     # All are compared, so that the time tells nothing about which one matched.
     found = None
     for known, identity in _environment_keys().identities:

@@ -29,5 +29,4 @@ def _record_change(sender: object, instance: User, raw: bool, **_: Any) -> None:
 
 
 def _state(user: User) -> dict[str, object]:
-    """Return the fields that are recorded, without empty ones."""
     return {name: value for name in _FIELDS if (value := getattr(user, name)) != ""}

@@ -291,7 +291,6 @@ def _users(grants: Iterable[_Grant]) -> list[RedisUser]:
 
 
 def _is_valid(grant: _Grant, snapshot: Snapshot, now_s: int) -> bool:
-    """Return whether the API key of a grant still allows it."""
     if settings.RUNQY_WORKER_ACL == "off" or (grant.expires_at_s is not None and grant.expires_at_s <= now_s):
         return False
     if grant.key.startswith(_ENVIRONMENT):

@@ -90,7 +90,7 @@ def read_all() -> Request[PublishedState]:
 
 
 def _pairs(reply: Mapping[bytes, bytes] | Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
-    """Yield the fields and values of a HGETALL reply, which is a map or a flat list."""
+    """Return the fields and values of an HGETALL reply, which is a map or a flat list."""
     if isinstance(reply, Mapping):
         return reply.items()
     return zip(reply[::2], reply[1::2], strict=True)

@@ -49,7 +49,7 @@ def asynq_server(identity: str) -> str:
 
 
 def asynq_server_id(key: str) -> str:
-    """Return host, pid and server id from such a key. Other keys give text that is no such identity."""
+    """Return host, pid and server id from such a key. For other keys the result means nothing."""
     return key.removeprefix(f"{SERVERS}:{{").removesuffix("}")
 
 

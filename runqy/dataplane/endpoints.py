@@ -195,7 +195,6 @@ class TaskEndpoints:
         return identity
 
     async def _throttle(self, call: Call, identity: Identity) -> None:
-        """Count a request against its key's rate. Raise TooManyRequests."""
         if ApiKeyThrottle not in TaskViewSet.throttle_classes:
             return
         limiter = key_limiter(identity)

@@ -92,7 +92,6 @@ def _askpass(source: Source, user: str, folder: Path) -> dict[str, str]:
 
 
 def _ssh_command(key: str, folder: Path) -> str:
-    """Return the ssh command for git: without prompts, and with our key if there is one."""
     words = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"]
     if _is_key_text(key):
         file = folder / "key"

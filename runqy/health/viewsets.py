@@ -123,9 +123,7 @@ class HealthViewSet(ViewSet):
 
 
 def _has_key(request: Request) -> bool:
-    """Return whether a request has a valid key, without I/O. Short keys do not count, because guesses are not limited
-    here.
-    """
+    # Without I/O. Short keys do not count, because guesses are not limited here.
     key = presented_key(request.headers)
     try:
         return bool(key) and not is_guessable(key) and find_identity(key) is not None

@@ -17,7 +17,7 @@ from prometheus_client import Counter, Gauge
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
 OTHER = "other"
-"""The label of requests without a route and of unknown methods, of which clients can send any number."""
+"""The label of requests without a route, and of unknown methods: clients can send any number of them."""
 
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BOUNDS = (*map(str, _BUCKETS_S), "+Inf")

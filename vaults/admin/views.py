@@ -131,8 +131,8 @@ def _number(request: HttpRequest, parameter: str) -> int | None:
 
 
 def _redirect(request: HttpRequest, url: str) -> HttpResponse:
-    """Redirect. The script gets a header to follow, because it would fetch a redirect itself."""
     if "fragment" in request.POST:
+        # The script follows this header. It would fetch a redirect itself.
         return HttpResponse(headers={"X-Runqy-Location": url})
     return HttpResponseRedirect(url)
 

@@ -241,7 +241,6 @@ class ApiKeyAdmin(PublishedModelAdmin):
         return [(key, self.status(key), self.limited_to(key), self.last_used(key)) for key in keys]
 
     def _revoke(self, request: HttpRequest, keys: list[Any]) -> None:
-        """Revoke keys, and the keys that they created if that was chosen."""
         with_descendants = "descendants" in request.POST
         for key in keys:
             try:

@@ -191,7 +191,6 @@ def log_out_own_sessions(request: HttpRequest) -> HttpResponse:
 
 
 def _log_out_everywhere(request: HttpRequest, user: User, *, back_url: str) -> HttpResponse:
-    """End all sessions of a user after confirmation."""
     if request.method != "POST":
         context = {**admin.site.each_context(request), "title": "Log out everywhere?", "back_url": back_url}
         return TemplateResponse(request, "accounts/log_out_everywhere.html", context | {"subject": user})

@@ -213,13 +213,12 @@ class AsyncConnection(asyncio.Protocol):
             self._check = self._loop.call_later(self._check_s, self._check_silence)
 
     def _write_pieces(self, transport: asyncio.Transport) -> None:
-        """Write one piece after another until the socket is full."""
         written = 0
         for piece in self._outbox:
             transport.write(piece)
             self._outbox_bytes -= len(piece)
             written += 1
-            if self._is_paused:
+            if self._is_paused:  # the socket is full
                 break
         self._outbox = self._outbox[written:]
 

@@ -226,11 +226,9 @@ class ClusterConnection:
 
 
 def _pack(commands: Sequence[Command]) -> list[Data]:
-    """Encode commands. redis-py's own encoder looks at each argument in Python and is three times slower.
-
-    A large request stays in pieces: the time-out of the socket holds for each piece, so it may take longer to send.
-    """
+    # redis-py's own encoder looks at each argument in Python and is three times slower.
     pieces = [piece for command in commands for piece in pack_pieces(command.args)]
+    # A large request stays in pieces: the socket's time-out holds for each, so that it may take longer to send.
     return pieces if _is_large(pieces) else [b"".join(pieces)]
 
 

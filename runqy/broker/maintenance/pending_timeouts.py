@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PendingTask:
-    """A task in the pending list. `since` is the text of `pending_since` as it was read; empty: unknown."""
+    """A task in the pending list. `since` is the text of `pending_since` as it was read, empty if unknown."""
 
     task_id: str
     since: str

@@ -284,8 +284,6 @@ def _archive_arguments(queue: QueueKeys, lease: Lease, now_s: int, max_archived:
 
 
 def _lock_key(queue: QueueKeys, message: TaskMessage) -> list[str]:
-    """Return the task's lock, or nothing. Other producers may have written any key there: only one of the queue is
-    used.
-    """
+    # Other producers may have written any key there. A script may only touch those of its queue.
     is_ours = message.unique_key.startswith(queue.lock_prefix)
     return [message.unique_key] if is_ours else []

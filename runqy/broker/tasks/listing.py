@@ -101,7 +101,6 @@ def list_tasks(  # noqa: PLR0913 (a page of a list)
 
 
 def _parse_sorted_page(queue: str, replies: Sequence[Reply]) -> Page:
-    """Parse the reply for a sorted set, or for those of groups."""
     last, score, has_more, found, *groups = replies[0]
     end = Anchor(id=_text(last), position=_text(score), next_id=_text(b"".join(groups))) if has_more else None
     return Page(tasks=_parse_records(queue, found), end=end)

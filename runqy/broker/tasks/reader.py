@@ -23,7 +23,7 @@ class TaskStatus(msgspec.Struct, frozen=True):
     started_at_ns: int | None
     """Start of the last run."""
     progress: bytes | None = None
-    """The JSON as it is stored."""
+    """The stored JSON."""
     output: bytes | None = None
     """A text that changes whenever output is written."""
 

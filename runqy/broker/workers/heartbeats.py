@@ -130,7 +130,7 @@ def deregister(record: WorkerRecord, *, now_ns: int) -> Request[None]:
 
 
 def _format_end(now_ns: int) -> str:
-    """Format the end of a worker as Unix s with a fraction, because it may register again within the same second."""
+    # With a fraction: the worker may register again within the same second.
     seconds, rest_ns = divmod(now_ns, 1_000_000_000)
     return f"{seconds}.{rest_ns // 1000:06}"
 
@@ -287,9 +287,9 @@ def _worker_info(record: WorkerRecord, task: RunningTask) -> WorkerInfo:
 
 
 def _truncate(payload: bytes) -> bytes:
-    """Truncate a payload between two characters; asynqmon cannot print half of one."""
     if len(payload) <= MAX_PAYLOAD_BYTES:
         return payload
+    # Between two characters: asynqmon cannot print half of one.
     return payload[:MAX_PAYLOAD_BYTES].decode(errors="ignore").encode()
 
 

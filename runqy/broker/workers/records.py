@@ -89,7 +89,7 @@ class WorkerRecord:
     """Go's runqy-worker or a server of asynq, which report less."""
     foreign_status: str = ""
     extra: dict[str, str] = field(default_factory=dict)
-    """Other values that a foreign worker reports, as they are."""
+    """The other values that a foreign worker reports."""
 
     def is_stale(self, now_s: int) -> bool:
         """Return whether heartbeats are overdue.

@@ -1,4 +1,4 @@
-"""Prints a warning if the server lacks a master key."""
+"""Print a warning if the server lacks a master key."""
 
 from typing import Any
 

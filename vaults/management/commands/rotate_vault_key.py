@@ -73,7 +73,6 @@ class Command(BaseCommand):
 
 
 def _with_progress(batches: Iterable[RotationBatch], *, total: int, out: OutputWrapper) -> Iterator[RotationBatch]:
-    """Yield the batches, with a progress bar on a terminal, or a line for each tenth of the entries."""
     return _with_bar(batches, total) if out.isatty() else _with_lines(batches, total, out)
 
 

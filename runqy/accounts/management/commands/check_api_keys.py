@@ -1,4 +1,4 @@
-"""Prints a warning if there is no API key."""
+"""Print a warning if there is no API key."""
 
 from typing import Any
 

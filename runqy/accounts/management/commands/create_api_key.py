@@ -1,4 +1,4 @@
-"""Creates an API key."""
+"""Create an API key."""
 
 from argparse import ArgumentParser
 from datetime import timedelta

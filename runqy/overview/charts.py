@@ -17,9 +17,9 @@ from tasks.run_queries import HistoryQueue, resolve_history_queue
 from tasks.run_stats import StatsPoint, get_stats
 
 CACHE_S = 10.0
-"""How long pages share the charts: their shortest interval is a minute."""
+"""How long pages share the charts. Their shortest interval is a minute."""
 MIN_ELAPSED_S = 45
-"""The rate of an interval that has just begun is not meaningful: its runs are not yet in the history."""
+"""An interval that has begun more recently has no rate, since its runs are not in the history yet."""
 _POINT_RADIUS = 2.5
 
 
@@ -30,7 +30,7 @@ class Unit:
     name: str
     """The title of the axis."""
     suffix: str = ""
-    """What follows a number, with its space."""
+    """Text after a number, with its space."""
 
 
 RUNS_PER_MINUTE = Unit(suffix="/min", name="runs per minute")
@@ -42,9 +42,9 @@ DURATIONS = {
     3_600_000: Unit(name="hours"),
     86_400_000: Unit(name="days"),
 }
-"""By their length in milliseconds."""
+"""The units of durations, by their length in milliseconds."""
 _MIN_UNITS = 3
-"""Of a larger unit, the longest duration of a chart has at least so many."""
+"""A chart uses the largest unit of which its longest duration has at least this many."""
 
 FAILURE_COLUMNS = {
     RunOutcome.FAILED: "Failed for good",
@@ -53,7 +53,7 @@ FAILURE_COLUMNS = {
     RunOutcome.EXPIRED: "Expired",
     RunOutcome.LOST: "Worker lost",
 }
-"""What counts as failed, in the table of the throughput."""
+"""The outcomes that count as failed: columns in the table of the throughput."""
 
 
 class ChartRange(StrEnum):
@@ -73,29 +73,29 @@ class ChartRange(StrEnum):
 
     @property
     def ticks(self) -> str:
-        """Return a regular expression of the times that the axis names: round ones."""
+        """A regular expression that matches the times at which the axis has labels."""
         return {"1h": "0$", "24h": "(00|04|08|12|16|20):00$", "7d": " 00:00$"}[self.value]
 
     def step_s(self, queue: str) -> int:
-        """Return the length of an interval: longer for all queues together, as each queue has rows of its own."""
         if self is ChartRange.HOUR:
             return 60
+        # Each queue has rows of its own, so that all queues together have longer intervals.
         return 900 if self is ChartRange.DAY and queue else 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """A line of a chart. Lines differ in their dashes, so that they can be distinguished without colours."""
+    """A line of a chart. Lines have different dashes, so that they can be distinguished without colours."""
 
     name: str
     values: Sequence[float | None]
     color: str
     dash: tuple[int, ...] = ()
     milliseconds: Sequence[float | None] = ()
-    """What the values are, as their unit is that of the longest; empty: they are no durations."""
+    """The values in milliseconds, if they are durations; `values` are in the unit of the chart."""
 
     def format(self, index: int) -> str:
-        """Return a value as text, a duration in a unit of its own."""
+        """Return a value as text. A duration has a unit that suits it, not that of the chart."""
         value = self.values[index]
         if value is None:
             return "-"
@@ -103,12 +103,13 @@ class Series:
 
     @property
     def latest(self) -> int:
-        """Return the index of the last known value, or that of the last one."""
+        """The index of the last known value, or of the last one if all are unknown."""
         return next((index for index in reversed(range(len(self.values))) if self.values[index] is not None), -1)
 
     @property
     def point_radii(self) -> list[float]:
-        """Return the size of each value's point: lines need two values, so those without neighbours are points."""
+        """The radius of each value's point."""
+        # A line needs two values, so that a value without neighbours is shown as a point.
         around = [None, *self.values, None]
         return [
             _POINT_RADIUS if before is None and after is None else 0
@@ -125,18 +126,17 @@ class Chart:
     unit: Unit
     series: Sequence[Series]
     details: Sequence[Series] = ()
-    """Columns of the table that are no lines of the chart."""
+    """Columns of the table that are not lines of the chart."""
     note: str = ""
     labels: Sequence[str] = ()
 
     @property
     def is_empty(self) -> bool:
-        """Return whether no line has a value."""
         return all(value is None for line in self.series for value in line.values)
 
     @property
     def latest(self) -> str:
-        """Return the last known value of each line: the chart's text."""
+        """The chart as text: the last known value of each line."""
         if self.is_empty:
             return "Nothing recorded in this period"
         texts = [(line.name, line.format(line.latest)) for line in self.series]
@@ -144,17 +144,17 @@ class Chart:
 
     @property
     def caption(self) -> str:
-        """Return the unit of the table's numbers; durations have theirs in each cell."""
+        """The unit of the table's numbers. Durations have units in each cell."""
         return "" if self.series[0].milliseconds else self.unit.name
 
     @property
     def columns(self) -> Sequence[Series]:
-        """Return the columns of the table: the lines of the chart, then the details."""
+        """The columns of the table: the lines of the chart, then the details."""
         return (*self.series, *self.details)
 
     @property
     def rows(self) -> list[tuple[str, list[tuple[str, str]]]]:
-        """Return the values as rows of a table, each with the name of its column, the latest first."""
+        """The rows of the table, latest first: a label, and a column's name and text for each value."""
         rows = [
             (label, [(line.name, line.format(index)) for line in self.columns])
             for index, label in enumerate(self.labels)
@@ -163,7 +163,7 @@ class Chart:
 
     @property
     def data(self) -> str:
-        """Return what the theme's chart component draws."""
+        """The JSON that the theme's chart component draws."""
         return json.dumps(
             {
                 "labels": list(self.labels),
@@ -186,7 +186,7 @@ class Chart:
 
     @property
     def options(self) -> str:
-        """Return Chart.js's options; `live.js` adds the colours of the page's theme, and what only functions can."""
+        """The options of Chart.js as JSON. `live.js` adds the colours of the theme, and options that are functions."""
         axis = {"border": {"display": False}, "grid": {"drawTicks": False}}
         return json.dumps(
             {
@@ -215,7 +215,7 @@ class Chart:
 
 
 def read_charts(chart_range: ChartRange, queue: str = "") -> list[Chart]:
-    """Return the charts of all queues, or of one that has a definition or a history, or of a sub-queue.
+    """Return the charts of all queues, or of a queue or sub-queue that has a definition or a history.
 
     Raise QueueNotFound.
     """
@@ -243,7 +243,7 @@ def _resolve(queue: str) -> HistoryQueue:
 
 
 def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: int, now: datetime) -> list[Chart]:
-    """Return the charts of statistics, the last of which may not be over."""
+    """Return the charts of statistics. The last interval may not have ended."""
     labels = [_label(point.start, chart_range) for point in points]
 
     def chart(
@@ -252,7 +252,7 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
         return Chart(id=id_, title=title, unit=unit, labels=labels, series=series, details=details, note=note)
 
     def durations(id_: str, title: str, *lines: Series) -> Chart:
-        """Return a chart of milliseconds in the unit that suits the longest."""
+        """Return a chart of lines in milliseconds, in the unit that suits the longest."""
         length_ms, unit = _find_duration_unit(max((value or 0 for line in lines for value in line.values), default=0))
         series = [
             replace(
@@ -268,7 +268,7 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
         return Series(name=name, color=color, dash=dash, values=[_rounded(value(point)) for point in points])
 
     def get_elapsed_s(point: StatsPoint) -> float | None:
-        """Return how much of an interval is over; none when it has just begun, so that it has no rates."""
+        """Return how many seconds of an interval have passed; None if it has just begun, so that it has no rates."""
         elapsed_s = min((now - point.start).total_seconds(), step_s)
         return elapsed_s if elapsed_s >= MIN_ELAPSED_S else None
 
@@ -333,7 +333,7 @@ def _count_outcome(outcome: RunOutcome, point: StatsPoint) -> int:
 
 
 def _find_duration_unit(longest_ms: float) -> tuple[int, Unit]:
-    """Return the length in milliseconds and the unit in which durations of a chart are written."""
+    """Return the length in milliseconds, and the unit, for durations of a chart."""
     return next(
         ((length_ms, unit) for length_ms, unit in reversed(DURATIONS.items()) if longest_ms >= _MIN_UNITS * length_ms),
         (1_000, DURATIONS[1_000]),
@@ -345,12 +345,11 @@ def _name_step(step_s: int) -> str:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Return three significant digits, which is what the eye sees, and at most two decimals."""
+    """Return a value with three significant digits, which a chart can show, and at most two decimals."""
     if value is None:
         return None
     return round(float(f"{value:.3g}") if abs(value) < 1000 else value, 2 if abs(value) < 1000 else 0)
 
 
 def _label(time: datetime, chart_range: ChartRange) -> str:
-    """Return a time in UTC, with its day where charts show several."""
     return f"{time:%H:%M}" if chart_range is not ChartRange.WEEK else f"{time:%a %H:%M}"

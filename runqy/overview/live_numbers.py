@@ -1,4 +1,4 @@
-"""The numbers that open overviews refresh all the time."""
+"""The numbers of the overview that are refreshed while it is open."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class LiveNumbers:
     """The tasks of all Redis queues and all workers, at one time."""
 
     counts: Sequence[QueueCounts]
-    """Of the defined Redis queues, then of those that exist only in Redis."""
+    """The counts of the defined Redis queues, then of those that exist only in Redis."""
     workers: Sequence[WorkerRecord]
-    """Those seen in the last minute, sorted by id."""
+    """The workers seen in the last minute, sorted by id."""
     is_maintenance_running: bool
     now_s: int
 
@@ -43,5 +43,4 @@ def read_live_numbers(broker: Broker, defined: Sequence[str]) -> LiveNumbers:
 
 
 def _run_all(broker: Broker, *requests: Request[Any]) -> list[Any]:
-    """Run requests in one round trip. Raise the error of the first that failed."""
     return [raise_error(outcome) for outcome in broker.run_all(requests)]

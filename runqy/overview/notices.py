@@ -1,4 +1,4 @@
-"""What the overview shows above its numbers: open alerts, and other problems that require attention."""
+"""The notices above the numbers of the overview: open alerts, and other problems that require attention."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from workers.queries import OWN_CREDENTIALS_SHARED, are_own_credentials_shared
 
 MAX_ALERTS = 10
 _ICONS = {"danger": "error", "warning": "warning", "info": "info"}
-"""The levels, the most severe first, and their icons: they can be distinguished without colours."""
+"""The levels, most severe first, with icons, so that they can be distinguished without colours."""
 _MAX_NAMES = 3
 """How many names a notice lists before "and … more"."""
 
@@ -31,7 +31,7 @@ class Notice:
     link: str = ""
     level: str = "warning"
     lasted: str = ""
-    """How long the condition has lasted, if that is known."""
+    """How long the condition has lasted; empty if unknown."""
 
     @property
     def icon(self) -> str:
@@ -39,7 +39,10 @@ class Notice:
 
 
 def list_notices(counts: OverviewCounts | None, permissions: frozenset[str]) -> list[Notice]:
-    """Return what a user with these permissions may see, the most severe first; no counts: Redis is unavailable."""
+    """Return the notices that a user with these permissions may see, most severe first.
+
+    `counts` is None while Redis is unavailable.
+    """
     notices: list[Notice] = []
     if counts is None:
         message = "Redis cannot be reached. Tasks wait; changes are saved, and published when it is back."
@@ -58,7 +61,7 @@ def list_notices(counts: OverviewCounts | None, permissions: frozenset[str]) -> 
 
 
 def _check_maintenance(counts: OverviewCounts) -> Iterator[Notice]:
-    """Yield a notice if nothing applies the rules of alerts, nor does any other duty."""
+    # Not an alert: without maintenance nothing evaluates the rules of alerts.
     if not counts.is_maintenance_running:
         message = (
             "No maintenance process is running. Scheduled and retry tasks do not start, and tasks of lost workers are "
@@ -68,7 +71,7 @@ def _check_maintenance(counts: OverviewCounts) -> Iterator[Notice]:
 
 
 def _check_queues(counts: OverviewCounts) -> Iterator[Notice]:
-    """Yield notices of paused queues, and of tasks that no definition names."""
+    """Yield notices of paused queues, and of tasks in Redis queues without a definition."""
     if paused := [queue.name for queue in counts.queues if queue.is_paused]:
         message = f"Paused: {_join_names(paused)}."
         yield Notice(message=message, url=changelist_url("queues_queue"), link="Queues", level="info")
@@ -81,7 +84,7 @@ def _check_queues(counts: OverviewCounts) -> Iterator[Notice]:
 
 
 def _check_credentials() -> Iterator[Notice]:
-    """Yield a notice if workers receive credentials that reach more than their queues."""
+    """Yield a notice if workers receive Redis credentials that are not limited to their queues."""
     if are_own_credentials_shared():
         yield Notice(message=OWN_CREDENTIALS_SHARED)
     elif has_limits_not_in_redis(get_snapshot()):
@@ -89,7 +92,7 @@ def _check_credentials() -> Iterator[Notice]:
 
 
 def _list_alerts() -> Iterator[Notice]:
-    """Yield the first unresolved alerts, and how many more are open."""
+    """Yield the first unresolved alerts, and one notice for the others."""
     shown = list_unresolved(limit=MAX_ALERTS)
     for alert in shown:
         url, link = get_alert_link(alert) or ("", "")
@@ -102,7 +105,6 @@ def _list_alerts() -> Iterator[Notice]:
 
 
 def _join_names(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
     more = len(names) - _MAX_NAMES
     first = ", ".join(names[:_MAX_NAMES])
     return f"{first} and {more:,} more" if more > 0 else first

@@ -1,4 +1,4 @@
-"""The numbers of the overview and the notices above them, as far as a user may see them."""
+"""The numbers of the overview, and the notices above them, that a user may see."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from runqy.redis_connection import get_broker
 from tasks.last_hour import read_last_hour
 
 PERMISSIONS = ("queues.view_queue", "workers.view_worker", "vaults.view_vault", "alerts.view_alert")
-"""What the page depends on: users who have the same of these see the same."""
+"""The permissions that the page depends on. Users with the same of these see the same."""
 UNKNOWN = "unknown"
 NO_SAMPLES = "no recent samples"
-"""In place of a trend: no maintenance process samples the backlog, or nothing was pending until now."""
+"""Shown in place of a trend if no maintenance process samples the backlog, or nothing was pending until now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Stat:
 
     title: str
     value: int | None
-    """None: unknown, as Redis is out of reach."""
+    """None while Redis is unavailable."""
     url: str
     remark: str = ""
 
@@ -38,7 +38,7 @@ class Stat:
 def read_numbers(permissions: frozenset[str], *, is_fresh: bool) -> dict[str, Any]:
     """Return the context of notices, numbers and the busiest queues.
 
-    A page that is opened has fresh ones: it shows what the user has just changed, even by another process.
+    A page that is opened needs fresh ones, to show what the user has just changed, even in another process.
     """
     queues: Sequence[QueueDefinition] = ()
     counts: OverviewCounts | None = None
@@ -47,7 +47,7 @@ def read_numbers(permissions: frozenset[str], *, is_fresh: bool) -> dict[str, An
         queues = catalog.definitions
         counts = read_counts(get_broker(), catalog, is_fresh=is_fresh)
     except (BrokerUnavailable, ConfigurationUnavailable):
-        pass  # without counts, `list_notices` says so
+        pass  # `list_notices` reports that there are no counts
     samples = read_samples() if counts and "queues.view_queue" in permissions else None
     return {
         "notices": list_notices(counts, permissions),
@@ -65,7 +65,6 @@ def _list_stats(
     permissions: frozenset[str],
     samples: BacklogSamples | None,
 ) -> Iterator[Stat]:
-    """Yield the numbers; without counts those of tasks and workers are unknown."""
     if "queues.view_queue" in permissions:
         yield _queue_stat(queues)
         yield from _task_stats(counts, samples)
@@ -81,7 +80,7 @@ def _queue_stat(queues: Sequence[QueueDefinition]) -> Stat:
 
 
 def _task_stats(counts: OverviewCounts | None, samples: BacklogSamples | None) -> Iterator[Stat]:
-    """Yield the number of tasks of each state, of those that are rare only if there are any."""
+    # States that are rare are shown only if there are tasks in them.
     for state in STATES:
         title, url = state.capitalize(), changelist_url("tasks_task", state=state)
         if counts is None:
@@ -92,7 +91,6 @@ def _task_stats(counts: OverviewCounts | None, samples: BacklogSamples | None) -
 
 
 def _attempt_stats() -> Iterator[Stat]:
-    """Yield how many attempts completed and failed in the last hour, also before there are any."""
     hour = read_last_hour()
     completed, failed, ended = (sum(counts.values()) for counts in (hour.completed, hour.failed, hour.ended))
     completed_url = changelist_url("tasks_task", outcome="completed", since=f"{hour.since:%Y-%m-%dT%H:%M:%S}")
@@ -108,7 +106,6 @@ def _describe_backlog(pending: int, samples: BacklogSamples | None) -> str:
 
 
 def _worker_stat(counts: OverviewCounts | None) -> Stat:
-    """Return the number of worker processes with a recent heartbeat."""
     url = changelist_url("workers_worker")
     if counts is None:
         return Stat(title="Workers", value=None, url=url, remark=UNKNOWN)

@@ -1,4 +1,4 @@
-"""The tasks and workers of each queue, and of all of them, for the overview."""
+"""The tasks and workers of each queue, and of all queues, for the overview."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ MAX_BUSIEST = 8
 STATES = (TaskState.PENDING, TaskState.ACTIVE, TaskState.SCHEDULED, TaskState.RETRY, TaskState.ARCHIVED)
 """The states that the page counts."""
 _QUEUE_STATES = (TaskState.PENDING, TaskState.ACTIVE, TaskState.RETRY, TaskState.ARCHIVED)
-"""Those of each queue."""
+"""The states that the page counts for each queue."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class QueueSummary:
     """How the number of pending tasks changes."""
 
     def add(self, counts: QueueCounts) -> None:
-        """Add the tasks of one of its Redis queues."""
+        """Add the tasks of one of the queue's Redis queues."""
         self.pending += counts.pending
         self.active += counts.active
         self.retry += counts.retry
@@ -51,12 +51,11 @@ class QueueSummary:
 
     @property
     def url(self) -> str:
-        """Return the URL of the queue's tasks."""
         return changelist_url("tasks_task", parent=self.name)
 
     @property
     def numbers(self) -> list[tuple[str, int, str]]:
-        """Return the label, the number and the URL of the tasks of each state."""
+        """Label, number and URL of the tasks in each state."""
         return [
             (
                 state.value.capitalize(),
@@ -68,7 +67,6 @@ class QueueSummary:
 
     @property
     def workers_url(self) -> str:
-        """Return the URL of the queue's workers."""
         return changelist_url("workers_worker", queue=self.name)
 
 
@@ -77,16 +75,16 @@ class OverviewCounts:
     """The tasks and workers of all queues."""
 
     queues: Sequence[QueueSummary] = ()
-    """The queues that are defined."""
+    """The queues with a definition."""
     totals: Mapping[TaskState, int]
-    """The tasks of all Redis queues, also of those that are not defined."""
+    """The tasks of all Redis queues, including those without a definition."""
     undefined: Sequence[QueueCounts] = ()
-    """Redis queues with waiting tasks that no definition names."""
+    """Redis queues with waiting tasks but without a definition."""
     workers: WorkerCounts = NO_WORKERS
     is_maintenance_running: bool = True
 
     def list_busiest(self, samples: BacklogSamples | None) -> list[QueueSummary]:
-        """Return the queues with the most pending, active and retry tasks, with their trends since the samples."""
+        """Return the queues with most pending, active and retry tasks, with their trends since the samples."""
         by_tasks = sorted(self.queues, key=lambda queue: (-queue.pending - queue.active - queue.retry, queue.name))
         return [
             replace(queue, trend=samples.describe_trend(queue.name, queue.pending) if samples else "")
@@ -95,7 +93,7 @@ class OverviewCounts:
 
 
 def read_counts(broker: Broker, catalog: QueueCatalog, *, is_fresh: bool) -> OverviewCounts:
-    """Return the counts, at most MAX_AGE_S old, or of now. Raise BrokerUnavailable."""
+    """Return the counts, at most MAX_AGE_S old, or read now if `is_fresh`. Raise BrokerUnavailable."""
     return get_or_read(
         "overview:counts",
         OverviewCounts,
@@ -131,7 +129,6 @@ def _read_counts(broker: Broker, catalog: QueueCatalog) -> OverviewCounts:
 def _count_workers(
     queues: dict[str, QueueSummary], workers: Sequence[WorkerRecord], names: dict[str, str], *, now_s: int
 ) -> None:
-    """Set the number of workers of each queue."""
     serving: dict[str, list[WorkerRecord]] = {name: [] for name in queues}
     for worker in workers:
         for queue in {names[name] for name in worker.redis_queues if name in names}.intersection(queues):

@@ -1,4 +1,4 @@
-"""The overview page of the admin, and its parts that are fetched again while it is open."""
+"""The overview page of the admin, and the parts of it that are refreshed while it is open."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ from runqy.overview.numbers import PERMISSIONS, read_numbers
 
 
 def add_overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return the context of the page with what the user may see; called by unfold."""
+    """Return the context of the page, with what the user may see. Unfold calls this."""
     numbers = read_numbers(_permissions(request), is_fresh=True)
     origin = {"origin": request.build_absolute_uri("/").rstrip("/")}
     return context | origin | numbers | _chart_context(request)
 
 
 class LiveView(TemplateView):
-    """Notices, numbers and the busiest queues."""
+    """Render notices, numbers and the busiest queues."""
 
     template_name = "admin_site/overview_live.html"
 
@@ -32,7 +32,7 @@ class LiveView(TemplateView):
 
 
 class ChartsView(PermissionRequiredMixin, View):
-    """The charts of `queue`, or of all queues, over `range`."""
+    """Render the charts of `queue`, or of all queues, over `range`."""
 
     permission_required = "queues.view_queue"
 
@@ -48,7 +48,7 @@ def _permissions(request: HttpRequest) -> frozenset[str]:
 
 
 def _chart_context(request: HttpRequest) -> dict[str, Any]:
-    """Return the context of the charts, and of the form that chooses them."""
+    """Return the context of the charts, and of the form that selects them."""
     if not request.user.has_perm("queues.view_queue"):
         return {}
     chart_range, queue = _parse_chart_query(request)
@@ -74,7 +74,6 @@ def _chart_context(request: HttpRequest) -> dict[str, Any]:
 
 
 def _render_charts(request: HttpRequest, chart_range: ChartRange, queue: str) -> SafeString:
-    """Return the charts, with links if the user may view tasks."""
     context = {
         "charts": read_charts(chart_range, queue),
         "chart_range": chart_range,
@@ -85,7 +84,7 @@ def _render_charts(request: HttpRequest, chart_range: ChartRange, queue: str) ->
 
 
 def _parse_chart_query(request: HttpRequest) -> tuple[ChartRange, str]:
-    """Return the range and the queue that a URL names; the default for a range that does not exist."""
+    """Return the range and the queue in the URL. An invalid range is the default, no queue an empty string."""
     wanted = request.GET.get("range", "")
     chart_range = ChartRange(wanted) if wanted in list(ChartRange) else ChartRange.HOUR
     return chart_range, request.GET.get("queue", "")[:255]

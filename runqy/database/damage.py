@@ -1,4 +1,4 @@
-"""A damaged SQLite file: what to say about it."""
+"""The message about a damaged SQLite file."""
 
 import sqlite3
 from pathlib import Path
@@ -9,11 +9,10 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def find_damage(error: BaseException, *, with_folder: bool = True) -> str | None:
-    """Return what to do about an error of the database that is due to a damaged file; None for another error.
-
-    Django knows no type for it: the two codes arrive as its base class, like any that it does not know.
-    """
-    code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF  # the rest is detail
+    """Return the message about an error of the database, if a damaged file caused it; None for another error."""
+    # Django has no exception for this: it raises its base class, and the cause has SQLite's code. Further bits of an
+    # extended code are details.
+    code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
     if code not in _DAMAGED:
         return None
     file = Path(connection.settings_dict["NAME"])

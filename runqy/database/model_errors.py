@@ -1,4 +1,4 @@
-"""The errors of a row by the rules of its model, as operations report them."""
+"""The validation errors of a model's row, as operations report them."""
 
 from collections.abc import Callable, Iterable
 
@@ -16,9 +16,8 @@ def model_errors(
 ) -> list[str]:
     """Call `full_clean` and return its messages as `prefix.label: message`.
 
-    Each constraint costs queries: without them where `clean` has the same rule, and rows come in hundreds.
-
-    The messages of constraints that join several fields have no label.
+    Messages of constraints over several fields have no label. Each constraint costs queries: leave them out if `clean`
+    checks the same rule and there are hundreds of rows.
     """
     try:
         row.full_clean(exclude=exclude, validate_unique=validate_constraints, validate_constraints=validate_constraints)

@@ -5,10 +5,9 @@ from django.utils.module_loading import autodiscover_modules
 
 
 class MaintenanceConfig(AppConfig):
-    """The maintenance process; it has no models."""
+    """The maintenance process. It has no models."""
 
     name = "runqy.maintenance"
 
     def ready(self) -> None:
-        """Import the `duties` of all apps."""
         autodiscover_modules("duties")

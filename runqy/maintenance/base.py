@@ -1,4 +1,4 @@
-"""What a maintenance duty is, the decorator that registers one, and the base of those that use the database."""
+"""The interface of maintenance duties, their registration, and a base class for those that use the database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runqy.telemetry.failure_log import FailureLog
 
 
 class Duty(Protocol):
-    """Periodic work. A tick compares before it acts, so that it is harmless wherever and however often it runs."""
+    """Periodic work. A tick compares before it acts, because several processes may run the same duty."""
 
     name: str
     interval_s: float
@@ -29,24 +29,24 @@ _registered: list[type[Duty]] = []
 
 
 def register(duty: D) -> D:
-    """Have maintenance processes run a duty; a class decorator."""
+    """Register a duty, which maintenance processes then run. A class decorator."""
     _registered.append(duty)
     return duty
 
 
 def make_duties() -> list[Duty]:
-    """Return an instance of each registered duty, by name."""
+    """Return an instance of each registered duty, sorted by name."""
     return sorted((duty() for duty in _registered), key=lambda duty: duty.name)
 
 
 class DatabaseDuty:
-    """A duty that uses the database. While that is unavailable its ticks are logged and skipped."""
+    """A duty that uses the database. While the database is unavailable, its ticks are logged and skipped."""
 
     name: str
     interval_s: float
 
     def run_tick(self, broker: Broker) -> None:
-        """Run, on a database connection that is still usable."""
+        # The connection may have ended since the last tick, or reached CONN_MAX_AGE.
         close_old_connections()
         try:
             self.run(broker)
@@ -66,7 +66,7 @@ class DatabaseDuty:
 
 @register
 class Heartbeat:
-    """Report that maintenance runs; without reports /readyz and the admin warn."""
+    """Reports that maintenance runs. Without reports, /readyz and the admin show a warning."""
 
     name = "heartbeat"
     interval_s = 10.0

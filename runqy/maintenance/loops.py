@@ -1,4 +1,4 @@
-"""Runs each duty periodically on a thread of its own, until the process stops."""
+"""Run each duty periodically, on a thread of its own, until the process stops."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from runqy.maintenance.base import Duty
 from runqy.telemetry.failure_log import FailureLog
 
 CLOCK_CHECK_S = 5.0
-"""How old a measurement of Redis's clock may be; with a wrong one, leases would seem to have expired."""
+"""How old a measurement of Redis's clock may be. With a wrong clock, leases seem to have expired."""
 
 
 class ClockCheck:
-    """Measures Redis's clock before a broker is used."""
+    """Measures Redis's clock before a broker is used. All duties share one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._measured_at = float("-inf")
 
     def ensure(self, broker: Broker) -> None:
-        """Measure, unless that was done within CLOCK_CHECK_S and nobody set a clock. Raise BrokerUnavailable."""
+        """Measure the clock, unless that was done within CLOCK_CHECK_S and no clock has been set. Raise
+        BrokerUnavailable.
+        """
         with self._lock:
             if clock.monotonic_s() - self._measured_at >= CLOCK_CHECK_S or broker.has_clock_parted:
                 broker.measure_clock()
@@ -31,7 +33,7 @@ class ClockCheck:
 
 
 class DutyThread(threading.Thread):
-    """Runs one duty. A failed tick is logged and repeated; a bug in one duty does not stop the others."""
+    """Runs one duty. A tick that fails is logged and repeated. A bug in one duty does not stop the others."""
 
     def __init__(
         self, duty: Duty, get_broker: Callable[[], Broker], clock_check: ClockCheck, stop: threading.Event
@@ -44,13 +46,11 @@ class DutyThread(threading.Thread):
         self._failures = FailureLog("duty_resumed", duty=duty.name)
 
     def run(self) -> None:
-        """Run ticks until `stop` is set."""
         self._run_tick()
         while not self._stopping.wait(self._duty.interval_s):
             self._run_tick()
 
     def _run_tick(self) -> None:
-        """Run one tick and log its error."""
         try:
             broker = self._get_broker()
             self._clock_check.ensure(broker)
@@ -66,10 +66,7 @@ class DutyThread(threading.Thread):
 def run_duties(
     duties: Sequence[Duty], get_broker: Callable[[], Broker], stop: threading.Event, *, grace_s: float = 5.0
 ) -> None:
-    """Run duties until `stop` is set; then wait at most `grace_s` for their ticks.
-
-    The next process continues what a tick leaves unfinished: every step is a script of its own.
-    """
+    """Run duties until `stop` is set. Then wait at most `grace_s` for their ticks."""
     clock_check = ClockCheck()
     threads = [DutyThread(duty, get_broker, clock_check, stop) for duty in duties]
     for thread in threads:
@@ -77,4 +74,5 @@ def run_duties(
     stop.wait()
     deadline = clock.monotonic_s() + grace_s
     for thread in threads:
+        # A tick may be left unfinished: each step is a script of its own, and the next process continues.
         thread.join(max(deadline - clock.monotonic_s(), 0))

@@ -113,6 +113,7 @@ _NEW_STATES = {
     StateChange.RUN: TaskState.PENDING,
     StateChange.ARCHIVE: TaskState.ARCHIVED,
     StateChange.DELETE: None,
+    # Go's runqy-worker runs delayed tasks only from there.
     StateChange.RELEASE: TaskState.RETRY,
 }
 _WAITING = (TaskState.SCHEDULED, TaskState.RETRY)
@@ -199,6 +200,7 @@ def apply_action(
     (outcome,) = broker.run(_get_verb(action)(record.queue, [task_id], now_ns=broker.now_ns()))
     _check_outcome(outcome, record)
     if action is StateChange.DELETE:
+        # In another slot than the task, so not by the same script. A sweep removes what a crash here leaves.
         broker.run(remove_lookups(record.queue, [task_id]))
 
 
@@ -259,7 +261,8 @@ def apply_in_state(
 ) -> list[str]:
     """Apply an action to those tasks of a Redis queue that are still in a state; return their ids.
 
-    The caller records the action. Raise BrokerUnavailable.
+    A cancellation also reaches a task whose state has just changed. The caller records the action. Raise
+    BrokerUnavailable.
     """
     now_ns = broker.now_ns()
     if action is TaskAction.CANCEL:
@@ -268,6 +271,7 @@ def apply_in_state(
             [cancel(redis_queue, task_id, now_ns=now_ns, max_archived=max_archived) for task_id in task_ids]
         )
         return [task_id for task_id, outcome in zip(task_ids, canceled, strict=True) if _is_canceled(outcome)]
+    # With `wanted` the script checks the state again, which may have changed since it was read.
     request = _get_verb(StateChange(action))(redis_queue, task_ids, wanted=state, now_ns=now_ns)
     outcomes = broker.run(request)
     done = [task_id for task_id, outcome in zip(task_ids, outcomes, strict=True) if outcome is ActionOutcome.DONE]

@@ -107,6 +107,7 @@ class BulkRunner:
         token = secrets.token_hex(16)
         if not _find_free().filter(pk=number).update(lease=token, leased_until=_lease_end()):
             return None
+        # A bulk action that runs already keeps the time at which it started.
         new = BulkAction.objects.filter(pk=number, state=_State.WAITING)
         new.update(state=_State.RUNNING, started_at=timezone.now())
         return cls(broker, BulkAction.objects.get(pk=number), token)
@@ -165,7 +166,8 @@ class BulkRunner:
         self._update(cursor=_END if upcoming.is_last else upcoming.cursor, full_queue="", slice_began_s=None)
 
     def _without_changed(self, tasks: Sequence[TaskLocation]) -> list[TaskLocation]:
-        # A killed process may have changed the tasks whose state is not older than the request.
+        # A killed process may have changed the tasks whose state is not older than the request. Some times are known to
+        # the second only, so tasks of the same second are left alone too.
         records = self._broker.run(read_tasks(tasks)) if tasks else []
         since = [0 if record is None else state_since_ns(record) for record in records]
         requested_ns = self._bulk.requested_s * 10**9

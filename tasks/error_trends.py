@@ -21,6 +21,7 @@ class UnixSeconds(Func):
     output_field = FloatField()
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        # 2440587.5 is the Julian day of 1970-01-01.
         return super().as_sql(
             compiler, connection, template="((julianday(%(expressions)s) - 2440587.5) * 86400.0)", **context
         )
@@ -51,6 +52,7 @@ def count_over_time(
     with search_limit():
         points = list(rows.order_by())
     for row in points:
+        # Runs that end while the page is built count in the last interval.
         counts[row["queue"], str(row["fingerprint"])][min(max(int(row["point"]), 0), POINTS - 1)] += row["count"]
     return counts
 

@@ -48,6 +48,7 @@ _VECTOR = (
 
 _INSTALL = {
     "sqlite": [
+        # The table keeps neither the texts, which `content` has, nor their lengths, since nothing is ranked.
         f"CREATE VIRTUAL TABLE {INDEX} USING fts5({_NAMES}, content='{TABLE}', content_rowid='id', "
         "tokenize='unicode61', columnsize=0)",
         f"INSERT INTO {INDEX}({INDEX}) VALUES ('rebuild')",  # noqa: S608 (constants)

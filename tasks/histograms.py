@@ -7,7 +7,7 @@ SparseHistogram = dict[str, int]
 """Counts by bucket number. The numbers are texts, because JSON has no other keys."""
 
 BUCKET_COUNT = 60
-"""The last bucket has everything above 8 days."""
+"""The last bucket has everything above 2 ** 29 ms, some six days."""
 
 
 def bucket_of(duration_ms: float) -> str:

@@ -120,6 +120,7 @@ def enqueue_and_wait(
         headers = trace_headers(traceparent)
         task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers)
         changes = {"queue": (None, task.queue)}
+        # Before the task exists: changes of Redis are recorded first (docs/adr/0027).
         record_in_redis(action="task.created", object_kind="task", object_name=task.id, changes=changes)
         broker.run(enqueue_built_task(task, context))
     waiting, client = get_waiting_loop(), WaitingClient(id=client_id, holds_thread=True)
@@ -156,6 +157,7 @@ def forget_enqueued_ids(redis_queue: str, task_ids: Sequence[str]) -> Request[No
 
 
 def _id_scope(task_id: str) -> str:
+    # Scopes of clients have the id or the name of their key in place of "task id" (`parse_idempotency_key`).
     return hashlib.sha256(b"task id\0" + task_id.encode()).hexdigest()[:32]
 
 
@@ -241,6 +243,7 @@ def _replay(spec: TaskSpec, queue: str, replayed: Replayed) -> Operation[Enqueue
     task = NewTask(
         id=first.id,
         queue=queue,
+        # Defaults are appended before the closing brace, which `payload_end` includes.
         payload=spec.payload[:-1] + first.payload_end,
         timeout_s=first.timeout_s,
         deadline_s=first.deadline_s,

@@ -75,6 +75,7 @@ def search_redis(broker: Broker, counted: Sequence[QueueCounts], text: str, *, l
     ]
     left = _MAX_BYTES
     while parts and left > 0:
+        # The rest of a queue is read after all that are listed before it, so that no large queue excludes the others.
         now, parts = _split(parts)
         pages = _read(broker, now)
         for part, page in zip(now, pages, strict=True):

@@ -267,7 +267,7 @@ class ResultWaiters:
 
     async def _start(self) -> None:
         if not self._is_subscribing:
-            self._is_subscribing = True
+            self._is_subscribing = True  # before the await, in which another waiter may come here
             await self._subscriber.start()
         for name, function in (("polls", self._poll), ("checks", self._check_clients)):
             if name not in self._background or self._background[name].done():

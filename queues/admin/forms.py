@@ -34,6 +34,7 @@ class QueueForm(StyledModelForm):
     may_check = False
     """Whether the user may let the server access the repository."""
 
+    # The version that the form was rendered from: `edit_queue` refuses to overwrite another user's changes.
     version = forms.CharField(required=False, widget=forms.HiddenInput)
     git_token = forms.ChoiceField(
         required=False,
@@ -123,6 +124,7 @@ class QueueForm(StyledModelForm):
         vaults = list_references()
         columns = {name: self.initial.get(name) or [] for name in ROWS}
         names = {name: name for name in vaults}
+        # A vault that no longer exists stays a choice: without it the row would show another one.
         names |= {name: f"{name} (missing)" for name in columns["vaults"] if name not in names}
         data = self.data if self.is_bound else None
         self.rows("vaults").fill(

@@ -64,6 +64,7 @@ def _node(name: str, value: object, depth: int) -> Node | None:
         if not depth:
             return None
         pairs = value.pairs if isinstance(value, _Members) else [(str(n), item) for n, item in enumerate(value)]
+        # One more than may be shown is enough to find that the tree is too large.
         children = [_node(key, item, depth - 1) for key, item in pairs[: MAX_NODES + 1]]
         if any(child is None for child in children):
             return None

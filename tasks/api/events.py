@@ -23,6 +23,7 @@ LAST_EVENT_ID = OpenApiParameter(
 )
 
 EVENT_TYPE = "text/event-stream"
+# `X-Accel-Buffering: no` stops nginx from holding events back.
 EVENT_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 HEARTBEAT_S = 15.0
 """The interval of comments, which keep clients and proxies from closing an idle connection."""

@@ -111,6 +111,7 @@ def _parse_jobs(raw: msgspec.Raw | None, errors: list[str]) -> list[msgspec.Raw]
         errors.append("jobs: This field is required.")
     elif not bytes(raw).startswith(b"["):
         errors.append("jobs: Must be a list.")
+    # Each comma follows at least one byte of a job, so a shorter list need not be counted.
     elif len(memoryview(raw)) < 2 * MAX_UNCOUNTED_COMMAS or bytes(raw).count(b",") <= MAX_UNCOUNTED_COMMAS:
         return _decode_jobs(raw)
     else:

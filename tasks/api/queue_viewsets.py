@@ -128,7 +128,7 @@ class QueueTaskViewSet(ApiViewSet):
             return Response(s.TaskLogsSerializer(task_logs(location, output, position.attempt)).data)
         if last_event_id == END_ID:
             return Response(status=204, headers=EVENT_HEADERS)
-        if request.method == "HEAD":
+        if request.method == "HEAD":  # a stream would hold a thread for no body
             return HttpResponse(content_type=EVENT_TYPE, headers=EVENT_HEADERS)
         return _follow(request, location, position)
 

@@ -162,7 +162,7 @@ class TaskViewSet(ApiViewSet):
         record = run_operation(get_task, task_id, allowed_queues=request.auth.queues)
         if is_end_known(record, last_event_id):
             return Response(status=204, headers=EVENT_HEADERS)
-        if request.method == "HEAD":
+        if request.method == "HEAD":  # a stream would hold a thread for no body
             return HttpResponse(content_type=EVENT_TYPE, headers=EVENT_HEADERS)
         waiting = get_waiting_loop()
         stream = waiting.run(

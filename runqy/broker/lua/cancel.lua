@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Cancel a task: archive a waiting one, mark an active one and notify its worker.
--- A worker of another program may know no cancellation: the task is remembered, for enforce_cancellations.lua.
+-- A worker of another program may ignore it: the task's id is stored for enforce_cancellations.lua.
 -- KEYS task pending scheduled retry archived runs counters cancellations
 -- ARGV id now_ns now_s cancellation task_prefix oldest_s max_archived ended_channel cancel_channel details
 -- RETURNS 1 archived, 2 worker notified, 3 already finished, 4 cannot be cancelled in its state, 0 no such task,

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Delete the record of a batch of which nothing was stored, so that its idempotency key can be used again.
+-- Delete the record of a batch, so that its idempotency key can be used again, unless a task of it was stored.
 -- A part whose reply was lost may have been stored, and the same request may be repeated meanwhile.
 -- KEYS record
 -- ARGV request_token

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Archive the tasks of these that wait again: a worker that knows no cancellation put them back. Those that have ended,
--- or whose cancellation no longer counts, are forgotten; those that are active stay.
+-- Archive those of the tasks that wait again, because a worker that ignores cancellations put them back. Active tasks
+-- stay in the set. Those that have ended, or whose cancellation no longer counts, are removed from it.
 -- KEYS cancellations pending retry scheduled
 -- ARGV now_s task_prefix cancellation ended_prefix ids*
 -- RETURNS how many were archived

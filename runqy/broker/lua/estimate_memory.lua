@@ -1,6 +1,7 @@
 #!lua flags=no-writes
--- Estimate the memory of a queue: the exact memory of sampled tasks, and for the others of their index the sample's
--- median, so that one huge task counts once. Sampled are 20 tasks of each index at equal distances, and of 5 groups.
+-- Estimate the memory of a queue from samples: 20 tasks at equal distances of each index, and of each of 5 groups.
+-- Sampled tasks count exactly. Each other task counts as the median of its index's sample, so that one huge task counts
+-- once.
 -- KEYS active pending scheduled retry archived completed groups
 -- ARGV task_prefix group_prefix
 -- RETURNS bytes

@@ -1,6 +1,6 @@
 #!lua flags=no-writes,allow-stale
 -- Return what an attempt of a task printed, from an offset on.
--- A task without the field `output` printed nothing: what is there is of an earlier task with its id.
+-- A task without the field `output` has printed nothing: any output belongs to an earlier task with the same id.
 -- KEYS task output
 -- ARGV attempt offset
 -- RETURNS the attempts with output, the attempt ('': the last one with output), offset of the text, text, is_shared

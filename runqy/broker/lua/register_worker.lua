@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- List a worker until it expires; allowed when Redis is full, so that workers do not appear dead.
+-- List a worker until it expires. Allowed when Redis is full, or its workers would appear dead.
 -- KEYS index
 -- ARGV expires_at_s member
 -- RETURNS 1 added, 0 it was listed

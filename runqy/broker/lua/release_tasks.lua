@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Move scheduled tasks to `retry`, where they are due at the same time: runqy-worker (Go) makes no others pending.
+-- Move scheduled tasks to `retry`, where they are due at the same time: Go's runqy-worker never looks into `scheduled`.
 -- Ids without a task are removed from `scheduled`.
 -- KEYS pending scheduled retry archived task*
 -- ARGV wanted task_prefix ids*

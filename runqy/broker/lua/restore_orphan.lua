@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Push a pending task that is in no list to the front of the pending list.
--- In a long list only the ends are searched: the caller searches the rest in slices before, and says so (is_searched).
+-- In a long list only the ends are searched. The caller has searched the rest in slices before (is_searched).
 -- KEYS task pending active lease idle
 -- ARGV id queue seen_since now_ms is_searched
 -- RETURNS 1 restored, 0 it is listed or has changed, 2 the list is too long to search

@@ -1,6 +1,6 @@
 #!lua
--- Make tasks pending immediately. A finished one is reset: no retries spent, no cancellation, no expiry, and with its
--- lock, which was released when it finished; it is not run while another task has the lock.
+-- Make tasks pending immediately. A finished task is reset: no retries spent, no cancellation, no expiry. It takes its
+-- lock again, which was released when it finished, and is not run while another task has the lock.
 -- `wanted` is the state that the tasks must be in ('': any but active). Ids without a task are removed from its index.
 -- `fresh` is appended to the message of a finished task: in protobuf a later field overrides an earlier one.
 -- KEYS pending scheduled retry archived completed idle task*

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Store a registration in a Redis user; allowed when Redis is full, because workers drain it.
+-- Store a registration of a Redis user. Allowed when Redis is full, because workers drain it.
 -- KEYS users instances
 -- ARGV field content instance owner now_ns
 -- RETURNS 1 stored, 0 the worker process registered with another key

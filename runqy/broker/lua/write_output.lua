@@ -1,9 +1,9 @@
 #!lua
 -- Append what runs of one queue's tasks printed to the output of their attempts, and store their progress.
--- Each run has two keys: its task's hash and output; and six arguments: lease_token, offset of the text in all that the
--- run printed, text, is_shared, progress ('': unchanged) and retention_s. Text that was written before is skipped, and text
--- that is missing before it is marked. It may also be written after the end of the attempt, until the task is pending again.
--- A task without the field `output` has none yet: what is there is of an earlier task with its id.
+-- Each run has two keys, its task's hash and its output, and six arguments: lease_token, offset of the text in all that
+-- the run printed, text, is_shared, progress ('': unchanged) and retention_s. Text that was written before is skipped. A
+-- gap before the text is marked. Text can also be written after the end of the attempt, until the task is pending again.
+-- A task without the field `output` has none yet: any output belongs to an earlier task with the same id.
 -- KEYS task_and_output*
 -- ARGV max_bytes max_attempts kept_s ttl_archived runs*
 --   ttl_archived: of tasks of other producers, which have none

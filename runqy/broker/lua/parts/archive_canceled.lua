@@ -1,5 +1,5 @@
--- Return whether a task's cancellation was requested, at `cancel`, since it was last archived: a worker that knows no
--- cancellation put it back. asynq's tools run an archived task without removing the field.
+-- Return whether a task's cancellation was requested, at `cancel`, after it was archived last. An older request does not
+-- count: asynq's tools run an archived task without removing the field.
 local function is_canceled(task, cancel)
   local archived_at = tonumber(redis.call('HGET', task, 'archived_at') or '') or -1
   return math.floor((tonumber(cancel) or 0) / 1e9) > archived_at

@@ -5,7 +5,7 @@ local function count_day(key, count, expires_at)
   end
 end
 
--- Count successes; the total restarts where it would exceed int64.
+-- Count successes. A total that would exceed int64 starts again, as asynq's does.
 local function count_successes(count, processed, processed_day, expires_at)
   count_day(processed_day, count, expires_at)
   local total = redis.pcall('INCRBY', processed, count)
@@ -16,7 +16,7 @@ local function count_successes(count, processed, processed_day, expires_at)
   end
 end
 
--- Count a failure, which also counts as processed; both totals restart together.
+-- Count a failure, which also counts as processed. Both totals start again together.
 local function count_failure(processed, failed, processed_day, failed_day, expires_at)
   count_day(processed_day, 1, expires_at)
   count_day(failed_day, 1, expires_at)

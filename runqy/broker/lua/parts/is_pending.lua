@@ -5,8 +5,8 @@ local function is_near_end(pending, id)
     or redis.call('LPOS', pending, id, 'RANK', -1, 'MAXLEN', NEAR_END)
 end
 
--- Return whether an id is in the list. In one longer than 2 * NEAR_END only its ends are searched, and where its time
--- suggests that it is.
+-- Return whether an id is in the list. In a list longer than 2 * NEAR_END only the ends are searched, and the position
+-- that the id's time suggests.
 local function is_pending(pending, id, task_prefix)
   if is_near_end(pending, id) then
     return true

@@ -4,7 +4,7 @@
 -- An id far from both ends is replaced by the newest one; nothing else moves. That task stores the time of its new
 -- position in `place`, after its own `pending_since`, which must match.
 local NEAR_END = 10000 -- this close to an end LREM is fast, and keeps the order
-local MARGIN = 50 -- how far an id may be from the position that its time suggests, at first
+local MARGIN = 50 -- how far from the position that its time suggests an id is searched at first
 
 -- Return since when the task at a position of the list has been pending, in ns; nil if unknown.
 local function time_at(task)

@@ -1,5 +1,5 @@
--- Take a lock for a task; return the other task that holds it, or nil. The lock of a finished or deleted task is taken
--- over.
+-- Take a lock for a task; return the other task that holds it, or nil. A lock of a finished or deleted task is taken
+-- over: asynq's tools and Go's workers leave such locks.
 local function take_lock(lock, id, lock_s, task_prefix)
   local expiry = lock_s > 0 and {'EX', lock_s} or {}
   if redis.call('SET', lock, id, 'NX', unpack(expiry)) then

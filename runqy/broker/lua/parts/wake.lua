@@ -1,5 +1,5 @@
--- Notify up to `count` idle workers, the last one registered first, that a queue has tasks. Workers write the names
--- of their channels. Names without our prefix are ignored: the caller may publish to channels that the worker may not.
+-- Notify up to `count` idle workers, the last registered first, that a queue has tasks. Workers write the names of their
+-- channels. Other names are ignored, because the caller may publish to channels that the worker may not.
 local function wake(idle, count, queue, now_ms)
   local popped = redis.call('ZPOPMAX', idle, count)
   for i = 1, #popped, 2 do

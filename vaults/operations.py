@@ -102,6 +102,7 @@ class EntryWriter:
         elif changes:
             self._seal(entry, new.value)
         elif not self._keyring.is_current(bytes(entry.ciphertext)):
+            # The same value under an older master key: it is encrypted with the first one on this occasion.
             self.reencrypt(entry, new.value)
         if changes:
             self._save(entry)
@@ -273,7 +274,7 @@ def save_vault(*, name: str, description: str, edits: Sequence[EntryEdit] = (), 
 
     Raise VaultInvalid, VaultAlreadyExists, VaultNotFound, VaultEntryNotFound, VaultEntryChanged, VaultLocked.
     """
-    get_keyring()
+    get_keyring()  # raises VaultLocked
     with configuration_change() as change:
         if is_new and find_vault_row(name):
             raise VaultAlreadyExists(f"A vault {name} already exists.")
@@ -320,7 +321,7 @@ def delete_vault(*, name: str, precondition: Precondition = accept_any) -> list[
 
     Workers cannot register for those until it exists again. Raise VaultNotFound, VaultLocked.
     """
-    get_keyring()
+    get_keyring()  # raises VaultLocked
     used_by = list_queues_by_vault().get(name, [])
     with configuration_change() as change:
         vault = get_vault_row(name)
@@ -346,7 +347,7 @@ def set_entry(  # noqa: PLR0913 (each is a property of an entry)
 
     Raise VaultInvalid, VaultNotFound, VaultEntryChanged, VaultLocked.
     """
-    get_keyring()
+    get_keyring()  # raises VaultLocked
     with configuration_change() as change:
         row = get_vault_row(vault)
         writer = EntryWriter(change, row)
@@ -372,7 +373,7 @@ def set_entries(
     With None, `is_secret` stays as it is; new entries are secret. Raise VaultInvalid with all errors, VaultNotFound,
     VaultLocked.
     """
-    get_keyring()
+    get_keyring()  # raises VaultLocked
     check_entries(values)
     with configuration_change() as change:
         row = get_vault_row(vault)
@@ -391,7 +392,7 @@ def set_entries(
 
 def delete_entry(*, vault: str, key: str, only_if: Condition = ALWAYS) -> None:
     """Delete an entry. Raise VaultNotFound, VaultEntryNotFound, VaultEntryChanged, VaultLocked."""
-    get_keyring()
+    get_keyring()  # raises VaultLocked
     with configuration_change() as change:
         row = get_vault_row(vault)
         writer = EntryWriter(change, row)

@@ -83,7 +83,6 @@ class VaultSummary:
 
 
 def is_unlocked() -> bool:
-    """Return whether the server has a master key."""
     try:
         get_keyring()
     except VaultLocked:
@@ -92,8 +91,7 @@ def is_unlocked() -> bool:
 
 
 def require_key() -> None:
-    """Raise VaultLocked if the server has no master key."""
-    get_keyring()
+    get_keyring()  # raises VaultLocked
 
 
 def find_key_error() -> str:
@@ -121,13 +119,13 @@ def _name_vaults(names: list[str]) -> str:
 
 def list_vaults() -> list[Vault]:
     """Return all vaults in order of their names, each with its `entry_count`. Raise VaultLocked."""
-    get_keyring()
+    get_keyring()  # raises VaultLocked
     return list(Vault.objects.annotate(entry_count=Count("entries")).order_by("name"))
 
 
 def get_vault_summary(name: str) -> VaultSummary:
     """Return a vault with its entries, secrets masked. Raise VaultNotFound, VaultUnavailable, VaultLocked."""
-    get_keyring()
+    get_keyring()  # raises VaultLocked
     vault = get_vault_row(name)
     return VaultSummary(
         name=vault.name,
@@ -175,7 +173,7 @@ def list_versions(vault: str, key: str, *, before: int | None = None, limit: int
 
     Raise VaultNotFound, VaultEntryNotFound, VaultLocked.
     """
-    get_keyring()
+    get_keyring()  # raises VaultLocked
     get_vault_row(vault)
     versions = EntryVersion.objects.filter(vault=vault, key=key)
     if variable_name_error(key) or not versions.exists():

@@ -268,7 +268,6 @@ GetSettings = Callable[[AlertKind, str], RuleSettings]  # by kind and name of th
 
 
 def find_problems(observed: Observation, get_settings: GetSettings) -> list[Finding]:
-    """Apply all enabled rules."""
     findings: list[Finding] = []
     for queue in observed.queues:
         for kind, rule in _QUEUE_RULES.items():

@@ -218,7 +218,6 @@ def status_filter(status: KeyStatus) -> Q:
 
 
 def list_environment_variables() -> list[str]:
-    """Return the names of environment variables that contain API keys."""
     return [name for name in ENVIRONMENT_KEYS if getattr(settings, name)]
 
 

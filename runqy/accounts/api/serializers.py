@@ -84,7 +84,7 @@ class CreateApiKeySerializer(StrictSerializer):
 
 
 class ApiKeySerializer(serializers.Serializer[Any]):
-    """A key, of which only the prefix is stored in plain text."""
+    """An API key. Only its prefix is stored in plain text."""
 
     id = serializers.IntegerField()
     name = serializers.CharField()

@@ -94,7 +94,6 @@ class PersistentConnection:
             self.connection.retire()
 
     async def close(self) -> None:
-        """Close the connection permanently."""
         self._is_closed = True
         if self._task is not None:
             task = self._task

@@ -27,7 +27,7 @@ def pause(queue: str, *, now_ns: int, by: str = "") -> Request[bool]:
 
 
 def unpause(queue: str, *, now_ns: int) -> Request[bool]:
-    """Resume a Redis queue and wake a worker. Return False if it was not paused."""
+    """Resume a Redis queue, and wake workers for its pending tasks. Return False if it was not paused."""
     queue_keys = QueueKeys(queue)
     call = script("unpause")(
         paused=queue_keys.paused,

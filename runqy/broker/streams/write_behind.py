@@ -36,7 +36,6 @@ def read_deliveries(limit: int) -> Request[list[DeliveryRecord]]:
 
 
 def delete_deliveries(ids: Sequence[str]) -> Request[None]:
-    """Delete deliveries that are in the database."""
     return Request((command("XDEL", keys.DELIVERIES, *ids, key=keys.DELIVERIES),), lambda _: None)
 
 
@@ -53,7 +52,6 @@ def record_key_use(key_id: str, *, now_s: int) -> Request[None]:
 
 
 def read_key_uses() -> Request[dict[str, int]]:
-    """Return when each key was last used, by id."""
     return Request((command("HGETALL", keys.KEY_USES, key=keys.KEY_USES),), _parse_key_uses)
 
 

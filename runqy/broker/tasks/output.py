@@ -82,7 +82,6 @@ def keep_outputs(tasks: Sequence[tuple[str, str]]) -> Request[None]:
 
 
 def delete_stray_output(queue: str, task_id: str) -> Request[bool]:
-    """Delete the output of a task that another program has deleted."""
     keys = QueueKeys(queue)
     call = script("delete_stray_output")(task=keys.task(task_id), output=keys.output(task_id))
     return Request((call,), lambda replies: replies[0] == 1, is_repeatable=True)

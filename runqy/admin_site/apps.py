@@ -13,13 +13,13 @@ from unfold import fields
 
 
 class AdminSiteConfig(AppConfig):
-    """What all admin pages share."""
+    """The parts that all admin pages share."""
 
     name = "runqy.admin_site"
     label = "staff"  # used by the migrations of existing installations
 
     def ready(self) -> None:
-        """Fix two functions of the theme: JSON with inline styles, and five lookups of each value."""
+        # The theme renders JSON with inline styles, which the policy forbids, and looks up each value five times.
         fields.prettify_json = render_json
         fields.lookup_field = cached_lookup_field
 
@@ -32,7 +32,7 @@ class RunqyAdminConfig(admin_apps.AdminConfig):
 
 
 def cached_lookup_field(name: Any, row: Model, model_admin: Any = None) -> Any:
-    """Return the result of `lookup_field`, cached on the row, which lives for one request."""
+    """Return the result of `lookup_field`, cached on the row, which exists for one request."""
     found: dict[Any, Any] = vars(row).setdefault("_runqy_looked_up", {})
     if name not in found:
         found[name] = lookup_field(name, row, model_admin)

@@ -29,10 +29,10 @@ _CLASSES: dict[type[forms.Widget], list[str]] = {
     forms.Select: widgets.SELECT_CLASSES,
     Input: widgets.INPUT_CLASSES,
 }
-"""CSS classes by widget class; the first that matches applies."""
+"""CSS classes by widget class. The first class that matches applies."""
 
 NEW_ROWS_MAX = 200
-"""How many rows of a table a form may add: each costs the server milliseconds, and the client a few bytes."""
+"""How many rows a form may add to a table. Each costs the server milliseconds but the client only a few bytes."""
 
 LIVE = Script("admin_site/live.js", defer=True)
 """The script of lists whose `list_before_template` includes `admin_site/live_changelist.html`."""
@@ -62,18 +62,18 @@ class RunqyModelAdmin(_ModelAdmin):
     list_per_page = 50
     show_full_result_count = False
     empty_title = ""
-    """The heading of an empty list; empty: that there are no objects yet."""
+    """The heading of an empty list. By default it says that there are no objects yet."""
     empty_text = ""
     """What to do next, shown on an empty list."""
     show_all_query = ""
-    """The query of the list of all objects, where the list without a query has only some."""
+    """The query of the list of all objects, if the list without a query has only some."""
 
     def page(self, view: type[AdminViewMixin]) -> Callable[..., HttpResponseBase]:
-        """Return a view for `get_urls`, for staff who are logged in."""
+        """Return a view for `get_urls` that requires a login."""
         return self.admin_site.admin_view(view.as_view(model_admin=self))
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Use the plural name as the title, instead of "Select … to change", and name what `live.js` updates."""
+        # Django's title is "Select … to change"; `live.js` updates the element with the class.
         context: dict[str, Any] = {
             "title": capfirst(self.opts.verbose_name_plural),
             "element_classes": {"pagination": "list-pagination"},
@@ -81,10 +81,8 @@ class RunqyModelAdmin(_ModelAdmin):
         return super().changelist_view(request, context | (extra_context or {}))
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """Allow lookups only in fields of `list_filter`.
-
-        Django allows them in every field of the model: `?env_vars__startswith=` would reveal masked values.
-        """
+        """Allow lookups only in fields of `list_filter`."""
+        # Django allows them in all fields of the model: `?env_vars__startswith=` would reveal masked values.
         name = lookup.partition(LOOKUP_SEP)[0]
         allowed = {_filter_name(item) for item in self.list_filter}
         if name not in allowed and name in {field.name for field in self.model._meta.get_fields()}:
@@ -93,7 +91,7 @@ class RunqyModelAdmin(_ModelAdmin):
 
 
 class ReadOnlyModelAdmin(RunqyModelAdmin):
-    """Admin pages of objects that are not edited: they have no forms, and no history."""
+    """Admin pages of objects that cannot be edited. They have no forms and no history."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -105,7 +103,6 @@ class ReadOnlyModelAdmin(RunqyModelAdmin):
         return False
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Hide the history button."""
         return super().render_change_form(request, context | {"show_history": False}, *args, **kwargs)
 
 
@@ -115,23 +112,23 @@ class RunqyTabularInline(_TabularInline):
     form = StyledModelForm
     extra = 0
     rows_name = ""
-    """The attribute of the object on the page that has its rows."""
+    """The attribute of the page's object that has the rows."""
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
-        """Accept NEW_ROWS_MAX rows more than there are."""
+        """Accept up to NEW_ROWS_MAX new rows."""
         most = (getattr(obj, self.rows_name).count() if obj else 0) + NEW_ROWS_MAX
         return super().get_formset(request, obj, **kwargs | {"max_num": most, "absolute_max": most})
 
 
 def _filter_name(list_filter: Any) -> str:
-    """Return the field of an item of `list_filter`, or the parameter of a filter without a field."""
+    """Return the field of an item in `list_filter`, or the parameter of a filter without a field."""
     if isinstance(list_filter, str):
         return list_filter
     return str(list_filter[0] if isinstance(list_filter, tuple) else list_filter.parameter_name)
 
 
 def style_form(form: forms.BaseForm) -> None:
-    """Style the fields of a form like unfold's, except those that are unfold's already."""
+    """Give the fields of a form unfold's style, unless their widgets are unfold's already."""
     for field in form.fields.values():
         field.widget = _replaced(field.widget)
         if not type(field.widget).__module__.startswith("unfold") and not isinstance(field.widget, _UNSTYLED):
@@ -139,7 +136,7 @@ def style_form(form: forms.BaseForm) -> None:
 
 
 def _replaced(widget: forms.Widget) -> forms.Widget:
-    """Return unfold's widget where CSS classes alone do not suffice, else the widget."""
+    """Return unfold's widget if CSS classes alone are not enough, otherwise the widget."""
     if type(widget) is forms.RadioSelect:
         return widgets.UnfoldAdminRadioSelectWidget(attrs=widget.attrs, choices=widget.choices)  # type: ignore[no-any-return]
     if type(widget) is forms.Select:
@@ -152,7 +149,6 @@ def _replaced(widget: forms.Widget) -> forms.Widget:
 
 
 def _add_classes(widget: forms.Widget) -> None:
-    """Add unfold's CSS classes to those of a widget."""
     wanted = next((names for kind, names in _CLASSES.items() if isinstance(widget, kind)), [])
     present = str(widget.attrs.get("class", "")).split()
     widget.attrs["class"] = " ".join(dict.fromkeys([*wanted, *present]))

@@ -28,7 +28,7 @@ class ErrorPage:
     link: str = INDEX
     link_text: str = "Back to the overview"
     has_overview: bool = False
-    """The overview works nevertheless."""
+    """Whether the overview can be shown."""
 
 
 BAD_REQUEST = ErrorPage(status=400, title="Bad request", message="The URL or the form is invalid.")
@@ -66,7 +66,7 @@ DATABASE_UNAVAILABLE = ErrorPage(
 
 
 def store_unavailable(error: RunqyError) -> ErrorPage:
-    """Return the page for another unavailable service."""
+    """Return the page for an unavailable service other than the database."""
     return ErrorPage(
         status=503,
         title="Temporarily unavailable",
@@ -79,7 +79,7 @@ def store_unavailable(error: RunqyError) -> ErrorPage:
 
 
 def render_error_page(request: HttpRequest, page: ErrorPage) -> HttpResponse:
-    """Return a page; that of a 503 links to itself, to try again."""
+    """Return the response with a page. The page of a 503 has a link to try again."""
     if page.status == 503 and request.method == "GET":
         page = replace(page, link=request.get_full_path(), link_text="Try again")
     context = {
@@ -94,12 +94,11 @@ def render_error_page(request: HttpRequest, page: ErrorPage) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Return the response to a missing or wrong CSRF token; the setting CSRF_FAILURE_VIEW."""
+    """Return the response to a missing or wrong CSRF token. This is the setting CSRF_FAILURE_VIEW."""
     return render_error_page(request, FORM_EXPIRED)
 
 
 def too_many_logins(request: HttpRequest, retry_after_s: int) -> HttpResponse:
-    """Return the response to too many failed logins."""
     minutes = max(round(retry_after_s / 60), 1)
     wait = "a minute" if minutes == 1 else f"{minutes} minutes"
     page = ErrorPage(
@@ -114,7 +113,7 @@ def too_many_logins(request: HttpRequest, retry_after_s: int) -> HttpResponse:
 
 
 def render_error(request: HttpRequest, error: RunqyError, context: dict[str, Any]) -> HttpResponse:
-    """Return the admin's page about an error."""
+    """Return the response with the admin's page about an error."""
     if error.status != 503:
         context |= {"title": _HEADINGS.get(error.status, "Bad request"), "problems": error.errors}
         if "cursor" in request.GET:

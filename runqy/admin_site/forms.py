@@ -13,10 +13,9 @@ else:
 
 
 class LoginForm(_Form):
-    """Refuses user names that are too long, on which PostgreSQL fails; Django does not check the length."""
+    """Refuse user names that are too long. Django does not check the length, and PostgreSQL raises an error."""
 
     def clean_username(self) -> str:
-        """Return the user name. Raise ValidationError if it is too long."""
         username: str = self.cleaned_data["username"]
         if len(username) > (User._meta.get_field("username").max_length or 0):
             raise self.get_invalid_login_error()

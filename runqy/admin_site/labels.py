@@ -1,4 +1,4 @@
-"""Labels of states: a colour has one meaning on all pages of the admin."""
+"""Labels of states. A colour has the same meaning on all pages of the admin."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from django.template.loader import render_to_string
 
 SUCCESS = "success"
-"""It ended well, or works as it should. This and the following are names of unfold's variants."""
+"""Something completed, or works as it should. This and the following are names of unfold's variants."""
 INFO = "info"
-"""It is being worked on."""
+"""Something is in progress."""
 WARNING = "warning"
-"""It works, but not for long or not fully: paused, retried."""
+"""Something works, but only for a while or in part: paused, retried."""
 DANGER = "danger"
-"""It failed, or cannot work."""
+"""Something failed, or cannot work."""
 NEUTRAL = ""
-"""It waits, or a person has decided so: pending, scheduled, cancelled, disabled."""
+"""Something waits, or a user has stopped it: pending, scheduled, cancelled, disabled."""
 
 LABEL_TEMPLATE = "unfold/helpers/label.html"
 STATES: Mapping[str, str] = {
@@ -31,7 +31,7 @@ STATES: Mapping[str, str] = {
 
 
 def state_context(state: str, title: str = "", size: str = "") -> dict[str, Any]:
-    """Return the context of unfold's label; `title` explains the state."""
+    """Return the context of unfold's label. `title` explains the state."""
     return {"text": state, "variant": STATES[state], "label_title": title, "size": size}
 
 

@@ -6,6 +6,6 @@ from django.urls import reverse
 
 
 def changelist_url(model: str, **query: str) -> str:
-    """Return the URL of the list of a model, `tasks_task`, with the filters of a query."""
+    """Return the URL of the list of a model, such as `tasks_task`, with filters."""
     url = reverse(f"admin:{model}_changelist")
     return f"{url}?{urlencode(query)}" if query else url

@@ -1,4 +1,4 @@
-"""Timestamps for people: relative to now, and exact."""
+"""Timestamps for display: relative to now, and exact."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -6,32 +6,33 @@ from datetime import UTC, datetime, timedelta
 from runqy import durations
 
 _GRACE_NS = 10 * 10**9
-"""Maintenance does what is due within seconds."""
+"""How late something may be before it is overdue. Maintenance does what is due within seconds."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class RelativeTime:
-    """A timestamp relative to another, both in Unix ns; rendered by `admin_site/relative_time.html`."""
+    """A timestamp relative to another, both in Unix nanoseconds. `admin_site/relative_time.html` renders it."""
 
     at_ns: int
     now_ns: int
     is_due: bool = False
-    """Something is to happen then, and has not happened yet: once the time has passed it is overdue."""
+    """Whether something will happen at this time, so that it is overdue when the time has passed."""
 
     @classmethod
     def of_s(cls, at_s: int | None, now_ns: int, *, is_due: bool = False) -> "RelativeTime | None":
-        """Return the time of Unix seconds; None for None or 0."""
+        """Return the time at these Unix seconds; None for None or 0."""
         return cls(at_s * 10**9, now_ns, is_due) if at_s else None
 
     @classmethod
     def of_ns(cls, at_ns: int | None, now_ns: int) -> "RelativeTime | None":
-        """Return the time of Unix nanoseconds; None for None or 0."""
+        """Return the time at these Unix nanoseconds; None for None or 0."""
         return cls(at_ns, now_ns) if at_ns else None
 
     @property
     def distance(self) -> str:
-        """Return the difference of the whole seconds, as some times have no parts of them, such as `2 h 5 min`."""
+        """The difference, such as `2 h 5 min`."""
+        # Of whole seconds, since some timestamps have no fractions.
         return durations.humanize(self.at_ns // 10**9 - self.now_ns // 10**9)
 
     @property
@@ -40,23 +41,22 @@ class RelativeTime:
 
     @property
     def relative(self) -> str:
-        """Return the difference with its direction: `in 5 min`, `5 min ago`, `5 min overdue`."""
+        """The difference with its direction: `in 5 min`, `5 min ago`, `5 min overdue`."""
         if self.is_due and self.at_ns <= self.now_ns:
             return f"{self.distance} overdue" if self.is_overdue else "due now"
         return f"in {self.distance}" if self.at_ns > self.now_ns else f"{self.distance} ago"
 
     @property
     def iso(self) -> str:
-        """Return RFC 3339, to the second."""
+        """The time as in RFC 3339, to the second."""
         return self._at().strftime("%Y-%m-%dT%H:%M:%SZ")
 
     @property
     def exact(self) -> str:
-        """Return the time in UTC, to the second, for people."""
+        """The time in UTC, to the second, for display."""
         return self._at().strftime("%Y-%m-%d %H:%M:%S UTC")
 
     def _at(self) -> datetime:
-        """Return a datetime, at most the end of the year 9999."""
         try:
             return _EPOCH + timedelta(seconds=self.at_ns // 10**9)
         except OverflowError:

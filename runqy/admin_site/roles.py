@@ -1,4 +1,4 @@
-"""Staff roles: groups created by a migration, with their permissions."""
+"""Staff roles: groups with permissions, created by a migration."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class StaffRole:
 
     name: str
     description: str
-    """Shown where a role is chosen."""
+    """Shown where a role can be selected."""
     permissions: frozenset[str]
 
 
@@ -70,7 +70,7 @@ _NAMES: Mapping[str, str] = {
     "tasks.cancel_task": "Can cancel tasks",
     "tasks.archive_task": "Can archive tasks",
 }
-"""Names of the permissions that Django does not create by itself."""
+"""Names of the permissions that Django does not create for each model."""
 
 
 _MODEL_NAMES = {
@@ -79,13 +79,13 @@ _MODEL_NAMES = {
     "alertrule": "alert rule",
     "vaultentry": "vault entry",
 }
-"""Names of models that are more than one word."""
+"""Names of models that have more than one word."""
 
 
 def create_role_groups(apps: Any) -> None:
     """Create the groups of the roles, each with exactly its permissions.
 
-    Also create missing content types and permissions, as Django creates those of an app only after all migrations.
+    Also create missing content types and permissions, since Django creates them only after all migrations.
     """
     groups = apps.get_model("auth", "Group").objects
     permissions = _permissions(apps, frozenset[str]().union(*(role.permissions for role in ROLES)))
@@ -95,10 +95,7 @@ def create_role_groups(apps: Any) -> None:
 
 
 def add_permissions(apps: Any, app: str) -> None:
-    """Add the permissions of a new app to the groups of the roles.
-
-    Other permissions stay as administrators set them.
-    """
+    """Add the permissions of a new app to the groups of the roles. Others stay as administrators have set them."""
     groups = apps.get_model("auth", "Group").objects
     for role in ROLES:
         added = [permission for permission in sorted(role.permissions) if permission.startswith(f"{app}.")]
@@ -107,14 +104,13 @@ def add_permissions(apps: Any, app: str) -> None:
 
 
 def _permissions(apps: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Return permissions by name. Read them in one query, and create those that are missing or described otherwise."""
+    """Return permissions by name, read in one query. Those that are missing or have another description are created."""
     rows = apps.get_model("auth", "Permission").objects.select_related("content_type")
     found = {(row.content_type.app_label, row.content_type.model, row.codename, row.name): row for row in rows}
     return {name: found.get(_columns(name)) or _permission(apps, name) for name in sorted(names)}
 
 
 def _permission(apps: Any, permission: str) -> Any:
-    """Return a permission, creating it if necessary."""
     app, model, codename, name = _columns(permission)
     content_type, _ = apps.get_model("contenttypes", "ContentType").objects.get_or_create(app_label=app, model=model)
     row, _ = apps.get_model("auth", "Permission").objects.update_or_create(
@@ -124,7 +120,6 @@ def _permission(apps: Any, permission: str) -> Any:
 
 
 def _columns(permission: str) -> tuple[str, str, str, str]:
-    """Return the app, the model, the codename and the description of a permission."""
     app, codename = permission.split(".")
     verb, model = codename.split("_")
     description = _NAMES.get(permission, f"Can {verb} {_MODEL_NAMES.get(model, model)}")

@@ -38,13 +38,13 @@ _SECTIONS = (
     ),
     ("History", (("audit.auditrecord", "Audit", "history"),)),
 )
-"""Headings, each with models, their titles and icons."""
+"""Headings, each with models and their titles and icons."""
 
 _BELOW = {"tasks.task": ("tasks.bulkaction",)}
-"""Models without an item of their own, by the model whose pages lead to theirs."""
+"""Models without an item of their own, by the model whose pages link to theirs."""
 
 _QUERIES = {"tasks.task": "?state=ended"}
-"""The query of an item's link, where the list without one shows something else: counts of tasks by queue."""
+"""The query of an item's link, if the list without a query shows something else, such as counts of tasks by queue."""
 
 
 class RunqyAdminSite(_Site):
@@ -54,21 +54,21 @@ class RunqyAdminSite(_Site):
     empty_value_display = "-"
 
     def app_index(self, request: HttpRequest, app_label: str, extra_context: Any = None) -> HttpResponseRedirect:  # type: ignore[override]
-        """Redirect to the overview: there are no pages of apps."""
+        """Redirect to the overview, since apps have no pages."""
         return HttpResponseRedirect(reverse("admin:index"))
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """Return the context of every page. Colours are in our style sheet, as inline styles are not allowed."""
         context = super().each_context(request)
+        # Colours are in our style sheet, since the content security policy forbids inline styles.
         return context | {"colors": None, "environment": get_environment_badge(settings.RUNQY_ENVIRONMENT)}
 
     def search(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Raise 404: the theme's search pickles results into the cache, and workers may write to Redis."""
+        # The theme's search pickles its results into the cache, and workers may be able to write to Redis.
         raise Http404
 
 
 def get_navigation(request: HttpRequest) -> list[dict[str, Any]]:
-    """Return the sidebar for unfold: the pages that the user may see."""
+    """Return the sidebar for unfold, with the pages that the user may see."""
     groups: list[dict[str, Any]] = [
         {"title": None, "items": [{"title": "Overview", "icon": "dashboard", "link": reverse("admin:index")}]}
     ]
@@ -96,12 +96,11 @@ def get_account_links(request: HttpRequest) -> list[dict[str, str]]:
 
 
 def _is_active(request: HttpRequest, label: str) -> bool:
-    """Return whether the request is for a page of a model, or of one that is reached from there."""
+    """Return whether the request is for a page of a model, or of one in `_BELOW`."""
     paths = [f"/{each.replace('.', '/')}/" for each in (label, *_BELOW.get(label, ()))]
     return any(path in request.path for path in paths)
 
 
 def _can_view(request: HttpRequest, label: str) -> bool:
-    """Return whether the user may see a model's pages."""
     model = apps.get_model(label)
     return admin.site.is_registered(model) and admin.site.get_model_admin(model).has_view_permission(request)

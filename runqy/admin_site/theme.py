@@ -1,14 +1,13 @@
-"""Unfold's settings: title, logo, style sheet, environment badge. Imports no Django, as settings.py imports it."""
+"""Unfold's settings: title, logo, style sheet, environment badge. Imports no Django, since settings.py imports it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 BADGES: Mapping[str, str] = {"production": "danger", "staging": "warning"}
-"""Variants of the environment badge; other environments are info."""
+"""Variants of the environment badge. Other environments are "info"."""
 
 
 def get_unfold_settings(environment: str) -> dict[str, Any]:
-    """Return the value of the setting UNFOLD."""
     return {
         "SITE_TITLE": "runqy",
         "SITE_HEADER": "runqy",
@@ -27,10 +26,9 @@ def get_unfold_settings(environment: str) -> dict[str, Any]:
 
 
 def get_environment_badge(environment: str) -> tuple[str, str] | None:
-    """Return text and variant of the environment badge."""
+    """Return text and variant of the environment badge; None without an environment."""
     return (environment, BADGES.get(environment.lower(), "info")) if environment else None
 
 
 def _file(name: str) -> Callable[[object], str]:
-    """Return a function that returns a static URL; unfold would import a string as a module."""
-    return lambda _: f"/static/admin_site/{name}"
+    return lambda _: f"/static/admin_site/{name}"  # a function, since unfold would import a string as a module

@@ -1,4 +1,4 @@
-"""Base classes of the admin's pages beside the lists and forms that Django makes of a model."""
+"""Base classes of admin pages other than the lists and forms that Django creates for a model."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,11 @@ else:
 
 
 class AdminViewMixin(_ViewMixin):
-    """A page of a ModelAdmin, whose `get_urls` registers it by `page`.
-
-    RunqyErrors are rendered as pages.
-    """
+    """A page of a ModelAdmin, which registers it in `get_urls` with `page`. RunqyErrors are rendered as pages."""
 
     title = ""
     permission = "view"
-    """What `has_…_permission` of the ModelAdmin is asked."""
+    """The `has_…_permission` of the ModelAdmin that a user needs."""
 
     def has_permission(self) -> bool:
         return bool(getattr(self.model_admin, f"has_{self.permission}_permission")(self.request))

@@ -14,5 +14,5 @@ _AFTER_SEPARATOR = re.compile(r"(?<=[_.:/-])")
 
 @register.filter
 def breakable(name: str) -> SafeString:
-    """Return a name that a narrow column breaks after its separators rather than anywhere."""
+    """Return a name that breaks after separators, and not anywhere, in a narrow column."""
     return format_html_join(_MAY_BREAK, "{}", ((part,) for part in _AFTER_SEPARATOR.split(name)))

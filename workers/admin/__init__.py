@@ -12,10 +12,10 @@ __all__ = ["WorkerAdmin"]
 
 @admin.register(Worker)
 class WorkerAdmin(ReadOnlyModelAdmin):
-    """Pages of workers, which register themselves; without those of Django that need a table."""
+    """Pages of workers. Workers register themselves and have no table, so Django's own pages are replaced."""
 
     def get_urls(self) -> list[URLPattern]:
-        """Return the pages' URLs, under the names that Django uses for a model's."""
+        # The names that Django gives the pages of a model, since the admin reverses them.
         return [
             path("", self.page(WorkersView), name="workers_worker_changelist"),
             path("<str:object_id>/change/", self.page(WorkerView), name="workers_worker_change"),

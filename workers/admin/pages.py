@@ -1,4 +1,4 @@
-"""The list of workers and the page of one."""
+"""The list of workers, and the page of a worker."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ _VARIANTS = {
     WorkerState.DRAINING: "warning",
     WorkerState.DISCONNECTED: "danger",
 }
-"""The colors of the states' labels, by unfold's names."""
+"""The variant of unfold's label for each state."""
 
 _COMMIT_LENGTH = 10
 
@@ -65,17 +65,17 @@ class WorkerRow:
     state: str
     commit: str
     queues: list[tuple[str, str, int]]
-    """Redis queue, URL of its tasks, and its priority."""
+    """Redis queues, each with the URL of its tasks and its priority."""
     busy: int
     has_outdated_secrets: bool
-    """A vault of its queue has changed since it received the values."""
+    """Whether a vault of its queue has changed since it received the values."""
     last_beat: RelativeTime | None
     started: RelativeTime | None
     last_take: RelativeTime | None
 
 
 class WorkersView(AdminView):
-    """The workers that sent a heartbeat in the last minute; three round trips for any number of workers."""
+    """The workers that sent a heartbeat in the last minute, in three round trips."""
 
     title = "Workers"
     template_name = "admin/workers/worker/list.html"
@@ -103,9 +103,9 @@ class WorkersView(AdminView):
 
 
 class WorkerView(AdminView):
-    """One worker, the tasks that it runs and has run, and the secrets that it received.
+    """A worker, the tasks that it runs and has run, and the secrets that it received.
 
-    Of a worker that only the history knows, to which lists of runs link, the runs alone.
+    Lists of runs link to workers that are only in the history. Their page shows only their runs.
     """
 
     template_name = "admin/workers/worker/detail.html"
@@ -132,12 +132,11 @@ class WorkerView(AdminView):
 
 
 def _has_runs(worker_id: str) -> bool:
-    """Return whether the history knows a worker."""
+    # PostgreSQL refuses NUL in a text.
     return "\0" not in worker_id and bool(list_runs(RunFilter(worker_id=worker_id), limit=1).runs)
 
 
 def _matches(worker: WorkerStatus, search: str) -> bool:
-    """Return whether a text occurs in a worker's searchable fields."""
     record = worker.record
     fields = (record.worker_id, record.host, record.queue, record.state, record.commit, *record.redis_queues)
     return any(search in text.lower() for text in fields)
@@ -148,17 +147,17 @@ def _has_failed(worker: WorkerStatus) -> bool:
 
 
 def _is_healthy(worker: WorkerStatus) -> bool:
-    """Return whether a worker needs no attention; those that do are listed first."""
+    # Workers that need attention are listed first.
     return not worker.is_stale and not worker.has_problem and not _has_failed(worker)
 
 
 def _get_secrets(request: HttpRequest, worker_ids: list[str]) -> dict[str, list[WorkerVaultStatus]]:
-    """Return what workers received from vaults, for users who can view vaults."""
+    """Return what workers received from vaults; nothing for users who may not view vaults."""
     return get_worker_vaults(worker_ids) if request.user.has_perm("vaults.view_vault") else {}
 
 
 def _busy_slots(worker: WorkerStatus) -> int:
-    """Return the number of busy slots; the worker's own count and what it writes for asynq's tools may differ."""
+    # What the worker writes for asynq's tools, and into its own record, may differ for a moment.
     return max(len(worker.running), len(worker.record.running))
 
 

@@ -1,4 +1,4 @@
-"""Gives tests all that was recorded, also what waits in Redis for maintenance."""
+"""All audit records for tests, including those that wait in Redis for maintenance."""
 
 from django.db.models import QuerySet
 
@@ -7,6 +7,6 @@ from runqy.audit.operations import move_pending
 
 
 def audit_records() -> "QuerySet[AuditRecord]":
-    """Return all records, once those that wait in Redis are in the database."""
+    """Move the records that wait in Redis to the database, and return all."""
     move_pending()
     return AuditRecord.objects.all()

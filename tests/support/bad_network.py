@@ -1,5 +1,7 @@
-"""A TCP proxy on loopback that injects network faults: delays, low bandwidth, fragments, lost
-responses, half-open and half-closed connections, resets."""
+"""A TCP proxy on loopback that injects network faults.
+
+These are delays, low bandwidth, fragments, lost responses, half-open and half-closed connections, and resets.
+"""
 
 import contextlib
 import random
@@ -14,26 +16,27 @@ LATENCY_S = 0.1
 LOSS = 0.1
 BYTES_PER_S = 8_000_000
 RESET = struct.pack("ii", 1, 0)
-"""The value of SO_LINGER with which closing sends a reset."""
+"""The value of SO_LINGER with which closing a socket sends a reset."""
 
 
 class FaultMode(Enum):
-    """What happens to what is sent."""
+    """How the proxy treats the data that it forwards."""
 
     FINE = auto()
     SLOW = auto()
     NARROW = auto()
     """All connections share `bytes_per_s` in each direction."""
     SILENT = auto()
-    """Everything is accepted, and carried when that is over."""
+    """Data is accepted, and forwarded when the mode ends."""
     IN_PIECES = auto()
     LOSES_RESPONSES = auto()
-    """Some requests arrive, and the connection ends instead of a response."""
+    """Some connections end after their request has arrived, without a response."""
     CLOSES_SLOWLY = auto()
-    """Some responses end after a part of them: a while later the connection is half-closed. What the client sends still
-    arrives until it closes its side."""
+    """Some responses are cut, and the connection is half-closed a while later. Data from the client still arrives until
+    it closes its side.
+    """
     CUT = auto()
-    """New connections end at once; those that exist stay as they are until `reset`."""
+    """New connections end at once. Existing ones stay as they are until `reset`."""
 
 
 class BadNetwork:
@@ -41,35 +44,34 @@ class BadNetwork:
 
     def __init__(self, port: int, chance: random.Random) -> None:
         self.mode = FaultMode.FINE
+        # The latency of each direction while slow, and the share of responses that are lost or cut.
         self.latency_s, self.loss = LATENCY_S, LOSS
-        """The latency of each direction while slow; the share of responses that are lost, or end early."""
         self.bytes_per_s = BYTES_PER_S
         self._target = port
         self._chance = chance
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._open: set[socket.socket] = set()
+        # Clients that receive nothing any more.
         self._deaf: set[socket.socket] = set()
-        """Clients that receive nothing any more."""
         self._is_closed = False
         self._lock = threading.Lock()
+        # When each direction has forwarded all its data while narrow.
         self._free_at_s = {self._carry: 0.0, self._respond: 0.0}
-        """When each direction has carried what it was given while narrow."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def half_open(self) -> None:
-        """Let the clients of all connections receive nothing more; what they send still arrives."""
+        """Stop forwarding to the clients of all connections. Data from them still arrives."""
         self._deaf |= self._open
 
     def reset(self) -> None:
-        """End all connections without a goodbye."""
+        """Reset all connections."""
         for end in tuple(self._open):
-            with contextlib.suppress(OSError):  # it ended meanwhile
+            with contextlib.suppress(OSError):  # it has ended meanwhile
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 end.shutdown(socket.SHUT_RD)  # wakes the thread that reads, which closes it
 
     def close(self) -> None:
-        """End everything."""
         self._is_closed = True
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -94,7 +96,6 @@ class BadNetwork:
                 threading.Thread(target=self._pump, args=(source, sink, carry), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, carry: Callable[[socket.socket, bytes], None]) -> None:
-        """Carry what comes from one side to the other until either ends."""
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
                 if self.mode is FaultMode.NARROW:
@@ -104,14 +105,13 @@ class BadNetwork:
         self._end(sink)
 
     def _occupy(self, direction: Callable[[socket.socket, bytes], None], size: int) -> float:
-        """Use a direction for some bytes, after those of other connections; return how long that takes in all."""
+        """Reserve a direction for some bytes, after those of other connections. Return the seconds that this takes."""
         with self._lock:
             now_s = time.monotonic()
             self._free_at_s[direction] = max(self._free_at_s[direction], now_s) + size / self.bytes_per_s
             return self._free_at_s[direction] - now_s
 
     def _respond(self, sink: socket.socket, data: bytes) -> None:
-        """Carry a response, unless it is lost."""
         if sink in self._deaf:
             return
         if self.mode is FaultMode.LOSES_RESPONSES and self._chance.random() < self.loss:
@@ -125,7 +125,6 @@ class BadNetwork:
         self._carry(sink, data)
 
     def _carry(self, sink: socket.socket, data: bytes) -> None:
-        """Forward data according to the mode."""
         while self.mode is FaultMode.SILENT and not self._is_closed:
             time.sleep(0.01)
         if self.mode is FaultMode.SLOW:
@@ -135,7 +134,7 @@ class BadNetwork:
             sink.sendall(data[start : start + size])
 
     def _end(self, end: socket.socket) -> None:
-        """Close one side; both threads of a connection come here."""
+        # Both threads of a connection close both sides.
         self._open.discard(end)
         self._deaf.discard(end)
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Makes certificates for the servers that tests start."""
+"""Certificates for the servers that tests start."""
 
 import datetime
 from ipaddress import ip_address
@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 
 
 def write_certificate(path: Path, host: str) -> None:
-    """Write a key with a certificate for a host and this machine that it signed itself."""
+    """Write a key and its self-signed certificate for a host and this machine."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.UTC)

@@ -13,14 +13,14 @@ from runqy.asgi import build_application
 from tests.support.event_loop import WatchedLoop
 
 NOT_COMPARED = {"x-request-id", "connection"}
-"""Headers that differ from one request to the next, or are about the connection."""
+"""Headers that differ between requests, or are about the connection."""
 
 
 Comparable: TypeAlias = tuple[int, dict[str, str], bytes]
 """The status, headers and body of a response."""
 
 START_S = 60.0
-"""How long a callback may take while the application starts, when no request waits."""
+"""How long a callback may take while the application starts and no request waits."""
 
 
 class DataPlane:
@@ -71,7 +71,7 @@ class DataPlane:
         return response
 
     def close(self) -> None:
-        """Leave the lifespans and end the loop."""
+        """Exit the lifespans and end the loop."""
         self._call(self._stack.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -122,10 +122,7 @@ class DataPlane:
 
 
 def comparable(response: HttpResponse, *, is_later: bool = False) -> Comparable:
-    """Return a response without what differs from one request to the next.
-
-    `is_later`: it is about a task of its own, and another time.
-    """
+    """Return a response without what differs between requests; with `is_later`, also without task ids and times."""
     headers = {name.lower(): value for name, value in response.items() if name.lower() not in NOT_COMPARED}
     content: bytes = b"".join(response) if response.streaming else response.content
     content = content.replace(response["X-Request-ID"].encode(), b"request-id")
@@ -144,6 +141,5 @@ _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(\.[0-9]+)?Z|(?<=;t=)[0
 
 
 def _without_ids_and_times(text: str) -> str:
-    """Return a text with numbers instead of the ids of tasks, the same for the same id, and without times."""
-    numbers: dict[str, int] = {}
+    numbers: dict[str, int] = {}  # the same id is replaced by the same number
     return _TIME.sub("…", _ID.sub(lambda found: f"id-{numbers.setdefault(found[0], len(numbers))}", text))

@@ -1,4 +1,4 @@
-"""The tests' own database: how other processes find it, and what is in it."""
+"""The tests' own database: the environment with which other processes find it, and its tables."""
 
 import os
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from django.db.backends.utils import CursorWrapper
 
 
 def database_variables() -> dict[str, str]:
-    """Return the environment of a process that works on the tests' database."""
+    """Return the environment variables of a process that uses the tests' database."""
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite":
         return {"SQLITE_DB_PATH": name}
@@ -18,7 +18,7 @@ def database_variables() -> dict[str, str]:
 
 
 def find_tables_with_rows(cursor: CursorWrapper, tables: Sequence[str]) -> list[str]:
-    """Return which tables are not empty, in one query."""
+    """Return the tables that are not empty, in one query."""
     parts = (f"SELECT %s WHERE EXISTS (SELECT 1 FROM {connection.ops.quote_name(name)})" for name in tables)  # noqa: S608
     cursor.execute(" UNION ALL ".join(parts), tables)
     return [name for (name,) in cursor.fetchall()]

@@ -1,6 +1,6 @@
-"""Sets up what a test process needs before Django reads its settings: a server, a home, keys.
+"""The environment of a test process, set before Django reads its settings: a server, a home, keys.
 
-Loaded by `-p` in pyproject.toml, so that it runs ahead of pytest-django.
+pyproject.toml loads this with `-p`, so that it runs before pytest-django.
 """
 
 import atexit
@@ -13,14 +13,14 @@ from tests.support.servers import ValkeyServer
 
 for name in [name for name in os.environ if name.startswith(("RUNQY_", "REDIS_", "DATABASE_", "QUEUE_WORKERS_"))]:
     if not name.startswith("RUNQY_TEST_"):
-        del os.environ[name]  # a developer's own instance is none of the tests' business
+        del os.environ[name]  # settings of a developer's own instance
 
 HOME = tempfile.mkdtemp(prefix="runqy-test-home-")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 SERVER = ValkeyServer("--appendonly", "yes", "--appendfsync", "no", "--auto-aof-rewrite-percentage", "0").start()
-"""The tests' own server; tests/support/secret_leaks.py searches its file, which keeps all that was written."""
+"""The tests' own server. tests/support/secret_leaks.py searches its file, which keeps everything that was written."""
 CLIENT = SERVER.client()
-"""A client of it for all tests: to make one and to connect takes as long as many a test."""
+"""A client of the server for all tests, since creating one and connecting takes as long as many tests."""
 
 ADMIN_KEY, WORKER_KEY, CLIENT_KEY = (
     f"{role}-key-of-tests-that-cannot-be-guessed" for role in ("admin", "worker", "client")

@@ -1,4 +1,4 @@
-"""Runs coroutines in tests, on event loops that show which callbacks hold them up."""
+"""Run coroutines in tests, on event loops that report which callbacks block them."""
 
 import asyncio
 import gc
@@ -21,24 +21,24 @@ READ_EVERY_S = 0.002
 READ_SURROUNDINGS_EVERY_S = 0.05
 READINGS = 20_000
 SLEEP_S = 0.25
-"""Less sleep than this is not counted: the disk, and threads that compute, may cause it on a busy machine."""
+"""Shorter sleeps are not counted. The disk, and threads that compute, may cause them on a busy machine."""
 TEST = "test"
 """The name of tasks that run a test's own coroutine."""
 TEST_SLEEP_S = 15.0
-"""How long such a task may sleep: tests look at servers without the loop."""
+"""How long such a task may sleep, since tests use servers without the loop."""
 START_OF_PROCESS_S = 0.5
-"""How long a callback may sleep that starts a process: until the new one runs, which a busy machine delays."""
+"""How long a callback that starts a process may sleep. It waits until the process runs, which a busy machine delays."""
 
 
 class Surroundings(NamedTuple):
-    """What else than the callback may make the loop's thread wait."""
+    """Reasons other than the callback for which the loop's thread may wait."""
 
     runnable: dict[str, int]
-    """For how many ns each thread has waited for a CPU that others used."""
+    """The nanoseconds for which each thread has waited for a CPU that others used."""
     children: frozenset[str]
-    """The processes that the loop's thread has started."""
+    """The processes that the loop's thread started."""
     stolen: float
-    """How long the machine's CPUs have waited for those of its host, in seconds."""
+    """The seconds for which the machine's CPUs have waited for those of its host."""
 
 
 class Reading(NamedTuple):
@@ -50,9 +50,9 @@ class Reading(NamedTuple):
     process: float
     """CPU time of all threads."""
     runnable: float
-    """How long the thread has waited for a CPU that others used."""
+    """The seconds for which the thread has waited for a CPU that others used."""
     collections: float
-    """CPU time of garbage collections on the thread: they look through all that a test process has."""
+    """CPU time of garbage collections on the thread, which are long because a test process has many objects."""
     surroundings: Surroundings
 
 
@@ -71,7 +71,7 @@ class Clocks:
         gc.callbacks.append(self._note_collection)
 
     def read(self, wall_s: float) -> Reading:
-        """Return what the clocks show. The surroundings may be older: to read them takes longer."""
+        """Return the clocks' times. The surroundings may be older, since reading them takes longer."""
         if wall_s - self._looked_at_s >= READ_SURROUNDINGS_EVERY_S:
             self._surroundings, self._looked_at_s = self.look_around(), wall_s
         runnable_ns = _waited_ns(self._schedstat)
@@ -112,14 +112,13 @@ class Clocks:
 
 
 def _waited_ns(schedstat: int) -> int:
-    """Return how long a thread has waited for a CPU that others used."""
     return int(os.pread(schedstat, 100, 0).split()[1])
 
 
 def held_up_s(before: Reading, after: Reading) -> tuple[float, float]:
-    """Return for how long a callback kept its loop from all else: it computed, and slept until something happened.
+    """Return how long a callback blocked its loop: the time that it computed, and the time that it slept.
 
-    What a busy machine adds is left out: waits for a CPU, and for threads of this process that computed or waited for
+    This excludes what a busy machine adds: waits for a CPU, and for threads of this process that computed or waited for
     a CPU meanwhile, perhaps with the interpreter's lock.
     """
     then, now = before.surroundings, after.surroundings
@@ -142,8 +141,8 @@ def held_up_s(before: Reading, after: Reading) -> tuple[float, float]:
 class WatchedLoop(asyncio.SelectorEventLoop):
     """An event loop in debug mode that distinguishes slow callbacks from a slow machine.
 
-    In debug mode asyncio reads `loop.time()` before and after each callback and logs one that took long. That time
-    includes what other processes and threads did meanwhile. The loop notes other clocks whenever its own is read.
+    In debug mode asyncio reads `loop.time()` before and after each callback, and logs slow ones. This time includes
+    what other processes and threads did meanwhile, so the loop reads other clocks whenever its own is read.
     """
 
     def __init__(self) -> None:
@@ -154,11 +153,11 @@ class WatchedLoop(asyncio.SelectorEventLoop):
         self.set_debug(True)
 
     def get_debug(self) -> bool:
-        """Let nothing else be in debug mode: handles, futures and tasks would each keep the stack that made them."""
+        # The debug mode of the loop is enough: handles, futures and tasks would each keep the stack that created them.
         return False
 
     def run_forever(self) -> None:
-        """Run with the clocks of the thread that runs it."""
+        """Run, with the clocks of the thread that calls this."""
         self._clocks = Clocks()
         try:
             super().run_forever()
@@ -168,7 +167,7 @@ class WatchedLoop(asyncio.SelectorEventLoop):
             self._readings.clear()
 
     def time(self) -> float:
-        """Return the loop's time, having noted what other clocks show."""
+        """Return the loop's time, and store the times of the other clocks."""
         now_s = super().time()
         clocks = self._clocks
         if clocks is not None and clocks.thread_id == threading.get_ident():
@@ -179,7 +178,7 @@ class WatchedLoop(asyncio.SelectorEventLoop):
         return now_s
 
     def held_up_s(self, took_s: float) -> tuple[float, float]:
-        """Return for how long the callback that ended just now, after `took_s`, computed, and for how long it slept."""
+        """Return how long the callback that has just ended, after `took_s`, computed, and how long it slept."""
         assert self._clocks is not None
         began_s = self._time_s - took_s
         before = next(reading for reading in reversed(self._readings) if reading.wall <= began_s + 1e-6)
@@ -188,14 +187,14 @@ class WatchedLoop(asyncio.SelectorEventLoop):
 
 
 class SlowCallbackHandler(logging.Handler):
-    """Collects the callbacks that held up a WatchedLoop for longer than its `slow_callback_duration`."""
+    """Collect the callbacks that blocked a WatchedLoop for longer than its `slow_callback_duration`."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.found: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Look at a record, on the thread of the loop that has just executed a callback."""
+        """Check a record. Called on the thread of the loop that has just executed a callback."""
         if not record.msg.startswith("Executing ") or not isinstance(record.args, tuple):
             return
         loop = asyncio.get_running_loop()
@@ -210,7 +209,7 @@ class SlowCallbackHandler(logging.Handler):
 
 @contextmanager
 def watch_callbacks() -> Iterator[list[str]]:
-    """Return a list of the slow callbacks in the block, which must be empty at its end."""
+    """Yield a list of the slow callbacks of the block. Raise AssertionError if it is not empty when the block ends."""
     handler, logger = SlowCallbackHandler(), logging.getLogger("asyncio")
     logger.addHandler(handler)
     try:
@@ -227,7 +226,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 def name_task() -> None:
-    """Let the current task be known as one that runs a test's own coroutine."""
+    """Mark the current task as one that runs a test's own coroutine."""
     if (task := asyncio.current_task()) is not None:
         task.set_name(TEST)
 
@@ -247,7 +246,7 @@ def run_with_broker(target: RedisTarget, act: Callable[[AsyncBroker], Awaitable[
 
 
 async def wait_until(is_so: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
-    """Return as soon as a condition holds, letting the loop work meanwhile. Raise AssertionError."""
+    """Return as soon as a condition holds, without blocking the loop. Raise AssertionError if it does not in time."""
     deadline = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < deadline, "the condition did not hold in time"

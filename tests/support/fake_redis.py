@@ -1,4 +1,4 @@
-"""A server on loopback that speaks just enough of Redis's protocol, and fails as a test configures it."""
+"""A server on loopback that speaks as much of Redis's protocol as tests need, and fails as a test configures it."""
 
 import contextlib
 import socket
@@ -13,14 +13,14 @@ import hiredis
 from runqy.broker.connection.redis_client import RedisTarget
 
 _DATA_SEGMENTS_IN = 152
-"""Where struct tcp_info of Linux counts received segments with data."""
+"""The offset at which Linux's struct tcp_info counts received segments with data."""
 
 
 class FakeRedis:
-    """Accepts connections and replies with what a function returns for each command; None: nothing."""
+    """A server that replies to each command with the result of a function, or not at all if that is None."""
 
     def __init__(self, reply: Callable[[list[bytes]], bytes | None], *, read_pause_s: float = 0.0) -> None:
-        """Take also how long to rest after each 64 KiB; then the network holds little of what is sent."""
+        """With `read_pause_s` it rests after each 64 KiB, and the network holds only little data."""
         self._reply = reply
         self._read_pause_s = read_pause_s
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -28,12 +28,12 @@ class FakeRedis:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         self.target = RedisTarget(addresses=(self._listener.getsockname(),))
         self.connections: list[socket.socket] = []
+        # Connections that get no replies any more.
         self.ignored: list[socket.socket] = []
-        """Connections on which nothing is replied any more."""
+        # The commands received on all connections, without the PING of the handshake.
         self.commands: list[list[bytes]] = []
-        """What was received on all connections, the handshake's PING left out."""
+        # While this is cleared, data stays in the network.
         self.may_read = threading.Event()
-        """Cleared: what arrives stays in the network."""
         self.may_read.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -53,7 +53,7 @@ class FakeRedis:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def count_writes(self) -> int:
-        """Return how many segments with data arrived: one a write, while writes are small and TCP_NODELAY is set."""
+        """Return the number of segments with data that arrived: one for each write, if small and with TCP_NODELAY."""
         return sum(
             struct.unpack_from("I", c.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), _DATA_SEGMENTS_IN)[0]
             for c in self.connections

@@ -8,15 +8,15 @@ import redis as redis_py
 from tests.support.waiting import wait_until
 
 FILLER_BYTES = 64 << 20
-"""So much that one percent of it is more than what Redis frees or needs during a test (buffers of connections)."""
+"""One percent of it is more than Redis frees or needs during a test, for buffers of connections."""
 
 
 @contextmanager
 def filled_redis(redis: redis_py.Redis, *, use: float) -> Iterator[None]:
-    """Let Redis use this part of its memory, within half a percent."""
+    """Fill Redis to this part of its memory, within half a percent."""
     # What was deleted, such as the filler of an earlier test, is freed by a thread of Redis.
     wait_until(lambda: redis.info("memory")["lazyfree_pending_objects"] == 0)
-    redis.setrange("filler", FILLER_BYTES, b"x")  # does not pass any buffer of a connection
+    redis.setrange("filler", FILLER_BYTES, b"x")  # uses no buffer of a connection
 
     def is_filled() -> bool:
         limit = int(_count_used(redis) / use)
@@ -32,6 +32,5 @@ def filled_redis(redis: redis_py.Redis, *, use: float) -> Iterator[None]:
 
 
 def _count_used(redis: redis_py.Redis) -> int:
-    """Return the memory that counts towards the limit."""
-    memory = redis.info("memory")
+    memory = redis.info("memory")  # some buffers do not count towards the limit
     return int(memory["used_memory"] - memory.get("mem_not_counted_for_evict", 0))

@@ -1,4 +1,4 @@
-"""A git server on https that the tests start: plain files or git's own protocol, behind a token where wanted."""
+"""A git server for tests, on https: plain files or git's own protocol, optionally with a token."""
 
 import base64
 import gzip
@@ -20,23 +20,23 @@ HOST = "git.example.org"
 
 
 class GitServer(ThreadingHTTPServer):
-    """Serves a folder of bare repositories; `certificate` is what makes clients trust it."""
+    """A server of a folder of bare repositories. Clients trust it if they trust `certificate`."""
 
     def __init__(self, folder: Path, certificate: Path, *, token: str = "", is_smart: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), partial(_SmartHandler if is_smart else _Handler, directory=str(folder)))
         self.token, self.certificate = token, certificate
         self.paths: list[str] = []
+        # The command lines of all processes at the time of each request with a token.
         self.command_lines: list[bytes] = []
-        """Those of all processes whenever a request with a token came."""
+        # The Authorization headers of all requests.
         self.authorizations: list[str] = []
-        """What was shown as credentials."""
+        # The server that `/moved/...` redirects to; empty for this one.
         self.moved_to = ""
-        """The server that `/moved/...` leads to; empty: this one."""
         self.is_silent = threading.Event()
+        # Whether connections are cut instead of a response.
         self.is_broken = threading.Event()
-        """Whether a connection is cut instead of a response."""
+        # Whether the list of branches has no end.
         self.is_endless = threading.Event()
-        """Whether it lists branches without an end."""
         self.released = threading.Event()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
@@ -44,11 +44,9 @@ class GitServer(ThreadingHTTPServer):
 
     @property
     def port(self) -> int:
-        """Return where it listens."""
         return int(self.server_address[1])
 
     def url(self, name: str) -> str:
-        """Return the URL of a repository."""
         return f"https://127.0.0.1:{self.port}/{name}"
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -59,7 +57,7 @@ class _Handler(SimpleHTTPRequestHandler):
     server: GitServer
 
     def do_GET(self) -> None:
-        """Let a client in or not; `/moved/...` leads elsewhere, a name without `.git` to that with it."""
+        """Check the token. `/moved/...` redirects elsewhere, and a name without `.git` to that with it."""
         self.server.paths.append(self.path)
         if self.server.is_silent.is_set():
             self.server.released.wait(2 * PATIENCE_S)
@@ -81,11 +79,11 @@ class _Handler(SimpleHTTPRequestHandler):
             self.serve()
 
     def serve(self) -> None:
-        """Serve a client that may read."""
+        """Serve a client that is allowed to read."""
         super().do_GET()
 
     def _has_token(self) -> bool:
-        """Return whether the token was shown, and note who shows it how."""
+        """Return whether the request has the token, and record its credentials and all command lines."""
         authorization = self.headers.get("Authorization", "")
         if authorization:
             self.server.authorizations.append(authorization)
@@ -94,7 +92,7 @@ class _Handler(SimpleHTTPRequestHandler):
         return authorization == f"Basic {expected}"
 
     def _list_branches_forever(self) -> None:
-        """Send the start of a listing, and branches until the client goes away."""
+        """Send the start of a list, and branches until the client disconnects."""
         self.send_response(200)
         self.send_header("Content-Type", "application/x-git-upload-pack-advertisement")
         self.end_headers()
@@ -107,7 +105,6 @@ class _Handler(SimpleHTTPRequestHandler):
             self.close_connection = True
 
     def _respond(self, status: int, name: str, value: str) -> None:
-        """Send a response without a body."""
         self.send_response(status)
         self.send_header(name, value)
         self.send_header("Content-Length", "0")
@@ -118,12 +115,11 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 class _SmartHandler(_Handler):
-    """Leaves the talking to git's own program, as hosting services do; only with it a fetch can be shallow."""
+    """Run git's own program, as hosting services do. Only with it a fetch can be shallow."""
 
     do_POST = _Handler.do_GET  # noqa: N815 (http.server's spelling)
 
     def serve(self) -> None:
-        """Run git's program for one request."""
         path, _, query = self.path.partition("?")
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.headers.get("Content-Encoding") == "gzip":

@@ -1,4 +1,4 @@
-"""Applies bulk actions in processes that are killed (SIGKILL) at a chosen step.
+"""Apply bulk actions in processes that are killed (SIGKILL) at a chosen step.
 
 `python -m tests.support.killed_bulk_runner before|after|stored NUMBER...` forks a process for each bulk action that is
 killed before or after its first call that changes Redis, or once it has stored which copies it has added.
@@ -18,7 +18,7 @@ from tests.support.database import database_variables
 
 
 def kill_runners(step: str, *numbers: int) -> None:
-    """Apply each bulk action in a process of its own until it is killed, and make their leases end."""
+    """Apply each bulk action in a process of its own until it is killed, and end their leases."""
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"} | database_variables()
     command = [sys.executable, "-m", "tests.support.killed_bulk_runner", step, *map(str, numbers)]
     subprocess.run(command, env=env, check=True, timeout=150)

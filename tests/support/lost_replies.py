@@ -1,4 +1,4 @@
-"""Loses replies of Redis to scripts: they have run, and their caller gets an error."""
+"""Lose Redis's replies to scripts, which have run although their caller gets an error."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from runqy.errors import BrokerUnavailable
 
 
 def lose_reply(monkeypatch: pytest.MonkeyPatch, script: str, *, times: int = 1) -> list[str]:
-    """Lose the reply to the next calls of a script; return a list that gets an element for each that is lost."""
+    """Lose the replies to the next calls of a script. Return a list that gets an item for each lost reply."""
     execute, lost = StandaloneConnection.execute, list[str]()
 
     def executing(self: StandaloneConnection, commands: Sequence[Command]) -> Any:

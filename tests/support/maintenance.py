@@ -1,4 +1,4 @@
-"""Starts maintenance as people do, on the tests' Redis and database."""
+"""Start maintenance by its command, on the tests' Redis and database."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from tests.support.database import database_variables
 
 
 def start_maintenance(output: IO[bytes] | int = subprocess.PIPE, **changes: str) -> "subprocess.Popen[str]":
-    """Start a process; without a file for its output, both its streams can be read."""
+    """Start a process. Without a file for its output, both streams are pipes."""
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"} | database_variables() | changes
     command = [sys.executable, "-m", "django", "run_maintenance"]
     return subprocess.Popen(command, env=env, stdout=output, stderr=output, text=True)

@@ -1,4 +1,4 @@
-"""What tests of maintenance share: tasks in any state, a moving clock, and the indexes that list an id."""
+"""Helpers of maintenance tests: tasks in any state, a moving clock, and the indexes that contain an id."""
 
 import pytest
 
@@ -16,20 +16,19 @@ KEYS = QueueKeys(QUEUE)
 
 
 def put(broker: Broker, task_id: str, queue: str = QUEUE, **options: object) -> None:
-    """Queue a task."""
+    """Enqueue a task."""
     task = NewTask(id=task_id, queue=queue, payload=b"{}", **options)  # type: ignore[arg-type]
     broker.run(enqueue(task, now_ns=broker.now_ns()))
 
 
 def take(broker: Broker, queue: str = QUEUE) -> LeasedTask:
-    """Take the next task."""
+    """Dequeue the next task."""
     order = dequeue.plan_dequeue([QueueWeight(queue=queue)], 1, worker_id="w")
     (taken,) = broker.run(dequeue.dequeue(order, now_ns=broker.now_ns()))
     return taken
 
 
 def message_of(broker: Broker, task_id: str, queue: str = QUEUE) -> TaskMessage:
-    """Return a task's message."""
     return TaskMessage.FromString(broker.client.hget(QueueKeys(queue).task(task_id), "msg"))
 
 
@@ -40,7 +39,7 @@ def state_of(broker: Broker, task_id: str, queue: str = QUEUE) -> str | None:
 
 
 def indexes_of(broker: Broker, task_id: str, queue: str = QUEUE) -> list[str]:
-    """Return every index that leases an id, once for each time it does."""
+    """Return the indexes that contain an id, each as often as it does."""
     keys, id_bytes = QueueKeys(queue), task_id.encode()
     indexes = []
     for name in ("pending", "active"):
@@ -51,7 +50,7 @@ def indexes_of(broker: Broker, task_id: str, queue: str = QUEUE) -> list[str]:
 
 
 class MovingClock:
-    """The time of day of this process, which a test moves; by itself it goes on by a microsecond with each look."""
+    """The clock of this process, which a test moves. By itself it advances by a microsecond with each reading."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._now_ns = clock.now_ns()
@@ -60,7 +59,7 @@ class MovingClock:
         monkeypatch.setattr(clock, "monotonic_ns", lambda: self._look() - self._offset_ns)
 
     def advance(self, seconds: float) -> None:
-        """Go forward, or back."""
+        """Move the clock forward, or back by a negative number."""
         self._now_ns += int(seconds * 1e9)
 
     def _look(self) -> int:

@@ -1,6 +1,6 @@
-"""Lets the process of the tests wait for Redis, and for the database, as long as a busy machine may delay them.
+"""Longer time limits for Redis and the database in the process of the tests.
 
-A server gives up after a second. A machine that runs several tests at once may take as long to let a process run.
+A server gives up after a second. A machine that runs several tests at once may delay a process for as long.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,14 +36,14 @@ _SERVERS_LIMITS_S = [
 
 @contextmanager
 def extended_limits() -> Iterator[None]:
-    """Wait longer until the block ends."""
+    """Use longer time limits until the block ends."""
     with pytest.MonkeyPatch.context() as patched:
         _set_limits(patched, [LIMIT_S] * len(_SERVERS_LIMITS_S))
         yield
 
 
 def use_servers_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a test wait no longer than a server does, to see what follows when Redis does not respond."""
+    """Use the time limits of a server in a test, to see what happens when Redis does not respond."""
     _set_limits(monkeypatch, _SERVERS_LIMITS_S)
 
 

@@ -1,4 +1,4 @@
-"""Starts a PostgreSQL of the tests' own, where its programs are installed."""
+"""Start a PostgreSQL for tests, if its programs are installed."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from tests.support.servers import free_port
 
 
 def find_programs() -> Path | None:
-    """Return the folder with PostgreSQL's programs, the newest where there are several."""
+    """Return the folder with PostgreSQL's programs, the newest if there are several; None without any."""
     if on_path := shutil.which("initdb"):
         return Path(on_path).parent
     found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
@@ -18,7 +18,7 @@ def find_programs() -> Path | None:
 
 
 class PostgresqlServer:
-    """A PostgreSQL on a free loopback port; it dies with its folder."""
+    """A PostgreSQL on a free loopback port. `stop` removes its folder too."""
 
     def __init__(self, programs: Path) -> None:
         self.port = free_port()
@@ -30,32 +30,31 @@ class PostgresqlServer:
 
     @property
     def url(self) -> str:
-        """Return the URL of its database."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
     @property
     def pid(self) -> int:
-        """Return the process that starts the others."""
+        """The id of the process that starts the others."""
         return int((self._data / "postmaster.pid").read_text().split()[0])
 
     def start(self) -> "PostgresqlServer":
-        """Make the cluster and start it; durability is not what is tested."""
+        """Create a cluster, without durability, and start it."""
         self._run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync", str(self._data))
         self.resume()
         return self
 
     def resume(self) -> None:
-        """Start it with the data that it has."""
+        """Start it with its present data."""
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self._folder} -c fsync=off"
         log = str(self._folder / "log")
         self._run("pg_ctl", "--pgdata", str(self._data), "--log", log, "--options", options, "--wait", "start")
 
     def interrupt(self) -> None:
-        """End it at once, keeping its data."""
+        """End it at once and keep its data."""
         self._run("pg_ctl", "--pgdata", str(self._data), "--mode=immediate", "stop")
 
     def halt(self) -> None:
-        """End it, and keep what is committed."""
+        """End it cleanly and keep its data."""
         self._run("pg_ctl", "--pgdata", str(self._data), "--mode=fast", "stop")
 
     def stop(self) -> None:

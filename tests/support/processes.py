@@ -1,4 +1,4 @@
-"""What /proc says about processes; one that ends while it is looked at is no error."""
+"""Read /proc about processes. A process that ends meanwhile is not an error."""
 
 import os
 import signal
@@ -10,20 +10,18 @@ from tests.support.waiting import wait_until
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process runs; a zombie does not."""
+    """Return whether a process runs, and is not a zombie."""
     return _state_of(Path(f"/proc/{pid}")) not in ("", "Z")
 
 
 @contextmanager
 def paused(*pids: int) -> Iterator[None]:
-    """Stop processes, until the end of a `with` block, from doing anything.
-
-    SIGSTOP takes effect when a process is scheduled next; another signal sent before then would come first.
-    """
+    """Stop processes until the end of a `with` block."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
         for pid in pids:
+            # SIGSTOP takes effect when a process is scheduled next: a signal sent before then would come first.
             threads = Path(f"/proc/{pid}/task")
             wait_until(lambda threads=threads: {_state_of(thread) for thread in threads.iterdir()} == {"T"})
         yield
@@ -34,7 +32,7 @@ def paused(*pids: int) -> Iterator[None]:
 
 
 def get_children(pid: int) -> list[int]:
-    """Return the processes that a process's main thread started; none if it has ended."""
+    """Return the processes that the main thread of a process started; an empty list if it has ended."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
@@ -42,14 +40,14 @@ def get_children(pid: int) -> list[int]:
 
 
 def get_command_line(pid: int) -> str:
-    """Return the words of a process; empty once it has ended, also while its parent does not know yet."""
+    """Return the command line of a process; empty for a zombie or a process that has ended."""
     with suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return ""
 
 
 def _state_of(process: Path) -> str:
-    """Return the letter of the state of a process or thread, empty once it has gone."""
+    """Return the letter of the state of a process or thread; empty if it has ended."""
     try:
         return (process / "stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -57,7 +55,7 @@ def _state_of(process: Path) -> str:
 
 
 def command_lines() -> Iterator[bytes]:
-    """Give the command line of each process of the machine; its words end with a NUL."""
+    """Yield the command line of each process of the machine. Its words end with NUL."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(FileNotFoundError, ProcessLookupError):
             yield path.read_bytes()

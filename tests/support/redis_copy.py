@@ -1,4 +1,4 @@
-"""A copy of the tests' Redis, on which a request finds what another one found before it changed anything."""
+"""A copy of the tests' Redis, in which a request finds what another one found before it changed anything."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ from tests.support import environment
 
 COPY_DB = 15
 COPIER = environment.SERVER.client()
-"""A client of its own: it changes databases."""
+"""A client of its own, since it selects other databases."""
 COPY_ALL = "for _, key in ipairs(redis.call('KEYS', '*')) do redis.call('COPY', key, key, 'DB', ARGV[1]) end"
 
 _targets: dict[RedisTarget, RedisTarget] = {}
 
 
 def copy_redis() -> bool:
-    """Copy all keys of the tests' own server into another database of it, instead of what is there.
+    """Replace another database of the tests' own server by a copy of all keys.
 
-    Return whether there is a copy: not where a test limits the server's memory, which it would use up.
+    Return whether there is a copy. There is none if a test limits the server's memory, which a copy would exhaust.
     """
     if int(environment.CLIENT.config_get("maxmemory")["maxmemory"]):
         return False
@@ -32,7 +32,7 @@ def copy_redis() -> bool:
 
 @contextmanager
 def use_copy() -> Iterator[None]:
-    """Let the server use the copy; ignored while a test has it use some other Redis."""
+    """Have the server use the copy. Ignored if a test has it use another Redis."""
     target: RedisTarget = settings.REDIS_TARGET
     if target.addresses[0][1] != environment.SERVER.port:
         yield

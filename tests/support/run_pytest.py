@@ -1,4 +1,4 @@
-"""Run pytest, and end every process that it leaves behind, whatever ends it."""
+"""Run pytest, and end every process that it leaves behind, however it ends."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from workers.deploy.exec_child import launcher_command, launcher_environment
 
 
 def main() -> int:
-    """Return pytest's exit status. The launcher kills all its descendants when it or this process ends."""
+    """Return pytest's exit status. The launcher kills all its descendants when pytest or this process ends."""
     inherited, control = socket.socketpair()
     launcher = launcher_command(is_isolated=False, control_fd=inherited.fileno())
     with control:
@@ -21,7 +21,7 @@ def main() -> int:
             pass_fds=(inherited.fileno(),),
         )
         inherited.close()
-        signal.signal(signal.SIGINT, lambda *_: os.killpg(process.pid, signal.SIGINT))  # pytest prints what it knows
+        signal.signal(signal.SIGINT, lambda *_: os.killpg(process.pid, signal.SIGINT))  # pytest then prints its summary
         return process.wait()
 
 

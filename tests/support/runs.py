@@ -1,4 +1,4 @@
-"""Stores runs in the database, for tests that read the history."""
+"""Store runs in the database, for tests that read the history."""
 
 from itertools import count
 from typing import Any
@@ -13,7 +13,7 @@ _numbers = count(1)
 
 
 def make_run(**fields: Any) -> EndedRun:
-    """Return a run that completed now after a second in the queue and a second of work."""
+    """Return a run that completed now, after a second in the queue and a second of work."""
     number = next(_numbers)
     ended_ns = fields.pop("ended_ns", clock.now_ns())
     defaults: dict[str, Any] = {
@@ -36,7 +36,7 @@ def make_failure(error: str = "ValueError: no such user: 17", **fields: Any) -> 
 
 
 def insert_runs(*runs: EndedRun, queue: str = "mail", sub_queue: str = "", redis_queue: str = "") -> list[TaskRun]:
-    """Store runs, and their rollups; return their rows in the same order."""
+    """Store runs and their rollups. Return the rows in the same order."""
     identity = QueueIdentity(redis_queue=redis_queue or queue, queue=queue, sub_queue=sub_queue)
     store_runs(identity, runs)
     rows = TaskRun.objects.filter(task_id__in=[run.task_id for run in runs])

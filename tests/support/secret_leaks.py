@@ -1,8 +1,8 @@
-"""A secret that is nowhere else in the world, and the search for it in everything that a run of tests left behind.
+"""A unique secret, and the search for it in everything that a run of tests leaves behind.
 
-Tests that keep a secret in a vault make it with `SUITE.secret()`. What they log and response is watched while they run;
-what they leave in Redis, in the database and in files is looked through afterwards, in plain and in every encoding that
-a value may be in by accident. Only the response to `POST /worker/register` may have it.
+Tests that store a secret in a vault create it with `SUITE.secret()`. Their logs and responses are searched while they
+run; Redis, the database and files are searched afterwards, for the plain text and for every encoding that a value may
+have by accident. Only the response to `POST /worker/register` may contain it.
 """
 
 import base64
@@ -27,31 +27,30 @@ _AT_ONCE = 1 << 24
 
 
 class Canary:
-    """A secret to be planted, and where it was seen."""
+    """A secret, and the places where it was found."""
 
     def __init__(self) -> None:
-        """Make a core of letters and digits, which no escaping of text changes."""
-        self.core = f"canary{secrets.token_hex(12)}"
+        self.core = f"canary{secrets.token_hex(12)}"  # letters and digits, which no escaping changes
         self.needles = _needles(self.core)
         self.leaks: list[str] = []
 
     def secret(self, head: str = "sk-", tail: str = "") -> str:
-        """Return a value that has the canary in it, between what a test wants to see of it in a mask."""
+        """Return a value that contains the canary, between a head and a tail that a mask may show."""
         return f"{head}{self.core}{tail}"
 
     def look(self, content: bytes, where: str) -> None:
-        """Note in which encodings the canary is in some bytes, in UTF-16 too."""
-        content = content.translate(None, b"\0")
+        """Record the encodings in which bytes contain the canary."""
+        content = content.translate(None, b"\0")  # UTF-16 of ASCII becomes ASCII
         self.leaks += [f"{where}: {encoding}" for encoding, needle in self.needles.items() if needle in content]
 
     def look_into(self, paths: Iterable[Path]) -> None:
-        """Look through files, and through all that is in folders."""
+        """Search files, and all files in folders."""
         for path in paths:
             for file in _files(path):
                 self._look_into_file(file)
 
     def look_into_database(self, after: str) -> None:
-        """Look through every table after a test; of SQLite through its very bytes, where deleted rows linger."""
+        """Search every table after a test; SQLite's file as bytes, since it still contains deleted rows."""
         if connection.vendor == "sqlite":
             name = str(connection.settings_dict["NAME"])
             logs = [_read_if_there(Path(name + ending)) for ending in ("-wal", "-journal")]
@@ -65,7 +64,7 @@ class Canary:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Look at every log record, and at every response of Django's test client."""
+        """Search every log record and every response of Django's test client."""
         handle, send = logging.Logger.handle, Client.request
 
         def handled(logger: logging.Logger, record: logging.LogRecord) -> None:
@@ -87,8 +86,7 @@ class Canary:
             Client.request = send  # type: ignore[method-assign]
 
     def _look_into_file(self, file: Path) -> None:
-        """Look through a file, in pieces that overlap by more than a needle."""
-        overlap = max(map(len, self.needles.values()))
+        overlap = max(map(len, self.needles.values()))  # a needle may span two pieces
         try:
             with file.open("rb") as stream:
                 rest = b""
@@ -100,7 +98,7 @@ class Canary:
 
 
 def _needles(core: str) -> dict[str, bytes]:
-    """Return what the canary looks like in each encoding."""
+    """Return the canary in each encoding, by a name for reports."""
     raw = core.encode()
     needles = {
         "plain": raw,
@@ -119,7 +117,7 @@ def _needles(core: str) -> dict[str, bytes]:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Give a file, or all files in a folder, without what was installed or checked out."""
+    """Yield a file, or all files in a folder, without installed packages and checkouts."""
     if path.is_file():
         yield path
     for folder, names, files in os.walk(path):
@@ -128,27 +126,25 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _read_locked(database: str) -> bytes:
-    """Return the content of SQLite's file."""
     descriptor = _descriptor(database)
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
 
 
 def _read_if_there(log: Path) -> bytes:
-    """Return the content of a log of SQLite, which is deleted with the last connection of any process."""
     try:
         return log.read_bytes()
-    except FileNotFoundError:
+    except FileNotFoundError:  # SQLite deletes it with the last connection of any process
         return b""
 
 
 @cache
 def _descriptor(database: str) -> int:
-    """Open SQLite's file for good: to close it ends the locks that SQLite has on it in this process."""
+    # Never closed: closing it would release the locks that SQLite has on the file in this process.
     return os.open(database, os.O_RDONLY)
 
 
 def _record_text(record: logging.LogRecord) -> bytes:
-    """Return all text that a log record may render to."""
+    """Return all text that a log record may be rendered to."""
     text = f"{record.msg!r} {record.args!r} {vars(record)!r}"
     if record.exc_info:
         text += "".join(traceback.format_exception(*record.exc_info))
@@ -156,11 +152,10 @@ def _record_text(record: logging.LogRecord) -> bytes:
 
 
 def _raw(value: object) -> bytes:
-    """Return a column's value as bytes."""
     if isinstance(value, (bytes, memoryview)):
         return bytes(value)
     return str(value).encode("utf-8", "backslashreplace")
 
 
 SUITE = Canary()
-"""The canary of this process's run."""
+"""The canary of this test process."""

@@ -1,4 +1,4 @@
-"""Starts the Redis-compatible servers that tests use; each lives in a folder of its own and dies with the tests."""
+"""Start Redis-compatible servers for tests. Each has a folder of its own and ends with the tests."""
 
 import atexit
 import secrets
@@ -22,21 +22,20 @@ class ValkeyServer:
         self.port = port or free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="runqy-test-valkey-"))
         self.options = options
+        # The lines of a file that the server may rewrite, as a Sentinel does.
         self.config = config
-        """The lines of a file that the server may rewrite, as a Sentinel does."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        """Return the URL of database 0."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def client(self) -> redis.Redis:
-        """Return a plain client, for looking at keys, that waits for a busy machine."""
+        """Return a plain client for reading keys. Its time limits suit a busy machine."""
         return redis.Redis(port=self.port, socket_timeout=60, socket_connect_timeout=60)
 
     def start(self) -> "ValkeyServer":
-        """Start the server and wait until it responds, with its data loaded. Raise RuntimeError if it ends instead."""
+        """Start the server and wait until it responds with its data loaded. Raise RuntimeError if it ends instead."""
         address = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         config_file = self.folder / "server.conf"
         if not config_file.exists():
@@ -87,19 +86,18 @@ class ValkeyServer:
 
 
 PORTS = range(10_000, 20_000)
-"""Below the range from which Linux assigns ports by default; no port of a cluster's bus is among them."""
+"""Below the range from which Linux assigns ports by default, and without the ports of cluster buses."""
 _claims: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a TCP port that nothing listens on, with its cluster-bus port free too.
+    """Return a TCP port that nothing listens on, and whose cluster-bus port is free too.
 
-    No other process of tests gets it while this one runs, even while its server is stopped. An abstract Unix socket is
-    the claim: it ends with its process.
+    No other test process gets it while this one runs, even while its server is stopped.
     """
     while True:
-        port = secrets.choice(PORTS)  # not `random`, which all processes begin with the same seed
-        claim = socket.socket(socket.AF_UNIX)
+        port = secrets.choice(PORTS)  # not `random`, which has the same seed in all processes
+        claim = socket.socket(socket.AF_UNIX)  # the name of an abstract socket is free again when its process ends
         try:
             claim.bind(f"\0runqy-test-port-{port}")
             for number in (port, port + 10_000):
@@ -114,7 +112,7 @@ def free_port() -> int:
 
 
 def start_cluster(masters: int = 3, options: Sequence[str] = ()) -> list[ValkeyServer]:
-    """Start masters that share all slots and know one another."""
+    """Start masters that share all slots and know each other."""
     servers = [ValkeyServer("--cluster-enabled", "yes", *options).start() for _ in range(masters)]
     clients = [server.client() for server in servers]
     for index, client in enumerate(clients):
@@ -130,21 +128,21 @@ def start_cluster(masters: int = 3, options: Sequence[str] = ()) -> list[ValkeyS
 
 
 MASTER_NAME = "runqy"
-"""What Sentinel calls the master."""
+"""The name of the master in Sentinel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentinelSet:
-    """A master, its replica, and the Sentinel that promotes the replica, once the test kills the master."""
+    """A master, its replica, and the Sentinel that promotes the replica after the test has killed the master."""
 
     master: ValkeyServer
     replica: ValkeyServer
     sentinel: ValkeyServer
 
     def wait_for_replica(self) -> None:
-        """Wait until the replica has all that was written."""
+        """Wait until the replica has everything that was written."""
         with self.master.client() as client:
-            client.set("written", "last")  # WAIT waits for what its own connection wrote, and what came before
+            client.set("written", "last")  # WAIT waits for the last write of its own connection, and all before it
             assert client.wait(1, 30_000) == 1
 
     def kill_master(self) -> None:
@@ -154,15 +152,14 @@ class SentinelSet:
             client.sentinel_set(MASTER_NAME, "down-after-milliseconds", 500)
 
     def stop(self) -> None:
-        """End all three."""
         for server in (self.sentinel, self.replica, self.master):
             server.stop()
 
 
 def start_sentinel() -> SentinelSet:
-    """Start a master, a replica that has its data, and one Sentinel that alone decides.
+    """Start a master, a replica with its data, and one Sentinel, which decides alone.
 
-    It does nothing by itself: a busy machine may let a master be silent for a while.
+    The Sentinel promotes nothing until `kill_master`, since a master may be silent for a while on a busy machine.
     """
     master = ValkeyServer("--repl-diskless-sync-delay", "0").start()
     replica = ValkeyServer("--replicaof", "127.0.0.1", str(master.port)).start()
@@ -180,13 +177,11 @@ def start_sentinel() -> SentinelSet:
 
 
 def _knows_replica(sentinel: redis.Redis) -> bool:
-    """Return whether a Sentinel would promote a replica."""
     (replica,) = sentinel.sentinel_slaves(MASTER_NAME) or [{}]
     return replica.get("flags") == "slave" and replica.get("master-link-status") == "ok"
 
 
 def _wait_for(look: Callable[[], bool], problem: str) -> None:
-    """Wait until something is so. Raise TimeoutError."""
     deadline = time.monotonic() + 60
     while not look():
         if time.monotonic() > deadline:
@@ -195,7 +190,7 @@ def _wait_for(look: Callable[[], bool], problem: str) -> None:
 
 
 def _is_complete(client: redis.Redis, masters: int) -> bool:
-    """Return whether a node sees every slot served and every master."""
+    """Return whether a node knows all masters, and a master for each slot."""
     info = client.execute_command("CLUSTER", "INFO")
     if isinstance(info, bytes):
         info = dict(line.split(":", 1) for line in info.decode().split("\r\n") if ":" in line)

@@ -1,4 +1,4 @@
-"""A Redis that accepts connections and never responds, like a hanging one."""
+"""A Redis that accepts connections and never responds, as one that hangs."""
 
 import socket
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from runqy.broker.connection.redis_client import RedisTarget
 
 
 class SilentRedis:
-    """Connections wait to be accepted here; that is all."""
+    """A listener on which connections wait to be accepted."""
 
     def __init__(self, listener: socket.socket) -> None:
         listener.setblocking(False)
@@ -18,7 +18,7 @@ class SilentRedis:
         self.target = RedisTarget(addresses=(listener.getsockname(),))
 
     def count_calls(self) -> int:
-        """Return how many connected since the last count, and hang up on them."""
+        """Return the number of connections since the last count, and close them."""
         count = 0
         while True:
             try:
@@ -30,7 +30,7 @@ class SilentRedis:
 
 @contextmanager
 def silent_redis(monkeypatch: pytest.MonkeyPatch, *, patience_s: float) -> Iterator[SilentRedis]:
-    """Yield a silent Redis; clients wait this long."""
+    """Yield a silent Redis, for which clients wait `patience_s`."""
     monkeypatch.setattr("runqy.broker.connection.redis_client.REPLY_TIMEOUT_S", patience_s)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield SilentRedis(listener)

@@ -1,8 +1,8 @@
-"""Deals what takes long to the processes that run the tests, each of which begins with its share.
+"""Distribute slow tests over the processes that run the tests, so that each begins with its share.
 
-pytest-xdist gives each process an equal part of the list, in its order (`--dist worksteal`); who has finished takes
-tests from the end of another's part. What is slow must not be there: the others would wait for it, and a fixture of a
-module whose tests are taken away would be made twice.
+With `--dist worksteal` pytest-xdist gives each process an equal part of the list, in its order, and a process that has
+finished takes tests from the end of another's part. Slow tests must not be there: the other processes would wait for
+them, and a module's fixtures would be created twice if its tests were taken.
 """
 
 from collections.abc import Sequence
@@ -32,11 +32,11 @@ SLOW_S = {
     "benchmarks": 20,
     "secret_leaks/test_search.py": 20,
 }
-"""Modules and packages of tests, and how many seconds each takes about."""
+"""Modules and packages of tests, and about how many seconds each takes."""
 
 
 def deal_slow_tests(items: Sequence[pytest.Item], processes: int) -> list[pytest.Item]:
-    """Return the tests in the order in which they are run by so many processes."""
+    """Return the tests in the order in which this number of processes should run them."""
     groups: dict[str, list[pytest.Item]] = {name: [] for name in SLOW_S}
     others = []
     for item in items:
@@ -59,6 +59,5 @@ def deal_slow_tests(items: Sequence[pytest.Item], processes: int) -> list[pytest
 
 
 def _find_group(item: pytest.Item) -> str | None:
-    """Return the slow package or module that a test is of."""
     path = item.path.relative_to(TESTS)
     return next((name for name in (path.as_posix(), path.parts[0]) if name in SLOW_S), None)

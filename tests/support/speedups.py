@@ -1,4 +1,4 @@
-"""Spares each test what would come out the same every time, and takes half of its time."""
+"""Avoid repeated work in tests whose result is always the same, which is half of their time."""
 
 from functools import cache
 from typing import Any
@@ -10,11 +10,11 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 from tests.support.database import find_tables_with_rows
 
 KEPT_TABLES = {"auth_permission", "django_content_type"}
-"""What migrating fills, from the models alone."""
+"""Tables that migrations fill from the models alone."""
 
 
 def spare_repetitions() -> None:
-    """Let tests empty tables without filling those anew that migrating has filled, and look for static files once."""
+    """Keep the rows that migrations created when tests empty tables, and search static files only once."""
     # Django's own flush fills these tables anew each time.
     TransactionTestCase._fixture_teardown = lambda _: empty_tables()  # noqa: SLF001 (there is no public hook)
     find, found = WhiteNoiseMiddleware.add_files_from_finders, dict[str, Any]()
@@ -29,11 +29,11 @@ def spare_repetitions() -> None:
 
 
 def empty_tables() -> None:
-    """Empty the tables of all models but those that are kept."""
+    """Empty the tables of all models except KEPT_TABLES."""
     with transaction.atomic(), connection.cursor() as cursor:
         tables = find_tables_with_rows(cursor, _all_tables())
         deletions = [f"DELETE FROM {connection.ops.quote_name(table)}" for table in tables]  # noqa: S608
-        if connection.vendor == "postgresql":  # to truncate takes twenty times as long: it makes new files
+        if connection.vendor == "postgresql":  # TRUNCATE takes twenty times as long, since it creates new files
             cursor.execute("; ".join(["SET LOCAL session_replication_role = replica", *deletions]))  # no foreign keys
         else:
             for deletion in deletions:

@@ -1,4 +1,4 @@
-"""A subscription of redis-py's whose messages tests wait for, however late they come."""
+"""A subscription with redis-py whose messages tests wait for, however late they come."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from tests.support.waiting import eventually
 
 
 class Subscription:
-    """Keeps the messages that come while it waits for a confirmation."""
+    """A subscription that keeps messages which arrive while it waits for a confirmation."""
 
     def __init__(self, pubsub: PubSub) -> None:
         self._pubsub = pubsub

@@ -1,4 +1,4 @@
-"""Puts tasks through their life in tests, and looks at what is in Redis."""
+"""Enqueue and dequeue tasks in tests, and read what is in Redis."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def new_task(task_id: str, queue: str = QUEUE, **options: Any) -> NewTask:
 
 
 def put(broker: Broker, *task_ids: str, queue: str = QUEUE, **options: Any) -> None:
-    """Queue tasks, in order."""
+    """Enqueue tasks, in order."""
     for task_id in task_ids:
         broker.run(enqueue(new_task(task_id, queue, **options), now_ns=broker.now_ns(), is_cluster=broker.is_cluster))
 
@@ -36,20 +36,20 @@ def put_in_group(broker: Broker, group: str, task_id: str, *, queue: str = QUEUE
 
 
 def take(broker: Broker, count: int = 1, *queues: str, **options: Any) -> list[LeasedTask]:
-    """Take up to `count` tasks from queues of the same priority."""
+    """Dequeue up to `count` tasks from queues of the same priority."""
     shares = [QueueWeight(queue=queue) for queue in queues or (QUEUE,)]
     order = plan_dequeue(shares, count, worker_id=options.pop("worker_id", "w1"), **options)
     return raise_error(broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))[0])
 
 
 def take_one(broker: Broker, queue: str = QUEUE) -> LeasedTask:
-    """Take the one task that has to be there."""
+    """Dequeue one task, which must exist."""
     (taken,) = take(broker, 1, queue)
     return taken
 
 
 def ids(tasks: list[LeasedTask]) -> list[str]:
-    """Return the ids of tasks that were taken."""
+    """Return the ids of dequeued tasks."""
     return [taken.lease.task_id for taken in tasks]
 
 
@@ -60,12 +60,11 @@ def fields(broker: Broker, task_id: str, queue: str = QUEUE) -> dict[str, bytes]
 
 
 def message(broker: Broker, task_id: str, queue: str = QUEUE) -> Any:
-    """Return a task's message."""
     return decode(broker.client.hget(QueueKeys(queue).task(task_id), "msg"))
 
 
 def listed(broker: Broker, queue: str = QUEUE) -> dict[str, list[str]]:
-    """Return which ids each index leases, empty ones left out; of the lists in the order in which they are taken."""
+    """Return the ids in each index that is not empty. Those of lists are in the order in which they are dequeued."""
     keys, client = QueueKeys(queue), broker.client
     found = {
         "pending": client.lrange(keys.pending, 0, -1)[::-1],
@@ -78,6 +77,6 @@ def listed(broker: Broker, queue: str = QUEUE) -> dict[str, list[str]]:
 
 
 def counters(broker: Broker, queue: str = QUEUE) -> tuple[int, int]:
-    """Return how many attempts were counted as processed, and as failed."""
+    """Return the numbers of attempts that were counted as processed and as failed."""
     keys = QueueKeys(queue)
     return int(broker.client.get(keys.processed) or 0), int(broker.client.get(keys.failed) or 0)

@@ -1,4 +1,4 @@
-"""Puts TLS before a server that has none, as a proxy or a hosted Redis does."""
+"""Put TLS in front of a server without it, as a proxy or a hosted Redis does."""
 
 import socket
 import ssl
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def tls_front(port: int, certificate: Path, host: str = "127.0.0.1") -> Iterator[int]:
-    """Listen with TLS on a free port for a server on another one; give the port."""
+    """Listen with TLS on a free port for a server on another port. Yield the free port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     with socket.create_server((host, 0)) as listener:
@@ -21,7 +21,6 @@ def tls_front(port: int, certificate: Path, host: str = "127.0.0.1") -> Iterator
 
 
 def _serve(listener: socket.socket, context: ssl.SSLContext, port: int) -> None:
-    """Take one client after another until the listener is closed."""
     while True:
         try:
             plain, _ = listener.accept()
@@ -31,7 +30,7 @@ def _serve(listener: socket.socket, context: ssl.SSLContext, port: int) -> None:
 
 
 def _join(plain: socket.socket, context: ssl.SSLContext, port: int) -> None:
-    """Shake hands with a client and carry bytes both ways until either side ends."""
+    """Complete the TLS handshake with a client, and forward bytes both ways until either side ends."""
     try:
         client = context.wrap_socket(plain, server_side=True)
     except OSError:  # a client that does not trust the certificate
@@ -43,7 +42,6 @@ def _join(plain: socket.socket, context: ssl.SSLContext, port: int) -> None:
 
 
 def _carry(source: socket.socket, target: socket.socket) -> None:
-    """Carry bytes one way, then close both ends."""
     with suppress(OSError):
         while chunk := source.recv(65536):
             target.sendall(chunk)

@@ -1,4 +1,4 @@
-"""Starts the server's web process as in production, with few threads and few waiters."""
+"""Start the server's web process as in production, with few threads and few waiters."""
 
 import json
 import os
@@ -23,7 +23,7 @@ ASGI = ("runqy.asgi:application", "-c", "python:runqy.gunicorn_conf")
 WSGI = ("runqy.wsgi:application", "-k", "gthread", "--threads", "16")
 """Gunicorn's arguments for the server as in production, and for Django alone on threads."""
 WAITERS = 6
-"""How many requests with one key may wait."""
+"""How many requests with the same key may wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,9 @@ class Worker:
     pid: int
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
         os.kill(self.pid, number)
 
     def is_alive(self) -> bool:
-        """Return whether it runs."""
         return is_alive(self.pid)
 
 
@@ -54,15 +52,13 @@ class WebProcess:
         port: int = 0,
         **changes: str,
     ) -> None:
-        """Start it and wait until the path `started` responds with 200; without one do not wait.
-
-        It inherits its socket, unless a port is given: one that is only picked may be taken by another program before.
-        """
+        """Start it, and wait until the path `started` responds with 200; do not wait if that is empty."""
         self._started = started or "/health"
         with (folder / f"log-{port}").open("ab") as log, socket.socket() as listener:
             if port:
                 self.port, address = port, f"127.0.0.1:{port}"
             else:
+                # The server inherits the socket: another program could take a port that was only picked.
                 listener.bind(("127.0.0.1", 0))
                 listener.listen()
                 self.port, address = listener.getsockname()[1], f"fd://{listener.fileno()}"
@@ -79,16 +75,15 @@ class WebProcess:
             if started:
                 wait_until(self.responds, timeout_s=60)
         except AssertionError:
-            self.kill()  # the caller has no object to call it on
+            self.kill()  # the caller gets no object to call it on
             raise
 
     @property
     def url(self) -> str:
-        """Return where the server is."""
+        """The URL of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     def responds(self) -> bool:
-        """Return whether the server responds."""
         try:
             return self.send(self._started)[0] == 200
         except (OSError, HTTPException):
@@ -113,7 +108,7 @@ class WebProcess:
 
     @contextmanager
     def stream(self, path: str, *, key: str = ADMIN_KEY, **headers: str) -> Iterator[HTTPResponse]:
-        """Open a response that is sent bit by bit, and close its connection at the end of the block."""
+        """Open a streamed response, and close its connection at the end of the block."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request("GET", path, headers={"Authorization": f"Bearer {key}", **headers})
@@ -126,7 +121,7 @@ class WebProcess:
         return [Worker(pid) for pid in get_children(self.process.pid) if is_alive(pid)]
 
     def kill(self) -> None:
-        """End the server without asking."""
+        """Kill the server and its processes."""
         workers = self.workers()
         self.process.kill()
         self.process.wait()

@@ -1,4 +1,4 @@
-"""A worker and what it runs, for tests."""
+"""A worker, and the task that it runs, for tests."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -34,14 +34,14 @@ RUNNING = RunningTask(
 
 
 def keep_records(broker: Broker) -> None:
-    """Let the records of workers not expire, as they would after a minute."""
+    """Keep the records of workers, which would expire after a minute."""
     for key in broker.client.scan_iter("runqy:worker*", count=1000):
         broker.client.persist(key)
 
 
 @contextmanager
 def heartbeats(broker: Broker, record: WorkerRecord, running: Sequence[RunningTask] = ()) -> Iterator[None]:
-    """Send a worker's heartbeats until the end of the block, for another process that looks how old they are."""
+    """Send a worker's heartbeats until the end of the block, for another process that checks their age."""
     sent, ended = threading.Event(), threading.Event()
 
     def beat() -> None:

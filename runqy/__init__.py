@@ -1,1 +1,1 @@
-"""The composition root of runqy, and what all apps use: errors, clock, broker, API base classes."""
+"""The Django project, and the packages that all apps use: errors, clock, broker, base classes of the API."""

@@ -12,7 +12,7 @@ from runqy.wsgi import application as wsgi_application  # noqa: I001 (sets Djang
 
 from django.conf import settings
 
-import runqy.urls  # noqa: F401 (now; else the first request would wait until all views are imported)
+import runqy.urls  # noqa: F401 (else the first request waits until all views are imported)
 from runqy.accounts.logins import is_logged_in
 from runqy.accounts.queries import find_identity, is_guessable
 from runqy.api.authentication import presented_key
@@ -32,12 +32,9 @@ from tasks.waiting_loop import WaitingLoop, set_waiting_loop
 
 
 def is_authenticated(request: ParsedRequest) -> bool:
-    """Return whether a request has a valid key.
-
-    Short keys of the environment do not count: the size of the body that is read must not reveal whether a guess
-    was right.
-    """
+    """Return whether a request has a valid key, and may send a large body."""
     key = presented_key(request.headers)
+    # A short key from the environment does not count: how much is read must not reveal whether a guess was right.
     if not key or is_guessable(key):
         return False
     try:
@@ -47,20 +44,18 @@ def is_authenticated(request: ParsedRequest) -> bool:
 
 
 def has_session(request: ParsedRequest) -> bool:
-    """Return whether a request has the session of a logged-in user."""
     return is_logged_in(request.cookie(settings.SESSION_COOKIE_NAME))
 
 
 @asynccontextmanager
 async def frozen_heap() -> AsyncIterator[None]:
-    """Exempt existing objects from garbage collection: traversing Django's would block the loop for 80 ms."""
+    """Exempt existing objects from garbage collection. To traverse Django's would block the loop for 80 ms."""
     gc.collect()
     gc.freeze()
     yield
 
 
 def build_application() -> Application:
-    """Return the application of this process."""
     drain = Drain(settings.RUNQY_DRAIN_S)
     drain.on_drain(start_draining)
     broker = AsyncBroker.connect(settings.REDIS_TARGET)

@@ -1,4 +1,4 @@
-"""A circuit breaker: threads do not wait one after another for a server that does not respond."""
+"""A circuit breaker, so that threads do not all wait for a server that does not respond."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -20,10 +20,10 @@ class CircuitOpen(Exception):
 
 
 class CircuitBreaker:
-    """After a slow failure, calls fail at once for a second; then one call at a time is tried."""
+    """After a slow failure, calls fail at once for OPEN_S. Then one call at a time is tried."""
 
     def __init__(self, failures: tuple[type[Exception], ...]) -> None:
-        """`failures` are the errors that mean that the server did not respond."""
+        """`failures` are the errors which mean that the server did not respond."""
         self._failures = failures
         self._open_until_s: float | None = None
         self._trying = threading.Lock()
@@ -34,17 +34,17 @@ class CircuitBreaker:
         return self._open_until_s is not None
 
     def open(self) -> None:
-        """Let calls fail for a while."""
+        """Let calls fail at once for OPEN_S."""
         self._open_until_s = clock.monotonic_s() + OPEN_S
 
     def call(self, function: Callable[[], T]) -> T:
-        """Call a function and return its result. Raise CircuitOpen."""
+        """Raise CircuitOpen."""
         with self.calling():
             return function()
 
     @contextmanager
     def calling(self) -> Iterator[None]:
-        """Take the block for a call. Raise CircuitOpen."""
+        """Make the `with` block a call. Raise CircuitOpen."""
         attempt = self.begin()
         try:
             yield
@@ -54,7 +54,7 @@ class CircuitBreaker:
         attempt.end()
 
     def begin(self) -> "Attempt":
-        """Begin a call; the caller must end it. Raise CircuitOpen."""
+        """Begin a call. The caller must end or abandon it. Raise CircuitOpen."""
         open_until_s = self._open_until_s  # read once: another thread may close the circuit meanwhile
         if open_until_s is None:
             return Attempt(self, is_trial=False)
@@ -63,7 +63,7 @@ class CircuitBreaker:
         return Attempt(self, is_trial=True)
 
     def record(self, error: BaseException | None, took_s: float) -> None:
-        """Open or close the circuit after a call. Errors other than `failures` are ignored."""
+        """Open or close the circuit after a call. Errors other than `failures` change nothing."""
         if error is None:
             self._open_until_s = None
         elif isinstance(error, self._failures):
@@ -73,12 +73,11 @@ class CircuitBreaker:
                 self._open_until_s = None
 
     def release_trial(self) -> None:
-        """Allow another trial."""
         self._trying.release()
 
 
 class Attempt:
-    """A call that has begun."""
+    """A call that has begun. If it is the trial of an open circuit, no other trial begins before it ends."""
 
     def __init__(self, breaker: CircuitBreaker, *, is_trial: bool) -> None:
         self._breaker = breaker
@@ -87,7 +86,6 @@ class Attempt:
         self._has_ended = False
 
     def end(self, error: BaseException | None = None) -> None:
-        """Record the result of the call."""
         if not self._has_ended:
             self._breaker.record(error, clock.monotonic_s() - self._began_s)
             self.abandon()
@@ -101,17 +99,17 @@ class Attempt:
 
 
 class BackgroundCall:
-    """Runs a function on a thread, one call at a time; callers wait until MAX_WAIT_S after its start."""
+    """Runs a function on a thread, one call at a time. Callers wait at most until MAX_WAIT_S after its start."""
 
     def __init__(self, function: Callable[[], object], failures: tuple[type[Exception], ...]) -> None:
-        """`failures` are the errors that are kept for the callers."""
+        """`failures` are the errors to keep in `error`, for the callers."""
         self._function = function
         self._failures = failures
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._began_s = 0.0
+        # The error of the last call that has finished; None if it succeeded.
         self.error: Exception | None = None
-        """The error of the last finished call."""
 
     def run(self, *, wait_s: float = float("inf")) -> bool:
         """Call the function, or join the running call, and wait at most `wait_s`. Return whether it has finished."""

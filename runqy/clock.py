@@ -9,10 +9,10 @@ def now_ns() -> int:
 
 
 def monotonic_ns() -> int:
-    """Return nanoseconds of a clock that nobody sets."""
+    """Return nanoseconds of a clock that is never set."""
     return time.monotonic_ns()
 
 
 def monotonic_s() -> float:
-    """Return seconds of a clock that never goes back."""
+    """Return seconds of a clock that is never set."""
     return time.monotonic()

@@ -1,4 +1,4 @@
-"""Run blocking calls on threads that do not delay the end of the process, and wait for events."""
+"""Run blocking calls on threads that do not keep the process from ending, and wait for events."""
 
 import asyncio
 import contextlib
@@ -10,14 +10,15 @@ T = TypeVar("T")
 
 
 async def run_in_thread(job: Callable[[], T]) -> T:
-    """Run a job on its own thread and return its value or raise its error.
+    """Run a function on a thread of its own. Return its value or raise its error.
 
-    Unlike with asyncio's executor, a thread that hangs blocks neither the end of the loop nor that of the process.
+    Unlike with asyncio's executor, a thread that hangs keeps neither the loop nor the process from ending.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
     def set_outcome(value: T | None, error: Exception | None) -> None:
+        # The caller may have been cancelled.
         if future.done():
             return
         if error is None:
@@ -29,9 +30,9 @@ async def run_in_thread(job: Callable[[], T]) -> T:
         value, error = None, None
         try:
             value = job()
-        except Exception as raised:  # noqa: BLE001 (raised again where it is awaited)
+        except Exception as raised:  # noqa: BLE001 (raised where the future is awaited)
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+        with contextlib.suppress(RuntimeError):  # the loop may have been closed
             loop.call_soon_threadsafe(set_outcome, value, error)
 
     threading.Thread(target=work, daemon=True).start()
@@ -39,7 +40,7 @@ async def run_in_thread(job: Callable[[], T]) -> T:
 
 
 async def wait_any(*events: asyncio.Event, timeout_s: float | None = None) -> bool:
-    """Wait until one of several events is set; return False on timeout."""
+    """Wait until one of several events is set. Return False on timeout."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         done, _ = await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

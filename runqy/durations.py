@@ -6,15 +6,12 @@ from decimal import Decimal
 _UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 _MAX_LENGTH = 64
-"""Of a text: converting digits takes time that grows with the square of their number."""
+"""The limit of a text. The time to convert digits grows with the square of their number."""
 _WHOLE = re.compile(rf"(?:{_PART.pattern})+")
 
 
 def parse_ns(text: str) -> int:
-    """Return a duration in nanoseconds; a plain number is seconds.
-
-    Raise ValueError for anything else, also for a negative duration.
-    """
+    """Return a duration in nanoseconds. A plain number is seconds. Raise ValueError, also for a negative duration."""
     text = text.strip()
     if len(text) > _MAX_LENGTH:
         raise ValueError(f"{text[:_MAX_LENGTH]!r}… is too long for a duration such as 30s, 15m or 1h30m")
@@ -26,7 +23,7 @@ def parse_ns(text: str) -> int:
 
 
 def parse_s(text: str) -> int:
-    """Return a duration in seconds, rounded up, so that a short one does not become 0."""
+    """Return a duration in seconds. It is rounded up, so that a short one does not become 0. Raise ValueError."""
     return -(-parse_ns(text) // 10**9)
 
 
@@ -46,14 +43,14 @@ def format_s(seconds: int) -> str:
 
 
 def humanize(seconds: float) -> str:
-    """Return a duration in its largest units: `12 s`, `3 min`, `2 h 5 min`, `4 d`."""
+    """Return a duration in its one or two largest units: `12 s`, `3 min`, `2 h 5 min`, `4 d`."""
     parts = _split(int(abs(seconds)))
     first = next((i for i, (number, _) in enumerate(parts) if number), 3)
     return _join(parts[first : first + 2] if first < 2 else parts[first : first + 1])
 
 
 def humanize_ms(milliseconds: int | None) -> str:
-    """Return a duration with three digits: `85 ms`, `1.25 s`, `2 min 5 s`; empty if it is unknown."""
+    """Return a duration with about three digits: `85 ms`, `1.25 s`, `2 min 5 s`; empty for None, which is unknown."""
     if milliseconds is None:
         return ""
     if milliseconds < 1000:

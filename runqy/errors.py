@@ -1,4 +1,4 @@
-"""The errors that users see: stable code, HTTP status, and the default message as docstring."""
+"""The errors that users see. Each has a stable code and an HTTP status. Its docstring is the default message."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -14,21 +14,21 @@ class RunqyError(Exception):
     code, status = "error", 500
 
     def __init_subclass__(cls, *, code: str = "", status: int = 0, **kwargs: object) -> None:
-        """Set the code and the HTTP status; without them the class has those of its base."""
+        """Set the code and the HTTP status. By default they are those of the base class."""
         super().__init_subclass__(**kwargs)
         cls.code, cls.status = code or cls.code, status or cls.status
 
     def __init__(self, detail: str | None = None, errors: Sequence[str] = (), *, reason: str = "") -> None:
-        """Users see the detail; logs have the reason too, which may name addresses.
+        """`detail` is shown to users. `reason` is only logged, and may name addresses.
 
-        `errors` lists single messages where there are several; it is never empty.
+        `errors` lists single messages. The attribute is never empty: by default it contains the detail.
         """
         joined = "; ".join([*(error.removesuffix(".") for error in errors[:-1]), *errors[-1:]])
         super().__init__(detail or joined or (type(self).__doc__ or "").strip())
         self.errors = tuple(errors) or (self.detail,)
         self.reason = reason
+        # Further members of the response (RFC 9457, 3.2).
         self.extension: dict[str, object] = {}
-        """Further members of the response (RFC 9457, 3.2)."""
 
     def __str__(self) -> str:
         return f"{self.detail.removesuffix('.')}: {self.reason}" if self.reason else self.detail
@@ -39,10 +39,10 @@ class RunqyError(Exception):
 
 
 class ClientDisconnected(Exception):
-    """The client closed the connection before its response, which nobody receives."""
+    """The client closed the connection before the response."""
 
     status = 499
-    """For the metrics, as in nginx."""
+    """For metrics. nginx has the same code."""
 
 
 class BrokerUnavailable(RunqyError, code="broker_unavailable", status=503):
@@ -189,7 +189,7 @@ class VaultEntryChanged(RunqyError, code="vault_entry_changed", status=412):
     """The entry's version does not match expected_version."""
 
     def __init__(self, name: str, *, expected: int, present: int) -> None:
-        """Versions are 0 where the entry does not exist."""
+        """A version of 0 means that the entry does not exist."""
         expectation = f"version {expected} was expected" if expected else "it was expected not to exist"
         found = f"is at version {present}" if present else "does not exist"
         super().__init__(f"The entry {name} {found}; {expectation}.")
@@ -308,7 +308,7 @@ class NotReady(RunqyError, code="not_ready", status=503):
     """The process is not ready to serve requests; see /readyz?verbose."""
 
     def __init__(self, checks: Sequence[Mapping[str, str]] = ()) -> None:
-        """`checks` are shown in the response."""
+        """`checks` are members of the response."""
         super().__init__(errors=[check["detail"] for check in checks if check["status"] == "failed"])
         if checks:
             self.extension = {"checks": list(checks)}

@@ -18,32 +18,32 @@ workers = settings.env.count("WEB_CONCURRENCY", 2, lowest=1, highest=256)
 keepalive = 75
 timeout = 60
 graceful_timeout = settings.RUNQY_DRAIN_S + 10
-"""Longer than draining and uvicorn's own graceful shutdown together (`GRACEFUL_SHUTDOWN_S`)."""
+"""More than draining and uvicorn's graceful shutdown (`GRACEFUL_SHUTDOWN_S`) together."""
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 (a heartbeat, unlinked at once)
 control_socket_disable = True
 _metrics = multiprocess.set_folder(settings.RUNQY_HOME)  # before a web process imports prometheus_client
 
 
 def on_starting(_server: "Arbiter") -> None:
-    """Allow as many connections as the system permits, and start the metrics from 0."""
+    """Allow as many connections as the system permits, and reset the metrics."""
     raise_open_files_limit()
     multiprocess.prepare_folder(_metrics, settings.RUNQY_HOME)
 
 
 def when_ready(server: "Arbiter") -> None:
-    """Refuse connections until a web process has started: uvicorn then listens on the socket, which all of them share.
+    """Refuse connections until a web process has started, so that clients try another server instead of waiting.
 
-    Otherwise clients would wait for the start, instead of trying another server. A socket that was passed to gunicorn
-    stays as it is.
+    A socket that was passed to gunicorn is left as it is.
     """
+    # All web processes share the socket. The first one that starts makes it listen again, through uvicorn.
     for listener in [] if server.master_pid else server.LISTENERS:
         if isinstance(listener.cfg_addr, tuple) and listener.cfg_addr in server.cfg.address:
-            with suppress(OSError):  # Linux alone stops listening
+            with suppress(OSError):  # only Linux can stop listening in this way
                 listener.shutdown(socket.SHUT_RD)
 
 
 def child_exit(_server: "Arbiter", worker: "Worker") -> None:
-    """Remove the gauges of a web process that has ended; its counters remain part of the sums."""
+    """Remove the gauges of a web process that has ended. Its counters remain part of the sums."""
     from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 (after the variable was set, and in no master that forks)
 
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

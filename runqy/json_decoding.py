@@ -1,8 +1,8 @@
 """Decode JSON into msgspec structs and dataclasses, safely on any thread.
 
-msgspec builds the type information of a class when it is first decoded, and stores it on the class before it is
-complete: a second thread that decodes the same class meanwhile crashes the process (SIGSEGV, seen with msgspec 0.22).
-So decoders are created here, by one thread at a time.
+msgspec builds the type information of a class when the class is first decoded, and stores it on the class before it is
+complete. A second thread that decodes the same class meanwhile crashes the process (SIGSEGV, seen with msgspec 0.22).
+Therefore decoders are created here, by one thread at a time.
 """
 
 import re
@@ -15,7 +15,7 @@ import msgspec
 T = TypeVar("T")
 
 MAX_MEMBERS = 10_000
-"""Of an object with more members only those that are needed are decoded: each costs memory, and time on the loop."""
+"""Of an object with more members, only the needed ones are decoded: each costs memory, and time on the loop."""
 
 _lock = threading.Lock()
 _POSITION = re.compile(r"\(byte (\d+)\)$")
@@ -25,13 +25,13 @@ _decoders: dict[object, "msgspec.json.Decoder[Any]"] = {}
 
 
 def read_json(content: bytes, kind: type[T]) -> T:
-    """Return decoded JSON. Raise msgspec.DecodeError, UnicodeDecodeError, RecursionError."""
+    """Return decoded JSON. Raise msgspec.DecodeError, UnicodeDecodeError or RecursionError."""
     value: T = _decoder(kind).decode(content)
     return value
 
 
 def describe_error(error: Exception, content: bytes) -> str:
-    """Return what is wrong with JSON. Half a surrogate pair is named, whose missing half msgspec takes for the end."""
+    """Return what is wrong with JSON. Name half of a surrogate pair, which msgspec reports as the end of the data."""
     text = str(error)
     position = _POSITION.search(text)
     half = _HALF.search(content[: int(position[1]) if position else None][-64:])
@@ -45,9 +45,9 @@ def convert(value: object, kind: type[T]) -> T:
 
 
 def read_members(content: bytes, names: Iterable[str], *, may_have_others: bool) -> dict[str, msgspec.Raw]:
-    """Return the members of a JSON object that have these names; others, which may be millions, are not kept.
+    """Return the members of a JSON object that have these names. Others, of which there may be millions, are not kept.
 
-    Raise msgspec.ValidationError for another member if there may be none, ValueError for a name with a quote, a
+    Raise msgspec.ValidationError for another member unless `may_have_others`, and ValueError for a name with a quote, a
     backslash or a control character.
     """
     fields = {f"member{number}": name for number, name in enumerate(names)}
@@ -62,7 +62,6 @@ def read_members(content: bytes, names: Iterable[str], *, may_have_others: bool)
 
 
 def _decoder(kind: object) -> "msgspec.json.Decoder[Any]":
-    """Return the decoder of a type, created on first use."""
     found = _decoders.get(kind)
     if found is None:
         with _lock:

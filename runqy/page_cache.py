@@ -1,7 +1,7 @@
-"""Numbers that pages show, shared for a moment by all processes in Django's cache.
+"""Numbers that pages show, shared by all processes for a moment through Django's cache.
 
-As JSON of a known type, and neither HTML nor anything that grants a right: workers with shared credentials can write to
-Redis.
+They are JSON of a known type, and neither HTML nor anything that grants a right, because workers with shared
+credentials can write to Redis.
 """
 
 from collections.abc import Callable
@@ -23,9 +23,9 @@ _breaker = CircuitBreaker(_FAILURES)
 
 
 def get_or_read(key: str, kind: Any, read: Callable[[], T], *, max_age_s: float, is_fresh: bool = False) -> T:
-    """Return a value of the cache, or else what `read` returns, and cache that; `is_fresh` leaves out the first.
+    """Return a cached value, or what `read` returns, and cache that. `is_fresh` ignores the cached value.
 
-    `kind` is its type. Raise what `read` raises. Without Redis nothing is cached.
+    `kind` is the type of the value. Raise what `read` raises. While Redis is unavailable, nothing is cached.
     """
     if not is_fresh and (cached := _find(key, kind)):
         value: T = cached[0]
@@ -36,7 +36,7 @@ def get_or_read(key: str, kind: Any, read: Callable[[], T], *, max_age_s: float,
 
 
 def _find(key: str, kind: Any) -> list[Any]:
-    """Return the cached value in a list, as it may be None; an empty list if there is none of this type."""
+    """Return a list with the cached value, which may be None; empty if there is no value of this type."""
     try:
         return convert(_call(lambda: cache.get(key)) or [], list[kind])
     except msgspec.ValidationError:
@@ -44,7 +44,7 @@ def _find(key: str, kind: Any) -> list[Any]:
 
 
 def _call(function: Callable[[], Any]) -> Any:
-    """Return the outcome of a call of the cache; None if it is not available, or what it has is no JSON."""
+    """Return the result of a call of the cache; None if Redis is unavailable, or if the value is not JSON."""
     try:
         return _breaker.call(function)
     except (*_FAILURES, CircuitOpen, ValueError):

@@ -1,15 +1,15 @@
-"""What each process sets for itself when it starts."""
+"""The limits and the umask that each process sets when it starts."""
 
 import os
 import resource
 
 
 def restrict_new_files() -> None:
-    """Make files that this process creates accessible to its user only, whatever the umask was."""
+    """Make new files of this process accessible to its user only, with any umask that it inherited."""
     os.umask(0o077)
 
 
 def raise_open_files_limit() -> None:
-    """Raise the soft limit of this process and its children, which bounds their connections, to the hard limit."""
+    """Raise the soft limit of open files, and so of connections, to the hard limit. Children inherit it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

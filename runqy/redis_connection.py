@@ -1,4 +1,4 @@
-"""The process's broker, whose connections Django's cache shares."""
+"""The broker of the process. Django's cache shares its connections."""
 
 from dataclasses import dataclass
 from threading import Lock
@@ -16,7 +16,7 @@ from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.telemetry.failure_log import FailureLog
 
 CLOCK_VALID_S = 5.0
-"""How long a measurement of Redis's clock is used."""
+"""How long a measurement of Redis's clock is valid."""
 
 T = TypeVar("T")
 
@@ -25,19 +25,19 @@ _failures = FailureLog("broker_available")
 
 @dataclass(slots=True)
 class _Current:
-    """The broker in use, and when to compare clocks again."""
+    """The broker in use, and when to measure Redis's clock again."""
 
     target: RedisTarget
     broker: Broker
     compare_at: float = 0.0
     is_measured: bool = False
-    """The last measurement succeeded."""
+    """Whether the last measurement succeeded."""
 
 
 _lock = Lock()
 _brokers: dict[RedisTarget, Broker] = {}
 _attempts: dict[RedisTarget, BackgroundCall] = {}
-"""Connection attempts of clusters, which are contacted when they are connected."""
+"""Connection attempts to clusters. A cluster's nodes are read when its client is created."""
 _current: _Current | None = None
 
 
@@ -55,20 +55,20 @@ def get_broker() -> Broker:
 
 
 def run_blocking(operation: Operation[T]) -> T:
-    """Run an operation on the process's broker, which is connected only if the operation needs it.
+    """Run an operation on the process's broker, which is connected when the operation first needs it.
 
-    An operation that handles BrokerUnavailable also does where a cluster has never responded.
+    So an operation that handles BrokerUnavailable also handles a cluster that has never responded.
     """
     return drive(operation, lambda effect: get_broker().perform(effect))
 
 
 def _connect(target: RedisTarget) -> _Current:
-    """Return the broker of a target, connecting it first if necessary. Raise BrokerUnavailable."""
+    """Return the broker of a target, connected first if necessary. Raise BrokerUnavailable."""
     global _current  # noqa: PLW0603 (spares the hot path a lock and the hash of a dataclass)
     if target.mode == "cluster" and target not in _brokers:
         with _lock:
             attempt = _attempts.setdefault(target, BackgroundCall(lambda: _make_broker(target), (RunqyError,)))
-        has_ended = attempt.run()  # reads the cluster's nodes, and waits for each one that does not respond
+        has_ended = attempt.run()  # it reads the cluster's nodes, and waits for each one that does not respond
         if target not in _brokers:
             raise (attempt.error if has_ended else None) or BrokerUnavailable()
     with _lock:
@@ -83,7 +83,7 @@ def _make_broker(target: RedisTarget) -> None:
 
 
 def _compare_clocks(current: _Current) -> None:
-    """Measure how far our clock is from Redis's; if Redis is unavailable, again after a second."""
+    """Measure how far our clock is from Redis's. If Redis is unavailable, that is done again after a second."""
     current.compare_at = clock.monotonic_s() + CLOCK_VALID_S
     try:
         current.broker.measure_clock()
@@ -96,9 +96,9 @@ def _compare_clocks(current: _Current) -> None:
 
 
 class ConnectionFactory:
-    """The connection factory of django-redis: returns the broker's client.
+    """The connection factory of django-redis. It returns the broker's client.
 
-    Its own factories do not support clusters, and the retries of their clients would run a script twice.
+    django-redis's own factories do not support clusters, and their clients' retries would run a script twice.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:

@@ -65,7 +65,7 @@ SECURE_HSTS_PRELOAD = env.flag("RUNQY_HSTS_PRELOAD")
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]  # these affect other hosts, so they are opt-in
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "runqy_session", "runqy_csrf"
-SESSION_COOKIE_AGE = env.seconds("RUNQY_SESSION_MAX_AGE", 12 * 3600, lowest=60)  # after the login, however active
+SESSION_COOKIE_AGE = env.seconds("RUNQY_SESSION_MAX_AGE", 12 * 3600, lowest=60)  # from the login, even if active
 LOGIN_URL, LOGIN_REDIRECT_URL = "admin:login", "admin:index"
 CSRF_FAILURE_VIEW = "runqy.admin_site.error_pages.csrf_failure"
 
@@ -74,10 +74,10 @@ _sqlite = {
     "ENGINE": "django.db.backends.sqlite3",
     "NAME": str(env.path("SQLITE_DB_PATH", RUNQY_HOME / "db.sqlite3")),
     "OPTIONS": {
-        "transaction_mode": "IMMEDIATE",  # otherwise two transactions that read before they write fail at once
+        "transaction_mode": "IMMEDIATE",  # else two transactions that read before they write fail at once
         "timeout": 5,  # s that a writer waits for the lock
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; "
-        "PRAGMA wal_autocheckpoint=4000",  # pages of 4 KiB; the history's own checkpoints come earlier
+        "PRAGMA wal_autocheckpoint=4000",  # pages of 4 KiB; the history's own checkpoints are earlier
     },
 }
 _postgresql = connection_urls.postgresql_settings(
@@ -228,7 +228,7 @@ TEMPLATES = [
     }
 ]
 STATIC_URL = "/static/"
-WHITENOISE_USE_FINDERS = True  # serves files without collectstatic
+WHITENOISE_USE_FINDERS = True  # serve files without collectstatic
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -236,7 +236,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 UNFOLD = theme.get_unfold_settings(RUNQY_ENVIRONMENT)
 
-# Limits of logins: of an address, also of its wrong API keys, and of a user name at an address
+# Limits of failed logins and wrong API keys of an address, and of a user name at an address
 RUNQY_AUTH_FAILURE_LIMIT = env.rate("RUNQY_AUTH_FAILURE_LIMIT", Rate(30, 60))
 AXES_ENABLE_ADMIN = False
 AXES_FAILURE_LIMIT = 10

@@ -72,7 +72,7 @@ def compare_enqueueing(
 
 
 def _report_cpu(report: Report, part: str, legs: Mapping[str, Sequence[Leg]]) -> None:
-    """Print the CPU time of a task, which tells the cost of enqueueing from that of maintenance beside it."""
+    """Print the CPU time of a task by kind of process: enqueueing and the maintenance beside it are separate there."""
     texts = []
     for kind in legs[LOGGED][0].cpu_us:
         logged, unlogged = (statistics.median(leg.cpu_us[kind] for leg in legs[queue]) for queue in (LOGGED, UNLOGGED))

@@ -238,7 +238,7 @@ def list_vault_names() -> list[str]:
 
 
 def _find_in_environment(digest: str) -> Identity | None:
-    # All are compared, so that the time tells nothing about which one matched.
+    # All are compared, so that the time does not reveal which one matched.
     found = None
     for known, identity in _environment_keys().identities:
         if hmac.compare_digest(known, digest):

@@ -1,4 +1,4 @@
-"""Rules for changing users: nobody grants more than they have, and one admin always remains."""
+"""Rules for changing users: users cannot grant more than they have, and one admin always remains."""
 
 from collections.abc import Iterable, Mapping
 

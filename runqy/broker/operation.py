@@ -180,8 +180,8 @@ class MemoryUse:
         """Count tasks that are about to be sent. Return the value for `record` if the caller should read the memory
         now.
 
-        One caller each second should, and besides it each that has sent UNREAD_USE, and each with `must_read`. None for
-        the others.
+        That is one caller each second, each caller after UNREAD_USE was sent, and each with `must_read`. None for all
+        others.
         """
         server, now_s = self._of(queue), clock.monotonic_s()
         server.sent_bytes += size_bytes

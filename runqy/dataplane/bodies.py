@@ -8,7 +8,7 @@ from asgiref.typing import ASGIReceiveCallable, HTTPScope
 from runqy.errors import ClientDisconnected, RequestTimeout, RequestTooLarge, ServerBusy
 
 RECEIVED = "runqy.received"
-"""The ASGI extension by which `HttpProtocol` tells that a body has been received completely."""
+"""The ASGI extension with which `HttpProtocol` marks a completely received body."""
 
 ANONYMOUS_MAX_BYTES = 1 << 20
 ANONYMOUS_SHARE = 0.25
@@ -110,7 +110,7 @@ class Body:
 
     @property
     def is_received(self) -> bool:
-        """Whether the whole body has arrived, even if nobody has read it yet."""
+        """Whether the whole body has arrived, even if it was not read yet."""
         return self.has_ended or (self._scope.get("extensions") or {}).get(RECEIVED) is not None
 
     async def read(self, *, is_authenticated: bool) -> bytes:

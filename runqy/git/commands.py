@@ -22,7 +22,7 @@ KEPT_BYTES = 2 << 20
 MAX_PROMPTS = 16
 """How often a program can read its secret. Each git process prompts once, and a partial clone runs several."""
 PIPE_BYTES = 16_384
-"""What a pipe buffers at least while nobody reads it."""
+"""The least that a pipe buffers without a reader."""
 LAST_OUTPUT_S = 1.0
 """How long output is read after a program has ended."""
 POLL_S = 0.25

@@ -80,7 +80,7 @@ def git_environment(source: Source, credentials: GitCredentials) -> Iterator[Git
 
 
 def _askpass(source: Source, user: str, folder: Path) -> dict[str, str]:
-    """Return the variables by which git calls our script, which answers only for this source's host."""
+    """Return the variables by which git calls our script, which responds only for this source's host."""
     script = folder / "askpass"
     script.write_text(_ASKPASS)
     script.chmod(0o700)

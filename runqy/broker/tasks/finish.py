@@ -23,7 +23,8 @@ from runqy.broker.tasks.lease import Lease
 from runqy.errors import LeaseLost, RunqyError
 
 DELETED_BY_TTL_S = 300
-"""How long the lease token that deleted a task is remembered, so that a repeated request succeeds."""
+"""How long the lease token that deleted a task and the task's time of enqueue are remembered: repeated requests
+to finish or to enqueue it succeed."""
 
 
 class FinishOutcome(StrEnum):

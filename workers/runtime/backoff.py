@@ -42,7 +42,7 @@ class RestartPolicy:
         if not settings.is_enabled:
             return None
         if settings.max_restarts and self._failures >= settings.max_restarts:
-            self._failures = 0
+            self._failures = 0  # after the cooldown, the delays are short again
             return settings.cooldown_s
         self._failures += 1
         return delay_s(

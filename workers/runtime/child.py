@@ -223,8 +223,8 @@ class Child:
             self._handle_response(line, response)
 
     def _handle_long_line(self, line: LongLine) -> None:
-        """Handle a line that is longer than a response may be. It is a response or the output of a task."""
         self._log.add(line)
+        # It is too long to be decoded.
         if begins_as_response(line.start):
             self._owner.child_overflowed(self)
         else:

@@ -103,6 +103,7 @@ class ChildSlot:
     def end_run(self, run: Run, forced_result: RunResult) -> None:
         """End a run early: immediately if the child works on it, else when its turn comes."""
         run.forced_result = run.forced_result or forced_result
+        # A run that is already being ended is not interrupted again.
         if run is self.runs[0] and run.forced_result is forced_result:
             self._interrupt(run)
 
@@ -164,6 +165,7 @@ class ChildSlot:
 
     def child_ended(self, child: Child) -> None:
         """End the child's remaining runs, and start another child."""
+        # Reset first: the callbacks assign waiting runs to the slots that are open.
         runs, self.runs, self._child = list(self.runs), deque(), None
         first = runs[0] if runs else None
         # True also if the child exited before it was terminated.

@@ -172,7 +172,7 @@ class Consumer:
             self._ended += 1
             self._record_end(run, result)
             if result.status is RunStatus.LOST:
-                self._forget(run)
+                self._forget(run)  # nothing is recorded: another worker may have the task
             else:
                 self._unrecorded.append(run)
         self._schedule()
@@ -294,7 +294,7 @@ class Consumer:
             requests = [*(part.request for part in outputs), *(finish.request for finish in finishes)]
             replies = await connections.tasks.run(finish_and_dequeue(requests, dequeue, now_ns=now_ns))
         except Exception as error:  # noqa: BLE001 (what failed is logged and repeated)
-            self._unrecorded.extendleft(reversed(runs))
+            self._unrecorded.extendleft(reversed(runs))  # to the front, in their order
             self._bytes_per_round_trip = max(self._bytes_per_round_trip // 2, MIN_BYTES_PER_ROUND_TRIP)
             self._record_dequeue(dequeue, error)
             self._back_off(error)

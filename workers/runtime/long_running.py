@@ -30,7 +30,7 @@ class LongRunningPool:
             for _ in range(min(settings.processes, settings.concurrency))
         ]
         self._waiting: deque[Run] = deque()
-        self._slot_capacity = -(-settings.concurrency // len(self._slots))
+        self._slot_capacity = -(-settings.concurrency // len(self._slots))  # rounded up
         # A moving average, in which the last run counts half. Until the first one has ended, tasks count as long.
         self._mean_s = 1.0
         self._emptied = asyncio.Event()
@@ -77,6 +77,7 @@ class LongRunningPool:
             slot.enforce_timeouts(now_s)
 
     def requeue_unstarted(self) -> None:
+        # The last one first: each goes to the front of its queue.
         while self._waiting:
             self._owner.run_ended(self._waiting.pop(), RunResult(RunStatus.REQUEUED))
 
@@ -119,12 +120,11 @@ class LongRunningPool:
         self._owner.pool_changed()
 
     def _requeue_if_closed(self) -> None:
-        """Requeue the waiting tasks if no child is ready: until one is, minutes may pass."""
+        # Until a child is ready, minutes may pass: other workers may run the tasks meanwhile.
         if not self.is_ready:
             self.requeue_unstarted()
 
     def _assign_runs(self) -> None:
-        """Send each waiting task to the slot with the fewest tasks."""
         depth = self._slot_capacity if self._mean_s < SHORT_TASK_S else 1
         while self._waiting:
             slot = min((s for s in self._slots if s.is_open), key=lambda s: len(s.runs), default=None)

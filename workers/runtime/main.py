@@ -44,6 +44,7 @@ def run(
     if version:
         typer.echo(own_version())
         return
+    # Before secrets are read and files are written.
     restrict_new_files()
     make_undumpable()
     raise_open_files_limit()

@@ -185,10 +185,9 @@ class OneShotPool:
             self._start_probe()
 
     def _finish(self, child: Child, run: Run, result: RunResult) -> None:
-        """End a run whose child only has to exit."""
         self._runs[child] = None
         child.mark_ready()
-        child.retire()
+        child.retire()  # a child runs one task
         self._owner.run_ended(run, result)
 
     def _require_probe(self, problem: str) -> None:

@@ -46,6 +46,7 @@ class RedisConnections:
 
     async def acquire(self) -> None:
         """Add a user, once Redis is reachable and its clock is known. Raise BrokerUnavailable."""
+        # Counted first: else another user's release could close the connections meanwhile.
         self._users += 1
         try:
             await self.measure_clock()
@@ -57,7 +58,7 @@ class RedisConnections:
         """Undo `acquire`. After the last user the connections are closed, and pending requests fail."""
         self._users -= 1
         if self._users == 0:
-            self._on_close()
+            self._on_close()  # first, so that new users get new connections
             await self._subscriber.close()
             await self.tasks.close()
             await self.leases.close()

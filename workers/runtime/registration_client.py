@@ -118,6 +118,7 @@ class RegistrationLoop:
         """
         attempt = 0
         while True:
+            # Cleared first: a change during the request makes the next attempt due immediately.
             self.retry_now.clear()
             try:
                 registration = await run_in_thread(self._register)
@@ -153,6 +154,7 @@ def _raise_for_status(response: httpx2.Response, queue: str) -> None:
         return
     problem = _read_problem(response)
     reason = _reason(response, problem)
+    # Retried: the id is free a minute after the last heartbeat of the other key's worker.
     if status == httpx2.codes.CONFLICT and problem.get("code") == WorkerIdTaken.code:
         raise ServerUnavailable(f"The server responded {status}: {reason}")
     if status == httpx2.codes.CONFLICT:

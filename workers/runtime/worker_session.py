@@ -175,6 +175,7 @@ class WorkerSession:
     async def _run_heartbeats(self) -> None:
         """Send a heartbeat every few seconds, and immediately when the state changes."""
         while True:
+            # Cleared first: a request during the heartbeat causes another one.
             self._beat_requested.clear()
             self.deployments.release_replaced()
             try:
@@ -185,6 +186,7 @@ class WorkerSession:
                 self._heartbeat_failures.record("heartbeat_failed", key=repr(error), exc_info=error)
             else:
                 self._heartbeat_failures.record_success()
+            # A third of the lease, so that leases survive two heartbeats that fail.
             await wait_any(self._beat_requested, timeout_s=min(HEARTBEAT_S, self._registration.lease_s / 3))
 
     async def _send_heartbeat(self) -> None:
@@ -192,6 +194,7 @@ class WorkerSession:
         await connections.measure_clock()
         record = self._record()
         self._reported = record.state, record.reason
+        # If the heartbeat fails, all counters are undelivered.
         undelivered = counted = self._take_counts()
         try:
             lease_s = self._registration.lease_s
@@ -228,7 +231,7 @@ class WorkerSession:
         for extension in result.extensions:
             self.consumer.apply_extension(extension)
         if result.revision is not None and result.revision != self._revision:
-            if self._revision:
+            if self._revision:  # else the server sent none, and the first one that is read is no change
                 self._on_change()
             self._revision = result.revision
 

@@ -62,6 +62,7 @@ def only_stack(folder: Path, stop: StopSignals) -> Iterator[FileLock]:
 
     Raise StackFailed if another stack runs, or if processes of a killed one do not end.
     """
+    # The first lock ends with the supervisor, the second one with the last of its processes.
     with (
         contextlib.closing(_acquire_stack(folder / "stack.lock")),
         contextlib.closing(_acquire_processes(folder / "processes.lock", stop)) as processes,

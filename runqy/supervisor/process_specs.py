@@ -44,7 +44,7 @@ def web(*, bind: str, env: Mapping[str, str], log: Path | None = None, drain_s: 
         env=env,
         log=log,
         grace_s=drain_s + 15.0,
-        stop_signal=signal.SIGUSR1,
+        stop_signal=signal.SIGUSR1,  # begins to drain (runqy/dataplane/drain.py)
     )
 
 

@@ -74,7 +74,7 @@ class Process:
             if stop is not None and stop.count > 1 and not is_hurried:
                 self._popen.terminate()  # a worker then requeues its tasks instead of letting them end
                 is_hurried, deadline = True, min(deadline, time.monotonic() + self.spec.hurried_s)
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_S)  # not `stop.sleep`, which raises after the first signal
         _signal_group(self.pid, signal.SIGKILL)  # its children too, even if it has ended by itself
         self._popen.wait()
 

@@ -81,7 +81,6 @@ def _write_queue_files(folder: Path, url: str) -> Path:
 
 
 def _git(*args: str, stop: StopSignals) -> None:
-    """Raise StackFailed with git's error output, or Interrupted on a signal."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # git sets them in hooks
     done = capture(["git", *args], stop, env)
     if done.returncode:

@@ -82,12 +82,10 @@ def enqueue_line(instance: Instance, queues: Sequence[QueueSpec]) -> str:
 
 
 def _sample(field: PayloadField) -> object:
-    """Return a valid value of a field: its default, if it has one."""
     return _SAMPLES[field.type[0]] if field.default_json is None else json.loads(field.default_json)
 
 
 def _print_reasons(instance: Instance, queues: Sequence[QueueSpec], records: Mapping[str, WorkerRecord]) -> None:
-    """Print why queues are not served, and where the log is."""
     reasons = {queue.name: describe_reason(records.get(queue.name)) for queue in queues}
     missing = [queue.name for queue in queues if queue.name not in records and queue.is_enabled]
     for name, reason in reasons.items():
@@ -151,5 +149,4 @@ def _metrics_line(instance: Instance) -> str:
 
 
 def _display_path(path: Path) -> str:
-    """Return the path relative to the working directory if it is inside, else absolute."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -165,6 +165,7 @@ def _start(
     # A queue with tasks is refused before it is closed for everybody; `_decide` counts again.
     if not force:
         ensure_empty(_count(broker, target.redis_queues))
+    # Durable: an outer transaction would hide the closed queue from the other processes.
     with transaction.atomic(durable=True), configuration_change():
         queue = Queue.objects.filter(name=target.queue).first()
         if queue is None:
@@ -188,7 +189,7 @@ def _wait_until_closed(deletions: Sequence[_StartedDeletion]) -> None:
         for each in deletions:
             leases.enter_context(each.lease)
         publish()
-    time.sleep(PROPAGATION_S)
+    time.sleep(PROPAGATION_S)  # by then every process that reaches the database or Redis rejects new tasks
 
 
 def _finish(broker: Broker, started: _StartedDeletion, *, max_tasks: int | None = None) -> DeletedQueue:

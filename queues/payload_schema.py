@@ -74,6 +74,7 @@ def _children(value: Any) -> Sequence[Any]:
 def payload_field_errors(field: PayloadField) -> Iterator[tuple[str, str]]:
     """Yield the errors of a field of a schema: the key of a member, and a message."""
     texts = (field.name, field.description, *_texts(field.default_json))
+    # PostgreSQL stores no NUL in text or JSON.
     if any("\0" in text for text in texts):
         yield "default" if "\0" in "".join(texts[2:]) else "name", "Null characters are not allowed."
     if not field.name:

@@ -133,6 +133,7 @@ def write_queue_file(specs: Iterable[QueueSpec]) -> bytes:
     """Return a queue file that defines the same queues. Files do not contain whether a queue is enabled."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
+    # Lines are not folded, and keys keep their order.
     yaml.default_flow_style, yaml.width = False, 1 << 20
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     text = io.BytesIO()
@@ -206,6 +207,7 @@ def _load(queues: Sequence[tuple[QueueSpec, str, int]], report: LoadReport) -> N
         saves: list[QueueSave] = []
         for spec, path, _ in queues:
             row, file_path = stored.get(spec.name) or Queue(name=spec.name), str(Path(path).absolute())
+            # An equal queue is saved too if its row names another source or file.
             is_as_loaded = (row.source, row.file_path) == (QueueSource.FILE, file_path)
             if not is_as_loaded or before[spec.name] != (now[spec.name], now[spec.name]):
                 saves.append(QueueSave(row=row, spec=spec, file_path=file_path))

@@ -116,6 +116,7 @@ def _resolve_ref(source: Source, git_token: str) -> RemoteRef:
     token = (
         get_worker_secrets((), git_token=git_token, git_url=source.url).git_token if source.scheme == "https" else ""
     )
+    # A redirect would leave the host whose address and whose token are checked here.
     config, ssh_options = ["http.followRedirects=false"], ""
     if not settings.RUNQY_GIT_CHECK_PRIVATE:
         if source.scheme == "file":

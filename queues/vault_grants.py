@@ -61,5 +61,6 @@ def _origin(git_url: str) -> tuple[str, str]:
     if "://" not in git_url:
         match = _SCP_LIKE.match(git_url)
         return "ssh", match["host"].lower().rstrip(".") if match else git_url
+    # User, default port and a trailing dot do not make another host.
     parts = urlsplit(git_url)
     return parts.scheme, parts.netloc.rpartition("@")[2].lower().removesuffix(":22").rstrip(".")

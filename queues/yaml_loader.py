@@ -101,7 +101,7 @@ class _YamlReader:
             own.add(name)
             if str(key.tag) != f"{_TAG}merge":
                 self._located.lines[*path, name] = _line(key)
-                self._located.sources.pop((*path, name), None)
+                self._located.sources.pop((*path, name), None)  # that of a merged key with this name
                 plain[name] = self.plain(value, (*path, name))
         return plain
 
@@ -132,6 +132,7 @@ def _scalar_value(tag: str, text: str) -> Plain:
     if tag == f"{_TAG}bool":
         return text.lower() == "true"
     if tag == f"{_TAG}int":
+        # With base 0 `int` refuses leading zeros, which YAML allows in decimals.
         digits = text.replace("_", "")
         return int(digits, 0 if digits.lstrip("+-")[:2].lower() in ("0x", "0o", "0b") else 10)
     if tag == f"{_TAG}float":

@@ -246,7 +246,7 @@ class QueueConfigViewSet(ApiViewSet):
         responses={200: s.QueueDeletionSerializer, **problem_responses(401, 403, 404, 503)},
     )
     def deletion(self, request: AuthenticatedRequest, name: str) -> Response:
-        """Show what is left of a queue that is being deleted; 404 once nothing is."""
+        """Show the Redis queues and tasks that are left of a queue that is being deleted. 404 once none are left."""
         progress = get_deletion_progress(get_broker(), name=name, allowed_queues=request.auth.queues)
         return Response(s.QueueDeletionSerializer(progress).data)
 

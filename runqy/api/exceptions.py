@@ -50,6 +50,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
     known = as_runqy_error(error)
     if known is None:
         return None
+    # As DRF's own handler does: an error commits nothing.
     set_rollback()
     log_unavailable(known)
     return Response(problem(known), known.status, headers=problem_headers(known), content_type=PROBLEM_TYPE)

@@ -54,6 +54,7 @@ class RateLimit:
 
     def headers(self, status: RateLimitStatus) -> dict[str, str]:
         """Return the headers of draft-ietf-httpapi-ratelimit-headers-10."""
+        # A refused client needs the time until its next request, others the time until all are restored.
         reset_s = status.wait_s or status.reset_s
         return {
             "RateLimit-Policy": f'"{self.scope}";q={self.rate.limit};w={self.rate.window_s}',

@@ -108,8 +108,10 @@ def publish(*, altered: Collection[str] = (), removed: Sequence[str] = ()) -> No
         if not broker.run(request):
             conflicts += 1
             continue
+        # A large change takes several rounds. What is stored now is not due in the next one.
         removed = ()
         again -= signed.keys()
+        # If the process ends before this, maintenance finds the revisions that workers do not see yet.
         queues = _queue_revisions(rows, changed=signed.keys())
         if queues:
             broker.run(config_documents.publish_queue_revisions(queues))

@@ -45,7 +45,6 @@ class RedisQueue:
 
     @property
     def is_enabled(self) -> bool:
-        """Whether it accepts tasks."""
         return self.queue is not None and self.queue.is_enabled
 
 

@@ -130,7 +130,6 @@ class SubQueueSerializer(DefinitionSerializer):
 
 
 def column_field(column: str) -> "models.Field[Any, Any]":
-    """Return the model field of a column of queues."""
     field = Queue._meta.get_field(column)
     assert isinstance(field, models.Field)  # noqa: S101 (the others are relations)
     return field

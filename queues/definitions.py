@@ -63,7 +63,6 @@ class PayloadField:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the field as in queue files."""
         data: dict[str, Any] = {"name": self.name, "type": [kind.value for kind in self.type]}
         data["required"] = self.required
         if self.default_json is not None:

@@ -135,7 +135,6 @@ def documents_used(spec: QueueSpec) -> list[str]:
 
 
 def default_limits() -> Limits:
-    """Return the limits of queues that do not set their own."""
     return Limits(
         max_retry=settings.RUNQY_DEFAULT_MAX_RETRY,
         ttl_completed_s=settings.RUNQY_DEFAULT_TTL_COMPLETED_S,

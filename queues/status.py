@@ -63,7 +63,6 @@ class QueueStatus:
 
     @property
     def is_wholly_paused(self) -> bool:
-        """Whether all of its Redis queues are paused."""
         return bool(self.counts) and all(each.is_paused for each in self.counts or ())
 
 

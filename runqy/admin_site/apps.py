@@ -40,5 +40,4 @@ def cached_lookup_field(name: Any, row: Model, model_admin: Any = None) -> Any:
 
 
 def render_json(data: Any, encoder: type[json.JSONEncoder] | None) -> SafeString:
-    """Return a read-only JSON value as HTML."""
     return format_html('<pre class="runqy-json">{}</pre>', json.dumps(data, indent=2, ensure_ascii=False, cls=encoder))

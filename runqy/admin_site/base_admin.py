@@ -115,7 +115,6 @@ class RunqyTabularInline(_TabularInline):
     """The attribute of the page's object that has the rows."""
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
-        """Accept up to NEW_ROWS_MAX new rows."""
         most = (getattr(obj, self.rows_name).count() if obj else 0) + NEW_ROWS_MAX
         return super().get_formset(request, obj, **kwargs | {"max_num": most, "absolute_max": most})
 

@@ -113,7 +113,6 @@ def too_many_logins(request: HttpRequest, retry_after_s: int) -> HttpResponse:
 
 
 def render_error(request: HttpRequest, error: RunqyError, context: dict[str, Any]) -> HttpResponse:
-    """Return the response with the admin's page about an error."""
     if error.status != 503:
         context |= {"title": _HEADINGS.get(error.status, "Bad request"), "problems": error.errors}
         if "cursor" in request.GET:

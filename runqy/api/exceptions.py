@@ -136,7 +136,6 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the response for a path without a route."""
     if _is_admin(request):
         return render_error_page(request, error_pages.NOT_FOUND)
     return problem_http_response(PathNotFound(f"No route for {request.path[:200]}."))
@@ -155,7 +154,6 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def problem(error: RunqyError) -> dict[str, Any]:
-    """Return the body of an error response."""
     return {
         "type": "about:blank",
         "title": HTTPStatus(error.status).phrase,
@@ -169,7 +167,6 @@ def problem(error: RunqyError) -> dict[str, Any]:
 
 
 def problem_headers(error: RunqyError) -> dict[str, str]:
-    """Return the headers of an error response."""
     if isinstance(error, KeyRequired):
         return {"WWW-Authenticate": error.challenge}
     if isinstance(error, TooManyRequests):

@@ -50,7 +50,6 @@ def describe_headers(result: dict[str, Any], generator: Any, request: Any, publi
 
 
 def add_links(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """Add links from responses to other operations."""
     for operation in _operations(result):
         for status, targets in LINKS.get(operation["operationId"].removesuffix("_alias"), {}).items():
             operation["responses"][status]["links"] = {

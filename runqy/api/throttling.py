@@ -90,7 +90,6 @@ def key_limiter(identity: Identity) -> RequestLimiter:
 
 
 def registration_limiter(identity: Identity) -> RequestLimiter:
-    """Return the limiter of registrations of workers with this key."""
     limit = _key_rate_limit("registrations", identity, settings.RUNQY_REGISTRATION_LIMIT)
     return RequestLimiter(limit, "for registrations (RUNQY_REGISTRATION_LIMIT)")
 

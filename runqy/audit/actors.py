@@ -31,7 +31,6 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Return an actor that was stored as a JSON object."""
         return cls(**{**stored, "kind": ActorKind(stored["kind"])})
 
 

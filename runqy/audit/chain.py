@@ -18,7 +18,6 @@ def derive_key(secret_key: str) -> bytes:
 
 
 def current_key() -> bytes:
-    """Return the key of new records."""
     return derive_key(settings.SECRET_KEY)
 
 

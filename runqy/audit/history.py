@@ -33,7 +33,6 @@ class AuditedModelAdmin(RunqyModelAdmin):
             _admins[self.audit_kind] = self
 
     def audit_names(self, obj: Any) -> tuple[str, ...]:
-        """Return the names of an object in audit records."""
         return (str(obj),)
 
     def find_audited_object(self, name: str) -> Model | None:

@@ -62,7 +62,6 @@ class SyncStatus:
 
     @property
     def is_agreed(self) -> bool:
-        """Return whether there is nothing to repair or report."""
         return not (self.problem or self.outdated or self.altered or self.ahead or self.queues)
 
     @property

@@ -283,7 +283,6 @@ def get_newest() -> Snapshot:
 
 
 def apply(documents: Iterable[Document]) -> None:
-    """Apply what this process has just committed."""
     _cache.apply(documents)
 
 

@@ -108,7 +108,6 @@ class Series:
 
     @property
     def point_radii(self) -> list[float]:
-        """The radius of each value's point."""
         # A line needs two values, so that a value without neighbours is shown as a point.
         around = [None, *self.values, None]
         return [
@@ -149,7 +148,6 @@ class Chart:
 
     @property
     def columns(self) -> Sequence[Series]:
-        """The columns of the table: the lines of the chart, then the details."""
         return (*self.series, *self.details)
 
     @property

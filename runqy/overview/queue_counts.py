@@ -38,7 +38,6 @@ class QueueSummary:
     """How the number of pending tasks changes."""
 
     def add(self, counts: QueueCounts) -> None:
-        """Add the tasks of one of the queue's Redis queues."""
         self.pending += counts.pending
         self.active += counts.active
         self.retry += counts.retry
@@ -55,7 +54,6 @@ class QueueSummary:
 
     @property
     def numbers(self) -> list[tuple[str, int, str]]:
-        """Label, number and URL of the tasks in each state."""
         return [
             (
                 state.value.capitalize(),

@@ -65,7 +65,6 @@ class BadNetwork:
         self._deaf |= self._open
 
     def reset(self) -> None:
-        """Reset all connections."""
         for end in tuple(self._open):
             with contextlib.suppress(OSError):  # it has ended meanwhile
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

@@ -71,7 +71,6 @@ class DataPlane:
         return response
 
     def close(self) -> None:
-        """Exit the lifespans and end the loop."""
         self._call(self._stack.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -81,7 +81,6 @@ class Clocks:
         )
 
     def look_around(self) -> Surroundings:
-        """Return the surroundings now."""
         runnable = {}
         for thread in os.listdir("/proc/self/task"):
             with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
@@ -97,7 +96,6 @@ class Clocks:
         return Surroundings(runnable, frozenset(children), stolen_s)
 
     def close(self) -> None:
-        """Stop counting garbage collections."""
         gc.callbacks.remove(self._note_collection)
         for descriptor in (self._schedstat, self._children, self._stat):
             os.close(descriptor)
@@ -232,8 +230,6 @@ def name_task() -> None:
 
 
 def run_with_broker(target: RedisTarget, act: Callable[[AsyncBroker], Awaitable[T]], **options: Any) -> T:
-    """Run a coroutine with a broker of its own."""
-
     async def main() -> T:
         name_task()
         broker = AsyncBroker.connect(target, **options)

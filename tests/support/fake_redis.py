@@ -47,7 +47,6 @@ class FakeRedis:
         self.drop()
 
     def drop(self) -> None:
-        """End all connections."""
         for connection in self.connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

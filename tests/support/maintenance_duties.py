@@ -16,13 +16,11 @@ KEYS = QueueKeys(QUEUE)
 
 
 def put(broker: Broker, task_id: str, queue: str = QUEUE, **options: object) -> None:
-    """Enqueue a task."""
     task = NewTask(id=task_id, queue=queue, payload=b"{}", **options)  # type: ignore[arg-type]
     broker.run(enqueue(task, now_ns=broker.now_ns()))
 
 
 def take(broker: Broker, queue: str = QUEUE) -> LeasedTask:
-    """Dequeue the next task."""
     order = dequeue.plan_dequeue([QueueWeight(queue=queue)], 1, worker_id="w")
     (taken,) = broker.run(dequeue.dequeue(order, now_ns=broker.now_ns()))
     return taken

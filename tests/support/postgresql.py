@@ -58,7 +58,6 @@ class PostgresqlServer:
         self._run("pg_ctl", "--pgdata", str(self._data), "--mode=fast", "stop")
 
     def stop(self) -> None:
-        """End it and remove its folder."""
         self.interrupt()
         shutil.rmtree(self._folder, ignore_errors=True)
 

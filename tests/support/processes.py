@@ -10,7 +10,6 @@ from tests.support.waiting import wait_until
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process runs, and is not a zombie."""
     return _state_of(Path(f"/proc/{pid}")) not in ("", "Z")
 
 

@@ -31,7 +31,6 @@ def make_run(**fields: Any) -> EndedRun:
 
 
 def make_failure(error: str = "ValueError: no such user: 17", **fields: Any) -> EndedRun:
-    """Return a run that failed for good."""
     return make_run(**{"outcome": RunOutcome.FAILED, "error": error} | fields)
 
 

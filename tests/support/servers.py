@@ -80,7 +80,6 @@ class ValkeyServer:
             self.process = None
 
     def stop(self) -> None:
-        """End the server and remove its folder."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -19,12 +19,10 @@ class Subscription:
         self._received: deque[tuple[str, bytes]] = deque()
 
     def subscribe(self, channel: str) -> None:
-        """Subscribe, and wait for Redis's confirmation."""
         self._pubsub.subscribe(channel)
         self._receive_until(lambda message: message["type"] == "subscribe")
 
     def next(self) -> tuple[str, bytes]:
-        """Return the next message's channel and data."""
         if not self._received:
             self._receive_until(lambda message: message["type"] == "message")
         return self._received.popleft()
@@ -50,7 +48,6 @@ class Subscription:
 
 @contextmanager
 def subscribed(client: "redis_py.Redis | redis_py.RedisCluster", *channels: str) -> Iterator[Subscription]:
-    """Subscribe to channels until the block ends."""
     pubsub = client.pubsub()
     subscription = Subscription(pubsub)
     try:

@@ -16,12 +16,10 @@ QUEUE = "mail"
 
 
 def new_task(task_id: str, queue: str = QUEUE, **options: Any) -> NewTask:
-    """Return a task with a payload."""
     return NewTask(id=task_id, queue=queue, payload=options.pop("payload", b'{"n":1}'), **options)
 
 
 def put(broker: Broker, *task_ids: str, queue: str = QUEUE, **options: Any) -> None:
-    """Enqueue tasks, in order."""
     for task_id in task_ids:
         broker.run(enqueue(new_task(task_id, queue, **options), now_ns=broker.now_ns(), is_cluster=broker.is_cluster))
 
@@ -49,7 +47,6 @@ def take_one(broker: Broker, queue: str = QUEUE) -> LeasedTask:
 
 
 def ids(tasks: list[LeasedTask]) -> list[str]:
-    """Return the ids of dequeued tasks."""
     return [taken.lease.task_id for taken in tasks]
 
 

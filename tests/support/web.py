@@ -80,7 +80,6 @@ class WebProcess:
 
     @property
     def url(self) -> str:
-        """The URL of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     def responds(self) -> bool:
@@ -117,11 +116,9 @@ class WebProcess:
             connection.close()
 
     def workers(self) -> list[Worker]:
-        """Return the processes that serve requests."""
         return [Worker(pid) for pid in get_children(self.process.pid) if is_alive(pid)]
 
     def kill(self) -> None:
-        """Kill the server and its processes."""
         workers = self.workers()
         self.process.kill()
         self.process.wait()

@@ -23,7 +23,6 @@ class _Echo:
 
 
 def csv_lines(records: Iterable[AuditRecord]) -> Iterator[str]:
-    """Yield the lines of a CSV file with a header."""
     writer = csv.writer(_Echo())
     yield writer.writerow(_COLUMNS)
     for record in records:

@@ -69,7 +69,6 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
         return super().changelist_view(request, context)
 
     def export_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Stream the records that search and filters find."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         found = self.get_changelist_instance(request).queryset

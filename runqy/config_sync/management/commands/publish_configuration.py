@@ -27,7 +27,6 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Publish, and print the differences."""
         try:
             with actor_context(command_actor("publish_configuration")):
                 status = replace_configuration() if options["replace"] else republish_configuration()

@@ -44,7 +44,7 @@ def _redis_queues_of(queue: str) -> list[str]:
 
 
 def _set_paused(broker: Broker, queues: list[str], *, is_paused: bool) -> list[str]:
-    """Pause or unpause Redis queues, in a constant number of round trips, and return those that this changed."""
+    """Pause or unpause Redis queues, and return those that this changed."""
     pauses = [raise_error(outcome) for outcome in broker.run_all([find_pause(queue) for queue in queues])]
     changing = [queue for queue, found in zip(queues, pauses, strict=True) if (found is not None) != is_paused]
     action, changes = "queue.paused" if is_paused else "queue.unpaused", {"paused": (not is_paused, is_paused)}

@@ -30,7 +30,10 @@ run: $(VENV)/.runtime  ## run the product: server on :3000, maintenance, one wor
 	@exec $(BIN)/runqy up
 
 test: install  ## run the whole suite; starts the servers it needs
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.support.run_pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --dist worksteal -rs $(ARGS)  # two wait for others' work
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.support.run_pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --dist loadfile --no-loadscope-reorder -rs $(ARGS)  # two wait for others' work
+
+test-quick: install  ## what a change usually breaks, in about three minutes
+	@$(MAKE) --no-print-directory test ARGS="-m 'not slow and not fault and not browser and not postgresql and not cluster' $(ARGS)"
 
 fuzz: install  ## try every operation of the API for ten minutes; RUNQY_TEST_FUZZ_SECONDS=60 for one
 	@RUNQY_TEST_FUZZ_SECONDS=$${RUNQY_TEST_FUZZ_SECONDS:-600} $(BIN)/python -m pytest -n auto tests/api/test_fuzzing.py $(ARGS)
@@ -73,4 +76,4 @@ requirements:  ## resolve the pinned requirements for Python 3.11 to 3.13
 proto: install  ## generate the message classes from runqy/broker/asynq.proto
 	cd runqy/broker && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. asynq.proto
 
-.PHONY: help install run test fuzz lint audit format docs bench soak release-check screenshots requirements proto
+.PHONY: help install run test test-quick fuzz lint audit format docs bench soak release-check screenshots requirements proto

@@ -32,7 +32,6 @@ from tests.support.event_loop import WatchedLoop, watch_callbacks
 from tests.support.patience import extended_limits
 from tests.support.secret_leaks import SUITE
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
-from tests.support.slow_tests import deal_slow_tests
 from tests.support.speedups import empty_tables, spare_repetitions
 from tests.support.waiting import PATIENCE_S
 
@@ -47,14 +46,14 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("runqy")
 
 
+_SLOW = ("slow", "fault", "browser")
 _DATABASE_FIXTURES = {"db", "transactional_db", "configuration"}
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with what takes long. On another database, leave out the tests that use none."""
-    workerinput = getattr(config, "workerinput", {})  # pytest-xdist's
-    items[:] = deal_slow_tests(items, int(workerinput.get("workercount", 1)))
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in _SLOW))
     if "RUNQY_TEST_DATABASE_URL" in os.environ:
         others = [item for item in items if not _uses_database(item)]
         config.hook.pytest_deselected(items=others)

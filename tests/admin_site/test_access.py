@@ -21,7 +21,7 @@ from tests.admin_site.addresses import RULES
 from tests.support.workers import keep_records
 from vaults.models import Vault
 
-pytestmark = pytest.mark.usefixtures("configuration")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration")]
 
 
 PUBLIC = {"login", "logout"}

@@ -29,7 +29,7 @@ from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import put
 from workers.queries import OWN_CREDENTIALS_SHARED
 
-pytestmark = pytest.mark.usefixtures("configuration", "stopped_clock")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration", "stopped_clock")]
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,8 @@ from tests.support.processes import paused
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:

@@ -10,7 +10,7 @@ from runqy.admin_site.roles import create_role_groups
 from runqy.broker.broker import Broker
 from tests.support.workers import keep_records
 
-pytestmark = pytest.mark.usefixtures("configuration")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration")]
 STATUSES = {"unknown": 404, "task-unknown": 404, "worker-unknown": 404, "browser-unknown-queue": 404}
 STATUSES |= {"browser-invalid": 400, "browser-invalid-cursor": 400, "login": 302, "login-error": 302}
 

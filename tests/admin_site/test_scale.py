@@ -18,7 +18,7 @@ from runqy.redis_connection import get_broker
 from tests.admin_site.populated_pages import populated_pages
 from tests.support.workers import keep_records
 
-pytestmark = pytest.mark.usefixtures("configuration")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration")]
 
 MAX_QUERIES = 12
 _AROUND = {"BEGIN", "COMMIT", "SAVEPOINT", "RELEASE"}

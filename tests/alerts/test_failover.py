@@ -18,7 +18,7 @@ from tests.queues.samples import spec
 from tests.support.servers import SentinelSet, ValkeyServer, start_cluster
 from tests.support.waiting import PATIENCE_S, wait_until
 
-pytestmark = pytest.mark.usefixtures("configuration")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration")]
 
 
 def look(broker: Broker) -> bool:

@@ -17,7 +17,7 @@ from tests.support.maintenance import start_maintenance
 from tests.support.runs import insert_runs, make_failure
 from tests.support.waiting import PATIENCE_S, wait_until
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("configuration")]
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("configuration")]
 
 
 def is_resolved() -> bool:

@@ -25,6 +25,8 @@ from tasks.waiting_loop import get_waiting_loop
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 
+pytestmark = pytest.mark.slow
+
 SECONDS = float(os.environ.get("RUNQY_TEST_FUZZ_SECONDS", "0"))
 """For how long all operations together are tried, with new examples in each run; 0: a few examples each, the same."""
 

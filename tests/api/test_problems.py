@@ -14,7 +14,7 @@ from runqy.api.exceptions import exception_handler
 from runqy.errors import RequestInvalid
 from tests.api.wsgi import Response, call
 
-pytestmark = pytest.mark.usefixtures("configuration", "each_plane")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration", "each_plane")]
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY")
 SHARED = {"/api/cli/configs/reload": {"GET", "PUT", "DELETE"}}

@@ -11,6 +11,8 @@ from tests.support.database import database_variables
 from tests.support.environment import ADMIN_KEY
 from tests.support.web import ASGI, WSGI, WebProcess
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 8 << 20
 HEAD = (
     "POST /admin/login/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"

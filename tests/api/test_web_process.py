@@ -28,6 +28,8 @@ from tests.support.waiting import wait_until
 from tests.support.web import WAITERS, WebProcess
 from tests.tasks.task_helpers import fail_for_good, succeed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shared_web(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebProcess]:

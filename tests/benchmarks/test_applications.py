@@ -1,8 +1,12 @@
 """The benchmark's servers start and serve what is measured: they are otherwise only run by hand."""
 
+import pytest
+
 from benchmarks.scenarios import ENQUEUE, ENQUEUE_BATCH, Scenario
 from benchmarks.stack import running_stack
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_server_and_the_bare_application_serve_the_measured_requests() -> None:

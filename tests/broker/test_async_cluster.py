@@ -19,7 +19,7 @@ from tests.support.event_loop import run_with_broker, wait_until
 from tests.support.servers import ValkeyServer, free_port, start_cluster
 from tests.support.waiting import PATIENCE_S
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 KEY = "{moving}key"
 SLOT = key_slot(KEY.encode())

@@ -30,6 +30,8 @@ from tests.support.servers import ValkeyServer, free_port
 from tests.support.tasks import QUEUE, new_task
 from tests.support.waiting import succeeds_in_one_of
 
+pytestmark = pytest.mark.slow
+
 
 def echo(text: str | bytes, **options: Any) -> Request[bytes]:
     """Return a request whose reply is its argument."""

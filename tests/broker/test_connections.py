@@ -24,6 +24,8 @@ from tests.support.servers import ValkeyServer, free_port
 from tests.support.tasks import put, take_one
 from tests.support.waiting import succeeds_in_one_of
 
+pytestmark = pytest.mark.slow
+
 READ = Script("read", "#!lua flags=no-writes\n-- Read.\n-- KEYS key\nreturn redis.call('GET', KEYS[1])")
 SET = Script("set", "-- Set.\n-- KEYS key\n-- ARGV value\nreturn redis.call('SET', KEYS[1], ARGV[1])")
 

@@ -14,6 +14,8 @@ from tests.support.environment import ADMIN_KEY
 from tests.support.waiting import succeeds_in_one_of
 from tests.support.web import WebProcess
 
+pytestmark = pytest.mark.slow
+
 HALF_HEAD = "GET /livez HTTP/1.1\r\nHost: x\r\n"
 SLOW_BODY = f"POST /queue/add HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_KEY}\r\nContent-Length: 100\r\n\r\n"
 

@@ -19,6 +19,8 @@ from tests.dataplane.servers import build, echo, serve
 from tests.support import event_loop
 from tests.support.event_loop import WatchedLoop, watch_callbacks
 
+pytestmark = pytest.mark.slow
+
 RIVALS = 4
 
 

@@ -21,6 +21,8 @@ from tests.support.servers import free_port
 from tests.support.waiting import eventually, wait_until
 from tests.support.web import WebProcess
 
+pytestmark = pytest.mark.slow
+
 StartWeb = Callable[..., WebProcess]
 
 

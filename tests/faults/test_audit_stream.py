@@ -24,6 +24,7 @@ from tests.support.waiting import wait_until
 from tests.support.web import WebProcess
 
 pytestmark = [
+    pytest.mark.fault,
     pytest.mark.postgresql,
     pytest.mark.skipif(find_programs() is None, reason="PostgreSQL's programs are not installed"),
 ]

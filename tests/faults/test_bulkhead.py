@@ -7,6 +7,8 @@ import pytest
 from runqy.postgresql.bulkhead import Bulkhead, BulkheadFull
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.fault
+
 
 def run(bulkhead: Bulkhead) -> bool:
     """Enter and leave it."""

@@ -8,6 +8,8 @@ import pytest
 
 from runqy.circuit_breaker import OPEN_S, SLOW_S, CircuitBreaker, CircuitOpen
 
+pytestmark = pytest.mark.fault
+
 NOW = "runqy.clock.monotonic_s"
 
 

@@ -11,7 +11,7 @@ from tests.faults.producers import BATCH_SIZE, ENQUEUE, ENQUEUE_BATCH, UNAVAILAB
 from tests.faults.stored import KEYS, check_tasks
 from tests.support.servers import ValkeyServer, start_cluster
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.fault, pytest.mark.cluster]
 
 SLOT = key_slot(KEYS.pending.encode())
 LOAD = (ENQUEUE, ENQUEUE, ENQUEUE, ENQUEUE_BATCH)

@@ -18,6 +18,8 @@ from tests.support.waiting import wait_until
 from tests.support.web import WebProcess
 from tests.workers.processes import WorkerProcess
 
+pytestmark = pytest.mark.fault
+
 
 @pytest.fixture
 def web(start_web: StartWeb, valkey: ValkeyServer, network: BadNetwork) -> WebProcess:

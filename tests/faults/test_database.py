@@ -24,6 +24,8 @@ from tests.support.postgresql import PostgresqlServer, find_programs
 from tests.support.waiting import wait_until
 from tests.support.web import WebProcess
 
+pytestmark = pytest.mark.fault
+
 Connect = Callable[[WebProcess], KeptConnection]
 
 REGISTER: Send = ("POST", "/worker/register", b'{"queue":"simple"}')

@@ -14,6 +14,8 @@ from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 from tests.support.web import WebProcess
 
+pytestmark = pytest.mark.fault
+
 Fault = Callable[[ValkeyServer], AbstractContextManager[None]]
 
 UNIQUE: Send = ("POST", "/queue/add", b'{"queue":"simple","data":{},"unique_key":"u"}')

@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 import redis as redis_py
 
 from tests.faults.conftest import StartWeb
@@ -9,6 +10,8 @@ from tests.faults.producers import ENQUEUE, ENQUEUE_BATCH, UNAVAILABLE, is_accep
 from tests.faults.stored import check_tasks
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.fault
 
 KILLS = 3
 

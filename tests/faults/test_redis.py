@@ -36,6 +36,8 @@ from tests.support.waiting import PATIENCE_S, succeeds_in_one_of, wait_until
 from tests.support.web import WebProcess
 from tests.tasks.task_helpers import succeed
 
+pytestmark = pytest.mark.fault
+
 Connect = Callable[[WebProcess], KeptConnection]
 
 SOON_S = 25.0

@@ -23,6 +23,8 @@ from tests.support.servers import ValkeyServer
 from tests.support.waiting import PATIENCE_S, wait_until
 from tests.support.web import WSGI, WebProcess
 
+pytestmark = pytest.mark.fault
+
 Connect = Callable[[WebProcess], KeptConnection]
 Fault = Callable[[ValkeyServer], AbstractContextManager[None]]
 

@@ -28,6 +28,8 @@ from tests.support.processes import paused
 from tests.support.servers import MASTER_NAME, ValkeyServer, start_cluster, start_sentinel
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.fault
+
 SOON_S = 1.9
 """About a second is meant."""
 AT_ONCE_S = 0.4

@@ -28,7 +28,7 @@ from tests.support.waiting import wait_until
 Start = Callable[..., "subprocess.Popen[str]"]
 KEY = QueueKeys(QUEUE).runs
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 KILLED_BEFORE_REMOVAL = """
 import os, signal, django

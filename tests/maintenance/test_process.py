@@ -16,6 +16,8 @@ from tests.support.waiting import wait_until
 from vaults.access_log import VaultGrant, record_delivery
 from vaults.models import VaultDelivery
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., "subprocess.Popen[str]"]
 
 

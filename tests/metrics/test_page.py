@@ -30,7 +30,7 @@ from tests.support.servers import free_port
 from tests.support.tasks import put, take_one
 from tests.support.workers import RECORD, RUNNING
 
-pytestmark = pytest.mark.usefixtures("queues")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("queues")]
 
 
 def test_queues_are_shown_under_the_names_of_asynqs_exporter(redis: Any) -> None:

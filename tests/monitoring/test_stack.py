@@ -21,7 +21,7 @@ from tests.monitoring.prometheus import MONITORING, Prometheus
 from tests.supervisor.stack import Stack, make_queue
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 needs_prometheus = pytest.mark.skipif(
     shutil.which("promtool") is None or shutil.which("prometheus") is None,
     reason="Prometheus is not installed (Debian: apt-get install prometheus)",

@@ -23,6 +23,7 @@ from tests.support.postgresql import PostgresqlServer, find_programs
 from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.postgresql,
     pytest.mark.skipif(find_programs() is None, reason="PostgreSQL's programs are not installed"),
 ]

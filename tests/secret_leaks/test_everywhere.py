@@ -25,6 +25,8 @@ from tests.support.secret_leaks import Canary
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "a-password-of-tests"
 MOST_PAGES = 80
 VAULTS = ("by-api", "by-admin")

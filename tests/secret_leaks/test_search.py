@@ -16,6 +16,8 @@ from django.urls import path
 
 from tests.support.secret_leaks import REGISTER, Canary
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

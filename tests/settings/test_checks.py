@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PRODUCTION = {
     "RUNQY_SECRET_KEY": "a-secret-key-that-was-made-with-a-good-random-generator-0123456789abcde",

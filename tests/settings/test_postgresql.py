@@ -35,6 +35,7 @@ IN_PROCESSES = "tests/history/test_process.py::test_two_processes_store_each_run
 KEPT_OPEN = "error\nignore:.*was deleted while still open:ResourceWarning"
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.postgresql,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(find_programs() is None, reason="PostgreSQL's programs are not installed"),

@@ -12,6 +12,8 @@ from runqy.supervisor import queue_files
 from runqy.supervisor.queue_files import find_queue_files, publish_examples
 from runqy.supervisor.stop_signals import Interrupted
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["pipeline", "sentiment", "thumbnail"]
 
 

@@ -15,7 +15,7 @@ from runqy_python import AuthenticationError, RunqyClient, TaskNotFoundError
 from tests.supervisor.stack import Stack
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

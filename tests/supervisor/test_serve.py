@@ -12,7 +12,7 @@ from tests.support import environment
 from tests.support.processes import is_alive, paused
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.supervisor.stack import make_queue
 from tests.support import environment
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 TASKS = 80
 KILLS = 8

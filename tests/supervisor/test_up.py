@@ -22,7 +22,7 @@ import redis
 from tests.supervisor.stack import Stack, make_queue
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 ASK = """
 import sys, urllib.request

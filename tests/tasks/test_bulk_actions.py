@@ -38,6 +38,8 @@ from tests.support.tasks import listed, message, put
 from tests.support.waiting import wait_until
 from tests.tasks.task_helpers import put_in
 
+pytestmark = pytest.mark.slow
+
 FAILED = (RunOutcome.FAILED,)
 ARCHIVED = TaskQuery(state=TaskState.ARCHIVED)
 PENDING = TaskQuery(state=TaskState.PENDING)

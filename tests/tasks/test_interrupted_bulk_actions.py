@@ -32,6 +32,8 @@ from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import listed, put, take_one
 from tests.tasks.task_helpers import fail_for_good, put_in, succeed
 
+pytestmark = pytest.mark.slow
+
 FAILED = (RunOutcome.FAILED,)
 on_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="one database is enough for processes")
 

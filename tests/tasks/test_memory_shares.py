@@ -20,6 +20,8 @@ from tests.queues.stored import store_queues
 from tests.support.environment import CLIENT_KEY
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 LIMIT = 480 * MIB
 OTHERS = ("simple", "a", "b", "c", "d")

@@ -37,6 +37,8 @@ from tests.support.tasks import put, take_one
 from tests.support.waiting import PATIENCE_S, wait_until
 from tests.tasks.task_helpers import succeed
 
+pytestmark = pytest.mark.slow
+
 LONG_S = 120.0
 """A wait that ends by itself has failed a test long before."""
 

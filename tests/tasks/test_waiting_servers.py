@@ -33,7 +33,7 @@ MANY = 2000
 
 StartWeb = Callable[..., WebProcess]
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture

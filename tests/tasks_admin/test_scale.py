@@ -20,6 +20,8 @@ from tests.support.tasks import new_task
 from tests.support.workers import RECORD, RUNNING, keep_records
 from tests.tasks_admin.pages import LIST, change
 
+pytestmark = pytest.mark.slow
+
 QUEUES, WORKERS, TASKS = 2_000, 200, 20_000
 
 

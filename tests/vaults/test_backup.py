@@ -9,7 +9,11 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.support.secret_leaks import SUITE
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 SET = """

@@ -34,7 +34,7 @@ from vaults.rotation import count_outdated, rotate_entries
 from vaults.worker_secrets import get_worker_secrets
 from workers.operations import register_worker
 
-pytestmark = pytest.mark.usefixtures("configuration")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration")]
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = {f"KEY_{number}": f"value of {number}" for number in range(30)}

@@ -23,6 +23,8 @@ from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, wait_for_state, wait_task
 
+pytestmark = pytest.mark.slow
+
 MAIL = QueueKeys("mail")
 TASKS_A_FAULT = 40
 

@@ -9,6 +9,8 @@ from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, change_configuration
 from tests.workers.processes import wait_for_record
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("mode", ["long_running", "one_shot"])
 def test_a_child_that_cannot_start_is_logged_once_with_its_reason(

@@ -5,6 +5,7 @@ import random
 import signal
 from pathlib import Path
 
+import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
@@ -19,6 +20,8 @@ from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task
+
+pytestmark = pytest.mark.slow
 
 TASKS, KILLS = 80, 8
 

@@ -14,6 +14,8 @@ from tests.support.git_server import GitServer, git_server
 from tests.workers.repositories import Repository
 from workers.deploy.deployment import Deployed, DeploymentSpec, deploy
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "gl-pat-0123456789"
 
 

@@ -16,6 +16,8 @@ from workers.deploy import virtualenvs
 from workers.deploy.deployment import Deployed, DeploymentSpec, deploy
 from workers.deploy.read_checkout import requirement_texts, requirements_key
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

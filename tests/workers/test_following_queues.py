@@ -20,7 +20,7 @@ from tests.workers.repositories import Repository
 
 Follow = Callable[..., WorkerProcess]
 
-pytestmark = pytest.mark.usefixtures("configuration")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration")]
 
 
 @pytest.fixture(scope="module")

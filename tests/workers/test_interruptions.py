@@ -5,6 +5,7 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
 import redis as redis_py
 
 from runqy.broker import keys
@@ -22,6 +23,8 @@ from tests.workers.fake_server import FakeServer
 from tests.workers.outputs import output_of
 from tests.workers.processes import add_task, wait_for_state, wait_task
 from tests.workers.repositories import Repository
+
+pytestmark = pytest.mark.slow
 
 MAIL = QueueKeys("mail")
 

@@ -9,6 +9,8 @@ import pytest
 
 from workers.runtime.registration import own_version
 
+pytestmark = pytest.mark.slow
+
 
 def run_worker(*args: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     env = {"PATH": os.environ["PATH"], **environ}

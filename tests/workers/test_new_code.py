@@ -32,6 +32,8 @@ from workers.runtime.registration import RegisteredWorker
 from workers.runtime.run_counts import RunCounts
 from workers.runtime.settings import WorkerSettings
 
+pytestmark = pytest.mark.slow
+
 WORKING = Path(__file__).with_name("behaviours.py").read_text()
 CRASHING = "raise SystemExit('no module of this name')\n"
 ASK = {"do": "env"}

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.archive_reasons import timeout_error
 from tests.support.processes import is_alive
@@ -12,6 +14,8 @@ from tests.workers.processes import (
     add_task,
     wait_for_state,
 )
+
+pytestmark = pytest.mark.slow
 
 
 def test_each_one_shot_task_has_a_child_of_its_own(

@@ -18,6 +18,8 @@ from tests.tasks_admin.pages import LIST, change
 from tests.workers.conftest import StartWorker
 from tests.workers.processes import add_task, wait_for_state
 
+pytestmark = pytest.mark.slow
+
 QUEUE = "mail"
 
 

@@ -15,6 +15,8 @@ from tests.workers.fake_server import FakeServer
 from tests.workers.outputs import output_of, shout, wait_for_progress, wait_for_text
 from tests.workers.processes import wait_for_state, wait_task
 
+pytestmark = pytest.mark.slow
+
 FINAL = ("completed", "archived")
 
 

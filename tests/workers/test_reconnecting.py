@@ -3,12 +3,16 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from runqy.broker.broker import Broker
 from tests.support.servers import ValkeyServer, free_port
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, broker_on, wait_for_record, wait_for_state, wait_task
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_worker_reconnects_after_a_restart_of_redis(

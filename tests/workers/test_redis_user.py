@@ -35,6 +35,8 @@ from tests.workers.processes import (
 )
 from tests.workers.repositories import Repository
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def valkey(configuration: None, settings: Any) -> Iterator[ValkeyServer]:

@@ -8,6 +8,8 @@ from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, wait_for_state
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_registration_request_identifies_the_worker(server: FakeServer, start_worker: StartWorker) -> None:
     start_worker()

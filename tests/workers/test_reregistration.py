@@ -23,6 +23,8 @@ from tests.workers.processes import (
 )
 from tests.workers.repositories import Repository
 
+pytestmark = pytest.mark.slow
+
 MAIL = QueueKeys("mail")
 
 

@@ -13,6 +13,8 @@ from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task
 from tests.workers.repositories import Repository
 
+pytestmark = pytest.mark.slow
+
 
 def read_log(broker: Broker) -> dict[str, EndedRun]:
     """Return the runs of the log by their tasks; each has one."""

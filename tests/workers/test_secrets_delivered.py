@@ -29,7 +29,7 @@ NEXT_KEY = generate_master_key()
 Serve = Callable[[str], WorkerProcess]
 
 
-pytestmark = pytest.mark.usefixtures("configuration")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration")]
 
 
 @pytest.fixture(scope="module")

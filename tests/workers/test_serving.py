@@ -21,6 +21,8 @@ from tests.workers.fake_server import FakeServer, registration_response
 from tests.workers.processes import add_task, wait_for_record, wait_for_state, wait_task
 from workers.runtime.registration import decode_registration
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_ready_worker_is_listed_and_gone_after_its_end(
     single_broker: Broker, redis: redis_py.Redis, start_worker: StartWorker

@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
@@ -18,6 +19,8 @@ from tests.support.waiting import eventually, succeeds_in_one_of
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, broker_on, wait_for_state, wait_task, worker_environment
+
+pytestmark = pytest.mark.slow
 
 MAIL = QueueKeys("mail")
 

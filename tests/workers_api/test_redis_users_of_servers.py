@@ -22,7 +22,7 @@ from tests.support.servers import MASTER_NAME, SentinelSet, ValkeyServer
 from tests.support.waiting import wait_until
 from tests.workers_api.redis_users import enter, is_refused, register, users
 
-pytestmark = pytest.mark.usefixtures("redis_user_queues")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("redis_user_queues")]
 
 
 def test_a_user_is_there_again_that_redis_lost_before_maintenance_saw_it(client: ApiClient) -> None:

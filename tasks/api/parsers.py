@@ -125,7 +125,9 @@ def _parse_jobs(raw: msgspec.Raw | None, errors: list[str]) -> list[msgspec.Raw]
 
 def _parse_job(queue: str, job: msgspec.Raw, shared: dict[str, Any]) -> BatchItem:
     text = bytes(job)
-    members = _decode_options(text) if text.startswith(b"{") and b'"data"' in text else {}
+    # Most jobs are payloads: only what may have the member `data`, also with an escape in its name, is decoded.
+    may_be_nested = text.startswith(b"{") and (b'"data"' in text or b"\\u" in text)
+    members = _decode_options(text) if may_be_nested else {}
     # A job without `data` is itself the payload.
     if "data" not in members:
         return TaskSpec(queue=queue, payload=payloads.to_one_line(text), **shared)

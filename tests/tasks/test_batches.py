@@ -98,6 +98,14 @@ def test_options_of_a_job_override_those_of_the_batch(client: ApiClient, redis: 
     assert redis.lrange(QueueKeys("simple").pending, 0, -1) == [ids[1].encode()]
 
 
+def test_the_members_of_a_job_may_have_escapes_in_their_names(client: ApiClient, redis: redis_py.Redis) -> None:
+    response = client.post("/queue/add-batch", rb'{"queue": "simple", "jobs": [{"d\u0061ta": {"x": 1}, "timeout": 5}]}')
+
+    (task_id,) = outcome(response)["task_ids"]
+    info = json.loads(client.get(f"/queue/{task_id}").content)["info"]
+    assert (info["payload"], info["timeout"]) == ({"x": 1}, "5s")
+
+
 def test_timeouts_of_a_batch_and_of_its_jobs_may_be_durations(client: ApiClient, redis: redis_py.Redis) -> None:
     ids = outcome(post(client, [{}, {"data": {}, "timeout": "30s"}], timeout="5m"))["task_ids"]
 

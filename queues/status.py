@@ -114,7 +114,8 @@ def _is_published(spec: QueueSpec, comparison: SyncStatus | None) -> bool | None
     if comparison is None:
         return None
     vaults = [field(DocumentKind.VAULT, name) for name in spec.deployment.referenced_vaults]
-    fields = {field(DocumentKind.QUEUE, spec.name), field(DocumentKind.ROLLOUT, spec.name), *vaults}
+    kinds = (DocumentKind.QUEUE, DocumentKind.REDIS_QUEUES, DocumentKind.ROLLOUT)
+    fields = {*(field(kind, spec.name) for kind in kinds), *vaults}
     differing = {*comparison.outdated, *comparison.altered, *comparison.ahead}
     return fields.isdisjoint(differing) and spec.name not in {each.queue for each in comparison.queues}
 

@@ -219,7 +219,7 @@ class ResultWaiters:
         try:
             await self._start()
             await self._subscriber.watch(task_id)
-        except asyncio.CancelledError:
+        except BaseException:
             waiter.leave()
             raise
         return waiter

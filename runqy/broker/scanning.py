@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from runqy.broker.broker import Broker
 from runqy.broker.connection.blocking import RedisConnection
@@ -12,9 +12,6 @@ from runqy.broker.replies import check_reply
 from runqy.broker.scripts import command
 from runqy.errors import RunqyError
 from runqy.telemetry.failure_log import FailureLog
-
-if TYPE_CHECKING:
-    from runqy.broker.broker import Broker
 
 
 class KeyScanner:

@@ -111,7 +111,7 @@ def _address(text: str, default_port: int) -> tuple[str, int]:
 
 def _database_number(path: str, mode: str) -> int:
     text = path.strip("/") or "0"
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise ValueError(f"the path of the URL is not a database number{_HINT}")
     if mode == "cluster" and int(text):
         raise ValueError("a cluster has only database 0")

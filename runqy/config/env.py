@@ -127,7 +127,7 @@ def parse_size(text: str) -> int:
     """Return a number of bytes. Raise ValueError."""
     digits = text.rstrip("BKMGIbkmgi ").strip()
     unit = text[len(digits) :].strip().lower()
-    if not digits.isdigit() or unit not in _SIZES or int(digits) == 0:
+    if not (digits.isascii() and digits.isdigit()) or unit not in _SIZES or int(digits) == 0:
         raise ValueError(f"{text!r} is not a size such as 52428800 or 50MiB")
     return int(digits) * _SIZES[unit]
 

@@ -96,7 +96,6 @@ class WsgiCall:
         self._headers: Headers = []
         self._length: int | None = None
         self._collected: list[bytes] = []
-        self._collected_bytes = 0
         self._pipe: ChunkPipe | None = None
 
     def run(self) -> None:

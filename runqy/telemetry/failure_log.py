@@ -53,11 +53,13 @@ class FailureLog:
 
     def record_success(self) -> None:
         """Log that the failures have ended, if there were any."""
-        if not self._times:
+        if not self._times:  # spares the hot path the lock; another thread may be the first to take it
             return
         with self._lock:
             times, self._times = self._times, 0
             self._failures.clear()
+        if not times:
+            return
         after_s = round(clock.monotonic_s() - self._since_s, 1)
         _log.info(self._ended_event, **self._members, failures=times, after_s=after_s)
 

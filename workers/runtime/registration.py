@@ -183,6 +183,6 @@ def decode_queues(content: bytes) -> list[str]:
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")  # an IPv6 address has colons too
-    if not host or not port.isdigit():
+    if not host or not (port.isascii() and port.isdigit()):
         raise ValueError(f"{text!r} is not host:port")
     return host.strip("[]"), int(port)

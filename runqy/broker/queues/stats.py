@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runqy.broker import keys
-from runqy.broker import keys as redis_keys
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply, read_number, read_time_ns
@@ -135,9 +134,9 @@ class DayCounts:
 
 def read_history(queue: str, *, days: int, now_ns: int) -> Request[list[DayCounts]]:
     """Return the counters of the last days of a Redis queue, today first. They are kept for 90 days."""
-    keys, now_s = QueueKeys(queue), now_ns // 1_000_000_000
-    dates = [redis_keys.counter_day(now_s - back * _DAY_S) for back in range(days)]
-    counters = [*map(keys.processed_on, dates), *map(keys.failed_on, dates)]
+    queue_keys, now_s = QueueKeys(queue), now_ns // 1_000_000_000
+    dates = [keys.counter_day(now_s - back * _DAY_S) for back in range(days)]
+    counters = [*map(queue_keys.processed_on, dates), *map(queue_keys.failed_on, dates)]
 
     def parse(replies: Sequence[Reply]) -> list[DayCounts]:
         counts = [read_number(count) or 0 for count in replies[0]]

@@ -18,11 +18,11 @@ class Cancellation(StrEnum):
 
     CANCELED = "canceled"
     """Archived, by this cancellation or an earlier one."""
-    REQUESTED = "asked"
+    REQUESTED = "requested"
     """It is running: its worker was notified and will archive it."""
-    REQUESTED_ELSEWHERE = "asked elsewhere"
+    REQUESTED_ELSEWHERE = "requested elsewhere"
     """It is running in a worker of another program, which may ignore cancellations: archived when that puts it back."""
-    ALREADY_FINISHED = "over"
+    ALREADY_FINISHED = "already finished"
 
 
 _OUTCOMES = {

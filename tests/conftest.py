@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -11,6 +12,7 @@ import pytest
 import redis as redis_py
 from django.conf import settings
 from django.contrib.auth.signals import user_logged_in
+from django.core.cache import caches
 from django.db import connection
 from django.test import Client
 from pytest_django.plugin import DjangoDbBlocker
@@ -107,6 +109,8 @@ def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot.forget()
     if names := environment.CLIENT.keys("runqy:cache:*"):
         environment.CLIENT.delete(*names)
+    with suppress(AttributeError):
+        del caches["default"]  # a test may have let it connect to another Redis
     monkeypatch.setattr(readiness, "_latest", (float("-inf"), []))
 
 

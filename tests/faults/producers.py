@@ -78,7 +78,7 @@ class KeptConnection:
 
         def is_available() -> bool:
             replies.append(self.send(method, path, body, **headers))
-            return replies[-1].code != "broker_unavailable"
+            return (replies[-1].status, replies[-1].code) not in UNAVAILABLE
 
         began_s = time.monotonic()
         wait_until(is_available)

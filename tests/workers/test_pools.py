@@ -93,9 +93,10 @@ class Recorder:
         self.printed: dict[str, bytes] = {}
         self.progress: list[tuple[str, TaskProgress]] = []
         self.changed = asyncio.Condition()
+        self.has_leases = True
 
     def has_lease(self, run: Run) -> bool:
-        return True
+        return self.has_leases
 
     def run_started(self, run: Run) -> None:
         run.start(now_ns=clock.now_ns())
@@ -333,6 +334,19 @@ def test_slow_tasks_are_spread_over_free_children(spec: ChildSpec) -> None:
     recorder = use(LongRunningPool, spec, act, concurrency=4, processes=2)
 
     assert set(recorder.statuses().values()) == {RunStatus.SUCCEEDED}
+
+
+@pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
+def test_a_task_whose_lease_has_ended_before_it_is_sent_does_not_start(spec: ChildSpec, kind: Any) -> None:
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        recorder.has_leases = False
+        pool.submit(a_run("late", "wait"))
+        await until(lambda: recorder.results)
+
+    recorder = use(kind, spec, act)
+
+    assert recorder.statuses() == {"late": RunStatus.LOST}
+    assert not (spec.code_dir / "late.started").exists()
 
 
 def test_a_task_sent_to_no_child_is_cancelled_immediately(spec: ChildSpec) -> None:

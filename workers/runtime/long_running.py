@@ -61,6 +61,8 @@ class LongRunningPool:
 
     def submit(self, run: Run) -> None:
         self._waiting.append(run)
+        # A worker that was suspended may read the reply to a dequeue after the lease has ended.
+        self._drop_lost_runs()
         self._assign_runs()
         self._requeue_if_closed()
 

@@ -31,7 +31,7 @@ BIG, SMALL = json.dumps({"x": "x" * 30 * MIB}).encode(), json.dumps({"x": "x" * 
 @pytest.fixture
 def limited(configuration: None, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiClient]:
     """Return a client of a Redis with LIMIT for tasks, on DRF's viewsets, and a queue whose share is a third of it."""
-    monkeypatch.setattr(MemoryUse, "CHECK_INTERVAL_S", 0)  # no test waits for a second
+    monkeypatch.setattr(MemoryUse, "CHECK_INTERVAL_S", float("-inf"))  # no test waits for a second
     # what was deleted, such as the tasks of an earlier test, is freed by a thread of Redis
     wait_until(lambda: redis.info("memory")["lazyfree_pending_objects"] == 0)
     memory = redis.info("memory")

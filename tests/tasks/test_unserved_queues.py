@@ -27,7 +27,7 @@ def fresh(
     configuration: None, each_plane: str, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ApiClient]:
     """Return a client of a server that reads with each request what maintenance stored."""
-    monkeypatch.setattr(MemoryUse, "CHECK_INTERVAL_S", 0)  # no test waits for a second
+    monkeypatch.setattr(MemoryUse, "CHECK_INTERVAL_S", float("-inf"))  # no test waits for a second
     store_queues(spec("simple"))
     client = ApiClient(CLIENT_KEY)
     yield client

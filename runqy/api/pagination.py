@@ -22,6 +22,7 @@ T = TypeVar("T")
 P = TypeVar("P")
 
 DEFAULT_LIMIT, MAX_LIMIT = 30, 1000
+_LIMIT_HELP = f"Items per page: {DEFAULT_LIMIT} by default, at most {MAX_LIMIT}."
 _MAX_CURSOR_LENGTH = 4096
 
 
@@ -56,10 +57,9 @@ class CursorPagination(BasePagination):
         return Response({**data, "next": target}, headers={"Link": f'<{target}>; rel="next"'})
 
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
-        limit = f"Items per page: {DEFAULT_LIMIT} by default, at most {MAX_LIMIT}."
         cursor = "The start of the page, from `next` of the previous page."
         return [
-            {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1}, "description": limit},
+            {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1}, "description": _LIMIT_HELP},
             {"name": "cursor", "in": "query", "schema": {"type": "string"}, "description": cursor},
         ]
 
@@ -67,9 +67,7 @@ class CursorPagination(BasePagination):
 class LimitSerializer(BodySerializer):
     """The length of a list."""
 
-    limit = LimitParameter(
-        f"Items per page: {DEFAULT_LIMIT} by default, at most {MAX_LIMIT}.", default=DEFAULT_LIMIT, most=MAX_LIMIT
-    )
+    limit = LimitParameter(_LIMIT_HELP, default=DEFAULT_LIMIT, most=MAX_LIMIT)
 
 
 def encode_cursor(position: object, identity: str = "") -> str:

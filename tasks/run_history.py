@@ -69,7 +69,7 @@ def store_batches(batches: Sequence[StreamBatch], *, max_rate: int) -> WriteTran
     """Store entries of streams, one batch of each, and move their cursors past them, in one transaction.
 
     Entries up to the cursor were stored before, or were appended by a Redis whose clock went back: only those runs that
-    have no row are stored. Successes beyond `max_rate` a second are only added to the rollups. See docs/adr/0033.
+    have no row are stored. Successes beyond `max_rate` a second are only added to the rollups. See docs/adr/0030.
     """
     prepared = prepare_rows(build_row(batch.identity, run) for batch in batches for _, run in batch.runs)
     with write_transaction() as written:

@@ -1,7 +1,7 @@
 """Move ended attempts from Redis to the database, each once, by any number of processes.
 
 The cursor of each stream is a row in the database, and moves in the transaction that stores the runs. So a process may
-be killed at any point: entries that were stored but not yet removed from Redis are skipped. See docs/adr/0033.
+be killed at any point: entries that were stored but not yet removed from Redis are skipped. See docs/adr/0030.
 """
 
 from __future__ import annotations

@@ -1,0 +1,40 @@
+"""Links between the documents of the project lead somewhere, and the index of decisions is complete."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
+CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
+DECISION = re.compile(r"docs/adr/(\d{4})")
+
+
+def documents() -> list[Path]:
+    return [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+
+
+def test_every_relative_link_names_a_file() -> None:
+    broken = [
+        f"{document.relative_to(ROOT)}: {target}"
+        for document in documents()
+        for target in LINK.findall(CODE.sub("", document.read_text()))
+        if not (document.parent / target).exists()
+    ]
+
+    assert broken == []
+
+
+def test_decisions_are_numbered_without_gaps_and_each_is_in_the_index() -> None:
+    decisions = sorted(path.name for path in (ROOT / "docs/adr").glob("0*.md"))
+    index = LINK.findall((ROOT / "docs/adr/README.md").read_text())
+
+    assert index == decisions
+    assert [int(name[:4]) for name in decisions] == list(range(1, len(decisions) + 1))
+
+
+def test_code_refers_to_decisions_that_exist() -> None:
+    numbers = {path.name[:4] for path in (ROOT / "docs/adr").glob("0*.md")}
+    packages = ("runqy", "queues", "tasks", "workers", "vaults", "alerts")
+
+    for path in (path for package in packages for path in (ROOT / package).rglob("*.py")):
+        assert set(DECISION.findall(path.read_text())) <= numbers, path

@@ -169,7 +169,7 @@ def delete_definition(change: Change, name: str) -> None:
     before = row.as_spec()
     row.delete()
     change.remove(DocumentKind.QUEUE, name)
-    change.forget(DocumentKind.ROLLOUT, name)
+    change.forget(DocumentKind.REDEPLOYMENT, name)
     change.forget(DocumentKind.REDIS_QUEUES, name)
     record_queue("queue.deleted", name, old=before, new=None)
 
@@ -182,8 +182,8 @@ def redeploy_queue(*, name: str, allowed_queues: AllowedQueues = None) -> str:
     queue = get_fresh_catalog(max_age_s=0).get_queue(name, allowed_queues=allowed_queues).name
     with configuration_change() as change:
         _get_row(queue)
-        change.put(DocumentKind.ROLLOUT, queue, b"%d" % change.revision)
-        changes = {"rollout": (None, change.revision)}
+        change.put(DocumentKind.REDEPLOYMENT, queue, b"%d" % change.revision)
+        changes = {"redeployment": (None, change.revision)}
         record(action="queue.redeployed", object_kind="queue", object_name=queue, changes=changes)
     return queue
 

@@ -122,16 +122,16 @@ def hides_payloads(name: str, catalog: QueueCatalog | None) -> bool:
     return queue is None or queue.deployment.hide_payloads
 
 
-def find_rollout(name: str) -> str | None:
-    """Return a token that changes with each redeployment of a queue; None if it was never redeployed."""
-    document = get_snapshot().find(DocumentKind.ROLLOUT, name)
+def find_redeployment(name: str) -> str | None:
+    """Return a number that changes with each redeployment of a queue; None if it was never redeployed."""
+    document = get_snapshot().find(DocumentKind.REDEPLOYMENT, name)
     return (document.body or b"").decode() if document else None
 
 
 def documents_used(spec: QueueSpec) -> list[str]:
-    """Return the fields of the other documents that a queue's workers use: vaults, rollout, existing Redis queues."""
+    """Return the fields of the other documents that a queue uses: vaults, redeployment, existing Redis queues."""
     vaults = [field(DocumentKind.VAULT, vault) for vault in spec.deployment.referenced_vaults]
-    return [*vaults, field(DocumentKind.ROLLOUT, spec.name), field(DocumentKind.REDIS_QUEUES, spec.name)]
+    return [*vaults, field(DocumentKind.REDEPLOYMENT, spec.name), field(DocumentKind.REDIS_QUEUES, spec.name)]
 
 
 def default_limits() -> Limits:

@@ -114,7 +114,7 @@ def _is_published(spec: QueueSpec, comparison: SyncStatus | None) -> bool | None
     if comparison is None:
         return None
     vaults = [field(DocumentKind.VAULT, name) for name in spec.deployment.referenced_vaults]
-    kinds = (DocumentKind.QUEUE, DocumentKind.REDIS_QUEUES, DocumentKind.ROLLOUT)
+    kinds = (DocumentKind.QUEUE, DocumentKind.REDIS_QUEUES, DocumentKind.REDEPLOYMENT)
     fields = {*(field(kind, spec.name) for kind in kinds), *vaults}
     differing = {*comparison.outdated, *comparison.altered, *comparison.ahead}
     return fields.isdisjoint(differing) and spec.name not in {each.queue for each in comparison.queues}

@@ -8,7 +8,7 @@ import structlog
 from django.conf import settings
 
 from queues.definitions import QueueDefinition
-from queues.queries import find_rollout, get_fresh_catalog, hides_payloads
+from queues.queries import find_redeployment, get_fresh_catalog, hides_payloads
 from runqy.accounts.worker_credentials import Credentials, grant_redis_user
 from runqy.api_keys import Identity
 from runqy.broker.connection.redis_client import RedisTarget
@@ -43,7 +43,7 @@ class Registration:
     """The Redis queues to serve, with their priorities. Never empty."""
     revision: str
     """Changes with the configuration of the queue and its vaults; empty if unknown."""
-    rollout: str | None
+    redeployment: str | None
     """Changes with each redeploy, the request to deploy the newest commit; None before the first."""
     redis: RedisTarget
     lease_s: int
@@ -118,7 +118,7 @@ def register_worker(
         queue=queue_for_worker,
         redis_queues=tuple(redis_queues),
         revision=catalog.queue_revision(definition.name),
-        rollout=find_rollout(definition.name),
+        redeployment=find_redeployment(definition.name),
         redis=redis,
         lease_s=settings.RUNQY_LEASE_S,
         archive_max_tasks=settings.RUNQY_ARCHIVE_MAX_TASKS,

@@ -41,7 +41,7 @@ def redeploy(
     """Redeploy the workers of a queue with the newest commit. Each does so between two tasks."""
     with open_client(server, api_key) as api:
         response = api.post(f"/api/cli/queues/{quote(queue, safe='')}/redeploy", b"")
-    typer.echo(f"{response['queue']}: {_describe_rollout(response['workers'])}")
+    typer.echo(f"{response['queue']}: {_describe_workers(response['workers'])}")
 
 
 @app.command("release-scheduled")
@@ -64,7 +64,7 @@ def release_scheduled(
             typer.echo(f"{queue}: {count} tasks released")
 
 
-def _describe_rollout(workers: list[str] | None) -> str:
+def _describe_workers(workers: list[str] | None) -> str:
     """Return which workers redeploy a queue. `workers` is None if the server could not read them from Redis."""
     match workers:
         case None:

@@ -22,7 +22,7 @@ class DocumentKind(StrEnum):
     QUEUE = "queue"
     VAULT = "vault"
     API_KEY = "api_key"
-    ROLLOUT = "rollout"
+    REDEPLOYMENT = "redeployment"
     """A request to deploy a queue's newest commit; each one is a new revision."""
     REDIS_QUEUES = "redis_queues"
     """The Redis queues of a queue as a JSON list, where they differ from those that its name alone implies."""

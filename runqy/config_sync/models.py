@@ -17,7 +17,8 @@ class Revision(models.Model):
 class StoredDocument(models.Model):
     """A document to publish, written in the transaction of the change."""
 
-    kind = models.CharField(max_length=16, choices=[(kind.value, kind.value) for kind in DocumentKind])
+    kind = models.CharField(max_length=16)
+    """A `DocumentKind`."""
     name = models.CharField(max_length=160)
     revision = models.BigIntegerField()
     worker_revision = models.BigIntegerField()

@@ -29,7 +29,7 @@ def save(name: str, *sub_queues: str) -> None:
     save_queue(spec=spec(name, *sub_queues), source=QueueSource.API)
 
 
-def published_token(broker: Broker, queue: str) -> bytes | None:
+def published_revision(broker: Broker, queue: str) -> bytes | None:
     return broker.client.hget(keys.QUEUE_REVISIONS, queue)
 
 
@@ -43,7 +43,7 @@ def test_a_redis_queue_of_the_go_system_is_served_beside_the_defined_one(broker:
     assert get_catalog().resolve("mail").redis_queue == "mail"
     registration = register_worker(queue="mail")
     assert registration.redis_queues == (("mail", 5), ("mail.default", 5))
-    assert registration.revision.encode() == published_token(broker, "mail")
+    assert registration.revision.encode() == published_revision(broker, "mail")
     assert compare_configuration().is_agreed
 
 
@@ -61,15 +61,15 @@ def test_other_processes_know_existing_queues_without_a_lookup(broker: Broker, d
 
 def test_workers_register_again_when_a_redis_queue_appears_but_not_when_it_vanishes(broker: Broker) -> None:
     save("mail")
-    before = published_token(broker, "mail")
+    before = published_revision(broker, "mail")
     put(broker, "t", queue="mail.default")
     publish_existing_queues(broker)
-    during = published_token(broker, "mail")
+    during = published_revision(broker, "mail")
     broker.client.srem(keys.QUEUES, "mail.default")
 
     publish_existing_queues(broker)
 
-    assert before != during == published_token(broker, "mail")
+    assert before != during == published_revision(broker, "mail")
     assert get_catalog().redis_queues() == ["mail"]
     assert register_worker(queue="mail").revision.encode() == during
 

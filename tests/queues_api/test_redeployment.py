@@ -10,7 +10,7 @@ from django.db import OperationalError
 
 from queues.models import QueueSource
 from queues.operations import delete_definition, redeploy_queue, save_queue
-from queues.queries import find_rollout, get_fresh_catalog
+from queues.queries import find_redeployment, get_fresh_catalog
 from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from runqy.audit.models import AuditRecord
@@ -46,8 +46,8 @@ def client(stopped_clock: None, configuration: None, single_broker: Broker) -> A
     return ApiClient()
 
 
-def token(redis: redis_py.Redis, queue: str) -> bytes | None:
-    """Return the token that workers of a queue compare."""
+def revision(redis: redis_py.Redis, queue: str) -> bytes | None:
+    """Return the revision that workers of a queue compare."""
     return redis.hget(keys.QUEUE_REVISIONS, queue)
 
 
@@ -58,7 +58,7 @@ def test_a_request_without_redis_is_stored_and_not_published(client: ApiClient, 
 
     found = json.loads(response.content)
     assert (response.status_code, found["workers"], found["published"]) == (200, None, False)
-    assert StoredDocument.objects.filter(kind="rollout", name="inference").exists()
+    assert StoredDocument.objects.filter(kind="redeployment", name="inference").exists()
 
 
 @pytest.mark.parametrize("name", ["inference", "inference_high", "inference.low"])
@@ -71,49 +71,49 @@ def test_only_workers_of_the_whole_queue_are_notified(
     ]
     for record in (RECORD, *others):
         single_broker.run(write_heartbeat(record, now_ns=single_broker.now_ns()))
-    before = {queue: token(redis, queue) for queue in ("inference", "mail")}
+    before = {queue: revision(redis, queue) for queue in ("inference", "mail")}
 
     response = client.post(f"/api/cli/queues/{name}/redeploy")
 
     assert response.status_code == 200
     expected = {"message": "redeployment requested", "queue": "inference", "workers": ["w-1"], "published": True}
     assert json.loads(response.content) == expected
-    assert int(token(redis, "inference") or 0) > int(before["inference"] or 0)
-    assert token(redis, "mail") == before["mail"]
+    assert int(revision(redis, "inference") or 0) > int(before["inference"] or 0)
+    assert revision(redis, "mail") == before["mail"]
 
 
-def test_a_registration_contains_the_latest_rollout(client: ApiClient, redis: redis_py.Redis) -> None:
+def test_a_registration_contains_the_latest_redeployment(client: ApiClient, redis: redis_py.Redis) -> None:
     first = register_worker(queue="inference")
     client.post("/api/cli/queues/inference/redeploy")
     second = register_worker(queue="inference_low")
     client.post("/api/cli/queues/inference/redeploy")
     third = register_worker(queue="inference")
 
-    assert first.rollout is None
-    assert second.rollout is not None
-    assert third.rollout not in (None, second.rollout)
-    assert third.revision == (token(redis, "inference") or b"").decode()
+    assert first.redeployment is None
+    assert second.redeployment is not None
+    assert third.redeployment not in (None, second.redeployment)
+    assert third.revision == (revision(redis, "inference") or b"").decode()
     assert third.queue == first.queue
 
 
-def test_a_change_of_the_queue_requests_no_rollout(client: ApiClient) -> None:
+def test_a_change_of_the_queue_requests_no_redeployment(client: ApiClient) -> None:
     redeploy_queue(name="inference")
     before = register_worker(queue="inference")
 
     save_queue(spec=spec("inference", "high:9", "low:3"), source=QueueSource.API)
 
     after = register_worker(queue="inference")
-    assert (after.rollout, after.revision != before.revision) == (before.rollout, True)
+    assert (after.redeployment, after.revision != before.revision) == (before.redeployment, True)
 
 
-def test_redis_and_the_database_agree_on_rollouts(client: ApiClient, redis: redis_py.Redis) -> None:
+def test_redis_and_the_database_agree_on_redeployments(client: ApiClient, redis: redis_py.Redis) -> None:
     redeploy_queue(name="inference")
 
     assert compare_configuration().is_agreed
-    assert get_fresh_catalog(0).queue_revision("inference") == (token(redis, "inference") or b"").decode()
+    assert get_fresh_catalog(0).queue_revision("inference") == (revision(redis, "inference") or b"").decode()
 
 
-def test_a_recreated_queue_has_no_rollout_of_the_old_one(client: ApiClient) -> None:
+def test_a_recreated_queue_has_no_redeployment_of_the_old_one(client: ApiClient) -> None:
     redeploy_queue(name="mail")
     with configuration_change() as change:
         delete_definition(change, "mail")
@@ -121,7 +121,7 @@ def test_a_recreated_queue_has_no_rollout_of_the_old_one(client: ApiClient) -> N
     save_queue(spec=spec("mail"), source=QueueSource.API)
 
     get_fresh_catalog(0)
-    assert find_rollout("mail") is None
+    assert find_redeployment("mail") is None
 
 
 def test_the_actor_of_a_redeployment_is_recorded(client: ApiClient) -> None:
@@ -156,7 +156,7 @@ def test_only_administrators_have_access(client: ApiClient, key: str, status: in
 def test_without_the_database_a_redeployment_is_refused(
     client: ApiClient, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = token(redis, "mail")
+    before = revision(redis, "mail")
 
     def fail(*_: object, **__: object) -> None:
         raise OperationalError("down")
@@ -166,4 +166,4 @@ def test_without_the_database_a_redeployment_is_refused(
 
     assert (response.status_code, problem(response)["code"]) == (503, "database_unavailable")
     assert response["Retry-After"]
-    assert token(redis, "mail") == before
+    assert revision(redis, "mail") == before

@@ -44,7 +44,7 @@ def mail(server: FakeServer, redis: redis_py.Redis, repository: Repository) -> R
     """Return the repository of the queue `mail`, whose code works."""
     repository.commit({**SDK_FILES, "main.py": WORKING})
     server.response["deployment"]["git_url"] = repository.url
-    server.response["queue"] |= {"revision": "1", "rollout": None}
+    server.response["queue"] |= {"revision": "1", "redeployment": None}
     redis.hset(keys.QUEUE_REVISIONS, "mail", "1")
     return repository
 
@@ -56,10 +56,10 @@ def commit_that_runs(broker: Broker, **options: Any) -> str:
     return commit
 
 
-def roll_out(redis: redis_py.Redis, server: FakeServer, token: str) -> None:
+def request_redeployment(redis: redis_py.Redis, server: FakeServer, revision: str) -> None:
     """Ask the workers of `mail` for the newest commit."""
-    server.response["queue"]["rollout"] = token
-    change_configuration(redis, server, token)
+    server.response["queue"]["redeployment"] = revision
+    change_configuration(redis, server, revision)
 
 
 def wait_for_a_look(deployments: Path) -> None:
@@ -117,7 +117,7 @@ def test_the_end_of_a_child_brings_newer_code(
     assert eventually(lambda: [one.commit for one in list_worker_records(single_broker)] == [newer])
 
 
-def test_a_rollout_replaces_children_between_tasks(  # noqa: PLR0917
+def test_a_redeployment_replaces_children_between_tasks(  # noqa: PLR0917
     single_broker: Broker,
     redis: redis_py.Redis,
     mail: Repository,
@@ -131,7 +131,7 @@ def test_a_rollout_replaces_children_between_tasks(  # noqa: PLR0917
     eventually(Path(task["started"]).exists)
     newer = mail.commit({"other.txt": "1"})
 
-    roll_out(redis, server, "2")
+    request_redeployment(redis, server, "2")
     worker.wait_for("deployed", 2)
     Path(task["until"]).touch()
 
@@ -140,15 +140,15 @@ def test_a_rollout_replaces_children_between_tasks(  # noqa: PLR0917
     assert commit_that_runs(single_broker) == newer
 
 
-def test_a_rollout_without_a_new_commit_leaves_children_alone(
+def test_a_redeployment_without_a_new_commit_leaves_children_alone(
     single_broker: Broker, redis: redis_py.Redis, mail: Repository, server: FakeServer, start_worker: StartWorker
 ) -> None:
     worker = start_worker()
     before = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed")
 
-    roll_out(redis, server, "2")
+    request_redeployment(redis, server, "2")
     worker.wait_for("registered_again")
-    roll_out(redis, server, "3")
+    request_redeployment(redis, server, "3")
     worker.wait_for("registered_again", 2)
 
     after = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed")
@@ -171,14 +171,14 @@ def test_a_changed_definition_brings_no_newer_code(
     assert commit_that_runs(single_broker) == before
 
 
-def test_a_failed_rollout_keeps_the_running_commit_and_reports_why(
+def test_a_failed_redeployment_keeps_the_running_commit_and_reports_why(
     single_broker: Broker, redis: redis_py.Redis, mail: Repository, server: FakeServer, start_worker: StartWorker
 ) -> None:
     start_worker()
     before = commit_that_runs(single_broker)
     mail.commit({"requirements.txt": "./no-such-folder\n"})
 
-    roll_out(redis, server, "2")
+    request_redeployment(redis, server, "2")
     reason = eventually(lambda: next((one.reason for one in list_worker_records(single_broker) if one.reason), ""))
 
     assert "no-such-folder" in reason

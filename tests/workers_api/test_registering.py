@@ -83,7 +83,7 @@ def test_a_worker_gets_redis_deployment_and_decrypted_vaults(client: ApiClient) 
         "mode": "long_running",
         "order": "weighted",
         "revision": found["queue"]["revision"],
-        "rollout": None,
+        "redeployment": None,
     }
     assert found["deployment"] == {
         "git_url": "https://github.com/example/repo.git",

@@ -39,7 +39,7 @@ REGISTRATION = OpenApiExample(
             "mode": "long_running",
             "order": "weighted",
             "revision": "1705314600000",
-            "rollout": None,
+            "redeployment": None,
         },
         "sub_queues": [{"name": "inference", "priority": 6}],
         "deployment": {

@@ -110,7 +110,7 @@ class RegisteredQueueSerializer(serializers.Serializer[Any]):
     mode = serializers.ChoiceField(source="queue.mode", choices=_MODES)
     order = serializers.ChoiceField(source="queue.order", choices=_ORDERS)
     revision = EmptyAsNullField(allow_null=True, help_text="Changes with the queue's configuration")
-    rollout = serializers.CharField(
+    redeployment = serializers.CharField(
         allow_null=True, help_text="Changes with each request to deploy the newest commit; null: none yet"
     )
 

@@ -51,7 +51,7 @@ class QueueInfo(msgspec.Struct, frozen=True):
     mode: str = ""
     order: str = "weighted"
     revision: str | int | None = None
-    rollout: str | int | None = None
+    redeployment: str | int | None = None
 
 
 class SubQueueInfo(msgspec.Struct, frozen=True):
@@ -149,7 +149,7 @@ class RegisteredWorker(msgspec.Struct, frozen=True):
         """Return the fields that determine which code is deployed, as opposed to how it is started."""
         info = self.deployment
         source = (info.git_url, info.branch, info.code_path or "", info.requirements_file or "")
-        return (self.queue.name, self.queue.rollout, *source, self.git_token or "")
+        return (self.queue.name, self.queue.redeployment, *source, self.git_token or "")
 
 
 @cache

@@ -30,7 +30,7 @@ from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.config_sync.publishing import compare_configuration
-from tasks.run_stats import StatsPoint, get_stats_by_queue
+from tasks.history.stats import StatsPoint, get_stats_by_queue
 from vaults.queries import find_key_error
 
 

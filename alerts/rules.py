@@ -10,7 +10,7 @@ from statistics import median
 from runqy import durations
 from runqy.broker.health import RedisHealth
 from runqy.broker.operation import MemoryUse
-from tasks.run_stats import StatsPoint
+from tasks.history.stats import StatsPoint
 
 FAILURE_WINDOW_MIN = 5
 GROWTH_WINDOW_MIN = 10

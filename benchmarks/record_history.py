@@ -13,10 +13,10 @@ from django.conf import settings  # noqa: E402
 from django.db import connection  # noqa: E402
 
 from runqy.redis_connection import get_broker  # noqa: E402
-from tasks import run_recorder  # noqa: E402
+from tasks.history import record  # noqa: E402
+from tasks.history.record import StreamBatch, store_batches  # noqa: E402
+from tasks.history.transactions import WriteTransaction  # noqa: E402
 from tasks.models import TaskRun  # noqa: E402
-from tasks.run_history import StreamBatch, store_batches  # noqa: E402
-from tasks.write_transactions import WriteTransaction  # noqa: E402
 
 if __name__ == "__main__":
     queues = sys.argv[1:]
@@ -29,8 +29,8 @@ if __name__ == "__main__":
         spans.append(written.held_s * 1000)
         return written
 
-    run_recorder.store_batches = timed
-    broker, recorder, count = get_broker(), run_recorder.RunRecorder(), 0
+    record.store_batches = timed
+    broker, recorder, count = get_broker(), record.RunRecorder(), 0
     connection.ensure_connection()
     started_s, used_s = time.perf_counter(), time.process_time()
     while read := recorder.record_all(broker, queues, None):

@@ -65,7 +65,7 @@ def fill(count: int) -> None:
     """Insert runs of the last week. The indexes are created afterwards, which takes a fraction of the time."""
     from django.db import connection, transaction
 
-    from tasks import fulltext_index
+    from tasks.history import fulltext_index
     from tasks.models import TaskRun
 
     fields = [field.column for field in TaskRun._meta.concrete_fields if not field.primary_key]
@@ -89,7 +89,7 @@ def fill(count: int) -> None:
 
 
 def make_values(number: int, count: int, now: datetime) -> dict[str, object]:
-    from tasks.error_groups import parse_error
+    from tasks.history.error_groups import parse_error
 
     outcome = random.choice(OUTCOMES)
     order = f"ORD-{2024 + number % 3}-{number:07}"
@@ -128,9 +128,9 @@ def make_values(number: int, count: int, now: datetime) -> dict[str, object]:
 def measure(count: int) -> dict[str, float]:
     """Return the figures in ms, by name."""
     from runqy.broker.states import RunOutcome
-    from tasks.error_queries import list_error_groups
+    from tasks.history.error_groups import list_error_groups
+    from tasks.history.queries import RunFilter, RunOrder, count_ended_tasks, list_runs
     from tasks.models import TaskRun
-    from tasks.run_queries import RunFilter, RunOrder, count_ended_tasks, list_runs
 
     now = datetime.now(UTC)
     day, hour, minutes = now - timedelta(days=1), now - timedelta(hours=1), now - timedelta(minutes=5)

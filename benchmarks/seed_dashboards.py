@@ -13,8 +13,13 @@ from django.test import Client  # noqa: E402
 
 from demo.load_fixture import load_fixture  # noqa: E402
 from runqy.redis_connection import get_broker  # noqa: E402
-from tasks.histograms import bucket_of  # noqa: E402
-from tasks.rollups import MINUTE_S, RollupDelta, add_to_rollups, floor_time  # noqa: E402
+from tasks.history.rollups import (  # noqa: E402
+    MINUTE_S,
+    RollupDelta,
+    add_to_rollups,
+    bucket_of,
+    floor_time,
+)
 
 MINUTES = 90
 

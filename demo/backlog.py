@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from runqy.broker.broker import Broker
 from runqy.broker.queues.stats import QueueCounts, count_tasks, read_queue_names
-from tasks.rollups import MINUTE_S, ROLLUPS, floor_time
+from tasks.history.rollups import MINUTE_S, ROLLUPS, floor_time
 
 
 def make_backlog(broker: Broker) -> None:

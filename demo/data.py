@@ -31,7 +31,7 @@ from runqy.broker.tasks.lease import LeasedTask, extend
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
-from tasks.run_recorder import RunRecorder
+from tasks.history.record import RunRecorder
 from vaults.operations import create_vault, set_entry
 
 QUEUES: dict[str, dict[str, Any]] = {

@@ -18,8 +18,9 @@ from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.output import OutputChunk, write_output
+from tasks.history.record import store_runs
+from tasks.history.rows import QueueIdentity
 from tasks.models import BulkAction, TaskCopy
-from tasks.run_history import QueueIdentity, store_runs
 from vaults.operations import create_vault, set_entry
 
 _GROUPS = 300

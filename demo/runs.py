@@ -12,9 +12,17 @@ from runqy.broker.tasks.archive_reasons import LEASE_EXPIRED, timeout_error
 from tasks.actions import TaskAction
 from tasks.bulk_actions import create_bulk_action, preview_bulk_action
 from tasks.bulk_runner import run_bulk_actions
-from tasks.histograms import add, bucket_of
-from tasks.rollups import MINUTE_S, RollupDelta, RollupDeltas, add_to_rollups, floor_time
-from tasks.run_history import QueueIdentity, store_runs
+from tasks.history.record import store_runs
+from tasks.history.rollups import (
+    MINUTE_S,
+    RollupDelta,
+    RollupDeltas,
+    add_to_histogram,
+    add_to_rollups,
+    bucket_of,
+    floor_time,
+)
+from tasks.history.rows import QueueIdentity
 from tasks.task_browser import TaskQuery
 
 FAILING_S = 1800
@@ -133,7 +141,9 @@ def _successes(kind: RunKind, count: int, randomness: Random) -> RollupDelta:
     delta.counts.update({"completed": count, "enqueued": count, "started": count})
     for histogram, typical_ms in ((delta.wait_histogram, 400), (delta.run_histogram, kind.seconds * 1000)):
         for factor, share in ((0.5, 4), (1, 10), (2, 4), (6, 1)):
-            add(histogram, bucket_of(typical_ms * factor * randomness.uniform(0.8, 1.25)), max(count * share // 19, 1))
+            add_to_histogram(
+                histogram, bucket_of(typical_ms * factor * randomness.uniform(0.8, 1.25)), max(count * share // 19, 1)
+            )
     return delta
 
 

@@ -15,8 +15,8 @@ from runqy.broker.states import TaskState
 from runqy.errors import BulkActionNotFound, RequestInvalid
 from runqy.json_decoding import read_json
 from tasks.actions import TaskAction, permission_for, valid_states
+from tasks.history.queries import TaskCount, count_ended_tasks
 from tasks.models import BulkAction, TaskRun
-from tasks.run_queries import TaskCount, count_ended_tasks
 from tasks.task_browser import SearchRequest, TaskQuery, count_by_queue, find_redis_queues, search_tasks
 
 MAX_COUNTED = 100_000

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.checks import CheckMessage, Tags, Warning, register
 from django.db import DEFAULT_DB_ALIAS
 
-from tasks.fulltext_index import knows_all_letters
+from tasks.history.fulltext_index import knows_all_letters
 
 
 @register(Tags.database)

@@ -23,11 +23,11 @@ from runqy.broker.workers.heartbeats import remove_expired_workers
 from runqy.errors import ConfigurationUnavailable
 from runqy.maintenance.base import DatabaseDuty, register
 from tasks.bulk_runner import delete_old_bulk_actions, run_bulk_actions
-from tasks.foreign_runs import ForeignRunSearch
+from tasks.history.foreign_runs import ForeignRunSearch
+from tasks.history.record import RunRecorder
+from tasks.history.retention import prune_history
+from tasks.history.rollups import RunSampler
 from tasks.memory_shares import MemoryShareMeter
-from tasks.run_recorder import RunRecorder
-from tasks.run_retention import prune_history
-from tasks.run_sampling import RunSampler
 
 STEPS_PER_TICK = 5
 """Steps of 1,000 keys each, for duties that scan all keys."""

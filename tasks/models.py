@@ -148,7 +148,7 @@ class QueueRollup(models.Model):
     wait_sum_ms = models.PositiveBigIntegerField(default=0)
     run_sum_ms = models.PositiveBigIntegerField(default=0)
     wait_histogram: Any = models.JSONField(default=dict)
-    """Runs that ended in the interval, by bucket of wait time (`tasks/histograms.py`)."""
+    """Runs that ended in the interval, by bucket of wait time (`tasks/history/rollups.py`)."""
     run_histogram: Any = models.JSONField(default=dict)
     backlog = models.PositiveBigIntegerField(null=True)
     """Pending tasks at the last sample; None: not sampled."""

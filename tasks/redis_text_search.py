@@ -10,7 +10,7 @@ from runqy.broker.queues.stats import QueueCounts
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.listing import MAX_PAGE_BYTES, Anchor, Page, list_tasks
 from runqy.broker.tasks.record import TaskRecord
-from tasks.fulltext_index import Terms, holds_terms, parse_terms, payload_text
+from tasks.history.fulltext_index import Terms, holds_terms, parse_terms, payload_text
 from tasks.task_browser import MAX_SEARCHED, NEWEST_FIRST
 
 _ROUND = 1_000

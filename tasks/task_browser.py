@@ -15,9 +15,9 @@ from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.tasks.listing import MAX_PAGE_BYTES, Anchor, list_tasks
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import QueueNotFound
-from tasks.fulltext_index import Terms, holds_terms, parse_terms, payload_text
+from tasks.history.fulltext_index import Terms, holds_terms, parse_terms, payload_text
+from tasks.history.queries import RunFilter
 from tasks.queries import anchor_of
-from tasks.run_queries import RunFilter
 
 MAX_SEARCHED = 2_000
 """The number of tasks that are read for one page of a search by text."""

@@ -13,8 +13,8 @@ from runqy.broker.states import RunOutcome
 from runqy.durations import humanize_ms
 from runqy.errors import ConfigurationUnavailable
 from runqy.page_cache import get_or_read
-from tasks.run_queries import HistoryQueue, resolve_history_queue
-from tasks.run_stats import StatsPoint, get_stats
+from tasks.history.queries import HistoryQueue, resolve_history_queue
+from tasks.history.stats import StatsPoint, get_stats
 
 CACHE_S = 10.0
 """How long pages share the charts. Their shortest interval is a minute."""

@@ -15,7 +15,7 @@ from runqy.overview.notices import list_notices
 from runqy.overview.queue_counts import MAX_AGE_S, STATES, OverviewCounts, read_counts
 from runqy.overview.trends import BacklogSamples, read_samples
 from runqy.redis_connection import get_broker
-from tasks.last_hour import read_last_hour
+from tasks.history.stats import read_last_hour
 
 PERMISSIONS = ("queues.view_queue", "workers.view_worker", "vaults.view_vault", "alerts.view_alert")
 """The permissions that the page depends on. Users with the same of these see the same."""

@@ -23,7 +23,7 @@ from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS
 from tasks.admin.shown_runs import ShownRun
 from tasks.admin.shown_tasks import shown_tasks
 from tasks.bulk_actions import list_valid_actions
-from tasks.run_queries import RunCursor, RunFilter, RunOrder, TaskCount, count_ended_tasks, list_runs
+from tasks.history.queries import RunCursor, RunFilter, RunOrder, TaskCount, count_ended_tasks, list_runs
 from tasks.task_browser import (
     SearchCursor,
     SearchRequest,

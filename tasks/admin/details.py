@@ -40,9 +40,9 @@ from tasks.admin.presenters import (
 from tasks.admin.shown_runs import ShownRun
 from tasks.admin.shown_tasks import shown_task
 from tasks.admin.task_history import history_context
+from tasks.history.queries import find_newest_run
 from tasks.models import TaskRun
 from tasks.queries import get_queue_task, get_task
-from tasks.run_queries import find_newest_run
 
 MAX_CURL_BYTES = 4_096
 _PARTS = ("payload", "result")

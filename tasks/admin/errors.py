@@ -19,9 +19,16 @@ from tasks.admin.browser import bulk_links
 from tasks.admin.filters import PERIODS, filter_context, read_filter, start_of_period, tasks_url
 from tasks.admin.permissions import can_view_payloads
 from tasks.admin.presenters import task_url
-from tasks.error_queries import MAX_FAILURES, ErrorGroup, count_failures_by_queue, list_error_groups
-from tasks.error_trends import count_over_time, find_known_groups, find_start_of_commit
-from tasks.last_hour import list_failing_queues
+from tasks.history.error_groups import (
+    MAX_FAILURES,
+    ErrorGroup,
+    count_failures_by_queue,
+    count_over_time,
+    find_known_groups,
+    find_start_of_commit,
+    list_error_groups,
+)
+from tasks.history.stats import list_failing_queues
 from tasks.models import TaskRun
 from tasks.task_browser import TaskQuery
 

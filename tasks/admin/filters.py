@@ -17,7 +17,7 @@ from runqy.broker.states import FAILURES, RunOutcome, TaskState
 from runqy.broker.tasks.listing import LISTED_STATES
 from tasks.admin.permissions import HIDDEN, can_view_payloads
 from tasks.admin.presenters import STATE_NAMES
-from tasks.run_queries import RunOrder
+from tasks.history.queries import RunOrder
 from tasks.task_browser import TaskQuery
 
 ENDED = "ended"

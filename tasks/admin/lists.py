@@ -20,8 +20,8 @@ from tasks.admin.filters import ENDED, tasks_url
 from tasks.admin.permissions import actions_for_selected, labels_for
 from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, queue_tasks_url
 from tasks.admin.shown_tasks import shown_tasks
+from tasks.history.queries import TaskCount
 from tasks.queries import PageRequest, TaskWindow, get_task_window
-from tasks.run_queries import TaskCount
 from tasks.task_browser import NEWEST_FIRST, TaskQuery
 
 TASKS_PER_PAGE = 50

@@ -21,8 +21,8 @@ from tasks.admin.browser import TaskListView
 from tasks.admin.filters import is_filtered
 from tasks.admin.lists import QueueTasksView
 from tasks.admin.presenters import STATE_NAMES, not_found_message, queue_tasks_url, task_url
+from tasks.history.queries import find_newest_run
 from tasks.queries import get_task
-from tasks.run_queries import find_newest_run
 from tasks.task_browser import find_redis_queues
 
 QUEUES_PER_PAGE = 50

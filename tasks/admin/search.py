@@ -16,11 +16,11 @@ from tasks.admin.permissions import can_view_payloads
 from tasks.admin.presenters import STATE_NAMES
 from tasks.admin.shown_runs import ShownRun
 from tasks.admin.shown_tasks import shown_tasks
-from tasks.fulltext_index import parse_terms
+from tasks.history.fulltext_index import parse_terms
+from tasks.history.queries import RunFilter, find_newest_run, find_tasks_with_text, list_runs
 from tasks.models import TaskRun
 from tasks.queries import get_task
 from tasks.redis_text_search import search_redis
-from tasks.run_queries import RunFilter, find_newest_run, find_tasks_with_text, list_runs
 from tasks.task_browser import find_redis_queues
 
 MAX_LENGTH = 300

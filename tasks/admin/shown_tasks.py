@@ -14,8 +14,8 @@ from runqy.redis_connection import get_broker
 from tasks.admin.filters import OUTCOME_NAMES, OUTCOME_VARIANTS
 from tasks.admin.permissions import HIDDEN, can_view_payloads
 from tasks.admin.presenters import STATE_NAMES, STATE_VARIANTS, TIME_COLUMNS, task_url, worker_url
+from tasks.history.queries import find_last_ends
 from tasks.models import TaskRun
-from tasks.run_queries import find_last_ends
 
 _EXCERPT = 160
 

@@ -13,7 +13,7 @@ from tasks.admin.presenters import task_urls
 from tasks.admin.shown_runs import ShownRun
 from tasks.bulk_actions import list_bulk_actions_on
 from tasks.copies import list_copies, list_originals
-from tasks.run_queries import list_task_runs
+from tasks.history.queries import list_task_runs
 
 _MAX_ATTEMPTS = 50
 _SEVERAL = ("tasks.run", "tasks.archived", "tasks.deleted", "tasks.canceled")

@@ -11,7 +11,7 @@ from runqy.durations import humanize_ms
 from runqy.errors import RequestInvalid
 from tasks.admin.filters import OUTCOME_NAMES, start_of_period, tasks_url
 from tasks.admin.shown_runs import ShownRun
-from tasks.run_queries import RunFilter, list_newest_outcomes, list_runs
+from tasks.history.queries import RunFilter, list_newest_outcomes, list_runs
 from tasks.task_browser import TaskQuery
 
 _LISTED = 10

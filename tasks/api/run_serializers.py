@@ -13,8 +13,8 @@ from runqy.api.query_parameters import TextParameter
 from runqy.api.serializers import AwareDateTimeField, BodySerializer, EmptyAsNullField, StrictChoiceField
 from runqy.broker.states import RunOutcome
 from runqy.errors import choices_error
-from tasks.histograms import SparseHistogram, percentile_ms
-from tasks.run_queries import RunOrder
+from tasks.history.queries import RunOrder
+from tasks.history.rollups import SparseHistogram, percentile_ms
 
 MAX_POINTS = 1500
 _MAX_STEP_S = 365 * 86_400

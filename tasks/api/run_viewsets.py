@@ -13,16 +13,16 @@ from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from tasks.api import run_serializers as s
-from tasks.error_queries import list_error_groups
-from tasks.models import TaskRun
-from tasks.run_queries import (
+from tasks.history.error_groups import list_error_groups
+from tasks.history.queries import (
     RunCursor,
     RunFilter,
     RunOrder,
     list_runs,
     resolve_history_queue,
 )
-from tasks.run_stats import get_stats
+from tasks.history.stats import get_stats
+from tasks.models import TaskRun
 
 
 class HistoryViewSet(ApiViewSet):

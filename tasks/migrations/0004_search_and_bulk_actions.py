@@ -3,7 +3,7 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
-from tasks import fulltext_index
+from tasks.history import fulltext_index
 
 
 def install(apps, schema_editor):

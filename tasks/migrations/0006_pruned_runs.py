@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-from tasks import fulltext_index
+from tasks.history import fulltext_index
 
 
 def merge_separately(apps, schema_editor):

@@ -9,7 +9,7 @@ from django import template
 from django.utils import timezone
 
 from runqy import durations
-from tasks.run_stats import get_stats
+from tasks.history.stats import get_stats
 
 register = template.Library()
 

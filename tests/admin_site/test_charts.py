@@ -12,7 +12,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.states import FAILURES, RunOutcome
 from runqy.overview import charts
 from runqy.overview.charts import Chart, ChartRange, read_charts
-from tasks.run_sampling import RunSampler
+from tasks.history.rollups import RunSampler
 from tests.queues.samples import spec
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.staff import staff_client

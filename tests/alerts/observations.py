@@ -5,7 +5,7 @@ from typing import Any
 
 from alerts.rules import RULES, AlertKind, Observation, QueueObservation, RedisQueueObservation, RuleSettings
 from runqy.broker.states import RunOutcome
-from tasks.run_stats import StatsPoint
+from tasks.history.stats import StatsPoint
 
 NOW = datetime(2026, 11, 26, 12, 0, 30, tzinfo=UTC)
 

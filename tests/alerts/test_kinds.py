@@ -28,8 +28,9 @@ from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerState
 from runqy.config_sync import snapshot
 from runqy.config_sync.publishing import republish_configuration
+from tasks.history.record import record_drops
+from tasks.history.rows import QueueIdentity
 from tasks.models import QueueMinute
-from tasks.run_history import QueueIdentity, record_drops
 from tests.queues.samples import spec
 from tests.support.full_redis import filled_redis
 from tests.support.maintenance_duties import put

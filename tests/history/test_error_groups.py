@@ -2,8 +2,8 @@
 
 import pytest
 
-from tasks.error_groups import normalize, parse_error
-from tasks.histograms import BUCKET_COUNT, bucket_of, merge, percentile_ms, upper_bound_ms
+from tasks.history.error_groups import normalize, parse_error
+from tasks.history.rollups import BUCKET_COUNT, bucket_of, merge_histograms, percentile_ms, upper_bound_ms
 
 TRACEBACK = """Traceback (most recent call last):
   File "/srv/app/main.py", line 10, in run
@@ -83,7 +83,7 @@ def test_buckets_hold_what_their_bounds_say():
 
 
 def test_percentiles_are_interpolated_between_the_bounds():
-    histogram = merge([{bucket_of(100): 90}, {bucket_of(10_000): 10}])
+    histogram = merge_histograms([{bucket_of(100): 90}, {bucket_of(10_000): 10}])
 
     assert percentile_ms(histogram, 0.5) == pytest.approx(100, rel=0.3)
     assert percentile_ms(histogram, 0.95) == pytest.approx(10_000, rel=0.3)

@@ -13,11 +13,10 @@ from runqy.broker.streams.run_log import EndedRun
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.finish import archive
 from tasks.duties import ForeignRuns
-from tasks.foreign_runs import ForeignRunSearch
+from tasks.history.foreign_runs import ForeignRunSearch
+from tasks.history.retention import prune_history
+from tasks.history.rows import QueueIdentity, RunRow, build_row
 from tasks.models import QueueMinute, TaskRun
-from tasks.run_history import QueueIdentity, build_row
-from tasks.run_retention import prune_history
-from tasks.run_rows import RunRow
 from tests.history.history_status import get_history_status
 from tests.support.tasks import QUEUE, put, take_one
 
@@ -76,7 +75,7 @@ def test_the_next_attempt_of_a_task_is_another_run(broker: Broker):
 
 
 def test_many_are_followed_over_several_pages(broker: Broker, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tasks.foreign_runs.PAGE_SIZE", 2)
+    monkeypatch.setattr("tasks.history.foreign_runs.PAGE_SIZE", 2)
     put(broker, *(f"t{n}" for n in range(7)))
     for n in range(7):
         end_as_asynq(broker, f"t{n}", "completed")
@@ -200,7 +199,7 @@ def test_a_task_with_values_that_cannot_be_stored_hinders_no_other(broker: Broke
         row = build_row(identity, run)
         return replace(row, outcome=None) if run.task_id == "odd" else row  # NOT NULL in every database
 
-    monkeypatch.setattr("tasks.run_history.build_row", refuse)
+    monkeypatch.setattr("tasks.history.record.build_row", refuse)
 
     assert ForeignRunSearch().record_all(broker, [QUEUE], None) == 2
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from runqy.broker.broker import Broker
+from tasks.history.rollups import RunSampler
+from tasks.history.rows import QueueIdentity
 from tasks.models import QueueMinute, TaskRun
-from tasks.run_history import QueueIdentity
-from tasks.run_sampling import RunSampler
 from tests.support.runs import insert_runs, make_run
 from tests.support.staff import staff_client
 from tests.support.tasks import QUEUE, put

@@ -34,9 +34,9 @@ KILLED_BEFORE_REMOVAL = """
 import os, signal, django
 django.setup()
 from runqy.redis_connection import get_broker
-from tasks import run_recorder
+from tasks.history import record
 from tasks.duties import RunHistory
-run_recorder.remove_runs = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+record.remove_runs = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 RunHistory().run_tick(get_broker())
 """
 """A tick that is killed when its transaction was committed and Redis still holds the entries."""
@@ -45,9 +45,9 @@ KILLED_BEFORE_COMMIT = """
 import os, signal, django
 django.setup()
 from runqy.redis_connection import get_broker
-from tasks import run_history
+from tasks.history import record
 from tasks.duties import RunHistory
-run_history.add_to_rollups = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+record.add_to_rollups = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 RunHistory().run_tick(get_broker())
 """
 """A tick that is killed inside its transaction."""

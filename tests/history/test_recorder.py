@@ -20,13 +20,11 @@ from runqy.broker.streams.run_counters import read_run_counters
 from runqy.broker.streams.run_log import EndedRun, RunInfo, remove_runs
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
-from tasks import run_recorder
 from tasks.duties import RunHistory
+from tasks.history.record import RunRecorder, StreamBatch, store_batches
+from tasks.history.rows import QueueIdentity, RunRow, build_row
+from tasks.history.transactions import BatchSize
 from tasks.models import QueueHour, QueueMinute, RunStream, TaskRun
-from tasks.run_history import QueueIdentity, StreamBatch, build_row, store_batches
-from tasks.run_recorder import RunRecorder
-from tasks.run_rows import RunRow
-from tasks.write_transactions import BatchSize
 from tests.history.history_status import get_history_status
 from tests.history.stream_status import read_stream_status
 from tests.support.run_entries import make_entry, split_entry
@@ -69,9 +67,9 @@ def test_the_duty_moves_runs_and_leaves_the_stream_empty(broker: Broker):
 
 
 def test_streams_of_more_queues_than_are_read_at_once_are_emptied(broker: Broker, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(run_recorder, "QUEUES_MAX", 2)
-    monkeypatch.setattr(run_recorder, "READ_MAX", 2)
-    monkeypatch.setattr(run_recorder, "READ_MIN", 2)
+    monkeypatch.setattr("tasks.history.record.QUEUES_MAX", 2)
+    monkeypatch.setattr("tasks.history.record.READ_MAX", 2)
+    monkeypatch.setattr("tasks.history.record.READ_MIN", 2)
     queues = [f"q{number}" for number in range(5)]
     for number, queue in enumerate(queues):
         finish(broker, number, queue)
@@ -118,7 +116,7 @@ def test_many_batches_are_moved_in_one_tick(broker: Broker):
 
 def test_entries_that_were_stored_but_not_removed_are_stored_once(broker: Broker, monkeypatch: pytest.MonkeyPatch):
     finish(broker, 3)
-    monkeypatch.setattr("tasks.run_recorder.remove_runs", fail)
+    monkeypatch.setattr("tasks.history.record.remove_runs", fail)
     with pytest.raises(KeyboardInterrupt):
         record(broker)
     monkeypatch.undo()
@@ -142,10 +140,10 @@ def test_successes_above_the_rate_are_counted_once_even_if_they_are_read_twice(
     monkeypatch.setattr(broker, "now_ns", lambda: 1_800_000_000 * 10**9)
     finish(broker, 10)
     finish(broker, 4, fails=True)
-    monkeypatch.setattr("tasks.run_recorder.remove_runs", fail)
+    monkeypatch.setattr("tasks.history.record.remove_runs", fail)
     with pytest.raises(KeyboardInterrupt):
         record(broker)
-    monkeypatch.setattr("tasks.run_recorder.remove_runs", remove_runs)
+    monkeypatch.setattr("tasks.history.record.remove_runs", remove_runs)
 
     record(broker)
 
@@ -227,7 +225,7 @@ def test_an_entry_that_the_database_refuses_is_counted_and_does_not_block(
         row = build_row(identity, run)
         return replace(row, outcome=None) if run.task_id == poison else row  # NOT NULL in every database
 
-    monkeypatch.setattr("tasks.run_history.build_row", refuse)
+    monkeypatch.setattr("tasks.history.record.build_row", refuse)
 
     record(broker)
 
@@ -277,7 +275,7 @@ def test_while_the_database_is_away_runs_stay_in_redis(broker: Broker, monkeypat
     def away(*_: object, **__: object) -> None:
         raise OperationalError("away")
 
-    monkeypatch.setattr("tasks.run_recorder.store_batches", away)
+    monkeypatch.setattr("tasks.history.record.store_batches", away)
     RunHistory().run_tick(broker)
     assert broker.run(read_stream_status(QUEUE)).length == 2
     monkeypatch.undo()

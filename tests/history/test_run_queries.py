@@ -9,11 +9,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from runqy.broker.states import RunOutcome
-from tasks.error_queries import list_error_groups
-from tasks.error_trends import find_known_groups
+from tasks.history.error_groups import find_known_groups, list_error_groups
+from tasks.history.queries import RunFilter, RunOrder, list_runs
+from tasks.history.stats import get_stats, get_stats_by_queue
 from tasks.models import QueueHour, QueueMinute
-from tasks.run_queries import RunFilter, RunOrder, list_runs
-from tasks.run_stats import get_stats, get_stats_by_queue
 from tests.support.runs import insert_runs, make_failure, make_run
 
 pytestmark = pytest.mark.django_db
@@ -163,7 +162,7 @@ def test_pages_of_several_outcomes_and_queues_are_in_one_order(order: RunOrder):
 
 
 def test_only_the_newest_failures_are_counted_in_groups(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tasks.error_queries.MAX_FAILURES", 3)
+    monkeypatch.setattr("tasks.history.error_groups.MAX_FAILURES", 3)
     insert_runs(*(make_failure(f"ValueError: {n}", ended_ns=NOON_NS + n * SECOND) for n in range(3)))
     complete = list_error_groups(RunFilter(), limit=10)
     insert_runs(make_failure("KeyError: 'x'", ended_ns=NOON_NS + 9 * SECOND))

@@ -7,10 +7,10 @@ from django.utils import timezone
 
 from runqy.broker.broker import Broker
 from tasks.duties import BacklogSampler, HistoryPruner
+from tasks.history.retention import prune_history
+from tasks.history.rollups import RunSampler
+from tasks.history.transactions import BatchSize
 from tasks.models import QueueHour, QueueMinute, TaskRun
-from tasks.run_retention import prune_history
-from tasks.run_sampling import RunSampler
-from tasks.write_transactions import BatchSize
 from tests.support.runs import insert_runs, make_run
 from tests.support.tasks import QUEUE, put, take
 
@@ -75,7 +75,7 @@ def test_the_duty_of_samples_runs_without_queues(broker: Broker):
 
 def test_runs_older_than_the_limit_are_deleted(broker: Broker, settings, monkeypatch: pytest.MonkeyPatch):
     settings.RUNQY_HISTORY_DAYS = 2
-    monkeypatch.setattr("tasks.run_retention.BatchSize", lambda: BatchSize(2))
+    monkeypatch.setattr("tasks.history.retention.BatchSize", lambda: BatchSize(2))
     now_ns = broker.now_ns()
     insert_runs(*(make_run(task_id=f"old{n}", ended_ns=now_ns - 3 * DAY_NS) for n in range(5)))
     insert_runs(make_run(task_id="new", ended_ns=now_ns - DAY_NS))

@@ -9,12 +9,12 @@ from django.test.utils import CaptureQueriesContext
 
 from runqy import clock
 from runqy.broker.broker import Broker
-from tasks.fulltext_index import merge_segments
+from tasks.history.fulltext_index import merge_segments
+from tasks.history.queries import RunFilter, list_runs
+from tasks.history.record import StreamBatch, store_batches
+from tasks.history.rows import COLUMN_NAMES, QueueIdentity
+from tasks.history.transactions import MAX_ROWS, MIN_ROWS, BatchSize, write_transaction
 from tasks.models import TaskRun
-from tasks.run_history import QueueIdentity, StreamBatch, store_batches
-from tasks.run_queries import RunFilter, list_runs
-from tasks.run_rows import COLUMN_NAMES
-from tasks.write_transactions import MAX_ROWS, MIN_ROWS, BatchSize, write_transaction
 from tests.support.runs import make_run
 
 pytestmark = pytest.mark.django_db
@@ -60,7 +60,7 @@ def test_no_garbage_is_collected_while_the_lock_is_held(broker: Broker):
 
 def test_the_time_without_the_lock_does_not_count(broker: Broker, monkeypatch: pytest.MonkeyPatch):
     times = iter([10.0, 10.5])
-    monkeypatch.setattr("tasks.write_transactions.clock", SimpleNamespace(monotonic_s=lambda: next(times)))
+    monkeypatch.setattr("tasks.history.transactions.clock", SimpleNamespace(monotonic_s=lambda: next(times)))
 
     with write_transaction() as written:
         pass

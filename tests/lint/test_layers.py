@@ -38,6 +38,10 @@ VIOLATIONS = [
     pytest.param(
         "queues/pending_deletions.py", "import runqy.api.serializers", "import no HTTP", id="http-behind-operations"
     ),
+    pytest.param(
+        "tasks/history/retention.py", "import tasks.actions", "history of runs knows", id="actions-in-history"
+    ),
+    pytest.param("tasks/history/rows.py", "import tasks.history.rollups", "above rollups", id="rollups-in-rows"),
     pytest.param("workers/runtime/main.py", "import django.conf", "without Django", id="django-in-worker"),
     pytest.param("queues/definitions.py", "import queues.models", "without Django", id="django-behind-queue-files"),
     pytest.param(

@@ -6,8 +6,9 @@ from typing import Any
 from runqy import clock
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import EndedRun
+from tasks.history.record import store_runs
+from tasks.history.rows import QueueIdentity
 from tasks.models import TaskRun
-from tasks.run_history import QueueIdentity, store_runs
 
 _numbers = count(1)
 

@@ -27,8 +27,8 @@ from tasks import bulk_actions, bulk_runner, bulk_slices
 from tasks.actions import TaskAction
 from tasks.bulk_actions import cancel_bulk_action, create_bulk_action, list_bulk_actions_on, preview_bulk_action
 from tasks.bulk_runner import BulkRunner, run_bulk_actions
+from tasks.history.queries import TaskCount
 from tasks.models import BulkAction, TaskCopy, TaskRun
-from tasks.run_queries import TaskCount
 from tasks.task_browser import TaskQuery
 from tests.queues.samples import spec
 from tests.support.maintenance import start_maintenance

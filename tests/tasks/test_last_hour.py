@@ -4,7 +4,7 @@ import pytest
 
 from runqy import clock
 from runqy.broker.states import RunOutcome
-from tasks.last_hour import FailingQueue, list_failing_queues
+from tasks.history.stats import FailingQueue, list_failing_queues
 from tasks.models import TaskRun
 from tests.support.runs import insert_runs, make_failure, make_run
 

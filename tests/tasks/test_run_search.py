@@ -10,11 +10,11 @@ from django.test.utils import CaptureQueriesContext
 
 from runqy.broker.states import RunOutcome
 from runqy.errors import RequestInvalid, SearchTooSlow
-from tasks import run_queries, statement_limit
 from tasks.copies import find_stored_payloads
-from tasks.fulltext_index import holds_terms, parse_terms, payload_text
+from tasks.history import queries, transactions
+from tasks.history.fulltext_index import holds_terms, parse_terms, payload_text
+from tasks.history.queries import RunFilter, RunOrder, TaskCount, count_ended_tasks, list_runs
 from tasks.models import TaskRun
-from tasks.run_queries import RunFilter, RunOrder, TaskCount, count_ended_tasks, list_runs
 from tests.support.runs import insert_runs, make_failure, make_run
 
 pytestmark = pytest.mark.django_db
@@ -168,7 +168,7 @@ def test_pages_hold_what_a_filter_finds_each_once(run_filter: RunFilter, order: 
     if run_filter.fingerprint:
         fingerprint = TaskRun.objects.exclude(fingerprint=None).values_list("fingerprint", flat=True)[0]
         run_filter = RunFilter(fingerprint=fingerprint, worker_id="w2")
-    runs = list(run_queries.filter_runs(run_filter))
+    runs = list(queries.filter_runs(run_filter))
 
     found, after, is_first = [], None, True
     while is_first or after:
@@ -205,12 +205,12 @@ def test_a_text_that_many_runs_hold_is_found_with_other_conditions(order: RunOrd
 
 
 def test_a_statement_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statement_limit, "MAX_SEARCH_S", 0.05)
+    monkeypatch.setattr(transactions, "MAX_SEARCH_S", 0.05)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
     with (
         pytest.raises(SearchTooSlow, match="Narrow the period"),
-        statement_limit.search_limit(),
+        transactions.search_limit(),
         connection.cursor() as cursor,
     ):
         cursor.execute(endless)

@@ -15,8 +15,8 @@ from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.finish import archive
 from tasks.actions import StateChange, apply_action
 from tasks.duties import Forwarder
+from tasks.history.record import RunRecorder
 from tasks.models import TaskCopy
-from tasks.run_recorder import RunRecorder
 from tests.queues.samples import spec
 from tests.support.audit import audit_records
 from tests.support.runs import insert_runs, make_failure, make_run

@@ -8,8 +8,8 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
 from runqy.broker.states import RunOutcome
+from tasks.history.record import RunRecorder
 from tasks.models import TaskRun
-from tasks.run_recorder import RunRecorder
 from tests.metrics.pages import read_page, value
 from tests.queues.samples import spec
 from tests.queues.stored import store_queues

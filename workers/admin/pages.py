@@ -14,7 +14,7 @@ from runqy.admin_site.views import AdminView
 from runqy.broker.workers.records import RunningTask, WorkerState, count_workers
 from runqy.errors import WorkerNotFound
 from runqy.redis_connection import get_broker
-from tasks.run_queries import RunFilter, list_runs
+from tasks.history.queries import RunFilter, list_runs
 from vaults.access_log import WorkerVaultStatus, get_worker_vaults
 from workers.queries import WorkerStatus, get_worker, list_workers
 

@@ -1,23 +1,29 @@
-"""Count runs by minute and by hour, so that charts need not read runs."""
+"""Count runs and sample backlogs by minute and by hour, so that charts need not read runs.
+
+Durations are counted in histograms: sparse counts by bucket, two buckets for each doubling.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
+import structlog
 from django.db import connection
 from django.db.models import DateTimeField, JSONField
 
+from queues.catalog import QueueCatalog
+from runqy.broker.broker import Broker
+from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.states import RunOutcome
-from tasks.histograms import SparseHistogram, add, bucket_of, merge
+from tasks.history.rows import QueueIdentity, RunRow
+from tasks.history.transactions import store_or_drop
 from tasks.models import QueueHour, QueueMinute, QueueRollup
-
-if TYPE_CHECKING:
-    from tasks.run_rows import RunRow
 
 MINUTE_S, HOUR_S = 60, 3600
 ROLLUPS: tuple[tuple[type[QueueRollup], int], ...] = ((QueueMinute, MINUTE_S), (QueueHour, HOUR_S))
@@ -25,7 +31,7 @@ _COUNTS = ("enqueued", "started", *(outcome.value for outcome in RunOutcome), "d
 _HISTOGRAMS = ("wait_histogram", "run_histogram")
 _SUMMED = (*_COUNTS, *_HISTOGRAMS)
 _NOTHING: Sequence[Any] = (*([0] * len(_COUNTS)), *({} for _ in _HISTOGRAMS))
-# As long as minutes are kept (`run_retention.MINUTES_KEPT`): older ones have been deleted.
+# As long as minutes are kept (`retention.MINUTES_KEPT`): older ones have been deleted.
 _OLDEST_ENQUEUED = timedelta(days=90)
 
 # The SQL is built once. Django would build it in each transaction, with an instance of the model for each row, while
@@ -36,6 +42,13 @@ _INSERT = {model: f'INSERT INTO "{model._meta.db_table}" ({", ".join(_WRITTEN)})
 _UPDATE = f" ON CONFLICT (redis_queue, start) DO UPDATE SET {', '.join(f'{n} = excluded.{n}' for n in _WRITTEN[2:])}"
 _ROWS_PER_STATEMENT = 500
 _START, _HISTOGRAM = DateTimeField(), JSONField()
+log = structlog.get_logger(__name__)
+
+SparseHistogram = dict[str, int]
+"""Counts by bucket number. The numbers are texts, because JSON has no other keys."""
+
+BUCKET_COUNT = 60
+"""The last bucket has everything above 2 ** 29 ms, some six days."""
 
 
 @dataclass(slots=True)
@@ -51,16 +64,16 @@ class RollupDelta:
         self.counts[run.outcome] += 1
         if run.wait_ms is not None:
             self.counts["wait_sum_ms"] += run.wait_ms
-            add(self.wait_histogram, bucket_of(run.wait_ms))
+            add_to_histogram(self.wait_histogram, bucket_of(run.wait_ms))
         if run.run_ms is not None:
             self.counts["run_sum_ms"] += run.run_ms
-            add(self.run_histogram, bucket_of(run.run_ms))
+            add_to_histogram(self.run_histogram, bucket_of(run.run_ms))
 
     def add(self, other: RollupDelta) -> None:
         for name, count in other.counts.items():
             self.counts[name] += count
-        self.wait_histogram = merge((self.wait_histogram, other.wait_histogram))
-        self.run_histogram = merge((self.run_histogram, other.run_histogram))
+        self.wait_histogram = merge_histograms((self.wait_histogram, other.wait_histogram))
+        self.run_histogram = merge_histograms((self.run_histogram, other.run_histogram))
 
 
 RollupDeltas = dict[tuple[str, datetime], RollupDelta]
@@ -90,7 +103,10 @@ def _add_to_table(model: type[QueueRollup], deltas: RollupDeltas) -> None:
 def _values(key: tuple[str, datetime], delta: RollupDelta, found: Sequence[Any]) -> Sequence[Any]:
     """Return the values of a row, in the form for the database: those of the existing row plus the delta."""
     *counts, wait_histogram, run_histogram = found
-    histograms = merge((wait_histogram, delta.wait_histogram)), merge((run_histogram, delta.run_histogram))
+    histograms = (
+        merge_histograms((wait_histogram, delta.wait_histogram)),
+        merge_histograms((run_histogram, delta.run_histogram)),
+    )
     return (
         key[0],
         _START.get_db_prep_save(key[1], connection),
@@ -133,3 +149,97 @@ def sum_up(runs: Iterable[RunRow]) -> RollupDeltas:
         (redis_queue, datetime.fromtimestamp(minute * MINUTE_S, UTC)): delta
         for (redis_queue, minute), delta in deltas.items()
     }
+
+
+def bucket_of(duration_ms: float) -> str:
+    """Return the bucket of a duration. Bucket 0 ends at 1 ms, bucket n at 2 ** (n / 2) ms, inclusive."""
+    if duration_ms <= 1:
+        return "0"
+    return str(min(math.ceil(2 * math.log2(duration_ms)), BUCKET_COUNT - 1))
+
+
+def upper_bound_ms(bucket: int) -> float:
+    return float(2 ** (bucket / 2))
+
+
+def add_to_histogram(histogram: SparseHistogram, bucket: str, count: int = 1) -> None:
+    histogram[bucket] = histogram.get(bucket, 0) + count
+
+
+def merge_histograms(histograms: Iterable[Mapping[str, int]]) -> SparseHistogram:
+    total: SparseHistogram = {}
+    for histogram in histograms:
+        for bucket, count in histogram.items():
+            add_to_histogram(total, bucket, count)
+    return total
+
+
+def percentile_ms(histogram: Mapping[str, int], fraction: float) -> float | None:
+    """Return the duration that this fraction of runs did not exceed, interpolated in its bucket; None without runs."""
+    rank = fraction * sum(histogram.values())
+    seen = 0
+    for bucket, count in sorted((int(bucket), count) for bucket, count in histogram.items()):
+        if count and seen + count >= rank:
+            low = upper_bound_ms(bucket - 1) if bucket else 0.0
+            return low + (upper_bound_ms(bucket) - low) * max(rank - seen, 0) / count
+        seen += count
+    return None
+
+
+SLICE = 100
+"""The number of samples that a transaction stores."""
+
+_SAMPLES = ("backlog", "backlog_max", "oldest_ms")
+
+
+@dataclass(slots=True)
+class RunSampler:
+    """Samples all Redis queues in one round trip. Queues that stay empty are not written."""
+
+    _had_backlog: set[str] = field(default_factory=set)
+
+    def sample_all(self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None) -> None:
+        """Record a sample. Raise BrokerUnavailable, DatabaseError."""
+        if not queues:
+            return
+        now_ns = broker.now_ns()
+        counts = [count for count in broker.run(count_tasks(queues, now_ns=now_ns)) if self._is_recorded(count)]
+        self._had_backlog = {count.queue for count in counts if count.pending}
+        now = datetime.fromtimestamp(now_ns / 1e9, UTC)
+        counts.sort(key=lambda count: count.queue)  # the same order in all processes, so that they never deadlock
+        for model, interval_s in ROLLUPS:
+            for at in range(0, len(counts), SLICE):
+                part = counts[at : at + SLICE]
+                store_or_drop(part, partial(_store_samples, model, floor_time(now, interval_s), catalog), _log_refused)
+
+    def _is_recorded(self, count: QueueCounts) -> bool:
+        # The first sample without a backlog is recorded too, so that charts go down to zero.
+        return count.pending > 0 or count.queue in self._had_backlog
+
+
+def _store_samples(
+    model: type[QueueRollup], start: datetime, catalog: QueueCatalog | None, counts: Sequence[QueueCounts]
+) -> int:
+    table = model._default_manager
+    names = [count.queue for count in counts]
+    found = {row.redis_queue: row for row in table.filter(start=start, redis_queue__in=names)}
+    rows = []
+    for name, count in zip(names, counts, strict=True):
+        row = found.get(name)
+        rows.append(
+            model(
+                redis_queue=name,
+                queue=QueueIdentity.find(count.queue, catalog).queue,
+                start=start,
+                backlog=count.pending,
+                backlog_max=max(count.pending, (row and row.backlog_max) or 0),
+                oldest_ms=max(int(count.latency_s * 1000), (row and row.oldest_ms) or 0),
+            )
+        )
+    # Only the columns of samples are changed: others may add to the counts of a row meanwhile.
+    table.bulk_create(rows, update_conflicts=True, unique_fields=["redis_queue", "start"], update_fields=_SAMPLES)
+    return len(rows)
+
+
+def _log_refused(count: QueueCounts, error: Exception) -> None:
+    log.warning("sample_not_stored", queue=count.queue, error=str(error))

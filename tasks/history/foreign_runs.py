@@ -26,8 +26,10 @@ from runqy.broker.streams.run_log import PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, En
 from runqy.broker.tasks.archive_reasons import find_archive_outcome, is_archived_by_user
 from runqy.broker.tasks.listing import Page, list_tasks
 from runqy.broker.tasks.record import TaskRecord
+from tasks.history.record import count_invalid_run, store_runs
+from tasks.history.rows import QueueIdentity
+from tasks.history.transactions import store_or_drop
 from tasks.models import ID_MAX_LENGTH
-from tasks.run_history import QueueIdentity, drop_run, store_or_drop, store_runs
 
 PAGE_SIZE = 200
 MAX_PAGES = 10
@@ -163,7 +165,7 @@ def _foreign_run(record: TaskRecord, end: _RunEnd) -> EndedRun:
 def _store(identity: QueueIdentity, runs: Sequence[EndedRun]) -> int:
     def drop(run: EndedRun, error: Exception) -> None:
         log.warning("run_not_stored", queue=identity.redis_queue, task_id=run.task_id, error=str(error))
-        drop_run(identity)
+        count_invalid_run(identity)
 
     return store_or_drop(runs, partial(store_runs, identity), drop)
 

@@ -12,9 +12,9 @@ from queues.queries import get_fresh_catalog
 from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.errors import QueueNotFound
-from tasks.fulltext_index import holds_text
+from tasks.history.fulltext_index import holds_text
+from tasks.history.transactions import search_limit
 from tasks.models import QueueHour, RunStream, TaskRun
-from tasks.statement_limit import search_limit
 
 _MAX_PARTS = 32
 """SQLite merges this many lists without noticeable cost, and refuses 500."""
@@ -49,7 +49,7 @@ class RunFilter:
     task_id: str = ""
     min_run_ms: int | None = None
     text: str = ""
-    """Runs whose payload or error contains each of these terms (`tasks/fulltext_index.py`)."""
+    """Runs whose payload or error contains each of these terms (`tasks/history/fulltext_index.py`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,56 +1,69 @@
-"""Store ended runs in the database and in the rollups, each once."""
+"""Move ended attempts from Redis to the database, each once, by any number of processes.
+
+The cursor of each stream is a row in the database, and moves in the transaction that stores the runs. So a process may
+be killed at any point: entries that were stored but not yet removed from Redis are skipped. See docs/adr/0030.
+"""
+
+from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 
-from django.db import DataError, IntegrityError, transaction
+import structlog
+from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
 from queues.catalog import QueueCatalog
-from queues.queries import hides_payloads
-from runqy.broker.replies import replace_nul
-from runqy.broker.states import FAILURES, RunOutcome
-from runqy.broker.streams.run_log import EndedRun, EntryId
-from tasks.error_groups import parse_error
-from tasks.fulltext_index import payload_text
+from runqy import clock
+from runqy.broker.broker import Broker
+from runqy.broker.scanning import run_requests
+from runqy.broker.states import RunOutcome
+from runqy.broker.streams.run_counters import RunCounters, add_run_counters
+from runqy.broker.streams.run_log import (
+    EndedRun,
+    EntryId,
+    RunEntry,
+    StreamPage,
+    StreamStatus,
+    delete_stream,
+    read_runs,
+    remove_runs,
+)
+from tasks.history.fulltext_index import merge_segments
+from tasks.history.rollups import MINUTE_S, RollupDelta, add_to_rollups, floor_time, sum_up
+from tasks.history.rows import QueueIdentity, RunKey, build_row, prepare_rows
+from tasks.history.transactions import (
+    REFUSALS,
+    BatchSize,
+    WriteTransaction,
+    checkpoint,
+    store_or_drop,
+    write_transaction,
+)
 from tasks.models import PrunedRuns, RunStream, TaskRun
-from tasks.rollups import MINUTE_S, RollupDelta, add_to_rollups, floor_time
-from tasks.run_rows import RunKey, RunRow, prepare_rows
-from tasks.write_transactions import WriteTransaction, write_transaction
 
-T = TypeVar("T")
+READ_MAX, READ_MIN = 1000, 50
+"""The entries that are read at once, of all queues and of each: a transaction is not worth its cost for few."""
+QUEUES_MAX = 100
+"""The number of queues that are read at once."""
+TICK_MAX_S = 10.0
+"""How long a tick continues while there are entries. The next tick includes queues that are new by then."""
+MERGE_EVERY = 4
+"""How many transactions add to SQLite's full-text index before it is merged: FTS5 merges four segments or more."""
+
+log = structlog.get_logger(__name__)
 
 _STREAM_FIELDS = [
     field.name for field in RunStream._meta.concrete_fields if not field.primary_key and field.name != "redis_queue"
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueIdentity:
-    """The queue and sub-queue of a Redis queue, and what its history may hold."""
-
-    redis_queue: str
-    queue: str
-    sub_queue: str = ""
-    hides_payloads: bool = False
-
-    @classmethod
-    def find(cls, redis_queue: str, catalog: QueueCatalog | None) -> "QueueIdentity":
-        # A Redis queue that belongs to no queue is its own queue.
-        hides = hides_payloads(redis_queue, catalog)
-        resolved = catalog.find_redis_queue(redis_queue) if catalog else None
-        if resolved is None or catalog is None:
-            return cls(redis_queue=redis_queue, queue=redis_queue, hides_payloads=hides)
-        queue = resolved.queue.name
-        return cls(
-            redis_queue=redis_queue,
-            queue=queue,
-            sub_queue=redis_queue.removeprefix(queue + catalog.separator) if redis_queue != queue else "",
-            hides_payloads=hides,
-        )
+QueueEntry = tuple[QueueIdentity, RunEntry]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +85,7 @@ def store_batches(batches: Sequence[StreamBatch], *, max_rate: int) -> WriteTran
     have no row are stored. Successes beyond `max_rate` a second are only added to the rollups. See docs/adr/0030.
     """
     prepared = prepare_rows(build_row(batch.identity, run) for batch in batches for _, run in batch.runs)
+    added = sum_up(prepared.rows.values())
     with write_transaction() as written:
         # The locks come first: what is read below must not change before the commit.
         streams = lock_streams([batch.identity.redis_queue for batch in batches])
@@ -81,7 +95,8 @@ def store_batches(batches: Sequence[StreamBatch], *, max_rate: int) -> WriteTran
         for batch in batches:
             _pass_entries(streams[batch.identity.redis_queue], batch, known, new, counted, max_rate=max_rate)
         prepared.insert(new)
-        add_to_rollups(prepared.sum_up(counted))
+        # Computed again only if some runs were known.
+        add_to_rollups(added if len(counted) == len(prepared.rows) else sum_up(prepared.rows[key] for key in counted))
         _save_streams(streams.values())
     return written
 
@@ -133,36 +148,16 @@ def store_runs(identity: QueueIdentity, runs: Iterable[EndedRun]) -> int:
             key for key, row in prepared.rows.items() if key not in known and (pruned is None or row.ended_at > pruned)
         ]
         prepared.insert(new)
-        add_to_rollups(prepared.sum_up(new))
+        add_to_rollups(sum_up(prepared.rows[key] for key in new))
     return len(new)
 
 
-def drop_run(identity: QueueIdentity) -> None:
+def count_invalid_run(identity: QueueIdentity) -> None:
     """Count, as invalid, a run that was not read from a stream and cannot be stored."""
     with transaction.atomic():
         stream = lock_stream(identity.redis_queue)
         stream.invalid += 1
         stream.save()
-
-
-REFUSALS = (DataError, IntegrityError, ValueError, OverflowError)
-"""The errors of the database for values that it cannot store: too long, out of range, or with a NUL."""
-
-
-def store_or_drop(
-    records: Sequence[T], store: Callable[[Sequence[T]], int], drop: Callable[[T, Exception], None]
-) -> int:
-    """Store records together. If the database refuses them, store each half, and drop the single records that it
-    refuses.
-    """
-    try:
-        return store(records)
-    except REFUSALS as error:
-        if len(records) == 1:
-            drop(records[0], error)
-            return 0
-    middle = len(records) // 2
-    return store_or_drop(records[:middle], store, drop) + store_or_drop(records[middle:], store, drop)
 
 
 def get_streams(redis_queues: Iterable[str]) -> dict[str, RunStream]:
@@ -196,41 +191,6 @@ def record_drops(identity: QueueIdentity, before: RunStream | None, *, appended:
 def has_drops(stream: RunStream, *, appended: int, left: int) -> bool:
     """Return whether the counts of a stream differ from those of its row, so that `record_drops` has to run."""
     return appended - left - (stream.passed - stream.passed_before) != stream.dropped_seen
-
-
-def build_row(identity: QueueIdentity, run: EndedRun) -> RunRow:
-    """Return the row of a run, not yet stored."""
-    error = parse_error(run.error) if run.outcome in FAILURES else None
-    # A task that ended without an attempt waited until its end. The wait of an attempt whose start is unknown is
-    # unknown too.
-    waited_until_ns = run.started_ns if run.started_ns is not None or run.attempt else run.ended_ns
-    due_ns = run.enqueued_ns if run.due_ns is None and run.attempt else run.due_ns
-    return RunRow(
-        task_id=run.task_id,
-        run_id=run.run_id,
-        queue=identity.queue,
-        sub_queue=identity.sub_queue,
-        redis_queue=identity.redis_queue,
-        attempt=run.attempt,
-        outcome=run.outcome.value,
-        is_final=run.is_final,
-        is_foreign=run.is_foreign,
-        worker_id=run.worker_id,
-        commit=run.commit,
-        request_id=run.request_id,
-        enqueued_at=_datetime(run.enqueued_ns),
-        started_at=_datetime(run.started_ns),
-        ended_at=datetime.fromtimestamp(run.ended_ns / 1e9, UTC),
-        wait_ms=_span_ms(due_ns, waited_until_ns),
-        run_ms=_span_ms(run.started_ns, run.ended_ns),
-        error_class=error.error_class if error else "",
-        error_message=error.message if error else "",
-        fingerprint=error.fingerprint if error else None,
-        payload="" if identity.hides_payloads else _text(run.payload),
-        result="" if identity.hides_payloads else _text(run.result),
-        traceback=error.traceback if error and not identity.hides_payloads else "",
-        is_first=run.attempt == 1 or (run.attempt == 0 and run.is_final and not run.had_attempts),
-    )
 
 
 def lock_streams(redis_queues: Sequence[str]) -> dict[str, RunStream]:
@@ -297,17 +257,108 @@ def _is_within_rate(stream: RunStream, entry_id: EntryId, max_rate: int) -> bool
     return not max_rate or stream.rate_count <= max_rate
 
 
-def _datetime(ns: int | None) -> datetime | None:
-    return None if ns is None else datetime.fromtimestamp(ns / 1e9, UTC)
+@dataclass(slots=True)
+class RunRecorder:
+    """Moves the runs of all queues to the database."""
+
+    batch_size: BatchSize = field(default_factory=BatchSize)
+    _unmerged: int = 0
+    """Transactions since the full-text index was merged. Each added a segment."""
+
+    def record_all(self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None) -> int:
+        """Store the entries of the streams, and return how many were read.
+
+        Raise BrokerUnavailable, DatabaseError: the entries stay in Redis, up to the size of the stream.
+        """
+        ends_at_s, total = clock.monotonic_s() + TICK_MAX_S, 0
+        remaining = list(queues)
+        while remaining and clock.monotonic_s() < ends_at_s:
+            busy: list[str] = []
+            for start in range(0, len(remaining), QUEUES_MAX):
+                stored, with_more = self._record(broker, remaining[start : start + QUEUES_MAX], catalog)
+                total += stored
+                busy += with_more
+            remaining = busy
+        return total
+
+    def _record(self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None) -> tuple[int, Sequence[str]]:
+        """Store the next entries of some streams. Return how many were read, and the queues that may have more."""
+        limit, now_ns = max(READ_MAX // len(queues), READ_MIN), broker.now_ns()
+        pages = broker.run(run_requests({queue: read_runs(queue, limit=limit, now_ns=now_ns) for queue in queues}))
+        _delete_others(broker, pages)
+        found = {queue: page.entries for queue, page in pages.items() if page.entries}
+        before = get_streams(found)
+        identities = {queue: QueueIdentity.find(queue, catalog) for queue in sorted(found)}
+        self._store([(identity, entry) for queue, identity in identities.items() for entry in found[queue]])
+        if found:
+            checkpoint()
+        # Removed only after the commit, so that a process that is killed in between loses nothing.
+        removals = {queue: remove_runs(queue, entries[-1].id) for queue, entries in found.items()}
+        drops = _record_drops(broker.run(run_requests(removals)), before, catalog)
+        broker.run(run_requests({queue: add_run_counters(queue, counters) for queue, counters in drops.items()}))
+        return sum(map(len, found.values())), [queue for queue, entries in found.items() if len(entries) >= limit]
+
+    def _store(self, entries: Sequence[QueueEntry]) -> None:
+        start = 0
+        while start < len(entries):
+            part = entries[start : start + self.batch_size.value]
+            try:
+                store_or_drop(part, self._store_part, self._drop)
+            except REFUSALS:  # even the count of an invalid entry was refused, so it is not because of an entry
+                log.exception("runs_dropped", queues=sorted({q.redis_queue for q, _ in part}), count=len(part))
+            start += len(part)
+
+    def _store_part(self, entries: Sequence[QueueEntry]) -> int:
+        batches = [_make_batch(identity, [e for _, e in group]) for identity, group in groupby(entries, itemgetter(0))]
+        written = store_batches(batches, max_rate=settings.RUNQY_HISTORY_MAX_RATE)
+        self.batch_size.adapt(len(entries), written.held_s)
+        self._unmerged += 1
+        if self._unmerged >= MERGE_EVERY:
+            merge_segments()
+            self._unmerged = 0
+        for batch in batches:
+            if batch.invalid:
+                log.warning("runs_invalid", queue=batch.identity.redis_queue, count=len(batch.invalid))
+        return len(entries)
+
+    def _drop(self, refused: QueueEntry, error: Exception) -> None:
+        identity, entry = refused
+        log.warning("run_not_stored", queue=identity.redis_queue, error=str(error))
+        # Stored as an entry that could not be read: it is counted, and the cursor passes it.
+        self._store_part([(identity, RunEntry(entry.id, None))])
 
 
-def _span_ms(start_ns: int | None, end_ns: int | None) -> int | None:
-    # Not below 0: the times are from different clocks.
-    return None if start_ns is None or end_ns is None else max(end_ns - start_ns, 0) // 1_000_000
+def _make_batch(identity: QueueIdentity, entries: Sequence[RunEntry]) -> StreamBatch:
+    return StreamBatch(
+        identity=identity,
+        runs=[(entry.id, entry.run) for entry in entries if entry.run is not None],
+        invalid=[entry.id for entry in entries if entry.run is None],
+        last_id=entries[-1].id,
+    )
 
 
-def _text(data: bytes | None) -> str:
-    """Return an excerpt as text that can be searched and that PostgreSQL can store: without NUL and incomplete
-    characters.
-    """
-    return replace_nul(payload_text(data or b""))
+def _delete_others(broker: Broker, pages: dict[str, StreamPage]) -> None:
+    # Only a worker can have written something else to the key of a stream.
+    others = [queue for queue, page in pages.items() if not page.is_stream]
+    for queue in others:
+        log.warning("stream_of_runs_replaced", queue=queue)
+    broker.run(run_requests({queue: delete_stream(queue) for queue in others}))
+
+
+def _record_drops(
+    statuses: dict[str, StreamStatus], before: dict[str, RunStream], catalog: QueueCatalog | None
+) -> dict[str, RunCounters]:
+    """Record what full streams dropped. Return the counts for /metrics."""
+    streams, drops = get_streams(statuses), {}
+    for queue, status in statuses.items():
+        stream = streams.get(queue)
+        if stream and has_drops(stream, appended=status.appended, left=status.length):
+            added = record_drops(
+                QueueIdentity.find(queue, catalog),
+                before.get(stream.redis_queue),
+                appended=status.appended,
+                left=status.length,
+            )
+            if added:
+                drops[queue] = RunCounters(dropped=added)
+    return drops

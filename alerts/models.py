@@ -7,7 +7,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from alerts.rules import RULES, AlertKind, AlertLevel, RuleSettings
-from runqy import durations
+from runqy.formats import durations
 
 SUBJECT_MAX_LENGTH = 255
 ERROR_MAX_LENGTH = 500

@@ -7,9 +7,9 @@ from enum import StrEnum
 from itertools import combinations
 from statistics import median
 
-from runqy import durations
 from runqy.broker.health import RedisHealth
 from runqy.broker.operation import MemoryUse
+from runqy.formats import durations
 from tasks.history.stats import StatsPoint
 
 FAILURE_WINDOW_MIN = 5

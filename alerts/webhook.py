@@ -17,7 +17,7 @@ from alerts.operations import claim_delivery, record_delivered, record_failed_at
 from alerts.queries import list_due_deliveries
 from alerts.serializers import AlertMessageSerializer
 from runqy.api.renderers import encode_json
-from runqy.concurrency import run_in_thread
+from runqy.concurrency.threads import run_in_thread
 
 BATCH_SIZE = 20
 TIMEOUT_S = 10.0

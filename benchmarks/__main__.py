@@ -19,7 +19,7 @@ from benchmarks.slow_clients import measure_slow_clients
 from benchmarks.stack import running_stack
 from benchmarks.waiters import measure_waiters
 from benchmarks.workers import measure_workers
-from runqy.process import raise_open_files_limit
+from runqy.config.process import raise_open_files_limit
 
 PARTS = {
     "redis": measure_redis,

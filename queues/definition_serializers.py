@@ -30,9 +30,9 @@ from queues.validators import (
     sub_queue_name_error,
     validate_queue_name,
 )
-from runqy import durations
 from runqy.api.serializers import StrictBooleanField, StrictChoiceField, StrictIntegerField, StringField
 from runqy.errors import QueueInvalid
+from runqy.formats import durations
 from vaults.validators import validate_vault_name
 
 Path: TypeAlias = tuple[str | int, ...]

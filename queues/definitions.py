@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from runqy.json_decoding import read_json
+from runqy.formats.json_decoding import read_json
 from vaults.entry_rules import parse_reference
 
 DEFAULT_SUB_QUEUE = "default"

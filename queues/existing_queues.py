@@ -14,7 +14,7 @@ from runqy.broker.queues.stats import QueueCounts, count_tasks, read_queue_names
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.snapshot import Snapshot, current_snapshot
-from runqy.json_decoding import read_json
+from runqy.formats.json_decoding import read_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ from queues.validators import (
     validate_repository_path,
     validate_vaults,
 )
-from runqy.names import QUEUE_NAME_MAX_LENGTH
+from runqy.formats.names import QUEUE_NAME_MAX_LENGTH
 
 QUEUE_COLUMNS = tuple(column.name for column in fields(QueueBase) if column.name not in ("deployment", "sub_queues"))
 DEPLOYMENT_COLUMNS = tuple(column.name for column in fields(Deployment))

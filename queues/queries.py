@@ -30,7 +30,7 @@ from runqy.config_sync.snapshot import (
     get_snapshot,
 )
 from runqy.errors import QueueNotFound
-from runqy.json_decoding import read_json
+from runqy.formats.json_decoding import read_json
 from runqy.redis_connection import get_broker
 from vaults.worker_secrets import list_secret_errors, list_unreadable_vaults
 

@@ -23,9 +23,9 @@ from queues.deletion import delete_queues
 from queues.models import DEFAULTS, LIMIT_COLUMNS, Queue, QueueSource
 from queues.operations import QueueSave, save_queues, spec_digest
 from queues.yaml_loader import LocatedYaml, YamlInvalid, read_yaml
-from runqy import durations
 from runqy.config_sync.operations import configuration_change
 from runqy.errors import RunqyError
+from runqy.formats import durations
 from runqy.redis_connection import get_broker
 
 _QUEUES_PER_CHANGE = 200

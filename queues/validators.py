@@ -10,8 +10,8 @@ from django.core.validators import RegexValidator
 
 from queues.definitions import PayloadField
 from queues.payload_schema import payload_field_errors
+from runqy.formats.names import QUEUE_NAME, QUEUE_NAME_MAX_LENGTH, QUEUE_NAME_RULE
 from runqy.git.sources import normalize_branch, normalize_path, normalize_url
-from runqy.names import QUEUE_NAME, QUEUE_NAME_MAX_LENGTH, QUEUE_NAME_RULE
 from vaults.entry_rules import parse_reference, value_error, variable_name_error
 from vaults.validators import validate_vault_name
 

@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from runqy import settings
+from runqy.config.process import raise_open_files_limit
 from runqy.metrics import multiprocess
-from runqy.process import raise_open_files_limit
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter

@@ -11,7 +11,7 @@ from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget, connect_client
 from runqy.broker.operation import Operation, drive
-from runqy.circuit_breaker import BackgroundCall
+from runqy.concurrency.circuit_breaker import BackgroundCall
 from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.telemetry.failure_log import FailureLog
 

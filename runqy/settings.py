@@ -3,13 +3,12 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from runqy import process
 from runqy.admin_site import theme
 from runqy.broker import constants
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.rate_limit import Rate
 from runqy.broker.states import TaskState
-from runqy.config import connection_urls, home
+from runqy.config import connection_urls, home, process
 from runqy.config.env import Environment, parse_master_keys
 from runqy.telemetry import logs
 

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from runqy.process import raise_open_files_limit
+from runqy.config.process import raise_open_files_limit
 from soak.options import Options
 from soak.parts import (
     blocking,

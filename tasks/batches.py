@@ -36,7 +36,7 @@ from runqy.errors import (
     RunqyError,
     TaskNotUnique,
 )
-from runqy.json_decoding import read_json
+from runqy.formats.json_decoding import read_json
 from tasks.task_specs import OnConflict, TaskSpec, build_task, ensure_enabled
 
 MAX_BATCH_TASKS = 10_000

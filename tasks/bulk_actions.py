@@ -13,7 +13,7 @@ from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
 from runqy.errors import BulkActionNotFound, RequestInvalid
-from runqy.json_decoding import read_json
+from runqy.formats.json_decoding import read_json
 from tasks.actions import TaskAction, permission_for, valid_states
 from tasks.history.queries import TaskCount, count_ended_tasks
 from tasks.models import BulkAction, TaskRun

@@ -9,7 +9,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
-from runqy.json_decoding import read_json
+from runqy.formats.json_decoding import read_json
 from tasks.history.queries import filter_ended_tasks
 from tasks.models import BulkAction, TaskRun
 from tasks.task_browser import SearchCursor, SearchRequest, TaskQuery, count_by_queue, find_redis_queues, search_tasks

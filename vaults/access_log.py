@@ -26,7 +26,7 @@ from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.config_sync.documents import DocumentKind, field, signing_key
 from runqy.config_sync.models import StoredDocument
 from runqy.errors import DeliveryNotRecorded, VaultNotFound
-from runqy.json_decoding import read_json
+from runqy.formats.json_decoding import read_json
 from runqy.redis_connection import get_broker
 from vaults.entry_rules import vault_name_error
 from vaults.models import Vault, VaultDelivery

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from runqy.errors import VaultInvalid
+from runqy.formats.names import VARIABLE_NAME, VARIABLE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
 from runqy.git.hosts import HOST_RULE, find_https_host, is_https, normalize_host
-from runqy.names import VARIABLE_NAME, VARIABLE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
 
 VALUE_MAX_BYTES = 64 << 10
 GIT_HOSTS_MAX = 20

@@ -6,7 +6,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Substr
 
-from runqy.names import QUEUE_NAME_MAX_LENGTH, VARIABLE_NAME_MAX_LENGTH, VAULT_NAME_MAX_LENGTH
+from runqy.formats.names import QUEUE_NAME_MAX_LENGTH, VARIABLE_NAME_MAX_LENGTH, VAULT_NAME_MAX_LENGTH
 from vaults.crypto import KEY_ID_AT, KEY_ID_BYTES, EntryAAD
 from vaults.entry_rules import EntryUsage
 from vaults.validators import validate_description, validate_entry_key, validate_git_hosts, validate_vault_name

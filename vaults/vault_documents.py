@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from runqy.json_decoding import read_json
+from runqy.formats.json_decoding import read_json
 from vaults.crypto import EntryAAD
 from vaults.entry_rules import EntryUsage
 from vaults.models import VaultEntry

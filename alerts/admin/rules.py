@@ -10,10 +10,10 @@ from django.http import HttpRequest, HttpResponse
 from alerts.models import AlertRule
 from alerts.operations import delete_alert_rule, save_alert_rule
 from alerts.rules import RULES, AlertKind, RuleInfo, RuleSettings
-from runqy import durations
 from runqy.admin_site.base_admin import StyledModelForm
 from runqy.admin_site.labels import render_state
 from runqy.audit.history import AuditedModelAdmin
+from runqy.formats import durations
 
 
 class AlertRuleForm(StyledModelForm):

@@ -12,8 +12,8 @@ from django.utils.safestring import SafeString
 from queues.definition_serializers import PayloadFieldSerializer
 from queues.definitions import FieldType, PayloadField
 from queues.payload_schema import TOO_DEEP
-from runqy import durations
 from runqy.admin_site.base_admin import NEW_ROWS_MAX, StyledForm
+from runqy.formats import durations
 
 
 class DurationFormField(forms.CharField):

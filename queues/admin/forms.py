@@ -14,8 +14,8 @@ from queues.models import DEFAULTS, DEPLOYMENT_COLUMNS, LIMIT_COLUMNS, QUEUE_COL
 from queues.operations import spec_version
 from queues.payload_schema import example_body, example_curl, example_payload, example_queue_name
 from queues.queries import default_limits
-from runqy import durations
 from runqy.admin_site.base_admin import StyledForm, StyledModelForm
+from runqy.formats import durations
 from vaults.references import ReferencedEntry, find_git_token_error, list_references
 
 ROWS = ("vaults", "input", "output")

@@ -11,8 +11,8 @@ from django.utils.safestring import SafeString
 from queues.admin.forms import FIELDSETS, QueueForm
 from queues.models import Queue
 from queues.queries import default_limits
-from runqy import durations
 from runqy.admin_site.base_admin import StyledModelForm
+from runqy.formats import durations
 
 
 class ReadOnlyForm(StyledModelForm):

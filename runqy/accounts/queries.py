@@ -27,7 +27,7 @@ from runqy.config_sync.documents import Document, DocumentKind
 from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.snapshot import Snapshot, SnapshotValue, current_snapshot, get_newest, get_snapshot
 from runqy.errors import ApiKeyNotFound
-from runqy.json_decoding import read_json
+from runqy.formats.json_decoding import read_json
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from runqy.api_keys import KEY_NAME, KEY_NAME_RULE, MAX_QUEUES, MAX_VAULTS
 from runqy.broker.rate_limit import parse_rate
-from runqy.names import QUEUE_NAME, VAULT_NAME
+from runqy.formats.names import QUEUE_NAME, VAULT_NAME
 
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 

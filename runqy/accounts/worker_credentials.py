@@ -26,7 +26,7 @@ from runqy.broker.workers.redis_users import RedisUser, StoredUser
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.snapshot import Snapshot, get_newest, get_snapshot
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable
-from runqy.json_decoding import read_json
+from runqy.formats.json_decoding import read_json
 from runqy.redis_connection import get_broker
 from runqy.telemetry.failure_log import FailureLog
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from runqy import durations
+from runqy.formats import durations
 
 _GRACE_NS = 10 * 10**9
 """How late something may be before it is overdue. Maintenance does what is due within seconds."""

@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from runqy.api.query_parameters import LimitParameter
 from runqy.api.serializers import BodySerializer
 from runqy.errors import RequestInvalid
-from runqy.json_decoding import read_json
+from runqy.formats.json_decoding import read_json
 
 T = TypeVar("T")
 P = TypeVar("P")

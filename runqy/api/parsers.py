@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from runqy.api_keys import Identity
 from runqy.broker.tasks.enqueue import IdempotencyKey
 from runqy.errors import EncodingUnsupported, LengthRequired, RequestInvalid, RequestTooLarge
-from runqy.json_decoding import MAX_MEMBERS, describe_error
+from runqy.formats.json_decoding import MAX_MEMBERS, describe_error
 
 Members: TypeAlias = dict[str, msgspec.Raw]
 """The members of a JSON object, each value with the bytes that the client sent."""

@@ -15,7 +15,7 @@ from runqy.audit.actors import Actor, current_actor
 from runqy.audit.changes import Changes, encode_changes
 from runqy.broker.streams.audit_stream import append_record
 from runqy.errors import AuditNotRecorded
-from runqy.json_decoding import read_json
+from runqy.formats.json_decoding import read_json
 from runqy.redis_connection import get_broker
 
 

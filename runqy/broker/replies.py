@@ -6,7 +6,7 @@ from typing import Any
 
 from redis import exceptions as redis_errors
 
-from runqy.circuit_breaker import CircuitOpen
+from runqy.concurrency.circuit_breaker import CircuitOpen
 from runqy.errors import BrokerCommandRefused, BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
 MAX_DIGITS = 20

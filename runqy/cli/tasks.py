@@ -13,7 +13,7 @@ from runqy.cli.exit_codes import ExitCode
 from runqy.cli.options import ApiKey, JsonOutput, ListJson, ServerUrl, Wait, open_client
 from runqy.cli.output import print_json, print_rows
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
-from runqy.json_decoding import describe_error
+from runqy.formats.json_decoding import describe_error
 
 app = typer.Typer(no_args_is_help=True, help="Enqueue and manage tasks, and read their results.")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-from runqy import durations
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.errors import choices_error
+from runqy.formats import durations
 
 _MODES = {"": "single", "+sentinel": "sentinel", "+cluster": "cluster"}
 _PORTS = {"single": 6379, "sentinel": 26379, "cluster": 6379}

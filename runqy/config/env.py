@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from environs import EnvError, FileAwareEnv
 
-from runqy import durations
 from runqy.broker import rate_limit
 from runqy.broker.rate_limit import Rate
 from runqy.errors import choices_error
+from runqy.formats import durations
 
 T = TypeVar("T")
 Network = IPv4Network | IPv6Network

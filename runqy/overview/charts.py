@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from runqy import clock
+from runqy.admin_site.page_cache import get_or_read
 from runqy.broker.states import RunOutcome
-from runqy.durations import humanize_ms
 from runqy.errors import ConfigurationUnavailable
-from runqy.page_cache import get_or_read
+from runqy.formats.durations import humanize_ms
 from tasks.history.queries import HistoryQueue, resolve_history_queue
 from tasks.history.stats import StatsPoint, get_stats
 

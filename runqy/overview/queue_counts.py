@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 from queues.catalog import QueueCatalog
 from runqy.admin_site.links import changelist_url
+from runqy.admin_site.page_cache import get_or_read
 from runqy.broker.broker import Broker
 from runqy.broker.queues.stats import QueueCounts
 from runqy.broker.states import TaskState
 from runqy.broker.workers.records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers
 from runqy.overview.live_numbers import read_live_numbers
 from runqy.overview.trends import BacklogSamples
-from runqy.page_cache import get_or_read
 
 MAX_AGE_S = 1.0
 MAX_BUSIEST = 8

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from django.db.models import Subquery, Sum
 
 from runqy import clock
-from runqy.page_cache import get_or_read
+from runqy.admin_site.page_cache import get_or_read
 from tasks.models import QueueMinute
 
 CACHE_S = 10.0

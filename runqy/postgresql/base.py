@@ -15,8 +15,8 @@ from django.db.backends.postgresql import base
 from django.db.backends.utils import CursorWrapper
 
 from runqy import clock
-from runqy.circuit_breaker import SLOW_S, CircuitBreaker, CircuitOpen
-from runqy.postgresql.bulkhead import Bulkhead, BulkheadFull
+from runqy.concurrency.bulkhead import Bulkhead, BulkheadFull
+from runqy.concurrency.circuit_breaker import SLOW_S, CircuitBreaker, CircuitOpen
 from runqy.postgresql.watchdog import ReplyWatchdog
 
 STATEMENT_TIMEOUT_OPTION = "statement_timeout_s"

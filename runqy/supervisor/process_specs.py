@@ -57,7 +57,7 @@ def commands(*commands: Sequence[str], env: Mapping[str, str], log: Path | None 
     """Return a process that runs management commands one after another."""
     words = [word for command in commands for word in ("--", *command)]
     name = f"command {' and '.join(command[0] for command in commands)}"
-    args = python_command("runqy.management_commands", *words)
+    args = python_command("runqy.supervisor.management_commands", *words)
     return ProcessSpec(name=name, args=args, env=env, log=log)
 
 

@@ -39,7 +39,9 @@ def find_queue_files(home: Path, stop: StopSignals) -> QueueFiles:
 
 def _check_folder(folder: Path, stop: StopSignals) -> tuple[QueueSpec, ...]:
     # In a process of its own: validation needs Django, which the supervisor does not load.
-    command = python_command("runqy.management_commands", "load_queues", "--check", "--skip-checks", str(folder))
+    command = python_command(
+        "runqy.supervisor.management_commands", "load_queues", "--check", "--skip-checks", str(folder)
+    )
     checked = capture(command, stop)
     if checked.returncode:
         raise StackFailed(f"the queue files have errors.\n{checked.stderr.decode(errors='replace').rstrip()}")

@@ -9,7 +9,6 @@ from django.http import HttpRequest, HttpResponse
 
 from queues.payload_schema import example_curl
 from queues.queries import get_fresh_catalog, hides_payloads, run_operation
-from runqy import durations
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.admin_site.views import AdminView
 from runqy.audit.history import records_url
@@ -18,6 +17,7 @@ from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import PAYLOAD_MAX_BYTES
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import PathNotFound, PayloadInvalid, QueueNotFound, TaskNotFound
+from runqy.formats import durations
 from runqy.redis_connection import get_broker
 from tasks import payloads
 from tasks.actions import TaskAction

@@ -6,7 +6,7 @@ from typing import Any
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import ERROR_MAX_BYTES, TRACEBACK_MAX_BYTES, is_cut
-from runqy.durations import humanize_ms
+from runqy.formats.durations import humanize_ms
 from runqy.redis_connection import get_broker
 from tasks.admin.filters import OUTCOME_NAMES, OUTCOME_VARIANTS, tasks_url
 from tasks.admin.permissions import HIDDEN, can_view_payloads

@@ -9,7 +9,7 @@ from runqy.admin_site.relative_time import RelativeTime
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.tasks.archive_reasons import find_archive_outcome
 from runqy.broker.tasks.record import TaskRecord
-from runqy.durations import humanize_ms
+from runqy.formats.durations import humanize_ms
 from runqy.redis_connection import get_broker
 from tasks.admin.filters import OUTCOME_NAMES, OUTCOME_VARIANTS
 from tasks.admin.permissions import HIDDEN, can_view_payloads

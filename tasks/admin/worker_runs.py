@@ -7,8 +7,8 @@ from typing import Any
 from django.http import HttpRequest
 
 from runqy.admin_site.views import AdminView
-from runqy.durations import humanize_ms
 from runqy.errors import RequestInvalid
+from runqy.formats.durations import humanize_ms
 from tasks.admin.filters import OUTCOME_NAMES, start_of_period, tasks_url
 from tasks.admin.shown_runs import ShownRun
 from tasks.history.queries import RunFilter, list_newest_outcomes, list_runs

@@ -8,8 +8,8 @@ from typing import Any, TypeGuard
 
 import msgspec
 
-from runqy import durations
 from runqy.errors import choices_error
+from runqy.formats import durations
 from tasks.task_specs import NS, OnConflict, Uniqueness
 
 MAX_SECONDS = 10 * 365 * 24 * 3600

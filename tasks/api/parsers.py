@@ -10,7 +10,7 @@ import msgspec
 
 from runqy.api.parsers import Members, decode_members
 from runqy.errors import BatchTooLarge, RequestInvalid
-from runqy.json_decoding import MAX_MEMBERS, read_members
+from runqy.formats.json_decoding import MAX_MEMBERS, read_members
 from tasks import payloads
 from tasks.api.options import OPTIONS, UNIQUENESS, OptionParser
 from tasks.batches import MAX_BATCH_TASKS, BatchItem, BatchSpec, check_size

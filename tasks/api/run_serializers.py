@@ -7,12 +7,12 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
-from runqy import durations
 from runqy.api.pagination import LimitSerializer
 from runqy.api.query_parameters import TextParameter
 from runqy.api.serializers import AwareDateTimeField, BodySerializer, EmptyAsNullField, StrictChoiceField
 from runqy.broker.states import RunOutcome
 from runqy.errors import choices_error
+from runqy.formats import durations
 from tasks.history.queries import RunOrder
 from tasks.history.rollups import SparseHistogram, percentile_ms
 

@@ -8,13 +8,13 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction, extend_schema_serializer
 from rest_framework import serializers
 
-from runqy import durations
 from runqy.api.query_parameters import ChoiceParameter, FlagParameter, LimitParameter
 from runqy.api.renderers import format_ns, format_s
 from runqy.api.serializers import BodySerializer, StructSerializer
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.record import TaskProgress, TaskRecord
+from runqy.formats import durations
 from tasks import payloads
 from tasks.actions import MAX_TASKS_PER_REQUEST, StateChange, states_for_all
 from tasks.api import parsers

@@ -9,7 +9,6 @@ import msgspec
 from django.utils.http import quote_etag
 from drf_spectacular.utils import OpenApiParameter
 
-from runqy import durations
 from runqy.accounts.queries import find_identity
 from runqy.api.authentication import presented_key
 from runqy.api.etags import content_version, matches_if_none_match
@@ -17,6 +16,7 @@ from runqy.api.requests import AuthenticatedRequest
 from runqy.api_keys import Identity
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import RequestInvalid
+from runqy.formats import durations
 from tasks.operations import EnqueuedTask
 from tasks.waiting import WaitingClient
 

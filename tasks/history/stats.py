@@ -10,8 +10,8 @@ from django.db.models import F, QuerySet, Sum, Value
 
 from queues.catalog import AllowedQueues
 from runqy import clock
+from runqy.admin_site.page_cache import get_or_read
 from runqy.broker.states import FAILURES, RunOutcome
-from runqy.page_cache import get_or_read
 from tasks.history.queries import RunFilter, filter_runs
 from tasks.history.rollups import HOUR_S, MINUTE_S, SparseHistogram, add_to_histogram, floor_time, percentile_ms
 from tasks.models import QueueHour, QueueMinute, QueueRollup

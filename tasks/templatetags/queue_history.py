@@ -8,7 +8,7 @@ from datetime import timedelta
 from django import template
 from django.utils import timezone
 
-from runqy import durations
+from runqy.formats import durations
 from tasks.history.stats import get_stats
 
 register = template.Library()

@@ -16,7 +16,7 @@ from runqy.broker.operation import Request
 from runqy.broker.replies import check_reply
 from runqy.broker.scripts import Script, command
 from runqy.broker.tasks.finish import requeue
-from runqy.circuit_breaker import SLOW_S
+from runqy.concurrency.circuit_breaker import SLOW_S
 from runqy.errors import BrokerCommandRefused, BrokerUnavailable
 from tests.support.event_loop import run_with_broker
 from tests.support.fake_redis import FakeRedis

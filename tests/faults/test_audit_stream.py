@@ -75,7 +75,7 @@ class Instance:
 
 def manage(variables: dict[str, str], *command: str) -> str:
     """Run a management command and return what it prints."""
-    arguments = [sys.executable, "-m", "runqy.management_commands", *command]
+    arguments = [sys.executable, "-m", "runqy.supervisor.management_commands", *command]
     done = subprocess.run(arguments, env=os.environ | variables, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

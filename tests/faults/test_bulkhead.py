@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from runqy.postgresql.bulkhead import Bulkhead, BulkheadFull
+from runqy.concurrency.bulkhead import Bulkhead, BulkheadFull
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.fault

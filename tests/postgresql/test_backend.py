@@ -13,11 +13,12 @@ from django.db import OperationalError, ProgrammingError
 from django.db.utils import ConnectionHandler
 from pytest_django.plugin import DjangoDbBlocker
 
-from runqy import circuit_breaker, clock
-from runqy.circuit_breaker import CircuitBreaker
+from runqy import clock
+from runqy.concurrency.bulkhead import Bulkhead
+from runqy.concurrency.circuit_breaker import CircuitBreaker
+from runqy.concurrency.threads import circuit_breaker
 from runqy.config.connection_urls import parse_database_url
 from runqy.postgresql.base import MAX_PROBING, DatabaseWrapper
-from runqy.postgresql.bulkhead import Bulkhead
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.postgresql import PostgresqlServer, find_programs
 from tests.support.waiting import PATIENCE_S, wait_until

@@ -84,7 +84,7 @@ def serve(tmp_path: Path, valkey: ValkeyServer) -> Iterator[Serve]:
     options = {"REDIS_URL": valkey.url, "DATABASE_URL": "", "RUNQY_LOG_LEVEL": "debug", "QUEUE_WORKERS_DIR": str(files)}
     server = Serve(tmp_path, "--migrate", **options).until_ready()
     subprocess.run(
-        [sys.executable, "-m", "runqy.management_commands", "ensure_admin", str(tmp_path / "password")],
+        [sys.executable, "-m", "runqy.supervisor.management_commands", "ensure_admin", str(tmp_path / "password")],
         env=os.environ | options | {"RUNQY_HOME": str(server.home), "DATABASE_URL": _database(server)},
         check=True,
         capture_output=True,

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 SERVER = {
     "manage.py": [str(ROOT / "manage.py"), "migrate", "--no-input"],
-    "commands": ["-m", "runqy.management_commands", "migrate", "--no-input"],
+    "commands": ["-m", "runqy.supervisor.management_commands", "migrate", "--no-input"],
     "django": ["-m", "django", "migrate", "--no-input"],
 }
 WRITE = "import os, pathlib; pathlib.Path(os.environ['NEW_FILE']).write_text('')"

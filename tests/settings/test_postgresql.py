@@ -76,7 +76,7 @@ def test_the_whole_database_is_built_by_the_migrations(server: PostgresqlServer,
     commands = ("migrate", "--no-input", "--", "ensure_admin", str(tmp_path / "password"), "--", "migrate", "--check")
 
     done = subprocess.run(
-        [sys.executable, "-m", "runqy.management_commands", *commands],
+        [sys.executable, "-m", "runqy.supervisor.management_commands", *commands],
         cwd=tmp_path,
         env=env,
         capture_output=True,
@@ -97,7 +97,7 @@ def test_a_database_without_letters_outside_ascii_is_reported(
     env |= {"RUNQY_HOME": str(tmp_path), "DATABASE_URL": server.url.removesuffix("postgres") + name}
 
     done = subprocess.run(
-        [sys.executable, "-m", "runqy.management_commands", "migrate", "--no-input"],
+        [sys.executable, "-m", "runqy.supervisor.management_commands", "migrate", "--no-input"],
         cwd=tmp_path,
         env=env,
         capture_output=True,

@@ -19,7 +19,7 @@ from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys, ended_channel
-from runqy.process import raise_open_files_limit
+from runqy.config.process import raise_open_files_limit
 from tests.queues.samples import spec
 from tests.support.database import database_variables
 from tests.support.environment import ADMIN_KEY

@@ -18,7 +18,7 @@ from runqy.api.serializers import (
 )
 from runqy.audit.actors import ActorKind
 from runqy.errors import RunqyError, VaultInvalid
-from runqy.names import VARIABLE_NAME, VARIABLE_NAME_RULE, VAULT_NAME
+from runqy.formats.names import VARIABLE_NAME, VARIABLE_NAME_RULE, VAULT_NAME
 from vaults.entry_rules import GIT_HOSTS_MAX, EntryUsage
 from vaults.models import Event
 from vaults.validators import validate_vault_name

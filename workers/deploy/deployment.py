@@ -20,12 +20,12 @@ from pathlib import Path
 import msgspec
 
 from runqy.errors import DeploymentFailed, DeploymentRefused
+from runqy.formats.json_decoding import read_json
+from runqy.formats.names import QUEUE_NAME
 from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials, git_environment
 from runqy.git.limits import Limits, remove_folder
 from runqy.git.sources import Source, parse_path
-from runqy.json_decoding import read_json
-from runqy.names import QUEUE_NAME
 from workers.deploy import read_checkout
 from workers.deploy.checkouts import Git
 from workers.deploy.exec_child import launcher_command, launcher_environment

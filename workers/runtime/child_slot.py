@@ -9,8 +9,8 @@ import structlog
 
 from runqy import clock
 from runqy.broker.tasks.record import TaskProgress
-from runqy.durations import humanize
 from runqy.errors import DeploymentFailed
+from runqy.formats.durations import humanize
 from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.backoff import RestartPolicy
 from workers.runtime.child import Child, ChildSpec

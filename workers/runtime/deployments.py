@@ -11,9 +11,9 @@ import structlog
 
 from runqy import clock
 from runqy.broker.workers.records import WorkerState
-from runqy.concurrency import run_in_thread
-from runqy.durations import humanize
+from runqy.concurrency.threads import run_in_thread
 from runqy.errors import DeploymentFailed, DeploymentRefused, DeploymentStopped
+from runqy.formats.durations import humanize
 from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials
 from runqy.git.sources import parse_source

@@ -13,8 +13,8 @@ import typer
 import uvloop
 
 from runqy.config.home import make_home
+from runqy.config.process import raise_open_files_limit, restrict_new_files
 from runqy.errors import RunqyError
-from runqy.process import raise_open_files_limit, restrict_new_files
 from runqy.telemetry.tracing import start_tracing
 from workers.deploy.exec_child import is_isolation_supported
 from workers.runtime.logs import configure_logging

@@ -11,7 +11,7 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import PayloadUnusable
-from runqy.json_decoding import describe_error
+from runqy.formats.json_decoding import describe_error
 
 MAX_LINE_BYTES = 32 << 20
 """The limit of a response. A longer one fails its task."""

@@ -10,7 +10,7 @@ import socket
 import structlog
 
 from runqy.broker.workers.redis_users import new_server_id
-from runqy.concurrency import wait_any
+from runqy.concurrency.threads import wait_any
 from runqy.errors import BrokerUnavailable
 from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.backoff import delay_s

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from runqy.concurrency import run_in_thread
+from runqy.concurrency.threads import run_in_thread
 from runqy.errors import RegistrationRefused, RunqyError, ServerUnavailable
 from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.backoff import delay_s

@@ -8,7 +8,7 @@ import msgspec
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.constants import ARCHIVE_MAX_TASKS, LEASE_S
 from runqy.errors import RegistrationRefused
-from runqy.json_decoding import read_json
+from runqy.formats.json_decoding import read_json
 
 
 class RedisInfo(msgspec.Struct, frozen=True):

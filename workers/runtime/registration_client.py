@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import httpx2
 
-from runqy.concurrency import run_in_thread, wait_any
+from runqy.concurrency.threads import run_in_thread, wait_any
 from runqy.errors import (
     ConfigurationUnavailable,
     ConfigurationUnconfirmed,

@@ -11,9 +11,9 @@ import structlog
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from runqy import durations
 from runqy.config.env import Environment, InvalidSetting, parse_words
 from runqy.errors import WorkerSettingsInvalid
+from runqy.formats import durations
 
 log = structlog.get_logger()
 

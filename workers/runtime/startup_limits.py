@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runqy import clock
-from runqy.durations import humanize
+from runqy.formats.durations import humanize
 
 CHECK_S = 5.0
 CPU_TIME_MIN_S = 0.1

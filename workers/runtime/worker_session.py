@@ -15,7 +15,7 @@ from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.workers.heartbeats import deregister
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.broker.workers.redis_users import is_worker_user, new_wake_token
-from runqy.concurrency import wait_any
+from runqy.concurrency.threads import wait_any
 from runqy.errors import BrokerRefused, BrokerUnavailable
 from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.child import KILL_GRACE_S, TERM_GRACE_S

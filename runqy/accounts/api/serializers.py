@@ -28,7 +28,7 @@ from runqy.api_keys import (
 from runqy.audit.actors import ActorKind
 from runqy.broker.rate_limit import RATE, RATE_EXAMPLES
 from runqy.errors import ApiKeyInvalid
-from runqy.names import QUEUE_NAME, QUEUE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
+from runqy.formats.names import QUEUE_NAME, QUEUE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
 
 _ROLES = [role.value for role in Role]
 

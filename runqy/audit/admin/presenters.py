@@ -3,9 +3,9 @@
 import re
 from datetime import UTC, datetime
 
-from runqy import durations
 from runqy.audit.changes import FieldChange, format_value, read_changes
 from runqy.audit.models import AuditRecord
+from runqy.formats import durations
 
 _LOWER_CASE = re.compile(r"[a-z][a-z0-9_]*")
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(\+\d\d:\d\d|Z)")

@@ -20,7 +20,7 @@ from runqy.broker.connection.async_connection import Data, pack_pieces
 from runqy.broker.constants import BULK_BYTES
 from runqy.broker.replies import REDIS_ERRORS, REFUSED_ERRORS, Reply, ReplyLost, translate_errors
 from runqy.broker.scripts import Command
-from runqy.circuit_breaker import Attempt, BackgroundCall, CircuitBreaker
+from runqy.concurrency.circuit_breaker import Attempt, BackgroundCall, CircuitBreaker
 
 _NO_RESPONSE = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)
 _FAILURES = (*_NO_RESPONSE, ReplyLost)

@@ -34,7 +34,7 @@ from runqy.errors import (
     RunqyError,
     TaskAlreadyExists,
 )
-from runqy.json_decoding import read_json
+from runqy.formats.json_decoding import read_json
 
 Enqueued = TaskState | RunqyError
 ItemOutcome = TaskCreated | LockConflict | TaskAlreadyExists | QueueFull

@@ -1,7 +1,7 @@
 """Run management commands one after another in one process, because starting Django takes longer than they do.
 
-`python -m runqy.management_commands migrate --no-input -- load_queues DIRECTORY`. The first failure ends the process,
-with exit code EX_UNAVAILABLE if the database is unavailable.
+`python -m runqy.supervisor.management_commands migrate --no-input -- load_queues DIRECTORY`. The first failure
+ends the process, with exit code EX_UNAVAILABLE if the database is unavailable.
 """
 
 import itertools

@@ -14,9 +14,9 @@ from django.db.utils import ConnectionHandler
 from pytest_django.plugin import DjangoDbBlocker
 
 from runqy import clock
+from runqy.concurrency import circuit_breaker
 from runqy.concurrency.bulkhead import Bulkhead
 from runqy.concurrency.circuit_breaker import CircuitBreaker
-from runqy.concurrency.threads import circuit_breaker
 from runqy.config.connection_urls import parse_database_url
 from runqy.postgresql.base import MAX_PROBING, DatabaseWrapper
 from tests.support.bad_network import BadNetwork, FaultMode

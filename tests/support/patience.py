@@ -12,7 +12,7 @@ import pytest
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection import async_cluster, async_connector, async_node, redis_client
-from runqy.concurrency.threads import circuit_breaker
+from runqy.concurrency import circuit_breaker
 
 LIMIT_S = 20.0
 

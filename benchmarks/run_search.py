@@ -85,7 +85,6 @@ def fill(count: int) -> None:
         for index in TaskRun._meta.indexes:
             editor.add_index(TaskRun, index)
         fulltext_index.install(connection)
-        fulltext_index.merge_separately(connection)
 
 
 def make_values(number: int, count: int, now: datetime) -> dict[str, object]:

@@ -16,7 +16,6 @@ class AdminSiteConfig(AppConfig):
     """The parts that all admin pages share."""
 
     name = "runqy.admin_site"
-    label = "staff"  # used by the migrations of existing installations
 
     def ready(self) -> None:
         # The theme renders JSON with inline styles, which the policy forbids, and looks up each value five times.

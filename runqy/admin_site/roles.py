@@ -69,6 +69,7 @@ _NAMES: Mapping[str, str] = {
     "tasks.run_task": "Can run tasks",
     "tasks.cancel_task": "Can cancel tasks",
     "tasks.archive_task": "Can archive tasks",
+    "tasks.delete_task": "Can delete tasks",
 }
 """Names of the permissions that Django does not create for each model."""
 

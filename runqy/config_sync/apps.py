@@ -7,4 +7,3 @@ class ConfigSyncConfig(AppConfig):
     """The signed copy of the configuration in Redis."""
 
     name = "runqy.config_sync"
-    label = "publication"  # used by tables and migrations of existing installations

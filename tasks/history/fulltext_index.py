@@ -52,14 +52,13 @@ _INSTALL = {
         f"CREATE VIRTUAL TABLE {INDEX} USING fts5({_NAMES}, content='{TABLE}', content_rowid='id', "
         "tokenize='unicode61', columnsize=0)",
         f"INSERT INTO {INDEX}({INDEX}) VALUES ('rebuild')",  # noqa: S608 (constants)
+        # Inserts merge no segments, which takes longer than the insert: `merge_segments` does.
+        f"INSERT INTO {INDEX}({INDEX}, rank) VALUES ('automerge', 0)",  # noqa: S608 (constants)
         f"CREATE TRIGGER {INDEX}_insert AFTER INSERT ON {TABLE} BEGIN {_ADD}; END",
         f"CREATE TRIGGER {INDEX}_delete AFTER DELETE ON {TABLE} BEGIN {_REMOVE_OLD}; END",
         f"CREATE TRIGGER {INDEX}_update AFTER UPDATE OF {_NAMES} ON {TABLE} BEGIN {_REMOVE_OLD}; {_ADD}; END",
     ],
     "postgresql": [f"CREATE INDEX {INDEX} ON {TABLE} USING gin (({_VECTOR}))"],
-}
-_MERGE_SEPARATELY = {
-    "sqlite": [f"INSERT INTO {INDEX}({INDEX}, rank) VALUES ('automerge', 0)"],  # noqa: S608 (constants)
 }
 _MERGE = f"INSERT INTO {INDEX}({INDEX}, rank) VALUES ('merge', %s)"  # noqa: S608 (constants)
 MERGE_PAGES = 100
@@ -84,17 +83,10 @@ Terms = Sequence[Sequence[str]]
 def install(database: BaseDatabaseWrapper) -> None:
     """Create the index of all rows.
 
-    SQLite drops the triggers together with the table, so a migration that remakes the table calls `remove`, `install`
-    and `merge_separately`.
+    SQLite drops the triggers together with the table, so a migration that remakes the table calls `remove` and
+    `install`.
     """
     _execute(database, _INSTALL)
-
-
-def merge_separately(database: BaseDatabaseWrapper) -> None:
-    """Stop inserts from merging segments of SQLite's index, which takes longer than the insert. `merge_segments` merges
-    them.
-    """
-    _execute(database, _MERGE_SEPARATELY)
 
 
 def merge_segments() -> None:

@@ -1,15 +1,13 @@
 """The list of vaults, and the page of each with its entries, queues and workers."""
 
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin
-from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import PermissionDenied
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern, path
-from unfold.decorators import action
+from django.urls import URLPattern, path, reverse
+from unfold.enums import ActionVariant
 
 from runqy.config_sync.admin import PublishedModelAdmin
 from runqy.errors import BrokerUnavailable, VaultAlreadyExists
@@ -17,13 +15,7 @@ from runqy.redis_connection import get_broker
 from vaults.access_log import list_vault_workers
 from vaults.admin.forms import VaultForm
 from vaults.admin.inlines import EntryInline
-from vaults.admin.views import (
-    bulk_edit_view,
-    deletion_view,
-    deliveries_view,
-    queue_links,
-    versions_view,
-)
+from vaults.admin.views import BulkEditView, DeleteView, DeliveriesView, VersionsView, queue_links
 from vaults.models import Vault
 from vaults.operations import save_vault
 from vaults.queries import is_unlocked, list_decrypt_errors, list_queues_by_vault
@@ -60,7 +52,6 @@ class VaultAdmin(PublishedModelAdmin):
     empty_text = "Add a vault, set its entries, and list it in the vaults of a queue: its workers receive them."
     show_full_result_count = True
     actions = None
-    actions_detail = ("bulk_edit", "deliveries")
 
     class Media:
         css = {"all": ("vaults/vaults.css",)}
@@ -73,8 +64,11 @@ class VaultAdmin(PublishedModelAdmin):
         return VaultList
 
     def get_urls(self) -> list[URLPattern]:
-        versions = self.admin_site.admin_view(self.versions)
-        own = [path("<path:object_id>/entries/<str:key>/", versions, name="vaults_vault_versions")]
+        own = [
+            path("<path:object_id>/bulk-edit/", self.page(BulkEditView), name="vaults_vault_bulk_edit"),
+            path("<path:object_id>/deliveries/", self.page(DeliveriesView), name="vaults_vault_deliveries"),
+            path("<path:object_id>/entries/<str:key>/", self.page(VersionsView), name="vaults_vault_versions"),
+        ]
         return [*own, *super().get_urls()]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -87,6 +81,7 @@ class VaultAdmin(PublishedModelAdmin):
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         context["is_locked"] = not is_unlocked()
         if vault := context.get("original"):
+            context["actions_detail"] = self._page_links(request, vault)
             context["decrypt_errors"] = [] if context["is_locked"] else list_decrypt_errors(vault)
             context |= {"used_by": queue_links(request, list_queues_by_vault().get(vault.name, [])), **_workers(vault)}
         return super().render_change_form(request, context, *args, **kwargs)
@@ -106,25 +101,22 @@ class VaultAdmin(PublishedModelAdmin):
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        return deletion_view(self, request, self.get_permitted(request, object_id, "delete"))
+        return cast("HttpResponse", DeleteView.as_view(model_admin=self)(request, object_id=object_id))
 
-    @action(description="Bulk edit", icon="content_paste", permissions=["change"], url_path="bulk-edit")  # type: ignore[untyped-decorator]
-    def bulk_edit(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return bulk_edit_view(self, request, self.get_permitted(request, object_id, "change"))
-
-    @action(description="Deliveries", icon="local_shipping", permissions=["view"], url_path="deliveries")  # type: ignore[untyped-decorator]
-    def deliveries(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return deliveries_view(self, request, self.get_permitted(request, object_id, "view"))
-
-    def versions(self, request: HttpRequest, object_id: str, key: str) -> HttpResponse:
-        return versions_view(self, request, self.get_permitted(request, object_id, "view"), key)
-
-    def get_permitted(self, request: HttpRequest, object_id: str, permission: str) -> Vault:
-        """Return a vault for which the user has a permission. Raise PermissionDenied, also if it does not exist."""
-        vault: Any = self.get_object(request, unquote(object_id))
-        if vault is None or not getattr(self, f"has_{permission}_permission")(request, vault):
-            raise PermissionDenied
-        return vault  # type: ignore[no-any-return]
+    def _page_links(self, request: HttpRequest, vault: Vault) -> list[dict[str, Any]]:
+        """Return the buttons at the top of the page of a vault, as unfold renders its own detail actions."""
+        # Not `actions_detail`, which registers URLs for methods of the admin: these are class-based views.
+        pages = [("Bulk edit", "content_paste", "bulk_edit")] if self.has_change_permission(request, vault) else []
+        pages.append(("Deliveries", "local_shipping", "deliveries"))
+        return [
+            {
+                "title": title,
+                "icon": icon,
+                "variant": ActionVariant.DEFAULT,
+                "path": reverse(f"admin:vaults_vault_{name}", args=[vault.pk]),
+            }
+            for title, icon, name in pages
+        ]
 
     @admin.display(description="description", ordering="description")
     def description_start(self, row: Vault) -> str:

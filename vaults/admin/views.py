@@ -1,13 +1,17 @@
 """Pages of a vault beside its form: deletion, bulk edit, versions, deliveries."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from django.contrib import admin, messages
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
+from django.contrib import messages
+from django.contrib.admin.utils import unquote
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.decorators import method_decorator
+from django.utils.functional import cached_property
+from django.views.decorators.cache import cache_control
 
+from runqy.admin_site.views import AdminView
 from runqy.errors import PreconditionFailed, RunqyError
 from vaults import dotenv
 from vaults.access_log import list_deliveries
@@ -27,142 +31,145 @@ class QueueLink:
     url: str
 
 
+class VaultView(AdminView):
+    """A page of a vault."""
+
+    @cached_property
+    def vault(self) -> Vault:
+        found = self.model_admin.get_object(self.request, unquote(self.kwargs["object_id"]))
+        if found is None:
+            raise Http404
+        return cast("Vault", found)
+
+    @property
+    def vault_url(self) -> str:
+        return reverse("admin:vaults_vault_change", args=[self.vault.pk])
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        vault = {"original": self.vault, "vault": self.vault, "back_url": self.vault_url}
+        return super().get_context_data(**kwargs) | {"opts": self.model_admin.opts} | vault
+
+    def before(self) -> int | None:
+        """Return the id of the last row of the previous page, which has the newer rows."""
+        text = self.request.GET.get("before", "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+    def redirect_with(self, error: RunqyError) -> HttpResponse:
+        messages.error(self.request, error.detail)
+        return HttpResponseRedirect(self.vault_url)
+
+
+class DeleteView(VaultView):
+    """Which queues use a vault. A POST with the vault's name deletes it."""
+
+    permission = "delete"
+    template_name = "vaults/delete.html"
+
+    def post(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        vault = self.vault
+        if request.POST.get("name", "").strip() != vault.name:
+            return self.render_to_response(self.get_context_data(error=f"Enter {vault.name} to delete the vault."))
+        try:
+            delete_vault(name=vault.name)
+        except RunqyError as error:
+            return self.redirect_with(error)
+        self.model_admin.log_deletions(request, [vault])  # type: ignore[arg-type]  # Django only iterates over it
+        messages.success(request, f"The vault {vault.name} was deleted.")
+        return HttpResponseRedirect(reverse("admin:vaults_vault_changelist"))
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        queues = queue_links(self.request, list_queues_by_vault().get(self.vault.name, []))
+        title = f"Delete the vault {self.vault.name}?"
+        return super().get_context_data(**kwargs) | {"title": title, "queues": queues}
+
+
+@method_decorator(cache_control(no_store=True), name="dispatch")
+class BulkEditView(VaultView):
+    """Sets many entries from pasted `KEY=value` lines, after a preview without values.
+
+    The lines are only in the submitted form: no response, session or URL contains them.
+    """
+
+    permission = "change"
+    template_name = "vaults/bulk_edit.html"
+
+    def post(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        pasted = dotenv.parse_env(request.POST.get("lines", ""))
+        refusals: tuple[str, ...] = ()
+        if "apply" in request.POST and not pasted.errors and pasted.values:
+            refusals = self._apply(pasted)
+            if not refusals:
+                return self._redirect()
+            self.vault.refresh_from_db()
+        preview = {"refusals": refusals} | self._preview(pasted)
+        if "fragment" in request.POST:
+            self.template_name = "vaults/bulk_edit_preview.html"
+        return self.render_to_response(self.get_context_data(is_sent=True, **preview))
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        title = f"Bulk edit of {self.vault.name}"
+        return super().get_context_data(**kwargs) | {"title": title, "form": EnvForm()}
+
+    def _preview(self, pasted: dotenv.ParsedEnv) -> dict[str, Any]:
+        try:
+            found = compare_entries(self.vault.name, pasted.values)
+        except RunqyError as error:
+            return {"refusals": error.errors}
+        entries: list[tuple[int, EntryPreview]] = [(pasted.lines[entry.key], entry) for entry in found]
+        changing = sum(entry.outcome in (PreviewOutcome.ADDED, PreviewOutcome.CHANGED) for entry in found)
+        return {"entries": entries, "errors": pasted.errors, "changing": changing, "etag": self.vault.etag}
+
+    def _apply(self, pasted: dotenv.ParsedEnv) -> tuple[str, ...]:
+        """Set the entries; return why they were refused."""
+        seen = self.request.POST.get("etag", "")
+
+        def refuse_change(etag: str | None) -> None:
+            if seen and etag != seen:
+                raise PreconditionFailed("The vault has changed since the preview. Check the changes again.")
+
+        try:
+            changed = set_entries(vault=self.vault.name, values=pasted.values, precondition=refuse_change)
+        except RunqyError as error:
+            return error.errors
+        were_set = "1 entry was" if len(changed) == 1 else f"{len(changed)} entries were"
+        messages.success(self.request, f"{were_set} set in {self.vault.name}.")
+        return ()
+
+    def _redirect(self) -> HttpResponse:
+        if "fragment" in self.request.POST:
+            # The script follows this header. It would fetch a redirect itself.
+            return HttpResponse(headers={"X-Runqy-Location": self.vault_url})
+        return HttpResponseRedirect(self.vault_url)
+
+
+class VersionsView(VaultView):
+    """The versions of an entry, newest first."""
+
+    template_name = "vaults/versions.html"
+
+    def get(self, request: HttpRequest, object_id: str, key: str) -> HttpResponse:
+        try:
+            versions = list_versions(self.vault.name, key, before=self.before(), limit=PAGE_SIZE + 1)
+        except RunqyError as error:
+            return self.redirect_with(error)
+        older = versions[PAGE_SIZE - 1].pk if len(versions) > PAGE_SIZE else None
+        context = self.get_context_data(versions=versions[:PAGE_SIZE], older=older)
+        return self.render_to_response(context | {"title": f"{self.vault.name}/{key}"})
+
+
+class DeliveriesView(VaultView):
+    """Which worker received which versions, newest first."""
+
+    template_name = "vaults/deliveries.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        name, worker = self.vault.name, self.request.GET.get("worker", "").strip()
+        found = list_deliveries(name, limit=PAGE_SIZE, worker_id=worker, after=self.before())
+        shown = {"worker": worker, "deliveries": found.deliveries, "older": found.end}
+        return super().get_context_data(**kwargs) | {"title": f"Deliveries of {name}"} | shown
+
+
 def queue_links(request: HttpRequest, names: list[str]) -> list[QueueLink]:
     """Return links to queues. Their app is above this one, so its pages are known by the names of their URLs only."""
     may_view = request.user.has_perm("queues.view_queue")
     return [QueueLink(name, reverse("admin:queues_queue_by_name", args=[name]) if may_view else "") for name in names]
-
-
-def deletion_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, vault: Vault) -> HttpResponse:
-    """Show which queues use a vault, and delete it if its name was entered."""
-    error = ""
-    if request.method == "POST":
-        if request.POST.get("name", "").strip() == vault.name:
-            return _delete(model_admin, request, vault)
-        error = f"Enter {vault.name} to delete the vault."
-    context = {
-        **_context(model_admin, request, f"Delete the vault {vault.name}?", vault),
-        "queues": queue_links(request, list_queues_by_vault().get(vault.name, [])),
-        "error": error,
-    }
-    return TemplateResponse(request, "vaults/delete.html", context)
-
-
-def bulk_edit_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, vault: Vault) -> HttpResponse:
-    """Set many entries from pasted `KEY=value` lines, after a preview without values.
-
-    The lines are only in the submitted form: no response, session or URL contains them.
-    """
-    context: dict[str, Any] = {"vault": vault, "back_url": vault_url(vault)}
-    if request.method == "POST":
-        pasted = dotenv.parse_env(request.POST.get("lines", ""))
-        if "apply" in request.POST and not pasted.errors and pasted.values:
-            context["refusals"] = _apply(request, vault, pasted)
-            if not context["refusals"]:
-                return _redirect(request, vault_url(vault))
-            vault.refresh_from_db()
-        context |= _preview(vault, pasted)
-        if "fragment" in request.POST:
-            return _no_store(TemplateResponse(request, "vaults/bulk_edit_preview.html", context))
-    context |= {
-        **_context(model_admin, request, f"Bulk edit of {vault.name}", vault),
-        "form": EnvForm(),
-        "is_sent": request.method == "POST",
-    }
-    return _no_store(TemplateResponse(request, "vaults/bulk_edit.html", context))
-
-
-def _preview(vault: Vault, pasted: dotenv.ParsedEnv) -> dict[str, Any]:
-    try:
-        found = compare_entries(vault.name, pasted.values)
-    except RunqyError as error:
-        return {"refusals": error.errors}
-    entries: list[tuple[int, EntryPreview]] = [(pasted.lines[entry.key], entry) for entry in found]
-    changing = sum(entry.outcome in (PreviewOutcome.ADDED, PreviewOutcome.CHANGED) for entry in found)
-    return {"entries": entries, "errors": pasted.errors, "changing": changing, "etag": vault.etag}
-
-
-def _apply(request: HttpRequest, vault: Vault, pasted: dotenv.ParsedEnv) -> tuple[str, ...]:
-    seen = request.POST.get("etag", "")
-
-    def refuse_change(etag: str | None) -> None:
-        if seen and etag != seen:
-            raise PreconditionFailed("The vault has changed since the preview. Check the changes again.")
-
-    try:
-        changed = set_entries(vault=vault.name, values=pasted.values, precondition=refuse_change)
-    except RunqyError as error:
-        return error.errors
-    count = len(changed)
-    messages.success(request, f"{count} {'entry was' if count == 1 else 'entries were'} set in {vault.name}.")
-    return ()
-
-
-def versions_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, vault: Vault, key: str) -> HttpResponse:
-    try:
-        versions = list_versions(vault.name, key, before=_number(request, "before"), limit=PAGE_SIZE + 1)
-    except RunqyError as error:
-        messages.error(request, error.detail)
-        return HttpResponseRedirect(vault_url(vault))
-    context: dict[str, Any] = {
-        **_context(model_admin, request, f"{vault.name}/{key}", vault),
-        "versions": versions[:PAGE_SIZE],
-        "older": versions[PAGE_SIZE - 1].pk if len(versions) > PAGE_SIZE else None,
-    }
-    return TemplateResponse(request, "vaults/versions.html", context)
-
-
-def deliveries_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, vault: Vault) -> HttpResponse:
-    """Show which worker received which versions, newest first."""
-    worker = request.GET.get("worker", "").strip()
-    found = list_deliveries(vault.name, limit=PAGE_SIZE, worker_id=worker, after=_number(request, "before"))
-    context: dict[str, Any] = {
-        **_context(model_admin, request, f"Deliveries of {vault.name}", vault),
-        "worker": worker,
-        "deliveries": found.deliveries,
-        "older": found.end,
-    }
-    return TemplateResponse(request, "vaults/deliveries.html", context)
-
-
-def _number(request: HttpRequest, parameter: str) -> int | None:
-    text = request.GET.get(parameter, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
-
-
-def _redirect(request: HttpRequest, url: str) -> HttpResponse:
-    if "fragment" in request.POST:
-        # The script follows this header. It would fetch a redirect itself.
-        return HttpResponse(headers={"X-Runqy-Location": url})
-    return HttpResponseRedirect(url)
-
-
-def _no_store(response: HttpResponse) -> HttpResponse:
-    response["Cache-Control"] = "no-store"
-    return response
-
-
-def _delete(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, vault: Vault) -> HttpResponse:
-    try:
-        delete_vault(name=vault.name)
-    except RunqyError as error:
-        messages.error(request, error.detail)
-        return HttpResponseRedirect(vault_url(vault))
-    model_admin.log_deletions(request, [vault])  # type: ignore[arg-type]  # Django only iterates over it
-    messages.success(request, f"The vault {vault.name} was deleted.")
-    return HttpResponseRedirect(reverse("admin:vaults_vault_changelist"))
-
-
-def vault_url(vault: Vault) -> str:
-    return reverse("admin:vaults_vault_change", args=[vault.pk])
-
-
-def _context(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, title: str, vault: Vault) -> dict[str, Any]:
-    return {
-        **model_admin.admin_site.each_context(request),
-        "title": title,
-        "opts": model_admin.opts,
-        "original": vault,
-        "vault": vault,
-        "back_url": vault_url(vault),
-    }

@@ -13,7 +13,7 @@ from queues.models import Queue, QueueSource, SubQueue, definition_path
 from queues.pending_deletions import ensure_no_tasks_stranded, update_pending_deletions
 from queues.queries import QueueConfig, documents_used, get_fresh_catalog
 from queues.vault_grants import refuse_added_grants
-from runqy.accounts.last_used import store_key_uses
+from runqy.accounts.identities import store_key_uses
 from runqy.audit.changes import diff
 from runqy.audit.operations import record
 from runqy.config_sync import publishing

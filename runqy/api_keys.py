@@ -1,28 +1,10 @@
-"""API keys: their format, their roles, and the identity of a request."""
+"""The roles of API keys, and the identity of a request."""
 
-import hashlib
-import re
-import secrets
-import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 
 from runqy.broker.rate_limit import Rate
 
-_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_PREFIX = "rq_"
-_RANDOM, _CHECKED = 32, 6
-_KEY = re.compile(f"{_PREFIX}[0-9A-Za-z]{{{_RANDOM + _CHECKED}}}")
-PREFIX_LENGTH = 10
-"""The length of the beginning of a key that is stored and shown, to identify it."""
-
-
-KEY_NAME = r"(?! *$)[^\x00-\x1f\x7f]+"
-"""The pattern of a key's name, without anchors: one line, not blank. `MAX_NAME_LENGTH` limits its length."""
-MAX_NAME_LENGTH = 100
-KEY_NAME_RULE = f"Must be one line of at most {MAX_NAME_LENGTH} characters, and not blank."
-MAX_QUEUES = 1000
-MAX_VAULTS = 1000
 MIN_KEY_LENGTH = 32
 """A shorter key from the environment may be guessed."""
 
@@ -71,35 +53,3 @@ class Identity:
     def owner(self) -> str:
         """Return the key's name in Redis: the id of its row, or the role of a key from the environment."""
         return f"key:{self.key_id}" if self.key_id else f"environment:{self.role}"
-
-
-def generate_key() -> str:
-    """Return a random key. It has the prefix `rq_` and a checksum, by which secret scanners recognise it."""
-    random = "".join(secrets.choice(_DIGITS) for _ in range(_RANDOM))
-    return f"{_PREFIX}{random}{_checksum(random)}"
-
-
-def has_key_format(text: str) -> bool:
-    """Return whether a string has the prefix, length and characters of our keys. The checksum is not verified."""
-    return _KEY.fullmatch(text) is not None
-
-
-def is_key(text: str) -> bool:
-    """Return whether a string has the format of our keys and a valid checksum."""
-    return has_key_format(text) and _checksum(text[len(_PREFIX) : -_CHECKED]) == text[-_CHECKED:]
-
-
-def key_digest(key: str) -> str:
-    """Return the hash that is stored and compared."""
-    # Keys are random, so a fast hash is enough.
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _checksum(random: str) -> str:
-    """Return the CRC-32 of the random part as six base-62 digits."""
-    number = zlib.crc32(random.encode())
-    digits = []
-    for _ in range(_CHECKED):
-        number, rest = divmod(number, len(_DIGITS))
-        digits.append(_DIGITS[rest])
-    return "".join(reversed(digits))

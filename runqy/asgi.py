@@ -14,7 +14,7 @@ from django.conf import settings
 
 import runqy.urls  # noqa: F401 (else the first request waits until all views are imported)
 from runqy.accounts.logins import is_logged_in
-from runqy.accounts.queries import find_identity, is_guessable
+from runqy.accounts.identities import find_identity, is_guessable
 from runqy.api.authentication import presented_key
 from runqy.broker.async_broker import AsyncBroker
 from runqy.dataplane.application import Application, find_no_handler

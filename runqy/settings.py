@@ -253,7 +253,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": [
         "rest_framework.permissions.IsAuthenticated",
         "runqy.api.permissions.HasRole",
-        "runqy.config_sync.permissions.HasConfirmedConfiguration",
+        "runqy.api.permissions.HasConfirmedConfiguration",
     ],
     "DEFAULT_THROTTLE_CLASSES": ["runqy.api.throttling.ApiKeyThrottle"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "runqy.api.renderers.JSONOnlyNegotiation",

@@ -9,12 +9,12 @@ from django.conf import settings
 
 from queues.definitions import QueueDefinition
 from queues.queries import find_redeployment, get_fresh_catalog, hides_payloads
+from runqy.accounts.identities import refuse_revoked_key
 from runqy.accounts.worker_credentials import Credentials, grant_redis_user
 from runqy.api_keys import Identity
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.claims import claim_worker_id
 from runqy.broker.workers.heartbeats import write_refusal
-from runqy.config_sync.operations import refuse_revoked_key
 from runqy.errors import (
     BrokerUnavailable,
     KeyInsufficient,

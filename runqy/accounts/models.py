@@ -4,13 +4,14 @@ from django.conf import settings
 from django.db import models
 
 from runqy.accounts.validators import (
+    MAX_NAME_LENGTH,
     validate_expiry,
     validate_key_name,
     validate_queue_names,
     validate_rate_limit,
     validate_vault_names,
 )
-from runqy.api_keys import MAX_NAME_LENGTH, Role
+from runqy.api_keys import Role
 
 
 class ApiKey(models.Model):

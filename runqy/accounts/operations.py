@@ -10,11 +10,10 @@ import msgspec
 from django.db import transaction
 from django.utils import timezone
 
-from runqy.accounts.key_documents import PublishedKey
+from runqy.accounts.identities import PREFIX_LENGTH, PublishedKey, generate_key, key_digest
 from runqy.accounts.models import ApiKey
 from runqy.accounts.queries import list_accepted_descendants
 from runqy.accounts.worker_credentials import remove_users_of_keys
-from runqy.api_keys import PREFIX_LENGTH, generate_key, key_digest
 from runqy.audit.actors import ActorKind, current_actor
 from runqy.audit.operations import record
 from runqy.config_sync.documents import DocumentKind

@@ -1,35 +1,24 @@
-"""Find the identities of API keys, of the environment and of the published configuration, and list those of the
-database.
-"""
+"""API keys of the database: their status, who created them, and whether their limits hold in Redis."""
 
-import hmac
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 
-import structlog
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.core.signals import setting_changed
 from django.db.models import Q
 from django.db.models.functions import Coalesce
-from django.dispatch import receiver
 from django.utils import timezone
 
 from runqy import clock
-from runqy.accounts.key_documents import PublishedKey
+from runqy.accounts.identities import PublishedKey, known_keys
 from runqy.accounts.models import ApiKey
-from runqy.api_keys import ENVIRONMENT_KEYS, MIN_KEY_LENGTH, Identity, Role, has_key_format, is_key, key_digest
+from runqy.api_keys import ENVIRONMENT_KEYS, Role
 from runqy.audit.actors import ActorKind
-from runqy.broker.rate_limit import parse_rate
-from runqy.config_sync.documents import Document, DocumentKind
+from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.models import StoredDocument
-from runqy.config_sync.snapshot import Snapshot, SnapshotValue, current_snapshot, get_newest, get_snapshot
+from runqy.config_sync.snapshot import Snapshot
 from runqy.errors import ApiKeyNotFound
-from runqy.formats.json_decoding import read_json
-
-log = structlog.get_logger()
 
 LIMITS_NOT_IN_REDIS = (
     "Keys that are limited to queues have allow_shared_redis: workers without a Redis user of their own get shared "
@@ -61,53 +50,6 @@ class KeyPage:
     """The id of the last key of this page; None on the last page."""
 
 
-@dataclass(frozen=True, slots=True)
-class _KnownKey:
-    """A published key and its identity."""
-
-    published: PublishedKey
-    identity: Identity
-    expires_ns: float
-    """Unix ns; infinity if it never expires."""
-
-
-def find_identity(key: str) -> Identity | None:
-    """Return the identity of a key by the process's snapshot, without I/O; None if it is unknown, expired or revoked.
-
-    Raise ConfigurationUnavailable if the key may be of the database and there is no snapshot.
-    """
-    digest = key_digest(key)
-    identity = _find_in_environment(digest)
-    return identity or (_find_published(current_snapshot(), digest) if has_key_format(key) else None)
-
-
-def may_be_new(key: str) -> bool:
-    """Return whether another process may just have created a key: runqy generated it, but it is not in the snapshot.
-
-    Keys of another form, which may be guessed, are not compared. Raise ConfigurationUnavailable.
-    """
-    return has_key_format(key) and find_identity(key) is None and is_key(key)
-
-
-def refresh_for_key(key: str) -> None:
-    """Refresh the snapshot before a key is looked up: when that is due, and at once for a key that may be new.
-
-    Nothing is refreshed for keys of the environment. Blocks. Raise ConfigurationUnavailable.
-    """
-    if has_key_format(key) and _find_in_environment(key_digest(key)) is None:
-        get_snapshot()
-        if may_be_new(key):
-            get_newest()
-
-
-def is_guessable(key: str) -> bool:
-    """Return whether a key may be a short one from the environment, which can be guessed.
-
-    Such keys are not compared for an address that has sent too many wrong keys.
-    """
-    return len(key) < MIN_KEY_LENGTH and _environment_keys().has_short
-
-
 def is_limited_in_redis(key: ApiKey | PublishedKey) -> bool:
     """Return whether the workers of a key reach only the queues of the key in Redis."""
     may_share = key.role in (Role.WORKER, Role.ADMIN) and key.queues and key.allow_shared_redis
@@ -119,7 +61,7 @@ def has_limits_not_in_redis(snapshot: Snapshot) -> bool:
     Redis.
     """
     now_ns = clock.now_ns()
-    known = [key for key in _KNOWN_KEYS.of(snapshot).values() if key.expires_ns > now_ns]
+    known = [key for key in known_keys(snapshot).values() if key.expires_ns > now_ns]
     return not all(is_limited_in_redis(key.published) for key in known)
 
 
@@ -235,77 +177,3 @@ def list_queue_names() -> list[str]:
 def list_vault_names() -> list[str]:
     stored = StoredDocument.objects.filter(kind=DocumentKind.VAULT, body__isnull=False)
     return list(stored.order_by("name").values_list("name", flat=True))
-
-
-def _find_in_environment(digest: str) -> Identity | None:
-    # All are compared, so that the time does not reveal which one matched.
-    found = None
-    for known, identity in _environment_keys().identities:
-        if hmac.compare_digest(known, digest):
-            found = identity
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class _EnvironmentKeys:
-    identities: tuple[tuple[str, Identity], ...]
-    """Pairs of digest and identity, the most privileged last: of equal keys it wins."""
-    has_short: bool
-    """Whether one of the keys is short enough to be guessed."""
-
-
-@cache  # settings change only in tests
-def _environment_keys() -> _EnvironmentKeys:
-    keys = [(getattr(settings, name), role) for name, role in ENVIRONMENT_KEYS.items()]
-    return _EnvironmentKeys(
-        tuple(
-            (key_digest(key), Identity(role=role, name=f"{role} key of the environment")) for key, role in keys if key
-        ),
-        has_short=any(0 < len(key) < MIN_KEY_LENGTH for key, _ in keys),
-    )
-
-
-@receiver(setting_changed)
-def _forget_environment_keys(*, setting: str, **_: object) -> None:
-    if setting in ENVIRONMENT_KEYS:
-        _environment_keys.cache_clear()
-
-
-def _find_published(snapshot: Snapshot, digest: str) -> Identity | None:
-    known = _KNOWN_KEYS.of(snapshot).get(digest)
-    if known is None or not hmac.compare_digest(known.published.digest, digest):
-        return None
-    return known.identity if known.expires_ns > clock.now_ns() else None
-
-
-def _known_keys(snapshot: Snapshot) -> Mapping[str, _KnownKey]:
-    decoded = snapshot.decode(DocumentKind.API_KEY, _decode)
-    return {known.published.digest: known for known in decoded.values() if known}
-
-
-def _decode(document: Document) -> _KnownKey | None:
-    """Return the key in a document; None if it is unreadable, which must not affect other keys."""
-    try:
-        return _known_key(document, read_json(document.body or b"", PublishedKey))
-    except (ValueError, RecursionError) as error:
-        log.warning("api_key_unreadable", key_id=document.name, error=str(error))
-        return None
-
-
-def _known_key(document: Document, published: PublishedKey) -> _KnownKey:
-    queues = frozenset(published.queues) or None
-    vaults = frozenset(published.vaults) or None
-    identity = Identity(
-        role=published.role,
-        name=published.name,
-        queues=queues,
-        vaults=vaults,
-        allow_shared_redis=published.allow_shared_redis,
-        rate=parse_rate(published.rate_limit) if published.rate_limit else None,
-        key_id=document.name,
-    )
-    expires_ns = published.expires_at.timestamp() * 1e9 if published.expires_at else float("inf")
-    return _KnownKey(published, identity, expires_ns)
-
-
-_KNOWN_KEYS = SnapshotValue(_known_keys)

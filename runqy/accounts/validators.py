@@ -8,10 +8,15 @@ from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.utils import timezone
 
-from runqy.api_keys import KEY_NAME, KEY_NAME_RULE, MAX_QUEUES, MAX_VAULTS
 from runqy.broker.rate_limit import parse_rate
 from runqy.formats.names import QUEUE_NAME, VAULT_NAME
 
+KEY_NAME = r"(?! *$)[^\x00-\x1f\x7f]+"
+"""The pattern of a key's name, without anchors: one line, not blank. `MAX_NAME_LENGTH` limits its length."""
+MAX_NAME_LENGTH = 100
+KEY_NAME_RULE = f"Must be one line of at most {MAX_NAME_LENGTH} characters, and not blank."
+MAX_QUEUES = 1000
+MAX_VAULTS = 1000
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 validate_key_name = RegexValidator(rf"\A{KEY_NAME}\Z", KEY_NAME_RULE)

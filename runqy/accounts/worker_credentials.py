@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 
 from runqy import clock
-from runqy.accounts.key_documents import PublishedKey
+from runqy.accounts.identities import PublishedKey
 from runqy.api_keys import Identity, Role
 from runqy.broker.broker import Broker
 from runqy.broker.workers import redis_users as acl

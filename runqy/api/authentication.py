@@ -10,8 +10,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
-from runqy.accounts import last_used
-from runqy.accounts.queries import find_identity, is_guessable, refresh_for_key
+from runqy.accounts.identities import find_identity, is_guessable, record_use, refresh_for_key, write_use_when_due
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
 from runqy.api.throttling import AuthFailureLimiter, ip_prefix
 from runqy.api_keys import Identity, Role
@@ -74,7 +73,7 @@ def authenticate_key(key: str, limiter: AuthFailureLimiter) -> Operation[Identit
         return None
     if is_guess:
         yield from limiter.refuse_guess()  # concurrent guesses may have reached the limit
-    last_used.record_use(identity.key_id)
+    record_use(identity.key_id)
     return identity
 
 
@@ -83,7 +82,7 @@ def authenticate_blocking(key: str, limiter: AuthFailureLimiter) -> Identity | N
     refresh_for_key(key)
     identity = run_blocking(authenticate_key(key, limiter))
     if identity is not None:
-        last_used.flush_when_due(identity.key_id)
+        write_use_when_due(identity.key_id)
     return identity
 
 

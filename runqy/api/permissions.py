@@ -1,4 +1,4 @@
-"""Permissions by the role of the API key, and by the queues that it is limited to."""
+"""Permissions by the role and the queues of the API key, and by whether the configuration is confirmed."""
 
 from typing import Any, cast
 
@@ -7,7 +7,8 @@ from rest_framework.request import Request
 
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api_keys import Identity, Role
-from runqy.errors import KeyInsufficient
+from runqy.config_sync.snapshot import is_confirmed
+from runqy.errors import ConfigurationUnconfirmed, KeyInsufficient
 
 
 class HasRole(BasePermission):
@@ -32,6 +33,19 @@ class HasRole(BasePermission):
             allows_queue_scoped_keys=getattr(view, "allows_queue_scoped_keys", False),
         )
         return not self.message
+
+
+class HasConfirmedConfiguration(BasePermission):
+    """Refuse requests while neither Redis nor the database has confirmed the configuration for RUNQY_CONFIG_MAX_AGE.
+
+    The request's key may have been revoked meanwhile. Viewsets that return no secrets and administer nothing override
+    `needs_confirmed_configuration`.
+    """
+
+    code = ConfigurationUnconfirmed.code  # the exception handler responds to it with 503
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        return not getattr(view, "needs_confirmed_configuration", True) or is_confirmed()
 
 
 def find_refusal(identity: Identity, *, roles: frozenset[Role], allows_queue_scoped_keys: bool) -> str:

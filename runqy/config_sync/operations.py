@@ -24,7 +24,6 @@ NOT_PUBLISHED = (
     "Saved, but not published: Redis is unavailable. Servers that reach the database apply the change within seconds. "
     "It is published when Redis is available again."
 )
-_REVOKED = "This API key is revoked."
 
 
 @dataclass(slots=True, kw_only=True)
@@ -179,12 +178,6 @@ def _next_revision(above: int) -> int:
     return counter.value
 
 
-def refuse_revoked_key(key_id: str) -> None:
-    """Raise KeyRequired if the snapshot no longer has this key. The caller has refreshed the snapshot."""
-    if key_id and snapshot.current_snapshot().find(DocumentKind.API_KEY, key_id) is None:
-        raise KeyRequired(_REVOKED)
-
-
 def _refuse_revoked_actor() -> None:
     actor = current_actor()
     if actor.kind is not ActorKind.KEY or not actor.id:
@@ -192,7 +185,7 @@ def _refuse_revoked_actor() -> None:
     # The database, under the lock: this process's snapshot may be older than the revocation.
     keys = StoredDocument.objects.filter(kind=DocumentKind.API_KEY, name=actor.id, body__isnull=False)
     if not keys.exists():
-        raise KeyRequired(_REVOKED)
+        raise KeyRequired("This API key is revoked.")
 
 
 def _apply_and_publish(touched: Mapping[str, Document]) -> None:

@@ -8,7 +8,7 @@ import structlog
 from django.db import connections
 
 from runqy import clock
-from runqy.accounts import last_used
+from runqy.accounts.identities import write_uses
 from runqy.broker.async_broker import AsyncBroker
 from runqy.config_sync import snapshot
 from runqy.config_sync.snapshot import Snapshot, get_cache
@@ -74,7 +74,7 @@ class BackgroundTasks:
         self._refreshing = None
 
     async def _flush_key_uses(self) -> None:
-        await self._broker.run(last_used.flush_uses())
+        await self._broker.run(write_uses())
 
     async def _check_clock(self) -> None:
         if self._broker.has_clock_parted:

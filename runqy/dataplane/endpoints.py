@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from django.conf import settings
 
 from queues.queries import get_catalog
-from runqy.accounts.queries import may_be_new
+from runqy.accounts.identities import may_be_new
 from runqy.api.authentication import authenticate_key, presented_key, public_identity
 from runqy.api.exceptions import log_unavailable
 from runqy.api.parsers import check_encoding, check_size, parse_idempotency_key

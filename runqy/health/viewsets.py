@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from runqy.accounts.queries import find_identity, is_guessable
+from runqy.accounts.identities import find_identity, is_guessable
 from runqy.api.authentication import presented_key
 from runqy.api.schema import problem_responses
 from runqy.broker.health import check_health

@@ -9,7 +9,7 @@ import msgspec
 from django.utils.http import quote_etag
 from drf_spectacular.utils import OpenApiParameter
 
-from runqy.accounts.queries import find_identity
+from runqy.accounts.identities import find_identity
 from runqy.api.authentication import presented_key
 from runqy.api.etags import content_version, matches_if_none_match
 from runqy.api.requests import AuthenticatedRequest

@@ -9,11 +9,17 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from runqy import clock
-from runqy.accounts import last_used
+from runqy.accounts.identities import (
+    find_identity,
+    forget_uses,
+    generate_key,
+    is_guessable,
+    pop_due_uses,
+    store_key_uses,
+)
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.accounts.queries import find_identity, is_guessable
-from runqy.api_keys import Identity, Role, generate_key
+from runqy.api_keys import Identity, Role
 from runqy.broker import keys
 from runqy.config_sync import snapshot
 from runqy.config_sync.documents import DocumentKind
@@ -70,13 +76,13 @@ def test_the_owner_of_a_key_is_found_in_memory_without_io(monkeypatch) -> None:
     known = create_api_key(name="shop", role="client")
     with elsewhere():
         created = create_api_key(name="new", role="client")
-    last_used.reset()
+    forget_uses()
     monkeypatch.setattr(snapshot, "get_broker", pytest.fail)
 
     assert find_identity(CLIENT_KEY) is not None
     assert find_identity(known.plain) is not None
     assert find_identity(created.plain) is None
-    assert last_used.pop_due_uses() == {}
+    assert pop_due_uses() == {}
     monkeypatch.undo()
     snapshot.get_snapshot(0)
     assert find_identity(created.plain) is not None
@@ -177,21 +183,21 @@ def test_the_database_refuses_a_key_whose_limit_its_role_does_not_have(columns: 
 
 def test_uses_are_written_at_most_once_a_minute_and_reach_the_row(redis: redis_py.Redis, monkeypatch) -> None:
     created = create_api_key(name="shop", role="client")
-    last_used.reset()
+    forget_uses()
     monkeypatch.setattr(clock, "now_ns", lambda: 1_800_000_000 * 10**9)
     authenticate(created.plain)
     monkeypatch.setattr(clock, "now_ns", lambda: 1_800_000_030 * 10**9)
     authenticate(created.plain)
 
-    assert last_used.store_key_uses() == 1
+    assert store_key_uses() == 1
     another = str(created.row.pk + 1)
     redis.hset(keys.KEY_USES, mapping={"9" * 30: 1, "x": 2, another: "9" * 30})
-    assert last_used.store_key_uses() == 0
+    assert store_key_uses() == 0
     redis.hdel(keys.KEY_USES, "9" * 30, "x", another)
 
     assert redis.hgetall(keys.KEY_USES) == {str(created.row.pk).encode(): b"1800000000"}
     assert ApiKey.objects.get().last_used_at == datetime.fromtimestamp(1_800_000_000, UTC)
-    assert last_used.store_key_uses() == 0
+    assert store_key_uses() == 0
 
 
 def test_a_key_is_recognised_while_redis_is_away(settings) -> None:

@@ -7,8 +7,14 @@ import redis as redis_py
 from structlog.testing import capture_logs
 
 from runqy import clock
-from runqy.accounts import last_used
-from runqy.accounts.last_used import INTERVAL_S, flush_uses, flush_when_due, pop_due_uses, record_use
+from runqy.accounts.identities import (
+    USE_INTERVAL_S,
+    forget_uses,
+    pop_due_uses,
+    record_use,
+    write_use_when_due,
+    write_uses,
+)
 from runqy.broker import keys
 from runqy.broker.operation import RequestBatch
 from runqy.redis_connection import get_broker
@@ -21,16 +27,16 @@ def now_s(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     now = [1_800_000_000]
     monkeypatch.setattr(clock, "now_ns", lambda: now[0] * 10**9)
     monkeypatch.setattr(clock, "monotonic_s", lambda: float(now[0]))
-    last_used.reset()
+    forget_uses()
     yield now
-    last_used.reset()
+    forget_uses()
 
 
 def test_uses_of_many_keys_are_written_in_one_round_trip(redis: redis_py.Redis) -> None:
     for key_id in ("1", "2", "3"):
         record_use(key_id)
 
-    operation = flush_uses()
+    operation = write_uses()
     batch = next(operation)
     with pytest.raises(StopIteration):
         operation.send(get_broker().run(_whole(batch)))
@@ -54,8 +60,8 @@ def test_a_key_is_written_again_only_after_a_minute_with_its_last_use(now_s: lis
     record_use("1")
     assert pop_due_uses() == {}
 
-    now_s[0] += int(INTERVAL_S) - 20
-    assert pop_due_uses() == {"1": now_s[0] - int(INTERVAL_S) + 20}
+    now_s[0] += int(USE_INTERVAL_S) - 20
+    assert pop_due_uses() == {"1": now_s[0] - int(USE_INTERVAL_S) + 20}
     assert pop_due_uses() == {}
 
 
@@ -72,9 +78,9 @@ def test_a_use_that_cannot_be_written_is_logged_and_tried_again_after_a_minute(
     with capture_logs() as logs:
         for _ in range(2):
             record_use("1")
-            flush_when_due("1")
+            write_use_when_due("1")
     assert [log["event"] for log in logs].count("key_use_not_noted") == 1
 
-    now_s[0] += int(INTERVAL_S)
+    now_s[0] += int(USE_INTERVAL_S)
 
-    assert pop_due_uses() == {"1": now_s[0] - int(INTERVAL_S)}
+    assert pop_due_uses() == {"1": now_s[0] - int(USE_INTERVAL_S)}

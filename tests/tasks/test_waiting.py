@@ -11,9 +11,8 @@ import pytest
 import redis as redis_py
 
 from queues.queries import get_fresh_catalog
-from runqy.accounts.key_documents import PublishedKey
+from runqy.accounts.identities import PublishedKey, find_identity
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.accounts.queries import find_identity
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget

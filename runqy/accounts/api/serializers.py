@@ -7,6 +7,7 @@ from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from runqy.accounts.operations import RevokedKey
+from runqy.accounts.validators import KEY_NAME, KEY_NAME_RULE, MAX_NAME_LENGTH, MAX_QUEUES, MAX_VAULTS
 from runqy.api.query_parameters import FlagParameter
 from runqy.api.serializers import (
     AwareDateTimeField,
@@ -17,14 +18,7 @@ from runqy.api.serializers import (
     StrictChoiceField,
     StrictSerializer,
 )
-from runqy.api_keys import (
-    KEY_NAME,
-    KEY_NAME_RULE,
-    MAX_NAME_LENGTH,
-    MAX_QUEUES,
-    MAX_VAULTS,
-    Role,
-)
+from runqy.api_keys import Role
 from runqy.audit.actors import ActorKind
 from runqy.broker.rate_limit import RATE, RATE_EXAMPLES
 from runqy.errors import ApiKeyInvalid

@@ -3,7 +3,7 @@
 Each is recorded in the audit before it is applied (docs/adr/0026).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -54,14 +54,6 @@ class TaskAction(StrEnum):
     CANCEL = "cancel"
     ARCHIVE = "archive"
     DELETE = "delete"
-
-
-class StateChange(StrEnum):
-    """An action that changes the state of tasks that are not running: every action but cancelling."""
-
-    RUN = "run"
-    ARCHIVE = "archive"
-    DELETE = "delete"
     RELEASE = "release"
     """Only for all scheduled tasks of a queue."""
 
@@ -97,27 +89,44 @@ class ActionResult:
     affected: int
 
 
-PAST_TENSES = {
-    StateChange.RUN: "run",
-    StateChange.ARCHIVE: "archived",
-    StateChange.DELETE: "deleted",
-    StateChange.RELEASE: "released",
+_WAITING = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY)
+_ENDED = (TaskState.ARCHIVED, TaskState.COMPLETED)
+VALID_STATES: Mapping[TaskAction, Sequence[TaskState]] = {
+    TaskAction.RUN: (TaskState.SCHEDULED, TaskState.RETRY, *_ENDED),
+    TaskAction.CANCEL: (*_WAITING, TaskState.ACTIVE),
+    TaskAction.ARCHIVE: _WAITING,
+    TaskAction.DELETE: (*_WAITING, *_ENDED),
+    TaskAction.RELEASE: (),
 }
-_VERBS: dict[StateChange, InspectorAction] = {
-    StateChange.RUN: run_tasks,
-    StateChange.ARCHIVE: archive_tasks,
-    StateChange.DELETE: delete_tasks,
-    StateChange.RELEASE: release_tasks,
+"""The states in which an action can be applied to one task, and to selected tasks."""
+STATES_FOR_ALL: Mapping[TaskAction, Sequence[TaskState]] = {
+    TaskAction.RUN: (TaskState.SCHEDULED, TaskState.RETRY, TaskState.ARCHIVED),
+    TaskAction.ARCHIVE: _WAITING,
+    TaskAction.DELETE: (*_WAITING, *_ENDED),
+    TaskAction.RELEASE: (TaskState.SCHEDULED,),
+}
+"""The states in which an action can be applied to all tasks at once."""
+_PAST_TENSES = {
+    TaskAction.RUN: "run",
+    TaskAction.CANCEL: "canceled",
+    TaskAction.ARCHIVE: "archived",
+    TaskAction.DELETE: "deleted",
+    TaskAction.RELEASE: "released",
+}
+_VERBS: Mapping[TaskAction, InspectorAction] = {
+    TaskAction.RUN: run_tasks,
+    TaskAction.ARCHIVE: archive_tasks,
+    TaskAction.DELETE: delete_tasks,
+    TaskAction.RELEASE: release_tasks,
 }
 _NEW_STATES = {
-    StateChange.RUN: TaskState.PENDING,
-    StateChange.ARCHIVE: TaskState.ARCHIVED,
-    StateChange.DELETE: None,
+    TaskAction.RUN: TaskState.PENDING,
+    TaskAction.CANCEL: TaskState.ARCHIVED,
+    TaskAction.ARCHIVE: TaskState.ARCHIVED,
+    TaskAction.DELETE: None,
     # Go's runqy-worker runs delayed tasks only from there.
-    StateChange.RELEASE: TaskState.RETRY,
+    TaskAction.RELEASE: TaskState.RETRY,
 }
-_WAITING = (TaskState.SCHEDULED, TaskState.RETRY)
-CANCELABLE = (TaskState.PENDING, TaskState.ACTIVE, *_WAITING)
 _CANCELLATIONS = {
     Cancellation.CANCELED: ("task.canceled", TaskState.ARCHIVED.value),
     Cancellation.REQUESTED: ("task.cancellation_requested", TaskState.ACTIVE.value),
@@ -127,34 +136,6 @@ _CANCELLATIONS = {
 
 def permission_for(action: TaskAction) -> str:
     return f"tasks.{action}_task"
-
-
-def states_for_all(action: StateChange) -> tuple[TaskState, ...]:
-    """Return the states in which an action can be applied to all tasks at once."""
-    if action is StateChange.RUN:
-        return (*_WAITING, TaskState.ARCHIVED)
-    if action is StateChange.ARCHIVE:
-        return (TaskState.PENDING, *_WAITING)
-    if action is StateChange.RELEASE:
-        return (TaskState.SCHEDULED,)
-    return (TaskState.PENDING, *_WAITING, TaskState.ARCHIVED, TaskState.COMPLETED)
-
-
-def states_for_selected(action: StateChange) -> tuple[TaskState, ...]:
-    """Return the states in which an action can be applied to selected tasks."""
-    if action is StateChange.RELEASE:
-        return ()
-    ended = (TaskState.ARCHIVED, TaskState.COMPLETED)
-    if action is StateChange.RUN:
-        return (*_WAITING, *ended)
-    if action is StateChange.ARCHIVE:
-        return (TaskState.PENDING, *_WAITING)
-    return (TaskState.PENDING, *_WAITING, *ended)
-
-
-def valid_states(action: TaskAction) -> tuple[TaskState, ...]:
-    """Return the states in which an action, including cancelling, can be applied to selected tasks."""
-    return CANCELABLE if action is TaskAction.CANCEL else states_for_selected(StateChange(action))
 
 
 def cancel_task(broker: Broker, *, task_id: str, queue: str = "", allowed_queues: AllowedQueues = None) -> Cancellation:
@@ -182,7 +163,7 @@ def cancel_task(broker: Broker, *, task_id: str, queue: str = "", allowed_queues
 
 
 def apply_action(
-    broker: Broker, *, action: StateChange, queue: str, task_id: str, allowed_queues: AllowedQueues = None
+    broker: Broker, *, action: TaskAction, queue: str, task_id: str, allowed_queues: AllowedQueues = None
 ) -> None:
     """Run, archive or delete one task. Do nothing if the task is already in the resulting state.
 
@@ -194,12 +175,12 @@ def apply_action(
     if record.state is _NEW_STATES[action]:
         return
     # The script would refuse it, but only after the audit has recorded it as done.
-    if (action, record.state) == (StateChange.ARCHIVE, TaskState.COMPLETED):
+    if (action, record.state) == (TaskAction.ARCHIVE, TaskState.COMPLETED):
         _check_outcome(ActionOutcome.WRONG_STATE, record)
-    _record(f"task.{PAST_TENSES[action]}", _NEW_STATES[action], record)
+    _record(f"task.{_PAST_TENSES[action]}", _NEW_STATES[action], record)
     (outcome,) = broker.run(_get_verb(action)(record.queue, [task_id], now_ns=broker.now_ns()))
     _check_outcome(outcome, record)
-    if action is StateChange.DELETE:
+    if action is TaskAction.DELETE:
         # In another slot than the task, so not by the same script. A sweep removes what a crash here leaves.
         broker.run(remove_lookups(record.queue, [task_id]))
 
@@ -207,12 +188,12 @@ def apply_action(
 def apply_to_matching(
     broker: Broker,
     *,
-    action: StateChange,
+    action: TaskAction,
     task_filter: TaskFilter,
     is_dry_run: bool = False,
     allowed_queues: AllowedQueues = None,
 ) -> ActionResult:
-    """Run, archive, delete or release the tasks in a state, one of `states_for_all`, in bounded chunks.
+    """Run, archive, delete or release the tasks in a state, one of `STATES_FOR_ALL`, in bounded chunks.
 
     Raise QueueNotFound, BrokerUnavailable.
     """
@@ -224,71 +205,20 @@ def apply_to_matching(
     expected = min(matched, limit)
     changes: Changes = {"state": (state.value, _NEW_STATES[action]), "tasks": (expected, None)}
     record_in_redis(
-        action=f"tasks.{PAST_TENSES[action]}", object_kind="queue", object_name=redis_queue, changes=changes
+        action=f"tasks.{_PAST_TENSES[action]}", object_kind="queue", object_name=redis_queue, changes=changes
     )
     swept = apply_to_all(broker, _get_verb(action), redis_queue, state, limit=limit)
     return ActionResult(queue=redis_queue, matched=swept.matched, affected=swept.changed)
 
 
-def apply_to_selected(broker: Broker, *, action: StateChange, selection: TaskSelection) -> ActionResult:
-    """Run, archive or delete the selected tasks that are still in the state.
+def apply_to_selected(broker: Broker, *, action: TaskAction, selection: TaskSelection) -> ActionResult:
+    """Apply an action to the selected tasks that are still in the state. Workers stop those that are active.
 
     Raise QueueNotFound, RequestInvalid, TaskStateUnsuited, BrokerUnavailable.
     """
-    if selection.state not in states_for_selected(action):
-        raise TaskStateUnsuited(f"The action {action} is not allowed for tasks in the state {selection.state}.")
-
-    def apply(redis_queue: str, task_ids: list[str]) -> list[str]:
-        return apply_in_state(broker, TaskAction(action), redis_queue, selection.state, task_ids)
-
-    return _apply_recorded(broker, selection, f"tasks.{PAST_TENSES[action]}", _NEW_STATES[action], apply)
-
-
-def cancel_selected(broker: Broker, *, selection: TaskSelection) -> ActionResult:
-    """Cancel the selected tasks that are still in the state; active ones are stopped by their workers.
-
-    Raise QueueNotFound, RequestInvalid, BrokerUnavailable.
-    """
-
-    def apply(redis_queue: str, task_ids: list[str]) -> list[str]:
-        return apply_in_state(broker, TaskAction.CANCEL, redis_queue, selection.state, task_ids)
-
-    return _apply_recorded(broker, selection, "tasks.canceled", TaskState.ARCHIVED, apply)
-
-
-def apply_in_state(
-    broker: Broker, action: TaskAction, redis_queue: str, state: TaskState, task_ids: Sequence[str]
-) -> list[str]:
-    """Apply an action to those tasks of a Redis queue that are still in a state; return their ids.
-
-    A cancellation also reaches a task whose state has just changed. The caller records the action. Raise
-    BrokerUnavailable.
-    """
-    now_ns = broker.now_ns()
-    if action is TaskAction.CANCEL:
-        max_archived = settings.RUNQY_ARCHIVE_MAX_TASKS
-        canceled = broker.run_all(
-            [cancel(redis_queue, task_id, now_ns=now_ns, max_archived=max_archived) for task_id in task_ids]
-        )
-        return [task_id for task_id, outcome in zip(task_ids, canceled, strict=True) if _is_canceled(outcome)]
-    # With `wanted` the script checks the state again, which may have changed since it was read.
-    request = _get_verb(StateChange(action))(redis_queue, task_ids, wanted=state, now_ns=now_ns)
-    outcomes = broker.run(request)
-    done = [task_id for task_id, outcome in zip(task_ids, outcomes, strict=True) if outcome is ActionOutcome.DONE]
-    if action is TaskAction.DELETE:
-        broker.run(remove_lookups(redis_queue, done))
-    return done
-
-
-def _apply_recorded(
-    broker: Broker,
-    selection: TaskSelection,
-    action: str,
-    new_state: TaskState | None,
-    apply: Callable[[str, list[str]], list[str]],
-) -> ActionResult:
-    """Apply an action to the selected tasks that are still in the state. `apply` returns the ids it affected."""
     selected = list(dict.fromkeys(selection.task_ids))
+    if selection.state not in VALID_STATES[action]:
+        raise TaskStateUnsuited(f"The action {action} is not allowed for tasks in the state {selection.state}.")
     if not 0 < len(selected) <= MAX_SELECTED:
         raise RequestInvalid(f"Select 1 to {MAX_SELECTED} tasks.")
     queue = resolve_redis_queue(broker, selection.queue).redis_queue
@@ -297,15 +227,38 @@ def _apply_recorded(
     due = [task_id for task_id, state in zip(selected, states, strict=True) if state is selection.state]
     if not due:
         return ActionResult(queue=queue, matched=len(selected), affected=0)
-    changes: Changes = {"state": (selection.state.value, new_state), "tasks": (len(due), None), "ids": (due, None)}
-    record_in_redis(action=action, object_kind="queue", object_name=queue, changes=changes)
-    done = apply(queue, due)
+    state_change = selection.state.value, _NEW_STATES[action]
+    changes: Changes = {"state": state_change, "tasks": (len(due), None), "ids": (due, None)}
+    record_in_redis(action=f"tasks.{_PAST_TENSES[action]}", object_kind="queue", object_name=queue, changes=changes)
+    done = apply_in_state(broker, action, queue, selection.state, due)
     return ActionResult(queue=queue, matched=len(selected), affected=len(done))
 
 
-def _get_verb(action: StateChange) -> InspectorAction:
+def apply_in_state(
+    broker: Broker, action: TaskAction, redis_queue: str, state: TaskState, task_ids: Sequence[str]
+) -> list[str]:
+    """Apply an action to those tasks of a Redis queue that are still in a state; return their ids.
+
+    The caller records the action. Raise BrokerUnavailable.
+    """
+    # With `wanted` the scripts check the state again, which may have changed since it was read.
+    now_ns = broker.now_ns()
+    if action is TaskAction.CANCEL:
+        max_archived = settings.RUNQY_ARCHIVE_MAX_TASKS
+        canceled = broker.run_all(
+            [cancel(redis_queue, id_, wanted=state, now_ns=now_ns, max_archived=max_archived) for id_ in task_ids]
+        )
+        return [task_id for task_id, outcome in zip(task_ids, canceled, strict=True) if _is_canceled(outcome)]
+    outcomes = broker.run(_get_verb(action)(redis_queue, task_ids, wanted=state, now_ns=now_ns))
+    done = [task_id for task_id, outcome in zip(task_ids, outcomes, strict=True) if outcome is ActionOutcome.DONE]
+    if action is TaskAction.DELETE:
+        broker.run(remove_lookups(redis_queue, done))
+    return done
+
+
+def _get_verb(action: TaskAction) -> InspectorAction:
     verb = _VERBS[action]
-    return partial(verb, max_archived=settings.RUNQY_ARCHIVE_MAX_TASKS) if action is StateChange.ARCHIVE else verb
+    return partial(verb, max_archived=settings.RUNQY_ARCHIVE_MAX_TASKS) if action is TaskAction.ARCHIVE else verb
 
 
 def _check_outcome(outcome: ActionOutcome, record: TaskRecord) -> None:

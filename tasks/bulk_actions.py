@@ -14,7 +14,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
 from runqy.errors import BulkActionNotFound, RequestInvalid
 from runqy.formats.json_decoding import read_json
-from tasks.actions import TaskAction, permission_for, valid_states
+from tasks.actions import VALID_STATES, TaskAction, permission_for
 from tasks.history.queries import TaskCount, count_ended_tasks
 from tasks.models import BulkAction, TaskRun
 from tasks.task_browser import SearchRequest, TaskQuery, count_by_queue, find_redis_queues, search_tasks
@@ -31,7 +31,7 @@ def list_valid_actions(state: TaskState | None) -> list[TaskAction]:
     """Return the actions that can be applied to all tasks in a state, or, for None, to ended tasks of the history."""
     if state is None:
         return [TaskAction.RUN, TaskAction.DELETE]
-    return [action for action in TaskAction if state in valid_states(action)]
+    return [action for action in TaskAction if state in VALID_STATES[action]]
 
 
 def preview_bulk_action(broker: Broker, query: TaskQuery) -> TaskCount:

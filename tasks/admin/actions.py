@@ -16,12 +16,10 @@ from runqy.errors import RequestInvalid, RunqyError, choices_error
 from runqy.redis_connection import get_broker
 from tasks.actions import (
     ActionResult,
-    StateChange,
     TaskAction,
     TaskSelection,
     apply_action,
     apply_to_selected,
-    cancel_selected,
     cancel_task,
 )
 from tasks.admin.details import find_requested_task
@@ -105,7 +103,8 @@ class SelectedTasksView(_ActionView):
                 fields=[*fields.items(), *(("id", task_id) for task_id in selected.task_ids)],
                 back_url=url,
             )
-        messages.add_message(request, *_describe_outcome(action, state, _apply_to_many(action, selected)))
+        result = apply_to_selected(get_broker(), action=action, selection=selected)
+        messages.add_message(request, *_describe_outcome(action, state, result))
         return HttpResponseRedirect(url)
 
 
@@ -127,14 +126,8 @@ def _apply_to_one(broker: Broker, action: TaskAction, record: TaskRecord) -> str
     """Apply an action, and return the message about it. Raise the errors of `apply_action` and `cancel_task`."""
     if action is TaskAction.CANCEL:
         return _CANCELLATIONS[cancel_task(broker, task_id=record.id, queue=record.queue)]
-    apply_action(broker, action=StateChange(action), queue=record.queue, task_id=record.id)
+    apply_action(broker, action=action, queue=record.queue, task_id=record.id)
     return _DONE[action].format(id=record.id)
-
-
-def _apply_to_many(action: TaskAction, selection: TaskSelection) -> ActionResult:
-    if action is TaskAction.CANCEL:
-        return cancel_selected(get_broker(), selection=selection)
-    return apply_to_selected(get_broker(), action=StateChange(action), selection=selection)
 
 
 def _describe_outcome(action: TaskAction, state: TaskState, result: ActionResult) -> tuple[int, str]:

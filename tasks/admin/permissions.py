@@ -10,7 +10,7 @@ from django.http import HttpRequest, QueryDict
 from queues.queries import get_fresh_catalog, hides_payloads
 from runqy.broker.states import TaskState
 from runqy.errors import RequestInvalid, choices_error
-from tasks.actions import TaskAction, permission_for, valid_states
+from tasks.actions import VALID_STATES, TaskAction, permission_for
 
 HIDDEN = "hidden from your role"
 """Replaces content that the user may not view because of `hide_payloads` or `RUNQY_HIDE_PAYLOADS`."""
@@ -73,8 +73,8 @@ def can_apply(user: Any, action: TaskAction) -> bool:
 def parse_action(request: HttpRequest, fields: QueryDict) -> TaskAction:
     """Return the `action` of a form, if the user has the permission. Raise RequestInvalid, PermissionDenied."""
     text = fields.get("action", "")
-    if text not in tuple(TaskAction):
-        raise RequestInvalid(f"action: {choices_error(TaskAction)}")
+    if text not in LABELS:
+        raise RequestInvalid(f"action: {choices_error(LABELS)}")
     if not can_apply(request.user, TaskAction(text)):
         raise PermissionDenied
     return TaskAction(text)
@@ -93,7 +93,7 @@ def can_view_payloads(user: Any, queue: str) -> bool:
 
 
 def actions_for_one(user: Any, state: TaskState) -> list[TaskAction]:
-    return [action for action in TaskAction if can_apply(user, action) and state in valid_states(action)]
+    return [action for action in TaskAction if can_apply(user, action) and state in VALID_STATES[action]]
 
 
 def actions_for_selected(user: Any, state: TaskState) -> list[TaskAction]:

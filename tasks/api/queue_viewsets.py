@@ -26,7 +26,7 @@ from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
 from runqy.redis_connection import get_broker
 from tasks.actions import (
-    StateChange,
+    TaskAction,
     TaskFilter,
     apply_action,
     apply_to_matching,
@@ -140,7 +140,7 @@ class QueueTaskViewSet(ApiViewSet):
     )
     def destroy(self, request: AuthenticatedRequest, queue: str, task_id: str) -> Response:
         """Delete a task that is not active, with its payload and result."""
-        return self._apply(request, StateChange.DELETE, queue, task_id, "task deleted")
+        return self._apply(request, TaskAction.DELETE, queue, task_id, "task deleted")
 
     @extend_schema(
         operation_id="run_task",
@@ -151,7 +151,7 @@ class QueueTaskViewSet(ApiViewSet):
     )
     def run(self, request: AuthenticatedRequest, queue: str, task_id: str) -> Response:
         """Make a task pending. A finished task restarts with a fresh retry count."""
-        return self._apply(request, StateChange.RUN, queue, task_id, "task pending")
+        return self._apply(request, TaskAction.RUN, queue, task_id, "task pending")
 
     @extend_schema(
         operation_id="archive_task",
@@ -162,10 +162,10 @@ class QueueTaskViewSet(ApiViewSet):
     )
     def archive(self, request: AuthenticatedRequest, queue: str, task_id: str) -> Response:
         """Archive a task that has not started. It can be run later, until it expires."""
-        return self._apply(request, StateChange.ARCHIVE, queue, task_id, "task archived")
+        return self._apply(request, TaskAction.ARCHIVE, queue, task_id, "task archived")
 
     def _apply(
-        self, request: AuthenticatedRequest, action: StateChange, queue: str, task_id: str, message: str
+        self, request: AuthenticatedRequest, action: TaskAction, queue: str, task_id: str, message: str
     ) -> Response:
         apply_action(get_broker(), action=action, queue=queue, task_id=task_id, allowed_queues=request.auth.queues)
         return Response(s.TaskActionSerializer({"message": message, "task_id": task_id}).data)
@@ -220,7 +220,7 @@ class CancelTaskViewSet(ApiViewSet):
         return Response(content, 202, headers={"Location": f"/queue/{quote(task_id, safe='')}"})
 
 
-def _bulk_schema(action: StateChange, description: str) -> Callable[[F], F]:
+def _bulk_schema(action: TaskAction, description: str) -> Callable[[F], F]:
     decorator: Callable[[F], F] = extend_schema(
         operation_id=f"{action}_tasks",
         summary=description.partition(".")[0],
@@ -239,31 +239,29 @@ class BulkTaskViewSet(ApiViewSet):
 
     allows_queue_scoped_keys = True
 
-    @_bulk_schema(
-        StateChange.RUN, "Make all tasks of a state pending. Finished tasks restart with a fresh retry count."
-    )
+    @_bulk_schema(TaskAction.RUN, "Make all tasks of a state pending. Finished tasks restart with a fresh retry count.")
     def run(self, request: AuthenticatedRequest, queue: str) -> Response:
-        return self._apply(request, StateChange.RUN, queue)
+        return self._apply(request, TaskAction.RUN, queue)
 
     @_bulk_schema(
-        StateChange.ARCHIVE,
+        TaskAction.ARCHIVE,
         "Archive all tasks of a state. An archive keeps the newest 10,000 tasks (RUNQY_ARCHIVE_MAX_TASKS).",
     )
     def archive(self, request: AuthenticatedRequest, queue: str) -> Response:
-        return self._apply(request, StateChange.ARCHIVE, queue)
+        return self._apply(request, TaskAction.ARCHIVE, queue)
 
-    @_bulk_schema(StateChange.DELETE, "Delete all tasks of a state, with their payloads and results.")
+    @_bulk_schema(TaskAction.DELETE, "Delete all tasks of a state, with their payloads and results.")
     def delete_all(self, request: AuthenticatedRequest, queue: str) -> Response:
-        return self._apply(request, StateChange.DELETE, queue)
+        return self._apply(request, TaskAction.DELETE, queue)
 
     @_bulk_schema(
-        StateChange.RELEASE,
+        TaskAction.RELEASE,
         "Move all scheduled tasks to retry, due at the same time. The Go system runs delayed tasks only from there.",
     )
     def release(self, request: AuthenticatedRequest, queue: str) -> Response:
-        return self._apply(request, StateChange.RELEASE, queue)
+        return self._apply(request, TaskAction.RELEASE, queue)
 
-    def _apply(self, request: AuthenticatedRequest, action: StateChange, queue: str) -> Response:
+    def _apply(self, request: AuthenticatedRequest, action: TaskAction, queue: str) -> Response:
         refuse_members(request)
         query = s.BULK_QUERIES[action].validated(request.query_params.dict())
         task_filter = TaskFilter(queue=queue, state=TaskState(query["state"]), limit=query["limit"])

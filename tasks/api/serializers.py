@@ -16,7 +16,7 @@ from runqy.broker.states import TaskState
 from runqy.broker.tasks.record import TaskProgress, TaskRecord
 from runqy.formats import durations
 from tasks import payloads
-from tasks.actions import MAX_TASKS_PER_REQUEST, StateChange, states_for_all
+from tasks.actions import MAX_TASKS_PER_REQUEST, STATES_FOR_ALL, TaskAction
 from tasks.api import parsers
 from tasks.batches import BatchSpec, EnqueuedBatch
 from tasks.operations import EnqueuedTask
@@ -99,13 +99,13 @@ class BulkQuerySerializer(BodySerializer):
     dry_run = FlagParameter("Only count them")
 
 
-def _bulk_query(action: StateChange) -> type[BulkQuerySerializer]:
+def _bulk_query(action: TaskAction) -> type[BulkQuerySerializer]:
     """Return the query serializer of an action. Actions differ in the states that they can be applied to."""
-    state = ChoiceParameter([state.value for state in states_for_all(action)])
+    state = ChoiceParameter([state.value for state in STATES_FOR_ALL[action]])
     return type(f"{action.capitalize()}QuerySerializer", (BulkQuerySerializer,), {"state": state})
 
 
-BULK_QUERIES = {action: _bulk_query(action) for action in StateChange}
+BULK_QUERIES = {action: _bulk_query(action) for action in STATES_FOR_ALL}
 
 
 class TaskResponse(msgspec.Struct, frozen=True):

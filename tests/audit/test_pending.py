@@ -20,7 +20,7 @@ from runqy.broker.streams import audit_stream
 from runqy.config_sync.snapshot import get_snapshot
 from runqy.errors import AuditNotRecorded, BrokerUnavailable
 from runqy.redis_connection import get_broker
-from tasks.actions import StateChange, TaskFilter, apply_action, apply_to_matching, cancel_task
+from tasks.actions import TaskAction, TaskFilter, apply_action, apply_to_matching, cancel_task
 from tests.queues.samples import spec
 from tests.support.lost_replies import lose_reply
 from tests.support.tasks import put
@@ -30,9 +30,9 @@ pytestmark = pytest.mark.usefixtures("mail")
 CHANGES: dict[str, Callable[[], object]] = {
     "queue.paused": lambda: pause_queue(get_broker(), name="mail"),
     "task.canceled": lambda: cancel_task(get_broker(), task_id="t1"),
-    "task.deleted": lambda: apply_action(get_broker(), action=StateChange.DELETE, queue="mail", task_id="t1"),
+    "task.deleted": lambda: apply_action(get_broker(), action=TaskAction.DELETE, queue="mail", task_id="t1"),
     "tasks.archived": lambda: apply_to_matching(
-        get_broker(), action=StateChange.ARCHIVE, task_filter=TaskFilter(queue="mail", state=TaskState.PENDING)
+        get_broker(), action=TaskAction.ARCHIVE, task_filter=TaskFilter(queue="mail", state=TaskState.PENDING)
     ),
 }
 SCRIPTS = {
@@ -150,6 +150,6 @@ def test_a_process_that_is_killed_leaves_the_record(monkeypatch: pytest.MonkeyPa
 def test_what_is_so_already_is_not_recorded(redis: redis_py.Redis) -> None:
     for _ in range(2):
         pause_queue(get_broker(), name="mail")
-        apply_action(get_broker(), action=StateChange.ARCHIVE, queue="mail", task_id="t1")
+        apply_action(get_broker(), action=TaskAction.ARCHIVE, queue="mail", task_id="t1")
 
     assert audited() == ["queue.paused", "task.archived"]

@@ -12,13 +12,12 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys, lookup
 from runqy.broker.states import TaskState
 from tasks.actions import (
-    StateChange,
+    TaskAction,
     TaskFilter,
     TaskSelection,
     apply_action,
     apply_to_matching,
     apply_to_selected,
-    cancel_selected,
     cancel_task,
 )
 from tasks.duties import CancellationEnforcer
@@ -370,13 +369,13 @@ def test_the_archive_keeps_at_most_the_configured_number_of_tasks(
     if how == "cancel":
         cancel_task(single_broker, task_id="t1")
     elif how == "archive":
-        apply_action(single_broker, action=StateChange.ARCHIVE, queue="simple", task_id="t1")
+        apply_action(single_broker, action=TaskAction.ARCHIVE, queue="simple", task_id="t1")
     elif how == "cancel selected":
-        cancel_selected(single_broker, selection=chosen)
+        apply_to_selected(single_broker, action=TaskAction.CANCEL, selection=chosen)
     elif how == "archive selected":
-        apply_to_selected(single_broker, action=StateChange.ARCHIVE, selection=chosen)
+        apply_to_selected(single_broker, action=TaskAction.ARCHIVE, selection=chosen)
     else:
         task_filter = TaskFilter(queue="simple", state=TaskState.PENDING)
-        apply_to_matching(single_broker, action=StateChange.ARCHIVE, task_filter=task_filter)
+        apply_to_matching(single_broker, action=TaskAction.ARCHIVE, task_filter=task_filter)
 
     assert listed(single_broker, "simple") == {"archived": ["t1"]}

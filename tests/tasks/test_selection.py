@@ -11,12 +11,11 @@ from runqy.broker.states import TaskState
 from runqy.errors import QueueNotFound, RequestInvalid, TaskStateUnsuited
 from tasks.actions import (
     MAX_SELECTED,
-    StateChange,
+    VALID_STATES,
+    TaskAction,
     TaskSelection,
     apply_action,
     apply_to_selected,
-    cancel_selected,
-    states_for_selected,
 )
 from tests.api.client import ApiClient
 from tests.support.audit import audit_records
@@ -37,9 +36,9 @@ def recorded() -> list[tuple[str, str, list[str]]]:
 
 
 @pytest.mark.parametrize(
-    ("action", "state"), [(action, state.value) for action in StateChange for state in states_for_selected(action)]
+    ("action", "state"), [(action, state.value) for action in TaskAction for state in VALID_STATES[action]]
 )
-def test_actions_apply_in_the_states_that_allow_them(single_broker: Broker, action: StateChange, state: str) -> None:
+def test_actions_apply_in_the_states_that_allow_them(single_broker: Broker, action: TaskAction, state: str) -> None:
     put_in(single_broker, state, "t1")
 
     assert apply_to_selected(single_broker, action=action, selection=select(state, "t1")).affected == 1
@@ -53,13 +52,13 @@ def test_actions_are_refused_in_other_states(single_broker: Broker, action: str,
     put_in(single_broker, state, "t1")
 
     with pytest.raises(TaskStateUnsuited):
-        apply_to_selected(single_broker, action=StateChange(action), selection=select(state, "t1"))
+        apply_to_selected(single_broker, action=TaskAction(action), selection=select(state, "t1"))
 
 
 def test_only_selected_tasks_change_and_one_record_names_them(single_broker: Broker) -> None:
     put_in(single_broker, "archived", "t1", "t2", "t3")
 
-    result = apply_to_selected(single_broker, action=StateChange.RUN, selection=select("archived", "t3", "t1", "t3"))
+    result = apply_to_selected(single_broker, action=TaskAction.RUN, selection=select("archived", "t3", "t1", "t3"))
 
     assert (result.queue, result.matched, result.affected) == ("simple", 2, 2)
     assert listed(single_broker, "simple") == {"pending": ["t3", "t1"], "archived": ["t2"]}
@@ -71,7 +70,7 @@ def test_tasks_that_left_the_state_do_not_change(single_broker: Broker) -> None:
     put_in(single_broker, "pending", "t2")
 
     result = apply_to_selected(
-        single_broker, action=StateChange.DELETE, selection=select("archived", "t1", "t2", "gone")
+        single_broker, action=TaskAction.DELETE, selection=select("archived", "t1", "t2", "gone")
     )
 
     assert (result.matched, result.affected) == (3, 1)
@@ -82,7 +81,7 @@ def test_tasks_that_left_the_state_do_not_change(single_broker: Broker) -> None:
 def test_a_deleted_task_is_not_found_by_its_id(single_broker: Broker) -> None:
     put_in(single_broker, "pending", "t1")
 
-    apply_to_selected(single_broker, action=StateChange.DELETE, selection=select("pending", "t1"))
+    apply_to_selected(single_broker, action=TaskAction.DELETE, selection=select("pending", "t1"))
 
     assert not single_broker.client.exists(lookup("t1"))
 
@@ -91,15 +90,26 @@ def test_tasks_that_move_concurrently_are_not_counted(single_broker: Broker, mon
     put_in(single_broker, "archived", "t1", "t2")
     stale = Request((), lambda _: [TaskState.ARCHIVED, TaskState.ARCHIVED])
     monkeypatch.setattr("tasks.actions.read_states", lambda *_: stale)
-    apply_action(single_broker, action=StateChange.RUN, queue="simple", task_id="t2")
+    apply_action(single_broker, action=TaskAction.RUN, queue="simple", task_id="t2")
 
-    result = apply_to_selected(single_broker, action=StateChange.DELETE, selection=select("archived", "t1", "t2"))
+    result = apply_to_selected(single_broker, action=TaskAction.DELETE, selection=select("archived", "t1", "t2"))
 
     assert (result.matched, result.affected) == (2, 1)
 
 
+def test_a_task_that_leaves_its_worker_concurrently_is_not_cancelled(single_broker: Broker, monkeypatch) -> None:
+    put_in(single_broker, "active", "t1")
+    put_in(single_broker, "retry", "t2")
+    monkeypatch.setattr("tasks.actions.read_states", lambda *_: Request((), lambda _: [TaskState.ACTIVE] * 2))
+
+    result = apply_to_selected(single_broker, action=TaskAction.CANCEL, selection=select("active", "t1", "t2"))
+
+    assert (result.matched, result.affected) == (2, 1)
+    assert listed(single_broker, "simple") == {"active": ["t1"], "lease": ["t1"], "retry": ["t2"]}
+
+
 def test_an_action_on_no_tasks_leaves_no_record(single_broker: Broker) -> None:
-    apply_to_selected(single_broker, action=StateChange.DELETE, selection=select("pending", "gone"))
+    apply_to_selected(single_broker, action=TaskAction.DELETE, selection=select("pending", "gone"))
 
     assert recorded() == []
 
@@ -108,7 +118,9 @@ def test_active_tasks_are_cancelled_by_their_workers(single_broker: Broker) -> N
     put_in(single_broker, "active", "t1", "t2")
     put_in(single_broker, "completed", "t3")
 
-    result = cancel_selected(single_broker, selection=select("active", "t1", "t2", "t3", "gone"))
+    result = apply_to_selected(
+        single_broker, action=TaskAction.CANCEL, selection=select("active", "t1", "t2", "t3", "gone")
+    )
 
     assert (result.matched, result.affected) == (4, 2)
     assert {"cancel" in fields(single_broker, task_id, "simple") for task_id in ("t1", "t2")} == {True}
@@ -118,17 +130,17 @@ def test_active_tasks_are_cancelled_by_their_workers(single_broker: Broker) -> N
 @pytest.mark.parametrize("task_ids", [(), tuple(f"t{n}" for n in range(MAX_SELECTED + 1))])
 def test_empty_and_oversized_selections_are_refused(single_broker: Broker, task_ids: tuple[str, ...]) -> None:
     with pytest.raises(RequestInvalid):
-        apply_to_selected(single_broker, action=StateChange.RUN, selection=select("archived", *task_ids))
+        apply_to_selected(single_broker, action=TaskAction.RUN, selection=select("archived", *task_ids))
 
 
 def test_an_unknown_queue_is_refused(single_broker: Broker) -> None:
     with pytest.raises(QueueNotFound):
-        cancel_selected(single_broker, selection=select("active", "t1", queue="nope"))
+        apply_to_selected(single_broker, action=TaskAction.CANCEL, selection=select("active", "t1", queue="nope"))
 
 
 def test_a_selection_may_name_its_queue_in_any_spelling(client: ApiClient, single_broker: Broker) -> None:
     put_in(single_broker, "pending", "t1", queue="inference_high")
 
     assert apply_to_selected(
-        single_broker, action=StateChange.ARCHIVE, selection=select("pending", "t1", queue="inference.high")
+        single_broker, action=TaskAction.ARCHIVE, selection=select("pending", "t1", queue="inference.high")
     ).affected

@@ -6,7 +6,7 @@ import pytest
 
 from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
-from tasks.actions import StateChange, apply_action
+from tasks.actions import TaskAction, apply_action
 from tasks.queries import PageRequest, TaskWindow, get_task_window
 from tests.support.tasks import put, take
 from tests.tasks.task_helpers import put_in
@@ -58,7 +58,7 @@ def test_the_first_page_is_complete_after_tasks_have_left(single_broker: Broker)
     first = get_task_window(single_broker, "simple", request)
     second = get_task_window(single_broker, "simple", replace(request, after=first.next))
     for task_id in ("t1", "t2", "t3"):
-        apply_action(single_broker, action=StateChange.DELETE, queue="simple", task_id=task_id)
+        apply_action(single_broker, action=TaskAction.DELETE, queue="simple", task_id=task_id)
 
     back = get_task_window(single_broker, "simple", replace(request, after=second.previous), is_backward=True)
 

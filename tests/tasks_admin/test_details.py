@@ -12,7 +12,7 @@ from runqy.broker.maintenance.pending_timeouts import archive_timed_out, list_pe
 from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.finish import archive
-from tasks.actions import StateChange, apply_action
+from tasks.actions import TaskAction, apply_action
 from tests.support.runs import insert_runs, make_failure
 from tests.support.tasks import new_task, put, take_one
 from tests.tasks.task_helpers import fail_for_good, put_in, succeed
@@ -141,7 +141,7 @@ def test_archived_tasks_are_labelled_with_the_reason(viewer: Client, single_brok
     taken = take_one(single_broker, "simple")
     single_broker.run(cancel("simple", "cancelled", now_ns=single_broker.now_ns()))
     fail_for_good(single_broker, taken, "cancelled")
-    apply_action(single_broker, action=StateChange.ARCHIVE, queue="simple", task_id="archived")
+    apply_action(single_broker, action=TaskAction.ARCHIVE, queue="simple", task_id="archived")
     (expired,) = single_broker.run(list_pending("simple"))
     single_broker.run(archive_timed_out("simple", [expired], timeout_s=1, now_ns=single_broker.now_ns()))
     expected = {"failed": "Failed", "cancelled": "Cancelled", "expired": "Expired", "archived": ""}

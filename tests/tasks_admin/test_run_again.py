@@ -13,7 +13,7 @@ from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.finish import archive
-from tasks.actions import StateChange, apply_action
+from tasks.actions import TaskAction, apply_action
 from tasks.duties import Forwarder
 from tasks.history.record import RunRecorder
 from tasks.models import TaskCopy
@@ -89,7 +89,7 @@ def test_an_error_of_which_the_history_has_a_part_is_marked(
         taken = take_one(single_broker, "simple")
         single_broker.run(archive(taken.lease, taken.message, error=error, now_ns=single_broker.now_ns()))
     RunRecorder().record_all(single_broker, ("simple",), get_fresh_catalog())
-    apply_action(single_broker, action=StateChange.DELETE, queue="simple", task_id="gone")
+    apply_action(single_broker, action=TaskAction.DELETE, queue="simple", task_id="gone")
 
     pages = [text(viewer.get(change(task_id))) for task_id in ("gone", "kept")]
 
@@ -163,7 +163,7 @@ def test_a_copy_that_is_gone_has_no_link(operator: Client, single_broker: Broker
     link = f'href="{change(copy_id)}"'
     assert link in text(operator.get(change("t1")))
 
-    apply_action(single_broker, action=StateChange.DELETE, queue="simple", task_id=copy_id)
+    apply_action(single_broker, action=TaskAction.DELETE, queue="simple", task_id=copy_id)
 
     page = text(operator.get(change("t1")))
     assert (copy_id in page, link in page) == (True, False)

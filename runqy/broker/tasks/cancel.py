@@ -9,6 +9,7 @@ from runqy.broker.message import cancellation
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import script
+from runqy.broker.states import TaskState
 from runqy.broker.streams.run_log import make_details
 from runqy.errors import TaskNotCancelable, TaskNotFound
 
@@ -34,9 +35,17 @@ _OUTCOMES = {
 
 
 def cancel(
-    queue: str, task_id: str, *, now_ns: int, max_archived: int = constants.ARCHIVE_MAX_TASKS
+    queue: str,
+    task_id: str,
+    *,
+    wanted: TaskState | None = None,
+    now_ns: int,
+    max_archived: int = constants.ARCHIVE_MAX_TASKS,
 ) -> Request[Cancellation]:
-    """Cancel a task of a Redis queue. Raise TaskNotFound, TaskNotCancelable."""
+    """Cancel a task of a Redis queue, if it is in the state `wanted`; None: in any that allows it.
+
+    Raise TaskNotFound, TaskNotCancelable.
+    """
     now_s = now_ns // 1_000_000_000
     queue_keys = QueueKeys(queue)
     call = script("cancel")(
@@ -49,6 +58,7 @@ def cancel(
         counters=queue_keys.run_counters,
         cancellations=queue_keys.cancellations,
         id=task_id,
+        wanted=wanted or "",
         now_ns=now_ns,
         now_s=now_s,
         cancellation=cancellation(now_s=now_s),

@@ -20,7 +20,6 @@ from pytest_django.plugin import DjangoDbBlocker
 from runqy import clock
 from runqy.asgi import build_application
 from runqy.audit import triggers
-from runqy.audit.actors import SERVER, actor_context
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget, connect_client
 from runqy.config_sync import snapshot
@@ -112,13 +111,6 @@ def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with suppress(AttributeError):
         del caches["default"]  # a test may have let it connect to another Redis
     monkeypatch.setattr(readiness, "_latest", (float("-inf"), []))
-
-
-@pytest.fixture(autouse=True)
-def _acts_as_the_server() -> Iterator[None]:
-    """Undo at the end of a test what it set as the actor: views that are called without middleware set it for good."""
-    with actor_context(SERVER):
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,6 @@ from runqy.api.pagination import PagedList
 from runqy.api.parsers import check_length
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
 from runqy.api_keys import Role
-from runqy.audit.actors import Actor, ActorKind, set_actor
-from runqy.http.request_ids import current_request_id
 
 T = TypeVar("T")
 
@@ -50,14 +48,9 @@ class ApiViewSet(GenericViewSet[Any]):
         return True
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Authenticate, authorise and throttle; then set the key as the audit's actor. Raise LengthRequired."""
+        """Authenticate, authorise and throttle. Raise LengthRequired."""
         super().initial(request, *args, **kwargs)
         check_length(request.META)
-        identity = cast(AuthenticatedRequest, request).auth
-        address, request_id = request.META.get("REMOTE_ADDR", ""), current_request_id()
-        set_actor(
-            Actor(kind=ActorKind.KEY, name=identity.name, id=identity.key_id, address=address, request_id=request_id)
-        )
 
     def paginate_queryset(self, queryset: PagedList[T, Any]) -> list[T]:  # type: ignore[override]
         """Return the items of the requested page, by `pagination_class`. Raise RequestInvalid."""

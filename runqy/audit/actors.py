@@ -1,7 +1,7 @@
 """The actor of the current request or command, for the audit records of what it changes."""
 
 import getpass
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import StrEnum
@@ -35,20 +35,17 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SERVER = Actor(kind=ActorKind.SERVER, name="server")
-_actor: ContextVar[Actor] = ContextVar("actor", default=SERVER)
+_actor: ContextVar[Actor | Callable[[], Actor]] = ContextVar("actor", default=SERVER)
 
 
 def current_actor() -> Actor:
-    return _actor.get()
-
-
-def set_actor(actor: Actor) -> None:
-    """Set the actor until the end of the enclosing `actor_context`."""
-    _actor.set(actor)
+    actor = _actor.get()
+    return actor if isinstance(actor, Actor) else actor()
 
 
 @contextmanager
-def actor_context(actor: Actor) -> Iterator[None]:
+def actor_context(actor: Actor | Callable[[], Actor]) -> Iterator[None]:
+    """Set the actor of a `with` block. A function is called whenever the actor is needed."""
     token = _actor.set(actor)
     try:
         yield

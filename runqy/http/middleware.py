@@ -5,6 +5,7 @@ In the admin also: host check, audit actor, warning about unpublished changes.
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from time import perf_counter
 
@@ -15,6 +16,7 @@ from django.http import HttpRequest, HttpResponsePermanentRedirect
 from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 
+from runqy.api_keys import Identity
 from runqy.audit.actors import SERVER, Actor, ActorKind, actor_context
 from runqy.config.connection_urls import parse_address
 from runqy.config_sync import snapshot
@@ -220,27 +222,28 @@ class AdminHostMiddleware(CommonMiddleware):
 
 
 class AuditActorMiddleware:
-    """Make the user the audit's actor in the admin. Elsewhere the actor is the server at first."""
+    """Make the request's API key, or in the admin its user, the audit's actor."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        with actor_context(_staff_actor(request) if _is_admin(request.path_info) else SERVER):
+        # Not before it is needed: DRF authenticates in the view.
+        with actor_context(partial(_get_actor, request)):
             return self.get_response(request)
 
 
-def _staff_actor(request: HttpRequest) -> Actor:
-    user = request.user
-    if not user.is_authenticated:
+def _get_actor(request: HttpRequest) -> Actor:
+    """Return the actor of a request; the server before its authentication."""
+    identity: Identity | None = getattr(request, "auth", None)  # DRF sets it
+    if identity is not None:
+        kind, name, actor_id = ActorKind.KEY, identity.name, identity.key_id
+    elif _is_admin(request.path_info) and request.user.is_authenticated:
+        kind, name, actor_id = ActorKind.USER, request.user.get_username(), str(request.user.pk)
+    else:
         return SERVER
-    return Actor(
-        kind=ActorKind.USER,
-        name=user.get_username(),
-        id=str(user.pk),
-        address=request.META.get("REMOTE_ADDR", ""),
-        request_id=current_request_id(),
-    )
+    address = request.META.get("REMOTE_ADDR", "")
+    return Actor(kind=kind, name=name, id=actor_id, address=address, request_id=current_request_id())
 
 
 class ConfigurationPollingMiddleware:

@@ -16,10 +16,9 @@ from django.db import DatabaseError, close_old_connections, transaction
 from django.http import HttpRequest, HttpResponse
 
 from runqy.admin_site.error_pages import too_many_logins
-from runqy.api.throttling import RateLimit, ip_prefix
+from runqy.api.throttling import ip_prefix, login_limiter
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.operations import record
-from runqy.broker.rate_limit import Rate
 from runqy.errors import TooManyFailures
 from runqy.http.request_ids import current_request_id
 from runqy.redis_connection import run_blocking
@@ -33,20 +32,10 @@ def log_in(request: HttpRequest) -> HttpResponse:
     """Show the login page, or log in unless there were too many attempts from the address."""
     if request.method == "POST":
         try:
-            _count_attempt(request.META.get("REMOTE_ADDR", ""))
+            run_blocking(login_limiter(request.META.get("REMOTE_ADDR", "")).count())
         except TooManyFailures as error:
             return too_many_logins(request, error.retry_after_s)
     return admin.site.login(request)
-
-
-def _count_attempt(address: str) -> None:
-    """Count an attempt to log in, right or wrong, for its client address. Raise TooManyFailures."""
-    rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
-    if rate is None:
-        return
-    status = run_blocking(RateLimit("login", ip_prefix(address), rate).acquire())
-    if status is not None and not status.is_allowed:
-        raise TooManyFailures(retry_after_s=status.wait_s)
 
 
 def lockout_response(

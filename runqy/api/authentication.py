@@ -12,7 +12,7 @@ from rest_framework.request import Request
 
 from runqy.accounts.identities import find_identity, is_guessable, record_use, refresh_for_key, write_use_when_due
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
-from runqy.api.throttling import AuthFailureLimiter, ip_prefix
+from runqy.api.throttling import RateLimiter, failure_limiter, ip_prefix
 from runqy.api_keys import Identity, Role
 from runqy.broker.operation import Operation
 from runqy.errors import KeyRequired
@@ -37,10 +37,8 @@ class BearerTokenAuthentication(BaseAuthentication):
         """Return the client and its identity; None if a key is missing. Raise AuthenticationFailed, TooManyFailures."""
         key, address = presented_key(request.headers), request.META.get("REMOTE_ADDR", "")
         if not key:
-            view = (request.parser_context or {}).get("view")
-            is_public = settings.RUNQY_PUBLIC_RESULTS and getattr(view, "shows_result", False)
-            return (ApiClient("public"), public_identity(address)) if is_public else None
-        limiter = AuthFailureLimiter(address)
+            return None
+        limiter = failure_limiter(address)
         try:
             identity = authenticate_blocking(key, limiter)
         finally:
@@ -54,30 +52,40 @@ class BearerTokenAuthentication(BaseAuthentication):
         return KeyRequired.challenge
 
 
+class PublicResultAuthentication(BearerTokenAuthentication):
+    """With RUNQY_PUBLIC_RESULTS, authenticate requests without a key too."""
+
+    def authenticate(self, request: Request) -> tuple[ApiClient, Identity] | None:
+        authenticated = super().authenticate(request)
+        if authenticated is None and settings.RUNQY_PUBLIC_RESULTS:
+            return ApiClient("public"), public_identity(request.META.get("REMOTE_ADDR", ""))
+        return authenticated
+
+
 def public_identity(address: str) -> Identity:
     """Return the identity of a client without a key. Rate limits count its address."""
     return Identity(role=Role.CLIENT, name="public", key_id=f"public:{ip_prefix(address)}")
 
 
-def authenticate_key(key: str, limiter: AuthFailureLimiter) -> Operation[Identity | None]:
+def authenticate_key(key: str, limiter: RateLimiter) -> Operation[Identity | None]:
     """Return the identity of a key in the process's snapshot and record its use; None if the key is not accepted.
 
     The caller has refreshed the snapshot for a key that `may_be_new`. Raise TooManyFailures, ConfigurationUnavailable.
     """
     is_guess = is_guessable(key)
     if is_guess:
-        yield from limiter.refuse_guess()
+        yield from limiter.check()
     identity = find_identity(key)
     if identity is None:
-        yield from limiter.record_failure()
+        yield from limiter.count()
         return None
     if is_guess:
-        yield from limiter.refuse_guess()  # concurrent guesses may have reached the limit
+        yield from limiter.check()  # concurrent guesses may have reached the limit
     record_use(identity.key_id)
     return identity
 
 
-def authenticate_blocking(key: str, limiter: AuthFailureLimiter) -> Identity | None:
+def authenticate_blocking(key: str, limiter: RateLimiter) -> Identity | None:
     """Run `authenticate_key` with a refreshed snapshot, and write the key's use to Redis when that is due."""
     refresh_for_key(key)
     identity = run_blocking(authenticate_key(key, limiter))
@@ -98,6 +106,7 @@ class BearerTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-unty
     """The security scheme in the OpenAPI schema."""
 
     target_class = BearerTokenAuthentication
+    match_subclasses = True
     name = "ApiKey"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:

@@ -1,9 +1,8 @@
-"""Rate limits: of requests by API key, and of failed authentications by client address.
+"""Rate limits: of requests by API key, and of failed authentications and logins by client address.
 
 All processes share the counts in Redis. While Redis is unavailable nothing is counted or refused.
 """
 
-from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any, cast
 
@@ -23,79 +22,92 @@ from runqy.telemetry.failure_log import FailureLog
 _failures = FailureLog("requests_counted")
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """A rate, and the subject that it limits."""
+class RateLimiter:
+    """Counts requests of a subject against a rate; without a rate it counts none."""
 
-    scope: str
-    """`key`, `registrations`, `address` or `login`."""
-    subject: str
-    rate: Rate
-
-    def acquire(self) -> Operation[RateLimitStatus | None]:
-        """Count a request and return the status of the limit; None while Redis is unavailable."""
-        try:
-            context = yield from get_context()
-            status = yield from ask(acquire(f"{self.scope}:{self.subject}", self.rate, now_ns=context.now_ns))
-        except BrokerUnavailable as error:
-            _record_failure(error)
-            return None
-        _failures.record_success()
-        return status
-
-    def wait_s(self) -> Operation[int]:
-        """Return the seconds until a request may pass, without counting one; 0 while Redis is unavailable."""
-        try:
-            context = yield from get_context()
-            return (yield from ask(read_wait(f"{self.scope}:{self.subject}", self.rate, now_ns=context.now_ns)))
-        except BrokerUnavailable as error:
-            _record_failure(error)
-            return 0
-
-    def headers(self, status: RateLimitStatus) -> dict[str, str]:
-        """Return the headers of draft-ietf-httpapi-ratelimit-headers-10."""
-        # A refused client needs the time until its next request, others the time until all are restored.
-        reset_s = status.wait_s or status.reset_s
-        return {
-            "RateLimit-Policy": f'"{self.scope}";q={self.rate.limit};w={self.rate.window_s}',
-            "RateLimit": f'"{self.scope}";r={status.remaining};t={reset_s}',
-        }
-
-
-class RequestLimiter:
-    """Counts a request with an API key against a limit."""
-
-    def __init__(self, limit: RateLimit | None, source: str) -> None:
-        """`source` names the setting of the rate in the error."""
-        self._limit, self._source = limit, source
-        # The response's headers about the limit; empty without one.
+    def __init__(
+        self, scope: str, subject: str, rate: Rate | None, refusal: str, *, error: type[TooManyRequests]
+    ) -> None:
+        """`refusal` is the detail of the error, with `{rate}`."""
+        self._scope, self._subject, self._rate = scope, subject, rate
+        self._refusal, self._error = refusal, error
+        # The response's headers about the limit; empty as long as it does not concern the request.
         self.headers: dict[str, str] = {}
 
-    def count_request(self) -> Operation[None]:
-        """Count a request. Raise TooManyRequests beyond the limit."""
-        status = (yield from self._limit.acquire()) if self._limit else None
-        if self._limit is None or status is None:
+    def count(self) -> Operation[None]:
+        """Count a request. Raise the error beyond the limit."""
+        if self._rate is None:
             return
-        self.headers = self._limit.headers(status)
+        try:
+            context = yield from get_context()
+            status = yield from ask(acquire(f"{self._scope}:{self._subject}", self._rate, now_ns=context.now_ns))
+        except BrokerUnavailable as error:
+            _record_failure(error)
+            return
+        _failures.record_success()
+        self._report(self._rate, status)
+
+    def check(self) -> Operation[None]:
+        """Raise the error beyond the limit, without counting a request."""
+        if self._rate is None:
+            return
+        try:
+            context = yield from get_context()
+            wait_s = yield from ask(read_wait(f"{self._scope}:{self._subject}", self._rate, now_ns=context.now_ns))
+        except BrokerUnavailable as error:
+            _record_failure(error)
+            return
+        if wait_s:
+            # As if it had been counted: the headers must not reveal whether a guessed key matched.
+            self._report(self._rate, RateLimitStatus(is_allowed=False, remaining=0, wait_s=wait_s, reset_s=wait_s))
+
+    def _report(self, rate: Rate, status: RateLimitStatus) -> None:
+        """Set the headers of draft-ietf-httpapi-ratelimit-headers-10. Raise the error if the request is refused."""
+        # A refused client needs the time until its next request, others the time until all are restored.
+        reset_s = status.wait_s or status.reset_s
+        self.headers = {
+            "RateLimit-Policy": f'"{self._scope}";q={rate.limit};w={rate.window_s}',
+            "RateLimit": f'"{self._scope}";r={status.remaining};t={reset_s}',
+        }
         if not status.is_allowed:
-            detail = f"This key is limited to {self._limit.rate} {self._source}."
-            raise TooManyRequests(detail, retry_after_s=status.wait_s)
+            raise self._error(self._refusal.format(rate=rate), retry_after_s=status.wait_s)
 
 
-def key_limiter(identity: Identity) -> RequestLimiter:
+def key_limiter(identity: Identity) -> RateLimiter:
     """Return the limiter of requests with this key: to its own rate, or to RUNQY_RATE_LIMIT."""
-    rate: Rate | None = identity.rate or settings.RUNQY_RATE_LIMIT
-    source = "(its rate_limit)" if identity.rate else "(RUNQY_RATE_LIMIT)"
-    return RequestLimiter(_key_rate_limit("key", identity, rate), source)
+    source = "its rate_limit" if identity.rate else "RUNQY_RATE_LIMIT"
+    return _limiter_of_key("key", identity, identity.rate or settings.RUNQY_RATE_LIMIT, f"({source})")
 
 
-def registration_limiter(identity: Identity) -> RequestLimiter:
-    limit = _key_rate_limit("registrations", identity, settings.RUNQY_REGISTRATION_LIMIT)
-    return RequestLimiter(limit, "for registrations (RUNQY_REGISTRATION_LIMIT)")
+def registration_limiter(identity: Identity) -> RateLimiter:
+    source = "for registrations (RUNQY_REGISTRATION_LIMIT)"
+    return _limiter_of_key("registrations", identity, settings.RUNQY_REGISTRATION_LIMIT, source)
 
 
-def _key_rate_limit(scope: str, identity: Identity, rate: Rate | None) -> RateLimit | None:
-    return None if rate is None else RateLimit(scope, identity.key_id or identity.role, rate)
+def _limiter_of_key(scope: str, identity: Identity, rate: Rate | None, source: str) -> RateLimiter:
+    refusal = f"This key is limited to {{rate}} {source}."
+    return RateLimiter(scope, identity.key_id or identity.role, rate, refusal, error=TooManyRequests)
+
+
+def failure_limiter(address: str) -> RateLimiter:
+    """Return the limiter of wrong keys from one client address, to RUNQY_AUTH_FAILURE_LIMIT.
+
+    Only failures are counted: a valid key works even if others behind the same address guess keys. Short keys of the
+    environment are the exception. Beyond the limit they are not compared, or they could be guessed. One that matches is
+    refused if the limit was reached meanwhile, since concurrent guesses all start within the limit.
+    """
+    refusal = "An address is limited to {rate} wrong keys (RUNQY_AUTH_FAILURE_LIMIT)."
+    return _limiter_of_address("address", address, refusal)
+
+
+def login_limiter(address: str) -> RateLimiter:
+    """Return the limiter of attempts to log in, right or wrong, from one client address."""
+    return _limiter_of_address("login", address, "An address is limited to {rate} logins (RUNQY_AUTH_FAILURE_LIMIT).")
+
+
+def _limiter_of_address(scope: str, address: str, refusal: str) -> RateLimiter:
+    rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
+    return RateLimiter(scope, ip_prefix(address), rate, refusal, error=TooManyFailures)
 
 
 class ApiKeyThrottle(BaseThrottle):
@@ -105,24 +117,23 @@ class ApiKeyThrottle(BaseThrottle):
     """Add the headers to responses that are not refused too."""
 
     def __init__(self) -> None:
-        self._refusal: TooManyRequests | None = None
+        self._wait_s: int | None = None
 
     def allow_request(self, request: Request, view: Any) -> bool:
         """Count the request and set `request.rate_limit`."""
-        limiter = self.make_limiter(cast(AuthenticatedRequest, request).auth)
+        limiter, refusal = self.make_limiter(cast(AuthenticatedRequest, request).auth), ""
         try:
-            run_blocking(limiter.count_request())
+            run_blocking(limiter.count())
         except TooManyRequests as error:
-            self._refusal = error
-        if limiter.headers and (self._refusal or self.describes_success):
-            report = RateLimitReport(limiter.headers, self._refusal.detail if self._refusal else "")
-            cast(AuthenticatedRequest, request).rate_limit = report
-        return self._refusal is None
+            refusal, self._wait_s = error.detail, error.retry_after_s
+        if limiter.headers and (refusal or self.describes_success):
+            cast(AuthenticatedRequest, request).rate_limit = RateLimitReport(limiter.headers, refusal)
+        return not refusal
 
     def wait(self) -> float | None:
-        return self._refusal.retry_after_s if self._refusal else None
+        return self._wait_s
 
-    def make_limiter(self, identity: Identity) -> RequestLimiter:
+    def make_limiter(self, identity: Identity) -> RateLimiter:
         return key_limiter(identity)
 
 
@@ -134,45 +145,8 @@ class RegistrationThrottle(ApiKeyThrottle):
 
     describes_success = False
 
-    def make_limiter(self, identity: Identity) -> RequestLimiter:
+    def make_limiter(self, identity: Identity) -> RateLimiter:
         return registration_limiter(identity)
-
-
-class AuthFailureLimiter:
-    """Limits the wrong keys from one client address to RUNQY_AUTH_FAILURE_LIMIT.
-
-    Only failures are counted: a valid key works even if others behind the same address guess keys. Short keys of the
-    environment are the exception. Beyond the limit they are not compared, or they could be guessed. One that matches is
-    refused if the limit was reached meanwhile, since concurrent guesses all start within the limit.
-    """
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-        # The response's headers about the limit; empty as long as it does not concern the request.
-        self.headers: dict[str, str] = {}
-
-    def refuse_guess(self) -> Operation[None]:
-        """Raise TooManyFailures beyond the limit. Call this before and after comparing a short key."""
-        limit = self._limit()
-        if limit and (wait_s := (yield from limit.wait_s())):
-            # as if it had been counted: the headers must not reveal whether the key matched
-            self._report(limit, RateLimitStatus(is_allowed=False, remaining=0, wait_s=wait_s, reset_s=wait_s))
-
-    def record_failure(self) -> Operation[None]:
-        """Count a wrong key. Raise TooManyFailures."""
-        limit = self._limit()
-        if limit and (status := (yield from limit.acquire())):
-            self._report(limit, status)
-
-    def _limit(self) -> RateLimit | None:
-        rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
-        return None if rate is None else RateLimit("address", ip_prefix(self._address), rate)
-
-    def _report(self, limit: RateLimit, status: RateLimitStatus) -> None:
-        self.headers = limit.headers(status)
-        if not status.is_allowed:
-            detail = f"An address is limited to {limit.rate} wrong keys (RUNQY_AUTH_FAILURE_LIMIT)."
-            raise TooManyFailures(detail, retry_after_s=status.wait_s)
 
 
 def ip_prefix(address: str) -> str:

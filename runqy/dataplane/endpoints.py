@@ -19,7 +19,7 @@ from runqy.api.exceptions import log_unavailable
 from runqy.api.parsers import check_encoding, check_size, parse_idempotency_key
 from runqy.api.permissions import find_refusal
 from runqy.api.renderers import encode_json
-from runqy.api.throttling import ApiKeyThrottle, AuthFailureLimiter, key_limiter
+from runqy.api.throttling import ApiKeyThrottle, failure_limiter, key_limiter
 from runqy.api_keys import Identity
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.operation import Operation
@@ -185,7 +185,7 @@ class TaskEndpoints:
             raise KeyRequired
         if may_be_new(key):
             await self._background.refresh_for_unknown()
-        limiter = AuthFailureLimiter(call.address)
+        limiter = failure_limiter(call.address)
         try:
             identity = await self._broker.run(authenticate_key(key, limiter))
         finally:
@@ -199,7 +199,7 @@ class TaskEndpoints:
             return
         limiter = key_limiter(identity)
         try:
-            await self._broker.run(limiter.count_request())
+            await self._broker.run(limiter.count())
         finally:
             call.rate_limit_headers = limiter.headers or call.rate_limit_headers
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.urls import path
 
+from runqy.api.authentication import PublicResultAuthentication
 from tasks.api.queue_viewsets import BulkTaskViewSet, CancelTaskViewSet, QueueTaskViewSet
 from tasks.api.run_viewsets import ErrorGroupViewSet, QueueStatsViewSet, RunViewSet
 from tasks.api.viewsets import TaskViewSet
@@ -20,7 +21,11 @@ urlpatterns = [
     path("queue/add", TaskViewSet.as_view({"post": "create"}), name="enqueue-task"),
     path("queue/add-batch", TaskViewSet.as_view({"post": "create_batch"}), name="enqueue-batch"),
     path("queue/<path:task_id>/events", TaskViewSet.as_view({"get": "events"}), name="task-events"),
-    path("queue/<path:task_id>", TaskViewSet.as_view({"get": "retrieve"}, shows_result=True), name="task"),
+    path(
+        "queue/<path:task_id>",
+        TaskViewSet.as_view({"get": "retrieve"}, authentication_classes=[PublicResultAuthentication]),
+        name="task",
+    ),
     # The command line's path for the same operation.
     path("api/cli/tasks", TaskViewSet.as_view({"post": "create"}, operation_id="create_task"), name="create-task"),
     path("api/cli/tasks/<path:task_id>", CancelTaskViewSet.as_view({"delete": "cancel"}), name="cancel-task"),

@@ -45,8 +45,6 @@ class TaskViewSet(ApiViewSet):
     roles: ClassVar = frozenset({Role.CLIENT})
     parser_classes = (RawJSONParser,)
     needs_confirmed_configuration = False
-    shows_result = False
-    """The route that needs no key with RUNQY_PUBLIC_RESULTS."""
 
     @extend_schema(
         operation_id="enqueue_task",

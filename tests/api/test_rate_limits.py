@@ -9,8 +9,9 @@ from django.http import HttpResponse
 
 from runqy import clock
 from runqy.accounts.operations import create_api_key
-from runqy.api.throttling import RateLimit
+from runqy.api.throttling import RateLimiter
 from runqy.broker.rate_limit import Rate
+from runqy.errors import TooManyRequests
 from runqy.redis_connection import run_blocking
 from tests.api.client import ApiClient, problem
 from tests.api.wsgi import Response, call
@@ -110,14 +111,16 @@ def test_while_redis_is_unavailable_no_request_is_throttled(settings: Any) -> No
 
 
 def test_a_request_passes_and_counts_although_the_reply_to_its_count_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = RateLimit("key", "k", Rate(2, HOUR_S))
+    limiter = RateLimiter("key", "k", Rate(2, HOUR_S), "", error=TooManyRequests)
     lost = lose_reply(monkeypatch, "rate_limit")
 
-    first, *again = (run_blocking(limit.acquire()) for _ in range(3))
+    run_blocking(limiter.count())  # it is not throttled
 
     assert lost
-    assert first is None  # it is not throttled
-    assert [status is not None and status.is_allowed for status in again] == [True, False]
+    assert limiter.headers == {}
+    run_blocking(limiter.count())
+    with pytest.raises(TooManyRequests):
+        run_blocking(limiter.count())
 
 
 @pytest.mark.usefixtures("cluster_away")

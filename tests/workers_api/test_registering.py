@@ -447,7 +447,7 @@ def test_two_hundred_workers_of_five_queues_may_register_at_once() -> None:
     limiter = registration_limiter(Identity(role=Role.WORKER, name="gpu"))
 
     for _ in range(1000):
-        run_blocking(limiter.count_request())
+        run_blocking(limiter.count())
 
     assert limiter.headers["RateLimit"].startswith('"registrations";r=')
 

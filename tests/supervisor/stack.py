@@ -139,7 +139,11 @@ class Stack:
 
     def manage(self, *words: str) -> str:
         """Run a management command in the folder, and return its output."""
-        known = {name: self._environment[name] for name in ("PATH", "RUNQY_HOME")}
+        known = {
+            name: self._environment[name]
+            for name in ("PATH", "RUNQY_HOME", "DATABASE_URL")
+            if name in self._environment
+        }
         command = [sys.executable, str(ROOT / "manage.py"), *words]
         return subprocess.run(command, env=known, capture_output=True, text=True, check=True).stdout
 

@@ -106,7 +106,6 @@ class BearerTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-unty
     """The security scheme in the OpenAPI schema."""
 
     target_class = BearerTokenAuthentication
-    match_subclasses = True
     name = "ApiKey"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:

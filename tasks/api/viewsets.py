@@ -119,6 +119,7 @@ class TaskViewSet(ApiViewSet):
     @extend_schema(
         operation_id="get_task",
         tags=["tasks"],
+        auth=[{"ApiKey": []}],  # PublicResultAuthentication has no scheme of its own
         parameters=[*WAIT_PARAMETERS, IF_NONE_MATCH],
         responses={
             200: s.TaskResponseSerializer,

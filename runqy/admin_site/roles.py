@@ -95,15 +95,6 @@ def create_role_groups(apps: Any) -> None:
         group.permissions.set([permissions[name] for name in sorted(role.permissions)])
 
 
-def add_permissions(apps: Any, app: str) -> None:
-    """Add the permissions of a new app to the groups of the roles. Others stay as administrators have set them."""
-    groups = apps.get_model("auth", "Group").objects
-    for role in ROLES:
-        added = [permission for permission in sorted(role.permissions) if permission.startswith(f"{app}.")]
-        if added and (group := groups.filter(name=role.name).first()):
-            group.permissions.add(*(_permission(apps, permission) for permission in added))
-
-
 def _permissions(apps: Any, names: Iterable[str]) -> dict[str, Any]:
     """Return permissions by name, read in one query. Those that are missing or have another description are created."""
     rows = apps.get_model("auth", "Permission").objects.select_related("content_type")

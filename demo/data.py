@@ -263,7 +263,7 @@ def make_tasks(broker: Broker) -> Callable[[], None]:
         id="invoices-later",
         queue="invoices",
         payload=b'{"order_id":"ORD-2026-0077"}',
-        process_at_s=broker.now_s() + 3600,
+        process_at_us=(broker.now_s() + 3600) * 10**6,
     )
     broker.run(enqueue(later, now_ns=broker.now_ns()))
     running = (

@@ -37,12 +37,12 @@ from runqy.errors import (
     TaskNotUnique,
 )
 from runqy.formats.json_decoding import read_json
-from tasks.task_specs import OnConflict, TaskSpec, build_task, ensure_enabled
+from tasks.operations import build_task, ensure_enabled
 
 MAX_BATCH_TASKS = 10_000
 _MAX_ERRORS = 100
 
-BatchItem: TypeAlias = TaskSpec | RunqyError
+BatchItem: TypeAlias = NewTask | RunqyError
 """A requested task, or the error in its description."""
 
 
@@ -115,9 +115,9 @@ def enqueue_batch(
     # A repetition is completed even if the queue has been disabled, or Redis has filled up, since the first request.
     if first is None:
         ensure_enabled(resolved)
-        size = sum(len(item.payload) for item in items if isinstance(item, TaskSpec))
+        size = sum(len(item.payload) for item in items if isinstance(item, NewTask))
         yield from ensure_memory(resolved.redis_queue, size_bytes=size, memory=memory)
-    if idempotency_key is None and not any(isinstance(item, TaskSpec) and item.unique for item in items):
+    if idempotency_key is None and not any(isinstance(item, NewTask) and item.unique_key for item in items):
         batch = EnqueuedBatch((yield from _enqueue(items, target)))
         _check_any_queued(batch.results)
     elif first is not None:
@@ -246,7 +246,7 @@ def _parts(items: Sequence[BatchItem]) -> Iterator[range]:
     # The indexes depend on the items alone, so that a repetition has the same parts.
     start = size = 0
     for index, item in enumerate(items):
-        grows = len(item.payload) if isinstance(item, TaskSpec) else 0
+        grows = len(item.payload) if isinstance(item, NewTask) else 0
         if index > start and (index - start == constants.BATCH_MAX_TASKS or size + grows > constants.BATCH_MAX_BYTES):
             yield range(start, index)
             start, size = index, 0
@@ -275,10 +275,7 @@ def _result(item: BatchItem, task_id: str, outcome: ItemOutcome) -> BatchItemRes
         return BatchItemResult(task_id)
     if not isinstance(outcome, LockConflict):
         return BatchItemResult(error=outcome)
-    returns_existing = (
-        isinstance(item, TaskSpec) and item.unique is not None and item.unique.on_conflict is OnConflict.RETURN
-    )
-    if returns_existing:
+    if isinstance(item, NewTask) and item.returns_existing:
         return BatchItemResult(outcome.task_id, is_existing=True)
     return BatchItemResult(error=TaskNotUnique(f"Task {outcome.task_id} has this unique_key."))
 

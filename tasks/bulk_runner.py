@@ -24,14 +24,14 @@ from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.replies import replace_nul
 from runqy.broker.states import TaskState
-from runqy.broker.tasks.enqueue import IDEMPOTENCY_TTL_S, EnqueuedTooLate
+from runqy.broker.tasks.enqueue import IDEMPOTENCY_TTL_S, EnqueuedTooLate, NewTask
 from runqy.broker.tasks.reader import TaskLocation, read_states, read_tasks
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueFull, RunqyError
 from runqy.http.request_ids import request_id_context
 from tasks.actions import TaskAction, apply_in_state
 from tasks.bulk_actions import AUDIT_KIND, get_query, may_continue
 from tasks.bulk_slices import find_next_slice, select_still_matching, state_since_ns
-from tasks.copies import NewCopy, Original, add_copy, find_stored_payloads
+from tasks.copies import add_copy, find_stored_payloads
 from tasks.models import BulkAction, TaskCopy, TaskRun
 from tasks.operations import forget_enqueued_ids
 from tasks.task_browser import TaskQuery
@@ -249,7 +249,7 @@ class BulkRunner:
             return _Outcome.SKIPPED, "interrupted: it may have run again"
         if payload is None:
             return _Outcome.FAILED, "its payload was not kept in full"
-        copy = NewCopy(original=Original(redis_queue=task[0], id=task[1]), id=copy_id, payload=payload)
+        copy = NewTask.requested(id=copy_id, queue=task[0], payload=payload)
         try:
             with request_id_context(f"bulk-action-{self._bulk.pk}"):
                 add_copy(self._broker, copy, until_s=until_s)

@@ -8,7 +8,7 @@ from queues.queries import resolve_queue
 from runqy.audit.changes import REDACTED, Changes
 from runqy.audit.pending import record_in_redis
 from runqy.broker.broker import Broker
-from runqy.broker.tasks.enqueue import new_task_id
+from runqy.broker.tasks.enqueue import OF_QUEUE, NewTask, new_task_id
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import PayloadInvalid, PayloadNotKept, TaskAlreadyExists
@@ -16,8 +16,7 @@ from runqy.http.request_ids import trace_headers
 from runqy.telemetry.tracing import enqueue_span
 from tasks import payloads
 from tasks.models import TaskCopy, TaskRun
-from tasks.operations import enqueue_built_task_once
-from tasks.task_specs import TaskSpec, build_task, ensure_enabled
+from tasks.operations import build_task, enqueue_built_task_once, ensure_enabled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,28 +28,17 @@ class Original:
     record: TaskRecord | None = None
     """None: it is no longer in Redis, and its copy gets the limits of the queue."""
 
-    def spec(self, payload: bytes) -> TaskSpec:
-        if self.record is None:
-            return TaskSpec(queue=self.redis_queue, payload=payload)
-        message = self.record.message
-        return TaskSpec(
-            queue=self.redis_queue,
-            payload=payload,
-            timeout_s=message.timeout or None,
-            max_retry=message.retry,
-            retention_s=message.retention,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewCopy:
-    """A copy to enqueue."""
-
-    original: Original
-    id: str
-    payload: bytes
-    traceparent: str = ""
-    """The client's trace context."""
+    def copy(self, payload: bytes, *, copy_id: str) -> NewTask:
+        """Return the copy to enqueue, with this payload."""
+        limits = {}
+        if self.record is not None:
+            message = self.record.message
+            limits = {
+                "timeout_s": message.timeout or OF_QUEUE,
+                "max_retry": message.retry,
+                "retention_s": message.retention,
+            }
+        return NewTask.requested(id=copy_id, queue=self.redis_queue, payload=payload, **limits)
 
 
 def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, traceparent: str = "") -> str:
@@ -66,7 +54,7 @@ def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, tracepar
         changes = {**changes, "payload": REDACTED}
     # Before the copy exists: changes of Redis are recorded first (docs/adr/0026).
     record_in_redis(action="task.copied", object_kind="task", object_name=original.id, changes=changes)
-    add_copy(broker, NewCopy(original=original, id=copy_id, payload=payload, traceparent=traceparent))
+    add_copy(broker, original.copy(payload, copy_id=copy_id), traceparent=traceparent)
     TaskCopy.objects.create(
         original_queue=original.redis_queue,
         original_id=original.id,
@@ -77,16 +65,16 @@ def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, tracepar
     return copy_id
 
 
-def add_copy(broker: Broker, copy: NewCopy, *, until_s: int | None = None) -> None:
+def add_copy(broker: Broker, copy: NewTask, *, traceparent: str = "", until_s: int | None = None) -> None:
     """Enqueue a copy of a task. Repetitions change nothing, even when the copy has ended and was deleted.
 
     Raise the errors of `enqueue_copy`, and EnqueuedTooLate after `until_s`.
     """
-    resolved, context = resolve_queue(copy.original.redis_queue), broker.context()
+    resolved, context = resolve_queue(copy.queue), broker.context()
     ensure_enabled(resolved)
-    with enqueue_span(copy.original.redis_queue, copy.traceparent):
-        headers, spec = trace_headers(copy.traceparent), copy.original.spec(copy.payload)
-        task = build_task(spec, resolved, task_id=copy.id, now_ns=context.now_ns, headers=headers)
+    with enqueue_span(copy.queue, traceparent):
+        headers = trace_headers(traceparent)
+        task = build_task(copy, resolved, task_id=copy.id, now_ns=context.now_ns, headers=headers)
         with suppress(TaskAlreadyExists):
             broker.run(enqueue_built_task_once(task, context, until_s=until_s))
 

@@ -10,9 +10,9 @@ from queues.catalog import AllowedQueues, ResolvedQueue
 from queues.queries import get_catalog, resolve_queue
 from runqy.audit.pending import record_in_redis
 from runqy.broker.broker import Broker
-from runqy.broker.message import MAX_INT32
 from runqy.broker.operation import BrokerContext, Operation, Request, ask, get_context
 from runqy.broker.tasks.enqueue import (
+    OF_QUEUE,
     IdempotencyKey,
     IdempotencyRecord,
     LockConflict,
@@ -32,18 +32,24 @@ from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import (
     BrokerFull,
     IdempotencyRecordUnreadable,
+    PayloadTooLarge,
+    QueueDisabled,
     QueueFull,
     QueueMemoryExceeded,
+    RequestInvalid,
     RunqyError,
     TaskNotFound,
     TaskNotUnique,
 )
 from runqy.http.request_ids import trace_headers
 from runqy.telemetry.tracing import enqueue_span
-from tasks.task_specs import OnConflict, TaskSpec, build_record, build_task, ensure_enabled
+from tasks import payloads
 from tasks.waiting import WaitingClient
 from tasks.waiting_loop import get_waiting_loop
 
+_NS = 10**9
+_MIN_AWAITED_RETENTION_S = 60
+"""The minimum time that the result is kept for a client that waits for it."""
 _FORGOTTEN_TTL_S = 60
 """An allowance for the clocks of two processes, of which one takes over what the other was doing."""
 
@@ -60,67 +66,55 @@ class EnqueuedTask(msgspec.Struct, frozen=True):
     """No worker serves its Redis queue."""
 
 
-_Seconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
-"""At most the end of the year 9999."""
-
-
-class StoredResponse(msgspec.Struct, frozen=True, array_like=True):
-    """What a response contains beyond its request. It is stored with the idempotency key."""
-
-    id: str
-    now_ns: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-    payload_end: bytes
-    """What was appended to the request's payload: the defaults of the queue's schema at that time."""
-    timeout_s: _Seconds
-    deadline_s: _Seconds
-    max_retry: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT32)]
-    retention_s: _Seconds
-    ttl_archived_s: _Seconds
-    process_at_s: _Seconds | None
-    headers: dict[str, str]
-
-
 def enqueue_task(
+    requested: NewTask,
     *,
-    spec: TaskSpec,
+    is_awaited: bool = False,
     allowed_queues: AllowedQueues = None,
     headers: Mapping[str, str] | None = None,
     idempotency_key: IdempotencyKey | None = None,
 ) -> Operation[EnqueuedTask]:
     """Enqueue a task in one round trip. With an idempotency key, a repeated request creates no second task.
 
-    `headers` are stored in the task. Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, RequestInvalid,
-    TaskNotUnique, IdempotencyKeyReused, IdempotencyRecordUnreadable, BrokerUnavailable.
+    The result of a task that `is_awaited` is kept until the client has read it. `headers` are stored in the task. Raise
+    QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, RequestInvalid, TaskNotUnique, IdempotencyKeyReused,
+    IdempotencyRecordUnreadable, BrokerUnavailable.
     """
-    resolved = get_catalog().resolve(spec.queue, allowed_queues=allowed_queues)
-    if idempotency_key is not None or spec.unique is not None:
-        enqueued = yield from _unique_enqueue(spec, resolved, headers or {}, idempotency_key)
-        memory = (yield from get_context()).memory
-        return msgspec.structs.replace(enqueued, is_unserved=memory.is_unserved(resolved.redis_queue))
-    ensure_enabled(resolved)
+    resolved = get_catalog().resolve(requested.queue, allowed_queues=allowed_queues)
     context = yield from get_context()
-    task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers or {})
-    yield from enqueue_built_task(task, context)
-    is_unserved = context.memory.is_unserved(task.queue)
-    return EnqueuedTask(build_record(task, context.now_ns), is_unserved=is_unserved)
+    try:
+        ensure_enabled(resolved)
+        task = build_task(requested, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers or {})
+    except RunqyError:
+        # The first request may have been valid when it was sent.
+        if repeated := (yield from _find_repeated(requested, resolved.redis_queue, idempotency_key)):
+            return repeated
+        raise
+    if is_awaited:
+        task = msgspec.structs.replace(task, retention_s=max(task.retention_s, _MIN_AWAITED_RETENTION_S))
+    if idempotency_key is None and not task.unique_key:
+        yield from enqueue_built_task(task, context)
+        return EnqueuedTask(build_record(task, context.now_ns), is_unserved=context.memory.is_unserved(task.queue))
+    enqueued = yield from _enqueue_unique(task, requested, context, idempotency_key)
+    return msgspec.structs.replace(enqueued, is_unserved=context.memory.is_unserved(task.queue))
 
 
 def enqueue_and_wait(
-    broker: Broker, *, spec: TaskSpec, client_id: str, timeout_s: float, traceparent: str = ""
+    broker: Broker, requested: NewTask, *, client_id: str, timeout_s: float, traceparent: str = ""
 ) -> TaskRecord:
     """Enqueue a task. Return it once it has ended, or in its state after `timeout_s`. Blocks. Recorded in the audit.
 
     `traceparent` is the client's trace context. Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid,
     RequestInvalid, BrokerUnavailable.
     """
-    resolved = resolve_queue(spec.queue)
+    resolved = resolve_queue(requested.queue)
     ensure_enabled(resolved)
     context = broker.context()
-    with enqueue_span(spec.queue, traceparent):
+    with enqueue_span(requested.queue, traceparent):
         headers = trace_headers(traceparent)
-        task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers)
+        task = build_task(requested, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers)
         changes = {"queue": (None, task.queue)}
-        # Before the task exists: changes of Redis are recorded first (docs/adr/0026).
+        # Before the task exists: changes of Redis are recorded first (docs/adr/0027).
         record_in_redis(action="task.created", object_kind="task", object_name=task.id, changes=changes)
         broker.run(enqueue_built_task(task, context))
     waiting, client = get_waiting_loop(), WaitingClient(id=client_id, holds_thread=True)
@@ -128,6 +122,60 @@ def enqueue_and_wait(
         waiting.waiters.wait_for_queued(task.id, queue=task.queue, client=client, timeout_s=timeout_s)
     )
     return awaited or build_record(task, context.now_ns)
+
+
+def ensure_enabled(resolved: ResolvedQueue) -> None:
+    if not resolved.queue.is_enabled:
+        raise QueueDisabled(f"The queue {resolved.queue.name} is disabled and accepts no tasks.")
+
+
+def build_task(
+    requested: NewTask,
+    resolved: ResolvedQueue,
+    *,
+    task_id: str,
+    now_ns: int,
+    headers: Mapping[str, str],
+) -> NewTask:
+    """Return a requested task with what its queue decides. Raise PayloadInvalid, PayloadTooLarge, RequestInvalid."""
+    limits = resolved.queue.limits
+    # Rounded up, as all that decides when it runs: a task never runs early.
+    process_at_us = -(-(now_ns + requested.delay_ns) // 1000) if requested.delay_ns else requested.process_at_us
+    task = msgspec.structs.replace(
+        requested,
+        id=task_id,
+        queue=resolved.redis_queue,
+        payload=payloads.add_defaults(requested.payload, resolved.queue.input),
+        timeout_s=limits.active_timeout_s if requested.timeout_s == OF_QUEUE else requested.timeout_s,
+        max_retry=limits.max_retry if requested.max_retry == OF_QUEUE else requested.max_retry,
+        retention_s=limits.ttl_completed_s if requested.retention_s == OF_QUEUE else requested.retention_s,
+        ttl_archived_s=limits.ttl_archived_s,
+        process_at_us=process_at_us if process_at_us * 1000 > now_ns else 0,
+        delay_ns=0,
+        headers=headers,
+        max_waiting=limits.max_waiting_tasks,
+    )
+    if task.deadline_s and task.deadline_s * _NS <= max(now_ns, task.process_at_s * _NS):
+        raise RequestInvalid(errors=["deadline: Must be in the future, and after delay or process_at."])
+    if 0 < limits.max_payload_bytes < len(task.payload):
+        raise PayloadTooLarge(
+            f"data: The payload has {len(task.payload):,} bytes; the queue {resolved.queue.name} accepts "
+            f"{limits.max_payload_bytes:,} (max_payload_bytes)."
+        )
+    return task
+
+
+def build_record(task: NewTask, now_ns: int) -> TaskRecord:
+    """Return the record of a task that was just enqueued, as it would be read back."""
+    return TaskRecord(
+        id=task.id,
+        queue=task.queue,
+        state=task.state_at(now_ns),
+        message=task.message(),
+        score_s=task.process_at_s or None,
+        enqueued_at_ns=now_ns,
+        ttl_archived_s=task.ttl_archived_s,
+    )
 
 
 def enqueue_built_task(task: NewTask, context: BrokerContext) -> Operation[None]:
@@ -169,30 +217,26 @@ def _store_task(request: Request[Any], task: NewTask, context: BrokerContext) ->
         raise
 
 
-def _unique_enqueue(
-    spec: TaskSpec, resolved: ResolvedQueue, headers: Mapping[str, str], idempotency_key: IdempotencyKey | None
+def _enqueue_unique(
+    task: NewTask, requested: NewTask, context: BrokerContext, idempotency_key: IdempotencyKey | None
 ) -> Operation[EnqueuedTask]:
     """Enqueue a task with a unique key or an idempotency key.
 
     It takes one round trip, and another one if an existing task is returned. Raise the errors of `enqueue_task`.
     """
-    queue, context = resolved.redis_queue, (yield from get_context())
-    try:
-        ensure_enabled(resolved)
-        task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers)
-    except RunqyError:
-        # The first request may have been valid when it was sent.
-        if repeated := (yield from _find_repeated(spec, queue, idempotency_key)):
-            return repeated
-        raise
-    record = _recorded(spec, task, context.now_ns, idempotency_key) if idempotency_key is not None else None
+    record = None
+    if idempotency_key is not None:
+        # Of the payload only its end, which the defaults of the queue's schema precede: the rest is in each request.
+        payload_end = task.payload[len(requested.payload) - 1 :]
+        note = _encode_note((context.now_ns, msgspec.structs.replace(task, payload=payload_end, unique_key="")))
+        record = IdempotencyRecord(idempotency_key, note, bool(task.unique_key) and task.returns_existing)
     request = enqueue_unique(task, now_ns=context.now_ns, record=record, is_cluster=context.is_cluster)
     try:
         outcome = yield from ask_with_memory_check(
-            request, queue=queue, size_bytes=len(task.payload), memory=context.memory
+            request, queue=task.queue, size_bytes=len(task.payload), memory=context.memory
         )
     except (BrokerFull, QueueMemoryExceeded):  # before the script ran, which would have found a repetition
-        if repeated := (yield from _find_repeated(spec, queue, idempotency_key)):
+        if repeated := (yield from _find_repeated(requested, task.queue, idempotency_key)):
             return repeated
         raise
     except QueueFull:
@@ -200,20 +244,19 @@ def _unique_enqueue(
         raise
     if outcome is TaskCreated.NOW:
         return EnqueuedTask(build_record(task, context.now_ns))
-    # In a cluster the lookup is written before the task, here for an id that no task got.
-    yield from remove_lookups(queue, [task.id])
+    yield from _forget_refused(task, context)
     if isinstance(outcome, Replayed):
-        return (yield from _replay(spec, queue, outcome))
+        return (yield from _replay(requested, task.queue, outcome))
     assert isinstance(outcome, LockConflict)  # noqa: S101 (narrows the type: no other outcome is possible)
-    return (yield from _get_existing(spec, queue, outcome.task_id))
+    return (yield from _get_existing(requested, task.queue, outcome.task_id))
 
 
 def _find_repeated(
-    spec: TaskSpec, queue: str, idempotency_key: IdempotencyKey | None
+    requested: NewTask, queue: str, idempotency_key: IdempotencyKey | None
 ) -> Operation[EnqueuedTask | None]:
     """Return the task of an earlier request with the same idempotency key, if any. Raise the errors of `_replay`."""
     replayed = (yield from ask(find_replayed(queue, idempotency_key))) if idempotency_key is not None else None
-    return None if replayed is None else (yield from _replay(spec, queue, replayed))
+    return None if replayed is None else (yield from _replay(requested, queue, replayed))
 
 
 def _forget_refused(task: NewTask, context: BrokerContext) -> Operation[None]:
@@ -222,9 +265,11 @@ def _forget_refused(task: NewTask, context: BrokerContext) -> Operation[None]:
         yield from remove_lookups(task.queue, [task.id])
 
 
-def _get_existing(spec: TaskSpec, queue: str, task_id: str, *, is_replayed: bool = False) -> Operation[EnqueuedTask]:
-    """Return the task that has the unique key, if on_conflict allows it. Raise TaskNotUnique, TaskNotFound."""
-    if spec.unique is None or spec.unique.on_conflict is OnConflict.REJECT:
+def _get_existing(
+    requested: NewTask, queue: str, task_id: str, *, is_replayed: bool = False
+) -> Operation[EnqueuedTask]:
+    """Return the task that has the unique key, if the request allows it. Raise TaskNotUnique, TaskNotFound."""
+    if not requested.returns_existing:
         raise TaskNotUnique(f"Task {task_id} has this unique_key.")
     (record,) = yield from ask(read_tasks([(queue, task_id)]))
     if record is None:
@@ -232,47 +277,20 @@ def _get_existing(spec: TaskSpec, queue: str, task_id: str, *, is_replayed: bool
     return EnqueuedTask(record, is_existing=True, is_replayed=is_replayed)
 
 
-def _replay(spec: TaskSpec, queue: str, replayed: Replayed) -> Operation[EnqueuedTask]:
+def _replay(requested: NewTask, queue: str, replayed: Replayed) -> Operation[EnqueuedTask]:
     """Return the task of the first request with this idempotency key. Raise IdempotencyRecordUnreadable."""
     if replayed.holder:
-        return (yield from _get_existing(spec, queue, replayed.holder, is_replayed=True))
+        return (yield from _get_existing(requested, queue, replayed.holder, is_replayed=True))
     try:
-        first = _decode(replayed.note)
+        now_ns, first = _decode_note(replayed.note)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise IdempotencyRecordUnreadable from None
-    task = NewTask(
-        id=first.id,
-        queue=queue,
-        # Defaults are appended before the closing brace, which `payload_end` includes.
-        payload=spec.payload[:-1] + first.payload_end,
-        timeout_s=first.timeout_s,
-        deadline_s=first.deadline_s,
-        max_retry=first.max_retry,
-        retention_s=first.retention_s,
-        ttl_archived_s=first.ttl_archived_s,
-        process_at_s=first.process_at_s,
-        headers=first.headers,
-        unique_key=spec.unique.key if spec.unique else "",
-    )
-    return EnqueuedTask(build_record(task, first.now_ns), is_replayed=True)
+    # Defaults are appended before the closing brace.
+    payload = requested.payload[:-1] + first.payload
+    task = msgspec.structs.replace(first, queue=queue, payload=payload, unique_key=requested.unique_key)
+    return EnqueuedTask(build_record(task, now_ns), is_replayed=True)
 
 
-def _recorded(spec: TaskSpec, task: NewTask, now_ns: int, idempotency_key: IdempotencyKey) -> IdempotencyRecord:
-    first = StoredResponse(
-        id=task.id,
-        now_ns=now_ns,
-        payload_end=task.payload[len(spec.payload) - 1 :],
-        timeout_s=task.timeout_s,
-        deadline_s=task.deadline_s,
-        max_retry=task.max_retry,
-        retention_s=task.retention_s,
-        ttl_archived_s=task.ttl_archived_s,
-        process_at_s=task.process_at_s,
-        headers=dict(task.headers),
-    )
-    keeps_conflict = spec.unique is not None and spec.unique.on_conflict is OnConflict.RETURN
-    return IdempotencyRecord(idempotency_key, _encode(first), keeps_conflict)
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(StoredResponse).decode
+# What a response contains beyond its request: the time and the task, stored with the idempotency key.
+_encode_note = msgspec.msgpack.Encoder().encode
+_decode_note = msgspec.msgpack.Decoder(tuple[Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)], NewTask]).decode

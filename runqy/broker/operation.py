@@ -2,7 +2,7 @@
 
 A rule for both blocking and asynchronous callers is written once, as a generator:
 
-    def enqueue_task(spec: TaskSpec) -> Operation[EnqueuedTask]:
+    def enqueue_task(requested: NewTask) -> Operation[EnqueuedTask]:
         context = yield from get_context()
         state = yield from ask(enqueue(task, now_ns=context.now_ns, is_cluster=context.is_cluster))
         return EnqueuedTask(...)

@@ -206,15 +206,16 @@ class TaskEndpoints:
     async def _enqueue(self, call: Call, identity: Identity) -> Response:
         request = call.request
         body = await self._read_body(request)
-        spec = parse_enqueue(body)
+        task = parse_enqueue(body)
         wait = parse_wait(request.query_param("wait"), request.headers)
         key = parse_idempotency_key(request.headers.get("Idempotency-Key"), identity=identity, kind="task", body=body)
         traceparent = request.headers.get("traceparent", "")
-        with enqueue_span(spec.queue, traceparent):
+        with enqueue_span(task.queue, traceparent):
             headers = trace_headers(traceparent)
             enqueued = await self._run(
                 lambda: enqueue_task(
-                    spec=spec.awaited() if wait.seconds else spec,
+                    task,
+                    is_awaited=wait.seconds > 0,
                     allowed_queues=identity.queues,
                     headers=headers,
                     idempotency_key=key,
@@ -230,7 +231,7 @@ class TaskEndpoints:
             )
             awaited = await request.until_disconnect(waiting)
         status, head = enqueue_head(enqueued, awaited, wait)
-        return json_response(encode_json(enqueue_response(enqueued, spec, awaited)), status, headers=head)
+        return json_response(encode_json(enqueue_response(enqueued, task, awaited)), status, headers=head)
 
     async def _enqueue_batch(self, call: Call, identity: Identity) -> Response:
         request = call.request

@@ -14,6 +14,7 @@ from queues.queries import get_fresh_catalog
 from runqy.admin_site.base_admin import StyledForm
 from runqy.admin_site.views import AdminViewMixin
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.enqueue import NewTask
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import PayloadInvalid, RunqyError
 from runqy.redis_connection import get_broker
@@ -21,7 +22,6 @@ from tasks import payloads
 from tasks.admin.permissions import can_test
 from tasks.admin.presenters import task_url
 from tasks.operations import enqueue_and_wait
-from tasks.task_specs import TaskSpec
 
 WAIT_S = 5
 
@@ -99,11 +99,11 @@ class TestTaskView(AdminViewMixin, FormView):  # type: ignore[type-arg]
 
 def _enqueue(request: HttpRequest, form: TestTaskForm) -> TaskRecord | None:
     """Enqueue the task of a form. If it is refused, add the errors to the form and return None."""
-    spec = TaskSpec(queue=form.cleaned_data["queue"], payload=form.cleaned_data["payload"])
+    task = NewTask.requested(queue=form.cleaned_data["queue"], payload=form.cleaned_data["payload"])
     try:
         return enqueue_and_wait(
             get_broker(),
-            spec=spec,
+            task,
             client_id=f"user {request.user.pk}",
             timeout_s=WAIT_S,
             traceparent=request.headers.get("traceparent", ""),

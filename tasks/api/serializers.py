@@ -13,6 +13,7 @@ from runqy.api.renderers import format_ns, format_s
 from runqy.api.serializers import BodySerializer, StructSerializer
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.enqueue import NewTask
 from runqy.broker.tasks.record import TaskProgress, TaskRecord
 from runqy.formats import durations
 from tasks import payloads
@@ -20,7 +21,6 @@ from tasks.actions import MAX_TASKS_PER_REQUEST, STATES_FOR_ALL, TaskAction
 from tasks.api import parsers
 from tasks.batches import BatchSpec, EnqueuedBatch
 from tasks.operations import EnqueuedTask
-from tasks.task_specs import TaskSpec
 
 _Timestamp = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})] | None
 
@@ -212,9 +212,9 @@ def task_detail(record: TaskRecord) -> TaskDetail:
     )
 
 
-def enqueue_response(enqueued: EnqueuedTask, spec: TaskSpec, awaited: TaskRecord | None = None) -> EnqueueResponse:
+def enqueue_response(enqueued: EnqueuedTask, requested: NewTask, awaited: TaskRecord | None = None) -> EnqueueResponse:
     """Return the response about an enqueued task, in its state after a wait if there was one."""
-    existing = enqueued.is_existing if spec.unique is not None else msgspec.UNSET
+    existing = enqueued.is_existing if requested.unique_key else msgspec.UNSET
     record = awaited or enqueued.record
     has_warning = enqueued.is_unserved and not enqueued.is_replayed and not record.state.is_final
     return EnqueueResponse(task_info(record), existing, _warnings(record.queue if has_warning else ""))
@@ -240,7 +240,7 @@ def _warnings(unserved: str) -> list[str] | msgspec.UnsetType:
 class EnqueueSerializer(serializers.BaseSerializer[Any]):
     """The body of `POST /queue/add`, as bytes."""
 
-    def to_internal_value(self, data: bytes) -> TaskSpec:
+    def to_internal_value(self, data: bytes) -> NewTask:
         return parsers.parse_enqueue(data)
 
 

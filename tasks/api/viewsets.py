@@ -64,22 +64,23 @@ class TaskViewSet(ApiViewSet):
         Without `data`, all members of the body but the options are the payload.
         """
         body = raw_body(request)
-        spec = _validated(s.EnqueueSerializer, body)
+        task = _validated(s.EnqueueSerializer, body)
         wait = parse_wait(request.query_params.get("wait"), request.headers)
         key = parse_idempotency_key(
             request.headers.get("Idempotency-Key"), identity=request.auth, kind="task", body=body
         )
         traceparent = request.headers.get("traceparent", "")
-        with enqueue_span(spec.queue, traceparent):
+        with enqueue_span(task.queue, traceparent):
             enqueued = run_operation(
                 enqueue_task,
-                spec=spec.awaited() if wait.seconds else spec,
+                task,
+                is_awaited=wait.seconds > 0,
                 allowed_queues=request.auth.queues,
                 headers=trace_headers(traceparent),
                 idempotency_key=key,
             )
         awaited = _wait_for_queued(enqueued.record, wait, request) if wait.seconds else None
-        content = s.enqueue_response(enqueued, spec, awaited)
+        content = s.enqueue_response(enqueued, task, awaited)
         status, headers = enqueue_head(enqueued, awaited, wait)
         return Response(s.EnqueueResponseSerializer(content).data, status, headers=headers)
 

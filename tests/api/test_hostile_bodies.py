@@ -16,10 +16,10 @@ from drf_spectacular.generators import SchemaGenerator
 from queues.definitions import FieldType, PayloadField
 from queues.models import QueueSource
 from queues.operations import save_queue
+from runqy.broker.tasks.enqueue import NewTask
 from runqy.errors import BatchTooLarge, PayloadInvalid
 from tasks.api.parsers import parse_batch
 from tasks.payloads import add_defaults, check_integers
-from tasks.task_specs import TaskSpec
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.database import database_variables
@@ -168,7 +168,7 @@ def test_a_job_with_very_many_members_is_a_payload_that_is_not_decoded() -> None
     with little_memory(len(body)):
         (item,) = parse_batch(body).items
 
-    assert isinstance(item, TaskSpec)
+    assert isinstance(item, NewTask)
     assert item.payload == job
 
 
@@ -176,7 +176,7 @@ def test_a_job_with_very_many_members_is_a_payload_that_is_not_decoded() -> None
 def test_the_payload_of_a_job_may_have_very_many_members() -> None:
     (item,) = parse_batch(b'{"queue":"simple","jobs":[{"max_retry":3,"data":{' + VERY_MANY + b"}}]}").items
 
-    assert isinstance(item, TaskSpec)
+    assert isinstance(item, NewTask)
     assert (item.payload, item.max_retry) == (b"{" + VERY_MANY + b"}", 3)
 
 

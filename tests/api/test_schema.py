@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 
 from runqy.api.openapi_hooks import LINKS
 from runqy.api.views import SchemaView, SwaggerView
-from tasks.api.options import MAX_NAME_LENGTH
+from tasks.api.parsers import MAX_NAME_LENGTH
 
 REFERENCE = """
 POST /worker/register

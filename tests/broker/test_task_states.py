@@ -13,13 +13,13 @@ from runqy.broker.queues.pausing import pause, unpause
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import Cancellation, cancel
 from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
-from runqy.broker.tasks.enqueue import NewTask
 from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.tasks.finish import Failure, FinishOutcome, archive, complete, requeue, retry, write_result
 from runqy.broker.tasks.lease import extend
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import LeaseLost, TaskAlreadyExists, TaskNotFound
 from tests.broker.task_model import IDS, QUEUES, Model, ModelledLife, queue_of
+from tests.support.tasks import new_task
 
 LEASE_S, GRACE_S = 30, 30
 
@@ -46,12 +46,7 @@ class TaskLife(ModelledLife):
     def enqueue(self, ids: list[str], delay: int, max_retry: int, retention: int) -> None:
         """Enqueue tasks, some perhaps twice."""
         run_at = self.now_s + delay
-        new = [
-            NewTask(
-                id=i, queue=queue_of(i), payload=b"{}", max_retry=max_retry, retention_s=retention, process_at_s=run_at
-            )
-            for i in ids
-        ]
+        new = [new_task(i, queue_of(i), max_retry=max_retry, retention_s=retention, process_at_s=run_at) for i in ids]
 
         outcomes = self.broker.run(enqueue_many(new))
 

@@ -15,7 +15,8 @@ from runqy.broker.tasks.queue_order import QueueWeight
 QUEUE = "mail"
 
 
-def new_task(task_id: str, queue: str = QUEUE, **options: Any) -> NewTask:
+def new_task(task_id: str, queue: str = QUEUE, *, process_at_s: int | None = None, **options: Any) -> NewTask:
+    options["process_at_us"] = (process_at_s or 0) * 10**6
     return NewTask(id=task_id, queue=queue, payload=options.pop("payload", b'{"n":1}'), **options)
 
 

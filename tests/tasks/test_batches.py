@@ -14,9 +14,8 @@ from runqy.api_keys import Role
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.broker.tasks.enqueue import IdempotencyKey
+from runqy.broker.tasks.enqueue import IdempotencyKey, NewTask
 from tasks.batches import BatchSpec, enqueue_batch
-from tasks.task_specs import TaskSpec, Uniqueness
 from tests.api.client import ApiClient, Response, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 
@@ -291,7 +290,7 @@ def test_concurrent_repetitions_of_a_batch_enqueue_it_once(client: ApiClient, re
 
 
 def test_batches_with_keys_work_on_a_cluster(client: ApiClient, broker: Broker) -> None:
-    items = [TaskSpec(queue="simple", payload=b"{}", unique=Uniqueness(key=str(n % 600))) for n in range(700)]
+    items = [NewTask.requested(queue="simple", payload=b"{}", unique_key=str(n % 600)) for n in range(700)]
     batch, idempotency_key = BatchSpec("simple", items), IdempotencyKey(scope="s", fingerprint="f")
 
     get_fresh_catalog()

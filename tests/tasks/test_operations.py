@@ -14,13 +14,12 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState
-from runqy.broker.tasks.enqueue import IdempotencyKey
+from runqy.broker.tasks.enqueue import IdempotencyKey, NewTask
 from runqy.config_sync import snapshot
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueNotFound, TaskNotFound
 from tasks.batches import BatchSpec, enqueue_batch
 from tasks.operations import enqueue_task
 from tasks.queries import get_task
-from tasks.task_specs import OnConflict, TaskSpec, Uniqueness
 from tests.config_sync.support import elsewhere
 from tests.queues.samples import spec
 
@@ -40,13 +39,13 @@ class BreakingLink(StandaloneConnection):
         return super().execute(commands)
 
 
-def task(queue: str = "simple", **options: object) -> TaskSpec:
+def task(queue: str = "simple", **options: object) -> NewTask:
     """Return a requested task."""
-    return TaskSpec(queue=queue, payload=b"{}", **options)  # type: ignore[arg-type]
+    return NewTask.requested(queue=queue, payload=b"{}", **options)
 
 
 def test_a_task_is_queued_and_read_by_any_driver(broker: Broker) -> None:
-    enqueued = broker.run(enqueue_task(spec=task("inference.high")))
+    enqueued = broker.run(enqueue_task(task("inference.high")))
 
     record = broker.run(get_task(enqueued.record.id))
 
@@ -57,26 +56,26 @@ def test_a_task_is_queued_and_read_by_any_driver(broker: Broker) -> None:
 
 def test_a_repeated_request_returns_the_task_of_the_first(broker: Broker) -> None:
     idempotency_key = IdempotencyKey(scope="s", fingerprint="f")
-    first = broker.run(enqueue_task(spec=task(), idempotency_key=idempotency_key))
+    first = broker.run(enqueue_task(task(), idempotency_key=idempotency_key))
 
-    second = broker.run(enqueue_task(spec=task(), idempotency_key=idempotency_key))
+    second = broker.run(enqueue_task(task(), idempotency_key=idempotency_key))
 
     assert (second.record.id, second.is_replayed) == (first.record.id, True)
     assert broker.client.llen(QueueKeys("simple").pending) == 1
 
 
 def test_a_task_with_the_same_unique_key_is_returned(broker: Broker) -> None:
-    unique = Uniqueness(key="invoice 7", on_conflict=OnConflict.RETURN)
-    first = broker.run(enqueue_task(spec=task(unique=unique)))
+    unique = task(unique_key="invoice 7", returns_existing=True)
+    first = broker.run(enqueue_task(unique))
 
-    second = broker.run(enqueue_task(spec=task(unique=unique)))
+    second = broker.run(enqueue_task(unique))
 
     assert (second.record.id, second.is_existing) == (first.record.id, True)
     assert broker.client.llen(QueueKeys("simple").pending) == 1
 
 
 def test_an_unknown_queue_is_refused_without_a_round_trip() -> None:
-    for operation in (enqueue_task(spec=task("unknown")), enqueue_batch(spec=BatchSpec("unknown", [task("unknown")]))):
+    for operation in (enqueue_task(task("unknown")), enqueue_batch(spec=BatchSpec("unknown", [task("unknown")]))):
         with pytest.raises(QueueNotFound):
             next(operation)
 
@@ -87,19 +86,19 @@ def test_an_operation_reads_only_the_snapshot_of_its_process(monkeypatch: pytest
     monkeypatch.setattr(snapshot, "get_broker", pytest.fail)
 
     with pytest.raises(QueueNotFound):
-        next(enqueue_task(spec=task("new")))
+        next(enqueue_task(task("new")))
     snapshot.forget()
     with pytest.raises(ConfigurationUnavailable):
-        next(enqueue_task(spec=task("new")))
+        next(enqueue_task(task("new")))
 
 
 def test_a_blocking_caller_finds_a_queue_that_another_process_has_just_saved() -> None:
     with elsewhere():
         save_queue(spec=spec("new"), source=QueueSource.API)
 
-    assert run_operation(enqueue_task, spec=task("new")).record.queue == "new"
+    assert run_operation(enqueue_task, task("new")).record.queue == "new"
     snapshot.forget()
-    assert run_operation(enqueue_task, spec=task("new")).record.queue == "new"
+    assert run_operation(enqueue_task, task("new")).record.queue == "new"
 
 
 def test_an_operation_is_repeated_only_on_a_newer_configuration() -> None:

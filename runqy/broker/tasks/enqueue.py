@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from itertools import groupby
+from typing import Annotated, Any
 
 import msgspec
 
 from runqy.broker import keys
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
-from runqy.broker.message import DEFAULT_TIMEOUT_S, encode
+from runqy.broker.message import DEFAULT_TIMEOUT_S, MAX_INT32, encode
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Value, command, script
@@ -21,32 +22,49 @@ from runqy.errors import IdempotencyKeyReused, IdempotencyRecordUnreadable, Queu
 
 IDEMPOTENCY_TTL_S = 24 * 3600
 QUEUE_FULL_RETRY_S = 5
+OF_QUEUE = -1
+"""Stands for the limit of the task's queue, until `tasks.operations` sets it."""
+
+# Checked where a worker may have written the values: in the records of idempotency keys.
+_Seconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
+"""At most the end of the year 9999."""
 
 
-class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """A task to be enqueued."""
+class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True, array_like=True):
+    """The definition of a task, from the request to Redis."""
 
-    id: str
+    id: str = ""
     queue: str
-    """The Redis queue."""
+    """The Redis queue; in a request, any of its names."""
     payload: bytes
-    timeout_s: int = DEFAULT_TIMEOUT_S
+    """JSON on one line."""
+    timeout_s: _Seconds = DEFAULT_TIMEOUT_S
     """The time limit of one run. 0 with a deadline: only the deadline applies."""
-    deadline_s: int = 0
+    deadline_s: _Seconds = 0
     """Unix s after which the task must not run; 0: no deadline."""
-    max_retry: int = 3
-    retention_s: int = 86_400
+    max_retry: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT32)] = 3
+    retention_s: _Seconds = 86_400
     """How long it is kept after success. 0: it is deleted immediately."""
-    ttl_archived_s: int = 259_200
-    process_at_s: int | None = None
-    """Unix s at which it becomes pending. None, or a time that is not in the future: immediately."""
+    ttl_archived_s: _Seconds = 259_200
+    process_at_us: Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799 * 10**6)] = 0
+    """Unix us at which it becomes pending: ns of the year 9999 exceed 64 bits. Not in the future: immediately."""
+    delay_ns: int = 0
+    """In a request instead of `process_at_us`: the time from now."""
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     unique_key: str = ""
     """While a task holds its key, no other task of the queue may have the same one. Empty: no key."""
     unique_for_s: int = 0
     """How long the key is held after the task becomes pending, at most until it ends. 0: until it ends."""
+    returns_existing: bool = False
+    """If another task holds the key, that task is the response, not an error."""
     max_waiting: int = 0
     """Maximum number of pending, scheduled and retry tasks of the Redis queue; 0: unlimited."""
+
+    @classmethod
+    def requested(cls, *, queue: str, payload: bytes, **options: Any) -> "NewTask":
+        """Return a task as a client requests it: its queue decides the limits that are not among the options."""
+        limits = {"timeout_s": OF_QUEUE, "max_retry": OF_QUEUE, "retention_s": OF_QUEUE}
+        return cls(queue=queue, payload=payload, **limits | options)
 
     def message(self) -> TaskMessage:
         """Return the task's message. It is built once, and must not be changed."""
@@ -94,7 +112,12 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return TaskState.SCHEDULED if self.is_later(now_ns) else TaskState.PENDING
 
     def is_later(self, now_ns: int) -> bool:
-        return self.process_at_s is not None and self.process_at_s * 1_000_000_000 > now_ns
+        return self.process_at_us * 1000 > now_ns
+
+    @property
+    def process_at_s(self) -> int:
+        """Unix s at which it becomes pending, rounded up so that it never runs early."""
+        return -(-self.process_at_us // 1_000_000)
 
 
 class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,7 +290,7 @@ def store(tasks: Sequence[NewTask], now_ns: int) -> Command:
         )
     rest: list[Value] = []
     for task, message in zip(tasks, encode_messages(tasks), strict=True):
-        rest += (task.id, message, *limits(task), task.process_at_s or 0)
+        rest += (task.id, message, *limits(task), task.process_at_s)
     return script("schedule")(
         scheduled=queue.scheduled,
         pending=queue.pending,
@@ -320,7 +343,7 @@ def lock_s(task: NewTask, now_ns: int) -> int:
     """
     if not task.unique_for_s:
         return 0
-    return task.unique_for_s + max((task.process_at_s or 0) - now_ns // 1_000_000_000, 0)
+    return task.unique_for_s + max(task.process_at_s - now_ns // 1_000_000_000, 0)
 
 
 def _parse_state(task: NewTask, state: TaskState, replies: Sequence[Reply]) -> TaskState:
@@ -376,7 +399,7 @@ def _arguments(
         "ttl_archived": task.ttl_archived_s,
         "ttl_completed": task.retention_s,
         "active_timeout": task.timeout_s,
-        "run_at": task.process_at_s if task.process_at_s is not None and task.is_later(now_ns) else "",
+        "run_at": task.process_at_s if task.is_later(now_ns) else "",
         "lock_s": lock_s(task, now_ns),
         "fingerprint": record.key.fingerprint if record else "",
         "note": record.note if record else "",

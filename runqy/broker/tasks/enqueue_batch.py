@@ -233,9 +233,8 @@ def _arguments(
     sevens: list[Value] = []
     for task, message in zip(part.tasks, encode_messages(part.tasks), strict=True):
         key = queue.task(task.id)
-        is_later = task.state_at(request_token.now_ns) is TaskState.SCHEDULED
         tasks_and_locks += (key, task.lock or key)
-        run_at = task.process_at_s if is_later and task.process_at_s is not None else ""
+        run_at = task.process_at_s if task.is_later(request_token.now_ns) else ""
         sevens += (task.id, message, *limits(task), run_at, lock_s(task, request_token.now_ns))
     return {
         "pending": queue.pending,

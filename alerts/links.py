@@ -12,7 +12,7 @@ from queues.queries import list_unreadable_vaults_of
 from runqy.accounts.queries import INACTIVE
 from runqy.admin_site.links import changelist_url
 from runqy.errors import ConfigurationUnavailable, VaultLocked, VaultNotFound
-from vaults.queries import get_vault_row
+from vaults.models import Vault
 
 
 def get_alert_link(alert: Alert) -> tuple[str, str]:
@@ -50,7 +50,7 @@ def _find_vault(queue: str) -> tuple[str, str]:
     with suppress(VaultLocked, VaultNotFound, ConfigurationUnavailable):
         unreadable = list_unreadable_vaults_of(queue)
         if len(unreadable) == 1:
-            return reverse("admin:vaults_vault_change", args=[get_vault_row(unreadable[0]).pk]), "Vault"
+            return reverse("admin:vaults_vault_change", args=[Vault.objects.get_named(unreadable[0]).pk]), "Vault"
     return reverse("admin:queues_queue_by_name", args=[queue]), "Queue"
 
 

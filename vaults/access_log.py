@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import structlog
 from django.conf import settings
-from django.db.models import Max, QuerySet
+from django.db.models import Max
 from django.utils import timezone
 
 from runqy.audit.actors import ActorKind, current_actor
@@ -23,13 +23,13 @@ from runqy.broker.broker import Broker
 from runqy.broker.streams import write_behind
 from runqy.broker.streams.write_behind import DeliveryRecord
 from runqy.broker.workers.heartbeats import list_worker_records
-from runqy.config_sync.documents import DocumentKind, field, signing_key
-from runqy.config_sync.models import StoredDocument
+from runqy.config_sync.documents import signing_key
 from runqy.errors import DeliveryNotRecorded, VaultNotFound
 from runqy.formats.json_decoding import read_json
 from runqy.redis_connection import get_broker
 from vaults.entry_rules import vault_name_error
 from vaults.models import Vault, VaultDelivery
+from vaults.queries import list_queues_by_vault
 
 log = structlog.get_logger()
 
@@ -149,138 +149,79 @@ def _mac(body: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryStatus:
-    """A delivery, and whether it is current."""
-
-    record: VaultDelivery
-    is_current: bool
-    """No entry of the vault was set or deleted since."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryPage:
-    """A page of deliveries, newest first."""
-
-    deliveries: Sequence[DeliveryStatus]
-    end: int | None
-    """The id after which the next page begins; None on the last page."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VaultWorkerStatus:
+class VaultWorker:
     """A live worker of a queue that uses a vault."""
 
     worker_id: str
     queue: str
-    delivered_at: datetime | None
-    """The time of the last delivery; None if none is recorded."""
-    is_current: bool
-    """It received the current values. Its child processes get them after the tasks that they are running."""
+    delivery: VaultDelivery | None
+    """The last one; None if none is recorded."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it received the current values. Its children get them after the tasks that they are running."""
+        return self.delivery is not None and self.delivery.is_current
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerVaultStatus:
-    """The values of a vault that a worker has."""
-
-    vault: str
-    versions: Mapping[str, int]
-    """Versions by entry key."""
-    delivered_at: datetime
-    is_current: bool
-
-
-def list_deliveries(vault: str, *, limit: int, worker_id: str = "", after: int | None = None) -> DeliveryPage:
-    """Return deliveries of a vault, to all workers or to one, newest first. `after` is the id of the last one seen.
+def list_deliveries(vault: str, *, worker_id: str = "", before: int | None = None, limit: int) -> list[VaultDelivery]:
+    """Return deliveries of a vault, to all workers or to one, newest first. `before` is the id of the last row seen.
 
     Deliveries outlive their vault. Raise VaultNotFound if neither the vault nor a delivery of it exists.
     """
     if vault_name_error(vault):  # PostgreSQL rejects NUL
         raise VaultNotFound(f"No vault {vault[:80]!r}.")
     found = VaultDelivery.objects.filter(vault=vault)
+    if not found.exists():
+        Vault.objects.get_named(vault)
     if worker_id:
         found = found.filter(worker_id=worker_id)
-    if after is not None:
-        found = found.filter(pk__lt=after)
-    records = list(found.order_by("-pk")[: limit + 1])
-    if not records and not _is_known(vault):
-        raise VaultNotFound(f"No vault {vault[:80]!r}.")
-    page, state = records[:limit], _states([vault]).get(vault)
-    return DeliveryPage(
-        deliveries=[DeliveryStatus(record=record, is_current=record.state == state) for record in page],
-        end=page[-1].pk if len(records) > limit else None,
-    )
+    if before is not None:
+        found = found.filter(pk__lt=before)
+    return _with_state(found.order_by("-pk")[:limit])
 
 
-def list_vault_workers(broker: Broker, vault: str) -> list[VaultWorkerStatus]:
+def list_vault_workers(broker: Broker, vault: str) -> list[VaultWorker]:
     """Return the live workers of all queues that use a vault, and whether each has its current values.
 
     Two round trips to Redis and three queries. Raise BrokerUnavailable.
     """
-    users = {queue for queue, vaults in _vaults_of_queues().items() if vault in vaults}
-    live = [record for record in list_worker_records(broker) if record.queue in users]
-    latest = {r.worker_id: r for r in _latest(vault=vault, worker_id__in=[record.worker_id for record in live])}
-    state = _states([vault]).get(vault)
-    statuses = []
-    for record in live:
-        delivery = latest.get(record.worker_id)
-        statuses.append(
-            VaultWorkerStatus(
-                worker_id=record.worker_id,
-                queue=record.queue,
-                delivered_at=delivery.at if delivery else None,
-                is_current=delivery is not None and delivery.state == state,
-            )
-        )
-    return statuses
+    queues = list_queues_by_vault().get(vault, [])
+    live = [record for record in list_worker_records(broker) if record.queue in queues]
+    latest = {row.worker_id: row for row in _latest(vault=vault, worker_id__in=[record.worker_id for record in live])}
+    return [
+        VaultWorker(worker_id=record.worker_id, queue=record.queue, delivery=latest.get(record.worker_id))
+        for record in live
+    ]
 
 
-def get_worker_vaults(worker_ids: Iterable[str]) -> dict[str, list[WorkerVaultStatus]]:
-    """Return for each worker the vaults of its queue whose values it has, by name. Three queries in all.
+def get_worker_vaults(worker_ids: Iterable[str]) -> dict[str, list[VaultDelivery]]:
+    """Return for each worker the last delivery of each vault of its queue, by name. Three queries in all.
 
     The list is empty for a worker without a record.
     """
-    found: dict[str, list[WorkerVaultStatus]] = {worker_id: [] for worker_id in worker_ids}
-    latest = list(_latest(worker_id__in=list(found)))
-    if not latest:
-        return found
-    uses = _vaults_of_queues()
-    states = _states({record.vault for record in latest})
-    for record in sorted(latest, key=lambda record: record.vault):
-        if record.vault in uses.get(record.queue, ()):
-            found[record.worker_id].append(
-                WorkerVaultStatus(
-                    vault=record.vault,
-                    versions=record.versions,
-                    delivered_at=record.at,
-                    is_current=record.state == states.get(record.vault),
-                )
-            )
+    found: dict[str, list[VaultDelivery]] = {worker_id: [] for worker_id in worker_ids}
+    if latest := _latest(worker_id__in=list(found)):
+        queues = list_queues_by_vault()
+        for delivery in sorted(latest, key=lambda delivery: delivery.vault):
+            if delivery.queue in queues.get(delivery.vault, ()):
+                found[delivery.worker_id].append(delivery)
     return found
 
 
-def _latest(**which: object) -> QuerySet[VaultDelivery]:
+def _latest(**which: object) -> list[VaultDelivery]:
     """Return the latest delivery of each vault to each worker."""
     newest = VaultDelivery.objects.filter(**which).values("worker_id", "vault").annotate(newest=Max("pk"))
-    return VaultDelivery.objects.filter(pk__in=newest.values("newest"))
+    return _with_state(VaultDelivery.objects.filter(pk__in=newest.values("newest")))
 
 
-def _states(vaults: Iterable[str]) -> dict[str, str]:
-    """Return the `vault_state` of vaults. Unknown ones are left out."""
+def _with_state(deliveries: Iterable[VaultDelivery]) -> list[VaultDelivery]:
+    """Return deliveries after setting whether each is current, in one query more."""
+    found = list(deliveries)
     versions: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    names = Vault.objects.filter(name__in=list(vaults))
-    for name, key, version in names.values_list("name", "entries__key", "entries__version"):
+    vaults = Vault.objects.filter(name__in={delivery.vault for delivery in found})
+    for name, key, version in vaults.values_list("name", "entries__key", "entries__version"):
         versions[name] |= {key: version} if key is not None else {}
-    return {name: vault_state(entries) for name, entries in versions.items()}
-
-
-def _vaults_of_queues() -> dict[str, frozenset[str]]:
-    """Return the vaults that each queue uses, with that of its git token."""
-    queues = StoredDocument.objects.filter(kind=DocumentKind.QUEUE, body__isnull=False).values_list("name", "uses")
-    prefix = field(DocumentKind.VAULT, "")
-    return {
-        name: frozenset(use.removeprefix(prefix) for use in uses if use.startswith(prefix)) for name, uses in queues
-    }
-
-
-def _is_known(vault: str) -> bool:
-    return Vault.objects.filter(name=vault).exists() or VaultDelivery.objects.filter(vault=vault).exists()
+    states = {name: vault_state(entries) for name, entries in versions.items()}
+    for delivery in found:
+        delivery.is_current = delivery.state == states.get(delivery.vault)
+    return found

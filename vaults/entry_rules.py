@@ -1,11 +1,10 @@
 """Rules for names, values, usage and git hosts of vault entries. Without Django, because workers use them too."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runqy.errors import VaultInvalid
 from runqy.formats.names import VARIABLE_NAME, VARIABLE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
 from runqy.git.hosts import HOST_RULE, find_https_host, is_https, normalize_host
 
@@ -119,12 +118,6 @@ def parse_reference(text: str) -> Reference | None:
     """Return the entry that `vault://<vault>/<key>` names; None for any other text."""
     match = _REFERENCE.fullmatch(text)
     return Reference(match["vault"], match["key"]) if match else None
-
-
-def check_entries(values: Mapping[str, str]) -> None:
-    """Raise VaultInvalid with the errors of all entries."""
-    if messages := [message for key, value in values.items() if (message := entry_error(key, value))]:
-        raise VaultInvalid(errors=messages)
 
 
 def entry_error(key: str, value: str) -> str | None:

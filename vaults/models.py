@@ -1,15 +1,34 @@
-"""The models of vaults, their encrypted entries, versions and deliveries."""
+"""The models of vaults, their encrypted entries, versions and deliveries, and the published document of a vault."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import ClassVar
 
+import msgspec
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Substr
 
+from runqy.errors import VaultNotFound, VaultUnavailable
+from runqy.formats.json_decoding import read_json
 from runqy.formats.names import QUEUE_NAME_MAX_LENGTH, VARIABLE_NAME_MAX_LENGTH, VAULT_NAME_MAX_LENGTH
-from vaults.crypto import KEY_ID_AT, KEY_ID_BYTES, EntryAAD
-from vaults.entry_rules import EntryUsage
+from vaults.crypto import KEY_ID_AT, KEY_ID_BYTES, EntryAAD, get_keyring
+from vaults.entry_rules import EntryUsage, vault_name_error
 from vaults.validators import validate_description, validate_entry_key, validate_git_hosts, validate_vault_name
+
+
+class VaultQuerySet(models.QuerySet["Vault"]):
+    """Vaults by their names."""
+
+    def find_named(self, name: str) -> "Vault | None":
+        # PostgreSQL refuses a query with NUL in it.
+        return None if vault_name_error(name) else self.filter(name=name).first()
+
+    def get_named(self, name: str) -> "Vault":
+        """Return a vault. Raise VaultNotFound."""
+        vault = self.find_named(name)
+        if vault is None:
+            raise VaultNotFound(f"No vault {name[:80]!r}.")
+        return vault
 
 
 class Vault(models.Model):
@@ -19,6 +38,7 @@ class Vault(models.Model):
     description = models.TextField(blank=True, validators=[validate_description])
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
+    objects: ClassVar = VaultQuerySet.as_manager()
 
     class Meta:
         ordering = ["name"]
@@ -106,9 +126,83 @@ class VaultEntry(models.Model):
     def get_usage(self) -> EntryUsage:
         return EntryUsage(self.usage)
 
+    def allows(self, usage: EntryUsage, git_hosts: Iterable[str]) -> bool:
+        """Return whether the entry may be used in this way and sent to these hosts."""
+        known = self.get_usage()
+        is_wider = (usage.is_variable and not known.is_variable) or (usage.is_git_token and not known.is_git_token)
+        return not is_wider and set(git_hosts) <= set(self.git_hosts)
+
+    @property
+    def aad(self) -> EntryAAD:
+        """The associated data of the ciphertext."""
+        return EntryAAD(self.vault.name, self.key, self.revision, self.usage, tuple(self.git_hosts), self.is_secret)
+
+    def decrypt(self) -> str:
+        """Return the value. Raise VaultLocked, VaultUnavailable."""
+        return get_keyring().decrypt(self.aad, bytes(self.ciphertext))
+
+    def has_value(self, value: str) -> bool:
+        """Return whether the entry has this value; False if it cannot be decrypted. Raise VaultLocked."""
+        try:
+            return self.decrypt() == value
+        except VaultUnavailable:
+            return False
+
+    @property
+    def displayed_value(self) -> str:
+        """The value, masked if it is a secret: what the admin, the API and the CLI show."""
+        value = self.decrypt()
+        return mask(value) if self.is_secret else value
+
+
+def mask(value: str) -> str:
+    """Return a masked secret. Below 12 characters nothing of it is shown, otherwise two characters at either end."""
+    return "****" if len(value) < 12 else f"{value[:2]}****{value[-2:]}"
+
+
+class PublishedEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry in the published document of its vault. Only the server can decrypt it."""
+
+    key: str
+    revision: int
+    version: int
+    ciphertext: bytes
+    usage: EntryUsage
+    git_hosts: tuple[str, ...]
+    is_secret: bool
+
+    @classmethod
+    def of(cls, entry: VaultEntry) -> "PublishedEntry":
+        return cls(
+            key=entry.key,
+            revision=entry.revision,
+            version=entry.version,
+            ciphertext=bytes(entry.ciphertext),
+            usage=entry.get_usage(),
+            git_hosts=tuple(entry.git_hosts),
+            is_secret=entry.is_secret,
+        )
+
     def aad(self, vault: str) -> EntryAAD:
         """Return the associated data of the ciphertext, in a vault of this name."""
-        return EntryAAD(vault, self.key, self.revision, self.usage, tuple(self.git_hosts), self.is_secret)
+        return EntryAAD(vault, self.key, self.revision, self.usage.value, self.git_hosts, self.is_secret)
+
+
+class PublishedVault(msgspec.Struct, frozen=True, kw_only=True):
+    """The published document of a vault: its entries, in the order of their keys, with the database's ciphertexts."""
+
+    entries: tuple[PublishedEntry, ...]
+
+    @classmethod
+    def of(cls, entries: Iterable[VaultEntry]) -> "PublishedVault":
+        return cls(entries=tuple(map(PublishedEntry.of, sorted(entries, key=lambda entry: entry.key))))
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, body: bytes) -> "PublishedVault":
+        return read_json(body, cls)
 
 
 class Event(models.TextChoices):
@@ -168,6 +262,9 @@ class VaultDelivery(models.Model):
     """The id of the API key; empty for keys of the environment."""
     key_name = models.CharField(max_length=100)
     address = models.CharField(max_length=100, blank=True)
+
+    is_current: bool
+    """Whether no entry of the vault was set or deleted since. Set by the queries of `access_log`."""
 
     class Meta:
         verbose_name_plural = "vault deliveries"

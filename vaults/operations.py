@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from enum import StrEnum
 
 from django.db import transaction
 from django.db.models import Max
@@ -19,50 +19,46 @@ from runqy.errors import VaultAlreadyExists, VaultEntryChanged, VaultEntryNotFou
 from runqy.http.preconditions import Precondition, accept_any
 from vaults.crypto import get_keyring
 from vaults.dotenv import format_line
-from vaults.entry_rules import EntryUsage, check_entries, entry_error, normalize_git_hosts
-from vaults.models import EntryVersion, Event, Vault, VaultEntry
-from vaults.queries import (
-    EntryPreview,
-    PreviewOutcome,
-    find_key_error,
-    find_vault_row,
-    get_vault_row,
-    is_entry_value,
-    list_queues_by_vault,
-    preview_entries,
-)
-from vaults.vault_documents import encode_vault
+from vaults.entry_rules import EntryUsage, entry_error, normalize_git_hosts
+from vaults.models import EntryVersion, Event, PublishedVault, Vault, VaultEntry
+from vaults.queries import find_key_error, list_queues_by_vault
 
 NAME_MAX_LENGTH = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EntryInput:
-    """An entry to set."""
+class EntryChange:
+    """A change of one entry. A member that is None stays as it is."""
 
     key: str
-    value: str = field(repr=False)
-    is_secret: bool | None = True
-    """None: unchanged. A new entry is secret."""
+    value: str | None = field(default=None, repr=False)
+    is_secret: bool | None = None
+    """None: a new entry is secret."""
     usage: EntryUsage | None = None
-    """None: unchanged. A new entry is a variable."""
+    """None: a new entry is a variable, or with hosts a git token."""
     git_hosts: Sequence[str] | None = None
-    """None: unchanged."""
+    is_deleted: bool = False
+    expected_version: int | None = None
+    """The version that the entry must have. 0: it must not exist. None: any."""
+
+
+class PreviewOutcome(StrEnum):
+    """The effect of setting a value."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EntryEdit:
-    """A change of one entry in a form."""
+class EntryPreview:
+    """The effect of setting a value on an entry, without the value."""
 
     key: str
-    expected_version: int | None = None
-    """The version that the form showed; 0 for a new entry."""
-    value: str | None = field(default=None, repr=False)
-    """None keeps the value."""
-    is_secret: bool = True
-    usage: EntryUsage = EntryUsage.ENVIRONMENT
-    git_hosts: Sequence[str] = ()
-    is_deleted: bool = False
+    outcome: PreviewOutcome
+    error: str = ""
+    """Why the value is refused."""
 
 
 class EntryWriter:
@@ -71,7 +67,6 @@ class EntryWriter:
     def __init__(self, change: ConfigurationChange, vault: Vault, *, is_new: bool = False) -> None:
         """`change` holds the lock of all changes. `vault` was read under it."""
         self._change, self._vault = change, vault
-        self._keyring = get_keyring()
         self._entries = {entry.key: entry for entry in vault.entries.all()}
         self._noted: list[EntryVersion] = []
         self._at = timezone.now()
@@ -79,50 +74,24 @@ class EntryWriter:
         self._is_changed = False
         self._has_all_keys = False
 
-    def set(self, new: EntryInput, *, event: Event = Event.SET) -> Changes:
-        """Set an entry; return what changed. Raise VaultInvalid."""
-        if message := entry_error(new.key, new.value):
-            raise VaultInvalid(message)
-        entry = self.find(new.key)
-        changes: dict[str, Change] = {}
-        is_secret = new.is_secret
-        if is_secret is None:
-            is_secret = True if entry is None else entry.is_secret
-        if entry is None or entry.is_secret != is_secret:
-            changes["is_secret"] = (None if entry is None else entry.is_secret, is_secret)
-        usage, git_hosts = resolve_declaration(new.key, entry, new.usage, new.git_hosts)
-        # Compared first: once usage or hosts are changed, the ciphertext cannot be decrypted with them.
-        is_same = entry is not None and is_entry_value(self._keyring, self._vault.name, entry, new.value)
-        entry = entry or VaultEntry(vault=self._vault, key=new.key)
-        entry.is_secret = is_secret
-        changes |= self._declare(entry, usage, git_hosts)
-        if not is_same:
-            self._encrypt(entry, new.value, event)
-            changes["value"] = REDACTED
-        elif changes:
-            self._seal(entry, new.value)
-        elif not self._keyring.is_current(bytes(entry.ciphertext)):
-            # The same value under an older master key: it is encrypted with the first one on this occasion.
-            self.reencrypt(entry, new.value)
-        if changes:
-            self._save(entry)
-        return changes
+    def apply(self, change: EntryChange) -> Changes:
+        """Set, restrict or delete an entry; return what changed.
 
-    def restrict(self, entry: VaultEntry, usage: EntryUsage, git_hosts: Sequence[str]) -> Changes:
-        """Restrict the usage of an entry without knowing its value; return what changed.
-
-        Raise VaultInvalid if it would be extended, and VaultUnavailable if the value cannot be encrypted for the new
-        usage.
+        Raise VaultInvalid, VaultEntryNotFound, VaultEntryChanged, VaultUnavailable.
         """
-        wanted, hosts = resolve_declaration(entry.key, entry, usage, git_hosts)
-        if not is_restriction(entry, wanted, hosts):
-            raise VaultInvalid(f"{entry.key}: Enter the value again to extend its usage or its git hosts.")
-        before = entry.aad(self._vault.name)
-        changes = self._declare(entry, wanted, hosts)
-        if changes:
-            self._seal(entry, self._keyring.decrypt(before, bytes(entry.ciphertext)))
-            self._save(entry)
-        return changes
+        entry = self._entries.get(change.key)
+        present = entry.version if entry else 0
+        if change.expected_version not in (None, present):
+            name = f"{self._vault.name}/{change.key[:80]}"
+            raise VaultEntryChanged(name, expected=change.expected_version or 0, present=present)
+        if change.value is not None and not change.is_deleted:
+            return self._set(entry, change, change.value)
+        if entry is None:
+            raise VaultEntryNotFound(f"The vault {self._vault.name} has no entry {change.key[:80]!r}.")
+        if change.is_deleted:
+            self._delete(entry)
+            return {"value": REDACTED}
+        return self._restrict(entry, change)
 
     def reencrypt(self, entry: VaultEntry, value: str) -> None:
         """Encrypt a value with the first key. Workers have the value, so they are not notified."""
@@ -131,20 +100,11 @@ class EntryWriter:
         self._entries[entry.key] = entry
         self._note(entry.key, entry.version, Event.ROTATED)
 
-    def delete(self, entry: VaultEntry) -> None:
-        self._note(entry.key, entry.version + 1, Event.DELETED)
-        del self._entries[entry.key]
-        entry.delete()
-        self._notifies_workers = self._is_changed = True
-
-    def find(self, key: str) -> VaultEntry | None:
-        return self._entries.get(key)
-
     def clear(self) -> list[str]:
         """Delete all entries, before their vault is deleted; return their keys."""
         keys = sorted(self._entries)
         for key in keys:
-            self.delete(self._entries[key])
+            self._delete(self._entries[key])
         EntryVersion.objects.bulk_create(self._noted)
         return keys
 
@@ -153,7 +113,55 @@ class EntryWriter:
         EntryVersion.objects.bulk_create(self._noted)
         if self._is_changed:
             self._vault.save()
-        put_vault(self._change, self._vault, self._entries.values(), notify_workers=self._notifies_workers)
+        body = PublishedVault.of(self._entries.values()).encode()
+        self._change.put(DocumentKind.VAULT, self._vault.name, body, notify_workers=self._notifies_workers)
+
+    def _set(self, entry: VaultEntry | None, new: EntryChange, value: str) -> Changes:
+        if message := entry_error(new.key, value):
+            raise VaultInvalid(message)
+        usage, git_hosts = _resolve_declaration(entry, new)
+        # Compared first: once usage or hosts are changed, the ciphertext cannot be decrypted with them.
+        is_same = entry is not None and entry.has_value(value)
+        entry = entry or VaultEntry(vault=self._vault, key=new.key)
+        is_secret = entry.is_secret if new.is_secret is None else new.is_secret
+        changes: dict[str, Change] = {}
+        if not entry.pk or entry.is_secret != is_secret:
+            changes["is_secret"] = (entry.is_secret if entry.pk else None, is_secret)
+        entry.is_secret = is_secret
+        changes |= self._declare(entry, usage, git_hosts)
+        if not is_same:
+            self._encrypt(entry, value)
+            changes["value"] = REDACTED
+        elif changes:
+            self._seal(entry, value)
+        elif not get_keyring().is_current(bytes(entry.ciphertext)):
+            # The same value under an older master key: it is encrypted with the first one on this occasion.
+            self.reencrypt(entry, value)
+        if changes:
+            self._save(entry)
+        return changes
+
+    def _restrict(self, entry: VaultEntry, change: EntryChange) -> Changes:
+        """Restrict the usage of an entry without knowing its value.
+
+        Raise VaultInvalid if it would be extended, and VaultUnavailable if the value cannot be encrypted for the new
+        usage.
+        """
+        usage, git_hosts = _resolve_declaration(entry, change)
+        if not entry.allows(usage, git_hosts):
+            raise VaultInvalid(f"{entry.key}: Enter the value again to extend its usage or its git hosts.")
+        before = entry.aad
+        changes = self._declare(entry, usage, git_hosts)
+        if changes:
+            self._seal(entry, get_keyring().decrypt(before, bytes(entry.ciphertext)))
+            self._save(entry)
+        return changes
+
+    def _delete(self, entry: VaultEntry) -> None:
+        self._note(entry.key, entry.version + 1, Event.DELETED)
+        del self._entries[entry.key]
+        entry.delete()
+        self._notifies_workers = self._is_changed = True
 
     def _declare(self, entry: VaultEntry, usage: EntryUsage, git_hosts: list[str]) -> dict[str, Change]:
         before = entry.pk is not None
@@ -175,7 +183,7 @@ class EntryWriter:
         self._entries[entry.key] = entry
         self._is_changed = True
 
-    def _encrypt(self, entry: VaultEntry, value: str, event: Event) -> None:
+    def _encrypt(self, entry: VaultEntry, value: str) -> None:
         """Set a new value. Raise VaultUnavailable if the server lacks the key of any stored entry."""
         # The first key is probably wrong then, and the value would be lost with it.
         if not self._has_all_keys and (message := find_key_error()):
@@ -184,12 +192,12 @@ class EntryWriter:
         self._seal(entry, value)
         entry.version = entry.version + 1 if entry.pk else self._first_version(entry.key)
         self._notifies_workers = True
-        self._note(entry.key, entry.version, event)
+        self._note(entry.key, entry.version, Event.SET)
 
     def _seal(self, entry: VaultEntry, value: str) -> None:
         """Encrypt a value for an entry with its present usage and hosts."""
         entry.revision = self._change.revision
-        entry.ciphertext = self._keyring.encrypt(entry.aad(self._vault.name), value)
+        entry.ciphertext = get_keyring().encrypt(entry.aad, value)
         entry.sealed_at = self._at
 
     def _first_version(self, key: str) -> int:
@@ -213,55 +221,23 @@ class EntryWriter:
         )
 
 
-def resolve_declaration(
-    key: str, entry: VaultEntry | None, usage: EntryUsage | None, git_hosts: Sequence[str] | None
-) -> tuple[EntryUsage, list[str]]:
+def _resolve_declaration(entry: VaultEntry | None, change: EntryChange) -> tuple[EntryUsage, list[str]]:
     """Return the usage of an entry and its hosts. None keeps what it has, but hosts only while it is a git token.
 
     Hosts without a usage make a new entry a git token, and a variable a variable and a git token. Raise VaultInvalid.
     """
-    usage = usage or _usage_with_hosts(entry, has_hosts=bool(git_hosts))
+    usage, git_hosts = change.usage, change.git_hosts
+    if usage is None:
+        usage = entry.get_usage() if entry else EntryUsage.ENVIRONMENT
+        if git_hosts and not usage.is_git_token:
+            usage = EntryUsage.BOTH if entry else EntryUsage.GIT_TOKEN
     if git_hosts is None:
         git_hosts = entry.git_hosts if entry and usage.is_git_token else []
     try:
         hosts = normalize_git_hosts(git_hosts)
     except ValueError as error:
-        raise VaultInvalid(f"{key[:80]}: git_hosts: {error}") from error
+        raise VaultInvalid(f"{change.key[:80]}: git_hosts: {error}") from error
     return usage, hosts
-
-
-def _usage_with_hosts(entry: VaultEntry | None, *, has_hosts: bool) -> EntryUsage:
-    if entry is None:
-        return EntryUsage.GIT_TOKEN if has_hosts else EntryUsage.ENVIRONMENT
-    usage = entry.get_usage()
-    return EntryUsage.BOTH if has_hosts and not usage.is_git_token else usage
-
-
-def is_restriction(entry: VaultEntry, usage: EntryUsage, git_hosts: Iterable[str]) -> bool:
-    """Return whether a usage with these hosts allows no more than that of an entry."""
-    known = entry.get_usage()
-    is_wider = (usage.is_variable and not known.is_variable) or (usage.is_git_token and not known.is_git_token)
-    return not is_wider and set(git_hosts) <= set(entry.git_hosts)
-
-
-def put_vault(
-    change: ConfigurationChange, vault: Vault, entries: Iterable[VaultEntry] = (), *, notify_workers: bool = True
-) -> None:
-    """Store the document to publish of a vault."""
-    change.put(DocumentKind.VAULT, vault.name, encode_vault(entries), notify_workers=notify_workers)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
-    """The preconditions of a change of an entry."""
-
-    precondition: Precondition = accept_any
-    """On the vault, by its ETag."""
-    expected_version: int | None = None
-    """The version that the entry must have. 0: it must not exist. None: any."""
-
-
-ALWAYS: Final = Condition()
 
 
 def create_vault(*, name: str, description: str = "") -> Vault:
@@ -269,16 +245,16 @@ def create_vault(*, name: str, description: str = "") -> Vault:
     return save_vault(name=name, description=description, is_new=True)
 
 
-def save_vault(*, name: str, description: str, edits: Sequence[EntryEdit] = (), is_new: bool = False) -> Vault:
+def save_vault(*, name: str, description: str, edits: Sequence[EntryChange] = (), is_new: bool = False) -> Vault:
     """Create or change a vault, with all edits of its entries: one change, one publication, one audit record.
 
     Raise VaultInvalid, VaultAlreadyExists, VaultNotFound, VaultEntryNotFound, VaultEntryChanged, VaultLocked.
     """
     get_keyring()  # raises VaultLocked
     with configuration_change() as change:
-        if is_new and find_vault_row(name):
+        if is_new and Vault.objects.find_named(name):
             raise VaultAlreadyExists(f"A vault {name} already exists.")
-        vault = Vault(name=name) if is_new else get_vault_row(name)
+        vault = Vault(name=name) if is_new else Vault.objects.get_named(name)
         before = None if is_new else vault.description
         changes: dict[str, Change] = {"description": (before, description)} if before != description else {}
         if is_new or changes:
@@ -288,32 +264,11 @@ def save_vault(*, name: str, description: str, edits: Sequence[EntryEdit] = (), 
             vault.save()
         writer = EntryWriter(change, vault, is_new=is_new)
         for edit in edits:
-            changes |= {f"{edit.key}.{name}": values for name, values in _apply_edit(writer, vault, edit).items()}
+            changes |= {f"{edit.key}.{name}": values for name, values in writer.apply(edit).items()}
         writer.publish()
         if changes or is_new:
             record_change("vault.created" if is_new else "vault.updated", name, changes)
     return vault
-
-
-def _apply_edit(writer: EntryWriter, vault: Vault, edit: EntryEdit) -> Changes:
-    entry = writer.find(edit.key)
-    _require(Condition(expected_version=edit.expected_version), vault, entry, edit.key)
-    if edit.value is not None and not edit.is_deleted:
-        return writer.set(
-            EntryInput(
-                key=edit.key,
-                value=edit.value,
-                is_secret=edit.is_secret,
-                usage=edit.usage,
-                git_hosts=edit.git_hosts,
-            )
-        )
-    if entry is None:
-        raise VaultEntryNotFound(f"The vault {vault.name} has no entry {edit.key[:80]!r}.")
-    if edit.is_deleted:
-        writer.delete(entry)
-        return {"value": REDACTED}
-    return writer.restrict(entry, edit.usage, edit.git_hosts)
 
 
 def delete_vault(*, name: str, precondition: Precondition = accept_any) -> list[str]:
@@ -324,7 +279,7 @@ def delete_vault(*, name: str, precondition: Precondition = accept_any) -> list[
     get_keyring()  # raises VaultLocked
     used_by = list_queues_by_vault().get(name, [])
     with configuration_change() as change:
-        vault = get_vault_row(name)
+        vault = Vault.objects.get_named(name)
         precondition(vault.etag)
         keys = EntryWriter(change, vault).clear()
         vault.delete()
@@ -341,24 +296,22 @@ def set_entry(  # noqa: PLR0913 (each is a property of an entry)
     is_secret: bool = True,
     usage: EntryUsage | None = None,
     git_hosts: Sequence[str] | None = None,
-    only_if: Condition = ALWAYS,
+    expected_version: int | None = None,
+    precondition: Precondition = accept_any,
 ) -> VaultEntry:
     """Set a value. Setting the same value again changes nothing. With None, `usage` and `git_hosts` stay as they are.
 
     Raise VaultInvalid, VaultNotFound, VaultEntryChanged, VaultLocked.
     """
-    get_keyring()  # raises VaultLocked
-    with configuration_change() as change:
-        row = get_vault_row(vault)
-        writer = EntryWriter(change, row)
-        _require(only_if, row, writer.find(key), key)
-        changes = writer.set(
-            EntryInput(key=key, value=value, is_secret=is_secret, usage=usage, git_hosts=git_hosts),
-        )
-        writer.publish()
-        if changes:
-            record_change("vault_entry.set", f"{vault}/{key}", changes)
-        return row.entries.get(key=key)
+    change = EntryChange(
+        key=key,
+        value=value,
+        is_secret=is_secret,
+        usage=usage,
+        git_hosts=git_hosts,
+        expected_version=expected_version,
+    )
+    return _change_entries(vault, [change], precondition=precondition)[0].entries.get(key=key)
 
 
 def set_entries(
@@ -374,35 +327,35 @@ def set_entries(
     VaultLocked.
     """
     get_keyring()  # raises VaultLocked
-    check_entries(values)
-    with configuration_change() as change:
-        row = get_vault_row(vault)
-        precondition(row.etag)
-        writer = EntryWriter(change, row)
-        changed = {
-            key: changes
-            for key, value in values.items()
-            if (changes := writer.set(EntryInput(key=key, value=value, is_secret=is_secret)))
-        }
-        writer.publish()
-        for key, changes in changed.items():
-            record_change("vault_entry.set", f"{vault}/{key}", changes)
-    return list(changed)
+    if messages := [message for key, value in values.items() if (message := entry_error(key, value))]:
+        raise VaultInvalid(errors=messages)
+    entries = [EntryChange(key=key, value=value, is_secret=is_secret) for key, value in values.items()]
+    return _change_entries(vault, entries, precondition=precondition)[1]
 
 
-def delete_entry(*, vault: str, key: str, only_if: Condition = ALWAYS) -> None:
+def delete_entry(
+    *, vault: str, key: str, expected_version: int | None = None, precondition: Precondition = accept_any
+) -> None:
     """Delete an entry. Raise VaultNotFound, VaultEntryNotFound, VaultEntryChanged, VaultLocked."""
+    deletion = EntryChange(key=key, is_deleted=True, expected_version=expected_version)
+    _change_entries(vault, [deletion], precondition=precondition)
+
+
+def _change_entries(
+    vault: str, entries: Iterable[EntryChange], *, precondition: Precondition
+) -> tuple[Vault, list[str]]:
+    """Change entries of a vault, all or none, each with an audit record. Return the keys of those that changed."""
     get_keyring()  # raises VaultLocked
     with configuration_change() as change:
-        row = get_vault_row(vault)
+        row = Vault.objects.get_named(vault)
+        precondition(row.etag)
         writer = EntryWriter(change, row)
-        entry = writer.find(key)
-        _require(only_if, row, entry, key)
-        if entry is None:
-            raise VaultEntryNotFound(f"The vault {vault} has no entry {key[:80]!r}.")
-        writer.delete(entry)
+        changed = [(entry, changes) for entry in entries if (changes := writer.apply(entry))]
         writer.publish()
-        record_change("vault_entry.deleted", f"{vault}/{key}", {"value": REDACTED})
+        for entry, changes in changed:
+            action = "vault_entry.deleted" if entry.is_deleted else "vault_entry.set"
+            record_change(action, f"{vault}/{entry.key}", changes)
+    return row, [entry.key for entry, _ in changed]
 
 
 def compare_entries(vault: str, values: Mapping[str, str]) -> list[EntryPreview]:
@@ -411,10 +364,21 @@ def compare_entries(vault: str, values: Mapping[str, str]) -> list[EntryPreview]
 
     The comparison is recorded in the audit, because it reveals whether a guess at a secret is right.
     """
-    found = preview_entries(vault, values)
-    if compared := [
-        entry.key for entry in found if entry.outcome in (PreviewOutcome.CHANGED, PreviewOutcome.UNCHANGED)
-    ]:
+    get_keyring()  # raises VaultLocked
+    entries = {entry.key: entry for entry in Vault.objects.get_named(vault).entries.all()}
+
+    def preview(key: str, value: str) -> EntryPreview:
+        entry = entries.get(key)
+        if error := entry_error(key, value):
+            return EntryPreview(key=key, outcome=PreviewOutcome.REFUSED, error=error)
+        if entry is None:
+            return EntryPreview(key=key, outcome=PreviewOutcome.ADDED)
+        outcome = PreviewOutcome.UNCHANGED if entry.has_value(value) else PreviewOutcome.CHANGED
+        return EntryPreview(key=key, outcome=outcome)
+
+    found = [preview(key, value) for key, value in values.items()]
+    compared = [entry.key for entry in found if entry.outcome in (PreviewOutcome.CHANGED, PreviewOutcome.UNCHANGED)]
+    if compared:
         record_change("vault.compared", vault, {"entries": (None, compared)})
     return found
 
@@ -424,9 +388,9 @@ def export_vault(*, name: str) -> str:
 
     Raise VaultNotFound, VaultLocked, VaultUnavailable.
     """
-    keyring = get_keyring()
-    entries = list(get_vault_row(name).entries.all())
-    lines = [format_line(entry.key, keyring.decrypt(entry.aad(name), bytes(entry.ciphertext))) for entry in entries]
+    get_keyring()  # raises VaultLocked
+    entries = list(Vault.objects.get_named(name).entries.all())
+    lines = [format_line(entry.key, entry.decrypt()) for entry in entries]
     with transaction.atomic():
         record_change("vault.exported", name, {"entries": (None, [entry.key for entry in entries])})
     return "".join(lines)
@@ -435,11 +399,3 @@ def export_vault(*, name: str) -> str:
 def record_change(action: str, name: str, changes: Changes) -> None:
     """Record a change of a vault or an entry. The action begins with the kind of the object: `vault_entry.set`."""
     record(action=action, object_kind=action.partition(".")[0], object_name=name, changes=changes)
-
-
-def _require(only_if: Condition, vault: Vault, entry: VaultEntry | None, key: str) -> None:
-    """Raise VaultEntryChanged or PreconditionFailed if a precondition is not met."""
-    only_if.precondition(vault.etag)
-    present = entry.version if entry else 0
-    if only_if.expected_version not in (None, present):
-        raise VaultEntryChanged(f"{vault.name}/{key[:80]}", expected=only_if.expected_version or 0, present=present)

@@ -47,7 +47,7 @@ def rotate_entries(*, batch: int = BATCH, dry_run: bool = False) -> Iterator[Rot
 def _check(ids: Sequence[int]) -> RotationBatch:
     result = RotationBatch(seen=len(ids))
     for entry in VaultEntry.objects.filter(pk__in=ids).select_related("vault"):
-        result.rotated += _decrypt(entry, entry.vault, result) is not None
+        result.rotated += _decrypt(entry, result) is not None
     return result
 
 
@@ -83,7 +83,7 @@ def _rotate_in_vault(
     """Encrypt entries of a vault again; return their keys by the id of the master key that they had."""
     writer, done = EntryWriter(change, vault), dict[str, list[str]]()
     for entry in entries:
-        value = _decrypt(entry, vault, result)
+        value = _decrypt(entry, result)
         if value is None:
             continue
         done.setdefault(read_key_id(bytes(entry.ciphertext)).hex(), []).append(entry.key)
@@ -93,10 +93,10 @@ def _rotate_in_vault(
     return done
 
 
-def _decrypt(entry: VaultEntry, vault: Vault, result: RotationBatch) -> str | None:
+def _decrypt(entry: VaultEntry, result: RotationBatch) -> str | None:
     """Return the value of an entry; None if it cannot be decrypted, which is added to the result."""
     try:
-        return get_keyring().decrypt(entry.aad(vault.name), bytes(entry.ciphertext))
+        return entry.decrypt()
     except VaultUnavailable as error:
         result.errors.append(error.detail)
         return None

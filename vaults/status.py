@@ -10,8 +10,7 @@ from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.publishing import compare_configuration, published_documents
 from runqy.errors import BrokerUnavailable, VaultUnavailable
 from vaults.crypto import EntryAAD, get_keyring, read_key_id
-from vaults.models import KEY_ID, Vault, VaultEntry
-from vaults.vault_documents import PublishedVault, decode_vault, encode_vault
+from vaults.models import KEY_ID, PublishedVault, Vault, VaultEntry
 
 _PREFIX = field(DocumentKind.VAULT, "")
 
@@ -86,7 +85,7 @@ def verify_entries() -> list[str]:
     errors = []
     for vault in Vault.objects.order_by("name"):
         for entry in vault.entries.iterator(chunk_size=100):
-            errors += _errors(entry.aad(vault.name), bytes(entry.ciphertext))
+            errors += _errors(entry.aad, bytes(entry.ciphertext))
     for name, published in _published_vaults().items():
         if published is None:
             errors.append(f"The published copy of the vault {name} has an invalid signature.")
@@ -122,7 +121,7 @@ def _differing() -> list[str]:
     stored = {row.name: row.body for row in StoredDocument.objects.filter(kind=DocumentKind.VAULT)}
     for vault in Vault.objects.prefetch_related("entries"):
         body = stored.get(vault.name)
-        if body is None or bytes(body) != encode_vault(vault.entries.all()):
+        if body is None or bytes(body) != PublishedVault.of(vault.entries.all()).encode():
             differing.add(vault.name)
     return sorted(differing)
 
@@ -134,7 +133,7 @@ def _published_vaults() -> dict[str, PublishedVault | None]:
         if document is None:
             vaults[name] = None
         elif document.body is not None:
-            vaults[name] = decode_vault(document.body)
+            vaults[name] = PublishedVault.decode(document.body)
     return vaults
 
 

@@ -10,7 +10,7 @@ from runqy.git.hosts import is_https
 from vaults.access_log import VaultGrant, vault_state
 from vaults.crypto import Keyring, get_keyring, read_key_id
 from vaults.entry_rules import git_token_error, parse_reference
-from vaults.vault_documents import PublishedEntry, PublishedVault, decode_vault
+from vaults.models import PublishedEntry, PublishedVault
 
 _ERRORS_MAX = 3
 """The errors listed of one vault at most: without its key, no entry of a large vault can be decrypted."""
@@ -194,4 +194,4 @@ def _entries(snapshot: Snapshot, name: str) -> tuple[PublishedEntry, ...]:
 
 def _published(snapshot: Snapshot, name: str) -> PublishedVault | None:
     document = snapshot.find(DocumentKind.VAULT, name)
-    return decode_vault(document.body) if document is not None and document.body is not None else None
+    return PublishedVault.decode(document.body) if document is not None and document.body is not None else None

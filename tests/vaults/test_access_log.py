@@ -253,12 +253,12 @@ def test_deliveries_are_listed_newest_first_in_pages() -> None:
     store_deliveries()
 
     first = list_deliveries("api-keys", limit=3)
-    second = list_deliveries("api-keys", limit=3, after=first.end)
+    second = list_deliveries("api-keys", limit=3, before=first[-1].pk)
     of_one = list_deliveries("api-keys", limit=3, worker_id="w1")
 
-    assert [view.record.worker_id for view in first.deliveries] == ["w3", "w1", "w2"]
-    assert ([view.record.worker_id for view in second.deliveries], second.end) == (["w1"], None)
-    assert [view.record.worker_id for view in of_one.deliveries] == ["w1", "w1"]
+    assert [delivery.worker_id for delivery in first] == ["w3", "w1", "w2"]
+    assert [delivery.worker_id for delivery in second] == ["w1"]
+    assert [delivery.worker_id for delivery in of_one] == ["w1", "w1"]
 
 
 def test_a_delivery_is_current_until_an_entry_is_set_or_deleted() -> None:
@@ -267,7 +267,7 @@ def test_a_delivery_is_current_until_an_entry_is_set_or_deleted() -> None:
     store_deliveries()
 
     def is_current() -> bool:
-        return list_deliveries("api-keys", limit=1).deliveries[0].is_current
+        return list_deliveries("api-keys", limit=1)[0].is_current
 
     set_entry(vault="api-keys", key="A", value="1", is_secret=False)
     untouched = is_current()
@@ -285,8 +285,8 @@ def test_deliveries_outlive_their_vault_and_an_unknown_vault_is_not_found() -> N
 
     delete_vault(name="api-keys")
 
-    assert not list_deliveries("api-keys", limit=1).deliveries[0].is_current
-    assert list_deliveries("api-keys", limit=1, worker_id="other").deliveries == []
+    assert not list_deliveries("api-keys", limit=1)[0].is_current
+    assert list_deliveries("api-keys", limit=1, worker_id="other") == []
     with pytest.raises(VaultNotFound):
         list_deliveries("other", limit=1)
 
@@ -313,7 +313,7 @@ def test_live_workers_with_the_current_values_are_listed() -> None:
         ("w2", "post", True),
         ("w3", "mail", False),
     ]
-    assert [h.delivered_at is None for h in holders] == [False, False, True]
+    assert [h.delivery is None for h in holders] == [False, False, True]
 
 
 def test_the_values_of_each_worker_are_listed_by_vault() -> None:

@@ -12,7 +12,7 @@ from runqy.config_sync.snapshot import get_snapshot
 from runqy.errors import VaultInvalid, VaultUnavailable
 from vaults.entry_rules import EntryUsage
 from vaults.models import EntryVersion, VaultEntry
-from vaults.operations import EntryEdit, create_vault, save_vault, set_entry
+from vaults.operations import EntryChange, create_vault, save_vault, set_entry
 from vaults.worker_secrets import get_worker_secrets, list_secret_errors
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -163,7 +163,7 @@ def test_a_declaration_is_recorded_without_a_new_version() -> None:
 
 
 def restrict(usage: EntryUsage, git_hosts: list[str]) -> None:
-    save_vault(name="github", description="", edits=[EntryEdit(key="PAT", usage=usage, git_hosts=git_hosts)])
+    save_vault(name="github", description="", edits=[EntryChange(key="PAT", usage=usage, git_hosts=git_hosts)])
 
 
 def test_an_entry_can_be_restricted_without_its_value() -> None:

@@ -182,7 +182,7 @@ def test_a_dry_run_decrypts_everything_and_changes_nothing(old_id: str) -> None:
 def test_an_entry_that_cannot_be_decrypted_is_reported_and_the_others_are_rotated(old_id: str, new_id: str) -> None:
     other_keyring = Keyring.parse(generate_master_key())
     lost = VaultEntry.objects.get(key="KEY_7")
-    VaultEntry.objects.filter(pk=lost.pk).update(ciphertext=other_keyring.encrypt(lost.aad("api-keys"), "lost"))
+    VaultEntry.objects.filter(pk=lost.pk).update(ciphertext=other_keyring.encrypt(lost.aad, "lost"))
 
     output = refused("rotate_vault_key")
 

@@ -17,8 +17,7 @@ from runqy.errors import (
 from tests.support.secret_leaks import SUITE
 from vaults import operations, queries
 from vaults.crypto import Keyring, generate_master_key, get_keyring
-from vaults.masking import mask
-from vaults.models import VaultEntry
+from vaults.models import VaultEntry, mask
 from vaults.worker_secrets import get_worker_secrets
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -69,7 +68,7 @@ def test_secrets_are_masked_and_other_values_are_not() -> None:
     fill(A=SECRET, B="short")
     operations.set_entry(vault="api-keys", key="C", value="plain", is_secret=False)
 
-    seen = {entry.key: entry.value for entry in queries.get_vault_summary("api-keys").entries}
+    seen = {entry.key: entry.displayed_value for entry in VaultEntry.objects.all()}
 
     assert seen == {"A": "sk****rs", "B": "****", "C": "plain"}
     assert (mask("12345678901"), mask("123456789012")) == ("****", "12****12")
@@ -111,7 +110,7 @@ def test_an_older_ciphertext_in_the_row_cannot_be_decrypted(rolled_back: str) ->
     VaultEntry.objects.update(ciphertext=old)
 
     with pytest.raises(VaultUnavailable, match="api-keys/A"):
-        queries.get_vault_summary("api-keys")
+        VaultEntry.objects.get().decrypt()
 
 
 def test_swapped_ciphertexts_cannot_be_decrypted_and_there_is_no_partial_result() -> None:
@@ -137,7 +136,7 @@ def test_without_a_master_key_vaults_are_locked(settings) -> None:
         lambda: operations.delete_entry(vault="api-keys", key="A"),
         lambda: get_worker_secrets(["api-keys"]),
         lambda: get_worker_secrets([], git_token="vault://api-keys/A"),
-        lambda: queries.get_vault_summary("api-keys"),
+        lambda: VaultEntry.objects.get().decrypt(),
         queries.list_vaults,
     ]
     for attempt in attempts:

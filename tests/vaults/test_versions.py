@@ -14,10 +14,8 @@ from runqy.errors import VaultEntryChanged, VaultEntryNotFound, VaultInvalid, Va
 from tests.vaults.test_vaults import SECRET, fill
 from vaults import operations, queries
 from vaults.crypto import generate_master_key
-from vaults.models import VaultEntry
-from vaults.operations import Condition
-from vaults.queries import PreviewOutcome
-from vaults.vault_documents import decode_vault
+from vaults.models import PublishedVault, VaultEntry
+from vaults.operations import PreviewOutcome
 from vaults.worker_secrets import get_worker_secrets
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -28,13 +26,12 @@ ADA = Actor(kind=ActorKind.USER, name="ada", id="7")
 
 def put(value: str, version: int | None = None, *, is_secret: bool = True) -> VaultEntry:
     """Set the entry of these tests."""
-    only_if = Condition(expected_version=version)
-    return operations.set_entry(vault="api-keys", key="A", value=value, is_secret=is_secret, only_if=only_if)
+    return operations.set_entry(vault="api-keys", key="A", value=value, is_secret=is_secret, expected_version=version)
 
 
 def remove(version: int | None = None) -> None:
     """Delete it."""
-    operations.delete_entry(vault="api-keys", key="A", only_if=Condition(expected_version=version))
+    operations.delete_entry(vault="api-keys", key="A", expected_version=version)
 
 
 def events() -> list[tuple[int, str]]:
@@ -44,7 +41,7 @@ def events() -> list[tuple[int, str]]:
 
 def published_version() -> int:
     """Return the version that workers receive."""
-    (entry,) = decode_vault(StoredDocument.objects.get(kind=DocumentKind.VAULT).body).entries
+    (entry,) = PublishedVault.decode(StoredDocument.objects.get(kind=DocumentKind.VAULT).body).entries
     return entry.version
 
 
@@ -71,7 +68,7 @@ def test_a_version_stores_actor_and_time_but_no_value() -> None:
 
     assert (version.actor_kind, version.actor_id, version.actor_name, entry.updated_by) == ("user", "7", "ada", "ada")
     assert version.at == entry.sealed_at
-    assert queries.get_vault_summary("api-keys").entries[0].updated_by == "ada"
+    assert VaultEntry.objects.get().updated_by == "ada"
     assert all(SECRET not in str(value) for value in vars(version).values())
 
 
@@ -117,7 +114,7 @@ def test_an_older_ciphertext_of_the_same_value_cannot_be_decrypted(settings) -> 
     VaultEntry.objects.update(ciphertext=older)
 
     with pytest.raises(VaultUnavailable, match="api-keys/A"):
-        queries.get_vault_summary("api-keys")
+        VaultEntry.objects.get().decrypt()
 
 
 @pytest.mark.parametrize(
@@ -202,7 +199,7 @@ def test_many_entries_are_set_in_one_revision_or_not_at_all() -> None:
 def test_a_preview_shows_changes_without_values() -> None:
     fill(A=SECRET, B="1")
 
-    preview = queries.preview_entries("api-keys", {"A": SECRET, "B": "2", "C": "3", "PATH": SECRET})
+    preview = operations.compare_entries("api-keys", {"A": SECRET, "B": "2", "C": "3", "PATH": SECRET})
 
     assert [(entry.key, entry.outcome) for entry in preview] == [
         ("A", PreviewOutcome.UNCHANGED),
@@ -219,7 +216,7 @@ def test_fingerprints_are_equal_only_for_equal_values_and_depend_on_the_secret_k
     fill("other", A=SECRET)
 
     def prints(vault: str) -> list[str]:
-        return [entry.fingerprint for entry in queries.get_vault_summary(vault).entries]
+        return [queries.get_entry_value(entry).fingerprint for entry in VaultEntry.objects.filter(vault__name=vault)]
 
     first, second, third = prints("api-keys")
     assert first == second == prints("other")[0]

@@ -13,7 +13,7 @@ from vaults.entry_rules import (
     value_error,
 )
 from vaults.models import Vault, VaultEntry
-from vaults.operations import EntryEdit, is_restriction
+from vaults.operations import EntryChange
 from vaults.queries import EntryValue, get_entry_value
 
 _SECRET, _READABLE = "runqy-value runqy-secret", "runqy-value"
@@ -154,25 +154,23 @@ class EntryForm(StyledModelForm):
         # A user who does not know a secret must not be able to have it sent to another host.
         if "usage" not in cleaned or "git_hosts" not in cleaned or not self.stored or not self.keeps_value:
             return
-        if not is_restriction(self._before(), EntryUsage(cleaned["usage"]), cleaned["git_hosts"]):
+        # Not `instance`, which validation has changed.
+        before = VaultEntry(usage=self.initial["usage"], git_hosts=self.initial["git_hosts"])
+        if not before.allows(EntryUsage(cleaned["usage"]), cleaned["git_hosts"]):
             self.add_error("value", "Enter the value again to extend its usage or its git hosts.")
-
-    def _before(self) -> VaultEntry:
-        """Return the entry as it was before the form changed it."""
-        return VaultEntry(usage=self.initial["usage"], git_hosts=self.initial["git_hosts"])
 
     @property
     def keeps_value(self) -> bool:
         """Whether the value stays: none was entered for a stored secret."""
         return bool(self.stored and self.initial.get("is_secret") and not self.cleaned_data.get("value"))
 
-    def to_edit(self) -> EntryEdit | None:
+    def to_edit(self) -> EntryChange | None:
         """Return the edit of the entry; None if it is unchanged."""
         cleaned = self.cleaned_data
         is_deleted = bool(cleaned.get("DELETE"))
         if (is_deleted and not self.stored) or not (is_deleted or self.has_changed()):
             return None
-        return EntryEdit(
+        return EntryChange(
             key=self.instance.key if self.stored else cleaned["key"],
             expected_version=cleaned.get("known_version") if self.stored else 0,
             value=None if is_deleted or self.keeps_value else cleaned["value"],

@@ -1,5 +1,6 @@
 """Pages of a vault beside its form: deletion, bulk edit, versions, deliveries."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,9 +17,9 @@ from runqy.errors import PreconditionFailed, RunqyError
 from vaults import dotenv
 from vaults.access_log import list_deliveries
 from vaults.admin.forms import EnvForm
-from vaults.models import Vault
-from vaults.operations import compare_entries, delete_vault, set_entries
-from vaults.queries import EntryPreview, PreviewOutcome, list_queues_by_vault, list_versions
+from vaults.models import EntryVersion, Vault, VaultDelivery
+from vaults.operations import EntryPreview, PreviewOutcome, compare_entries, delete_vault, set_entries
+from vaults.queries import list_queues_by_vault, list_versions
 
 PAGE_SIZE = 50
 
@@ -152,8 +153,7 @@ class VersionsView(VaultView):
             versions = list_versions(self.vault.name, key, before=self.before(), limit=PAGE_SIZE + 1)
         except RunqyError as error:
             return self.redirect_with(error)
-        older = versions[PAGE_SIZE - 1].pk if len(versions) > PAGE_SIZE else None
-        context = self.get_context_data(versions=versions[:PAGE_SIZE], older=older)
+        context = self.get_context_data(versions=versions[:PAGE_SIZE], older=_older(versions))
         return self.render_to_response(context | {"title": f"{self.vault.name}/{key}"})
 
 
@@ -164,9 +164,14 @@ class DeliveriesView(VaultView):
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         name, worker = self.vault.name, self.request.GET.get("worker", "").strip()
-        found = list_deliveries(name, limit=PAGE_SIZE, worker_id=worker, after=self.before())
-        shown = {"worker": worker, "deliveries": found.deliveries, "older": found.end}
+        found = list_deliveries(name, worker_id=worker, before=self.before(), limit=PAGE_SIZE + 1)
+        shown = {"worker": worker, "deliveries": found[:PAGE_SIZE], "older": _older(found)}
         return super().get_context_data(**kwargs) | {"title": f"Deliveries of {name}"} | shown
+
+
+def _older(rows: Sequence[EntryVersion] | Sequence[VaultDelivery]) -> int | None:
+    """Return the id after which the next page begins; None if these are the last rows."""
+    return rows[PAGE_SIZE - 1].pk if len(rows) > PAGE_SIZE else None
 
 
 def queue_links(request: HttpRequest, names: list[str]) -> list[QueueLink]:

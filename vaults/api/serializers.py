@@ -20,10 +20,12 @@ from runqy.audit.actors import ActorKind
 from runqy.errors import RunqyError, VaultInvalid
 from runqy.formats.names import VARIABLE_NAME, VARIABLE_NAME_RULE, VAULT_NAME
 from vaults.entry_rules import GIT_HOSTS_MAX, EntryUsage
-from vaults.models import Event
+from vaults.models import EntryVersion, Vault, VaultDelivery, VaultEntry
 from vaults.validators import validate_vault_name
 
 VERSION_MAX = 2**31 - 1
+_VERSION_ERROR = f"Must be an integer from 0 to {VERSION_MAX}."
+_EXPECTED_VERSION = "Only if the entry is at this version; 0: only if it does not exist"
 _USAGES = [usage.value for usage in EntryUsage]
 
 _VAULT_EXAMPLE = {"name": "api-keys", "description": "API keys for external services"}
@@ -46,21 +48,6 @@ def _request_example(value: object) -> OpenApiExample:
 
 def _response_example(value: object, status: int = 200) -> OpenApiExample:
     return OpenApiExample("Response", value, response_only=True, status_codes=[str(status)])
-
-
-class VersionField(StrictIntegerField):
-    """The version of an entry; 0 is that of one that does not exist."""
-
-    default_error_messages: ClassVar = {"type": f"Must be an integer from 0 to {VERSION_MAX}."}
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(min_value=0, max_value=VERSION_MAX, **options)
-
-    def to_internal_value(self, data: Any) -> int:
-        version = super().to_internal_value(data)
-        if not 0 <= version <= VERSION_MAX:
-            self.fail("type")
-        return version
 
 
 _WITHOUT_NUL = {"type": "string", "pattern": r"^[^\x00]*$"}  # DRF's CharField refuses NUL
@@ -101,9 +88,7 @@ class CreateVaultSerializer(StrictSerializer):
 class DeleteEntryQuerySerializer(BodySerializer):
     """When to delete an entry."""
 
-    expected_version = IntegerParameter(
-        "Only if the entry is at this version; 0: only if it does not exist", lowest=0, highest=VERSION_MAX
-    )
+    expected_version = IntegerParameter(_EXPECTED_VERSION, lowest=0, highest=VERSION_MAX)
 
 
 class DeliveryQuerySerializer(BodySerializer):
@@ -131,10 +116,13 @@ class SetEntryValueSerializer(SecretSerializer):
         help_text="Hosts that a git token may be sent to, such as `github.com` or `git.example.com:8443`. "
         "Unchanged when missing",
     )
-    expected_version = VersionField(
+    expected_version = StrictIntegerField(
+        min_value=0,
+        max_value=VERSION_MAX,
         required=False,
         allow_null=True,
-        help_text="Only if the entry is at this version; 0: only if it does not exist",
+        help_text=_EXPECTED_VERSION,
+        error_messages=dict.fromkeys(("type", "min_value", "max_value"), _VERSION_ERROR),
     )
 
 
@@ -155,12 +143,14 @@ class SetEntrySerializer(SetEntryValueSerializer):
     )
 
 
-class VaultListItemSerializer(serializers.Serializer[Any]):
+class VaultListItemSerializer(serializers.ModelSerializer[Vault]):
     """A vault in the list."""
 
-    name = serializers.CharField()
-    description = serializers.CharField(allow_blank=True)
     entry_count = serializers.IntegerField()
+
+    class Meta:
+        model = Vault
+        fields: ClassVar = ["name", "description", "entry_count"]
 
 
 @extend_schema_serializer(
@@ -173,11 +163,12 @@ class VaultListSerializer(serializers.Serializer[Any]):
     count = serializers.IntegerField()
 
 
-class VaultNameSerializer(serializers.Serializer[Any]):
+class VaultNameSerializer(serializers.ModelSerializer[Vault]):
     """A vault without its entries."""
 
-    name = serializers.CharField()
-    description = serializers.CharField(allow_blank=True)
+    class Meta:
+        model = Vault
+        fields: ClassVar = ["name", "description"]
 
 
 @extend_schema_serializer(
@@ -194,31 +185,33 @@ class VaultCreatedSerializer(serializers.Serializer[Any]):
 
 
 @extend_schema_serializer(examples=[_response_example(_ENTRY_EXAMPLE)])
-class VaultEntrySerializer(serializers.Serializer[Any]):
+class VaultEntrySerializer(serializers.ModelSerializer[VaultEntry]):
     """An entry."""
 
-    key = serializers.CharField()
-    value = serializers.CharField(help_text="Masked if it is a secret")
-    is_secret = serializers.BooleanField()
+    value = serializers.CharField(source="displayed_value", help_text="Masked if it is a secret")
     version = serializers.IntegerField(help_text="1, 2, 3 …: the number of the value, counted over deletions")
     updated_by = serializers.CharField(help_text="Who changed it last")
-    created_at = serializers.DateTimeField()
-    updated_at = serializers.DateTimeField()
-    usage = serializers.ChoiceField(choices=_USAGES, help_text="A variable of tasks, a git token, or both")
     git_hosts = serializers.ListField(child=serializers.CharField(), help_text="Hosts that a git token may be sent to")
+
+    class Meta:
+        model = VaultEntry
+        fields: ClassVar = [
+            *("key", "value", "is_secret", "version", "updated_by"),
+            *("created_at", "updated_at", "usage", "git_hosts"),
+        ]
 
 
 @extend_schema_serializer(
     examples=[_response_example({**_VAULT_EXAMPLE, "entries": [_ENTRY_EXAMPLE], **_TIMES_EXAMPLE})]
 )
-class VaultSerializer(serializers.Serializer[Any]):
+class VaultSerializer(serializers.ModelSerializer[Vault]):
     """A vault with its entries."""
 
-    name = serializers.CharField()
-    description = serializers.CharField(allow_blank=True)
     entries = VaultEntrySerializer(many=True)
-    created_at = serializers.DateTimeField()
-    updated_at = serializers.DateTimeField()
+
+    class Meta:
+        model = Vault
+        fields: ClassVar = ["name", "description", "entries", "created_at", "updated_at"]
 
 
 @extend_schema_serializer(many=False, examples=[_response_example({"entries": [_ENTRY_EXAMPLE], "count": 1})])
@@ -240,14 +233,16 @@ class EntrySetSerializer(serializers.Serializer[Any]):
     published = PublishedField()
 
 
-class EntryVersionSerializer(serializers.Serializer[Any]):
+class EntryVersionSerializer(serializers.ModelSerializer[EntryVersion]):
     """A change of an entry."""
 
     version = serializers.IntegerField()
-    event = serializers.ChoiceField(choices=Event.values)
-    at = serializers.DateTimeField()
     actor_kind = serializers.ChoiceField(choices=list(ActorKind))
     actor = serializers.CharField(source="actor_name", help_text="Who did it, as in the audit log")
+
+    class Meta:
+        model = EntryVersion
+        fields: ClassVar = ["version", "event", "at", "actor_kind", "actor"]
 
 
 @extend_schema_serializer(
@@ -279,25 +274,24 @@ class EntryVersionListSerializer(serializers.Serializer[Any]):
     next = serializers.CharField(allow_null=True, help_text="The path of the next page; null on the last page")
 
 
-class VaultDeliverySerializer(serializers.Serializer[Any]):
+class VaultDeliverySerializer(serializers.ModelSerializer[VaultDelivery]):
     """A delivery of a vault's values to a worker."""
 
-    id = serializers.IntegerField(source="record.pk")
-    worker_id = serializers.CharField(source="record.worker_id")
-    queue = serializers.CharField(source="record.queue", help_text="The queue that the worker registered for")
+    queue = serializers.CharField(help_text="The queue that the worker registered for")
     versions = serializers.DictField(
-        source="record.versions",
         child=serializers.IntegerField(),
         help_text="Versions of the entries whose values it received, by their keys",
     )
     is_current = serializers.BooleanField(help_text="Nothing of the vault has been set or deleted since")
-    delivered_at = serializers.DateTimeField(source="record.at")
-    api_key = serializers.CharField(
-        source="record.key_name", help_text="The name of the API key that it registered with"
-    )
-    address = serializers.CharField(
-        source="record.address", allow_blank=True, help_text="The address that the request came from"
-    )
+    delivered_at = serializers.DateTimeField(source="at")
+    api_key = serializers.CharField(source="key_name", help_text="The name of the API key that it registered with")
+    address = serializers.CharField(help_text="The address that the request came from")
+
+    class Meta:
+        model = VaultDelivery
+        fields: ClassVar = [
+            *("id", "worker_id", "queue", "versions", "is_current", "delivered_at", "api_key", "address"),
+        ]
 
 
 @extend_schema_serializer(

@@ -1,7 +1,7 @@
 """Vaults over HTTP, for administrators whose key is not limited to queues."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import cache_control
@@ -16,11 +16,13 @@ from runqy.api.viewsets import ApiViewSet
 from runqy.config_sync.operations import publication_result
 from runqy.errors import VaultEntryNotFound
 from vaults import operations, queries
-from vaults.access_log import DeliveryStatus, list_deliveries
+from vaults.access_log import list_deliveries
 from vaults.api import serializers as s
+from vaults.crypto import get_keyring
 from vaults.entry_rules import EntryUsage
-from vaults.models import EntryVersion
+from vaults.models import EntryVersion, Vault, VaultDelivery
 
+Row = TypeVar("Row", EntryVersion, VaultDelivery)
 _ENTRY_CHANGE = (400, 401, 403, 404, 412, 413, 415, 503)
 
 
@@ -31,7 +33,7 @@ class UnlockedVaultViewSet(ApiViewSet):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Authenticate, authorise and throttle. Raise VaultLocked without a master key."""
         super().initial(request, *args, **kwargs)
-        queries.require_key()
+        get_keyring()
 
 
 class VaultViewSet(UnlockedVaultViewSet):
@@ -70,7 +72,7 @@ class VaultViewSet(UnlockedVaultViewSet):
     )
     def retrieve(self, request: Request, name: str) -> Response:
         """Show a vault and its entries, secrets masked."""
-        vault = queries.get_vault_summary(name)
+        vault = Vault.objects.get_named(name)
         return etag_response(request, s.VaultSerializer(vault).data, vault.etag)
 
     @extend_schema(
@@ -102,8 +104,9 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
     )
     def list(self, request: Request, name: str) -> Response:
         """List the entries of a vault, secrets masked."""
-        vault = queries.get_vault_summary(name)
-        response = s.VaultEntryListSerializer({"entries": vault.entries, "count": len(vault.entries)})
+        vault = Vault.objects.get_named(name)
+        entries = list(vault.entries.all())
+        response = s.VaultEntryListSerializer({"entries": entries, "count": len(entries)})
         return etag_response(request, response.data, vault.etag)
 
     @extend_schema(
@@ -130,8 +133,8 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
     )
     def retrieve(self, request: Request, name: str, key: str) -> Response:
         """Show an entry of a vault, masked if it is a secret; the ETag is the vault's."""
-        vault = queries.get_vault_summary(name)
-        entry = next((entry for entry in vault.entries if entry.key == key), None)
+        vault = Vault.objects.get_named(name)
+        entry = next((entry for entry in vault.entries.all() if entry.key == key), None)
         if entry is None:
             raise VaultEntryNotFound(f"The vault {name} has no entry {key[:80]!r}.")
         return etag_response(request, s.VaultEntrySerializer(entry).data, vault.etag)
@@ -157,9 +160,10 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
     def destroy(self, request: Request, name: str, key: str) -> Response:
         """Delete an entry of a vault."""
         query = s.DeleteEntryQuerySerializer.validated(request.query_params.dict())
-        only_if = operations.Condition(precondition=if_match(request), expected_version=query["expected_version"])
         with publication_result() as publication:
-            operations.delete_entry(vault=name, key=key, only_if=only_if)
+            operations.delete_entry(
+                vault=name, key=key, expected_version=query["expected_version"], precondition=if_match(request)
+            )
         response = s.DeletedSerializer({"message": "entry deleted successfully", "published": publication.is_published})
         return Response(response.data)
 
@@ -181,8 +185,7 @@ class VaultEntryVersionViewSet(UnlockedVaultViewSet):
         """
 
         def read(limit: int, before: int | None) -> tuple[Sequence[EntryVersion], int | None]:
-            rows = queries.list_versions(name, key, before=before, limit=limit + 1)
-            return rows[:limit], rows[limit - 1].pk if len(rows) > limit else None
+            return _page(queries.list_versions(name, key, before=before, limit=limit + 1), limit)
 
         rows = self.paginate_queryset(PagedList(read=read, position=int, identity=f"versions {name} {key}"))
         versions = s.EntryVersionSerializer(rows, many=True).data
@@ -204,26 +207,29 @@ class VaultDeliveryViewSet(UnlockedVaultViewSet):
         """List which workers received which versions of a vault's entries, the newest first."""
         worker_id = s.DeliveryQuerySerializer.validated(request.query_params.dict())["worker_id"]
 
-        def read(limit: int, after: int | None) -> tuple[Sequence[DeliveryStatus], int | None]:
-            page = list_deliveries(name, limit=limit, worker_id=worker_id, after=after)
-            return page.deliveries, page.end
+        def read(limit: int, before: int | None) -> tuple[Sequence[VaultDelivery], int | None]:
+            return _page(list_deliveries(name, worker_id=worker_id, before=before, limit=limit + 1), limit)
 
         found = self.paginate_queryset(PagedList(read=read, position=int, identity=f"deliveries {name} {worker_id}"))
         return self.get_paginated_response({"deliveries": s.VaultDeliverySerializer(found, many=True).data})
 
 
+def _page(rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], int | None]:
+    """Return the rows of a page, one more of which were read, and the id after which the next page begins."""
+    return rows[:limit], rows[limit - 1].pk if len(rows) > limit else None
+
+
 def _set_entry(request: Request, vault: str, key: str, body: Mapping[str, Any]) -> Response:
-    only_if = operations.Condition(precondition=if_match(request), expected_version=body.get("expected_version"))
-    usage = EntryUsage(body["usage"]) if "usage" in body else None
     with publication_result() as publication:
         entry = operations.set_entry(
             vault=vault,
             key=key,
             value=body["value"],
             is_secret=body["is_secret"],
-            usage=usage,
+            usage=EntryUsage(body["usage"]) if "usage" in body else None,
             git_hosts=body.get("git_hosts"),
-            only_if=only_if,
+            expected_version=body.get("expected_version"),
+            precondition=if_match(request),
         )
     response = s.EntrySetSerializer(
         {"message": "entry set successfully", "version": entry.version, "published": publication.is_published}

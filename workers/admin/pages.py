@@ -15,7 +15,8 @@ from runqy.broker.workers.records import RunningTask, WorkerState, count_workers
 from runqy.errors import WorkerNotFound
 from runqy.redis_connection import get_broker
 from tasks.history.queries import RunFilter, list_runs
-from vaults.access_log import WorkerVaultStatus, get_worker_vaults
+from vaults.access_log import get_worker_vaults
+from vaults.models import VaultDelivery
 from workers.queries import WorkerStatus, get_worker, list_workers
 
 WORKERS_PER_PAGE = 100
@@ -49,7 +50,7 @@ class RunningRow:
 class SecretRow:
     """The values of a vault that a worker received."""
 
-    vault_status: WorkerVaultStatus
+    delivery: VaultDelivery
     url: str
     versions: list[tuple[str, int]]
     delivered: RelativeTime | None
@@ -151,7 +152,7 @@ def _is_healthy(worker: WorkerStatus) -> bool:
     return not worker.is_stale and not worker.has_problem and not _has_failed(worker)
 
 
-def _get_secrets(request: HttpRequest, worker_ids: list[str]) -> dict[str, list[WorkerVaultStatus]]:
+def _get_secrets(request: HttpRequest, worker_ids: list[str]) -> dict[str, list[VaultDelivery]]:
     """Return what workers received from vaults; nothing for users who may not view vaults."""
     return get_worker_vaults(worker_ids) if request.user.has_perm("vaults.view_vault") else {}
 
@@ -161,7 +162,7 @@ def _busy_slots(worker: WorkerStatus) -> int:
     return max(len(worker.running), len(worker.record.running))
 
 
-def _row(worker: WorkerStatus, secrets: dict[str, list[WorkerVaultStatus]], now_ns: int) -> WorkerRow:
+def _row(worker: WorkerStatus, secrets: dict[str, list[VaultDelivery]], now_ns: int) -> WorkerRow:
     record = worker.record
     return WorkerRow(
         status=worker,
@@ -171,7 +172,7 @@ def _row(worker: WorkerStatus, secrets: dict[str, list[WorkerVaultStatus]], now_
         commit=record.commit[:_COMMIT_LENGTH],
         queues=[(name, _tasks_url(name, "active"), priority) for name, priority in sorted(record.redis_queues.items())],
         busy=_busy_slots(worker),
-        has_outdated_secrets=not all(vault_status.is_current for vault_status in secrets.get(record.worker_id, [])),
+        has_outdated_secrets=not all(delivery.is_current for delivery in secrets.get(record.worker_id, [])),
         last_beat=RelativeTime.of_s(record.last_beat_s, now_ns),
         started=RelativeTime.of_s(record.started_at_s, now_ns),
         last_take=RelativeTime.of_s(record.last_take_s, now_ns),
@@ -190,12 +191,12 @@ def _running(task: RunningTask, now_ns: int) -> RunningRow:
     )
 
 
-def _secret_row(vault_status: WorkerVaultStatus, now_ns: int) -> SecretRow:
+def _secret_row(delivery: VaultDelivery, now_ns: int) -> SecretRow:
     return SecretRow(
-        vault_status=vault_status,
-        url=f"{reverse('admin:vaults_vault_changelist')}?{urlencode({'q': vault_status.vault})}",
-        versions=sorted(vault_status.versions.items()),
-        delivered=RelativeTime.of_s(int(vault_status.delivered_at.timestamp()), now_ns),
+        delivery=delivery,
+        url=f"{reverse('admin:vaults_vault_changelist')}?{urlencode({'q': delivery.vault})}",
+        versions=sorted(delivery.versions.items()),
+        delivered=RelativeTime.of_s(int(delivery.at.timestamp()), now_ns),
     )
 
 

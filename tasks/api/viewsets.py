@@ -120,7 +120,7 @@ class TaskViewSet(ApiViewSet):
     @extend_schema(
         operation_id="get_task",
         tags=["tasks"],
-        auth=[{"ApiKey": []}],  # PublicResultAuthentication has no scheme of its own
+        auth=[{"ApiKey": []}],  # type: ignore[list-item] # PublicResultAuthentication has no scheme of its own
         parameters=[*WAIT_PARAMETERS, IF_NONE_MATCH],
         responses={
             200: s.TaskResponseSerializer,

@@ -191,6 +191,7 @@ class VaultEntrySerializer(serializers.ModelSerializer[VaultEntry]):
     value = serializers.CharField(source="displayed_value", help_text="Masked if it is a secret")
     version = serializers.IntegerField(help_text="1, 2, 3 …: the number of the value, counted over deletions")
     updated_by = serializers.CharField(help_text="Who changed it last")
+    usage = serializers.ChoiceField(choices=_USAGES, help_text="A variable of tasks, a git token, or both")
     git_hosts = serializers.ListField(child=serializers.CharField(), help_text="Hosts that a git token may be sent to")
 
     class Meta:

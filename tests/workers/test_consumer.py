@@ -22,7 +22,7 @@ from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until
 from tests.workers.processes import add_task
 from workers.runtime.consumer import Consumer
-from workers.runtime.finish_and_dequeue import ConsumeConfig
+from workers.runtime.consumer_state import ConsumeConfig
 from workers.runtime.redis_connections import RedisConnections
 from workers.runtime.task_runs import RetryPolicy, Run, RunResult, RunStatus
 

@@ -21,8 +21,8 @@ from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.child import KILL_GRACE_S, TERM_GRACE_S
 from workers.runtime.child_slot import IDLE_GRACE_S
 from workers.runtime.consumer import Consumer
+from workers.runtime.consumer_state import ConsumeConfig
 from workers.runtime.deployments import DeploymentManager
-from workers.runtime.finish_and_dequeue import ConsumeConfig
 from workers.runtime.heartbeat import (
     BrokerOutageTimer,
     HeartbeatResult,

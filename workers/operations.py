@@ -10,7 +10,7 @@ from django.conf import settings
 from queues.definitions import QueueDefinition
 from queues.queries import find_redeployment, get_fresh_catalog, hides_payloads
 from runqy.accounts.identities import refuse_revoked_key
-from runqy.accounts.worker_credentials import Credentials, grant_redis_user
+from runqy.accounts.worker_credentials import grant_redis_user
 from runqy.api_keys import Identity
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.claims import claim_worker_id
@@ -21,9 +21,8 @@ from runqy.errors import (
     QueueDisabled,
     RedisUserRequired,
     RedisUsersRefused,
+    RunqyError,
     SharedRedisRefused,
-    VaultLocked,
-    VaultUnavailable,
 )
 from runqy.redis_connection import get_broker
 from vaults.access_log import record_delivery
@@ -79,43 +78,31 @@ def register_worker(
         refuse_revoked_key(identity.key_id)
     if not instance_id and settings.RUNQY_WORKER_ACL == "required":
         raise RedisUserRequired
-    gets_user = bool(identity and instance_id) and settings.RUNQY_WORKER_ACL != "off"
-    if identity and not gets_user and not identity.may_share_redis:
-        raise SharedRedisRefused
     definition, redis_queues = catalog.for_worker(queue, allowed_queues=identity.queues if identity else None)
     if not definition.is_enabled:
         raise QueueDisabled(f"The queue {definition.name} is disabled and accepts no workers.")
-    _check_vaults(definition, identity.vaults if identity else None)
     worker_id = worker_id or f"worker-{secrets.token_hex(6)}"
-    deployment = definition.deployment
+    names = [name for name, _ in redis_queues]
     if identity:
-        _claim_worker_id(worker_id, identity.owner, definition.name, [name for name, _ in redis_queues])
+        _claim_worker_id(worker_id, identity.owner, definition.name, names)
+    deployment = definition.deployment
     try:
+        _check_vaults(definition, identity.vaults if identity else None)
         worker_secrets = get_worker_secrets(
             deployment.vaults, git_token=deployment.git_token, git_url=deployment.git_url
         )
-    except (VaultLocked, VaultUnavailable) as error:
+        redis = _grant_redis(identity, instance_id, worker_id=worker_id, queue=definition.name, redis_queues=names)
+        # Before the response: a secret whose delivery cannot be recorded is not delivered.
+        if worker_secrets.grants:
+            record_delivery(worker_id=worker_id, queue=definition.name, grants=worker_secrets.grants)
+    except RunqyError as error:
         if instance_id:  # Go's workers have no id that they keep
             _record_refusal(worker_id, definition.name, error.detail)
         raise
-    redis = settings.RUNQY_WORKER_REDIS_TARGET
-    if identity and gets_user:
-        credentials = grant_redis_user(
-            identity,
-            instance_id=instance_id,
-            worker_id=worker_id,
-            queue=definition.name,
-            redis_queues=[name for name, _ in redis_queues],
-        )
-        redis = _with_credentials(redis, credentials, may_share=identity.may_share_redis)
-    # Before the response: a secret whose delivery cannot be recorded is not delivered.
-    if worker_secrets.grants:
-        record_delivery(worker_id=worker_id, queue=definition.name, grants=worker_secrets.grants)
     hides = hides_payloads(definition.name, catalog)
-    queue_for_worker = replace(definition, deployment=replace(deployment, hide_payloads=hides))
     return Registration(
         worker_id=worker_id,
-        queue=queue_for_worker,
+        queue=replace(definition, deployment=replace(deployment, hide_payloads=hides)),
         redis_queues=tuple(redis_queues),
         revision=catalog.queue_revision(definition.name),
         redeployment=find_redeployment(definition.name),
@@ -126,6 +113,35 @@ def register_worker(
         vaults=worker_secrets.values,
         git_token=worker_secrets.git_token,
     )
+
+
+def _grant_redis(
+    identity: Identity | None, instance_id: str, *, worker_id: str, queue: str, redis_queues: Sequence[str]
+) -> RedisTarget:
+    """Return how a worker connects to Redis: as a user of its own, or as the one that workers share.
+
+    Raise SharedRedisRefused, RedisUsersRefused, WorkerIdTaken, BrokerUnavailable.
+    """
+    shared = settings.RUNQY_WORKER_REDIS_TARGET
+    if identity is None:
+        return shared
+    if not instance_id or settings.RUNQY_WORKER_ACL == "off":
+        if not identity.may_share_redis:
+            raise SharedRedisRefused
+        return shared
+    credentials = grant_redis_user(
+        identity, instance_id=instance_id, worker_id=worker_id, queue=queue, redis_queues=redis_queues
+    )
+    if credentials is not None:
+        return replace(shared, username=credentials.username, password=credentials.password)
+    if settings.RUNQY_WORKER_ACL == "required":
+        raise RedisUsersRefused
+    if not identity.may_share_redis:
+        raise RedisUsersRefused(
+            "The server may not create Redis users, and this key, which is limited to queues, gets no shared "
+            "credentials: let the server manage users, or create a key with allow_shared_redis."
+        )
+    return shared
 
 
 def _check_vaults(queue: QueueDefinition, allowed_vaults: frozenset[str] | None) -> None:
@@ -151,20 +167,3 @@ def _record_refusal(worker_id: str, queue: str, reason: str) -> None:
         get_broker().run(write_refusal(worker_id, queue=queue, reason=reason))
     except BrokerUnavailable as error:
         log.warning("refusal_not_recorded", worker_id=worker_id, error=str(error))
-
-
-def _with_credentials(shared: RedisTarget, credentials: Credentials | None, *, may_share: bool) -> RedisTarget:
-    """Return the worker's own Redis credentials, or the shared ones if Redis does not let the server create users.
-
-    Raise RedisUsersRefused.
-    """
-    if credentials is not None:
-        return replace(shared, username=credentials.username, password=credentials.password)
-    if settings.RUNQY_WORKER_ACL == "required":
-        raise RedisUsersRefused
-    if not may_share:
-        raise RedisUsersRefused(
-            "The server may not create Redis users, and this key, which is limited to queues, gets no shared "
-            "credentials: let the server manage users, or create a key with allow_shared_redis."
-        )
-    return shared

@@ -237,6 +237,18 @@ def test_a_worker_that_is_refused_a_vault_is_listed_with_the_reason_until_it_rep
     assert reported["state"] == "ready"
 
 
+def test_a_worker_that_is_refused_for_another_reason_is_listed_too(client: ApiClient, settings: Any) -> None:
+    key = create_api_key(name="few", role="worker", queues=["inference"]).plain
+    settings.RUNQY_WORKER_ACL = "off"
+    body = {"queue": "inference", "worker_id": "w-1", "accepts": ["redis_acl"], "instance_id": str(uuid.uuid4())}
+
+    refused = ApiClient(key).post("/worker/register", body)
+
+    (found,) = json.loads(ApiClient().get("/workers").content)["workers"]
+    assert refused.status_code == 403
+    assert (found["queue"], found["reason"]) == ("inference", problem(refused)["detail"])
+
+
 def test_all_missing_and_undecryptable_vaults_are_named_without_values(client: ApiClient, settings: Any) -> None:
     deployment = replace(DEPLOYMENT, vaults=("gone", "general"), git_token="vault://lost/TOKEN")
     save_queue(spec=spec("troubled", deployment=deployment), source=QueueSource.API)

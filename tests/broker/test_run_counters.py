@@ -10,8 +10,7 @@ from runqy.errors import BrokerUnavailable
 from tests.broker.test_heartbeats import RECORD
 from tests.support.lost_replies import lose_reply
 from tests.support.tasks import put, take_one
-from workers.runtime.heartbeat import send_heartbeat
-from workers.runtime.run_counts import RunCounts
+from workers.runtime.heartbeat import RunCounts, send_heartbeat
 
 
 def counted(**changes: int) -> RunCounters:

@@ -24,7 +24,8 @@ from tests.workers.processes import add_task
 from workers.runtime.consumer import Consumer
 from workers.runtime.consumer_state import ConsumeConfig
 from workers.runtime.redis_connections import RedisConnections
-from workers.runtime.task_runs import RetryPolicy, Run, RunResult, RunStatus
+from workers.runtime.retries import RetryPolicy
+from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 QUEUES = ("mail_high", "mail_low")
 SINGLE = RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),))

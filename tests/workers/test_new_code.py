@@ -28,8 +28,8 @@ from tests.workers.processes import (
 from tests.workers.repositories import Repository
 from workers.runtime import deployments
 from workers.runtime.deployments import DeploymentManager
+from workers.runtime.heartbeat import RunCounts
 from workers.runtime.registration import RegisteredWorker
-from workers.runtime.run_counts import RunCounts
 from workers.runtime.settings import WorkerSettings
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,7 @@ import pytest
 from runqy.errors import QueueDisabled, RegistrationRefused, ServerUnavailable
 from tests.support.servers import free_port
 from tests.workers.fake_server import API_KEY, FakeServer, registration_response
-from workers.runtime.registration import RegisteredWorker
-from workers.runtime.registration_client import RegistrationClient
+from workers.runtime.registration import RegisteredWorker, RegistrationClient
 
 
 def registration(**changes: Any) -> RegisteredWorker:

@@ -12,7 +12,7 @@ from runqy import clock
 from tests.support import event_loop
 from tests.support.servers import free_port
 from tests.workers.fake_server import API_KEY, FakeServer
-from workers.runtime.registration_client import RegistrationClient, RegistrationLoop
+from workers.runtime.registration import RegistrationClient, RegistrationLoop
 from workers.runtime.settings import WorkerSettings
 
 

@@ -7,7 +7,7 @@ from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import RunCounters
 from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import Lease, LeasedTask
-from workers.runtime.run_counts import RunCounts
+from workers.runtime.heartbeat import RunCounts
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 S = 10**9

@@ -9,9 +9,10 @@ from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.tasks.reader import find_task
 from runqy.broker.tasks.record import TaskRecord
 from tests.workers.processes import add_task
-from workers.runtime.backoff import RestartPolicy, delay_s
+from workers.runtime.pool import RestartPolicy
+from workers.runtime.retries import RetryPolicy, delay_s
 from workers.runtime.settings import RecoverySettings
-from workers.runtime.task_runs import RetryPolicy, Run, RunResult, RunStatus, finish_request
+from workers.runtime.task_runs import Run, RunResult, RunStatus, finish_request
 
 POLICY = RetryPolicy(delay_s=100, max_delay_s=300)
 

@@ -2,20 +2,24 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 import structlog
 
 from runqy import clock
-from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import DeploymentFailed
 from runqy.formats.durations import humanize
 from runqy.telemetry.failure_log import FailureLog
-from workers.runtime.backoff import RestartPolicy
 from workers.runtime.child import Child, ChildSpec
 from workers.runtime.error_texts import child_error_members
-from workers.runtime.pool import OVERFLOW, invalid_response_result, timeout_result, to_run_result
+from workers.runtime.pool import (
+    OVERFLOW,
+    PoolOwner,
+    RestartPolicy,
+    invalid_response_result,
+    timeout_result,
+    to_run_result,
+)
 from workers.runtime.protocol import ChildResponse, InvalidResponse, ProgressReport
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
@@ -27,33 +31,27 @@ MAX_ENDED_IDS = 64
 log = structlog.get_logger()
 
 
-class SlotOwner(Protocol):
-    """The callbacks of a slot."""
-
-    def slot_finished_run(self, run: Run, result: RunResult, spent_s: float) -> None:
-        """A run has ended."""
-
-    def slot_started_run(self, run: Run) -> None:
-        """The child can start a run now."""
-
-    def slot_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
-        """The child printed something while it had these runs."""
-
-    def slot_progressed(self, run: Run, progress: TaskProgress) -> None:
-        """The child reports the progress of a run."""
-
-    def slot_changed(self) -> None:
-        """The slot opened or closed."""
-
-
 class ChildSlot:
     """A child and the tasks sent to it, in order; it works on the first."""
 
-    def __init__(self, owner: SlotOwner, restart_policy: RestartPolicy, failures: FailureLog) -> None:
-        """`failures` are those of all children that run the same code."""
+    def __init__(
+        self,
+        owner: PoolOwner,
+        restart_policy: RestartPolicy,
+        failures: FailureLog,
+        *,
+        on_change: Callable[[], None],
+        on_run_ended: Callable[[Run, RunResult, float], None],
+    ) -> None:
+        """`failures` are those of all children that run the same code.
+
+        `on_change` is called when the slot opens or closes, `on_run_ended` with the seconds that a run took.
+        """
         self.runs: deque[Run] = deque()
         self.problem = ""
         self._owner = owner
+        self._on_change = on_change
+        self._on_run_ended = on_run_ended
         self._restart_policy = restart_policy
         self._failures = failures
         self._spec: ChildSpec | None = None
@@ -125,7 +123,7 @@ class ChildSlot:
     def child_ready(self, child: Child) -> None:
         self.problem = ""
         self._failures.record_success()
-        self._owner.slot_changed()
+        self._on_change()
 
     def child_responded(self, child: Child, response: ChildResponse | InvalidResponse) -> bool:
         """End the run of a response, and start the next run."""
@@ -151,12 +149,12 @@ class ChildSlot:
     def child_progressed(self, child: Child, report: ProgressReport) -> None:
         run = next((run for run in self.runs if report.task_id in (None, run.task_id)), None)
         if run is not None:
-            self._owner.slot_progressed(run, report.progress)
+            self._owner.run_progressed(run, report.progress)
 
     def child_printed(self, child: Child, data: bytes, *, is_line: bool) -> None:
         """Report what the child printed while it had runs. Which of several runs printed it is unknown."""
         if self.runs:
-            self._owner.slot_printed(self.runs, data, is_line=is_line)
+            self._owner.run_printed(self.runs, data, is_line=is_line)
 
     def child_overflowed(self, child: Child) -> None:
         """End the run whose response exceeded the limit."""
@@ -172,12 +170,11 @@ class ChildSlot:
         was_interrupted = first is not None and first.forced_result is not None
         if first is not None and was_interrupted and child.is_ready and not self._is_stopping:
             note = f"[its process had to be restarted to end the task; the last start took {humanize(child.startup_s)}]"
-            self._owner.slot_printed((first,), note.encode(), is_line=True)
+            self._owner.run_printed((first,), note.encode(), is_line=True)
         ended_unexpectedly = self.is_up_to_date and not self._is_stopping and child.has_failed and not was_interrupted
         for run in runs:
-            self._owner.slot_finished_run(
-                run, run.forced_result or self._result_after_child_end(child, run), self._spent_s()
-            )
+            result = run.forced_result or self._result_after_child_end(child, run)
+            self._on_run_ended(run, result, self._spent_s())
         # The task may have killed the child, so the code is not suspected: no delay.
         if ended_unexpectedly and first is not None and self._restart_policy.is_enabled:
             self._restart_policy.record_child_death()
@@ -187,7 +184,7 @@ class ChildSlot:
             self._record_failure(event, child.cause, reason=child.reason)
         elif not self._is_stopping:
             self._start()
-        self._owner.slot_changed()
+        self._on_change()
 
     def _end_idle_child(self, child: Child) -> None:
         if child.is_ready:
@@ -206,7 +203,7 @@ class ChildSlot:
         was_first = run is self.runs[0]
         self.runs.remove(run)
         self._ended_ids.append(run.task_id)
-        self._owner.slot_finished_run(run, result, self._spent_s())
+        self._on_run_ended(run, result, self._spent_s())
         # The task may have been canceled: the child responded in time, and must not be terminated.
         if was_first:
             child.mark_ready()
@@ -218,14 +215,14 @@ class ChildSlot:
     def _begin(self, run: Run) -> None:
         """Start the timeout of a run: it is the child's turn to work on it."""
         self._started_s = clock.monotonic_s()
-        self._owner.slot_started_run(run)
+        self._owner.run_started(run)
         if run.forced_result:
             self._interrupt(run)
 
     def _interrupt(self, run: Run) -> None:
         assert self._child is not None  # noqa: S101 (a run is with a child)
         self._child.cancel_task(run.task_id)
-        self._owner.slot_changed()
+        self._on_change()
 
     def _spent_s(self) -> float:
         return clock.monotonic_s() - self._started_s
@@ -239,7 +236,7 @@ class ChildSlot:
             self._child = Child(self._spec, self)
         except DeploymentFailed as error:
             self._record_failure("child_not_started", error.detail, reason=error.detail)
-            self._owner.slot_changed()
+            self._on_change()
 
     def _record_failure(self, event: str, cause: str, *, reason: str) -> None:
         """Log and report why there is no child, and schedule another one."""

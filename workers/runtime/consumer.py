@@ -27,17 +27,24 @@ from runqy.errors import (
 )
 from runqy.telemetry.failure_log import FailureLog
 from runqy.telemetry.tracing import RunSpan, get_tracer
-from workers.runtime.backoff import delay_s
 from workers.runtime.consumer_state import ConsumeConfig, ConsumerState, RoundTrip
 from workers.runtime.error_texts import child_error_members, error_members
+from workers.runtime.heartbeat import RunCounts
 from workers.runtime.output_writer import OutputWriter
 from workers.runtime.pool import Pool
 from workers.runtime.protocol import encode_task
 from workers.runtime.redaction import secrets
 from workers.runtime.redis_connections import RedisConnections
-from workers.runtime.result_limits import find_large_results, limit_result, refuse_large_results
-from workers.runtime.run_counts import RunCounts
-from workers.runtime.task_runs import Run, RunResult, RunStatus, plan_finishes
+from workers.runtime.retries import delay_s
+from workers.runtime.task_runs import (
+    Run,
+    RunResult,
+    RunStatus,
+    find_large_results,
+    limit_result,
+    plan_finishes,
+    refuse_large_results,
+)
 
 TICK_S = 0.2
 """The precision of timeouts."""

@@ -12,7 +12,8 @@ from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, RunqyError
-from workers.runtime.task_runs import RetryPolicy, Run, RunResult, RunStatus
+from workers.runtime.retries import RetryPolicy
+from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 TASKS_PER_DEQUEUE = 100
 FINISHES_PER_ROUND_TRIP = 200

@@ -2,14 +2,11 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 
-from runqy.broker.tasks.record import TaskProgress
 from runqy.telemetry.failure_log import FailureLog
-from workers.runtime.backoff import RestartPolicy
 from workers.runtime.child import ChildSpec
 from workers.runtime.child_slot import ChildSlot
-from workers.runtime.pool import STOP_TIMEOUT_S, PoolOwner, PoolSettings
+from workers.runtime.pool import STOP_TIMEOUT_S, PoolOwner, PoolSettings, RestartPolicy
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 SHORT_TASK_S = 0.02
@@ -26,7 +23,13 @@ class LongRunningPool:
         self._settings = settings
         failures = FailureLog("child_started")
         self._slots = [
-            ChildSlot(self, RestartPolicy(settings.recovery, settings.on_failure), failures)
+            ChildSlot(
+                owner,
+                RestartPolicy(settings.recovery, settings.on_failure),
+                failures,
+                on_change=self._use_slots,
+                on_run_ended=self._end_run,
+            )
             for _ in range(min(settings.processes, settings.concurrency))
         ]
         self._waiting: deque[Run] = deque()
@@ -61,8 +64,6 @@ class LongRunningPool:
 
     def submit(self, run: Run) -> None:
         self._waiting.append(run)
-        # A worker that was suspended may read the reply to a dequeue after the lease has ended.
-        self._drop_lost_runs()
         self._assign_runs()
         self._requeue_if_closed()
 
@@ -83,40 +84,25 @@ class LongRunningPool:
         while self._waiting:
             self._owner.run_ended(self._waiting.pop(), RunResult(RunStatus.REQUEUED))
 
-    def is_started(self, run: Run) -> bool:
-        return any(run in slot.runs for slot in self._slots)
-
     async def stop(self) -> None:
         self.requeue_unstarted()
         for slot in self._slots:
             slot.stop()
-        self.slot_changed()
+        self._use_slots()
         async with asyncio.timeout(STOP_TIMEOUT_S + 10):
             await self._emptied.wait()
 
-    def slot_finished_run(self, run: Run, result: RunResult, spent_s: float) -> None:
-        """Report that a run has ended, and update the mean duration. See SlotOwner."""
+    def _end_run(self, run: Run, result: RunResult, spent_s: float) -> None:
         self._mean_s = (self._mean_s + spent_s) / 2
         self._owner.run_ended(run, result)
-        self._drop_lost_runs()
         self._assign_runs()
 
-    def slot_started_run(self, run: Run) -> None:
-        self._owner.run_started(run)
-
-    def slot_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
-        self._owner.run_printed(runs, data, is_line=is_line)
-
-    def slot_progressed(self, run: Run, progress: TaskProgress) -> None:
-        self._owner.run_progressed(run, progress)
-
-    def slot_changed(self) -> None:
-        """Use a slot that opened, and report the change. See SlotOwner."""
+    def _use_slots(self) -> None:
+        """Use a slot that opened, and report the change."""
         if all(slot.is_empty for slot in self._slots):
             self._emptied.set()
         else:
             self._emptied.clear()
-        self._drop_lost_runs()
         self._assign_runs()
         self._requeue_if_closed()
         self._owner.pool_changed()
@@ -127,14 +113,12 @@ class LongRunningPool:
             self.requeue_unstarted()
 
     def _assign_runs(self) -> None:
+        # A lease may have ended while the worker was suspended, even before the reply to its dequeue was read.
+        for run in [run for run in self._waiting if not self._owner.has_lease(run)]:
+            self.end_run(run, RunResult(RunStatus.LOST))
         depth = self._slot_capacity if self._mean_s < SHORT_TASK_S else 1
         while self._waiting:
             slot = min((s for s in self._slots if s.is_open), key=lambda s: len(s.runs), default=None)
             if slot is None or len(slot.runs) >= depth:
                 return
             slot.add(self._waiting.popleft())
-
-    def _drop_lost_runs(self) -> None:
-        """Drop the waiting runs whose leases have ended, for example while the worker was suspended."""
-        for run in [run for run in self._waiting if not self._owner.has_lease(run)]:
-            self.end_run(run, RunResult(RunStatus.LOST))

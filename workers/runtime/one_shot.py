@@ -7,7 +7,6 @@ import structlog
 
 from runqy.errors import DeploymentFailed
 from runqy.telemetry.failure_log import FailureLog
-from workers.runtime.backoff import RestartPolicy
 from workers.runtime.child import Child, ChildSpec
 from workers.runtime.error_texts import child_error_members
 from workers.runtime.pool import (
@@ -15,6 +14,7 @@ from workers.runtime.pool import (
     STOP_TIMEOUT_S,
     PoolOwner,
     PoolSettings,
+    RestartPolicy,
     invalid_response_result,
     timeout_result,
     to_run_result,
@@ -99,9 +99,6 @@ class OneShotPool:
         for run in list(self._runs.values()):
             if run and not run.started_ns:
                 self.end_run(run, RunResult(RunStatus.REQUEUED))
-
-    def is_started(self, run: Run) -> bool:
-        return bool(run.started_ns)
 
     async def stop(self) -> None:
         self._is_stopping = True

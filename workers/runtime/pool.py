@@ -8,6 +8,7 @@ from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED, timeout_error
 from runqy.broker.tasks.record import TaskProgress
 from workers.runtime.child import ChildSpec
 from workers.runtime.protocol import MAX_LINE_BYTES, ChildResponse, InvalidResponse
+from workers.runtime.retries import delay_s
 from workers.runtime.settings import RecoverySettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
@@ -53,6 +54,44 @@ class PoolSettings:
     """Called for each child that could not start or ended unexpectedly."""
 
 
+class RestartPolicy:
+    """Counts the failures of a child and returns the delay before its restart."""
+
+    def __init__(self, settings: RecoverySettings, on_failure: Callable[[], None] = lambda: None) -> None:
+        self._settings = settings
+        self._on_failure = on_failure
+        self._failures = 0
+
+    @property
+    def is_enabled(self) -> bool:
+        return self._settings.is_enabled
+
+    def record_success(self) -> None:
+        """Reset the count: the child completed a task, or will run other code."""
+        self._failures = 0
+
+    def record_child_death(self) -> None:
+        """Record that a child died while it ran a task. It restarts immediately, because the task may be the cause."""
+        self._on_failure()
+
+    def next_delay_s(self) -> float | None:
+        """Count a failure. Return the delay before the restart, or None if the child is not restarted."""
+        self._on_failure()
+        settings = self._settings
+        if not settings.is_enabled:
+            return None
+        if settings.max_restarts and self._failures >= settings.max_restarts:
+            self._failures = 0  # after the cooldown, the delays are short again
+            return settings.cooldown_s
+        self._failures += 1
+        return delay_s(
+            self._failures - 1,
+            first_s=settings.initial_delay_s,
+            max_s=settings.max_delay_s,
+            factor=settings.backoff_factor,
+        )
+
+
 class Pool(Protocol):
     """Children of one queue and the tasks submitted to them."""
 
@@ -90,9 +129,6 @@ class Pool(Protocol):
 
     def requeue_unstarted(self) -> None:
         """Requeue the runs that no child has been sent."""
-
-    def is_started(self, run: Run) -> bool:
-        """Return whether a run was sent to a child."""
 
     async def stop(self) -> None:
         """End all children permanently."""

@@ -13,12 +13,11 @@ from runqy.broker.workers.redis_users import new_server_id
 from runqy.concurrency.threads import wait_any
 from runqy.errors import BrokerUnavailable
 from runqy.telemetry.failure_log import FailureLog
-from workers.runtime.backoff import delay_s
 from workers.runtime.deployments import DeploymentManager
 from workers.runtime.heartbeat import WorkerIdentity
 from workers.runtime.redis_connections import ConnectionRegistry, RedisConnections
-from workers.runtime.registration import RegisteredWorker
-from workers.runtime.registration_client import RegistrationClient, RegistrationLoop
+from workers.runtime.registration import RegisteredWorker, RegistrationClient, RegistrationLoop
+from workers.runtime.retries import delay_s
 from workers.runtime.settings import WorkerSettings
 from workers.runtime.worker_session import NO_MAINTENANCE, WorkerSession
 

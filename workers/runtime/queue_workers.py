@@ -11,10 +11,10 @@ import structlog
 from runqy.concurrency.threads import run_in_thread
 from runqy.errors import RegistrationRefused, RunqyError, ServerUnavailable
 from runqy.telemetry.failure_log import FailureLog
-from workers.runtime.backoff import delay_s
 from workers.runtime.queue_worker import QueueWorker
 from workers.runtime.redis_connections import ConnectionRegistry
-from workers.runtime.registration_client import MAX_DELAY_S, list_queues
+from workers.runtime.registration import MAX_DELAY_S, list_queues
+from workers.runtime.retries import delay_s
 from workers.runtime.settings import ALL_QUEUES, WorkerSettings
 
 QUEUES_PER_USER = 16

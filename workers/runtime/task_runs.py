@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from runqy import clock
-from runqy.broker.constants import ARCHIVE_MAX_TASKS, BATCH_MAX_BYTES
+from runqy.broker.constants import BATCH_MAX_BYTES, LARGE_RESULT_BYTES
 from runqy.broker.message import CANCELED, run_time_s
-from runqy.broker.operation import Request
+from runqy.broker.operation import Operation, Request, ask
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import RunInfo
 from runqy.broker.tasks.finish import (
@@ -24,9 +24,10 @@ from runqy.broker.tasks.finish import (
     retry,
 )
 from runqy.broker.tasks.lease import LeasedTask
+from runqy.broker.tasks.memory import find_max_results
 from runqy.errors import RunqyError
 from runqy.telemetry.tracing import RunSpan
-from workers.runtime.backoff import MAX_JITTER, delay_s
+from workers.runtime.retries import RetryPolicy
 from workers.runtime.task_output import RunOutput
 
 MAX_CHILD_DEATHS = 3
@@ -104,21 +105,6 @@ class Run:
         self.ends_at_s = clock.monotonic_s() + run_time_s(self.task.message, now_ns=now_ns)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """How a queue handles failures and results."""
-
-    delay_s: float = 15.0
-    max_delay_s: float = 600.0
-    keeps_results: bool = True
-    max_result_bytes: int = 0
-    """A task with a larger result fails; 0: no limit."""
-    max_archived: int = ARCHIVE_MAX_TASKS
-    """How many archived tasks each Redis queue keeps."""
-    hides_payloads: bool = False
-    """Record no payloads and results in the history of runs."""
-
-
 @dataclass(frozen=True, slots=True)
 class Finish:
     """A request that records how some runs ended."""
@@ -175,7 +161,7 @@ def finish_request(run: Run, result: RunResult, policy: RetryPolicy, *, now_ns: 
     if result.status is RunStatus.CHILD_DIED:
         return _child_died_request(run, result, policy, now_ns, info)
     if result.status in (RunStatus.RETRYABLE, RunStatus.TIMED_OUT) and message.retried < message.retry:
-        failure = Failure(error=result.error, retry_at_s=_retry_at_s(policy, message.retried, now_ns))
+        failure = Failure(error=result.error, retry_at_s=policy.retry_at_s(message.retried, now_ns=now_ns))
         return retry(lease, message, failure, now_ns=now_ns, max_archived=policy.max_archived, info=info)
     return archive(lease, message, error=result.error, now_ns=now_ns, max_archived=policy.max_archived, info=info)
 
@@ -211,12 +197,37 @@ def _child_died_request(
         return archive(
             lease, message, error=error, now_ns=now_ns, child_died=True, max_archived=max_archived, info=info
         )
-    failure = Failure(error=result.error, retry_at_s=_retry_at_s(policy, deaths, now_ns), child_died=True)
+    failure = Failure(error=result.error, retry_at_s=policy.retry_at_s(deaths, now_ns=now_ns), child_died=True)
     return retry(lease, message, failure, now_ns=now_ns, max_archived=max_archived, info=info)
 
 
-def _retry_at_s(policy: RetryPolicy, attempt: int, now_ns: int) -> int:
-    """Return the Unix time of the next attempt. The delay doubles with each attempt, up to the limit, with jitter."""
-    # The limit holds after jitter: delays cut off at it would let tasks that failed together retry together.
-    delay = delay_s(attempt, first_s=policy.delay_s, max_s=policy.max_delay_s / MAX_JITTER)
-    return now_ns // 1_000_000_000 + round(delay)
+def limit_result(result: RunResult, policy: RetryPolicy) -> RunResult:
+    """Return the result, or a failure if it is larger than its queue allows."""
+    size = len(result.output or b"")
+    if not policy.keeps_results or not 0 < policy.max_result_bytes < size:
+        return result
+    reason = f"the result has {size:,} bytes; the queue allows {policy.max_result_bytes:,} (max_result_bytes)"
+    return RunResult(RunStatus.FAILED, f"result_too_large: {reason}")
+
+
+def find_large_results(runs: Sequence[Run], policy: RetryPolicy) -> list[Run]:
+    """Return the runs to pass to `refuse_large_results`. Few runs have such results."""
+    if not policy.keeps_results:
+        return []
+    return [run for run in runs if run.result and len(run.result.output or b"") > LARGE_RESULT_BYTES]
+
+
+def refuse_large_results(runs: Sequence[Run]) -> Operation[None]:
+    """Fail runs whose results would fill a Redis of which their queues already use more than their share.
+
+    One round trip. Raise BrokerUnavailable.
+    """
+    max_bytes = yield from ask(find_max_results(sorted({run.task.lease.queue for run in runs})))
+    for run in runs:
+        size = len(run.result.output or b"") if run.result else 0
+        if size > max_bytes.get(run.task.lease.queue, size):
+            reason = (
+                f"the result of {size:,} bytes is not stored: Redis is almost full, and the queue holds more than its "
+                "share of it (max_memory_share)"
+            )
+            run.result = RunResult(RunStatus.FAILED, f"queue_memory: {reason}")

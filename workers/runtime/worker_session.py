@@ -34,8 +34,8 @@ from workers.runtime.heartbeat import (
 from workers.runtime.redaction import secrets
 from workers.runtime.redis_connections import RedisConnections, WorkerSubscription
 from workers.runtime.registration import RegisteredWorker
+from workers.runtime.retries import RetryPolicy
 from workers.runtime.settings import WorkerSettings
-from workers.runtime.task_runs import RetryPolicy
 
 FINAL_REQUESTS_S = 5.0
 """How long a stop waits for Redis: once for the results of the last tasks, once for deregistering."""

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import structlog
+from structlog.typing import Processor
 
 from runqy.http.request_ids import add_request_id
 
@@ -57,14 +58,17 @@ class UnavailableFilter(logging.Filter):
         return getattr(record, "status_code", 0) != 503
 
 
-def make_formatter() -> logging.Formatter:
-    """Return the formatter of our log lines and of libraries' lines."""
-    last: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
-        if sys.stderr.isatty()
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    )
+def make_formatter(redact: Processor | None = None) -> logging.Formatter:
+    """Return the formatter of our log lines and of libraries' lines. `redact` sees the text of tracebacks too."""
+    is_terminal = sys.stderr.isatty()
+    renderer: Any = structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer()
+    texts = [structlog.processors.format_exc_info] if redact or not is_terminal else []
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_SHARED,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            *texts,
+            *([redact] if redact else []),
+            renderer,
+        ],
     )

@@ -1,5 +1,9 @@
 """What of a child's output reaches the worker's log."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -60,3 +64,23 @@ def test_a_flood_of_output_is_limited_and_missing_lines_are_counted(monkeypatch:
 
     assert sum(entry["event"] == "child_output" for entry in entries) == BURST_LINES + 1
     assert [entry["lines"] for entry in entries if entry["event"] == "child_output_cut"] == [500]
+
+
+def test_lines_of_libraries_and_tracebacks_are_json_without_secrets() -> None:
+    program = """
+import logging
+from workers.runtime.logs import configure_logging
+from workers.runtime.redaction import secrets
+configure_logging()
+secrets.add(["hunter2-hunter2"])
+try:
+    raise ValueError("hunter2-hunter2")
+except ValueError:
+    logging.getLogger("asyncio").exception("hunter2-hunter2 was never retrieved")
+"""
+
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stderr
+
+    entry = json.loads(printed)
+    assert (entry["event"], entry["logger"]) == ("**** was never retrieved", "asyncio")
+    assert entry["exception"].endswith("ValueError: ****")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from runqy.broker.message import ERROR_MAX_BYTES
-from workers.runtime import error_texts
-from workers.runtime.error_texts import SUMMARY_MAX_CHARS, child_error_members, error_members
+from workers.runtime import logs
+from workers.runtime.logs import SUMMARY_MAX_CHARS, child_error_members, error_members
 from workers.runtime.redaction import Secrets
 
 
@@ -100,7 +100,7 @@ def test_nothing_is_missing_from_the_end_of_a_long_text() -> None:
 def test_a_secret_is_masked_where_a_text_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = Secrets()
     secrets.add(["s3cret-of-the-vault"])
-    monkeypatch.setattr(error_texts, "secrets", secrets)
+    monkeypatch.setattr(logs, "secrets", secrets)
     text = f"ValueError: {'s3cret-of-the-vault ' * ERROR_MAX_BYTES}"
 
     members = error_members(text)

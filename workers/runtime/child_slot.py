@@ -11,7 +11,7 @@ from runqy.errors import DeploymentFailed
 from runqy.formats.durations import humanize
 from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.child import Child, ChildSpec
-from workers.runtime.error_texts import child_error_members
+from workers.runtime.logs import child_error_members
 from workers.runtime.pool import (
     OVERFLOW,
     PoolOwner,

@@ -28,8 +28,8 @@ from runqy.errors import (
 from runqy.telemetry.failure_log import FailureLog
 from runqy.telemetry.tracing import RunSpan, get_tracer
 from workers.runtime.consumer_state import ConsumeConfig, ConsumerState, RoundTrip
-from workers.runtime.error_texts import child_error_members, error_members
 from workers.runtime.heartbeat import RunCounts
+from workers.runtime.logs import child_error_members, error_members
 from workers.runtime.output_writer import OutputWriter
 from workers.runtime.pool import Pool
 from workers.runtime.protocol import encode_task

@@ -1,37 +1,18 @@
-"""The worker's log on stderr, with the output of children, without secrets. It is JSON except on a terminal."""
+"""The worker's log on stderr: its format, the output of children and the texts of errors, all without secrets."""
 
-import logging
-import sys
+import logging.config
+import re
 from collections import deque
 from collections.abc import Callable
-from typing import TextIO
+from typing import Required, TypedDict
 
 import structlog
 
 from runqy import clock
+from runqy.broker.message import clean_text
+from runqy.telemetry.logs import configure_structlog, make_formatter
 from workers.runtime.pipes import LineSplitter, LongLine
 from workers.runtime.redaction import secrets
-
-
-def configure_logging(stream: TextIO | None = None) -> None:
-    stream = stream or sys.stderr
-    is_terminal = stream.isatty()
-    renderer = structlog.dev.ConsoleRenderer(colors=True) if is_terminal else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S" if is_terminal else "iso", utc=not is_terminal),
-            structlog.processors.format_exc_info,
-            # After format_exc_info, which adds the text of the traceback.
-            secrets,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(stream),
-        cache_logger_on_first_use=True,
-    )
-
 
 LINE_MAX_BYTES = 8 << 10
 """Longer lines are truncated."""
@@ -40,8 +21,27 @@ LINE_READ_BYTES = 64 << 10
 LINES_PER_SECOND = 200
 BURST_LINES = 1_000
 TAIL_LINES = 20
+SUMMARY_MAX_CHARS = 500
+_TRACEBACK = "Traceback (most recent call last):"
+_GROUP_MARGIN = re.compile(r"^ *[|+] ?", re.MULTILINE)
+_UNINDENTED_LINE = re.compile(r"^\S.*$", re.MULTILINE)
 
 log = structlog.get_logger()
+
+
+def configure_logging() -> None:
+    """Log like the server does, but without secrets, those in libraries' lines included."""
+    configure_structlog()
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"runqy": {"()": make_formatter, "redact": secrets}},
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "runqy"}},
+            "root": {"handlers": ["stderr"], "level": "INFO"},
+            "loggers": {"httpx2": {"level": "WARNING"}},
+        }
+    )
 
 
 class TokenBucket:
@@ -119,3 +119,43 @@ def _truncate(text: str) -> str:
     if len(data) <= LINE_MAX_BYTES:
         return text
     return f"{data[:LINE_MAX_BYTES].decode(errors='ignore')} [truncated, {len(data)} bytes]"
+
+
+class ErrorMembers(TypedDict, total=False):
+    """Members of a log entry. `exception` is the whole text, if it says more than `error`."""
+
+    error: Required[str]
+    exception: str
+
+
+def error_members(text: str) -> ErrorMembers:
+    """Return the members for an error's text. A long text is cut at its start: a traceback ends with what matters."""
+    text = text.strip()
+    return _members(_summarize(text), text)
+
+
+def child_error_members(cause: str) -> ErrorMembers:
+    """Return the members for the text of why a child ended: one line, and the child's last output."""
+    reason, _, output = cause.strip().partition("\n")
+    exception = _summarize(output) if _TRACEBACK in output else ""
+    # An exception that other output follows was handled, and is not why the child ended.
+    is_last = exception and output.endswith(exception)
+    return _members(f"{reason}: {exception}" if is_last else reason, cause.strip())
+
+
+def _members(summary: str, text: str) -> ErrorMembers:
+    # Before the text is cut: what is left of a cut secret would not be recognized.
+    summary, text = secrets.redact(summary), secrets.redact(text)
+    if len(summary) > SUMMARY_MAX_CHARS:
+        summary = f"{summary[:SUMMARY_MAX_CHARS]} ..."
+    return {"error": summary} if summary == text else {"error": summary, "exception": clean_text(text)}
+
+
+def _summarize(text: str) -> str:
+    """Return a Python traceback's line with the exception's class and message, or another text's first line."""
+    if text.startswith(f"+ Exception Group {_TRACEBACK}"):
+        _, _, trace = _GROUP_MARGIN.sub("", text).partition(_TRACEBACK)
+    else:
+        trace = text.rpartition(_TRACEBACK)[2]
+    first = _UNINDENTED_LINE.search(trace)
+    return first[0].rstrip() if first else text.partition("\n")[0]

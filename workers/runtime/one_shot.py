@@ -8,7 +8,7 @@ import structlog
 from runqy.errors import DeploymentFailed
 from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.child import Child, ChildSpec
-from workers.runtime.error_texts import child_error_members
+from workers.runtime.logs import child_error_members
 from workers.runtime.pool import (
     OVERFLOW,
     STOP_TIMEOUT_S,

@@ -143,7 +143,7 @@ def _end_captured(process: "subprocess.Popen[bytes]") -> None:
     _signal_group(process.pid, signal.SIGKILL)
 
 
-def last_lines(log: Path | None, count: int = 15) -> str:
+def last_lines(log: Path | None, count: int) -> str:
     """Return the last lines of a log, to show why something failed."""
     if log is None or not log.exists():
         return ""

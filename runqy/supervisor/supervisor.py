@@ -91,10 +91,13 @@ class Supervisor:
             one.ends = 0
         one.ends += 1
         how = f"the {one.spec.name} {one.process.describe_end()}"
+        has_refused = (one.process.poll() or 0) > 0
         one.process.end()  # children that it left must not block the next process
         pause_s = min(FIRST_PAUSE_S * 2 ** (one.ends - 1), MAX_PAUSE_S)
         one.restart_at = now + pause_s
-        if one.ends < MAX_ENDS:
+        if one.ends == 1 and has_refused:  # it has logged why
+            self._report(_with_log(f"{how}; restarting in {pause_s:g} s.", one.spec, lines=3))
+        elif one.ends < MAX_ENDS:
             self._report(f"{how}; restarting in {pause_s:g} s.")
         elif one.ends == MAX_ENDS:
             again = f"{one.ends} times in a row. Restarts continue, at most {MAX_PAUSE_S:g} s apart."
@@ -109,5 +112,5 @@ class Supervisor:
             one.process.end(self._stop)
 
 
-def _with_log(message: str, spec: ProcessSpec) -> str:
-    return f"{message}\n{last_lines(spec.log)}".rstrip()
+def _with_log(message: str, spec: ProcessSpec, lines: int = 15) -> str:
+    return f"{message}\n{last_lines(spec.log, lines)}".rstrip()

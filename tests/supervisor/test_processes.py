@@ -139,7 +139,7 @@ def test_output_goes_to_a_log_that_only_its_owner_reads(make_program):
     process = Process(program)
     wait_until(lambda: process.poll() is not None)
 
-    assert sorted(last_lines(program.log).splitlines()) == ["err", "out"]
+    assert sorted(last_lines(program.log, 15).splitlines()) == ["err", "out"]
     assert program.log.stat().st_mode & 0o777 == 0o600
     assert process.describe_end() == "exited with code 3"
     process.end()

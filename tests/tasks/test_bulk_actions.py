@@ -23,7 +23,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.errors import QueueNotFound, RequestInvalid
-from tasks import bulk_actions, bulk_runner, bulk_slices
+from tasks import bulk_actions, bulk_runner
 from tasks.actions import TaskAction
 from tasks.bulk_actions import cancel_bulk_action, create_bulk_action, list_bulk_actions_on, preview_bulk_action
 from tasks.bulk_runner import BulkRunner, run_bulk_actions
@@ -198,8 +198,8 @@ def test_a_task_whose_new_end_is_recorded_after_its_slice_was_found_is_skipped(
     put_in(single_broker, "completed", "t1")
     insert_runs(make_run(task_id="t1", run_id="r1"), queue="simple")
 
-    def find_and_end(*args: Any) -> bulk_slices.Slice:
-        found = bulk_slices.find_next_slice(*args)
+    def find_and_end(*args: Any) -> bulk_actions.Slice:
+        found = bulk_actions.find_next_slice(*args)
         insert_runs(make_run(task_id="t1", run_id="r2"), queue="simple")
         return found
 
@@ -257,8 +257,8 @@ def test_what_ends_after_the_request_does_not_match(single_broker: Broker) -> No
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_slices_apply_to_each_task_once(single_broker: Broker, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(bulk_slices, "SLICE_SIZE", size)
-    monkeypatch.setattr(bulk_slices, "RUNS_PER_SLICE", 4)
+    monkeypatch.setattr(bulk_actions, "SLICE_SIZE", size)
+    monkeypatch.setattr(bulk_actions, "RUNS_PER_SLICE", 4)
     insert_runs(*(make_failure(task_id=f"t{n}", payload=b'{"order":"A-1"}') for n in range(10)), queue="simple")
 
     bulk = request_and_run(single_broker, TaskAction.RUN, TaskQuery(outcomes=FAILED, text="A-1"))
@@ -268,7 +268,7 @@ def test_slices_apply_to_each_task_once(single_broker: Broker, monkeypatch: pyte
 
 
 def test_a_tick_ends_in_time_and_the_next_one_continues(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk_slices, "SLICE_SIZE", 3)
+    monkeypatch.setattr(bulk_actions, "SLICE_SIZE", 3)
     monkeypatch.setattr(bulk_runner, "TICK_S", 2.0)
     put(single_broker, *(f"t{number}" for number in range(9)), queue="simple")
     now_s, apply = [clock.monotonic_s()], bulk_runner.apply_in_state
@@ -291,7 +291,7 @@ def test_a_tick_ends_in_time_and_the_next_one_continues(single_broker: Broker, m
 
 
 def test_a_cancelled_bulk_action_goes_no_further(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk_slices, "SLICE_SIZE", 1)
+    monkeypatch.setattr(bulk_actions, "SLICE_SIZE", 1)
     put(single_broker, "t1", "t2", "t3", queue="simple")
     bulk = create_bulk_action(single_broker, action=TaskAction.DELETE, query=PENDING, expected=3)
     apply = bulk_runner.apply_in_state
@@ -362,7 +362,7 @@ DEMOTIONS: dict[str, Callable[[User], object]] = {
 def test_a_bulk_action_ends_when_its_user_may_no_longer_do_this(
     single_broker: Broker, monkeypatch: pytest.MonkeyPatch, demote: Callable[[User], object]
 ) -> None:
-    monkeypatch.setattr(bulk_slices, "SLICE_SIZE", 1)
+    monkeypatch.setattr(bulk_actions, "SLICE_SIZE", 1)
     put(single_broker, "t1", "t2", "t3", queue="simple")
     staff_client("operator")
     user = User.objects.get(username="the-operator")

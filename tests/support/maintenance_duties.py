@@ -7,17 +7,17 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks import dequeue
-from runqy.broker.tasks.enqueue import NewTask, enqueue
+from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight
+from tests.support.tasks import new_task
 
 QUEUE = "q"
 KEYS = QueueKeys(QUEUE)
 
 
 def put(broker: Broker, task_id: str, queue: str = QUEUE, **options: object) -> None:
-    task = NewTask(id=task_id, queue=queue, payload=b"{}", **options)  # type: ignore[arg-type]
-    broker.run(enqueue(task, now_ns=broker.now_ns()))
+    broker.run(enqueue(new_task(task_id, queue, payload=b"{}", **options), now_ns=broker.now_ns()))
 
 
 def take(broker: Broker, queue: str = QUEUE) -> LeasedTask:

@@ -14,8 +14,7 @@ from queues.models import Queue, QueueSource, SubQueue
 from queues.queries import documents_used
 from runqy.accounts.models import ApiKey
 from runqy.api_keys import Role
-from runqy.audit.chain import CHAIN_BEGIN
-from runqy.audit.models import AuditHead, AuditRecord
+from runqy.audit.models import CHAIN_BEGIN, AuditHead, AuditRecord
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.workers.heartbeats import write_heartbeat

@@ -5,7 +5,7 @@ from functools import partial
 from queues.catalog import AllowedQueues
 from queues.queries import get_catalog, resolve_redis_queue, with_fresh_catalog
 from runqy.audit.actors import current_actor
-from runqy.audit.pending import record_in_redis
+from runqy.audit.operations import record_in_redis
 from runqy.broker.broker import Broker
 from runqy.broker.operation import Request, raise_error
 from runqy.broker.queues.pausing import find_pause, pause, unpause

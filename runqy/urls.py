@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.decorators.cache import never_cache
 
-from runqy.accounts.admin import change_own_password, log_out_own_sessions
+from runqy.accounts.admin.users import change_own_password, log_out_own_sessions
 from runqy.accounts.logins import log_in
 from runqy.api.views import IndexRedirectView, SchemaView, SwaggerView
 from runqy.health.viewsets import HealthViewSet

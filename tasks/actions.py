@@ -13,7 +13,7 @@ from django.conf import settings
 from queues.catalog import AllowedQueues
 from queues.queries import resolve_redis_queue, with_fresh_catalog
 from runqy.audit.changes import Changes
-from runqy.audit.pending import record_in_redis
+from runqy.audit.operations import record_in_redis
 from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import Cancellation, cancel

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from queues.queries import resolve_queue
 from runqy.audit.changes import REDACTED, Changes
-from runqy.audit.pending import record_in_redis
+from runqy.audit.operations import record_in_redis
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue import OF_QUEUE, NewTask, new_task_id
 from runqy.broker.tasks.reader import TaskLocation

@@ -8,7 +8,7 @@ import msgspec
 
 from queues.catalog import AllowedQueues, ResolvedQueue
 from queues.queries import get_catalog, resolve_queue
-from runqy.audit.pending import record_in_redis
+from runqy.audit.operations import record_in_redis
 from runqy.broker.broker import Broker
 from runqy.broker.operation import BrokerContext, Operation, Request, ask, get_context
 from runqy.broker.tasks.enqueue import (

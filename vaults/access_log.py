@@ -5,7 +5,6 @@ database. A delivery that cannot be recorded is refused.
 """
 
 import hashlib
-import hmac
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.streams import write_behind
 from runqy.broker.streams.write_behind import DeliveryRecord
 from runqy.broker.workers.heartbeats import list_worker_records
+from runqy.config import signing
 from runqy.config_sync.documents import signing_key
 from runqy.errors import DeliveryNotRecorded, VaultNotFound
 from runqy.formats.json_decoding import read_json
@@ -118,8 +118,8 @@ def prune_deliveries() -> int:
 
 def _rows(note: DeliveryRecord) -> Iterable[VaultDelivery]:
     """Yield the rows of a record, one for each vault. A record with a wrong signature is logged and has none."""
-    mac, _, body = note.content.partition(b" ")
-    if not hmac.compare_digest(mac, _mac(body)):
+    body = signing.verify(signing_key(settings.SECRET_KEY), b"runqy delivery", signed=note.content)
+    if body is None:
         log.error("delivery_refused", note=note.id, reason="wrong signature")
         return
     delivery = read_json(body, _Delivery)
@@ -140,12 +140,7 @@ def _rows(note: DeliveryRecord) -> Iterable[VaultDelivery]:
 
 def _signed(body: bytes) -> bytes:
     # Signed, because workers may be able to write to Redis.
-    return _mac(body) + b" " + body
-
-
-def _mac(body: bytes) -> bytes:
-    key = signing_key(settings.SECRET_KEY)
-    return hmac.new(key, b"runqy delivery\0" + body, hashlib.sha256).hexdigest().encode()
+    return signing.sign(signing_key(settings.SECRET_KEY), b"runqy delivery", body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,6 @@ class AlertStateFilter(admin.SimpleListFilter):
         return queryset & filter_alerts(state)
 
 
-@admin.register(Alert)
 class AlertAdmin(ReadOnlyModelAdmin):
     """Alerts, which rules open and resolve."""
 

@@ -33,7 +33,6 @@ class AlertRuleForm(StyledModelForm):
             self.fields["for_s"].help_text = help_text
 
 
-@admin.register(AlertRule)
 class AlertRuleAdmin(AuditedModelAdmin):
     """Thresholds and switches of rules, for one queue or for all."""
 

@@ -6,15 +6,11 @@ registering again gives the same one on any web process.
 """
 
 import hashlib
-import hmac
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import msgspec
 import structlog
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 
 from runqy import clock
@@ -23,6 +19,7 @@ from runqy.api_keys import Identity, Role
 from runqy.broker.broker import Broker
 from runqy.broker.workers import redis_users as acl
 from runqy.broker.workers.redis_users import RedisUser, StoredUser
+from runqy.config import signing
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.snapshot import Snapshot, get_newest, get_snapshot
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable
@@ -328,29 +325,22 @@ def _field(grant: _Grant) -> str:
 
 
 def _sign(grant: _Grant) -> StoredUser:
-    body, name = msgspec.json.encode(grant), _field(grant)
-    return StoredUser(field=name, content=_mac("grant", name, body).encode() + b" " + body)
+    name = _field(grant)
+    return StoredUser(field=name, content=signing.sign(_key(), b"grant", name.encode(), msgspec.json.encode(grant)))
 
 
 def _verify(stored: StoredUser) -> _Grant | None:
     """Return a grant; None unless this server signed it for this field, in the format of this version."""
-    mac, _, body = stored.content.partition(b" ")
-    if not hmac.compare_digest(mac, _mac("grant", stored.field, body).encode()):
-        return None
+    body = signing.verify(_key(), b"grant", stored.field.encode(), signed=stored.content)
     try:
-        return read_json(body, _Grant)
+        return None if body is None else read_json(body, _Grant)
     except msgspec.DecodeError:
         return None
 
 
-def _mac(*parts: str | bytes) -> str:
-    """Return an HMAC of these strings by the server's key: 32 bytes, in hexadecimal."""
-    message = b"\0".join(part.encode() if isinstance(part, str) else part for part in parts)
-    return hmac.new(_secret(settings.SECRET_KEY), message, hashlib.sha256).hexdigest()
+def _mac(*parts: str) -> str:
+    return signing.mac(_key(), *(part.encode() for part in parts)).decode()
 
 
-@lru_cache(maxsize=8)
-def _secret(secret_key: str) -> bytes:
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"runqy Redis users of workers").derive(
-        secret_key.encode()
-    )
+def _key() -> bytes:
+    return signing.derive_key(settings.SECRET_KEY, "runqy Redis users of workers")

@@ -1,16 +1,23 @@
 """Audit records, which are append-only, and the head of their chain."""
 
+import json
 import re
 from datetime import UTC, datetime
-from typing import Any, Never
 
+from django.conf import settings
 from django.db import models
 
 from runqy.audit.actors import ActorKind
-from runqy.audit.chain import CHAIN_BEGIN, chain_digest
+from runqy.config import signing
 
 MAX_TEXT_LENGTH = 300
+CHAIN_BEGIN = "0" * 64
 _KEY_NAME = re.compile(r"(\d+) (.+)", re.DOTALL)
+
+
+def chain_key(secret_key: str = "") -> bytes:
+    """Return the key of the chain's digests, derived from a secret key, by default from that of the server."""
+    return signing.derive_key(secret_key or settings.SECRET_KEY, "runqy audit chain")
 
 
 def fit_text(text: str) -> str:
@@ -18,21 +25,8 @@ def fit_text(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)[:MAX_TEXT_LENGTH]
 
 
-class AppendOnlyQuerySet(models.QuerySet["AuditRecord"]):
-    """Records that cannot be changed or deleted; triggers in the database enforce it too."""
-
-    def update(self, **_: Any) -> Never:
-        raise TypeError("Audit records cannot be changed.")
-
-    def delete(self) -> Never:
-        raise TypeError("Audit records cannot be deleted.")
-
-    def bulk_update(self, *_: Any, **__: Any) -> Never:
-        raise TypeError("Audit records cannot be changed.")
-
-
 class AuditRecord(models.Model):
-    """A record of who changed what, and when."""
+    """A record of who changed what, and when. Triggers in the database refuse to change or delete it."""
 
     number = models.BigIntegerField(unique=True)
     """1, 2, 3 … without a gap."""
@@ -55,8 +49,6 @@ class AuditRecord(models.Model):
     previous = models.CharField(max_length=64)
     digest = models.CharField(max_length=64)
 
-    objects = AppendOnlyQuerySet.as_manager()
-
     class Meta:
         ordering = ["-number"]
         default_permissions = ("view",)
@@ -68,15 +60,6 @@ class AuditRecord(models.Model):
 
     def __str__(self) -> str:
         return f"{self.number}: {self.describe_object()}, {self.describe_action()} by {self.actor_name}"
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Append a new record. Raise TypeError for an existing one."""
-        if not self._state.adding:
-            raise TypeError("Audit records cannot be changed.")
-        super().save(*args, **kwargs)
-
-    def delete(self, *_: Any, **__: Any) -> Never:
-        raise TypeError("Audit records cannot be deleted.")
 
     def describe_action(self) -> str:
         """Return what was done to the object: `created`, `cancellation requested`."""
@@ -101,7 +84,7 @@ class AuditRecord(models.Model):
             *(self.actor_kind, self.actor_id, self.actor_name, self.address, self.request_id),
             *(self.action, self.object_kind, self.object_name, self.changes),
         ]
-        return chain_digest(content, key)
+        return signing.mac(key, json.dumps(content, separators=(",", ":")).encode()).decode()
 
 
 def _encode_time(time: datetime | None) -> str | None:

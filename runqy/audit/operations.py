@@ -1,23 +1,30 @@
-"""Append records to the chain: of changes of the database in their transaction, of changes of Redis from its stream."""
+"""Append records to the chain: of changes of the database in their transaction, of changes of Redis from its stream.
+
+What waits in the stream is signed, because workers may be able to write to Redis.
+"""
 
 import hashlib
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
+import msgspec
 import structlog
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
 from runqy.audit.actors import SERVER, Actor, current_actor
-from runqy.audit.chain import current_key
 from runqy.audit.changes import Changes, encode_changes
-from runqy.audit.models import AuditHead, AuditRecord, fit_text
-from runqy.audit.pending import PendingRecord, verify
-from runqy.broker.streams.audit_stream import StreamEntry, delete_entries, read_entries
-from runqy.errors import BrokerUnavailable
+from runqy.audit.models import AuditHead, AuditRecord, chain_key, fit_text
+from runqy.broker.streams.audit_stream import StreamEntry, append_record, delete_entries, read_entries
+from runqy.config import signing
+from runqy.errors import AuditNotRecorded, BrokerUnavailable
+from runqy.formats.json_decoding import read_json
 from runqy.redis_connection import get_broker
 
 MOVE_BATCH_SIZE = 500
@@ -27,6 +34,20 @@ log = structlog.get_logger()
 _collected: ContextVar[list[AuditRecord] | None] = ContextVar("collected_records", default=None)
 
 
+class PendingRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A record of a change of Redis, as it waits there."""
+
+    event_id: str
+    """Random, so that a record that is moved twice is stored once."""
+    at: datetime
+    actor: Actor
+    action: str
+    object_kind: str
+    object_name: str
+    changes: str = "{}"
+    """The result of `encode_changes`."""
+
+
 def record(*, action: str, object_kind: str, object_name: str, changes: Changes | None = None) -> AuditRecord:
     """Append a record of a change by the current actor, in the transaction of the change.
 
@@ -34,19 +55,54 @@ def record(*, action: str, object_kind: str, object_name: str, changes: Changes 
     secret. The chain stays locked until the transaction ends: call this last, after taking all other locks, or
     inside `records_together`, which appends later. For changes of Redis see `record_in_redis`.
     """
-    row = AuditRecord(
+    row = _build_row(
+        current_actor(),
         at=timezone.now(),
         action=action,
         object_kind=object_kind,
         object_name=object_name,
         changes=encode_changes(changes or {}),
     )
-    _set_actor(row, current_actor())
     if (collected := _collected.get()) is None:
         _append([row])
     else:
         collected.append(row)
     return row
+
+
+def record_in_redis(*, action: str, object_kind: str, object_name: str, changes: Changes | None = None) -> None:
+    """Record a change of Redis in Redis before it is made. `move_pending` moves the record to the database.
+
+    This needs no database, and no change is unrecorded even if the process is killed. A recorded change may not have
+    happened, so check first whether there is anything to change. Raise BrokerUnavailable, or AuditNotRecorded if too
+    many records wait. The change must not be made if this raises.
+    """
+    broker = get_broker()
+    pending = PendingRecord(
+        event_id=secrets.token_hex(16),
+        at=datetime.fromtimestamp(broker.now_ns() / 1e9, UTC),  # by Redis's clock, which all processes share
+        actor=current_actor(),
+        action=action,
+        object_kind=object_kind,
+        object_name=object_name,
+        changes=encode_changes(changes or {}),
+    )
+    if not broker.run(append_record(sign_pending(pending))):
+        raise AuditNotRecorded
+
+
+def sign_pending(pending: PendingRecord) -> bytes:
+    return signing.sign(_pending_key(), msgspec.json.encode(pending))
+
+
+def verify_pending(content: bytes) -> PendingRecord | None:
+    """Return the record of a stream entry; None if this server did not sign it."""
+    body = signing.verify(_pending_key(), signed=content)
+    return None if body is None else read_json(body, PendingRecord)
+
+
+def _pending_key() -> bytes:
+    return signing.derive_key(settings.SECRET_KEY, "runqy pending audit")
 
 
 @contextmanager
@@ -135,7 +191,7 @@ def _append_entries(head: AuditHead, entries: Sequence[StreamEntry]) -> None:
 
 
 def _append_some(head: AuditHead, entries: Sequence[StreamEntry]) -> None:
-    verified = [(entry, verify(entry.content)) for entry in entries]
+    verified = [(entry, verify_pending(entry.content)) for entry in entries]
     refused = [entry for entry, pending in verified if pending is None]
     found = [pending for _, pending in verified if pending is not None]
     # Derived from the first entry, so that entries that are read again are not reported again.
@@ -145,55 +201,40 @@ def _append_some(head: AuditHead, entries: Sequence[StreamEntry]) -> None:
     now, rows = timezone.now(), []
     for pending in found:
         if pending.event_id not in stored:
-            rows.append(_build_pending(head, pending, now))
+            columns = msgspec.structs.asdict(pending)
+            rows.append(_build_row(columns.pop("actor"), **columns, recorded_at=now))
             stored.add(pending.event_id)
     if refused and refusal_id not in stored:
-        rows.append(_build_refusal(head, refused, refusal_id, now))
-    AuditRecord.objects.bulk_create(rows)
+        log.error("pending_audit_refused", entries=[entry.id for entry in refused], reason="wrong signature")
+        row = _build_row(
+            SERVER,
+            at=now,
+            action="audit.entries_refused",
+            object_kind="audit",
+            object_name="redis",
+            changes=encode_changes({"entries": (None, len(refused))}),
+            event_id=refusal_id,
+            recorded_at=now,
+        )
+        rows.append(row)  # one for all entries of a batch that this server did not sign
+    AuditRecord.objects.bulk_create([_link(head, row) for row in rows])
 
 
-def _build_pending(head: AuditHead, pending: PendingRecord, now: datetime) -> AuditRecord:
-    row = AuditRecord(
-        at=pending.at,
-        action=pending.action,
-        object_kind=pending.object_kind,
-        object_name=pending.object_name,
-        changes=pending.changes,
-        event_id=pending.event_id,
-        recorded_at=now,
+def _build_row(actor: Actor, **columns: Any) -> AuditRecord:
+    return AuditRecord(
+        actor_kind=actor.kind,
+        actor_id=fit_text(actor.id),
+        actor_name=fit_text(actor.name),
+        address=fit_text(actor.address),
+        request_id=fit_text(actor.request_id),
+        **columns,
     )
-    _set_actor(row, pending.actor)
-    return _link(head, row)
-
-
-def _build_refusal(head: AuditHead, refused: Sequence[StreamEntry], event_id: str, now: datetime) -> AuditRecord:
-    """Return one record for all entries of a batch that this server did not sign."""
-    log.error("pending_audit_refused", entries=[entry.id for entry in refused], reason="wrong signature")
-    row = AuditRecord(
-        at=now,
-        action="audit.entries_refused",
-        object_kind="audit",
-        object_name="redis",
-        changes=encode_changes({"entries": (None, len(refused))}),
-        event_id=event_id,
-        recorded_at=now,
-    )
-    _set_actor(row, SERVER)
-    return _link(head, row)
-
-
-def _set_actor(row: AuditRecord, actor: Actor) -> None:
-    row.actor_kind = actor.kind
-    row.actor_id = fit_text(actor.id)
-    row.actor_name = fit_text(actor.name)
-    row.address = fit_text(actor.address)
-    row.request_id = fit_text(actor.request_id)
 
 
 def _link(head: AuditHead, row: AuditRecord) -> AuditRecord:
     """Make a row the next of the chain and update the head. The caller saves both."""
     row.object_name = fit_text(row.object_name)
     row.number, row.previous = head.number + 1, head.digest
-    row.digest = row.chained_digest(current_key())
+    row.digest = row.chained_digest(chain_key())
     head.number, head.digest = row.number, row.digest
     return row

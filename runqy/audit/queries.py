@@ -7,9 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 
 from django.db.models import Max, Q, QuerySet
 
-from runqy.audit.chain import CHAIN_BEGIN, current_key, derive_key
 from runqy.audit.changes import Changes, encode_changes
-from runqy.audit.models import AuditHead, AuditRecord, fit_text
+from runqy.audit.models import CHAIN_BEGIN, AuditHead, AuditRecord, chain_key, fit_text
 from runqy.broker.streams.audit_stream import count_entries
 from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker
@@ -99,7 +98,7 @@ def iterate_records(records: QuerySet[AuditRecord]) -> Iterator[AuditRecord]:
 def verify_record(record: AuditRecord) -> bool:
     """Return whether a record is unchanged and follows its predecessor."""
     before = AuditRecord.objects.filter(number=record.number - 1).values_list("digest", flat=True).first()
-    if record.digest != record.chained_digest(current_key()):
+    if record.digest != record.chained_digest(chain_key()):
         return False
     return record.previous == before if before else _is_first(record)
 
@@ -110,7 +109,7 @@ def verify_chain(*, expected: tuple[int, str] | None = None, old_secret_keys: Se
     `expected` is the number and digest of a record, stored outside this database. `old_secret_keys` verify records
     from before a change of the secret key.
     """
-    keys = [current_key(), *map(derive_key, old_secret_keys)]
+    keys = [chain_key(), *map(chain_key, old_secret_keys)]
     report = ChainReport()
     newest: int = AuditRecord.objects.aggregate(number=Max("number"))["number"] or 0
     head = AuditHead.objects.filter(pk=1).first() or AuditHead()  # after the newest number, so that it is not older

@@ -5,7 +5,6 @@ from itertools import takewhile
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet
 from django.utils import timezone
 
 from runqy.audit.models import AuditRecord
@@ -29,7 +28,7 @@ def remove_old_records() -> int:
             return 0
         head.removed = old[-1].number
         head.save()  # the triggers refuse to delete records above it
-        QuerySet(AuditRecord).filter(number__lte=head.removed).delete()  # the model's own queryset refuses
+        AuditRecord.objects.filter(number__lte=head.removed).delete()
         # Without a record of the removal, a chain that does not begin with record 1 is broken.
         changes = describe_removal(head.removed, old[-1].digest)
         record(action=REMOVED, object_kind="audit", object_name="audit", changes=changes)

@@ -4,16 +4,14 @@ In Redis a document is `<revision> <worker revision> <MAC in hex> <body>`; a del
 list is `<MAC in hex> <JSON object of revisions by field>`.
 """
 
-import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 
 import msgspec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from runqy.config import signing
 
 
 class DocumentKind(StrEnum):
@@ -54,11 +52,9 @@ def field(kind: DocumentKind, name: str) -> str:
     return f"{kind}:{name}"
 
 
-@lru_cache(maxsize=8)
 def signing_key(secret: str) -> bytes:
     """Derive the key that signs the published configuration from the server's secret key."""
-    hkdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"runqy published configuration")
-    return hkdf.derive(secret.encode())
+    return signing.derive_key(secret, "runqy published configuration")
 
 
 def sign(document: Document, key: bytes) -> bytes:
@@ -89,23 +85,18 @@ def verify(field: str, content: bytes, key: bytes) -> Document:
 def sign_revisions(revisions: Mapping[str, int], key: bytes) -> bytes:
     """Return the signed list of the revisions of all documents, by field."""
     listed = msgspec.json.encode(revisions, order="deterministic")
-    return _mac(key, b"runqy revisions", listed) + b" " + listed
+    return signing.sign(key, b"runqy revisions", listed)
 
 
 def verify_revisions(content: bytes, key: bytes) -> dict[str, int]:
     """Return the revisions of a signed list, by field; empty for empty content. Raise InvalidSignature."""
     if not content:
         return {}
-    mac, _, listed = content.partition(b" ")
-    if not hmac.compare_digest(mac, _mac(key, b"runqy revisions", listed)):
+    listed = signing.verify(key, b"runqy revisions", signed=content)
+    if listed is None:
         raise InvalidSignature("revisions: wrong signature")
     return msgspec.json.decode(listed, type=dict[str, int])
 
 
 def _document_mac(field: str, revision: bytes, worker_revision: bytes, body: bytes, key: bytes) -> bytes:
-    return _mac(key, b"runqy document", field.encode(), revision, worker_revision, body)
-
-
-def _mac(key: bytes, *parts: bytes) -> bytes:
-    """Return the MAC, in hex, of parts joined by NUL. Only the last part may contain NUL."""
-    return hmac.new(key, b"\0".join(parts), hashlib.sha256).hexdigest().encode()
+    return signing.mac(key, b"runqy document", field.encode(), revision, worker_revision, body)

@@ -16,9 +16,9 @@ from tasks.admin.queue_list import TasksView
 from tasks.admin.run_again import RunAgainView
 from tasks.admin.search import SearchView
 from tasks.admin.worker_runs import WorkerRunsView
-from tasks.models import Task
+from tasks.models import BulkAction, Task
 
-__all__ = ["BulkActionAdmin", "TaskAdmin"]
+admin.site.register(BulkAction, BulkActionAdmin)
 
 
 @admin.register(Task)

@@ -155,7 +155,6 @@ class CancelView(AdminView):
         return HttpResponseRedirect(bulk_url(bulk.pk))
 
 
-@admin.register(BulkAction)
 class BulkActionAdmin(AuditedModelAdmin):
     """Bulk actions: requested from a filter, applied by maintenance."""
 

@@ -18,8 +18,7 @@ from runqy.accounts.operations import create_api_key
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.history import records_url
 from runqy.audit.models import AuditRecord
-from runqy.audit.operations import move_pending, record
-from runqy.audit.pending import PendingRecord, sign
+from runqy.audit.operations import PendingRecord, move_pending, record, sign_pending
 from runqy.broker.streams.audit_stream import append_record
 from runqy.redis_connection import get_broker
 from tests.config_sync.support import away
@@ -217,7 +216,7 @@ def test_a_late_record_shows_when_it_was_recorded(admin_client: Client) -> None:
     late = PendingRecord(
         event_id="e1", at=happened, actor=CAROL, action="queue.paused", object_kind="queue", object_name="mail"
     )
-    get_broker().run(append_record(sign(late)))
+    get_broker().run(append_record(sign_pending(late)))
     assert "1 record waits in Redis and will be moved here by maintenance." in text(admin_client, PAGE)
 
     move_pending()

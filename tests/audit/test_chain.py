@@ -10,8 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
 
 from runqy.audit import triggers
-from runqy.audit.chain import current_key, derive_key
-from runqy.audit.models import AuditHead, AuditRecord
+from runqy.audit.models import AuditHead, AuditRecord, chain_key
 from runqy.audit.operations import record
 from runqy.audit.queries import verify_chain
 
@@ -95,7 +94,7 @@ def test_a_record_that_replaces_another_is_found(records: list[AuditRecord]) -> 
     second.object_name = "other"
     execute(
         "UPDATE audit_auditrecord SET object_name = 'other', digest = %s WHERE number = 2",
-        second.chained_digest(current_key()),
+        second.chained_digest(chain_key()),
     )
 
     assert verify_chain().breaks == ["Record 3 does not follow its predecessor."]
@@ -104,7 +103,7 @@ def test_a_record_that_replaces_another_is_found(records: list[AuditRecord]) -> 
 @pytest.mark.parametrize(
     "tamper",
     [
-        lambda: rewrite_all(current_key()),  # which takes the server's secret key too
+        lambda: rewrite_all(chain_key()),  # which takes the server's secret key too
         lambda: execute("DELETE FROM audit_auditrecord") or AuditHead.objects.all().delete(),
     ],
 )
@@ -121,7 +120,7 @@ def test_a_chain_written_anew_is_whole_and_not_what_was_noted(
 
 
 def test_a_chain_written_anew_without_the_secret_key_is_found(records: list[AuditRecord]) -> None:
-    rewrite_all(derive_key("of another server"))
+    rewrite_all(chain_key("of another server"))
 
     assert [found.partition(",")[0] for found in verify_chain().breaks] == [
         f"Record {n} was changed" for n in (1, 2, 3)
@@ -150,28 +149,11 @@ def test_what_the_command_did_not_print_is_not_expected(text: str) -> None:
         call_command("verify_audit", f"--expect={text}")
 
 
-def test_the_models_refuse_to_change_or_delete_a_record(records: list[AuditRecord]) -> None:
-    first = AuditRecord.objects.get(number=1)
-    first.actor_name = "another user"
-    attempts = [
-        first.save,
-        first.delete,
-        lambda: AuditRecord.objects.update(actor_name="x"),
-        lambda: AuditRecord.objects.filter(number=1).delete(),
-        lambda: AuditRecord.objects.bulk_update([first], ["actor_name"]),
-    ]
-
-    for attempt in attempts:
-        with pytest.raises(TypeError, match="Audit records cannot be"):
-            attempt()
-    assert verify_chain().is_whole
-
-
 @pytest.mark.usefixtures("guarded")
 @pytest.mark.parametrize(
     "statement", ["UPDATE audit_auditrecord SET actor_name = 'x'", "DELETE FROM audit_auditrecord WHERE number = 3"]
 )
-def test_the_database_refuses_too_and_still_takes_new_ones(statement: str) -> None:
+def test_the_database_refuses_changes_and_still_takes_new_records(statement: str) -> None:
     with pytest.raises(DatabaseError, match="only ever appended"), transaction.atomic():
         execute(statement)
 

@@ -14,8 +14,7 @@ from django.db import DatabaseError, connection
 from runqy.audit import operations
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditHead, AuditRecord
-from runqy.audit.operations import move_pending, record
-from runqy.audit.pending import PendingRecord, record_in_redis, sign, verify
+from runqy.audit.operations import PendingRecord, move_pending, record, record_in_redis, sign_pending, verify_pending
 from runqy.audit.queries import verify_chain
 from runqy.broker import keys
 from runqy.broker.streams import audit_stream
@@ -34,7 +33,7 @@ def wait(*names: str) -> list[PendingRecord]:
     """Let a record about each queue wait in Redis."""
     for name in names:
         record_in_redis(action="queue.paused", object_kind="queue", object_name=name)
-    waiting = [verify(entry.content) for entry in get_broker().run(audit_stream.read_entries(1000))]
+    waiting = [verify_pending(entry.content) for entry in get_broker().run(audit_stream.read_entries(1000))]
     return [pending for pending in waiting if pending and pending.object_name in names]
 
 
@@ -193,7 +192,7 @@ def test_many_that_move_and_change_at_once_keep_each_once_and_in_order() -> None
 
 def test_what_this_server_did_not_sign_is_refused_and_counted(redis: redis_py.Redis, settings) -> None:
     (genuine,) = wait("genuine")
-    signed = sign(genuine)
+    signed = sign_pending(genuine)
     for forged in (b"", b"x", signed.replace(b"genuine", b"forged"), b"0" * 64 + signed[64:]):
         redis.xadd(keys.AUDIT_STREAM, {"content": forged})
     redis.xadd(keys.AUDIT_STREAM, {"other": "field"})
@@ -209,7 +208,7 @@ def test_a_genuine_entry_that_is_put_back_is_not_recorded_again(redis: redis_py.
     (pending,) = wait("mail")
     move_pending()
 
-    redis.xadd(keys.AUDIT_STREAM, {"content": sign(pending)})
+    redis.xadd(keys.AUDIT_STREAM, {"content": sign_pending(pending)})
     move_pending()
 
     assert names() == ["mail"]

@@ -12,7 +12,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.audit.duties import AuditRecorder
 from runqy.audit.models import AuditRecord
-from runqy.audit.pending import record_in_redis
+from runqy.audit.operations import record_in_redis
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S

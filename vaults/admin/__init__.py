@@ -1,5 +1,8 @@
 """Vaults in the admin. Values of secrets can be entered, but never read."""
 
-from vaults.admin.vault_admin import VaultAdmin
+from django.contrib import admin
 
-__all__ = ["VaultAdmin"]
+from vaults.admin.vault_admin import VaultAdmin
+from vaults.models import Vault
+
+admin.site.register(Vault, VaultAdmin)

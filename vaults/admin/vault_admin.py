@@ -34,7 +34,6 @@ class VaultList(ChangeList):
             vault.used_by = used_by.get(vault.name, [])
 
 
-@admin.register(Vault)
 class VaultAdmin(PublishedModelAdmin):
     """Vaults. All changes go through the operations."""
 

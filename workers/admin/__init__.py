@@ -7,8 +7,6 @@ from runqy.admin_site.base_admin import ReadOnlyModelAdmin
 from workers.admin.pages import WorkersView, WorkerView
 from workers.models import Worker
 
-__all__ = ["WorkerAdmin"]
-
 
 @admin.register(Worker)
 class WorkerAdmin(ReadOnlyModelAdmin):

@@ -1,11 +1,14 @@
 """API keys, users and groups in the admin."""
 
-from runqy.accounts.admin.keys import ApiKeyAdmin
-from runqy.accounts.admin.users import (
-    AuditedGroupAdmin,
-    AuditedUserAdmin,
-    change_own_password,
-    log_out_own_sessions,
-)
+from django.contrib import admin
+from django.contrib.auth.models import Group, User
 
-__all__ = ["ApiKeyAdmin", "AuditedGroupAdmin", "AuditedUserAdmin", "change_own_password", "log_out_own_sessions"]
+from runqy.accounts.admin.keys import ApiKeyAdmin
+from runqy.accounts.admin.users import AuditedGroupAdmin, AuditedUserAdmin
+from runqy.accounts.models import ApiKey
+
+admin.site.register(ApiKey, ApiKeyAdmin)
+# Django registers its own pages.
+admin.site.unregister([User, Group])
+admin.site.register(User, AuditedUserAdmin)
+admin.site.register(Group, AuditedGroupAdmin)

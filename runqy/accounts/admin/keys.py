@@ -71,7 +71,6 @@ class MakerFilter(admin.SimpleListFilter):
         return queryset.filter(maker_filter(maker)) if maker else queryset
 
 
-@admin.register(ApiKey)
 class ApiKeyAdmin(PublishedModelAdmin):
     """API keys. The rights of a key never change, so that it is known what it could do in the past."""
 

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -208,8 +208,3 @@ def _report_keys(request: HttpRequest, user: User) -> None:
     if keys := list_accepted_keys_of(user.get_username()):
         context = {"user": user.get_username(), "keys": keys, "may_revoke": request.user.has_perm(_REVOKES_KEYS)}
         messages.warning(request, render_to_string("accounts/keys_of_user.html", context))
-
-
-for model, model_admin in ((User, AuditedUserAdmin), (Group, AuditedGroupAdmin)):
-    admin.site.unregister(model)
-    admin.site.register(model, model_admin)

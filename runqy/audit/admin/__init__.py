@@ -1,5 +1,8 @@
 """The audit in the admin: search, pages, CSV export."""
 
-from runqy.audit.admin.records import AuditRecordAdmin
+from django.contrib import admin
 
-__all__ = ["AuditRecordAdmin"]
+from runqy.audit.admin.records import AuditRecordAdmin
+from runqy.audit.models import AuditRecord
+
+admin.site.register(AuditRecord, AuditRecordAdmin)

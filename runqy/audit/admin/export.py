@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from datetime import UTC
 
-from runqy.audit.changes import read_changes
+from runqy.audit.admin.presenters import read_changes
 from runqy.audit.models import AuditRecord
 
 _COLUMNS = (

@@ -25,7 +25,6 @@ _MAX_LINE = 90
 _LATE_S = 60
 
 
-@admin.register(AuditRecord)
 class AuditRecordAdmin(ReadOnlyModelAdmin):
     """Audit records."""
 

@@ -124,7 +124,7 @@ def observe(broker: Broker) -> Observation:
         workers=[_observe_worker(worker, catalog, now_s) for worker in workers],
         publication_problem=compare_configuration().detail,
         master_key_error=find_key_error(),
-        inactive_makers=find_keys_of_inactive_users(),
+        inactive_creators=find_keys_of_inactive_users(),
         history_dropped={
             queue: dropped for queue, points in minutes.items() if (dropped := sum(point.dropped for point in points))
         },

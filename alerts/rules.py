@@ -40,7 +40,7 @@ class AlertKind(StrEnum):
     HISTORY_DROPPED = "history_dropped"
     VAULT_UNREADABLE = "vault_unreadable"
     REDIS_MEMORY = "redis_memory"
-    INACTIVE_KEY_MAKER = "inactive_key_maker"
+    INACTIVE_KEY_CREATOR = "inactive_key_creator"
     REDIS_FAILOVER = "redis_failover"
 
 
@@ -153,15 +153,15 @@ RULES: Mapping[AlertKind, RuleInfo] = {
     ),
     AlertKind.VAULT_UNREADABLE: RuleInfo(
         label="Vault missing or unreadable",
-        description="Workers of the queue cannot register: a vault is missing or cannot be decrypted. Or the server "
-        "lacks the master key of a vault that any queue or none uses.",
+        description="A vault of the queue is missing or cannot be decrypted, so its workers cannot register. Also "
+        "opens when the server lacks the master key of any vault.",
         level=AlertLevel.CRITICAL,
         keep_s=0,
     ),
-    AlertKind.INACTIVE_KEY_MAKER: RuleInfo(
+    AlertKind.INACTIVE_KEY_CREATOR: RuleInfo(
         label="Keys of former admins",
-        description="API keys are accepted that were created by users who are deleted, inactive or may no longer "
-        "create keys, or with such keys.",
+        description="Some accepted API keys were created by users who are deleted, inactive or no longer allowed to "
+        "create keys, or were created with such keys.",
         level=AlertLevel.WARNING,
         is_per_queue=False,
         keep_s=0,
@@ -177,8 +177,8 @@ RULES: Mapping[AlertKind, RuleInfo] = {
     ),
     AlertKind.REDIS_FAILOVER: RuleInfo(
         label="Redis failover",
-        description="A replica of Redis was promoted, or a master with replicas started from a snapshot: writes of the "
-        "last moments before may be missing. Resolved after a day.",
+        description="A replica of Redis was promoted, or a master with replicas started from a snapshot: writes "
+        "made just before may be missing. Resolved after a day.",
         level=AlertLevel.CRITICAL,
         is_per_queue=False,
         keep_s=86_400,
@@ -237,7 +237,7 @@ class Observation:
     workers: Sequence[WorkerObservation] = ()
     publication_problem: str = ""
     """How Redis and the database differ; empty if they agree."""
-    inactive_makers: str = ""
+    inactive_creators: str = ""
     """Which valid API keys were created by users who may no longer create keys; empty if there are none."""
     master_key_error: str = ""
     """Which master keys of vault entries the server lacks; empty if it has all."""
@@ -391,8 +391,8 @@ def _shorten(reason: str) -> str:
 def _installation_problems(observed: Observation) -> Iterator[tuple[AlertKind, str, str, str]]:
     if observed.publication_problem:
         yield AlertKind.CONFIGURATION_NOT_PUBLISHED, "", "", observed.publication_problem
-    if observed.inactive_makers:
-        yield AlertKind.INACTIVE_KEY_MAKER, "", "", observed.inactive_makers
+    if observed.inactive_creators:
+        yield AlertKind.INACTIVE_KEY_CREATOR, "", "", observed.inactive_creators
     if observed.master_key_error:
         yield AlertKind.VAULT_UNREADABLE, "", "", observed.master_key_error
     for queue, dropped in observed.history_dropped.items():
@@ -427,9 +427,9 @@ def _failovers(observed: Observation) -> Iterator[tuple[AlertKind, str, str, str
         if master.previous_replication_id in known or are_all_new:
             where = f"Redis server {master.name}" if master.name else "Redis"
             message = (
-                f"{where} failed over to a replica, or started from a snapshot, as was noticed at "
-                f"{observed.now:%Y-%m-%d %H:%M:%S} UTC. Writes of the last moments before may be missing: accepted "
-                "tasks, results and leases. Compare with what clients recorded, and enqueue what is missing again with "
+                f"{where} failed over to a replica or started from a snapshot (detected at "
+                f"{observed.now:%Y-%m-%d %H:%M:%S} UTC). Writes made just before may be missing: accepted tasks, "
+                "results and leases. Compare with the records of your clients, and enqueue missing tasks again with "
                 "the same Idempotency-Key or unique key: see “After a failover” in docs/operations.md."
             )
             yield AlertKind.REDIS_FAILOVER, master.replication_id, "", message

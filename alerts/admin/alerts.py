@@ -130,7 +130,7 @@ def _state(delivery: AlertDelivery) -> str:
     attempts = f"{delivery.attempts} attempt{'' if delivery.attempts == 1 else 's'}"
     if delivery.abandoned_at:
         return f"given up after {attempts} ({delivery.error})"
-    return f"{attempts}, to be repeated ({delivery.error})" if delivery.error else "to be sent"
+    return f"{attempts}, will be retried ({delivery.error})" if delivery.error else "not sent yet"
 
 
 def _format(time: datetime) -> str:

@@ -37,13 +37,13 @@ class ApiKey(models.Model):
         max_length=16,
         blank=True,
         validators=[validate_rate_limit],
-        help_text="As 600/m; empty: as RUNQY_RATE_LIMIT says.",
+        help_text="For example 600/m. Empty: RUNQY_RATE_LIMIT.",
     )
     allow_shared_redis = models.BooleanField(
         default=False,
         help_text="Give workers that accept no Redis user of their own, such as Go's, the Redis password that all such "
-        "workers share. It reaches the tasks of all queues, whatever the key is limited to, also after the key was "
-        "revoked. Off: these workers are refused. Only matters for keys that are limited to queues.",
+        "workers share. It reaches the tasks of all queues, even after the key is revoked. Off: these workers are "
+        "refused. Only applies to keys that are limited to queues.",
     )
     digest = models.CharField(max_length=64, unique=True, editable=False)
     prefix = models.CharField(max_length=16, editable=False)

@@ -28,7 +28,7 @@ LIMITS_NOT_IN_REDIS = (
 
 INACTIVE = "(inactive)"
 """Stands for all users who may no longer create keys, including deleted ones. No user name has parentheses."""
-_MAKES_KEYS, _BACKEND = "accounts.add_apikey", "django.contrib.auth.backends.ModelBackend"
+_CREATES_KEYS, _BACKEND = "accounts.add_apikey", "django.contrib.auth.backends.ModelBackend"
 _MAX_NAMED = 5
 
 
@@ -104,27 +104,27 @@ def list_accepted_descendants(key_ids: Iterable[int]) -> list[ApiKey]:
     return [key for key in found if get_key_status(key) in (KeyStatus.ACTIVE, KeyStatus.UNUSED)]
 
 
-def maker_filter(maker: str) -> Q:
+def filter_by_creator(creator: str) -> Q:
     """Return the condition for keys that a user of this name created.
 
     INACTIVE stands for users who are deleted, inactive or may no longer create keys.
     """
     made = Q(created_by_kind=ActorKind.USER.value)
-    if maker == INACTIVE:
-        return made & ~Q(created_by_user__in=User.objects.with_perm(_MAKES_KEYS, backend=_BACKEND))
-    return made & (Q(created_by_user__username=maker) | Q(created_by_user=None, created_by=maker))
+    if creator == INACTIVE:
+        return made & ~Q(created_by_user__in=User.objects.with_perm(_CREATES_KEYS, backend=_BACKEND))
+    return made & (Q(created_by_user__username=creator) | Q(created_by_user=None, created_by=creator))
 
 
-def list_makers() -> list[str]:
+def list_creators() -> list[str]:
     """Return the names of users who created keys, sorted."""
     made = ApiKey.objects.filter(created_by_kind=ActorKind.USER.value).order_by()
     names = made.values_list(Coalesce("created_by_user__username", "created_by"), flat=True)
     return sorted(names.distinct())
 
 
-def list_accepted_keys_of(maker: str) -> list[ApiKey]:
+def list_accepted_keys_of(creator: str) -> list[ApiKey]:
     """Return the accepted keys of a user, or of INACTIVE, and those that were created with the user's keys."""
-    made = list(ApiKey.objects.filter(maker_filter(maker)).order_by("pk"))
+    made = list(ApiKey.objects.filter(filter_by_creator(creator)).order_by("pk"))
     accepted = [key for key in made if get_key_status(key) in (KeyStatus.ACTIVE, KeyStatus.UNUSED)]
     return accepted + list_accepted_descendants([key.pk for key in made])
 
@@ -136,8 +136,8 @@ def find_keys_of_inactive_users() -> str:
         return ""
     named = ", ".join(f"{key} by {key.created_by}" for key in keys[:_MAX_NAMED])
     more = f" and {len(keys) - _MAX_NAMED:,} more" if len(keys) > _MAX_NAMED else ""
-    makers = "users who are deleted, inactive or may no longer create keys"
-    return f"API keys of {makers}, or created with these keys, are still accepted: {named}{more}."
+    creators = "users who are deleted, inactive or may no longer create keys"
+    return f"API keys of {creators}, or created with these keys, are still accepted: {named}{more}."
 
 
 def get_key_status(key: ApiKey) -> KeyStatus:

@@ -193,7 +193,7 @@ CAUSES = {
         message="Redis uses 9",
         shown="mail",
     ),
-    AlertKind.INACTIVE_KEY_MAKER: Cause(
+    AlertKind.INACTIVE_KEY_CREATOR: Cause(
         arrange=lambda broker: make_key_of_inactive_user(),
         remove=lambda broker: revoke_api_key(key_id=ApiKey.objects.get().pk),
         message="API keys of users who are deleted, inactive or may no longer create keys, or created with these keys",
@@ -202,7 +202,7 @@ CAUSES = {
     AlertKind.REDIS_FAILOVER: Cause(
         arrange=fail_over,
         remove=lambda broker: advance(days=1),
-        message="Redis failed over to a replica, or started from a snapshot, as was noticed at ",
+        message="Redis failed over to a replica or started from a snapshot (detected at ",
         shown="kept-task",
     ),
     AlertKind.CONFIGURATION_NOT_PUBLISHED: Cause(

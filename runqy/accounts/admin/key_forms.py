@@ -15,12 +15,12 @@ from runqy.api_keys import Role
 
 ROLES = {
     Role.CLIENT: "for programs that use queues. Enqueues tasks, reads their state, results and history, cancels and "
-    "deletes them. Changes no configuration.",
+    "deletes them. Cannot change the configuration.",
     Role.WORKER: "for runqy-worker. Only registers workers, which receive the code, the vaults and the tasks of their "
     "queues.",
     Role.METRICS: "for Prometheus. Only reads /metrics, the numbers of all queues.",
-    Role.ADMIN: "for the command line and automation. May do everything, also change queues and vaults and create API "
-    "keys; if it is limited to queues, only with these queues.",
+    Role.ADMIN: "for the command line and automation. Can do everything, including changing queues and vaults and "
+    "creating API keys; a key that is limited to queues, only on these queues.",
 }
 
 ON_A_DAY, NEVER = "day", "never"
@@ -38,21 +38,21 @@ class ApiKeyForm(StyledModelForm):
     queues = forms.MultipleChoiceField(
         required=False,
         widget=UnfoldAdminSelect2MultipleWidget,
-        help_text="A limited key sees and uses only these queues; others do not exist for it. Empty: all queues, also "
-        "those that are added later. Not for role metrics.",
+        help_text="A limited key can see and use only these queues. Empty: all queues, including those added later. "
+        "Not for role metrics.",
     )
     vaults = forms.MultipleChoiceField(
         required=False,
         widget=UnfoldAdminSelect2MultipleWidget,
-        help_text="Only for role worker: workers with a limited key receive values of these vaults only, and cannot "
-        "register for a queue that uses another one. Empty: all vaults.",
+        help_text="Only for role worker: workers with a limited key receive the values of these vaults only, and "
+        "cannot register for a queue that uses another vault. Empty: all vaults.",
     )
     lifetime = forms.ChoiceField(
         label="Expires",
         choices=list(LIFETIMES.items()),
         initial="90",
-        help_text="From then on the key is refused, like a revoked one. Neither this nor the rights of a key can be "
-        "changed later: create another key, and revoke the old one.",
+        help_text="An expired key is refused, like a revoked one. The expiry and the rights of a key cannot be changed "
+        "later: create another key, and revoke the old one.",
     )
     last_day = forms.DateField(
         required=False,
@@ -66,8 +66,8 @@ class ApiKeyForm(StyledModelForm):
         labels = {"allow_shared_redis": "Allow shared Redis"}
         help_texts = {
             "name": "Who or what uses the key, such as “shop backend”. The audit shows it with what the key did.",
-            "rate_limit": "Most requests a second, minute or hour: 50/s, 600/m, 10000/h. More are refused with status "
-            "429. Empty: the limit of the server, RUNQY_RATE_LIMIT, if it has one.",
+            "rate_limit": "Maximum requests per second, minute or hour: 50/s, 600/m, 10000/h. More are refused with "
+            "status 429. Empty: the limit of the server, RUNQY_RATE_LIMIT, if it has one.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -20,13 +20,13 @@ from runqy.accounts.operations import audited_name, create_api_key, revoke_api_k
 from runqy.accounts.queries import (
     INACTIVE,
     KeyStatus,
+    filter_by_creator,
     get_key_status,
     is_limited_in_redis,
     list_accepted_descendants,
     list_accepted_keys_of,
+    list_creators,
     list_environment_variables,
-    list_makers,
-    maker_filter,
     status_filter,
 )
 from runqy.admin_site.links import changelist_url
@@ -58,17 +58,17 @@ class StatusFilter(admin.SimpleListFilter):
         return queryset.filter(status_filter(KeyStatus(wanted))) if wanted in list(KeyStatus) else queryset
 
 
-class MakerFilter(admin.SimpleListFilter):
+class CreatorFilter(admin.SimpleListFilter):
     """Filter keys by the user who created them."""
 
-    title, parameter_name = "created by user", "maker"
+    title, parameter_name = "created by user", "creator"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(INACTIVE, "users who may no longer create keys"), *((name, name) for name in list_makers())]
+        return [(INACTIVE, "users who may no longer create keys"), *((name, name) for name in list_creators())]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        maker = self.value()
-        return queryset.filter(maker_filter(maker)) if maker else queryset
+        creator = self.value()
+        return queryset.filter(filter_by_creator(creator)) if creator else queryset
 
 
 class ApiKeyAdmin(PublishedModelAdmin):
@@ -77,7 +77,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
     form = ApiKeyForm
     audit_kind = "api_key"
     list_display = ("name", "status", "role", "limited_to", "expires", "last_used", "creator", "prefix_start")
-    list_filter = (StatusFilter, "role", MakerFilter)
+    list_filter = (StatusFilter, "role", CreatorFilter)
     list_select_related = ("created_by_key", "created_by_user")
     list_before_template = "accounts/above_keys.html"
     search_fields = ("name", "prefix")
@@ -137,8 +137,8 @@ class ApiKeyAdmin(PublishedModelAdmin):
         return ApiKey.objects.filter(pk=key_id).first() if key_id.isascii() and key_id.isdigit() else None
 
     def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.revoke_of_maker)
-        return [path("of/<str:maker>/revoke/", view, name="accounts_apikey_revoke_of"), *super().get_urls()]
+        view = self.admin_site.admin_view(self.revoke_keys_of_creator)
+        return [path("of/<str:creator>/revoke/", view, name="accounts_apikey_revoke_of"), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         extra = {"title": "API keys", "environment_variables": list_environment_variables()}
@@ -210,11 +210,11 @@ class ApiKeyAdmin(PublishedModelAdmin):
         self._revoke(request, [key])
         return HttpResponseRedirect(page)
 
-    def revoke_of_maker(self, request: HttpRequest, maker: str) -> HttpResponse:
+    def revoke_keys_of_creator(self, request: HttpRequest, creator: str) -> HttpResponse:
         """Revoke the accepted keys of a user, and those that were created with them, after confirmation."""
         if not self.has_revoke_permission(request):
             raise PermissionDenied
-        keys, page = list_accepted_keys_of(maker), changelist_url("accounts_apikey", maker=maker)
+        keys, page = list_accepted_keys_of(creator), changelist_url("accounts_apikey", creator=creator)
         if request.method != "POST":
             return self._confirm(request, keys, page)
         self._revoke(request, keys)

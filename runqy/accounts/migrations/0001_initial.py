@@ -65,7 +65,7 @@ class Migration(migrations.Migration):
                     "rate_limit",
                     models.CharField(
                         blank=True,
-                        help_text="As 600/m; empty: as RUNQY_RATE_LIMIT says.",
+                        help_text="For example 600/m. Empty: RUNQY_RATE_LIMIT.",
                         max_length=16,
                         validators=[runqy.accounts.validators.validate_rate_limit],
                     ),
@@ -74,7 +74,7 @@ class Migration(migrations.Migration):
                     "allow_shared_redis",
                     models.BooleanField(
                         default=False,
-                        help_text="Give workers that accept no Redis user of their own, such as Go's, the Redis password that all such workers share. It reaches the tasks of all queues, whatever the key is limited to, also after the key was revoked. Off: these workers are refused. Only matters for keys that are limited to queues.",
+                        help_text="Give workers that accept no Redis user of their own, such as Go's, the Redis password that all such workers share. It reaches the tasks of all queues, even after the key is revoked. Off: these workers are refused. Only applies to keys that are limited to queues.",
                     ),
                 ),
                 ("digest", models.CharField(editable=False, max_length=64, unique=True)),

@@ -62,15 +62,17 @@ def test_a_user_who_stays_an_admin_keeps_keys_without_a_word(carol: User, admin_
     page = admin_client.post(f"{USERS}{carol.pk}/change/", form, follow=True).content.decode()
 
     assert "still accepted" not in page + find_keys_of_inactive_users()
-    assert "user carola" in admin_client.get(f"{KEYS}?maker=carola").content.decode()
+    assert "user carola" in admin_client.get(f"{KEYS}?creator=carola").content.decode()
 
 
-def test_keys_are_filtered_by_their_maker(carol: User, admin_client: Client) -> None:
+def test_keys_are_filtered_by_their_creator(carol: User, admin_client: Client) -> None:
     ApiClient().post("/api/keys", {"name": "unrelated"})
-    active = admin_client.get(f"{KEYS}?maker=(inactive)").content.decode()
+    active = admin_client.get(f"{KEYS}?creator=(inactive)").content.decode()
     User.objects.filter(pk=carol.pk).update(is_active=False)
 
-    hers, inactive = (admin_client.get(f"{KEYS}?maker={maker}").content.decode() for maker in ("carol", "(inactive)"))
+    hers, inactive = (
+        admin_client.get(f"{KEYS}?creator={creator}").content.decode() for creator in ("carol", "(inactive)")
+    )
 
     assert ("hers" in active, "hers" in hers, "hers" in inactive) == (False, True, True)
     assert "unrelated" not in hers + inactive

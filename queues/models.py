@@ -116,12 +116,12 @@ class Queue(models.Model):
     startup_cmd = models.CharField(
         max_length=4000,
         validators=[validate_command],
-        help_text="Started without a shell; python is that of the virtual environment.",
+        help_text="Started without a shell; python is the one of the virtual environment.",
     )
     startup_timeout_s = models.PositiveIntegerField(
         default=DEFAULTS["startup_timeout_s"],
         validators=[MaxValueValidator(24 * 3600)],
-        help_text="Seconds until the process must be ready. 0: 30 minutes, 10 of them without output and use of CPU.",
+        help_text="Seconds until the process must be ready. 0: 30 minutes, or 10 without output and use of CPU.",
     )
     requirements_file = models.CharField(
         max_length=1000,
@@ -157,7 +157,7 @@ class Queue(models.Model):
         null=True,
         blank=True,
         validators=[MaxValueValidator(2**31 - 1)],
-        help_text="A sub-queue with as many pending, scheduled and retry tasks rejects new ones. 0: no limit.",
+        help_text="Pending, scheduled and retry tasks of a sub-queue; it rejects further ones. 0: no limit.",
     )
     max_payload_bytes = models.PositiveIntegerField(
         null=True,

@@ -86,7 +86,7 @@ class IdempotencyKeyReused(RunqyError, code="idempotency_key_reused", status=422
 
 
 class IdempotencyRecordUnreadable(RunqyError, code="idempotency_record_unreadable", status=409):
-    """What this Idempotency-Key created cannot be read. Look for its tasks; if there are none, use another key."""
+    """The record of this Idempotency-Key cannot be read. Check whether its tasks exist; if not, use another key."""
 
 
 class PayloadTooLarge(RunqyError, code="payload_too_large", status=413):
@@ -154,7 +154,7 @@ class PayloadInvalid(RunqyError, code="payload_invalid", status=400):
 
 
 class ConfigurationUnavailable(RunqyError, code="configuration_unavailable", status=503):
-    """The configuration can be read neither from Redis nor from the database."""
+    """The configuration cannot be read from Redis or from the database."""
 
 
 class ConfigurationUnconfirmed(RunqyError, code="configuration_unconfirmed", status=503):
@@ -331,11 +331,11 @@ class RedisUserRequired(RunqyError, code="redis_acl_required", status=403):
 
 
 class RedisUsersRefused(RunqyError, code="redis_acl_unavailable", status=503):
-    """The server may not create Redis users, and RUNQY_WORKER_ACL=required allows no other credentials."""
+    """The server is not allowed to create Redis users, which RUNQY_WORKER_ACL=required needs."""
 
 
 class SharedRedisRefused(RunqyError, code="shared_redis_refused", status=403):
-    """The key is limited to queues and gets no shared Redis credentials: create one with allow_shared_redis."""
+    """This key is limited to queues and gets no shared Redis credentials: create one with allow_shared_redis."""
 
 
 class DeploymentRefused(RunqyError, code="deployment_refused", status=400):

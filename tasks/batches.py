@@ -148,7 +148,7 @@ def _check_any_queued(results: Sequence[BatchItemResult]) -> None:
             raise error
     details = [f"jobs[{i}]: {error.detail}" for i, error in enumerate(errors[:_MAX_ERRORS])]
     refused = BatchConflict if all(isinstance(error, TaskNotUnique) for error in errors) else BatchRefused
-    raise refused(f"None of the {len(results)} tasks was queued; the first: {details[0]}", details)
+    raise refused(f"None of the {len(results)} tasks was queued; the first error: {details[0]}", details)
 
 
 def _enqueue(items: Sequence[BatchItem], target: _BatchTarget) -> Operation[list[BatchItemResult]]:

@@ -91,7 +91,7 @@ class VaultRow(Row):
 
     content = ("vault",)
 
-    vault = forms.ChoiceField(error_messages={"invalid_choice": "No vault of this name."})
+    vault = forms.ChoiceField(error_messages={"invalid_choice": "No vault has this name."})
 
     def __init__(self, *args: Any, vaults: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -121,7 +121,7 @@ class FieldRow(Row):
         try:
             return msgspec.json.decode(text) if text else msgspec.UNSET
         except msgspec.DecodeError as error:
-            raise forms.ValidationError('Must be JSON; a text is quoted, "like this".') from error
+            raise forms.ValidationError('Must be JSON; put text in quotes, "like this".') from error
         except RecursionError as error:
             raise forms.ValidationError(TOO_DEEP) from error
 

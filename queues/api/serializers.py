@@ -142,14 +142,14 @@ class CreateConfigQuerySerializer(BodySerializer):
 class DeleteConfigQuerySerializer(BodySerializer):
     """How to delete a queue."""
 
-    force = FlagParameter("Also delete tasks that wait or run")
+    force = FlagParameter("Also delete waiting and running tasks")
 
 
 class ReloadQuerySerializer(BodySerializer):
     """What to do with queues that are no longer in the files."""
 
     prune = FlagParameter("Delete queues that are no longer in the files")
-    force = FlagParameter("With `prune`: also queues whose tasks wait or run")
+    force = FlagParameter("With `prune`: also queues with waiting or running tasks")
 
 
 class ValidatedMembersSerializer(BodySerializer):
@@ -160,7 +160,7 @@ class ValidatedMembersSerializer(BodySerializer):
     name = StringField(
         allow_blank=True,
         validators=[validate_queue_name],
-        help_text="`inference.high` without `sub_queues` means a sub-queue",
+        help_text="`inference.high` without `sub_queues` names a sub-queue",
     )
     is_enabled = StrictBooleanField(required=False)
 
@@ -183,7 +183,7 @@ class QueueConfigInputSerializer(QueueDefinitionSerializer):
     A name such as `inference.high`, without `sub_queues`, adds or changes a sub-queue.
     """
 
-    name = serializers.CharField(allow_blank=True, help_text="`inference.high` without `sub_queues` means a sub-queue")
+    name = serializers.CharField(allow_blank=True, help_text="`inference.high` without `sub_queues` names a sub-queue")
     is_enabled = serializers.BooleanField(required=False)
 
     class Meta(QueueDefinitionSerializer.Meta):
@@ -283,7 +283,7 @@ class ReloadReportSerializer(serializers.Serializer[Any]):
     updated = serializers.ListField(child=serializers.CharField(), source="report.updated")
     unchanged = serializers.ListField(child=serializers.CharField(), source="report.unchanged")
     missing = serializers.ListField(
-        child=serializers.CharField(), source="report.missing", help_text="Loaded before, no longer in any file"
+        child=serializers.CharField(), source="report.missing", help_text="Loaded earlier, but no longer in any file"
     )
     overwritten = serializers.ListField(
         child=serializers.CharField(),
@@ -353,14 +353,14 @@ class QueueStatusSerializer(serializers.Serializer[Any]):
     size = serializers.IntegerField(source="counts.size", help_text="All tasks")
     oldest_pending_secs = serializers.SerializerMethodField(help_text="How long the oldest pending task has waited")
     processed_today = serializers.IntegerField(
-        source="counts.processed_today", help_text="Attempts of this UTC day, failed ones included"
+        source="counts.processed_today", help_text="Attempts in this UTC day, including failed ones"
     )
     failed_today = serializers.IntegerField(source="counts.failed_today")
     processed = serializers.IntegerField(source="counts.processed")
     failed = serializers.IntegerField(source="counts.failed")
     priority = serializers.IntegerField(source="redis_queue.priority", allow_null=True)
     parent = serializers.CharField(  # type: ignore[assignment]
-        source="redis_queue.parent", allow_null=True, help_text="The queue that this is a sub-queue of"
+        source="redis_queue.parent", allow_null=True, help_text="The queue that this sub-queue belongs to"
     )
     is_defined = serializers.BooleanField(source="redis_queue.is_defined", help_text="False: it exists only in Redis")
     is_enabled = serializers.BooleanField(source="redis_queue.is_enabled", help_text="Accepts tasks")

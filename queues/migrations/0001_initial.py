@@ -97,7 +97,7 @@ class Migration(migrations.Migration):
                 (
                     "startup_cmd",
                     models.CharField(
-                        help_text="Started without a shell; python is that of the virtual environment.",
+                        help_text="Started without a shell; python is the one of the virtual environment.",
                         max_length=4000,
                         validators=[queues.validators.validate_command],
                     ),
@@ -106,7 +106,7 @@ class Migration(migrations.Migration):
                     "startup_timeout_s",
                     models.PositiveIntegerField(
                         default=0,
-                        help_text="Seconds until the process must be ready. 0: 30 minutes, 10 of them without output and use of CPU.",
+                        help_text="Seconds until the process must be ready. 0: 30 minutes, or 10 without output and use of CPU.",
                         validators=[django.core.validators.MaxValueValidator(86400)],
                     ),
                 ),
@@ -171,7 +171,7 @@ class Migration(migrations.Migration):
                     "max_waiting_tasks",
                     models.PositiveIntegerField(
                         blank=True,
-                        help_text="A sub-queue with as many pending, scheduled and retry tasks rejects new ones. 0: no limit.",
+                        help_text="Pending, scheduled and retry tasks of a sub-queue; it rejects further ones. 0: no limit.",
                         null=True,
                         validators=[django.core.validators.MaxValueValidator(2147483647)],
                     ),

@@ -85,7 +85,7 @@ def decode_cursor(text: str, kind: type[T], identity: str = "") -> T | None:
         position = _signer(identity).unsign(text)
         return read_json(base64.b64decode(position + "=" * (-len(position) % 4), b"-_", validate=True), kind)
     except (BadSignature, ValueError, msgspec.DecodeError, binascii.Error, RecursionError) as error:
-        raise RequestInvalid(errors=["cursor: is invalid, or belongs to another list."]) from error
+        raise RequestInvalid(errors=["cursor: Invalid or from another list."]) from error
 
 
 def _signer(identity: str) -> Signer:

@@ -54,7 +54,7 @@ class RawJSONParser(BaseParser):
 def refuse_members(request: Request) -> None:
     """Raise RequestInvalid for a body with members. Ignoring them could apply an action to more than was meant."""
     if request.data:
-        detail = "This request takes no body, only parameters of its query."
+        detail = "This request accepts query parameters only, no body."
         raise RequestInvalid(errors=[f"{name}: {detail}" for name in sorted(request.data)[:20]])
 
 
@@ -96,7 +96,7 @@ def check_size(length: int) -> None:
     if length > limit:
         raise RequestTooLarge(
             f"The body has {length} bytes, more than the {limit} bytes (RUNQY_MAX_BODY_SIZE). Store large data "
-            "elsewhere and send where it is, or raise the limit."
+            "elsewhere and send its location, or raise the limit."
         )
 
 

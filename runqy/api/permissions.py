@@ -59,7 +59,9 @@ def find_refusal(identity: Identity, *, roles: frozenset[Role], allows_queue_sco
 
 def find_queue_limit(identity: Identity) -> str:
     """Return why a key may not do what concerns all queues; empty for a key that is not limited to queues."""
-    return "" if identity.queues is None else "This key is limited to certain queues, and the request is not."
+    return (
+        "" if identity.queues is None else "This key is limited to certain queues, but the request concerns all queues."
+    )
 
 
 def require_all_queues(identity: Identity) -> None:

@@ -32,9 +32,9 @@ def reload(*, server: ServerUrl = "", api_key: ApiKey = "") -> None:
 def remove(
     queue: Annotated[str, typer.Argument(help="Name of the queue.", metavar="QUEUE")],
     *,
-    force: Annotated[bool, typer.Option("--force", help="Also if tasks wait or run; they are deleted.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also delete waiting and running tasks.")] = False,
     ignore_missing: Annotated[
-        bool, typer.Option("--ignore-missing", help="Succeed if there is no such queue.")
+        bool, typer.Option("--ignore-missing", help="Succeed if the queue does not exist.")
     ] = False,
     server: ServerUrl = "",
     api_key: ApiKey = "",
@@ -46,6 +46,6 @@ def remove(
         except ServerError as error:
             if not ignore_missing or error.code != "queue_not_found":
                 raise
-            typer.echo(f"{queue}: there is no such queue")
+            typer.echo(f"{queue} does not exist")
             return
     typer.echo(reply["message"] if "being deleted" in reply.get("message", "") else f"{queue}: removed")

@@ -10,7 +10,7 @@ import typer
 from runqy.cli.client import Client
 
 Limit = Annotated[int, typer.Option("--limit", "-l", min=1, help="Maximum number of lines.")]
-Cursor = Annotated[str, typer.Option("--cursor", help="Start of the page, as the previous one printed it.")]
+Cursor = Annotated[str, typer.Option("--cursor", help="Start of the page: the cursor that the previous page printed.")]
 
 _PAGE_MAX = 1000
 

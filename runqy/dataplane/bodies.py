@@ -167,5 +167,5 @@ def find_length(scope: HTTPScope) -> int | None:
 def too_large(limit: int, *, is_authenticated: bool, size: int | None = None) -> RequestTooLarge:
     subject = "The body is larger than" if size is None else f"The body has {size} bytes, more than"
     rule = "(RUNQY_MAX_BODY_SIZE)" if is_authenticated else "for requests without credentials"
-    advice = " Store large data elsewhere and send where it is, or raise the limit." if is_authenticated else ""
+    advice = " Store large data elsewhere and send its location, or raise the limit." if is_authenticated else ""
     return RequestTooLarge(f"{subject} the {limit} bytes {rule}.{advice}")

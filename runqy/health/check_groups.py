@@ -74,7 +74,7 @@ class CheckGroup:
         done = {result.check for result in found}
         name = next((name for name in self._names if name not in done), self._names[-1])
         status = CheckStatus.FAILED if name in self._critical else CheckStatus.WARNING
-        detail = f"Not done in time ({TIMEOUT_S} s): what it checks does not respond, or this machine is busy."
+        detail = f"Not finished within {TIMEOUT_S} s: the service does not respond, or this machine is busy."
         return CheckResult(check=name, status=status, detail=detail)
 
 

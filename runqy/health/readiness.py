@@ -218,7 +218,7 @@ def _check_vaults(snapshot: Snapshot) -> CheckResult:
         if has_all_master_keys(snapshot):
             return CheckResult(check="vaults")
         detail = (
-            "RUNQY_VAULT_MASTER_KEY has not all keys that vault entries are encrypted with: their workers cannot "
+            "RUNQY_VAULT_MASTER_KEY lacks keys that vault entries are encrypted with: workers that need them cannot "
             "register, and no value can be set. manage.py vault_status lists the keys."
         )
         return CheckResult(check="vaults", status=CheckStatus.WARNING, detail=detail)

@@ -98,7 +98,7 @@ class HealthViewSet(ViewSet):
         auth=[],
         parameters=[
             OpenApiParameter(
-                "verbose", str, description="List each check, whatever the value; `detail` is empty without a key"
+                "verbose", str, description="List each check. Any value is accepted. `detail` is empty without a key"
             )
         ],
         responses={200: ReadinessSerializer, **problem_responses(400, 503)},

@@ -73,7 +73,7 @@ def run_families(state: RedisState, labels: Mapping[str, str]) -> Iterator[Metri
         grouped[labels[queue]].add(counters)
     outcomes = CounterMetricFamily(
         "runqy_task_runs",
-        "Attempts by how they ended; `expired`, and `canceled` ones that waited: tasks that ended without one.",
+        "Ended attempts by outcome. `expired`, and `canceled` before the start: tasks that ended without one.",
         labels=("queue", "outcome"),
     )
     waits = HistogramMetricFamily(

@@ -318,8 +318,8 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
             TASKS,
             line("Pending", "main", lambda point: point.backlog),
             note=(
-                f"At the end of each {_name_step(step_s)}. Without a line nothing was pending, or no maintenance "
-                "process took samples."
+                f"Sampled at the end of each {_name_step(step_s)}. A gap means that nothing was pending, or that no "
+                "maintenance process took samples."
             ),
         ),
         durations("oldest", "Oldest pending task", line("Age", "main", lambda point: point.oldest_ms)),

@@ -149,7 +149,7 @@ class CancelView(AdminView):
         if not can_apply(request.user, TaskAction(bulk.action)):
             raise PermissionDenied
         if cancel_bulk_action(bulk.pk):
-            messages.success(request, "The bulk action was cancelled. Tasks that it had reached stay changed.")
+            messages.success(request, "The bulk action was cancelled. Tasks that it has already changed stay changed.")
         else:
             messages.warning(request, "The bulk action had already ended.")
         return HttpResponseRedirect(bulk_url(bulk.pk))

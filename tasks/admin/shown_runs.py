@@ -94,9 +94,9 @@ class ShownRun:
             return ""
         if is_cut(self.run.traceback):
             return (
-                "An excerpt: of a long traceback the history keeps the end, between "
-                f"{ERROR_MAX_BYTES} and {TRACEBACK_MAX_BYTES:,} bytes, the more the shorter the payload is."
+                "An excerpt: the history keeps only the end of a long traceback, "
+                f"{ERROR_MAX_BYTES} to {TRACEBACK_MAX_BYTES:,} bytes; a shorter payload leaves room for more."
             )
         if is_cut(self.run.exception_line):
-            return f"An excerpt: of a long message the history keeps the first {ERROR_MAX_BYTES} bytes."
+            return f"An excerpt: the history keeps the first {ERROR_MAX_BYTES} bytes of a long message."
         return ""

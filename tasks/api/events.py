@@ -36,7 +36,7 @@ class TaskStateEvent(msgspec.Struct, frozen=True):
     id: str
     queue: str
     state: TaskState
-    attempts: Annotated[int, msgspec.Meta(description="Runs that began and counted")]
+    attempts: Annotated[int, msgspec.Meta(description="Number of attempts that started")]
 
 
 class TaskProgressEvent(msgspec.Struct, frozen=True):

@@ -60,7 +60,7 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
 class TaskDetail(TaskInfo, frozen=True, kw_only=True):
     """A task with all details."""
 
-    attempts: Annotated[int, msgspec.Meta(description="Runs that began and counted")]
+    attempts: Annotated[int, msgspec.Meta(description="Number of attempts that started")]
     pending_since: _Timestamp
     last_failed_at: _Timestamp
     archived_at: _Timestamp
@@ -115,8 +115,7 @@ class TaskResponse(msgspec.Struct, frozen=True):
 
 
 Warnings: TypeAlias = (
-    Annotated[list[str], msgspec.Meta(description="Only present if there are any: no worker serves the queue")]
-    | msgspec.UnsetType
+    Annotated[list[str], msgspec.Meta(description="Only present if no worker serves the queue")] | msgspec.UnsetType
 )
 
 

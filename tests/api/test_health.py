@@ -154,7 +154,7 @@ def test_a_check_that_is_not_done_in_time_is_named(redis: Any, settings: Any, mo
     assert response.status_code == 503
     assert [name for name in checks if name in ALL[:5]] == ["redis", "redis_eviction", "redis_writes"]
     assert (checks["redis"]["status"], checks["redis_writes"]["status"]) == ("ok", "failed")
-    assert checks["redis_writes"]["detail"].startswith("Not done in time")
+    assert checks["redis_writes"]["detail"].startswith("Not finished within")
     assert checks["database"]["status"] == "ok"
 
 

@@ -132,7 +132,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ),
     (rows("sub_queues", {"name": "a", "priority": 0}), "sub_queues-0-priority", "greater than or equal to 1"),
     (rows("sub_queues", {"name": "a"}), "sub_queues-0-priority", "This field is required."),
-    (rows("vaults", {"vault": "nowhere"}), "vaults-0-vault", "No vault of this name."),
+    (rows("vaults", {"vault": "nowhere"}), "vaults-0-vault", "No vault has this name."),
     (rows("input", {"name": "x", "type": ["integer"]}), "input-0-type", "Select a valid choice"),
     (rows("input", {"name": "x", "type": []}), "input-0-type", "Select at least one type."),
     (rows("input", {"name": "x", "type": ["int"], "default": "text"}), "input-0-default", "Must be JSON"),

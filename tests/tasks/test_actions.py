@@ -295,7 +295,7 @@ def test_a_body_that_names_tasks_is_refused_and_nothing_happens(
 
     assert (response.status_code, problem(response)["errors"]) == (
         400,
-        ["task_ids: This request takes no body, only parameters of its query."],
+        ["task_ids: This request accepts query parameters only, no body."],
     )
     assert empty.status_code == 200
     assert listed(single_broker, "simple") == {"pending": ["t2"], "scheduled": ["t3"]}

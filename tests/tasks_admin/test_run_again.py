@@ -76,8 +76,11 @@ def test_a_task_that_redis_has_no_more_keeps_its_page(viewer: Client, operator: 
 @pytest.mark.parametrize(
     ("error", "note"),
     [
-        (f"Traceback (most recent call last):\n{'  x' * 900}\nValueError: no", "An excerpt: of a long traceback"),
-        (f"ValueError: {'x' * 900}", "An excerpt: of a long message the history keeps the first 700 bytes."),
+        (
+            f"Traceback (most recent call last):\n{'  x' * 900}\nValueError: no",
+            "An excerpt: the history keeps only the end of a long traceback",
+        ),
+        (f"ValueError: {'x' * 900}", "An excerpt: the history keeps the first 700 bytes of a long message."),
         ("Traceback (most recent call last):\n  x\nValueError: no", ""),
     ],
 )

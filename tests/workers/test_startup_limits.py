@@ -82,8 +82,8 @@ def test_a_silent_process_is_given_up_unless_its_queue_says_how_long_it_may_take
 
     assert early == other == ""
     assert found == (
-        "the child process was not ready after 12 min: it gave no sign of life for 10 min, "
-        "which only a queue with startup_timeout_secs allows; it used no CPU for 12 min and printed last 10 min before"
+        "the child process was not ready after 12 min: no output or use of CPU for 10 min, "
+        "which only the queue's startup_timeout_secs allows; it used no CPU for 12 min and printed last 10 min before"
     )
 
 

@@ -30,7 +30,7 @@ def viewer(configuration: None) -> Client:
 
 
 def appear(broker: Broker, record: WorkerRecord, *running: RunningTask, ago_s: int = 0) -> None:
-    """Let a worker send a sign of life."""
+    """Let a worker send a heartbeat."""
     broker.run(write_heartbeat(record, running, now_ns=broker.now_ns() - ago_s * 10**9))
 
 

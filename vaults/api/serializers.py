@@ -94,7 +94,7 @@ class DeleteEntryQuerySerializer(BodySerializer):
 class DeliveryQuerySerializer(BodySerializer):
     """Which deliveries to list."""
 
-    worker_id = TextParameter("Only to this worker")
+    worker_id = TextParameter("Only deliveries to this worker")
 
 
 @extend_schema_serializer(examples=[_request_example({"value": "sk-your-key-here", "expected_version": 1})])

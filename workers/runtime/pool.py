@@ -15,7 +15,7 @@ from workers.runtime.task_runs import Run, RunResult, RunStatus
 OVERFLOW = RunResult(
     RunStatus.FAILED,
     f"result_too_large: the response was longer than {MAX_LINE_BYTES >> 20} MiB, the limit of a response; store "
-    "the data elsewhere and return where it is",
+    "the data elsewhere and return its location",
 )
 STOP_TIMEOUT_S = 10.0
 """How long a stop waits for all children to end, beyond their own grace periods, before it goes on without them."""

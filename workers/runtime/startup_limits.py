@@ -15,7 +15,7 @@ _CLOCK_TICKS_PER_S = 100
 
 
 class StartupLimits:
-    """Decides when to give up a child that is not ready: at its timeout, or after a time without a sign of life."""
+    """Decides when to give up a child that is not ready: at its timeout, or when it neither prints nor uses CPU."""
 
     def __init__(self, *, pid: int, timeout_s: float, silence_s: float) -> None:
         """`silence_s` of 0 means no limit."""
@@ -45,7 +45,7 @@ class StartupLimits:
         """Return why the child is to be killed; empty if it may continue."""
         now_s = clock.monotonic_s()
         used_s = cpu_time_s(self._pid)
-        # The sum may also shrink, when a descendant has ended: that is a sign of life too.
+        # The sum may also shrink, when a descendant has ended: it used CPU.
         if used_s is not None and abs(used_s - (self._cpu_time_s or 0)) >= CPU_TIME_MIN_S:
             self._cpu_time_s, self._used_cpu_s = used_s, now_s
         silent_s = now_s - max(self._printed_s, self._used_cpu_s)
@@ -53,7 +53,7 @@ class StartupLimits:
             limit = f"startup_timeout_secs is {self._timeout_s:g}"
         elif self._silence_s and silent_s >= self._silence_s:
             limit = (
-                f"it gave no sign of life for {humanize(silent_s)}, which only a queue with startup_timeout_secs allows"
+                f"no output or use of CPU for {humanize(silent_s)}, which only the queue's startup_timeout_secs allows"
             )
         else:
             return ""

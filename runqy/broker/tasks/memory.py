@@ -82,7 +82,7 @@ def ensure_memory(queue: str, *, size_bytes: int, memory: MemoryUse) -> Operatio
     if not memory.has_room(queue, 0):
         raise BrokerFull
     if not memory.has_room(queue, size_bytes):
-        room = f"{memory.ROOM} times as much must fit below {memory.MAX_USE:.0%} of maxmemory"
+        room = f"{memory.ROOM} times their size must fit below {memory.MAX_USE:.0%} of maxmemory"
         raise BrokerFull(f"Redis has no room for {size_bytes:,} bytes of tasks now: {room}. Try again later.")
 
 

@@ -217,9 +217,11 @@ OPTIONS: Mapping[str, Option] = {
     "timeout": Option(_timeout_s, _duration_schema("How long one run may take", "null"), "timeout_s", is_nullable=True),
     "delay": Option(_duration_ns, _duration_schema("Time until the task may start"), "delay_ns"),
     "process_at": Option(
-        _timestamp_us, _timestamp_schema("Mutually exclusive with `delay`; in the past: at once"), "process_at_us"
+        _timestamp_us,
+        _timestamp_schema("Mutually exclusive with `delay`; a time in the past: immediately"),
+        "process_at_us",
     ),
-    "deadline": Option(_timestamp_s, _timestamp_schema("The task does not run after this"), "deadline_s"),
+    "deadline": Option(_timestamp_s, _timestamp_schema("The task does not run after this time"), "deadline_s"),
     "max_retry": Option(_integer(0, MAX_RETRY), {"type": "integer", "minimum": 0, "maximum": MAX_RETRY}, "max_retry"),
     "retention": Option(
         _integer(0, MAX_SECONDS, " of seconds"), _seconds_schema(0, "Seconds to keep the result"), "retention_s"

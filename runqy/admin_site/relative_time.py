@@ -29,6 +29,10 @@ class RelativeTime:
         """Return the time at these Unix nanoseconds; None for None or 0."""
         return cls(at_ns, now_ns) if at_ns else None
 
+    @classmethod
+    def of_datetime(cls, at: datetime, now_ns: int) -> "RelativeTime":
+        return cls(int(at.timestamp() * 1e9), now_ns)
+
     @property
     def distance(self) -> str:
         """The difference, such as `2 h 5 min`."""

@@ -8,12 +8,11 @@ from runqy.admin_site.base_admin import ReadOnlyModelAdmin
 from tasks.admin.actions import SelectedTasksView, TaskActionView
 from tasks.admin.bulk_actions import BulkActionAdmin
 from tasks.admin.details import ContentView, TaskView
-from tasks.admin.enqueue_form import TestTaskView
+from tasks.admin.enqueue_forms import RunAgainView, TestTaskView
 from tasks.admin.errors import ErrorsView, FailingQueuesView
+from tasks.admin.lists import TasksView
 from tasks.admin.output import OutputView
 from tasks.admin.permissions import can_test
-from tasks.admin.queue_list import TasksView
-from tasks.admin.run_again import RunAgainView
 from tasks.admin.search import SearchView
 from tasks.admin.worker_runs import WorkerRunsView
 from tasks.models import BulkAction, Task

@@ -24,8 +24,7 @@ from tasks.actions import (
 )
 from tasks.admin.details import find_requested_task
 from tasks.admin.permissions import LABELS, actions_for_selected, parse_action
-from tasks.admin.presenters import STATE_NAMES, queue_tasks_url, task_url
-from tasks.admin.shown_tasks import shown_tasks
+from tasks.admin.presenters import STATE_NAMES, queue_tasks_url, shown_tasks, task_url
 
 _DONE = {
     TaskAction.RUN: "The task was put back on the queue.",

@@ -21,9 +21,9 @@ from runqy.broker.states import TaskState
 from runqy.errors import BulkActionNotFound, RequestInvalid
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction
-from tasks.admin.filters import as_fields, describe, make_form, tasks_url, with_absolute_times
+from tasks.admin.filters import describe, make_form, with_absolute_times
 from tasks.admin.permissions import can_apply, can_view_payloads, labels_for, parse_action
-from tasks.admin.presenters import task_urls
+from tasks.admin.presenters import as_fields, task_urls, tasks_url
 from tasks.bulk_actions import (
     AUDIT_KIND,
     cancel_bulk_action,
@@ -51,47 +51,38 @@ _DELETE_ENDED = (
 )
 
 
-class BulkStateFilter(admin.SimpleListFilter):
+class _ValueFilter(admin.SimpleListFilter):
+    """Bulk actions that have a value in a field."""
+
+    field = ""
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        found = model_admin.get_queryset(request).order_by().values_list(KT(self.field), flat=True).distinct()
+        return [(name, name) for name in sorted(filter(None, found[:_MAX_CHOICES]))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(**{self.field: self.value()}) if self.value() else queryset
+
+
+class BulkStateFilter(_ValueFilter):
     """Bulk actions in a state."""
 
-    title, parameter_name = "state", "state"
+    title, parameter_name, field = "state", "state", "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(state.value, str(name)) for state, name in BULK_STATE_NAMES.items()]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(state=self.value()) if self.value() else queryset
 
-
-class RequestedByFilter(admin.SimpleListFilter):
+class RequestedByFilter(_ValueFilter):
     """Bulk actions that a user requested."""
 
-    title, parameter_name = "user", "by"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        names = BulkAction.objects.order_by("actor__name").values_list("actor__name", flat=True).distinct()
-        return [(name, name) for name in names[:_MAX_CHOICES] if name]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(actor__name=self.value()) if self.value() else queryset
+    title, parameter_name, field = "user", "by", "actor__name"
 
 
-class BulkQueueFilter(admin.SimpleListFilter):
+class BulkQueueFilter(_ValueFilter):
     """Bulk actions on the tasks of a queue, whose name is as the filter spells it."""
 
-    title, parameter_name = "queue", "queue"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        names = _with_conditions(BulkAction.objects.all()).values_list(KT("conditions__queue"), flat=True).distinct()
-        return [(name, name) for name in sorted(filter(None, names[:_MAX_CHOICES]))]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return _with_conditions(queryset).filter(conditions__queue=self.value()) if self.value() else queryset
-
-
-def _with_conditions(bulk_actions: QuerySet[Any]) -> QuerySet[Any]:
-    annotated: QuerySet[Any] = bulk_actions.annotate(conditions=Cast("query", JSONField()))
-    return annotated
+    title, parameter_name, field = "queue", "queue", "conditions__queue"
 
 
 class RequestView(AdminView):
@@ -171,6 +162,10 @@ class BulkActionAdmin(AuditedModelAdmin):
     class Media:
         css = {"all": ["admin_site/pages.css"]}
         js = (LIVE,)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        queryset: QuerySet[Any] = super().get_queryset(request).annotate(conditions=Cast("query", JSONField()))
+        return queryset
 
     def get_urls(self) -> list[URLPattern]:
         own = [

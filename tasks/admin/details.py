@@ -1,4 +1,4 @@
-"""The page of one task, and the downloads of its payload and result."""
+"""The page of one task, with its past, and the downloads of its payload and result."""
 
 import re
 from typing import Any
@@ -12,6 +12,7 @@ from queues.queries import get_fresh_catalog, hides_payloads, run_operation
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.admin_site.views import AdminView
 from runqy.audit.history import records_url
+from runqy.audit.queries import list_records_about
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import PAYLOAD_MAX_BYTES
@@ -21,7 +22,8 @@ from runqy.formats import durations
 from runqy.redis_connection import get_broker
 from tasks import payloads
 from tasks.actions import TaskAction
-from tasks.admin.filters import ENDED, tasks_url
+from tasks.admin.bulk_actions import bulk_url, title_of
+from tasks.admin.content import render_content
 from tasks.admin.output import read_output_section
 from tasks.admin.permissions import (
     HIDDEN,
@@ -32,15 +34,18 @@ from tasks.admin.permissions import (
     labels_for,
 )
 from tasks.admin.presenters import (
+    ENDED,
+    ShownRun,
     not_found_message,
     queue_tasks_url,
-    render_content,
+    shown_task,
+    task_urls,
+    tasks_url,
     timeline,
 )
-from tasks.admin.shown_runs import ShownRun
-from tasks.admin.shown_tasks import shown_task
-from tasks.admin.task_history import history_context
-from tasks.history.queries import find_newest_run
+from tasks.bulk_actions import list_bulk_actions_on
+from tasks.copies import list_copies, list_originals
+from tasks.history.queries import find_newest_run, list_task_runs
 from tasks.models import TaskRun
 from tasks.queries import get_queue_task, get_task
 
@@ -143,7 +148,7 @@ def _ended_task_context(request: HttpRequest, run: TaskRun) -> dict[str, Any]:
         "error": (run.traceback or run.exception_line) if is_visible else "",
         "has_error": bool(run.error_message or run.error_class),
         "duration": shown.run_time if run.outcome == RunOutcome.COMPLETED else "",
-        "timeline": [(label, RelativeTime.of_ns(int(at.timestamp() * 1e9), now_ns)) for label, at in times if at],
+        "timeline": [(label, RelativeTime.of_datetime(at, now_ns)) for label, at in times if at],
         "worker_url": shown.worker_url,
         "records_url": records_url("task", run.task_id),
         "curl": _curl(request, run.redis_queue, payload) if is_visible and _is_whole(payload) else "",
@@ -195,3 +200,35 @@ def _is_whole(payload: bytes) -> bool:
     except PayloadInvalid:
         return False
     return True
+
+
+_MAX_ATTEMPTS = 50
+_SEVERAL = ("tasks.run", "tasks.archived", "tasks.deleted", "tasks.canceled")
+"""Audit actions on several tasks of a queue. Their records list the ids."""
+
+
+def history_context(request: HttpRequest, redis_queue: str, task_id: str) -> dict[str, Any]:
+    """Return the context for the templates that show the past of a task."""
+    runs = list_task_runs(redis_queue, task_id)
+    first = runs[0].enqueued_at if runs else None
+    bulk_actions = list_bulk_actions_on(redis_queue, task_id)
+    may_view_audit = request.user.has_perm("audit.view_auditrecord")
+    records = (
+        list_records_about(task_id, redis_queue, bulk_actions=[str(each.pk) for each in bulk_actions], several=_SEVERAL)
+        if may_view_audit
+        else []
+    )
+    copies, originals = list_copies(redis_queue, task_id), list_originals(redis_queue, task_id)
+    locations = {each: (each.copy_queue, each.copy_id) for each in copies}
+    locations |= {each: (each.original_queue, each.original_id) for each in originals}
+    urls = task_urls(get_broker(), locations.values())
+    return {
+        "runs": runs,
+        "enqueued": RelativeTime.of_datetime(first, get_broker().now_ns()) if first else None,
+        "attempts": [ShownRun.of(run, request.user) for run in runs[-_MAX_ATTEMPTS:]],
+        "earlier_attempts": max(len(runs) - _MAX_ATTEMPTS, 0),
+        "copies": [(each, urls[locations[each]]) for each in copies],
+        "originals": [(each, urls[locations[each]]) for each in originals],
+        "bulk_actions": [(each, title_of(each), bulk_url(each.pk)) for each in bulk_actions],
+        "records": records,
+    }

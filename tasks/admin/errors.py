@@ -15,10 +15,10 @@ from runqy.admin_site.views import AdminView
 from runqy.errors import RequestInvalid, choices_error
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction
-from tasks.admin.browser import bulk_links
-from tasks.admin.filters import PERIODS, filter_context, read_filter, start_of_period, tasks_url
+from tasks.admin.filters import PERIODS, filter_context, read_filter, start_of_period
+from tasks.admin.lists import bulk_links
 from tasks.admin.permissions import can_view_payloads
-from tasks.admin.presenters import task_url
+from tasks.admin.presenters import task_url, tasks_url
 from tasks.history.error_groups import (
     MAX_FAILURES,
     ErrorGroup,
@@ -55,8 +55,8 @@ class GroupRow:
     group: ErrorGroup
     is_new: bool
     """The group has no error from before the commit."""
-    first_seen: RelativeTime | None
-    last_seen: RelativeTime | None
+    first_seen: RelativeTime
+    last_seen: RelativeTime
     bars: list[Bar]
     trend: str
     """The sparkline in words."""
@@ -146,8 +146,8 @@ def _row(
     return GroupRow(
         group=group,
         is_new=is_new,
-        first_seen=RelativeTime.of_ns(int(group.first_seen.timestamp() * 1e9), now_ns),
-        last_seen=RelativeTime.of_ns(int(group.last_seen.timestamp() * 1e9), now_ns),
+        first_seen=RelativeTime.of_datetime(group.first_seen, now_ns),
+        last_seen=RelativeTime.of_datetime(group.last_seen, now_ns),
         bars=_bars(counts),
         trend=f"{group.count} in {len(counts)} intervals: {', '.join(map(str, counts))}",
         sample_url=task_url(group.sample.task_id, group.sample.redis_queue),

@@ -8,39 +8,15 @@ from urllib.parse import urlencode
 import msgspec
 from django import forms
 from django.http import HttpRequest, QueryDict
-from django.urls import reverse
 from django.utils import timezone
 
 from queues.queries import get_fresh_catalog
-from runqy.admin_site import labels
 from runqy.broker.states import FAILURES, RunOutcome, TaskState
 from runqy.broker.tasks.listing import LISTED_STATES
 from tasks.admin.permissions import HIDDEN, can_view_payloads
-from tasks.admin.presenters import STATE_NAMES
+from tasks.admin.presenters import ANY_FAILURE, ENDED, OUTCOME_NAMES, STATE_NAMES, tasks_url
 from tasks.history.queries import RunOrder
 from tasks.task_browser import TaskQuery
-
-ENDED = "ended"
-ANY_FAILURE = "failure"
-
-OUTCOME_NAMES = {
-    RunOutcome.COMPLETED: "Completed",
-    RunOutcome.RETRIED: "Failed, retried",
-    RunOutcome.FAILED: "Failed",
-    RunOutcome.TIMED_OUT: "Timed out",
-    RunOutcome.CANCELED: "Cancelled",
-    RunOutcome.EXPIRED: "Expired",
-    RunOutcome.LOST: "Worker lost",
-}
-OUTCOME_VARIANTS = {
-    RunOutcome.COMPLETED: labels.SUCCESS,
-    RunOutcome.RETRIED: labels.WARNING,
-    RunOutcome.FAILED: labels.DANGER,
-    RunOutcome.TIMED_OUT: labels.DANGER,
-    RunOutcome.CANCELED: labels.NEUTRAL,
-    RunOutcome.EXPIRED: labels.DANGER,
-    RunOutcome.LOST: labels.DANGER,
-}
 
 PERIODS = {
     "hour": ("Last hour", timedelta(hours=1)),
@@ -52,10 +28,10 @@ _MAX_SUGGESTIONS = 200
 _ENDED_ONLY = ("outcome", "period", "worker", "commit", "since", "until", "error")
 """The conditions that apply to the history only."""
 _CONDITIONS = ("parent", "queue", "text", *_ENDED_ONLY)
-_FORMAT = "%Y-%m-%dT%H:%M"
+_FORM_TIME = "%Y-%m-%dT%H:%M"
 _TIME: dict[str, Any] = {
     "required": False,
-    "input_formats": [_FORMAT, f"{_FORMAT}:%S"],
+    "input_formats": [_FORM_TIME, f"{_FORM_TIME}:%S"],
     "error_messages": {"invalid": "Enter a time in UTC, such as 2026-03-01T12:00."},
 }
 
@@ -123,7 +99,7 @@ class TaskFilterForm(forms.Form):
             field.widget.attrs["class"] = "page-input"
         for name in ("since", "until"):
             self.fields[name].widget = forms.DateTimeInput(
-                attrs={"type": "datetime-local", "class": "page-input"}, format=_FORMAT
+                attrs={"type": "datetime-local", "class": "page-input"}, format=_FORM_TIME
             )
         if not may_search:
             del self.fields["text"]
@@ -200,29 +176,6 @@ def filter_context(request: HttpRequest, form: TaskFilterForm) -> dict[str, Any]
     }
 
 
-def tasks_url(query: TaskQuery | None = None, **fields: str) -> str:
-    """Return the URL of the list of tasks with these fields of the form, or with those of a filter."""
-    values = {**(as_fields(query) if query else {}), **fields}
-    return f"{reverse('admin:tasks_task_changelist')}?{urlencode(values)}"
-
-
-def as_fields(query: TaskQuery) -> dict[str, str]:
-    """Return a filter as fields of the form, with absolute times."""
-    outcomes = query.outcomes
-    values = {
-        "state": query.state.value if query.state else ENDED,
-        "queue": query.queue,
-        "text": query.text,
-        "outcome": ANY_FAILURE if len(outcomes) > 1 else "".join(outcomes),
-        "worker": query.worker_id,
-        "commit": query.commit,
-        "error": query.fingerprint,
-        "since": _format(query.since),
-        "until": _format(query.until),
-    }
-    return {name: value for name, value in values.items() if value}
-
-
 def describe(query: TaskQuery, user: Any) -> list[tuple[str, str]]:
     """Return the conditions of a filter. Its text is hidden from users who may not view payloads."""
     text = query.text if not query.text or can_view_payloads(user, query.queue) else HIDDEN
@@ -272,10 +225,6 @@ def _names_of(queue: Any, separator: str) -> list[str]:
 
 def _as_utc(time: datetime | None) -> datetime | None:
     return time.replace(tzinfo=UTC) if time else None
-
-
-def _format(time: datetime | None) -> str:
-    return f"{time.astimezone(UTC):{_FORMAT}:%S}" if time else ""
 
 
 def with_absolute_times(query: TaskQuery) -> TaskQuery:

@@ -34,38 +34,7 @@ class ProgressBar:
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputSection:
-    """The part of a task's page with its output and progress."""
-
-    attempt: int
-    attempts: list[tuple[int, str]]
-    """Attempts with output, and the URLs that show it."""
-    text: str
-    is_truncated: bool
-    has_dropped_attempts: bool
-    """Only the last MAX_ATTEMPTS attempts with output are kept, and the first of them is not the task's first attempt.
-    """
-    is_dropped: bool
-    """The requested attempt is older than those that are kept."""
-    is_shared: bool
-    progress: ProgressBar | None
-    is_hidden: bool
-    is_kept: bool
-    is_live: bool
-    """The task has not ended."""
-    is_paused: bool
-    poll_url: str
-    pause_url: str
-    resume_url: str
-
-    @property
-    def is_empty(self) -> bool:
-        """Return whether there is nothing to show, and nothing will come."""
-        return not (self.is_live or self.progress or self.attempts or self.text)
-
-
-def read_output_section(request: HttpRequest, location: TaskLocation) -> OutputSection:
+def read_output_section(request: HttpRequest, location: TaskLocation) -> dict[str, Any]:
     """Return the section for a task. Raise TaskNotFound, BrokerUnavailable."""
     attempt = _parse_attempt(request)
     status, output = get_broker().run(read_task_output(location, attempt=attempt))
@@ -96,7 +65,7 @@ class OutputView(AdminView):
         return self.render_to_response(self.get_context_data(**kwargs, output=section, hidden=HIDDEN))
 
 
-def _section(request: HttpRequest, location: TaskLocation, status: TaskStatus, output: TaskOutput) -> OutputSection:
+def _section(request: HttpRequest, location: TaskLocation, status: TaskStatus, output: TaskOutput) -> dict[str, Any]:
     queue, task_id = location
     is_visible = can_view_payloads(request.user, queue)
     attempt = _parse_attempt(request)
@@ -104,25 +73,31 @@ def _section(request: HttpRequest, location: TaskLocation, status: TaskStatus, o
     if attempt is not None:
         query["attempt"] = attempt
     path = reverse("admin:tasks_task_output", args=[quote(task_id)])
-    has_dropped = len(output.attempts) >= MAX_ATTEMPTS and output.attempts[0] > 1
     current = query | {"version": _version_of(status, output)}
-    return OutputSection(
-        attempt=attempt or output.attempt,
-        attempts=[(other, f"{task_url(task_id, queue)}&attempt={other}") for other in output.attempts],
-        text=output.text.decode("utf-8", "replace") if is_visible else "",
-        is_truncated=output.offset > 0,
-        has_dropped_attempts=has_dropped,
-        is_dropped=has_dropped and attempt is not None and attempt < output.attempts[0],
-        is_shared=output.is_shared,
-        progress=_progress_bar(decode_progress(status.progress), is_visible=is_visible),
-        is_hidden=not is_visible,
-        is_kept=settings.RUNQY_TASK_OUTPUT and not hides_payloads(queue, get_fresh_catalog()),
-        is_live=not status.state.is_final,
-        is_paused=request.GET.get("paused") == "true",
-        poll_url=f"{path}?{urlencode(current)}",
-        pause_url=f"{path}?{urlencode(query | {'paused': 'true'})}",
-        resume_url=f"{path}?{urlencode(query | {'paused': 'false'})}",
-    )
+    # Only the last MAX_ATTEMPTS attempts with output are kept, and the first of them is not the task's first attempt.
+    has_dropped = len(output.attempts) >= MAX_ATTEMPTS and output.attempts[0] > 1
+    text = output.text.decode("utf-8", "replace") if is_visible else ""
+    progress = _progress_bar(decode_progress(status.progress), is_visible=is_visible)
+    is_live = not status.state.is_final
+    return {
+        "attempt": attempt or output.attempt,
+        "attempts": [(other, f"{task_url(task_id, queue)}&attempt={other}") for other in output.attempts],
+        "text": text,
+        "is_truncated": output.offset > 0,
+        "has_dropped_attempts": has_dropped,
+        "is_dropped": has_dropped and attempt is not None and attempt < output.attempts[0],
+        "is_shared": output.is_shared,
+        "progress": progress,
+        "is_hidden": not is_visible,
+        "is_kept": settings.RUNQY_TASK_OUTPUT and not hides_payloads(queue, get_fresh_catalog()),
+        "is_live": is_live,
+        # There is nothing to show, and nothing will come.
+        "is_empty": not (is_live or progress or output.attempts or text),
+        "is_paused": request.GET.get("paused") == "true",
+        "poll_url": f"{path}?{urlencode(current)}",
+        "pause_url": f"{path}?{urlencode(query | {'paused': 'true'})}",
+        "resume_url": f"{path}?{urlencode(query | {'paused': 'false'})}",
+    }
 
 
 def _progress_bar(progress: TaskProgress | None, *, is_visible: bool) -> ProgressBar | None:

@@ -11,11 +11,8 @@ from runqy.broker.streams.run_log import PAYLOAD_MAX_BYTES
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.errors import RequestInvalid, TaskNotFound
 from runqy.redis_connection import get_broker
-from tasks.admin.filters import ENDED, tasks_url
 from tasks.admin.permissions import can_view_payloads
-from tasks.admin.presenters import STATE_NAMES
-from tasks.admin.shown_runs import ShownRun
-from tasks.admin.shown_tasks import shown_tasks
+from tasks.admin.presenters import ENDED, STATE_NAMES, ShownRun, shown_tasks, tasks_url
 from tasks.history.fulltext_index import parse_terms
 from tasks.history.queries import RunFilter, find_newest_run, find_tasks_with_text, list_runs
 from tasks.models import TaskRun

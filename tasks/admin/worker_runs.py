@@ -1,7 +1,6 @@
 """The runs of a worker in the last hour, for its page."""
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest
@@ -9,33 +8,13 @@ from django.http import HttpRequest
 from runqy.admin_site.views import AdminView
 from runqy.errors import RequestInvalid
 from runqy.formats.durations import humanize_ms
-from tasks.admin.filters import OUTCOME_NAMES, start_of_period, tasks_url
-from tasks.admin.shown_runs import ShownRun
+from tasks.admin.filters import start_of_period
+from tasks.admin.presenters import OUTCOME_NAMES, ShownRun, tasks_url
 from tasks.history.queries import RunFilter, list_newest_outcomes, list_runs
 from tasks.task_browser import TaskQuery
 
 _LISTED = 10
 _MAX_COUNTED = 5_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerRuns:
-    """The runs of a worker that ended in the last hour."""
-
-    rows: list[ShownRun]
-    """The newest runs."""
-    total: int
-    is_exact: bool
-    """False: there are more, and only the newest are counted."""
-    outcomes: list[tuple[str, int, str]]
-    """Name, number, and URL of the list."""
-    median: str
-    """The median duration; empty if no duration is known."""
-    longest: str
-    url: str
-    slowest_url: str
-    all_url: str
-    """The list of all its runs, whenever they ended."""
 
 
 class WorkerRunsView(AdminView):
@@ -51,24 +30,25 @@ class WorkerRunsView(AdminView):
         return super().get_context_data(**kwargs, summary=summary)
 
 
-def _read_worker_runs(request: HttpRequest, worker_id: str) -> WorkerRuns:
+def _read_worker_runs(request: HttpRequest, worker_id: str) -> dict[str, Any]:
+    """Return the context of the template."""
     filters = RunFilter(worker_id=worker_id, since=start_of_period("hour"))
     ended = list_newest_outcomes(filters, limit=_MAX_COUNTED + 1)
     counts = Counter(outcome for outcome, _ in ended[:_MAX_COUNTED])
     durations = sorted(run_ms for _, run_ms in ended if run_ms is not None)
     query = TaskQuery(worker_id=worker_id)
-    return WorkerRuns(
-        rows=[ShownRun.of(run, request.user) for run in list_runs(filters, limit=_LISTED).runs],
-        total=sum(counts.values()),
-        is_exact=len(ended) <= _MAX_COUNTED,
-        outcomes=[
+    return {
+        "rows": [ShownRun.of(run, request.user) for run in list_runs(filters, limit=_LISTED).runs],
+        "total": sum(counts.values()),
+        "is_exact": len(ended) <= _MAX_COUNTED,
+        "outcomes": [
             (OUTCOME_NAMES[outcome], counts[outcome], tasks_url(query, period="hour", outcome=outcome.value))
             for outcome in OUTCOME_NAMES
             if counts[outcome]
         ],
-        median=humanize_ms(durations[len(durations) // 2]) if durations else "",
-        longest=humanize_ms(durations[-1]) if durations else "",
-        url=tasks_url(query, period="hour"),
-        slowest_url=tasks_url(query, period="hour", sort="slowest"),
-        all_url=tasks_url(query),
-    )
+        "median": humanize_ms(durations[len(durations) // 2]) if durations else "",
+        "longest": humanize_ms(durations[-1]) if durations else "",
+        "url": tasks_url(query, period="hour"),
+        "slowest_url": tasks_url(query, period="hour", sort="slowest"),
+        "all_url": tasks_url(query),
+    }

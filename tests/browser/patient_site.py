@@ -7,9 +7,9 @@ from runqy.asgi import application as application  # sets Django up
 from django.db import connection
 
 from queues import repository_check
-from tasks.admin import enqueue_form
+from tasks.admin import enqueue_forms
 from tests.support.waiting import PATIENCE_S
 
-enqueue_form.WAIT_S = repository_check.CHECK_TIMEOUT_S = PATIENCE_S
+enqueue_forms.WAIT_S = repository_check.CHECK_TIMEOUT_S = PATIENCE_S
 if connection.vendor == "sqlite":
     connection.settings_dict["OPTIONS"]["timeout"] = PATIENCE_S

@@ -13,7 +13,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome
 from runqy.errors import SearchTooSlow
-from tasks.admin import browser
+from tasks.admin import lists
 from tasks.models import BulkAction, TaskRun
 from tests.config_sync.support import away
 from tests.support.runs import insert_runs, make_failure, make_run
@@ -196,7 +196,7 @@ def test_pages_hold_each_run_once_with_their_filter(viewer: Client) -> None:
 def test_a_search_that_takes_too_long_asks_to_narrow_it_beside_its_form(
     viewer: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(browser, "list_runs", Mock(side_effect=SearchTooSlow))
+    monkeypatch.setattr(lists, "list_runs", Mock(side_effect=SearchTooSlow))
 
     response = viewer.get(f"{LIST}?outcome=completed")
 
@@ -209,7 +209,7 @@ def test_a_search_that_takes_too_long_asks_to_narrow_it_beside_its_form(
 def test_a_list_is_shown_though_its_tasks_take_too_long_to_count(
     viewer: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(browser, "count_ended_tasks", Mock(side_effect=SearchTooSlow))
+    monkeypatch.setattr(lists, "count_ended_tasks", Mock(side_effect=SearchTooSlow))
     insert_runs(make_run(task_id="it"))
 
     response = viewer.get(f"{LIST}?outcome=completed")

@@ -17,7 +17,7 @@ ADD = f"{LIST}add/"
 
 @pytest.fixture(autouse=True)
 def _waits_briefly(monkeypatch) -> None:
-    monkeypatch.setattr("tasks.admin.enqueue_form.WAIT_S", 0.2)
+    monkeypatch.setattr("tasks.admin.enqueue_forms.WAIT_S", 0.2)
 
 
 def test_the_form_starts_with_an_example_of_the_queues_schema(operator: Client) -> None:
@@ -50,7 +50,7 @@ def test_a_payload_is_enqueued_unchanged_and_recorded(operator: Client, single_b
 def test_the_result_is_waited_for(
     operator: Client, single_broker: Broker, monkeypatch, succeeds: bool, expected: str
 ) -> None:
-    monkeypatch.setattr("tasks.admin.enqueue_form.WAIT_S", 2 * PATIENCE_S)
+    monkeypatch.setattr("tasks.admin.enqueue_forms.WAIT_S", 2 * PATIENCE_S)
 
     def work() -> None:
         taken: list = []

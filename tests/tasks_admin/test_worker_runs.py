@@ -55,7 +55,7 @@ def test_the_hour_begins_with_a_whole_minute_as_in_the_list_that_it_links_to(
 
     part, page = viewer.get(PART, {"worker": "w1:7"}), viewer.get(LIST, {"worker": "w1:7", "period": "hour"})
 
-    assert part.context["summary"].total == page.context["matches"].count == 1
+    assert part.context["summary"]["total"] == page.context["matches"].count == 1
 
 
 def test_an_idle_worker_has_a_link_to_its_earlier_runs(viewer: Client) -> None:

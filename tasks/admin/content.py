@@ -1,9 +1,17 @@
-"""A JSON value as a tree for the page of a task. Numbers keep their spelling, members their order."""
+"""Payloads and results as a task's page shows them: text, and the tree of a JSON value.
+
+Numbers keep their spelling, members their order.
+"""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tasks import payloads
+
+MAX_RENDERED_BYTES = 64 << 10
+"""The page shows no more of a payload or result. The whole can be downloaded."""
+_PRETTY_MAX_LENGTH = 1 << 20
 MAX_NODES = 800
 MAX_DEPTH = 12
 _OPEN_CHILDREN = 30
@@ -81,3 +89,29 @@ def _walk(node: Node) -> Iterator[Node]:
     yield node
     for child in node.children:
         yield from _walk(child)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """A payload or a result on a task's page."""
+
+    text: str
+    size: int
+    is_truncated: bool = False
+    is_text: bool = True
+    """False: it is not UTF-8, and invalid bytes were replaced."""
+    tree: Node | None = None
+    """The tree of a JSON object or array that is not too large."""
+
+
+def render_content(data: bytes) -> Content:
+    """Return bytes as text: JSON indented, with unchanged values."""
+    if len(data) > MAX_RENDERED_BYTES:
+        return Content(text=data[:MAX_RENDERED_BYTES].decode("utf-8", "ignore"), size=len(data), is_truncated=True)
+    pretty = payloads.format_pretty(data)
+    if pretty is not None and len(pretty) <= _PRETTY_MAX_LENGTH:
+        return Content(text=pretty, size=len(data), tree=parse_tree(pretty))
+    try:
+        return Content(text=data.decode(), size=len(data))
+    except UnicodeDecodeError:
+        return Content(text=data.decode("utf-8", "replace"), size=len(data), is_text=False)

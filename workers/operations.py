@@ -87,7 +87,8 @@ def register_worker(
         _claim_worker_id(worker_id, identity.owner, definition.name, names)
     deployment = definition.deployment
     try:
-        _check_vaults(definition, identity.vaults if identity else None)
+        if identity and identity.vaults is not None:
+            _check_vaults(definition, identity.vaults)
         worker_secrets = get_worker_secrets(
             deployment.vaults, git_token=deployment.git_token, git_url=deployment.git_url
         )
@@ -144,7 +145,7 @@ def _grant_redis(
     return shared
 
 
-def _check_vaults(queue: QueueDefinition, allowed_vaults: frozenset[str] | None) -> None:
+def _check_vaults(queue: QueueDefinition, allowed_vaults: frozenset[str]) -> None:
     if refused := list_refused_vaults(queue, allowed_vaults):
         raise KeyInsufficient(
             f"This key is limited to vaults, and the queue {queue.name} needs {', '.join(refused)}: use a key that can "

@@ -1,7 +1,6 @@
 """API keys of the database: their status, who created them, and whether their limits hold in Redis."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 from django.conf import settings
@@ -41,15 +40,6 @@ class KeyStatus(StrEnum):
     REVOKED = "revoked"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyPage:
-    """A page of keys, newest first."""
-
-    keys: Sequence[ApiKey]
-    end: int | None
-    """The id of the last key of this page; None on the last page."""
-
-
 def is_limited_in_redis(key: ApiKey | PublishedKey) -> bool:
     """Return whether the workers of a key reach only the queues of the key in Redis."""
     may_share = key.role in (Role.WORKER, Role.ADMIN) and key.queues and key.allow_shared_redis
@@ -76,11 +66,11 @@ def list_api_keys() -> list[ApiKey]:
     return list(ApiKey.objects.order_by("-pk"))
 
 
-def list_api_keys_page(*, limit: int, below: int | None = None) -> KeyPage:
-    """Return a page of keys, newest first. `below` is the `end` of the previous page."""
+def list_api_keys_page(limit: int, below: int | None = None) -> tuple[Sequence[ApiKey], int | None]:
+    """Return a page of keys, newest first, and its end: the `below` of the next page, None on the last one."""
     found = ApiKey.objects.all() if below is None else ApiKey.objects.filter(pk__lt=below)
     keys = list(found.order_by("-pk")[: limit + 1])
-    return KeyPage(keys=keys[:limit], end=keys[limit - 1].pk if len(keys) > limit else None)
+    return keys[:limit], keys[limit - 1].pk if len(keys) > limit else None
 
 
 def get_api_key(key_id: int) -> ApiKey:

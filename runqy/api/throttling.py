@@ -3,6 +3,8 @@
 All processes share the counts in Redis. While Redis is unavailable nothing is counted or refused.
 """
 
+from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_network
 from typing import Any, cast
 
@@ -26,10 +28,16 @@ class RateLimiter:
     """Counts requests of a subject against a rate; without a rate it counts none."""
 
     def __init__(
-        self, scope: str, subject: str, rate: Rate | None, refusal: str, *, error: type[TooManyRequests]
+        self,
+        scope: str,
+        find_subject: Callable[[], str],
+        rate: Rate | None,
+        *,
+        refusal: str,
+        error: type[TooManyRequests] = TooManyRequests,
     ) -> None:
-        """`refusal` is the detail of the error, with `{rate}`."""
-        self._scope, self._subject, self._rate = scope, subject, rate
+        """`refusal` is the detail of the error, with `{rate}`. `find_subject` is only called to count or check."""
+        self._scope, self._find_subject, self._rate = scope, find_subject, rate
         self._refusal, self._error = refusal, error
         # The response's headers about the limit; empty as long as it does not concern the request.
         self.headers: dict[str, str] = {}
@@ -40,7 +48,7 @@ class RateLimiter:
             return
         try:
             context = yield from get_context()
-            status = yield from ask(acquire(f"{self._scope}:{self._subject}", self._rate, now_ns=context.now_ns))
+            status = yield from ask(acquire(self._key(), self._rate, now_ns=context.now_ns))
         except BrokerUnavailable as error:
             _record_failure(error)
             return
@@ -53,13 +61,16 @@ class RateLimiter:
             return
         try:
             context = yield from get_context()
-            wait_s = yield from ask(read_wait(f"{self._scope}:{self._subject}", self._rate, now_ns=context.now_ns))
+            wait_s = yield from ask(read_wait(self._key(), self._rate, now_ns=context.now_ns))
         except BrokerUnavailable as error:
             _record_failure(error)
             return
         if wait_s:
             # As if it had been counted: the headers must not reveal whether a guessed key matched.
             self._report(self._rate, RateLimitStatus(is_allowed=False, remaining=0, wait_s=wait_s, reset_s=wait_s))
+
+    def _key(self) -> str:
+        return f"{self._scope}:{self._find_subject()}"
 
     def _report(self, rate: Rate, status: RateLimitStatus) -> None:
         """Set the headers of draft-ietf-httpapi-ratelimit-headers-10. Raise the error if the request is refused."""
@@ -86,7 +97,7 @@ def registration_limiter(identity: Identity) -> RateLimiter:
 
 def _limiter_of_key(scope: str, identity: Identity, rate: Rate | None, source: str) -> RateLimiter:
     refusal = f"This key is limited to {{rate}} {source}."
-    return RateLimiter(scope, identity.key_id or identity.role, rate, refusal, error=TooManyRequests)
+    return RateLimiter(scope, lambda: identity.key_id or identity.role, rate, refusal=refusal)
 
 
 def failure_limiter(address: str) -> RateLimiter:
@@ -107,7 +118,7 @@ def login_limiter(address: str) -> RateLimiter:
 
 def _limiter_of_address(scope: str, address: str, refusal: str) -> RateLimiter:
     rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
-    return RateLimiter(scope, ip_prefix(address), rate, refusal, error=TooManyFailures)
+    return RateLimiter(scope, partial(ip_prefix, address), rate, refusal=refusal, error=TooManyFailures)
 
 
 class ApiKeyThrottle(BaseThrottle):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 from django.conf import settings
@@ -48,7 +48,7 @@ from runqy.errors import (
 from runqy.http.middleware import forwarded_client
 from runqy.http.request_ids import trace_headers
 from runqy.metrics.http_requests import observe_request, route_label
-from runqy.telemetry.tracing import Tracer, enqueue_span, get_tracer
+from runqy.telemetry.tracing import enqueue_span, get_tracer
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
 from tasks.api.logs import END_ID, LogQuerySerializer, find_position, open_output_stream
 from tasks.api.parsers import parse_batch, parse_enqueue
@@ -59,6 +59,9 @@ from tasks.batches import enqueue_batch
 from tasks.operations import enqueue_task
 from tasks.queries import get_task, read_task_output
 from tasks.waiting import ResultWaiters
+
+if TYPE_CHECKING:
+    from runqy.telemetry.otel import Tracer
 
 T = TypeVar("T")
 
@@ -140,7 +143,7 @@ class TaskEndpoints:
         return response
 
     async def _trace(
-        self, tracer: Tracer, request: ParsedRequest, respond: Respond, route: str, *, is_safe: bool
+        self, tracer: "Tracer", request: ParsedRequest, respond: Respond, route: str, *, is_safe: bool
     ) -> Response | StreamingResponse:
         with tracer.request(request.method, request.headers.get("traceparent", "")) as span:
             response = await self._serve(request, respond, is_safe=is_safe)

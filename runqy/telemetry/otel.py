@@ -18,35 +18,37 @@ MAX_NAME_LENGTH = 128
 _propagator = TraceContextTextMapPropagator()
 
 
-class OtelRequestSpan:
-    """See `runqy.telemetry.tracing.RequestSpan`."""
+class RequestSpan:
+    """The span of an HTTP request."""
 
     def __init__(self, span: Span, method: str) -> None:
         self._span, self._method = span, method
 
     def set_response(self, route: str, status: int) -> None:
+        """Set the route's template and the status of the response."""
         self._span.update_name(f"{self._method} {route}")
         self._span.set_attributes({"http.route": route, "http.response.status_code": status})
         if status >= 500:
             self._span.set_status(Status(StatusCode.ERROR))
 
 
-class OtelRunSpan:
-    """See `runqy.telemetry.tracing.RunSpan`."""
+class RunSpan:
+    """The span of a run. Its child process gets the `traceparent`."""
 
     def __init__(self, span: Span) -> None:
         self._span = span
         self.traceparent = _format(span)
 
     def end(self, outcome: str, *, is_error: bool, now_ns: int) -> None:
+        """End the span with the run's outcome, but without the error's text, which may contain data of the task."""
         self._span.set_attribute("runqy.outcome", outcome)
         if is_error:
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end(now_ns)
 
 
-class OtelTracer:
-    """See `runqy.telemetry.tracing.Tracer`. A thread exports spans in batches, the last ones when the process exits."""
+class Tracer:
+    """Creates spans. A thread exports them in batches, the last ones when the process exits."""
 
     def __init__(self, service: str) -> None:
         """`service` is the name of the service, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES sets another."""
@@ -58,15 +60,17 @@ class OtelTracer:
         self._tracer = provider.get_tracer("runqy")
 
     @contextmanager
-    def request(self, method: str, traceparent: str) -> Iterator[OtelRequestSpan]:
+    def request(self, method: str, traceparent: str) -> Iterator[RequestSpan]:
+        """Trace a request, as a child of the client's span."""
         attributes = {"http.request.method": method}
         with self._tracer.start_as_current_span(
             method, _parent(traceparent), kind=SpanKind.SERVER, attributes=attributes
         ) as span:
-            yield OtelRequestSpan(span, method)
+            yield RequestSpan(span, method)
 
     @contextmanager
     def enqueue(self, queue: str, traceparent: str) -> Iterator[None]:
+        """Trace enqueueing, as a child of the request's span, or of the client's outside of requests."""
         parent = None if trace.get_current_span().get_span_context().is_valid else _parent(traceparent)
         with self._tracer.start_as_current_span(
             f"enqueue {queue[:MAX_NAME_LENGTH]}", parent, kind=SpanKind.PRODUCER, attributes=_messaging(queue)
@@ -74,11 +78,11 @@ class OtelTracer:
             yield
 
     def current_traceparent(self) -> str:
+        """Return the trace context of the current span; empty if there is none."""
         return _format(trace.get_current_span())
 
-    def start_run(
-        self, task_id: str, queue: str, traceparent: str, *, pending_since_ns: int, now_ns: int
-    ) -> OtelRunSpan:
+    def start_run(self, task_id: str, queue: str, traceparent: str, *, pending_since_ns: int, now_ns: int) -> RunSpan:
+        """Record how long a task waited, and return the span of its run. Both are children of the enqueue's span."""
         parent = _parent(traceparent)
         attributes = _messaging(queue) | {"messaging.message.id": task_id}
         if 0 < pending_since_ns < now_ns:
@@ -89,7 +93,7 @@ class OtelTracer:
         run = self._tracer.start_span(
             f"run {queue}", parent, kind=SpanKind.CONSUMER, attributes=attributes, start_time=now_ns
         )
-        return OtelRunSpan(run)
+        return RunSpan(run)
 
 
 def _messaging(queue: str) -> dict[str, str]:

@@ -111,7 +111,7 @@ def test_while_redis_is_unavailable_no_request_is_throttled(settings: Any) -> No
 
 
 def test_a_request_passes_and_counts_although_the_reply_to_its_count_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    limiter = RateLimiter("key", "k", Rate(2, HOUR_S), "", error=TooManyRequests)
+    limiter = RateLimiter("key", lambda: "k", Rate(2, HOUR_S), refusal="")
     lost = lose_reply(monkeypatch, "rate_limit")
 
     run_blocking(limiter.count())  # it is not throttled

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -26,7 +26,7 @@ from runqy.errors import (
     RunqyError,
 )
 from runqy.telemetry.failure_log import FailureLog
-from runqy.telemetry.tracing import RunSpan, get_tracer
+from runqy.telemetry.tracing import get_tracer
 from workers.runtime.consumer_state import ConsumeConfig, ConsumerState, RoundTrip
 from workers.runtime.heartbeat import RunCounts
 from workers.runtime.logs import child_error_members, error_members
@@ -45,6 +45,9 @@ from workers.runtime.task_runs import (
     plan_finishes,
     refuse_large_results,
 )
+
+if TYPE_CHECKING:
+    from runqy.telemetry.otel import RunSpan
 
 TICK_S = 0.2
 """The precision of timeouts."""
@@ -359,7 +362,7 @@ def _encode(task: LeasedTask, *, traceparent: str, now_s: int) -> tuple[bytes, R
         return b"", RunResult(RunStatus.FAILED, f"payload_unusable: {error.detail}")
 
 
-def _start_span(task: LeasedTask, *, now_ns: int) -> RunSpan | None:
+def _start_span(task: LeasedTask, *, now_ns: int) -> "RunSpan | None":
     """Record how long a task waited, and start the span of its run. Return None if tracing is off."""
     tracer = get_tracer()
     if tracer is None:

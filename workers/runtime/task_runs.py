@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -26,9 +26,11 @@ from runqy.broker.tasks.finish import (
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.memory import find_max_results
 from runqy.errors import RunqyError
-from runqy.telemetry.tracing import RunSpan
 from workers.runtime.retries import RetryPolicy
 from workers.runtime.task_output import RunOutput
+
+if TYPE_CHECKING:
+    from runqy.telemetry.otel import RunSpan
 
 MAX_CHILD_DEATHS = 3
 """A task is archived once this many children have died while running it."""
@@ -73,7 +75,7 @@ class Run:
     """Unix time, by Redis's clock."""
     traceparent: str = ""
     """The trace context for its child."""
-    span: RunSpan | None = None
+    span: "RunSpan | None" = None
     started_ns: int = 0
     """Unix time, by Redis's clock, at which its child could start it; 0 before."""
     ends_at_s: float = 0.0

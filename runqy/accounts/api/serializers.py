@@ -6,6 +6,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
+from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import RevokedKey
 from runqy.accounts.validators import KEY_NAME, KEY_NAME_RULE, MAX_NAME_LENGTH, MAX_QUEUES, MAX_VAULTS
 from runqy.api.query_parameters import FlagParameter
@@ -77,30 +78,23 @@ class CreateApiKeySerializer(StrictSerializer):
     )
 
 
-class ApiKeySerializer(serializers.Serializer[Any]):
+class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
     """An API key. Only its prefix is stored in plain text."""
 
-    id = serializers.IntegerField()
-    name = serializers.CharField()
-    prefix = serializers.CharField(help_text="The first characters of the key")
-    role = serializers.ChoiceField(choices=_ROLES)
     queues = serializers.ListField(child=serializers.CharField(), help_text="Empty: all")
-    created_at = serializers.DateTimeField()
-    expires_at = serializers.DateTimeField(allow_null=True)
-    rate_limit = serializers.CharField(help_text="Empty: RUNQY_RATE_LIMIT")
-    revoked_at = serializers.DateTimeField(allow_null=True)
-    last_used_at = serializers.DateTimeField(allow_null=True, help_text="To the minute")
     created_by_kind = EmptyAsNullField(allow_null=True, help_text=f"`{'`, `'.join(ActorKind)}`; null: not recorded")
     created_by = EmptyAsNullField(allow_null=True, help_text="The name of the key, user or command that created it")
-    created_by_key = serializers.IntegerField(
-        source="created_by_key_id", allow_null=True, help_text="The id of the key that created it"
-    )
     vaults = serializers.ListField(
         child=serializers.CharField(), help_text="The vaults that workers with this key may use; empty: all"
     )
-    allow_shared_redis = serializers.BooleanField(
-        help_text="Workers without a Redis user of their own get shared credentials although the key is limited"
-    )
+
+    class Meta:
+        model = ApiKey
+        fields = (
+            *("id", "name", "prefix", "role", "queues", "created_at", "expires_at", "rate_limit", "revoked_at"),
+            *("last_used_at", "created_by_kind", "created_by", "created_by_key", "vaults", "allow_shared_redis"),
+        )
+        read_only_fields = fields
 
 
 class ApiKeyCreatedSerializer(serializers.Serializer[Any]):

@@ -1,6 +1,5 @@
 """API keys over HTTP, for administrators whose own key is not limited to queues."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -13,7 +12,6 @@ from rest_framework.response import Response
 
 from runqy.accounts.api import examples
 from runqy.accounts.api import serializers as s
-from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.accounts.queries import get_api_key, list_api_keys_page
 from runqy.api.pagination import CursorPagination, PagedList
@@ -42,7 +40,7 @@ class ApiKeyViewSet(ApiViewSet):
     )
     def list(self, request: Request) -> Response:
         """List API keys, newest first, without the keys themselves."""
-        keys = self.paginate_queryset(PagedList(read=_read_page, position=_LastId, identity="keys"))
+        keys = self.paginate_queryset(PagedList(read=list_api_keys_page, position=_LastId, identity="keys"))
         return self.get_paginated_response({"keys": s.ApiKeySerializer(keys, many=True).data, "count": len(keys)})
 
     @extend_schema(
@@ -110,11 +108,6 @@ class ApiKeyViewSet(ApiViewSet):
             }
         )
         return Response(response.data)
-
-
-def _read_page(limit: int, below: int | None) -> tuple[Sequence[ApiKey], int | None]:
-    page = list_api_keys_page(limit=limit, below=below)
-    return page.keys, page.end
 
 
 def _parse_id(text: str) -> int:

@@ -1,6 +1,6 @@
 """The names of queues, and the Redis queue that each name and alias means."""
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,15 +14,6 @@ SEPARATORS = ("_", ".")
 """Both are accepted in requests. A setting selects the one used in Redis."""
 
 _NAMES_IN_ERROR_MAX = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedQueue:
-    """The Redis queue that a name in a request means."""
-
-    queue: QueueDefinition
-    redis_queue: str
-    priority: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +39,12 @@ class RedisQueue:
         return self.queue is not None and self.queue.is_enabled
 
 
-NamedQueue: TypeAlias = tuple[ResolvedQueue, tuple[str, ...]]
-"""A Redis queue, and all names that mean it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedQueue(RedisQueue):
+    """The Redis queue that a name in a request means."""
+
+    queue: QueueDefinition
+    priority: int
 
 
 class QueueCatalog:
@@ -61,46 +56,42 @@ class QueueCatalog:
         *,
         separator: str,
         revisions: Mapping[str, str] | None = None,
-        named: Mapping[str, Sequence["NamedQueue"]] | None = None,
+        existing: Mapping[str, Container[str]] | None = None,
     ) -> None:
         """Index the definitions.
 
-        `revisions` has the revision of each queue. `named` has results of `name_redis_queues`, which are needed for
-        queues with more Redis queues than their definition names.
+        `revisions` has the revision of each queue, `existing` the Redis queues that exist under names of a queue.
         """
         self.definitions = tuple(sorted(definitions, key=lambda queue: queue.name))
         self.separator = separator
         self._revisions = revisions or {}
         self._queues = {queue.name: queue for queue in self.definitions}
-        self._resolved: dict[str, ResolvedQueue] = {}
-        self._redis_queues: list[str] = []
-        self._redis_queues_of: dict[str, list[tuple[str, int]]] = {}
-        named = named or {}
+        self._names: dict[str, ResolvedQueue] = {}
+        self._redis_queues: dict[str, list[ResolvedQueue]] = {}
         for queue in self.definitions:
-            named_queues = named.get(queue.name) or name_redis_queues(queue, separator)
-            self._redis_queues_of[queue.name] = [(each.redis_queue, each.priority) for each, _ in named_queues]
-            for resolved, names in named_queues:
-                self._redis_queues.append(resolved.redis_queue)
+            found = _name_redis_queues(queue, separator, (existing or {}).get(queue.name, ()))
+            self._redis_queues[queue.name] = [resolved for resolved, _ in found]
+            for resolved, names in found:
                 for name in names:
-                    self._resolved.setdefault(name, resolved)
+                    self._names.setdefault(name, resolved)
 
     def resolve(self, name: str, *, allowed_queues: AllowedQueues = None) -> ResolvedQueue:
         """Return the Redis queue that a name means.
 
         Raise QueueNotFound with the valid names.
         """
-        resolved = self._resolved.get(name)
+        resolved = self._names.get(name)
         if resolved is None or not _is_allowed(resolved.queue, allowed_queues):
             raise QueueNotFound(self._not_found_message(name, allowed_queues))
         return resolved
 
     def find(self, name: str) -> ResolvedQueue | None:
         """Return the Redis queue that a name means, or None."""
-        return self._resolved.get(name)
+        return self._names.get(name)
 
     def find_redis_queue(self, name: str) -> ResolvedQueue | None:
         """Return the Redis queue with exactly this name, which is no alias, or None."""
-        resolved = self._resolved.get(name)
+        resolved = self._names.get(name)
         return resolved if resolved is not None and resolved.redis_queue == name else None
 
     def find_queue(self, name: str) -> QueueDefinition | None:
@@ -127,13 +118,20 @@ class QueueCatalog:
         resolved = self.resolve(name, allowed_queues=allowed_queues)
         return resolved.queue, [(resolved.redis_queue, resolved.priority)]
 
-    def redis_queues(self) -> Sequence[str]:
+    def all_redis_queues(self) -> Iterator[ResolvedQueue]:
+        """Yield all Redis queues, in the order of the queues' names."""
+        for redis_queues in self._redis_queues.values():
+            yield from redis_queues
+
+    def redis_queues(self) -> list[str]:
         """Return the names of all Redis queues, in the order of the queues' names."""
-        return self._redis_queues
+        return [each.redis_queue for each in self.all_redis_queues()]
 
     def redis_queues_of(self, queue: QueueBase) -> list[tuple[str, int]]:
         """Return the Redis queues of a queue, including those that exist under an alias, with their priorities."""
-        return list(self._redis_queues_of.get(queue.name) or queue.redis_queues(self.separator))
+        if (found := self._redis_queues.get(queue.name)) is None:
+            return queue.redis_queues(self.separator)
+        return [(each.redis_queue, each.priority) for each in found]
 
     def queue_revision(self, name: str) -> str:
         """Return the revision of a queue's configuration and vaults, which grows with each change; empty if unknown."""
@@ -149,27 +147,25 @@ class QueueCatalog:
         return f"No queue {name[:128]!r}. Valid names: {listed}{more}."
 
 
-def name_redis_queues(queue: QueueDefinition, separator: str, existing: Container[str] = ()) -> list[NamedQueue]:
-    """Return the Redis queues of a queue, each with all its names.
+def _name_redis_queues(
+    queue: QueueDefinition, separator: str, existing: Container[str]
+) -> list[tuple[ResolvedQueue, tuple[str, ...]]]:
+    """Return the Redis queues of a queue, each with the names that mean it.
 
     If a Redis queue exists under an alias, the alias means that one, and workers serve it too. A queue's own name
     always means the Redis queue that its definition names.
     """
-    found: list[NamedQueue] = []
-    others: list[NamedQueue] = []
+    found: list[tuple[ResolvedQueue, tuple[str, ...]]] = []
+    others: list[tuple[ResolvedQueue, tuple[str, ...]]] = []
     for (redis_queue, priority), names in zip(
         queue.redis_queues(separator), aliases_by_redis_queue(queue), strict=True
     ):
         aliases = [name for name in names if name != redis_queue and name in existing]
         meant = tuple(name for name in names if name not in aliases or name == queue.name)
         found.append((ResolvedQueue(queue=queue, redis_queue=redis_queue, priority=priority), meant))
-        others += [
-            (
-                ResolvedQueue(queue=queue, redis_queue=alias, priority=priority),
-                () if alias == queue.name else (alias,),
-            )
-            for alias in aliases
-        ]
+        for alias in aliases:
+            resolved = ResolvedQueue(queue=queue, redis_queue=alias, priority=priority)
+            others.append((resolved, () if alias == queue.name else (alias,)))
     return found + others
 
 

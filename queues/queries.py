@@ -13,7 +13,6 @@ from queues.catalog import (
     RedisQueue,
     ResolvedQueue,
     aliases_by_redis_queue,
-    name_redis_queues,
 )
 from queues.definitions import Limits, QueueDefinition, QueueSpec
 from queues.models import Queue
@@ -156,15 +155,11 @@ class _DecodedQueue:
 
 def _catalog(snapshot: Snapshot) -> QueueCatalog:
     queues = snapshot.decode(DocumentKind.QUEUE, _decode)
-    existing = snapshot.decode(DocumentKind.REDIS_QUEUES, _decode_names)
     return QueueCatalog(
         (queue.definition for queue in queues.values()),
         separator=settings.RUNQY_SUBQUEUE_SEPARATOR,
         revisions={name: str(snapshot.worker_revision(queue.fields)) for name, queue in queues.items()},
-        named={
-            name: name_redis_queues(queue.definition, settings.RUNQY_SUBQUEUE_SEPARATOR, existing.get(name, ()))
-            for name, queue in queues.items()
-        },
+        existing=snapshot.decode(DocumentKind.REDIS_QUEUES, _decode_names),
     )
 
 
@@ -183,27 +178,21 @@ def _decode_names(document: Document) -> frozenset[str]:
 def resolve_redis_queue(broker: Broker, name: str, *, allowed_queues: AllowedQueues = None) -> RedisQueue:
     """Return the Redis queue that a name means, with a round trip only if it has no definition. Raise QueueNotFound."""
     try:
-        resolved = resolve_queue(name, allowed_queues=allowed_queues)
+        return resolve_queue(name, allowed_queues=allowed_queues)
     except QueueNotFound:
         if allowed_queues is None and name in broker.run(read_queue_names()):
             return RedisQueue(redis_queue=name)
         raise
-    return RedisQueue(redis_queue=resolved.redis_queue, queue=resolved.queue, priority=resolved.priority)
 
 
 def list_redis_queues(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[RedisQueue]:
     """Return all Redis queues: first those with a definition, then those that exist only in Redis."""
     catalog = get_fresh_catalog(max_age_s=0)  # users expect queues that another process has just saved
-    defined = [
-        RedisQueue(redis_queue=redis_queue, queue=queue, priority=priority)
-        for queue in catalog.definitions
-        if allowed_queues is None or queue.name in allowed_queues
-        for redis_queue, priority in catalog.redis_queues_of(queue)
-    ]
     if allowed_queues is not None:
-        return defined
-    names = {queue.redis_queue for queue in defined}
-    return defined + [RedisQueue(redis_queue=name) for name in broker.run(read_queue_names()) if name not in names]
+        return [each for each in catalog.all_redis_queues() if each.queue.name in allowed_queues]
+    defined = {each.redis_queue: each for each in catalog.all_redis_queues()}
+    undefined = [RedisQueue(redis_queue=name) for name in broker.run(read_queue_names()) if name not in defined]
+    return [*defined.values(), *undefined]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

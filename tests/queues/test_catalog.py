@@ -2,7 +2,7 @@
 
 import pytest
 
-from queues.catalog import QueueCatalog, find_name_collision, name_redis_queues
+from queues.catalog import QueueCatalog, find_name_collision
 from queues.definitions import QueueDefinition
 from runqy.errors import QueueNotFound
 from tests.queues.samples import definition, spec
@@ -39,8 +39,7 @@ def test_with_a_dot_a_queue_without_sub_queues_is_named_as_the_go_system_names_i
 def test_a_redis_queue_that_exists_under_an_alias_is_what_the_alias_means_and_workers_serve_it(
     queue: QueueDefinition, separator: str, alias: str, defined: str
 ) -> None:
-    named = {queue.name: name_redis_queues(queue, separator, {alias})}
-    names = QueueCatalog([queue], separator=separator, named=named)
+    names = QueueCatalog([queue], separator=separator, existing={queue.name: {alias}})
 
     assert names.resolve(alias).redis_queue == alias
     assert names.resolve(defined).redis_queue == defined
@@ -50,7 +49,7 @@ def test_a_redis_queue_that_exists_under_an_alias_is_what_the_alias_means_and_wo
 
 def test_the_own_name_of_a_queue_means_its_defined_redis_queue_even_if_one_of_that_name_exists() -> None:
     queue = definition("mail")
-    names = QueueCatalog([queue], separator=".", named={"mail": name_redis_queues(queue, ".", {"mail"})})
+    names = QueueCatalog([queue], separator=".", existing={"mail": {"mail"}})
 
     assert names.resolve("mail").redis_queue == "mail.default"
     assert names.for_worker("mail")[1] == [("mail.default", 5), ("mail", 5)]

@@ -5,9 +5,9 @@ from functools import partial
 from queues.catalog import AllowedQueues
 from queues.queries import get_catalog, resolve_redis_queue, with_fresh_catalog
 from runqy.audit.actors import current_actor
-from runqy.audit.operations import record_in_redis
+from runqy.audit.operations import record_all_in_redis
 from runqy.broker.broker import Broker
-from runqy.broker.operation import Request, raise_error
+from runqy.broker.operation import raise_error
 from runqy.broker.queues.pausing import find_pause, pause, unpause
 
 
@@ -44,18 +44,16 @@ def _redis_queues_of(queue: str) -> list[str]:
 
 
 def _set_paused(broker: Broker, queues: list[str], *, is_paused: bool) -> list[str]:
-    """Pause or unpause Redis queues, and return those that this changed."""
+    """Pause or unpause Redis queues in three round trips, and return those that this changed."""
     pauses = [raise_error(outcome) for outcome in broker.run_all([find_pause(queue) for queue in queues])]
     changing = [queue for queue, found in zip(queues, pauses, strict=True) if (found is not None) != is_paused]
-    action, changes = "queue.paused" if is_paused else "queue.unpaused", {"paused": (not is_paused, is_paused)}
+    action = "queue.paused" if is_paused else "queue.unpaused"
     # Before the change, so that none is unrecorded.
-    for queue in changing:
-        record_in_redis(action=action, object_kind="queue", object_name=queue, changes=changes)
-    outcomes = broker.run_all([_request(broker, queue, is_paused=is_paused) for queue in changing])
-    return [queue for queue, outcome in zip(changing, outcomes, strict=True) if raise_error(outcome)]
-
-
-def _request(broker: Broker, queue: str, *, is_paused: bool) -> Request[bool]:
-    if is_paused:
-        return pause(queue, now_ns=broker.now_ns(), by=current_actor().name)
-    return unpause(queue, now_ns=broker.now_ns())
+    record_all_in_redis(
+        action=action, object_kind="queue", object_names=changing, changes={"paused": (not is_paused, is_paused)}
+    )
+    now_ns, by = broker.now_ns(), current_actor().name
+    requests = [
+        pause(queue, now_ns=now_ns, by=by) if is_paused else unpause(queue, now_ns=now_ns) for queue in changing
+    ]
+    return [queue for queue, outcome in zip(changing, broker.run_all(requests), strict=True) if raise_error(outcome)]

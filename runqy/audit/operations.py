@@ -21,6 +21,7 @@ from django.utils import timezone
 from runqy.audit.actors import SERVER, Actor, current_actor
 from runqy.audit.changes import Changes, encode_changes
 from runqy.audit.models import AuditHead, AuditRecord, chain_key, fit_text
+from runqy.broker.operation import raise_error
 from runqy.broker.streams.audit_stream import StreamEntry, append_record, delete_entries, read_entries
 from runqy.config import signing
 from runqy.errors import AuditNotRecorded, BrokerUnavailable
@@ -71,23 +72,37 @@ def record(*, action: str, object_kind: str, object_name: str, changes: Changes 
 
 
 def record_in_redis(*, action: str, object_kind: str, object_name: str, changes: Changes | None = None) -> None:
-    """Record a change of Redis in Redis before it is made. `move_pending` moves the record to the database.
+    """Record a change of Redis in Redis before it is made, as `record_all_in_redis` does."""
+    record_all_in_redis(action=action, object_kind=object_kind, object_names=[object_name], changes=changes)
+
+
+def record_all_in_redis(
+    *, action: str, object_kind: str, object_names: Sequence[str], changes: Changes | None = None
+) -> None:
+    """Record the same change of several objects in Redis, in one round trip, before it is made.
+
+    `move_pending` moves the records to the database.
 
     This needs no database, and no change is unrecorded even if the process is killed. A recorded change may not have
     happened, so check first whether there is anything to change. Raise BrokerUnavailable, or AuditNotRecorded if too
     many records wait. The change must not be made if this raises.
     """
     broker = get_broker()
-    pending = PendingRecord(
-        event_id=secrets.token_hex(16),
-        at=datetime.fromtimestamp(broker.now_ns() / 1e9, UTC),  # by Redis's clock, which all processes share
-        actor=current_actor(),
-        action=action,
-        object_kind=object_kind,
-        object_name=object_name,
-        changes=encode_changes(changes or {}),
-    )
-    if not broker.run(append_record(sign_pending(pending))):
+    at = datetime.fromtimestamp(broker.now_ns() / 1e9, UTC)  # by Redis's clock, which all processes share
+    records = [
+        PendingRecord(
+            event_id=secrets.token_hex(16),
+            at=at,
+            actor=current_actor(),
+            action=action,
+            object_kind=object_kind,
+            object_name=name,
+            changes=encode_changes(changes or {}),
+        )
+        for name in object_names
+    ]
+    outcomes = broker.run_all([append_record(sign_pending(pending)) for pending in records])
+    if not all(raise_error(outcome) for outcome in outcomes):
         raise AuditNotRecorded
 
 

@@ -71,6 +71,20 @@ def test_a_queue_is_paused_with_all_its_sub_queues(redis: redis_py.Redis) -> Non
     assert recorded()[1:] == [("queue.paused", "mail_low"), ("queue.paused", "mail_high")]
 
 
+def test_the_round_trips_of_pausing_do_not_depend_on_the_number_of_sub_queues(
+    redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_queue(spec=spec("mail", "high:9", "mid:5", "low:1"), source=QueueSource.ADMIN)
+    broker, made = get_broker(), []
+    execute = broker.connection.execute
+    monkeypatch.setattr(broker.connection, "execute", lambda commands: made.append(1) or execute(commands))
+
+    assert pause_whole_queue(broker, name="mail") == ["mail_high", "mail_mid", "mail_low"]
+
+    assert len(made) == 3  # what is paused already, the audit records, the pauses
+    assert len(recorded()) == 4
+
+
 def test_a_queue_is_unpaused_with_all_its_sub_queues(redis: redis_py.Redis) -> None:
     save_queue(spec=spec("mail", "high:9", "low:1"), source=QueueSource.ADMIN)
     broker = get_broker()

@@ -17,12 +17,12 @@ from queues.models import Queue, QueueDeletion
 from queues.operations import change_queue, delete_definition, spec_version
 from queues.pending_deletions import DeletionLease, ensure_empty, find_deletion, record_deletion
 from queues.queries import get_fresh_catalog
+from queues.status import sum_tasks
 from runqy.audit.actors import Actor, actor_context
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.queues.deletion import delete_redis_queue
 from runqy.broker.queues.stats import QueueCounts, count_tasks
-from runqy.broker.states import TaskState
 from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.polling import PROPAGATION_S
 from runqy.config_sync.publishing import publish
@@ -66,7 +66,7 @@ def get_deletion_progress(broker: Broker, *, name: str, allowed_queues: AllowedQ
     if row is None:
         raise QueueNotFound(f"No queue {name[:128]!r} is being deleted.")
     counts = _count(broker, row.redis_queues)
-    return DeletionProgress(name=str(row), redis_queues=tuple(row.redis_queues), tasks=_tasks_by_state(counts))
+    return DeletionProgress(name=str(row), redis_queues=tuple(row.redis_queues), tasks=sum_tasks(counts))
 
 
 def delete_queue(  # noqa: PLR0913 (how to delete, and under which conditions)
@@ -202,9 +202,7 @@ def _finish(broker: Broker, started: _StartedDeletion, *, max_tasks: int | None 
         counts = _count(broker, row.redis_queues)
         if not row.is_decided:
             _decide(started, counts)
-        result = DeletedQueue(
-            name=started.name, redis_queues=tuple(row.redis_queues), tasks=_tasks_by_state(counts), keys=0
-        )
+        result = DeletedQueue(name=started.name, redis_queues=tuple(row.redis_queues), tasks=sum_tasks(counts), keys=0)
         if max_tasks is not None and sum(result.tasks.values()) > max_tasks:
             lease.release()
             return replace(result, is_finished=False)
@@ -229,7 +227,7 @@ def _decide(started: _StartedDeletion, counts: Sequence[QueueCounts]) -> None:
         if row.is_whole:
             delete_definition(change, row.queue)
             QueueDeletion.objects.filter(queue=row.queue, is_whole=False).delete()  # this row includes theirs
-        tasks = {state: count for state, count in _tasks_by_state(counts).items() if count}
+        tasks = {state: count for state, count in sum_tasks(counts).items() if count}
         if tasks:
             changes = {f"tasks.{state}": (count, 0) for state, count in tasks.items()}
             record(action="queue.emptied", object_kind="queue", object_name=started.name, changes=changes)
@@ -273,10 +271,6 @@ def _resolve(name: str, allowed_queues: AllowedQueues) -> _DeletionTarget:
 
 def _count(broker: Broker, redis_queues: Sequence[str]) -> list[QueueCounts]:
     return broker.run(count_tasks(redis_queues, now_ns=broker.now_ns()))
-
-
-def _tasks_by_state(counts: Sequence[QueueCounts]) -> dict[str, int]:
-    return {state.value: sum(getattr(queue, state.value) for queue in counts) for state in TaskState}
 
 
 def _result_or_error(call: Callable[[], T]) -> T | RunqyError:

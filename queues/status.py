@@ -10,6 +10,7 @@ from queues.queries import get_fresh_catalog, list_redis_queues, list_vault_erro
 from runqy.broker.broker import Broker
 from runqy.broker.queues.pausing import Pause, find_pause
 from runqy.broker.queues.stats import DayCounts, QueueCounts, count_tasks, read_history
+from runqy.broker.states import TaskState
 from runqy.broker.tasks.memory import estimate_memory
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers
@@ -34,28 +35,9 @@ class QueueStatus:
     """Why workers cannot register for it."""
 
     @property
-    def pending(self) -> int:
-        return sum(each.pending for each in self.counts or ())
-
-    @property
-    def scheduled(self) -> int:
-        return sum(each.scheduled for each in self.counts or ())
-
-    @property
-    def retry(self) -> int:
-        return sum(each.retry for each in self.counts or ())
-
-    @property
-    def active(self) -> int:
-        return sum(each.active for each in self.counts or ())
-
-    @property
-    def archived(self) -> int:
-        return sum(each.archived for each in self.counts or ())
-
-    @property
-    def completed(self) -> int:
-        return sum(each.completed for each in self.counts or ())
+    def tasks(self) -> dict[str, int]:
+        """The number of tasks by state."""
+        return sum_tasks(self.counts or ())
 
     @property
     def is_paused(self) -> bool:
@@ -64,6 +46,12 @@ class QueueStatus:
     @property
     def is_wholly_paused(self) -> bool:
         return bool(self.counts) and all(each.is_paused for each in self.counts or ())
+
+
+def sum_tasks(counts: Iterable[QueueCounts]) -> dict[str, int]:
+    """Return the number of tasks of Redis queues by state."""
+    queues = list(counts)
+    return {state.value: sum(getattr(queue, state.value) for queue in queues) for state in TaskState}
 
 
 def get_queue_statuses(

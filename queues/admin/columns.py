@@ -1,5 +1,6 @@
 """The columns of the list of queues. `status` is read once for the whole page."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from django.contrib import admin
@@ -11,6 +12,7 @@ from queues.models import Queue
 from queues.status import QueueStatus
 from runqy.admin_site.labels import render_state
 from runqy.admin_site.links import changelist_url
+from runqy.broker.states import TaskState
 
 if TYPE_CHECKING:
 
@@ -49,36 +51,22 @@ def state(queue: QueueWithStatus) -> str:
     return render_to_string("queues/admin/labels.html", {"labels": list_states(queue)})
 
 
-def _count(queue: QueueWithStatus, name: str) -> SafeString | str:
-    """Return a number of tasks, or a dash while Redis is unavailable."""
-    if queue.status.counts is None:
-        return "-"
-    value = getattr(queue.status, name)
-    if not value or not queue.may_view_tasks:
-        kind = "rq-number rq-nonzero" if value else "rq-number"
-        return format_html('<span class="{}">{}</span>', kind, f"{value:,}")
-    url = changelist_url("tasks_task", parent=queue.name, state=name)
-    return format_html('<a class="rq-number rq-nonzero" href="{}">{}</a>', url, f"{value:,}")
+def _task_count(task_state: TaskState) -> Callable[[QueueWithStatus], SafeString | str]:
+    """Return the column with the number of tasks in a state, which is a dash while Redis is unavailable."""
 
+    @admin.display(description=task_state.capitalize())
+    def column(queue: QueueWithStatus) -> SafeString | str:
+        if queue.status.counts is None:
+            return "-"
+        count = queue.status.tasks[task_state]
+        if not count or not queue.may_view_tasks:
+            kind = "rq-number rq-nonzero" if count else "rq-number"
+            return format_html('<span class="{}">{}</span>', kind, f"{count:,}")
+        url = changelist_url("tasks_task", parent=queue.name, state=task_state)
+        return format_html('<a class="rq-number rq-nonzero" href="{}">{}</a>', url, f"{count:,}")
 
-@admin.display(description="Pending")
-def pending(queue: QueueWithStatus) -> SafeString | str:
-    return _count(queue, "pending")
-
-
-@admin.display(description="Retry")
-def retry(queue: QueueWithStatus) -> SafeString | str:
-    return _count(queue, "retry")
-
-
-@admin.display(description="Active")
-def active(queue: QueueWithStatus) -> SafeString | str:
-    return _count(queue, "active")
-
-
-@admin.display(description="Archived")
-def archived(queue: QueueWithStatus) -> SafeString | str:
-    return _count(queue, "archived")
+    column.__name__ = task_state  # the CSS class of its cells
+    return column
 
 
 @admin.display(description="Workers")
@@ -108,4 +96,5 @@ def source(queue: QueueWithStatus) -> SafeString:
     return format_html('<span class="rq-nowrap">{}</span>', queue.get_source_display())
 
 
-COLUMNS = ("name", state, pending, active, retry, archived, workers, "priority", "mode", source, published)
+_TASK_COUNTS = map(_task_count, (TaskState.PENDING, TaskState.ACTIVE, TaskState.RETRY, TaskState.ARCHIVED))
+COLUMNS = ("name", state, *_TASK_COUNTS, workers, "priority", "mode", source, published)

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 
 from queues.admin import views
-from queues.admin.actions import ACTIONS
+from queues.admin.actions import LIST_ACTIONS
 from queues.admin.columns import COLUMNS, list_states
 from queues.admin.forms import FIELDSETS, FOLDED_WHEN_ADDED, FORM_FIELDS, QueueForm
 from queues.admin.inlines import SubQueueInline, read_sub_queues
@@ -52,7 +52,7 @@ class QueueAdmin(PublishedModelAdmin):
         "folder QUEUE_WORKERS_DIR and run manage.py load_queues."
     )
     list_before_template = "admin_site/live_changelist.html"
-    actions = ACTIONS  # type: ignore[assignment]
+    actions = LIST_ACTIONS  # type: ignore[assignment]
     warn_unsaved_form = True
     change_form_before_template = "queues/admin/version.html"
     change_form_outer_before_template = "queues/admin/status.html"

@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils.functional import cached_property
 from django.views.generic import FormView, View
 
-from queues.admin.actions import OPERATIONS, apply_to_queues, export_response
+from queues.admin.actions import QUEUE_ACTIONS, QueueAction, export_response
 from queues.admin.columns import QueueWithStatus
 from queues.admin.forms import DeletionForm, QueueForm
 from queues.deletion import delete_queue
@@ -97,15 +97,19 @@ class ExampleView(AdminViewMixin, View):
 class SwitchView(QueueView):
     """Enables, disables, pauses, resumes or redeploys a queue."""
 
+    @cached_property
+    def chosen(self) -> QueueAction | None:
+        return QUEUE_ACTIONS.get(self.request.POST.get("verb", ""))
+
     @property
     def permission(self) -> str:  # type: ignore[override]
-        return "pause" if self.request.POST.get("verb") in ("pause", "resume") else "change"
+        return self.chosen.permission if self.chosen else "change"
 
     def post(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        verb, queue = request.POST.get("verb", ""), self.get_queue()
-        if verb not in OPERATIONS:
+        queue = self.get_queue()
+        if self.chosen is None:
             raise Http404
-        apply_to_queues(request, verb, [queue.name])
+        self.chosen.apply(request, [queue.name])
         return _redirect_to(queue)
 
 

@@ -18,6 +18,7 @@ from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from tests.accounts.authenticating import authenticate
 from tests.queues.samples import spec
+from tests.support.staff import client_of
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -201,11 +202,11 @@ def test_selected_keys_are_revoked_after_confirmation(admin_client: Client) -> N
     assert not any(authenticate(key) for key in plain)
 
 
-def test_viewers_neither_create_nor_revoke_keys(client: Client) -> None:
+def test_viewers_neither_create_nor_revoke_keys() -> None:
     key = create_api_key(name="shop", role="client")
     carol = User.objects.create_user("carol", is_staff=True)
     carol.user_permissions.add(Permission.objects.get(codename="view_apikey"))
-    client.force_login(carol)
+    client = client_of(carol)
     page = f"{PAGE}{key.row.pk}/"
 
     content = client.get(page + "change/")

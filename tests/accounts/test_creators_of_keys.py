@@ -1,14 +1,13 @@
 """Keys of users who are deactivated, demoted or deleted: listed, and revoked on request."""
 
 import pytest
-from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from runqy.accounts.models import ApiKey
 from runqy.accounts.queries import find_keys_of_inactive_users
-from runqy.admin_site.roles import create_role_groups
 from tests.api.client import ApiClient
+from tests.support.staff import client_of, staff_user
 
 pytestmark = pytest.mark.usefixtures("configuration")
 KEYS, USERS = "/admin/accounts/apikey/", "/admin/auth/user/"
@@ -19,11 +18,8 @@ FORM = {"name": "hers", "role": "admin", "lifetime": "never"}
 @pytest.fixture
 def carol(configuration: None) -> User:
     """Return an admin who created a key in the admin, with which another one was created."""
-    create_role_groups(apps)
-    user = User.objects.create_user("carol", is_staff=True)
-    user.groups.add(Group.objects.get(name="admin"))
-    client = Client()
-    client.force_login(user)
+    user = staff_user("admin", "carol")
+    client = client_of(user)
     page = client.post(f"{KEYS}add/", FORM)
     plain = page.context["plain"]
     assert ApiClient(plain).post("/api/keys", {"name": "grandchild", "role": "admin"}).status_code == 201
@@ -81,8 +77,7 @@ def test_keys_are_filtered_by_their_creator(carol: User, admin_client: Client) -
 
 def test_who_may_not_revoke_keys_is_refused(carol: User) -> None:
     carol.groups.set([Group.objects.get(name="viewer")])
-    client = Client()
-    client.force_login(carol)
+    client = client_of(carol)
 
     assert client.get(OFFER).status_code == 403
     assert client.post(OFFER, {"confirmed": "yes"}).status_code == 403

@@ -10,6 +10,7 @@ from django.test import Client
 
 from runqy.admin_site.roles import ROLES, create_role_groups
 from runqy.audit.models import AuditRecord
+from tests.support.staff import client_of
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -30,13 +31,6 @@ def user(name: str, role: str = "", **columns: Any) -> User:
     return row
 
 
-def logged_in(row: User) -> Client:
-    """Return a client with a logged-in user."""
-    client = Client()
-    client.force_login(row)
-    return client
-
-
 def new(name: str, role: str) -> dict[str, str]:
     """Return the form of a new user."""
     return {"username": name, "role": role, "password1": PASSWORD, "password2": PASSWORD}
@@ -55,7 +49,7 @@ def errors(response: Any) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("role", [role.name for role in ROLES])
 def test_an_admin_creates_users_of_every_role(role: str) -> None:
-    response = logged_in(user("ann", "admin")).post(f"{USERS}add/", new("carol", role))
+    response = client_of(user("ann", "admin")).post(f"{USERS}add/", new("carol", role))
 
     assert response.status_code == 302, errors(response)
     carol = User.objects.get(username="carol")
@@ -65,7 +59,7 @@ def test_an_admin_creates_users_of_every_role(role: str) -> None:
 
 
 def test_only_superusers_create_superusers(admin_client: Client) -> None:
-    refused = logged_in(user("ann", "admin")).post(f"{USERS}add/", new("carol", "superuser"))
+    refused = client_of(user("ann", "admin")).post(f"{USERS}add/", new("carol", "superuser"))
     assert "superuser is not one of the available choices" in errors(refused)["role"][0]
 
     admin_client.post(f"{USERS}add/", new("carol", "superuser"))
@@ -74,7 +68,7 @@ def test_only_superusers_create_superusers(admin_client: Client) -> None:
 
 
 def test_an_admin_neither_changes_a_superuser_nor_their_password_nor_deletes_them(admin_user: User) -> None:
-    client = logged_in(user("ann", "admin"))
+    client = client_of(user("ann", "admin"))
     secret = {"password1": PASSWORD, "password2": PASSWORD}
 
     assert client.get(f"{USERS}{admin_user.pk}/change/").status_code == 200
@@ -89,7 +83,7 @@ def test_an_admin_neither_changes_a_superuser_nor_their_password_nor_deletes_the
 
 @pytest.mark.parametrize("role", ["viewer", "operator", "configurator"])
 def test_other_roles_view_users_and_change_none(role: str) -> None:
-    client, carol = logged_in(user("ann", role)), user("carol", "viewer")
+    client, carol = client_of(user("ann", role)), user("carol", "viewer")
 
     assert client.get(USERS).status_code == client.get(f"{USERS}{carol.pk}/change/").status_code == 200
     assert change(client, carol, role="operator").status_code == 403
@@ -102,7 +96,7 @@ def test_other_roles_view_users_and_change_none(role: str) -> None:
 def test_users_cannot_assign_or_change_more_permissions_than_their_own() -> None:
     clerk = user("clerk")
     clerk.user_permissions.set(Permission.objects.filter(content_type__app_label="auth", content_type__model="user"))
-    client, carol, resting = logged_in(clerk), user("carol"), user("dave", "admin", is_active=False)
+    client, carol, resting = client_of(clerk), user("carol"), user("dave", "admin", is_active=False)
 
     assert "not one of the available choices" in errors(change(client, carol, role="admin"))["role"][0]
     assert change(client, resting, role="admin").status_code == 403
@@ -111,7 +105,7 @@ def test_users_cannot_assign_or_change_more_permissions_than_their_own() -> None
 def test_users_cannot_deactivate_demote_or_delete_themselves() -> None:
     ann = user("ann", "admin")
     user("bob", "admin")
-    client = logged_in(ann)
+    client = client_of(ann)
 
     inactive = errors(change(client, ann, role="admin", is_active=""))
     lower = errors(change(client, ann, role="viewer"))
@@ -129,7 +123,7 @@ def test_the_last_active_admin_cannot_be_removed() -> None:
     clerk, ann = user("clerk"), user("ann", "admin")
     clerk.user_permissions.set(Permission.objects.all())
     user("resting", "admin", is_active=False)
-    client = logged_in(clerk)
+    client = client_of(clerk)
 
     for fields in ({"role": "viewer"}, {"role": "admin", "is_active": ""}):
         (sentence,) = errors(change(client, ann, **fields)).values()
@@ -143,7 +137,7 @@ def test_the_last_active_admin_cannot_be_removed() -> None:
 
 
 def test_a_role_replaces_another_and_keeps_other_groups() -> None:
-    client, carol = logged_in(user("ann", "admin")), user("carol", "viewer")
+    client, carol = client_of(user("ann", "admin")), user("carol", "viewer")
     carol.groups.add(Group.objects.create(name="night shift"))
 
     change(client, carol, role="operator")
@@ -154,7 +148,7 @@ def test_a_role_replaces_another_and_keeps_other_groups() -> None:
 
 
 def test_permissions_of_their_own_are_kept_until_a_role_is_chosen() -> None:
-    client, carol = logged_in(user("ann", "admin")), user("carol")
+    client, carol = client_of(user("ann", "admin")), user("carol")
     carol.groups.add(Group.objects.create(name="night shift"))
 
     assert change(client, carol, role="as-it-is", is_active="").status_code == 302
@@ -166,7 +160,7 @@ def test_permissions_of_their_own_are_kept_until_a_role_is_chosen() -> None:
 def test_users_cannot_add_permissions_that_they_lack_to_a_group() -> None:
     clerk = user("clerk")
     clerk.user_permissions.set(Permission.objects.filter(content_type__app_label="auth"))
-    client, mine = logged_in(clerk), Group.objects.create(name="night shift")
+    client, mine = client_of(clerk), Group.objects.create(name="night shift")
     add_key, add_user = (Permission.objects.get(codename=name) for name in ("add_apikey", "add_user"))
 
     refused = client.post(f"{GROUPS}{mine.pk}/change/", {"name": "night shift", "permissions": [add_key.pk]})
@@ -201,7 +195,7 @@ def test_the_last_two_admins_cannot_be_deleted_together() -> None:
     admins = [user("ann", "admin"), user("bob", "admin")]
 
     action = {"action": "delete_selected", "_selected_action": [row.pk for row in admins], "post": "yes"}
-    response = logged_in(clerk).post(USERS, action)
+    response = client_of(clerk).post(USERS, action)
 
     assert response.status_code == 403
     assert User.objects.filter(groups__name="admin").count() == 2

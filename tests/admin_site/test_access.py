@@ -18,6 +18,7 @@ from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
 from tasks.models import BulkAction
 from tests.admin_site.addresses import RULES
+from tests.support.staff import client_of, staff_client
 from tests.support.workers import keep_records
 from vaults.models import Vault
 
@@ -58,16 +59,6 @@ def paths(single_broker: Broker) -> dict[str, str]:
     return {name: str(row.pk) for name, row in rows.items()}
 
 
-def enter(role: str | None) -> Client:
-    """Return a client logged in as a user with a role."""
-    user = User.objects.create_user("alan", password="x", is_staff=True)
-    if role:
-        user.groups.add(Group.objects.get(name=role))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def may(permissions: frozenset[str], needed: str | None) -> bool:
     """Return whether a role may do what needs a permission."""
     return needed is None or needed in permissions
@@ -80,7 +71,7 @@ def test_every_url_of_the_admin_is_in_the_table() -> None:
 @pytest.mark.parametrize("role", [*ROLES, None], ids=lambda role: role.name if role else "none")
 def test_a_role_sees_its_own_pages_and_no_others(paths: dict[str, str], role: Any) -> None:
     permissions = role.permissions if role else frozenset()
-    client = enter(role.name if role else None)
+    client = staff_client(role.name if role else None)
 
     seen = {name: client.get(rule.path.format(**paths)).status_code for name, rule in RULES.items()}
 
@@ -93,7 +84,7 @@ def test_a_role_sees_its_own_pages_and_no_others(paths: dict[str, str], role: An
 @pytest.mark.parametrize("role", [*ROLES, None], ids=lambda role: role.name if role else "none")
 def test_a_role_can_do_its_actions_and_no_others(paths: dict[str, str], role: Any) -> None:
     permissions = role.permissions if role else frozenset()
-    client = enter(role.name if role else None)
+    client = staff_client(role.name if role else None)
     rules = {name: rule for name, rule in RULES.items() if rule.post}
 
     done = {name: client.post(rule.path.format(**paths), rule.form).status_code for name, rule in rules.items()}
@@ -105,9 +96,7 @@ def test_a_role_can_do_its_actions_and_no_others(paths: dict[str, str], role: An
 
 @pytest.mark.parametrize("method", ["get", "post"])
 def test_users_who_are_not_staff_see_no_page(paths: dict[str, str], method: str) -> None:
-    User.objects.create_user("customer", password="x")
-    anonymous, customer = Client(), Client()
-    customer.force_login(User.objects.get(username="customer"))
+    anonymous, customer = Client(), client_of(User.objects.create_user("customer"))
     anybodys = {"jsi18n"} if method == "get" else set()
 
     for client in (anonymous, customer):

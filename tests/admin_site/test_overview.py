@@ -26,6 +26,7 @@ from tasks.models import QueueHour, TaskRun
 from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.support.runs import insert_runs, make_failure, make_run
+from tests.support.staff import staff_client
 from tests.support.tasks import put
 from workers.queries import OWN_CREDENTIALS_SHARED
 
@@ -38,20 +39,10 @@ def _roles(configuration: None, settings) -> None:
     settings.RUNQY_WORKER_REDIS_TARGET = replace(settings.REDIS_TARGET, username="worker", password="secret")
 
 
-def log_in(role: str | None, name: str = "alan") -> Client:
-    """Return a client logged in as a user with a role, or without one."""
-    user = User.objects.create_user(name, is_staff=True)
-    if role:
-        user.groups.add(Group.objects.get(name=role))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def test_it_shows_the_number_of_objects(single_broker: Broker) -> None:
     fill(single_broker)
 
-    context = log_in("viewer").get("/admin/").context
+    context = staff_client("viewer").get("/admin/").context
 
     numbers = {stat.title: stat.value for stat in context["stats"]}
     assert numbers.pop("Completed") > numbers.pop("Failed") > 60  # by the history, which is as old as the minute
@@ -83,7 +74,7 @@ def test_attempts_of_the_last_hour_are_counted_with_the_rate_of_failures(
     insert_runs(first, make_failure(), make_run(), queue="mail")
     insert_runs(make_run(), make_failure(ended_ns=before_ns, started_ns=before_ns), queue="deleted-since")
 
-    viewer = log_in("viewer")
+    viewer = staff_client("viewer")
     stats = {stat.title: stat for stat in viewer.get("/admin/").context["stats"]}
 
     assert (stats["Completed"].value, stats["Completed"].remark) == (2, "in the last hour")
@@ -104,7 +95,7 @@ def test_the_counts_and_the_rows_of_the_demo_have_the_same_failures(single_broke
 def test_its_numbers_are_those_of_the_lists_that_they_link_to(single_broker: Broker) -> None:
     fill(single_broker)
     put(single_broker, "f1", queue="only-in-redis")
-    viewer = log_in("viewer")
+    viewer = staff_client("viewer")
     context = viewer.get("/admin/").context
     numbers = [(stat.value, stat.url) for stat in context["stats"] if "state=" in stat.url]
     numbers += [(number, url) for row in context["rows"] for _, number, url in row.numbers]
@@ -129,7 +120,7 @@ def test_alerts_are_listed_with_the_most_severe_first(single_broker: Broker, set
     settings.RUNQY_VAULT_MASTER_KEY = ""
     update_alerts(single_broker)
 
-    notices = log_in("viewer").get("/admin/").context["notices"]
+    notices = staff_client("viewer").get("/admin/").context["notices"]
 
     levels = [notice.level for notice in notices]
     assert levels == sorted(levels, key=("danger", "warning", "info").index)
@@ -143,7 +134,7 @@ def test_alerts_are_listed_with_the_most_severe_first(single_broker: Broker, set
 def test_an_alert_links_to_its_cause_and_has_its_age(single_broker: Broker) -> None:
     fill(single_broker)
 
-    notices = log_in("viewer").get("/admin/").context["notices"]
+    notices = staff_client("viewer").get("/admin/").context["notices"]
 
     (failing,) = (notice for notice in notices if "of queue invoices failed" in notice.message)
     assert failing.url.startswith("/admin/tasks/task/?queue=invoices&outcome=failure&since=")
@@ -156,7 +147,7 @@ def test_alerts_beyond_ten_are_counted(single_broker: Broker) -> None:
     findings = [Finding(kind=kind, subject=name, queue=name, message=f"{name} fails.") for name in names]
     store_findings(findings, now=timezone.now())
 
-    messages = [notice.message for notice in log_in("viewer").get("/admin/").context["notices"]]
+    messages = [notice.message for notice in staff_client("viewer").get("/admin/").context["notices"]]
 
     assert sum(message.endswith(" fails.") for message in messages) == 10
     assert "2 more alerts." in messages
@@ -165,7 +156,7 @@ def test_alerts_beyond_ten_are_counted(single_broker: Broker) -> None:
 def test_it_warns_of_workers_with_the_servers_own_credentials(settings) -> None:
     settings.RUNQY_WORKER_REDIS_TARGET = settings.REDIS_TARGET
 
-    notices = log_in("viewer").get("/admin/").context["notices"]
+    notices = staff_client("viewer").get("/admin/").context["notices"]
 
     assert ("warning", OWN_CREDENTIALS_SHARED) in [(notice.level, notice.message) for notice in notices]
 
@@ -175,7 +166,7 @@ def test_queues_with_pending_tasks_and_no_worker_are_listed(single_broker: Broke
     single_broker.client.delete(*single_broker.client.keys("runqy:worker*"))
     update_alerts(single_broker)
 
-    notices = log_in("operator").get("/admin/").context["notices"]
+    notices = staff_client("operator").get("/admin/").context["notices"]
 
     messages = [notice.message for notice in notices if "no ready worker" in notice.message]
     assert len(messages) == 3
@@ -188,7 +179,7 @@ def test_the_overview_shows_alerts_to_those_who_may_see_their_list(
 ) -> None:
     finding = Finding(kind=AlertKind.WORKER_MISSING, subject="w1", queue="mail", message="Worker w1 is missing.")
     store_findings([finding], now=timezone.now())
-    client = log_in(None)
+    client = staff_client(None)
     app, codename = permission.split(".")
     User.objects.get().user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
 
@@ -206,7 +197,7 @@ def test_alerts_that_are_not_open_yet_are_not_among_those_that_the_list_has(sing
     ]
     store_findings(findings, now=timezone.now())
 
-    messages = [notice.message for notice in log_in("viewer").get("/admin/").context["notices"]]
+    messages = [notice.message for notice in staff_client("viewer").get("/admin/").context["notices"]]
 
     assert {"q0 waits.", "q1 waits."} <= {*messages}
     assert not any(message.endswith("more alerts.") for message in messages)
@@ -217,7 +208,7 @@ def test_overviews_that_are_open_at_once_share_their_numbers(
 ) -> None:
     monkeypatch.setattr(queue_counts, "MAX_AGE_S", 600)
     fill(single_broker)
-    first, second = log_in("viewer"), log_in("viewer", "edsger")
+    first, second = staff_client("viewer"), staff_client("viewer", "edsger")
     poll = {"HX-Request": "true"}
     shown = first.get("/admin/overview/live/", headers=poll).content
     monkeypatch.setattr(queue_counts, "read_live_numbers", pytest.fail)
@@ -231,8 +222,8 @@ def test_overviews_that_are_open_at_once_share_their_numbers(
 
 def test_users_with_other_permissions_share_no_numbers(single_broker: Broker) -> None:
     fill(single_broker)
-    everything = log_in("viewer").get("/admin/overview/live/").content.decode()
-    nothing = log_in(None, "edsger").get("/admin/overview/live/").content.decode()
+    everything = staff_client("viewer").get("/admin/overview/live/").content.decode()
+    nothing = staff_client(None, "edsger").get("/admin/overview/live/").content.decode()
 
     assert "transcription" in everything
     assert "transcription" not in nothing
@@ -243,7 +234,7 @@ def test_the_overview_reports_that_redis_cannot_be_reached(settings) -> None:
     make_configuration()
     settings.REDIS_TARGET = away()
 
-    response = log_in("admin").get("/admin/")
+    response = staff_client("admin").get("/admin/")
 
     assert response.status_code == 200
     assert "Redis cannot be reached" in response.content.decode()
@@ -261,7 +252,7 @@ def test_the_overview_reports_that_redis_cannot_be_reached(settings) -> None:
     ],
 )
 def test_without_queues_it_shows_what_to_do_next(role: str | None, expected: str) -> None:
-    assert expected in log_in(role).get("/admin/").content.decode()
+    assert expected in staff_client(role).get("/admin/").content.decode()
 
 
 @pytest.mark.parametrize(
@@ -271,7 +262,7 @@ def test_without_queues_it_shows_what_to_do_next(role: str | None, expected: str
 def test_users_with_some_permissions_only_see_no_empty_page(permission: str, expected: str) -> None:
     Group.objects.create(name="some").permissions.add(Permission.objects.get(codename=permission))
 
-    assert expected in log_in("some").get("/admin/").content.decode()
+    assert expected in staff_client("some").get("/admin/").content.decode()
 
 
 def test_app_indexes_and_the_themes_search_do_not_exist(admin_client: Client) -> None:

@@ -4,18 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from django.apps import apps
-from django.contrib.auth.models import Group, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from demo.load_fixture import load_fixture
 from runqy import clock
-from runqy.admin_site.roles import create_role_groups
 from runqy.broker.broker import Broker
 from runqy.redis_connection import get_broker
 from tests.admin_site.populated_pages import populated_pages
+from tests.support.staff import staff_client
 from tests.support.workers import keep_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration")]
@@ -64,12 +62,8 @@ def cost(client: Client, path: str, round_trips: list[int]) -> Cost:
 def test_queries_of_a_page_do_not_grow_with_the_number_of_objects(
     single_broker: Broker, round_trips: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create_role_groups(apps)
     load_fixture(single_broker, queues=400, records=2_000)  # far more than a page may cost
-    user = User.objects.create_user("alan", is_staff=True)
-    user.groups.add(Group.objects.get(name="admin"))
-    client = Client()
-    client.force_login(user)
+    client = staff_client("admin")
     keep_records(single_broker)
     now_s, now_ns, monotonic_ns = clock.monotonic_s(), clock.now_ns(), clock.monotonic_ns()
     monkeypatch.setattr(clock, "now_ns", lambda: now_ns)

@@ -22,6 +22,7 @@ from runqy.audit.operations import PendingRecord, move_pending, record, sign_pen
 from runqy.broker.streams.audit_stream import append_record
 from runqy.redis_connection import get_broker
 from tests.config_sync.support import away
+from tests.support.staff import client_of
 from vaults.operations import create_vault, delete_vault, set_entry
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -265,10 +266,10 @@ def test_records_cannot_be_added_changed_or_deleted(admin_client: Client) -> Non
     assert AuditRecord.objects.count() == 1
 
 
-def test_only_those_who_may_read_the_audit_see_and_export_it(client: Client) -> None:
+def test_only_those_who_may_read_the_audit_see_and_export_it() -> None:
     row = add()
     carol = User.objects.create_user("carol", is_staff=True)
-    client.force_login(carol)
+    client = client_of(carol)
     pages = ("", f"{row.pk}/change/", "export/")
     assert [client.get(PAGE + page).status_code for page in pages] == [403] * 3
 

@@ -255,7 +255,7 @@ SCENARIOS: tuple[Callable[[Any], None], ...] = (
 
 
 @pytest.fixture(scope="module")
-def losing() -> Iterator[LosingBroker]:
+def losing(redis_server: None) -> Iterator[LosingBroker]:
     """Return a broker that has run the scenarios."""
     network = BadNetwork(environment.SERVER.port, random.Random(0))
     network.loss = 1.0

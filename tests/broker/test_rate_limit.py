@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.rate_limit import Rate, acquire
+from tests.support.environment import SERVER
 
 SECOND = 10**9
 START = 1_800_000_000 * SECOND
@@ -100,9 +101,7 @@ def test_concurrent_requests_do_not_exceed_the_limit(single_broker):
 
 
 @given(st.integers(1, 200), st.sampled_from([3600, 86400]))
-def test_a_rate_is_neither_one_more_nor_one_less(limit, window_s):
-    from tests.support.environment import SERVER  # noqa: PLC0415 (one server for all examples)
-
+def test_a_rate_is_neither_one_more_nor_one_less(redis_server: None, limit: int, window_s: int) -> None:
     broker = Broker(SERVER.client())
     broker.client.delete(keys.rate("h"))
 

@@ -1,28 +1,24 @@
 """A real server and a real browser; unexpected console messages and responses fail a test."""
 
 import os
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from django.apps import apps
-from django.contrib.auth.models import Group, User
-from django.test import Client
+from django.contrib.auth.models import User
 from playwright.sync_api import (
     Browser,
     BrowserContext,
-    ConsoleMessage,
     Page,
-    Request,
-    Response,
     expect,
     sync_playwright,
 )
 
 from runqy.admin_site.roles import create_role_groups
+from tests.browser.watch import Watch
 from tests.support.database import database_variables
+from tests.support.staff import client_of, staff_user
 from tests.support.web import ASGI, WebProcess
 
 CHROMIUM = Path(os.environ.get("RUNQY_TEST_CHROMIUM", "/usr/bin/chromium"))
@@ -36,39 +32,6 @@ PATIENCE_MS = 60_000
 expect.set_options(timeout=PATIENCE_MS)
 
 Login = Callable[..., User]
-
-
-@dataclass(kw_only=True)
-class Watch:
-    """What a page did that it should not have done."""
-
-    origin: str
-    expected: list[str] = field(default_factory=list)
-    """Patterns of what a test provokes; append to it."""
-    seen: list[str] = field(default_factory=list)
-
-    def follow(self, page: Page) -> None:
-        """Listen to a page. Chromium reports violations of the Content-Security-Policy as errors on the console."""
-        page.on("console", self._hear)
-        page.on("pageerror", lambda error: self.seen.append(f"error in a script: {error}"))
-        page.on("request", self._note_request)
-        page.on("response", self._note_response)
-
-    def unexpected(self) -> list[str]:
-        """Return what no test has provoked."""
-        return [message for message in self.seen if not any(re.search(pattern, message) for pattern in self.expected)]
-
-    def _hear(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.seen.append(f"console: {message.text} ({message.location.get('url', '')})")
-
-    def _note_request(self, request: Request) -> None:
-        if not request.url.startswith((f"{self.origin}/", "data:", "blob:")):
-            self.seen.append(f"request to another origin: {request.url}")
-
-    def _note_response(self, response: Response) -> None:
-        if response.status >= 500:
-            self.seen.append(f"status {response.status}: {response.url}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -137,11 +100,8 @@ def login(site: WebProcess) -> Login:
     """Return what logs a page in as a user of a role: `login(page, "viewer")`, without the form."""
 
     def log_in(page: Page, role: str = "admin") -> User:
-        user, is_new = User.objects.get_or_create(username=f"the-{role}", defaults={"is_staff": True})
-        if is_new:
-            user.groups.add(Group.objects.get(name=role))
-        client = Client()
-        client.force_login(user)
+        user = staff_user(role)
+        client = client_of(user)
         cookies = [{"name": name, "value": morsel.value, "url": site.url} for name, morsel in client.cookies.items()]
         page.context.add_cookies(cookies)  # type: ignore[arg-type]
         return user

@@ -12,7 +12,8 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from tasks.models import BulkAction
-from tests.browser.conftest import Login, Watch
+from tests.browser.conftest import Login
+from tests.browser.watch import Watch
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import put
 from tests.support.runs import insert_runs, make_failure, make_run

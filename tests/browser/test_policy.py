@@ -2,7 +2,7 @@
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Watch
+from tests.browser.watch import Watch
 from tests.support.environment import ADMIN_KEY
 from tests.support.waiting import PATIENCE_S
 

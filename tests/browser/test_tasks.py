@@ -9,7 +9,8 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from tasks.bulk_runner import run_bulk_actions
-from tests.browser.conftest import Login, Watch
+from tests.browser.conftest import Login
+from tests.browser.watch import Watch
 from tests.queues.samples import spec
 from tests.support.tasks import listed, new_task, put, take
 from tests.support.waiting import eventually

@@ -10,20 +10,12 @@ import redis as redis_py
 
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.broker import keys
-from tests.faults.producers import ENQUEUE, QUEUE, KeptConnection
+from tests.faults.producers import QUEUE, KeptConnection
+from tests.faults.servers import StartWeb, recover, remove_tasks, start_web_process
 from tests.queues.samples import spec
 from tests.support.bad_network import LATENCY_S, LOSS, BadNetwork, FaultMode
-from tests.support.database import database_variables
 from tests.support.servers import ValkeyServer
-from tests.support.waiting import wait_until
 from tests.support.web import WebProcess
-
-StartWeb = Callable[..., WebProcess]
-
-PUBLISHED = (b"runqy:config:", keys.QUEUE_REVISIONS.encode())
-RECOVERED_S = 30.0
-"""After this a server that was out of order works again, on any machine."""
 
 
 @pytest.fixture
@@ -38,7 +30,7 @@ def start_web(saved_queue: None, tmp_path: Path) -> Iterator[StartWeb]:
     started: list[WebProcess] = []
 
     def start(redis_url: str, **variables: Any) -> WebProcess:
-        started.append(_start_web(tmp_path, redis_url, **variables))
+        started.append(start_web_process(tmp_path, redis_url, **variables))
         return started[-1]
 
     yield start
@@ -67,16 +59,11 @@ def share_web(
     def share(redis_url: str, **variables: Any) -> WebProcess:
         name = f"{redis_url} {variables}"
         if name not in _shared_webs:
-            _shared_webs[name] = _start_web(tmp_path_factory.mktemp("web"), redis_url, **variables)
+            _shared_webs[name] = start_web_process(tmp_path_factory.mktemp("web"), redis_url, **variables)
         recover(_shared_webs[name], stored)
         return _shared_webs[name]
 
     return share
-
-
-def _start_web(folder: Path, redis_url: str, **variables: Any) -> WebProcess:
-    urls = {"REDIS_URL": redis_url, "RUNQY_WORKER_REDIS_URL": "redis://:of-workers@127.0.0.1"}
-    return WebProcess(folder, **database_variables() | urls | variables)
 
 
 @pytest.fixture(scope="module")
@@ -129,21 +116,6 @@ def web(share_web: StartWeb, valkey: ValkeyServer) -> WebProcess:
 def distant_web(share_web: StartWeb, network: BadNetwork) -> WebProcess:
     """Return a server that reaches that Redis through the network."""
     return share_web(f"redis://127.0.0.1:{network.port}/0")
-
-
-def recover(web: WebProcess, stored: redis_py.Redis) -> None:
-    """Wait until a server accepts tasks, and leave none."""
-    client = KeptConnection(web.port)
-    wait_until(lambda: client.send(*ENQUEUE).status == 200, RECOVERED_S)
-    client.close()
-    remove_tasks(stored)
-
-
-def remove_tasks(stored: redis_py.Redis) -> None:
-    """Remove the tasks that other tests have left, and what they kept of idempotency keys."""
-    for key in stored.scan_iter(count=1000):
-        if not key.startswith(PUBLISHED):
-            stored.delete(key)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 import redis as redis_py
 from redis.crc import key_slot
 
-from tests.faults.conftest import RECOVERED_S, StartWeb
 from tests.faults.producers import BATCH_SIZE, ENQUEUE, ENQUEUE_BATCH, UNAVAILABLE, is_accepted, producing
+from tests.faults.servers import RECOVERED_S, StartWeb
 from tests.faults.stored import KEYS, check_tasks
 from tests.support.servers import ValkeyServer, start_cluster
 

@@ -9,8 +9,8 @@ import redis as redis_py
 
 from runqy.broker import keys
 from runqy.broker.workers.records import RECORD_TTL_S
-from tests.faults.conftest import RECOVERED_S, StartWeb
 from tests.faults.producers import QUEUE
+from tests.faults.servers import RECOVERED_S, StartWeb
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.environment import WORKER_KEY
 from tests.support.servers import ValkeyServer

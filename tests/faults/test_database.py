@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from tests.faults.conftest import StartWeb
 from tests.faults.producers import ENQUEUE, ENQUEUE_BATCH, KeptConnection, Reply, Send
+from tests.faults.servers import StartWeb
 from tests.support import environment
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.postgresql import PostgresqlServer, find_programs

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 import redis as redis_py
 
-from tests.faults.conftest import StartWeb
 from tests.faults.producers import ENQUEUE, ENQUEUE_BATCH, KeptConnection, Reply, Send
+from tests.faults.servers import StartWeb
 from tests.faults.test_redis import stopped
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until

@@ -5,8 +5,8 @@ import signal
 import pytest
 import redis as redis_py
 
-from tests.faults.conftest import StartWeb
 from tests.faults.producers import ENQUEUE, ENQUEUE_BATCH, UNAVAILABLE, is_accepted, producing
+from tests.faults.servers import StartWeb
 from tests.faults.stored import check_tasks
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until

@@ -12,7 +12,6 @@ import redis as redis_py
 
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
-from tests.faults.conftest import StartWeb
 from tests.faults.producers import (
     BATCH_SIZE,
     ENQUEUE,
@@ -27,6 +26,7 @@ from tests.faults.producers import (
     is_refused,
     producing,
 )
+from tests.faults.servers import StartWeb
 from tests.faults.stored import KEYS, check_tasks
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.processes import paused

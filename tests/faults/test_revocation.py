@@ -15,8 +15,8 @@ from runqy.broker import keys
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import ended_channel
 from runqy.config_sync.publishing import compare_configuration, republish_configuration
-from tests.faults.conftest import StartWeb
 from tests.faults.producers import ENQUEUE, KeptConnection, Reply, Send
+from tests.faults.servers import StartWeb
 from tests.faults.test_parity import full
 from tests.faults.test_redis import stopped
 from tests.support.servers import ValkeyServer

@@ -2,13 +2,10 @@
 
 from typing import Any
 
-from django.apps import apps
-from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
-from runqy.admin_site.roles import create_role_groups
 from tests.queues.samples import spec
 
 LIST = "/admin/queues/queue/"
@@ -43,16 +40,6 @@ FORM = {
     **rows("input", {"name": "x", "type": ["int"], "default": "7"}),
     **rows("output"),
 }
-
-
-def as_role(role: str) -> Client:
-    """Return the client of a user with a role."""
-    create_role_groups(apps)  # emptying the database after a test takes what migrations have made
-    user = User.objects.create_user(f"the-{role}", is_staff=True)
-    user.groups.add(Group.objects.get(name=role))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def saved(one=None) -> Queue:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from tests.queues.admin_pages import ADD, LIST, as_role, page_of, saved
+from tests.queues.admin_pages import ADD, LIST, page_of, saved
 from tests.queues.test_operations import RICH
+from tests.support.staff import staff_client
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -33,7 +34,7 @@ def test_each_role_has_its_permissions(role: str, path: str, method: str, least:
     path, _, verb = path.partition(":")
     url = path if path.startswith("/") else page_of(queue, path)
 
-    response = getattr(as_role(role), method)(url, {"verb": verb} if verb else {})
+    response = getattr(staff_client(role), method)(url, {"verb": verb} if verb else {})
 
     may = RANKS.index(role) >= RANKS.index(least)
     assert (response.status_code != 403) == may
@@ -50,7 +51,7 @@ def test_queues_cannot_be_paused_in_a_read_only_admin(staff: Client, settings: A
 
 def test_a_viewer_reads_everything_except_values_of_variables() -> None:
     queue = saved(replace(RICH, deployment=replace(RICH.deployment, env_vars={"NAME_OF_ONE": "value-of-one"})))
-    viewer = as_role("viewer")
+    viewer = staff_client("viewer")
 
     content = viewer.get(page_of(queue)).content.decode()
 
@@ -70,7 +71,7 @@ def test_a_viewer_reads_everything_except_values_of_variables() -> None:
 )
 def test_list_lookups_do_not_reveal_values_of_variables(lookup: str, caplog: pytest.LogCaptureFixture) -> None:
     queue = saved(replace(RICH, deployment=replace(RICH.deployment, env_vars={"NAME_OF_ONE": "value-of-one"})))
-    viewer = as_role("viewer")
+    viewer = staff_client("viewer")
 
     refused = viewer.get(f"{LIST}?{lookup}")
 

@@ -10,8 +10,9 @@ from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.redis_connection import get_broker
 from tests.config_sync.support import away
-from tests.queues.admin_pages import ADD, FORM, LIST, as_role, rows, saved
+from tests.queues.admin_pages import ADD, FORM, LIST, rows, saved
 from tests.queues.samples import spec
+from tests.support.staff import staff_client
 from tests.support.tasks import put, take
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -90,7 +91,7 @@ def test_the_page_says_that_redis_is_unavailable(staff: Client, settings: Any) -
 def test_roles_see_what_they_may_do(broker: Broker) -> None:
     saved()
     put(broker, "a", queue="lost")
-    viewer, configurator = as_role("viewer"), as_role("configurator")
+    viewer, configurator = staff_client("viewer"), staff_client("configurator")
 
     assert "Adopt" not in viewer.get(PAGE).content.decode()
     assert "Adopt" in configurator.get(PAGE).content.decode()

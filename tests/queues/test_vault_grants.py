@@ -16,6 +16,7 @@ from runqy.errors import QueueInvalid
 from tests.api.client import ApiClient, problem
 from tests.queues.admin_pages import ADD, FORM, LIST, errors_of, page_of, rows, sent_by
 from tests.queues.samples import spec
+from tests.support.staff import client_of
 from vaults.entry_rules import EntryUsage
 from vaults.operations import create_vault, set_entry
 
@@ -48,9 +49,7 @@ def without_vaults(_vaults: None) -> Client:
     """Return the client of a user with all permissions on queues, and none on vaults."""
     user = User.objects.create_user("queues-only", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(content_type__app_label="queues"))
-    client = Client()
-    client.force_login(user)
-    return client
+    return client_of(user)
 
 
 CHANGES: list[tuple[dict[str, Any], list[Grant]]] = [

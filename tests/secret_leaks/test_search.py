@@ -100,7 +100,7 @@ urlpatterns = [
 
 
 @pytest.mark.parametrize("path", ["/page", "/header"])
-@override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=[])
+@override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=["tests.support.secret_leaks.search_responses"])
 def test_a_leak_in_a_response_is_found(path: str) -> None:
     LEAKED.leaks.clear()
 

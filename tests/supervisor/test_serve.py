@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 
 @pytest.fixture
-def serve(tmp_path):
+def serve(redis_server, tmp_path):
     started = []
 
     def start(*options, **variables):
@@ -45,7 +45,7 @@ def test_unapplied_migrations_are_a_one_line_error(serve):
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+def running(redis_server: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Return a server that was started with a good queue file and a broken one, without API keys."""
     folder = tmp_path_factory.mktemp("serve")
     files = folder / "files"

@@ -40,7 +40,7 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="module")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+def shared_server(redis_server: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Return a server with a queue whose task notes each of its runs; leases are short."""
     folder = tmp_path_factory.mktemp("survival")
     files = make_queue(folder, code=RUNS, settings=f"env_vars: {{RUNS: {folder / 'runs'}}}")

@@ -2,10 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from urllib.parse import urlsplit, urlunsplit
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
+
+KEPT_TABLES = {"auth_permission", "django_content_type"}
+"""Tables that migrations fill from the models alone."""
 
 
 def database_variables() -> dict[str, str]:
@@ -22,3 +26,21 @@ def find_tables_with_rows(cursor: CursorWrapper, tables: Sequence[str]) -> list[
     parts = (f"SELECT %s WHERE EXISTS (SELECT 1 FROM {connection.ops.quote_name(name)})" for name in tables)  # noqa: S608
     cursor.execute(" UNION ALL ".join(parts), tables)
     return [name for (name,) in cursor.fetchall()]
+
+
+def empty_tables() -> None:
+    """Empty the tables of all models except KEPT_TABLES."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        tables = find_tables_with_rows(cursor, _all_tables())
+        deletions = [f"DELETE FROM {connection.ops.quote_name(table)}" for table in tables]  # noqa: S608
+        if connection.vendor == "postgresql":  # TRUNCATE takes twenty times as long, since it creates new files
+            cursor.execute("; ".join(["SET LOCAL session_replication_role = replica", *deletions]))  # no foreign keys
+        else:
+            for deletion in deletions:
+                cursor.execute(deletion)
+
+
+@cache
+def _all_tables() -> list[str]:
+    names = connection.introspection.django_table_names(only_existing=True, include_views=False)
+    return [name for name in names if name not in KEPT_TABLES]

@@ -1,4 +1,4 @@
-"""The environment of a test process, set before Django reads its settings: a server, a home, keys.
+"""The environment of a test process, set before Django reads its settings: a home, keys, the address of Redis.
 
 pyproject.toml loads this with `-p`, so that it runs before pytest-django.
 """
@@ -17,8 +17,11 @@ for name in [name for name in os.environ if name.startswith(("RUNQY_", "REDIS_",
 
 HOME = tempfile.mkdtemp(prefix="runqy-test-home-")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
-SERVER = ValkeyServer("--appendonly", "yes", "--appendfsync", "no", "--auto-aof-rewrite-percentage", "0").start()
-"""The tests' own server. tests/support/secret_leaks.py searches its file, which keeps everything that was written."""
+SERVER = ValkeyServer("--appendonly", "yes", "--appendfsync", "no", "--auto-aof-rewrite-percentage", "0")
+"""The tests' own server, which the fixture `redis_server` starts.
+
+Its file keeps everything that was written, and tests/support/secret_leaks.py searches it.
+"""
 CLIENT = SERVER.client()
 """A client of the server for all tests, since creating one and connecting takes as long as many tests."""
 

@@ -10,14 +10,13 @@ import logging
 import os
 import secrets
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from django.db import connection
-from django.test import Client
+from django.http import HttpRequest, HttpResponse
 
 from tests.support.database import find_tables_with_rows
 
@@ -64,26 +63,20 @@ class Canary:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Search every log record and every response of Django's test client."""
-        handle, send = logging.Logger.handle, Client.request
+        """Search every log record and every response of Django in this process."""
+        handle = logging.Logger.handle  # a handler would not get the records of loggers that do not propagate
 
         def handled(logger: logging.Logger, record: logging.LogRecord) -> None:
             self.look(_record_text(record), f"log of {record.name}")
             handle(logger, record)
 
-        def sent(client: Client, **request: Any) -> Any:
-            response = send(client, **request)
-            if not response.streaming and request.get("PATH_INFO") != REGISTER:
-                self.look(response.content + repr(response.headers).encode(), f"response of {request.get('PATH_INFO')}")
-            return response
-
         logging.Logger.handle = handled  # type: ignore[method-assign]
-        Client.request = sent  # type: ignore[method-assign]
+        _watching.append(self)
         try:
             yield
         finally:
             logging.Logger.handle = handle  # type: ignore[method-assign]
-            Client.request = send  # type: ignore[method-assign]
+            _watching.remove(self)
 
     def _look_into_file(self, file: Path) -> None:
         overlap = max(map(len, self.needles.values()))  # a needle may span two pieces
@@ -95,6 +88,22 @@ class Canary:
                     rest = piece[-overlap:]
         except FileNotFoundError:
             return
+
+
+_watching: list[Canary] = []
+
+
+def search_responses(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Return the outermost middleware of the tests' settings, which sees what clients get."""
+
+    def respond(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        if not response.streaming and request.path_info != REGISTER:
+            for canary in _watching:
+                canary.look(response.content + repr(response.headers).encode(), f"response of {request.path_info}")
+        return response
+
+    return respond
 
 
 def _needles(core: str) -> dict[str, bytes]:

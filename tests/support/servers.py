@@ -25,6 +25,7 @@ class ValkeyServer:
         # The lines of a file that the server may rewrite, as a Sentinel does.
         self.config = config
         self.process: subprocess.Popen[bytes] | None = None
+        atexit.register(self.stop)
 
     @property
     def url(self) -> str:
@@ -55,7 +56,6 @@ class ValkeyServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        atexit.register(self.stop)
         deadline = time.monotonic() + 60
         while True:
             if self.process.poll() is not None:

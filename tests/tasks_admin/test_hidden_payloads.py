@@ -12,7 +12,7 @@ from runqy.broker.broker import Broker
 from runqy.config_sync.operations import configuration_change
 from tests.queues.samples import spec
 from tests.support.runs import insert_runs, make_failure
-from tests.support.staff import staff_client
+from tests.support.staff import client_of, staff_client
 from tests.support.tasks import new_task, put, take_one
 from tests.tasks.task_helpers import fail_for_good, succeed
 from tests.tasks_admin.pages import ERRORS, LIST, change, text
@@ -84,10 +84,9 @@ def test_viewers_search_by_text_only_where_nothing_is_hidden(viewer: Client, hid
 
 def test_a_text_that_is_not_applied_offers_no_action_on_what_is_listed(hidden_by: str) -> None:
     insert_runs(make_failure("ValueError: in-the-error", task_id="ended"), queue="simple")
-    staff = Client()
     user = User.objects.create(username="may-delete", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__in=("view_task", "delete_task")))
-    staff.force_login(user)
+    staff = client_of(user)
 
     listed = text(staff.get(f"{LIST}?state=ended&queue=simple&text=nowhere"))
     request = staff.get("/admin/tasks/bulkaction/add/?action=delete&state=ended&queue=simple&text=nowhere")

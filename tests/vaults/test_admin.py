@@ -12,7 +12,8 @@ from runqy.audit.models import AuditRecord
 from runqy.config_sync.models import StoredDocument
 from tests.config_sync.support import away
 from tests.support.secret_leaks import SUITE
-from tests.vaults.admin_pages import NO_ENTRIES, ONE_ENTRY, PAGES, PEM, of_role, use_vault, values
+from tests.support.staff import staff_client
+from tests.vaults.admin_pages import NO_ENTRIES, ONE_ENTRY, PAGES, PEM, use_vault, values
 from tests.vaults.test_access_log import hand_out, live
 from tests.vaults.test_vaults import SECRET
 from vaults import queries
@@ -257,7 +258,7 @@ def test_with_the_wrong_master_key_the_page_shows_the_decrypt_errors(
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
 def test_a_viewer_sees_masked_values_and_cannot_change_them(page: str, role: str) -> None:
-    client = of_role(role)
+    client = staff_client(role)
     content = client.get(page + "change/").content.decode()
 
     assert "TOKEN" in content
@@ -274,7 +275,7 @@ def test_a_viewer_sees_masked_values_and_cannot_change_them(page: str, role: str
 
 
 def test_a_configurator_changes_vaults(page: str) -> None:
-    client = of_role("configurator")
+    client = staff_client("configurator")
 
     assert client.post(page + "change/", existing(value="theirs")).status_code == 302
     assert values() == {"TOKEN": "theirs"}
@@ -331,7 +332,7 @@ def test_an_invalid_declaration_has_an_error_at_its_field(
 def test_a_viewer_sees_the_usage_of_an_entry(page: str) -> None:
     set_entry(vault="api-keys", key="TOKEN", value=SECRET, git_hosts=["github.com"])
 
-    content = of_role("viewer").get(page + "change/").content.decode()
+    content = staff_client("viewer").get(page + "change/").content.decode()
 
     assert "github.com" in content
     assert "both" in content

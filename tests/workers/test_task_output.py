@@ -24,7 +24,7 @@ SECRET = "s3cret-of-the-vault"
 
 
 @pytest.fixture(scope="module")
-def shared_server(task_repository: Repository) -> Iterator[FakeServer]:
+def shared_server(redis_server: None, task_repository: Repository) -> Iterator[FakeServer]:
     """Return a server whose queue has a vault, and which gives each worker a Redis user with few permissions."""
     environment.SERVER.client().flushall()
     response = registration_response(

@@ -26,7 +26,7 @@ CLOCKS_S = 10
 
 @pytest.fixture(scope="module")
 def shared_worker(
-    task_repository: Repository, deployments: Path, tmp_path_factory: pytest.TempPathFactory
+    redis_server: None, task_repository: Repository, deployments: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WorkerProcess]:
     """Return a long_running worker, on a Redis that is empty at its start."""
     environment.SERVER.client().flushall()

@@ -211,8 +211,8 @@ def test_hundreds_of_workers_are_listed_page_by_page(
     assert "w219" in text(viewer.get(f"{LIST}?page=3"))
 
 
-def test_users_without_permission_see_no_workers(configuration: None, client: Client, django_user_model) -> None:
-    client.force_login(django_user_model.objects.create_user("new", is_staff=True))
+def test_users_without_permission_see_no_workers(configuration: None) -> None:
+    client = staff_client(None)
 
     assert client.get(LIST).status_code == 403
     assert client.get(f"{LIST}w1/change/").status_code == 403

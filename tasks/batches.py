@@ -232,13 +232,13 @@ def _unique_enqueue(
 def _part(
     items: Sequence[BatchItem], indexes: range, number: int, target: _BatchTarget, request_token: RequestToken
 ) -> BatchPart:
-    """Return a part of a batch. Its note keeps the errors of its items, for the responses to repetitions."""
+    """Return a part of a batch. Its stored response has the errors of its items."""
     built = [target.build(items[index], _task_id(request_token, index), request_token.now_ns) for index in indexes]
     return BatchPart(
         queue=target.resolved.redis_queue,
         tasks=[task for task in built if isinstance(task, NewTask)],
         number=number,
-        note=msgspec.json.encode([task.detail if isinstance(task, RunqyError) else None for task in built]),
+        response=msgspec.json.encode([task.detail if isinstance(task, RunqyError) else None for task in built]),
     )
 
 
@@ -257,7 +257,7 @@ def _parts(items: Sequence[BatchItem]) -> Iterator[range]:
 def _results(items: Sequence[BatchItem], indexes: range, enqueued: EnqueuedPart) -> Iterator[BatchItemResult]:
     """Yield the results of the items of a part. Raise IdempotencyRecordUnreadable."""
     try:
-        errors = read_json(enqueued.note, list[str | None])
+        errors = read_json(enqueued.response, list[str | None])
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise IdempotencyRecordUnreadable from None
     if len(errors) != len(indexes) or errors.count(None) != len(enqueued.outcomes):

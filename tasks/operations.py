@@ -191,7 +191,7 @@ def enqueue_built_task_once(task: NewTask, context: BrokerContext, *, until_s: i
     Raise QueueFull, TaskAlreadyExists, BrokerUnavailable, EnqueuedTooLate.
     """
     scope = _id_scope(task.id)
-    record = IdempotencyRecord(IdempotencyKey(scope=scope, fingerprint=scope), note=task.id.encode())
+    record = IdempotencyRecord(IdempotencyKey(scope=scope, fingerprint=scope), response=task.id.encode())
     request = enqueue_unique(task, now_ns=context.now_ns, record=record, until_s=until_s, is_cluster=context.is_cluster)
     yield from _store_task(request, task, context)
 
@@ -228,8 +228,8 @@ def _enqueue_unique(
     if idempotency_key is not None:
         # Of the payload only its end, which the defaults of the queue's schema precede: the rest is in each request.
         payload_end = task.payload[len(requested.payload) - 1 :]
-        note = _encode_note((context.now_ns, msgspec.structs.replace(task, payload=payload_end, unique_key="")))
-        record = IdempotencyRecord(idempotency_key, note, bool(task.unique_key) and task.returns_existing)
+        response = _encode_response((context.now_ns, msgspec.structs.replace(task, payload=payload_end, unique_key="")))
+        record = IdempotencyRecord(idempotency_key, response, bool(task.unique_key) and task.returns_existing)
     request = enqueue_unique(task, now_ns=context.now_ns, record=record, is_cluster=context.is_cluster)
     try:
         outcome = yield from ask_with_memory_check(
@@ -282,7 +282,7 @@ def _replay(requested: NewTask, queue: str, replayed: Replayed) -> Operation[Enq
     if replayed.holder:
         return (yield from _get_existing(requested, queue, replayed.holder, is_replayed=True))
     try:
-        now_ns, first = _decode_note(replayed.note)
+        now_ns, first = _decode_response(replayed.response)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise IdempotencyRecordUnreadable from None
     # Defaults are appended before the closing brace.
@@ -292,5 +292,5 @@ def _replay(requested: NewTask, queue: str, replayed: Replayed) -> Operation[Enq
 
 
 # What a response contains beyond its request: the time and the task, stored with the idempotency key.
-_encode_note = msgspec.msgpack.Encoder().encode
-_decode_note = msgspec.msgpack.Decoder(tuple[Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)], NewTask]).decode
+_encode_response = msgspec.msgpack.Encoder().encode
+_decode_response = msgspec.msgpack.Decoder(tuple[Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)], NewTask]).decode

@@ -32,10 +32,10 @@ ONCE = IdempotencyKey(scope="s", fingerprint="f")
 RECORD = KEYS.created("s")
 
 
-def make(broker: Broker, task: Any, note: bytes = b"", now_ns: int = NOW_NS, **record: Any) -> UniqueOutcome:
-    """Create a task; with a note also a record."""
+def make(broker: Broker, task: Any, response: bytes = b"", now_ns: int = NOW_NS, **record: Any) -> UniqueOutcome:
+    """Create a task; with a response also a record."""
     idempotency_key = record.pop("idempotency_key", ONCE)
-    kept = IdempotencyRecord(idempotency_key, note, **record) if note else None
+    kept = IdempotencyRecord(idempotency_key, response, **record) if response else None
     return broker.run(enqueue_unique(task, now_ns=now_ns, record=kept, is_cluster=broker.is_cluster))
 
 
@@ -105,23 +105,23 @@ def test_a_task_wakes_an_idle_worker(broker: Broker) -> None:
     assert not broker.client.exists(KEYS.idle)
 
 
-@pytest.mark.parametrize("note", [b"", b"n"])
-def test_a_request_that_is_run_again_creates_its_task_once(broker: Broker, note: bytes) -> None:
-    outcomes = [make(broker, locked("t1"), note), make(broker, locked("t1"), note)]
+@pytest.mark.parametrize("response", [b"", b"n"])
+def test_a_request_that_is_run_again_creates_its_task_once(broker: Broker, response: bytes) -> None:
+    outcomes = [make(broker, locked("t1"), response), make(broker, locked("t1"), response)]
 
     assert outcomes == [TaskCreated.NOW] * 2
     assert listed(broker) == {"pending": ["t1"]}
 
 
-@pytest.mark.parametrize("note", [b"", b"n"])
+@pytest.mark.parametrize("response", [b"", b"n"])
 def test_a_request_that_is_run_again_after_its_task_was_completed_and_deleted_creates_none(
-    broker: Broker, note: bytes
+    broker: Broker, response: bytes
 ) -> None:
-    make(broker, locked("t1", retention_s=0), note)
+    make(broker, locked("t1", retention_s=0), response)
     taken = take_one(broker)
     broker.run(complete(taken.lease, taken.message, b"1", now_ns=broker.now_ns()))
 
-    outcome = make(broker, locked("t1", retention_s=0), note)
+    outcome = make(broker, locked("t1", retention_s=0), response)
 
     assert outcome is TaskCreated.NOW
     assert listed(broker) == {}
@@ -131,7 +131,7 @@ def test_a_request_that_is_run_again_after_its_task_was_completed_and_deleted_cr
 def test_a_record_keeps_the_note_for_a_day(broker: Broker) -> None:
     make(broker, new_task("t1"), b"n")
 
-    assert broker.client.hgetall(RECORD) == {b"fingerprint": b"f", b"note": b"n"}
+    assert broker.client.hgetall(RECORD) == {b"fingerprint": b"f", b"response": b"n"}
     assert IDEMPOTENCY_TTL_S - 60 < broker.client.ttl(RECORD) <= IDEMPOTENCY_TTL_S
     assert broker.run(find_replayed(QUEUE, ONCE)) == Replayed(b"n", "")
 
@@ -178,7 +178,7 @@ def test_a_batch_and_a_task_under_the_same_key_are_different_requests(broker: Br
 @pytest.mark.parametrize("keeps_conflict", [True, False])
 def test_a_conflict_is_recorded_only_if_wanted(broker: Broker, keeps_conflict: bool) -> None:
     make(broker, locked("t1"))
-    again = {"note": b"n", "now_ns": NOW_NS + 1, "keeps_conflict": keeps_conflict}
+    again = {"response": b"n", "now_ns": NOW_NS + 1, "keeps_conflict": keeps_conflict}
 
     outcomes = [make(broker, locked("t2"), **again), make(broker, locked("t2"), **again)]  # type: ignore[arg-type]
 
@@ -189,7 +189,7 @@ def test_a_conflict_is_recorded_only_if_wanted(broker: Broker, keeps_conflict: b
 
 def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:
     def one(number: int) -> UniqueOutcome:
-        record = IdempotencyRecord(ONCE, b"note of t%d" % number)
+        record = IdempotencyRecord(ONCE, b"response of t%d" % number)
         return single_broker.run(enqueue_unique(new_task(f"t{number}"), now_ns=NOW_NS + number, record=record))
 
     with ThreadPoolExecutor(16) as pool:
@@ -197,4 +197,4 @@ def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:
 
     (first,) = listed(single_broker)["pending"]
     assert outcomes.count(TaskCreated.NOW) == 1
-    assert outcomes.count(Replayed(f"note of {first}".encode(), "")) == 49
+    assert outcomes.count(Replayed(f"response of {first}".encode(), "")) == 49

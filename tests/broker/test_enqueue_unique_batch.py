@@ -164,48 +164,50 @@ def test_a_request_that_is_run_again_after_its_tasks_were_completed_and_deleted_
 
 
 def test_a_record_holds_its_request_and_outcomes(broker: Broker) -> None:
-    make(broker, new_task("t1"), idempotency_key=ONCE, note=b"n")
+    make(broker, new_task("t1"), idempotency_key=ONCE, response=b"n")
 
     assert broker.client.hgetall(RECORD) == {
         b"fingerprint": b"f",
-        b"maker": b"m1",
+        b"request_token": b"m1",
         b"now_ns": str(NOW_NS).encode(),
-        b"note:0": b"n",
+        b"response:0": b"n",
         b"outcomes:0": b"[1]",
     }
     assert IDEMPOTENCY_TTL_S - 60 < broker.client.ttl(RECORD) <= IDEMPOTENCY_TTL_S
     assert broker.run(find_enqueued_part(QUEUE, ONCE)) == EnqueuedPart(
-        request_token=RequestToken("m1", NOW_NS), note=b"n", outcomes=[TaskCreated.NOW]
+        request_token=RequestToken("m1", NOW_NS), response=b"n", outcomes=[TaskCreated.NOW]
     )
 
 
 def test_another_request_gets_the_response_of_the_first(broker: Broker) -> None:
-    make(broker, new_task("t1"), idempotency_key=ONCE, note=b"first")
+    make(broker, new_task("t1"), idempotency_key=ONCE, response=b"first")
 
-    enqueued = make(broker, new_task("t2"), by="m2", idempotency_key=ONCE, note=b"second", now_ns=NOW_NS + 1)
+    enqueued = make(broker, new_task("t2"), by="m2", idempotency_key=ONCE, response=b"second", now_ns=NOW_NS + 1)
 
-    assert enqueued == EnqueuedPart(request_token=RequestToken("m1", NOW_NS), note=b"first", outcomes=[TaskCreated.NOW])
+    assert enqueued == EnqueuedPart(
+        request_token=RequestToken("m1", NOW_NS), response=b"first", outcomes=[TaskCreated.NOW]
+    )
     assert listed(broker) == {"pending": ["t1"]}
 
 
 def test_the_same_request_gets_its_own_response_even_when_the_task_is_gone(broker: Broker) -> None:
-    make(broker, new_task("t1", retention_s=0), idempotency_key=ONCE, note=b"n")
+    make(broker, new_task("t1", retention_s=0), idempotency_key=ONCE, response=b"n")
     taken = take_one(broker)
     broker.run(complete(taken.lease, taken.message, now_ns=NOW_NS))
 
-    enqueued = make(broker, new_task("t1"), idempotency_key=ONCE, note=b"n")
+    enqueued = make(broker, new_task("t1"), idempotency_key=ONCE, response=b"n")
 
     assert (enqueued.request_token.token, enqueued.outcomes) == ("m1", [TaskCreated.NOW])
     assert listed(broker) == {}
 
 
 def test_a_part_that_the_first_request_has_not_stored_is_left_to_it(broker: Broker) -> None:
-    make(broker, new_task("t1"), idempotency_key=ONCE, note=b"n", number=0)
+    make(broker, new_task("t1"), idempotency_key=ONCE, response=b"n", number=0)
 
-    other = make(broker, new_task("t2"), by="m2", idempotency_key=ONCE, note=b"n", number=1)
-    same = make(broker, new_task("t3"), idempotency_key=ONCE, note=b"n", number=1)
+    other = make(broker, new_task("t2"), by="m2", idempotency_key=ONCE, response=b"n", number=1)
+    same = make(broker, new_task("t3"), idempotency_key=ONCE, response=b"n", number=1)
 
-    assert (other.request_token.token, other.note, other.outcomes) == ("m1", b"", [])
+    assert (other.request_token.token, other.response, other.outcomes) == ("m1", b"", [])
     assert same.outcomes == [TaskCreated.NOW]
     assert listed(broker) == {"pending": ["t1", "t3"]}
 
@@ -226,7 +228,7 @@ def test_a_refusal_is_recorded_too(broker: Broker) -> None:
 
     make(broker, locked("t2"), by="m2", idempotency_key=ONCE, now_ns=NOW_NS + 1)
 
-    expected = EnqueuedPart(request_token=RequestToken("m2", NOW_NS + 1), note=b"", outcomes=[LockConflict("t1")])
+    expected = EnqueuedPart(request_token=RequestToken("m2", NOW_NS + 1), response=b"", outcomes=[LockConflict("t1")])
     assert broker.run(find_enqueued_part(QUEUE, ONCE)) == expected
     assert broker.client.get(LOCK) == b"t1"
 
@@ -254,7 +256,7 @@ def test_the_record_of_a_request_with_a_stored_task_is_kept(broker: Broker) -> N
 
 def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:
     def one(number: int) -> EnqueuedPart:
-        part = BatchPart(queue=QUEUE, tasks=[new_task(f"t{number}")], note=b"n")
+        part = BatchPart(queue=QUEUE, tasks=[new_task(f"t{number}")], response=b"n")
         return single_broker.run(enqueue_unique_batch(part, RequestToken(f"t{number}", NOW_NS + number), ONCE))
 
     with ThreadPoolExecutor(16) as pool:
@@ -266,9 +268,9 @@ def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:
 
 
 def test_a_part_without_tasks_stores_its_note(broker: Broker) -> None:
-    enqueued = make(broker, idempotency_key=ONCE, note=b"all wrong")
+    enqueued = make(broker, idempotency_key=ONCE, response=b"all wrong")
 
     assert enqueued.outcomes == []
     assert broker.run(find_enqueued_part(QUEUE, ONCE)) == EnqueuedPart(
-        request_token=RequestToken("m1", NOW_NS), note=b"all wrong", outcomes=[]
+        request_token=RequestToken("m1", NOW_NS), response=b"all wrong", outcomes=[]
     )

@@ -146,7 +146,7 @@ def test_an_existing_task_is_returned_by_its_unique_key_although_the_queue_is_fu
 
 def test_a_refused_request_is_not_stored_for_its_idempotency_key(broker: Broker) -> None:
     put(broker, "t1", "t2")
-    record = IdempotencyRecord(IdempotencyKey(scope="s", fingerprint="f"), b"note")
+    record = IdempotencyRecord(IdempotencyKey(scope="s", fingerprint="f"), b"response")
 
     def post() -> object:
         request = enqueue_unique(limited("t3"), now_ns=broker.now_ns(), record=record, is_cluster=broker.is_cluster)

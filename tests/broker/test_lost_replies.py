@@ -146,7 +146,7 @@ def enqueue_tasks(broker: Broker) -> None:
     broker.run(enqueue_many([new_task("b1"), new_task("b2")]))
     broker.run(enqueue_many([new_task("s1", process_at_s=broker.now_s() + 60), new_task("b3")]))
     unique = new_task("u1", unique_key="k", unique_for_s=500)
-    record = IdempotencyRecord(IdempotencyKey(scope="one", fingerprint="f"), b"note")
+    record = IdempotencyRecord(IdempotencyKey(scope="one", fingerprint="f"), b"response")
     broker.run(enqueue_unique(unique, now_ns=broker.now_ns(), record=record, is_cluster=False))
     part = BatchPart(queue=QUEUE, tasks=[new_task("u2", unique_key="l"), new_task("u3")])
     token, key = RequestToken("request", broker.now_ns()), IdempotencyKey(scope="many", fingerprint="f")

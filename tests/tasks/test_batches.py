@@ -259,7 +259,7 @@ def test_an_interrupted_batch_is_completed_by_its_repetition(client: ApiClient, 
     body = {"queue": "simple", "jobs": [{"n": n} for n in range(700)]}
     whole = outcome(client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"}))
     (record,) = redis.keys("runqy:q:{simple}:created:*")
-    redis.hdel(record, "note:1", "outcomes:1")  # as if the process had died between the two calls
+    redis.hdel(record, "response:1", "outcomes:1")  # as if the process had died between the two calls
     for task_id in whole["task_ids"][500:]:
         redis.delete(QueueKeys("simple").task(task_id))
         redis.lrem(QueueKeys("simple").pending, 0, task_id)
@@ -307,16 +307,16 @@ def test_batches_with_keys_work_on_a_cluster(client: ApiClient, broker: Broker) 
 @pytest.mark.parametrize(
     "damage",
     [
-        {"maker": b"\xff"},
-        {"maker": b"junk"},
-        {"maker": None},
+        {"request_token": b"\xff"},
+        {"request_token": b"junk"},
+        {"request_token": None},
         {"now_ns": None},
         {"now_ns": b"1e5"},
         {"now_ns": b"9" * 30},
         {"fingerprint": None},
-        {"note:0": b"\xff"},
-        {"note:0": b"[null]"},
-        {"note:0": b"{}"},
+        {"response:0": b"\xff"},
+        {"response:0": b"[null]"},
+        {"response:0": b"{}"},
         {"outcomes:0": b"\xff"},
         {"outcomes:0": b"5"},
         {"outcomes:0": b"[1]"},

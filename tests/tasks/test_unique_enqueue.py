@@ -201,11 +201,11 @@ TOO_LATE = msgspec.msgpack.encode(["id", (1 << 64) - 1, b"", *[0] * 5, None, {}]
 @pytest.mark.parametrize(
     "damage",
     [
-        {"note": b"\xc1"},
-        {"note": msgspec.msgpack.encode(["id", 1])},
-        {"note": msgspec.msgpack.encode({"id": "id"})},
-        {"note": TOO_LATE},
-        {"note": None},
+        {"response": b"\xc1"},
+        {"response": msgspec.msgpack.encode(["id", 1])},
+        {"response": msgspec.msgpack.encode({"id": "id"})},
+        {"response": TOO_LATE},
+        {"response": None},
         {"fingerprint": None},
         {"holder": b"\xff"},
         {},

@@ -3,12 +3,12 @@
 -- A part whose reply was lost may have been stored, and the same request may be repeated meanwhile.
 -- KEYS record
 -- ARGV request_token
--- RETURNS 1 deleted, 0 it has a stored task, is of another request or was gone
+-- RETURNS 1 deleted, 0 it has a stored task, belongs to another request or does not exist
 local fields = redis.pcall('HGETALL', KEYS[1])
-local maker = nil
+local request_token = nil
 for i = 1, fields.err and 0 or #fields, 2 do
-  if fields[i] == 'maker' then
-    maker = fields[i + 1]
+  if fields[i] == 'request_token' then
+    request_token = fields[i + 1]
   elseif string.sub(fields[i], 1, 9) == 'outcomes:' then
     local is_json, outcomes = pcall(cjson.decode, fields[i + 1])
     if not is_json or type(outcomes) ~= 'table' then
@@ -21,7 +21,7 @@ for i = 1, fields.err and 0 or #fields, 2 do
     end
   end
 end
-if maker ~= ARGV[1] then
+if request_token ~= ARGV[1] then
   return 0
 end
 return redis.call('UNLINK', KEYS[1])

@@ -1,24 +1,24 @@
 #!lua
 -- Store one pending or scheduled task under its uniqueness lock and its idempotency key.
--- A task stored by an earlier call with the same time counts as stored; so does a record with the same note.
+-- A task stored by an earlier call with the same time counts as stored; so does a record with the same response.
 -- KEYS pending idle scheduled retry task lock record lookup queues
 --   the task's key replaces a missing lock or record, and in clusters the lookup and the queues, which are in other
 --   slots
--- ARGV queue now_ns id message ttl_archived run_at lock_s fingerprint note keeps_conflict keep_s max_waiting ttl_completed active_timeout until_s
---   run_at: '' for immediately; lock_s: 0 until the task's end; note: not empty, unique to the request;
+-- ARGV queue now_ns id message ttl_archived run_at lock_s fingerprint response keeps_conflict keep_s max_waiting ttl_completed active_timeout until_s
+--   run_at: '' for immediately; lock_s: 0 until the task's end; response: not empty, unique to the request;
 --   max_waiting: limit of pending, scheduled and retry tasks of the queue; 0: unlimited;
 --   until_s: Redis's own clock refuses a process that was stopped for longer; '' for no limit
 -- RETURNS 1 stored, 0 the id exists, -1 the record is for another body, -2 the queue is full, -3 too late, -4 the record is damaged; else the id of the task that
---   has the lock ('' for none) and the note of the call that created the record ('' for none or this one)
+--   has the lock ('' for none) and the response of the call that created the record ('' for none or this one)
 -- USES wake take_lock waiting_capacity find_enqueued
-local now_ns, id, run_at, fingerprint, note = ARGV[2], ARGV[3], ARGV[6], ARGV[8], ARGV[9]
+local now_ns, id, run_at, fingerprint, response = ARGV[2], ARGV[3], ARGV[6], ARGV[8], ARGV[9]
 local task, lock, record = KEYS[5], KEYS[6], KEYS[7]
 
 if ARGV[15] ~= '' and tonumber(redis.call('TIME')[1]) > tonumber(ARGV[15]) then
   return -3
 end
 if record ~= task then
-  local seen = redis.pcall('HMGET', record, 'fingerprint', 'note', 'holder')
+  local seen = redis.pcall('HMGET', record, 'fingerprint', 'response', 'holder')
   if seen.err then
     return -4
   elseif seen[1] or seen[2] then
@@ -26,7 +26,7 @@ if record ~= task then
       return -1
     elseif not seen[1] or not seen[2] then
       return -4
-    elseif seen[2] ~= note then
+    elseif seen[2] ~= response then
       return {seen[3] or '', seen[2]}
     end
     return seen[3] and {seen[3], ''} or 1
@@ -48,7 +48,7 @@ if not holder and waiting_capacity(tonumber(ARGV[12]), KEYS[1], KEYS[3], KEYS[4]
 end
 
 if record ~= task and (not holder or ARGV[10] == '1') then
-  redis.call('HSET', record, 'fingerprint', fingerprint, 'note', note)
+  redis.call('HSET', record, 'fingerprint', fingerprint, 'response', response)
   redis.call('EXPIRE', record, ARGV[11])
   if holder then
     redis.call('HSET', record, 'holder', holder)

@@ -5,20 +5,20 @@
 -- If the queue was full for all tasks of a part, the part is not recorded: the same request may succeed later.
 -- KEYS pending idle scheduled retry record tasks_and_locks*
 --   the task's key replaces a missing lock, that of the pending list a missing record
--- ARGV queue now_ns now_ms fingerprint request_token part note keep_s task_prefix max_waiting sevens*
+-- ARGV queue now_ns now_ms fingerprint request_token part response keep_s task_prefix max_waiting sevens*
 --   max_waiting: limit of pending, scheduled and retry tasks of the queue; 0: unlimited
 --   sevens: id, message, ttl_archived, ttl_completed, active_timeout, run_at ('' for immediately) and lock_s (0: until
 --     the task's end)
--- RETURNS request_token, its now_ns, its note, and for each task 1 stored, 0 the id exists, -1 the queue is full, or the id
+-- RETURNS request_token, its now_ns, its response, and for each task 1 stored, 0 the id exists, -1 the queue is full, or the id
 --   of the task that has the lock;
 --   only 0 if the record is for another body, -4 if it is damaged
 -- USES wake take_lock waiting_capacity find_enqueued
 local queue, now_ns, now_ms, fingerprint, request_token, part = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
-local note, keep_s, task_prefix = ARGV[7], ARGV[8], ARGV[9]
+local response, keep_s, task_prefix = ARGV[7], ARGV[8], ARGV[9]
 local record = KEYS[5]
 
 if fingerprint ~= '' then
-  local seen = redis.pcall('HMGET', record, 'fingerprint', 'maker', 'now_ns', 'note:' .. part, 'outcomes:' .. part)
+  local seen = redis.pcall('HMGET', record, 'fingerprint', 'request_token', 'now_ns', 'response:' .. part, 'outcomes:' .. part)
   if seen.err then
     return -4
   elseif seen[1] and seen[1] ~= fingerprint then
@@ -71,8 +71,8 @@ if #ids > 0 then
   wake(KEYS[2], #ids, queue, now_ms)
 end
 if fingerprint ~= '' and (stored > 0 or refused == 0) then
-  redis.call('HSET', record, 'fingerprint', fingerprint, 'maker', request_token, 'now_ns', now_ns,
-    'note:' .. part, note, 'outcomes:' .. part, cjson.encode(outcomes))
+  redis.call('HSET', record, 'fingerprint', fingerprint, 'request_token', request_token, 'now_ns', now_ns,
+    'response:' .. part, response, 'outcomes:' .. part, cjson.encode(outcomes))
   redis.call('EXPIRE', record, keep_s, 'NX')
 end
-return {request_token, now_ns, note, outcomes}
+return {request_token, now_ns, response, outcomes}

@@ -146,7 +146,7 @@ class TaskCreated(Enum):
 class Replayed:
     """The outcome of an earlier request with the same idempotency key."""
 
-    note: bytes
+    response: bytes
     """What that request stored for responses to its repetitions."""
     holder: str
     """The id of the task that had the lock then; empty if the request created its task."""
@@ -163,7 +163,7 @@ class IdempotencyRecord(msgspec.Struct, frozen=True):
     """An idempotency key and what is stored with it."""
 
     key: IdempotencyKey
-    note: bytes
+    response: bytes
     """For the response to a repetition. Never empty, and unique: it identifies a request that is sent again."""
     keeps_conflict: bool = False
     """Keep the record if another task has the lock. Otherwise a repetition tries again."""
@@ -229,18 +229,18 @@ def find_replayed(queue: str, idempotency_key: IdempotencyKey) -> Request[Replay
     def parse(replies: Sequence[Reply]) -> Replayed | None:
         if not is_recorded(replies[0], idempotency_key):
             return None
-        _, note, holder = replies[0]
-        return _replayed(note, holder or b"")
+        _, response, holder = replies[0]
+        return _replayed(response, holder or b"")
 
-    read = command("HMGET", record, "fingerprint", "note", "holder", key=record)
+    read = command("HMGET", record, "fingerprint", "response", "holder", key=record)
     return Request((read,), parse, tolerates_wrong_types=True)
 
 
 def is_recorded(fields: Sequence[bytes | None] | None, idempotency_key: IdempotencyKey) -> bool:
-    """Return whether a record of this request exists, given the record's fields: the fingerprint first, then its note
-    or token.
+    """Return whether a record of this request exists.
 
-    `fields` is None if the key is of another type. Raise IdempotencyKeyReused, IdempotencyRecordUnreadable.
+    `fields` are those of the record: the fingerprint first, then its response or token; None if the key is of another
+    type. Raise IdempotencyKeyReused, IdempotencyRecordUnreadable.
     """
     if fields is None:
         raise IdempotencyRecordUnreadable
@@ -251,9 +251,9 @@ def is_recorded(fields: Sequence[bytes | None] | None, idempotency_key: Idempote
     return fields[0] is not None
 
 
-def _replayed(note: bytes, holder: bytes) -> Replayed:
+def _replayed(response: bytes, holder: bytes) -> Replayed:
     try:
-        return Replayed(note, holder.decode())
+        return Replayed(response, holder.decode())
     except UnicodeDecodeError:
         raise IdempotencyRecordUnreadable from None
 
@@ -402,7 +402,7 @@ def _arguments(
         "run_at": task.process_at_s if task.is_later(now_ns) else "",
         "lock_s": lock_s(task, now_ns),
         "fingerprint": record.key.fingerprint if record else "",
-        "note": record.note if record else "",
+        "response": record.response if record else "",
         "keeps_conflict": int(record.keeps_conflict) if record else 0,
         "keep_s": IDEMPOTENCY_TTL_S,
         "max_waiting": task.max_waiting,
@@ -424,5 +424,5 @@ def _parse_unique_outcome(task: NewTask, replies: Sequence[Reply]) -> UniqueOutc
         raise EnqueuedTooLate
     if reply == -4:
         raise IdempotencyRecordUnreadable
-    holder, note = reply
-    return _replayed(note, holder) if note else LockConflict(holder.decode(errors="replace"))
+    holder, response = reply
+    return _replayed(response, holder) if response else LockConflict(holder.decode(errors="replace"))

@@ -56,7 +56,7 @@ class BatchPart:
     tasks: Sequence[NewTask]
     number: int = 0
     """The index of this part in its request."""
-    note: bytes = b""
+    response: bytes = b""
     """Stored with the idempotency key, for the response to a repetition."""
 
 
@@ -68,7 +68,7 @@ class EnqueuedPart:
     """
 
     request_token: RequestToken
-    note: bytes
+    response: bytes
     outcomes: list[ItemOutcome]
 
 
@@ -117,8 +117,8 @@ def enqueue_unique_batch(
             raise IdempotencyKeyReused
         if replies[-1] == -4:
             raise IdempotencyRecordUnreadable
-        token, now_ns, note, outcomes = replies[-1]
-        return _read_part(token, now_ns, note, outcomes)
+        token, now_ns, response, outcomes = replies[-1]
+        return _read_part(token, now_ns, response, outcomes)
 
     call = script("enqueue_unique_batch")(**_arguments(part, request_token, idempotency_key))
     return Request((*commands, call), parse, is_repeatable=True, is_bulky=True)
@@ -134,7 +134,7 @@ def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int 
     def parse(replies: Sequence[Reply]) -> EnqueuedPart | None:
         if not is_recorded(replies[0], idempotency_key):
             return None
-        _, token, now_ns, note, outcomes = replies[0]
+        _, token, now_ns, response, outcomes = replies[0]
         try:
             stored = read_json(
                 b"[]" if outcomes in (None, b"{}") else outcomes, list[int | str]
@@ -142,9 +142,9 @@ def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int 
         except (DecodeError, ValueError):
             raise IdempotencyRecordUnreadable from None
         encoded = [outcome.encode() if isinstance(outcome, str) else outcome for outcome in stored]
-        return _read_part(token, now_ns, note or b"", encoded)
+        return _read_part(token, now_ns, response or b"", encoded)
 
-    fields = ("fingerprint", "maker", "now_ns", f"note:{number}", f"outcomes:{number}")
+    fields = ("fingerprint", "request_token", "now_ns", f"response:{number}", f"outcomes:{number}")
     read = command("HMGET", record, *fields, key=record)
     return Request((read,), parse, is_bulky=True, tolerates_wrong_types=True)
 
@@ -158,7 +158,7 @@ def delete_idempotency_record(
     return Request((call,), parse=lambda replies: replies[0] == 1, is_repeatable=True)
 
 
-def _read_part(token: bytes, now_ns: bytes | None, note: bytes, outcomes: Sequence[int | bytes]) -> EnqueuedPart:
+def _read_part(token: bytes, now_ns: bytes | None, response: bytes, outcomes: Sequence[int | bytes]) -> EnqueuedPart:
     """Return a part from the values of its record. Raise IdempotencyRecordUnreadable."""
     try:
         request_token = RequestToken(token.decode(), int(now_ns or b""))
@@ -166,7 +166,7 @@ def _read_part(token: bytes, now_ns: bytes | None, note: bytes, outcomes: Sequen
         raise IdempotencyRecordUnreadable from None
     if not 0 <= request_token.now_ns < 1 << 63 or not all(isinstance(outcome, int | bytes) for outcome in outcomes):
         raise IdempotencyRecordUnreadable
-    return EnqueuedPart(request_token=request_token, note=note, outcomes=[_parse_item(o) for o in outcomes])
+    return EnqueuedPart(request_token=request_token, response=response, outcomes=[_parse_item(o) for o in outcomes])
 
 
 def index_tasks(tasks: Sequence[NewTask], is_cluster: bool) -> list[Command]:
@@ -251,7 +251,7 @@ def _arguments(
         "fingerprint": idempotency_key.fingerprint if idempotency_key else "",
         "request_token": request_token.token,
         "part": part.number,
-        "note": part.note,
+        "response": part.response,
         "keep_s": IDEMPOTENCY_TTL_S,
         "task_prefix": queue.task_prefix,
         "max_waiting": part.tasks[0].max_waiting if part.tasks else 0,

@@ -14,7 +14,7 @@ from django.db import connection  # noqa: E402
 
 from runqy.redis_connection import get_broker  # noqa: E402
 from tasks.history import record  # noqa: E402
-from tasks.history.record import StreamBatch, store_batches  # noqa: E402
+from tasks.history.record import QueueEntry, store_entries  # noqa: E402
 from tasks.history.transactions import WriteTransaction  # noqa: E402
 from tasks.models import TaskRun  # noqa: E402
 
@@ -23,13 +23,13 @@ if __name__ == "__main__":
     settings.RUNQY_HISTORY_MAX_RATE = 0
     spans: list[float] = []
 
-    def timed(batches: Sequence[StreamBatch], *, max_rate: int) -> WriteTransaction:
-        """Store batches, and record for how long their transaction held the lock."""
-        written = store_batches(batches, max_rate=max_rate)
+    def timed(entries: Sequence[QueueEntry], *, max_rate: int) -> WriteTransaction:
+        """Store entries, and record for how long their transaction held the lock."""
+        written = store_entries(entries, max_rate=max_rate)
         spans.append(written.held_s * 1000)
         return written
 
-    record.store_batches = timed
+    record.store_entries = timed
     broker, recorder, count = get_broker(), record.RunRecorder(), 0
     connection.ensure_connection()
     started_s, used_s = time.perf_counter(), time.process_time()

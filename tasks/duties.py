@@ -137,8 +137,7 @@ class MemoryShares:
         self._shares = MemoryShareMeter()
 
     def run_tick(self, broker: Broker) -> None:
-        catalog = _find_catalog()
-        self._shares.measure(broker, _list_names(broker, catalog), catalog)
+        self._shares.measure(broker, *_list_queues(broker))
 
 
 @register
@@ -152,8 +151,7 @@ class RunHistory(DatabaseDuty):
         self._recorder = RunRecorder()
 
     def run(self, broker: Broker) -> None:
-        catalog = _find_catalog()
-        self._recorder.record_all(broker, _list_names(broker, catalog), catalog)
+        self._recorder.record_all(broker, *_list_queues(broker))
 
 
 @register
@@ -167,8 +165,7 @@ class ForeignRuns(DatabaseDuty):
         self._search = ForeignRunSearch()
 
     def run(self, broker: Broker) -> None:
-        catalog = _find_catalog()
-        self._search.record_all(broker, _list_names(broker, catalog), catalog)
+        self._search.record_all(broker, *_list_queues(broker))
 
 
 @register
@@ -182,8 +179,7 @@ class BacklogSampler(DatabaseDuty):
         self._sampler = RunSampler()
 
     def run(self, broker: Broker) -> None:
-        catalog = _find_catalog()
-        self._sampler.sample_all(broker, _list_names(broker, catalog), catalog)
+        self._sampler.sample_all(broker, *_list_queues(broker))
 
 
 @register
@@ -221,13 +217,15 @@ class BulkActionPruner(DatabaseDuty):
 
 def list_served_queues(broker: Broker) -> list[str]:
     """Return every Redis queue that is configured or exists. Raise BrokerUnavailable."""
-    return _list_names(broker, _find_catalog())
+    queues, _ = _list_queues(broker)
+    return queues
 
 
 def get_archived_ttls_s(broker: Broker) -> dict[str, int]:
     """Return how long each Redis queue keeps archived tasks; asynq's default for queues that are not configured."""
-    catalog = _find_catalog()
-    return {name: _get_archived_ttl_s(catalog, name) for name in _list_names(broker, catalog)}
+    queues, catalog = _list_queues(broker)
+    resolved = {name: catalog.find(name) if catalog else None for name in queues}
+    return {name: each.queue.limits.ttl_archived_s if each else ARCHIVE_MAX_AGE_S for name, each in resolved.items()}
 
 
 def get_pending_timeouts_s() -> dict[str, int]:
@@ -252,11 +250,8 @@ def _find_catalog() -> QueueCatalog | None:
         return None
 
 
-def _list_names(broker: Broker, catalog: QueueCatalog | None) -> list[str]:
+def _list_queues(broker: Broker) -> tuple[list[str], QueueCatalog | None]:
+    """Return every Redis queue that is configured or exists, and the configuration. Raise BrokerUnavailable."""
+    catalog = _find_catalog()
     configured: Iterable[str] = catalog.redis_queues() if catalog else ()
-    return list(dict.fromkeys([*configured, *list_existing_queues(broker)]))
-
-
-def _get_archived_ttl_s(catalog: QueueCatalog | None, name: str) -> int:
-    resolved = catalog.find(name) if catalog else None
-    return resolved.queue.limits.ttl_archived_s if resolved else ARCHIVE_MAX_AGE_S
+    return list(dict.fromkeys([*configured, *list_existing_queues(broker)])), catalog

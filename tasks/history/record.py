@@ -6,8 +6,8 @@ be killed at any point: entries that were stored but not yet removed from Redis 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -62,38 +62,26 @@ _STREAM_FIELDS = [
     field.name for field in RunStream._meta.concrete_fields if not field.primary_key and field.name != "redis_queue"
 ]
 
-
 QueueEntry = tuple[QueueIdentity, RunEntry]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamBatch:
-    """Entries of a Redis queue's stream, read in order."""
-
-    identity: QueueIdentity
-    runs: Sequence[tuple[EntryId, EndedRun]]
-    last_id: EntryId
-    """The id of the last entry, which may be one that could not be read."""
-    invalid: Sequence[EntryId] = ()
-    """Entries that could not be read."""
-
-
-def store_batches(batches: Sequence[StreamBatch], *, max_rate: int) -> WriteTransaction:
-    """Store entries of streams, one batch of each, and move their cursors past them, in one transaction.
+def store_entries(entries: Sequence[QueueEntry], *, max_rate: int) -> WriteTransaction:
+    """Store entries of streams, queue by queue, and move the streams' cursors past them, in one transaction.
 
     Entries up to the cursor were stored before, or were appended by a Redis whose clock went back: only those runs that
     have no row are stored. Successes beyond `max_rate` a second are only added to the rollups. See docs/adr/0030.
     """
-    prepared = prepare_rows(build_row(batch.identity, run) for batch in batches for _, run in batch.runs)
+    prepared = prepare_rows(build_row(identity, entry.run) for identity, entry in entries if entry.run is not None)
     added = sum_up(prepared.rows.values())
     with write_transaction() as written:
         # The locks come first: what is read below must not change before the commit.
-        streams = lock_streams([batch.identity.redis_queue for batch in batches])
+        streams = lock_streams({identity.redis_queue for identity, _ in entries})
         known = _find_stored(prepared.rows)
         new: list[RunKey] = []
         counted: list[RunKey] = []
-        for batch in batches:
-            _pass_entries(streams[batch.identity.redis_queue], batch, known, new, counted, max_rate=max_rate)
+        for identity, group in groupby(entries, itemgetter(0)):
+            passed = [entry for _, entry in group]
+            _pass_entries(streams[identity.redis_queue], passed, known, new, counted, max_rate=max_rate)
         prepared.insert(new)
         # Computed again only if some runs were known.
         add_to_rollups(added if len(counted) == len(prepared.rows) else sum_up(prepared.rows[key] for key in counted))
@@ -103,7 +91,7 @@ def store_batches(batches: Sequence[StreamBatch], *, max_rate: int) -> WriteTran
 
 def _pass_entries(  # noqa: PLR0913 (what is known, and what to do)
     stream: RunStream,
-    batch: StreamBatch,
+    entries: Sequence[RunEntry],
     known: set[RunKey],
     new: list[RunKey],
     counted: list[RunKey],
@@ -113,16 +101,20 @@ def _pass_entries(  # noqa: PLR0913 (what is known, and what to do)
     """Move a cursor past entries. Add the runs to insert to `new`, those to count to `counted`, and both to `known`."""
     cursor, counted_before = parse_entry_id(stream.cursor), len(counted)
     may_be_counted = min(cursor, parse_entry_id(stream.counted_only_cursor))
-    for entry_id, run in batch.runs:
-        key = run.task_id, run.run_id
+    for entry in entries:
+        stream.passed += entry.id > cursor
+        if entry.run is None:
+            stream.invalid += entry.id > cursor
+            continue
+        key = entry.run.task_id, entry.run.run_id
         if key in known:
             continue
-        if run.outcome is RunOutcome.COMPLETED:
-            if entry_id <= may_be_counted:
+        if entry.run.outcome is RunOutcome.COMPLETED:
+            if entry.id <= may_be_counted:
                 continue  # it may have been counted without a row
-            if not _is_within_rate(stream, entry_id, max_rate):
+            if not _is_within_rate(stream, entry.id, max_rate):
                 stream.counted_only += 1
-                stream.counted_only_cursor = format_entry_id(entry_id)
+                stream.counted_only_cursor = format_entry_id(entry.id)
                 known.add(key)
                 counted.append(key)
                 continue
@@ -130,9 +122,7 @@ def _pass_entries(  # noqa: PLR0913 (what is known, and what to do)
         new.append(key)
         counted.append(key)
     stream.recorded += len(counted) - counted_before
-    stream.invalid += sum(entry_id > cursor for entry_id in batch.invalid)
-    stream.passed += sum(entry_id > cursor for entry_id in (*batch.invalid, *(entry_id for entry_id, _ in batch.runs)))
-    stream.cursor = format_entry_id(max(batch.last_id, cursor))
+    stream.cursor = format_entry_id(max(entries[-1].id, cursor))
 
 
 def store_runs(identity: QueueIdentity, runs: Iterable[EndedRun]) -> int:
@@ -193,7 +183,7 @@ def has_drops(stream: RunStream, *, appended: int, left: int) -> bool:
     return appended - left - (stream.passed - stream.passed_before) != stream.dropped_seen
 
 
-def lock_streams(redis_queues: Sequence[str]) -> dict[str, RunStream]:
+def lock_streams(redis_queues: Collection[str]) -> dict[str, RunStream]:
     """Return the rows of Redis queues' streams, locked until the transaction ends. SQLite locks the whole database."""
     # Rows are locked, and created, in the same order in all processes, so that they never deadlock.
     rows = RunStream.objects.select_for_update().filter(redis_queue__in=redis_queues).order_by("redis_queue")
@@ -229,7 +219,9 @@ def format_entry_id(entry_id: EntryId) -> str:
 
 
 def _find_stored(keys: Iterable[RunKey]) -> set[RunKey]:
-    by_task: Mapping[str, list[str]] = _group(keys)
+    by_task: defaultdict[str, list[str]] = defaultdict(list)
+    for task_id, run_id in keys:
+        by_task[task_id].append(run_id)
     stored = TaskRun.objects.filter(task_id__in=list(by_task)).values_list("task_id", "run_id")
     return {(task_id, run_id) for task_id, run_id in stored if run_id in by_task[task_id]}
 
@@ -238,13 +230,6 @@ def _find_pruned(queue: str) -> datetime | None:
     """Return the newest end of the deleted runs of a queue; None if none were deleted."""
     rows = PrunedRuns.objects.filter(queue__in=("", queue))
     return max((row.ended_at for row in rows), default=None)
-
-
-def _group(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    grouped: defaultdict[str, list[str]] = defaultdict(list)
-    for key, value in pairs:
-        grouped[key].append(value)
-    return grouped
 
 
 def _is_within_rate(stream: RunStream, entry_id: EntryId, max_rate: int) -> bool:
@@ -309,16 +294,15 @@ class RunRecorder:
             start += len(part)
 
     def _store_part(self, entries: Sequence[QueueEntry]) -> int:
-        batches = [_make_batch(identity, [e for _, e in group]) for identity, group in groupby(entries, itemgetter(0))]
-        written = store_batches(batches, max_rate=settings.RUNQY_HISTORY_MAX_RATE)
+        written = store_entries(entries, max_rate=settings.RUNQY_HISTORY_MAX_RATE)
         self.batch_size.adapt(len(entries), written.held_s)
         self._unmerged += 1
         if self._unmerged >= MERGE_EVERY:
             merge_segments()
             self._unmerged = 0
-        for batch in batches:
-            if batch.invalid:
-                log.warning("runs_invalid", queue=batch.identity.redis_queue, count=len(batch.invalid))
+        invalid = Counter(identity.redis_queue for identity, entry in entries if entry.run is None)
+        for queue, count in invalid.items():
+            log.warning("runs_invalid", queue=queue, count=count)
         return len(entries)
 
     def _drop(self, refused: QueueEntry, error: Exception) -> None:
@@ -326,15 +310,6 @@ class RunRecorder:
         log.warning("run_not_stored", queue=identity.redis_queue, error=str(error))
         # Stored as an entry that could not be read: it is counted, and the cursor passes it.
         self._store_part([(identity, RunEntry(entry.id, None))])
-
-
-def _make_batch(identity: QueueIdentity, entries: Sequence[RunEntry]) -> StreamBatch:
-    return StreamBatch(
-        identity=identity,
-        runs=[(entry.id, entry.run) for entry in entries if entry.run is not None],
-        invalid=[entry.id for entry in entries if entry.run is None],
-        last_id=entries[-1].id,
-    )
 
 
 def _delete_others(broker: Broker, pages: dict[str, StreamPage]) -> None:

@@ -17,11 +17,11 @@ from runqy.broker.maintenance.forwarder import forward_due
 from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import read_run_counters
-from runqy.broker.streams.run_log import EndedRun, RunInfo, remove_runs
+from runqy.broker.streams.run_log import EndedRun, RunEntry, RunInfo, remove_runs
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
 from tasks.duties import RunHistory
-from tasks.history.record import RunRecorder, StreamBatch, store_batches
+from tasks.history.record import RunRecorder, store_entries
 from tasks.history.rows import QueueIdentity, RunRow, build_row
 from tasks.history.transactions import BatchSize
 from tasks.models import QueueHour, QueueMinute, RunStream, TaskRun
@@ -275,7 +275,7 @@ def test_while_the_database_is_away_runs_stay_in_redis(broker: Broker, monkeypat
     def away(*_: object, **__: object) -> None:
         raise OperationalError("away")
 
-    monkeypatch.setattr("tasks.history.record.store_batches", away)
+    monkeypatch.setattr("tasks.history.record.store_entries", away)
     RunHistory().run_tick(broker)
     assert broker.run(read_stream_status(QUEUE)).length == 2
     monkeypatch.undo()
@@ -396,9 +396,9 @@ def test_a_task_that_is_cancelled_while_it_is_pending_has_waited_since_it_was_du
 @pytest.mark.django_db
 def test_the_rate_limit_holds_for_workers_whose_clocks_differ():
     second_ns = 1_790_000_000 * 10**9
-    runs = [((1_790_000_000_000, n), make_run(ended_ns=second_ns + n % 2 * 10**9)) for n in range(20)]
-
+    runs = [RunEntry((1_790_000_000_000, n), make_run(ended_ns=second_ns + n % 2 * 10**9)) for n in range(20)]
     identity = QueueIdentity(redis_queue=QUEUE, queue=QUEUE)
-    store_batches([StreamBatch(identity=identity, runs=runs, last_id=runs[-1][0])], max_rate=4)
+
+    store_entries([(identity, run) for run in runs], max_rate=4)
 
     assert (TaskRun.objects.count(), counted(), get_history_status(QUEUE).counted_only) == (4, 20, 16)

@@ -9,9 +9,10 @@ from django.test.utils import CaptureQueriesContext
 
 from runqy import clock
 from runqy.broker.broker import Broker
+from runqy.broker.streams.run_log import RunEntry
 from tasks.history.fulltext_index import merge_segments
 from tasks.history.queries import RunFilter, list_runs
-from tasks.history.record import StreamBatch, store_batches
+from tasks.history.record import store_entries
 from tasks.history.rows import COLUMN_NAMES, QueueIdentity
 from tasks.history.transactions import MAX_ROWS, MIN_ROWS, BatchSize, write_transaction
 from tasks.models import TaskRun
@@ -72,9 +73,9 @@ def test_the_number_of_statements_does_not_grow_with_the_runs():
     ended_ns = clock.now_ns()  # all in one minute
 
     def count(number: int) -> int:
-        runs = [((number, n), make_run(ended_ns=ended_ns)) for n in range(number)]
+        entries = [(IDENTITY, RunEntry((number, n), make_run(ended_ns=ended_ns))) for n in range(number)]
         with CaptureQueriesContext(connection) as queries:
-            store_batches([StreamBatch(identity=IDENTITY, runs=runs, last_id=runs[-1][0])], max_rate=0)
+            store_entries(entries, max_rate=0)
         return len(queries)
 
     count(1)
@@ -91,8 +92,8 @@ def test_segments_of_the_text_index_are_merged_by_transactions_of_their_own(brok
     merge_segments()
     at_first = count_segments()
     for number in range(1, 13):  # FTS5 merges 16 at once if none has
-        runs = [((number, 1), make_run(payload=b'{"order":"A-%d"}' % number))]
-        store_batches([StreamBatch(identity=IDENTITY, runs=runs, last_id=(number, 1))], max_rate=0)
+        entry = RunEntry((number, 1), make_run(payload=b'{"order":"A-%d"}' % number))
+        store_entries([(IDENTITY, entry)], max_rate=0)
     before = count_segments()
 
     merge_segments()

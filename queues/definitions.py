@@ -116,6 +116,10 @@ class Deployment:
         reference = parse_reference(self.git_token)
         return sorted({*self.vaults, *([reference.vault] if reference else [])})
 
+    def find_refused_vaults(self, allowed: frozenset[str] | None) -> list[str]:
+        """Return the vaults without which a key that may only use these cannot serve the queue; None: all."""
+        return [] if allowed is None else [vault for vault in self.referenced_vaults if vault not in allowed]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

@@ -27,7 +27,6 @@ from runqy.errors import (
 from runqy.redis_connection import get_broker
 from vaults.access_log import record_delivery
 from vaults.worker_secrets import get_worker_secrets
-from workers.queries import list_refused_vaults
 
 log = structlog.get_logger(__name__)
 
@@ -87,8 +86,11 @@ def register_worker(
         _claim_worker_id(worker_id, identity.owner, definition.name, names)
     deployment = definition.deployment
     try:
-        if identity and identity.vaults is not None:
-            _check_vaults(definition, identity.vaults)
+        if refused := deployment.find_refused_vaults(identity.vaults if identity else None):
+            raise KeyInsufficient(
+                f"This key is limited to vaults, and the queue {definition.name} needs {', '.join(refused)}: use a key "
+                "that can use them, or remove them from the queue."
+            )
         worker_secrets = get_worker_secrets(
             deployment.vaults, git_token=deployment.git_token, git_url=deployment.git_url
         )
@@ -143,14 +145,6 @@ def _grant_redis(
             "credentials: let the server manage users, or create a key with allow_shared_redis."
         )
     return shared
-
-
-def _check_vaults(queue: QueueDefinition, allowed_vaults: frozenset[str]) -> None:
-    if refused := list_refused_vaults(queue, allowed_vaults):
-        raise KeyInsufficient(
-            f"This key is limited to vaults, and the queue {queue.name} needs {', '.join(refused)}: use a key that can "
-            "use them, or remove them from the queue."
-        )
 
 
 def _claim_worker_id(worker_id: str, owner: str, queue: str, redis_queues: Sequence[str]) -> None:

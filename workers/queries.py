@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from django.conf import settings
 
 from queues.catalog import AllowedQueues
-from queues.definitions import QueueDefinition
 from queues.queries import get_fresh_catalog
 from runqy.api_keys import Identity
 from runqy.broker.broker import Broker
@@ -65,15 +64,7 @@ def list_registrable_queues(identity: Identity) -> list[str]:
         for queue in get_fresh_catalog().definitions
         if queue.is_enabled
         and (identity.queues is None or queue.name in identity.queues)
-        and not list_refused_vaults(queue, identity.vaults)
-    ]
-
-
-def list_refused_vaults(queue: QueueDefinition, allowed_vaults: frozenset[str] | None) -> list[str]:
-    return [
-        vault
-        for vault in queue.deployment.referenced_vaults
-        if allowed_vaults is not None and vault not in allowed_vaults
+        and not queue.deployment.find_refused_vaults(identity.vaults)
     ]
 
 

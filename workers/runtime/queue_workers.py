@@ -1,26 +1,45 @@
-"""Serve each queue of the settings, or each queue that the API key may register for, by a worker of its own."""
+"""Serve the queues of the settings, or those that the API key may register for, each by a worker of its own."""
 
 import asyncio
 import contextlib
+import itertools
+import os
+import secrets
+import socket
 import uuid
 from collections import Counter
 from collections.abc import Iterable
 
 import structlog
 
-from runqy.concurrency.threads import run_in_thread
-from runqy.errors import RegistrationRefused, RunqyError, ServerUnavailable
+from runqy.broker.workers.redis_users import new_server_id
+from runqy.concurrency.threads import run_in_thread, wait_any
+from runqy.errors import BrokerUnavailable, RegistrationRefused, RunqyError, ServerUnavailable
 from runqy.telemetry.failure_log import FailureLog
-from workers.runtime.queue_worker import QueueWorker
-from workers.runtime.redis_connections import ConnectionRegistry
-from workers.runtime.registration import MAX_DELAY_S, list_queues
+from workers.runtime.deployments import DeploymentManager
+from workers.runtime.heartbeat import WorkerIdentity
+from workers.runtime.redis_connections import ConnectionRegistry, RedisConnections
+from workers.runtime.registration import (
+    MAX_DELAY_S,
+    RegisteredWorker,
+    RegistrationClient,
+    RegistrationLoop,
+    list_queues,
+)
 from workers.runtime.retries import delay_s
 from workers.runtime.settings import ALL_QUEUES, WorkerSettings
+from workers.runtime.worker_session import NO_MAINTENANCE, WorkerSession
 
 QUEUES_PER_USER = 16
 """How many queues share a Redis user and its connections. Redis compares each key with the patterns of all of them:
 with 16 queues a script takes as long as with one, with 150 two to three times as long."""
 LIST_INTERVAL_S = 3.0
+
+CONNECT_DELAY_S, CONNECT_MAX_DELAY_S = 0.5, 15.0
+RECONNECT_DELAY_S = 5.0
+DEPLOY_DELAY_S, DEPLOY_MAX_DELAY_S = 5.0, 60.0
+NEW_CODE_DELAY_S, NEW_CODE_MAX_DELAY_S = 2.0, 30.0
+"""The interval of checks for newer code while children fail. The author of a pushed fix is waiting."""
 
 log = structlog.get_logger()
 
@@ -88,7 +107,7 @@ class QueueWorkers:
                 self._start(listed)
                 await asyncio.sleep(LIST_INTERVAL_S)
 
-    async def _serve(self, queue: str, worker: QueueWorker) -> None:
+    async def _serve(self, queue: str, worker: "QueueWorker") -> None:
         """Serve a queue. A refusal by the server ends only this queue, which may be deleted. Other failures end all."""
         try:
             await worker.run()
@@ -111,3 +130,150 @@ class QueueWorkers:
         log.critical("worker_ends", reason=str(error))
         self._status = 1
         self.stop()
+
+
+class QueueWorker:
+    """One worker for one queue."""
+
+    def __init__(self, settings: WorkerSettings, queue: str, registry: ConnectionRegistry, *, instance_id: str) -> None:
+        host = socket.gethostname() or "unknown-host"
+        self.instance_id = instance_id
+        self._settings = settings
+        self._queue = queue
+        self._registry = registry
+        self._identity = WorkerIdentity(
+            worker_id=f"{host}:{os.getpid()}:{secrets.token_hex(3)}",
+            instance_id=instance_id,
+            server_id=new_server_id(instance_id),
+            host=host,
+        )
+        self._stopping = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self._session: WorkerSession | None = None
+        self._broker_failures = FailureLog("broker_available")
+        self._registration_loop = RegistrationLoop(
+            settings,
+            client=RegistrationClient(
+                server_url=settings.server_url,
+                api_key=settings.api_key,
+                worker_id=self._identity.worker_id,
+                instance_id=instance_id,
+            ),
+            queue=queue,
+            on_disabled=self._report_disabled,
+            on_wait=self._report_wait,
+        )
+
+    def stop(self) -> None:
+        """Stop after running tasks have ended or `shutdown_timeout` is over. On the second call, requeue them now."""
+        if self._stopping.is_set():
+            self._stop_now.set()
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until stopped. Raise RegistrationRefused or ServerUnavailable."""
+        structlog.contextvars.bind_contextvars(queue=self._queue)
+        serving = asyncio.ensure_future(self._serve())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+        finally:
+            stopping.cancel()
+            await self._close(serving)
+
+    async def _serve(self) -> None:
+        """Register, then serve the queue as the newest registration defines it."""
+        registration, connections = await self._start_session()
+        self._session = session = WorkerSession(
+            self._settings,
+            self._identity,
+            registration,
+            connections,
+            on_change=self._registration_loop.retry_now.set,
+        )
+        log.info("registered", worker_id=self._identity.worker_id, redis_queues=list(registration.priorities))
+        if not registration.has_maintenance:
+            log.warning("server_without_maintenance", reason=NO_MAINTENANCE)
+        await session.open()
+        failures = checks = 0
+        deployments = session.deployments
+        while True:
+            is_failing = deployments.is_failing
+            is_newest = await deployments.deploy(registration)
+            failures, checks = 0 if is_newest else failures + 1, checks + 1 if is_failing else 0
+            if await self._wait_for_reason(deployments, failures=failures, checks=checks):
+                registration = await self._update_session(session, registration)
+
+    async def _wait_for_reason(self, deployments: DeploymentManager, *, failures: int, checks: int) -> bool:
+        """Wait until there is a reason to deploy; return whether something changed at the server."""
+        retry_now = self._registration_loop.retry_now
+        if failures:
+            await wait_any(retry_now, timeout_s=delay_s(failures - 1, first_s=DEPLOY_DELAY_S, max_s=DEPLOY_MAX_DELAY_S))
+        elif checks:
+            delay = delay_s(checks - 1, first_s=NEW_CODE_DELAY_S, max_s=NEW_CODE_MAX_DELAY_S)
+            await wait_any(retry_now, timeout_s=delay)
+        else:
+            await wait_any(retry_now, deployments.child_failed)
+        return retry_now.is_set()
+
+    async def _start_session(self) -> tuple[RegisteredWorker, RedisConnections]:
+        """Register and connect to Redis for the first time."""
+        attempt = 0
+        registration = await self._registration_loop.register(tries=self._settings.bootstrap_retries)
+        while True:
+            try:
+                return registration, await self._connect(registration)
+            except BrokerUnavailable:
+                delay = delay_s(attempt, first_s=CONNECT_DELAY_S, max_s=CONNECT_MAX_DELAY_S)
+                attempt += 1
+                await asyncio.sleep(delay)
+                # The address may be wrong, and corrected at the server meanwhile.
+                registration = await self._registration_loop.register()
+
+    async def _update_session(self, session: WorkerSession, before: RegisteredWorker) -> RegisteredWorker:
+        """Register again: the queue changed, Redis refuses the credentials, or it was unreachable for long."""
+        connections = None
+        for attempt in itertools.count():
+            registration = await self._registration_loop.register()
+            if attempt == 0:
+                log.info("registered_again")
+            if not session.is_refused and registration.redis == before.redis:
+                break
+            try:
+                connections = await self._connect(registration)
+                break
+            except BrokerUnavailable:  # the server may learn of a new address or password later
+                await asyncio.sleep(delay_s(0, first_s=RECONNECT_DELAY_S, max_s=RECONNECT_DELAY_S))
+        await session.adopt(registration, connections)
+        return registration
+
+    async def _connect(self, registration: RegisteredWorker) -> RedisConnections:
+        """Connect to the Redis of a registration. Log and raise BrokerUnavailable."""
+        try:
+            connections = await self._registry.acquire(registration.redis.target)
+        except BrokerUnavailable as error:
+            self._broker_failures.record("broker_unavailable", key=str(error), error=str(error))
+            raise
+        self._broker_failures.record_success()
+        return connections
+
+    def _report_disabled(self) -> None:
+        if self._session:
+            self._session.disable()
+
+    def _report_wait(self, reason: str) -> None:
+        if self._session:
+            self._session.mark_stale(reason)
+
+    async def _close(self, serving: "asyncio.Future[None]") -> None:
+        if self._session:
+            # Cancelling does not stop the deployment, which runs on a thread.
+            self._session.deployments.interrupt()
+        serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):  # `run` raised its error
+            await serving
+        if self._session:
+            await self._session.close(self._stop_now)
+        log.info("stopped")

@@ -153,19 +153,33 @@ def _completions(runs: Sequence[Run], policy: RetryPolicy, now_ns: int) -> Finis
 
 
 def finish_request(run: Run, result: RunResult, policy: RetryPolicy, *, now_ns: int) -> Request[FinishOutcome]:
-    lease, message, info = run.task.lease, run.task.message, _info(run, policy, result.status)
-    if result.status is RunStatus.SUCCEEDED:
+    """Return the request that completes, requeues, retries or archives a task, by how its run ended."""
+    lease, message, status = run.task.lease, run.task.message, result.status
+    info, max_archived = _info(run, policy, status), policy.max_archived
+
+    def retry_later(attempt: int, *, child_died: bool = False) -> Request[FinishOutcome]:
+        retry_at_s = policy.retry_at_s(attempt, now_ns=now_ns)
+        failure = Failure(error=result.error, retry_at_s=retry_at_s, child_died=child_died)
+        return retry(lease, message, failure, now_ns=now_ns, max_archived=max_archived, info=info)
+
+    def give_up(error: str, *, child_died: bool = False) -> Request[FinishOutcome]:
+        return archive(
+            lease, message, error=error, now_ns=now_ns, child_died=child_died, max_archived=max_archived, info=info
+        )
+
+    if status is RunStatus.SUCCEEDED:
         return complete(lease, message, result.output if policy.keeps_results else None, now_ns=now_ns, info=info)
-    if result.status is RunStatus.REQUEUED:
-        return requeue(lease, message, now_ns=now_ns, max_archived=policy.max_archived, info=info)
-    if result.status is RunStatus.CANCELED:
-        return archive(lease, message, error=CANCELED, now_ns=now_ns, max_archived=policy.max_archived, info=info)
-    if result.status is RunStatus.CHILD_DIED:
-        return _child_died_request(run, result, policy, now_ns, info)
-    if result.status in (RunStatus.RETRYABLE, RunStatus.TIMED_OUT) and message.retried < message.retry:
-        failure = Failure(error=result.error, retry_at_s=policy.retry_at_s(message.retried, now_ns=now_ns))
-        return retry(lease, message, failure, now_ns=now_ns, max_archived=policy.max_archived, info=info)
-    return archive(lease, message, error=result.error, now_ns=now_ns, max_archived=policy.max_archived, info=info)
+    if status is RunStatus.REQUEUED:
+        return requeue(lease, message, now_ns=now_ns, max_archived=max_archived, info=info)
+    if status is RunStatus.CHILD_DIED:  # it spends no retry
+        deaths = run.task.child_deaths + 1
+        if deaths < MAX_CHILD_DEATHS:
+            return retry_later(deaths - 1, child_died=True)
+        error = f"{deaths} child processes died while running this task; the last one: {result.error}"
+        return give_up(error, child_died=True)
+    if status in (RunStatus.RETRYABLE, RunStatus.TIMED_OUT) and message.retried < message.retry:
+        return retry_later(message.retried)
+    return give_up(CANCELED if status is RunStatus.CANCELED else result.error)
 
 
 OUTCOMES_OF_STATUS = {
@@ -182,25 +196,6 @@ def _info(run: Run, policy: RetryPolicy, status: RunStatus = RunStatus.SUCCEEDED
         started_ns=run.started_ns,
         outcome=OUTCOMES_OF_STATUS.get(status),
     )
-
-
-def _child_died_request(
-    run: Run, result: RunResult, policy: RetryPolicy, now_ns: int, info: RunInfo
-) -> Request[FinishOutcome]:
-    """Retry a task whose child died, without spending a retry. Archive it after MAX_CHILD_DEATHS of these."""
-    lease, message, deaths, max_archived = (
-        run.task.lease,
-        run.task.message,
-        run.task.child_deaths,
-        policy.max_archived,
-    )
-    if deaths + 1 >= MAX_CHILD_DEATHS:
-        error = f"{deaths + 1} child processes died while running this task; the last one: {result.error}"
-        return archive(
-            lease, message, error=error, now_ns=now_ns, child_died=True, max_archived=max_archived, info=info
-        )
-    failure = Failure(error=result.error, retry_at_s=policy.retry_at_s(deaths, now_ns=now_ns), child_died=True)
-    return retry(lease, message, failure, now_ns=now_ns, max_archived=max_archived, info=info)
 
 
 def limit_result(result: RunResult, policy: RetryPolicy) -> RunResult:

@@ -1,6 +1,7 @@
 """Decoding the server's response to a registration."""
 
 import uuid
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,7 +10,9 @@ import pytest
 from runqy.errors import QueueDisabled, RegistrationRefused, ServerUnavailable
 from tests.support.servers import free_port
 from tests.workers.fake_server import API_KEY, FakeServer, registration_response
-from workers.runtime.registration import RegisteredWorker, RegistrationClient
+from workers.runtime import registration as registering
+from workers.runtime.registration import RegisteredWorker
+from workers.runtime.settings import WorkerSettings
 
 
 def registration(**changes: Any) -> RegisteredWorker:
@@ -17,12 +20,13 @@ def registration(**changes: Any) -> RegisteredWorker:
     return msgspec.json.decode(msgspec.json.encode(response), type=RegisteredWorker)
 
 
-def client_of(server_url: str) -> RegistrationClient:
-    return RegistrationClient(server_url=server_url, api_key=API_KEY, worker_id="w1", instance_id=str(uuid.uuid4()))
+def register_at(server_url: str) -> RegisteredWorker:
+    settings = WorkerSettings(server_url=server_url, api_key=API_KEY, queues=("mail",), deployment_dir=Path("unused"))
+    return registering.register(settings, "mail", worker_id="w1", instance_id=str(uuid.uuid4()))
 
 
 def register(server: FakeServer) -> RegisteredWorker:
-    return client_of(server.url).register("mail")
+    return register_at(server.url)
 
 
 def test_a_response_with_only_the_documented_fields_is_enough() -> None:
@@ -136,7 +140,7 @@ def test_an_invalid_response_is_refused(server: FakeServer, broken: dict[str, An
 
 
 def test_an_unreachable_server_is_tried_again() -> None:
-    registrar = client_of(f"http://127.0.0.1:{free_port()}")
+    address = f"http://127.0.0.1:{free_port()}"
 
     with pytest.raises(ServerUnavailable, match="cannot be reached"):
-        registrar.register("mail")
+        register_at(address)

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import uuid
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from runqy import clock
 from tests.support import event_loop
 from tests.support.servers import free_port
 from tests.workers.fake_server import API_KEY, FakeServer
-from workers.runtime.registration import RegistrationClient, RegistrationLoop
+from workers.runtime import registration
+from workers.runtime.registration import RegistrationLoop
 from workers.runtime.settings import WorkerSettings
 
 
@@ -34,12 +36,8 @@ def waits_s(server_url: str, count: int = 7) -> list[float]:
     )
 
     async def register() -> list[float]:
-        client = RegistrationClient(
-            server_url=server_url, api_key=API_KEY, worker_id="w1", instance_id=str(uuid.uuid4())
-        )
-        registration_loop = RegistrationLoop(
-            settings, client=client, queue="mail", on_disabled=lambda: None, on_wait=lambda _: None
-        )
+        once = partial(registration.register, settings, "mail", worker_id="w1", instance_id=str(uuid.uuid4()))
+        registration_loop = RegistrationLoop(settings, once, on_disabled=lambda: None, on_wait=lambda _: None)
         with capture_logs() as entries:
             asking = asyncio.ensure_future(registration_loop.register())
             async with asyncio.timeout(30):
@@ -74,9 +72,3 @@ def test_attempts_at_a_failing_server_become_less_frequent(server: FakeServer, s
 
 def test_attempts_to_reach_a_server_become_less_frequent() -> None:
     assert waits_s(f"http://127.0.0.1:{free_port()}")[-1] >= 22
-
-
-def test_a_client_does_not_show_its_key() -> None:
-    client = RegistrationClient(server_url="https://x", api_key=API_KEY, worker_id="w", instance_id=str(uuid.uuid4()))
-
-    assert API_KEY not in repr(client)

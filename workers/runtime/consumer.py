@@ -40,7 +40,6 @@ from workers.runtime.task_runs import (
     Run,
     RunResult,
     RunStatus,
-    find_large_results,
     limit_result,
     plan_finishes,
     refuse_large_results,
@@ -250,8 +249,7 @@ class Consumer:
         tasks: Sequence[LeasedTask] | RunqyError = ()
         try:
             connections = self._connections
-            if large := find_large_results(runs, policy):
-                await connections.tasks.run(refuse_large_results(large))
+            await connections.tasks.run(refuse_large_results(runs, policy))
             now_ns = connections.now_ns()
             finishes = plan_finishes(runs, policy, now_ns=now_ns)
             outputs = self._output.plan_final(runs)

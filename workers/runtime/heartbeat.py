@@ -19,9 +19,7 @@ from runqy.broker.tasks.lease import Extension, Lease, extend
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import RunningTask, WorkerRecord
 from runqy.errors import BrokerRefused, RunqyError
-from workers.runtime.registration import RegisteredWorker, own_version
 from workers.runtime.retries import delay_s
-from workers.runtime.settings import WorkerSettings
 from workers.runtime.task_runs import OUTCOMES_OF_STATUS, Run
 
 REREGISTER_MAX_DELAY_S = 300.0
@@ -99,23 +97,6 @@ class RefusalTimer:
             return False
         self._last_s = float("-inf")
         return True
-
-
-def new_record(identity: WorkerIdentity, registration: RegisteredWorker, settings: WorkerSettings) -> WorkerRecord:
-    """Return a worker's record with the fields that do not change during a registration."""
-    return WorkerRecord(
-        worker_id=identity.worker_id,
-        host=identity.host,
-        pid=identity.pid,
-        server_id=identity.server_id,
-        queue=registration.queue.name,
-        redis_queues=registration.priorities,
-        is_strict=registration.queue.order == "strict",
-        concurrency=settings.concurrency,
-        processes=settings.processes,
-        started_at_s=identity.started_at_s,
-        version=own_version(),
-    )
 
 
 def send_heartbeat(

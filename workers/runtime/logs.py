@@ -45,21 +45,27 @@ def configure_logging() -> None:
 
 
 class TokenBucket:
-    """Limits the rate of lines. Up to `limit` lines may come at once."""
+    """Limits a rate: of lines, or of bytes. Up to `limit` may come at once."""
 
     def __init__(self, *, rate: float, limit: float, now_s: Callable[[], float] = clock.monotonic_s) -> None:
         self._rate, self._limit, self._now_s = rate, limit, now_s
         self._tokens, self._checked_s = limit, now_s()
 
-    def acquire(self) -> bool:
-        """Take a token; return whether there was one."""
+    @property
+    def available(self) -> int:
         now_s = self._now_s()
         self._tokens = min(self._limit, self._tokens + (now_s - self._checked_s) * self._rate)
         self._checked_s = now_s
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+        return int(self._tokens)
+
+    def spend(self, count: int) -> None:
+        self._tokens = max(self._tokens - count, 0)
+
+    def acquire(self) -> bool:
+        """Take a token; return whether there was one."""
+        has_one = self.available > 0
+        self.spend(has_one)
+        return has_one
 
 
 class ChildLog:

@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 import structlog
 
-from runqy import clock
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.operation import Request, ask_all
 from runqy.broker.tasks.output import MAX_BYTES, OutputChunk, write_output
 from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import BrokerUnavailable, RunqyError
+from workers.runtime.logs import TokenBucket
 from workers.runtime.redaction import secrets
 from workers.runtime.task_output import RunOutput
 from workers.runtime.task_runs import Run
@@ -32,23 +32,6 @@ MAX_MESSAGE_CHARS = 500
 log = structlog.get_logger()
 
 
-class OutputRate:
-    """A token bucket of the bytes that may be sent."""
-
-    def __init__(self) -> None:
-        self._bytes = float(BURST_BYTES)
-        self._checked_s = clock.monotonic_s()
-
-    def available(self) -> int:
-        now_s = clock.monotonic_s()
-        self._bytes = min(BURST_BYTES, self._bytes + (now_s - self._checked_s) * BYTES_PER_SECOND)
-        self._checked_s = now_s
-        return int(max(self._bytes, 0))
-
-    def spend(self, count: int) -> None:
-        self._bytes = max(self._bytes - count, 0)
-
-
 class PlannedOutput(msgspec.Struct, frozen=True):
     """A request that stores the output of some runs of one Redis queue."""
 
@@ -66,7 +49,7 @@ class OutputWriter:
     def __init__(self, get_broker: Callable[[], AsyncBroker]) -> None:
         self._get_broker = get_broker
         self._loop = asyncio.get_running_loop()
-        self._rate = OutputRate()
+        self._rate = TokenBucket(rate=BYTES_PER_SECOND, limit=BURST_BYTES)
         self._unstored: dict[Run, RunOutput] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -179,7 +162,7 @@ class OutputWriter:
     def _plan(self, runs: Sequence[Run], *, is_final: bool = False) -> list[PlannedOutput]:
         """Return the requests that store the output of runs, one for each Redis queue."""
         by_queue: dict[str, tuple[list[Run], list[OutputChunk]]] = {}
-        available = self._rate.available()
+        available = self._rate.available
         limit_per_run = self._limit
         for run in runs:
             assert run.output is not None  # noqa: S101 (callers have looked)

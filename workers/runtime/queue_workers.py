@@ -9,6 +9,7 @@ import socket
 import uuid
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 
 import structlog
 
@@ -22,9 +23,9 @@ from workers.runtime.redis_connections import ConnectionRegistry, RedisConnectio
 from workers.runtime.registration import (
     MAX_DELAY_S,
     RegisteredWorker,
-    RegistrationClient,
     RegistrationLoop,
     list_queues,
+    register,
 )
 from workers.runtime.retries import delay_s
 from workers.runtime.settings import ALL_QUEUES, WorkerSettings
@@ -153,13 +154,7 @@ class QueueWorker:
         self._broker_failures = FailureLog("broker_available")
         self._registration_loop = RegistrationLoop(
             settings,
-            client=RegistrationClient(
-                server_url=settings.server_url,
-                api_key=settings.api_key,
-                worker_id=self._identity.worker_id,
-                instance_id=instance_id,
-            ),
-            queue=queue,
+            partial(register, settings, queue, worker_id=self._identity.worker_id, instance_id=instance_id),
             on_disabled=self._report_disabled,
             on_wait=self._report_wait,
         )

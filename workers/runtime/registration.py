@@ -4,7 +4,6 @@ import asyncio
 import platform
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
@@ -225,50 +224,39 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistrationClient:
-    """Sends the registrations of one worker to its server."""
+def register(settings: WorkerSettings, queue: str, *, worker_id: str, instance_id: str) -> RegisteredWorker:
+    """Register once for a queue. See WorkerIdentity for the ids.
 
-    server_url: str
-    api_key: str = field(repr=False)
-    worker_id: str
-    instance_id: str
-    """See WorkerIdentity."""
-
-    def register(self, queue: str) -> RegisteredWorker:
-        """Register for a queue.
-
-        Raise RegistrationRefused if it is useless to retry, QueueDisabled, ServerUnavailable or ServerUnprepared.
-        """
-        body = {
-            "worker_id": self.worker_id,
-            "queue": queue,
-            "hostname": socket.gethostname(),
-            "os": platform.system().lower(),
-            "version": own_version(),
-            "accepts": ["redis_acl"],
-            "instance_id": self.instance_id,
-        }
-        response = _send("POST", self.server_url, "/worker/register", api_key=self.api_key, body=body)
-        _raise_for_status(response, queue)
-        return decode_registration(response.content)
+    Raise RegistrationRefused if it is useless to retry, QueueDisabled, ServerUnavailable or ServerUnprepared.
+    """
+    body = {
+        "worker_id": worker_id,
+        "queue": queue,
+        "hostname": socket.gethostname(),
+        "os": platform.system().lower(),
+        "version": own_version(),
+        "accepts": ["redis_acl"],
+        "instance_id": instance_id,
+    }
+    return decode_registration(_send(settings, "POST", "/worker/register", queue, body))
 
 
 def list_queues(settings: WorkerSettings) -> list[str]:
     """Return the queues that the API key may register for. Raise RegistrationRefused, ServerUnavailable."""
-    response = _send("GET", settings.server_url, "/worker/queues", api_key=settings.api_key)
-    _raise_for_status(response, "*")
-    return decode_queues(response.content)
+    return decode_queues(_send(settings, "GET", "/worker/queues", "*"))
 
 
 def _send(
-    method: str, server_url: str, path: str, *, api_key: str, body: Mapping[str, object] | None = None
-) -> httpx2.Response:
-    headers = {"Authorization": f"Bearer {api_key}"}
+    settings: WorkerSettings, method: str, path: str, queue: str, body: Mapping[str, object] | None = None
+) -> bytes:
+    """Return the content of a successful response. The name of the queue is for errors."""
+    headers, url = {"Authorization": f"Bearer {settings.api_key}"}, f"{settings.server_url}{path}"
     try:
-        return httpx2.request(method, f"{server_url}{path}", json=body, headers=headers, timeout=TIMEOUT_S)
+        response = httpx2.request(method, url, json=body, headers=headers, timeout=TIMEOUT_S)
     except httpx2.HTTPError as error:
-        raise ServerUnavailable(f"{server_url} cannot be reached: {error}") from error
+        raise ServerUnavailable(f"{settings.server_url} cannot be reached: {error}") from error
+    _raise_for_status(response, queue)
+    return response.content
 
 
 class RegistrationLoop:
@@ -277,9 +265,8 @@ class RegistrationLoop:
     def __init__(
         self,
         settings: WorkerSettings,
+        register_once: Callable[[], RegisteredWorker],
         *,
-        client: RegistrationClient,
-        queue: str,
         on_disabled: Callable[[], None],
         on_wait: Callable[[str], None],
     ) -> None:
@@ -287,8 +274,7 @@ class RegistrationLoop:
         # Set when something changed, so that the next attempt is made immediately.
         self.retry_now = asyncio.Event()
         self._settings = settings
-        self._client = client
-        self._queue = queue
+        self._register_once = register_once
         self._on_disabled = on_disabled
         self._on_wait = on_wait
         self._failures = FailureLog("registration_succeeded")
@@ -303,7 +289,7 @@ class RegistrationLoop:
             # Cleared first: a change during the request makes the next attempt due immediately.
             self.retry_now.clear()
             try:
-                registration = await run_in_thread(self._register)
+                registration = await run_in_thread(self._register_once)
             except ServerUnavailable as error:
                 attempt += 1
                 if attempt == tries:
@@ -318,9 +304,6 @@ class RegistrationLoop:
                 self._failures.record_success()
                 secrets.add(registration.secrets)
                 return registration
-
-    def _register(self) -> RegisteredWorker:
-        return self._client.register(self._queue)
 
     async def _wait(self, attempt: int, reason: str, max_s: float) -> None:
         first_s = self._settings.bootstrap_retry_delay_s

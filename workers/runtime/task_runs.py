@@ -207,21 +207,17 @@ def limit_result(result: RunResult, policy: RetryPolicy) -> RunResult:
     return RunResult(RunStatus.FAILED, f"result_too_large: {reason}")
 
 
-def find_large_results(runs: Sequence[Run], policy: RetryPolicy) -> list[Run]:
-    """Return the runs to pass to `refuse_large_results`. Few runs have such results."""
-    if not policy.keeps_results:
-        return []
-    return [run for run in runs if run.result and len(run.result.output or b"") > LARGE_RESULT_BYTES]
-
-
-def refuse_large_results(runs: Sequence[Run]) -> Operation[None]:
+def refuse_large_results(runs: Sequence[Run], policy: RetryPolicy) -> Operation[None]:
     """Fail runs whose results would fill a Redis of which their queues already use more than their share.
 
-    One round trip. Raise BrokerUnavailable.
+    One round trip if a result is large, else none. Raise BrokerUnavailable.
     """
-    max_bytes = yield from ask(find_max_results(sorted({run.task.lease.queue for run in runs})))
-    for run in runs:
-        size = len(run.result.output or b"") if run.result else 0
+    sizes = {run: len(run.result.output or b"") for run in runs if run.result and policy.keeps_results}
+    large = {run: size for run, size in sizes.items() if size > LARGE_RESULT_BYTES}
+    if not large:
+        return
+    max_bytes = yield from ask(find_max_results(sorted({run.task.lease.queue for run in large})))
+    for run, size in large.items():
         if size > max_bytes.get(run.task.lease.queue, size):
             reason = (
                 f"the result of {size:,} bytes is not stored: Redis is almost full, and the queue holds more than its "

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import structlog
 
@@ -27,13 +26,12 @@ from workers.runtime.heartbeat import (
     HeartbeatResult,
     RefusalTimer,
     WorkerIdentity,
-    new_record,
     send_heartbeat,
 )
 from workers.runtime.long_running import IDLE_GRACE_S
 from workers.runtime.redaction import secrets
 from workers.runtime.redis_connections import RedisConnections, WorkerSubscription
-from workers.runtime.registration import RegisteredWorker
+from workers.runtime.registration import RegisteredWorker, own_version
 from workers.runtime.retries import RetryPolicy
 from workers.runtime.settings import WorkerSettings
 
@@ -255,8 +253,19 @@ class WorkerSession:
 
     def _record(self) -> WorkerRecord:
         state, reason = self._state()
-        return replace(
-            new_record(self._identity, self._registration, self._settings),
+        identity, registration = self._identity, self._registration
+        return WorkerRecord(
+            worker_id=identity.worker_id,
+            host=identity.host,
+            pid=identity.pid,
+            server_id=identity.server_id,
+            queue=registration.queue.name,
+            redis_queues=registration.priorities,
+            is_strict=registration.queue.order == "strict",
+            concurrency=self._settings.concurrency,
+            processes=self._settings.processes,
+            started_at_s=identity.started_at_s,
+            version=own_version(),
             state=state,
             reason=reason,
             commit=self.deployments.commit,

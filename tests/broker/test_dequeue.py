@@ -8,6 +8,7 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.queues.pausing import pause
+from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.dequeue import DequeueRequest, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.finish import archive
@@ -156,6 +157,27 @@ def test_an_id_whose_task_waits_elsewhere_is_dropped(broker: Broker) -> None:
     assert listed(broker) == {"scheduled": ["t1"]}
 
 
+def test_a_call_drops_a_thousand_ids_at_most(single_broker: Broker) -> None:
+    put(single_broker, "t1")
+    single_broker.client.rpush(KEYS.pending, *(f"gone{n}" for n in range(1500)))
+
+    first, second = take(single_broker), take(single_broker)
+
+    assert (ids(first), ids(second)) == ([], ["t1"])
+
+
+def test_a_cancelled_task_that_is_listed_twice_is_not_archived_while_it_runs(broker: Broker) -> None:
+    put(broker, "t1")
+    take(broker)
+    broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
+    broker.client.rpush(KEYS.pending, "t1")
+
+    taken = take(broker)
+
+    assert taken == []
+    assert listed(broker) == {"active": ["t1"], "lease": ["t1"]}
+
+
 def test_a_task_whose_state_is_stale_is_handed_out(broker: Broker) -> None:
     put(broker, "t1")
     broker.client.hset(KEYS.task("t1"), "state", "active")  # as Go's worker leaves it when it dies between two steps
@@ -268,6 +290,16 @@ def test_a_worker_without_a_free_slot_is_not_noted_as_idle(broker: Broker) -> No
     broker.run(dequeue_tasks(order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns()))
 
     assert idle_at(broker) == idle_at(broker, "other") == []
+
+
+def test_a_worker_that_takes_the_last_task_wakes_no_other(broker: Broker) -> None:
+    put(broker, "t1")
+    broker.client.zadd(KEYS.idle, {keys.wake_channel("idle"): broker.now_ns() // 10**6 + 60_000})
+
+    (taken,), _ = broker.run(dequeue_tasks(order_of(1, wake_token="busy"), now_ns=broker.now_ns()))
+
+    assert taken.lease.task_id == "t1"
+    assert idle_at(broker) == [keys.wake_channel("idle").encode()]
 
 
 def test_workers_that_stopped_listening_are_removed(broker: Broker) -> None:

@@ -201,6 +201,7 @@ def test_a_requeued_task_is_first_and_spends_no_retry(broker: Broker, taken: Lea
     assert (stored["state"], stored["pending_since"]) == (b"pending", str(NOW_NS).encode())
     assert "owner" not in stored
     assert counters(broker) == (0, 0)
+    assert stored["attempts"] == b"0"
 
 
 @pytest.mark.parametrize("verb", ["retry", "requeue"])
@@ -286,6 +287,9 @@ def test_results_are_written_by_the_owner_only(broker: Broker, taken: LeasedTask
         broker.run(write_result(Lease(QUEUE, "t1", "foreign"), b"2"))
     with pytest.raises(LeaseLost):
         broker.run(write_result(Lease(QUEUE, "gone", "foreign"), b"2"))
+    broker.client.delete(KEYS.lease)
+    with pytest.raises(LeaseLost):
+        broker.run(write_result(taken.lease, b"2"))
     assert fields(broker, "t1")["result"] == b"1"
     assert not broker.client.exists(KEYS.task("gone"))
 

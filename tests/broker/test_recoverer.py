@@ -8,7 +8,8 @@ import pytest
 from runqy.broker.broker import Broker
 from runqy.broker.maintenance import recoverer
 from runqy.broker.maintenance.recoverer import LeaselessWatch, LostTask
-from runqy.broker.states import TaskState
+from runqy.broker.states import RunOutcome, TaskState
+from runqy.broker.streams.run_counters import read_run_counters
 from runqy.broker.tasks import cancel, finish
 from runqy.broker.tasks.lease import extend
 from runqy.errors import LeaseLost
@@ -58,6 +59,8 @@ def test_the_lost_attempt_counts_as_failed(broker: Broker, clock: MovingClock, r
     assert {broker.client.get(key) for key in counters} == {b"1"}
     assert len(counters) == 4
     assert sorted(broker.client.ttl(key) > 89 * 86_400 for key in counters) == [False, False, True, True]
+    (counted,) = broker.run(read_run_counters([QUEUE]))
+    assert counted.outcomes[RunOutcome.LOST] == 1
 
 
 @pytest.mark.parametrize(("max_retry", "is_free"), [(0, True), (1, False)])

@@ -94,6 +94,17 @@ def test_a_worker_that_stopped_listening_is_not_woken(broker: Broker, subscripti
     assert subscription.next()[0] == "end"
 
 
+def test_a_channel_that_is_no_wake_up_channel_gets_no_message(broker: Broker, subscription: Subscription) -> None:
+    """Workers can write the names of idle workers, but may not publish to every channel."""
+    subscription.subscribe(keys.CANCEL_CHANNEL)
+    broker.client.zadd(keys.QueueKeys(QUEUE).idle, {keys.CANCEL_CHANNEL: broker.now_ns() // 10**6 + 60_000})
+
+    put(broker, "t1")
+
+    publish_end(broker, subscription)
+    assert subscription.next()[0] == "end"
+
+
 def test_a_busy_worker_passes_its_wake_up_on(broker: Broker, subscription: Subscription) -> None:
     go_idle(broker, subscription, "other", "b", ago_ms=100)
     go_idle(broker, subscription, "both", "a", "b")

@@ -54,7 +54,8 @@ class WebProcess:
     ) -> None:
         """Start it, and wait until the path `started` responds with 200; do not wait if that is empty."""
         self._started = started or "/health"
-        with (folder / f"log-{port}").open("ab") as log, socket.socket() as listener:
+        self._log = folder / f"log-{port}"
+        with self._log.open("ab") as log, socket.socket() as listener:
             if port:
                 self.port, address = port, f"127.0.0.1:{port}"
             else:
@@ -96,6 +97,8 @@ class WebProcess:
             with urlopen(request, timeout=150) as response:
                 return response.status, json.load(response)
         except HTTPError as error:
+            if error.code == 500:
+                print(self._log.read_text()[-5000:])  # a test that fails shows the traceback
             with error:
                 return error.code, json.load(error)
 

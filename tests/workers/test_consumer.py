@@ -21,7 +21,7 @@ from runqy.errors import BrokerUnavailable
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until
 from tests.workers.processes import add_task
-from workers.runtime.consumer import Consumer
+from workers.runtime.consumer import MIN_POLL_INTERVAL_S, Consumer
 from workers.runtime.consumer_state import ConsumeConfig
 from workers.runtime.redis_connections import RedisConnections
 from workers.runtime.retries import RetryPolicy
@@ -253,6 +253,35 @@ def test_a_cancel_replaces_a_requeue_that_was_not_sent(single_broker: Broker) ->
     keys = QueueKeys("mail_low")
     assert single_broker.client.zrange(keys.archived, 0, -1) == [ids[0].encode()]
     assert single_broker.client.llen(keys.pending) == 3
+
+
+class RecordingLoop(asyncio.SelectorEventLoop):
+    """Records for when callbacks are scheduled."""
+
+    def __init__(self) -> None:
+        self.due_s: list[float] = []
+        super().__init__()
+
+    def call_at(self, when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        self.due_s.append(when)
+        return super().call_at(when, *args, **options)
+
+
+def test_consumers_that_begin_together_poll_at_different_multiples_of_an_interval() -> None:
+    async def poll() -> None:
+        consumers = [Consumer(RedisConnections(SINGLE), config("mail_low")) for _ in range(40)]
+        await asyncio.sleep(0)
+        for consumer in consumers:
+            await consumer.close()
+
+    with asyncio.Runner(loop_factory=RecordingLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, RecordingLoop)
+        runner.run(poll())
+
+    assert len(loop.due_s) == 40
+    assert len({*loop.due_s}) > 2
+    assert all((due_s / MIN_POLL_INTERVAL_S).is_integer() for due_s in loop.due_s)
 
 
 def test_no_more_tasks_are_held_than_there_are_slots(single_broker: Broker) -> None:

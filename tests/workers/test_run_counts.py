@@ -99,6 +99,7 @@ def test_the_workers_own_numbers_go_to_its_first_queue() -> None:
     taken = counts.take(["high", "low"])
     assert taken["high"].to_fields() == {"child_restarts": 1, "deployments": 1, "failed_deployments": 1}
     assert "low" not in taken
+    assert counts.take(["high", "low"]) == {}
 
 
 def test_queues_that_the_worker_no_longer_serves_are_dropped() -> None:

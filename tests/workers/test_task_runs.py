@@ -2,9 +2,12 @@
 
 import pytest
 
+from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
+from runqy.broker.constants import BATCH_MAX_BYTES
 from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.finish import FinishOutcome
+from runqy.broker.tasks.lease import Lease, LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.tasks.reader import find_task
 from runqy.broker.tasks.record import TaskRecord
@@ -12,7 +15,7 @@ from tests.workers.processes import add_task
 from workers.runtime.pool import RestartPolicy
 from workers.runtime.retries import RetryPolicy, delay_s
 from workers.runtime.settings import RecoverySettings
-from workers.runtime.task_runs import Run, RunResult, RunStatus, finish_request
+from workers.runtime.task_runs import Run, RunResult, RunStatus, finish_request, limit_result, plan_finishes
 
 POLICY = RetryPolicy(delay_s=100, max_delay_s=300)
 
@@ -77,7 +80,7 @@ def test_runs_that_were_not_started_are_requeued(single_broker: Broker) -> None:
 
 
 def test_a_delay_doubles_up_to_its_limit() -> None:
-    delays = [delay_s(attempt, first_s=10, max_s=60) for attempt in (0, 1, 2, 3, 1000)]
+    delays = [delay_s(attempt, first_s=10, max_s=60) for attempt in (0, 1, 2, 3, 10_000)]
 
     for delay, expected in zip(delays, (10, 20, 40, 60, 60), strict=True):
         assert expected * 0.75 <= delay <= expected * 1.25
@@ -90,6 +93,23 @@ def test_the_cooldown_follows_too_many_restarts_and_resets_the_count() -> None:
 
     assert delays[2] == 300
     assert [round(delay) for delay in (delays[0], delays[3])] == [1, 1]
+
+
+def test_a_result_of_the_size_that_the_queue_allows_is_kept() -> None:
+    policy, result = RetryPolicy(max_result_bytes=3), RunResult(RunStatus.SUCCEEDED, output=b"123")
+
+    assert limit_result(result, policy) is result
+    assert limit_result(RunResult(RunStatus.SUCCEEDED, output=b"1234"), policy).status is RunStatus.FAILED
+
+
+@pytest.mark.parametrize(("size", "calls"), [(BATCH_MAX_BYTES // 3, 1), (BATCH_MAX_BYTES // 2 + 1, 2)])
+def test_results_that_are_recorded_together_are_no_larger_than_a_batch(size: int, calls: int) -> None:
+    result = RunResult(RunStatus.SUCCEEDED, output=b"x" * size)
+    task = LeasedTask(lease=Lease("mail", "t1", "token"), message=TaskMessage(retention=9), lease_end_s=0)
+
+    finishes = plan_finishes([Run(task=task, line=b"", result=result) for _ in range(2)], POLICY, now_ns=0)
+
+    assert [len(finish.runs) for finish in finishes] == [2 // calls] * calls
 
 
 def test_success_forgets_the_restarts_before() -> None:

@@ -7,7 +7,7 @@ local group_prefix = ARGV[1]
 local stale = redis.call('ZRANGE', KEYS[1], '-inf', ARGV[2], 'BYSCORE', 'LIMIT', 0, ARGV[3])
 for _, set in ipairs(stale) do
   local group = string.match(set, '^(.*):[^:]*$')
-  if group and #group > #group_prefix and string.sub(group, 1, #group_prefix) == group_prefix then
+  if group and string.sub(group, 1, #group_prefix) == group_prefix then
     if redis.call('EXISTS', set) == 1 then
       redis.call('ZUNIONSTORE', group, 2, group, set, 'AGGREGATE', 'MIN')
       redis.call('UNLINK', set)

@@ -126,7 +126,7 @@ def add_bulk_actions() -> dict[str, BulkAction]:
         if "started_at" in fields:
             BulkAction.objects.filter(pk=bulk.pk).update(created_at=fields["started_at"] - timedelta(seconds=3))
         if state in ("finished", "failed"):
-            skipped = {"queue": "invoices", "id": "invoices-0002", "outcome": "skipped", "note": "it is active again"}
+            skipped = {"queue": "invoices", "id": "invoices-0002", "outcome": "skipped", "reason": "it is active again"}
             BulkAction.objects.filter(pk=bulk.pk).update(problems=[skipped])
             TaskCopy.objects.create(
                 bulk_action=bulk,

@@ -188,9 +188,9 @@ class BulkRunner:
                 TaskRun.objects.filter(redis_queue=queue, task_id__in=done).delete()
             for task_id in task_ids:
                 if task_id in done:
-                    self._note(_Outcome.DONE, (queue, task_id))
+                    self._count(_Outcome.DONE, (queue, task_id))
                 else:
-                    self._note(_Outcome.SKIPPED, (queue, task_id), self._why_skipped(state, task_id in due))
+                    self._count(_Outcome.SKIPPED, (queue, task_id), self._why_skipped(state, task_id in due))
 
     def _why_skipped(self, state: TaskState | None, was_due: bool) -> str:
         if state is None:
@@ -218,7 +218,7 @@ class BulkRunner:
             if refusal is not None:
                 refused.append((task, refusal))
                 continue
-            self._note(_Outcome.DONE, task)
+            self._count(_Outcome.DONE, task)
             self._copies.append(
                 TaskCopy(
                     bulk_action=self._bulk,
@@ -228,8 +228,8 @@ class BulkRunner:
                     copy_id=copy_id,
                 )
             )
-        for task, (outcome, note) in refused:
-            self._note(outcome, task, note)
+        for task, (outcome, reason) in refused:
+            self._count(outcome, task, reason)
         return ""
 
     def _add_copy(
@@ -257,12 +257,14 @@ class BulkRunner:
             return _Outcome.FAILED, error.detail[:200]
         return None
 
-    def _note(self, outcome: BulkAction.Outcome, task: TaskLocation, note: str = "") -> None:
+    def _count(self, outcome: BulkAction.Outcome, task: TaskLocation, reason: str = "") -> None:
         """Count a task, with the reason if the action was not applied."""
         self._counts[outcome] += 1
-        if note:
+        if reason:
             queue, task_id = task
-            self._problems.append({"queue": queue, "id": replace_nul(task_id), "outcome": outcome.value, "note": note})
+            self._problems.append(
+                {"queue": queue, "id": replace_nul(task_id), "outcome": outcome.value, "reason": reason}
+            )
 
     def _end(self, state: BulkAction.State, *, error: str = "") -> None:
         """End the bulk action, unless it was cancelled or the lease is lost. Recorded in the audit."""

@@ -297,7 +297,7 @@ class BulkAction(models.Model):
     skipped = models.PositiveBigIntegerField(default=0)
     failed = models.PositiveBigIntegerField(default=0)
     problems: Any = models.JSONField(default=list)
-    """The latest tasks that it was not applied to: `queue`, `id`, `outcome` and `note`."""
+    """The latest tasks that it was not applied to: `queue`, `id`, `outcome` and `reason`."""
     full_queue = models.CharField(max_length=QUEUE_MAX_LENGTH, blank=True)
     """The Redis queue that has no room for the next copy, or empty."""
     error = models.TextField(blank=True)

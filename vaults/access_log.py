@@ -92,11 +92,11 @@ def store_deliveries() -> int:
     """Move the records from Redis to the database; return how many. Raise BrokerUnavailable."""
     broker, stored = get_broker(), 0
     while found := broker.run(write_behind.read_deliveries(STORE_BATCH)):
-        rows = [row for note in found for row in _rows(note)]
+        rows = [row for entry in found for row in _rows(entry)]
         # Committed before the records are deleted: after a crash in between they are read again, and their rows
         # ignored.
         VaultDelivery.objects.bulk_create(rows, ignore_conflicts=True)
-        broker.run(write_behind.delete_deliveries([note.id for note in found]))
+        broker.run(write_behind.delete_deliveries([entry.id for entry in found]))
         stored += len(found)
     return stored
 
@@ -116,11 +116,11 @@ def prune_deliveries() -> int:
     return VaultDelivery.objects.filter(pk__in=expired_ids).delete()[0]
 
 
-def _rows(note: DeliveryRecord) -> Iterable[VaultDelivery]:
+def _rows(entry: DeliveryRecord) -> Iterable[VaultDelivery]:
     """Yield the rows of a record, one for each vault. A record with a wrong signature is logged and has none."""
-    body = signing.verify(signing_key(settings.SECRET_KEY), b"runqy delivery", signed=note.content)
+    body = signing.verify(signing_key(settings.SECRET_KEY), b"runqy delivery", signed=entry.content)
     if body is None:
-        log.error("delivery_refused", note=note.id, reason="wrong signature")
+        log.error("delivery_refused", entry=entry.id, reason="wrong signature")
         return
     delivery = read_json(body, _Delivery)
     for grant in delivery.grants:

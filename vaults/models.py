@@ -84,7 +84,7 @@ class VaultEntry(models.Model):
     revision = models.BigIntegerField()
     """The revision of the configuration in which it was encrypted. Never reused: older ciphertexts are rejected."""
     version = models.PositiveIntegerField()
-    """The number of the value. It goes on when the entry is deleted and created again."""
+    """The number of the value. It continues to grow when the entry is deleted and created again."""
     updated_by = models.CharField(max_length=300)
     sealed_at = models.DateTimeField()
     """When the value was encrypted: when it was set or the master key was rotated."""

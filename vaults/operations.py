@@ -201,7 +201,7 @@ class EntryWriter:
         entry.sealed_at = self._at
 
     def _first_version(self, key: str) -> int:
-        """Return the version of a new entry. It goes on after those of a deleted one with the same key."""
+        """Return the version of a new entry. It continues those of a deleted one with the same key."""
         past = EntryVersion.objects.filter(vault=self._vault.name, key=key).aggregate(last=Max("version"))
         return (past["last"] or 0) + 1
 

@@ -1,6 +1,6 @@
 """Re-encryption of all entries with the first master key, in batches of one transaction each.
 
-A rotation that was interrupted goes on when it is run again. Concurrent readers find each entry under one of the keys,
+An interrupted rotation continues when it is run again. Concurrent readers find each entry under one of the keys,
 and decrypt it.
 """
 

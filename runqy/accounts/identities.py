@@ -165,7 +165,7 @@ def write_uses() -> Operation[None]:
         outcomes = [error]
     failed = next((outcome for outcome in outcomes if isinstance(outcome, RunqyError)), None)
     if failed is not None:
-        log.warning("key_use_not_noted", error=failed.detail)
+        log.warning("key_use_not_recorded", error=failed.detail)
 
 
 def pop_due_uses() -> dict[str, int]:

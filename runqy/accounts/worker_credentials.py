@@ -186,7 +186,7 @@ class RedisUserReconciler:
             log.error("redis_user_records_refused", fields=[part.field for part in refused], reason="wrong signature")
             broker.run(acl.remove_stored_users(refused))
         if over := self._find_ended(broker, [grant for _, grant in parts.values()]):
-            log.info("redis_users_over", workers=sorted(parts[field_name][1].worker_id for field_name in over))
+            log.info("redis_users_deleted", workers=sorted(parts[field_name][1].worker_id for field_name in over))
             broker.run(acl.remove_stored_users([parts.pop(field_name)[0] for field_name in over]))
         known = {grant.instance_id for _, grant in parts.values()}
         if ended := [instance for instance in instances if instance.field not in known]:

@@ -195,6 +195,6 @@ def _apply_and_publish(touched: Mapping[str, Document]) -> None:
         publish()
     except BrokerUnavailable as error:
         # The change is committed, so this is no error of the request: maintenance publishes it later.
-        log.warning("saved_but_not_published", documents=sorted(touched), error=str(error))
+        log.warning("configuration_not_published", documents=sorted(touched), error=str(error))
         if result := _result.get():
             result.is_published = False

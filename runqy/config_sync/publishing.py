@@ -179,7 +179,7 @@ def republish_configuration() -> SyncStatus:
         log.error("published_configuration_refused", problem=status.problem, documents=status.altered)
     if status.ahead:
         hint = "after a restore: manage.py publish_configuration --replace"
-        log.warning("redis_is_ahead_of_the_database", documents=status.ahead, hint=hint)
+        log.warning("redis_ahead_of_database", documents=status.ahead, hint=hint)
     return status
 
 

@@ -316,7 +316,7 @@ def _delete_others(broker: Broker, pages: dict[str, StreamPage]) -> None:
     # Only a worker can have written something else to the key of a stream.
     others = [queue for queue, page in pages.items() if not page.is_stream]
     for queue in others:
-        log.warning("stream_of_runs_replaced", queue=queue)
+        log.warning("run_stream_replaced", queue=queue)
     broker.run(run_requests({queue: delete_stream(queue) for queue in others}))
 
 

@@ -79,7 +79,7 @@ def test_a_use_that_cannot_be_written_is_logged_and_tried_again_after_a_minute(
         for _ in range(2):
             record_use("1")
             write_use_when_due("1")
-    assert [log["event"] for log in logs].count("key_use_not_noted") == 1
+    assert [log["event"] for log in logs].count("key_use_not_recorded") == 1
 
     now_s[0] += int(USE_INTERVAL_S)
 

@@ -27,7 +27,7 @@ def test_saving_while_redis_is_away_keeps_the_row_and_maintenance_publishes_late
         republish_configuration()
     settings.REDIS_TARGET = here
 
-    assert logs[-1]["event"] == "saved_but_not_published"
+    assert logs[-1]["event"] == "configuration_not_published"
     assert republish_configuration().outdated == ["queue:a"]
     assert published(redis) == {"queue:a": b"1"}
     assert compare_configuration().is_agreed

@@ -139,7 +139,7 @@ def test_a_task_whose_payload_was_not_kept_in_full_cannot_run_again(single_broke
     bulk = request_and_run(single_broker, TaskAction.RUN, TaskQuery(outcomes=FAILED))
 
     assert counts(bulk) == ("finished", 1, 0, 0, 1)
-    assert bulk.problems[0]["note"] == "its payload was not kept in full"
+    assert bulk.problems[0]["reason"] == "its payload was not kept in full"
     assert listed(single_broker, "simple") == {}
 
 
@@ -187,7 +187,7 @@ def test_a_task_that_ended_again_without_a_row_is_skipped(
     bulk = request_and_run(single_broker, action, TaskQuery(outcomes=(outcome,)))
 
     assert counts(bulk) == ("finished", 1, 0, 1, 0)
-    assert bulk.problems[0]["note"].startswith("it has ended again since")
+    assert bulk.problems[0]["reason"].startswith("it has ended again since")
     assert listed(single_broker, "simple") == {state: ["t1"]}
     assert TaskRun.objects.filter(task_id="t1").exists()
 
@@ -217,7 +217,7 @@ def test_a_task_that_waits_or_runs_already_is_skipped(single_broker: Broker) -> 
     bulk = request_and_run(single_broker, TaskAction.RUN, TaskQuery(outcomes=FAILED))
 
     assert counts(bulk) == ("finished", 1, 0, 1, 0)
-    assert bulk.problems[0]["note"] == "it is active"
+    assert bulk.problems[0]["reason"] == "it is active"
 
 
 def test_attempts_that_were_retried_are_no_tasks_to_run_again(single_broker: Broker) -> None:
@@ -329,7 +329,7 @@ def test_a_task_that_ran_again_as_a_copy_is_not_copied_once_more(single_broker: 
     bulk = request_and_run(single_broker, TaskAction.RUN, TaskQuery(outcomes=FAILED))
 
     assert counts(bulk) == ("finished", 1, 0, 1, 0)
-    assert bulk.problems[0]["note"] == "it has run again already, as a new task"
+    assert bulk.problems[0]["reason"] == "it has run again already, as a new task"
     assert len(listed(single_broker, "simple")["pending"]) == 1
 
 

@@ -80,7 +80,7 @@ def test_queues_are_served_that_appear_later_or_again_until_they_are_deleted(
     save("post")
 
     wait_for_state(single_broker, add_task(single_broker, 2, queue="post"), "completed")
-    assert worker.events("worker_ends") == []
+    assert worker.events("worker_exits") == []
     assert worker.stop() == 0
     assert served(single_broker) == []
 
@@ -102,4 +102,4 @@ def test_a_key_that_is_refused_ends_the_worker(follow: Follow) -> None:
     worker = follow(RUNQY_API_KEY="wrong")
 
     assert worker.process.wait(60) == 1
-    assert "Check RUNQY_API_KEY" in worker.events("worker_ends")[0]["reason"]
+    assert "Check RUNQY_API_KEY" in worker.events("worker_exits")[0]["reason"]

@@ -140,7 +140,7 @@ def test_it_ends_with_its_key_and_its_task_is_left_to_others(  # noqa: PLR0917
     Path(task["until"]).touch()
 
     assert worker.process.wait(60) == 1
-    assert "rejected this API key" in worker.events("worker_ends")[-1]["reason"]
+    assert "rejected this API key" in worker.events("worker_exits")[-1]["reason"]
     assert not is_alive(worker.process.pid)
     records = broker.run(read_tasks([("mail", running), ("mail", waiting)]))
     assert [(record.state, record.result) for record in records] == [("active", None), ("pending", None)]

@@ -66,7 +66,7 @@ def test_a_refusal_ends_the_worker_with_a_clear_message(
     worker = start_worker()
 
     assert worker.process.wait(60) == 1
-    assert hint in worker.events("worker_ends")[0]["reason"]
+    assert hint in worker.events("worker_exits")[0]["reason"]
 
 
 def test_a_queue_that_is_refused_leaves_the_others_served(
@@ -74,7 +74,7 @@ def test_a_queue_that_is_refused_leaves_the_others_served(
 ) -> None:
     server.refused = {"gone"}
     worker = start_worker(RUNQY_QUEUES="gone,mail")
-    worker.wait_for("worker_ends")
+    worker.wait_for("worker_exits")
 
     assert wait_for_state(single_broker, add_task(single_broker, 1), "completed")
     assert worker.stop() == 1
@@ -85,7 +85,7 @@ def test_a_worker_all_of_whose_queues_are_refused_ends(server: FakeServer, start
     worker = start_worker(RUNQY_QUEUES="gone,lost")
 
     assert worker.process.wait(60) == 1
-    assert {entry["queue"] for entry in worker.events("worker_ends")} == {"gone", "lost"}
+    assert {entry["queue"] for entry in worker.events("worker_exits")} == {"gone", "lost"}
 
 
 def test_a_worker_whose_id_is_taken_waits_for_it(

@@ -75,7 +75,7 @@ def test_a_task_that_was_not_done_is_logged_with_the_request_that_made_it(
     states = [wait_for_state(live_broker, task_id, *FINAL).state for task_id in (done, failed)]
 
     assert states == ["completed", "archived"]
-    logged = eventually(lambda: [e for e in shared_worker.events("task_not_done") if e["task_id"] == failed])
+    logged = eventually(lambda: [e for e in shared_worker.events("task_failed") if e["task_id"] == failed])
     (entry,) = logged
     assert (entry["request_id"], entry["level"], entry["outcome"]) == ("r-17", "warning", "archived")
     assert entry["error"] == "ValueError: no such customer"
@@ -87,7 +87,7 @@ def test_the_end_of_a_long_error_is_logged(live_broker: Broker, shared_worker: W
     failed = add_task(live_broker, {"do": "fail", "text": f"{'x' * 5000} the end"})
     wait_for_state(live_broker, failed, *FINAL)
 
-    (entry,) = eventually(lambda: [e for e in shared_worker.events("task_not_done") if e["task_id"] == failed])
+    (entry,) = eventually(lambda: [e for e in shared_worker.events("task_failed") if e["task_id"] == failed])
 
     assert entry["error"].startswith("ValueError: xxx")
     assert entry["exception"].endswith("x the end")

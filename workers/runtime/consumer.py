@@ -375,4 +375,4 @@ def _log_failure(run: Run, result: RunResult, outcome: FinishOutcome) -> None:
     error = child_error_members(result.error) if has_child_died else error_members(result.error)
     request_id = run.task.message.headers.get(REQUEST_ID, "")
     write = log.info if result.status is RunStatus.CANCELED else log.warning
-    write("task_not_done", **error, task_id=run.task_id, outcome=outcome.value, request_id=request_id)
+    write("task_failed", **error, task_id=run.task_id, outcome=outcome.value, request_id=request_id)

@@ -18,7 +18,7 @@ OVERFLOW = RunResult(
     "the data elsewhere and return its location",
 )
 STOP_TIMEOUT_S = 10.0
-"""How long a stop waits for all children to end, beyond their own grace periods, before it goes on without them."""
+"""How long a stop waits for all children to end, beyond their own grace periods."""
 
 
 class PoolOwner(Protocol):

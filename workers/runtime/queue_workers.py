@@ -116,7 +116,7 @@ class QueueWorkers:
             if self._following:  # `_follow` starts it again while the server lists it
                 self._refusals.record("not_registered", key=str(error), reason=str(error))
             else:
-                log.critical("worker_ends", reason=str(error))
+                log.critical("worker_exits", reason=str(error))
                 self._status = 1
         except RunqyError as error:
             self._fail(error)
@@ -128,7 +128,7 @@ class QueueWorkers:
             del self._workers[queue]
 
     def _fail(self, error: RunqyError) -> None:
-        log.critical("worker_ends", reason=str(error))
+        log.critical("worker_exits", reason=str(error))
         self._status = 1
         self.stop()
 

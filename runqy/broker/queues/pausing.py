@@ -53,8 +53,8 @@ def find_pause(queue: str) -> Request[Pause | None]:
 
 
 def _parse_pause(replies: Sequence[Reply]) -> Pause | None:
-    paused, noted = replies
-    since, by = noted or (None, None)
+    paused, details = replies
+    since, by = details or (None, None)
     if paused is None:
         return None
     # Details of an earlier pause may be left, if asynq's tools ended it: they do not know that key.

@@ -1,7 +1,7 @@
 """Remove index entries (`asynq:t:<id>`) and output of tasks that no longer exist; keep the output of the others.
 
 An index entry is in another slot than its task, so one script cannot delete both. Code that deletes a task calls
-`remove_lookups` next. The sweep removes what a crash left, and what asynq's own tools leave when they delete a task.
+`remove_lookups` next. `LookupSweep` removes what a crash or asynq's own tools left.
 """
 
 from __future__ import annotations

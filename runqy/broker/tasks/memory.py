@@ -65,7 +65,7 @@ def ensure_memory(queue: str, *, size_bytes: int, memory: MemoryUse) -> Operatio
     """Raise BrokerFull if the server of a Redis queue has no room for tasks of this size, or QueueMemoryExceeded if the
     queue's share has none.
 
-    The server is asked once a second, and before each large task.
+    The memory is read once a second, and before each large task.
     """
     must_read = memory.must_read(queue, size_bytes)
     if not must_read and memory.has_room(queue, size_bytes) and not memory.is_over_share(queue, size_bytes):

@@ -77,7 +77,7 @@ def write_heartbeat(record: WorkerRecord, running: Sequence[RunningTask] = (), *
 def write_refusal(worker_id: str, *, queue: str, reason: str) -> Operation[None]:
     """Record why a worker's registration was refused. The record is listed until the worker tries again.
 
-    A record that the worker wrote itself stays, because it goes on with its last registration.
+    A record that the worker wrote itself stays, because the worker continues with its last registration.
     """
     now_s = (yield from get_context()).now_ns // 1_000_000_000
     (known,) = yield from ask(read_records([worker_id], []))
@@ -206,7 +206,7 @@ def list_worker_ids(now_s: int) -> Request[tuple[list[str], list[str]]]:
 def is_go_worker(member: str) -> bool:
     """Return whether a member of `asynq:workers` is the bare id of a Go worker, not a key of asynq.
 
-    An id with braces is none: it would name the heartbeat of a runqy worker, which can write anything there.
+    An id with braces is ignored: it would name the heartbeat of a runqy worker, which can write anything there.
     """
     return not member.startswith(keys.WORKERS + ":") and not {"{", "}"} & {*member}
 

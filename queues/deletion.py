@@ -24,8 +24,8 @@ from runqy.broker.broker import Broker
 from runqy.broker.queues.deletion import delete_redis_queue
 from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.config_sync.operations import configuration_change
-from runqy.config_sync.polling import PROPAGATION_S
 from runqy.config_sync.publishing import publish
+from runqy.config_sync.snapshot import PROPAGATION_S
 from runqy.errors import QueueNotEmpty, QueueNotFound, RunqyError
 from runqy.http.preconditions import Precondition, accept_any
 
@@ -38,35 +38,25 @@ MAX_TASKS_AT_ONCE = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletedQueue:
-    """A queue or sub-queue that was deleted."""
+    """A queue or sub-queue that was deleted, or whose tasks are being deleted."""
 
     name: str
     redis_queues: tuple[str, ...]
     tasks: dict[str, int]
-    """The number of deleted tasks by state."""
-    keys: int
+    """The number of deleted tasks by state, or of those that are left."""
+    keys: int = 0
     """The number of other keys deleted from Redis."""
     is_finished: bool = True
     """Everything is deleted. If False, only the definition is, and maintenance deletes the rest."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeletionProgress:
-    """What is left of a queue that is being deleted."""
-
-    name: str
-    redis_queues: tuple[str, ...]
-    tasks: dict[str, int]
-    """The number of tasks that are left, by state."""
-
-
-def get_deletion_progress(broker: Broker, *, name: str, allowed_queues: AllowedQueues = None) -> DeletionProgress:
-    """Return the progress of a pending deletion. Raise QueueNotFound, BrokerUnavailable."""
+def get_deletion_progress(broker: Broker, *, name: str, allowed_queues: AllowedQueues = None) -> DeletedQueue:
+    """Return what is left of a queue that is being deleted. Raise QueueNotFound, BrokerUnavailable."""
     row = find_deletion(name, allowed_queues=allowed_queues)
     if row is None:
         raise QueueNotFound(f"No queue {name[:128]!r} is being deleted.")
-    counts = _count(broker, row.redis_queues)
-    return DeletionProgress(name=str(row), redis_queues=tuple(row.redis_queues), tasks=sum_tasks(counts))
+    tasks = sum_tasks(_count(broker, row.redis_queues))
+    return DeletedQueue(name=str(row), redis_queues=tuple(row.redis_queues), tasks=tasks, is_finished=False)
 
 
 def delete_queue(  # noqa: PLR0913 (how to delete, and under which conditions)

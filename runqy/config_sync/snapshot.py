@@ -7,6 +7,7 @@ processes, such as management commands, refresh a snapshot that is older than a 
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
@@ -29,13 +30,19 @@ from runqy.config_sync.documents import (
     verify_revisions,
 )
 from runqy.config_sync.models import StoredDocument
-from runqy.config_sync.polling import POLL_EVERY_S, Poller
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
 from runqy.redis_connection import get_broker
 from runqy.telemetry.failure_log import FailureLog
 
 T = TypeVar("T")
 log = structlog.get_logger()
+
+POLL_EVERY_S = 1.0
+HANGS_AFTER_S = 1.2
+"""How long the database may hang before Redis is read instead."""
+CHECK_EVERY_S = 0.3
+PROPAGATION_S = HANGS_AFTER_S + CHECK_EVERY_S
+"""How long after its publication a change is known to every process that reaches either store."""
 
 MAX_AGE_S = POLL_EVERY_S
 NEWEST_WAIT_S = 1.0
@@ -97,11 +104,10 @@ class Snapshot:
 
     def compute(self, key: object, function: "Callable[[Snapshot], T]") -> T:
         """Return the function's result for this snapshot, cached by key."""
-        found = self._computed.get(key)
-        if found is None:
+        if key not in self._computed:
             # Two threads may compute at once: both return the first result.
-            found = self._computed.setdefault(key, function(self))
-        return cast("T", found)
+            self._computed.setdefault(key, function(self))
+        return cast("T", self._computed[key])
 
 
 class SnapshotValue(Generic[T]):
@@ -228,6 +234,59 @@ def _verified(found: Mapping[str, bytes], key: bytes) -> Iterable[Document]:
             yield verify(each, content, key)
         except InvalidSignature as error:
             log.error("published_document_refused", reason=str(error))  # noqa: TRY400 (the traceback adds nothing)
+
+
+class Poller:
+    """Reads the database once a second and, while that hangs, Redis on another thread.
+
+    While the database fails instead of hanging, `refresh` itself reads Redis.
+    """
+
+    def __init__(self, *, refresh: Callable[[], None], read_redis: Callable[[], None]) -> None:
+        self.pid = os.getpid()
+        self._refresh, self._read_redis = refresh, read_redis
+        self._changed = threading.Condition()
+        self._is_requested = False
+        # The time at which the latest read that has ended began.
+        self._read_at_s = float("-inf")
+        self._refreshed_at_s = clock.monotonic_s()
+
+    def start(self) -> None:
+        for function in (self._poll, self._watch):
+            threading.Thread(target=function, name=f"runqy-configuration{function.__name__}", daemon=True).start()
+
+    def wait_for_read(self, wait_s: float) -> None:
+        """Request a read at once, and wait at most `wait_s` for one that began after this call."""
+        requested_at_s = clock.monotonic_s()
+        with self._changed:
+            self._is_requested = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._read_at_s >= requested_at_s, wait_s)
+
+    def _poll(self) -> None:
+        while True:
+            self._read(self._refresh)
+            self._refreshed_at_s = clock.monotonic_s()
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_requested, POLL_EVERY_S)
+                self._is_requested = False
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(CHECK_EVERY_S)
+            if clock.monotonic_s() - self._refreshed_at_s > HANGS_AFTER_S:
+                self._read(self._read_redis)
+
+    def _read(self, read: Callable[[], None]) -> None:
+        began_at_s = clock.monotonic_s()
+        try:
+            read()
+        except Exception:  # these loops must not end
+            log.exception("background_task_failed", task=threading.current_thread().name)
+        with self._changed:
+            # The other thread's read may have begun later and ended first.
+            self._read_at_s = max(self._read_at_s, began_at_s)
+            self._changed.notify_all()
 
 
 _cache = SnapshotCache()

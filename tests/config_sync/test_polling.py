@@ -8,10 +8,9 @@ import pytest
 import redis as redis_py
 from structlog.testing import capture_logs
 
-from runqy.config_sync import polling, snapshot
+from runqy.config_sync import snapshot
 from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.polling import Poller
-from runqy.config_sync.snapshot import get_cache, get_newest, get_snapshot
+from runqy.config_sync.snapshot import Poller, get_cache, get_newest, get_snapshot
 from runqy.redis_connection import get_broker
 from tests.config_sync.support import away, elsewhere, put, remove, take_database_away
 from tests.support.waiting import PATIENCE_S, wait_until
@@ -50,8 +49,8 @@ class Stores:
 
 @pytest.fixture
 def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
-    monkeypatch.setattr(polling, "POLL_EVERY_S", 0.01)
-    monkeypatch.setattr(polling, "CHECK_EVERY_S", 0.01)
+    monkeypatch.setattr(snapshot, "POLL_EVERY_S", 0.01)
+    monkeypatch.setattr(snapshot, "CHECK_EVERY_S", 0.01)
     stores = Stores()
     yield stores
     stores.is_over.set()
@@ -115,7 +114,7 @@ def test_a_database_that_is_away_is_logged_once_and_read_again_when_it_is_back(
 
 
 def test_a_database_that_hangs_does_not_delay_reading_redis(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(polling, "HANGS_AFTER_S", 0.1)
+    monkeypatch.setattr(snapshot, "HANGS_AFTER_S", 0.1)
     Poller(refresh=stores.refresh, read_redis=stores.read_redis).start()
     wait_until(lambda: stores.database_reads)
 
@@ -128,7 +127,7 @@ def test_a_database_that_hangs_does_not_delay_reading_redis(stores: Stores, monk
 
 
 def test_a_request_waits_for_a_read_that_begins_after_it(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(polling, "POLL_EVERY_S", 3600)
+    monkeypatch.setattr(snapshot, "POLL_EVERY_S", 3600)
     poller = Poller(refresh=stores.refresh, read_redis=stores.read_redis)
     poller.start()
     poller.wait_for_read(PATIENCE_S)

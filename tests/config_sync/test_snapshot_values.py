@@ -76,3 +76,13 @@ def test_a_value_is_computed_once_for_each_snapshot() -> None:
 
     assert first is second
     assert computed == [1]
+
+
+def test_a_value_that_is_none_is_computed_once() -> None:
+    calls: list[int] = []
+    nothing = SnapshotValue(lambda _: calls.append(1))
+    cache = SnapshotCache()
+    cache.merge([document("a")])
+
+    assert nothing.of(cache.current()) is None
+    assert calls == [1]

@@ -331,20 +331,18 @@ def _to_spec(name: str, attrs: dict[str, Any]) -> QueueSpec:
 
 
 def parse_change(name: str, before: QueueSpec | None, *, definition: Mapping[str, Any]) -> QueueSpec:
-    """Return the queue in a definition. Members that it lacks keep their values. Raise QueueDefinitionInvalid."""
-    # Released command lines do not send `limits` and `input`, and must not reset them.
-    return parse_queue(name, _with_kept_members(definition, before) if before else definition)
+    """Return the queue in a definition, or an existing one as it changes it. Members that it lacks keep their values.
 
-
-def _with_kept_members(definition: Mapping[str, Any], before: QueueSpec) -> dict[str, Any]:
+    Released command lines do not send `limits` and `input`, and must not reset them. Raise QueueDefinitionInvalid.
+    """
     deployment = definition.get("deployment")
-    if not isinstance(deployment, Mapping):
-        return dict(definition)  # invalid, which `parse_queue` reports
+    if before is None or not isinstance(deployment, Mapping):
+        return parse_queue(name, definition)
     kept: dict[str, Any] = dict(QueueDefinitionSerializer(before).data)
     kept_deployment: dict[str, Any] = dict(kept["deployment"])
     if "mode" in definition or "mode" in deployment:
         del kept["mode"], kept_deployment["mode"]
-    return {**kept, **definition, "deployment": {**kept_deployment, **deployment}}
+    return parse_queue(name, {**kept, **definition, "deployment": {**kept_deployment, **deployment}})
 
 
 def _name_errors(name: str) -> list[FieldError]:

@@ -23,7 +23,7 @@ from runqy.config_sync.publishing import SyncStatus
 from runqy.database.model_errors import model_errors
 from runqy.errors import PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound, RunqyError
 from runqy.http.preconditions import Precondition, accept_any
-from vaults.references import find_git_token_error
+from vaults.queries import find_git_token_error
 
 log = structlog.get_logger()
 
@@ -48,8 +48,8 @@ class QueueConfigInput:
     name: str
     build: Callable[[str, QueueSpec | None], QueueSpec]
     """Takes the queue's name and present specification, if any; returns the one to save. Raises QueueInvalid."""
-    has_sub_queues: bool = False
-    """Whether the key `sub_queues` is sent. Then the name means no sub-queue."""
+    is_whole: bool
+    """Whether the name means a queue, not a sub-queue."""
     is_enabled: bool | None = None
     """None leaves it unchanged; a new queue is then enabled."""
 
@@ -331,7 +331,7 @@ def put_definition(change: Change, spec: QueueSpec) -> None:
 def _split_name(config: QueueConfigInput) -> tuple[str, str]:
     """Return the queue and the sub-queue that a name means; the sub-queue is empty if it means a whole queue."""
     name = config.name
-    if "." not in name or config.has_sub_queues or Queue.objects.filter(name=name).exists():
+    if "." not in name or config.is_whole or Queue.objects.filter(name=name).exists():
         return name, ""
     dots = [index for index, char in enumerate(name) if char == "." and 0 < index < len(name) - 1]
     known = set(Queue.objects.filter(name__in=[name[:dot] for dot in dots]).values_list("name", flat=True))

@@ -72,6 +72,11 @@ class LoadReport:
     """Missing and deleted."""
     errors: list[FileError] = field(default_factory=list)
 
+    @property
+    def loaded(self) -> list[str]:
+        """All queues of the files."""
+        return [*self.added, *self.updated, *self.unchanged]
+
 
 def parse_queue_file(raw: bytes, *, file: str) -> QueueFile:
     try:

@@ -80,14 +80,16 @@ def _counts_and_workers(
 ) -> tuple[dict[str, QueueCounts] | None, dict[str, list[WorkerRecord]]]:
     """Return counts and live workers by Redis queue. The counts are None while Redis is unavailable."""
     workers: dict[str, list[WorkerRecord]] = defaultdict(list)
+    if not names:
+        return {}, workers
     try:
-        counts = broker.run(count_tasks(names, now_ns=broker.now_ns())) if names else []
-        found = list_worker_records(broker) if names else []
+        counts = broker.run(count_tasks(names, now_ns=broker.now_ns()))
     except BrokerUnavailable:
         return None, workers
-    now_s = broker.now_s()
-    for record in found:
-        for name in record.redis_queues if not record.is_stale(now_s) else ():
+    if (live := _find_live_workers(broker)) is None:
+        return None, workers
+    for record in live:
+        for name in record.redis_queues:
             workers[name].append(record)
     return {count.queue: count for count in counts}, workers
 
@@ -158,26 +160,35 @@ def get_redis_queue_detail(broker: Broker, name: str, *, allowed_queues: Allowed
     )
 
 
-def find_unserved(broker: Broker, queues: Iterable[str]) -> list[str]:
-    """Return those Redis queues of the named queues that no live worker serves. Raise BrokerUnavailable."""
-    now_s = broker.now_s()
-    served = {
-        queue for record in list_worker_records(broker) if not record.is_stale(now_s) for queue in record.redis_queues
-    }
+def find_unserved(broker: Broker, queues: Iterable[str]) -> list[str] | None:
+    """Return the Redis queues of enabled queues that no live worker serves; None while Redis is unavailable."""
+    live = _find_live_workers(broker)
+    if live is None:
+        return None
+    served = {name for record in live for name in record.redis_queues}
     catalog = get_fresh_catalog(max_age_s=0)
-    found = [queue for queue in map(catalog.find_queue, queues) if queue is not None and queue.is_enabled]
-    names = [redis_queue for queue in found for redis_queue, _ in catalog.redis_queues_of(queue)]
-    return [name for name in names if name not in served]
+    enabled = [queue for queue in map(catalog.find_queue, queues) if queue is not None and queue.is_enabled]
+    return [name for queue in enabled for name, _ in catalog.redis_queues_of(queue) if name not in served]
 
 
-def find_deploying_workers(broker: Broker, queue: str) -> list[str]:
-    """Return the ids of a queue's live workers, without those of the Go release, which do not redeploy.
+def find_deploying_workers(broker: Broker, queue: str) -> list[str] | None:
+    """Return the ids of a queue's live workers; None while Redis is unavailable.
 
-    Raise BrokerUnavailable.
+    Those of the Go release are left out: they do not redeploy.
     """
+    live = _find_live_workers(broker)
+    if live is None:
+        return None
+    return sorted(record.worker_id for record in live if record.queue == queue and not record.is_foreign)
+
+
+def _find_live_workers(broker: Broker) -> list[WorkerRecord] | None:
+    try:
+        records = list_worker_records(broker)
+    except BrokerUnavailable:
+        return None
     now_s = broker.now_s()
-    records = [record for record in list_worker_records(broker) if record.queue == queue and not record.is_foreign]
-    return sorted(record.worker_id for record in records if not record.is_stale(now_s))
+    return [record for record in records if not record.is_stale(now_s)]
 
 
 def _statuses(broker: Broker, redis_queues: list[RedisQueue], workers: list[WorkerRecord]) -> list[RedisQueueStatus]:

@@ -6,8 +6,7 @@ from typing import Any, cast
 from django import forms
 from django.db import models
 
-from queues.admin.env_vars import EnvVarsField
-from queues.admin.fields import DurationFormField, FieldRow, PanelField, RowsField, VaultRow
+from queues.admin.fields import DurationFormField, EnvVarsField, FieldRow, PanelField, RowsField, VaultRow
 from queues.definition_serializers import column_field
 from queues.definitions import Limits, QueueSpec
 from queues.models import DEFAULTS, DEPLOYMENT_COLUMNS, LIMIT_COLUMNS, QUEUE_COLUMNS, Queue
@@ -16,7 +15,7 @@ from queues.payload_schema import example_body, example_curl, example_payload, e
 from queues.queries import default_limits
 from runqy.admin_site.base_admin import StyledForm, StyledModelForm
 from runqy.formats import durations
-from vaults.references import ReferencedEntry, find_git_token_error, list_references
+from vaults.queries import ReferencedEntry, find_git_token_error, list_references
 
 ROWS = ("vaults", "input", "output")
 

@@ -1,7 +1,5 @@
 """Serializers of queues and their configuration, with examples for the schema."""
 
-from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
@@ -13,11 +11,10 @@ from queues.definition_serializers import (
     QueueDefinitionSerializer,
     SubQueueSerializer,
     parse_change,
-    parse_queue,
 )
 from queues.definitions import QueueMode, QueueOrder
 from queues.operations import QueueConfigInput
-from queues.queue_files import FileError, LoadReport
+from queues.queue_files import FileError
 from queues.status import RedisQueueStatus
 from queues.validators import validate_queue_name
 from runqy.api.query_parameters import FlagParameter
@@ -133,6 +130,12 @@ def _response_example(value: object) -> OpenApiExample:
     return OpenApiExample("Response", value, response_only=True)
 
 
+class NamesField(serializers.ListField):
+    """A list of names or messages."""
+
+    child = serializers.CharField()
+
+
 class CreateConfigQuerySerializer(BodySerializer):
     """How to save a configuration."""
 
@@ -190,33 +193,20 @@ class QueueConfigInputSerializer(QueueDefinitionSerializer):
         fields: ClassVar = ["name", "is_enabled", *QueueDefinitionSerializer.Meta.fields]
 
     @classmethod
-    def parse(cls, body: Any) -> QueueConfigInput:
-        """Return the queue in a body. Raise RequestInvalid, QueueInvalid."""
-        validated = ValidatedMembersSerializer.validated(body)
-        definition = _definition(body)
+    def parse(cls, body: Any, *, replaces: str = "") -> QueueConfigInput:
+        """Return the queue in a body, or one that replaces a queue, whatever its name in the body.
+
+        Raise RequestInvalid, QueueInvalid.
+        """
+        validated = ValidatedMembersSerializer.validated(body, partial=bool(replaces))
+        others = {*_READ_ONLY, *ValidatedMembersSerializer().fields}
+        definition = {name: value for name, value in body.items() if name not in others}
         return QueueConfigInput(
-            name=validated["name"],
-            build=partial(parse_change, definition=definition),
-            has_sub_queues="sub_queues" in definition,
+            name=replaces or validated["name"],
+            build=lambda name, before: parse_change(name, None if replaces else before, definition=definition),
+            is_whole=bool(replaces) or "sub_queues" in definition,
             is_enabled=validated.get("is_enabled"),
         )
-
-    @classmethod
-    def parse_replacement(cls, body: Any, *, name: str) -> QueueConfigInput:
-        """Return the queue that replaces another; the name in the body is ignored. Raise as `parse`."""
-        validated = ValidatedMembersSerializer.validated(body, partial=True)
-        definition = _definition(body)
-        return QueueConfigInput(
-            name=name,
-            build=lambda queue, _: parse_queue(queue, definition),
-            has_sub_queues=True,
-            is_enabled=validated.get("is_enabled"),
-        )
-
-
-def _definition(body: Mapping[str, Any]) -> dict[str, Any]:
-    others = _READ_ONLY.union(ValidatedMembersSerializer().fields)
-    return {name: value for name, value in body.items() if name not in others}
 
 
 @extend_schema_serializer(examples=[_response_example(_QUEUE_EXAMPLE)])
@@ -276,32 +266,24 @@ class QueueFileErrorSerializer(serializers.Serializer[Any]):
 class ReloadReportSerializer(serializers.Serializer[Any]):
     """What loading the queue files changed."""
 
-    reloaded = serializers.SerializerMethodField(help_text="All queues of the files: added, updated, unchanged")
-    errors = serializers.ListField(child=serializers.CharField(), source="report.errors")  # type: ignore[assignment]
+    reloaded = NamesField(source="report.loaded", help_text="All queues of the files: added, updated, unchanged")
+    errors = NamesField(source="report.errors")  # type: ignore[assignment]
     timestamp = serializers.IntegerField(help_text="Unix seconds")
-    added = serializers.ListField(child=serializers.CharField(), source="report.added")
-    updated = serializers.ListField(child=serializers.CharField(), source="report.updated")
-    unchanged = serializers.ListField(child=serializers.CharField(), source="report.unchanged")
-    missing = serializers.ListField(
-        child=serializers.CharField(), source="report.missing", help_text="Loaded earlier, but no longer in any file"
-    )
-    overwritten = serializers.ListField(
-        child=serializers.CharField(),
+    added = NamesField(source="report.added")
+    updated = NamesField(source="report.updated")
+    unchanged = NamesField(source="report.unchanged")
+    missing = NamesField(source="report.missing", help_text="Loaded earlier, but no longer in any file")
+    overwritten = NamesField(
         source="report.overwritten",
         help_text="Updated, although they had been changed elsewhere",
     )
-    removed = serializers.ListField(child=serializers.CharField(), source="report.removed", help_text="By `prune`")
-    unserved = serializers.ListField(
-        child=serializers.CharField(),
+    removed = NamesField(source="report.removed", help_text="By `prune`")
+    unserved = NamesField(
         allow_null=True,
         help_text="The Redis queues of these files that no worker serves; null: Redis is unavailable",
     )
     problems = QueueFileErrorSerializer(many=True, source="report.errors")
     published = PublishedField()
-
-    def get_reloaded(self, reload: Mapping[str, Any]) -> list[str]:
-        report: LoadReport = reload["report"]
-        return [*report.added, *report.updated, *report.unchanged]
 
 
 class DeletedDataSerializer(serializers.Serializer[Any]):
@@ -317,7 +299,7 @@ class QueueConfigDeletedSerializer(serializers.Serializer[Any]):
 
     message = serializers.CharField()
     queue = serializers.CharField(source="removed.name")
-    redis_queues = serializers.ListField(child=serializers.CharField(), source="removed.redis_queues")
+    redis_queues = NamesField(source="removed.redis_queues")
     removed = DeletedDataSerializer()
     published = PublishedField()
 
@@ -333,7 +315,7 @@ class QueueDeletionSerializer(serializers.Serializer[Any]):
     """A queue that maintenance is deleting."""
 
     queue = serializers.CharField(source="name")
-    redis_queues = serializers.ListField(child=serializers.CharField())
+    redis_queues = NamesField()
     tasks = serializers.DictField(child=serializers.IntegerField(), help_text="What is left, by state")
 
 
@@ -385,7 +367,7 @@ class QueueDetailSerializer(QueueStatusSerializer):
     paused_by = EmptyAsNullField(source="pause.by", allow_null=True, help_text="Null when asynq's tools paused it")
     paused_since = UnixSecondsField(source="pause.since_s", allow_null=True)
     history = DailyAttemptsSerializer(many=True, help_text="Ten days, today first")
-    workers = serializers.ListField(child=serializers.CharField(), help_text="Ids of the workers that serve it")
+    workers = NamesField(help_text="Ids of the workers that serve it")
 
 
 @extend_schema_serializer(many=False, examples=[_response_example({"queues": [_STATUS_EXAMPLE], "count": 1})])
@@ -420,8 +402,7 @@ class QueueRedeployedSerializer(serializers.Serializer[Any]):
 
     message = serializers.CharField()
     queue = serializers.CharField(help_text="The whole queue, even if a sub-queue was named")
-    workers = serializers.ListField(
-        child=serializers.CharField(),
+    workers = NamesField(
         allow_null=True,
         help_text="Ids of the workers that deploy it now; others do when they register; null: Redis is unavailable",
     )

@@ -15,7 +15,7 @@ from queues.deletion import MAX_TASKS_AT_ONCE, delete_queue, get_deletion_progre
 from queues.operations import redeploy_queue, spec_version, upsert_queue
 from queues.pausing import pause_queue, unpause_queue
 from queues.queries import get_queue_config, list_queue_configs
-from queues.queue_files import LoadReport, load_queue_files
+from queues.queue_files import load_queue_files
 from queues.status import find_deploying_workers, find_unserved, get_redis_queue_detail, list_redis_queue_statuses
 from runqy import clock
 from runqy.api.etags import etag_response, if_match
@@ -25,7 +25,6 @@ from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.config_sync.operations import publication_result
-from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker
 
 
@@ -99,7 +98,7 @@ class QueueViewSet(ApiViewSet):
             {
                 "message": "redeployment requested",
                 "queue": name,
-                "workers": _find_deploying_workers(name),
+                "workers": find_deploying_workers(get_broker(), name),
                 "published": publication.is_published,
             }
         )
@@ -185,7 +184,7 @@ class QueueConfigViewSet(ApiViewSet):
         queue = get_queue_config(name, allowed_queues=request.auth.queues).spec.name
         with publication_result() as publication:
             config, _ = upsert_queue(
-                config=s.QueueConfigInputSerializer.parse_replacement(request.data, name=queue),
+                config=s.QueueConfigInputSerializer.parse(request.data, replaces=queue),
                 force=True,
                 allowed_queues=request.auth.queues,
                 precondition=precondition,
@@ -268,27 +267,11 @@ class QueueConfigViewSet(ApiViewSet):
             {
                 "report": report,
                 "timestamp": clock.now_ns() // 10**9,
-                "unserved": _find_unserved(report),
+                "unserved": find_unserved(get_broker(), report.loaded),
                 "published": publication.is_published,
             }
         )
         return Response(response.data)
-
-
-def _find_deploying_workers(queue: str) -> list[str] | None:
-    """Return the ids of the workers that deploy a queue now; None while Redis is unavailable."""
-    try:
-        return find_deploying_workers(get_broker(), queue)
-    except BrokerUnavailable:
-        return None
-
-
-def _find_unserved(report: LoadReport) -> list[str] | None:
-    """Return the Redis queues of the files that no worker serves; None while Redis is unavailable."""
-    try:
-        return find_unserved(get_broker(), [*report.added, *report.updated, *report.unchanged])
-    except BrokerUnavailable:
-        return None
 
 
 def _prefers_async(request: AuthenticatedRequest) -> bool:

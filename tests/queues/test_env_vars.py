@@ -5,7 +5,7 @@ from django.core.exceptions import ValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queues.admin.env_vars import format_env_vars, parse_env_vars
+from queues.admin.fields import format_env_vars, parse_env_vars
 
 texts = st.text(st.characters(exclude_categories=("Cs",)))
 

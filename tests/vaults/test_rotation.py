@@ -14,7 +14,6 @@ import pytest
 import redis as redis_py
 from django.core.management import CommandError, call_command
 from django.db import connection
-from rich.console import Console
 
 from queues.definitions import Deployment
 from queues.models import QueueSource
@@ -28,7 +27,6 @@ from tests.queues.samples import spec
 from tests.vaults.test_vaults import fill
 from vaults import operations
 from vaults.crypto import Keyring, generate_master_key
-from vaults.management.commands import rotate_vault_key
 from vaults.models import EntryVersion, VaultEntry
 from vaults.rotation import count_outdated, rotate_entries
 from vaults.worker_secrets import get_worker_secrets
@@ -62,14 +60,6 @@ def rotate_until_killed(rotate=rotate_vault_key.rotate_entries, **options):
 rotate_vault_key.rotate_entries = rotate_until_killed
 execute_from_command_line(sys.argv)
 """
-
-
-class Terminal(StringIO):
-    """An output that is a terminal."""
-
-    def isatty(self) -> bool:
-        """Claim to be a terminal."""
-        return True
 
 
 @pytest.fixture
@@ -321,16 +311,6 @@ def test_verify_reports_published_entries_whose_key_is_missing(old_id: str, sett
 
     assert f"As published: The entry more/ONE was encrypted with the key {old_id}, which is not in" in output
     assert output.count("which is not in RUNQY_VAULT_MASTER_KEY") == 2 * 32
-
-
-def test_a_terminal_shows_a_progress_bar(old_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(rotate_vault_key, "Console", lambda: Console(file=terminal, force_terminal=True, width=80))
-
-    call_command("rotate_vault_key", "--batch", "8", stdout=terminal)
-
-    assert "32/32" in terminal.getvalue()
-    assert "8 of 32 entries" not in terminal.getvalue()
 
 
 def test_other_outputs_get_a_line_for_each_tenth(old_id: str) -> None:

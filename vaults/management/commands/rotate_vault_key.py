@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from runqy.audit.actors import actor_context, command_actor
 from runqy.config_sync.publishing import republish_configuration
@@ -73,19 +71,7 @@ class Command(BaseCommand):
 
 
 def _with_progress(batches: Iterable[RotationBatch], *, total: int, out: OutputWrapper) -> Iterator[RotationBatch]:
-    return _with_bar(batches, total) if out.isatty() else _with_lines(batches, total, out)
-
-
-def _with_bar(batches: Iterable[RotationBatch], total: int) -> Iterator[RotationBatch]:
-    columns = (TextColumn("Entries"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(), transient=True) as progress:
-        bar = progress.add_task("", total=total)
-        for batch in batches:
-            progress.advance(bar, batch.seen)
-            yield batch
-
-
-def _with_lines(batches: Iterable[RotationBatch], total: int, out: OutputWrapper) -> Iterator[RotationBatch]:
+    """Yield the batches, and write a line after each tenth of all entries."""
     seen, reported = 0, 0
     for batch in batches:
         seen += batch.seen

@@ -8,15 +8,17 @@ from django.conf import settings
 from redis import Redis, RedisCluster
 
 from runqy import clock
-from runqy.broker.broker import Broker
+from runqy.broker.broker import Broker, drive
 from runqy.broker.connection.redis_client import RedisTarget, connect_client
-from runqy.broker.operation import Operation, drive
+from runqy.broker.operation import Operation
 from runqy.concurrency.circuit_breaker import BackgroundCall
 from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.telemetry.failure_log import FailureLog
 
 CLOCK_VALID_S = 5.0
 """How long a measurement of Redis's clock is valid."""
+CHECK_CLOCK_EVERY_S = 0.5
+"""How often the clocks of this machine are compared, since a wall clock that was set makes a measurement invalid."""
 
 T = TypeVar("T")
 
@@ -25,11 +27,12 @@ _failures = FailureLog("broker_available")
 
 @dataclass(slots=True)
 class _Current:
-    """The broker in use, and when to measure Redis's clock again."""
+    """The broker in use, and when to look at the clocks and to measure Redis's again."""
 
     target: RedisTarget
     broker: Broker
-    compare_at: float = 0.0
+    check_at_s: float = 0.0
+    measure_at_s: float = 0.0
     is_measured: bool = False
     """Whether the last measurement succeeded."""
 
@@ -49,8 +52,8 @@ def get_broker() -> Broker:
     current = _current
     if current is None or current.target is not settings.REDIS_TARGET:
         current = _connect(settings.REDIS_TARGET)
-    if clock.monotonic_s() >= current.compare_at or (current.is_measured and current.broker.has_clock_parted):
-        _compare_clocks(current)
+    if clock.monotonic_s() >= current.check_at_s:
+        _check_clock(current)
     return current.broker
 
 
@@ -82,13 +85,17 @@ def _make_broker(target: RedisTarget) -> None:
     _brokers[target] = Broker(connect_client(target))
 
 
-def _compare_clocks(current: _Current) -> None:
-    """Measure how far our clock is from Redis's. If Redis is unavailable, that is done again after a second."""
-    current.compare_at = clock.monotonic_s() + CLOCK_VALID_S
+def _check_clock(current: _Current) -> None:
+    """Measure how far our clock is from Redis's if that is due. If Redis is unavailable, it is due after a second."""
+    now_s = clock.monotonic_s()
+    current.check_at_s = now_s + CHECK_CLOCK_EVERY_S
+    if now_s < current.measure_at_s and not (current.is_measured and current.broker.has_clock_parted):
+        return
+    current.measure_at_s = now_s + CLOCK_VALID_S
     try:
         current.broker.measure_clock()
     except BrokerUnavailable as error:
-        current.compare_at, current.is_measured = clock.monotonic_s() + 1, False
+        current.measure_at_s, current.is_measured = clock.monotonic_s() + 1, False
         _failures.record("broker_unavailable", key=error.code, error=str(error))
     else:
         current.is_measured = True

@@ -7,9 +7,10 @@ from redis import RedisCluster
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.operation import MemoryReading, MemoryUse, Request
+from runqy.broker.operation import Request
 from runqy.broker.replies import Reply, check_reply, translate_errors
 from runqy.broker.scripts import command, script
+from runqy.broker.tasks.memory import MemoryReading, MemoryUse, parse_memory
 from runqy.errors import RunqyError
 
 MAINTENANCE_REPORT_S = 60
@@ -79,15 +80,6 @@ def check_nodes(broker: Broker) -> list[RedisHealth]:
         replace(request.parse([check_reply(reply) for reply in connection.execute(request.commands)]), name=name)
         for name, connection in broker.connection.nodes().items()
     ]
-
-
-def parse_memory(info: bytes) -> MemoryReading:
-    """Parse INFO. A hosted Redis that hides its limit counts as one without a limit."""
-    lines = info.decode("utf-8", "replace").splitlines()
-    numbers = {name: int(value) for name, _, value in (line.partition(":") for line in lines) if value.isdigit()}
-    # Redis compares its limit with the same difference: buffers of replicas and of the AOF do not count.
-    used = numbers.get("used_memory", 0) - numbers.get("mem_not_counted_for_evict", 0)
-    return MemoryReading(used_bytes=used, max_bytes=numbers.get("maxmemory", 0))
 
 
 def _hash_tags(client: RedisCluster) -> list[int]:

@@ -112,160 +112,82 @@ QUEUE_PREFIX_PARTS = ("asynq:{", "}:")
 class QueueKeys:
     """The keys of one Redis queue; all share the hash tag `{queue}` and therefore a slot."""
 
-    __slots__ = ("_prefix", "queue")
-
     def __init__(self, queue: str) -> None:
         self.queue = queue
-        self._prefix = queue.join(QUEUE_PREFIX_PARTS)
+        # The prefixes of all keys that asynq knows, and of runqy's own. Workers of the queue may use both.
+        self.prefix = prefix = queue.join(QUEUE_PREFIX_PARTS)
+        self.own_prefix = own = f"runqy:q:{{{queue}}}:"
+        self.worker_prefixes = prefix, own
+        # The prefix before the id in the key of a task, for scripts that read ids from Redis.
+        self.task_prefix = f"{prefix}t:"
+        # The prefix of all uniqueness locks; a lock is a string: id of the task that holds it.
+        self.lock_prefix = f"{prefix}unique:"
+        self.pending = f"{prefix}pending"  # list: ids, pushed left, popped right
+        self.active = f"{prefix}active"  # list: ids of running tasks
+        self.lease = f"{prefix}lease"  # zset: ids of running tasks, score = Unix s at which the lease ends
+        self.scheduled = f"{prefix}scheduled"  # zset: score = Unix s at which to run
+        self.retry = f"{prefix}retry"  # zset: score = Unix s of the next attempt
+        self.archived = f"{prefix}archived"  # zset: score = Unix s at which it expires
+        self.completed = f"{prefix}completed"  # zset: score = Unix s at which it expires
+        self.paused = f"{prefix}paused"  # string: its existence pauses the queue; value = Unix s of the pause
+        # set: ids of tasks whose cancellation was requested while a worker of another program ran them
+        self.cancellations = f"{own}cancellations"
+        # hash: who paused the queue (`by`), and when in Unix s (`since`); counts only while `since` equals `paused`
+        self.pause_details = f"{own}pause"
+        self.processed = f"{prefix}processed"  # integer: all finished attempts
+        self.failed = f"{prefix}failed"  # integer: all failed attempts
+        self.groups = f"{prefix}groups"  # set: names of groups that hold tasks
+        # zset: keys of task sets held by asynq's aggregator, score = Unix s at which a set becomes stale
+        self.aggregation_sets = f"{prefix}aggregation_sets"
+        self.runs = f"{own}runs"  # stream: ended attempts that are not in the database yet
+        # string, expiring: size in bytes of the largest result that is still stored; exists while the queue exceeds its
+        # share of the memory
+        self.max_result = f"{own}max_result"
+        # zset: wake-up channels of workers that wait for this queue, score = Unix ms until which they are valid
+        self.idle = f"{own}idle"
+        # hash: outcomes and times of all runs, which workers add to with their heartbeats
+        self.run_counters = f"{own}run_counters"
+
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def of(queue: str) -> "QueueKeys":
+        """Return the keys of a queue, for what is done with each task: building all of them takes two microseconds."""
+        return QueueKeys(queue)
 
     def task(self, task_id: str) -> str:
         """Hash: msg, state, pending_since, unique_key, group, result, and runqy's own fields."""
-        return f"{self._prefix}t:{task_id}"
-
-    @property
-    def prefix(self) -> str:
-        """The prefix of all keys of this queue that asynq knows."""
-        return self._prefix
-
-    @property
-    def worker_prefixes(self) -> tuple[str, str]:
-        """The prefixes, asynq's and runqy's, of all keys of this queue. Its workers may use them."""
-        return self._prefix, f"runqy:q:{{{self.queue}}}:"
-
-    @property
-    def task_prefix(self) -> str:
-        """The prefix before the id in the key of a task, for scripts that read ids from Redis."""
-        return f"{self._prefix}t:"
-
-    @property
-    def pending(self) -> str:
-        """List: ids, pushed left, popped right."""
-        return f"{self._prefix}pending"
-
-    @property
-    def active(self) -> str:
-        """List: ids of running tasks."""
-        return f"{self._prefix}active"
-
-    @property
-    def lease(self) -> str:
-        """Zset: ids of running tasks, score = Unix s at which the lease ends."""
-        return f"{self._prefix}lease"
-
-    @property
-    def scheduled(self) -> str:
-        """Zset: score = Unix s at which to run."""
-        return f"{self._prefix}scheduled"
-
-    @property
-    def retry(self) -> str:
-        """Zset: score = Unix s of the next attempt."""
-        return f"{self._prefix}retry"
-
-    @property
-    def archived(self) -> str:
-        """Zset: score = Unix s at which it expires."""
-        return f"{self._prefix}archived"
-
-    @property
-    def completed(self) -> str:
-        """Zset: score = Unix s at which it expires."""
-        return f"{self._prefix}completed"
-
-    @property
-    def paused(self) -> str:
-        """String: its existence pauses the queue; value = Unix s of the pause."""
-        return f"{self._prefix}paused"
-
-    @property
-    def cancellations(self) -> str:
-        """Set: ids of tasks whose cancellation was requested while a worker of another program ran them."""
-        return f"runqy:q:{{{self.queue}}}:cancellations"
-
-    @property
-    def pause_details(self) -> str:
-        """Hash: who paused the queue (`by`), and when in Unix s (`since`). It counts only while `since` equals
-        `paused`.
-        """
-        return f"runqy:q:{{{self.queue}}}:pause"
-
-    @property
-    def processed(self) -> str:
-        """Integer: all finished attempts."""
-        return f"{self._prefix}processed"
-
-    @property
-    def failed(self) -> str:
-        """Integer: all failed attempts."""
-        return f"{self._prefix}failed"
+        return f"{self.task_prefix}{task_id}"
 
     def processed_on(self, day: str) -> str:
         """Integer, expiring: finished attempts of a UTC day, spelled YYYY-MM-DD."""
-        return f"{self._prefix}processed:{day}"
+        return f"{self.prefix}processed:{day}"
 
     def failed_on(self, day: str) -> str:
         """Integer, expiring: failed attempts of a UTC day."""
-        return f"{self._prefix}failed:{day}"
-
-    @property
-    def groups(self) -> str:
-        """Set: names of groups that hold tasks."""
-        return f"{self._prefix}groups"
+        return f"{self.prefix}failed:{day}"
 
     def group(self, name: str) -> str:
         """Zset: ids waiting in a group, score = Unix s when added."""
-        return f"{self._prefix}g:{name}"
-
-    @property
-    def aggregation_sets(self) -> str:
-        """Zset: keys of task sets held by asynq's aggregator, score = Unix s at which a set becomes stale."""
-        return f"{self._prefix}aggregation_sets"
+        return f"{self.prefix}g:{name}"
 
     def index(self, state: TaskState) -> str:
-        return f"{self._prefix}{state.value}"
-
-    @property
-    def lock_prefix(self) -> str:
-        """The prefix of all uniqueness locks of this queue; a lock is a string: id of the task that holds it."""
-        return f"{self._prefix}unique:"
+        return f"{self.prefix}{state.value}"
 
     def lock(self, unique_key: str) -> str:
         """String: id of the task that holds a client's unique key; spelled like asynq's lock of a payload."""
         digest = hashlib.md5(unique_key.encode(), usedforsecurity=False).hexdigest()
         return f"{self.lock_prefix}{self.queue}:{digest}"
 
-    @property
-    def runs(self) -> str:
-        """Stream: ended attempts that are not in the database yet."""
-        return f"runqy:q:{{{self.queue}}}:runs"
-
-    @property
-    def max_result(self) -> str:
-        """String, expiring: size in bytes of the largest result that is still stored. Exists while the queue exceeds
-        its share of the memory.
-        """
-        return f"runqy:q:{{{self.queue}}}:max_result"
-
-    @property
-    def idle(self) -> str:
-        """Zset: wake-up channels of workers that wait for this queue, score = Unix ms until which they are valid."""
-        return f"runqy:q:{{{self.queue}}}:idle"
-
-    @property
-    def run_counters(self) -> str:
-        """Hash: outcomes and times of all runs, which workers add to with their heartbeats."""
-        return f"runqy:q:{{{self.queue}}}:run_counters"
-
     def deleted_by(self, task_id: str) -> str:
         """String, expiring: the lease token that deleted a task, and when that was enqueued. A repeated request is
         recognised by it.
         """
-        return f"runqy:q:{{{self.queue}}}:deleted_by:{task_id}"
+        return f"{self.own_prefix}deleted_by:{task_id}"
 
     def output(self, task_id: str) -> str:
         """Hash, expiring: what the last attempts of a task printed. `lua/parts/delete_task.lua` has this key too."""
-        return f"runqy:q:{{{self.queue}}}:output:{task_id}"
+        return f"{self.own_prefix}output:{task_id}"
 
     def created(self, scope: str) -> str:
         """Hash, expiring: what the request with an idempotency key created; `scope` is the digest of key and client."""
-        return f"runqy:q:{{{self.queue}}}:created:{scope}"
+        return f"{self.own_prefix}created:{scope}"

@@ -27,13 +27,8 @@ class MessageUnreadable(Exception):
     """The bytes are not a task message."""
 
 
-def encode(message: TaskMessage) -> bytes:
-    """Return the bytes to store. Fields that this version does not know are kept."""
-    return message.SerializeToString()
-
-
 def decode(data: bytes) -> TaskMessage:
-    """Decode a message from Redis. Raise MessageUnreadable."""
+    """Decode a message from Redis. Fields that this version does not know are kept. Raise MessageUnreadable."""
     try:
         return TaskMessage.FromString(data)
     except DecodeError as error:
@@ -63,7 +58,7 @@ def cancellation(*, now_s: int) -> bytes:
     In protobuf a later occurrence of a field overrides an earlier one, so a script can change a message it cannot
     parse.
     """
-    return encode(TaskMessage(error_msg=CANCELED, last_failed_at=now_s))
+    return TaskMessage(error_msg=CANCELED, last_failed_at=now_s).SerializeToString()
 
 
 def restore_limits(message: TaskMessage, *, ttl_completed_s: int, active_timeout_s: int, retried: int) -> None:

@@ -84,13 +84,13 @@ def translate_errors() -> Iterator[None]:
     """Raise redis-py's errors about the connection as runqy's."""
     try:
         yield
-    except CircuitOpen as error:
-        raise BrokerUnavailable(reason="it did not respond a moment ago") from error
-    except REDIS_ERRORS as error:
+    except (CircuitOpen, *REDIS_ERRORS) as error:
         raise translate_error(error) from error
 
 
 def translate_error(error: Exception) -> RunqyError:
+    if isinstance(error, CircuitOpen):
+        return BrokerUnavailable(reason="it did not respond a moment ago")
     # First: redis-py derives AuthenticationError from ConnectionError.
     if isinstance(error, REFUSED_ERRORS):
         return BrokerRefused(reason=str(error))

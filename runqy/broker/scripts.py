@@ -1,4 +1,4 @@
-"""Load the Lua files and turn a script's name and arguments into a command for Redis.
+"""Load the Lua files, turn a script's name and arguments into a command for Redis, and encode commands.
 
 A Lua file starts with one sentence and then names its keys and arguments:
 
@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 import msgspec
+from hiredis import pack_command
 
 Value = str | bytes | int
+Data = bytes | memoryview
 _READS = """
     ECHO EXISTS GET GETRANGE HGET HGETALL HLEN HMGET HSCAN INFO LLEN LRANGE MGET PING SCAN SMEMBERS TIME XLEN XRANGE
     ZCARD ZCOUNT ZRANGE ZSCORE
@@ -108,3 +110,31 @@ def _read_lua(path: str) -> str:
 
 def command(*args: Value, key: str | None) -> Command:
     return Command(args=args, key=key)
+
+
+pack = cast("Callable[[tuple[Value, ...]], bytes]", pack_command)
+"""Encode a command. hiredis annotates its function for single-word commands only."""
+
+JOINED_BYTES = 256 * 1024
+"""Pending data up to this size is joined into one write. Of more data each piece is written separately."""
+
+
+def pack_pieces(args: tuple[Value, ...]) -> list[Data]:
+    """Encode a command as pieces. Large arguments are not copied into them: hiredis would copy these three times."""
+    for arg in args:  # on the path of every command: `any()` with a generator takes twice as long
+        if type(arg) is bytes and len(arg) > JOINED_BYTES:
+            break
+    else:
+        return [pack(args)]
+    pieces: list[Data] = []
+    small = [b"*%d\r\n" % len(args)]
+    for arg in args:
+        data = arg if isinstance(arg, bytes) else str(arg).encode()
+        small.append(b"$%d\r\n" % len(data))
+        if len(data) > JOINED_BYTES:
+            view = memoryview(data)
+            pieces += [b"".join(small), *(view[i : i + JOINED_BYTES] for i in range(0, len(data), JOINED_BYTES))]
+            small = [b"\r\n"]
+        else:
+            small += [data, b"\r\n"]
+    return [*pieces, b"".join(small)]

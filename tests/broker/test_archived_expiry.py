@@ -6,7 +6,6 @@ from runqy.broker.constants import ARCHIVE_MAX_AGE_S
 from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.janitor import ArchiveCursors, delete_expired
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
-from runqy.broker.message import encode
 from runqy.broker.tasks.finish import archive
 from runqy.broker.tasks.inspector import run_tasks
 from runqy.broker.tasks.reader import find_task
@@ -97,7 +96,7 @@ def test_a_task_that_asynq_archived_is_kept_from_then_on(broker: Broker) -> None
 def test_a_task_that_an_earlier_release_archived_is_kept_from_then_on(broker: Broker) -> None:
     at_s = broker.now_s() - 1000
     for task_id, ttl_s in (("short", 999), ("long", 1100)):
-        message = encode(TaskMessage(id=task_id, queue=QUEUE, type=QUEUE))
+        message = TaskMessage(id=task_id, queue=QUEUE, type=QUEUE).SerializeToString()
         broker.client.hset(KEYS.task(task_id), mapping={"msg": message, "ttl_archived": ttl_s})
         archive_as_asynq(broker, task_id, at_s)
 

@@ -14,10 +14,9 @@ import uvloop
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection import async_node
-from runqy.broker.connection.async_connection import JOINED_BYTES, pack, pack_pieces
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.operation import Request
-from runqy.broker.scripts import Value, command
+from runqy.broker.scripts import JOINED_BYTES, Value, command, pack, pack_pieces
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.reader import read_states

@@ -7,7 +7,6 @@ import pytest
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.broker.message import encode
 from runqy.broker.tasks.dequeue import dequeue, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue, enqueue_unique
 from runqy.broker.tasks.enqueue_batch import BatchPart, RequestToken, enqueue_many, enqueue_unique_batch
@@ -25,7 +24,8 @@ def put_retried(broker: Broker, task_id: str = "t1", **hash_fields: str) -> None
     put(broker, task_id, timeout_s=2, retention_s=60, headers={"x-request-id": "r1"})
     retried = TaskMessage(type=QUEUE, queue=QUEUE, id=task_id, payload=b'{"n":1}', retry=3)
     broker.client.hset(
-        KEYS.task(task_id), mapping={"msg": encode(retried), "retried": "1", "error_msg": "boom"} | hash_fields
+        KEYS.task(task_id),
+        mapping={"msg": retried.SerializeToString(), "retried": "1", "error_msg": "boom"} | hash_fields,
     )
 
 

@@ -8,7 +8,7 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
-from runqy.broker.message import decode, encode
+from runqy.broker.message import decode
 from runqy.broker.streams.run_log import EndedRun
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.finish import archive
@@ -37,7 +37,7 @@ def end_as_asynq(
     message.error_msg, message.retried = error, retried
     message.last_failed_at, message.completed_at = (now_s, 0) if error else (0, now_s)
     client.lrem(queue.pending, 0, task_id)
-    client.hset(queue.task(task_id), mapping={"msg": encode(message), "state": state} | fields)
+    client.hset(queue.task(task_id), mapping={"msg": message.SerializeToString(), "state": state} | fields)
     client.zadd(f"{queue.prefix}{state}", {task_id: now_s if state == "archived" else now_s + DAY_S})
 
 

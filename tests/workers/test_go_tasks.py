@@ -5,7 +5,7 @@ import redis as redis_py
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.broker.message import decode, encode
+from runqy.broker.message import decode
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
@@ -21,7 +21,7 @@ def test_results_of_tasks_that_go_enqueued_and_retried_are_kept(
     unwanted = add_task(single_broker, 1, retention_s=0)
     for task_id in (*go_ids, unwanted):
         message = TaskMessage(type="mail", queue="mail", id=task_id, payload=b"1", retry=3, retried=1)
-        redis.hset(mail.task(task_id), mapping={"msg": encode(message), "state": "pending", "retried": "1"})
+        redis.hset(mail.task(task_id), mapping={"msg": message.SerializeToString(), "state": "pending", "retried": "1"})
     redis.lpush(mail.pending, *go_ids)
 
     start_worker()

@@ -11,11 +11,11 @@ import structlog
 from redis import exceptions as redis_errors
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from runqy.broker.connection.async_connection import as_unsent, pack
+from runqy.broker.connection.async_connection import as_unsent
 from runqy.broker.connection.async_connector import Address, Connector
 from runqy.broker.connection.async_node import CONNECT_WAIT_S, AsyncNode
 from runqy.broker.replies import Reply, check_reply
-from runqy.broker.scripts import Command
+from runqy.broker.scripts import Command, pack
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
 
 MAX_REDIRECTIONS = 5

@@ -11,44 +11,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from hiredis import ProtocolError, Reader, pack_command
+from hiredis import ProtocolError, Reader
 from redis.connection import DefaultParser
 
 from runqy.broker.replies import Reply, ReplyLost
-from runqy.broker.scripts import Value
+from runqy.broker.scripts import JOINED_BYTES, Data
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
-
-pack = cast("Callable[[tuple[Value, ...]], bytes]", pack_command)
-"""Encode a command. hiredis annotates its function for single-word commands only."""
-
-JOINED_BYTES = 256 * 1024
-"""Pending data up to this size is joined into one write. Of more data each piece is written separately."""
-Data = bytes | memoryview
 
 _CHECKS = 8
 """How often within `reply_timeout_s` a connection is checked for silence."""
 _INCOMPLETE = object()
-
-
-def pack_pieces(args: tuple[Value, ...]) -> list[Data]:
-    """Encode a command as pieces. Large arguments are not copied into them: hiredis would copy these three times."""
-    for arg in args:  # on the path of every command: `any()` with a generator takes twice as long
-        if type(arg) is bytes and len(arg) > JOINED_BYTES:
-            break
-    else:
-        return [pack(args)]
-    pieces: list[Data] = []
-    small = [b"*%d\r\n" % len(args)]
-    for arg in args:
-        data = arg if isinstance(arg, bytes) else str(arg).encode()
-        small.append(b"$%d\r\n" % len(data))
-        if len(data) > JOINED_BYTES:
-            view = memoryview(data)
-            pieces += [b"".join(small), *(view[i : i + JOINED_BYTES] for i in range(0, len(data), JOINED_BYTES))]
-            small = [b"\r\n"]
-        else:
-            small += [data, b"\r\n"]
-    return [*pieces, b"".join(small)]
 
 
 class ConnectionLost(BrokerUnavailable):

@@ -10,16 +10,10 @@ from typing import Any
 import structlog
 from redis import exceptions as redis_errors
 
-from runqy.broker.connection.async_connection import (
-    AsyncConnection,
-    ConnectionLost,
-    as_unsent,
-    pack,
-    pack_pieces,
-)
+from runqy.broker.connection.async_connection import AsyncConnection, ConnectionLost, as_unsent
 from runqy.broker.constants import BULK_BYTES
 from runqy.broker.replies import Reply
-from runqy.broker.scripts import Command, Script
+from runqy.broker.scripts import Command, Script, pack, pack_pieces
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
 
 CONNECT_WAIT_S = 1.0

@@ -22,7 +22,7 @@ def enforce_cancellations(queues: Sequence[str]) -> Operation[int]:
 
 
 def _list_canceled(queue: str) -> Request[list[bytes]]:
-    key = QueueKeys(queue).cancellations
+    key = QueueKeys.of(queue).cancellations
     return Request(
         # Random members: tasks that are still running stay in the set, and must not hide others.
         (command("SRANDMEMBER", key, BATCH_MAX_TASKS, key=key),),
@@ -32,7 +32,7 @@ def _list_canceled(queue: str) -> Request[list[bytes]]:
 
 
 def _enforce(queue: str, ids: Sequence[bytes], now_s: int) -> Request[int]:
-    keys = QueueKeys(queue)
+    keys = QueueKeys.of(queue)
     call = script("enforce_cancellations")(
         cancellations=keys.cancellations,
         pending=keys.pending,

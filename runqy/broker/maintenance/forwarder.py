@@ -19,7 +19,7 @@ SOURCES = (TaskState.SCHEDULED, TaskState.RETRY)
 
 def forward(queue: str, source: TaskState, *, now_ns: int, limit: int = BATCH_MAX_TASKS) -> Request[int]:
     """Move up to `limit` due tasks of one queue to its pending list; return how many ids left the source."""
-    keys = QueueKeys(queue)
+    keys = QueueKeys.of(queue)
     command = script("forward")(
         source=keys.index(source),
         pending=keys.pending,

@@ -47,7 +47,7 @@ class ArchiveCursors:
 
 def expire_completed(queue: str, *, now_ns: int, limit: int = BATCH_MAX_TASKS) -> Request[list[str]]:
     """Delete completed tasks of one queue whose retention is over, and return their ids."""
-    keys = QueueKeys(queue)
+    keys = QueueKeys.of(queue)
     expire = script("expire_completed")(
         completed=keys.completed,
         task_prefix=keys.task_prefix,
@@ -66,7 +66,7 @@ def expire_archived(
     Each task has its own time to live; `default_ttl_s` is for tasks of other producers. As in asynq, no task is kept
     for longer than 90 days.
     """
-    keys = QueueKeys(queue)
+    keys = QueueKeys.of(queue)
     expire = script("expire_archived")(
         archived=keys.archived,
         task_prefix=keys.task_prefix,

@@ -68,7 +68,7 @@ def restore_orphan(suspect: Suspect, *, now_ns: int, is_searched: bool = False) 
 
     `is_searched`: `find_listed` did not find the id.
     """
-    keys = QueueKeys(suspect.queue)
+    keys = QueueKeys.of(suspect.queue)
     restore = script("restore_orphan")(
         task=keys.task(suspect.waiting.task_id),
         pending=keys.pending,
@@ -90,7 +90,7 @@ def find_listed(queue: str, task_ids: Sequence[str]) -> Operation[set[str]]:
     It starts at the end to which tasks are pushed, so that those pushed meanwhile only shift ids into later slices. A
     task that is dequeued meanwhile is in another list.
     """
-    pending, offset, listed = QueueKeys(queue).pending, 0, set[str]()
+    pending, offset, listed = QueueKeys.of(queue).pending, 0, set[str]()
     while True:
         find = script("find_pending")(pending=pending, offset=offset, limit=SLICE_SIZE, ids=task_ids)
         size, found = yield from ask(Request((find,), lambda replies: replies[0]))
@@ -104,7 +104,7 @@ class OrphanSearch:
     """Scans all tasks in bounded steps, and restores those that were in no list twice, CONFIRM_AFTER_S apart."""
 
     def __init__(self, step: int = 1000) -> None:
-        self._scanner = KeyScanner(QueueKeys("*").task("*"), step)
+        self._scanner = KeyScanner(QueueKeys.of("*").task("*"), step)
         self._suspects: dict[Suspect, int] = {}  # -> s at which it was first seen
 
     @property
@@ -176,7 +176,7 @@ def _since_ns(suspect: Suspect) -> int:
 
 
 def _read_states(tasks: Sequence[tuple[str, str]]) -> Request[list[Suspect]]:
-    hashes = [QueueKeys(queue).task(task_id) for queue, task_id in tasks]
+    hashes = [QueueKeys.of(queue).task(task_id) for queue, task_id in tasks]
 
     def parse(replies: Sequence[Reply]) -> list[Suspect]:
         return [

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import structlog
 
 from runqy.broker import keys as redis_keys
-from runqy.broker import message as messages
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.constants import BATCH_MAX_TASKS
 from runqy.broker.keys import QueueKeys
@@ -40,7 +39,7 @@ class PendingTask:
 
 def list_pending(queue: str, *, offset: int = 0, limit: int = BATCH_MAX_TASKS) -> Request[list[PendingTask]]:
     """Return a slice of a queue's pending list, the next to be dequeued first."""
-    keys = QueueKeys(queue)
+    keys = QueueKeys.of(queue)
     look = script("list_pending")(pending=keys.pending, task_prefix=keys.task_prefix, offset=offset, limit=limit)
 
     def parse(replies: Sequence[Reply]) -> list[PendingTask]:
@@ -51,7 +50,7 @@ def list_pending(queue: str, *, offset: int = 0, limit: int = BATCH_MAX_TASKS) -
 
 def archive_timed_out(queue: str, tasks: Sequence[PendingTask], *, timeout_s: int, now_ns: int) -> Request[int]:
     """Archive those of the tasks that are unchanged and still pending; return how many. No attempt is counted."""
-    keys = QueueKeys(queue)
+    keys = QueueKeys.of(queue)
     now_s = now_ns // 1_000_000_000
     error = pending_timeout_error(timeout_s)
     archive = script("archive_timed_out")(
@@ -61,7 +60,7 @@ def archive_timed_out(queue: str, tasks: Sequence[PendingTask], *, timeout_s: in
         counters=keys.run_counters,
         tasks=[keys.task(task.task_id) for task in tasks],
         now_s=now_s,
-        message_end=messages.encode(TaskMessage(error_msg=error, last_failed_at=now_s)),
+        message_end=TaskMessage(error_msg=error, last_failed_at=now_s).SerializeToString(),
         ended_prefix=redis_keys.ended_channel(""),
         lock_prefix=keys.lock_prefix,
         now_ns=now_ns,

@@ -61,7 +61,7 @@ class LeaselessWatch:
 
 def find_lost(queue: str, *, now_ns: int, grace_s: int, offset: int = 0) -> Request[tuple[int, list[LostTask]]]:
     """Find lost tasks in one slice of the active ids. Return the size of the slice, and the tasks."""
-    keys = QueueKeys(queue)
+    keys = QueueKeys.of(queue)
     find = script("find_lost")(
         lease=keys.lease,
         active=keys.active,
@@ -91,7 +91,7 @@ def recover(task: LostTask, stored: bytes | None, *, now_ns: int) -> Request[Tas
 
 def reclaim_groups(queue: str, *, now_ns: int, limit: int = GROUP_SETS_PER_CALL) -> Request[int]:
     """Move stale aggregation sets back to their groups; return how many were checked."""
-    keys = QueueKeys(queue)
+    keys = QueueKeys.of(queue)
     reclaim = script("reclaim_groups")(
         aggregation_sets=keys.aggregation_sets,
         groups=keys.groups,
@@ -157,7 +157,7 @@ def _recover_all(lost: Sequence[LostTask]) -> Operation[list[tuple[LostTask, Tas
 
 
 def _read_message(task: LostTask) -> Request[bytes | None]:
-    key = QueueKeys(task.queue).task(task.task_id)
+    key = QueueKeys.of(task.queue).task(task.task_id)
     return Request((command("HGET", key, "msg", key=key),), lambda replies: replies[0])
 
 
@@ -170,7 +170,7 @@ def _state_after_loss(task: LostTask, stored: bytes | None, *, now_s: int) -> tu
     failed = messages.as_failed(
         message, error=messages.CANCELED if task.cancel else LEASE_EXPIRED, now_s=now_s, spends_retry=not ends
     )
-    return TaskState.ARCHIVED if ends else TaskState.RETRY, messages.encode(failed)
+    return TaskState.ARCHIVED if ends else TaskState.RETRY, failed.SerializeToString()
 
 
 def _decode(stored: bytes | None) -> TaskMessage | None:
@@ -181,7 +181,7 @@ def _decode(stored: bytes | None) -> TaskMessage | None:
 
 
 def _recover_call(task: LostTask, state: TaskState, message: bytes, details: bytes, *, now_ns: int) -> Command:
-    keys = QueueKeys(task.queue)
+    keys = QueueKeys.of(task.queue)
     now_s = now_ns // 1_000_000_000
     day = counter_day(now_s)
     return script("recover")(

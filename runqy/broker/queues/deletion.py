@@ -45,7 +45,7 @@ def delete_redis_queue(
 
     `before_step` is called before each step and may raise to stop.
     """
-    deleted, keys = DeletedRedisQueue(), QueueKeys(queue)
+    deleted, keys = DeletedRedisQueue(), QueueKeys.of(queue)
     _delete_indexed_tasks(broker, keys, deleted, before_step)
     for _ in range(_ROUNDS):
         deleted.keys += _delete_other_keys(broker, keys, before_step)

@@ -21,14 +21,14 @@ class Pause:
 
 def pause(queue: str, *, now_ns: int, by: str = "") -> Request[bool]:
     """Pause a Redis queue; no task is dequeued after the reply. Return False if it was already paused."""
-    keys = QueueKeys(queue)
+    keys = QueueKeys.of(queue)
     call = script("pause")(paused=keys.paused, pause_details=keys.pause_details, now_s=now_ns // 1_000_000_000, by=by)
     return Request(commands=(call,), parse=lambda replies: bool(replies[0]))
 
 
 def unpause(queue: str, *, now_ns: int) -> Request[bool]:
     """Resume a Redis queue, and wake workers for its pending tasks. Return False if it was not paused."""
-    queue_keys = QueueKeys(queue)
+    queue_keys = QueueKeys.of(queue)
     call = script("unpause")(
         paused=queue_keys.paused,
         pause_details=queue_keys.pause_details,
@@ -41,7 +41,7 @@ def unpause(queue: str, *, now_ns: int) -> Request[bool]:
 
 
 def find_pause(queue: str) -> Request[Pause | None]:
-    keys = QueueKeys(queue)
+    keys = QueueKeys.of(queue)
     return Request(
         commands=(
             command("GET", keys.paused, key=keys.paused),

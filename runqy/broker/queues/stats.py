@@ -49,7 +49,7 @@ def count_tasks(queues: Sequence[str], *, now_ns: int) -> Request[list[QueueCoun
     So does a queue with a key of the wrong type, which must not hide the others.
     """
     return Request(
-        commands=tuple(_call(QueueKeys(queue), now_ns // 1_000_000_000) for queue in queues),
+        commands=tuple(_call(QueueKeys.of(queue), now_ns // 1_000_000_000) for queue in queues),
         parse=lambda replies: [
             _parse_counts(queue, reply or _EMPTY_REPLY, now_ns) for queue, reply in zip(queues, replies, strict=True)
         ],
@@ -134,7 +134,7 @@ class DayCounts:
 
 def read_history(queue: str, *, days: int, now_ns: int) -> Request[list[DayCounts]]:
     """Return the counters of the last days of a Redis queue, today first. They are kept for 90 days."""
-    queue_keys, now_s = QueueKeys(queue), now_ns // 1_000_000_000
+    queue_keys, now_s = QueueKeys.of(queue), now_ns // 1_000_000_000
     dates = [keys.counter_day(now_s - back * _DAY_S) for back in range(days)]
     counters = [*map(queue_keys.processed_on, dates), *map(queue_keys.failed_on, dates)]
 

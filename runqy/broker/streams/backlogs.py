@@ -26,7 +26,7 @@ class StreamBacklog:
 
 def read_backlogs(queues: Sequence[str], *, now_ns: int) -> Request[list[StreamBacklog]]:
     """Return the backlog of each stream. The one of `history` is the sum over the runs of these Redis queues."""
-    streams = [*_STREAMS.values(), *(QueueKeys(queue).runs for queue in queues)]
+    streams = [*_STREAMS.values(), *(QueueKeys.of(queue).runs for queue in queues)]
 
     def parse(replies: Sequence[Reply]) -> list[StreamBacklog]:
         found = [(reply[0], _age_s(reply[1], now_ns)) for reply in replies]

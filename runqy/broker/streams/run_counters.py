@@ -115,13 +115,13 @@ FIELDS = (
 
 def add_run_counters(queue: str, counters: RunCounters) -> Request[None]:
     parts: list[Value] = [part for item in counters.to_fields().items() for part in item]
-    call = script("add_run_counters")(counters=QueueKeys(queue).run_counters, fields_and_amounts=parts)
+    call = script("add_run_counters")(counters=QueueKeys.of(queue).run_counters, fields_and_amounts=parts)
     return Request((call,), lambda _: None)
 
 
 def read_run_counters(queues: Sequence[str]) -> Request[list[RunCounters]]:
     """Return the counters of Redis queues. Workers can write the fields; one that is not a number counts as 0."""
-    names = [QueueKeys(queue).run_counters for queue in queues]
+    names = [QueueKeys.of(queue).run_counters for queue in queues]
     return Request(
         tuple(command("HMGET", name, *FIELDS, key=name) for name in names),
         lambda replies: [_parse(reply) for reply in replies],

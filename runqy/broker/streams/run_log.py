@@ -149,20 +149,20 @@ def _room_for_traceback(message: TaskMessage, payload: bytes | None, commit: str
 
 def read_runs(queue: str, *, limit: int, now_ns: int) -> Request[StreamPage]:
     """Return the oldest entries of a Redis queue's stream, in order. Their times are checked against `now_ns`."""
-    key = QueueKeys(queue).runs
+    key = QueueKeys.of(queue).runs
     read = script("read_runs")(runs=key, limit=limit, max_bytes=2 * MAX_ENTRY_BYTES)
     return Request((read,), partial(_parse_page, now_ns), is_repeatable=True, is_bulky=True, tolerates_wrong_types=True)
 
 
 def remove_runs(queue: str, last: EntryId) -> Request[StreamStatus]:
     """Remove the entries of a stream up to the last one that was stored; return the status of the rest."""
-    call = script("remove_runs")(runs=QueueKeys(queue).runs, next_id=f"{last[0]}-{last[1] + 1}")
+    call = script("remove_runs")(runs=QueueKeys.of(queue).runs, next_id=f"{last[0]}-{last[1] + 1}")
     return Request((call,), _parse_status, is_repeatable=True)
 
 
 def delete_stream(queue: str) -> Request[None]:
     """Delete the key of a stream, because it is of another type."""
-    key = QueueKeys(queue).runs
+    key = QueueKeys.of(queue).runs
     return Request((command("UNLINK", key, key=key),), lambda _: None, is_repeatable=True)
 
 

@@ -47,7 +47,7 @@ def cancel(
     Raise TaskNotFound, TaskNotCancelable.
     """
     now_s = now_ns // 1_000_000_000
-    queue_keys = QueueKeys(queue)
+    queue_keys = QueueKeys.of(queue)
     call = script("cancel")(
         task=queue_keys.task(task_id),
         pending=queue_keys.pending,

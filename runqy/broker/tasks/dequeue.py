@@ -196,7 +196,7 @@ def _count_pending(queues: Sequence[str]) -> Request[list[int]]:
 
 @lru_cache(maxsize=1000)
 def _script_keys(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    queues = [QueueKeys(name) for name in names]
+    queues = [QueueKeys.of(name) for name in names]
     keys_of_all = [(queue.pending, queue.active, queue.lease, queue.paused, queue.idle) for queue in queues]
     return tuple(chain.from_iterable(keys_of_all)), (*names, *(queue.task_prefix for queue in queues))
 

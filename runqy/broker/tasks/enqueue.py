@@ -13,7 +13,7 @@ import msgspec
 from runqy.broker import keys
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
-from runqy.broker.message import DEFAULT_TIMEOUT_S, MAX_INT32, encode
+from runqy.broker.message import DEFAULT_TIMEOUT_S, MAX_INT32
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Value, command, script
@@ -106,7 +106,7 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True, array_like=T
     @property
     def lock(self) -> str:
         """The key of the task's lock; empty if it has none."""
-        return QueueKeys(self.queue).lock(self.unique_key) if self.unique_key else ""
+        return QueueKeys.of(self.queue).lock(self.unique_key) if self.unique_key else ""
 
     def state_at(self, now_ns: int) -> TaskState:
         return TaskState.SCHEDULED if self.is_later(now_ns) else TaskState.PENDING
@@ -224,7 +224,7 @@ def find_replayed(queue: str, idempotency_key: IdempotencyKey) -> Request[Replay
 
     Raise IdempotencyKeyReused, IdempotencyRecordUnreadable.
     """
-    record = QueueKeys(queue).created(idempotency_key.scope)
+    record = QueueKeys.of(queue).created(idempotency_key.scope)
 
     def parse(replies: Sequence[Reply]) -> Replayed | None:
         if not is_recorded(replies[0], idempotency_key):
@@ -260,7 +260,7 @@ def _replayed(response: bytes, holder: bytes) -> Replayed:
 
 def expire_records(queue: str, scopes: Sequence[str], *, ttl_s: int) -> Request[None]:
     """Let the records of idempotency keys expire. After that the same request creates a task again."""
-    records = [QueueKeys(queue).created(scope) for scope in scopes]
+    records = [QueueKeys.of(queue).created(scope) for scope in scopes]
     return Request(tuple(command("EXPIRE", record, ttl_s, key=record) for record in records), lambda _: None)
 
 
@@ -273,7 +273,7 @@ def index_task(task: NewTask) -> tuple[Command, Command]:
 
 def store(tasks: Sequence[NewTask], now_ns: int) -> Command:
     """Return the script call that stores tasks of one Redis queue and one initial state."""
-    queue, max_waiting = QueueKeys(tasks[0].queue), tasks[0].max_waiting
+    queue, max_waiting = QueueKeys.of(tasks[0].queue), tasks[0].max_waiting
     task_keys = [queue.task(task.id) for task in tasks]
     if tasks[0].state_at(now_ns) is TaskState.PENDING:
         return script("enqueue_batch")(
@@ -328,8 +328,9 @@ def encode_messages(tasks: Sequence[NewTask]) -> Iterator[bytes]:
     previous, shared = None, b""
     for task in tasks:
         if previous is None or not task.has_same_fields(previous):
-            previous, shared = task, encode(task.shared_fields())
-        yield shared + encode(TaskMessage(id=task.id, payload=task.payload, unique_key=task.lock))
+            previous, shared = task, task.shared_fields().SerializeToString()
+        own = TaskMessage(id=task.id, payload=task.payload, unique_key=task.lock)
+        yield shared + own.SerializeToString()
 
 
 def queue_full(task: NewTask) -> QueueFull:
@@ -355,7 +356,7 @@ def _parse_state(task: NewTask, state: TaskState, replies: Sequence[Reply]) -> T
 
 
 def _enqueue_one(task: NewTask, now_ns: int) -> Command:
-    queue = QueueKeys(task.queue)
+    queue = QueueKeys.of(task.queue)
     return script("enqueue")(
         pending=queue.pending,
         idle=queue.idle,
@@ -369,7 +370,7 @@ def _enqueue_one(task: NewTask, now_ns: int) -> Command:
         now_ms=now_ns // 1_000_000,
         max_waiting=task.max_waiting,
         id=task.id,
-        message=encode(task.message()),
+        message=task.message().SerializeToString(),
         ttl_archived=task.ttl_archived_s,
         ttl_completed=task.retention_s,
         active_timeout=task.timeout_s,
@@ -379,7 +380,7 @@ def _enqueue_one(task: NewTask, now_ns: int) -> Command:
 def _arguments(
     task: NewTask, now_ns: int, record: IdempotencyRecord | None, until_s: int | None, is_cluster: bool
 ) -> dict[str, Value | Sequence[Value]]:
-    queue = QueueKeys(task.queue)
+    queue = QueueKeys.of(task.queue)
     key = queue.task(task.id)
     return {
         "pending": queue.pending,
@@ -395,7 +396,7 @@ def _arguments(
         "queue": task.queue,
         "now_ns": now_ns,
         "id": task.id,
-        "message": encode(task.message()),
+        "message": task.message().SerializeToString(),
         "ttl_archived": task.ttl_archived_s,
         "ttl_completed": task.retention_s,
         "active_timeout": task.timeout_s,

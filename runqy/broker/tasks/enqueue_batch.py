@@ -129,7 +129,7 @@ def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int 
 
     Raise IdempotencyKeyReused, IdempotencyRecordUnreadable.
     """
-    record = QueueKeys(queue).created(idempotency_key.scope)
+    record = QueueKeys.of(queue).created(idempotency_key.scope)
 
     def parse(replies: Sequence[Reply]) -> EnqueuedPart | None:
         if not is_recorded(replies[0], idempotency_key):
@@ -153,7 +153,7 @@ def delete_idempotency_record(
     queue: str, idempotency_key: IdempotencyKey, request_token: RequestToken
 ) -> Request[bool]:
     """Delete the record of a request, unless a task of it was stored; return whether it was deleted."""
-    record = QueueKeys(queue).created(idempotency_key.scope)
+    record = QueueKeys.of(queue).created(idempotency_key.scope)
     call = script("delete_idempotency_record")(record=record, request_token=request_token.token)
     return Request((call,), parse=lambda replies: replies[0] == 1, is_repeatable=True)
 
@@ -228,7 +228,7 @@ def _outcomes(tasks: Sequence[NewTask], state: TaskState, replies: Sequence[Repl
 def _arguments(
     part: BatchPart, request_token: RequestToken, idempotency_key: IdempotencyKey | None
 ) -> dict[str, Value | Sequence[Value]]:
-    queue = QueueKeys(part.queue)
+    queue = QueueKeys.of(part.queue)
     tasks_and_locks: list[Value] = []
     sevens: list[Value] = []
     for task, message in zip(part.tasks, encode_messages(part.tasks), strict=True):

@@ -13,7 +13,7 @@ import msgspec
 from runqy.broker import constants, keys
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
-from runqy.broker.message import as_completed, as_failed, cancellation, encode
+from runqy.broker.message import as_completed, as_failed, cancellation
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Value, script
@@ -71,7 +71,7 @@ def complete(
         call = _completions([Completion(lease, message, result, info)], now_ns)
         return Request(commands=(call,), parse=lambda replies: _outcome((FinishOutcome.COMPLETED,) * 2, replies[0]))
     now_s = now_ns // 1_000_000_000
-    queue = QueueKeys(lease.queue)
+    queue = QueueKeys.of(lease.queue)
     counters = _counter_keys(queue, now_s)
     return _request(
         FinishOutcome.COMPLETED,
@@ -110,7 +110,7 @@ def retry(  # noqa: PLR0913 (how a run ended, and where the archive's size comes
 ) -> Request[FinishOutcome]:
     """Move the task to the retry set, or archive it if its cancellation was requested. Raise LeaseLost."""
     now_s = now_ns // 1_000_000_000
-    queue = QueueKeys(lease.queue)
+    queue = QueueKeys.of(lease.queue)
     is_failure = failure.is_failure and not failure.child_died
     failed = as_failed(message, error=failure.error, now_s=now_s, spends_retry=is_failure)
     call = script("retry")(
@@ -118,7 +118,7 @@ def retry(  # noqa: PLR0913 (how a run ended, and where the archive's size comes
         **_counter_keys(queue, now_s),
         **_archive_arguments(queue, lease, now_s, max_archived),
         retry=queue.retry,
-        message=encode(failed),
+        message=failed.SerializeToString(),
         cancellation=cancellation(now_s=now_s),
         retry_at_s=failure.retry_at_s,
         is_failure=int(is_failure),
@@ -143,12 +143,12 @@ def archive(  # noqa: PLR0913 (as `retry`)
 ) -> Request[FinishOutcome]:
     """Archive the task, because no retry is left or because it must not run again. Raise LeaseLost."""
     now_s = now_ns // 1_000_000_000
-    queue = QueueKeys(lease.queue)
+    queue = QueueKeys.of(lease.queue)
     call = script("archive")(
         **_lease_keys(queue, lease),
         **_counter_keys(queue, now_s),
         **_archive_arguments(queue, lease, now_s, max_archived),
-        message=encode(as_failed(message, error=error, now_s=now_s, spends_retry=False)),
+        message=as_failed(message, error=error, now_s=now_s, spends_retry=False).SerializeToString(),
         child_deaths=int(child_died),
         runs=queue.runs,
         outcome=(info.outcome or RunOutcome.FAILED).value,
@@ -172,7 +172,7 @@ def requeue(
     Only the history needs the message. Raise LeaseLost.
     """
     now_s = now_ns // 1_000_000_000
-    queue = QueueKeys(lease.queue)
+    queue = QueueKeys.of(lease.queue)
     call = script("requeue")(
         **_lease_keys(queue, lease),
         **_counter_keys(queue, now_s),
@@ -191,7 +191,7 @@ def requeue(
 
 def write_result(lease: Lease, result: bytes) -> Request[None]:
     """Store a result during the run. Raise LeaseLost."""
-    queue = QueueKeys(lease.queue)
+    queue = QueueKeys.of(lease.queue)
     call = script("write_result")(
         task=queue.task(lease.task_id), lease=queue.lease, id=lease.task_id, lease_token=lease.token, result=result
     )
@@ -200,7 +200,7 @@ def write_result(lease: Lease, result: bytes) -> Request[None]:
 
 def _completions(completions: Sequence[Completion], now_ns: int) -> Command:
     now_s = now_ns // 1_000_000_000
-    queue = QueueKeys(completions[0].lease.queue)
+    queue = QueueKeys.of(completions[0].lease.queue)
     task_and_lock: list[str] = []
     tasks: list[Value] = []
     for completion in completions:
@@ -211,7 +211,7 @@ def _completions(completions: Sequence[Completion], now_ns: int) -> Command:
         tasks += (
             lease.task_id,
             lease.token,
-            encode(as_completed(message, now_s=now_s)),
+            as_completed(message, now_s=now_s).SerializeToString(),
             now_s + message.retention,
             keys.ended_channel(lease.task_id),
             0 if completion.result is None else 1,

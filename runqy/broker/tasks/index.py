@@ -81,6 +81,6 @@ def _read_queues(ids: Sequence[str]) -> Request[list[str]]:
 
 def _without_task(broker: Broker, lookups: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     pairs = list(lookups)
-    tasks = [QueueKeys(queue).task(task_id) for task_id, queue in pairs]
+    tasks = [QueueKeys.of(queue).task(task_id) for task_id, queue in pairs]
     exist: list[int] = broker.run(Request(tuple(command("EXISTS", task, key=task) for task in tasks), list))
     return [lookup for lookup, count in zip(pairs, exist, strict=True) if not count]

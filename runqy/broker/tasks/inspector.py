@@ -40,7 +40,7 @@ def run_tasks(
     queue: str, task_ids: Sequence[str], *, wanted: TaskState | None = None, now_ns: int
 ) -> Request[list[ActionOutcome]]:
     """Make tasks pending immediately. Finished tasks restart with all their retries."""
-    queue_keys = QueueKeys(queue)
+    queue_keys = QueueKeys.of(queue)
     return _act(
         "run_tasks",
         queue_keys,
@@ -67,7 +67,7 @@ def archive_tasks(
     now_s = now_ns // 1_000_000_000
     return _act(
         "archive_tasks",
-        QueueKeys(queue),
+        QueueKeys.of(queue),
         task_ids,
         wanted,
         now_s=now_s,
@@ -81,7 +81,7 @@ def delete_tasks(
     queue: str, task_ids: Sequence[str], *, wanted: TaskState | None = None, now_ns: int = 0
 ) -> Request[list[ActionOutcome]]:
     """Delete tasks that are not running, with their locks. The caller calls `remove_lookups` next."""
-    queue_keys = QueueKeys(queue)
+    queue_keys = QueueKeys.of(queue)
     return _act(
         "delete_tasks",
         queue_keys,
@@ -97,7 +97,7 @@ def release_tasks(
     queue: str, task_ids: Sequence[str], *, wanted: TaskState | None = TaskState.SCHEDULED, now_ns: int = 0
 ) -> Request[list[ActionOutcome]]:
     """Move scheduled tasks to `retry`, due at the same time, for workers of the Go system."""
-    return _act("release_tasks", QueueKeys(queue), task_ids, wanted)
+    return _act("release_tasks", QueueKeys.of(queue), task_ids, wanted)
 
 
 def _act(
@@ -160,7 +160,7 @@ def apply_to_all(broker: Broker, action: InspectorAction, queue: str, state: Tas
 
 def _list_ids(queue: str, state: TaskState, offset: int, limit: int) -> Request[tuple[int, list[str]]]:
     """Return the size of an index, and up to `limit` ids from `offset` on."""
-    call = script("list_ids")(index=QueueKeys(queue).index(state), offset=offset, limit=limit)
+    call = script("list_ids")(index=QueueKeys.of(queue).index(state), offset=offset, limit=limit)
     return Request((call,), partial(_ids, is_list=state is TaskState.PENDING))
 
 

@@ -71,7 +71,7 @@ def extend(leases: Sequence[Lease], *, now_ns: int, lease_s: int = constants.LEA
 
 
 def _extend_call(leases: Sequence[Lease], lease_end_s: int) -> Command:
-    queue = QueueKeys(leases[0].queue)
+    queue = QueueKeys.of(leases[0].queue)
     return script("extend_leases")(
         lease=queue.lease,
         task=[queue.task(lease.task_id) for lease in leases],

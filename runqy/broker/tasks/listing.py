@@ -68,7 +68,7 @@ def list_tasks(  # noqa: PLR0913 (a page of a list)
     A page ends early after `max_bytes`, by default MAX_PAGE_BYTES, but has at least one task. A task that stays in the
     state from the first page to the last is on exactly one page.
     """
-    queue_keys = QueueKeys(queue)
+    queue_keys = QueueKeys.of(queue)
     shared: dict[str, Value] = {
         "task_prefix": queue_keys.task_prefix,
         "state": state,

@@ -65,7 +65,7 @@ def write_output(chunks: Sequence[OutputChunk]) -> Request[list[bool]]:
 
 def read_output(queue: str, task_id: str, *, attempt: int | None = None, offset: int = 0) -> Request[TaskOutput]:
     """Return what an attempt printed, from an offset on; by default the last attempt that printed anything."""
-    keys = QueueKeys(queue)
+    keys = QueueKeys.of(queue)
     call = script("read_output")(
         task=keys.task(task_id),
         output=keys.output(task_id),
@@ -77,18 +77,18 @@ def read_output(queue: str, task_id: str, *, attempt: int | None = None, offset:
 
 def keep_outputs(tasks: Sequence[tuple[str, str]]) -> Request[None]:
     """Make the output of existing tasks, given by queue and id, live for at least KEPT_S more."""
-    outputs = [QueueKeys(queue).output(task_id) for queue, task_id in tasks]
+    outputs = [QueueKeys.of(queue).output(task_id) for queue, task_id in tasks]
     return Request(tuple(command("EXPIRE", key, KEPT_S, "GT", key=key) for key in outputs), lambda _: None)
 
 
 def delete_stray_output(queue: str, task_id: str) -> Request[bool]:
-    keys = QueueKeys(queue)
+    keys = QueueKeys.of(queue)
     call = script("delete_stray_output")(task=keys.task(task_id), output=keys.output(task_id))
     return Request((call,), lambda replies: replies[0] == 1, is_repeatable=True)
 
 
 def _write(chunks: Sequence[OutputChunk]) -> Command:
-    queue = QueueKeys(chunks[0].lease.queue)
+    queue = QueueKeys.of(chunks[0].lease.queue)
     keys: list[str] = []
     runs: list[Value] = []
     for chunk in chunks:

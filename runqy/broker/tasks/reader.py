@@ -59,7 +59,7 @@ def _find_across_slots(task_id: str, known_queues: Sequence[str]) -> Operation[T
 def read_tasks(locations: Sequence[TaskLocation]) -> Request[list[TaskRecord | None]]:
     """Return tasks whose Redis queues are known; None for a task that does not exist."""
     return Request(
-        commands=tuple(_read(QueueKeys(queue), task_id) for queue, task_id in locations),
+        commands=tuple(_read(QueueKeys.of(queue), task_id) for queue, task_id in locations),
         parse=lambda replies: [_record(task_id, reply) for (_, task_id), reply in zip(locations, replies, strict=True)],
         is_repeatable=True,
         is_bulky=True,
@@ -68,7 +68,7 @@ def read_tasks(locations: Sequence[TaskLocation]) -> Request[list[TaskRecord | N
 
 def read_states(locations: Sequence[TaskLocation]) -> Request[list[TaskState | None]]:
     """Return the states of tasks whose Redis queues are known, without their payloads."""
-    task_keys = [QueueKeys(queue).task(task_id) for queue, task_id in locations]
+    task_keys = [QueueKeys.of(queue).task(task_id) for queue, task_id in locations]
     return Request(
         commands=tuple(command("HGET", key, "state", key=key) for key in task_keys),
         parse=lambda replies: [TaskState.read(reply) for reply in replies],
@@ -78,7 +78,7 @@ def read_states(locations: Sequence[TaskLocation]) -> Request[list[TaskState | N
 
 def read_statuses(locations: Sequence[TaskLocation]) -> Request[list[TaskStatus | None]]:
     """Return the statuses of tasks whose Redis queues are known; None for a task that does not exist."""
-    task_keys = [QueueKeys(queue).task(task_id) for queue, task_id in locations]
+    task_keys = [QueueKeys.of(queue).task(task_id) for queue, task_id in locations]
     return Request(
         commands=tuple(command("HMGET", key, "state", "started", "progress", "output", key=key) for key in task_keys),
         parse=lambda replies: [_status(*reply) for reply in replies],

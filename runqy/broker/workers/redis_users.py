@@ -87,7 +87,7 @@ def acl_rules(user: RedisUser, *, target: RedisTarget) -> list[str]:
     """
     commands = (*COMMANDS, *_MODE_COMMANDS.get(target.mode, ()), *(("select",) if target.db else ()))
     own_keys = [  # those of queues first: Redis compares a key with one pattern after another, and most keys are theirs
-        *(f"{prefix}*" for queue in user.redis_queues for prefix in QueueKeys(queue).worker_prefixes),
+        *(f"{prefix}*" for queue in user.redis_queues for prefix in QueueKeys.of(queue).worker_prefixes),
         *map(keys.worker_record, user.worker_ids),
         *keys.instance_patterns(user.instance_id),
     ]

@@ -106,6 +106,26 @@ def find_identity(key: str) -> Identity | None:
     return identity or (_find_published(digest) if _has_key_format(key) else None)
 
 
+def accept_key(key: str) -> Identity | None:
+    """Return the identity of a key, like `find_identity`, and record its use; None also for a key that `is_guessable`.
+
+    That is all that most requests need. Others go on with `authenticate_key`.
+    """
+    identity = None if is_guessable(key) else find_identity(key)
+    if identity is not None:
+        record_use(identity.key_id)
+    return identity
+
+
+def accept_key_blocking(key: str) -> Identity | None:
+    """Do the same by a snapshot that is at most a second old, and write the key's use to Redis when that is due."""
+    refresh_for_key(key)
+    identity = accept_key(key)
+    if identity is not None:
+        write_use_when_due(identity.key_id)
+    return identity
+
+
 def may_be_new(key: str) -> bool:
     """Return whether another process may just have created a key: runqy generated it, but it is not in the snapshot.
 

@@ -10,7 +10,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
-from runqy.accounts.identities import find_identity, is_guessable, record_use, refresh_for_key, write_use_when_due
+from runqy.accounts.identities import accept_key_blocking, find_identity, is_guessable, record_use
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
 from runqy.api.throttling import RateLimiter, failure_limiter, ip_prefix
 from runqy.api_keys import Identity, Role
@@ -35,15 +35,17 @@ class BearerTokenAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[ApiClient, Identity] | None:
         """Return the client and its identity; None if a key is missing. Raise AuthenticationFailed, TooManyFailures."""
-        key, address = presented_key(request.headers), request.META.get("REMOTE_ADDR", "")
+        key = presented_key(request.headers)
         if not key:
             return None
-        limiter = failure_limiter(address)
-        try:
-            identity = authenticate_blocking(key, limiter)
-        finally:
-            if limiter.headers:
-                cast(AuthenticatedRequest, request).rate_limit = RateLimitReport(limiter.headers)
+        identity = accept_key_blocking(key)
+        if identity is None:
+            limiter = failure_limiter(request.META.get("REMOTE_ADDR", ""))
+            try:
+                identity = run_blocking(authenticate_key(key, limiter))
+            finally:
+                if limiter.headers:
+                    cast(AuthenticatedRequest, request).rate_limit = RateLimitReport(limiter.headers)
         if identity is None:
             raise AuthenticationFailed
         return ApiClient(identity.name), identity
@@ -68,9 +70,10 @@ def public_identity(address: str) -> Identity:
 
 
 def authenticate_key(key: str, limiter: RateLimiter) -> Operation[Identity | None]:
-    """Return the identity of a key in the process's snapshot and record its use; None if the key is not accepted.
+    """Return the identity of a key that `accept_key` does not accept at once, within the limit of failures.
 
-    The caller has refreshed the snapshot for a key that `may_be_new`. Raise TooManyFailures, ConfigurationUnavailable.
+    None for a wrong key. The caller has refreshed the snapshot for a key that `may_be_new`. Raise TooManyFailures,
+    ConfigurationUnavailable.
     """
     is_guess = is_guessable(key)
     if is_guess:
@@ -82,15 +85,6 @@ def authenticate_key(key: str, limiter: RateLimiter) -> Operation[Identity | Non
     if is_guess:
         yield from limiter.check()  # concurrent guesses may have reached the limit
     record_use(identity.key_id)
-    return identity
-
-
-def authenticate_blocking(key: str, limiter: RateLimiter) -> Identity | None:
-    """Run `authenticate_key` with a refreshed snapshot, and write the key's use to Redis when that is due."""
-    refresh_for_key(key)
-    identity = run_blocking(authenticate_key(key, limiter))
-    if identity is not None:
-        write_use_when_due(identity.key_id)
     return identity
 
 

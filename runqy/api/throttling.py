@@ -37,37 +37,37 @@ class RateLimiter:
         error: type[TooManyRequests] = TooManyRequests,
     ) -> None:
         """`refusal` is the detail of the error, with `{rate}`. `find_subject` is only called to count or check."""
-        self._scope, self._find_subject, self._rate = scope, find_subject, rate
+        self._scope, self._find_subject, self.rate = scope, find_subject, rate
         self._refusal, self._error = refusal, error
         # The response's headers about the limit; empty as long as it does not concern the request.
         self.headers: dict[str, str] = {}
 
     def count(self) -> Operation[None]:
         """Count a request. Raise the error beyond the limit."""
-        if self._rate is None:
+        if self.rate is None:
             return
         try:
             context = yield from get_context()
-            status = yield from ask(acquire(self._key(), self._rate, now_ns=context.now_ns))
+            status = yield from ask(acquire(self._key(), self.rate, now_ns=context.now_ns))
         except BrokerUnavailable as error:
             _record_failure(error)
             return
         _failures.record_success()
-        self._report(self._rate, status)
+        self._report(self.rate, status)
 
     def check(self) -> Operation[None]:
         """Raise the error beyond the limit, without counting a request."""
-        if self._rate is None:
+        if self.rate is None:
             return
         try:
             context = yield from get_context()
-            wait_s = yield from ask(read_wait(self._key(), self._rate, now_ns=context.now_ns))
+            wait_s = yield from ask(read_wait(self._key(), self.rate, now_ns=context.now_ns))
         except BrokerUnavailable as error:
             _record_failure(error)
             return
         if wait_s:
             # As if it had been counted: the headers must not reveal whether a guessed key matched.
-            self._report(self._rate, RateLimitStatus(is_allowed=False, remaining=0, wait_s=wait_s, reset_s=wait_s))
+            self._report(self.rate, RateLimitStatus(is_allowed=False, remaining=0, wait_s=wait_s, reset_s=wait_s))
 
     def _key(self) -> str:
         return f"{self._scope}:{self._find_subject()}"
@@ -127,12 +127,13 @@ class ApiKeyThrottle(BaseThrottle):
     describes_success = True
     """Add the headers to responses that are not refused too."""
 
-    def __init__(self) -> None:
-        self._wait_s: int | None = None
+    _wait_s: int | None = None
 
     def allow_request(self, request: Request, view: Any) -> bool:
         """Count the request and set `request.rate_limit`."""
         limiter, refusal = self.make_limiter(cast(AuthenticatedRequest, request).auth), ""
+        if limiter.rate is None:
+            return True
         try:
             run_blocking(limiter.count())
         except TooManyRequests as error:

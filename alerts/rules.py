@@ -8,7 +8,7 @@ from itertools import combinations
 from statistics import median
 
 from runqy.broker.health import RedisHealth
-from runqy.broker.tasks.memory import MemoryUse
+from runqy.broker.memory import MemoryUse
 from runqy.formats import durations
 from tasks.history.stats import StatsPoint
 

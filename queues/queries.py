@@ -24,7 +24,6 @@ from runqy.config_sync.snapshot import (
     MAX_AGE_S,
     Snapshot,
     SnapshotValue,
-    current_snapshot,
     get_newest,
     get_snapshot,
 )
@@ -39,7 +38,7 @@ T = TypeVar("T")
 
 def get_catalog() -> QueueCatalog:
     """Return all queues in the snapshot of the process, without I/O. Raise ConfigurationUnavailable."""
-    return _CATALOG.of(current_snapshot())
+    return _CATALOG.current()
 
 
 def get_fresh_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:

@@ -8,10 +8,10 @@ from queues.catalog import AllowedQueues, RedisQueue
 from queues.definitions import QueueSpec
 from queues.queries import get_fresh_catalog, list_redis_queues, list_vault_errors, resolve_redis_queue
 from runqy.broker.broker import Broker
+from runqy.broker.memory import estimate_memory
 from runqy.broker.queues.pausing import Pause, find_pause
 from runqy.broker.queues.stats import DayCounts, QueueCounts, count_tasks, read_history
 from runqy.broker.states import TaskState
-from runqy.broker.tasks.memory import estimate_memory
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers
 from runqy.config_sync.documents import DocumentKind, field

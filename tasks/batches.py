@@ -10,6 +10,7 @@ import msgspec
 from queues.catalog import AllowedQueues, ResolvedQueue
 from queues.queries import get_catalog
 from runqy.broker import constants
+from runqy.broker.memory import ask_all_with_memory_check, ensure_memory
 from runqy.broker.operation import Operation, ask, get_context
 from runqy.broker.tasks.enqueue import IdempotencyKey, LockConflict, NewTask, TaskCreated, new_task_id, new_task_ids
 from runqy.broker.tasks.enqueue_batch import (
@@ -23,7 +24,6 @@ from runqy.broker.tasks.enqueue_batch import (
     find_enqueued_part,
 )
 from runqy.broker.tasks.index import remove_lookups
-from runqy.broker.tasks.memory import ask_all_with_memory_check, ensure_memory
 from runqy.errors import (
     BatchConflict,
     BatchRefused,

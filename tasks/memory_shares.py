@@ -9,8 +9,8 @@ from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.constants import LARGE_RESULT_BYTES
 from runqy.broker.health import check_nodes
+from runqy.broker.memory import MemoryReading, MemoryUse, estimate_memory, read_memory, store_over_share
 from runqy.broker.operation import raise_error
-from runqy.broker.tasks.memory import MemoryReading, MemoryUse, estimate_memory, read_memory, store_over_share
 
 _PAUSE = 20
 """The pause after a measurement, as a multiple of its duration: with many queues a measurement keeps Redis busy."""

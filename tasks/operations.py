@@ -10,6 +10,7 @@ from queues.catalog import AllowedQueues, ResolvedQueue
 from queues.queries import get_catalog, resolve_queue
 from runqy.audit.operations import record_in_redis
 from runqy.broker.broker import Broker
+from runqy.broker.memory import ask_with_memory_check
 from runqy.broker.operation import BrokerContext, Operation, Request, ask, get_context
 from runqy.broker.tasks.enqueue import (
     OF_QUEUE,
@@ -26,7 +27,6 @@ from runqy.broker.tasks.enqueue import (
     new_task_id,
 )
 from runqy.broker.tasks.index import remove_lookups
-from runqy.broker.tasks.memory import ask_with_memory_check
 from runqy.broker.tasks.reader import read_tasks
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import (
@@ -94,7 +94,7 @@ def enqueue_task(
         task = msgspec.structs.replace(task, retention_s=max(task.retention_s, _MIN_AWAITED_RETENTION_S))
     if idempotency_key is None and not task.unique_key:
         yield from enqueue_built_task(task, context)
-        return EnqueuedTask(build_record(task, context.now_ns), is_unserved=context.memory.is_unserved(task.queue))
+        return EnqueuedTask(task.as_record(context.now_ns), is_unserved=context.memory.is_unserved(task.queue))
     enqueued = yield from _enqueue_unique(task, requested, context, idempotency_key)
     return msgspec.structs.replace(enqueued, is_unserved=context.memory.is_unserved(task.queue))
 
@@ -121,7 +121,7 @@ def enqueue_and_wait(
     awaited = waiting.run(
         waiting.waiters.wait_for_queued(task.id, queue=task.queue, client=client, timeout_s=timeout_s)
     )
-    return awaited or build_record(task, context.now_ns)
+    return awaited or task.as_record(context.now_ns)
 
 
 def ensure_enabled(resolved: ResolvedQueue) -> None:
@@ -163,19 +163,6 @@ def build_task(
             f"{limits.max_payload_bytes:,} (max_payload_bytes)."
         )
     return task
-
-
-def build_record(task: NewTask, now_ns: int) -> TaskRecord:
-    """Return the record of a task that was just enqueued, as it would be read back."""
-    return TaskRecord(
-        id=task.id,
-        queue=task.queue,
-        state=task.state_at(now_ns),
-        message=task.message(),
-        score_s=task.process_at_s or None,
-        enqueued_at_ns=now_ns,
-        ttl_archived_s=task.ttl_archived_s,
-    )
 
 
 def enqueue_built_task(task: NewTask, context: BrokerContext) -> Operation[None]:
@@ -243,7 +230,7 @@ def _enqueue_unique(
         yield from _forget_refused(task, context)
         raise
     if outcome is TaskCreated.NOW:
-        return EnqueuedTask(build_record(task, context.now_ns))
+        return EnqueuedTask(task.as_record(context.now_ns))
     yield from _forget_refused(task, context)
     if isinstance(outcome, Replayed):
         return (yield from _replay(requested, task.queue, outcome))
@@ -288,7 +275,7 @@ def _replay(requested: NewTask, queue: str, replayed: Replayed) -> Operation[Enq
     # Defaults are appended before the closing brace.
     payload = requested.payload[:-1] + first.payload
     task = msgspec.structs.replace(first, queue=queue, payload=payload, unique_key=requested.unique_key)
-    return EnqueuedTask(build_record(task, now_ns), is_replayed=True)
+    return EnqueuedTask(task.as_record(now_ns), is_replayed=True)
 
 
 # What a response contains beyond its request: the time and the task, stored with the idempotency key.

@@ -12,7 +12,7 @@ from rest_framework.request import Request
 
 from runqy.api_keys import Identity
 from runqy.broker.tasks.enqueue import IdempotencyKey
-from runqy.errors import EncodingUnsupported, LengthRequired, RequestInvalid, RequestTooLarge
+from runqy.errors import EncodingUnsupported, RequestInvalid, RequestTooLarge
 from runqy.formats.json_decoding import MAX_MEMBERS, describe_error
 
 Members: TypeAlias = dict[str, msgspec.Raw]
@@ -58,12 +58,6 @@ def refuse_members(request: Request) -> None:
         raise RequestInvalid(errors=[f"{name}: {detail}" for name in sorted(request.data)[:20]])
 
 
-def raw_body(request: Request) -> bytes:
-    """Return the body of a request whose view uses RawJSONParser."""
-    body: Any = request.data
-    return body or b""  # DRF calls no parser for an empty body
-
-
 def read_body(stream: IO[bytes], meta: Mapping[str, Any]) -> bytes:
     """Return a whole body. Raise RequestInvalid if it is cut short, RequestTooLarge, EncodingUnsupported."""
     check_encoding(meta.get("HTTP_CONTENT_ENCODING", ""))
@@ -76,12 +70,6 @@ def read_body(stream: IO[bytes], meta: Mapping[str, Any]) -> bytes:
     if len(body) < length:
         raise RequestInvalid(f"The body ended after {len(body)} of {length} bytes.")
     return body
-
-
-def check_length(meta: Mapping[str, Any]) -> None:
-    """Raise LengthRequired for a body of unknown length, which cannot be read under WSGI."""
-    if meta.get("HTTP_TRANSFER_ENCODING") and not meta.get("CONTENT_LENGTH"):
-        raise LengthRequired
 
 
 def check_encoding(content_encoding: str) -> None:

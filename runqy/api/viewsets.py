@@ -10,9 +10,9 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from runqy.api.pagination import PagedList
-from runqy.api.parsers import check_length
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
 from runqy.api_keys import Role
+from runqy.errors import LengthRequired
 
 T = TypeVar("T")
 
@@ -50,7 +50,8 @@ class ApiViewSet(GenericViewSet[Any]):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Authenticate, authorise and throttle. Raise LengthRequired."""
         super().initial(request, *args, **kwargs)
-        check_length(request.META)
+        if request.META.get("HTTP_TRANSFER_ENCODING") and not request.META.get("CONTENT_LENGTH"):
+            raise LengthRequired  # under WSGI a body of unknown length cannot be read
 
     def paginate_queryset(self, queryset: PagedList[T, Any]) -> list[T]:  # type: ignore[override]
         """Return the items of the requested page, by `pagination_class`. Raise RequestInvalid."""

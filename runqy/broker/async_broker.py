@@ -11,10 +11,10 @@ from runqy.broker.connection.async_connection import ConnectionLost
 from runqy.broker.connection.async_connector import CONNECT_TIMEOUT_S, MAX_PENDING, REPLY_TIMEOUT_S, Connector
 from runqy.broker.connection.async_node import AsyncNode
 from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.memory import MemoryUse
 from runqy.broker.operation import BrokerContext, Operation, Request, RequestBatch, ask_all, raise_if_unknown
 from runqy.broker.replies import Reply, ReplyLost
 from runqy.broker.scripts import Command
-from runqy.broker.tasks.memory import MemoryUse
 from runqy.errors import BrokerUnavailable, RunqyError
 
 T = TypeVar("T")

@@ -9,6 +9,7 @@ from redis import RedisCluster
 
 from runqy import clock
 from runqy.broker.connection.redis_client import RedisTarget, connect_client, make_connection
+from runqy.broker.memory import MemoryUse
 from runqy.broker.operation import (
     BrokerContext,
     Effect,
@@ -20,7 +21,6 @@ from runqy.broker.operation import (
     raise_if_unknown,
 )
 from runqy.broker.scripts import command
-from runqy.broker.tasks.memory import MemoryUse
 from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
 if TYPE_CHECKING:

@@ -22,3 +22,5 @@ BULK_BYTES = 64 * 1024
 BATCH_MAX_TASKS = 500
 BATCH_MAX_BYTES = 1 << 20
 """The limits of one script call, so that it does not block Redis for long."""
+QUEUE_FULL_RETRY_S = 5
+"""When a client may try again to enqueue on a queue that has no room."""

@@ -9,11 +9,11 @@ import msgspec
 
 from runqy import clock
 from runqy.broker import keys
+from runqy.broker.constants import QUEUE_FULL_RETRY_S
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import Operation, Request, ask, ask_all, raise_error
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, command, script
-from runqy.broker.tasks.enqueue import QUEUE_FULL_RETRY_S
 from runqy.errors import BrokerFull, QueueMemoryExceeded, RunqyError
 
 OVER_SHARE_TTL_S = 30

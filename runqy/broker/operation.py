@@ -22,7 +22,7 @@ from runqy.broker.scripts import Command
 from runqy.errors import BrokerUnavailable, OutcomeUnknown, RunqyError
 
 if TYPE_CHECKING:
-    from runqy.broker.tasks.memory import MemoryUse
+    from runqy.broker.memory import MemoryUse
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

@@ -87,7 +87,7 @@ class Attempt:
 
     def end(self, error: BaseException | None = None) -> None:
         if not self._has_ended:
-            self._breaker.record(error, clock.monotonic_s() - self._began_s)
+            self._breaker.record(error, 0 if error is None else clock.monotonic_s() - self._began_s)
             self.abandon()
 
     def abandon(self) -> None:

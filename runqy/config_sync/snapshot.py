@@ -120,6 +120,10 @@ class SnapshotValue(Generic[T]):
     def of(self, snapshot: Snapshot) -> T:
         return snapshot.compute(self, self._function)
 
+    def current(self) -> T:
+        """Return the value of the process's snapshot. Raise ConfigurationUnavailable if there is none yet."""
+        return self.of(_cache.current())
+
 
 class SnapshotCache:
     """The snapshot of a process. Reading it takes no lock and no I/O; several threads may refresh it."""

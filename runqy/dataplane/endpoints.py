@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from django.conf import settings
 
 from queues.queries import get_catalog
-from runqy.accounts.identities import may_be_new
+from runqy.accounts.identities import accept_key, may_be_new
 from runqy.api.authentication import authenticate_key, presented_key, public_identity
 from runqy.api.exceptions import log_unavailable
 from runqy.api.parsers import check_encoding, check_size, parse_idempotency_key
@@ -47,7 +47,7 @@ from runqy.errors import (
 )
 from runqy.http.middleware import forwarded_client
 from runqy.http.request_ids import trace_headers
-from runqy.metrics.http_requests import observe_request, route_label
+from runqy.metrics.http_requests import observe_request
 from runqy.telemetry.tracing import enqueue_span, get_tracer
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
 from tasks.api.logs import END_ID, LogQuerySerializer, find_position, open_output_stream
@@ -186,6 +186,8 @@ class TaskEndpoints:
             if settings.RUNQY_PUBLIC_RESULTS and _is_result(call.request):
                 return public_identity(call.address)
             raise KeyRequired
+        if identity := accept_key(key):
+            return identity
         if may_be_new(key):
             await self._background.refresh_for_unknown()
         limiter = failure_limiter(call.address)
@@ -201,6 +203,8 @@ class TaskEndpoints:
         if ApiKeyThrottle not in TaskViewSet.throttle_classes:
             return
         limiter = key_limiter(identity)
+        if limiter.rate is None:
+            return
         try:
             await self._broker.run(limiter.count())
         finally:
@@ -322,5 +326,11 @@ def _is_result(request: ParsedRequest) -> bool:
 
 
 def _record(request: ParsedRequest, route: str, status: int) -> None:
-    label = route_label(route, query=request.scope["query_string"], prefer=request.headers.get("Prefer", ""))
-    observe_request(label, request.method, status, began_s=request.began_s)
+    observe_request(
+        route,
+        request.method,
+        status,
+        began_s=request.began_s,
+        query=request.scope["query_string"],
+        prefer=request.headers.get("Prefer", ""),
+    )

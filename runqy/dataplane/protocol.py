@@ -11,7 +11,7 @@ from runqy.dataplane.bodies import RECEIVED
 from runqy.dataplane.responses import problem_response, render_head, shared_headers
 from runqy.dataplane.transports import JoiningTransport
 from runqy.errors import HeadersTooLarge, RequestInvalid, RequestTimeout, RunqyError
-from runqy.http.request_ids import new_request_id, request_id_context
+from runqy.http.request_ids import request_id_context
 
 MAX_HEAD_BYTES = 32 << 10
 MAX_FIELDS = 100
@@ -147,7 +147,7 @@ class HttpProtocol(HttpToolsProtocol):
             # Ends the application's wait for the body, and uvicorn drops the response that it still sends.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        with request_id_context(new_request_id()):
+        with request_id_context():
             response = problem_response(error)
             shared = shared_headers(self.scheme or "http")
         headers = [*self.server_state.default_headers, *response.headers, *shared, (b"connection", b"close")]

@@ -2,6 +2,7 @@
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 
 _UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
@@ -33,6 +34,7 @@ def format_short(seconds: int) -> str:
     return "".join(parts) or "0"
 
 
+@lru_cache(maxsize=1024)  # each task in a response has its timeout, and few tasks have one of their own
 def format_s(seconds: int) -> str:
     """Return a duration in Go's format: `0s`, `45s`, `10m0s`, `1h0m0s`."""
     minutes, rest = divmod(seconds, 60)

@@ -21,8 +21,8 @@ from runqy.audit.actors import SERVER, Actor, ActorKind, actor_context
 from runqy.config.connection_urls import parse_address
 from runqy.config_sync import snapshot
 from runqy.config_sync.operations import NOT_PUBLISHED, publication_result
-from runqy.http.request_ids import current_request_id, new_request_id, request_id_context
-from runqy.metrics.http_requests import OTHER, observe_request, requests_in_flight, route_label, route_template
+from runqy.http.request_ids import current_request_id, request_id_context
+from runqy.metrics.http_requests import OTHER, observe_request, requests_in_flight, route_template
 from runqy.telemetry.tracing import get_tracer
 
 _SHARED_POLICY = "base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -54,8 +54,7 @@ class RequestIdMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        request_id = new_request_id(request.headers.get("X-Request-ID", ""))
-        with request_id_context(request_id):
+        with request_id_context(request.headers.get("X-Request-ID", "")) as request_id:
             response = self.get_response(request)
         response["X-Request-ID"] = request_id
         return response
@@ -72,10 +71,14 @@ class RequestDurationMiddleware:
         began_s = request.META.get(QUEUED_AT, perf_counter())
         with self._in_flight.track_inprogress():
             response = self.get_response(request)
-        label = route_label(
-            _route(request), query=request.META.get("QUERY_STRING", ""), prefer=request.META.get("HTTP_PREFER", "")
+        observe_request(
+            _route(request),
+            request.method or "",
+            response.status_code,
+            began_s=began_s,
+            query=request.META.get("QUERY_STRING", ""),
+            prefer=request.META.get("HTTP_PREFER", ""),
         )
-        observe_request(label, request.method or "", response.status_code, began_s=began_s)
         return response
 
 

@@ -23,10 +23,12 @@ def new_request_id(given: str = "") -> str:
 
 
 @contextmanager
-def request_id_context(request_id: str) -> Iterator[None]:
+def request_id_context(given: str = "") -> Iterator[str]:
+    """Yield the id of a request, as `new_request_id` returns it, which the `with` block has."""
+    request_id = new_request_id(given)
     token = _current.set(request_id)
     try:
-        yield
+        yield request_id
     finally:
         _current.reset(token)
 

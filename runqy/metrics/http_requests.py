@@ -71,12 +71,15 @@ class _RequestDurations:
 _durations = _RequestDurations()
 
 
-def observe_request(route: str, method: str, status: int, *, began_s: float) -> None:
+def observe_request(  # noqa: PLR0913 (what a request is counted by)
+    route: str, method: str, status: int, *, began_s: float, query: str | bytes = "", prefer: str = ""
+) -> None:
     """Count a request that began at `began_s`, by `perf_counter`. `route` is a template, never the path of a
-    request.
+    request. `query` and the header `Prefer` tell whether the client waits for a task.
     """
     now_s = perf_counter()
-    _durations.observe((route, method, status), now_s - began_s)
+    label = _label(route, query, prefer) if query or prefer else route
+    _durations.observe((label, method, status), now_s - began_s)
     if _durations.is_due(now_s):
         _durations.flush(now_s)
 
@@ -113,11 +116,9 @@ def with_histogram(families: Iterable[Metric]) -> Iterator[Metric]:
     yield histogram
 
 
-def route_label(route: str, *, query: str | bytes, prefer: str) -> str:
-    """Return the label of a route. `?wait` is appended if the client waits for a task, because such requests take any
-    time.
-    """
-    if not (query or prefer) or route not in _WAITING_ROUTES:
+def _label(route: str, query: str | bytes, prefer: str) -> str:
+    """Append `?wait` to a route if the client waits for a task, because such requests take any time."""
+    if route not in _WAITING_ROUTES:
         return route
     waits = "wait=" in query if isinstance(query, str) else b"wait=" in query
     return f"{route}?wait" if waits or "wait" in prefer else route

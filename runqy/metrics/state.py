@@ -9,11 +9,11 @@ from queues.queries import get_fresh_catalog
 from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.health import is_maintenance_running, ping
+from runqy.broker.memory import estimate_memory
 from runqy.broker.operation import Request, raise_error
 from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.streams.backlogs import StreamBacklog, read_backlogs
 from runqy.broker.streams.run_counters import RunCounters, read_run_counters
-from runqy.broker.tasks.memory import estimate_memory
 from runqy.broker.workers.heartbeats import list_worker_ids, read_records
 from runqy.broker.workers.records import WorkerRecord
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable

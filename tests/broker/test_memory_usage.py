@@ -4,9 +4,9 @@ import pytest
 
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.memory import estimate_memory
 from runqy.broker.queues.stats import DayCounts, read_history
 from runqy.broker.tasks.finish import archive
-from runqy.broker.tasks.memory import estimate_memory
 from runqy.broker.tasks.output import OutputChunk, write_output
 from tests.support.tasks import QUEUE, put, take_one
 

@@ -7,8 +7,8 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
+from runqy.broker.memory import MemoryUse, ask_with_memory_check
 from runqy.broker.tasks.enqueue import enqueue
-from runqy.broker.tasks.memory import MemoryUse, ask_with_memory_check
 from runqy.errors import BrokerFull
 from tests.api.client import ApiClient, problem
 from tests.support.full_redis import FILLER_BYTES, filled_redis

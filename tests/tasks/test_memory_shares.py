@@ -12,7 +12,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.broker.tasks.memory import MemoryUse
+from runqy.broker.memory import MemoryUse
 from tasks.duties import MemoryShares
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec

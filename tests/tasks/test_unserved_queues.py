@@ -9,7 +9,7 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.broker.tasks.memory import MemoryUse
+from runqy.broker.memory import MemoryUse
 from runqy.broker.workers.claims import claim_worker_id
 from runqy.broker.workers.heartbeats import write_heartbeat
 from tests.api.client import ApiClient

@@ -8,8 +8,8 @@ import pytest
 
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.memory import store_over_share
 from runqy.broker.tasks.enqueue import enqueue
-from runqy.broker.tasks.memory import store_over_share
 from tests.support import environment
 from tests.support.tasks import QUEUE, new_task
 from tests.support.waiting import eventually

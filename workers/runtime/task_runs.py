@@ -9,6 +9,7 @@ import msgspec
 
 from runqy import clock
 from runqy.broker.constants import BATCH_MAX_BYTES, LARGE_RESULT_BYTES
+from runqy.broker.memory import find_max_results
 from runqy.broker.message import CANCELED, run_time_s
 from runqy.broker.operation import Operation, Request, ask
 from runqy.broker.states import RunOutcome
@@ -24,7 +25,6 @@ from runqy.broker.tasks.finish import (
     retry,
 )
 from runqy.broker.tasks.lease import LeasedTask
-from runqy.broker.tasks.memory import find_max_results
 from runqy.errors import RunqyError
 from workers.runtime.retries import RetryPolicy
 from workers.runtime.task_output import RunOutput

@@ -12,16 +12,17 @@ import msgspec
 
 from runqy.broker import keys
 from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.constants import QUEUE_FULL_RETRY_S
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import DEFAULT_TIMEOUT_S, MAX_INT32
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import IdempotencyKeyReused, IdempotencyRecordUnreadable, QueueFull, TaskAlreadyExists
 
 IDEMPOTENCY_TTL_S = 24 * 3600
-QUEUE_FULL_RETRY_S = 5
 OF_QUEUE = -1
 """Stands for the limit of the task's queue, until `tasks.operations` sets it."""
 
@@ -92,6 +93,18 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True, array_like=T
         for name, value in self.headers.items():
             message.headers[name] = value
         return message
+
+    def as_record(self, now_ns: int) -> TaskRecord:
+        """Return the record of the task, enqueued at this time, as it would be read back."""
+        return TaskRecord(
+            id=self.id,
+            queue=self.queue,
+            state=self.state_at(now_ns),
+            message=self.message(),
+            score_s=self.process_at_s or None,
+            enqueued_at_ns=now_ns,
+            ttl_archived_s=self.ttl_archived_s,
+        )
 
     def has_same_fields(self, other: "NewTask") -> bool:
         """Return whether another task of the same queue has the same shared fields."""

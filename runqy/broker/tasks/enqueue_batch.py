@@ -8,13 +8,13 @@ from msgspec import DecodeError
 
 from runqy.broker import constants, keys
 from runqy.broker.keys import QueueKeys
+from runqy.broker.memory import ask_all_with_memory_check
 from runqy.broker.operation import Operation, Request, get_context
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import (
     IDEMPOTENCY_TTL_S,
-    QUEUE_FULL_RETRY_S,
     IdempotencyKey,
     LockConflict,
     NewTask,
@@ -26,7 +26,6 @@ from runqy.broker.tasks.enqueue import (
     queue_full,
     store,
 )
-from runqy.broker.tasks.memory import ask_all_with_memory_check
 from runqy.errors import (
     IdempotencyKeyReused,
     IdempotencyRecordUnreadable,
@@ -261,7 +260,7 @@ def _arguments(
 
 def _parse_item(outcome: int | bytes) -> ItemOutcome:
     if outcome == -1:
-        return QueueFull(retry_after_s=QUEUE_FULL_RETRY_S)
+        return QueueFull(retry_after_s=constants.QUEUE_FULL_RETRY_S)
     if isinstance(outcome, bytes):
         return LockConflict(outcome.decode(errors="replace"))
     return TaskCreated.NOW if outcome else TaskAlreadyExists()

@@ -10,7 +10,7 @@ from alerts.api import serializers as s
 from alerts.models import Alert
 from alerts.queries import AlertState, list_alerts
 from alerts.serializers import AlertSerializer
-from runqy.api.pagination import CursorPagination, PagedList
+from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
@@ -42,7 +42,7 @@ class AlertViewSet(ApiViewSet):
     """Alerts: conditions that need attention, open or resolved."""
 
     allows_queue_scoped_keys: ClassVar = True
-    pagination_class = CursorPagination
+    pagination_class = SignedCursorPagination
 
     @extend_schema(
         operation_id="list_alerts",

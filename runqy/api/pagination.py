@@ -37,7 +37,7 @@ class PagedList(Generic[T, P]):
     """The name of the list. A cursor of another list is refused."""
 
 
-class CursorPagination(BasePagination):
+class SignedCursorPagination(BasePagination):
     """The requested page, and the response with a link to the next one."""
 
     def paginate_queryset(self, queryset: PagedList[T, Any], request: Request, view: Any = None) -> list[T]:  # type: ignore[override]

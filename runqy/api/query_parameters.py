@@ -1,7 +1,7 @@
 """Serializer fields of query parameters. Their values are strings, and most treat an empty one as missing."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from django.core.validators import MaxLengthValidator
 from drf_spectacular.utils import extend_schema_field
@@ -12,7 +12,6 @@ from runqy.errors import choices_error
 
 _MAX_LENGTH = 255
 _MAX_DIGITS = 18
-_FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class TextParameter(serializers.CharField):
@@ -28,17 +27,13 @@ class TextParameter(serializers.CharField):
         )
 
 
-@extend_schema_field({"type": "boolean"})
-class FlagParameter(serializers.Field[Any, Any, Any, Any]):
+class FlagParameter(serializers.BooleanField):
     """A boolean, false if missing. An empty value is refused, since `?dry_run` is not meant as false."""
+
+    default_error_messages: ClassVar = {"invalid": "Must be true or false."}
 
     def __init__(self, help_text: str) -> None:
         super().__init__(required=False, default=False, help_text=help_text)
-
-    def to_internal_value(self, data: str) -> bool:
-        if data.lower() not in _FLAGS:
-            raise serializers.ValidationError("Must be true or false.")
-        return _FLAGS[data.lower()]
 
 
 class ChoiceParameter(StrictChoiceField):
@@ -65,17 +60,22 @@ class IntegerParameter(serializers.IntegerField):
     """An optional integer."""
 
     def __init__(self, help_text: str, *, lowest: int, highest: int) -> None:
-        super().__init__(required=False, default=None, min_value=lowest, max_value=highest, help_text=help_text)
-        self._message = f"Must be an integer from {lowest} to {highest}."
+        message = f"Must be an integer from {lowest} to {highest}."
+        messages: Any = dict.fromkeys(("invalid", "min_value", "max_value"), message)
+        super().__init__(
+            required=False,
+            default=None,
+            min_value=lowest,
+            max_value=highest,
+            help_text=help_text,
+            error_messages=messages,
+        )
 
-    def run_validation(self, data: Any = serializers.empty) -> Any:
-        """Raise the same message for a value that is not a number and for one out of range."""
-        if isinstance(data, str) and not (data.isascii() and data.isdigit() and len(data) <= _MAX_DIGITS):
-            raise serializers.ValidationError(self._message)
-        try:
-            return super().run_validation(data)
-        except serializers.ValidationError as error:
-            raise serializers.ValidationError(self._message) from error
+    def to_internal_value(self, data: Any) -> int:
+        # int() would also read "1_000" and digits of other scripts.
+        if not (data.isascii() and data.isdigit() and len(data) <= _MAX_DIGITS):
+            self.fail("invalid")
+        return super().to_internal_value(data)
 
 
 @extend_schema_field({"type": "integer", "minimum": 1})

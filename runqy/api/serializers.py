@@ -110,8 +110,8 @@ class StringField(serializers.CharField):
 
     default_error_messages: ClassVar = {"type": "Must be a string."}
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{"trim_whitespace": False, **options})
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"trim_whitespace": False, **options})
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
@@ -119,18 +119,8 @@ class StringField(serializers.CharField):
         return super().to_internal_value(data)
 
 
-class PatternField(serializers.RegexField):
+class PatternField(StringField, serializers.RegexField):
     """A JSON string that matches a pattern."""
-
-    default_error_messages: ClassVar = {"type": "Must be a string."}
-
-    def __init__(self, regex: str, **options: Any) -> None:
-        super().__init__(regex, **{"trim_whitespace": False, **options})
-
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            self.fail("type")
-        return super().to_internal_value(data)
 
 
 class StrictBooleanField(serializers.BooleanField):

@@ -19,9 +19,6 @@ from runqy.broker.rate_limit import Rate, RateLimitStatus, acquire, read_wait
 from runqy.config.connection_urls import parse_address
 from runqy.errors import BrokerUnavailable, TooManyFailures, TooManyRequests
 from runqy.redis_connection import run_blocking
-from runqy.telemetry.failure_log import FailureLog
-
-_failures = FailureLog("requests_counted")
 
 
 class RateLimiter:
@@ -49,10 +46,8 @@ class RateLimiter:
         try:
             context = yield from get_context()
             status = yield from ask(acquire(self._key(), self.rate, now_ns=context.now_ns))
-        except BrokerUnavailable as error:
-            _record_failure(error)
+        except BrokerUnavailable:
             return
-        _failures.record_success()
         self._report(self.rate, status)
 
     def check(self) -> Operation[None]:
@@ -62,8 +57,7 @@ class RateLimiter:
         try:
             context = yield from get_context()
             wait_s = yield from ask(read_wait(self._key(), self.rate, now_ns=context.now_ns))
-        except BrokerUnavailable as error:
-            _record_failure(error)
+        except BrokerUnavailable:
             return
         if wait_s:
             # As if it had been counted: the headers must not reveal whether a guessed key matched.
@@ -170,7 +164,3 @@ def ip_prefix(address: str) -> str:
     if parsed.version == 4:
         return str(parsed)
     return str(ip_network((int(parsed), 64), strict=False).network_address)
-
-
-def _record_failure(error: BrokerUnavailable) -> None:
-    _failures.record("requests_not_counted", key=error.code, error=str(error))

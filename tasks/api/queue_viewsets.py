@@ -12,7 +12,7 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.response import Response
 
 from runqy.api.etags import content_version, etag_response
-from runqy.api.pagination import CursorPagination, PagedList
+from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.parsers import refuse_members
 from runqy.api.renderers import encode_json
 from runqy.api.requests import AuthenticatedRequest
@@ -51,7 +51,7 @@ class QueueTaskViewSet(ApiViewSet):
     read_roles: ClassVar = frozenset({Role.CLIENT})
     action_roles: ClassVar = {"destroy": frozenset({Role.CLIENT})}
     allows_queue_scoped_keys = True
-    pagination_class = CursorPagination
+    pagination_class = SignedCursorPagination
 
     @property
     def needs_confirmed_configuration(self) -> bool:

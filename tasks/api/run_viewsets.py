@@ -7,7 +7,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 from queues.catalog import AllowedQueues
-from runqy.api.pagination import CursorPagination, PagedList
+from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
@@ -36,7 +36,7 @@ class HistoryViewSet(ApiViewSet):
 class RunViewSet(HistoryViewSet):
     """Runs."""
 
-    pagination_class = CursorPagination
+    pagination_class = SignedCursorPagination
 
     @extend_schema(
         operation_id="list_runs",

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from runqy.api.etags import etag_response, if_match
-from runqy.api.pagination import CursorPagination, PagedList
+from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.config_sync.operations import publication_result
@@ -171,7 +171,7 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
 class VaultEntryVersionViewSet(UnlockedVaultViewSet):
     """The versions of an entry."""
 
-    pagination_class = CursorPagination
+    pagination_class = SignedCursorPagination
 
     @extend_schema(
         operation_id="list_vault_entry_versions",
@@ -195,7 +195,7 @@ class VaultEntryVersionViewSet(UnlockedVaultViewSet):
 class VaultDeliveryViewSet(UnlockedVaultViewSet):
     """The deliveries of a vault's values to workers."""
 
-    pagination_class = CursorPagination
+    pagination_class = SignedCursorPagination
 
     @extend_schema(
         operation_id="list_vault_deliveries",

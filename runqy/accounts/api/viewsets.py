@@ -14,7 +14,7 @@ from runqy.accounts.api import examples
 from runqy.accounts.api import serializers as s
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.accounts.queries import get_api_key, list_api_keys_page
-from runqy.api.pagination import CursorPagination, PagedList
+from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
@@ -30,7 +30,7 @@ _LastId = Annotated[int, msgspec.Meta(ge=0, lt=10**_MAX_ID_DIGITS)]
 class ApiKeyViewSet(ApiViewSet):
     """API keys."""
 
-    pagination_class = CursorPagination
+    pagination_class = SignedCursorPagination
 
     @extend_schema(
         operation_id="list_api_keys",

@@ -102,7 +102,7 @@ def _leaves_no_listener_behind() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _leaves_no_secret_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Fail the run if a secret of its vaults is anywhere but in the hands of workers."""
+    """Fail the run if a secret of its vaults is anywhere but with workers."""
     with SUITE.watch():
         yield
     SUITE.look_into([environment.SERVER.folder, Path(environment.HOME), tmp_path_factory.getbasetemp()])

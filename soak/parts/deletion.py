@@ -1,4 +1,4 @@
-"""A queue with many tasks is deleted: the response comes at once, and maintenance goes on after it was killed."""
+"""A queue with many tasks is deleted: the response comes at once, and maintenance continues after it was killed."""
 
 import os
 import signal

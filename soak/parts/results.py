@@ -95,7 +95,7 @@ def _check_results(stack: Stack, redis: redis_py.Redis, client: Client, ids: lis
 
 
 def _check_later_tasks(stack: Stack, options: Options, client: Client, report: Report) -> None:
-    """Check that the worker goes on over the same link."""
+    """Check that the worker continues over the same link."""
     load = Load(stack, options.rng(PART), producers=0)
     times_s = []
     for _ in range(COUNT):

@@ -17,7 +17,7 @@ FORM = {"name": "hers", "role": "admin", "lifetime": "never"}
 
 @pytest.fixture
 def carol(configuration: None) -> User:
-    """Return an admin who created a key in the admin, with which another one was created."""
+    """Return an admin who created a key in the admin, and another key with it."""
     user = staff_user("admin", "carol")
     client = client_of(user)
     page = client.post(f"{KEYS}add/", FORM)

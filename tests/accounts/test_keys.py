@@ -106,7 +106,7 @@ def test_a_wrong_key_that_none_of_the_database_can_be_is_counted_without_a_confi
     assert len(redis.keys("runqy:rate:*")) == 1
 
 
-def test_what_cannot_be_a_key_is_not_looked_for_in_redis(monkeypatch) -> None:
+def test_a_malformed_key_is_not_looked_up_in_redis(monkeypatch) -> None:
     key = generate_key()
     authenticate(key)
 

@@ -22,7 +22,7 @@ NEW = {"username": "carol", "role": "viewer", "password1": PASSWORD, "password2"
 
 
 def audited() -> list[tuple[str, str, dict[str, Any]]]:
-    """Return what was recorded of users and groups, in order, having looked at who did it."""
+    """Return the audit records of users and groups, in order. Check who did it."""
     rows = AuditRecord.objects.filter(object_kind__in=["user", "group"]).order_by("number")
     assert {(row.actor_kind, row.actor_name) for row in rows} == {("user", "admin")}
     return [(row.action, row.object_name, json.loads(row.changes)) for row in rows]

@@ -1,4 +1,4 @@
-"""The addresses of the admin, and who may look at each and send it a form."""
+"""The URLs of the admin, and which users may view each and post a form to it."""
 
 from dataclasses import dataclass, field
 

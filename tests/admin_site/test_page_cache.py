@@ -51,7 +51,7 @@ def test_nothing_is_a_value_too(redis: redis_py.Redis) -> None:
 
 
 @pytest.mark.parametrize("written", [b"<script>", b"\xff", b"[1]", b'[{"by_queue": {"mail": "<b>"}}]', b"{}", b"7"])
-def test_what_is_of_another_type_is_not_shown(redis: redis_py.Redis, written: bytes) -> None:
+def test_values_of_another_type_are_not_shown(redis: redis_py.Redis, written: bytes) -> None:
     read(1)
     (key,) = redis.keys("runqy:cache:*numbers")
     redis.set(key, written)

@@ -1,4 +1,4 @@
-"""The pages of which `make screenshots` takes pictures exist, in the states that their names promise."""
+"""The pages that `make screenshots` captures exist, in the states that their names promise."""
 
 import pytest
 from django.apps import apps

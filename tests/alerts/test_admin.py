@@ -27,7 +27,7 @@ def store(message: str, subject: str, *, is_over: bool = False, kind: AlertKind 
     return Alert.objects.get(subject=subject)
 
 
-def test_the_list_shows_open_alerts_unless_others_are_asked_for() -> None:
+def test_the_list_shows_open_alerts_by_default() -> None:
     store("Mail is over.", "mail", is_over=True)
     store("Post goes on.", "post")
     viewer = staff_client("viewer")

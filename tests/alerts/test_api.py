@@ -40,7 +40,7 @@ def _alerts(configuration: None) -> None:
         ("?queue=mail", ["mail"]),
     ],
 )
-def test_open_alerts_are_listed_unless_others_are_asked_for(query: str, messages: list[str]) -> None:
+def test_open_alerts_are_listed_by_default(query: str, messages: list[str]) -> None:
     response = ApiClient(ADMIN_KEY).get(f"/api/alerts{query}")
 
     assert [alert["message"] for alert in response.json()["alerts"]] == messages

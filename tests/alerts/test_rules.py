@@ -60,7 +60,7 @@ def test_a_problem_of_a_queue_is_found_with_its_cause(fields: dict[str, Any], ki
         {"minutes": minutes(canceled=95, expired=5)},
     ],
 )
-def test_what_is_no_problem_is_not_found(fields: dict[str, Any]) -> None:
+def test_a_harmless_condition_is_no_finding(fields: dict[str, Any]) -> None:
     assert find_problems(observation(queue(**fields)), defaults) == []
 
 

@@ -87,7 +87,7 @@ def test_messages_are_signed(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
-def test_what_the_webhook_does_not_accept_is_sent_again_with_the_same_id(receiver: Receiver, status: int) -> None:
+def test_a_rejected_message_is_sent_again_with_the_same_id(receiver: Receiver, status: int) -> None:
     receiver.status = status
     store_findings([FINDING], now=timezone.now())
     deliver_due()
@@ -106,7 +106,7 @@ def test_what_the_webhook_does_not_accept_is_sent_again_with_the_same_id(receive
     assert AlertDelivery.objects.get().delivered_at is not None
 
 
-def test_a_webhook_that_is_away_is_retried_and_given_up_after_a_day(settings) -> None:
+def test_an_unavailable_webhook_is_retried_for_a_day(settings) -> None:
     settings.RUNQY_ALERT_WEBHOOK_URL = "http://127.0.0.1:1/hook"
     store_findings([FINDING], now=timezone.now())
 

@@ -18,6 +18,6 @@ def redis_away(configuration: None, settings: Any) -> None:
 
 @pytest.fixture
 def cluster_away(configuration: None, settings: Any) -> None:
-    """Have a cluster of which no node responds, as `redis_away`."""
+    """Configure a cluster whose nodes do not respond, like `redis_away`."""
     get_snapshot()
     settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),), mode="cluster")

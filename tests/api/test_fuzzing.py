@@ -84,7 +84,7 @@ EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
     ("not_a_server_error", {"register_worker"}, 503, "a vault that the queue needs is missing"),
     ("missing_required_header", {"replace_config"}, 428, "what RFC 6585 has for a missing If-Match"),
     ("use_after_free", {"get_api_key"}, 200, "a revoked key stays on record"),
-    ("use_after_free", {"list_vault_deliveries"}, 200, "who was handed out secrets stays on record"),
+    ("use_after_free", {"list_vault_deliveries"}, 200, "deliveries of secrets stay recorded"),
     ("allow_header_conformance", {"reload_configs"}, 405, "the path is also the one of a queue called reload"),
 ]
 

@@ -47,7 +47,7 @@ def _asks_every_time(monkeypatch: pytest.MonkeyPatch, configuration: None, setti
 
 
 def ready(path: str = "/readyz?verbose") -> tuple[int, str, dict[str, str]]:
-    """Return the status, its name or the problem's code, and of the checks what is not ok."""
+    """Return the status, its name or the problem's code, and the checks that are not ok."""
     response = ApiClient(None).get(path)
     content = json.loads(response.content)
     assert response["Cache-Control"] == "no-store"
@@ -58,7 +58,7 @@ def ready(path: str = "/readyz?verbose") -> tuple[int, str, dict[str, str]]:
 
 
 def away() -> RedisTarget:
-    """Return a Redis that is none."""
+    """Return the address of a Redis that does not exist."""
     return RedisTarget(addresses=(("127.0.0.1", free_port()),))
 
 
@@ -177,7 +177,7 @@ def test_a_full_redis_is_a_warning(redis: Any) -> None:
     assert found == (200, "degraded", {"redis_writes": "warning"})
 
 
-def test_a_redis_that_enqueueing_takes_for_full_is_a_warning(redis: Any) -> None:
+def test_a_redis_without_room_for_new_tasks_is_a_warning(redis: Any) -> None:
     with filled_redis(redis, use=0.98):
         full = ready()
     with filled_redis(redis, use=0.95):

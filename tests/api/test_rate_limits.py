@@ -22,7 +22,7 @@ from tests.support.lost_replies import lose_reply
 pytestmark = pytest.mark.usefixtures("configuration", "each_plane")
 
 HOUR_S = 3600
-"""A window of which nothing is restored while a test runs, however slow the machine is."""
+"""A window so long that nothing is restored while a test runs, however slow the machine is."""
 
 
 def guess(address: str = "203.0.113.9", key: str = "wrong", **environ: str) -> Response:
@@ -31,7 +31,7 @@ def guess(address: str = "203.0.113.9", key: str = "wrong", **environ: str) -> R
 
 
 def statuses(count: int, *args: str, **environ: str) -> list[int]:
-    """Return the statuses of as many requests."""
+    """Send this number of requests; return their statuses."""
     return [guess(*args, **environ).status for _ in range(count)]
 
 

@@ -167,7 +167,7 @@ def test_the_page_of_a_record_is_in_words(admin_client: Client) -> None:
     assert "failure_rate" not in re.sub(r'href="[^"]+"', "", content)
 
 
-def test_a_page_notices_that_its_record_was_altered(admin_client: Client) -> None:
+def test_a_page_shows_that_its_record_was_altered(admin_client: Client) -> None:
     row = add()
     with connection.cursor() as cursor:
         cursor.execute("UPDATE audit_auditrecord SET object_name = 'other' WHERE number = 1")

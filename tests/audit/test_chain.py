@@ -82,7 +82,7 @@ def test_a_whole_chain_ends_at_what_the_command_prints(records: list[AuditRecord
         ("UPDATE audit_audithead SET digest = 'x'", "The last record"),
     ],
 )
-def test_what_was_done_past_the_server_is_found(records: list[AuditRecord], statement: str, sentence: str) -> None:
+def test_changes_that_bypass_the_server_are_found(records: list[AuditRecord], statement: str, sentence: str) -> None:
     execute(statement)
 
     with pytest.raises(CommandError, match=sentence):
@@ -107,7 +107,7 @@ def test_a_record_that_replaces_another_is_found(records: list[AuditRecord]) -> 
         lambda: execute("DELETE FROM audit_auditrecord") or AuditHead.objects.all().delete(),
     ],
 )
-def test_a_chain_written_anew_is_whole_and_not_what_was_noted(
+def test_a_rewritten_chain_is_valid_but_does_not_match_the_stored_line(
     records: list[AuditRecord], tamper: Callable[[], None]
 ) -> None:
     noted = verify()

@@ -73,7 +73,7 @@ def test_records_are_moved_in_their_order_however_many(monkeypatch: pytest.Monke
     assert redis.xlen(keys.AUDIT_STREAM) == 0
 
 
-def test_a_change_of_the_database_comes_behind_what_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_of_the_database_follows_waiting_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations, "MOVE_BATCH_SIZE", 1)
     wait("first", "second")
     direct("third")
@@ -155,7 +155,7 @@ def refuse(*_: object, **__: object) -> None:
     raise DatabaseError
 
 
-def test_a_change_that_is_rolled_back_leaves_what_waited_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_is_rolled_back_leaves_waiting_records_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     wait("a")
     with monkeypatch.context() as patched:
         patched.setattr(AuditHead, "save", refuse)
@@ -214,7 +214,7 @@ def test_a_genuine_entry_that_is_put_back_is_not_recorded_again(redis: redis_py.
     assert names() == ["mail"]
 
 
-def test_a_stream_with_too_many_bytes_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_with_too_many_bytes_accepts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_stream, "MAX_BYTES", 200_000)
 
     with pytest.raises(AuditNotRecorded):

@@ -147,7 +147,7 @@ def test_a_process_that_is_killed_leaves_the_record(monkeypatch: pytest.MonkeyPa
     assert audited() == [action]
 
 
-def test_what_is_so_already_is_not_recorded(redis: redis_py.Redis) -> None:
+def test_an_unchanged_state_is_not_recorded(redis: redis_py.Redis) -> None:
     for _ in range(2):
         pause_queue(get_broker(), name="mail")
         apply_action(get_broker(), action=TaskAction.ARCHIVE, queue="mail", task_id="t1")

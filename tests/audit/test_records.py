@@ -162,7 +162,7 @@ def test_a_change_that_cannot_be_recorded_is_not_made(monkeypatch: pytest.Monkey
     save_queue(spec=spec("mail"), source=QueueSource.API, is_new=True)
 
 
-def test_texts_that_no_column_takes_are_cut_and_escaped() -> None:
+def test_texts_that_no_column_can_store_are_cut_and_escaped() -> None:
     record(
         action="task.deleted",
         object_kind="task",

@@ -1,4 +1,4 @@
-"""The benchmark's servers start and serve what is measured: they are otherwise only run by hand."""
+"""The benchmark's servers start and serve what is measured: nothing else runs them automatically."""
 
 import pytest
 

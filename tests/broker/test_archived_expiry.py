@@ -104,7 +104,7 @@ def test_a_task_that_an_earlier_release_archived_is_kept_from_then_on(broker: Br
     assert read(broker, "long").archived_at_s == at_s
 
 
-def test_a_task_that_runs_again_was_archived_no_more(broker: Broker) -> None:
+def test_a_task_that_runs_again_is_no_longer_archived(broker: Broker) -> None:
     put_archived(broker)
 
     broker.run(run_tasks(QUEUE, ["t1"], now_ns=broker.now_ns()))

@@ -205,7 +205,7 @@ def test_a_slot_that_no_node_serves_makes_the_cluster_unavailable_at_once(
     run_with_broker(target, act)
 
 
-def test_a_cluster_of_which_no_node_replies_is_unavailable() -> None:
+def test_a_cluster_without_replying_nodes_is_unavailable() -> None:
     target = RedisTarget(mode="cluster", addresses=(("127.0.0.1", free_port()), ("127.0.0.1", free_port())))
 
     async def act(broker: AsyncBroker) -> None:

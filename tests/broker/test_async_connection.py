@@ -383,7 +383,7 @@ def test_a_request_that_takes_long_to_arrive_does_not_count_as_silence() -> None
     assert succeeds_in_one_of(arrives)
 
 
-def test_a_server_that_ends_its_side_and_reads_no_more_delays_no_request() -> None:
+def test_a_server_that_closes_its_side_and_stops_reading_delays_no_request() -> None:
     async def act(broker: AsyncBroker) -> float:
         await broker.run(echo("connect", is_bulky=True))
         server.may_read.clear()

@@ -107,7 +107,7 @@ def test_a_task_that_ended_or_is_run_again_later_is_forgotten(broker: Broker) ->
     assert fields(broker, "t2")["state"] == b"pending"
 
 
-def test_the_tasks_behind_it_are_taken(broker: Broker) -> None:
+def test_the_tasks_behind_it_are_dequeued(broker: Broker) -> None:
     run_elsewhere(broker)
     requeue(broker)
     put(broker, "t2")
@@ -115,7 +115,7 @@ def test_the_tasks_behind_it_are_taken(broker: Broker) -> None:
     assert ids(take(broker)) == ["t2"]
 
 
-def test_a_cancelled_task_that_asynqs_tools_run_again_is_taken(broker: Broker) -> None:
+def test_a_cancelled_task_that_asynqs_tools_run_again_is_dequeued(broker: Broker) -> None:
     put(broker, "t1")
     broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
     broker.client.zrem(KEYS.archived, "t1")

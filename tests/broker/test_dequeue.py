@@ -50,11 +50,11 @@ def test_free_slots_are_filled_in_the_order_of_the_queue(broker: Broker) -> None
     assert listed(broker)["active"] == ["t1", "t2", "t3"]
 
 
-def test_an_empty_queue_hands_out_nothing(broker: Broker) -> None:
+def test_an_empty_queue_returns_no_task(broker: Broker) -> None:
     assert take(broker) == []
 
 
-def test_paused_queue_hands_out_nothing(broker: Broker) -> None:
+def test_a_paused_queue_returns_no_task(broker: Broker) -> None:
     put(broker, "t1")
     put(broker, "t2", queue="other")
     broker.run(pause(QUEUE, now_ns=NOW_NS))
@@ -137,7 +137,7 @@ def test_a_remnant_without_a_message_no_longer_blocks_its_id(broker: Broker) -> 
     assert listed(broker) == {"pending": ["t1"]}
 
 
-def test_an_id_that_is_listed_twice_is_handed_out_once(broker: Broker) -> None:
+def test_an_id_that_is_listed_twice_is_dequeued_once(broker: Broker) -> None:
     put(broker, "t1")
     broker.client.rpush(KEYS.pending, "t1")
 
@@ -178,7 +178,7 @@ def test_a_cancelled_task_that_is_listed_twice_is_not_archived_while_it_runs(bro
     assert listed(broker) == {"active": ["t1"], "lease": ["t1"]}
 
 
-def test_a_task_whose_state_is_stale_is_handed_out(broker: Broker) -> None:
+def test_a_task_whose_state_is_stale_is_dequeued(broker: Broker) -> None:
     put(broker, "t1")
     broker.client.hset(KEYS.task("t1"), "state", "active")  # as Go's worker leaves it when it dies between two steps
 
@@ -199,7 +199,7 @@ def test_an_id_that_is_not_text_does_not_affect_others(broker: Broker) -> None:
         broker.run(archive(bad.lease, bad.message, error="no text", now_ns=broker.now_ns()))
 
 
-def test_a_damaged_message_is_handed_out_as_unreadable(broker: Broker) -> None:
+def test_a_damaged_message_is_returned_as_unreadable(broker: Broker) -> None:
     put(broker, "t1")
     broker.client.hset(KEYS.task("t1"), "msg", b"\xff\xff\xff")
 
@@ -271,7 +271,7 @@ def idle_at(broker: Broker, queue: str = QUEUE) -> list[bytes]:
     return broker.client.zrange(QueueKeys(queue).idle, 0, -1)
 
 
-def test_a_worker_that_wants_more_is_noted_as_idle_at_all_its_queues(broker: Broker) -> None:
+def test_a_worker_with_free_slots_is_idle_in_all_its_queues(broker: Broker) -> None:
     put(broker, "t1")
     order = order_of(2, QueueWeight(queue=QUEUE), QueueWeight(queue="other"), wake_token="tok")
 
@@ -282,7 +282,7 @@ def test_a_worker_that_wants_more_is_noted_as_idle_at_all_its_queues(broker: Bro
     assert 0 < broker.client.pttl(KEYS.idle) < 120_000
 
 
-def test_a_worker_without_a_free_slot_is_not_noted_as_idle(broker: Broker) -> None:
+def test_a_worker_without_a_free_slot_is_not_idle(broker: Broker) -> None:
     queues = [QueueWeight(queue=QUEUE), QueueWeight(queue="other")]
     broker.run(dequeue_tasks(order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns()))
     put(broker, "t1")

@@ -59,7 +59,7 @@ def test_no_key_of_a_task_expires(broker: Broker) -> None:
     assert broker.client.ttl(QueueKeys(QUEUE).task("t1")) == -1
 
 
-def test_tasks_wait_in_the_order_in_which_they_came(broker: Broker) -> None:
+def test_tasks_wait_in_the_order_of_their_enqueueing(broker: Broker) -> None:
     put(broker, "t1", "t2", "t3")
 
     assert listed(broker)["pending"] == ["t1", "t2", "t3"]

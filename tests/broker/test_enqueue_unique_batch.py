@@ -84,7 +84,7 @@ def test_a_lock_is_asynqs_and_names_its_task(broker: Broker) -> None:
     assert message(broker, "t1").unique_key == LOCK
 
 
-def test_a_lock_covers_the_time_before_the_tasks_turn(broker: Broker) -> None:
+def test_a_lock_covers_the_time_before_the_task_is_due(broker: Broker) -> None:
     make(broker, locked("t1", unique_for_s=60, process_at_s=NOW_S + 1000))
 
     assert 1000 < broker.client.ttl(LOCK) <= 1060
@@ -267,7 +267,7 @@ def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:
     assert listed(single_broker) == {"pending": [*tokens]}
 
 
-def test_a_part_without_tasks_stores_its_note(broker: Broker) -> None:
+def test_a_part_without_tasks_stores_its_response(broker: Broker) -> None:
     enqueued = make(broker, idempotency_key=ONCE, response=b"all wrong")
 
     assert enqueued.outcomes == []

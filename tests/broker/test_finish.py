@@ -153,7 +153,7 @@ def test_an_end_that_is_not_a_failure_spends_no_retry_and_is_not_counted(broker:
     assert "child_deaths" not in fields(broker, "t1")
 
 
-def test_deaths_of_children_are_noted_and_spend_no_retry(broker: Broker, taken: LeasedTask) -> None:
+def test_deaths_of_children_are_counted_and_spend_no_retry(broker: Broker, taken: LeasedTask) -> None:
     death = Failure(error="killed by signal 9", retry_at_s=NOW_S, child_died=True)
 
     broker.run(retry(taken.lease, taken.message, death, now_ns=NOW_NS))

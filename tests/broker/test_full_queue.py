@@ -113,7 +113,7 @@ def test_a_request_can_be_repeated_when_the_queue_has_become_full(broker: Broker
     assert listed(broker)["pending"] == ["t1", "t2"]
 
 
-def test_one_call_of_a_batch_takes_as_many_as_there_is_room_for_in_order(broker: Broker) -> None:
+def test_one_call_of_a_batch_fills_the_queue_in_order(broker: Broker) -> None:
     put(broker, "t1")
     later_s = broker.now_s() + 60
 
@@ -123,7 +123,7 @@ def test_one_call_of_a_batch_takes_as_many_as_there_is_room_for_in_order(broker:
     assert str(outcomes[1]) == "The queue mail has 2 waiting tasks, its limit (max_waiting_tasks)."
 
 
-def test_a_batch_with_unique_keys_takes_as_many_as_there_is_room_for(broker: Broker) -> None:
+def test_a_batch_with_unique_keys_fills_the_queue(broker: Broker) -> None:
     put(broker, "t1")
     tasks = [limited(name, unique_key=name) for name in ("t2", "t3")]
     request = enqueue_unique_batch(

@@ -44,7 +44,7 @@ def connections_of(broker):
 
 
 @pytest.mark.cluster
-def test_looking_at_nodes_again_and_again_opens_no_more_connections(cluster_broker):
+def test_checking_nodes_repeatedly_opens_no_more_connections(cluster_broker):
     walk = KeyScanner("*", 10)
     opened = []
     for _ in range(30):

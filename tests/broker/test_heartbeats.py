@@ -154,7 +154,7 @@ def test_a_record_with_an_impossible_time_is_ignored(last_beat_s: int) -> None:
     assert decode_record(dataclasses.replace(RECORD, last_beat_s=last_beat_s).encode(), "w-1") is None
 
 
-def test_a_beat_from_the_future_is_none() -> None:
+def test_a_heartbeat_from_the_future_is_ignored() -> None:
     assert dataclasses.replace(RECORD, last_beat_s=2000).is_stale(1000)
 
 

@@ -86,7 +86,7 @@ def test_the_lock_of_another_task_outlives_a_delete(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("verb", [run_one, archive_one, delete_one])
-def test_a_running_task_is_left_alone(broker: Broker, verb: Callable[[Broker], ActionOutcome]) -> None:
+def test_a_running_task_is_not_changed(broker: Broker, verb: Callable[[Broker], ActionOutcome]) -> None:
     put_in(broker, "active")
     before = fields(broker, "t1"), listed(broker)
 
@@ -205,7 +205,7 @@ def test_a_retry_that_is_run_early_keeps_its_count(broker: Broker) -> None:
     assert message(broker, "t1").retried == 1
 
 
-def test_a_cancelled_task_that_is_run_is_cancelled_no_more(broker: Broker) -> None:
+def test_running_a_cancelled_task_removes_its_cancellation(broker: Broker) -> None:
     put(broker, "t1")
     broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
     run_one(broker)

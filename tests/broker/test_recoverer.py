@@ -78,7 +78,7 @@ def test_a_lock_is_free_once_its_task_is_given_up(
     assert broker.client.exists(KEYS.lock("u")) == (0 if is_free else 1)
 
 
-def test_a_lease_within_the_grace_is_left_alone(broker: Broker, clock: MovingClock, recover: Callable) -> None:
+def test_a_lease_within_the_grace_is_not_changed(broker: Broker, clock: MovingClock, recover: Callable) -> None:
     put(broker, "t")
     take(broker)
     clock.advance(58)

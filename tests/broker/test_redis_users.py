@@ -230,7 +230,7 @@ FORBIDDEN_KEYS = [
 ]
 
 
-def test_it_cannot_touch_what_is_not_its_own(worker: Worker) -> None:
+def test_it_cannot_access_keys_of_others(worker: Worker) -> None:
     allowed = []
     for words in FORBIDDEN_KEYS:
         with contextlib.suppress(BrokerRefused):
@@ -292,7 +292,7 @@ def test_a_second_registration_adds_its_queues_and_keeps_the_subscription(
         assert len(take(worker, 1, queue)) == 1
 
 
-def test_a_user_can_be_narrowed_to_less(broker: Broker, target: RedisTarget, worker: Worker) -> None:
+def test_rights_of_a_user_can_be_reduced(broker: Broker, target: RedisTarget, worker: Worker) -> None:
     for node in list_users(broker):
         set_users(broker, node, [replace(USER, redis_queues=("mail_low",))], target=target, is_narrowing=True)
 

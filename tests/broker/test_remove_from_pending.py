@@ -101,7 +101,7 @@ def test_near_an_end_all_keep_their_order(single_broker: Broker, number: int) ->
 
 
 @pytest.mark.parametrize("time_of", [lambda _: None, lambda _: NOW_NS, lambda number: NOW_NS - number])
-def test_an_id_that_its_time_does_not_lead_to_leaves_all_the_same(
+def test_an_id_that_is_not_found_by_its_time_is_removed(
     single_broker: Broker, time_of: Callable[[int], int | None]
 ) -> None:
     before = fill(single_broker, LONG, time_of)

@@ -87,7 +87,7 @@ def test_its_result_is_kept(broker: Broker) -> None:
     assert fields(broker, "t1")["result"] == b'"done"'
 
 
-def test_what_the_message_has_counts(broker: Broker) -> None:
+def test_values_of_the_message_take_precedence(broker: Broker) -> None:
     put(broker, "t1", timeout_s=2, retention_s=60)
     broker.client.hset(KEYS.task("t1"), mapping={"active_timeout": "9", "ttl_completed": "9"})
 

@@ -22,7 +22,7 @@ def counted(**changes: int) -> RunCounters:
     return counters
 
 
-def test_what_workers_counted_adds_up(broker: Broker) -> None:
+def test_counts_of_workers_are_added(broker: Broker) -> None:
     broker.run(add_run_counters("mail", counted(child_restarts=2)))
     broker.run(add_run_counters("mail", counted(deployments=1, failed_deployments=3)))
     broker.run(add_run_counters("other", counted()))

@@ -210,7 +210,7 @@ class TaskLife(ModelledLife):
 
     @rule(queue=st.sampled_from(QUEUES), is_paused=st.booleans())
     def pause(self, queue: str, is_paused: bool) -> None:
-        """Pause a queue, or let it go on."""
+        """Pause or resume a queue."""
         verb = pause if is_paused else unpause
 
         changed = self.broker.run(verb(queue, now_ns=self.now_ns))

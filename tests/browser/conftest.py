@@ -35,7 +35,7 @@ Login = Callable[..., User]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a browser, and skip it where there is none."""
+    """Mark tests that need a browser, and skip them without one."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:

@@ -1,4 +1,4 @@
-"""Every page of the admin, gone to once: it loads and runs nothing but files of ours, and can be read day and night.
+"""Every page of the admin, visited once: it loads and runs nothing but files of ours, and can be read day and night.
 
 The fixture `watch` fails where a browser had to refuse something.
 """

@@ -1,4 +1,4 @@
-"""Staff hand out and end API keys in a real browser, and programs notice."""
+"""Staff create and revoke API keys in a real browser, and the API applies it."""
 
 import json
 import os

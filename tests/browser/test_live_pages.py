@@ -78,7 +78,7 @@ def test_lists_that_were_empty_fill(
     expect(bulk_actions.get_by_text("0 of 7")).to_be_visible()
 
 
-def test_counts_change_and_what_the_user_did_stays(
+def test_counts_change_and_the_users_changes_stay(
     anonymous: Page, login: Login, watch: Watch, single_broker: Broker, context: BrowserContext
 ) -> None:
     save_queue(spec=spec("mail"), source=QueueSource.API)
@@ -115,7 +115,7 @@ def test_counts_change_and_what_the_user_did_stays(
     expect(bulk_actions.get_by_text("3 of 7")).to_be_visible()
 
 
-def test_a_hidden_tab_asks_for_nothing_and_an_update_keeps_scroll_selection_and_focus(
+def test_a_hidden_tab_sends_no_requests_and_an_update_keeps_scroll_selection_and_focus(
     anonymous: Page, login: Login, single_broker: Broker
 ) -> None:
     save_queue(spec=spec("mail"), source=QueueSource.API)

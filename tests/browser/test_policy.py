@@ -56,7 +56,7 @@ def test_swagger_works_under_a_policy_without_eval(anonymous: Page) -> None:
     expect(operation.locator(".live-responses-table tbody .response-col_status")).to_contain_text("200")
 
 
-def test_the_curl_line_of_swagger_has_what_a_program_needs_and_no_more(anonymous: Page, watch: Watch) -> None:
+def test_the_curl_line_of_swagger_has_no_superfluous_headers(anonymous: Page, watch: Watch) -> None:
     watch.expected.append("401")
     anonymous.goto("/swagger/index.html")
     operation = anonymous.locator("#operations-tasks-enqueue_task")

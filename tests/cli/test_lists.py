@@ -68,7 +68,7 @@ def test_pages_are_read_until_there_are_enough(run, server):
     assert result.stderr == "runqy: Showing 3 of 437. Use --limit, or --cursor d/e for the next ones.\n"
 
 
-def test_a_list_goes_on_after_a_cursor(run, server):
+def test_a_list_continues_after_a_cursor(run, server):
     server.responses = [(200, {"tasks": [task(4)], "next": None})]
 
     result = run("task", "list", "mail", "--cursor", "d/e")

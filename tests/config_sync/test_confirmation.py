@@ -79,7 +79,7 @@ def test_without_redis_and_database_the_configuration_is_confirmed_for_a_minute(
         ("older", PublicationProblem.OUTDATED),
     ],
 )
-def test_what_the_server_did_not_publish_last_confirms_nothing(
+def test_a_configuration_that_was_not_published_last_confirms_nothing(
     monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis, put_back: str, problem: PublicationProblem
 ) -> None:
     put("a", b"1")

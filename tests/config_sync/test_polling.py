@@ -25,7 +25,7 @@ def body(name: str = "a") -> bytes | None:
 
 
 class Stores:
-    """A database that answers only when it may, and Redis; after the test neither answers, so that threads stop."""
+    """A database that responds only when allowed, and Redis; after the test neither responds, so that threads stop."""
 
     def __init__(self) -> None:
         self.may_answer = threading.Event()
@@ -138,7 +138,7 @@ def test_a_request_waits_for_a_read_that_begins_after_it(stores: Stores, monkeyp
     assert stores.database_reads > before
 
 
-def test_while_a_store_hangs_requests_go_on_with_what_is_known(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_a_store_hangs_requests_use_the_last_snapshot(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     put("a", b"1")
     get_snapshot()
     stores.may_answer.clear()

@@ -66,9 +66,7 @@ def test_saving_the_same_again_publishes_nothing(redis: redis_py.Redis) -> None:
     assert (revision("a"), redis.get(keys.CONFIG_REVISIONS)) == before
 
 
-def test_of_two_savers_the_later_commit_is_what_stays_published(
-    redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_later_of_two_commits_stays_published(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first saver is held up after it has read the database, and the second overtakes it."""
     read, saved = publishing._read_documents, []  # noqa: SLF001 (between the two stores)
 

@@ -90,7 +90,7 @@ def test_a_process_knows_at_once_what_it_has_committed_whether_or_not_redis_does
     assert current_snapshot().find(DocumentKind.QUEUE, "a").body == b"2"
 
 
-def test_what_an_open_transaction_has_changed_is_not_taken_for_configuration() -> None:
+def test_changes_of_an_open_transaction_are_not_used() -> None:
     put("a", b"1")
     get_snapshot()
 
@@ -102,7 +102,7 @@ def test_what_an_open_transaction_has_changed_is_not_taken_for_configuration() -
     assert bodies() == {"a": b"1"}
 
 
-def test_a_process_keeps_what_it_knows_when_redis_goes_away_or_is_emptied(settings, redis: redis_py.Redis) -> None:
+def test_a_process_keeps_its_snapshot_when_redis_is_unavailable_or_emptied(settings, redis: redis_py.Redis) -> None:
     put("a", b"1")
     get_snapshot()
 
@@ -200,7 +200,7 @@ def test_a_starting_process_that_reaches_the_database_ignores_an_older_state_of_
     assert bodies() == {}
 
 
-def test_what_is_missing_in_redis_is_not_deleted(redis: redis_py.Redis, monkeypatch) -> None:
+def test_documents_missing_in_redis_are_not_deleted(redis: redis_py.Redis, monkeypatch) -> None:
     put("a", b"1")
     get_snapshot()
     take_database_away(monkeypatch)

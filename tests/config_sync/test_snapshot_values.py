@@ -20,7 +20,7 @@ def _registers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot_module, "_snapshot_values", [])
 
 
-def test_values_are_computed_by_the_thread_that_brings_the_documents() -> None:
+def test_values_are_computed_by_the_thread_that_loads_the_documents() -> None:
     makers: list[str] = []
     names = SnapshotValue(lambda snapshot: makers.append(threading.current_thread().name) or sorted(snapshot.documents))
     cache = SnapshotCache()

@@ -1,4 +1,4 @@
-"""Threads for Django: bounded, with a bounded queue, and others for what must go on."""
+"""Threads for Django: bounded, with a bounded queue, and separate threads for work that must continue."""
 
 import threading
 from collections.abc import Callable

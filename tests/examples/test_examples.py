@@ -69,7 +69,7 @@ def test_thumbnail_takes_an_image_as_base64(start):
     assert red > 150 > green
 
 
-def test_thumbnail_fails_for_good_on_what_is_no_image(start):
+def test_thumbnail_fails_permanently_on_an_invalid_image(start):
     response = start("thumbnail").run({"image": base64.b64encode(b"no image").decode()})
 
     assert response["retry"] is False

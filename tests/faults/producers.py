@@ -1,4 +1,4 @@
-"""Clients that send requests to a server all the while, and note what became of each."""
+"""Clients that send requests to a server throughout a test, and record the outcome of each."""
 
 import json
 import threading

@@ -33,7 +33,7 @@ def test_a_call_waits_for_its_turn_while_there_is_progress(monkeypatch: pytest.M
     with ThreadPoolExecutor(1) as pool:
         with bulkhead.enter():
             second = pool.submit(run, bulkhead)
-            wait_until(lambda: len(looks) > 2)  # it has waited once in vain
+            wait_until(lambda: len(looks) > 2)  # it has waited once without a response
             assert not second.done()
 
         assert second.result(30)

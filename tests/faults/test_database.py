@@ -1,4 +1,4 @@
-"""A web process whose database hangs: tasks and registrations go on, the rest is refused soon."""
+"""A web process whose database hangs: tasks and registrations continue, the rest is refused soon."""
 
 import os
 import random

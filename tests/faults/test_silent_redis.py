@@ -108,7 +108,7 @@ def list_keys(client: ApiClient) -> None:
 
 
 def is_used() -> bool:
-    """Return whether the process uses its Redis; for a second after a wait in vain it does not."""
+    """Return whether the process uses its Redis; for a second after a wait without a response it does not."""
     try:
         get_broker().connection.execute([command("GET", "k", key="k")])
     except BrokerUnavailable:

@@ -1,4 +1,4 @@
-"""The import contracts hold, and each of them notices a violation."""
+"""The import contracts hold, and each of them detects a violation."""
 
 import os
 import re
@@ -105,7 +105,7 @@ def test_the_project_keeps_every_contract() -> None:
 
 
 @pytest.mark.parametrize(("module", "planted", "contract"), VIOLATIONS)
-def test_a_planted_violation_is_noticed(broken: dict[str, str], module: str, planted: str, contract: str) -> None:
+def test_a_planted_violation_is_detected(broken: dict[str, str], module: str, planted: str, contract: str) -> None:
     importer, imported = module.removesuffix(".py").replace("/", "."), planted.removeprefix("import ")
     if imported.partition(".")[0] not in PACKAGES:  # an external package counts as one
         imported = imported.partition(".")[0]
@@ -115,7 +115,7 @@ def test_a_planted_violation_is_noticed(broken: dict[str, str], module: str, pla
     assert f"{importer} -> {imported} (l." in found
 
 
-def test_ruff_notices_http_in_an_operation(tree: Path) -> None:
+def test_ruff_detects_http_in_an_operation(tree: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tree)
     path = tree / "queues/operations.py"
     path.write_text(f"from django.http import HttpRequest\n{path.read_text()}")

@@ -67,5 +67,5 @@ def test_no_log_call_has_a_member_with_a_reserved_name() -> None:
         "bind_contextvars(event=1)",
     ],
 )
-def test_a_reserved_name_is_noticed(call: str) -> None:
+def test_a_reserved_name_is_detected(call: str) -> None:
     assert len(reserved_members(call)) == 1

@@ -15,7 +15,7 @@ from runqy.maintenance.loops import run_duties
 from tests.support.servers import free_port
 
 FORCED_END_S = 60.0
-"""A run that lasts this long did not end by itself."""
+"""A run that lasts this long did not end on its own."""
 
 
 class Scripted:

@@ -127,7 +127,7 @@ def test_prometheus_runs_every_query_of_the_board(prometheus: Prometheus) -> Non
 
 @needs_prometheus
 @pytest.mark.parametrize("queue", ["", 'queue="echo"'])
-def test_prometheus_answers_what_tools_for_asynqs_exporter_ask(prometheus: Prometheus, queue: str) -> None:
+def test_prometheus_serves_the_queries_of_tools_for_asynqs_exporter(prometheus: Prometheus, queue: str) -> None:
     """asynqmon's metrics page sends these, for all queues or for one; so do dashboards of its exporter."""
     gauges = ["asynq_queue_size", "asynq_queue_latency_seconds", "asynq_queue_memory_usage_approx_bytes"]
     rates = [f"rate(asynq_tasks_{name}_total{{{queue}}}[5m])" for name in ("processed", "failed")]

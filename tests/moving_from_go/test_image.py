@@ -107,9 +107,7 @@ def test_each_spelling_means_the_redis_queue_of_the_go_system(image: Image, brok
     assert (queue["queue"], queue["processed"], queue["failed"]) == (PLAIN, 41, 5)  # the abandoned run too
 
 
-def test_workers_of_this_server_run_what_waits_and_nothing_is_stranded(
-    image: Image, broker: Broker, serve: Any, tmp_path: Path
-) -> None:
+def test_workers_of_this_server_run_all_waiting_tasks(image: Image, broker: Broker, serve: Any, tmp_path: Path) -> None:
     run_maintenance(broker)
     workers = [serve("lr,ai")]
     waiting = {f"{queue}-{n}" for queue in (PLAIN, HIGH) for n in (1, 2)} | {"locked", "again", "due", "retry"}

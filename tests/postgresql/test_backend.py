@@ -212,7 +212,7 @@ def lose(connection: DatabaseWrapper, network: BadNetwork) -> None:
 
 
 def close(connection: DatabaseWrapper, _: BadNetwork) -> None:
-    """Close a connection, which its wrapper does not notice."""
+    """Close a connection without its wrapper's knowledge."""
     connection.connection.close()
 
 

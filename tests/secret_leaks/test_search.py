@@ -55,7 +55,7 @@ def test_a_leak_is_found_in_every_encoding(canary: Canary, encode, tmp_path: Pat
     assert str(folder / "file") in canary.leaks[0]
 
 
-def test_what_is_not_the_secret_is_no_leak(canary: Canary, tmp_path: Path) -> None:
+def test_text_that_only_resembles_the_secret_is_no_leak(canary: Canary, tmp_path: Path) -> None:
     (tmp_path / "file").write_text(f"canary {canary.core[:-1]} {canary.core[1:]} {Canary().secret()}")
 
     canary.look_into([tmp_path, tmp_path / "gone"])

@@ -14,7 +14,7 @@ OTHER_USER = 65534
 
 @pytest.fixture
 def locked(tmp_path):
-    """Return a folder with a secret, neither of which this process may open: root becomes another user for it."""
+    """Return a folder with a secret. This process cannot open either: root becomes another user for it."""
     secret = tmp_path / "secret_key"
     secret.write_text("hush\n")
     secret.chmod(0)

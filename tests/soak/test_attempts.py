@@ -1,4 +1,4 @@
-"""The checker of the history notices what it is there for: it is shown a history in which one thing is wrong."""
+"""The checker of the history detects each kind of error: it gets a history with one error."""
 
 from dataclasses import replace
 
@@ -56,7 +56,7 @@ def test_notices_a_task_that_ended_twice() -> None:
     assert broken(replace(history(), ended=(*ROWS, "done"))) == {"ended twice"}
 
 
-def test_notices_an_attempt_without_a_row() -> None:
+def test_detects_an_attempt_without_a_row() -> None:
     found = replace(with_rows({"done": "c", "failed": "f", "retried": "c"}, retried=0), metrics_processed=4)
 
     assert "incomplete" in broken(found)
@@ -68,11 +68,11 @@ def test_accepts_attempts_that_are_counted_as_dropped() -> None:
     assert broken(replace(found, dropped=1, charted_dropped=1)) == set()
 
 
-def test_notices_more_drops_than_missing_rows() -> None:
+def test_detects_more_drops_than_missing_rows() -> None:
     assert "incomplete" in broken(replace(history(), dropped=1, charted_dropped=1))
 
 
-def test_notices_drops_that_charts_do_not_show() -> None:
+def test_detects_drops_that_charts_do_not_show() -> None:
     found = with_rows({"done": "c", "retried": "rc"}, failed=0)
 
     assert "rollups" in broken(replace(found, dropped=1))
@@ -95,14 +95,14 @@ def test_accepts_a_lost_attempt_in_place_of_what_the_task_noted() -> None:
     assert (result.violations, result.missing.total(), result.lost) == ([], 0, 1)
 
 
-def test_notices_an_attempt_that_is_stored_twice() -> None:
+def test_detects_an_attempt_that_is_stored_twice() -> None:
     assert broken(replace(history(), twice=("attempt 1 of done has 2 rows",))) == {"twice"}
 
 
-def test_notices_a_rollup_that_counts_an_attempt_twice() -> None:
+def test_detects_a_rollup_that_counts_an_attempt_twice() -> None:
     assert broken(replace(history(), hours=SUMS | {"completed": 3})) == {"rollups"}
 
 
-def test_notices_counters_that_differ_by_more_than_one_percent() -> None:
+def test_detects_counters_that_differ_by_more_than_one_percent() -> None:
     assert broken(replace(history(), processed=5)) == {"sums"}
     assert broken(replace(history(), metrics=SUMS | {"completed": 3})) == {"sums"}

@@ -1,4 +1,4 @@
-"""The checker of the soak notices what it is there for: it is shown a run in which one thing is wrong."""
+"""The checker of the soak detects each kind of error: it gets a run with one error."""
 
 from dataclasses import replace
 
@@ -87,11 +87,11 @@ def test_notices_a_task_that_does_not_end(state: str) -> None:
     assert "stuck" in broken(with_task(evidence(), stuck))
 
 
-def test_notices_an_owner_that_is_left() -> None:
+def test_detects_a_remaining_owner() -> None:
     assert broken(with_task(evidence(), replace(DONE, has_owner=True))) == {"stuck"}
 
 
-def test_notices_a_worker_that_dequeued_nothing() -> None:
+def test_detects_a_worker_that_dequeued_nothing() -> None:
     assert broken(replace(evidence(), stuck_workers=["Worker a is ready"])) == {"stuck worker"}
 
 
@@ -99,7 +99,7 @@ def test_notices_a_task_that_was_created_twice() -> None:
     assert "created twice" in broken(with_task(evidence(), replace(DONE, task_id="other")))
 
 
-def test_notices_a_run_without_a_reason() -> None:
+def test_detects_a_run_without_a_reason() -> None:
     found = evidence()
 
     twice = replace(found, runs={**found.runs, "done": [FIRST, AGAIN]})
@@ -137,11 +137,11 @@ def test_notices_two_runs_at_once_of_a_task_that_requested_a_retry() -> None:
     assert broken(overlapping) == {"ran twice"}
 
 
-def test_notices_a_result_of_no_run() -> None:
+def test_detects_a_result_without_a_run() -> None:
     assert "result" in broken(with_task(evidence(), replace(DONE, result_run="r99")))
 
 
-def test_notices_a_result_that_changed_after_a_client_saw_it() -> None:
+def test_detects_a_result_that_changed_after_a_client_saw_it() -> None:
     found = evidence()
 
     assert broken(replace(found, first_ends={"done": ("completed", "r0")})) == {"result"}
@@ -168,11 +168,11 @@ def test_notices_a_task_that_is_not_listed_once_under_its_state(indexes: tuple[s
     ],
     ids=["listed", "reported", "processed", "failed"],
 )
-def test_notices_counters_that_are_off(counts: QueueCounts) -> None:
+def test_detects_wrong_counters(counts: QueueCounts) -> None:
     assert broken(replace(evidence(), counts={"q": counts})) == {"counters"}
 
 
-def test_notices_what_is_not_given_back() -> None:
+def test_detects_leaks() -> None:
     found = replace(
         with_task(evidence(), replace(DONE, has_lookup=False)),
         dangling_ids=["q/dangling_id"],

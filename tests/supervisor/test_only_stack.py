@@ -56,7 +56,7 @@ def test_second_stack_is_refused_with_the_pid_of_the_first(stack, tmp_path, stop
     assert f"process {stack.pid} is already running here: it holds {tmp_path}/stack.lock." in str(failure.value)
 
 
-def test_processes_end_with_a_killed_stack_and_one_that_has_data_is_asked_to(stack, tmp_path):
+def test_processes_end_with_a_killed_stack_and_may_save_their_data(stack, tmp_path):
     killed, terminated = tmp_path / "killed", tmp_path / "terminated"
     pids = [int(log.read_text()) for log in (killed, terminated)]
     assert all(map(is_alive, pids))

@@ -94,7 +94,7 @@ def start_worker(server: Serve) -> Iterator[Callable[[], Worker]]:
 
 
 def enqueue(server: Serve, *, waits: bool = False) -> str | None:
-    """Put a task on the queue, one that waits until it may go on or not; return its id if it was accepted."""
+    """Enqueue a task, which optionally waits for permission to continue; return its id if it was accepted."""
     body = {"queue": "echo", "data": {"waits": waits}, "max_retry": 50}
     try:
         status, response = server.request("POST", "/queue/add", body)
@@ -145,7 +145,7 @@ def test_no_task_is_lost_or_completed_twice_when_workers_are_killed(server, star
     assert_each_completed_once(redis, server, ids)
     run_ids = Counter(runs.read_text().split())
     assert run_ids.keys() == set(ids)
-    assert TASKS <= run_ids.total() <= TASKS + KILLS * 4  # as many as the worker held each time
+    assert TASKS <= run_ids.total() <= TASKS + KILLS * 4  # the number that the worker held each time
 
 
 def test_accepted_tasks_survive_the_killing_of_the_web_server(server, start_worker, redis):
@@ -172,9 +172,7 @@ def test_accepted_tasks_survive_the_killing_of_the_web_server(server, start_work
         assert server.request("GET", f"/queue/{task_id}")[1]["info"]["state"] == "completed"
 
 
-def test_a_queue_that_is_paused_under_load_hands_out_nothing_also_after_its_worker_was_killed(
-    server, start_worker, redis, runs
-):
+def test_a_queue_that_is_paused_under_load_stays_paused_after_its_worker_was_killed(server, start_worker, redis, runs):
     worker, may_go_on = start_worker(), runs.with_name(f"{runs.name}.may_go_on")
     ids = [enqueue(server, waits=number >= TASKS // 4) for number in range(TASKS)]
     wait_until(lambda: states(redis)["completed"] > TASKS // 8)

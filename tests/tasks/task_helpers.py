@@ -28,7 +28,7 @@ def put_in(broker: Broker, state: str, *task_ids: str, queue: str = "simple", **
 
 
 def _end(broker: Broker, taken: LeasedTask, state: str) -> None:
-    """Let a task that runs come into a state; it may go on running."""
+    """Let a task that runs come into a state; it may continue to run."""
     if state == "retry":
         failure = Failure(error="boom", retry_at_s=broker.now_s() + 60)
         broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))

@@ -79,9 +79,7 @@ def test_an_active_task_is_cancelled_by_its_worker(admin: ApiClient, single_brok
     assert records() == [("task.cancellation_requested", "t1")]
 
 
-def test_cancelling_says_when_a_worker_of_another_program_may_not_notice(
-    admin: ApiClient, single_broker: Broker
-) -> None:
+def test_cancelling_warns_when_another_program_runs_the_task(admin: ApiClient, single_broker: Broker) -> None:
     put(single_broker, "t1", queue="simple")
     key = QueueKeys("simple").task("t1")
     single_broker.client.hset(key, "state", "active")

@@ -58,7 +58,7 @@ def events_of(response: Response) -> list[Event]:
 
 @pytest.fixture
 def waiters(each_plane: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ResultWaiters]:
-    """Return the process's waiters, which poll often and of which one key may have three."""
+    """Return the process's waiters, which poll often. One key may have three."""
     monkeypatch.setattr(waiting, "POLL_S", 0.02)
     found = get_waiting_loop().waiters
     monkeypatch.setattr(found, "limits", WaiterLimits(total=6, threads=3))
@@ -76,7 +76,7 @@ def task_id(client: ApiClient) -> str:
 
 @pytest.fixture
 def open_stream(waiters: ResultWaiters, task_id: str) -> Iterator[Callable[..., Iterator[bytes]]]:
-    """Return a function that opens a stream of the task's events, of which the test takes one after another."""
+    """Return a function that opens a stream of the task's events. The test reads one after another."""
     opened: list[BlockingIterator] = []
     loop = get_waiting_loop()
 

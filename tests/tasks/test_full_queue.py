@@ -16,7 +16,7 @@ from tests.queues.samples import spec
 
 @pytest.fixture
 def full(client: ApiClient) -> ApiClient:
-    """Return a client of a queue that has as many tasks as it may."""
+    """Return a client of a queue that has reached its limit of tasks."""
     save_queue(spec=spec("small", limits=LimitOverrides(max_waiting_tasks=1)), source=QueueSource.API)
     assert client.post("/queue/add", {"queue": "small", "data": {}}).status_code == 200
     return client

@@ -218,7 +218,7 @@ def test_a_process_that_lost_its_lease_counts_nothing(single_broker: Broker, mon
     assert (counts(bulk), listed(single_broker, "simple")) == (("finished", 0, 0, 0), {})
 
 
-def test_a_bulk_action_waits_for_room_in_a_full_queue_and_goes_on(single_broker: Broker) -> None:
+def test_a_bulk_action_waits_for_room_in_a_full_queue_and_continues(single_broker: Broker) -> None:
     insert_runs(make_failure(task_id="cut", payload=b'{"text":"begi'), queue="simple")
     insert_runs(*(make_failure(task_id=f"t{n}", payload=b"{}") for n in range(5)), queue="full")
     insert_runs(make_failure(task_id="other", payload=b"{}"), queue="simple")

@@ -1,4 +1,4 @@
-"""A queue that fills Redis is refused alone, and other queues notice nothing."""
+"""A queue that fills Redis is refused alone; other queues are not affected."""
 
 import json
 from collections.abc import Iterator

@@ -110,7 +110,7 @@ def test_signs_of_a_query_language_mean_nothing(text: str) -> None:
         assert not any(letter.isalnum() for letter in text)
 
 
-def test_a_deleted_run_is_found_no_more() -> None:
+def test_a_deleted_run_is_no_longer_found() -> None:
     (run,) = insert_runs(make_run(task_id="t1", payload=b'{"order":"A-17"}'))
     insert_runs(make_run(task_id="t2", payload=b'{"order":"A-18"}'))
 

@@ -287,7 +287,7 @@ def test_fifty_concurrent_requests_create_one_task(client: ApiClient, redis: red
 
 @pytest.fixture
 def waiters(each_plane: str, monkeypatch: pytest.MonkeyPatch) -> ResultWaiters:
-    """Return the process's waiters, of which one key may have three."""
+    """Return the process's waiters. One key may have three."""
     found = get_waiting_loop().waiters
     monkeypatch.setattr(found, "limits", WaiterLimits(total=6, threads=3))
     return found

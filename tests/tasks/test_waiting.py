@@ -39,7 +39,7 @@ from tests.tasks.task_helpers import succeed
 pytestmark = pytest.mark.slow
 
 LONG_S = 120.0
-"""A wait that ends by itself has failed a test long before."""
+"""A wait that reaches this limit has failed the test long before."""
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def waiters(each_plane: str, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> Iterator[ResultWaiters]:
-    """Return the process's waiters, of which one key may have three; no task is polled within a test.
+    """Return the process's waiters. One key may have three; no task is polled within a test.
 
     The waits that a test leaves are ended.
     """
@@ -136,10 +136,10 @@ def test_a_key_that_was_revoked_during_the_wait_gets_no_result_and_waits_no_long
     assert problem(response.result(timeout=LONG_S / 2))["status"] == 401
 
 
-def test_a_key_whose_queues_are_narrowed_waits_no_longer(
+def test_a_wait_ends_when_the_queues_of_its_key_are_reduced(
     client: ApiClient, task_id: str, waiters: ResultWaiters, threads: ThreadPoolExecutor
 ) -> None:
-    """No page and no route changes a key; whoever may write to the database can."""
+    """No page and no route changes a key; a client with write access to the database can."""
     created = create_api_key(name="shop", role="client", queues=["simple", "off"])
     identity = find_identity(created.plain)
     assert identity is not None
@@ -283,7 +283,7 @@ def test_the_response_after_a_cut_wait_says_so(
     assert (response.status_code, response["Preference-Applied"]) == (202, "wait=1")
 
 
-def test_a_client_that_asks_to_wait_without_a_time_waits_for_the_longest(
+def test_a_wait_without_a_time_has_the_maximum_time(
     client: ApiClient, task_id: str, single_broker: Broker, threads: ThreadPoolExecutor, waiters: ResultWaiters
 ) -> None:
     response = start_wait(threads, client, f"/queue/{task_id}?wait=true", waiters)
@@ -294,7 +294,7 @@ def test_a_client_that_asks_to_wait_without_a_time_waits_for_the_longest(
     assert response.result()["Preference-Applied"] == "wait=300"
 
 
-def test_a_client_may_ask_not_to_wait(client: ApiClient, task_id: str) -> None:
+def test_a_client_can_request_not_to_wait(client: ApiClient, task_id: str) -> None:
     assert client.get(f"/queue/{task_id}?wait=false").status_code == 200
 
 

@@ -193,9 +193,7 @@ def test_pages_hold_each_run_once_with_their_filter(viewer: Client) -> None:
     assert sorted(found) == sorted(f"t{number}" for number in range(120))
 
 
-def test_a_search_that_takes_too_long_asks_to_narrow_it_beside_its_form(
-    viewer: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_search_shows_beside_its_form_how_to_narrow_it(viewer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lists, "list_runs", Mock(side_effect=SearchTooSlow))
 
     response = viewer.get(f"{LIST}?outcome=completed")

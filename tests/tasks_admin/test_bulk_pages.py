@@ -215,7 +215,7 @@ def test_errors_of_a_queue_and_a_period_are_shown(viewer: Client) -> None:
     assert viewer.get(f"{ERRORS}?period=nope").status_code == 400
 
 
-def test_errors_since_a_commit_tell_new_ones_from_known_ones(viewer: Client) -> None:
+def test_errors_since_a_commit_are_marked_as_new_or_known(viewer: Client) -> None:
     now_ns, minute = time.time_ns(), 60 * 10**9
     insert_runs(
         make_failure("ValueError: known", ended_ns=now_ns - 9 * minute, commit="old"),

@@ -148,7 +148,7 @@ def test_a_deep_queue_does_not_hide_the_tasks_of_others(viewer: Client, single_b
     assert "All pending tasks that match" in text(page)
 
 
-def test_a_search_reads_no_more_than_its_bytes(
+def test_a_search_reads_at_most_its_limit_of_bytes(
     viewer: Client, single_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_text_search, "_MAX_BYTES", 1_000)

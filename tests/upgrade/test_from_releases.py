@@ -1,4 +1,4 @@
-"""An installation of each release works on with this code: its database after `migrate`, its Redis as it is.
+"""An installation of each release works with this code: its database after `migrate`, its Redis as it is.
 
 A recorded installation is the folder of a `runqy up` (database, data of Valkey, keys) with something of everything.
 What an upgrade needs in Redis beyond starting the new server would be done here, before the start; so far nothing is.

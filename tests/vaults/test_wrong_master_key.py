@@ -32,7 +32,7 @@ def right_key(configuration: None, settings) -> str:
     return right
 
 
-def test_no_value_is_encrypted_until_the_key_opens_what_is_stored(
+def test_no_value_is_encrypted_unless_the_key_decrypts_the_stored_ones(
     right_key: str, settings, admin_client: Client
 ) -> None:
     wrong, settings.RUNQY_VAULT_MASTER_KEY = settings.RUNQY_VAULT_MASTER_KEY, right_key

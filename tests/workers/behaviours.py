@@ -70,7 +70,7 @@ def overflow(payload):
 
 
 def shout(payload):
-    """Print lines, report progress if told to, and wait before the end if told to."""
+    """Print lines, report progress if requested, and wait before the end if requested."""
     for line in payload["lines"]:
         print(line)
     for progress in payload.get("progress", ()):

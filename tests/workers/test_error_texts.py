@@ -81,7 +81,7 @@ def test_a_child_that_ended_shows_its_status_and_the_exception_that_ended_it(out
     assert members == {"error": error} | ({"exception": cause} if output else {})
 
 
-def test_of_a_text_of_several_lines_the_first_says_what_happened() -> None:
+def test_the_first_of_several_lines_is_the_error() -> None:
     text = "the child process was killed by SIGKILL\nloading\nout of memory"
 
     assert error_members(text) == {"error": "the child process was killed by SIGKILL", "exception": text}

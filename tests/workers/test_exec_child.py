@@ -43,7 +43,7 @@ def test_a_child_gets_nothing_of_the_worker_but_path_home_and_locale(monkeypatch
         *("GLIBC_TUNABLES", "BASH_ENV", "DYLD_INSERT_LIBRARIES", "RUNQY_QUEUE", "1A", "A-B", ""),
     ],
 )
-def test_configured_variables_cannot_replace_what_a_child_relies_on(name: str) -> None:
+def test_configured_variables_cannot_replace_reserved_ones(name: str) -> None:
     env = child_environment(virtual_environment=VENV, own={"RUNQY_QUEUE": "mail"}, configured={name: "planted"})
 
     assert "planted" not in env.values()

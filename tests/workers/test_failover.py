@@ -11,7 +11,7 @@ from tests.workers.fake_server import FakeServer, create_redis_user
 from tests.workers.processes import add_task, wait_for_state
 
 
-def test_a_worker_goes_on_after_the_master_was_killed(
+def test_a_worker_continues_after_the_master_was_killed(
     sentinel_set: SentinelSet,
     sentinel_broker: Broker,
     server: FakeServer,

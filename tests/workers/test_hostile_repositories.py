@@ -1,4 +1,4 @@
-"""Repositories made to exhaust a worker: their own queue gets the reason, other queues notice nothing."""
+"""Repositories made to exhaust a worker: their own queue gets the reason; other queues are not affected."""
 
 from itertools import pairwise
 from pathlib import Path

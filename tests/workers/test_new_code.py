@@ -100,7 +100,7 @@ def test_unchanged_code_is_not_started_before_its_delay_is_over(
 
 
 @pytest.mark.parametrize("mode", ["long_running", "one_shot"])
-def test_the_end_of_a_child_brings_newer_code(
+def test_the_end_of_a_child_deploys_newer_code(
     single_broker: Broker, mail: Repository, server: FakeServer, start_worker: StartWorker, mode: str
 ) -> None:
     server.response["queue"]["mode"] = mode
@@ -155,7 +155,7 @@ def test_a_redeployment_without_a_new_commit_leaves_children_alone(
     assert before.result == after.result
 
 
-def test_a_changed_definition_brings_no_newer_code(
+def test_a_changed_definition_deploys_no_newer_code(
     single_broker: Broker, redis: redis_py.Redis, mail: Repository, server: FakeServer, start_worker: StartWorker
 ) -> None:
     worker = start_worker()

@@ -36,7 +36,7 @@ def test_each_one_shot_task_has_a_child_of_its_own(
     assert len(results) == 3
 
 
-def test_a_one_shot_child_that_dies_is_counted_and_others_go_on(
+def test_a_one_shot_child_that_dies_is_counted_and_others_continue(
     single_broker: Broker, server: FakeServer, start_worker: StartWorker
 ) -> None:
     server.response["queue"]["mode"] = "one_shot"

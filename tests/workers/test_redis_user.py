@@ -90,7 +90,7 @@ def worker(  # noqa: PLR0917
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> Iterator[WorkerProcess]:
-    """Return a worker that serves the queue, registered with the real server, with as many children as requested."""
+    """Return a worker that serves the queue, registered with the real server, with this number of children."""
     children = str(getattr(request, "param", 1))
     settings = {"RUNQY_SERVER_URL": f"http://127.0.0.1:{server_network.port}", "RUNQY_API_KEY": key.plain}
     settings |= {"RUNQY_DEPLOYMENT_DIR": str(deployments), "RUNQY_SHUTDOWN_TIMEOUT": "1s"}
@@ -160,7 +160,7 @@ def test_its_user_ends_when_it_stops(worker: WorkerProcess, broker: Broker, valk
 
 
 @pytest.mark.parametrize("worker", [3], indirect=True)
-def test_it_goes_on_without_a_sub_queue_that_was_removed_while_it_was_frozen(  # noqa: PLR0917
+def test_it_continues_without_a_sub_queue_that_was_removed_while_it_was_frozen(  # noqa: PLR0917
     worker: WorkerProcess,
     broker: Broker,
     valkey: ValkeyServer,

@@ -47,7 +47,7 @@ def test_a_reason_that_lasts_is_logged_once_and_its_end_with_the_number_of_attem
     assert entry["reason"] == "The server responded 503: the server responds 503"
 
 
-def test_a_worker_gives_up_after_the_tries_it_was_allowed(server: FakeServer, start_worker: StartWorker) -> None:
+def test_a_worker_gives_up_after_bootstrap_retries(server: FakeServer, start_worker: StartWorker) -> None:
     server.status = 503
     worker = start_worker(RUNQY_BOOTSTRAP_RETRIES="2")
 

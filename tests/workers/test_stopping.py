@@ -64,7 +64,7 @@ def test_a_stop_gives_a_longer_task_back_unspent_to_the_front(
 
 
 class SecondSignal:
-    """Stop signals of a supervisor; the second comes once the worker has noticed the first."""
+    """Stop signals of a supervisor; the second comes once the worker has handled the first."""
 
     def __init__(self, log: Path) -> None:
         self._log = log

@@ -327,7 +327,7 @@ def beat_for(worker_id: str) -> None:
         redis.set(keys.worker_record(worker_id), '{"worker_id":"…"}')
 
 
-def test_a_worker_that_deregistered_loses_what_it_had_and_the_others_of_its_process_nothing(client: ApiClient) -> None:
+def test_a_deregistered_worker_loses_its_rights_and_others_of_its_process_keep_theirs(client: ApiClient) -> None:
     entry = register(client)
     register(client, "post")
     beat_for("w-post")

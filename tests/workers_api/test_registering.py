@@ -306,7 +306,7 @@ def test_registering_reads_newer_configuration_in_one_query(django_assert_num_qu
         registered(client, queue="inference")
 
 
-def test_secrets_whose_delivery_cannot_be_recorded_are_not_handed_out(
+def test_secrets_are_not_delivered_unless_the_delivery_is_recorded(
     client: ApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(write_behind, "MAX_DELIVERIES", 1)

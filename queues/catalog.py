@@ -86,7 +86,6 @@ class QueueCatalog:
         return resolved
 
     def find(self, name: str) -> ResolvedQueue | None:
-        """Return the Redis queue that a name means, or None."""
         return self._names.get(name)
 
     def find_redis_queue(self, name: str) -> ResolvedQueue | None:
@@ -119,12 +118,10 @@ class QueueCatalog:
         return resolved.queue, [(resolved.redis_queue, resolved.priority)]
 
     def all_redis_queues(self) -> Iterator[ResolvedQueue]:
-        """Yield all Redis queues, in the order of the queues' names."""
         for redis_queues in self._redis_queues.values():
             yield from redis_queues
 
     def redis_queues(self) -> list[str]:
-        """Return the names of all Redis queues, in the order of the queues' names."""
         return [each.redis_queue for each in self.all_redis_queues()]
 
     def redis_queues_of(self, queue: QueueBase) -> list[tuple[str, int]]:
@@ -188,8 +185,6 @@ def aliases_of(queue: str, sub_queues: Iterable[str]) -> set[str]:
 
 
 class NameOwners:
-    """The queue that each name means."""
-
     def __init__(self) -> None:
         self._owners: dict[str, str] = {}
         self._names: dict[str, set[str]] = {}

@@ -41,8 +41,6 @@ class FieldType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PayloadField:
-    """One field of a payload schema."""
-
     name: str
     type: tuple[FieldType, ...]
     required: bool = False

@@ -243,7 +243,6 @@ def _with_sub_queues(spec: QueueSpec, subs: Sequence[SubQueueSpec]) -> QueueSpec
 
 
 def _resolve(name: str, allowed_queues: AllowedQueues) -> _DeletionTarget:
-    """Return the queue of this name, or the sub-queue that it means. Raise QueueNotFound."""
     catalog = get_fresh_catalog(max_age_s=0)
     queue = catalog.get_queue(name, allowed_queues=allowed_queues)
     redis_queues = tuple(redis_queue for redis_queue, _ in catalog.redis_queues_of(queue))

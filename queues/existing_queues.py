@@ -42,7 +42,6 @@ def suggest_definition(redis_queue: str) -> tuple[str, str]:
 
 
 def list_existing_queues(broker: Broker) -> list[str]:
-    """Return the names of all Redis queues. Raise BrokerUnavailable."""
     return broker.run(read_queue_names())
 
 

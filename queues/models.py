@@ -41,7 +41,6 @@ DEFAULTS = {column.name: column.default for column in fields(Deployment) if colu
 
 
 def definition_key(column: str) -> str:
-    """Return the key of a column in queue files and the API."""
     if column in LIMIT_COLUMNS:
         return column.removesuffix("_s")
     return "startup_timeout_secs" if column == "startup_timeout_s" else column

@@ -324,7 +324,6 @@ def _set_sub_queues(row: Queue, spec: QueueSpec, *, is_new: bool) -> None:
 
 
 def put_definition(change: Change, spec: QueueSpec) -> None:
-    """Store the document to publish in an open change."""
     change.put(DocumentKind.QUEUE, spec.name, spec.encode(), uses=documents_used(spec))
 
 
@@ -341,7 +340,6 @@ def _split_name(config: QueueConfigInput) -> tuple[str, str]:
 
 
 def _with_sub_queue(given: QueueSpec, name: str, before: QueueSpec | None, force: bool) -> tuple[QueueSpec, bool]:
-    """Return a queue with one sub-queue added or changed, and whether the sub-queue is new."""
     sub = SubQueueSpec(name=name, priority=given.priority)
     subs = before.sub_queues if before else ()
     if before and not subs:

@@ -48,7 +48,6 @@ def complete(schema: Sequence[PayloadField], members: Mapping[str, bytes]) -> tu
 
 
 def fits(raw: bytes, types: Sequence[FieldType]) -> bool:
-    """Return whether a JSON value, without leading whitespace, has one of the types."""
     kind = _TYPE_BY_FIRST_BYTE.get(raw[0])
     if kind is not None:
         return kind in types
@@ -58,7 +57,6 @@ def fits(raw: bytes, types: Sequence[FieldType]) -> bool:
 
 
 def is_nested_too_deep(value: Any) -> bool:
-    """Return whether a default has more than MAX_DEFAULT_DEPTH levels of lists and objects."""
     level = [value]
     for _ in range(MAX_DEFAULT_DEPTH):
         level = [child for item in level for child in _children(item)]

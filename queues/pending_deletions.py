@@ -65,7 +65,6 @@ class DeletionLease:
 
 
 def find_deletion(name: str, *, allowed_queues: AllowedQueues = None) -> QueueDeletion | None:
-    """Return the pending deletion that a name means, or None."""
     for deletion in QueueDeletion.objects.all():
         names = {deletion.queue} if deletion.is_whole else _aliases_of_sub_queue(deletion)
         if name in names and (allowed_queues is None or deletion.queue in allowed_queues):

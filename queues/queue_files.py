@@ -34,8 +34,6 @@ _QUEUES_PER_CHANGE = 200
 
 @dataclass(frozen=True, slots=True)
 class FileError:
-    """An error in a queue file."""
-
     file: str
     line: int
     """0 for an error of the whole file."""

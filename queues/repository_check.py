@@ -59,8 +59,6 @@ _REASONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepositoryCheck:
-    """The result of a check."""
-
     is_ready: bool
     """Whether the branch can be fetched from this server."""
     message: str

@@ -115,8 +115,6 @@ HISTORY_DAYS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisQueueStatus:
-    """The status of a Redis queue."""
-
     redis_queue: RedisQueue
     counts: QueueCounts
     memory_bytes: int

@@ -38,7 +38,6 @@ def find_added_grants(before: Deployment | None, after: Deployment) -> list[Gran
 
 
 def refuse_added_grants(before: Deployment | None, after: Deployment, *, reason: str) -> None:
-    """Raise KeyInsufficient if a change adds grants. `reason` says which permission the client or user lacks."""
     added = find_added_grants(before, after)
     if not added:
         return

@@ -62,8 +62,6 @@ def read_yaml(raw: bytes) -> LocatedYaml:
 
 
 class _YamlReader:
-    """Converts nodes to plain values."""
-
     def __init__(self, located: LocatedYaml) -> None:
         self._located = located
         self._open: set[int] = set()
@@ -159,6 +157,5 @@ def _sentence(problem: str | None) -> str:
 
 
 def _line(node: Node) -> int:
-    """Return the line of a node, from 1."""
     line: int = node.start_mark.line
     return line + 1

@@ -204,7 +204,6 @@ def get_worker_vaults(worker_ids: Iterable[str]) -> dict[str, list[VaultDelivery
 
 
 def _latest(**which: object) -> list[VaultDelivery]:
-    """Return the latest delivery of each vault to each worker."""
     newest = VaultDelivery.objects.filter(**which).values("worker_id", "vault").annotate(newest=Max("pk"))
     return _with_state(VaultDelivery.objects.filter(pk__in=newest.values("newest")))
 

@@ -8,7 +8,6 @@ replaced by an older one without its revision, or declared for other hosts.
 import base64
 import binascii
 import hashlib
-import hmac
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 
+from runqy.config import signing
 from runqy.errors import VaultLocked, VaultUnavailable
 
 _FORMAT = 1
+_FINGERPRINT_BYTES = 5
 KEY_ID_AT, KEY_ID_BYTES = 1, 8
 _KEY_BYTES, _NONCE_BYTES, _TAG_BYTES = 32, 12, 16
 _HEAD_BYTES = KEY_ID_AT + KEY_ID_BYTES + _NONCE_BYTES
@@ -87,6 +86,14 @@ class Keyring:
                 "it was altered, or belongs to another entry, an older version or another usage."
             ) from error
 
+    def find_error(self, aad: EntryAAD, stored: bytes) -> str:
+        """Return why stored bytes cannot be decrypted; empty if they can."""
+        try:
+            self.decrypt(aad, stored)
+        except VaultUnavailable as error:
+            return error.detail
+        return ""
+
     def is_current(self, stored: bytes) -> bool:
         return stored.startswith(self.current_head)
 
@@ -101,7 +108,6 @@ def read_key_id(stored: bytes) -> bytes:
 
 
 def generate_master_key() -> str:
-    """Return a random key, as the setting takes it."""
     return base64.b64encode(os.urandom(_KEY_BYTES)).decode()
 
 
@@ -134,18 +140,10 @@ def _parsed(text: str) -> Keyring:
     return Keyring.parse(text)
 
 
-_BYTES = 5
-
-
 def fingerprint(value: str, secret: str) -> str:
     """Return the fingerprint of a value, which is the same for equal values in all vaults.
 
     It is keyed by the server's secret key: values cannot be guessed from fingerprints, nor from the database.
     """
-    return hmac.new(_key(secret), value.encode(), hashlib.sha256).digest()[:_BYTES].hex()
-
-
-@lru_cache(maxsize=4)
-def _key(secret: str) -> bytes:
-    hkdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"runqy fingerprints of vault values")
-    return hkdf.derive(secret.encode())
+    key = signing.derive_key(secret, "runqy fingerprints of vault values")
+    return signing.mac(key, value.encode()).decode()[: 2 * _FINGERPRINT_BYTES]

@@ -30,8 +30,6 @@ _QUOTED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineError:
-    """An error in a line."""
-
     line: int
     message: str
 
@@ -47,7 +45,6 @@ class ParsedEnv:
 
 
 def parse_env(text: str) -> ParsedEnv:
-    """Return the values of a text, in order, and the errors of its lines."""
     if len(text) > TEXT_MAX_LENGTH:
         return ParsedEnv(values={}, lines={}, errors=(LineError(line=1, message="The text has more than 1 MiB."),))
     reader = _DotenvReader(text.replace("\r\n", "\n").replace("\r", "\n"))

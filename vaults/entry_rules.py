@@ -26,8 +26,6 @@ _RESERVED_PREFIX = "RUNQY_"
 
 
 class EntryUsage(StrEnum):
-    """What an entry may be used for."""
-
     ENVIRONMENT = "environment"  # a variable of the processes that run tasks
     GIT_TOKEN = "git_token"  # noqa: S105 (sent to git servers, never to tasks)
     BOTH = "both"

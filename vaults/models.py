@@ -17,14 +17,11 @@ from vaults.validators import validate_description, validate_entry_key, validate
 
 
 class VaultQuerySet(models.QuerySet["Vault"]):
-    """Vaults by their names."""
-
     def find_named(self, name: str) -> "Vault | None":
         # PostgreSQL refuses a query with NUL in it.
         return None if vault_name_error(name) else self.filter(name=name).first()
 
     def get_named(self, name: str) -> "Vault":
-        """Return a vault. Raise VaultNotFound."""
         vault = self.find_named(name)
         if vault is None:
             raise VaultNotFound(f"No vault {name[:80]!r}.")

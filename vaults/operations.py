@@ -43,8 +43,6 @@ class EntryChange:
 
 
 class PreviewOutcome(StrEnum):
-    """The effect of setting a value."""
-
     ADDED = "added"
     CHANGED = "changed"
     UNCHANGED = "unchanged"
@@ -195,7 +193,6 @@ class EntryWriter:
         self._note(entry.key, entry.version, Event.SET)
 
     def _seal(self, entry: VaultEntry, value: str) -> None:
-        """Encrypt a value for an entry with its present usage and hosts."""
         entry.revision = self._change.revision
         entry.ciphertext = get_keyring().encrypt(entry.aad, value)
         entry.sealed_at = self._at

@@ -109,8 +109,6 @@ def list_versions(vault: str, key: str, *, before: int | None = None, limit: int
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferencedEntry:
-    """An entry by its reference, with its usage."""
-
     reference: Reference
     usage: EntryUsage
     git_hosts: tuple[str, ...]

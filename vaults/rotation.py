@@ -21,8 +21,6 @@ BATCH = 50
 
 @dataclass(slots=True, kw_only=True)
 class RotationBatch:
-    """The result of one batch."""
-
     seen: int
     rotated: int = 0
     errors: list[str] = field(default_factory=list)

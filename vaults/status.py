@@ -1,5 +1,6 @@
 """The status of all vaults, in the database and as published: their master keys, and which entries can be decrypted."""
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,8 +9,8 @@ from django.db.models import Count, Min
 from runqy.config_sync.documents import DocumentKind, field
 from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.publishing import compare_configuration, published_documents
-from runqy.errors import BrokerUnavailable, VaultUnavailable
-from vaults.crypto import EntryAAD, get_keyring, read_key_id
+from runqy.errors import BrokerUnavailable
+from vaults.crypto import get_keyring, read_key_id
 from vaults.models import KEY_ID, PublishedVault, Vault, VaultEntry
 
 _PREFIX = field(DocumentKind.VAULT, "")
@@ -17,8 +18,6 @@ _PREFIX = field(DocumentKind.VAULT, "")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyUse:
-    """The use of a master key."""
-
     key_id: str
     is_first: bool
     is_known: bool
@@ -32,8 +31,6 @@ class KeyUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaultStatus:
-    """The status of all vaults."""
-
     vaults: int
     entries: int
     keys: tuple[KeyUse, ...]
@@ -57,7 +54,7 @@ def get_vault_status() -> VaultStatus:
     rows = VaultEntry.objects.annotate(key_id=KEY_ID).order_by().values("key_id")
     uses = {bytes(row["key_id"]): row for row in rows.annotate(count=Count("pk"), oldest=Min("sealed_at"))}
     published, differing = _published_state()
-    copies = _published_key_ids() if published != "unreachable" else {}
+    copies = _published_key_ids() if published != "unreachable" else Counter()
     unknown_ids = sorted({*uses, *copies}.difference(keyring.ids))
     return VaultStatus(
         vaults=Vault.objects.count(),
@@ -68,7 +65,7 @@ def get_vault_status() -> VaultStatus:
                 is_first=key_id == keyring.first_id,
                 is_known=key_id in keyring.ids,
                 entries=uses[key_id]["count"] if key_id in uses else 0,
-                published=copies.get(key_id, 0),
+                published=copies[key_id],
                 oldest=uses[key_id]["oldest"] if key_id in uses else None,
             )
             for key_id in (*keyring.ids, *unknown_ids)
@@ -82,26 +79,20 @@ def verify_entries() -> list[str]:
     """Decrypt every entry, in the database and as published; return the errors. Raise VaultLocked,
     BrokerUnavailable.
     """
+    find_error = get_keyring().find_error
     errors = []
     for vault in Vault.objects.order_by("name"):
         for entry in vault.entries.iterator(chunk_size=100):
-            errors += _errors(entry.aad, bytes(entry.ciphertext))
+            errors.append(find_error(entry.aad, bytes(entry.ciphertext)))
     for name, published in _published_vaults().items():
         if published is None:
             errors.append(f"The published copy of the vault {name} has an invalid signature.")
             continue
         for copy in published.entries:
-            errors += [f"As published: {error}" for error in _errors(copy.aad(name), copy.ciphertext)]
+            if error := find_error(copy.aad(name), copy.ciphertext):
+                errors.append(f"As published: {error}")
     errors += [f"The published copy of the vault {name} differs from the database." for name in _differing()]
-    return errors
-
-
-def _errors(aad: EntryAAD, ciphertext: bytes) -> list[str]:
-    try:
-        get_keyring().decrypt(aad, ciphertext)
-    except VaultUnavailable as error:
-        return [error.detail]
-    return []
+    return [error for error in errors if error]
 
 
 def _published_state() -> tuple[str, tuple[str, ...]]:
@@ -128,20 +119,14 @@ def _differing() -> list[str]:
 
 def _published_vaults() -> dict[str, PublishedVault | None]:
     """Return the vaults in Redis; None for one with an invalid signature. Raise BrokerUnavailable."""
-    vaults: dict[str, PublishedVault | None] = {}
-    for name, document in published_documents(DocumentKind.VAULT).items():
-        if document is None:
-            vaults[name] = None
-        elif document.body is not None:
-            vaults[name] = PublishedVault.decode(document.body)
-    return vaults
+    return {
+        name: PublishedVault.decode(document.body or b"") if document else None
+        for name, document in published_documents(DocumentKind.VAULT).items()
+        if document is None or document.body is not None
+    }
 
 
-def _published_key_ids() -> dict[bytes, int]:
+def _published_key_ids() -> Counter[bytes]:
     """Return how many published entries each key encrypted, by its id. Raise BrokerUnavailable."""
-    counts: dict[bytes, int] = {}
-    for vault in _published_vaults().values():
-        for entry in vault.entries if vault else ():
-            key_id = read_key_id(entry.ciphertext)
-            counts[key_id] = counts.get(key_id, 0) + 1
-    return counts
+    vaults = [vault for vault in _published_vaults().values() if vault]
+    return Counter(read_key_id(entry.ciphertext) for vault in vaults for entry in vault.entries)

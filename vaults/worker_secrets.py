@@ -9,7 +9,7 @@ from runqy.errors import VaultLocked, VaultUnavailable
 from runqy.git.hosts import is_https
 from vaults.access_log import VaultGrant, vault_state
 from vaults.crypto import Keyring, get_keyring, read_key_id
-from vaults.entry_rules import git_token_error, parse_reference
+from vaults.entry_rules import Reference, git_token_error, parse_reference
 from vaults.models import PublishedEntry, PublishedVault
 
 _ERRORS_MAX = 3
@@ -42,13 +42,19 @@ def get_worker_secrets(
     keyring, snapshot = get_keyring(), get_snapshot(max_age_s)
     if errors := _errors(snapshot, keyring, names, git_token, git_url):
         raise VaultUnavailable(" ".join(errors), errors=errors)
-    effective = _effective_entries(snapshot, names)
-    values = {entry.key: _decrypt(keyring, name, entry) for name, entry in effective}
-    token = _token_entry(snapshot, git_token) if is_https(git_url) else None
+    # By key: a later vault overrides an earlier one.
+    variables = {
+        entry.key: (name, entry) for name in names for entry in _entries(snapshot, name) if entry.usage.is_variable
+    }
+    delivered = [*variables.values()]
+    token, reference = "", parse_reference(git_token)
+    if reference and is_https(git_url) and (entry := _find_entry(snapshot, reference)):
+        token = keyring.decrypt(entry.aad(reference.vault), entry.ciphertext)
+        delivered.append((reference.vault, entry))
     return WorkerSecrets(
-        values=values,
-        git_token=_decrypt(keyring, *token) if token else "",
-        grants=_grants(snapshot, names, [*effective, *([token] if token else [])]),
+        values={key: keyring.decrypt(entry.aad(name), entry.ciphertext) for key, (name, entry) in variables.items()},
+        git_token=token,
+        grants=_grants(snapshot, names, delivered),
     )
 
 
@@ -99,10 +105,8 @@ def _errors(snapshot: Snapshot, keyring: Keyring, names: Iterable[str], git_toke
             errors.append(f"The vault {name} does not exist: create it, or remove it from the queue.")
         else:
             errors += _abbreviate(name, [error for error in entry_errors.values() if error])
-    if git_token:
-        token_error = _token_error(snapshot, keyring, git_token) or _host_error(snapshot, git_token, git_url)
-        errors += [token_error] if token_error and token_error not in errors else []
-    return errors
+    token_error = _token_error(snapshot, keyring, git_token, git_url) if git_token else ""
+    return [*errors, token_error] if token_error and token_error not in errors else errors
 
 
 def _abbreviate(vault: str, errors: list[str]) -> list[str]:
@@ -110,25 +114,19 @@ def _abbreviate(vault: str, errors: list[str]) -> list[str]:
     return errors if more <= 1 else [*errors[:_ERRORS_MAX], f"{more} more entries of {vault} cannot be decrypted."]
 
 
-def _token_error(snapshot: Snapshot, keyring: Keyring, git_token: str) -> str:
-    """Return the error of decrypting the git token; empty if there is none."""
+def _token_error(snapshot: Snapshot, keyring: Keyring, git_token: str, git_url: str) -> str:
+    """Return why the git token cannot be decrypted, or must not be sent to the repository's host."""
     reference = parse_reference(git_token)
     if reference is None:
         return "git_token must be vault://<vault>/<key>."
     errors = _decrypt_errors(snapshot, keyring, reference.vault)
     if errors is None:
         return f"The vault {reference.vault} with the git token does not exist: create it, or change git_token."
-    missing = f"The vault {reference.vault} has no entry {reference.key}, the git token: set it, or change git_token."
-    return errors.get(reference.key, missing)
-
-
-def _host_error(snapshot: Snapshot, git_token: str, git_url: str) -> str:
-    """Return why the git token must not be sent to the repository's host; empty if it may."""
-    reference, token = parse_reference(git_token), _token_entry(snapshot, git_token)
-    if reference is None or token is None:
-        return ""
-    _, entry = token
-    return git_token_error(reference, usage=entry.usage, git_hosts=entry.git_hosts, git_url=git_url) or ""
+    entry = _find_entry(snapshot, reference)
+    if entry is None:
+        return f"The vault {reference.vault} has no entry {reference.key}, the git token: set it, or change git_token."
+    host_error = git_token_error(reference, usage=entry.usage, git_hosts=entry.git_hosts, git_url=git_url)
+    return errors[reference.key] or host_error or ""
 
 
 def _decrypt_errors(snapshot: Snapshot, keyring: Keyring, name: str) -> Mapping[str, str] | None:
@@ -136,40 +134,15 @@ def _decrypt_errors(snapshot: Snapshot, keyring: Keyring, name: str) -> Mapping[
 
     def find(snapshot: Snapshot) -> Mapping[str, str] | None:
         vault = _published(snapshot, name)
-        return {entry.key: _decrypt_error(keyring, name, entry) for entry in vault.entries} if vault else None
+        if vault is None:
+            return None
+        return {entry.key: keyring.find_error(entry.aad(name), entry.ciphertext) for entry in vault.entries}
 
     return snapshot.compute(("vault_decrypt_errors", keyring, name), find)
 
 
-def _decrypt_error(keyring: Keyring, vault: str, entry: PublishedEntry) -> str:
-    """Return the decrypt error of an entry; empty if there is none."""
-    try:
-        _decrypt(keyring, vault, entry)
-    except VaultUnavailable as error:
-        return error.detail
-    return ""
-
-
-def _decrypt(keyring: Keyring, vault: str, entry: PublishedEntry) -> str:
-    return keyring.decrypt(entry.aad(vault), entry.ciphertext)
-
-
-def _effective_entries(snapshot: Snapshot, names: Iterable[str]) -> list[tuple[str, PublishedEntry]]:
-    """Return the variables of a queue, each with its vault. A later vault overrides an earlier one."""
-    by_key = {
-        entry.key: (name, entry) for name in names for entry in _entries(snapshot, name) if entry.usage.is_variable
-    }
-    return list(by_key.values())
-
-
-def _token_entry(snapshot: Snapshot, git_token: str) -> tuple[str, PublishedEntry] | None:
-    """Return the entry that a reference names, with its vault."""
-    reference = parse_reference(git_token)
-    if reference is None:
-        return None
-    return next(
-        ((reference.vault, entry) for entry in _entries(snapshot, reference.vault) if entry.key == reference.key), None
-    )
+def _find_entry(snapshot: Snapshot, reference: Reference) -> PublishedEntry | None:
+    return next((entry for entry in _entries(snapshot, reference.vault) if entry.key == reference.key), None)
 
 
 def _grants(

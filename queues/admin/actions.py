@@ -71,8 +71,6 @@ def export(model_admin: Any, request: HttpRequest, queryset: QuerySet[Queue]) ->
 
 
 def _list_action(verb: str) -> Callable[..., None]:
-    """Return an action of the list of queues."""
-
     @admin.action(description=verb.capitalize(), permissions=[QUEUE_ACTIONS[verb].permission])
     def apply(model_admin: Any, request: HttpRequest, queryset: QuerySet[Queue]) -> None:
         QUEUE_ACTIONS[verb].apply(request, queryset.order_by("name").values_list("name", flat=True))

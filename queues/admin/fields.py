@@ -41,8 +41,6 @@ class DurationFormField(forms.CharField):
 
 
 class EnvVarsField(forms.CharField):
-    """Environment variables as lines of text."""
-
     def __init__(self, **options: Any) -> None:
         options.setdefault("strip", False)
         options.setdefault(
@@ -153,8 +151,6 @@ class Row(StyledForm):
 
 
 class VaultRow(Row):
-    """A vault of a queue."""
-
     content = ("vault",)
 
     vault = forms.ChoiceField(error_messages={"invalid_choice": "No vault has this name."})
@@ -168,8 +164,6 @@ class VaultRow(Row):
 
 
 class FieldRow(Row):
-    """A field of a payload schema."""
-
     content = ("name", "type", "default", "description")
 
     name = forms.CharField(strip=False)

@@ -36,8 +36,6 @@ class SubQueueForm(StyledModelForm):
 
 
 class SubQueueFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
-    """The sub-queues of a queue."""
-
     def rows(self) -> "list[forms.ModelForm[Any]]":
         """Return the rows that remain, by position. Those without a position come last."""
         kept = [
@@ -80,7 +78,6 @@ class SubQueueInline(RunqyTabularInline):
 
 
 def read_sub_queues(formsets: Iterable[Any]) -> tuple[SubQueueSpec, ...]:
-    """Return the sub-queues of validated formsets."""
     return tuple(
         SubQueueSpec(name=form.instance.name, priority=form.instance.priority)
         for formset in formsets

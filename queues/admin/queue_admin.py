@@ -24,8 +24,6 @@ from runqy.errors import QueueAlreadyExists, QueueBeingDeleted, QueueNameTaken
 
 
 class EnabledFilter(admin.SimpleListFilter):
-    """Enabled or disabled queues."""
-
     title, parameter_name = "state", "is_enabled"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:

@@ -48,7 +48,6 @@ class Document:
 
 
 def field(kind: DocumentKind, name: str) -> str:
-    """Return the key of a document, in Redis's hash and in a snapshot."""
     return f"{kind}:{name}"
 
 

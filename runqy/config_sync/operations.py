@@ -79,14 +79,12 @@ class Change:
             self.remove(kind, name)
 
     def touch(self, row: StoredDocument) -> None:
-        """Publish a document again at a new revision."""
         row.revision = row.worker_revision = self.revision
         row.save()
         self._store(row)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Undo the changes of a `with` block if it raises."""
         before = dict(self.touched)
         try:
             with transaction.atomic(), records_together():

@@ -196,7 +196,6 @@ def _compare_list(content: bytes, known: Mapping[str, int]) -> PublicationProble
 
 
 def _read_list(content: bytes, key: bytes) -> dict[str, int] | None:
-    """Return the revisions of a signed list; None if it is not signed."""
     try:
         return verify_revisions(content, key)
     except InvalidSignature:

@@ -103,7 +103,6 @@ class Snapshot:
                 continue
 
     def compute(self, key: object, function: "Callable[[Snapshot], T]") -> T:
-        """Return the function's result for this snapshot, cached by key."""
         if key not in self._computed:
             # Two threads may compute at once: both return the first result.
             self._computed.setdefault(key, function(self))

@@ -26,8 +26,6 @@ PAGE_SIZE = 50
 
 @dataclass(frozen=True, slots=True)
 class QueueLink:
-    """The name of a queue and the URL of its page; the URL is empty if the user may not view it."""
-
     name: str
     url: str
 

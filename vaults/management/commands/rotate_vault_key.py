@@ -37,7 +37,6 @@ class Command(BaseCommand):
             raise CommandError("Interrupted. Finished batches are kept; run the command again to continue.") from error
 
     def _rotate(self, *, is_dry_run: bool, batch: int) -> None:
-        """Rotate all entries. Raise CommandError if one cannot be decrypted."""
         total = count_outdated()
         batches = rotate_entries(batch=batch, dry_run=is_dry_run)
         rotated, errors = 0, list[str]()

@@ -17,7 +17,6 @@ from alerts.rules import (
     GetSettings,
     Observation,
     QueueObservation,
-    RedisQueueObservation,
     RuleSettings,
     WorkerObservation,
 )
@@ -152,24 +151,13 @@ def _observe_queues(
         QueueObservation(
             name=queue.name,
             is_enabled=queue.is_enabled,
-            redis_queues=[
-                _observe_redis_queue(counts[name], name in served) for name, _ in catalog.redis_queues_of(queue)
-            ],
+            redis_queues=[counts[name] for name, _ in catalog.redis_queues_of(queue)],
+            served=served,
             vault_errors=tuple(vault_errors[queue.name]),
             minutes=minutes.get(queue.name, ()),
         )
         for queue in catalog.definitions
     ]
-
-
-def _observe_redis_queue(counts: QueueCounts, has_ready_worker: bool) -> RedisQueueObservation:
-    return RedisQueueObservation(
-        name=counts.queue,
-        pending=counts.pending,
-        oldest_s=counts.latency_s,
-        is_paused=counts.is_paused,
-        has_ready_worker=has_ready_worker,
-    )
 
 
 def _read_minutes(now: datetime, *, paused: Collection[str]) -> dict[str, list[StatsPoint]]:

@@ -9,6 +9,7 @@ from statistics import median
 
 from runqy.broker.health import RedisHealth
 from runqy.broker.memory import MemoryUse
+from runqy.broker.queues.stats import QueueCounts
 from runqy.formats import durations
 from tasks.history.stats import StatsPoint
 
@@ -187,31 +188,21 @@ RULES: Mapping[AlertKind, RuleInfo] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RedisQueueObservation:
-    """A sub-queue, or the Redis queue of a queue without sub-queues."""
-
-    name: str
-    pending: int = 0
-    oldest_s: float = 0
-    """How long its oldest pending task has been waiting."""
-    is_paused: bool = False
-    has_ready_worker: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueObservation:
     """A queue with its sub-queues."""
 
     name: str
     is_enabled: bool
-    redis_queues: Sequence[RedisQueueObservation]
+    redis_queues: Sequence[QueueCounts]
+    served: Collection[str]
+    """The Redis queues, of any queue, that a ready worker serves."""
     vault_errors: tuple[str, ...] = ()
     minutes: Sequence[StatsPoint] = ()
     """The last minutes of its history, oldest first, the current minute last. Their backlogs are without paused Redis
     queues."""
 
     @property
-    def not_paused(self) -> list[RedisQueueObservation]:
+    def not_paused(self) -> list[QueueCounts]:
         return [each for each in self.redis_queues if not each.is_paused]
 
 
@@ -286,24 +277,24 @@ def list_recovered_workers(observed: Observation) -> set[str]:
 
 
 def _check_workers(queue: QueueObservation, threshold: float) -> str | None:
-    unserved = [each for each in queue.not_paused if not each.has_ready_worker]
+    unserved = [each for each in queue.not_paused if each.queue not in queue.served]
     pending = sum(each.pending for each in unserved)
     if not queue.is_enabled or pending < max(threshold, 1):
         return None
     if len(unserved) == len(queue.redis_queues):
         return f"Queue {queue.name} has {_count(pending, 'pending task')} and no ready worker."
-    names = [each.name for each in unserved if each.pending]
+    names = [each.queue for each in unserved if each.pending]
     subject = f"Sub-queue {names[0]} has" if len(names) == 1 else f"Sub-queues {', '.join(names)} have"
     return f"{subject} {_count(pending, 'pending task')} and no ready worker."
 
 
 def _check_oldest(queue: QueueObservation, threshold: float) -> str | None:
-    waiting = [each for each in queue.not_paused if each.pending and each.oldest_s > threshold]
+    waiting = [each for each in queue.not_paused if each.pending and each.latency_s > threshold]
     if not waiting:
         return None
-    oldest = max(waiting, key=lambda each: each.oldest_s)
-    where = f"sub-queue {oldest.name}" if len(queue.redis_queues) > 1 else f"queue {queue.name}"
-    return f"The oldest pending task of {where} has been waiting for {durations.humanize(oldest.oldest_s)}."
+    oldest = max(waiting, key=lambda each: each.latency_s)
+    where = f"sub-queue {oldest.queue}" if len(queue.redis_queues) > 1 else f"queue {queue.name}"
+    return f"The oldest pending task of {where} has been waiting for {durations.humanize(oldest.latency_s)}."
 
 
 def _check_failures(queue: QueueObservation, threshold: float) -> str | None:
@@ -367,7 +358,7 @@ def _find_general(observed: Observation, get_settings: GetSettings) -> Iterator[
 
 
 def _worker_problems(observed: Observation) -> Iterator[tuple[AlertKind, str, str, str]]:
-    pending = {each.name: each.pending for queue in observed.queues for each in queue.not_paused if each.pending}
+    pending = {each.queue: each.pending for queue in observed.queues for each in queue.not_paused if each.pending}
     for worker in observed.workers:
         if worker.is_missing:
             message = f"Worker {worker.worker_id} has sent no heartbeat for {durations.humanize(worker.silent_s)}."

@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from queues.catalog import QueueCatalog
 from runqy.admin_site.links import changelist_url
 from runqy.admin_site.page_cache import get_or_read
 from runqy.broker.broker import Broker
-from runqy.broker.queues.stats import QueueCounts
+from runqy.broker.health import is_maintenance_running
+from runqy.broker.operation import Request, raise_error
+from runqy.broker.queues.stats import QueueCounts, count_tasks, read_queue_names
 from runqy.broker.states import TaskState
+from runqy.broker.workers.heartbeats import list_worker_ids, read_records
 from runqy.broker.workers.records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers
-from runqy.overview.live_numbers import read_live_numbers
 from runqy.overview.trends import BacklogSamples
 
 MAX_AGE_S = 1.0
@@ -102,26 +105,35 @@ def read_counts(broker: Broker, catalog: QueueCatalog, *, is_fresh: bool) -> Ove
 
 
 def _read_counts(broker: Broker, catalog: QueueCatalog) -> OverviewCounts:
+    """Read the tasks of all Redis queues and all workers, in two round trips."""
+    now_s, now_ns = broker.now_s(), broker.now_ns()
+    existing, ids, is_running = _run_all(broker, read_queue_names(), list_worker_ids(now_s), is_maintenance_running())
     names = {name: queue.name for queue in catalog.definitions for name, _ in catalog.redis_queues_of(queue)}
-    live = read_live_numbers(broker, list(names))
+    redis_queues = [*dict.fromkeys([*names, *existing])]
+    found, records = _run_all(broker, count_tasks(redis_queues, now_ns=now_ns), read_records(*ids))
+    workers = [record for record in records if record]
     queues = {queue.name: QueueSummary(name=queue.name, is_enabled=queue.is_enabled) for queue in catalog.definitions}
     totals = dict.fromkeys(STATES, 0)
     undefined = []
-    for counts in live.counts:
+    for counts in found:
         for state in STATES:
             totals[state] += getattr(counts, state)
         if summary := queues.get(names.get(counts.queue, "")):
             summary.add(counts)
         elif counts.waiting:
             undefined.append(counts)
-    _count_workers(queues, live.workers, names, now_s=live.now_s)
+    _count_workers(queues, workers, names, now_s=now_s)
     return OverviewCounts(
         queues=list(queues.values()),
         totals=totals,
         undefined=undefined,
-        workers=count_workers(live.workers, now_s=live.now_s),
-        is_maintenance_running=live.is_maintenance_running,
+        workers=count_workers(workers, now_s=now_s),
+        is_maintenance_running=is_running,
     )
+
+
+def _run_all(broker: Broker, *requests: Request[Any]) -> list[Any]:
+    return [raise_error(outcome) for outcome in broker.run_all(requests)]
 
 
 def _count_workers(

@@ -2,9 +2,12 @@
 
 import pytest
 
+from queues.catalog import QueueCatalog
 from runqy.broker.broker import Broker
+from runqy.broker.states import TaskState
 from runqy.broker.workers.heartbeats import write_heartbeat
-from runqy.overview.live_numbers import read_live_numbers
+from runqy.overview.queue_counts import read_counts
+from tests.queues.samples import definition
 from tests.support.maintenance_duties import put
 from tests.support.workers import RECORD
 
@@ -18,9 +21,11 @@ def test_all_queues_and_workers_are_read_in_two_round_trips(broker: Broker, monk
     broker.run(write_heartbeat(RECORD, now_ns=broker.now_ns()))
     monkeypatch.setattr(broker.connection, "execute", lambda commands: made.append(1) or execute(commands))
 
-    numbers = read_live_numbers(broker, ["q1", "empty"])
+    defined = [definition("q1"), definition("empty")]
 
-    counts = {count.queue: count.pending for count in numbers.counts}
-    assert counts == {"empty": 0} | {f"q{number}": 1 for number in range(20)}
-    assert [worker.worker_id for worker in numbers.workers] == [RECORD.worker_id]
+    counts = read_counts(broker, QueueCatalog(defined, separator="_"), is_fresh=True)
+
+    assert {queue.name: queue.pending for queue in counts.queues} == {"q1": 1, "empty": 0}
+    assert {queue.queue for queue in counts.undefined} == {f"q{number}" for number in range(20)} - {"q1"}
+    assert (counts.totals[TaskState.PENDING], counts.workers.total) == (20, 1)
     assert len(made) == 2

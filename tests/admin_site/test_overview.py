@@ -211,7 +211,7 @@ def test_overviews_that_are_open_at_once_share_their_numbers(
     first, second = staff_client("viewer"), staff_client("viewer", "edsger")
     poll = {"HX-Request": "true"}
     shown = first.get("/admin/overview/live/", headers=poll).content
-    monkeypatch.setattr(queue_counts, "read_live_numbers", pytest.fail)
+    monkeypatch.setattr(queue_counts, "count_tasks", pytest.fail)
 
     # session, user, permissions of the user and of its groups; and the alerts, which are not shared
     with django_assert_num_queries(5):

@@ -1,28 +1,32 @@
 """Observations for tests of the rules."""
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from alerts.rules import RULES, AlertKind, Observation, QueueObservation, RedisQueueObservation, RuleSettings
+from alerts.rules import RULES, AlertKind, Observation, QueueObservation, RuleSettings
+from runqy.broker.queues.stats import QueueCounts
 from runqy.broker.states import RunOutcome
 from tasks.history.stats import StatsPoint
 
 NOW = datetime(2026, 11, 26, 12, 0, 30, tzinfo=UTC)
 
 
-def queue(*redis_queues: RedisQueueObservation, **fields: Any) -> QueueObservation:
+def queue(*redis_queues: QueueCounts, **fields: Any) -> QueueObservation:
     """Return a queue without problems, or with these Redis queues."""
     defaults: dict[str, Any] = {
         "name": "mail",
         "is_enabled": True,
         "redis_queues": redis_queues or [redis_queue()],
+        "served": {"mail", "mail_high"},
     }
     return QueueObservation(**defaults | fields)
 
 
-def redis_queue(name: str = "mail", **fields: Any) -> RedisQueueObservation:
-    """Return an empty Redis queue that a ready worker serves."""
-    return RedisQueueObservation(**{"name": name, "has_ready_worker": True} | fields)
+def redis_queue(name: str = "mail", **fields: Any) -> QueueCounts:
+    """Return an empty Redis queue. Those called `mail` and `mail_high` are served by a ready worker."""
+    zeros = dict.fromkeys((field.name for field in dataclasses.fields(QueueCounts)), 0)
+    return QueueCounts(**zeros | {"queue": name, "is_paused": False} | fields)
 
 
 def observation(*queues: QueueObservation, **fields: Any) -> Observation:

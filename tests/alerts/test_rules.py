@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from alerts.rules import RULES, AlertKind, RedisQueueObservation, RuleSettings, WorkerObservation, find_problems
+from alerts.rules import RULES, AlertKind, RuleSettings, WorkerObservation, find_problems
+from runqy.broker.queues.stats import QueueCounts
 from tests.alerts.observations import defaults, minutes, observation, queue, redis_queue
 
 GROWING = [0, 0, 10, 10, 40, 60, 60, 80, 90, 100]
@@ -15,12 +16,12 @@ GROWING = [0, 0, 10, 10, 40, 60, 60, 80, 90, 100]
     ("fields", "kind", "message"),
     [
         (
-            {"redis_queues": [redis_queue(pending=50, has_ready_worker=False)]},
+            {"redis_queues": [redis_queue("mail_low", pending=50)]},
             AlertKind.NO_READY_WORKER,
             "Queue mail has 50 pending tasks and no ready worker.",
         ),
         (
-            {"redis_queues": [redis_queue(pending=1, oldest_s=700)]},
+            {"redis_queues": [redis_queue(pending=1, latency_s=700)]},
             AlertKind.OLDEST_PENDING,
             "The oldest pending task of queue mail has been waiting for 11 min.",
         ),
@@ -51,10 +52,10 @@ def test_a_problem_of_a_queue_is_found_with_its_cause(fields: dict[str, Any], ki
     "fields",
     [
         {"redis_queues": [redis_queue(pending=50)]},
-        {"redis_queues": [redis_queue(pending=50, has_ready_worker=False, is_paused=True, oldest_s=9000)]},
-        {"redis_queues": [redis_queue(pending=50, has_ready_worker=False)], "is_enabled": False},
-        {"redis_queues": [redis_queue(pending=1, oldest_s=600)]},
-        {"redis_queues": [redis_queue(oldest_s=9000)]},
+        {"redis_queues": [redis_queue("mail_low", pending=50, is_paused=True, latency_s=9000)]},
+        {"redis_queues": [redis_queue("mail_low", pending=50)], "is_enabled": False},
+        {"redis_queues": [redis_queue(pending=1, latency_s=600)]},
+        {"redis_queues": [redis_queue(latency_s=9000)]},
         {"minutes": minutes(completed=80, failed=20)},
         {"minutes": minutes(failed=9)},
         {"minutes": minutes(canceled=95, expired=5)},
@@ -92,8 +93,8 @@ def test_a_backlog_grows_if_its_trend_does(backlogs: list[int | None], is_found:
 
 
 HIGH = redis_queue("mail_high")
-LOW = redis_queue("mail_low", pending=500, has_ready_worker=False)
-PAUSED = redis_queue("mail_off", pending=70, has_ready_worker=False, is_paused=True, oldest_s=9000)
+LOW = redis_queue("mail_low", pending=500)
+PAUSED = redis_queue("mail_off", pending=70, is_paused=True, latency_s=9000)
 
 
 @pytest.mark.parametrize(
@@ -103,18 +104,18 @@ PAUSED = redis_queue("mail_off", pending=70, has_ready_worker=False, is_paused=T
         ([HIGH, replace(LOW, is_paused=True)], []),
         ([HIGH, PAUSED], []),
         ([LOW, PAUSED], ["Sub-queue mail_low has 500 pending tasks and no ready worker."]),
-        ([replace(HIGH, has_ready_worker=False), LOW], ["Queue mail has 500 pending tasks and no ready worker."]),
+        ([replace(HIGH, queue="mail_top"), LOW], ["Queue mail has 500 pending tasks and no ready worker."]),
         (
-            [HIGH, LOW, redis_queue("mail_mid", pending=1, has_ready_worker=False)],
+            [HIGH, LOW, redis_queue("mail_mid", pending=1)],
             ["Sub-queues mail_low, mail_mid have 501 pending tasks and no ready worker."],
         ),
         (
-            [replace(HIGH, pending=2, oldest_s=700), replace(PAUSED, oldest_s=9000)],
+            [replace(HIGH, pending=2, latency_s=700), replace(PAUSED, latency_s=9000)],
             ["The oldest pending task of sub-queue mail_high has been waiting for 11 min."],
         ),
     ],
 )
-def test_sub_queues_are_judged_one_by_one(redis_queues: list[RedisQueueObservation], messages: list[str]) -> None:
+def test_sub_queues_are_judged_one_by_one(redis_queues: list[QueueCounts], messages: list[str]) -> None:
     findings = find_problems(observation(queue(*redis_queues)), defaults)
 
     assert [(found.queue, found.message) for found in findings] == [("mail", message) for message in messages]

@@ -133,6 +133,12 @@ def test_empty_and_oversized_selections_are_refused(single_broker: Broker, task_
         apply_to_selected(single_broker, action=TaskAction.RUN, selection=select("archived", *task_ids))
 
 
+def test_as_many_tasks_as_are_allowed_can_be_selected(single_broker: Broker) -> None:
+    selection = select("archived", *(f"t{n}" for n in range(MAX_SELECTED)))
+
+    assert apply_to_selected(single_broker, action=TaskAction.RUN, selection=selection).matched == MAX_SELECTED
+
+
 def test_an_unknown_queue_is_refused(single_broker: Broker) -> None:
     with pytest.raises(QueueNotFound):
         apply_to_selected(single_broker, action=TaskAction.CANCEL, selection=select("active", "t1", queue="nope"))

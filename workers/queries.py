@@ -38,7 +38,6 @@ class WorkerStatus:
 
     @property
     def disconnected_since_s(self) -> int | None:
-        """Return the time of the last heartbeat that reached Redis; None unless heartbeats are overdue."""
         return self.record.last_beat_s if self.is_stale else None
 
     @property
@@ -48,7 +47,6 @@ class WorkerStatus:
 
 
 def are_own_credentials_shared() -> bool:
-    """Return whether workers can receive the server's own Redis credentials."""
     own, shared = settings.REDIS_TARGET, settings.RUNQY_WORKER_REDIS_TARGET
     is_same = (own.username or "default", own.password) == (shared.username or "default", shared.password)
     return is_same and settings.RUNQY_WORKER_ACL != "required"

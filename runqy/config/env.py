@@ -48,7 +48,6 @@ class Environment:
         return text or self._fallbacks.get(name, "").strip() or default
 
     def required(self, name: str, parse: Callable[[str], T]) -> T:
-        """Return the parsed variable. Raise InvalidSetting if it is unset."""
         value = self.parsed(name, parse, None)
         if not value:
             raise InvalidSetting(f"{self._label(name)} is not set.")
@@ -79,7 +78,6 @@ class Environment:
         return self.parsed(name, parse_size, default)
 
     def rate(self, name: str, default: Rate | None) -> Rate | None:
-        """Return a rate such as `600/m`; None for `off`."""
         return self.parsed(name, parse_rate, default)
 
     def choice(self, name: str, options: tuple[str, ...], default: str) -> str:
@@ -92,7 +90,6 @@ class Environment:
         return self.parsed(name, lambda text: Path(text).expanduser().absolute(), default)
 
     def networks(self, name: str) -> tuple[Network, ...]:
-        """Return IP networks. The text is, for example, `10.0.0.0/8,::1`."""
         return self.parsed(name, lambda text: tuple(ip_network(word) for word in parse_words(text)), ())
 
     def _label(self, name: str) -> str:
@@ -108,7 +105,6 @@ def parse_flag(text: str) -> bool:
 
 
 def parse_count(text: str, lowest: int, highest: int) -> int:
-    """Return an integer. Raise ValueError if it is out of bounds."""
     # `int` also accepts signs, spaces, underscores and digits of other scripts.
     if not (text.isascii() and text.isdigit()) or not lowest <= int(text) <= highest:
         raise ValueError(f"{text!r} is not a whole number from {lowest} to {highest}")
@@ -124,7 +120,6 @@ def parse_seconds(text: str, lowest: int) -> int:
 
 
 def parse_size(text: str) -> int:
-    """Return a number of bytes. Raise ValueError."""
     digits = text.rstrip("BKMGIbkmgi ").strip()
     unit = text[len(digits) :].strip().lower()
     if not (digits.isascii() and digits.isdigit()) or unit not in _SIZES or int(digits) == 0:
@@ -143,7 +138,6 @@ def parse_rate(text: str) -> Rate | None:
 
 
 def parse_words(text: str) -> tuple[str, ...]:
-    """Return the non-empty parts of a comma-separated list."""
     return tuple(word for part in text.split(",") if (word := part.strip()))
 
 

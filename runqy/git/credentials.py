@@ -40,7 +40,6 @@ class GitCredentials:
 
     @property
     def secrets(self) -> list[str]:
-        """The strings that must not be printed."""
         key = self.ssh_key if _is_key_text(self.ssh_key) else ""
         return [secret for secret in (self.token, self.token.partition(":")[2], key) if secret]
 

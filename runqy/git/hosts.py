@@ -45,7 +45,6 @@ def find_https_host(url: str) -> str | None:
 
 
 def _normalize_ipv6(text: str) -> str:
-    """Return the normal form of an IPv6 address, in brackets; empty if it is invalid."""
     try:
         return f"[{IPv6Address(text).compressed}]"
     except AddressValueError:

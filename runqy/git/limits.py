@@ -87,7 +87,6 @@ class DiskUsage:
         return self._finish() > self.limits.disk_bytes
 
     def is_exceeded_now(self) -> bool:
-        """Measure now; return whether the result is above the limit."""
         self.close()
         if not self.limits.folders or self.limits.disk_bytes is None:
             return False

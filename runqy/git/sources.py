@@ -26,7 +26,6 @@ class Source:
 
     @property
     def scheme(self) -> str:
-        """`https`, `ssh` or `file`."""
         return urlsplit(self.url).scheme
 
     @property

@@ -61,7 +61,6 @@ def _is_public(text: str) -> bool:
 
 
 def _is_assigned(address: IPv4Address | IPv6Address) -> bool:
-    """Return whether an address is public, apart from addresses embedded in it."""
     is_known = address.version == 4 or address in _UNICAST
     return is_known and address.is_global and not address.is_multicast and address not in _METADATA
 

@@ -26,7 +26,6 @@ class DeploymentMonitor:
     """Reads the records that the worker keeps of its queues, and reports their progress."""
 
     def __init__(self, target: RedisTarget, queues: Sequence[str], report: Callable[[str], None]) -> None:
-        """`report` prints a line for the user."""
         self._broker = Broker.connect(target)
         self._started = clock.monotonic_s()
         self._since_s = clock.now_ns() // 1_000_000_000
@@ -65,7 +64,6 @@ class DeploymentMonitor:
         self._report(f"  after {waited_s:.0f} s still waiting for {states}")
 
     def _read_records(self) -> None:
-        """Read the workers' records. Keep the last ones while Redis is unavailable."""
         try:
             found = list_worker_records(self._broker)
         except BrokerUnavailable:

@@ -144,7 +144,6 @@ def _end_captured(process: "subprocess.Popen[bytes]") -> None:
 
 
 def last_lines(log: Path | None, count: int) -> str:
-    """Return the last lines of a log, to show why something failed."""
     if log is None or not log.exists():
         return ""
     with log.open("rb") as file:

@@ -71,7 +71,6 @@ class Supervisor:
         return True
 
     def run(self) -> None:
-        """Supervise until a stop signal arrives."""
         while not self._stop.wait(_POLL_S):
             self.restart_ended()
 

@@ -111,7 +111,6 @@ def _endpoints(instance: Instance) -> list[tuple[str, ...]]:
 
 
 def _secret(instance: Instance, name: str) -> str:
-    """Return where a generated secret is; on the first start, the secret too."""
     path = instance.home / name
     location = f"in {escape(_display_path(path))}"
     return f"{path.read_text('ascii').strip()} ({location})" if instance.is_first_start else location

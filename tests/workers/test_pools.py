@@ -24,7 +24,7 @@ from workers.runtime.child import ChildSpec
 from workers.runtime.deployments import DeploymentManager
 from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool
-from workers.runtime.pool import Pool, PoolSettings
+from workers.runtime.pool import Pool
 from workers.runtime.protocol import encode_task
 from workers.runtime.settings import RecoverySettings, WorkerSettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
@@ -83,6 +83,9 @@ for line in sys.stdin:
     print(response, flush=True)
 """
 RECOVERY = RecoverySettings(initial_delay_s=0.01, max_delay_s=0.05)
+SETTINGS = WorkerSettings(
+    server_url="http://localhost", api_key="k", queues=("mail",), deployment_dir=Path("unused"), recovery=RECOVERY
+)
 
 
 class Recorder:
@@ -144,14 +147,14 @@ def use(
     kind: type[LongRunningPool] | type[OneShotPool],
     spec: ChildSpec,
     act: Callable[[Any, Recorder], Coroutine[Any, Any, None]],
+    on_failure: Callable[[], None] = lambda: None,
     **settings: Any,
 ) -> Recorder:
     """Use a pool whose children are ready, then stop it; return its callbacks."""
 
     async def run() -> Recorder:
         recorder = Recorder()
-        defaults = {"concurrency": 1, "processes": 1, "recovery": RECOVERY}
-        pool: Pool = kind(recorder, PoolSettings(**(defaults | settings)))  # type: ignore[arg-type]
+        pool: Pool = kind(recorder, replace(SETTINGS, **settings), on_failure)
         pool.start(spec)
         await until(lambda: pool.is_ready)
         await act(pool, recorder)
@@ -392,8 +395,7 @@ def test_a_child_that_is_never_ready_is_given_up_with_a_reason(tmp_path: Path, s
     )
 
     async def run() -> str:
-        settings = PoolSettings(concurrency=1, processes=1, recovery=RECOVERY)
-        pool = kind(Recorder(), settings)
+        pool = kind(Recorder(), SETTINGS)
         pool.start(slow)
         await until(lambda: pool.problem)
         problem: str = pool.problem
@@ -414,7 +416,7 @@ def test_a_worker_reports_how_long_its_child_has_been_loading(
     manager = DeploymentManager(settings, SimpleNamespace(), worker_id="w1")  # type: ignore[arg-type]
 
     async def run() -> list[tuple[WorkerState, str]]:
-        manager.pool = kind(Recorder(), PoolSettings(concurrency=1, processes=1, recovery=RECOVERY))
+        manager.pool = kind(Recorder(), SETTINGS)
         assert manager.pool
         manager.pool.start(spec)
         states = [manager.state]
@@ -461,7 +463,7 @@ def test_a_command_that_does_not_exist_is_a_reason_too(spec: ChildSpec, kind: An
     wrong = ChildSpec(startup_cmd="no-such-program --now", code_dir=spec.code_dir, env=spec.env)
 
     async def run() -> str:
-        pool = kind(Recorder(), PoolSettings(concurrency=1, processes=1, recovery=RECOVERY))
+        pool = kind(Recorder(), SETTINGS)
         pool.start(wrong)
         await until(lambda: pool.problem)
         problem: str = pool.problem

@@ -7,7 +7,7 @@ import shlex
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -183,7 +183,7 @@ class Child:
             return f"the child process was killed by {_signal_name(-code)}"
         return f"the child process exited with status {code}"
 
-    def _schedule(self, seconds: float, step: "Step") -> None:
+    def _schedule(self, seconds: float, step: Callable[[], object]) -> None:
         self._timer.cancel()
         if not self.has_ended:
             self._timer = self._loop.call_later(seconds, step)
@@ -212,7 +212,6 @@ class Child:
         self._owner.child_printed(self, data, is_line=False)
 
     def _read_output(self, data: bytes) -> None:
-        """Handle lines from the child's stdout. Lines outside the protocol are logged."""
         self._startup.record_output()
         self._errors.read_available()  # what was printed before a response belongs to its task
         for line in self._splitter.feed(data):
@@ -289,12 +288,6 @@ class Child:
         self._owner.child_ended(self)
 
 
-class Step(Protocol):
-    """A callback to be scheduled."""
-
-    def __call__(self) -> None: ...
-
-
 def _start(spec: ChildSpec) -> "tuple[subprocess.Popen[bytes], socket.socket]":
     """Start the program without a shell, in a session of its own. Raise DeploymentFailed.
 
@@ -328,7 +321,6 @@ def _start(spec: ChildSpec) -> "tuple[subprocess.Popen[bytes], socket.socket]":
 
 
 def _take_descriptor(stream: object) -> int:
-    """Return a copy of a pipe's descriptor, and close its file object."""
     descriptor: int = os.dup(stream.fileno())  # type: ignore[attr-defined]
     stream.close()  # type: ignore[attr-defined]
     return descriptor

@@ -105,10 +105,9 @@ class Consumer:
 
     @property
     def _capacity(self) -> int:
-        return self._pool.capacity if self._pool and self._pool.is_ready else 0
+        return self._pool.capacity if self._pool else 0
 
     def begin(self, pool: Pool) -> None:
-        """Dequeue tasks whenever this pool is ready."""
         self._pool = pool
         self.resume()
 
@@ -117,7 +116,6 @@ class Consumer:
         self.wake()
 
     def apply(self, config: ConsumeConfig, connections: RedisConnections | None) -> None:
-        """Use the configuration of a new registration, and another Redis if one is given."""
         self._state.config = config
         self._connections = connections or self._connections
         self._end_backoff()
@@ -129,7 +127,6 @@ class Consumer:
             self._pool.requeue_unstarted()
 
     async def close(self) -> None:
-        """Abandon round trips under way and stop the timers."""
         self._is_closed = True
         for handle in (self._polls, self._ticks, self._backoff, *self._round_trips):
             if handle:
@@ -169,7 +166,6 @@ class Consumer:
         return False
 
     def run_started(self, run: Run) -> None:
-        """Start the run's timeout. See PoolOwner."""
         run.start(now_ns=self._connections.now_ns())
         self.counts.record_start(run)
 
@@ -188,7 +184,6 @@ class Consumer:
         self._schedule()
 
     def run_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
-        """Keep what a child printed. See PoolOwner."""
         if self.config.keeps_output:
             self._output.add(runs, data, is_line=is_line)
 
@@ -196,7 +191,6 @@ class Consumer:
         self._output.set_progress(run, progress)
 
     def pool_changed(self) -> None:
-        """Use a pool that became ready. See PoolOwner."""
         self._on_state_change()
         self._schedule()
 
@@ -361,7 +355,6 @@ def _encode(task: LeasedTask, *, traceparent: str, now_s: int) -> tuple[bytes, R
 
 
 def _start_span(task: LeasedTask, *, now_ns: int) -> "RunSpan | None":
-    """Record how long a task waited, and start the span of its run. Return None if tracing is off."""
     tracer = get_tracer()
     if tracer is None:
         return None

@@ -174,7 +174,7 @@ class ConsumerState:
         return True
 
     def cancel_requeue(self, run: Run) -> None:
-        """A run that is to be requeued was canceled: archive it instead, unless the requeue may have been sent."""
+        """A run that is to be requeued was canceled: archive it instead, unless a round trip is sending it."""
         if run.result and run.result.status is RunStatus.REQUEUED and run in self._unrecorded:
             run.result = RunResult(RunStatus.CANCELED)
 

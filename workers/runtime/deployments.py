@@ -24,7 +24,7 @@ from workers.runtime.child import ChildSpec
 from workers.runtime.consumer import Consumer
 from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool
-from workers.runtime.pool import Pool, PoolSettings
+from workers.runtime.pool import Pool
 from workers.runtime.redaction import environment_secrets
 from workers.runtime.registration import RegisteredWorker
 from workers.runtime.settings import WorkerSettings
@@ -130,7 +130,6 @@ class DeploymentManager:
             self._commands.stop()
 
     async def close(self) -> None:
-        """End all children and release the deployment."""
         if self.pool:
             with contextlib.suppress(TimeoutError):
                 await self.pool.stop()
@@ -180,13 +179,8 @@ class DeploymentManager:
             self._consumer.stop_dequeuing()
             await self._consumer.emptied.wait()
             await self.pool.stop()
-        settings = PoolSettings(
-            concurrency=self._settings.concurrency,
-            processes=self._settings.processes,
-            recovery=self._settings.recovery,
-            on_failure=self._record_child_failure,
-        )
-        pool: Pool = (OneShotPool if registration.is_one_shot else LongRunningPool)(self._consumer, settings)
+        kind = OneShotPool if registration.is_one_shot else LongRunningPool
+        pool: Pool = kind(self._consumer, self._settings, self._record_child_failure)
         self.pool = pool
         self._consumer.begin(pool)
 

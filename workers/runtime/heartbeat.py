@@ -167,7 +167,6 @@ class RunCounts:
             self._of(run.task.lease.queue).waits.observe(waited_ns / 1e9)
 
     def record_end(self, run: Run, *, now_ns: int) -> None:
-        """Record how long a task ran, if it was started."""
         if run.started_ns:
             self._of(run.task.lease.queue).runs.observe(max(now_ns - run.started_ns, 0) / 1e9)
 

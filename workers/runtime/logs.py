@@ -62,7 +62,6 @@ class TokenBucket:
         self._tokens = max(self._tokens - count, 0)
 
     def acquire(self) -> bool:
-        """Take a token; return whether there was one."""
         has_one = self.available > 0
         self.spend(has_one)
         return has_one
@@ -85,7 +84,6 @@ class ChildLog:
         self._tail.clear()
 
     def feed(self, data: bytes) -> None:
-        """Log the complete lines of what the child wrote to stderr."""
         for line in self._splitter.feed(data):
             self.add(line)
 

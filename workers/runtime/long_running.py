@@ -16,13 +16,13 @@ from workers.runtime.pool import (
     OVERFLOW,
     STOP_TIMEOUT_S,
     PoolOwner,
-    PoolSettings,
     RestartPolicy,
     invalid_response_result,
     timeout_result,
     to_run_result,
 )
 from workers.runtime.protocol import ChildResponse, InvalidResponse, ProgressReport
+from workers.runtime.settings import WorkerSettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 SHORT_TASK_S = 0.02
@@ -40,14 +40,17 @@ log = structlog.get_logger()
 class LongRunningPool:
     """Child slots, and the tasks that wait for a slot. See Pool."""
 
-    def __init__(self, owner: PoolOwner, settings: PoolSettings) -> None:
+    def __init__(
+        self, owner: PoolOwner, settings: WorkerSettings, on_failure: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_failure` is called for each child that could not start or ended unexpectedly."""
         self._owner = owner
         self._settings = settings
         failures = FailureLog("child_started")
         self._slots = [
             ChildSlot(
                 owner,
-                RestartPolicy(settings.recovery, settings.on_failure),
+                RestartPolicy(settings.recovery, on_failure),
                 failures,
                 on_change=self._use_slots,
                 on_run_ended=self._end_run,
@@ -120,7 +123,6 @@ class LongRunningPool:
         self._assign_runs()
 
     def _use_slots(self) -> None:
-        """Use a slot that opened, and report the change."""
         if all(slot.is_empty for slot in self._slots):
             self._emptied.set()
         else:
@@ -221,12 +223,10 @@ class ChildSlot:
             self._interrupt(run)
 
     def enforce_timeouts(self, now_s: float) -> None:
-        """End the current run if it timed out."""
         if self.runs and now_s >= self.runs[0].ends_at_s and self.runs[0].forced_result is None:
             self.end_run(self.runs[0], timeout_result(self.runs[0]))
 
     def stop(self) -> None:
-        """End the child permanently."""
         self._is_stopping = True
         if self._restart:
             self._restart.cancel()
@@ -272,7 +272,6 @@ class ChildSlot:
             self._owner.run_printed(self.runs, data, is_line=is_line)
 
     def child_overflowed(self, child: Child) -> None:
-        """End the run whose response exceeded the limit."""
         if self.runs:
             self._finish(self.runs[0], self.runs[0].forced_result or OVERFLOW)
 
@@ -328,7 +327,6 @@ class ChildSlot:
             child.retire(IDLE_GRACE_S)
 
     def _begin(self, run: Run) -> None:
-        """Start the timeout of a run: it is the child's turn to work on it."""
         self._started_s = clock.monotonic_s()
         self._owner.run_started(run)
         if run.forced_result:

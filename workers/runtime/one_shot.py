@@ -1,6 +1,7 @@
 """The pool of a one_shot queue: a child per task, after a probe without a task has shown that children start."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -13,13 +14,13 @@ from workers.runtime.pool import (
     OVERFLOW,
     STOP_TIMEOUT_S,
     PoolOwner,
-    PoolSettings,
     RestartPolicy,
     invalid_response_result,
     timeout_result,
     to_run_result,
 )
 from workers.runtime.protocol import ChildResponse, InvalidResponse, ProgressReport
+from workers.runtime.settings import WorkerSettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 log = structlog.get_logger()
@@ -28,11 +29,15 @@ log = structlog.get_logger()
 class OneShotPool:
     """Children, each with its task, and the probe. See Pool."""
 
-    def __init__(self, owner: PoolOwner, settings: PoolSettings) -> None:
+    def __init__(
+        self, owner: PoolOwner, settings: WorkerSettings, on_failure: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_failure` is called for each child that could not start or ended unexpectedly."""
         self.problem = ""
         self._owner = owner
         self._settings = settings
-        self._restart_policy = RestartPolicy(settings.recovery, settings.on_failure)
+        self._on_failure = on_failure
+        self._restart_policy = RestartPolicy(settings.recovery, on_failure)
         self._failures = FailureLog("child_started")
         self._spec: ChildSpec | None = None
         self._started_with: dict[Child, ChildSpec] = {}
@@ -147,12 +152,10 @@ class OneShotPool:
             self._owner.run_progressed(run, report.progress)
 
     def child_printed(self, child: Child, data: bytes, *, is_line: bool) -> None:
-        """Report what the child printed from its start to its response."""
         if run := self._runs[child]:
             self._owner.run_printed((run,), data, is_line=is_line)
 
     def child_overflowed(self, child: Child) -> None:
-        """End the child's run: its response exceeded the limit."""
         if run := self._runs[child]:
             self._finish(child, run, run.forced_result or OVERFLOW)
 
@@ -166,14 +169,13 @@ class OneShotPool:
         elif run is not None and not child.is_ready and run.forced_result is None:
             self._require_probe(child.cause)
         elif run is not None and run.forced_result is None and not self._is_stopping:
-            self._settings.on_failure()
+            self._on_failure()
         if run is not None:
             status = RunStatus.REQUEUED if self._is_stopping else RunStatus.CHILD_DIED
             self._owner.run_ended(run, run.forced_result or RunResult(status, child.cause))
         self._notify_owner()
 
     def _check_probe(self, child: Child) -> None:
-        """Start another probe if this one ran older code or failed."""
         if self._is_stopping or self._is_probed:
             return
         if child.has_failed:

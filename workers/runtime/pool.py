@@ -1,7 +1,6 @@
 """The interface between the consumer and the pools of children, and code shared by both pools."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED, timeout_error
@@ -41,17 +40,6 @@ class PoolOwner(Protocol):
 
     def pool_changed(self) -> None:
         """The readiness, capacity or problem of the pool may have changed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSettings:
-    """The number of children, and how they are restarted."""
-
-    concurrency: int
-    processes: int
-    recovery: RecoverySettings
-    on_failure: Callable[[], None] = lambda: None
-    """Called for each child that could not start or ended unexpectedly."""
 
 
 class RestartPolicy:
@@ -136,12 +124,9 @@ class Pool(Protocol):
 
 def timeout_result(run: Run) -> RunResult:
     message = run.task.message
-    is_deadline = message.deadline and (not message.timeout or message.deadline * 10**9 < _timeout_end_ns(run))
+    timeout_end_ns = run.started_ns + message.timeout * 10**9
+    is_deadline = message.deadline and (not message.timeout or message.deadline * 10**9 < timeout_end_ns)
     return RunResult(RunStatus.TIMED_OUT, DEADLINE_EXCEEDED if is_deadline else timeout_error(message.timeout))
-
-
-def _timeout_end_ns(run: Run) -> int:
-    return run.started_ns + run.task.message.timeout * 10**9
 
 
 def invalid_response_result(response: ChildResponse) -> RunResult:

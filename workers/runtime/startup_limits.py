@@ -32,7 +32,6 @@ class StartupLimits:
 
     @property
     def next_check_s(self) -> float:
-        """Return the seconds until the next check."""
         limits_s = [self._started_s + self._timeout_s]
         if self._silence_s:
             limits_s.append(max(self._printed_s, self._used_cpu_s) + self._silence_s)
@@ -85,7 +84,6 @@ def _descendants(pid: int) -> Iterator[int]:
 
 
 def _own_cpu_time_s(pid: int) -> float:
-    """Return the CPU time of a process, and of its children that have ended."""
     content = Path(f"/proc/{pid}/stat").read_bytes()
     times = content.rpartition(b")")[2].split()[11:15]  # the name before may contain spaces and parentheses
     return sum(map(int, times)) / _CLOCK_TICKS_PER_S

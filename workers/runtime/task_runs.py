@@ -97,7 +97,6 @@ class Run:
 
     @property
     def finish_bytes(self) -> int:
-        """Return the approximate size of the request that records the result."""
         result = self.result.output if self.result else None
         return len(result or b"") + len(self.task.message.payload) + len(self.output or b"")
 
@@ -115,7 +114,6 @@ class Finish:
     request: Request[Any]
 
     def match(self, outcome: Any) -> Iterator[tuple[Run, FinishOutcome | RunqyError]]:
-        """Return each run with its part of the request's outcome."""
         return zip(self.runs, outcome if isinstance(outcome, list) else [outcome] * len(self.runs), strict=True)
 
 

@@ -105,7 +105,6 @@ class WorkerSession:
             self.consumer.resume()
 
     def mark_stale(self, reason: str) -> None:
-        """Report why the registration may be out of date."""
         self._stale_reason = f"could not register again: {reason}"
         self._beat_requested.set()
 

@@ -1,4 +1,8 @@
-"""Leases: a worker's right to run a task, its token, and how it is extended."""
+"""Leases: a worker's right to run a task, its token, and how it is extended.
+
+When a lease ends, `recover` of `runqy/broker/maintenance/recoverer.py` spends a retry and makes the task due again, or
+archives it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -66,8 +66,3 @@ def _second(seconds: int) -> str:
         return (_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
     except OverflowError:
         return _END
-
-
-def format_datetime(time: datetime) -> str:
-    """Return a datetime as RFC 3339 in UTC, in whole seconds."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

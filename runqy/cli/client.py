@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,28 @@ _DEFAULT_URL = "http://localhost:3000"
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
+class ExitCode(IntEnum):
+    """Exit codes. The code 2 is a usage error, as in Click."""
+
+    FAILED = 1
+    DENIED = 3
+    NOT_FOUND = 4
+    CONFLICT = 5
+    UNAVAILABLE = 6
+    TASK_FAILED = 7
+
+
+_BY_CODE = {"unreachable": ExitCode.UNAVAILABLE, "no_server": ExitCode.UNAVAILABLE}
+_BY_STATUS = {
+    401: ExitCode.DENIED,
+    403: ExitCode.DENIED,
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.CONFLICT,
+    412: ExitCode.CONFLICT,
+    503: ExitCode.UNAVAILABLE,
+}
+
+
 class ServerError(Exception):
     """The server responded with an error, or cannot be reached."""
 
@@ -22,6 +45,10 @@ class ServerError(Exception):
         super().__init__(detail)
         self.code = code
         self.status = status
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return _BY_CODE.get(self.code) or _BY_STATUS.get(self.status, ExitCode.FAILED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from runqy.cli.client import Client, ServerError, find_api_key, find_server_url
-from runqy.cli.exit_codes import get_exit_code
 
 ServerUrl = Annotated[
     str,
@@ -59,7 +58,7 @@ def open_client(url: str, key: str) -> Iterator[Client]:
         refuses_kept_key = error.status == HTTPStatus.UNAUTHORIZED and found and not key
         if url_hint and (error.code in _WRONG_SERVER_CODES or refuses_kept_key):
             typer.echo(f"runqy: {url_hint}", err=True)
-        raise typer.Exit(get_exit_code(error)) from error
+        raise typer.Exit(error.exit_code) from error
     finally:
         client.close()
 

@@ -1,7 +1,7 @@
 """Print lists: a table on a terminal, tab-separated lines for programs, or JSON."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -34,9 +34,22 @@ class _Column:
     """Whether its cells are folded at `width`."""
 
 
-def print_rows(rows: Sequence[Row], columns: Sequence[str], *, empty_message: str) -> None:
-    """Print columns of rows: a table on a terminal, else one line for each row and no header."""
-    if not sys.stdout.isatty():
+def print_rows(
+    items: Sequence[dict[str, Any]],
+    columns: Sequence[str],
+    *,
+    empty_message: str,
+    as_json: bool = False,
+    add_columns: Callable[[dict[str, Any]], dict[str, Any]] = lambda item: item,
+) -> None:
+    """Print columns of items: a table on a terminal, else one line for each item and no header; or all as JSON.
+
+    `add_columns` returns columns that an item does not have, or has in another form.
+    """
+    rows = [item | add_columns(item) for item in items]
+    if as_json:
+        print_json(items)
+    elif not sys.stdout.isatty():
         for row in rows:
             typer.echo("\t".join(format_value(row.get(column)) for column in columns))
     elif rows:

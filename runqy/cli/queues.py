@@ -6,12 +6,14 @@ from urllib.parse import quote
 import typer
 
 from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_client
-from runqy.cli.output import print_json, print_rows
+from runqy.cli.output import print_rows
 
 app = typer.Typer(no_args_is_help=True, help="List queues, redeploy workers, release scheduled tasks.")
 
-_COLUMNS = ("queue", "pending", "active", "scheduled", "retry", "archived", "completed", "paused")
-_WORKER_COLUMNS = ("workers_ready", "workers_not_ready")
+_COLUMNS = (
+    *("queue", "pending", "active", "scheduled", "retry", "archived", "completed", "paused"),
+    *("workers_ready", "workers_not_ready"),
+)
 
 
 @app.command("list")
@@ -22,13 +24,13 @@ def list_queues(*, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJs
     """
     with open_client(server, api_key) as api:
         queues = api.get("/api/cli/queues")["queues"]
-    if as_json:
-        print_json(queues)
-        return
-    rows = [
-        queue | {f"workers_{state}": count for state, count in queue["worker_processes"].items()} for queue in queues
-    ]
-    print_rows(rows, (*_COLUMNS, *_WORKER_COLUMNS), empty_message="There are no queues yet.")
+    print_rows(
+        queues,
+        _COLUMNS,
+        empty_message="There are no queues yet.",
+        as_json=as_json,
+        add_columns=lambda queue: {f"workers_{state}": count for state, count in queue["worker_processes"].items()},
+    )
 
 
 @app.command()

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_client
-from runqy.cli.output import print_json, print_rows
+from runqy.cli.output import print_rows
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 
 _RUN_COLUMNS = ("task_id", "queue", "outcome", "attempt", "ended_at", "run_ms", "error")
@@ -44,10 +44,7 @@ def list_runs(  # noqa: PLR0913 (each is an option of the command)
     with open_client(server, api_key) as api:
         given: dict[str, str] = {name: value for name, value in parameters.items() if value}
         runs = read_pages(api, "/api/runs", "runs", limit=limit, cursor=cursor, **given)
-    if as_json:
-        print_json(runs.items)
-    else:
-        print_rows([run | {"error": _error(run)} for run in runs.items], _RUN_COLUMNS, empty_message="No runs.")
+    print_rows(runs.items, _RUN_COLUMNS, empty_message="No runs.", as_json=as_json, add_columns=_error_column)
     print_rest(runs)
 
 
@@ -67,15 +64,12 @@ def list_errors(  # noqa: PLR0913 (each is an option of the command)
         given: dict[str, Any] = {name: value for name, value in parameters.items() if value}
         found = api.get("/api/errors", **given, limit=limit + 1)
     errors = found["errors"][:limit]
-    if as_json:
-        print_json(errors)
-    else:
-        print_rows([error | {"error": _error(error)} for error in errors], _ERROR_COLUMNS, empty_message="No errors.")
+    print_rows(errors, _ERROR_COLUMNS, empty_message="No errors.", as_json=as_json, add_columns=_error_column)
     if len(found["errors"]) > min(limit, _GROUPS_MAX - 1):
         typer.echo(f"runqy: Showing the {len(errors)} most frequent. Use --limit, or --from, to see others.", err=True)
     if found.get("is_partial"):
         typer.echo("runqy: Only the newest failures are counted. Use --from for a shorter period.", err=True)
 
 
-def _error(row: dict[str, Any]) -> str:
-    return ": ".join(filter(None, (row["error_class"], row["error_message"])))
+def _error_column(row: dict[str, Any]) -> dict[str, str]:
+    return {"error": ": ".join(filter(None, (row["error_class"], row["error_message"])))}

@@ -8,8 +8,7 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from runqy.cli.client import Client
-from runqy.cli.exit_codes import ExitCode
+from runqy.cli.client import Client, ExitCode
 from runqy.cli.options import ApiKey, JsonOutput, ListJson, ServerUrl, Wait, open_client
 from runqy.cli.output import print_json, print_rows
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
@@ -32,16 +31,8 @@ _FINAL_STATES = ("completed", "archived")
 _REQUEST_WAIT_S = 30
 _RECONNECT_S = 1.0
 _MEMBERS = (
-    "id",
-    "queue",
-    "state",
-    "progress",
-    "retried",
-    "max_retry",
-    "next_process_at",
-    "completed_at",
-    "last_err",
-    "result",
+    *("id", "queue", "state", "progress", "retried", "max_retry"),
+    *("next_process_at", "completed_at", "last_err", "result"),
 )
 
 
@@ -101,10 +92,8 @@ def list_tasks(  # noqa: PLR0913 (each is an option of the command)
     path = f"/api/cli/queues/{quote(queue, safe='')}"
     with open_client(server, api_key) as api:
         tasks = read_pages(api, f"{path}/tasks", "tasks", limit=limit, cursor=cursor, state=state)
-        if as_json:
-            print_json(tasks.items)
-        else:
-            print_rows(tasks.items, _COLUMNS.get(state, ("id",)), empty_message=f"{queue} has no {state} tasks.")
+        columns = _COLUMNS.get(state, ("id",))
+        print_rows(tasks.items, columns, empty_message=f"{queue} has no {state} tasks.", as_json=as_json)
         print_rest(tasks, lambda: api.get(path)[state])
 
 

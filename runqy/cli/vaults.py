@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_client
-from runqy.cli.output import print_json, print_rows
+from runqy.cli.output import print_rows
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 
 app = typer.Typer(no_args_is_help=True, help="List vaults and entries, set secrets.")
@@ -37,7 +37,7 @@ def list_vaults(*, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJs
     """List all vaults with their number of entries."""
     with open_client(server, api_key) as api:
         vaults = api.get("/api/vaults")["vaults"]
-    print_json(vaults) if as_json else print_rows(vaults, _VAULTS, empty_message="There are no vaults yet.")
+    print_rows(vaults, _VAULTS, empty_message="There are no vaults yet.", as_json=as_json)
 
 
 @app.command("create")
@@ -59,11 +59,13 @@ def show(vault: Vault, *, server: ServerUrl = "", api_key: ApiKey = "", as_json:
     """List the entries of a vault. Secrets are masked."""
     with open_client(server, api_key) as api:
         entries = api.get(f"{_path(vault)}/entries")["entries"]
-    if as_json:
-        print_json(entries)
-        return
-    rows = [entry | {"git_hosts": entry.get("git_hosts") or None} for entry in entries]
-    print_rows(rows, _ENTRIES, empty_message="The vault is empty.")
+    print_rows(
+        entries,
+        _ENTRIES,
+        empty_message="The vault is empty.",
+        as_json=as_json,
+        add_columns=lambda entry: {"git_hosts": entry.get("git_hosts") or None},
+    )
 
 
 @app.command()
@@ -81,10 +83,7 @@ def versions(  # noqa: PLR0913 (each is an option of the command)
     path = f"{_path(vault)}/entries/{quote(key, safe='')}/versions"
     with open_client(server, api_key) as api:
         found = read_pages(api, path, "versions", limit=limit, cursor=cursor)
-    if as_json:
-        print_json(found.items)
-    else:
-        print_rows(found.items, _VERSIONS, empty_message="The entry has no versions.")
+    print_rows(found.items, _VERSIONS, empty_message="The entry has no versions.", as_json=as_json)
     print_rest(found)
 
 

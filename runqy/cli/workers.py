@@ -3,7 +3,7 @@
 import typer
 
 from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_client
-from runqy.cli.output import print_json, print_rows
+from runqy.cli.output import print_rows
 
 app = typer.Typer(no_args_is_help=True, help="List workers.")
 
@@ -15,8 +15,10 @@ def list_workers(*, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJ
     """List the workers that sent a heartbeat in the last minute."""
     with open_client(server, api_key) as api:
         workers = api.get("/api/cli/workers")["workers"]
-    if as_json:
-        print_json(workers)
-        return
-    rows = [worker | {"commit": (worker["commit"] or "")[:12]} for worker in workers]
-    print_rows(rows, _COLUMNS, empty_message="No worker sent a heartbeat in the last minute.")
+    print_rows(
+        workers,
+        _COLUMNS,
+        empty_message="No worker sent a heartbeat in the last minute.",
+        as_json=as_json,
+        add_columns=lambda worker: {"commit": (worker["commit"] or "")[:12]},
+    )

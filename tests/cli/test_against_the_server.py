@@ -17,8 +17,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks.output import OutputChunk, write_output
 from runqy.cli import options
-from runqy.cli.client import Client
-from runqy.cli.exit_codes import ExitCode
+from runqy.cli.client import Client, ExitCode
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
 from tests.support.tasks import put, take_one

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runqy.cli.exit_codes import ExitCode
+from runqy.cli.client import ExitCode
 
 PENDING = {"info": {"id": "t1", "queue": "sentiment", "state": "pending"}}
 

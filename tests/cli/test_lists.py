@@ -7,7 +7,7 @@ import re
 import pytest
 
 from runqy.cli import output
-from runqy.cli.exit_codes import ExitCode
+from runqy.cli.client import ExitCode
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "main.py", line 1\nTypeError: not a number\n'
 

@@ -4,8 +4,7 @@ import httpx2
 import pytest
 
 from runqy.cli import options
-from runqy.cli.client import Client
-from runqy.cli.exit_codes import ExitCode
+from runqy.cli.client import Client, ExitCode
 
 PENDING = {"info": {"id": "t1", "queue": "sentiment", "state": "pending"}}
 DONE = {

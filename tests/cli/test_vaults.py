@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from runqy.cli.exit_codes import ExitCode
+from runqy.cli.client import ExitCode
 
 
 def sent(server, number=0):

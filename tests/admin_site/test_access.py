@@ -97,13 +97,13 @@ def test_a_role_can_do_its_actions_and_no_others(paths: dict[str, str], role: An
 @pytest.mark.parametrize("method", ["get", "post"])
 def test_users_who_are_not_staff_see_no_page(paths: dict[str, str], method: str) -> None:
     anonymous, customer = Client(), client_of(User.objects.create_user("customer"))
-    anybodys = {"jsi18n"} if method == "get" else set()
+    public = {"jsi18n"} if method == "get" else set()
 
     for client in (anonymous, customer):
         for name, rule in RULES.items():
             response = getattr(client, method)(rule.path.format(**paths), rule.form)
             leads_to_login = response.status_code == 302 and response["Location"].startswith("/admin/login/")
-            assert leads_to_login or name in anybodys, (name, response.status_code)
+            assert leads_to_login or name in public, (name, response.status_code)
 
 
 def test_no_page_lets_the_first_visitor_become_an_administrator(paths: dict[str, str]) -> None:

@@ -22,7 +22,7 @@ def test_pausing_again_changes_nothing(broker: Broker) -> None:
     assert broker.client.get(QueueKeys(QUEUE).paused) == b"1700000000"
 
 
-def test_a_resumed_queue_hands_out_its_tasks(broker: Broker) -> None:
+def test_tasks_of_a_resumed_queue_are_dequeued(broker: Broker) -> None:
     put(broker, "t1")
     broker.run(pause(QUEUE, now_ns=NOW_NS))
 

@@ -37,7 +37,7 @@ def at_once(*actions: Callable[[], Any]) -> list[Any]:
         return list(pool.map(act, actions))
 
 
-def test_every_task_is_handed_out_once(broker: Broker) -> None:
+def test_every_task_is_dequeued_once(broker: Broker) -> None:
     names = [f"t{i}" for i in range(400)]
     broker.run(enqueue_many([new_task(name, "ab"[i % 2]) for i, name in enumerate(names)]))
 
@@ -107,7 +107,7 @@ def test_a_concurrent_cancel_and_dequeue_agree_on_their_order(broker: Broker, ro
         assert broker.run(requeue(one.lease, now_ns=broker.now_ns())) is FinishOutcome.CANCELED
 
 
-def test_no_task_is_handed_out_after_the_reply_to_a_pause(broker: Broker) -> None:
+def test_no_task_is_dequeued_after_the_reply_to_a_pause(broker: Broker) -> None:
     broker.run(enqueue_many([new_task(f"t{i}") for i in range(3000)]))
     is_paused = threading.Event()
     late: list[str] = []

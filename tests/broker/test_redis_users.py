@@ -315,11 +315,11 @@ def test_a_deleted_user_loses_its_connections_everywhere(broker: Broker, worker:
 
 def test_users_with_other_names_are_neither_listed_nor_deleted(single_broker: Broker) -> None:
     delete_users(single_broker, list_users(single_broker)[""])
-    single_broker.client.execute_command("ACL", "SETUSER", "somebody")
+    single_broker.client.execute_command("ACL", "SETUSER", "other")
 
-    delete_users(single_broker, ["somebody", "default"])
+    delete_users(single_broker, ["other", "default"])
 
     users = single_broker.client.execute_command("ACL", "USERS")
-    assert b"somebody" in users
+    assert b"other" in users
     assert list_users(single_broker) == {"": frozenset()}
-    single_broker.client.execute_command("ACL", "DELUSER", "somebody")
+    single_broker.client.execute_command("ACL", "DELUSER", "other")

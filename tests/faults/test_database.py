@@ -42,7 +42,7 @@ HANGING = 180
 THREADS = {"RUNQY_DJANGO_THREADS": "4"}
 
 SOON_S = 2.5
-"""Whoever waits for the database waits for longer than this."""
+"""What waits for the database waits for longer than this."""
 ROUNDS = 5
 BOUND_S = 30.0
 """Clients of what needs the database get a response within this time: what it waits for is bounded."""

@@ -43,7 +43,7 @@ def make_due(broker: Broker, count: int, name: str) -> None:
     broker.client.zadd(KEYS.scheduled, {f"{name}{i}": 1 for i in range(count)})
 
 
-def hand_out(count: int, name: str) -> None:
+def deliver(count: int, name: str) -> None:
     for i in range(count):
         grant = VaultGrant(vault="secrets", versions={"TOKEN": 1}, state="s")
         record_delivery(worker_id=f"{name}{i}", queue="mail", grants=[grant])
@@ -85,10 +85,10 @@ def test_two_processes_record_each_delivery_once_although_one_is_killed(single_b
     for process in (first, second):
         process.stdout.readline()
 
-    hand_out(600, "a")
+    deliver(600, "a")
     wait_until(VaultDelivery.objects.exists)
     first.kill()
-    hand_out(600, "b")
+    deliver(600, "b")
     wait_until(lambda: single_broker.client.xlen(keys.DELIVERIES) == 0)
 
     recorded = [record.worker_id for record in VaultDelivery.objects.order_by("pk")]

@@ -86,7 +86,7 @@ class ValkeyServer:
 
 PORTS = range(10_000, 20_000)
 """Below the range from which Linux assigns ports by default, and without the ports of cluster buses."""
-_claims: list[socket.socket] = []
+_reservations: list[socket.socket] = []
 
 
 def free_port() -> int:
@@ -96,17 +96,18 @@ def free_port() -> int:
     """
     while True:
         port = secrets.choice(PORTS)  # not `random`, which has the same seed in all processes
-        claim = socket.socket(socket.AF_UNIX)  # the name of an abstract socket is free again when its process ends
+        # The name of an abstract socket is free again when its process ends.
+        reservation = socket.socket(socket.AF_UNIX)
         try:
-            claim.bind(f"\0runqy-test-port-{port}")
+            reservation.bind(f"\0runqy-test-port-{port}")
             for number in (port, port + 10_000):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", number))
         except OSError:
-            claim.close()
+            reservation.close()
             continue
-        atexit.register(claim.close)
-        _claims.append(claim)
+        atexit.register(reservation.close)
+        _reservations.append(reservation)
         return port
 
 

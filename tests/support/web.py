@@ -76,6 +76,7 @@ class WebProcess:
             if started:
                 wait_until(self.responds, timeout_s=60)
         except AssertionError:
+            print(self._log.read_text()[-5000:])
             self.kill()  # the caller gets no object to call it on
             raise
 

@@ -1,4 +1,4 @@
-"""POST /queue/add-batch: what becomes of each job."""
+"""POST /queue/add-batch: the outcome of each task."""
 
 import json
 import threading
@@ -216,13 +216,13 @@ def test_a_repeated_batch_gets_the_first_response(client: ApiClient, redis: redi
 
 def test_the_key_of_a_batch_of_conflicts_can_be_used_again(client: ApiClient, redis: redis_py.Redis) -> None:
     job = {"data": {}, "unique_key": "u"}
-    (holder,) = outcome(post(client, [job]))["task_ids"]
+    (locked,) = outcome(post(client, [job]))["task_ids"]
     body = {"queue": "simple", "jobs": [job, job]}
     conflict = client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"})
     assert (conflict.status_code, problem(conflict)["code"]) == (409, "batch_conflict")
     assert not list(redis.scan_iter("*created*"))
 
-    ApiClient().delete(f"/api/cli/queues/simple/tasks/{holder}")
+    ApiClient().delete(f"/api/cli/queues/simple/tasks/{locked}")
     accepted = client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"})
     repeated = client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"})
 
@@ -244,14 +244,14 @@ def test_the_key_of_a_refused_batch_can_be_used_for_another(client: ApiClient, r
 
 def test_a_batch_with_an_existing_task_is_recorded(client: ApiClient, redis: redis_py.Redis) -> None:
     job = {"data": {}, "unique_key": "u", "on_conflict": "return"}
-    holder = outcome(post(client, [job]))["task_ids"]
+    locked = outcome(post(client, [job]))["task_ids"]
     body = {"queue": "simple", "jobs": [job]}
     first = client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"})
-    ApiClient().delete(f"/api/cli/queues/simple/tasks/{holder[0]}")
+    ApiClient().delete(f"/api/cli/queues/simple/tasks/{locked[0]}")
 
     again = client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"})
 
-    assert outcome(first)["task_ids"] == outcome(again)["task_ids"] == holder
+    assert outcome(first)["task_ids"] == outcome(again)["task_ids"] == locked
     assert not redis.llen(QueueKeys("simple").pending)
 
 

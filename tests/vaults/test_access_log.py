@@ -58,7 +58,7 @@ def save(queue: str, *vaults: str, git_token: str = "") -> None:
     )
 
 
-def hand_out(worker_id: str, *vaults: str, queue: str = "mail", git_token: str = "") -> None:
+def deliver(worker_id: str, *vaults: str, queue: str = "mail", git_token: str = "") -> None:
     """Deliver vaults to a worker, as its registration does."""
     grants = get_worker_secrets(vaults, git_token=git_token, git_url="https://example.com/r.git", max_age_s=0).grants
     record_delivery(worker_id=worker_id, queue=queue, grants=grants)
@@ -86,7 +86,7 @@ def test_a_delivery_is_recorded_with_versions_and_actor_but_no_value() -> None:
     actor = Actor(kind=ActorKind.KEY, name="gpu machines", id="7", address="10.0.0.7")
 
     with actor_context(actor):
-        hand_out("w1", "api-keys")
+        deliver("w1", "api-keys")
     waiting = b"".join(note.content for note in get_broker().run(write_behind.read_deliveries(9)))
     store_deliveries()
 
@@ -103,18 +103,18 @@ def test_only_delivered_entries_are_recorded() -> None:
     fill("special", B="2")
     fill("tokens", GIT="ghp", OTHER="x")
 
-    hand_out("w1", "general", "special", git_token="vault://tokens/GIT")
+    deliver("w1", "general", "special", git_token="vault://tokens/GIT")
     store_deliveries()
 
-    handed_out = {record.vault: record.versions for record in VaultDelivery.objects.all()}
-    assert handed_out == {"general": {"A": 1}, "special": {"B": 1}, "tokens": {"GIT": 1}}
+    delivered = {record.vault: record.versions for record in VaultDelivery.objects.all()}
+    assert delivered == {"general": {"A": 1}, "special": {"B": 1}, "tokens": {"GIT": 1}}
     assert len({record.delivery for record in VaultDelivery.objects.all()}) == 1
 
 
 def test_stored_deliveries_are_removed_from_redis(redis: redis_py.Redis) -> None:
     fill(A="1")
     for n in range(3):
-        hand_out(f"w{n}", "api-keys")
+        deliver(f"w{n}", "api-keys")
 
     assert store_deliveries() == 3
 
@@ -126,12 +126,12 @@ def test_a_delivery_is_stored_once_if_a_process_ends_before_it_is_removed_from_r
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fill(A="1")
-    hand_out("w1", "api-keys")
+    deliver("w1", "api-keys")
     with monkeypatch.context() as patch:
         patch.setattr(write_behind, "delete_deliveries", _die)
         with pytest.raises(KeyboardInterrupt):
             store_deliveries()
-    hand_out("w1", "api-keys")
+    deliver("w1", "api-keys")
 
     store_deliveries()
 
@@ -144,7 +144,7 @@ def test_a_lost_reply_to_a_record_neither_stops_the_delivery_nor_doubles_it(
     fill(A="1")
     lost = lose_reply(monkeypatch, "record_delivery")
 
-    hand_out("w1", "api-keys")
+    deliver("w1", "api-keys")
 
     assert lost
     assert redis.xlen(keys.DELIVERIES) == 2
@@ -160,7 +160,7 @@ def test_concurrent_processes_store_each_delivery_once_and_in_order(monkeypatch:
     monkeypatch.setattr("vaults.access_log.STORE_BATCH", 7)
     fill(A="1")
     for n in range(60):
-        hand_out(f"w{n:02}", "api-keys")
+        deliver(f"w{n:02}", "api-keys")
 
     def store(_: int) -> None:
         try:
@@ -176,7 +176,7 @@ def test_concurrent_processes_store_each_delivery_once_and_in_order(monkeypatch:
 
 def test_a_record_without_a_valid_signature_is_dropped(redis: redis_py.Redis) -> None:
     fill(A="1")
-    hand_out("w1", "api-keys")
+    deliver("w1", "api-keys")
     (genuine,) = get_broker().run(write_behind.read_deliveries(1))
     for forged in (genuine.content.replace(b'"w1"', b'"w2"'), b"", b"x" * 100):
         redis.xadd(keys.DELIVERIES, {"content": forged})
@@ -191,13 +191,13 @@ def test_a_record_without_a_valid_signature_is_dropped(redis: redis_py.Redis) ->
 def test_without_room_for_a_record_nothing_is_delivered(monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis) -> None:
     monkeypatch.setattr(write_behind, "MAX_DELIVERIES", 2)
     fill(A="1")
-    hand_out("w1", "api-keys")
-    hand_out("w2", "api-keys")
+    deliver("w1", "api-keys")
+    deliver("w2", "api-keys")
 
     with pytest.raises(DeliveryNotRecorded):
-        hand_out("w3", "api-keys")
+        deliver("w3", "api-keys")
     store_deliveries()
-    hand_out("w3", "api-keys")
+    deliver("w3", "api-keys")
 
     assert redis.xlen(keys.DELIVERIES) == 1
 
@@ -216,7 +216,7 @@ def test_a_full_redis_accepts_records(redis: redis_py.Redis) -> None:
     redis.config_set("maxmemory", 1)
 
     try:
-        hand_out("w1", "api-keys")
+        deliver("w1", "api-keys")
     finally:
         redis.config_set("maxmemory", 0)
 
@@ -230,10 +230,10 @@ def test_expired_records_are_pruned_in_batches_except_those_of_live_workers(
     monkeypatch.setattr("vaults.access_log.PRUNE_BATCH", 2)
     fill(A="1")
     for worker_id in ("gone1", "gone2", "gone3", "alive"):
-        hand_out(worker_id, "api-keys")
+        deliver(worker_id, "api-keys")
     store_deliveries()
     VaultDelivery.objects.update(at=timezone.now() - timedelta(days=2))
-    hand_out("new", "api-keys")
+    deliver("new", "api-keys")
     store_deliveries()
     live("alive")
 
@@ -249,7 +249,7 @@ def test_expired_records_are_pruned_in_batches_except_those_of_live_workers(
 def test_deliveries_are_listed_newest_first_in_pages() -> None:
     fill(A="1")
     for worker_id in ("w1", "w2", "w1", "w3"):
-        hand_out(worker_id, "api-keys")
+        deliver(worker_id, "api-keys")
     store_deliveries()
 
     first = list_deliveries("api-keys", limit=3)
@@ -263,7 +263,7 @@ def test_deliveries_are_listed_newest_first_in_pages() -> None:
 
 def test_a_delivery_is_current_until_an_entry_is_set_or_deleted() -> None:
     fill(A="1", B="1")
-    hand_out("w1", "api-keys")
+    deliver("w1", "api-keys")
     store_deliveries()
 
     def is_current() -> bool:
@@ -280,7 +280,7 @@ def test_a_delivery_is_current_until_an_entry_is_set_or_deleted() -> None:
 
 def test_deliveries_outlive_their_vault_and_an_unknown_vault_is_not_found() -> None:
     fill(A="1")
-    hand_out("w1", "api-keys")
+    deliver("w1", "api-keys")
     store_deliveries()
 
     delete_vault(name="api-keys")
@@ -299,31 +299,31 @@ def test_live_workers_with_the_current_values_are_listed() -> None:
         save(queue, *vaults)
     for worker_id, queue in {"w1": "mail", "w2": "post", "w3": "mail", "w4": "plain"}.items():
         live(worker_id, queue)
-    hand_out("w1", "api-keys")
-    hand_out("w2", "api-keys", "other", queue="post")
-    hand_out("dead", "api-keys")
+    deliver("w1", "api-keys")
+    deliver("w2", "api-keys", "other", queue="post")
+    deliver("dead", "api-keys")
     set_entry(vault="api-keys", key="A", value="2")
-    hand_out("w2", "api-keys", "other", queue="post")
+    deliver("w2", "api-keys", "other", queue="post")
     store_deliveries()
 
-    holders = list_vault_workers(get_broker(), "api-keys")
+    workers = list_vault_workers(get_broker(), "api-keys")
 
-    assert [(h.worker_id, h.queue, h.is_current) for h in holders] == [
+    assert [(h.worker_id, h.queue, h.is_current) for h in workers] == [
         ("w1", "mail", False),
         ("w2", "post", True),
         ("w3", "mail", False),
     ]
-    assert [h.delivery is None for h in holders] == [False, False, True]
+    assert [h.delivery is None for h in workers] == [False, False, True]
 
 
 def test_the_values_of_each_worker_are_listed_by_vault() -> None:
     fill(A="1")
     fill("other", B="1")
     save("mail", "api-keys", git_token="vault://other/B")
-    hand_out("w1", "api-keys", git_token="vault://other/B")
-    hand_out("w2", "api-keys")
+    deliver("w1", "api-keys", git_token="vault://other/B")
+    deliver("w2", "api-keys")
     set_entry(vault="api-keys", key="A", value="2")
-    hand_out("w1", "api-keys", git_token="vault://other/B")
+    deliver("w1", "api-keys", git_token="vault://other/B")
     store_deliveries()
 
     found = get_worker_vaults(["w1", "w2", "w3"])
@@ -348,7 +348,7 @@ def test_the_number_of_queries_does_not_depend_on_the_number_of_workers(django_a
     ids = [f"w{n}" for n in range(40)]
     for worker_id in ids:
         live(worker_id)
-        hand_out(worker_id, "api-keys", "other")
+        deliver(worker_id, "api-keys", "other")
     store_deliveries()
     broker = get_broker()
 
@@ -360,7 +360,7 @@ def test_the_number_of_queries_does_not_depend_on_the_number_of_workers(django_a
 
 def test_recording_a_delivery_does_not_query_the_database(django_assert_num_queries: Any) -> None:
     fill(A="1")
-    hand_out("w1", "api-keys")
+    deliver("w1", "api-keys")
 
     with django_assert_num_queries(1):  # for newer configuration
-        hand_out("w1", "api-keys")
+        deliver("w1", "api-keys")

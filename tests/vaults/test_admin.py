@@ -14,7 +14,7 @@ from tests.config_sync.support import away
 from tests.support.secret_leaks import SUITE
 from tests.support.staff import staff_client
 from tests.vaults.admin_pages import NO_ENTRIES, ONE_ENTRY, PAGES, PEM, use_vault, values
-from tests.vaults.test_access_log import hand_out, live
+from tests.vaults.test_access_log import deliver, live
 from tests.vaults.test_vaults import SECRET
 from vaults import queries
 from vaults.access_log import store_deliveries
@@ -215,7 +215,7 @@ def test_the_page_of_a_vault_shows_its_workers_and_its_deliveries(admin_client: 
     use_vault("mail")
     for worker in ("w1", "w2"):
         live(worker)
-    hand_out("w1", "api-keys")
+    deliver("w1", "api-keys")
     store_deliveries()
 
     assert "1 of 2 workers have the current values." in admin_client.get(page + "change/").content.decode()

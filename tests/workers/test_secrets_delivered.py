@@ -221,7 +221,7 @@ def test_a_rotation_of_the_master_key_restarts_no_child(
         {"OTHER": 1, "TOKEN": 1},
         {"OTHER": 1, "TOKEN": 2},
     ]
-    assert [holder.is_current for holder in list_vault_workers(single_broker, "secrets")] == [True]
+    assert [worker.is_current for worker in list_vault_workers(single_broker, "secrets")] == [True]
 
 
 def test_deliveries_are_recorded_and_shown_as_current(
@@ -234,8 +234,8 @@ def test_deliveries_are_recorded_and_shown_as_current(
     eventually(lambda: len(list_vault_workers(single_broker, "secrets")) == 2)
 
     set_entry(vault="secrets", key="TOKEN", value="second-value")
-    stale = [holder.is_current for holder in list_vault_workers(single_broker, "secrets")]
+    stale = [worker.is_current for worker in list_vault_workers(single_broker, "secrets")]
     eventually(lambda: store_deliveries() and VaultDelivery.objects.count() == 4)
 
     assert stale == [False, False]
-    assert [holder.is_current for holder in list_vault_workers(single_broker, "secrets")] == [True, True]
+    assert [worker.is_current for worker in list_vault_workers(single_broker, "secrets")] == [True, True]

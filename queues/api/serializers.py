@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar
 
-from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
 from queues.definition_serializers import (
@@ -18,6 +17,7 @@ from queues.queue_files import FileError
 from queues.status import RedisQueueStatus
 from queues.validators import validate_queue_name
 from runqy.api.query_parameters import FlagParameter
+from runqy.api.schema import request_example, response_example
 from runqy.api.serializers import (
     BodySerializer,
     EmptyAsNullField,
@@ -126,10 +126,6 @@ _DETAIL_EXAMPLE = _STATUS_EXAMPLE | {
 }
 
 
-def _response_example(value: object) -> OpenApiExample:
-    return OpenApiExample("Response", value, response_only=True)
-
-
 class NamesField(serializers.ListField):
     """A list of names or messages."""
 
@@ -173,13 +169,7 @@ class ValidatedMembersSerializer(BodySerializer):
         return name
 
 
-@extend_schema_serializer(
-    examples=[
-        OpenApiExample(
-            "Request", {"name": "inference", "priority": 6, "deployment": _DEPLOYMENT_EXAMPLE}, request_only=True
-        )
-    ]
-)
+@request_example({"name": "inference", "priority": 6, "deployment": _DEPLOYMENT_EXAMPLE})
 class QueueConfigInputSerializer(QueueDefinitionSerializer):
     """A queue as in queue files.
 
@@ -209,7 +199,7 @@ class QueueConfigInputSerializer(QueueDefinitionSerializer):
         )
 
 
-@extend_schema_serializer(examples=[_response_example(_QUEUE_EXAMPLE)])
+@response_example(_QUEUE_EXAMPLE)
 class QueueConfigSerializer(serializers.Serializer[Any]):
     """The configuration of a queue, or of one sub-queue."""
 
@@ -231,7 +221,7 @@ class QueueConfigSerializer(serializers.Serializer[Any]):
     updated_at = serializers.DateTimeField()
 
 
-@extend_schema_serializer(many=False, examples=[_response_example({"queues": [_QUEUE_EXAMPLE], "count": 1})])
+@response_example({"queues": [_QUEUE_EXAMPLE], "count": 1})
 class QueueConfigListSerializer(serializers.Serializer[Any]):
     """All queues, each sub-queue as an item of its own."""
 
@@ -239,9 +229,7 @@ class QueueConfigListSerializer(serializers.Serializer[Any]):
     count = serializers.IntegerField()
 
 
-@extend_schema_serializer(
-    examples=[_response_example({"queue": _QUEUE_EXAMPLE, "message": "Queue updated successfully", "published": True})]
-)
+@response_example({"queue": _QUEUE_EXAMPLE, "message": "Queue updated successfully", "published": True})
 class QueueConfigSavedSerializer(serializers.Serializer[Any]):
     """A queue that was created or updated."""
 
@@ -262,7 +250,7 @@ class QueueFileErrorSerializer(serializers.Serializer[Any]):
         return error.line or None
 
 
-@extend_schema_serializer(examples=[_response_example(_RELOADED_EXAMPLE)])
+@response_example(_RELOADED_EXAMPLE)
 class ReloadReportSerializer(serializers.Serializer[Any]):
     """What loading the queue files changed."""
 
@@ -293,7 +281,7 @@ class DeletedDataSerializer(serializers.Serializer[Any]):
     keys = serializers.IntegerField(help_text="Counters, locks and other keys in Redis")
 
 
-@extend_schema_serializer(examples=[_response_example(_DELETED_EXAMPLE)])
+@response_example(_DELETED_EXAMPLE)
 class QueueConfigDeletedSerializer(serializers.Serializer[Any]):
     """A queue that was deleted."""
 
@@ -304,13 +292,7 @@ class QueueConfigDeletedSerializer(serializers.Serializer[Any]):
     published = PublishedField()
 
 
-@extend_schema_serializer(
-    examples=[
-        _response_example(
-            {"queue": "inference", "redis_queues": ["inference"], "tasks": {"pending": 576053, "active": 0}}
-        )
-    ]
-)
+@response_example({"queue": "inference", "redis_queues": ["inference"], "tasks": {"pending": 576053, "active": 0}})
 class QueueDeletionSerializer(serializers.Serializer[Any]):
     """A queue that maintenance is deleting."""
 
@@ -360,7 +342,7 @@ class DailyAttemptsSerializer(serializers.Serializer[Any]):
     failed = serializers.IntegerField()
 
 
-@extend_schema_serializer(examples=[_response_example(_DETAIL_EXAMPLE)])
+@response_example(_DETAIL_EXAMPLE)
 class QueueDetailSerializer(QueueStatusSerializer):
     """A Redis queue with its pause, history and workers."""
 
@@ -370,7 +352,7 @@ class QueueDetailSerializer(QueueStatusSerializer):
     workers = NamesField(help_text="Ids of the workers that serve it")
 
 
-@extend_schema_serializer(many=False, examples=[_response_example({"queues": [_STATUS_EXAMPLE], "count": 1})])
+@response_example({"queues": [_STATUS_EXAMPLE], "count": 1})
 class QueueStatusListSerializer(serializers.Serializer[Any]):
     """All Redis queues."""
 
@@ -378,6 +360,7 @@ class QueueStatusListSerializer(serializers.Serializer[Any]):
     count = serializers.IntegerField()
 
 
+@response_example({"message": "queue paused", "queue": "inference_high", "paused": True})
 class QueuePausedSerializer(serializers.Serializer[Any]):
     """A queue that was paused or unpaused."""
 
@@ -386,16 +369,8 @@ class QueuePausedSerializer(serializers.Serializer[Any]):
     paused = serializers.BooleanField()
 
 
-PAUSED_EXAMPLE = _response_example({"message": "queue paused", "queue": "inference_high", "paused": True})
-UNPAUSED_EXAMPLE = _response_example({"message": "queue unpaused", "queue": "inference_high", "paused": False})
-
-
-@extend_schema_serializer(
-    examples=[
-        _response_example(
-            {"message": "redeployment requested", "queue": "inference", "workers": ["worker-abc123"], "published": True}
-        )
-    ]
+@response_example(
+    {"message": "redeployment requested", "queue": "inference", "workers": ["worker-abc123"], "published": True}
 )
 class QueueRedeployedSerializer(serializers.Serializer[Any]):
     """A queue whose workers deploy the newest commit."""

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.utils.decorators import method_decorator
 from django.utils.http import quote_etag
 from django.views.decorators.cache import cache_control
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
 from queues.api import serializers as s
@@ -58,7 +58,6 @@ class QueueViewSet(ApiViewSet):
         tags=["queues"],
         request=None,
         responses={200: s.QueuePausedSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
-        examples=[s.PAUSED_EXAMPLE],
     )
     def pause(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Pause a queue: it accepts tasks, and workers get none. No effect on a paused queue."""
@@ -71,7 +70,9 @@ class QueueViewSet(ApiViewSet):
         tags=["queues"],
         request=None,
         responses={200: s.QueuePausedSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
-        examples=[s.UNPAUSED_EXAMPLE],
+        examples=[
+            OpenApiExample("Response", {"message": "queue unpaused", "queue": "inference_high", "paused": False})
+        ],
     )
     def unpause(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Unpause a queue. No effect on a queue that is not paused."""

@@ -1,11 +1,14 @@
 """The OpenAPI schema of what all viewsets share: problem responses, parameters, deprecated aliases."""
 
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema_serializer
 from rest_framework import serializers
+
+Body = TypeVar("Body", bound=type[serializers.BaseSerializer[Any]])
 
 IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, description="The ETag of the version to change")
 IF_NONE_MATCH = OpenApiParameter(
@@ -40,6 +43,18 @@ def problem_responses(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
         (status, "application/problem+json"): OpenApiResponse(ProblemSerializer, HTTPStatus(status).phrase)
         for status in sorted(set(statuses))
     }
+
+
+def request_example(value: object) -> Callable[[Body], Body]:
+    """Give a serializer an example of the request."""
+    return extend_schema_serializer(examples=[OpenApiExample("Request", value, request_only=True)])
+
+
+def response_example(value: object) -> Callable[[Body], Body]:
+    """Give a serializer an example of the response, with status 200 or 201."""
+    example = OpenApiExample("Response", value, response_only=True)
+    # `many=False`: the schema must not take a body with a list for a list.
+    return extend_schema_serializer(many=False, examples=[example])
 
 
 class Schema(AutoSchema):

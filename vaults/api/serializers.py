@@ -2,10 +2,11 @@
 
 from typing import Any, ClassVar
 
-from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from runqy.api.query_parameters import IntegerParameter, TextParameter
+from runqy.api.schema import request_example, response_example
 from runqy.api.serializers import (
     BodySerializer,
     PatternField,
@@ -42,14 +43,6 @@ _ENTRY_EXAMPLE = {
 }
 
 
-def _request_example(value: object) -> OpenApiExample:
-    return OpenApiExample("Request", value, request_only=True)
-
-
-def _response_example(value: object, status: int = 200) -> OpenApiExample:
-    return OpenApiExample("Response", value, response_only=True, status_codes=[str(status)])
-
-
 _WITHOUT_NUL = {"type": "string", "pattern": r"^[^\x00]*$"}  # DRF's CharField refuses NUL
 
 
@@ -75,7 +68,7 @@ class SecretSerializer(StrictSerializer):
         return f"{type(self).__name__}()"
 
 
-@extend_schema_serializer(examples=[_request_example(_VAULT_EXAMPLE)])
+@request_example(_VAULT_EXAMPLE)
 class CreateVaultSerializer(StrictSerializer):
     """A new vault."""
 
@@ -97,7 +90,7 @@ class DeliveryQuerySerializer(BodySerializer):
     worker_id = TextParameter("Only deliveries to this worker")
 
 
-@extend_schema_serializer(examples=[_request_example({"value": "sk-your-key-here", "expected_version": 1})])
+@request_example({"value": "sk-your-key-here", "expected_version": 1})
 class SetEntryValueSerializer(SecretSerializer):
     """The value of an entry to set."""
 
@@ -126,12 +119,8 @@ class SetEntryValueSerializer(SecretSerializer):
     )
 
 
-@extend_schema_serializer(
-    examples=[
-        _request_example(
-            {"key": "GITHUB_TOKEN", "value": "ghp-your-token-here", "usage": "git_token", "git_hosts": ["github.com"]}
-        )
-    ]
+@request_example(
+    {"key": "GITHUB_TOKEN", "value": "ghp-your-token-here", "usage": "git_token", "git_hosts": ["github.com"]}
 )
 class SetEntrySerializer(SetEntryValueSerializer):
     """An entry to set."""
@@ -153,9 +142,7 @@ class VaultListItemSerializer(serializers.ModelSerializer[Vault]):
         fields: ClassVar = ["name", "description", "entry_count"]
 
 
-@extend_schema_serializer(
-    many=False, examples=[_response_example({"vaults": [{**_VAULT_EXAMPLE, "entry_count": 3}], "count": 1})]
-)
+@response_example({"vaults": [{**_VAULT_EXAMPLE, "entry_count": 3}], "count": 1})
 class VaultListSerializer(serializers.Serializer[Any]):
     """All vaults, in order of their names."""
 
@@ -171,11 +158,7 @@ class VaultNameSerializer(serializers.ModelSerializer[Vault]):
         fields: ClassVar = ["name", "description"]
 
 
-@extend_schema_serializer(
-    examples=[
-        _response_example({"message": "vault created successfully", "vault": _VAULT_EXAMPLE, "published": True}, 201)
-    ]
-)
+@response_example({"message": "vault created successfully", "vault": _VAULT_EXAMPLE, "published": True})
 class VaultCreatedSerializer(serializers.Serializer[Any]):
     """A new vault."""
 
@@ -184,7 +167,7 @@ class VaultCreatedSerializer(serializers.Serializer[Any]):
     published = PublishedField()
 
 
-@extend_schema_serializer(examples=[_response_example(_ENTRY_EXAMPLE)])
+@response_example(_ENTRY_EXAMPLE)
 class VaultEntrySerializer(serializers.ModelSerializer[VaultEntry]):
     """An entry."""
 
@@ -202,9 +185,7 @@ class VaultEntrySerializer(serializers.ModelSerializer[VaultEntry]):
         ]
 
 
-@extend_schema_serializer(
-    examples=[_response_example({**_VAULT_EXAMPLE, "entries": [_ENTRY_EXAMPLE], **_TIMES_EXAMPLE})]
-)
+@response_example({**_VAULT_EXAMPLE, "entries": [_ENTRY_EXAMPLE], **_TIMES_EXAMPLE})
 class VaultSerializer(serializers.ModelSerializer[Vault]):
     """A vault with its entries."""
 
@@ -215,7 +196,7 @@ class VaultSerializer(serializers.ModelSerializer[Vault]):
         fields: ClassVar = ["name", "description", "entries", "created_at", "updated_at"]
 
 
-@extend_schema_serializer(many=False, examples=[_response_example({"entries": [_ENTRY_EXAMPLE], "count": 1})])
+@response_example({"entries": [_ENTRY_EXAMPLE], "count": 1})
 class VaultEntryListSerializer(serializers.Serializer[Any]):
     """The entries of a vault, in order of their keys."""
 
@@ -223,9 +204,7 @@ class VaultEntryListSerializer(serializers.Serializer[Any]):
     count = serializers.IntegerField()
 
 
-@extend_schema_serializer(
-    examples=[_response_example({"message": "entry set successfully", "version": 2, "published": True})]
-)
+@response_example({"message": "entry set successfully", "version": 2, "published": True})
 class EntrySetSerializer(serializers.Serializer[Any]):
     """An entry that was set."""
 
@@ -246,26 +225,21 @@ class EntryVersionSerializer(serializers.ModelSerializer[EntryVersion]):
         fields: ClassVar = ["version", "event", "at", "actor_kind", "actor"]
 
 
-@extend_schema_serializer(
-    many=False,
-    examples=[
-        _response_example(
+@response_example(
+    {
+        "versions": [
             {
-                "versions": [
-                    {
-                        "version": 2,
-                        "event": "set",
-                        "at": "2024-01-15T12:45:00Z",
-                        "actor_kind": "key",
-                        "actor": "admin key of the environment",
-                    },
-                    {"version": 1, "event": "set", "at": "2024-01-15T10:30:00Z", "actor_kind": "user", "actor": "ada"},
-                ],
-                "count": 2,
-                "next": None,
-            }
-        )
-    ],
+                "version": 2,
+                "event": "set",
+                "at": "2024-01-15T12:45:00Z",
+                "actor_kind": "key",
+                "actor": "admin key of the environment",
+            },
+            {"version": 1, "event": "set", "at": "2024-01-15T10:30:00Z", "actor_kind": "user", "actor": "ada"},
+        ],
+        "count": 2,
+        "next": None,
+    }
 )
 class EntryVersionListSerializer(serializers.Serializer[Any]):
     """Changes of an entry, the latest first."""
@@ -295,27 +269,22 @@ class VaultDeliverySerializer(serializers.ModelSerializer[VaultDelivery]):
         ]
 
 
-@extend_schema_serializer(
-    many=False,
-    examples=[
-        _response_example(
+@response_example(
+    {
+        "deliveries": [
             {
-                "deliveries": [
-                    {
-                        "id": 7,
-                        "worker_id": "gpu-1:4711:3f1c09",
-                        "queue": "inference",
-                        "versions": {"OPENAI_API_KEY": 3},
-                        "is_current": True,
-                        "delivered_at": "2024-01-15T12:46:00Z",
-                        "api_key": "gpu machines",
-                        "address": "10.0.0.7",
-                    }
-                ],
-                "next": None,
+                "id": 7,
+                "worker_id": "gpu-1:4711:3f1c09",
+                "queue": "inference",
+                "versions": {"OPENAI_API_KEY": 3},
+                "is_current": True,
+                "delivered_at": "2024-01-15T12:46:00Z",
+                "api_key": "gpu machines",
+                "address": "10.0.0.7",
             }
-        )
-    ],
+        ],
+        "next": None,
+    }
 )
 class VaultDeliveryListSerializer(serializers.Serializer[Any]):
     """Deliveries, the newest first."""
@@ -324,6 +293,7 @@ class VaultDeliveryListSerializer(serializers.Serializer[Any]):
     next = serializers.CharField(allow_null=True, help_text="The path of the next page; null on the last page")
 
 
+@response_example({"message": "entry deleted successfully", "published": True})
 class DeletedSerializer(serializers.Serializer[Any]):
     """What was deleted."""
 
@@ -331,17 +301,14 @@ class DeletedSerializer(serializers.Serializer[Any]):
     published = PublishedField()
 
 
-class VaultDeletedSerializer(DeletedSerializer):
-    """A deleted vault, and the queues that use it."""
-
-    warnings = serializers.ListField(child=serializers.CharField(), help_text="One for each queue that uses the vault")
-
-
-VAULT_DELETED_EXAMPLE = _response_example(
+@response_example(
     {
         "message": "vault deleted successfully",
         "published": True,
         "warnings": ["Workers cannot register for the queue mail, which uses the vault."],
     }
 )
-ENTRY_DELETED_EXAMPLE = _response_example({"message": "entry deleted successfully", "published": True})
+class VaultDeletedSerializer(DeletedSerializer):
+    """A deleted vault, and the queues that use it."""
+
+    warnings = serializers.ListField(child=serializers.CharField(), help_text="One for each queue that uses the vault")

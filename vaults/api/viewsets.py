@@ -80,7 +80,6 @@ class VaultViewSet(UnlockedVaultViewSet):
         tags=["vaults"],
         parameters=[IF_MATCH],
         responses={200: s.VaultDeletedSerializer, **problem_responses(401, 403, 404, 412, 503)},
-        examples=[s.VAULT_DELETED_EXAMPLE],
     )
     def destroy(self, request: Request, name: str) -> Response:
         """Delete a vault and all its entries."""
@@ -155,7 +154,6 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
         tags=["vaults"],
         parameters=[IF_MATCH, s.DeleteEntryQuerySerializer],
         responses={200: s.DeletedSerializer, **problem_responses(400, 401, 403, 404, 412, 503)},
-        examples=[s.ENTRY_DELETED_EXAMPLE],
     )
     def destroy(self, request: Request, name: str, key: str) -> Response:
         """Delete an entry of a vault."""

@@ -135,7 +135,7 @@ class Broker:
         except BrokerUnavailable as error:
             # The commands may have run although their replies were lost. Only a request that may run twice is sent
             # again.
-            if not request.is_repeatable:
+            if not request.may_repeat:
                 raise_if_unknown(request, error)
                 raise
             try:

@@ -61,7 +61,7 @@ def is_maintenance_running() -> Request[bool]:
 
 def ping() -> Request[None]:
     """Do nothing, to measure a round trip. Raise BrokerUnavailable."""
-    return Request((command("PING", key=None),), lambda _: None, is_repeatable=True)
+    return Request((command("PING", key=None),), lambda _: None)
 
 
 def probe_writes(broker: Broker) -> list[RunqyError | None]:

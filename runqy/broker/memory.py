@@ -147,7 +147,7 @@ def read_memory(queue: str) -> Request[MemoryReading]:
         command("GET", keys.OVER_SHARE, key=keys.OVER_SHARE),
         command("GET", keys.SERVED, key=keys.SERVED),
     )
-    return Request(commands, _parse_reading, is_repeatable=True, tolerates_wrong_types=True)
+    return Request(commands, _parse_reading, tolerates_wrong_types=True)
 
 
 def ask_with_memory_check(request: Request[T], *, queue: str, size_bytes: int, memory: MemoryUse) -> Operation[T]:
@@ -252,7 +252,7 @@ def find_max_results(queues: Sequence[str]) -> Request[dict[str, int]]:
         sizes = zip(names, replies, strict=True)
         return {queue: int(size) for queue, size in sizes if size is not None and size.isdigit()}
 
-    return Request(commands, parse, is_repeatable=True, tolerates_wrong_types=True)
+    return Request(commands, parse, tolerates_wrong_types=True)
 
 
 def estimate_memory(queues: Sequence[str]) -> Request[list[int]]:

@@ -35,11 +35,16 @@ class Request(msgspec.Struct, Generic[T_co], frozen=True):
     parse: Callable[[Sequence[Reply]], T_co]
     """Takes the replies of `commands`, none of them an error; returns the outcome or raises a RunqyError."""
     is_repeatable: bool = False
-    """Running it twice has the effect of running it once. It is sent again, once, after a lost connection."""
+    """Running its writes twice has the effect of running them once."""
     is_bulky: bool = False
     """It or its replies may be large. It uses the connection for large requests, so that small ones need not wait."""
     tolerates_wrong_types: bool = False
     """A key of the wrong type reads as missing (None), because workers can write its keys."""
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether it is sent again, once, after a lost connection. What only reads always is."""
+        return self.is_repeatable or not any(command.may_write for command in self.commands)
 
     def read(self, replies: Sequence[Reply]) -> T_co:
         """Return the outcome. Raise the RunqyError for an error reply, or what `parse` raises."""
@@ -58,8 +63,8 @@ class RequestBatch(msgspec.Struct, frozen=True):
         return [command for request in self.requests for command in request.commands]
 
     @property
-    def is_repeatable(self) -> bool:
-        return all(request.is_repeatable for request in self.requests)
+    def may_repeat(self) -> bool:
+        return all(request.may_repeat for request in self.requests)
 
     @property
     def is_bulky(self) -> bool:

@@ -70,7 +70,7 @@ def read_wait(subject: str, rate: Rate, *, now_ns: int) -> Request[int]:
         return -(-max(spent_us + each_us - window_us, 0) // _US)
 
     key = keys.rate(subject)
-    return Request((command("GET", key, key=key),), parse, is_repeatable=True)
+    return Request((command("GET", key, key=key),), parse)
 
 
 def _parse(replies: Sequence[Reply]) -> RateLimitStatus:

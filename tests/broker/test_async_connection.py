@@ -20,7 +20,7 @@ from runqy.broker.scripts import JOINED_BYTES, Value, command, pack, pack_pieces
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.reader import read_states
-from runqy.errors import BrokerBusy, BrokerRefused, BrokerUnavailable
+from runqy.errors import BrokerBusy, BrokerRefused, BrokerUnavailable, OutcomeUnknown
 from tests.support import environment, event_loop
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.event_loop import run_with_broker, wait_until
@@ -35,6 +35,10 @@ pytestmark = pytest.mark.slow
 def echo(text: str | bytes, **options: Any) -> Request[bytes]:
     """Return a request whose reply is its argument."""
     return Request((command("ECHO", text, key=None),), lambda replies: replies[0], **options)
+
+
+def append(key: str, **options: Any) -> Request[bytes]:
+    return Request((command("APPEND", key, "x", key=key),), lambda replies: replies[0], **options)
 
 
 def bulk(data: bytes) -> bytes:
@@ -116,22 +120,22 @@ def test_a_caller_that_is_cancelled_abandons_only_its_own_reply() -> None:
         run_with_broker(server.target, act)
 
 
-def test_only_repeatable_requests_are_sent_again_after_a_lost_connection() -> None:
+def test_reads_and_repeatable_writes_are_sent_again_after_a_lost_connection() -> None:
     def hang_up_at_first(received: list[bytes]) -> bytes | None:
         if server.commands.count(received) == 1:
             return None
         return bulk(received[1])
 
     async def act(broker: AsyncBroker) -> None:
-        twice, once = echo("twice", is_repeatable=True), echo("once")
-        results = asyncio.gather(broker.run(twice), broker.run(once), return_exceptions=True)
-        await wait_until(lambda: len(server.commands) == 2)
+        read, write, repeatable = echo("read"), append("write"), append("repeatable", is_repeatable=True)
+        results = asyncio.gather(*(broker.run(each) for each in (read, write, repeatable)), return_exceptions=True)
+        await wait_until(lambda: len(server.commands) == 3)
         server.drop()
 
-        reply, error = await results
-        assert reply == b"twice"
-        assert isinstance(error, BrokerUnavailable)
-        assert [c[1] for c in server.commands] == [b"twice", b"once", b"twice"]
+        read_reply, error, write_reply = await results
+        assert (read_reply, write_reply) == (b"read", b"repeatable")
+        assert isinstance(error, OutcomeUnknown)
+        assert sorted(c[1] for c in server.commands) == [b"read", b"read", b"repeatable", b"repeatable", b"write"]
 
     with FakeRedis(hang_up_at_first) as server:
         run_with_broker(server.target, act)
@@ -139,7 +143,7 @@ def test_only_repeatable_requests_are_sent_again_after_a_lost_connection() -> No
 
 def test_a_request_is_sent_again_only_once() -> None:
     async def act(broker: AsyncBroker) -> None:
-        running = asyncio.ensure_future(broker.run(echo("x", is_repeatable=True)))
+        running = asyncio.ensure_future(broker.run(echo("x")))
         for count in (1, 2):
             await wait_until(lambda count=count: len(server.commands) == count)
             server.drop()
@@ -440,10 +444,10 @@ def test_unexpected_and_invalid_replies_end_the_connection() -> None:
 
     async def act(broker: AsyncBroker) -> None:
         assert await broker.run(echo("double")) == b"double"
-        assert await broker.run(echo("fine", is_repeatable=True)) == b"fine"
+        assert await broker.run(echo("fine")) == b"fine"
         with pytest.raises(BrokerUnavailable, match="an invalid reply"):
             await broker.run(echo("garbled"))
-        assert await broker.run(echo("fine", is_repeatable=True)) == b"fine"
+        assert await broker.run(echo("fine")) == b"fine"
 
     with FakeRedis(reply_too_much) as server:
         run_with_broker(server.target, act)
@@ -472,7 +476,7 @@ def test_wrong_credentials_are_refused_and_right_ones_reach_the_database(
 def test_closing_fails_what_is_pending() -> None:
     async def main() -> None:
         broker = AsyncBroker.connect(server.target)
-        running = asyncio.ensure_future(broker.run(echo("x", is_repeatable=True)))
+        running = asyncio.ensure_future(broker.run(echo("x")))
         await wait_until(lambda: server.commands)
         await broker.close()
         with pytest.raises(BrokerUnavailable):

@@ -99,14 +99,14 @@ class LosingBroker(Broker):
     def _run(self, request: Request[Any] | RequestBatch) -> Any:
         names = {command.script.name for command in request.commands if command.script is not None}
         before = self.read_all()
-        if request.is_repeatable:
+        if request.may_repeat:
             self._lose_reply(request)
         else:
             replies = self.connection.execute(request.commands)
         once = self.read_all()
         if before != once:
             self.effective |= names
-        if request.is_repeatable:
+        if request.may_repeat:
             assert not names & SENT_ONCE.keys()
             replies = self.connection.execute(request.commands)
         elif not names & SENT_ONCE.keys():
@@ -118,6 +118,8 @@ class LosingBroker(Broker):
 
     def _lose_reply(self, request: Request[Any] | RequestBatch) -> None:
         """Send a request as the broker does, over a network that ends the connection instead of carrying the reply."""
+        if not request.commands:
+            return
         self.network.mode = FaultMode.LOSES_RESPONSES
         with pytest.raises(ReplyLost):
             self.connection.execute(request.commands)

@@ -169,7 +169,7 @@ def test_on_an_event_loop_requests_fail_at_once_while_redis_is_silent(running: S
     async def fail_on_loop(broker: AsyncBroker) -> float:
         began_s = time.monotonic()
         with pytest.raises(BrokerUnavailable):
-            await broker.run(Request((command("GET", "k", key="k"),), list, is_repeatable=True))
+            await broker.run(Request((command("GET", "k", key="k"),), list))
         return time.monotonic() - began_s
 
     async def act(broker: AsyncBroker) -> tuple[float, float]:

@@ -36,7 +36,7 @@ def read_entries(count: int, *, after: str = "") -> Request[list[StreamEntry]]:
     """Return the oldest entries, or those that follow the entry with the id `after`."""
     start = f"({after}" if after else "-"
     read = command("XRANGE", keys.AUDIT_STREAM, start, "+", "COUNT", count, key=keys.AUDIT_STREAM)
-    return Request((read,), _parse, is_repeatable=True, is_bulky=True)
+    return Request((read,), _parse, is_bulky=True)
 
 
 def delete_entries(ids: Sequence[str]) -> Request[None]:

@@ -43,7 +43,7 @@ def read_backlogs(queues: Sequence[str], *, now_ns: int) -> Request[list[StreamB
             ),
         ]
 
-    return Request(tuple(script("read_backlog")(stream=stream) for stream in streams), parse, is_repeatable=True)
+    return Request(tuple(script("read_backlog")(stream=stream) for stream in streams), parse)
 
 
 def _age_s(entry_id: bytes | None, now_ns: int) -> float:

@@ -125,7 +125,6 @@ def read_run_counters(queues: Sequence[str]) -> Request[list[RunCounters]]:
     return Request(
         tuple(command("HMGET", name, *FIELDS, key=name) for name in names),
         lambda replies: [_parse(reply) for reply in replies],
-        is_repeatable=True,
         tolerates_wrong_types=True,
     )
 

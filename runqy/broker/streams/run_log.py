@@ -151,7 +151,7 @@ def read_runs(queue: str, *, limit: int, now_ns: int) -> Request[StreamPage]:
     """Return the oldest entries of a Redis queue's stream, in order. Their times are checked against `now_ns`."""
     key = QueueKeys.of(queue).runs
     read = script("read_runs")(runs=key, limit=limit, max_bytes=2 * MAX_ENTRY_BYTES)
-    return Request((read,), partial(_parse_page, now_ns), is_repeatable=True, is_bulky=True, tolerates_wrong_types=True)
+    return Request((read,), partial(_parse_page, now_ns), is_bulky=True, tolerates_wrong_types=True)
 
 
 def remove_runs(queue: str, last: EntryId) -> Request[StreamStatus]:

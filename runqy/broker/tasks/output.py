@@ -72,7 +72,7 @@ def read_output(queue: str, task_id: str, *, attempt: int | None = None, offset:
         attempt="" if attempt is None else attempt,
         offset=offset,
     )
-    return Request((call,), _parse, is_repeatable=True, is_bulky=True, tolerates_wrong_types=True)
+    return Request((call,), _parse, is_bulky=True, tolerates_wrong_types=True)
 
 
 def keep_outputs(tasks: Sequence[tuple[str, str]]) -> Request[None]:

@@ -61,7 +61,6 @@ def read_tasks(locations: Sequence[TaskLocation]) -> Request[list[TaskRecord | N
     return Request(
         commands=tuple(_read(QueueKeys.of(queue), task_id) for queue, task_id in locations),
         parse=lambda replies: [_record(task_id, reply) for (_, task_id), reply in zip(locations, replies, strict=True)],
-        is_repeatable=True,
         is_bulky=True,
     )
 
@@ -72,7 +71,6 @@ def read_states(locations: Sequence[TaskLocation]) -> Request[list[TaskState | N
     return Request(
         commands=tuple(command("HGET", key, "state", key=key) for key in task_keys),
         parse=lambda replies: [TaskState.read(reply) for reply in replies],
-        is_repeatable=True,
     )
 
 
@@ -82,7 +80,6 @@ def read_statuses(locations: Sequence[TaskLocation]) -> Request[list[TaskStatus 
     return Request(
         commands=tuple(command("HMGET", key, "state", "started", "progress", "output", key=key) for key in task_keys),
         parse=lambda replies: [_status(*reply) for reply in replies],
-        is_repeatable=True,
     )
 
 
@@ -92,9 +89,7 @@ def _find(task_id: str, known_queues: Sequence[str]) -> Request[TaskRecord | Non
     call = script("find_task")(
         lookup=keys.lookup(task_id), id=task_id, queue_prefix=left, queue_suffix=right, known=known_queues
     )
-    return Request(
-        commands=(call,), parse=lambda replies: _record(task_id, replies[0]), is_repeatable=True, is_bulky=True
-    )
+    return Request(commands=(call,), parse=lambda replies: _record(task_id, replies[0]), is_bulky=True)
 
 
 def _find_queue(task_id: str) -> Request[str]:
@@ -103,7 +98,6 @@ def _find_queue(task_id: str) -> Request[str]:
     return Request(
         commands=(command("HGET", key, "queue", key=key),),
         parse=lambda replies: (replies[0] or b"").decode(errors="replace"),
-        is_repeatable=True,
     )
 
 

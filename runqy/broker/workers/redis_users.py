@@ -187,14 +187,12 @@ def store_user(stored: StoredUser, *, instance_id: str, owner: str) -> Operation
 
 
 def count_stored_users() -> Request[int]:
-    return Request(
-        (command("HLEN", keys.REDIS_USERS, key=keys.REDIS_USERS),), lambda replies: int(replies[0]), is_repeatable=True
-    )
+    return Request((command("HLEN", keys.REDIS_USERS, key=keys.REDIS_USERS),), lambda replies: int(replies[0]))
 
 
 def read_users() -> Request[list[StoredUser]]:
     """Return all stored registrations. Not for a request path: the result grows with the number of workers."""
-    return Request((command("HGETALL", keys.REDIS_USERS, key=keys.REDIS_USERS),), _parse, is_repeatable=True)
+    return Request((command("HGETALL", keys.REDIS_USERS, key=keys.REDIS_USERS),), _parse)
 
 
 def find_users(prefix: str) -> Operation[list[StoredUser]]:
@@ -205,9 +203,7 @@ def find_users(prefix: str) -> Operation[list[StoredUser]]:
         scan = command(
             *("HSCAN", keys.REDIS_USERS, cursor, "MATCH", f"{prefix}*", "COUNT", _SCAN_COUNT), key=keys.REDIS_USERS
         )
-        cursor, users = yield from ask(
-            Request((scan,), lambda replies: (replies[0][0], _parse(replies[0][1:])), is_repeatable=True)
-        )
+        cursor, users = yield from ask(Request((scan,), lambda replies: (replies[0][0], _parse(replies[0][1:]))))
         # By field: HSCAN may return one more than once.
         found |= {user.field: user for user in users}
         if cursor == b"0":
@@ -216,7 +212,7 @@ def find_users(prefix: str) -> Operation[list[StoredUser]]:
 
 def read_instances() -> Request[list[StoredUser]]:
     """Return all stored worker processes. Not for a request path, as `read_users`."""
-    return Request((command("HGETALL", keys.INSTANCES, key=keys.INSTANCES),), _parse, is_repeatable=True)
+    return Request((command("HGETALL", keys.INSTANCES, key=keys.INSTANCES),), _parse)
 
 
 def remove_instance(instance_id: str) -> Request[None]:
@@ -248,9 +244,7 @@ def read_heartbeat_times(worker_ids: Sequence[str]) -> Request[list[int | None]]
     """
     names = map(keys.worker_record, worker_ids)
     commands = tuple(command("GETRANGE", name, 0, _RECORD_HEAD_BYTES - 1, key=name) for name in names)
-    return Request(
-        commands, lambda replies: [_end_us(reply) for reply in replies], is_repeatable=True, tolerates_wrong_types=True
-    )
+    return Request(commands, lambda replies: [_end_us(reply) for reply in replies], tolerates_wrong_types=True)
 
 
 def _end_us(head: bytes | None) -> int | None:

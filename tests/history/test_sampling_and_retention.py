@@ -7,8 +7,10 @@ from django.utils import timezone
 
 from runqy.broker.broker import Broker
 from tasks.duties import BacklogSampler, HistoryPruner
+from tasks.history.record import store_runs
 from tasks.history.retention import prune_history
 from tasks.history.rollups import RunSampler
+from tasks.history.rows import QueueIdentity
 from tasks.history.transactions import BatchSize
 from tasks.models import QueueHour, QueueMinute, TaskRun
 from tests.support.runs import insert_runs, make_run
@@ -94,6 +96,19 @@ def test_the_oldest_runs_beyond_the_rows_of_each_queue_are_deleted(broker: Broke
     assert prune_history() == 4
 
     assert {run.task_id for run in TaskRun.objects.all()} == {"m3", "m4", "m5", "v1", "v2", "v3"}
+
+
+def test_runs_that_any_pruning_deleted_are_not_stored_again(broker: Broker, settings):
+    settings.RUNQY_HISTORY_MAX_ROWS = 1
+    now_ns = broker.now_ns()
+    runs = [make_run(task_id=f"t{n}", ended_ns=now_ns + n * 10**6) for n in range(3)]
+    for run in runs:
+        insert_runs(run)
+        prune_history()
+
+    store_runs(QueueIdentity(redis_queue=QUEUE, queue=QUEUE, sub_queue=""), runs)
+
+    assert [run.task_id for run in TaskRun.objects.all()] == ["t2"]
 
 
 def test_minutes_are_kept_for_90_days_and_hours_for_two_years(broker: Broker):

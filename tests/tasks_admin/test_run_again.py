@@ -156,6 +156,7 @@ def test_a_task_runs_again_with_an_edited_payload(operator: Client, single_broke
     assert copy.copy_id in text(operator.get(change("t1")))
     record = audit_records().get(action="task.copied")
     assert (record.object_name, copy.copy_id in record.changes) == ("t1", True)
+    assert '"payload":"changed"' in record.changes
     assert '"n"' not in record.changes
 
 

@@ -120,3 +120,10 @@ def test_of_a_long_traceback_the_exception_is_found() -> None:
 
 def test_a_task_without_an_error_text_has_an_empty_one() -> None:
     assert error_members("") == {"error": ""}
+
+
+def test_each_line_of_a_secret_is_masked_by_itself() -> None:
+    known = Secrets()
+    known.add(["-----BEGIN KEY-----\nMIIEvgIBADAN\n-----END KEY-----"])
+
+    assert known.redact("the second line is MIIEvgIBADAN") == "the second line is ****"

@@ -15,6 +15,11 @@ from runqy.audit.operations import record
 class AuditedAdmin(AuditedModelAdmin):
     """An admin of Django's own models that records changes. Each request is one transaction."""
 
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form: Any = super().get_form(request, obj, change=change, **kwargs)  # a new class for each request
+        form.request = request
+        return form
+
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
         old = {name: _plain(form.initial.get(name)) for name in form.changed_data}

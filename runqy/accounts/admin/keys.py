@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.utils import unquote
+from django.contrib.admin.utils import flatten_fieldsets, unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -112,22 +112,6 @@ class ApiKeyAdmin(PublishedModelAdmin):
         ("Times (UTC)", {"fields": ("created", "expires", "last_used", "revoked")}),
         ("Origin", {"fields": ("creator", "descendants")}),
     )
-    readonly_fields = (
-        "status",
-        "prefix_start",
-        "role_text",
-        "limited_to",
-        "in_redis",
-        "limited_to_vaults",
-        "rate",
-        "expires",
-        "last_used",
-        "revoked",
-        "created",
-        "name_text",
-        "creator",
-        "descendants",
-    )
 
     def audit_names(self, obj: Any) -> tuple[str, ...]:
         return (audited_name(obj),)
@@ -145,7 +129,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
         return super().changelist_view(request, extra | (extra_context or {}))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return self.readonly_fields if obj else ()
+        return tuple(flatten_fieldsets(self.fieldsets)) if obj else ()
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         # One button, after which the new key is shown.
@@ -190,38 +174,29 @@ class ApiKeyAdmin(PublishedModelAdmin):
         return TemplateResponse(request, "accounts/key_created.html", context, headers=headers)
 
     @admin.action(description="Revoke the selected keys", permissions=["revoke"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse | None:
-        """Revoke keys after confirmation; ignore keys that are already revoked."""
-        keys = list(queryset)
-        if "confirmed" not in request.POST:
-            return self._confirm(request, keys, reverse("admin:accounts_apikey_changelist"))
-        self._revoke(request, keys)
-        return None
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse:
+        return self._revoke_confirmed(request, list(queryset), request.get_full_path())
 
     @action(description="Revoke", icon="block", permissions=["revoke"], url_path="revoke")  # type: ignore[untyped-decorator]
     def revoke_one(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Revoke the key of the page after confirmation."""
         key = self.get_object(request, unquote(object_id))
         if key is None:
             raise PermissionDenied
-        page = reverse("admin:accounts_apikey_change", args=[key.pk])
-        if request.method != "POST":
-            return self._confirm(request, [key], page)
-        self._revoke(request, [key])
-        return HttpResponseRedirect(page)
+        return self._revoke_confirmed(request, [key], reverse("admin:accounts_apikey_change", args=[key.pk]))
 
     def revoke_keys_of_creator(self, request: HttpRequest, creator: str) -> HttpResponse:
-        """Revoke the accepted keys of a user, and those that were created with them, after confirmation."""
+        """Revoke the accepted keys of a user, and those that were created with them."""
         if not self.has_revoke_permission(request):
             raise PermissionDenied
-        keys, page = list_accepted_keys_of(creator), changelist_url("accounts_apikey", creator=creator)
-        if request.method != "POST":
-            return self._confirm(request, keys, page)
-        self._revoke(request, keys)
-        return HttpResponseRedirect(page)
+        page = changelist_url("accounts_apikey", creator=creator)
+        return self._revoke_confirmed(request, list_accepted_keys_of(creator), page)
 
-    def _confirm(self, request: HttpRequest, keys: list[Any], back_url: str) -> HttpResponse:
-        """Ask for confirmation, and list the keys that these created."""
+    def _revoke_confirmed(self, request: HttpRequest, keys: list[Any], back_url: str) -> HttpResponse:
+        """Revoke keys, or first ask for confirmation and list the keys that these created."""
+        is_action = "action" in request.POST
+        if request.method == "POST" and (not is_action or "confirmed" in request.POST):
+            self._revoke(request, keys)
+            return HttpResponseRedirect(back_url)
         chosen = {key.pk for key in keys}
         descendants = [key for key in list_accepted_descendants(chosen) if key.pk not in chosen]
         context = {
@@ -232,14 +207,15 @@ class ApiKeyAdmin(PublishedModelAdmin):
             "keys": self._rows(keys),
             "descendants": self._rows(descendants),
             "back_url": back_url,
-            "is_action": request.method == "POST",
+            "is_action": is_action,
         }
         return TemplateResponse(request, "accounts/revoke.html", context)
 
     def _rows(self, keys: Sequence[ApiKey]) -> list[tuple[ApiKey, str, str, str]]:
         return [(key, self.status(key), self.limited_to(key), self.last_used(key)) for key in keys]
 
-    def _revoke(self, request: HttpRequest, keys: list[Any]) -> None:
+    @staticmethod
+    def _revoke(request: HttpRequest, keys: list[Any]) -> None:
         with_descendants = "descendants" in request.POST
         for key in keys:
             try:

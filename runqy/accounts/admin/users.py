@@ -45,7 +45,7 @@ class RoleFilter(admin.SimpleListFilter):
         return queryset.filter(is_superuser=True) if wanted == SUPERUSER else queryset
 
 
-class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg]
+class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg, misc]
     """Users, with a name, a role and a password."""
 
     form = UserForm
@@ -74,11 +74,6 @@ class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return () if obj is None else (*self.readonly_fields, "role_label")
-
-    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        form: Any = super().get_form(request, obj, change=change, **kwargs)  # a new class for each request
-        form.request = request
-        return form
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse users who have more permissions. Cached, because a page asks many times for each user."""
@@ -166,11 +161,6 @@ class AuditedGroupAdmin(GroupAdmin, AuditedAdmin):
     audit_kind = "group"
     filter_horizontal = ()
     fields = ("name", "permissions")
-
-    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        form: Any = super().get_form(request, obj, change=change, **kwargs)  # a new class for each request
-        form.request = request
-        return form
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("name",) if obj and obj.name in _ROLE_NAMES else ()

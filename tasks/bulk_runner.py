@@ -81,6 +81,7 @@ class BulkRunner:
         self._broker = broker
         self._bulk = bulk
         self._own = BulkAction.objects.filter(pk=bulk.pk, lease=token)
+        self._running = self._own.filter(state=_State.RUNNING)
         self._query = get_query(bulk)
         self._action = TaskAction(bulk.action)
         self._is_repeated = False
@@ -117,6 +118,7 @@ class BulkRunner:
             except RunqyError as error:
                 self._end(_State.FAILED, error=error.detail)
             finally:
+                # Also of a bulk action that was cancelled meanwhile: what was applied is counted.
                 # `leased_until` without a lease is a pause: no process leases the bulk action before it ends.
                 self._store(self._own, lease="", leased_until=timezone.now() + timedelta(seconds=pause_s))
 
@@ -139,7 +141,7 @@ class BulkRunner:
         self._is_repeated = self._bulk.slice_began_s is not None
         self._lease_ends_s = self._broker.now_s() + LEASE_S - 1
         return self._store(
-            self._own.filter(state=_State.RUNNING),
+            self._running,
             leased_until=timezone.now() + timedelta(seconds=LEASE_S),
             slice_began_s=self._bulk.slice_began_s or self._broker.now_s(),
         )
@@ -153,14 +155,14 @@ class BulkRunner:
         gone = [task for task, state in states.items() if state is None and may_copy]
         # Copies come first: if a queue has no room for them, the slice is applied again from its beginning.
         if full_queue := self._add_copies(gone):
-            self._store(self._own, full_queue=full_queue, slice_began_s=None)
+            self._store(self._running, full_queue=full_queue, slice_began_s=None)
             return
         kept = [task for task in states if task not in gone]
         self._apply_in_redis(self._without_changed(kept) if self._is_repeated else kept, states)
         if upcoming.is_last:
             self._end(_State.FINISHED)
         else:
-            self._store(self._own, cursor=upcoming.cursor, full_queue="", slice_began_s=None)
+            self._store(self._running, cursor=upcoming.cursor, full_queue="", slice_began_s=None)
 
     def _without_changed(self, tasks: Sequence[TaskLocation]) -> list[TaskLocation]:
         # A killed process may have changed the tasks whose state is not older than the request. Some times are known to
@@ -268,9 +270,8 @@ class BulkRunner:
 
     def _end(self, state: BulkAction.State, *, error: str = "") -> None:
         """End the bulk action, unless it was cancelled or the lease is lost. Recorded in the audit."""
-        running = self._own.filter(state=_State.RUNNING)
         with transaction.atomic():
-            if not self._store(running, state=state, error=error, ended_at=timezone.now(), full_queue=""):
+            if not self._store(self._running, state=state, error=error, ended_at=timezone.now(), full_queue=""):
                 return
             bulk = BulkAction.objects.get(pk=self._bulk.pk)
             changes: Changes = {

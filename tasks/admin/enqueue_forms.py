@@ -29,11 +29,37 @@ from tasks.copies import Original, enqueue_copy, find_payload, get_payload
 from tasks.operations import enqueue_and_wait
 
 WAIT_S = 5
+_OUTCOMES = {
+    TaskState.COMPLETED: (messages.SUCCESS, "The task was enqueued and completed."),
+    TaskState.ARCHIVED: (messages.ERROR, "The task was enqueued and failed; it is archived."),
+    TaskState.RETRY: (messages.WARNING, "The task was enqueued. Its first run failed; it will be retried."),
+    TaskState.ACTIVE: (messages.INFO, f"The task is still active after {WAIT_S} s. Refresh the page to follow it."),
+}
+_NOT_STARTED = (
+    messages.WARNING,
+    f"No worker started the task within {WAIT_S} s. Check that one serves this queue.",
+)
 
 
-class TestTaskForm(StyledForm):
+class PayloadForm(StyledForm):
+    """The payload of a new task."""
+
+    payload = forms.CharField(
+        widget=forms.Textarea(attrs={"rows": 16, "spellcheck": "false", "class": "page-mono"}),
+        help_text="JSON, checked against the queue's payload schema. The original task stays as it is.",
+    )
+
+    def clean_payload(self) -> bytes:
+        try:
+            return payloads.parse_payload(self.cleaned_data["payload"])
+        except PayloadInvalid as error:
+            raise forms.ValidationError(error.detail) from error
+
+
+class TestTaskForm(PayloadForm):
     """A payload for a queue."""
 
+    field_order = ("queue", "payload")
     queue = forms.ChoiceField()
     payload = forms.CharField(
         widget=forms.Textarea(attrs={"rows": 12, "spellcheck": "false", "class": "page-mono"}),
@@ -44,12 +70,6 @@ class TestTaskForm(StyledForm):
     def __init__(self, *args: Any, queues: list[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["queue"].choices = [(name, name) for name in queues]  # type: ignore[attr-defined]
-
-    def clean_payload(self) -> bytes:
-        try:
-            return payloads.parse_payload(self.cleaned_data["payload"])
-        except PayloadInvalid as error:
-            raise forms.ValidationError(error.detail) from error
 
 
 class TestTaskView(AdminViewMixin, FormView):  # type: ignore[type-arg]
@@ -88,7 +108,7 @@ class TestTaskView(AdminViewMixin, FormView):  # type: ignore[type-arg]
         task = _enqueue(self.request, form)
         if task is None:
             return self.form_invalid(form)
-        messages.add_message(self.request, *_describe_outcome(task))
+        messages.add_message(self.request, *_OUTCOMES.get(task.state, _NOT_STARTED))
         return HttpResponseRedirect(task_url(task.id, task.queue))
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
@@ -119,40 +139,6 @@ def _enqueue(request: HttpRequest, form: TestTaskForm) -> TaskRecord | None:
         for message in error.errors:
             form.add_error("payload" if isinstance(error, PayloadInvalid) else "queue", message)
         return None
-
-
-def _describe_outcome(task: TaskRecord) -> tuple[int, str]:
-    """Return the level and the text of the message about an enqueued task."""
-    if task.state is TaskState.COMPLETED:
-        return messages.SUCCESS, "The task was enqueued and completed."
-    if task.state is TaskState.ARCHIVED:
-        return messages.ERROR, "The task was enqueued and failed; it is archived."
-    if task.state is TaskState.RETRY:
-        return messages.WARNING, "The task was enqueued. Its first run failed; it will be retried."
-    if task.state is TaskState.ACTIVE:
-        return (
-            messages.INFO,
-            f"The task is still active after {WAIT_S} s. Refresh the page to follow it.",
-        )
-    return (
-        messages.WARNING,
-        f"No worker started the task within {WAIT_S} s. Check that one serves this queue.",
-    )
-
-
-class PayloadForm(StyledForm):
-    """The payload of the new task."""
-
-    payload = forms.CharField(
-        widget=forms.Textarea(attrs={"rows": 16, "spellcheck": "false", "class": "page-mono"}),
-        help_text="JSON, checked against the queue's payload schema. The original task stays as it is.",
-    )
-
-    def clean_payload(self) -> bytes:
-        try:
-            return payloads.parse_payload(self.cleaned_data["payload"])
-        except PayloadInvalid as error:
-            raise forms.ValidationError(error.detail) from error
 
 
 class RunAgainView(AdminViewMixin, FormView):  # type: ignore[type-arg]

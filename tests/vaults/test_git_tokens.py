@@ -10,7 +10,7 @@ from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.snapshot import get_snapshot
 from runqy.errors import VaultInvalid, VaultUnavailable
-from vaults.entry_rules import EntryUsage
+from vaults.entry_rules import EntryUsage, Reference, git_token_error
 from vaults.models import EntryVersion, VaultEntry
 from vaults.operations import EntryChange, create_vault, save_vault, set_entry
 from vaults.worker_secrets import get_worker_secrets, list_secret_errors
@@ -32,6 +32,16 @@ def put(value: str = "ghp_planted", key: str = "PAT", **declared: Any) -> VaultE
 
 def token_for(git_url: str) -> str:
     return get_worker_secrets([], git_token=TOKEN, git_url=git_url, max_age_s=0).git_token
+
+
+def test_a_variable_is_no_token_whatever_hosts_it_has() -> None:
+    reference = Reference("github", "PAT")
+
+    def error(usage: EntryUsage) -> str | None:
+        return git_token_error(reference, usage=usage, git_hosts=["github.com"], git_url=REPOSITORY)
+
+    assert error(EntryUsage.GIT_TOKEN) is None
+    assert "not declared as a git token" in (error(EntryUsage.ENVIRONMENT) or "")
 
 
 def test_an_entry_declared_for_the_host_is_the_token() -> None:

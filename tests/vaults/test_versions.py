@@ -209,6 +209,7 @@ def test_a_preview_shows_changes_without_values() -> None:
     ]
     assert SECRET not in repr(preview)
     assert get_worker_secrets(["api-keys"]).values == {"A": SECRET, "B": "1"}
+    assert AuditRecord.objects.get(action="vault.compared").changes == '{"entries":{"new":["A","B"],"old":null}}'
 
 
 def test_fingerprints_are_equal_only_for_equal_values_and_depend_on_the_secret_key(settings) -> None:

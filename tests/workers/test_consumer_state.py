@@ -155,6 +155,17 @@ def test_a_lost_dequeue_is_repeated_with_its_tokens_for_the_queues_that_are_left
     assert (repeated.lease_tokens, repeated.is_repeat, repeated.queues) == (lost.lease_tokens, True, ("news",))
 
 
+def test_results_of_a_lost_round_trip_are_the_first_of_the_next() -> None:
+    state = consuming()
+    end(state, 2)
+    lost = begun(state)
+    end(state, 1)
+
+    state.fail_round_trip(lost)
+
+    assert begun(state).runs[:2] == lost.runs
+
+
 def test_what_belongs_to_a_removed_queue_is_given_up() -> None:
     state = consuming()
     end(state, 1)

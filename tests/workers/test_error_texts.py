@@ -127,3 +127,10 @@ def test_each_line_of_a_secret_is_masked_by_itself() -> None:
     known.add(["-----BEGIN KEY-----\nMIIEvgIBADAN\n-----END KEY-----"])
 
     assert known.redact("the second line is MIIEvgIBADAN") == "the second line is ****"
+
+
+def test_a_secret_that_contains_another_one_is_masked_as_a_whole() -> None:
+    known = Secrets()
+    known.add(["short-secret", "a-short-secret-in-a-long-one"])
+
+    assert known.redact("it is a-short-secret-in-a-long-one") == "it is ****"

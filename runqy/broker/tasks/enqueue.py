@@ -1,11 +1,10 @@
 """Enqueue single tasks, also with a unique key or an idempotency key."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from itertools import groupby
 from typing import Annotated, Any
 
 import msgspec
@@ -210,8 +209,13 @@ def enqueue(task: NewTask, *, now_ns: int, is_cluster: bool = True) -> Request[T
     state = task.state_at(now_ns)
     if state is TaskState.PENDING and not is_cluster:
         return Request((_enqueue_one(task, now_ns),), partial(_parse_state, task, state), is_repeatable=True)
-    # The index entry first: an entry without a task is removed later, a task without one would not be found by its id.
-    return Request((*index_task(task), store([task], now_ns)), partial(_parse_state, task, state), is_repeatable=True)
+    request = enqueue_unique(task, now_ns=now_ns, is_cluster=is_cluster)
+
+    def parse(replies: Sequence[Reply]) -> TaskState:
+        request.parse(replies)
+        return state
+
+    return Request(request.commands, parse, is_repeatable=True)
 
 
 def enqueue_unique(
@@ -227,6 +231,7 @@ def enqueue_unique(
     Raise TaskAlreadyExists, IdempotencyKeyReused, IdempotencyRecordUnreadable, QueueFull, EnqueuedTooLate.
     """
     call = script("enqueue_unique")(**_arguments(task, now_ns, record, until_s, is_cluster))
+    # The index entry first: an entry without a task is removed later, a task without one would not be found by its id.
     return Request(
         (*index_task(task), call) if is_cluster else (call,), partial(_parse_unique_outcome, task), is_repeatable=True
     )
@@ -284,68 +289,6 @@ def index_task(task: NewTask) -> tuple[Command, Command]:
     return command("HSET", lookup, "queue", task.queue, key=lookup), known
 
 
-def store(tasks: Sequence[NewTask], now_ns: int) -> Command:
-    """Return the script call that stores tasks of one Redis queue and one initial state."""
-    queue, max_waiting = QueueKeys.of(tasks[0].queue), tasks[0].max_waiting
-    task_keys = [queue.task(task.id) for task in tasks]
-    if tasks[0].state_at(now_ns) is TaskState.PENDING:
-        return script("enqueue_batch")(
-            pending=queue.pending,
-            idle=queue.idle,
-            scheduled=queue.scheduled,
-            retry=queue.retry,
-            task=task_keys,
-            queue=queue.queue,
-            now_ns=now_ns,
-            now_ms=now_ns // 1_000_000,
-            max_waiting=max_waiting,
-            groups=_group_by_limits(tasks),
-        )
-    rest: list[Value] = []
-    for task, message in zip(tasks, encode_messages(tasks), strict=True):
-        rest += (task.id, message, *limits(task), task.process_at_s)
-    return script("schedule")(
-        scheduled=queue.scheduled,
-        pending=queue.pending,
-        retry=queue.retry,
-        task=task_keys,
-        now_ns=now_ns,
-        max_waiting=max_waiting,
-        id_message_limits_runat=rest,
-    )
-
-
-def _group_by_limits(tasks: Sequence[NewTask]) -> list[Value]:
-    """Return the script's groups: the number of tasks and the limits that consecutive tasks share, then their ids and
-    messages.
-    """
-    values: list[Value] = []
-    messages = encode_messages(tasks)
-    for shared, group in groupby(tasks, key=limits):
-        ids_and_messages = [value for task in group for value in (task.id, next(messages))]
-        values += (len(ids_and_messages) // 2, *shared, *ids_and_messages)
-    return values
-
-
-def limits(task: NewTask) -> tuple[int, int, int]:
-    """Return the limits that are stored beside the message: Go's workers drop them from it when they retry a task."""
-    return task.ttl_archived_s, task.retention_s, task.timeout_s
-
-
-def encode_messages(tasks: Sequence[NewTask]) -> Iterator[bytes]:
-    """Yield the encoded messages of tasks of one Redis queue.
-
-    Two concatenated protobuf messages are one message with the fields of both, so the fields that consecutive tasks
-    share are encoded once.
-    """
-    previous, shared = None, b""
-    for task in tasks:
-        if previous is None or not task.has_same_fields(previous):
-            previous, shared = task, task.shared_fields().SerializeToString()
-        own = TaskMessage(id=task.id, payload=task.payload, unique_key=task.lock)
-        yield shared + own.SerializeToString()
-
-
 def queue_full(task: NewTask) -> QueueFull:
     detail = f"The queue {task.queue} has {task.max_waiting} waiting tasks, its limit (max_waiting_tasks)."
     return QueueFull(detail, retry_after_s=QUEUE_FULL_RETRY_S)
@@ -361,9 +304,9 @@ def lock_s(task: NewTask, now_ns: int) -> int:
 
 
 def _parse_state(task: NewTask, state: TaskState, replies: Sequence[Reply]) -> TaskState:
-    if replies[-1] in (-1, [-1]):
+    if replies[-1] == -1:
         raise queue_full(task)
-    if replies[-1] not in (1, [1]):
+    if replies[-1] != 1:
         raise TaskAlreadyExists
     return state
 

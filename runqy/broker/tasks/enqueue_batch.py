@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 
 from msgspec import DecodeError
 
 from runqy.broker import constants, keys
+from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
 from runqy.broker.memory import ask_all_with_memory_check
 from runqy.broker.operation import Operation, Request, get_context
@@ -19,12 +21,9 @@ from runqy.broker.tasks.enqueue import (
     LockConflict,
     NewTask,
     TaskCreated,
-    encode_messages,
     is_recorded,
-    limits,
     lock_s,
     queue_full,
-    store,
 )
 from runqy.errors import (
     IdempotencyKeyReused,
@@ -207,21 +206,83 @@ def _batches(tasks: Sequence[NewTask], now_ns: int) -> Iterator[list[int]]:
 
 
 def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> Request[list[Enqueued]]:
-    queue, state = tasks[0].queue, tasks[0].state_at(now_ns)
+    queue = tasks[0].queue
+    if tasks[0].is_later(now_ns):
+        part = BatchPart(queue=queue, tasks=tasks)
+        request = enqueue_unique_batch(part, RequestToken("", now_ns), is_cluster=is_cluster)
+        return Request(request.commands, partial(_scheduled, request, tasks), is_repeatable=True, is_bulky=True)
     known = command("SADD", keys.QUEUES, queue, key=keys.QUEUES)
     return Request(
-        commands=(*index_tasks(tasks, is_cluster), known, store(tasks, now_ns)),
-        parse=partial(_outcomes, tasks, state),
+        commands=(*index_tasks(tasks, is_cluster), known, _store_pending(tasks, now_ns)),
+        parse=partial(_outcomes, tasks),
         is_repeatable=True,
         is_bulky=True,
     )
 
 
-def _outcomes(tasks: Sequence[NewTask], state: TaskState, replies: Sequence[Reply]) -> list[Enqueued]:
+def _store_pending(tasks: Sequence[NewTask], now_ns: int) -> Command:
+    """Return the script call that stores tasks of one Redis queue that run immediately."""
+    queue = QueueKeys.of(tasks[0].queue)
+    return script("enqueue_batch")(
+        pending=queue.pending,
+        idle=queue.idle,
+        scheduled=queue.scheduled,
+        retry=queue.retry,
+        task=[queue.task(task.id) for task in tasks],
+        queue=queue.queue,
+        now_ns=now_ns,
+        now_ms=now_ns // 1_000_000,
+        max_waiting=tasks[0].max_waiting,
+        groups=_group_by_limits(tasks),
+    )
+
+
+def _group_by_limits(tasks: Sequence[NewTask]) -> list[Value]:
+    """Return the script's groups: the number of tasks and the limits that consecutive tasks share, then their ids and
+    messages.
+    """
+    values: list[Value] = []
+    messages = _encode_messages(tasks)
+    for shared, group in groupby(tasks, key=_limits):
+        ids_and_messages = [value for task in group for value in (task.id, next(messages))]
+        values += (len(ids_and_messages) // 2, *shared, *ids_and_messages)
+    return values
+
+
+def _limits(task: NewTask) -> tuple[int, int, int]:
+    """Return the limits that are stored beside the message: Go's workers drop them from it when they retry a task."""
+    return task.ttl_archived_s, task.retention_s, task.timeout_s
+
+
+def _encode_messages(tasks: Sequence[NewTask]) -> Iterator[bytes]:
+    """Yield the encoded messages of tasks of one Redis queue.
+
+    Two concatenated protobuf messages are one message with the fields of both, so the fields that consecutive tasks
+    share are encoded once.
+    """
+    previous, shared = None, b""
+    for task in tasks:
+        if previous is None or not task.has_same_fields(previous):
+            previous, shared = task, task.shared_fields().SerializeToString()
+        own = TaskMessage(id=task.id, payload=task.payload, unique_key=task.lock)
+        yield shared + own.SerializeToString()
+
+
+def _outcomes(tasks: Sequence[NewTask], replies: Sequence[Reply]) -> list[Enqueued]:
     if replies[-1].count(1) == len(tasks):
-        return [state] * len(tasks)
-    errors = {0: lambda _: TaskAlreadyExists(), -1: queue_full}
-    return [state if outcome == 1 else errors[outcome](task) for task, outcome in zip(tasks, replies[-1], strict=True)]
+        return [TaskState.PENDING] * len(tasks)
+    return [_outcome(task, _parse_item(code), TaskState.PENDING) for task, code in zip(tasks, replies[-1], strict=True)]
+
+
+def _scheduled(request: Request[EnqueuedPart], tasks: Sequence[NewTask], replies: Sequence[Reply]) -> list[Enqueued]:
+    outcomes = request.parse(replies).outcomes
+    return [_outcome(task, outcome, TaskState.SCHEDULED) for task, outcome in zip(tasks, outcomes, strict=True)]
+
+
+def _outcome(task: NewTask, outcome: ItemOutcome, state: TaskState) -> Enqueued:
+    if isinstance(outcome, QueueFull):
+        return queue_full(task)
+    return outcome if isinstance(outcome, TaskAlreadyExists) else state
 
 
 def _arguments(
@@ -230,11 +291,11 @@ def _arguments(
     queue = QueueKeys.of(part.queue)
     tasks_and_locks: list[Value] = []
     sevens: list[Value] = []
-    for task, message in zip(part.tasks, encode_messages(part.tasks), strict=True):
+    for task, message in zip(part.tasks, _encode_messages(part.tasks), strict=True):
         key = queue.task(task.id)
         tasks_and_locks += (key, task.lock or key)
         run_at = task.process_at_s if task.is_later(request_token.now_ns) else ""
-        sevens += (task.id, message, *limits(task), run_at, lock_s(task, request_token.now_ns))
+        sevens += (task.id, message, *_limits(task), run_at, lock_s(task, request_token.now_ns))
     return {
         "pending": queue.pending,
         "idle": queue.idle,

@@ -13,7 +13,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.message import FRESH_START
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
-from runqy.broker.scripts import Command, Value, script
+from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.index import remove_lookups
 
@@ -160,12 +160,16 @@ def apply_to_all(broker: Broker, action: InspectorAction, queue: str, state: Tas
 
 def _list_ids(queue: str, state: TaskState, offset: int, limit: int) -> Request[tuple[int, list[str]]]:
     """Return the size of an index, and up to `limit` ids from `offset` on."""
-    call = script("list_ids")(index=QueueKeys.of(queue).index(state), offset=offset, limit=limit)
-    return Request((call,), partial(_ids, is_list=state is TaskState.PENDING))
+    index = QueueKeys.of(queue).index(state)
+    if is_list := state is TaskState.PENDING:
+        count, ids = command("LLEN", index, key=index), ("LRANGE", index, -offset - limit, -offset - 1)
+    else:
+        count, ids = command("ZCARD", index, key=index), ("ZRANGE", index, offset, offset + limit - 1)
+    return Request((count, command(*ids, key=index)), partial(_ids, is_list=is_list))
 
 
 def _ids(replies: Sequence[Reply], *, is_list: bool) -> tuple[int, list[str]]:
-    count, found = replies[0]
+    count, found = replies
     ids = [task_id.decode(errors="replace") for task_id in found]
     return count, ids[::-1] if is_list else ids
 

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import pytest
 import redis as redis_py
 
+from queues.definitions import LimitOverrides
 from queues.models import QueueSource
 from queues.operations import save_queue
 from queues.queries import run_operation, with_fresh_catalog
+from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.connection.blocking import StandaloneConnection
 from runqy.broker.keys import QueueKeys
@@ -16,7 +18,7 @@ from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import IdempotencyKey, NewTask
 from runqy.config_sync import snapshot
-from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueNotFound, TaskNotFound
+from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueFull, QueueNotFound, TaskNotFound
 from tasks.batches import BatchSpec, enqueue_batch
 from tasks.operations import enqueue_task
 from tasks.queries import get_task
@@ -42,6 +44,24 @@ class BreakingLink(StandaloneConnection):
 def task(queue: str = "simple", **options: object) -> NewTask:
     """Return a requested task."""
     return NewTask.requested(queue=queue, payload=b"{}", **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"unique_key": "u"}])
+def test_a_task_that_its_full_queue_refuses_leaves_no_lookup(broker: Broker, options: dict[str, object]) -> None:
+    save_queue(spec=spec("small", limits=LimitOverrides(max_waiting_tasks=1)), source=QueueSource.API)
+    broker.run(enqueue_task(task("small")))
+
+    with pytest.raises(QueueFull):
+        broker.run(enqueue_task(task("small", **options)))
+
+    assert len(list(broker.client.scan_iter(keys.lookup("*")))) == 1
+
+
+def test_the_result_of_a_task_that_is_awaited_is_kept_for_a_minute(single_broker: Broker) -> None:
+    awaited = single_broker.run(enqueue_task(task(retention_s=0), is_awaited=True))
+
+    assert awaited.record.message.retention == 60
+    assert single_broker.run(enqueue_task(task(retention_s=90), is_awaited=True)).record.message.retention == 90
 
 
 def test_a_task_is_queued_and_read_by_any_driver(broker: Broker) -> None:

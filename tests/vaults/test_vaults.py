@@ -192,6 +192,12 @@ def test_an_invalid_entry_key_is_rejected(key: str) -> None:
         operations.set_entry(vault="api-keys", key=key, value="x")
 
 
+def test_a_value_may_have_64_kib() -> None:
+    fill(A="x" * (64 << 10))
+
+    assert len(get_worker_secrets(["api-keys"]).values["A"]) == 64 << 10
+
+
 @pytest.mark.parametrize("value", ["", "secret" + "x" * (64 << 10), "secret\0", "secret\ud800"])
 def test_an_invalid_value_is_rejected_and_not_in_the_error(value: str) -> None:
     fill()

@@ -12,13 +12,11 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from queues.definitions import (
-    Deployment,
     FieldType,
     LimitOverrides,
     PayloadField,
     QueueBase,
     QueueMode,
-    QueueOrder,
     QueueSpec,
     SubQueueSpec,
 )
@@ -311,23 +309,13 @@ def parse_queue(name: str, data: object) -> QueueSpec:
 
 def _to_spec(name: str, attrs: dict[str, Any]) -> QueueSpec:
     deployment: dict[str, Any] = {**attrs["deployment"]}
-    deployed_mode = deployment.pop("mode", None)
-    limits = LimitOverrides(**deployment.pop("limits", {}))
-    sub_queues = tuple(SubQueueSpec(**sub) for sub in attrs.get("sub_queues", ()))
-    return QueueSpec(
-        **attrs
-        | {
-            "name": name,
-            "priority": max((sub.priority for sub in sub_queues), default=attrs.get("priority") or 0),
-            "mode": QueueMode(attrs.get("mode") or deployed_mode or QueueMode.LONG_RUNNING),
-            "order": QueueOrder(attrs.get("order", QueueOrder.WEIGHTED)),
-            "sub_queues": sub_queues,
-            "deployment": Deployment(**deployment | {"vaults": tuple(deployment.get("vaults", ()))}),
-            "limits": limits,
-            "input": tuple(map(PayloadField.from_json, attrs.get("input", ()))),
-            "output": tuple(map(PayloadField.from_json, attrs.get("output", ()))),
-        }
-    )
+    mode = attrs.get("mode") or deployment.get("mode") or QueueMode.LONG_RUNNING
+    deployment.pop("mode", None)
+    limits = deployment.pop("limits", {})
+    subs = [SubQueueSpec(**sub) for sub in attrs.get("sub_queues", ())]
+    # Without sub-queues a priority is required.
+    columns = {"name": name, "mode": mode, "priority": attrs.get("priority") or 0}
+    return QueueSpec.build(**attrs | columns | {"deployment": deployment, "limits": limits, "sub_queues": subs})
 
 
 def parse_change(name: str, before: QueueSpec | None, *, definition: Mapping[str, Any]) -> QueueSpec:

@@ -1,6 +1,6 @@
 """A queue's definition as immutable values: deployment, limits, sub-queues and payload schema. Needs no Django."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
@@ -190,6 +190,32 @@ class QueueSpec(QueueBase):
     """A queue as a file, the admin or the API defines it. It is published as JSON."""
 
     limits: LimitOverrides = field(default_factory=LimitOverrides)
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        deployment: Mapping[str, Any],
+        limits: Mapping[str, Any],
+        sub_queues: Iterable[SubQueueSpec],
+        **columns: Any,
+    ) -> "QueueSpec":
+        """Return the specification in the columns of a row, or in validated data with the same names."""
+        subs = tuple(sub_queues)
+        lists = {"vaults": tuple(deployment.get("vaults", ())), "env_vars": dict(deployment.get("env_vars", {}))}
+        return cls(
+            **columns
+            | {
+                "priority": max((sub.priority for sub in subs), default=columns["priority"]),
+                "mode": QueueMode(columns["mode"]),
+                "order": QueueOrder(columns.get("order", QueueOrder.WEIGHTED)),
+                "input": tuple(map(PayloadField.from_json, columns.get("input", ()))),
+                "output": tuple(map(PayloadField.from_json, columns.get("output", ()))),
+            },
+            sub_queues=subs,
+            deployment=Deployment(**{**deployment, **lists}),
+            limits=LimitOverrides(**limits),
+        )
 
     def encode(self) -> bytes:
         """Return the specification as JSON. Equal specifications have equal bytes."""

@@ -11,7 +11,6 @@ from django.db import models
 from queues.definitions import (
     Deployment,
     LimitOverrides,
-    PayloadField,
     QueueBase,
     QueueMode,
     QueueOrder,
@@ -211,23 +210,12 @@ class Queue(models.Model):
 
     def as_spec(self, sub_queues: Iterable["SubQueue | SubQueueSpec"] | None = None) -> QueueSpec:
         """Return the queue as a specification, with its stored sub-queues or with the given ones."""
-        subs = tuple(
-            SubQueueSpec(name=sub.name, priority=sub.priority)
-            for sub in (self.sub_queues.all() if sub_queues is None else sub_queues)
-        )
-        columns: dict[str, Any] = {name: getattr(self, name) for name in QUEUE_COLUMNS}
-        return QueueSpec(
-            **columns
-            | {
-                "priority": max((sub.priority for sub in subs), default=self.priority),
-                "mode": QueueMode(self.mode),
-                "order": QueueOrder(self.order),
-                "sub_queues": subs,
-                "deployment": self._deployment(),
-                "limits": LimitOverrides(**{name: getattr(self, name) for name in LIMIT_COLUMNS}),
-                "input": tuple(map(PayloadField.from_json, self.input)),
-                "output": tuple(map(PayloadField.from_json, self.output)),
-            }
+        subs = self.sub_queues.all() if sub_queues is None else sub_queues
+        return QueueSpec.build(
+            deployment={name: getattr(self, name) for name in DEPLOYMENT_COLUMNS},
+            limits={name: getattr(self, name) for name in LIMIT_COLUMNS},
+            sub_queues=[SubQueueSpec(name=sub.name, priority=sub.priority) for sub in subs],
+            **{name: getattr(self, name) for name in QUEUE_COLUMNS},
         )
 
     def apply_spec(self, spec: QueueSpec) -> None:
@@ -240,10 +228,6 @@ class Queue(models.Model):
         self.env_vars, self.vaults = dict(spec.deployment.env_vars), list(spec.deployment.vaults)
         self.input = [field.to_json() for field in spec.input]
         self.output = [field.to_json() for field in spec.output]
-
-    def _deployment(self) -> Deployment:
-        columns = {name: getattr(self, name) for name in DEPLOYMENT_COLUMNS}
-        return Deployment(**columns | {"vaults": tuple(self.vaults), "env_vars": dict(self.env_vars)})
 
 
 class SubQueue(models.Model):

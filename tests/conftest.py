@@ -9,6 +9,8 @@ from unittest.mock import patch
 import hypothesis
 import pytest
 from django.core.cache import caches
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 
 from runqy import clock
 from runqy.config_sync import snapshot
@@ -62,6 +64,12 @@ def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with suppress(AttributeError):
         del caches["default"]  # a test may have let it connect to another Redis
     monkeypatch.setattr(readiness, "_latest", (float("-inf"), []))
+
+
+@receiver(setting_changed)
+def _forget_values(**_: object) -> None:
+    """Discard what was computed from settings, which change only in tests."""
+    snapshot.get_cache().forget_values()
 
 
 @pytest.fixture(autouse=True)

@@ -13,10 +13,8 @@ from typing import Any, Generic, TypeVar, cast
 
 import structlog
 from django.conf import settings
-from django.core.signals import setting_changed
 from django.db import Error as DatabaseUnreachable
 from django.db import connection
-from django.dispatch import receiver
 
 from runqy import clock
 from runqy.broker import config_documents
@@ -296,12 +294,6 @@ _cache = SnapshotCache()
 _poller: Poller | None = None
 _lock = threading.Lock()
 """Held to start the poller, and to refresh in a process without one."""
-
-
-@receiver(setting_changed)
-def _forget_values(**_: object) -> None:
-    """Discard computed values, which may depend on settings. Settings change only in tests."""
-    _cache.forget_values()
 
 
 def start_polling() -> None:

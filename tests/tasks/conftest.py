@@ -11,11 +11,8 @@ from tests.support.environment import CLIENT_KEY
 
 
 @pytest.fixture
-def client(configuration: None, each_plane: str) -> ApiClient:
-    """Return a client with the role client, and define queues of several kinds.
-
-    Each test runs against DRF's viewsets, and against the data plane.
-    """
+def queues(configuration: None) -> None:
+    """Define queues of several kinds."""
     fields = (
         PayloadField(name="prompt", type=(FieldType.STRING,), required=True),
         PayloadField(name="width", type=(FieldType.INT,), default_json="512"),
@@ -31,4 +28,9 @@ def client(configuration: None, each_plane: str) -> ApiClient:
         spec("off", is_enabled=False),
     )
     get_snapshot()  # for operations that are run by themselves
+
+
+@pytest.fixture
+def client(queues: None, each_plane: str) -> ApiClient:
+    """Return a client with the role client. Each test runs against DRF's viewsets, and against the data plane."""
     return ApiClient(CLIENT_KEY)

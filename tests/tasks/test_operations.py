@@ -25,7 +25,7 @@ from tasks.queries import get_task
 from tests.config_sync.support import elsewhere
 from tests.queues.samples import spec
 
-pytestmark = pytest.mark.usefixtures("client")
+pytestmark = pytest.mark.usefixtures("queues")
 
 
 class BreakingLink(StandaloneConnection):

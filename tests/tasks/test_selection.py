@@ -22,7 +22,7 @@ from tests.support.audit import audit_records
 from tests.support.tasks import fields, listed
 from tests.tasks.task_helpers import put_in
 
-pytestmark = pytest.mark.usefixtures("client")
+pytestmark = pytest.mark.usefixtures("queues")
 
 
 def select(state: str, *task_ids: str, queue: str = "simple") -> TaskSelection:

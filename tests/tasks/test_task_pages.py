@@ -11,7 +11,7 @@ from tasks.queries import PageRequest, TaskWindow, get_task_window
 from tests.support.tasks import put, take
 from tests.tasks.task_helpers import put_in
 
-pytestmark = pytest.mark.usefixtures("client")
+pytestmark = pytest.mark.usefixtures("queues")
 
 IDS = [f"t{number}" for number in range(1, 8)]
 

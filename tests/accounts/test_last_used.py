@@ -12,9 +12,12 @@ from runqy.accounts.identities import (
     forget_uses,
     pop_due_uses,
     record_use,
+    store_key_uses,
     write_use_when_due,
     write_uses,
 )
+from runqy.accounts.operations import create_api_key
+from runqy.api_keys import Role
 from runqy.broker import keys
 from runqy.broker.operation import RequestBatch
 from runqy.redis_connection import get_broker
@@ -84,3 +87,18 @@ def test_a_use_that_cannot_be_written_is_logged_and_tried_again_after_a_minute(
     now_s[0] += int(USE_INTERVAL_S)
 
     assert pop_due_uses() == {"1": now_s[0] - int(USE_INTERVAL_S)}
+
+
+def test_an_earlier_use_that_arrives_late_replaces_no_later_one(
+    configuration: None, redis: redis_py.Redis, now_s: list[int]
+) -> None:
+    row = create_api_key(name="shop", role=Role.CLIENT).row
+    used_s = []
+    for later_s in (0, -30, 30):
+        redis.hset(keys.KEY_USES, str(row.pk), now_s[0] + later_s)
+        store_key_uses()
+        row.refresh_from_db()
+        assert row.last_used_at is not None
+        used_s.append(int(row.last_used_at.timestamp()) - now_s[0])
+
+    assert used_s == [0, 0, 30]

@@ -17,7 +17,6 @@ from tasks.actions import (
     apply_action,
     apply_to_selected,
 )
-from tests.api.client import ApiClient
 from tests.support.audit import audit_records
 from tests.support.tasks import fields, listed
 from tests.tasks.task_helpers import put_in
@@ -144,7 +143,7 @@ def test_an_unknown_queue_is_refused(single_broker: Broker) -> None:
         apply_to_selected(single_broker, action=TaskAction.CANCEL, selection=select("active", "t1", queue="nope"))
 
 
-def test_a_selection_may_name_its_queue_in_any_spelling(client: ApiClient, single_broker: Broker) -> None:
+def test_a_selection_may_name_its_queue_in_any_spelling(single_broker: Broker) -> None:
     put_in(single_broker, "pending", "t1", queue="inference_high")
 
     assert apply_to_selected(

@@ -50,16 +50,6 @@ def search_condition(text: str) -> Q:
     return found
 
 
-def kind_condition(kind: str) -> Q:
-    """Return the condition for a kind of object and its parts: `vault` also finds `vault_entry`."""
-    return Q(object_kind=kind) | Q(object_kind__startswith=f"{kind}_")
-
-
-def object_condition(name: str) -> Q:
-    """Return the condition for an object's name and its parts: `api-keys` also finds `api-keys/TOKEN`."""
-    return Q(object_name=name) | Q(object_name__startswith=f"{name}/")
-
-
 def period_condition(first: date | None, last: date | None) -> Q:
     """Return the condition for a period of days in UTC, both included; None leaves an end open."""
     found = Q()
@@ -71,12 +61,9 @@ def period_condition(first: date | None, last: date | None) -> Q:
     return found
 
 
-def list_object_kinds() -> list[str]:
-    return list(AuditRecord.objects.order_by("object_kind").values_list("object_kind", flat=True).distinct())
-
-
-def list_actions() -> list[str]:
-    return list(AuditRecord.objects.order_by("action").values_list("action", flat=True).distinct())
+def list_values(column: str) -> list[str]:
+    """Return the values of a column, each once."""
+    return list(AuditRecord.objects.order_by(column).values_list(column, flat=True).distinct())
 
 
 def count_waiting() -> int | None:

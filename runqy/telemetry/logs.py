@@ -32,11 +32,15 @@ def configure_structlog() -> None:
     )
 
 
-def dict_config(level: str) -> dict[str, Any]:
+def dict_config(level: str, redact: Processor | None = None) -> dict[str, Any]:
+    """Return the configuration of the standard library's logging, in servers and workers.
+
+    `redact` is the last processor: it sees the text of tracebacks, and libraries' lines.
+    """
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"runqy": {"()": "runqy.telemetry.logs.make_formatter"}},
+        "formatters": {"runqy": {"()": make_formatter, "redact": redact}},
         "filters": {"unavailable": {"()": "runqy.telemetry.logs.UnavailableFilter"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "runqy"}},
         "root": {"handlers": ["stderr"], "level": level.upper()},
@@ -59,7 +63,7 @@ class UnavailableFilter(logging.Filter):
 
 
 def make_formatter(redact: Processor | None = None) -> logging.Formatter:
-    """Return the formatter of our log lines and of libraries' lines. `redact` sees the text of tracebacks too."""
+    """Return the formatter of our log lines and of libraries' lines."""
     is_terminal = sys.stderr.isatty()
     renderer: Any = structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer()
     texts = [structlog.processors.format_exc_info] if redact or not is_terminal else []

@@ -10,7 +10,7 @@ import structlog
 
 from runqy import clock
 from runqy.broker.message import clean_text
-from runqy.telemetry.logs import configure_structlog, make_formatter
+from runqy.telemetry.logs import configure_structlog, dict_config
 from workers.runtime.pipes import LineSplitter, LongLine
 from workers.runtime.redaction import secrets
 
@@ -32,16 +32,7 @@ log = structlog.get_logger()
 def configure_logging() -> None:
     """Log like the server does, but without secrets, those in libraries' lines included."""
     configure_structlog()
-    logging.config.dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "formatters": {"runqy": {"()": make_formatter, "redact": secrets}},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "runqy"}},
-            "root": {"handlers": ["stderr"], "level": "INFO"},
-            "loggers": {"httpx2": {"level": "WARNING"}},
-        }
-    )
+    logging.config.dictConfig(dict_config("info", redact=secrets))
 
 
 class TokenBucket:

@@ -30,13 +30,15 @@ else:
 
 
 class _ValueFilter(_Dropdown):
-    """A choice of values. A value that is only in the URL is offered too."""
+    """The values of a column. One that is only in the URL is offered too."""
+
+    column: str
 
     def values(self) -> list[str]:
-        raise NotImplementedError
+        return queries.list_values(self.column)
 
     def condition(self, value: str) -> Q:
-        raise NotImplementedError
+        return Q((self.column, value))
 
     def lookups(self, request: HttpRequest, model_admin: "ModelAdmin[Any]") -> list[tuple[str, str]]:
         selected = [value for value in request.GET.getlist(str(self.parameter_name)) if value]
@@ -48,49 +50,41 @@ class _ValueFilter(_Dropdown):
 
 
 class KindFilter(_ValueFilter):
-    """The kind of object, including its parts."""
+    """The kind of object, including its parts: `vault` also finds `vault_entry`."""
 
-    title, parameter_name = "kind of object", KIND
-
-    def values(self) -> list[str]:
-        return queries.list_object_kinds()
+    title, parameter_name, column = "kind of object", KIND, "object_kind"
 
     def condition(self, value: str) -> Q:
-        return queries.kind_condition(value)
+        return Q(object_kind=value) | Q(object_kind__startswith=f"{value}_")
 
 
 class ActionFilter(_ValueFilter):
     """The action."""
 
-    title, parameter_name = "action", "action"
-
-    def values(self) -> list[str]:
-        return queries.list_actions()
-
-    def condition(self, value: str) -> Q:
-        return Q(action=value)
+    title, parameter_name, column = "action", "action", "action"
 
 
 class ActorKindFilter(_ValueFilter):
     """The kind of actor."""
 
-    title, parameter_name = "kind of actor", "by"
+    title, parameter_name, column = "kind of actor", "by", "actor_kind"
 
     def values(self) -> list[str]:
         return [kind.value for kind in ActorKind]
 
-    def condition(self, value: str) -> Q:
-        return Q(actor_kind=value)
-
 
 class ObjectFilter(_Text):
-    """The exact name of an object; several names in the URL find the records of any."""
+    """The exact name of an object and its parts: `api-keys` also finds `api-keys/TOKEN`.
+
+    Several names in the URL find the records of any.
+    """
 
     title, parameter_name = "exact name of object", OBJECT
 
     def queryset(self, request: HttpRequest, queryset: "_Records") -> "_Records":
         names = [name for name in request.GET.getlist(OBJECT) if name]
-        return queryset.filter(reduce(or_, map(queries.object_condition, names))) if names else queryset
+        conditions = [Q(object_name=name) | Q(object_name__startswith=f"{name}/") for name in names]
+        return queryset.filter(reduce(or_, conditions)) if conditions else queryset
 
 
 class PeriodForm(RangeDateForm):  # type: ignore[misc] # unfold has no types

@@ -23,7 +23,7 @@ from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import configuration_change
 from tasks.actions import TaskAction
 from tasks.bulk_actions import create_bulk_action
-from tasks.task_browser import TaskQuery
+from tasks.search import TaskQuery
 from vaults.operations import create_vault, set_entry
 
 QUEUES, WORKERS, RECORDS = 2_000, 200, 100_000

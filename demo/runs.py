@@ -23,7 +23,7 @@ from tasks.history.rollups import (
     floor_time,
 )
 from tasks.history.rows import QueueIdentity
-from tasks.task_browser import TaskQuery
+from tasks.search import TaskQuery
 
 FAILING_S = 1800
 """How long invoices have been failing: two a minute, which `make_ended_tasks` creates, while three complete."""

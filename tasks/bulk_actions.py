@@ -25,7 +25,7 @@ from runqy.formats.json_decoding import read_json
 from tasks.actions import VALID_STATES, TaskAction, permission_for
 from tasks.history.queries import TaskCount, count_ended_tasks, filter_ended_tasks
 from tasks.models import BulkAction, TaskRun
-from tasks.task_browser import SearchCursor, SearchRequest, TaskQuery, count_by_queue, find_redis_queues, search_tasks
+from tasks.search import SearchCursor, SearchRequest, TaskQuery, count_by_queue, find_redis_queues, search_tasks
 
 MAX_COUNTED = 100_000
 """A preview counts no further."""

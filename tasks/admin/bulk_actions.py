@@ -34,7 +34,7 @@ from tasks.bulk_actions import (
     preview_bulk_action,
 )
 from tasks.models import BulkAction
-from tasks.task_browser import TaskQuery
+from tasks.search import TaskQuery
 
 BULK_STATE_VARIANTS = {
     BulkAction.State.RUNNING: labels.INFO,

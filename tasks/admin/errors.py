@@ -30,7 +30,7 @@ from tasks.history.error_groups import (
 )
 from tasks.history.stats import list_failing_queues
 from tasks.models import TaskRun
-from tasks.task_browser import TaskQuery
+from tasks.search import TaskQuery
 
 MAX_GROUPS = 50
 MAX_QUEUES = 12

@@ -16,7 +16,7 @@ from runqy.broker.tasks.listing import LISTED_STATES
 from tasks.admin.permissions import HIDDEN, can_view_payloads
 from tasks.admin.presenters import ANY_FAILURE, ENDED, OUTCOME_NAMES, STATE_NAMES, tasks_url
 from tasks.history.queries import RunOrder
-from tasks.task_browser import TaskQuery
+from tasks.search import TaskQuery
 
 PERIODS = {
     "hour": ("Last hour", timedelta(hours=1)),

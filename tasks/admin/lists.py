@@ -47,7 +47,7 @@ from tasks.history.queries import (
     list_runs,
 )
 from tasks.queries import PageRequest, TaskWindow, get_task, get_task_window
-from tasks.task_browser import (
+from tasks.search import (
     NEWEST_FIRST,
     SearchCursor,
     SearchRequest,

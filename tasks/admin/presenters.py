@@ -23,7 +23,7 @@ from tasks.admin.permissions import HIDDEN, can_view_payloads
 from tasks.history.queries import find_last_ends
 from tasks.models import TaskRun
 from tasks.queries import find_gone
-from tasks.task_browser import TaskQuery
+from tasks.search import TaskQuery
 
 STATE_NAMES = {state: state.value.capitalize() for state in TaskState}
 

@@ -17,8 +17,7 @@ from tasks.history.fulltext_index import parse_terms
 from tasks.history.queries import RunFilter, find_newest_run, find_tasks_with_text, list_runs
 from tasks.models import TaskRun
 from tasks.queries import get_task
-from tasks.redis_text_search import search_redis
-from tasks.task_browser import find_redis_queues
+from tasks.search import find_redis_queues, search_redis
 
 MAX_LENGTH = 300
 _LISTED = 20

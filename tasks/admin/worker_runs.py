@@ -11,7 +11,7 @@ from runqy.formats.durations import humanize_ms
 from tasks.admin.filters import start_of_period
 from tasks.admin.presenters import OUTCOME_NAMES, ShownRun, tasks_url
 from tasks.history.queries import RunFilter, list_newest_outcomes, list_runs
-from tasks.task_browser import TaskQuery
+from tasks.search import TaskQuery
 
 _LISTED = 10
 _MAX_COUNTED = 5_000

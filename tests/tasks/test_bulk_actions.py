@@ -29,7 +29,7 @@ from tasks.bulk_actions import cancel_bulk_action, create_bulk_action, list_bulk
 from tasks.bulk_runner import BulkRunner, run_bulk_actions
 from tasks.history.queries import TaskCount
 from tasks.models import BulkAction, TaskCopy, TaskRun
-from tasks.task_browser import TaskQuery
+from tasks.search import TaskQuery
 from tests.queues.samples import spec
 from tests.support.maintenance import start_maintenance
 from tests.support.runs import insert_runs, make_failure, make_run

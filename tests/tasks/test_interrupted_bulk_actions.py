@@ -24,7 +24,7 @@ from tasks.actions import TaskAction
 from tasks.bulk_actions import cancel_bulk_action, create_bulk_action
 from tasks.bulk_runner import run_bulk_actions
 from tasks.models import BulkAction, TaskCopy, TaskRun
-from tasks.task_browser import TaskQuery
+from tasks.search import TaskQuery
 from tests.queues.samples import spec
 from tests.support.killed_bulk_runner import kill_runners
 from tests.support.maintenance_duties import MovingClock

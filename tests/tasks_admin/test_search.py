@@ -9,8 +9,8 @@ from django.test import Client
 from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue_batch import enqueue_many
-from tasks import redis_text_search, task_browser
-from tasks.task_browser import SearchRequest, TaskQuery, search_tasks
+from tasks import search as task_search
+from tasks.search import SearchRequest, TaskQuery, search_tasks
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import new_task, put, take_one
 from tests.tasks.task_helpers import put_in
@@ -67,8 +67,8 @@ def test_an_ended_task_is_found_by_what_only_redis_has(viewer: Client, single_br
 def test_a_search_shows_what_was_searched(
     viewer: Client, single_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_text_search, "_MAX_BYTES", 1)
-    monkeypatch.setattr(redis_text_search, "MAX_PAGE_BYTES", 1)
+    monkeypatch.setattr(task_search, "_MAX_BYTES", 1)
+    monkeypatch.setattr(task_search, "MAX_PAGE_BYTES", 1)
     put_in(single_broker, "archived", "t1", "t2", payload=ORDER)
 
     page = text(viewer.get(SEARCH, {"q": "nothing"}))
@@ -151,8 +151,8 @@ def test_a_deep_queue_does_not_hide_the_tasks_of_others(viewer: Client, single_b
 def test_a_search_reads_at_most_its_limit_of_bytes(
     viewer: Client, single_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_text_search, "_MAX_BYTES", 1_000)
-    monkeypatch.setattr(redis_text_search, "MAX_PAGE_BYTES", 1_000)
+    monkeypatch.setattr(task_search, "_MAX_BYTES", 1_000)
+    monkeypatch.setattr(task_search, "MAX_PAGE_BYTES", 1_000)
     put(single_broker, *(f"large{number}" for number in range(5)), queue="simple", payload=b'"' + b"x" * 900 + b'"')
     put(single_broker, "last", queue="simple", payload=ORDER)
 
@@ -170,7 +170,7 @@ def test_every_page_has_the_search(viewer: Client) -> None:
 def test_a_page_of_a_search_reads_a_bounded_number_of_bytes(
     single_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task_browser, "MAX_SEARCHED_BYTES", 1)
+    monkeypatch.setattr(task_search, "MAX_SEARCHED_BYTES", 1)
     put(single_broker, "other", queue="image", payload=b'{"order":"ORD-2026-0018"}')
     put(single_broker, "found", queue="simple", payload=ORDER)
     query = TaskQuery(state=TaskState.PENDING, text="ORD-2026-0017")

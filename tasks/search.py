@@ -1,7 +1,10 @@
-"""Find tasks by a filter: in Redis by state and text, ended ones by a filter of the history."""
+"""Find tasks by a filter: page by page in one state of Redis, or by a text in all states at once.
+
+Ended tasks are found by the filter of the history that a query makes.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from math import inf
 
@@ -9,10 +12,11 @@ import msgspec
 
 from queues.queries import get_fresh_catalog, list_redis_queues
 from runqy.broker.broker import Broker
-from runqy.broker.operation import raise_error
-from runqy.broker.queues.stats import count_tasks
+from runqy.broker.constants import BATCH_MAX_TASKS
+from runqy.broker.operation import Request, raise_error
+from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.states import RunOutcome, TaskState
-from runqy.broker.tasks.listing import MAX_PAGE_BYTES, Anchor, list_tasks
+from runqy.broker.tasks.listing import MAX_PAGE_BYTES, Anchor, Page, list_tasks
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import QueueNotFound
 from tasks.history.fulltext_index import Terms, holds_terms, parse_terms, payload_text
@@ -25,6 +29,11 @@ MAX_SEARCHED_BYTES = MAX_PAGE_BYTES
 """The bytes of payloads and results that are read for it. Searching a mebibyte takes about a tenth of a second."""
 NEWEST_FIRST = (TaskState.ARCHIVED, TaskState.COMPLETED)
 """Ended tasks are listed by the latest end, the others by the next run."""
+_ROUND = 1_000
+"""The number of tasks that a round trip reads."""
+_MAX_BYTES = 32 << 20
+"""The payload bytes that a search reads, apart from the last round trip."""
+_STATES = (TaskState.ACTIVE, TaskState.PENDING, TaskState.RETRY, TaskState.SCHEDULED, *NEWEST_FIRST)
 
 
 class TaskQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -175,3 +184,106 @@ def _take_matching(tasks: Sequence[TaskRecord], terms: Terms, wanted: int) -> tu
         if len(found) == wanted:
             return found, position + 1
     return found, len(tasks)
+
+
+@dataclass(slots=True, kw_only=True)
+class StateSearch:
+    """The tasks in a state that contain a text."""
+
+    state: TaskState
+    tasks: list[TaskRecord] = field(default_factory=list)
+    is_complete: bool = True
+    """False: not all tasks were read, or more of them match."""
+    left: int = MAX_SEARCHED
+    """How many tasks may still be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """The tasks of a queue and state that are read next."""
+
+    search: StateSearch
+    queue: str
+    size: int
+    after: Anchor | None = None
+
+    def is_full(self, limit: int) -> bool:
+        """Return whether the search has `limit` tasks. If it has, note that more may match."""
+        if len(self.search.tasks) < limit:
+            return False
+        self.search.is_complete = False
+        return True
+
+    def request(self, max_bytes: int) -> Request[Page]:
+        state = self.search.state
+        return list_tasks(
+            self.queue,
+            state,
+            limit=self.size,
+            is_newest_first=state in NEWEST_FIRST,
+            after=self.after,
+            max_bytes=max_bytes,
+        )
+
+
+def search_redis(broker: Broker, counted: Sequence[QueueCounts], text: str, *, limit: int) -> list[StateSearch]:
+    """Return up to `limit` tasks of each state whose payload or error contains a text, in the queues that were counted.
+
+    At most MAX_SEARCHED tasks of a state and about _MAX_BYTES are read. Raise RequestInvalid, BrokerUnavailable.
+    """
+    terms = parse_terms(text)
+    searches = [StateSearch(state=state) for state in _STATES]
+    parts = [
+        part
+        for search in searches
+        for counts in counted
+        if (count := getattr(counts, search.state)) and (part := _next_part(search, counts.queue, count))
+    ]
+    left = _MAX_BYTES
+    while parts and left > 0:
+        # The rest of a queue is read after all that are listed before it, so that no large queue excludes the others.
+        now, parts = _split(parts)
+        max_bytes = MAX_PAGE_BYTES // len(now)
+        pages = [raise_error(outcome) for outcome in broker.run_all([part.request(max_bytes) for part in now])]
+        for part, page in zip(now, pages, strict=True):
+            if following := _take(part, page, terms, limit):
+                parts.append(following)
+        left -= sum(len(task.payload) for page in pages for task in page.tasks)
+        parts = [part for part in parts if not part.is_full(limit)]
+    for part in parts:
+        part.search.is_complete = False
+    return searches
+
+
+def _split(parts: Sequence[_Part]) -> tuple[list[_Part], list[_Part]]:
+    """Return the parts to read in one round trip, and the rest."""
+    taken = size = 0
+    while taken < len(parts) and size < _ROUND:
+        size += parts[taken].size
+        taken += 1
+    return list(parts[:taken]), list(parts[taken:])
+
+
+def _next_part(
+    search: StateSearch, queue: str, count: int = BATCH_MAX_TASKS, after: Anchor | None = None
+) -> _Part | None:
+    """Return what to read next of a queue with `count` tasks; None if the search has read enough."""
+    size = min(count, BATCH_MAX_TASKS, search.left)
+    if not size:
+        search.is_complete = False
+        return None
+    search.left -= size
+    return _Part(search=search, queue=queue, size=size, after=after)
+
+
+def _take(part: _Part, page: Page, terms: Terms, limit: int) -> _Part | None:
+    """Keep the tasks that match; return what to read next of the queue, or None."""
+    search = part.search
+    search.left += part.size - len(page.tasks)  # the part had reserved its whole size
+    for task in page.tasks:
+        if holds_terms(terms, payload_text(task.payload), task.error):
+            if len(search.tasks) == limit:
+                search.is_complete = False
+                return None
+            search.tasks.append(task)
+    return _next_part(search, part.queue, after=page.end) if page.end is not None else None

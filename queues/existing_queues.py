@@ -1,7 +1,6 @@
 """The Redis queues that exist: publish those of each queue, and find those without a definition."""
 
 from collections.abc import Container
-from dataclasses import dataclass
 
 import msgspec
 from django.conf import settings
@@ -17,20 +16,15 @@ from runqy.config_sync.snapshot import Snapshot, current_snapshot
 from runqy.formats.json_decoding import read_json
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UndefinedQueue:
-    """A Redis queue without a definition, which no worker serves."""
+def find_undefined_queues(broker: Broker) -> list[QueueCounts]:
+    """Return the counts of Redis queues that have tasks but no definition, so that no worker serves them.
 
-    name: str
-    counts: QueueCounts
-
-
-def find_undefined_queues(broker: Broker) -> list[UndefinedQueue]:
-    """Return the Redis queues with tasks but without a definition, in two round trips. Raise BrokerUnavailable."""
+    Two round trips. Raise BrokerUnavailable.
+    """
     defined = {*get_fresh_catalog().redis_queues()}
-    names = [name for name in list_existing_queues(broker) if name not in defined]
+    names = [name for name in broker.run(read_queue_names()) if name not in defined]
     counts = broker.run(count_tasks(names, now_ns=broker.now_ns())) if names else []
-    return [UndefinedQueue(name=count.queue, counts=count) for count in counts if count.size]
+    return [count for count in counts if count.size]
 
 
 def suggest_definition(redis_queue: str) -> tuple[str, str]:
@@ -41,13 +35,9 @@ def suggest_definition(redis_queue: str) -> tuple[str, str]:
     return queue, "" if sub_queue == DEFAULT_SUB_QUEUE else sub_queue
 
 
-def list_existing_queues(broker: Broker) -> list[str]:
-    return broker.run(read_queue_names())
-
-
 def publish_existing_queues(broker: Broker) -> None:
     """Publish the Redis queues of each queue, so that workers serve all of them. Raise BrokerUnavailable."""
-    existing = {*list_existing_queues(broker)}
+    existing = {*broker.run(read_queue_names())}
     catalog = get_fresh_catalog(max_age_s=0)
     if not _differing(catalog, current_snapshot(), existing):
         return

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from django.conf import settings
 
 from queues.catalog import QueueCatalog
-from queues.existing_queues import list_existing_queues
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
@@ -17,6 +16,7 @@ from runqy.broker.maintenance.janitor import ArchiveCursors, delete_expired
 from runqy.broker.maintenance.orphans import OrphanSearch
 from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.queues.stats import read_queue_names
 from runqy.broker.tasks.index import LookupSweep
 from runqy.broker.workers.claims import delete_stale_claims
 from runqy.broker.workers.heartbeats import remove_expired_workers
@@ -254,4 +254,4 @@ def _list_queues(broker: Broker) -> tuple[list[str], QueueCatalog | None]:
     """Return every Redis queue that is configured or exists, and the configuration. Raise BrokerUnavailable."""
     catalog = _find_catalog()
     configured: Iterable[str] = catalog.redis_queues() if catalog else ()
-    return list(dict.fromkeys([*configured, *list_existing_queues(broker)])), catalog
+    return list(dict.fromkeys([*configured, *broker.run(read_queue_names())])), catalog

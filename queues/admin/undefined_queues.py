@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from django.urls import reverse
 
-from queues.existing_queues import UndefinedQueue, find_undefined_queues, suggest_definition
+from queues.existing_queues import find_undefined_queues, suggest_definition
 from queues.models import Queue
 from queues.queries import get_fresh_catalog
 from runqy.admin_site.views import AdminView
@@ -19,14 +19,10 @@ from runqy.redis_connection import get_broker
 class UndefinedQueueRow:
     """A Redis queue, and what can be done about it."""
 
-    queue: UndefinedQueue
+    counts: tuple[QueueCounts]
     adopt_url: str
     is_known: bool
     """A queue of this name exists. A sub-queue can be added to it."""
-
-    @property
-    def counts(self) -> list[QueueCounts]:
-        return [self.queue.counts]
 
 
 class UndefinedQueuesView(AdminView):
@@ -55,12 +51,12 @@ def _rows() -> list[UndefinedQueueRow] | None:
         return None
     known = set(Queue.objects.values_list("name", flat=True))
     rows = []
-    for queue in found:
-        name, _ = suggest_definition(queue.name)
-        add_url = f"{reverse('admin:queues_queue_add')}?{urlencode({'adopt': queue.name})}"
+    for counts in found:
+        name, _ = suggest_definition(counts.queue)
+        add_url = f"{reverse('admin:queues_queue_add')}?{urlencode({'adopt': counts.queue})}"
         rows.append(
             UndefinedQueueRow(
-                queue=queue,
+                counts=(counts,),
                 adopt_url=reverse("admin:queues_queue_by_name", args=[name]) if name in known else add_url,
                 is_known=name in known,
             )

@@ -202,7 +202,7 @@ def _find_configuration_problem(*, is_redis_available: bool) -> str:
 
 def _check_queues() -> CheckResult:
     try:
-        waiting = sum(queue.counts.waiting for queue in find_undefined_queues(get_broker()))
+        waiting = sum(queue.waiting for queue in find_undefined_queues(get_broker()))
     except BrokerUnavailable:
         return CheckResult(check="queues")
     if not waiting:

@@ -95,7 +95,7 @@ def test_a_deleted_queue_leaves_no_document_of_its_redis_queues(broker: Broker) 
         delete_definition(change, "mail")
 
     assert StoredDocument.objects.get(kind="redis_queues").body is None
-    assert [queue.name for queue in find_undefined_queues(broker)] == ["mail.default"]
+    assert [found.queue for found in find_undefined_queues(broker)] == ["mail.default"]
 
 
 def test_only_redis_queues_that_no_definition_names_and_that_hold_tasks_are_undefined(broker: Broker) -> None:
@@ -106,4 +106,4 @@ def test_only_redis_queues_that_no_definition_names_and_that_hold_tasks_are_unde
 
     (found,) = find_undefined_queues(broker)
 
-    assert (found.name, found.counts.waiting) == ("foreign", 1)
+    assert (found.queue, found.waiting) == ("foreign", 1)

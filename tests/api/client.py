@@ -66,6 +66,13 @@ class ApiClient:
         )
 
 
+def content(client: ApiClient, path: str) -> Any:
+    """Return the JSON at a path."""
+    response = client.get(path)
+    assert response.status_code == 200, response.content
+    return json.loads(response.content)
+
+
 def problem(response: Response) -> dict[str, Any]:
     """Check that a response is a problem, and return its body."""
     assert response["Content-Type"] == "application/problem+json", response.content

@@ -14,6 +14,7 @@ from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.finish import archive
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import LeaseLost
+from tests.support.full_redis import full_redis
 from tests.support.tasks import QUEUE, fields, ids, listed, message, new_task, put, take, take_one
 
 NOW_NS = 1_700_000_000_500_000_000
@@ -313,11 +314,8 @@ def test_workers_that_stopped_listening_are_removed(broker: Broker) -> None:
 def test_tasks_are_dequeued_when_redis_is_full(single_broker: Broker) -> None:
     put(single_broker, "t1")
 
-    single_broker.client.config_set("maxmemory", 1)
-    try:
+    with full_redis(single_broker.client):
         taken = take(single_broker)
-    finally:
-        single_broker.client.config_set("maxmemory", 0)
 
     assert ids(taken) == ["t1"]
     assert message(single_broker, "t1").id == "t1"

@@ -1,8 +1,5 @@
 """Operations when Redis has reached its memory limit."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from runqy.broker.broker import Broker
@@ -16,24 +13,15 @@ from runqy.broker.tasks.lease import extend
 from runqy.broker.tasks.output import OutputChunk, write_output
 from runqy.broker.tasks.reader import find_task
 from runqy.errors import BrokerFull
+from tests.support.full_redis import full_redis
 from tests.support.tasks import QUEUE, fields, listed, new_task, put, take_one
-
-
-@contextmanager
-def full(broker: Broker) -> Iterator[None]:
-    """Let Redis be full."""
-    broker.client.config_set("maxmemory", 1)
-    try:
-        yield
-    finally:
-        broker.client.config_set("maxmemory", 0)
 
 
 @pytest.mark.parametrize("delay_s", [0, 60])
 def test_a_full_redis_raises_broker_full_for_new_tasks(single_broker: Broker, delay_s: int) -> None:
     task = new_task("t1", process_at_s=single_broker.now_s() + delay_s)
 
-    with full(single_broker):
+    with full_redis(single_broker.client):
         with pytest.raises(BrokerFull):
             single_broker.run(enqueue(task, now_ns=single_broker.now_ns(), is_cluster=False))
         with pytest.raises(BrokerFull):
@@ -48,7 +36,7 @@ def test_running_tasks_are_extended_read_and_cancelled_when_redis_is_full(single
     put(single_broker, "t1", "t2")
     taken = take_one(single_broker)
 
-    with full(single_broker):
+    with full_redis(single_broker.client):
         now_ns = single_broker.now_ns()
         extension = single_broker.run(extend([taken.lease], now_ns=now_ns))
         single_broker.run(write_result(taken.lease, b"1"))
@@ -66,7 +54,7 @@ def test_running_tasks_are_extended_read_and_cancelled_when_redis_is_full(single
 def test_a_full_redis_can_be_paused(single_broker: Broker) -> None:
     put(single_broker, "t1")
 
-    with full(single_broker):
+    with full_redis(single_broker.client):
         assert single_broker.run(pause(QUEUE, now_ns=single_broker.now_ns()))
 
 
@@ -75,7 +63,7 @@ def test_a_full_redis_takes_results_and_no_output(single_broker: Broker) -> None
     taken = take_one(single_broker)
     output = write_output([OutputChunk(lease=taken.lease, text=b"line\n")])
 
-    with full(single_broker):
+    with full_redis(single_broker.client):
         completion = complete(taken.lease, taken.message, b"1", now_ns=single_broker.now_ns())
         written, completed = single_broker.run_all([output, completion])
 

@@ -1,8 +1,5 @@
 """A Redis that has reached its memory limit is still drained, and its workers do not look dead."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from runqy.broker import keys
@@ -11,17 +8,8 @@ from runqy.broker.maintenance import forwarder, janitor, orphans, pending_timeou
 from runqy.broker.tasks import index as task_index
 from runqy.broker.workers import heartbeats
 from runqy.broker.workers.records import WorkerRecord
+from tests.support.full_redis import full_redis
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, put, take
-
-
-@contextmanager
-def full(broker: Broker) -> Iterator[None]:
-    """Let Redis be full."""
-    broker.client.config_set("maxmemory", 1)
-    try:
-        yield
-    finally:
-        broker.client.config_set("maxmemory", 0)
 
 
 @pytest.fixture
@@ -36,7 +24,7 @@ def test_due_lost_and_overdue_tasks_move_on(single_broker: Broker, clock: Moving
     put(single_broker, "overdue")
     clock.advance(61)
 
-    with full(single_broker):
+    with full_redis(single_broker.client):
         single_broker.run(pending_timeouts.archive_all_timed_out({QUEUE: 60}))
         single_broker.run(forwarder.forward_due([QUEUE]))
         single_broker.run(recoverer.recover_lost([QUEUE], recoverer.LeaselessWatch()))
@@ -54,7 +42,7 @@ def test_groups_are_reclaimed_and_orphans_restored(single_broker: Broker, clock:
     single_broker.client.delete(KEYS.pending)
     search = orphans.OrphanSearch()
 
-    with full(single_broker):
+    with full_redis(single_broker.client):
         single_broker.run(recoverer.recover_lost([QUEUE], recoverer.LeaselessWatch()))
         search.run_step(single_broker)
         clock.advance(61)
@@ -72,7 +60,7 @@ def test_expired_tasks_are_deleted(single_broker: Broker, clock: MovingClock) ->
     single_broker.client.hset(keys.lookup("gone"), "queue", QUEUE)
     sweep = task_index.LookupSweep()
 
-    with full(single_broker):
+    with full_redis(single_broker.client):
         single_broker.run(janitor.delete_expired({QUEUE: 60}, janitor.ArchiveCursors()))
         single_broker.run(heartbeats.remove_expired_workers())
         sweep.run_step(single_broker)
@@ -87,7 +75,7 @@ def test_workers_do_not_appear_disconnected(single_broker: Broker) -> None:
         worker_id="w", host="h", pid=1, server_id="s", queue=QUEUE, redis_queues={QUEUE: 1}, started_at_s=1
     )
 
-    with full(single_broker):
+    with full_redis(single_broker.client):
         single_broker.run(heartbeats.write_heartbeat(record, now_ns=single_broker.now_ns()))
 
     assert [found.worker_id for found in heartbeats.list_worker_records(single_broker)] == ["w"]

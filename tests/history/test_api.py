@@ -1,6 +1,5 @@
 """The history of runs over HTTP."""
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from tasks.models import QueueHour, QueueMinute, TaskRun
-from tests.api.client import ApiClient, problem
+from tests.api.client import ApiClient, content, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from tests.support.runs import insert_runs, make_failure, make_run
 
@@ -30,12 +29,6 @@ def _queues(save_queue: Callable[..., None]) -> None:
 @pytest.fixture
 def client() -> ApiClient:
     return ApiClient()
-
-
-def content(client: ApiClient, path: str) -> Any:
-    response = client.get(path)
-    assert response.status_code == 200, response.content
-    return json.loads(response.content)
 
 
 def task_ids(client: ApiClient, path: str) -> list[str]:

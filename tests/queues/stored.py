@@ -1,5 +1,7 @@
 """Stores queues for tests of what uses them."""
 
+import redis as redis_py
+
 from queues.definitions import QueueSpec
 from queues.models import Queue, QueueSource, SubQueue
 from queues.operations import QueueSave, put_definition, save_queues
@@ -28,3 +30,9 @@ def save_from_file(spec: QueueSpec, file_path: str) -> Queue:
     with configuration_change() as change:
         assert not save_queues(change, [QueueSave(row=row, spec=spec, file_path=file_path)], source=QueueSource.FILE)
     return row
+
+
+def list_keys(redis: redis_py.Redis) -> list[str]:
+    """Return the keys in Redis, except those of the configuration."""
+    found = sorted(key.decode() for key in redis.scan_iter(count=1000))
+    return [key for key in found if not key.startswith(("runqy:config", "runqy:revisions"))]

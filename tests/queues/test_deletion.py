@@ -24,6 +24,7 @@ from runqy.audit.models import AuditRecord
 from runqy.errors import BrokerUnavailable, QueueBeingDeleted, QueueNotEmpty, QueueNotFound
 from runqy.redis_connection import get_broker
 from tests.queues.samples import spec
+from tests.queues.stored import list_keys
 from tests.support.database import database_variables
 from tests.support.tasks import put
 
@@ -44,12 +45,6 @@ def _no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def save(*args: str, **changes: Any) -> None:
     save_queue(spec=spec(*args, **changes), source=QueueSource.API)
-
-
-def left(redis: redis_py.Redis) -> list[str]:
-    """Return the keys in Redis, except those of the configuration."""
-    found = sorted(key.decode() for key in redis.scan_iter(count=1000))
-    return [key for key in found if not key.startswith(("runqy:config", "runqy:revisions"))]
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, step: str, *, after: bool = False) -> Callable[[], None]:
@@ -83,7 +78,7 @@ def test_maintenance_finishes_a_deletion_whose_process_was_killed(
 
     finish_deletions(get_broker())
 
-    assert left(redis) == []
+    assert list_keys(redis) == []
     assert not Queue.objects.exists()
     assert not QueueDeletion.objects.exists()
     assert get_fresh_catalog(max_age_s=0).definitions == ()
@@ -100,7 +95,7 @@ def test_the_same_call_finishes_an_interrupted_deletion(
     removed = delete_queue(get_broker(), name="mail", force=True)
 
     assert removed.tasks["pending"] == 1
-    assert left(redis) == []
+    assert list_keys(redis) == []
     with pytest.raises(QueueNotFound):
         delete_queue(get_broker(), name="mail")
 
@@ -131,7 +126,7 @@ def test_maintenance_finishes_the_deletion_of_a_killed_process(redis: redis_py.R
 
     finish_deletions(get_broker())
 
-    assert left(redis) == []
+    assert list_keys(redis) == []
     assert not Queue.objects.exists()
 
 
@@ -231,7 +226,7 @@ def test_a_dropped_sub_queue_leaves_nothing_in_redis(redis: redis_py.Redis) -> N
     save("inference", "high:10")
     finish_deletions(get_broker())
 
-    assert left(redis) == ["asynq:queues"]
+    assert list_keys(redis) == ["asynq:queues"]
     assert redis.smembers("asynq:queues") == {b"inference_high"}
 
 
@@ -242,7 +237,7 @@ def test_a_first_sub_queue_leaves_nothing_under_the_own_name_of_the_queue(redis:
     save("inference", "high:10")
     finish_deletions(get_broker())
 
-    assert left(redis) == []
+    assert list_keys(redis) == []
     assert get_fresh_catalog(max_age_s=0).redis_queues() == ["inference_high"]
 
 
@@ -287,7 +282,7 @@ def test_deleting_a_queue_includes_its_dropped_sub_queues(redis: redis_py.Redis)
         delete_queue(get_broker(), name="inference")
     delete_queue(get_broker(), name="inference", force=True)
 
-    assert left(redis) == []
+    assert list_keys(redis) == []
 
 
 def test_many_queues_are_deleted_with_one_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,9 +313,9 @@ def test_pruning_leaves_nothing_in_redis_and_keeps_queues_with_waiting_tasks(
     assert (report.missing, report.removed) == (["busy", "done"], ["done"])
     (error,) = report.errors
     assert (error.key, "1 pending" in error.reason) == ("queues.busy", True)
-    assert not [name for name in left(redis) if "{done}" in name]
+    assert not [name for name in list_keys(redis) if "{done}" in name]
     assert load_queue_files(directory=tmp_path, prune=True, force=True).removed == ["busy"]
-    assert left(redis) == []
+    assert list_keys(redis) == []
 
 
 def test_a_deletion_inside_a_transaction_is_an_error() -> None:

@@ -19,6 +19,7 @@ from runqy.config_sync.snapshot import MAX_AGE_S
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
+from tests.queues.stored import list_keys
 from tests.support.tasks import put, take_one
 
 PATHS = ("/api/cli/configs", "/workers/queues")
@@ -32,12 +33,6 @@ def client(configuration: None, monkeypatch: pytest.MonkeyPatch) -> ApiClient:
     save_queue(spec=spec("mail"), source=QueueSource.FILE)
     save_queue(spec=spec("inference", "high:10", "low:3"), source=QueueSource.API)
     return ApiClient()
-
-
-def names(redis: redis_py.Redis) -> list[str]:
-    """Return the keys in Redis, except those of the configuration."""
-    found = sorted(key.decode() for key in redis.scan_iter(count=1000))
-    return [key for key in found if not key.startswith(("runqy:config", "runqy:revisions"))]
 
 
 def removed(client: ApiClient, path: str) -> Any:
@@ -85,7 +80,7 @@ def test_force_deletes_tasks_too_and_leaves_nothing(client: ApiClient, redis: re
     found = removed(client, "/api/cli/configs/mail?force=true")
 
     assert found["removed"]["tasks"] == dict.fromkeys(_STATES, 0) | {"pending": 2, "active": 1}
-    assert names(redis) == []
+    assert list_keys(redis) == []
 
 
 def test_a_sub_queue_is_deleted_alone(client: ApiClient, redis: redis_py.Redis) -> None:
@@ -97,7 +92,7 @@ def test_a_sub_queue_is_deleted_alone(client: ApiClient, redis: redis_py.Redis) 
 
     assert (found["redis_queues"], found["removed"]["tasks"]["pending"]) == (["inference_low"], 1)
     assert get_fresh_catalog(max_age_s=0).redis_queues() == ["inference_high", "mail"]
-    assert [name for name in names(redis) if "low" in name] == []
+    assert [name for name in list_keys(redis) if "low" in name] == []
     assert redis.llen("asynq:{inference_high}:pending") == 1
 
 
@@ -173,7 +168,7 @@ def test_maintenance_deletes_the_tasks_of_a_large_queue(
 
     finish_deletions(get_broker())
 
-    assert names(redis) == []
+    assert list_keys(redis) == []
     assert problem(client.get(location))["code"] == "queue_not_found"
 
 
@@ -193,5 +188,5 @@ def test_a_deletion_whose_maintenance_was_killed_is_continued(
 
     finish_deletions(get_broker())
 
-    assert names(redis) == []
+    assert list_keys(redis) == []
     assert client.get(location).status_code == 404

@@ -15,7 +15,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord, WorkerState
-from tests.api.client import ApiClient, problem
+from tests.api.client import ApiClient, content, problem
 from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.support.audit import audit_records
@@ -55,13 +55,6 @@ def switches() -> list[tuple[str, str, str]]:
     """Return the audit records of pauses: action, queue and actor."""
     rows = audit_records().filter(action__in=["queue.paused", "queue.unpaused"]).order_by("number")
     return [(row.action, row.object_name, row.actor_name) for row in rows]
-
-
-def content(client: ApiClient, path: str) -> Any:
-    """Return the content of a path."""
-    response = client.get(path)
-    assert response.status_code == 200, response.content
-    return json.loads(response.content)
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)

@@ -1,4 +1,4 @@
-"""A Redis that uses a part of its `maxmemory`."""
+"""A Redis that uses a part of its `maxmemory`, or more."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,16 @@ from tests.support.waiting import wait_until
 
 FILLER_BYTES = 64 << 20
 """One percent of it is more than Redis frees or needs during a test, for buffers of connections."""
+
+
+@contextmanager
+def full_redis(client: redis_py.Redis | redis_py.RedisCluster) -> Iterator[None]:
+    """Let Redis be full, so that it refuses every script that may need memory."""
+    client.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        client.config_set("maxmemory", 0)
 
 
 @contextmanager

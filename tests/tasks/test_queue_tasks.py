@@ -1,7 +1,6 @@
 """Listing the tasks of a queue and showing one, under both paths."""
 
 import json
-from typing import Any
 
 import pytest
 import redis as redis_py
@@ -10,7 +9,7 @@ from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from tests.api.client import ApiClient, problem
+from tests.api.client import ApiClient, content, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from tests.support.tasks import put, put_in_group, take, take_one
 from tests.tasks.task_helpers import fail_for_good, succeed
@@ -19,13 +18,6 @@ PREFIXES = ("/api/cli/queues", "/api/queues")
 READ_BY_CLIENTS = {"id", "type", "queue", "state", "payload", "max_retry", "retried", "last_err", "timeout"}
 READ_BY_CLIENTS |= {"deadline", "next_process_at", "completed_at", "result"}
 TIMES = {"enqueued_at", "pending_since", "started_at", "last_failed_at", "archived_at", "expires_at", "cancel_asked_at"}
-
-
-def content(client: ApiClient, path: str) -> Any:
-    """Return what is at a path."""
-    response = client.get(path)
-    assert response.status_code == 200, response.content
-    return json.loads(response.content)
 
 
 def all_ids(client: ApiClient, path: str) -> list[list[str]]:

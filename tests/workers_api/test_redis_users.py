@@ -20,6 +20,7 @@ from runqy.broker import keys
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.workers import redis_users
 from runqy.broker.workers.heartbeats import deregister
 from runqy.broker.workers.records import WorkerRecord
 from runqy.redis_connection import get_broker
@@ -216,8 +217,17 @@ def test_required_refuses_workers_where_the_server_cannot_create_users(client: A
 
 
 @pytest.mark.usefixtures("plain_user")
-def test_maintenance_does_nothing_where_the_server_cannot_create_users() -> None:
-    RedisUserReconciler().run(get_broker())
+def test_maintenance_tries_seldom_where_the_server_cannot_create_users(
+    monkeypatch: pytest.MonkeyPatch, stopped_clock: None
+) -> None:
+    tries, list_users = [], redis_users.list_users
+    monkeypatch.setattr(redis_users, "list_users", lambda broker: tries.append(1) or list_users(broker))
+    reconciler = RedisUserReconciler()
+
+    for _ in range(3):
+        reconciler.run(get_broker())
+
+    assert len(tries) == 1
 
 
 def test_off_gives_the_shared_credentials_and_ends_users_there_were(client: ApiClient, settings: Any) -> None:

@@ -1,6 +1,5 @@
 """Listing workers and showing one, under both paths."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from runqy.broker import keys
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import RECORD_TTL_S, RunningTask, WorkerRecord, WorkerState
 from runqy.redis_connection import get_broker
-from tests.api.client import ApiClient, problem
+from tests.api.client import ApiClient, content, problem
 from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
@@ -72,13 +71,6 @@ def client(configuration: None) -> ApiClient:
         },
     )
     return ApiClient()
-
-
-def content(client: ApiClient, path: str) -> Any:
-    """Return the content at a path."""
-    response = client.get(path)
-    assert response.status_code == 200, response.content
-    return json.loads(response.content)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -279,8 +279,8 @@ SPECTACULAR_SETTINGS = {
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "runqy.api.openapi_hooks.describe_headers",
-        "runqy.api.openapi_hooks.add_links",
+        "runqy.api.schema.describe_headers",
+        "runqy.api.schema.add_links",
     ],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "/static/admin_site/favicon.svg",

@@ -237,7 +237,7 @@ def _warnings(unserved: str) -> list[str] | msgspec.UnsetType:
 
 
 class EnqueueSerializer(serializers.BaseSerializer[Any]):
-    """The body of `POST /queue/add`, as bytes."""
+    """The body of `POST /queue/add`, as bytes. Its fields are `parsers.OPTIONS`, for both planes and the schema."""
 
     def to_internal_value(self, data: bytes) -> NewTask:
         return parsers.parse_enqueue(data)

@@ -12,7 +12,7 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 from rest_framework.views import APIView
 
-from runqy.api.openapi_hooks import LINKS
+from runqy.api.schema import LINKS
 from runqy.api.views import SchemaView, SwaggerView
 from tasks.api.parsers import MAX_NAME_LENGTH
 

@@ -2,8 +2,7 @@
 
 import http.client
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from runqy import clock, settings
 from runqy.broker.broker import Broker
@@ -73,17 +72,6 @@ class DeploymentMonitor:
 
     def close(self) -> None:
         self._broker.close()
-
-
-@contextmanager
-def monitor_deployments(
-    target: RedisTarget, queues: Sequence[str], report: Callable[[str], None]
-) -> Iterator[DeploymentMonitor]:
-    deployments = DeploymentMonitor(target, queues, report)
-    try:
-        yield deployments
-    finally:
-        deployments.close()
 
 
 def describe_state(record: WorkerRecord | None) -> str:

@@ -1,6 +1,7 @@
 """Keep the processes of a stack running, and stop them in reverse order."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from runqy import clock
 from runqy.errors import StackFailed
@@ -17,14 +18,14 @@ MAX_ENDS = 5
 _POLL_S = 0.5
 
 
+@dataclass(slots=True)
 class Supervised:
     """A process, and when to restart it."""
 
-    def __init__(self, spec: ProcessSpec, process: Process) -> None:
-        self.spec = spec
-        self.process = process
-        self.ends = 0
-        self.restart_at = 0.0
+    spec: ProcessSpec
+    process: Process
+    ends: int = 0
+    restart_at: float = 0.0
 
 
 class Supervisor:

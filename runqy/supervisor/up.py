@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 from runqy import settings
 from runqy.broker.connection.redis_client import RedisTarget
@@ -9,7 +10,7 @@ from runqy.broker.workers.records import WorkerRecord
 from runqy.config.env import parse_words
 from runqy.errors import StackFailed
 from runqy.supervisor import process_specs, terminal
-from runqy.supervisor.deployments import list_enabled_queues, monitor_deployments
+from runqy.supervisor.deployments import DeploymentMonitor, list_enabled_queues
 from runqy.supervisor.instance import Instance, mark_as_started, open_instance, server_environment, worker_environment
 from runqy.supervisor.locks import FileLock, only_stack
 from runqy.supervisor.ports import is_served, require_free_port
@@ -114,7 +115,7 @@ def _start_worker(
     is_first = not (instance.home / "deployments").exists()
     hint = "; the first start builds their environments" if is_first and names else ""
     terminal.info(f"Starting a worker{' for ' if names else ''}{', '.join(names)}{hint} …")
-    with monitor_deployments(target, names, terminal.info) as deployments:
+    with closing(DeploymentMonitor(target, names, terminal.info)) as deployments:
         shutdown_s = settings.env.seconds("RUNQY_SHUTDOWN_TIMEOUT", 30)
         worker = process_specs.worker(env=env, log=instance.log("worker"), shutdown_s=shutdown_s)
         supervisor.start(worker)

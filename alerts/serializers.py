@@ -21,7 +21,7 @@ class AlertSerializer(serializers.Serializer[Any]):
     subject = EmptyAsNullField(help_text="The queue or worker; null for the whole installation.", allow_null=True)
     message = serializers.CharField()
     since = serializers.DateTimeField(help_text="When the condition was first observed.")
-    opened_at = serializers.DateTimeField(help_text="When it had lasted long enough.")
+    opened_at = serializers.DateTimeField(help_text="When the alert opened.")
     resolved_at = serializers.DateTimeField(allow_null=True, help_text="Null: open.")
     url = serializers.SerializerMethodField(
         help_text="The page of the admin that shows the cause: a path, or a URL if RUNQY_PUBLIC_URL is set."

@@ -107,7 +107,7 @@ def upsert_queue(
     with configuration_change():
         queue, sub_queue = _split_name(config)
         if allowed_queues is not None and queue not in allowed_queues:
-            raise QueueNotFound(f"No queue {queue[:128]!r} that this key may change.")
+            raise QueueNotFound(f"No queue {queue[:128]!r}, or this key may not change it.")
         row = Queue.objects.filter(name=queue).first()
         before = row.as_spec() if row else None
         precondition(spec_version(before) if before else None)

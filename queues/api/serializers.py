@@ -379,6 +379,7 @@ class QueueRedeployedSerializer(serializers.Serializer[Any]):
     queue = serializers.CharField(help_text="The whole queue, even if a sub-queue was named")
     workers = NamesField(
         allow_null=True,
-        help_text="Ids of the workers that deploy it now; others do when they register; null: Redis is unavailable",
+        help_text="Ids of the workers that are deploying it; others deploy it when they register; null: Redis is "
+        "unavailable",
     )
     published = PublishedField()

@@ -134,7 +134,7 @@ def parse_rate(text: str) -> Rate | None:
     try:
         return rate_limit.parse_rate(text)
     except ValueError as error:
-        raise ValueError(f"{error}, nor off") from None
+        raise ValueError(f"{error}, and not off") from None
 
 
 def parse_words(text: str) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ class CheckResultSerializer(serializers.Serializer[Any]):
 
 
 class ReadinessSerializer(serializers.Serializer[Any]):
-    """Whether the process can take requests."""
+    """Whether the process can accept requests."""
 
     status = serializers.ChoiceField(choices=["ok", "degraded"])
     checks = CheckResultSerializer(many=True, required=False, help_text="With `?verbose`")
@@ -70,7 +70,7 @@ class HealthViewSet(ViewSet):
         examples=[OpenApiExample("Healthy", {"status": "ok", "redis": "ok", "warnings": []}, status_codes=["200"])],
     )
     def health(self, request: Request) -> Response:
-        """Show whether the server can take tasks."""
+        """Show whether the server can accept tasks."""
         try:
             health = get_broker().run(check_health())
         except BrokerUnavailable as error:
@@ -105,7 +105,7 @@ class HealthViewSet(ViewSet):
         examples=[OpenApiExample("Ready", {"status": "ok"}, status_codes=["200"])],
     )
     def readyz(self, request: Request) -> Response:
-        """Show whether the process can take requests: Redis, database, migrations, configuration, vault key.
+        """Show whether the process can accept requests: Redis, database, migrations, configuration, vault key.
 
         `degraded` is ready, with warnings. Otherwise the response is 503 `not_ready`; `?verbose` adds the `checks`,
         with their `detail` for requests with a key.

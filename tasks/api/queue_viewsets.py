@@ -67,8 +67,8 @@ class QueueTaskViewSet(ApiViewSet):
     def list(self, request: AuthenticatedRequest, queue: str) -> Response:
         """List the tasks of a queue that are in a state.
 
-        A page may have fewer tasks than `limit` when they are large; `next` is null on the last one. What stays in the
-        state from the first page to the last is on exactly one of them.
+        A page may have fewer tasks than `limit` when they are large; `next` is null on the last one. A task that
+        stays in the state from the first page to the last is on exactly one of them.
         """
         query = s.TaskListQuerySerializer.validated(request.query_params.dict())
         state, order = TaskState(query["state"]), query["order"]

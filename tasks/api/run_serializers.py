@@ -68,11 +68,11 @@ class RunQuerySerializer(BodySerializer):
     fingerprint = TextParameter("A group of errors, from `/api/errors`")
     task_id = TextParameter("Id of a task")
     text = TextParameter(
-        "Words that the excerpt of the payload or the error contains, all of them; the last may be the beginning of a "
-        "word. A page may then have fewer runs than `limit`, or none, although more follow: `next` continues the search"
+        "Words that the excerpt of the payload, or the error, must contain; the last may be the beginning of a word. A "
+        "page may have fewer runs than `limit`, or none, although more follow: `next` continues the search"
     )
     final = serializers.BooleanField(
-        required=False, default=None, help_text="Only runs that ended their task, or only others"
+        required=False, default=None, help_text="`true`: only runs that ended their task; `false`: only the others"
     )
     min_run_ms = serializers.IntegerField(
         required=False, min_value=0, max_value=2**63 - 1, help_text="Only runs that took this long or longer"
@@ -157,7 +157,7 @@ class RunSerializer(serializers.Serializer[Any]):
     error_class = EmptyAsNullField(allow_null=True)
     error_message = EmptyAsNullField(allow_null=True)
     fingerprint = serializers.CharField(allow_null=True, help_text="The group of its error")
-    payload = EmptyAsNullField(allow_null=True, help_text="Null where payloads are hidden, as the next two")
+    payload = EmptyAsNullField(allow_null=True, help_text="Null where payloads are hidden, like the next two fields")
     result = EmptyAsNullField(allow_null=True)
     traceback = EmptyAsNullField(allow_null=True)
 
@@ -191,7 +191,7 @@ class ErrorGroupListSerializer(serializers.Serializer[Any]):
     errors = ErrorGroupSerializer(many=True)  # type: ignore[assignment]
     count = serializers.IntegerField()
     is_partial = serializers.BooleanField(
-        help_text="More than 100,000 failures match; the newest of them are counted, the others in no group"
+        help_text="More than 100,000 failures match, of which only the newest are counted"
     )
 
 

@@ -96,7 +96,7 @@ class BulkQuerySerializer(BodySerializer):
         default=MAX_TASKS_PER_REQUEST,
         most=MAX_TASKS_PER_REQUEST,
     )
-    dry_run = FlagParameter("Only count them")
+    dry_run = FlagParameter("Only count the tasks")
 
 
 def _bulk_query(action: TaskAction) -> type[BulkQuerySerializer]:

@@ -33,8 +33,7 @@ WAIT_PARAMETERS = [
         "wait",
         str,
         description="Wait for the end of the task: seconds, a duration such as `1m`, or `true` for the maximum. "
-        f"More than {MAX_WAIT_S} s "
-        f"is taken as {MAX_WAIT_S} s, and the response has `Preference-Applied: wait={MAX_WAIT_S}`",
+        f"Longer waits are reduced to {MAX_WAIT_S} s, and the response has `Preference-Applied: wait={MAX_WAIT_S}`",
     ),
     OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="`wait=<seconds>`, RFC 7240"),
 ]

@@ -115,7 +115,10 @@ def test_a_variable_is_also_read_from_the_file_that_its_sibling_names(tmp_path: 
         ({"RUNQY_DEFAULT_TTL_COMPLETED": "9999999h"}, "RUNQY_DEFAULT_TTL_COMPLETED: '9999999h' is not from 0 s to ten"),
         ({"RUNQY_LEASE": "0s"}, "RUNQY_LEASE: '0s' is not from 1 s to ten years."),
         ({"RUNQY_DEFAULT_MAX_RETRY": "10001"}, "RUNQY_DEFAULT_MAX_RETRY: '10001' is not a whole number"),
-        ({"RUNQY_RATE_LIMIT": "10"}, "RUNQY_RATE_LIMIT: '10' is not a rate such as 50/s, 600/m or 10000/h, nor off."),
+        (
+            {"RUNQY_RATE_LIMIT": "10"},
+            "RUNQY_RATE_LIMIT: '10' is not a rate such as 50/s, 600/m or 10000/h, and not off.",
+        ),
         ({"RUNQY_RATE_LIMIT": "0/s"}, "RUNQY_RATE_LIMIT: '0/s' is not a rate"),
         ({"RUNQY_SUBQUEUE_SEPARATOR": "-"}, "RUNQY_SUBQUEUE_SEPARATOR: Must be one of _, .."),
         ({"DATABASE_SSL": "on"}, "DATABASE_SSL: Must be one of true, false, disable, allow, prefer, require"),

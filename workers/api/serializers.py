@@ -247,4 +247,4 @@ class WorkerListSerializer(serializers.Serializer[Any]):
 
     workers = WorkerSerializer(many=True)
     count = serializers.IntegerField(help_text="Registrations: a process has one for each of its queues")
-    processes = WorkerCountsSerializer(help_text="A process is ready if it is for at least one of its queues")
+    processes = WorkerCountsSerializer(help_text="A process is ready if it is ready for at least one of its queues")

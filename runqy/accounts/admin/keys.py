@@ -295,7 +295,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
     @admin.display(description="keys created with it")
     def descendants(self, row: ApiKey) -> str:
         found = list_accepted_descendants([row.pk])
-        return render_to_string("accounts/key_links.html", {"keys": found}) if found else "none that is still accepted"
+        return render_to_string("accounts/key_links.html", {"keys": found}) if found else "none, or none still accepted"
 
     @admin.display(description="revoked")
     def revoked(self, row: ApiKey) -> str:

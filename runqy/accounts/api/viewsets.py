@@ -92,7 +92,7 @@ class ApiKeyViewSet(ApiViewSet):
         examples=[examples.KEY_REVOKED],
     )
     def destroy(self, request: Request, key_id: str) -> Response:
-        """Revoke an API key for good; every server refuses it within two seconds, also while Redis is unavailable.
+        """Revoke an API key permanently; every server refuses it within two seconds, also while Redis is unavailable.
 
         With `descendants` the keys that it created, directly or indirectly, are revoked with it, all or none.
         An already revoked key is then not an error as long as one of them is still accepted.

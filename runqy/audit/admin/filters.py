@@ -92,7 +92,7 @@ class PeriodForm(RangeDateForm):  # type: ignore[misc] # unfold has no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for field, label in zip(self.fields.values(), ("From (UTC)", "To, that day included (UTC)"), strict=True):
+        for field, label in zip(self.fields.values(), ("From (UTC)", "To and including (UTC)"), strict=True):
             field.widget.input_type = "date"
             field.widget.attrs |= {"aria-label": label, "title": label}
 

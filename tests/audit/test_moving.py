@@ -204,6 +204,20 @@ def test_what_this_server_did_not_sign_is_refused_and_counted(redis: redis_py.Re
     assert names() == ["genuine", "redis"]
 
 
+def test_a_refusal_is_recorded_once_although_its_process_died(
+    redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis.xadd(keys.AUDIT_STREAM, {"content": b"forged"})
+    with monkeypatch.context() as patched:
+        patched.setattr(operations, "delete_entries", die)
+        with pytest.raises(Killed):
+            move_pending()
+
+    move_pending()
+
+    assert names() == ["redis"]
+
+
 def test_a_genuine_entry_that_is_put_back_is_not_recorded_again(redis: redis_py.Redis) -> None:
     (pending,) = wait("mail")
     move_pending()

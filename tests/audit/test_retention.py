@@ -54,6 +54,15 @@ def test_records_older_than_the_setting_are_removed_and_the_chain_is_whole(monke
     call_command("verify_audit")
 
 
+def test_what_is_old_for_less_than_a_day_waits_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    append(monkeypatch, KEPT + timedelta(hours=23), KEPT + timedelta(hours=1))
+    assert remove_old_records() == 0
+
+    monkeypatch.setattr(retention, "REMOVED_AT_ONCE", 2)
+
+    assert remove_old_records() == 2
+
+
 def test_removals_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "REMOVED_AT_ONCE", 2)
     append(monkeypatch, *[KEPT * 2] * 5)

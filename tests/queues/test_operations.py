@@ -211,3 +211,10 @@ def test_one_of_two_concurrent_saves_with_colliding_names_is_rejected() -> None:
 
     assert sorted(outcomes) == ["refused", "saved"]
     assert len(get_fresh_catalog().definitions) == 1
+
+
+def test_a_sub_queue_and_its_queue_have_128_characters_together() -> None:
+    save_queue(spec=spec("q" * 120, f"{'s' * 7}:1"), source=QueueSource.API)
+
+    with pytest.raises(QueueInvalid, match="more than 128 characters"):
+        save_queue(spec=spec("r" * 120, f"{'s' * 8}:1"), source=QueueSource.API)

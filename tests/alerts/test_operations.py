@@ -72,6 +72,15 @@ def test_a_brief_pause_does_not_resolve_an_alert() -> None:
     assert Alert.objects.get().resolved_at == NOW + timedelta(seconds=90)
 
 
+def test_a_condition_that_lasts_unchanged_counts_as_seen() -> None:
+    for at_s in (0, 40, 80):
+        store_findings([finding()], now=NOW + timedelta(seconds=at_s))
+
+    store_findings([], now=NOW + timedelta(seconds=120))
+
+    assert Alert.objects.get().resolved_at is None
+
+
 def test_a_condition_that_returns_opens_another_alert() -> None:
     for at_s in (0, 90):
         store_findings([finding()] if at_s == 0 else [], now=NOW + timedelta(seconds=at_s))

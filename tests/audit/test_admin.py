@@ -19,6 +19,7 @@ from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.history import records_url
 from runqy.audit.models import AuditRecord
 from runqy.audit.operations import PendingRecord, move_pending, record, sign_pending
+from runqy.audit.queries import search_condition
 from runqy.broker.streams.audit_stream import append_record
 from runqy.redis_connection import get_broker
 from tests.config_sync.support import away
@@ -264,6 +265,13 @@ def test_records_cannot_be_added_changed_or_deleted(admin_client: Client) -> Non
     action = {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"}
     admin_client.post(PAGE, action)
     assert AuditRecord.objects.count() == 1
+
+
+@pytest.mark.parametrize("digits", [19, 5000])  # beyond a BigIntegerField, and beyond what Python converts
+def test_a_long_number_finds_nothing(digits: int) -> None:
+    add()
+
+    assert list(AuditRecord.objects.filter(search_condition("9" * digits))) == []
 
 
 def test_only_those_who_may_read_the_audit_see_and_export_it() -> None:

@@ -100,6 +100,18 @@ def test_the_same_call_finishes_an_interrupted_deletion(
         delete_queue(get_broker(), name="mail")
 
 
+def test_a_deletion_by_force_remains_one_when_a_call_without_force_continues_it(
+    monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
+) -> None:
+    save("mail")
+    put(get_broker(), "t1")
+    killed_at(monkeypatch, STEPS[1])()
+
+    delete_queue(get_broker(), name="mail")
+
+    assert list_keys(redis) == []
+
+
 def test_a_deletion_that_was_not_committed_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
 ) -> None:

@@ -73,6 +73,13 @@ def test_a_grant_is_an_entry_or_a_whole_vault_for_one_host(changes: dict[str, An
     assert find_added_grants(None, DEPLOYMENT) == [Grant("github", "PAT"), Grant("models")]
 
 
+@pytest.mark.parametrize("git_url", ["ssh://git@GitHub.com:22/org/repo.git", "ssh://github.com./other/repo.git"])
+def test_another_spelling_of_a_host_adds_no_grant(git_url: str) -> None:
+    before = replace(DEPLOYMENT, git_url="ssh://deploy@github.com/org/repo.git")
+
+    assert find_added_grants(before, replace(before, git_url=git_url)) == []
+
+
 def sent(**changes: Any) -> dict[str, Any]:
     """Return a body that changes the queue."""
     deployment = {

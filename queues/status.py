@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from queues.catalog import AllowedQueues, RedisQueue
 from queues.definitions import QueueSpec
-from queues.queries import get_fresh_catalog, list_redis_queues, list_vault_errors, resolve_redis_queue
+from queues.queries import documents_used, get_fresh_catalog, list_redis_queues, list_vault_errors, resolve_redis_queue
 from runqy.broker.broker import Broker
 from runqy.broker.memory import estimate_memory
 from runqy.broker.queues.pausing import Pause, find_pause
@@ -103,9 +103,7 @@ def _serving(workers: dict[str, list[WorkerRecord]], names: Sequence[str]) -> tu
 def _is_published(spec: QueueSpec, comparison: SyncStatus | None) -> bool | None:
     if comparison is None:
         return None
-    vaults = [field(DocumentKind.VAULT, name) for name in spec.deployment.referenced_vaults]
-    kinds = (DocumentKind.QUEUE, DocumentKind.REDIS_QUEUES, DocumentKind.REDEPLOYMENT)
-    fields = {*(field(kind, spec.name) for kind in kinds), *vaults}
+    fields = {field(DocumentKind.QUEUE, spec.name), *documents_used(spec)}
     differing = {*comparison.outdated, *comparison.altered, *comparison.ahead}
     return fields.isdisjoint(differing) and spec.name not in {each.queue for each in comparison.queues}
 

@@ -53,8 +53,13 @@ def get_vault_status() -> VaultStatus:
     keyring = get_keyring()
     rows = VaultEntry.objects.annotate(key_id=KEY_ID).order_by().values("key_id")
     uses = {bytes(row["key_id"]): row for row in rows.annotate(count=Count("pk"), oldest=Min("sealed_at"))}
-    published, differing = _published_state()
-    copies = _published_key_ids() if published != "unreachable" else Counter()
+    copies: Counter[bytes] = Counter()
+    try:
+        differing = tuple(_differing())
+        copies = _published_key_ids()
+        published = "differs" if differing else "agrees"
+    except BrokerUnavailable:
+        published, differing = "unreachable", ()
     unknown_ids = sorted({*uses, *copies}.difference(keyring.ids))
     return VaultStatus(
         vaults=Vault.objects.count(),
@@ -93,15 +98,6 @@ def verify_entries() -> list[str]:
                 errors.append(f"As published: {error}")
     errors += [f"The published copy of the vault {name} differs from the database." for name in _differing()]
     return [error for error in errors if error]
-
-
-def _published_state() -> tuple[str, tuple[str, ...]]:
-    """Return whether the published copy agrees with the database, and the names of vaults that differ."""
-    try:
-        differing = _differing()
-    except BrokerUnavailable:
-        return "unreachable", ()
-    return "differs" if differing else "agrees", tuple(differing)
 
 
 def _differing() -> list[str]:

@@ -235,7 +235,8 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 UNFOLD = theme.get_unfold_settings(RUNQY_ENVIRONMENT)
 
-# Limits of failed logins and wrong API keys of an address, and of a user name at an address
+# Attempts to log in and wrong API keys of an address are limited by the first, wrong passwords of a user name at an
+# address by the failure limit of axes.
 RUNQY_AUTH_FAILURE_LIMIT = env.rate("RUNQY_AUTH_FAILURE_LIMIT", Rate(30, 60))
 AXES_ENABLE_ADMIN = False
 AXES_FAILURE_LIMIT = 10

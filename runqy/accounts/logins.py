@@ -1,4 +1,7 @@
-"""Logins and sessions of users: rate limit by address, lockout, the end of sessions, audit records."""
+"""Logins and sessions of users: rate limit by address, lockout, the end of sessions, audit records.
+
+The limits are RUNQY_AUTH_FAILURE_LIMIT and AXES_FAILURE_LIMIT in `runqy/settings.py`.
+"""
 
 import re
 from datetime import timedelta

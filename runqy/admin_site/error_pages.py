@@ -104,7 +104,7 @@ def too_many_logins(request: HttpRequest, retry_after_s: int) -> HttpResponse:
     page = ErrorPage(
         status=429,
         title="Too many failed logins",
-        message=f"Logging in from this address is locked for {wait}. Other addresses are not affected.",
+        message=f"Log in again in {wait}. Logins from other addresses are not affected.",
         retry_after_s=retry_after_s,
         link=f"{INDEX}login/",
         link_text="Back to the login",

@@ -33,6 +33,8 @@ _Seconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
 class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True, array_like=True):
     """The definition of a task, from the request to Redis."""
 
+    # Records of idempotency keys have the fields in this order for a day: new ones are appended, with a default.
+
     id: str = ""
     queue: str
     """The Redis queue; in a request, any of its names."""
@@ -81,6 +83,7 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True, array_like=T
 
     def shared_fields(self) -> TaskMessage:
         """Return the message without id, payload and lock, which no two tasks share."""
+        # `has_same_fields` compares each field that is used here.
         message = TaskMessage(
             type=self.queue,
             queue=self.queue,

@@ -75,6 +75,19 @@ def test_a_late_failure_does_not_touch_a_delivery_that_another_process_has_claim
     assert AlertDelivery.objects.get().error == ""
 
 
+@pytest.mark.usefixtures("receiver")
+def test_a_message_is_sent_again_after_an_hour_at_the_latest() -> None:
+    now = timezone.now()
+    store_findings([FINDING], now=now)
+    AlertDelivery.objects.update(attempts=20, due_at=now)
+    delivery = AlertDelivery.objects.get()
+    assert claim_delivery(delivery, now)
+
+    record_failed_attempt(delivery, "no response", now)
+
+    assert AlertDelivery.objects.get().due_at == now + timedelta(hours=1)
+
+
 def test_messages_are_signed(receiver: Receiver) -> None:
     store_findings([FINDING], now=timezone.now())
 

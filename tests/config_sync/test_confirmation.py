@@ -29,6 +29,15 @@ def pass_time(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr(clock, "monotonic_s", lambda: later_s)
 
 
+def test_the_database_confirms_what_it_had_when_the_query_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = snapshot.SnapshotCache()
+    monkeypatch.setattr(clock, "monotonic_s", iter([100.0, 200.0, 300.0]).__next__)
+
+    cache.read_database()
+
+    assert cache.confirmed_at == 100.0
+
+
 def test_only_signed_lists_of_revisions_are_accepted() -> None:
     content = sign_revisions({"queue:a": 7, "vault:é": 2}, key())
 

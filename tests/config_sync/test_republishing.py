@@ -5,7 +5,8 @@ import redis as redis_py
 from django.core.management import CommandError, call_command
 from structlog.testing import capture_logs
 
-from runqy.broker import keys
+from runqy.broker import config_documents, keys
+from runqy.config_sync import publishing
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.models import Revision, StoredDocument
 from runqy.config_sync.publishing import PublicationProblem, compare_configuration, republish_configuration
@@ -164,3 +165,19 @@ def test_a_database_that_starts_afresh_is_ahead_of_what_an_older_one_published(r
     put("a", b"2")
 
     assert published(redis) == {"queue:a": b"2"}
+
+
+def test_large_documents_are_published_one_by_one(monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis) -> None:
+    for name in ("a", "b", "c"):
+        put(name)
+    redis.flushall()
+    monkeypatch.setattr(publishing, "BATCH_MAX_BYTES", 1)
+    sizes, publish = [], config_documents.publish
+    monkeypatch.setattr(
+        config_documents, "publish", lambda signed, **options: sizes.append(len(signed)) or publish(signed, **options)
+    )
+
+    republish_configuration()
+
+    assert sizes == [1, 1, 1]
+    assert compare_configuration().is_agreed

@@ -21,6 +21,7 @@ from queues.queries import get_fresh_catalog
 from queues.queue_files import load_queue_files
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditRecord
+from runqy.config_sync.models import StoredDocument
 from runqy.errors import BrokerUnavailable, QueueBeingDeleted, QueueNotEmpty, QueueNotFound
 from runqy.redis_connection import get_broker
 from tests.queues.samples import spec
@@ -328,6 +329,27 @@ def test_pruning_leaves_nothing_in_redis_and_keeps_queues_with_waiting_tasks(
     assert not [name for name in list_keys(redis) if "{done}" in name]
     assert load_queue_files(directory=tmp_path, prune=True, force=True).removed == ["busy"]
     assert list_keys(redis) == []
+
+
+def test_a_queue_with_tasks_is_refused_without_being_closed() -> None:
+    save("mail")
+    put(get_broker(), "t1")
+    before = StoredDocument.objects.get(kind="queue").revision
+
+    with pytest.raises(QueueNotEmpty):
+        delete_queue(get_broker(), name="mail")
+
+    assert StoredDocument.objects.get(kind="queue").revision == before
+
+
+def test_a_sub_queue_that_is_saved_while_it_is_closed_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    save("inference", "high:2", "low:1")
+    monkeypatch.setattr(deletion.time, "sleep", lambda _: save("inference", "high:2", "low:1"))
+
+    with pytest.raises(QueueNotEmpty, match="saved again"):
+        delete_queue(get_broker(), name="inference.low")
+
+    assert [sub.name for sub in Queue.objects.get().as_spec().sub_queues] == ["high", "low"]
 
 
 def test_a_deletion_inside_a_transaction_is_an_error() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
+PATH = re.compile(r"`((?:[a-z_]+/)+[\w.]+/?)`")
 DECISION = re.compile(r"docs/adr/(\d{4})")
 
 
@@ -22,6 +23,13 @@ def test_every_relative_link_names_a_file() -> None:
     ]
 
     assert broken == []
+
+
+def test_the_guide_names_files_that_exist() -> None:
+    paths = PATH.findall((ROOT / "CONTRIBUTING.md").read_text())
+
+    assert len(paths) > 30
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_decisions_are_numbered_without_gaps_and_each_is_in_the_index() -> None:

@@ -137,7 +137,11 @@ class MemoryUse:
         return size_bytes > self.LARGE_USE * server.reading.max_bytes > 0
 
     def _of(self, queue: str) -> _ServerMemory:
-        return self._servers.setdefault(queue if self._is_cluster else "", _ServerMemory())
+        name = queue if self._is_cluster else ""
+        server = self._servers.get(name)
+        if server is None:
+            server = self._servers[name] = _ServerMemory()
+        return server
 
 
 def read_memory(queue: str) -> Request[MemoryReading]:

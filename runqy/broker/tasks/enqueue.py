@@ -24,6 +24,7 @@ from runqy.errors import IdempotencyKeyReused, IdempotencyRecordUnreadable, Queu
 IDEMPOTENCY_TTL_S = 24 * 3600
 OF_QUEUE = -1
 """Stands for the limit of the task's queue, until `tasks.operations` sets it."""
+_LIMITS_OF_QUEUE = {"timeout_s": OF_QUEUE, "max_retry": OF_QUEUE, "retention_s": OF_QUEUE}
 
 # Checked where a worker may have written the values: in the records of idempotency keys.
 _Seconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
@@ -65,8 +66,7 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True, array_like=T
     @classmethod
     def requested(cls, *, queue: str, payload: bytes, **options: Any) -> "NewTask":
         """Return a task as a client requests it: its queue decides the limits that are not among the options."""
-        limits = {"timeout_s": OF_QUEUE, "max_retry": OF_QUEUE, "retention_s": OF_QUEUE}
-        return cls(queue=queue, payload=payload, **limits | options)
+        return cls(queue=queue, payload=payload, **_LIMITS_OF_QUEUE | options)
 
     def message(self) -> TaskMessage:
         """Return the task's message. It is built once, and must not be changed."""

@@ -208,12 +208,6 @@ def store_key_uses() -> int:
     return changed
 
 
-def forget_uses() -> None:
-    """Forget all uses. For tests, in which different keys have the same ids."""
-    _used_at_s.clear()
-    _written_at_s.clear()
-
-
 def _is_due(key_id: str) -> bool:
     since_s = _written_at_s.get(key_id, float("-inf"))
     return key_id in _used_at_s and clock.monotonic_s() - since_s >= USE_INTERVAL_S

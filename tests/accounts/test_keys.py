@@ -11,7 +11,6 @@ from django.utils import timezone
 from runqy import clock
 from runqy.accounts.identities import (
     find_identity,
-    forget_uses,
     generate_key,
     is_guessable,
     pop_due_uses,
@@ -25,7 +24,7 @@ from runqy.config_sync import snapshot
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import configuration_change
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound, ConfigurationUnavailable
-from tests.accounts.authenticating import authenticate
+from tests.accounts.authenticating import authenticate, forget_uses
 from tests.config_sync.support import away, elsewhere
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
 
@@ -76,7 +75,7 @@ def test_the_owner_of_a_key_is_found_in_memory_without_io(monkeypatch) -> None:
     known = create_api_key(name="shop", role="client")
     with elsewhere():
         created = create_api_key(name="new", role="client")
-    forget_uses()
+    forget_uses(monkeypatch)
     monkeypatch.setattr(snapshot, "get_broker", pytest.fail)
 
     assert find_identity(CLIENT_KEY) is not None
@@ -183,7 +182,7 @@ def test_the_database_refuses_a_key_whose_limit_its_role_does_not_have(columns: 
 
 def test_uses_are_written_at_most_once_a_minute_and_reach_the_row(redis: redis_py.Redis, monkeypatch) -> None:
     created = create_api_key(name="shop", role="client")
-    forget_uses()
+    forget_uses(monkeypatch)
     monkeypatch.setattr(clock, "now_ns", lambda: 1_800_000_000 * 10**9)
     authenticate(created.plain)
     monkeypatch.setattr(clock, "now_ns", lambda: 1_800_000_030 * 10**9)

@@ -1,7 +1,5 @@
 """Uses of keys are remembered in memory, and written to Redis in batches at most once a minute each."""
 
-from collections.abc import Iterator
-
 import pytest
 import redis as redis_py
 from structlog.testing import capture_logs
@@ -9,7 +7,6 @@ from structlog.testing import capture_logs
 from runqy import clock
 from runqy.accounts.identities import (
     USE_INTERVAL_S,
-    forget_uses,
     pop_due_uses,
     record_use,
     store_key_uses,
@@ -21,18 +18,18 @@ from runqy.api_keys import Role
 from runqy.broker import keys
 from runqy.broker.operation import RequestBatch
 from runqy.redis_connection import get_broker
+from tests.accounts.authenticating import forget_uses
 from tests.config_sync.support import away
 
 
 @pytest.fixture(autouse=True)
-def now_s(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def now_s(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let the test set the time; no use is remembered from another one."""
     now = [1_800_000_000]
     monkeypatch.setattr(clock, "now_ns", lambda: now[0] * 10**9)
     monkeypatch.setattr(clock, "monotonic_s", lambda: float(now[0]))
-    forget_uses()
-    yield now
-    forget_uses()
+    forget_uses(monkeypatch)
+    return now
 
 
 def test_uses_of_many_keys_are_written_in_one_round_trip(redis: redis_py.Redis) -> None:

@@ -87,22 +87,20 @@ def list_tasks(  # noqa: PLR0913 (a page of a list)
             depth=after.depth if after else 0,
         )
         return Request((call,), partial(_parse_queued_page, queue), is_bulky=True)
-    shared["anchor_score"] = after.position or "0" if after else ""
-    if state is TaskState.AGGREGATING:
-        call = script("list_groups")(
-            groups=queue_keys.groups,
-            group_prefix=queue_keys.group(""),
-            anchor_group=after.next_id if after else "",
-            **shared,
-        )
-    else:
-        call = script("list_sorted")(index=queue_keys.index(state), **shared)
+    is_grouped = state is TaskState.AGGREGATING
+    call = script("list_sorted")(
+        index=queue_keys.groups if is_grouped else queue_keys.index(state),
+        group_prefix=queue_keys.group("") if is_grouped else "",
+        anchor_group=after.next_id if after and is_grouped else "",
+        anchor_score=after.position or "0" if after else "",
+        **shared,
+    )
     return Request((call,), partial(_parse_sorted_page, queue), is_bulky=True)
 
 
 def _parse_sorted_page(queue: str, replies: Sequence[Reply]) -> Page:
-    last, score, has_more, found, *groups = replies[0]
-    end = Anchor(id=_text(last), position=_text(score), next_id=_text(b"".join(groups))) if has_more else None
+    last, score, has_more, found, group = replies[0]
+    end = Anchor(id=_text(last), position=_text(score), next_id=_text(group)) if has_more else None
     return Page(tasks=_parse_records(queue, found), end=end)
 
 

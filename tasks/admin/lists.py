@@ -126,7 +126,7 @@ class QueueListView(AdminView):
     """A page of queues with their counts, in one round trip."""
 
     title = "Tasks by queue"
-    template_name = "admin/tasks/task/overview.html"
+    template_name = "admin/tasks/task/queue_list.html"
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         redis_queues: list[RedisQueue] = kwargs["redis_queues"]
@@ -197,7 +197,7 @@ class Cursor:
 class QueueTasksView(AdminView):
     """A page of the tasks of a queue, in two round trips."""
 
-    template_name = "admin/tasks/task/list.html"
+    template_name = "admin/tasks/task/queue_tasks.html"
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         request, broker = self.request, get_broker()
@@ -282,7 +282,7 @@ class TaskListView(AdminView):
     """A page of the tasks that a filter finds."""
 
     title = "Tasks"
-    template_name = "admin/tasks/task/browse.html"
+    template_name = "admin/tasks/task/task_list.html"
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         form, status = read_filter(request), 200

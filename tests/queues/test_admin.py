@@ -116,6 +116,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"git_url": "git@host:/srv/repo"}, "git_url", "user@host:path with a relative path"),
     ({"branch": "a..b"}, "branch", "is not a valid branch name"),
     ({"startup_cmd": "python 'x"}, "startup_cmd", "Invalid shell quoting"),
+    ({"startup_cmd": "'' main.py"}, "startup_cmd", "Must start with a program"),
     ({"startup_timeout_s": "0.5"}, "startup_timeout_s", "Enter a whole number."),
     ({"startup_timeout_s": "99999999"}, "startup_timeout_s", "less than or equal to 86400"),
     ({"code_path": "../x"}, "code_path", "must be a plain path inside the repository"),

@@ -62,7 +62,7 @@ def with_fresh_catalog(call: Callable[[], T]) -> T:
     return call()
 
 
-def run_operation(operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+def run_with_fresh_catalog(operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run an operation with blocking I/O, again with a newer catalog as `with_fresh_catalog` says."""
     return with_fresh_catalog(lambda: get_broker().run(operation(*args, **kwargs)))
 

@@ -8,7 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 
 from queues.payload_schema import example_curl
-from queues.queries import get_fresh_catalog, hides_payloads, run_operation
+from queues.queries import get_fresh_catalog, hides_payloads, run_with_fresh_catalog
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.admin_site.views import AdminView
 from runqy.audit.history import records_url
@@ -176,7 +176,7 @@ def find_requested_task(request: HttpRequest, object_id: str) -> TaskRecord:
     """
     queue, task_id = request.GET.get("queue", ""), unquote(object_id)
     try:
-        return get_queue_task(get_broker(), queue, task_id) if queue else run_operation(get_task, task_id)
+        return get_queue_task(get_broker(), queue, task_id) if queue else run_with_fresh_catalog(get_task, task_id)
     except TaskNotFound:
         raise TaskNotFound(not_found_message(task_id)) from None
 

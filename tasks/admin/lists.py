@@ -13,7 +13,7 @@ from django.views import View
 
 from queues.catalog import RedisQueue
 from queues.payload_schema import example_curl, example_payload
-from queues.queries import list_redis_queues, resolve_redis_queue, run_operation
+from queues.queries import list_redis_queues, resolve_redis_queue, run_with_fresh_catalog
 from runqy.admin_site.views import AdminView, AdminViewMixin
 from runqy.api.pagination import decode_cursor, encode_cursor
 from runqy.broker.queues.stats import QueueCounts, count_tasks
@@ -109,7 +109,7 @@ class TasksView(AdminViewMixin, View):
         if not task_id:
             return ""
         try:
-            record = run_operation(get_task, task_id)
+            record = run_with_fresh_catalog(get_task, task_id)
         except TaskNotFound:
             if run := find_newest_run(task_id):
                 return task_url(run.task_id, run.redis_queue)

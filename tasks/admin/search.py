@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from queues.queries import run_operation
+from queues.queries import run_with_fresh_catalog
 from runqy.admin_site.views import AdminView
 from runqy.broker.broker import Broker
 from runqy.broker.queues.stats import count_tasks
@@ -67,7 +67,7 @@ def _has_terms(text: str) -> bool:
 def _find_by_id(task_id: str, user: Any) -> dict[str, Any]:
     """Return the task with an id, from Redis or otherwise from the history."""
     try:
-        task = run_operation(get_task, task_id)
+        task = run_with_fresh_catalog(get_task, task_id)
     except TaskNotFound:
         run = find_newest_run(task_id)
         return {"exact_run": ShownRun.of(run, user) if run else None}

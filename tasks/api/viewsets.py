@@ -12,7 +12,7 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
-from queues.queries import run_operation
+from queues.queries import run_with_fresh_catalog
 from runqy.api.parsers import RawJSONParser, parse_idempotency_key
 from runqy.api.renderers import encode_json
 from runqy.api.requests import AuthenticatedRequest
@@ -71,7 +71,7 @@ class TaskViewSet(ApiViewSet):
         )
         traceparent = request.headers.get("traceparent", "")
         with enqueue_span(task.queue, traceparent):
-            enqueued = run_operation(
+            enqueued = run_with_fresh_catalog(
                 enqueue_task,
                 task,
                 is_awaited=wait.seconds > 0,
@@ -107,7 +107,7 @@ class TaskViewSet(ApiViewSet):
         )
         traceparent = request.headers.get("traceparent", "")
         with enqueue_span(spec.queue, traceparent):
-            batch = run_operation(
+            batch = run_with_fresh_catalog(
                 enqueue_batch,
                 spec=spec,
                 allowed_queues=request.auth.queues,
@@ -133,7 +133,7 @@ class TaskViewSet(ApiViewSet):
     def retrieve(self, request: AuthenticatedRequest, task_id: str) -> Response:
         """Show the state and result of a task, at once or after waiting for its end."""
         wait = parse_wait(request.query_params.get("wait"), request.headers)
-        record = run_operation(get_task, task_id, allowed_queues=request.auth.queues)
+        record = run_with_fresh_catalog(get_task, task_id, allowed_queues=request.auth.queues)
         if wait.seconds and not record.state.is_final:
             record = _wait_for_end(record, wait, request)
         content = s.TaskResponseSerializer(record).data
@@ -159,7 +159,7 @@ class TaskViewSet(ApiViewSet):
         the current state if that differs.
         """
         last_event_id = request.headers.get("Last-Event-ID", "")
-        record = run_operation(get_task, task_id, allowed_queues=request.auth.queues)
+        record = run_with_fresh_catalog(get_task, task_id, allowed_queues=request.auth.queues)
         if is_end_known(record, last_event_id):
             return Response(status=204, headers=EVENT_HEADERS)
         if request.method == "HEAD":  # a stream would hold a thread for no body

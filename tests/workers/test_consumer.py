@@ -24,7 +24,7 @@ from tests.workers.processes import add_task
 from workers.runtime.consumer import MIN_POLL_INTERVAL_S, Consumer
 from workers.runtime.consumer_state import ConsumeConfig
 from workers.runtime.redis_connections import RedisConnections
-from workers.runtime.retries import RetryPolicy
+from workers.runtime.retries import QueuePolicy
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 QUEUES = ("mail_high", "mail_low")
@@ -122,7 +122,7 @@ def config(*queues: str) -> ConsumeConfig:
         concurrency=4,
         weights=tuple(QueueWeight(queue=queue, priority=n + 1) for n, queue in enumerate(queues)),
         is_strict=False,
-        policy=RetryPolicy(),
+        policy=QueuePolicy(),
     )
 
 

@@ -14,7 +14,7 @@ from runqy.broker.tasks.lease import Lease, LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, LeaseLost, RunqyError
 from workers.runtime.consumer_state import ConsumeConfig, ConsumerState, RoundTrip
-from workers.runtime.retries import RetryPolicy
+from workers.runtime.retries import QueuePolicy
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 CONFIG = ConsumeConfig(
@@ -23,7 +23,7 @@ CONFIG = ConsumeConfig(
     concurrency=4,
     weights=(QueueWeight(queue="mail"), QueueWeight(queue="news")),
     is_strict=False,
-    policy=RetryPolicy(),
+    policy=QueuePolicy(),
 )
 DONE = RunResult(RunStatus.SUCCEEDED, output=b"1")
 LARGE = RunResult(RunStatus.SUCCEEDED, output=b"x" * (300 << 10))

@@ -26,7 +26,7 @@ from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool
 from workers.runtime.pool import Pool
 from workers.runtime.protocol import encode_task
-from workers.runtime.settings import RecoverySettings, WorkerSettings
+from workers.runtime.settings import RestartSettings, WorkerSettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 PLAIN = """
@@ -82,9 +82,9 @@ for line in sys.stdin:
         time.sleep(600)
     print(response, flush=True)
 """
-RECOVERY = RecoverySettings(initial_delay_s=0.01, max_delay_s=0.05)
+RECOVERY = RestartSettings(initial_delay_s=0.01, max_delay_s=0.05)
 SETTINGS = WorkerSettings(
-    server_url="http://localhost", api_key="k", queues=("mail",), deployment_dir=Path("unused"), recovery=RECOVERY
+    server_url="http://localhost", api_key="k", queues=("mail",), deployment_dir=Path("unused"), restarts=RECOVERY
 )
 
 
@@ -267,8 +267,8 @@ def test_a_child_that_died_while_running_a_task_is_replaced_immediately(spec: Ch
         pool.submit(a_run("good", None))
         await until(lambda: "good" in recorder.results)
 
-    slow = RecoverySettings(initial_delay_s=600, max_delay_s=600, max_restarts=3, cooldown_s=600)
-    recorder = use(kind, spec, act, recovery=slow)
+    slow = RestartSettings(initial_delay_s=600, max_delay_s=600, max_restarts=3, cooldown_s=600)
+    recorder = use(kind, spec, act, restarts=slow)
 
     assert recorder.statuses()["good"] is RunStatus.SUCCEEDED
     assert list(recorder.statuses().values()).count(RunStatus.CHILD_DIED) == 8
@@ -378,9 +378,9 @@ def test_a_child_whose_cancelled_task_ends_in_time_goes_on(spec: ChildSpec) -> N
         (spec.code_dir / "next.until").touch()
         await until(lambda: "next" in recorder.results)
 
-    off = RecoverySettings(is_enabled=False)
+    off = RestartSettings(is_enabled=False)
     patient = replace(spec, termination_grace_s=600)
-    recorder = use(LongRunningPool, patient, act, recovery=off, on_failure=lambda: failures.append(None))
+    recorder = use(LongRunningPool, patient, act, restarts=off, on_failure=lambda: failures.append(None))
 
     assert recorder.statuses() == {"canceled": RunStatus.CANCELED, "next": RunStatus.SUCCEEDED}
     assert (spec.code_dir / "next.started").read_text() == (spec.code_dir / "canceled.started").read_text()
@@ -438,7 +438,7 @@ def test_what_tasks_printed_is_logged_and_no_reason(spec: ChildSpec) -> None:
         problems.append(pool.problem)
 
     with capture_logs() as entries:
-        recorder = use(LongRunningPool, spec, act, recovery=RecoverySettings(initial_delay_s=600, max_delay_s=600))
+        recorder = use(LongRunningPool, spec, act, restarts=RestartSettings(initial_delay_s=600, max_delay_s=600))
 
     (failure,) = (entry for entry in entries if entry["event"] == "child_ended")
     assert recorder.statuses() == {"t1": RunStatus.SUCCEEDED}
@@ -452,7 +452,7 @@ def test_an_error_of_the_start_that_a_task_prints_is_its_output(spec: ChildSpec)
         await until(lambda: pool.problem)
         assert pool.problem == "the child process exited with status 0"
 
-    recorder = use(LongRunningPool, spec, act, recovery=RecoverySettings(initial_delay_s=600, max_delay_s=600))
+    recorder = use(LongRunningPool, spec, act, restarts=RestartSettings(initial_delay_s=600, max_delay_s=600))
 
     assert recorder.statuses() == {"t1": RunStatus.SUCCEEDED}
     assert b"of a payload" in recorder.printed["t1"]

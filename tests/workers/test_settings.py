@@ -62,7 +62,7 @@ def test_a_file_is_read_with_its_variables_filled_in(tmp_path: Path) -> None:
     assert (settings.queues, settings.concurrency) == (("inference", "post"), 4)
     assert (settings.shutdown_timeout_s, settings.git_token) == (90.0, "none")
     assert (settings.deployment_dir, settings.has_system_packages) == (Path("/srv/deployments"), True)
-    assert (settings.recovery.is_enabled, settings.recovery.backoff_factor) == (False, 1.5)
+    assert (settings.restarts.is_enabled, settings.restarts.backoff_factor) == (False, 1.5)
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:

@@ -13,15 +13,15 @@ from runqy.broker.tasks.reader import find_task
 from runqy.broker.tasks.record import TaskRecord
 from tests.workers.processes import add_task
 from workers.runtime.pool import RestartPolicy
-from workers.runtime.retries import RetryPolicy, delay_s
-from workers.runtime.settings import RecoverySettings
+from workers.runtime.retries import QueuePolicy, backoff_s
+from workers.runtime.settings import RestartSettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus, finish_request, limit_result, plan_finishes
 
-POLICY = RetryPolicy(delay_s=100, max_delay_s=300)
+POLICY = QueuePolicy(delay_s=100, max_delay_s=300)
 
 
 def settled(
-    broker: Broker, result: RunResult, policy: RetryPolicy = POLICY, **task: int
+    broker: Broker, result: RunResult, policy: QueuePolicy = POLICY, **task: int
 ) -> tuple[FinishOutcome, TaskRecord]:
     task_id = add_task(broker, 1, **task)
     order = plan_dequeue([QueueWeight(queue="mail")], 1, worker_id="w1")
@@ -37,7 +37,7 @@ def test_success_keeps_the_result(broker: Broker) -> None:
 
 
 def test_a_queue_without_storage_keeps_the_state_only(single_broker: Broker) -> None:
-    policy = RetryPolicy(keeps_results=False)
+    policy = QueuePolicy(keeps_results=False)
 
     outcome, record = settled(single_broker, RunResult(RunStatus.SUCCEEDED, output=b"1"), policy)
 
@@ -53,7 +53,7 @@ def test_a_retry_waits_for_the_delay(single_broker: Broker) -> None:
 
 
 def test_retries_at_the_limit_of_the_delay_are_spread(single_broker: Broker) -> None:
-    policy, now_s = RetryPolicy(delay_s=10_000, max_delay_s=1_000), single_broker.now_s()
+    policy, now_s = QueuePolicy(delay_s=10_000, max_delay_s=1_000), single_broker.now_s()
 
     due = [settled(single_broker, RunResult(RunStatus.RETRYABLE, "busy"), policy)[1].score_s or 0 for _ in range(40)]
 
@@ -80,14 +80,14 @@ def test_runs_that_were_not_started_are_requeued(single_broker: Broker) -> None:
 
 
 def test_a_delay_doubles_up_to_its_limit() -> None:
-    delays = [delay_s(attempt, first_s=10, max_s=60) for attempt in (0, 1, 2, 3, 10_000)]
+    delays = [backoff_s(attempt, first_s=10, max_s=60) for attempt in (0, 1, 2, 3, 10_000)]
 
     for delay, expected in zip(delays, (10, 20, 40, 60, 60), strict=True):
         assert expected * 0.75 <= delay <= expected * 1.25
 
 
 def test_the_cooldown_follows_too_many_restarts_and_resets_the_count() -> None:
-    restart_policy = RestartPolicy(RecoverySettings(max_restarts=2, initial_delay_s=1, cooldown_s=300))
+    restart_policy = RestartPolicy(RestartSettings(max_restarts=2, initial_delay_s=1, cooldown_s=300))
 
     delays = [restart_policy.next_delay_s() or 0 for _ in range(4)]
 
@@ -96,7 +96,7 @@ def test_the_cooldown_follows_too_many_restarts_and_resets_the_count() -> None:
 
 
 def test_a_result_of_the_size_that_the_queue_allows_is_kept() -> None:
-    policy, result = RetryPolicy(max_result_bytes=3), RunResult(RunStatus.SUCCEEDED, output=b"123")
+    policy, result = QueuePolicy(max_result_bytes=3), RunResult(RunStatus.SUCCEEDED, output=b"123")
 
     assert limit_result(result, policy) is result
     assert limit_result(RunResult(RunStatus.SUCCEEDED, output=b"1234"), policy).status is RunStatus.FAILED
@@ -113,7 +113,7 @@ def test_results_that_are_recorded_together_are_no_larger_than_a_batch(size: int
 
 
 def test_success_forgets_the_restarts_before() -> None:
-    restart_policy = RestartPolicy(RecoverySettings(max_restarts=1, initial_delay_s=1, cooldown_s=300))
+    restart_policy = RestartPolicy(RestartSettings(max_restarts=1, initial_delay_s=1, cooldown_s=300))
     restart_policy.next_delay_s()
 
     restart_policy.record_success()
@@ -122,4 +122,4 @@ def test_success_forgets_the_restarts_before() -> None:
 
 
 def test_recovery_can_be_switched_off() -> None:
-    assert RestartPolicy(RecoverySettings(is_enabled=False)).next_delay_s() is None
+    assert RestartPolicy(RestartSettings(is_enabled=False)).next_delay_s() is None

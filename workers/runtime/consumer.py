@@ -35,7 +35,7 @@ from workers.runtime.pool import Pool
 from workers.runtime.protocol import encode_task
 from workers.runtime.redaction import secrets
 from workers.runtime.redis_connections import RedisConnections
-from workers.runtime.retries import delay_s
+from workers.runtime.retries import backoff_s
 from workers.runtime.task_runs import (
     Run,
     RunResult,
@@ -200,7 +200,7 @@ class Consumer:
 
     def _poll(self) -> None:
         """Poll for the tasks of producers that publish no wake-up."""
-        due_s = self._loop.time() + delay_s(0, first_s=POLL_S, max_s=POLL_S)
+        due_s = self._loop.time() + backoff_s(0, first_s=POLL_S, max_s=POLL_S)
         self._polls = self._loop.call_at(math.ceil(due_s / MIN_POLL_INTERVAL_S) * MIN_POLL_INTERVAL_S, self._poll)
         self.wake()
 
@@ -294,7 +294,7 @@ class Consumer:
         if isinstance(error, BrokerRefused):
             self._on_refused()
         if self._state.back_off():
-            delay = delay_s(self._state.failures - 1, first_s=0.1, max_s=5.0)
+            delay = backoff_s(self._state.failures - 1, first_s=0.1, max_s=5.0)
             self._backoff = self._loop.call_later(delay, self._end_backoff)
 
     def _end_backoff(self) -> None:

@@ -12,7 +12,7 @@ from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, RunqyError
-from workers.runtime.retries import RetryPolicy
+from workers.runtime.retries import QueuePolicy
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 TASKS_PER_DEQUEUE = 100
@@ -34,7 +34,7 @@ class ConsumeConfig:
     concurrency: int
     weights: tuple[QueueWeight, ...]
     is_strict: bool
-    policy: RetryPolicy
+    policy: QueuePolicy
     lease_s: int = LEASE_S
     ttl_completed_s: int = 0
     active_timeout_s: int = 0

@@ -19,7 +19,7 @@ from runqy.broker.tasks.lease import Extension, Lease, extend
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import RunningTask, WorkerRecord
 from runqy.errors import BrokerRefused, RunqyError
-from workers.runtime.retries import delay_s
+from workers.runtime.retries import backoff_s
 from workers.runtime.task_runs import OUTCOMES_OF_STATUS, Run
 
 REREGISTER_MAX_DELAY_S = 300.0
@@ -74,7 +74,7 @@ class BrokerOutageTimer:
             return False
         self._attempts += 1
         max_s = max(patience_s, REREGISTER_MAX_DELAY_S)
-        self._due_s = now_s + delay_s(self._attempts, first_s=patience_s, max_s=max_s)
+        self._due_s = now_s + backoff_s(self._attempts, first_s=patience_s, max_s=max_s)
         return True
 
 
@@ -91,7 +91,7 @@ class RefusalTimer:
         if now_s - self._last_s > REFUSAL_RETRY_S:
             self._since_s = now_s
             # With jitter, or all workers would register at the same moment.
-            self._patience_s = delay_s(0, first_s=REFUSAL_TOLERANCE_S, max_s=REFUSAL_TOLERANCE_S)
+            self._patience_s = backoff_s(0, first_s=REFUSAL_TOLERANCE_S, max_s=REFUSAL_TOLERANCE_S)
         self._last_s = now_s
         if now_s - self._since_s < self._patience_s:
             return False

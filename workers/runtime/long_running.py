@@ -50,7 +50,7 @@ class LongRunningPool:
         self._slots = [
             ChildSlot(
                 owner,
-                RestartPolicy(settings.recovery, on_failure),
+                RestartPolicy(settings.restarts, on_failure),
                 failures,
                 on_change=self._use_slots,
                 on_run_ended=self._end_run,

@@ -37,7 +37,7 @@ class OneShotPool:
         self._owner = owner
         self._settings = settings
         self._on_failure = on_failure
-        self._restart_policy = RestartPolicy(settings.recovery, on_failure)
+        self._restart_policy = RestartPolicy(settings.restarts, on_failure)
         self._failures = FailureLog("child_started")
         self._spec: ChildSpec | None = None
         self._started_with: dict[Child, ChildSpec] = {}

@@ -7,8 +7,8 @@ from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED, timeout_error
 from runqy.broker.tasks.record import TaskProgress
 from workers.runtime.child import ChildSpec
 from workers.runtime.protocol import MAX_LINE_BYTES, ChildResponse, InvalidResponse
-from workers.runtime.retries import delay_s
-from workers.runtime.settings import RecoverySettings
+from workers.runtime.retries import backoff_s
+from workers.runtime.settings import RestartSettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 OVERFLOW = RunResult(
@@ -45,7 +45,7 @@ class PoolOwner(Protocol):
 class RestartPolicy:
     """Counts the failures of a child and returns the delay before its restart."""
 
-    def __init__(self, settings: RecoverySettings, on_failure: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, settings: RestartSettings, on_failure: Callable[[], None] = lambda: None) -> None:
         self._settings = settings
         self._on_failure = on_failure
         self._failures = 0
@@ -72,7 +72,7 @@ class RestartPolicy:
             self._failures = 0  # after the cooldown, the delays are short again
             return settings.cooldown_s
         self._failures += 1
-        return delay_s(
+        return backoff_s(
             self._failures - 1,
             first_s=settings.initial_delay_s,
             max_s=settings.max_delay_s,

@@ -27,7 +27,7 @@ from workers.runtime.registration import (
     list_queues,
     register,
 )
-from workers.runtime.retries import delay_s
+from workers.runtime.retries import backoff_s
 from workers.runtime.settings import ALL_QUEUES, WorkerSettings
 from workers.runtime.worker_session import NO_MAINTENANCE, WorkerSession
 
@@ -99,7 +99,7 @@ class QueueWorkers:
                 if not has_listed and attempt == self._settings.bootstrap_retries:
                     return self._fail(error)
                 first_s = self._settings.bootstrap_retry_delay_s
-                await asyncio.sleep(delay_s(attempt - 1, first_s=first_s, max_s=max(first_s, MAX_DELAY_S)))
+                await asyncio.sleep(backoff_s(attempt - 1, first_s=first_s, max_s=max(first_s, MAX_DELAY_S)))
             except RegistrationRefused as error:
                 return self._fail(error)
             else:
@@ -205,9 +205,11 @@ class QueueWorker:
         """Wait until there is a reason to deploy; return whether something changed at the server."""
         retry_now = self._registration_loop.retry_now
         if failures:
-            await wait_any(retry_now, timeout_s=delay_s(failures - 1, first_s=DEPLOY_DELAY_S, max_s=DEPLOY_MAX_DELAY_S))
+            await wait_any(
+                retry_now, timeout_s=backoff_s(failures - 1, first_s=DEPLOY_DELAY_S, max_s=DEPLOY_MAX_DELAY_S)
+            )
         elif checks:
-            delay = delay_s(checks - 1, first_s=NEW_CODE_DELAY_S, max_s=NEW_CODE_MAX_DELAY_S)
+            delay = backoff_s(checks - 1, first_s=NEW_CODE_DELAY_S, max_s=NEW_CODE_MAX_DELAY_S)
             await wait_any(retry_now, timeout_s=delay)
         else:
             await wait_any(retry_now, deployments.child_failed)
@@ -221,7 +223,7 @@ class QueueWorker:
             try:
                 return registration, await self._connect(registration)
             except BrokerUnavailable:
-                delay = delay_s(attempt, first_s=CONNECT_DELAY_S, max_s=CONNECT_MAX_DELAY_S)
+                delay = backoff_s(attempt, first_s=CONNECT_DELAY_S, max_s=CONNECT_MAX_DELAY_S)
                 attempt += 1
                 await asyncio.sleep(delay)
                 # The address may be wrong, and corrected at the server meanwhile.
@@ -240,7 +242,7 @@ class QueueWorker:
                 connections = await self._connect(registration)
                 break
             except BrokerUnavailable:  # the server may learn of a new address or password later
-                await asyncio.sleep(delay_s(0, first_s=RECONNECT_DELAY_S, max_s=RECONNECT_DELAY_S))
+                await asyncio.sleep(backoff_s(0, first_s=RECONNECT_DELAY_S, max_s=RECONNECT_DELAY_S))
         await session.adopt(registration, connections)
         return registration
 

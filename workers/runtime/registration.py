@@ -29,7 +29,7 @@ from runqy.errors import (
 from runqy.formats.json_decoding import read_json
 from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.redaction import secrets
-from workers.runtime.retries import delay_s
+from workers.runtime.retries import backoff_s
 from workers.runtime.settings import WorkerSettings
 
 TIMEOUT_S = 30.0
@@ -307,7 +307,7 @@ class RegistrationLoop:
 
     async def _wait(self, attempt: int, reason: str, max_s: float) -> None:
         first_s = self._settings.bootstrap_retry_delay_s
-        delay = delay_s(attempt - 1, first_s=first_s, max_s=max(first_s, max_s))
+        delay = backoff_s(attempt - 1, first_s=first_s, max_s=max(first_s, max_s))
         self._on_wait(reason)
         self._failures.record("not_registered", key=reason, reason=reason, next_try_s=round(delay, 1))
         await wait_any(self.retry_now, timeout_s=delay)

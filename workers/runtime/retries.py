@@ -8,7 +8,7 @@ from runqy.broker.constants import ARCHIVE_MAX_TASKS
 MAX_JITTER = 1.25
 
 
-def delay_s(attempt: int, *, first_s: float, max_s: float, factor: float = 2.0) -> float:
+def backoff_s(attempt: int, *, first_s: float, max_s: float, factor: float = 2.0) -> float:
     """Return the delay after attempt number `attempt` (from 0): exponential up to a limit, with a quarter of jitter."""
     # Without this limit of the exponent the power overflows a float after enough attempts.
     grown = first_s * factor ** min(attempt, 60)
@@ -16,7 +16,7 @@ def delay_s(attempt: int, *, first_s: float, max_s: float, factor: float = 2.0) 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
+class QueuePolicy:
     """How a queue handles failures and results."""
 
     delay_s: float = 15.0
@@ -32,5 +32,5 @@ class RetryPolicy:
     def retry_at_s(self, attempt: int, *, now_ns: int) -> int:
         """Return the Unix time of the next attempt. The delay doubles with each attempt, up to the limit."""
         # The limit holds after jitter: delays cut off at it would let tasks that failed together retry together.
-        delay = delay_s(attempt, first_s=self.delay_s, max_s=self.max_delay_s / MAX_JITTER)
+        delay = backoff_s(attempt, first_s=self.delay_s, max_s=self.max_delay_s / MAX_JITTER)
         return now_ns // 1_000_000_000 + round(delay)

@@ -49,7 +49,7 @@ _LABELS = {variable: f"{name} in the configuration file" for name, variable in _
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecoverySettings:
+class RestartSettings:
     """How children that end are restarted."""
 
     is_enabled: bool = True
@@ -88,7 +88,7 @@ class WorkerSettings:
     """The limit of a virtual environment and the queue's package cache together."""
     isolates_children: bool = True
     """Prevent children, and the installation of their requirements, from reading and signalling other processes."""
-    recovery: RecoverySettings = field(default_factory=RecoverySettings)
+    restarts: RestartSettings = field(default_factory=RestartSettings)
 
 
 def load_settings(file: Path | None, *, allow_http: bool = False) -> WorkerSettings:
@@ -102,7 +102,7 @@ def load_settings(file: Path | None, *, allow_http: bool = False) -> WorkerSetti
 
 
 def _read(env: Environment, *, allow_http: bool) -> WorkerSettings:
-    defaults = RecoverySettings()
+    defaults = RestartSettings()
     server_url = env.required("RUNQY_SERVER_URL", _server_url)
     if not allow_http and not env.flag("RUNQY_ALLOW_HTTP"):
         _require_encryption(server_url)
@@ -125,7 +125,7 @@ def _read(env: Environment, *, allow_http: bool) -> WorkerSettings:
         max_checkout_bytes=env.size("RUNQY_MAX_CHECKOUT_BYTES", 2 << 30),
         max_deployment_bytes=env.size("RUNQY_MAX_DEPLOYMENT_BYTES", 20 << 30),
         isolates_children=env.flag("RUNQY_ISOLATE_CHILDREN", default=True),
-        recovery=RecoverySettings(
+        restarts=RestartSettings(
             is_enabled=env.flag("RUNQY_RECOVERY_ENABLED", default=defaults.is_enabled),
             max_restarts=env.count("RUNQY_RECOVERY_MAX_RESTARTS", defaults.max_restarts),
             initial_delay_s=env.parsed("RUNQY_RECOVERY_INITIAL_DELAY", _seconds, defaults.initial_delay_s),

@@ -26,7 +26,7 @@ from runqy.broker.tasks.finish import (
 )
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.errors import RunqyError
-from workers.runtime.retries import RetryPolicy
+from workers.runtime.retries import QueuePolicy
 from workers.runtime.task_output import RunOutput
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Finish:
         return zip(self.runs, outcome if isinstance(outcome, list) else [outcome] * len(self.runs), strict=True)
 
 
-def plan_finishes(runs: Sequence[Run], policy: RetryPolicy, *, now_ns: int) -> list[Finish]:
+def plan_finishes(runs: Sequence[Run], policy: QueuePolicy, *, now_ns: int) -> list[Finish]:
     """Return the requests that record how runs ended. Successful runs share script calls."""
     finishes: list[Finish] = []
     batches: dict[str, tuple[list[Run], int]] = {}
@@ -137,7 +137,7 @@ def plan_finishes(runs: Sequence[Run], policy: RetryPolicy, *, now_ns: int) -> l
     return finishes + [_completions(batch, policy, now_ns) for batch, _ in batches.values()]
 
 
-def _completions(runs: Sequence[Run], policy: RetryPolicy, now_ns: int) -> Finish:
+def _completions(runs: Sequence[Run], policy: QueuePolicy, now_ns: int) -> Finish:
     completions = [
         Completion(
             run.task.lease,
@@ -150,7 +150,7 @@ def _completions(runs: Sequence[Run], policy: RetryPolicy, now_ns: int) -> Finis
     return Finish(runs, complete_all(completions, now_ns=now_ns))
 
 
-def finish_request(run: Run, result: RunResult, policy: RetryPolicy, *, now_ns: int) -> Request[FinishOutcome]:
+def finish_request(run: Run, result: RunResult, policy: QueuePolicy, *, now_ns: int) -> Request[FinishOutcome]:
     """Return the request that completes, requeues, retries or archives a task, by how its run ended."""
     lease, message, status = run.task.lease, run.task.message, result.status
     info, max_archived = _info(run, policy, status), policy.max_archived
@@ -187,7 +187,7 @@ OUTCOMES_OF_STATUS = {
 }
 
 
-def _info(run: Run, policy: RetryPolicy, status: RunStatus = RunStatus.SUCCEEDED) -> RunInfo:
+def _info(run: Run, policy: QueuePolicy, status: RunStatus = RunStatus.SUCCEEDED) -> RunInfo:
     return RunInfo(
         commit=run.commit,
         hides_payload=policy.hides_payloads,
@@ -196,7 +196,7 @@ def _info(run: Run, policy: RetryPolicy, status: RunStatus = RunStatus.SUCCEEDED
     )
 
 
-def limit_result(result: RunResult, policy: RetryPolicy) -> RunResult:
+def limit_result(result: RunResult, policy: QueuePolicy) -> RunResult:
     """Return the result, or a failure if it is larger than its queue allows."""
     size = len(result.output or b"")
     if not policy.keeps_results or not 0 < policy.max_result_bytes < size:
@@ -205,7 +205,7 @@ def limit_result(result: RunResult, policy: RetryPolicy) -> RunResult:
     return RunResult(RunStatus.FAILED, f"result_too_large: {reason}")
 
 
-def refuse_large_results(runs: Sequence[Run], policy: RetryPolicy) -> Operation[None]:
+def refuse_large_results(runs: Sequence[Run], policy: QueuePolicy) -> Operation[None]:
     """Fail runs whose results would fill a Redis of which their queues already use more than their share.
 
     One round trip if a result is large, else none. Raise BrokerUnavailable.

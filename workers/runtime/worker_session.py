@@ -32,7 +32,7 @@ from workers.runtime.long_running import IDLE_GRACE_S
 from workers.runtime.redaction import secrets
 from workers.runtime.redis_connections import RedisConnections, WorkerSubscription
 from workers.runtime.registration import RegisteredWorker, own_version
-from workers.runtime.retries import RetryPolicy
+from workers.runtime.retries import QueuePolicy
 from workers.runtime.settings import WorkerSettings
 
 FINAL_REQUESTS_S = 5.0
@@ -144,7 +144,7 @@ class WorkerSession:
             concurrency=self._settings.concurrency,
             weights=tuple(QueueWeight(queue=name, priority=n) for name, n in registration.priorities.items()),
             is_strict=registration.queue.order == "strict",
-            policy=RetryPolicy(
+            policy=QueuePolicy(
                 delay_s=registration.limits.retry_delay_secs,
                 max_delay_s=registration.limits.retry_max_delay_secs,
                 keeps_results=registration.deployment.redis_storage,

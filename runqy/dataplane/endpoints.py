@@ -49,9 +49,9 @@ from runqy.http.middleware import forwarded_client
 from runqy.http.request_ids import trace_headers
 from runqy.metrics.http_requests import observe_request
 from runqy.telemetry.tracing import enqueue_span, get_tracer
+from tasks.api.enqueue_bodies import parse_batch, parse_enqueue
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
 from tasks.api.logs import END_ID, LogQuerySerializer, find_position, open_output_stream
-from tasks.api.parsers import parse_batch, parse_enqueue
 from tasks.api.serializers import batch_response, enqueue_response, task_response
 from tasks.api.viewsets import TaskViewSet
 from tasks.api.waits import enqueue_head, parse_wait, task_head, waiting_client

@@ -14,7 +14,7 @@ from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.broker.rate_limit import Rate
 from runqy.broker.tasks.enqueue import IDEMPOTENCY_TTL_S
-from tasks.api.parsers import MAX_RETRY, MAX_SECONDS, MAX_UNIQUE_KEY_LENGTH
+from tasks.api.enqueue_bodies import MAX_RETRY, MAX_SECONDS, MAX_UNIQUE_KEY_LENGTH
 from tasks.api.waits import MAX_WAIT_S
 from tasks.batches import MAX_BATCH_TASKS
 from tasks.waiting import WaiterLimits

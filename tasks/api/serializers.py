@@ -18,7 +18,7 @@ from runqy.broker.tasks.record import TaskProgress, TaskRecord
 from runqy.formats import durations
 from tasks import payloads
 from tasks.actions import MAX_TASKS_PER_REQUEST, STATES_FOR_ALL, TaskAction
-from tasks.api import parsers
+from tasks.api import enqueue_bodies
 from tasks.batches import BatchSpec, EnqueuedBatch
 from tasks.operations import EnqueuedTask
 
@@ -237,17 +237,17 @@ def _warnings(unserved: str) -> list[str] | msgspec.UnsetType:
 
 
 class EnqueueSerializer(serializers.BaseSerializer[Any]):
-    """The body of `POST /queue/add`, as bytes. Its fields are `parsers.OPTIONS`, for both planes and the schema."""
+    """The body of `POST /queue/add`, as bytes. Its fields are `enqueue_bodies.OPTIONS`, for both planes."""
 
     def to_internal_value(self, data: bytes) -> NewTask:
-        return parsers.parse_enqueue(data)
+        return enqueue_bodies.parse_enqueue(data)
 
 
 class BatchSerializer(serializers.BaseSerializer[Any]):
     """The body of `POST /queue/add-batch`, as bytes."""
 
     def to_internal_value(self, data: bytes) -> BatchSpec:
-        return parsers.parse_batch(data)
+        return enqueue_bodies.parse_batch(data)
 
 
 class EnqueueSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
@@ -256,7 +256,7 @@ class EnqueueSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no
     target_class = EnqueueSerializer
 
     def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
-        return parsers.enqueue_schema()
+        return enqueue_bodies.enqueue_schema()
 
 
 class BatchSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
@@ -265,7 +265,7 @@ class BatchSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-u
     target_class = BatchSerializer
 
     def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
-        return parsers.batch_schema()
+        return enqueue_bodies.batch_schema()
 
 
 class EnqueueResponseSerializer(StructSerializer):

@@ -18,7 +18,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.errors import BatchTooLarge, PayloadInvalid
-from tasks.api.parsers import parse_batch
+from tasks.api.enqueue_bodies import parse_batch
 from tasks.payloads import add_defaults, check_integers
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec

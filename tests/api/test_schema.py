@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 
 from runqy.api.schema import LINKS
 from runqy.api.views import SchemaView, SwaggerView
-from tasks.api.parsers import MAX_NAME_LENGTH
+from tasks.api.enqueue_bodies import MAX_NAME_LENGTH
 
 REFERENCE = """
 POST /worker/register

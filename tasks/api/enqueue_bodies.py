@@ -204,6 +204,8 @@ def _timestamp_schema(description: str) -> dict[str, Any]:
     return {"type": "string", "format": "date-time", "description": description}
 
 
+# In a flat body each of these names is taken from the payload. A further option must be read only beside `data`, or
+# payloads that have a member of its name change.
 OPTIONS: Mapping[str, Option] = {
     "queue": Option(
         _queue_name,

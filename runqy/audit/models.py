@@ -15,7 +15,7 @@ CHAIN_BEGIN = "0" * 64
 _KEY_NAME = re.compile(r"(\d+) (.+)", re.DOTALL)
 
 
-def chain_key(secret_key: str = "") -> bytes:
+def chain_key(secret_key: str | None = None) -> bytes:
     """Return the key of the chain's digests, derived from a secret key, by default from that of the server."""
     return signing.derive_key(secret_key or settings.SECRET_KEY, "runqy audit chain")
 

@@ -71,9 +71,9 @@ def _measure_rates(scenarios: dict[str, Scenario], report: Report, sampling: Sam
         report.paired(what, values, others, "tasks/s" if tasks > 1 else "requests/s", goal=goal)
 
     report.section(f"HTTP, two processes, against commit {baseline.NAME}")
-    compare(f"POST /queue/add, {CONNECTIONS} connections", "current", "base", goal=3)
+    compare(f"POST /queue/add, {CONNECTIONS} connections", "current", "base", goal=3.5)
     compare("POST /queue/add, 1 connection", "current one", "base one", goal=1)
-    compare(f"GET /queue/{{task_id}}, {CONNECTIONS} connections", "current get", "base get", goal=2.5)
+    compare(f"GET /queue/{{task_id}}, {CONNECTIONS} connections", "current get", "base get", goal=3)
     compare(f"batches of {BATCH}, 1 connection", "current batches", "base batches", goal=1.2, tasks=BATCH)
     what = f"batches of {BATCH}, {BATCH_CONNECTIONS} connections"
     compare(what, "current batches 4", "base batches 4", goal=1.2, tasks=BATCH)

@@ -65,7 +65,7 @@ class EntryWriter:
     def __init__(self, change: ConfigurationChange, vault: Vault, *, is_new: bool = False) -> None:
         """`change` holds the lock of all changes. `vault` was read under it."""
         self._change, self._vault = change, vault
-        self._entries = {entry.key: entry for entry in vault.entries.all()}
+        self.entries = {entry.key: entry for entry in vault.entries.all()}
         self._noted: list[EntryVersion] = []
         self._at = timezone.now()
         self._notifies_workers = is_new
@@ -77,7 +77,7 @@ class EntryWriter:
 
         Raise VaultInvalid, VaultEntryNotFound, VaultEntryChanged, VaultUnavailable.
         """
-        entry = self._entries.get(change.key)
+        entry = self.entries.get(change.key)
         present = entry.version if entry else 0
         if change.expected_version not in (None, present):
             name = f"{self._vault.name}/{change.key[:80]}"
@@ -95,14 +95,14 @@ class EntryWriter:
         """Encrypt a value with the first key. Workers have the value, so they are not notified."""
         self._seal(entry, value)
         entry.save(update_fields=["revision", "ciphertext", "sealed_at"])
-        self._entries[entry.key] = entry
+        self.entries[entry.key] = entry
         self._note(entry.key, entry.version, Event.ROTATED)
 
     def clear(self) -> list[str]:
         """Delete all entries, before their vault is deleted; return their keys."""
-        keys = sorted(self._entries)
+        keys = sorted(self.entries)
         for key in keys:
-            self._delete(self._entries[key])
+            self._delete(self.entries[key])
         EntryVersion.objects.bulk_create(self._noted)
         return keys
 
@@ -111,7 +111,7 @@ class EntryWriter:
         EntryVersion.objects.bulk_create(self._noted)
         if self._is_changed:
             self._vault.save()
-        body = PublishedVault.of(self._entries.values()).encode()
+        body = PublishedVault.of(self.entries.values()).encode()
         self._change.put(DocumentKind.VAULT, self._vault.name, body, notify_workers=self._notifies_workers)
 
     def _set(self, entry: VaultEntry | None, new: EntryChange, value: str) -> Changes:
@@ -157,7 +157,7 @@ class EntryWriter:
 
     def _delete(self, entry: VaultEntry) -> None:
         self._note(entry.key, entry.version + 1, Event.DELETED)
-        del self._entries[entry.key]
+        del self.entries[entry.key]
         entry.delete()
         self._notifies_workers = self._is_changed = True
 
@@ -178,7 +178,7 @@ class EntryWriter:
         if errors := model_errors(entry, exclude=["vault"], prefix=entry.key[:80], validate_constraints=False):
             raise VaultInvalid(errors=errors)
         entry.save()
-        self._entries[entry.key] = entry
+        self.entries[entry.key] = entry
         self._is_changed = True
 
     def _encrypt(self, entry: VaultEntry, value: str) -> None:
@@ -308,7 +308,7 @@ def set_entry(  # noqa: PLR0913 (each is a property of an entry)
         git_hosts=git_hosts,
         expected_version=expected_version,
     )
-    return _change_entries(vault, [change], precondition=precondition)[0].entries.get(key=key)
+    return _change_entries(vault, [change], precondition=precondition)[0][key]
 
 
 def set_entries(
@@ -340,8 +340,11 @@ def delete_entry(
 
 def _change_entries(
     vault: str, entries: Iterable[EntryChange], *, precondition: Precondition
-) -> tuple[Vault, list[str]]:
-    """Change entries of a vault, all or none, each with an audit record. Return the keys of those that changed."""
+) -> tuple[Mapping[str, VaultEntry], list[str]]:
+    """Change entries of a vault, all or none, each with an audit record.
+
+    Return all entries of the vault as this change left them, and the keys of those that changed.
+    """
     get_keyring()  # raises VaultLocked
     with configuration_change() as change:
         row = Vault.objects.get_named(vault)
@@ -352,7 +355,7 @@ def _change_entries(
         for entry, changes in changed:
             action = "vault_entry.deleted" if entry.is_deleted else "vault_entry.set"
             record_change(action, f"{vault}/{entry.key}", changes)
-    return row, [entry.key for entry, _ in changed]
+    return writer.entries, [entry.key for entry, _ in changed]
 
 
 def compare_entries(vault: str, values: Mapping[str, str]) -> list[EntryPreview]:

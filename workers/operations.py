@@ -98,6 +98,8 @@ def register_worker(
         # Before the response: a secret whose delivery cannot be recorded is not delivered.
         if worker_secrets.grants:
             record_delivery(worker_id=worker_id, queue=definition.name, grants=worker_secrets.grants)
+    except BrokerUnavailable:
+        raise
     except RunqyError as error:
         if instance_id:  # Go's workers have no id that they keep
             _record_refusal(worker_id, definition.name, error.detail)

@@ -19,6 +19,9 @@ from runqy.broker.rate_limit import Rate, RateLimitStatus, acquire, read_wait
 from runqy.config.connection_urls import parse_address
 from runqy.errors import BrokerUnavailable, TooManyFailures, TooManyRequests
 from runqy.redis_connection import run_blocking
+from runqy.telemetry.failure_log import FailureLog
+
+_failures = FailureLog("requests_counted")
 
 
 class RateLimiter:
@@ -46,8 +49,10 @@ class RateLimiter:
         try:
             context = yield from get_context()
             status = yield from ask(acquire(self._key(), self.rate, now_ns=context.now_ns))
-        except BrokerUnavailable:
+        except BrokerUnavailable as error:
+            _failures.record("requests_not_counted", key=error.code, error=error.detail)
             return
+        _failures.record_success()
         self._report(self.rate, status)
 
     def check(self) -> Operation[None]:
@@ -57,7 +62,8 @@ class RateLimiter:
         try:
             context = yield from get_context()
             wait_s = yield from ask(read_wait(self._key(), self.rate, now_ns=context.now_ns))
-        except BrokerUnavailable:
+        except BrokerUnavailable as error:
+            _failures.record("requests_not_counted", key=error.code, error=error.detail)
             return
         if wait_s:
             # As if it had been counted: the headers must not reveal whether a guessed key matched.

@@ -1,10 +1,13 @@
 """Vaults and entries, and the secrets that workers receive."""
 
+from typing import Any
+
 import pytest
 import redis as redis_py
 from django.core.management import call_command
 
 from runqy.broker import keys
+from runqy.config_sync import operations as config_operations
 from runqy.config_sync.models import StoredDocument
 from runqy.errors import (
     VaultAlreadyExists,
@@ -233,3 +236,21 @@ def test_the_command_prints_a_valid_master_key(capsys) -> None:
     call_command("generate_vault_key")
 
     Keyring.parse(capsys.readouterr().out.strip())
+
+
+def test_setting_an_entry_returns_its_own_version_although_another_change_follows_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    operations.create_vault(name="shared")
+    publish = config_operations.publish
+
+    def change_concurrently(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(config_operations, "publish", publish)
+        operations.set_entry(vault="shared", key="TOKEN", value="second")
+        return publish(*args, **options)
+
+    monkeypatch.setattr(config_operations, "publish", change_concurrently)
+
+    first = operations.set_entry(vault="shared", key="TOKEN", value="first")
+
+    assert (first.version, VaultEntry.objects.get(key="TOKEN").version) == (1, 2)

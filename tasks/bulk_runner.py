@@ -41,7 +41,8 @@ from tasks.models import BulkAction, TaskCopy, TaskRun
 from tasks.operations import forget_enqueued_ids
 
 LEASE_S = 30
-"""It is extended before each slice, which takes a second or so."""
+"""It is extended before each step of a slice, which takes a second or so."""
+COPIES_PER_STEP = 20
 TICK_S = 2.0
 """The time that one tick takes at most, apart from its last slice."""
 FULL_QUEUE_RETRY_S = 5
@@ -72,6 +73,10 @@ def delete_old_bulk_actions(*, limit: int = 1_000) -> None:
     copies = TaskCopy.objects.filter(created_at__lt=before).values_list("pk", flat=True)[:limit]
     TaskCopy.objects.filter(pk__in=list(copies)).delete()
     BulkAction.objects.filter(ended_at__lt=before, copies=None).delete()
+
+
+class _LeaseLost(Exception):
+    """Another process may have the bulk action, or it was cancelled."""
 
 
 class BulkRunner:
@@ -110,7 +115,7 @@ class BulkRunner:
         with actor_context(Actor.from_json(self._bulk.actor)):
             try:
                 pause_s = self._apply_slices(until)
-            except EnqueuedTooLate:
+            except (EnqueuedTooLate, _LeaseLost):
                 pause_s = 0  # the lease has ended, and another process may have it
             except (BrokerUnavailable, ConfigurationUnavailable):
                 pause_s = 1
@@ -123,8 +128,10 @@ class BulkRunner:
                 self._store(self._own, lease="", leased_until=timezone.now() + timedelta(seconds=pause_s))
 
     def _apply_slices(self, until: float) -> int:
-        """Return how many seconds to wait before the next slice. Raise EnqueuedTooLate."""
-        while self._begin_slice():
+        """Return how many seconds to wait before the next slice. Raise EnqueuedTooLate, _LeaseLost."""
+        while True:
+            self._is_repeated = self._bulk.slice_began_s is not None
+            self._extend_lease(slice_began_s=self._bulk.slice_began_s or self._broker.now_s())
             # Checked before each slice: the user may lose the permission while the bulk action runs.
             if not may_continue(self._bulk):
                 self._end(_State.FAILED, error=_NOT_PERMITTED)
@@ -136,18 +143,15 @@ class BulkRunner:
                 break
         return 0
 
-    def _begin_slice(self) -> bool:
-        """Extend the lease. Return False if it is lost, or the bulk action has ended."""
-        self._is_repeated = self._bulk.slice_began_s is not None
+    def _extend_lease(self, **values: object) -> None:
+        """Store what was handled, and values. Raise _LeaseLost without the lease, or if the bulk action has ended."""
         self._lease_ends_s = self._broker.now_s() + LEASE_S - 1
-        return self._store(
-            self._running,
-            leased_until=timezone.now() + timedelta(seconds=LEASE_S),
-            slice_began_s=self._bulk.slice_began_s or self._broker.now_s(),
-        )
+        leased_until = timezone.now() + timedelta(seconds=LEASE_S)
+        if not self._store(self._running, leased_until=leased_until, **values):
+            raise _LeaseLost
 
     def _apply_slice(self) -> None:
-        """Apply the action to the tasks that come next, and store what happened. Raise EnqueuedTooLate."""
+        """Apply the action to the tasks that come next, and store what happened. Raise EnqueuedTooLate, _LeaseLost."""
         upcoming = find_next_slice(self._broker, self._bulk, self._query)
         found = self._broker.run(read_states(upcoming.tasks)) if upcoming.tasks else []
         states = dict(zip(upcoming.tasks, found, strict=True))
@@ -173,13 +177,15 @@ class BulkRunner:
         return [task for task, at_ns in zip(tasks, since, strict=True) if at_ns is not None and at_ns < requested_ns]
 
     def _apply_in_redis(self, tasks: Sequence[TaskLocation], states: Mapping[TaskLocation, TaskState | None]) -> None:
-        """Apply the action to the tasks themselves, not to copies. Raise BrokerUnavailable."""
+        """Apply the action to the tasks themselves, not to copies. Raise BrokerUnavailable, _LeaseLost."""
         matching = select_still_matching(self._bulk, self._query, {task: states[task] for task in tasks})
         deletes_runs = self._action is TaskAction.DELETE and self._query.state is None
         groups: defaultdict[tuple[str, TaskState | None], list[str]] = defaultdict(list)
         for queue, task_id in tasks:
             groups[queue, states[queue, task_id]].append(task_id)
         for (queue, state), task_ids in groups.items():
+            # A process that was stopped meanwhile must not act after its successor.
+            self._extend_lease()
             due = [task_id for task_id in task_ids if (queue, task_id) in matching]
             if state is None:
                 done = {*task_ids} if deletes_runs else set()
@@ -205,11 +211,13 @@ class BulkRunner:
     def _add_copies(self, tasks: Sequence[TaskLocation]) -> str:
         """Enqueue copies of the tasks that Redis no longer has, until a queue is full; return that queue, or "".
 
-        Raise BrokerUnavailable, ConfigurationUnavailable, EnqueuedTooLate.
+        Raise BrokerUnavailable, ConfigurationUnavailable, EnqueuedTooLate, _LeaseLost.
         """
         refused = []  # counted at the end: a slice whose queue is full is applied again
         payloads, earlier = find_stored_payloads(tasks), _find_copies(tasks)
-        for task in tasks:
+        for index, task in enumerate(tasks):
+            if index % COPIES_PER_STEP == 0:
+                self._extend_lease()
             copy_id = str(uuid.uuid5(self._bulk.copy_namespace, "\0".join(task)))
             if earlier.get(task) == copy_id:
                 continue  # counted before the slice was applied again

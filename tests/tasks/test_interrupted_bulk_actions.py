@@ -218,6 +218,50 @@ def test_a_process_that_lost_its_lease_counts_nothing(single_broker: Broker, mon
     assert (counts(bulk), listed(single_broker, "simple")) == (("finished", 0, 0, 0), {})
 
 
+def test_a_process_that_was_stopped_beyond_its_lease_leaves_the_tasks_alone(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in(single_broker, "archived", "t1", "t2", queue="simple")
+    bulk = request(TaskAction.RUN, TaskQuery(state=TaskState.ARCHIVED, queue="simple"))
+
+    def run_and_fail_again(call: int) -> None:
+        if call == 1:
+            resume(single_broker, bulk)
+            for _ in range(2):
+                fail_for_good(single_broker, take_one(single_broker, "simple"), "boom")
+
+    after_call(monkeypatch, "select_still_matching", run_and_fail_again)
+
+    run_bulk_actions(single_broker)
+
+    assert counts(bulk) == ("finished", 2, 0, 0)
+    assert {state: len(ids) for state, ids in listed(single_broker, "simple").items()} == {"archived": 2}
+
+
+LEFT_S = 300.0
+"""What is left of a lease, however busy the machine is, when it is extended."""
+
+
+def test_the_lease_is_extended_during_a_long_slice(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk_runner, "LEASE_S", 3 * LEFT_S)
+    insert_runs(*(make_failure(task_id=f"t{n}", payload=b"{}") for n in range(30)), queue="simple")
+    bulk = request(TaskAction.RUN, TaskQuery(outcomes=FAILED))
+    left_s = []
+
+    def let_it_run_out(call: int) -> None:
+        now = timezone.now()
+        if call == 1:
+            BulkAction.objects.update(leased_until=now + timedelta(seconds=LEFT_S))
+        left_s.append((BulkAction.objects.get().leased_until - now).total_seconds())
+
+    after_call(monkeypatch, "add_copy", let_it_run_out)
+
+    run_bulk_actions(single_broker)
+
+    assert counts(bulk) == ("finished", 30, 0, 0)
+    assert (left_s[0] <= LEFT_S, left_s[-1] > LEFT_S) == (True, True)
+
+
 def test_a_bulk_action_waits_for_room_in_a_full_queue_and_continues(single_broker: Broker) -> None:
     insert_runs(make_failure(task_id="cut", payload=b'{"text":"begi'), queue="simple")
     insert_runs(*(make_failure(task_id=f"t{n}", payload=b"{}") for n in range(5)), queue="full")
@@ -248,6 +292,16 @@ def test_a_bulk_action_that_waits_for_room_can_be_cancelled(single_broker: Broke
 
     assert counts(bulk) == ("canceled", 3, 0, 0)
     assert len(listed(single_broker, "full")["pending"]) == 3
+
+
+def test_a_cancelled_bulk_action_stops_within_a_slice(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    insert_runs(*(make_failure(task_id=f"t{n:02}", payload=b"{}") for n in range(30)), queue="simple")
+    bulk = request(TaskAction.RUN, TaskQuery(outcomes=FAILED))
+    after_call(monkeypatch, "add_copy", lambda call: call == 1 and cancel_bulk_action(bulk.pk))
+
+    run_bulk_actions(single_broker)
+
+    assert counts(bulk) == ("canceled", 20, 0, 0)
 
 
 def test_an_error_in_a_slice_ends_the_bulk_action(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

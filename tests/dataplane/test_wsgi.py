@@ -139,7 +139,9 @@ def test_a_stream_pauses_while_its_client_does_not_read_and_ends_after_a_timeout
         received = receive_all(connection)
 
     assert not received.endswith(b"0\r\n\r\n")
-    assert chunks.given * 65536 < 64 << 20  # what the sockets' buffers and ours take
+    # What the sockets' buffers and ours take, which the kernel may let grow to several times tcp_rmem. A stream that
+    # does not pause is never closed, or passes gigabytes on in that time.
+    assert chunks.given * 65536 < 256 << 20
 
 
 def test_a_slow_client_holds_no_thread_for_a_response_of_known_size() -> None:

@@ -1,4 +1,4 @@
-"""Settings, read from the environment once and typed. docs/settings.md lists the variables."""
+"""Settings, read from the environment once and typed. docs/reference/settings.md lists the variables."""
 
 from importlib.metadata import version
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Actions on existing tasks: cancel, run, archive, delete; on one task, on selected tasks, or on all in a state.
 
-Each is recorded in the audit before it is applied (docs/adr/0026).
+Each is recorded in the audit before it is applied (ADR 0026).
 """
 
 from collections.abc import Mapping, Sequence

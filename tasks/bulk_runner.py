@@ -2,7 +2,7 @@
 
 A slice that was interrupted, even by kill -9, is found and applied again. That is safe: tasks that changed since the
 request are left alone, the id of a copy follows from the bulk action and its original, and Redis enqueues an id once.
-The counts leave out what a killed process did in its slice. See docs/adr/0031.
+The counts leave out what a killed process did in its slice. See ADR 0031.
 """
 
 import secrets

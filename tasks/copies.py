@@ -52,7 +52,7 @@ def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, tracepar
     changes: Changes = {"queue": (original.redis_queue, original.redis_queue), "copy": (None, copy_id)}
     if is_edited:
         changes = {**changes, "payload": REDACTED}
-    # Before the copy exists: changes of Redis are recorded first (docs/adr/0026).
+    # Before the copy exists: changes of Redis are recorded first (ADR 0026).
     record_in_redis(action="task.copied", object_kind="task", object_name=original.id, changes=changes)
     add_copy(broker, original.copy(payload, copy_id=copy_id), traceparent=traceparent)
     TaskCopy.objects.create(

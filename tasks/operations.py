@@ -114,7 +114,7 @@ def enqueue_and_wait(
         headers = trace_headers(traceparent)
         task = build_task(requested, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers)
         changes = {"queue": (None, task.queue)}
-        # Before the task exists: changes of Redis are recorded first (docs/adr/0026).
+        # Before the task exists: changes of Redis are recorded first (ADR 0026).
         record_in_redis(action="task.created", object_kind="task", object_name=task.id, changes=changes)
         broker.run(enqueue_built_task(task, context))
     waiting, client = get_waiting_loop(), WaitingClient(id=client_id, holds_thread=True)

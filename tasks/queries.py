@@ -45,7 +45,7 @@ def get_task(task_id: str, *, allowed_queues: AllowedQueues = None) -> Operation
     """Return a task by its id alone, in one round trip. Raise TaskNotFound, BrokerUnavailable.
 
     A task without a lookup is found only in RUNQY_FOREIGN_QUEUES, since workers can write tasks of any id into their
-    queues (docs/adr/0011).
+    queues (ADR 0011).
     """
     catalog = get_catalog()
     record = yield from find_task(task_id, _list_foreign_redis_queues(catalog))

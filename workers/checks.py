@@ -16,7 +16,9 @@ def check_worker_credentials(**_: Any) -> list[CheckMessage]:
     if not are_own_credentials_shared():
         return []
     message = "Workers without their own Redis user receive the server's Redis credentials."
-    hint = "Set RUNQY_WORKER_REDIS_URL to a separate Redis user (docs/operations.md), or RUNQY_WORKER_ACL=required."
+    hint = (
+        "Set RUNQY_WORKER_REDIS_URL to a separate Redis user (docs/how-to/operations.md), or RUNQY_WORKER_ACL=required."
+    )
     return [Error(message, hint=hint, id="runqy.E005")]
 
 

@@ -1,4 +1,4 @@
-"""Every Redis key, with its type and content, spelled once. `docs/redis.md` describes them for operators."""
+"""Every Redis key, with its type and content, spelled once. docs/reference/redis-keys.md describes them."""
 
 import datetime
 import hashlib

@@ -26,7 +26,7 @@ class TaskState(StrEnum):
 class RunOutcome(StrEnum):
     """How a run ended. Tasks that were cancelled or expired while they waited have an outcome without a run.
 
-    docs/states.md defines the outcomes for users.
+    docs/reference/states.md defines the outcomes for users.
     """
 
     COMPLETED = "completed"

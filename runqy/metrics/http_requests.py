@@ -1,6 +1,6 @@
 """Durations of HTTP requests by route, method and status, and requests in flight, counted in both planes.
 
-Under gunicorn the values are in files that all web processes share (docs/adr/0032): `runqy.gunicorn_conf` sets
+Under gunicorn the values are in files that all web processes share (ADR 0032): `runqy.gunicorn_conf` sets
 PROMETHEUS_MULTIPROC_DIR before anything imports prometheus_client. Writing to these files takes 2.5 µs for each
 request, a fiftieth of an enqueue, so durations are counted in memory (0.7 µs) and added once a second.
 """

@@ -61,7 +61,8 @@ def print_overview(
             )
             _print_reasons(instance, queues, records)
         else:
-            info(f"There are no queue files in {_display_path(folder)}. Add one (docs/queue-files.md) and start again.")
+            folder_name = _display_path(folder)
+            info(f"There are no queue files in {folder_name}. Add one (docs/reference/queue-files.md) and start again.")
         if others:
             info(f"\nNot served by this worker: {', '.join(others)}. Their tasks stay pending.")
         if ready := [queue for queue in queues if is_ready(records.get(queue.name))]:

@@ -1,4 +1,4 @@
-"""Spans of requests, enqueues, waits and runs, if OTEL_EXPORTER_OTLP_ENDPOINT is set (docs/monitoring.md).
+"""Spans of requests, enqueues, waits and runs, if OTEL_EXPORTER_OTLP_ENDPOINT is set (docs/reference/metrics.md).
 
 Otherwise OpenTelemetry is not imported, and the functions here do nothing.
 """

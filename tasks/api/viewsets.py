@@ -1,6 +1,7 @@
 """Tasks over HTTP, for clients: enqueue, enqueue a batch, get, stream events.
 
-The data plane serves these routes too, with the same operations, parsers and serializers. See docs/architecture.md.
+The data plane serves these routes too, with the same operations, parsers and serializers: see
+docs/explanation/architecture.md.
 """
 
 from typing import Any, ClassVar

@@ -71,7 +71,7 @@ _REMOVE = {
     "postgresql": [f"DROP INDEX IF EXISTS {INDEX}"],
 }
 _HOLDS_TEXT = {
-    # The "+" makes SQLite read the index of a list's order and look up each id among the matches (docs/adr/0031).
+    # The "+" makes SQLite read the index of a list's order and look up each id among the matches (ADR 0031).
     "sqlite": f"+{TABLE}.id IN (SELECT rowid FROM {INDEX} WHERE {INDEX} MATCH %s AND rowid > %s AND rowid <= %s)",  # noqa: S608
     "postgresql": f"({_VECTOR} @@ to_tsquery('simple', %s) AND id > %s AND id <= %s)",
 }

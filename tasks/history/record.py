@@ -1,7 +1,7 @@
 """Move ended attempts from Redis to the database, each once, by any number of processes.
 
 The cursor of each stream is a row in the database, and moves in the transaction that stores the runs. So a process may
-be killed at any point: entries that were stored but not yet removed from Redis are skipped. See docs/adr/0030.
+be killed at any point: entries that were stored but not yet removed from Redis are skipped. See ADR 0030.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def store_entries(entries: Sequence[QueueEntry], *, max_rate: int) -> WriteTrans
     """Store entries of streams, queue by queue, and move the streams' cursors past them, in one transaction.
 
     Entries up to the cursor were stored before, or were appended by a Redis whose clock went back: only those runs that
-    have no row are stored. Successes beyond `max_rate` a second are only added to the rollups. See docs/adr/0030.
+    have no row are stored. Successes beyond `max_rate` a second are only added to the rollups. See ADR 0030.
     """
     prepared = prepare_rows(build_row(identity, entry.run) for identity, entry in entries if entry.run is not None)
     added = sum_up(prepared.rows.values())

@@ -1,4 +1,4 @@
-"""docs/errors.md lists each code once, with its status."""
+"""docs/reference/errors.md lists each code once, with its status."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runqy.errors import RunqyError
 
-PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/errors.md"
 
 
 def kinds(kind: type[RunqyError] = RunqyError) -> Iterator[type[RunqyError]]:

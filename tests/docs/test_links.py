@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
 PATH = re.compile(r"`((?:[a-z_]+/)+[\w.]+/?)`")
-DECISION = re.compile(r"docs/adr/(\d{4})")
+DECISION = re.compile(r"ADR (\d{4})")
 
 
 def documents() -> list[Path]:
@@ -33,15 +33,15 @@ def test_the_guide_names_files_that_exist() -> None:
 
 
 def test_decisions_are_numbered_without_gaps_and_each_is_in_the_index() -> None:
-    decisions = sorted(path.name for path in (ROOT / "docs/adr").glob("0*.md"))
-    index = LINK.findall((ROOT / "docs/adr/README.md").read_text())
+    decisions = sorted(path.name for path in (ROOT / "docs/explanation/adr").glob("0*.md"))
+    index = LINK.findall((ROOT / "docs/explanation/adr/index.md").read_text())
 
     assert index == decisions
     assert [int(name[:4]) for name in decisions] == list(range(1, len(decisions) + 1))
 
 
 def test_code_refers_to_decisions_that_exist() -> None:
-    numbers = {path.name[:4] for path in (ROOT / "docs/adr").glob("0*.md")}
+    numbers = {path.name[:4] for path in (ROOT / "docs/explanation/adr").glob("0*.md")}
     packages = ("runqy", "queues", "tasks", "workers", "vaults", "alerts")
 
     for path in (path for package in packages for path in (ROOT / package).rglob("*.py")):

@@ -20,8 +20,10 @@ def listed_in(document: str, column: int = 1) -> set[str]:
 
 
 def test_every_setting_of_the_server_is_listed_and_every_listed_one_is_read() -> None:
-    assert read_by("runqy/settings.py", "runqy/gunicorn_conf.py") | {"WEB_CONCURRENCY"} == listed_in("docs/settings.md")
+    read = read_by("runqy/settings.py", "runqy/gunicorn_conf.py") | {"WEB_CONCURRENCY"}
+
+    assert read == listed_in("docs/reference/settings.md")
 
 
 def test_every_setting_of_the_worker_is_listed_and_every_listed_one_is_read() -> None:
-    assert read_by("workers/runtime/settings.py") == listed_in("docs/worker.md", column=2) | {"RUNQY_HOME"}
+    assert read_by("workers/runtime/settings.py") == listed_in("docs/reference/worker.md", column=2) | {"RUNQY_HOME"}

@@ -1,4 +1,4 @@
-"""A task has one outcome, wherever it is shown: docs/states.md. The worker is a real one."""
+"""A task has one outcome, wherever it is shown: docs/reference/states.md. The worker is a real one."""
 
 from pathlib import Path
 

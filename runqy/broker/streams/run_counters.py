@@ -2,7 +2,7 @@
 
 Workers add to them with their heartbeats. Scripts count what no worker can: tasks that expire or are cancelled while
 they wait, and lost runs. Maintenance counts the runs that the history drops. They only grow, so that Prometheus can
-compute rates from them while workers come and go (docs/adr/0032).
+compute rates from them while workers come and go (ADR 0032).
 """
 
 from __future__ import annotations

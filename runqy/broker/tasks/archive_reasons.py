@@ -1,7 +1,7 @@
 """Why a task is archived: the errors that runqy itself writes into tasks, and the outcomes that they stand for.
 
-docs/states.md defines the outcomes. The history has the outcome of each run. This module is for tasks without history:
-in the seconds until a run is recorded, and if workers record none.
+docs/reference/states.md defines the outcomes. The history has the outcome of each run. This module is for tasks without
+history: in the seconds until a run is recorded, and if workers record none.
 """
 
 from runqy.broker.message import DEFAULT_TIMEOUT_S

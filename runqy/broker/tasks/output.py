@@ -96,7 +96,7 @@ def _write(chunks: Sequence[OutputChunk]) -> Command:
         keys += (queue.task(lease.task_id), queue.output(lease.task_id))
         runs += (lease.token, chunk.offset, chunk.text)
         runs += (int(chunk.is_shared), chunk.progress, chunk.retention_s)
-    # A hash beside the task, not fields of it: reading a task reads all its fields (docs/adr/0012).
+    # A hash beside the task, not fields of it: reading a task reads all its fields (ADR 0012).
     return script("write_output")(
         task_and_output=keys,
         max_bytes=MAX_BYTES,

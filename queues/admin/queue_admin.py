@@ -47,7 +47,7 @@ class QueueAdmin(PublishedModelAdmin):
     search_help_text = "Name, repository or branch"
     empty_text = (
         "A queue defines which code workers run and the limits of its tasks. Add one here, or put queue files into the "
-        "folder QUEUE_WORKERS_DIR and run manage.py load_queues."
+        "folder QUEUE_WORKERS_DIR and run runqy manage load_queues."
     )
     list_before_template = "admin_site/live_changelist.html"
     actions = LIST_ACTIONS  # type: ignore[assignment]

@@ -55,6 +55,18 @@ def serve(
     sys.exit(run_serve(host=host, is_migrating=migrate))
 
 
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def manage(context: typer.Context) -> None:
+    """Run a management command of the server. Without one, list them."""
+    _require_server()
+    from runqy.supervisor.management_commands import run_manage  # noqa: PLC0415 (needs the extra `server`)
+
+    run_manage("runqy manage", context.args)
+
+
 @app.command()
 def version() -> None:
     """Print the version."""

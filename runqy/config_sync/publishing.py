@@ -72,7 +72,7 @@ class SyncStatus:
         if self.ahead:
             return (
                 "Redis has a newer configuration than the database, which was restored from a backup or belongs to "
-                "another instance. Run manage.py publish_configuration --replace to publish that of the database."
+                "another instance. `runqy manage publish_configuration --replace` publishes that of the database."
             )
         if self.altered or self.problem is PublicationProblem.ALTERED:
             return (
@@ -178,7 +178,7 @@ def republish_configuration() -> SyncStatus:
     if status.altered or status.problem is PublicationProblem.ALTERED:
         log.error("published_configuration_refused", problem=status.problem, documents=status.altered)
     if status.ahead:
-        hint = "after a restore: manage.py publish_configuration --replace"
+        hint = "after a restore: runqy manage publish_configuration --replace"
         log.warning("redis_ahead_of_database", documents=status.ahead, hint=hint)
     return status
 

@@ -111,7 +111,7 @@ def _check_maintenance(broker: Broker) -> CheckResult:
         return CheckResult(check="maintenance")
     detail = (
         "No maintenance process has reported in the last minute. Scheduled and retry tasks do not become pending, "
-        "and tasks of lost workers are not recovered. Start `runqy serve` or `manage.py run_maintenance`."
+        "and tasks of lost workers are not recovered. Start `runqy serve` or `runqy manage run_maintenance`."
     )
     return CheckResult(check="maintenance", status=CheckStatus.WARNING, detail=detail)
 
@@ -156,7 +156,7 @@ def _check_database() -> Iterator[CheckResult]:
     if is_migrated:
         yield CheckResult(check=name)
     else:
-        detail = "There are unapplied migrations: run manage.py migrate."
+        detail = "There are unapplied migrations: `runqy manage migrate` applies them."
         yield CheckResult(check=name, status=CheckStatus.FAILED, detail=detail)
 
 
@@ -219,7 +219,7 @@ def _check_vaults(snapshot: Snapshot) -> CheckResult:
             return CheckResult(check="vaults")
         detail = (
             "RUNQY_VAULT_MASTER_KEY lacks keys that vault entries are encrypted with: workers that need them cannot "
-            "register, and no value can be set. manage.py vault_status lists the keys."
+            "register, and no value can be set. runqy manage vault_status lists the keys."
         )
         return CheckResult(check="vaults", status=CheckStatus.WARNING, detail=detail)
     if snapshot.of_kind(DocumentKind.VAULT):

@@ -65,7 +65,7 @@ def _check_maintenance(counts: OverviewCounts) -> Iterator[Notice]:
     if not counts.is_maintenance_running:
         message = (
             "No maintenance process is running. Scheduled and retry tasks do not start, and tasks of lost workers are "
-            "not recovered. Start runqy serve or manage.py run_maintenance, and check its log."
+            "not recovered. Start runqy serve or runqy manage run_maintenance, and check its log."
         )
         yield Notice(message=message, level="danger")
 

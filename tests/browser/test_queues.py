@@ -268,7 +268,7 @@ def test_an_empty_list_shows_the_next_step(page: Page) -> None:
     page.goto(LIST)
 
     expect(page.locator("#content-main")).to_contain_text("No queues yet")
-    expect(page.locator("#content-main")).to_contain_text("manage.py load_queues")
+    expect(page.locator("#content-main")).to_contain_text("runqy manage load_queues")
 
 
 @pytest.fixture

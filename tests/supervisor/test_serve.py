@@ -79,7 +79,7 @@ def test_no_module_of_the_working_directory_is_imported(running):
 
 def test_missing_api_keys_are_reported_with_how_to_create_one(running):
     assert running.output.count("There is no API key: all requests of clients and workers are refused.") == 1
-    assert "manage.py create_api_key NAME --role admin" in running.output
+    assert "runqy manage create_api_key NAME --role admin" in running.output
 
 
 def test_short_secret_key_is_warned_of(running):

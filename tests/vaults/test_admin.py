@@ -239,7 +239,7 @@ def test_without_a_master_key_the_pages_explain_what_to_do(admin_client: Client,
 
     assert "Vaults are locked" in response.content.decode()
     for path in (PAGES, page + "change/", f"{PAGES}add/"):
-        assert "manage.py generate_vault_key" in admin_client.get(path).content.decode()
+        assert "runqy manage generate_vault_key" in admin_client.get(path).content.decode()
     assert "cannot be decrypted" in admin_client.get(page + "change/").content.decode()
     assert Vault.objects.count() == 1
 

@@ -13,7 +13,7 @@ from runqy.audit.actors import actor_context, command_actor
 
 
 class Command(BaseCommand):
-    """`manage.py load_queues [DIRECTORY] [--prune [--force]] [--check]`"""
+    """`runqy manage load_queues [DIRECTORY] [--prune [--force]] [--check]`"""
 
     help = "Add and update queues from the YAML files of a directory."
 

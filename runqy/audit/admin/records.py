@@ -126,7 +126,9 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
     def verification(self, row: AuditRecord) -> str:
         if queries.verify_record(row):
             return f"Unchanged; follows record {row.number - 1}." if row.number > 1 else "Unchanged; the first record."
-        return "Changed, made with another RUNQY_SECRET_KEY, or its predecessor is missing. Run manage.py verify_audit."
+        return (
+            "Changed, made with another RUNQY_SECRET_KEY, or its predecessor is missing. Run runqy manage verify_audit."
+        )
 
 
 def _format_time(time: datetime) -> str:

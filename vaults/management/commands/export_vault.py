@@ -11,7 +11,7 @@ from vaults.operations import export_vault
 
 
 class Command(BaseCommand):
-    """`manage.py export_vault NAME`"""
+    """`runqy manage export_vault NAME`"""
 
     help = "Write a vault with all its values to standard output, as lines of a .env file. Recorded in the audit."
 

@@ -14,7 +14,7 @@ from vaults.status import get_vault_status
 
 
 class Command(BaseCommand):
-    """`manage.py rotate_vault_key [--dry-run] [--batch N]`"""
+    """`runqy manage rotate_vault_key [--dry-run] [--batch N]`"""
 
     help = (
         "Encrypt all vault entries with the first key of RUNQY_VAULT_MASTER_KEY. First restart every server process "

@@ -12,7 +12,7 @@ from vaults.status import KeyUse, VaultStatus, get_vault_status
 
 
 class Command(BaseCommand):
-    """`manage.py vault_status [--json]`"""
+    """`runqy manage vault_status [--json]`"""
 
     help = "Show the number of entries by master key, and whether the published copies agree."
 

@@ -10,7 +10,7 @@ from vaults.status import verify_entries
 
 
 class Command(BaseCommand):
-    """`manage.py verify_vaults`"""
+    """`runqy manage verify_vaults`"""
 
     help = "Decrypt every vault entry, in the database and as published, and report those that fail."
 

@@ -8,7 +8,7 @@ from runqy.accounts.queries import has_accepted_key
 
 NO_KEY = (
     "There is no API key: all requests of clients and workers are refused. Set RUNQY_API_KEY to the output of "
-    "`openssl rand -hex 32`, or create keys in the admin or by `manage.py create_api_key NAME --role admin`."
+    "`openssl rand -hex 32`, or create keys in the admin or by `runqy manage create_api_key NAME --role admin`."
 )
 
 

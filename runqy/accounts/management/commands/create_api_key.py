@@ -18,7 +18,7 @@ from runqy.formats import durations
 class Command(BaseCommand):
     """Create an API key.
 
-    `manage.py create_api_key NAME [--role ROLE] [--queue QUEUE ...] [--vault VAULT ...] [--expires-in 720h]
+    `runqy manage create_api_key NAME [--role ROLE] [--queue QUEUE ...] [--vault VAULT ...] [--expires-in 720h]
     [--rate-limit 600/m] [--allow-shared-redis]`
     """
 
@@ -58,6 +58,6 @@ class Command(BaseCommand):
         # Only the key on standard output, so that a script can store it.
         self.stdout.write(created.plain)
         pk = created.row.pk
-        self.stderr.write(f"id {pk}; `manage.py revoke_api_key {pk}` revokes the key", style_func=str)
+        self.stderr.write(f"id {pk}; `runqy manage revoke_api_key {pk}` revokes the key", style_func=str)
         if not publication.is_published:
             self.stderr.write(NOT_PUBLISHED)

@@ -13,7 +13,7 @@ USERNAME = "admin"
 
 
 class Command(BaseCommand):
-    """`manage.py ensure_admin PASSWORD_FILE`"""
+    """`runqy manage ensure_admin PASSWORD_FILE`"""
 
     help = "Create the user admin if it does not exist. The password of an existing user is not changed."
 

@@ -10,7 +10,7 @@ from runqy.accounts.queries import list_api_keys
 
 
 class Command(BaseCommand):
-    """`manage.py list_api_keys`"""
+    """`runqy manage list_api_keys`"""
 
     help = "List the API keys of the database, newest first. Keys from the environment are not listed."
 

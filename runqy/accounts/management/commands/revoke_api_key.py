@@ -12,7 +12,7 @@ from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyNotFound
 
 
 class Command(BaseCommand):
-    """`manage.py revoke_api_key ID [--descendants]`"""
+    """`runqy manage revoke_api_key ID [--descendants]`"""
 
     help = "Revoke an API key permanently. All servers refuse it within two seconds."
 

@@ -10,7 +10,7 @@ from runqy.audit.queries import count_waiting, verify_chain
 
 
 class Command(BaseCommand):
-    """`manage.py verify_audit [--expect NUMBER:DIGEST] [--old-secret-key-file FILE]`"""
+    """`runqy manage verify_audit [--expect NUMBER:DIGEST] [--old-secret-key-file FILE]`"""
 
     help = "Verify that no audit record was changed or removed. Prints NUMBER:DIGEST of the last one, for --expect."
 

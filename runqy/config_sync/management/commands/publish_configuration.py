@@ -15,7 +15,7 @@ _DIFFERENCES = {"outdated": "", "altered": "", "ahead": ", set back"}
 
 
 class Command(BaseCommand):
-    """`manage.py publish_configuration [--replace]`"""
+    """`runqy manage publish_configuration [--replace]`"""
 
     help = "Publish the configuration of the database in Redis, as maintenance does every few seconds."
 

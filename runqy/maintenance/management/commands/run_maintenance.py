@@ -1,4 +1,4 @@
-"""`manage.py run_maintenance`"""
+"""`runqy manage run_maintenance`"""
 
 import gc
 import signal

@@ -67,6 +67,7 @@ class QueueSource(models.TextChoices):
     FILE = "file", "queue file"
     ADMIN = "admin", "admin"
     API = "api", "API"
+    APPLIED = "applied", "runqy queue apply"
 
 
 class Queue(models.Model):

@@ -163,6 +163,16 @@ def disable_queue(*, name: str) -> bool:
     return _set_enabled(name, is_enabled=False)
 
 
+def set_queue_enabled(*, name: str, is_enabled: bool, allowed_queues: AllowedQueues = None) -> str:
+    """Enable or disable a queue, given by any of its names. Return the queue's own name.
+
+    Raise QueueNotFound, QueueBeingDeleted.
+    """
+    queue = get_fresh_catalog(max_age_s=0).get_queue(name, allowed_queues=allowed_queues).name
+    _set_enabled(queue, is_enabled=is_enabled)
+    return queue
+
+
 def delete_definition(change: Change, name: str) -> None:
     """Delete the definition of a queue, but not its tasks, in an open change. Raise QueueNotFound."""
     row = _get_row(name)
@@ -249,10 +259,10 @@ def _store(save: QueueSave, source: QueueSource | None, owners: NameOwners) -> Q
     before = row.as_spec() if row.pk else None
     row.apply_spec(spec)
     row.source = source or row.source
-    # Files do not set `is_enabled`, so that loading them does not enable a queue that a user disabled.
     if source == QueueSource.FILE:
         row.file_digest, row.file_path = spec_digest(spec), save.file_path
-    else:
+    # Files do not set `is_enabled`, so that loading them does not enable a queue that a user disabled.
+    if source not in (QueueSource.FILE, QueueSource.APPLIED):
         row.is_enabled = spec.is_enabled
     # With sub-queues the priority is the highest of theirs, which are validated themselves. Only the name must be
     # unique, and the row was found by it.

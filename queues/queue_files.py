@@ -97,21 +97,26 @@ def parse_queue_file(raw: bytes, *, file: str) -> QueueFile:
 
 def read_queue_files(directory: Path) -> tuple[dict[str, tuple[QueueSpec, str, int]], list[FileError]]:
     """Return the queues in `*.yaml` and `*.yml` of a directory by name, with file and line, and all errors."""
+    if not directory.is_dir():
+        return {}, [FileError(str(directory), 0, "", "No such directory.")]
+    paths = sorted(path for path in directory.iterdir() if path.suffix in (".yaml", ".yml"))
+    return merge_queue_files((str(path), _read_file(path)) for path in paths)
+
+
+def merge_queue_files(
+    files: Iterable[tuple[str, QueueFile]],
+) -> tuple[dict[str, tuple[QueueSpec, str, int]], list[FileError]]:
+    """Return the queues of files by name, with file and line, and all errors. A queue is in one file."""
     found: dict[str, tuple[QueueSpec, str, int]] = {}
     errors: list[FileError] = []
-    if not directory.is_dir():
-        return found, [FileError(str(directory), 0, "", "No such directory.")]
-    for path in sorted(p for p in directory.iterdir() if p.suffix in (".yaml", ".yml")):
-        content = _read_file(path)
+    for file, content in files:
         errors += content.errors
         duplicates = [spec.name for spec in content.specs if spec.name in found]
         for name in duplicates:
             _, other, line = found[name]
-            errors.append(
-                FileError(str(path), content.lines[name], f"queues.{name}", f"Already defined in {other}:{line}.")
-            )
+            errors.append(FileError(file, content.lines[name], f"queues.{name}", f"Already defined in {other}:{line}."))
         if not duplicates:
-            found |= {spec.name: (spec, str(path), content.lines[spec.name]) for spec in content.specs}
+            found |= {spec.name: (spec, file, content.lines[spec.name]) for spec in content.specs}
     return found, errors
 
 

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from rest_framework import serializers
 
+from queues.apply import ApplyOutcome, Prune
 from queues.definition_serializers import (
     DeploymentSerializer,
     PayloadFieldSerializer,
@@ -12,17 +13,19 @@ from queues.definition_serializers import (
     parse_change,
 )
 from queues.definitions import QueueMode, QueueOrder
+from queues.models import QueueSource
 from queues.operations import QueueConfigInput
 from queues.queue_files import FileError
 from queues.status import RedisQueueStatus
 from queues.validators import validate_queue_name
-from runqy.api.query_parameters import FlagParameter
+from runqy.api.query_parameters import ChoiceParameter, FlagParameter
 from runqy.api.schema import request_example, response_example
 from runqy.api.serializers import (
     BodySerializer,
     EmptyAsNullField,
     PublishedField,
     StrictBooleanField,
+    StrictSerializer,
     StringField,
     UnixSecondsField,
     WorkerCountsSerializer,
@@ -85,6 +88,21 @@ _RELOADED_EXAMPLE = {
             "key": "queues.mail.deployment.branch",
             "reason": "'a..b' is not a valid branch name.",
         }
+    ],
+    "published": True,
+}
+_APPLIED_EXAMPLE = {
+    "dry_run": False,
+    "queues": [
+        {
+            "queue": "mail",
+            "outcome": "updated",
+            "source": "applied",
+            "before": "queues:\n  mail:\n    priority: 1\n    …",
+            "after": "queues:\n  mail:\n    priority: 2\n    …",
+            "reason": None,
+        },
+        {"queue": "old", "outcome": "kept", "source": "api", "before": None, "after": None, "reason": None},
     ],
     "published": True,
 }
@@ -151,6 +169,37 @@ class ReloadQuerySerializer(BodySerializer):
     force = FlagParameter("With `prune`: also queues with waiting or running tasks")
 
 
+class ApplyQuerySerializer(BodySerializer):
+    """How to apply queue files."""
+
+    dry_run = FlagParameter("Only check the files, and show what would change")
+    prune = ChoiceParameter(
+        [prune.value for prune in Prune],
+        "Delete queues that no file names: `applied`, only those that were saved by this route last",
+        default=Prune.NONE.value,
+    )
+    force = FlagParameter("With `prune`: also queues with waiting or running tasks")
+
+
+class QueueFileSerializer(StrictSerializer):
+    """A queue file."""
+
+    name = StringField(max_length=1024, help_text="For error messages")
+    content = StringField(allow_blank=True, help_text="YAML")
+
+
+@request_example({"files": [{"name": "queues/mail.yaml", "content": "queues:\n  mail: …\n"}]})
+class QueueFilesSerializer(StrictSerializer):
+    """The queue files to apply."""
+
+    files = QueueFileSerializer(many=True, allow_empty=False)
+
+    def validate_files(self, files: list[dict[str, str]]) -> list[dict[str, str]]:
+        if len({file["name"] for file in files}) < len(files):
+            raise serializers.ValidationError("Two files have the same name.")
+        return files
+
+
 class ValidatedMembersSerializer(BodySerializer):
     """The members of a request that queue files do not have."""
 
@@ -215,7 +264,7 @@ class QueueConfigSerializer(serializers.Serializer[Any]):
     sub_queue = EmptyAsNullField(allow_null=True)
     is_enabled = serializers.BooleanField(source="spec.is_enabled")
     source = serializers.ChoiceField(  # type: ignore[assignment]
-        choices=["file", "admin", "api"], help_text="Where it was changed last"
+        choices=[source.value for source in QueueSource], help_text="Where it was changed last"
     )
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
@@ -271,6 +320,30 @@ class ReloadReportSerializer(serializers.Serializer[Any]):
         help_text="The Redis queues of these files that no worker serves; null: Redis is unavailable",
     )
     problems = QueueFileErrorSerializer(many=True, source="report.errors")
+    published = PublishedField()
+
+
+class AppliedQueueSerializer(serializers.Serializer[Any]):
+    """What applying files does to a queue."""
+
+    queue = serializers.CharField(source="name")
+    outcome = serializers.ChoiceField(
+        choices=[outcome.value for outcome in ApplyOutcome], help_text="`removed` and `kept`: no file names it"
+    )
+    source = EmptyAsNullField(  # type: ignore[assignment]
+        allow_null=True, help_text="Where it was changed last, before this; null: it is new"
+    )
+    before = EmptyAsNullField(allow_null=True, help_text="As a queue file; null: it is new, or is kept")
+    after = EmptyAsNullField(allow_null=True, help_text="As a queue file; null: it is removed or kept")
+    reason = EmptyAsNullField(allow_null=True, help_text="Why a queue that `prune` selects is kept")
+
+
+@response_example(_APPLIED_EXAMPLE)
+class AppliedQueuesSerializer(serializers.Serializer[Any]):
+    """What applying files changed, or in a dry run would change."""
+
+    dry_run = serializers.BooleanField()
+    queues = AppliedQueueSerializer(many=True)
     published = PublishedField()
 
 
@@ -367,6 +440,16 @@ class QueuePausedSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
     queue = serializers.CharField(help_text="The Redis queue")
     paused = serializers.BooleanField()
+
+
+@response_example({"message": "queue disabled", "queue": "inference", "is_enabled": False, "published": True})
+class QueueEnabledSerializer(serializers.Serializer[Any]):
+    """A queue that was enabled or disabled."""
+
+    message = serializers.CharField()
+    queue = serializers.CharField(help_text="The whole queue, even if a sub-queue was named")
+    is_enabled = serializers.BooleanField()
+    published = PublishedField()
 
 
 @response_example(

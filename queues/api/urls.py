@@ -18,14 +18,23 @@ urlpatterns = [
     path("api/cli/queues/<str:queue>", QueueViewSet.as_view({"get": "retrieve"}), name="queue"),
     path("api/cli/queues/<str:queue>/pause", QueueViewSet.as_view({"post": "pause"}), name="pause-queue"),
     path("api/cli/queues/<str:queue>/unpause", QueueViewSet.as_view({"post": "unpause"}), name="unpause-queue"),
+    path("api/cli/queues/<str:queue>/enable", QueueViewSet.as_view({"post": "enable"}), name="enable-queue"),
+    path("api/cli/queues/<str:queue>/disable", QueueViewSet.as_view({"post": "disable"}), name="disable-queue"),
     path("api/cli/queues/<str:queue>/redeploy", QueueViewSet.as_view({"post": "redeploy"}), name="redeploy-queue"),
     path("api/cli/configs", QueueConfigViewSet.as_view({"get": "list", "post": "create"}), name="configs"),
-    # POST reloads the queue files; the other methods act on a queue of this name, and are described with all queues
+    # POST reloads or applies queue files; the other methods act on a queue of this name, and are described with all
+    # queues
     path(
         "api/cli/configs/reload",
         QueueConfigViewSet.as_view({"post": "reload", **_CONFIG_ACTIONS}, undescribed=(*_CONFIG_ACTIONS,)),
         {"name": "reload"},
         name="reload-configs",
+    ),
+    path(
+        "api/cli/configs/apply",
+        QueueConfigViewSet.as_view({"post": "apply", **_CONFIG_ACTIONS}, undescribed=(*_CONFIG_ACTIONS,)),
+        {"name": "apply"},
+        name="apply-configs",
     ),
     path("api/cli/configs/<str:name>", QueueConfigViewSet.as_view(_CONFIG_ACTIONS), name="config"),
     path(

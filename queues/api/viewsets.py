@@ -11,8 +11,9 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRespo
 from rest_framework.response import Response
 
 from queues.api import serializers as s
+from queues.apply import Prune, apply_queue_files
 from queues.deletion import MAX_TASKS_AT_ONCE, delete_queue, get_deletion_progress
-from queues.operations import redeploy_queue, spec_version, upsert_queue
+from queues.operations import redeploy_queue, set_queue_enabled, spec_version, upsert_queue
 from queues.pausing import pause_queue, unpause_queue
 from queues.queries import get_queue_config, list_queue_configs
 from queues.queue_files import load_queue_files
@@ -81,6 +82,26 @@ class QueueViewSet(ApiViewSet):
         return Response(s.QueuePausedSerializer({"message": "queue unpaused", "queue": name, "paused": False}).data)
 
     @extend_schema(
+        operation_id="enable_queue",
+        tags=["queues"],
+        request=None,
+        responses={200: s.QueueEnabledSerializer, **problem_responses(400, 401, 403, 404, 409, 429, 503)},
+    )
+    def enable(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """Enable a queue: it accepts tasks and workers. No effect on an enabled queue."""
+        return self._set_enabled(request, queue, is_enabled=True)
+
+    @extend_schema(
+        operation_id="disable_queue",
+        tags=["queues"],
+        request=None,
+        responses={200: s.QueueEnabledSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
+    )
+    def disable(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """Disable a queue: it rejects new tasks, and its workers stop. No effect on a disabled queue."""
+        return self._set_enabled(request, queue, is_enabled=False)
+
+    @extend_schema(
         operation_id="redeploy_queue",
         tags=["queues"],
         request=None,
@@ -100,6 +121,20 @@ class QueueViewSet(ApiViewSet):
                 "message": "redeployment requested",
                 "queue": name,
                 "workers": find_deploying_workers(get_broker(), name),
+                "published": publication.is_published,
+            }
+        )
+        return Response(response.data)
+
+    def _set_enabled(self, request: AuthenticatedRequest, queue: str, *, is_enabled: bool) -> Response:
+        refuse_members(request)
+        with publication_result() as publication:
+            name = set_queue_enabled(name=queue, is_enabled=is_enabled, allowed_queues=request.auth.queues)
+        response = s.QueueEnabledSerializer(
+            {
+                "message": f"queue {'enabled' if is_enabled else 'disabled'}",
+                "queue": name,
+                "is_enabled": is_enabled,
                 "published": publication.is_published,
             }
         )
@@ -273,6 +308,32 @@ class QueueConfigViewSet(ApiViewSet):
             }
         )
         return Response(response.data)
+
+    @extend_schema(
+        operation_id="apply_configs",
+        tags=["configs"],
+        parameters=[s.ApplyQuerySerializer],
+        request=s.QueueFilesSerializer,
+        responses={200: s.AppliedQueuesSerializer, **problem_responses(400, 401, 403, 409, 413, 415, 503)},
+    )
+    def apply(self, request: AuthenticatedRequest, **_: str) -> Response:
+        """Save the queues of queue files as the files define them: all, or none if a file has an error.
+
+        `runqy queue apply` sends its files here. `before` and `after` show what changes. Whether a queue is enabled
+        is not in files, and stays.
+        """
+        require_all_queues(request.auth)
+        options = s.ApplyQuerySerializer.validated(request.query_params.dict())
+        files = s.QueueFilesSerializer.validated(request.data)["files"]
+        with publication_result() as publication:
+            applied = apply_queue_files(
+                {file["name"]: file["content"].encode() for file in files},
+                is_dry_run=options["dry_run"],
+                prune=Prune(options["prune"]),
+                force=options["force"],
+            )
+        content = {"dry_run": options["dry_run"], "queues": applied, "published": publication.is_published}
+        return Response(s.AppliedQueuesSerializer(content).data)
 
 
 def _prefers_async(request: AuthenticatedRequest) -> bool:

@@ -299,7 +299,12 @@ class Migration(migrations.Migration):
                 (
                     "source",
                     models.CharField(
-                        choices=[("file", "queue file"), ("admin", "admin"), ("api", "API")],
+                        choices=[
+                            ("file", "queue file"),
+                            ("admin", "admin"),
+                            ("api", "API"),
+                            ("applied", "runqy queue apply"),
+                        ],
                         default="admin",
                         editable=False,
                         max_length=8,

@@ -48,6 +48,8 @@ MAY = {
     "pause_queue": QUEUE_ADMINS,
     "unpause_queue": QUEUE_ADMINS,
     "redeploy_queue": QUEUE_ADMINS,
+    "enable_queue": QUEUE_ADMINS,
+    "disable_queue": QUEUE_ADMINS,
     "cancel_task": CLIENTS,
     "delete_task": CLIENTS,
     "run_task": QUEUE_ADMINS,
@@ -65,6 +67,7 @@ MAY = {
     "delete_config": QUEUE_ADMINS,
     "get_config_deletion": QUEUE_ADMINS,
     "reload_configs": ADMINS,
+    "apply_configs": ADMINS,
 }
 """What is not named here, vaults and keys above all, is for administrators of everything."""
 

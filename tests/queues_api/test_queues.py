@@ -216,3 +216,29 @@ def test_without_redis_queues_are_unavailable(client: ApiClient, settings: Any) 
         (503, "broker_unavailable")
     ] * 2
     assert switches() == []
+
+
+def test_a_queue_is_disabled_and_enabled_by_any_of_its_names(client: ApiClient) -> None:
+    disabled = [client.post(f"/api/cli/queues/{name}/disable") for name in ("inference_high", "inference")]
+
+    assert [json.loads(response.content) for response in disabled] == [
+        {"message": "queue disabled", "queue": "inference", "is_enabled": False, "published": True}
+    ] * 2
+    refused = client.post("/queue/add", {"queue": "inference.low", "data": {}})
+    assert (refused.status_code, problem(refused)["code"]) == (409, "queue_disabled")
+    assert client.post("/api/cli/queues/inference/enable").status_code == 200
+    assert client.post("/queue/add", {"queue": "inference.low", "data": {}}).status_code == 200
+    changes = audit_records().filter(action="queue.updated").order_by("number").values_list("changes", flat=True)
+    assert [json.loads(change)["is_enabled"]["new"] for change in changes] == [False, True]
+
+
+def test_enabling_refuses_unknown_queues_bodies_and_other_keys(client: ApiClient) -> None:
+    limited = ApiClient(create_api_key(name="mail", role=Role.ADMIN, queues=["mail"]).plain)
+    path = "/api/cli/queues/{}/disable"
+
+    assert client.post(path.format("foreign")).status_code == 404
+    assert limited.post(path.format("inference")).status_code == 404
+    assert limited.post(path.format("mail")).status_code == 200
+    assert client.post(path.format("mail"), {"force": True}).status_code == 400
+    assert ApiClient(CLIENT_KEY).post(path.format("mail")).status_code == 403
+    assert ApiClient(None).post(path.format("mail")).status_code == 401

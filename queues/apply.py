@@ -1,0 +1,135 @@
+"""Apply queue files that a client sends: all of them or none, with what they change and what no file names."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from queues.definitions import QueueSpec
+from queues.deletion import delete_queues
+from queues.models import Queue, QueueSource
+from queues.operations import QueueSave, save_queues, spec_digest
+from queues.queue_files import FileError, merge_queue_files, parse_queue_file, write_queue_file
+from runqy.config_sync.operations import configuration_change
+from runqy.errors import QueueBeingDeleted, QueueInvalid, QueueNameTaken, QueueNotEmpty, RunqyError
+from runqy.redis_connection import get_broker
+
+_CONFLICTS = (QueueNameTaken, QueueBeingDeleted, QueueNotEmpty)
+
+
+class Prune(StrEnum):
+    """Which of the queues that no file names are deleted."""
+
+    NONE = "none"
+    APPLIED = "applied"
+    """Those that `runqy queue apply` saved last."""
+    ALL = "all"
+
+
+class ApplyOutcome(StrEnum):
+    """What applying files does to a queue."""
+
+    ADDED = "added"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    REMOVED = "removed"
+    KEPT = "kept"
+    """No file names it, and it is not deleted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedQueue:
+    name: str
+    outcome: ApplyOutcome
+    source: str
+    """Where it was changed last, before this; empty for a new queue."""
+    before: str = ""
+    """As a queue file; empty for a new queue."""
+    after: str = ""
+    reason: str = ""
+    """Why a queue that should be deleted is kept."""
+
+
+class _DryRun(Exception):
+    """Undoes a change whose errors are known now."""
+
+
+def apply_queue_files(
+    files: Mapping[str, bytes], *, is_dry_run: bool = False, prune: Prune = Prune.NONE, force: bool = False
+) -> list[AppliedQueue]:
+    """Save the queues of files as they define them, in one change, then delete others as `prune` says.
+
+    A queue whose definition is equal keeps its time of change. With `is_dry_run` everything is checked, and nothing
+    changes. Raise QueueInvalid for an error in any file, with file, line and field; a QueueNameTaken, QueueBeingDeleted
+    or QueueNotEmpty that is the only kind of error; BrokerUnavailable.
+    """
+    found, errors = merge_queue_files((name, parse_queue_file(raw, file=name)) for name, raw in files.items())
+    if errors:
+        raise QueueInvalid(errors=[str(error) for error in errors])
+    applied: list[AppliedQueue] = []
+    try:
+        with configuration_change() as change:
+            rows = {row.name: row for row in Queue.objects.prefetch_related("sub_queues")}
+            saves = []
+            for spec, _, _ in found.values():
+                row = rows.get(spec.name)
+                applied.append(_compare(row, spec))
+                # An equal queue is saved too, so that `prune` finds it, if it was changed elsewhere last.
+                if applied[-1].outcome is not ApplyOutcome.UNCHANGED or applied[-1].source != QueueSource.APPLIED:
+                    saves.append(QueueSave(row=row or Queue(name=spec.name), spec=spec))
+            if saves and (refused := save_queues(change, saves, source=QueueSource.APPLIED)):
+                raise _failure(refused, found)
+            others = [row for name, row in sorted(rows.items()) if name not in found]
+            unnamed = [_unnamed(row, is_removed=_is_pruned(row, prune)) for row in others]
+            if is_dry_run:
+                raise _DryRun
+    except _DryRun:
+        return [*applied, *unnamed]
+    return [*applied, *_delete(unnamed, force=force)]
+
+
+def _compare(row: Queue | None, spec: QueueSpec) -> AppliedQueue:
+    after = _text(spec)
+    if row is None:
+        return AppliedQueue(name=spec.name, outcome=ApplyOutcome.ADDED, source="", after=after)
+    before = row.as_spec()
+    is_equal = spec_digest(before) == spec_digest(spec)
+    outcome = ApplyOutcome.UNCHANGED if is_equal else ApplyOutcome.UPDATED
+    return AppliedQueue(name=spec.name, outcome=outcome, source=row.source, before=_text(before), after=after)
+
+
+def _is_pruned(row: Queue, prune: Prune) -> bool:
+    return prune is Prune.ALL or (prune is Prune.APPLIED and row.source == QueueSource.APPLIED)
+
+
+def _unnamed(row: Queue, *, is_removed: bool) -> AppliedQueue:
+    outcome, before = (ApplyOutcome.REMOVED, _text(row.as_spec())) if is_removed else (ApplyOutcome.KEPT, "")
+    return AppliedQueue(name=row.name, outcome=outcome, source=row.source, before=before)
+
+
+def _delete(unnamed: Sequence[AppliedQueue], *, force: bool) -> list[AppliedQueue]:
+    names = [queue.name for queue in unnamed if queue.outcome is ApplyOutcome.REMOVED]
+    # After the change: a deletion waits until no process accepts tasks for the queue, and deletes them.
+    results = delete_queues(get_broker(), names=names, force=force) if names else {}
+    return [_kept(queue, results.get(queue.name)) for queue in unnamed]
+
+
+def _kept(queue: AppliedQueue, result: object) -> AppliedQueue:
+    """Return a queue as kept if its deletion was refused."""
+    if not isinstance(result, RunqyError):
+        return queue
+    return AppliedQueue(name=queue.name, outcome=ApplyOutcome.KEPT, source=queue.source, reason=result.detail)
+
+
+def _failure(refused: Mapping[str, RunqyError], found: Mapping[str, tuple[QueueSpec, str, int]]) -> RunqyError:
+    errors = [
+        str(FileError(*found[name][1:], f"queues.{name}", message))
+        for name, error in refused.items()
+        for message in error.errors
+    ]
+    kinds: Collection[type[RunqyError]] = {type(error) for error in refused.values()}
+    (kind, *others) = kinds
+    return (kind if not others and kind in _CONFLICTS else QueueInvalid)(errors=errors)
+
+
+def _text(spec: QueueSpec) -> str:
+    return write_queue_file([spec]).decode()

@@ -21,6 +21,7 @@ graceful_timeout = settings.RUNQY_DRAIN_S + 10
 """More than draining and uvicorn's graceful shutdown (`GRACEFUL_SHUTDOWN_S`) together."""
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 (a heartbeat, unlinked at once)
 control_socket_disable = True
+_has_passed_socket = "LISTEN_FDS" in os.environ  # gunicorn removes it when it takes the socket
 _metrics = multiprocess.set_folder(settings.RUNQY_HOME)  # before a web process imports prometheus_client
 
 
@@ -36,7 +37,7 @@ def when_ready(server: "Arbiter") -> None:
     A socket that was passed to gunicorn is left as it is.
     """
     # All web processes share the socket. The first one that starts makes it listen again, through uvicorn.
-    for listener in [] if server.master_pid else server.LISTENERS:
+    for listener in [] if server.master_pid or _has_passed_socket else server.LISTENERS:
         if isinstance(listener.cfg_addr, tuple) and listener.cfg_addr in server.cfg.address:
             with suppress(OSError):  # only Linux can stop listening in this way
                 listener.shutdown(socket.SHUT_RD)

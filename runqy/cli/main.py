@@ -3,7 +3,7 @@
 import sys
 from importlib.metadata import version as installed_version
 from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -47,12 +47,22 @@ def up() -> None:
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 (a server's default)
     migrate: Annotated[bool, typer.Option("--migrate", help="Apply database migrations first.")] = False,
+    only: Annotated[
+        Literal["web", "maintenance"] | None,
+        typer.Option(help="Run one of the two, without checking migrations or loading queue files."),
+    ] = None,
 ) -> None:
     """Run the server: web processes and maintenance. Redis and the database are configured by environment variables."""
     _require_server()
-    from runqy.supervisor.serve import run_serve  # noqa: PLC0415 (needs the extra `server`)
+    if only and migrate:
+        raise typer.BadParameter("--migrate and --only are mutually exclusive; run `runqy manage migrate` first.")
+    from runqy.supervisor import serve  # noqa: PLC0415 (needs the extra `server`)
 
-    sys.exit(run_serve(host=host, is_migrating=migrate))
+    if only == "web":
+        serve.run_web(host=host)
+    if only == "maintenance":
+        serve.run_maintenance()
+    sys.exit(serve.run_serve(host=host, is_migrating=migrate))
 
 
 @app.command(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from typing import NoReturn
 
 from runqy import settings
 from runqy.config.home import make_home
@@ -18,8 +19,7 @@ def run_serve(*, host: str, is_migrating: bool) -> int:
     """Run the server until a stop signal. Return the exit code."""
     with catch_signals() as stop:
         try:
-            if not settings.REDIS_IS_CONFIGURED:
-                raise StackFailed("no Redis is configured: set REDIS_URL, or use `runqy up`, which starts one.")
+            _require_redis()
             folder = make_home(settings.RUNQY_HOME) / "run" / f"serve-{settings.PORT}"  # several may share RUNQY_HOME
             with only_stack(folder, stop) as lock:
                 require_free_port(host, settings.PORT)
@@ -32,9 +32,41 @@ def run_serve(*, host: str, is_migrating: bool) -> int:
     return 0
 
 
+def run_web(*, host: str) -> NoReturn:
+    """Replace this process by the web server, for a service manager that supervises it."""
+    # The process id stays: systemd names it in the variables with which it passes a socket.
+    _replace_process(
+        process_specs.web(bind=format_address(host, settings.PORT), env=_environment(), drain_s=settings.RUNQY_DRAIN_S)
+    )
+
+
+def run_maintenance() -> NoReturn:
+    """Replace this process by maintenance."""
+    _replace_process(process_specs.maintenance(env=_environment()))
+
+
+def _replace_process(spec: process_specs.ProcessSpec) -> NoReturn:
+    try:
+        _require_redis()
+        make_home(settings.RUNQY_HOME)
+    except StackFailed as error:
+        terminal.error(f"runqy serve: {error}")
+        raise SystemExit(1) from error
+    os.execve(spec.args[0], spec.args, spec.env)  # noqa: S606 (arguments of this project)
+
+
+def _require_redis() -> None:
+    if not settings.REDIS_IS_CONFIGURED:
+        raise StackFailed("no Redis is configured: set REDIS_URL, or use `runqy up`, which starts one.")
+
+
+def _environment() -> dict[str, str]:
+    return dict(os.environ) | {"DJANGO_SETTINGS_MODULE": "runqy.settings", "RUNQY_HOME": str(settings.RUNQY_HOME)}
+
+
 def _run(lock: FileLock, stop: StopSignals, *, host: str, is_migrating: bool) -> None:
     """Prepare the database, then supervise both processes until a stop signal."""
-    env = dict(os.environ) | {"DJANGO_SETTINGS_MODULE": "runqy.settings", "RUNQY_HOME": str(settings.RUNQY_HOME)}
+    env = _environment()
     _prepare(env, stop, is_migrating=is_migrating)
     supervisor = Supervisor(stop, terminal.error, [lock.fd])
     try:

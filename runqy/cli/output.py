@@ -1,130 +1,115 @@
-"""Print lists: a table on a terminal, tab-separated lines for programs, or JSON."""
+"""Print what a command found or did: a table on a terminal, lines with tabs for programs, JSON, YAML or names."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from enum import StrEnum
 from typing import Any
 
 import msgspec
 import typer
-from rich.cells import cell_len
-from rich.console import Console
-from rich.text import Text
 
-Row = Mapping[str, object]
-
-_GAP = 2
-_INDENT = 4
-_TEXT_MIN = 30
-"""A column of texts that would become narrower gets a line of its own."""
+from runqy.cli.values import format_value
 
 
-_SHOWN_MAX = 500
-"""How many characters of a value a table shows. Results may be long."""
+class Format(StrEnum):
+    """A format of the output that a user chose."""
+
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+    WIDE = "wide"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Column:
-    """A column, and its width on one of the lines of a row."""
+@dataclass(frozen=True, slots=True)
+class Printer:
+    """Prints in the format that the user chose, or that suits standard output."""
 
-    index: int
-    width: int
-    is_text: bool
-    """Whether its cells are folded at `width`."""
+    format: Format | None = None
 
+    @property
+    def is_wide(self) -> bool:
+        return self.format is Format.WIDE
 
-def print_rows(
-    items: Sequence[dict[str, Any]],
-    columns: Sequence[str],
-    *,
-    empty_message: str,
-    as_json: bool = False,
-    add_columns: Callable[[dict[str, Any]], dict[str, Any]] = lambda item: item,
-) -> None:
-    """Print columns of items: a table on a terminal, else one line for each item and no header; or all as JSON.
+    @property
+    def is_document(self) -> bool:
+        """Whether the output is JSON or YAML, which nothing else may be mixed with."""
+        return self.format in (Format.JSON, Format.YAML)
 
-    `add_columns` returns columns that an item does not have, or has in another form.
-    """
-    rows = [item | add_columns(item) for item in items]
-    if as_json:
-        print_json(items)
-    elif not sys.stdout.isatty():
-        for row in rows:
-            typer.echo("\t".join(format_value(row.get(column)) for column in columns))
-    elif rows:
-        _print_table(Console(highlight=False), rows, columns)
-    else:
-        typer.echo(empty_message)
+    def rows(  # noqa: PLR0913 (all but the first two are optional or words for people)
+        self,
+        items: Sequence[dict[str, Any]],
+        columns: Sequence[str],
+        *,
+        empty: str,
+        wide: Sequence[str] = (),
+        name: str = "",
+        add_columns: Callable[[dict[str, Any]], dict[str, Any]] = lambda item: item,
+    ) -> None:
+        """Print a list. Documents contain the items as the server sent them.
 
+        `wide` are the columns that `-o wide` adds; `name` is the one that `-o name` prints, by default the first.
+        `add_columns` returns columns that an item does not have, or has in another form.
+        """
+        if self.is_document:
+            self.document(items)
+            return
+        rows = [item | add_columns(item) for item in items]
+        if self.format is Format.NAME:
+            columns = (name or columns[0],)
+        elif self.is_wide:
+            columns = (*columns, *wide)
+        if self.format is Format.NAME or not sys.stdout.isatty():
+            for row in rows:
+                typer.echo("\t".join(format_value(row.get(column)) for column in columns))
+        elif rows:
+            from runqy.cli.tables import print_table  # noqa: PLC0415 (rich is slow to import, and pipes do not need it)
 
-def print_json(value: object) -> None:
-    """Print a value as indented JSON."""
-    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+            print_table(rows, columns, is_wide=self.is_wide)
+        else:
+            typer.echo(empty)
 
+    def item(self, item: dict[str, Any], members: Sequence[str], *, name: str = "") -> None:
+        """Print members of one object, a line each, without those that are empty. `-o name` prints `name`."""
+        if self.is_document:
+            self.document(item)
+        elif self.format is Format.NAME:
+            typer.echo(format_value(item.get(name or members[0])))
+        elif sys.stdout.isatty():
+            from runqy.cli.tables import print_members  # noqa: PLC0415 (as above)
 
-def format_value(value: object) -> str:
-    """Return a value on one line. Of a string it is the last line, which in a traceback is the error."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        lines = value.strip().splitlines()
-        return lines[-1].strip() if lines else ""
-    return msgspec.json.encode(value).decode()
+            print_members(item, members, is_wide=self.is_wide)
+        else:
+            for member in members:
+                if item.get(member) not in (None, "", []):
+                    typer.echo(f"{member}\t{_one_line(item[member])}")
 
+    def result(self, response: dict[str, Any], text: str, *, name: str = "") -> None:
+        """Print what a command did: the sentence `text`, the response as a document, or the name of the object."""
+        if self.is_document:
+            self.document(response)
+        else:
+            typer.echo(name if name and self.format is Format.NAME else text)
 
-def _print_table(console: Console, rows: Sequence[Row], columns: Sequence[str]) -> None:
-    """Print a header and rows. Columns that do not fit beside the first ones are on indented lines below them."""
-    headers = [column.replace("_", " ") for column in columns]
-    table = [[_cell(row.get(column)) for column in columns] for row in rows]
-    counts = [all(type(row.get(column)) is int for row in rows) for column in columns]
-    layout = _arrange(headers, table, console.width)
-    for cells, style in ((headers, "bold"), *((cells, "") for cells in table)):
-        for number, line in enumerate(layout):
-            folded = [
-                _fold(console, Text(cells[column.index], style=style), column, is_right=counts[column.index])
-                for column in line
-            ]
-            for parts in zip_longest(*folded):
-                text = Text(" " * _INDENT if number else "")
-                for part, column in zip(parts, line, strict=True):
-                    text.append_text(part or Text(" " * column.width)).append(" " * _GAP)
-                text.rstrip()
-                if text or not number:
-                    console.print(text, soft_wrap=True)
+    def document(self, value: object) -> None:
+        """Print a value as YAML if the user chose it, else as indented JSON."""
+        if self.format is Format.YAML:
+            from ruamel.yaml import YAML  # noqa: PLC0415 (slow to import)
 
+            yaml = YAML()
+            yaml.representer.add_representer(
+                type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+            )
+            yaml.width = 120
+            yaml.dump(value, sys.stdout)
+        else:
+            typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
-def _arrange(headers: Sequence[str], table: Sequence[Sequence[str]], width: int) -> list[list[_Column]]:
-    """Distribute the columns over as few lines as possible.
-
-    A column of texts may be narrower than its texts, which are folded. Other values, such as ids, are never folded. A
-    column that is wider than the terminal gets a line of its own.
-    """
-    lines: list[list[_Column]] = [[]]
-    left = width
-    for index, (header, *cells) in enumerate(zip(headers, *table, strict=True)):
-        widest = max(map(cell_len, (header, *cells)))
-        is_text = index > 0 and any(" " in cell for cell in cells)
-        if lines[-1] and left < (min(widest, _TEXT_MIN) if is_text else widest):
-            lines.append([])
-            left = width - _INDENT
-        used = min(widest, max(left, 1)) if is_text else widest
-        lines[-1].append(_Column(index=index, width=used, is_text=is_text))
-        left -= used + _GAP
-    return lines
-
-
-def _fold(console: Console, text: Text, column: _Column, *, is_right: bool) -> list[Text]:
-    """Return the lines of a cell, padded to the width of its column."""
-    lines = list(text.wrap(console, column.width)) if column.is_text else [text]
-    for line in lines:
-        missing = max(column.width - line.cell_len, 0)
-        line.pad_left(missing) if is_right else line.pad_right(missing)
-    return lines
+    def note(self, message: str) -> None:
+        """Print a remark on standard error, where it does not disturb programs."""
+        typer.echo(f"runqy: {message}", err=True)
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else ""
-    text = format_value(value)
-    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}… ({len(text):,} characters)"
+def _one_line(value: object) -> str:
+    text = value if isinstance(value, str) else format_value(value)
+    return text.replace("\t", " ")

@@ -5,10 +5,13 @@ from urllib.parse import quote
 
 import typer
 
-from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_client
-from runqy.cli.output import print_rows
+from runqy.cli.commands import Session, command, new_group
+from runqy.cli.completion import complete_configs, complete_queues
 
-app = typer.Typer(no_args_is_help=True, help="List queues, redeploy workers, release scheduled tasks.")
+app = new_group(
+    "List queues, redeploy workers, release scheduled tasks.",
+    examples="runqy queue list\nrunqy queue redeploy mail",
+)
 
 _COLUMNS = (
     *("queue", "pending", "active", "scheduled", "retry", "archived", "completed", "paused"),
@@ -16,54 +19,48 @@ _COLUMNS = (
 )
 
 
-@app.command("list")
-def list_queues(*, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJson = False) -> None:
+@command(app, "list", examples="runqy queue list\nrunqy queue list -o name")
+def list_queues(session: Session) -> None:
     """List all queues with their tasks and workers.
 
     Each sub-queue has a line of its own.
     """
-    with open_client(server, api_key) as api:
-        queues = api.get("/api/cli/queues")["queues"]
-    print_rows(
-        queues,
+    session.out.rows(
+        session.api.get("/api/cli/queues")["queues"],
         _COLUMNS,
-        empty_message="There are no queues yet.",
-        as_json=as_json,
+        empty="There are no queues yet.",
         add_columns=lambda queue: {f"workers_{state}": count for state, count in queue["worker_processes"].items()},
     )
 
 
-@app.command()
+@command(app, "redeploy", examples="runqy queue redeploy mail")
 def redeploy(
-    queue: Annotated[str, typer.Argument(help="Name of the queue.", metavar="QUEUE")],
-    *,
-    server: ServerUrl = "",
-    api_key: ApiKey = "",
+    session: Session,
+    queue: Annotated[str, typer.Argument(help="Name of the queue.", metavar="QUEUE", autocompletion=complete_configs)],
 ) -> None:
     """Redeploy the workers of a queue with the newest commit. Each does so between two tasks."""
-    with open_client(server, api_key) as api:
-        response = api.post(f"/api/cli/queues/{quote(queue, safe='')}/redeploy", b"")
-    typer.echo(f"{response['queue']}: {_describe_workers(response['workers'])}")
+    response = session.api.post(f"/api/cli/queues/{quote(queue, safe='')}/redeploy", b"")
+    session.out.result(response, f"{response['queue']}: {_describe_workers(response['workers'])}", name=queue)
 
 
-@app.command("release-scheduled")
+@command(app, "release-scheduled", examples="runqy queue release-scheduled\nrunqy queue release-scheduled mail")
 def release_scheduled(
-    queues: Annotated[list[str] | None, typer.Argument(help="By default all queues.", metavar="[QUEUE]...")] = None,
-    *,
-    server: ServerUrl = "",
-    api_key: ApiKey = "",
+    session: Session,
+    queues: Annotated[
+        list[str] | None,
+        typer.Argument(help="By default all queues.", metavar="[QUEUE]...", autocompletion=complete_queues),
+    ] = None,
 ) -> None:
     """Move scheduled tasks to retry, for the Go system.
 
     It runs tasks from there. They stay due at the same time.
     """
-    with open_client(server, api_key) as api:
-        for queue in queues or [each["queue"] for each in api.get("/api/cli/queues")["queues"]]:
-            path, count = f"/api/cli/queues/{quote(queue, safe='')}/tasks/release?state=scheduled", 0
-            # Each request releases a limited number of tasks.
-            while affected := api.post(path, b"")["affected"]:
-                count += affected
-            typer.echo(f"{queue}: {count} tasks released")
+    for queue in queues or [each["queue"] for each in session.api.get("/api/cli/queues")["queues"]]:
+        path, count = f"/api/cli/queues/{quote(queue, safe='')}/tasks/release?state=scheduled", 0
+        # Each request releases a limited number of tasks.
+        while affected := session.api.post(path, b"")["affected"]:
+            count += affected
+        session.out.result({"queue": queue, "affected": count}, f"{queue}: {count} tasks released", name=queue)
 
 
 def _describe_workers(workers: list[str] | None) -> str:

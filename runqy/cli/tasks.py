@@ -2,20 +2,37 @@
 
 import sys
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import msgspec
 import typer
 
-from runqy.cli.client import Client, ExitCode
-from runqy.cli.options import ApiKey, JsonOutput, ListJson, ServerUrl, Wait, open_client
-from runqy.cli.output import print_json, print_rows
+from runqy.cli.commands import Session, command, new_group
+from runqy.cli.completion import complete_queues, complete_states
+from runqy.cli.errors import ExitCode
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.formats.json_decoding import describe_error
 
-app = typer.Typer(no_args_is_help=True, help="Enqueue and manage tasks, and read their results.")
+if TYPE_CHECKING:
+    from runqy.cli.client import Client
 
+app = new_group(
+    "Enqueue and manage tasks, and read their results.",
+    examples="""
+    runqy task enqueue -q mail -p '{"to": "ada"}' --wait 30
+    runqy task list mail --state archived
+    """,
+)
+
+Wait = Annotated[float, typer.Option("--wait", "-w", min=0, help="Seconds to wait for the result.")]
+
+Queue = Annotated[
+    str,
+    typer.Argument(
+        help="Name of the queue or of one of its sub-queues.", metavar="QUEUE", autocompletion=complete_queues
+    ),
+]
 Ids = Annotated[list[str], typer.Argument(help="Ids of the tasks.", metavar="ID...")]
 
 _COLUMNS = {
@@ -36,10 +53,23 @@ _MEMBERS = (
 )
 
 
-@app.command()
+@command(
+    app,
+    "enqueue",
+    examples="""
+    runqy task enqueue -q mail -p '{"to": "ada"}'
+    echo '{"to": "ada"}' | runqy task enqueue -q mail -p - --wait 30
+    """,
+)
 def enqueue(  # noqa: PLR0913 (each is an option of the command)
+    session: Session,
     *,
-    queue: Annotated[str, typer.Option("--queue", "-q", help="Name of the queue or of one of its sub-queues.")],
+    queue: Annotated[
+        str,
+        typer.Option(
+            "--queue", "-q", help="Name of the queue or of one of its sub-queues.", autocompletion=complete_queues
+        ),
+    ],
     payload: Annotated[str, typer.Option("--payload", "-p", help="Payload as JSON; - reads standard input.")] = "{}",
     timeout: Annotated[
         str, typer.Option("--timeout", "-t", help="Time limit of one run: seconds, or a duration such as 5m.")
@@ -48,108 +78,96 @@ def enqueue(  # noqa: PLR0913 (each is an option of the command)
         str, typer.Option(help="Delay before the task is processed: seconds, or a duration such as 1h30m.")
     ] = "",
     wait: Wait = 0,
-    server: ServerUrl = "",
-    api_key: ApiKey = "",
-    as_json: JsonOutput = False,
 ) -> None:
     """Enqueue a task."""
     body: dict[str, Any] = {"queue": queue, "data": _read_json(payload)}
     for option, text in (("timeout", timeout), ("delay", delay)):
         if text:
             body[option] = int(text) if text.isdecimal() else text
-    with open_client(server, api_key) as api:
-        info = api.post("/queue/add", msgspec.json.encode(body))["info"]
-        _show(_await(api, info["id"], wait) if wait else info, as_json=as_json)
+    info = session.api.post("/queue/add", msgspec.json.encode(body))["info"]
+    _show(session, _await(session.api, info["id"], wait) if wait else info)
 
 
-@app.command()
+@command(app, "get", examples="runqy task get 6a3c --wait 30\nrunqy task get 6a3c -o json")
 def get(
+    session: Session,
     task_id: Annotated[str, typer.Argument(help="Id of the task.", metavar="ID")],
     wait: Wait = 0,
-    server: ServerUrl = "",
-    api_key: ApiKey = "",
-    as_json: JsonOutput = False,
 ) -> None:
     """Show a task, with its result if it has one."""
-    with open_client(server, api_key) as api:
-        _show(_await(api, task_id, wait), as_json=as_json)
+    _show(session, _await(session.api, task_id, wait))
 
 
-@app.command("list")
-def list_tasks(  # noqa: PLR0913 (each is an option of the command)
-    queue: Annotated[str, typer.Argument(help="Name of the queue or of one of its sub-queues.", metavar="QUEUE")],
+@command(app, "list", examples="runqy task list mail --state archived\nrunqy task list mail -l 1000 -o name")
+def list_tasks(
+    session: Session,
+    queue: Queue,
     *,
     state: Annotated[
-        str, typer.Option("--state", help="pending, scheduled, active, retry, archived or completed.")
+        str,
+        typer.Option(
+            "--state",
+            help="pending, scheduled, active, retry, archived or completed.",
+            autocompletion=complete_states,
+        ),
     ] = "pending",
     limit: Limit = 50,
     cursor: Cursor = "",
-    server: ServerUrl = "",
-    api_key: ApiKey = "",
-    as_json: ListJson = False,
 ) -> None:
     """List the tasks of a queue in one state."""
     path = f"/api/cli/queues/{quote(queue, safe='')}"
-    with open_client(server, api_key) as api:
-        tasks = read_pages(api, f"{path}/tasks", "tasks", limit=limit, cursor=cursor, state=state)
-        columns = _COLUMNS.get(state, ("id",))
-        print_rows(tasks.items, columns, empty_message=f"{queue} has no {state} tasks.", as_json=as_json)
-        print_rest(tasks, lambda: api.get(path)[state])
+    tasks = read_pages(session.api, f"{path}/tasks", "tasks", limit=limit, cursor=cursor, state=state)
+    session.out.rows(tasks.items, _COLUMNS.get(state, ("id",)), empty=f"{queue} has no {state} tasks.")
+    print_rest(tasks, lambda: session.api.get(path)[state])
 
 
-@app.command("logs")
-def show_logs(  # noqa: PLR0913 (each is an option of the command)
-    queue: Annotated[str, typer.Argument(help="The queue, or one of its sub-queues.", metavar="QUEUE")],
+@command(app, "logs", examples="runqy task logs mail 6a3c --follow\nrunqy task logs mail 6a3c --attempt 1")
+def show_logs(
+    session: Session,
+    queue: Queue,
     task_id: Annotated[str, typer.Argument(help="Id of the task.", metavar="ID")],
     *,
     attempt: Annotated[
         int | None, typer.Option("--attempt", "-a", min=1, help="By default the last one that printed anything.")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the task has ended.")] = False,
-    server: ServerUrl = "",
-    api_key: ApiKey = "",
-    as_json: JsonOutput = False,
 ) -> None:
     """Show what a task printed."""
     path = f"/api/cli/queues/{quote(queue, safe='')}/tasks/{quote(task_id, safe='')}/logs"
     query: dict[str, int] = {} if attempt is None else {"attempt": attempt}
-    with open_client(server, api_key) as api:
-        if follow:
-            _follow_logs(api, path, query)
-            return
-        logs = api.get(path, **query)
-    if as_json:
-        print_json(logs)
+    if follow:
+        _follow_logs(session.api, path, query)
+        return
+    logs = session.api.get(path, **query)
+    if session.out.is_document:
+        session.out.document(logs)
         return
     _print_log_notes(logs)
     typer.echo(logs["text"], nl=False)
 
 
-@app.command("run")
-def run_tasks(ids: Ids, *, server: ServerUrl = "", api_key: ApiKey = "") -> None:
+@command(app, "run", examples="runqy task run 6a3c 77f0")
+def run_tasks(session: Session, ids: Ids) -> None:
     """Run tasks now. Scheduled and retry tasks run at once, completed and archived ones again."""
-    with open_client(server, api_key) as api:
-        for task_id in ids:
-            _print_outcome(api.post(f"{_path(api, task_id)}/run", b""))
+    for task_id in ids:
+        _print_outcome(session, session.api.post(f"{_path(session.api, task_id)}/run", b""))
 
 
-@app.command("cancel")
-def cancel_tasks(ids: Ids, *, server: ServerUrl = "", api_key: ApiKey = "") -> None:
+@command(app, "cancel", examples="runqy task cancel 6a3c 77f0")
+def cancel_tasks(session: Session, ids: Ids) -> None:
     """Cancel tasks. Waiting tasks are archived at once; active tasks are stopped by their workers."""
-    with open_client(server, api_key) as api:
-        for task_id in ids:
-            _print_outcome(api.delete(f"/api/cli/tasks/{quote(task_id, safe='')}"))
+    for task_id in ids:
+        _print_outcome(session, session.api.delete(f"/api/cli/tasks/{quote(task_id, safe='')}"))
 
 
-@app.command("delete")
-def delete_tasks(ids: Ids, *, server: ServerUrl = "", api_key: ApiKey = "") -> None:
+@command(app, "delete", examples="runqy task delete 6a3c 77f0")
+def delete_tasks(session: Session, ids: Ids) -> None:
     """Delete tasks that are not active, with their results."""
-    with open_client(server, api_key) as api:
-        for task_id in ids:
-            _print_outcome(api.delete(_path(api, task_id)))
+    for task_id in ids:
+        _print_outcome(session, session.api.delete(_path(session.api, task_id)))
 
 
-def _follow_logs(api: Client, path: str, query: dict[str, int]) -> None:
+def _follow_logs(api: "Client", path: str, query: dict[str, int]) -> None:
     """Print what a task prints until it has ended. Exit with TASK_FAILED if it is archived."""
     last_id, attempt = "", 0
     while True:
@@ -178,7 +196,7 @@ def _print_log_notes(logs: dict[str, Any]) -> None:
         typer.echo("runqy: Other tasks ran in the same process; some of the output may be theirs.", err=True)
 
 
-def _await(api: Client, task_id: str, wait_s: float) -> dict[str, Any]:
+def _await(api: "Client", task_id: str, wait_s: float) -> dict[str, Any]:
     """Return a task when it has ended, or after `wait_s`."""
     deadline = time.monotonic() + wait_s
     path = f"/queue/{quote(task_id, safe='')}"
@@ -191,15 +209,11 @@ def _await(api: Client, task_id: str, wait_s: float) -> dict[str, Any]:
             return info
 
 
-def _show(info: dict[str, Any], *, as_json: bool) -> None:
+def _show(session: Session, info: dict[str, Any]) -> None:
     """Print a task. Exit with TASK_FAILED if it is archived."""
-    if as_json:
-        print_json(info)
-    else:
-        for name in _MEMBERS:
-            if info.get(name) not in (None, ""):
-                text = _format_progress(info[name]) if name == "progress" else _format(info[name])
-                typer.echo(f"{name + ':':17}{text}")
+    progress = info.get("progress")
+    shown = info if session.out.is_document or not progress else info | {"progress": _format_progress(progress)}
+    session.out.item(shown, _MEMBERS)
     if info["state"] == "archived":
         raise typer.Exit(ExitCode.TASK_FAILED)
 
@@ -209,10 +223,6 @@ def _format_progress(progress: dict[str, Any]) -> str:
     current, total, message = progress["current"], progress.get("total"), progress.get("message")
     amount = f"{current} of {total}, {min(current / total, 1):.0%}" if total else f"{current}"
     return f"{amount}: {message}" if message else amount
-
-
-def _format(value: object) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _read_json(payload: str) -> msgspec.Raw:
@@ -226,12 +236,13 @@ def _read_json(payload: str) -> msgspec.Raw:
         ) from error
 
 
-def _path(api: Client, task_id: str) -> str:
+def _path(api: "Client", task_id: str) -> str:
     """Return the path of a task's actions. It contains the task's queue, which is read from the server."""
     task = quote(task_id, safe="")
     queue = api.get(f"/queue/{task}")["info"]["queue"]
     return f"/api/cli/queues/{quote(queue, safe='')}/tasks/{task}"
 
 
-def _print_outcome(response: dict[str, Any]) -> None:
-    typer.echo(f"{response['task_id']}: {response['message']}")
+def _print_outcome(session: Session, response: dict[str, Any]) -> None:
+    task_id = response["task_id"]
+    session.out.result(response, f"{task_id}: {response['message']}", name=task_id)

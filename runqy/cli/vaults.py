@@ -3,7 +3,6 @@
 Secrets are read from a prompt or standard input, never from the command line, which other users can see.
 """
 
-import sys
 from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -11,14 +10,21 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_client
-from runqy.cli.output import print_rows
+from runqy.cli.commands import Session, command, new_group
+from runqy.cli.completion import complete_entries, complete_vaults
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
+from runqy.cli.prompts import read_secret
 
-app = typer.Typer(no_args_is_help=True, help="List vaults and entries, set secrets.")
+app = new_group(
+    "List vaults and entries, set secrets.",
+    examples="runqy vault list\nrunqy vault set api-keys OPENAI_API_KEY",
+)
 
-Vault = Annotated[str, typer.Argument(help="Name of the vault.", metavar="VAULT")]
-Key = Annotated[str, typer.Argument(help="Key of the entry, the name of a variable.", metavar="KEY")]
+Vault = Annotated[str, typer.Argument(help="Name of the vault.", metavar="VAULT", autocompletion=complete_vaults)]
+Key = Annotated[
+    str,
+    typer.Argument(help="Key of the entry, the name of a variable.", metavar="KEY", autocompletion=complete_entries),
+]
 _VAULTS = ("name", "entry_count", "description")
 _ENTRIES = ("key", "value", "version", "updated_at", "updated_by", "usage", "git_hosts")
 _VERSIONS = ("version", "event", "at", "actor_kind", "actor")
@@ -32,63 +38,56 @@ class Usage(StrEnum):
     BOTH = "both"
 
 
-@app.command("list")
-def list_vaults(*, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJson = False) -> None:
+@command(app, "list", examples="runqy vault list")
+def list_vaults(session: Session) -> None:
     """List all vaults with their number of entries."""
-    with open_client(server, api_key) as api:
-        vaults = api.get("/api/vaults")["vaults"]
-    print_rows(vaults, _VAULTS, empty_message="There are no vaults yet.", as_json=as_json)
+    vaults = session.api.get("/api/vaults")["vaults"]
+    session.out.rows(vaults, _VAULTS, empty="There are no vaults yet.")
 
 
-@app.command("create")
+@command(app, "create", examples='runqy vault create api-keys -d "Keys of external services"')
 def create_vault(
+    session: Session,
     vault: Vault,
     *,
     description: Annotated[str, typer.Option("--description", "-d", help="Description of the vault.")] = "",
-    server: ServerUrl = "",
-    api_key: ApiKey = "",
 ) -> None:
     """Create an empty vault."""
-    with open_client(server, api_key) as api:
-        api.post("/api/vaults", msgspec.json.encode({"name": vault, "description": description}))
-    typer.echo(f"{vault} created; add entries with `runqy vault set {vault} KEY`")
+    response = session.api.post("/api/vaults", msgspec.json.encode({"name": vault, "description": description}))
+    session.out.result(response, f"{vault} created; add entries with `runqy vault set {vault} KEY`", name=vault)
 
 
-@app.command()
-def show(vault: Vault, *, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJson = False) -> None:
+@command(app, "show", examples="runqy vault show api-keys", aliases=("entries",))
+def show(session: Session, vault: Vault) -> None:
     """List the entries of a vault. Secrets are masked."""
-    with open_client(server, api_key) as api:
-        entries = api.get(f"{_path(vault)}/entries")["entries"]
-    print_rows(
-        entries,
+    session.out.rows(
+        session.api.get(f"{_path(vault)}/entries")["entries"],
         _ENTRIES,
-        empty_message="The vault is empty.",
-        as_json=as_json,
+        empty="The vault is empty.",
         add_columns=lambda entry: {"git_hosts": entry.get("git_hosts") or None},
     )
 
 
-@app.command()
-def versions(  # noqa: PLR0913 (each is an option of the command)
-    vault: Vault,
-    key: Key,
-    *,
-    limit: Limit = 1000,
-    cursor: Cursor = "",
-    server: ServerUrl = "",
-    api_key: ApiKey = "",
-    as_json: ListJson = False,
-) -> None:
+@command(app, "versions", examples="runqy vault versions api-keys OPENAI_API_KEY")
+def versions(session: Session, vault: Vault, key: Key, *, limit: Limit = 1000, cursor: Cursor = "") -> None:
     """List the changes of an entry, newest first."""
     path = f"{_path(vault)}/entries/{quote(key, safe='')}/versions"
-    with open_client(server, api_key) as api:
-        found = read_pages(api, path, "versions", limit=limit, cursor=cursor)
-    print_rows(found.items, _VERSIONS, empty_message="The entry has no versions.", as_json=as_json)
+    found = read_pages(session.api, path, "versions", limit=limit, cursor=cursor)
+    session.out.rows(found.items, _VERSIONS, empty="The entry has no versions.", name="version")
     print_rest(found)
 
 
-@app.command("set")
+@command(
+    app,
+    "set",
+    examples="""
+    runqy vault set api-keys OPENAI_API_KEY
+    runqy vault set api-keys OPENAI_API_KEY < key.txt
+    runqy vault set github PAT --git-host github.com
+    """,
+)
 def set_entry(  # noqa: PLR0913 (each is an option of the command)
+    session: Session,
     vault: Vault,
     key: Key,
     *,
@@ -104,31 +103,18 @@ def set_entry(  # noqa: PLR0913 (each is an option of the command)
         list[str] | None,
         typer.Option("--git-host", help="Host that may receive the git token; repeatable. Default: unchanged."),
     ] = None,
-    server: ServerUrl = "",
-    api_key: ApiKey = "",
 ) -> None:
     """Set an entry. The value comes from a prompt, or from standard input without its last line break.
 
     With --git-host and no --usage, a new entry is a git token, which tasks do not get; an existing one keeps its usage.
     """
-    body: dict[str, Any] = {"key": key, "value": _value(key), "is_secret": not plain, "expected_version": expect}
+    value = read_secret(f"Value of {key}")
+    body: dict[str, Any] = {"key": key, "value": value, "is_secret": not plain, "expected_version": expect}
     body |= {"usage": usage} if usage else {}
     body |= {"git_hosts": git_host} if git_host else {}
-    with open_client(server, api_key) as api:
-        response = api.post(f"{_path(vault)}/entries", msgspec.json.encode(body))
-    typer.echo(f"{vault}/{key} is at version {response['version']}")
-
-
-def is_interactive() -> bool:
-    return sys.stdin.isatty()
+    response = session.api.post(f"{_path(vault)}/entries", msgspec.json.encode(body))
+    session.out.result(response, f"{vault}/{key} is at version {response['version']}", name=key)
 
 
 def _path(vault: str) -> str:
     return f"/api/vaults/{quote(vault, safe='')}"
-
-
-def _value(key: str) -> str:
-    if is_interactive():
-        typed: str = typer.prompt(f"Value of {key}", hide_input=True)
-        return typed
-    return sys.stdin.read().removesuffix("\n").removesuffix("\r")

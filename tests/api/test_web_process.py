@@ -19,7 +19,7 @@ from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.keys import ended_channel
 from runqy.broker.tasks.output import OutputChunk, write_output
-from runqy.cli.client import ExitCode
+from runqy.cli.errors import ExitCode
 from tests.queues.samples import spec
 from tests.support.database import database_variables
 from tests.support.environment import ADMIN_KEY

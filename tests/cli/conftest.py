@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
-from runqy.cli import options
+from runqy.cli import targets
 from runqy.cli.client import Client
 from runqy.cli.main import app
 
@@ -33,7 +33,7 @@ class FakeServer:
 def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     """Return a server with responses that the test sets."""
     fake = FakeServer()
-    monkeypatch.setattr(options, "make_client", lambda url, key: Client(url, key, httpx2.MockTransport(fake)))
+    monkeypatch.setattr(targets, "make_client", lambda url, key: Client(url, key, httpx2.MockTransport(fake)))
     return fake
 
 
@@ -41,7 +41,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
 def run(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Return a function that runs a command line in a folder and an environment of its own."""
     monkeypatch.chdir(tmp_path)
-    for name in ("RUNQY_API_KEY", "RUNQY_SERVER_URL", "RUNQY_HOME", "PORT"):
+    for name in ("RUNQY_API_KEY", "RUNQY_SERVER_URL", "RUNQY_SERVER", "RUNQY_PROFILE", "RUNQY_HOME", "PORT"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     runner = CliRunner()
     return lambda *args, **options: runner.invoke(app, args, **options)

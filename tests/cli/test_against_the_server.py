@@ -16,8 +16,9 @@ from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks.output import OutputChunk, write_output
-from runqy.cli import options
-from runqy.cli.client import Client, ExitCode
+from runqy.cli import targets
+from runqy.cli.client import Client
+from runqy.cli.errors import ExitCode
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
 from tests.support.tasks import put, take_one
@@ -32,7 +33,7 @@ def _leads_to_the_server(configuration: None, monkeypatch: pytest.MonkeyPatch) -
     save_queue(spec=spec("mail"), source=QueueSource.API)
     save_queue(spec=spec("image", input=(PayloadField(name="n", type=(FieldType.INT,)),)), source=QueueSource.API)
     transport = httpx2.WSGITransport(app=WSGIHandler())
-    monkeypatch.setattr(options, "make_client", lambda url, key: Client(url, key, transport))
+    monkeypatch.setattr(targets, "make_client", lambda url, key: Client(url, key, transport))
 
 
 def test_task_is_enqueued_and_read_again(run: Run, redis: redis_py.Redis) -> None:
@@ -62,7 +63,7 @@ def test_task_is_enqueued_and_read_again(run: Run, redis: redis_py.Redis) -> Non
         (
             ("get", "no-such-task"),
             ExitCode.DENIED,
-            "runqy: No API key: set RUNQY_API_KEY, or run the command in the folder",
+            "runqy: No API key: use `runqy login`, set RUNQY_API_KEY, or",
         ),
     ],
 )
@@ -145,7 +146,10 @@ def test_queue_files_are_reloaded_and_their_queues_listed(run: Run, settings: An
 
 
 def test_a_queue_is_removed_once(run: Run) -> None:
-    results = [run("config", "remove", "mail", *options, "-k", ADMIN_KEY) for options in ([], [], ["--ignore-missing"])]
+    results = [
+        run("config", "remove", "mail", "--force", *options, "-k", ADMIN_KEY)
+        for options in ([], [], ["--ignore-missing"])
+    ]
 
     assert [result.exit_code for result in results] == [0, ExitCode.NOT_FOUND, 0]
     assert [result.stdout for result in results] == ["mail: removed\n", "", "mail does not exist\n"]

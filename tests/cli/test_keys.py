@@ -2,7 +2,7 @@
 
 import pytest
 
-from runqy.cli.client import ExitCode
+from runqy.cli.errors import ExitCode
 
 PENDING = {"info": {"id": "t1", "queue": "sentiment", "state": "pending"}}
 

@@ -3,8 +3,9 @@
 import httpx2
 import pytest
 
-from runqy.cli import options
-from runqy.cli.client import Client, ExitCode
+from runqy.cli import targets
+from runqy.cli.client import Client
+from runqy.cli.errors import ExitCode
 
 PENDING = {"info": {"id": "t1", "queue": "sentiment", "state": "pending"}}
 DONE = {
@@ -21,7 +22,7 @@ def test_enqueue_keeps_the_bytes_of_the_payload(run, server):
     assert result.exit_code == 0, result.output
     assert server.requests[0].url.path == "/queue/add"
     assert server.requests[0].content == b'{"queue":"sentiment","data":{"n": 9007199254740993, "x":1.10},"timeout":60}'
-    assert result.stdout == "id:              t1\nqueue:           sentiment\nstate:           pending\n"
+    assert result.stdout == "id\tt1\nqueue\tsentiment\nstate\tpending\n"
 
 
 def test_enqueue_takes_a_timeout_as_a_duration(run, server):
@@ -66,7 +67,7 @@ def test_enqueue_can_wait_for_the_result(run, server):
         "http://localhost:3000/queue/t1?wait=30",
         "http://localhost:3000/queue/t1?wait=30",
     ]
-    assert 'result:          {"label":"positive"}' in result.stdout
+    assert 'result\t{"label":"positive"}' in result.stdout
 
 
 def test_get_sends_one_request_when_it_does_not_wait(run, server):
@@ -92,7 +93,7 @@ def test_archived_task_has_its_own_exit_code(run, server):
     result = run("task", "get", "t1")
 
     assert result.exit_code == ExitCode.TASK_FAILED
-    assert "last_err:        boom" in result.stdout
+    assert "last_err\tboom" in result.stdout
 
 
 def test_id_is_quoted_in_the_path(run, server):
@@ -198,7 +199,7 @@ def test_events_may_arrive_in_pieces_and_with_crlf(run, server, monkeypatch):
     stream = output("Grüße\\n", "1-4") + event("end", '{"id":"t1","queue":"q","state":"completed"}', "end")
     pieces = [bytes([byte]) for byte in stream.replace("\n", "\r\n").encode()]
     transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=iter(pieces)))
-    monkeypatch.setattr(options, "make_client", lambda url, key: Client(url, key, transport))
+    monkeypatch.setattr(targets, "make_client", lambda url, key: Client(url, key, transport))
 
     result = run("task", "logs", "q", "t1", "--follow")
 
@@ -235,4 +236,4 @@ def test_get_shows_progress(run, server, progress, text):
 
     result = run("task", "get", "t1")
 
-    assert f"progress:        {text}\n" in result.stdout
+    assert f"progress\t{text}\n" in result.stdout

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from runqy.cli.client import ExitCode
+from runqy.cli.errors import ExitCode
 
 
 def sent(server, number=0):

@@ -1,0 +1,49 @@
+"""Values as text: times, and what stands in one column of a line."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+_DATE_AFTER_S = 30 * 86400
+"""From this age on a date says more than a number of days."""
+
+
+def format_value(value: object) -> str:
+    """Return a value on one line. Of a string it is the last line, which in a traceback is the error."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        lines = value.strip().splitlines()
+        return lines[-1].strip().replace("\t", " ") if lines else ""
+    return msgspec.json.encode(value).decode()
+
+
+def parse_time(value: object) -> datetime | None:
+    """Return the time that a text of the API is, such as 2026-01-31T12:00:00Z; None for any other value."""
+    if not isinstance(value, str) or not 20 <= len(value) <= 35 or value[10] != "T":
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
+
+
+def describe_time(time: datetime, *, is_exact: bool = False) -> str:
+    """Return a time relative to now, such as "5m ago" or "in 2h", or exactly in the local time zone."""
+    if is_exact:
+        return f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
+    age_s = round((datetime.now(UTC) - time).total_seconds())
+    if abs(age_s) >= _DATE_AFTER_S:
+        return f"{time.astimezone():%Y-%m-%d}"
+    text = format_duration(abs(age_s))
+    return f"in {text}" if age_s < 0 else f"{text} ago"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in its largest unit, such as "90s" as "1m"."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return "0s"

@@ -1,0 +1,181 @@
+"""What all commands share: formats of the output, where options may stand, questions, help."""
+
+import io
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import typer
+from typer.main import get_command
+
+from runqy.cli import output, prompts
+from runqy.cli.errors import ExitCode
+from runqy.cli.main import app
+from runqy.cli.output import Format, Printer
+
+WORKER = {"worker_id": "h:1:a", "queue": "mail", "state": "ready", "commit": "0123456789abcdef", "reason": ""}
+WORKER |= {"disconnected_since": None, "host": "vm", "pid": 7, "version": "1.0.0", "concurrency": 2}
+
+
+class Terminal(io.StringIO):
+    """An output stream that claims to be a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def show(monkeypatch):
+    """Return a function that prints on a terminal of 140 columns with colours, and returns the text."""
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+    def call(method, *arguments, **options):
+        terminal = Terminal()
+        with monkeypatch.context() as patched:
+            patched.setattr(output.sys, "stdout", terminal)
+            method(*arguments, **options)
+        return terminal.getvalue()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), "h:1:a\tmail\tready\t0123456789ab\t\t\n"),
+        (("-o", "name"), "h:1:a\n"),
+        (("-o", "wide"), "h:1:a\tmail\tready\t0123456789ab\t\t\tvm\t7\t1.0.0\t2\t\n"),
+    ],
+)
+def test_pipe_gets_lines_with_tabs_or_names(run, server, options, expected):
+    server.responses = [(200, {"workers": [WORKER]})]
+
+    assert run("worker", "list", *options).stdout == expected
+
+
+def test_documents_contain_what_the_server_sent(run, server):
+    server.responses = [(200, {"workers": [WORKER]})] * 3
+
+    as_json = [run("worker", "list", *options).stdout for options in (["--json"], ["-o", "json"])]
+    as_yaml = run("worker", "list", "-o", "yaml").stdout
+
+    assert [json.loads(text) for text in as_json] == [[WORKER]] * 2
+    assert "- worker_id: h:1:a\n" in as_yaml
+    assert "disconnected_since: null\n" in as_yaml
+
+
+def test_options_of_all_commands_stand_anywhere_and_the_last_one_counts(run, server):
+    server.responses = [(200, {"workers": [WORKER]})] * 3
+    url = "https://runqy.example.com"
+
+    run("-s", url, "-k", "root", "worker", "list")
+    run("worker", "-s", url, "-k", "group", "list")
+    run("-s", "https://other.example.com", "-k", "root", "worker", "list", "-s", url, "-k", "leaf")
+
+    assert [request.url.host for request in server.requests] == ["runqy.example.com"] * 3
+    keys = [request.headers["authorization"] for request in server.requests]
+    assert keys == ["Bearer root", "Bearer group", "Bearer leaf"]
+
+
+def test_unknown_format_is_a_usage_error(run, server):
+    result = run("worker", "list", "-o", "xml")
+
+    assert result.exit_code == ExitCode.USAGE
+    assert "xml" in result.stderr
+    assert server.requests == []
+
+
+def test_terminal_shows_relative_times_and_colours(show):
+    now = datetime.now(UTC)
+    rows = [
+        {"id": "a", "state": "archived", "at": (now - timedelta(hours=3, minutes=1)).isoformat()},
+        {"id": "b", "state": "completed", "at": (now + timedelta(minutes=5, seconds=30)).isoformat()},
+    ]
+
+    lines = show(Printer().rows, rows, ("id", "state", "at"), empty="").splitlines()
+
+    assert "\x1b[31marchived" in lines[1]
+    assert "3h ago" in lines[1]
+    assert "in 5m" in lines[2]
+
+
+def test_no_color_leaves_no_colour(show, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    text = show(Printer().rows, [{"id": "a", "state": "archived"}], ("id", "state"), empty="")
+
+    assert "archived" in text
+    assert not re.search(r"\x1b\[3\d", text)
+
+
+def test_wide_table_shows_local_times(show):
+    text = show(Printer(Format.WIDE).rows, [{"id": "a", "at": "2026-03-01T12:00:00Z"}], ("id", "at"), empty="")
+
+    local = datetime(2026, 3, 1, 12, tzinfo=UTC).astimezone()
+    assert f"{local:%Y-%m-%d %H:%M:%S}" in text
+
+
+def test_escape_sequences_of_a_task_do_not_reach_the_terminal(show):
+    row = {"id": "a", "last_err": "\x1b]0;title\x07boom\x1b[2J"}
+
+    text = show(Printer().rows, [row], ("id", "last_err"), empty="") + show(Printer().item, row, ("id", "last_err"))
+
+    assert text.count("boom") == 2
+    assert "\x1b]0" not in text
+    assert "\x1b[2J" not in text
+
+
+def test_object_is_shown_as_members(show):
+    task = {"id": "t1", "state": "archived", "last_err": "", "paused": True}
+
+    text = show(Printer().item, task, ("id", "state", "last_err", "paused"))
+
+    assert re.sub(r"\x1b\[[0-9;]*m", "", text) == "id:     t1\nstate:  archived\npaused: yes\n"
+
+
+def test_destructive_command_needs_force_without_a_terminal(run, server):
+    result = run("config", "remove", "mail")
+
+    assert (result.exit_code, server.requests) == (ExitCode.USAGE, [])
+    assert result.stderr == "runqy: This needs a confirmation. Use --force without a terminal.\n"
+
+
+@pytest.mark.parametrize(("answer", "requests"), [("y", 1), ("n", 0), ("", 0)])
+def test_destructive_command_asks_on_a_terminal(run, server, monkeypatch, answer, requests):
+    monkeypatch.setattr(prompts, "is_interactive", lambda: True)
+    server.responses = [(200, {"message": "done"})]
+
+    result = run("config", "remove", "mail", input=f"{answer}\n")
+
+    assert (result.exit_code, len(server.requests)) == (0 if requests else ExitCode.FAILED, requests)
+    assert "Remove the queue mail and its tasks? [y/N]" in result.stderr
+
+
+def commands_of(group, *names):
+    """Yield the path and the command of all commands of a group that are listed."""
+    for name, command in group.commands.items():
+        if not command.hidden:
+            yield (*names, name), command
+            yield from commands_of(command, *names, name) if hasattr(command, "commands") else ()
+
+
+@pytest.mark.parametrize("words", [path for path, _ in commands_of(get_command(app))], ids=" ".join)
+def test_help_has_examples_that_name_the_command(run, words):
+    shown = run(*words, "--help").stdout
+
+    examples = shown.partition("Examples:\n")[2]
+    assert f"runqy {' '.join(words)}" in examples
+    assert shown.count("--profile") <= 1
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_help_fits_the_terminal(width):
+    for words, command in commands_of(get_command(app)):
+        context = typer.Context(command, info_name=" ".join(("runqy", *words)), terminal_width=width)
+
+        described = command.get_help(context).partition("Examples:")[0]
+
+        assert max(map(len, described.splitlines())) <= width, words

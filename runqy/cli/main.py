@@ -60,7 +60,7 @@ def up() -> None:
     sys.exit(run_up())
 
 
-@app.command(cls=Command, epilog="runqy serve --migrate\nrunqy serve --host 127.0.0.1")
+@app.command(cls=Command, epilog="runqy serve --migrate\nrunqy serve --only maintenance")
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 (a server's default)
     migrate: Annotated[bool, typer.Option("--migrate", help="Apply database migrations first.")] = False,
@@ -83,6 +83,8 @@ def serve(
 
 
 @app.command(
+    cls=Command,
+    epilog="runqy manage\nrunqy manage migrate\nrunqy manage help create_api_key",
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )

@@ -155,9 +155,9 @@ def test_destructive_command_asks_on_a_terminal(run, server, monkeypatch, answer
 
 
 def commands_of(group, *names):
-    """Yield the path and the command of all commands of a group that are listed."""
+    """Yield the path and the command of all commands of a group that are listed and have a help of their own."""
     for name, command in group.commands.items():
-        if not command.hidden:
+        if not command.hidden and command.add_help_option:
             yield (*names, name), command
             yield from commands_of(command, *names, name) if hasattr(command, "commands") else ()
 

@@ -7,7 +7,7 @@ from runqy.admin_site import theme
 from runqy.broker import constants
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.rate_limit import Rate
-from runqy.broker.states import TaskState
+from runqy.broker.states import RunOutcome, TaskState
 from runqy.config import connection_urls, home, process
 from runqy.config.env import Environment, parse_master_keys
 from runqy.telemetry import logs
@@ -277,6 +277,7 @@ SPECTACULAR_SETTINGS = {
         "QueueMode": ["long_running", "one_shot"],
         "RedisMode": ["single", "sentinel", "cluster"],
         "TaskState": [state.value for state in TaskState],
+        "RunOutcome": [outcome.value for outcome in RunOutcome],
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

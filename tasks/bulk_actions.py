@@ -62,11 +62,16 @@ def preview_bulk_action(broker: Broker, query: TaskQuery) -> TaskCount:
         return count_ended_tasks(query.run_filter(), limit=MAX_COUNTED)
     redis_queues = find_redis_queues(broker, query.queue)
     counts = count_by_queue(broker, redis_queues, query.state)
-    if not query.text:
+    if not query.text and query.until is None:
         return TaskCount(count=sum(counts.values()), is_exact=True)
-    request = SearchRequest(limit=_MAX_SEARCHED_FOR_PREVIEW, max_searched=_MAX_SEARCHED_FOR_PREVIEW)
+    request = SearchRequest(
+        limit=_MAX_SEARCHED_FOR_PREVIEW,
+        max_searched=_MAX_SEARCHED_FOR_PREVIEW,
+        is_oldest_first=query.until is not None,
+    )
     page = search_tasks(broker, list(counts), query, request)
-    return TaskCount(count=len(page.tasks), is_exact=page.end is None)
+    count = sum(_entered_in_time(task, query) for task in page.tasks)
+    return TaskCount(count=count, is_exact=page.end is None)
 
 
 def create_bulk_action(broker: Broker, *, action: TaskAction, query: TaskQuery, expected: int) -> BulkAction:
@@ -194,12 +199,24 @@ def state_since_ns(task: TaskRecord) -> int | None:
     return task.enqueued_at_ns or 0  # scheduled: a task that has left this state does not return to it
 
 
+def _entered_in_time(task: TaskRecord, query: TaskQuery) -> bool:
+    """Return whether a task entered its state before `until`. One of unknown age did not."""
+    if query.until is None:
+        return True
+    since_ns = state_since_ns(task)
+    return since_ns is not None and 0 < since_ns < query.until.timestamp() * 10**9
+
+
 def _find_in_redis(broker: Broker, bulk: BulkAction, query: TaskQuery, state: TaskState) -> Slice:
     """Return the next tasks in a state, without those that entered it after the request."""
     after = read_json(bulk.cursor.encode(), SearchCursor) if bulk.cursor else None
     queues = count_by_queue(broker, find_redis_queues(broker, query.queue), state)
     page = search_tasks(broker, list(queues), query, SearchRequest(limit=SLICE_SIZE, after=after, is_oldest_first=True))
-    tasks = [(task.queue, task.id) for task in page.tasks if (state_since_ns(task) or 0) // 10**9 <= bulk.requested_s]
+    tasks = [
+        (task.queue, task.id)
+        for task in page.tasks
+        if (state_since_ns(task) or 0) // 10**9 <= bulk.requested_s and _entered_in_time(task, query)
+    ]
     cursor = msgspec.json.encode(page.end).decode() if page.end else ""
     return Slice(tasks=list(dict.fromkeys(tasks)), cursor=cursor, is_last=page.end is None)
 

@@ -45,10 +45,11 @@ class TaskQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The name of a queue, including all its sub-queues, or any name of one Redis queue."""
     text: str = ""
     """Terms that the payload or the error contains."""
+    until: datetime | None = None
+    """Tasks that entered the state, or ended, before this time."""
     outcomes: tuple[RunOutcome, ...] = ()
     """This field and the following apply to the history only."""
     since: datetime | None = None
-    until: datetime | None = None
     worker_id: str = ""
     commit: str = ""
     fingerprint: str = ""

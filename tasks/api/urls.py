@@ -9,6 +9,7 @@ from typing import Any
 from django.urls import path
 
 from runqy.api.authentication import PublicResultAuthentication
+from tasks.api.bulk_viewsets import BulkActionViewSet
 from tasks.api.queue_viewsets import BulkTaskViewSet, CancelTaskViewSet, QueueTaskViewSet
 from tasks.api.run_viewsets import ErrorGroupViewSet, QueueStatsViewSet, RunViewSet
 from tasks.api.viewsets import TaskViewSet
@@ -33,6 +34,13 @@ urlpatterns = [
         "api/tasks/<path:task_id>/cancel",
         CancelTaskViewSet.as_view({"post": "cancel"}, deprecated_for="/api/cli/tasks/{task_id}"),
         name="cancel-task-alias",
+    ),
+    path("api/bulk-actions", BulkActionViewSet.as_view({"post": "create"}), name="bulk-actions"),
+    path("api/bulk-actions/<str:number>", BulkActionViewSet.as_view({"get": "retrieve"}), name="bulk-action"),
+    path(
+        "api/bulk-actions/<str:number>/cancel",
+        BulkActionViewSet.as_view({"post": "cancel"}),
+        name="cancel-bulk-action",
     ),
     path("api/runs", RunViewSet.as_view({"get": "list"}), name="runs"),
     path("api/errors", ErrorGroupViewSet.as_view({"get": "list"}), name="error-groups"),

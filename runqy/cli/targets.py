@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runqy.cli.client import Client
 
 _DEFAULT_URL = "http://localhost:3000"
-_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +52,8 @@ class Target:
     key: str
     source: str
     """What selected the server."""
+    profile: str = ""
+    """The name of its profile, if that selected it."""
     hint: str = ""
     """A sentence for error messages about an address that nobody gave."""
     has_given_key: bool
@@ -105,7 +107,8 @@ def _make_profile_target(name: str, profile: Profile, given_key: str) -> Target:
     return Target(
         url=profile.url,
         key=given_key or profile.key,
-        source=f"profile {name}",
+        source="profile",
+        profile=name,
         hint=f"The address is from the profile {name}. Use `runqy login --name {name}` to replace it.",
         has_given_key=bool(given_key),
     )
@@ -132,6 +135,6 @@ def _find_stack(port: str, home: Path) -> tuple[str, str]:
 def _find_api_key(url: str, given: str) -> str:
     """Return the given key, or for a server on this machine the key in the home folder."""
     file = _home() / "api_key"
-    if given or urlsplit(url).hostname not in _LOCAL_HOSTS or not os.access(file, os.R_OK):
+    if given or urlsplit(url).hostname not in LOCAL_HOSTS or not os.access(file, os.R_OK):
         return given
     return file.read_text("ascii").strip()

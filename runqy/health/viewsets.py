@@ -1,6 +1,7 @@
 """The routes /livez, /readyz and /health."""
 
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import structlog
@@ -24,11 +25,17 @@ from runqy.redis_connection import get_broker
 log = structlog.get_logger(__name__)
 
 
+_HEALTHY = OpenApiExample(
+    "Healthy", {"status": "ok", "redis": "ok", "version": "1.0.0", "warnings": []}, status_codes=["200"]
+)
+
+
 class HealthSerializer(serializers.Serializer[Any]):
     """The state of the server."""
 
     status = serializers.CharField(help_text="`ok`")
     redis = serializers.CharField(help_text="`ok`")
+    version = serializers.CharField(help_text="Of the server")
     warnings = serializers.ListField(child=serializers.CharField())
 
 
@@ -67,7 +74,11 @@ class HealthViewSet(ViewSet):
         tags=["server"],
         auth=[],
         responses={200: HealthSerializer, **problem_responses(400, 503)},
-        examples=[OpenApiExample("Healthy", {"status": "ok", "redis": "ok", "warnings": []}, status_codes=["200"])],
+        examples=[
+            OpenApiExample(
+                "Healthy", {"status": "ok", "redis": "ok", "version": "1.0.0", "warnings": []}, status_codes=["200"]
+            )
+        ],
     )
     def health(self, request: Request) -> Response:
         """Show whether the server can accept tasks."""
@@ -79,7 +90,8 @@ class HealthViewSet(ViewSet):
         warnings = []
         if health.may_lose_tasks:
             warnings.append(f"Redis evicts keys ({health.eviction_policy}) and may lose tasks: set noeviction.")
-        return Response(HealthSerializer({"status": "ok", "redis": "ok", "warnings": warnings}).data)
+        content = {"status": "ok", "redis": "ok", "version": version("runqy"), "warnings": warnings}
+        return Response(HealthSerializer(content).data)
 
     @extend_schema(
         operation_id="livez",

@@ -221,3 +221,15 @@ def test_the_record_names_the_creating_key_and_not_the_created_one() -> None:
     assert (row.actor_kind, row.actor_name, row.actor_id) == ("key", "boss", str(admin.row.pk))
     assert (row.address, row.request_id) == ("127.0.0.1", "abc-123")
     assert json.loads(response.content)["key"] not in row.changes
+
+
+def test_a_key_learns_what_it_may_do() -> None:
+    body = {"name": "gpu", "role": "worker", "queues": ["mail", "image"], "vaults": ["tokens"]}
+    created = json.loads(create(body).content)
+
+    own = json.loads(ApiClient(created["key"]).get("/api/keys/self").content)
+    unlimited = json.loads(ApiClient(CLIENT_KEY).get("/api/keys/self").content)
+
+    key_id = str(created["api_key"]["id"])
+    assert own == {"id": key_id, "name": "gpu", "role": "worker", "queues": ["image", "mail"], "vaults": ["tokens"]}
+    assert (unlimited["id"], unlimited["role"], unlimited["queues"]) == (None, "client", [])

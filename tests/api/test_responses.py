@@ -103,7 +103,7 @@ def test_health_is_public_and_reports_redis() -> None:
     response = ApiClient(None).get("/health")
 
     assert response.status_code == 200
-    assert json.loads(response.content) == {"status": "ok", "redis": "ok", "warnings": []}
+    assert json.loads(response.content) == {"status": "ok", "redis": "ok", "version": "1.0.0", "warnings": []}
 
 
 def test_health_fails_while_redis_is_unavailable(settings: Any) -> None:

@@ -40,6 +40,7 @@ MAY = {
     "get_queue_stats": CLIENTS,
     "register_worker": WORKERS,
     "list_registrable_queues": WORKERS,
+    "get_own_api_key": ALL,
     "get_limits": ALL - {"metrics"},
     "metrics": {"admin", "metrics"},
     "list_alerts": QUEUE_ADMINS,

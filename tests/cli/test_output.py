@@ -168,7 +168,6 @@ def test_help_has_examples_that_name_the_command(run, words):
 
     examples = shown.partition("Examples:\n")[2]
     assert f"runqy {' '.join(words)}" in examples
-    assert shown.count("--profile") <= 1
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])

@@ -52,3 +52,4 @@ KEY_REVOKED = _response(
         "published": True,
     }
 )
+OWN_KEY = _response({"id": "7", "name": "shop", "role": "client", "queues": ["inference"], "vaults": []})

@@ -19,13 +19,22 @@ from runqy.api.serializers import (
     StrictChoiceField,
     StrictSerializer,
 )
-from runqy.api_keys import Role
+from runqy.api_keys import Identity, Role
 from runqy.audit.actors import ActorKind
 from runqy.broker.rate_limit import RATE, RATE_EXAMPLES
 from runqy.errors import ApiKeyInvalid
 from runqy.formats.names import QUEUE_NAME, QUEUE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
 
 _ROLES = [role.value for role in Role]
+
+
+class _NamesField(serializers.ListField):
+    """Sorted names, of a set or None."""
+
+    child = serializers.CharField()
+
+    def get_attribute(self, instance: Any) -> Any:
+        return sorted(super().get_attribute(instance) or ())
 
 
 class RevokeQuerySerializer(BodySerializer):
@@ -95,6 +104,16 @@ class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
             *("last_used_at", "created_by_kind", "created_by", "created_by_key", "vaults", "allow_shared_redis"),
         )
         read_only_fields = fields
+
+
+class OwnApiKeySerializer(serializers.Serializer[Identity]):
+    """The key of a request."""
+
+    id = EmptyAsNullField(source="key_id", allow_null=True, help_text="Null for a key of the server's environment")
+    name = serializers.CharField()
+    role = serializers.ChoiceField(choices=_ROLES)
+    queues = _NamesField(help_text="Names of the queues that the key is limited to; empty: all")
+    vaults = _NamesField(help_text="Names of the vaults that workers with this key may use; empty: all")
 
 
 class ApiKeyCreatedSerializer(serializers.Serializer[Any]):

@@ -1,6 +1,6 @@
 """API keys over HTTP, for administrators whose own key is not limited to queues."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from django.utils.decorators import method_decorator
@@ -15,6 +15,7 @@ from runqy.accounts.api import serializers as s
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.accounts.queries import get_api_key, list_api_keys_page
 from runqy.api.pagination import PagedList, SignedCursorPagination
+from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
@@ -108,6 +109,24 @@ class ApiKeyViewSet(ApiViewSet):
             }
         )
         return Response(response.data)
+
+
+@method_decorator(cache_control(no_store=True), name="dispatch")
+class OwnApiKeyViewSet(ApiViewSet):
+    """The key of a request."""
+
+    roles: ClassVar = frozenset(Role)
+    needs_confirmed_configuration = False
+
+    @extend_schema(
+        operation_id="get_own_api_key",
+        tags=["keys"],
+        responses={200: s.OwnApiKeySerializer, **problem_responses(401, 429, 503)},
+        examples=[examples.OWN_KEY],
+    )
+    def retrieve(self, request: AuthenticatedRequest) -> Response:
+        """Return what the key of the request may do."""
+        return Response(s.OwnApiKeySerializer(request.auth).data)
 
 
 def _parse_id(text: str) -> int:

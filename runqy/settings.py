@@ -8,13 +8,14 @@ from runqy.broker import constants
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.rate_limit import Rate
 from runqy.broker.states import RunOutcome, TaskState
-from runqy.config import connection_urls, home, process
+from runqy.config import connection_urls, home, own_packages, process
 from runqy.config.env import Environment, parse_master_keys
 from runqy.telemetry import logs
 
 env = Environment()
 
 # This instance
+own_packages.require_own_packages()  # before anything imports one
 process.restrict_new_files()  # every process reads its settings before it creates a file
 RUNQY_HOME = env.path("RUNQY_HOME", Path(".runqy").absolute())
 PORT = env.count("PORT", 3000, lowest=1, highest=65535)

@@ -1,7 +1,7 @@
 """Print what a command found or did: a table on a terminal, lines with tabs for programs, JSON, YAML or names."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -11,6 +11,9 @@ import typer
 
 from runqy.cli.values import format_value
 
+Item = dict[str, Any]
+AddColumns = Callable[[Item], Item]
+
 
 class Format(StrEnum):
     """A format of the output that a user chose."""
@@ -19,6 +22,21 @@ class Format(StrEnum):
     YAML = "yaml"
     NAME = "name"
     WIDE = "wide"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The columns of a list."""
+
+    columns: tuple[str, ...]
+    wide: tuple[str, ...] = ()
+    """The columns that `-o wide` adds."""
+    name: str = ""
+    """The column that `-o name` prints; empty: the first."""
+    empty: str = "Nothing found."
+    """What a terminal shows of an empty list."""
+    add_columns: AddColumns = lambda item: item
+    """Returns columns that an item does not have, or has in another form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +56,56 @@ class Printer:
 
     def rows(  # noqa: PLR0913 (all but the first two are optional or words for people)
         self,
-        items: Sequence[dict[str, Any]],
+        items: Sequence[Item],
         columns: Sequence[str],
         *,
         empty: str,
         wide: Sequence[str] = (),
         name: str = "",
-        add_columns: Callable[[dict[str, Any]], dict[str, Any]] = lambda item: item,
+        add_columns: AddColumns = lambda item: item,
     ) -> None:
         """Print a list. Documents contain the items as the server sent them.
 
         `wide` are the columns that `-o wide` adds; `name` is the one that `-o name` prints, by default the first.
         `add_columns` returns columns that an item does not have, or has in another form.
         """
+        self.listing(Listing(tuple(columns), tuple(wide), name, empty, add_columns), items)
+
+    def listing(self, listing: "Listing", items: Sequence[Item]) -> None:
+        """Print a list."""
         if self.is_document:
             self.document(items)
-            return
-        rows = [item | add_columns(item) for item in items]
-        if self.format is Format.NAME:
-            columns = (name or columns[0],)
-        elif self.is_wide:
-            columns = (*columns, *wide)
-        if self.format is Format.NAME or not sys.stdout.isatty():
-            for row in rows:
-                typer.echo("\t".join(format_value(row.get(column)) for column in columns))
-        elif rows:
-            from runqy.cli.tables import print_table  # noqa: PLC0415 (rich is slow to import, and pipes do not need it)
-
-            print_table(rows, columns, is_wide=self.is_wide)
+        elif self.is_table:
+            typer.echo(self.table(listing, items), nl=False)
         else:
-            typer.echo(empty)
+            for cells in self.cells(listing, items):
+                typer.echo("\t".join(cells))
+
+    @property
+    def is_table(self) -> bool:
+        """Whether lists are tables."""
+        return self.format in (None, Format.WIDE) and sys.stdout.isatty()
+
+    def cells(self, listing: "Listing", items: Sequence[Item]) -> Iterator[tuple[str, ...]]:
+        """Yield the columns of each item that the user chose, as text."""
+        columns = self._columns(listing)
+        for item in items:
+            row = item | listing.add_columns(item)
+            yield tuple(format_value(row.get(column)) for column in columns)
+
+    def table(self, listing: "Listing", items: Sequence[Item]) -> str:
+        """Return a list as a table for the terminal."""
+        if not items:
+            return f"{listing.empty}\n"
+        from runqy.cli.tables import render_table  # noqa: PLC0415 (rich is slow to import, and pipes do not need it)
+
+        rows = [item | listing.add_columns(item) for item in items]
+        return render_table(rows, self._columns(listing), is_wide=self.is_wide)
+
+    def _columns(self, listing: "Listing") -> tuple[str, ...]:
+        if self.format is Format.NAME:
+            return (listing.name or listing.columns[0],)
+        return (*listing.columns, *listing.wide) if self.is_wide else listing.columns
 
     def item(self, item: dict[str, Any], members: Sequence[str], *, name: str = "") -> None:
         """Print members of one object, a line each, without those that are empty. `-o name` prints `name`."""

@@ -42,27 +42,32 @@ class _Column:
     """Whether its cells are folded at `width`."""
 
 
-def print_table(rows: Sequence[Row], columns: Sequence[str], *, is_wide: bool = False) -> None:
-    """Print a header and rows. Columns that do not fit beside the first ones are on indented lines below them."""
+def render_table(rows: Sequence[Row], columns: Sequence[str], *, is_wide: bool = False) -> str:
+    """Return a header and rows, with the colours of the terminal.
+
+    Columns that do not fit beside the first ones are on indented lines below them.
+    """
     console = Console(highlight=False)
     headers = [column.replace("_", " ") for column in columns]
     table = [[_cell(row.get(column), is_wide=is_wide) for column in columns] for row in rows]
     counts = [all(type(row.get(column)) is int for row in rows) for column in columns]
     layout = _arrange(headers, table, console.width)
-    for cells, is_header in ((headers, True), *((cells, False) for cells in table)):
-        for number, line in enumerate(layout):
-            folded = []
-            for column in line:
-                cell = cells[column.index]
-                style = "bold" if is_header else _style(columns[column.index], cell)
-                folded.append(_fold(console, Text(cell, style=style), column, is_right=counts[column.index]))
-            for parts in zip_longest(*folded):
-                text = Text(" " * _INDENT if number else "")
-                for part, column in zip(parts, line, strict=True):
-                    text.append_text(part or Text(" " * column.width)).append(" " * _GAP)
-                text.rstrip()
-                if text or not number:
-                    console.print(text, soft_wrap=True)
+    with console.capture() as capture:
+        for cells, is_header in ((headers, True), *((cells, False) for cells in table)):
+            for number, line in enumerate(layout):
+                folded = []
+                for column in line:
+                    cell = cells[column.index]
+                    style = "bold" if is_header else _style(columns[column.index], cell)
+                    folded.append(_fold(console, Text(cell, style=style), column, is_right=counts[column.index]))
+                for parts in zip_longest(*folded):
+                    text = Text(" " * _INDENT if number else "")
+                    for part, column in zip(parts, line, strict=True):
+                        text.append_text(part or Text(" " * column.width)).append(" " * _GAP)
+                    text.rstrip()
+                    if text or not number:
+                        console.print(text, soft_wrap=True)
+    return capture.get()
 
 
 def print_members(item: Row, members: Sequence[str], *, is_wide: bool = False) -> None:

@@ -1,5 +1,7 @@
 """A command line that talks to a WSGI application of the test's own instead of the network."""
 
+import io
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -46,3 +48,27 @@ def run(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     runner = CliRunner()
     return lambda *args, **options: runner.invoke(app, args, **options)
+
+
+class Terminal(io.StringIO):
+    """An output stream that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def show(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return a function that prints on a terminal of 140 columns with colours, and returns the text."""
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+    def call(method: Callable[..., object], *arguments: Any, **options: Any) -> str:
+        terminal = Terminal()
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", terminal)
+            method(*arguments, **options)
+        return terminal.getvalue()
+
+    return call

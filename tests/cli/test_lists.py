@@ -1,13 +1,12 @@
 """Lists of tasks, queues and workers: lines for programs, a table for people; and what is done to tasks by id."""
 
-import io
 import json
 import re
 
 import pytest
 
-from runqy.cli import output
 from runqy.cli.errors import ExitCode
+from runqy.cli.output import Printer
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "main.py", line 1\nTypeError: not a number\n'
 
@@ -22,25 +21,15 @@ def task(number, **more):
     } | more
 
 
-class Terminal(io.StringIO):
-    """An output stream that claims to be a terminal."""
-
-    def isatty(self):
-        return True
-
-
 @pytest.fixture
-def run_in_terminal(monkeypatch):
+def run_in_terminal(show, monkeypatch):
     """Return a function that shows rows on a terminal and returns the output."""
 
-    def show(rows, columns, width=100):
+    def call(rows, columns, width=100):
         monkeypatch.setenv("COLUMNS", str(width))
-        terminal = Terminal()
-        monkeypatch.setattr(output.sys, "stdout", terminal)
-        output.Printer().rows(rows, columns, empty="nothing")
-        return re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+        return re.sub(r"\x1b\[[0-9;]*m", "", show(Printer().rows, rows, columns, empty="nothing"))
 
-    return show
+    return call
 
 
 def test_tasks_are_listed_with_the_last_line_of_their_errors(run, server):
@@ -195,19 +184,3 @@ def test_redeploy_prints_how_many_workers_deploy_the_newest_commit(run, server, 
 
     assert (server.requests[0].method, server.requests[0].url.path) == ("POST", "/api/cli/queues/mail/redeploy")
     assert result.stdout == f"mail: {expected}\n"
-
-
-def test_workers_are_listed_with_their_commits(run, server):
-    worker = {"worker_id": "h:1:a", "queue": "mail", "state": "ready", "commit": "0123456789abcdef", "reason": ""}
-    starting = worker | {"worker_id": "h:2:b", "state": "starting", "commit": None}
-    gone = worker | {"worker_id": "h:3:c", "state": "disconnected", "reason": "It cannot reach Redis."}
-    listed = [one | {"disconnected_since": None} for one in (worker, starting)]
-    server.responses = [(200, {"workers": [*listed, gone | {"disconnected_since": "2026-01-02T03:04:05Z"}]})]
-
-    lines = run("worker", "list").stdout.splitlines()
-
-    assert lines == [
-        "h:1:a\tmail\tready\t0123456789ab\t\t",
-        "h:2:b\tmail\tstarting\t\t\t",
-        "h:3:c\tmail\tdisconnected\t0123456789ab\t2026-01-02T03:04:05Z\tIt cannot reach Redis.",
-    ]

@@ -1,6 +1,5 @@
 """What all commands share: formats of the output, where options may stand, questions, help."""
 
-import io
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -9,45 +8,25 @@ import pytest
 import typer
 from typer.main import get_command
 
-from runqy.cli import output, prompts
+from runqy.cli import prompts
 from runqy.cli.errors import ExitCode
 from runqy.cli.main import app
 from runqy.cli.output import Format, Printer
 
-WORKER = {"worker_id": "h:1:a", "queue": "mail", "state": "ready", "commit": "0123456789abcdef", "reason": ""}
-WORKER |= {"disconnected_since": None, "host": "vm", "pid": 7, "version": "1.0.0", "concurrency": 2}
+WORKER = {"worker_id": "h:1:a", "queue": "mail", "redis_queues": {"mail": 1}, "state": "ready", "reason": ""}
+WORKER |= {"commit": "0123456789abcdef", "running": [{"task_id": "t1"}], "concurrency": 2, "last_beat": 1764547200}
+WORKER |= {"host": "vm", "pid": 7, "version": "1.0.0", "started_at": 0, "last_take_at": None}
 
 
-class Terminal(io.StringIO):
-    """An output stream that claims to be a terminal."""
-
-    def isatty(self):
-        return True
-
-
-@pytest.fixture
-def show(monkeypatch):
-    """Return a function that prints on a terminal of 140 columns with colours, and returns the text."""
-    monkeypatch.setenv("COLUMNS", "140")
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-
-    def call(method, *arguments, **options):
-        terminal = Terminal()
-        with monkeypatch.context() as patched:
-            patched.setattr(output.sys, "stdout", terminal)
-            method(*arguments, **options)
-        return terminal.getvalue()
-
-    return call
+LINE = "h:1:a\tmail\tready\t1/2\t2025-12-01T00:00:00Z\t0123456789ab\t"
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ((), "h:1:a\tmail\tready\t0123456789ab\t\t\n"),
+        ((), f"{LINE}\n"),
         (("-o", "name"), "h:1:a\n"),
-        (("-o", "wide"), "h:1:a\tmail\tready\t0123456789ab\t\t\tvm\t7\t1.0.0\t2\t\n"),
+        (("-o", "wide"), f'{LINE}\tvm\t7\t1.0.0\t\t\t{{"mail":1}}\n'),
     ],
 )
 def test_pipe_gets_lines_with_tabs_or_names(run, server, options, expected):
@@ -64,7 +43,7 @@ def test_documents_contain_what_the_server_sent(run, server):
 
     assert [json.loads(text) for text in as_json] == [[WORKER]] * 2
     assert "- worker_id: h:1:a\n" in as_yaml
-    assert "disconnected_since: null\n" in as_yaml
+    assert "last_take_at: null\n" in as_yaml
 
 
 def test_options_of_all_commands_stand_anywhere_and_the_last_one_counts(run, server):

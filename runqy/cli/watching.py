@@ -1,0 +1,69 @@
+"""Show a list again and again: a screen that is redrawn on a terminal, else a line for each change."""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import msgspec
+import typer
+
+from runqy.cli.commands import Session
+from runqy.cli.errors import ExitCode, ServerError
+from runqy.cli.output import Item, Listing
+
+Interval = Annotated[float, typer.Option("--interval", "-i", min=0.5, help="Seconds between two readings.")]
+
+_HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+
+
+def watch(session: Session, listing: Listing, read: Callable[[], Sequence[Item]], *, interval_s: float) -> None:
+    """Show what `read` returns until Ctrl-C. A server that is unavailable for a while does not end it.
+
+    A document is one line of JSON for each object that changed. Raise ServerError if the first reading fails.
+    """
+    items = read()
+    known: dict[str, tuple[str, ...]] = {}
+    problem = ""
+    while True:
+        if session.out.is_table:
+            _draw(f"Every {interval_s:g} s, {time.strftime('%H:%M:%S')}. {problem}", session.out.table(listing, items))
+        elif not problem:
+            _print_changes(session, listing, items, known)
+        time.sleep(interval_s)
+        try:
+            items, problem = read(), ""
+        except ServerError as error:
+            if error.exit_code != ExitCode.UNAVAILABLE:
+                raise
+            if not session.out.is_table and not problem:
+                session.out.note(str(error))
+            problem = str(error)
+
+
+def _draw(title: str, table: str) -> None:
+    """Replace the screen. Lines that do not fit are left out at the end, where they would scroll the rest away."""
+    columns, height = shutil.get_terminal_size()
+    lines = [title.strip()[:columns], "", *table.splitlines()]
+    if len(lines) > height - 1:
+        lines = [*lines[: height - 2], f"… {len(lines) - height + 2} more lines"]
+    sys.stdout.write(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_BELOW)
+    sys.stdout.flush()
+
+
+def _print_changes(
+    session: Session, listing: Listing, items: Sequence[Item], known: dict[str, tuple[str, ...]]
+) -> None:
+    name = listing.name or listing.columns[0]
+    changed = []
+    for item, cells in zip(items, session.out.cells(listing, items), strict=True):
+        key = str((item | listing.add_columns(item)).get(name))
+        if known.get(key) != cells:
+            changed.append(item)
+            known[key] = cells
+    for item in changed if session.out.is_document else ():
+        typer.echo(msgspec.json.encode(item))
+    if changed and not session.out.is_document:
+        session.out.listing(listing, changed)
+    sys.stdout.flush()

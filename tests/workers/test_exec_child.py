@@ -154,3 +154,22 @@ def test_isolation_of_kernels_before_6_12_forbids_no_moves(tmp_path: Path) -> No
 
     assert done.stdout.strip() == str(is_isolation_supported())
     assert (tmp_path / "b" / "g").exists()
+
+
+def test_says_that_a_container_forbids_isolation() -> None:
+    # A filter as container runtimes install it: the system call that makes a Landlock ruleset fails with EPERM.
+    code = (
+        "import ctypes, struct; from workers.deploy import exec_child as e\n"
+        "load, equal, result = 0x20, 0x15, 0x06; allow, refuse = 0x7FFF0000, 0x00050000 | 1\n"
+        "steps = [(load, 0, 0, 0), (equal, 0, 1, e.SYS_CREATE_RULESET), (result, 0, 0, refuse)]\n"
+        "steps.append((result, 0, 0, allow))\n"
+        "program = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *step) for step in steps))\n"
+        "filter = ctypes.create_string_buffer(struct.pack('HP', len(steps), ctypes.addressof(program)))\n"
+        "assert e.libc.prctl(e.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0\n"
+        "assert e.libc.prctl(22, 2, ctypes.byref(filter)) == 0\n"  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+        "print(e.find_isolation_obstacle())"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "The seccomp profile of this container forbids Landlock.\n"

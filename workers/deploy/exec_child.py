@@ -21,6 +21,7 @@ network are not restricted. The isolation does not apply to root.
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import select
@@ -84,7 +85,23 @@ def launcher_environment(program: Mapping[str, str]) -> dict[str, str]:
 
 def is_isolation_supported() -> bool:
     """Return whether the kernel can keep programs from reading each other's environment."""
-    return sys.platform == "linux" and landlock_abi() >= ABI_OF_REFER
+    return not find_isolation_obstacle()
+
+
+def find_isolation_obstacle() -> str:
+    """Return why the kernel cannot isolate programs from each other, or an empty string."""
+    if sys.platform != "linux":
+        return "Only Linux has Landlock."
+    if (abi := landlock_abi()) >= ABI_OF_REFER:
+        return ""
+    code = ctypes.get_errno() if abi < 0 else errno.ENOSYS
+    # Container runtimes refuse what their seccomp profile does not list with EPERM, or as if the kernel lacked it.
+    reasons = {
+        errno.EPERM: "The seccomp profile of this container forbids Landlock.",
+        errno.EOPNOTSUPP: "Landlock is disabled in this kernel; its boot parameter lsm= enables it.",
+        errno.ENOSYS: "This kernel has no Landlock (Linux 5.19 or newer), or a container's seccomp profile hides it.",
+    }
+    return reasons.get(code, f"Landlock cannot be used: {os.strerror(code)}.")
 
 
 def landlock_abi() -> int:

@@ -16,7 +16,7 @@ from runqy.config.home import make_home
 from runqy.config.process import raise_open_files_limit, restrict_new_files
 from runqy.errors import RunqyError
 from runqy.telemetry.tracing import start_tracing
-from workers.deploy.exec_child import is_isolation_supported
+from workers.deploy.exec_child import find_isolation_obstacle
 from workers.runtime.logs import configure_logging
 from workers.runtime.queue_workers import QueueWorkers
 from workers.runtime.redaction import environment_secrets, secrets
@@ -56,8 +56,8 @@ def run(
     except RunqyError as error:
         typer.echo(error.detail, err=True)
         raise typer.Exit(2) from None
-    if settings.isolates_children and not is_isolation_supported():
-        log.warning("children_not_isolated", reason="This system has no Landlock (Linux 5.19 or newer).")
+    if settings.isolates_children and (obstacle := find_isolation_obstacle()):
+        log.warning("children_not_isolated", reason=obstacle)
     secrets.add([settings.api_key, settings.git_token, settings.git_ssh_key, *environment_secrets(os.environ)])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         start_tracing("runqy-worker")

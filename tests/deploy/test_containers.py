@@ -1,0 +1,150 @@
+"""The files for containers agree with the code. `.ci/release-check image` builds and runs the image."""
+
+import http.server
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from ruamel.yaml import YAML
+
+from tests.docs.test_settings_table import read_by
+from tests.support.servers import ValkeyServer, free_port
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
+COMPOSE, HTTPS = ROOT / "compose.yaml", ROOT / "deploy/compose.https.yaml"
+
+
+def services(path: Path) -> dict[str, Any]:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.constructor.add_constructor("!reset", lambda *_: None)
+    found: dict[str, Any] = yaml.load(path.read_text())["services"]
+    return found
+
+
+@pytest.mark.parametrize("path", [COMPOSE, HTTPS])
+def test_every_variable_of_our_services_is_a_setting(path: Path) -> None:
+    server = read_by("runqy/settings.py", "runqy/gunicorn_conf.py")
+    worker = read_by("workers/runtime/settings.py")
+
+    for name, known in (("server", server), ("worker", worker), ("setup", server)):
+        variables = services(path).get(name, {}).get("environment", {})
+        assert {variable.removesuffix("_FILE") for variable in variables} <= known, name
+
+
+def test_services_are_built_from_targets_that_exist_and_run_commands_that_exist() -> None:
+    targets = re.findall(r"^FROM \S+ AS (\w+)$", DOCKERFILE, re.MULTILINE)
+    commands = [json.loads(words) for words in re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)]
+    commands += [service["command"] for name, service in services(COMPOSE).items() if name == "server"]
+
+    assert {service["build"]["target"] for service in services(COMPOSE).values() if "build" in service} <= {*targets}
+    assert targets[-1] == "server"  # what is built when no target is named
+    assert len(commands) == 3
+    for program, *words in commands:
+        done = subprocess.run([Path(sys.executable).with_name(program), *words, "--help"], capture_output=True)
+        assert done.returncode == 0, (program, done.stderr)
+
+
+def test_every_base_is_pinned_by_a_digest_that_an_argument_can_replace() -> None:
+    defaults = dict(re.findall(r"^ARG (\w+)=(\S+)$", DOCKERFILE, re.MULTILINE))
+    bases = {base for base in re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) if base.startswith("$")}
+
+    assert bases == {"${PYTHON_BASE}"}
+    assert defaults["PYTHON_BASE"] == "${PYTHON_IMAGE}@${PYTHON_DIGEST}"
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", defaults["PYTHON_DIGEST"])
+
+
+@pytest.mark.parametrize(("status", "is_healthy"), [(200, True), (503, False)])
+def test_health_check_asks_whether_the_server_is_alive(status: int, is_healthy: bool) -> None:
+    paths = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        done = run_health_check(server.server_port)
+        server.shutdown()
+
+    assert paths == ["/livez"]
+    assert (done.returncode == 0) is is_healthy
+
+
+def test_health_check_fails_without_a_server() -> None:
+    assert run_health_check(free_port()).returncode != 0
+
+
+def run_health_check(port: int) -> "subprocess.CompletedProcess[bytes]":
+    words = json.loads(
+        DOCKERFILE.partition("HEALTHCHECK ")[2].partition("CMD ")[2].partition("]\n")[0].replace("\\\n", "") + "]"
+    )
+    return subprocess.run(words, env={**os.environ, "PORT": str(port)}, capture_output=True, check=False)
+
+
+def make_volumes(root: Path) -> dict[str, str]:
+    """Run the service `setup`. Return the text of each file that it made."""
+    command = [sys.executable, ROOT / "deploy/compose_setup.py", root, str(os.getuid())]
+    # As in the container, where nothing but this is set.
+    env = {
+        "PATH": os.environ["PATH"],
+        "RUNQY_HOME": str(root / "home"),
+        "RUNQY_SECRET_KEY_FILE": str(root / "server/secret_key"),
+    }
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
+    return {
+        str(path.relative_to(root)): path.read_text()
+        for name in ("server", "worker", "postgres", "valkey", "examples/queues")
+        for path in (root / name).iterdir()
+    }
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Path:
+    for name in ("server", "worker", "postgres", "valkey", "examples"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def test_secrets_are_generated_once_and_each_service_gets_its_own(volumes: Path) -> None:
+    made = make_volumes(volumes)
+
+    assert make_volumes(volumes) == made
+    server = services(COMPOSE)["server"]
+    files = [path.removeprefix("/data/") for path in server["environment"].values() if path.startswith("/data/")]
+    assert {"api_key", "secret_key", "redis_url"} < {*files}
+    assert all(made[f"server/{name}"].strip() for name in files)
+    assert made["worker/api_key"] == made["server/worker_api_key"]
+    assert made["postgres/password"] == made["server/database_password"]
+    assert {name.partition("/")[0] for name, text in made.items() if made["server/api_key"] in text} == {"server"}
+    modes = {path.stat().st_mode & 0o777 for path in volumes.rglob("*") if path.is_file() and path.suffix != ".conf"}
+    assert modes <= {0o600, 0o400, 0o700}  # git's hooks are programs
+
+
+def test_valkey_admits_the_server_and_lets_the_health_check_do_nothing_else(volumes: Path) -> None:
+    made = make_volumes(volumes)
+    server = ValkeyServer(config=made["valkey/valkey.conf"]).start()
+    url = made["server/redis_url"].strip().replace("valkey:6379", f"127.0.0.1:{server.port}")
+
+    try:
+        assert redis.Redis.from_url(url).config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        health = redis.Redis(port=server.port, username="health", password="-")
+        assert health.ping()
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            health.get("asynq:queues")
+        with pytest.raises(redis.exceptions.AuthenticationError):
+            server.client().ping()
+    finally:
+        server.stop()

@@ -1,0 +1,168 @@
+"""Every shell block and every Python block of the documentation runs, or says above it why it does not.
+
+The blocks of a page run in order, in one shell; CONTRIBUTING.md describes what comments above them mean.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import ROOT, Block, Page, pages
+from tests.docs.terminal import Terminal
+from tests.support.servers import free_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+PAGES = pages()
+SHELLS = {"sh", "shell", "console", "shell-session", "zsh"}
+GIT_USER = {"NAME": "A reader", "EMAIL": "reader@example.com"}
+COMMENT = re.compile(r"(|fails|output|not run: .{10,}|terminal \w+, until: .+)")
+
+
+def environment(home: Path, port: int) -> dict[str, str]:
+    """Return a reader's environment: a home without settings, the commands of runqy, a git user."""
+    (home / ".curlrc").write_text("fail-with-body\nsilent\nshow-error\n")  # a refused request fails its block
+    own = ("RUNQY_", "REDIS_", "DATABASE_", "DJANGO_", "PYTEST_")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(own)},
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PORT": str(port),
+        "LANG": "C.UTF-8",
+        "WEB_CONCURRENCY": "1",  # a second process takes seconds to start
+        "PYTHONUNBUFFERED": "1",
+        **{f"GIT_{role}_{part}": text for role in ("AUTHOR", "COMMITTER") for part, text in GIT_USER.items()},
+    }
+
+
+class Stack:
+    """A `runqy up` that all pages with `session: stack` share."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.home = folder / ".runqy"
+        self._terminal = Terminal(folder, environment(folder, self.port))
+        self._terminal.start("runqy up", until="runqy is running")
+
+    def close(self) -> None:
+        self._terminal.close()
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    started = Stack(tmp_path_factory.mktemp("stack"))
+    yield started
+    started.close()
+
+
+class Reader:
+    """Somebody who types the blocks of a page into terminals."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self._folder, self._port = folder, port
+        self._terminals: dict[str, Terminal] = {}
+        self._output = ""
+
+    def follow(self, block: Block) -> None:
+        code = block.code.replace("localhost:3000", f"localhost:{self._port}")
+        if block.comment == "output":
+            assert_output(self._output, code, block.where)
+        elif block.title:
+            self._write(block.title, code)
+        elif block.terminal:
+            name, until = block.terminal
+            terminal = self._terminal(name)
+            if terminal.is_busy:
+                terminal.interrupt()
+            terminal.start(code, until=until)
+        elif block.language == "python":
+            self._write(".block.py", code)
+            self._run("python .block.py", block)
+        else:
+            self._run(code, block)
+
+    def leave(self) -> None:
+        for terminal in self._terminals.values():
+            terminal.close()
+
+    def _terminal(self, name: str = "") -> Terminal:
+        if name not in self._terminals:
+            self._terminals[name] = Terminal(self._folder, environment(self._folder, self._port))
+        return self._terminals[name]
+
+    def _run(self, code: str, block: Block) -> None:
+        status, self._output = self._terminal().run(code, fails=block.comment == "fails")
+        assert (status != 0) == (block.comment == "fails"), f"{block.where} ended with {status}:\n{self._output}"
+
+    def _write(self, name: str, text: str) -> None:
+        source = self._folder / ".block"
+        source.write_text(text)
+        path = name if name.startswith("~/") else f'"{name}"'
+        status, output = self._terminal().run(f'mkdir -p "$(dirname {path})" && cp {source} {path}')
+        assert status == 0, output
+
+
+def assert_output(output: str, expected: str, where: str) -> None:
+    """Compare without white space; `…` stands for anything."""
+    pattern = ".*".join(re.escape("".join(part.split())) for part in expected.split("…"))
+    if not re.search(pattern, "".join(output.split()), re.DOTALL):
+        pytest.fail(f"{where} shows something else than\n{output}")
+
+
+@pytest.fixture
+def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Page], Reader]]:
+    """Return a function that prepares the folder of a page."""
+    readers: list[Reader] = []
+
+    def prepare(page: Page) -> Reader:
+        port = free_port()
+        if page.session == "stack":
+            shared: Stack = request.getfixturevalue("stack")
+            port = shared.port
+            (tmp_path / ".runqy").symlink_to(shared.home)
+            (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
+        elif page.session == "clone":
+            clone(tmp_path / "runqy")
+        readers.append(Reader(tmp_path, port))
+        return readers[0]
+
+    yield prepare
+    for one in readers:
+        one.leave()
+    shutil.rmtree(tmp_path, ignore_errors=True)  # environments of deployments are large
+
+
+def clone(folder: Path) -> None:
+    """Clone the repository, with an environment that is complete and therefore not made anew."""
+    subprocess.run(["git", "clone", "-q", "--shared", str(ROOT), str(folder)], check=True)
+    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    for name in ("requirements.txt", "requirements-dev.txt", "pyproject.toml"):
+        os.utime(folder / name, (0, 0))
+
+
+def test_every_block_names_its_language_and_each_comment_is_understood() -> None:
+    blocks = [block for page in PAGES for block in page.blocks]
+
+    assert [block.where for block in blocks if not block.language] == []
+    assert [f"{block.where}: write bash" for block in blocks if block.language in SHELLS] == []
+    assert [f"{block.where}: {block.comment}" for block in blocks if not COMMENT.fullmatch(block.comment)] == []
+
+
+def test_python_blocks_are_python() -> None:
+    for block in (block for page in PAGES for block in page.blocks if block.language == "python"):
+        compile(block.code, block.where, "exec")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(b.is_run for b in page.blocks)], ids=lambda p: p.name)
+def test_the_blocks_of_a_page_run(page: Page, reader: Callable[[Page], Reader]) -> None:
+    follower = reader(page)
+
+    for block in page.blocks:
+        if block.is_run or block.comment == "output":
+            follower.follow(block)

@@ -80,7 +80,7 @@ class Serve:
 class Worker:
     """A worker that registers with a server, and can be killed."""
 
-    def __init__(self, server: Serve, queues: str, folder: Path) -> None:
+    def __init__(self, server: Serve, queues: str, folder: Path, **variables: str) -> None:
         self._log = folder / "worker.log"
         self._env = {
             "PATH": os.environ["PATH"],
@@ -90,6 +90,7 @@ class Worker:
             "RUNQY_QUEUES": queues,
             "RUNQY_DEPLOYMENT_DIR": str(folder / "deployments"),
             "RUNQY_CONCURRENCY": "4",
+            **variables,
         }
         self._process = self._start()
 

@@ -334,7 +334,7 @@ def _raise_for_status(response: httpx2.Response, queue: str) -> None:
         raise ServerUnprepared(f"The server responded {status}: {reason}")
     if status >= 500 or status in {httpx2.codes.TOO_MANY_REQUESTS, httpx2.codes.REQUEST_TIMEOUT}:
         raise ServerUnavailable(f"The server responded {status}: {reason}")
-    raise RegistrationRefused(f"The server responded {status}: {reason}. Check RUNQY_SERVER_URL.")
+    raise RegistrationRefused(f"The server responded {status}: {reason.rstrip('.')}. Check RUNQY_SERVER_URL.")
 
 
 def _read_problem(response: httpx2.Response) -> dict[str, object]:

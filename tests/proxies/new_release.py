@@ -1,0 +1,31 @@
+"""Make a release that has a migration more than this one."""
+
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("runqy", "vaults", "queues", "tasks", "workers", "alerts")
+MIGRATION = """
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [("queues", "0001_initial")]
+    operations = [
+        migrations.RunSQL("CREATE TABLE of_the_new_release (id integer)"),
+        migrations.RunSQL("ALTER TABLE queues_queue ADD COLUMN of_the_new_release integer"),
+    ]
+"""
+
+
+def make_release(folder: Path) -> Path:
+    """Return the folder of an environment whose `bin/runqy` is the new release."""
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "queues/migrations/0002_of_the_new_release.py").write_text(MIGRATION)
+    (folder / "bin").mkdir()
+    program = folder / "bin/runqy"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} -P -m runqy.cli "$@"\n')
+    program.chmod(0o755)
+    return folder

@@ -21,6 +21,15 @@ class ServerSentEvent:
     id: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A successful response."""
+
+    body: dict[str, Any]
+    is_replayed: bool
+    """Whether it is the response to an earlier request with the same Idempotency-Key."""
+
+
 class Client:
     """A client of one server, with an API key."""
 
@@ -34,15 +43,19 @@ class Client:
 
     def post(self, path: str, body: bytes) -> dict[str, Any]:
         """Send JSON and return the decoded response. Raise ServerError."""
-        return self._request("POST", path, content=body)
+        return self._request("POST", path, content=body).body
+
+    def post_once(self, path: str, body: bytes, *, key: str, timeout_s: float = _TIMEOUT_S) -> Reply:
+        """Send JSON with an Idempotency-Key: a repetition is not applied twice. Raise ServerError."""
+        return self._request("POST", path, content=body, headers={"Idempotency-Key": key}, timeout=timeout_s)
 
     def get(self, path: str, *, timeout_s: float = _TIMEOUT_S, **query: str | int) -> dict[str, Any]:
         """Return the decoded response. Raise ServerError."""
-        return self._request("GET", path, params=query or None, timeout=timeout_s)
+        return self._request("GET", path, params=query or None, timeout=timeout_s).body
 
     def delete(self, path: str) -> dict[str, Any]:
         """Return the decoded response. Raise ServerError."""
-        return self._request("DELETE", path)
+        return self._request("DELETE", path).body
 
     def stream(self, path: str, *, last_id: str = "", **query: str | int) -> Iterator[ServerSentEvent]:
         """Yield the server-sent events of the response. Raise ServerError."""
@@ -59,7 +72,7 @@ class Client:
     def close(self) -> None:
         self._client.close()
 
-    def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+    def _request(self, method: str, path: str, **options: Any) -> Reply:
         try:
             response = self._client.request(method, path, **options)
         except httpx2.TransportError as error:
@@ -71,7 +84,7 @@ class Client:
         except msgspec.DecodeError as error:
             raise ServerError(f"{self._client.base_url} is not a runqy server: {error}", code="no_server") from error
         self.has_unpublished = self.has_unpublished or body.get("published") is False
-        return body
+        return Reply(body, "Idempotent-Replayed" in response.headers)
 
     def _unreachable(self, error: Exception) -> ServerError:
         return ServerError(f"{self._client.base_url} cannot be reached: {error}", code="unreachable")
@@ -107,8 +120,12 @@ def _parse_error(response: httpx2.Response) -> ServerError:
         return ServerError(f"HTTP {response.status_code}: {text}", status=response.status_code)
     errors = [str(error) for error in problem.get("errors") or []]
     detail = str(problem.get("detail") or "; ".join(errors) or f"HTTP {response.status_code}")
-    return ServerError(
-        "\n  ".join([detail, *(error for error in errors if error != detail)]),
-        code=str(problem.get("code", "")),
-        status=response.status_code,
+    # Where the server has no sentence of its own, the detail is all errors in one line.
+    is_list = len(errors) > 1 and detail.startswith(errors[0].removesuffix("."))
+    lines = errors if is_list else [detail, *(error for error in errors if error != detail)]
+    error = ServerError(
+        "\n  ".join(lines), code=str(problem.get("code", "")), status=response.status_code, errors=errors
     )
+    if (seconds := response.headers.get("Retry-After", "")).isdecimal():
+        error.retry_after_s = float(seconds)
+    return error

@@ -1,18 +1,76 @@
-"""The commands `runqy config`: reload queue files, remove queues."""
+"""The commands `runqy config` of the Go command line: list, create, reload and remove queues."""
 
-from typing import Annotated
-from urllib.parse import quote
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from runqy.cli.commands import Session, command, new_group
 from runqy.cli.completion import complete_configs
-from runqy.cli.errors import ExitCode, ServerError
-from runqy.cli.prompts import Force, confirm
+from runqy.cli.errors import CliError, ExitCode
+from runqy.cli.prompts import Force
+from runqy.cli.queue_files import read_files, send_files
+from runqy.cli.queues import delete_queues, save_config
 
-app = new_group("Reload queue files, remove queues.", examples="runqy config reload\nrunqy config remove mail")
+app = new_group(
+    "List, create and remove queues; reload the server's queue files.",
+    examples="""
+    runqy config list
+    runqy config reload
+    runqy config remove mail
+    """,
+)
 
 _OUTCOMES = ("added", "updated", "unchanged", "missing")
+
+
+@command(app, "list", examples="runqy config list\nrunqy config list -o wide")
+def list_configs(session: Session) -> None:
+    """List the definitions of queues, each sub-queue on a line of its own."""
+    session.out.rows(
+        session.api.get("/api/cli/configs")["queues"],
+        ("name", "priority"),
+        wide=("mode", "order", "git_url", "branch", "is_enabled", "source", "updated_at"),
+        empty="There are no queues yet.",
+        add_columns=lambda queue: {name: queue["deployment"][name] for name in ("git_url", "branch")},
+    )
+
+
+@command(
+    app,
+    "create",
+    examples="""
+    runqy config create -f mail.yaml
+    runqy config create --name mail --git-url https://github.com/example/mail.git --startup-cmd "python main.py"
+    """,
+)
+def create(  # noqa: PLR0913 (each is an option of the Go command line)
+    session: Session,
+    *,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Queue file; its queues are created.")] = None,
+    name: Annotated[str, typer.Option("--name", help="Name of the queue.")] = "",
+    priority: Annotated[int, typer.Option("--priority", help="Priority among the queues of a worker.")] = 1,
+    git_url: Annotated[str, typer.Option("--git-url", help="URL of the git repository.")] = "",
+    branch: Annotated[str, typer.Option("--branch", help="Branch or tag.")] = "main",
+    startup_cmd: Annotated[str, typer.Option("--startup-cmd", help="Command that starts the code.")] = "",
+    mode: Annotated[str, typer.Option("--mode", help="long_running or one_shot.")] = "long_running",
+    code_path: Annotated[str, typer.Option("--code-path", help="Folder of the repository.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Update queues that exist.")] = False,
+) -> None:
+    """Create a queue from options, or queues from a file. See also `runqy queue apply`."""
+    if file:
+        _create_from_file(session, file, force=force)
+        return
+    missing = [
+        option
+        for option, value in (("--name", name), ("--git-url", git_url), ("--startup-cmd", startup_cmd))
+        if not value
+    ]
+    if missing:
+        raise CliError(f"Give --file, or {', '.join(missing)}.", ExitCode.USAGE)
+    deployment: dict[str, Any] = {"git_url": git_url, "branch": branch, "startup_cmd": startup_cmd, "mode": mode}
+    deployment |= {"code_path": code_path} if code_path else {}
+    save_config(session, {"name": name, "priority": priority, "deployment": deployment}, force=force)
 
 
 @command(app, "reload", examples="runqy config reload")
@@ -31,24 +89,31 @@ def reload(session: Session) -> None:
 @command(app, "remove", examples="runqy config remove mail\nrunqy config remove mail --force --ignore-missing")
 def remove(
     session: Session,
-    queue: Annotated[str, typer.Argument(help="Name of the queue.", metavar="QUEUE", autocompletion=complete_configs)],
+    queue: Annotated[
+        str, typer.Argument(help="Name of the queue.", metavar="QUEUE", autocompletion=complete_configs)
+    ] = "",
     *,
+    name: Annotated[str, typer.Option("--name", help="The same as the argument.")] = "",
     force: Force = False,
     ignore_missing: Annotated[
         bool, typer.Option("--ignore-missing", help="Succeed if the queue does not exist.")
     ] = False,
 ) -> None:
-    """Remove a queue and its tasks.
+    """Remove a queue and its tasks, like `runqy queue delete`."""
+    if bool(queue) == bool(name):
+        raise CliError("Give the name of one queue.", ExitCode.USAGE)
+    delete_queues(session, [queue or name], ignore_missing=ignore_missing, force=force)
 
-    Everything else in Redis that belongs to it is removed too.
-    """
-    confirm(f"Remove the queue {queue} and its tasks?", force=force)
-    try:
-        reply = session.api.delete(f"/api/cli/configs/{quote(queue, safe='')}?force=true")
-    except ServerError as error:
-        if not ignore_missing or error.code != "queue_not_found":
-            raise
-        typer.echo(f"{queue} does not exist")
-        return
-    text = reply["message"] if "being deleted" in reply.get("message", "") else f"{queue}: removed"
-    session.out.result(reply, text, name=queue)
+
+def _create_from_file(session: Session, file: Path, *, force: bool) -> None:
+    """Create the queues of a file. Raise CliError if one of them exists, unless `force` is set."""
+    files = read_files([file])
+    if not force:
+        plan = send_files(session, files, dry_run=True)["queues"]
+        if existing := [queue["queue"] for queue in plan if queue["outcome"] in ("updated", "unchanged")]:
+            message = f"{', '.join(existing)}: exists already. Use --force to update it."
+            raise CliError(message, ExitCode.CONFLICT)
+    for queue in send_files(session, files)["queues"]:
+        if queue["outcome"] not in ("kept", "removed"):
+            outcome = "created" if queue["outcome"] == "added" else queue["outcome"]
+            session.out.result(queue, f"{queue['queue']}: {outcome}", name=queue["queue"])

@@ -1,5 +1,6 @@
 """The errors that end a command, and its exit statuses."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -13,6 +14,8 @@ class ExitCode(IntEnum):
     CONFLICT = 5
     UNAVAILABLE = 6
     TASK_FAILED = 7
+    TIMED_OUT = 8
+    INTERRUPTED = 130
 
 
 _BY_CODE = {"unreachable": ExitCode.UNAVAILABLE, "no_server": ExitCode.UNAVAILABLE}
@@ -37,7 +40,15 @@ class CliError(Exception):
 class ServerError(CliError):
     """The server responded with an error, or cannot be reached."""
 
-    def __init__(self, detail: str, *, code: str = "", status: int = 0) -> None:
+    def __init__(self, detail: str, *, code: str = "", status: int = 0, errors: Sequence[str] = ()) -> None:
         super().__init__(detail, _BY_CODE.get(code) or _BY_STATUS.get(status, ExitCode.FAILED))
         self.code = code
         self.status = status
+        self.errors = tuple(errors)
+        """Single messages, each about one member of the request."""
+        self.retry_after_s: float | None = None
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.code == "unreachable" or self.status in (429, 502, 503, 504)

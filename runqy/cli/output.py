@@ -54,6 +54,10 @@ class Printer:
         """Whether the output is JSON or YAML, which nothing else may be mixed with."""
         return self.format in (Format.JSON, Format.YAML)
 
+    @property
+    def is_name(self) -> bool:
+        return self.format is Format.NAME
+
     def rows(  # noqa: PLR0913 (all but the first two are optional or words for people)
         self,
         items: Sequence[Item],

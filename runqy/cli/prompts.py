@@ -1,6 +1,7 @@
 """Questions on the terminal."""
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -14,14 +15,17 @@ def is_interactive() -> bool:
     return sys.stdin.isatty()
 
 
-def confirm(question: str, *, force: bool) -> None:
-    """Ask whether to go on. Raise CliError if the user refuses, or without a terminal and `force`."""
+def confirm(question: str | Callable[[], str], *, force: bool) -> None:
+    """Ask whether to go on. Raise CliError if the user refuses, or without a terminal and `force`.
+
+    A question that needs requests is a function, which is only called to ask.
+    """
     if force:
         return
     if not is_interactive():
         raise CliError("This needs a confirmation. Use --force without a terminal.", ExitCode.USAGE)
     # On standard error, so that the output can be redirected.
-    if not typer.confirm(question, err=True):
+    if not typer.confirm(question if isinstance(question, str) else question(), err=True):
         raise CliError("Nothing was changed.")
 
 

@@ -152,7 +152,7 @@ def test_a_queue_is_removed_once(run: Run) -> None:
     ]
 
     assert [result.exit_code for result in results] == [0, ExitCode.NOT_FOUND, 0]
-    assert [result.stdout for result in results] == ["mail: removed\n", "", "mail does not exist\n"]
+    assert [result.stdout for result in results] == ["mail: deleted\n", "", "mail does not exist\n"]
 
 
 def test_unknown_state_is_an_error_that_lists_the_valid_ones(run: Run, redis: redis_py.Redis) -> None:

@@ -122,15 +122,16 @@ def test_destructive_command_needs_force_without_a_terminal(run, server):
     assert result.stderr == "runqy: This needs a confirmation. Use --force without a terminal.\n"
 
 
-@pytest.mark.parametrize(("answer", "requests"), [("y", 1), ("n", 0), ("", 0)])
+@pytest.mark.parametrize(("answer", "requests"), [("y", 2), ("n", 1), ("", 1)])
 def test_destructive_command_asks_on_a_terminal(run, server, monkeypatch, answer, requests):
     monkeypatch.setattr(prompts, "is_interactive", lambda: True)
-    server.responses = [(200, {"message": "done"})]
+    counted = {"queue": "mail_high", "parent": "mail", "size": 1200}
+    server.responses = [(200, {"queues": [counted]}), (200, {"message": "done"})]
 
     result = run("config", "remove", "mail", input=f"{answer}\n")
 
-    assert (result.exit_code, len(server.requests)) == (0 if requests else ExitCode.FAILED, requests)
-    assert "Remove the queue mail and its tasks? [y/N]" in result.stderr
+    assert (result.exit_code, len(server.requests)) == (0 if requests == 2 else ExitCode.FAILED, requests)
+    assert "Delete mail (1,200 tasks)? [y/N]" in result.stderr
 
 
 def commands_of(group, *names):

@@ -1,0 +1,184 @@
+"""The commands `runqy queue apply` and `runqy queue diff`: make the server's queues what files say.
+
+The server parses the files, as it does with its own, so that there is one reader of them.
+"""
+
+import difflib
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from runqy.cli.commands import Session
+from runqy.cli.errors import CliError, ExitCode, ServerError
+from runqy.cli.prompts import Force, confirm
+from runqy.cli.queues import describe_queues
+
+_SUFFIXES = (".yaml", ".yml")
+_CHANGES = ("added", "updated", "removed")
+_COLOURS = {"+": typer.colors.GREEN, "-": typer.colors.RED, "@": typer.colors.CYAN}
+
+Files = Annotated[
+    list[Path],
+    typer.Option(
+        "--file",
+        "-f",
+        metavar="FILE|FOLDER",
+        help="A queue file, or a folder with *.yaml and *.yml; - reads standard input. Repeatable.",
+        allow_dash=True,
+    ),
+]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Delete queues that an earlier apply saved and that no file names now.")
+]
+PruneAll = Annotated[
+    bool, typer.Option("--prune-all", help="Delete all queues that no file names, wherever they are from.")
+]
+
+
+APPLY_EXAMPLES = """
+    runqy queue apply -f mail.yaml
+    runqy queue apply -f queues/ --diff
+    runqy queue apply -f queues/ --prune
+    """
+DIFF_EXAMPLES = """
+    runqy queue diff -f queues/
+    runqy queue diff -f queues/ --prune
+    """
+
+
+def apply(  # noqa: PLR0913 (each is an option of the command)
+    session: Session,
+    *,
+    file: Files,
+    diff: Annotated[bool, typer.Option("--diff", help="Like `runqy queue diff`: only show what would change.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the files, list what would change.")] = False,
+    prune: Prune = False,
+    prune_all: PruneAll = False,
+    force: Force = False,
+) -> None:
+    """Make queues what files say.
+
+    Queues are created and updated, and with --prune others are deleted. All files are checked first: with an error in
+    one of them nothing is changed. A queue whose definition is equal stays untouched. What a file does not set gets its
+    default, except that a disabled queue stays disabled.
+    """
+    files, mode = read_files(file), _prune_mode(prune, prune_all)
+    if diff:
+        _print_diff(session, send_files(session, files, prune=mode, dry_run=True))
+        return
+    if dry_run or mode != "none":
+        plan = send_files(session, files, prune=mode, dry_run=True)
+        if dry_run:
+            _print_outcomes(session, plan)
+            return
+        _ask(session, plan["queues"], force=force)
+    _print_outcomes(session, send_files(session, files, prune=mode))
+
+
+def diff(session: Session, *, file: Files, prune: Prune = False, prune_all: PruneAll = False) -> None:
+    """Show what `queue apply` would change.
+
+    Exits with 0 if nothing would change, with 1 if something would, and with more than 1 on errors, as diff does.
+    """
+    plan = send_files(session, read_files(file), prune=_prune_mode(prune, prune_all), dry_run=True)
+    _print_diff(session, plan)
+
+
+def read_files(paths: Sequence[Path]) -> dict[str, str]:
+    """Return the contents of files, and of the queue files in folders. Raise CliError."""
+    contents: dict[str, str] = {}
+    for path in paths:
+        for name, raw in _read(path):
+            try:
+                contents[name] = raw.decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                line = raw[: error.start].count(b"\n") + 1
+                raise CliError(f"{name}:{line}: Must be UTF-8.", ExitCode.USAGE) from error
+    return contents
+
+
+def send_files(
+    session: Session, files: Mapping[str, str], *, prune: str = "none", dry_run: bool = False
+) -> dict[str, Any]:
+    """Have the server apply files, or only check them. Return what it did. Raise ServerError."""
+    # The user has seen how many tasks are deleted with the queues.
+    query = f"prune={prune}&force={'false' if prune == 'none' else 'true'}&dry_run={'true' if dry_run else 'false'}"
+    body = {"files": [{"name": name, "content": content} for name, content in files.items()]}
+    try:
+        return session.api.post(f"/api/cli/configs/apply?{query}", msgspec.json.encode(body))
+    except ServerError as error:
+        if error.exit_code is ExitCode.FAILED:
+            error.exit_code = ExitCode.USAGE  # 1 is `diff`'s status for differences
+        raise
+
+
+def _read(path: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        if str(path) == "-":
+            yield "stdin", sys.stdin.buffer.read()
+        elif path.is_dir():
+            files = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES)
+            if not files:
+                raise CliError(f"{path}: The folder has no *.yaml or *.yml.", ExitCode.USAGE)
+            yield from ((str(each), each.read_bytes()) for each in files)
+        else:
+            yield str(path), path.read_bytes()
+    except OSError as error:
+        raise CliError(f"{error.filename or path}: {error.strerror}.", ExitCode.USAGE) from error
+
+
+def _prune_mode(prune: bool, prune_all: bool) -> str:
+    return "all" if prune_all else "applied" if prune else "none"
+
+
+def _ask(session: Session, queues: Iterable[Mapping[str, Any]], *, force: bool) -> None:
+    """Ask before queues are deleted. Raise CliError."""
+    names = [queue["queue"] for queue in queues if queue["outcome"] == "removed"]
+    if names:
+        confirm(lambda: f"Delete {_describe(session, names)}, which no file names?", force=force)
+
+
+def _describe(session: Session, names: Sequence[str]) -> str:
+    return ", ".join(describe_queues(session.api.get("/api/cli/queues")["queues"], names))
+
+
+def _print_outcomes(session: Session, applied: dict[str, Any]) -> None:
+    """Print the outcome of each queue of the files, and of those that were deleted or should have been."""
+    queues = applied["queues"]
+    rows = [queue for queue in queues if queue["outcome"] != "kept" or queue["reason"]]
+    session.out.rows(rows, ("queue", "outcome"), wide=("source", "reason"), empty="The files have no queues.")
+    if applied["dry_run"]:
+        session.out.note("Nothing was changed (--dry-run).")
+    refused = [queue for queue in rows if queue["reason"]]
+    for queue in refused:
+        session.out.note(f"{queue['queue']} is not deleted: {queue['reason']}")
+    if refused:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _print_diff(session: Session, plan: dict[str, Any]) -> None:
+    """Print the differences, as unified diffs of queue files. Exit with 1 if there are any."""
+    changed = [queue for queue in plan["queues"] if queue["outcome"] in _CHANGES]
+    if session.out.is_document:
+        session.out.document(plan)
+    elif session.out.is_name:
+        for queue in changed:
+            typer.echo(queue["queue"])
+    else:
+        for queue in changed:
+            for line in _diff_lines(queue):
+                typer.secho(line, fg=_COLOURS.get(line[:1]), bold=line.startswith(("---", "+++")))
+    if changed:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _diff_lines(queue: Mapping[str, Any]) -> Iterator[str]:
+    name = queue["queue"]
+    before, after = (queue[side].splitlines() if queue[side] else [] for side in ("before", "after"))
+    old = f"server/{name}" if before else "/dev/null"
+    new = f"files/{name}" if after else "/dev/null"
+    yield from difflib.unified_diff(before, after, old, new, lineterm="", n=2)

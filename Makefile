@@ -61,6 +61,9 @@ bench: install  ## figures, as ratios within one run; ARGS="http --rounds 7" for
 soak: install  ## faults and load, checked; MINUTES=, SEED= to repeat a run, ARGS="nemesis" or "history --rate 500" for a part
 	@MINUTES=$(MINUTES) SEED=$(SEED) $(BIN)/python -m soak $(ARGS)
 
+release: install  ## build the release of a tagged commit into dist/; ARGS=--snapshot for any commit
+	@$(BIN)/python .ci/release.py $(ARGS)
+
 release-check: install  ## build the packages, install them afresh, run the suite on every Python, fuzz for long
 	@.ci/release-check
 
@@ -72,8 +75,10 @@ requirements:  ## resolve the pinned requirements for Python 3.11 to 3.13
 		-o requirements.txt --custom-compile-command "make requirements"
 	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 --extra server --extra otel --group dev pyproject.toml \
 		-o requirements-dev.txt --custom-compile-command "make requirements"
+	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 -c requirements.txt pyproject.toml \
+		-o requirements-worker.txt --custom-compile-command "make requirements"
 
 proto: install  ## generate the message classes from runqy/broker/asynq.proto
 	cd runqy/broker && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. asynq.proto
 
-.PHONY: help install run test test-quick fuzz lint audit format docs bench soak release-check screenshots requirements proto
+.PHONY: help install run test test-quick fuzz lint audit format docs bench soak release release-check screenshots requirements proto

@@ -8,12 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import ROOT, Block, Page, pages
+from tests.docs.blocks import HAS_WHEELS, ROOT, Block, Page, pages
 from tests.docs.terminal import Terminal
 from tests.support.servers import free_port
 
@@ -22,21 +23,42 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PAGES = pages()
 SHELLS = {"sh", "shell", "console", "shell-session", "zsh"}
 GIT_USER = {"NAME": "A reader", "EMAIL": "reader@example.com"}
-COMMENT = re.compile(r"(|fails|output|not run: .{10,}|terminal \w+, until: .+)")
+
+
+# `pip install runqy` gives an environment the packages of the tests. `make release-check` installs wheels.
+PIP = f"""
+pip() {{
+  for word in "$@"; do
+    case $word in
+      runqy | runqy\\[*)
+        echo "import site; site.addsitedir('{sysconfig.get_path("purelib")}')" \\
+          > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages-of-the-tests.pth"
+        ln -sf {Path(sys.executable).parent}/runqy{{,-worker}} "$VIRTUAL_ENV/bin"
+        return
+        ;;
+    esac
+  done
+  command pip "$@"
+}}
+"""
 
 
 def environment(home: Path, port: int) -> dict[str, str]:
     """Return a reader's environment: a home without settings, the commands of runqy, a git user."""
     (home / ".curlrc").write_text("fail-with-body\nsilent\nshow-error\n")  # a refused request fails its block
+    programs = [] if HAS_WHEELS else [str(Path(sys.executable).parent)]
+    wheels = {f"{name}_FIND_LINKS": os.environ["RUNQY_TEST_WHEELS"] for name in ("PIP", "UV") if HAS_WHEELS}
     own = ("RUNQY_", "REDIS_", "DATABASE_", "DJANGO_", "PYTEST_")
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(own)},
         "HOME": str(home),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": ":".join([*programs, os.environ["PATH"]]),
+        "REPOSITORY": str(ROOT),
         "PORT": str(port),
         "LANG": "C.UTF-8",
         "WEB_CONCURRENCY": "1",  # a second process takes seconds to start
         "PYTHONUNBUFFERED": "1",
+        **wheels,
         **{f"GIT_{role}_{part}": text for role in ("AUTHOR", "COMMITTER") for part, text in GIT_USER.items()},
     }
 
@@ -67,20 +89,20 @@ class Reader:
     def __init__(self, folder: Path, port: int) -> None:
         self._folder, self._port = folder, port
         self._terminals: dict[str, Terminal] = {}
+        self._current = ""
         self._output = ""
 
     def follow(self, block: Block) -> None:
+        self._current = block.terminal or self._current
         code = block.code.replace("localhost:3000", f"localhost:{self._port}")
-        if block.comment == "output":
+        if block.is_output:
             assert_output(self._output, code, block.where)
         elif block.title:
             self._write(block.title, code)
-        elif block.terminal:
-            name, until = block.terminal
-            terminal = self._terminal(name)
-            if terminal.is_busy:
-                terminal.interrupt()
-            terminal.start(code, until=until)
+        elif block.until:
+            if self._terminal().is_busy:
+                self._terminal().interrupt()
+            self._terminal().start(code, until=block.until)
         elif block.language == "python":
             self._write(".block.py", code)
             self._run("python .block.py", block)
@@ -91,14 +113,16 @@ class Reader:
         for terminal in self._terminals.values():
             terminal.close()
 
-    def _terminal(self, name: str = "") -> Terminal:
-        if name not in self._terminals:
-            self._terminals[name] = Terminal(self._folder, environment(self._folder, self._port))
-        return self._terminals[name]
+    def _terminal(self) -> Terminal:
+        if self._current not in self._terminals:
+            setup = "" if HAS_WHEELS else PIP
+            self._terminals[self._current] = Terminal(self._folder, environment(self._folder, self._port), setup)
+        return self._terminals[self._current]
 
     def _run(self, code: str, block: Block) -> None:
-        status, self._output = self._terminal().run(code, fails=block.comment == "fails")
-        assert (status != 0) == (block.comment == "fails"), f"{block.where} ended with {status}:\n{self._output}"
+        assert not self._terminal().is_busy, f"{block.where}: the terminal is busy; name another"
+        status, self._output = self._terminal().run(code, fails=block.fails)
+        assert (status != 0) == block.fails, f"{block.where} ended with {status}:\n{self._output}"
 
     def _write(self, name: str, text: str) -> None:
         source = self._folder / ".block"
@@ -151,7 +175,7 @@ def test_every_block_names_its_language_and_each_comment_is_understood() -> None
 
     assert [block.where for block in blocks if not block.language] == []
     assert [f"{block.where}: write bash" for block in blocks if block.language in SHELLS] == []
-    assert [f"{block.where}: {block.comment}" for block in blocks if not COMMENT.fullmatch(block.comment)] == []
+    assert [f"{block.where}: {block.comment}" for block in blocks if not block.is_understood] == []
 
 
 def test_python_blocks_are_python() -> None:
@@ -164,5 +188,5 @@ def test_the_blocks_of_a_page_run(page: Page, reader: Callable[[Page], Reader]) 
     follower = reader(page)
 
     for block in page.blocks:
-        if block.is_run or block.comment == "output":
+        if block.is_run:
             follower.follow(block)

@@ -1,13 +1,10 @@
 """The code blocks of a page, and what a comment above one says of it. CONTRIBUTING.md describes the comments."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-HAS_WHEELS = "RUNQY_TEST_WHEELS" in os.environ
-"""Whether a folder has the wheels of this version, so that pages install them."""
 
 _FENCE = re.compile(
     r"(?:<!--(?P<comment>[^>]*?)-->\s*\n)?"
@@ -16,7 +13,7 @@ _FENCE = re.compile(
 )
 _SESSION = re.compile(r"^<!-- session: (\w+) -->$", re.MULTILINE)
 _TITLE = re.compile(r'title="([^"]+)"')
-_COMMENT = re.compile(r"(?:terminal (?P<terminal>\w+))?(?:, )?(?:until: (?P<until>.+)|(?P<word>fails|output|release))?")
+_TERMINAL = re.compile(r"terminal (?P<name>\w+), until: (?P<until>.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,41 +32,19 @@ class Block:
         return f"{self.page}:{self.line}"
 
     @property
-    def is_understood(self) -> bool:
-        return len(self.comment) > len("not run: why") if self._is_refused else bool(_COMMENT.fullmatch(self.comment))
+    def reason(self) -> str | None:
+        """Return why the block is not run; None if it is."""
+        return self.comment.removeprefix("not run:").strip() if self.comment.startswith("not run:") else None
 
     @property
-    def terminal(self) -> str:
-        """Return the terminal in which this block and those after it are typed; empty for that of the block before."""
-        return self._part("terminal")
-
-    @property
-    def until(self) -> str:
-        """Return what the block prints before the page continues; empty if it ends."""
-        return self._part("until")
-
-    @property
-    def fails(self) -> bool:
-        return self._part("word") == "fails"
-
-    @property
-    def is_output(self) -> bool:
-        return self._part("word") == "output"
+    def terminal(self) -> tuple[str, str] | None:
+        """Return the terminal in which the block continues to run, and what it prints when it is ready."""
+        match = _TERMINAL.fullmatch(self.comment)
+        return (match["name"], match["until"]) if match else None
 
     @property
     def is_run(self) -> bool:
-        """Return whether the block is typed, saved or compared."""
-        if self._is_refused or (self._part("word") == "release" and not HAS_WHEELS):
-            return False
-        return self.language in ("bash", "python") or bool(self.title) or self.is_output
-
-    @property
-    def _is_refused(self) -> bool:
-        return self.comment.startswith("not run:")
-
-    def _part(self, name: str) -> str:
-        match = _COMMENT.fullmatch(self.comment)
-        return (match and match[name]) or ""
+        return self.reason is None and (self.language in ("bash", "python") or bool(self.title))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +53,7 @@ class Page:
 
     name: str
     session: str
-    """Where its blocks run: `empty`, `stack` or `clone`."""
+    """Where its blocks run: `empty`, `stack`, `clone` or `git`."""
     blocks: tuple[Block, ...]
 
 

@@ -17,7 +17,7 @@ BLOCK_S = 240.0
 class Terminal:
     """A bash that keeps its folder and its variables from block to block."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], setup: str = "") -> None:
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._scripts = Path(tempfile.mkdtemp(prefix="blocks-", dir=folder))
         self._bash = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
@@ -34,8 +34,6 @@ class Terminal:
         self._count = 0
         self._seen = 0
         self._send("trap : INT")  # Ctrl-C ends what runs in the shell, not the shell
-        if setup:
-            self.run(setup)
 
     def run(self, code: str, *, fails: bool = False) -> tuple[int, str]:
         """Run a block, and return its exit status and its output.

@@ -8,14 +8,16 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import HAS_WHEELS, ROOT, Block, Page, pages
+from tests.docs.blocks import ROOT, Block, Page, pages
 from tests.docs.terminal import Terminal
+from tests.support.git_server import git_server
+from tests.support.secret_leaks import SUITE
 from tests.support.servers import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -23,42 +25,21 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PAGES = pages()
 SHELLS = {"sh", "shell", "console", "shell-session", "zsh"}
 GIT_USER = {"NAME": "A reader", "EMAIL": "reader@example.com"}
-
-
-# `pip install runqy` gives an environment the packages of the tests. `make release-check` installs wheels.
-PIP = f"""
-pip() {{
-  for word in "$@"; do
-    case $word in
-      runqy | runqy\\[*)
-        echo "import site; site.addsitedir('{sysconfig.get_path("purelib")}')" \\
-          > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages-of-the-tests.pth"
-        ln -sf {Path(sys.executable).parent}/runqy{{,-worker}} "$VIRTUAL_ENV/bin"
-        return
-        ;;
-    esac
-  done
-  command pip "$@"
-}}
-"""
+COMMENT = re.compile(r"(|fails|output|not run: .{10,}|terminal \w+, until: .+)")
 
 
 def environment(home: Path, port: int) -> dict[str, str]:
     """Return a reader's environment: a home without settings, the commands of runqy, a git user."""
     (home / ".curlrc").write_text("fail-with-body\nsilent\nshow-error\n")  # a refused request fails its block
-    programs = [] if HAS_WHEELS else [str(Path(sys.executable).parent)]
-    wheels = {f"{name}_FIND_LINKS": os.environ["RUNQY_TEST_WHEELS"] for name in ("PIP", "UV") if HAS_WHEELS}
     own = ("RUNQY_", "REDIS_", "DATABASE_", "DJANGO_", "PYTEST_")
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(own)},
         "HOME": str(home),
-        "PATH": ":".join([*programs, os.environ["PATH"]]),
-        "REPOSITORY": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PORT": str(port),
         "LANG": "C.UTF-8",
         "WEB_CONCURRENCY": "1",  # a second process takes seconds to start
         "PYTHONUNBUFFERED": "1",
-        **wheels,
         **{f"GIT_{role}_{part}": text for role in ("AUTHOR", "COMMITTER") for part, text in GIT_USER.items()},
     }
 
@@ -86,23 +67,23 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 class Reader:
     """Somebody who types the blocks of a page into terminals."""
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self._folder, self._port = folder, port
+    def __init__(self, folder: Path, port: int, variables: dict[str, str]) -> None:
+        self._folder, self._port, self._variables = folder, port, variables
         self._terminals: dict[str, Terminal] = {}
-        self._current = ""
         self._output = ""
 
     def follow(self, block: Block) -> None:
-        self._current = block.terminal or self._current
         code = block.code.replace("localhost:3000", f"localhost:{self._port}")
-        if block.is_output:
+        if block.comment == "output":
             assert_output(self._output, code, block.where)
         elif block.title:
             self._write(block.title, code)
-        elif block.until:
-            if self._terminal().is_busy:
-                self._terminal().interrupt()
-            self._terminal().start(code, until=block.until)
+        elif block.terminal:
+            name, until = block.terminal
+            terminal = self._terminal(name)
+            if terminal.is_busy:
+                terminal.interrupt()
+            terminal.start(code, until=until)
         elif block.language == "python":
             self._write(".block.py", code)
             self._run("python .block.py", block)
@@ -113,16 +94,14 @@ class Reader:
         for terminal in self._terminals.values():
             terminal.close()
 
-    def _terminal(self) -> Terminal:
-        if self._current not in self._terminals:
-            setup = "" if HAS_WHEELS else PIP
-            self._terminals[self._current] = Terminal(self._folder, environment(self._folder, self._port), setup)
-        return self._terminals[self._current]
+    def _terminal(self, name: str = "") -> Terminal:
+        if name not in self._terminals:
+            self._terminals[name] = Terminal(self._folder, environment(self._folder, self._port) | self._variables)
+        return self._terminals[name]
 
     def _run(self, code: str, block: Block) -> None:
-        assert not self._terminal().is_busy, f"{block.where}: the terminal is busy; name another"
-        status, self._output = self._terminal().run(code, fails=block.fails)
-        assert (status != 0) == block.fails, f"{block.where} ended with {status}:\n{self._output}"
+        status, self._output = self._terminal().run(code, fails=block.comment == "fails")
+        assert (status != 0) == (block.comment == "fails"), f"{block.where} ended with {status}:\n{self._output}"
 
     def _write(self, name: str, text: str) -> None:
         source = self._folder / ".block"
@@ -143,9 +122,10 @@ def assert_output(output: str, expected: str, where: str) -> None:
 def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Page], Reader]]:
     """Return a function that prepares the folder of a page."""
     readers: list[Reader] = []
+    servers = ExitStack()
 
     def prepare(page: Page) -> Reader:
-        port = free_port()
+        port, variables = free_port(), {}
         if page.session == "stack":
             shared: Stack = request.getfixturevalue("stack")
             port = shared.port
@@ -153,12 +133,15 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
             (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
         elif page.session == "clone":
             clone(tmp_path / "runqy")
-        readers.append(Reader(tmp_path, port))
+        elif page.session == "git":
+            variables = servers.enter_context(git_host(tmp_path))
+        readers.append(Reader(tmp_path, port, variables))
         return readers[0]
 
     yield prepare
     for one in readers:
         one.leave()
+    servers.close()
     shutil.rmtree(tmp_path, ignore_errors=True)  # environments of deployments are large
 
 
@@ -170,12 +153,30 @@ def clone(folder: Path) -> None:
         os.utime(folder / name, (0, 0))
 
 
+@contextmanager
+def git_host(home: Path) -> Iterator[dict[str, str]]:
+    """Run a git host with an empty private repository. Yield the variables of a reader who may read and push."""
+    folder = home / "git-host"
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(folder / "greeter.git")], check=True)
+    token = SUITE.secret()
+    with git_server(folder, token=token, is_smart=True) as server:
+        url = server.url("greeter.git")
+        push = f'[url "{folder.as_uri()}/"]\n\tpushInsteadOf = {server.url("")}\n'
+        (home / ".gitconfig").write_text(push)
+        yield {
+            "GIT_URL": url,
+            "GIT_HOST": f"127.0.0.1:{server.port}",
+            "GIT_TOKEN": token,
+            "GIT_SSL_CAINFO": str(server.certificate),
+        }
+
+
 def test_every_block_names_its_language_and_each_comment_is_understood() -> None:
     blocks = [block for page in PAGES for block in page.blocks]
 
     assert [block.where for block in blocks if not block.language] == []
     assert [f"{block.where}: write bash" for block in blocks if block.language in SHELLS] == []
-    assert [f"{block.where}: {block.comment}" for block in blocks if not block.is_understood] == []
+    assert [f"{block.where}: {block.comment}" for block in blocks if not COMMENT.fullmatch(block.comment)] == []
 
 
 def test_python_blocks_are_python() -> None:
@@ -188,5 +189,5 @@ def test_the_blocks_of_a_page_run(page: Page, reader: Callable[[Page], Reader]) 
     follower = reader(page)
 
     for block in page.blocks:
-        if block.is_run:
+        if block.is_run or block.comment == "output":
             follower.follow(block)

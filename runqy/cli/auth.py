@@ -14,7 +14,7 @@ from runqy.cli.errors import CliError, ExitCode, ServerError
 from runqy.cli.profiles import Profile, load_profiles, save_profiles
 
 app = new_group(
-    "Show, list and switch between the servers that `runqy login` saved.",
+    "Show and switch between servers that `runqy login` saved.",
     examples="runqy auth status\nrunqy auth switch staging",
 )
 
@@ -33,10 +33,10 @@ _STATUS = ("url", "source", "profile", "status", "role", "key_name", "queues", "
 
 
 def login(session: Session, *, name: Name = "") -> None:
-    """Save a server and an API key as a profile, and use it from now on.
+    """Save a server and an API key as a profile.
 
-    The key is typed without being shown, or read from standard input or RUNQY_API_KEY. It is saved after the server
-    has accepted it, in a file that only you can read.
+    Commands use it from now on. The key is typed without being shown, or read from standard input or RUNQY_API_KEY. It
+    is saved after the server has accepted it, in a file that only you can read.
     """
     name = name or session.flags.profile or "default"
     if not _NAME.fullmatch(name):

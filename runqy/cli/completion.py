@@ -56,6 +56,15 @@ def complete_entries(ctx: typer.Context, incomplete: str) -> list[str]:
     return _matching(_read(ctx, lambda api: _names(api, path, "entries", "key")), incomplete)
 
 
+def complete_api_keys(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return ids of API keys that are not revoked."""
+
+    def read(api: "Client") -> list[str]:
+        return [str(key["id"]) for key in api.get("/api/keys", limit=1000)["keys"] if not key["revoked_at"]]
+
+    return _matching(_read(ctx, read), incomplete)
+
+
 def _names(api: "Client", path: str, member: str, name: str) -> list[str]:
     return [item[name] for item in api.get(path)[member]]
 

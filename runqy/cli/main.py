@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from runqy.cli import auth, configs, queue_files, queues, runs, tasks, vaults, workers
+from runqy.cli import api_keys, auth, configs, queue_files, queues, runs, tasks, vaults, workers
 from runqy.cli.commands import Command, Group, add_shared_options, command
 
 _EXAMPLES = """
@@ -28,6 +28,7 @@ app.add_typer(queues.app, name="queue")
 app.add_typer(configs.app, name="config")
 app.add_typer(workers.app, name="worker")
 app.add_typer(vaults.app, name="vault")
+app.add_typer(api_keys.app, name="apikey")
 app.add_typer(auth.app, name="auth")
 command(app, "login", examples=auth.LOGIN_EXAMPLES)(auth.login)
 command(app, "logout", examples=auth.LOGOUT_EXAMPLES)(auth.logout)

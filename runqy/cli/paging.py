@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 
 import typer
 
-from runqy.cli.client import Client
+if TYPE_CHECKING:
+    from runqy.cli.client import Client
 
 Limit = Annotated[int, typer.Option("--limit", "-l", min=1, help="Maximum number of lines.")]
 Cursor = Annotated[str, typer.Option("--cursor", help="Start of the page: the cursor that the previous page printed.")]
@@ -24,7 +25,7 @@ class Rows:
     """The cursor of the next rows; empty at the end of the list."""
 
 
-def read_pages(api: Client, path: str, name: str, *, limit: int, cursor: str = "", **query: Any) -> Rows:
+def read_pages(api: "Client", path: str, name: str, *, limit: int, cursor: str = "", **query: Any) -> Rows:
     """Read pages until there are `limit` items of the member `name`, or the list ends."""
     items: list[dict[str, Any]] = []
     while True:

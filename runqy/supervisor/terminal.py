@@ -62,7 +62,7 @@ def print_overview(
             _print_reasons(instance, queues, records)
         else:
             folder_name = _display_path(folder)
-            info(f"There are no queue files in {folder_name}. Add one (docs/reference/queue-files.md) and start again.")
+            info(f"There are no queue files in {folder_name}. Add one, then run: runqy config reload")
         if others:
             info(f"\nNot served by this worker: {', '.join(others)}. Their tasks stay pending.")
         if ready := [queue for queue in queues if is_ready(records.get(queue.name))]:

@@ -1,9 +1,10 @@
-"""Vaults on the command line: what is sent, what is shown, and that no secret is ever an argument."""
+"""Vaults on the command line: what is sent, what is shown, and where secrets come from."""
 
 import json
 
 import pytest
 
+from runqy.cli import prompts
 from runqy.cli.errors import ExitCode
 
 
@@ -87,3 +88,45 @@ def test_a_git_token_is_set_with_its_hosts(run, server):
     assert "usage" not in sent(server)[2]
     assert sent(server, 1)[2]["usage"] == "both"
     assert "git_hosts" not in sent(server, 1)[2]
+
+
+def test_a_value_on_the_command_line_is_accepted_with_a_warning(run, server):
+    server.responses = [(200, {"message": "entry set successfully", "version": 1})]
+
+    result = run("vault", "set", "api-keys", "A", "a value", "--no-secret")
+
+    assert (sent(server)[2]["value"], sent(server)[2]["is_secret"]) == ("a value", False)
+    assert "visible in the list of processes" in result.stderr
+
+
+def test_lines_with_an_error_set_nothing_and_are_not_printed(run, server):
+    result = run("vault", "import", "api-keys", input="GOOD=1\ns3cret line\nPATH=x\n")
+
+    assert (result.exit_code, server.requests) == (ExitCode.FAILED, [])
+    assert result.stderr.startswith("runqy: Nothing was set:\n  line 2: Must be KEY=value.")
+    assert "  line 3: PATH" in result.stderr
+    assert "s3cret" not in result.stderr
+
+
+def test_file_that_does_not_exist_is_a_clear_error(run, server):
+    result = run("vault", "import", "api-keys", "no.env")
+
+    assert result.stderr == "runqy: no.env cannot be read: No such file or directory.\n"
+
+
+def test_warnings_about_queues_are_printed_when_a_vault_is_deleted(run, server):
+    server.responses = [(200, {"message": "vault deleted successfully", "warnings": ["The queue mail uses it."]})]
+
+    result = run("vault", "delete", "api-keys", "--force")
+
+    assert (result.stdout, result.stderr) == ("api-keys deleted\n", "runqy: The queue mail uses it.\n")
+
+
+def test_question_names_the_number_of_entries(run, server, monkeypatch):
+    monkeypatch.setattr(prompts, "is_interactive", lambda: True)
+    server.responses = [(200, {"entries": [{"key": "A"}, {"key": "B"}]})]
+
+    result = run("vault", "delete", "api-keys", input="n\n")
+
+    assert (result.exit_code, len(server.requests)) == (ExitCode.FAILED, 1)
+    assert "Delete the vault api-keys and its 2 entries? [y/N]" in result.stderr

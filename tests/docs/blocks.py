@@ -53,7 +53,7 @@ class Page:
 
     name: str
     session: str
-    """Where its blocks run: `empty`, `stack` or `clone`."""
+    """Where its blocks run: `empty`, `stack`, `clone` or `git`."""
     blocks: tuple[Block, ...]
 
 

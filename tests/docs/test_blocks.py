@@ -9,12 +9,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.docs.blocks import ROOT, Block, Page, pages
 from tests.docs.terminal import Terminal
+from tests.support.git_server import git_server
+from tests.support.secret_leaks import SUITE
 from tests.support.servers import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -64,8 +67,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 class Reader:
     """Somebody who types the blocks of a page into terminals."""
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self._folder, self._port = folder, port
+    def __init__(self, folder: Path, port: int, variables: dict[str, str]) -> None:
+        self._folder, self._port, self._variables = folder, port, variables
         self._terminals: dict[str, Terminal] = {}
         self._output = ""
 
@@ -93,7 +96,7 @@ class Reader:
 
     def _terminal(self, name: str = "") -> Terminal:
         if name not in self._terminals:
-            self._terminals[name] = Terminal(self._folder, environment(self._folder, self._port))
+            self._terminals[name] = Terminal(self._folder, environment(self._folder, self._port) | self._variables)
         return self._terminals[name]
 
     def _run(self, code: str, block: Block) -> None:
@@ -119,9 +122,10 @@ def assert_output(output: str, expected: str, where: str) -> None:
 def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Page], Reader]]:
     """Return a function that prepares the folder of a page."""
     readers: list[Reader] = []
+    servers = ExitStack()
 
     def prepare(page: Page) -> Reader:
-        port = free_port()
+        port, variables = free_port(), {}
         if page.session == "stack":
             shared: Stack = request.getfixturevalue("stack")
             port = shared.port
@@ -129,12 +133,15 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
             (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
         elif page.session == "clone":
             clone(tmp_path / "runqy")
-        readers.append(Reader(tmp_path, port))
+        elif page.session == "git":
+            variables = servers.enter_context(git_host(tmp_path))
+        readers.append(Reader(tmp_path, port, variables))
         return readers[0]
 
     yield prepare
     for one in readers:
         one.leave()
+    servers.close()
     shutil.rmtree(tmp_path, ignore_errors=True)  # environments of deployments are large
 
 
@@ -144,6 +151,24 @@ def clone(folder: Path) -> None:
     (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
     for name in ("requirements.txt", "requirements-dev.txt", "pyproject.toml"):
         os.utime(folder / name, (0, 0))
+
+
+@contextmanager
+def git_host(home: Path) -> Iterator[dict[str, str]]:
+    """Run a git host with an empty private repository. Yield the variables of a reader who may read and push."""
+    folder = home / "git-host"
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(folder / "greeter.git")], check=True)
+    token = SUITE.secret()
+    with git_server(folder, token=token, is_smart=True) as server:
+        url = server.url("greeter.git")
+        push = f'[url "{folder.as_uri()}/"]\n\tpushInsteadOf = {server.url("")}\n'
+        (home / ".gitconfig").write_text(push)
+        yield {
+            "GIT_URL": url,
+            "GIT_HOST": f"127.0.0.1:{server.port}",
+            "GIT_TOKEN": token,
+            "GIT_SSL_CAINFO": str(server.certificate),
+        }
 
 
 def test_every_block_names_its_language_and_each_comment_is_understood() -> None:

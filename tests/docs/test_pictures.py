@@ -1,18 +1,27 @@
-"""The README's pictures exist, have alternative texts, and are small."""
+"""The pictures of README and documentation exist, are used, have alternative texts, and are small."""
 
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PICTURE = re.compile(r"!\[([^\]]*)\]\((docs/images/[^)]+)\)")
+PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]+\.png)\)")
 MAX_BYTES = 250_000
 
 
 def test_pictures_exist_are_small_and_have_alternative_texts() -> None:
-    pictures = PICTURE.findall((ROOT / "README.md").read_text())
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    pictures = [
+        (words, (page.parent / path).resolve()) for page in pages for words, path in PICTURE.findall(page.read_text())
+    ]
 
-    assert len(pictures) == 4
-    assert {path for _, path in pictures} == {f"docs/images/{path.name}" for path in (ROOT / "docs/images").iterdir()}
+    assert {path for _, path in pictures} == set((ROOT / "docs/images").iterdir())
     for words, path in pictures:
         assert len(words) > 20, path
-        assert 10_000 < (ROOT / path).stat().st_size < MAX_BYTES, path
+        assert 10_000 < path.stat().st_size < MAX_BYTES, path
+
+
+def test_readme_is_short_and_begins_with_a_picture() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+
+    assert len(lines) <= 120
+    assert any(PICTURE.match(line) for line in lines[:20])

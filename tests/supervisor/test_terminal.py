@@ -119,7 +119,7 @@ def test_unserved_queues_are_listed(capsys, instance):
 def test_folder_without_queue_files_is_reported(capsys, instance):
     out = rendered(capsys, instance, [], {})
 
-    assert "There are no queue files in .runqy/queues. Add one (docs/reference/queue-files.md) and start again." in out
+    assert "There are no queue files in .runqy/queues. Add one, then run: runqy config reload" in out
 
 
 def test_optional_fields_are_filled_where_none_is_required(instance):

@@ -1,0 +1,146 @@
+"""Vaults and API keys are administered on the real application, and their secrets are never printed."""
+
+from collections.abc import Callable
+
+import httpx2
+import pytest
+from django.core.handlers.wsgi import WSGIHandler
+from typer.testing import Result
+
+from runqy.accounts.models import ApiKey
+from runqy.cli import targets
+from runqy.cli.client import Client
+from runqy.cli.errors import ExitCode
+from tests.support.environment import ADMIN_KEY, CLIENT_KEY
+from tests.support.secret_leaks import SUITE
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def admin(run: Run, configuration: None, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a function that runs a command against the application with the administrator's key."""
+    transport = httpx2.WSGITransport(app=WSGIHandler())
+    monkeypatch.setattr(targets, "make_client", lambda url, key: Client(url, key, transport))
+    monkeypatch.setenv("RUNQY_API_KEY", ADMIN_KEY)
+    return run
+
+
+def outputs(results: list[Result]) -> list[str]:
+    assert [result.exit_code for result in results] == [0] * len(results), [result.output for result in results]
+    return [result.stdout for result in results]
+
+
+def test_vault_is_created_filled_read_and_deleted(admin: Run) -> None:
+    secret = SUITE.secret()
+
+    done = [
+        admin("vault", "create", "tokens", "-d", "of services"),
+        admin("vault", "import", "tokens", "--dry-run", input=f"A={secret}\nB='two\nlines'\n"),
+        admin("vault", "import", "tokens", input=f"A={secret}\nB='two\nlines'\n"),
+        admin("vault", "set", "tokens", "C", "--plain", input="shown\n"),
+        admin("vault", "entries", "tokens", "-o", "name"),
+        admin("vault", "get", "tokens", "C"),
+        admin("vault", "get", "tokens", "A", "-o", "yaml"),
+        admin("vault", "deliveries", "tokens"),
+        admin("vault", "unset", "tokens", "B", "--expect", "1", "--force"),
+        admin("vault", "list"),
+        admin("vault", "delete", "tokens", "--force"),
+        admin("vault", "list", "-o", "json"),
+    ]
+
+    shown = outputs(done)
+    assert shown[1:6] == [
+        "A\tnew\nB\tnew\n",
+        "A\tis at version 1\nB\tis at version 1\n",
+        "tokens/C is at version 1\n",
+        "A\nB\nC\n",
+        shown[5],
+    ]
+    assert "value\tshown\n" in shown[5]
+    assert "is_secret: true\n" in shown[6]
+    assert shown[7:] == ["", "tokens/B deleted\n", "tokens\t2\tof services\n", "tokens deleted\n", "[]\n"]
+    assert secret not in "".join(result.output for result in done)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("create", "a/b"), ExitCode.FAILED, "runqy: name: "),
+        (("show", "nope"), ExitCode.NOT_FOUND, "runqy: "),
+        (("get", "tokens", "NOPE"), ExitCode.NOT_FOUND, "runqy: The vault tokens has no entry 'NOPE'."),
+        (("unset", "tokens", "NOPE", "--force"), ExitCode.NOT_FOUND, "runqy: "),
+        (("unset", "tokens", "A", "--expect", "7", "--force"), ExitCode.CONFLICT, "runqy: "),
+        (("delete", "nope", "--force"), ExitCode.NOT_FOUND, "runqy: "),
+        (("delete", "tokens"), ExitCode.USAGE, "runqy: This needs a confirmation."),
+        (("create", "tokens"), ExitCode.CONFLICT, "runqy: "),
+        (("list", "-k", CLIENT_KEY), ExitCode.DENIED, "runqy: A key with the role client is not allowed"),
+    ],
+)
+def test_errors_of_vaults_have_a_message_and_a_status(
+    admin: Run, arguments: tuple[str, ...], status: ExitCode, message: str
+) -> None:
+    admin("vault", "create", "tokens")
+    admin("vault", "set", "tokens", "A", input="x")
+
+    result = admin("vault", *arguments)
+
+    assert (result.exit_code, result.stderr[: len(message)]) == (status, message)
+
+
+def test_key_is_created_used_listed_and_revoked(admin: Run) -> None:
+    created = admin("apikey", "create", "ci", "--role", "admin", "--expires-in", "720h", "--rate-limit", "600/m")
+    key = created.stdout.strip()
+    row = ApiKey.objects.get()
+
+    child = admin("apikey", "create", "shop", "-q", "mail", "-o", "name", "-k", key).stdout.strip()
+    listed = admin("apikey", "list").stdout
+    shown = admin("apikey", "show", child).stdout
+    first = admin("apikey", "revoke", str(row.pk), "--force")
+    refused = admin("apikey", "list", "-k", key)
+    both = admin("apikey", "revoke", str(row.pk), "--descendants", "--force")
+
+    assert created.stderr == f"runqy: The key 'ci' has the id {row.pk}. Store it now: it is not shown again.\n"
+    assert [line.split("\t")[:5] for line in listed.splitlines()] == [
+        [child, "shop", "client", "valid", "mail"],
+        [str(row.pk), "ci", "admin", "valid", ""],
+    ]
+    assert f"created_by\tci\ncreated_by_key\t{row.pk}\n" in shown
+    assert first.stdout == f"ci (id {row.pk}) revoked\n"
+    assert first.stderr == "runqy: Keys that it created are still accepted: 1. --descendants revokes them too.\n"
+    assert refused.exit_code == ExitCode.DENIED
+    assert both.stdout == f"ci (id {row.pk}) revoked, and the keys {child} that it created\n"
+    assert admin("apikey", "list").stdout == ""
+    assert [line.split("\t")[3] for line in admin("apikey", "list", "--all").stdout.splitlines()] == ["revoked"] * 2
+    assert key not in listed + shown + first.output + both.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("create", "x", "--role", "root"), ExitCode.USAGE, "'root' is not one of"),
+        (("create", "x", "--expires-in", "soon"), ExitCode.USAGE, "runqy: --expires-in: 'soon' is not a duration"),
+        (("create", "x", "--rate-limit", "many"), ExitCode.FAILED, "runqy: rate_limit: Must be "),
+        (("create", "x", "--vault", "v"), ExitCode.FAILED, "vaults"),
+        (("create", "x", "-k", CLIENT_KEY), ExitCode.DENIED, "A key with the role client is not allowed"),
+        (("show", "999"), ExitCode.NOT_FOUND, "runqy: "),
+        (("show", "seven"), ExitCode.USAGE, "Invalid value for 'ID'"),
+        (("revoke", "999", "--force"), ExitCode.NOT_FOUND, "runqy: "),
+        (("revoke", "999"), ExitCode.NOT_FOUND, "runqy: "),
+    ],
+)
+def test_errors_of_keys_have_a_message_and_a_status(
+    admin: Run, arguments: tuple[str, ...], status: ExitCode, message: str
+) -> None:
+    result = admin("apikey", *arguments)
+
+    assert (result.exit_code, message in result.stderr) == (status, True), result.stderr
+
+
+def test_key_limited_to_queues_creates_no_key(admin: Run) -> None:
+    limited = admin("apikey", "create", "team", "--role", "admin", "-q", "mail").stdout.strip()
+
+    result = admin("apikey", "create", "more", "--role", "admin", "-k", limited)
+
+    assert result.exit_code == ExitCode.DENIED
+    assert ApiKey.objects.count() == 1

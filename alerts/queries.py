@@ -14,6 +14,7 @@ from alerts.rules import (
     IDLE_S,
     RULES,
     AlertKind,
+    AlertLevel,
     GetSettings,
     Observation,
     QueueObservation,
@@ -50,11 +51,17 @@ class AlertPage:
     """The id of the last alert; None on the last page."""
 
 
-def list_alerts(
-    state: AlertState, *, limit: int, allowed_queues: AllowedQueues = None, queue: str = "", before: int | None = None
+def list_alerts(  # noqa: PLR0913 (each limits the list)
+    state: AlertState,
+    *,
+    limit: int,
+    allowed_queues: AllowedQueues = None,
+    queue: str = "",
+    levels: Collection[AlertLevel] = tuple(AlertLevel),
+    before: int | None = None,
 ) -> AlertPage:
     """Return a page of alerts that were opened. With `allowed_queues` only those about one of these queues."""
-    alerts = filter_alerts(state)
+    alerts = filter_alerts(state).filter(level__in=levels)
     if queue:
         alerts = alerts.filter(queue=queue)
     if allowed_queues is not None:

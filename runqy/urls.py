@@ -21,6 +21,7 @@ urlpatterns = [
     path("", include("alerts.api.urls")),
     path("", include("vaults.api.urls")),
     path("", include("runqy.accounts.api.urls")),
+    path("", include("runqy.audit.api.urls")),
     path("api/limits", LimitsViewSet.as_view({"get": "retrieve"}), name="limits"),
     path("health", HealthViewSet.as_view({"get": "health"}), name="health"),
     path("metrics", MetricsViewSet.as_view({"get": "metrics"}), name="metrics"),

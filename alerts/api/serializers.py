@@ -6,9 +6,12 @@ from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from alerts.queries import AlertState
+from alerts.rules import AlertLevel
 from alerts.serializers import AlertSerializer
 from runqy.api.query_parameters import ChoiceParameter, TextParameter
 from runqy.api.serializers import BodySerializer
+
+_ALL_LEVELS = "all"
 
 
 class AlertQuerySerializer(BodySerializer):
@@ -16,6 +19,7 @@ class AlertQuerySerializer(BodySerializer):
 
     state = ChoiceParameter([state.value for state in AlertState], "Default: open.", default=AlertState.OPEN)
     queue = TextParameter("Only alerts about this queue.")
+    level = ChoiceParameter([_ALL_LEVELS, *(level.value for level in AlertLevel)], "Default: all.", default=_ALL_LEVELS)
 
 
 @extend_schema_serializer(many=False)

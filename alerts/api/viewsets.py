@@ -9,6 +9,7 @@ from rest_framework.response import Response
 from alerts.api import serializers as s
 from alerts.models import Alert
 from alerts.queries import AlertState, list_alerts
+from alerts.rules import AlertLevel
 from alerts.serializers import AlertSerializer
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
@@ -54,10 +55,12 @@ class AlertViewSet(ApiViewSet):
     def list(self, request: AuthenticatedRequest) -> Response:
         """List alerts, the newest first. A key limited to queues sees only alerts about these."""
         query = s.AlertQuerySerializer.validated(request.query_params.dict())
-        state, queue = AlertState(query["state"]), query["queue"]
+        state, queue, level = AlertState(query["state"]), query["queue"], query["level"]
+        levels = [AlertLevel(level)] if level in list(AlertLevel) else list(AlertLevel)
 
         def read(limit: int, before: int | None) -> tuple[Sequence[Alert], int | None]:
-            page = list_alerts(state, limit=limit, allowed_queues=request.auth.queues, queue=queue, before=before)
+            allowed = request.auth.queues
+            page = list_alerts(state, limit=limit, allowed_queues=allowed, queue=queue, levels=levels, before=before)
             return page.alerts, page.end
 
         alerts = self.paginate_queryset(PagedList(read=read, position=int, identity="alerts"))

@@ -34,6 +34,42 @@ class ChainReport:
         return not self.breaks
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which records to list. An empty value or None does not limit them."""
+
+    object_name: str = ""
+    object_kind: str = ""
+    action: str = ""
+    actor: str = ""
+    text: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def list_records(wanted: AuditFilter, *, limit: int, before: int | None = None) -> list[AuditRecord]:
+    """Return the newest records that match, with numbers below `before`."""
+    condition = search_condition(wanted.text)
+    if wanted.object_name:
+        condition &= object_condition(wanted.object_name)
+    if wanted.object_kind:
+        condition &= kind_condition(wanted.object_kind)
+    columns = {"action": wanted.action, "actor_name": wanted.actor}
+    columns |= {"at__gte": wanted.since, "at__lt": wanted.until, "number__lt": before}
+    condition &= Q(**{column: value for column, value in columns.items() if value not in ("", None)})
+    return list(AuditRecord.objects.filter(condition).order_by("-number")[:limit])
+
+
+def object_condition(name: str) -> Q:
+    """Return the condition that a record is about this object or a part of it."""
+    return Q(object_name=name) | Q(object_name__startswith=f"{name}/")
+
+
+def kind_condition(kind: str) -> Q:
+    """Return the condition that a record is about objects of this kind or their parts."""
+    return Q(object_kind=kind) | Q(object_kind__startswith=f"{kind}_")
+
+
 def search_condition(text: str) -> Q:
     """Return the condition that each word occurs in a name, the action, the address or the request id.
 

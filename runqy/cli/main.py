@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from runqy.cli import api_keys, auth, configs, queue_files, queues, runs, tasks, vaults, workers
+from runqy.cli import alerts, api_keys, audit, auth, configs, queue_files, queues, runs, tasks, vaults, workers
 from runqy.cli.commands import Command, Group, add_shared_options, command
 
 _EXAMPLES = """
@@ -29,11 +29,14 @@ app.add_typer(configs.app, name="config")
 app.add_typer(workers.app, name="worker")
 app.add_typer(vaults.app, name="vault")
 app.add_typer(api_keys.app, name="apikey")
+app.add_typer(audit.app, name="audit")
 app.add_typer(auth.app, name="auth")
 command(app, "login", examples=auth.LOGIN_EXAMPLES)(auth.login)
 command(app, "logout", examples=auth.LOGOUT_EXAMPLES)(auth.logout)
 command(queues.app, "apply", examples=queue_files.APPLY_EXAMPLES)(queue_files.apply)
 command(queues.app, "diff", examples=queue_files.DIFF_EXAMPLES)(queue_files.diff)
+command(app, "status", examples=alerts.STATUS_EXAMPLES)(alerts.show_status)
+command(app, "alerts", examples=alerts.ALERT_EXAMPLES)(alerts.list_alerts)
 command(app, "runs", examples=runs.RUN_EXAMPLES)(runs.list_runs)
 command(app, "errors", examples=runs.ERROR_EXAMPLES)(runs.list_errors)
 

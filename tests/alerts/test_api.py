@@ -38,6 +38,8 @@ def _alerts(configuration: None) -> None:
         ("?state=resolved", ["old"]),
         ("?state=all", ["worker", "mail", "old"]),
         ("?queue=mail", ["mail"]),
+        ("?level=warning", ["worker"]),
+        ("?level=critical&state=all", ["mail", "old"]),
     ],
 )
 def test_open_alerts_are_listed_by_default(query: str, messages: list[str]) -> None:

@@ -1,16 +1,24 @@
 """Vaults and API keys are administered on the real application, and their secrets are never printed."""
 
+import json
 from collections.abc import Callable
 
 import httpx2
 import pytest
+import redis as redis_py
 from django.core.handlers.wsgi import WSGIHandler
+from django.utils import timezone
 from typer.testing import Result
 
+from alerts.operations import store_findings
+from alerts.rules import AlertKind, Finding
+from queues.models import QueueSource
+from queues.operations import save_queue
 from runqy.accounts.models import ApiKey
 from runqy.cli import targets
 from runqy.cli.client import Client
 from runqy.cli.errors import ExitCode
+from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY
 from tests.support.secret_leaks import SUITE
 
@@ -144,3 +152,66 @@ def test_key_limited_to_queues_creates_no_key(admin: Run) -> None:
 
     assert result.exit_code == ExitCode.DENIED
     assert ApiKey.objects.count() == 1
+
+
+def test_audit_shows_who_changed_what(admin: Run) -> None:
+    outputs([admin("vault", "create", "tokens"), admin("vault", "set", "tokens", "A", input="x")])
+    outputs([admin("apikey", "create", "shop", "-q", "mail")])
+
+    newest = admin("audit", "list", "-l", "1")
+    of_vault = admin("audit", "list", "--object", "tokens", "--object-kind", "vault", "-o", "name")
+    nothing = admin("audit", "list", "--actor", "nobody")
+    refused = admin("audit", "list", "--from", "yesterday")
+
+    number, _, actor, action, about, changes = newest.stdout.rstrip("\n").split("\t")
+    assert (number, actor, action) == ("3", "key admin key of the environment", "api_key.created")
+    assert about.endswith(" shop")
+    assert 'queues: ["mail"]' in changes
+    assert newest.stderr.startswith("runqy: Showing 1. Use --limit, or --cursor ")
+    assert (of_vault.stdout, nothing.stdout) == ("2\n1\n", "")
+    assert (refused.exit_code, refused.stderr[:12]) == (ExitCode.FAILED, "runqy: from:")
+
+
+def test_warnings_do_not_fail_the_check(admin: Run, redis: redis_py.Redis) -> None:
+    result = admin("status", "--check")
+
+    assert result.exit_code == 0, result.output
+    assert "status\twarning\n" in result.stdout
+    assert "workers\t0 ready, 0 not ready, 0 disconnected\n" in result.stdout
+    # No maintenance runs beside the tests.
+    assert "runqy manage run_maintenance" in result.stdout
+
+
+def test_status_fails_if_an_alert_is_critical(admin: Run, redis: redis_py.Redis) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    outputs([admin("task", "enqueue", "-q", "mail"), admin("queue", "pause", "mail")])
+    finding = Finding(kind=AlertKind.NO_READY_WORKER, subject="mail", queue="mail", message="Queue mail has no worker.")
+    other = Finding(kind=AlertKind.WORKER_MISSING, subject="w", message="Worker w is gone.")
+    store_findings([other, finding], now=timezone.now())
+
+    shown, checked = admin("status"), admin("status", "--check", "-o", "json")
+    listed = admin("alerts", "--level", "critical")
+
+    assert (shown.exit_code, checked.exit_code) == (0, ExitCode.FAILED)
+    report = json.loads(checked.stdout)
+    assert (report["status"], report["tasks"]["pending"], report["version"]) == ("critical", 1, "1.0.0")
+    messages = [problem["message"] for problem in report["problems"]]
+    assert messages[0] == "Queue mail has no worker."
+    assert {*messages} > {"Worker w is gone.", "Queue mail is paused. Pending tasks: 1."}
+    assert [queue["queue"] for queue in report["behind"]] == ["mail"]
+    assert "critical\tQueue mail has no worker.\t" in shown.stdout
+    assert listed.stdout.split("\t")[:3] == ["critical", "no_ready_worker", "mail"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("alerts", "--level", "bad"), ExitCode.USAGE),
+        (("alerts", "--state", "bad"), ExitCode.USAGE),
+        (("alerts", "-k", CLIENT_KEY), ExitCode.DENIED),
+        (("status", "-k", CLIENT_KEY), ExitCode.DENIED),
+        (("audit", "list", "-k", CLIENT_KEY), ExitCode.DENIED),
+    ],
+)
+def test_errors_of_reports_have_a_status(admin: Run, arguments: tuple[str, ...], status: ExitCode) -> None:
+    assert admin(*arguments).exit_code == status

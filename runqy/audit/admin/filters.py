@@ -55,7 +55,7 @@ class KindFilter(_ValueFilter):
     title, parameter_name, column = "kind of object", KIND, "object_kind"
 
     def condition(self, value: str) -> Q:
-        return Q(object_kind=value) | Q(object_kind__startswith=f"{value}_")
+        return queries.kind_condition(value)
 
 
 class ActionFilter(_ValueFilter):
@@ -83,7 +83,7 @@ class ObjectFilter(_Text):
 
     def queryset(self, request: HttpRequest, queryset: "_Records") -> "_Records":
         names = [name for name in request.GET.getlist(OBJECT) if name]
-        conditions = [Q(object_name=name) | Q(object_name__startswith=f"{name}/") for name in names]
+        conditions = [queries.object_condition(name) for name in names]
         return queryset.filter(reduce(or_, conditions)) if conditions else queryset
 
 

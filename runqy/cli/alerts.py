@@ -1,0 +1,147 @@
+"""The commands `runqy alerts` and `runqy status`: what needs attention."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import typer
+
+from runqy.cli.commands import Session
+from runqy.cli.completion import complete_queues
+from runqy.cli.errors import CliError, ServerError
+from runqy.cli.output import Listing
+from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
+from runqy.cli.values import format_duration
+
+ALERT_EXAMPLES = "runqy alerts\nrunqy alerts --level critical\nrunqy alerts --state all -q mail"
+STATUS_EXAMPLES = "runqy status\nrunqy status --check > /dev/null || echo critical\nrunqy status -o json"
+
+State = Literal["open", "resolved", "all"]
+Level = Literal["all", "warning", "critical"]
+
+_ALERTS = Listing(
+    columns=("level", "kind", "subject", "since", "message"),
+    wide=("id", "opened_at", "resolved_at", "url"),
+    name="id",
+    empty="No alerts.",
+    add_columns=lambda alert: {"subject": alert["subject"] or alert["queue"]},
+)
+_PROBLEMS = Listing(columns=("level", "message", "since"), empty="Nothing is stuck, failing or behind.")
+_BEHIND = Listing(columns=("queue", "pending", "oldest_pending", "active", "workers_ready"))
+_FAILING = Listing(columns=("queue", "count", "last_seen", "error"))
+_SHOWN_MAX = 5
+"""How many queues and errors a screen has room for."""
+_SUMMARY = ("url", "version", "status", "workers", "tasks", "today")
+
+
+def list_alerts(  # noqa: PLR0913 (each is an option of the command)
+    session: Session,
+    *,
+    state: Annotated[State, typer.Option("--state", metavar="STATE", help="open, resolved or all.")] = "open",
+    level: Annotated[Level, typer.Option("--level", metavar="LEVEL", help="warning, critical or all.")] = "all",
+    queue: Annotated[
+        str, typer.Option("--queue", "-q", help="Only about this queue.", autocompletion=complete_queues)
+    ] = "",
+    limit: Limit = 50,
+    cursor: Cursor = "",
+) -> None:
+    """List alerts, newest first: how severe, about what, and since when."""
+    query = {"state": state, "level": level} | ({"queue": queue} if queue else {})
+    found = read_pages(session.api, "/api/alerts", "alerts", limit=limit, cursor=cursor, **query)
+    session.out.listing(_ALERTS, found.items)
+    print_rest(found)
+
+
+def show_status(
+    session: Session,
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Fail if a problem is critical, for monitoring.")] = False,
+) -> None:
+    """Show whether anything is stuck, failing or behind, on one screen.
+
+    Problems are open alerts, failed readiness checks, and paused or disabled queues with pending tasks.
+    """
+    readiness, checks = _read_readiness(session)
+    queues = session.api.get("/api/cli/queues")["queues"]
+    alerts = read_pages(session.api, "/api/alerts", "alerts", limit=1000).items
+    workers = session.api.get("/api/cli/workers")["processes"]
+    an_hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    errors = session.api.get("/api/errors", **{"from": an_hour_ago}, limit=_SHOWN_MAX)["errors"]
+    problems = [*checks, *map(_of_alert, alerts), *_find_held_back(queues)]
+    problems.sort(key=lambda problem: problem["level"] != "critical")
+    levels = {problem["level"] for problem in problems}
+    report = {
+        "url": session.target.url,
+        "version": session.api.get("/health")["version"] if readiness != "not ready" else None,
+        "status": "critical" if "critical" in levels else "warning" if levels else "ok",
+        "readiness": readiness,
+        "workers": workers,
+        "tasks": {name: sum(queue[name] for queue in queues) for name in ("pending", "active", "retry", "archived")},
+        "today": {name: sum(queue[f"{name}_today"] for queue in queues) for name in ("processed", "failed")},
+        "problems": problems,
+        "behind": sorted((each for each in queues if each["pending"]), key=_oldest)[:_SHOWN_MAX],
+        "last_errors": errors,
+    }
+    _print(session, report)
+    if check and "critical" in levels:
+        raise typer.Exit(CliError("").exit_code)
+
+
+def _read_readiness(session: Session) -> tuple[str, list[dict[str, Any]]]:
+    """Return whether the server is ready, and the checks that are not ok as problems."""
+    try:
+        body = session.api.get("/readyz", verbose="")
+    except ServerError as error:
+        if error.code != "not_ready":
+            raise
+        return "not ready", [{"level": "critical", "message": str(error), "since": None}]
+    found = [check["detail"] or check["check"] for check in body["checks"] if check["status"] != "ok"]
+    return body["status"], [{"level": "warning", "message": text, "since": None} for text in found]
+
+
+def _of_alert(alert: dict[str, Any]) -> dict[str, Any]:
+    return {"level": alert["level"], "message": alert["message"], "since": alert["since"]}
+
+
+def _find_held_back(queues: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a problem for each queue with tasks that nobody may run."""
+    found = []
+    for queue in queues:
+        reason = "paused" if queue["paused"] else "" if queue["is_enabled"] else "disabled"
+        if reason and queue["pending"]:
+            message = f"Queue {queue['queue']} is {reason}. Pending tasks: {queue['pending']}."
+            found.append({"level": "warning", "message": message, "since": None})
+    return found
+
+
+def _age(queue: dict[str, Any]) -> dict[str, Any]:
+    age = format_duration(queue["oldest_pending_secs"] or 0)
+    return {"oldest_pending": age, "workers_ready": queue["worker_processes"]["ready"]}
+
+
+def _oldest(queue: dict[str, Any]) -> float:
+    return -float(queue["oldest_pending_secs"] or 0)
+
+
+def _print(session: Session, report: dict[str, Any]) -> None:
+    if session.out.is_document:
+        session.out.document(report)
+        return
+    counted = {
+        name: ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in report[name].items())
+        for name in ("workers", "tasks", "today")
+    }
+    session.out.item(report | counted, _SUMMARY, name="status")
+    if session.out.is_table:
+        typer.echo()
+        typer.echo(session.out.table(_PROBLEMS, report["problems"]), nl=False)
+        behind = [queue | _age(queue) for queue in report["behind"]]
+        failing = [each | {"error": each["error_message"] or each["error_class"]} for each in report["last_errors"]]
+        for title, listing, rows in (
+            ("Queues with pending tasks, the oldest first", _BEHIND, behind),
+            ("Errors of the last hour", _FAILING, failing),
+        ):
+            if rows:
+                typer.echo(f"\n{title}:\n{session.out.table(listing, rows)}", nl=False)
+    elif session.out.format is None:
+        session.out.listing(_PROBLEMS, report["problems"])

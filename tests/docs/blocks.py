@@ -13,7 +13,7 @@ _FENCE = re.compile(
 )
 _SESSION = re.compile(r"^<!-- session: (\w+) -->$", re.MULTILINE)
 _TITLE = re.compile(r'title="([^"]+)"')
-_TERMINAL = re.compile(r"terminal (?P<name>\w+), until: (?P<until>.+)", re.DOTALL)
+_COMMENT = re.compile(r"(?:terminal (?P<terminal>\w+))?(?:, )?(?:until: (?P<until>.+)|(?P<word>fails|output))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +32,39 @@ class Block:
         return f"{self.page}:{self.line}"
 
     @property
-    def reason(self) -> str | None:
-        """Return why the block is not run; None if it is."""
-        return self.comment.removeprefix("not run:").strip() if self.comment.startswith("not run:") else None
+    def is_understood(self) -> bool:
+        return len(self.comment) > len("not run: why") if self._is_refused else bool(_COMMENT.fullmatch(self.comment))
 
     @property
-    def terminal(self) -> tuple[str, str] | None:
-        """Return the terminal in which the block continues to run, and what it prints when it is ready."""
-        match = _TERMINAL.fullmatch(self.comment)
-        return (match["name"], match["until"]) if match else None
+    def terminal(self) -> str:
+        """Return the terminal in which this block is typed; empty for that of the block before."""
+        return self._part("terminal")
+
+    @property
+    def until(self) -> str:
+        """Return what the block prints before the page continues; empty if it ends."""
+        return self._part("until")
+
+    @property
+    def fails(self) -> bool:
+        return self._part("word") == "fails"
+
+    @property
+    def is_output(self) -> bool:
+        return self._part("word") == "output"
 
     @property
     def is_run(self) -> bool:
-        return self.reason is None and (self.language in ("bash", "python") or bool(self.title))
+        """Return whether the block is typed, saved or compared."""
+        return not self._is_refused and (self.language in ("bash", "python") or bool(self.title) or self.is_output)
+
+    @property
+    def _is_refused(self) -> bool:
+        return self.comment.startswith("not run:")
+
+    def _part(self, name: str) -> str:
+        match = _COMMENT.fullmatch(self.comment)
+        return (match and match[name]) or ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

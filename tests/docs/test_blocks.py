@@ -25,7 +25,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PAGES = pages()
 SHELLS = {"sh", "shell", "console", "shell-session", "zsh"}
 GIT_USER = {"NAME": "A reader", "EMAIL": "reader@example.com"}
-COMMENT = re.compile(r"(|fails|output|not run: .{10,}|terminal \w+, until: .+)")
 
 
 def environment(home: Path, port: int) -> dict[str, str]:
@@ -70,44 +69,47 @@ class Reader:
     def __init__(self, folder: Path, port: int, variables: dict[str, str]) -> None:
         self._folder, self._port, self._variables = folder, port, variables
         self._terminals: dict[str, Terminal] = {}
+        self._current = ""
         self._output = ""
 
     def follow(self, block: Block) -> None:
         code = block.code.replace("localhost:3000", f"localhost:{self._port}")
-        if block.comment == "output":
+        if block.is_output:
             assert_output(self._output, code, block.where)
         elif block.title:
             self._write(block.title, code)
-        elif block.terminal:
-            name, until = block.terminal
-            terminal = self._terminal(name)
+        elif block.until:
+            terminal = self._terminal(block.terminal or self._current)
             if terminal.is_busy:
                 terminal.interrupt()
-            terminal.start(code, until=until)
-        elif block.language == "python":
-            self._write(".block.py", code)
-            self._run("python .block.py", block)
+            terminal.start(code, until=block.until)
         else:
+            self._current = block.terminal or self._current
+            if block.language == "python":
+                self._write(".block.py", code)
+                code = "python .block.py"
             self._run(code, block)
 
     def leave(self) -> None:
         for terminal in self._terminals.values():
             terminal.close()
 
-    def _terminal(self, name: str = "") -> Terminal:
+    def _terminal(self, name: str) -> Terminal:
         if name not in self._terminals:
             self._terminals[name] = Terminal(self._folder, environment(self._folder, self._port) | self._variables)
         return self._terminals[name]
 
     def _run(self, code: str, block: Block) -> None:
-        status, self._output = self._terminal().run(code, fails=block.comment == "fails")
-        assert (status != 0) == (block.comment == "fails"), f"{block.where} ended with {status}:\n{self._output}"
+        terminal = self._terminal(self._current)
+        assert not terminal.is_busy, f"{block.where}: the terminal is busy; name another"
+        status, self._output = terminal.run(code, fails=block.fails)
+        assert (status != 0) == block.fails, f"{block.where} ended with {status}:\n{self._output}"
 
     def _write(self, name: str, text: str) -> None:
         source = self._folder / ".block"
         source.write_text(text)
         path = name if name.startswith("~/") else f'"{name}"'
-        status, output = self._terminal().run(f'mkdir -p "$(dirname {path})" && cp {source} {path}')
+        status, output = self._terminal(self._current).run(f'mkdir -p "$(dirname {path})" && cp {source} {path}')
         assert status == 0, output
 
 
@@ -176,7 +178,7 @@ def test_every_block_names_its_language_and_each_comment_is_understood() -> None
 
     assert [block.where for block in blocks if not block.language] == []
     assert [f"{block.where}: write bash" for block in blocks if block.language in SHELLS] == []
-    assert [f"{block.where}: {block.comment}" for block in blocks if not COMMENT.fullmatch(block.comment)] == []
+    assert [f"{block.where}: {block.comment}" for block in blocks if not block.is_understood] == []
 
 
 def test_python_blocks_are_python() -> None:
@@ -189,5 +191,5 @@ def test_the_blocks_of_a_page_run(page: Page, reader: Callable[[Page], Reader]) 
     follower = reader(page)
 
     for block in page.blocks:
-        if block.is_run or block.comment == "output":
+        if block.is_run:
             follower.follow(block)

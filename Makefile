@@ -19,9 +19,10 @@ $(VENV)/.runtime: requirements.txt pyproject.toml
 	@$(PIP) --no-deps -e .
 	@touch $@
 
-$(VENV)/.development: requirements-dev.txt $(VENV)/.runtime
+$(VENV)/.development: requirements-dev.txt sdk/pyproject.toml $(VENV)/.runtime
 	@echo "Adding what tests and checks need ..."
 	@$(PIP) --require-hashes -r requirements-dev.txt
+	@$(PIP) --no-deps -e ./sdk
 	@touch $@
 
 install: $(VENV)/.development  ## make the environment in .venv, with all that tests and checks need
@@ -45,7 +46,7 @@ lint: install  ## ruff, import layers, types
 	$(BIN)/mypy
 
 audit: install  ## insecure code (bandit), and known vulnerabilities of what is installed (pip-audit)
-	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive manage.py runqy queues tasks vaults workers alerts
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive manage.py runqy queues tasks vaults workers alerts sdk/runqy_sdk
 	$(BIN)/pip-audit --disable-pip --no-deps --requirement requirements.txt
 
 format: install  ## rewrite the code in the project's format

@@ -7,11 +7,13 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.maintenance.forwarder import forward
 from runqy.broker.queues.pausing import pause
+from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.dequeue import DequeueRequest, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import enqueue
-from runqy.broker.tasks.finish import archive
+from runqy.broker.tasks.finish import Failure, archive, retry
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import LeaseLost
 from tests.support.full_redis import full_redis
@@ -39,6 +41,20 @@ def test_a_dequeued_task_is_active_and_leased(broker: Broker) -> None:
     assert (stored["state"], stored["worker"]) == (b"active", b"w1")
     assert (stored["owner"], stored["started"]) == (taken.lease.token.encode(), str(NOW_NS).encode())
     assert "pending_since" not in stored
+
+
+def test_attempts_are_counted_and_a_repeated_dequeue_is_none(broker: Broker) -> None:
+    put(broker, "t1")
+    first = order_of(1)
+    (taken,), _ = broker.run(dequeue_tasks(first, now_ns=NOW_NS))
+
+    (repeated,), _ = broker.run(dequeue_tasks(first.repeated(), now_ns=NOW_NS))
+    failure = Failure(error="busy", retry_at_s=NOW_NS // 10**9)
+    broker.run(retry(taken.lease, taken.message, failure, now_ns=NOW_NS))
+    broker.run(forward(QUEUE, TaskState.RETRY, now_ns=NOW_NS))
+    (again,), _ = broker.run(dequeue_tasks(order_of(1), now_ns=NOW_NS))
+
+    assert (taken.attempt, repeated.attempt, again.attempt) == (1, 1, 2)
 
 
 def test_free_slots_are_filled_in_the_order_of_the_queue(broker: Broker) -> None:

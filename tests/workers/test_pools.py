@@ -132,7 +132,8 @@ def a_run(task_id: str, do: str | None) -> Run:
     payload = b"null" if do is None else f'"{do}"'.encode()
     message = TaskMessage(id=task_id, type="mail", queue="mail", payload=payload, timeout=600)
     return Run(
-        task=LeasedTask(lease=Lease("mail", task_id, "o"), message=message, lease_end_s=0), line=encode_task(message)
+        task=LeasedTask(lease=Lease("mail", task_id, "o"), message=message, lease_end_s=0),
+        line=encode_task(message, attempt=1, deadline_s=0),
     )
 
 

@@ -29,6 +29,10 @@ def message(payload: bytes, **changes: object) -> TaskMessage:
     return TaskMessage(id="t1", type="mail", queue="mail", payload=payload, retry=3, retried=1, **changes)
 
 
+def encode(task: TaskMessage) -> bytes:
+    return encode_task(task, attempt=2, deadline_s=1700000000.5)
+
+
 @given(VALUES, st.sampled_from([None, 1]), st.booleans())
 def test_any_json_payload_arrives_on_one_line(value: object, indent: int | None, is_ascii: bool) -> None:
     payload = json.dumps(value, indent=indent, ensure_ascii=is_ascii).encode("utf-8", "surrogatepass")
@@ -37,7 +41,7 @@ def test_any_json_payload_arrives_on_one_line(value: object, indent: int | None,
     except UnicodeDecodeError:
         return
 
-    line = encode_task(message(payload))
+    line = encode(message(payload))
 
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
@@ -45,35 +49,37 @@ def test_any_json_payload_arrives_on_one_line(value: object, indent: int | None,
 
 
 def test_a_line_has_all_fields_of_the_task() -> None:
-    assert json.loads(encode_task(message(b"1"))) == {
+    assert json.loads(encode(message(b"1"))) == {
         "task_id": "t1",
         "type": "mail",
         "payload": 1,
         "retry_count": 1,
         "max_retry": 3,
         "queue": "mail",
+        "attempt": 2,
+        "deadline": 1700000000.5,
     }
 
 
 def test_a_line_names_the_request_and_the_trace_that_a_task_belongs_to() -> None:
-    line = json.loads(encode_task(message(b"1", headers={"x-request-id": "r1", "traceparent": "00-a", "other": "x"})))
+    line = json.loads(encode(message(b"1", headers={"x-request-id": "r1", "traceparent": "00-a", "other": "x"})))
 
     assert (line["request_id"], line["traceparent"]) == ("r1", "00-a")
     assert "other" not in line
 
 
 def test_the_bytes_of_a_payload_are_kept() -> None:
-    assert b'"payload":{"b": 1.50, "a":9007199254740993}' in encode_task(message(b'{"b": 1.50, "a":9007199254740993}'))
+    assert b'"payload":{"b": 1.50, "a":9007199254740993}' in encode(message(b'{"b": 1.50, "a":9007199254740993}'))
 
 
 def test_no_payload_is_null() -> None:
-    assert json.loads(encode_task(message(b"")))["payload"] is None
+    assert json.loads(encode(message(b"")))["payload"] is None
 
 
 @pytest.mark.parametrize("payload", [b"{", b"NaN", b"\xff", b'"\xff"', b"1 2", b"[" * 100_000])
 def test_a_payload_that_is_no_json_is_refused(payload: bytes) -> None:
     with pytest.raises(PayloadUnusable):
-        encode_task(message(payload))
+        encode(message(payload))
 
 
 @given(VALUES)

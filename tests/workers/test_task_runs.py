@@ -12,7 +12,8 @@ from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.tasks.reader import find_task
 from runqy.broker.tasks.record import TaskRecord
 from tests.workers.processes import add_task
-from workers.runtime.pool import RestartPolicy
+from workers.runtime.pool import RestartPolicy, to_run_result
+from workers.runtime.protocol import ChildResponse
 from workers.runtime.retries import QueuePolicy, backoff_s
 from workers.runtime.settings import RestartSettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus, finish_request, limit_result, plan_finishes
@@ -50,6 +51,22 @@ def test_a_retry_waits_for_the_delay(single_broker: Broker) -> None:
 
     assert outcome is FinishOutcome.RETRIED
     assert before_s + 74 <= (record.score_s or 0) <= single_broker.now_s() + 126
+
+
+def test_a_task_can_request_its_delay(single_broker: Broker) -> None:
+    before_s = single_broker.now_s()
+    outcome, record = settled(single_broker, RunResult(RunStatus.RETRYABLE, "busy", retry_delay_s=7.0))
+
+    assert outcome is FinishOutcome.RETRIED
+    assert before_s + 7 <= (record.score_s or 0) <= single_broker.now_s() + 7
+
+
+@pytest.mark.parametrize("delay", ["7", -1, True, 1e10])
+def test_an_invalid_delay_is_named_and_the_queues_applies(delay: object) -> None:
+    result = to_run_result(ChildResponse(task_id="t1", error="busy", retry=True, retry_delay_s=delay))
+
+    assert (result.status, result.retry_delay_s) == (RunStatus.RETRYABLE, None)
+    assert result.error.startswith(f"busy\n[retry_delay_s is no number from 0 to 31622400: {delay!r}")
 
 
 def test_retries_at_the_limit_of_the_delay_are_spread(single_broker: Broker) -> None:

@@ -10,7 +10,7 @@ import structlog
 
 from runqy import clock
 from runqy.broker.constants import POLL_S
-from runqy.broker.message import REQUEST_ID, TRACEPARENT
+from runqy.broker.message import REQUEST_ID, TRACEPARENT, run_time_s
 from runqy.broker.operation import ask_all
 from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED
 from runqy.broker.tasks.dequeue import dequeue_tasks
@@ -329,7 +329,7 @@ class Consumer:
         for task in tasks:
             span = _start_span(task, now_ns=now_ns)
             traceparent = span.traceparent if span else task.message.headers.get(TRACEPARENT, "")
-            line, refusal = _encode(task, traceparent=traceparent, now_s=self.last_take_s)
+            line, refusal = _encode(task, traceparent=traceparent, now_ns=now_ns)
             run = Run(task=task, line=line, lease_end_s=task.lease_end_s, traceparent=traceparent, span=span)
             self._state.lease(run)
             if refusal:
@@ -342,14 +342,15 @@ class Consumer:
             self._ticks = self._loop.call_later(TICK_S, self._tick)
 
 
-def _encode(task: LeasedTask, *, traceparent: str, now_s: int) -> tuple[bytes, RunResult | None]:
+def _encode(task: LeasedTask, *, traceparent: str, now_ns: int) -> tuple[bytes, RunResult | None]:
     """Return the line that sends a task to a child. If the task cannot run, return its result too."""
     if not task.is_readable:
         return b"", RunResult(RunStatus.FAILED, "message_unreadable: the stored message is damaged")
-    if 0 < task.message.deadline <= now_s:
+    if 0 < task.message.deadline <= now_ns // 1_000_000_000:
         return b"", RunResult(RunStatus.EXPIRED, DEADLINE_EXCEEDED)
+    deadline_s = now_ns / 1e9 + run_time_s(task.message, now_ns=now_ns)
     try:
-        return encode_task(task.message, traceparent=traceparent), None
+        return encode_task(task.message, attempt=task.attempt, deadline_s=deadline_s, traceparent=traceparent), None
     except PayloadUnusable as error:
         return b"", RunResult(RunStatus.FAILED, f"payload_unusable: {error.detail}")
 

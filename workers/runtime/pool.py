@@ -16,6 +16,8 @@ OVERFLOW = RunResult(
     f"result_too_large: the response was longer than {MAX_LINE_BYTES >> 20} MiB, the limit of a response; store "
     "the data elsewhere and return its location",
 )
+MAX_RETRY_DELAY_S = 366 * 24 * 3600
+"""The longest delay that a task may request for its retry."""
 STOP_TIMEOUT_S = 10.0
 """How long a stop waits for all children to end, beyond their own grace periods."""
 
@@ -138,6 +140,13 @@ def invalid_response_result(response: ChildResponse) -> RunResult:
 def to_run_result(response: ChildResponse | InvalidResponse) -> RunResult:
     if isinstance(response, InvalidResponse):
         return RunResult(RunStatus.FAILED, f"result_invalid: {response.reason}")
-    if error := response.error_text:
-        return RunResult(RunStatus.RETRYABLE if response.retry else RunStatus.FAILED, error)
-    return RunResult(RunStatus.SUCCEEDED, output=bytes(response.result))
+    if not (error := response.error_text):
+        return RunResult(RunStatus.SUCCEEDED, output=bytes(response.result))
+    if not response.retry:
+        return RunResult(RunStatus.FAILED, error)
+    delay = response.retry_delay_s
+    if isinstance(delay, int | float) and not isinstance(delay, bool) and 0 <= delay <= MAX_RETRY_DELAY_S:
+        return RunResult(RunStatus.RETRYABLE, error, retry_delay_s=delay)
+    if delay is not None:
+        error += f"\n[retry_delay_s is no number from 0 to {MAX_RETRY_DELAY_S}: {delay!r:.60}; the queue's applies]"
+    return RunResult(RunStatus.RETRYABLE, error)

@@ -24,6 +24,8 @@ class _TaskLine(msgspec.Struct, omit_defaults=True):
     retry_count: int
     max_retry: int
     queue: str
+    attempt: int
+    deadline: float
     request_id: str = ""
     traceparent: str = ""
 
@@ -37,6 +39,7 @@ class ChildResponse(msgspec.Struct):
     result: msgspec.Raw = msgspec.Raw(b"null")
     error: object = None
     retry: object = None
+    retry_delay_s: object = None
     progress: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
     @property
@@ -86,10 +89,11 @@ _decode_progress = msgspec.json.Decoder(TaskProgress).decode
 _encoder = msgspec.json.Encoder()
 
 
-def encode_task(message: TaskMessage, *, traceparent: str = "") -> bytes:
+def encode_task(message: TaskMessage, *, attempt: int, deadline_s: float, traceparent: str = "") -> bytes:
     """Return the line that sends a task to a child. The payload's bytes are kept. `traceparent` replaces the task's.
 
-    Raise PayloadUnusable if the payload is not JSON.
+    `deadline_s` is the Unix time at which the run ends if it starts now. Raise PayloadUnusable if the payload is not
+    JSON.
     """
     line = _TaskLine(
         task_id=message.id,
@@ -98,6 +102,8 @@ def encode_task(message: TaskMessage, *, traceparent: str = "") -> bytes:
         retry_count=message.retried,
         max_retry=message.retry,
         queue=message.queue,
+        attempt=attempt,
+        deadline=round(deadline_s, 3),
         request_id=message.headers.get(REQUEST_ID, ""),
         traceparent=traceparent or message.headers.get(TRACEPARENT, ""),
     )

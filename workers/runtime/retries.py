@@ -29,8 +29,12 @@ class QueuePolicy:
     hides_payloads: bool = False
     """Record no payloads and results in the history of runs."""
 
-    def retry_at_s(self, attempt: int, *, now_ns: int) -> int:
-        """Return the Unix time of the next attempt. The delay doubles with each attempt, up to the limit."""
-        # The limit holds after jitter: delays cut off at it would let tasks that failed together retry together.
-        delay = backoff_s(attempt, first_s=self.delay_s, max_s=self.max_delay_s / MAX_JITTER)
-        return now_ns // 1_000_000_000 + round(delay)
+    def retry_at_s(self, attempt: int, *, now_ns: int, delay_s: float | None = None) -> int:
+        """Return the Unix time of the next attempt.
+
+        The delay is the one that the task requested, or doubles with each attempt, up to the queue's limit.
+        """
+        if delay_s is None:
+            # The limit holds after jitter: delays cut off at it would let tasks that failed together retry together.
+            delay_s = backoff_s(attempt, first_s=self.delay_s, max_s=self.max_delay_s / MAX_JITTER)
+        return now_ns // 1_000_000_000 + round(delay_s)

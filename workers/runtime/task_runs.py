@@ -62,6 +62,8 @@ class RunResult(msgspec.Struct, frozen=True):
     status: RunStatus
     error: str = ""
     output: bytes | None = None
+    retry_delay_s: float | None = None
+    """The delay before the retry that the task requested; None for the queue's delays."""
 
 
 @dataclass(slots=True, eq=False)
@@ -156,7 +158,7 @@ def finish_request(run: Run, result: RunResult, policy: QueuePolicy, *, now_ns: 
     info, max_archived = _info(run, policy, status), policy.max_archived
 
     def retry_later(attempt: int, *, child_died: bool = False) -> Request[FinishOutcome]:
-        retry_at_s = policy.retry_at_s(attempt, now_ns=now_ns)
+        retry_at_s = policy.retry_at_s(attempt, now_ns=now_ns, delay_s=result.retry_delay_s)
         failure = Failure(error=result.error, retry_at_s=retry_at_s, child_died=child_died)
         return retry(lease, message, failure, now_ns=now_ns, max_archived=max_archived, info=info)
 

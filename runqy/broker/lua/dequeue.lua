@@ -7,8 +7,8 @@
 -- each slot has its lease token and the positions of queues in the order in which to try them (0: none).
 -- KEYS queue_keys*
 -- ARGV worker now_ns now_ms lease_end_s wake_channel idle_until_ms has_more_slots is_repeat cancellation ended_prefix queue_count rest*
--- RETURNS for each task: position of its queue, id, lease_token, message, and its fields child_deaths, ttl_completed,
---   active_timeout, retried and pending_since, or due if it was leased before ('' where one is missing)
+-- RETURNS for each task: position of its queue, id, lease_token, message, attempt, and its fields child_deaths,
+--   ttl_completed, active_timeout, retried and pending_since, or due if it was leased before ('' where one is missing)
 -- USES wake release_lock delete_task add_to_archive log_run add_to_counter log_waiting_task archive_canceled has_index
 local worker, now_ns, now_ms, lease_end_s = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local channel, idle_until_ms, has_more_slots, is_repeat = ARGV[5], ARGV[6], ARGV[7] == '1', ARGV[8] == '1'
@@ -55,10 +55,11 @@ local function dequeue_from(position, lease_token)
     elseif not is_listed_elsewhere(queue, id, found[2]) then
       redis.call('LPUSH', queue.active, id)
       redis.call('ZADD', queue.lease, lease_end_s, id)
+      local attempt = (tonumber(found[3]) or 0) + 1
       redis.call('HSET', task, 'state', 'active', 'owner', lease_token, 'worker', worker, 'started', now_ns,
-        'attempts', (tonumber(found[3]) or 0) + 1, 'due', found[9] or now_ns)
+        'attempts', attempt, 'due', found[9] or now_ns)
       redis.call('HDEL', task, 'pending_since', 'cancel', 'progress')
-      return {position, id, lease_token, found[1], unpack(found, 5)}
+      return {position, id, lease_token, found[1], attempt, unpack(found, 5)}
     end
     drops_left = drops_left - 1
   end
@@ -70,8 +71,8 @@ local function find_leased(owners)
   local found = {}
   for position, queue in ipairs(queues) do
     for _, id in ipairs(redis.call('LRANGE', queue.active, 0, 9999)) do
-      local task = redis.call('HMGET', queue.prefix .. id, 'owner', 'msg', 'child_deaths', 'ttl_completed',
-        'active_timeout', 'retried', 'due')
+      local task = redis.call('HMGET', queue.prefix .. id, 'owner', 'msg', 'attempts', 'child_deaths',
+        'ttl_completed', 'active_timeout', 'retried', 'due')
       if task[1] and task[2] and owners[task[1]] then
         redis.call('ZADD', queue.lease, lease_end_s, id)
         found[task[1]] = {position, id, task[1], task[2], unpack(task, 3)}

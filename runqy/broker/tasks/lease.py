@@ -34,6 +34,7 @@ class LeasedTask(msgspec.Struct, frozen=True, kw_only=True):
     lease: Lease
     message: TaskMessage
     lease_end_s: int
+    attempt: int = 1
     child_deaths: int = 0
     """How many child processes died while running it."""
     pending_since_ns: int = 0

@@ -1,0 +1,87 @@
+"""Programs that use the SDK, started as a worker starts them."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SDK = Path(__file__).parents[2] / "sdk"
+PYTHON = os.environ.get("RUNQY_TEST_SDK_PYTHON", sys.executable)
+ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(SDK), "PYTHONDONTWRITEBYTECODE": "1"}
+
+Message = dict[str, Any]
+
+
+class Program:
+    """A child process and its protocol."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        with file.with_suffix(".stderr").open("wb") as printed:
+            self.process = subprocess.Popen(
+                [PYTHON, file.name],
+                cwd=file.parent,
+                env=ENVIRONMENT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=printed,
+                text=True,
+            )
+
+    def send(self, task_id: str, payload: Any = None, **members: Any) -> None:
+        self.write(
+            {"task_id": task_id, "payload": payload, "retry_count": 0, "max_retry": 3, "queue": "mail"} | members
+        )
+
+    def write(self, message: Message) -> None:
+        self.process.stdin.write(json.dumps(message) + "\n")
+        self.process.stdin.flush()
+
+    def read(self) -> Message:
+        line = self.process.stdout.readline()
+        assert line, self.printed
+        return json.loads(line)
+
+    def run(self, payload: Any = None, **members: Any) -> Message:
+        """Send a task and return the response."""
+        self.send("t1", payload, **members)
+        return self.read()
+
+    def end(self) -> int:
+        self.process.stdin.close()
+        return self.process.wait(60)
+
+    @property
+    def printed(self) -> str:
+        return self._file.with_suffix(".stderr").read_text()
+
+
+Start = Callable[[str], Program]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a program with this source, and wait until it is ready."""
+    programs: list[Program] = []
+
+    def start(source: str, *, is_ready: bool = True) -> Program:
+        file = tmp_path / f"main{len(programs)}.py"
+        file.write_text(source)
+        programs.append(Program(file))
+        if is_ready:
+            assert programs[-1].read() == {"status": "ready", "accepts": ["cancel"]}
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        program.process.kill()
+        program.process.wait()
+        program.process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            program.process.stdin.close()

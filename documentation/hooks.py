@@ -34,7 +34,10 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
-    files.append(File.generated(config, "reference/openapi.yaml", content=http_api.schema_as_yaml()))
+    schema = http_api.get_schema()
+    files.append(File.generated(config, "reference/openapi.yaml", content=http_api.schema_as_yaml(schema)))
+    for name, content in http_api.build_pages(schema).items():
+        files.append(File.generated(config, f"reference/http-api/{name}", content=content))
     return files
 
 

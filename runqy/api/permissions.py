@@ -1,5 +1,6 @@
 """Permissions by the role and the queues of the API key, and by whether the configuration is confirmed."""
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from rest_framework.permissions import SAFE_METHODS, BasePermission
@@ -23,13 +24,9 @@ class HasRole(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         if request.auth is None:
             return False  # DRF responds 401
-        roles: frozenset[Role] = getattr(view, "roles", frozenset())
-        if request.method in SAFE_METHODS:
-            roles |= getattr(view, "read_roles", frozenset())
-        roles |= getattr(view, "action_roles", {}).get(getattr(view, "action", ""), frozenset())
         self.message = find_refusal(
             cast(AuthenticatedRequest, request).auth,
-            roles=roles,
+            roles=get_roles(view, str(request.method)),
             allows_queue_scoped_keys=getattr(view, "allows_queue_scoped_keys", False),
         )
         return not self.message
@@ -46,6 +43,15 @@ class HasConfirmedConfiguration(BasePermission):
 
     def has_permission(self, request: Request, view: Any) -> bool:
         return not getattr(view, "needs_confirmed_configuration", True) or is_confirmed()
+
+
+def get_roles(view: Any, method: str) -> frozenset[Role]:
+    """Return the roles that `HasRole` allows besides administrators."""
+    roles: frozenset[Role] = getattr(view, "roles", frozenset())
+    if method in SAFE_METHODS:
+        roles |= getattr(view, "read_roles", frozenset())
+    action_roles: Mapping[str, frozenset[Role]] = getattr(view, "action_roles", {})
+    return roles | action_roles.get(getattr(view, "action", ""), frozenset())
 
 
 def find_refusal(identity: Identity, *, roles: frozenset[Role], allows_queue_scoped_keys: bool) -> str:

@@ -8,6 +8,9 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema_serializer
 from rest_framework import serializers
 
+from runqy.api.permissions import HasRole, get_roles
+from runqy.api_keys import Role
+
 Body = TypeVar("Body", bound=type[serializers.BaseSerializer[Any]])
 
 IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, description="The ETag of the version to change")
@@ -104,6 +107,10 @@ class Schema(AutoSchema):
         if operation and getattr(self.view, "deprecated_for", None):
             operation["operationId"] += "_alias"
             operation["deprecated"] = True
+        if operation and HasRole in self.view.permission_classes:
+            operation["x-roles"] = sorted(
+                {Role.ADMIN.value, *(role.value for role in get_roles(self.view, self.method))}
+            )
         return operation
 
 

@@ -152,3 +152,17 @@ def test_permission_classes_decide_the_same_in_any_order(
 
     assert [response.status_code for response in found] == [401, 403, 200]
     assert problem(found[1])["detail"] == "A key with the role client is not allowed to do this."
+
+
+def test_the_schema_names_the_roles_of_each_operation() -> None:
+    paths = SchemaGenerator().get_schema(request=None, public=True)["paths"]  # type: ignore[no-untyped-call]
+    described = {
+        operation["operationId"]: set(operation["x-roles"])
+        for methods in paths.values()
+        for operation in methods.values()
+        if "x-roles" in operation
+    }
+
+    allowed = {name: MAY.get(name.removesuffix("_alias"), ADMINS) for name in described}
+    assert len(described) > 60
+    assert described == {name: {key.split()[0] for key in keys} for name, keys in allowed.items()}

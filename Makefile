@@ -27,8 +27,13 @@ $(VENV)/.development: requirements-dev.txt sdk/pyproject.toml $(VENV)/.runtime
 
 install: $(VENV)/.development  ## make the environment in .venv, with all that tests and checks need
 
-run: $(VENV)/.runtime  ## run the product: server on :3000, maintenance, one worker
-	@exec $(BIN)/runqy up
+# The worker finds the SDK of this clone here when it installs what a queue requires.
+$(VENV)/wheels: sdk/pyproject.toml $(wildcard sdk/runqy_sdk/*.py) $(VENV)/.runtime
+	@rm -rf $@
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $@ ./sdk
+
+run: $(VENV)/.runtime $(VENV)/wheels  ## run the product: server on :3000, maintenance, one worker
+	@PIP_FIND_LINKS="$(CURDIR)/$(VENV)/wheels $$PIP_FIND_LINKS" exec $(BIN)/runqy up
 
 test: install  ## run the whole suite; starts the servers it needs
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.support.run_pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --dist loadfile --no-loadscope-reorder -rs $(ARGS)  # two wait for others' work

@@ -1,4 +1,4 @@
-"""Build a release of HEAD: wheel, sdist, requirements with hashes, SBOM and checksums. Run by `make release`."""
+"""Build a release of HEAD: wheels, sdists, requirements with hashes, SBOM and checksums. Run by `make release`."""
 
 import argparse
 import hashlib
@@ -82,14 +82,15 @@ def build_packages(source: Path, built: Path) -> None:
         tar.extractall(source, filter="data")
     # With the date of the commit, everybody builds the same bytes from it.
     env = os.environ | {"SOURCE_DATE_EPOCH": git(ROOT, "log", "-1", "--format=%ct")}
-    run(sys.executable, "-m", "hatchling", "build", "--directory", built, cwd=source, env=env)
+    for folder in (source, source / "sdk"):
+        run(sys.executable, "-m", "hatchling", "build", "--directory", built, cwd=folder, env=env)
     for name in REQUIREMENTS:
         shutil.copy(source / name, built)
 
 
 def write_requirements(built: Path, version: str) -> None:
     """Add runqy itself to the pinned packages, so that one command installs it and checks every hash."""
-    packages = sorted([*built.glob("*.whl"), *built.glob("*.tar.gz")])
+    packages = sorted([*built.glob("runqy-*.whl"), *built.glob("runqy-*.tar.gz")])
     hashes = " \\\n".join(f"    --hash=sha256:{digest(package)}" for package in packages)
     for name, package in REQUIREMENTS.items():
         with (built / name).open("a") as file:

@@ -24,6 +24,17 @@ readme = "README.md"
 requires-python = ">=3.11"
 optional-dependencies = {server = []}
 """
+SDK_PYPROJECT = """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "runqy-sdk"
+version = "0.3.0"
+readme = { text = "Handlers.", content-type = "text/plain" }
+requires-python = ">=3.10"
+"""
 
 
 @pytest.fixture
@@ -32,8 +43,10 @@ def repository(tmp_path: Path) -> Path:
     root = tmp_path / "repository"
     (root / "runqy").mkdir(parents=True)
     (root / ".ci").mkdir()
+    (root / "sdk/runqy_sdk").mkdir(parents=True)
     shutil.copy(ROOT / ".ci/release.py", root / ".ci")
     files = {"pyproject.toml": PYPROJECT, "README.md": "A queue.\n", "runqy/__init__.py": "", ".gitignore": "dist/\n"}
+    files |= {"sdk/pyproject.toml": SDK_PYPROJECT, "sdk/runqy_sdk/__init__.py": ""}
     files |= {"requirements.txt": "", "requirements-worker.txt": "", "CHANGELOG.md": "## [1.2.0] - unreleased\n"}
     for name, content in files.items():
         (root / name).write_text(content)
@@ -96,7 +109,8 @@ def test_release_consists_of_packages_requirements_sbom_and_checksums(repository
 
     assert ended.returncode == 0, ended
     names = ["requirements-worker.txt", "requirements.txt", "runqy-1.2.0-py3-none-any.whl", "runqy-1.2.0.cdx.json"]
-    files = [dist / name for name in [*names, "runqy-1.2.0.tar.gz"]]
+    names += ["runqy-1.2.0.tar.gz", "runqy_sdk-0.3.0-py3-none-any.whl", "runqy_sdk-0.3.0.tar.gz"]
+    files = [dist / name for name in names]
     sums = "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
     assert sorted(dist.iterdir()) == sorted([dist / "SHA256SUMS", *files])
     assert (dist / "SHA256SUMS").read_text() == sums

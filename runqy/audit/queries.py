@@ -54,9 +54,9 @@ def list_records(wanted: AuditFilter, *, limit: int, before: int | None = None) 
         condition &= object_condition(wanted.object_name)
     if wanted.object_kind:
         condition &= kind_condition(wanted.object_kind)
-    columns = {"action": wanted.action, "actor_name": wanted.actor}
-    columns |= {"at__gte": wanted.since, "at__lt": wanted.until, "number__lt": before}
-    condition &= Q(**{column: value for column, value in columns.items() if value not in ("", None)})
+    values = {"action": wanted.action or None, "actor_name": wanted.actor or None, "number__lt": before}
+    times = {"at__gte": wanted.since, "at__lt": wanted.until}
+    condition &= Q(**{column: value for column, value in {**values, **times}.items() if value is not None})
     return list(AuditRecord.objects.filter(condition).order_by("-number")[:limit])
 
 

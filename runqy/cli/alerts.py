@@ -8,7 +8,7 @@ import typer
 
 from runqy.cli.commands import Session
 from runqy.cli.completion import complete_queues
-from runqy.cli.errors import CliError, ServerError
+from runqy.cli.errors import ExitCode, ServerError
 from runqy.cli.output import Listing
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.values import format_duration
@@ -65,8 +65,8 @@ def show_status(
     queues = session.api.get("/api/cli/queues")["queues"]
     alerts = read_pages(session.api, "/api/alerts", "alerts", limit=1000).items
     workers = session.api.get("/api/cli/workers")["processes"]
-    an_hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-    errors = session.api.get("/api/errors", **{"from": an_hour_ago}, limit=_SHOWN_MAX)["errors"]
+    last_hour: dict[str, Any] = {"from": (datetime.now(UTC) - timedelta(hours=1)).isoformat()}
+    errors = session.api.get("/api/errors", **last_hour, limit=_SHOWN_MAX)["errors"]
     problems = [*checks, *map(_of_alert, alerts), *_find_held_back(queues)]
     problems.sort(key=lambda problem: problem["level"] != "critical")
     levels = {problem["level"] for problem in problems}
@@ -84,7 +84,7 @@ def show_status(
     }
     _print(session, report)
     if check and "critical" in levels:
-        raise typer.Exit(CliError("").exit_code)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _read_readiness(session: Session) -> tuple[str, list[dict[str, Any]]]:

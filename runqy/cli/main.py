@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 from runqy.cli import alerts, api_keys, audit, auth, configs, queue_files, queues, runs, tasks, vaults, workers
-from runqy.cli.commands import Command, Group, add_shared_options, command
+from runqy.cli.commands import Command, Group, Session, add_shared_options, command
+from runqy.cli.errors import ServerError
 
+_VERSION_TIMEOUT_S = 3.0
 _EXAMPLES = """
 runqy up
 runqy login --server https://runqy.example.com
@@ -41,11 +43,15 @@ command(app, "runs", examples=runs.RUN_EXAMPLES)(runs.list_runs)
 command(app, "errors", examples=runs.ERROR_EXAMPLES)(runs.list_errors)
 
 
+def _installed_version() -> str:
+    from importlib.metadata import version  # noqa: PLC0415 (slow to import)
+
+    return version("runqy")
+
+
 def _print_version(is_requested: bool) -> None:
     if is_requested:
-        from importlib.metadata import version as installed_version  # noqa: PLC0415 (slow to import)
-
-        typer.echo(f"runqy {installed_version('runqy')}")
+        typer.echo(f"runqy {_installed_version()}")
         raise typer.Exit
 
 
@@ -105,10 +111,19 @@ def manage(context: typer.Context) -> None:
     run_manage("runqy manage", context.args)
 
 
-@app.command(cls=Command, epilog="runqy version")
-def version() -> None:
-    """Print the version."""
-    _print_version(is_requested=True)
+@command(app, "version", examples="runqy version\nrunqy version --json")
+def version(session: Session) -> None:
+    """Print the versions of command line and server.
+
+    Succeeds also if the server cannot be reached.
+    """
+    client, server = _installed_version(), None
+    try:
+        server = session.api.get("/health", timeout_s=_VERSION_TIMEOUT_S)["version"]
+    except ServerError as error:
+        session.out.note(str(error))
+    text = f"runqy {client}" + (f"\nserver {server} ({session.target.url})" if server else "")
+    session.out.result({"client": client, "server": server, "url": session.target.url}, text)
 
 
 def main() -> None:

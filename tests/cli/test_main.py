@@ -8,11 +8,19 @@ import pytest
 from runqy import __name__ as package
 
 
-@pytest.mark.parametrize("word", ["version", "--version"])
-def test_version_is_the_installed_one(run, word):
-    result = run(word)
+def test_version_is_the_installed_one(run):
+    result = run("--version")
 
     assert (result.exit_code, result.stdout) == (0, f"{package} 1.0.0\n")
+
+
+def test_version_of_the_server_is_printed_if_it_can_be_reached(run, server):
+    server.responses = [(200, {"version": "1.2.0"}), (503, {"code": "broker_unavailable", "detail": "No Redis."})]
+
+    reached, away = run("version"), run("version")
+
+    assert reached.stdout == "runqy 1.0.0\nserver 1.2.0 (http://localhost:3000)\n"
+    assert (away.exit_code, away.stdout, away.stderr) == (0, "runqy 1.0.0\n", "runqy: No Redis.\n")
 
 
 @pytest.mark.parametrize("words", [(), ("task",), ("queue",), ("config",), ("worker",), ("vault",)])

@@ -14,6 +14,7 @@ from benchmarks.queue_files import measure_queue_files
 from benchmarks.redis_paths import measure_redis
 from benchmarks.report import Report
 from benchmarks.run_search import measure_search
+from benchmarks.scale import measure_scale
 from benchmarks.scenarios import Sampling
 from benchmarks.slow_clients import measure_slow_clients
 from benchmarks.stack import running_stack
@@ -34,6 +35,7 @@ PARTS = {
     "search": measure_search,
     "queue_files": measure_queue_files,
     "calls": measure_calls,
+    "scale": measure_scale,
 }
 
 

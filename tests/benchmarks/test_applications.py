@@ -1,9 +1,14 @@
 """The benchmark's servers start and serve what is measured: nothing else runs them automatically."""
 
+import asyncio
+
 import pytest
 
+from benchmarks import scale
 from benchmarks.scenarios import ENQUEUE, ENQUEUE_BATCH, Scenario
 from benchmarks.stack import running_stack
+from runqy.broker.keys import QueueKeys
+from tests.support import environment
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -28,3 +33,15 @@ def is_served(scenario: Scenario) -> bool:
     load = scenario.run(0.3)
     assert not load.failures
     return load.responses > 0
+
+
+def test_simulated_workers_run_all_tasks(redis_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "TASKS", 300)
+    monkeypatch.setattr(scale, "IDLE_S", 0.1)
+    store = scale.Store("the tests' Redis", [environment.SERVER])
+
+    cost, _ = asyncio.run(scale.run_workers(store, ["scale0", "scale1", "scale2"], 5, 1))
+
+    assert cost.redis_us > 0
+    with environment.SERVER.client() as client:
+        assert [client.zcard(QueueKeys(f"scale{number}").completed) for number in range(3)] == [100, 100, 100]

@@ -14,7 +14,7 @@ _TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ServerSentEvent:
-    """An event of a stream. Its data is one line of JSON."""
+    """An event of a stream. Its data is JSON."""
 
     name: str
     data: dict[str, Any]
@@ -58,13 +58,14 @@ class Client:
         return self._request("DELETE", path).body
 
     def stream(self, path: str, *, last_id: str = "", **query: str | int) -> Iterator[ServerSentEvent]:
-        """Yield the server-sent events of the response. Raise ServerError."""
+        """Yield the server-sent events of the response, after one without data. Raise ServerError."""
         headers = {"Last-Event-ID": last_id} if last_id else {}
         try:
             with self._client.stream("GET", path, params=query, headers=headers) as response:
                 if response.is_error:
                     response.read()
                     raise _parse_error(response)
+                yield ServerSentEvent("open", {})
                 yield from _parse_events(_split_lines(response.iter_bytes()))
         except httpx2.TransportError as error:
             raise self._unreachable(error) from error
@@ -103,7 +104,9 @@ def _parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
     fields: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(": ")
-        if name in ("id", "event", "data"):
+        if name == "data" and "data" in fields:
+            fields["data"] += f"\n{value}"  # a result may have line breaks between its tokens
+        elif name in ("id", "event", "data"):
             fields[name] = value
         elif not line and "data" in fields:
             data = msgspec.json.decode(fields["data"], type=dict[str, Any])

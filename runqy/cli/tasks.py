@@ -1,21 +1,21 @@
-"""The commands `runqy task`: enqueue, read, list, run, cancel and delete tasks."""
+"""The commands `runqy task`: enqueue, read, list, follow, run, cancel, archive and delete tasks."""
 
 import sys
-import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
 import typer
 
+from runqy.cli import batches, following
 from runqy.cli.commands import Session, command, new_group
 from runqy.cli.completion import complete_queues, complete_states
 from runqy.cli.errors import ExitCode
+from runqy.cli.following import await_task, format_progress
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
+from runqy.cli.task_actions import make_command
+from runqy.cli.task_ids import QueueAndId, find_path, parse_task
 from runqy.formats.json_decoding import describe_error
-
-if TYPE_CHECKING:
-    from runqy.cli.client import Client
 
 app = new_group(
     "Enqueue and manage tasks, and read their results.",
@@ -33,7 +33,6 @@ Queue = Annotated[
         help="Name of the queue or of one of its sub-queues.", metavar="QUEUE", autocompletion=complete_queues
     ),
 ]
-Ids = Annotated[list[str], typer.Argument(help="Ids of the tasks.", metavar="ID...")]
 
 _COLUMNS = {
     "pending": ("id", "enqueued_at"),
@@ -44,9 +43,6 @@ _COLUMNS = {
     "completed": ("id", "completed_at", "result"),
 }
 """The columns of a list, by state."""
-_FINAL_STATES = ("completed", "archived")
-_REQUEST_WAIT_S = 30
-_RECONNECT_S = 1.0
 _MEMBERS = (
     *("id", "queue", "state", "progress", "retried", "max_retry"),
     *("next_process_at", "completed_at", "last_err", "result"),
@@ -77,6 +73,16 @@ def enqueue(  # noqa: PLR0913 (each is an option of the command)
     delay: Annotated[
         str, typer.Option(help="Delay before the task is processed: seconds, or a duration such as 1h30m.")
     ] = "",
+    process_at: Annotated[
+        str, typer.Option("--at", help="Time at which it is processed, such as 2026-01-31T12:00:00Z.")
+    ] = "",
+    deadline: Annotated[str, typer.Option(help="Time after which it does not run.")] = "",
+    max_retry: Annotated[int | None, typer.Option(min=0, help="How often it is retried.")] = None,
+    retention: Annotated[int | None, typer.Option(min=0, help="Seconds to keep the result.")] = None,
+    unique_key: Annotated[str, typer.Option(help="No two unfinished tasks of a queue have the same key.")] = "",
+    idempotency_key: Annotated[
+        str, typer.Option(help="A repeated command with this key enqueues no second task for 24 hours.")
+    ] = "",
     wait: Wait = 0,
 ) -> None:
     """Enqueue a task."""
@@ -84,18 +90,33 @@ def enqueue(  # noqa: PLR0913 (each is an option of the command)
     for option, text in (("timeout", timeout), ("delay", delay)):
         if text:
             body[option] = int(text) if text.isdecimal() else text
-    info = session.api.post("/queue/add", msgspec.json.encode(body))["info"]
-    _show(session, _await(session.api, info["id"], wait) if wait else info)
+    given = {"process_at": process_at, "deadline": deadline, "unique_key": unique_key}
+    body |= {name: value for name, value in given.items() if value}
+    numbers = {"max_retry": max_retry, "retention": retention}
+    body |= {name: value for name, value in numbers.items() if value is not None}
+    encoded = msgspec.json.encode(body)
+    if idempotency_key:
+        response = session.api.post_once("/queue/add", encoded, key=idempotency_key).body
+    else:
+        response = session.api.post("/queue/add", encoded)
+    for warning in response.get("warnings") or ():
+        session.out.note(warning)
+    info = response["info"]
+    _show(session, await_task(session, info["id"], wait) if wait else info)
 
 
-@command(app, "get", examples="runqy task get 6a3c --wait 30\nrunqy task get 6a3c -o json")
-def get(
-    session: Session,
-    task_id: Annotated[str, typer.Argument(help="Id of the task.", metavar="ID")],
-    wait: Wait = 0,
-) -> None:
-    """Show a task, with its result if it has one."""
-    _show(session, _await(session.api, task_id, wait))
+command(app, "enqueue-batch", examples=batches.EXAMPLES)(batches.enqueue_batch)
+
+
+@command(app, "get", examples="runqy task get 6a3c --wait 30\nrunqy task get mail 6a3c -o json")
+def get(session: Session, words: QueueAndId, wait: Wait = 0) -> None:
+    """Show a task, with its result if it has one.
+
+    With its queue before the id, and -o json or yaml, all details are shown.
+    """
+    queue, task_id = parse_task(words)
+    info = await_task(session, task_id, wait) if wait or not queue else session.api.get(find_path(session.api, words))
+    _show(session, info)
 
 
 @command(app, "list", examples="runqy task list mail --state archived\nrunqy task list mail -l 1000 -o name")
@@ -121,108 +142,85 @@ def list_tasks(
     print_rest(tasks, lambda: session.api.get(path)[state])
 
 
-@command(app, "logs", examples="runqy task logs mail 6a3c --follow\nrunqy task logs mail 6a3c --attempt 1")
-def show_logs(
-    session: Session,
-    queue: Queue,
-    task_id: Annotated[str, typer.Argument(help="Id of the task.", metavar="ID")],
-    *,
-    attempt: Annotated[
-        int | None, typer.Option("--attempt", "-a", min=1, help="By default the last one that printed anything.")
-    ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the task has ended.")] = False,
-) -> None:
-    """Show what a task printed."""
-    path = f"/api/cli/queues/{quote(queue, safe='')}/tasks/{quote(task_id, safe='')}/logs"
-    query: dict[str, int] = {} if attempt is None else {"attempt": attempt}
-    if follow:
-        _follow_logs(session.api, path, query)
-        return
-    logs = session.api.get(path, **query)
-    if session.out.is_document:
-        session.out.document(logs)
-        return
-    _print_log_notes(logs)
-    typer.echo(logs["text"], nl=False)
+command(app, "wait", examples=following.WAIT_EXAMPLES)(following.wait_for_tasks)
+command(app, "events", examples=following.EVENTS_EXAMPLES)(following.show_events)
+command(app, "logs", examples=following.LOGS_EXAMPLES)(following.show_logs)
+command(
+    app,
+    "run",
+    examples="""
+    runqy task run 6a3c 77f0
+    runqy task run --queue mail --state archived --dry-run
+    runqy task run --outcome failed,lost --from 2026-01-31T12:00:00Z
+    """,
+)(
+    make_command(
+        "run",
+        """Run tasks now.
 
+        Scheduled and retry tasks run at once, completed and archived ones again. Without --state, the options select
+        tasks that ended, from the history; those that Redis no longer has run again as new tasks with the same payload.
+        """,
+    )
+)
+command(
+    app,
+    "cancel",
+    examples="""
+    runqy task cancel 6a3c 77f0
+    runqy task cancel --queue mail --state pending --older-than 2h
+    """,
+)(
+    make_command(
+        "cancel",
+        """Cancel tasks.
 
-@command(app, "run", examples="runqy task run 6a3c 77f0")
-def run_tasks(session: Session, ids: Ids) -> None:
-    """Run tasks now. Scheduled and retry tasks run at once, completed and archived ones again."""
-    for task_id in ids:
-        _print_outcome(session, session.api.post(f"{_path(session.api, task_id)}/run", b""))
+        Waiting tasks are archived at once; active tasks are stopped by their workers.
+        """,
+    )
+)
+command(
+    app,
+    "archive",
+    examples="""
+    runqy task archive 6a3c
+    runqy task archive --queue mail --state retry --text "connection refused"
+    """,
+)(
+    make_command(
+        "archive",
+        """Archive tasks that have not started.
 
+        They can be run later, until they expire.
+        """,
+    )
+)
+command(
+    app,
+    "delete",
+    examples="""
+    runqy task delete 6a3c 77f0
+    runqy task delete --queue mail --state archived --older-than 48h --force
+    """,
+)(
+    make_command(
+        "delete",
+        """Delete tasks that are not active.
 
-@command(app, "cancel", examples="runqy task cancel 6a3c 77f0")
-def cancel_tasks(session: Session, ids: Ids) -> None:
-    """Cancel tasks. Waiting tasks are archived at once; active tasks are stopped by their workers."""
-    for task_id in ids:
-        _print_outcome(session, session.api.delete(f"/api/cli/tasks/{quote(task_id, safe='')}"))
-
-
-@command(app, "delete", examples="runqy task delete 6a3c 77f0")
-def delete_tasks(session: Session, ids: Ids) -> None:
-    """Delete tasks that are not active, with their results."""
-    for task_id in ids:
-        _print_outcome(session, session.api.delete(_path(session.api, task_id)))
-
-
-def _follow_logs(api: "Client", path: str, query: dict[str, int]) -> None:
-    """Print what a task prints until it has ended. Exit with TASK_FAILED if it is archived."""
-    last_id, attempt = "", 0
-    while True:
-        for event in api.stream(path, follow="true", last_id=last_id, **query):
-            last_id = event.id or last_id
-            if event.name == "output":
-                if attempt != event.data["attempt"] or event.data["truncated"]:
-                    _print_log_notes(event.data)
-                attempt = event.data["attempt"]
-                typer.echo(event.data["text"], nl=False)
-                sys.stdout.flush()
-            elif event.name == "gone":
-                typer.echo("runqy: The task was deleted.", err=True)
-                return
-            elif event.name == "end":
-                raise typer.Exit(ExitCode.TASK_FAILED if event.data["state"] == "archived" else 0)
-        time.sleep(_RECONNECT_S)
-
-
-def _print_log_notes(logs: dict[str, Any]) -> None:
-    if logs["attempt"] > 1:
-        typer.echo(f"runqy: Attempt {logs['attempt']}.", err=True)
-    if logs["truncated"]:
-        typer.echo("runqy: The beginning is missing: only the last 64 KiB are kept.", err=True)
-    if logs["shared"]:
-        typer.echo("runqy: Other tasks ran in the same process; some of the output may be theirs.", err=True)
-
-
-def _await(api: "Client", task_id: str, wait_s: float) -> dict[str, Any]:
-    """Return a task when it has ended, or after `wait_s`."""
-    deadline = time.monotonic() + wait_s
-    path = f"/queue/{quote(task_id, safe='')}"
-    while True:
-        left_s = max(0, round(deadline - time.monotonic()))
-        slice_s = min(left_s, _REQUEST_WAIT_S)
-        response = api.get(path, timeout_s=slice_s + 30.0, **({"wait": slice_s} if slice_s else {}))
-        info: dict[str, Any] = response["info"]
-        if info["state"] in _FINAL_STATES or not left_s:
-            return info
+        Their payloads and results are deleted too. Without --state, the options select tasks that ended, which are
+        deleted from the history too.
+        """,
+    )
+)
 
 
 def _show(session: Session, info: dict[str, Any]) -> None:
     """Print a task. Exit with TASK_FAILED if it is archived."""
     progress = info.get("progress")
-    shown = info if session.out.is_document or not progress else info | {"progress": _format_progress(progress)}
+    shown = info if session.out.is_document or not progress else info | {"progress": format_progress(progress)}
     session.out.item(shown, _MEMBERS)
     if info["state"] == "archived":
         raise typer.Exit(ExitCode.TASK_FAILED)
-
-
-def _format_progress(progress: dict[str, Any]) -> str:
-    """Return text such as "3 of 10, 30 %: message"."""
-    current, total, message = progress["current"], progress.get("total"), progress.get("message")
-    amount = f"{current} of {total}, {min(current / total, 1):.0%}" if total else f"{current}"
-    return f"{amount}: {message}" if message else amount
 
 
 def _read_json(payload: str) -> msgspec.Raw:
@@ -234,15 +232,3 @@ def _read_json(payload: str) -> msgspec.Raw:
         raise typer.BadParameter(
             f"the payload is not JSON: {describe_error(error, raw)}", param_hint="--payload"
         ) from error
-
-
-def _path(api: "Client", task_id: str) -> str:
-    """Return the path of a task's actions. It contains the task's queue, which is read from the server."""
-    task = quote(task_id, safe="")
-    queue = api.get(f"/queue/{task}")["info"]["queue"]
-    return f"/api/cli/queues/{quote(queue, safe='')}/tasks/{task}"
-
-
-def _print_outcome(session: Session, response: dict[str, Any]) -> None:
-    task_id = response["task_id"]
-    session.out.result(response, f"{task_id}: {response['message']}", name=task_id)

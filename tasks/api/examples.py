@@ -96,6 +96,7 @@ BATCH_ENQUEUED = OpenApiExample(
         "failed": 0,
         "task_ids": ["task-uuid-1", "task-uuid-2"],
         "errors": [None, None],
+        "codes": [None, None],
         "existing": [],
     },
 )

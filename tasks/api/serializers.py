@@ -137,6 +137,7 @@ class BatchResponse(msgspec.Struct, frozen=True, kw_only=True):
     failed: Annotated[int, msgspec.Meta(description="Number of failed jobs")]
     task_ids: Annotated[list[str | None], msgspec.Meta(description="In the order of the jobs; null where one failed")]
     errors: Annotated[list[str | None], msgspec.Meta(description="In the order of the jobs; null where none failed")]
+    codes: Annotated[list[str | None], msgspec.Meta(description="The codes of the errors, for programs")]
     existing: Annotated[
         list[int],
         msgspec.Meta(description="Indexes of jobs whose unique key an earlier task holds; its id is returned"),
@@ -227,6 +228,7 @@ def batch_response(batch: EnqueuedBatch) -> BatchResponse:
         failed=failed,
         task_ids=[result.task_id for result in batch.results],
         errors=[result.error.detail if result.error else None for result in batch.results],
+        codes=[result.error.code if result.error else None for result in batch.results],
         existing=existing,
         warnings=_warnings("" if batch.is_replayed else batch.unserved),
     )

@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
+from django.core.handlers.wsgi import WSGIHandler
 from typer.testing import CliRunner, Result
 
 from runqy.cli import targets
@@ -48,6 +49,14 @@ def run(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     runner = CliRunner()
     return lambda *args, **options: runner.invoke(app, args, **options)
+
+
+@pytest.fixture
+def application(configuration: None, monkeypatch: pytest.MonkeyPatch) -> httpx2.WSGITransport:
+    """Replace the network by the real application."""
+    transport = httpx2.WSGITransport(app=WSGIHandler())
+    monkeypatch.setattr(targets, "make_client", lambda url, key: Client(url, key, transport))
+    return transport
 
 
 class Terminal(io.StringIO):

@@ -174,3 +174,14 @@ def test_output_of_a_task_is_shown_and_followed(run: Run, redis: redis_py.Redis,
 
     assert (shown.exit_code, shown.stdout) == (0, text)
     assert (followed.exit_code, followed.stdout) == (ExitCode.TASK_FAILED, text)
+
+
+def test_the_end_of_a_task_is_an_event(run: Run, single_broker: Broker) -> None:
+    task_id = run("task", "enqueue", "-q", "mail", "-k", CLIENT_KEY).stdout.split()[1]
+    fail_for_good(single_broker, take_one(single_broker, "mail"), "boom")
+
+    results = [run("task", word, task_id, "-k", CLIENT_KEY) for word in ("events", "wait")]
+
+    assert [result.exit_code for result in results] == [ExitCode.TASK_FAILED] * 2
+    assert results[0].stdout == "end\tarchived\tboom\n"
+    assert "last_err\tboom\n" in results[1].stdout

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from django.core.handlers.wsgi import WSGIHandler
 from typer.testing import Result
 
 from queues import deletion
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.cli import prompts, targets, watching
-from runqy.cli.client import Client
+from runqy.cli import prompts, watching
 from runqy.cli.errors import ExitCode
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
@@ -26,13 +24,11 @@ FILE = "queues:\n  {}:\n    priority: {}\n    deployment: {{git_url: 'https://h/
 
 
 @pytest.fixture(autouse=True)
-def _leads_to_the_server(configuration: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the network by the application; there are two queues, one with sub-queues."""
+def _has_queues(application: httpx2.WSGITransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are two queues, one with sub-queues."""
     monkeypatch.setattr(deletion, "PROPAGATION_S", 0)
     save_queue(spec=spec("mail"), source=QueueSource.API)
     save_queue(spec=spec("image", "high:10", "low:3"), source=QueueSource.API)
-    transport = httpx2.WSGITransport(app=WSGIHandler())
-    monkeypatch.setattr(targets, "make_client", lambda url, key: Client(url, key, transport))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """`runqy task` sends its input, shows the response, and exits with a status for the outcome."""
 
+import json
+
 import httpx2
 import pytest
 
@@ -183,7 +185,7 @@ def output(text, id_):
 def test_following_prints_until_the_task_has_ended_and_goes_on_after_a_disconnection(
     run, server, monkeypatch, state, code
 ):
-    monkeypatch.setattr("runqy.cli.tasks._RECONNECT_S", 0)
+    monkeypatch.setattr("runqy.cli.following._RECONNECT_S", 0)
     first = output("one\\n", "1-4") + ": heartbeat\n\n"
     second = output("two\\n", "1-8") + event("end", f'{{"id":"t1","queue":"q","state":"{state}"}}', "end")
     server.responses = [(200, first.encode()), (200, second.encode())]
@@ -237,3 +239,104 @@ def test_get_shows_progress(run, server, progress, text):
     result = run("task", "get", "t1")
 
     assert f"progress\t{text}\n" in result.stdout
+
+
+def test_logs_need_only_the_id(run, server):
+    server.responses = [(200, PENDING), (200, LOGS)]
+
+    run("task", "logs", "t1")
+
+    assert [request.url.path for request in server.requests] == [
+        "/queue/t1",
+        "/api/cli/queues/sentiment/tasks/t1/logs",
+    ]
+
+
+@pytest.mark.parametrize(("state", "code"), [("completed", 0), ("archived", ExitCode.TASK_FAILED)])
+def test_events_are_lines_until_the_task_has_ended_also_after_a_restart_of_the_server(
+    run, server, monkeypatch, state, code
+):
+    monkeypatch.setattr("runqy.cli.following._RECONNECT_S", 0)
+    first = event("state", '{"id":"t1","queue":"q","state":"pending","attempts":0}', "pending-0")
+    first += event("progress", '{"id":"t1","queue":"q","progress":{"current":3,"total":10,"message":""}}')
+    end = {"info": {"id": "t1", "queue": "q", "state": state, "result": [1, 2], "last_err": "boom"}}
+    # A server may break a result into lines.
+    data = json.dumps(end).replace("[1, 2]", "[1,\ndata: 2]")
+    server.responses = [
+        (200, first.encode()),
+        (503, {"detail": "It restarts."}),
+        (200, event("end", data, f"{state}-1").encode()),
+    ]
+
+    result = run("task", "events", "t1")
+
+    outcome = "[1,2]" if state == "completed" else "boom"
+    assert (result.exit_code, result.stderr) == (code, "runqy: It restarts. Trying again.\n")
+    assert result.stdout == f"pending\t\nprogress\t3 of 10, 30%\nend\t{state}\t{outcome}\n"
+    assert [request.headers.get("Last-Event-ID") for request in server.requests] == [None, "pending-0", "pending-0"]
+
+
+def test_events_are_objects_for_programs(run, server):
+    server.responses = [(200, event("gone", '{"id":"t1"}').encode())]
+
+    result = run("task", "events", "t1", "-o", "json")
+
+    assert (result.exit_code, result.stdout) == (0, '{"event":"gone","id":"t1"}\n')
+
+
+def test_wait_waits_for_all_tasks_through_a_restart_of_the_server(run, server, monkeypatch):
+    monkeypatch.setattr("runqy.cli.following._RECONNECT_S", 0)
+    server.responses = [(202, PENDING), (502, b""), (200, DONE), (200, FAILED)]
+
+    result = run("task", "wait", "t1", "t2")
+
+    assert [request.url.query for request in server.requests] == [b"wait=30"] * 4
+    assert result.exit_code == ExitCode.TASK_FAILED
+    assert result.stdout == 't1\tsentiment\tcompleted\t\t{"label":"positive"}\nt1\tsentiment\tarchived\tboom\t\n'
+
+
+@pytest.mark.parametrize(
+    ("words", "responses", "code"),
+    [
+        (["t1"], [(200, DONE)], 0),
+        (["t1", "--timeout", "0"], [(200, PENDING)], ExitCode.TIMED_OUT),
+        (["t1"], [(503, {"detail": "It restarts."})], ExitCode.UNAVAILABLE),
+        (["t1", "t2"], [(200, DONE), (404, {"detail": "Task not found."})], ExitCode.NOT_FOUND),
+    ],
+)
+def test_wait_exits_with_what_became_of_the_tasks(run, server, words, responses, code):
+    server.responses = responses
+
+    assert run("task", "wait", *words).exit_code == code
+
+
+def test_an_idempotency_key_and_all_options_are_sent(run, server):
+    server.responses = [(200, PENDING | {"warnings": ["No worker serves the queue sentiment."]})]
+
+    result = run(
+        *("task", "enqueue", "-q", "sentiment", "--at", "2026-01-31T12:00:00Z", "--max-retry", "0"),
+        *("--retention", "60", "--unique-key", "u", "--deadline", "2026-02-01T00:00:00Z", "--idempotency-key", "k"),
+    )
+
+    assert server.requests[0].headers["Idempotency-Key"] == "k"
+    assert json.loads(server.requests[0].content) == {
+        "queue": "sentiment",
+        "data": {},
+        "process_at": "2026-01-31T12:00:00Z",
+        "max_retry": 0,
+        "retention": 60,
+        "unique_key": "u",
+        "deadline": "2026-02-01T00:00:00Z",
+    }
+    assert result.stderr == "runqy: No worker serves the queue sentiment.\n"
+
+
+def test_a_task_is_read_from_its_queue_if_that_is_given(run, server):
+    server.responses = [(200, DONE["info"])]
+
+    run("task", "get", "sentiment", "t/1")
+
+    assert [str(request.url) for request in server.requests] == [
+        "http://localhost:3000/api/cli/queues/sentiment/tasks/t%2F1"
+    ]
+    assert run("task", "get", "a", "b", "c").exit_code == ExitCode.USAGE

@@ -38,6 +38,7 @@ def test_a_batch_is_enqueued_up_to_the_limit(client: ApiClient, redis: redis_py.
     found = json.loads(response.content)
     assert (response.status_code, found["enqueued"], found["failed"]) == (200, 2, 1)
     assert "max_waiting_tasks" in found["errors"][2]
+    assert found["codes"] == [None, None, "queue_full"]
     assert len(redis.keys(keys.lookup("*"))) == 2
 
 

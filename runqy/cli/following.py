@@ -1,0 +1,204 @@
+"""The commands `runqy task wait`, `events` and `logs`: follow tasks until they have ended.
+
+A server that restarts, or a connection that is lost, does not end them.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from runqy.cli.commands import Session
+from runqy.cli.errors import ExitCode, ServerError
+from runqy.cli.task_ids import QueueAndId, find_path, parse_task, result_path
+from runqy.cli.values import format_value
+
+if TYPE_CHECKING:
+    from runqy.cli.client import ServerSentEvent
+
+FINAL_STATES = ("completed", "archived")
+WAIT_EXAMPLES = """
+    runqy task wait 6a3c
+    runqy task wait 6a3c 77f0 --timeout 600
+    """
+EVENTS_EXAMPLES = """
+    runqy task events 6a3c
+    runqy task events 6a3c -o json
+    """
+LOGS_EXAMPLES = """
+    runqy task logs 6a3c --follow
+    runqy task logs mail 6a3c --attempt 1
+    """
+_REQUEST_WAIT_S = 30
+_RECONNECT_S = 1.0
+_ENDED_MEMBERS = ("id", "queue", "state", "last_err", "result")
+
+
+def wait_for_tasks(
+    session: Session,
+    ids: Annotated[list[str], typer.Argument(help="Ids of the tasks.", metavar="ID...")],
+    *,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", "-t", min=0, help="Seconds to wait at most. Default: no limit.")
+    ] = None,
+) -> None:
+    """Wait until tasks have ended.
+
+    Prints each task with its result. Exits with 7 if one was archived, with 8 if one has not ended in time.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    tasks: list[dict[str, Any]] = []
+    try:
+        for task_id in ids:
+            left_s = None if deadline is None else max(0, deadline - time.monotonic())
+            tasks.append(await_task(session, task_id, left_s))
+            if len(ids) > 1 and not session.out.is_document:
+                session.out.rows(tasks[-1:], _ENDED_MEMBERS, empty="")
+    except KeyboardInterrupt:
+        session.out.note(f"Interrupted; {len(ids) - len(tasks)} of {len(ids)} tasks may not have ended.")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    if len(ids) == 1:
+        session.out.item(tasks[0], _ENDED_MEMBERS)
+    elif session.out.is_document:
+        session.out.document(tasks)
+    states = [task["state"] for task in tasks]
+    if unfinished := sum(state not in FINAL_STATES for state in states):
+        session.out.note(f"{unfinished} of {len(ids)} tasks have not ended in time.")
+        raise typer.Exit(ExitCode.TIMED_OUT)
+    raise typer.Exit(ExitCode.TASK_FAILED if "archived" in states else 0)
+
+
+def await_task(session: Session, task_id: str, wait_s: float | None) -> dict[str, Any]:
+    """Return a task when it has ended, or after `wait_s`. Raise ServerError."""
+    deadline = None if wait_s is None else time.monotonic() + wait_s
+    has_connected = False
+    while True:
+        left_s = _REQUEST_WAIT_S if deadline is None else max(0, round(deadline - time.monotonic()))
+        slice_s = min(left_s, _REQUEST_WAIT_S)
+        query: dict[str, Any] = {"wait": slice_s} if slice_s else {}
+        try:
+            info: dict[str, Any] = session.api.get(result_path(task_id), timeout_s=slice_s + 30.0, **query)["info"]
+        except ServerError as error:
+            if not has_connected or not error.is_temporary or not left_s:
+                raise
+            _pause(session, error)
+            continue
+        has_connected = True
+        if info["state"] in FINAL_STATES or not left_s:
+            return info
+
+
+def show_events(session: Session, words: QueueAndId) -> None:
+    """Show the states of a task as they change.
+
+    A line for each state and each report of progress, until the task has ended. With -o json each line is an object.
+    Exits with 7 if the task was archived.
+    """
+    _, task_id = parse_task(words)
+    for event in _follow(session, f"{result_path(task_id)}/events"):
+        data = event.data.get("info", event.data)
+        if session.out.is_document:
+            typer.echo(msgspec.json.encode({"event": event.name, **data}))
+        elif event.name == "progress":
+            _print_line("progress", format_progress(data["progress"]))
+        elif event.name == "state":
+            attempts = data["attempts"]
+            _print_line(data["state"], f"attempt {attempts}" if attempts else "")
+        elif event.name == "end":
+            text = data["last_err"] if data["state"] == "archived" else format_value(data["result"])
+            _print_line("end", data["state"], format_value(text))
+        sys.stdout.flush()
+        _exit_at_end(session, event, data)
+
+
+def show_logs(
+    session: Session,
+    words: QueueAndId,
+    *,
+    attempt: Annotated[
+        int | None, typer.Option("--attempt", "-a", min=1, help="By default the last one that printed anything.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the task has ended.")] = False,
+) -> None:
+    """Show what a task printed."""
+    path = f"{find_path(session.api, words)}/logs"
+    query: dict[str, int] = {} if attempt is None else {"attempt": attempt}
+    if follow:
+        _follow_logs(session, path, query)
+        return
+    logs = session.api.get(path, **query)
+    if session.out.is_document:
+        session.out.document(logs)
+        return
+    _print_log_notes(session, logs)
+    typer.echo(logs["text"], nl=False)
+
+
+def format_progress(progress: dict[str, Any]) -> str:
+    """Return text such as "3 of 10, 30%: message"."""
+    current, total, message = progress["current"], progress.get("total"), progress.get("message")
+    amount = f"{current} of {total}, {min(current / total, 1):.0%}" if total else f"{current}"
+    return f"{amount}: {message}" if message else amount
+
+
+def _follow_logs(session: Session, path: str, query: dict[str, int]) -> None:
+    """Print what a task prints until it has ended. Exit with TASK_FAILED if it is archived."""
+    attempt = 0
+    for event in _follow(session, path, follow="true", **query):
+        if event.name == "output":
+            if attempt != event.data["attempt"] or event.data["truncated"]:
+                _print_log_notes(session, event.data)
+            attempt = event.data["attempt"]
+            typer.echo(event.data["text"], nl=False)
+            sys.stdout.flush()
+        _exit_at_end(session, event, event.data)
+
+
+def _follow(session: Session, path: str, **query: str | int) -> Iterator["ServerSentEvent"]:
+    """Yield the events of a task, also after the connection was lost. Raise ServerError."""
+    last_id, has_connected = "", False
+    while True:
+        try:
+            for event in session.api.stream(path, last_id=last_id, **query):
+                has_connected, last_id = True, event.id or last_id
+                if event.data:
+                    yield event
+        except ServerError as error:
+            if not has_connected or not error.is_temporary:
+                raise
+            _pause(session, error)
+        else:
+            time.sleep(_RECONNECT_S)  # the server ends the streams when it restarts
+
+
+def _pause(session: Session, error: ServerError) -> None:
+    session.out.note(f"{error} Trying again.")
+    time.sleep(error.retry_after_s or _RECONNECT_S)
+
+
+def _exit_at_end(session: Session, event: "ServerSentEvent", data: dict[str, Any]) -> None:
+    if event.name == "gone":
+        session.out.note("The task was deleted.")
+        raise typer.Exit
+    if event.name == "end":
+        raise typer.Exit(ExitCode.TASK_FAILED if data["state"] == "archived" else 0)
+
+
+def _print_line(*columns: str) -> None:
+    """Print what happened now. A person sees the time, a program only what happened."""
+    if sys.stdout.isatty():
+        typer.echo("  ".join((time.strftime("%H:%M:%S"), *filter(None, columns))))
+    else:
+        typer.echo("\t".join(columns))
+
+
+def _print_log_notes(session: Session, logs: dict[str, Any]) -> None:
+    if logs["attempt"] > 1:
+        session.out.note(f"Attempt {logs['attempt']}.")
+    if logs["truncated"]:
+        session.out.note("The beginning is missing: only the last 64 KiB are kept.")
+    if logs["shared"]:
+        session.out.note("Other tasks ran in the same process; some of the output may be theirs.")

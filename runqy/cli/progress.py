@@ -1,0 +1,35 @@
+"""A progress bar on standard error, if that is a terminal."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class ProgressBar:
+    """Shows how much is done. Does nothing without a terminal."""
+
+    def __init__(self, bar: "Progress | None" = None, task: "TaskID | None" = None) -> None:
+        self._bar, self._task = bar, task
+
+    def set(self, done: float, text: str | None = None) -> None:
+        if self._bar is not None and self._task is not None:
+            description = {} if text is None else {"description": text}
+            self._bar.update(self._task, completed=done, **description)  # type: ignore[arg-type]
+
+
+@contextmanager
+def show_progress(text: str, *, total: float | None) -> Iterator[ProgressBar]:
+    """Yield a bar that is removed at the end. Without a total it only shows that something happens."""
+    if not sys.stderr.isatty():
+        yield ProgressBar()
+        return
+    from rich.console import Console  # noqa: PLC0415 (rich is slow to import, and pipes do not need it)
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
+        yield ProgressBar(bar, bar.add_task(text, total=total))

@@ -19,8 +19,13 @@ def _add_columns(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "actor": f"{record['actor_kind']} {record['actor_name']}",
         "object": f"{record['object_kind'].replace('_', ' ')} {record['object_name']}",
-        "changes": "; ".join(_describe(name, change) for name, change in record["changes"].items()),
+        "changes": "; ".join(_describe(name, change) for name, change in record["changes"].items() if _says(change)),
     }
+
+
+def _says(change: Any) -> bool:
+    """Return whether a change says something: an empty value of a new object does not."""
+    return not isinstance(change, dict) or any(change[side] not in (None, "", [], {}) for side in ("old", "new"))
 
 
 def _describe(name: str, change: Any) -> str:

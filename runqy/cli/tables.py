@@ -45,9 +45,12 @@ class _Column:
 def render_table(rows: Sequence[Row], columns: Sequence[str], *, is_wide: bool = False) -> str:
     """Return a header and rows, with the colours of the terminal.
 
-    Columns that do not fit beside the first ones are on indented lines below them.
+    Columns that do not fit beside the first ones are on indented lines below them. Columns without any value are left
+    out.
     """
     console = Console(highlight=False)
+    filled = [name for name in columns if any(_cell(row.get(name), is_wide=is_wide) for row in rows)]
+    columns = filled or columns
     headers = [column.replace("_", " ") for column in columns]
     table = [[_cell(row.get(column), is_wide=is_wide) for column in columns] for row in rows]
     counts = [all(type(row.get(column)) is int for row in rows) for column in columns]

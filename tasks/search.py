@@ -160,7 +160,8 @@ def search_tasks(broker: Broker, redis_queues: Sequence[str], query: TaskQuery, 
             if len(found) >= limit or searched >= max_searched or searched_bytes >= MAX_SEARCHED_BYTES:
                 end = SearchCursor(state=state, redis_queue=name, anchor=anchor)
                 return SearchPage(tasks=found, end=end, searched=searched)
-            size = min(limit - len(found), max_searched - searched) if not terms else min(200, max_searched - searched)
+            wanted = 200 if terms else min(limit - len(found), BATCH_MAX_TASKS)
+            size = min(wanted, max_searched - searched)
             page = broker.run(list_tasks(name, state, limit=size, is_newest_first=is_newest_first, after=anchor))
             matching, read = _take_matching(page.tasks, terms, limit - len(found))
             found, searched = found + matching, searched + read

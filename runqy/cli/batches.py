@@ -62,6 +62,11 @@ class _Report:
     done_through: int = 0
     """The last line that was read and whose outcome is known."""
 
+    @property
+    def tasks(self) -> int:
+        """The number of tasks that are enqueued now."""
+        return self.counts["enqueued"] + self.counts["replayed"]
+
 
 def enqueue_batch(  # noqa: PLR0913 (each is an option of the command)
     session: Session,
@@ -95,10 +100,9 @@ def enqueue_batch(  # noqa: PLR0913 (each is an option of the command)
     with _open(file) as stream:
         batch_id = batch_id or _identify(file)
         sender = _Sender(session, msgspec.json.encode(members), batch_id, str(file))
-        bar = show_progress("Enqueueing", total=_size(file))
         try:
-            with bar as progress:
-                sender.send_all(stream, chunk=chunk, from_line=from_line, progress=progress)
+            with show_progress("Enqueueing", total=_size(file)) as sender.progress:
+                sender.send_all(stream, chunk=chunk, from_line=from_line)
         except (KeyboardInterrupt, CliError) as error:
             _explain_stop(session, sender, error, is_stdin=str(file) == "-")
     _print_report(session, sender.report)
@@ -111,11 +115,12 @@ class _Sender:
         self._session, self._members, self._source = session, members, source
         self.batch_id = batch_id
         self.report = _Report()
+        self.progress = ProgressBar()
         self._has_connected = False
         self._left = 0
         self._notes: set[str] = set()
 
-    def send_all(self, stream: IO[bytes], *, chunk: int, from_line: int, progress: ProgressBar) -> None:
+    def send_all(self, stream: IO[bytes], *, chunk: int, from_line: int) -> None:
         """Send the lines from `from_line` on. Raise CliError."""
         position = 0
         for _ in range(1, from_line):
@@ -136,7 +141,7 @@ class _Sender:
                     self._send(lines)
                     self.report.done_through = number - 1
                     lines, size = [], 0
-                    progress.set(position, f"{self.report.counts['enqueued'] + self.report.counts['existing']:,} tasks")
+                    self.progress.set(position, f"{self.report.tasks:,} tasks")
                 lines.append(_Line(number, content))
                 size += len(content)
         if lines:
@@ -229,12 +234,12 @@ class _Sender:
     def _note_once(self, message: str) -> None:
         if message not in self._notes:
             self._notes.add(message)
-            self._session.out.note(message)
+            self.progress.print(f"runqy: {message}")
 
     def _refuse(self, number: int, reason: str) -> None:
         self.report.counts["failed"] += 1
         if self.report.counts["failed"] <= _SHOWN_ERRORS:
-            typer.echo(f"{self._source}:{number}: {reason}", err=True)
+            self.progress.print(f"{self._source}:{number}: {reason}")
 
 
 def _read_line(stream: IO[bytes]) -> bytes:
@@ -295,9 +300,10 @@ def _explain_stop(session: Session, sender: _Sender, error: BaseException, *, is
         session.explain(error)
     else:
         session.out.note("Interrupted.")
-    done = sender.report.counts["enqueued"] + sender.report.counts["replayed"]
     rest = f"--from-line {through + 1}" + (f" --batch-id {sender.batch_id}" if is_stdin else "")
-    session.out.note(f"{done:,} tasks are enqueued, through line {through}. To continue, add {rest} to the command.")
+    session.out.note(
+        f"{sender.report.tasks:,} tasks are enqueued, through line {through}. To continue, add {rest} to the command."
+    )
     raise typer.Exit(ExitCode.INTERRUPTED if is_interrupted else getattr(error, "exit_code", ExitCode.FAILED))
 
 

@@ -123,7 +123,7 @@ class Printer:
             print_members(item, members, is_wide=self.is_wide)
         else:
             for member in members:
-                if item.get(member) not in (None, "", []):
+                if item.get(member) not in (None, "", [], {}):
                     typer.echo(f"{member}\t{_one_line(item[member])}")
 
     def result(self, response: dict[str, Any], text: str, *, name: str = "") -> None:

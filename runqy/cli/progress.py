@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
 class ProgressBar:
-    """Shows how much is done. Does nothing without a terminal."""
+    """Shows how much is done. Without a terminal it only prints messages."""
 
     def __init__(self, bar: "Progress | None" = None, task: "TaskID | None" = None) -> None:
         self._bar, self._task = bar, task
@@ -19,6 +21,13 @@ class ProgressBar:
         if self._bar is not None and self._task is not None:
             description = {} if text is None else {"description": text}
             self._bar.update(self._task, completed=done, **description)  # type: ignore[arg-type]
+
+    def print(self, message: str) -> None:
+        """Print a line on standard error, above the bar."""
+        if self._bar is None:
+            typer.echo(message, err=True)
+        else:
+            self._bar.console.print(message, markup=False, soft_wrap=True)
 
 
 @contextmanager

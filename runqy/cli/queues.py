@@ -36,11 +36,18 @@ WholeQueues = Annotated[
 ]
 
 _COUNTS = ("pending", "active", "scheduled", "retry", "archived", "completed")
+
+
+def _count_workers(counts: Mapping[str, int]) -> str:
+    """Return how many processes are ready, of how many: "2/3"."""
+    return f"{counts['ready']}/{counts['ready'] + counts['not_ready']}"
+
+
 _LISTING = Listing(
-    columns=("queue", *_COUNTS, "paused", "workers_ready", "workers_not_ready"),
+    columns=("queue", "workers", *_COUNTS, "paused"),
     wide=("priority", "is_enabled", "oldest_pending_secs", "processed_today", "failed_today", "memory_usage"),
     empty="There are no queues yet.",
-    add_columns=lambda queue: {f"workers_{state}": count for state, count in queue["worker_processes"].items()},
+    add_columns=lambda queue: {"workers": _count_workers(queue["worker_processes"])},
 )
 _MEMBERS = (
     *("queue", "parent", "source", "is_enabled", "paused", "paused_by", "paused_since", "priority", *_COUNTS),
@@ -308,11 +315,11 @@ def _percentile_columns(point: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _POINTS = Listing(
-    columns=(
-        *("start", "enqueued", "completed", "retried", "failed", "timed_out", "lost"),
-        *("wait_p50_ms", "run_p50_ms", "run_p95_ms", "backlog"),
+    columns=("start", "enqueued", "completed", "retried", "failed", "wait_p50_ms", "run_p50_ms", "backlog"),
+    wide=(
+        *("started", "canceled", "timed_out", "expired", "lost", "dropped"),
+        *("wait_p95_ms", "run_p95_ms", "run_p99_ms", "backlog_max"),
     ),
-    wide=("started", "canceled", "expired", "dropped", "wait_p95_ms", "run_p99_ms", "backlog_max"),
     empty="There are no statistics for this time.",
     add_columns=_percentile_columns,
 )

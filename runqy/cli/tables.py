@@ -76,7 +76,7 @@ def render_table(rows: Sequence[Row], columns: Sequence[str], *, is_wide: bool =
 def print_members(item: Row, members: Sequence[str], *, is_wide: bool = False) -> None:
     """Print a line for each member that is not empty: its name and its value."""
     console = Console(highlight=False)
-    shown = [member for member in members if item.get(member) not in (None, "", [])]
+    shown = [member for member in members if item.get(member) not in (None, "", [], {})]
     width = max(map(len, shown), default=0) + 1
     for member in shown:
         value = item[member]

@@ -153,7 +153,7 @@ def _follow(session: Session, bulk: dict[str, Any]) -> dict[str, Any]:
     def note(message: str) -> None:
         if message not in notes:
             notes.add(message)
-            session.out.note(message)
+            progress.print(f"runqy: {message}")
 
     with show_progress(f"{bulk['action']} tasks", total=bulk["expected"]) as progress:
         while bulk["state"] in _OPEN_STATES:

@@ -99,7 +99,7 @@ def test_waiting_task_is_cancelled_and_deleted(run: Run, redis: redis_py.Redis) 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("queue", "list"), "image\t0\t0\t0\t0\t0\t0\tfalse\t0\t0\nmail\t0\t0\t0\t0\t0\t0\tfalse\t0\t0\n"),
+        (("queue", "list"), "image\t0/0\t0\t0\t0\t0\t0\t0\tfalse\nmail\t0/0\t0\t0\t0\t0\t0\t0\tfalse\n"),
         (
             ("queue", "redeploy", "mail"),
             "mail: no worker serves it; the next worker that starts deploys the newest commit\n",

@@ -165,7 +165,7 @@ def test_queues_are_listed_with_their_counts(run, server):
     processes = {"ready": 3, "not_ready": 1, "disconnected": 0}
     server.responses = [(200, {"queues": [queue | {"paused": True, "worker_processes": processes}]})]
 
-    assert run("queue", "list").stdout == "mail\t1\t0\t0\t0\t2\t9\ttrue\t3\t1\n"
+    assert run("queue", "list").stdout == "mail\t3/4\t1\t0\t0\t0\t2\t9\ttrue\n"
 
 
 @pytest.mark.parametrize(

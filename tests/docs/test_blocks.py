@@ -3,13 +3,16 @@
 The blocks of a page run in order, in one shell; CONTRIBUTING.md describes what comments above them mean.
 """
 
+import atexit
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,8 +42,19 @@ def environment(home: Path, port: int) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "WEB_CONCURRENCY": "1",  # a second process takes seconds to start
         "PYTHONUNBUFFERED": "1",
+        "PIP_FIND_LINKS": str(sdk_wheels()),  # as `make run` sets it
         **{f"GIT_{role}_{part}": text for role in ("AUTHOR", "COMMITTER") for part, text in GIT_USER.items()},
     }
+
+
+@cache
+def sdk_wheels() -> Path:
+    """Return a folder with the wheel of the SDK."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder]
+    subprocess.run(build, cwd=ROOT / "sdk", check=True, capture_output=True)
+    return folder
 
 
 class Stack:

@@ -53,7 +53,7 @@ class RulesetAttributes(ctypes.Structure):
 class PathBeneathAttributes(ctypes.Structure):
     """`struct landlock_path_beneath_attr`."""
 
-    _pack_ = 1
+    _pack_, _layout_ = 1, "ms"  # what _pack_ implies; Python 3.14 warns if it is not said
     _fields_ = [("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32)]
 
 

@@ -73,7 +73,7 @@ class Page:
 
     name: str
     session: str
-    """Where its blocks run: `empty`, `stack`, `clone` or `git`."""
+    """Where its blocks run: `empty`, `stack`, `clone`, `git` or `services`."""
     blocks: tuple[Block, ...]
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import ROOT, Block, Page, pages
+from tests.docs.services import services
 from tests.docs.terminal import Terminal
 from tests.support.git_server import git_server
 from tests.support.secret_leaks import SUITE
@@ -151,6 +152,8 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
             clone(tmp_path / "runqy")
         elif page.session == "git":
             variables = servers.enter_context(git_host(tmp_path))
+        elif page.session == "services":
+            variables = servers.enter_context(services(tmp_path, port))
         readers.append(Reader(tmp_path, port, variables))
         return readers[0]
 

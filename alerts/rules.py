@@ -421,7 +421,7 @@ def _failovers(observed: Observation) -> Iterator[tuple[AlertKind, str, str, str
                 f"{where} failed over to a replica or started from a snapshot (detected at "
                 f"{observed.now:%Y-%m-%d %H:%M:%S} UTC). Writes made just before may be missing: accepted tasks, "
                 "results and leases. Compare with the records of your clients, and enqueue missing tasks again with "
-                "the same Idempotency-Key or unique key: see “After a failover” in docs/how-to/operations.md."
+                "the same Idempotency-Key or unique key: see “After a failover” in docs/how-to/sentinel-and-cluster.md."
             )
             yield AlertKind.REDIS_FAILOVER, master.replication_id, "", message
 

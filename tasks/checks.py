@@ -15,5 +15,5 @@ def check_letters(databases: Collection[str] | None = None, **_: Any) -> list[Ch
     if DEFAULT_DB_ALIAS not in (databases or ()) or knows_all_letters():
         return []
     message = "The database's LC_CTYPE has only ASCII letters: searches of the history do not find words with others."
-    hint = "Move to a database with another LC_CTYPE, such as C.UTF-8 (docs/how-to/operations.md)."
+    hint = "Move to a database with another LC_CTYPE, such as C.UTF-8 (docs/how-to/postgresql.md)."
     return [Warning(message, hint=hint, id="runqy.W011")]

@@ -17,7 +17,8 @@ def check_worker_credentials(**_: Any) -> list[CheckMessage]:
         return []
     message = "Workers without their own Redis user receive the server's Redis credentials."
     hint = (
-        "Set RUNQY_WORKER_REDIS_URL to a separate Redis user (docs/how-to/operations.md), or RUNQY_WORKER_ACL=required."
+        "Set RUNQY_WORKER_REDIS_URL to a separate Redis user, or RUNQY_WORKER_ACL=required "
+        "(docs/reference/redis-users.md)."
     )
     return [Error(message, hint=hint, id="runqy.E005")]
 

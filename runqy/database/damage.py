@@ -17,4 +17,4 @@ def find_damage(error: BaseException, *, with_folder: bool = True) -> str | None
         return None
     file = Path(connection.settings_dict["NAME"])
     name = file if with_folder else file.name
-    return f"The database file {name} is damaged: restore a backup (docs/how-to/operations.md#backup-and-restore)."
+    return f"The database file {name} is damaged: restore a backup (docs/how-to/backup-and-restore.md)."

@@ -37,7 +37,7 @@ WORKER_RULE = (
     " +eval +evalsha +script|load +script|exists +time"
 )
 """ACL rule of workers without a Redis user of their own: all tasks and the keys of workers, but not the published
-configuration (docs/how-to/operations.md). Go's workers send only a password, and so connect as the user `default`.
+configuration (docs/reference/redis-users.md). Go's workers send only a password, and so connect as the user `default`.
 """
 
 

@@ -34,7 +34,7 @@ RECORD = WorkerRecord(
     state=WorkerState.READY,
     started_at_s=1_700_000_000,
 )
-OPERATIONS = Path(__file__).parents[2] / "docs/how-to/operations.md"
+OPERATIONS = Path(__file__).parents[2] / "docs/reference/redis-users.md"
 
 
 @pytest.fixture

@@ -101,3 +101,8 @@ def pages() -> list[Page]:
     """Return the README, the pages of docs/ and the READMEs of the examples."""
     paths = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
     return [read_page(path) for path in sorted(paths)]
+
+
+def read_titled(page: str) -> dict[str, str]:
+    """Return the files and commands of a page by their titles, for a test that needs more than the page."""
+    return {block.title: block.code for block in read_page(ROOT / page).blocks if block.title}

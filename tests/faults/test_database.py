@@ -137,7 +137,7 @@ def test_a_damaged_sqlite_file_is_named_with_what_to_do(start_web: StartWeb, con
     command = [sys.executable, "-m", "runqy.supervisor.management_commands", "migrate", "--no-input"]
     done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
 
-    advice = "is damaged: restore a backup (docs/how-to/operations.md#backup-and-restore)."
+    advice = "is damaged: restore a backup (docs/how-to/backup-and-restore.md)."
     for reply in replies:
         assert (reply.status, reply.code) == (503, "database_unavailable")
         assert reply.content["detail"] == f"The database file damaged.sqlite3 {advice}"

@@ -13,22 +13,15 @@ from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
+from tests.docs.blocks import read_titled
 from tests.support.certificates import write_certificate
 from tests.support.environment import ADMIN_KEY
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
-HOW_TO = Path(__file__).parents[2] / "docs/how-to"
-BLOCK = re.compile(r"^( *)```\w+ title=\"([^\"]+)\"\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 NAME, SERVER = "runqy.example.com", "127.0.0.1:3000"
 CLIENT = "127.0.0.2"
 """The address of the tests, which is not that of the proxy."""
-
-
-def read_blocks(page: str) -> dict[str, str]:
-    """Return the blocks of a page that have a title."""
-    text = (HOW_TO / page).read_text()
-    return {title: re.sub(f"^{indent}", "", body, flags=re.MULTILINE) for indent, title, body in BLOCK.findall(text)}
 
 
 class Proxy:
@@ -75,7 +68,7 @@ class Proxy:
 
 
 def _nginx(proxy: Proxy, servers: Sequence[str]) -> list[str]:
-    site = read_blocks("behind-a-proxy.md")["/etc/nginx/conf.d/runqy.conf"]
+    site = read_titled("docs/how-to/behind-a-proxy.md")["/etc/nginx/conf.d/runqy.conf"]
     (line,) = [line for line in site.splitlines() if SERVER in line]
     site = site.replace(line, "\n".join(line.replace(SERVER, server) for server in servers))
     site = site.replace("listen 443", f"listen 127.0.0.1:{proxy.port}").replace(NAME, "localhost")
@@ -92,7 +85,7 @@ def _nginx(proxy: Proxy, servers: Sequence[str]) -> list[str]:
 
 
 def _caddy(proxy: Proxy, servers: Sequence[str]) -> list[str]:
-    site = read_blocks("behind-a-proxy.md")["/etc/caddy/Caddyfile"].replace(SERVER, " ".join(servers))
+    site = read_titled("docs/how-to/behind-a-proxy.md")["/etc/caddy/Caddyfile"].replace(SERVER, " ".join(servers))
     own = f"https://localhost:{proxy.port} {{\n    tls {proxy.certificate} {proxy.certificate}"
     text = "{\n    admin off\n    auto_https off\n}\n" + site.replace(f"{NAME} {{", own)
     (proxy.folder / "Caddyfile").write_text(text)
@@ -100,13 +93,15 @@ def _caddy(proxy: Proxy, servers: Sequence[str]) -> list[str]:
 
 
 def _traefik(proxy: Proxy, servers: Sequence[str]) -> list[str]:
-    site = read_blocks("behind-a-proxy.md")["/etc/traefik/dynamic/runqy.yaml"].replace(NAME, "localhost")
+    site = read_titled("docs/how-to/behind-a-proxy.md")["/etc/traefik/dynamic/runqy.yaml"].replace(NAME, "localhost")
     (line,) = [line for line in site.splitlines() if SERVER in line]
     site = site.replace(line, "\n".join(line.replace(SERVER, server) for server in servers))
     own = f"tls:\n  certificates: [{{certFile: {proxy.certificate}, keyFile: {proxy.certificate}}}]\n"
     (proxy.folder / "dynamic.yaml").write_text(own + site)
     return [
         "traefik",
+        "--log.level=DEBUG",
+        "--log.noColor=true",
         f"--entryPoints.websecure.address=127.0.0.1:{proxy.port}",
         f"--providers.file.filename={proxy.folder / 'dynamic.yaml'}",
     ]

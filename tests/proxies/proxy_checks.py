@@ -12,8 +12,9 @@ import psycopg
 import pytest
 import redis as redis_py
 
+from tests.docs.blocks import read_titled
 from tests.proxies.new_release import make_release
-from tests.proxies.proxies import CLIENT, KINDS, read_blocks, read_event, run_proxy
+from tests.proxies.proxies import CLIENT, KINDS, read_event, run_proxy
 from tests.supervisor.serving import Serve, Worker
 from tests.supervisor.stack import make_queue
 from tests.support.environment import ADMIN_KEY
@@ -23,7 +24,9 @@ from tests.support.waiting import succeeds_in_one_of, wait_until
 
 pytestmark = pytest.mark.timeout(900)
 
-SETTINGS = dict(line.split("=", 1) for line in read_blocks("behind-a-proxy.md")["server.env"].strip().splitlines()) | {
+SETTINGS = dict(
+    line.split("=", 1) for line in read_titled("docs/how-to/behind-a-proxy.md")["server.env"].strip().splitlines()
+) | {
     "RUNQY_ALLOWED_HOSTS": "localhost",
     "RUNQY_CSRF_ORIGINS": "",
     "RUNQY_PUBLIC_URL": "",
@@ -94,7 +97,7 @@ def test_events_waits_bodies_and_addresses_pass(
 def test_an_upgrade_under_load_fails_no_request(
     kind: str, variables: dict[str, str], database: PostgresqlServer, tmp_path: Path
 ) -> None:
-    steps = read_blocks("zero-downtime-upgrade.md")
+    steps = read_titled("docs/how-to/zero-downtime-upgrade.md")
     old = Serve(tmp_path, "--migrate", **variables).until_ready()
     new_port = free_port()
     new = make_release(tmp_path / "release")

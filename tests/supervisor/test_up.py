@@ -254,7 +254,7 @@ def test_gos_workers_join_with_nothing_but_the_url_a_key_and_a_queue(running):
     assert (running.read(task_id)["state"], running.read(task_id)["result"]) == ("completed", {"ok": True})
     assert "vm:1" in [worker["worker_id"] for worker in running.ask("/workers")["workers"]]
     assert registered["redis"]["username"] == ""
-    # What docs/how-to/operations.md says of a key that is limited to queues.
+    # What docs/reference/redis-users.md says of a key that is limited to queues.
     assert redis_of_go("LLEN", "asynq:{echo}:pending") == 0
     with pytest.raises(PermissionError, match="NOPERM"):
         redis_of_go("HGETALL", "runqy:config:{config}:documents")

@@ -14,7 +14,7 @@ from runqy.supervisor.processes import Process
 from runqy.supervisor.valkey import WORKER_RULE, configure_valkey
 from tests.support.waiting import wait_until
 
-OPERATIONS = Path(__file__).parents[2] / "docs/how-to/operations.md"
+OPERATIONS = Path(__file__).parents[2] / "docs/reference/redis-users.md"
 
 
 @pytest.fixture

@@ -75,15 +75,29 @@ def enqueue_batch(  # noqa: PLR0913 (each is an option of the command)
     ],
     *,
     queue: Annotated[
-        str, typer.Option("--queue", "-q", help="Name of the queue or a sub-queue.", autocompletion=complete_queues)
+        str,
+        typer.Option(
+            "--queue", "-q", metavar="QUEUE", help="Name of the queue or a sub-queue.", autocompletion=complete_queues
+        ),
     ],
-    timeout: Annotated[str, typer.Option("--timeout", "-t", help="Time limit of one run, such as 5m.")] = "",
-    delay: Annotated[str, typer.Option("--delay", help="Delay before the tasks are processed, such as 1h30m.")] = "",
-    max_retry: Annotated[int | None, typer.Option("--max-retry", min=0, help="How often a task is retried.")] = None,
-    chunk: Annotated[int, typer.Option("--chunk", min=1, max=10_000, help="Tasks in one request.")] = 1000,
-    from_line: Annotated[int, typer.Option("--from-line", min=1, help="Continue at this line.")] = 1,
+    timeout: Annotated[
+        str, typer.Option("--timeout", "-t", metavar="DURATION", help="Time limit of one run, such as 5m.")
+    ] = "",
+    delay: Annotated[
+        str, typer.Option("--delay", metavar="DURATION", help="Delay before the tasks are processed, such as 1h30m.")
+    ] = "",
+    max_retry: Annotated[
+        int | None, typer.Option("--max-retry", metavar="NUMBER", min=0, help="How often a task is retried.")
+    ] = None,
+    chunk: Annotated[
+        int, typer.Option("--chunk", metavar="TASKS", min=1, max=10_000, help="Tasks in one request.")
+    ] = 1000,
+    from_line: Annotated[int, typer.Option("--from-line", metavar="NUMBER", min=1, help="Continue at this line.")] = 1,
     batch_id: Annotated[
-        str, typer.Option("--batch-id", help="Tells apart runs that enqueue the same file. Default: from the file.")
+        str,
+        typer.Option(
+            "--batch-id", metavar="TEXT", help="Tells apart runs that enqueue the same file. Default: from the file."
+        ),
     ] = "",
 ) -> None:
     """Enqueue a task for each line of a file.

@@ -47,14 +47,20 @@ def list_configs(session: Session) -> None:
 def create(  # noqa: PLR0913 (each is an option of the Go command line)
     session: Session,
     *,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Queue file; its queues are created.")] = None,
-    name: Annotated[str, typer.Option("--name", help="Name of the queue.")] = "",
-    priority: Annotated[int, typer.Option("--priority", help="Priority among the queues of a worker.")] = 1,
-    git_url: Annotated[str, typer.Option("--git-url", help="URL of the git repository.")] = "",
-    branch: Annotated[str, typer.Option("--branch", help="Branch or tag.")] = "main",
-    startup_cmd: Annotated[str, typer.Option("--startup-cmd", help="Command that starts the code.")] = "",
-    mode: Annotated[str, typer.Option("--mode", help="long_running or one_shot.")] = "long_running",
-    code_path: Annotated[str, typer.Option("--code-path", help="Folder of the repository.")] = "",
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", metavar="FILE", help="Queue file; its queues are created.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the queue.")] = "",
+    priority: Annotated[
+        int, typer.Option("--priority", metavar="NUMBER", help="Priority among the queues of a worker.")
+    ] = 1,
+    git_url: Annotated[str, typer.Option("--git-url", metavar="URL", help="URL of the git repository.")] = "",
+    branch: Annotated[str, typer.Option("--branch", metavar="BRANCH", help="Branch or tag.")] = "main",
+    startup_cmd: Annotated[
+        str, typer.Option("--startup-cmd", metavar="COMMAND", help="Command that starts the code.")
+    ] = "",
+    mode: Annotated[str, typer.Option("--mode", metavar="MODE", help="long_running or one_shot.")] = "long_running",
+    code_path: Annotated[str, typer.Option("--code-path", metavar="FOLDER", help="Folder of the repository.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Update queues that exist.")] = False,
 ) -> None:
     """Create a queue from options, or queues from a file. See also `runqy queue apply`."""

@@ -74,7 +74,7 @@ def wait_for_tasks(
 def await_task(session: Session, task_id: str, wait_s: float | None) -> dict[str, Any]:
     """Return a task when it has ended, or after `wait_s`. Raise ServerError."""
     deadline = None if wait_s is None else time.monotonic() + wait_s
-    has_connected = False
+    has_connected = is_away = False
     while True:
         left_s = _REQUEST_WAIT_S if deadline is None else max(0, round(deadline - time.monotonic()))
         slice_s = min(left_s, _REQUEST_WAIT_S)
@@ -84,9 +84,10 @@ def await_task(session: Session, task_id: str, wait_s: float | None) -> dict[str
         except ServerError as error:
             if not has_connected or not error.is_temporary or not left_s:
                 raise
-            _pause(session, error)
+            _pause(session, error, is_known=is_away)
+            is_away = True
             continue
-        has_connected = True
+        has_connected, is_away = True, False
         if info["state"] in FINAL_STATES or not left_s:
             return info
 
@@ -159,23 +160,29 @@ def _follow_logs(session: Session, path: str, query: dict[str, int]) -> None:
 
 def _follow(session: Session, path: str, **query: str | int) -> Iterator["ServerSentEvent"]:
     """Yield the events of a task, also after the connection was lost. Raise ServerError."""
-    last_id, has_connected = "", False
+    last_id, has_connected, is_away = "", False, False
     while True:
         try:
             for event in session.api.stream(path, last_id=last_id, **query):
-                has_connected, last_id = True, event.id or last_id
+                has_connected, is_away, last_id = True, False, event.id or last_id
                 if event.data:
                     yield event
         except ServerError as error:
             if not has_connected or not error.is_temporary:
                 raise
-            _pause(session, error)
+            _pause(session, error, is_known=is_away)
+            is_away = True
+        except KeyboardInterrupt:
+            session.out.note("Interrupted; the task continues.")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
         else:
             time.sleep(_RECONNECT_S)  # the server ends the streams when it restarts
 
 
-def _pause(session: Session, error: ServerError) -> None:
-    session.out.note(f"{error} Trying again.")
+def _pause(session: Session, error: ServerError, *, is_known: bool) -> None:
+    """Wait before the next try. Print why, unless the user knows."""
+    if not is_known:
+        session.out.note(f"{error} Trying again.")
     time.sleep(error.retry_after_s or _RECONNECT_S)
 
 

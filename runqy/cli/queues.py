@@ -98,17 +98,20 @@ def create(  # noqa: PLR0913 (each is an option of the command)
     session: Session,
     name: Annotated[str, typer.Argument(help="Name of the queue.", metavar="NAME")],
     *,
-    git_url: Annotated[str, typer.Option("--git-url", help="URL of the git repository.")],
-    startup_cmd: Annotated[str, typer.Option("--startup-cmd", help="Command that starts the code.")],
-    branch: Annotated[str, typer.Option("--branch", help="Branch or tag.")] = "main",
-    code_path: Annotated[str, typer.Option("--code-path", help="Folder of the repository.")] = "",
-    mode: Annotated[str, typer.Option("--mode", help="long_running or one_shot.")] = "long_running",
-    priority: Annotated[int, typer.Option("--priority", help="Priority among the queues of a worker.")] = 1,
+    git_url: Annotated[str, typer.Option("--git-url", metavar="URL", help="URL of the git repository.")],
+    startup_cmd: Annotated[str, typer.Option("--startup-cmd", metavar="COMMAND", help="Command that starts the code.")],
+    branch: Annotated[str, typer.Option("--branch", metavar="BRANCH", help="Branch or tag.")] = "main",
+    code_path: Annotated[str, typer.Option("--code-path", metavar="FOLDER", help="Folder of the repository.")] = "",
+    mode: Annotated[str, typer.Option("--mode", metavar="MODE", help="long_running or one_shot.")] = "long_running",
+    priority: Annotated[
+        int, typer.Option("--priority", metavar="NUMBER", help="Priority among the queues of a worker.")
+    ] = 1,
     sub_queue: Annotated[
         list[str] | None, typer.Option("--sub-queue", metavar="NAME:PRIORITY", help="A sub-queue; repeatable.")
     ] = None,
     vault: Annotated[
-        list[str] | None, typer.Option("--vault", help="A vault whose entries the code gets; repeatable.")
+        list[str] | None,
+        typer.Option("--vault", metavar="VAULT", help="A vault whose entries the code gets; repeatable."),
     ] = None,
     git_token: Annotated[str, typer.Option("--git-token", metavar="vault://VAULT/KEY", help="Token for git.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Update the queue if it exists.")] = False,
@@ -241,10 +244,12 @@ def stats(
     queue: Queue,
     *,
     since: Annotated[
-        str, typer.Option("--from", help="Start, such as 2026-01-31T12:00:00Z. Default: 1 hour ago.")
+        str, typer.Option("--from", metavar="TIME", help="Start, such as 2026-01-31T12:00:00Z. Default: 1 hour ago.")
     ] = "",
-    until: Annotated[str, typer.Option("--to", help="End. Default: now.")] = "",
-    step: Annotated[str, typer.Option("--step", help="Length of one line: 1m, 1h, 24h. Default: by the period.")] = "",
+    until: Annotated[str, typer.Option("--to", metavar="TIME", help="End. Default: now.")] = "",
+    step: Annotated[
+        str, typer.Option("--step", metavar="DURATION", help="Length of one line: 1m, 1h, 24h. Default: by the period.")
+    ] = "",
 ) -> None:
     """Show what became of tasks over time.
 

@@ -30,12 +30,17 @@ _DONE = {"run": "made pending", "cancel": "cancelled", "archive": "archived", "d
 Ids = Annotated[list[str] | None, typer.Argument(help="Ids of tasks; or options that select tasks.", metavar="[ID]...")]
 Queue = Annotated[
     str,
-    typer.Option("--queue", "-q", help="Only tasks of this queue or sub-queue.", autocompletion=complete_queues),
+    typer.Option(
+        "--queue", "-q", metavar="QUEUE", help="Only tasks of this queue or sub-queue.", autocompletion=complete_queues
+    ),
 ]
 State = Annotated[
     str,
     typer.Option(
-        "--state", help="Only tasks in this state. Without it: tasks that ended.", autocompletion=complete_states
+        "--state",
+        metavar="STATE",
+        help="Only tasks in this state. Without it: tasks that ended.",
+        autocompletion=complete_states,
     ),
 ]
 OlderThan = Annotated[
@@ -44,18 +49,29 @@ OlderThan = Annotated[
         "--older-than", metavar="DURATION", help="Only tasks that have been in the state for longer, such as 90m."
     ),
 ]
-Text = Annotated[str, typer.Option("--text", help="Only tasks whose payload or error contains these words.")]
+Text = Annotated[
+    str, typer.Option("--text", metavar="WORDS", help="Only tasks whose payload or error contains these words.")
+]
 Outcome = Annotated[
     str,
-    typer.Option("--outcome", help="Only tasks that ended so: completed, failed, canceled, timed_out, expired, lost."),
+    typer.Option(
+        "--outcome",
+        metavar="OUTCOME,…",
+        help="Only tasks that ended so: completed, failed, canceled, timed_out, expired, lost.",
+    ),
 ]
 Fingerprint = Annotated[
-    str, typer.Option("--fingerprint", "--error", help="Only tasks with this error, from `runqy errors`.")
+    str,
+    typer.Option(
+        "--fingerprint", "--error", metavar="FINGERPRINT", help="Only tasks with this error, from `runqy errors`."
+    ),
 ]
-Worker = Annotated[str, typer.Option("--worker", help="Only tasks that this worker ran.")]
-Commit = Annotated[str, typer.Option("--commit", help="Only tasks that this commit ran.")]
-Since = Annotated[str, typer.Option("--from", help="Only tasks that ended at this time or later.")]
-Until = Annotated[str, typer.Option("--to", help="Only tasks that ended, or entered the state, before this time.")]
+Worker = Annotated[str, typer.Option("--worker", metavar="WORKER", help="Only tasks that this worker ran.")]
+Commit = Annotated[str, typer.Option("--commit", metavar="COMMIT", help="Only tasks that this commit ran.")]
+Since = Annotated[str, typer.Option("--from", metavar="TIME", help="Only tasks that ended at this time or later.")]
+Until = Annotated[
+    str, typer.Option("--to", metavar="TIME", help="Only tasks that ended, or entered the state, before this time.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count the tasks.")]
 
 

@@ -286,12 +286,12 @@ def test_events_are_objects_for_programs(run, server):
 
 def test_wait_waits_for_all_tasks_through_a_restart_of_the_server(run, server, monkeypatch):
     monkeypatch.setattr("runqy.cli.following._RECONNECT_S", 0)
-    server.responses = [(202, PENDING), (502, b""), (200, DONE), (200, FAILED)]
+    server.responses = [(202, PENDING), (502, b""), (502, b""), (200, DONE), (200, FAILED)]
 
     result = run("task", "wait", "t1", "t2")
 
-    assert [request.url.query for request in server.requests] == [b"wait=30"] * 4
-    assert result.exit_code == ExitCode.TASK_FAILED
+    assert [request.url.query for request in server.requests] == [b"wait=30"] * 5
+    assert (result.exit_code, result.stderr.count("Trying again.")) == (ExitCode.TASK_FAILED, 1)
     assert result.stdout == 't1\tsentiment\tcompleted\t\t{"label":"positive"}\nt1\tsentiment\tarchived\tboom\t\n'
 
 
@@ -340,3 +340,23 @@ def test_a_task_is_read_from_its_queue_if_that_is_given(run, server):
         "http://localhost:3000/api/cli/queues/sentiment/tasks/t%2F1"
     ]
     assert run("task", "get", "a", "b", "c").exit_code == ExitCode.USAGE
+
+
+def test_ctrl_c_says_what_was_not_waited_for(run, server, monkeypatch):
+    monkeypatch.setattr("runqy.cli.following._RECONNECT_S", 0)
+    monkeypatch.setattr(server, "responses", [(200, DONE)])
+    answer = type(server).__call__
+
+    def call(self, request):
+        if not self.responses:
+            raise KeyboardInterrupt
+        return answer(self, request)
+
+    monkeypatch.setattr(type(server), "__call__", call)
+
+    result = run("task", "wait", "t1", "t2", "t3")
+
+    assert (result.exit_code, result.stderr) == (
+        ExitCode.INTERRUPTED,
+        "runqy: Interrupted; 2 of 3 tasks may not have ended.\n",
+    )

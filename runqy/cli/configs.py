@@ -1,4 +1,4 @@
-"""The commands `runqy config` of the Go command line: list, create, reload and remove queues."""
+"""The commands `runqy config` of the Go command line: list, create, check, reload and remove queues."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,12 +21,18 @@ app = new_group(
     """,
 )
 
+Folder = Annotated[
+    Path, typer.Option("--dir", metavar="FOLDER", envvar="QUEUE_WORKERS_DIR", help="Folder with the queue files.")
+]
 _OUTCOMES = ("added", "updated", "unchanged", "missing")
 
 
 @command(app, "list", examples="runqy config list\nrunqy config list -o wide")
 def list_configs(session: Session) -> None:
-    """List the definitions of queues, each sub-queue on a line of its own."""
+    """List the definitions of queues.
+
+    Each sub-queue has a line of its own.
+    """
     session.out.rows(
         session.api.get("/api/cli/configs")["queues"],
         ("name", "priority"),
@@ -79,9 +85,28 @@ def create(  # noqa: PLR0913 (each is an option of the Go command line)
     save_config(session, {"name": name, "priority": priority, "deployment": deployment}, force=force)
 
 
+@command(app, "validate", examples="runqy config validate --dir queue_workers")
+def validate(session: Session, *, folder: Folder = Path("queue_workers")) -> None:
+    """Check queue files without saving them.
+
+    The server reads them, and says which queues it would add and update.
+    """
+    plan = send_files(session, read_files([folder]), dry_run=True)["queues"]
+    rows = [queue for queue in plan if queue["after"] is not None and queue["outcome"] != "kept"]
+    session.out.rows(rows, ("queue", "outcome"), empty="No file has a queue.")
+
+
 @command(app, "reload", examples="runqy config reload")
-def reload(session: Session) -> None:
+def reload(
+    session: Session,
+    *,
+    folder: Annotated[
+        Path | None, typer.Option("--dir", hidden=True, help="Of the Go command line. The server has its own folder.")
+    ] = None,
+) -> None:
     """Reload the server's queue files, and list their queues."""
+    if folder:
+        session.out.note("--dir is ignored: the server reads its own folder. `runqy queue apply -f` sends another.")
     report = session.api.post("/api/cli/configs/reload", b"")
     found = sorted((queue, outcome) for outcome in _OUTCOMES for queue in report[outcome])
     rows = [{"queue": queue, "outcome": outcome} for queue, outcome in found]

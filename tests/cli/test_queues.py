@@ -263,3 +263,24 @@ def test_the_commands_of_the_go_command_line_work(run: Callable[..., Result], tm
     assert config("list") == (0, "image_high\t10\nimage_low\t3\nmail\t5\none\t1\ntwo\t7\n")
     assert config("remove", "--name", "two", "--force") == (0, "two: deleted\n")
     assert config("remove") == (ExitCode.USAGE, "")
+
+
+def test_queue_files_are_checked_without_saving_them(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "queue_workers").mkdir()
+    file = tmp_path / "queue_workers/one.yaml"
+    file.write_text("queues: {one: {priority: 1, deployment: {git_url: 'https://h/r', startup_cmd: x}}}")
+
+    good = run("config", "validate", "-k", ADMIN_KEY)
+    file.write_text("queues: {one: {priority: high}}")
+    bad = run("config", "validate", "--dir", "queue_workers", "-k", ADMIN_KEY)
+    away = run("config", "validate", "--dir", "elsewhere", "-k", ADMIN_KEY)
+
+    assert (good.exit_code, good.stdout) == (0, "one\tadded\n"), good.output
+    assert (bad.exit_code, "one.yaml:1: queues.one" in bad.stderr) == (ExitCode.USAGE, True), bad.output
+    assert away.exit_code in (ExitCode.FAILED, ExitCode.USAGE)
+    assert "elsewhere" in away.stderr
+    assert not Queue.objects.filter(name="one").exists()
+
+
+def test_folder_of_a_reload_is_the_servers(run: Callable[..., Result]) -> None:
+    assert "--dir is ignored" in run("config", "reload", "--dir", "x", "-k", ADMIN_KEY).stderr

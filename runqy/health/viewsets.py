@@ -74,11 +74,7 @@ class HealthViewSet(ViewSet):
         tags=["server"],
         auth=[],
         responses={200: HealthSerializer, **problem_responses(400, 503)},
-        examples=[
-            OpenApiExample(
-                "Healthy", {"status": "ok", "redis": "ok", "version": "1.0.0", "warnings": []}, status_codes=["200"]
-            )
-        ],
+        examples=[_HEALTHY],
     )
     def health(self, request: Request) -> Response:
         """Show whether the server can accept tasks."""

@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Without an environment of its own, for which pip would compare no hashes.
+BUILD := --no-build-isolation --no-deps
 
 .DEFAULT_GOAL := help
 
@@ -15,14 +17,14 @@ $(VENV)/.runtime: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "runqy needs the module venv of Python; on Debian and Ubuntu: apt install $$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"; exit 1; }
 	@echo "Making the environment in $(VENV), which may take a minute ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.txt
-	@$(PIP) --no-deps -e .
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.txt -r requirements-build.txt
+	@$(PIP) $(BUILD) -e .
 	@touch $@
 
 $(VENV)/.development: requirements-dev.txt sdk/pyproject.toml $(VENV)/.runtime
 	@echo "Adding what tests and checks need ..."
 	@$(PIP) --require-hashes -r requirements-dev.txt
-	@$(PIP) --no-deps -e ./sdk
+	@$(PIP) $(BUILD) -e ./sdk
 	@touch $@
 
 install: $(VENV)/.development  ## make the environment in .venv, with all that tests and checks need
@@ -30,7 +32,7 @@ install: $(VENV)/.development  ## make the environment in .venv, with all that t
 # The worker finds the SDK of this clone here when it installs what a queue requires.
 $(VENV)/wheels: sdk/pyproject.toml $(wildcard sdk/runqy_sdk/*.py) $(VENV)/.runtime
 	@rm -rf $@
-	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $@ ./sdk
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check $(BUILD) --wheel-dir $@ ./sdk
 
 run: $(VENV)/.runtime $(VENV)/wheels  ## run the product: server on :3000, maintenance, one worker
 	@PIP_FIND_LINKS="$(CURDIR)/$(VENV)/wheels $$PIP_FIND_LINKS" exec $(BIN)/runqy up
@@ -83,6 +85,8 @@ requirements:  ## resolve the pinned requirements for Python 3.11 to 3.13
 		-o requirements-dev.txt --custom-compile-command "make requirements"
 	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 -c requirements.txt pyproject.toml \
 		-o requirements-worker.txt --custom-compile-command "make requirements"
+	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 -c requirements-dev.txt --group build \
+		-o requirements-build.txt --custom-compile-command "make requirements"
 
 proto: install  ## generate the message classes from runqy/broker/asynq.proto
 	cd runqy/broker && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. asynq.proto

@@ -50,7 +50,8 @@ TASKS = {"enqueue_task", "create_task", "enqueue_batch"}
 CONFIGS = {"create_config", "replace_config"}
 CONDITIONAL = CONFIGS | {"delete_config", "delete_vault", "set_vault_entry", "put_vault_entry", "delete_vault_entry"}
 LISTS = {
-    *("list_tasks", "list_api_keys", "list_vault_deliveries", "list_vault_entry_versions", "list_runs", "list_alerts")
+    *("list_tasks", "list_api_keys", "list_vault_deliveries", "list_vault_entry_versions", "list_runs", "list_alerts"),
+    "list_audit_records",
 }
 EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
     ("positive_data_acceptance", TASKS, 400, "a queue's payload schema, and options that exclude each other"),

@@ -23,10 +23,12 @@ from benchmarks.simulated_workers import start_workers
 from benchmarks.stack import Stack
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.health import is_maintenance_running
 from runqy.broker.tasks.enqueue import NewTask, new_task_id
 from runqy.broker.tasks.enqueue_batch import enqueue_many
 from soak.processes import cpu_s
 from tests.support.servers import ValkeyServer, start_cluster
+from tests.support.waiting import wait_until
 
 MASTERS = 3
 QUEUES_OF_MASTER = 4
@@ -253,7 +255,8 @@ def _measure_maintenance(stack: Stack, store: Store, queues: Sequence[str], repo
     """Print the CPU time of maintenance for a task, which stores its run in the database."""
     store.empty()
     with stack.process(("-m", "django", "run_maintenance")) as pid, asyncio.Runner() as runner:
-        time.sleep(IDLE_S)
+        wait_until(lambda: stack.broker.run(is_maintenance_running()), timeout_s=60)
+        time.sleep(IDLE_S)  # each duty has run for the first time
         before, start = cpu_s(pid), time.perf_counter()
         time.sleep(IDLE_S)
         idle = (cpu_s(pid) - before) / (time.perf_counter() - start)

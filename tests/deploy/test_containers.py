@@ -86,6 +86,20 @@ def test_health_check_fails_without_a_server() -> None:
     assert run_health_check(free_port()).returncode != 0
 
 
+def test_caddy_reaches_the_server_as_a_trusted_proxy_and_keeps_no_connection_for_longer_than_it_drains() -> None:
+    caddyfile, server = (ROOT / "deploy/Caddyfile").read_text(), services(HTTPS)["server"]
+    upstream = re.search(r"reverse_proxy (\w+):3000", caddyfile)
+    keepalive = re.search(r"keepalive (\d+)s", caddyfile)
+
+    assert upstream
+    assert keepalive
+    # A name in another network would give Caddy an address that is not trusted.
+    assert [
+        name for name, options in server["networks"].items() if upstream[1] in (options or {}).get("aliases", [])
+    ] == ["proxy"]
+    assert int(keepalive[1]) < server["environment"]["RUNQY_DRAIN_S"]
+
+
 def run_health_check(port: int) -> "subprocess.CompletedProcess[bytes]":
     words = json.loads(
         DOCKERFILE.partition("HEALTHCHECK ")[2].partition("CMD ")[2].partition("]\n")[0].replace("\\\n", "") + "]"

@@ -44,6 +44,10 @@ def steps(client: ApiClient) -> Iterator[tuple[str, Response, list[str]]]:
     yield "pause_queue", client.post(f"{queue}/pause"), ["queue.paused"]
     yield "unpause_queue", client.post(f"{queue}/unpause"), ["queue.unpaused"]
     yield "redeploy_queue", client.post(f"{queue}/redeploy"), ["queue.redeployed"]
+    yield "disable_queue", client.post(f"{queue}/disable"), ["queue.updated"]
+    yield "enable_queue", client.post(f"{queue}/enable"), ["queue.updated"]
+    files = [{"name": "applied.yaml", "content": QUEUE_FILE.replace("loaded", "applied")}]
+    yield "apply_configs", client.post("/api/cli/configs/apply", {"files": files}), ["queue.created"]
     yield "cancel_task", client.delete(f"/api/cli/tasks/{add_task(client)}"), ["task.canceled"]
     yield "delete_task", client.delete(f"{queue}/tasks/{add_task(client)}"), ["task.deleted"]
     task = f"{queue}/tasks/{add_task(client)}"
@@ -52,6 +56,9 @@ def steps(client: ApiClient) -> Iterator[tuple[str, Response, list[str]]]:
     add_task(client)
     yield "release_tasks", client.post(f"{queue}/tasks/release?state=scheduled"), ["tasks.released"]
     yield "archive_tasks", client.post(f"{queue}/tasks/archive?state=retry"), ["tasks.archived"]
+    bulk = client.post("/api/bulk-actions", {"action": "run", "state": "archived", "queue": "mail"})
+    yield "create_bulk_action", bulk, ["bulk_action.created"]
+    yield "cancel_bulk_action", client.post(f"{bulk['Location']}/cancel"), ["bulk_action.canceled"]
     yield "run_tasks", client.post(f"{queue}/tasks/run?state=archived"), ["tasks.run"]
     yield "delete_tasks", client.post(f"{queue}/tasks/delete?state=pending"), ["tasks.deleted"]
     deletion = ["queue.updated", "queue.deleted"]  # it takes no tasks any more before it goes

@@ -78,7 +78,7 @@ release-check: install  ## build the packages, install them afresh, run the suit
 screenshots: install  ## the README's pictures of the admin; ARGS=folder for every page in every state
 	@$(BIN)/python -m demo.screenshots $(ARGS)
 
-requirements:  ## resolve the pinned requirements for Python 3.11 to 3.13
+requirements:  ## resolve the pinned requirements for Python 3.11 and newer
 	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 --extra server pyproject.toml \
 		-o requirements.txt --custom-compile-command "make requirements"
 	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 --extra server --extra otel --group dev pyproject.toml \

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gunicorn.workers.base import Worker
 
 worker_class = "runqy.dataplane.gunicorn_worker.WebWorker"
-workers = settings.env.count("WEB_CONCURRENCY", 2, lowest=1, highest=256)
+workers = settings.WEB_CONCURRENCY
 keepalive = 75
 timeout = 60
 graceful_timeout = settings.RUNQY_DRAIN_S + 10

@@ -1,78 +1,190 @@
 """Settings, read from the environment once and typed. docs/reference/settings.md lists the variables."""
 
-from importlib.metadata import version
 from pathlib import Path
 
 from runqy.admin_site import theme
+from runqy.api import rest_framework
 from runqy.broker import constants
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.rate_limit import Rate
-from runqy.broker.states import RunOutcome, TaskState
 from runqy.config import connection_urls, home, own_packages, process
 from runqy.config.env import Environment, parse_master_keys
 from runqy.telemetry import logs
 
 env = Environment()
 
-# This instance
+env.section = "This instance"
 own_packages.require_own_packages()  # before anything imports one
 process.restrict_new_files()  # every process reads its settings before it creates a file
-RUNQY_HOME = env.path("RUNQY_HOME", Path(".runqy").absolute())
-PORT = env.count("PORT", 3000, lowest=1, highest=65535)
-DEBUG = env.flag("DEBUG")
-RUNQY_ENVIRONMENT = env.text("RUNQY_ENVIRONMENT")
-RUNQY_PUBLIC_URL = env.parsed("RUNQY_PUBLIC_URL", connection_urls.parse_public_url, "")
+RUNQY_HOME = env.path(
+    "RUNQY_HOME",
+    Path(".runqy").absolute(),
+    shown_default="`./.runqy`",
+    help="all data of the instance: SQLite file, Valkey's data, generated keys, deployments. Its mode is "
+    "set to 0700 at each start, unless another user owns it; files of the server are accessible only "
+    "to its user",
+)
+PORT = env.count("PORT", 3000, lowest=1, highest=65535, help="port that the server listens on")
+DEBUG = env.flag("DEBUG", help="Django's debug mode; never enable it in production")
+RUNQY_ENVIRONMENT = env.text(
+    "RUNQY_ENVIRONMENT",
+    help="name of the environment, a badge on every admin page: `production` is red, `staging` amber, any other blue",
+)
+RUNQY_PUBLIC_URL = env.parsed(
+    "RUNQY_PUBLIC_URL",
+    connection_urls.parse_public_url,
+    "",
+    help="URL at which browsers reach the server, `https://runqy.example.com`; links of "
+    "[alerts](alerts.md) begin with it, and are paths without it",
+)
+RUNQY_ALERT_WEBHOOK_URL = env.text("RUNQY_ALERT_WEBHOOK_URL", help="where [alerts](alerts.md) are sent")
+RUNQY_ALERT_WEBHOOK_SECRET = env.text(
+    "RUNQY_ALERT_WEBHOOK_SECRET", help="signs what is sent there; base64 after `whsec_`, or any text"
+)
 TIME_ZONE = "UTC"
 USE_TZ = True
 LANGUAGE_CODE = "en"
 USE_I18N = False
-LOGGING = logs.dict_config(env.choice("RUNQY_LOG_LEVEL", logs.LEVELS, "info"))
+LOGGING = logs.dict_config(env.choice("RUNQY_LOG_LEVEL", logs.LEVELS, "info", help="debug, info, warning, error"))
 logs.configure_structlog()
 
-# Authentication
-SECRET_KEY = env.text("RUNQY_SECRET_KEY")
+env.section = "Authentication"
+SECRET_KEY = env.text(
+    "RUNQY_SECRET_KEY",
+    shown_default="generated in `RUNQY_HOME`",
+    help="signs sessions, cursors and the published configuration, and keys the chain of the audit "
+    "([audit](audit.md)); the same for all servers of an installation",
+)
 if SECRET_KEY_IS_GENERATED := not SECRET_KEY:
     SECRET_KEY = home.get_or_create_secret(RUNQY_HOME, "secret_key")
-RUNQY_API_KEY = env.text("RUNQY_API_KEY")
-RUNQY_WORKER_API_KEY = env.text("RUNQY_WORKER_API_KEY")
-RUNQY_CLIENT_API_KEY = env.text("RUNQY_CLIENT_API_KEY")
-RUNQY_METRICS_TOKEN = env.text("RUNQY_METRICS_TOKEN")
-RUNQY_METRICS_PUBLIC = env.flag("RUNQY_METRICS_PUBLIC")
-RUNQY_VAULT_MASTER_KEY = env.parsed("RUNQY_VAULT_MASTER_KEY", parse_master_keys, "")
-RUNQY_AUDIT_KEPT_S = env.seconds("RUNQY_AUDIT_KEPT", 0)
-RUNQY_DELIVERIES_KEPT_S = env.seconds("RUNQY_DELIVERIES_KEPT", 90 * 24 * 3600)
-RUNQY_CONFIG_MAX_AGE_S = env.seconds("RUNQY_CONFIG_MAX_AGE", 60, lowest=10)
-RUNQY_RATE_LIMIT = env.rate("RUNQY_RATE_LIMIT", None)
-RUNQY_REGISTRATION_LIMIT = env.rate("RUNQY_REGISTRATION_LIMIT", Rate(1200, 60))
-RUNQY_ALERT_WEBHOOK_URL = env.text("RUNQY_ALERT_WEBHOOK_URL")
-RUNQY_ALERT_WEBHOOK_SECRET = env.text("RUNQY_ALERT_WEBHOOK_SECRET")
-RUNQY_HIDE_PAYLOADS = env.flag("RUNQY_HIDE_PAYLOADS")
-RUNQY_FOREIGN_QUEUES = frozenset(env.words("RUNQY_FOREIGN_QUEUES"))
-ASYNQ_READ_ONLY = env.flag("ASYNQ_READ_ONLY")
-ALLOWED_HOSTS = list(env.words("RUNQY_ALLOWED_HOSTS", ("localhost", "127.0.0.1", "[::1]")))
-CSRF_TRUSTED_ORIGINS = list(env.words("RUNQY_CSRF_ORIGINS"))
-RUNQY_TRUSTED_PROXIES = env.networks("RUNQY_TRUSTED_PROXIES")
-RUNQY_PUBLIC_RESULTS = env.flag("RUNQY_PUBLIC_RESULTS")
-RUNQY_CORS_ORIGINS = env.parsed("RUNQY_CORS_ORIGINS", connection_urls.parse_origins, tuple[str, ...]())
+RUNQY_API_KEY = env.text(
+    "RUNQY_API_KEY",
+    help="API key with role admin; `runqy up` generates one. This and the next three should have 32 "
+    "characters or more ([why](#keys-that-are-too-short))",
+)
+RUNQY_WORKER_API_KEY = env.text("RUNQY_WORKER_API_KEY", help="API key with role worker: only registers workers")
+RUNQY_CLIENT_API_KEY = env.text(
+    "RUNQY_CLIENT_API_KEY", help="API key with role client: enqueues, reads, cancels and deletes tasks"
+)
+RUNQY_METRICS_TOKEN = env.text(
+    "RUNQY_METRICS_TOKEN",
+    help="API key with role metrics: only reads [`/metrics`](metrics.md); `runqy up` generates one",
+)
+RUNQY_METRICS_PUBLIC = env.flag(
+    "RUNQY_METRICS_PUBLIC", help="show `/metrics` without a key, to everyone who reaches the server"
+)
+SESSION_COOKIE_AGE = env.seconds(
+    "RUNQY_SESSION_MAX_AGE",
+    12 * 3600,
+    lowest=60,
+    help="how long after the login staff must log in to the admin again, however active they are; at least a minute",
+)
+RUNQY_VAULT_MASTER_KEY = env.parsed(
+    "RUNQY_VAULT_MASTER_KEY",
+    parse_master_keys,
+    "",
+    shown_default="generated by `runqy up`",
+    help="base64 of 32 bytes (`runqy manage generate_vault_key`); several separated by commas: the first "
+    "encrypts, all decrypt. Unset: vaults respond 503",
+)
+RUNQY_AUDIT_KEPT_S = env.seconds(
+    "RUNQY_AUDIT_KEPT", 0, help="how long records of the [audit](audit.md#retention) are kept, `8760h`; 0: no limit"
+)
+RUNQY_DELIVERIES_KEPT_S = env.seconds(
+    "RUNQY_DELIVERIES_KEPT",
+    90 * 24 * 3600,
+    help="how long [deliveries of secrets](vaults.md#deliveries-of-secrets) are kept; 0: no limit",
+)
+RUNQY_CONFIG_MAX_AGE_S = env.seconds(
+    "RUNQY_CONFIG_MAX_AGE",
+    60,
+    lowest=10,
+    help="how long a web process delivers secrets and serves administration while neither Redis nor the "
+    "database confirms the configuration; then 503 `configuration_unconfirmed`; tasks are not "
+    "affected; at least `10s`",
+)
+RUNQY_RATE_LIMIT = env.rate(
+    "RUNQY_RATE_LIMIT",
+    None,
+    help="rate limit of each API key, `50/s`, `600/m` or `10000/h`; beyond it 429. A key with its own "
+    "`rate_limit` uses that instead",
+)
+RUNQY_REGISTRATION_LIMIT = env.rate(
+    "RUNQY_REGISTRATION_LIMIT",
+    Rate(1200, 60),
+    help="rate limit of worker registrations of each API key, one for each queue of a worker; beyond it "
+    "429, and workers retry. `off`: no limit",
+)
+RUNQY_AUTH_FAILURE_LIMIT = env.rate(
+    "RUNQY_AUTH_FAILURE_LIMIT",
+    Rate(30, 60),
+    help="rate limit of requests with a wrong key from an address (an IPv6 /64); beyond it 429; `off`: no "
+    "limit. Valid keys are never counted, and never refused unless they are short (below). Logins to "
+    "the admin are counted separately",
+)
+
+env.section = "Browsers and proxies"
+ALLOWED_HOSTS = list(
+    env.words(
+        "RUNQY_ALLOWED_HOSTS", ("localhost", "127.0.0.1", "[::1]"), help="host names of the admin, separated by commas"
+    )
+)
+CSRF_TRUSTED_ORIGINS = list(
+    env.words("RUNQY_CSRF_ORIGINS", help="origins that may submit the admin's forms, `https://runqy.example.com`")
+)
+RUNQY_TRUSTED_PROXIES = env.networks(
+    "RUNQY_TRUSTED_PROXIES",
+    help="addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are trusted",
+)
+RUNQY_PUBLIC_RESULTS = env.flag(
+    "RUNQY_PUBLIC_RESULTS",
+    help="serve `GET /queue/{id}` without a key to everyone who knows the id of a task, payload included, "
+    "as the Go server does; `RUNQY_RATE_LIMIT` then counts by address. [Pages in "
+    "browsers](http-api.md#pages-in-browsers)",
+)
+RUNQY_CORS_ORIGINS = env.parsed(
+    "RUNQY_CORS_ORIGINS",
+    connection_urls.parse_origins,
+    tuple[str, ...](),
+    help="origins whose pages may read responses of the API, `https://app.example.com`, separated by "
+    "commas; never those of the admin",
+)
 
 # HTTPS, at this server or at a proxy in front of it
-RUNQY_HTTPS = env.flag("RUNQY_HTTPS")
+RUNQY_HTTPS = env.flag(
+    "RUNQY_HTTPS", help="the server is reached by https: secure cookies, redirect, HSTS for this host"
+)
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = RUNQY_HTTPS
 SECURE_REDIRECT_EXEMPT = ["^(health|livez|metrics|readyz)$"]
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if RUNQY_HTTPS else 0
-SECURE_HSTS_INCLUDE_SUBDOMAINS = env.flag("RUNQY_HSTS_INCLUDE_SUBDOMAINS")
-SECURE_HSTS_PRELOAD = env.flag("RUNQY_HSTS_PRELOAD")
+SECURE_HSTS_INCLUDE_SUBDOMAINS = env.flag(
+    "RUNQY_HSTS_INCLUDE_SUBDOMAINS",
+    help="with `RUNQY_HTTPS`, HSTS for all subdomains of this host too, for a year: set it only if each of"
+    " them is reached by https",
+)
+SECURE_HSTS_PRELOAD = env.flag(
+    "RUNQY_HSTS_PRELOAD",
+    help="with `RUNQY_HTTPS`, allow browsers' lists of hosts that are only reached by https to include "
+    "this one; hard to undo",
+)
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]  # these affect other hosts, so they are opt-in
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "runqy_session", "runqy_csrf"
-SESSION_COOKIE_AGE = env.seconds("RUNQY_SESSION_MAX_AGE", 12 * 3600, lowest=60)  # from the login, even if active
 LOGIN_URL, LOGIN_REDIRECT_URL = "admin:login", "admin:index"
 CSRF_FAILURE_VIEW = "runqy.admin_site.error_pages.csrf_failure"
 
-# Database
+env.section = "Database and Redis"
 _sqlite = {
     "ENGINE": "django.db.backends.sqlite3",
-    "NAME": str(env.path("SQLITE_DB_PATH", RUNQY_HOME / "db.sqlite3")),
+    "NAME": str(
+        env.path(
+            "SQLITE_DB_PATH",
+            RUNQY_HOME / "db.sqlite3",
+            shown_default="`$RUNQY_HOME/db.sqlite3`",
+            help="used if no PostgreSQL is configured; a writer waits at most 5 s for another one. The mode of the"
+            " file and its journals is set to 0600",
+        )
+    ),
     "OPTIONS": {
         "transaction_mode": "IMMEDIATE",  # else two transactions that read before they write fail at once
         "timeout": 5,  # s that a writer waits for the lock
@@ -81,15 +193,29 @@ _sqlite = {
     },
 }
 _postgresql = connection_urls.postgresql_settings(
-    host=env.text("DATABASE_HOST"),
-    port=env.count("DATABASE_PORT", 5432, lowest=1, highest=65535),
-    user=env.text("DATABASE_USER"),
-    password=env.text("DATABASE_PASSWORD"),
-    name=env.text("DATABASE_DBNAME", "runqy"),
-    options={"sslmode": env.parsed("DATABASE_SSL", connection_urls.parse_ssl_mode, "prefer")},
+    host=env.text("DATABASE_HOST", help="host of PostgreSQL, with the following five instead of `DATABASE_URL`"),
+    port=env.count("DATABASE_PORT", 5432, lowest=1, highest=65535, help="its port"),
+    user=env.text("DATABASE_USER", help="user"),
+    password=env.text("DATABASE_PASSWORD", help="password"),
+    name=env.text("DATABASE_DBNAME", "runqy", help="name of the database"),
+    options={
+        "sslmode": env.parsed(
+            "DATABASE_SSL", connection_urls.parse_ssl_mode, "prefer", help="`sslmode` of the connection"
+        )
+    },
 )
 _by_parts = _postgresql if _postgresql["HOST"] else _sqlite
-DATABASES = {"default": _sqlite | env.parsed("DATABASE_URL", connection_urls.parse_database_url, _by_parts)}
+DATABASES = {
+    "default": _sqlite
+    | env.parsed(
+        "DATABASE_URL",
+        connection_urls.parse_database_url,
+        _by_parts,
+        help="`postgresql://user:password@host:5432/name?sslmode=require`; its options go to libpq. Defaults: "
+        "`connect_timeout=3`, `tcp_user_timeout=5000`, `keepalives_idle=5`, `keepalives_interval=2`, "
+        "`keepalives_count=3`, and `statement_timeout=10s` (0: no limit; migrations have none)",
+    )
+}
 if DATABASES["default"]["NAME"] == str(RUNQY_HOME / "db.sqlite3"):
     home.make_home(RUNQY_HOME)  # SQLite creates the file, but not its folder
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
@@ -97,17 +223,35 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Redis
-_redis_host = env.text("REDIS_HOST")
+_redis_host = env.text("REDIS_HOST", help="host of Redis, with the following three instead of `REDIS_URL`")
 _redis_parts = RedisTarget(
-    addresses=((_redis_host, env.count("REDIS_PORT", 6379, lowest=1, highest=65535)),),
-    password=env.text("REDIS_PASSWORD"),
-    use_tls=env.flag("REDIS_TLS"),
+    addresses=((_redis_host, env.count("REDIS_PORT", 6379, lowest=1, highest=65535, help="its port")),),
+    password=env.text("REDIS_PASSWORD", help="password"),
+    use_tls=env.flag("REDIS_TLS", help="connect with TLS"),
 )
-_redis_target = env.parsed("REDIS_URL", connection_urls.parse_redis_url, _redis_parts if _redis_host else None)
+_redis_target = env.parsed(
+    "REDIS_URL",
+    connection_urls.parse_redis_url,
+    _redis_parts if _redis_host else None,
+    help="`redis://user:password@host:6379/0`; `rediss://` with TLS (`?ca=/path/authority.pem`); "
+    "`redis+sentinel://h1:26379,h2:26379/0?master=name`; `redis+cluster://h1:6379,h2:6379`",
+)
 REDIS_IS_CONFIGURED = _redis_target is not None
 REDIS_TARGET = _redis_target or connection_urls.parse_redis_url("redis://127.0.0.1:6379")
-RUNQY_WORKER_REDIS_TARGET = env.parsed("RUNQY_WORKER_REDIS_URL", connection_urls.parse_redis_url, REDIS_TARGET)
-RUNQY_WORKER_ACL = env.choice("RUNQY_WORKER_ACL", ("auto", "required", "off"), "auto")
+RUNQY_WORKER_REDIS_TARGET = env.parsed(
+    "RUNQY_WORKER_REDIS_URL",
+    connection_urls.parse_redis_url,
+    REDIS_TARGET,
+    shown_default="as the server's; with the Valkey of `runqy up` its user `default`",
+    help="URL of Redis for workers; its user and password go to workers that have [no user of their "
+    "own](redis-users.md)",
+)
+RUNQY_WORKER_ACL = env.choice(
+    "RUNQY_WORKER_ACL",
+    ("auto", "required", "off"),
+    "auto",
+    help="which workers get [a Redis user of their own](redis-users.md): `auto`, `required` or `off`",
+)
 DJANGO_REDIS_CONNECTION_FACTORY = "runqy.redis_connection.ConnectionFactory"
 CACHES = {
     "default": {
@@ -119,38 +263,160 @@ CACHES = {
     }
 }
 
-# Queues and tasks
-QUEUE_WORKERS_DIR = env.path("QUEUE_WORKERS_DIR", Path("queue_workers").absolute())
-RUNQY_SUBQUEUE_SEPARATOR = env.choice("RUNQY_SUBQUEUE_SEPARATOR", ("_", "."), "_")
-RUNQY_DEFAULT_MAX_RETRY = env.count("RUNQY_DEFAULT_MAX_RETRY", 3, highest=10_000)
-RUNQY_DEFAULT_TTL_COMPLETED_S = env.seconds("RUNQY_DEFAULT_TTL_COMPLETED", 24 * 3600)
-RUNQY_DEFAULT_TTL_ARCHIVED_S = env.seconds("RUNQY_DEFAULT_TTL_ARCHIVED", 72 * 3600, lowest=1)
-RUNQY_ARCHIVE_MAX_TASKS = env.count(
-    "RUNQY_ARCHIVE_MAX_TASKS", constants.ARCHIVE_MAX_TASKS, lowest=1, highest=10_000_000
+env.section = "Queues and tasks"
+QUEUE_WORKERS_DIR = env.path(
+    "QUEUE_WORKERS_DIR",
+    Path("queue_workers").absolute(),
+    shown_default="`./queue_workers`",
+    help="folder of [queue files](queue-files.md), loaded at the start; `runqy up` without it serves the examples",
 )
-RUNQY_TASK_OUTPUT = env.flag("RUNQY_TASK_OUTPUT", default=True)
-RUNQY_DEFAULT_PENDING_TIMEOUT_S = env.seconds("RUNQY_DEFAULT_PENDING_TIMEOUT", 0)
-RUNQY_DEFAULT_ACTIVE_TIMEOUT_S = env.seconds("RUNQY_DEFAULT_ACTIVE_TIMEOUT", 1800, lowest=1)
-RUNQY_DEFAULT_MAX_WAITING_TASKS = env.count("RUNQY_DEFAULT_MAX_WAITING_TASKS", 0)
-RUNQY_HISTORY_DAYS = env.count("RUNQY_HISTORY_DAYS", 7, lowest=1, highest=3650)
-RUNQY_HISTORY_MAX_ROWS = env.count("RUNQY_HISTORY_MAX_ROWS", 1_000_000, lowest=1000, highest=1_000_000_000)
-RUNQY_HISTORY_MAX_RATE = env.count("RUNQY_HISTORY_MAX_RATE", 2000)
-RUNQY_GIT_CHECK_PRIVATE = env.flag("RUNQY_GIT_CHECK_PRIVATE")
-RUNQY_LEASE_S = env.seconds("RUNQY_LEASE", constants.LEASE_S, lowest=1)
-RUNQY_RECOVERY_GRACE_S = env.seconds("RUNQY_RECOVERY_GRACE", constants.RECOVERY_GRACE_S)
-RUNQY_MAX_BODY_SIZE = DATA_UPLOAD_MAX_MEMORY_SIZE = env.size("RUNQY_MAX_BODY_SIZE", 50 << 20)
+RUNQY_SUBQUEUE_SEPARATOR = env.choice(
+    "RUNQY_SUBQUEUE_SEPARATOR",
+    ("_", "."),
+    "_",
+    help="`_` or `.`: separator of sub-queues in responses and in Redis; requests may use both. With `.` a"
+    " queue without sub-queues is `<queue>.default` in Redis, as in the [Go "
+    "system](../how-to/from-go-runqy.md)",
+)
+RUNQY_HIDE_PAYLOADS = env.flag(
+    "RUNQY_HIDE_PAYLOADS",
+    help="hide payloads, results, errors and unique keys of tasks from viewers "
+    "([admin](admin.md#hiding-payloads)). The [history of runs](history.md#privacy) then stores no "
+    "payloads, results and tracebacks",
+)
+RUNQY_FOREIGN_QUEUES = frozenset(
+    env.words(
+        "RUNQY_FOREIGN_QUEUES",
+        help="names of queues, separated by commas, that other programs, such as asynq's clients, enqueue to "
+        "directly; `*`: all. `GET /queue/{task_id}` looks for their tasks in these queues only, whose "
+        "workers could forge tasks under ids of deleted ones",
+    )
+)
+ASYNQ_READ_ONLY = env.flag(
+    "ASYNQ_READ_ONLY", help="make tasks read-only in the admin, and disable pausing of queues; the API is not affected"
+)
+RUNQY_DEFAULT_MAX_RETRY = env.count(
+    "RUNQY_DEFAULT_MAX_RETRY", 3, highest=10_000, help="retries of a task whose queue has no `max_retry`"
+)
+RUNQY_DEFAULT_TTL_COMPLETED_S = env.seconds(
+    "RUNQY_DEFAULT_TTL_COMPLETED", 24 * 3600, help="how long a completed task is kept"
+)
+RUNQY_DEFAULT_TTL_ARCHIVED_S = env.seconds(
+    "RUNQY_DEFAULT_TTL_ARCHIVED", 72 * 3600, lowest=1, help="how long an archived task is kept"
+)
+RUNQY_ARCHIVE_MAX_TASKS = env.count(
+    "RUNQY_ARCHIVE_MAX_TASKS",
+    constants.ARCHIVE_MAX_TASKS,
+    lowest=1,
+    highest=10_000_000,
+    help="how many archived tasks each Redis queue keeps, those that expire last, 1 to 10,000,000; each "
+    "takes about 1 KiB of Redis in addition to its payload. Go's workers keep 10,000",
+)
+RUNQY_TASK_OUTPUT = env.flag(
+    "RUNQY_TASK_OUTPUT",
+    default=True,
+    help="keep [what tasks print](worker.md#output-and-progress): up to 64 KiB of Redis for each of a "
+    "task's last five attempts; also off with `RUNQY_HIDE_PAYLOADS`, and for queues with "
+    "`hide_payloads`",
+)
+RUNQY_DEFAULT_PENDING_TIMEOUT_S = env.seconds(
+    "RUNQY_DEFAULT_PENDING_TIMEOUT", 0, help="how long a task may wait before it is archived; 0: no limit"
+)
+RUNQY_DEFAULT_ACTIVE_TIMEOUT_S = env.seconds("RUNQY_DEFAULT_ACTIVE_TIMEOUT", 1800, lowest=1, help="time limit of a run")
+RUNQY_DEFAULT_MAX_WAITING_TASKS = env.count(
+    "RUNQY_DEFAULT_MAX_WAITING_TASKS",
+    0,
+    help="how many pending, scheduled and retry tasks each sub-queue may have; enqueueing another is 429 "
+    "`queue_full`. 0: no limit",
+)
+RUNQY_HISTORY_DAYS = env.count(
+    "RUNQY_HISTORY_DAYS", 7, lowest=1, highest=3650, help="how many days [runs](history.md) are kept, 1 to 3650"
+)
+RUNQY_HISTORY_MAX_ROWS = env.count(
+    "RUNQY_HISTORY_MAX_ROWS",
+    1_000_000,
+    lowest=1000,
+    highest=1_000_000_000,
+    help="how many runs of each queue are kept, the newest; at least 1000",
+)
+RUNQY_HISTORY_MAX_RATE = env.count(
+    "RUNQY_HISTORY_MAX_RATE",
+    2000,
+    help="how many successes a second of each Redis queue are stored as runs; further ones are only "
+    "counted. 0: no limit. Failures are always stored",
+)
+RUNQY_GIT_CHECK_PRIVATE = env.flag(
+    "RUNQY_GIT_CHECK_PRIVATE",
+    shown_default="false; true in `runqy up`",
+    help="allow the admin's check of a repository to access private networks, this machine and its disk",
+)
+RUNQY_LEASE_S = env.seconds(
+    "RUNQY_LEASE",
+    constants.LEASE_S,
+    lowest=1,
+    help="duration of a task's lease, which its worker extends. Do not change it if Go workers use the same Redis",
+)
+RUNQY_RECOVERY_GRACE_S = env.seconds(
+    "RUNQY_RECOVERY_GRACE",
+    constants.RECOVERY_GRACE_S,
+    help="how long after the end of a lease a task is recovered; allows for clock differences",
+)
+
+env.section = "A web process"
+WEB_CONCURRENCY = env.count("WEB_CONCURRENCY", 2, lowest=1, highest=256, help="web processes")
+RUNQY_MAX_BODY_SIZE = DATA_UPLOAD_MAX_MEMORY_SIZE = env.size(
+    "RUNQY_MAX_BODY_SIZE",
+    50 << 20,
+    help="largest body of a request, forms and their files included; 1 MiB without a valid key or the "
+    "session of a user under `runqy serve`",
+)
 # In memory only: BodySizeMiddleware limits the body, and no temporary file is written.
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
 FILE_UPLOAD_MAX_MEMORY_SIZE = RUNQY_MAX_BODY_SIZE
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000  # a vault's page has seven for each entry
-
-# A web process
-RUNQY_BODY_MEMORY = env.size("RUNQY_BODY_MEMORY", 256 << 20)
-RUNQY_DATA_PLANE = env.flag("RUNQY_DATA_PLANE", default=True)
-RUNQY_DJANGO_THREADS = env.count("RUNQY_DJANGO_THREADS", 4, lowest=1, highest=256)
-RUNQY_MAX_WAITERS = env.count("RUNQY_MAX_WAITERS", 5000)
-RUNQY_WSGI_WAITERS = env.count("RUNQY_WSGI_WAITERS", 16)
-RUNQY_DRAIN_S = env.count("RUNQY_DRAIN_S", 0, highest=600)
+RUNQY_BODY_MEMORY = env.size(
+    "RUNQY_BODY_MEMORY",
+    256 << 20,
+    help="memory of a web process for the bodies of all its requests, a quarter of it for those without a "
+    "valid key or session, and of sessions up to 1 MiB; beyond it 503. Never less than "
+    "`RUNQY_MAX_BODY_SIZE`",
+)
+RUNQY_DATA_PLANE = env.flag(
+    "RUNQY_DATA_PLANE",
+    default=True,
+    help="serve `POST /queue/add`, `POST /queue/add-batch`, `GET /queue/{task_id}` and `GET "
+    "/queue/{task_id}/events` on the event loop, and followers of logs; false: on threads, like all "
+    "other routes",
+)
+RUNQY_DJANGO_THREADS = env.count(
+    "RUNQY_DJANGO_THREADS",
+    4,
+    lowest=1,
+    highest=256,
+    help="threads of a web process that run the admin and most of the API; at most 128 further requests "
+    "wait for one, for at most 5 s, others get 503",
+)
+RUNQY_MAX_WAITERS = env.count(
+    "RUNQY_MAX_WAITERS",
+    5000,
+    help="requests of a web process that may wait for results or follow events or logs, half of them with "
+    "one key; one more gets 503 `too_many_waiters`",
+)
+RUNQY_WSGI_WAITERS = env.count(
+    "RUNQY_WSGI_WAITERS",
+    16,
+    help="of those, the requests that hold a thread: all under a plain WSGI server, or with "
+    "`RUNQY_DATA_PLANE=false`. Under `runqy serve` at most half of `RUNQY_DJANGO_THREADS`. A plain WSGI server "
+    "does not report disconnected clients, so a wait holds its thread to its end",
+)
+RUNQY_DRAIN_S = env.count(
+    "RUNQY_DRAIN_S",
+    0,
+    highest=600,
+    help="how long a web process continues after SIGTERM while `/readyz` responds 503, so that load "
+    "balancers stop sending requests: [how to choose "
+    "it](../how-to/zero-downtime-upgrade.md)",
+)
 
 # Django
 ROOT_URLCONF = "runqy.urls"
@@ -203,14 +469,7 @@ MIDDLEWARE = [
 ]
 CORS_ALLOWED_ORIGINS = RUNQY_CORS_ORIGINS
 CORS_URLS_REGEX = "^/(?!admin/)"
-CORS_ALLOW_HEADERS = (
-    *("accept", "authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "last-event-id"),
-    *("prefer", "traceparent", "x-api-key", "x-request-id"),
-)
-CORS_EXPOSE_HEADERS = (
-    *("ETag", "Idempotent-Replayed", "Link", "Location", "Preference-Applied", "RateLimit", "RateLimit-Policy"),
-    *("Retry-After", "WWW-Authenticate", "X-Request-ID"),
-)
+CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS = rest_framework.REQUEST_HEADERS, rest_framework.RESPONSE_HEADERS
 if RUNQY_CORS_ORIGINS:
     INSTALLED_APPS.append("corsheaders")
     MIDDLEWARE.insert(MIDDLEWARE.index("runqy.http.middleware.BodySizeMiddleware"), "runqy.http.cors.CorsMiddleware")
@@ -238,7 +497,6 @@ UNFOLD = theme.get_unfold_settings(RUNQY_ENVIRONMENT)
 
 # Attempts to log in and wrong API keys of an address are limited by the first, wrong passwords of a user name at an
 # address by the failure limit of axes.
-RUNQY_AUTH_FAILURE_LIMIT = env.rate("RUNQY_AUTH_FAILURE_LIMIT", Rate(30, 60))
 AXES_ENABLE_ADMIN = False
 AXES_FAILURE_LIMIT = 10
 AXES_RESET_ON_SUCCESS = True
@@ -250,41 +508,5 @@ AXES_CLIENT_IP_CALLABLE = "runqy.accounts.logins.get_client_address"
 AXES_LOCKOUT_CALLABLE = "runqy.accounts.logins.lockout_response"
 
 # API
-REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["runqy.api.authentication.BearerTokenAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": [
-        "rest_framework.permissions.IsAuthenticated",
-        "runqy.api.permissions.HasRole",
-        "runqy.api.permissions.HasConfirmedConfiguration",
-    ],
-    "DEFAULT_THROTTLE_CLASSES": ["runqy.api.throttling.ApiKeyThrottle"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "runqy.api.renderers.JSONOnlyNegotiation",
-    "DEFAULT_RENDERER_CLASSES": ["runqy.api.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["runqy.api.parsers.JSONParser"],
-    "DATETIME_FORMAT": "%Y-%m-%dT%H:%M:%SZ",
-    "DEFAULT_METADATA_CLASS": None,
-    "DEFAULT_SCHEMA_CLASS": "runqy.api.schema.Schema",
-    "EXCEPTION_HANDLER": "runqy.api.exceptions.exception_handler",
-}
-SPECTACULAR_SETTINGS = {
-    "TITLE": "runqy",
-    "DESCRIPTION": "Enqueue tasks, read their results, manage queues, vaults and workers.",
-    "VERSION": version("runqy"),
-    "OAS_VERSION": "3.1.0",
-    "SERVE_PUBLIC": True,
-    "SERVE_INCLUDE_SCHEMA": False,
-    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    "ENUM_NAME_OVERRIDES": {
-        "QueueMode": ["long_running", "one_shot"],
-        "RedisMode": ["single", "sentinel", "cluster"],
-        "TaskState": [state.value for state in TaskState],
-        "RunOutcome": [outcome.value for outcome in RunOutcome],
-    },
-    "POSTPROCESSING_HOOKS": [
-        "drf_spectacular.hooks.postprocess_schema_enums",
-        "runqy.api.schema.describe_headers",
-        "runqy.api.schema.add_links",
-    ],
-    "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "/static/admin_site/favicon.svg",
-}
+REST_FRAMEWORK = rest_framework.REST_FRAMEWORK
+SPECTACULAR_SETTINGS = rest_framework.SPECTACULAR_SETTINGS

@@ -1,9 +1,13 @@
-"""Typed environment variables of the server and the worker. An invalid value ends the start with a message."""
+"""Typed environment variables of the server and the worker. An invalid value ends the start with a message.
+
+The documentation lists the variables from these declarations, with their `help`.
+"""
 
 import base64
 import binascii
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +34,20 @@ class InvalidSetting(SystemExit):
     """A variable is invalid. If not caught, the process exits with the message."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A variable that is read, as the documentation lists it."""
+
+    name: str
+    kind: str
+    """The method that reads it."""
+    default: object
+    help: str
+    shown_default: str
+    """The default in words, where the value depends on the machine."""
+    section: str
+
+
 class Environment:
     """Reads variables, or the files that NAME_FILE names. An empty variable counts as unset."""
 
@@ -37,25 +55,68 @@ class Environment:
         """`fallbacks` are used for variables that are not set. Errors mention the `labels` of variables."""
         self._env = FileAwareEnv(strip_whitespace=True)
         self._fallbacks, self._labels = fallbacks or {}, labels or {}
+        self.section = ""
+        """The heading under which the documentation lists what is read next."""
+        self.settings: dict[str, Setting] = {}
+        """What was read, in order."""
 
-    def text(self, name: str, default: str = "") -> str:
-        if os.environ.get(name) and os.environ.get(f"{name}_FILE"):
-            raise InvalidSetting(f"{name} and {name}_FILE are both set; set only one of them.")
-        try:
-            text = str(self._env.str(name, "")).strip()
-        except (EnvError, ValueError, OSError) as error:
-            raise InvalidSetting(f"{name}: {error}") from error
-        return text or self._fallbacks.get(name, "").strip() or default
+    def text(self, name: str, default: str = "", *, help: str, shown_default: str = "") -> str:
+        return self._declare("text", name, str, default, help, shown_default)
 
-    def required(self, name: str, parse: Callable[[str], T]) -> T:
-        value = self.parsed(name, parse, None)
+    def required(self, name: str, parse: Callable[[str], T], *, help: str) -> T:
+        value = self.parsed(name, parse, None, help=help)
         if not value:
             raise InvalidSetting(f"{self._label(name)} is not set.")
         return value
 
-    def parsed(self, name: str, parse: Callable[[str], T], default: T) -> T:
+    def parsed(self, name: str, parse: Callable[[str], T], default: T, *, help: str, shown_default: str = "") -> T:
         """Return the parsed variable. If the parser raises ValueError, raise InvalidSetting with its message."""
-        text = self.text(name)
+        return self._declare("parsed", name, parse, default, help, shown_default)
+
+    def flag(self, name: str, *, default: bool = False, help: str, shown_default: str = "") -> bool:
+        return self._declare("flag", name, parse_flag, default, help, shown_default)
+
+    def count(self, name: str, default: int, *, lowest: int = 0, highest: int = 2**31 - 1, help: str) -> int:
+        return self._declare("count", name, lambda text: parse_count(text, lowest, highest), default, help)
+
+    def seconds(self, name: str, default: int, *, lowest: int = 0, help: str) -> int:
+        """Return seconds. The text is a number, or a duration in Go's format."""
+        return self._declare("seconds", name, lambda text: parse_seconds(text, lowest), default, help)
+
+    def fraction_of_seconds(self, name: str, default: float, *, help: str) -> float:
+        """Return seconds that are not rounded. The text is as for `seconds`."""
+        return self._declare("seconds", name, lambda text: durations.parse_ns(text) / 1e9, default, help)
+
+    def size(self, name: str, default: int, *, help: str) -> int:
+        """Return a number of bytes. The text is, for example, `52428800` or `50MiB`."""
+        return self._declare("size", name, parse_size, default, help)
+
+    def rate(self, name: str, default: Rate | None, *, help: str) -> Rate | None:
+        return self._declare("rate", name, parse_rate, default, help)
+
+    def choice(self, name: str, options: tuple[str, ...], default: str, *, help: str) -> str:
+        return self._declare("choice", name, lambda text: _one_of(text, options), default, help)
+
+    def words(self, name: str, default: tuple[str, ...] = (), *, help: str) -> tuple[str, ...]:
+        return self._declare("words", name, parse_words, default, help)
+
+    def path(self, name: str, default: Path, *, help: str, shown_default: str) -> Path:
+        return self._declare(
+            "path", name, lambda text: Path(text).expanduser().absolute(), default, help, shown_default
+        )
+
+    def networks(self, name: str, *, help: str) -> tuple[Network, ...]:
+        return self._declare(
+            "networks", name, lambda text: tuple(ip_network(word) for word in parse_words(text)), (), help
+        )
+
+    def _declare(  # noqa: PLR0913, PLR0917 (its callers have few)
+        self, kind: str, name: str, parse: Callable[[str], T], default: T, help: str, shown_default: str = ""
+    ) -> T:
+        self.settings[name] = Setting(
+            name=name, kind=kind, default=default, help=help, shown_default=shown_default, section=self.section
+        )
+        text = self._read(name)
         if not text:
             return default
         try:
@@ -63,34 +124,14 @@ class Environment:
         except ValueError as error:
             raise InvalidSetting(f"{self._label(name)}: {error}.") from error
 
-    def flag(self, name: str, *, default: bool = False) -> bool:
-        return self.parsed(name, parse_flag, default)
-
-    def count(self, name: str, default: int, *, lowest: int = 0, highest: int = 2**31 - 1) -> int:
-        return self.parsed(name, lambda text: parse_count(text, lowest, highest), default)
-
-    def seconds(self, name: str, default: int, *, lowest: int = 0) -> int:
-        """Return seconds. The text is a number, or a duration in Go's format."""
-        return self.parsed(name, lambda text: parse_seconds(text, lowest), default)
-
-    def size(self, name: str, default: int) -> int:
-        """Return a number of bytes. The text is, for example, `52428800` or `50MiB`."""
-        return self.parsed(name, parse_size, default)
-
-    def rate(self, name: str, default: Rate | None) -> Rate | None:
-        return self.parsed(name, parse_rate, default)
-
-    def choice(self, name: str, options: tuple[str, ...], default: str) -> str:
-        return self.parsed(name, lambda text: _one_of(text, options), default)
-
-    def words(self, name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
-        return self.parsed(name, parse_words, default)
-
-    def path(self, name: str, default: Path) -> Path:
-        return self.parsed(name, lambda text: Path(text).expanduser().absolute(), default)
-
-    def networks(self, name: str) -> tuple[Network, ...]:
-        return self.parsed(name, lambda text: tuple(ip_network(word) for word in parse_words(text)), ())
+    def _read(self, name: str) -> str:
+        if os.environ.get(name) and os.environ.get(f"{name}_FILE"):
+            raise InvalidSetting(f"{name} and {name}_FILE are both set; set only one of them.")
+        try:
+            text = str(self._env.str(name, "")).strip()
+        except (EnvError, ValueError, OSError) as error:
+            raise InvalidSetting(f"{name}: {error}") from error
+        return text or self._fallbacks.get(name, "").strip()
 
     def _label(self, name: str) -> str:
         return f"{name} ({self._labels[name]})" if name in self._labels else name

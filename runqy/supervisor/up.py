@@ -79,7 +79,7 @@ def _start_redis(instance: Instance, supervisor: Supervisor) -> tuple[RedisTarge
     valkey = configure_valkey(instance.home, instance.log("valkey"))
     supervisor.start(valkey.spec, valkey.is_ready)
     env = {"REDIS_URL_FILE": str(valkey.url_file)}
-    if not settings.env.text("RUNQY_WORKER_REDIS_URL", ""):
+    if settings.RUNQY_WORKER_REDIS_TARGET is settings.REDIS_TARGET:
         env["RUNQY_WORKER_REDIS_URL_FILE"] = str(valkey.worker_url_file)
     return valkey.target, env
 
@@ -116,7 +116,7 @@ def _start_worker(
     hint = "; the first start builds their environments" if is_first and names else ""
     terminal.info(f"Starting a worker{' for ' if names else ''}{', '.join(names)}{hint} …")
     with closing(DeploymentMonitor(target, names, terminal.info)) as deployments:
-        shutdown_s = settings.env.seconds("RUNQY_SHUTDOWN_TIMEOUT", 30)
+        shutdown_s = settings.env.seconds("RUNQY_SHUTDOWN_TIMEOUT", 30, help="of the worker, which declares it")
         worker = process_specs.worker(env=env, log=instance.log("worker"), shutdown_s=shutdown_s)
         supervisor.start(worker)
         supervisor.wait_until(deployments.are_settled, _DEPLOYMENT_S)

@@ -13,14 +13,13 @@ from ruamel.yaml.error import YAMLError
 
 from runqy.config.env import Environment, InvalidSetting, parse_words
 from runqy.errors import WorkerSettingsInvalid
-from runqy.formats import durations
 
 log = structlog.get_logger()
 
 ALL_QUEUES = ("*",)
 """All queues that the API key may register for, including queues that are created later."""
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
-_VARIABLES = {
+VARIABLES = {
     "server.url": "RUNQY_SERVER_URL",
     "server.api_key": "RUNQY_API_KEY",
     "server.allow_http": "RUNQY_ALLOW_HTTP",
@@ -45,7 +44,7 @@ _VARIABLES = {
     "recovery.backoff_factor": "RUNQY_RECOVERY_BACKOFF_FACTOR",
     "recovery.cooldown_period": "RUNQY_RECOVERY_COOLDOWN_PERIOD",
 }
-_LABELS = {variable: f"{name} in the configuration file" for name, variable in _VARIABLES.items()}
+_LABELS = {variable: f"{name} in the configuration file" for name, variable in VARIABLES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,44 +93,119 @@ class WorkerSettings:
 def load_settings(file: Path | None, *, allow_http: bool = False) -> WorkerSettings:
     """Read the settings. `allow_http` overrides that setting. Raise WorkerSettingsInvalid."""
     content = _read_file(file) if file else {}
-    fallbacks = {variable: content[name] for name, variable in _VARIABLES.items() if name in content}
+    fallbacks = {variable: content[name] for name, variable in VARIABLES.items() if name in content}
     try:
-        return _read(Environment(fallbacks, _LABELS), allow_http=allow_http)
+        return read(Environment(fallbacks, _LABELS), allow_http=allow_http)
     except InvalidSetting as error:
         raise WorkerSettingsInvalid(str(error)) from error
 
 
-def _read(env: Environment, *, allow_http: bool) -> WorkerSettings:
+def read(env: Environment, *, allow_http: bool = False) -> WorkerSettings:
+    """Read the settings from variables. Raise InvalidSetting or WorkerSettingsInvalid."""
     defaults = RestartSettings()
-    server_url = env.required("RUNQY_SERVER_URL", _server_url)
-    if not allow_http and not env.flag("RUNQY_ALLOW_HTTP"):
+    server_url = env.required("RUNQY_SERVER_URL", _server_url, help="the server")
+    if not allow_http and not env.flag(
+        "RUNQY_ALLOW_HTTP",
+        help="accept an `http://` server on another machine, like `--allow-http`; the key and all secrets are "
+        "then sent unencrypted, so use it only in a trusted network",
+    ):
         _require_encryption(server_url)
-    home = env.path("RUNQY_HOME", Path(".runqy").absolute())
+    home = env.path(
+        "RUNQY_HOME",
+        Path(".runqy").absolute(),
+        shown_default="`./.runqy`",
+        help="folder of deployments and of the worker's own files",
+    )
     return WorkerSettings(
         server_url=server_url,
-        api_key=env.required("RUNQY_API_KEY", str),
-        queues=env.required("RUNQY_QUEUES", _queues),
-        concurrency=env.count("RUNQY_CONCURRENCY", 1, lowest=1, highest=1000),
-        processes=env.count("RUNQY_PROCESSES", 1, lowest=1, highest=1000),
-        shutdown_timeout_s=env.parsed("RUNQY_SHUTDOWN_TIMEOUT", _seconds, 30.0),
-        termination_grace_s=env.parsed("RUNQY_TERMINATION_GRACE", _seconds, 1.0),
-        bootstrap_retries=env.count("RUNQY_BOOTSTRAP_RETRIES", 0),
-        bootstrap_retry_delay_s=env.parsed("RUNQY_BOOTSTRAP_RETRY_DELAY", _seconds, 2.0),
-        git_ssh_key=env.text("RUNQY_GIT_SSH_KEY"),
-        git_token=env.text("RUNQY_GIT_TOKEN"),
+        api_key=env.required("RUNQY_API_KEY", str, help="a key with the role `worker`"),
+        queues=env.required(
+            "RUNQY_QUEUES",
+            _queues,
+            help="comma-separated queues; the name of a queue selects all its sub-queues. `*`: [all "
+            "queues](#all-queues)",
+        ),
+        concurrency=env.count(
+            "RUNQY_CONCURRENCY", 1, lowest=1, highest=1000, help="tasks held at a time, for each queue"
+        ),
+        processes=env.count("RUNQY_PROCESSES", 1, lowest=1, highest=1000, help="`long_running` children that run them"),
+        shutdown_timeout_s=env.fraction_of_seconds(
+            "RUNQY_SHUTDOWN_TIMEOUT",
+            30.0,
+            help="how long running tasks may take to end when the worker stops",
+        ),
+        termination_grace_s=env.fraction_of_seconds(
+            "RUNQY_TERMINATION_GRACE",
+            1.0,
+            help="how long a task that is cancelled or times out may take to end before its child gets SIGTERM, "
+            "and the child to exit before it is killed; [not for children that accept "
+            "cancel](#cancellation-and-time-outs)",
+        ),
+        bootstrap_retries=env.count(
+            "RUNQY_BOOTSTRAP_RETRIES", 0, help="number of attempts to register at the start; 0: unlimited"
+        ),
+        bootstrap_retry_delay_s=env.fraction_of_seconds(
+            "RUNQY_BOOTSTRAP_RETRY_DELAY",
+            2.0,
+            help="delay after the first attempt; grows to 30 s, but only to 5 s while the server lacks a vault or "
+            "its configuration",
+        ),
+        git_ssh_key=env.text("RUNQY_GIT_SSH_KEY", help="private key for ssh: a path or the key itself"),
+        git_token=env.text(
+            "RUNQY_GIT_TOKEN", help="access token (or `user:token`) for https, for queues without their own"
+        ),
         home=home,
-        deployment_dir=env.path("RUNQY_DEPLOYMENT_DIR", home / "deployments"),
-        has_system_packages=env.flag("RUNQY_USE_SYSTEM_SITE_PACKAGES"),
-        max_checkout_bytes=env.size("RUNQY_MAX_CHECKOUT_BYTES", 2 << 30),
-        max_deployment_bytes=env.size("RUNQY_MAX_DEPLOYMENT_BYTES", 20 << 30),
-        isolates_children=env.flag("RUNQY_ISOLATE_CHILDREN", default=True),
+        deployment_dir=env.path(
+            "RUNQY_DEPLOYMENT_DIR",
+            home / "deployments",
+            shown_default="`$RUNQY_HOME/deployments`",
+            help="checkouts and virtual environments",
+        ),
+        has_system_packages=env.flag(
+            "RUNQY_USE_SYSTEM_SITE_PACKAGES", help="let tasks import the packages of the machine's Python"
+        ),
+        max_checkout_bytes=env.size(
+            "RUNQY_MAX_CHECKOUT_BYTES", 2 << 30, help="the largest checkout, with `.git`, and the largest of its files"
+        ),
+        max_deployment_bytes=env.size(
+            "RUNQY_MAX_DEPLOYMENT_BYTES",
+            20 << 30,
+            help="the largest virtual environment together with the queue's cache of packages",
+        ),
+        isolates_children=env.flag(
+            "RUNQY_ISOLATE_CHILDREN",
+            default=True,
+            help="prevent children from reading and signalling other processes ([below](#isolation))",
+        ),
         restarts=RestartSettings(
-            is_enabled=env.flag("RUNQY_RECOVERY_ENABLED", default=defaults.is_enabled),
-            max_restarts=env.count("RUNQY_RECOVERY_MAX_RESTARTS", defaults.max_restarts),
-            initial_delay_s=env.parsed("RUNQY_RECOVERY_INITIAL_DELAY", _seconds, defaults.initial_delay_s),
-            max_delay_s=env.parsed("RUNQY_RECOVERY_MAX_DELAY", _seconds, defaults.max_delay_s),
-            backoff_factor=env.parsed("RUNQY_RECOVERY_BACKOFF_FACTOR", _factor, defaults.backoff_factor),
-            cooldown_s=env.parsed("RUNQY_RECOVERY_COOLDOWN_PERIOD", _seconds, defaults.cooldown_s),
+            is_enabled=env.flag(
+                "RUNQY_RECOVERY_ENABLED",
+                default=defaults.is_enabled,
+                help="restart children that ended unexpectedly: immediately if they died while running a task, else "
+                "after a delay",
+            ),
+            max_restarts=env.count(
+                "RUNQY_RECOVERY_MAX_RESTARTS",
+                defaults.max_restarts,
+                help="restarts in a row without a completed task before the cooldown; 0: unlimited",
+            ),
+            initial_delay_s=env.fraction_of_seconds(
+                "RUNQY_RECOVERY_INITIAL_DELAY",
+                defaults.initial_delay_s,
+                help="delay before the first restart",
+            ),
+            max_delay_s=env.fraction_of_seconds(
+                "RUNQY_RECOVERY_MAX_DELAY", defaults.max_delay_s, help="the longest delay before a restart"
+            ),
+            backoff_factor=env.parsed(
+                "RUNQY_RECOVERY_BACKOFF_FACTOR",
+                _factor,
+                defaults.backoff_factor,
+                help="growth of the delay with each restart",
+            ),
+            cooldown_s=env.fraction_of_seconds(
+                "RUNQY_RECOVERY_COOLDOWN_PERIOD", defaults.cooldown_s, help="delay after too many restarts"
+            ),
         ),
     )
 
@@ -152,7 +226,7 @@ def _read_file(file: Path) -> dict[str, str]:
             settings[f"{section}.{name}"] = _as_text(value)
     if "worker.queue" in settings:
         settings.setdefault("worker.queues", settings.pop("worker.queue"))
-    for unknown in sorted(settings.keys() - _VARIABLES.keys()):
+    for unknown in sorted(settings.keys() - VARIABLES.keys()):
         log.warning("unknown_setting", setting=unknown, file=str(file))
     return settings
 
@@ -201,10 +275,6 @@ def _queues(text: str) -> tuple[str, ...]:
     if "*" in queues and queues != ALL_QUEUES:
         raise ValueError("* means all queues and cannot be combined with names")
     return queues
-
-
-def _seconds(text: str) -> float:
-    return durations.parse_ns(text) / 1e9
 
 
 def _factor(text: str) -> float:

@@ -1,0 +1,54 @@
+"""Settings of DRF and drf-spectacular, and the headers of requests and responses. Imported by settings.py."""
+
+from importlib.metadata import version
+
+from runqy.broker.states import RunOutcome, TaskState
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["runqy.api.authentication.BearerTokenAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": [
+        "rest_framework.permissions.IsAuthenticated",
+        "runqy.api.permissions.HasRole",
+        "runqy.api.permissions.HasConfirmedConfiguration",
+    ],
+    "DEFAULT_THROTTLE_CLASSES": ["runqy.api.throttling.ApiKeyThrottle"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "runqy.api.renderers.JSONOnlyNegotiation",
+    "DEFAULT_RENDERER_CLASSES": ["runqy.api.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["runqy.api.parsers.JSONParser"],
+    "DATETIME_FORMAT": "%Y-%m-%dT%H:%M:%SZ",
+    "DEFAULT_METADATA_CLASS": None,
+    "DEFAULT_SCHEMA_CLASS": "runqy.api.schema.Schema",
+    "EXCEPTION_HANDLER": "runqy.api.exceptions.exception_handler",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "runqy",
+    "DESCRIPTION": "Enqueue tasks, read their results, manage queues, vaults and workers.",
+    "VERSION": version("runqy"),
+    "OAS_VERSION": "3.1.0",
+    "SERVE_PUBLIC": True,
+    "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "ENUM_NAME_OVERRIDES": {
+        "QueueMode": ["long_running", "one_shot"],
+        "RedisMode": ["single", "sentinel", "cluster"],
+        "TaskState": [state.value for state in TaskState],
+        "RunOutcome": [outcome.value for outcome in RunOutcome],
+    },
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "runqy.api.schema.describe_headers",
+        "runqy.api.schema.add_links",
+    ],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "/static/admin_site/favicon.svg",
+}
+
+# Of pages in browsers, by CORS
+REQUEST_HEADERS = (
+    *("accept", "authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "last-event-id"),
+    *("prefer", "traceparent", "x-api-key", "x-request-id"),
+)
+RESPONSE_HEADERS = (
+    *("ETag", "Idempotent-Replayed", "Link", "Location", "Preference-Applied", "RateLimit", "RateLimit-Policy"),
+    *("Retry-After", "WWW-Authenticate", "X-Request-ID"),
+)

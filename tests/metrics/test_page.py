@@ -1,6 +1,8 @@
 """What /metrics shows: asynq's families, those of runqy, and what is left without Redis."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -30,6 +32,8 @@ from tests.support.servers import free_port
 from tests.support.tasks import put, take_one
 from tests.support.workers import RECORD, RUNNING
 
+REFERENCE = Path(__file__).parents[2] / "docs/reference/metrics.md"
+
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("queues")]
 
 
@@ -50,6 +54,16 @@ def test_queues_are_shown_under_the_names_of_asynqs_exporter(redis: Any) -> None
     assert value(page, "asynq_tasks_failed_total", queue="mail") == 2
     assert value(page, "asynq_queue_paused_total", queue="mail") == 1
     assert value(page, "asynq_queue_paused_total", queue="inference_low") == 0
+
+
+def test_the_reference_lists_every_family_and_no_other(redis: Any) -> None:
+    put(get_broker(), "t1", queue="mail")
+    rows = [line for line in REFERENCE.read_text().splitlines() if line.startswith("| `")]
+    listed = {name for row in rows for name in re.findall(r"`((?:asynq|runqy)_\w+)`", row.split("|")[1])}
+
+    shown = set(re.findall(r"^# TYPE ((?:asynq|runqy)_\w+)", exposition.page.read().decode(), re.MULTILINE))
+
+    assert shown == listed
 
 
 def test_queues_that_only_redis_knows_get_no_label(redis: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 import redis
 from ruamel.yaml import YAML
 
-from tests.docs.test_settings_table import read_by
+from tests.deploy.declared import SERVER_SETTINGS, WORKER_SETTINGS
 from tests.support.servers import ValkeyServer, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -31,10 +31,7 @@ def services(path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", [COMPOSE, HTTPS])
 def test_every_variable_of_our_services_is_a_setting(path: Path) -> None:
-    server = read_by("runqy/settings.py", "runqy/gunicorn_conf.py")
-    worker = read_by("workers/runtime/settings.py")
-
-    for name, known in (("server", server), ("worker", worker), ("setup", server)):
+    for name, known in (("server", SERVER_SETTINGS), ("worker", WORKER_SETTINGS), ("setup", SERVER_SETTINGS)):
         variables = services(path).get(name, {}).get("environment", {})
         assert {variable.removesuffix("_FILE") for variable in variables} <= known, name
 

@@ -17,7 +17,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from runqy import gunicorn_conf, settings
-from tests.docs.test_settings_table import read_by
+from tests.deploy.declared import SERVER_SETTINGS, WORKER_SETTINGS
 from tests.support import environment
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
@@ -34,8 +34,6 @@ MANIFESTS = [
 PODS = {
     one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in MANIFESTS if "template" in one.get("spec", {})
 }
-SERVER_SETTINGS = read_by("runqy/settings.py", "runqy/gunicorn_conf.py")
-WORKER_SETTINGS = read_by("workers/runtime/settings.py")
 
 
 def find(kind: str, name: str) -> dict[str, Any]:

@@ -1,0 +1,14 @@
+"""The names of the settings that the server and the worker declare."""
+
+import runqy.gunicorn_conf  # noqa: F401 (declares its own)
+from runqy import settings
+from runqy.config.env import Environment
+from workers.runtime import settings as worker
+
+_environment = Environment(
+    {"RUNQY_SERVER_URL": "https://runqy.example.com", "RUNQY_API_KEY": "key", "RUNQY_QUEUES": "*"}
+)
+worker.read(_environment)
+
+WORKER_SETTINGS = set(_environment.settings)
+SERVER_SETTINGS = set(settings.env.settings)

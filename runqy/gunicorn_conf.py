@@ -2,8 +2,9 @@
 
 import os
 import socket
-from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from gunicorn.sock import TCP6Socket, TCPSocket
 
 from runqy import settings
 from runqy.config.process import raise_open_files_limit
@@ -25,22 +26,34 @@ _has_passed_socket = "LISTEN_FDS" in os.environ  # gunicorn removes it when it t
 _metrics = multiprocess.set_folder(settings.RUNQY_HOME)  # before a web process imports prometheus_client
 
 
-def on_starting(_server: "Arbiter") -> None:
-    """Allow as many connections as the system permits, and reset the metrics."""
-    raise_open_files_limit()
-    multiprocess.prepare_folder(_metrics, settings.RUNQY_HOME)
+def _bind(address: "tuple[str, int]", server: "Arbiter") -> TCPSocket:
+    """Return a socket that refuses connections until the first web process listens on it, through uvicorn.
+
+    Clients then try another server. Were it to listen from here on, a proxy's first requests would wait for the
+    process, or be reset.
+    """
+
+    class BoundSocket(TCP6Socket if ":" in address[0] else TCPSocket):  # type: ignore[misc] # it has no types
+        def set_options(self, sock: socket.socket, bound: bool = False) -> socket.socket:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.bind(sock)
+            sock.setblocking(False)
+            sock.set_inheritable(True)
+            return sock
+
+    return BoundSocket(address, server.cfg, server.log)
 
 
-def when_ready(server: "Arbiter") -> None:
-    """Refuse connections until a web process has started, so that clients try another server instead of waiting.
+def on_starting(server: "Arbiter") -> None:
+    """Allow as many connections as the system permits, reset the metrics, and bind without listening.
 
     A socket that was passed to gunicorn is left as it is.
     """
-    # All web processes share the socket. The first one that starts makes it listen again, through uvicorn.
-    for listener in [] if server.master_pid or _has_passed_socket else server.LISTENERS:
-        if isinstance(listener.cfg_addr, tuple) and listener.cfg_addr in server.cfg.address:
-            with suppress(OSError):  # only Linux can stop listening in this way
-                listener.shutdown(socket.SHUT_RD)
+    raise_open_files_limit()
+    multiprocess.prepare_folder(_metrics, settings.RUNQY_HOME)
+    addresses = server.cfg.address
+    if not (server.master_pid or _has_passed_socket) and all(isinstance(address, tuple) for address in addresses):
+        server.LISTENERS = [_bind(address, server) for address in addresses]
 
 
 def child_exit(_server: "Arbiter", worker: "Worker") -> None:

@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,21 @@ def test_a_server_that_starts_refuses_connections_until_it_can_respond(start: St
 
     assert not is_accepting
     wait_until(web.responds, timeout_s=60)
+
+
+def test_the_first_connection_that_a_starting_server_accepts_gets_a_response(start: StartWeb) -> None:
+    web = start(port=free_port(), started="")
+
+    while True:  # without a pause: it would miss a moment in which the server listens too early
+        connection = HTTPConnection("127.0.0.1", web.port, timeout=60)
+        with suppress(ConnectionRefusedError):
+            connection.connect()
+            break
+    connection.request("GET", "/livez")
+    status = connection.getresponse().status
+    connection.close()
+
+    assert status == 200
 
 
 def test_a_rolling_restart_fails_no_request(start: StartWeb) -> None:

@@ -117,7 +117,7 @@ def create_key(  # noqa: PLR0913 (each is an option of the command)
     created = session.api.post("/api/keys", msgspec.json.encode(body))
     key_id = str(created["api_key"]["id"])
     # Only the key on standard output, so that a script can store it.
-    session.out.result(created, created["key"], name=key_id)
+    session.out.result(created, created["key"])
     if not session.out.is_document:
         session.out.note(f"The key {name!r} has the id {key_id}. Store it now: it is not shown again.")
 

@@ -76,6 +76,8 @@ def apply(  # noqa: PLR0913 (each is an option of the command)
             _print_outcomes(session, plan)
             return
         _ask(session, plan["queues"], force=force)
+        if not any(queue["outcome"] == "removed" for queue in plan["queues"]):
+            mode = "none"  # one that has become removable meanwhile was not asked about
     _print_outcomes(session, send_files(session, files, prune=mode))
 
 

@@ -123,7 +123,9 @@ def _find_stack(port: str, home: Path) -> tuple[str, str]:
     file = home / "server_url"
     if port:
         return f"http://localhost:{port}", ""
-    if os.access(file, os.R_OK) and (kept := file.read_text("utf-8", errors="replace").strip()):
+    kept = file.read_text("utf-8", errors="replace").strip() if os.access(file, os.R_OK) else ""
+    # A folder of somebody else must not have the key of the environment sent elsewhere.
+    if kept and urlsplit(kept).hostname in LOCAL_HOSTS:
         return (
             kept,
             f"The address is from {file}, which `runqy up` wrote when it started. RUNQY_SERVER_URL overrides it.",

@@ -26,6 +26,7 @@ class AsyncRunner:
         self._output = output
         self._context: Context | None = None
         self._running: asyncio.Task[str] | None = None
+        self._cancelled_ids: set[str] = set()
         self._is_ending = False
 
     def run(self) -> None:
@@ -47,7 +48,15 @@ class AsyncRunner:
         while (line := await self._tasks.get()) is not None and not self._is_ending:
             self._context = context = Context(line, loaded=loaded, send=self._output.send)
             self._running = asyncio.create_task(respond_async(context, self._handler, line.get("payload")))
-            response = await self._running
+            if context.task_id in self._cancelled_ids:  # before it was its turn
+                context.cancelled = True
+                self._running.cancel()
+            if self._tasks.empty():
+                self._cancelled_ids.clear()
+            try:
+                response = await self._running
+            except asyncio.CancelledError:  # cancelled before its first step
+                response = json.dumps(cancellation(context))
             self._context = self._running = None
             self._output.send_line(response)
         reading.cancel()
@@ -65,6 +74,8 @@ class AsyncRunner:
             elif self._context is not None and self._running and line["task_id"] == self._context.task_id:
                 self._context.cancelled = True
                 self._running.cancel()
+            else:
+                self._cancelled_ids.add(str(line["task_id"]))
         self._tasks.put_nowait(None)
 
     def _end(self, number: int) -> None:
@@ -90,7 +101,8 @@ async def respond_async(context: Context, handler: Handler, payload: Any) -> str
                 context.chunk(chunk)
             return success(context, None)
         return success(context, await value)
-    except asyncio.CancelledError:
-        return json.dumps(cancellation(context))
+    except asyncio.CancelledError as error:
+        # The handler may also have awaited a task that it cancelled itself.
+        return json.dumps(cancellation(context) if context.cancelled else describe_failure(context, handler, error))
     except Exception as error:  # noqa: BLE001 (whatever the handler raises is the task's error)
         return json.dumps(describe_failure(context, handler, error))

@@ -13,7 +13,8 @@ class Retry(Exception):
         super().__init__(reason)
         if delay is not None and not 0 <= delay <= MAX_DELAY_S:
             raise ValueError(f"delay: {delay!r} is not between 0 and {MAX_DELAY_S} seconds")
-        self.delay = delay
+        # A float, since numpy's numbers and Decimals are not JSON.
+        self.delay = None if delay is None else float(delay)
 
 
 class Fail(Exception):

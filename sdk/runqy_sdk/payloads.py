@@ -89,6 +89,8 @@ def _convert_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
 
 def _convert_collection(value: Any, origin: Any, args: tuple[Any, ...], path: str) -> Any:
     _check_type(value, list if origin is tuple else origin, path)
+    if not args:  # `typing.List` without a type
+        return value
     if origin is dict:
         return {name: _convert(item, args[1], f"{path}.{name}") for name, item in value.items()}
     if origin is tuple and args[-1:] != (...,):

@@ -53,6 +53,8 @@ class Input:
         with self._lock:
             # The order matters: `end_watch` is called after `is_wanted` became false, and looks at the first.
             self._is_watching = True
+            # The task's cancellation may have arrived with it.
+            self._lines = collections.deque(line for line in self._lines if not on_line(line))
             while is_wanted() and not self._has_ended:
                 ready, _, _ = select.select([self._descriptor, self._wake_reader], [], [])
                 if self._wake_reader in ready:

@@ -1,6 +1,5 @@
 """The names of the settings that the server and the worker declare."""
 
-import runqy.gunicorn_conf  # noqa: F401 (declares its own)
 from runqy import settings
 from runqy.config.env import Environment
 from workers.runtime import settings as worker

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from runqy import gunicorn_conf, settings
+from runqy import settings
 from tests.deploy.declared import SERVER_SETTINGS, WORKER_SETTINGS
 from tests.support import environment
 from tests.support.servers import free_port
@@ -81,7 +81,10 @@ def test_every_command_exists(command: tuple[str, ...]) -> None:
 
 
 def test_processes_may_end_before_they_are_killed() -> None:
-    web_s = int(find("ConfigMap", "runqy-server")["data"]["RUNQY_DRAIN_S"]) + gunicorn_conf.graceful_timeout
+    # In a process of its own: importing the configuration sets the folder of a gunicorn's metrics.
+    read = "from runqy import gunicorn_conf; print(gunicorn_conf.graceful_timeout)"
+    graceful_s = int(subprocess.check_output([sys.executable, "-c", read], text=True))
+    web_s = int(find("ConfigMap", "runqy-server")["data"]["RUNQY_DRAIN_S"]) + graceful_s
     worker_s = WorkerSettings.__dataclass_fields__["shutdown_timeout_s"].default + QUICK_STOP_S
     units = {name: int(re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)[1]) for name, text in UNITS.items()}
     pods = {name: pod.get("terminationGracePeriodSeconds", 0) for name, pod in PODS.items()}

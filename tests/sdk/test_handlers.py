@@ -1,8 +1,10 @@
 """What a handler's parameters get, and mistakes in its declaration."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 
 from runqy_sdk import Context, Fail, Retry, handlers, load, task
@@ -89,6 +91,14 @@ def test_a_test_calls_a_handler_as_a_worker_would() -> None:
     assert (later.error, later.will_retry, later.retry_delay_s) == ("busy", True, 3)
     assert (broken.will_retry, never.will_retry, never.error) == (True, False, "no")
     assert (invalid.error, invalid.will_retry) == ("payload_invalid: payload.name: this field is required", False)
+
+
+@pytest.mark.parametrize("delay", [np.int64(3), np.float32(3), Decimal(3)])
+def test_a_delay_may_be_any_number(delay: Any) -> None:
+    def wait(payload: Any) -> None:
+        raise Retry("busy", delay=delay)
+
+    assert call(wait).retry_delay_s == 3
 
 
 @pytest.mark.parametrize("delay", [-1, 1e9, float("nan")])

@@ -1,6 +1,7 @@
 """Payloads as the types that handlers are annotated with."""
 
 import enum
+import typing
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
@@ -81,6 +82,7 @@ def test_other_types_are_built_by_their_rules() -> None:
     assert convert_payload({"a": 1}, dict[str, Any]) == {"a": 1}
     assert convert_payload(["a"], dict | list[str]) == ["a"]
     assert convert_payload(5, Any) == 5
+    assert convert_payload({"a": 1}, typing.Dict) == {"a": 1}  # noqa: UP006 (as programs are annotated)
 
 
 @pytest.mark.parametrize(

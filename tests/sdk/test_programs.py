@@ -1,5 +1,6 @@
 """Programs of the SDK as a worker sees them: their lines, their output, and how they end."""
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,30 @@ run()
 
 
 @BOTH_KINDS
+def test_a_task_may_be_cancelled_in_the_moment_in_which_it_arrives(start: Start, kind: str) -> None:
+    program = start(f"""
+import asyncio, time
+from runqy_sdk import run, task
+
+@task
+{kind} wait(payload, ctx):
+    while not payload and not ctx.cancelled:
+        {"await asyncio" if kind.startswith("async") else "time"}.sleep(0.01)
+    ctx.check()
+    return payload
+
+run()
+""")
+    task = json.dumps({"task_id": "t1", "payload": 0})
+
+    program.process.stdin.write(task + '\n{"control": "cancel", "task_id": "t1"}\n')
+    program.process.stdin.flush()
+
+    assert program.read()["error"] == "the task was cancelled"
+    assert program.run(1)["result"] == 1
+
+
+@BOTH_KINDS
 def test_a_process_that_a_handler_forks_ends_on_a_signal(start: Start, kind: str) -> None:
     program = start(f"""
 import multiprocessing, time
@@ -414,3 +439,20 @@ if __name__ == "__main__":
     assert loading.run({"input": "a"})["result"] == {"prediction": "A"}
     assert once.run({"x": 4})["result"] == {"result": 8}
     assert once.end() == 0
+
+
+def test_a_task_that_the_handler_cancelled_itself_is_an_error(start: Start) -> None:
+    program = start("""
+import asyncio
+from runqy_sdk import run, task
+
+@task
+async def work(payload):
+    part = asyncio.create_task(asyncio.sleep(600))
+    part.cancel()
+    await part
+
+run()
+""")
+
+    assert program.run()["error"].endswith("asyncio.exceptions.CancelledError\n")

@@ -133,7 +133,7 @@ def a_run(task_id: str, do: str | None) -> Run:
     message = TaskMessage(id=task_id, type="mail", queue="mail", payload=payload, timeout=600)
     return Run(
         task=LeasedTask(lease=Lease("mail", task_id, "o"), message=message, lease_end_s=0),
-        line=encode_task(message, attempt=1, deadline_s=0),
+        line=encode_task(message, attempt=1),
     )
 
 

@@ -10,7 +10,7 @@ import structlog
 
 from runqy import clock
 from runqy.broker.constants import POLL_S
-from runqy.broker.message import REQUEST_ID, TRACEPARENT, run_time_s
+from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.operation import ask_all
 from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED
 from runqy.broker.tasks.dequeue import dequeue_tasks
@@ -348,9 +348,8 @@ def _encode(task: LeasedTask, *, traceparent: str, now_ns: int) -> tuple[bytes, 
         return b"", RunResult(RunStatus.FAILED, "message_unreadable: the stored message is damaged")
     if 0 < task.message.deadline <= now_ns // 1_000_000_000:
         return b"", RunResult(RunStatus.EXPIRED, DEADLINE_EXCEEDED)
-    deadline_s = now_ns / 1e9 + run_time_s(task.message, now_ns=now_ns)
     try:
-        return encode_task(task.message, attempt=task.attempt, deadline_s=deadline_s, traceparent=traceparent), None
+        return encode_task(task.message, attempt=task.attempt, traceparent=traceparent), None
     except PayloadUnusable as error:
         return b"", RunResult(RunStatus.FAILED, f"payload_unusable: {error.detail}")
 

@@ -211,7 +211,7 @@ class ChildSlot:
         assert self._started_with is not None  # noqa: S101 (as it has a child)
         run.commit = self._started_with.commit
         self.runs.append(run)
-        self._child.send(run.line)
+        self._child.send(run.child_line)
         if len(self.runs) == 1:
             self._begin(run)
 

@@ -123,7 +123,7 @@ class OneShotPool:
         elif run is not None:
             run.commit = self._started_with[child].commit
             self._owner.run_started(run)
-            child.send(run.line)
+            child.send(run.child_line)
         elif self._started_with[child] is self._spec:
             self._is_probed = True
             self.problem = ""

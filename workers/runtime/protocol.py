@@ -25,7 +25,6 @@ class _TaskLine(msgspec.Struct, omit_defaults=True):
     max_retry: int
     queue: str
     attempt: int
-    deadline: float
     request_id: str = ""
     traceparent: str = ""
 
@@ -89,11 +88,10 @@ _decode_progress = msgspec.json.Decoder(TaskProgress).decode
 _encoder = msgspec.json.Encoder()
 
 
-def encode_task(message: TaskMessage, *, attempt: int, deadline_s: float, traceparent: str = "") -> bytes:
+def encode_task(message: TaskMessage, *, attempt: int, traceparent: str = "") -> bytes:
     """Return the line that sends a task to a child. The payload's bytes are kept. `traceparent` replaces the task's.
 
-    `deadline_s` is the Unix time at which the run ends if it starts now. Raise PayloadUnusable if the payload is not
-    JSON.
+    Raise PayloadUnusable if the payload is not JSON.
     """
     line = _TaskLine(
         task_id=message.id,
@@ -103,11 +101,15 @@ def encode_task(message: TaskMessage, *, attempt: int, deadline_s: float, tracep
         max_retry=message.retry,
         queue=message.queue,
         attempt=attempt,
-        deadline=round(deadline_s, 3),
         request_id=message.headers.get(REQUEST_ID, ""),
         traceparent=traceparent or message.headers.get(TRACEPARENT, ""),
     )
     return _encoder.encode(line) + b"\n"
+
+
+def add_deadline(line: bytes, deadline_s: float) -> bytes:
+    """Return a task's line with the Unix time at which its run ends."""
+    return line[:-2] + b',"deadline":%.3f}\n' % deadline_s
 
 
 def encode_cancel(task_id: str) -> bytes:

@@ -26,6 +26,7 @@ from runqy.broker.tasks.finish import (
 )
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.errors import RunqyError
+from workers.runtime.protocol import add_deadline
 from workers.runtime.retries import QueuePolicy
 from workers.runtime.task_output import RunOutput
 
@@ -72,7 +73,7 @@ class Run:
 
     task: LeasedTask
     line: bytes
-    """The line for the child."""
+    """The line for the child, without the deadline."""
     lease_end_s: int = 0
     """Unix time, by Redis's clock."""
     traceparent: str = ""
@@ -101,6 +102,12 @@ class Run:
     def finish_bytes(self) -> int:
         result = self.result.output if self.result else None
         return len(result or b"") + len(self.task.message.payload) + len(self.output or b"")
+
+    @property
+    def child_line(self) -> bytes:
+        """The line for its child, with the deadline of a run that starts now."""
+        now_ns = clock.now_ns()  # the child compares it with the clock of this machine
+        return add_deadline(self.line, now_ns / 1e9 + run_time_s(self.task.message, now_ns=now_ns))
 
     def start(self, *, now_ns: int) -> None:
         """Start the run's timeout. It ends at the task's timeout or deadline, whichever is earlier."""

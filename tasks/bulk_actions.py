@@ -13,6 +13,7 @@ from django.db.models import Max, Min
 from django.utils import timezone
 
 from queues.queries import get_fresh_catalog, hides_payloads
+from runqy.accounts.queries import is_accepted
 from runqy.audit.actors import Actor, ActorKind, current_actor
 from runqy.audit.changes import Changes
 from runqy.audit.operations import record
@@ -120,8 +121,10 @@ def get_query(bulk: BulkAction) -> TaskQuery:
 
 
 def may_continue(bulk: BulkAction) -> bool:
-    """Return whether the user who requested a bulk action may still apply its action."""
+    """Return whether the user or the API key that requested a bulk action may still apply its action."""
     actor = Actor.from_json(bulk.actor)
+    if actor.kind is ActorKind.KEY and actor.id:  # keys of the environment have no id
+        return is_accepted(actor.id)
     if actor.kind is not ActorKind.USER:
         return True
     user = User.objects.filter(pk=actor.id, is_staff=True).first()

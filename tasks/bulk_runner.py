@@ -48,7 +48,7 @@ TICK_S = 2.0
 FULL_QUEUE_RETRY_S = 5
 KEEP_DAYS = 30
 MAX_PROBLEMS = 20
-_NOT_PERMITTED = "The user who requested it may no longer do this."
+_NOT_PERMITTED = "The user or API key that requested it may no longer do this."
 _State = BulkAction.State
 _Outcome = BulkAction.Outcome
 
@@ -132,7 +132,7 @@ class BulkRunner:
         while True:
             self._is_repeated = self._bulk.slice_began_s is not None
             self._extend_lease(slice_began_s=self._bulk.slice_began_s or self._broker.now_s())
-            # Checked before each slice: the user may lose the permission while the bulk action runs.
+            # Checked before each slice: a user may lose the permission, and a key be revoked, while the action runs.
             if not may_continue(self._bulk):
                 self._end(_State.FAILED, error=_NOT_PERMITTED)
                 break

@@ -40,6 +40,12 @@ class KeyStatus(StrEnum):
     REVOKED = "revoked"
 
 
+def is_accepted(key_id: str) -> bool:
+    """Return whether a key of the database exists, is not revoked and has not expired."""
+    is_unexpired = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
+    return ApiKey.objects.filter(is_unexpired, pk=key_id, revoked_at=None).exists()
+
+
 def is_limited_in_redis(key: ApiKey | PublishedKey) -> bool:
     """Return whether the workers of a key reach only the queues of the key in Redis."""
     may_share = key.role in (Role.WORKER, Role.ADMIN) and key.queues and key.allow_shared_redis

@@ -374,7 +374,7 @@ def test_a_bulk_action_ends_when_its_user_may_no_longer_do_this(
     run_bulk_actions(single_broker)
 
     assert counts(bulk) == ("failed", 3, 1, 0, 0)
-    assert bulk.error == "The user who requested it may no longer do this."
+    assert bulk.error == "The user or API key that requested it may no longer do this."
     assert len(listed(single_broker, "simple")["pending"]) == 2
 
 

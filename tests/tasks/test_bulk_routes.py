@@ -9,7 +9,7 @@ import redis as redis_py
 
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.accounts.operations import create_api_key
+from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.api_keys import Role
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
@@ -91,6 +91,22 @@ def test_ended_tasks_are_found_in_the_history(client: ApiClient, single_broker: 
     run_bulk_actions(single_broker)
 
     assert [len(ids) for ids in listed(single_broker, "simple").values()] == [1, 1]
+
+
+def test_a_bulk_action_ends_with_its_api_key(client: ApiClient, single_broker: Broker) -> None:
+    put(single_broker, "t1", "t2", queue="simple")
+    created = create_api_key(name="leaked", role=Role.ADMIN)
+    bulk = requested(ApiClient(key=created.plain).post(PATH, {"action": "delete", "state": "pending"}))
+
+    revoke_api_key(key_id=created.row.pk)
+    run_bulk_actions(single_broker)
+
+    found = BulkAction.objects.get(pk=bulk["id"])
+    assert (found.state, found.error) == (
+        "failed",
+        "The user or API key that requested it may no longer do this.",
+    )
+    assert len(listed(single_broker, "simple")["pending"]) == 2
 
 
 def test_a_bulk_action_is_cancelled_once(client: ApiClient, single_broker: Broker) -> None:

@@ -37,7 +37,7 @@ def main(root: Path, uid: int) -> None:
     _write(server / "redis_url", f"redis://runqy:{password}@valkey:6379/0")
     _write(worker / "api_key", _read(server / "worker_api_key"))
     for path in (*server.iterdir(), *worker.iterdir()):
-        os.chown(path, uid, uid)
+        os.chown(path, uid, uid, follow_symlinks=False)  # the server can write there, and this is root
     # The image of PostgreSQL reads it as root.
     _write(root / "postgres" / "password", _read(server / "database_password"))
     # The image of Valkey reads it as a user of its own, whose number is the image's choice: it has a hash only.
@@ -76,7 +76,9 @@ def _read(path: Path) -> str:
 def _write(path: Path, text: str) -> None:
     """Replace a file at once: the services of an earlier start may read it."""
     draft = path.with_name(f".{path.name}.new")
-    draft.write_text(f"{text}\n", "ascii")
+    draft.unlink(missing_ok=True)
+    with draft.open("x", encoding="ascii") as file:  # x: never through a link that the server has put there
+        file.write(f"{text}\n")
     draft.replace(path)
 
 

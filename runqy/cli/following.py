@@ -14,7 +14,7 @@ import typer
 from runqy.cli.commands import Session
 from runqy.cli.errors import ExitCode, ServerError
 from runqy.cli.task_ids import QueueAndId, find_path, parse_task, result_path
-from runqy.cli.values import format_value
+from runqy.cli.values import clean, format_value
 
 if TYPE_CHECKING:
     from runqy.cli.client import ServerSentEvent
@@ -197,7 +197,7 @@ def _exit_at_end(session: Session, event: "ServerSentEvent", data: dict[str, Any
 def _print_line(*columns: str) -> None:
     """Print what happened now. A person sees the time, a program only what happened."""
     if sys.stdout.isatty():
-        typer.echo("  ".join((time.strftime("%H:%M:%S"), *filter(None, columns))))
+        typer.echo("  ".join((time.strftime("%H:%M:%S"), *map(clean, filter(None, columns)))))
     else:
         typer.echo("\t".join(columns))
 

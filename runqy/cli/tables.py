@@ -1,6 +1,5 @@
 """Tables for a terminal: columns that do not fit are on lines below, times are relative, states have colours."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -10,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from runqy.cli.values import describe_time, format_value, parse_time
+from runqy.cli.values import clean, describe_time, format_value, parse_time
 
 Row = Mapping[str, object]
 
@@ -28,8 +27,6 @@ _COLOURS = {
     "red": ("archived", "failed", "critical", "lost", "timed_out", "disconnected", "failing", "invalid", "revoked"),
 }
 _STYLES = {word: colour for colour, words in _COLOURS.items() for word in words}
-# Escape sequences of a task's error would move the cursor or rename the window.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +84,7 @@ def print_members(item: Row, members: Sequence[str], *, is_wide: bool = False) -
         elif isinstance(value, bool):
             text = "yes" if value else "no"
         name = Text(f"{member.replace('_', ' ') + ':':{width}} ", style="bold")
-        console.print(name.append_text(Text(_clean(text), style=_style(member, text))), soft_wrap=True)
+        console.print(name.append_text(Text(clean(text), style=_style(member, text))), soft_wrap=True)
 
 
 def _arrange(headers: Sequence[str], table: Sequence[Sequence[str]], width: int) -> list[list[_Column]]:
@@ -128,9 +125,5 @@ def _cell(value: Any, *, is_wide: bool) -> str:
         return "yes" if value else ""
     if time := parse_time(value):
         return describe_time(time, is_exact=is_wide)
-    text = _clean(format_value(value))
+    text = clean(format_value(value))
     return text if is_wide or len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}… ({len(text):,} characters)"
-
-
-def _clean(text: str) -> str:
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,9 +1,11 @@
 """Values as text: times, and what stands in one column of a line."""
 
+import re
 from datetime import UTC, datetime
 
 import msgspec
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _DATE_AFTER_S = 30 * 86400
 """From this age on a date says more than a number of days."""
@@ -17,6 +19,11 @@ def format_value(value: object) -> str:
         lines = value.strip().splitlines()
         return lines[-1].strip().replace("\t", " ") if lines else ""
     return msgspec.json.encode(value).decode()
+
+
+def clean(text: str) -> str:
+    """Return a text without escape sequences: those of a task's error could rewrite the terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def parse_time(value: object) -> datetime | None:

@@ -14,6 +14,7 @@ from alerts.operations import store_findings
 from alerts.rules import AlertKind, Finding
 from queues.models import QueueSource
 from queues.operations import save_queue
+from runqy.accounts.identities import key_digest
 from runqy.accounts.models import ApiKey
 from runqy.cli import targets
 from runqy.cli.client import Client
@@ -101,7 +102,8 @@ def test_key_is_created_used_listed_and_revoked(admin: Run) -> None:
     key = created.stdout.strip()
     row = ApiKey.objects.get()
 
-    child = admin("apikey", "create", "shop", "-q", "mail", "-o", "name", "-k", key).stdout.strip()
+    only_key = admin("apikey", "create", "shop", "-q", "mail", "-o", "name", "-k", key).stdout.strip()
+    child = str(ApiKey.objects.get(name="shop").pk)
     listed = admin("apikey", "list").stdout
     shown = admin("apikey", "show", child).stdout
     first = admin("apikey", "revoke", str(row.pk), "--force")
@@ -109,6 +111,7 @@ def test_key_is_created_used_listed_and_revoked(admin: Run) -> None:
     both = admin("apikey", "revoke", str(row.pk), "--descendants", "--force")
 
     assert created.stderr == f"runqy: The key 'ci' has the id {row.pk}. Store it now: it is not shown again.\n"
+    assert key_digest(only_key) == ApiKey.objects.get(name="shop").digest  # not its id: it is shown only now
     assert [line.split("\t")[:5] for line in listed.splitlines()] == [
         [child, "shop", "client", "valid", "mail"],
         [str(row.pk), "ci", "admin", "valid", ""],

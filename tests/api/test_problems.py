@@ -17,8 +17,8 @@ from tests.api.wsgi import Response, call
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration", "each_plane")]
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY")
-SHARED = {"/api/cli/configs/reload": {"GET", "PUT", "DELETE"}}
-"""Paths that are also those of something else: here of a queue called reload."""
+SHARED = {f"/api/cli/configs/{name}": {"GET", "PUT", "DELETE"} for name in ("reload", "apply")}
+"""Paths that are also those of something else: here of queues called reload and apply."""
 
 
 def problem(response: Response) -> dict[str, Any]:

@@ -63,6 +63,13 @@ EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
         400,
         "rules between fields, and of git addresses and vaults",
     ),
+    ("positive_data_acceptance", {"apply_configs"}, 400, "the content of a file is YAML of queues"),
+    (
+        "positive_data_acceptance",
+        {"create_bulk_action"},
+        400,
+        "actions depend on the state, and members of ended tasks have none",
+    ),
     ("positive_data_acceptance", {"register_worker"}, 400, "who accepts a Redis user names the process"),
     ("positive_data_acceptance", {"create_api_key"}, 400, "its end is past, or it has vaults and is no worker's"),
     (
@@ -86,7 +93,7 @@ EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
     ("missing_required_header", {"replace_config"}, 428, "what RFC 6585 has for a missing If-Match"),
     ("use_after_free", {"get_api_key"}, 200, "a revoked key stays on record"),
     ("use_after_free", {"list_vault_deliveries"}, 200, "deliveries of secrets stay recorded"),
-    ("allow_header_conformance", {"reload_configs"}, 405, "the path is also the one of a queue called reload"),
+    ("allow_header_conformance", {"reload_configs", "apply_configs"}, 405, "the path is also that of a queue"),
 ]
 
 

@@ -18,7 +18,7 @@ from tests.queues.samples import spec
 from tests.support.waiting import PATIENCE_S
 from vaults.operations import create_vault, set_entry
 
-NAMES = {"queue": "simple", "name": "v", "key": "KEY", "task_id": "t", "worker_id": "w:1", "key_id": "1"}
+NAMES = {"queue": "simple", "name": "v", "key": "KEY", "task_id": "t", "worker_id": "w:1", "key_id": "1", "number": "1"}
 
 
 @pytest.fixture(autouse=True)

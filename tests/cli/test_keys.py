@@ -49,6 +49,15 @@ def kept_url(tmp_path, kept_key):
     (tmp_path / ".runqy/server_url").write_text("http://localhost:3077\n")
 
 
+def test_a_folder_of_others_cannot_name_another_host(run, server, tmp_path, kept_url):
+    (tmp_path / ".runqy/server_url").write_text("https://elsewhere.example.com\n")
+    server.responses = [(200, PENDING)]
+
+    run("task", "get", "t1", env={"RUNQY_API_KEY": "the-key-of-the-environment"})
+
+    assert str(server.requests[-1].url).startswith("http://localhost:3000/")
+
+
 @pytest.mark.usefixtures("kept_url")
 @pytest.mark.parametrize(
     ("env", "arguments", "url"),

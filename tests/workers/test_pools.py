@@ -97,6 +97,7 @@ class Recorder:
         self.progress: list[tuple[str, TaskProgress]] = []
         self.changed = asyncio.Condition()
         self.has_leases = True
+        self.batches: list[int] = []
 
     def has_lease(self, run: Run) -> bool:
         return self.has_leases
@@ -107,6 +108,9 @@ class Recorder:
     def run_ended(self, run: Run, result: RunResult) -> None:
         assert run.task_id not in self.results
         self.results[run.task_id] = result
+
+    def batch_sent(self, members: int) -> None:
+        self.batches.append(members)
 
     def run_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
         for run in runs:

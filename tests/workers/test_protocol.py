@@ -10,13 +10,16 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import PayloadUnusable
 from workers.runtime.protocol import (
+    BatchLimits,
     ChildResponse,
     InvalidResponse,
     ProgressReport,
+    Ready,
     add_deadline,
     begins_as_response,
     decode_response,
     encode_task,
+    read_ready,
 )
 
 VALUES = st.recursive(
@@ -238,3 +241,44 @@ def test_a_response_with_progress_may_have_a_member_whose_name_is_not_utf8() -> 
 
     assert isinstance(response, ChildResponse)
     assert bytes(response.result) == b"7"
+
+
+@pytest.mark.parametrize(
+    ("line", "ready"),
+    [
+        (b'{"status":"ready"}', Ready()),
+        (b'{"status":"ready","accepts":["cancel"],"concurrency":"x","batch":7}', Ready(accepts_cancel=True)),
+        (
+            b'{"status":"ready","accepts":["concurrent","stream"],"concurrency":32}',
+            Ready(accepts_cancel=True, is_concurrent=True, streams=True, concurrency=32),
+        ),
+        (
+            b'{"status":"ready","accepts":["batch"],"batch":{"max_size":16,"max_wait_ms":20}}',
+            Ready(batch=BatchLimits(max_size=16, max_wait_ms=20)),
+        ),
+    ],
+)
+def test_a_ready_line_says_what_the_child_can_do(line: bytes, ready: Ready) -> None:
+    response = decode_response(line)
+
+    assert isinstance(response, ChildResponse)
+    assert read_ready(response) == ready
+
+
+@pytest.mark.parametrize(
+    ("members", "name"),
+    [
+        (b'"accepts":"cancel"', "accepts"),
+        (b'"accepts":["concurrent"],"concurrency":0', "concurrency"),
+        (b'"accepts":["concurrent"],"concurrency":257', "concurrency"),
+        (b'"accepts":["batch"]', "batch"),
+        (b'"accepts":["batch"],"batch":{"max_size":257}', "batch.max_size"),
+        (b'"accepts":["batch"],"batch":{"max_size":1,"max_wait_ms":-1}', "batch.max_wait_ms"),
+    ],
+)
+def test_an_invalid_member_of_a_ready_line_is_named(members: bytes, name: str) -> None:
+    response = decode_response(b'{"status":"ready",%b}' % members)
+
+    assert isinstance(response, ChildResponse)
+    with pytest.raises(ValueError, match=name):
+        read_ready(response)

@@ -51,7 +51,7 @@ def test_the_environment_alone_is_enough() -> None:
     settings = load(None, NEEDED)
 
     assert (settings.server_url, settings.api_key, settings.queues) == ("http://127.0.0.1:3000", "planted", ("mail",))
-    assert (settings.concurrency, settings.processes, settings.shutdown_timeout_s) == (1, 1, 30.0)
+    assert (settings.concurrency, settings.processes, settings.shutdown_timeout_s) == (None, 1, 30.0)
     assert settings.deployment_dir == Path(".runqy/deployments").absolute()
 
 

@@ -24,9 +24,11 @@ from workers.runtime.protocol import (
     ChildResponse,
     InvalidResponse,
     ProgressReport,
+    Ready,
     begins_as_response,
     decode_response,
     encode_cancel,
+    read_ready,
 )
 from workers.runtime.startup_limits import StartupLimits
 
@@ -57,6 +59,8 @@ class ChildSpec:
     startup_timeout_s: float = 1800.0
     startup_silence_s: float = 0.0
     """How long the child may neither print nor use CPU before it is ready; 0: no limit."""
+    max_concurrency: int = 0
+    """How many tasks, or batches, the child may have at once; 0: what it announces."""
     termination_grace_s: float = 1.0
     """For a child that does not accept cancel: the time from the early end of a run to SIGTERM, and from there to
     SIGKILL."""
@@ -89,6 +93,8 @@ class Child:
 
     def __init__(self, spec: ChildSpec, owner: ChildOwner) -> None:
         self.is_ready = False
+        # What it announced with its ready line.
+        self.ready = Ready()
         # The child is exiting and gets no more tasks.
         self.is_ending = False
         self.has_ended = False
@@ -98,7 +104,6 @@ class Child:
         self.startup_s = 0.0
         self._spec = spec
         self._owner = owner
-        self._accepts_cancel = False
         self._loop = asyncio.get_running_loop()
         self._process, self._control_socket = _start(spec)
         self.pid = self._process.pid
@@ -122,7 +127,7 @@ class Child:
         """Have the child cancel a task if it accepts that. Terminate the child if the task does not end soon."""
         # No signal is sent at first. On SIGTERM or SIGINT a child of the released SDK finishes its task and exits, on
         # the second one it exits at once, and of a handler's exceptions it catches only `Exception`.
-        if self._accepts_cancel:
+        if self.ready.accepts_cancel:
             self._input.write(encode_cancel(task_id))
             self._schedule(CANCEL_GRACE_S, self.terminate)
         else:
@@ -263,8 +268,13 @@ class Child:
         if response.status == "error":
             self.problem = self.problem or f"the child process could not start: {response.error_text}"
         elif response.status == "ready" and not self.is_ready and not self.problem:
+            try:
+                self.ready = read_ready(response)
+            except ValueError as error:
+                self.problem = f"the child process could not start: {error}"
+                self.kill()
+                return
             self.is_ready = True
-            self._accepts_cancel = "cancel" in (response.accepts or ())
             self._timer.cancel()
             if self._spec.hides_output:
                 self._log.mute()

@@ -100,6 +100,11 @@ class Consumer:
         return self._state.runs
 
     @property
+    def slots(self) -> int:
+        """How many tasks may be leased: the setting, or what the ready children announce."""
+        return self.config.concurrency or self._capacity
+
+    @property
     def free_slots(self) -> int:
         return self._state.count_free_slots(self._capacity)
 
@@ -182,6 +187,9 @@ class Consumer:
             if result.status is RunStatus.LOST:
                 self._output.forget(run)
         self._schedule()
+
+    def batch_sent(self, members: int) -> None:
+        self.counts.record_batch(members)
 
     def run_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
         if self.config.keeps_output:

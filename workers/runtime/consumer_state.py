@@ -31,7 +31,8 @@ class ConsumeConfig:
 
     worker_id: str
     wake_token: str
-    concurrency: int
+    concurrency: int | None
+    """The most leases; None: what the children announce."""
     weights: tuple[QueueWeight, ...]
     is_strict: bool
     policy: QueuePolicy
@@ -104,11 +105,11 @@ class ConsumerState:
 
     def count_free_slots(self, capacity: int) -> int:
         """Return how many more tasks could run. `capacity` is what the children announce."""
-        return max(min(self.config.concurrency, capacity) - len(self.runs) + self._ended, 0)
+        return max(self._limit(capacity) - len(self.runs) + self._ended, 0)
 
     def begin_round_trip(self, capacity: int) -> RoundTrip | None:
         """Return what to send to Redis now; None if there is no reason for a round trip."""
-        if self.is_backing_off or not self._may_begin():
+        if self.is_backing_off or not self._may_begin(capacity):
             return None
         runs = self._pop_unrecorded()
         dequeue = None
@@ -196,9 +197,12 @@ class ConsumerState:
         del self.runs[run.task.lease.token]
         self._ended -= 1
 
-    def _may_begin(self) -> bool:
+    def _limit(self, capacity: int) -> int:
+        return capacity if self.config.concurrency is None else min(self.config.concurrency, capacity)
+
+    def _may_begin(self, capacity: int) -> bool:
         # While a round trip is under way, a second one is not worth a few results of many.
-        is_worthwhile = len(self._unrecorded) >= max(2, self.config.concurrency // MAX_ROUND_TRIPS)
+        is_worthwhile = len(self._unrecorded) >= max(2, self._limit(capacity) // MAX_ROUND_TRIPS)
         return not self._under_way or (is_worthwhile and len(self._under_way) < MAX_ROUND_TRIPS)
 
     def _pop_unrecorded(self) -> list[Run]:

@@ -181,6 +181,9 @@ class RunCounts:
             counted = OUTCOMES_OF_STATUS.get(run.result.status, counted)
         counters.outcomes[counted] += 1
 
+    def record_batch(self, members: int) -> None:
+        """Count a batch that was sent to a child."""
+
     def record_child_restart(self) -> None:
         self._worker.child_restarts += 1
 

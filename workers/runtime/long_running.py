@@ -55,10 +55,11 @@ class LongRunningPool:
                 on_change=self._use_slots,
                 on_run_ended=self._end_run,
             )
-            for _ in range(min(settings.processes, settings.concurrency))
+            for _ in range(min(settings.processes, settings.concurrency or settings.processes))
         ]
         self._waiting: deque[Run] = deque()
-        self._slot_capacity = -(-settings.concurrency // len(self._slots))  # rounded up
+        self._concurrency = settings.concurrency or len(self._slots)
+        self._slot_capacity = -(-self._concurrency // len(self._slots))  # rounded up
         # A moving average, in which the last run counts half. Until the first one has ended, tasks count as long.
         self._mean_s = 1.0
         self._emptied = asyncio.Event()
@@ -77,7 +78,7 @@ class LongRunningPool:
 
     @property
     def capacity(self) -> int:
-        return min(self._settings.concurrency, self._slot_capacity * sum(slot.is_open for slot in self._slots))
+        return min(self._concurrency, self._slot_capacity * sum(slot.is_open for slot in self._slots))
 
     @property
     def is_up_to_date(self) -> bool:

@@ -61,7 +61,7 @@ class OneShotPool:
     def capacity(self) -> int:
         # A child that has responded keeps its slot until it has ended.
         lingering = sum(run is None and child is not self._probe for child, run in self._runs.items())
-        return max(self._settings.concurrency - lingering, 0) if self.is_ready else 0
+        return max((self._settings.concurrency or 1) - lingering, 0) if self.is_ready else 0
 
     @property
     def is_up_to_date(self) -> bool:

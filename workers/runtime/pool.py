@@ -34,6 +34,9 @@ class PoolOwner(Protocol):
     def run_started(self, run: Run) -> None:
         """A child can start a run now: its timeout begins."""
 
+    def batch_sent(self, members: int) -> None:
+        """A child was sent tasks as one batch."""
+
     def run_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
         """A child printed something while it had these runs."""
 

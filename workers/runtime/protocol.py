@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
@@ -11,7 +12,7 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import PayloadUnusable
-from runqy.formats.json_decoding import describe_error
+from runqy.formats.json_decoding import convert, describe_error
 
 MAX_LINE_BYTES = 32 << 20
 """The limit of a response. A longer one fails its task."""
@@ -29,11 +30,41 @@ class _TaskLine(msgspec.Struct, omit_defaults=True):
     traceparent: str = ""
 
 
+class BatchLimits(msgspec.Struct, frozen=True):
+    """How many tasks a child takes as one batch, and how long the first of them may wait for others."""
+
+    max_size: Annotated[int, msgspec.Meta(ge=1, le=256)]
+    max_wait_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] = 0
+
+
+class _Announcement(msgspec.Struct, frozen=True):
+    """What a ready line says if its child accepts the member."""
+
+    accepts: list[str] | None = None
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    batch: BatchLimits | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What a child can do."""
+
+    accepts_cancel: bool = False
+    is_concurrent: bool = False
+    """It takes up to `concurrency` tasks without waiting for responses."""
+    streams: bool = False
+    concurrency: int = 1
+    """How many tasks, or batches, it works on at once."""
+    batch: BatchLimits | None = None
+
+
 class ChildResponse(msgspec.Struct):
     """A line from a child. Either the child is ready or cannot start (`status`), or a task ended (`task_id`)."""
 
     status: str | None = None
-    accepts: list[str] | None = None
+    accepts: object = None
+    concurrency: object = None
+    batch: object = None
     task_id: str | None = None
     result: msgspec.Raw = msgspec.Raw(b"null")
     error: object = None
@@ -105,6 +136,31 @@ def encode_task(message: TaskMessage, *, attempt: int, traceparent: str = "") ->
         traceparent=traceparent or message.headers.get(TRACEPARENT, ""),
     )
     return _encoder.encode(line) + b"\n"
+
+
+def read_ready(response: ChildResponse) -> Ready:
+    """Return what a ready line says. Raise ValueError, naming the member that is invalid."""
+    accepts = response.accepts if isinstance(response.accepts, list) else []
+    has_batches, is_concurrent = "batch" in accepts, "concurrent" in accepts
+    content: dict[str, object] = {"accepts": response.accepts}
+    # Without these words in `accepts`, the members mean nothing: a child of an older SDK may send anything in them.
+    if (is_concurrent or has_batches) and response.concurrency is not None:
+        content["concurrency"] = response.concurrency
+    if has_batches:
+        content["batch"] = response.batch
+    try:
+        announced = convert(content, _Announcement)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"the ready line is invalid: {error}") from error
+    if has_batches and announced.batch is None:
+        raise ValueError("the ready line is invalid: it accepts batch, but `batch` with `max_size` is missing")
+    return Ready(
+        accepts_cancel=is_concurrent or "cancel" in accepts,
+        is_concurrent=is_concurrent,
+        streams="stream" in accepts,
+        concurrency=announced.concurrency,
+        batch=announced.batch,
+    )
 
 
 def add_deadline(line: bytes, deadline_s: float) -> bytes:

@@ -11,7 +11,7 @@ import structlog
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from runqy.config.env import Environment, InvalidSetting, parse_words
+from runqy.config.env import Environment, InvalidSetting, parse_count, parse_words
 from runqy.errors import WorkerSettingsInvalid
 
 log = structlog.get_logger()
@@ -67,8 +67,8 @@ class WorkerSettings:
     server_url: str
     api_key: str = field(repr=False)
     queues: tuple[str, ...]
-    concurrency: int = 1
-    """The maximum number of tasks at a time, for each queue."""
+    concurrency: int | None = None
+    """The maximum number of leased tasks, for each queue; None: what its children announce."""
     processes: int = 1
     """The number of children of a long_running queue, over which its tasks are spread."""
     shutdown_timeout_s: float = 30.0
@@ -125,8 +125,12 @@ def read(env: Environment, *, allow_http: bool = False) -> WorkerSettings:
             help="comma-separated queues; the name of a queue selects all its sub-queues. `*`: [all "
             "queues](#all-queues)",
         ),
-        concurrency=env.count(
-            "RUNQY_CONCURRENCY", 1, lowest=1, highest=1000, help="tasks held at a time, for each queue"
+        concurrency=env.parsed(
+            "RUNQY_CONCURRENCY",
+            _concurrency,
+            None,
+            shown_default="what the children can run at once",
+            help="the most tasks held at a time, for each queue ([below](#how-many-tasks-a-worker-holds))",
         ),
         processes=env.count("RUNQY_PROCESSES", 1, lowest=1, highest=1000, help="`long_running` children that run them"),
         shutdown_timeout_s=env.fraction_of_seconds(
@@ -275,6 +279,10 @@ def _queues(text: str) -> tuple[str, ...]:
     if "*" in queues and queues != ALL_QUEUES:
         raise ValueError("* means all queues and cannot be combined with names")
     return queues
+
+
+def _concurrency(text: str) -> int | None:
+    return parse_count(text, 1, 1000)
 
 
 def _factor(text: str) -> float:

@@ -65,6 +65,8 @@ class RunResult(msgspec.Struct, frozen=True):
     output: bytes | None = None
     retry_delay_s: float | None = None
     """The delay before the retry that the task requested; None for the queue's delays."""
+    is_shared: bool = False
+    """Its child died while it had several runs: which of them caused it is unknown."""
 
 
 @dataclass(slots=True, eq=False)

@@ -261,7 +261,7 @@ class WorkerSession:
             queue=registration.queue.name,
             redis_queues=registration.priorities,
             is_strict=registration.queue.order == "strict",
-            concurrency=self._settings.concurrency,
+            concurrency=self.consumer.slots or self._settings.processes,
             processes=self._settings.processes,
             started_at_s=identity.started_at_s,
             version=own_version(),

@@ -91,7 +91,7 @@ def instance_patterns(instance_id: str) -> tuple[str, str]:
 
 
 def ended_channel(task_id: str) -> str:
-    """Channel: notifies waiting clients of the final state of a task."""
+    """Channel: notifies waiting clients of the final state of a task, and of new chunks."""
     return f"runqy:ended:{task_id}"
 
 
@@ -187,6 +187,10 @@ class QueueKeys:
     def output(self, task_id: str) -> str:
         """Hash, expiring: what the last attempts of a task printed. `lua/parts/delete_task.lua` has this key too."""
         return f"{self.own_prefix}output:{task_id}"
+
+    def chunks(self, task_id: str) -> str:
+        """List, expiring: what the last run of a task streamed. `lua/parts/delete_task.lua` has this key too."""
+        return f"{self.own_prefix}chunks:{task_id}"
 
     def created(self, scope: str) -> str:
         """Hash, expiring: what the request with an idempotency key created; `scope` is the digest of key and client."""

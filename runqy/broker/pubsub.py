@@ -30,6 +30,8 @@ PING_AFTER_S = 15.0
 SILENCE_TIMEOUT_S = 25.0
 """How long the connection may be silent before it is considered lost."""
 MAX_CHANNELS_PER_COMMAND = 500
+CHUNKS_WRITTEN = b"chunks"
+"""The message on a task's `ended_channel` that its chunks have changed. Other messages are its final state."""
 
 _log = structlog.get_logger(__name__)
 
@@ -185,14 +187,25 @@ class Subscriber:
 
 
 class TaskEndSubscriber:
-    """Calls back with the ids of watched tasks that end.
+    """Calls back with the ids of watched tasks that end, or that have new chunks or a new run.
 
-    Ends may be missed while the connection is down, and not all workers publish them: callers poll as well.
+    Both may be missed while the connection is down, and not all workers publish them: callers poll as well.
     """
 
-    def __init__(self, source: AsyncBroker | RedisTarget, *, on_end: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        source: AsyncBroker | RedisTarget,
+        *,
+        on_end: Callable[[str], None],
+        on_chunks: Callable[[str], None] = lambda task_id: None,
+    ) -> None:
         prefix = ended_channel("")
-        self._subscriber = Subscriber(source, on_message=lambda channel, _: on_end(channel.removeprefix(prefix)))
+
+        def receive(channel: str, message: bytes) -> None:
+            notify = on_chunks if message == CHUNKS_WRITTEN else on_end
+            notify(channel.removeprefix(prefix))
+
+        self._subscriber = Subscriber(source, on_message=receive)
 
     async def start(self) -> None:
         await self._subscriber.start()

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from runqy.broker import config_documents, keys
@@ -38,6 +39,7 @@ from runqy.broker.streams.run_log import remove_runs
 from runqy.broker.streams.write_behind import record_delivery
 from runqy.broker.tasks import finish, inspector
 from runqy.broker.tasks.cancel import cancel
+from runqy.broker.tasks.chunks import ChunkBatch, mark_gap, write_chunks
 from runqy.broker.tasks.enqueue import IdempotencyKey, IdempotencyRecord, enqueue_unique
 from runqy.broker.tasks.enqueue_batch import (
     BatchPart,
@@ -166,6 +168,9 @@ def run_tasks(broker: Broker) -> None:
     broker.run(extend([done.lease, again.lease], now_ns=now_ns + 10**9))
     broker.run(finish.write_result(done.lease, b"1"))
     broker.run(write_output([OutputChunk(lease=done.lease, text=b"hello", progress=b"{}")]))
+    streamed = ChunkBatch(lease=done.lease, run_number=1, offset=0, entries=(b'"a"', b'"b"'))
+    broker.run(write_chunks([streamed]))
+    broker.run(mark_gap(msgspec.structs.replace(streamed, offset=3)))
     broker.run(cancel(QUEUE, "both", now_ns=now_ns))
     broker.run(finish.complete_all([Completion(done.lease, done.message, b"2")], now_ns=now_ns))
     broker.run(finish.complete(gone.lease, gone.message, b"3", now_ns=now_ns))

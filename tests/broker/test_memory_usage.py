@@ -6,6 +6,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.memory import estimate_memory
 from runqy.broker.queues.stats import DayCounts, read_history
+from runqy.broker.tasks.chunks import ChunkBatch, write_chunks
 from runqy.broker.tasks.finish import archive
 from runqy.broker.tasks.output import OutputChunk, write_output
 from tests.support.tasks import QUEUE, put, take_one
@@ -28,15 +29,17 @@ def test_the_memory_of_equal_tasks_is_what_they_take(broker: Broker) -> None:
     assert total == pytest.approx(50 * one + broker.client.memory_usage(KEYS.pending), rel=0.1)
 
 
-def test_the_output_of_tasks_counts(broker: Broker) -> None:
+def test_the_output_and_the_chunks_of_tasks_count(broker: Broker) -> None:
     put(broker, "t1")
     taken = take_one(broker)
     (before,) = broker.run(estimate_memory([QUEUE]))
     broker.run(write_output([OutputChunk(lease=taken.lease, text=b"x" * 20_000)]))
+    broker.run(write_chunks([ChunkBatch(lease=taken.lease, run_number=1, offset=0, entries=(b"1" * 20_000,))]))
 
     (after,) = broker.run(estimate_memory([QUEUE]))
 
-    assert after >= before + broker.client.memory_usage(KEYS.output("t1"), samples=0)
+    written = (KEYS.output("t1"), KEYS.chunks("t1"))
+    assert after >= before + sum(broker.client.memory_usage(key, samples=0) for key in written)
 
 
 @pytest.mark.parametrize("huge", ["t00", "t57", "t99"])

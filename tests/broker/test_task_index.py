@@ -1,5 +1,7 @@
 """Which lookups are removed, and which are not."""
 
+from collections.abc import Callable
+
 import pytest
 
 from runqy.broker import keys
@@ -94,12 +96,13 @@ def test_suspects_are_bounded(single_broker: Broker, clock: MovingClock, monkeyp
     assert walk(single_broker, sweep) == 3
 
 
-def test_output_of_a_task_that_another_program_deleted_is_removed_with_its_lookup(
-    broker: Broker, clock: MovingClock
+@pytest.mark.parametrize("key_of", [KEYS.output, KEYS.chunks])
+def test_what_a_task_wrote_that_another_program_deleted_is_removed_with_its_lookup(
+    broker: Broker, clock: MovingClock, key_of: Callable[[str], str]
 ) -> None:
     for task_id in ("kept", "deleted"):
         put(broker, task_id)
-        broker.client.hset(KEYS.output(task_id), "1", "text")
+        broker.client.rpush(key_of(task_id), "text")
     broker.client.delete(KEYS.task("deleted"))
     sweep = task_index.LookupSweep()
     walk(broker, sweep)
@@ -107,16 +110,17 @@ def test_output_of_a_task_that_another_program_deleted_is_removed_with_its_looku
 
     assert walk(broker, sweep) == 1
 
-    assert not broker.client.exists(KEYS.output("deleted"))
-    assert broker.client.exists(KEYS.output("kept"))
+    assert not broker.client.exists(key_of("deleted"))
+    assert broker.client.exists(key_of("kept"))
 
 
-def test_output_lives_as_long_as_its_task(broker: Broker) -> None:
+@pytest.mark.parametrize("key_of", [KEYS.output, KEYS.chunks])
+def test_what_a_task_wrote_lives_as_long_as_the_task(broker: Broker, key_of: Callable[[str], str]) -> None:
     for task_id, left_s in (("old", 60), ("new", 2 * KEPT_S)):
         put(broker, task_id)
-        broker.client.hset(KEYS.output(task_id), "1", "text")
-        broker.client.expire(KEYS.output(task_id), left_s)
+        broker.client.rpush(key_of(task_id), "text")
+        broker.client.expire(key_of(task_id), left_s)
 
     walk(broker, task_index.LookupSweep())
 
-    assert [round(broker.client.ttl(KEYS.output(task_id)) / KEPT_S) for task_id in ("old", "new")] == [1, 2]
+    assert [round(broker.client.ttl(key_of(task_id)) / KEPT_S) for task_id in ("old", "new")] == [1, 2]

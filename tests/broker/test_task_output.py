@@ -1,4 +1,4 @@
-"""What tasks print: how it is kept by attempt, how much of it, and that it ends with the task."""
+"""What tasks print: how it is kept by attempt, how much of it, and that it ends with the task, as chunks do."""
 
 from collections.abc import Callable
 
@@ -11,6 +11,7 @@ from runqy.broker.maintenance.forwarder import forward
 from runqy.broker.maintenance.janitor import expire_archived, expire_completed
 from runqy.broker.queues.deletion import delete_redis_queue
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.chunks import ChunkBatch, read_chunks, write_chunks
 from runqy.broker.tasks.finish import Failure, archive, complete, requeue, retry
 from runqy.broker.tasks.inspector import delete_tasks, run_tasks
 from runqy.broker.tasks.lease import Lease, LeasedTask
@@ -25,6 +26,10 @@ def print_text(broker: Broker, lease: Lease, text: bytes, offset: int = 0, **opt
     """Write what a run printed; returns whether it was accepted."""
     chunk = OutputChunk(lease=lease, offset=offset, text=text, **options)  # type: ignore[arg-type]
     return broker.run(write_output([chunk]))[0]
+
+
+def stream(broker: Broker, taken: LeasedTask) -> None:
+    broker.run(write_chunks([ChunkBatch(lease=taken.lease, run_number=1, offset=0, entries=(b"1",))]))
 
 
 def output_of(broker: Broker, attempt: int | None = None, offset: int = 0) -> TaskOutput:
@@ -256,25 +261,28 @@ def _run_again(broker: Broker, taken: LeasedTask) -> None:
         _run_again,
     ],
 )
-def test_output_is_deleted_with_its_task(
+def test_output_and_chunks_are_deleted_with_their_task(
     broker: Broker, taken: LeasedTask, end: Callable[[Broker, LeasedTask], None]
 ) -> None:
     print_text(broker, taken.lease, b"text\n")
+    stream(broker, taken)
 
     end(broker, taken)
 
-    assert not broker.client.exists(KEYS.output("t1"))
+    assert not broker.client.exists(KEYS.output("t1"), KEYS.chunks("t1"))
 
 
 @pytest.mark.parametrize("end", [_archive, _complete])
-def test_output_is_kept_with_a_finished_task(
+def test_output_and_chunks_are_kept_with_a_finished_task(
     broker: Broker, taken: LeasedTask, end: Callable[[Broker, LeasedTask], None]
 ) -> None:
     print_text(broker, taken.lease, b"text\n")
+    stream(broker, taken)
 
     end(broker, taken)
 
     assert output_of(broker).text == b"text\n"
+    assert broker.run(read_chunks(QUEUE, "t1")).entries == (b"1",)
 
 
 def _delete_with_asynq(broker: Broker, taken: LeasedTask) -> None:

@@ -1,13 +1,14 @@
 #!lua flags=allow-oom
 -- Lease pending tasks to a worker's free slots, each with a token, in the order that each slot prefers.
 -- Ids without a task, and ids whose state names another index that lists them, are removed from the pending list.
--- A task whose cancellation was requested is archived.
+-- A task whose cancellation was requested is archived. The chunks of an earlier run are deleted, and clients that follow
+-- them are notified.
 -- A worker with free slots left is listed as idle; one without passes its wake-up on while tasks are left.
 -- Each queue has five keys (pending active lease paused idle), its name and the prefix of its tasks' keys;
 -- each slot has its lease token and the positions of queues in the order in which to try them (0: none).
 -- KEYS queue_keys*
 -- ARGV worker now_ns now_ms lease_end_s wake_channel idle_until_ms has_more_slots is_repeat cancellation ended_prefix queue_count rest*
--- RETURNS for each task: position of its queue, id, lease_token, message, attempt, and its fields child_deaths,
+-- RETURNS for each task: position of its queue, id, lease_token, message, attempt, and its fields runs, child_deaths,
 --   ttl_completed, active_timeout, retried and pending_since, or due if it was leased before ('' where one is missing)
 -- USES wake release_lock delete_task add_to_archive log_run add_to_counter log_waiting_task archive_canceled has_index
 local worker, now_ns, now_ms, lease_end_s = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -47,7 +48,7 @@ local function dequeue_from(position, lease_token)
       return nil
     end
     local task = queue.prefix .. id
-    local found = redis.call('HMGET', task, 'msg', 'state', 'attempts', 'cancel', unpack(FIELDS))
+    local found = redis.call('HMGET', task, 'msg', 'state', 'attempts', 'cancel', 'runs', 'chunks', unpack(FIELDS))
     if not found[1] then
       unlink_task(task, id) -- a hash without a message would block its id forever
     elseif found[4] and is_canceled(task, found[4]) and not is_listed_elsewhere(queue, id, found[2]) then
@@ -56,10 +57,16 @@ local function dequeue_from(position, lease_token)
       redis.call('LPUSH', queue.active, id)
       redis.call('ZADD', queue.lease, lease_end_s, id)
       local attempt = (tonumber(found[3]) or 0) + 1
+      local run_number = string.format('%.0f', (tonumber(found[5]) or 0) + 1)
       redis.call('HSET', task, 'state', 'active', 'owner', lease_token, 'worker', worker, 'started', now_ns,
-        'attempts', attempt, 'due', found[9] or now_ns)
-      redis.call('HDEL', task, 'pending_since', 'cancel', 'progress')
-      return {position, id, lease_token, found[1], attempt, unpack(found, 5)}
+        'attempts', attempt, 'runs', run_number, 'due', found[11] or now_ns)
+      redis.call('HDEL', task, 'pending_since', 'cancel', 'progress', 'chunks')
+      if found[6] then
+        local _, chunks = kept_keys(task, id)
+        redis.call('UNLINK', chunks)
+        redis.call('PUBLISH', ARGV[10] .. id, 'chunks')
+      end
+      return {position, id, lease_token, found[1], attempt, run_number, unpack(found, 7)}
     end
     drops_left = drops_left - 1
   end
@@ -71,8 +78,8 @@ local function find_leased(owners)
   local found = {}
   for position, queue in ipairs(queues) do
     for _, id in ipairs(redis.call('LRANGE', queue.active, 0, 9999)) do
-      local task = redis.call('HMGET', queue.prefix .. id, 'owner', 'msg', 'attempts', 'child_deaths',
-        'ttl_completed', 'active_timeout', 'retried', 'due')
+      local task = redis.call('HMGET', queue.prefix .. id, 'owner', 'msg', 'attempts', 'runs',
+        'child_deaths', 'ttl_completed', 'active_timeout', 'retried', 'due')
       if task[1] and task[2] and owners[task[1]] then
         redis.call('ZADD', queue.lease, lease_end_s, id)
         found[task[1]] = {position, id, task[1], task[2], unpack(task, 3)}

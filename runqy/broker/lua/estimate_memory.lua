@@ -16,7 +16,9 @@ local function extrapolate(ids, length)
     local task = ARGV[1] .. id
     local size = redis.call('MEMORY', 'USAGE', task, 'SAMPLES', 0)
     if size then
-      size = size + (redis.call('MEMORY', 'USAGE', output_key(task, id), 'SAMPLES', 0) or 0)
+      for _, key in ipairs({kept_keys(task, id)}) do
+        size = size + (redis.call('MEMORY', 'USAGE', key, 'SAMPLES', 0) or 0)
+      end
       sizes[#sizes + 1], sum = size, sum + size
     end
   end

@@ -48,8 +48,8 @@ for i = 1, #KEYS - 6 do
     if is_over then
       redis.call('HSET', task, 'msg', seen[2] .. ARGV[7])
       redis.call('HDEL', task, 'cancel', 'child_deaths', 'attempts', 'result', 'retried', 'error_msg', 'archived_at',
-        'progress', 'output')
-      redis.call('UNLINK', output_key(task, id))
+        'progress', 'output', 'chunks')
+      redis.call('UNLINK', kept_keys(task, id))
       redis.call('PERSIST', task)
     end
     redis.call('HSET', task, 'state', 'pending', 'pending_since', ARGV[5])

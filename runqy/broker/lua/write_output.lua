@@ -2,12 +2,13 @@
 -- Append what runs of one queue's tasks printed to the output of their attempts, and store their progress.
 -- Each run has two keys, its task's hash and its output, and six arguments: lease_token, offset of the text in all that
 -- the run printed, text, is_shared, progress ('': unchanged) and retention_s. Text that was written before is skipped. A
--- gap before the text is marked. Text can also be written after the end of the attempt, until the task is pending again.
+-- gap before the text is marked.
 -- A task without the field `output` has none yet: any output belongs to an earlier task with the same id.
 -- KEYS task_and_output*
 -- ARGV max_bytes max_attempts kept_s ttl_archived runs*
 --   ttl_archived: of tasks of other producers, which have none
 -- RETURNS for each 1 written, 0 lease lost
+-- USES has_lease
 local max_bytes, max_attempts, kept_s = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 
 -- Return the last `max_bytes` of a text, from the beginning of a line.
@@ -76,7 +77,7 @@ for i = 1, #KEYS / 2 do
   local task, output, at = KEYS[2 * i - 1], KEYS[2 * i], 6 * i - 1
   local token, offset, text, is_shared, progress, retention_s = unpack(ARGV, at, at + 5)
   local seen = redis.call('HMGET', task, 'owner', 'finished_by', 'attempts', 'ttl_archived', 'state', 'output')
-  local is_held = seen[1] == token or (not seen[1] and seen[2] == token and seen[5] ~= 'pending')
+  local is_held = has_lease(token, seen[1], seen[2], seen[5])
   outcomes[i] = is_held and 1 or 0
   if is_held and progress ~= '' then
     redis.call('HSET', task, 'progress', progress)

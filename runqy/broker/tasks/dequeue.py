@@ -206,7 +206,7 @@ def _leased_tasks(request: DequeueRequest, lease_end_s: int, replies: Sequence[R
 
 
 def _read_leased_task(request: DequeueRequest, lease_end_s: int, entry: Sequence[Any]) -> LeasedTask:
-    position, task_id, token, data, attempt, *fields = entry
+    position, task_id, token, data, attempt, run_number, *fields = entry
     child_deaths, ttl_completed_s, active_timeout_s, retried = (read_number(text) or 0 for text in fields[:4])
     lease = Lease(queue=request.queues[position - 1], task_id=task_id.decode(errors="replace"), token=token.decode())
     try:
@@ -222,6 +222,7 @@ def _read_leased_task(request: DequeueRequest, lease_end_s: int, entry: Sequence
         message=message,
         lease_end_s=lease_end_s,
         attempt=int(attempt),
+        run_number=read_number(run_number) or 0,
         child_deaths=child_deaths,
         pending_since_ns=read_time_ns(fields[4]) or 0,
         is_readable=is_readable,

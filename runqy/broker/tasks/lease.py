@@ -35,6 +35,8 @@ class LeasedTask(msgspec.Struct, frozen=True, kw_only=True):
     message: TaskMessage
     lease_end_s: int
     attempt: int = 1
+    run_number: int = 0
+    """How often the task was dequeued. Unlike `attempt` it is never lowered."""
     child_deaths: int = 0
     """How many child processes died while running it."""
     pending_since_ns: int = 0

@@ -76,15 +76,22 @@ def read_output(queue: str, task_id: str, *, attempt: int | None = None, offset:
 
 
 def keep_outputs(tasks: Sequence[tuple[str, str]]) -> Request[None]:
-    """Make the output of existing tasks, given by queue and id, live for at least KEPT_S more."""
-    outputs = [QueueKeys.of(queue).output(task_id) for queue, task_id in tasks]
-    return Request(tuple(command("EXPIRE", key, KEPT_S, "GT", key=key) for key in outputs), lambda _: None)
+    """Make output and chunks of existing tasks, given by queue and id, live for at least KEPT_S more."""
+    kept = [
+        key
+        for queue, task_id in tasks
+        for key in (QueueKeys.of(queue).output(task_id), QueueKeys.of(queue).chunks(task_id))
+    ]
+    return Request(tuple(command("EXPIRE", key, KEPT_S, "GT", key=key) for key in kept), lambda _: None)
 
 
 def delete_stray_output(queue: str, task_id: str) -> Request[bool]:
+    """Delete output and chunks of a task that does not exist; return whether there were any."""
     keys = QueueKeys.of(queue)
-    call = script("delete_stray_output")(task=keys.task(task_id), output=keys.output(task_id))
-    return Request((call,), lambda replies: replies[0] == 1, is_repeatable=True)
+    call = script("delete_stray_output")(
+        task=keys.task(task_id), output=keys.output(task_id), chunks=keys.chunks(task_id)
+    )
+    return Request((call,), lambda replies: replies[0] > 0, is_repeatable=True)
 
 
 def _write(chunks: Sequence[OutputChunk]) -> Command:

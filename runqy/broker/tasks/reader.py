@@ -10,6 +10,7 @@ from runqy.broker.operation import Operation, Request, ask, get_context
 from runqy.broker.replies import Reply, read_number
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.chunks import parse_position
 from runqy.broker.tasks.record import TaskRecord, read_record
 from runqy.errors import TaskNotFound
 
@@ -26,6 +27,8 @@ class TaskStatus(msgspec.Struct, frozen=True):
     """The stored JSON."""
     output: bytes | None = None
     """A text that changes whenever output is written."""
+    chunks: tuple[int, int] = (0, 0)
+    """The number of the last run, and how many chunks it streamed."""
 
 
 def find_task(task_id: str, known_queues: Sequence[str] = ()) -> Operation[TaskRecord]:
@@ -77,9 +80,10 @@ def read_states(locations: Sequence[TaskLocation]) -> Request[list[TaskState | N
 def read_statuses(locations: Sequence[TaskLocation]) -> Request[list[TaskStatus | None]]:
     """Return the statuses of tasks whose Redis queues are known; None for a task that does not exist."""
     task_keys = [QueueKeys.of(queue).task(task_id) for queue, task_id in locations]
+    fields = ("state", "started", "progress", "output", "runs", "chunks")
     return Request(
-        commands=tuple(command("HMGET", key, "state", "started", "progress", "output", key=key) for key in task_keys),
-        parse=lambda replies: [_status(*reply) for reply in replies],
+        commands=tuple(command("HMGET", key, *fields, key=key) for key in task_keys),
+        parse=lambda replies: [_status(reply) for reply in replies],
     )
 
 
@@ -121,10 +125,9 @@ def _record(task_id: str, reply: Reply) -> TaskRecord | None:
     return read_record(queue.decode(errors="replace"), task_id, score, pairs)
 
 
-def _status(
-    state_text: bytes | None, started: bytes | None, progress: bytes | None, output: bytes | None
-) -> TaskStatus | None:
+def _status(fields: Sequence[bytes | None]) -> TaskStatus | None:
+    state_text, started, progress, output, runs, chunks = fields
     state = TaskState.read(state_text)
     if state is None:
         return None
-    return TaskStatus(state, read_number(started), progress, output)
+    return TaskStatus(state, read_number(started), progress, output, parse_position(runs, chunks))

@@ -1,11 +1,12 @@
--- Return the key of a task's output, see QueueKeys.output.
-local function output_key(task, id)
-  return 'runqy:q:' .. string.sub(task, 7, -#id - 3) .. 'output:' .. id
+-- Return the keys of a task's output and chunks, see QueueKeys.
+local function kept_keys(task, id)
+  local prefix = 'runqy:q:' .. string.sub(task, 7, -#id - 3)
+  return prefix .. 'output:' .. id, prefix .. 'chunks:' .. id
 end
 
--- Delete a task's hash and its output.
+-- Delete a task's hash, its output and its chunks.
 local function unlink_task(task, id)
-  redis.call('UNLINK', task, output_key(task, id))
+  redis.call('UNLINK', task, kept_keys(task, id))
 end
 
 -- Delete a task with its lock, unless its state names another index.

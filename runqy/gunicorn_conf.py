@@ -1,17 +1,18 @@
 """The configuration of gunicorn, used by `runqy serve` and `runqy up`."""
 
 import os
-import socket
+import sys
 from typing import TYPE_CHECKING
-
-from gunicorn.sock import TCP6Socket, TCPSocket
 
 from runqy import settings
 from runqy.config.process import raise_open_files_limit
+from runqy.dataplane.listeners import bind_listener
 from runqy.metrics import multiprocess
+from runqy.supervisor.ports import port_error
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
+    from gunicorn.sock import TCPSocket
     from gunicorn.workers.base import Worker
 
 worker_class = "runqy.dataplane.gunicorn_worker.WebWorker"
@@ -26,34 +27,23 @@ _has_passed_socket = "LISTEN_FDS" in os.environ  # gunicorn removes it when it t
 _metrics = multiprocess.set_folder(settings.RUNQY_HOME)  # before a web process imports prometheus_client
 
 
-def _bind(address: "tuple[str, int]", server: "Arbiter") -> TCPSocket:
-    """Return a socket that refuses connections until the first web process listens on it, through uvicorn.
-
-    Clients then try another server. Were it to listen from here on, a proxy's first requests would wait for the
-    process, or be reset.
-    """
-
-    class BoundSocket(TCP6Socket if ":" in address[0] else TCPSocket):  # type: ignore[misc] # it has no types
-        def set_options(self, sock: socket.socket, bound: bool = False) -> socket.socket:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.bind(sock)
-            sock.setblocking(False)
-            sock.set_inheritable(True)
-            return sock
-
-    return BoundSocket(address, server.cfg, server.log)
-
-
 def on_starting(server: "Arbiter") -> None:
-    """Allow as many connections as the system permits, reset the metrics, and bind without listening.
+    """Allow as many connections as the system permits, bind without listening, and reset the metrics.
 
     A socket that was passed to gunicorn is left as it is.
     """
     raise_open_files_limit()
-    multiprocess.prepare_folder(_metrics, settings.RUNQY_HOME)
     addresses = server.cfg.address
     if not (server.master_pid or _has_passed_socket) and all(isinstance(address, tuple) for address in addresses):
         server.LISTENERS = [_bind(address, server) for address in addresses]
+    multiprocess.prepare_folder(_metrics, settings.RUNQY_HOME)
+
+
+def _bind(address: "tuple[str, int]", server: "Arbiter") -> "TCPSocket":
+    try:
+        return bind_listener(address, server)
+    except OSError as error:
+        sys.exit(f"runqy serve: {port_error(*address, error)}")
 
 
 def child_exit(_server: "Arbiter", worker: "Worker") -> None:

@@ -1,5 +1,6 @@
 """TCP ports: find a free one, and check whether the web server responds."""
 
+import errno
 import http.client
 import socket
 
@@ -21,8 +22,15 @@ def require_free_port(host: str, port: int) -> None:
             probe.bind((host, port))
             probe.listen(1)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise StackFailed(f"port {port} cannot be used: {reason}. Set PORT to another one.") from error
+            raise port_error(host, port, error) from error
+
+
+def port_error(host: str, port: int, error: OSError) -> StackFailed:
+    """Return the error for an address that a server cannot bind or listen on."""
+    reason = (error.strerror or str(error)).lower()
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return StackFailed(f"the address {host} cannot be used: {reason}. Set --host to an address of this machine.")
+    return StackFailed(f"port {port} cannot be used: {reason}. Set PORT to another one.")
 
 
 def find_free_port() -> int:

@@ -9,6 +9,7 @@ import pytest
 
 from runqy.supervisor.process_specs import ProcessSpec
 from runqy.supervisor.stop_signals import StopSignals, catch_signals
+from tests.supervisor.serving import Serve
 
 MakeProgram = Callable[..., ProcessSpec]
 
@@ -35,3 +36,17 @@ def make_program(tmp_path: Path) -> MakeProgram:
         )
 
     return make
+
+
+@pytest.fixture
+def serve(redis_server: None, tmp_path: Path) -> Iterator[Callable[..., Serve]]:
+    """Return a function that starts `runqy serve` with options and variables; all are ended after the test."""
+    started: list[Serve] = []
+
+    def start(*options: str, **variables: str) -> Serve:
+        started.append(Serve(tmp_path, *options, **variables))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.end()

@@ -15,19 +15,6 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 
-@pytest.fixture
-def serve(redis_server, tmp_path):
-    started = []
-
-    def start(*options, **variables):
-        started.append(Serve(tmp_path, *options, **variables))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.end()
-
-
 def test_missing_redis_is_an_error_that_names_the_setting(serve):
     server = serve(REDIS_URL="")
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.supervisor.serving import Serve
 from tests.support.processes import get_command_line
 from tests.support.waiting import wait_until
 
@@ -17,19 +16,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 WITH_SOCKET = 'exec 3<&0; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
 """systemd passes a socket as descriptor 3, and names the process that it is for."""
-
-
-@pytest.fixture
-def serve(redis_server, tmp_path):
-    started = []
-
-    def start(*options, **variables):
-        started.append(Serve(tmp_path, *options, **variables))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.end()
 
 
 def test_web_alone_replaces_the_command_and_runs_no_maintenance(serve):
@@ -59,6 +45,17 @@ def test_missing_redis_is_an_error_that_names_the_setting(serve):
 
     assert server.process.wait(timeout=60) == 1
     assert "no Redis is configured: set REDIS_URL" in server.output
+
+
+@pytest.mark.parametrize("options", [(), ("--only", "web")])
+def test_taken_port_is_an_error_of_one_line(serve, options):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = serve(*options, PORT=str(port))
+
+        assert server.process.wait(timeout=60) == 1
+    errors = [line for line in server.output.splitlines() if "Starting gunicorn" not in line]
+    assert errors == [f"runqy serve: port {port} cannot be used: address already in use. Set PORT to another one."]
 
 
 def test_connections_to_a_passed_socket_wait_while_the_server_restarts(redis_server, tmp_path):

@@ -315,7 +315,7 @@ RUNQY_ARCHIVE_MAX_TASKS = env.count(
 RUNQY_TASK_OUTPUT = env.flag(
     "RUNQY_TASK_OUTPUT",
     default=True,
-    help="keep [what tasks print](worker.md#output-and-progress): up to 64 KiB of Redis for each of a "
+    help="keep [what tasks print](protocol.md#output-and-progress): up to 64 KiB of Redis for each of a "
     "task's last five attempts; also off with `RUNQY_HIDE_PAYLOADS`, and for queues with "
     "`hide_payloads`",
 )

@@ -1,4 +1,4 @@
-"""The line protocol of children: one JSON object for each line (docs/reference/worker.md)."""
+"""The line protocol of children: one JSON object for each line (docs/reference/protocol.md)."""
 
 import json
 import math

@@ -143,7 +143,7 @@ def read(env: Environment, *, allow_http: bool = False) -> WorkerSettings:
             1.0,
             help="how long a task that is cancelled or times out may take to end before its child gets SIGTERM, "
             "and the child to exit before it is killed; [not for children that accept "
-            "cancel](#cancellation-and-time-outs)",
+            "cancel](protocol.md#cancellation-and-time-outs)",
         ),
         bootstrap_retries=env.count(
             "RUNQY_BOOTSTRAP_RETRIES", 0, help="number of attempts to register at the start; 0: unlimited"

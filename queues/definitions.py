@@ -12,6 +12,7 @@ from vaults.entry_rules import parse_reference
 
 DEFAULT_SUB_QUEUE = "default"
 """The sub-queue that a queue's own name means."""
+CHILD_CONCURRENCY_MAX = 256
 
 
 class QueueMode(StrEnum):
@@ -88,6 +89,8 @@ class Deployment:
     startup_cmd: str
     startup_timeout_s: int = 0
     """0 means the default; see `max_startup_s`."""
+    child_concurrency: int | None = None
+    """The limit of tasks at once in a process that announces more; None: what it announces."""
     requirements_file: str = "requirements.txt"
     env_vars: Mapping[str, str] = field(default_factory=dict)
     redis_storage: bool = True

@@ -9,6 +9,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 from queues.definitions import (
+    CHILD_CONCURRENCY_MAX,
     Deployment,
     LimitOverrides,
     QueueBase,
@@ -121,6 +122,13 @@ class Queue(models.Model):
         default=DEFAULTS["startup_timeout_s"],
         validators=[MaxValueValidator(24 * 3600)],
         help_text="Seconds until the process must be ready. 0: 30 minutes, or 10 without output and use of CPU.",
+    )
+    child_concurrency = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(CHILD_CONCURRENCY_MAX)],
+        help_text="Limits the tasks (with batches: the batches) that a process runs at once. Empty: as many as it "
+        "announces, which is one unless its code says otherwise.",
     )
     requirements_file = models.CharField(
         max_length=1000,

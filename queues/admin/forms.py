@@ -57,6 +57,7 @@ class QueueForm(StyledModelForm):
             "code_path": "Folder",
             "startup_cmd": "Start command",
             "startup_timeout_s": "Start timeout (s)",
+            "child_concurrency": "Tasks at once",
             "redis_storage": "Keep results",
             "hide_payloads": "Hide payloads",
             "max_retry": "Retries",

@@ -58,6 +58,7 @@ _QUEUE_EXAMPLE = {
     "deployment": {
         **_DEPLOYMENT_EXAMPLE,
         "code_path": "",
+        "child_concurrency": None,
         "env_vars": {},
         "redis_storage": True,
         "hide_payloads": False,

@@ -111,6 +111,19 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "child_concurrency",
+                    models.PositiveSmallIntegerField(
+                        blank=True,
+                        help_text="Limits the tasks (with batches: the batches) that a process runs at once. Empty: "
+                        "as many as it announces, which is one unless its code says otherwise.",
+                        null=True,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(256),
+                        ],
+                    ),
+                ),
+                (
                     "requirements_file",
                     models.CharField(
                         blank=True,

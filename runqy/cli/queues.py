@@ -52,7 +52,8 @@ _LISTING = Listing(
 _MEMBERS = (
     *("queue", "parent", "source", "is_enabled", "paused", "paused_by", "paused_since", "priority", *_COUNTS),
     *("oldest_pending_secs", "processed_today", "failed_today", "processed", "failed", "memory_usage", "workers"),
-    *("mode", "order", "git_url", "branch", "code_path", "startup_cmd", "vaults", "limits", "updated_at"),
+    *("mode", "order", "git_url", "branch", "code_path", "startup_cmd", "child_concurrency"),
+    *("vaults", "limits", "updated_at"),
 )
 
 

@@ -30,6 +30,7 @@ FORM = {
     "code_path": "",
     "startup_cmd": "python main.py",
     "startup_timeout_s": "0",
+    "child_concurrency": "",
     "requirements_file": "requirements.txt",
     "env_vars": "A=1",
     "redis_storage": "on",

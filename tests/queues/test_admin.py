@@ -119,6 +119,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"startup_cmd": "'' main.py"}, "startup_cmd", "Must start with a program"),
     ({"startup_timeout_s": "0.5"}, "startup_timeout_s", "Enter a whole number."),
     ({"startup_timeout_s": "99999999"}, "startup_timeout_s", "less than or equal to 86400"),
+    ({"child_concurrency": "0"}, "child_concurrency", "greater than or equal to 1"),
     ({"code_path": "../x"}, "code_path", "must be a plain path inside the repository"),
     ({"env_vars": "PATH=/x"}, "env_vars", "PATH: PATH is reserved"),
     ({"env_vars": "A=1\nnonsense"}, "env_vars", "Line 2: Must be KEY=value."),

@@ -188,6 +188,8 @@ def test_an_empty_branch_means_the_default() -> None:
         ("code_path: /etc", "code_path", "inside the repository"),
         ("requirements_file: ../../x", "requirements_file", "inside the repository"),
         ("startup_timeout_secs: -1", "startup_timeout_secs", "greater than or equal to 0"),
+        ("child_concurrency: 0", "child_concurrency", "greater than or equal to 1"),
+        ("child_concurrency: 257", "child_concurrency", "less than or equal to 256"),
         ("startup_timeout_secs: 5 minutes", "startup_timeout_secs", "not a duration"),
         ("startup_timeout_secs: 48h", "startup_timeout_secs", "less than or equal to 86400"),
         ("env_vars: {PATH: /tmp}", "env_vars.PATH", "reserved"),

@@ -93,6 +93,7 @@ def test_a_worker_gets_redis_deployment_and_decrypted_vaults(client: ApiClient) 
         "mode": "long_running",
         "startup_timeout_secs": 1800,
         "startup_silence_secs": 600,
+        "child_concurrency": None,
         "requirements_file": "requirements.txt",
         "env_vars": {"LOG_LEVEL": "info"},
         "redis_storage": True,

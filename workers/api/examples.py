@@ -50,6 +50,7 @@ REGISTRATION = OpenApiExample(
             "mode": "long_running",
             "startup_timeout_secs": 300,
             "startup_silence_secs": 0,
+            "child_concurrency": None,
             "requirements_file": "requirements.txt",
             "env_vars": {},
             "redis_storage": True,

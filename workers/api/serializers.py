@@ -139,6 +139,11 @@ class WorkerDeploymentSerializer(serializers.Serializer[Any]):
         source="deployment.max_startup_silence_s",
         help_text="How long a process that is not ready may neither print nor use CPU; 0: no limit",
     )
+    child_concurrency = serializers.IntegerField(
+        source="deployment.child_concurrency",
+        allow_null=True,
+        help_text="The limit of tasks at once in a process; null: what the process announces",
+    )
     requirements_file = serializers.CharField(source="deployment.requirements_file", allow_blank=True)
     env_vars = serializers.DictField(source="deployment.env_vars", child=serializers.CharField(allow_blank=True))
     redis_storage = serializers.BooleanField(source="deployment.redis_storage")

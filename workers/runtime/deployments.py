@@ -234,6 +234,7 @@ def _child_spec(
         is_isolated=settings.isolates_children,
         hides_output=registration.deployment.hide_payloads,
         termination_grace_s=settings.termination_grace_s,
+        max_concurrency=registration.deployment.child_concurrency or 0,
         startup_timeout_s=registration.deployment.startup_timeout_secs,
         startup_silence_s=registration.deployment.startup_silence_secs,
     )

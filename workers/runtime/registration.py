@@ -104,6 +104,8 @@ class DeploymentInfo(msgspec.Struct, frozen=True):
     startup_timeout_secs: float = 1800
     startup_silence_secs: float = 0
     """0: no limit."""
+    child_concurrency: int | None = None
+    """The limit of tasks at once in a child; None: what the child announces."""
     requirements_file: str | None = None
     env_vars: dict[str, str] | None = None
     redis_storage: bool = True

@@ -12,7 +12,9 @@ from runqy.errors import PayloadUnusable
 from workers.runtime.protocol import (
     BatchLimits,
     ChildResponse,
+    ChunkLine,
     InvalidResponse,
+    LogLine,
     ProgressReport,
     Ready,
     add_deadline,
@@ -234,6 +236,48 @@ def test_a_member_of_a_report_whose_name_is_not_utf8_is_ignored(start: bytes) ->
 
     assert isinstance(report, ProgressReport)
     assert report.progress.current == 3
+
+
+STREAMS = Ready(streams=True)
+
+
+@pytest.mark.parametrize("value", [b'"a\\u00e9"', '"é"'.encode(), b"null", b"7", b'{"a":[1, 2]}', b'""'])
+def test_a_line_with_a_chunk_alone_is_a_part_of_a_stream(value: bytes) -> None:
+    assert decode_response(b'{"task_id":"t1", "chunk": %b }' % value, STREAMS) == ChunkLine("t1", value)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"task_id":"t1","chunk":NaN}', "chunk: NaN is not JSON; return null or a text instead"),
+        (b'{"task_id":"t1","chunk":"\xff"}', "chunk: the text is not UTF-8; encode it, for instance in base64"),
+        (b'{"task_id":"t1","chunk":"a', "the response is not valid JSON: "),
+    ],
+)
+def test_a_chunk_that_cannot_be_stored_ends_the_task(line: bytes, reason: str) -> None:
+    response = decode_response(line, STREAMS)
+
+    assert isinstance(response, InvalidResponse)
+    assert response.reason.startswith(reason)
+
+
+def test_chunks_and_log_lines_are_responses_of_a_child_that_does_not_announce_them() -> None:
+    for line in (b'{"task_id":"t1","chunk":"a"}', b'{"task_id":"t1","log":"a"}'):
+        assert isinstance(decode_response(line), ChildResponse)
+
+
+@pytest.mark.parametrize("ready", [STREAMS, Ready(is_concurrent=True), Ready(batch=BatchLimits(max_size=2))])
+def test_a_log_line_is_output_of_its_task(ready: Ready) -> None:
+    assert decode_response('{"task_id":"t1","log":"a\\né"}'.encode(), ready) == LogLine("t1", "a\né")
+    assert decode_response(b'{"task_id":"t1","log":7}', ready) is None
+    assert decode_response(b'{"log":"a"}', ready) is None
+
+
+def test_a_response_may_have_members_called_chunk_and_log() -> None:
+    response = decode_response(b'{"task_id":"t1","chunk":"a","log":"b","result":7}', STREAMS)
+
+    assert isinstance(response, ChildResponse)
+    assert bytes(response.result) == b"7"
 
 
 def test_a_response_with_progress_may_have_a_member_whose_name_is_not_utf8() -> None:

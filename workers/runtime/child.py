@@ -21,8 +21,11 @@ from workers.runtime.logs import ChildLog
 from workers.runtime.pipes import LineSplitter, LongLine, PipeReader, PipeWriter
 from workers.runtime.protocol import (
     MAX_LINE_BYTES,
+    ChildLine,
     ChildResponse,
+    ChunkLine,
     InvalidResponse,
+    LogLine,
     ProgressReport,
     Ready,
     begins_as_response,
@@ -77,6 +80,12 @@ class ChildOwner(Protocol):
 
     def child_progressed(self, child: "Child", report: ProgressReport) -> None:
         """The child reports the progress of a task."""
+
+    def child_chunk(self, child: "Child", line: ChunkLine) -> None:
+        """The child streams a part of a task's result."""
+
+    def child_logged(self, child: "Child", line: LogLine) -> None:
+        """The child reports what a task printed."""
 
     def child_printed(self, child: "Child", data: bytes, *, is_line: bool) -> None:
         """The child printed a line outside the protocol to stdout, or data to stderr."""
@@ -223,7 +232,7 @@ class Child:
             if isinstance(line, LongLine):
                 self._handle_long_line(line)
                 continue
-            response = decode_response(line) if line[:1] == b"{" or line.lstrip()[:1] == b"{" else None
+            response = decode_response(line, self.ready) if line[:1] == b"{" or line.lstrip()[:1] == b"{" else None
             self._handle_response(line, response)
 
     def _handle_long_line(self, line: LongLine) -> None:
@@ -237,12 +246,12 @@ class Child:
     def _read_rest(self) -> None:
         """Handle the last line if it is unterminated: only a complete response counts."""
         if line := self._splitter.rest():
-            response = decode_response(line)
+            response = decode_response(line, self.ready)
             is_complete = isinstance(response, ChildResponse) and response.status != "ready"
             self._handle_response(line, response if is_complete else None)
         self._log.end()
 
-    def _handle_response(self, line: bytes, response: ChildResponse | InvalidResponse | ProgressReport | None) -> None:
+    def _handle_response(self, line: bytes, response: ChildLine | None) -> None:
         if isinstance(response, ChildResponse) and response.status == "error" and self.is_ready:
             response = None  # Only a child that starts reports this status: a task has printed the line.
         if response is None:
@@ -250,6 +259,11 @@ class Child:
             self._owner.child_printed(self, line, is_line=True)
         elif isinstance(response, ProgressReport):
             self._owner.child_progressed(self, response)
+        elif isinstance(response, ChunkLine):
+            self._owner.child_chunk(self, response)
+        elif isinstance(response, LogLine):
+            self._log.add(response.text)
+            self._owner.child_logged(self, response)
         elif isinstance(response, ChildResponse) and response.task_id is None:
             self._read_status(response)
         elif not self._owner.child_responded(self, response) and isinstance(response, InvalidResponse):

@@ -27,6 +27,8 @@ from runqy.errors import (
 )
 from runqy.telemetry.failure_log import FailureLog
 from runqy.telemetry.tracing import get_tracer
+from workers.runtime.background_writes import record_all
+from workers.runtime.chunk_writer import ChunkWriter
 from workers.runtime.consumer_state import ConsumeConfig, ConsumerState, RoundTrip
 from workers.runtime.heartbeat import RunCounts
 from workers.runtime.logs import child_error_members, error_members
@@ -40,6 +42,7 @@ from workers.runtime.task_runs import (
     Run,
     RunResult,
     RunStatus,
+    add_streamed_result,
     limit_result,
     plan_finishes,
     refuse_large_results,
@@ -80,6 +83,7 @@ class Consumer:
         self._on_state_change = on_state_change
         self._on_refused = on_refused
         self._output = OutputWriter(lambda: self._connections.tasks)
+        self._chunks = ChunkWriter(lambda: self._connections.tasks)
         self._pool: Pool | None = None
         self._loop = asyncio.get_running_loop()
         self._round_trips: set[asyncio.Task[None]] = set()
@@ -138,6 +142,7 @@ class Consumer:
                 handle.cancel()
         await asyncio.gather(*self._round_trips, return_exceptions=True)
         await self._output.close()
+        await self._chunks.close()
 
     def wake(self) -> None:
         self._state.wake()
@@ -176,7 +181,7 @@ class Consumer:
 
     def run_ended(self, run: Run, result: RunResult) -> None:
         """Record the run's result with the next round trip. See PoolOwner."""
-        result = limit_result(result, self.config.policy)
+        result = limit_result(add_streamed_result(run, result), self.config.policy)
         if result.error:
             result = msgspec.structs.replace(result, error=secrets.redact(result.error))
         if self._state.end_run(run, result):
@@ -185,7 +190,7 @@ class Consumer:
             if run.span:
                 run.span.end(result.status.value, is_error=bool(result.error), now_ns=now_ns)
             if result.status is RunStatus.LOST:
-                self._output.forget(run)
+                self._forget_written(run)
         self._schedule()
 
     def batch_sent(self, members: int) -> None:
@@ -195,12 +200,26 @@ class Consumer:
         if self.config.keeps_output:
             self._output.add(runs, data, is_line=is_line)
 
+    def run_logged(self, run: Run, text: str) -> None:
+        if self.config.keeps_output:
+            self._output.add((run,), text.encode(errors="replace"), is_line=True)
+
+    def run_chunk(self, run: Run, value: bytes) -> None:
+        """Store a chunk, or end the run if it streams too much. See PoolOwner."""
+        # What is streamed while a run is being ended is not part of its result.
+        if run.forced_result is None and self.config.policy.keeps_results and (error := self._chunks.add(run, value)):
+            self._end_early(run, RunResult(RunStatus.FAILED, error))
+
     def run_progressed(self, run: Run, progress: TaskProgress) -> None:
         self._output.set_progress(run, progress)
 
     def pool_changed(self) -> None:
         self._on_state_change()
         self._schedule()
+
+    def _forget_written(self, run: Run) -> None:
+        self._output.forget(run)
+        self._chunks.forget(run)
 
     def _end_early(self, run: Run, forced_result: RunResult) -> None:
         if self._pool and run.result is None:
@@ -254,8 +273,8 @@ class Consumer:
             await connections.tasks.run(refuse_large_results(runs, policy))
             now_ns = connections.now_ns()
             finishes = plan_finishes(runs, policy, now_ns=now_ns)
-            outputs = self._output.plan_final(runs)
-            requests = [*(part.request for part in outputs), *(finish.request for finish in finishes)]
+            writes = [*self._output.plan_final(runs), *self._chunks.plan_final(runs)]
+            requests = [*(write.request for write in writes), *(finish.request for finish in finishes)]
             if dequeue is None:
                 outcomes = await connections.tasks.run(ask_all(requests))
             else:
@@ -268,7 +287,7 @@ class Consumer:
             self._back_off(error)
             return
         self._state.end_round_trip(round_trip, tasks)
-        outcomes = self._output.record_all(outputs, outcomes)
+        outcomes = record_all(writes, outcomes)
         for finish, outcome in zip(finishes, outcomes, strict=True):
             for run, part in finish.match(outcome):
                 self._settle(run, part)
@@ -315,7 +334,7 @@ class Consumer:
         """Record what became of an ended run, or keep it for the next round trip."""
         if not self._state.settle(run, outcome):
             return
-        self._output.forget(run)
+        self._forget_written(run)
         task = {"task_id": run.task_id, "queue": run.task.lease.queue}
         if isinstance(outcome, FinishOutcome):
             self.counts.record_outcome(run, outcome)

@@ -21,7 +21,7 @@ from workers.runtime.pool import (
     timeout_result,
     to_run_result,
 )
-from workers.runtime.protocol import ChildResponse, InvalidResponse, ProgressReport
+from workers.runtime.protocol import ChildResponse, ChunkLine, InvalidResponse, LogLine, ProgressReport
 from workers.runtime.settings import WorkerSettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
@@ -266,6 +266,16 @@ class ChildSlot:
         run = next((run for run in self.runs if report.task_id in (None, run.task_id)), None)
         if run is not None:
             self._owner.run_progressed(run, report.progress)
+
+    def child_chunk(self, child: Child, line: ChunkLine) -> None:
+        run = next((run for run in self.runs if run.task_id == line.task_id), None)
+        if run is not None:
+            self._owner.run_chunk(run, line.value)
+
+    def child_logged(self, child: Child, line: LogLine) -> None:
+        run = next((run for run in self.runs if run.task_id == line.task_id), None)
+        if run is not None:
+            self._owner.run_logged(run, line.text)
 
     def child_printed(self, child: Child, data: bytes, *, is_line: bool) -> None:
         """Report what the child printed while it had runs. Which of several runs printed it is unknown."""

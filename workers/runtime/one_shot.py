@@ -19,7 +19,7 @@ from workers.runtime.pool import (
     timeout_result,
     to_run_result,
 )
-from workers.runtime.protocol import ChildResponse, InvalidResponse, ProgressReport
+from workers.runtime.protocol import ChildResponse, ChunkLine, InvalidResponse, LogLine, ProgressReport
 from workers.runtime.settings import WorkerSettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
@@ -150,6 +150,14 @@ class OneShotPool:
     def child_progressed(self, child: Child, report: ProgressReport) -> None:
         if (run := self._runs[child]) and report.task_id in (None, run.task_id):
             self._owner.run_progressed(run, report.progress)
+
+    def child_chunk(self, child: Child, line: ChunkLine) -> None:
+        if (run := self._runs[child]) and line.task_id == run.task_id:
+            self._owner.run_chunk(run, line.value)
+
+    def child_logged(self, child: Child, line: LogLine) -> None:
+        if (run := self._runs[child]) and line.task_id == run.task_id:
+            self._owner.run_logged(run, line.text)
 
     def child_printed(self, child: Child, data: bytes, *, is_line: bool) -> None:
         if run := self._runs[child]:

@@ -40,6 +40,12 @@ class PoolOwner(Protocol):
     def run_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
         """A child printed something while it had these runs."""
 
+    def run_chunk(self, run: Run, value: bytes) -> None:
+        """A child streams a part of a run's result: JSON."""
+
+    def run_logged(self, run: Run, text: str) -> None:
+        """A child reports what one of its runs printed."""
+
     def run_progressed(self, run: Run, progress: TaskProgress) -> None:
         """A child reports the progress of a run."""
 

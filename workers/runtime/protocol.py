@@ -57,6 +57,14 @@ class Ready:
     """How many tasks, or batches, it works on at once."""
     batch: BatchLimits | None = None
 
+    @property
+    def sends_logs(self) -> bool:
+        """Whether it may name the task that a line of output belongs to."""
+        return self.streams or self.is_concurrent or self.batch is not None
+
+
+NOT_ANNOUNCED = Ready()
+
 
 class ChildResponse(msgspec.Struct):
     """A line from a child. Either the child is ready or cannot start (`status`), or a task ended (`task_id`)."""
@@ -71,6 +79,13 @@ class ChildResponse(msgspec.Struct):
     retry: object = None
     retry_delay_s: object = None
     progress: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    chunk: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    log: object = msgspec.UNSET
+
+    @property
+    def is_intermediate(self) -> bool:
+        """Whether the line has a member of those that are sent while a task runs."""
+        return not (self.progress is self.chunk is self.log is msgspec.UNSET)
 
     @property
     def error_text(self) -> str:
@@ -81,7 +96,7 @@ class ChildResponse(msgspec.Struct):
 
 
 class _Outcome(msgspec.Struct):
-    """The members that distinguish a response from a progress report, not decoded.
+    """The members that distinguish a response from what a child sends while a task runs, not decoded.
 
     This struct accepts every line that ChildResponse accepts: other members are skipped.
     """
@@ -109,6 +124,25 @@ class ProgressReport:
     progress: TaskProgress
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkLine:
+    """A part of the stream of a task that continues."""
+
+    task_id: str
+    value: bytes
+    """JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """Output of one task that continues."""
+
+    task_id: str
+    text: str
+
+
+ChildLine = ChildResponse | InvalidResponse | ProgressReport | ChunkLine | LogLine
+"""A line from a child that is part of the protocol."""
 _RESPONSE_MEMBERS = set(_Outcome.__struct_fields__)
 _RESPONSE_START = re.compile(rb'\s*\{\s*"task_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _LONG_RESPONSE_START = re.compile(rb'\s*\{\s*"(task_id|result|error|retry)"\s*:')
@@ -172,14 +206,19 @@ def encode_cancel(task_id: str) -> bytes:
     return _encoder.encode({"control": "cancel", "task_id": task_id}) + b"\n"
 
 
-def decode_response(line: bytes) -> ChildResponse | InvalidResponse | ProgressReport | None:
-    """Decode a child's line; None if it is not part of the protocol."""
+def decode_response(line: bytes, ready: Ready = NOT_ANNOUNCED) -> ChildLine | None:
+    """Decode a line of a child that announced this; None if the line is not part of the protocol."""
     try:
         response = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _read_invalid(line, error)
-    if response.progress is not msgspec.UNSET and _decode_outcome(line) == _NO_OUTCOME:
-        return _read_progress(response.task_id, response.progress)
+    if response.is_intermediate and _decode_outcome(line) == _NO_OUTCOME:
+        if response.progress is not msgspec.UNSET:
+            return _read_progress(response.task_id, response.progress)
+        if response.chunk is not msgspec.UNSET and ready.streams:
+            return _read_chunk(line, response.task_id, bytes(response.chunk))
+        if response.log is not msgspec.UNSET and ready.sends_logs:
+            return _read_log(response.task_id, response.log)
     # msgspec does not check the UTF-8 of a Raw. ASCII is the cheap test: `bytes` copies the result.
     if response.task_id is not None and not (line.isascii() or _is_text(bytes(response.result))):
         return InvalidResponse(response.task_id, _describe_not_utf8(line))
@@ -198,6 +237,17 @@ def _read_progress(task_id: str | None, content: msgspec.Raw) -> ProgressReport 
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return ProgressReport(task_id, progress)
+
+
+def _read_log(task_id: str | None, text: object) -> LogLine | None:
+    """Return output of one task; None if the line does not say so: it is output of all tasks of the child."""
+    return LogLine(task_id, text) if task_id is not None and isinstance(text, str) else None
+
+
+def _read_chunk(line: bytes, task_id: str | None, value: bytes) -> ChunkLine | InvalidResponse | None:
+    if task_id is None:
+        return None
+    return ChunkLine(task_id, value) if _is_text(value) else InvalidResponse(task_id, _describe_not_utf8(line))
 
 
 def _read_invalid(line: bytes, error: Exception) -> InvalidResponse | None:

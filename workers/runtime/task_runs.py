@@ -29,6 +29,7 @@ from runqy.errors import RunqyError
 from workers.runtime.protocol import add_deadline
 from workers.runtime.retries import QueuePolicy
 from workers.runtime.task_output import RunOutput
+from workers.runtime.task_stream import RunStream
 
 if TYPE_CHECKING:
     from runqy.telemetry.otel import RunSpan
@@ -93,6 +94,8 @@ class Run:
     """How it ended; None while it runs or waits for a child."""
     output: RunOutput | None = None
     """The output that is not stored yet; None if there was none."""
+    stream: RunStream | None = None
+    """What it streamed; None if nothing."""
     finishes_alone: bool = False
     """Record it by a script call of its own, because Redis refused the call that it shared with other runs."""
 
@@ -103,7 +106,8 @@ class Run:
     @property
     def finish_bytes(self) -> int:
         result = self.result.output if self.result else None
-        return len(result or b"") + len(self.task.message.payload) + len(self.output or b"")
+        unstored_bytes = len(self.output or b"") + (self.stream.unstored_bytes if self.stream else 0)
+        return len(result or b"") + len(self.task.message.payload) + unstored_bytes
 
     @property
     def child_line(self) -> bytes:
@@ -205,6 +209,13 @@ def _info(run: Run, policy: QueuePolicy, status: RunStatus = RunStatus.SUCCEEDED
         started_ns=run.started_ns,
         outcome=OUTCOMES_OF_STATUS.get(status),
     )
+
+
+def add_streamed_result(run: Run, result: RunResult) -> RunResult:
+    """Return the result. Of a run that returned none it is what the run streamed."""
+    if run.stream is None or result.status is not RunStatus.SUCCEEDED or result.output != b"null":
+        return result
+    return msgspec.structs.replace(result, output=run.stream.join())
 
 
 def limit_result(result: RunResult, policy: QueuePolicy) -> RunResult:

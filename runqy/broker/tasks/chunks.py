@@ -37,6 +37,10 @@ class ChunkBatch(msgspec.Struct, frozen=True, kw_only=True):
     retention_s: int = 0
     """How long the task is kept after its success."""
 
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.entries)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskChunks:
@@ -81,7 +85,7 @@ def mark_gap(batch: ChunkBatch) -> Request[bool]:
         task=queue.task(batch.lease.task_id),
         lease_token=batch.lease.token,
         run_number=batch.run_number,
-        end=batch.offset + len(batch.entries),
+        end=batch.end,
     )
     return Request((call,), lambda replies: bool(replies[0]), is_repeatable=True)
 

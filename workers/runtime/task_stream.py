@@ -1,0 +1,63 @@
+"""The chunks that a run has streamed."""
+
+from runqy.broker.tasks.chunks import MAX_CHUNK_BYTES, MAX_CHUNKS, MAX_RUN_BYTES, ChunkBatch
+from runqy.broker.tasks.lease import LeasedTask
+
+
+class RunStream:
+    """The chunks of a run, in order. All are kept: together they are the result of a run that returns none."""
+
+    __slots__ = ("_chunks", "_size", "_stored", "_stored_size")
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._size = 0
+        # How many chunks are stored, and their size.
+        self._stored = 0
+        self._stored_size = 0
+
+    @property
+    def unstored_bytes(self) -> int:
+        return self._size - self._stored_size
+
+    @property
+    def is_stored(self) -> bool:
+        return self._stored == len(self._chunks)
+
+    def add(self, chunk: bytes) -> str:
+        """Add a chunk. Return which limit it exceeds; empty if it exceeds none."""
+        if len(chunk) > MAX_CHUNK_BYTES:
+            return f"chunk {len(self._chunks) + 1:,} has {len(chunk):,} bytes; a chunk may have {MAX_CHUNK_BYTES:,}"
+        if len(self._chunks) == MAX_CHUNKS:
+            return f"the task streamed more than {MAX_CHUNKS:,} chunks, the limit of a run"
+        if self._size + len(chunk) > MAX_RUN_BYTES:
+            return f"the task streamed more than {MAX_RUN_BYTES:,} bytes, the limit of a run"
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        return ""
+
+    def next_batch(self, task: LeasedTask, limit: int) -> ChunkBatch:
+        """Return chunks that are not stored yet: at most `limit` bytes, but at least one."""
+        end, size = self._stored, 0
+        while end < len(self._chunks) and (size == 0 or size + len(self._chunks[end]) <= limit):
+            size += len(self._chunks[end])
+            end += 1
+        return ChunkBatch(
+            lease=task.lease,
+            run_number=task.run_number,
+            offset=self._stored,
+            entries=tuple(self._chunks[self._stored : end]),
+            retention_s=task.message.retention,
+        )
+
+    def confirm(self, batch: ChunkBatch) -> None:
+        """Record that a batch is stored."""
+        if batch.end > self._stored:
+            self._stored_size += sum(map(len, self._chunks[self._stored : batch.end]))
+            self._stored = batch.end
+
+    def join(self) -> bytes:
+        """Return the JSON of all chunks: texts as one text, others as a list."""
+        if all(chunk.startswith(b'"') for chunk in self._chunks):
+            return b'"%b"' % b"".join(chunk[1:-1] for chunk in self._chunks)
+        return b"[%b]" % b",".join(self._chunks)

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -11,8 +11,19 @@ from queues.catalog import AllowedQueues, ResolvedQueue
 from queues.queries import get_catalog
 from runqy.broker import constants
 from runqy.broker.memory import ask_all_with_memory_check, ensure_memory
-from runqy.broker.operation import Operation, ask, get_context
-from runqy.broker.tasks.enqueue import IdempotencyKey, LockConflict, NewTask, TaskCreated, new_task_id, new_task_ids
+from runqy.broker.operation import Operation, Request, ask, ask_all, get_context
+from runqy.broker.tasks.enqueue import (
+    IdempotencyKey,
+    LockConflict,
+    NewTask,
+    Replayed,
+    TaskCreated,
+    claim_lookup,
+    enqueue_unique,
+    find_replayed,
+    new_task_id,
+    new_task_ids,
+)
 from runqy.broker.tasks.enqueue_batch import (
     BatchPart,
     EnqueuedPart,
@@ -28,19 +39,33 @@ from runqy.errors import (
     BatchConflict,
     BatchRefused,
     BatchTooLarge,
+    BrokerFull,
     BrokerUnavailable,
     IdempotencyKeyReused,
     IdempotencyRecordUnreadable,
+    QueueDisabled,
     QueueFull,
+    QueueMemoryExceeded,
     RequestInvalid,
     RunqyError,
+    TaskAlreadyExists,
     TaskNotUnique,
 )
 from runqy.formats.json_decoding import read_json
-from tasks.operations import build_task, ensure_enabled
+from tasks.operations import build_task, ensure_enabled, key_of_task_id, record_of, task_id_used
 
 MAX_BATCH_TASKS = 10_000
 _MAX_ERRORS = 100
+
+_OF_REQUEST = (
+    BrokerUnavailable,
+    IdempotencyKeyReused,
+    IdempotencyRecordUnreadable,
+    QueueDisabled,
+    QueueFull,
+    QueueMemoryExceeded,
+)
+"""Errors of items that concern all items of a request."""
 
 BatchItem: TypeAlias = NewTask | RunqyError
 """A requested task, or the error in its description."""
@@ -53,6 +78,8 @@ class BatchSpec:
     queue: str
     """In any spelling."""
     items: Sequence[BatchItem]
+    owner: str = ""
+    """The client (`Identity.owner`), which alone can repeat a request with ids."""
 
 
 class BatchItemResult(msgspec.Struct, frozen=True):
@@ -101,13 +128,17 @@ def enqueue_batch(
 ) -> Operation[EnqueuedBatch]:
     """Enqueue tasks on one queue, at most 500 in each round trip.
 
-    With an idempotency key, a repeated request is not applied twice, and completes a request that was interrupted.
-    Raise BatchRefused or BatchConflict when no task is queued, BatchTooLarge, and the errors of `enqueue_task`.
+    With ids or an idempotency key, a repeated request is not applied twice, and completes a request that was
+    interrupted. Raise BatchRefused or BatchConflict when no task is queued, BatchTooLarge, and the errors of
+    `enqueue_task`.
     """
     items = spec.items
     check_size(len(items))
     resolved = get_catalog().resolve(spec.queue, allowed_queues=allowed_queues)
     target = _BatchTarget(resolved, headers or {}, idempotency_key)
+    if any(isinstance(item, NewTask) and item.id for item in items):
+        results = yield from _enqueue_by_id(items, target, spec.owner)
+        return EnqueuedBatch(results, unserved=(yield from _unserved(resolved.redis_queue)))
     first = None
     if idempotency_key is not None:
         first = yield from ask(find_enqueued_part(resolved.redis_queue, idempotency_key))
@@ -126,7 +157,12 @@ def enqueue_batch(
         context = yield from get_context()
         request_token = RequestToken(new_task_id(), context.now_ns)
         batch = yield from _unique_enqueue(items, target, request_token, is_repetition=False)
-    return replace(batch, unserved=resolved.redis_queue) if memory.is_unserved(resolved.redis_queue) else batch
+    return replace(batch, unserved=(yield from _unserved(resolved.redis_queue)))
+
+
+def _unserved(redis_queue: str) -> Operation[str]:
+    memory = (yield from get_context()).memory
+    return redis_queue if memory.is_unserved(redis_queue) else ""
 
 
 def check_size(count: int) -> None:
@@ -144,10 +180,11 @@ def _check_any_queued(results: Sequence[BatchItemResult]) -> None:
         return
     # These concern the whole request: the client has to see their status, not that of a refused batch.
     for error in errors:
-        if isinstance(error, BrokerUnavailable | IdempotencyKeyReused | IdempotencyRecordUnreadable | QueueFull):
+        if isinstance(error, _OF_REQUEST):
             raise error
     details = [f"jobs[{i}]: {error.detail}" for i, error in enumerate(errors[:_MAX_ERRORS])]
-    refused = BatchConflict if all(isinstance(error, TaskNotUnique) for error in errors) else BatchRefused
+    are_conflicts = all(isinstance(error, TaskNotUnique | TaskAlreadyExists) for error in errors)
+    refused = BatchConflict if are_conflicts else BatchRefused
     raise refused(f"None of the {len(results)} tasks was queued; the first error: {details[0]}", details)
 
 
@@ -185,6 +222,80 @@ def _enqueue(items: Sequence[BatchItem], target: _BatchTarget) -> Operation[list
                 results += [BatchItemResult(error=results[-1].error)] * (len(items) - len(results))
                 break
     return results
+
+
+def _enqueue_by_id(items: Sequence[BatchItem], target: _BatchTarget, owner: str) -> Operation[list[BatchItemResult]]:
+    """Enqueue tasks whose ids the client made, each as `enqueue_task` does: an id that is repeated returns its task.
+
+    Raise RequestInvalid, BrokerUnavailable if the first chunk fails, and the errors of `_check_any_queued`.
+    """
+    if any(isinstance(item, NewTask) and not item.id for item in items):
+        raise RequestInvalid(errors=["jobs: Either each job has a task_id, or none has."])
+    results: list[BatchItemResult] = []
+    for start in range(0, len(items), constants.BATCH_MAX_TASKS):
+        chunk = items[start : start + constants.BATCH_MAX_TASKS]
+        try:
+            results += yield from _enqueue_chunk_by_id(chunk, target, owner)
+        except BrokerUnavailable as error:
+            if not results:
+                raise
+            results += [BatchItemResult(error=error)] * (len(items) - start)
+            break
+    _check_any_queued(results)
+    return results
+
+
+def _enqueue_chunk_by_id(
+    chunk: Sequence[BatchItem], target: _BatchTarget, owner: str
+) -> Operation[list[BatchItemResult]]:
+    context = yield from get_context()
+    queue = target.resolved.redis_queue
+    size = sum(len(item.payload) for item in chunk if isinstance(item, NewTask))
+    refusal: RunqyError | None = None
+    try:
+        ensure_enabled(target.resolved)
+        yield from ensure_memory(queue, size_bytes=size, memory=context.memory)
+    except (QueueDisabled, BrokerFull, QueueMemoryExceeded) as error:
+        refusal = error
+    items = [item for item in chunk if isinstance(item, NewTask)]
+    keys = [key_of_task_id(item, owner, target.idempotency_key) for item in items]
+    tasks = [refusal or target.build(item, item.id, context.now_ns) for item in items]
+    if context.is_cluster:
+        tasks = yield from _claim_lookups(tasks)
+    requests: list[Request[Any]] = []
+    for item, key, task in zip(items, keys, tasks, strict=True):
+        if isinstance(task, NewTask):
+            record = record_of(task, item, key, context.now_ns)
+            request = enqueue_unique(task, now_ns=context.now_ns, record=record, is_cluster=context.is_cluster)
+            requests.append(msgspec.structs.replace(request, is_bulky=True))
+        else:  # the first request may have been valid when it was sent
+            requests.append(find_replayed(queue, key))
+    outcomes = yield from ask_all_with_memory_check(requests, queue=queue, size_bytes=size, memory=context.memory)
+    refused = [item.id for item, outcome in zip(items, outcomes, strict=True) if isinstance(outcome, QueueFull)]
+    if context.is_cluster and refused:
+        yield from remove_lookups(queue, refused)
+    results = iter([_result_by_id(*values) for values in zip(items, tasks, outcomes, strict=True)])
+    return [next(results) if isinstance(item, NewTask) else BatchItemResult(error=item) for item in chunk]
+
+
+def _claim_lookups(tasks: Sequence[NewTask | RunqyError]) -> Operation[list[NewTask | RunqyError]]:
+    """Write the lookups of tasks. Those whose ids belong to other queues are replaced by errors."""
+    claims = iter((yield from ask_all([claim_lookup(task) for task in tasks if isinstance(task, NewTask)])))
+    claimed = [(task, next(claims) if isinstance(task, NewTask) else None) for task in tasks]
+    return [outcome if isinstance(outcome, RunqyError) else task for task, outcome in claimed]
+
+
+def _result_by_id(item: NewTask, task: NewTask | RunqyError, outcome: Any) -> BatchItemResult:
+    """Return the result of an item, by its task or why there is none, and by what Redis replied."""
+    if isinstance(outcome, Replayed):
+        return BatchItemResult(outcome.holder or item.id, is_existing=bool(outcome.holder))
+    if isinstance(outcome, IdempotencyKeyReused | TaskAlreadyExists):
+        return BatchItemResult(error=task_id_used(item.id))
+    if isinstance(outcome, RunqyError):
+        return BatchItemResult(error=outcome)
+    if isinstance(task, RunqyError):
+        return BatchItemResult(error=task_id_used(item.id) if isinstance(task, TaskAlreadyExists) else task)
+    return _result(item, item.id, outcome)
 
 
 def _unique_enqueue(

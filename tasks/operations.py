@@ -20,6 +20,7 @@ from runqy.broker.tasks.enqueue import (
     NewTask,
     Replayed,
     TaskCreated,
+    claim_lookup,
     enqueue,
     enqueue_unique,
     expire_records,
@@ -31,6 +32,7 @@ from runqy.broker.tasks.reader import read_tasks
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import (
     BrokerFull,
+    IdempotencyKeyReused,
     IdempotencyRecordUnreadable,
     PayloadTooLarge,
     QueueDisabled,
@@ -38,6 +40,7 @@ from runqy.errors import (
     QueueMemoryExceeded,
     RequestInvalid,
     RunqyError,
+    TaskAlreadyExists,
     TaskNotFound,
     TaskNotUnique,
 )
@@ -76,15 +79,54 @@ def enqueue_task(
 ) -> Operation[EnqueuedTask]:
     """Enqueue a task in one round trip. With an idempotency key, a repeated request creates no second task.
 
-    The result of a task that `is_awaited` is kept until the client has read it. `headers` are stored in the task. Raise
-    QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, RequestInvalid, TaskNotUnique, IdempotencyKeyReused,
-    IdempotencyRecordUnreadable, BrokerUnavailable.
+    The key of a task whose id the client made is that of `key_of_task_id`. The result of a task that `is_awaited` is
+    kept until the client has read it. `headers` are stored in the task. Raise QueueNotFound, QueueDisabled, QueueFull,
+    PayloadInvalid, RequestInvalid, TaskNotUnique, TaskAlreadyExists, IdempotencyKeyReused, IdempotencyRecordUnreadable,
+    BrokerUnavailable.
     """
+    enqueued = _enqueue(requested, is_awaited, allowed_queues, headers or {}, idempotency_key)
+    try:
+        return (yield from enqueued)
+    except (IdempotencyKeyReused, TaskAlreadyExists):
+        if requested.id:
+            raise task_id_used(requested.id) from None
+        raise
+
+
+def key_of_task_id(requested: NewTask, owner: str, idempotency_key: IdempotencyKey | None = None) -> IdempotencyKey:
+    """Return the idempotency key that a requested id stands for. Raise RequestInvalid beside another one.
+
+    `owner` is the client (`Identity.owner`), which alone can repeat its request.
+    """
+    if idempotency_key is not None:
+        raise RequestInvalid(errors=["Idempotency-Key: Must not be sent with task_id, which does the same."])
+    # Only what is set: in a later release tasks have more fields.
+    fields = [item for item in msgspec.structs.asdict(requested).items() if item[1] != getattr(_UNSET, item[0])]
+    # Clients cannot send such a key: it has a space.
+    scope = f"{owner}\0task_id {requested.id}".encode()
+    return IdempotencyKey(scope=_digest(scope), fingerprint=_digest(msgspec.msgpack.encode(fields)))
+
+
+def task_id_used(task_id: str) -> TaskAlreadyExists:
+    return TaskAlreadyExists(f"task_id: {task_id} is the id of a task that another request created.")
+
+
+_UNSET = NewTask.requested(queue="", payload=b"")
+
+
+def _enqueue(
+    requested: NewTask,
+    is_awaited: bool,
+    allowed_queues: AllowedQueues,
+    headers: Mapping[str, str],
+    idempotency_key: IdempotencyKey | None,
+) -> Operation[EnqueuedTask]:
     resolved = get_catalog().resolve(requested.queue, allowed_queues=allowed_queues)
     context = yield from get_context()
     try:
         ensure_enabled(resolved)
-        task = build_task(requested, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers or {})
+        task_id = requested.id or new_task_id()
+        task = build_task(requested, resolved, task_id=task_id, now_ns=context.now_ns, headers=headers)
     except RunqyError:
         # The first request may have been valid when it was sent.
         if repeated := (yield from _find_repeated(requested, resolved.redis_queue, idempotency_key)):
@@ -92,6 +134,8 @@ def enqueue_task(
         raise
     if is_awaited:
         task = msgspec.structs.replace(task, retention_s=max(task.retention_s, _MIN_AWAITED_RETENTION_S))
+    if requested.id and context.is_cluster:
+        yield from ask(claim_lookup(task))
     if idempotency_key is None and not task.unique_key:
         yield from enqueue_built_task(task, context)
         return EnqueuedTask(task.as_record(context.now_ns), is_unserved=context.memory.is_unserved(task.queue))
@@ -193,7 +237,11 @@ def forget_enqueued_ids(redis_queue: str, task_ids: Sequence[str]) -> Request[No
 
 def _id_scope(task_id: str) -> str:
     # Scopes of clients have the id or the name of their key in place of "task id" (`parse_idempotency_key`).
-    return hashlib.sha256(b"task id\0" + task_id.encode()).hexdigest()[:32]
+    return _digest(b"task id\0" + task_id.encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _store_task(request: Request[Any], task: NewTask, context: BrokerContext) -> Operation[None]:
@@ -211,12 +259,7 @@ def _enqueue_unique(
 
     It takes one round trip, and another one if an existing task is returned. Raise the errors of `enqueue_task`.
     """
-    record = None
-    if idempotency_key is not None:
-        # Of the payload only its end, which the defaults of the queue's schema precede: the rest is in each request.
-        payload_end = task.payload[len(requested.payload) - 1 :]
-        response = _encode_response((context.now_ns, msgspec.structs.replace(task, payload=payload_end, unique_key="")))
-        record = IdempotencyRecord(idempotency_key, response, bool(task.unique_key) and task.returns_existing)
+    record = record_of(task, requested, idempotency_key, context.now_ns) if idempotency_key is not None else None
     request = enqueue_unique(task, now_ns=context.now_ns, record=record, is_cluster=context.is_cluster)
     try:
         outcome = yield from ask_with_memory_check(
@@ -231,11 +274,20 @@ def _enqueue_unique(
         raise
     if outcome is TaskCreated.NOW:
         return EnqueuedTask(task.as_record(context.now_ns))
-    yield from _forget_refused(task, context)
+    if not (requested.id and isinstance(outcome, Replayed)):  # else the lookup is that of the first request's task
+        yield from _forget_refused(task, context)
     if isinstance(outcome, Replayed):
         return (yield from _replay(requested, task.queue, outcome))
     assert isinstance(outcome, LockConflict)  # noqa: S101 (narrows the type: no other outcome is possible)
     return (yield from _get_existing(requested, task.queue, outcome.task_id))
+
+
+def record_of(task: NewTask, requested: NewTask, idempotency_key: IdempotencyKey, now_ns: int) -> IdempotencyRecord:
+    """Return what is stored for responses to repetitions of a request."""
+    # Of the payload only its end, which the defaults of the queue's schema precede: the rest is in each request.
+    payload_end = task.payload[len(requested.payload) - 1 :]
+    response = _encode_response((now_ns, msgspec.structs.replace(task, payload=payload_end, unique_key="")))
+    return IdempotencyRecord(idempotency_key, response, bool(task.unique_key) and task.returns_existing)
 
 
 def _find_repeated(

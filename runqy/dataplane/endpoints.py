@@ -5,7 +5,7 @@ Roles and throttles are the viewset's; authentication, parsing and rendering use
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from urllib.parse import unquote
@@ -49,7 +49,7 @@ from runqy.http.middleware import forwarded_client
 from runqy.http.request_ids import trace_headers
 from runqy.metrics.http_requests import observe_request
 from runqy.telemetry.tracing import enqueue_span, get_tracer
-from tasks.api.enqueue_bodies import parse_batch, parse_enqueue
+from tasks.api.enqueue_bodies import parse_batch, parse_enqueue, parse_enqueue_key
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
 from tasks.api.logs import END_ID, LogQuerySerializer, find_position, open_output_stream
 from tasks.api.serializers import batch_response, enqueue_response, task_response
@@ -215,7 +215,7 @@ class TaskEndpoints:
         body = await self._read_body(request)
         task = parse_enqueue(body)
         wait = parse_wait(request.query_param("wait"), request.headers)
-        key = parse_idempotency_key(request.headers.get("Idempotency-Key"), identity=identity, kind="task", body=body)
+        key = parse_enqueue_key(request.headers.get("Idempotency-Key"), identity=identity, body=body, task=task)
         traceparent = request.headers.get("traceparent", "")
         with enqueue_span(task.queue, traceparent):
             headers = trace_headers(traceparent)
@@ -243,7 +243,7 @@ class TaskEndpoints:
     async def _enqueue_batch(self, call: Call, identity: Identity) -> Response:
         request = call.request
         body = await self._read_body(request)
-        spec = parse_batch(body)
+        spec = replace(parse_batch(body), owner=identity.owner)
         key = parse_idempotency_key(request.headers.get("Idempotency-Key"), identity=identity, kind="batch", body=body)
         traceparent = request.headers.get("traceparent", "")
         with enqueue_span(spec.queue, traceparent):

@@ -3,6 +3,7 @@
 The table of options has their parsers and their JSON schemas.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,13 +13,15 @@ from typing import Any, TypeGuard
 
 import msgspec
 
-from runqy.api.parsers import Members, decode_members
-from runqy.broker.tasks.enqueue import OF_QUEUE, NewTask
+from runqy.api.parsers import Members, decode_members, parse_idempotency_key
+from runqy.api_keys import Identity
+from runqy.broker.tasks.enqueue import OF_QUEUE, IdempotencyKey, NewTask
 from runqy.errors import BatchTooLarge, RequestInvalid, choices_error
 from runqy.formats import durations
 from runqy.formats.json_decoding import MAX_MEMBERS, read_members
 from tasks import payloads
 from tasks.batches import MAX_BATCH_TASKS, BatchItem, BatchSpec, check_size
+from tasks.operations import key_of_task_id
 
 MAX_SECONDS = 10 * 365 * 24 * 3600
 MAX_RETRY = 1000
@@ -29,6 +32,7 @@ _LAST_DAY = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH).days - 1
 """A time that is rounded up to seconds stays in the year 9999."""
 
 _NS = 10**9
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _decode = msgspec.json.Decoder().decode
 
@@ -57,6 +61,8 @@ class Option:
     """The field of a task that it sets; empty for options that are checked together."""
     is_nullable: bool = False
     """Null means that the option is not set."""
+    needs_data: bool = False
+    """In a flat body the name belongs to the payload."""
 
 
 class OptionParser:
@@ -170,6 +176,13 @@ def _queue_name(value: object) -> str:
     return value
 
 
+def _task_id(value: object) -> str:
+    # The canonical spelling alone: it becomes part of keys, and responses have it as it was sent.
+    if not isinstance(value, str) or not _UUID.fullmatch(value):
+        raise ValueError("Must be a UUID in lower case, such as a random one of version 4.")
+    return value
+
+
 def _unique_key(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_UNIQUE_KEY_LENGTH:
         raise ValueError(f"Must be a string of 1 to {MAX_UNIQUE_KEY_LENGTH} characters.")
@@ -204,8 +217,8 @@ def _timestamp_schema(description: str) -> dict[str, Any]:
     return {"type": "string", "format": "date-time", "description": description}
 
 
-# In a flat body each of these names is taken from the payload. A further option must be read only beside `data`, or
-# payloads that have a member of its name change.
+# In a flat body each of these names is taken from the payload. A further option needs `data`, or payloads that have a
+# member of its name change.
 OPTIONS: Mapping[str, Option] = {
     "queue": Option(
         _queue_name,
@@ -253,14 +266,25 @@ OPTIONS: Mapping[str, Option] = {
             "description": "`return`: 200 with the task that holds the key; `reject`: 409",
         },
     ),
+    "task_id": Option(
+        _task_id,
+        {
+            "type": "string",
+            "format": "uuid",
+            "description": "An id that the client made: for 24 hours the same request returns that task; needs `data`",
+        },
+        "id",
+        needs_data=True,
+    ),
 }
 """All members of a body except the payload."""
 UNIQUENESS = ("unique_key", "unique_for", "unique_until", "on_conflict")
 
-SHARED_OPTIONS = tuple(name for name in OPTIONS if name not in UNIQUENESS)
+SHARED_OPTIONS = tuple(name for name in OPTIONS if name not in (*UNIQUENESS, "task_id"))
 """The queue of a batch, and options that apply to jobs without their own value."""
 _JOB_OPTIONS = tuple(name for name in OPTIONS if name != "queue")
 _JOB_MEMBERS = {"data", *_JOB_OPTIONS}
+_FLAT_OPTIONS = {name for name, option in OPTIONS.items() if not option.needs_data}
 
 _decode_jobs = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_job = msgspec.json.Decoder(Members).decode
@@ -282,13 +306,20 @@ def parse_enqueue(body: bytes) -> NewTask:
     Raise RequestInvalid with a message for each wrong member.
     """
     members = decode_members(body)
-    options = OptionParser({name: members.pop(name) for name in [*members] if name in OPTIONS})
+    known = OPTIONS if "data" in members else _FLAT_OPTIONS
+    options = OptionParser({name: members.pop(name) for name in [*members] if name in known})
     queue = options.parse_queue()
     fields = options.parse_fields()
     payload = _parse_payload(members, options.errors)
     if options.errors:
         raise RequestInvalid(errors=options.errors)
     return NewTask.requested(queue=queue, payload=payload, **fields)
+
+
+def parse_enqueue_key(key: str | None, *, identity: Identity, body: bytes, task: NewTask) -> IdempotencyKey | None:
+    """Return the idempotency key of a request, from its header or the id that the client made. Raise RequestInvalid."""
+    parsed = parse_idempotency_key(key, identity=identity, kind="task", body=body)
+    return key_of_task_id(task, identity.owner, parsed) if task.id else parsed
 
 
 def parse_batch(body: bytes) -> BatchSpec:

@@ -4,6 +4,7 @@ The data plane serves these routes too, with the same operations, parsers and se
 docs/explanation/architecture.md.
 """
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from django.http import HttpResponse, StreamingHttpResponse
@@ -25,6 +26,7 @@ from runqy.http.request_ids import trace_headers
 from runqy.telemetry.tracing import enqueue_span
 from tasks.api import examples
 from tasks.api import serializers as s
+from tasks.api.enqueue_bodies import parse_enqueue_key
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID, is_end_known, open_event_stream
 from tasks.api.waits import WAIT_PARAMETERS, Wait, blocking_client, enqueue_head, parse_wait, task_head
 from tasks.batches import enqueue_batch
@@ -67,9 +69,7 @@ class TaskViewSet(ApiViewSet):
         body: Any = request.data or b""  # DRF calls no parser for an empty body
         task = _validated(s.EnqueueSerializer, body)
         wait = parse_wait(request.query_params.get("wait"), request.headers)
-        key = parse_idempotency_key(
-            request.headers.get("Idempotency-Key"), identity=request.auth, kind="task", body=body
-        )
+        key = parse_enqueue_key(request.headers.get("Idempotency-Key"), identity=request.auth, body=body, task=task)
         traceparent = request.headers.get("traceparent", "")
         with enqueue_span(task.queue, traceparent):
             enqueued = run_with_fresh_catalog(
@@ -102,7 +102,7 @@ class TaskViewSet(ApiViewSet):
         A job is a payload, or an object with the payload in `data` and at most the task's own options beside it.
         """
         body: Any = request.data or b""  # DRF calls no parser for an empty body
-        spec = _validated(s.BatchSerializer, body)
+        spec = replace(_validated(s.BatchSerializer, body), owner=request.auth.owner)
         key = parse_idempotency_key(
             request.headers.get("Idempotency-Key"), identity=request.auth, kind="batch", body=body
         )

@@ -79,7 +79,7 @@ def test_a_slice_whose_process_was_killed_is_finished_whatever_the_action(single
     bulks = []
     for action, state, _ in VERBS:
         queue = f"{action}-{state}"
-        put_in(single_broker, state, "t1", "t2", queue=queue)
+        put_in(single_broker, state, f"{queue}-1", f"{queue}-2", queue=queue)  # an id belongs to one queue
         bulks.append(request(action, TaskQuery(state=TaskState(state), queue=queue)))
     kill_runners(step, *(bulk.pk for bulk in bulks))
 
@@ -88,8 +88,9 @@ def test_a_slice_whose_process_was_killed_is_finished_whatever_the_action(single
     done = 2 if step == "before" else 0  # what the killed process did is not counted
     for bulk, (action, state, new_state) in zip(bulks, VERBS, strict=True):
         assert (action, state, counts(bulk)) == (action, state, ("finished", done, 0, 0))
-        left = listed(single_broker, f"{action}-{state}")
-        assert {name: sorted(ids) for name, ids in left.items()} == ({new_state: ["t1", "t2"]} if new_state else {})
+        queue = f"{action}-{state}"
+        left = {name: sorted(ids) for name, ids in listed(single_broker, queue).items()}
+        assert left == ({new_state: [f"{queue}-1", f"{queue}-2"]} if new_state else {})
 
 
 @on_sqlite

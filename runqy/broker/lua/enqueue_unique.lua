@@ -33,6 +33,11 @@ if record ~= task then
   end
 end
 
+-- Clients can choose ids: the lookup of a task of another queue must stay.
+local other = KEYS[8] ~= task and redis.call('HGET', KEYS[8], 'queue')
+if other and other ~= ARGV[1] then
+  return 0
+end
 local holder, found = nil, find_enqueued(task, id, now_ns, ARGV[13])
 if found then
   return found

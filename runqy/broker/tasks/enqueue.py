@@ -292,6 +292,21 @@ def index_task(task: NewTask) -> tuple[Command, Command]:
     return command("HSET", lookup, "queue", task.queue, key=lookup), known
 
 
+def claim_lookup(task: NewTask) -> Request[None]:
+    """Write the lookup of a task whose id a client made, for clusters. Repeatable.
+
+    Raise TaskAlreadyExists if the id belongs to a task of another queue.
+    """
+    lookup = keys.lookup(task.id)
+
+    def parse(replies: Sequence[Reply]) -> None:
+        if replies[-1] != task.queue.encode():
+            raise TaskAlreadyExists
+
+    write = command("HSETNX", lookup, "queue", task.queue, key=lookup)
+    return Request((write, command("HGET", lookup, "queue", key=lookup)), parse, is_repeatable=True)
+
+
 def queue_full(task: NewTask) -> QueueFull:
     detail = f"The queue {task.queue} has {task.max_waiting} waiting tasks, its limit (max_waiting_tasks)."
     return QueueFull(detail, retry_after_s=QUEUE_FULL_RETRY_S)

@@ -1,8 +1,8 @@
-"""Write task handlers for runqy workers: `@task` on a function or coroutine, and `run()` at the end of the file."""
+"""Write task handlers for runqy workers: `@task` or `@batch` on a function, and `run()` at the end of the file."""
 
 from runqy_sdk.context import Context
 from runqy_sdk.errors import Fail, PayloadInvalid, Retry, TaskCancelled
-from runqy_sdk.handlers import load, task
+from runqy_sdk.handlers import batch, load, task
 from runqy_sdk.runner import run
 
 # The names of runqy-python: a plain handler moves over by its import alone.
@@ -16,6 +16,7 @@ __all__ = [
     "Retry",
     "RetryableError",
     "TaskCancelled",
+    "batch",
     "load",
     "run",
     "run_once",

@@ -26,13 +26,21 @@ def main() -> None:
     def run(handler: Handler, loader: Loader | None) -> None:
         nonlocal is_done
         is_done = True
+        if len(options.payload) > 1 and handler.batch is None:
+            sys.exit("Only a function that is marked with @batch takes more than one --payload.")
         members = {"attempt": options.attempt, "max_retry": options.max_retry}
-        outcome = run_once(handler, loader, options.payload, members, on_message=_print_progress, on_chunk=_print_chunk)
-        if outcome.error is None:
-            print(json.dumps(outcome.result, indent=2))  # noqa: T201
-            return
-        ending = "it would be retried" if outcome.will_retry and options.attempt <= options.max_retry else "archived"
-        sys.exit(f"{outcome.error.rstrip()}\n\nThe task failed: {ending}.")
+        outcomes = run_once(handler, loader, options.payload or [None], members, on_line=_print_line)
+        results = [outcome.result for outcome in outcomes]
+        if not all(outcome.error for outcome in outcomes):
+            print(json.dumps(results if len(results) > 1 else results[0], indent=2))  # noqa: T201
+        failed = [outcome for outcome in outcomes if outcome.error is not None]
+        for outcome in failed:
+            ending = (
+                "it would be retried" if outcome.will_retry and options.attempt <= options.max_retry else "archived"
+            )
+            print(f"{(outcome.error or '').rstrip()}\n\nThe task failed: {ending}.", file=sys.stderr)  # noqa: T201
+        if failed:
+            sys.exit(1)
 
     call_instead(run)
     logging.getLogger().addHandler(TaskLogHandler())
@@ -49,7 +57,13 @@ def _parse_arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("run", help="run a program's handler on one payload, and print the result")
     command.add_argument("program", type=_existing_file, help="the file with the handler, such as main.py")
-    command.add_argument("--payload", type=_json, default=None, help='JSON, or @FILE: \'{"name": "Ada"}\'')
+    command.add_argument(
+        "--payload",
+        type=_json,
+        action="append",
+        default=[],
+        help='JSON, or @FILE: \'{"name": "Ada"}\'; several for a batch',
+    )
     command.add_argument("--attempt", type=int, default=1, help="the number of the attempt (default: 1)")
     command.add_argument("--max-retry", type=int, default=3, help="how often it may be retried (default: 3)")
     return parser.parse_args()
@@ -69,14 +83,15 @@ def _json(text: str) -> Any:
         raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
 
 
-def _print_progress(message: dict[str, Any]) -> None:
-    report = message["progress"]
-    of_total = f" of {report['total']}" if "total" in report else ""
-    print(f"progress: {report['current']}{of_total} {report.get('message', '')}".rstrip(), file=sys.stderr)  # noqa: T201
-
-
-def _print_chunk(chunk: Any) -> None:
-    text = chunk if isinstance(chunk, str) else json.dumps(chunk, default=str) + "\n"
+def _print_line(line: dict[str, Any]) -> None:
+    if "progress" in line:
+        report = line["progress"]
+        of_total = f" of {report['total']}" if "total" in report else ""
+        text = f"progress: {report['current']}{of_total} {report.get('message', '')}".rstrip() + "\n"
+    elif "chunk" in line:
+        text = line["chunk"] if isinstance(line["chunk"], str) else json.dumps(line["chunk"]) + "\n"
+    else:
+        return
     print(text, end="", file=sys.stderr, flush=True)  # noqa: T201
 
 

@@ -1,88 +1,117 @@
-"""Run the tasks of a coroutine on one event loop, which continues between them."""
+"""Run calls on one event loop: coroutines, and functions in threads. It continues between them."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
-import json
 import os
 import signal
 import sys
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-from runqy_sdk.context import Context, set_current_context
-from runqy_sdk.handlers import Handler, Loader
-from runqy_sdk.protocol import Output, ready_line
-from runqy_sdk.runner import Line, cancellation, describe_failure, load_failure, read_line, success
+from runqy_sdk.calls import Call, respond
+from runqy_sdk.handlers import Loader
+from runqy_sdk.runner import Program, load_value
 
 
 class AsyncRunner:
-    """Reads what the worker sends while a task runs, so that a cancelled one is interrupted at once."""
+    """Reads what the worker sends while tasks run, so that a cancelled coroutine is interrupted at once."""
 
-    def __init__(self, handler: Handler, loader: Loader | None, descriptor: int, output: Output) -> None:
-        self._handler = handler
-        self._loader = loader
+    def __init__(self, program: Program, descriptor: int) -> None:
+        self._program = program
         self._input = os.fdopen(descriptor, "rb")
-        self._output = output
-        self._context: Context | None = None
-        self._running: asyncio.Task[str] | None = None
-        self._cancelled_ids: set[str] = set()
+        self._loaded: Any = None
+        self._waiting: deque[Call] = deque()
+        self._running: dict[Call, asyncio.Task[str]] = {}
+        self._threads: ThreadPoolExecutor | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._is_ending = False
 
     def run(self) -> None:
+        if not self._program.handler.is_async:
+            self._threads = ThreadPoolExecutor(self._program.concurrency, "runqy-task")
+            # Not on the loop: a function that loads may run one of its own.
+            try:
+                self._loaded = load_value(self._program.loader)
+            except Exception:  # noqa: BLE001 (whatever the program raises)
+                self._program.send_load_failure()
+                sys.exit(1)
         asyncio.run(self._run())
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        # None ends the loop.
-        self._tasks: asyncio.Queue[Line | None] = asyncio.Queue()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end, number)
-        try:
-            loaded = await load_async(self._loader)
-        except Exception:  # noqa: BLE001 (whatever the program raises)
-            self._output.send(load_failure())
-            sys.exit(1)
-        self._output.send(ready_line())
-        reading = asyncio.create_task(self._read())
-        while (line := await self._tasks.get()) is not None and not self._is_ending:
-            self._context = context = Context(line, loaded=loaded, send=self._output.send)
-            self._running = asyncio.create_task(respond_async(context, self._handler, line.get("payload")))
-            if context.task_id in self._cancelled_ids:  # before it was its turn
-                context.cancelled = True
-                self._running.cancel()
-            if self._tasks.empty():
-                self._cancelled_ids.clear()
+        if self._threads is None:
             try:
-                response = await self._running
-            except asyncio.CancelledError:  # cancelled before its first step
-                response = json.dumps(cancellation(context))
-            self._context = self._running = None
-            self._output.send_line(response)
-        reading.cancel()
+                self._loaded = await load_async(self._program.loader)
+            except Exception:  # noqa: BLE001 (whatever the program raises)
+                self._program.send_load_failure()
+                sys.exit(1)
+        self._program.send_ready()
+        self._reading = loop.create_task(self._read())
+        self._start_calls()  # or end, by a signal that came while the program loaded
+        with contextlib.suppress(asyncio.CancelledError):  # by a signal
+            await self._reading
+        while self._running:
+            await asyncio.wait(self._running.values())
 
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=1 << 30)  # the server limits payloads
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), self._input)
         while data := await reader.readline():
-            line = read_line(data, self._output)
+            line = self._program.read_line(data)
             if line is None:
                 continue
-            if "control" not in line:
-                self._tasks.put_nowait(line)
-            elif self._context is not None and self._running and line["task_id"] == self._context.task_id:
-                self._context.cancelled = True
-                self._running.cancel()
+            if "control" in line:
+                self._cancel(str(line["task_id"]))
             else:
-                self._cancelled_ids.add(str(line["task_id"]))
-        self._tasks.put_nowait(None)
+                self._waiting.append(self._program.make_call(line, self._loaded))
+                self._start_calls()
+
+    def _start_calls(self) -> None:
+        while self._waiting and len(self._running) < self._program.concurrency and not self._is_ending:
+            call = self._waiting.popleft()
+            self._running[call] = running = asyncio.ensure_future(self._respond(call))
+            running.add_done_callback(partial(self._finish, call))
+        if self._is_ending and not self._running and self._reading:
+            self._reading.cancel()
+
+    async def _respond(self, call: Call) -> str:
+        if self._threads is None:
+            return await respond_async(call)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, respond, call)
+
+    def _finish(self, call: Call, running: asyncio.Task[str]) -> None:
+        # One that was cancelled before its first step has caught nothing.
+        responses = call.fail(asyncio.CancelledError()) if running.cancelled() else running.result()
+        del self._running[call]
+        self._program.output.send(responses)
+        self._start_calls()
+
+    def _cancel(self, task_id: str) -> None:
+        call = next((call for call in (*self._running, *self._waiting) if task_id in call.task_ids), None)
+        if call is None:  # it has ended
+            return
+        self._program.cancel(call, task_id)
+        if not call.is_cancelled:
+            return
+        if call in self._waiting:
+            self._waiting.remove(call)
+            self._program.output.send(call.fail(asyncio.CancelledError()))
+        elif self._threads is None:  # a thread sees the flag only
+            self._running[call].cancel()
 
     def _end(self, number: int) -> None:
         if self._is_ending:
             os._exit(128 + number)
         self._is_ending = True
-        self._tasks.put_nowait(None)
+        self._start_calls()
 
 
 async def load_async(loader: Loader | None) -> Any:
@@ -91,18 +120,16 @@ async def load_async(loader: Loader | None) -> Any:
     return await loaded if inspect.isawaitable(loaded) else loaded
 
 
-async def respond_async(context: Context, handler: Handler, payload: Any) -> str:
-    """Run a task and return its response, whatever the handler raises, also when the worker cancels it."""
-    set_current_context(context)
+async def respond_async(call: Call) -> str:
+    """Run a call of a coroutine and return the responses, whatever the handler raises, also when it is cancelled."""
     try:
-        value = handler.call(payload, context)
+        value = call.invoke()
         if inspect.isasyncgen(value):
-            async for chunk in value:
-                context.chunk(chunk)
-            return success(context, None)
-        return success(context, await value)
-    except asyncio.CancelledError as error:
-        # The handler may also have awaited a task that it cancelled itself.
-        return json.dumps(cancellation(context) if context.cancelled else describe_failure(context, handler, error))
-    except Exception as error:  # noqa: BLE001 (whatever the handler raises is the task's error)
-        return json.dumps(describe_failure(context, handler, error))
+            async with contextlib.aclosing(value):
+                await call.consume_async(value)
+            value = None
+        elif inspect.isawaitable(value):  # else no member of a batch has a valid payload
+            value = await value
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (whatever the handler raises is the task's error)
+        return call.fail(error)
+    return call.succeed(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import math
 import time
@@ -10,9 +11,15 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from runqy_sdk.cancellation import Cancellation
 from runqy_sdk.errors import TaskCancelled
+from runqy_sdk.results import ResultInvalid, encode_result
 
-Send = Callable[[dict[str, Any]], None]
+Send = Callable[[str], None]
+"""Sends a line to the worker."""
+
+MAX_CHUNK_BYTES = 64 << 10
+"""The longest chunk that the worker takes, as JSON."""
 
 _MESSAGE_MAX = 500  # the worker takes no longer one
 _current: ContextVar[Context | None] = ContextVar("runqy_task", default=None)
@@ -33,19 +40,15 @@ class Context:
     """The id of the request that created the task; empty if there was none."""
     traceparent: str
     """The trace context of the attempt (W3C); empty without one."""
-    cancelled: bool
-    """Whether the task was cancelled or has timed out. A handler that ends soon then keeps its process warm."""
+    cancelled: Cancellation
+    """True once the task was cancelled or has timed out. A handler that ends soon then keeps its process warm.
+
+    A coroutine can await it.
+    """
     loaded: Any
     """What the function marked with `@load` returned."""
 
-    def __init__(
-        self,
-        line: Mapping[str, Any],
-        *,
-        loaded: Any = None,
-        send: Send,
-        on_chunk: Callable[[Any], None] | None = None,
-    ) -> None:
+    def __init__(self, line: Mapping[str, Any], *, loaded: Any = None, send: Send, is_streaming: bool) -> None:
         self.task_id = str(line["task_id"])
         self.queue = str(line.get("queue") or "")
         self.attempt = int(line.get("attempt") or int(line.get("retry_count") or 0) + 1)
@@ -54,10 +57,10 @@ class Context:
         self.request_id = str(line.get("request_id") or "")
         self.traceparent = str(line.get("traceparent") or "")
         self.loaded = loaded
-        self.chunks: list[Any] = []
+        self.cancelled = Cancellation()
+        self.unsent_chunks: list[Any] = []
         self._send = send
-        self._on_chunk = on_chunk
-        self.cancelled = False
+        self._is_streaming = is_streaming
 
     @functools.cached_property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -81,20 +84,34 @@ class Context:
             report["total"] = _amount("total", total)
         if message is not None:
             report["message"] = message[:_MESSAGE_MAX]
-        self._send({"task_id": self.task_id, "progress": report})
+        self._send(json.dumps({"task_id": self.task_id, "progress": report}))
 
     def chunk(self, value: Any) -> None:
-        """Add a part of the result: a text, or a JSON value.
+        """Send a part of the result, a text or a JSON value of at most 64 KiB, to those who follow the task.
 
         If the handler returns None, the parts are the result: texts joined, other values as a list.
         """
-        self.chunks.append(value)
-        if self._on_chunk:
-            self._on_chunk(value)
+        if not self._is_streaming:
+            self.unsent_chunks.append(value)
+            return
+        chunk = encode_result(value, "chunk")
+        if len(chunk) > MAX_CHUNK_BYTES:
+            raise ResultInvalid(
+                f"chunk: it has {len(chunk):,} bytes as JSON, and a chunk at most {MAX_CHUNK_BYTES:,}; "
+                "send several smaller ones"
+            )
+        self._send(f'{{"task_id":{json.dumps(self.task_id)},"chunk":{chunk}}}')
+
+
+def join_chunks(chunks: list[Any]) -> Any:
+    """Return the result of a task that returned nothing else: its texts joined, or the list; None without chunks."""
+    if all(isinstance(chunk, str) for chunk in chunks):
+        return "".join(chunks) if chunks else None
+    return chunks
 
 
 def current_context() -> Context | None:
-    """Return the context of the task that this thread or coroutine runs."""
+    """Return the context of the task that this thread or coroutine runs; None for several at once."""
     return _current.get()
 
 
@@ -103,15 +120,32 @@ def set_current_context(context: Context | None) -> None:
 
 
 class TaskLogHandler(logging.StreamHandler):  # type: ignore[type-arg] # generic only in stubs
-    """Writes log records to standard error, which is the task's output, and adds `task_id` and `queue` to each.
+    """Sends the records of tasks to the worker, and writes all others to standard error.
 
-    `run()` installs it if the program has not configured logging.
+    A worker that has no way for a task's records gets them on standard error too, as the output of its task. Each
+    record gets `task_id` and `queue`. `run()` installs it if the program has not configured logging, or logs to its
+    output only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, send: Send | None = None, *, instead_of: logging.Handler | None = None) -> None:
         super().__init__()
+        self._send = send
         self.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
         self.addFilter(_add_task)
+        if instead_of is not None:
+            self.setLevel(instead_of.level)
+            self.setFormatter(instead_of.formatter)
+            self.filters += instead_of.filters
+
+    def emit(self, record: logging.LogRecord) -> None:
+        task_id = getattr(record, "task_id", "")
+        if self._send is None or not task_id:
+            super().emit(record)
+            return
+        try:
+            self._send(json.dumps({"task_id": task_id, "log": self.format(record)}))
+        except Exception:  # noqa: BLE001 (as logging's own handlers: a wrong record must not fail the task)
+            self.handleError(record)
 
 
 def _add_task(record: logging.LogRecord) -> bool:

@@ -98,10 +98,7 @@ class Output:
         sys.stdout = sys.stderr
         self._lock = threading.Lock()
 
-    def send(self, message: dict[str, Any]) -> None:
-        self.send_line(json.dumps(message))
-
-    def send_line(self, line: str) -> None:
+    def send(self, line: str) -> None:
         data = memoryview(line.encode() + b"\n")
         try:
             with self._lock:  # a progress report of a thread must not come into the middle of a response
@@ -111,16 +108,26 @@ class Output:
             os._exit(1)  # the worker has gone, and nobody reads what a clean exit would say
 
 
-def ready_line() -> dict[str, Any]:
-    return {"status": "ready", "accepts": ["cancel"]}
+def is_version_2() -> bool:
+    """Return whether the worker understands version 2 of the protocol. Others would take its lines for responses."""
+    return os.environ.get("RUNQY_CHILD_PROTOCOL") == "2"
 
 
-def response_line(task_id: str, result: str) -> str:
+def ready_line(*, concurrency: int, batch: dict[str, int] | None) -> str:
+    """Return the line that tells the worker what this program can do."""
+    if not is_version_2():
+        return json.dumps({"status": "ready", "accepts": ["cancel"]})
+    accepts = ["cancel", *["concurrent"] * (concurrency > 1), "stream", *["batch"] * (batch is not None)]
+    line: dict[str, Any] = {"status": "ready", "accepts": accepts, "concurrency": concurrency}
+    return json.dumps(line if batch is None else line | {"batch": batch})
+
+
+def success(task_id: str, result: str) -> str:
     """Return the response of a task that succeeded, with its encoded result."""
     return f'{{"task_id":{json.dumps(task_id)},"result":{result},"error":null,"retry":false}}'
 
 
-def failure(task_id: str, error: str, *, retry: bool = False, delay: float | None = None) -> dict[str, Any]:
+def failure(task_id: str, error: str, *, retry: bool = False, delay: float | None = None) -> str:
     """Return the response of a task that failed. `delay` is in seconds."""
     response = {"task_id": task_id, "result": None, "error": error or "no reason was given", "retry": retry}
-    return response if delay is None else response | {"retry_delay_s": delay}
+    return json.dumps(response if delay is None else response | {"retry_delay_s": delay})

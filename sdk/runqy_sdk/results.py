@@ -10,16 +10,18 @@ import math
 import uuid
 from typing import Any
 
+from runqy_sdk.cancellation import Cancellation
+
 MAX_ARRAY_ITEMS = 100_000
 """The largest numpy array that becomes a list. As JSON a number takes about 20 bytes."""
 
 
 class ResultInvalid(Exception):
-    """A result cannot be encoded as JSON. The text names the value by its path."""
+    """A result or chunk cannot be encoded as JSON, or is not what it has to be. The text names the value."""
 
 
-def encode_result(value: Any) -> str:
-    """Return a result as JSON on one line. Raise ResultInvalid.
+def encode_result(value: Any, name: str = "result") -> str:
+    """Return a result as JSON on one line. Raise ResultInvalid, whose text begins with `name`.
 
     Besides JSON's own types: numpy scalars, and arrays of at most MAX_ARRAY_ITEMS; dates, times, UUIDs and Decimals as
     texts; bytes in base64.
@@ -27,9 +29,9 @@ def encode_result(value: Any) -> str:
     try:
         return _encode(value)
     except RecursionError as error:
-        raise ResultInvalid("result: it is nested too deeply, or contains itself") from error
+        raise ResultInvalid(f"{name}: it is nested too deeply, or contains itself") from error
     except (TypeError, ValueError) as error:
-        raise ResultInvalid(_find_invalid("result", value, frozenset()) or f"result: {error}") from error
+        raise ResultInvalid(_find_invalid(name, value, frozenset()) or f"{name}: {error}") from error
 
 
 def _convert(value: Any) -> Any:
@@ -40,6 +42,8 @@ def _convert(value: Any) -> Any:
         return str(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode()
+    if isinstance(value, Cancellation):
+        return bool(value)
     # numpy is recognized by what its values have: importing it would make it a dependency.
     if hasattr(value, "dtype") and hasattr(value, "tolist"):
         if getattr(value, "size", 1) > MAX_ARRAY_ITEMS:

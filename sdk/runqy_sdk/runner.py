@@ -1,4 +1,4 @@
-"""Run the tasks that the worker sends, one after another, in this warm process."""
+"""Run the tasks that the worker sends, in this warm process."""
 
 from __future__ import annotations
 
@@ -12,45 +12,49 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from runqy_sdk.context import Context, TaskLogHandler, set_current_context
-from runqy_sdk.errors import Fail, PayloadInvalid, Retry, TaskCancelled
+from runqy_sdk.calls import Call, Line, respond
+from runqy_sdk.context import TaskLogHandler
 from runqy_sdk.handlers import Handler, Loader, get_handler, get_loader
-from runqy_sdk.protocol import Input, Output, failure, ready_line, response_line, take_input
-from runqy_sdk.results import ResultInvalid, encode_result
+from runqy_sdk.protocol import Input, Output, failure, is_version_2, ready_line, take_input
 
-Line = dict[str, Any]
+MAX_CONCURRENCY = 256
 
 _WATCH_AFTER_S = 0.1
 """How long a task runs before cancellations are read. Starting to read costs more than a short task."""
 
-_CANCELLED = "the task was cancelled"
 _instead: list[Callable[[Handler, Loader | None], None]] = []
 
 
-def run() -> None:
+def run(*, concurrency: int = 1) -> None:
     """Run tasks until the worker ends this process. Call it once, at the end of the program.
 
+    `concurrency` is how many run at a time, at most 256: coroutines on one event loop, functions in threads. A worker
+    that does not know of it sends one after another.
+
     The worker is told that the process is ready when `@load` has returned. After a first SIGTERM or SIGINT the current
-    task is completed, a second one exits at once.
+    tasks are completed, a second one exits at once.
     """
+    if type(concurrency) is not int or not 1 <= concurrency <= MAX_CONCURRENCY:
+        raise ValueError(f"concurrency: {concurrency!r} is not a whole number from 1 to {MAX_CONCURRENCY}")
     handler, loader = get_handler(), get_loader()
     if _instead:
         _instead[0](handler, loader)
         return
     descriptor, output = take_input(), Output()
+    program = Program(handler, loader, output, concurrency if is_version_2() else 1)
     os.register_at_fork(after_in_child=_reset_signals)
-    if not logging.getLogger().handlers:
-        logging.getLogger().addHandler(TaskLogHandler())
-    if handler.is_async:
-        # Importing asyncio takes longer than all the rest, and only coroutines need it.
+    _set_up_logging(output)
+    if handler.is_async or program.concurrency > 1:
+        # Importing asyncio takes longer than all the rest.
         from runqy_sdk.async_runner import AsyncRunner  # noqa: PLC0415
 
-        AsyncRunner(handler, loader, descriptor, output).run()
+        AsyncRunner(program, descriptor).run()
     else:
-        Runner(handler, loader, descriptor, output).run()
+        Runner(program, descriptor).run()
 
 
 def _reset_signals() -> None:
@@ -60,20 +64,67 @@ def _reset_signals() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _set_up_logging(output: Output) -> None:
+    """Have the records of tasks sent to the worker, also by a program that logs to its output (`basicConfig`)."""
+    root = logging.getLogger()
+    send = output.send if is_version_2() else None
+    if not root.handlers:
+        root.addHandler(TaskLogHandler(send))
+    for handler in [*root.handlers] if send else ():
+        if type(handler) is logging.StreamHandler and handler.stream in (sys.__stdout__, sys.__stderr__):
+            root.removeHandler(handler)
+            root.addHandler(TaskLogHandler(send, instead_of=handler))
+
+
 def call_instead(function: Callable[[Handler, Loader | None], None]) -> None:
     """Have `run()` call this function, for programs that run without a worker."""
     _instead.append(function)
 
 
-class Runner:
-    """Runs a function in the main thread. Another thread notices cancellations."""
+@dataclass(frozen=True)
+class Program:
+    """What is run, and how many calls of it at a time."""
 
-    def __init__(self, handler: Handler, loader: Loader | None, descriptor: int, output: Output) -> None:
-        self._handler = handler
-        self._loader = loader
+    handler: Handler
+    loader: Loader | None
+    output: Output
+    concurrency: int
+
+    def send_ready(self) -> None:
+        self.output.send(ready_line(concurrency=self.concurrency, batch=self.handler.batch))
+
+    def send_load_failure(self) -> None:
+        """Say why the process cannot start, in an `except` block."""
+        self.output.send(json.dumps({"status": "error", "error": f"@load failed: {traceback.format_exc()}"}))
+
+    def read_line(self, data: bytes) -> Line | None:
+        """Return a line of the worker; None if it is empty or invalid, which is answered."""
+        try:
+            line = json.loads(data) if data.strip() else None
+        except ValueError as error:
+            self.output.send(failure("unknown", f"The line is not JSON: {error}"))
+            return None
+        return line if isinstance(line, dict) and ("task_id" in line or "batch" in line) else None
+
+    def make_call(self, line: Line, loaded: Any) -> Call:
+        return Call(self.handler, line, loaded=loaded, send=self.output.send, is_streaming=is_version_2())
+
+    def cancel(self, call: Call, task_id: str) -> None:
+        if response := call.cancel(task_id):
+            self.output.send(response)
+
+
+class Runner:
+    """Runs one call of a function after another in the main thread. Another thread notices cancellations.
+
+    Functions may need the main thread, which an event loop could then not use to read; and for short tasks a second
+    thread costs more than the task.
+    """
+
+    def __init__(self, program: Program, descriptor: int) -> None:
+        self._program = program
         self._input = Input(descriptor)
-        self._output = output
-        self._context: Context | None = None
+        self._call: Call | None = None
         self._has_task = threading.Event()
         self._is_waiting = False
         self._is_ending = False
@@ -82,11 +133,11 @@ class Runner:
         signal.signal(signal.SIGTERM, self._end)
         signal.signal(signal.SIGINT, self._end)
         try:
-            loaded = load_value(self._loader)
+            loaded = load_value(self._program.loader)
         except Exception:  # noqa: BLE001 (whatever the program raises)
-            self._output.send(load_failure())
+            self._program.send_load_failure()
             sys.exit(1)
-        self._output.send(ready_line())
+        self._program.send_ready()
         threading.Thread(target=self._watch, name="runqy-watch", daemon=True).start()
         while not self._is_ending:
             self._is_waiting = True
@@ -94,40 +145,40 @@ class Runner:
             self._is_waiting = False
             if data is None:
                 return
-            line = read_line(data, self._output)
+            line = self._program.read_line(data)
             if line is not None and "control" not in line:  # else it is for a task that has ended
-                self._run_task(line, Context(line, loaded=loaded, send=self._output.send))
+                self._run_call(self._program.make_call(line, loaded))
 
-    def _run_task(self, line: Line, context: Context) -> None:
-        self._context = context
+    def _run_call(self, call: Call) -> None:
+        self._call = call
         if not self._has_task.is_set():
             self._has_task.set()
-        response = respond(context, self._handler, line.get("payload"))
-        self._context = None
+        responses = respond(call)
+        self._call = None
         self._input.end_watch()
-        self._output.send_line(response)
+        self._program.output.send(responses)
 
     def _watch(self) -> None:
         """Read what the worker sends while a task runs for more than a moment."""
         while self._has_task.wait():
-            context = self._context
+            call = self._call
             time.sleep(_WATCH_AFTER_S)
-            if context is not None and self._context is context:
-                self._input.watch(lambda: self._context is context, partial(self._cancel, context))  # noqa: B023
-            elif self._context is None:
+            if call is not None and self._call is call:
+                self._input.watch(lambda: self._call is call, partial(self._cancel, call))  # noqa: B023
+            elif self._call is None:
                 self._has_task.clear()
                 # A task may have begun since, and have found the event set.
-                if self._context is not None:
+                if self._call is not None:
                     self._has_task.set()
 
-    def _cancel(self, context: Context, data: bytes) -> bool:
-        """Cancel the current task if a line says so. Return whether the line is not for another task."""
+    def _cancel(self, call: Call, data: bytes) -> bool:
+        """Cancel a task of the current call if a line says so. Return whether the line is not for another call."""
         if b'"control"' not in data:
             return False
-        line = read_line(data, self._output)
+        line = self._program.read_line(data)
         if line is None or "control" not in line:
             return False
-        context.cancelled = context.cancelled or line["task_id"] == context.task_id
+        self._program.cancel(call, line["task_id"])
         return True
 
     def _end(self, number: int, _frame: Any) -> None:
@@ -138,16 +189,6 @@ class Runner:
         self._is_ending = True
 
 
-def read_line(data: bytes, output: Output) -> Line | None:
-    """Return a line of the worker; None if it is empty or invalid, which is answered."""
-    try:
-        line = json.loads(data) if data.strip() else None
-    except ValueError as error:
-        output.send(failure("unknown", f"The line is not JSON: {error}"))
-        return None
-    return line if isinstance(line, dict) and "task_id" in line else None
-
-
 def load_value(loader: Loader | None) -> Any:
     """Return what `@load` returns, for a handler that is no coroutine. Raise what it raises."""
     loaded = loader() if loader else None
@@ -156,64 +197,3 @@ def load_value(loader: Loader | None) -> Any:
     import asyncio  # noqa: PLC0415 (slow, and rarely needed)
 
     return asyncio.run(loaded)
-
-
-def load_failure() -> Line:
-    """Return the line that says why the process cannot start, in an `except` block."""
-    return {"status": "error", "error": f"@load failed: {traceback.format_exc()}"}
-
-
-def respond(context: Context, handler: Handler, payload: Any) -> str:
-    """Run a task and return its response, whatever the handler raises."""
-    set_current_context(context)
-    try:
-        value = handler.call(payload, context)
-        return success(context, _consume(value, context) if inspect.isgenerator(value) else value)
-    except Exception as error:  # noqa: BLE001 (whatever the handler raises is the task's error)
-        return json.dumps(describe_failure(context, handler, error))
-    finally:
-        set_current_context(None)
-
-
-def success(context: Context, result: Any) -> str:
-    """Return the response of a task whose handler returned. Raise ResultInvalid."""
-    if result is None and context.chunks:
-        are_texts = all(isinstance(chunk, str) for chunk in context.chunks)
-        result = "".join(context.chunks) if are_texts else context.chunks
-    return response_line(context.task_id, encode_result(result))
-
-
-def describe_failure(context: Context, handler: Handler, error: BaseException) -> Line:
-    """Return the response of a task whose handler raised."""
-    if isinstance(error, Retry):
-        return failure(context.task_id, str(error), retry=True, delay=error.delay)
-    if isinstance(error, (Fail, TaskCancelled)):
-        return failure(context.task_id, str(error))
-    if isinstance(error, (PayloadInvalid, ResultInvalid)):
-        kind = "payload_invalid" if isinstance(error, PayloadInvalid) else "result_invalid"
-        return failure(context.task_id, f"{kind}: {error}")
-    return failure(context.task_id, _format_traceback(error), retry=isinstance(error, handler.retry_on))
-
-
-def cancellation(context: Context) -> Line:
-    return failure(context.task_id, _CANCELLED)
-
-
-def _consume(values: Any, context: Context) -> Any:
-    """Collect what a generator yields, and return what it returns. Raise TaskCancelled."""
-    while True:
-        try:
-            context.chunk(next(values))
-        except StopIteration as end:
-            return end.value
-        if context.cancelled:
-            values.close()
-            raise TaskCancelled(_CANCELLED)
-
-
-def _format_traceback(error: BaseException) -> str:
-    """Return the traceback without the frames of this package, which say nothing about the handler's mistake."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("runqy_sdk."):
-        frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-from runqy_sdk.context import Context
+from runqy_sdk.calls import Call, Line, respond
+from runqy_sdk.context import join_chunks
 from runqy_sdk.handlers import Handler, Loader, make_handler
-from runqy_sdk.runner import load_value, respond
+from runqy_sdk.runner import load_value
+
+OnLine = Callable[[Line], None]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Outcome:
     """The delay that `Retry` asked for; None: the queue's."""
     progress: list[dict[str, Any]] = field(default_factory=list)
     """The reports of `ctx.progress`, oldest first."""
+    chunks: list[Any] = field(default_factory=list)
+    """The parts of the result, as they were sent."""
 
 
 def call(  # noqa: PLR0913 (what a task has)
@@ -41,47 +46,84 @@ def call(  # noqa: PLR0913 (what a task has)
     `loaded` is what `@load` would return; `retry_on` is only needed for functions that are not marked with `@task`.
     """
     handler = getattr(function, "runqy_handler", None) or make_handler(function, retry_on=retry_on)
-    return run_once(handler, lambda: loaded, payload, {"attempt": attempt, "max_retry": max_retry})
+    (outcome,) = run_once(handler, lambda: loaded, [payload], {"attempt": attempt, "max_retry": max_retry})
+    return outcome
 
 
-def run_once(  # noqa: PLR0913 (for the command line as well)
+def call_batch(
+    function: Callable[..., Any], payloads: list[Any], *, loaded: Any = None, attempt: int = 1, max_retry: int = 3
+) -> list[Outcome]:
+    """Run a function that is marked with `@batch` on payloads, and return how the task of each ended.
+
+    If it raises an exception, it is called again for each of them alone, as by a worker.
+    """
+    members = {"attempt": attempt, "max_retry": max_retry}
+    return run_once(function.runqy_handler, lambda: loaded, payloads, members)  # type: ignore[attr-defined]
+
+
+def run_once(
     handler: Handler,
     loader: Loader | None,
-    payload: Any,
+    payloads: list[Any],
     members: dict[str, Any],
     *,
-    on_message: Callable[[dict[str, Any]], None] | None = None,
-    on_chunk: Callable[[Any], None] | None = None,
-) -> Outcome:
-    """Load, and run one task. Raise what `@load` raises. `members` are those of the worker's line."""
-    messages: list[dict[str, Any]] = []
-    line = {"task_id": "local", "queue": "local", **members}
+    on_line: OnLine = lambda line: None,
+) -> list[Outcome]:
+    """Load, and run one task, or a batch. Raise what `@load` raises. `members` are those of the worker's lines."""
     # What the worker receives is JSON, and so is what the handler gets from it.
-    payload = json.loads(json.dumps(payload))
-
-    def send(message: dict[str, Any]) -> None:
-        messages.append(json.loads(json.dumps(message)))
-        if on_message:
-            on_message(message)
-
-    def make_context(loaded: Any) -> Context:
-        return Context(line, loaded=loaded, send=send, on_chunk=on_chunk)
-
+    payloads = json.loads(json.dumps(payloads))
+    ids = ["local"] if len(payloads) == 1 else [f"local-{number}" for number in range(1, len(payloads) + 1)]
+    lines = [
+        {"task_id": task_id, "queue": "local", "payload": payload, **members}
+        for task_id, payload in zip(ids, payloads, strict=True)
+    ]
+    tasks = _LocalTasks(handler, lines, on_line)
     if handler.is_async:
         import asyncio  # noqa: PLC0415 (slow, and only coroutines need it)
 
         from runqy_sdk.async_runner import load_async, respond_async  # noqa: PLC0415
 
-        async def load_and_run() -> str:  # on one event loop, which clients that `@load` opened belong to
-            return await respond_async(make_context(await load_async(loader)), handler, payload)
+        async def load_and_run() -> None:  # on one event loop, which clients that `@load` opened belong to
+            for call in tasks.calls(await load_async(loader)):
+                tasks.receive(await respond_async(call))
 
-        response = json.loads(asyncio.run(load_and_run()))
+        asyncio.run(load_and_run())
     else:
-        response = json.loads(respond(make_context(load_value(loader)), handler, payload))
-    return Outcome(
-        result=response["result"],
-        error=response["error"],
-        will_retry=response["retry"],
-        retry_delay_s=response.get("retry_delay_s"),
-        progress=[message["progress"] for message in messages if "progress" in message],
-    )
+        for call in tasks.calls(load_value(loader)):
+            tasks.receive(respond(call))
+    return [tasks.outcome(task_id) for task_id in ids]
+
+
+class _LocalTasks:
+    """Keeps what tasks send, and runs the members of a failed batch singly, as a worker does."""
+
+    def __init__(self, handler: Handler, lines: list[Line], on_line: OnLine) -> None:
+        self._handler = handler
+        self._lines = lines
+        self._on_line = on_line
+        self._received: list[Line] = []
+
+    def calls(self, loaded: Any) -> Generator[Call, None, None]:
+        for lines in [self._lines, *[[line] for line in self._lines]]:
+            ended = {line["task_id"] for line in self._received if "result" in line}
+            if lines and not {line["task_id"] for line in lines} <= ended:
+                yield Call(self._handler, {"batch": lines}, loaded=loaded, send=self.receive, is_streaming=True)
+
+    def receive(self, text: str) -> None:
+        for line in map(json.loads, text.splitlines()):
+            self._received.append(line)
+            self._on_line(line)
+
+    def outcome(self, task_id: str) -> Outcome:
+        lines = [line for line in self._received if line.get("task_id") == task_id]
+        (response,) = [line for line in lines if "result" in line]
+        chunks = [line["chunk"] for line in lines if "chunk" in line]
+        is_joined = response["result"] is None and response["error"] is None
+        return Outcome(
+            result=join_chunks(chunks) if is_joined else response["result"],
+            error=response["error"],
+            will_retry=response["retry"],
+            retry_delay_s=response.get("retry_delay_s"),
+            progress=[line["progress"] for line in lines if "progress" in line],
+            chunks=chunks,
+        )

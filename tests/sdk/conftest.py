@@ -21,13 +21,13 @@ Message = dict[str, Any]
 class Program:
     """A child process and its protocol."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, version: int) -> None:
         self._file = file
         with file.with_suffix(".stderr").open("wb") as printed:
             self.process = subprocess.Popen(
                 [PYTHON, file.name],
                 cwd=file.parent,
-                env=ENVIRONMENT,
+                env=ENVIRONMENT | ({"RUNQY_CHILD_PROTOCOL": str(version)} if version > 1 else {}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=printed,
@@ -44,9 +44,22 @@ class Program:
         self.process.stdin.flush()
 
     def read(self) -> Message:
-        line = self.process.stdout.readline()
+        line = self.read_line()
         assert line, self.printed
         return json.loads(line)
+
+    def read_line(self) -> str:
+        return self.process.stdout.readline()
+
+    def read_responses(self, number: int) -> dict[str, Message]:
+        """Read the responses of this many tasks, in whichever order, without what else the program sends."""
+        responses: dict[str, Message] = {}
+        while len(responses) < number:
+            message = self.read()
+            if "result" in message:
+                assert message["task_id"] not in responses
+                responses[message["task_id"]] = message
+        return responses
 
     def run(self, payload: Any = None, **members: Any) -> Message:
         """Send a task and return the response."""
@@ -62,7 +75,7 @@ class Program:
         return self._file.with_suffix(".stderr").read_text()
 
 
-Start = Callable[[str], Program]
+Start = Callable[..., Program]
 
 
 @pytest.fixture
@@ -70,12 +83,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start a program with this source, and wait until it is ready."""
     programs: list[Program] = []
 
-    def start(source: str, *, is_ready: bool = True) -> Program:
+    def start(source: str, *, is_ready: bool = True, version: int = 1) -> Program:
         file = tmp_path / f"main{len(programs)}.py"
         file.write_text(source)
-        programs.append(Program(file))
+        programs.append(Program(file, version))
         if is_ready:
-            assert programs[-1].read() == {"status": "ready", "accepts": ["cancel"]}
+            assert programs[-1].read()["status"] == "ready"
         return programs[-1]
 
     yield start

@@ -1,5 +1,6 @@
 """`python -m runqy_sdk run main.py`: a handler without server, worker or Redis."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -70,13 +71,45 @@ def test_a_failure_says_what_a_worker_would_do(folder: Path, attempt: str, endin
         (["missing.py"], "there is no file missing.py"),
         (["main.py", "--payload", "{broken"], "argument --payload: not JSON: "),
         (["main.py", "--payload", "@missing.json"], "argument --payload: there is no file missing.json"),
-        (["main.py"], "No function is marked with @task."),
+        (["main.py"], "No function is marked with @task or @batch."),
+        (["task.py", "--payload", "1", "--payload", "2"], "Only a function that is marked with @batch takes more than"),
     ],
 )
 def test_a_wrong_call_says_what_is_wrong(folder: Path, words: list[str], message: str) -> None:
     (folder / "main.py").write_text("")
+    (folder / "task.py").write_text(ECHO)
 
     done = run(folder, *words)
 
     assert done.returncode != 0
     assert message in done.stderr
+
+
+ECHO = "from runqy_sdk import run, task\n@task\ndef echo(payload): return payload\nrun()\n"
+BATCH = """
+from runqy_sdk import Context, Retry, batch, run
+
+@batch(max_size=4, max_wait_ms=5)
+{kind} greet(names: list[str], contexts: list[Context]):
+    for name, ctx in zip(names, contexts):
+        ctx.log.info("greeting %s", name)
+        ctx.chunk({{"name": name}})
+    return ["Hello " + name if name else Retry("busy") for name in names]
+
+run(concurrency=2)
+"""
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_batch_is_run_on_several_payloads(folder: Path, kind: str) -> None:
+    (folder / "main.py").write_text(BATCH.format(kind=kind))
+
+    both = run(folder, "main.py", "--payload", '"Ada"', "--payload", '"Bob"')
+    one = run(folder, "main.py", "--payload", '"Ada"')
+    failed = run(folder, "main.py", "--payload", '"Ada"', "--payload", '""')
+
+    assert json.loads(both.stdout) == ["Hello Ada", "Hello Bob"]
+    assert both.stderr == 'INFO greeting Ada\n{"name": "Ada"}\nINFO greeting Bob\n{"name": "Bob"}\n'
+    assert json.loads(one.stdout) == "Hello Ada"
+    assert (failed.returncode, json.loads(failed.stdout)) == (1, ["Hello Ada", None])
+    assert failed.stderr.endswith("busy\n\nThe task failed: it would be retried.\n")

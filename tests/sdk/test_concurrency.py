@@ -1,0 +1,153 @@
+"""Programs that run several tasks at a time."""
+
+import signal
+
+import pytest
+
+from tests.sdk.conftest import Program, Start
+
+COROUTINE = """
+import asyncio
+from runqy_sdk import run, task
+
+events = {}
+
+@task
+async def work(payload, ctx):
+    ctx.progress(0)
+    if payload == "open":
+        for event in events.values():
+            event.set()
+    else:
+        events[payload] = asyncio.Event()
+        await events[payload].wait()
+    return payload
+
+run(concurrency=4)
+"""
+FUNCTION = """
+import threading
+from runqy_sdk import run, task
+
+events = {}
+
+@task
+def work(payload, ctx):
+    event = events[payload] = threading.Event()
+    ctx.progress(0)
+    if payload == "open":
+        for event in events.values():
+            event.set()
+    while not event.wait(0.01):
+        ctx.check()
+    return payload
+
+run(concurrency=4)
+"""
+BOTH_KINDS = pytest.mark.parametrize("source", [COROUTINE, FUNCTION], ids=["coroutine", "function"])
+
+
+def begin(program: Program, *names: str) -> None:
+    for name in names:
+        program.send(name, name)
+        assert program.read() == {"task_id": name, "progress": {"current": 0}}
+
+
+@BOTH_KINDS
+def test_several_tasks_run_at_once_and_end_in_any_order(start: Start, source: str) -> None:
+    program = start(source, version=2)
+    begin(program, "a", "b", "c")
+
+    program.send("open", "open")
+
+    responses = program.read_responses(4)
+    assert {name: response["result"] for name, response in responses.items()} == {n: n for n in ("a", "b", "c", "open")}
+    assert program.end() == 0
+
+
+@BOTH_KINDS
+def test_a_cancelled_task_ends_beside_others_that_continue(start: Start, source: str) -> None:
+    program = start(source, version=2)
+    begin(program, "a", "b", "c")
+
+    program.write({"control": "cancel", "task_id": "b"})
+    program.write({"control": "cancel", "task_id": "unknown"})
+
+    assert program.read() == {"task_id": "b", "result": None, "error": "the task was cancelled", "retry": False}
+    program.send("open", "open")
+    assert {name: response["error"] for name, response in program.read_responses(3).items()} == {
+        "a": None,
+        "c": None,
+        "open": None,
+    }
+
+
+@BOTH_KINDS
+def test_a_task_above_the_concurrency_waits_and_can_be_cancelled_meanwhile(start: Start, source: str) -> None:
+    program = start(source, version=2)
+    begin(program, "a", "b", "c", "d")
+
+    program.send("e", "e")
+    program.send("open", "open")
+    program.write({"control": "cancel", "task_id": "e"})
+    program.write({"control": "cancel", "task_id": "a"})
+
+    assert program.read()["task_id"] == "e"
+    responses = program.read_responses(5)
+    assert responses.pop("a")["error"] == "the task was cancelled"
+    assert {response["error"] for response in responses.values()} == {None}
+
+
+@BOTH_KINDS
+def test_the_first_signal_lets_all_running_tasks_end(start: Start, source: str) -> None:
+    program = start(source, version=2)
+    begin(program, "a", "b", "open")
+
+    program.process.send_signal(signal.SIGTERM)
+
+    assert program.read_responses(3).keys() == {"a", "b", "open"}
+    assert program.process.wait(60) == 0
+
+
+@BOTH_KINDS
+def test_an_older_worker_gets_one_response_after_another(start: Start, source: str) -> None:
+    program = start(source.replace("events[payload].wait()", "asyncio.sleep(0)").replace("event.wait(0.01)", "True"))
+
+    for number in range(20):
+        program.send(f"t{number}", number)
+
+    lines = [program.read() for _ in range(40)]
+    assert [(line["task_id"], "result" in line) for line in lines] == [
+        (f"t{number}", is_response) for number in range(20) for is_response in (False, True)
+    ]
+
+
+def test_a_coroutine_can_wait_for_its_cancellation(start: Start) -> None:
+    program = start(
+        """
+import asyncio
+from runqy_sdk import run, task
+
+async def tidy_up(ctx):
+    await ctx.cancelled
+    ctx.progress(1)
+
+@task
+async def work(payload, ctx):
+    tidying = asyncio.create_task(tidy_up(ctx))
+    ctx.progress(0)
+    try:
+        await asyncio.sleep(600)
+    finally:
+        await tidying
+
+run()
+""",
+        version=2,
+    )
+    begin(program, "a")
+
+    program.write({"control": "cancel", "task_id": "a"})
+
+    assert program.read() == {"task_id": "a", "progress": {"current": 1}}
+    assert program.read()["error"] == "the task was cancelled"

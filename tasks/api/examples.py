@@ -36,6 +36,7 @@ _DETAIL = _TASK | {
     "cancel_asked_at": None,
     "is_canceled": False,
     "child_deaths": 0,
+    "shared_deaths": 0,
     "retention_secs": 86400,
     "unique": False,
 }

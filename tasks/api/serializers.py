@@ -68,7 +68,11 @@ class TaskDetail(TaskInfo, frozen=True, kw_only=True):
     lease_ends_at: Annotated[_Timestamp, msgspec.Meta(description="When its worker's lease expires")]
     cancel_asked_at: _Timestamp
     is_canceled: bool
-    child_deaths: int
+    child_deaths: Annotated[int, msgspec.Meta(description="Processes that died while they ran only this task")]
+    shared_deaths: Annotated[
+        int,
+        msgspec.Meta(description="Processes that died while they ran it beside others; from 2 on it runs alone"),
+    ]
     retention_secs: Annotated[int, msgspec.Meta(description="How long it is kept after success")]
     unique: Annotated[bool, msgspec.Meta(description="It was created with a unique_key")]
 
@@ -207,6 +211,7 @@ def task_detail(record: TaskRecord) -> TaskDetail:
         cancel_asked_at=format_ns(record.cancel_requested_at_ns),
         is_canceled=record.is_canceled,
         child_deaths=record.child_deaths,
+        shared_deaths=record.shared_deaths,
         retention_secs=message.retention,
         unique=bool(message.unique_key),
     )

@@ -45,6 +45,7 @@ def test_a_dequeued_task_is_active_and_leased(broker: Broker) -> None:
 
 def test_attempts_are_counted_and_a_repeated_dequeue_is_none(broker: Broker) -> None:
     put(broker, "t1")
+    broker.client.hset(KEYS.task("t1"), "shared_deaths", 2)
     first = order_of(1)
     (taken,), _ = broker.run(dequeue_tasks(first, now_ns=NOW_NS))
 
@@ -55,6 +56,7 @@ def test_attempts_are_counted_and_a_repeated_dequeue_is_none(broker: Broker) -> 
     (again,), _ = broker.run(dequeue_tasks(order_of(1), now_ns=NOW_NS))
 
     assert (taken.attempt, repeated.attempt, again.attempt) == (1, 1, 2)
+    assert (taken.is_suspect, repeated.is_suspect, again.is_suspect) == (True, True, False)
 
 
 def test_free_slots_are_filled_in_the_order_of_the_queue(broker: Broker) -> None:

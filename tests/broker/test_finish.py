@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,8 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import Request
+from runqy.broker.states import RunOutcome
+from runqy.broker.streams.run_log import RunInfo
 from runqy.broker.tasks.finish import (
     Completion,
     Failure,
@@ -21,6 +24,7 @@ from runqy.broker.tasks.finish import (
     write_result,
 )
 from runqy.broker.tasks.lease import Lease, LeasedTask
+from runqy.broker.tasks.reader import find_task
 from runqy.errors import LeaseLost
 from tests.support.subscriptions import subscribed
 from tests.support.tasks import QUEUE, counters, fields, listed, message, put, take, take_one
@@ -29,6 +33,7 @@ NOW_NS = 1_700_000_000_500_000_000
 NOW_S = 1_700_000_000
 KEYS = QueueKeys(QUEUE)
 FAILURE = Failure(error="boom", retry_at_s=NOW_S + 15)
+TIMED_OUT = RunInfo(outcome=RunOutcome.TIMED_OUT)
 
 Finish = Callable[[Lease, LeasedTask], Request[FinishOutcome]]
 FINISHES: dict[str, Finish] = {
@@ -174,6 +179,48 @@ def test_a_worker_learns_of_earlier_deaths(broker: Broker, taken: LeasedTask) ->
     assert again.child_deaths == 1
     assert outcome is FinishOutcome.ARCHIVED
     assert fields(broker, "t1")["child_deaths"] == b"2"
+
+
+def test_a_task_is_suspect_after_two_deaths_that_it_shared_and_neither_is_charged(
+    broker: Broker, taken: LeasedTask
+) -> None:
+    put(broker, "t2")
+    broker.run(requeue(taken.lease, now_ns=NOW_NS, shared_death=True))
+    again = take_one(broker)
+    broker.run(requeue(again.lease, now_ns=NOW_NS, shared_death=True))
+    order = listed(broker)
+
+    third = take_one(broker)
+
+    assert [task.is_suspect for task in (taken, again, third)] == [False, False, True]
+    assert order == {"pending": ["t1", "t2"]}
+    assert (third.attempt, third.child_deaths, third.message.retried) == (1, 0, 0)
+    assert counters(broker) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("finish", "is_suspect"),
+    [
+        (lambda lease, taken: complete(lease, taken.message, b"42", now_ns=NOW_NS), False),
+        (lambda lease, taken: retry(lease, taken.message, FAILURE, now_ns=NOW_NS), False),
+        (lambda lease, taken: archive(lease, taken.message, error="boom", now_ns=NOW_NS), False),
+        (lambda lease, taken: requeue(lease, now_ns=NOW_NS), True),
+        (lambda lease, taken: retry(lease, taken.message, replace(FAILURE, child_died=True), now_ns=NOW_NS), True),
+        (lambda lease, taken: retry(lease, taken.message, FAILURE, now_ns=NOW_NS, info=TIMED_OUT), True),
+        (lambda lease, taken: archive(lease, taken.message, error="x", now_ns=NOW_NS, child_died=True), True),
+    ],
+    ids=["completed", "retried", "failed", "requeued", "died", "timed out", "archived for its deaths"],
+)
+def test_a_response_clears_the_suspicion_and_nothing_else_does(
+    broker: Broker, taken: LeasedTask, finish: Finish, is_suspect: bool
+) -> None:
+    broker.client.hset(KEYS.task("t1"), "shared_deaths", 2)
+
+    broker.run(finish(taken.lease, taken))
+
+    found = broker.run(find_task("t1"))
+    assert found is not None
+    assert found.is_suspect is is_suspect
 
 
 def test_a_task_that_is_given_up_is_archived(broker: Broker, taken: LeasedTask) -> None:

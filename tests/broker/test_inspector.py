@@ -150,8 +150,9 @@ def test_an_archived_task_restarts(broker: Broker) -> None:
     put_in(broker, "archived")
     changed = message(broker, "t1")
     changed.retried, changed.completed_at = 3, 5
-    of_go = {"msg": changed.SerializeToString(), "retried": "2", "error_msg": "x", "child_deaths": "2", "cancel": "1"}
-    broker.client.hset(KEYS.task("t1"), mapping=of_go)
+    stored = {"msg": changed.SerializeToString(), "retried": "2", "error_msg": "x", "child_deaths": "2", "cancel": "1"}
+    stored["shared_deaths"] = "2"
+    broker.client.hset(KEYS.task("t1"), mapping=stored)
     broker.client.expire(KEYS.task("t1"), 60)
 
     run_one(broker)
@@ -159,7 +160,14 @@ def test_an_archived_task_restarts(broker: Broker) -> None:
     again = message(broker, "t1")
     assert (again.retried, again.completed_at, again.payload, again.id) == (0, 0, changed.payload, "t1")
     assert broker.client.ttl(KEYS.task("t1")) == -1
-    assert not fields(broker, "t1").keys() & {"retried", "error_msg", "child_deaths", "cancel", "result"}
+    assert not fields(broker, "t1").keys() & {
+        "retried",
+        "error_msg",
+        "child_deaths",
+        "shared_deaths",
+        "cancel",
+        "result",
+    }
 
 
 @pytest.mark.parametrize("holder", [None, "t1", "gone"])

@@ -177,7 +177,7 @@ def run_tasks(broker: Broker) -> None:
     broker.run(finish.retry(again.lease, again.message, Failure(error="e", retry_at_s=broker.now_s()), now_ns=now_ns))
     broker.run(finish.archive(failed.lease, failed.message, error="e", now_ns=now_ns))
     broker.run(finish.requeue(back.lease, back.message, now_ns=now_ns))
-    broker.run(finish.requeue(both.lease, both.message, now_ns=now_ns))
+    broker.run(finish.requeue(both.lease, both.message, now_ns=now_ns, shared_death=True))
     (last,) = broker.client.xrevrange(KEYS.runs, count=1)
     milliseconds, number = map(int, last[0].split(b"-"))
     broker.run(remove_runs(QUEUE, (milliseconds, number)))

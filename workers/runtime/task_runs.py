@@ -182,8 +182,12 @@ def finish_request(run: Run, result: RunResult, policy: QueuePolicy, *, now_ns: 
 
     if status is RunStatus.SUCCEEDED:
         return complete(lease, message, result.output if policy.keeps_results else None, now_ns=now_ns, info=info)
-    if status is RunStatus.REQUEUED:
-        return requeue(lease, message, now_ns=now_ns, max_archived=max_archived, info=info)
+    # A child that died with several tasks charges none. They run again at once: the next child has to load first, and
+    # together they reach the second death, after which each runs alone. Delays would let them die in twos and threes.
+    if status is RunStatus.REQUEUED or result.is_shared:
+        return requeue(
+            lease, message, now_ns=now_ns, shared_death=result.is_shared, max_archived=max_archived, info=info
+        )
     if status is RunStatus.CHILD_DIED:  # it spends no retry
         deaths = run.task.child_deaths + 1
         if deaths < MAX_CHILD_DEATHS:

@@ -5,7 +5,8 @@
 -- RETURNS 1 archived, 2 already archived with this token, 0 lease lost
 -- USES counters remove_from_active release_lock delete_task add_to_archive archive log_run
 local task, id = KEYS[1], ARGV[1]
-local left, seen = remove_from_active(task, KEYS[2], KEYS[3], id, ARGV[2])
+local is_answer = ARGV[6] == '0' and ARGV[11] == 'failed'
+local left, seen = remove_from_active(task, KEYS[2], KEYS[3], id, ARGV[2], is_answer)
 if left ~= 1 then
   return left
 end

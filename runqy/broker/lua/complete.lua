@@ -10,7 +10,7 @@ local now_ns, replies, completed = ARGV[1], {}, 0
 for position = 1, (#KEYS - 6) / 2 do
   local task, lock, at = KEYS[5 + 2 * position], KEYS[6 + 2 * position], 8 * position - 5
   local id, lease_token, message, expires_s, ended_channel = unpack(ARGV, at, at + 4)
-  local left, seen = remove_from_active(task, KEYS[1], KEYS[2], id, lease_token)
+  local left, seen = remove_from_active(task, KEYS[1], KEYS[2], id, lease_token, true)
   if left == 1 then
     redis.call('ZADD', KEYS[3], expires_s, id)
     if ARGV[at + 5] == '1' then

@@ -9,7 +9,8 @@
 -- KEYS queue_keys*
 -- ARGV worker now_ns now_ms lease_end_s wake_channel idle_until_ms has_more_slots is_repeat cancellation ended_prefix queue_count rest*
 -- RETURNS for each task: position of its queue, id, lease_token, message, attempt, and its fields runs, child_deaths,
---   ttl_completed, active_timeout, retried and pending_since, or due if it was leased before ('' where one is missing)
+--   ttl_completed, active_timeout, retried, pending_since (due if it was leased before) and shared_deaths ('' where one is
+--   missing)
 -- USES wake release_lock delete_task add_to_archive log_run add_to_counter log_waiting_task archive_canceled has_index
 local worker, now_ns, now_ms, lease_end_s = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local channel, idle_until_ms, has_more_slots, is_repeat = ARGV[5], ARGV[6], ARGV[7] == '1', ARGV[8] == '1'
@@ -17,7 +18,7 @@ local queue_count = tonumber(ARGV[11])
 local first_slot = 12 + 2 * queue_count
 local slot_count = (#ARGV - first_slot + 1) / (queue_count + 1)
 local drops_left = 1000
-local FIELDS = {'child_deaths', 'ttl_completed', 'active_timeout', 'retried', 'pending_since'}
+local FIELDS = {'child_deaths', 'ttl_completed', 'active_timeout', 'retried', 'pending_since', 'shared_deaths'}
 
 local queues = {}
 for i = 1, queue_count do
@@ -79,7 +80,7 @@ local function find_leased(owners)
   for position, queue in ipairs(queues) do
     for _, id in ipairs(redis.call('LRANGE', queue.active, 0, 9999)) do
       local task = redis.call('HMGET', queue.prefix .. id, 'owner', 'msg', 'attempts', 'runs',
-        'child_deaths', 'ttl_completed', 'active_timeout', 'retried', 'due')
+        'child_deaths', 'ttl_completed', 'active_timeout', 'retried', 'due', 'shared_deaths')
       if task[1] and task[2] and owners[task[1]] then
         redis.call('ZADD', queue.lease, lease_end_s, id)
         found[task[1]] = {position, id, task[1], task[2], unpack(task, 3)}

@@ -5,7 +5,8 @@
 -- RETURNS 1 will be retried, 2 archived as cancelled, 0 lease lost
 -- USES counters remove_from_active release_lock delete_task add_to_archive archive log_run
 local task, id = KEYS[1], ARGV[1]
-local left, seen = remove_from_active(task, KEYS[2], KEYS[3], id, ARGV[2])
+local is_answer = ARGV[9] == '0' and ARGV[14] == 'retried'
+local left, seen = remove_from_active(task, KEYS[2], KEYS[3], id, ARGV[2], is_answer)
 if left ~= 1 then
   return left == 2 and redis.call('HGET', task, 'state') ~= 'archived' and 1 or left
 end

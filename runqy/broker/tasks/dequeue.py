@@ -15,7 +15,7 @@ from runqy.broker.message import MessageUnreadable, cancellation, decode, restor
 from runqy.broker.operation import Operation, Request, ask_all, get_context, raise_error
 from runqy.broker.replies import Reply, read_number, read_time_ns
 from runqy.broker.scripts import Value, command, script
-from runqy.broker.tasks.lease import Lease, LeasedTask
+from runqy.broker.tasks.lease import SUSPECT_DEATHS, Lease, LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight, order_queues
 from runqy.errors import RunqyError
 
@@ -224,6 +224,7 @@ def _read_leased_task(request: DequeueRequest, lease_end_s: int, entry: Sequence
         attempt=int(attempt),
         run_number=read_number(run_number) or 0,
         child_deaths=child_deaths,
+        is_suspect=(read_number(fields[5]) or 0) >= SUSPECT_DEATHS,
         pending_since_ns=read_time_ns(fields[4]) or 0,
         is_readable=is_readable,
     )

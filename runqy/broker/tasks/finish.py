@@ -158,18 +158,20 @@ def archive(  # noqa: PLR0913 (as `retry`)
     return _request(FinishOutcome.ARCHIVED, call)
 
 
-def requeue(
+def requeue(  # noqa: PLR0913 (as `retry`)
     lease: Lease,
     message: TaskMessage | None = None,
     *,
     now_ns: int,
+    shared_death: bool = False,
     max_archived: int = constants.ARCHIVE_MAX_TASKS,
     info: RunInfo = NO_INFO,
 ) -> Request[FinishOutcome]:
     """Return the task to the front of its queue without spending a retry, or archive it if its cancellation was
     requested.
 
-    Only the history needs the message. Raise LeaseLost.
+    With `shared_death` its child died while it ran other tasks too, which the task counts. Only the history needs the
+    message. Raise LeaseLost.
     """
     now_s = now_ns // 1_000_000_000
     queue = QueueKeys.of(lease.queue)
@@ -183,6 +185,7 @@ def requeue(
         now_ns=now_ns,
         now_ms=now_ns // 1_000_000,
         cancellation=cancellation(now_s=now_s),
+        shared_deaths=int(shared_death),
         runs=queue.runs,
         details=make_details(message, info),
     )

@@ -17,6 +17,9 @@ from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, script
 
+SUSPECT_DEATHS = 2
+"""After this many deaths of children that it shared with other tasks, without a response since, a task is suspect."""
+
 
 class Lease(msgspec.Struct, frozen=True):
     """A worker's right to run a task and to record its outcome."""
@@ -38,7 +41,10 @@ class LeasedTask(msgspec.Struct, frozen=True, kw_only=True):
     run_number: int = 0
     """How often the task was dequeued. Unlike `attempt` it is never lowered."""
     child_deaths: int = 0
-    """How many child processes died while running it."""
+    """How many child processes died while they ran only this task."""
+    is_suspect: bool = False
+    """Children died repeatedly while they ran it beside other tasks. It must run alone, which shows whether it is the
+    cause."""
     pending_since_ns: int = 0
     """Unix ns since which it was pending; 0: unknown."""
     is_readable: bool = True

@@ -10,6 +10,7 @@ from runqy.broker.constants import ARCHIVE_MAX_AGE_S
 from runqy.broker.message import CANCELED, MessageUnreadable, decode, restore_limits
 from runqy.broker.replies import read_number, read_score, read_time_ns
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.lease import SUSPECT_DEATHS
 
 _Amount = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)] | Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 
@@ -47,6 +48,9 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     worker_id: str = ""
     """Worker of the last run."""
     child_deaths: int = 0
+    """How many child processes died while they ran only this task."""
+    shared_deaths: int = 0
+    """How many died while they ran it beside other tasks, since a child last responded for it."""
     counted_attempts: int = 0
     """The number of runs by runqy workers, except those that were requeued."""
     ttl_archived_s: int | None = None
@@ -60,6 +64,11 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def payload(self) -> bytes:
         return self.message.payload
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it runs alone, to show whether it is what its processes died of."""
+        return self.shared_deaths >= SUSPECT_DEATHS
 
     @property
     def next_process_at_s(self) -> int | None:
@@ -147,6 +156,7 @@ def read_record(queue: str, task_id: str, score: bytes, pairs: Sequence[bytes]) 
         cancel_requested_at_ns=_number(fields, b"cancel"),
         worker_id=fields.get(b"worker", b"").decode("utf-8", "replace"),
         child_deaths=_number(fields, b"child_deaths") or 0,
+        shared_deaths=_number(fields, b"shared_deaths") or 0,
         counted_attempts=_number(fields, b"attempts") or 0,
         ttl_archived_s=_number(fields, b"ttl_archived"),
         archived_field_s=_number(fields, b"archived_at"),

@@ -60,15 +60,15 @@ def test_it_takes_extends_and_finishes(single_broker: Broker, worker_broker: Bro
     (first, second), _ = worker_broker.run(dequeue_tasks(order, now_ns=worker_broker.now_ns()))
     extension = worker_broker.run(extend([first.lease, second.lease], now_ns=worker_broker.now_ns()))
     is_written = worker_broker.run(write_output([OutputChunk(lease=first.lease, text=b"line\n", progress=b"{}")]))
-    streamed = ChunkBatch(lease=first.lease, run_number=1, offset=0, entries=(b"1",))
-    is_streamed = worker_broker.run(write_chunks([streamed]))
-    worker_broker.run(mark_gap(streamed))
+    batch = ChunkBatch(lease=first.lease, run_number=1, offset=0, entries=(b"1",))
+    streamed = worker_broker.run(write_chunks([batch]))
+    worker_broker.run(mark_gap(batch))
     worker_broker.run(complete(first.lease, first.message, b"1", now_ns=worker_broker.now_ns()))
     worker_broker.run(requeue(second.lease, now_ns=worker_broker.now_ns()))
     worker_broker.run(write_heartbeat(RECORD, now_ns=worker_broker.now_ns()))
 
     assert not extension.lost
-    assert is_written == is_streamed == [True]
+    assert (is_written, streamed) == ([True], [1])
     assert single_broker.client.zcard("asynq:{mail}:completed") == 1
     assert single_broker.client.lrange("asynq:{mail}:pending", 0, -1) == [second.lease.task_id.encode()]
     assert single_broker.client.exists("runqy:worker:w") == 1

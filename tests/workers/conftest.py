@@ -30,6 +30,14 @@ def task_repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 @pytest.fixture(scope="session")
+def streaming_repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Return a repository whose child streams what each task asks for."""
+    repository = Repository(tmp_path_factory.mktemp("streaming") / "repository")
+    repository.commit({"main.py": Path(__file__).with_name("streaming_child.py").read_bytes()})
+    return repository
+
+
+@pytest.fixture(scope="session")
 def deployments(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return where the tests' workers deploy; shared, so that one virtual environment serves all."""
     return tmp_path_factory.mktemp("deployments")

@@ -1,8 +1,10 @@
-"""Tasks that print, and what is kept of it."""
+"""Tasks that print and stream, and what is kept of it."""
 
+import json
 from typing import Any
 
 from runqy.broker.broker import Broker
+from runqy.broker.tasks.chunks import read_chunks
 from runqy.broker.tasks.output import TaskOutput, read_output
 from runqy.broker.tasks.reader import find_task
 from tests.support.waiting import eventually
@@ -27,3 +29,13 @@ def wait_for_progress(broker: Broker, task_id: str, current: int) -> None:
 def wait_for_text(broker: Broker, task_id: str, text: bytes) -> None:
     """Wait until a task has an output; a Redis that does not know the script yet has it after the end of the task."""
     eventually(lambda: output_of(broker, task_id).text == text, what=lambda: output_of(broker, task_id))
+
+
+def chunks_of(broker: Broker, task_id: str) -> list[Any]:
+    """Return all chunks of a task's last run."""
+    part = broker.run(read_chunks("mail", task_id))
+    found = [*part.entries]
+    while len(found) < part.end:
+        part = broker.run(read_chunks("mail", task_id, run=part.run, offset=len(found)))
+        found += part.entries
+    return [json.loads(chunk) for chunk in found]

@@ -18,20 +18,12 @@ from runqy.broker.tasks.reader import find_task
 from tests.support import environment
 from tests.support.waiting import eventually
 from tests.workers.fake_server import FakeServer, registration_response
-from tests.workers.outputs import output_of
+from tests.workers.outputs import chunks_of, output_of
 from tests.workers.processes import WorkerProcess, add_task, wait_for_state
 from tests.workers.repositories import Repository
 
 FINAL = ("completed", "archived")
 SECRET = "s3cret-of-the-vault"
-CHILD = Path(__file__).with_name("streaming_child.py")
-
-
-@pytest.fixture(scope="module")
-def streaming_repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    repository = Repository(tmp_path_factory.mktemp("streaming") / "repository")
-    repository.commit({"main.py": CHILD.read_bytes()})
-    return repository
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +57,6 @@ def live_broker(shared_worker: WorkerProcess) -> Iterator[Broker]:
 
 def stream(broker: Broker, **payload: Any) -> str:
     return add_task(broker, payload, retention_s=3600, max_retry=3)
-
-
-def chunks_of(broker: Broker, task_id: str) -> list[Any]:
-    """Return all chunks of a task's last run."""
-    part = broker.run(read_chunks("mail", task_id))
-    found = [*part.entries]
-    while len(found) < part.end:
-        part = broker.run(read_chunks("mail", task_id, run=part.run, offset=len(found)))
-        found += part.entries
-    return [json.loads(chunk) for chunk in found]
 
 
 @pytest.mark.parametrize(

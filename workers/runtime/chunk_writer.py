@@ -67,10 +67,12 @@ class ChunkWriter:
             by_queue.setdefault(batch.lease.queue, {})[run] = batch
         return [PlannedWrite(write_chunks([*part.values()]), partial(self._record, part)) for part in by_queue.values()]
 
-    def _record(self, batches: dict[Run, ChunkBatch], outcomes: Sequence[bool]) -> None:
+    def _record(self, batches: dict[Run, ChunkBatch], outcomes: Sequence[int | None]) -> None:
         """Drop what is stored, and the chunks of tasks whose leases were lost."""
-        for (run, batch), is_written in zip(batches.items(), outcomes, strict=True):
-            if run.stream is not None:
-                run.stream.confirm(batch)
-            if run.stream is None or run.stream.is_stored or not is_written:
+        for run, stored in zip(batches, outcomes, strict=True):
+            if run.stream is not None and stored is not None:
+                run.stream.confirm(stored)
+            if run.stream is None or run.stream.is_stored or stored is None:
                 self._unstored.pop(run, None)
+            else:
+                self._unstored[run] = run.stream

@@ -50,11 +50,12 @@ class RunStream:
             retention_s=task.message.retention,
         )
 
-    def confirm(self, batch: ChunkBatch) -> None:
-        """Record that a batch is stored."""
-        if batch.end > self._stored:
-            self._stored_size += sum(map(len, self._chunks[self._stored : batch.end]))
-            self._stored = batch.end
+    def confirm(self, stored: int) -> None:
+        """Record how many chunks are stored: fewer than before if Redis lost some."""
+        first, end = sorted((stored, self._stored))
+        changed = sum(map(len, self._chunks[first:end]))
+        self._stored_size += changed if stored > self._stored else -changed
+        self._stored = stored
 
     def join(self) -> bytes:
         """Return the JSON of all chunks: texts as one text, others as a list."""

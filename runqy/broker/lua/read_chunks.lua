@@ -11,7 +11,7 @@ if not seen[1] then
 end
 local run_number = tonumber(seen[2] or '') or 0
 local stop = math.min(stored_chunks(seen[3], run_number) or 0, tonumber(ARGV[4]))
-local offset = tonumber(ARGV[1]) == run_number and math.min(tonumber(ARGV[2]), stop) or 0
+local offset = tonumber(ARGV[1]) == run_number and tonumber(ARGV[2]) or 0
 local entries, size, max_bytes = {}, 0, tonumber(ARGV[3])
 while size < max_bytes and offset + #entries < stop do
   local start = offset + #entries

@@ -2,11 +2,12 @@
 -- Append what runs of one queue's tasks streamed to their chunks, and notify clients that wait for them.
 -- Each run has two keys, its task's hash and its chunks, and the arguments lease_token, run_number, offset of the first
 -- entry, retention_s, ended_channel, the number of entries, and these. Entries that were written before are skipped.
--- Each one that is missing before them becomes a gap. The chunks of an earlier run are replaced.
+-- Nothing is written while some before the offset are missing, as after a failover. The chunks of an earlier run are
+-- replaced.
 -- KEYS task_and_chunks*
--- ARGV kept_s ttl_archived gap runs*
+-- ARGV kept_s ttl_archived runs*
 --   ttl_archived: of tasks of other producers, which have none
--- RETURNS for each 1 written, 0 lease lost
+-- RETURNS for each the number of chunks that are stored now, -1 lease lost
 -- USES has_lease stored_chunks
 local function append(task, chunks, stored, run_number, offset, first, last, ttl_s, channel)
   local length = stored and redis.pcall('LLEN', chunks) or 0
@@ -14,32 +15,30 @@ local function append(task, chunks, stored, run_number, offset, first, last, ttl
     redis.call('UNLINK', chunks) -- of an earlier run, or of another type
     length = 0
   end
-  local stop = math.max(length, offset)
-  for _ = length, offset - 1 do
-    redis.call('RPUSH', chunks, ARGV[3])
+  local stop = offset + last - first + 1
+  if offset > length or stop <= length then
+    return length
   end
-  for i = first + stop - offset, last do
+  for i = first + length - offset, last do
     redis.call('RPUSH', chunks, ARGV[i])
-    stop = stop + 1
   end
   redis.call('EXPIRE', chunks, ttl_s)
-  if stop > (stored or 0) then
-    redis.call('HSET', task, 'chunks', run_number .. ':' .. string.format('%.0f', stop))
-    redis.call('PUBLISH', channel, 'chunks')
-  end
+  redis.call('HSET', task, 'chunks', run_number .. ':' .. string.format('%.0f', stop))
+  redis.call('PUBLISH', channel, 'chunks')
+  return stop
 end
 
-local outcomes, at = {}, 4
+local outcomes, at = {}, 3
 for i = 1, #KEYS / 2 do
   local task, chunks = KEYS[2 * i - 1], KEYS[2 * i]
   local token, run_number, offset, retention_s, channel, count = unpack(ARGV, at, at + 5)
   local first, seen = at + 6, redis.call('HMGET', task, 'owner', 'finished_by', 'state', 'runs', 'chunks', 'ttl_archived')
   at = first + tonumber(count)
-  local is_held = has_lease(token, seen[1], seen[2], seen[3]) and seen[4] == run_number
-  outcomes[i] = is_held and 1 or 0
-  if is_held then
+  outcomes[i] = -1
+  if has_lease(token, seen[1], seen[2], seen[3]) and seen[4] == run_number then
     local ttl_s = tonumber(ARGV[1]) + math.max(tonumber(retention_s), tonumber(seen[6] or '') or tonumber(ARGV[2]))
-    append(task, chunks, stored_chunks(seen[5], run_number), run_number, tonumber(offset), first, at - 1, ttl_s, channel)
+    local stored = stored_chunks(seen[5], run_number)
+    outcomes[i] = append(task, chunks, stored, run_number, tonumber(offset), first, at - 1, ttl_s, channel)
   end
 end
 return outcomes

@@ -21,7 +21,7 @@ MAX_RUN_BYTES = 4 << 20
 """The limit of all chunks of a run together."""
 MAX_READ_BYTES = 1 << 20
 GAP = b"!1"
-"""The entry that stands for a chunk that was not stored, because Redis was full. It is no JSON."""
+"""The entry that stands for a chunk that was not stored, because Redis was full until the run ended. It is no JSON."""
 
 
 class ChunkBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,8 +30,7 @@ class ChunkBatch(msgspec.Struct, frozen=True, kw_only=True):
     lease: Lease
     run_number: int
     offset: int
-    """The number of chunks before these. Chunks between what is stored and the offset are missing: each becomes a
-    GAP."""
+    """The number of chunks before these, which have to be stored."""
     entries: tuple[bytes, ...] = ()
     """JSON, one for each chunk."""
     retention_s: int = 0
@@ -53,13 +52,15 @@ class TaskChunks:
     entries: tuple[bytes, ...] = ()
     """JSON of a chunk, or `!<n>` for `n` chunks that were dropped."""
     end: int = 0
-    """The number of entries of the run. It is larger than `offset + len(entries)` if a call cannot return all."""
+    """The number of entries of the run. It is larger than `offset + len(entries)` if a call cannot return all, and
+    smaller than `offset` while a worker repeats what Redis lost."""
 
 
-def write_chunks(batches: Sequence[ChunkBatch]) -> Request[list[bool]]:
-    """Write chunks of tasks of one Redis queue; return for each whether its lease is held. May be repeated.
+def write_chunks(batches: Sequence[ChunkBatch]) -> Request[list[int | None]]:
+    """Write chunks of tasks of one Redis queue. May be repeated.
 
-    Raise BrokerFull if Redis has no free memory: what is left is for results.
+    Return for each how many chunks of the run are stored now, fewer than before if Redis lost some; None if its lease
+    was lost. Raise BrokerFull if Redis has no free memory: what is left is for results.
     """
     queue = QueueKeys.of(batches[0].lease.queue)
     task_and_chunks: list[str] = []
@@ -70,9 +71,9 @@ def write_chunks(batches: Sequence[ChunkBatch]) -> Request[list[bool]]:
         runs += (lease.token, batch.run_number, batch.offset, batch.retention_s, keys.ended_channel(lease.task_id))
         runs += (len(batch.entries), *batch.entries)
     call = script("write_chunks")(
-        task_and_chunks=task_and_chunks, kept_s=KEPT_S, ttl_archived=ARCHIVE_MAX_AGE_S, gap=GAP, runs=runs
+        task_and_chunks=task_and_chunks, kept_s=KEPT_S, ttl_archived=ARCHIVE_MAX_AGE_S, runs=runs
     )
-    return Request((call,), lambda replies: [bool(code) for code in replies[0]], is_repeatable=True)
+    return Request((call,), lambda replies: [None if n < 0 else n for n in replies[0]], is_repeatable=True)
 
 
 def mark_gap(batch: ChunkBatch) -> Request[bool]:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from runqy import clock
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.tasks.dequeue import DequeueRequest
 from runqy.broker.tasks.finish import FinishOutcome
@@ -139,6 +140,27 @@ def test_the_next_round_trip(
 
     runs, dequeue = (round_trip.runs, round_trip.dequeue) if round_trip else ((), None)
     assert (len(runs), len(dequeue.lease_tokens) if dequeue else 0) == (recorded, requested)
+
+
+def test_the_time_from_a_free_slot_to_its_task_is_measured_while_redis_has_tasks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times_s = iter(range(0, 100, 2))
+    monkeypatch.setattr(clock, "monotonic_s", lambda: next(times_s))
+    state = consuming(1)
+    state.end_round_trip(begun(state), [leased_task("first")])  # 2 s
+    (run,) = lease(state, 1)
+    measured = [state.refill_s]
+    state.end_run(run, DONE)
+    state.end_round_trip(begun(state), ())  # the queue is empty: how long it stays so is no measure
+    state.settle(run, FinishOutcome.COMPLETED)
+    assert state.begin_round_trip(4) is None
+    measured.append(state.refill_s)
+    state.wake()
+    state.end_round_trip(begun(state), [leased_task("second")])
+    measured.append(state.refill_s)
+
+    assert measured == [2, 2, 2]
 
 
 def test_a_lost_dequeue_is_repeated_with_its_tokens_for_the_queues_that_are_left() -> None:

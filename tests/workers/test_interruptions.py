@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
-from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
@@ -143,45 +142,6 @@ def test_a_child_that_does_not_accept_cancel_is_killed_after_the_termination_gra
     eventually(lambda: re.fullmatch(note, output_of(single_broker, task_id).text))
 
 
-def hold_three(broker: Broker, folder: Path) -> list[str]:
-    """Add tasks that a child holds at the same time, and return their ids once it works on the first."""
-    for _ in range(12):  # a child is sent tasks ahead while tasks are short
-        wait_for_state(broker, add_task(broker, 1), "completed")
-    task = wait_task(folder)
-    ids = [add_task(broker, task), add_task(broker, {"do": "pid"}), add_task(broker, {"do": "pid"})]
-    eventually(Path(task["started"]).exists)
-    eventually(lambda: broker.client.llen(MAIL.active) == 3)
-    return ids
-
-
-def test_the_other_tasks_of_a_child_whose_task_is_cancelled_run_unspent(
-    single_broker: Broker, start_worker: StartWorker, tmp_path: Path
-) -> None:
-    start_worker(RUNQY_CONCURRENCY="3")
-    first, *others = hold_three(single_broker, tmp_path)
-
-    single_broker.run(cancel("mail", first, now_ns=single_broker.now_ns()))
-
-    assert wait_for_state(single_broker, first, "archived").error == "canceled"
-    for other in others:
-        record = wait_for_state(single_broker, other, "completed")
-        assert (record.retried, record.child_deaths, record.attempts) == (0, 0, 1)
-
-
-def test_asynqmons_cancel_all_ends_every_task_that_a_child_holds(
-    single_broker: Broker, start_worker: StartWorker, tmp_path: Path
-) -> None:
-    start_worker(RUNQY_CONCURRENCY="3")
-    ids = hold_three(single_broker, tmp_path)
-
-    for task_id in ids:
-        single_broker.client.publish(keys.CANCEL_CHANNEL, task_id)
-
-    for task_id in ids:
-        record = wait_for_state(single_broker, task_id, "archived", "completed", "retry")
-        assert (record.state, record.error, record.is_canceled) == ("archived", "canceled", True)
-
-
 def test_a_cancelled_task_that_another_worker_put_back_is_archived_instead_of_run(
     single_broker: Broker, redis: redis_py.Redis, start_worker: StartWorker, tmp_path: Path
 ) -> None:
@@ -264,29 +224,6 @@ def test_a_task_that_another_worker_leases_is_dropped_without_a_write(
     assert redis.hgetall(MAIL.task(task_id))[b"state"] == b"active"
     after = wait_for_state(single_broker, add_task(single_broker, "next"), "completed")
     assert after.state == "completed"
-
-
-def test_a_waiting_task_is_not_run_once_its_lease_has_ended(
-    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker, tmp_path: Path
-) -> None:
-    server.response["lease_secs"] = 10
-    worker = start_worker(RUNQY_CONCURRENCY="2")
-    first, second = wait_task(tmp_path, "first"), wait_task(tmp_path, "second")
-    running = add_task(single_broker, first)
-    eventually(Path(first["started"]).exists)
-    waiting = add_task(single_broker, second)
-    eventually(lambda: redis.zcard(MAIL.lease) == 2)
-
-    worker.process.send_signal(signal.SIGSTOP)
-    Path(first["until"]).touch()
-    eventually(lambda: (redis.zscore(MAIL.lease, waiting) or 0) < single_broker.now_s())
-    worker.process.send_signal(signal.SIGCONT)
-
-    assert worker.wait_for("lease_lost")["task_id"] == waiting
-    assert wait_for_state(single_broker, running, "completed")
-    assert wait_for_state(single_broker, add_task(single_broker, "next"), "completed")
-    assert not Path(second["started"]).exists()
-    assert redis.hget(MAIL.task(waiting), "state") == b"active"
 
 
 def test_finishing_a_task_with_a_lost_lease_is_refused_and_logged(

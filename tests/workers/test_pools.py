@@ -98,6 +98,7 @@ class Recorder:
         self.changed = asyncio.Condition()
         self.has_leases = True
         self.batches: list[int] = []
+        self.refill_s = 0.0
 
     def has_lease(self, run: Run) -> bool:
         return self.has_leases
@@ -139,6 +140,13 @@ def a_run(task_id: str, do: str | None) -> Run:
         task=LeasedTask(lease=Lease("mail", task_id, "o"), message=message, lease_end_s=0),
         line=encode_task(message, attempt=1),
     )
+
+
+async def end_a_quick_run(pool: Pool, recorder: Recorder) -> None:
+    """Let a pool know that tasks are much shorter than the time in which the next one is fetched."""
+    recorder.refill_s = 1e6
+    pool.submit(a_run("quick", None))
+    await until(lambda: "quick" in recorder.results)
 
 
 @pytest.fixture
@@ -187,9 +195,7 @@ def test_tasks_waiting_for_a_child_are_requeued_when_it_dies(spec: ChildSpec) ->
 
 def test_only_the_first_of_tasks_sent_ahead_counts_as_started(spec: ChildSpec) -> None:
     async def act(pool: LongRunningPool, recorder: Recorder) -> None:
-        for n in range(20):
-            pool.submit(a_run(f"quick{n}", None))
-            await until(lambda n=n: f"quick{n}" in recorder.results)
+        await end_a_quick_run(pool, recorder)
         first = a_run("first", "wait")
         pool.submit(first)
         pool.submit(a_run("second", None))
@@ -328,9 +334,60 @@ def test_a_new_deployment_waits_for_the_task_that_runs(spec: ChildSpec) -> None:
     assert [recorder.results[one].output for one in ("t1", "t2")] == [b"null", b'"2"']
 
 
+@pytest.mark.parametrize("is_all", [False, True])
+def test_tasks_that_were_sent_behind_a_cancelled_one_are_requeued_or_cancelled_too(
+    spec: ChildSpec, is_all: bool
+) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        await end_a_quick_run(pool, recorder)
+        runs = [a_run("first", "wait"), a_run("second", None), a_run("third", None)]
+        for run in runs:
+            pool.submit(run)
+        await until((spec.code_dir / "first.started").exists)
+        for run in runs if is_all else runs[:1]:
+            pool.end_run(run, RunResult(RunStatus.CANCELED))
+        await until(lambda: len(recorder.results) == 4)
+
+    statuses = use(LongRunningPool, replace(spec, termination_grace_s=0.05), act, concurrency=3).statuses()
+
+    others = RunStatus.CANCELED if is_all else RunStatus.REQUEUED
+    assert [statuses[one] for one in ("first", "second", "third")] == [RunStatus.CANCELED, others, others]
+
+
+def test_tasks_are_held_ahead_while_fetching_one_takes_a_twentieth_of_a_run(
+    spec: ChildSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capacities = []
+
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        capacities.append(pool.capacity)
+        now_s = clock.monotonic_s()
+        monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)
+        pool.submit(a_run("run", "wait"))
+        monkeypatch.setattr(clock, "monotonic_s", lambda: now_s + 1)
+        (spec.code_dir / "run.until").touch()
+        await until(lambda: recorder.results)
+        for refill_s in (0.04, 0.06, 1.5, 1e6):
+            recorder.refill_s = refill_s
+            capacities.append(pool.capacity)
+
+    use(LongRunningPool, spec, act, concurrency=8)
+
+    assert capacities == [1, 1, 2, 3, 8]
+
+
+def test_without_the_setting_no_tasks_are_held_ahead(spec: ChildSpec) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        await until(lambda: pool.capacity == 2)
+        await end_a_quick_run(pool, recorder)
+        assert pool.capacity == 2
+
+    use(LongRunningPool, spec, act, processes=2)
+
+
 def test_slow_tasks_are_spread_over_free_children(spec: ChildSpec) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
-        await until(lambda: pool.capacity == 4)
+        await until(lambda: pool.capacity == 2)
         pool.submit(a_run("slow", "wait"))
         for n in range(3):
             pool.submit(a_run(f"quick{n}", None))

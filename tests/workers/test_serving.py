@@ -202,3 +202,19 @@ def test_a_worker_of_gos_server_keeps_as_many_archived_tasks_as_asynq() -> None:
     del response["archive_max_tasks"]
 
     assert decode_registration(json.dumps(response).encode()).archive_max_tasks == 10_000
+
+
+def test_an_idle_worker_gets_the_task_that_a_busy_one_could_not_start(
+    single_broker: Broker, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    start_worker(RUNQY_CONCURRENCY="8")
+    tasks = [wait_task(tmp_path, name) for name in ("first", "second")]
+    add_task(single_broker, tasks[0])
+    eventually(Path(tasks[0]["started"]).exists)
+    add_task(single_broker, tasks[1])
+    start_worker(RUNQY_CONCURRENCY="8")
+
+    eventually(Path(tasks[1]["started"]).exists)
+
+    for task in tasks:
+        Path(task["until"]).touch()

@@ -104,6 +104,10 @@ class Consumer:
         return self._state.runs
 
     @property
+    def refill_s(self) -> float:
+        return self._state.refill_s
+
+    @property
     def slots(self) -> int:
         """How many tasks may be leased: the setting, or what the ready children announce."""
         return self.config.concurrency or self._capacity

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from runqy import clock
 from runqy.broker.constants import LEASE_S
 from runqy.broker.tasks.dequeue import DequeueRequest, plan_dequeue
 from runqy.broker.tasks.finish import FinishOutcome
@@ -21,6 +22,8 @@ MAX_BYTES_PER_ROUND_TRIP, MIN_BYTES_PER_ROUND_TRIP = 1 << 20, 64 << 10
 """The size of a round trip without its first run. It is halved after each failure and doubled after each success."""
 MAX_BYTES_BEFORE_DEQUEUE = 256 << 10
 """With larger results no tasks are dequeued: their leases, which begin with the request, might end on the way."""
+REFILLS_AVERAGED = 8
+"""One late reply of Redis is no reason to hold more tasks."""
 MAX_ROUND_TRIPS = 2
 """While Redis handles one batch of tasks, this process and its children work on the other."""
 
@@ -72,6 +75,8 @@ class RoundTrip:
     dequeue: DequeueRequest | None
     wake_ups: int
     """The number of wake-ups before it. A later one may announce a task that its dequeue missed."""
+    wanted_since_s: float | None = None
+    """Since when there is a free slot that its dequeue may fill."""
 
 
 @dataclass(slots=True)
@@ -86,6 +91,9 @@ class ConsumerState:
     """How often it backed off since the last round trip without an error."""
     runs: dict[str, Run] = field(default_factory=dict)
     """All leased tasks. Keys are lease tokens."""
+    refill_s: float = 0.0
+    """How long it takes from a free slot to its task while Redis has tasks: a moving average."""
+    _wanted_since_s: float | None = None
     _may_have_tasks: bool = True
     """Redis announced a task, or the last dequeue got all it requested."""
     _wake_ups: int = 0
@@ -109,7 +117,10 @@ class ConsumerState:
 
     def begin_round_trip(self, capacity: int) -> RoundTrip | None:
         """Return what to send to Redis now; None if there is no reason for a round trip."""
-        if self.is_backing_off or not self._may_begin(capacity):
+        if self.is_backing_off:
+            return None
+        self._measure_demand(capacity)
+        if not self._may_begin(capacity):
             return None
         runs = self._pop_unrecorded()
         dequeue = None
@@ -118,7 +129,9 @@ class ConsumerState:
             dequeue = self._pop_unconfirmed() or self._new_dequeue(capacity)
         if not runs and dequeue is None:
             return None
-        round_trip = RoundTrip(runs, dequeue, self._wake_ups)
+        round_trip = RoundTrip(runs, dequeue, self._wake_ups, self._wanted_since_s if dequeue else None)
+        if dequeue:
+            self._wanted_since_s = None
         self._under_way.append(round_trip)
         return round_trip
 
@@ -133,6 +146,9 @@ class ConsumerState:
             # It may have run, or an earlier one with its tokens: only a repetition tells which tasks are leased.
             self._unconfirmed.append(dequeue.repeated())
             return
+        if tasks and round_trip.wanted_since_s is not None:
+            passed_s = clock.monotonic_s() - round_trip.wanted_since_s
+            self.refill_s += (passed_s - self.refill_s) / (REFILLS_AVERAGED if self.refill_s else 1)
         got_all = len(tasks) == len(dequeue.lease_tokens)
         if got_all or round_trip.wake_ups == self._wake_ups:
             self._may_have_tasks = got_all
@@ -197,6 +213,17 @@ class ConsumerState:
         del self.runs[run.task.lease.token]
         self._ended -= 1
 
+    def _measure_demand(self, capacity: int) -> None:
+        """Note since when a slot waits for a task that Redis may have."""
+        if not (self._may_have_tasks and self.is_dequeuing and self._count_unrequested(capacity) > 0):
+            self._wanted_since_s = None
+        elif self._wanted_since_s is None:
+            self._wanted_since_s = clock.monotonic_s()
+
+    def _count_unrequested(self, capacity: int) -> int:
+        requested = sum(len(each.dequeue.lease_tokens) for each in self._under_way if each.dequeue)
+        return self.count_free_slots(capacity) - requested
+
     def _limit(self, capacity: int) -> int:
         return capacity if self.config.concurrency is None else min(self.config.concurrency, capacity)
 
@@ -228,6 +255,5 @@ class ConsumerState:
         """Return a request for one task for each free slot, if Redis may have any."""
         if not (self._may_have_tasks and self.is_dequeuing):
             return None
-        requested = sum(len(each.dequeue.lease_tokens) for each in self._under_way if each.dequeue)
-        free = self.count_free_slots(capacity) - requested
+        free = self._count_unrequested(capacity)
         return self.config.dequeue_request(free) if free > 0 else None

@@ -1,6 +1,7 @@
 """The pool of a long_running queue: warm children that are sent one task after another, and restarted when they end."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -25,10 +26,9 @@ from workers.runtime.protocol import ChildResponse, ChunkLine, InvalidResponse, 
 from workers.runtime.settings import WorkerSettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
-SHORT_TASK_S = 0.02
-"""While tasks take less than this on average, a child is sent several tasks ahead, because the round trip through the
-pipe would dominate. Longer tasks are sent one at a time: none waits behind another while a second child is free, and
-tasks that have not started can be canceled or requeued."""
+MAX_GAP = 0.05
+"""The part of a mean run for which a child may wait for its next task. Where fetching one takes longer, tasks are sent
+to the child ahead. Otherwise none waits behind another while a child is free, of this worker or of another one."""
 IDLE_GRACE_S = 3.0
 """How long an idle child may take to exit by itself. The next one must have the new environment within five seconds."""
 MAX_ENDED_IDS = 64
@@ -58,10 +58,9 @@ class LongRunningPool:
             for _ in range(min(settings.processes, settings.concurrency or settings.processes))
         ]
         self._waiting: deque[Run] = deque()
-        self._concurrency = settings.concurrency or len(self._slots)
-        self._slot_capacity = -(-self._concurrency // len(self._slots))  # rounded up
+        self._max_leases = settings.concurrency
         # A moving average, in which the last run counts half. Until the first one has ended, tasks count as long.
-        self._mean_s = 1.0
+        self._mean_s = math.inf
         self._emptied = asyncio.Event()
 
     @property
@@ -78,7 +77,8 @@ class LongRunningPool:
 
     @property
     def capacity(self) -> int:
-        return min(self._concurrency, self._slot_capacity * sum(slot.is_open for slot in self._slots))
+        slots = sum(slot.is_open for slot in self._slots)
+        return slots if self._max_leases is None else min(self._max_leases, slots * self._depth)
 
     @property
     def is_up_to_date(self) -> bool:
@@ -118,8 +118,13 @@ class LongRunningPool:
         async with asyncio.timeout(STOP_TIMEOUT_S + 10):
             await self._emptied.wait()
 
+    @property
+    def _depth(self) -> int:
+        """How many tasks a child holds: one, and those that it works on until the next one is fetched."""
+        return 1 + max(math.ceil(self._owner.refill_s / self._mean_s - MAX_GAP), 0)
+
     def _end_run(self, run: Run, result: RunResult, spent_s: float) -> None:
-        self._mean_s = (self._mean_s + spent_s) / 2
+        self._mean_s = spent_s if self._mean_s == math.inf else (self._mean_s + spent_s) / 2
         self._owner.run_ended(run, result)
         self._assign_runs()
 
@@ -141,7 +146,7 @@ class LongRunningPool:
         # A lease may have ended while the worker was suspended, even before the reply to its dequeue was read.
         for run in [run for run in self._waiting if not self._owner.has_lease(run)]:
             self.end_run(run, RunResult(RunStatus.LOST))
-        depth = self._slot_capacity if self._mean_s < SHORT_TASK_S else 1
+        depth = self._depth
         while self._waiting:
             slot = min((s for s in self._slots if s.is_open), key=lambda s: len(s.runs), default=None)
             if slot is None or len(slot.runs) >= depth:

@@ -25,6 +25,10 @@ STOP_TIMEOUT_S = 10.0
 class PoolOwner(Protocol):
     """The callbacks of a pool."""
 
+    @property
+    def refill_s(self) -> float:
+        """Return how long it takes from the end of a run to the next task of its slot, on average."""
+
     def run_ended(self, run: Run, result: RunResult) -> None:
         """A run has ended and its slot is free."""
 
@@ -108,7 +112,7 @@ class Pool(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Return how many tasks the ready children can hold."""
+        """Return how many tasks the pool can start now or soon, those that it has included."""
 
     @property
     def is_up_to_date(self) -> bool:

@@ -8,7 +8,7 @@ import msgspec
 from queues import payload_schema
 from queues.definitions import PayloadField
 from runqy.errors import PayloadInvalid
-from runqy.formats.json_decoding import MAX_MEMBERS, describe_error, read_members
+from runqy.formats.json_decoding import MAX_MEMBERS, check_depth, describe_error, read_json, read_members
 
 MAX_INTEGER_DIGITS = 4_300
 """The limit of Python's JSON decoder (`sys.int_info.default_max_str_digits`)."""
@@ -24,7 +24,6 @@ _EMPTY_OBJECT = re.compile(rb"\{[ \t\r\n]*\}")
 _LONG_INTEGER = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{%d,}(?![0-9.eE])" % (MAX_INTEGER_DIGITS + 1))
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_check = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def to_one_line(json: bytes) -> bytes:
@@ -39,7 +38,7 @@ def parse_payload(text: str) -> bytes:
     """Return JSON on one line. Raise PayloadInvalid for anything else."""
     data = text.strip().encode("utf-8", "replace")
     try:
-        _check(data)
+        read_json(data, msgspec.Raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise PayloadInvalid(f"Must be JSON: {describe_error(error, data)}.") from error
     return to_one_line(data)
@@ -48,6 +47,7 @@ def parse_payload(text: str) -> bytes:
 def format_pretty(data: bytes) -> str | None:
     """Return indented JSON with unchanged values; None if it is not JSON."""
     try:
+        check_depth(data)
         return msgspec.json.format(data, indent=2).decode()
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
@@ -89,7 +89,7 @@ def as_json(data: bytes) -> msgspec.Raw | str:
     """Return JSON unchanged, and other bytes as a string."""
     try:
         data.decode()
-        return _check(data)
+        return read_json(data, msgspec.Raw)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return data.decode("utf-8", "replace")
 

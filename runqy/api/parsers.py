@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from runqy.api_keys import Identity
 from runqy.broker.tasks.enqueue import IdempotencyKey
 from runqy.errors import EncodingUnsupported, RequestInvalid, RequestTooLarge
-from runqy.formats.json_decoding import MAX_MEMBERS, describe_error
+from runqy.formats.json_decoding import MAX_MEMBERS, check_depth, describe_error
 
 Members: TypeAlias = dict[str, msgspec.Raw]
 """The members of a JSON object, each value with the bytes that the client sent."""
@@ -97,6 +97,7 @@ def decode_members(body: bytes) -> Members:
         raise RequestInvalid("The body is empty; it must be a JSON object.")
     try:
         body.decode()  # msgspec does not validate the UTF-8 of values that it skips
+        check_depth(body)
         # An object has a colon for each member, so that only bodies with many are counted.
         if body.count(b":") > MAX_MEMBERS:
             _check_member_count(body)
@@ -104,7 +105,7 @@ def decode_members(body: bytes) -> Members:
     except UnicodeDecodeError as error:
         raise RequestInvalid(f"The body is not UTF-8 (byte {error.start}).") from error
     except RecursionError as error:
-        raise RequestInvalid("The body is nested too deeply.") from error
+        raise RequestInvalid(f"The body is {error}.") from error
     except msgspec.ValidationError as error:
         raise RequestInvalid("The body must be a JSON object.") from error
     except msgspec.DecodeError as error:

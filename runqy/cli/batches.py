@@ -22,7 +22,7 @@ from runqy.cli.commands import Session
 from runqy.cli.completion import complete_queues
 from runqy.cli.errors import CliError, ExitCode, ServerError
 from runqy.cli.progress import ProgressBar, show_progress
-from runqy.formats.json_decoding import describe_error
+from runqy.formats.json_decoding import describe_error, read_json
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -271,11 +271,11 @@ def _find_error(content: bytes) -> str:
         return "The line is too long."
     try:
         content.decode()  # msgspec does not validate the UTF-8 of what it skips
-        msgspec.json.decode(content, type=msgspec.Raw)
+        read_json(content, msgspec.Raw)
     except UnicodeDecodeError as error:
         return f"Not UTF-8 (byte {error.start + 1})."
     except (msgspec.DecodeError, RecursionError) as error:
-        return f"Not JSON: {describe_error(error, content) if isinstance(error, msgspec.DecodeError) else 'too deep'}"
+        return f"Not JSON: {describe_error(error, content)}"
     return ""
 
 

@@ -15,7 +15,7 @@ from runqy.cli.following import await_task, format_progress
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.task_actions import make_command
 from runqy.cli.task_ids import QueueAndId, find_path, parse_task
-from runqy.formats.json_decoding import describe_error
+from runqy.formats.json_decoding import describe_error, read_json
 
 app = new_group(
     "Enqueue and manage tasks, and read their results.",
@@ -227,8 +227,8 @@ def _read_json(payload: str) -> msgspec.Raw:
     """Return the payload byte for byte. Raise BadParameter if it is not JSON."""
     raw = sys.stdin.buffer.read() if payload == "-" else payload.encode()
     try:
-        return msgspec.json.decode(raw, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        return read_json(raw, msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise typer.BadParameter(
             f"the payload is not JSON: {describe_error(error, raw)}", param_hint="--payload"
         ) from error

@@ -104,6 +104,22 @@ def test_hostile_bodies_cause_no_500_and_use_little_memory(web: WebProcess) -> N
     assert web.send("/queue/add", b'{"queue":"simple","data":{}}')[0] == 200
 
 
+@pytest.mark.usefixtures("configuration")
+@pytest.mark.parametrize(
+    ("path", "start", "end"),
+    [
+        ("/queue/add", b'{"queue":"q","data":', b"}"),
+        ("/queue/add-batch", b'{"queue":"q","jobs":[', b"]}"),
+        ("/api/vaults", b'{"name":', b"}"),
+    ],
+)
+def test_a_body_nested_too_deeply_is_refused(each_plane: str, path: str, start: bytes, end: bytes) -> None:
+    response = ApiClient().post(path, start + b"[" * 500 + b"]" * 500 + end)
+
+    assert (response.status_code, problem(response)["code"]) == (400, "invalid_request")
+    assert problem(response)["detail"] == "The body is nested deeper than 500 levels."
+
+
 MANY = b",".join(b'"k%d":1' % number for number in range(20_000))
 
 

@@ -12,7 +12,7 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import PayloadUnusable
-from runqy.formats.json_decoding import convert, describe_error
+from runqy.formats.json_decoding import convert, describe_error, read_json
 
 MAX_LINE_BYTES = 32 << 20
 """The limit of a response. A longer one fails its task."""
@@ -146,7 +146,6 @@ ChildLine = ChildResponse | InvalidResponse | ProgressReport | ChunkLine | LogLi
 _RESPONSE_MEMBERS = set(_Outcome.__struct_fields__)
 _RESPONSE_START = re.compile(rb'\s*\{\s*"task_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _LONG_RESPONSE_START = re.compile(rb'\s*\{\s*"(task_id|result|error|retry)"\s*:')
-_decoder = msgspec.json.Decoder(ChildResponse)
 _decode_outcome = msgspec.json.Decoder(_Outcome).decode
 _NO_OUTCOME = _Outcome()
 _decode_progress = msgspec.json.Decoder(TaskProgress).decode
@@ -209,7 +208,7 @@ def encode_cancel(task_id: str) -> bytes:
 def decode_response(line: bytes, ready: Ready = NOT_ANNOUNCED) -> ChildLine | None:
     """Decode a line of a child that announced this; None if the line is not part of the protocol."""
     try:
-        response = _decoder.decode(line)
+        response = read_json(line, ChildResponse)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _read_invalid(line, error)
     if response.is_intermediate and _decode_outcome(line) == _NO_OUTCOME:
@@ -255,6 +254,8 @@ def _read_invalid(line: bytes, error: Exception) -> InvalidResponse | None:
     if b'"task_id"' not in line:
         return None
     try:
+        if isinstance(error, RecursionError):
+            raise error
         content = json.loads(line)
     except (ValueError, RecursionError):
         # A line that begins like a response is one. If it were only logged, its task would hang until it times out.
@@ -322,7 +323,7 @@ def _one_line(payload: bytes) -> bytes:
     if not payload:
         return b"null"
     try:
-        msgspec.json.decode(payload, type=msgspec.Raw)
+        read_json(payload, msgspec.Raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise PayloadUnusable(f"the payload is not JSON: {describe_error(error, payload)}") from error
     if not _is_text(payload):

@@ -11,6 +11,7 @@ from runqy.broker.message import CANCELED, MessageUnreadable, decode, restore_li
 from runqy.broker.replies import read_number, read_score, read_time_ns
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.lease import SUSPECT_DEATHS
+from runqy.formats.json_decoding import read_json
 
 _Amount = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)] | Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 
@@ -21,9 +22,6 @@ class TaskProgress(msgspec.Struct, frozen=True):
     current: _Amount
     total: _Amount | None = None
     message: str = ""
-
-
-_read_progress = msgspec.json.Decoder(TaskProgress).decode
 
 
 class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,7 +170,7 @@ def decode_progress(content: bytes | None) -> TaskProgress | None:
     if content is None:
         return None
     try:
-        return _read_progress(content)
+        return read_json(content, TaskProgress)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from runqy.broker.asynq_pb2 import ServerInfo
 from runqy.broker.constants import HEARTBEAT_TTL_S
 from runqy.broker.replies import read_score
+from runqy.formats.json_decoding import read_json
 
 RECORD_MAX_BYTES = 1 << 18
 """Longer records are ignored: a worker could fill the memory of the processes that list it."""
@@ -180,15 +181,12 @@ def count_workers(records: Iterable[WorkerRecord], *, now_s: int) -> WorkerCount
     return WorkerCounts(ready=ready, not_ready=len(readiness) - ready - disconnected, disconnected=disconnected)
 
 
-_decoder = msgspec.json.Decoder(WorkerRecord)
-
-
 def decode_record(stored: bytes | None, worker_id: str) -> WorkerRecord | None:
     """Decode a worker's record; None if it is missing, unreadable, or of another worker."""
     if not stored:
         return None
     try:
-        record = _decoder.decode(stored)
+        record = read_json(stored, WorkerRecord)
     except (msgspec.DecodeError, RecursionError):
         return None
     return record if record.worker_id == worker_id and not record.is_foreign else None

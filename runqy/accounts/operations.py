@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -16,6 +17,7 @@ from runqy.accounts.queries import list_accepted_descendants
 from runqy.accounts.worker_credentials import remove_users_of_keys
 from runqy.audit.actors import ActorKind, current_actor
 from runqy.audit.operations import record
+from runqy.broker.rate_limit import Rate, parse_rate
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import Change, configuration_change
 from runqy.database.model_errors import model_errors
@@ -55,7 +57,9 @@ def create_api_key(  # noqa: PLR0913 (what describes a key)
     rate_limit: str = "",
     allow_shared_redis: bool = False,
 ) -> CreatedKey:
-    """Create a key and publish its hash. Raise ApiKeyInvalid."""
+    """Create a key and publish its hash. Raise ApiKeyInvalid, also for limits beyond those of the key that creates
+    it.
+    """
     plain = generate_key()
     with configuration_change() as change:
         row = ApiKey(
@@ -70,7 +74,7 @@ def create_api_key(  # noqa: PLR0913 (what describes a key)
             allow_shared_redis=allow_shared_redis,
             **_creator(),
         )
-        if errors := model_errors(row):
+        if errors := model_errors(row) or _limit_errors(row):
             raise ApiKeyInvalid(errors=errors)
         row.save()
         change.put(DocumentKind.API_KEY, str(row.pk), msgspec.json.encode(PublishedKey.of(row)))
@@ -79,6 +83,32 @@ def create_api_key(  # noqa: PLR0913 (what describes a key)
         changes = {column: (None, getattr(row, column)) for column in columns}
         record(action="api_key.created", object_kind="api_key", object_name=audited_name(row), changes=changes)
     return CreatedKey(plain, row)
+
+
+def _limit_errors(row: ApiKey) -> list[str]:
+    """Return which limits of the key that creates another one this other key would not have.
+
+    Keys that are limited to queues create none.
+    """
+    creator = row.created_by_key
+    if creator is None:
+        return []
+    errors = []
+    if creator.expires_at and not (row.expires_at and row.expires_at <= creator.expires_at):
+        latest = creator.expires_at.isoformat().replace("+00:00", "Z")
+        errors.append(f"expires_at: The key that creates it expires at {latest}; give this time or an earlier one.")
+    if creator.rate_limit:
+        allowed, rate = parse_rate(creator.rate_limit), _effective_rate(row)
+        if rate is None or rate.limit * allowed.window_s > allowed.limit * rate.window_s:
+            limited = f"The key that creates it is limited to {creator.rate_limit}"
+            errors.append(f"rate_limit: {limited}; give this rate or a lower one.")
+    return errors
+
+
+def _effective_rate(row: ApiKey) -> Rate | None:
+    """Return how often a key may send requests; None for no limit."""
+    default: Rate | None = settings.RUNQY_RATE_LIMIT
+    return parse_rate(row.rate_limit) if row.rate_limit else default
 
 
 def _sort_names(names: Sequence[str]) -> Any:

@@ -9,6 +9,7 @@ from django.utils import timezone
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key
 from runqy.audit.models import AuditRecord
+from runqy.broker.rate_limit import parse_rate
 from tests.accounts.authenticating import authenticate
 from tests.api.client import ApiClient, Response, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
@@ -29,6 +30,35 @@ def read(path: str) -> Any:
     assert response.status_code == 200, response.content
     assert response["Cache-Control"] == "no-store"
     return json.loads(response.content)
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ({"expires_at": "2080-01-01T00:00:00Z", "rate_limit": "600/m"}, []),
+        ({"expires_at": "2079-12-31T23:00:00-01:00", "rate_limit": "5/s"}, []),
+        ({"expires_at": "2080-01-01T00:00:01Z", "rate_limit": "11/s"}, ["expires_at", "rate_limit"]),
+        ({}, ["expires_at", "rate_limit"]),
+    ],
+)
+def test_a_key_gives_at_most_the_limits_that_it_has(given: dict[str, str], refused: list[str]) -> None:
+    limited = create({"name": "limited", "role": "admin", "expires_at": "2080-01-01T00:00:00Z", "rate_limit": "10/s"})
+    plain = json.loads(limited.content)["key"]
+
+    response = ApiClient(plain).post("/api/keys", {"name": "given", "role": "admin", **given})
+
+    assert response.status_code == (400 if refused else 201)
+    errors = problem(response)["errors"] if refused else []
+    assert [error.partition(":")[0] for error in errors] == refused
+    assert all("The key that creates it" in error for error in errors)
+    assert ApiKey.objects.filter(name="given").exists() != bool(refused)
+
+
+def test_a_key_created_with_a_limited_one_takes_the_default_rate_if_that_is_lower(settings: Any) -> None:
+    plain = json.loads(create({"name": "limited", "role": "admin", "rate_limit": "10/s"}).content)["key"]
+    settings.RUNQY_RATE_LIMIT = parse_rate("5/s")
+
+    assert ApiClient(plain).post("/api/keys", {"name": "given"}).status_code == 201
 
 
 def test_a_key_is_created_shown_once_and_works() -> None:

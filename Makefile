@@ -30,7 +30,7 @@ $(VENV)/.development: requirements-dev.txt sdk/pyproject.toml $(VENV)/.runtime
 install: $(VENV)/.development  ## make the environment in .venv, with all that tests and checks need
 
 # The worker finds the SDK of this clone here when it installs what a queue requires.
-$(VENV)/wheels: sdk/pyproject.toml $(wildcard sdk/runqy_sdk/*.py) $(VENV)/.runtime
+$(VENV)/wheels: sdk/pyproject.toml $(wildcard sdk/runqy_sdk/*.py sdk/runqy_sdk/*/*.py) $(VENV)/.runtime
 	@rm -rf $@
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check $(BUILD) --wheel-dir $@ ./sdk
 

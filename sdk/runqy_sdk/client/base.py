@@ -1,0 +1,45 @@
+"""What both clients share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx2
+
+from runqy_sdk.client.errors import ConfigurationError
+from runqy_sdk.client.operations import Call
+from runqy_sdk.client.settings import find_server
+
+
+class Connection:
+    """The server of a client, and how it is asked."""
+
+    def __init__(
+        self, url: str | None, api_key: str | None, profile: str | None, timeout: float, retry_for: float
+    ) -> None:
+        self.url, key = find_server(url, api_key, profile)
+        if timeout <= 0 or retry_for < 0:
+            raise ConfigurationError("timeout is a number of seconds above 0, retry_for one from 0")
+        self.timeout = timeout
+        self.retry_for = retry_for
+        self.options: dict[str, Any] = {
+            "base_url": self.url,
+            "headers": {"Authorization": f"Bearer {key}", "User-Agent": "runqy-sdk"},
+            "timeout": timeout,
+        }
+
+    def request(self, call: Call) -> dict[str, Any]:
+        """Return the arguments of a request for the HTTP library."""
+        headers: Mapping[str, str] = {"Content-Type": "application/json"} if call.body is not None else {}
+        return {
+            "method": call.method,
+            "url": call.path,
+            "params": dict(call.query),
+            "content": call.body,
+            "headers": headers,
+            "timeout": self.timeout + call.extra_timeout_s,
+        }
+
+    def describe(self, error: httpx2.TransportError) -> str:
+        return f"{self.url} cannot be reached: {error or type(error).__name__}"

@@ -1,0 +1,331 @@
+"""What clients do, without I/O: each operation yields calls and pauses, and the client carries them out."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+import uuid
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from runqy_sdk.client.errors import (
+    ApiError,
+    ServerUnreachable,
+    TaskFailed,
+    WaitTimeout,
+    make_error,
+    read_error,
+)
+from runqy_sdk.client.models import Job, Logs, Outcome, Task, TaskOptions, read_logs, read_task
+
+T = TypeVar("T")
+
+WAIT_S = 30.0
+"""How long one request waits for the end of a task."""
+FIRST_DELAY_S, MAX_DELAY_S = 0.2, 10.0
+"""The pauses before requests are repeated, which double each time."""
+CHUNK_TASKS, CHUNK_BYTES = 1000, 4 << 20
+"""The size of a request of `enqueue_many`."""
+
+
+_OPTIONS = frozenset(TaskOptions.__annotations__)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: bytes | None = None
+    extra_timeout_s: float = 0.0
+    """How much longer than others it may take, because the server waits for something."""
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A time to wait."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response. The names of its headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def decode(self) -> Any:
+        """Return the JSON of the body; None if it is none."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+
+Operation = Generator[Call | Pause, Reply, T]
+"""Its caller sends the reply of each call, or throws ServerUnreachable into it, and continues after a pause."""
+
+
+@dataclass(frozen=True)
+class Done(Generic[T]):
+    """The end of an operation."""
+
+    value: T
+
+
+def advance(operation: Operation[T], answer: Reply | ServerUnreachable | None = None) -> Call | Pause | Done[T]:
+    """Continue an operation with the answer to its last call, and return its next step."""
+    try:
+        if isinstance(answer, ServerUnreachable):
+            return operation.throw(answer)
+        return next(operation) if answer is None else operation.send(answer)
+    except StopIteration as end:
+        return Done(end.value)
+
+
+class Retries:
+    """The pauses of one operation, until its time is over."""
+
+    def __init__(self, retry_for_s: float) -> None:
+        self._ends_s = time.monotonic() + retry_for_s
+        self._delay_s = FIRST_DELAY_S
+
+    def next_pause(self, error: ApiError | ServerUnreachable) -> Pause:
+        """Return the pause before the request is repeated. Raise the error when the time is over."""
+        asked = error.retry_after if isinstance(error, ApiError) else None
+        # At least half of the delay: clients that failed together must not come back together.
+        seconds = max(asked or 0.0, self._delay_s * random.uniform(0.5, 1.0))  # noqa: S311 (not for secrets)
+        self._delay_s = min(self._delay_s * 2, MAX_DELAY_S)
+        if time.monotonic() + seconds > self._ends_s:
+            raise error
+        return Pause(seconds)
+
+
+def send(call: Call, retry_for_s: float) -> Operation[Any]:
+    """Return the JSON of a call's response. The call is repeated, so it must be one that may be.
+
+    Raise ApiError, ServerUnreachable.
+    """
+    retries = Retries(retry_for_s)
+    while True:
+        error: ApiError | ServerUnreachable
+        try:
+            return read_body((yield call))
+        except ServerUnreachable as unreachable:
+            error = unreachable
+        except ApiError as refusal:
+            if not refusal.is_temporary:
+                raise
+            error = refusal
+        yield retries.next_pause(error)
+
+
+def read_body(reply: Reply) -> Any:
+    """Return the JSON of a response. Raise ApiError."""
+    body = reply.decode()
+    if reply.status >= 400:
+        raise read_error(reply.status, reply.headers, body)
+    if not isinstance(body, dict):
+        raise ApiError("the response is no JSON object: is this the URL of a runqy server?", status=reply.status)
+    return body
+
+
+def enqueue(queue: str, job: EncodedJob, retry_for_s: float) -> Operation[Task]:
+    body = b'{"queue":%b,%b' % (encode(queue), job.body[1:])
+    return read_task((yield from send(Call("POST", "/queue/add", body=body), retry_for_s)))
+
+
+def get(task_id: str, retry_for_s: float) -> Operation[Task]:
+    return read_task((yield from send(Call("GET", task_path(task_id)), retry_for_s)))
+
+
+def wait(task_id: str, timeout_s: float | None, retry_for_s: float) -> Operation[Task]:
+    """Return a task once it has ended. Raise WaitTimeout, ApiError, ServerUnreachable."""
+    ends_s = None if timeout_s is None else time.monotonic() + timeout_s
+    retries, waits = Retries(retry_for_s), True
+    while True:
+        left_s = WAIT_S if ends_s is None else max(min(ends_s - time.monotonic(), WAIT_S), 0.0)
+        seconds = left_s if waits else 0.0
+        pause = None
+        try:
+            query = {"wait": f"{seconds:.0f}"} if seconds >= 1 else {}
+            task = read_task(read_body((yield Call("GET", task_path(task_id), query, extra_timeout_s=seconds))))
+        except ServerUnreachable as error:
+            pause = retries.next_pause(error)
+        except ApiError as error:
+            if not error.is_temporary:
+                raise
+            # The server has no place for another request that waits: ask again and again instead.
+            waits = error.received_code != "too_many_waiters"
+            pause = Pause(1.0) if not waits else retries.next_pause(error)
+        else:
+            if task.has_ended:
+                return task
+            retries, pause = Retries(retry_for_s), None if query else Pause(min(1.0, left_s))
+        if ends_s is not None and time.monotonic() >= ends_s:
+            raise WaitTimeout(task_id, timeout_s or 0.0)
+        if pause is not None:
+            yield pause
+
+
+def result(task_id: str, timeout_s: float | None, retry_for_s: float) -> Operation[Any]:
+    """Return what the handler of a task returned. Raise TaskFailed, and the errors of `wait`."""
+    task = yield from wait(task_id, timeout_s, retry_for_s)
+    if task.state != "completed":
+        raise TaskFailed(task)
+    return task.result
+
+
+def cancel(task_id: str, retry_for_s: float) -> Operation[None]:
+    yield from send(Call("DELETE", f"/api/cli/tasks/{quote(task_id, safe='')}"), retry_for_s)
+
+
+def logs(task_id: str, attempt: int | None, retry_for_s: float) -> Operation[Logs]:
+    task = yield from get(task_id, retry_for_s)
+    path = f"/api/cli/queues/{quote(task.queue, safe='')}/tasks/{quote(task_id, safe='')}/logs"
+    query = {} if attempt is None else {"attempt": str(attempt)}
+    return read_logs((yield from send(Call("GET", path, query), retry_for_s)))
+
+
+def enqueue_chunk(queue: str, jobs: list[EncodedJob], retry_for_s: float) -> Operation[list[Outcome]]:
+    """Return the outcomes of jobs, in order. Jobs that were refused for a moment are repeated.
+
+    Raise ApiError for the request as a whole, ServerUnreachable.
+    """
+    outcomes: dict[int, Outcome] = {}
+    left = list(range(len(jobs)))
+    retries = Retries(retry_for_s)
+    while left:
+        body = b'{"queue":%b,"jobs":[%b]}' % (encode(queue), b",".join([jobs[index].body for index in left]))
+        try:
+            answer = yield from send(Call("POST", "/queue/add-batch", body=body), retry_for_s)
+        except ApiError as error:
+            if error.received_code not in ("batch_refused", "batch_conflict"):
+                raise
+            answer = _outcomes_of_refusal(error, len(left))
+        existing = set(answer["existing"])
+        temporary: list[int] = []
+        refusal: ApiError | None = None
+        for position, index in enumerate(left):
+            detail, task_id = answer["errors"][position], answer["task_ids"][position]
+            error_ = None if detail is None else make_error(answer["codes"][position] or "", detail)
+            outcomes[index] = Outcome(task_id or jobs[index].task_id, error_, position in existing)
+            if error_ is not None and error_.is_temporary:
+                temporary.append(index)
+                refusal = error_
+        left = temporary
+        if refusal is not None:
+            try:
+                yield retries.next_pause(refusal)
+            except ApiError:
+                break  # the time is over: the outcomes say so
+    return [outcomes[index] for index in range(len(jobs))]
+
+
+def _outcomes_of_refusal(error: ApiError, count: int) -> dict[str, Any]:
+    """Return the answer to a batch of which no job became a task. Its error names the first hundred."""
+    details = [f"{error}"] * count
+    for text in error.errors:
+        position, _, detail = text.partition("]: ")
+        number = position.removeprefix("jobs[")
+        if detail and number.isdecimal() and int(number) < count:
+            details[int(number)] = detail
+    codes = ["task_exists" if error.received_code == "batch_conflict" else "invalid_request"] * count
+    return {"errors": details, "codes": codes, "task_ids": [None] * count, "existing": []}
+
+
+@dataclass(frozen=True)
+class EncodedJob:
+    """A task that is to be enqueued."""
+
+    task_id: str
+    body: bytes
+    """A JSON object."""
+
+
+class JobEncoder:
+    """Encodes jobs, with options that they share."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+        self._shared = _encode_options(options)
+
+    def encode(self, item: Any) -> EncodedJob:
+        """Return a payload, or a Job. Raise TypeError, ValueError."""
+        if not isinstance(item, Job):
+            item = Job(item)
+        task_id = item.task_id or str(uuid.uuid4())
+        options = _encode_options({**self._options, **item.options}) if item.options else self._shared
+        return EncodedJob(task_id, b'{"data":%b,"task_id":%b%b}' % (encode(item.payload), encode(task_id), options))
+
+
+class Chunks:
+    """Divides jobs into requests."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._encoder = JobEncoder(options)
+        self._jobs: list[EncodedJob] = []
+        self._size = 0
+
+    def add(self, item: Any) -> list[EncodedJob] | None:
+        """Add a payload or a Job. Return the jobs of a request that is full."""
+        job = self._encoder.encode(item)
+        full = None
+        if self._jobs and (len(self._jobs) >= CHUNK_TASKS or self._size + len(job.body) > CHUNK_BYTES):
+            full = self.take()
+        self._jobs.append(job)
+        self._size += len(job.body)
+        return full
+
+    def take(self) -> list[EncodedJob]:
+        jobs, self._jobs, self._size = self._jobs, [], 0
+        return jobs
+
+
+def task_path(task_id: str, suffix: str = "") -> str:
+    return f"/queue/{quote(task_id, safe='')}{suffix}"
+
+
+def _encode_options(options: Mapping[str, Any]) -> bytes:
+    """Return the members of a JSON object, each after a comma."""
+    if unknown := sorted(options.keys() - _OPTIONS):
+        raise TypeError(f"{unknown[0]!r} is no option of a task; options are {', '.join(sorted(_OPTIONS))}")
+    return b"".join(
+        b",%b:%b" % (encode(name), encode(_to_json(name, value)))
+        for name, value in options.items()
+        if value is not None
+    )
+
+
+def _to_json(name: str, value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError(f"{name}: {value!r} has no time zone")
+        return value.isoformat()
+    return value
+
+
+def encode(value: Any) -> bytes:
+    """Return JSON. Raise TypeError, ValueError."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def chunks_of(items: Iterable[Any], options: Mapping[str, Any]) -> Iterable[list[EncodedJob]]:
+    """Yield the jobs of each request."""
+    chunks = Chunks(options)
+    for item in items:
+        full = chunks.add(item)
+        if full:
+            yield full
+    if left := chunks.take():
+        yield left

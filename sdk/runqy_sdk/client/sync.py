@@ -1,0 +1,154 @@
+"""The client for ordinary code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx2
+
+from runqy_sdk.client import operations
+from runqy_sdk.client.base import Connection
+from runqy_sdk.client.errors import ApiError, ServerUnreachable
+from runqy_sdk.client.events import Following, chunk_of
+from runqy_sdk.client.models import Event, Job, Logs, Outcome, Task, TaskOptions
+from runqy_sdk.client.operations import Call, Done, JobEncoder, Operation, Pause, Reply, advance, read_body
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+T = TypeVar("T")
+
+
+class Client:
+    """A client of a runqy server. It keeps its connections, and may be shared by threads.
+
+    The server is `url` with `api_key`, else RUNQY_SERVER_URL with RUNQY_API_KEY, else a profile that `runqy login`
+    saved. `timeout` is that of one request, and `retry_for` the time for which a request is repeated while the server
+    is unreachable or refuses it for a moment; both are in seconds. A repeated request doubles no task.
+
+    All methods raise ApiError, with a class for each code in `runqy_sdk.client.api_errors`, and ServerUnreachable.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        profile: str | None = None,
+        timeout: float = 30.0,
+        retry_for: float = 60.0,
+    ) -> None:
+        """Raise ConfigurationError."""
+        self._connection = Connection(url, api_key, profile, timeout, retry_for)
+        self._http = httpx2.Client(**self._connection.options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def enqueue(self, queue: str, payload: Any, *, task_id: str | None = None, **options: Unpack[TaskOptions]) -> Task:
+        """Enqueue a task. `task_id` is a UUID of your own: the same call with it returns the same task for 24 hours.
+
+        Raise TypeError or ValueError for a payload that is not JSON.
+        """
+        job = JobEncoder(options).encode(Job(payload, task_id))
+        return self._run(operations.enqueue(queue, job, self._connection.retry_for))
+
+    def enqueue_many(self, queue: str, jobs: Iterable[Any], **options: Unpack[TaskOptions]) -> Iterator[Outcome]:
+        """Enqueue any number of payloads, or Jobs, and yield an outcome for each, in order.
+
+        They are sent in requests of up to 1,000 tasks as the outcomes are read: nothing is sent before the first is.
+        """
+        for chunk in operations.chunks_of(jobs, options):
+            yield from self._run(operations.enqueue_chunk(queue, chunk, self._connection.retry_for))
+
+    def get(self, task_id: str) -> Task:
+        """Return a task. Raise TaskNotFound."""
+        return self._run(operations.get(task_id, self._connection.retry_for))
+
+    def wait(self, task: Task | str, *, timeout: float | None = None) -> Task:
+        """Return a task, or one with an id, once it has ended. Raise WaitTimeout after `timeout` seconds."""
+        return self._run(operations.wait(id_of(task), timeout, self._connection.retry_for))
+
+    def result(self, task: Task | str, *, timeout: float | None = None) -> Any:
+        """Return what a task's handler returned. Waits as `wait` does. Raise TaskFailed, WaitTimeout."""
+        return self._run(operations.result(id_of(task), timeout, self._connection.retry_for))
+
+    def cancel(self, task: Task | str) -> None:
+        """Cancel a task; a handler that runs is told. Raise TaskEnded."""
+        self._run(operations.cancel(id_of(task), self._connection.retry_for))
+
+    def logs(self, task: Task | str, *, attempt: int | None = None) -> Logs:
+        """Return what an attempt of a task printed, by default the last one that printed anything."""
+        return self._run(operations.logs(id_of(task), attempt, self._connection.retry_for))
+
+    def events(self, task: Task | str, *, last_event_id: str = "") -> Generator[Event, None, None]:
+        """Yield the events of a task until it has ended, also over lost connections. Raise TaskDeleted."""
+        following = Following(self._connection.retry_for, last_event_id)
+        path = operations.task_path(id_of(task), "/events")
+        while not following.is_over:
+            failure: ApiError | ServerUnreachable | None = None
+            try:
+                with self._http.stream("GET", path, headers=following.connect()) as response:
+                    if response.status_code == 204:  # the end is known
+                        return
+                    if response.is_error:
+                        response.read()
+                        read_body(to_reply(response))
+                    for data in response.iter_bytes():
+                        yield from following.receive(data)
+            except httpx2.TransportError as error:
+                failure = ServerUnreachable(self._connection.describe(error))
+            except ApiError as error:
+                failure = error
+            if not following.is_over:
+                time.sleep(following.lost(failure).seconds)
+
+    def stream(self, task: Task | str) -> Generator[Any, None, None]:
+        """Yield what a task streams, from its first chunk on: texts or JSON values.
+
+        Raise StreamRestarted if the task begins again meanwhile, TaskDeleted.
+        """
+        has_chunks = False
+        with closing(self.events(task)) as events:
+            for event in events:
+                for chunk in chunk_of(event, has_chunks):
+                    has_chunks = True
+                    yield chunk
+
+    def _run(self, operation: Operation[T]) -> T:
+        """Carry out an operation."""
+        step = advance(operation)
+        while not isinstance(step, Done):
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+                step = advance(operation)
+            else:
+                step = advance(operation, self._ask(step))
+        return step.value
+
+    def _ask(self, call: Call) -> Reply | ServerUnreachable:
+        try:
+            return to_reply(self._http.request(**self._connection.request(call)))
+        except httpx2.TransportError as error:
+            return ServerUnreachable(self._connection.describe(error))
+
+
+def id_of(task: Task | str) -> str:
+    return task if isinstance(task, str) else task.id
+
+
+def to_reply(response: httpx2.Response) -> Reply:
+    return Reply(response.status_code, response.headers, response.content)

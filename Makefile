@@ -87,6 +87,8 @@ requirements:  ## resolve the pinned requirements for Python 3.11 and newer
 		-o requirements-worker.txt --custom-compile-command "make requirements"
 	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 -c requirements-dev.txt --group build \
 		-o requirements-build.txt --custom-compile-command "make requirements"
+	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 --group release-check \
+		-o .ci/requirements.txt --custom-compile-command "make requirements"
 
 proto: install  ## generate the message classes from runqy/broker/asynq.proto
 	cd runqy/broker && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. asynq.proto

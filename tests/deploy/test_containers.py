@@ -58,6 +58,16 @@ def test_every_base_is_pinned_by_a_digest_that_an_argument_can_replace() -> None
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", defaults["PYTHON_DIGEST"])
 
 
+def test_every_other_image_can_be_pinned_by_a_variable() -> None:
+    images = [
+        service["image"] for file in (COMPOSE, HTTPS) for service in services(file).values() if "image" in service
+    ]
+    others = {image for image in images if "RUNQY_" not in image}
+
+    assert {image.partition(":-")[0] for image in others} == {"${POSTGRES_IMAGE", "${VALKEY_IMAGE", "${CADDY_IMAGE"}
+    assert any(re.search(r":17-trixie@sha256:[0-9a-f]{64}\}$", image) for image in others)
+
+
 @pytest.mark.parametrize(("status", "is_healthy"), [(200, True), (503, False)])
 def test_health_check_asks_whether_the_server_is_alive(status: int, is_healthy: bool) -> None:
     paths = []

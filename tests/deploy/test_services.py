@@ -71,6 +71,10 @@ def test_every_variable_of_a_pod_is_a_setting() -> None:
         assert own <= (WORKER_SETTINGS if "worker" in name else SERVER_SETTINGS), name
 
 
+def test_pods_trust_no_proxy_until_the_operator_names_one() -> None:
+    assert find("ConfigMap", "runqy-server")["data"]["RUNQY_TRUSTED_PROXIES"] == ""
+
+
 @pytest.mark.parametrize("command", sorted(commands()), ids=" ".join)
 def test_every_command_exists(command: tuple[str, ...]) -> None:
     program = Path(sys.executable).with_name(command[0])

@@ -25,6 +25,7 @@ from soak.parts import (
     queues,
     results,
     silence,
+    streams,
     waiting,
 )
 from soak.report import Report
@@ -40,6 +41,7 @@ PARTS: dict[str, Callable[[Options, Report], None]] = {
     "blocking": blocking.run,
     "logs": logs.run,
     "results": results.run,
+    "streams": streams.run,
     "queues": queues.run,
     "disk": disk.run,
     "memory": memory.run,

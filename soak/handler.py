@@ -39,6 +39,11 @@ def handle(task: dict[str, Any]) -> tuple[dict[str, str] | None, str | None, boo
             sum(range(1_000_000))  # calls of C without a pause: no signal is handled, and nothing is read
     elif do == "log":
         print_lines(payload["lines_a_second"], seconds)
+    elif do == "stream":
+        stream(task["task_id"], payload["chunks"], payload["chunks_a_second"])
+        return None, None, False
+    elif do == "flood":
+        flood(task["task_id"], payload["bytes"], payload["chunk_bytes"])
     elif do == "result":
         return {"text": "x" * payload["bytes"]}, None, False
     elif seconds:
@@ -54,8 +59,27 @@ def print_lines(rate: int, seconds: float) -> None:
         time.sleep(max(began + (tenth + 1) / 10 - time.monotonic(), 0))
 
 
+def stream(task_id: str, count: int, rate: int) -> None:
+    """Stream the numbers from 0."""
+    began = time.monotonic()
+    for number in range(count):
+        os.write(1, b'{"task_id":"%b","chunk":%d}\n' % (task_id.encode(), number))
+        time.sleep(max(began + (number + 1) / rate - time.monotonic(), 0))
+
+
+def flood(task_id: str, total: int, chunk_bytes: int) -> None:
+    """Stream so many bytes in chunks of a size, as fast as the worker reads."""
+    block = b"x" * min(chunk_bytes, 1 << 20)
+    with open(1, "wb", closefd=False) as stdout:
+        for _ in range(total // chunk_bytes):
+            stdout.write(b'{"task_id":"%b","chunk":"' % task_id.encode())
+            for _ in range(chunk_bytes // len(block)):
+                stdout.write(block)
+            stdout.write(b'"}\n')
+
+
 def main() -> None:
-    print('{"status":"ready"}', flush=True)
+    print('{"status":"ready","accepts":["stream"]}', flush=True)
     for line in sys.stdin:
         task, run = json.loads(line), uuid.uuid4().hex
         note("start", task, run, retries=task["retry_count"])

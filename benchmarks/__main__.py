@@ -18,6 +18,7 @@ from benchmarks.scale import measure_scale
 from benchmarks.scenarios import Sampling
 from benchmarks.slow_clients import measure_slow_clients
 from benchmarks.stack import running_stack
+from benchmarks.streams import measure_streams
 from benchmarks.waiters import measure_waiters
 from benchmarks.workers import measure_workers
 from runqy.config.process import raise_open_files_limit
@@ -26,6 +27,7 @@ PARTS = {
     "redis": measure_redis,
     "http": measure_http,
     "waiters": measure_waiters,
+    "streams": measure_streams,
     "slow_clients": measure_slow_clients,
     "memory": measure_memory,
     "workers": measure_workers,

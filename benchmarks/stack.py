@@ -31,9 +31,36 @@ for line in sys.stdin:
     print('{"task_id":"%s","result":null,"error":null,"retry":false}' % task_id, flush=True)
 """
 
+STREAMING_CHILD = """import json, os, select, sys, time
+os.write(1, b'{"status":"ready","accepts":["concurrent","stream"],"concurrency":20}\\n')
+os.set_blocking(0, False)
+running, unread = {}, b""
+while True:
+    if select.select([0], [], [], 0.001 if running else None)[0]:
+        data = os.read(0, 1 << 20)
+        if not data:
+            break
+        *lines, unread = (unread + data).split(b"\\n")
+        for task in map(json.loads, lines):
+            if "payload" in task:
+                running[task["task_id"]] = [0, time.time(), task["payload"]]
+    written = []
+    for task_id, (number, began_s, payload) in [*running.items()]:
+        now_s = time.time()
+        due = min(int((now_s - began_s) * payload["chunks_a_second"]), payload["chunks"])
+        written += ['{"task_id":"%s","chunk":[%d,%.6f]}\\n' % (task_id, n, now_s) for n in range(number, due)]
+        running[task_id][0] = due
+        if due == payload["chunks"]:
+            del running[task_id]
+            written.append('{"task_id":"%s","result":true}\\n' % task_id)
+    sys.stdout.write("".join(written))
+    sys.stdout.flush()
+"""
+
 QUEUE_FILE = """queues:
   bench: {{priority: 1, mode: long_running, deployment: {deployment}}}
   once: {{priority: 1, mode: one_shot, deployment: {deployment}}}
+  streams: {{priority: 1, mode: long_running, deployment: {streaming}}}
   unserved: {{priority: 1, mode: long_running, deployment: {deployment}}}
 """
 
@@ -78,12 +105,17 @@ class Stack:
         repository = self.folder / "noop"
         repository.mkdir()
         (repository / "main.py").write_text(CHILD)
+        (repository / "streams.py").write_text(STREAMING_CHILD)
         identity = ("-c", "user.name=bench", "-c", "user.email=bench@localhost")
         for words in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-qm", "A task that does nothing")):
             subprocess.run(["git", *identity, *words], cwd=repository, check=True)
         (self.folder / "queues").mkdir()
-        deployment = f'{{git_url: "file://{repository}", branch: main, startup_cmd: python main.py}}'
-        (self.folder / "queues" / "bench.yaml").write_text(QUEUE_FILE.format(deployment=deployment))
+        deployment, streaming = (
+            f'{{git_url: "file://{repository}", branch: main, startup_cmd: python {file}}}'
+            for file in ("main.py", "streams.py")
+        )
+        text = QUEUE_FILE.format(deployment=deployment, streaming=streaming)
+        (self.folder / "queues" / "bench.yaml").write_text(text)
         self.manage("migrate", "-v0")
         self.manage("load_queues")
         self.row_key = self.manage("create_api_key", "bench", "--role", "client").split()[-1]

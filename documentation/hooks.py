@@ -11,7 +11,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from documentation import clients, commands, errors, http_api, settings
+from documentation import clients, commands, errors, http_api, metrics, settings
 
 ROOT = Path(__file__).parents[1]
 VERSION = ".".join(metadata.version("runqy").split(".")[:2])
@@ -22,6 +22,7 @@ _GENERATORS = {
     "manage.py": commands.management_commands,
     "runqy/cli/main.py": commands.runqy_commands,
     "runqy/errors.py": errors.error_table,
+    "runqy/metrics/declarations.py": metrics.metric_table,
     "sdk/runqy_sdk/client/errors.py": clients.client_errors,
     "sdk/runqy_sdk/client/models.py": clients.client_types,
     "sdk/runqy_sdk/client/sync.py": clients.client_methods,

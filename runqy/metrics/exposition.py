@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.metadata import version
 
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
@@ -16,14 +17,17 @@ from runqy.broker.workers.records import count_workers
 from runqy.config_sync.publishing import PublicationProblem, find_publication_problem
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
 from runqy.metrics import multiprocess
-from runqy.metrics.families import (
-    asynq_families,
-    gauge,
-    label_queues,
-    labelled_gauge,
-    run_families,
-    worker_families,
+from runqy.metrics.declarations import (
+    BUILD_INFO,
+    MAINTENANCE_UP,
+    PUBLICATION,
+    REDIS_ROUND_TRIP,
+    REDIS_UP,
+    STREAM_ENTRIES,
+    STREAM_LAG,
+    WORKER_PROCESSES,
 )
+from runqy.metrics.families import asynq_families, label_queues, run_families, worker_families
 from runqy.metrics.http_requests import flush_requests, with_histogram
 from runqy.metrics.process import sample_snapshot
 from runqy.metrics.state import RedisState, find_catalog, find_redis_state
@@ -40,8 +44,8 @@ class RedisCollector(Collector):
         catalog = find_catalog()
         names = catalog.redis_queues() if catalog else ()
         state = find_redis_state(names)
-        yield gauge("runqy_redis_up", "1 if Redis responds to this server.", float(state is not None))
-        yield labelled_gauge("runqy_build_info", "The version of the server.", "version", [(version("runqy"), 1.0)])
+        yield REDIS_UP.single(float(state is not None))
+        yield BUILD_INFO.family({version("runqy"): 1.0})
         if state is None:
             return
         yield from _server_families(state)
@@ -50,38 +54,14 @@ class RedisCollector(Collector):
 
 
 def _server_families(state: RedisState) -> Iterator[Metric]:
-    yield gauge("runqy_redis_round_trip_seconds", "Duration of a PING to Redis.", state.round_trip_s)
-    yield gauge(
-        "runqy_maintenance_up",
-        "1 if a maintenance process has reported in the last minute.",
-        float(state.is_maintenance_running),
-    )
+    yield REDIS_ROUND_TRIP.single(state.round_trip_s)
+    yield MAINTENANCE_UP.single(float(state.is_maintenance_running))
     processes = count_workers(state.workers, now_s=state.now_s)
-    yield labelled_gauge(
-        "runqy_worker_processes",
-        "Worker processes of all queues; each counts once, `ready` if it is ready for at least one queue.",
-        "state",
-        [("ready", processes.ready), ("not_ready", processes.not_ready), ("disconnected", processes.disconnected)],
-    )
+    yield WORKER_PROCESSES.family(asdict(processes))
     if (publication := _find_publication_state()) is not None:
-        yield labelled_gauge(
-            "runqy_config_publication",
-            "1 for the state of the published configuration in Redis; all but `published` need maintenance.",
-            "state",
-            [(name, float(name == publication)) for name in (_PUBLISHED, *PublicationProblem)],
-        )
-    yield labelled_gauge(
-        "runqy_stream_entries",
-        "Records in Redis that are not in the database yet.",
-        "stream",
-        [(backlog.stream, backlog.entries) for backlog in state.backlogs],
-    )
-    yield labelled_gauge(
-        "runqy_stream_lag_seconds",
-        "Age of the oldest of these records.",
-        "stream",
-        [(backlog.stream, backlog.age_s) for backlog in state.backlogs],
-    )
+        yield PUBLICATION.family({name: float(name == publication) for name in (_PUBLISHED, *PublicationProblem)})
+    yield STREAM_ENTRIES.family({backlog.stream: backlog.entries for backlog in state.backlogs})
+    yield STREAM_LAG.family({backlog.stream: backlog.age_s for backlog in state.backlogs})
 
 
 def _queue_families(state: RedisState, catalog: QueueCatalog) -> Iterator[Metric]:

@@ -1,25 +1,42 @@
 """The metric families that /metrics builds from Redis: those of asynq's exporter, and runqy's own."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.metrics_core import Metric
 
 from queues.catalog import QueueCatalog
 from runqy.broker.queues.stats import QueueCounts
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.streams.run_counters import BUCKETS_S, Histogram, RunCounters
 from runqy.broker.workers.records import WorkerState
+from runqy.metrics.declarations import (
+    BATCH_SIZE,
+    CHILD_RESTARTS,
+    DEPLOYMENTS,
+    FAILED,
+    PAUSED,
+    PROCESSED,
+    QUEUE_LATENCY,
+    QUEUE_MEMORY,
+    QUEUE_SIZE,
+    RUN_TIME,
+    RUNS,
+    RUNS_DROPPED,
+    SHARED_DEATHS,
+    SLOTS,
+    SLOTS_BUSY,
+    TASKS,
+    WAIT_TIME,
+    WORKERS,
+)
 from runqy.metrics.http_requests import OTHER
 from runqy.metrics.state import RedisState
 
 MAX_QUEUES = 500
 """The number of Redis queues that have a label of their own. The others are added up."""
+MAX_SLOTS = 100_000
+"""More than a worker has: its children may take 256 batches of 256 tasks."""
 _STATES = (
     TaskState.ACTIVE,
     TaskState.PENDING,
@@ -40,20 +57,8 @@ def asynq_families(state: RedisState, labels: Mapping[str, str]) -> Iterator[Met
     grouped: dict[str, list[QueueCounts]] = defaultdict(list)
     for counts in state.counts:
         grouped[labels[counts.queue]].append(counts)
-    # A gauge that ends in _total is against Prometheus's conventions, but existing dashboards read this name.
-    enqueued = GaugeMetricFamily("asynq_tasks_enqueued_total", "Number of tasks by state.", labels=("queue", "state"))
-    size = GaugeMetricFamily("asynq_queue_size", "Number of tasks in a queue.", labels=("queue",))
-    latency = GaugeMetricFamily(
-        "asynq_queue_latency_seconds", "How long the oldest pending task has waited.", labels=("queue",)
-    )
-    memory = GaugeMetricFamily(
-        "asynq_queue_memory_usage_approx_bytes",
-        "Memory that a queue uses in Redis, estimated from samples every half minute.",
-        labels=("queue",),
-    )
-    processed = CounterMetricFamily("asynq_tasks_processed", "Attempts that ended, failed or not.", labels=("queue",))
-    failed = CounterMetricFamily("asynq_tasks_failed", "Attempts that failed.", labels=("queue",))
-    paused = GaugeMetricFamily("asynq_queue_paused_total", "1 while a queue is paused.", labels=("queue",))
+    enqueued, size, latency = TASKS.family(), QUEUE_SIZE.family(), QUEUE_LATENCY.family()
+    memory, processed, failed, paused = QUEUE_MEMORY.family(), PROCESSED.family(), FAILED.family(), PAUSED.family()
     for label, queues in grouped.items():
         for task_state in _STATES:
             enqueued.add_metric((label, task_state.value), sum(getattr(each, task_state.value) for each in queues))
@@ -71,20 +76,7 @@ def run_families(state: RedisState, labels: Mapping[str, str]) -> Iterator[Metri
     grouped: dict[str, RunCounters] = defaultdict(RunCounters)
     for queue, counters in state.runs.items():
         grouped[labels[queue]].add(counters)
-    outcomes = CounterMetricFamily(
-        "runqy_task_runs",
-        "Ended attempts by outcome. `expired`, and `canceled` before the start: tasks that ended without one.",
-        labels=("queue", "outcome"),
-    )
-    waits = HistogramMetricFamily(
-        "runqy_task_wait_seconds", "Time that tasks were pending until a run began.", labels=("queue",)
-    )
-    runs = HistogramMetricFamily("runqy_task_run_seconds", "Time that runs took.", labels=("queue",))
-    dropped = CounterMetricFamily(
-        "runqy_history_runs_dropped",
-        "Ended attempts that the history lost, because a queue's stream in Redis was full.",
-        labels=("queue",),
-    )
+    outcomes, waits, runs, dropped = RUNS.family(), WAIT_TIME.family(), RUN_TIME.family(), RUNS_DROPPED.family()
     for label, counters in grouped.items():
         for outcome in RunOutcome:
             outcomes.add_metric((label, outcome.value), counters.outcomes[outcome])
@@ -106,7 +98,7 @@ def _cumulated(histogram: Histogram) -> list[tuple[str, float]]:
 
 
 def worker_families(state: RedisState, catalog: QueueCatalog, labels: Mapping[str, str]) -> Iterator[Metric]:
-    """Yield workers by Redis queue and state, and slots, child restarts and deployments by queue.
+    """Yield workers by Redis queue and state, and slots, batches, child restarts and deployments by queue.
 
     Workers write their records themselves: unknown queues are left out, and numbers are limited.
     """
@@ -124,24 +116,12 @@ def worker_families(state: RedisState, catalog: QueueCatalog, labels: Mapping[st
         if record.queue in own and worker_state is not WorkerState.DISCONNECTED:
             slots[own[record.queue]] += _limited(record.concurrency)
             busy[own[record.queue]] += _limited(len(record.running), record.concurrency)
-    workers = GaugeMetricFamily(
-        "runqy_workers",
-        "Workers that serve a queue, by state; one that serves several sub-queues counts in each.",
-        labels=("queue", "state"),
-    )
+    workers = WORKERS.family()
     for label in dict.fromkeys(labels.values()):
         for worker_state in WorkerState:
             workers.add_metric((label, worker_state.value), present[label, worker_state])
-    total = GaugeMetricFamily(
-        "runqy_worker_slots", "Tasks that the workers of a queue can run at once.", labels=("queue",)
-    )
-    used = GaugeMetricFamily("runqy_worker_slots_busy", "Tasks that the workers of a queue run.", labels=("queue",))
-    restarts = CounterMetricFamily(
-        "runqy_worker_child_restarts", "Child processes that ended unexpectedly or did not start.", labels=("queue",)
-    )
-    deployments = CounterMetricFamily(
-        "runqy_worker_deployments", "Deployments of a queue's code on a worker.", labels=("queue", "outcome")
-    )
+    total, used, batches = SLOTS.family(), SLOTS_BUSY.family(), BATCH_SIZE.family()
+    restarts, shared, deployments = CHILD_RESTARTS.family(), SHARED_DEATHS.family(), DEPLOYMENTS.family()
     by_queue: dict[str, RunCounters] = {label: RunCounters() for label in own.values()}
     for queue, counters in state.runs.items():
         resolved = catalog.find(queue)
@@ -150,23 +130,14 @@ def worker_families(state: RedisState, catalog: QueueCatalog, labels: Mapping[st
     for label, counters in by_queue.items():
         total.add_metric((label,), slots[label])
         used.add_metric((label,), busy[label])
+        batches.add_metric((label,), counters.batches, counters.batch_tasks)
         restarts.add_metric((label,), counters.child_restarts)
+        shared.add_metric((label,), counters.shared_deaths)
         deployments.add_metric((label, "succeeded"), counters.deployments)
         deployments.add_metric((label, "failed"), counters.failed_deployments)
-    yield from (workers, total, used, restarts, deployments)
+    yield from (workers, total, used, batches, restarts, shared, deployments)
 
 
-def _limited(number: int, highest: int = 1000) -> int:
+def _limited(number: int, highest: int = MAX_SLOTS) -> int:
     """Return a number from a worker's record, within the bounds of what a worker can have."""
-    return min(max(number, 0), highest, 1000)
-
-
-def gauge(name: str, documentation: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, documentation, value=value)
-
-
-def labelled_gauge(name: str, documentation: str, label: str, values: Iterable[tuple[str, float]]) -> Metric:
-    family = GaugeMetricFamily(name, documentation, labels=(label,))
-    for text, value in values:
-        family.add_metric((text,), value)
-    return family
+    return min(max(number, 0), highest, MAX_SLOTS)

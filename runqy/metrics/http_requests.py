@@ -14,7 +14,9 @@ from functools import lru_cache
 from time import perf_counter
 
 from prometheus_client import Counter, Gauge
-from prometheus_client.metrics_core import HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import Metric
+
+from runqy.metrics.declarations import HTTP_DURATION, HTTP_IN_FLIGHT
 
 OTHER = "other"
 """The label of requests without a route, and of unknown methods: clients can send any number of them."""
@@ -25,16 +27,11 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"
 _WAITING_ROUTES = frozenset({"/queue/add", "/queue/{task_id}"})
 _PARAMETER = re.compile(r"<(?:[^:>]+:)?([^>]+)>")
 _FLUSH_EVERY_S = 1.0
-_LABELS = ("route", "method", "status")
+_LABELS = HTTP_DURATION.labels
 
 _buckets = Counter("runqy_http_request_buckets", "Requests by bucket of their duration.", (*_LABELS, "le"))
 _sums = Counter("runqy_http_request_sums", "Seconds that requests took.", _LABELS)
-requests_in_flight = Gauge(
-    "runqy_http_requests_in_flight",
-    "Requests in progress: `data` on the event loop, `control` in Django.",
-    ("plane",),
-    multiprocess_mode="livesum",
-)
+requests_in_flight = Gauge(HTTP_IN_FLIGHT.name, HTTP_IN_FLIGHT.help, HTTP_IN_FLIGHT.labels, multiprocess_mode="livesum")
 
 
 class _RequestDurations:
@@ -104,11 +101,7 @@ def with_histogram(families: Iterable[Metric]) -> Iterator[Metric]:
                     buckets[key][bound] = sample.value
                 else:
                     sums[key] = sample.value
-    histogram = HistogramMetricFamily(
-        "runqy_http_request_duration_seconds",
-        "Time until the head of a response, by route template; routes with ?wait may wait for a task.",
-        labels=_LABELS,
-    )
+    histogram = HTTP_DURATION.family()
     for key, counts in buckets.items():
         total = 0.0
         cumulated = [(bound, total := total + counts.get(bound, 0.0)) for bound in _BOUNDS]

@@ -7,20 +7,13 @@ from prometheus_client import Gauge
 
 from runqy import clock
 from runqy.config_sync.snapshot import get_cache
+from runqy.metrics.declarations import SNAPSHOT_AGE, WAITERS
 from runqy.metrics.http_requests import flush_requests, requests_in_flight
 
 SAMPLE_EVERY_S = 1.0
 
-_snapshot_age = Gauge(
-    "runqy_config_snapshot_age_seconds",
-    "Time since Redis or the database last confirmed the configuration, of the web process where it is longest.",
-    multiprocess_mode="livemax",
-)
-waiters = Gauge(
-    "runqy_waiters",
-    "Requests that wait for results or follow events (limit: RUNQY_MAX_WAITERS for each web process).",
-    multiprocess_mode="livesum",
-)
+_snapshot_age = Gauge(SNAPSHOT_AGE.name, SNAPSHOT_AGE.help, multiprocess_mode="livemax")
+waiters = Gauge(WAITERS.name, WAITERS.help, multiprocess_mode="livesum")
 
 
 class ProcessSampler:

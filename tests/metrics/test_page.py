@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -23,6 +22,7 @@ from runqy.broker.workers.records import WorkerState
 from runqy.config_sync.snapshot import get_cache
 from runqy.http.middleware import QUEUED_AT
 from runqy.metrics import exposition, families
+from runqy.metrics.declarations import METRICS
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.api.wsgi import call
@@ -31,8 +31,6 @@ from tests.support.environment import ADMIN_KEY, CLIENT_KEY
 from tests.support.servers import free_port
 from tests.support.tasks import put, take_one
 from tests.support.workers import RECORD, RUNNING
-
-REFERENCE = Path(__file__).parents[2] / "docs/reference/metrics.md"
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("queues")]
 
@@ -56,14 +54,19 @@ def test_queues_are_shown_under_the_names_of_asynqs_exporter(redis: Any) -> None
     assert value(page, "asynq_queue_paused_total", queue="inference_low") == 0
 
 
-def test_the_reference_lists_every_family_and_no_other(redis: Any) -> None:
+def test_every_declared_metric_is_shown_and_no_other(redis: Any) -> None:
     put(get_broker(), "t1", queue="mail")
-    rows = [line for line in REFERENCE.read_text().splitlines() if line.startswith("| `")]
-    listed = {name for row in rows for name in re.findall(r"`((?:asynq|runqy)_\w+)`", row.split("|")[1])}
 
-    shown = set(re.findall(r"^# TYPE ((?:asynq|runqy)_\w+)", exposition.page.read().decode(), re.MULTILINE))
+    shown = re.findall(r"^# TYPE ((?:asynq|runqy)_\w+) (\w+)", exposition.page.read().decode(), re.MULTILINE)
 
-    assert shown == listed
+    assert dict(shown) == {info.name: info.kind for info in METRICS.values()}
+
+
+def test_help_lines_have_no_links(redis: Any) -> None:
+    page = exposition.page.read().decode()
+
+    assert "# HELP runqy_task_runs_total attempts of runqy's workers by outcome, tasks" in page
+    assert "](" not in page
 
 
 def test_queues_that_only_redis_knows_get_no_label(redis: Any) -> None:
@@ -129,6 +132,17 @@ def test_what_ends_without_a_worker_is_counted_at_once(redis: Any) -> None:
     assert value(page, "runqy_task_runs_total", queue="mail", outcome="lost") == 1
 
 
+def test_batches_and_deaths_of_all_sub_queues_are_added_up_by_queue() -> None:
+    get_broker().run(add_run_counters("inference_low", RunCounters(batches=2, batch_tasks=20, shared_deaths=1)))
+    get_broker().run(add_run_counters("inference_high", RunCounters(batches=1, batch_tasks=16)))
+
+    page = read_page()
+
+    assert value(page, "runqy_worker_batch_size_count", queue="inference") == 3
+    assert value(page, "runqy_worker_batch_size_sum", queue="inference") == 36
+    assert value(page, "runqy_worker_shared_deaths_total", queue="inference") == 1
+
+
 @pytest.mark.parametrize("forged", ["-5", "x", "9" * 30, "9" * 19])
 def test_counters_that_a_worker_forged_do_no_harm(redis: Any, forged: str) -> None:
     redis.hset(QueueKeys("mail").run_counters, "completed", forged)
@@ -168,7 +182,7 @@ def test_workers_and_their_slots_are_shown() -> None:
     assert value(page, "runqy_workers", queue="inference_high", state="deploying") == 1
     assert value(page, "runqy_workers", queue="inference_low", state="disconnected") == 1
     assert value(page, "runqy_workers", queue="mail", state="ready") == 0
-    assert value(page, "runqy_worker_slots", queue="inference") == 4 + 4 + 1000
+    assert value(page, "runqy_worker_slots", queue="inference") == 4 + 4 + families.MAX_SLOTS
     assert value(page, "runqy_worker_slots_busy", queue="inference") == 1
     assert not any(("queue", "x") in labels for _, labels in page)
 

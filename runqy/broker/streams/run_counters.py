@@ -1,4 +1,4 @@
-"""Counters of a Redis queue's runs: outcomes, times, child restarts, runs that the history dropped.
+"""Counters of a Redis queue's runs: outcomes, times, batches, child restarts, runs that the history dropped.
 
 Workers add to them with their heartbeats. Scripts count what no worker can: tasks that expire or are cancelled while
 they wait, and lost runs. Maintenance counts the runs that the history drops. They only grow, so that Prometheus can
@@ -58,6 +58,11 @@ class RunCounters:
     failed_deployments: int = 0
     dropped: int = 0
     """Runs that the history lost, because the stream of the queue was full."""
+    batches: int = 0
+    batch_tasks: int = 0
+    """The members of these batches."""
+    shared_deaths: int = 0
+    """Children that died while they ran several tasks; part of `child_restarts`."""
 
     def add(self, other: RunCounters) -> None:
         self.outcomes.update(other.outcomes)
@@ -68,6 +73,9 @@ class RunCounters:
         self.deployments += other.deployments
         self.failed_deployments += other.failed_deployments
         self.dropped += other.dropped
+        self.batches += other.batches
+        self.batch_tasks += other.batch_tasks
+        self.shared_deaths += other.shared_deaths
 
     def to_fields(self) -> dict[str, int]:
         """Return the numbers that are not 0, by the fields of the hash in Redis."""
@@ -76,6 +84,7 @@ class RunCounters:
             *(*self.waits.counts, self.waits.sum_ms),
             *(*self.runs.counts, self.runs.sum_ms),
             *(self.requeued, self.child_restarts, self.deployments, self.failed_deployments, self.dropped),
+            *(self.batches, self.batch_tasks, self.shared_deaths),
         ]
         return {name: value for name, value in zip(FIELDS, values, strict=True) if value}
 
@@ -97,6 +106,9 @@ class RunCounters:
             deployments=rest[2],
             failed_deployments=rest[3],
             dropped=rest[4],
+            batches=rest[5],
+            batch_tasks=rest[6],
+            shared_deaths=rest[7],
         )
 
 
@@ -110,6 +122,7 @@ FIELDS = (
     *(f"run_{bucket}" for bucket in _BUCKETS),
     "run_ms",
     *("requeued", "child_restarts", "deployments", "failed_deployments", "dropped"),
+    *("batches", "batch_tasks", "shared_deaths"),
 )
 
 

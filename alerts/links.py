@@ -33,6 +33,8 @@ def get_alert_link(alert: Alert) -> tuple[str, str]:
             url, title = changelist_url("tasks_task", queue=alert.queue, outcome="failure", **times), "Failures"
         case AlertKind.CONFIGURATION_NOT_PUBLISHED:  # the list shows what differs; a queue's page can publish it
             url, title = changelist_url("queues_queue"), "Publication of queues"
+        case AlertKind.SHARED_DEATHS:
+            url, title = reverse("admin:queues_queue_by_name", args=[alert.queue]), "Queue"
         case AlertKind.INACTIVE_KEY_CREATOR:
             url, title = changelist_url("accounts_apikey", creator=INACTIVE, status="active"), "API keys"
         case AlertKind.REDIS_MEMORY:

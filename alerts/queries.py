@@ -1,5 +1,6 @@
 """Observe the installation for the rules, and read alerts."""
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -124,9 +125,8 @@ def observe(broker: Broker) -> Observation:
     counts = _count_tasks(broker, catalog)
     nodes = check_nodes(broker)
     minutes = _read_minutes(now, paused=[name for name, count in counts.items() if count.is_paused])
-    served = {name for worker in workers if worker.is_ready(now_s) for name in worker.redis_queues}
     return Observation(
-        queues=_observe_queues(catalog, counts, served, minutes),
+        queues=_observe_queues(catalog, counts, workers, minutes, now_s=now_s),
         workers=[_observe_worker(worker, catalog, now_s) for worker in workers],
         publication_problem=compare_configuration().detail,
         master_key_error=find_key_error(),
@@ -149,11 +149,18 @@ def _count_tasks(broker: Broker, catalog: QueueCatalog) -> dict[str, QueueCounts
 def _observe_queues(
     catalog: QueueCatalog,
     counts: Mapping[str, QueueCounts],
-    served: Collection[str],
+    workers: Sequence[WorkerRecord],
     minutes: Mapping[str, Sequence[StatsPoint]],
+    *,
+    now_s: int,
 ) -> list[QueueObservation]:
-    """Join the parts by queue. `counts` and `served`, the names that ready workers serve, are by Redis queue."""
+    """Join the parts by queue; `counts` are by Redis queue."""
     vault_errors = list_vault_errors([queue.name for queue in catalog.definitions])
+    served = {name for worker in workers if worker.is_ready(now_s) for name in worker.redis_queues}
+    dying: dict[str, list[WorkerRecord]] = defaultdict(list)
+    for worker in workers:
+        if worker.shared_deaths > 0:
+            dying[worker.queue].append(worker)
     return [
         QueueObservation(
             name=queue.name,
@@ -162,6 +169,8 @@ def _observe_queues(
             served=served,
             vault_errors=tuple(vault_errors[queue.name]),
             minutes=minutes.get(queue.name, ()),
+            shared_deaths=sum(worker.shared_deaths for worker in dying.get(queue.name, ())),
+            shared_death_tasks=min((worker.shared_death_tasks for worker in dying.get(queue.name, ())), default=0),
         )
         for queue in catalog.definitions
     ]

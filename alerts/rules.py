@@ -10,12 +10,14 @@ from statistics import median
 from runqy.broker.health import RedisHealth
 from runqy.broker.memory import MemoryUse
 from runqy.broker.queues.stats import QueueCounts
+from runqy.broker.workers.records import SHARED_DEATHS_WINDOW_S
 from runqy.formats import durations
 from tasks.history.stats import StatsPoint
 
 FAILURE_WINDOW_MIN = 5
 GROWTH_WINDOW_MIN = 10
 DROP_WINDOW_MIN = GROWTH_WINDOW_MIN
+SHARED_DEATHS_WINDOW_MIN = SHARED_DEATHS_WINDOW_S // 60
 MIN_SAMPLES = 8
 """With fewer minutes of the window there is no meaningful trend."""
 REASON_MAX_CHARS = 300
@@ -43,6 +45,7 @@ class AlertKind(StrEnum):
     REDIS_MEMORY = "redis_memory"
     INACTIVE_KEY_CREATOR = "inactive_key_creator"
     REDIS_FAILOVER = "redis_failover"
+    SHARED_DEATHS = "shared_deaths"
 
 
 class AlertLevel(StrEnum):
@@ -138,6 +141,14 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         defaults=RuleSettings(for_s=60),
         keep_s=0,
     ),
+    AlertKind.SHARED_DEATHS: RuleInfo(
+        label="Dies at concurrency",
+        description=f"At least as many processes as the threshold died in the last {SHARED_DEATHS_WINDOW_MIN} minutes "
+        "while they ran several tasks. A task that was in two of them runs alone.",
+        level=AlertLevel.WARNING,
+        threshold_unit="death",
+        defaults=RuleSettings(threshold=2),
+    ),
     AlertKind.CONFIGURATION_NOT_PUBLISHED: RuleInfo(
         label="Configuration not published",
         description="Redis and the database differ, so that workers and servers do not use the latest configuration.",
@@ -200,6 +211,10 @@ class QueueObservation:
     minutes: Sequence[StatsPoint] = ()
     """The last minutes of its history, oldest first, the current minute last. Their backlogs are without paused Redis
     queues."""
+    shared_deaths: int = 0
+    """How many processes died lately while they ran several tasks."""
+    shared_death_tasks: int = 0
+    """The smallest number of tasks that one of them ran."""
 
     @property
     def not_paused(self) -> list[QueueCounts]:
@@ -336,12 +351,24 @@ def _check_vaults(queue: QueueObservation, _: float) -> str | None:
     return f"Workers cannot register for queue {queue.name}. {' '.join(queue.vault_errors)}"
 
 
+def _check_shared_deaths(queue: QueueObservation, threshold: float) -> str | None:
+    if queue.shared_deaths < max(threshold, 1):
+        return None
+    processes = "1 process" if queue.shared_deaths == 1 else f"{queue.shared_deaths:,} processes"
+    return (
+        f"Queue {queue.name} dies at concurrency {queue.shared_death_tasks:,}: {processes} died in the last "
+        f"{SHARED_DEATHS_WINDOW_MIN} minutes while running at least as many tasks. If one task is the cause, it is "
+        "archived; otherwise lower child_concurrency, or the size of batches."
+    )
+
+
 _QUEUE_RULES: Mapping[AlertKind, Callable[[QueueObservation, float], str | None]] = {
     AlertKind.NO_READY_WORKER: _check_workers,
     AlertKind.OLDEST_PENDING: _check_oldest,
     AlertKind.FAILURE_RATE: _check_failures,
     AlertKind.BACKLOG_GROWING: _check_growth,
     AlertKind.VAULT_UNREADABLE: _check_vaults,
+    AlertKind.SHARED_DEATHS: _check_shared_deaths,
 }
 
 

@@ -20,6 +20,32 @@ from runqy.errors import BrokerUnavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLoad:
+    """How busy the workers of a queue are."""
+
+    slots: int
+    """Tasks that they can run at once."""
+    busy: int
+    processes: int
+    """Their child processes."""
+    mean_batch: float
+    """The mean size of the batches of the last minutes; 0 if there were none."""
+    shared_deaths: int
+    """How many of the processes died in the last minutes while they ran several tasks."""
+    shared_death_tasks: int
+    """The smallest number of tasks that one of them ran."""
+
+    @property
+    def busy_percent(self) -> float:
+        return 100 * self.busy / self.slots if self.slots > 0 else 0.0
+
+    @property
+    def tasks_at_a_time(self) -> float:
+        """The mean number of tasks that a process runs now."""
+        return self.busy / self.processes if self.processes > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:
     """The status of a queue."""
 
@@ -38,6 +64,21 @@ class QueueStatus:
     def tasks(self) -> dict[str, int]:
         """The number of tasks by state."""
         return sum_tasks(self.counts or ())
+
+    @property
+    def load(self) -> "QueueLoad":
+        """What its workers reported with their last heartbeats."""
+        own = [worker for worker in self.workers if not worker.is_foreign]
+        batches = [worker.mean_batch for worker in own if worker.mean_batch > 0]
+        dying = [worker for worker in own if worker.shared_deaths > 0]
+        return QueueLoad(
+            slots=sum(worker.concurrency for worker in own),
+            busy=sum(min(len(worker.running), worker.concurrency) for worker in own),
+            processes=sum(worker.processes for worker in own),
+            mean_batch=sum(batches) / len(batches) if batches else 0.0,
+            shared_deaths=sum(worker.shared_deaths for worker in dying),
+            shared_death_tasks=min((worker.shared_death_tasks for worker in dying), default=0),
+        )
 
     @property
     def is_paused(self) -> bool:

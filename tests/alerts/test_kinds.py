@@ -205,6 +205,12 @@ CAUSES = {
         message="Redis failed over to a replica or started from a snapshot (detected at ",
         shown="kept-task",
     ),
+    AlertKind.SHARED_DEATHS: Cause(
+        arrange=lambda broker: beat(broker, shared_deaths=3, shared_death_tasks=32),
+        remove=beat,
+        message="Queue mail dies at concurrency 32: 3 processes died in the last 10 minutes while running at least",
+        shown="3 in the last 10 minutes",
+    ),
     AlertKind.CONFIGURATION_NOT_PUBLISHED: Cause(
         arrange=lambda broker: broker.client.delete(keys.CONFIG_REVISIONS),
         remove=lambda broker: republish_configuration(),

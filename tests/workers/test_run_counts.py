@@ -7,6 +7,7 @@ from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import RunCounters
 from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import Lease, LeasedTask
+from tests.support.maintenance_duties import MovingClock
 from workers.runtime.heartbeat import RunCounts
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
@@ -122,3 +123,31 @@ def test_what_was_not_delivered_is_sent_with_the_next_heartbeat() -> None:
     expected = RunCounters()
     expected.outcomes[RunOutcome.COMPLETED] = 2
     assert counts.take(["mail"])["mail"].to_fields() == expected.to_fields()
+
+
+def test_batches_are_counted_and_their_mean_is_that_of_the_last_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, counts = MovingClock(monkeypatch), RunCounts()
+    for members in (16, 16, 4):
+        counts.record_batch(members)
+
+    assert counts.take(["mail"])["mail"].to_fields() == {"batches": 3, "batch_tasks": 36}
+    assert counts.mean_batch == 12
+    clock.advance(60)
+    counts.record_batch(8)
+    assert counts.mean_batch == 11
+    clock.advance(60)
+    assert counts.mean_batch == 8
+    clock.advance(120)
+    assert counts.mean_batch == 0
+
+
+def test_deaths_with_several_tasks_are_reported_for_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, counts = MovingClock(monkeypatch), RunCounts()
+    counts.record_shared_death(32)
+    clock.advance(300)
+    counts.record_shared_death(7)
+
+    assert counts.recent_shared_deaths == [32, 7]
+    clock.advance(301)
+    assert counts.recent_shared_deaths == [7]
+    assert counts.take(["mail"])["mail"].to_fields() == {"shared_deaths": 2}

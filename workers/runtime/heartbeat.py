@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
@@ -17,7 +18,7 @@ from runqy.broker.streams.run_counters import RunCounters, add_run_counters
 from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import Extension, Lease, extend
 from runqy.broker.workers.heartbeats import write_heartbeat
-from runqy.broker.workers.records import RunningTask, WorkerRecord
+from runqy.broker.workers.records import SHARED_DEATHS_WINDOW_S, RunningTask, WorkerRecord
 from runqy.errors import BrokerRefused, RunqyError
 from workers.runtime.retries import backoff_s
 from workers.runtime.task_runs import OUTCOMES_OF_STATUS, Run
@@ -153,6 +154,32 @@ _OUTCOMES = {
 }
 
 
+class RecentBatches:
+    """The batches of the present minute and the one before."""
+
+    def __init__(self) -> None:
+        self._minute = 0
+        self._present = self._before = (0, 0)
+
+    def add(self, members: int) -> None:
+        self._roll()
+        count, tasks = self._present
+        self._present = count + 1, tasks + members
+
+    @property
+    def mean(self) -> float:
+        """Return the mean size; 0 if there were none."""
+        self._roll()
+        count, tasks = (sum(pair) for pair in zip(self._before, self._present, strict=True))
+        return round(tasks / count, 1) if count else 0.0
+
+    def _roll(self) -> None:
+        minute = clock.monotonic_ns() // 60_000_000_000
+        if minute != self._minute:
+            self._before = self._present if minute == self._minute + 1 else (0, 0)
+            self._minute, self._present = minute, (0, 0)
+
+
 class RunCounts:
     """The counters of one worker, by Redis queue."""
 
@@ -160,6 +187,9 @@ class RunCounts:
         self._counters: dict[str, RunCounters] = {}
         # Counters that belong to no queue.
         self._worker = RunCounters()
+        self._batches = RecentBatches()
+        # When children died while they ran several tasks, and how many these were.
+        self._shared_deaths: deque[tuple[int, int]] = deque(maxlen=100)
 
     def record_start(self, run: Run) -> None:
         if run.task.pending_since_ns:
@@ -183,6 +213,24 @@ class RunCounts:
 
     def record_batch(self, members: int) -> None:
         """Count a batch that was sent to a child."""
+        self._worker.batches += 1
+        self._worker.batch_tasks += members
+        self._batches.add(members)
+
+    def record_shared_death(self, tasks: int) -> None:
+        """Count a child that died while it ran several tasks."""
+        self._worker.shared_deaths += 1
+        self._shared_deaths.append((clock.monotonic_ns(), tasks))
+
+    @property
+    def mean_batch(self) -> float:
+        return self._batches.mean
+
+    @property
+    def recent_shared_deaths(self) -> Sequence[int]:
+        """Return the number of tasks of each child that died lately while it ran several."""
+        since_ns = clock.monotonic_ns() - SHARED_DEATHS_WINDOW_S * 10**9
+        return [tasks for died_ns, tasks in self._shared_deaths if died_ns > since_ns]
 
     def record_child_restart(self) -> None:
         self._worker.child_restarts += 1

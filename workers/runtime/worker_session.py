@@ -252,7 +252,8 @@ class WorkerSession:
 
     def _record(self) -> WorkerRecord:
         state, reason = self._state()
-        identity, registration = self._identity, self._registration
+        identity, registration, counts = self._identity, self._registration, self.consumer.counts
+        shared_deaths = counts.recent_shared_deaths
         return WorkerRecord(
             worker_id=identity.worker_id,
             host=identity.host,
@@ -270,4 +271,7 @@ class WorkerSession:
             commit=self.deployments.commit,
             last_take_s=self.consumer.last_take_s,
             free_slots=self.consumer.free_slots,
+            mean_batch=counts.mean_batch,
+            shared_deaths=len(shared_deaths),
+            shared_death_tasks=min(shared_deaths, default=0),
         )

@@ -24,6 +24,9 @@ DISCONNECTED_TTL_S = 900
 """How long the record of a worker that cannot reach Redis outlives a registration. It registers again after at most
 10 minutes."""
 
+SHARED_DEATHS_WINDOW_S = 600
+"""How long a worker reports the death of a child that ran several tasks."""
+
 LATEST_S = 253_402_300_799
 """The end of the year 9999, the last that Python's dates have. Workers can write any number into their records."""
 UnixSeconds = Annotated[int, msgspec.Meta(ge=0, le=LATEST_S)]
@@ -85,6 +88,12 @@ class WorkerRecord:
     """How many more tasks it could run."""
     running: tuple[str, ...] = ()
     """Ids of running tasks; set by the heartbeat."""
+    mean_batch: float = 0.0
+    """The mean size of the batches of the last minute or two; 0 if there were none."""
+    shared_deaths: int = 0
+    """How many children died in the last SHARED_DEATHS_WINDOW_S while they ran several tasks."""
+    shared_death_tasks: int = 0
+    """The smallest number of tasks that one of them ran."""
     version: str = ""
     is_foreign: bool = False
     """Go's runqy-worker or a server of asynq, which report less."""

@@ -1,9 +1,6 @@
 """Pools with real children, without Redis: runs when children end, change or hang."""
 
-import asyncio
 import os
-import sys
-from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,21 +10,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from runqy import clock
-from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.tasks.lease import Lease, LeasedTask
 from runqy.broker.tasks.record import TaskProgress
 from runqy.broker.workers.records import WorkerState
 from tests.support import event_loop
 from tests.support.processes import is_alive
-from tests.support.waiting import PATIENCE_S, eventually
+from tests.support.waiting import eventually
+from tests.workers.pools import SETTINGS, Recorder, a_run, child_spec, end_a_quick_run, until, use
 from workers.runtime.child import ChildSpec
 from workers.runtime.deployments import DeploymentManager
 from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool
 from workers.runtime.pool import Pool
-from workers.runtime.protocol import encode_task
 from workers.runtime.settings import RestartSettings, WorkerSettings
-from workers.runtime.task_runs import Run, RunResult, RunStatus
+from workers.runtime.task_runs import RunResult, RunStatus
 
 PLAIN = """
 import json, os, signal, subprocess, sys, time
@@ -82,99 +77,11 @@ for line in sys.stdin:
         time.sleep(600)
     print(response, flush=True)
 """
-RECOVERY = RestartSettings(initial_delay_s=0.01, max_delay_s=0.05)
-SETTINGS = WorkerSettings(
-    server_url="http://localhost", api_key="k", queues=("mail",), deployment_dir=Path("unused"), restarts=RECOVERY
-)
-
-
-class Recorder:
-    """Records the callbacks of a pool."""
-
-    def __init__(self) -> None:
-        self.results: dict[str, RunResult] = {}
-        self.printed: dict[str, bytes] = {}
-        self.progress: list[tuple[str, TaskProgress]] = []
-        self.changed = asyncio.Condition()
-        self.has_leases = True
-        self.batches: list[int] = []
-        self.refill_s = 0.0
-
-    def has_lease(self, run: Run) -> bool:
-        return self.has_leases
-
-    def run_started(self, run: Run) -> None:
-        run.start(now_ns=clock.now_ns())
-
-    def run_ended(self, run: Run, result: RunResult) -> None:
-        assert run.task_id not in self.results
-        self.results[run.task_id] = result
-
-    def batch_sent(self, members: int) -> None:
-        self.batches.append(members)
-
-    def run_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
-        for run in runs:
-            self.printed[run.task_id] = self.printed.get(run.task_id, b"") + data
-
-    def run_progressed(self, run: Run, progress: TaskProgress) -> None:
-        self.progress.append((run.task_id, progress))
-
-    def pool_changed(self) -> None:
-        pass
-
-    def statuses(self) -> dict[str, RunStatus]:
-        return {task_id: result.status for task_id, result in self.results.items()}
-
-
-async def until(look: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not look():
-            await asyncio.sleep(0.01)
-
-
-def a_run(task_id: str, do: str | None) -> Run:
-    payload = b"null" if do is None else f'"{do}"'.encode()
-    message = TaskMessage(id=task_id, type="mail", queue="mail", payload=payload, timeout=600)
-    return Run(
-        task=LeasedTask(lease=Lease("mail", task_id, "o"), message=message, lease_end_s=0),
-        line=encode_task(message, attempt=1),
-    )
-
-
-async def end_a_quick_run(pool: Pool, recorder: Recorder) -> None:
-    """Let a pool know that tasks are much shorter than the time in which the next one is fetched."""
-    recorder.refill_s = 1e6
-    pool.submit(a_run("quick", None))
-    await until(lambda: "quick" in recorder.results)
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> ChildSpec:
-    (tmp_path / "main.py").write_text(PLAIN)
-    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    return ChildSpec(startup_cmd="python main.py", code_dir=tmp_path, env=env, startup_timeout_s=120)
-
-
-def use(
-    kind: type[LongRunningPool] | type[OneShotPool],
-    spec: ChildSpec,
-    act: Callable[[Any, Recorder], Coroutine[Any, Any, None]],
-    on_failure: Callable[[], None] = lambda: None,
-    **settings: Any,
-) -> Recorder:
-    """Use a pool whose children are ready, then stop it; return its callbacks."""
-
-    async def run() -> Recorder:
-        recorder = Recorder()
-        pool: Pool = kind(recorder, replace(SETTINGS, **settings), on_failure)
-        pool.start(spec)
-        await until(lambda: pool.is_ready)
-        await act(pool, recorder)
-        await pool.stop()
-        return recorder
-
-    return event_loop.run(run())
+    return child_spec(tmp_path, PLAIN)
 
 
 def test_tasks_waiting_for_a_child_are_requeued_when_it_dies(spec: ChildSpec) -> None:

@@ -252,6 +252,7 @@ def test_the_environment_is_clean(live_broker: Broker, deployments: Path, shared
     assert env.pop("RUNQY_WORKER_ID") == record.worker_id
     assert env["PATH"].startswith(f"{env['VIRTUAL_ENV']}/bin:")
     assert env["VIRTUAL_ENV"].startswith(str(deployments))
+    assert env.pop("RUNQY_CHILD_PROTOCOL") == "2"
     assert not [name for name in env if name.startswith(("RUNQY_", "REDIS"))]
     assert set(env) <= {"PATH", "HOME", "VIRTUAL_ENV", "LC_CTYPE", "LANG", "LC_ALL", "TZ", "TMPDIR"}
 

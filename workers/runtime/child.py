@@ -21,6 +21,7 @@ from workers.runtime.logs import ChildLog
 from workers.runtime.pipes import LineSplitter, LongLine, PipeReader, PipeWriter
 from workers.runtime.protocol import (
     MAX_LINE_BYTES,
+    BatchResponse,
     ChildLine,
     ChildResponse,
     ChunkLine,
@@ -31,7 +32,9 @@ from workers.runtime.protocol import (
     begins_as_response,
     decode_response,
     encode_cancel,
+    read_long_batch,
     read_ready,
+    read_task_id,
 )
 from workers.runtime.startup_limits import StartupLimits
 
@@ -90,8 +93,11 @@ class ChildOwner(Protocol):
     def child_printed(self, child: "Child", data: bytes, *, is_line: bool) -> None:
         """The child printed a line outside the protocol to stdout, or data to stderr."""
 
-    def child_overflowed(self, child: "Child") -> None:
-        """The child wrote a response above the limit."""
+    def child_batch_responded(self, child: "Child", response: BatchResponse) -> None:
+        """The child reports how the tasks of a batch ended."""
+
+    def child_overflowed(self, child: "Child", task_id: str | None) -> None:
+        """The child wrote a response above the limit, for this task if it begins with the id."""
 
     def child_ended(self, child: "Child") -> None:
         """The child and its process group have ended; see `cause`."""
@@ -123,6 +129,8 @@ class Child:
         self._errors = PipeReader(_take_descriptor(self._process.stderr), self._read_errors)
         self._startup = StartupLimits(pid=self.pid, timeout_s=spec.startup_timeout_s, silence_s=spec.startup_silence_s)
         self._timer = self._loop.call_later(self._startup.next_check_s, self._check_startup)
+        # What ends the child if a cancelled task does not end. Keys are task ids.
+        self._cancels: dict[str, asyncio.TimerHandle] = {}
         # The launcher has the other end. The kernel closes it when the launcher ends.
         self._loop.add_reader(self._control_socket, self._end)
 
@@ -134,18 +142,21 @@ class Child:
 
     def cancel_task(self, task_id: str) -> None:
         """Have the child cancel a task if it accepts that. Terminate the child if the task does not end soon."""
+        if self.is_ending:
+            return
         # No signal is sent at first. On SIGTERM or SIGINT a child of the released SDK finishes its task and exits, on
         # the second one it exits at once, and of a handler's exceptions it catches only `Exception`.
         if self.ready.accepts_cancel:
             self._input.write(encode_cancel(task_id))
-            self._schedule(CANCEL_GRACE_S, self.terminate)
+            self._cancels[task_id] = self._loop.call_later(CANCEL_GRACE_S, self.terminate)
         else:
-            self._schedule(self._spec.termination_grace_s, lambda: self._terminate_task(task_id))
+            grace_s = self._spec.termination_grace_s
+            self._cancels[task_id] = self._loop.call_later(grace_s, self._terminate_task, task_id)
 
-    def mark_ready(self) -> None:
+    def end_cancel(self, task_id: str) -> None:
         """Undo `cancel_task`: the task has ended, and the child continues."""
-        if not self.is_ending:
-            self._timer.cancel()
+        if timer := self._cancels.pop(task_id, None):
+            timer.cancel()
 
     def retire(self, grace_s: float = TERM_GRACE_S) -> None:
         """Let a child without tasks exit by itself; terminate it if it does not."""
@@ -198,9 +209,14 @@ class Child:
         return f"the child process exited with status {code}"
 
     def _schedule(self, seconds: float, step: Callable[[], object]) -> None:
-        self._timer.cancel()
+        self._cancel_timers()
         if not self.has_ended:
             self._timer = self._loop.call_later(seconds, step)
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._timer, *self._cancels.values()):
+            timer.cancel()
+        self._cancels.clear()
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal the process group, whose id is valid until the child is waited for."""
@@ -238,8 +254,10 @@ class Child:
     def _handle_long_line(self, line: LongLine) -> None:
         self._log.add(line)
         # It is too long to be decoded.
-        if begins_as_response(line.start):
-            self._owner.child_overflowed(self)
+        if self.ready.batch and (response := read_long_batch(line.start)):
+            self._owner.child_batch_responded(self, response)
+        elif begins_as_response(line.start):
+            self._owner.child_overflowed(self, read_task_id(line.start))
         else:
             self._owner.child_printed(self, b"[line too long to keep]", is_line=True)
 
@@ -247,7 +265,8 @@ class Child:
         """Handle the last line if it is unterminated: only a complete response counts."""
         if line := self._splitter.rest():
             response = decode_response(line, self.ready)
-            is_complete = isinstance(response, ChildResponse) and response.status != "ready"
+            is_response = isinstance(response, ChildResponse) and response.status != "ready"
+            is_complete = is_response or (isinstance(response, BatchResponse) and response.is_valid)
             self._handle_response(line, response if is_complete else None)
         self._log.end()
 
@@ -264,6 +283,8 @@ class Child:
         elif isinstance(response, LogLine):
             self._log.add(response.text)
             self._owner.child_logged(self, response)
+        elif isinstance(response, BatchResponse):
+            self._owner.child_batch_responded(self, response)
         elif isinstance(response, ChildResponse) and response.task_id is None:
             self._read_status(response)
         elif not self._owner.child_responded(self, response) and isinstance(response, InvalidResponse):
@@ -305,7 +326,7 @@ class Child:
         self._errors.drain()
         self._read_rest()
         self._input.close()
-        self._timer.cancel()
+        self._cancel_timers()
         # Waited for only now: until then the kernel keeps the process group's id, and `_signal` reaches no other group.
         self._process.wait()
         self.has_ended = True

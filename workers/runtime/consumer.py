@@ -181,7 +181,8 @@ class Consumer:
 
     def run_started(self, run: Run) -> None:
         run.start(now_ns=self._connections.now_ns())
-        self.counts.record_start(run)
+        if not run.runs_singly:  # it started before, in a batch
+            self.counts.record_start(run)
 
     def run_ended(self, run: Run, result: RunResult) -> None:
         """Record the run's result with the next round trip. See PoolOwner."""

@@ -30,6 +30,8 @@ from workers.runtime.registration import RegisteredWorker
 from workers.runtime.settings import WorkerSettings
 
 _INHERITED = re.compile(r"HOME|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR")
+CHILD_PROTOCOL = "2"
+"""The version of the protocol up to which long_running children may announce what they can do."""
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 log = structlog.get_logger()
@@ -227,6 +229,7 @@ def _child_spec(
                 "RUNQY_QUEUE": registration.queue.name,
                 "RUNQY_WORKER_ID": worker_id,
                 "RUNQY_COMMIT": deployed.commit,
+                **({} if registration.is_one_shot else {"RUNQY_CHILD_PROTOCOL": CHILD_PROTOCOL}),
             },
             configured={**(registration.deployment.env_vars or {}), **(registration.vaults or {})},
         ),

@@ -19,7 +19,7 @@ from workers.runtime.pool import (
     timeout_result,
     to_run_result,
 )
-from workers.runtime.protocol import ChildResponse, ChunkLine, InvalidResponse, LogLine, ProgressReport
+from workers.runtime.protocol import BatchResponse, ChildResponse, ChunkLine, InvalidResponse, LogLine, ProgressReport
 from workers.runtime.settings import WorkerSettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
@@ -147,6 +147,9 @@ class OneShotPool:
         self._finish(child, run, run.forced_result or result)
         return not is_mismatch
 
+    def child_batch_responded(self, child: Child, response: BatchResponse) -> None:
+        log.warning("response_for_unknown_batch", task_ids=sorted(response.task_ids)[:3])  # it is sent no batches
+
     def child_progressed(self, child: Child, report: ProgressReport) -> None:
         if (run := self._runs[child]) and report.task_id in (None, run.task_id):
             self._owner.run_progressed(run, report.progress)
@@ -163,7 +166,7 @@ class OneShotPool:
         if run := self._runs[child]:
             self._owner.run_printed((run,), data, is_line=is_line)
 
-    def child_overflowed(self, child: Child) -> None:
+    def child_overflowed(self, child: Child, task_id: str | None) -> None:
         if run := self._runs[child]:
             self._finish(child, run, run.forced_result or OVERFLOW)
 
@@ -193,7 +196,6 @@ class OneShotPool:
 
     def _finish(self, child: Child, run: Run, result: RunResult) -> None:
         self._runs[child] = None
-        child.mark_ready()
         child.retire()  # a child runs one task
         self._owner.run_ended(run, result)
 

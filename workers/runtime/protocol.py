@@ -1,8 +1,8 @@
 """The line protocol of children: one JSON object for each line (docs/reference/protocol.md)."""
 
 import json
-import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,6 +13,7 @@ from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import PayloadUnusable
 from runqy.formats.json_decoding import convert, describe_error, read_json
+from workers.runtime.invalid_json import describe_invalid, describe_not_utf8, is_text
 
 MAX_LINE_BYTES = 32 << 20
 """The limit of a response. A longer one fails its task."""
@@ -72,7 +73,7 @@ class ChildResponse(msgspec.Struct):
     status: str | None = None
     accepts: object = None
     concurrency: object = None
-    batch: object = None
+    batch: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     task_id: str | None = None
     result: msgspec.Raw = msgspec.Raw(b"null")
     error: object = None
@@ -141,11 +142,33 @@ class LogLine:
     text: str
 
 
-ChildLine = ChildResponse | InvalidResponse | ProgressReport | ChunkLine | LogLine
+@dataclass(frozen=True, slots=True)
+class BatchResponse:
+    """A response for a whole batch."""
+
+    task_ids: frozenset[str]
+    """Tasks that the line names: those of the batch, or some of them."""
+    members: Sequence[ChildResponse | InvalidResponse] = ()
+    failure: ChildResponse | None = None
+    """Why the batch failed as a whole."""
+    is_valid: bool = True
+    """Whether the line is JSON, and not for instance cut off."""
+
+
+class _BatchLine(msgspec.Struct):
+    batch: list[ChildResponse]
+    error: object = None
+    retry: object = None
+    retry_delay_s: object = None
+
+
+ChildLine = BatchResponse | ChildResponse | InvalidResponse | ProgressReport | ChunkLine | LogLine
 """A line from a child that is part of the protocol."""
 _RESPONSE_MEMBERS = set(_Outcome.__struct_fields__)
 _RESPONSE_START = re.compile(rb'\s*\{\s*"task_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _LONG_RESPONSE_START = re.compile(rb'\s*\{\s*"(task_id|result|error|retry)"\s*:')
+_BATCH_START = re.compile(rb'\s*\{\s*"batch"\s*:\s*\[')
+_TASK_ID = re.compile(rb'"task_id"\s*:\s*("[^"\\\x00-\x1f]*")')
 _decode_outcome = msgspec.json.Decoder(_Outcome).decode
 _NO_OUTCOME = _Outcome()
 _decode_progress = msgspec.json.Decoder(TaskProgress).decode
@@ -180,7 +203,7 @@ def read_ready(response: ChildResponse) -> Ready:
     if (is_concurrent or has_batches) and response.concurrency is not None:
         content["concurrency"] = response.concurrency
     if has_batches:
-        content["batch"] = response.batch
+        content["batch"] = None if response.batch is msgspec.UNSET else json.loads(bytes(response.batch))
     try:
         announced = convert(content, _Announcement)
     except msgspec.ValidationError as error:
@@ -201,16 +224,27 @@ def add_deadline(line: bytes, deadline_s: float) -> bytes:
     return line[:-2] + b',"deadline":%.3f}\n' % deadline_s
 
 
+def encode_batch(lines: Sequence[bytes]) -> bytes:
+    """Return the line that sends several tasks, of which these are the lines."""
+    return b'{"batch":[%b]}\n' % b",".join(line[:-1] for line in lines)
+
+
 def encode_cancel(task_id: str) -> bytes:
     return _encoder.encode({"control": "cancel", "task_id": task_id}) + b"\n"
 
 
-def decode_response(line: bytes, ready: Ready = NOT_ANNOUNCED) -> ChildLine | None:
+def decode_response(  # noqa: PLR0911 (one for each kind of line)
+    line: bytes, ready: Ready = NOT_ANNOUNCED
+) -> ChildLine | None:
     """Decode a line of a child that announced this; None if the line is not part of the protocol."""
     try:
         response = read_json(line, ChildResponse)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if ready.batch and _BATCH_START.match(line):
+            return _read_invalid_batch(line, error)
         return _read_invalid(line, error)
+    if ready.batch and response.batch is not msgspec.UNSET and response.task_id is response.status is None:
+        return _read_batch(line)
     if response.is_intermediate and _decode_outcome(line) == _NO_OUTCOME:
         if response.progress is not msgspec.UNSET:
             return _read_progress(response.task_id, response.progress)
@@ -219,9 +253,25 @@ def decode_response(line: bytes, ready: Ready = NOT_ANNOUNCED) -> ChildLine | No
         if response.log is not msgspec.UNSET and ready.sends_logs:
             return _read_log(response.task_id, response.log)
     # msgspec does not check the UTF-8 of a Raw. ASCII is the cheap test: `bytes` copies the result.
-    if response.task_id is not None and not (line.isascii() or _is_text(bytes(response.result))):
-        return InvalidResponse(response.task_id, _describe_not_utf8(line))
+    if response.task_id is not None and not (line.isascii() or is_text(bytes(response.result))):
+        return InvalidResponse(response.task_id, describe_not_utf8(line))
     return response if response.task_id is not None or response.status is not None else None
+
+
+def read_task_id(start: bytes) -> str | None:
+    """Return the task's id if a line begins with it."""
+    start_of_response = _RESPONSE_START.match(start)
+    try:
+        return str(json.loads(start_of_response[1])) if start_of_response else None
+    except ValueError:
+        return None
+
+
+def read_long_batch(start: bytes) -> BatchResponse | None:
+    """Return the response of a batch that is too long to decode; None if the line is another one."""
+    if not _BATCH_START.match(start):
+        return None
+    return _failed_batch(start, f"the response to the batch was longer than {MAX_LINE_BYTES >> 20} MiB")
 
 
 def begins_as_response(start: bytes) -> bool:
@@ -246,7 +296,50 @@ def _read_log(task_id: str | None, text: object) -> LogLine | None:
 def _read_chunk(line: bytes, task_id: str | None, value: bytes) -> ChunkLine | InvalidResponse | None:
     if task_id is None:
         return None
-    return ChunkLine(task_id, value) if _is_text(value) else InvalidResponse(task_id, _describe_not_utf8(line))
+    return ChunkLine(task_id, value) if is_text(value) else InvalidResponse(task_id, describe_not_utf8(line))
+
+
+def _read_batch(line: bytes) -> BatchResponse:
+    try:
+        content = read_json(line, _BatchLine)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _read_invalid_batch(line, error)
+    task_ids = frozenset(part.task_id for part in content.batch if part.task_id is not None)
+    if content.error:
+        failure = ChildResponse(error=content.error, retry=content.retry, retry_delay_s=content.retry_delay_s)
+        return BatchResponse(task_ids, failure=failure)
+    is_ascii = line.isascii()
+    members = [
+        part if is_ascii or is_text(bytes(part.result)) else InvalidResponse(part.task_id, "the result is not UTF-8")
+        for part in content.batch
+        if part.task_id is not None
+    ]
+    return BatchResponse(task_ids, members)
+
+
+def _read_invalid_batch(line: bytes, error: Exception) -> BatchResponse:
+    """Return the response to a batch if only some of its members are invalid; otherwise the batch has failed."""
+    try:
+        content = {} if isinstance(error, RecursionError) else json.loads(line)
+    except (ValueError, RecursionError):
+        content = {}
+    parts = content.get("batch")
+    if not isinstance(parts, list) or content.get("error"):
+        return _failed_batch(line, f"the response to the batch is not valid: {describe_error(error, line)}")
+    parts = [part for part in parts if isinstance(part, dict) and isinstance(part.get("task_id"), str)]
+    return BatchResponse(frozenset(part["task_id"] for part in parts), [_read_member(part) for part in parts])
+
+
+def _read_member(content: dict[str, object]) -> ChildResponse | InvalidResponse:
+    try:
+        return read_json(json.dumps(content, allow_nan=False).encode(), ChildResponse)
+    except (ValueError, RecursionError):  # also of msgspec, for half a character
+        return InvalidResponse(str(content["task_id"]), describe_invalid(content))
+
+
+def _failed_batch(line: bytes, reason: str) -> BatchResponse:
+    task_ids = frozenset(json.loads(found) for found in _TASK_ID.findall(line) if is_text(found))
+    return BatchResponse(task_ids, failure=ChildResponse(error=f"result_invalid: {reason}"), is_valid=False)
 
 
 def _read_invalid(line: bytes, error: Exception) -> InvalidResponse | None:
@@ -259,7 +352,7 @@ def _read_invalid(line: bytes, error: Exception) -> InvalidResponse | None:
         content = json.loads(line)
     except (ValueError, RecursionError):
         # A line that begins like a response is one. If it were only logged, its task would hang until it times out.
-        task_id = _task_id_at_start(line)
+        task_id = read_task_id(line)
         return (
             None
             if task_id is None
@@ -269,53 +362,7 @@ def _read_invalid(line: bytes, error: Exception) -> InvalidResponse | None:
         return None
     if "progress" in content and not content.keys() & _RESPONSE_MEMBERS:
         return None
-    return InvalidResponse(content["task_id"], _describe_invalid(content))
-
-
-def _describe_not_utf8(line: bytes) -> str:
-    """Return which value of a response, otherwise valid JSON, is not UTF-8."""
-    try:
-        return _describe_invalid(json.loads(line.decode(errors="surrogateescape")))
-    except (ValueError, RecursionError):  # an integer too long, or a value nested too deeply, for Python's parser
-        return "the result is not UTF-8"
-
-
-def _describe_invalid(response: dict[str, object]) -> str:
-    """Return the first value of a response that is not JSON, and why: `result.scores[3]: NaN is not JSON; …`."""
-    waiting: list[tuple[str, object]] = [("", response)]
-    while waiting:
-        path, value = waiting.pop()
-        if isinstance(value, float) and not math.isfinite(value):
-            return f"{path}: {json.dumps(value)} is not JSON; return null or a text instead"
-        if isinstance(value, str) and not _is_encodable(value):
-            return f"{path}: the text is not UTF-8; encode it, for instance in base64"
-        if isinstance(value, list):
-            waiting += [(f"{path}[{index}]", item) for index, item in reversed([*enumerate(value)])]
-        if isinstance(value, dict):
-            waiting += [(_member_path(path, name), item) for name, item in reversed(value.items())]
-            waiting += [(f"{path}, a name in it", name) for name in value if not _is_encodable(name)]
-    return "the result is not valid JSON"
-
-
-def _member_path(path: str, name: str) -> str:
-    separator = "." if path else ""
-    return f"{path}{separator}{name}" if name.isidentifier() and len(name) <= 64 else f"{path}[{name[:64]!a}]"
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a surrogate: half a character
-        return False
-    return True
-
-
-def _task_id_at_start(line: bytes) -> str | None:
-    start = _RESPONSE_START.match(line)
-    try:
-        return str(json.loads(start[1])) if start else None
-    except ValueError:
-        return None
+    return InvalidResponse(content["task_id"], describe_invalid(content))
 
 
 def _one_line(payload: bytes) -> bytes:
@@ -326,19 +373,9 @@ def _one_line(payload: bytes) -> bytes:
         read_json(payload, msgspec.Raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise PayloadUnusable(f"the payload is not JSON: {describe_error(error, payload)}") from error
-    if not _is_text(payload):
+    if not is_text(payload):
         raise PayloadUnusable("the payload is not UTF-8")
     if b"\n" in payload or b"\r" in payload:
         # In valid JSON, they occur only between tokens: within strings they are escaped.
         return payload.replace(b"\n", b" ").replace(b"\r", b" ")
     return payload
-
-
-def _is_text(data: bytes) -> bool:
-    if data.isascii():
-        return True
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -84,8 +84,14 @@ class Run:
     span: "RunSpan | None" = None
     started_ns: int = 0
     """Unix time, by Redis's clock, at which its child could start it; 0 before."""
+    started_s: float = 0.0
+    """The same on the monotonic clock."""
     ends_at_s: float = 0.0
     """When it times out, on the monotonic clock."""
+    waiting_since_s: float = 0.0
+    """When it began to wait for a child, on the monotonic clock."""
+    runs_singly: bool = False
+    """It is a batch of its own, because a batch that it was in failed as a whole. This happens to it once."""
     commit: str = ""
     """The commit that its child runs."""
     forced_result: RunResult | None = None
@@ -117,8 +123,8 @@ class Run:
 
     def start(self, *, now_ns: int) -> None:
         """Start the run's timeout. It ends at the task's timeout or deadline, whichever is earlier."""
-        self.started_ns = now_ns
-        self.ends_at_s = clock.monotonic_s() + run_time_s(self.task.message, now_ns=now_ns)
+        self.started_ns, self.started_s = now_ns, clock.monotonic_s()
+        self.ends_at_s = self.started_s + run_time_s(self.task.message, now_ns=now_ns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from runqy.concurrency.threads import wait_any
 from runqy.errors import BrokerRefused, BrokerUnavailable
 from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.child import KILL_GRACE_S, TERM_GRACE_S
+from workers.runtime.child_slot import IDLE_GRACE_S
 from workers.runtime.consumer import Consumer
 from workers.runtime.consumer_state import ConsumeConfig
 from workers.runtime.deployments import DeploymentManager
@@ -28,7 +29,6 @@ from workers.runtime.heartbeat import (
     WorkerIdentity,
     send_heartbeat,
 )
-from workers.runtime.long_running import IDLE_GRACE_S
 from workers.runtime.redaction import secrets
 from workers.runtime.redis_connections import RedisConnections, WorkerSubscription
 from workers.runtime.registration import RegisteredWorker, own_version

@@ -1,0 +1,392 @@
+"""Children of the second version of the protocol, in a pool without Redis: many tasks at once, and batches."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.support import event_loop
+from tests.workers.pools import RECOVERY, SETTINGS, Recorder, a_run, child_spec, until, use
+from workers.runtime.child import ChildSpec
+from workers.runtime.long_running import LongRunningPool
+from workers.runtime.task_runs import RunResult, RunStatus
+
+CODE = """
+import json, os, sys, threading, time
+
+lock = threading.Lock()
+
+def send(line):
+    with lock:
+        os.write(1, (line if isinstance(line, str) else json.dumps(line)).encode() + b"\\n")
+
+def answer(task, **members):
+    return {"task_id": task["task_id"], "result": task["task_id"], **members}
+
+def work(task):
+    do, task_id = task["payload"], task["task_id"]
+    open(f"{task_id}.started", "w").write(str(os.getpid()))
+    while do in ("wait", "stubborn", "die") and not os.path.exists(f"{task_id}.until"):
+        time.sleep(0.01)
+    if do == "die":
+        os._exit(4)
+    if do == "print":
+        os.write(2, b"printed by " + task_id.encode() + b"\\n")
+    if do == "progress":
+        send({"task_id": task_id, "progress": {"current": 1}})
+        send({"progress": {"current": 2}})
+    if do == "truncated":
+        return send('{"task_id":"%s","resu' % task_id)
+    if do == "foreign":
+        send({"task_id": "stranger", "result": 1})
+    send(answer(task))
+    if do == "twice":
+        send(answer(task))
+
+def work_on_batch(batch):
+    do = {task["payload"] for task in batch}
+    answers = [answer(task) for task in batch]
+    with open("batches", "a") as file:
+        file.write(" ".join(task["task_id"] for task in batch) + "\\n")
+    if "wait" in do:
+        while not os.path.exists("until"):
+            time.sleep(0.01)
+    if "die" in do:
+        os._exit(4)
+    if "fail" in do and len(batch) > 1:
+        return send({"batch": answers[:1], "error": "out of memory"})
+    if "fail always" in do:
+        return send({"batch": [], "error": "out of memory", "retry": True})
+    if "truncated" in do and len(batch) > 1:
+        return send(json.dumps({"batch": answers})[:-20])
+    if "swapped" in do:
+        answers.reverse()
+    if "missing" in do:
+        del answers[-1]
+    if "singly" in do:
+        for one in answers:
+            send(one)
+        return
+    if "nan" in do:
+        answers[0]["result"] = float("nan")
+    if "foreign" in do:
+        answers.insert(0, {"task_id": "stranger", "result": 1})
+    send({"batch": answers})
+    if "twice" in do:
+        send({"batch": answers})
+
+assert os.environ.get("READY")
+print(os.environ["READY"], flush=True)
+for line in sys.stdin:
+    line = json.loads(line)
+    if "batch" in line:
+        threading.Thread(target=work_on_batch, args=[line["batch"]], daemon=True).start()
+    elif "control" in line:
+        task_id = line["task_id"]
+        if not os.path.exists(f"{task_id}.stubborn"):
+            send({"task_id": task_id, "error": "cancelled", "retry": False})
+    else:
+        if line["payload"] == "stubborn":
+            open(f"{line['task_id']}.stubborn", "w").close()
+        threading.Thread(target=work, args=[line], daemon=True).start()
+"""
+THREE = '{"status":"ready","accepts":["concurrent"],"concurrency":3}'
+BATCHES = '{"status":"ready","accepts":["batch"],"batch":{"max_size":3,"max_wait_ms":%d}}'
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> ChildSpec:
+    return child_spec(tmp_path, CODE, READY=THREE)
+
+
+@pytest.fixture
+def batches(tmp_path: Path) -> Callable[..., ChildSpec]:
+    def build(max_wait_ms: int = 0) -> ChildSpec:
+        return child_spec(tmp_path, CODE, READY=BATCHES % max_wait_ms)
+
+    return build
+
+
+def is_started(spec: ChildSpec, *ids: str) -> Callable[[], bool]:
+    return lambda: all((spec.code_dir / f"{one}.started").exists() for one in ids)
+
+
+def release(spec: ChildSpec, *ids: str) -> None:
+    for one in ids:
+        (spec.code_dir / f"{one}.until").touch()
+
+
+@pytest.mark.parametrize(("allowed", "at_once"), [(0, 3), (2, 2), (100, 3)])
+def test_a_child_works_on_as_many_tasks_as_it_announces_and_its_queue_allows(
+    spec: ChildSpec, allowed: int, at_once: int
+) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        assert pool.capacity == at_once
+        runs = [a_run(f"t{n}", "wait") for n in range(4)]
+        for run in runs:
+            pool.submit(run)
+        assert [run.task_id for run in runs if run.started_ns] == [f"t{n}" for n in range(at_once)]
+        await until(is_started(spec, "t0", "t1"))
+        release(spec, "t1")
+        await until(lambda: recorder.results)
+        assert recorder.statuses() == {"t1": RunStatus.SUCCEEDED}
+        assert runs[at_once].started_ns
+        release(spec, "t0", "t2", "t3")
+        await until(lambda: len(recorder.results) == 4)
+
+    recorder = use(LongRunningPool, replace(spec, max_concurrency=allowed), act)
+
+    assert {one: result.output for one, result in recorder.results.items()} == {f"t{n}": b'"t%d"' % n for n in range(4)}
+
+
+def test_another_limit_of_the_queue_keeps_the_child(spec: ChildSpec) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        pool.submit(a_run("before", None))
+        await until(lambda: recorder.results)
+        pool.start(replace(spec, max_concurrency=1))
+        assert (pool.is_ready, pool.capacity) == (True, 1)
+        pool.submit(a_run("after", None))
+        await until(lambda: len(recorder.results) == 2)
+
+    use(LongRunningPool, spec, act)
+
+    assert (spec.code_dir / "before.started").read_text() == (spec.code_dir / "after.started").read_text()
+
+
+def test_a_task_that_times_out_among_others_ends_alone(spec: ChildSpec) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        slow, other = a_run("slow", "wait"), a_run("other", "wait")
+        pool.submit(slow)
+        pool.submit(other)
+        other.ends_at_s += 600
+        pool.enforce_timeouts(slow.ends_at_s)
+        await until(lambda: recorder.results)
+        assert recorder.statuses() == {"slow": RunStatus.TIMED_OUT}
+        await until(is_started(spec, "other"))
+        release(spec, "other")
+        await until(lambda: len(recorder.results) == 2)
+
+    assert use(LongRunningPool, spec, act).statuses()["other"] is RunStatus.SUCCEEDED
+
+
+def test_the_others_are_requeued_if_the_child_does_not_end_a_task(
+    spec: ChildSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.runtime.child.CANCEL_GRACE_S", 0.05)
+
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        stubborn = a_run("stubborn", "stubborn")
+        pool.submit(stubborn)
+        await until(is_started(spec, "stubborn"))
+        pool.submit(a_run("other", "wait"))
+        pool.end_run(stubborn, RunResult(RunStatus.TIMED_OUT))
+        await until(lambda: len(recorder.results) == 2)
+        await until(lambda: pool.is_ready)
+
+    recorder = use(LongRunningPool, spec, act)
+
+    assert recorder.statuses() == {"stubborn": RunStatus.TIMED_OUT, "other": RunStatus.REQUEUED}
+    assert b"its process had to be restarted" in recorder.printed["stubborn"]
+
+
+@pytest.mark.parametrize("others", [["wait", "wait"], []])
+def test_a_death_is_shared_by_the_tasks_that_the_child_had(spec: ChildSpec, others: list[str]) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        pool.submit(a_run("done", None))
+        await until(lambda: recorder.results)
+        for n, do in enumerate(others):
+            pool.submit(a_run(f"other{n}", do))
+        pool.submit(a_run("deadly", "die"))
+        await until(is_started(spec, "deadly"))
+        release(spec, "deadly")
+        await until(lambda: len(recorder.results) == 2 + len(others))
+
+    results = use(LongRunningPool, spec, act).results
+
+    assert results.pop("done").status is RunStatus.SUCCEEDED
+    assert {(one.status, one.is_shared) for one in results.values()} == {(RunStatus.CHILD_DIED, bool(others))}
+
+
+def test_a_suspect_task_runs_alone(spec: ChildSpec) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        runs = [a_run("first", "wait"), a_run("suspect", "wait", is_suspect=True), a_run("last", "wait")]
+        for run in runs:
+            pool.submit(run)
+        for run in runs:
+            assert [one.task_id for one in runs if one.started_ns and one.task_id not in recorder.results] == [
+                run.task_id
+            ]
+            assert run.task_id == "last" or pool.capacity <= 3 - len(recorder.results)  # no task is leased beside it
+            await until(is_started(spec, run.task_id))
+            release(spec, run.task_id)
+            await until(lambda run=run: run.task_id in recorder.results)
+        assert pool.capacity == 3
+
+    use(LongRunningPool, spec, act)
+
+
+def test_what_a_child_sends_beside_others_belongs_to_its_task_or_to_all(spec: ChildSpec) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        pool.submit(a_run("other", "wait"))
+        pool.submit(a_run("talks", "progress"))
+        await until(lambda: "talks" in recorder.results)
+        pool.submit(a_run("prints", "print"))
+        await until(lambda: "prints" in recorder.results)
+        release(spec, "other")
+        await until(lambda: "other" in recorder.results)
+
+    recorder = use(LongRunningPool, spec, act)
+
+    assert [(task_id, progress.current) for task_id, progress in recorder.progress] == [("talks", 1)]
+    assert recorder.printed == {"other": b"printed by prints\n", "prints": b"printed by prints\n"}
+
+
+def test_wrong_responses_end_no_other_task(spec: ChildSpec) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        pool.submit(a_run("other", "wait"))
+        for do in ("twice", "foreign", "truncated"):
+            pool.submit(a_run(do, do))
+            await until(lambda do=do: do in recorder.results)
+        release(spec, "other")
+        await until(lambda: len(recorder.results) == 4)
+
+    with capture_logs() as entries:
+        recorder = use(LongRunningPool, spec, act)
+
+    unknown = {(one["task_id"], one["is_late"]) for one in entries if one["event"] == "response_for_unknown_task"}
+    assert unknown == {("twice", True), ("stranger", False)}
+    assert recorder.statuses() == {
+        "twice": RunStatus.SUCCEEDED,
+        "foreign": RunStatus.SUCCEEDED,
+        "truncated": RunStatus.FAILED,
+        "other": RunStatus.SUCCEEDED,
+    }
+
+
+def use_batches(spec: ChildSpec, *tasks: str) -> Recorder:
+    """Submit tasks, numbered t0 and so on, to a child that takes batches; return when all have ended."""
+
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        for n, do in enumerate(tasks):
+            pool.submit(a_run(f"t{n}", do))
+        await until(lambda: len(recorder.results) == len(tasks))
+
+    return use(LongRunningPool, spec, act)
+
+
+def received(spec: ChildSpec) -> list[str]:
+    return (spec.code_dir / "batches").read_text().splitlines()
+
+
+def test_a_batch_is_sent_when_it_is_full_and_the_next_when_it_has_ended(batches: Callable[..., ChildSpec]) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        assert pool.capacity == 3
+        for n in range(6):
+            pool.submit(a_run(f"t{n}", "wait"))
+        assert (pool.capacity, recorder.batches) == (3, [3])
+        (spec.code_dir / "until").touch()
+        await until(lambda: len(recorder.results) == 6)
+
+    spec = batches(max_wait_ms=60_000)
+
+    recorder = use(LongRunningPool, spec, act)
+
+    assert (received(spec), recorder.batches) == (["t0 t1 t2", "t3 t4 t5"], [3, 3])
+    assert recorder.results["t4"] == RunResult(RunStatus.SUCCEEDED, output=b'"t4"')
+
+
+def test_a_batch_is_sent_when_its_first_member_has_waited(batches: Callable[..., ChildSpec]) -> None:
+    recorder = use_batches(spec := batches(max_wait_ms=1), "ok", "ok")
+
+    assert set(recorder.statuses().values()) == {RunStatus.SUCCEEDED}
+    assert " ".join(received(spec)) == "t0 t1"
+
+
+def test_no_batch_waits_for_more_tasks_than_a_worker_may_lease(batches: Callable[..., ChildSpec]) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        for n in range(2):
+            pool.submit(a_run(f"t{n}", "ok"))
+        assert (pool.capacity, recorder.batches) == (2, [2])
+        await until(lambda: len(recorder.results) == 2)
+
+    use(LongRunningPool, batches(max_wait_ms=60_000), act, concurrency=2)
+
+
+@pytest.mark.parametrize(
+    ("do", "statuses"),
+    [
+        ("swapped", ["succeeded"] * 3),
+        ("singly", ["succeeded"] * 3),
+        ("missing", ["succeeded", "succeeded", "failed"]),
+        ("nan", ["failed", "succeeded", "succeeded"]),
+        ("foreign", ["succeeded"] * 3),
+        ("twice", ["succeeded"] * 3),
+    ],
+)
+def test_the_members_of_a_batch_end_by_one_line_or_singly(
+    batches: Callable[..., ChildSpec], do: str, statuses: list[str]
+) -> None:
+    recorder = use_batches(spec := batches(60_000), do, do, do)
+
+    results = [recorder.results[f"t{n}"] for n in range(3)]
+    assert [result.status for result in results] == statuses
+    assert received(spec) == ["t0 t1 t2"]
+    assert all(result.output == b'"t%d"' % n for n, result in enumerate(results) if result.output)
+    if do == "missing":
+        assert results[2].error.startswith("batch_item_missing: ")
+    if do == "nan":
+        assert results[0].error == "result_invalid: result: NaN is not JSON; return null or a text instead"
+
+
+@pytest.mark.parametrize("do", ["fail", "truncated"])
+def test_the_members_of_a_batch_that_failed_run_once_more_alone(batches: Callable[..., ChildSpec], do: str) -> None:
+    recorder = use_batches(spec := batches(60_000), do, "ok", "ok")
+
+    assert set(recorder.statuses().values()) == {RunStatus.SUCCEEDED}
+    assert received(spec) == ["t0 t1 t2", "t0", "t1", "t2"]
+    assert b"[its batch of 3 failed as a whole, so it runs again, alone: " in recorder.printed["t1"]
+
+
+def test_a_member_that_fails_alone_too_has_failed(batches: Callable[..., ChildSpec]) -> None:
+    recorder = use_batches(spec := batches(60_000), "fail always", "ok", "ok")
+
+    assert recorder.results["t0"] == RunResult(RunStatus.RETRYABLE, "out of memory")
+    assert [recorder.results[one].status for one in ("t1", "t2")] == [RunStatus.SUCCEEDED] * 2
+    assert received(spec) == ["t0 t1 t2", "t0", "t1", "t2"]
+
+
+def test_a_death_is_shared_by_the_members_of_a_batch(batches: Callable[..., ChildSpec]) -> None:
+    recorder = use_batches(batches(60_000), "die", "ok", "ok")
+
+    assert {(one.status, one.is_shared) for one in recorder.results.values()} == {(RunStatus.CHILD_DIED, True)}
+
+
+def test_a_suspect_task_is_a_batch_of_its_own(batches: Callable[..., ChildSpec]) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        pool.submit(a_run("suspect", "ok", is_suspect=True))
+        for n in range(3):
+            pool.submit(a_run(f"t{n}", "ok"))
+        await until(lambda: len(recorder.results) == 4)
+
+    use(LongRunningPool, spec := batches(60_000), act)
+
+    assert received(spec) == ["suspect", "t0 t1 t2"]
+
+
+def test_a_child_whose_ready_line_is_invalid_did_not_start(tmp_path: Path) -> None:
+    wrong = '{"status":"ready","accepts":["concurrent"],"concurrency":257}'
+
+    async def run() -> str:
+        pool = LongRunningPool(Recorder(), replace(SETTINGS, restarts=RECOVERY))
+        pool.start(child_spec(tmp_path, CODE, READY=wrong))
+        await until(lambda: pool.problem)
+        problem = pool.problem
+        await pool.stop()
+        return problem
+
+    problem = event_loop.run(run())
+
+    assert problem.startswith("the child process could not start: the ready line is invalid: ")
+    assert "concurrency" in problem

@@ -1,0 +1,376 @@
+"""One child of a long_running queue and the tasks that it was sent: one after another, many at once, or in batches."""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import structlog
+
+from runqy import clock
+from runqy.errors import DeploymentFailed
+from runqy.formats.durations import humanize
+from runqy.telemetry.failure_log import FailureLog
+from workers.runtime.child import Child, ChildSpec
+from workers.runtime.logs import child_error_members
+from workers.runtime.pool import (
+    OVERFLOW,
+    PoolOwner,
+    RestartPolicy,
+    invalid_response_result,
+    timeout_result,
+    to_run_result,
+)
+from workers.runtime.protocol import (
+    NOT_ANNOUNCED,
+    BatchLimits,
+    BatchResponse,
+    ChildResponse,
+    ChunkLine,
+    InvalidResponse,
+    LogLine,
+    ProgressReport,
+    encode_batch,
+)
+from workers.runtime.task_runs import Run, RunResult, RunStatus
+
+IDLE_GRACE_S = 3.0
+"""How long an idle child may take to exit by itself. The next one must have the new environment within five seconds."""
+MAX_ENDED_IDS = 1024
+"""How many ended tasks are remembered, to recognize second responses for them."""
+MISSING = RunResult(RunStatus.FAILED, "batch_item_missing: the response to its batch has no result for this task")
+
+log = structlog.get_logger()
+
+
+class ChildSlot:
+    """A child and what it was sent, in order: batches, each of one task unless the child takes more in a line.
+
+    The child works on the first `limit` of them. Others were sent ahead.
+    """
+
+    def __init__(  # noqa: PLR0913 (its callbacks)
+        self,
+        owner: PoolOwner,
+        restart_policy: RestartPolicy,
+        failures: FailureLog,
+        *,
+        on_change: Callable[[], None],
+        on_run_ended: Callable[[Run, RunResult, float | None], None],
+        on_batch_failed: Callable[[Sequence[Run]], None],
+    ) -> None:
+        """`failures` are those of all children that run the same code.
+
+        `on_change` is called when the slot opens or closes, `on_run_ended` with the seconds that the response took,
+        `on_batch_failed` with the runs of a batch that are to be sent again, each alone.
+        """
+        self.problem = ""
+        self._batches: list[list[Run]] = []
+        self._owner = owner
+        self._on_change = on_change
+        self._on_run_ended = on_run_ended
+        self._on_batch_failed = on_batch_failed
+        self._restart_policy = restart_policy
+        self._failures = failures
+        self._spec: ChildSpec | None = None
+        self._started_with: ChildSpec | None = None
+        self._child: Child | None = None
+        self._restart: asyncio.TimerHandle | None = None
+        self._is_stopping = False
+        self._ended_ids: deque[str] = deque(maxlen=MAX_ENDED_IDS)
+
+    @property
+    def is_open(self) -> bool:
+        return self._child is not None and self._child.is_ready and not self._child.is_ending and self.is_up_to_date
+
+    @property
+    def loading_since_s(self) -> float | None:
+        return self._child.loading_since_s if self._child else None
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Return whether the child was started with the newest specification."""
+        return self._started_with is self._spec
+
+    @property
+    def is_empty(self) -> bool:
+        return self._child is None
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for batch in self._batches for run in batch]
+
+    @property
+    def load(self) -> int:
+        return len(self._batches)
+
+    @property
+    def batch_limits(self) -> BatchLimits | None:
+        return self._child.ready.batch if self._child else None
+
+    @property
+    def _limit(self) -> int:
+        """How many batches the child works on at once."""
+        announced = self._child.ready.concurrency if self._child else NOT_ANNOUNCED.concurrency
+        allowed = self._started_with.max_concurrency if self._started_with else 0
+        return min(announced, allowed or announced)
+
+    @property
+    def _has_suspect(self) -> bool:
+        return len(self._batches) == 1 and self._batches[0][0].task.is_suspect
+
+    def count_capacity(self, lateness: float) -> int:
+        """Return how many tasks the child can start now, those that it works on, and those to hold ahead.
+
+        `lateness` is how many runs would fit into the time for which a free child waits too long.
+        """
+        if not self.is_open or self._has_suspect:
+            return len(self.runs)
+        limit, limits = self._limit, self.batch_limits
+        started = sum(len(batch) for batch in self._batches[:limit])
+        unused = max(limit - len(self._batches), 0) + math.ceil(limit * lateness)
+        return started + unused * (limits.max_size if limits else 1)
+
+    def can_take(self, run: Run, lateness: float) -> bool:
+        """Return whether the child can be sent a run now. One that may kill its child runs alone in it."""
+        if not self.is_open or self._has_suspect:
+            return False
+        if run.task.is_suspect:
+            return not self._batches
+        assert self._child is not None  # noqa: S101 (as it is open)
+        ready = self._child.ready
+        # A child of the first version reads the next task only after its response, so it may wait in the pipe.
+        ahead = 0 if ready.is_concurrent or ready.batch else math.ceil(lateness)
+        return len(self._batches) < self._limit + ahead
+
+    def start(self, spec: ChildSpec) -> None:
+        """Start a child, or replace the existing one once its tasks are done."""
+        if self.is_open and self._spec and replace(self._spec, max_concurrency=spec.max_concurrency) == spec:
+            self._spec = self._started_with = spec  # no reason to load a model again
+            self._on_change()
+            return
+        self._spec = spec
+        self._restart_policy.record_success()
+        if self._child is None:
+            self._start()
+        elif not self._batches:
+            self._end_idle_child(self._child)
+
+    def send(self, members: list[Run]) -> None:
+        """Send the child a task, or several as a batch. See `can_take`."""
+        child, started_with = self._child, self._started_with
+        assert child is not None and started_with is not None  # noqa: PT018, S101 (only open slots are given tasks)
+        for run in members:
+            run.commit = started_with.commit
+        self._batches.append(members)
+        lines = [run.child_line for run in members]
+        if child.ready.batch:
+            child.send(encode_batch(lines))
+            self._owner.batch_sent(len(members))
+        else:
+            child.send(lines[0])
+        self._begin_next()
+        # Set only now: a run that has it when it starts has started before, in a batch.
+        members[0].runs_singly = child.ready.batch is not None and len(members) == 1
+
+    def end_run(self, run: Run, forced_result: RunResult) -> None:
+        """End a run early: immediately if the child works on it, else when its turn comes."""
+        # A run that is already being ended is not interrupted again.
+        if run.forced_result is None:
+            run.forced_result = forced_result
+            if run.started_ns:
+                self._interrupt(run)
+
+    def enforce_timeouts(self, now_s: float) -> None:
+        for run in self.runs:
+            if run.started_ns and now_s >= run.ends_at_s and run.forced_result is None:
+                self.end_run(run, timeout_result(run))
+
+    def stop(self) -> None:
+        self._is_stopping = True
+        if self._restart:
+            self._restart.cancel()
+        if self._child and self._batches:
+            self._child.terminate()
+        elif self._child:
+            self._end_idle_child(self._child)
+
+    def child_ready(self, child: Child) -> None:
+        self.problem = ""
+        self._failures.record_success()
+        self._on_change()
+
+    def child_responded(self, child: Child, response: ChildResponse | InvalidResponse) -> bool:
+        """End the run of a response, and start the next run."""
+        run = self._find(response.task_id)
+        if run is not None:
+            self._restart_policy.record_success()
+            self._finish(run, to_run_result(response))
+            return True
+        is_late = self._log_unknown(response.task_id)
+        runs = self.runs
+        # A child responds in this way to a task that it cannot parse. A second response for a task that has ended
+        # does not concern another one.
+        if len(runs) == 1 and not is_late and isinstance(response, ChildResponse):
+            self._finish(runs[0], invalid_response_result(response))
+        return False
+
+    def child_batch_responded(self, child: Child, response: BatchResponse) -> None:
+        """End the runs of a batch. If it failed as a whole, its tasks are sent again, each alone, but only once."""
+        batch = next((batch for batch in self._batches if any(run.task_id in response.task_ids for run in batch)), None)
+        if batch is None and not response.task_ids and len(self._batches) == 1:
+            batch = self._batches[0]
+        if batch is None:
+            log.warning("response_for_unknown_batch", task_ids=sorted(response.task_ids)[:3])
+            return
+        self._restart_policy.record_success()
+        for part in response.members:
+            if run := self._find(part.task_id):
+                self._finish(run, to_run_result(part))
+            else:
+                self._log_unknown(part.task_id)
+        if response.failure is None:
+            for run in list(batch):
+                self._finish(run, MISSING)
+            return
+        alone = [run for run in batch if not (run.runs_singly or run.forced_result)]
+        for run in [run for run in batch if run not in alone]:
+            self._finish(run, to_run_result(response.failure))
+        if alone:
+            self._batches.remove(batch)
+            self._send_again(alone, response.failure.error_text)
+
+    def _send_again(self, runs: Sequence[Run], error: str) -> None:
+        note = f"[its batch of {len(runs)} failed as a whole, so it runs again, alone: {error}]"
+        self._owner.run_printed(runs, note.encode(errors="replace"), is_line=True)
+        for run in runs:
+            run.runs_singly, run.started_ns = True, 0
+        self._on_batch_failed(runs)
+
+    def _log_unknown(self, task_id: str | None) -> bool:
+        """Log a response for a task that the child does not have. Return whether it had it before."""
+        is_late = task_id in self._ended_ids
+        log.warning("response_for_unknown_task", task_id=task_id, is_late=is_late)
+        return is_late
+
+    def child_progressed(self, child: Child, report: ProgressReport) -> None:
+        run = self._find(report.task_id)
+        if run is not None:
+            self._owner.run_progressed(run, report.progress)
+
+    def child_chunk(self, child: Child, line: ChunkLine) -> None:
+        run = self._find(line.task_id)
+        if run is not None:
+            self._owner.run_chunk(run, line.value)
+
+    def child_logged(self, child: Child, line: LogLine) -> None:
+        run = self._find(line.task_id)
+        if run is not None:
+            self._owner.run_logged(run, line.text)
+
+    def child_printed(self, child: Child, data: bytes, *, is_line: bool) -> None:
+        """Report what the child printed while it had runs. Which of several runs printed it is unknown."""
+        if runs := self.runs:
+            self._owner.run_printed(runs, data, is_line=is_line)
+
+    def child_overflowed(self, child: Child, task_id: str | None) -> None:
+        run = self._find(task_id)
+        if run is not None:
+            self._finish(run, OVERFLOW)
+
+    def child_ended(self, child: Child) -> None:
+        """End the child's remaining runs, and start another child."""
+        # Reset first: the callbacks assign waiting runs to the slots that are open.
+        runs, self._batches, self._child = self.runs, [], None
+        started = [run for run in runs if run.started_ns]
+        # True also if the child exited before it was terminated.
+        interrupted = [run for run in started if run.forced_result]
+        if interrupted and child.is_ready and not self._is_stopping:
+            note = f"[its process had to be restarted to end the task; the last start took {humanize(child.startup_s)}]"
+            self._owner.run_printed(interrupted, note.encode(), is_line=True)
+        is_death = not self._is_stopping and not interrupted
+        died = RunResult(RunStatus.CHILD_DIED, child.cause, is_shared=len(started) > 1)
+        # The last one first: each that is requeued goes to the front of its queue.
+        for run in reversed(runs):
+            own = died if is_death and run.started_ns else RunResult(RunStatus.REQUEUED)
+            self._on_run_ended(run, run.forced_result or own, None)
+        ended_unexpectedly = is_death and self.is_up_to_date and child.has_failed
+        # The task may have killed the child, so the code is not suspected: no delay.
+        if ended_unexpectedly and runs and self._restart_policy.is_enabled:
+            self._restart_policy.record_child_death()
+            self._start()
+        elif ended_unexpectedly:
+            event = "child_ended" if child.is_ready else "child_not_started"
+            self._record_failure(event, child.cause, reason=child.reason)
+        elif not self._is_stopping:
+            self._start()
+        self._on_change()
+
+    def _find(self, task_id: str | None) -> Run | None:
+        """Return the run of a task. Without an id it is the only one that the child works on."""
+        if task_id is not None:
+            return next((run for batch in self._batches for run in batch if run.task_id == task_id), None)
+        started = [run for batch in self._batches[: self._limit] for run in batch]
+        return started[0] if len(started) == 1 else None
+
+    def _end_idle_child(self, child: Child) -> None:
+        if child.is_ready:
+            child.retire(IDLE_GRACE_S)
+        else:  # a child that is still loading does not notice that its input ended
+            child.terminate()
+
+    def _finish(self, run: Run, result: RunResult) -> None:
+        child = self._child
+        assert child is not None  # noqa: S101 (responses come from a child)
+        position = next(n for n, batch in enumerate(self._batches) if run in batch)
+        self._batches[position].remove(run)
+        if not self._batches[position]:
+            del self._batches[position]
+        self._ended_ids.append(run.task_id)
+        # The task may have been canceled: the child responded in time, and must not be terminated.
+        child.end_cancel(run.task_id)
+        spent_s = clock.monotonic_s() - run.started_s if run.started_ns else None
+        if not child.is_ending:
+            self._begin_next()
+        self._on_run_ended(run, run.forced_result or result, spent_s)
+        if not self._batches and not self.is_up_to_date:
+            child.retire(IDLE_GRACE_S)
+
+    def _begin_next(self) -> None:
+        """Start the runs that the child works on now."""
+        for batch in self._batches[: self._limit]:
+            for run in batch:
+                if not run.started_ns:
+                    self._owner.run_started(run)
+                    if run.forced_result:
+                        self._interrupt(run)
+
+    def _interrupt(self, run: Run) -> None:
+        assert self._child is not None  # noqa: S101 (a run is with a child)
+        self._child.cancel_task(run.task_id)
+        self._on_change()
+
+    def _start(self) -> None:
+        assert self._spec is not None  # noqa: S101 (set by the first start)
+        if self._restart:
+            self._restart.cancel()
+        self._started_with = self._spec
+        try:
+            self._child = Child(self._spec, self)
+        except DeploymentFailed as error:
+            self._record_failure("child_not_started", error.detail, reason=error.detail)
+            self._on_change()
+
+    def _record_failure(self, event: str, cause: str, *, reason: str) -> None:
+        """Log and report why there is no child, and schedule another one."""
+        self.problem = reason
+        members = child_error_members(cause)
+        self._failures.record(event, key=members["error"], **members)
+        delay = self._restart_policy.next_delay_s()
+        if delay is not None:
+            self._restart = asyncio.get_running_loop().call_later(delay, self._restart_now)
+
+    def _restart_now(self) -> None:
+        if self._child is None and not self._is_stopping:
+            self._start()

@@ -30,7 +30,7 @@ from queues.validators import (
 )
 from runqy.api.serializers import StrictBooleanField, StrictChoiceField, StrictIntegerField, StringField
 from runqy.errors import QueueInvalid
-from runqy.formats import durations
+from runqy.formats import durations, sizes
 from vaults.validators import validate_vault_name
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -67,6 +67,21 @@ class DurationField(StrictIntegerField):
             return super().to_internal_value(data)
         try:
             return durations.parse_s(data)
+        except ValueError as error:
+            raise serializers.ValidationError(f"{error}.") from error
+
+
+@extend_schema_field({"type": ["integer", "string"], "examples": [1048576, "1MiB"]})
+class SizeField(StrictIntegerField):
+    """Bytes, or in requests a size such as `50MiB`; null: the server's default."""
+
+    default_error_messages: ClassVar = {"type": "Must be a number of bytes or a size such as 50MiB."}
+
+    def to_internal_value(self, data: Any) -> int:
+        if not isinstance(data, str):
+            return super().to_internal_value(data)
+        try:
+            return sizes.parse_bytes(data)
         except ValueError as error:
             raise serializers.ValidationError(f"{error}.") from error
 
@@ -138,7 +153,7 @@ def _validators(column: str) -> list[Any]:
 
 
 class QueueLimitsSerializer(DefinitionSerializer):
-    """The limits of a queue's tasks, in seconds in responses."""
+    """The limits of a queue's tasks, in seconds and bytes in responses."""
 
     class Meta:
         model = Queue
@@ -146,6 +161,10 @@ class QueueLimitsSerializer(DefinitionSerializer):
         extra_kwargs: ClassVar = {
             definition_key(column): {"source": column} for column in LIMIT_COLUMNS if definition_key(column) != column
         }
+
+    def build_standard_field(self, field_name: str, model_field: Any) -> Any:
+        kind, options = super().build_standard_field(field_name, model_field)
+        return SizeField if field_name.endswith("_bytes") else kind, options
 
     def to_representation(self, instance: LimitOverrides) -> dict[str, Any]:
         return {name: value for name, value in super().to_representation(instance).items() if value is not None}

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from runqy.formats import durations, sizes
 from runqy.formats.json_decoding import read_json
 from vaults.entry_rules import parse_reference
 
@@ -163,6 +164,13 @@ class LimitOverrides:
     def with_defaults(self, defaults: Limits) -> Limits:
         overrides = {limit.name: getattr(self, limit.name) for limit in fields(self)}
         return replace(defaults, **{name: value for name, value in overrides.items() if value is not None})
+
+
+def format_limit(name: str, value: int) -> str:
+    """Return a limit as people write it: `10m`, `1MiB` or `3`."""
+    if name.endswith("_s"):
+        return durations.format_short(value)
+    return sizes.format_short(value) if name.endswith("_bytes") else str(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

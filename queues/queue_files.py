@@ -18,14 +18,13 @@ from queues.definition_serializers import (
     QueueParser,
     format_path,
 )
-from queues.definitions import QueueSpec
+from queues.definitions import QueueSpec, format_limit
 from queues.deletion import delete_queues
-from queues.models import DEFAULTS, LIMIT_COLUMNS, Queue, QueueSource
+from queues.models import DEFAULTS, LIMIT_COLUMNS, Queue, QueueSource, definition_key
 from queues.operations import QueueSave, save_queues, spec_digest
 from queues.yaml_loader import LocatedYaml, YamlInvalid, read_yaml
 from runqy.config_sync.operations import configuration_change
 from runqy.errors import RunqyError
-from runqy.formats import durations
 from runqy.redis_connection import get_broker
 
 _QUEUES_PER_CHANGE = 200
@@ -263,9 +262,11 @@ def _without_defaults(spec: QueueSpec) -> dict[str, Any]:
     """Return a queue as in a file, without fields that have their default."""
     data: dict[str, Any] = QueueDefinitionSerializer(spec).data
     deployment = _plain(data.pop("deployment"))
+    limits = deployment["limits"]
     deployment["limits"] = {
-        name: durations.format_short(value) if value and f"{name}_s" in LIMIT_COLUMNS else value
-        for name, value in deployment["limits"].items()
+        name: int(text) if (text := format_limit(column, limits[name])).isdigit() else text
+        for column in LIMIT_COLUMNS
+        if (name := definition_key(column)) in limits
     }
     del deployment["mode"]  # it is also a field of the queue
     defaults = {name: value for name, value in DEFAULTS.items() if name != "startup_timeout_s"}

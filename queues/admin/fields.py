@@ -1,8 +1,8 @@
 """Form fields of a queue: durations, environment variables, rows of lists, and panels between fields."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import msgspec
 from django import forms
@@ -14,22 +14,25 @@ from queues.definition_serializers import PayloadFieldSerializer
 from queues.definitions import FieldType, PayloadField
 from queues.payload_schema import TOO_DEEP
 from runqy.admin_site.base_admin import NEW_ROWS_MAX, StyledForm
-from runqy.formats import durations
+from runqy.formats import durations, sizes
 
 
-class DurationFormField(forms.CharField):
-    """A limit in seconds, entered as a duration such as 10m. Empty for the server's default."""
+class LimitFormField(forms.CharField):
+    """A limit that is entered with a unit. Empty for the server's default."""
+
+    parse: ClassVar[Callable[[str], int]]
+    format: ClassVar[Callable[[int], str]]
 
     def __init__(self, *, min_value: Any = None, max_value: Any = None, **options: Any) -> None:
         super().__init__(**options | {"empty_value": None, "widget": forms.TextInput(attrs={"autocomplete": "off"})})
 
     def prepare_value(self, value: Any) -> Any:
-        return durations.format_short(value) if isinstance(value, int) else value
+        return self.format(value) if isinstance(value, int) else value
 
     def to_python(self, value: Any) -> int | None:  # type: ignore[override]
         text = super().to_python(value)
         try:
-            return None if text is None else durations.parse_s(text)
+            return None if text is None else self.parse(text)
         except ValueError as error:
             raise forms.ValidationError(f"{error}.") from error
 
@@ -38,6 +41,20 @@ class DurationFormField(forms.CharField):
             return bool(self.to_python(data) != initial)
         except forms.ValidationError:
             return True
+
+
+class DurationFormField(LimitFormField):
+    """A limit in seconds, entered as a duration such as 10m."""
+
+    parse = staticmethod(durations.parse_s)
+    format = staticmethod(durations.format_short)
+
+
+class SizeFormField(LimitFormField):
+    """A limit in bytes, entered as a size such as 1MiB."""
+
+    parse = staticmethod(sizes.parse_bytes)
+    format = staticmethod(sizes.format_short)
 
 
 class EnvVarsField(forms.CharField):

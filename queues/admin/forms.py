@@ -6,15 +6,22 @@ from typing import Any, cast
 from django import forms
 from django.db import models
 
-from queues.admin.fields import DurationFormField, EnvVarsField, FieldRow, PanelField, RowsField, VaultRow
+from queues.admin.fields import (
+    DurationFormField,
+    EnvVarsField,
+    FieldRow,
+    PanelField,
+    RowsField,
+    SizeFormField,
+    VaultRow,
+)
 from queues.definition_serializers import column_field
-from queues.definitions import Limits, QueueSpec
+from queues.definitions import Limits, QueueSpec, format_limit
 from queues.models import DEFAULTS, DEPLOYMENT_COLUMNS, LIMIT_COLUMNS, QUEUE_COLUMNS, Queue
 from queues.operations import spec_version
 from queues.payload_schema import example_body, example_curl, example_payload, example_queue_name
 from queues.queries import default_limits
 from runqy.admin_site.base_admin import StyledForm, StyledModelForm
-from runqy.formats import durations
 from vaults.queries import ReferencedEntry, find_git_token_error, list_references
 
 ROWS = ("vaults", "input", "output")
@@ -51,6 +58,7 @@ class QueueForm(StyledModelForm):
     class Meta:
         model = Queue
         fields = ()
+        field_classes = {name: SizeFormField for name in LIMIT_COLUMNS if name.endswith("_bytes")}
         labels = {
             "is_enabled": "Enabled",
             "git_url": "Repository",
@@ -62,8 +70,8 @@ class QueueForm(StyledModelForm):
             "hide_payloads": "Hide payloads",
             "max_retry": "Retries",
             "max_waiting_tasks": "Maximum waiting tasks",
-            "max_payload_bytes": "Largest payload (bytes)",
-            "max_result_bytes": "Largest result (bytes)",
+            "max_payload_bytes": "Largest payload",
+            "max_result_bytes": "Largest result",
             "max_memory_share": "Share of memory (%)",
             "active_timeout_s": "Active timeout",
             "pending_timeout_s": "Pending timeout",
@@ -139,9 +147,7 @@ class QueueForm(StyledModelForm):
     def _set_placeholders(self, defaults: Limits) -> None:
         for name in LIMIT_COLUMNS:
             if name in self.fields:
-                value = getattr(defaults, name)
-                text = durations.format_short(value) if name.endswith("_s") else str(value)
-                self.fields[name].widget.attrs["placeholder"] = text
+                self.fields[name].widget.attrs["placeholder"] = format_limit(name, getattr(defaults, name))
 
 
 class DeletionForm(StyledForm):
@@ -210,7 +216,8 @@ FIELDSETS: tuple[tuple[str, dict[str, Any]], ...] = (
     (
         "Limits",
         {
-            "description": "Durations are written as 30, 10m, 24h or 1h30m; a plain number counts seconds. "
+            "description": "Durations are written as 30, 10m, 24h or 1h30m; a plain number counts seconds. Sizes are "
+            "written as 1048576, 1MiB or 64KiB. "
             "Empty: the server's default, which is shown in grey.",
             "fields": LIMIT_COLUMNS,
         },

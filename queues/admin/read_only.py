@@ -9,10 +9,10 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from queues.admin.forms import FIELDSETS, QueueForm
+from queues.definitions import format_limit
 from queues.models import Queue
 from queues.queries import default_limits
 from runqy.admin_site.base_admin import StyledModelForm
-from runqy.formats import durations
 
 
 class ReadOnlyForm(StyledModelForm):
@@ -44,7 +44,7 @@ def effective_limits(queue: Queue) -> str:
     for name in defaults.__dataclass_fields__:
         own = getattr(limits, name)
         value = getattr(defaults, name) if own is None else own
-        text = durations.format_short(value) if name.endswith("_s") else str(value)
+        text = format_limit(name, value)
         lines.append(f"{name.removesuffix('_s')}: {text}{' (default)' if own is None else ''}")
     return _lines(lines)
 

@@ -17,15 +17,12 @@ from environs import EnvError, FileAwareEnv
 from runqy.broker import rate_limit
 from runqy.broker.rate_limit import Rate
 from runqy.errors import choices_error
-from runqy.formats import durations
+from runqy.formats import durations, sizes
 
 T = TypeVar("T")
 Network = IPv4Network | IPv6Network
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
-_SIZES = {"": 1, "b": 1} | {
-    prefix + rest: 1 << bits for prefix, bits in (("k", 10), ("m", 20), ("g", 30)) for rest in ("", "b", "ib")
-}
 
 _MAX_S = 10 * 365 * 24 * 3600
 
@@ -161,11 +158,10 @@ def parse_seconds(text: str, lowest: int) -> int:
 
 
 def parse_size(text: str) -> int:
-    digits = text.rstrip("BKMGIbkmgi ").strip()
-    unit = text[len(digits) :].strip().lower()
-    if not (digits.isascii() and digits.isdigit()) or unit not in _SIZES or int(digits) == 0:
-        raise ValueError(f"{text!r} is not a size such as 52428800 or 50MiB")
-    return int(digits) * _SIZES[unit]
+    size = sizes.parse_bytes(text)
+    if size == 0:
+        raise ValueError(f"{text!r} is not a size of at least a byte")
+    return size
 
 
 def parse_rate(text: str) -> Rate | None:

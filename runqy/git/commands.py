@@ -14,7 +14,8 @@ from pathlib import Path
 
 from runqy import clock
 from runqy.errors import DeploymentFailed, DeploymentStopped
-from runqy.git.limits import NO_LIMITS, DiskUsage, Limits, format_size
+from runqy.formats import sizes
+from runqy.git.limits import NO_LIMITS, DiskUsage, Limits
 
 REPORTED_CHARS = 2_000
 KEPT_BYTES = 2 << 20
@@ -94,7 +95,7 @@ class CommandRunner:
         if usage.is_exceeded_now():
             raise LimitExceeded(f"{name} {limits.too_large}")
         if output.is_cut:
-            raise LimitExceeded(f"{name} prints more than {format_size(KEPT_BYTES)}")
+            raise LimitExceeded(f"{name} prints more than {sizes.humanize(KEPT_BYTES)}")
         return output.data.decode(errors="replace")
 
     def check(self) -> None:

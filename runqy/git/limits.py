@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runqy import clock
+from runqy.formats import sizes
 
 MEASURE_INTERVAL_S = 0.25
 REST_FACTOR = 4
@@ -49,14 +50,14 @@ class Limits:
     def find_exceeded(self, errors: str) -> str | None:
         """Return which limit a failed program exceeded, by its error output; None if it failed for another reason."""
         if self.memory_bytes is not None and _OUT_OF_MEMORY.search(errors):
-            return f"needs more than {format_size(self.memory_bytes)} of memory"
+            return f"needs more than {sizes.humanize(self.memory_bytes)} of memory"
         return self.too_large if self.disk_bytes is not None and _FILE_TOO_LARGE.search(errors) else None
 
     @property
     def too_large(self) -> str:
         """The reason for a program that wrote too much."""
         name = f" ({self.setting})" if self.setting else ""
-        return f"writes more than {format_size(self.disk_bytes or 0)}{name}"
+        return f"writes more than {sizes.humanize(self.disk_bytes or 0)}{name}"
 
 
 NO_LIMITS = Limits()
@@ -108,17 +109,3 @@ class DiskUsage:
         process, self._process = self._process, None
         output, _ = process.communicate() if process else (b"", b"")
         return max((int(line.split()[0]) << 10 for line in output.splitlines()), default=0)
-
-
-def format_size(size_bytes: int) -> str:
-    """Format a size in the largest unit in which it is a whole number."""
-    for bits, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if size_bytes >> bits and not size_bytes % (1 << bits):
-            return f"{size_bytes >> bits} {unit}"
-    return f"{size_bytes} bytes"
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder, whatever a repository put into it."""
-    # Not shutil.rmtree, which fails below about 1,000 levels of folders.
-    subprocess.run(["rm", "-rf", "--", str(folder)], stderr=subprocess.DEVNULL, check=False)

@@ -125,6 +125,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"env_vars": "A=1\nnonsense"}, "env_vars", "Line 2: Must be KEY=value."),
     ({"git_token": "ghp_x"}, "git_token", "Must be vault://<vault>/<key>"),
     ({"ttl_completed_s": "soon"}, "ttl_completed_s", "'soon' is not a duration such as 30s, 15m or 1h30m"),
+    ({"max_payload_bytes": "1 mile"}, "max_payload_bytes", "'1 mile' is not a size such as 52428800 or 50MiB"),
     ({"active_timeout_s": "0"}, "active_timeout_s", "greater than or equal to 1"),
     ({"max_retry": "-1"}, "max_retry", "greater than or equal to 0"),
     (
@@ -214,6 +215,17 @@ def test_a_clone_starts_with_the_values_of_the_original(staff: Client) -> None:
     assert form["order"].value() == "strict"
     assert names == ["high", "low"]
     assert [row["vault"].value() for row in form.rows("vaults").rows.rendered()] == ["b", "a"]
+
+
+def test_limits_are_entered_and_shown_with_units(staff: Client) -> None:
+    limits = {"max_payload_bytes": "1MiB", "max_result_bytes": "1500", "ttl_completed_s": "90m"}
+
+    assert staff.post(ADD, FORM | limits).status_code == 302
+    row = Queue.objects.get()
+    form = staff.get(page_of(row)).context["adminform"].form
+
+    assert (row.max_payload_bytes, row.max_result_bytes, row.ttl_completed_s) == (1 << 20, 1500, 5400)
+    assert [form[name].value() for name in limits] == ["1MiB", "1500", "1h30m"]
 
 
 def test_empty_limits_show_the_server_defaults(staff: Client, settings) -> None:

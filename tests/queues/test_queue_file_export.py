@@ -49,7 +49,8 @@ def test_several_queues_are_written_to_one_file() -> None:
 
 
 def test_defaults_are_not_written() -> None:
-    text = write_queue_file([spec("mail", limits=LimitOverrides(ttl_completed_s=5400, pending_timeout_s=0))]).decode()
+    limits = LimitOverrides(ttl_completed_s=5400, pending_timeout_s=0, max_payload_bytes=1 << 20, max_result_bytes=3000)
+    text = write_queue_file([spec("mail", limits=limits)]).decode()
 
     assert text.splitlines() == [
         "queues:",
@@ -62,6 +63,8 @@ def test_defaults_are_not_written() -> None:
         "      limits:",
         "        ttl_completed: 1h30m",
         "        pending_timeout: 0",
+        "        max_payload_bytes: 1MiB",
+        "        max_result_bytes: 3000",
     ]
 
 

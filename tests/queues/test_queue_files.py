@@ -34,6 +34,8 @@ queues:
         active_timeout: 90
         retry_delay: 500ms
         retry_max_delay: 10m
+        max_payload_bytes: 1MiB
+        max_result_bytes: 3000
     input:
       - {name: prompt, type: [string], required: true}
       - name: width
@@ -97,6 +99,8 @@ def test_every_field_of_a_file_is_read() -> None:
         active_timeout_s=90,
         retry_delay_s=1,
         retry_max_delay_s=600,
+        max_payload_bytes=1 << 20,
+        max_result_bytes=3000,
     )
     assert [(field.name, field.required, field.default_json) for field in spec.input] == [
         ("prompt", True, None),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import msgspec
 from django import forms
@@ -20,8 +20,8 @@ from runqy.formats import durations, sizes
 class LimitFormField(forms.CharField):
     """A limit that is entered with a unit. Empty for the server's default."""
 
-    parse: ClassVar[Callable[[str], int]]
-    format: ClassVar[Callable[[int], str]]
+    parse: Callable[[str], int]
+    format: Callable[[int], str]
 
     def __init__(self, *, min_value: Any = None, max_value: Any = None, **options: Any) -> None:
         super().__init__(**options | {"empty_value": None, "widget": forms.TextInput(attrs={"autocomplete": "off"})})

@@ -109,3 +109,9 @@ class DiskUsage:
         process, self._process = self._process, None
         output, _ = process.communicate() if process else (b"", b"")
         return max((int(line.split()[0]) << 10 for line in output.splitlines()), default=0)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, whatever a repository put into it."""
+    # Not shutil.rmtree, which fails below about 1,000 levels of folders.
+    subprocess.run(["rm", "-rf", "--", str(folder)], stderr=subprocess.DEVNULL, check=False)

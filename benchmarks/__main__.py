@@ -16,6 +16,7 @@ from benchmarks.report import Report
 from benchmarks.run_search import measure_search
 from benchmarks.scale import measure_scale
 from benchmarks.scenarios import Sampling
+from benchmarks.sdk import measure_sdk
 from benchmarks.slow_clients import measure_slow_clients
 from benchmarks.stack import running_stack
 from benchmarks.streams import measure_streams
@@ -31,6 +32,7 @@ PARTS = {
     "slow_clients": measure_slow_clients,
     "memory": measure_memory,
     "workers": measure_workers,
+    "sdk": measure_sdk,
     "admin": measure_admin,
     "dashboards": measure_dashboards,
     "history": measure_history,

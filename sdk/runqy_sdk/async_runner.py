@@ -95,7 +95,7 @@ class AsyncRunner:
         self._start_calls()
 
     def _cancel(self, task_id: str) -> None:
-        call = next((call for call in (*self._running, *self._waiting) if task_id in call.task_ids), None)
+        call = next((call for call in (*self._running, *self._waiting) if call.has_task(task_id)), None)
         if call is None:  # it has ended
             return
         self._program.cancel(call, task_id)

@@ -25,16 +25,19 @@ class Call:
     def __init__(self, handler: Handler, line: Line, *, loaded: Any, send: Send, is_streaming: bool) -> None:
         """`line` is the worker's, of a task or of a batch."""
         self._handler = handler
-        self._lines: list[Line] = line.get("batch", [line])
+        self._lines: list[Line] = line.get("batch") or [line]
         self._members = [Context(task, loaded=loaded, send=send, is_streaming=is_streaming) for task in self._lines]
         self._open = {context.task_id: context for context in self._members}
         self._responses: list[str] = []
-        self.task_ids = list(self._open)
 
     @property
     def is_cancelled(self) -> bool:
         """Return whether nobody needs this call any more."""
         return all(context.cancelled for context in list(self._open.values()))
+
+    def has_task(self, task_id: str) -> bool:
+        """Return whether a task has no response yet."""
+        return task_id in self._open
 
     def cancel(self, task_id: str) -> str:
         """Cancel a member. Return its response if the call continues for others, else nothing."""
@@ -42,7 +45,9 @@ class Call:
         if context is None:
             return ""
         context.cancelled.set()
-        return "" if self.is_cancelled or not self._close(context) else failure(task_id, _CANCELLED)
+        if self.is_cancelled or self._open.pop(task_id, None) is None:
+            return ""
+        return failure(task_id, _CANCELLED)
 
     def invoke(self) -> Any:
         """Call the function. Return its result, coroutine or generator. Raise what it raises, and PayloadInvalid."""
@@ -80,13 +85,11 @@ class Call:
 
     def succeed(self, result: Any) -> str:
         """Return the responses after the function has returned."""
-        results = [result]
-        if self._handler.batch is not None:
-            problem = _check_results(result, len(self._members))
-            if problem:
-                return self.fail(ResultInvalid(problem))
-            results = result
-        for context, item in zip(self._members, results, strict=True):
+        if self._handler.batch is None:
+            result = [result]
+        elif problem := _check_results(result, len(self._members)):
+            return self.fail(ResultInvalid(problem))
+        for context, item in zip(self._members, result, strict=True):
             self._respond(context, self._describe_result(context, item))
         return "\n".join(self._responses)
 
@@ -104,18 +107,14 @@ class Call:
             self._responses.append(json.dumps({"batch": members, "error": _describe(error) or type(error).__name__}))
         return "\n".join(self._responses)
 
-    def _close(self, context: Context) -> bool:
-        """Return whether this thread has to respond for a member."""
-        return self._open.pop(context.task_id, None) is not None
-
     def _respond(self, context: Context, response: str) -> None:
-        if self._close(context):
+        if self._open.pop(context.task_id, None) is not None:
             self._responses.append(response)
 
     def _describe_result(self, context: Context, result: Any) -> str:
         if self._handler.batch is not None and isinstance(result, BaseException):
             return self._fail(context, result)
-        if result is None:
+        if result is None and context.unsent_chunks:
             result = join_chunks(context.unsent_chunks)
         try:
             return success(context.task_id, encode_result(result))

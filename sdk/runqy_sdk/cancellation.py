@@ -14,7 +14,7 @@ class Cancellation:
 
     def __init__(self) -> None:
         self._is_set = False
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[None]] | None = None
 
     def __bool__(self) -> bool:
         return self._is_set
@@ -27,7 +27,7 @@ class Cancellation:
 
     def set(self) -> None:
         self._is_set = True
-        for waiter in list(self._waiters):
+        for waiter in list(self._waiters or ()):
             # From the thread that reads what the worker sends.
             waiter.get_loop().call_soon_threadsafe(_wake, waiter)
 
@@ -35,12 +35,13 @@ class Cancellation:
         import asyncio  # noqa: PLC0415 (slow, and only coroutines get here)
 
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        self._waiters = waiters = self._waiters or []
+        waiters.append(waiter)
         try:
             if not self._is_set:  # looked at after the waiter can be found
                 await waiter
         finally:
-            self._waiters.remove(waiter)
+            waiters.remove(waiter)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -29,17 +29,6 @@ class Context:
     """The task that a handler runs."""
 
     task_id: str
-    queue: str
-    attempt: int
-    """1 for the first attempt."""
-    max_retry: int
-    """How often the task may be retried; it has at most one attempt more."""
-    deadline: float | None
-    """The Unix time in seconds at which the worker ends the attempt; None if the worker does not say."""
-    request_id: str
-    """The id of the request that created the task; empty if there was none."""
-    traceparent: str
-    """The trace context of the attempt (W3C); empty without one."""
     cancelled: Cancellation
     """True once the task was cancelled or has timed out. A handler that ends soon then keeps its process warm.
 
@@ -50,17 +39,43 @@ class Context:
 
     def __init__(self, line: Mapping[str, Any], *, loaded: Any = None, send: Send, is_streaming: bool) -> None:
         self.task_id = str(line["task_id"])
-        self.queue = str(line.get("queue") or "")
-        self.attempt = int(line.get("attempt") or int(line.get("retry_count") or 0) + 1)
-        self.max_retry = int(line.get("max_retry") or 0)
-        self.deadline = line.get("deadline")
-        self.request_id = str(line.get("request_id") or "")
-        self.traceparent = str(line.get("traceparent") or "")
         self.loaded = loaded
         self.cancelled = Cancellation()
         self.unsent_chunks: list[Any] = []
+        self._line = line
         self._send = send
         self._is_streaming = is_streaming
+
+    # Properties, because few handlers of short tasks look at them.
+
+    @property
+    def queue(self) -> str:
+        return str(self._line.get("queue") or "")
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first attempt."""
+        return int(self._line.get("attempt") or int(self._line.get("retry_count") or 0) + 1)
+
+    @property
+    def max_retry(self) -> int:
+        """How often the task may be retried; it has at most one attempt more."""
+        return int(self._line.get("max_retry") or 0)
+
+    @property
+    def deadline(self) -> float | None:
+        """The Unix time in seconds at which the worker ends the attempt; None if the worker does not say."""
+        return self._line.get("deadline")
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request that created the task; empty if there was none."""
+        return str(self._line.get("request_id") or "")
+
+    @property
+    def traceparent(self) -> str:
+        """The trace context of the attempt (W3C); empty without one."""
+        return str(self._line.get("traceparent") or "")
 
     @functools.cached_property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:

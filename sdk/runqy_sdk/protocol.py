@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 _READ_BYTES = 1 << 16
+_encode = json.JSONEncoder().encode  # `json.dumps` looks at its options for each task
 
 
 def take_input() -> int:
@@ -99,11 +100,12 @@ class Output:
         self._lock = threading.Lock()
 
     def send(self, line: str) -> None:
-        data = memoryview(line.encode() + b"\n")
+        data = line.encode() + b"\n"
         try:
             with self._lock:  # a progress report of a thread must not come into the middle of a response
-                while data:
-                    data = data[os.write(self._descriptor, data) :]
+                written = os.write(self._descriptor, data)
+                while written < len(data):
+                    written += os.write(self._descriptor, memoryview(data)[written:])
         except BrokenPipeError:
             os._exit(1)  # the worker has gone, and nobody reads what a clean exit would say
 
@@ -124,7 +126,7 @@ def ready_line(*, concurrency: int, batch: dict[str, int] | None) -> str:
 
 def success(task_id: str, result: str) -> str:
     """Return the response of a task that succeeded, with its encoded result."""
-    return f'{{"task_id":{json.dumps(task_id)},"result":{result},"error":null,"retry":false}}'
+    return f'{{"task_id":{_encode(task_id)},"result":{result},"error":null,"retry":false}}'
 
 
 def failure(task_id: str, error: str, *, retry: bool = False, delay: float | None = None) -> str:

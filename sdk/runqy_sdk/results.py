@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import datetime
-import decimal
 import json
 import math
-import uuid
 from typing import Any
 
 from runqy_sdk.cancellation import Cancellation
@@ -36,6 +32,12 @@ def encode_result(value: Any, name: str = "result") -> str:
 
 def _convert(value: Any) -> Any:
     """Return a value as JSON's types. Raise TypeError with a reason if that is not possible."""
+    # A third of the time that importing this package would take, and few results need them.
+    import base64  # noqa: PLC0415
+    import datetime  # noqa: PLC0415
+    import decimal  # noqa: PLC0415
+    import uuid  # noqa: PLC0415
+
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, (uuid.UUID, decimal.Decimal)):

@@ -26,6 +26,7 @@ MAX_CONCURRENCY = 256
 _WATCH_AFTER_S = 0.1
 """How long a task runs before cancellations are read. Starting to read costs more than a short task."""
 
+_decode = json.JSONDecoder().decode  # `json.loads` guesses the encoding of each line
 _instead: list[Callable[[Handler, Loader | None], None]] = []
 
 
@@ -45,7 +46,8 @@ def run(*, concurrency: int = 1) -> None:
         _instead[0](handler, loader)
         return
     descriptor, output = take_input(), Output()
-    program = Program(handler, loader, output, concurrency if is_version_2() else 1)
+    is_streaming = is_version_2()
+    program = Program(handler, loader, output, concurrency if is_streaming else 1, is_streaming)
     os.register_at_fork(after_in_child=_reset_signals)
     _set_up_logging(output)
     if handler.is_async or program.concurrency > 1:
@@ -89,6 +91,7 @@ class Program:
     loader: Loader | None
     output: Output
     concurrency: int
+    is_streaming: bool
 
     def send_ready(self) -> None:
         self.output.send(ready_line(concurrency=self.concurrency, batch=self.handler.batch))
@@ -100,14 +103,14 @@ class Program:
     def read_line(self, data: bytes) -> Line | None:
         """Return a line of the worker; None if it is empty or invalid, which is answered."""
         try:
-            line = json.loads(data) if data.strip() else None
+            line = _decode(data.decode()) if data.strip() else None
         except ValueError as error:
             self.output.send(failure("unknown", f"The line is not JSON: {error}"))
             return None
         return line if isinstance(line, dict) and ("task_id" in line or "batch" in line) else None
 
     def make_call(self, line: Line, loaded: Any) -> Call:
-        return Call(self.handler, line, loaded=loaded, send=self.output.send, is_streaming=is_version_2())
+        return Call(self.handler, line, loaded=loaded, send=self.output.send, is_streaming=self.is_streaming)
 
     def cancel(self, call: Call, task_id: str) -> None:
         if response := call.cancel(task_id):

@@ -53,6 +53,9 @@ class Recorder:
     def batch_sent(self, members: int) -> None:
         self.batches.append(members)
 
+    def shared_death(self, runs: Sequence[Run], cause: str) -> None:
+        pass
+
     def run_chunk(self, run: Run, value: bytes) -> None:
         pass
 

@@ -291,6 +291,8 @@ class ChildSlot:
             self._owner.run_printed(interrupted, note.encode(), is_line=True)
         is_death = not self._is_stopping and not interrupted
         died = RunResult(RunStatus.CHILD_DIED, child.cause, is_shared=len(started) > 1)
+        if is_death and died.is_shared:
+            self._owner.shared_death(started, child.cause)
         # The last one first: each that is requeued goes to the front of its queue.
         for run in reversed(runs):
             own = died if is_death and run.started_ns else RunResult(RunStatus.REQUEUED)

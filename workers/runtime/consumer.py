@@ -201,6 +201,12 @@ class Consumer:
     def batch_sent(self, members: int) -> None:
         self.counts.record_batch(members)
 
+    def shared_death(self, runs: Sequence[Run], cause: str) -> None:
+        self.counts.record_shared_death(len(runs))
+        log.warning("child_died_with_tasks", tasks=len(runs), **child_error_members(cause))
+        note = f"[its process died while it ran {len(runs)} tasks, and the task runs again]"
+        self.run_printed(runs, note.encode(), is_line=True)
+
     def run_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
         if self.config.keeps_output:
             self._output.add(runs, data, is_line=is_line)
@@ -343,7 +349,7 @@ class Consumer:
         task = {"task_id": run.task_id, "queue": run.task.lease.queue}
         if isinstance(outcome, FinishOutcome):
             self.counts.record_outcome(run, outcome)
-            if run.result and run.result.status not in (RunStatus.SUCCEEDED, RunStatus.REQUEUED):
+            if run.result and outcome not in (FinishOutcome.COMPLETED, FinishOutcome.REQUEUED):
                 _log_failure(run, run.result, outcome)
         elif isinstance(outcome, BrokerRefused):
             log.warning("finish_refused", **task, reason="the queue was removed")

@@ -41,6 +41,9 @@ class PoolOwner(Protocol):
     def batch_sent(self, members: int) -> None:
         """A child was sent tasks as one batch."""
 
+    def shared_death(self, runs: Sequence[Run], cause: str) -> None:
+        """A child died while it had several runs. Each of them ends too."""
+
     def run_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
         """A child printed something while it had these runs."""
 

@@ -1,5 +1,6 @@
 """What tasks stream: the chunks of their last run, each once and in order, and how clients notice them."""
 
+import msgspec
 import pytest
 import redis as redis_py
 
@@ -127,6 +128,20 @@ def test_every_dequeue_raises_the_number_of_the_run(broker: Broker, taken: Lease
 
     assert [(run.attempt, run.run_number) for run in (taken, second, third, fourth)] == [(1, 1), (2, 2), (2, 3), (1, 4)]
     assert position_of(broker) == (4, 0)
+
+
+def test_a_run_that_begins_again_raises_its_number(broker: Broker, taken: LeasedTask) -> None:
+    stream(broker, taken, b"1", b"2")
+    again = msgspec.structs.replace(taken, run_number=2)
+    begun = stream(broker, again)
+    empty = chunks_of(broker, run=1, offset=2)
+    stream(broker, again, b"3")
+    is_late = stream(broker, taken, b"late", offset=2) is None
+    broker.run(requeue(taken.lease, now_ns=broker.now_ns()))
+
+    assert (begun, empty, is_late) == (0, TaskChunks(run=2), True)
+    assert chunks_of(broker) == TaskChunks(run=2, entries=(b"3",), end=1)
+    assert take_one(broker).run_number == 3
 
 
 def test_only_the_run_with_the_lease_may_write(broker: Broker, taken: LeasedTask) -> None:

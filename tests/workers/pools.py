@@ -38,6 +38,7 @@ class Recorder:
         self.changed = asyncio.Condition()
         self.has_leases = True
         self.batches: list[int] = []
+        self.sent_again: list[str] = []
         self.refill_s = 0.0
 
     def has_lease(self, run: Run) -> bool:
@@ -56,7 +57,10 @@ class Recorder:
     def shared_death(self, runs: Sequence[Run], cause: str) -> None:
         pass
 
-    def run_chunk(self, run: Run, value: bytes) -> None:
+    def run_sent_again(self, run: Run) -> None:
+        self.sent_again.append(run.task_id)
+
+    def run_chunk(self, run: Run, value: bytes | None) -> None:
         pass
 
     def run_logged(self, run: Run, text: str) -> None:

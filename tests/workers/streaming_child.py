@@ -39,6 +39,8 @@ def run(task_id: str, payload: dict) -> object:
         send(task_id, chunk=number)
         number += 1
         time.sleep(payload.get("pause_s", 0))
+    if "long" in payload:
+        send(task_id, chunk="x" * payload["long"])
     flood = json.dumps({"task_id": task_id, "chunk": "x" * 30_000}) + "\n"
     while payload.get("flood") and task_id not in canceled:
         sys.stdout.write(flood)

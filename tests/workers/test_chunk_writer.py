@@ -7,7 +7,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import ask_all
-from runqy.broker.tasks.chunks import read_chunks
+from runqy.broker.tasks.chunks import TaskChunks, read_chunks
 from tests.support import environment, event_loop
 from tests.support.tasks import put, take
 from workers.runtime.background_writes import record_all
@@ -73,6 +73,24 @@ def test_what_redis_lost_is_written_again(single_broker: Broker) -> None:
     with_writer(stream)
 
     assert entries(single_broker, run.task_id) == (b"1", b"2", b"3", b"4")
+
+
+def test_a_run_that_begins_again_begins_another_stream(single_broker: Broker) -> None:
+    (run,) = runs(single_broker, 1)
+
+    async def stream(writer: ChunkWriter, _: AsyncBroker) -> None:
+        writer.add(run, b"1")
+        await event_loop.wait_until(lambda: is_stored(run))
+        writer.restart(run)
+        await event_loop.wait_until(lambda: single_broker.run(read_chunks("mail", run.task_id)) == TaskChunks(run=2))
+        assert run.stream is not None
+        assert run.stream.join() == b"null"
+        writer.add(run, b"2")
+        await event_loop.wait_until(lambda: is_stored(run))
+
+    with_writer(stream)
+
+    assert single_broker.run(read_chunks("mail", run.task_id)) == TaskChunks(run=2, entries=(b"2",), end=1)
 
 
 def test_a_megabyte_at_most_is_sent_at_once_and_the_rest_before_the_result(single_broker: Broker) -> None:

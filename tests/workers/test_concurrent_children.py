@@ -268,6 +268,7 @@ def test_the_members_of_a_batch_that_failed_run_once_more_alone(batches: Callabl
 
     assert set(recorder.statuses().values()) == {RunStatus.SUCCEEDED}
     assert received(spec) == ["t0 t1 t2", "t0", "t1", "t2"]
+    assert recorder.sent_again == ["t0", "t1", "t2"]
     assert b"[its batch of 3 failed as a whole, so it runs again, alone: " in recorder.printed["t1"]
 
 

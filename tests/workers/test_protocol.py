@@ -21,6 +21,7 @@ from workers.runtime.protocol import (
     begins_as_response,
     decode_response,
     encode_task,
+    read_long_chunk,
     read_ready,
 )
 
@@ -271,6 +272,18 @@ def test_a_log_line_is_output_of_its_task(ready: Ready) -> None:
     assert decode_response('{"task_id":"t1","log":"a\\né"}'.encode(), ready) == LogLine("t1", "a\né")
     assert decode_response(b'{"task_id":"t1","log":7}', ready) is None
     assert decode_response(b'{"log":"a"}', ready) is None
+
+
+@pytest.mark.parametrize(
+    ("start", "chunk"),
+    [
+        (b'{"task_id": "t1", "chunk": "aaa', ChunkLine("t1", None)),
+        (b' {"chunk":["a', ChunkLine(None, None)),
+        (b'{"task_id":"t1","result":"aaa', None),
+    ],
+)
+def test_a_chunk_that_is_too_long_to_be_read_is_recognised(start: bytes, chunk: ChunkLine | None) -> None:
+    assert read_long_chunk(start) == chunk
 
 
 def test_a_response_may_have_members_called_chunk_and_log() -> None:

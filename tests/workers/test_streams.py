@@ -115,6 +115,10 @@ def test_chunks_are_readable_while_the_task_runs(live_broker: Broker, tmp_path: 
             "stream_too_large: chunk 2 has 70,002 bytes; a chunk may have 65,536",
         ),
         (
+            {"long": 40_000_000},
+            "stream_too_large: chunk 1 has too many bytes; a chunk may have 65,536",
+        ),
+        (
             {"count": "/nowhere"},
             "stream_too_large: the task streamed more than 10,000 chunks, the limit of a run",
         ),

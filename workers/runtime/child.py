@@ -33,6 +33,7 @@ from workers.runtime.protocol import (
     decode_response,
     encode_cancel,
     read_long_batch,
+    read_long_chunk,
     read_ready,
     read_task_id,
 )
@@ -256,6 +257,8 @@ class Child:
         # It is too long to be decoded.
         if self.ready.batch and (response := read_long_batch(line.start)):
             self._owner.child_batch_responded(self, response)
+        elif self.ready.streams and (chunk := read_long_chunk(line.start)):
+            self._owner.child_chunk(self, chunk)
         elif begins_as_response(line.start):
             self._owner.child_overflowed(self, read_task_id(line.start))
         else:

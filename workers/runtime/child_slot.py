@@ -246,6 +246,7 @@ class ChildSlot:
         self._owner.run_printed(runs, note.encode(errors="replace"), is_line=True)
         for run in runs:
             run.runs_singly, run.started_ns = True, 0
+            self._owner.run_sent_again(run)
         self._on_batch_failed(runs)
 
     def _log_unknown(self, task_id: str | None) -> bool:

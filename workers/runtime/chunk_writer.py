@@ -22,14 +22,18 @@ class ChunkWriter:
         self._unstored: dict[Run, RunStream] = {}
         self._writes = BackgroundWrites(get_broker, self._plan_next, interval_s=INTERVAL_S)
 
-    def add(self, run: Run, chunk: bytes) -> str:
-        """Add a chunk of a run. Return why the run must end; empty if it may continue."""
-        stream = run.stream = run.stream or RunStream()
+    def add(self, run: Run, chunk: bytes | None) -> str:
+        """Add a chunk of a run; None: too long to be read. Return why the run must end; empty if it may continue."""
+        stream = run.stream or RunStream(run.task.run_number)
         if error := stream.add(chunk):
             return f"stream_too_large: {error}"
-        self._unstored[run] = stream
-        self._writes.schedule()
+        self._schedule(run, stream)
         return ""
+
+    def restart(self, run: Run) -> None:
+        """Drop the chunks of a run that begins again, and have clients drop them too."""
+        if run.stream is not None:
+            self._schedule(run, RunStream(run.stream.run_number + 1))
 
     def plan_final(self, runs: Iterable[Run]) -> list[PlannedWrite]:
         """Return the writes to make before the results of runs are recorded."""
@@ -47,6 +51,10 @@ class ChunkWriter:
 
     async def close(self) -> None:
         await self._writes.close()
+
+    def _schedule(self, run: Run, stream: RunStream) -> None:
+        run.stream = self._unstored[run] = stream
+        self._writes.schedule()
 
     def _plan_next(self) -> list[PlannedWrite]:
         """Return the writes of one round trip."""
@@ -69,7 +77,9 @@ class ChunkWriter:
 
     def _record(self, batches: dict[Run, ChunkBatch], outcomes: Sequence[int | None]) -> None:
         """Drop what is stored, and the chunks of tasks whose leases were lost."""
-        for run, stored in zip(batches, outcomes, strict=True):
+        for (run, batch), stored in zip(batches.items(), outcomes, strict=True):
+            if run.stream is not None and run.stream.run_number != batch.run_number:
+                continue
             if run.stream is not None and stored is not None:
                 run.stream.confirm(stored)
             if run.stream is None or run.stream.is_stored or stored is None:

@@ -215,7 +215,10 @@ class Consumer:
         if self.config.keeps_output:
             self._output.add((run,), text.encode(errors="replace"), is_line=True)
 
-    def run_chunk(self, run: Run, value: bytes) -> None:
+    def run_sent_again(self, run: Run) -> None:
+        self._chunks.restart(run)
+
+    def run_chunk(self, run: Run, value: bytes | None) -> None:
         """Store a chunk, or end the run if it streams too much. See PoolOwner."""
         # What is streamed while a run is being ended is not part of its result.
         if run.forced_result is None and self.config.policy.keeps_results and (error := self._chunks.add(run, value)):

@@ -155,7 +155,7 @@ class OneShotPool:
             self._owner.run_progressed(run, report.progress)
 
     def child_chunk(self, child: Child, line: ChunkLine) -> None:
-        if (run := self._runs[child]) and line.task_id == run.task_id:
+        if (run := self._runs[child]) and line.task_id in (None, run.task_id):
             self._owner.run_chunk(run, line.value)
 
     def child_logged(self, child: Child, line: LogLine) -> None:

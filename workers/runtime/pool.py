@@ -44,11 +44,14 @@ class PoolOwner(Protocol):
     def shared_death(self, runs: Sequence[Run], cause: str) -> None:
         """A child died while it had several runs. Each of them ends too."""
 
+    def run_sent_again(self, run: Run) -> None:
+        """A run begins again, because its batch failed as a whole."""
+
     def run_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
         """A child printed something while it had these runs."""
 
-    def run_chunk(self, run: Run, value: bytes) -> None:
-        """A child streams a part of a run's result: JSON."""
+    def run_chunk(self, run: Run, value: bytes | None) -> None:
+        """A child streams a part of a run's result: JSON, or None if that is too long to be read."""
 
     def run_logged(self, run: Run, text: str) -> None:
         """A child reports what one of its runs printed."""

@@ -129,9 +129,10 @@ class ProgressReport:
 class ChunkLine:
     """A part of the stream of a task that continues."""
 
-    task_id: str
-    value: bytes
-    """JSON."""
+    task_id: str | None
+    """None for the task that the child works on."""
+    value: bytes | None
+    """JSON; None if the line is too long to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,7 @@ ChildLine = BatchResponse | ChildResponse | InvalidResponse | ProgressReport | C
 _RESPONSE_MEMBERS = set(_Outcome.__struct_fields__)
 _RESPONSE_START = re.compile(rb'\s*\{\s*"task_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _LONG_RESPONSE_START = re.compile(rb'\s*\{\s*"(task_id|result|error|retry)"\s*:')
+_LONG_CHUNK_START = re.compile(rb'\s*\{\s*("task_id"\s*:\s*"([^"\\]|\\.)*"\s*,\s*)?"chunk"\s*:')
 _BATCH_START = re.compile(rb'\s*\{\s*"batch"\s*:\s*\[')
 _TASK_ID = re.compile(rb'"task_id"\s*:\s*("[^"\\\x00-\x1f]*")')
 _decode_outcome = msgspec.json.Decoder(_Outcome).decode
@@ -272,6 +274,11 @@ def read_long_batch(start: bytes) -> BatchResponse | None:
     if not _BATCH_START.match(start):
         return None
     return _failed_batch(start, f"the response to the batch was longer than {MAX_LINE_BYTES >> 20} MiB")
+
+
+def read_long_chunk(start: bytes) -> ChunkLine | None:
+    """Return the chunk of a line that is too long to decode; None if the line is another one."""
+    return ChunkLine(read_task_id(start), None) if _LONG_CHUNK_START.match(start) else None
 
 
 def begins_as_response(start: bytes) -> bool:

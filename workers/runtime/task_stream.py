@@ -7,9 +7,10 @@ from runqy.broker.tasks.lease import LeasedTask
 class RunStream:
     """The chunks of a run, in order. All are kept: together they are the result of a run that returns none."""
 
-    __slots__ = ("_chunks", "_size", "_stored", "_stored_size")
+    __slots__ = ("_chunks", "_size", "_stored", "_stored_size", "run_number")
 
-    def __init__(self) -> None:
+    def __init__(self, run_number: int) -> None:
+        self.run_number = run_number
         self._chunks: list[bytes] = []
         self._size = 0
         # How many chunks are stored, and their size.
@@ -24,10 +25,11 @@ class RunStream:
     def is_stored(self) -> bool:
         return self._stored == len(self._chunks)
 
-    def add(self, chunk: bytes) -> str:
+    def add(self, chunk: bytes | None) -> str:
         """Add a chunk. Return which limit it exceeds; empty if it exceeds none."""
-        if len(chunk) > MAX_CHUNK_BYTES:
-            return f"chunk {len(self._chunks) + 1:,} has {len(chunk):,} bytes; a chunk may have {MAX_CHUNK_BYTES:,}"
+        if chunk is None or len(chunk) > MAX_CHUNK_BYTES:
+            size = "too many" if chunk is None else f"{len(chunk):,}"
+            return f"chunk {len(self._chunks) + 1:,} has {size} bytes; a chunk may have {MAX_CHUNK_BYTES:,}"
         if len(self._chunks) == MAX_CHUNKS:
             return f"the task streamed more than {MAX_CHUNKS:,} chunks, the limit of a run"
         if self._size + len(chunk) > MAX_RUN_BYTES:
@@ -44,7 +46,7 @@ class RunStream:
             end += 1
         return ChunkBatch(
             lease=task.lease,
-            run_number=task.run_number,
+            run_number=self.run_number,
             offset=self._stored,
             entries=tuple(self._chunks[self._stored : end]),
             retention_s=task.message.retention,
@@ -58,7 +60,9 @@ class RunStream:
         self._stored = stored
 
     def join(self) -> bytes:
-        """Return the JSON of all chunks: texts as one text, others as a list."""
+        """Return the JSON of all chunks: texts as one text, others as a list; null if there are none."""
+        if not self._chunks:
+            return b"null"
         if all(chunk.startswith(b'"') for chunk in self._chunks):
             return b'"%b"' % b"".join(chunk[1:-1] for chunk in self._chunks)
         return b"[%b]" % b",".join(self._chunks)

@@ -3,7 +3,7 @@
 -- Each run has two keys, its task's hash and its chunks, and the arguments lease_token, run_number, offset of the first
 -- entry, retention_s, ended_channel, the number of entries, and these. Entries that were written before are skipped.
 -- Nothing is written while some before the offset are missing, as after a failover. The chunks of an earlier run are
--- replaced.
+-- replaced. A worker whose run begins again raises its number.
 -- KEYS task_and_chunks*
 -- ARGV kept_s ttl_archived runs*
 --   ttl_archived: of tasks of other producers, which have none
@@ -35,7 +35,13 @@ for i = 1, #KEYS / 2 do
   local first, seen = at + 6, redis.call('HMGET', task, 'owner', 'finished_by', 'state', 'runs', 'chunks', 'ttl_archived')
   at = first + tonumber(count)
   outcomes[i] = -1
-  if has_lease(token, seen[1], seen[2], seen[3]) and seen[4] == run_number then
+  local last_run = tonumber(seen[4] or '') or 0
+  if has_lease(token, seen[1], seen[2], seen[3]) and tonumber(run_number) >= last_run then
+    if tonumber(run_number) > last_run then
+      redis.call('HSET', task, 'runs', run_number)
+      redis.call('HDEL', task, 'chunks')
+      redis.call('PUBLISH', channel, 'chunks')
+    end
     local ttl_s = tonumber(ARGV[1]) + math.max(tonumber(retention_s), tonumber(seen[6] or '') or tonumber(ARGV[2]))
     local stored = stored_chunks(seen[5], run_number)
     outcomes[i] = append(task, chunks, stored, run_number, tonumber(offset), first, at - 1, ttl_s, channel)

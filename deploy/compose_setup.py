@@ -17,10 +17,12 @@ from runqy.config.home import get_or_create_secret
 from runqy.config.process import restrict_new_files
 
 _SERVER_SECRETS = ("api_key", "worker_api_key", "metrics_token", "secret_key", "database_password", "redis_password")
+# The user `default` is off but keeps its permissions: Redis 7 and Valkey 8 run the transactions of the append-only file
+# as this user when they start, and lose those that it may not run.
 _VALKEY = """\
 appendonly yes
 maxmemory-policy noeviction
-user default off
+user default off ~* &* +@all
 user health on nopass resetkeys resetchannels -@all +ping
 user runqy on #{password_hash} allkeys allchannels allcommands
 """

@@ -15,6 +15,7 @@ import redis
 from ruamel.yaml import YAML
 
 from tests.deploy.declared import SERVER_SETTINGS, WORKER_SETTINGS
+from tests.docs.blocks import read_titled
 from tests.support.servers import ValkeyServer, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +153,26 @@ def test_secrets_are_generated_once_and_each_service_gets_its_own(volumes: Path)
     assert {name.partition("/")[0] for name, text in made.items() if made["server/api_key"] in text} == {"server"}
     modes = {path.stat().st_mode & 0o777 for path in volumes.rglob("*") if path.is_file() and path.suffix != ".conf"}
     assert modes <= {0o600, 0o400, 0o700}  # git's hooks are programs
+
+
+@pytest.mark.parametrize("source", ["compose.yaml", "docs/how-to/redis.md"])
+def test_the_append_only_file_may_be_read_as_the_user_that_is_off(volumes: Path, source: str) -> None:
+    """Redis 7 and Valkey 8 lose the transactions in it that the user `default` may not run."""
+    config = (
+        make_volumes(volumes)["valkey/valkey.conf"] if source == "compose.yaml" else read_titled(source)["redis.conf"]
+    )
+    server = ValkeyServer(
+        config=config.replace("bind 127.0.0.1 10.0.0.1", "").replace("user runqy on", "user runqy on >x")
+    )
+    server.start()
+
+    try:
+        client = redis.Redis(port=server.port, username="runqy", password="x")
+        assert client.acl_dryrun("default", "SET", "asynq:{greeter}:t:1", "task") == b"OK"
+        with pytest.raises(redis.exceptions.AuthenticationError):
+            server.client().ping()
+    finally:
+        server.stop()
 
 
 def test_valkey_admits_the_server_and_lets_the_health_check_do_nothing_else(volumes: Path) -> None:

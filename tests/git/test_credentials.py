@@ -1,6 +1,7 @@
 """The credentials that git receives."""
 
 import os
+import subprocess
 from pathlib import Path
 
 from runqy.errors import DeploymentFailed
@@ -94,3 +95,12 @@ def test_a_path_of_a_key_is_quoted() -> None:
 
 def test_secrets_do_not_show_in_a_representation() -> None:
     assert "planted" not in repr(GitCredentials(token="planted", ssh_key="planted"))
+
+
+def test_a_repository_on_this_machine_may_belong_to_another_user(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    source = parse_source(git_url=tmp_path.as_uri(), branch="main")
+
+    with git_environment(source, GitCredentials()) as env:
+        other_owner = env.variables | {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}
+        assert CommandRunner().run(["git", "ls-remote", source.url], env=other_owner, timeout_s=60) == ""

@@ -358,7 +358,7 @@ def _check_shared_deaths(queue: QueueObservation, threshold: float) -> str | Non
     return (
         f"Queue {queue.name} dies at concurrency {queue.shared_death_tasks:,}: {processes} died in the last "
         f"{SHARED_DEATHS_WINDOW_MIN} minutes while running at least as many tasks. If one task is the cause, it is "
-        "archived; otherwise lower child_concurrency, or the size of batches."
+        "archived; otherwise lower its tasks at once (child_concurrency), or the size of its batches."
     )
 
 

@@ -21,11 +21,12 @@ from runqy.errors import BrokerUnavailable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLoad:
-    """How busy the workers of a queue are."""
+    """How busy the workers of a queue are, by their last heartbeats."""
 
     slots: int
     """Tasks that they can run at once."""
-    busy: int
+    running: float
+    """How many they ran at a time, as the mean over the last minutes."""
     processes: int
     """Their child processes."""
     mean_batch: float
@@ -36,13 +37,13 @@ class QueueLoad:
     """The smallest number of tasks that one of them ran."""
 
     @property
-    def busy_percent(self) -> float:
-        return 100 * self.busy / self.slots if self.slots > 0 else 0.0
+    def percent(self) -> float:
+        return 100 * self.running / self.slots if self.slots > 0 else 0.0
 
     @property
     def tasks_at_a_time(self) -> float:
-        """The mean number of tasks that a process runs now."""
-        return self.busy / self.processes if self.processes > 0 else 0.0
+        """How many tasks a process ran at a time."""
+        return self.running / self.processes if self.processes > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +68,12 @@ class QueueStatus:
 
     @property
     def load(self) -> "QueueLoad":
-        """What its workers reported with their last heartbeats."""
         own = [worker for worker in self.workers if not worker.is_foreign]
         batches = [worker.mean_batch for worker in own if worker.mean_batch > 0]
         dying = [worker for worker in own if worker.shared_deaths > 0]
         return QueueLoad(
             slots=sum(worker.concurrency for worker in own),
-            busy=sum(min(len(worker.running), worker.concurrency) for worker in own),
+            running=sum(worker.mean_running for worker in own),
             processes=sum(worker.processes for worker in own),
             mean_batch=sum(batches) / len(batches) if batches else 0.0,
             shared_deaths=sum(worker.shared_deaths for worker in dying),

@@ -29,7 +29,7 @@ from tests.queues.samples import spec
 from tests.queues.stored import save_from_file
 from tests.queues.test_operations import RICH
 from tests.support.runs import insert_runs, make_failure, make_run
-from tests.support.workers import RECORD, RUNNING
+from tests.support.workers import RECORD
 from vaults.operations import create_vault, set_entry
 
 pytestmark = pytest.mark.usefixtures("configuration", "stopped_clock")
@@ -332,15 +332,16 @@ def test_the_page_says_how_long_a_worker_has_been_loading(staff: Client, single_
 
 def test_the_page_shows_how_full_the_slots_are_and_how_large_the_batches(staff: Client, single_broker: Broker) -> None:
     queue = saved()
-    batching = replace(RECORD, queue="mail", redis_queues={"mail": 1}, concurrency=32, mean_batch=8.25)
+    batching = replace(
+        RECORD, queue="mail", redis_queues={"mail": 1}, concurrency=32, mean_batch=8.25, mean_running=13.5
+    )
     dying = replace(batching, worker_id="worker/2", mean_batch=0, shared_deaths=3, shared_death_tasks=30)
-    running = [replace(RUNNING, task_id=f"t{number}", redis_queue="mail") for number in range(12)]
     for record in (batching, dying):
-        single_broker.run(write_heartbeat(record, running, now_ns=single_broker.now_ns()))
+        single_broker.run(write_heartbeat(record, now_ns=single_broker.now_ns()))
 
     page = staff.get(page_of(queue)).content.decode()
 
-    load = "24 of 64 slots busy (38 %), 6 tasks at a time in each of 4 processes, 8.3 tasks in a batch on average"
+    load = "27 of 64 slots busy (42 %); 6.8 tasks at a time in each of 4 processes, 8.3 in a batch"
     assert load in page
     assert "3 in the last 10 minutes, at 30 tasks or more" in page
 

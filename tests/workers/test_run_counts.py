@@ -2,6 +2,7 @@
 
 import pytest
 
+from runqy import clock
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import RunCounters
@@ -126,28 +127,45 @@ def test_what_was_not_delivered_is_sent_with_the_next_heartbeat() -> None:
 
 
 def test_batches_are_counted_and_their_mean_is_that_of_the_last_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, counts = MovingClock(monkeypatch), RunCounts()
+    moving, counts = MovingClock(monkeypatch), RunCounts()
     for members in (16, 16, 4):
         counts.record_batch(members)
 
     assert counts.take(["mail"])["mail"].to_fields() == {"batches": 3, "batch_tasks": 36}
     assert counts.mean_batch == 12
-    clock.advance(60)
+    moving.advance(60)
     counts.record_batch(8)
     assert counts.mean_batch == 11
-    clock.advance(60)
+    moving.advance(60)
     assert counts.mean_batch == 8
-    clock.advance(120)
+    moving.advance(120)
     assert counts.mean_batch == 0
 
 
 def test_deaths_with_several_tasks_are_reported_for_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, counts = MovingClock(monkeypatch), RunCounts()
+    moving, counts = MovingClock(monkeypatch), RunCounts()
     counts.record_shared_death(32)
-    clock.advance(300)
+    moving.advance(300)
     counts.record_shared_death(7)
 
     assert counts.recent_shared_deaths == [32, 7]
-    clock.advance(301)
+    moving.advance(301)
     assert counts.recent_shared_deaths == [7]
     assert counts.take(["mail"])["mail"].to_fields() == {"shared_deaths": 2}
+
+
+def test_the_number_of_tasks_at_a_time_is_a_mean_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    moving = MovingClock(monkeypatch)
+    moving.advance(60 - clock.monotonic_ns() / 1e9 % 60)  # to the start of a minute
+    counts, long, short = RunCounts(), make_run(), make_run()
+    counts.record_start(long)
+    moving.advance(30)
+    counts.record_start(short)
+    moving.advance(15)
+    counts.record_end(short, now_ns=105 * S)
+
+    assert counts.mean_running == 1.3  # 30 s with one, 15 s with two
+    moving.advance(10)
+    counts.record_end(long, now_ns=105 * S)
+    moving.advance(115)
+    assert counts.mean_running == 0

@@ -154,30 +154,31 @@ _OUTCOMES = {
 }
 
 
-class RecentBatches:
-    """The batches of the present minute and the one before."""
+class RecentMean:
+    """A weighted mean over the present minute and the one before."""
 
     def __init__(self) -> None:
         self._minute = 0
-        self._present = self._before = (0, 0)
+        # Sums of the weights, and of the values with their weights.
+        self._present = self._before = (0.0, 0.0)
 
-    def add(self, members: int) -> None:
+    def add(self, value: float, weight: float = 1.0) -> None:
         self._roll()
-        count, tasks = self._present
-        self._present = count + 1, tasks + members
+        weights, values = self._present
+        self._present = weights + weight, values + value * weight
 
     @property
-    def mean(self) -> float:
-        """Return the mean size; 0 if there were none."""
+    def value(self) -> float:
+        """Return the mean; 0 if nothing was added."""
         self._roll()
-        count, tasks = (sum(pair) for pair in zip(self._before, self._present, strict=True))
-        return round(tasks / count, 1) if count else 0.0
+        weights, values = (sum(pair) for pair in zip(self._before, self._present, strict=True))
+        return round(values / weights, 1) if weights else 0.0
 
     def _roll(self) -> None:
         minute = clock.monotonic_ns() // 60_000_000_000
         if minute != self._minute:
-            self._before = self._present if minute == self._minute + 1 else (0, 0)
-            self._minute, self._present = minute, (0, 0)
+            self._before = self._present if minute == self._minute + 1 else (0.0, 0.0)
+            self._minute, self._present = minute, (0.0, 0.0)
 
 
 class RunCounts:
@@ -187,17 +188,22 @@ class RunCounts:
         self._counters: dict[str, RunCounters] = {}
         # Counters that belong to no queue.
         self._worker = RunCounters()
-        self._batches = RecentBatches()
+        self._batch_size = RecentMean()
+        self._tasks_at_a_time = RecentMean()
+        # The number of runs under way, and since when.
+        self._running, self._running_since_ns = 0, clock.monotonic_ns()
         # When children died while they ran several tasks, and how many these were.
         self._shared_deaths: deque[tuple[int, int]] = deque(maxlen=100)
 
     def record_start(self, run: Run) -> None:
+        self._change_running(1)
         if run.task.pending_since_ns:
             waited_ns = max(run.started_ns - run.task.pending_since_ns, 0)
             self._of(run.task.lease.queue).waits.observe(waited_ns / 1e9)
 
     def record_end(self, run: Run, *, now_ns: int) -> None:
         if run.started_ns:
+            self._change_running(-1)
             self._of(run.task.lease.queue).runs.observe(max(now_ns - run.started_ns, 0) / 1e9)
 
     def record_outcome(self, run: Run, outcome: FinishOutcome) -> None:
@@ -215,7 +221,7 @@ class RunCounts:
         """Count a batch that was sent to a child."""
         self._worker.batches += 1
         self._worker.batch_tasks += members
-        self._batches.add(members)
+        self._batch_size.add(members)
 
     def record_shared_death(self, tasks: int) -> None:
         """Count a child that died while it ran several tasks."""
@@ -224,7 +230,12 @@ class RunCounts:
 
     @property
     def mean_batch(self) -> float:
-        return self._batches.mean
+        return self._batch_size.value
+
+    @property
+    def mean_running(self) -> float:
+        self._change_running(0)
+        return self._tasks_at_a_time.value
 
     @property
     def recent_shared_deaths(self) -> Sequence[int]:
@@ -256,6 +267,11 @@ class RunCounts:
         """Add counters that were not delivered. If only the reply was lost, Redis counts them twice."""
         for queue, counted in counters.items():
             self._of(queue).add(counted)
+
+    def _change_running(self, by: int) -> None:
+        now_ns = clock.monotonic_ns()
+        self._tasks_at_a_time.add(self._running, now_ns - self._running_since_ns)
+        self._running, self._running_since_ns = self._running + by, now_ns
 
     def _of(self, queue: str) -> RunCounters:
         counters = self._counters.get(queue)

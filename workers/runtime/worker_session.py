@@ -271,6 +271,7 @@ class WorkerSession:
             commit=self.deployments.commit,
             last_take_s=self.consumer.last_take_s,
             free_slots=self.consumer.free_slots,
+            mean_running=counts.mean_running,
             mean_batch=counts.mean_batch,
             shared_deaths=len(shared_deaths),
             shared_death_tasks=min(shared_deaths, default=0),

@@ -88,8 +88,10 @@ class WorkerRecord:
     """How many more tasks it could run."""
     running: tuple[str, ...] = ()
     """Ids of running tasks; set by the heartbeat."""
+    mean_running: float = 0.0
+    """How many tasks it ran at a time, as the mean over the last minute or two."""
     mean_batch: float = 0.0
-    """The mean size of the batches of the last minute or two; 0 if there were none."""
+    """The mean size of the batches of that time; 0 if there were none."""
     shared_deaths: int = 0
     """How many children died in the last SHARED_DEATHS_WINDOW_S while they ran several tasks."""
     shared_death_tasks: int = 0

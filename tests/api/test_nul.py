@@ -44,9 +44,8 @@ def test_nul_in_a_path_is_not_found(each_plane: str, path: str, code: str) -> No
 
 
 def test_nul_in_a_cookie_is_refused_before_the_session_is_read(client: Client) -> None:
-    client.cookies["runqy_session"] = "\0" * 16
-
-    response = client.get("/admin/")
+    # As a header: Python 3.14 writes no such cookie.
+    response = client.get("/admin/", headers={"Cookie": 'runqy_session="' + "\\000" * 16 + '"'})
 
     assert response.status_code == 400
     assert "Bad request" in response.content.decode()

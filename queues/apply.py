@@ -8,9 +8,10 @@ from queues.definitions import QueueSpec
 from queues.deletion import delete_queues
 from queues.models import Queue, QueueSource
 from queues.operations import QueueSave, save_queues, spec_digest
+from queues.pending_deletions import dropped_redis_queues
 from queues.queue_files import FileError, merge_queue_files, parse_queue_file, write_queue_file
 from runqy.config_sync.operations import configuration_change
-from runqy.errors import QueueBeingDeleted, QueueInvalid, QueueNameTaken, QueueNotEmpty, RunqyError
+from runqy.errors import BrokerUnavailable, QueueBeingDeleted, QueueInvalid, QueueNameTaken, QueueNotEmpty, RunqyError
 from runqy.redis_connection import get_broker
 
 _CONFLICTS = (QueueNameTaken, QueueBeingDeleted, QueueNotEmpty)
@@ -47,6 +48,8 @@ class AppliedQueue:
     after: str = ""
     reason: str = ""
     """Why a queue that should be deleted is kept."""
+    dropped: tuple[str, ...] = ()
+    """The Redis queues of sub-queues that it loses; their tasks are deleted."""
 
 
 class _DryRun(Exception):
@@ -60,7 +63,8 @@ def apply_queue_files(
 
     A queue whose definition is equal keeps its time of change. With `is_dry_run` everything is checked, and nothing
     changes. Raise QueueInvalid for an error in any file, with file, line and field; a QueueNameTaken, QueueBeingDeleted
-    or QueueNotEmpty that is the only kind of error; BrokerUnavailable.
+    or QueueNotEmpty that is the only kind of error; BrokerUnavailable, also after the queues were saved: the same files
+    can be applied again.
     """
     found, errors = merge_queue_files((name, parse_queue_file(raw, file=name)) for name, raw in files.items())
     if errors:
@@ -93,8 +97,14 @@ def _compare(row: Queue | None, spec: QueueSpec) -> AppliedQueue:
         return AppliedQueue(name=spec.name, outcome=ApplyOutcome.ADDED, source="", after=after)
     before = row.as_spec()
     is_equal = spec_digest(before) == spec_digest(spec)
-    outcome = ApplyOutcome.UNCHANGED if is_equal else ApplyOutcome.UPDATED
-    return AppliedQueue(name=spec.name, outcome=outcome, source=row.source, before=_text(before), after=after)
+    return AppliedQueue(
+        name=spec.name,
+        outcome=ApplyOutcome.UNCHANGED if is_equal else ApplyOutcome.UPDATED,
+        source=row.source,
+        before=_text(before),
+        after=after,
+        dropped=tuple(name for name, _ in dropped_redis_queues(before, spec)),
+    )
 
 
 def _is_pruned(row: Queue, prune: Prune) -> bool:
@@ -109,7 +119,11 @@ def _unnamed(row: Queue, *, is_removed: bool) -> AppliedQueue:
 def _delete(unnamed: Sequence[AppliedQueue], *, force: bool) -> list[AppliedQueue]:
     names = [queue.name for queue in unnamed if queue.outcome is ApplyOutcome.REMOVED]
     # After the change: a deletion waits until no process accepts tasks for the queue, and deletes them.
-    results = delete_queues(get_broker(), names=names, force=force) if names else {}
+    try:
+        results = delete_queues(get_broker(), names=names, force=force) if names else {}
+    except BrokerUnavailable as error:
+        saved = "The queues of the files are saved, but not all of the others are deleted"
+        raise type(error)(f"{saved}: {error.detail} Send the same request again.", reason=error.reason) from error
     return [_kept(queue, results.get(queue.name)) for queue in unnamed]
 
 

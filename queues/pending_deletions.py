@@ -107,13 +107,13 @@ def update_pending_deletions(before: QueueSpec | None, after: QueueSpec) -> None
             raise QueueBeingDeleted(f"{deletion} is still being deleted; try again in a few seconds.")
         if is_reused:
             deletion.delete()
-    for name, sub_queue in _dropped(before, after):
+    for name, sub_queue in dropped_redis_queues(before, after):
         record_deletion(after.name, sub_queue, redis_queues=[name])
 
 
 def ensure_no_tasks_stranded(before: QueueSpec, after: QueueSpec) -> None:
     """Raise QueueNotEmpty if a Redis queue that a change drops has unfinished tasks."""
-    if not (dropped := _dropped(before, after)):
+    if not (dropped := dropped_redis_queues(before, after)):
         return
     try:
         broker = get_broker()
@@ -134,8 +134,8 @@ def ensure_empty(counts: Sequence[QueueCounts]) -> None:
             )
 
 
-def _dropped(before: QueueSpec | None, after: QueueSpec) -> list[tuple[str, str]]:
-    """Return the Redis queues that a change drops, each with the name of its sub-queue."""
+def dropped_redis_queues(before: QueueSpec | None, after: QueueSpec) -> list[tuple[str, str]]:
+    """Return the Redis queues that a change of a queue drops, each with the name of its sub-queue."""
     if before is None:
         return []
     mark = settings.RUNQY_SUBQUEUE_SEPARATOR

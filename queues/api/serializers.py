@@ -102,8 +102,17 @@ _APPLIED_EXAMPLE = {
             "before": "queues:\n  mail:\n    priority: 1\n    …",
             "after": "queues:\n  mail:\n    priority: 2\n    …",
             "reason": None,
+            "dropped": [],
         },
-        {"queue": "old", "outcome": "kept", "source": "api", "before": None, "after": None, "reason": None},
+        {
+            "queue": "old",
+            "outcome": "kept",
+            "source": "api",
+            "before": None,
+            "after": None,
+            "reason": None,
+            "dropped": [],
+        },
     ],
     "published": True,
 }
@@ -337,6 +346,7 @@ class AppliedQueueSerializer(serializers.Serializer[Any]):
     before = EmptyAsNullField(allow_null=True, help_text="As a queue file; null: it is new, or is kept")
     after = EmptyAsNullField(allow_null=True, help_text="As a queue file; null: it is removed or kept")
     reason = EmptyAsNullField(allow_null=True, help_text="Why a queue that `prune` selects is kept")
+    dropped = NamesField(help_text="The Redis queues of sub-queues that it loses; their tasks are deleted")
 
 
 @response_example(_APPLIED_EXAMPLE)

@@ -320,7 +320,7 @@ class QueueConfigViewSet(ApiViewSet):
         """Save the queues of queue files as the files define them: all, or none if a file has an error.
 
         `runqy queue apply` sends its files here. `before` and `after` show what changes. Whether a queue is enabled
-        is not in files, and stays.
+        is not in files, and stays. 503 may come after the queues were saved; the same request can be sent again.
         """
         require_all_queues(request.auth)
         options = s.ApplyQuerySerializer.validated(request.query_params.dict())

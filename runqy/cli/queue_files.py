@@ -5,7 +5,8 @@ The server parses the files, as it does with its own, so that there is one reade
 
 import difflib
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,8 @@ from runqy.cli.errors import CliError, ExitCode, ServerError
 from runqy.cli.prompts import Force, confirm
 from runqy.cli.queues import describe_queues
 
+_PAUSES_S = (1, 2, 4)
+"""Before each repetition, unless the server names a time."""
 _SUFFIXES = (".yaml", ".yml")
 _CHANGES = ("added", "updated", "removed")
 _COLOURS = {"+": typer.colors.GREEN, "-": typer.colors.RED, "@": typer.colors.CYAN}
@@ -62,7 +65,8 @@ def apply(  # noqa: PLR0913 (each is an option of the command)
 ) -> None:
     """Make queues what files say.
 
-    Queues are created and updated, and with --prune others are deleted. All files are checked first: with an error in
+    Queues are created and updated, and with --prune others are deleted. It asks before tasks are deleted, with queues
+    or with sub-queues that a file no longer has. All files are checked first: with an error in
     one of them nothing is changed. A queue whose definition is equal stays untouched. What a file does not set gets its
     default, except that a disabled queue stays disabled.
     """
@@ -70,15 +74,14 @@ def apply(  # noqa: PLR0913 (each is an option of the command)
     if diff:
         _print_diff(session, send_files(session, files, prune=mode, dry_run=True))
         return
-    if dry_run or mode != "none":
-        plan = send_files(session, files, prune=mode, dry_run=True)
-        if dry_run:
-            _print_outcomes(session, plan)
-            return
-        _ask(session, plan["queues"], force=force)
-        if not any(queue["outcome"] == "removed" for queue in plan["queues"]):
-            mode = "none"  # one that has become removable meanwhile was not asked about
-    _print_outcomes(session, send_files(session, files, prune=mode))
+    plan = send_files(session, files, prune=mode, dry_run=True)
+    if dry_run:
+        _print_outcomes(session, plan)
+        return
+    _ask(session, plan["queues"], force=force)
+    if not any(queue["outcome"] == "removed" for queue in plan["queues"]):
+        mode = "none"  # one that has become removable meanwhile was not asked about
+    _print_outcomes(session, _send_until_applied(session, files, prune=mode))
 
 
 def diff(session: Session, *, file: Files, prune: Prune = False, prune_all: PruneAll = False) -> None:
@@ -111,11 +114,25 @@ def send_files(
     query = f"prune={prune}&force={'false' if prune == 'none' else 'true'}&dry_run={'true' if dry_run else 'false'}"
     body = {"files": [{"name": name, "content": content} for name, content in files.items()]}
     try:
-        return session.api.post(f"/api/cli/configs/apply?{query}", msgspec.json.encode(body))
+        response = session.api.post(f"/api/cli/configs/apply?{query}", msgspec.json.encode(body))
     except ServerError as error:
         if error.exit_code is ExitCode.FAILED:
             error.exit_code = ExitCode.USAGE  # 1 is `diff`'s status for differences
         raise
+    return response
+
+
+def _send_until_applied(session: Session, files: Mapping[str, str], *, prune: str) -> dict[str, Any]:
+    """Have the server apply files, again if it could not do all of it: it changes nothing twice. Raise ServerError."""
+    for pause_s in _PAUSES_S:
+        try:
+            return send_files(session, files, prune=prune)
+        except ServerError as error:
+            if error.status != 503:
+                raise
+            session.out.note(f"{error} Trying again; what is saved already is unchanged then.")
+            time.sleep(error.retry_after_s or pause_s)
+    return send_files(session, files, prune=prune)
 
 
 def _read(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -137,15 +154,19 @@ def _prune_mode(prune: bool, prune_all: bool) -> str:
     return "all" if prune_all else "applied" if prune else "none"
 
 
-def _ask(session: Session, queues: Iterable[Mapping[str, Any]], *, force: bool) -> None:
-    """Ask before queues are deleted. Raise CliError."""
-    names = [queue["queue"] for queue in queues if queue["outcome"] == "removed"]
-    if names:
-        confirm(lambda: f"Delete {_describe(session, names)}, which no file names?", force=force)
-
-
-def _describe(session: Session, names: Sequence[str]) -> str:
-    return ", ".join(describe_queues(session.api.get("/api/cli/queues")["queues"], names))
+def _ask(session: Session, queues: Sequence[Mapping[str, Any]], *, force: bool) -> None:
+    """Ask before queues are deleted, and tasks with sub-queues. Raise CliError."""
+    removed = [queue["queue"] for queue in queues if queue["outcome"] == "removed"]
+    dropped = [name for queue in queues for name in queue["dropped"]]
+    if force or not (removed or dropped):
+        return
+    statuses = session.api.get("/api/cli/queues")["queues"]
+    holding = {status["queue"] for status in statuses if status["size"]}
+    dropped = [name for name in dropped if name in holding]
+    parts = [(removed, "which no file names"), (dropped, "which no file has as a sub-queue any more")]
+    described = [f"{', '.join(describe_queues(statuses, names))}, {why}" for names, why in parts if names]
+    if described:
+        confirm(lambda: f"Delete {', and '.join(described)}?", force=force)
 
 
 def _print_outcomes(session: Session, applied: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -13,12 +14,14 @@ from queues import deletion
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.cli import prompts, watching
+from runqy.cli import prompts, queue_files, watching
+from runqy.cli.commands import Session
 from runqy.cli.errors import ExitCode
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 from tests.support.runs import insert_runs, make_failure, make_run
-from tests.support.tasks import put
+from tests.support.tasks import put, take_one
+from tests.tasks.task_helpers import succeed
 
 FILE = "queues:\n  {}:\n    priority: {}\n    deployment: {{git_url: 'https://h/r', startup_cmd: x}}\n"
 
@@ -213,6 +216,69 @@ def test_prune_deletes_what_was_applied_after_a_question(
     assert {*Queue.objects.values_list("name", flat=True)} == {"new", "mail", "image"}
     assert outcome(queue("apply", "-f", str(file), "--prune-all", "--force"))[0] == 0
     assert [*Queue.objects.values_list("name", flat=True)] == ["new"]
+
+
+def test_a_queue_that_may_be_pruned_only_after_the_plan_is_kept(
+    queue: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, send = tmp_path / "a.yaml", queue_files.send_files
+    file.write_text(FILE.format("new", 1))
+
+    def send_and_wait(session: Session, files: dict[str, str], **options: Any) -> dict[str, Any]:
+        found = send(session, files, **options)
+        if options.get("dry_run"):
+            save_queue(spec=spec("late"), source=QueueSource.APPLIED)  # as another client's apply
+        return found
+
+    monkeypatch.setattr(queue_files, "send_files", send_and_wait)
+
+    assert outcome(queue("apply", "-f", str(file), "--prune")) == (0, "new\tadded\n")
+    assert Queue.objects.filter(name="late").exists()
+
+
+def test_tasks_of_a_sub_queue_that_a_file_drops_are_deleted_after_a_question(
+    queue: Callable[..., Result], single_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.yaml"
+    subs = "    sub_queues: [{name: high, priority: 10}, {name: low, priority: 3}, {name: empty, priority: 1}]"
+    file.write_text(FILE.format("news", 10).replace("    priority: 10", subs))
+    queue("apply", "-f", str(file))
+    put(single_broker, "t1", queue="news_low")
+    succeed(single_broker, take_one(single_broker, "news_low"), b"1")
+    file.write_text(FILE.format("news", 10).replace("    priority: 10", "    sub_queues: [{name: high, priority: 10}]"))
+
+    refused = queue("apply", "-f", str(file))
+    monkeypatch.setattr(prompts, "is_interactive", lambda: True)
+    answered_no = queue("apply", "-f", str(file), input="n\n")
+    left = Queue.objects.get(name="news").sub_queues.count()
+    answered_yes = queue("apply", "-f", str(file), input="y\n")
+
+    assert (refused.exit_code, answered_no.exit_code, left) == (ExitCode.USAGE, ExitCode.FAILED, 3)
+    assert "Delete news_low (1 task), which no file has as a sub-queue any more? [y/N]" in answered_no.stderr
+    assert (answered_yes.exit_code, answered_yes.stdout.partition("\n")[2]) == (0, "news\tupdated\n")
+    assert Queue.objects.get(name="news").sub_queues.count() == 1
+
+
+def test_files_are_sent_again_while_the_server_cannot_do_all_of_it(run, server, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(queue_files, "_PAUSES_S", (0, 0))
+    file = tmp_path / "a.yaml"
+    file.write_text(FILE.format("one", 1))
+    added, unchanged = (
+        {"queue": "one", "outcome": outcome, "source": None, "reason": None, "dropped": []}
+        for outcome in ("added", "unchanged")
+    )
+    away = (503, {"code": "broker_unavailable", "detail": "The queues of the files are saved, but …"})
+    server.responses = [
+        (200, {"dry_run": True, "queues": [added]}),
+        away,
+        away,
+        (200, {"dry_run": False, "queues": [unchanged]}),
+    ]
+
+    result = run("queue", "apply", "-f", str(file))
+
+    assert outcome(result) == (0, "one\tunchanged\n")
+    assert result.stderr.count("saved, but … Trying again") == 2
 
 
 @pytest.mark.parametrize("words", [["apply"], ["apply", "--dry-run"], ["diff"]])

@@ -10,6 +10,7 @@ from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from runqy.broker.broker import Broker
 from tests.api.client import ApiClient, Response, problem
+from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.queues_api.configs import content, refusal
 from tests.support.audit import audit_records
@@ -72,6 +73,37 @@ def test_an_error_in_one_file_leaves_all_as_they_were(client: ApiClient) -> None
         "c.yaml:2: queues.mail: Already defined in a.yaml:2.",
     ]
     assert not Queue.objects.filter(name="mail").exists()
+
+
+def test_files_are_applied_again_after_others_could_not_be_deleted(client: ApiClient, settings: Any) -> None:
+    apply(client, a=QUEUE.format("old", 1))
+    here, settings.REDIS_TARGET = settings.REDIS_TARGET, away()
+
+    first = apply(client, "?prune=applied&force=true", a=QUEUE.format("mail", 1))
+    settings.REDIS_TARGET = here
+    saved = Queue.objects.get(name="mail")
+    second = apply(client, "?prune=applied&force=true", a=QUEUE.format("mail", 1))
+    third = apply(client, "?prune=applied&force=true", a=QUEUE.format("mail", 1))
+
+    assert refusal(first) == (503, "broker_unavailable")
+    assert problem(first)["detail"].startswith(
+        "The queues of the files are saved, but not all of the others are deleted"
+    )
+    assert saved.priority == 1
+    kept = ("inference", "kept")
+    assert outcomes(second) == [("mail", "unchanged"), kept, ("old", "removed")]
+    assert outcomes(third) == [("mail", "unchanged"), kept]
+    assert Queue.objects.get(name="mail").updated_at == saved.updated_at
+    assert audit_records().filter(action="queue.created", object_name="mail").count() == 1
+
+
+def test_a_sub_queue_that_a_file_drops_is_named(client: ApiClient) -> None:
+    with_subs = "queues:\n  mail: {{sub_queues: [{}], deployment: {{git_url: 'https://h/r', startup_cmd: x}}}}\n"
+    apply(client, a=with_subs.format("{name: high, priority: 2}, {name: low, priority: 1}"))
+
+    response = apply(client, "?dry_run=true", a=with_subs.format("{name: high, priority: 2}"))
+
+    assert content(response)["queues"][0]["dropped"] == ["mail_low"]
 
 
 def test_what_only_saving_finds_leaves_all_as_they_were(client: ApiClient) -> None:

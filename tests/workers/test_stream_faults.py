@@ -1,4 +1,4 @@
-"""Streams of real workers when a worker or Redis is killed, or Redis is full."""
+"""Streams of real workers when a worker or Redis is killed, Redis is full, or nothing is to be stored."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.maintenance.forwarder import forward
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.states import TaskState
-from runqy.broker.tasks.chunks import GAP, read_chunks
+from runqy.broker.tasks.chunks import GAP, TaskChunks, read_chunks
 from tests.support.full_redis import full_redis
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import eventually
@@ -124,3 +124,16 @@ def test_a_stream_is_whole_if_redis_was_full_for_a_while(
 
     chunks = chunks_of(single_broker, task_id)
     assert chunks == list(range(len(chunks)))
+
+
+def test_a_queue_without_storage_of_results_stores_no_chunks(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.response["deployment"]["redis_storage"] = False
+    task_id = add_task(single_broker, {"chunks": ["a", "b"]}, retention_s=3600)
+    start_worker()
+
+    record = wait_for_state(single_broker, task_id, "completed")
+
+    assert record.result is None
+    assert single_broker.run(read_chunks("mail", task_id)) == TaskChunks(run=1)

@@ -16,7 +16,16 @@ from workers.runtime.pool import RestartPolicy, to_run_result
 from workers.runtime.protocol import ChildResponse
 from workers.runtime.retries import QueuePolicy, backoff_s
 from workers.runtime.settings import RestartSettings
-from workers.runtime.task_runs import Run, RunResult, RunStatus, finish_request, limit_result, plan_finishes
+from workers.runtime.task_runs import (
+    Run,
+    RunResult,
+    RunStatus,
+    add_streamed_result,
+    finish_request,
+    limit_result,
+    plan_finishes,
+)
+from workers.runtime.task_stream import RunStream
 
 POLICY = QueuePolicy(delay_s=100, max_delay_s=300)
 
@@ -117,6 +126,20 @@ def test_a_result_of_the_size_that_the_queue_allows_is_kept() -> None:
 
     assert limit_result(result, policy) is result
     assert limit_result(RunResult(RunStatus.SUCCEEDED, output=b"1234"), policy).status is RunStatus.FAILED
+
+
+def test_a_stream_that_is_the_result_is_limited_as_a_result() -> None:
+    stream = RunStream(1)
+    for chunk in (b'"12"', b'"34"'):
+        stream.add(chunk)
+    task = LeasedTask(lease=Lease("mail", "t1", "token"), message=TaskMessage(), lease_end_s=0)
+    run = Run(task=task, line=b"", stream=stream)
+
+    joined = add_streamed_result(run, RunResult(RunStatus.SUCCEEDED, output=b"null"))
+
+    assert joined.output == b'"1234"'
+    assert limit_result(joined, QueuePolicy(max_result_bytes=6)) is joined
+    assert limit_result(joined, QueuePolicy(max_result_bytes=5)).status is RunStatus.FAILED
 
 
 @pytest.mark.parametrize(("size", "calls"), [(BATCH_MAX_BYTES // 3, 1), (BATCH_MAX_BYTES // 2 + 1, 2)])

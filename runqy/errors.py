@@ -1,5 +1,6 @@
 """The errors that users see. Each has a stable code and an HTTP status. Its docstring is the default message."""
 
+import errno
 from collections.abc import Iterable, Mapping, Sequence
 
 
@@ -43,6 +44,14 @@ class ClientDisconnected(Exception):
 
     status = 499
     """For metrics. nginx has the same code."""
+
+
+class StreamBroken(ConnectionResetError):
+    """A response that has begun cannot be completed. Its connection is closed, so that the client notices."""
+
+    # gunicorn closes a connection quietly after this error alone.
+    def __init__(self) -> None:
+        super().__init__(errno.ECONNRESET, "the stream cannot be completed")
 
 
 class BrokerUnavailable(RunqyError, code="broker_unavailable", status=503):
@@ -115,6 +124,10 @@ class TaskEnded(RunqyError, code="task_ended", status=409):
 
 class TaskStateUnsuited(RunqyError, code="task_state_unsuited", status=409):
     """The action is not allowed in the task's current state."""
+
+
+class StreamIncomplete(RunqyError, code="stream_incomplete", status=409):
+    """The run whose stream was requested has ended without success, or its stream has a gap."""
 
 
 class TaskNotCancelable(RunqyError, code="task_not_cancelable", status=409):

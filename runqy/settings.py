@@ -384,8 +384,8 @@ RUNQY_BODY_MEMORY = env.size(
 RUNQY_DATA_PLANE = env.flag(
     "RUNQY_DATA_PLANE",
     default=True,
-    help="serve `POST /queue/add`, `POST /queue/add-batch`, `GET /queue/{task_id}` and `GET "
-    "/queue/{task_id}/events` on the event loop, and followers of logs; false: on threads, like all "
+    help="serve `POST /queue/add`, `POST /queue/add-batch`, `GET /queue/{task_id}`, its "
+    "`/events` and `/stream` on the event loop, and followers of logs; false: on threads, like all "
     "other routes",
 )
 RUNQY_DJANGO_THREADS = env.count(
@@ -399,7 +399,7 @@ RUNQY_DJANGO_THREADS = env.count(
 RUNQY_MAX_WAITERS = env.count(
     "RUNQY_MAX_WAITERS",
     5000,
-    help="requests of a web process that may wait for results or follow events or logs, half of them with "
+    help="requests of a web process that may wait for results or follow events, streams or logs, half of them with "
     "one key; one more gets 503 `too_many_waiters`",
 )
 RUNQY_WSGI_WAITERS = env.count(

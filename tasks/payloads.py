@@ -24,6 +24,7 @@ _EMPTY_OBJECT = re.compile(rb"\{[ \t\r\n]*\}")
 _LONG_INTEGER = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{%d,}(?![0-9.eE])" % (MAX_INTEGER_DIGITS + 1))
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_text = msgspec.json.Decoder(str).decode
 
 
 def to_one_line(json: bytes) -> bytes:
@@ -91,6 +92,19 @@ def as_json(data: bytes) -> msgspec.Raw | str:
         data.decode()
         return read_json(data, msgspec.Raw)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return data.decode("utf-8", "replace")
+
+
+def decode_text(value: msgspec.Raw | str) -> str | None:
+    """Return the text of a string, given the value that `as_json` returned; None for other JSON."""
+    if isinstance(value, str):
+        return value
+    data = bytes(value)
+    if not _STRING_START.match(data):
+        return None
+    try:
+        return _decode_text(data)
+    except msgspec.DecodeError:  # half of a surrogate pair
         return data.decode("utf-8", "replace")
 
 

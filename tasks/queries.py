@@ -9,14 +9,18 @@ from django.conf import settings
 from queues.catalog import AllowedQueues, QueueCatalog
 from queues.queries import get_catalog, resolve_redis_queue
 from runqy.broker.broker import Broker
-from runqy.broker.operation import Operation, Request, ask_all, raise_error
+from runqy.broker.operation import Operation, Request, ask, ask_all, raise_error
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.chunks import TaskChunks, read_chunks
 from runqy.broker.tasks.listing import Anchor, Page, list_tasks
 from runqy.broker.tasks.output import TaskOutput, read_output
 from runqy.broker.tasks.reader import TaskLocation, TaskStatus, find_task, read_statuses, read_tasks
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import TaskNotFound
 from tasks.models import TaskRun
+
+_MAX_READS = 3
+"""Of a task that seems to begin one run after another: workers can write what does not match."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,33 @@ def read_task_output(
     if status is None:
         raise TaskNotFound
     return status, output
+
+
+def read_task(location: TaskLocation) -> Operation[TaskRecord]:
+    """Return a task whose Redis queue is known. Raise TaskNotFound, BrokerUnavailable."""
+    (record,) = yield from ask(read_tasks([location]))
+    if record is None:
+        raise TaskNotFound
+    return record
+
+
+def read_task_chunks(
+    location: TaskLocation, *, run: int = 0, offset: int = 0
+) -> Operation[tuple[TaskStatus, TaskChunks]]:
+    """Return a task's status and what its last run streamed: from an offset on, if `run` is that one.
+
+    The chunks are all of the run, or those after them are left for the next call, if the status is not active. Raise
+    TaskNotFound, BrokerUnavailable.
+    """
+    requests: list[Request[Any]] = [read_statuses([location]), read_chunks(*location, run=run, offset=offset)]
+    for _ in range(_MAX_READS):
+        (status,), chunks = map(raise_error, (yield from ask_all(requests)))
+        if status is None:
+            raise TaskNotFound
+        if status.chunks[0] == chunks.run:
+            break
+        # A run has begun between the two commands, whose chunks do not belong to this state.
+    return status, chunks
 
 
 def get_task_output(

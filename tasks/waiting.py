@@ -35,13 +35,13 @@ class Watched(Enum):
 
     END = auto()
     STATE = auto()
-    """The state, the run or the progress changes."""
+    """The state, the run, the progress or the chunks change."""
     OUTPUT = auto()
     """The state, the run or the output changes."""
 
     def part_of(self, status: TaskStatus) -> tuple[object, ...]:
-        part = status.output if self is Watched.OUTPUT else status.progress
-        return status.state, status.started_at_ns, part
+        part = (status.output,) if self is Watched.OUTPUT else (status.progress, status.chunks)
+        return status.state, status.started_at_ns, *part
 
 
 class WaitingClient(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +82,6 @@ class Waiter:
         self._watched = watched
         # The status of the task when the client last read it.
         self.status: TaskStatus | None = None
-        self._polled: TaskStatus | None = None
         self._woken = asyncio.Event()
 
     @property
@@ -91,19 +90,10 @@ class Waiter:
 
     async def read(self) -> TaskRecord:
         """Return the task. Raise TaskNotFound, BrokerUnavailable."""
-        polled = self._polled  # before the task is read: a change in between must wake the client again
         record = await self._waiters.read(self.task_id, self.client)
         self.queue = record.queue
-        self.status = TaskStatus(
-            record.state,
-            record.started_at_ns,
-            progress=polled.progress if polled else None,
-            output=polled.output if polled else None,
-        )
+        self.status = TaskStatus(record.state, record.started_at_ns)
         return record
-
-    async def run(self, operation: Operation[T]) -> T:
-        return await self._waiters.run(operation)
 
     async def wait(self, timeout_s: float) -> bool:
         """Return True when the task has to be read again, the process drains, or the client's key is no longer
@@ -124,6 +114,11 @@ class Waiter:
     def wake(self) -> None:
         self._woken.set()
 
+    def wake_follower(self) -> None:
+        """Wake the client if it follows what the task streams."""
+        if self._watched is Watched.STATE:
+            self.wake()
+
     def compare(self, status: TaskStatus | None) -> None:
         """Wake the client if this is what it waits for. None: the task was deleted."""
         if status is None:
@@ -133,7 +128,6 @@ class Waiter:
             if status.state.is_final:
                 self.wake()
             return
-        self._polled = status
         if self.status is None or self._watched.part_of(self.status) != self._watched.part_of(status):
             self.wake()  # and again after the next poll, if the client could not read the task
 
@@ -154,7 +148,7 @@ class ResultWaiters:
         self._slices: tuple[dict[str, set[Waiter]], ...] = tuple({} for _ in range(SLICES))
         self._client_counts: Counter[str] = Counter()
         self._thread_count = 0
-        self._subscriber = TaskEndSubscriber(broker, on_end=self._wake_all_for)
+        self._subscriber = TaskEndSubscriber(broker, on_end=self._wake_all_for, on_chunks=self._wake_followers_of)
         self._is_subscribing = False
         # The polls of tasks and the checks of clients. They run while there are waiters.
         self._background: dict[str, asyncio.Task[None]] = {}
@@ -279,6 +273,10 @@ class ResultWaiters:
     def _wake_all_for(self, task_id: str) -> None:
         for waiter in self._slice_of(task_id).get(task_id, ()):
             waiter.wake()
+
+    def _wake_followers_of(self, task_id: str) -> None:
+        for waiter in self._slice_of(task_id).get(task_id, ()):
+            waiter.wake_follower()
 
     async def _check_clients(self) -> None:
         # Without this, clients whose key was revoked would keep their places until their tasks change.

@@ -25,7 +25,7 @@ from runqy.dataplane.executors import BoundedExecutor
 from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import Response, StreamingResponse, problem_response, shared_headers
 from runqy.dataplane.wsgi import call_wsgi
-from runqy.errors import ClientDisconnected, InternalError, RunqyError
+from runqy.errors import ClientDisconnected, InternalError, RunqyError, StreamBroken
 from runqy.http.request_ids import new_request_id, set_request_id
 from runqy.metrics.http_requests import OTHER, observe_request
 
@@ -104,6 +104,8 @@ class Application:
                 await _send_stream(request, response, send)
             else:
                 await _send(request, response, send)
+        except StreamBroken:
+            request.break_off()
         except ClientDisconnected:
             pass
         finally:

@@ -49,6 +49,7 @@ from runqy.http.middleware import forwarded_client
 from runqy.http.request_ids import trace_headers
 from runqy.metrics.http_requests import observe_request
 from runqy.telemetry.tracing import enqueue_span, get_tracer
+from tasks.api.chunk_streams import open_chunk_stream
 from tasks.api.enqueue_bodies import parse_batch, parse_enqueue, parse_enqueue_key
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
 from tasks.api.logs import END_ID, LogQuerySerializer, find_position, open_output_stream
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TASK_ID = r"(?P<task_id>(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%2[Ff])+)"
-_TASK_PATH = re.compile(rf"/queue/{_TASK_ID}(?P<events>/events)?")
+_TASK_PATH = re.compile(rf"/queue/{_TASK_ID}(?P<part>/events|/stream)?")
 _LOGS_PATH = re.compile(rf"/api/cli/queues/(?P<queue>[A-Za-z0-9._-]+)/tasks/{_TASK_ID}/logs")
 _LOGS_ROUTE = "/api/cli/queues/{queue}/tasks/{task_id}/logs"
 _POST_ONLY = ("/queue/add", "/queue/add-batch")
@@ -90,6 +91,11 @@ class TaskEndpoints:
         self._background = background
         self._waiters = waiters
         self._posts: dict[str, Respond] = {"/queue/add": self._enqueue, "/queue/add-batch": self._enqueue_batch}
+        self._parts: dict[str, Callable[..., Awaitable[Response | StreamingResponse]]] = {
+            "": self._get_task,
+            "/events": self._stream_events,
+            "/stream": self._stream_chunks,
+        }
         # The number of requests in progress.
         self.in_flight = 0
 
@@ -100,13 +106,9 @@ class TaskEndpoints:
         if method == "POST" and (respond := self._posts.get(path)):
             return lambda request: self._observe(request, respond, path, is_safe=False)
         if method == "GET" and path not in _POST_ONLY and (found := _TASK_PATH.fullmatch(path)):
-            respond_task, route = (
-                (self._stream_events, "/queue/{task_id}/events")
-                if found["events"]
-                else (self._get_task, "/queue/{task_id}")
-            )
-            respond_one = partial(respond_task, task_id=unquote(found["task_id"]))
-            return lambda request: self._observe(request, respond_one, route, is_safe=True)
+            part = found["part"] or ""
+            respond_one = partial(self._parts[part], task_id=unquote(found["task_id"]))
+            return lambda request: self._observe(request, respond_one, f"/queue/{{task_id}}{part}", is_safe=True)
         if method == "GET" and (logs := _LOGS_PATH.fullmatch(path)):
             return lambda request: self._follow(request, queue=logs["queue"], task_id=unquote(logs["task_id"]))
         return None
@@ -282,6 +284,20 @@ class TaskEndpoints:
         head = {"Content-Type": EVENT_TYPE} | EVENT_HEADERS
         return StreamingResponse(200, [*encode_headers(head)], stream)
 
+    async def _stream_chunks(self, call: Call, identity: Identity, *, task_id: str) -> StreamingResponse:
+        headers = call.request.headers
+        record = await self._run(lambda: get_task(task_id, allowed_queues=identity.queues))
+        stream, content_type = await call.request.until_disconnect(
+            open_chunk_stream(
+                self._waiters,
+                record,
+                client=waiting_client(headers, identity),
+                accept=headers.get("Accept", ""),
+            )
+        )
+        head = {"Content-Type": content_type} | EVENT_HEADERS
+        return StreamingResponse(200, [*encode_headers(head)], stream)
+
     async def _stream_output(
         self, call: Call, identity: Identity, *, queue: str, task_id: str
     ) -> Response | StreamingResponse:
@@ -322,7 +338,7 @@ class TaskEndpoints:
 
 def _is_result(request: ParsedRequest) -> bool:
     found = _TASK_PATH.fullmatch(request.path)
-    return request.method == "GET" and found is not None and not found["events"]
+    return request.method == "GET" and found is not None and not found["part"]
 
 
 def _record(request: ParsedRequest, route: str, status: int) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 from asyncio.events import TimerHandle
 from enum import Enum, auto
+from functools import partial
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from runqy.dataplane.bodies import RECEIVED
+from runqy.dataplane.request import BREAK_OFF
 from runqy.dataplane.responses import problem_response, render_head, shared_headers
 from runqy.dataplane.transports import JoiningTransport
 from runqy.errors import HeadersTooLarge, RequestInvalid, RequestTimeout, RunqyError
@@ -17,7 +19,10 @@ MAX_HEAD_BYTES = 32 << 10
 MAX_FIELDS = 100
 
 
-_RECEIVED: dict[str, dict[object, object]] = {RECEIVED: {}}
+def break_off(cycle: RequestResponseCycle) -> None:
+    """Close the connection of a response without its end."""
+    cycle.disconnected = True  # uvicorn then takes no more of the response, and logs nothing
+    cycle.transport.close()
 
 
 class Expected(Enum):
@@ -106,7 +111,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self.has_progressed = True
         self.expected = Expected.REQUEST
-        self.scope["extensions"] = _RECEIVED
+        self.scope["extensions"] = {RECEIVED: {}, BREAK_OFF: {"call": partial(break_off, self.cycle)}}
         super().on_message_complete()
 
     def check_head(self) -> None:

@@ -15,6 +15,10 @@ from runqy.errors import ClientDisconnected, RequestInvalid
 
 T = TypeVar("T")
 
+BREAK_OFF = "runqy.break_off"
+"""The extension of the ASGI scope by which HttpProtocol closes the connection of a response that cannot be completed.
+Servers without it close it themselves, and log an error."""
+
 
 class RequestHeaders(Mapping[str, str]):
     """Case-insensitive headers as in WSGI: repeated ones are joined, and names with underscores are dropped."""
@@ -83,6 +87,12 @@ class ParsedRequest:
                 await self.body.receive_chunk()
         except ClientDisconnected:
             return
+
+    def break_off(self) -> None:
+        """Close the connection without the end of the response."""
+        extension: Any = (self.scope.get("extensions") or {}).get(BREAK_OFF)
+        if extension is not None:
+            extension["call"]()
 
     async def until_disconnect(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine, and cancel it when the client closes the connection. The body must have been read.

@@ -207,7 +207,7 @@ class ContentSecurityPolicyMiddleware:
 def content_security_policy(path: str, content_type: str) -> str:
     if _is_admin(path):
         return ADMIN_POLICY
-    is_page = content_type.startswith("text/") and content_type != "text/event-stream"
+    is_page = content_type.startswith("text/html")
     return PAGE_POLICY if is_page or path.startswith("/static/") else DATA_POLICY
 
 

@@ -1,22 +1,29 @@
-"""The states of a task as server-sent events, for DRF's viewset and the data plane.
+"""What happens to a task as server-sent events, for DRF's viewset and the data plane.
 
-`state` is sent for the current state and each change, `progress` when the handler reports progress, `end` with the task
-once it has ended, `gone` if it is deleted. The id of a state is `<state>-<attempt>`: after `Last-Event-ID`, the current
-state is sent only if it differs. Events are not stored.
+`state` is sent for the current state and each change, `chunk` for what the current run streams, `reset` when a new run
+makes the chunks before worthless, `gap` where chunks were dropped, `progress` when the handler reports progress, `end`
+with the task once it has ended, `gone` if it is deleted. The id of a state, a chunk and an end is an EventPosition:
+after `Last-Event-ID`, everything continues there.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Annotated, Protocol
+import re
+from collections.abc import AsyncGenerator, Iterator
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from drf_spectacular.utils import OpenApiParameter
 
 from runqy.api.renderers import encode_json
+from runqy.broker.replies import MAX_DIGITS
 from runqy.broker.states import TaskState
-from runqy.broker.tasks.record import TaskProgress, TaskRecord
-from runqy.errors import BrokerUnavailable, TaskNotFound
+from runqy.broker.tasks.chunks import TaskChunks, count_dropped
+from runqy.broker.tasks.reader import TaskStatus
+from runqy.broker.tasks.record import TaskProgress, TaskRecord, decode_progress
+from tasks import payloads
 from tasks.api.serializers import task_response
-from tasks.waiting import ResultWaiters, Waiter, WaitingClient, Watched
+from tasks.api.streaming import PART_BYTES, TaskStream, open_stream
+from tasks.queries import read_task, read_task_chunks
+from tasks.waiting import ResultWaiters, WaitingClient, Watched
 
 LAST_EVENT_ID = OpenApiParameter(
     "Last-Event-ID", str, OpenApiParameter.HEADER, description="The `id` of the last received event"
@@ -25,9 +32,7 @@ LAST_EVENT_ID = OpenApiParameter(
 EVENT_TYPE = "text/event-stream"
 # `X-Accel-Buffering: no` stops nginx from holding events back.
 EVENT_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-HEARTBEAT_S = 15.0
-"""The interval of comments, which keep clients and proxies from closing an idle connection."""
-_HEARTBEAT = b": heartbeat\n\n"
+HEARTBEAT = b": heartbeat\n\n"
 
 
 class TaskStateEvent(msgspec.Struct, frozen=True):
@@ -39,6 +44,32 @@ class TaskStateEvent(msgspec.Struct, frozen=True):
     attempts: Annotated[int, msgspec.Meta(description="Number of attempts that started")]
 
 
+class TaskChunkEvent(msgspec.Struct, frozen=True):
+    """The data of the event `chunk`."""
+
+    id: str
+    queue: str
+    run: int
+    chunk: Any
+
+
+class TaskResetEvent(msgspec.Struct, frozen=True):
+    """The data of the event `reset`."""
+
+    id: str
+    queue: str
+    run: int
+
+
+class TaskGapEvent(msgspec.Struct, frozen=True):
+    """The data of the event `gap`."""
+
+    id: str
+    queue: str
+    run: int
+    dropped: int
+
+
 class TaskProgressEvent(msgspec.Struct, frozen=True):
     """The data of the event `progress`."""
 
@@ -47,85 +78,138 @@ class TaskProgressEvent(msgspec.Struct, frozen=True):
     progress: TaskProgress
 
 
-class EventSource(Protocol):
-    """Renders what has changed about a task."""
+class EventPosition(NamedTuple):
+    """What a client has received: the chunks of a run up to an offset, and the last state."""
 
-    is_over: bool
-    """There will be no more events."""
+    run: int = 0
+    offset: int = 0
+    state: str = ""
+    """`<state>-<attempts>`; empty if the client knows no state of this run."""
 
-    async def read(self, waiter: Waiter) -> bytes:
-        """Return the events since the last call. Raise TaskNotFound, BrokerUnavailable."""
+    def __str__(self) -> str:
+        return f"{self.run}-{self.offset}-{self.state}"
 
-
-class EventStream:
-    """The events of a task, until it has ended or the client's key is no longer accepted."""
-
-    def __init__(
-        self,
-        source: EventSource,
-        waiter: Waiter | None,
-        *,
-        first: bytes,
-    ) -> None:
-        """`first` are the current events. Without a waiter the stream ends after them."""
-        self._source = source
-        self._waiter = waiter
-        self._chunks = self._render(first)
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._chunks
-
-    async def aclose(self) -> None:
-        """End the stream, even if it was never read."""
-        await self._chunks.aclose()
-        if self._waiter is not None:
-            self._waiter.leave()
-
-    async def _render(self, chunk: bytes) -> AsyncGenerator[bytes, None]:
-        if chunk:
-            yield chunk
-        while self._waiter is not None and not self._source.is_over:
-            has_news = await self._waiter.wait(HEARTBEAT_S)
-            if self._waiter.is_draining or not self._waiter.client.is_accepted():
-                return
-            if chunk := await self._read(self._waiter) if has_news else _HEARTBEAT:
-                yield chunk
-
-    async def _read(self, waiter: Waiter) -> bytes:
-        """Return the events of a task that may have changed; empty if it has not, or while Redis is unavailable."""
-        try:
-            return await self._source.read(waiter)
-        except BrokerUnavailable:
-            return b""
-        except TaskNotFound:
-            self._source.is_over = True
-            return render_sse("gone", encode_json({"id": waiter.task_id}))
+    @classmethod
+    def parse(cls, event_id: str) -> "EventPosition":
+        """Return the position that an id names; of any other text, such as the ids before 1.0, the beginning."""
+        found = _EVENT_ID.fullmatch(event_id)
+        return cls(int(found[1]), int(found[2]), found[3]) if found else cls()
 
 
-class StateEvents:
-    """The events `state`, `progress` and `end`. See `EventSource`."""
+_NUMBER = rf"[0-9]{{1,{MAX_DIGITS - 2}}}"
+_EVENT_ID = re.compile(rf"({_NUMBER})-({_NUMBER})-((?:[a-z]+-{_NUMBER})?)")
 
-    def __init__(self, last_event_id: str) -> None:
+
+class TaskEvents:
+    """The events of a task. See `StreamSource`."""
+
+    heartbeat = HEARTBEAT
+    breaks = False
+    watched = Watched.STATE
+
+    def __init__(self, waiters: ResultWaiters, record: TaskRecord, position: EventPosition) -> None:
+        """`record` is the task as it was found."""
         self.is_over = False
-        self._sent_id = last_event_id
-        self._sent_progress: TaskProgress | None = None
+        self.status: TaskStatus | None = None
+        self._waiters = waiters
+        self.location = self._queue, self._id = record.queue, record.id
+        self._record: TaskRecord | None = record
+        self._position = position
+        # The state and the start of the run that were sent last.
+        self._sent: tuple[TaskState, int | None] | None = None
+        self._sent_progress: bytes | None = None
 
-    async def read(self, waiter: Waiter) -> bytes:
-        return self.render(await waiter.read())
+    async def read(self) -> AsyncGenerator[bytes, None]:
+        """Yield the events since the last call, in the order in which it happened.
 
-    def render(self, record: TaskRecord) -> bytes:
-        """Return the events of a task's state and progress that have not been sent."""
-        self.is_over = record.state.is_final
-        chunk = b""
-        if event_id(record) != self._sent_id:
-            self._sent_id = event_id(record)
-            chunk = render_event(record)
-        if record.progress != self._sent_progress:
-            self._sent_progress = record.progress
-            if record.progress is not None and not self.is_over:
-                data = TaskProgressEvent(id=record.id, queue=record.queue, progress=record.progress)
-                chunk += render_sse("progress", encode_json(data))
-        return chunk
+        A run's chunks come after its state `active`, and before the state in which it ended.
+        """
+        record, self._record = self._record, None
+        while True:
+            status, chunks = await self._waiters.run(
+                read_task_chunks(self.location, run=self._position.run, offset=self._position.offset)
+            )
+            self.status = status
+            if reset := self._begin_run(chunks):
+                yield reset
+            state = status.state, status.started_at_ns
+            if state == self._sent:
+                record = None
+            elif record is None or (record.state, record.started_at_ns) != state:
+                # The chunks are read once more: by then they are all that came before this state.
+                record = await self._waiters.run(read_task(self.location))
+                continue
+            if record is not None and record.state is TaskState.ACTIVE and (event := self._render_state(record)):
+                yield event
+            for part in self._render_chunks(chunks):
+                yield part
+            if self._position.offset < chunks.end:
+                continue
+            if record is not None and (event := self._render_state(record)):
+                yield event
+            self._sent = state
+            if event := self._render_progress(status):
+                yield event
+            self.is_over = status.state.is_final
+            return
+
+    def render_gone(self) -> bytes:
+        self.is_over = True
+        return render_gone(self._id)
+
+    def _begin_run(self, chunks: TaskChunks) -> bytes:
+        """Begin the run of these chunks, unless it was begun. Return the event `reset` if chunks were sent before."""
+        known = self._position
+        if chunks.run == known.run:
+            return b""
+        self._position = EventPosition(chunks.run)
+        data = TaskResetEvent(self._id, self._queue, chunks.run)
+        return render_sse("reset", encode_json(data)) if known.offset else b""
+
+    def _render_state(self, record: TaskRecord) -> bytes:
+        """Return the event of a state that has not been sent."""
+        text = state_text(record)
+        if text == self._position.state:
+            return b""
+        self._position = self._position._replace(state=text)
+        if record.state.is_final:
+            return render_sse("end", encode_json(task_response(record)), str(self._position))
+        data = TaskStateEvent(id=record.id, queue=record.queue, state=record.state, attempts=record.attempts)
+        return render_sse("state", encode_json(data), str(self._position))
+
+    def _render_chunks(self, chunks: TaskChunks) -> Iterator[bytes]:
+        """Yield the events of chunks, several in each part."""
+        part, dropped = bytearray(), 0
+        for entry in chunks.entries:
+            self._position = self._position._replace(offset=self._position.offset + 1)
+            if lost := count_dropped(entry):
+                dropped += lost
+                continue
+            part += self._render_gap(dropped)
+            dropped = 0
+            data = TaskChunkEvent(self._id, self._queue, chunks.run, payloads.as_json(entry))
+            part += render_sse("chunk", encode_json(data), str(self._position))
+            if len(part) >= PART_BYTES:
+                yield bytes(part)
+                part.clear()
+        part += self._render_gap(dropped)
+        if part:
+            yield bytes(part)
+
+    def _render_gap(self, dropped: int) -> bytes:
+        """Return the event `gap`; empty if nothing was dropped."""
+        data = TaskGapEvent(self._id, self._queue, self._position.run, dropped)
+        return render_sse("gap", encode_json(data)) if dropped else b""
+
+    def _render_progress(self, status: TaskStatus) -> bytes:
+        """Return the event of a progress that has not been sent."""
+        if status.progress == self._sent_progress:
+            return b""
+        self._sent_progress = status.progress
+        progress = decode_progress(status.progress)
+        if progress is None or status.state.is_final:
+            return b""
+        return render_sse("progress", encode_json(TaskProgressEvent(self._id, self._queue, progress)))
 
 
 async def open_event_stream(
@@ -134,38 +218,27 @@ async def open_event_stream(
     *,
     client: WaitingClient,
     last_event_id: str,
-) -> EventStream:
+) -> TaskStream:
     """Return the events of a task, starting with its current state. The caller must close the stream.
 
     The stream ends when the client's key is no longer accepted. Raise TooManyWaiters, TaskNotFound, BrokerUnavailable.
     """
-    waiter = None
-    if not (record.state.is_final or waiters.is_draining):
-        waiter = await waiters.add(record.id, queue=record.queue, client=client, watched=Watched.STATE)
-        try:
-            # Read again: the task may have changed before it was watched.
-            record = await waiter.read()
-        except BaseException:  # also a cancellation: the waiter must not keep its place
-            waiter.leave()
-            raise
-    source = StateEvents(last_event_id)
-    return EventStream(source, waiter, first=source.render(record))
+    source = TaskEvents(waiters, record, EventPosition.parse(last_event_id))
+    return await open_stream(source, waiters, client, is_final=record.state.is_final)
 
 
 def is_end_known(record: TaskRecord, last_event_id: str) -> bool:
     """Return whether a client has received the last event. A response of 204 stops it from reconnecting."""
-    return record.state.is_final and event_id(record) == last_event_id
+    known = EventPosition.parse(last_event_id)
+    return record.state.is_final and (known.run, known.state) == (record.runs, state_text(record))
 
 
-def event_id(record: TaskRecord) -> str:
+def state_text(record: TaskRecord) -> str:
     return f"{record.state}-{record.attempts}"
 
 
-def render_event(record: TaskRecord) -> bytes:
-    if record.state.is_final:
-        return render_sse("end", encode_json(task_response(record)), event_id(record))
-    data = TaskStateEvent(id=record.id, queue=record.queue, state=record.state, attempts=record.attempts)
-    return render_sse("state", encode_json(data), event_id(record))
+def render_gone(task_id: str) -> bytes:
+    return render_sse("gone", encode_json({"id": task_id}))
 
 
 def render_sse(name: str, data: bytes, id_: str = "") -> bytes:

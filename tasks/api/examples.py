@@ -109,14 +109,25 @@ TASK_ENDED = OpenApiExample(
 )
 EVENTS = OpenApiExample(
     "A task that is completed",
-    'id: pending-0\nevent: state\ndata: {"id":"task-uuid","queue":"inference_high","state":"pending","attempts":0}\n\n'
-    'id: active-1\nevent: state\ndata: {"id":"task-uuid","queue":"inference_high","state":"active","attempts":1}\n\n'
+    "id: 0-0-pending-0\nevent: state\n"
+    'data: {"id":"task-uuid","queue":"inference_high","state":"pending","attempts":0}\n\n'
+    "id: 1-0-active-1\nevent: state\n"
+    'data: {"id":"task-uuid","queue":"inference_high","state":"active","attempts":1}\n\n'
     'event: progress\ndata: {"id":"task-uuid","queue":"inference_high","progress":{"current":3,"total":10,"message":'
     '"resizing"}}\n\n'
-    'id: completed-1\nevent: end\ndata: {"info":{"id":"task-uuid","state":"completed","result":{"ok":true}}}\n\n',
+    'id: 1-1-active-1\nevent: chunk\ndata: {"id":"task-uuid","queue":"inference_high","run":1,"chunk":"Hello"}\n\n'
+    'id: 1-2-active-1\nevent: chunk\ndata: {"id":"task-uuid","queue":"inference_high","run":1,"chunk":" world"}\n\n'
+    'id: 1-2-completed-1\nevent: end\ndata: {"info":{"id":"task-uuid","state":"completed","result":"Hello world"}}\n\n',
     response_only=True,
     status_codes=["200"],
     media_type="text/event-stream",
+)
+STREAM = OpenApiExample(
+    "A text",
+    "Hello world",
+    response_only=True,
+    status_codes=["200"],
+    media_type="text/plain",
 )
 LOGS = OpenApiExample(
     "Response",

@@ -5,6 +5,7 @@ output is `<attempt>-<offset>`: after `Last-Event-ID`, the text continues there.
 """
 
 import re
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import msgspec
@@ -14,11 +15,12 @@ from runqy.api.renderers import encode_json
 from runqy.api.serializers import BodySerializer
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.output import TaskOutput
-from runqy.broker.tasks.reader import TaskLocation
-from tasks.api.events import EventStream, render_sse
+from runqy.broker.tasks.reader import TaskLocation, TaskStatus
+from tasks.api.events import HEARTBEAT, render_gone, render_sse
 from tasks.api.serializers import TaskLogs
+from tasks.api.streaming import TaskStream, open_stream
 from tasks.queries import read_task_output
-from tasks.waiting import ResultWaiters, Waiter, WaitingClient, Watched
+from tasks.waiting import ResultWaiters, WaitingClient, Watched
 
 MAX_ATTEMPT = 1_000_000
 END_ID = "end"
@@ -83,32 +85,41 @@ def find_position(attempt: int | None, last_event_id: str) -> OutputPosition:
 
 
 class OutputEvents:
-    """The events `output` and `end` of a task. See `EventSource`."""
+    """The events `output` and `end` of a task. See `StreamSource`."""
 
-    def __init__(self, location: TaskLocation, position: OutputPosition) -> None:
+    heartbeat = HEARTBEAT
+    breaks = False
+    watched = Watched.OUTPUT
+
+    def __init__(self, waiters: ResultWaiters, location: TaskLocation, position: OutputPosition) -> None:
         self.is_over = False
-        self._location = location
+        self.status: TaskStatus | None = None
+        self._waiters = waiters
+        self.location = location
         self._position = position
 
-    async def read(self, waiter: Waiter) -> bytes:
-        """Return the events since the last call: of the attempt that was sent last, and of later ones."""
-        chunk = b""
+    async def read(self) -> AsyncGenerator[bytes, None]:
+        """Yield the events since the last call: of the attempt that was sent last, and of later ones."""
         while True:
             position = self._position
-            status, output = await waiter.run(
-                read_task_output(self._location, attempt=position.attempt, offset=position.offset)
+            status, output = await self._waiters.run(
+                read_task_output(self.location, attempt=position.attempt, offset=position.offset)
             )
-            waiter.status = status  # what the next poll is compared with
-            chunk += self._render(output)
+            self.status = status
+            if event := self._render(output):
+                yield event
             later = [attempt for attempt in output.attempts if attempt > (self._position.attempt or 0)]
             if not later:
                 break
             self._position = OutputPosition(min(later))
         if status.state.is_final:
             self.is_over = True
-            queue, task_id = self._location
-            chunk += render_sse(END_ID, encode_json(OutputEndEvent(task_id, queue, status.state)), END_ID)
-        return chunk
+            queue, task_id = self.location
+            yield render_sse(END_ID, encode_json(OutputEndEvent(task_id, queue, status.state)), END_ID)
+
+    def render_gone(self) -> bytes:
+        self.is_over = True
+        return render_gone(self.location[1])
 
     def _render(self, output: TaskOutput) -> bytes:
         """Return the event of a text that has not been sent; empty if there is none."""
@@ -131,18 +142,11 @@ async def open_output_stream(
     position: OutputPosition,
     *,
     client: WaitingClient,
-) -> EventStream:
+) -> TaskStream:
     """Return the output of a task from a position on. The caller must close the stream.
 
     It ends with the task, and when the client's key is no longer accepted. Raise TooManyWaiters, TaskNotFound,
     BrokerUnavailable.
     """
-    queue, task_id = location
-    source = OutputEvents(location, position)
-    waiter = await waiters.add(task_id, queue=queue, client=client, watched=Watched.OUTPUT)
-    try:
-        first = await source.read(waiter)
-    except BaseException:
-        waiter.leave()
-        raise
-    return EventStream(source, waiter, first=first)
+    source = OutputEvents(waiters, location, position)
+    return await open_stream(source, waiters, client)

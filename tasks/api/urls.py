@@ -22,6 +22,7 @@ urlpatterns = [
     path("queue/add", TaskViewSet.as_view({"post": "create"}), name="enqueue-task"),
     path("queue/add-batch", TaskViewSet.as_view({"post": "create_batch"}), name="enqueue-batch"),
     path("queue/<path:task_id>/events", TaskViewSet.as_view({"get": "events"}), name="task-events"),
+    path("queue/<path:task_id>/stream", TaskViewSet.as_view({"get": "stream"}), name="task-stream"),
     path(
         "queue/<path:task_id>",
         TaskViewSet.as_view({"get": "retrieve"}, authentication_classes=[PublicResultAuthentication]),

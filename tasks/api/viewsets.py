@@ -26,6 +26,7 @@ from runqy.http.request_ids import trace_headers
 from runqy.telemetry.tracing import enqueue_span
 from tasks.api import examples
 from tasks.api import serializers as s
+from tasks.api.chunk_streams import NDJSON_TYPE, open_chunk_stream
 from tasks.api.enqueue_bodies import parse_enqueue_key
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID, is_end_known, open_event_stream
 from tasks.api.waits import WAIT_PARAMETERS, Wait, blocking_client, enqueue_head, parse_wait, task_head
@@ -153,11 +154,11 @@ class TaskViewSet(ApiViewSet):
         examples=[examples.EVENTS],
     )
     def events(self, request: AuthenticatedRequest, task_id: str) -> HttpResponseBase:
-        """Stream the states of a task as server-sent events.
+        """Stream what happens to a task as server-sent events.
 
-        `state` for the current state and each change, `end` with the task once it has ended, `gone` when it was
-        deleted. A comment is sent every 15 s. A client that reconnects sends `Last-Event-ID`: it receives
-        the current state if that differs.
+        `state` for the current state and each change, `chunk` for what the current run streams, `reset` when another
+        run begins, `gap` where chunks were dropped, `end` with the task once it has ended, `gone` when it was deleted.
+        A comment is sent every 15 s. A client that reconnects sends `Last-Event-ID`, and receives what it misses.
         """
         last_event_id = request.headers.get("Last-Event-ID", "")
         record = run_with_fresh_catalog(get_task, task_id, allowed_queues=request.auth.queues)
@@ -176,6 +177,42 @@ class TaskViewSet(ApiViewSet):
         )
         chunks = BlockingIterator(waiting, stream)
         return StreamingHttpResponse(chunks, content_type=EVENT_TYPE, headers=EVENT_HEADERS)
+
+    @extend_schema(
+        operation_id="stream_task",
+        tags=["tasks"],
+        responses={
+            (200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "Texts, until the run has succeeded"),
+            (200, NDJSON_TYPE): OpenApiResponse(OpenApiTypes.ANY, "A line of JSON for each chunk"),
+            **problem_responses(401, 403, 404, 409, 503),
+        },
+        examples=[examples.STREAM],
+    )
+    def stream(self, request: AuthenticatedRequest, task_id: str) -> HttpResponseBase:
+        """Stream what a run of a task streams.
+
+        Of the run in progress, of the next one if the task waits, of the last one if it has ended. Plain text if the
+        first chunk is a text, else a line of JSON for each chunk; `Accept` with one of the types chooses it. A response
+        that ends is complete: if the run fails or is interrupted, or chunks were dropped, the connection is closed
+        before the end.
+        """
+        record = run_with_fresh_catalog(get_task, task_id, allowed_queues=request.auth.queues)
+        is_head = request.method == "HEAD"  # it must not wait: it would hold a thread for no body
+        waiting = get_waiting_loop()
+        stream, content_type = waiting.run(
+            open_chunk_stream(
+                waiting.waiters,
+                record,
+                client=blocking_client(request),
+                accept=request.headers.get("Accept", ""),
+                waits=not is_head,
+            )
+        )
+        chunks = BlockingIterator(waiting, stream)
+        if is_head:
+            chunks.close()
+            return HttpResponse(content_type=content_type, headers=EVENT_HEADERS)
+        return StreamingHttpResponse(chunks, content_type=content_type, headers=EVENT_HEADERS)
 
 
 def _validated(serializer_class: type[BaseSerializer[Any]], body: bytes) -> Any:

@@ -192,6 +192,7 @@ TASK_REFUSALS = [
     Refusal(404, "get", "/queue/nothing"),
     Refusal(400, "get", "/queue/nothing?wait=soon"),
     Refusal(404, "get", "/queue/nothing/events"),
+    Refusal(404, "get", "/queue/nothing/stream"),
     Refusal(401, "post", "/queue/add", {"queue": "inference", "data": {}}, "wrong"),
     Refusal(400, "post", "/queue/add", b"{"),
     Refusal(404, "post", "/queue/add", {"queue": "nothing", "data": {}}),

@@ -42,7 +42,8 @@ OPERATIONS = {
 }
 ALIASES = [label for label, operation in OPERATIONS.items() if operation.get("deprecated")]
 """Second paths to the actions of other operations."""
-DATA_PLANE = ["POST /queue/add", "POST /queue/add-batch", "GET /queue/{task_id}", "GET /queue/{task_id}/events"]
+DATA_PLANE = ["POST /queue/add", "POST /queue/add-batch"]
+DATA_PLANE += [f"GET /queue/{{task_id}}{part}" for part in ("", "/events", "/stream")]
 
 # Every check of schemathesis is on. What it finds all the same is in this table, or is a defect: the check, the
 # operations, and the statuses with which it may be wrong.

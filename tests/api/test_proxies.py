@@ -30,7 +30,7 @@ def https_only(configuration: None, settings: Any, monkeypatch: pytest.MonkeyPat
     security_headers.cache_clear()
 
 
-@pytest.mark.parametrize("path", ["/queue/x", "/queue/x/events"])
+@pytest.mark.parametrize("path", ["/queue/x", "/queue/x/events", "/queue/x/stream"])
 @pytest.mark.parametrize(
     ("address", "scheme", "forwarded"),
     [

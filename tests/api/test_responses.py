@@ -63,10 +63,11 @@ def test_an_unavailable_redis_is_a_503(redis_away: None, each_plane: str) -> Non
         ApiClient().get("/queue/x"),
         ApiClient().get("/queue/x?wait=1"),
         ApiClient().get("/queue/x/events"),
+        ApiClient().get("/queue/x/stream"),
     ]
 
     # An unknown queue is still known to be unknown.
-    assert [problem(response)["code"] for response in responses] == ["queue_not_found", *["broker_unavailable"] * 3]
+    assert [problem(response)["code"] for response in responses] == ["queue_not_found", *["broker_unavailable"] * 4]
     assert all(response["Retry-After"] for response in responses[1:])
 
 

@@ -32,6 +32,7 @@ MAY = {
     "create_task": CLIENTS,
     "get_task": CLIENTS,
     "stream_task_events": CLIENTS,
+    "stream_task": CLIENTS,
     "list_tasks": CLIENTS,
     "get_queue_task": CLIENTS,
     "get_task_logs": CLIENTS,

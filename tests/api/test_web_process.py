@@ -55,7 +55,7 @@ def test_only_configured_proxies_are_trusted(configuration: None, tmp_path: Path
             return connection.recv(12)
 
     try:
-        found = {status(path) for path in ("/admin/login/", "/queue/t1", "/queue/t1/events")}
+        found = {status(path) for path in ("/admin/login/", "/queue/t1", "/queue/t1/events", "/queue/t1/stream")}
     finally:
         web.kill()
 

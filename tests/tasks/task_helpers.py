@@ -3,6 +3,9 @@
 from typing import Any
 
 from runqy.broker.broker import Broker
+from runqy.broker.maintenance.forwarder import forward
+from runqy.broker.states import TaskState
+from runqy.broker.tasks.chunks import ChunkBatch, mark_gap, write_chunks
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
 from runqy.broker.tasks.lease import LeasedTask
 from tests.support.tasks import put, take_one
@@ -16,6 +19,26 @@ def succeed(broker: Broker, taken: LeasedTask, result: bytes) -> None:
 def fail_for_good(broker: Broker, taken: LeasedTask, error: str) -> None:
     """Give a task up."""
     broker.run(archive(taken.lease, taken.message, error=error, now_ns=broker.now_ns()))
+
+
+def run_again(broker: Broker, taken: LeasedTask) -> LeasedTask:
+    """Let a run fail, and return the next."""
+    failure = Failure(error="boom", retry_at_s=broker.now_s() - 1)
+    broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
+    broker.run(forward(taken.lease.queue, TaskState.RETRY, now_ns=broker.now_ns()))
+    return take_one(broker, taken.lease.queue)
+
+
+def stream(broker: Broker, taken: LeasedTask, *entries: bytes, offset: int = 0) -> None:
+    """Write chunks that a run streamed."""
+    batch = ChunkBatch(lease=taken.lease, run_number=taken.run_number, offset=offset, entries=entries)
+    assert broker.run(write_chunks([batch])) == [batch.end]
+
+
+def drop_chunks(broker: Broker, taken: LeasedTask, *entries: bytes, offset: int = 0) -> None:
+    """Record that chunks were streamed which Redis had no memory for."""
+    batch = ChunkBatch(lease=taken.lease, run_number=taken.run_number, offset=offset, entries=entries)
+    assert broker.run(mark_gap(batch))
 
 
 def put_in(broker: Broker, state: str, *task_ids: str, queue: str = "simple", **options: Any) -> None:

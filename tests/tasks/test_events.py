@@ -17,8 +17,9 @@ from runqy.broker.states import TaskState
 from runqy.broker.tasks.finish import Failure, retry
 from runqy.redis_connection import get_broker
 from tasks import waiting
-from tasks.api import events
-from tasks.api.events import EventStream, open_event_stream
+from tasks.api import streaming
+from tasks.api.events import open_event_stream
+from tasks.api.streaming import TaskStream
 from tasks.queries import get_task
 from tasks.waiting import ResultWaiters, WaiterLimits, WaitingClient
 from tasks.waiting_loop import BlockingIterator, get_waiting_loop
@@ -83,7 +84,7 @@ def open_stream(waiters: ResultWaiters, task_id: str) -> Iterator[Callable[..., 
     def start(last_event_id: str = "", is_accepted: Callable[[], bool] = lambda: True) -> Iterator[bytes]:
         record = get_broker().run(get_task(task_id))
         client = WaitingClient(id="k", is_accepted=is_accepted)
-        stream: EventStream = loop.run(open_event_stream(waiters, record, client=client, last_event_id=last_event_id))
+        stream: TaskStream = loop.run(open_event_stream(waiters, record, client=client, last_event_id=last_event_id))
         opened.append(BlockingIterator(loop, stream))
         return iter(opened[-1])
 
@@ -109,7 +110,7 @@ def test_an_ended_task_has_one_event_with_its_result(
     assert (response.status_code, response["Content-Type"]) == (200, "text/event-stream")
     assert (response["Cache-Control"], response["X-Accel-Buffering"]) == ("no-store", "no")
     (event,) = events_of(response)
-    assert (event.id, event.name) == ("completed-1", "end")
+    assert (event.id, event.name) == ("1-0-completed-1", "end")
     assert json.loads(event.data) == json.loads(client.get(f"/queue/{task_id}").content)
 
 
@@ -134,9 +135,9 @@ def test_a_stream_continues_until_the_task_ends(
         found = response.result(timeout=PATIENCE_S)
 
     assert found[0] == Event(
-        "pending-0", "state", f'{{"id":"{task_id}","queue":"simple","state":"pending","attempts":0}}'
+        "0-0-pending-0", "state", f'{{"id":"{task_id}","queue":"simple","state":"pending","attempts":0}}'
     )
-    assert (found[-1].id, found[-1].name) == ("completed-1", "end")
+    assert (found[-1].id, found[-1].name) == ("1-0-completed-1", "end")
 
 
 def test_each_state_is_sent(
@@ -155,11 +156,11 @@ def test_each_state_is_sent(
     seen += stream
 
     assert [parse(chunk)[:2] for chunk in seen] == [
-        ("pending-0", "state"),
-        ("retry-1", "state"),
-        ("pending-1", "state"),
-        ("active-2", "state"),
-        ("completed-2", "end"),
+        ("0-0-pending-0", "state"),
+        ("1-0-retry-1", "state"),
+        ("1-0-pending-1", "state"),
+        ("2-0-active-2", "state"),
+        ("2-0-completed-2", "end"),
     ]
 
 
@@ -172,21 +173,21 @@ def test_another_run_is_sent_although_the_state_is_the_same(
 ) -> None:
     take_one(single_broker, "simple")
     stream = open_stream()
-    assert parse(next(stream)).id == "active-1"
+    assert parse(next(stream)).id == "1-0-active-1"
 
     redis.hset(QUEUE.task(task_id), mapping={"started": single_broker.now_ns(), "retried": 1})
 
-    assert parse(next(stream)).id == "active-2"
+    assert parse(next(stream)).id == "1-0-active-2"
 
 
 def test_the_last_received_state_is_not_sent_again(
     client: ApiClient, open_stream: Callable[..., Iterator[bytes]], single_broker: Broker
 ) -> None:
-    knows, knows_not = open_stream("pending-0"), open_stream("active-1")
+    knows, knows_not = open_stream("0-0-pending-0"), open_stream("1-0-active-1")
 
-    assert parse(next(knows_not)).id == "pending-0"
+    assert parse(next(knows_not)).id == "0-0-pending-0"
     take_one(single_broker, "simple")
-    assert parse(next(knows)).id == "active-1"
+    assert parse(next(knows)).id == "1-0-active-1"
 
 
 def test_a_client_that_received_the_end_gets_204(
@@ -194,7 +195,7 @@ def test_a_client_that_received_the_end_gets_204(
 ) -> None:
     succeed(single_broker, take_one(single_broker, "simple"), b"1")
 
-    response = client.get(f"/queue/{task_id}/events", **{"Last-Event-ID": "completed-1"})
+    response = client.get(f"/queue/{task_id}/events", **{"Last-Event-ID": "1-0-completed-1"})
 
     assert (response.status_code, response.content) == (204, b"")
 
@@ -223,8 +224,8 @@ def test_a_result_with_line_breaks_is_one_event(
 def test_an_idle_stream_sends_comments(
     client: ApiClient, open_stream: Callable[..., Iterator[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "HEARTBEAT_S", 0.02)
-    stream = open_stream("pending-0")
+    monkeypatch.setattr(streaming, "HEARTBEAT_S", 0.02)
+    stream = open_stream("0-0-pending-0")
 
     assert [next(stream), next(stream)] == [b": heartbeat\n\n"] * 2
 
@@ -232,7 +233,7 @@ def test_an_idle_stream_sends_comments(
 def test_a_stream_ends_soon_after_its_key_is_revoked(
     client: ApiClient, open_stream: Callable[..., Iterator[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "HEARTBEAT_S", 600.0)
+    monkeypatch.setattr(streaming, "HEARTBEAT_S", 600.0)
     valid = True
     stream = open_stream(is_accepted=lambda: valid)
     next(stream)
@@ -252,7 +253,7 @@ def test_a_revoked_key_sees_no_further_state(
         revoke_api_key(key_id=created.row.pk)
         take_one(single_broker, "simple")
 
-        assert [event.id for event in response.result(timeout=PATIENCE_S)] == ["pending-0"]
+        assert [event.id for event in response.result(timeout=PATIENCE_S)] == ["0-0-pending-0"]
 
 
 def test_tasks_of_other_queues_do_not_exist_for_a_limited_key(
@@ -275,7 +276,7 @@ def test_draining_ends_streams_at_once(
     get_waiting_loop().run(drain())
 
     assert list(stream) == []
-    assert [parse(chunk).id for chunk in open_stream()] == ["pending-0"]
+    assert [parse(chunk).id for chunk in open_stream()] == ["0-0-pending-0"]
 
 
 def test_a_stream_that_was_never_read_frees_its_waiter(

@@ -10,13 +10,11 @@ from django.test import Client
 
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.broker.broker import Broker
-from runqy.broker.maintenance.forwarder import forward
-from runqy.broker.states import TaskState
-from runqy.broker.tasks.finish import Failure, requeue, retry
+from runqy.broker.tasks.finish import requeue
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.output import MAX_BYTES, OutputChunk, write_output
 from tasks import waiting
-from tasks.api import events
+from tasks.api import streaming
 from tasks.waiting import ResultWaiters, WaiterLimits
 from tasks.waiting_loop import get_waiting_loop
 from tests.api.client import ApiClient, problem
@@ -24,7 +22,7 @@ from tests.support.data_plane import comparable
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from tests.support.tasks import put, take_one
 from tests.support.waiting import PATIENCE_S, wait_until
-from tests.tasks.task_helpers import fail_for_good, succeed
+from tests.tasks.task_helpers import fail_for_good, run_again, succeed
 from tests.tasks.test_events import Event, events_of
 
 PATH = "/api/cli/queues/simple/tasks/t1/logs"
@@ -50,14 +48,6 @@ def taken(client: ApiClient, single_broker: Broker) -> LeasedTask:
 def say(broker: Broker, taken: LeasedTask, text: bytes, offset: int = 0, **options: Any) -> None:
     """Write what a task printed."""
     broker.run(write_output([OutputChunk(lease=taken.lease, offset=offset, text=text, **options)]))
-
-
-def run_again(broker: Broker, taken: LeasedTask) -> LeasedTask:
-    """Let a run fail, and return the next."""
-    failure = Failure(error="boom", retry_at_s=broker.now_s() - 1)
-    broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
-    broker.run(forward("simple", TaskState.RETRY, now_ns=broker.now_ns()))
-    return take_one(broker, "simple")
 
 
 def logs(client: ApiClient, query: str = "") -> Any:
@@ -234,7 +224,7 @@ def test_a_task_that_is_deleted_ends_the_stream(
 def test_a_stream_ends_when_its_key_is_revoked(
     client: ApiClient, taken: LeasedTask, waiters: ResultWaiters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "HEARTBEAT_S", 600.0)
+    monkeypatch.setattr(streaming, "HEARTBEAT_S", 600.0)
     created = create_api_key(name="shop", role="client")
     with ThreadPoolExecutor(1) as pool:
         response = pool.submit(lambda: events_of(ApiClient(created.plain).get(f"{PATH}?follow=true")))

@@ -137,7 +137,7 @@ def test_draining_ends_streams_while_the_process_continues(start_web: StartWeb) 
 
     with ExitStack() as stack:
         streams = [stack.enter_context(web.stream(f"/queue/{task_id}/events")) for _ in range(WAITERS)]
-        assert [read_event(stream)["id"] for stream in streams] == ["pending-0"] * WAITERS
+        assert [read_event(stream)["id"] for stream in streams] == ["0-0-pending-0"] * WAITERS
         web.process.send_signal(signal.SIGTERM)
         rests = [stream.read() for stream in streams]
 
@@ -153,12 +153,12 @@ def test_a_client_that_reconnects_gets_new_events(start_web: StartWeb, single_br
 
     taken = take_one(single_broker, "simple")
     with web.stream(path, **{"Last-Event-ID": last_id}) as stream:
-        assert read_event(stream)["id"] == "active-1"
-    with web.stream(path, **{"Last-Event-ID": "active-1"}) as stream:
+        assert read_event(stream)["id"] == "1-0-active-1"
+    with web.stream(path, **{"Last-Event-ID": "1-0-active-1"}) as stream:
         succeed(single_broker, taken, b'"done"')
         end = read_event(stream)
 
-    assert (end["id"], end["event"]) == ("completed-1", "end")
+    assert (end["id"], end["event"]) == ("1-0-completed-1", "end")
     assert json.loads(end["data"])["info"]["result"] == "done"
 
 
@@ -208,7 +208,7 @@ def test_waits_and_streams_survive_a_restart_of_redis(start_web: StartWeb, own_r
 
     with ThreadPoolExecutor(1) as pool, web.stream(f"/queue/{followed}/events") as stream:
         response = pool.submit(web.send, f"/queue/{awaited}?wait=300")
-        assert read_event(stream)["id"] == "pending-0"
+        assert read_event(stream)["id"] == "0-0-pending-0"
         wait_until(partial(is_waited_for, own_redis.client(), awaited))
         own_redis.kill()
         wait_until(lambda: web.send(f"/queue/{followed}")[0] == 503)
@@ -221,7 +221,7 @@ def test_waits_and_streams_survive_a_restart_of_redis(start_web: StartWeb, own_r
         events = list(iter(lambda: read_event(stream), {}))
 
     assert (found[0], found[1]["info"]["result"]) == (200, 1)
-    assert events[-1]["id"] == "completed-1"
+    assert events[-1]["id"] == "1-0-completed-1"
 
 
 @pytest.mark.parametrize(
@@ -245,6 +245,6 @@ def test_without_the_data_plane_clients_wait_and_follow_on_threads(
         events.append(read_event(stream))
         rest, found = stream.read(), response.result(PATIENCE_S)
 
-    assert [event["id"] for event in events] == ["pending-0", "active-1", "completed-1"]
+    assert [event["id"] for event in events] == ["0-0-pending-0", "1-0-active-1", "1-0-completed-1"]
     assert (rest, found[0], found[1]["info"]["result"]) == (b"", 200, 1)
     assert status_beyond_the_limit == 503

@@ -110,6 +110,11 @@ def read_chunks(queue: str, task_id: str, *, run: int = 0, offset: int = 0) -> R
     return Request((call,), _parse, is_bulky=True, tolerates_wrong_types=True)
 
 
+def count_dropped(entry: bytes) -> int:
+    """Return the number of dropped chunks that an entry stands for; 0 if it is a chunk."""
+    return (read_number(entry[1:]) or 1) if entry.startswith(b"!") else 0
+
+
 def parse_position(runs: bytes | None, chunks: bytes | None) -> tuple[int, int]:
     """Return the number of a task's last run and how many chunks it has, given these fields of the task's hash."""
     run = read_number(runs) or 0

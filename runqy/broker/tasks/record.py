@@ -51,6 +51,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How many died while they ran it beside other tasks, since a child last responded for it."""
     counted_attempts: int = 0
     """The number of runs by runqy workers, except those that were requeued."""
+    runs: int = 0
+    """The number of runs by runqy workers, also those that were requeued. It never falls."""
     ttl_archived_s: int | None = None
     archived_field_s: int | None = None
     """When runqy archived it last. Other programs leave this field when they run the task again."""
@@ -156,6 +158,7 @@ def read_record(queue: str, task_id: str, score: bytes, pairs: Sequence[bytes]) 
         child_deaths=_number(fields, b"child_deaths") or 0,
         shared_deaths=_number(fields, b"shared_deaths") or 0,
         counted_attempts=_number(fields, b"attempts") or 0,
+        runs=_number(fields, b"runs") or 0,
         ttl_archived_s=_number(fields, b"ttl_archived"),
         archived_field_s=_number(fields, b"archived_at"),
         # Go's runqy-worker stores it outside the message.

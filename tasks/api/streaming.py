@@ -1,0 +1,145 @@
+"""Responses that follow a task until it has ended, and what ends them early."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Protocol
+
+from runqy.broker.tasks.reader import TaskLocation, TaskStatus
+from runqy.errors import BrokerUnavailable, KeyRequired, RunqyError, ServerBusy, StreamBroken, TaskNotFound
+from tasks.waiting import ResultWaiters, Waiter, WaitingClient, Watched
+
+HEARTBEAT_S = 15.0
+"""The interval of comments, which keep clients and proxies from closing an idle connection."""
+PART_BYTES = 64 << 10
+"""About how much of a response is rendered before the client has read what came before."""
+_STOPPING = "The server stops; try again."
+
+
+class StreamSource(Protocol):
+    """Renders what has changed about a task."""
+
+    location: TaskLocation
+    watched: Watched
+    is_over: bool
+    """The response is complete."""
+    status: TaskStatus | None
+    """The status of the task when it was read last."""
+    heartbeat: bytes
+    """Sent to an idle connection; empty if the format has nothing that clients ignore."""
+    breaks: bool
+    """A response that ends early is broken off, because its end would mean that it is complete."""
+
+    def read(self) -> AsyncGenerator[bytes, None]:
+        """Yield what has changed since the last call, in parts.
+
+        Raise TaskNotFound, BrokerUnavailable, and what makes the response impossible to complete.
+        """
+
+    def render_gone(self) -> bytes:
+        """Return what is sent when the task was deleted."""
+
+
+class TaskStream:
+    """The body of a response that follows a task, until that has ended or the client's key is no longer accepted."""
+
+    def __init__(self, source: StreamSource, client: WaitingClient, waiter: Waiter | None) -> None:
+        """Without a waiter the stream ends after what there is."""
+        self._source, self._client, self._waiter = source, client, waiter
+        self._parts = self._follow()
+        self._first = b""
+        self._body = self._render()
+
+    async def open(self, *, until_begun: bool = False) -> None:
+        """Read what there is: an error before the response begins is a response of its own.
+
+        With `until_begun`, wait until there is something. Raise TaskNotFound, BrokerUnavailable, and what the source
+        raises; while it waits also KeyRequired, ServerBusy.
+        """
+        try:
+            self._first = await anext(self._parts, b"")
+            while until_begun and not (self._first or self._source.is_over):
+                self._first = await anext(self._parts, b"")
+        except BaseException:  # also a cancellation: the waiter must not keep its place
+            await self.aclose()
+            raise
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._body
+
+    async def aclose(self) -> None:
+        """End the stream, even if it was never read."""
+        await self._body.aclose()
+        await self._parts.aclose()
+        if self._waiter is not None:
+            self._waiter.leave()
+
+    async def _render(self) -> AsyncGenerator[bytes, None]:
+        try:
+            if self._first:
+                yield self._first
+            async for part in self._parts:
+                self._check()  # a slow client may have taken minutes to read the part before
+                if part:
+                    yield part
+        except RunqyError as error:
+            if self._source.breaks:
+                raise StreamBroken from error
+
+    async def _follow(self) -> AsyncGenerator[bytes, None]:
+        """Yield what the source has, and wait for more; nothing in an empty part."""
+        has_begun = False
+        while True:
+            try:
+                async with aclosing(self._source.read()) as parts:
+                    async for part in parts:
+                        has_begun = True
+                        yield part
+            except BrokerUnavailable:
+                if not has_begun:
+                    raise
+            except TaskNotFound:
+                if not has_begun or self._source.breaks:
+                    raise
+                yield self._source.render_gone()
+                return
+            if not has_begun:
+                has_begun = True
+                yield b""
+            if self._source.is_over:
+                return
+            if self._waiter is None:
+                raise ServerBusy(_STOPPING)
+            self._waiter.status = self._source.status  # what the next poll is compared with
+            has_news = await self._waiter.wait(HEARTBEAT_S)
+            self._check()
+            if not has_news:
+                yield self._source.heartbeat
+
+    def _check(self) -> None:
+        """Raise KeyRequired when the client's key is no longer accepted, ServerBusy when the process drains."""
+        if not self._client.is_accepted():
+            raise KeyRequired
+        if self._waiter is not None and self._waiter.is_draining:
+            raise ServerBusy(_STOPPING)
+
+
+async def open_stream(
+    source: StreamSource,
+    waiters: ResultWaiters,
+    client: WaitingClient,
+    *,
+    is_final: bool = False,
+    until_begun: bool = False,
+) -> TaskStream:
+    """Return the opened stream of a source. The caller must close it.
+
+    The stream of a task that has ended (`is_final`) is no waiter. Raise TooManyWaiters, and the errors of
+    `TaskStream.open`.
+    """
+    waiter = None
+    if not (is_final or waiters.is_draining):
+        queue, task_id = source.location
+        waiter = await waiters.add(task_id, queue=queue, client=client, watched=source.watched)
+    stream = TaskStream(source, client, waiter)
+    await stream.open(until_begun=until_begun)
+    return stream

@@ -1,4 +1,4 @@
-"""The commands `runqy task wait`, `events` and `logs`: follow tasks until they have ended.
+"""The commands `runqy task wait`, `events`, `stream` and `logs`: follow tasks until they have ended.
 
 A server that restarts, or a connection that is lost, does not end them.
 """
@@ -28,12 +28,17 @@ EVENTS_EXAMPLES = """
     runqy task events 6a3c
     runqy task events 6a3c -o json
     """
+STREAM_EXAMPLES = """
+    runqy task stream 6a3c
+    runqy task stream 6a3c > story.txt
+    """
 LOGS_EXAMPLES = """
     runqy task logs 6a3c --follow
     runqy task logs mail 6a3c --attempt 1
     """
 _REQUEST_WAIT_S = 30
 _RECONNECT_S = 1.0
+_NOTED_EVENTS = ("reset", "gap", "end", "gone")
 _ENDED_MEMBERS = ("id", "queue", "state", "last_err", "result")
 
 
@@ -95,7 +100,7 @@ def await_task(session: Session, task_id: str, wait_s: float | None) -> dict[str
 def show_events(session: Session, words: QueueAndId) -> None:
     """Show the states of a task as they change.
 
-    A line for each state and each report of progress, until the task has ended. With -o json each line is an object.
+    A line for each state, report of progress and chunk, until the task has ended. With -o json each line is an object.
     Exits with 7 if the task was archived.
     """
     _, task_id = parse_task(words)
@@ -108,10 +113,39 @@ def show_events(session: Session, words: QueueAndId) -> None:
         elif event.name == "state":
             attempts = data["attempts"]
             _print_line(data["state"], f"attempt {attempts}" if attempts else "")
+        elif event.name == "chunk":
+            _print_line("chunk", msgspec.json.encode(data["chunk"]).decode())
+        elif event.name == "reset":
+            _print_line("reset", f"run {data['run']}")
+        elif event.name == "gap":
+            _print_line("gap", f"{data['dropped']} dropped")
         elif event.name == "end":
             text = data["last_err"] if data["state"] == "archived" else format_value(data["result"])
             _print_line("end", data["state"], format_value(text))
         sys.stdout.flush()
+        _exit_at_end(session, event, data)
+
+
+def show_stream(session: Session, words: QueueAndId) -> None:
+    """Print what a task streams, as it comes.
+
+    Texts are printed as they are, other chunks as a line of JSON each; with -o json all of them. If the task runs
+    again, what it streams then follows, after a note. Exits with 7 if the task was archived.
+    """
+    _, task_id = parse_task(words)
+    last = "\n"
+    for event in _follow(session, f"{result_path(task_id)}/events"):
+        data = event.data.get("info", event.data)
+        if event.name == "chunk":
+            last = _print_chunk(data["chunk"], is_document=session.out.is_document)
+        elif event.name in _NOTED_EVENTS and not last.endswith("\n") and sys.stdout.isatty():
+            last = _print_text("\n")  # the note, or the prompt, begins a line
+        if event.name == "reset":
+            session.out.note("The task runs again: what was printed so far is of an earlier run.")
+        elif event.name == "gap":
+            session.out.note(f"{data['dropped']} chunks are missing: Redis was full.")
+        elif event.name == "end" and data["state"] == "archived":
+            session.out.note(clean(format_value(data["last_err"])))
         _exit_at_end(session, event, data)
 
 
@@ -184,6 +218,20 @@ def _pause(session: Session, error: ServerError, *, is_known: bool) -> None:
     if not is_known:
         session.out.note(f"{error} Trying again.")
     time.sleep(error.retry_after_s or _RECONNECT_S)
+
+
+def _print_chunk(value: object, *, is_document: bool) -> str:
+    """Print a chunk, and return what was printed."""
+    if isinstance(value, str) and not is_document:
+        return _print_text(value)
+    return _print_text(f"{msgspec.json.encode(value).decode()}\n")
+
+
+def _print_text(text: str) -> str:
+    # As bytes: typer removes escape sequences from a text for a file, and a file gets what the task streamed.
+    typer.echo(clean(text) if sys.stdout.isatty() else text.encode(), nl=False)
+    sys.stdout.flush()
+    return text
 
 
 def _exit_at_end(session: Session, event: "ServerSentEvent", data: dict[str, Any]) -> None:

@@ -144,6 +144,7 @@ def list_tasks(
 
 command(app, "wait", examples=following.WAIT_EXAMPLES)(following.wait_for_tasks)
 command(app, "events", examples=following.EVENTS_EXAMPLES)(following.show_events)
+command(app, "stream", examples=following.STREAM_EXAMPLES)(following.show_stream)
 command(app, "logs", examples=following.LOGS_EXAMPLES)(following.show_logs)
 command(
     app,

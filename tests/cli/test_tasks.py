@@ -8,6 +8,7 @@ import pytest
 from runqy.cli import targets
 from runqy.cli.client import Client
 from runqy.cli.errors import ExitCode
+from runqy.cli.main import app
 
 PENDING = {"info": {"id": "t1", "queue": "sentiment", "state": "pending"}}
 DONE = {
@@ -274,6 +275,47 @@ def test_events_are_lines_until_the_task_has_ended_also_after_a_restart_of_the_s
     assert (result.exit_code, result.stderr) == (code, "runqy: It restarts. Trying again.\n")
     assert result.stdout == f"pending\t\nprogress\t3 of 10, 30%\nend\t{state}\t{outcome}\n"
     assert [request.headers.get("Last-Event-ID") for request in server.requests] == [None, "pending-0", "pending-0"]
+
+
+def chunk(value, position):
+    return event("chunk", json.dumps({"id": "t1", "queue": "q", "run": 1, "chunk": value}), f"{position}-active-1")
+
+
+@pytest.mark.parametrize(
+    ("options", "printed"),
+    [
+        ([], 'Hel\x1b[31mlo\n{"n":1}\nagain'),
+        (["-o", "json"], '"Hel\\u001b[31m"\n"lo\\n"\n{"n":1}\n"again"\n'),
+    ],
+)
+def test_a_stream_is_printed_raw_also_after_a_restart_of_the_server(run, server, monkeypatch, options, printed):
+    monkeypatch.setattr("runqy.cli.following._RECONNECT_S", 0)
+    first = event("state", '{"id":"t1","queue":"q","state":"active","attempts":1}', "1-0-active-1")
+    first += chunk("Hel\x1b[31m", "1-1") + chunk("lo\n", "1-2") + chunk({"n": 1}, "1-3")
+    second = event("gap", '{"id":"t1","queue":"q","run":1,"dropped":2}')
+    second += event("reset", '{"id":"t1","queue":"q","run":2}') + chunk("again", "2-1")
+    end = {"info": {"id": "t1", "queue": "q", "state": "archived", "result": None, "last_err": "bo\x1bom"}}
+    second += event("end", json.dumps(end), "2-1-archived-1")
+    server.responses = [(200, first.encode()), (200, second.encode())]
+
+    result = run("task", "stream", "t1", *options)
+
+    assert (result.exit_code, result.stdout) == (ExitCode.TASK_FAILED, printed)
+    assert result.stderr == (
+        "runqy: 2 chunks are missing: Redis was full.\n"
+        "runqy: The task runs again: what was printed so far is of an earlier run.\n"
+        "runqy: bo\ufffdom\n"
+    )
+    assert [request.headers.get("Last-Event-ID") for request in server.requests] == [None, "1-3-active-1"]
+
+
+def test_a_terminal_gets_no_escape_sequences_of_a_stream(server, show, monkeypatch):
+    monkeypatch.setenv("RUNQY_API_KEY", "k")
+    server.responses = [(200, (chunk("a\x1b[2Jb\tc", "1-1") + event("gone", '{"id":"t1"}')).encode())]
+
+    printed = show(app, ["task", "stream", "t1"], standalone_mode=False)
+
+    assert printed == "a\ufffd[2Jb\tc\n"
 
 
 def test_events_are_objects_for_programs(run, server):

@@ -19,6 +19,9 @@ from documentation import client_errors
 from queues.definitions import FieldType, LimitOverrides, PayloadField
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.tasks.chunks import ChunkBatch, write_chunks
+from runqy.broker.tasks.finish import requeue
+from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.output import OutputChunk, write_output
 from runqy_sdk.client import (
     AsyncClient,
@@ -26,6 +29,7 @@ from runqy_sdk.client import (
     ConfigurationError,
     Job,
     ServerUnreachable,
+    StreamRestarted,
     TaskDeleted,
     TaskFailed,
     WaitTimeout,
@@ -261,6 +265,41 @@ def test_events_follow_a_task_to_its_end(client: Any, single_broker: Broker) -> 
 
     assert (events[-1].name, events[-1].data["info"]["result"]) == ("end", 1)
     assert list(client.events(task, last_event_id=events[-1].id)) == []
+
+
+def stream(broker: Broker, taken: LeasedTask, *chunks: object) -> None:
+    entries = tuple(json.dumps(chunk).encode() for chunk in chunks)
+    batch = ChunkBatch(lease=taken.lease, run_number=taken.run_number, offset=0, entries=entries, retention_s=60)
+    broker.run(write_chunks([batch]))
+
+
+def test_what_a_task_streams_is_read_from_its_first_chunk(client: Any, single_broker: Broker) -> None:
+    task = client.enqueue("simple", 1)
+    taken = take_one(single_broker, "simple")
+    stream(single_broker, taken, "Hel", "lo", {"n": 1})
+    succeed(single_broker, taken, b"1")
+
+    assert list(client.stream(task)) == ["Hel", "lo", {"n": 1}]
+
+
+def test_a_stream_that_begins_again_is_an_error(client: Any, single_broker: Broker) -> None:
+    task = client.enqueue("simple", 1)
+    first = take_one(single_broker, "simple")
+    stream(single_broker, first, "void")
+
+    def run_again() -> None:
+        single_broker.run(requeue(first.lease, now_ns=single_broker.now_ns()))
+        second = take_one(single_broker, "simple")
+        stream(single_broker, second, "valid")
+        succeed(single_broker, second, b"1")
+
+    timer = threading.Timer(0.5, run_again)
+    timer.start()
+
+    with pytest.raises(StreamRestarted):
+        list(client.stream(task))
+    timer.join()
+    assert list(client.stream(task)) == ["valid"]
 
 
 def test_a_deleted_task_ends_its_events(client: Any) -> None:

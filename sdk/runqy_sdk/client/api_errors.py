@@ -114,6 +114,12 @@ class TaskStateUnsuited(ApiError):
     code = "task_state_unsuited"
 
 
+class StreamIncomplete(ApiError):
+    """The run whose stream was requested has ended without success, or its stream has a gap."""
+
+    code = "stream_incomplete"
+
+
 class TaskNotCancelable(ApiError):
     """The task is being aggregated and cannot be cancelled now."""
 

@@ -57,7 +57,42 @@ while True:
     sys.stdout.flush()
 """
 
+MANY_CHILD = """import asyncio, json, os, sys, time
+kind, size = sys.argv[1], int(sys.argv[2])
+
+def respond(members):
+    responses = [{"task_id": task["task_id"], "result": None} for task in members]
+    os.write(1, json.dumps({"batch": responses} if kind == "batch" else responses[0]).encode() + b"\\n")
+
+async def sleep(task):
+    await asyncio.sleep(0.1)
+    respond([task])
+
+async def read():
+    loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(1 << 24)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    tasks = set()
+    while line := await reader.readline():
+        line = json.loads(line)
+        if kind == "sleep":
+            tasks.add(task := loop.create_task(sleep(line)))
+            task.add_done_callback(tasks.discard)
+        else:
+            members = line.get("batch", [line])
+            time.sleep(0.005 + 0.0001 * len(members))
+            respond(members)
+
+ready = {"status": "ready", "accepts": ["concurrent"] if kind == "sleep" else ["batch"] if kind == "batch" else []}
+ready |= {"concurrency": size} if kind == "sleep" else {"batch": {"max_size": size, "max_wait_ms": 5}}
+print(json.dumps(ready), flush=True)
+asyncio.run(read())
+"""
+
 QUEUE_FILE = """queues:
+  sleep1: {{priority: 1, mode: long_running, deployment: {sleep1}}}
+  sleep32: {{priority: 1, mode: long_running, deployment: {sleep32}}}
+  model: {{priority: 1, mode: long_running, deployment: {model}}}
+  batched: {{priority: 1, mode: long_running, deployment: {batched}}}
   bench: {{priority: 1, mode: long_running, deployment: {deployment}}}
   once: {{priority: 1, mode: one_shot, deployment: {deployment}}}
   streams: {{priority: 1, mode: long_running, deployment: {streaming}}}
@@ -106,15 +141,24 @@ class Stack:
         repository.mkdir()
         (repository / "main.py").write_text(CHILD)
         (repository / "streams.py").write_text(STREAMING_CHILD)
+        (repository / "many.py").write_text(MANY_CHILD)
         identity = ("-c", "user.name=bench", "-c", "user.email=bench@localhost")
         for words in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-qm", "A task that does nothing")):
             subprocess.run(["git", *identity, *words], cwd=repository, check=True)
         (self.folder / "queues").mkdir()
-        deployment, streaming = (
-            f'{{git_url: "file://{repository}", branch: main, startup_cmd: python {file}}}'
-            for file in ("main.py", "streams.py")
-        )
-        text = QUEUE_FILE.format(deployment=deployment, streaming=streaming)
+        commands = {
+            "deployment": "main.py",
+            "streaming": "streams.py",
+            "sleep1": "many.py sleep 1",
+            "sleep32": "many.py sleep 32",
+            "model": "many.py model 1",
+            "batched": "many.py batch 64",
+        }
+        deployments = {
+            name: f'{{git_url: "file://{repository}", branch: main, startup_cmd: python {command}}}'
+            for name, command in commands.items()
+        }
+        text = QUEUE_FILE.format(**deployments)
         (self.folder / "queues" / "bench.yaml").write_text(text)
         self.manage("migrate", "-v0")
         self.manage("load_queues")
@@ -147,12 +191,12 @@ class Stack:
             yield Server(stack=self, port=port, pid=pid)
 
     @contextmanager
-    def worker(self, queue: str, server: Server, *, concurrency: int) -> Iterator[None]:
-        """Run one worker with up to `concurrency` tasks."""
+    def worker(self, queue: str, server: Server, *, concurrency: int | None) -> Iterator[None]:
+        """Run one worker with up to `concurrency` tasks; None: as many as its children announce."""
         settings = {
             "RUNQY_SERVER_URL": f"http://127.0.0.1:{server.port}",
             "RUNQY_QUEUES": queue,
-            "RUNQY_CONCURRENCY": str(concurrency),
+            "RUNQY_CONCURRENCY": "" if concurrency is None else str(concurrency),
             "RUNQY_DEPLOYMENT_DIR": str(self.folder / "deployments"),
         }
         with self.process(("-m", "workers.runtime.main"), settings):

@@ -45,6 +45,24 @@ DRAINS = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Many:
+    """Work for one child, one at a time in one queue and many at once in another."""
+
+    what: str
+    queues: tuple[str, str]
+    tasks: tuple[int, int]
+    goal: float
+
+
+MANY = (
+    Many(what="32 sleeps of 100 ms at once", queues=("sleep1", "sleep32"), tasks=(20, 960), goal=28),
+    Many(
+        what="5 ms + 0.1 ms for each of up to 64 in a batch", queues=("model", "batched"), tasks=(400, 2_000), goal=10
+    ),
+)
+
+
 def measure_workers(stack: Stack, report: Report, sampling: Sampling) -> None:
     """Compare how fast a worker empties queues with the baseline's, then measure how soon it dequeues single tasks."""
     with running_stack(baseline.get_baseline()) as base_stack, base_stack.web() as base, stack.web() as current:
@@ -52,6 +70,10 @@ def measure_workers(stack: Stack, report: Report, sampling: Sampling) -> None:
         for drain in DRAINS:
             rates, base_rates = _drain_rates(drain, (current, base), sampling)
             report.paired(drain.what, rates, base_rates, "tasks/s", goal=drain.goal)
+        report.section("One warm child, against one task at a time")
+        for many in MANY:
+            one, at_once = _many_rates(many, current, sampling)
+            report.paired(many.what, at_once, one, "tasks/s", goal=many.goal)
         report.section("From enqueue to the end of the task on an idle queue")
         with stack.worker("bench", current, concurrency=1):
             _empty_queue(current, "bench", 1)
@@ -73,6 +95,19 @@ def _drain_rates(drain: Drain, servers: Sequence[Server], sampling: Sampling) ->
                 of_server.append(_empty_queue(server, drain.queue, drain.tasks))
     for server in servers:
         server.stack.empty()
+    return rates
+
+
+def _many_rates(many: Many, server: Server, sampling: Sampling) -> list[list[float]]:
+    """Return the rates of both queues, by round."""
+    rates: list[list[float]] = [[], []]
+    with server.stack.worker(",".join(many.queues), server, concurrency=None):
+        for queue in many.queues:
+            _empty_queue(server, queue, 10)  # deployed and warm
+        for _ in range(sampling.rounds):
+            for of_queue, queue, tasks in zip(rates, many.queues, many.tasks, strict=True):
+                of_queue.append(_empty_queue(server, queue, tasks))
+    server.stack.empty()
     return rates
 
 

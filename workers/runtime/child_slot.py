@@ -23,7 +23,6 @@ from workers.runtime.pool import (
     to_run_result,
 )
 from workers.runtime.protocol import (
-    NOT_ANNOUNCED,
     BatchLimits,
     BatchResponse,
     ChildResponse,
@@ -47,7 +46,7 @@ log = structlog.get_logger()
 class ChildSlot:
     """A child and what it was sent, in order: batches, each of one task unless the child takes more in a line.
 
-    The child works on the first `limit` of them. Others were sent ahead.
+    The child works on the first of them, up to the number that it announced. Others were sent ahead.
     """
 
     def __init__(  # noqa: PLR0913 (its callbacks)
@@ -67,6 +66,10 @@ class ChildSlot:
         """
         self.problem = ""
         self._batches: list[list[Run]] = []
+        # How many of them the child works on.
+        self._begun = 0
+        # How many it works on at once.
+        self._limit = 1
         self._owner = owner
         self._on_change = on_change
         self._on_run_ended = on_run_ended
@@ -110,13 +113,6 @@ class ChildSlot:
         return self._child.ready.batch if self._child else None
 
     @property
-    def _limit(self) -> int:
-        """How many batches the child works on at once."""
-        announced = self._child.ready.concurrency if self._child else NOT_ANNOUNCED.concurrency
-        allowed = self._started_with.max_concurrency if self._started_with else 0
-        return min(announced, allowed or announced)
-
-    @property
     def _has_suspect(self) -> bool:
         return len(self._batches) == 1 and self._batches[0][0].task.is_suspect
 
@@ -128,7 +124,7 @@ class ChildSlot:
         if not self.is_open or self._has_suspect:
             return len(self.runs)
         limit, limits = self._limit, self.batch_limits
-        started = sum(len(batch) for batch in self._batches[:limit])
+        started = sum(map(len, self._batches[: self._begun]))
         unused = max(limit - len(self._batches), 0) + math.ceil(limit * lateness)
         return started + unused * (limits.max_size if limits else 1)
 
@@ -148,6 +144,7 @@ class ChildSlot:
         """Start a child, or replace the existing one once its tasks are done."""
         if self.is_open and self._spec and replace(self._spec, max_concurrency=spec.max_concurrency) == spec:
             self._spec = self._started_with = spec  # no reason to load a model again
+            self._apply_limit()
             self._on_change()
             return
         self._spec = spec
@@ -197,6 +194,7 @@ class ChildSlot:
             self._end_idle_child(self._child)
 
     def child_ready(self, child: Child) -> None:
+        self._apply_limit()
         self.problem = ""
         self._failures.record_success()
         self._on_change()
@@ -238,7 +236,7 @@ class ChildSlot:
         for run in [run for run in batch if run not in alone]:
             self._finish(run, to_run_result(response.failure))
         if alone:
-            self._batches.remove(batch)
+            self._remove(self._batches.index(batch))
             self._send_again(alone, response.failure.error_text)
 
     def _send_again(self, runs: Sequence[Run], error: str) -> None:
@@ -283,7 +281,7 @@ class ChildSlot:
     def child_ended(self, child: Child) -> None:
         """End the child's remaining runs, and start another child."""
         # Reset first: the callbacks assign waiting runs to the slots that are open.
-        runs, self._batches, self._child = self.runs, [], None
+        runs, self._batches, self._begun, self._child = self.runs, [], 0, None
         started = [run for run in runs if run.started_ns]
         # True also if the child exited before it was terminated.
         interrupted = [run for run in started if run.forced_result]
@@ -314,7 +312,7 @@ class ChildSlot:
         """Return the run of a task. Without an id it is the only one that the child works on."""
         if task_id is not None:
             return next((run for batch in self._batches for run in batch if run.task_id == task_id), None)
-        started = [run for batch in self._batches[: self._limit] for run in batch]
+        started = [run for batch in self._batches[: self._begun] for run in batch]
         return started[0] if len(started) == 1 else None
 
     def _end_idle_child(self, child: Child) -> None:
@@ -329,7 +327,7 @@ class ChildSlot:
         position = next(n for n, batch in enumerate(self._batches) if run in batch)
         self._batches[position].remove(run)
         if not self._batches[position]:
-            del self._batches[position]
+            self._remove(position)
         self._ended_ids.append(run.task_id)
         # The task may have been canceled: the child responded in time, and must not be terminated.
         child.end_cancel(run.task_id)
@@ -340,14 +338,24 @@ class ChildSlot:
         if not self._batches and not self.is_up_to_date:
             child.retire(IDLE_GRACE_S)
 
+    def _remove(self, position: int) -> None:
+        del self._batches[position]
+        if position < self._begun:
+            self._begun -= 1
+
     def _begin_next(self) -> None:
         """Start the runs that the child works on now."""
-        for batch in self._batches[: self._limit]:
-            for run in batch:
-                if not run.started_ns:
-                    self._owner.run_started(run)
-                    if run.forced_result:
-                        self._interrupt(run)
+        while self._begun < self._limit and self._begun < len(self._batches):
+            self._begun += 1
+            for run in self._batches[self._begun - 1]:
+                self._owner.run_started(run)
+                if run.forced_result:
+                    self._interrupt(run)
+
+    def _apply_limit(self) -> None:
+        assert self._child is not None and self._started_with is not None  # noqa: PT018, S101 (the child is ready)
+        announced = self._child.ready.concurrency
+        self._limit = min(announced, self._started_with.max_concurrency or announced)
 
     def _interrupt(self, run: Run) -> None:
         assert self._child is not None  # noqa: S101 (a run is with a child)

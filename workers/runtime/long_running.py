@@ -5,6 +5,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice, takewhile
+from operator import attrgetter
 
 from runqy import clock
 from runqy.telemetry.failure_log import FailureLog
@@ -136,21 +137,20 @@ class LongRunningPool:
 
     def _requeue_if_closed(self) -> None:
         # Until a child is ready, minutes may pass: other workers may run the tasks meanwhile.
-        if not self.is_ready:
+        if self._waiting and not self.is_ready:
             self.requeue_unstarted()
 
     def _assign_runs(self) -> None:
+        if not self._waiting:
+            return
         # A lease may have ended while the worker was suspended, even before the reply to its dequeue was read.
         for run in [run for run in self._waiting if not self._owner.has_lease(run)]:
             self.end_run(run, RunResult(RunStatus.LOST))
+        lateness = self._lateness
         while self._waiting:
-            first, lateness = self._waiting[0], self._lateness
-            free = [slot for slot in self._slots if slot.can_take(first, lateness)]
-            if not free:
-                return
-            slot = min(free, key=lambda slot: slot.load)
-            count = self._count_members(slot)
-            if not count:
+            free = [slot for slot in self._slots if slot.can_take(self._waiting[0], lateness)]
+            slot = min(free, key=_load, default=None)
+            if slot is None or not (count := self._count_members(slot)):
                 return
             slot.send([self._waiting.popleft() for _ in range(count)])
 
@@ -171,6 +171,9 @@ class LongRunningPool:
     def _close_window(self) -> None:
         self._window = None
         self._assign_runs()
+
+
+_load = attrgetter("load")
 
 
 def _is_alone(run: Run) -> bool:

@@ -14,6 +14,7 @@ from tasks.admin.lists import TasksView
 from tasks.admin.output import OutputView
 from tasks.admin.permissions import can_test
 from tasks.admin.search import SearchView
+from tasks.admin.stream import StreamView
 from tasks.admin.worker_runs import WorkerRunsView
 from tasks.models import BulkAction, Task
 
@@ -40,6 +41,7 @@ class TaskAdmin(ReadOnlyModelAdmin):
             path("<str:object_id>/change/", self.page(TaskView), name="tasks_task_change"),
             path("<str:object_id>/action/", self.page(TaskActionView), name="tasks_task_action"),
             path("<str:object_id>/output/", self.page(OutputView), name="tasks_task_output"),
+            path("<str:object_id>/stream/", self.page(StreamView), name="tasks_task_stream"),
             path("<str:object_id>/run-again/", self.page(RunAgainView), name="tasks_task_run_again"),
             path("<str:object_id>/<str:part>/", self.page(ContentView), name="tasks_task_content"),
         ]

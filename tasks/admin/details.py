@@ -43,6 +43,7 @@ from tasks.admin.presenters import (
     tasks_url,
     timeline,
 )
+from tasks.admin.stream import read_stream_section
 from tasks.bulk_actions import list_bulk_actions_on
 from tasks.copies import list_copies, list_originals
 from tasks.history.queries import find_newest_run, list_task_runs
@@ -107,6 +108,7 @@ def _task_context(request: HttpRequest, record: TaskRecord) -> dict[str, Any]:
         "hidden": HIDDEN,
         "payload": payload,
         "result": render_content(record.result) if is_visible and record.result is not None else None,
+        "stream": read_stream_section(request, (record.queue, record.id)),
         "output": read_output_section(request, (record.queue, record.id)),
         "last_error": record.error if is_visible else "",
         "has_error": shown.has_error,

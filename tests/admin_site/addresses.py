@@ -79,6 +79,7 @@ RULES: dict[str, Rule] = {
     "tasks_task_changelist": Rule(path=f"{_TASKS}/", get="tasks.view_task"),
     "tasks_task_change": Rule(path=f"{_TASK}/change/?queue=invoices", get="tasks.view_task"),
     "tasks_task_output": Rule(path=f"{_TASK}/output/?queue=invoices", get="tasks.view_task"),
+    "tasks_task_stream": Rule(path=f"{_TASK}/stream/?queue=invoices", get="tasks.view_task"),
     "tasks_task_content": Rule(path=f"{_TASK}/payload/?queue=invoices", get="tasks.view_task"),
     "tasks_task_add": Rule(path=f"{_TASKS}/add/", get="tasks.enqueue_task", post="tasks.enqueue_task"),
     "tasks_task_action": Rule(

@@ -42,7 +42,8 @@ for (const button of document.querySelectorAll("[data-unfold]")) {
 // or stays at its end if it was there.
 const isAtEnd = (box) => box.scrollHeight - box.scrollTop - box.clientHeight < 8;
 const scrollToEnd = (box) => { box.scrollTop = box.scrollHeight; };
-let position = null;
+const boxes = () => [...document.querySelectorAll("[data-follow]")];
+let positions = new Map();
 
 document.body.addEventListener("htmx:beforeRequest", (event) => {
   if (document.hidden && event.detail.elt.matches("[hx-trigger^=every]")) event.preventDefault();
@@ -53,15 +54,15 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
     event.detail.shouldSwap = false;
     location.reload();
   }
-  const box = event.detail.target.querySelector("[data-follow]");
-  position = box && !isAtEnd(box) ? box.scrollTop : null;
+  positions = new Map(boxes().filter((box) => !isAtEnd(box)).map((box) => [box.id, box.scrollTop]));
 });
 document.body.addEventListener("htmx:afterSwap", () => {
-  const box = document.querySelector("[data-follow]");
-  if (box && position === null) scrollToEnd(box);
-  else if (box) box.scrollTop = position;
+  for (const box of boxes()) {
+    if (positions.has(box.id)) box.scrollTop = positions.get(box.id);
+    else scrollToEnd(box);
+  }
 });
-document.querySelectorAll("[data-follow]").forEach(scrollToEnd);
+boxes().forEach(scrollToEnd);
 
 // Switch between two presentations of a text.
 for (const button of document.querySelectorAll("[data-toggle]")) {

@@ -1,14 +1,18 @@
-"""Settings, read from the environment once and typed. docs/reference/settings.md lists the variables."""
+"""Settings, read from the environment once and typed. docs/reference/settings.md lists the variables.
+
+Those that no variable changes are in runqy/config/framework.py.
+"""
 
 from pathlib import Path
 
 from runqy.admin_site import theme
-from runqy.api import rest_framework
 from runqy.broker import constants
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.rate_limit import Rate
 from runqy.config import connection_urls, home, own_packages, process
 from runqy.config.env import Environment, parse_master_keys
+from runqy.config.framework import *  # noqa: F403
+from runqy.config.framework import INSTALLED_APPS, MIDDLEWARE
 from runqy.telemetry import logs
 
 env = Environment()
@@ -30,6 +34,7 @@ RUNQY_ENVIRONMENT = env.text(
     "RUNQY_ENVIRONMENT",
     help="name of the environment, a badge on every admin page: `production` is red, `staging` amber, any other blue",
 )
+UNFOLD = theme.get_unfold_settings(RUNQY_ENVIRONMENT)
 RUNQY_PUBLIC_URL = env.parsed(
     "RUNQY_PUBLIC_URL",
     connection_urls.parse_public_url,
@@ -41,10 +46,6 @@ RUNQY_ALERT_WEBHOOK_URL = env.text("RUNQY_ALERT_WEBHOOK_URL", help="where [alert
 RUNQY_ALERT_WEBHOOK_SECRET = env.text(
     "RUNQY_ALERT_WEBHOOK_SECRET", help="signs what is sent there; base64 after `whsec_`, or any text"
 )
-TIME_ZONE = "UTC"
-USE_TZ = True
-LANGUAGE_CODE = "en"
-USE_I18N = False
 LOGGING = logs.dict_config(env.choice("RUNQY_LOG_LEVEL", logs.LEVELS, "info", help="debug, info, warning, error"))
 logs.configure_structlog()
 
@@ -149,13 +150,16 @@ RUNQY_CORS_ORIGINS = env.parsed(
     help="origins whose pages may read responses of the API, `https://app.example.com`, separated by "
     "commas; never those of the admin",
 )
+CORS_ALLOWED_ORIGINS = RUNQY_CORS_ORIGINS
+if RUNQY_CORS_ORIGINS:
+    INSTALLED_APPS.append("corsheaders")
+    MIDDLEWARE.insert(MIDDLEWARE.index("runqy.http.middleware.BodySizeMiddleware"), "runqy.http.cors.CorsMiddleware")
 
 # HTTPS, at this server or at a proxy in front of it
 RUNQY_HTTPS = env.flag(
     "RUNQY_HTTPS", help="the server is reached by https: secure cookies, redirect, HSTS for this host"
 )
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = RUNQY_HTTPS
-SECURE_REDIRECT_EXEMPT = ["^(health|livez|metrics|readyz)$"]
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if RUNQY_HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = env.flag(
     "RUNQY_HSTS_INCLUDE_SUBDOMAINS",
@@ -167,11 +171,6 @@ SECURE_HSTS_PRELOAD = env.flag(
     help="with `RUNQY_HTTPS`, allow browsers' lists of hosts that are only reached by https to include "
     "this one; hard to undo",
 )
-SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]  # these affect other hosts, so they are opt-in
-X_FRAME_OPTIONS = "DENY"
-SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "runqy_session", "runqy_csrf"
-LOGIN_URL, LOGIN_REDIRECT_URL = "admin:login", "admin:index"
-CSRF_FAILURE_VIEW = "runqy.admin_site.error_pages.csrf_failure"
 
 env.section = "Database and Redis"
 _sqlite = {
@@ -220,7 +219,6 @@ if DATABASES["default"]["NAME"] == str(RUNQY_HOME / "db.sqlite3"):
     home.make_home(RUNQY_HOME)  # SQLite creates the file, but not its folder
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     home.restrict_sqlite(Path(str(DATABASES["default"]["NAME"])))
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Redis
 _redis_host = env.text("REDIS_HOST", help="host of Redis, with the following three instead of `REDIS_URL`")
@@ -252,16 +250,6 @@ RUNQY_WORKER_ACL = env.choice(
     "auto",
     help="which workers get [a Redis user of their own](redis-users.md): `auto`, `required` or `off`",
 )
-DJANGO_REDIS_CONNECTION_FACTORY = "runqy.redis_connection.ConnectionFactory"
-CACHES = {
-    "default": {
-        "BACKEND": "django_redis.cache.RedisCache",
-        "LOCATION": "redis://see-REDIS_TARGET",
-        "KEY_PREFIX": "runqy:cache",
-        # Not pickle: workers may write to Redis, and their data must not be executed here.
-        "OPTIONS": {"SERIALIZER": "django_redis.serializers.json.JSONSerializer"},
-    }
-}
 
 env.section = "Queues and tasks"
 QUEUE_WORKERS_DIR = env.path(
@@ -417,96 +405,3 @@ RUNQY_DRAIN_S = env.count(
     "balancers stop sending requests: [how to choose "
     "it](../how-to/zero-downtime-upgrade.md)",
 )
-
-# Django
-ROOT_URLCONF = "runqy.urls"
-WSGI_APPLICATION = "runqy.wsgi.application"
-INSTALLED_APPS = [
-    "runqy.accounts",  # first, so that it records the failed login that makes axes lock the user
-    "runqy.admin_site",  # before unfold, to override its templates
-    "unfold.apps.BasicAppConfig",
-    "unfold.contrib.filters",
-    "runqy.admin_site.apps.RunqyAdminConfig",
-    "django.contrib.auth",
-    "django.contrib.contenttypes",
-    "django.contrib.sessions",
-    "django.contrib.messages",
-    "django.contrib.staticfiles",
-    "axes",
-    "rest_framework",
-    "drf_spectacular",
-    "drf_spectacular_sidecar",
-    "runqy.api",
-    "runqy.audit",
-    "runqy.config_sync",
-    "runqy.maintenance",
-    "vaults",
-    "queues",
-    "tasks",
-    "workers",
-    "alerts",
-]
-MIDDLEWARE = [
-    "runqy.http.middleware.RequestDurationMiddleware",
-    "runqy.http.middleware.TracingMiddleware",
-    "runqy.http.middleware.RequestIdMiddleware",
-    "runqy.http.middleware.ConfigurationPollingMiddleware",
-    "runqy.http.middleware.ProxyHeadersMiddleware",
-    "django.middleware.security.SecurityMiddleware",
-    "runqy.http.middleware.ContentSecurityPolicyMiddleware",
-    "runqy.http.middleware.BodySizeMiddleware",
-    "runqy.http.middleware.NulMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "runqy.http.middleware.AdminHostMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "runqy.http.middleware.AuditActorMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "runqy.http.middleware.PublicationWarningMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "axes.middleware.AxesMiddleware",
-]
-CORS_ALLOWED_ORIGINS = RUNQY_CORS_ORIGINS
-CORS_URLS_REGEX = "^/(?!admin/)"
-CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS = rest_framework.REQUEST_HEADERS, rest_framework.RESPONSE_HEADERS
-if RUNQY_CORS_ORIGINS:
-    INSTALLED_APPS.append("corsheaders")
-    MIDDLEWARE.insert(MIDDLEWARE.index("runqy.http.middleware.BodySizeMiddleware"), "runqy.http.cors.CorsMiddleware")
-TEMPLATES = [
-    {
-        "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "APP_DIRS": True,
-        "OPTIONS": {
-            "context_processors": [
-                "django.template.context_processors.request",
-                "django.contrib.auth.context_processors.auth",
-                "django.contrib.messages.context_processors.messages",
-            ]
-        },
-    }
-]
-STATIC_URL = "/static/"
-WHITENOISE_USE_FINDERS = True  # serve files without collectstatic
-AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
-AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
-]
-UNFOLD = theme.get_unfold_settings(RUNQY_ENVIRONMENT)
-
-# Attempts to log in and wrong API keys of an address are limited by the first, wrong passwords of a user name at an
-# address by the failure limit of axes.
-AXES_ENABLE_ADMIN = False
-AXES_FAILURE_LIMIT = 10
-AXES_RESET_ON_SUCCESS = True
-AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
-AXES_DISABLE_ACCESS_LOG = True  # the audit records logins
-AXES_COOLOFF_TIME = 0.25  # hours
-AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_CLIENT_IP_CALLABLE = "runqy.accounts.logins.get_client_address"
-AXES_LOCKOUT_CALLABLE = "runqy.accounts.logins.lockout_response"
-
-# API
-REST_FRAMEWORK = rest_framework.REST_FRAMEWORK
-SPECTACULAR_SETTINGS = rest_framework.SPECTACULAR_SETTINGS

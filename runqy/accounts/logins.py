@@ -1,6 +1,6 @@
 """Logins and sessions of users: rate limit by address, lockout, the end of sessions, audit records.
 
-The limits are RUNQY_AUTH_FAILURE_LIMIT and AXES_FAILURE_LIMIT in `runqy/settings.py`.
+The limits are RUNQY_AUTH_FAILURE_LIMIT and AXES_FAILURE_LIMIT (`runqy/config/framework.py`).
 """
 
 import re

@@ -18,8 +18,9 @@ from workers.runtime.child import ChildSpec
 from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool
 from workers.runtime.pool import Pool
-from workers.runtime.protocol import encode_task
+from workers.runtime.protocol import ChunkLine
 from workers.runtime.settings import RestartSettings, WorkerSettings
+from workers.runtime.task_lines import encode_task
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 RECOVERY = RestartSettings(initial_delay_s=0.01, max_delay_s=0.05)
@@ -60,7 +61,7 @@ class Recorder:
     def run_sent_again(self, run: Run) -> None:
         self.sent_again.append(run.task_id)
 
-    def run_chunk(self, run: Run, value: bytes | None) -> None:
+    def run_chunk(self, run: Run, line: ChunkLine) -> None:
         pass
 
     def run_logged(self, run: Run, text: str) -> None:

@@ -17,13 +17,12 @@ from workers.runtime.protocol import (
     LogLine,
     ProgressReport,
     Ready,
-    add_deadline,
     begins_as_response,
     decode_response,
-    encode_task,
     read_long_chunk,
     read_ready,
 )
+from workers.runtime.task_lines import add_deadline, encode_task
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -255,11 +254,37 @@ def test_a_line_with_a_chunk_alone_is_a_part_of_a_stream(value: bytes) -> None:
         (b'{"task_id":"t1","chunk":"a', "the response is not valid JSON: "),
     ],
 )
-def test_a_chunk_that_cannot_be_stored_ends_the_task(line: bytes, reason: str) -> None:
-    response = decode_response(line, STREAMS)
+def test_a_chunk_that_cannot_be_stored_is_no_response(line: bytes, reason: str) -> None:
+    chunk = decode_response(line, STREAMS)
 
-    assert isinstance(response, InvalidResponse)
-    assert response.reason.startswith(reason)
+    assert isinstance(chunk, ChunkLine)
+    assert (chunk.task_id, chunk.value) == ("t1", None)
+    assert chunk.problem.startswith(f"result_invalid: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("log", "text"),
+    [(rb"caf\udce9.txt", "caf?.txt"), (b"caf\xe9.txt", "caf�.txt"), (rb"a \"b\" \\", None)],
+)
+def test_a_log_line_with_half_a_character_fails_no_task(log: bytes, text: str | None) -> None:
+    line = decode_response(b'{"task_id": "t1", "log": "%b"}' % log, STREAMS)
+
+    assert line == LogLine("t1", 'a "b" \\' if text is None else text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"batch": 3, "loss": 0.12}',
+        b'{"batch":[1,2],"loss":0.1}',
+        b'{"batch":[{"loss":1}]}',
+        b'{"batch":[NaN]}',
+        b'{"batch":{"size":1}}',
+        b'{"batch":[1,2',
+    ],
+)
+def test_metrics_of_a_training_loop_are_output_of_a_batch(line: bytes) -> None:
+    assert decode_response(line, Ready(batch=BatchLimits(max_size=2))) is None
 
 
 def test_chunks_and_log_lines_are_responses_of_a_child_that_does_not_announce_them() -> None:

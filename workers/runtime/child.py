@@ -31,13 +31,13 @@ from workers.runtime.protocol import (
     Ready,
     begins_as_response,
     decode_response,
-    encode_cancel,
     read_long_batch,
     read_long_chunk,
     read_ready,
     read_task_id,
 )
 from workers.runtime.startup_limits import StartupLimits
+from workers.runtime.task_lines import encode_cancel
 
 CANCEL_GRACE_S = 2.0
 """The time from the cancel line to SIGTERM, for children that accept cancel."""

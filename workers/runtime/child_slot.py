@@ -30,8 +30,8 @@ from workers.runtime.protocol import (
     InvalidResponse,
     LogLine,
     ProgressReport,
-    encode_batch,
 )
+from workers.runtime.task_lines import encode_batch
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 IDLE_GRACE_S = 3.0
@@ -261,7 +261,7 @@ class ChildSlot:
     def child_chunk(self, child: Child, line: ChunkLine) -> None:
         run = self._find(line.task_id)
         if run is not None:
-            self._owner.run_chunk(run, line.value)
+            self._owner.run_chunk(run, line)
 
     def child_logged(self, child: Child, line: LogLine) -> None:
         run = self._find(line.task_id)

@@ -34,10 +34,11 @@ from workers.runtime.heartbeat import RunCounts
 from workers.runtime.logs import child_error_members, error_members
 from workers.runtime.output_writer import OutputWriter
 from workers.runtime.pool import Pool
-from workers.runtime.protocol import encode_task
+from workers.runtime.protocol import ChunkLine
 from workers.runtime.redaction import secrets
 from workers.runtime.redis_connections import RedisConnections
 from workers.runtime.retries import backoff_s
+from workers.runtime.task_lines import encode_task
 from workers.runtime.task_runs import (
     Run,
     RunResult,
@@ -218,10 +219,12 @@ class Consumer:
     def run_sent_again(self, run: Run) -> None:
         self._chunks.restart(run)
 
-    def run_chunk(self, run: Run, value: bytes | None) -> None:
+    def run_chunk(self, run: Run, line: ChunkLine) -> None:
         """Store a chunk, or end the run if it streams too much. See PoolOwner."""
         # What is streamed while a run is being ended is not part of its result.
-        if run.forced_result is None and self.config.policy.keeps_results and (error := self._chunks.add(run, value)):
+        if run.forced_result is not None or not self.config.policy.keeps_results:
+            return
+        if error := line.problem or self._chunks.add(run, line.value):
             self._end_early(run, RunResult(RunStatus.FAILED, error))
 
     def run_progressed(self, run: Run, progress: TaskProgress) -> None:

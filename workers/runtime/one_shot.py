@@ -156,7 +156,7 @@ class OneShotPool:
 
     def child_chunk(self, child: Child, line: ChunkLine) -> None:
         if (run := self._runs[child]) and line.task_id in (None, run.task_id):
-            self._owner.run_chunk(run, line.value)
+            self._owner.run_chunk(run, line)
 
     def child_logged(self, child: Child, line: LogLine) -> None:
         if (run := self._runs[child]) and line.task_id == run.task_id:

@@ -6,7 +6,7 @@ from typing import Protocol
 from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED, timeout_error
 from runqy.broker.tasks.record import TaskProgress
 from workers.runtime.child import ChildSpec
-from workers.runtime.protocol import MAX_LINE_BYTES, ChildResponse, InvalidResponse
+from workers.runtime.protocol import MAX_LINE_BYTES, ChildResponse, ChunkLine, InvalidResponse
 from workers.runtime.retries import backoff_s
 from workers.runtime.settings import RestartSettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
@@ -50,8 +50,8 @@ class PoolOwner(Protocol):
     def run_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
         """A child printed something while it had these runs."""
 
-    def run_chunk(self, run: Run, value: bytes | None) -> None:
-        """A child streams a part of a run's result: JSON, or None if that is too long to be read."""
+    def run_chunk(self, run: Run, line: ChunkLine) -> None:
+        """A child streams a part of a run's result."""
 
     def run_logged(self, run: Run, text: str) -> None:
         """A child reports what one of its runs printed."""

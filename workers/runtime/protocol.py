@@ -8,27 +8,12 @@ from typing import Annotated
 
 import msgspec
 
-from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.tasks.record import TaskProgress
-from runqy.errors import PayloadUnusable
 from runqy.formats.json_decoding import convert, describe_error, read_json
 from workers.runtime.invalid_json import describe_invalid, describe_not_utf8, is_text
 
 MAX_LINE_BYTES = 32 << 20
 """The limit of a response. A longer one fails its task."""
-
-
-class _TaskLine(msgspec.Struct, omit_defaults=True):
-    task_id: str
-    type: str
-    payload: msgspec.Raw
-    retry_count: int
-    max_retry: int
-    queue: str
-    attempt: int
-    request_id: str = ""
-    traceparent: str = ""
 
 
 class BatchLimits(msgspec.Struct, frozen=True):
@@ -132,7 +117,9 @@ class ChunkLine:
     task_id: str | None
     """None for the task that the child works on."""
     value: bytes | None
-    """JSON; None if the line is too long to be read."""
+    """JSON; None if it cannot be kept."""
+    problem: str = ""
+    """Why it cannot be kept; empty if the line is too long to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,31 +156,12 @@ _RESPONSE_MEMBERS = set(_Outcome.__struct_fields__)
 _RESPONSE_START = re.compile(rb'\s*\{\s*"task_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _LONG_RESPONSE_START = re.compile(rb'\s*\{\s*"(task_id|result|error|retry)"\s*:')
 _LONG_CHUNK_START = re.compile(rb'\s*\{\s*("task_id"\s*:\s*"([^"\\]|\\.)*"\s*,\s*)?"chunk"\s*:')
-_BATCH_START = re.compile(rb'\s*\{\s*"batch"\s*:\s*\[')
+_LOG = re.compile(rb'\s*\{\s*"task_id"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"log"\s*:\s*"(.*?)"?\s*\}?\s*$', re.DOTALL)
+_BATCH_START = re.compile(rb'\s*\{\s*"batch"\s*:\s*\[\s*(\{|\]|$)')
 _TASK_ID = re.compile(rb'"task_id"\s*:\s*("[^"\\\x00-\x1f]*")')
 _decode_outcome = msgspec.json.Decoder(_Outcome).decode
 _NO_OUTCOME = _Outcome()
 _decode_progress = msgspec.json.Decoder(TaskProgress).decode
-_encoder = msgspec.json.Encoder()
-
-
-def encode_task(message: TaskMessage, *, attempt: int, traceparent: str = "") -> bytes:
-    """Return the line that sends a task to a child. The payload's bytes are kept. `traceparent` replaces the task's.
-
-    Raise PayloadUnusable if the payload is not JSON.
-    """
-    line = _TaskLine(
-        task_id=message.id,
-        type=message.type,
-        payload=msgspec.Raw(_one_line(message.payload)),
-        retry_count=message.retried,
-        max_retry=message.retry,
-        queue=message.queue,
-        attempt=attempt,
-        request_id=message.headers.get(REQUEST_ID, ""),
-        traceparent=traceparent or message.headers.get(TRACEPARENT, ""),
-    )
-    return _encoder.encode(line) + b"\n"
 
 
 def read_ready(response: ChildResponse) -> Ready:
@@ -221,20 +189,6 @@ def read_ready(response: ChildResponse) -> Ready:
     )
 
 
-def add_deadline(line: bytes, deadline_s: float) -> bytes:
-    """Return a task's line with the Unix time at which its run ends."""
-    return line[:-2] + b',"deadline":%.3f}\n' % deadline_s
-
-
-def encode_batch(lines: Sequence[bytes]) -> bytes:
-    """Return the line that sends several tasks, of which these are the lines."""
-    return b'{"batch":[%b]}\n' % b",".join(line[:-1] for line in lines)
-
-
-def encode_cancel(task_id: str) -> bytes:
-    return _encoder.encode({"control": "cancel", "task_id": task_id}) + b"\n"
-
-
 def decode_response(  # noqa: PLR0911 (one for each kind of line)
     line: bytes, ready: Ready = NOT_ANNOUNCED
 ) -> ChildLine | None:
@@ -244,7 +198,7 @@ def decode_response(  # noqa: PLR0911 (one for each kind of line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if ready.batch and _BATCH_START.match(line):
             return _read_invalid_batch(line, error)
-        return _read_invalid(line, error)
+        return _read_invalid(line, error, ready)
     if ready.batch and response.batch is not msgspec.UNSET and response.task_id is response.status is None:
         return _read_batch(line)
     if response.is_intermediate and _decode_outcome(line) == _NO_OUTCOME:
@@ -300,18 +254,26 @@ def _read_log(task_id: str | None, text: object) -> LogLine | None:
     return LogLine(task_id, text) if task_id is not None and isinstance(text, str) else None
 
 
-def _read_chunk(line: bytes, task_id: str | None, value: bytes) -> ChunkLine | InvalidResponse | None:
+def _read_chunk(line: bytes, task_id: str | None, value: bytes) -> ChunkLine | None:
     if task_id is None:
         return None
-    return ChunkLine(task_id, value) if is_text(value) else InvalidResponse(task_id, describe_not_utf8(line))
+    return ChunkLine(task_id, value) if is_text(value) else _unusable_chunk(task_id, describe_not_utf8(line))
 
 
-def _read_batch(line: bytes) -> BatchResponse:
+def _unusable_chunk(task_id: str, reason: str) -> ChunkLine:
+    # No response: the child still works on the task.
+    return ChunkLine(task_id, None, f"result_invalid: {reason}")
+
+
+def _read_batch(line: bytes) -> BatchResponse | None:
+    """Return the response to a batch; None if it is another object with a member `batch`, such as a line of metrics."""
     try:
         content = read_json(line, _BatchLine)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _read_invalid_batch(line, error)
     task_ids = frozenset(part.task_id for part in content.batch if part.task_id is not None)
+    if any(part.task_id is None for part in content.batch):
+        return None
     if content.error:
         failure = ChildResponse(error=content.error, retry=content.retry, retry_delay_s=content.retry_delay_s)
         return BatchResponse(task_ids, failure=failure)
@@ -324,16 +286,23 @@ def _read_batch(line: bytes) -> BatchResponse:
     return BatchResponse(task_ids, members)
 
 
-def _read_invalid_batch(line: bytes, error: Exception) -> BatchResponse:
-    """Return the response to a batch if only some of its members are invalid; otherwise the batch has failed."""
+def _read_invalid_batch(line: bytes, error: Exception) -> BatchResponse | None:
+    """Return the response to a batch if only some of its members are invalid; otherwise the batch has failed.
+
+    None if the line is another object with a member `batch`.
+    """
     try:
         content = {} if isinstance(error, RecursionError) else json.loads(line)
     except (ValueError, RecursionError):
         content = {}
     parts = content.get("batch")
-    if not isinstance(parts, list) or content.get("error"):
-        return _failed_batch(line, f"the response to the batch is not valid: {describe_error(error, line)}")
-    parts = [part for part in parts if isinstance(part, dict) and isinstance(part.get("task_id"), str)]
+    if content.get("error") or not content:
+        reason = f"the response to the batch is not valid: {describe_error(error, line)}"
+        return _failed_batch(line, reason) if _BATCH_START.match(line) else None
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        return None
+    if not all(isinstance(part.get("task_id"), str) for part in parts):
+        return None
     return BatchResponse(frozenset(part["task_id"] for part in parts), [_read_member(part) for part in parts])
 
 
@@ -349,8 +318,8 @@ def _failed_batch(line: bytes, reason: str) -> BatchResponse:
     return BatchResponse(task_ids, failure=ChildResponse(error=f"result_invalid: {reason}"), is_valid=False)
 
 
-def _read_invalid(line: bytes, error: Exception) -> InvalidResponse | None:
-    """Return a response that is not valid JSON, because of NaN or half a character; None if it is not a response."""
+def _read_invalid(line: bytes, error: Exception, ready: Ready) -> InvalidResponse | ChunkLine | LogLine | None:
+    """Return a line that is not valid JSON, because of NaN or half a character; None if it is not of the protocol."""
     if b'"task_id"' not in line:
         return None
     try:
@@ -358,31 +327,28 @@ def _read_invalid(line: bytes, error: Exception) -> InvalidResponse | None:
             raise error
         content = json.loads(line)
     except (ValueError, RecursionError):
-        # A line that begins like a response is one. If it were only logged, its task would hang until it times out.
-        task_id = read_task_id(line)
-        return (
-            None
-            if task_id is None
-            else InvalidResponse(task_id, f"the response is not valid JSON: {describe_error(error, line)}")
-        )
+        return _read_damaged(line, error, ready)
     if not isinstance(content, dict) or not isinstance(content.get("task_id"), str):
         return None
-    if "progress" in content and not content.keys() & _RESPONSE_MEMBERS:
+    is_response = bool(content.keys() & _RESPONSE_MEMBERS)
+    if not is_response and ready.sends_logs and isinstance(content.get("log"), str):
+        return LogLine(content["task_id"], content["log"].encode(errors="replace").decode())
+    if not is_response and "progress" in content:
         return None
-    return InvalidResponse(content["task_id"], describe_invalid(content))
+    reason = describe_invalid(content)
+    is_chunk = not is_response and ready.streams and "chunk" in content
+    return _unusable_chunk(content["task_id"], reason) if is_chunk else InvalidResponse(content["task_id"], reason)
 
 
-def _one_line(payload: bytes) -> bytes:
-    """Return a JSON payload without line breaks. Raise PayloadUnusable."""
-    if not payload:
-        return b"null"
-    try:
-        read_json(payload, msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise PayloadUnusable(f"the payload is not JSON: {describe_error(error, payload)}") from error
-    if not is_text(payload):
-        raise PayloadUnusable("the payload is not UTF-8")
-    if b"\n" in payload or b"\r" in payload:
-        # In valid JSON, they occur only between tokens: within strings they are escaped.
-        return payload.replace(b"\n", b" ").replace(b"\r", b" ")
-    return payload
+def _read_damaged(line: bytes, error: Exception, ready: Ready) -> InvalidResponse | ChunkLine | LogLine | None:
+    """Return a line that no parser reads; None if it is not of the protocol."""
+    # A line that begins like a response is one. If it were only logged, its task would hang until it times out.
+    task_id = read_task_id(line)
+    if task_id is None:
+        return None
+    if ready.sends_logs and (found := _LOG.match(line)):
+        return LogLine(task_id, found[1].decode(errors="replace"))
+    reason = f"the response is not valid JSON: {describe_error(error, line)}"
+    if ready.streams and _LONG_CHUNK_START.match(line):
+        return _unusable_chunk(task_id, reason)
+    return InvalidResponse(task_id, reason)

@@ -26,8 +26,8 @@ from runqy.broker.tasks.finish import (
 )
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.errors import RunqyError
-from workers.runtime.protocol import add_deadline
 from workers.runtime.retries import QueuePolicy
+from workers.runtime.task_lines import add_deadline
 from workers.runtime.task_output import RunOutput
 from workers.runtime.task_stream import RunStream
 

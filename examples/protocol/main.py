@@ -41,20 +41,23 @@ def run(task):
     }
 
 
+def respond(tasks, line):
+    # Forgotten first: once the response is sent, the worker may send a task again.
+    for task in tasks:
+        del cancellations[task["task_id"]]
+    send(line)
+
+
 def run_task(task):
-    send(run(task))
-    del cancellations[task["task_id"]]
+    respond([task], run(task))
 
 
 def run_batch(members):
     """Respond for all members in one line."""
-    if len(members) > 1 and any("breaks_batch" in (task["payload"] or {}) for task in members):
-        # The worker sends each once more, as a batch of one.
-        send({"batch": [{"task_id": task["task_id"]} for task in members], "error": "the batch is broken"})
-    else:
-        send({"batch": [run(task) for task in members]})
-    for task in members:
-        del cancellations[task["task_id"]]
+    is_broken = len(members) > 1 and any("breaks_batch" in (task["payload"] or {}) for task in members)
+    # The worker then sends each once more, as a batch of one.
+    failed = {"batch": [{"task_id": task["task_id"]} for task in members], "error": "the batch is broken"}
+    respond(members, failed if is_broken else {"batch": [run(task) for task in members]})
 
 
 if os.environ.get("RUNQY_CHILD_PROTOCOL") != "2":
@@ -67,8 +70,8 @@ send(ready)
 for text in sys.stdin:
     line = json.loads(text)
     if "control" in line:
-        if line["task_id"] in cancellations:
-            cancellations[line["task_id"]].set()
+        if event := cancellations.get(line["task_id"]):
+            event.set()
         continue
     members = line.get("batch", [line])
     cancellations.update({task["task_id"]: threading.Event() for task in members})

@@ -88,9 +88,9 @@ class AsyncRunner:
         return await asyncio.get_running_loop().run_in_executor(self._threads, respond, call)
 
     def _finish(self, call: Call, running: asyncio.Task[str]) -> None:
+        del self._running[call]
         # One that was cancelled before its first step has caught nothing.
         responses = call.fail(asyncio.CancelledError()) if running.cancelled() else running.result()
-        del self._running[call]
         self._program.output.send(responses)
         self._start_calls()
 

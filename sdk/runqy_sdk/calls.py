@@ -85,12 +85,12 @@ class Call:
 
     def succeed(self, result: Any) -> str:
         """Return the responses after the function has returned."""
-        if self._handler.batch is None:
-            result = [result]
-        elif problem := _check_results(result, len(self._members)):
-            return self.fail(ResultInvalid(problem))
-        for context, item in zip(self._members, result, strict=True):
-            self._respond(context, self._describe_result(context, item))
+        try:
+            items = [result] if self._handler.batch is None else _check_results(result, len(self._members))
+            for context, item in zip(self._members, items, strict=True):
+                self._respond(context, self._describe_result(context, item))
+        except Exception as error:  # noqa: BLE001 (a result's own methods may raise anything)
+            return self.fail(error)
         return "\n".join(self._responses)
 
     def fail(self, error: BaseException) -> str:
@@ -150,13 +150,16 @@ def _describe(error: BaseException) -> str:
     return _format_traceback(error)
 
 
-def _check_results(results: Any, size: int) -> str:
-    """Return what is wrong with the results of a batch; empty if there is one for each payload. An array is fine."""
+def _check_results(results: Any, size: int) -> list[Any]:
+    """Return the results of a batch, one for each payload. An array is fine. Raise ResultInvalid."""
     if isinstance(results, (str, bytes, dict)) or not (hasattr(results, "__len__") and hasattr(results, "__iter__")):
-        return f"the function of @batch returned {type(results).__name__}; return a list with a result for each payload"
-    if len(results) != size:
-        return f"the function of @batch returned {len(results)} results for {size} payloads; return one for each"
-    return ""
+        kind = type(results).__name__
+        raise ResultInvalid(f"the function of @batch returned {kind}; return a list with a result for each payload")
+    items = list(results)
+    if len(items) != size:
+        counts = f"{len(items)} results for {size} payloads"
+        raise ResultInvalid(f"the function of @batch returned {counts}; return one for each")
+    return items
 
 
 def _format_traceback(error: BaseException) -> str:

@@ -201,6 +201,20 @@ def test_a_full_redis_takes_no_chunks_and_records_the_gap(single_broker: Broker)
     assert chunks_of(single_broker, run=1, offset=2).entries == (GAP,)
 
 
+def test_a_run_that_began_again_in_a_full_redis_shows_no_chunks_of_the_first(single_broker: Broker) -> None:
+    put(single_broker, "t1", retention_s=60)
+    taken = take_one(single_broker)
+    stream(single_broker, taken, b"1", b"2")
+    last = msgspec.structs.replace(batch_of(taken, b"3", b"4"), run_number=taken.run_number + 1)
+
+    with full_redis(single_broker.client):
+        completion = complete(taken.lease, taken.message, b"1", now_ns=single_broker.now_ns())
+        written, *_ = single_broker.run_all([write_chunks([last]), mark_gap(last), completion])
+
+    assert isinstance(written, BrokerFull)
+    assert chunks_of(single_broker, run=1, offset=2) == TaskChunks(run=2, entries=(GAP, GAP), end=2)
+
+
 def test_clients_are_notified_of_chunks_and_of_a_new_run(single_broker: Broker, redis: redis_py.Redis) -> None:
     put(single_broker, "t1", retention_s=60)
     first = take_one(single_broker)

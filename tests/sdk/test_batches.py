@@ -19,6 +19,11 @@ class Item:
     number: int
     do: str = ""
 
+class Scalar:  # as a tensor without dimensions
+    def __len__(self):
+        raise TypeError("a scalar has no length")
+    __iter__ = __len__
+
 @load
 def load_model():
     return 100
@@ -43,6 +48,8 @@ calls = 0
             return [1, 2, 3]
         if item.do == "raise":
             raise OSError("away")
+        if item.do == "scalar":
+            return Scalar()
     outcomes = {{"retry": Retry("busy", delay=3), "fail": Fail("no"), "bug": KeyError("x"), "away": OSError("gone"),
         "set": {{1}}, "stream": None}}
     return [outcomes[item.do] if item.do in outcomes else [offset + item.number ** 2, len(items), calls]
@@ -102,6 +109,7 @@ def test_members_stream_log_and_report_by_themselves(start: Start, kind: str) ->
     [
         ("raise", "OSError: away\n", True),
         ("short", "result_invalid: the function of @batch returned 3 results for {} payloads; return one", False),
+        ("scalar", "TypeError: a scalar has no length\n", False),
     ],
 )
 def test_an_exception_fails_the_batch_and_of_one_member_its_task(

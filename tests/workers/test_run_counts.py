@@ -169,3 +169,18 @@ def test_the_number_of_tasks_at_a_time_is_a_mean_over_time(monkeypatch: pytest.M
     counts.record_end(long, now_ns=105 * S)
     moving.advance(115)
     assert counts.mean_running == 0
+
+
+def test_a_run_that_is_given_back_while_it_waits_to_start_again_is_under_way_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moving, counts, run = MovingClock(monkeypatch), RunCounts(), make_run()
+    counts.record_start(run)
+    counts.record_interruption()
+    run.runs_singly, run.started_ns = True, 0
+
+    counts.record_end(run, now_ns=105 * S)
+    moving.advance(3600)
+
+    assert counts.mean_running == 0
+    assert counts.take(["mail"])["mail"].waits.sum_ms == 3000

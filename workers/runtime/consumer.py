@@ -182,8 +182,7 @@ class Consumer:
 
     def run_started(self, run: Run) -> None:
         run.start(now_ns=self._connections.now_ns())
-        if not run.runs_singly:  # it started before, in a batch
-            self.counts.record_start(run)
+        self.counts.record_start(run)
 
     def run_ended(self, run: Run, result: RunResult) -> None:
         """Record the run's result with the next round trip. See PoolOwner."""
@@ -217,6 +216,7 @@ class Consumer:
             self._output.add((run,), text.encode(errors="replace"), is_line=True)
 
     def run_sent_again(self, run: Run) -> None:
+        self.counts.record_interruption()
         self._chunks.restart(run)
 
     def run_chunk(self, run: Run, line: ChunkLine) -> None:

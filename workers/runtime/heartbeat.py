@@ -197,9 +197,13 @@ class RunCounts:
 
     def record_start(self, run: Run) -> None:
         self._change_running(1)
-        if run.task.pending_since_ns:
+        if run.task.pending_since_ns and not run.runs_singly:  # else it started before, in a batch
             waited_ns = max(run.started_ns - run.task.pending_since_ns, 0)
             self._of(run.task.lease.queue).waits.observe(waited_ns / 1e9)
+
+    def record_interruption(self) -> None:
+        """A run that started waits to start again."""
+        self._change_running(-1)
 
     def record_end(self, run: Run, *, now_ns: int) -> None:
         if run.started_ns:

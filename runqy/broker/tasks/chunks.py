@@ -85,6 +85,7 @@ def mark_gap(batch: ChunkBatch) -> Request[bool]:
     queue = QueueKeys.of(batch.lease.queue)
     call = script("mark_gap")(
         task=queue.task(batch.lease.task_id),
+        chunks=queue.chunks(batch.lease.task_id),
         lease_token=batch.lease.token,
         run_number=batch.run_number,
         end=batch.end,

@@ -180,15 +180,21 @@ class TaskEvents:
     def _render_chunks(self, chunks: TaskChunks) -> Iterator[bytes]:
         """Yield the events of chunks, several in each part."""
         part, dropped = bytearray(), 0
+        run, offset, state = self._position
+        # Thousands of chunks a second are rendered: what their data have in common is encoded once.
+        members = encode_json(TaskChunkEvent(self._id, self._queue, chunks.run, None)).removesuffix(b"null}")
         for entry in chunks.entries:
-            self._position = self._position._replace(offset=self._position.offset + 1)
+            offset += 1
+            self._position = EventPosition(run, offset, state)
             if lost := count_dropped(entry):
                 dropped += lost
                 continue
-            part += self._render_gap(dropped)
-            dropped = 0
-            data = TaskChunkEvent(self._id, self._queue, chunks.run, payloads.as_json(entry))
-            part += render_sse("chunk", encode_json(data), str(self._position))
+            if dropped:
+                part += self._render_gap(dropped)
+                dropped = 0
+            value = payloads.as_json(entry)
+            chunk = encode_json(value) if isinstance(value, str) else entry
+            part += render_sse("chunk", b"%b%b}" % (members, chunk), f"{run}-{offset}-{state}")
             if len(part) >= PART_BYTES:
                 yield bytes(part)
                 part.clear()
@@ -243,7 +249,7 @@ def render_gone(task_id: str) -> bytes:
 
 def render_sse(name: str, data: bytes, id_: str = "") -> bytes:
     """Return a server-sent event."""
-    # Data may have several lines: results may have line breaks between tokens.
-    lines = [f"id: {id_}".encode()] if id_ else []
-    lines += [f"event: {name}".encode(), *(b"data: " + line for line in data.splitlines())]
-    return b"\n".join(lines) + b"\n\n"
+    head = f"id: {id_}\nevent: {name}\n" if id_ else f"event: {name}\n"
+    if b"\n" in data or b"\r" in data:  # results may have line breaks between tokens
+        data = b"\ndata: ".join(data.splitlines())
+    return b"%bdata: %b\n\n" % (head.encode(), data)

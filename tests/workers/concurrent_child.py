@@ -61,6 +61,8 @@ def respond(answers, do):
         return [{"batch": answers[:1], "error": "out of memory"}]
     if "fail always" in do:
         return [{"batch": [], "error": "out of memory", "retry": True}]
+    if "late" in do and len(answers) > 1:
+        return ['{"batch":[],"error":"out of memory"}\n' + json.dumps(answers[1])]  # one write
     if "truncated" in do and len(answers) > 1:
         return [json.dumps({"batch": answers})[:-20]]
     change(answers, do)

@@ -31,6 +31,10 @@ def batches(tmp_path: Path) -> Callable[..., ChildSpec]:
     return build
 
 
+def changed(spec: ChildSpec, **env: str) -> ChildSpec:
+    return replace(spec, env={**spec.env, "ANOTHER": "1", **env})
+
+
 def is_started(spec: ChildSpec, *ids: str) -> Callable[[], bool]:
     return lambda: all((spec.code_dir / f"{one}.started").exists() for one in ids)
 
@@ -75,6 +79,18 @@ def test_another_limit_of_the_queue_keeps_the_child(spec: ChildSpec) -> None:
     use(LongRunningPool, spec, act)
 
     assert (spec.code_dir / "before.started").read_text() == (spec.code_dir / "after.started").read_text()
+
+
+def test_tasks_that_wait_are_requeued_when_the_child_is_replaced(spec: ChildSpec) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        for n in range(5):
+            pool.submit(a_run(f"t{n}", "wait"))
+        pool.start(changed(spec))
+        assert recorder.statuses() == {"t3": RunStatus.REQUEUED, "t4": RunStatus.REQUEUED}
+        release(spec, "t0", "t1", "t2")
+        await until(lambda: len(recorder.results) == 5)
+
+    use(LongRunningPool, spec, act)
 
 
 def test_a_task_that_times_out_among_others_ends_alone(spec: ChildSpec) -> None:
@@ -270,6 +286,39 @@ def test_the_members_of_a_batch_that_failed_run_once_more_alone(batches: Callabl
     assert received(spec) == ["t0 t1 t2", "t0", "t1", "t2"]
     assert recorder.sent_again == ["t0", "t1", "t2"]
     assert b"[its batch of 3 failed as a whole, so it runs again, alone: " in recorder.printed["t1"]
+
+
+def test_a_late_response_for_a_member_that_runs_again_ends_no_other_task(batches: Callable[..., ChildSpec]) -> None:
+    recorder = use_batches(batches(60_000), "late", "ok", "ok")
+
+    assert set(recorder.statuses().values()) == {RunStatus.SUCCEEDED}
+
+
+def test_a_batch_that_fails_in_an_outdated_child_runs_elsewhere(batches: Callable[..., ChildSpec]) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        for n, do in enumerate(["wait", "fail", "ok"]):
+            pool.submit(a_run(f"t{n}", do))
+        await until((spec.code_dir / "batches").exists)
+        pool.start(changed(spec))
+        (spec.code_dir / "until").touch()
+        await until(lambda: len(recorder.results) == 3)
+        await until(lambda: pool.is_ready)
+
+    recorder = use(LongRunningPool, spec := batches(60_000), act)
+
+    assert set(recorder.statuses().values()) == {RunStatus.REQUEUED}
+
+
+def test_the_window_of_an_earlier_child_delays_no_task(batches: Callable[..., ChildSpec]) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        pool.submit(a_run("before", "ok"))
+        pool.start(changed(spec, READY=BATCHES % 1))
+        assert recorder.statuses() == {"before": RunStatus.REQUEUED}
+        await until(lambda: pool.is_ready)
+        pool.submit(a_run("after", "ok"))
+        await until(lambda: "after" in recorder.results)
+
+    use(LongRunningPool, spec := batches(60_000), act)
 
 
 def test_a_member_that_fails_alone_too_has_failed(batches: Callable[..., ChildSpec]) -> None:

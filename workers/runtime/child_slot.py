@@ -244,7 +244,9 @@ class ChildSlot:
         self._owner.run_printed(runs, note.encode(errors="replace"), is_line=True)
         for run in runs:
             run.runs_singly, run.started_ns = True, 0
+            self._ended_ids.append(run.task_id)  # until it is sent again, a response for it is late
             self._owner.run_sent_again(run)
+        self._retire_if_outdated()
         self._on_batch_failed(runs)
 
     def _log_unknown(self, task_id: str | None) -> bool:
@@ -335,8 +337,11 @@ class ChildSlot:
         if not child.is_ending:
             self._begin_next()
         self._on_run_ended(run, run.forced_result or result, spent_s)
-        if not self._batches and not self.is_up_to_date:
-            child.retire(IDLE_GRACE_S)
+        self._retire_if_outdated()
+
+    def _retire_if_outdated(self) -> None:
+        if self._child and not self._batches and not self.is_up_to_date:
+            self._child.retire(IDLE_GRACE_S)
 
     def _remove(self, position: int) -> None:
         del self._batches[position]

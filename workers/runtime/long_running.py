@@ -77,6 +77,7 @@ class LongRunningPool:
     def start(self, spec: ChildSpec) -> None:
         for slot in self._slots:
             slot.start(spec)
+        self._use_slots()
 
     def submit(self, run: Run) -> None:
         run.waiting_since_s = clock.monotonic_s()
@@ -124,7 +125,7 @@ class LongRunningPool:
 
     def _send_again(self, runs: Sequence[Run]) -> None:
         self._waiting.extendleft(reversed(runs))  # to the front, in their order
-        self._assign_runs()
+        self._use_slots()
 
     def _use_slots(self) -> None:
         if all(slot.is_empty for slot in self._slots):
@@ -164,13 +165,10 @@ class LongRunningPool:
         left_s = first.waiting_since_s + limits.max_wait_ms / 1000 - clock.monotonic_s()
         if count == size or left_s <= 0:
             return count
-        if self._window is None:
-            self._window = asyncio.get_running_loop().call_later(left_s, self._close_window)
+        if self._window:
+            self._window.cancel()  # that of an earlier batch or child may end much later
+        self._window = asyncio.get_running_loop().call_later(left_s, self._assign_runs)
         return 0
-
-    def _close_window(self) -> None:
-        self._window = None
-        self._assign_runs()
 
 
 _load = attrgetter("load")

@@ -15,7 +15,8 @@ def send(line):
 
 
 def answer(task):
-    return {"task_id": task["task_id"], "result": task["task_id"]}
+    result = task["task_id"]
+    return {"task_id": task["task_id"], "result": result * 250 if task["payload"] == "long" else result}
 
 
 def wait_for(file):

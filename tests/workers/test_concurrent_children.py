@@ -203,6 +203,22 @@ def test_wrong_responses_end_no_other_task(spec: ChildSpec) -> None:
     }
 
 
+def test_a_response_above_the_limit_fails_its_task_alone(spec: ChildSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.runtime.child.MAX_LINE_BYTES", 400)
+
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        pool.submit(a_run("other", "wait"))
+        pool.submit(a_run("long", "long"))
+        await until(lambda: recorder.results)
+        release(spec, "other")
+        await until(lambda: len(recorder.results) == 2)
+
+    recorder = use(LongRunningPool, spec, act)
+
+    assert recorder.statuses() == {"long": RunStatus.FAILED, "other": RunStatus.SUCCEEDED}
+    assert recorder.results["long"].error.startswith("result_too_large: ")
+
+
 def use_batches(spec: ChildSpec, *tasks: str) -> Recorder:
     """Submit tasks, numbered t0 and so on, to a child that takes batches; return when all have ended."""
 
@@ -278,9 +294,12 @@ def test_the_members_of_a_batch_end_by_one_line_or_singly(
         assert results[0].error == "result_invalid: result: NaN is not JSON; return null or a text instead"
 
 
-@pytest.mark.parametrize("do", ["fail", "truncated"])
-def test_the_members_of_a_batch_that_failed_run_once_more_alone(batches: Callable[..., ChildSpec], do: str) -> None:
-    recorder = use_batches(spec := batches(60_000), do, "ok", "ok")
+@pytest.mark.parametrize("do", ["fail", "truncated", "long"])
+def test_the_members_of_a_batch_that_failed_run_once_more_alone(
+    batches: Callable[..., ChildSpec], do: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.runtime.child.MAX_LINE_BYTES", 600)  # two results of "long" have more
+    recorder = use_batches(spec := batches(60_000), do, do, "ok")
 
     assert set(recorder.statuses().values()) == {RunStatus.SUCCEEDED}
     assert received(spec) == ["t0 t1 t2", "t0", "t1", "t2"]

@@ -54,7 +54,9 @@ class LimitsSerializer(serializers.Serializer[Any]):
     unique_key_length = _limit(MAX_UNIQUE_KEY_LENGTH, "Maximum length of a `unique_key`")
     idempotency_s = _limit(IDEMPOTENCY_TTL_S, "Time for which an `Idempotency-Key` is stored")
     result_bytes = _limit(MAX_LINE_BYTES, "Size of a task's result")
-    child_deaths = _limit(MAX_CHILD_DEATHS, "Child processes that may die while running a task before it is archived")
+    child_deaths = _limit(
+        MAX_CHILD_DEATHS, "Child processes that may die while running only this task before it is archived"
+    )
     vault_value_bytes = _limit(VALUE_MAX_BYTES, "Size of a vault entry's value")
     rate_limit = RateSerializer(
         allow_null=True, help_text="Rate limit of this key: its own or RUNQY_RATE_LIMIT; null: none"

@@ -100,7 +100,12 @@ RUNS_DROPPED = _declare(
 WAIT_TIME = _declare(
     HistogramMetricFamily, "runqy_task_wait_seconds", "time from pending to the start of the run", "queue"
 )
-RUN_TIME = _declare(HistogramMetricFamily, "runqy_task_run_seconds", "duration of runs", "queue")
+RUN_TIME = _declare(
+    HistogramMetricFamily,
+    "runqy_task_run_seconds",
+    "duration of runs; `rate(runqy_task_run_seconds_sum[5m])` is the mean number of tasks at a time",
+    "queue",
+)
 WORKER_PROCESSES = _declare(
     GaugeMetricFamily,
     "runqy_worker_processes",

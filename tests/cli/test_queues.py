@@ -56,6 +56,16 @@ def test_a_queue_is_shown_with_what_it_runs(queue: Callable[..., Result], single
     assert (document["pending"], document["config"]["name"]) == (2, "image")
 
 
+def test_the_concurrency_of_an_applied_queue_is_shown(queue: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        FILE.format("one", 1).replace("startup_cmd: x", "startup_cmd: x, child_concurrency: 8")
+    )
+
+    queue("apply", "-f", str(tmp_path / "a.yaml"))
+
+    assert "child_concurrency\t8\n" in queue("show", "one").stdout
+
+
 def test_the_name_of_a_queue_means_its_sub_queues(queue: Callable[..., Result]) -> None:
     assert [line.split("\t")[0] for line in queue("show", "image").stdout.splitlines()] == ["image_high", "image_low"]
     assert outcome(queue("pause", "image", "mail")) == (0, "image_high: paused\nimage_low: paused\nmail: paused\n")

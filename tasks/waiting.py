@@ -13,10 +13,11 @@ from queues.catalog import AllowedQueues
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.operation import Operation
 from runqy.broker.pubsub import TaskEndSubscriber
-from runqy.broker.tasks.reader import TaskStatus, read_statuses
+from runqy.broker.tasks.chunks import TaskChunks
+from runqy.broker.tasks.reader import TaskLocation, TaskStatus, read_statuses
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import BrokerUnavailable, KeyRequired, RunqyError, TaskNotFound, TooManyWaiters
-from tasks.queries import get_task
+from tasks.queries import get_task, read_task_chunks
 
 T = TypeVar("T")
 
@@ -147,6 +148,8 @@ class ResultWaiters:
         # The waiters by the ids of their tasks. An id is always in the same slice.
         self._slices: tuple[dict[str, set[Waiter]], ...] = tuple({} for _ in range(SLICES))
         self._client_counts: Counter[str] = Counter()
+        # The reads that have not begun.
+        self._readings: dict[tuple[TaskLocation, int, int], asyncio.Task[tuple[TaskStatus, TaskChunks]]] = {}
         self._thread_count = 0
         self._subscriber = TaskEndSubscriber(broker, on_end=self._wake_all_for, on_chunks=self._wake_followers_of)
         self._is_subscribing = False
@@ -198,6 +201,18 @@ class ResultWaiters:
     async def read(self, task_id: str, client: WaitingClient) -> TaskRecord:
         """Return a task in its current state. Raise TaskNotFound, BrokerUnavailable."""
         return await self._broker.run(get_task(task_id, allowed_queues=client.allowed_queues))
+
+    async def read_chunks(self, location: TaskLocation, *, run: int, offset: int) -> tuple[TaskStatus, TaskChunks]:
+        """Return what `read_task_chunks` does. Clients that read from the same position at once share the read."""
+        wanted = location, run, offset
+        if (reading := self._readings.get(wanted)) is None:
+            reading = self._readings[wanted] = asyncio.create_task(self._read_chunks(*wanted))
+        return await asyncio.shield(reading)  # for the others too
+
+    async def _read_chunks(self, location: TaskLocation, run: int, offset: int) -> tuple[TaskStatus, TaskChunks]:
+        # Nobody joins once Redis is asked: the reply would not have what a client was woken for meanwhile.
+        del self._readings[location, run, offset]
+        return await self.run(read_task_chunks(location, run=run, offset=offset))
 
     async def add(self, task_id: str, *, queue: str, client: WaitingClient, watched: Watched = Watched.END) -> Waiter:
         """Return a waiter that misses no end from now on. The caller must call its `leave`. Raise TooManyWaiters.

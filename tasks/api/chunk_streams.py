@@ -14,7 +14,6 @@ from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import StreamIncomplete
 from tasks import payloads
 from tasks.api.streaming import PART_BYTES, TaskStream, open_stream
-from tasks.queries import read_task_chunks
 from tasks.waiting import ResultWaiters, WaitingClient, Watched
 
 TEXT_TYPE = "text/plain; charset=utf-8"
@@ -52,9 +51,7 @@ class RunChunks:
     async def read(self) -> AsyncGenerator[bytes, None]:
         """Yield the chunks since the last call. Raise TaskNotFound, BrokerUnavailable, StreamIncomplete."""
         while True:
-            status, chunks = await self._waiters.run(
-                read_task_chunks(self.location, run=self._run or 0, offset=self._offset)
-            )
+            status, chunks = await self._waiters.read_chunks(self.location, run=self._run or 0, offset=self._offset)
             self.status = status
             if self._run is None:
                 if not (status.state is TaskState.ACTIVE or status.state.is_final):

@@ -22,7 +22,7 @@ from runqy.broker.tasks.record import TaskProgress, TaskRecord, decode_progress
 from tasks import payloads
 from tasks.api.serializers import task_response
 from tasks.api.streaming import PART_BYTES, TaskStream, open_stream
-from tasks.queries import read_task, read_task_chunks
+from tasks.queries import read_task
 from tasks.waiting import ResultWaiters, WaitingClient, Watched
 
 LAST_EVENT_ID = OpenApiParameter(
@@ -126,8 +126,8 @@ class TaskEvents:
         """
         record, self._record = self._record, None
         while True:
-            status, chunks = await self._waiters.run(
-                read_task_chunks(self.location, run=self._position.run, offset=self._position.offset)
+            status, chunks = await self._waiters.read_chunks(
+                self.location, run=self._position.run, offset=self._position.offset
             )
             self.status = status
             if reset := self._begin_run(chunks):

@@ -1,5 +1,6 @@
 """What a task streams, as server-sent events: each chunk once, in order, for clients that come late or again too."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,18 +8,22 @@ from typing import Any
 import pytest
 import redis as redis_py
 
+from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.chunks import MAX_READ_BYTES
 from runqy.broker.tasks.inspector import run_tasks
 from runqy.broker.tasks.lease import LeasedTask
+from runqy.broker.tasks.reader import TaskLocation
 from runqy.redis_connection import get_broker
 from tasks import waiting
 from tasks.api.events import open_event_stream
 from tasks.api.streaming import TaskStream
-from tasks.queries import get_task
+from tasks.queries import get_task, read_task, read_task_chunks
 from tasks.waiting import ResultWaiters, WaiterLimits, WaitingClient
 from tasks.waiting_loop import BlockingIterator, get_waiting_loop
 from tests.api.client import ApiClient
+from tests.support.event_loop import run_with_broker
+from tests.support.event_loop import wait_until as loop_until
 from tests.support.tasks import put, take_one
 from tests.support.waiting import wait_until
 from tests.tasks.task_helpers import drop_chunks, fail_for_good, run_again, stream, succeed
@@ -230,3 +235,39 @@ def test_a_key_that_was_revoked_gets_no_further_chunk(
     valid = False
 
     assert list(reader) == []
+
+
+def test_readers_that_a_chunk_wakes_share_one_read(
+    single_broker: Broker, configuration: None, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    put(single_broker, "t1", queue="simple", retention_s=3600)
+    taken = take_one(single_broker, "simple")
+    record = single_broker.run(read_task(("simple", "t1")))
+    reads: list[int] = []
+
+    def read(location: TaskLocation, *, run: int, offset: int) -> Any:
+        reads.append(offset)
+        return read_task_chunks(location, run=run, offset=offset)
+
+    async def act(broker: AsyncBroker) -> list[list[bytes]]:
+        waiters = ResultWaiters(broker, WaiterLimits(total=50, threads=0))
+        client = WaitingClient(id="k")
+        streams = [await open_event_stream(waiters, record, client=client, last_event_id="") for _ in range(20)]
+        states = [await anext(aiter(each)) for each in streams]
+        waits = [asyncio.create_task(anext(aiter(each))) for each in streams]
+        await loop_until(lambda: all(waiter.status for waiter in waiters.active))
+        reads.clear()
+        await asyncio.to_thread(stream, single_broker, taken, b'"a"')
+        chunks = await asyncio.gather(*waits)
+        for each in streams:
+            await each.aclose()
+        await waiters.close()
+        return [states, chunks]
+
+    monkeypatch.setattr(waiting, "POLL_S", LONG_S)
+    monkeypatch.setattr(waiting, "read_task_chunks", read)
+    states, chunks = run_with_broker(settings.REDIS_TARGET, act)
+
+    assert {parse(part).id for part in states} == {"1-0-active-1"}
+    assert {parse(part).id for part in chunks} == {"1-1-active-1"}
+    assert reads == [0]

@@ -23,7 +23,7 @@ DEPRECATED_SINCE_S = 1795564800
 class ApiViewSet(GenericViewSet[Any]):
     """A viewset for clients with an API key; `HasRole` reads its roles."""
 
-    http_method_names = ["get", "post", "put", "delete", "head"]
+    http_method_names = ["get", "post", "put", "patch", "delete", "head"]
     roles: ClassVar[frozenset[Role]] = frozenset()
     """Roles allowed in addition to administrators."""
     read_roles: ClassVar[frozenset[Role]] = frozenset()

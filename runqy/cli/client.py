@@ -45,6 +45,10 @@ class Client:
         """Send JSON and return the decoded response. Raise ServerError."""
         return self._request("POST", path, content=body).body
 
+    def patch(self, path: str, body: bytes) -> dict[str, Any]:
+        """Send JSON and return the decoded response. Raise ServerError."""
+        return self._request("PATCH", path, content=body).body
+
     def post_once(self, path: str, body: bytes, *, key: str, timeout_s: float = _TIMEOUT_S) -> Reply:
         """Send JSON with an Idempotency-Key: a repetition is not applied twice. Raise ServerError."""
         return self._request("POST", path, content=body, headers={"Idempotency-Key": key}, timeout=timeout_s)

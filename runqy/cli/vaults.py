@@ -161,18 +161,16 @@ def import_entries(
 ) -> None:
     """Set the entries of a .env file, or of lines that are pasted.
 
-    Nothing is set if a line has an error. Entries that the file does not name stay.
+    All of them are set, or none: also if the server refuses one. Entries that the file does not name stay.
     """
     values = _read_env(session, file)
     existing = {entry["key"] for entry in session.api.get(f"{_path(vault)}/entries")["entries"]}
-    rows = []
-    for key, value in values.items():
-        outcome = "exists" if key in existing else "new"
-        if not dry_run:
-            body = {"key": key, "value": value, "is_secret": not plain}
-            version = session.api.post(f"{_path(vault)}/entries", msgspec.json.encode(body))["version"]
-            outcome = f"is at version {version}"
-        rows.append({"key": key, "outcome": outcome})
+    outcomes = {key: "exists" if key in existing else "new" for key in values}
+    if values and not dry_run:
+        body = msgspec.json.encode({"values": values, "is_secret": not plain})
+        changed = session.api.patch(f"{_path(vault)}/entries", body)["changed"]
+        outcomes |= {key: "changed" if key in changed else "unchanged" for key in existing & values.keys()}
+    rows = [{"key": key, "outcome": outcome} for key, outcome in outcomes.items()]
     session.out.rows(rows, ("key", "outcome"), empty="There are no lines KEY=value.")
 
 

@@ -30,6 +30,10 @@ class ApiClient:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self._send("POST", path, data, headers, content_type)
 
+    def patch(self, path: str, body: Any = None, **headers: str) -> Response:
+        """Send a PATCH with a body of JSON."""
+        return self._send("PATCH", path, json.dumps(body).encode(), headers)
+
     def put(self, path: str, body: Any = None, **headers: str) -> Response:
         """Send a PUT with a body of JSON."""
         return self._send("PUT", path, json.dumps(body).encode(), headers)

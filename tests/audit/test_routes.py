@@ -67,6 +67,8 @@ def steps(client: ApiClient) -> Iterator[tuple[str, Response, list[str]]]:
     entry = client.post("/api/vaults/v/entries", {"key": "A", "value": "1"})
     yield "set_vault_entry", entry, ["vault_entry.set"]
     yield "put_vault_entry", client.put("/api/vaults/v/entries/A", {"value": "2"}), ["vault_entry.set"]
+    entries = client.patch("/api/vaults/v/entries", {"values": {"A": "2", "B": "3"}})
+    yield "set_vault_entries", entries, ["vault_entry.set"]
     yield "delete_vault_entry", client.delete("/api/vaults/v/entries/A"), ["vault_entry.deleted"]
     yield "delete_vault", client.delete("/api/vaults/v"), ["vault.deleted"]
     created = client.post("/api/keys", {"name": "shop"})

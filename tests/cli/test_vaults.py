@@ -108,6 +108,18 @@ def test_lines_with_an_error_set_nothing_and_are_not_printed(run, server):
     assert "s3cret" not in result.stderr
 
 
+def test_entries_are_imported_by_one_request(run, server):
+    existing = {"entries": [{"key": "A"}, {"key": "B"}]}
+    server.responses = [(200, existing), (200, {"changed": ["B", "C"]}), (200, existing), (400, {"detail": "No."})]
+
+    done = run("vault", "import", "api-keys", "--plain", input="A=1\nB=2\nC=3\n")
+    refused = run("vault", "import", "api-keys", input="A=1\n")
+
+    assert sent(server, 1)[2] == {"values": {"A": "1", "B": "2", "C": "3"}, "is_secret": False}
+    assert done.stdout == "A\tunchanged\nB\tchanged\nC\tnew\n"
+    assert (refused.exit_code, refused.stdout, len(server.requests)) == (ExitCode.FAILED, "", 4)
+
+
 def test_file_that_does_not_exist_is_a_clear_error(run, server):
     result = run("vault", "import", "api-keys", "no.env")
 

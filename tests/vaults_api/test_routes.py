@@ -74,6 +74,28 @@ def test_an_entry_is_set_and_updated(client: ApiClient) -> None:
     assert [e["value"] for e in entries if e["key"] == "DEBUG_MODE"] == ["false"]
 
 
+def test_many_entries_are_set_together(client: ApiClient) -> None:
+    path = "/api/vaults/api-keys/entries"
+
+    response = client.patch(path, {"values": {"OPENAI_API_KEY": SECRET, "DEBUG_MODE": "false", "NEW": SECRET}})
+
+    assert content(response)["changed"] == ["DEBUG_MODE", "NEW"]
+    entries = {entry["key"]: entry for entry in content(client.get(path))["entries"]}
+    assert [entries[key]["version"] for key in ("OPENAI_API_KEY", "DEBUG_MODE", "NEW")] == [1, 2, 1]
+    assert (entries["NEW"]["is_secret"], SECRET in str(entries)) == (True, False)
+
+
+@pytest.mark.parametrize("wrong", [{"PATH": "x"}, {"B": ""}, {"B": 1}, {"a b": "x"}])
+def test_none_of_many_entries_is_set_if_one_is_invalid(client: ApiClient, wrong: dict[str, Any]) -> None:
+    before = content(client.get("/api/vaults/api-keys"))
+
+    response = client.patch("/api/vaults/api-keys/entries", {"values": {"A": "1", **wrong}})
+
+    assert response.status_code == 400
+    assert all(next(iter(wrong)) in error for error in problem(response)["errors"])
+    assert content(client.get("/api/vaults/api-keys")) == before
+
+
 def test_an_entry_is_secret_by_default(client: ApiClient) -> None:
     client.post("/api/vaults/api-keys/entries", {"key": "NEW", "value": SECRET})
 

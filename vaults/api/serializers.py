@@ -132,6 +132,16 @@ class SetEntrySerializer(SetEntryValueSerializer):
     )
 
 
+@request_example({"values": {"OPENAI_API_KEY": "sk-your-key-here", "LOG_LEVEL": "info"}})
+class SetEntriesSerializer(SecretSerializer):
+    """Entries to set, all or none."""
+
+    values = serializers.DictField(
+        child=StringField(), allow_empty=False, help_text="Values by the keys of their entries"
+    )
+    is_secret = StrictBooleanField(required=False, default=True, help_text="Mask the values in responses")
+
+
 class VaultListItemSerializer(serializers.ModelSerializer[Vault]):
     """A vault in the list."""
 
@@ -210,6 +220,17 @@ class EntrySetSerializer(serializers.Serializer[Any]):
 
     message = serializers.CharField()
     version = serializers.IntegerField(help_text="The entry's current version; unchanged if it had this value already")
+    published = PublishedField()
+
+
+@response_example({"message": "entries set successfully", "changed": ["OPENAI_API_KEY"], "published": True})
+class EntriesSetSerializer(serializers.Serializer[Any]):
+    """Entries that were set."""
+
+    message = serializers.CharField()
+    changed = serializers.ListField(
+        child=serializers.CharField(), help_text="The keys of entries that are new or changed; the others had the value"
+    )
     published = PublishedField()
 
 

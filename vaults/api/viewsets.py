@@ -125,6 +125,23 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
         return _set_entry(request, name, body["key"], body)
 
     @extend_schema(
+        operation_id="set_vault_entries",
+        tags=["vaults"],
+        parameters=[IF_MATCH],
+        request=s.SetEntriesSerializer,
+        responses={200: s.EntriesSetSerializer, **problem_responses(*_ENTRY_CHANGE)},
+    )
+    def set_many(self, request: Request, name: str) -> Response:
+        """Set many entries of a vault, all or none if one is invalid. Other entries, and usages, stay."""
+        body = s.SetEntriesSerializer.validated(request.data)
+        with publication_result() as publication:
+            changed = operations.set_entries(
+                vault=name, values=body["values"], is_secret=body["is_secret"], precondition=if_match(request)
+            )
+        content = {"message": "entries set successfully", "changed": changed, "published": publication.is_published}
+        return Response(s.EntriesSetSerializer(content).data)
+
+    @extend_schema(
         operation_id="get_vault_entry",
         tags=["vaults"],
         parameters=[IF_NONE_MATCH],

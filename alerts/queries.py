@@ -59,6 +59,7 @@ def list_alerts(  # noqa: PLR0913 (each limits the list)
     allowed_queues: AllowedQueues = None,
     queue: str = "",
     levels: Collection[AlertLevel] = tuple(AlertLevel),
+    since: datetime | None = None,
     before: int | None = None,
 ) -> AlertPage:
     """Return a page of alerts that were opened. With `allowed_queues` only those about one of these queues."""
@@ -67,6 +68,8 @@ def list_alerts(  # noqa: PLR0913 (each limits the list)
         alerts = alerts.filter(queue=queue)
     if allowed_queues is not None:
         alerts = alerts.filter(queue__in=allowed_queues)
+    if since is not None:
+        alerts = alerts.filter(opened_at__gte=since)
     if before is not None:
         alerts = alerts.filter(pk__lt=before)
     found = list(alerts.order_by("-pk")[: limit + 1])

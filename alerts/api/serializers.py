@@ -9,7 +9,7 @@ from alerts.queries import AlertState
 from alerts.rules import AlertLevel
 from alerts.serializers import AlertSerializer
 from runqy.api.query_parameters import ChoiceParameter, TextParameter
-from runqy.api.serializers import BodySerializer
+from runqy.api.serializers import AwareDateTimeField, BodySerializer
 
 _ALL_LEVELS = "all"
 
@@ -20,6 +20,13 @@ class AlertQuerySerializer(BodySerializer):
     state = ChoiceParameter([state.value for state in AlertState], "Default: open.", default=AlertState.OPEN)
     queue = TextParameter("Only alerts about this queue.")
     level = ChoiceParameter([_ALL_LEVELS, *(level.value for level in AlertLevel)], "Default: all.", default=_ALL_LEVELS)
+
+    def get_fields(self) -> dict[str, Any]:
+        """Add `from`, which is a keyword of Python."""
+        since = AwareDateTimeField(
+            required=False, source="since", help_text="Only alerts that were opened at this time or later"
+        )
+        return {**super().get_fields(), "from": since}
 
 
 @extend_schema_serializer(many=False)

@@ -60,7 +60,15 @@ class AlertViewSet(ApiViewSet):
 
         def read(limit: int, before: int | None) -> tuple[Sequence[Alert], int | None]:
             allowed = request.auth.queues
-            page = list_alerts(state, limit=limit, allowed_queues=allowed, queue=queue, levels=levels, before=before)
+            page = list_alerts(
+                state,
+                limit=limit,
+                allowed_queues=allowed,
+                queue=queue,
+                levels=levels,
+                since=query.get("since"),
+                before=before,
+            )
             return page.alerts, page.end
 
         alerts = self.paginate_queryset(PagedList(read=read, position=int, identity="alerts"))

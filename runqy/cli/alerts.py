@@ -11,9 +11,9 @@ from runqy.cli.completion import complete_queues
 from runqy.cli.errors import ExitCode, ServerError
 from runqy.cli.output import Listing
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
-from runqy.cli.values import format_duration
+from runqy.cli.values import format_duration, parse_since
 
-ALERT_EXAMPLES = "runqy alerts\nrunqy alerts --level critical\nrunqy alerts --state all -q mail"
+ALERT_EXAMPLES = "runqy alerts\nrunqy alerts --level critical\nrunqy alerts --state all --since 24h -q mail"
 STATUS_EXAMPLES = "runqy status\nrunqy status --check > /dev/null || echo critical\nrunqy status -o json"
 
 State = Literal["open", "resolved", "all"]
@@ -42,11 +42,16 @@ def list_alerts(  # noqa: PLR0913 (each is an option of the command)
     queue: Annotated[
         str, typer.Option("--queue", "-q", help="Only about this queue.", autocompletion=complete_queues)
     ] = "",
+    since: Annotated[
+        str,
+        typer.Option("--since", metavar="TIME", help="Only those opened since: a time, or how long ago, such as 24h."),
+    ] = "",
     limit: Limit = 50,
     cursor: Cursor = "",
 ) -> None:
     """List alerts, newest first: how severe, about what, and since when."""
     query = {"state": state, "level": level} | ({"queue": queue} if queue else {})
+    query |= {"from": parse_since(since)} if since else {}
     found = read_pages(session.api, "/api/alerts", "alerts", limit=limit, cursor=cursor, **query)
     session.out.listing(_ALERTS, found.items)
     print_rest(found)

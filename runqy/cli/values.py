@@ -1,9 +1,11 @@
 """Values as text: times, and what stands in one column of a line."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
+
+from runqy.formats import durations
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -54,3 +56,11 @@ def format_duration(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"
     return "0s"
+
+
+def parse_since(text: str) -> str:
+    """Return the time that was as long ago as a duration says. Other texts are returned as they are, for the server."""
+    try:
+        return (datetime.now(UTC) - timedelta(seconds=durations.parse_s(text))).isoformat()
+    except (ValueError, OverflowError):
+        return text

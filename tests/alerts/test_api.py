@@ -40,6 +40,7 @@ def _alerts(configuration: None) -> None:
         ("?queue=mail", ["mail"]),
         ("?level=warning", ["worker"]),
         ("?level=critical&state=all", ["mail", "old"]),
+        (f"?state=all&from={(NOW - timedelta(hours=1)).strftime('%Y-%m-%dT%H:%M:%SZ')}", ["worker", "mail"]),
     ],
 )
 def test_open_alerts_are_listed_by_default(query: str, messages: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 
 import httpx2
 import pytest
@@ -196,7 +197,8 @@ def test_status_fails_if_an_alert_is_critical(admin: Run, redis: redis_py.Redis)
     store_findings([other, finding], now=timezone.now())
 
     shown, checked = admin("status"), admin("status", "--check", "-o", "json")
-    listed = admin("alerts", "--level", "critical")
+    listed = admin("alerts", "--level", "critical", "--since", "1h")
+    later = admin("alerts", "--since", (timezone.now() + timedelta(hours=1)).isoformat())
 
     assert (shown.exit_code, checked.exit_code) == (0, ExitCode.FAILED)
     report = json.loads(checked.stdout)
@@ -207,6 +209,7 @@ def test_status_fails_if_an_alert_is_critical(admin: Run, redis: redis_py.Redis)
     assert [queue["queue"] for queue in report["behind"]] == ["mail"]
     assert "critical\tQueue mail has no worker.\t" in shown.stdout
     assert listed.stdout.split("\t")[:3] == ["critical", "no_ready_worker", "mail"]
+    assert (later.exit_code, later.stdout) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -214,6 +217,7 @@ def test_status_fails_if_an_alert_is_critical(admin: Run, redis: redis_py.Redis)
     [
         (("alerts", "--level", "bad"), ExitCode.USAGE),
         (("alerts", "--state", "bad"), ExitCode.USAGE),
+        (("alerts", "--since", "yesterday"), ExitCode.FAILED),
         (("alerts", "-k", CLIENT_KEY), ExitCode.DENIED),
         (("status", "-k", CLIENT_KEY), ExitCode.DENIED),
         (("audit", "list", "-k", CLIENT_KEY), ExitCode.DENIED),

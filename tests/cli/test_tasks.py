@@ -318,6 +318,19 @@ def test_a_terminal_gets_no_escape_sequences_of_a_stream(server, show, monkeypat
     assert printed == "a\ufffd[2Jb\tc\n"
 
 
+@pytest.mark.usefixtures("run")
+def test_escape_sequences_in_events_do_not_reach_the_terminal(server, show):
+    title = "\\u001b]0;title\\u0007"
+    events = event("progress", f'{{"id":"t1","queue":"q","progress":{{"current":3,"total":10,"message":"{title}"}}}}')
+    events += event("end", f'{{"id":"t1","queue":"q","state":"archived","result":null,"last_err":"boom{title}"}}')
+    server.responses = [(200, events.encode())]
+
+    text = show(app, ["task", "events", "t1"], standalone_mode=False)
+
+    assert ("3 of 10, 30%: " in text, "archived  boom" in text) == (True, True)
+    assert not {"\x1b", "\x07"} & {*text}
+
+
 def test_events_are_objects_for_programs(run, server):
     server.responses = [(200, event("gone", '{"id":"t1"}').encode())]
 

@@ -43,7 +43,9 @@ def services(home: Path, port: int) -> Iterator[dict[str, str]]:
         secrets = home / "production/secrets"
         secrets.mkdir(parents=True)
         (secrets / "database-url").write_text(f"{postgresql.url}\n")
-        (secrets / "redis-url").write_text(f"redis://default:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{valkey.port}/0\n")
+        (secrets / "redis-url").write_text(
+            f"redis://default:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{valkey.port}/0\n"
+        )
         with https_proxy(port, certificate) as public:
             yield {
                 "PUBLIC_URL": f"https://localhost:{public}",

@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
+from benchmarks.scale_charts import draw_charts
+
 ROOT = Path(__file__).parents[2]
-PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]+\.png)\)")
+PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]+\.(?:png|svg))\)")
 MAX_BYTES = 250_000
 
 
@@ -14,10 +16,10 @@ def test_pictures_exist_are_small_and_have_alternative_texts() -> None:
         (words, (page.parent / path).resolve()) for page in pages for words, path in PICTURE.findall(page.read_text())
     ]
 
-    assert {path for _, path in pictures} == set((ROOT / "docs/images").iterdir())
+    assert {path for _, path in pictures} == set((ROOT / "docs").rglob("images/*"))
     for words, path in pictures:
         assert len(words) > 20, path
-        assert 10_000 < path.stat().st_size < MAX_BYTES, path
+        assert 1_000 < path.stat().st_size < MAX_BYTES, path
 
 
 def test_readme_is_short_and_begins_with_a_picture() -> None:
@@ -25,3 +27,11 @@ def test_readme_is_short_and_begins_with_a_picture() -> None:
 
     assert len(lines) <= 120
     assert PICTURE.search("\n".join(lines[:20]))
+
+
+def test_the_curves_of_the_page_on_sizing_are_those_of_the_last_run() -> None:
+    """`benchmarks/scale_charts.py` says how they are drawn."""
+    charts = draw_charts((ROOT / "benchmarks/scale.txt").read_text())
+
+    assert {name: (ROOT / "docs/images" / name).read_text() for name in charts} == charts
+    assert all(chart.count("<circle") >= 5 for chart in charts.values())

@@ -43,18 +43,21 @@ def environment(home: Path, port: int) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "WEB_CONCURRENCY": "1",  # a second process takes seconds to start
         "PYTHONUNBUFFERED": "1",
-        "PIP_FIND_LINKS": str(sdk_wheels()),  # as `make run` sets it
+        "PIP_FIND_LINKS": str(release_wheels()),  # as docs/how-to/install.md sets it
+        "PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR", os.path.expanduser("~/.cache/pip")),
+        "PIP_NO_COMPILE": "1",  # what is never imported
         **{f"GIT_{role}_{part}": text for role in ("AUTHOR", "COMMITTER") for part, text in GIT_USER.items()},
     }
 
 
 @cache
-def sdk_wheels() -> Path:
-    """Return a folder with the wheel of the SDK."""
+def release_wheels() -> Path:
+    """Return a folder with the wheels of runqy and of the SDK."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder]
-    subprocess.run(build, cwd=ROOT / "sdk", check=True, capture_output=True)
+    for source in (ROOT, ROOT / "sdk"):
+        subprocess.run(build, cwd=source, check=True, capture_output=True)
     return folder
 
 

@@ -115,7 +115,7 @@ class LongRunningPool:
     @property
     def _lateness(self) -> float:
         """How many runs would fit into the time for which a free child waits too long for its next task."""
-        return max(self._owner.refill_s / self._mean_s - MAX_GAP, 0)
+        return max(self._owner.refill_s / max(self._mean_s, 1e-6) - MAX_GAP, 0)  # a clock may not have moved on
 
     def _end_run(self, run: Run, result: RunResult, spent_s: float | None) -> None:
         if spent_s is not None:

@@ -92,7 +92,7 @@ def test_a_task_that_streams_into_a_full_redis_completes_and_shows_the_gap(
     single_broker: Broker, redis: redis_py.Redis, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     task_id = count_until(single_broker, tmp_path / "until")
-    start_worker()
+    worker = start_worker()
     eventually(lambda: len(chunks_of(single_broker, task_id)) > 5)
 
     with full_redis(redis):
@@ -106,6 +106,7 @@ def test_a_task_that_streams_into_a_full_redis_completes_and_shows_the_gap(
     assert record.result == b"[%b]" % b",".join(whole)
     assert list(chunks[:stored]) == whole[:stored]
     assert chunks[-1] == GAP
+    assert worker.wait_for("chunks_dropped")["task_id"] == task_id
 
 
 def test_a_stream_is_whole_if_redis_was_full_for_a_while(

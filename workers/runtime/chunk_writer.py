@@ -3,15 +3,19 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+import structlog
+
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.tasks.chunks import MAX_RUN_BYTES, ChunkBatch, mark_gap, write_chunks
 from workers.runtime.background_writes import BackgroundWrites, PlannedWrite
-from workers.runtime.task_runs import Run
+from workers.runtime.task_runs import Run, RunStatus
 from workers.runtime.task_stream import RunStream
 
 INTERVAL_S = 0.025
 """How long chunks are collected before they are sent."""
 BYTES_PER_ROUND_TRIP = 1 << 20
+
+log = structlog.get_logger()
 
 
 class ChunkWriter:
@@ -46,8 +50,11 @@ class ChunkWriter:
 
     def forget(self, run: Run) -> None:
         """Drop the chunks of a run whose result is recorded."""
+        stream = self._unstored.pop(run, None)
         run.stream = None
-        self._unstored.pop(run, None)
+        if stream and not stream.is_stored and run.result and run.result.status is not RunStatus.LOST:
+            # Redis was full until the end. Readers get the event `gap`.
+            log.warning("chunks_dropped", task_id=run.task_id, queue=run.task.lease.queue, bytes=stream.unstored_bytes)
 
     async def close(self) -> None:
         await self._writes.close()

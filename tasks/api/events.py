@@ -96,6 +96,8 @@ class EventPosition(NamedTuple):
         return cls(int(found[1]), int(found[2]), found[3]) if found else cls()
 
 
+_NO_RUN = -1
+_FINAL_STATES = tuple(f"{state}-" for state in TaskState if state.is_final)
 _NUMBER = rf"[0-9]{{1,{MAX_DIGITS - 2}}}"
 _EVENT_ID = re.compile(rf"({_NUMBER})-({_NUMBER})-((?:[a-z]+-{_NUMBER})?)")
 
@@ -229,7 +231,11 @@ async def open_event_stream(
 
     The stream ends when the client's key is no longer accepted. Raise TooManyWaiters, TaskNotFound, BrokerUnavailable.
     """
-    source = TaskEvents(waiters, record, EventPosition.parse(last_event_id))
+    position = EventPosition.parse(last_event_id)
+    if position.state.startswith(_FINAL_STATES):
+        # The task has run again since, or is another one with the same id, whose runs are counted anew.
+        position = position._replace(run=_NO_RUN)
+    source = TaskEvents(waiters, record, position)
     return await open_stream(source, waiters, client, is_final=record.state.is_final)
 
 

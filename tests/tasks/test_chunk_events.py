@@ -127,7 +127,7 @@ def test_a_chunk_wakes_its_readers_without_a_poll(open_stream: Open, taken: Leas
     [
         ("1-1-active-1", ["chunk 1-2-active-1", "end 1-2-completed-1"]),
         ("1-2-active-1", ["end 1-2-completed-1"]),
-        ("1-2-completed-0", ["end 1-2-completed-1"]),
+        ("1-2-archived-1", ["reset ", "chunk 1-1-", "chunk 1-2-", "end 1-2-completed-1"]),
         ("active-1", ["chunk 1-1-", "chunk 1-2-", "end 1-2-completed-1"]),
         ("1-99999999999999999999-x", ["chunk 1-1-", "chunk 1-2-", "end 1-2-completed-1"]),
         ("7-1-active-1", ["reset ", "chunk 1-1-", "chunk 1-2-", "end 1-2-completed-1"]),

@@ -116,6 +116,15 @@ def get_bulk_action(number: int) -> BulkAction:
     return bulk
 
 
+def list_bulk_actions(limit: int, before: int | None) -> tuple[list[BulkAction], int | None]:
+    """Return a page, the newest first, and the id after which the next page begins."""
+    actions = BulkAction.objects.order_by("-pk")
+    if before is not None:
+        actions = actions.filter(pk__lt=before)
+    found = list(actions[: limit + 1])
+    return found[:limit], found[limit - 1].pk if len(found) > limit else None
+
+
 def get_query(bulk: BulkAction) -> TaskQuery:
     return read_json(bulk.query.encode(), TaskQuery)
 

@@ -16,12 +16,19 @@ import typer
 from runqy.cli.commands import Session
 from runqy.cli.completion import complete_queues, complete_states
 from runqy.cli.errors import CliError, ExitCode, ServerError
+from runqy.cli.output import Listing
+from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.progress import show_progress
 from runqy.cli.prompts import Force, confirm
 from runqy.cli.task_ids import find_path
 from runqy.formats import durations
 
 _PATH = "/api/bulk-actions"
+_BULK_ACTIONS = Listing(
+    columns=("id", "action", "state", "filter", "expected", "done", "skipped", "failed", "created_at"),
+    wide=("started_at", "ended_at", "full_queue", "error"),
+    empty="There are no bulk actions.",
+)
 _OPEN_STATES = ("waiting", "running")
 _POLL_S = 0.5
 _PATIENCE_S = 15
@@ -115,6 +122,16 @@ def make_command(action: str, description: str) -> Callable[..., None]:
 
     act.__name__, act.__doc__ = f"{action}_tasks", description
     return act
+
+
+def list_bulk_actions(session: Session, *, limit: Limit = 50, cursor: Cursor = "") -> None:
+    """List actions on all tasks that match a filter, newest first, with how far they are.
+
+    They are those of run, cancel, archive and delete with options, and of the admin.
+    """
+    found = read_pages(session.api, _PATH, "bulk_actions", limit=limit, cursor=cursor)
+    session.out.listing(_BULK_ACTIONS, found.items)
+    print_rest(found)
 
 
 def _apply_to_ids(session: Session, action: str, ids: Sequence[str]) -> None:

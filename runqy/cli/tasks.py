@@ -13,7 +13,7 @@ from runqy.cli.completion import complete_queues, complete_states
 from runqy.cli.errors import ExitCode
 from runqy.cli.following import await_task, format_progress
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
-from runqy.cli.task_actions import make_command
+from runqy.cli.task_actions import list_bulk_actions, make_command
 from runqy.cli.task_ids import QueueAndId, find_path, parse_task
 from runqy.formats.json_decoding import describe_error, read_json
 
@@ -213,6 +213,11 @@ command(
         """,
     )
 )
+
+
+bulk = new_group("See actions on many tasks.", examples="runqy task bulk list")
+app.add_typer(bulk, name="bulk")
+command(bulk, "list", examples="runqy task bulk list\nrunqy task bulk list -o wide")(list_bulk_actions)
 
 
 def _show(session: Session, info: dict[str, Any]) -> None:

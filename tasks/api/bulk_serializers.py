@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from runqy.api.query_parameters import FlagParameter
@@ -122,6 +122,15 @@ class BulkSerializer(serializers.ModelSerializer[BulkAction]):
         members |= {"outcomes": list(query.outcomes), "worker": query.worker_id, "commit": query.commit}
         members |= {"fingerprint": query.fingerprint, "from": query.since, "to": query.until}
         return {name: value for name, value in members.items() if value}
+
+
+@extend_schema_serializer(many=False)
+@response_example({"bulk_actions": [_EXAMPLE], "next": None})
+class BulkListSerializer(serializers.Serializer[Any]):
+    """A page of bulk actions, the newest first."""
+
+    bulk_actions = BulkSerializer(many=True)
+    next = serializers.CharField(allow_null=True, help_text="The path of the next page; null on the last page")
 
 
 @response_example({"dry_run": True, "matched": 1200, "is_exact": True})

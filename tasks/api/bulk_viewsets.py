@@ -5,6 +5,7 @@ from typing import Any
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
+from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.parsers import refuse_members
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
@@ -14,6 +15,7 @@ from runqy.errors import BulkActionNotFound
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction
 from tasks.api.bulk_serializers import (
+    BulkListSerializer,
     BulkPreviewSerializer,
     BulkRequestQuerySerializer,
     BulkRequestSerializer,
@@ -23,6 +25,7 @@ from tasks.bulk_actions import (
     cancel_bulk_action,
     create_bulk_action,
     get_bulk_action,
+    list_bulk_actions,
     preview_bulk_action,
 )
 from tasks.history.queries import resolve_history_queue
@@ -32,6 +35,18 @@ from tasks.search import TaskQuery
 
 class BulkActionViewSet(ApiViewSet):
     """Bulk actions. Maintenance applies them, in slices."""
+
+    pagination_class = SignedCursorPagination
+
+    @extend_schema(
+        operation_id="list_bulk_actions",
+        tags=["bulk actions"],
+        responses={200: BulkListSerializer, **problem_responses(400, 401, 403, 503)},
+    )
+    def list(self, request: AuthenticatedRequest) -> Response:
+        """List bulk actions, the newest first, also those of the admin."""
+        found = self.paginate_queryset(PagedList(read=list_bulk_actions, position=int, identity="bulk-actions"))
+        return self.get_paginated_response({"bulk_actions": BulkSerializer(found, many=True).data})
 
     @extend_schema(
         operation_id="create_bulk_action",

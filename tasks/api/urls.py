@@ -36,7 +36,7 @@ urlpatterns = [
         CancelTaskViewSet.as_view({"post": "cancel"}, deprecated_for="/api/cli/tasks/{task_id}"),
         name="cancel-task-alias",
     ),
-    path("api/bulk-actions", BulkActionViewSet.as_view({"post": "create"}), name="bulk-actions"),
+    path("api/bulk-actions", BulkActionViewSet.as_view({"get": "list", "post": "create"}), name="bulk-actions"),
     path("api/bulk-actions/<str:number>", BulkActionViewSet.as_view({"get": "retrieve"}), name="bulk-action"),
     path(
         "api/bulk-actions/<str:number>/cancel",

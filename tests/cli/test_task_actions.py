@@ -101,6 +101,17 @@ def test_ended_tasks_are_selected_by_their_error(task: Task, single_broker: Brok
     assert listed(single_broker, "simple") == {"archived": ["t1"], "pending": ["t2"]}
 
 
+@pytest.mark.usefixtures("maintenance")
+def test_bulk_actions_are_listed(task: Task, single_broker: Broker) -> None:
+    put(single_broker, "t1", queue="simple")
+    task("archive", "--state", "pending", "--queue", "simple", "--force")
+
+    line = task("bulk", "list").stdout.rstrip("\n").split("\t")
+
+    assert line[1:8] == ["archive", "finished", '{"state":"pending","queue":"simple"}', "1", "1", "0", "0"]
+    assert outcome(task("bulk", "list", "-o", "name")) == (0, f"{line[0]}\n")
+
+
 def test_ctrl_c_cancels_the_bulk_action(task: Task, single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     put(single_broker, "t1", queue="simple")
 

@@ -47,6 +47,19 @@ def counted(client: ApiClient, **body: object) -> tuple[int, bool]:
     return found["matched"], found["is_exact"]
 
 
+def test_actions_are_listed_by_pages_the_newest_first(client: ApiClient, single_broker: Broker) -> None:
+    put_in(single_broker, "archived", "t1")
+    made = [
+        requested(client.post(PATH, {"action": action, "state": "archived"})) for action in ("run", "delete", "run")
+    ]
+
+    first = json.loads(client.get(f"{PATH}?limit=2").content)
+    second = json.loads(client.get(first["next"]).content)
+
+    assert [bulk["id"] for bulk in first["bulk_actions"]] == [made[2]["id"], made[1]["id"]]
+    assert second == {"bulk_actions": [made[0]], "next": None}
+
+
 def test_an_action_is_requested_followed_and_applied(client: ApiClient, single_broker: Broker) -> None:
     put_in(single_broker, "archived", "t1", "t2")
     put_in(single_broker, "archived", "h1", queue="inference_high")

@@ -27,10 +27,11 @@ class InstantPool:
     capacity: int
     ended: int = 0
 
-    def submit(self, run: Run) -> None:
-        self.ended += 1
-        self.consumer.run_started(run)
-        self.consumer.run_ended(run, _SUCCESS)
+    def submit(self, *runs: Run) -> None:
+        self.ended += len(runs)
+        for run in runs:
+            self.consumer.run_started(run)
+            self.consumer.run_ended(run, _SUCCESS)
 
     def requeue_unstarted(self) -> None:
         """Nothing waits for a child."""

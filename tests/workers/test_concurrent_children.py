@@ -11,7 +11,7 @@ from tests.support import event_loop
 from tests.workers.pools import RECOVERY, SETTINGS, Recorder, a_run, child_spec, until, use
 from workers.runtime.child import ChildSpec
 from workers.runtime.long_running import LongRunningPool
-from workers.runtime.task_runs import RunResult, RunStatus
+from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 CODE = Path(__file__).with_name("concurrent_child.py").read_text()
 THREE = '{"status":"ready","accepts":["concurrent"],"concurrency":3}'
@@ -93,6 +93,47 @@ def test_tasks_that_wait_are_requeued_when_the_child_is_replaced(spec: ChildSpec
     use(LongRunningPool, spec, act)
 
 
+def test_another_limit_of_the_queue_keeps_a_child_that_loads(spec: ChildSpec) -> None:
+    async def act() -> tuple[float | None, float | None]:
+        pool = LongRunningPool(Recorder(), SETTINGS)
+        pool.start(spec)
+        before_s = pool.loading_since_s
+        pool.start(replace(spec, max_concurrency=2))
+        after_s = pool.loading_since_s
+        await until(lambda: pool.is_ready)
+        assert pool.capacity == 2
+        await pool.stop()
+        return before_s, after_s
+
+    before_s, after_s = event_loop.run(act())
+
+    assert before_s == after_s != None  # noqa: E711
+
+
+def test_a_child_has_one_task_of_an_id_at_a_time(spec: ChildSpec) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        high, low = a_run("daily", "wait"), a_run("daily", None)
+        ended: list[tuple[Run, bool]] = []
+        recorder.run_ended = lambda run, result: ended.append((run, bool(low.started_ns)))
+        pool.submit(high, low)
+        await until(is_started(spec, "daily"))
+        release(spec, "daily")
+        await until(lambda: len(ended) == 2)
+        assert ended == [(high, False), (low, True)]
+
+    use(LongRunningPool, spec, act)
+
+
+def test_a_batch_has_one_task_of_an_id(batches: Callable[..., ChildSpec]) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        ended: list[Run] = []
+        recorder.run_ended = lambda run, result: ended.append(run)
+        pool.submit(a_run("daily", "ok"), a_run("daily", "ok"))
+        await until(lambda: len(ended) == 2)
+
+    assert use(LongRunningPool, batches(0), act).batches == [1, 1]
+
+
 def test_a_task_that_times_out_among_others_ends_alone(spec: ChildSpec) -> None:
     async def act(pool: LongRunningPool, recorder: Recorder) -> None:
         slow, other = a_run("slow", "wait"), a_run("other", "wait")
@@ -149,17 +190,19 @@ def test_a_death_is_shared_by_the_tasks_that_the_child_had(spec: ChildSpec, othe
 
 def test_a_suspect_task_runs_alone(spec: ChildSpec) -> None:
     async def act(pool: LongRunningPool, recorder: Recorder) -> None:
-        runs = [a_run("first", "wait"), a_run("suspect", "wait", is_suspect=True), a_run("last", "wait")]
-        for run in runs:
-            pool.submit(run)
-        for run in runs:
-            assert [one.task_id for one in runs if one.started_ns and one.task_id not in recorder.results] == [
-                run.task_id
-            ]
-            assert run.task_id == "last" or pool.capacity <= 3 - len(recorder.results)  # no task is leased beside it
-            await until(is_started(spec, run.task_id))
-            release(spec, run.task_id)
-            await until(lambda run=run: run.task_id in recorder.results)
+        first, suspect = a_run("first", "wait"), a_run("suspect", "wait", is_suspect=True)
+        later = [a_run(f"later{n}", "wait", is_suspect=n > 0) for n in range(3)]
+        pool.submit(first, suspect, *later)
+        # Other workers get the tasks that cannot start, and none is leased beside it.
+        assert list(recorder.statuses().items()) == [(f"later{n}", RunStatus.REQUEUED) for n in (2, 1, 0)]
+        assert (bool(first.started_ns), bool(suspect.started_ns), pool.capacity) == (True, False, 2)
+        release(spec, "first")
+        await until(lambda: "first" in recorder.results)
+        assert (bool(suspect.started_ns), pool.capacity) == (True, 1)
+        pool.submit(a_run("beside", "wait"))
+        assert recorder.results["beside"].status is RunStatus.REQUEUED
+        release(spec, "suspect")
+        await until(lambda: "suspect" in recorder.results)
         assert pool.capacity == 3
 
     use(LongRunningPool, spec, act)
@@ -260,12 +303,21 @@ def test_a_batch_is_sent_when_its_first_member_has_waited(batches: Callable[...,
 
 def test_no_batch_waits_for_more_tasks_than_a_worker_may_lease(batches: Callable[..., ChildSpec]) -> None:
     async def act(pool: LongRunningPool, recorder: Recorder) -> None:
-        for n in range(2):
+        await until(lambda: pool.capacity == 5)
+        for n in range(5):
             pool.submit(a_run(f"t{n}", "ok"))
-        assert (pool.capacity, recorder.batches) == (2, [2])
-        await until(lambda: len(recorder.results) == 2)
+        assert recorder.batches == [3, 2]
+        await until(lambda: len(recorder.results) == 5)
 
-    use(LongRunningPool, batches(max_wait_ms=60_000), act, concurrency=2)
+    use(LongRunningPool, batches(max_wait_ms=60_000), act, concurrency=5, processes=2)
+
+
+def test_tasks_that_arrive_together_share_a_batch_that_waits_for_no_others(batches: Callable[..., ChildSpec]) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        pool.submit(*(a_run(f"t{n}", "ok") for n in range(5)))
+        await until(lambda: len(recorder.results) == 5)
+
+    assert use(LongRunningPool, batches(max_wait_ms=0), act).batches == [3, 2]
 
 
 @pytest.mark.parametrize(
@@ -356,14 +408,13 @@ def test_a_death_is_shared_by_the_members_of_a_batch(batches: Callable[..., Chil
 
 def test_a_suspect_task_is_a_batch_of_its_own(batches: Callable[..., ChildSpec]) -> None:
     async def act(pool: LongRunningPool, recorder: Recorder) -> None:
-        pool.submit(a_run("suspect", "ok", is_suspect=True))
-        for n in range(3):
-            pool.submit(a_run(f"t{n}", "ok"))
-        await until(lambda: len(recorder.results) == 4)
+        pool.submit(a_run("t0", "ok"), a_run("suspect", "ok", is_suspect=True), a_run("t1", "ok"))
+        await until(lambda: len(recorder.results) == 3)
 
-    use(LongRunningPool, spec := batches(60_000), act)
+    recorder = use(LongRunningPool, spec := batches(60_000), act)
 
-    assert received(spec) == ["suspect", "t0 t1 t2"]
+    assert received(spec) == ["t0", "suspect"]
+    assert recorder.results["t1"].status is RunStatus.REQUEUED
 
 
 def test_a_child_whose_ready_line_is_invalid_did_not_start(tmp_path: Path) -> None:

@@ -75,11 +75,12 @@ class InstantPool:
     is_ready: bool = True
     capacity: int = 100
 
-    def submit(self, run: Run) -> None:
-        self.ids.append(run.task_id)
-        self.on_submit(run.task_id)
-        self.consumer.run_started(run)
-        self.consumer.run_ended(run, self.result)
+    def submit(self, *runs: Run) -> None:
+        for run in runs:
+            self.ids.append(run.task_id)
+            self.on_submit(run.task_id)
+            self.consumer.run_started(run)
+            self.consumer.run_ended(run, self.result)
 
     def requeue_unstarted(self) -> None:
         pass
@@ -98,11 +99,12 @@ class LatePool:
     is_ready: bool = True
     capacity: int = 100
 
-    def submit(self, run: Run) -> None:
-        self.count += 1
-        self.held.append(self.count)
-        self.consumer.run_started(run)
-        asyncio.get_running_loop().call_later(random.uniform(0, 0.003), self.end, run)
+    def submit(self, *runs: Run) -> None:
+        for run in runs:
+            self.count += 1
+            self.held.append(self.count)
+            self.consumer.run_started(run)
+            asyncio.get_running_loop().call_later(random.uniform(0, 0.003), self.end, run)
 
     def end(self, run: Run) -> None:
         self.count -= 1

@@ -113,7 +113,7 @@ class ChildSlot:
         return self._child.ready.batch if self._child else None
 
     @property
-    def _has_suspect(self) -> bool:
+    def has_suspect(self) -> bool:
         return len(self._batches) == 1 and self._batches[0][0].task.is_suspect
 
     def count_capacity(self, lateness: float) -> int:
@@ -121,7 +121,7 @@ class ChildSlot:
 
         `lateness` is how many runs would fit into the time for which a free child waits too long.
         """
-        if not self.is_open or self._has_suspect:
+        if not self.is_open or self.has_suspect:
             return len(self.runs)
         limit, limits = self._limit, self.batch_limits
         started = sum(map(len, self._batches[: self._begun]))
@@ -130,7 +130,7 @@ class ChildSlot:
 
     def can_take(self, run: Run, lateness: float) -> bool:
         """Return whether the child can be sent a run now. One that may kill its child runs alone in it."""
-        if not self.is_open or self._has_suspect:
+        if not self.is_open or self.has_suspect or self.has_task(run.task_id):
             return False
         if run.task.is_suspect:
             return not self._batches
@@ -140,12 +140,16 @@ class ChildSlot:
         ahead = 0 if ready.is_concurrent or ready.batch else math.ceil(lateness)
         return len(self._batches) < self._limit + ahead
 
+    def has_task(self, task_id: str) -> bool:
+        """Return whether the child has a task of this id. Ids are unique only within a sub-queue."""
+        return self._find(task_id) is not None
+
     def start(self, spec: ChildSpec) -> None:
         """Start a child, or replace the existing one once its tasks are done."""
-        if self.is_open and self._spec and replace(self._spec, max_concurrency=spec.max_concurrency) == spec:
+        is_kept = self._child is not None and not self._child.is_ending and self.is_up_to_date
+        if is_kept and self._spec and replace(self._spec, max_concurrency=spec.max_concurrency) == spec:
             self._spec = self._started_with = spec  # no reason to load a model again
             self._apply_limit()
-            self._on_change()
             return
         self._spec = spec
         self._restart_policy.record_success()

@@ -370,6 +370,7 @@ class Consumer:
             return
         now_ns = self._connections.now_ns()
         self.last_take_s = now_ns // 1_000_000_000
+        submitted: list[Run] = []
         for task in tasks:
             span = _start_span(task, now_ns=now_ns)
             traceparent = span.traceparent if span else task.message.headers.get(TRACEPARENT, "")
@@ -381,7 +382,9 @@ class Consumer:
             elif self._pool is None or not self._state.is_dequeuing:
                 self.run_ended(run, RunResult(RunStatus.REQUEUED))
             else:
-                self._pool.submit(run)
+                submitted.append(run)
+        if self._pool:
+            self._pool.submit(*submitted)  # together, so that they share batches
         if self._ticks is None:
             self._ticks = self._loop.call_later(TICK_S, self._tick)
 

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice, takewhile
+from itertools import islice
 from operator import attrgetter
 
 from runqy import clock
@@ -18,6 +18,8 @@ from workers.runtime.task_runs import Run, RunResult, RunStatus
 MAX_GAP = 0.05
 """The part of a mean run for which a child may wait for its next task. Where fetching one takes longer, tasks are sent
 to the child ahead. Otherwise none waits behind another while a child is free, of this worker or of another one."""
+MIN_RUN_S = 1e-4
+"""Shorter runs count as long: one of nothing would let a worker hold any number of tasks."""
 
 
 class LongRunningPool:
@@ -62,9 +64,9 @@ class LongRunningPool:
 
     @property
     def capacity(self) -> int:
-        if self._waiting and self._waiting[0].task.is_suspect:
+        if self._waits_for_suspect:
             # Nothing starts before it, so that a child becomes free for it.
-            return len(self._waiting) + sum(len(slot.runs) for slot in self._slots)
+            return self._sent + any(slot.is_open and not slot.has_suspect for slot in self._slots)
         if self._max_leases is None:
             return sum(slot.count_capacity(0) for slot in self._slots)
         lateness = self._lateness
@@ -79,9 +81,10 @@ class LongRunningPool:
             slot.start(spec)
         self._use_slots()
 
-    def submit(self, run: Run) -> None:
-        run.waiting_since_s = clock.monotonic_s()
-        self._waiting.append(run)
+    def submit(self, *runs: Run) -> None:
+        for run in runs:
+            run.waiting_since_s = clock.monotonic_s()
+        self._waiting.extend(runs)
         self._assign_runs()
         self._requeue_if_closed()
 
@@ -113,12 +116,21 @@ class LongRunningPool:
             await self._emptied.wait()
 
     @property
+    def _sent(self) -> int:
+        return sum(len(slot.runs) for slot in self._slots)
+
+    @property
+    def _waits_for_suspect(self) -> bool:
+        return bool(self._waiting) and self._waiting[0].task.is_suspect
+
+    @property
     def _lateness(self) -> float:
         """How many runs would fit into the time for which a free child waits too long for its next task."""
         return max(self._owner.refill_s / max(self._mean_s, 1e-6) - MAX_GAP, 0)  # a clock may not have moved on
 
     def _end_run(self, run: Run, result: RunResult, spent_s: float | None) -> None:
         if spent_s is not None:
+            spent_s = max(spent_s, MIN_RUN_S)
             self._mean_s = spent_s if self._mean_s == math.inf else (self._mean_s + spent_s) / 2
         self._owner.run_ended(run, result)
         self._assign_runs()
@@ -152,18 +164,34 @@ class LongRunningPool:
             free = [slot for slot in self._slots if slot.can_take(self._waiting[0], lateness)]
             slot = min(free, key=_load, default=None)
             if slot is None or not (count := self._count_members(slot)):
-                return
+                break
             slot.send([self._waiting.popleft() for _ in range(count)])
+        self._requeue_behind_suspects()
+
+    def _requeue_behind_suspects(self) -> None:
+        """Requeue the tasks that a suspect one keeps from starting: children of other workers may be free."""
+        if not (self._waits_for_suspect or any(slot.has_suspect for slot in self._slots)):
+            return
+        startable = max(self.capacity - self._sent, 0)
+        while len(self._waiting) > startable:  # the last one first
+            self._owner.run_ended(self._waiting.pop(), RunResult(RunStatus.REQUEUED))
 
     def _count_members(self, slot: ChildSlot) -> int:
         """Return how many waiting tasks to send to a slot now; 0 while a batch waits for more members."""
         first, limits = self._waiting[0], slot.batch_limits
         if limits is None or _is_alone(first):
             return 1
-        size = min(limits.max_size, self._max_leases or limits.max_size)
-        count = sum(1 for _ in takewhile(lambda run: not _is_alone(run), islice(self._waiting, size)))
+        ids: set[str] = set()
+        for run in islice(self._waiting, limits.max_size):
+            if _is_alone(run) or run.task_id in ids or slot.has_task(run.task_id):
+                break
+            ids.add(run.task_id)
+        count, waiting = len(ids), len(self._waiting)
+        # No task that may arrive would be a member.
+        has_all_leases = self._max_leases is not None and waiting + self._sent >= self._max_leases
+        is_complete = count == limits.max_size or count < waiting or has_all_leases
         left_s = first.waiting_since_s + limits.max_wait_ms / 1000 - clock.monotonic_s()
-        if count == size or left_s <= 0:
+        if is_complete or left_s <= 0:
             return count
         if self._window:
             self._window.cancel()  # that of an earlier batch or child may end much later

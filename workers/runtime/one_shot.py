@@ -76,7 +76,11 @@ class OneShotPool:
         else:
             self._start_probe()
 
-    def submit(self, run: Run) -> None:
+    def submit(self, *runs: Run) -> None:
+        for run in runs:
+            self._submit(run)
+
+    def _submit(self, run: Run) -> None:
         assert self._spec is not None  # noqa: S101 (a pool is ready after its start)
         try:
             own = {"RUNQY_TASK_ID": run.task_id} | ({"TRACEPARENT": run.traceparent} if run.traceparent else {})

@@ -127,8 +127,8 @@ class Pool(Protocol):
     def start(self, spec: ChildSpec) -> None:
         """Start children, or replace them, each between two tasks."""
 
-    def submit(self, run: Run) -> None:
-        """Run a task as soon as a child is free."""
+    def submit(self, *runs: Run) -> None:
+        """Run tasks, each as soon as a child is free."""
 
     def end_run(self, run: Run, forced_result: RunResult) -> None:
         """End a run early. `run_ended` is called once the child has stopped it."""

@@ -321,6 +321,18 @@ def test_a_worker_that_takes_the_last_task_wakes_no_other(broker: Broker) -> Non
     assert idle_at(broker) == [keys.wake_channel("idle").encode()]
 
 
+def test_a_request_for_no_task_passes_a_wake_up_on(broker: Broker) -> None:
+    broker.run(dequeue_tasks(order_of(1, wake_token="busy"), now_ns=broker.now_ns()))
+    put(broker, "t1")
+    channels = {keys.wake_channel(token): broker.now_ns() // 10**6 + 60_000 for token in ("busy", "idle")}
+    broker.client.zadd(KEYS.idle, channels)
+
+    tasks, _ = broker.run(dequeue_tasks(order_of(0, wake_token="busy"), now_ns=broker.now_ns()))
+
+    assert tasks == []
+    assert idle_at(broker) == []
+
+
 def test_workers_that_stopped_listening_are_removed(broker: Broker) -> None:
     broker.run(dequeue_tasks(order_of(1, wake_token="old"), now_ns=broker.now_ns() - 60_000_000_000))
 

@@ -163,6 +163,22 @@ def test_the_time_from_a_free_slot_to_its_task_is_measured_while_redis_has_tasks
     assert measured == [2, 2, 2]
 
 
+def test_a_worker_that_is_woken_without_a_free_slot_passes_the_wake_up_on_once() -> None:
+    state = consuming()
+    state.end_round_trip(begun(state), [leased_task("a")])
+    lease(state, 1)
+    assert state.begin_round_trip(1) is None  # its task is a batch that is under way
+
+    state.wake()
+    round_trip = begun(state, 1)
+    state.end_round_trip(round_trip, ())
+    state.wake()
+
+    assert round_trip.dequeue is not None
+    assert round_trip.dequeue.lease_tokens == ()
+    assert state.begin_round_trip(1) is None
+
+
 def test_a_lost_dequeue_is_repeated_with_its_tokens_for_the_queues_that_are_left() -> None:
     state = consuming()
     round_trip = begun(state)
@@ -308,7 +324,7 @@ class Consuming(RuleBasedStateMachine):
         elif round_trip.dequeue:
             assert is_dequeuing
             assert not self.is_quiet, "it does not wait for the next poll"
-            assert len(round_trip.dequeue.lease_tokens) <= free, "it leases more than can start"
+            assert len(round_trip.dequeue.lease_tokens) <= max(free, 0), "it leases more than can start"
         self.under_way[round_trip] = self.wake_ups
 
     @precondition(lambda self: self.under_way.keys() - self.replies.keys())

@@ -3,16 +3,15 @@
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import structlog
 
 from runqy import clock
 from runqy.broker.constants import POLL_S
-from runqy.broker.message import REQUEST_ID, TRACEPARENT
+from runqy.broker.message import REQUEST_ID
 from runqy.broker.operation import ask_all
-from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED
 from runqy.broker.tasks.dequeue import dequeue_tasks
 from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import Extension, LeasedTask
@@ -22,11 +21,9 @@ from runqy.errors import (
     BrokerRefused,
     BrokerUnavailable,
     LeaseLost,
-    PayloadUnusable,
     RunqyError,
 )
 from runqy.telemetry.failure_log import FailureLog
-from runqy.telemetry.tracing import get_tracer
 from workers.runtime.background_writes import record_all
 from workers.runtime.chunk_writer import ChunkWriter
 from workers.runtime.consumer_state import ConsumeConfig, ConsumerState, RoundTrip
@@ -38,19 +35,16 @@ from workers.runtime.protocol import ChunkLine
 from workers.runtime.redaction import secrets
 from workers.runtime.redis_connections import RedisConnections
 from workers.runtime.retries import backoff_s
-from workers.runtime.task_lines import encode_task
 from workers.runtime.task_runs import (
     Run,
     RunResult,
     RunStatus,
     add_streamed_result,
     limit_result,
+    make_run,
     plan_finishes,
     refuse_large_results,
 )
-
-if TYPE_CHECKING:
-    from runqy.telemetry.otel import RunSpan
 
 TICK_S = 0.2
 """The precision of timeouts."""
@@ -372,10 +366,7 @@ class Consumer:
         self.last_take_s = now_ns // 1_000_000_000
         submitted: list[Run] = []
         for task in tasks:
-            span = _start_span(task, now_ns=now_ns)
-            traceparent = span.traceparent if span else task.message.headers.get(TRACEPARENT, "")
-            line, refusal = _encode(task, traceparent=traceparent, now_ns=now_ns)
-            run = Run(task=task, line=line, lease_end_s=task.lease_end_s, traceparent=traceparent, span=span)
+            run, refusal = make_run(task, now_ns=now_ns)
             self._state.lease(run)
             if refusal:
                 self.run_ended(run, refusal)
@@ -387,27 +378,6 @@ class Consumer:
             self._pool.submit(*submitted)  # together, so that they share batches
         if self._ticks is None:
             self._ticks = self._loop.call_later(TICK_S, self._tick)
-
-
-def _encode(task: LeasedTask, *, traceparent: str, now_ns: int) -> tuple[bytes, RunResult | None]:
-    """Return the line that sends a task to a child. If the task cannot run, return its result too."""
-    if not task.is_readable:
-        return b"", RunResult(RunStatus.FAILED, "message_unreadable: the stored message is damaged")
-    if 0 < task.message.deadline <= now_ns // 1_000_000_000:
-        return b"", RunResult(RunStatus.EXPIRED, DEADLINE_EXCEEDED)
-    try:
-        return encode_task(task.message, attempt=task.attempt, traceparent=traceparent), None
-    except PayloadUnusable as error:
-        return b"", RunResult(RunStatus.FAILED, f"payload_unusable: {error.detail}")
-
-
-def _start_span(task: LeasedTask, *, now_ns: int) -> "RunSpan | None":
-    tracer = get_tracer()
-    if tracer is None:
-        return None
-    parent = task.message.headers.get(TRACEPARENT, "")
-    lease = task.lease
-    return tracer.start_run(lease.task_id, lease.queue, parent, pending_since_ns=task.pending_since_ns, now_ns=now_ns)
 
 
 def _log_failure(run: Run, result: RunResult, outcome: FinishOutcome) -> None:

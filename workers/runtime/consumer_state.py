@@ -96,6 +96,8 @@ class ConsumerState:
     _wanted_since_s: float | None = None
     _may_have_tasks: bool = True
     """Redis announced a task, or the last dequeue got all it requested."""
+    _is_idle: bool = False
+    """Redis lists the worker as idle, because the last dequeue left it free slots."""
     _wake_ups: int = 0
     _ended: int = 0
     """The number of runs that have ended and are not recorded yet."""
@@ -150,6 +152,7 @@ class ConsumerState:
             passed_s = clock.monotonic_s() - round_trip.wanted_since_s
             self.refill_s += (passed_s - self.refill_s) / (REFILLS_AVERAGED if self.refill_s else 1)
         got_all = len(tasks) == len(dequeue.lease_tokens)
+        self._is_idle = dequeue.has_more_slots or not got_all
         if got_all or round_trip.wake_ups == self._wake_ups:
             self._may_have_tasks = got_all
 
@@ -256,4 +259,7 @@ class ConsumerState:
         if not (self._may_have_tasks and self.is_dequeuing):
             return None
         free = self._count_unrequested(capacity)
-        return self.config.dequeue_request(free) if free > 0 else None
+        # One task of a batch that is under way, or a suspect one, takes all slots. A worker that is woken then has
+        # taken the wake-up from another one: with a request for no task Redis passes it on.
+        passes_on = self._is_idle and not self._under_way
+        return self.config.dequeue_request(max(free, 0)) if free > 0 or passes_on else None

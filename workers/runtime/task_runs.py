@@ -10,10 +10,11 @@ import msgspec
 from runqy import clock
 from runqy.broker.constants import BATCH_MAX_BYTES, LARGE_RESULT_BYTES
 from runqy.broker.memory import find_max_results
-from runqy.broker.message import CANCELED, run_time_s
+from runqy.broker.message import CANCELED, TRACEPARENT, run_time_s
 from runqy.broker.operation import Operation, Request, ask
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import RunInfo
+from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED
 from runqy.broker.tasks.finish import (
     Completion,
     Failure,
@@ -25,9 +26,10 @@ from runqy.broker.tasks.finish import (
     retry,
 )
 from runqy.broker.tasks.lease import LeasedTask
-from runqy.errors import RunqyError
+from runqy.errors import PayloadUnusable, RunqyError
+from runqy.telemetry.tracing import get_tracer
 from workers.runtime.retries import QueuePolicy
-from workers.runtime.task_lines import add_deadline
+from workers.runtime.task_lines import add_deadline, encode_task
 from workers.runtime.task_output import RunOutput
 from workers.runtime.task_stream import RunStream
 
@@ -125,6 +127,26 @@ class Run:
         """Start the run's timeout. It ends at the task's timeout or deadline, whichever is earlier."""
         self.started_ns, self.started_s = now_ns, clock.monotonic_s()
         self.ends_at_s = self.started_s + run_time_s(self.task.message, now_ns=now_ns)
+
+
+def make_run(task: LeasedTask, *, now_ns: int) -> tuple[Run, RunResult | None]:
+    """Return the run of a task that was just leased and, if the task cannot run, its result."""
+    message, lease = task.message, task.lease
+    span, traceparent = None, message.headers.get(TRACEPARENT, "")
+    if tracer := get_tracer():
+        since_ns = task.pending_since_ns
+        span = tracer.start_run(lease.task_id, lease.queue, traceparent, pending_since_ns=since_ns, now_ns=now_ns)
+        traceparent = span.traceparent
+    run = Run(task=task, line=b"", lease_end_s=task.lease_end_s, traceparent=traceparent, span=span)
+    if not task.is_readable:
+        return run, RunResult(RunStatus.FAILED, "message_unreadable: the stored message is damaged")
+    if 0 < message.deadline <= now_ns // 1_000_000_000:
+        return run, RunResult(RunStatus.EXPIRED, DEADLINE_EXCEEDED)
+    try:
+        run.line = encode_task(message, attempt=task.attempt, traceparent=traceparent)
+    except PayloadUnusable as error:
+        return run, RunResult(RunStatus.FAILED, f"payload_unusable: {error.detail}")
+    return run, None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from runqy.formats import durations
+from runqy.formats.error_texts import find_error_line
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -14,12 +15,11 @@ _DATE_AFTER_S = 30 * 86400
 
 
 def format_value(value: object) -> str:
-    """Return a value on one line. Of a string it is the last line, which in a traceback is the error."""
+    """Return a value on one line. Of a string it is the line that says what happened."""
     if value is None:
         return ""
     if isinstance(value, str):
-        lines = value.strip().splitlines()
-        return lines[-1].strip().replace("\t", " ") if lines else ""
+        return find_error_line(value).replace("\t", " ")
     return msgspec.json.encode(value).decode()
 
 

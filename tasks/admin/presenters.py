@@ -18,6 +18,7 @@ from runqy.broker.tasks.archive_reasons import find_archive_outcome
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
 from runqy.formats.durations import humanize_ms
+from runqy.formats.error_texts import find_error_line
 from runqy.redis_connection import get_broker
 from tasks.admin.permissions import HIDDEN, can_view_payloads
 from tasks.history.queries import find_last_ends
@@ -308,10 +309,8 @@ class ShownTask:
 
     @property
     def error_line(self) -> str:
-        """Return the last line that is not blank, since a traceback ends with its message."""
         text = (self.record.error if self.is_visible else HIDDEN) if self.has_error else ""
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return lines[-1][:_EXCERPT] if lines else ""
+        return find_error_line(text)[:_EXCERPT]
 
     @property
     def run_time(self) -> str:

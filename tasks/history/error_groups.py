@@ -11,6 +11,7 @@ from typing import Any
 from django.db.models import Count, Exists, FloatField, Func, Max, Min, OuterRef, Q
 from django.db.models.functions import Floor
 
+from runqy.formats.error_texts import find_error_line, is_traceback
 from tasks.history.queries import RunFilter, filter_runs
 from tasks.history.transactions import search_limit
 from tasks.models import TaskRun
@@ -22,7 +23,6 @@ POINTS = 24
 CLASS_MAX_LENGTH = 200
 MESSAGE_MAX_LENGTH = 1000
 
-_TRACEBACK = "Traceback (most recent call last):"
 _CLASS = re.compile(r"([A-Za-z_][\w.]{0,199}?)(?:: |:$|$)")
 _VARIABLE_PARTS = (
     (re.compile(r"""(["'`])(?:(?!\1).){0,500}\1"""), "<text>"),
@@ -54,8 +54,8 @@ def parse_error(text: str) -> ParsedError | None:
     text = text.strip()
     if not text:
         return None
-    is_traceback = _TRACEBACK in text or '\n  File "' in text
-    head = _last_unindented_line(text) if is_traceback else text
+    has_traceback = is_traceback(text)
+    head = find_error_line(text) if has_traceback else text
     match = _CLASS.match(head)
     error_class, message = "", head
     if match and _is_class_name(match[1]):
@@ -63,8 +63,8 @@ def parse_error(text: str) -> ParsedError | None:
     return ParsedError(
         error_class=error_class[:CLASS_MAX_LENGTH],
         message=message[:MESSAGE_MAX_LENGTH],
-        traceback=text if is_traceback else "",
-        fingerprint=fingerprint(error_class, message),
+        traceback=text if has_traceback else "",
+        fingerprint=fingerprint(error_class, find_error_line(message)),
     )
 
 
@@ -80,12 +80,6 @@ def normalize(message: str) -> str:
     for pattern, replacement in _VARIABLE_PARTS:
         message = pattern.sub(replacement, message)
     return message.strip()
-
-
-def _last_unindented_line(text: str) -> str:
-    """Return the line of a traceback that has the error."""
-    lines = [line for line in text.splitlines() if line.strip() and not line[0].isspace() and _TRACEBACK not in line]
-    return lines[-1] if lines else text
 
 
 def _is_class_name(name: str) -> bool:

@@ -12,6 +12,7 @@ from runqy.cli import prompts
 from runqy.cli.errors import ExitCode
 from runqy.cli.main import app
 from runqy.cli.output import Format, Printer
+from runqy.cli.values import format_value
 
 WORKER = {"worker_id": "h:1:a", "queue": "mail", "redis_queues": {"mail": 1}, "state": "ready", "reason": ""}
 WORKER |= {"commit": "0123456789abcdef", "running": [{"task_id": "t1"}], "concurrency": 2, "last_beat": 1764547200}
@@ -158,3 +159,16 @@ def test_help_fits_the_terminal(width):
         described = command.get_help(context).partition("Examples:")[0]
 
         assert max(map(len, described.splitlines())) <= width, words
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('Traceback (most recent call last):\n  File "a.py", line 1\nTypeError: no\n', "TypeError: no"),
+        ("the child process was killed by SIGKILL\nepoch 3\nloss nan", "the child process was killed by SIGKILL"),
+        ("Error: no\n    at main.js:3", "Error: no"),
+        ("\n", ""),
+    ],
+)
+def test_a_list_shows_the_line_of_an_error_that_says_what_happened(text: str, line: str):
+    assert format_value(text) == line

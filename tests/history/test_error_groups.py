@@ -67,6 +67,14 @@ def test_other_messages_are_other_groups(one: str, other: str):
     assert first.fingerprint != second.fingerprint
 
 
+def test_what_a_killed_process_printed_makes_no_other_group():
+    cause = "the child process was killed by SIGKILL"
+
+    fingerprints = {parse_error(f"{cause}{tail}").fingerprint for tail in ("", "\nbatch of 16", "\nepoch\nloss nan")}
+
+    assert len(fingerprints) == 1
+
+
 def test_long_and_odd_messages_are_bounded():
     parsed = parse_error("Error: " + "'" * 5000 + "\ud800" + "9" * 5000)
 

@@ -33,6 +33,7 @@ install: $(VENV)/.development  ## make the environment in .venv, with all that t
 $(VENV)/wheels: sdk/pyproject.toml $(wildcard sdk/runqy_sdk/*.py sdk/runqy_sdk/*/*.py) $(VENV)/.runtime
 	@rm -rf $@
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check $(BUILD) --wheel-dir $@ ./sdk
+	@[ -e $(VENV)/.development ] || $(PIP) --no-deps --force-reinstall $@/runqy_sdk-*.whl  # for handlers and clients by hand
 
 run: $(VENV)/.runtime $(VENV)/wheels  ## run the product: server on :3000, maintenance, one worker
 	@PIP_FIND_LINKS="$(CURDIR)/$(VENV)/wheels $$PIP_FIND_LINKS" exec $(BIN)/runqy up

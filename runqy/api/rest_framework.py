@@ -21,6 +21,7 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "runqy.api.exceptions.exception_handler",
 }
 SPECTACULAR_SETTINGS = {
+    "COMPONENT_SPLIT_PATCH": False,  # the body of a PATCH has required members, too
     "TITLE": "runqy",
     "DESCRIPTION": "Enqueue tasks, read their results, manage queues, vaults and workers.",
     "VERSION": version("runqy"),

@@ -7,8 +7,10 @@ import contextlib
 import inspect
 import os
 import signal
+import stat
 import sys
 from collections import deque
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -61,10 +63,13 @@ class AsyncRunner:
             await asyncio.wait(self._running.values())
 
     async def _read(self) -> None:
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=1 << 30)  # the server limits payloads
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), self._input)
-        while data := await reader.readline():
+        read_line: Callable[[], Awaitable[bytes]] = partial(asyncio.to_thread, self._input.readline)
+        if stat.S_ISFIFO(os.fstat(self._input.fileno()).st_mode):  # else the program is tried by hand, without a worker
+            reader = asyncio.StreamReader(limit=1 << 30)  # the server limits payloads
+            protocol = asyncio.StreamReaderProtocol(reader)
+            await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self._input)
+            read_line = reader.readline
+        while data := await read_line():
             line = self._program.read_line(data)
             if line is None:
                 continue

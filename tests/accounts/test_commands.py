@@ -69,7 +69,7 @@ def test_a_key_is_revoked_once_with_the_command_as_actor() -> None:
     with pytest.raises(CommandError, match="is already revoked"):
         run("revoke_api_key", str(shop.row.pk))
     with pytest.raises(CommandError, match="API key not found"):
-        run("revoke_api_key", "99")
+        run("revoke_api_key", str(shop.row.pk + 1))
 
 
 def test_djangos_commands_for_users_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

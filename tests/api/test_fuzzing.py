@@ -52,7 +52,7 @@ CONFIGS = {"create_config", "replace_config"}
 CONDITIONAL = CONFIGS | {"delete_config", "delete_vault", "set_vault_entry", "put_vault_entry", "delete_vault_entry"}
 LISTS = {
     *("list_tasks", "list_api_keys", "list_vault_deliveries", "list_vault_entry_versions", "list_runs", "list_alerts"),
-    "list_audit_records",
+    *("list_audit_records", "list_bulk_actions"),
 }
 EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
     ("positive_data_acceptance", TASKS, 400, "a queue's payload schema, and options that exclude each other"),
@@ -82,7 +82,7 @@ EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
     ("positive_data_acceptance", LISTS, 400, "a cursor is one that the list gave out"),
     (
         "positive_data_acceptance",
-        {"set_vault_entry", "put_vault_entry"},
+        {"set_vault_entry", "put_vault_entry", "set_vault_entries"},
         400,
         "reserved keys; values are counted in bytes; a git token has hosts, others have none",
     ),

@@ -1,10 +1,13 @@
 """Programs that run several tasks at a time."""
 
+import os
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.sdk.conftest import Program, Start
+from tests.sdk.conftest import ENVIRONMENT, PYTHON, Program, Start
 
 COROUTINE = """
 import asyncio
@@ -151,3 +154,23 @@ run()
 
     assert program.read() == {"task_id": "a", "progress": {"current": 1}}
     assert program.read()["error"] == "the task was cancelled"
+
+
+def test_a_coroutine_that_is_tried_by_hand_ends_with_its_input(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(COROUTINE)
+    tasks = tmp_path / "tasks.txt"
+    tasks.write_text('{"task_id":"t1","payload":"open"}\n')
+
+    for file, printed in ((Path(os.devnull), ""), (tasks, '"result":"open"')):
+        with file.open() as stdin:
+            done = subprocess.run(
+                [PYTHON, "main.py"],
+                stdin=stdin,
+                cwd=tmp_path,
+                env=ENVIRONMENT,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        assert printed in done.stdout
+        assert done.stderr == ""

@@ -432,3 +432,17 @@ def test_a_child_whose_ready_line_is_invalid_did_not_start(tmp_path: Path) -> No
 
     assert problem.startswith("the child process could not start: the ready line is invalid: ")
     assert "concurrency" in problem
+
+
+def test_the_error_of_a_task_whose_child_died_has_no_output_of_earlier_tasks(spec: ChildSpec) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        pool.submit(a_run("earlier", "print"))
+        await until(lambda: "earlier" in recorder.results)
+        pool.submit(a_run("deadly", "die"))
+        release(spec, "deadly")
+        await until(lambda: "deadly" in recorder.results)
+
+    results = use(LongRunningPool, spec, act).results
+
+    assert results["earlier"].status is RunStatus.SUCCEEDED
+    assert results["deadly"].error == "the child process exited with status 4"

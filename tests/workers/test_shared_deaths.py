@@ -86,8 +86,10 @@ def test_one_of_32_tasks_that_kills_its_child_is_archived_and_the_others_complet
     assert poison.error.startswith(
         "3 child processes died while running this task; the last one: the child process exited with status 9"
     )
-    deaths = worker.events("child_died_with_tasks")
-    assert [death["tasks"] for death in deaths] == [TASKS, TASKS]
+    # Together it runs with those that the worker had leased by then.
+    shared, again = [death["tasks"] for death in worker.events("child_died_with_tasks")]
+    assert 1 < shared <= TASKS
+    assert 1 < again <= TASKS
     eventually(lambda: len(starts.read_text().splitlines()) == 1 + 2 + 3)
 
 
@@ -101,9 +103,10 @@ def test_tasks_whose_child_dies_whenever_it_runs_several_complete_one_at_a_time(
 
     assert {(one.state, one.attempts, one.retried, one.child_deaths) for one in records} == {("completed", 1, 0, 0)}
     assert {one.result for one in records} == {b"1"}
-    assert len(starts.read_text().splitlines()) == 3
-    eventually(lambda: list_worker_records(single_broker)[0].shared_deaths == 2)
-    assert list_worker_records(single_broker)[0].shared_death_tasks == TASKS
+    # Two deaths, and more of those tasks that were leased too late for the first.
+    deaths = len(starts.read_text().splitlines()) - 1
+    assert 2 <= deaths <= 4
+    eventually(lambda: list_worker_records(single_broker)[0].shared_deaths == deaths)
 
 
 def test_a_queue_lowers_the_concurrency_of_a_running_child(

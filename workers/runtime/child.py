@@ -159,6 +159,10 @@ class Child:
         if timer := self._cancels.pop(task_id, None):
             timer.cancel()
 
+    def forget_output(self) -> None:
+        """Leave what the child has printed out of `cause`."""
+        self._log.forget()
+
     def retire(self, grace_s: float = TERM_GRACE_S) -> None:
         """Let a child without tasks exit by itself; terminate it if it does not."""
         self.is_ending = True

@@ -355,6 +355,8 @@ class ChildSlot:
     def _begin_next(self) -> None:
         """Start the runs that the child works on now."""
         while self._begun < self._limit and self._begun < len(self._batches):
+            if self._child and not self._begun:
+                self._child.forget_output()  # what earlier tasks printed says nothing about the end of these
             self._begun += 1
             for run in self._batches[self._begun - 1]:
                 self._owner.run_started(run)

@@ -74,6 +74,9 @@ class ChildLog:
         self._is_muted = True
         self._tail.clear()
 
+    def forget(self) -> None:
+        self._tail.clear()
+
     def feed(self, data: bytes) -> None:
         for line in self._splitter.feed(data):
             self.add(line)

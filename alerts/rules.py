@@ -12,6 +12,7 @@ from runqy.broker.memory import MemoryUse
 from runqy.broker.queues.stats import QueueCounts
 from runqy.broker.workers.records import SHARED_DEATHS_WINDOW_S
 from runqy.formats import durations
+from runqy.formats.error_texts import find_error_line
 from tasks.history.stats import StatsPoint
 
 FAILURE_WINDOW_MIN = 5
@@ -402,7 +403,7 @@ def _worker_problems(observed: Observation) -> Iterator[tuple[AlertKind, str, st
 
 
 def _shorten(reason: str) -> str:
-    line, _, _ = reason.strip().partition("\n")
+    line = find_error_line(reason)
     return line if len(line) <= REASON_MAX_CHARS else f"{line[:REASON_MAX_CHARS]}…"
 
 

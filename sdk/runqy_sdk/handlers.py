@@ -67,7 +67,7 @@ def task(function: Any = None, *, retry_on: tuple[type[BaseException], ...] = ()
 
 
 def batch(
-    *, max_size: int, max_wait_ms: int, retry_on: tuple[type[BaseException], ...] = ()
+    function: None = None, *, max_size: int = 0, max_wait_ms: int = 20, retry_on: tuple[type[BaseException], ...] = ()
 ) -> Callable[[Function], Function]:
     """Mark the function or coroutine that runs several tasks of this program at once, as a model does.
 
@@ -77,6 +77,8 @@ def batch(
     `max_wait_ms`. A parameter annotated with `list[Context]`, or named `ctx` without an annotation, gets the contexts
     of the members. All else is as for `@task`. A worker that does not know of batches sends one member at a time.
     """
+    if function is not None or max_size == 0:
+        raise TypeError("@batch: say how many tasks the function takes at most, as in @batch(max_size=16)")
     limits = {"max_size": max_size, "max_wait_ms": max_wait_ms}
     for (name, value), (least, most) in zip(limits.items(), ((1, 256), (0, 60_000)), strict=True):
         if type(value) is not int or not least <= value <= most:
@@ -87,7 +89,9 @@ def batch(
 def _mark(function: Any, retry_on: tuple[type[BaseException], ...], limits: dict[str, int] | None) -> Any:
     def mark(function: Function) -> Function:
         if _handlers:
-            raise TypeError(f"@task: {_handlers[0].function.__qualname__} is marked already; a program has one handler")
+            mark_name = "@batch" if limits else "@task"
+            marked = _handlers[0].function.__qualname__
+            raise TypeError(f"{mark_name}: {marked} is marked already; a program has one handler")
         handler = make_handler(function, retry_on=retry_on, batch=limits)
         _handlers.append(handler)
         function.runqy_handler = handler  # type: ignore[attr-defined] # for runqy_sdk.testing
@@ -136,8 +140,8 @@ def make_handler(
             parameter.VAR_KEYWORD,
         ):
             raise TypeError(
-                f"@task: the parameter {parameter.name!r} of {function.__qualname__} gets no value; "
-                "a handler has a payload, a value loaded by @load, and ctx"
+                f"{'@batch' if batch else '@task'}: the parameter {parameter.name!r} of {function.__qualname__} gets "
+                "no value; a handler has a payload, a value loaded by @load, and ctx"
             )
         else:
             break

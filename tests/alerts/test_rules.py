@@ -163,12 +163,13 @@ def test_workers_that_are_missing_or_failed_are_found() -> None:
 @pytest.mark.parametrize(
     ("reason", "shown"),
     [
-        ("the child process exited with status 1\nTraceback:\nKeyError", "the child process exited with status 1"),
+        ("the child process exited with status 1\nloading\nout of memory", "the child process exited with status 1"),
+        ('exited with status 1\nTraceback (most recent call last):\n  File "a.py", line 1\nKeyError: 1', "KeyError: 1"),
         (f"could not start: {'x' * 1000}\nmore", f"could not start: {'x' * 283}…"),
         ("", "unknown reason"),
     ],
 )
-def test_a_message_has_the_beginning_of_a_reason(reason: str, shown: str) -> None:
+def test_a_message_has_what_a_reason_says_happened(reason: str, shown: str) -> None:
     worker = replace(WORKERS[1], start_failure=reason)
 
     (found,) = find_problems(observation(workers=[worker]), defaults)

@@ -223,6 +223,7 @@ def parts(payloads: list) -> Any:
         (halve, {}, r"TypeError: @batch: the parameter 'payloads' of halve gets a list of payloads; annotate it with"),
         (one, {}, r"TypeError: @batch: the parameter 'info' gets a list; annotate it with list\[Context\]"),
         (parts, {}, r"TypeError: @batch: parts is a generator; return a list with a result for each payload"),
+        (halve, {"max_size": 0}, r"TypeError: @batch: say how many tasks .* as in @batch\(max_size=16\)"),
         (halve, {"max_size": 257}, "ValueError: @batch: max_size: 257 is not a whole number from 1 to 256"),
         (halve, {"max_wait_ms": 0.5}, "ValueError: @batch: max_wait_ms: 0.5 is not a whole number from 0 to 60000"),
     ],

@@ -18,6 +18,7 @@ from runqy.broker.tasks.enqueue import (
 )
 from runqy.broker.tasks.enqueue_batch import BatchPart, RequestToken, enqueue_many, enqueue_unique_batch
 from runqy.broker.tasks.finish import Failure, retry
+from runqy.broker.tasks.inspector import delete_tasks
 from runqy.errors import QueueFull
 from tests.support.tasks import QUEUE, listed, new_task, put, take_one
 
@@ -115,8 +116,9 @@ def test_a_request_can_be_repeated_when_the_queue_has_become_full(broker: Broker
 
 def test_one_call_of_a_batch_fills_the_queue_in_order(broker: Broker) -> None:
     later_s = broker.now_s() + 60
-    # A script that Redis does not know yet is sent again, after the others.
-    broker.run(enqueue_many([new_task("w1", queue="other"), new_task("w2", queue="other", process_at_s=later_s)]))
+    # A script that the queue's server does not know yet is sent again, after the others.
+    broker.run(enqueue_many([new_task("w1"), new_task("w2", process_at_s=later_s)]))
+    broker.run(delete_tasks(QUEUE, ["w1", "w2"]))
     put(broker, "t1")
 
     outcomes = broker.run(enqueue_many([limited("t2"), limited("t3"), limited("t4", process_at_s=later_s)]))

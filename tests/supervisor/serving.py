@@ -45,8 +45,15 @@ class Serve:
         return self
 
     def pid_of(self, name: str) -> int:
-        """Return the process id of its process whose command line has this word."""
-        return next(pid for pid in get_children(self.process.pid) if name in get_command_line(pid))
+        """Return the process id of its process whose command line has this word. It may begin after the others."""
+        pids: list[int] = []
+
+        def is_found() -> bool:
+            pids[:] = [pid for pid in get_children(self.process.pid) if name in get_command_line(pid)]
+            return bool(pids)
+
+        wait_until(is_found, timeout_s=90)
+        return pids[0]
 
     def is_up(self) -> bool:
         """Return whether the web server's own process runs and responds."""

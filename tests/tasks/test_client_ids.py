@@ -105,7 +105,9 @@ def test_ids_hold_in_every_topology(broker: Broker, queues: None) -> None:
         return [result.task_id for result in results]
 
     first = broker.run(enqueue_task(requested[0], idempotency_key=key_of_task_id(requested[0], "me")))
-    assert first.record.id == requested[0].id
+    again = broker.run(enqueue_task(requested[0], idempotency_key=key_of_task_id(requested[0], "me")))
+    assert (first.record.id, again.record.id, again.is_replayed) == (requested[0].id, requested[0].id, True)
+    assert broker.client.hget(lookup(requested[0].id), "queue") == b"simple"
     assert enqueue_all("simple") == enqueue_all("simple") == [each.id for each in requested]
     assert broker.client.llen(SIMPLE.pending) == 3
     for each in requested:

@@ -41,8 +41,8 @@ IMPORTS = 9
 def measure_sdk(_stack: Stack, report: Report, sampling: Sampling) -> None:
     report.section("Children without a worker")
     with _child(NO_OP.format(package="runqy_sdk")) as own, _child(NO_OP.format(package="runqy_python")) as published:
-        own_rates, published_rates = _rates((own, published), sampling.rounds, tasks=5_000)
-        report.paired("no-op tasks, against runqy-python", own_rates, published_rates, "tasks/s")
+        own_rates, published_rates = _rates((own, published), sampling.rounds, tasks=20_000)
+        report.paired("no-op tasks, against runqy-python", own_rates, published_rates, "tasks/s", goal=1)
     with _child(SLEEP.format(concurrency=32)) as many, _child(SLEEP.format(concurrency=1)) as one:
         (rate,), (rate_of_one,) = _rates((many,), 1, tasks=640), _rates((one,), 1, tasks=20)
         report.paired("32 coroutines of 100 ms, against one", rate, rate_of_one, "tasks/s", goal=28)

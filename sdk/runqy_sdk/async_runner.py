@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from runqy_sdk.calls import Call, respond
+from runqy_sdk.calls import Call, TaskCall, respond
 from runqy_sdk.handlers import Loader
 from runqy_sdk.runner import Program, load_value
 
@@ -69,6 +69,7 @@ class AsyncRunner:
             protocol = asyncio.StreamReaderProtocol(reader)
             await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self._input)
             read_line = reader.readline
+        make_call = self._program.call_maker(self._loaded)
         while data := await read_line():
             line = self._program.read_line(data)
             if line is None:
@@ -76,7 +77,7 @@ class AsyncRunner:
             if "control" in line:
                 self._cancel(str(line["task_id"]))
             else:
-                self._waiting.append(self._program.make_call(line, self._loaded))
+                self._waiting.append(make_call(line))
                 self._start_calls()
 
     def _start_calls(self) -> None:
@@ -129,7 +130,7 @@ async def respond_async(call: Call) -> str:
     """Run a call of a coroutine and return the responses, whatever the handler raises, also when it is cancelled."""
     try:
         value = call.invoke()
-        if inspect.isasyncgen(value):
+        if inspect.isasyncgen(value) and isinstance(call, TaskCall):
             async with contextlib.aclosing(value):
                 await call.consume_async(value)
             value = None

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 class Cancellation:
     """True once the task was cancelled or has timed out. Coroutines can await it."""
 
-    def __init__(self) -> None:
-        self._is_set = False
-        self._waiters: list[asyncio.Future[None]] | None = None
+    # On the class, since every task has one of these and few are cancelled.
+    _is_set = False
+    _waiters: list[asyncio.Future[None]] | None = None
 
     def __bool__(self) -> bool:
         return self._is_set

@@ -37,7 +37,7 @@ class Context:
     loaded: Any
     """What the function marked with `@load` returned."""
 
-    def __init__(self, line: Mapping[str, Any], *, loaded: Any = None, send: Send, is_streaming: bool) -> None:
+    def __init__(self, line: Mapping[str, Any], loaded: Any, send: Send, is_streaming: bool) -> None:
         self.task_id = str(line["task_id"])
         self.loaded = loaded
         self.cancelled = Cancellation()
@@ -130,8 +130,7 @@ def current_context() -> Context | None:
     return _current.get()
 
 
-def set_current_context(context: Context | None) -> None:
-    _current.set(context)
+set_current_context = _current.set
 
 
 class TaskLogHandler(logging.StreamHandler):  # type: ignore[type-arg] # generic only in stubs
@@ -143,7 +142,7 @@ class TaskLogHandler(logging.StreamHandler):  # type: ignore[type-arg] # generic
     """
 
     def __init__(self, send: Send | None = None, *, instead_of: logging.Handler | None = None) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType] (generic only in stubs)
         self._send = send
         self.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
         self.addFilter(_add_task)
@@ -171,8 +170,8 @@ def _add_task(record: logging.LogRecord) -> bool:
     return True
 
 
-def _amount(name: str, value: float) -> float:
-    value = value.item() if hasattr(value, "item") else value  # a numpy scalar
+def _amount(name: str, value: Any) -> float:
+    value = getattr(value, "item", lambda: value)()  # a numpy scalar
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         raise ValueError(f"{name}: {value!r} is not a number from 0")
     return value

@@ -6,6 +6,7 @@ from __future__ import annotations
 class Retry(Exception):
     """Fail this attempt and retry the task, as often as its `max_retry` allows.
 
+    `raise Retry("busy") from error` shows the class and the traceback of `error` as those of the attempt.
     `delay` is in seconds; without it the queue's delays apply, which double with each attempt.
     """
 
@@ -18,7 +19,7 @@ class Retry(Exception):
 
 
 class Fail(Exception):
-    """Fail the task permanently. Its error is the reason alone, without a traceback."""
+    """Fail the task permanently. Its error is the reason alone, unless it is raised from another exception."""
 
 
 class TaskCancelled(Exception):

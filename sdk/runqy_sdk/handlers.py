@@ -7,6 +7,7 @@ import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar, overload
 
 from runqy_sdk.context import Context
@@ -31,6 +32,11 @@ class Handler:
     @property
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Return whether the function gets nothing but the payload as it is."""
+        return self.sources == ("payload",) and self.annotation is Any
 
     def convert(self, payload: Any) -> Any:
         """Return a payload as the parameter's annotation has it. Raise PayloadInvalid."""
@@ -66,9 +72,19 @@ def task(function: Any = None, *, retry_on: tuple[type[BaseException], ...] = ()
     return _mark(function, retry_on, None)
 
 
+@overload
+def batch(function: Function) -> Function: ...
+
+
+@overload
 def batch(
-    function: None = None, *, max_size: int = 0, max_wait_ms: int = 20, retry_on: tuple[type[BaseException], ...] = ()
-) -> Callable[[Function], Function]:
+    *, max_size: int = 16, max_wait_ms: int = 20, retry_on: tuple[type[BaseException], ...] = ()
+) -> Callable[[Function], Function]: ...
+
+
+def batch(
+    function: Any = None, *, max_size: int = 16, max_wait_ms: int = 20, retry_on: tuple[type[BaseException], ...] = ()
+) -> Any:
     """Mark the function or coroutine that runs several tasks of this program at once, as a model does.
 
     It gets a list of payloads, and returns a list with the result of each. An item may be an exception, such as
@@ -77,13 +93,11 @@ def batch(
     `max_wait_ms`. A parameter annotated with `list[Context]`, or named `ctx` without an annotation, gets the contexts
     of the members. All else is as for `@task`. A worker that does not know of batches sends one member at a time.
     """
-    if function is not None or max_size == 0:
-        raise TypeError("@batch: say how many tasks the function takes at most, as in @batch(max_size=16)")
     limits = {"max_size": max_size, "max_wait_ms": max_wait_ms}
     for (name, value), (least, most) in zip(limits.items(), ((1, 256), (0, 60_000)), strict=True):
         if type(value) is not int or not least <= value <= most:
             raise ValueError(f"@batch: {name}: {value!r} is not a whole number from {least} to {most}")
-    return lambda function: _mark(function, retry_on, limits)
+    return _mark(function, retry_on, limits)
 
 
 def _mark(function: Any, retry_on: tuple[type[BaseException], ...], limits: dict[str, int] | None) -> Any:
@@ -111,7 +125,7 @@ def load(function: Function) -> Function:
 def make_handler(
     function: Callable[..., Any],
     *,
-    retry_on: tuple[type[BaseException], ...] = (),
+    retry_on: tuple[type[BaseException], ...] | type[BaseException] = (),
     batch: dict[str, int] | None = None,
 ) -> Handler:
     """Return the handler of a function. Raise TypeError for a parameter that would get no value."""

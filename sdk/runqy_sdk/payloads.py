@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import types
 import typing
-from typing import Any
+from typing import Any, cast
 
 from runqy_sdk.errors import PayloadInvalid
 
@@ -76,7 +76,7 @@ def _convert(value: Any, annotation: Any, path: str) -> Any:  # noqa: PLR0911 (a
 
 
 def _convert_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
-    problems = []
+    problems: list[PayloadInvalid] = []
     for arg in args:
         try:
             return _convert(value, type(None) if arg is None else arg, path)
@@ -97,7 +97,7 @@ def _convert_collection(value: Any, origin: Any, args: tuple[Any, ...], path: st
         if len(value) != len(args):
             raise PayloadInvalid(f"{path}: expected {len(args)} items, got {len(value)}")
         return tuple(_convert(item, arg, f"{path}[{i}]") for i, (item, arg) in enumerate(zip(value, args, strict=True)))
-    return origin(_convert(item, args[0], f"{path}[{i}]") for i, item in enumerate(value))
+    return cast("Any", origin)(_convert(item, args[0], f"{path}[{i}]") for i, item in enumerate(value))
 
 
 def _convert_dataclass(value: Any, annotation: Any, path: str) -> Any:
@@ -132,7 +132,7 @@ def _check_type(value: Any, expected: Any, path: str) -> Any:
     allowed = _NUMBERS.get(expected, (expected,))
     is_bool_as_number = isinstance(value, bool) and expected is not bool
     if is_bool_as_number or not isinstance(value, allowed):
-        raise PayloadInvalid(f"{path}: expected {_name(expected)}, got {_name(type(value))}")
+        raise PayloadInvalid(f"{path}: expected {_name(expected)}, got {_name(cast('type', type(value)))}")
     return float(value) if expected is float and isinstance(value, int) else value
 
 

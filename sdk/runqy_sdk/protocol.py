@@ -129,7 +129,18 @@ def success(task_id: str, result: str) -> str:
     return f'{{"task_id":{_encode(task_id)},"result":{result},"error":null,"retry":false}}'
 
 
-def failure(task_id: str, error: str, *, retry: bool = False, delay: float | None = None) -> str:
+def failure(
+    task_id: str, error: str, *, retry: bool = False, delay: float | None = None, exception: type | None = None
+) -> str:
     """Return the response of a task that failed. `delay` is in seconds."""
-    response = {"task_id": task_id, "result": None, "error": error or "no reason was given", "retry": retry}
-    return json.dumps(response if delay is None else response | {"retry_delay_s": delay})
+    response: dict[str, Any] = {"task_id": task_id, "result": None, "error": error or "no reason was given"}
+    response["retry"] = retry
+    if delay is not None:
+        response["retry_delay_s"] = delay
+    if exception is not None:
+        response["error_class"] = class_path(exception)
+    return json.dumps(response)
+
+
+def class_path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-from runqy_sdk.calls import Call, Line, respond
+from runqy_sdk.calls import Call, Line, call_maker, respond
 from runqy_sdk.context import join_chunks
 from runqy_sdk.handlers import Handler, Loader, make_handler
 from runqy_sdk.runner import load_value
@@ -26,9 +26,9 @@ class Outcome:
     will_retry: bool = False
     retry_delay_s: float | None = None
     """The delay that `Retry` asked for; None: the queue's."""
-    progress: list[dict[str, Any]] = field(default_factory=list)
+    progress: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """The reports of `ctx.progress`, oldest first."""
-    chunks: list[Any] = field(default_factory=list)
+    chunks: list[Any] = field(default_factory=list[Any])
     """The parts of the result, as they were sent."""
 
 
@@ -104,10 +104,11 @@ class _LocalTasks:
         self._received: list[Line] = []
 
     def calls(self, loaded: Any) -> Generator[Call, None, None]:
+        make_call = call_maker(self._handler, loaded=loaded, send=self.receive, is_streaming=True)
         for lines in [self._lines, *[[line] for line in self._lines]]:
             ended = {line["task_id"] for line in self._received if "result" in line}
             if lines and not {line["task_id"] for line in lines} <= ended:
-                yield Call(self._handler, {"batch": lines}, loaded=loaded, send=self.receive, is_streaming=True)
+                yield make_call(lines[0] if self._handler.batch is None else {"batch": lines})
 
     def receive(self, text: str) -> None:
         for line in map(json.loads, text.splitlines()):

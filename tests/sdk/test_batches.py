@@ -211,6 +211,17 @@ def test_a_test_calls_a_batch_as_a_worker_would() -> None:
     assert sizes == [1, 2, 1, 1]
 
 
+@pytest.mark.parametrize("mark", [batch, batch()])
+@pytest.mark.usefixtures("_no_handler")
+def test_a_batch_has_sixteen_members_within_20_ms_unless_said_otherwise(mark: Any) -> None:
+    @mark
+    def double(payloads: list) -> list:
+        return [2 * payload for payload in payloads]
+
+    assert double.runqy_handler.batch == {"max_size": 16, "max_wait_ms": 20}
+    assert double([1]) == [2]
+
+
 def halve(payloads: int) -> None: ...
 def one(payloads: list, info: Context) -> None: ...
 def parts(payloads: list) -> Any:
@@ -223,7 +234,7 @@ def parts(payloads: list) -> Any:
         (halve, {}, r"TypeError: @batch: the parameter 'payloads' of halve gets a list of payloads; annotate it with"),
         (one, {}, r"TypeError: @batch: the parameter 'info' gets a list; annotate it with list\[Context\]"),
         (parts, {}, r"TypeError: @batch: parts is a generator; return a list with a result for each payload"),
-        (halve, {"max_size": 0}, r"TypeError: @batch: say how many tasks .* as in @batch\(max_size=16\)"),
+        (halve, {"max_size": 0}, "ValueError: @batch: max_size: 0 is not a whole number from 1 to 256"),
         (halve, {"max_size": 257}, "ValueError: @batch: max_size: 257 is not a whole number from 1 to 256"),
         (halve, {"max_wait_ms": 0.5}, "ValueError: @batch: max_wait_ms: 0.5 is not a whole number from 0 to 60000"),
     ],

@@ -19,8 +19,10 @@ from documentation import client_errors
 from queues.definitions import FieldType, LimitOverrides, PayloadField
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.streams.run_log import RunInfo
 from runqy.broker.tasks.chunks import ChunkBatch, write_chunks
-from runqy.broker.tasks.finish import requeue
+from runqy.broker.tasks.finish import Failure, requeue, retry
+from runqy.broker.tasks.inspector import run_tasks
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.output import OutputChunk, write_output
 from runqy_sdk.client import (
@@ -40,7 +42,7 @@ from tests.api.client import ApiClient
 from tests.queues.samples import spec
 from tests.queues.stored import store_queues
 from tests.support.environment import CLIENT_KEY
-from tests.support.tasks import take_one
+from tests.support.tasks import take, take_one
 from tests.support.waiting import PATIENCE_S
 from tests.tasks.task_helpers import fail_for_good, succeed
 
@@ -144,6 +146,27 @@ def test_a_task_is_enqueued_and_its_result_read(client: Any, single_broker: Brok
 
     assert client.result(task) == {"ok": True}
     assert client.get(task.id).state == client.wait(task.id).state == "completed"
+
+
+def test_a_task_has_the_workers_and_errors_of_its_attempts(client: Any, single_broker: Broker) -> None:
+    task, declined = client.enqueue("simple", 1), RunInfo(error_class="shop.Declined")
+    taken, now_ns = take_one(single_broker, "simple"), single_broker.now_ns()
+    failure = Failure(error="no funds", retry_at_s=single_broker.now_s())
+    single_broker.run(retry(taken.lease, taken.message, failure, now_ns=now_ns, info=declined))
+    failed = client.get(task.id)
+    single_broker.run(run_tasks("simple", [task.id], now_ns=now_ns))
+    (taken,) = take(single_broker, 1, "simple", worker_id="w2")
+    running = client.get(task.id)
+    succeed(single_broker, taken, b"1")
+
+    (attempt,) = failed.attempts
+    assert (failed.error_class, attempt.worker_id, attempt.ended_at is not None) == ("shop.Declined", "w1", True)
+    for each in running, client.get(task.id):
+        assert [(a.attempt, a.worker_id, a.error_class, a.error) for a in each.attempts] == [
+            (1, "w1", "shop.Declined", "no funds"),
+            (2, "w2", None, None),
+        ]
+        assert [a.ended_at is None for a in each.attempts] == [False, each is running]
 
 
 def test_the_same_id_is_the_same_task(client: Any, redis: redis_py.Redis) -> None:

@@ -88,7 +88,8 @@ def test_a_test_calls_a_handler_as_a_worker_would() -> None:
     broken, never, invalid = (call(greet, payload) for payload in ({"name": "broken"}, {"name": "never"}, {}))
 
     assert (good.result, good.error, good.progress) == ({"text": ["Ada", 2]}, None, [{"current": 1, "total": 2}])
-    assert (later.error, later.will_retry, later.retry_delay_s) == ("busy", True, 3)
+    assert (later.will_retry, later.retry_delay_s) == (True, 3)
+    assert later.error.endswith("\nrunqy_sdk.errors.Retry: busy\n")
     assert (broken.will_retry, never.will_retry, never.error) == (True, False, "no")
     assert (invalid.error, invalid.will_retry) == ("payload_invalid: payload.name: this field is required", False)
 

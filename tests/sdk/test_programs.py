@@ -75,6 +75,13 @@ from runqy_sdk import Fail, Retry, run, task
 {kind} fail(payload):
     if payload == "retry":
         raise Retry("busy", delay=7.5)
+    try:
+        if payload in ("from", "while"):
+            raise BrokenPipeError("421 too many")
+    except OSError as error:
+        if payload == "from":
+            raise Retry("the mail server is busy") from error
+        raise Fail("no mail server")
     if payload == "fail":
         raise Fail("no such account")
     raise {{"refused": ConnectionRefusedError, "bug": KeyError}}[payload]("upstream")
@@ -85,10 +92,26 @@ run()
     def ending(payload: str) -> tuple[str, bool, float | None]:
         response = program.run(payload)
         assert response["result"] is None
+        classes[payload] = response["error_class"]
         return response["error"], response["retry"], response.get("retry_delay_s")
 
-    assert ending("retry") == ("busy", True, 7.5)
+    classes: dict[str, str] = {}
+    retried, *others = ending("retry")
+    assert others == [True, 7.5]
+    assert 'raise Retry("busy", delay=7.5)' in retried
+    assert retried.endswith("\nrunqy_sdk.errors.Retry: busy\n")
     assert ending("fail") == ("no such account", False, None)
+    caused, *others = ending("from")
+    assert others == [True, None]
+    assert 'raise BrokenPipeError("421 too many")' in caused
+    assert caused.endswith("\nBrokenPipeError: 421 too many (Retry: the mail server is busy)\n")
+    assert ending("while")[0].endswith("\nBrokenPipeError: 421 too many (Fail: no mail server)\n")
+    assert classes == {
+        "retry": "runqy_sdk.errors.Retry",
+        "fail": "runqy_sdk.errors.Fail",
+        "from": "builtins.BrokenPipeError",
+        "while": "builtins.BrokenPipeError",
+    }
     refused, bug = ending("refused"), ending("bug")
     assert refused[1:] == (True, None)
     assert bug[1:] == (False, None)
@@ -435,7 +458,7 @@ if __name__ == "__main__":
     assert [program.read()["status"] for program in (plain, loading, once)] == ["ready"] * 3
     assert plain.run({"a": 1})["result"] == {"message": "Hello!", "received": {"a": 1}}
     busy = plain.run({"busy": True})
-    assert (busy["error"], busy["retry"]) == ("try again", True)
+    assert (busy["error"].strip().endswith("try again"), busy["retry"]) == (True, True)
     assert loading.run({"input": "a"})["result"] == {"prediction": "A"}
     assert once.run({"x": 4})["result"] == {"result": 8}
     assert once.end() == 0

@@ -117,6 +117,36 @@ run(concurrency=4)
     assert sorted(program.printed.splitlines()) == ["printed by Ada", "printed by Bob"]
 
 
+def test_records_of_threads_in_the_context_of_a_task_are_those_of_the_task(start: Start) -> None:
+    program = start(
+        """
+import asyncio, contextvars, logging
+from concurrent.futures import ThreadPoolExecutor
+from runqy_sdk import run, task
+
+pool = ThreadPoolExecutor(1)
+
+@task
+async def talk(payload):
+    await asyncio.to_thread(logging.warning, "to_thread for %s", payload)
+    pool.submit(logging.warning, "for nobody").result()
+    pool.submit(contextvars.copy_context().run, logging.warning, "for %s", payload).result()
+
+run(concurrency=2)
+""",
+        version=2,
+    )
+
+    for name in ("Ada", "Bob"):
+        program.send(name, name)
+
+    lines = [program.read() for _ in range(6)]
+    for name in ("Ada", "Bob"):
+        logs = [line.get("log") for line in lines if line["task_id"] == name]
+        assert logs == [f"WARNING to_thread for {name}", f"WARNING for {name}", None]
+    assert program.printed == "WARNING for nobody\n" * 2
+
+
 def test_an_older_worker_gets_no_lines_but_responses(start: Start) -> None:
     program = start("""
 import logging

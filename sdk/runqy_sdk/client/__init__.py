@@ -4,7 +4,7 @@
 """
 
 try:
-    import httpx2  # noqa: F401 (the rest needs it)
+    import httpx2  # noqa: F401  # pyright: ignore[reportUnusedImport] (the rest needs it)
 except ImportError:
     raise ImportError("clients need the extra `client`: pip install 'runqy-sdk[client]'") from None
 
@@ -20,12 +20,13 @@ from runqy_sdk.client.errors import (
     TaskFailed,
     WaitTimeout,
 )
-from runqy_sdk.client.models import Event, Job, Logs, Outcome, Progress, Task, TaskOptions
+from runqy_sdk.client.models import Attempt, Event, Job, Logs, Outcome, Progress, Task, TaskOptions
 from runqy_sdk.client.sync import Client
 
 __all__ = [
     "ApiError",
     "AsyncClient",
+    "Attempt",
     "Client",
     "ClientError",
     "ConfigurationError",

@@ -90,6 +90,18 @@ class BatchRefused(ApiError):
     code = "batch_refused"
 
 
+class BatchNotFound(ApiError):
+    """Batch not found."""
+
+    code = "batch_not_found"
+
+
+class BatchClosed(ApiError):
+    """The batch is closed: nothing can be added."""
+
+    code = "batch_closed"
+
+
 class BatchConflict(ApiError):
     """Each task of the batch has a unique_key that another task holds."""
 
@@ -166,6 +178,12 @@ class QueueNotEmpty(ApiError):
     """The queue has unfinished tasks; use force=true to delete it with them."""
 
     code = "queue_not_empty"
+
+
+class ReleaseMissing(ApiError):
+    """There is no release to roll back to."""
+
+    code = "no_release"
 
 
 class PayloadInvalid(ApiError):
@@ -264,6 +282,48 @@ class ApiKeyAlreadyRevoked(ApiError):
     code = "api_key_revoked"
 
 
+class WebhookNotFound(ApiError):
+    """Webhook endpoint not found."""
+
+    code = "webhook_not_found"
+
+
+class WebhookInvalid(ApiError):
+    """The attributes of the webhook endpoint are invalid."""
+
+    code = "webhook_invalid"
+
+
+class WebhookDisabled(ApiError):
+    """The webhook endpoint is disabled, so nothing is sent to it; enable it first."""
+
+    code = "webhook_disabled"
+
+
+class WebhookSecretShown(ApiError):
+    """The secret was shown before, and is not shown again; rotate it to get a new one."""
+
+    code = "webhook_secret_shown"
+
+
+class DeliveryNotFound(ApiError):
+    """The webhook endpoint has no such delivery."""
+
+    code = "delivery_not_found"
+
+
+class AlertNotFound(ApiError):
+    """Alert not found."""
+
+    code = "alert_not_found"
+
+
+class AlertResolved(ApiError):
+    """The alert is resolved, so there is nothing to acknowledge or snooze."""
+
+    code = "alert_resolved"
+
+
 class RequestInvalid(ApiError):
     """The request is invalid."""
 
@@ -299,6 +359,12 @@ class KeyRequired(ApiError):
     """A valid API key is required: Authorization: Bearer <key>."""
 
     code = "unauthorized"
+
+
+class PushUnsigned(KeyRequired):
+    """The queue takes no push with this signature or token."""
+
+    code = "push_unsigned"
 
 
 class KeyInsufficient(ApiError):
@@ -378,6 +444,12 @@ class QueueMemoryExceeded(QueueFull):
     """Redis is over 80 % full, and the queue holds more than its share (max_memory_share); try again later."""
 
     code = "queue_memory"
+
+
+class EndsFull(QueueFull):
+    """Too many ends of the queue's tasks wait to be told to webhooks and batches; try again later."""
+
+    code = "ends_full"
 
 
 class DatabaseUnavailable(ApiError):
@@ -464,6 +536,12 @@ class WorkerNotFound(ApiError):
     code = "worker_not_found"
 
 
+class WorkerUnreachable(ApiError):
+    """The worker cannot be asked for anything: it is lost, or it is a program that reads no requests."""
+
+    code = "worker_unreachable"
+
+
 class RegistrationRefused(ApiError):
     """The server refused the worker's registration."""
 
@@ -505,6 +583,18 @@ class BulkActionNotFound(ApiError):
     """Bulk action not found."""
 
     code = "bulk_action_not_found"
+
+
+class ScheduleNotFound(ApiError):
+    """Schedule not found."""
+
+    code = "schedule_not_found"
+
+
+class ScheduleAlreadyExists(ApiError):
+    """A schedule of this name exists; replace it with PUT."""
+
+    code = "schedule_exists"
 
 
 class StackFailed(ApiError):

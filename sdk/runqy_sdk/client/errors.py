@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 if TYPE_CHECKING:
     from runqy_sdk.client.models import Task
@@ -80,18 +80,20 @@ class WaitTimeout(ClientError, TimeoutError):
 
 def make_error(code: str, detail: str, **attributes: Any) -> ApiError:
     """Return an error of the class for a code; ApiError itself for one that this package does not know."""
-    return ApiError._classes.get(code, ApiError)(detail, code=code, **attributes)  # noqa: SLF001 (its registry)
+    classes = ApiError._classes  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] (its registry)
+    return classes.get(code, ApiError)(detail, code=code, **attributes)
 
 
 def read_error(status: int, headers: Mapping[str, str], body: Any) -> ApiError:
     """Return the error of a response: `body` is its problem document (RFC 9457), or None for another one."""
     if isinstance(body, dict):
+        problem = cast("dict[str, Any]", body)
         error = make_error(
-            str(body.get("code", "")),
-            str(body.get("detail") or f"HTTP {status}"),
-            errors=tuple(str(error) for error in body.get("errors") or ()),
+            str(problem.get("code", "")),
+            str(problem.get("detail") or f"HTTP {status}"),
+            errors=tuple(str(error) for error in problem.get("errors") or ()),
             status=status,
-            request_id=str(body.get("request_id") or ""),
+            request_id=str(problem.get("request_id") or ""),
         )
     else:
         error = _HTTP_ERRORS.get(status, ApiError)(f"HTTP {status}", status=status)

@@ -45,6 +45,21 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """An attempt of a task."""
+
+    attempt: int
+    """1 for the first attempt."""
+    worker_id: str
+    ended_at: datetime | None
+    """None while it runs."""
+    error_class: str | None
+    """The import path of the exception, such as `builtins.ValueError`, if the handler raised one."""
+    error: str | None
+    """Why it failed, shortened; None also if later attempts took its place."""
+
+
+@dataclass(frozen=True)
 class Task:
     """A task, as it was when the server answered."""
 
@@ -66,6 +81,10 @@ class Task:
     next_process_at: datetime | None
     worker_id: str | None
     request_id: str | None
+    error_class: str | None = None
+    """The import path of the exception behind `error`, if the handler raised one with this SDK."""
+    attempts: tuple[Attempt, ...] = ()
+    """Those that failed since it was enqueued or run again, and the one that runs or succeeded, oldest first."""
     existing: bool = False
     """An earlier task that holds the unique key of the one that was to be enqueued."""
     warnings: tuple[str, ...] = ()
@@ -141,8 +160,20 @@ def read_task(body: Mapping[str, Any]) -> Task:
         next_process_at=_time(info.get("next_process_at")),
         worker_id=info.get("worker_id"),
         request_id=info.get("request_id"),
+        error_class=info.get("error_class"),
+        attempts=tuple(_read_attempt(each) for each in info.get("runs") or ()),
         existing=bool(body.get("existing")),
         warnings=tuple(body.get("warnings") or ()),
+    )
+
+
+def _read_attempt(info: Mapping[str, Any]) -> Attempt:
+    return Attempt(
+        attempt=int(info["attempt"]),
+        worker_id=str(info["worker_id"]),
+        ended_at=_time(info.get("ended_at")),
+        error_class=info.get("error_class"),
+        error=info.get("error"),
     )
 
 

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from urllib.parse import quote
 
 from runqy_sdk.client.errors import (
@@ -135,7 +135,7 @@ def read_body(reply: Reply) -> Any:
         raise read_error(reply.status, reply.headers, body)
     if not isinstance(body, dict):
         raise ApiError("the response is no JSON object: is this the URL of a runqy server?", status=reply.status)
-    return body
+    return cast("dict[str, Any]", body)
 
 
 def enqueue(queue: str, job: EncodedJob, retry_for_s: float) -> Operation[Task]:
@@ -315,9 +315,13 @@ def _to_json(name: str, value: Any) -> Any:
     return value
 
 
+# One encoder: `json.dumps` makes one for each call that has options.
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def encode(value: Any) -> bytes:
     """Return JSON. Raise TypeError, ValueError."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _encoder.encode(value).encode()
 
 
 def chunks_of(items: Iterable[Any], options: Mapping[str, Any]) -> Iterable[list[EncodedJob]]:

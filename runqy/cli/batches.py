@@ -1,339 +1,313 @@
-"""The command `runqy task enqueue-batch`: enqueue the lines of a file, chunk by chunk.
+"""The commands `runqy batch`: list, show, create, add to, close, cancel, wait for and watch batches."""
 
-Each chunk is a request with an Idempotency-Key that follows from the file and the position, so that neither a repeated
-request nor the same command once more enqueues a task twice.
-"""
-
-import hashlib
-import secrets
 import sys
-import time
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
+from urllib.parse import quote
 
 import msgspec
 import typer
 
-from runqy.cli.commands import Session
+from runqy.cli.commands import Session, command, new_group
 from runqy.cli.completion import complete_queues
-from runqy.cli.errors import CliError, ExitCode, ServerError
-from runqy.cli.progress import ProgressBar, show_progress
-from runqy.formats.json_decoding import describe_error, read_json
+from runqy.cli.enqueue_many import find_line_error
+from runqy.cli.errors import CliError, ExitCode
+from runqy.cli.following import await_end, follow
+from runqy.cli.output import Listing
+from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
+from runqy.cli.progress import show_progress
+from runqy.cli.prompts import Force, confirm
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+app = new_group(
+    "Run many tasks with one callback.",
+    examples="""
+    runqy batch create -q mail letters.ndjson --name letters --callback done --close
+    runqy batch watch 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11
+    """,
+)
 
-    from runqy.cli.client import Reply
-
-EXAMPLES = """
-    runqy task enqueue-batch -q mail tasks.ndjson
-    generate-tasks | runqy task enqueue-batch -q mail -
-    """
-_CHUNK_BYTES = 4 << 20
-_LINE_BYTES = 64 << 20
-"""A longer line is not read into memory; the server accepts none of this size."""
-_EXPLAINED_MAX = 100
-"""How many errors the server explains if no task of a request was enqueued."""
 _SHOWN_ERRORS = 1000
-_TIMEOUT_S = 120.0
-_PATIENCE_S = 300
-"""How long the same request is repeated while the server or the queue does not accept it."""
-_PAUSE_MAX_S = 30
-_FULL = ("queue_full", "queue_memory")
-_UNAVAILABLE = ("broker_unavailable", "broker_full", "broker_refused", "broker_busy", "outcome_unknown")
-_BATCH_REFUSED = ("batch_refused", "batch_conflict")
+_PART = 10_000
+"""How many jobs a request may have."""
+Batch = Annotated[str, typer.Argument(help="Id of the batch.", metavar="BATCH")]
+File = Annotated[
+    Path | None,
+    typer.Argument(metavar="FILE", help="A payload in JSON on each line; - reads standard input.", allow_dash=True),
+]
+Queue = Annotated[
+    str, typer.Option("--queue", "-q", help="Queue of the members in FILE.", autocompletion=complete_queues)
+]
+_BATCHES = Listing(
+    columns=("id", "name", "state", "ended", "failed", "total", "callback_state"),
+    wide=("on", "queues", "created_by", "created_at", "ended_at"),
+    name="id",
+    empty="There are no batches.",
+    add_columns=lambda batch: {
+        "state": _state(batch),
+        "ended": _ended(batch),
+        "failed": _ended(batch) - batch["counts"]["completed"],
+        "callback_state": batch["callback"]["state"],
+    },
+)
+_BATCH = (
+    *("id", "name", "closed", "canceled", "total", "counts", "queues", "on", "callback", "created_by", "created_at"),
+    "ended_at",
+)
+_MEMBERS = Listing(columns=("task_id", "queue", "state", "reason"), name="task_id", empty="It has no such members.")
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    number: int
-    content: bytes
+@command(app, "list", examples="runqy batch list\nrunqy batch list -o wide")
+def list_batches(session: Session, *, limit: Limit = 50, cursor: Cursor = "") -> None:
+    """List batches, the newest first."""
+    found = read_pages(session.api, "/batches", "batches", limit=limit, cursor=cursor)
+    session.out.listing(_BATCHES, found.items)
+    print_rest(found)
+
+
+@command(app, "show", examples="runqy batch show 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11")
+def show(session: Session, batch: Batch) -> None:
+    """Show a batch: how many members are in which state, and its callback."""
+    _print(session, session.api.get(_path(batch), limit=1))
+
+
+@command(app, "members", examples="runqy batch members 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11 --state archived -o name")
+def list_members(
+    session: Session,
+    batch: Batch,
+    *,
+    state: Annotated[str, typer.Option("--state", metavar="STATE", help="Only in this state.")] = "all",
+    limit: Limit = 50,
+    cursor: Cursor = "",
+) -> None:
+    """List members of a batch, in the order in which they were added."""
+    found = read_pages(session.api, _path(batch), "members", limit=limit, cursor=cursor, state=state)
+    session.out.listing(_MEMBERS, found.items)
+    print_rest(found)
+
+
+@command(
+    app,
+    "create",
+    examples="""
+    runqy batch create -q mail letters.ndjson --callback reports --close
+    runqy batch create --name import --callback reports --callback-payload '{"to": "ada"}' --on failed
+    """,
+)
+def create(  # noqa: PLR0913 (each is an option of the command)
+    session: Session,
+    file: File = None,
+    *,
+    queue: Queue = "",
+    name: Annotated[str, typer.Option("--name", help="Name of the batch.")] = "",
+    callback: Annotated[
+        str, typer.Option("--callback", help="Queue of the callback.", autocompletion=complete_queues)
+    ] = "",
+    callback_payload: Annotated[
+        str, typer.Option("--callback-payload", help="Payload of the callback, a JSON object.")
+    ] = "{}",
+    on: Annotated[str, typer.Option("--on", help="When to call back: ended, succeeded or failed.")] = "ended",
+    close: Annotated[bool, typer.Option("--close", help="Close it: nothing is added later.")] = False,
+) -> None:
+    """Create a batch, with the tasks of a file if there is one."""
+    jobs = _read_jobs(file, queue) if file else _Jobs()
+    body: dict[str, Any] = {"name": name}
+    if callback:
+        body |= {"callback": {"queue": callback, "payload": msgspec.Raw(callback_payload.encode())}, "on": on}
+    lines = jobs.lines
+    if len(lines) <= _PART:  # one request, which is all or nothing
+        body |= {"close": close} | ({"queue": queue, "jobs": [line for _, line in lines]} if lines else {})
+    created = session.api.post("/batches", msgspec.json.encode(body))
+    if len(lines) > _PART:
+        created = _add(session, created["id"], queue, jobs)
+        created = session.api.post(f"{_path(created['id'])}/close", b"{}") if close else created
+    else:
+        _report_errors(created, jobs, lines)
+    failed = f", failed: {jobs.failed:,}" if jobs.failed else ""
+    session.out.result(created, f"{created['id']} created; members: {created['total']:,}{failed}", name=created["id"])
+    if jobs.failed:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+@command(app, "add", examples="runqy batch add 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11 -q mail more.ndjson")
+def add(session: Session, batch: Batch, file: File, *, queue: Queue) -> None:
+    """Add the tasks of a file to a batch that is not closed."""
+    jobs = _read_jobs(file or Path("-"), queue)
+    added = _add(session, batch, queue, jobs)
+    failed = f", {jobs.failed:,} failed" if jobs.failed else ""
+    session.out.result(added, f"{batch}: {added['total']:,} members{failed}", name=batch)
+    if jobs.failed:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+@command(app, "close", examples="runqy batch close 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11")
+def close_batch(session: Session, batch: Batch) -> None:
+    """Close a batch: nothing can be added, and it ends when its members have."""
+    session.out.result(session.api.post(f"{_path(batch)}/close", b"{}"), f"{batch} closed", name=batch)
+
+
+@command(app, "cancel", examples="runqy batch cancel 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11 --force")
+def cancel(session: Session, batch: Batch, *, force: Force = False) -> None:
+    """Close a batch and cancel its members that have not ended."""
+    confirm(f"Cancel the tasks of batch {batch}?", force=force)
+    canceled = session.api.post(f"{_path(batch)}/cancel", b"{}")
+    text = "is being cancelled" if canceled["canceled"] else "has ended already"
+    session.out.result(canceled, f"{batch} {text}", name=batch)
+
+
+@command(
+    app,
+    "wait",
+    examples="""
+    runqy batch wait 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11
+    runqy batch wait 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11 --timeout 600
+    """,
+)
+def wait(
+    session: Session,
+    batch: Batch,
+    *,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", "-t", min=0, help="Seconds to wait at most. Default: no limit.")
+    ] = None,
+) -> None:
+    """Wait until a batch has ended.
+
+    Prints its counts. Exits with 7 if a member is not completed, with 8 if it has not ended in time.
+    """
+    try:
+        found = await_end(session, _path(batch), timeout, has_ended=lambda found: bool(found["ended_at"]), limit=1)
+    except KeyboardInterrupt:
+        session.out.note("Interrupted; the batch continues.")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    _print(session, found)
+    if not found["ended_at"]:
+        session.out.note("The batch has not ended in time.")
+        raise typer.Exit(ExitCode.TIMED_OUT)
+    raise typer.Exit(_exit_code(found))
+
+
+@command(
+    app,
+    "watch",
+    examples="""
+    runqy batch watch 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11
+    runqy batch watch 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11 -o json
+    """,
+)
+def watch(session: Session, batch: Batch) -> None:
+    """Show the progress of a batch until it has ended.
+
+    A bar on a terminal, else a line whenever the counts change. With -o json each line is an object. Exits with 7 if a
+    member is not completed.
+    """
+    with show_progress("", total=1) as bar:
+        for event in follow(session, f"{_path(batch)}/events"):
+            if session.out.is_document:
+                typer.echo(msgspec.json.encode({"event": event.name, **event.data}))
+                sys.stdout.flush()
+            if event.name == "gone":
+                session.out.note("The batch was deleted.")
+                raise typer.Exit
+            text = _describe_counts(event.data)
+            bar.set(_ended(event.data) / max(event.data["total"], 1), text)
+            if not (session.out.is_document or bar.is_shown):
+                typer.echo(text)
+                sys.stdout.flush()
+            if event.name == "end":
+                break
+    if not session.out.is_document and bar.is_shown:
+        _print(session, event.data)
+    raise typer.Exit(_exit_code(event.data))
+
+
+def _ended(batch: dict[str, Any]) -> int:
+    ended: int = batch["total"] - batch["counts"]["waiting"] - batch["counts"]["enqueued"]
+    return ended
+
+
+def _describe_counts(batch: dict[str, Any]) -> str:
+    counts = ", ".join(f"{count:,} {state}" for state, count in batch["counts"].items() if count)
+    return f"{_ended(batch):,} of {batch['total']:,} ended" + (f": {counts}" if counts else "")
+
+
+def _exit_code(batch: dict[str, Any]) -> int:
+    return 0 if batch["counts"]["completed"] == batch["total"] else ExitCode.TASK_FAILED
+
+
+def _print(session: Session, batch: dict[str, Any]) -> None:
+    shown = {name: value for name, value in batch.items() if name not in ("members", "next")}
+    if not session.out.is_document:
+        callback = batch["callback"]
+        named = [f"{name} {callback[name]}" for name in ("queue", "task_id", "reason") if callback[name]]
+        shown |= {
+            "counts": ", ".join(f"{count:,} {state}" for state, count in batch["counts"].items() if count),
+            "queues": ", ".join(batch["queues"]),
+            "callback": ", ".join([callback["state"], *named]),
+        }
+    session.out.item(shown, _BATCH)
+
+
+def _path(batch: str) -> str:
+    return f"/batches/{quote(batch, safe='')}"
+
+
+def _state(batch: dict[str, Any]) -> str:
+    if not batch["ended_at"]:
+        return "being cancelled" if batch["canceled"] else "running" if batch["closed"] else "open"
+    counts = batch["counts"]
+    if counts["completed"] == batch["total"]:
+        return "completed"
+    return "cancelled" if counts["completed"] + counts["canceled"] == batch["total"] else "failed"
 
 
 @dataclass(slots=True)
-class _Report:
-    """What has happened so far."""
+class _Jobs:
+    """The lines of a file, and how many of them are no members."""
 
-    counts: Counter[str] = field(default_factory=Counter)
-    done_through: int = 0
-    """The last line that was read and whose outcome is known."""
-
-    @property
-    def tasks(self) -> int:
-        """The number of tasks that are enqueued now."""
-        return self.counts["enqueued"] + self.counts["replayed"]
+    source: str = ""
+    lines: list[tuple[int, msgspec.Raw]] = field(default_factory=list)
+    failed: int = 0
 
 
-def enqueue_batch(  # noqa: PLR0913 (each is an option of the command)
-    session: Session,
-    file: Annotated[
-        Path, typer.Argument(help="File with a task on each line; - reads standard input.", metavar="FILE")
-    ],
-    *,
-    queue: Annotated[
-        str,
-        typer.Option(
-            "--queue", "-q", metavar="QUEUE", help="Name of the queue or a sub-queue.", autocompletion=complete_queues
-        ),
-    ],
-    timeout: Annotated[
-        str, typer.Option("--timeout", "-t", metavar="DURATION", help="Time limit of one run, such as 5m.")
-    ] = "",
-    delay: Annotated[
-        str, typer.Option("--delay", metavar="DURATION", help="Delay before the tasks are processed, such as 1h30m.")
-    ] = "",
-    max_retry: Annotated[
-        int | None, typer.Option("--max-retry", metavar="NUMBER", min=0, help="How often a task is retried.")
-    ] = None,
-    chunk: Annotated[
-        int, typer.Option("--chunk", metavar="TASKS", min=1, max=10_000, help="Tasks in one request.")
-    ] = 1000,
-    from_line: Annotated[int, typer.Option("--from-line", metavar="NUMBER", min=1, help="Continue at this line.")] = 1,
-    batch_id: Annotated[
-        str,
-        typer.Option(
-            "--batch-id", metavar="TEXT", help="Tells apart runs that enqueue the same file. Default: from the file."
-        ),
-    ] = "",
-) -> None:
-    """Enqueue a task for each line of a file.
-
-    A line is the payload as JSON, or an object with the payload in "data" and options of the task beside it. Lines with
-    an error are reported with their numbers, and the others are enqueued.
-
-    If the command was interrupted, run it again within 24 hours: lines that were enqueued are not enqueued twice, as
-    long as the file and the options are the same. --from-line skips them faster.
-    """
-    members: dict[str, Any] = {"queue": queue}
-    members |= {name: _number_or_text(text) for name, text in (("timeout", timeout), ("delay", delay)) if text}
-    members |= {} if max_retry is None else {"max_retry": max_retry}
-    with _open(file) as stream:
-        batch_id = batch_id or _identify(file)
-        sender = _Sender(session, msgspec.json.encode(members), batch_id, str(file))
-        try:
-            with show_progress("Enqueueing", total=_size(file)) as sender.progress:
-                sender.send_all(stream, chunk=chunk, from_line=from_line)
-        except (KeyboardInterrupt, CliError) as error:
-            _explain_stop(session, sender, error, is_stdin=str(file) == "-")
-    _print_report(session, sender.report)
-
-
-class _Sender:
-    """Sends chunks, and counts what became of their lines."""
-
-    def __init__(self, session: Session, members: bytes, batch_id: str, source: str) -> None:
-        self._session, self._members, self._source = session, members, source
-        self.batch_id = batch_id
-        self.report = _Report()
-        self.progress = ProgressBar()
-        self._has_connected = False
-        self._left = 0
-        self._notes: set[str] = set()
-
-    def send_all(self, stream: IO[bytes], *, chunk: int, from_line: int) -> None:
-        """Send the lines from `from_line` on. Raise CliError."""
-        position = 0
-        for _ in range(1, from_line):
-            skipped = len(_read_line(stream))
-            if not skipped:
-                raise CliError(f"{self._source}: The file ends before line {from_line - 1}.", ExitCode.USAGE)
-            position += skipped
-        self.report.done_through = number = from_line - 1
-        lines: list[_Line] = []
-        size = 0
-        for number, raw in enumerate(iter(lambda: _read_line(stream), b""), from_line):
-            position += len(raw)
-            content = raw.strip()
-            if content and (reason := _find_error(content)):
-                self._refuse(number, reason)
-            elif content:
-                if lines and (len(lines) == chunk or size + len(content) > _CHUNK_BYTES):
-                    self._send(lines)
-                    self.report.done_through = number - 1
-                    lines, size = [], 0
-                    self.progress.set(position, f"{self.report.tasks:,} tasks")
-                lines.append(_Line(number, content))
-                size += len(content)
-        if lines:
-            self._send(lines)
-        self.report.done_through = number
-
-    def _send(self, lines: Sequence[_Line]) -> None:
-        """Enqueue lines. Those for which the queue is full are sent again until it has room. Raise CliError."""
-        attempt, started, pause_s = 0, time.monotonic(), 1.0
-        while lines := self._send_once(lines, attempt):
-            if len(lines) < self._left:
-                started, pause_s = time.monotonic(), 1.0
-            self._left = len(lines)
-            if time.monotonic() - started > _PATIENCE_S:
-                raise CliError(f"The queue is full; {len(lines):,} tasks wait for room.", ExitCode.UNAVAILABLE)
-            self._note_once("The queue is full. Waiting for room.")
-            time.sleep(pause_s)
-            attempt, pause_s = attempt + 1, min(pause_s * 2, _PAUSE_MAX_S)
-
-    def _send_once(self, lines: Sequence[_Line], attempt: int) -> list[_Line]:
-        """Enqueue lines in one request; in several if it is too large, or if the server cannot explain all errors.
-
-        Return those for which the queue was full. Raise ServerError.
-        """
-        body = self._members[:-1] + b',"jobs":[' + b",".join(line.content for line in lines) + b"]}"
-        # The position distinguishes equal chunks of a file, and the attempt what is sent again to a full queue: the
-        # same request would get the same response.
-        parts = (self.batch_id.encode(), b"%d" % lines[0].number, b"%d" % attempt, body)
-        key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:40]
-        try:
-            reply = self._post(body, key)
-        except ServerError as error:
-            is_too_large = error.status == 413
-            if len(lines) > 1 and (is_too_large or (error.code in _BATCH_REFUSED and len(lines) > _EXPLAINED_MAX)):
-                size = len(lines) // 2 if is_too_large else _EXPLAINED_MAX
-                starts = range(0, len(lines), size)
-                return [line for start in starts for line in self._send_once(lines[start : start + size], attempt)]
-            if not is_too_large and error.code not in _BATCH_REFUSED:
-                raise
-            for index, line in enumerate(lines):
-                reason = error.errors[index] if index < len(error.errors) else str(error)
-                self._refuse(line.number, reason.removeprefix(f"jobs[{index}]: "))
-            return []
-        return self._count(lines, reply)
-
-    def _post(self, body: bytes, key: str) -> "Reply":
-        """Send a request until the server accepts or refuses it, and all its tasks. Raise ServerError."""
-        started, pause_s, is_replayed = time.monotonic(), 1.0, None
-        while True:
-            try:
-                reply = self._session.api.post_once("/queue/add-batch", body, key=key, timeout_s=_TIMEOUT_S)
-                # Repetitions complete a request that was interrupted, but only the first says if it was the first.
-                is_replayed = reply.is_replayed if is_replayed is None else is_replayed
-                unknown = [
-                    error
-                    for error, code in zip(reply.body["errors"], reply.body["codes"], strict=True)
-                    if code in _UNAVAILABLE
-                ]
-                if not unknown:
-                    self._has_connected = True
-                    return replace(reply, is_replayed=is_replayed)
-                error = ServerError(unknown[0], status=503)
-            except ServerError as refusal:
-                # The first request tells whether the server is there at all.
-                if not refusal.is_temporary or (refusal.code == "unreachable" and not self._has_connected):
-                    raise
-                error = refusal
-            if time.monotonic() - started > _PATIENCE_S:
-                raise error
-            self._note_once(f"{error} Trying again.")
-            time.sleep(error.retry_after_s or pause_s)
-            pause_s = min(pause_s * 2, _PAUSE_MAX_S)
-
-    def _count(self, lines: Sequence[_Line], reply: "Reply") -> list[_Line]:
-        """Count what became of lines, and return those for which the queue was full."""
-        counts, body, full = self.report.counts, reply.body, []
-        counts["replayed" if reply.is_replayed else "enqueued"] += body["enqueued"]
-        counts["existing"] += len(body["existing"])
-        for line, task_id, error, code in zip(lines, body["task_ids"], body["errors"], body["codes"], strict=True):
-            if code in _FULL:
-                full.append(line)
-            elif error is not None:
-                self._refuse(line.number, error)
-            elif self._session.out.is_name:
-                typer.echo(task_id)
-        for warning in body.get("warnings") or ():
-            self._note_once(warning)
-        return full
-
-    def _note_once(self, message: str) -> None:
-        if message not in self._notes:
-            self._notes.add(message)
-            self.progress.print(f"runqy: {message}")
-
-    def _refuse(self, number: int, reason: str) -> None:
-        self.report.counts["failed"] += 1
-        if self.report.counts["failed"] <= _SHOWN_ERRORS:
-            self.progress.print(f"{self._source}:{number}: {reason}")
-
-
-def _read_line(stream: IO[bytes]) -> bytes:
-    """Return the next line, or of a very long one the beginning, which is no JSON; empty at the end."""
-    line = stream.readline(_LINE_BYTES)
-    rest = line
-    while rest and len(rest) == _LINE_BYTES and not rest.endswith(b"\n"):
-        rest = stream.readline(_LINE_BYTES)
-    return line
-
-
-def _find_error(content: bytes) -> str:
-    """Return why a line is not JSON; empty if it is."""
-    if len(content) >= _LINE_BYTES:
-        return "The line is too long."
+def _read_jobs(file: Path, queue: str) -> _Jobs:
+    """Return the lines of a file that are JSON. Raise CliError without a queue, or for a file that cannot be read."""
+    if not queue:
+        raise CliError("--queue is required with FILE.", ExitCode.USAGE)
     try:
-        content.decode()  # msgspec does not validate the UTF-8 of what it skips
-        read_json(content, msgspec.Raw)
-    except UnicodeDecodeError as error:
-        return f"Not UTF-8 (byte {error.start + 1})."
-    except (msgspec.DecodeError, RecursionError) as error:
-        return f"Not JSON: {describe_error(error, content)}"
-    return ""
-
-
-def _open(file: Path) -> "AbstractContextManager[IO[bytes]]":
-    if str(file) == "-":
-        return nullcontext(sys.stdin.buffer)
-    try:
-        return file.open("rb")
+        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
         raise CliError(f"{file}: {error.strerror}.", ExitCode.USAGE) from error
-
-
-def _identify(file: Path) -> str:
-    """Return what tells a batch from others: a file as it is now, or this run of the command for other input."""
-    if str(file) == "-" or not file.is_file():
-        return secrets.token_hex(8)
-    status = file.stat()
-    return f"{file.resolve()}:{status.st_size}:{status.st_mtime_ns}"
-
-
-def _size(file: Path) -> int | None:
-    return file.stat().st_size if str(file) != "-" and file.is_file() else None
-
-
-def _number_or_text(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
-
-
-def _explain_stop(session: Session, sender: _Sender, error: BaseException, *, is_stdin: bool) -> None:
-    """Print how far the command came, and how to continue. Exit with the status of the error."""
-    is_interrupted = isinstance(error, KeyboardInterrupt)
-    through = sender.report.done_through
-    if isinstance(error, CliError):
-        if not through:
-            raise error
-        session.explain(error)
-    else:
-        session.out.note("Interrupted.")
-    rest = f"--from-line {through + 1}" + (f" --batch-id {sender.batch_id}" if is_stdin else "")
-    session.out.note(
-        f"{sender.report.tasks:,} tasks are enqueued, through line {through}. To continue, add {rest} to the command."
-    )
-    raise typer.Exit(ExitCode.INTERRUPTED if is_interrupted else getattr(error, "exit_code", ExitCode.FAILED))
-
-
-def _print_report(session: Session, report: _Report) -> None:
-    """Print what was enqueued. Exit with FAILED if a line was not."""
-    counts = report.counts
-    found = {name: counts[name] for name in ("enqueued", "replayed", "existing", "failed")}
-    if not session.out.is_name:
-        session.out.result(found, f"{counts['enqueued']:,} enqueued, {counts['failed']:,} failed")
-    if counts["replayed"]:
-        session.out.note(
-            f"{counts['replayed']:,} had been enqueued by this command before. Use --batch-id to enqueue them again."
-        )
-    if counts["existing"]:
-        session.out.note(f"{counts['existing']:,} have the unique_key of a task that exists.")
-    if counts["failed"] > _SHOWN_ERRORS:
-        session.out.note(f"{counts['failed'] - _SHOWN_ERRORS:,} more lines failed.")
-    if counts["failed"]:
+    jobs = _Jobs(source=str(file))
+    for number, raw in enumerate(content.splitlines(), 1):
+        if line := raw.strip():
+            if reason := find_line_error(line):
+                _refuse(jobs, number, reason)
+            else:
+                jobs.lines.append((number, msgspec.Raw(line)))
+    if jobs.failed and not jobs.lines:
         raise typer.Exit(ExitCode.FAILED)
+    return jobs
+
+
+def _add(session: Session, batch: str, queue: str, jobs: _Jobs) -> dict[str, Any]:
+    added: dict[str, Any] = {}
+    for start in range(0, len(jobs.lines), _PART):
+        part = jobs.lines[start : start + _PART]
+        body = msgspec.json.encode({"queue": queue, "jobs": [line for _, line in part]})
+        added = session.api.post(f"{_path(batch)}/add", body)
+        _report_errors(added, jobs, part)
+    return added
+
+
+def _report_errors(added: dict[str, Any], jobs: _Jobs, lines: Sequence[tuple[int, msgspec.Raw]]) -> None:
+    for (number, _), error in zip(lines, added.pop("errors", ()), strict=False):
+        if error:
+            _refuse(jobs, number, error)
+
+
+def _refuse(jobs: _Jobs, number: int, reason: str) -> None:
+    jobs.failed += 1
+    if jobs.failed <= _SHOWN_ERRORS:
+        typer.echo(f"{jobs.source}:{number}: {reason}", err=True)

@@ -54,7 +54,7 @@ from runqy.errors import (
 from runqy.formats.json_decoding import read_json
 from tasks.operations import build_task, ensure_enabled, key_of_task_id, record_of, task_id_used
 
-MAX_BATCH_TASKS = 10_000
+MAX_REQUEST_TASKS = 10_000
 _MAX_ERRORS = 100
 
 _OF_REQUEST = (
@@ -67,23 +67,23 @@ _OF_REQUEST = (
 )
 """Errors of items that concern all items of a request."""
 
-BatchItem: TypeAlias = NewTask | RunqyError
+RequestedItem: TypeAlias = NewTask | RunqyError
 """A requested task, or the error in its description."""
 
 
 @dataclass(frozen=True, slots=True)
-class BatchSpec:
-    """A requested batch."""
+class RequestedTasks:
+    """Tasks that one request asks for."""
 
     queue: str
     """In any spelling."""
-    items: Sequence[BatchItem]
+    items: Sequence[RequestedItem]
     owner: str = ""
     """The client (`Identity.owner`), which alone can repeat a request with ids."""
 
 
-class BatchItemResult(msgspec.Struct, frozen=True):
-    """The task that was created for an item of a batch, or its error."""
+class ItemResult(msgspec.Struct, frozen=True):
+    """The task that was created for an item of a request, or its error."""
 
     task_id: str | None = None
     error: RunqyError | None = None
@@ -92,10 +92,10 @@ class BatchItemResult(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class EnqueuedBatch:
-    """The results of a batch, in the order of its items."""
+class EnqueuedTasks:
+    """The results of a request, in the order of its items."""
 
-    results: list[BatchItemResult]
+    results: list[ItemResult]
     is_replayed: bool = False
     """The request is a repetition of an earlier one with the same idempotency key."""
     unserved: str = ""
@@ -103,14 +103,14 @@ class EnqueuedBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class _BatchTarget:
-    """The queue of a batch, and what all its tasks share."""
+class _Target:
+    """The queue of a request, and what all its tasks share."""
 
     resolved: ResolvedQueue
     headers: Mapping[str, str]
     idempotency_key: IdempotencyKey | None
 
-    def build(self, item: BatchItem, task_id: str, now_ns: int) -> NewTask | RunqyError:
+    def build(self, item: RequestedItem, task_id: str, now_ns: int) -> NewTask | RunqyError:
         if isinstance(item, RunqyError):
             return item
         try:
@@ -119,13 +119,13 @@ class _BatchTarget:
             return error
 
 
-def enqueue_batch(
+def enqueue_tasks(
     *,
-    spec: BatchSpec,
+    spec: RequestedTasks,
     allowed_queues: AllowedQueues = None,
     headers: Mapping[str, str] | None = None,
     idempotency_key: IdempotencyKey | None = None,
-) -> Operation[EnqueuedBatch]:
+) -> Operation[EnqueuedTasks]:
     """Enqueue tasks on one queue, at most 500 in each round trip.
 
     With ids or an idempotency key, a repeated request is not applied twice, and completes a request that was
@@ -135,10 +135,10 @@ def enqueue_batch(
     items = spec.items
     check_size(len(items))
     resolved = get_catalog().resolve(spec.queue, allowed_queues=allowed_queues)
-    target = _BatchTarget(resolved, headers or {}, idempotency_key)
+    target = _Target(resolved, headers or {}, idempotency_key)
     if any(isinstance(item, NewTask) and item.id for item in items):
         results = yield from _enqueue_by_id(items, target, spec.owner)
-        return EnqueuedBatch(results, unserved=(yield from _unserved(resolved.redis_queue)))
+        return EnqueuedTasks(results, unserved=(yield from _unserved(resolved.redis_queue)))
     first = None
     if idempotency_key is not None:
         first = yield from ask(find_enqueued_part(resolved.redis_queue, idempotency_key))
@@ -149,15 +149,15 @@ def enqueue_batch(
         size = sum(len(item.payload) for item in items if isinstance(item, NewTask))
         yield from ensure_memory(resolved.redis_queue, size_bytes=size, memory=memory)
     if idempotency_key is None and not any(isinstance(item, NewTask) and item.unique_key for item in items):
-        batch = EnqueuedBatch((yield from _enqueue(items, target)))
-        _check_any_queued(batch.results)
+        enqueued = EnqueuedTasks((yield from _enqueue(items, target)))
+        _check_any_queued(enqueued.results)
     elif first is not None:
-        batch = yield from _unique_enqueue(items, target, first.request_token, is_repetition=True)
+        enqueued = yield from _unique_enqueue(items, target, first.request_token, is_repetition=True)
     else:
         context = yield from get_context()
         request_token = RequestToken(new_task_id(), context.now_ns)
-        batch = yield from _unique_enqueue(items, target, request_token, is_repetition=False)
-    return replace(batch, unserved=(yield from _unserved(resolved.redis_queue)))
+        enqueued = yield from _unique_enqueue(items, target, request_token, is_repetition=False)
+    return replace(enqueued, unserved=(yield from _unserved(resolved.redis_queue)))
 
 
 def _unserved(redis_queue: str) -> Operation[str]:
@@ -169,16 +169,22 @@ def check_size(count: int) -> None:
     """Raise RequestInvalid if there are no tasks, BatchTooLarge if there are too many."""
     if not count:
         raise RequestInvalid(errors=["jobs: Must not be empty."])
-    if count > MAX_BATCH_TASKS:
-        raise BatchTooLarge(f"jobs: {count} tasks exceed the limit of {MAX_BATCH_TASKS}; send several requests.")
+    if count > MAX_REQUEST_TASKS:
+        raise BatchTooLarge(f"jobs: {count} tasks exceed the limit of {MAX_REQUEST_TASKS}; send several requests.")
 
 
-def _check_any_queued(results: Sequence[BatchItemResult]) -> None:
-    """Raise BatchRefused, BatchConflict, or the error of the whole batch, if no item became a task."""
+def check_ids(items: Sequence[RequestedItem]) -> None:
+    """Raise RequestInvalid if some tasks have ids that the client made, and others have none."""
+    if len({bool(item.id) for item in items if isinstance(item, NewTask)}) > 1:
+        raise RequestInvalid(errors=["jobs: Either each job has a task_id, or none has."])
+
+
+def _check_any_queued(results: Sequence[ItemResult]) -> None:
+    """Raise BatchRefused, BatchConflict, or the error of the whole request, if no item became a task."""
     errors = [result.error for result in results if result.error is not None]
     if len(errors) < len(results):
         return
-    # These concern the whole request: the client has to see their status, not that of a refused batch.
+    # These concern the whole request: the client has to see their status, not that of refused jobs.
     for error in errors:
         if isinstance(error, _OF_REQUEST):
             raise error
@@ -188,13 +194,13 @@ def _check_any_queued(results: Sequence[BatchItemResult]) -> None:
     raise refused(f"None of the {len(results)} tasks was queued; the first error: {details[0]}", details)
 
 
-def _enqueue(items: Sequence[BatchItem], target: _BatchTarget) -> Operation[list[BatchItemResult]]:
+def _enqueue(items: Sequence[RequestedItem], target: _Target) -> Operation[list[ItemResult]]:
     """Enqueue tasks without unique keys, in a request without an idempotency key.
 
     Raise BrokerUnavailable if the first chunk fails; if a later one fails, it is the error of all items from there on.
     """
     context = yield from get_context()
-    results: list[BatchItemResult] = []
+    results: list[ItemResult] = []
     # Tasks are built chunk by chunk, so that the event loop serves other requests while one is sent.
     for start in range(0, len(items), constants.BATCH_MAX_TASKS):
         chunk = items[start : start + constants.BATCH_MAX_TASKS]
@@ -205,33 +211,32 @@ def _enqueue(items: Sequence[BatchItem], target: _BatchTarget) -> Operation[list
         except BrokerUnavailable as error:
             if not results:
                 raise
-            results += [BatchItemResult(error=error)] * (len(items) - start)
+            results += [ItemResult(error=error)] * (len(items) - start)
             break
         refused = []
         for task in built:
             outcome = task if isinstance(task, RunqyError) else next(outcomes)
             if isinstance(outcome, RunqyError):
-                results.append(BatchItemResult(error=outcome))
+                results.append(ItemResult(error=outcome))
             else:
-                results.append(BatchItemResult(task.id if isinstance(task, NewTask) else None))
+                results.append(ItemResult(task.id if isinstance(task, NewTask) else None))
             if isinstance(task, NewTask) and isinstance(outcome, QueueFull):
                 refused.append(task.id)
         if refused:
             yield from remove_lookups(target.resolved.redis_queue, refused)
             if len(refused) == len(built):  # the queue is full: the rest would not fit either
-                results += [BatchItemResult(error=results[-1].error)] * (len(items) - len(results))
+                results += [ItemResult(error=results[-1].error)] * (len(items) - len(results))
                 break
     return results
 
 
-def _enqueue_by_id(items: Sequence[BatchItem], target: _BatchTarget, owner: str) -> Operation[list[BatchItemResult]]:
+def _enqueue_by_id(items: Sequence[RequestedItem], target: _Target, owner: str) -> Operation[list[ItemResult]]:
     """Enqueue tasks whose ids the client made, each as `enqueue_task` does: an id that is repeated returns its task.
 
     Raise RequestInvalid, BrokerUnavailable if the first chunk fails, and the errors of `_check_any_queued`.
     """
-    if any(isinstance(item, NewTask) and not item.id for item in items):
-        raise RequestInvalid(errors=["jobs: Either each job has a task_id, or none has."])
-    results: list[BatchItemResult] = []
+    check_ids(items)
+    results: list[ItemResult] = []
     for start in range(0, len(items), constants.BATCH_MAX_TASKS):
         chunk = items[start : start + constants.BATCH_MAX_TASKS]
         try:
@@ -239,15 +244,13 @@ def _enqueue_by_id(items: Sequence[BatchItem], target: _BatchTarget, owner: str)
         except BrokerUnavailable as error:
             if not results:
                 raise
-            results += [BatchItemResult(error=error)] * (len(items) - start)
+            results += [ItemResult(error=error)] * (len(items) - start)
             break
     _check_any_queued(results)
     return results
 
 
-def _enqueue_chunk_by_id(
-    chunk: Sequence[BatchItem], target: _BatchTarget, owner: str
-) -> Operation[list[BatchItemResult]]:
+def _enqueue_chunk_by_id(chunk: Sequence[RequestedItem], target: _Target, owner: str) -> Operation[list[ItemResult]]:
     context = yield from get_context()
     queue = target.resolved.redis_queue
     size = sum(len(item.payload) for item in chunk if isinstance(item, NewTask))
@@ -261,7 +264,7 @@ def _enqueue_chunk_by_id(
     keys = [key_of_task_id(item, owner, target.idempotency_key) for item in items]
     tasks = [refusal or target.build(item, item.id, context.now_ns) for item in items]
     if context.is_cluster:
-        tasks = yield from _claim_lookups(tasks)
+        tasks = yield from claim_lookups(tasks)
     requests: list[Request[Any]] = []
     for item, key, task in zip(items, keys, tasks, strict=True):
         if isinstance(task, NewTask):
@@ -275,39 +278,39 @@ def _enqueue_chunk_by_id(
     if context.is_cluster and refused:
         yield from remove_lookups(queue, refused)
     results = iter([_result_by_id(*values) for values in zip(items, tasks, outcomes, strict=True)])
-    return [next(results) if isinstance(item, NewTask) else BatchItemResult(error=item) for item in chunk]
+    return [next(results) if isinstance(item, NewTask) else ItemResult(error=item) for item in chunk]
 
 
-def _claim_lookups(tasks: Sequence[NewTask | RunqyError]) -> Operation[list[NewTask | RunqyError]]:
+def claim_lookups(tasks: Sequence[NewTask | RunqyError]) -> Operation[list[NewTask | RunqyError]]:
     """Write the lookups of tasks. Those whose ids belong to other queues are replaced by errors."""
     claims = iter((yield from ask_all([claim_lookup(task) for task in tasks if isinstance(task, NewTask)])))
     claimed = [(task, next(claims) if isinstance(task, NewTask) else None) for task in tasks]
     return [outcome if isinstance(outcome, RunqyError) else task for task, outcome in claimed]
 
 
-def _result_by_id(item: NewTask, task: NewTask | RunqyError, outcome: Any) -> BatchItemResult:
+def _result_by_id(item: NewTask, task: NewTask | RunqyError, outcome: Any) -> ItemResult:
     """Return the result of an item, by its task or why there is none, and by what Redis replied."""
     if isinstance(outcome, Replayed):
-        return BatchItemResult(outcome.holder or item.id, is_existing=bool(outcome.holder))
+        return ItemResult(outcome.holder or item.id, is_existing=bool(outcome.holder))
     if isinstance(outcome, IdempotencyKeyReused | TaskAlreadyExists):
-        return BatchItemResult(error=task_id_used(item.id))
+        return ItemResult(error=task_id_used(item.id))
     if isinstance(outcome, RunqyError):
-        return BatchItemResult(error=outcome)
+        return ItemResult(error=outcome)
     if isinstance(task, RunqyError):
-        return BatchItemResult(error=task_id_used(item.id) if isinstance(task, TaskAlreadyExists) else task)
+        return ItemResult(error=task_id_used(item.id) if isinstance(task, TaskAlreadyExists) else task)
     return _result(item, item.id, outcome)
 
 
 def _unique_enqueue(
-    items: Sequence[BatchItem], target: _BatchTarget, request_token: RequestToken, *, is_repetition: bool
-) -> Operation[EnqueuedBatch]:
+    items: Sequence[RequestedItem], target: _Target, request_token: RequestToken, *, is_repetition: bool
+) -> Operation[EnqueuedTasks]:
     """Enqueue tasks with unique keys or an idempotency key, in parts.
 
     With an idempotency key, ids and times are those of the first request that used it. If no item became a task, the
     key may be used again, and the errors of `_check_any_queued` are raised.
     """
     context = yield from get_context()
-    results: list[BatchItemResult] = []
+    results: list[ItemResult] = []
     for number, indexes in enumerate(_parts(items)):
         part = _part(items, indexes, number, target, request_token)
         request = enqueue_unique_batch(part, request_token, target.idempotency_key, is_cluster=context.is_cluster)
@@ -316,7 +319,7 @@ def _unique_enqueue(
             [request], queue=part.queue, size_bytes=size, memory=context.memory
         )
         if isinstance(enqueued, RunqyError):
-            results += [BatchItemResult(error=enqueued)] * len(indexes)
+            results += [ItemResult(error=enqueued)] * len(indexes)
         elif enqueued.request_token != request_token:  # another process handled the same request first
             yield from remove_lookups(part.queue, [task.id for task in part.tasks])
             return (yield from _unique_enqueue(items, target, enqueued.request_token, is_repetition=True))
@@ -337,13 +340,13 @@ def _unique_enqueue(
             record = delete_idempotency_record(target.resolved.redis_queue, target.idempotency_key, request_token)
             yield from ask(record)
         raise
-    return EnqueuedBatch(results, is_replayed=is_repetition)
+    return EnqueuedTasks(results, is_replayed=is_repetition)
 
 
 def _part(
-    items: Sequence[BatchItem], indexes: range, number: int, target: _BatchTarget, request_token: RequestToken
+    items: Sequence[RequestedItem], indexes: range, number: int, target: _Target, request_token: RequestToken
 ) -> BatchPart:
-    """Return a part of a batch. Its stored response has the errors of its items."""
+    """Return a part of a request. Its stored response has the errors of its items."""
     built = [target.build(items[index], _task_id(request_token, index), request_token.now_ns) for index in indexes]
     return BatchPart(
         queue=target.resolved.redis_queue,
@@ -353,7 +356,7 @@ def _part(
     )
 
 
-def _parts(items: Sequence[BatchItem]) -> Iterator[range]:
+def _parts(items: Sequence[RequestedItem]) -> Iterator[range]:
     # The indexes depend on the items alone, so that a repetition has the same parts.
     start = size = 0
     for index, item in enumerate(items):
@@ -365,7 +368,7 @@ def _parts(items: Sequence[BatchItem]) -> Iterator[range]:
     yield range(start, len(items))
 
 
-def _results(items: Sequence[BatchItem], indexes: range, enqueued: EnqueuedPart) -> Iterator[BatchItemResult]:
+def _results(items: Sequence[RequestedItem], indexes: range, enqueued: EnqueuedPart) -> Iterator[ItemResult]:
     """Yield the results of the items of a part. Raise IdempotencyRecordUnreadable."""
     try:
         errors = read_json(enqueued.response, list[str | None])
@@ -376,19 +379,19 @@ def _results(items: Sequence[BatchItem], indexes: range, enqueued: EnqueuedPart)
     outcomes = iter(enqueued.outcomes)
     for index, error in zip(indexes, errors, strict=True):
         if error is not None:
-            yield BatchItemResult(error=RequestInvalid(error))
+            yield ItemResult(error=RequestInvalid(error))
         else:
             yield _result(items[index], _task_id(enqueued.request_token, index), next(outcomes))
 
 
-def _result(item: BatchItem, task_id: str, outcome: ItemOutcome) -> BatchItemResult:
+def _result(item: RequestedItem, task_id: str, outcome: ItemOutcome) -> ItemResult:
     if isinstance(outcome, TaskCreated):
-        return BatchItemResult(task_id)
+        return ItemResult(task_id)
     if not isinstance(outcome, LockConflict):
-        return BatchItemResult(error=outcome)
+        return ItemResult(error=outcome)
     if isinstance(item, NewTask) and item.returns_existing:
-        return BatchItemResult(outcome.task_id, is_existing=True)
-    return BatchItemResult(error=TaskNotUnique(f"Task {outcome.task_id} has this unique_key."))
+        return ItemResult(outcome.task_id, is_existing=True)
+    return ItemResult(error=TaskNotUnique(f"Task {outcome.task_id} has this unique_key."))
 
 
 def _task_id(request_token: RequestToken, index: int) -> str:

@@ -15,7 +15,7 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks.enqueue import IdempotencyKey, NewTask
-from tasks.batches import BatchSpec, enqueue_batch
+from tasks.enqueue_many import RequestedTasks, enqueue_tasks
 from tests.api.client import ApiClient, Response, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 
@@ -291,12 +291,12 @@ def test_concurrent_repetitions_of_a_batch_enqueue_it_once(client: ApiClient, re
 
 def test_batches_with_keys_work_on_a_cluster(client: ApiClient, broker: Broker) -> None:
     items = [NewTask.requested(queue="simple", payload=b"{}", unique_key=str(n % 600)) for n in range(700)]
-    batch, idempotency_key = BatchSpec("simple", items), IdempotencyKey(scope="s", fingerprint="f")
+    batch, idempotency_key = RequestedTasks("simple", items), IdempotencyKey(scope="s", fingerprint="f")
 
     get_fresh_catalog()
 
-    first = broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))
-    second = broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))
+    first = broker.run(enqueue_tasks(spec=batch, idempotency_key=idempotency_key))
+    second = broker.run(enqueue_tasks(spec=batch, idempotency_key=idempotency_key))
 
     assert (first.is_replayed, second.is_replayed) == (False, True)
     assert [item.task_id for item in first.results] == [item.task_id for item in second.results]

@@ -1,0 +1,286 @@
+"""Enqueue the members and callbacks of batches, cancel members, and find those that are lost. Any process may."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+
+import msgspec
+import structlog
+from django.db import transaction
+from django.db.models import Exists, OuterRef
+
+from batches.models import Batch, CallbackState, Member, MemberState
+from batches.progress import decode_task, describe_end, lock_batch, settle
+from queues.queries import get_fresh_catalog
+from runqy.broker.broker import Broker
+from runqy.broker.notify import Notify
+from runqy.broker.tasks.cancel import cancel
+from runqy.broker.tasks.enqueue import NewTask
+from runqy.broker.tasks.reader import read_states
+from runqy.errors import BrokerUnavailable
+from runqy.formats.json_decoding import read_json
+from tasks import payloads
+from tasks.ends.collector import EndsCollector
+from tasks.intents import Intent, IntentOutcome, IntentState, enqueue_intents
+from tasks.operations import forget_enqueued_ids
+
+CHUNK = 500
+"""Members that are enqueued, cancelled or looked for at once."""
+CHUNKS_MAX = 40
+"""Of a batch in one tick, before it is the turn of others."""
+BUSY = timedelta(seconds=30)
+ATTEMPT_S = 10
+"""Redis enqueues nothing of an attempt later: before another process takes the batch over."""
+RENEWED_AFTER_S = 3600
+"""How old the time of a member that is known not to be enqueued becomes, before it is replaced."""
+RETRY = timedelta(seconds=5)
+"""When members that could not be enqueued are tried again."""
+KEPT = timedelta(days=7)
+BATCHES_MAX = 100
+CHECKED = 2000
+"""Members of a batch whose tasks are looked for in one search."""
+
+log = structlog.get_logger(__name__)
+
+_STATES = {
+    IntentState.ENQUEUED: MemberState.ENQUEUED,
+    IntentState.REFUSED: MemberState.REFUSED,
+    IntentState.UNKNOWN: MemberState.UNKNOWN,
+}
+
+
+def run_batches(broker: Broker) -> None:
+    """Do what is due for each batch. Raise BrokerUnavailable, ConfigurationUnavailable, DatabaseError."""
+    now = broker.now()
+    due = Batch.objects.filter(busy_until__lte=now).order_by("busy_until")
+    for batch in list(due.only("id", "busy_until", "is_canceled")[:BATCHES_MAX]):
+        unclaimed = Batch.objects.filter(pk=batch.pk, busy_until=batch.busy_until)
+        if unclaimed.update(busy_until=broker.now() + BUSY):
+            _run_batch(broker, batch.pk)
+    _call_back_all(broker)
+
+
+def _run_batch(broker: Broker, batch_id: str) -> None:
+    """Enqueue the members of a batch that wait, then cancel those of one that is cancelled."""
+    after, delayed, has_more, was_canceled = 0, set[str](), True, False
+    for _ in range(CHUNKS_MAX):
+        # Before the members are read: Redis refuses what a process that was stopped in between sends later.
+        until_s = broker.now_s() + ATTEMPT_S
+        batch = Batch.objects.get(pk=batch_id)
+        was_canceled = batch.is_canceled
+        waiting = batch.members.filter(state=MemberState.WAITING, pk__gt=after).exclude(redis_queue__in=delayed)
+        members = list(waiting.order_by("pk")[:CHUNK])
+        if members:
+            after = members[-1].pk
+            delayed |= _enqueue(broker, batch, members, until_s)
+        elif delayed or not (batch.is_canceled and _cancel_tasks(broker, batch)):
+            has_more = False
+            break
+    with transaction.atomic():
+        locked = lock_batch(batch_id)
+        if locked is not None:
+            # Meanwhile members may have been added, or the batch been cancelled.
+            has_more = has_more or locked.counts.get(MemberState.WAITING, 0) > 0 or locked.is_canceled != was_canceled
+            locked.busy_until = broker.now() + (RETRY if delayed else timedelta()) if has_more else None
+            locked.save(update_fields=["busy_until"])
+
+
+def _enqueue(broker: Broker, batch: Batch, members: Sequence[Member], until_s: int) -> set[str]:
+    """Enqueue members until a time, and mark them. Return the Redis queues that accept none now."""
+    Batch.objects.filter(pk=batch.pk).update(busy_until=broker.now() + BUSY)
+    now_s = until_s - ATTEMPT_S
+    # Committed first: from now on it may be enqueued without a mark.
+    _set_requested([member for member in members if not member.requested_s], now_s)
+    intents = [
+        Intent(
+            task=_as_member(decode_task(member.request or b""), batch),
+            owner=batch.pk,
+            requested_s=member.requested_s,
+            until_s=until_s,
+            request_id=f"batch-{batch.pk}",
+            is_only_checked=batch.is_canceled,
+        )
+        for member in members
+    ]
+    outcomes = enqueue_intents(broker, intents)
+    by_mark: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    delayed = set[str]()
+    for member, outcome in zip(members, outcomes, strict=True):
+        state = _state_after(outcome, is_canceled=batch.is_canceled)
+        if state == MemberState.WAITING:
+            delayed.add(member.redis_queue)
+        if state != MemberState.WAITING or outcome.reason[:300] != member.reason:
+            by_mark[state, outcome.reason[:300]].append(member.pk)
+    _mark(broker, batch.pk, by_mark)
+    # What a full or disabled queue keeps waiting may wait for days. Other processes enqueue it until `until_s` at most,
+    # and Redis remembers that for a day.
+    absent = [member for member, outcome in zip(members, outcomes, strict=True) if outcome.is_absent]
+    _set_requested([member for member in absent if member.requested_s < now_s - RENEWED_AFTER_S], now_s)
+    enqueued: defaultdict[str, list[str]] = defaultdict(list)
+    for member, outcome in zip(members, outcomes, strict=True):
+        if outcome.state is IntentState.ENQUEUED:
+            enqueued[member.redis_queue].append(member.task_id)
+    with suppress(BrokerUnavailable):  # Redis then keeps the records of these ids for a day
+        broker.run_all([forget_enqueued_ids(queue, ids) for queue, ids in enqueued.items()])
+    return delayed
+
+
+def _set_requested(members: Sequence[Member], now_s: int) -> None:
+    if members:
+        waiting = Member.objects.filter(pk__in=[member.pk for member in members], state=MemberState.WAITING)
+        waiting.update(requested_s=now_s)
+    for member in members:
+        member.requested_s = now_s
+
+
+def _as_member(task: NewTask, batch: Batch) -> NewTask:
+    notify = msgspec.structs.replace(task.notify or Notify(), batch=batch.pk)
+    return msgspec.structs.replace(task, notify=notify)
+
+
+def _state_after(outcome: IntentOutcome, *, is_canceled: bool) -> str:
+    if outcome.state is IntentState.DELAYED:
+        # Without Redis nobody knows whether an earlier try enqueued it.
+        is_known = not isinstance(outcome.error, BrokerUnavailable)
+        return MemberState.CANCELED if is_canceled and is_known else MemberState.WAITING
+    return _STATES[outcome.state]
+
+
+def _mark(broker: Broker, batch_id: str, by_mark: dict[tuple[str, str], list[int]]) -> None:
+    """Mark members that still wait. Of some the end may have arrived already."""
+    if not by_mark:
+        return
+    with transaction.atomic():
+        batch = lock_batch(batch_id)
+        if batch is None:
+            return
+        changes: Counter[str] = Counter()
+        for (state, reason), ids in by_mark.items():
+            values: dict[str, object] = {"state": state, "reason": reason}
+            if state != MemberState.WAITING:
+                values["request"] = None
+            count = Member.objects.filter(pk__in=ids, state=MemberState.WAITING).update(**values)
+            changes[state] += count
+            changes[MemberState.WAITING] -= count
+            if state == MemberState.UNKNOWN:
+                log.error("batch_members_unknown", batch=batch_id, count=count)
+        settle(broker, batch, changes)
+
+
+def _cancel_tasks(broker: Broker, batch: Batch) -> bool:
+    """Cancel the next tasks of a batch; return whether there were any. Their ends are told."""
+    enqueued = batch.members.filter(state=MemberState.ENQUEUED, pk__gt=batch.canceled_through)
+    members = list(enqueued.order_by("pk")[:CHUNK])
+    if not members:
+        return False
+    now_ns = broker.now_ns()
+    broker.run_all([cancel(member.redis_queue, member.task_id, now_ns=now_ns) for member in members])
+    Batch.objects.filter(pk=batch.pk).update(canceled_through=members[-1].pk, busy_until=broker.now() + BUSY)
+    return True
+
+
+def _call_back_all(broker: Broker) -> None:
+    """Enqueue the callbacks that are due, each once."""
+    waiting = Batch.objects.filter(callback_state=CallbackState.WAITING).order_by("created_at")
+    delayed = set[str]()
+    while batches := list(waiting.exclude(callback_queue__in=delayed)[:BATCHES_MAX]):
+        outcomes = enqueue_intents(broker, [_callback_intent(batch) for batch in batches])
+        for batch, outcome in zip(batches, outcomes, strict=True):
+            if outcome.state is IntentState.DELAYED:  # the others of this queue would be too
+                delayed.add(batch.callback_queue)
+            _mark_callback(batch, outcome)
+
+
+def _callback_intent(batch: Batch) -> Intent:
+    task = decode_task(batch.callback_request or b"")
+    payload = add_batch_member(task.payload, describe_end(batch))
+    return Intent(
+        task=msgspec.structs.replace(task, id=batch.callback_task_id, queue=batch.callback_queue, payload=payload),
+        requested_s=batch.callback_requested_s,
+        request_id=f"batch-{batch.pk}",
+    )
+
+
+def _mark_callback(batch: Batch, outcome: IntentOutcome) -> None:
+    states = {
+        IntentState.ENQUEUED: CallbackState.ENQUEUED,
+        IntentState.REFUSED: CallbackState.REFUSED,
+        IntentState.UNKNOWN: CallbackState.UNKNOWN,
+        IntentState.DELAYED: CallbackState.WAITING,
+    }
+    state, reason = states[outcome.state], outcome.reason[:300]
+    if (state, reason) == (CallbackState.WAITING, batch.callback_reason):
+        return
+    values: dict[str, object] = {"callback_state": state, "callback_reason": reason}
+    is_problem = state in (CallbackState.REFUSED, CallbackState.UNKNOWN)
+    if is_problem:
+        values["has_problem"] = True
+    waiting = Batch.objects.filter(pk=batch.pk, callback_state=CallbackState.WAITING)
+    if waiting.update(**values) and is_problem:
+        log.error("batch_callback_failed", batch=batch.pk, state=state, reason=reason)
+
+
+def add_batch_member(payload: bytes, end: object) -> bytes:
+    """Return the payload of a callback, a JSON object, with the member `batch`. Raise ValueError for other JSON."""
+    members = read_json(payload, dict[str, msgspec.Raw])
+    return payloads.encode_members({**members, "batch": msgspec.Raw(msgspec.json.encode(end))})
+
+
+class LostMemberSearch:
+    """Searches for members whose tasks are gone without an end."""
+
+    def __init__(self) -> None:
+        self._collector = EndsCollector()
+        # The last batch that was looked at; empty: the next search begins with the first one.
+        self._after = ""
+
+    def run(self, broker: Broker) -> None:
+        """Look at the next members of the next batches.
+
+        Raise BrokerUnavailable, ConfigurationUnavailable, DatabaseError.
+        """
+        has_enqueued = Exists(Member.objects.filter(batch=OuterRef("pk"), state=MemberState.ENQUEUED))
+        following = Batch.objects.filter(has_enqueued, ended_at__isnull=True, pk__gt=self._after).order_by("pk")
+        batches = list(following[:BATCHES_MAX])
+        self._after = batches[-1].pk if len(batches) == BATCHES_MAX else ""
+        gone: dict[str, list[Member]] = {}
+        for batch in batches:
+            if found := self._find_gone(broker, batch):
+                gone[batch.pk] = found
+        if not gone:
+            return
+        # An end that was appended before its task was found to be gone is known once the stream was read to its end.
+        queues = sorted({member.redis_queue for members in gone.values() for member in members})
+        read_through = self._collector.collect_all(broker, queues, get_fresh_catalog())
+        for batch_id, members in gone.items():
+            self._mark_lost(broker, batch_id, [member.pk for member in members if member.redis_queue in read_through])
+
+    def _find_gone(self, broker: Broker, batch: Batch) -> list[Member]:
+        enqueued = batch.members.filter(state=MemberState.ENQUEUED, pk__gt=batch.checked_through)
+        members = list(enqueued.order_by("pk")[:CHECKED])
+        through = members[-1].pk if len(members) == CHECKED else 0
+        if through != batch.checked_through:
+            Batch.objects.filter(pk=batch.pk).update(checked_through=through)
+        states = broker.run(read_states([(member.redis_queue, member.task_id) for member in members]))
+        return [member for member, state in zip(members, states, strict=True) if state is None]
+
+    def _mark_lost(self, broker: Broker, batch_id: str, ids: Sequence[int]) -> None:
+        with transaction.atomic():
+            batch = lock_batch(batch_id)
+            lost = Member.objects.filter(pk__in=ids, state=MemberState.ENQUEUED).update(state=MemberState.LOST)
+            if batch is not None and lost:
+                log.warning("batch_members_lost", batch=batch_id, count=lost)
+                settle(broker, batch, {MemberState.ENQUEUED: -lost, MemberState.LOST: lost})
+
+
+def delete_old_batches(broker: Broker) -> None:
+    """Delete batches KEPT after their end, their members in slices."""
+    old = Batch.objects.filter(ended_at__lt=broker.now() - KEPT).exclude(callback_state=CallbackState.WAITING)
+    for batch_id in list(old.values_list("pk", flat=True)[:BATCHES_MAX]):
+        for _ in range(CHUNKS_MAX):
+            ids = list(Member.objects.filter(batch_id=batch_id).values_list("pk", flat=True)[:CHUNK])
+            if not ids:
+                Batch.objects.filter(pk=batch_id).delete()
+                break
+            Member.objects.filter(pk__in=ids).delete()

@@ -1,0 +1,399 @@
+"""The life of a batch: its members are enqueued, end, and its callback is enqueued once."""
+
+import json
+import sys
+from datetime import timedelta
+
+import pytest
+
+from batches import runner
+from batches.models import Batch, BatchRequest, Member, MemberState
+from batches.runner import delete_old_batches
+from queues.definitions import LimitOverrides
+from queues.models import QueueSource
+from queues.operations import save_queue
+from runqy import redis_connection
+from runqy.broker.keys import QueueKeys
+from runqy.broker.notify import Notify
+from runqy.broker.tasks.inspector import delete_tasks, run_tasks
+from runqy.broker.tasks.reader import read_tasks
+from tests.api.client import ApiClient
+from tests.batches.conftest import Steps, body, counts
+from tests.queues.samples import spec
+from tests.support.maintenance_duties import MovingClock
+from tests.support.staff import staff_client
+from webhooks.models import Delivery
+
+
+def create(client: ApiClient, **members: object) -> str:
+    response = client.post("/batches", body(**members))
+    assert response.status_code == 201, response.content
+    batch_id: str = response.json()["id"]
+    return batch_id
+
+
+def test_a_batch_of_one_call_calls_back_once_when_all_have_ended(client: ApiClient, steps: Steps):
+    batch_id = create(client, count=3)
+    steps.enqueue()
+    first, second, third = steps.take(3)
+    steps.complete(first, second)
+    steps.settle()
+    assert steps.callbacks() == []
+
+    steps.fail(third)
+    steps.settle()
+    steps.settle()
+
+    (callback,) = steps.callbacks()
+    shown = client.get(f"/batches/{batch_id}").json()
+    assert (shown["callback"]["state"], shown["callback"]["task_id"]) == ("enqueued", callback)
+    (record,) = steps.broker.run(read_tasks([(steps.done, callback)]))
+    payload = json.loads(record.payload)
+    assert payload["to"] == "ann"
+    assert {name: payload["batch"][name] for name in ("id", "name", "total")} == {
+        "id": batch_id,
+        "name": "b",
+        "total": 3,
+    }
+    assert (payload["batch"]["counts"]["completed"], payload["batch"]["counts"]["archived"]) == (2, 1)
+    assert payload["batch"]["url"].endswith(f"/batches/{batch_id}")
+    assert shown["ended_at"]
+
+
+@pytest.mark.parametrize(
+    ("on", "fails", "calls_back"),
+    [("succeeded", False, True), ("succeeded", True, False), ("failed", False, False), ("failed", True, True)],
+)
+def test_the_condition_decides_whether_it_calls_back(
+    client: ApiClient, steps: Steps, on: str, fails: bool, calls_back: bool
+):
+    create(client, count=1, on=on)
+    steps.enqueue()
+    (taken,) = steps.take()
+    (steps.fail if fails else steps.complete)(taken)
+    steps.settle()
+
+    assert len(steps.callbacks()) == calls_back
+
+
+def test_a_batch_succeeds_after_its_members_were_run_again(client: ApiClient, steps: Steps):
+    batch_id = create(client, count=1, on="succeeded")
+    steps.enqueue()
+    (taken,) = steps.take()
+    steps.fail(taken)
+    steps.settle()
+    assert counts(batch_id) == {"archived": 1}
+
+    steps.broker.run(run_tasks(steps.work, [taken.lease.task_id], now_ns=steps.broker.now_ns()))
+    steps.complete(*steps.take())
+    steps.settle()
+
+    assert counts(batch_id) == {"completed": 1}
+    assert len(steps.callbacks()) == 1
+
+
+def test_nothing_is_called_back_before_the_batch_is_closed(client: ApiClient, steps: Steps):
+    batch_id = create(client, count=0, close=False)
+    for _ in range(2):
+        response = client.post(f"/batches/{batch_id}/add", {"queue": "work", "jobs": [{"n": 1}]})
+        assert (response.status_code, response.json()["added"]) == (200, 1)
+        steps.enqueue()
+        steps.complete(*steps.take())
+        steps.settle()
+    assert (steps.callbacks(), counts(batch_id)) == ([], {"completed": 2})
+
+    assert client.post(f"/batches/{batch_id}/close").status_code == 200
+    steps.enqueue()
+
+    assert len(steps.callbacks()) == 1
+    refused = client.post(f"/batches/{batch_id}/add", {"queue": "work", "jobs": [{}]})
+    assert (refused.status_code, refused.json()["code"]) == (409, "batch_closed")
+
+
+def test_endpoints_are_told_once_that_a_batch_has_ended(client: ApiClient, steps: Steps):
+    for queues in (["work"], ["other"]):
+        endpoint = {"url": "https://hooks.example.com/runqy", "events": ["batch.ended"], "queues": queues}
+        assert client.post("/api/webhooks", endpoint).status_code == 201
+    batch_id = create(client, count=1)
+    steps.enqueue()
+    assert not Delivery.objects.exists()
+    steps.complete(*steps.take())
+    steps.settle()
+    steps.settle()
+
+    told = Delivery.objects.get()
+    assert (told.event, told.endpoint.queues) == ("batch.ended", ["work"])
+    assert json.loads(told.body)["data"]["id"] == batch_id
+
+
+def test_an_empty_batch_calls_back(client: ApiClient, steps: Steps):
+    create(client, count=0)
+    steps.enqueue()
+
+    assert len(steps.callbacks()) == 1
+
+
+def test_a_full_queue_delays_members_and_a_disabled_one_the_callback(
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
+):
+    save_queue(spec=spec("work", limits=LimitOverrides(max_waiting_tasks=1)), source=QueueSource.API)
+    batch_id = create(client, count=2)
+    monkeypatch.setattr("batches.runner.RETRY", timedelta())
+    for _ in range(2):
+        steps.enqueue()
+        assert counts(batch_id)["waiting"] + counts(batch_id)["enqueued"] == 2
+    assert "waiting tasks" in Member.objects.get(state=MemberState.WAITING).reason
+    save_queue(spec=spec("done", is_enabled=False), source=QueueSource.API)
+    for _ in range(2):
+        steps.complete(*steps.take())
+        steps.settle()
+    assert counts(batch_id) == {"completed": 2}
+    assert "disabled" in Batch.objects.get().callback_reason
+
+    save_queue(spec=spec("done"), source=QueueSource.API)
+    steps.enqueue()
+
+    assert len(steps.callbacks()) == 1
+
+
+def test_callbacks_are_enqueued_together_and_not_held_up_by_a_disabled_queue(
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
+):
+    calls: list[int] = []
+    enqueue = runner.enqueue_intents
+    monkeypatch.setattr(
+        runner, "enqueue_intents", lambda broker, found: [calls.append(len(found)), enqueue(broker, found)][1]
+    )
+    monkeypatch.setattr(runner, "BATCHES_MAX", 2)
+    for queue in ("other", "other", "other", "done", "done"):
+        create(client, count=0, callback={"queue": queue})
+    save_queue(spec=spec("other", is_enabled=False), source=QueueSource.API)
+
+    steps.enqueue()
+
+    assert len(steps.callbacks()) == 2
+    assert calls == [2, 2]
+
+
+def test_deleted_and_canceled_tasks_end_their_members(client: ApiClient, steps: Steps):
+    batch_id = create(client, count=3)
+    steps.enqueue()
+    (running,) = steps.take()
+    deleted, _ = steps.broker.client.lrange(QueueKeys(steps.work).pending, 0, -1)
+    steps.broker.run(delete_tasks(steps.work, [deleted.decode()]))
+
+    assert client.post(f"/batches/{batch_id}/cancel").json()["canceled"]
+    steps.settle()
+    steps.collect()
+    assert counts(batch_id) == {"deleted": 1, "canceled": 1, "enqueued": 1}
+
+    steps.fail(running)
+    steps.settle()
+    assert steps.callbacks()
+
+
+def test_members_of_a_canceled_batch_are_not_enqueued(client: ApiClient, steps: Steps):
+    batch_id = create(client, count=3)
+    client.post(f"/batches/{batch_id}/cancel")
+    steps.enqueue()
+
+    assert counts(batch_id) == {"canceled": 3}
+    assert not steps.broker.client.exists(QueueKeys(steps.work).pending)
+    steps.enqueue()
+    assert len(steps.callbacks()) == 1
+
+
+def test_a_member_whose_task_is_gone_is_lost_but_not_one_whose_end_is_unread(client: ApiClient, steps: Steps):
+    batch_id = create(client, count=2, retention=0)
+    steps.enqueue()
+    done, gone = steps.take(2)
+    steps.complete(done)
+    steps.broker.client.delete(QueueKeys(steps.work).task(gone.lease.task_id))
+
+    steps.find_lost()
+
+    assert counts(batch_id) == {"completed": 1, "lost": 1}
+
+
+def test_an_end_that_a_worker_of_another_queue_forged_changes_nothing(client: ApiClient, steps: Steps):
+    batch_id = create(client, count=1)
+    steps.enqueue()
+    (taken,) = steps.take()
+    steps.complete(taken)
+    (entry,) = steps.broker.client.xrange(QueueKeys(steps.work).ends)
+    steps.broker.client.delete(QueueKeys(steps.work).ends)
+    steps.broker.client.xadd(QueueKeys("other").ends, entry[1])
+    steps.collect()
+
+    assert counts(batch_id) == {"enqueued": 1}
+
+
+def test_an_end_that_is_read_twice_or_late_changes_nothing(client: ApiClient, steps: Steps):
+    batch_id = create(client, count=1)
+    steps.enqueue()
+    (taken,) = steps.take()
+    steps.fail(taken)
+    (stale,) = steps.broker.client.xrange(QueueKeys(steps.work).ends)
+    steps.broker.run(run_tasks(steps.work, [taken.lease.task_id], now_ns=steps.broker.now_ns()))
+    steps.complete(*steps.take())
+    steps.collect()
+    assert counts(batch_id) == {"completed": 1}
+
+    steps.broker.client.delete(QueueKeys(steps.work).ends)
+    steps.broker.client.xadd(QueueKeys(steps.work).ends, stale[1], id=stale[0])  # another process has read it before
+    steps.collect()
+
+    assert counts(batch_id) == {"completed": 1}
+
+
+def test_the_page_shows_progress_and_who_may_cancel(client: ApiClient, steps: Steps):
+    batch_id = create(client, count=2)
+    steps.enqueue()
+    failed, done = steps.take(2)
+    steps.fail(failed)
+    steps.complete(done)
+    steps.collect()
+    create(client, count=1)
+    page = f"/admin/batches/batch/{batch_id}/"
+
+    shown = staff_client("viewer").get(f"{page}change/").content.decode()
+    listed = staff_client("viewer").get("/admin/batches/batch/").content.decode()
+
+    assert "1 completed, 1 ended otherwise, of 2" in shown
+    assert [failed.lease.task_id in shown, "E: 1" in shown] == [True, True]
+    task = staff_client("viewer").get(f"/admin/tasks/task/{failed.lease.task_id}/change/", {"queue": steps.work})
+    assert f'href="{page}change/"' in task.content.decode()
+    completed = staff_client("viewer").get(f"{page}change/?state=completed").content.decode()
+    assert [each.lease.task_id in completed for each in (failed, done)] == [False, True]
+    assert "2 of 2 ended, 1 not completed" in listed
+    other = Batch.objects.exclude(pk=batch_id).get()
+    assert staff_client("viewer").post(f"/admin/batches/batch/{other.pk}/cancel/").status_code == 403
+    asked = staff_client("operator").get(f"/admin/batches/batch/{other.pk}/cancel/").content.decode()
+    assert ("1 of 1" in asked, Batch.objects.get(pk=other.pk).is_canceled) == (True, False)
+    assert staff_client("operator").post(f"/admin/batches/batch/{other.pk}/cancel/").status_code == 302
+    assert Batch.objects.get(pk=other.pk).is_canceled
+
+
+def test_an_old_batch_is_deleted_with_its_members(client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch):
+    response = client.post("/batches", body(1), **{"Idempotency-Key": "k"})
+    open_id = create(client, count=1)
+    steps.enqueue()
+    ended, _ = steps.take(2)
+    steps.complete(ended)
+    steps.settle()
+    assert BatchRequest.objects.count() == 1
+    monkeypatch.setattr("batches.runner.KEPT", timedelta())
+
+    delete_old_batches(steps.broker)
+
+    assert response.status_code == 201
+    assert BatchRequest.objects.count() == 0
+    assert [batch.pk for batch in Batch.objects.all()] == [open_id]
+    assert Member.objects.count() == 1
+
+
+def test_webhooks_of_a_member_and_of_the_callback_are_kept(client: ApiClient, steps: Steps):
+    for name in ("work", "done"):
+        save_queue(spec=spec(name, webhook_hosts=("hooks.example.com",)), source=QueueSource.API)
+    webhook = {"url": "https://hooks.example.com/x"}
+    jobs = [{"data": {}, "webhook": webhook}]
+    batch_id = create(client, jobs=jobs, callback={"queue": "done", "options": {"webhook": webhook}})
+    steps.enqueue()
+    (taken,) = steps.take()
+    steps.complete(taken)
+    told = [notify_of(steps, steps.work, taken.lease.task_id)]
+    steps.settle()
+    told.append(notify_of(steps, steps.done, *steps.callbacks()))
+
+    assert [(each.url, each.batch) for each in told] == [(webhook["url"], batch_id), (webhook["url"], "")]
+
+
+def notify_of(steps: Steps, queue: str, task_id: str) -> Notify:
+    return Notify.decode(steps.broker.client.hget(QueueKeys(queue).task(task_id), "notify"))
+
+
+def test_a_process_that_was_stopped_for_a_minute_enqueues_nothing(client: ApiClient, steps: Steps):
+    batch = Batch.objects.get(pk=create(client, count=1, jobs=[{"data": {}, "retention": 0}]))
+    read_earlier = list(batch.members.all())
+    until_s = steps.broker.now_s() - 50
+    steps.enqueue()
+    steps.complete(*steps.take())
+    steps.collect()
+    for key in steps.broker.client.scan_iter("*created*"):  # forgotten after a minute
+        steps.broker.client.delete(key)
+
+    runner._enqueue(steps.broker, batch, read_earlier, until_s)  # noqa: SLF001 (what the process does next)
+
+    assert steps.broker.client.llen(QueueKeys(steps.work).pending) == 0
+    assert counts(batch.pk) == {"completed": 1}
+
+
+def test_lost_members_are_found_behind_many_open_batches(
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(runner, "BATCHES_MAX", 2)
+    for _ in range(5):
+        create(client, count=1)
+    for _ in range(3):
+        steps.enqueue()
+    for member in Member.objects.all():
+        steps.broker.client.delete(QueueKeys(steps.work).task(member.task_id))
+
+    for _ in range(3):
+        steps.find_lost()
+
+    assert {member.state for member in Member.objects.all()} == {MemberState.LOST}
+
+
+def test_members_of_a_cancelled_batch_that_wait_are_cancelled_in_one_pass(
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(runner, "CHUNK", 2)
+    batch_id = create(client, count=5)
+    assert client.post(f"/batches/{batch_id}/cancel").status_code == 200
+
+    steps.enqueue()
+
+    assert counts(batch_id) == {"canceled": 5}
+
+
+def test_members_wait_for_days_behind_a_full_queue(
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_connection, "_check_clock", lambda _: None)
+    monkeypatch.setattr(runner, "CHUNK", 1)  # not all are tried each time
+    clock = MovingClock(monkeypatch)
+    save_queue(spec=spec("work", limits=LimitOverrides(max_waiting_tasks=1)), source=QueueSource.API)
+    batch_id = create(client, count=3)
+
+    for _ in range(3):
+        steps.enqueue()
+        clock.advance(20 * 3600)
+    waiting = counts(batch_id)
+    for _ in range(3):
+        steps.complete(*steps.take())
+        clock.advance(10)
+        steps.settle()
+
+    assert waiting == {"enqueued": 1, "waiting": 2}
+    assert counts(batch_id) == {"completed": 3}
+
+
+def test_a_member_that_was_interrupted_for_a_day_is_unknown(
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_connection, "_check_clock", lambda _: None)
+    clock = MovingClock(monkeypatch)
+    batch_id = create(client, count=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "_mark", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            steps.enqueue()
+    steps.broker.run(delete_tasks(steps.work, [Member.objects.get().task_id]))
+    clock.advance(24 * 3600)
+    records = steps.broker.client.keys(QueueKeys(steps.work).created("*"))
+    assert steps.broker.client.delete(*records) == 1  # it has expired
+
+    steps.enqueue()
+
+    assert (counts(batch_id), steps.take()) == ({"unknown": 1}, [])

@@ -10,7 +10,7 @@ from queues.operations import save_queue
 from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QUEUES, QueueKeys
-from runqy.overview.trends import BacklogSamples
+from tasks.history.recent import RecentCounts, RecentHistory
 from tasks.models import QueueMinute
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import put
@@ -42,10 +42,11 @@ def sample(queue: str, redis_queue: str, backlog: int, minutes_ago: int) -> None
     ],
 )
 def test_a_trend_is_the_change_a_minute(pending: int, before: int, expected: str) -> None:
-    samples = BacklogSamples(at=now() - timedelta(minutes=5), by_queue={"mail": before})
+    at, counts = now() - timedelta(minutes=5), RecentCounts(backlog=before)
+    recent = RecentHistory(by_queue={"mail": counts}, since=at, sampled_at=at)
 
-    assert samples.describe_trend("mail", pending) == expected
-    assert samples.describe_total_trend(pending).split() == (f"{expected} over 5 min".split() if expected else [])
+    assert recent.describe_trend("mail", pending) == expected
+    assert recent.describe_total_trend(pending).split() == (f"{expected} over 5 min".split() if expected else [])
 
 
 def test_the_overview_shows_whether_the_backlog_shrinks(single_broker: Broker) -> None:

@@ -22,7 +22,7 @@ class Child:
         )
         self.progress: list[dict[str, Any]] = []
         """What its tasks have reported."""
-        assert self._read() == {"status": "ready"}
+        assert self._read()["status"] == "ready"
 
     def run(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Send one task and return the response."""
@@ -31,7 +31,7 @@ class Child:
         self._process.stdin.write(json.dumps(task) + "\n")
         self._process.stdin.flush()
         response = self._read()
-        while response.keys() == {"progress"}:
+        while "progress" in response:
             self.progress.append(response["progress"])
             response = self._read()
         assert response["task_id"] == "t1"

@@ -1,0 +1,163 @@
+"""Move the ends of tasks from the streams of Redis queues to their consumers, which write them to the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import structlog
+from django.db import DatabaseError
+
+from queues.catalog import QueueCatalog
+from runqy import clock
+from runqy.broker.broker import Broker
+from runqy.broker.queues.deletion import forget_unread_ends, read_unread_ends
+from runqy.broker.scanning import run_requests
+from runqy.broker.streams.ends import EndEntry, TaskEnd, delete_ends, read_ends
+from runqy.errors import BrokerUnavailable
+from runqy.telemetry.failure_log import FailureLog
+from tasks.transactions import BatchSize, store_or_drop, write_transaction
+
+READ_MAX, READ_MIN = 1000, 50
+"""The entries that are read at once, of all queues and of each."""
+QUEUES_MAX = 100
+"""The number of queues that are read at once."""
+TICK_MAX_S = 10.0
+"""How long a tick continues while there are entries."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectedEnd:
+    """An end, and where it was read. A worker of the Redis queue may have forged it."""
+
+    end: TaskEnd
+    entry_id: str
+    """Of the stream. Entries of a stream are in the order of `position`."""
+    redis_queue: str
+    queue: str
+    """The name of the queue that the Redis queue belongs to, or belonged to."""
+
+    @property
+    def position(self) -> str:
+        """A text that is greater for later entries."""
+        milliseconds, _, number = self.entry_id.partition("-")
+        return f"{int(milliseconds):020d}-{int(number):020d}"
+
+
+Consumer = Callable[[Sequence[CollectedEnd]], None]
+Preparer = Callable[[Sequence[CollectedEnd]], Callable[[], None]]
+C = TypeVar("C", bound=Consumer)
+P = TypeVar("P", bound=Preparer)
+
+_consumers: list[Consumer] = []
+_preparers: list[Preparer] = []
+# Nothing records the end of a failure here: one queue may be consumed while another fails, at each tick.
+_failures = FailureLog("ends_consumed")
+
+
+def register_consumer(consume: C) -> C:
+    """Register a function that writes ends to the database. A decorator.
+
+    It is called in a transaction, before the entries are removed from Redis. It is called again with ends that it has
+    seen, also by another process at the same time: unique keys tell them apart.
+    """
+    _consumers.append(consume)
+    return consume
+
+
+def register_preparer(prepare: P) -> P:
+    """Register a function that reads from Redis what it needs about ends, and returns what writes them to the database.
+
+    A decorator. It is called before the transaction, which on SQLite keeps all others from writing; what it returns is
+    called in it, as the functions of `register_consumer` are.
+    """
+    _preparers.append(prepare)
+    return prepare
+
+
+@dataclass(slots=True)
+class EndsCollector:
+    """Moves the ends of all queues to their consumers."""
+
+    batch_size: BatchSize = field(default_factory=BatchSize)
+
+    def collect_all(self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None) -> set[str]:
+        """Move ends on; return the Redis queues whose streams were read to their end, as they were at the call.
+
+        Raise BrokerUnavailable, DatabaseError: the entries stay in Redis.
+        """
+        deleted = broker.run(read_unread_ends())
+        ends_at_s, read_through = clock.monotonic_s() + TICK_MAX_S, set[str]()
+        remaining = list(dict.fromkeys([*queues, *deleted]))
+        while remaining and clock.monotonic_s() < ends_at_s:
+            busy: list[str] = []
+            for start in range(0, len(remaining), QUEUES_MAX):
+                has_more = self._collect(broker, remaining[start : start + QUEUES_MAX], catalog, deleted)
+                busy += [queue for queue, more in has_more.items() if more]
+                read_through |= {queue for queue, more in has_more.items() if not more}
+            remaining = busy
+        forgotten = read_through & deleted.keys() - {*queues}
+        if forgotten:
+            broker.run(forget_unread_ends(sorted(forgotten)))
+        return read_through
+
+    def _collect(
+        self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None, deleted: Mapping[str, str]
+    ) -> Mapping[str, bool]:
+        """Move the oldest ends of some queues on; return of each whether it may have more.
+
+        A queue whose stream cannot be read, or whose ends cannot be consumed, is logged and left out: a worker may have
+        written what no consumer expects, and must not stop the ends of other queues.
+        """
+        limit = max(READ_MAX // len(queues), READ_MIN)
+        pages = broker.run(run_requests({queue: read_ends(queue, limit=limit) for queue in queues}))
+        has_more = dict[str, bool]()
+        for queue, page in pages.items():
+            try:
+                if page:
+                    self._consume(queue, find_parent(queue, catalog, deleted), page)
+                    # After the commit, so that a process that is killed in between loses nothing.
+                    broker.run(delete_ends(queue, [entry.id for entry in page]))
+            except (BrokerUnavailable, DatabaseError):
+                raise
+            except Exception as error:  # noqa: BLE001 (see above; the entries stay in Redis)
+                _failures.record("ends_not_consumed", key=f"{queue} {error!r}", queue=queue, exc_info=error)
+            else:
+                has_more[queue] = len(page) >= limit
+        return has_more
+
+    def _consume(self, redis_queue: str, queue: str, page: Sequence[EndEntry]) -> None:
+        invalid = sum(entry.end is None for entry in page)
+        if invalid:
+            log.warning("ends_invalid", queue=redis_queue, count=invalid)
+        ends = [
+            CollectedEnd(end=entry.end, entry_id=entry.id, redis_queue=redis_queue, queue=queue)
+            for entry in page
+            if entry.end is not None
+        ]
+        while ends:  # the size adapts from part to part
+            part, ends = ends[: self.batch_size.value], ends[self.batch_size.value :]
+            store_or_drop(part, self._consume_part, _drop)
+
+    def _consume_part(self, ends: Sequence[CollectedEnd]) -> int:
+        writes = [prepare(ends) for prepare in _preparers]
+        with write_transaction() as written:
+            for write in writes:
+                write()
+            for consume in _consumers:
+                consume(ends)
+        self.batch_size.adapt(len(ends), written.held_s)
+        return len(ends)
+
+
+def _drop(refused: CollectedEnd, error: Exception) -> None:
+    log.error("end_not_stored", queue=refused.redis_queue, task_id=refused.end.task_id, error=str(error))
+
+
+def find_parent(redis_queue: str, catalog: QueueCatalog | None, deleted: Mapping[str, str]) -> str:
+    """Return the name of the queue that a Redis queue belongs to; of one that belongs to none, its own."""
+    resolved = catalog.find_redis_queue(redis_queue) if catalog else None
+    return resolved.queue.name if resolved else deleted.get(redis_queue, redis_queue)

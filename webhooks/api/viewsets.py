@@ -1,0 +1,179 @@
+"""Webhook endpoints over HTTP, for administrators; a key that is limited to queues reaches those of its queues."""
+
+from functools import partial
+from typing import Annotated, ClassVar
+
+import msgspec
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import cache_control
+from drf_spectacular.utils import extend_schema
+from rest_framework.response import Response
+
+from queues.webhook_secrets import rotate_queue_secret, show_queue_secret
+from runqy.api.pagination import PagedList, SignedCursorPagination
+from runqy.api.requests import AuthenticatedRequest
+from runqy.api.schema import problem_responses
+from runqy.api.viewsets import ApiViewSet
+from runqy.api_keys import Role
+from webhooks.api import serializers as s
+from webhooks.operations import (
+    change_endpoint,
+    create_endpoint,
+    delete_endpoint,
+    resend_deliveries,
+    rotate_endpoint_secret,
+    schedule_test,
+)
+from webhooks.queries import get_endpoint, list_deliveries, list_endpoints
+
+_LastId = Annotated[int, msgspec.Meta(ge=0, lt=10**18)]
+
+
+@method_decorator(cache_control(no_store=True), name="dispatch")
+class QueueSecretViewSet(ApiViewSet):
+    """The secret that signs the webhooks of a queue's tasks."""
+
+    allows_queue_scoped_keys: ClassVar = True
+
+    @extend_schema(
+        operation_id="show_queue_webhook_secret",
+        tags=["webhooks"],
+        request=None,
+        responses={200: s.SecretSerializer, **problem_responses(400, 401, 403, 404, 409, 503)},
+    )
+    def show(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """Return the secret that signs the webhooks of a queue's tasks, this once; then it is 409."""
+        secret = show_queue_secret(queue, allowed_queues=request.auth.queues)
+        return Response(s.SecretSerializer({"secret": secret}).data)
+
+    @extend_schema(
+        operation_id="rotate_queue_webhook_secret",
+        tags=["webhooks"],
+        request=None,
+        responses={200: s.SecretSerializer, **problem_responses(400, 401, 403, 404, 503)},
+    )
+    def rotate(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """Give a queue a new webhook secret; for 24 hours messages are signed with the old one too."""
+        secret = rotate_queue_secret(queue, allowed_queues=request.auth.queues)
+        return Response(s.SecretSerializer({"secret": secret}).data)
+
+
+@method_decorator(cache_control(no_store=True), name="dispatch")
+class WebhookViewSet(ApiViewSet):
+    """Webhook endpoints."""
+
+    roles: ClassVar = frozenset({Role.CONFIGURATOR})
+    allows_queue_scoped_keys: ClassVar = True
+
+    @extend_schema(
+        operation_id="list_webhooks",
+        tags=["webhooks"],
+        responses={200: s.EndpointListSerializer, **problem_responses(401, 403, 503)},
+    )
+    def list(self, request: AuthenticatedRequest) -> Response:
+        """List webhook endpoints, newest first, without their secrets."""
+        found = list_endpoints(allowed_queues=request.auth.queues)
+        return Response(s.EndpointListSerializer({"webhooks": found}).data)
+
+    @extend_schema(
+        operation_id="create_webhook",
+        tags=["webhooks"],
+        request=s.CreateEndpointSerializer,
+        responses={201: s.CreatedEndpointSerializer, **problem_responses(400, 401, 403, 413, 415, 503)},
+    )
+    def create(self, request: AuthenticatedRequest) -> Response:
+        """Create an endpoint: a webhook, Slack or e-mail. Only this response contains the secret of a webhook.
+
+        It is told of tasks that are enqueued from now on, and of alerts that open or are resolved from now on.
+        """
+        body = s.CreateEndpointSerializer.validated(request.data)
+        created = create_endpoint(**body, allowed_queues=request.auth.queues)
+        response = s.CreatedEndpointSerializer(created.row, context={"secret": created.secret})
+        return Response(response.data, 201, headers={"Location": f"/api/webhooks/{created.row.pk}"})
+
+    @extend_schema(
+        operation_id="get_webhook",
+        tags=["webhooks"],
+        responses={200: s.EndpointSerializer, **problem_responses(401, 403, 404, 503)},
+    )
+    def retrieve(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
+        """Return a webhook endpoint, without its secret."""
+        return Response(s.EndpointSerializer(get_endpoint(webhook_id, allowed_queues=request.auth.queues)).data)
+
+    @extend_schema(
+        operation_id="change_webhook",
+        tags=["webhooks"],
+        request=s.EndpointBodySerializer,
+        responses={200: s.EndpointSerializer, **problem_responses(400, 401, 403, 404, 413, 415, 503)},
+    )
+    def partial_update(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
+        """Change members of a webhook endpoint. `enabled: true` ends that the server disabled it."""
+        body = s.EndpointBodySerializer.validated(request.data, partial=True)
+        return Response(
+            s.EndpointSerializer(change_endpoint(webhook_id, **body, allowed_queues=request.auth.queues)).data
+        )
+
+    @extend_schema(
+        operation_id="delete_webhook",
+        tags=["webhooks"],
+        responses={200: s.EndpointDeletedSerializer, **problem_responses(401, 403, 404, 503)},
+    )
+    def destroy(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
+        """Delete a webhook endpoint with its deliveries. Nothing more is sent to it."""
+        delete_endpoint(webhook_id, allowed_queues=request.auth.queues)
+        return Response(s.EndpointDeletedSerializer({"message": "Webhook endpoint deleted"}).data)
+
+    @extend_schema(
+        operation_id="rotate_webhook_secret",
+        tags=["webhooks"],
+        request=None,
+        responses={200: s.SecretSerializer, **problem_responses(400, 401, 403, 404, 503)},
+    )
+    def rotate(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
+        """Give a webhook endpoint a new secret; for 24 hours messages are signed with the old one too."""
+        secret = rotate_endpoint_secret(webhook_id, allowed_queues=request.auth.queues)
+        return Response(s.SecretSerializer({"secret": secret}).data)
+
+    @extend_schema(
+        operation_id="send_test_event",
+        tags=["webhooks"],
+        request=None,
+        responses={201: s.DeliverySerializer, **problem_responses(401, 403, 404, 409, 503)},
+    )
+    def test(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
+        """Send a message of the type `webhook.test` to a webhook endpoint; its deliveries show what came of it."""
+        return Response(s.DeliverySerializer(schedule_test(webhook_id, allowed_queues=request.auth.queues)).data, 201)
+
+    @extend_schema(
+        operation_id="resend_webhook_deliveries",
+        tags=["webhooks"],
+        request=s.ResendSerializer,
+        responses={200: s.ResentSerializer, **problem_responses(400, 401, 403, 404, 413, 415, 503)},
+    )
+    def resend(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
+        """Send deliveries again, with the same ids."""
+        ids = s.ResendSerializer.validated(request.data).get("deliveries")
+        resent = resend_deliveries(webhook_id, ids, allowed_queues=request.auth.queues)
+        return Response(s.ResentSerializer({"resent": resent}).data)
+
+
+@method_decorator(cache_control(no_store=True), name="dispatch")
+class WebhookDeliveryViewSet(ApiViewSet):
+    """What was sent to a webhook endpoint."""
+
+    # Not viewers: messages may have results.
+    read_roles: ClassVar = frozenset({Role.OPERATOR, Role.CONFIGURATOR})
+    allows_queue_scoped_keys: ClassVar = True
+    pagination_class = SignedCursorPagination
+
+    @extend_schema(
+        operation_id="list_webhook_deliveries",
+        tags=["webhooks"],
+        responses={200: s.DeliveryListSerializer, **problem_responses(400, 401, 403, 404, 503)},
+    )
+    def list(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
+        """List what was sent to a webhook endpoint in the last seven days, newest first."""
+        endpoint = get_endpoint(webhook_id, allowed_queues=request.auth.queues)
+        read = partial(list_deliveries, endpoint)
+        found = self.paginate_queryset(PagedList(read=read, position=_LastId, identity=f"deliveries {webhook_id}"))
+        return self.get_paginated_response({"deliveries": s.DeliverySerializer(found, many=True).data})

@@ -1,0 +1,36 @@
+"""The maintenance duties of webhooks."""
+
+from runqy.broker.broker import Broker
+from runqy.broker.streams.run_counters import add_webhook_attempts
+from runqy.maintenance.base import DatabaseDuty, register
+from webhooks.deliveries import prune_deliveries
+from webhooks.sender import Sender
+
+
+@register
+class WebhookSender(DatabaseDuty):
+    """Send what is due to webhooks, and again what was not accepted."""
+
+    name = "webhook_sender"
+    interval_s = 0.5
+
+    def __init__(self) -> None:
+        self._sender = Sender()
+
+    def run(self, broker: Broker) -> None:
+        self._sender.run(duration_s=5.0)
+        if self._sender.attempts:
+            broker.run(add_webhook_attempts(self._sender.attempts))
+            self._sender.attempts.clear()
+
+
+@register
+class DeliveryPruner(DatabaseDuty):
+    """Delete old deliveries."""
+
+    name = "delivery_pruner"
+    interval_s = 600.0
+
+    def run(self, broker: Broker) -> None:
+        while prune_deliveries():
+            pass

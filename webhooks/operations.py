@@ -1,0 +1,275 @@
+"""Create, change, test and delete endpoints, rotate their secrets, and send again what was sent to them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import structlog
+from django.db import transaction
+from django.utils import timezone
+
+from queues.catalog import AllowedQueues
+from queues.definitions import PublishedEndpoint
+from queues.webhook_secrets import create_secret, rotate_secret
+from queues.webhook_urls import get_origin
+from runqy.audit.actors import ActorKind, current_actor
+from runqy.audit.changes import REDACTED, Change, diff
+from runqy.audit.operations import record
+from runqy.config_sync import operations as config_sync
+from runqy.config_sync.documents import DocumentKind
+from runqy.config_sync.operations import configuration_change
+from runqy.errors import (
+    DeliveryNotFound,
+    WebhookDisabled,
+    WebhookInvalid,
+)
+from vaults.models import SealedSecret
+from vaults.sealed_secrets import store_secret
+from webhooks.deliveries import FAILS_FOR, GONE, resend
+from webhooks.endpoint_rules import refuse_headers_of_other_host, set_scope, validate
+from webhooks.message_ids import message_id
+from webhooks.messages import MessageText, build_delivery
+from webhooks.models import TASK_EVENTS, Delivery, Endpoint, EndpointKind
+from webhooks.queries import get_endpoint
+
+TEST_EVENT = "webhook.test"
+_AUDITED = (
+    *("kind", "url", "recipients", "queues", "events", "levels", "include_result", "is_enabled", "header_names"),
+)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatedEndpoint:
+    """A new endpoint. Only here its secret exists in plain text."""
+
+    row: Endpoint
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"<CreatedEndpoint {self.row.pk}>"
+
+
+def create_endpoint(  # noqa: PLR0913 (what describes an endpoint)
+    *,
+    kind: str = EndpointKind.WEBHOOK,
+    url: str = "",
+    recipients: Sequence[str] = (),
+    events: Sequence[str],
+    queues: Sequence[str] = (),
+    levels: Sequence[str] = (),
+    include_result: bool = False,
+    headers: Mapping[str, str] | None = None,
+    is_enabled: bool = True,
+    allowed_queues: AllowedQueues = None,
+) -> CreatedEndpoint:
+    """Create an endpoint, a webhook with a new secret. It covers tasks that are enqueued from now on.
+
+    Raise WebhookInvalid, VaultLocked, and QueueNotFound or KeyInsufficient for queues that the key may not use.
+    """
+    secret = ""
+    with configuration_change() as change:
+        row = Endpoint(kind=kind, url=url, include_result=include_result, is_enabled=is_enabled, **_creator())
+        row.recipients, row.levels = list(recipients), sorted(levels)
+        set_scope(row, queues=queues, events=events, allowed_queues=allowed_queues, revision=change.revision)
+        validate(row, headers, allowed_queues=allowed_queues)
+        if kind == EndpointKind.WEBHOOK:
+            row.secret, secret = create_secret(is_shown=True)
+        elif row.url:
+            _seal_url(row)
+        _set_headers(row, headers or {})
+        row.save()
+        _publish(change, row)
+        _record("webhook.created", row, diff({}, _audited(row)))
+    return CreatedEndpoint(row=row, secret=secret)
+
+
+def change_endpoint(  # noqa: PLR0913 (what describes an endpoint)
+    endpoint_id: str,
+    *,
+    url: str | None = None,
+    recipients: Sequence[str] | None = None,
+    events: Sequence[str] | None = None,
+    queues: Sequence[str] | None = None,
+    levels: Sequence[str] | None = None,
+    include_result: bool | None = None,
+    headers: Mapping[str, str] | None = None,
+    is_enabled: bool | None = None,
+    allowed_queues: AllowedQueues = None,
+) -> Endpoint:
+    """Change what is given; `headers` replaces all of them. Raise WebhookNotFound, and as `create_endpoint`.
+
+    Headers must be given again with a URL of another host.
+    """
+    with configuration_change() as change:
+        row = get_endpoint(endpoint_id, allowed_queues=allowed_queues)
+        before, known_url = _audited(row), row.url
+        row.url = row.url if url is None else url
+        row.recipients = row.recipients if recipients is None else list(recipients)
+        row.levels = row.levels if levels is None else sorted(levels)
+        row.include_result = row.include_result if include_result is None else include_result
+        if is_enabled is not None:
+            row.is_enabled, row.disabled_reason, row.failing_since = is_enabled, "", None
+        set_scope(
+            row,
+            queues=row.queues if queues is None else queues,
+            events=row.events if events is None else events,
+            allowed_queues=allowed_queues,
+            revision=change.revision,
+        )
+        validate(row, headers, known_url=known_url, allowed_queues=allowed_queues)
+        if headers is None:
+            refuse_headers_of_other_host(row, known_url)
+        is_url_sealed = row.kind == EndpointKind.SLACK and url is not None
+        if is_url_sealed:
+            _seal_url(row)
+        if headers is not None:
+            _set_headers(row, headers)
+        row.save()
+        _publish(change, row)
+        changes = dict(diff(before, _audited(row)))
+        changes |= {"headers": REDACTED} if headers is not None else {}
+        changes |= {"url": REDACTED} if is_url_sealed else {}
+        if changes:
+            _record("webhook.updated", row, changes)
+    return row
+
+
+def _seal_url(row: Endpoint) -> None:
+    """Keep a URL that is a secret encrypted, and its host to be shown."""
+    if row.secret is None:
+        row.secret = store_secret("webhook url", row.url)
+    else:
+        row.secret.seal(row.url)
+        row.secret.save()
+    row.url = get_origin(row.url)
+
+
+def delete_endpoint(endpoint_id: str, *, allowed_queues: AllowedQueues = None) -> None:
+    """Delete an endpoint with its deliveries. Raise WebhookNotFound."""
+    with configuration_change() as change:
+        row = get_endpoint(endpoint_id, allowed_queues=allowed_queues)
+        _record("webhook.deleted", row, diff(_audited(row), {}))
+        change.forget(DocumentKind.ENDPOINT, row.pk)
+        secrets = [each for each in (row.secret_id, row.headers_id) if each]
+        row.delete()
+        SealedSecret.objects.filter(pk__in=secrets).delete()
+
+
+def rotate_endpoint_secret(endpoint_id: str, *, allowed_queues: AllowedQueues = None) -> str:
+    """Give an endpoint a new secret and return it. For 24 hours messages are signed with the old one too.
+
+    Raise WebhookNotFound, WebhookInvalid, VaultLocked.
+    """
+    with configuration_change():
+        row = get_endpoint(endpoint_id, allowed_queues=allowed_queues)
+        if row.kind != EndpointKind.WEBHOOK or row.secret is None:
+            raise WebhookInvalid("Only webhooks are signed. Of Slack, change the URL.")
+        secret = rotate_secret(row.secret)
+        _record("webhook.secret_rotated", row, {"secret": REDACTED})
+    return secret
+
+
+def disable_failing_endpoint(endpoint_id: str, reason: str) -> None:
+    """Disable an endpoint that accepts nothing any more. What is due to it waits until a user enables it."""
+    with configuration_change() as change:
+        if not Endpoint.objects.filter(pk=endpoint_id, is_enabled=True).update(
+            is_enabled=False, disabled_reason=reason
+        ):
+            return
+        row = Endpoint.objects.get(pk=endpoint_id)
+        _publish(change, row)
+        _record("webhook.disabled", row, {"is_enabled": (True, False), "reason": (None, reason)})
+    log.warning("webhook_disabled", endpoint=endpoint_id, reason=reason)
+
+
+def update_endpoint_health(endpoint: Endpoint, *, status: int | None, is_accepted: bool, now: datetime) -> None:
+    """Remember since when an endpoint fails; disable one that says it is gone, or has failed for five days."""
+    rows = Endpoint.objects.filter(pk=endpoint.pk)
+    if is_accepted:
+        rows.filter(failing_since__isnull=False).update(failing_since=None)
+        return
+    # As it was when the message was claimed. While a receiver is down, most failures change nothing.
+    since = endpoint.failing_since
+    if since is None:
+        rows.filter(failing_since=None).update(failing_since=now)
+    if status == GONE:
+        disable_failing_endpoint(endpoint.pk, "It responded with status 410: gone.")
+    elif since and since <= now - FAILS_FOR and rows.filter(failing_since__lte=now - FAILS_FOR).exists():
+        disable_failing_endpoint(endpoint.pk, f"It has failed for {FAILS_FOR.days} days.")
+
+
+def schedule_test(endpoint_id: str, *, allowed_queues: AllowedQueues = None) -> Delivery:
+    """Send a message to an endpoint that says nothing. Raise WebhookNotFound, WebhookDisabled."""
+    row = get_endpoint(endpoint_id, allowed_queues=allowed_queues)
+    if not row.is_enabled:
+        raise WebhookDisabled
+    now = timezone.now()
+    delivery = build_delivery(
+        endpoint=row,
+        message=message_id(TEST_EVENT, row.pk, now.isoformat()),
+        event=TEST_EVENT,
+        data={"endpoint": row.pk},
+        text=MessageText(title="Test message of runqy", lines=["Alerts will be sent here."]),
+        now=now,
+    )
+    with transaction.atomic():
+        delivery.save()
+        _record("webhook.tested", row, {})
+    return delivery
+
+
+def resend_deliveries(
+    endpoint_id: str, delivery_ids: Sequence[int] | None, *, allowed_queues: AllowedQueues = None
+) -> int:
+    """Send deliveries of an endpoint again, with the same ids; None: all that failed. Return how many.
+
+    Raise WebhookNotFound, DeliveryNotFound.
+    """
+    row = get_endpoint(endpoint_id, allowed_queues=allowed_queues)
+    if delivery_ids is None:
+        found = row.deliveries.filter(abandoned_at__isnull=False)
+    else:
+        found = row.deliveries.filter(pk__in=delivery_ids)
+        if unknown := {*delivery_ids} - {*found.values_list("pk", flat=True)}:
+            raise DeliveryNotFound(f"The endpoint has no delivery {min(unknown)}.")
+    with transaction.atomic():
+        resent = resend(found, timezone.now())
+        _record("webhook.resent", row, {"deliveries": (None, resent)})
+    return resent
+
+
+def _set_headers(row: Endpoint, headers: Mapping[str, str]) -> None:
+    row.header_names = sorted(headers)
+    text = json.dumps(dict(headers), sort_keys=True)
+    if row.headers is not None:
+        row.headers.seal(text)
+        row.headers.save()
+    elif headers:
+        row.headers = store_secret("webhook headers", text)
+
+
+def _publish(change: config_sync.Change, row: Endpoint) -> None:
+    if not row.is_enabled or not set(TASK_EVENTS).intersection(row.events):
+        change.forget(DocumentKind.ENDPOINT, row.pk)
+        return
+    published = PublishedEndpoint(since=row.since, include_result=row.include_result)
+    change.put(DocumentKind.ENDPOINT, row.pk, msgspec.json.encode(published, order="sorted"))
+
+
+def _audited(row: Endpoint) -> dict[str, object]:
+    return {name: getattr(row, name) for name in _AUDITED}
+
+
+def _record(action: str, row: Endpoint, changes: Mapping[str, Change]) -> None:
+    record(action=action, object_kind="webhook", object_name=row.pk, changes=changes)
+
+
+def _creator() -> Mapping[str, Any]:
+    actor = current_actor()
+    creator: dict[str, Any] = {"created_by_kind": actor.kind.value, "created_by": actor.name[:300]}
+    return creator | ({"created_by_key_id": int(actor.id)} if actor.kind is ActorKind.KEY and actor.id else {})

@@ -28,7 +28,8 @@ def main() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     unmet = list(find_unmet_conditions(ROOT, version))
     if unmet:
-        print(f"HEAD is not the release {version}:", *unmet, sep="\n- ", file=sys.stderr)
+        title = f"This is a snapshot. The release {version} would need:"
+        print(title if options.snapshot else f"HEAD is not the release {version}:", *unmet, sep="\n- ", file=sys.stderr)
         if not options.snapshot:
             sys.exit("To build it all the same, to try it: make release ARGS=--snapshot")
     with tempfile.TemporaryDirectory() as folder:

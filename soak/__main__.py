@@ -10,6 +10,7 @@ from collections.abc import Callable
 from runqy.config.process import raise_open_files_limit
 from soak.options import Options
 from soak.parts import (
+    batches,
     blocking,
     clocks,
     deletion,
@@ -24,10 +25,13 @@ from soak.parts import (
     nemesis,
     outages,
     queues,
+    releases,
     results,
+    schedules,
     silence,
     streams,
     waiting,
+    webhooks,
 )
 from soak.report import Report
 
@@ -49,6 +53,10 @@ PARTS: dict[str, Callable[[Options, Report], None]] = {
     "memory": memory.run,
     "deletion": deletion.run,
     "clocks": clocks.run,
+    "schedules": schedules.run,
+    "batches": batches.run,
+    "webhooks": webhooks.run,
+    "releases": releases.run,
     "cluster": failovers.run_cluster,
     "sentinel": failovers.run_sentinel,
 }
@@ -63,11 +71,14 @@ def main() -> int:
         "--minutes",
         type=float,
         default=float(os.environ["MINUTES"]) if os.environ.get("MINUTES") else None,
-        help=f"of nemesis ({nemesis.MINUTES:g}), of the load of history ({history.MINUTES:g}), "
-        f"without a database in outages ({outages.MINUTES:g})",
+        help=f"of nemesis ({nemesis.MINUTES:g}) and batches ({batches.MINUTES:g}), of the load of history "
+        f"({history.MINUTES:g}), without a database in outages ({outages.MINUTES:g}) and webhooks "
+        f"({webhooks.MINUTES:g})",
     )
     parser.add_argument(
-        "--rate", type=float, help=f"tasks a second, of history ({history.RATE:g}) and outages ({outages.RATE:g})"
+        "--rate",
+        type=float,
+        help=f"tasks a second, of history ({history.RATE:g}), outages ({outages.RATE:g}), webhooks ({webhooks.RATE:g})",
     )
     parser.add_argument(
         "--database", choices=("sqlite", "postgresql"), default="sqlite", help="of the parts history and outages"
@@ -77,6 +88,7 @@ def main() -> int:
         "--moments", type=int, default=20, help="at which the part freezes stops a worker, a server and a database each"
     )
     parser.add_argument("--failing-tasks", type=int, default=20_000, help="of the part failing")
+    parser.add_argument("--told-tasks", type=int, default=100_000, help="of the part webhooks")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - PARTS.keys():
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
@@ -90,6 +102,7 @@ def main() -> int:
         has_postgresql=arguments.database == "postgresql",
         waiting_tasks=arguments.waiting_tasks,
         failing_tasks=arguments.failing_tasks,
+        told_tasks=arguments.told_tasks,
         moments=arguments.moments,
     )
     report = Report()

@@ -34,7 +34,7 @@ class Nemesis:
 
     def actions(self) -> dict[str, FaultContext]:
         faults: dict[str, FaultContext] = {
-            "worker kill -9": self._kill_worker,
+            "worker kill -9": lambda: self.kill_worker(self._worker()),
             "worker SIGTERM": self._stop_worker,
             "worker frozen": self._freeze_worker,
             "child kill -9": self._kill_child,
@@ -66,7 +66,7 @@ class Nemesis:
         return faults
 
     @contextmanager
-    def _noting(self, fault: Fault, worker: str = "", *, from_s: float = 0.0) -> Iterator[None]:
+    def noting(self, fault: Fault, worker: str = "", *, from_s: float = 0.0) -> Iterator[None]:
         """Record a fault that lasts as long as the block, if that is at least `from_s`."""
         began_at = time.time()
         try:
@@ -79,9 +79,8 @@ class Nemesis:
         return self.rng.choice(list(self.stack.workers.values()))
 
     @contextmanager
-    def _kill_worker(self) -> Iterator[None]:
-        worker = self._worker()
-        with self._noting(Fault.WORKER_KILLED, worker.name):
+    def kill_worker(self, worker: ManagedProcess) -> Iterator[None]:
+        with self.noting(Fault.WORKER_KILLED, worker.name):
             left = processes.descendants_of(worker.pid)
             worker.kill()
             try:
@@ -94,7 +93,7 @@ class Nemesis:
     @contextmanager
     def _stop_worker(self) -> Iterator[None]:
         worker = self._worker()
-        with self._noting(Fault.WORKER_STOPPED, worker.name):
+        with self.noting(Fault.WORKER_STOPPED, worker.name):
             began_s = time.monotonic()
             status = worker.end(timeout_s=SHUTDOWN_S + 30)
             took_s = time.monotonic() - began_s
@@ -106,7 +105,7 @@ class Nemesis:
     @contextmanager
     def _freeze_worker(self) -> Iterator[None]:
         worker = self._worker()
-        with self._noting(Fault.CUT_OFF, worker.name, from_s=LONG_S):
+        with self.noting(Fault.CUT_OFF, worker.name, from_s=LONG_S):
             pids = [worker.pid, *processes.descendants_of(worker.pid)] if self.rng.random() < 0.5 else [worker.pid]
             with frozen(*pids):
                 yield
@@ -115,7 +114,7 @@ class Nemesis:
     @contextmanager
     def _kill_child(self) -> Iterator[None]:
         worker = self._worker()
-        with self._noting(Fault.CHILD_KILLED, worker.name):
+        with self.noting(Fault.CHILD_KILLED, worker.name):
             for pid in self.stack.child_processes(worker):
                 processes.send_signal(pid, signal.SIGKILL)
         yield
@@ -137,7 +136,7 @@ class Nemesis:
         if redis is None or redis.process is None:
             yield
             return
-        with self._noting(Fault.CUT_OFF, from_s=LONG_S):
+        with self.noting(Fault.CUT_OFF, from_s=LONG_S):
             redis.process.send_signal(number)
             redis.process.wait()
             yield
@@ -148,7 +147,7 @@ class Nemesis:
         if self.stack.redis is None or self.stack.redis.process is None:
             yield
             return
-        with self._noting(Fault.CUT_OFF, from_s=LONG_S), frozen(self.stack.redis.process.pid):
+        with self.noting(Fault.CUT_OFF, from_s=LONG_S), frozen(self.stack.redis.process.pid):
             yield
 
     @contextmanager
@@ -173,7 +172,7 @@ class Nemesis:
     @contextmanager
     def _disturb(self, network: BadNetwork, mode: FaultMode) -> Iterator[None]:
         network.latency_s = SLOW_LATENCY_S
-        with self._noting(Fault.CUT_OFF, from_s=LONG_S):
+        with self.noting(Fault.CUT_OFF, from_s=LONG_S):
             network.mode = mode
             if mode is FaultMode.CUT:
                 network.reset()

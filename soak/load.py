@@ -3,6 +3,7 @@
 import random
 import time
 from collections import Counter, deque
+from collections.abc import Mapping
 from typing import Any
 
 from soak.api import Client, idempotency_key
@@ -32,7 +33,15 @@ PATIENCE_S = 60.0
 class Load(BackgroundThreads):
     """Threads with clients, and what these saw."""
 
-    def __init__(self, stack: Stack, rng: random.Random, *, producers: int = 4, pause_s: float = 0.3) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        rng: random.Random,
+        *,
+        kinds: Mapping[str, int] = KINDS,
+        producers: int = 4,
+        pause_s: float = 0.3,
+    ) -> None:
         super().__init__(patience_s=PATIENCE_S + 30)
         self.accepted: dict[str, Accepted] = {}
         self.canceled: set[str] = set()
@@ -44,6 +53,7 @@ class Load(BackgroundThreads):
         # Unix s at which each was accepted.
         self.accepted_at: dict[str, float] = {}
         self._stack = stack
+        self._kinds = dict(kinds)
         self._pause_s = pause_s
         self._recent: deque[str] = deque(maxlen=400)
         for act in (self._read, self._cancel, *[self._produce] * producers):
@@ -82,7 +92,7 @@ class Load(BackgroundThreads):
     def _produce(self, rng: random.Random) -> None:
         client = self._stack.client()
         while self.waits(rng.random() * 2 * self._pause_s):
-            (kind,) = rng.choices(list(KINDS), list(KINDS.values()))
+            (kind,) = rng.choices(list(self._kinds), list(self._kinds.values()))
             queue = "once" if kind == "once" else rng.choice(("steady.high", "steady_low"))
             self.create(client, kind, queue=queue, jobs=rng.randrange(2, 20) if kind == "batch" else 0)
         client.close()

@@ -13,7 +13,7 @@ from soak.checker import ENDED
 from soak.load import Load
 from soak.processes import wait_for
 from soak.report import Report
-from soak.stack import Stack, running_stack
+from soak.stack import DEFAULT_PARTS, Stack, StackParts, running_stack
 
 NOOP_QUEUES = """queues:
   noop: {{priority: 1, mode: long_running, deployment: {deployment}}}
@@ -29,9 +29,9 @@ GIVEN_UP_S = 120.0
 
 
 @contextmanager
-def noop_stack(report: Report, rng: random.Random) -> Iterator[Stack]:
+def noop_stack(report: Report, rng: random.Random, parts: StackParts = DEFAULT_PARTS) -> Iterator[Stack]:
     """Run a stack with one queue, whose tasks do nothing."""
-    with running_stack(report, rng) as stack:
+    with running_stack(report, rng, parts) as stack:
         stack.commit({"main.py": NOOP_CHILD})
         stack.write_queue_file(NOOP_QUEUES)
         client = stack.client()

@@ -20,6 +20,8 @@ class Options:
     moments: int
     """How often the part `freezes` stops each of its targets."""
     failing_tasks: int
+    told_tasks: int
+    """For the part `webhooks`."""
 
     def rng(self, part: str) -> random.Random:
         """Return the random generator of a part. Other parts do not advance it, so a part can be repeated alone."""

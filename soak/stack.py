@@ -117,7 +117,7 @@ class Stack:
         (self.folder / "home").mkdir(mode=0o700)
         (self.folder / "queues").mkdir()
         self.repository.mkdir()
-        self._git("init", "--quiet", "--initial-branch=main")
+        self.git("init", "--quiet", "--initial-branch=main")
         self.commit({"main.py": (ROOT / "soak" / "handler.py").read_text()})
         self.write_queue_file()
 
@@ -126,21 +126,37 @@ class Stack:
         with (self.folder / "manage.log").open("ab") as log:
             subprocess.run(command, cwd=ROOT, env=self.env | variables, stdout=log, stderr=log, check=True)
 
-    def commit(self, files: Mapping[str, str]) -> None:
-        """Commit files to the repository that workers deploy."""
+    def commit(self, files: Mapping[str, str]) -> str:
+        """Commit files to the repository that workers deploy; return the commit."""
         for name, content in files.items():
             (self.repository / name).write_text(content)
-        self._git("add", "--all")
-        self._git("commit", "--quiet", "--allow-empty", "--message", "Change")
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", "Change")
+        return self.git("rev-parse", "HEAD")
+
+    def git(self, *words: str) -> str:
+        """Run git in the repository; return what it prints."""
+        identity = ("-c", "user.name=soak", "-c", "user.email=soak@localhost")
+        done = subprocess.run(
+            ["git", *identity, *words], cwd=self.repository, check=True, stdout=subprocess.PIPE, text=True
+        )
+        return done.stdout.strip()
 
     def write_queue_file(
-        self, text: str = QUEUE_FILE, *, limits: str = LIMITS, vaults: str = "[]", **variables: str
+        self,
+        text: str = QUEUE_FILE,
+        *,
+        limits: str = LIMITS,
+        rollout: str = "{}",
+        vaults: str = "[]",
+        **variables: str,
     ) -> None:
         """Write the definitions of the queues. The server loads them later."""
         values = {"SOAK_JOURNAL": str(self.journal), **variables}
         env_vars = ", ".join(f'{name}: "{value}"' for name, value in values.items())
         source = f'git_url: "file://{self.repository}", branch: main, startup_cmd: python main.py'
-        deployment = f"{{{source}, env_vars: {{{env_vars}}}, limits: {limits}, vaults: {vaults}}}"
+        how = f"limits: {limits}, rollout: {rollout}, vaults: {vaults}"
+        deployment = f"{{{source}, env_vars: {{{env_vars}}}, {how}}}"
         (self.folder / "queues" / "soak.yaml").write_text(text.format(deployment=deployment))
 
     def start(self) -> None:
@@ -277,10 +293,6 @@ class Stack:
             port = self.database_network.port if self.database_network else self.database.port
             env["DATABASE_URL"] = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         return env
-
-    def _git(self, *words: str) -> None:
-        identity = ("-c", "user.name=soak", "-c", "user.email=soak@localhost")
-        subprocess.run(["git", *identity, *words], cwd=self.repository, check=True)
 
 
 @contextmanager

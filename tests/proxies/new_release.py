@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("runqy", "vaults", "queues", "tasks", "workers", "alerts")
+PACKAGES = ("runqy", "vaults", "queues", "tasks", "workers", "webhooks", "schedules", "batches", "alerts")
 MIGRATION = """
 from django.db import migrations
 

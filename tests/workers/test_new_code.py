@@ -1,6 +1,9 @@
 """Deploying new code: on request, or because the running code fails."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +15,7 @@ from structlog.testing import capture_logs
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.broker.constants import HEARTBEAT_S
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerState
 from tests.support import event_loop
@@ -44,7 +48,7 @@ def mail(server: FakeServer, redis: redis_py.Redis, repository: Repository) -> R
     """Return the repository of the queue `mail`, whose code works."""
     repository.commit({**SDK_FILES, "main.py": WORKING})
     server.response["deployment"]["git_url"] = repository.url
-    server.response["queue"] |= {"revision": "1", "redeployment": None}
+    server.response["queue"]["revision"] = "1"
     redis.hset(keys.QUEUE_REVISIONS, "mail", "1")
     return repository
 
@@ -56,15 +60,20 @@ def commit_that_runs(broker: Broker, **options: Any) -> str:
     return commit
 
 
+def wait_for_commit(broker: Broker, commit: str) -> None:
+    """Wait until the worker's children run a commit."""
+    eventually(lambda: [one.commit for one in list_worker_records(broker)] == [commit])
+
+
 def request_redeployment(redis: redis_py.Redis, server: FakeServer, revision: str) -> None:
     """Ask the workers of `mail` for the newest commit."""
-    server.response["queue"]["redeployment"] = revision
+    server.response["release"] = {"number": int(revision)}
     change_configuration(redis, server, revision)
 
 
 def wait_for_a_look(deployments: Path) -> None:
     """Wait until a worker has checked the branch for newer code once more."""
-    record = deployments / "mail" / "current.json"
+    record = deployments / "mail" / "kept.json"
     before = record.stat().st_mtime_ns
     eventually(lambda: record.stat().st_mtime_ns > before)
 
@@ -105,16 +114,15 @@ def test_the_end_of_a_child_deploys_newer_code(
 ) -> None:
     server.response["queue"]["mode"] = mode
     server.response["deployment"]["env_vars"] = {"MODE": mode}
-    worker = start_worker()
+    start_worker()
     before = commit_that_runs(single_broker)
     newer = mail.commit({"other.txt": "1"})
     assert commit_that_runs(single_broker) == before
 
     add_task(single_broker, {"do": "exit"})
-    worker.wait_for("deployed", 2)
 
+    wait_for_commit(single_broker, newer)
     assert commit_that_runs(single_broker) == newer
-    assert eventually(lambda: [one.commit for one in list_worker_records(single_broker)] == [newer])
 
 
 def test_a_redeployment_replaces_children_between_tasks(  # noqa: PLR0917
@@ -125,19 +133,123 @@ def test_a_redeployment_replaces_children_between_tasks(  # noqa: PLR0917
     start_worker: StartWorker,
     tmp_path: Path,
 ) -> None:
-    worker = start_worker()
+    start_worker()
     task = wait_task(tmp_path)
     running = add_task(single_broker, task)
     eventually(Path(task["started"]).exists)
     newer = mail.commit({"other.txt": "1"})
 
     request_redeployment(redis, server, "2")
-    worker.wait_for("deployed", 2)
+    wait_for_commit(single_broker, newer)
+    assert commit_that_runs(single_broker) == newer  # its child was started beside the one that is busy
     Path(task["until"]).touch()
 
     record = wait_for_state(single_broker, running, "completed", "retry", "archived", "pending")
     assert (record.state, record.result) == ("completed", b'"waited"')
     assert commit_that_runs(single_broker) == newer
+
+
+LOCKING = """
+import fcntl
+from pathlib import Path
+folder = Path({folder!r})
+lock = (folder / "lock").open("w")
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    (folder / "together").touch()
+"""
+"""A child that notes whether another one is in memory."""
+
+
+@pytest.mark.parametrize(
+    ("mode", "replaces_first"), [("long_running", True), ("long_running", False), ("one_shot", True)]
+)
+def test_a_process_ends_before_its_successor_starts_only_if_the_queue_says_so(  # noqa: PLR0917
+    single_broker: Broker,
+    redis: redis_py.Redis,
+    mail: Repository,
+    server: FakeServer,
+    start_worker: StartWorker,
+    tmp_path: Path,
+    deployments: Path,
+    mode: str,
+    replaces_first: bool,
+) -> None:
+    server.response["queue"]["mode"] = mode
+    server.response["deployment"] |= {"replace_first": replaces_first, "env_vars": {"MODE": mode}}
+    mail.commit({"main.py": LOCKING.format(folder=str(tmp_path)) + WORKING})
+    start_worker(RUNQY_PROCESSES="1", RUNQY_CONCURRENCY="1")
+    task = wait_task(tmp_path)
+    running = add_task(single_broker, task)
+    eventually(Path(task["started"]).exists)
+    together = tmp_path / "together"
+    together.unlink(missing_ok=True)  # of one_shot: the probe may have been about to end
+    newer = mail.commit({"other.txt": "1"})
+
+    request_redeployment(redis, server, "2")
+    eventually(lambda: newer in (deployments / "mail" / "kept.json").read_text())
+    if replaces_first:  # nothing happens until the task has ended, in the time in which processes start
+        for _ in range(5):
+            subprocess.run([sys.executable, "-c", ""], check=True)
+    else:
+        wait_for_commit(single_broker, newer)
+    Path(task["until"]).touch()
+
+    assert wait_for_state(single_broker, running, "completed", "retry", "archived", "pending").state == "completed"
+    wait_for_commit(single_broker, newer)
+    assert together.exists() is not replaces_first
+    assert commit_that_runs(single_broker) == newer
+
+
+@pytest.mark.parametrize("mode", ["long_running", "one_shot"])
+def test_code_that_is_being_started_goes_on_with_it_when_only_the_number_of_its_release_changes(  # noqa: PLR0917
+    single_broker: Broker,
+    redis: redis_py.Redis,
+    mail: Repository,
+    server: FakeServer,
+    start_worker: StartWorker,
+    tmp_path: Path,
+    mode: str,
+) -> None:
+    server.response["queue"]["mode"] = mode
+    server.response["deployment"]["env_vars"] = {"MODE": mode}
+    worker = start_worker(RUNQY_PROCESSES="1")
+    before = commit_that_runs(single_broker)
+    starts, until = tmp_path / "starts", tmp_path / "until"
+    slow = f"import time\nfrom pathlib import Path\nopen({str(starts)!r}, 'a').write('.')\n"
+    slow += f"while not Path({str(until)!r}).exists():\n    time.sleep(0.01)\n"
+    newer = mail.commit({"main.py": slow + WORKING})
+    server.response["release"] = {"number": 2, "commit": newer}
+    change_configuration(redis, server, "2")
+    eventually(starts.exists)
+
+    server.response["release"] = {"number": 3, "commit": newer}
+    change_configuration(redis, server, "3")
+    worker.wait_for("registered_again", 2)
+
+    assert commit_that_runs(single_broker) == before
+    until.touch()
+    eventually(lambda: [one.release for one in list_worker_records(single_broker)] == [3])
+    assert starts.read_text() == "."
+    assert commit_that_runs(single_broker) == newer
+
+
+def test_a_worker_reports_at_once_that_it_runs_another_release(
+    single_broker: Broker, redis: redis_py.Redis, mail: Repository, server: FakeServer, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    commit_that_runs(single_broker)
+
+    def time_report(number: int) -> float:
+        server.response["release"] = {"number": number, "commit": mail.commit({"other.txt": str(number)})}
+        change_configuration(redis, server, str(number))
+        worker.wait_for("deployed", number)
+        began_s = time.monotonic()
+        eventually(lambda: [one.release for one in list_worker_records(single_broker)] == [number])
+        return time.monotonic() - began_s
+
+    assert any(time_report(number) < HEARTBEAT_S / 2 for number in (2, 3, 4))
 
 
 def test_a_redeployment_without_a_new_commit_leaves_children_alone(
@@ -186,7 +298,7 @@ def test_a_failed_redeployment_keeps_the_running_commit_and_reports_why(
     assert commit_that_runs(single_broker) == before
 
     corrected = mail.commit({"requirements.txt": ""})
-    eventually(lambda: [one.commit for one in list_worker_records(single_broker)] == [corrected])
+    wait_for_commit(single_broker, corrected)
     assert commit_that_runs(single_broker) == corrected
 
 

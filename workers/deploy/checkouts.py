@@ -1,17 +1,24 @@
 """Create checkouts with git: shallow, of one branch, of only the requested folder, without hooks."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
+from runqy.broker.replies import read_number
+from runqy.broker.workers.records import LATEST_S
+from runqy.errors import DeploymentFailed
 from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitEnvironment
 from runqy.git.limits import Limits
 from runqy.git.remotes import HARDENED_OPTIONS, RedirectRefused, RemoteRef, resolve_ref
 from runqy.git.sources import Source
+from workers.deploy.kept_deployments import CommitInfo
 
 FETCH_TIMEOUT_S = 600.0
 LOCAL_TIMEOUT_S = 120.0
 MEMORY_BYTES = 1 << 30
+INFO_MAX_LENGTH = 200
+_COMMIT_MISSING = re.compile(r"not our ref|unadvertised object|couldn't find remote ref")
 
 
 class Git:
@@ -39,6 +46,26 @@ class Git:
     def _resolve(self) -> RemoteRef:
         return resolve_ref(self._source, self._commands, env=self._env, timeout_s=FETCH_TIMEOUT_S, limits=self._limits)
 
+    def require_ref(self, commit: str, folder: Path) -> None:
+        """Raise DeploymentFailed unless a branch or tag of the server contains a commit. `folder` is empty."""
+        self._limits = replace(self._limits, folders=(folder,))
+        tips = self._git("ls-remote", "--heads", "--tags", "--", self._source.url, timeout_s=FETCH_TIMEOUT_S)
+        if commit in {line.partition("\t")[0] for line in tips.splitlines()}:
+            return
+        self._git("init", "--quiet", "--bare", "--template=", str(folder))
+        # Commits without files, where the server supports that.
+        options = ["--quiet", "--filter=tree:0", "--no-tags", "--no-recurse-submodules"]
+        refs = [f"+refs/{kind}/*:refs/{kind}/*" for kind in ("heads", "tags")]
+        self._in(folder, "fetch", *options, "--", self._source.url, *refs, timeout_s=FETCH_TIMEOUT_S)
+        try:
+            found = self._in(folder, "for-each-ref", "--count=1", f"--contains={commit}")
+        except DeploymentFailed:  # git does not know it
+            found = ""
+        if not found:
+            raise DeploymentFailed(
+                f"{self._source.url} has no branch or tag that contains the commit {commit[:12]}: push it to one first"
+            )
+
     def check_out(self, ref: RemoteRef, folder: Path) -> str:
         """Check out the source into an empty folder; return its commit. Raise DeploymentFailed."""
         self._limits = replace(self._limits, folders=(folder,))
@@ -51,11 +78,30 @@ class Git:
         self._in(folder, "checkout", "--quiet", "--detach", "FETCH_HEAD", timeout_s=FETCH_TIMEOUT_S)
         return self._in(folder, "rev-parse", "HEAD").strip()
 
+    def describe(self, checkout: Path) -> CommitInfo:
+        """Return what git says about the commit of a checkout; nothing if it cannot be read."""
+        try:
+            output = self._in(checkout, "log", "-1", "--format=%s%x00%an%x00%ct")
+        except DeploymentFailed:
+            return CommitInfo()
+        subject, author, committed_at = output.rstrip("\n").split("\0")
+        # Authors can write any time, and the record of a worker with an impossible one is ignored.
+        at_s = read_number(committed_at) or 0
+        return CommitInfo(subject[:INFO_MAX_LENGTH], author[:INFO_MAX_LENGTH], at_s if at_s <= LATEST_S else 0)
+
     def _fetch(self, ref: RemoteRef, folder: Path) -> None:
         options = ["--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules"]
         if self._source.code_path:
             options.append("--filter=blob:none")  # the contents of other folders are not needed
-        self._in(folder, "fetch", *options, "origin", ref.ref, timeout_s=FETCH_TIMEOUT_S)
+        try:
+            self._in(folder, "fetch", *options, "origin", ref.ref, timeout_s=FETCH_TIMEOUT_S)
+        except DeploymentFailed as error:
+            if not _COMMIT_MISSING.search(error.detail):
+                raise
+            raise DeploymentFailed(
+                f"{self._source.url} has no commit {ref.commit[:12]}: its history was rewritten, or the commit was "
+                "never pushed"
+            ) from error
 
     def _in(self, folder: Path, *args: str, timeout_s: float = LOCAL_TIMEOUT_S) -> str:
         return self._git("-C", str(folder), *args, timeout_s=timeout_s)

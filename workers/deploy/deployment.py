@@ -1,9 +1,10 @@
-"""Deploy a queue: the newest code of its branch and its virtual environment, or the last good pair if that fails.
+"""Deploy a queue: a commit or the newest code of its branch, and its virtual environment, or the last good pair if that
+fails; or the code of a folder of this machine.
 
 <folder>/<queue>/checkouts/<commit>-<source>/    never changed after it is named
 <folder>/<queue>/environments/<requirements>/    never changed after it is complete
 <folder>/<queue>/cache/                          of uv and pip
-<folder>/<queue>/current.json                    the last complete deployment
+<folder>/<queue>/kept.json                       the last complete deployments
 """
 
 import errno
@@ -12,7 +13,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,15 +27,19 @@ from runqy.formats.names import QUEUE_NAME
 from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials, git_environment
 from runqy.git.limits import Limits, remove_folder
+from runqy.git.remotes import HARDENED_OPTIONS, RemoteRef
 from runqy.git.sources import Source, parse_path
 from workers.deploy import read_checkout
-from workers.deploy.checkouts import Git
+from workers.deploy.checkouts import MEMORY_BYTES, Git
 from workers.deploy.exec_child import launcher_command, launcher_environment
+from workers.deploy.kept_deployments import CommitInfo, KeptDeployment, read_kept, write_kept
 from workers.deploy.locks import FolderLease, exclusive, is_leased, remove_lock_file
 from workers.deploy.virtualenvs import Requirements, build_environment, is_complete
 
 READ_TIMEOUT_S = 60.0
 READ_LIMITS = Limits(memory_bytes=256 << 20)
+LOCAL_COMMIT = "local"
+"""The commit of a folder that is no work tree of git."""
 _QUEUE_NAME = re.compile(QUEUE_NAME)
 
 
@@ -45,28 +51,26 @@ class DeploymentSpec:
     source: Source
     requirements_file: str = "requirements.txt"
     folder: Path
+    local_dir: Path | None = None
+    """The folder that is used in place of a checkout, with its changes."""
     credentials: GitCredentials = field(default_factory=GitCredentials)
     has_system_packages: bool = False
     install_timeout_s: float = 1800.0
     max_checkout_bytes: int = 2 << 30
     max_deployment_bytes: int = 20 << 30
     """The limit for a virtual environment and the queue's cache of packages together."""
+    commit: str = ""
+    """The commit to deploy; empty: the newest of the branch."""
+    requires_ref: bool = False
+    """Refuse the commit unless a branch or tag contains it: git hosts also serve commits of forks and pull requests."""
+    kept: int = 1
+    """How many deployments are kept, with the newest one: these need no git and no installation."""
     is_isolated: bool = True
     """Isolate the installation of requirements, because packages may run code of their own."""
 
 
-class DeploymentRecord(msgspec.Struct, frozen=True):
-    """The last good deployment, as it is stored in `current.json`."""
-
-    url: str
-    branch: str
-    code_path: str
-    commit: str
-    checkout: str
-    environment: str
-
-    def has_source(self, source: Source) -> bool:
-        return (self.url, self.branch, self.code_path) == (source.url, source.branch, source.code_path)
+class FetchFailed(DeploymentFailed):
+    """The code could not be fetched."""
 
 
 class CheckoutContent(msgspec.Struct, frozen=True):
@@ -89,8 +93,11 @@ class Deployed:
     commit: str
     code_dir: Path
     environment: Path
+    info: CommitInfo
     problem: str
     """Why this is not the newest deployment; empty if it is."""
+    is_fetch_problem: bool
+    """Whether the newest code could not be fetched."""
     _leases: tuple[FolderLease, ...] = field(repr=False)
 
     def release(self) -> None:
@@ -99,7 +106,7 @@ class Deployed:
 
 
 def deploy(spec: DeploymentSpec, commands: CommandRunner) -> Deployed:
-    """Deploy the newest code and its environment, or fall back to the last good ones of the same source.
+    """Deploy the requested code and its environment, or fall back to the last good ones of the same source.
 
     Raise DeploymentRefused, DeploymentStopped, or DeploymentFailed if there is nothing to fall back to.
     """
@@ -110,48 +117,123 @@ def deploy(spec: DeploymentSpec, commands: CommandRunner) -> Deployed:
         for name in ("checkouts", "environments"):
             (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         with exclusive(home / ".lock", commands):
-            last = _read_record(home, spec.source)
+            if spec.local_dir is not None:
+                return _use_folder(home, spec.local_dir, spec, commands)
+            kept = read_kept(home)
             try:
                 with _translate_disk_errors():
-                    record = _deploy_newest(home, spec, commands)
+                    newest = _deploy_requested(home, spec, commands, kept)
             except DeploymentFailed as error:
+                last = next((each for each in kept if each.has_source(spec.source)), None)
                 if last is None:
                     raise
-                return _to_deployed(home, last, problem=error.detail)
+                return _to_deployed(home, last, problem=error)
             # Leased before unused folders are removed, which these would be among.
-            deployed = _to_deployed(home, record, problem="")
-            _remove_unused(home)
+            deployed = _to_deployed(home, newest)
+            _remove_unused(home, {folder for each in read_kept(home) for folder in each.folders})
             return deployed
 
 
-def _deploy_newest(home: Path, spec: DeploymentSpec, commands: CommandRunner) -> DeploymentRecord:
-    """Check out the newest commit, build its environment, and record both."""
+def _deploy_requested(
+    home: Path, spec: DeploymentSpec, commands: CommandRunner, kept: Sequence[KeptDeployment]
+) -> KeptDeployment:
+    """Check out a commit, build its environment, and record both."""
     source = spec.source
-    with git_environment(source, spec.credentials) as env:
-        git = Git(source, commands, env, max_bytes=spec.max_checkout_bytes)
-        checkout, commit = _check_out(home / "checkouts", source, git)
+    checkout = home / "checkouts" / _checkout_name(spec.commit, source)
+    if spec.commit and checkout.is_dir():
+        commit, info = spec.commit, next((each.info for each in kept if each.checkout == checkout.name), CommitInfo())
+    else:
+        checkout, commit, info = _fetch(home, spec, commands)
+    place = f"{source.url} on {source.branch}"
+    environment = _make_environment(home, checkout, spec, commands, commit=commit, place=place)
+    names = checkout.name, environment.name
+    newest = KeptDeployment(source.url, source.branch, source.code_path, commit, *names, info)
+    write_kept(home, newest, kept, count=spec.kept)
+    return newest
+
+
+def _fetch(home: Path, spec: DeploymentSpec, commands: CommandRunner) -> tuple[Path, str, CommitInfo]:
+    """Return the checkout of a commit, the commit, and what git says about it. Raise FetchFailed."""
+    try:
+        with _translate_disk_errors(), git_environment(spec.source, spec.credentials) as env:
+            git = Git(spec.source, commands, env, max_bytes=spec.max_checkout_bytes)
+            if spec.commit and spec.requires_ref:
+                _require_ref(home, git, spec.commit)
+            checkout, commit = _check_out(home / "checkouts", spec.source, git, wanted=spec.commit)
+            return checkout, commit, git.describe(checkout)
+    except DeploymentFailed as error:
+        raise FetchFailed(error.detail) from error
+
+
+def _use_folder(home: Path, folder: Path, spec: DeploymentSpec, commands: CommandRunner) -> Deployed:
+    """Return a folder of this machine with its environment. Raise DeploymentFailed."""
+    if not folder.is_dir():
+        raise DeploymentFailed(f"deployment.local_dir (RUNQY_LOCAL_DIR): {folder} is not a folder on this machine")
+    # Unlike that of a checkout, its content may change. An environment with packages from it is built each time.
+    environment = _make_environment(home, folder, spec, commands, commit=uuid.uuid4().hex, place=str(folder))
+    deployed = Deployed(
+        commit=_find_commit(folder, spec, commands),
+        code_dir=folder / spec.source.code_path,
+        environment=environment,
+        info=CommitInfo(),
+        problem="",
+        is_fetch_problem=False,
+        _leases=(FolderLease(environment),),
+    )
+    _remove_unused(home, ())
+    return deployed
+
+
+def _find_commit(folder: Path, spec: DeploymentSpec, commands: CommandRunner) -> str:
+    """Return the commit of a work tree, with `-dirty` if files of it were changed since."""
+    describe = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        return commands.run(
+            # The folder may belong to another user.
+            ["git", *HARDENED_OPTIONS, "-c", "safe.directory=*", "-C", str(folder), *describe],
+            # Isolated, since its configuration can name programs that filter files.
+            launcher=launcher_command(is_isolated=spec.is_isolated),
+            env=launcher_environment({name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}),
+            timeout_s=READ_TIMEOUT_S,
+            limits=Limits(memory_bytes=MEMORY_BYTES),
+        ).strip()
+    except DeploymentFailed:
+        return LOCAL_COMMIT
+
+
+def _make_environment(  # noqa: PLR0913 (what it depends on)
+    home: Path, code: Path, spec: DeploymentSpec, commands: CommandRunner, *, commit: str, place: str
+) -> Path:
+    """Return the environment for a checkout or a folder, which is built if it is missing."""
     requirements_file = parse_path(spec.requirements_file, "requirements_file")
-    content = _read_content(checkout, commit, requirements_file, spec, commands)
+    content = _read_content(code, commit, requirements_file, spec, commands)
     if not content.has_code:
-        raise DeploymentFailed(f"{source.url} has no folder {source.code_path!r} on {source.branch}")
+        raise DeploymentFailed(f"{place}: there is no folder {spec.source.code_path!r}")
     environment = home / "environments" / content.key
     if not is_complete(environment):
         requirements = Requirements(
-            file=checkout / source.code_path / requirements_file if content.has_requirements else None,
+            file=code / spec.source.code_path / requirements_file if content.has_requirements else None,
             has_system_packages=spec.has_system_packages,
             cache=home / "cache",
             max_bytes=spec.max_deployment_bytes,
         )
         limit_s, is_isolated = spec.install_timeout_s, spec.is_isolated
         build_environment(environment, requirements, commands, timeout_s=limit_s, is_isolated=is_isolated)
-    record = DeploymentRecord(source.url, source.branch, source.code_path, commit, checkout.name, environment.name)
-    _write_atomically(home / "current.json", msgspec.json.encode(record))
-    return record
+    return environment
 
 
-def _check_out(checkouts: Path, source: Source, git: Git) -> tuple[Path, str]:
-    """Return the checkout of the newest commit, which is created if it is missing, and the commit."""
-    ref = git.resolve_ref()
+def _require_ref(home: Path, git: Git, commit: str) -> None:
+    """Raise DeploymentFailed unless a branch or tag contains a commit."""
+    folder = Path(tempfile.mkdtemp(prefix=".new-", dir=home / "checkouts"))
+    try:
+        git.require_ref(commit, folder)
+    finally:
+        remove_folder(folder)
+
+
+def _check_out(checkouts: Path, source: Source, git: Git, *, wanted: str) -> tuple[Path, str]:
+    """Return the checkout of a commit, by default the newest one, and the commit. Create it if it is missing."""
+    ref = RemoteRef(ref=wanted, commit=wanted) if wanted else git.resolve_ref()
     if (existing := checkouts / _checkout_name(ref.commit, source)).is_dir():
         return existing, ref.commit
     unfinished = Path(tempfile.mkdtemp(prefix=".new-", dir=checkouts))
@@ -192,36 +274,26 @@ def _read_content(
     return content
 
 
-def _to_deployed(home: Path, record: DeploymentRecord, *, problem: str) -> Deployed:
-    checkout, environment = home / "checkouts" / record.checkout, home / "environments" / record.environment
+def _to_deployed(home: Path, kept: KeptDeployment, *, problem: DeploymentFailed | None = None) -> Deployed:
+    checkout, environment = home / "checkouts" / kept.checkout, home / "environments" / kept.environment
     leases = (FolderLease(checkout), FolderLease(environment))
-    return Deployed(record.commit, checkout / record.code_path, environment, problem, leases)
-
-
-def _read_record(home: Path, source: Source) -> DeploymentRecord | None:
-    """Return the last good deployment, if it has the same source and its folders still exist."""
-    try:
-        record = read_json((home / "current.json").read_bytes(), DeploymentRecord)
-    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    is_whole = (home / "checkouts" / record.checkout).is_dir() and is_complete(
-        home / "environments" / record.environment
+    return Deployed(
+        commit=kept.commit,
+        code_dir=checkout / kept.code_path,
+        environment=environment,
+        info=kept.info,
+        problem=problem.detail if problem else "",
+        is_fetch_problem=isinstance(problem, FetchFailed),
+        _leases=leases,
     )
-    return record if is_whole and record.has_source(source) else None
 
 
-def _remove_unused(home: Path) -> None:
+def _remove_unused(home: Path, kept: Container[str]) -> None:
     for parent in (home / "checkouts", home / "environments"):
         for folder in [entry for entry in parent.iterdir() if entry.is_dir() and not entry.is_symlink()]:
-            if not is_leased(folder):
+            if folder.name not in kept and not is_leased(folder):
                 remove_folder(folder)
                 remove_lock_file(folder)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.new")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
 
 
 @contextmanager

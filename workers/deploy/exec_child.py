@@ -83,11 +83,6 @@ def launcher_environment(program: Mapping[str, str]) -> dict[str, str]:
     return {PROGRAM_VARIABLE + name: value for name, value in program.items()}
 
 
-def is_isolation_supported() -> bool:
-    """Return whether the kernel can keep programs from reading each other's environment."""
-    return not find_isolation_obstacle()
-
-
 def find_isolation_obstacle() -> str:
     """Return why the kernel cannot isolate programs from each other, or an empty string."""
     if sys.platform != "linux":

@@ -1,0 +1,77 @@
+"""Releases of queues over HTTP, for administrators."""
+
+from typing import ClassVar
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.response import Response
+
+from queues.api import release_serializers as s
+from queues.models import Release
+from queues.releases import list_releases, redeploy_queue, roll_back
+from queues.status import find_deploying_workers
+from runqy.api.parsers import refuse_members
+from runqy.api.requests import AuthenticatedRequest
+from runqy.api.schema import problem_responses
+from runqy.api.viewsets import ApiViewSet
+from runqy.api_keys import Role
+from runqy.config_sync.operations import PublicationResult, publication_result
+from runqy.redis_connection import get_broker
+
+
+class ReleaseViewSet(ApiViewSet):
+    """Releases of queues."""
+
+    action_roles: ClassVar = dict.fromkeys(("redeploy", "rollback"), frozenset({Role.CONFIGURATOR}))
+    allows_queue_scoped_keys: ClassVar = True
+
+    @extend_schema(
+        operation_id="redeploy_queue",
+        tags=["queues"],
+        request=s.RedeploySerializer,
+        responses={200: s.QueueRedeployedSerializer, **problem_responses(400, 401, 403, 404, 413, 415, 429, 503)},
+    )
+    def redeploy(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """Release the newest commit of a queue's branch, or the given commit or tag, to its workers.
+
+        The first workers start it beside the code that runs; the others follow once it has proved itself. If it does
+        not start, or fails, all run what they ran before, and the release says why.
+        """
+        body = s.RedeploySerializer.validated(request.data)
+        with publication_result() as publication:
+            release = redeploy_queue(name=queue, commit=body["commit"], allowed_queues=request.auth.queues)
+        return self._released("redeployment requested", release, publication)
+
+    @extend_schema(
+        operation_id="list_releases",
+        tags=["queues"],
+        responses={200: s.ReleaseListSerializer, **problem_responses(401, 403, 404, 503)},
+    )
+    def list(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """List the releases of a queue, the newest first."""
+        name, releases = list_releases(name=queue, allowed_queues=request.auth.queues)
+        return Response(s.ReleaseListSerializer({"queue": name, "releases": releases}).data)
+
+    @extend_schema(
+        operation_id="roll_back_queue",
+        tags=["queues"],
+        request=None,
+        responses={200: s.QueueRedeployedSerializer, **problem_responses(400, 401, 403, 404, 409, 429, 503)},
+    )
+    def rollback(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """Release what was live before, or what is live if another release is rolling out."""
+        refuse_members(request)
+        with publication_result() as publication:
+            release = roll_back(name=queue, allowed_queues=request.auth.queues)
+        return self._released("rollback requested", release, publication)
+
+    def _released(self, message: str, release: Release, publication: PublicationResult) -> Response:
+        response = s.QueueRedeployedSerializer(
+            {
+                "message": message,
+                "queue": release.queue.name,
+                "workers": find_deploying_workers(get_broker(), release.queue.name),
+                "published": publication.is_published,
+                "release": release.number,
+            }
+        )
+        return Response(response.data)

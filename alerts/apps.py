@@ -9,4 +9,5 @@ class AlertsConfig(AppConfig):
     name = "alerts"
 
     def ready(self) -> None:
-        from alerts import checks  # noqa: F401, PLC0415 (checks register when imported, and need the settings)
+        """Register the activity of queues."""
+        from alerts import queue_activity  # noqa: F401, PLC0415 (it registers when imported, and needs the models)

@@ -1,7 +1,6 @@
 """The maintenance duties of alerts."""
 
 from alerts.operations import delete_old_alerts, update_alerts
-from alerts.webhook import deliver_due
 from runqy.broker.broker import Broker
 from runqy.maintenance.base import DatabaseDuty, register
 
@@ -15,17 +14,6 @@ class AlertEvaluator(DatabaseDuty):
 
     def run(self, broker: Broker) -> None:
         update_alerts(broker)
-
-
-@register
-class WebhookSender(DatabaseDuty):
-    """Send the messages of alerts to the webhook, and again if it did not accept them."""
-
-    name = "webhook_sender"
-    interval_s = 5.0
-
-    def run(self, broker: Broker) -> None:
-        deliver_due()
 
 
 @register

@@ -1,26 +1,27 @@
 """The page that shows what an alert is about."""
 
 from contextlib import suppress
-from datetime import UTC, timedelta
+from datetime import timedelta
 
 from django.contrib.admin.utils import quote
 from django.urls import reverse
+from django.utils.http import urlencode
 
+from alerts.conditions import DROP_WINDOW_MIN, FAILURE_WINDOW_MIN
+from alerts.kinds import AlertKind
 from alerts.models import Alert
-from alerts.rules import DROP_WINDOW_MIN, FAILURE_WINDOW_MIN, AlertKind
 from queues.queries import list_unreadable_vaults_of
 from runqy.accounts.queries import INACTIVE
 from runqy.admin_site.links import changelist_url
+from runqy.admin_site.times import format_absolute
 from runqy.errors import ConfigurationUnavailable, VaultLocked, VaultNotFound
 from vaults.models import Vault
 
 
-def get_alert_link(alert: Alert) -> tuple[str, str]:
+def get_alert_link(alert: Alert) -> tuple[str, str]:  # noqa: PLR0912 (a case for each kind)
     """Return URL and title of the page that shows the cause of an alert."""
     match AlertKind(alert.kind):
-        case AlertKind.WORKER_MISSING:  # the worker's own page exists only for a minute
-            url, title = changelist_url("tasks_task", worker=alert.subject), "Runs of the worker"
-        case AlertKind.WORKER_START_FAILED | AlertKind.WORKER_NOT_CONSUMING:
+        case AlertKind.WORKER_MISSING | AlertKind.WORKER_START_FAILED | AlertKind.WORKER_NOT_CONSUMING:
             url, title = reverse("admin:workers_worker_change", args=[quote(alert.subject)]), "Worker"
         case AlertKind.NO_READY_WORKER:
             url, title = changelist_url("workers_worker", queue=alert.queue), "Workers"
@@ -33,8 +34,16 @@ def get_alert_link(alert: Alert) -> tuple[str, str]:
             url, title = changelist_url("tasks_task", queue=alert.queue, outcome="failure", **times), "Failures"
         case AlertKind.CONFIGURATION_NOT_PUBLISHED:  # the list shows what differs; a queue's page can publish it
             url, title = changelist_url("queues_queue"), "Publication of queues"
-        case AlertKind.SHARED_DEATHS:
+        case AlertKind.SHARED_DEATHS | AlertKind.ENDS_BACKLOG | AlertKind.ENDS_NEARLY_FULL:
             url, title = reverse("admin:queues_queue_by_name", args=[alert.queue]), "Queue"
+        case AlertKind.FIRE_MISSED | AlertKind.ENQUEUE_UNKNOWN:
+            url, title = changelist_url("schedules_schedule"), "Schedules"
+        case AlertKind.WEBHOOK_DISABLED:
+            url, title = reverse("admin:webhooks_endpoint_change", args=[quote(alert.subject)]), "Webhook endpoint"
+        case AlertKind.RELEASE_REVERTED:
+            url, title = f"{reverse('admin:tasks_task_releases')}?{urlencode({'queue': alert.queue})}", "Releases"
+        case AlertKind.BATCH_INCOMPLETE:
+            url, title = reverse("admin:batches_batch_change", args=[alert.subject]), "Batch"
         case AlertKind.INACTIVE_KEY_CREATOR:
             url, title = changelist_url("accounts_apikey", creator=INACTIVE, status="active"), "API keys"
         case AlertKind.REDIS_MEMORY:
@@ -60,4 +69,4 @@ def _find_times(alert: Alert, window_min: int) -> dict[str, str]:
     """Return the filter for the runs that opened an alert, and for those that followed until it was resolved."""
     first = alert.since.replace(second=0) - timedelta(minutes=window_min - 1)  # rules add up whole minutes
     times = {"since": first, "until": alert.resolved_at}
-    return {name: f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" for name, time in times.items() if time}
+    return {name: format_absolute(time) for name, time in times.items() if time}

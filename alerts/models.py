@@ -1,4 +1,4 @@
-"""Alerts, the settings of their rules, and their deliveries to the webhook."""
+"""Alerts and the settings of their rules."""
 
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
@@ -6,13 +6,12 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
-from alerts.rules import RULES, AlertKind, AlertLevel, RuleSettings
+from alerts.kinds import AlertKind, AlertLevel
+from alerts.rules import RULES, RuleSettings
 from runqy.formats import durations
 
 SUBJECT_MAX_LENGTH = 255
-ERROR_MAX_LENGTH = 500
-UNDELIVERED = Q(delivered_at__isnull=True, abandoned_at__isnull=True)
-"""Deliveries that are still to be sent."""
+NAME_MAX_LENGTH = 300
 
 
 def alert_kind_choices() -> list[tuple[str, str]]:
@@ -39,9 +38,21 @@ class Alert(models.Model):
     """When the condition was last observed, to within half a minute."""
     opened_at = models.DateTimeField(null=True)
     resolved_at = models.DateTimeField(null=True)
+    acknowledged_at = models.DateTimeField(null=True)
+    """When a user took it on: nothing more is sent about it."""
+    snoozed_until = models.DateTimeField(null=True)
+    """Until when nothing is sent about it. Never set together with `acknowledged_at`."""
+    note = models.TextField(blank=True)
+    noted_by = models.CharField(max_length=NAME_MAX_LENGTH, blank=True)
+    """Who acknowledged or snoozed it, with the note."""
+    is_withheld = models.BooleanField(default=False)
+    """Whether the message that it is open is to be sent when its snooze ends."""
+    deliveries = models.ManyToManyField("webhooks.Delivery", related_name="alerts")
+    """The messages about it. They are kept for a shorter time than alerts."""
 
     class Meta:
         default_permissions = ("view",)
+        permissions = (("acknowledge_alert", "Can acknowledge and snooze alerts"),)
         constraints = [
             models.UniqueConstraint(
                 fields=["kind", "subject"], condition=Q(resolved_at__isnull=True), name="alert_unresolved_once"
@@ -50,6 +61,7 @@ class Alert(models.Model):
         indexes = [
             models.Index(fields=["resolved_at", "id"], name="alert_by_resolution"),
             models.Index(fields=["opened_at", "id"], name="alert_by_opening"),
+            models.Index(fields=["queue", "kind"], condition=Q(resolved_at__isnull=True), name="alert_of_queue"),
         ]
 
     def __str__(self) -> str:
@@ -59,6 +71,21 @@ class Alert(models.Model):
     def lasted(self) -> str:
         """How long the condition has lasted, or did: `12 min`."""
         return durations.humanize(((self.resolved_at or timezone.now()) - self.since).total_seconds())
+
+
+class QueueSnooze(models.Model):
+    """A time in which nothing is sent about a queue, also about alerts that open meanwhile."""
+
+    queue = models.CharField(max_length=SUBJECT_MAX_LENGTH, primary_key=True)
+    until = models.DateTimeField()
+    note = models.TextField(blank=True)
+    noted_by = models.CharField(max_length=NAME_MAX_LENGTH)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.queue
 
 
 class KnownMaster(models.Model):
@@ -98,8 +125,9 @@ class AlertRule(models.Model):
         null=True,
         blank=True,
         validators=[MaxValueValidator(86_400)],
-        verbose_name="opens after (seconds)",
-        help_text="How long the condition must last; 0 opens the alert at once. Empty: the default of the rule.",
+        verbose_name="opens after",
+        help_text="How long the condition must last: seconds, or a duration such as 10m; 0 opens the alert at once. "
+        "Empty: the default of the rule.",
     )
 
     class Meta:
@@ -144,34 +172,3 @@ class AlertRule(models.Model):
             raise ValidationError({"queue": f"“{info.label}” has one setting for all queues. Leave this empty."})
         if self.threshold is not None and not info.threshold_unit:
             raise ValidationError({"threshold": f"“{info.label}” has no threshold. Leave this empty."})
-
-
-class DeliveryEvent(models.TextChoices):
-    """A message to the webhook."""
-
-    OPENED = "opened", "opened"
-    RESOLVED = "resolved", "resolved"
-
-
-class AlertDelivery(models.Model):
-    """A message to the webhook about an alert: one when it opens, one when it is resolved."""
-
-    alert = models.ForeignKey(Alert, on_delete=models.CASCADE, related_name="deliveries")
-    event = models.CharField(max_length=8, choices=DeliveryEvent.choices)
-    created_at = models.DateTimeField()
-    due_at = models.DateTimeField()
-    """When it is sent, or sent again."""
-    attempts = models.PositiveIntegerField(default=0)
-    delivered_at = models.DateTimeField(null=True)
-    abandoned_at = models.DateTimeField(null=True)
-    error = models.CharField(max_length=ERROR_MAX_LENGTH, blank=True)
-    """Why the last attempt failed."""
-
-    class Meta:
-        default_permissions = ()
-        verbose_name_plural = "alert deliveries"
-        constraints = [models.UniqueConstraint(fields=["alert", "event"], name="alertdelivery_once")]
-        indexes = [models.Index(fields=["due_at"], condition=UNDELIVERED, name="alertdelivery_due")]
-
-    def __str__(self) -> str:
-        return f"{self.event}: {self.alert_id}"

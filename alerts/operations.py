@@ -1,4 +1,4 @@
-"""Open, update and resolve alerts by what the rules found, record their deliveries, and change rules.
+"""Open, update and resolve alerts by what the rules found, make their messages, and change rules.
 
 Several maintenance processes may do so at once: rows change by compare-and-set.
 """
@@ -6,37 +6,37 @@ Several maintenance processes may do so at once: rows change by compare-and-set.
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from alerts.models import (
-    ERROR_MAX_LENGTH,
-    SUBJECT_MAX_LENGTH,
-    UNDELIVERED,
-    Alert,
-    AlertDelivery,
-    AlertRule,
-    DeliveryEvent,
-    KnownMaster,
+from alerts.kinds import AlertKind, consequences_of
+from alerts.links import get_alert_link
+from alerts.models import SUBJECT_MAX_LENGTH, Alert, AlertRule, KnownMaster, QueueSnooze
+from alerts.queries import (
+    NOT_SILENCED,
+    exclude_consequences,
+    filter_told_causes,
+    list_related,
+    load_rule_settings,
+    observe,
 )
-from alerts.queries import load_rule_settings, observe
-from alerts.rules import RULES, AlertKind, Finding, find_problems, list_recovered_workers
+from alerts.rules import RULES, Finding, find_problems, list_recovered_workers
 from runqy.audit.changes import diff
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.replies import replace_nul
+from runqy.formats.names import QUEUE_NAME_MAX_LENGTH
+from webhooks.messages import AlertMessage, MessageText, schedule_alert
+from webhooks.models import EndpointEvent
 
 SEEN_INTERVAL = timedelta(seconds=30)
 """The time of the last observation is written no more often than this."""
 KEPT_FOR = timedelta(days=90)
 DELETE_BATCH_SIZE = 500
-CLAIM = timedelta(seconds=60)
-"""How long a claimed delivery is left alone by other processes. Longer than an attempt takes."""
-FIRST_DELAY_S, MAX_DELAY_S = 10, 3600
-ABANDON_AFTER = timedelta(days=1)
 
 log = structlog.get_logger()
 
@@ -59,42 +59,27 @@ def store_findings(findings: Iterable[Finding], *, recovered_workers: Iterable[s
     found = {(finding.kind.value, finding.subject): finding for finding in map(_to_storable, findings)}
     recovered = {(AlertKind.WORKER_MISSING.value, _to_storable_name(worker_id)) for worker_id in recovered_workers}
     unresolved = {(row.kind, row.subject): row for row in Alert.objects.filter(resolved_at__isnull=True)}
-    _create(found, unresolved, now)
+    created = _create({key: finding for key, finding in found.items() if key not in unresolved}, now)
     for key, alert in unresolved.items():
         if key in found:
             _update(alert, found[key], now)
         elif key in recovered or now - alert.seen_at >= _keep_time(AlertKind(alert.kind)):
             _resolve(alert, now)
+    waiting = [alert for key, alert in [*created.items(), *unresolved.items()] if key in found and not alert.opened_at]
+    # Causes first: what they explain is not sent.
+    for alert in sorted(waiting, key=lambda alert: -len(consequences_of(AlertKind(alert.kind)))):
+        _open_if_due(alert, found[alert.kind, alert.subject], now)
+    _send_withheld(now)
 
 
 def delete_old_alerts() -> int:
-    """Delete alerts that were resolved more than 90 days ago, at most one batch; return how many."""
+    """Delete alerts that were resolved more than 90 days ago, at most one batch; return how many. Delete snoozes of
+    queues that are over.
+    """
+    QueueSnooze.objects.filter(until__lte=timezone.now()).delete()
     old = Alert.objects.filter(resolved_at__lt=timezone.now() - KEPT_FOR).order_by("resolved_at")
     deleted, _ = Alert.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:DELETE_BATCH_SIZE])).delete()
     return deleted
-
-
-def claim_delivery(delivery: AlertDelivery, now: datetime) -> bool:
-    """Reserve an attempt to send a delivery for this process; return False if another process was first."""
-    free = AlertDelivery.objects.filter(UNDELIVERED, pk=delivery.pk, due_at=delivery.due_at)
-    return bool(free.update(due_at=now + CLAIM, attempts=delivery.attempts + 1))
-
-
-def record_delivered(delivery: AlertDelivery) -> None:
-    AlertDelivery.objects.filter(UNDELIVERED, pk=delivery.pk).update(delivered_at=timezone.now(), error="")
-
-
-def record_failed_attempt(delivery: AlertDelivery, error: str, now: datetime) -> None:
-    """Record why a delivery that was claimed at `now` failed, unless another process has claimed it since.
-
-    It is sent again, after a growing delay, until it is a day old.
-    """
-    delay = timedelta(seconds=min(FIRST_DELAY_S * 2 ** min(delivery.attempts, 16), MAX_DELAY_S))
-    is_last = now - delivery.created_at >= ABANDON_AFTER
-    AlertDelivery.objects.filter(UNDELIVERED, pk=delivery.pk, due_at=now + CLAIM).update(
-        due_at=now + delay, abandoned_at=now if is_last else None, error=error[:ERROR_MAX_LENGTH]
-    )
-    log.warning("alert_webhook_failed", alert=delivery.alert_id, message_type=delivery.event, error=error)
 
 
 def save_alert_rule(rule: AlertRule) -> None:
@@ -141,10 +126,9 @@ def _to_storable_name(name: str) -> str:
     return replace_nul(name[:SUBJECT_MAX_LENGTH])
 
 
-def _create(found: Mapping[_Key, Finding], unresolved: Mapping[_Key, Alert], now: datetime) -> None:
-    new = {key: finding for key, finding in found.items() if key not in unresolved}
+def _create(new: Mapping[_Key, Finding], now: datetime) -> dict[_Key, Alert]:
     if not new:
-        return
+        return {}
     Alert.objects.bulk_create(
         [
             Alert(
@@ -162,25 +146,42 @@ def _create(found: Mapping[_Key, Finding], unresolved: Mapping[_Key, Alert], now
         ignore_conflicts=True,
     )
     rows = Alert.objects.filter(resolved_at__isnull=True, kind__in={kind for kind, _ in new})
-    for row in rows:
-        if (finding := new.get((row.kind, row.subject))) is not None:
-            _open_if_due(row, finding, now)
+    return {key: row for row in rows if (key := (row.kind, row.subject)) in new}
 
 
 def _update(alert: Alert, finding: Finding, now: datetime) -> None:
     if alert.message != finding.message or now - alert.seen_at >= SEEN_INTERVAL:
         Alert.objects.filter(pk=alert.pk, resolved_at=None).update(message=finding.message, seen_at=now)
-    _open_if_due(alert, finding, now)
 
 
 def _open_if_due(alert: Alert, finding: Finding, now: datetime) -> None:
     """Open an alert whose condition has lasted long enough. Of several processes, one succeeds."""
-    if alert.opened_at is not None or now - alert.since < timedelta(seconds=finding.for_s):
+    if now - alert.since < timedelta(seconds=finding.for_s):
         return
     with transaction.atomic():
-        if Alert.objects.filter(pk=alert.pk, opened_at=None, resolved_at=None).update(opened_at=now):
-            _schedule_delivery(alert, DeliveryEvent.OPENED, now)
-            log.warning("alert_opened", kind=alert.kind, subject=alert.subject, message=finding.message)
+        if not Alert.objects.filter(pk=alert.pk, opened_at=None, resolved_at=None).update(opened_at=now):
+            return
+        alert.opened_at, alert.message = now, finding.message
+        if snooze := QueueSnooze.objects.filter(queue=alert.queue, until__gt=now).first():
+            columns = {"snoozed_until": snooze.until, "note": snooze.note, "noted_by": snooze.noted_by}
+            Alert.objects.filter(pk=alert.pk).update(is_withheld=True, **columns)
+        elif not exclude_consequences(Alert.objects.filter(pk=alert.pk), filter_told_causes(now)).exists():
+            Alert.objects.filter(pk=alert.pk).update(is_withheld=True)
+        else:
+            _schedule_message(alert, EndpointEvent.ALERT_OPENED, now)
+    log.warning("alert_opened", kind=alert.kind, subject=alert.subject, message=finding.message)
+
+
+def _send_withheld(now: datetime) -> None:
+    """Send the openings of alerts whose snooze or cause is over."""
+    unresolved = Alert.objects.filter(resolved_at=None)
+    unresolved.filter(snoozed_until__lte=now).update(snoozed_until=None)
+    withheld = unresolved.filter(NOT_SILENCED, is_withheld=True)
+    for alert in exclude_consequences(withheld, filter_told_causes(now)):
+        with transaction.atomic():
+            if withheld.filter(pk=alert.pk).update(is_withheld=False):
+                # An id of its own: receivers ignore those that they have seen.
+                _schedule_message(alert, EndpointEvent.ALERT_OPENED, now, suffix=f"_{int(now.timestamp())}")
 
 
 def _resolve(alert: Alert, now: datetime) -> None:
@@ -188,11 +189,52 @@ def _resolve(alert: Alert, now: datetime) -> None:
         Alert.objects.filter(pk=alert.pk, opened_at=None, resolved_at=None).delete()
         return
     with transaction.atomic():
-        if Alert.objects.filter(pk=alert.pk, resolved_at=None).update(resolved_at=now):
-            _schedule_delivery(alert, DeliveryEvent.RESOLVED, now)
-            log.info("alert_resolved", kind=alert.kind, subject=alert.subject)
+        if not Alert.objects.filter(pk=alert.pk, resolved_at=None).update(resolved_at=now):
+            return
+        alert.refresh_from_db()  # it may have been acknowledged or snoozed since it was read
+        if alert.acknowledged_at is None and not alert.is_withheld:
+            _schedule_message(alert, EndpointEvent.ALERT_RESOLVED, now)
+    log.info("alert_resolved", kind=alert.kind, subject=alert.subject)
 
 
-def _schedule_delivery(alert: Alert, event: DeliveryEvent, now: datetime) -> None:
-    if settings.RUNQY_ALERT_WEBHOOK_URL:
-        AlertDelivery.objects.create(alert=alert, event=event, created_at=now, due_at=now)
+def alert_data(alert: Alert) -> dict[str, Any]:
+    """Return an alert as messages and the API have it."""
+    path, _ = get_alert_link(alert)
+    related = list_related([alert])[alert.pk]
+    names = ("since", "opened_at", "resolved_at", "acknowledged_at", "snoozed_until")
+    times = {name: getattr(alert, name) for name in names}
+    return {
+        "id": alert.pk,
+        "kind": alert.kind,
+        "level": alert.level,
+        "queue": alert.queue or None,
+        "subject": alert.subject or None,
+        "message": alert.message,
+        "note": alert.note or None,
+        "noted_by": alert.noted_by or None,
+        "causes": [each.pk for each in related.causes],
+        "consequences": [each.pk for each in related.consequences],
+        **{name: time and time.replace(microsecond=0) for name, time in times.items()},
+        "url": f"{settings.RUNQY_PUBLIC_URL}{path}",
+    }
+
+
+def _schedule_message(alert: Alert, event: EndpointEvent, now: datetime, *, suffix: str = "") -> None:
+    rule, lasted = RULES[AlertKind(alert.kind)], f"It lasted {alert.lasted}." if alert.resolved_at else ""
+    data = alert_data(alert)
+    about = [f"Queue: {alert.queue}."] if alert.queue else []
+    text = MessageText(
+        title=f"{'Resolved' if alert.resolved_at else alert.level.capitalize()}: {alert.message}",
+        lines=[" ".join([f"Rule: {rule.label}.", *about, lasted or f"Since {alert.since:%Y-%m-%d %H:%M} UTC."])],
+        url=data["url"] if settings.RUNQY_PUBLIC_URL else "",
+    )
+    message = AlertMessage(
+        event=event,
+        message_id=f"alert_{alert.pk}_{event.removeprefix('alert.')}{suffix}",
+        level=alert.level,
+        queue=alert.queue[:QUEUE_NAME_MAX_LENGTH],
+        data=data,
+        text=text,
+    )
+    previous = {delivery.target: delivery for delivery in alert.deliveries.order_by("pk")}
+    alert.deliveries.add(*schedule_alert(message, previous=previous, now=now))

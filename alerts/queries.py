@@ -6,24 +6,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Case, Count, Exists, F, OuterRef, Q, QuerySet, Value, When
 from django.utils import timezone
 
-from alerts.models import UNDELIVERED, Alert, AlertDelivery, AlertRule, DeliveryEvent, KnownMaster
-from alerts.rules import (
-    GROWTH_WINDOW_MIN,
-    IDLE_S,
-    RULES,
-    AlertKind,
-    AlertLevel,
-    GetSettings,
-    Observation,
-    QueueObservation,
-    RuleSettings,
-    WorkerObservation,
-)
+from alerts.conditions import GROWTH_WINDOW_MIN, count, shorten
+from alerts.kinds import EXPLAINS, AlertKind, AlertLevel, consequences_of
+from alerts.models import Alert, AlertRule, KnownMaster, QueueSnooze
+from alerts.observations import IDLE_S, Observation, Problem, QueueObservation, WorkerObservation
+from alerts.rules import RULES, GetSettings, RuleSettings
+from batches.queries import describe_problem, list_incomplete_batches
 from queues.catalog import AllowedQueues, QueueCatalog
 from queues.queries import get_fresh_catalog, list_vault_errors
+from queues.releases import list_reverted
 from runqy.accounts.queries import find_keys_of_inactive_users
 from runqy.broker.broker import Broker
 from runqy.broker.health import check_nodes
@@ -31,8 +25,19 @@ from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.config_sync.publishing import compare_configuration
+from schedules.queries import count_unknown_fires, list_problems
+from tasks.bulk_actions import count_with_unknown_copies
 from tasks.history.stats import StatsPoint, get_stats_by_queue
 from vaults.queries import find_key_error
+from webhooks.deliveries import KEPT_FOR as DELIVERIES_KEPT_FOR
+from webhooks.queries import list_disabled_by_server
+
+NOT_SILENCED = Q(acknowledged_at__isnull=True, snoozed_until__isnull=True)
+"""Alerts that are neither acknowledged nor snoozed. When a snooze ends, maintenance removes its time."""
+
+
+AFTERMATH = timedelta(minutes=5)
+"""For how long after its cause a consequence is not sent: what a worker left behind takes a while to drain."""
 
 
 class AlertState(StrEnum):
@@ -86,17 +91,89 @@ def filter_alerts(state: AlertState) -> QuerySet[Alert]:
     return opened.filter(conditions[state])
 
 
+def exclude_consequences(alerts: QuerySet[Alert], causes: QuerySet[Alert] | None = None) -> QuerySet[Alert]:
+    """Leave out alerts that one of these explains for the same queue; by default one that is open."""
+    of_queue = (filter_alerts(AlertState.OPEN) if causes is None else causes).filter(queue=OuterRef("queue"))
+    explained = Q()
+    for kind in {kind for kinds in EXPLAINS.values() for kind in kinds}:
+        explaining = [cause.value for cause, kinds in EXPLAINS.items() if kind in kinds]
+        explained |= Q(kind=kind.value) & Q(Exists(of_queue.filter(kind__in=explaining)))
+    return alerts.exclude(~Q(queue="") & explained)
+
+
+def filter_told_causes(now: datetime) -> QuerySet[Alert]:
+    """Return the alerts that keep their consequences from being sent: they are open, or were just now, and were sent,
+    or a user silenced them, or another such alert explains them.
+    """
+    # Deliveries are deleted before an alert that stays open.
+    is_told = (
+        ~NOT_SILENCED | Q(is_withheld=True) | Q(deliveries__isnull=False) | Q(opened_at__lt=now - DELIVERIES_KEPT_FOR)
+    )
+    lasts = Q(resolved_at__isnull=True) | Q(resolved_at__gt=now - AFTERMATH)
+    return filter_alerts(AlertState.ALL).filter(is_told, lasts)
+
+
+BY_QUEUE = ("urgency", "queue", "is_silenced", "level", "-pk")
+"""The order of `add_urgency`: the most urgent queue first, and within it what is acknowledged or snoozed last."""
+
+
+def add_urgency(alerts: QuerySet[Alert]) -> QuerySet[Alert]:
+    """Add to open alerts what they are ordered by."""
+    unsilenced = filter_alerts(AlertState.OPEN).filter(NOT_SILENCED, queue=OuterRef("queue"))
+    urgency = Case(
+        When(Exists(unsilenced.filter(level=AlertLevel.CRITICAL.value)), then=Value(0)),
+        When(Exists(unsilenced), then=Value(1)),
+        default=Value(2),
+    )
+    return alerts.annotate(urgency=urgency, is_silenced=Case(When(NOT_SILENCED, then=Value(0)), default=Value(1)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelatedAlerts:
+    """The open alerts of the same queue that explain an open alert, and that it explains."""
+
+    causes: list[Alert]
+    """Without their causes."""
+    consequences: list[Alert]
+    """With their consequences."""
+
+
+def list_related(alerts: Sequence[Alert]) -> dict[int, RelatedAlerts]:
+    """Return what is related to alerts by their ids, in one query."""
+    by_queue: dict[str, list[Alert]] = defaultdict(list)
+    for alert in filter_alerts(AlertState.OPEN).filter(queue__in={alert.queue for alert in alerts if alert.queue}):
+        by_queue[alert.queue].append(alert)
+    found = {}
+    for alert in alerts:
+        others = by_queue.get(alert.queue, ()) if alert.resolved_at is None else ()
+        kinds = consequences_of(AlertKind(alert.kind))
+        found[alert.pk] = RelatedAlerts(
+            causes=[each for each in others if alert.kind in EXPLAINS.get(AlertKind(each.kind), ())],
+            consequences=[each for each in others if each.kind in kinds],
+        )
+    return found
+
+
 def list_unresolved(*, limit: int) -> list[Alert]:
-    """Return unresolved alerts: critical ones first, then open ones, then the latest.
+    """Return unresolved alerts that are not silenced and no consequence of others: critical ones first, then open ones,
+    then the latest.
 
     Those that are not open are conditions that have not lasted long enough yet.
     """
-    unresolved = Alert.objects.filter(resolved_at__isnull=True)
+    unresolved = exclude_consequences(Alert.objects.filter(NOT_SILENCED, resolved_at__isnull=True))
     return list(unresolved.order_by("level", F("opened_at").desc(nulls_last=True), "-since", "pk")[:limit])
 
 
-def count_open() -> int:
-    return filter_alerts(AlertState.OPEN).count()
+def count_open() -> tuple[int, int]:
+    """Return how many causes are open that are not silenced, and how many that are."""
+    causes = exclude_consequences(filter_alerts(AlertState.OPEN))
+    counts = causes.aggregate(all=Count("pk"), unsilenced=Count("pk", filter=NOT_SILENCED))
+    return counts["unsilenced"], counts["all"] - counts["unsilenced"]
+
+
+def find_snooze(queue: str) -> QueueSnooze | None:
+    """Return the snooze of a queue, if it is not over."""
+    return QueueSnooze.objects.filter(queue=queue, until__gt=timezone.now()).first()
 
 
 def load_rule_settings() -> GetSettings:
@@ -108,14 +185,6 @@ def load_rule_settings() -> GetSettings:
         return row.settings if row else RULES[kind].defaults
 
     return get_settings
-
-
-def list_due_deliveries(now: datetime, *, limit: int) -> Sequence[AlertDelivery]:
-    """Return the deliveries to send, oldest first. That of a resolution waits until that of its opening was sent."""
-    opening = AlertDelivery.objects.filter(UNDELIVERED, alert=OuterRef("alert"), event=DeliveryEvent.OPENED)
-    due = AlertDelivery.objects.filter(UNDELIVERED, due_at__lte=now)
-    due = due.exclude(Exists(opening), event=DeliveryEvent.RESOLVED)
-    return list(due.select_related("alert").order_by("due_at", "pk")[:limit])
 
 
 def observe(broker: Broker) -> Observation:
@@ -131,9 +200,7 @@ def observe(broker: Broker) -> Observation:
     return Observation(
         queues=_observe_queues(catalog, counts, workers, minutes, now_s=now_s),
         workers=[_observe_worker(worker, catalog, now_s) for worker in workers],
-        publication_problem=compare_configuration().detail,
-        master_key_error=find_key_error(),
-        inactive_creators=find_keys_of_inactive_users(),
+        reported=_list_reported(now),
         history_dropped={
             queue: dropped for queue, points in minutes.items() if (dropped := sum(point.dropped for point in points))
         },
@@ -142,6 +209,38 @@ def observe(broker: Broker) -> Observation:
         known_masters=set(KnownMaster.objects.values_list("replication_id", flat=True)),
         now=now,
     )
+
+
+def _list_reported(now: datetime) -> dict[AlertKind, list[Problem]]:
+    """Return the problems that other apps know of."""
+    unknown = {"schedule fire": count_unknown_fires(now), "bulk action": count_with_unknown_copies(now)}
+    enqueues = ", ".join(count(number, noun) for noun, number in unknown.items() if number)
+    of_installation = {
+        AlertKind.CONFIGURATION_NOT_PUBLISHED: compare_configuration().detail,
+        AlertKind.VAULT_UNREADABLE: find_key_error(),
+        AlertKind.INACTIVE_KEY_CREATOR: find_keys_of_inactive_users(),
+        AlertKind.ENQUEUE_UNKNOWN: enqueues
+        and f"It is unknown whether tasks were enqueued: {enqueues}. Enqueue what is missing.",
+    }
+    return {kind: [Problem("", message)] for kind, message in of_installation.items() if message} | {
+        AlertKind.FIRE_MISSED: [
+            Problem(each.name, f"The schedule {each.name} enqueued nothing: {shorten(each.problem)}", each.parent_queue)
+            for each in list_problems()
+        ],
+        AlertKind.WEBHOOK_DISABLED: [
+            Problem(row.pk, f"The webhook endpoint {str(row)[:200]} is disabled. {row.disabled_reason}")
+            for row in list_disabled_by_server()
+        ],
+        AlertKind.RELEASE_REVERTED: [
+            Problem(
+                row.queue.name,
+                f"Release {row.number} of {row.queue.name} was taken back. {shorten(row.reason)}",
+                row.queue.name,
+            )
+            for row in list_reverted()
+        ],
+        AlertKind.BATCH_INCOMPLETE: [Problem(row.pk, describe_problem(row)) for row in list_incomplete_batches()],
+    }
 
 
 def _count_tasks(broker: Broker, catalog: QueueCatalog) -> dict[str, QueueCounts]:

@@ -1,19 +1,29 @@
 """Settings of alert rules that differ from their defaults."""
 
-from dataclasses import dataclass
-from typing import Any
+import math
+from typing import Any, ClassVar
 
+from django import forms
 from django.contrib import admin
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 
+from alerts.kinds import AlertKind
 from alerts.models import AlertRule
 from alerts.operations import delete_alert_rule, save_alert_rule
-from alerts.rules import RULES, AlertKind, RuleInfo, RuleSettings
+from alerts.rules import RULES, RuleInfo, RuleSettings
 from runqy.admin_site.base_admin import StyledModelForm
+from runqy.admin_site.fields import DurationFormField
 from runqy.admin_site.labels import render_state
 from runqy.audit.history import AuditedModelAdmin
 from runqy.formats import durations
+
+
+class ThresholdField(forms.CharField):
+    """A number, or a duration for rules whose threshold is a time. The form parses it, since it knows the rule."""
+
+    def __init__(self, *, min_value: Any = None, **options: Any) -> None:
+        super().__init__(**options | {"empty_value": None, "widget": forms.TextInput(attrs={"autocomplete": "off"})})
 
 
 class AlertRuleForm(StyledModelForm):
@@ -21,16 +31,34 @@ class AlertRuleForm(StyledModelForm):
 
     instance: AlertRule
 
+    class Meta:
+        field_classes: ClassVar = {"threshold": ThresholdField, "for_s": DurationFormField}
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         info = RULES[AlertKind(self.instance.kind)] if self.instance.pk else None
         if "threshold" in self.fields:
             self.fields["threshold"].help_text = _threshold_help(info)
         if (threshold := self.initial.get("threshold")) is not None:
-            self.initial["threshold"] = f"{threshold:.12g}"
+            is_time = info is not None and info.threshold_unit == "s" and threshold == int(threshold)
+            self.initial["threshold"] = durations.format_short(int(threshold)) if is_time else f"{threshold:.12g}"
         if "for_s" in self.fields and info:
             help_text = f"How long the condition must last. Empty: the default, {format_delay(info.defaults)}."
             self.fields["for_s"].help_text = help_text
+
+    def clean_threshold(self) -> float | None:
+        text: str | None = self.cleaned_data["threshold"]
+        kind = self.cleaned_data.get("kind") or self.instance.kind
+        if text is None or not kind:
+            return None
+        try:
+            is_time = RULES[AlertKind(kind)].threshold_unit == "s"
+            threshold = durations.parse_ns(text) / 1e9 if is_time else float(text)
+        except ValueError as error:
+            raise forms.ValidationError(f"{error}." if is_time else "Enter a number.") from error
+        if not math.isfinite(threshold):
+            raise forms.ValidationError("Enter a number.")
+        return threshold
 
 
 class AlertRuleAdmin(AuditedModelAdmin):
@@ -74,8 +102,11 @@ class AlertRuleAdmin(AuditedModelAdmin):
         return ("kind", subject, "is_enabled", *(("threshold",) if has_threshold else ()), "for_s")
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        context = {"rules": [_row(info) for info in RULES.values()], **(extra_context or {})}
-        return super().changelist_view(request, context)
+        rules = [
+            (info, info.format_threshold(info.defaults.threshold), format_delay(info.defaults))
+            for info in RULES.values()
+        ]
+        return super().changelist_view(request, {"rules": rules, **(extra_context or {})})
 
     @admin.display(description="rule", ordering="kind")
     def rule(self, row: AlertRule) -> str:
@@ -91,7 +122,7 @@ class AlertRuleAdmin(AuditedModelAdmin):
 
     @admin.display(description="threshold")
     def threshold_text(self, row: AlertRule) -> str:
-        return _format_threshold(RULES[AlertKind(row.kind)], row.settings) or "-"
+        return RULES[AlertKind(row.kind)].format_threshold(row.settings.threshold) or "-"
 
     @admin.display(description="opens")
     def delay(self, row: AlertRule) -> str:
@@ -108,39 +139,20 @@ class AlertRuleAdmin(AuditedModelAdmin):
             delete_alert_rule(row)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _DefaultsRow:
-    """A rule with its defaults, as the list shows it."""
-
-    info: RuleInfo
-    threshold: str
-    """Empty if the rule has none."""
-    delay: str
-
-
 def format_delay(settings: RuleSettings) -> str:
     """Return how long a condition must last before an alert opens."""
     return f"after {durations.humanize_exactly(settings.for_s)}" if settings.for_s else "at once"
 
 
-def _row(info: RuleInfo) -> _DefaultsRow:
-    threshold = _format_threshold(info, info.defaults)
-    return _DefaultsRow(info=info, threshold=threshold, delay=format_delay(info.defaults))
-
-
-def _format_threshold(info: RuleInfo, settings: RuleSettings) -> str:
-    if not info.threshold_unit or settings.threshold is None:
-        return ""
-    return info.format_threshold(settings.threshold)
-
-
 def _threshold_help(info: RuleInfo | None) -> str:
     """Return the unit and the default of a rule; with None, the units of all rules that have a threshold."""
     if info is not None:
-        return f"In {_unit(info)}. Empty: the default, {_format_threshold(info, info.defaults)}."
+        return f"In {_unit(info)}. Empty: the default, {info.format_threshold(info.defaults.threshold)}."
     units = [f"{rule.label}: {_unit(rule)}" for rule in RULES.values() if rule.threshold_unit]
     return f"{'; '.join(units)}. Other rules have none. Empty: the default of the rule."
 
 
 def _unit(info: RuleInfo) -> str:
-    return {"%": "percent", "s": "seconds"}.get(info.threshold_unit, f"{info.threshold_unit}s")
+    return {"%": "percent", "s": "seconds, or a duration such as 10m"}.get(
+        info.threshold_unit, f"{info.threshold_unit}s"
+    )

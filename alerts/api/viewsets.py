@@ -1,4 +1,4 @@
-"""Read the alerts."""
+"""Read, acknowledge and snooze alerts."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -6,37 +6,19 @@ from typing import ClassVar
 from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.response import Response
 
+from alerts.acknowledgement import acknowledge, resume, snooze
 from alerts.api import serializers as s
+from alerts.kinds import AlertLevel
 from alerts.models import Alert
 from alerts.queries import AlertState, list_alerts
-from alerts.rules import AlertLevel
 from alerts.serializers import AlertSerializer
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
 
-_EXAMPLE = OpenApiExample(
-    "alerts",
-    value={
-        "alerts": [
-            {
-                "id": 7,
-                "kind": "no_ready_worker",
-                "level": "critical",
-                "queue": "inference",
-                "subject": "inference",
-                "message": "Queue inference has 50 pending tasks and no ready worker.",
-                "since": "2026-11-26T08:00:00Z",
-                "opened_at": "2026-11-26T08:01:00Z",
-                "resolved_at": None,
-                "url": "https://runqy.example.com/admin/workers/worker/?queue=inference",
-            }
-        ],
-        "next": None,
-    },
-    response_only=True,
-)
+_EXAMPLE = OpenApiExample("alerts", value={"alerts": [s.ALERT], "next": None}, response_only=True)
+_PROBLEMS = problem_responses(400, 401, 403, 404, 409, 413, 415, 503)
 
 
 class AlertViewSet(ApiViewSet):
@@ -72,4 +54,44 @@ class AlertViewSet(ApiViewSet):
             return page.alerts, page.end
 
         alerts = self.paginate_queryset(PagedList(read=read, position=int, identity="alerts"))
-        return self.get_paginated_response({"alerts": AlertSerializer(alerts, many=True).data})
+        return self.get_paginated_response({"alerts": AlertSerializer.serialize(alerts)})
+
+    @extend_schema(
+        operation_id="acknowledge_alerts",
+        tags=["alerts"],
+        request=s.AcknowledgeSerializer,
+        responses={200: s.ChangedAlertsSerializer, **_PROBLEMS},
+    )
+    def acknowledge(self, request: AuthenticatedRequest) -> Response:
+        """Acknowledge an alert, or all open alerts of a queue: nothing more is sent about them."""
+        selection, body = s.AcknowledgeSerializer.select(request)
+        return _respond(acknowledge(selection, **body))
+
+    @extend_schema(
+        operation_id="snooze_alerts",
+        tags=["alerts"],
+        request=s.SnoozeSerializer,
+        responses={200: s.ChangedAlertsSerializer, **_PROBLEMS},
+    )
+    def snooze(self, request: AuthenticatedRequest) -> Response:
+        """Send nothing about an alert until a time; of a queue, also not about alerts that open until then.
+
+        What is open when the snooze ends is sent again.
+        """
+        selection, body = s.SnoozeSerializer.select(request)
+        return _respond(snooze(selection, **body))
+
+    @extend_schema(
+        operation_id="resume_alerts",
+        tags=["alerts"],
+        request=s.ResumeSerializer,
+        responses={200: s.ChangedAlertsSerializer, **_PROBLEMS},
+    )
+    def resume(self, request: AuthenticatedRequest) -> Response:
+        """End that alerts are acknowledged or snoozed; those that were are sent again."""
+        selection, _ = s.ResumeSerializer.select(request)
+        return _respond(resume(selection))
+
+
+def _respond(changed: Sequence[Alert]) -> Response:
+    return Response({"alerts": AlertSerializer.serialize(changed)})

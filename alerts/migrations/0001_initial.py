@@ -10,6 +10,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ("queues", "0001_initial"),
+        ("webhooks", "0001_initial"),
     ]
 
     operations = [
@@ -17,6 +18,18 @@ class Migration(migrations.Migration):
             name="KnownMaster",
             fields=[
                 ("replication_id", models.CharField(max_length=64, primary_key=True, serialize=False)),
+            ],
+            options={
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
+            name="QueueSnooze",
+            fields=[
+                ("queue", models.CharField(max_length=255, primary_key=True, serialize=False)),
+                ("until", models.DateTimeField()),
+                ("note", models.TextField(blank=True)),
+                ("noted_by", models.CharField(max_length=300)),
             ],
             options={
                 "default_permissions": (),
@@ -35,12 +48,24 @@ class Migration(migrations.Migration):
                 ("seen_at", models.DateTimeField()),
                 ("opened_at", models.DateTimeField(null=True)),
                 ("resolved_at", models.DateTimeField(null=True)),
+                ("acknowledged_at", models.DateTimeField(null=True)),
+                ("snoozed_until", models.DateTimeField(null=True)),
+                ("note", models.TextField(blank=True)),
+                ("noted_by", models.CharField(blank=True, max_length=300)),
+                ("is_withheld", models.BooleanField(default=False)),
+                ("deliveries", models.ManyToManyField(related_name="alerts", to="webhooks.delivery")),
             ],
             options={
                 "default_permissions": ("view",),
+                "permissions": (("acknowledge_alert", "Can acknowledge and snooze alerts"),),
                 "indexes": [
                     models.Index(fields=["resolved_at", "id"], name="alert_by_resolution"),
                     models.Index(fields=["opened_at", "id"], name="alert_by_opening"),
+                    models.Index(
+                        condition=models.Q(("resolved_at__isnull", True)),
+                        fields=["queue", "kind"],
+                        name="alert_of_queue",
+                    ),
                 ],
                 "constraints": [
                     models.UniqueConstraint(
@@ -49,37 +74,6 @@ class Migration(migrations.Migration):
                         name="alert_unresolved_once",
                     )
                 ],
-            },
-        ),
-        migrations.CreateModel(
-            name="AlertDelivery",
-            fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("event", models.CharField(choices=[("opened", "opened"), ("resolved", "resolved")], max_length=8)),
-                ("created_at", models.DateTimeField()),
-                ("due_at", models.DateTimeField()),
-                ("attempts", models.PositiveIntegerField(default=0)),
-                ("delivered_at", models.DateTimeField(null=True)),
-                ("abandoned_at", models.DateTimeField(null=True)),
-                ("error", models.CharField(blank=True, max_length=500)),
-                (
-                    "alert",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE, related_name="deliveries", to="alerts.alert"
-                    ),
-                ),
-            ],
-            options={
-                "verbose_name_plural": "alert deliveries",
-                "default_permissions": (),
-                "indexes": [
-                    models.Index(
-                        condition=models.Q(("abandoned_at__isnull", True), ("delivered_at__isnull", True)),
-                        fields=["due_at"],
-                        name="alertdelivery_due",
-                    )
-                ],
-                "constraints": [models.UniqueConstraint(fields=("alert", "event"), name="alertdelivery_once")],
             },
         ),
         migrations.CreateModel(
@@ -109,10 +103,10 @@ class Migration(migrations.Migration):
                     "for_s",
                     models.PositiveIntegerField(
                         blank=True,
-                        help_text="How long the condition must last; 0 opens the alert at once. Empty: the default of the rule.",
+                        help_text="How long the condition must last: seconds, or a duration such as 10m; 0 opens the alert at once. Empty: the default of the rule.",
                         null=True,
                         validators=[django.core.validators.MaxValueValidator(86400)],
-                        verbose_name="opens after (seconds)",
+                        verbose_name="opens after",
                     ),
                 ),
                 (

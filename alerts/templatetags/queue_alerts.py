@@ -4,22 +4,26 @@ from typing import Any
 
 from django import template
 
+from alerts.kinds import AlertKind, AlertLevel
 from alerts.links import get_alert_link
-from alerts.queries import AlertState, list_alerts
-from alerts.rules import AlertKind, AlertLevel
+from alerts.queries import AlertState, exclude_consequences, filter_alerts, find_snooze
 
 register = template.Library()
 
 _LIMIT = 10
 
 
-@register.inclusion_tag("alerts/of_queue.html")
-def open_alerts(queue: str) -> dict[str, Any]:
-    """Render the open alerts of a queue, except those about its vaults: the queue's page shows these itself."""
-    page = list_alerts(AlertState.OPEN, queue=queue, limit=_LIMIT)
-    alerts = [alert for alert in page.alerts if alert.kind != AlertKind.VAULT_UNREADABLE.value]
+@register.inclusion_tag("alerts/of_queue.html", takes_context=True)
+def open_alerts(context: Any, queue: str) -> dict[str, Any]:
+    """Render the open alerts of a queue, except consequences of others, and those about its vaults: the queue's page
+    shows these itself.
+    """
+    found = exclude_consequences(filter_alerts(AlertState.OPEN)).filter(queue=queue)
+    alerts = list(found.exclude(kind=AlertKind.VAULT_UNREADABLE.value).order_by("-pk")[: _LIMIT + 1])
     return {
-        "alerts": [(alert, alert.level == AlertLevel.CRITICAL, *get_alert_link(alert)) for alert in alerts],
-        "has_more": page.end is not None,
+        "alerts": [(alert, alert.level == AlertLevel.CRITICAL, *get_alert_link(alert)) for alert in alerts[:_LIMIT]],
+        "has_more": len(alerts) > _LIMIT,
         "queue": queue,
+        "snooze": find_snooze(queue),
+        "may_acknowledge": context["request"].user.has_perm("alerts.acknowledge_alert"),
     }

@@ -1,18 +1,28 @@
-"""The commands `runqy alerts` and `runqy status`: what needs attention."""
+"""The commands `runqy alerts`, `runqy alert` and `runqy status`: what needs attention."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
+import msgspec
 import typer
 
-from runqy.cli.commands import Session
-from runqy.cli.completion import complete_queues
-from runqy.cli.errors import ExitCode, ServerError
+from runqy.cli.commands import Session, command, new_group
+from runqy.cli.completion import complete_configs, complete_queues
+from runqy.cli.errors import CliError, ExitCode, ServerError
 from runqy.cli.output import Listing
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
-from runqy.cli.values import format_duration, parse_since
+from runqy.cli.values import format_duration, parse_since, parse_until
 
+app = new_group(
+    "Acknowledge and snooze alerts, one or all of a queue.",
+    examples="""
+    runqy alert acknowledge 7 --note 'Restarting the GPU node.'
+    runqy alert snooze -q inference --until 2h
+    runqy alert resume 7
+    """,
+)
 ALERT_EXAMPLES = "runqy alerts\nrunqy alerts --level critical\nrunqy alerts --state all --since 24h -q mail"
 STATUS_EXAMPLES = "runqy status\nrunqy status --check > /dev/null || echo critical\nrunqy status -o json"
 
@@ -21,7 +31,7 @@ Level = Literal["all", "warning", "critical"]
 
 _ALERTS = Listing(
     columns=("level", "kind", "subject", "since", "message"),
-    wide=("id", "opened_at", "resolved_at", "url"),
+    wide=("id", "opened_at", "resolved_at", "acknowledged_at", "snoozed_until", "noted_by", "note", "url"),
     name="id",
     empty="No alerts.",
     add_columns=lambda alert: {"subject": alert["subject"] or alert["queue"]},
@@ -31,7 +41,7 @@ _BEHIND = Listing(columns=("queue", "pending", "oldest_pending", "active", "work
 _FAILING = Listing(columns=("queue", "count", "last_seen", "error"))
 _SHOWN_MAX = 5
 """How many queues and errors a screen has room for."""
-_SUMMARY = ("url", "version", "status", "workers", "tasks", "today")
+_SUMMARY = ("url", "version", "status", "workers", "worker_queues", "tasks", "today")
 
 
 def list_alerts(  # noqa: PLR0913 (each is an option of the command)
@@ -57,6 +67,52 @@ def list_alerts(  # noqa: PLR0913 (each is an option of the command)
     print_rest(found)
 
 
+Id = Annotated[int | None, typer.Argument(help="Id of the alert.", metavar="[ID]")]
+OfQueue = Annotated[
+    str, typer.Option("--queue", "-q", help="In place of an id: all of this queue.", autocompletion=complete_configs)
+]
+Note = Annotated[str, typer.Option("--note", help="Shown with the alert.")]
+
+
+@command(
+    app,
+    "acknowledge",
+    examples="runqy alert acknowledge 7 --note 'Restarting the GPU node.'\nrunqy alert acknowledge -q inference",
+)
+def acknowledge(session: Session, alert: Id = None, *, queue: OfQueue = "", note: Note = "") -> None:
+    """Send nothing more about an alert. It is still resolved when its condition is over."""
+    _change(session, "acknowledge", alert, queue, note=note)
+
+
+@command(app, "snooze", examples="runqy alert snooze 7 --until 2h\nrunqy alert snooze -q inference --until 8h")
+def snooze(
+    session: Session,
+    alert: Id = None,
+    *,
+    queue: OfQueue = "",
+    until: Annotated[str, typer.Option("--until", metavar="TIME", help="A time, or for how long, such as 2h.")],
+    note: Note = "",
+) -> None:
+    """Send nothing about an alert until a time; of a queue, also not about those that open until then."""
+    _change(session, "snooze", alert, queue, until=parse_until(until), note=note)
+
+
+@command(app, "resume", examples="runqy alert resume 7\nrunqy alert resume -q inference")
+def resume(session: Session, alert: Id = None, *, queue: OfQueue = "") -> None:
+    """End that an alert is acknowledged or snoozed; if it is open, it is sent again."""
+    _change(session, "resume", alert, queue)
+
+
+def _change(session: Session, verb: str, alert: int | None, queue: str, **members: str) -> None:
+    if (alert is None) == (not queue):
+        raise CliError("Name either an alert or --queue.", ExitCode.USAGE)
+    selected: dict[str, Any] = {"queue": queue} if queue else {"alert": alert}
+    changed = session.api.post(f"/api/alerts/{verb}", msgspec.json.encode(selected | members))
+    done = verb + ("d" if verb.endswith("e") else "ed")
+    count = len(changed["alerts"])
+    session.out.result(changed, f"{count} alert{'' if count == 1 else 's'} {done}")
+
+
 def show_status(
     session: Session,
     *,
@@ -69,7 +125,7 @@ def show_status(
     readiness, checks = _read_readiness(session)
     queues = session.api.get("/api/cli/queues")["queues"]
     alerts = read_pages(session.api, "/api/alerts", "alerts", limit=1000).items
-    workers = session.api.get("/api/cli/workers")["processes"]
+    workers = session.api.get("/api/cli/workers")
     last_hour: dict[str, Any] = {"from": (datetime.now(UTC) - timedelta(hours=1)).isoformat()}
     errors = session.api.get("/api/errors", **last_hour, limit=_SHOWN_MAX)["errors"]
     problems = [*checks, *map(_of_alert, alerts), *_find_held_back(queues)]
@@ -80,7 +136,9 @@ def show_status(
         "version": session.api.get("/health")["version"] if readiness != "not ready" else None,
         "status": "critical" if "critical" in levels else "warning" if levels else "ok",
         "readiness": readiness,
-        "workers": workers,
+        "workers": workers["processes"],
+        # One process may be ready for a queue, and fail to start for another.
+        "worker_queues": {"ready": 0} | Counter(worker["state"] for worker in workers["workers"]),
         "tasks": {name: sum(queue[name] for queue in queues) for name in ("pending", "active", "retry", "archived")},
         "today": {name: sum(queue[f"{name}_today"] for queue in queues) for name in ("processed", "failed")},
         "problems": problems,
@@ -134,7 +192,7 @@ def _print(session: Session, report: dict[str, Any]) -> None:
         return
     counted = {
         name: ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in report[name].items())
-        for name in ("workers", "tasks", "today")
+        for name in ("workers", "worker_queues", "tasks", "today")
     }
     session.out.item(report | counted, _SUMMARY, name="status")
     if session.out.is_table:

@@ -91,6 +91,21 @@ RUNS = _declare(
     "queue",
     "outcome",
 )
+FIRST_ATTEMPTS = _declare(
+    CounterMetricFamily,
+    "runqy_first_attempts_total",
+    "those of `runqy_task_runs_total` that were the first attempt of their task, and tasks that ended without any",
+    "queue",
+    "outcome",
+)
+TASKS_ENDED = _declare(
+    CounterMetricFamily,
+    "runqy_tasks_ended_total",
+    "tasks that ended for good, by the outcome of their last attempt. [Failure rates](#failure-rates) are those of "
+    "tasks and of first attempts",
+    "queue",
+    "outcome",
+)
 RUNS_DROPPED = _declare(
     CounterMetricFamily,
     "runqy_history_runs_dropped_total",
@@ -125,10 +140,65 @@ SLOTS = _declare(GaugeMetricFamily, "runqy_worker_slots", "tasks that the worker
 SLOTS_BUSY = _declare(
     GaugeMetricFamily, "runqy_worker_slots_busy", "tasks that the workers of a queue run at the moment", "queue"
 )
+DEMAND = _declare(
+    GaugeMetricFamily,
+    "runqy_queue_demand",
+    "tasks of the queue, with all its sub-queues, that need a slot now: pending and active. These figures are "
+    "[explained](../how-to/autoscaling.md)",
+    "queue",
+)
+DEMAND_PENDING = _declare(GaugeMetricFamily, "runqy_queue_pending", "pending tasks of the queue", "queue")
+DEMAND_ACTIVE = _declare(GaugeMetricFamily, "runqy_queue_active", "running tasks of the queue", "queue")
+DEMAND_DUE = _declare(
+    GaugeMetricFamily,
+    "runqy_queue_scheduled_due",
+    "scheduled tasks and retries of the queue that become pending next",
+    "queue",
+)
+DEMAND_OLDEST = _declare(
+    GaugeMetricFamily, "runqy_queue_oldest_pending_seconds", "age of the oldest pending task of the queue", "queue"
+)
+DEMAND_SLOTS = _declare(
+    GaugeMetricFamily, "runqy_queue_slots", "tasks that the queue's ready workers can run at once", "queue"
+)
+DEMAND_ARRIVALS = _declare(
+    GaugeMetricFamily,
+    "runqy_queue_arrivals_per_second",
+    "tasks a second that became pending in the last five minutes; missing while it is not known",
+    "queue",
+)
+DEMAND_MEAN_RUN = _declare(
+    GaugeMetricFamily,
+    "runqy_queue_mean_run_seconds",
+    "mean duration of the runs of the last five minutes, or of the last ones before; missing until the first",
+    "queue",
+)
+DESIRED_WORKERS = _declare(
+    GaugeMetricFamily,
+    "runqy_queue_desired_workers",
+    "workers that the queue needs so that its tasks start within 30 s",
+    "queue",
+)
+DEMAND_REASON = _declare(
+    GaugeMetricFamily,
+    "runqy_queue_demand_reason",
+    "1 for why tasks of the queue do not run: `no_worker`, `workers_failed`, `paused`, `none`",
+    "queue",
+    "reason",
+)
+RELEASE = _declare(
+    GaugeMetricFamily,
+    "runqy_queue_release",
+    "number of the queue's [release](../how-to/releases.md) that is `live`, and of the one that is `rolling_out`; 0: "
+    "there is none",
+    "queue",
+    "state",
+)
 BATCH_SIZE = _declare(
     SummaryMetricFamily,
     "runqy_worker_batch_size",
-    "tasks of the [batches](protocol.md#batches) that the workers of a queue sent to its processes; the mean is "
+    "tasks of the [batches](protocol.md#batches) that the workers of a queue sent to its processes, "
+    "without tasks that run singly after their batch failed or their process died; the mean is "
     "`rate(runqy_worker_batch_size_sum[5m]) / rate(runqy_worker_batch_size_count[5m])`",
     "queue",
 )
@@ -191,9 +261,40 @@ PUBLICATION = _declare(
 STREAM_ENTRIES = _declare(
     GaugeMetricFamily,
     "runqy_stream_entries",
-    "records of `audit`, `deliveries` and `history` (ended runs of all configured queues) that are not in the "
-    "database yet",
+    "records of `audit`, `deliveries`, `history` (ended runs of all configured queues) and `ends` (of their tasks that "
+    "[webhooks](../how-to/webhooks.md) and [batches](../how-to/batches.md) are told of) that are not in the database "
+    "yet",
     "stream",
+)
+ENDS_WAITING = _declare(
+    GaugeMetricFamily,
+    "runqy_ends_waiting",
+    "entries of `ends` by queue. From 10,000 on results are left out; at 1,000,000 no task is enqueued that tells its "
+    "end",
+    "queue",
+)
+WEBHOOK_DELIVERIES = _declare(
+    GaugeMetricFamily,
+    "runqy_webhook_deliveries",
+    "messages to webhooks that are not accepted yet: `due` now; `waiting` to be sent again or for a disabled endpoint, "
+    "or in flight",
+    "state",
+)
+WEBHOOK_OLDEST_DUE = _declare(
+    GaugeMetricFamily,
+    "runqy_webhook_oldest_due_seconds",
+    "for how long the message that is due for longest has been due; 0: none is",
+)
+WEBHOOK_ATTEMPTS = _declare(
+    CounterMetricFamily,
+    "runqy_webhook_attempts_total",
+    "attempts to send messages to webhooks, Slack and by e-mail: `accepted`, `failed`",
+    "outcome",
+)
+SCHEDULE_LAG = _declare(
+    GaugeMetricFamily,
+    "runqy_schedule_lag_seconds",
+    "for how long the schedule that is due for longest has been waiting for its task; 0: none is due",
 )
 STREAM_LAG = _declare(
     GaugeMetricFamily,

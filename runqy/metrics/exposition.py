@@ -2,10 +2,13 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import version
 
+from django.db import DatabaseError
+from django.utils import timezone
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -23,14 +26,27 @@ from runqy.metrics.declarations import (
     PUBLICATION,
     REDIS_ROUND_TRIP,
     REDIS_UP,
+    SCHEDULE_LAG,
     STREAM_ENTRIES,
     STREAM_LAG,
+    WEBHOOK_ATTEMPTS,
+    WEBHOOK_DELIVERIES,
+    WEBHOOK_OLDEST_DUE,
     WORKER_PROCESSES,
 )
-from runqy.metrics.families import asynq_families, label_queues, run_families, worker_families
+from runqy.metrics.families import (
+    asynq_families,
+    demand_families,
+    label_queues,
+    release_family,
+    run_families,
+    worker_families,
+)
 from runqy.metrics.http_requests import flush_requests, with_histogram
 from runqy.metrics.process import sample_snapshot
 from runqy.metrics.state import RedisState, find_catalog, find_redis_state
+from schedules.queries import find_lag_s
+from webhooks.queries import count_undelivered
 
 MAX_AGE_S = 1.0
 _PUBLISHED = "published"
@@ -42,8 +58,7 @@ class RedisCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield all families. Without Redis, only those of this server."""
         catalog = find_catalog()
-        names = catalog.redis_queues() if catalog else ()
-        state = find_redis_state(names)
+        state = find_redis_state(catalog)
         yield REDIS_UP.single(float(state is not None))
         yield BUILD_INFO.family({version("runqy"): 1.0})
         if state is None:
@@ -60,6 +75,8 @@ def _server_families(state: RedisState) -> Iterator[Metric]:
     yield WORKER_PROCESSES.family(asdict(processes))
     if (publication := _find_publication_state()) is not None:
         yield PUBLICATION.family({name: float(name == publication) for name in (_PUBLISHED, *PublicationProblem)})
+    yield from _database_families(datetime.fromtimestamp(state.now_s, UTC))
+    yield WEBHOOK_ATTEMPTS.family(state.webhook_attempts)
     yield STREAM_ENTRIES.family({backlog.stream: backlog.entries for backlog in state.backlogs})
     yield STREAM_LAG.family({backlog.stream: backlog.age_s for backlog in state.backlogs})
 
@@ -69,6 +86,8 @@ def _queue_families(state: RedisState, catalog: QueueCatalog) -> Iterator[Metric
     yield from asynq_families(state, labels)
     yield from run_families(state, labels)
     yield from worker_families(state, catalog, labels)
+    yield from demand_families(state.demands)
+    yield release_family(catalog)
 
 
 def _find_publication_state() -> str | None:
@@ -77,6 +96,20 @@ def _find_publication_state() -> str | None:
         return find_publication_problem() or _PUBLISHED
     except (BrokerUnavailable, ConfigurationUnavailable):
         return None
+
+
+def _database_families(now: datetime) -> Sequence[Metric]:
+    """Return how late schedules and webhooks are; nothing if the database cannot be read."""
+    try:
+        # Fires are due by Redis's clock, messages by that of the servers.
+        lag_s, undelivered = find_lag_s(now), count_undelivered(timezone.now())
+    except DatabaseError:
+        return ()
+    return (
+        SCHEDULE_LAG.single(lag_s),
+        WEBHOOK_DELIVERIES.family({"due": undelivered.due, "waiting": undelivered.waiting}),
+        WEBHOOK_OLDEST_DUE.single(undelivered.oldest_due_s),
+    )
 
 
 class MetricsPage:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from prometheus_client.metrics_core import Metric
 
 from queues.catalog import QueueCatalog
+from queues.demand_estimates import DemandReason, QueueDemand
+from queues.queries import get_published_releases
 from runqy.broker.queues.stats import QueueCounts
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.streams.run_counters import BUCKETS_S, Histogram, RunCounters
@@ -13,13 +15,26 @@ from runqy.broker.workers.records import WorkerState
 from runqy.metrics.declarations import (
     BATCH_SIZE,
     CHILD_RESTARTS,
+    DEMAND,
+    DEMAND_ACTIVE,
+    DEMAND_ARRIVALS,
+    DEMAND_DUE,
+    DEMAND_MEAN_RUN,
+    DEMAND_OLDEST,
+    DEMAND_PENDING,
+    DEMAND_REASON,
+    DEMAND_SLOTS,
     DEPLOYMENTS,
+    DESIRED_WORKERS,
+    ENDS_WAITING,
     FAILED,
+    FIRST_ATTEMPTS,
     PAUSED,
     PROCESSED,
     QUEUE_LATENCY,
     QUEUE_MEMORY,
     QUEUE_SIZE,
+    RELEASE,
     RUN_TIME,
     RUNS,
     RUNS_DROPPED,
@@ -27,6 +42,7 @@ from runqy.metrics.declarations import (
     SLOTS,
     SLOTS_BUSY,
     TASKS,
+    TASKS_ENDED,
     WAIT_TIME,
     WORKERS,
 )
@@ -53,12 +69,15 @@ def label_queues(names: Sequence[str]) -> dict[str, str]:
 
 
 def asynq_families(state: RedisState, labels: Mapping[str, str]) -> Iterator[Metric]:
-    """Yield the families of asynq's exporter under its names and labels, so that its dashboards work."""
+    """Yield the families of asynq's exporter under its names and labels, so that its dashboards work, and what else is
+    counted with them.
+    """
     grouped: dict[str, list[QueueCounts]] = defaultdict(list)
     for counts in state.counts:
         grouped[labels[counts.queue]].append(counts)
     enqueued, size, latency = TASKS.family(), QUEUE_SIZE.family(), QUEUE_LATENCY.family()
     memory, processed, failed, paused = QUEUE_MEMORY.family(), PROCESSED.family(), FAILED.family(), PAUSED.family()
+    ends = ENDS_WAITING.family()
     for label, queues in grouped.items():
         for task_state in _STATES:
             enqueued.add_metric((label, task_state.value), sum(getattr(each, task_state.value) for each in queues))
@@ -68,23 +87,28 @@ def asynq_families(state: RedisState, labels: Mapping[str, str]) -> Iterator[Met
         processed.add_metric((label,), sum(each.processed for each in queues))
         failed.add_metric((label,), sum(each.failed for each in queues))
         paused.add_metric((label,), sum(each.is_paused for each in queues))
-    yield from (enqueued, size, latency, memory, processed, failed, paused)
+        ends.add_metric((label,), sum(each.ends for each in queues))
+    yield from (enqueued, size, latency, memory, processed, failed, paused, ends)
 
 
 def run_families(state: RedisState, labels: Mapping[str, str]) -> Iterator[Metric]:
-    """Yield the outcomes and times of runs, and the number of those that the history lost."""
+    """Yield the outcomes of runs, first attempts and tasks, their times, and how many the history lost."""
     grouped: dict[str, RunCounters] = defaultdict(RunCounters)
     for queue, counters in state.runs.items():
         grouped[labels[queue]].add(counters)
-    outcomes, waits, runs, dropped = RUNS.family(), WAIT_TIME.family(), RUN_TIME.family(), RUNS_DROPPED.family()
+    outcomes, first_attempts, ended = RUNS.family(), FIRST_ATTEMPTS.family(), TASKS_ENDED.family()
+    waits, runs, dropped = WAIT_TIME.family(), RUN_TIME.family(), RUNS_DROPPED.family()
     for label, counters in grouped.items():
         for outcome in RunOutcome:
             outcomes.add_metric((label, outcome.value), counters.outcomes[outcome])
+            first_attempts.add_metric((label, outcome.value), counters.first_attempts[outcome])
+            if outcome is not RunOutcome.RETRIED:
+                ended.add_metric((label, outcome.value), counters.ended_tasks[outcome])
         outcomes.add_metric((label, "requeued"), counters.requeued)
         waits.add_metric((label,), _cumulated(counters.waits), counters.waits.sum_ms / 1000)
         runs.add_metric((label,), _cumulated(counters.runs), counters.runs.sum_ms / 1000)
         dropped.add_metric((label,), counters.dropped)
-    yield from (outcomes, waits, runs, dropped)
+    yield from (outcomes, first_attempts, ended, waits, runs, dropped)
 
 
 def _cumulated(histogram: Histogram) -> list[tuple[str, float]]:
@@ -141,3 +165,32 @@ def worker_families(state: RedisState, catalog: QueueCatalog, labels: Mapping[st
 def _limited(number: int, highest: int = MAX_SLOTS) -> int:
     """Return a number from a worker's record, within the bounds of what a worker can have."""
     return min(max(number, 0), highest, MAX_SLOTS)
+
+
+def demand_families(demands: Sequence[QueueDemand]) -> Iterator[Metric]:
+    """Yield the demand of each of the first MAX_QUEUES queues: those of several cannot be added up."""
+    shown = demands[:MAX_QUEUES]
+    yield DEMAND.family({each.queue: float(each.demand) for each in shown})
+    yield DEMAND_PENDING.family({each.queue: float(each.pending) for each in shown})
+    yield DEMAND_ACTIVE.family({each.queue: float(each.active) for each in shown})
+    yield DEMAND_DUE.family({each.queue: float(each.scheduled_due) for each in shown})
+    yield DEMAND_OLDEST.family({each.queue: each.oldest_pending_s for each in shown})
+    yield DEMAND_SLOTS.family({each.queue: float(each.slots) for each in shown})
+    yield DEMAND_ARRIVALS.family({e.queue: e.arrival_per_s for e in shown if e.arrival_per_s is not None})
+    yield DEMAND_MEAN_RUN.family({e.queue: e.mean_run_s for e in shown if e.mean_run_s is not None})
+    yield DESIRED_WORKERS.family({each.queue: float(each.desired_workers) for each in shown})
+    reasons = DEMAND_REASON.family()
+    for each in shown:
+        for reason in DemandReason:
+            reasons.add_metric([each.queue, reason], float(each.reason is reason))
+    yield reasons
+
+
+def release_family(catalog: QueueCatalog) -> Metric:
+    """Return the releases of each of the first MAX_QUEUES queues."""
+    family = RELEASE.family()
+    for queue in catalog.definitions[:MAX_QUEUES]:
+        published = get_published_releases(queue.name)
+        for state, release in (("live", published.live), ("rolling_out", published.candidate)):
+            family.add_metric([queue.name, state], release.number if release else 0)
+    return family

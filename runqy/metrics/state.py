@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from queues.catalog import QueueCatalog
+from queues.demand import list_demands
+from queues.demand_estimates import QueueDemand
 from queues.queries import get_fresh_catalog
 from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.health import is_maintenance_running, ping
 from runqy.broker.memory import estimate_memory
 from runqy.broker.operation import Request, raise_error
+from runqy.broker.queues.demand import count_demand, read_all_demand_records
 from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.streams.backlogs import StreamBacklog, read_backlogs
-from runqy.broker.streams.run_counters import RunCounters, read_run_counters
+from runqy.broker.streams.run_counters import RunCounters, read_run_counters, read_webhook_attempts
 from runqy.broker.workers.heartbeats import list_worker_ids, read_records
 from runqy.broker.workers.records import WorkerRecord
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
@@ -38,7 +41,10 @@ class RedisState:
     """By Redis queue."""
     workers: Sequence[WorkerRecord]
     backlogs: Sequence[StreamBacklog]
+    webhook_attempts: Mapping[str, int]
+    """By outcome."""
     is_maintenance_running: bool
+    demands: Sequence[QueueDemand]
 
 
 class _MemoryEstimates:
@@ -70,10 +76,10 @@ def find_catalog() -> QueueCatalog | None:
         return None
 
 
-def find_redis_state(queues: Sequence[str]) -> RedisState | None:
-    """Return the numbers of these Redis queues and of all workers; None while Redis is unavailable."""
+def find_redis_state(catalog: QueueCatalog | None) -> RedisState | None:
+    """Return the numbers of queues and of all workers; None while Redis is unavailable."""
     try:
-        state = _read(get_broker(), queues)
+        state = _read(get_broker(), catalog)
     except BrokerUnavailable as error:
         _failures.record("metrics_incomplete", key=error.code, error=str(error))
         return None
@@ -81,10 +87,11 @@ def find_redis_state(queues: Sequence[str]) -> RedisState | None:
     return state
 
 
-def _read(broker: Broker, queues: Sequence[str]) -> RedisState:
+def _read(broker: Broker, catalog: QueueCatalog | None) -> RedisState:
     """Read everything in one round trip, and the workers' records in a second one. A PING before is what is
     measured.
     """
+    queues = catalog.redis_queues() if catalog else []
     began_s = clock.monotonic_s()
     broker.run(ping())
     round_trip_s = clock.monotonic_s() - began_s
@@ -94,11 +101,16 @@ def _read(broker: Broker, queues: Sequence[str]) -> RedisState:
         count_tasks(queues, now_ns=now_ns),
         read_run_counters(queues),
         read_backlogs(queues, now_ns=now_ns),
+        read_webhook_attempts(),
         is_maintenance_running(),
         list_worker_ids(now_ns // 1_000_000_000),
+        count_demand(queues, now_ns=now_ns),
+        read_all_demand_records(),
         *([memory] if memory else []),
     ]
-    counts, runs, backlogs, has_maintenance, ids, *sizes = map(raise_error, broker.run_all(requests))
+    counts, runs, backlogs, webhook_attempts, has_maintenance, ids, demand_counts, demand_records, *sizes = map(
+        raise_error, broker.run_all(requests)
+    )
     if sizes:
         _memory.record(queues, sizes[0])
     workers = broker.run(read_records(*ids)) if any(ids) else []
@@ -110,5 +122,11 @@ def _read(broker: Broker, queues: Sequence[str]) -> RedisState:
         runs=dict(zip(queues, runs, strict=True)),
         workers=[record for record in workers if record],
         backlogs=backlogs,
+        webhook_attempts=webhook_attempts,
         is_maintenance_running=has_maintenance,
+        demands=list_demands(
+            catalog, dict(zip(queues, demand_counts, strict=True)), demand_records, now_s=now_ns // 1_000_000_000
+        )
+        if catalog
+        else [],
     )

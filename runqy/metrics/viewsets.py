@@ -28,7 +28,7 @@ class MetricsViewSet(ViewSet):
     throttle_classes = ()
 
     @extend_schema(
-        operation_id="metrics",
+        operation_id="get_metrics",
         tags=["server"],
         responses={
             (200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "Prometheus's text format 0.0.4"),

@@ -4,9 +4,11 @@ import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from alerts.rules import RULES, AlertKind, Observation, QueueObservation, RuleSettings
+from alerts.kinds import AlertKind
+from alerts.observations import Observation, QueueObservation
+from alerts.rules import RULES, RuleSettings
 from runqy.broker.queues.stats import QueueCounts
-from runqy.broker.states import RunOutcome
+from tasks.history.failure_counts import FailureCounts
 from tasks.history.stats import StatsPoint
 
 NOW = datetime(2026, 11, 26, 12, 0, 30, tzinfo=UTC)
@@ -35,16 +37,18 @@ def observation(*queues: QueueObservation, **fields: Any) -> Observation:
 
 
 def minutes(backlogs: list[int | None] = [], **last: int) -> list[StatsPoint]:  # noqa: B006 (only read)
-    """Return a minute for each backlog, and the current one with these outcomes."""
+    """Return a minute for each backlog, and the current one with these counts of failures."""
     start = NOW.replace(second=0)
     past = [
         StatsPoint(start=start - timedelta(minutes=len(backlogs) - index), backlog=backlog)
         for index, backlog in enumerate(backlogs)
     ]
-    current = StatsPoint(start=start)
-    for name, count in last.items():
-        current.outcomes[RunOutcome(name)] = count
-    return [*past, current]
+    return [*past, StatsPoint(start=start, failures=FailureCounts(**last))]
+
+
+def ended(tasks: int, failed: int, **others: int) -> dict[str, int]:
+    """Return the counts of new tasks that ended at their first attempt."""
+    return {"first_ended": tasks, "first_failed": failed, "tasks_ended": tasks, "tasks_failed": failed} | others
 
 
 def defaults(kind: AlertKind, queue_name: str) -> RuleSettings:

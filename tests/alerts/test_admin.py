@@ -6,9 +6,10 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from alerts.kinds import AlertKind
 from alerts.models import Alert, AlertRule
 from alerts.operations import store_findings
-from alerts.rules import AlertKind, Finding
+from alerts.rules import Finding
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.audit.models import AuditRecord
@@ -73,16 +74,16 @@ def test_an_alert_has_a_page_with_its_meaning_and_a_link_to_its_cause() -> None:
 def test_a_configurator_changes_the_threshold_of_a_queue() -> None:
     save_queue(spec=spec("mail"), source=QueueSource.API)
     queue = Queue.objects.get()
-    form = {"kind": "failure_rate", "queue": queue.pk, "is_enabled": "on", "threshold": "35", "for_s": ""}
+    form = {"kind": "failure_rate", "queue": queue.pk, "is_enabled": "on", "threshold": "35", "for_s": "2m"}
 
     response = staff_client("configurator").post(f"{RULES}add/", form)
 
     assert response.status_code == 302, response.content.decode()
     rule = AlertRule.objects.get()
-    assert (rule.queue, rule.threshold, rule.for_s) == (queue, 35, None)
+    assert (rule.queue, rule.threshold, rule.for_s) == (queue, 35, 120)
     assert AuditRecord.objects.filter(action="alert_rule.created", object_name="failure_rate/mail").exists()
     page = staff_client("viewer").get(RULES).content.decode()
-    assert ("35 %" in page, "1 pending task<" in page, "after 1 min" in page) == (True, True, True)
+    assert ("35 %" in page, "1 pending task<" in page, "after 2 min" in page) == (True, True, True)
 
 
 def test_the_form_of_a_rule_says_its_unit_and_defaults() -> None:
@@ -95,8 +96,8 @@ def test_the_form_of_a_rule_says_its_unit_and_defaults() -> None:
         for path in ("add/", f"{oldest.pk}/change/", f"{failed.pk}/change/")
     )
 
-    assert "No ready worker: pending tasks; Oldest pending task: seconds; Failure rate: percent" in new
-    assert "In seconds. Empty: the default, 10 min." in one
+    assert "Oldest pending task: seconds, or a duration such as 10m; Failure rate: percent" in new
+    assert "In seconds, or a duration such as 10m. Empty: the default, 10 min." in one
     assert ("id_threshold" in one, "id_threshold" in other, "Empty: the default, at once." in other) == (
         True,
         False,
@@ -107,14 +108,14 @@ def test_the_form_of_a_rule_says_its_unit_and_defaults() -> None:
 def test_the_rule_and_the_queue_of_stored_settings_do_not_change() -> None:
     save_queue(spec=spec("mail"), source=QueueSource.API)
     rule = AlertRule.objects.create(kind="oldest_pending", threshold=5)
-    form = {"kind": "failure_rate", "queue": Queue.objects.get().pk, "is_enabled": "on", "threshold": "30"}
+    form = {"kind": "failure_rate", "queue": Queue.objects.get().pk, "is_enabled": "on", "threshold": "1h30m"}
 
     assert staff_client("configurator").post(f"{RULES}{rule.pk}/change/", form).status_code == 302
 
     rule.refresh_from_db()
-    assert (rule.kind, rule.queue, rule.threshold) == ("oldest_pending", None, 30)
+    assert (rule.kind, rule.queue, rule.threshold) == ("oldest_pending", None, 5400)
     page = staff_client("configurator").get(f"{RULES}{rule.pk}/change/").content.decode()
-    assert ("all queues" in page, 'value="30"' in page) == (True, True)
+    assert ("all queues" in page, 'value="1h30m"' in page) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +124,8 @@ def test_the_rule_and_the_queue_of_stored_settings_do_not_change() -> None:
         ({"kind": "worker_missing", "threshold": "3"}, "has no threshold. Leave this empty."),
         ({"kind": "failure_rate", "threshold": "-1"}, "Ensure this value is greater than or equal to 0."),
         ({"kind": "configuration_not_published", "with_queue": True}, "has one setting for all queues."),
+        ({"kind": "failure_rate", "threshold": "5m"}, "Enter a number."),
+        ({"kind": "oldest_pending", "threshold": "soon"}, "is not a duration such as"),
         ({"kind": "failure_rate", "queue": "mail"}, "Select a valid choice."),
         ({"kind": "oldest_pending"}, "This rule already has settings for all queues."),
     ],

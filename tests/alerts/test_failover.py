@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 import redis as redis_py
 
+from alerts.kinds import AlertKind
 from alerts.models import Alert
 from alerts.operations import update_alerts
-from alerts.rules import AlertKind
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,23 +12,29 @@ from django.contrib.auth.models import User
 from django.db.models import F
 from django.utils import timezone
 
+from alerts.kinds import AlertKind
 from alerts.links import get_alert_link
 from alerts.models import Alert, AlertRule
 from alerts.operations import save_alert_rule, update_alerts
-from alerts.rules import AlertKind
-from queues.models import Queue, QueueSource
+from batches.models import Batch
+from queues.models import Queue, QueueSource, ReleaseState
 from queues.operations import save_queue
+from queues.releases import end_release, redeploy_queue
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerState
 from runqy.config_sync import snapshot
 from runqy.config_sync.publishing import republish_configuration
+from schedules.definition_serializers import parse_schedule
+from schedules.models import Fire, Schedule, ScheduleSource
+from schedules.operations import save_schedule
 from tasks.history.record import record_drops
 from tasks.history.rows import QueueIdentity
 from tasks.models import QueueMinute
@@ -41,6 +48,8 @@ from tests.support.staff import staff_client
 from tests.support.workers import RECORD
 from vaults.models import VaultEntry
 from vaults.operations import create_vault, delete_vault, set_entry
+from webhooks.models import Endpoint
+from webhooks.operations import change_endpoint, create_endpoint, disable_failing_endpoint
 
 pytestmark = pytest.mark.usefixtures("configuration", "stopped_clock")
 WORKER = replace(RECORD, worker_id="mail/1", queue="mail", redis_queues={"mail": 1})
@@ -69,10 +78,26 @@ def beat(broker: Broker, *, seconds_ago: int = 0, **fields: Any) -> None:
     broker.run(write_heartbeat(replace(WORKER, **fields), now_ns=broker.now_ns() - seconds_ago * 10**9))
 
 
+def miss_fire(broker: Broker, state: str = Fire.State.MISSED) -> None:
+    spec, requested = parse_schedule({"name": "nightly", "queue": "mail", "cron": "@daily"})
+    row, _ = save_schedule(broker, spec=spec, requested=requested, source=ScheduleSource.API)
+    if state == Fire.State.MISSED:
+        Schedule.objects.update(problem="The queue mail is disabled and accepts no tasks.")
+    now = broker.now()
+    times = {"due_at": now, "fire_at": now, "until": now, "settled_at": now}
+    Fire.objects.create(schedule=row, number=1, state=state, requested_s=broker.now_s(), **times)
+
+
 def put_with_rule(broker: Broker) -> None:
     save_alert_rule(AlertRule(kind=AlertKind.OLDEST_PENDING.value, threshold=0))
     task = NewTask(id="waiting-task", queue="mail", payload=b"{}")
     broker.run(enqueue(task, now_ns=broker.now_ns() - 60 * 10**9))
+
+
+def leave_ends(broker: Broker, kind: AlertKind) -> None:
+    save_alert_rule(AlertRule(kind=kind.value, threshold=2))
+    for _ in range(2):
+        broker.client.xadd(QueueKeys("mail").ends, {"end": ""})
 
 
 def grow(broker: Broker) -> None:
@@ -91,11 +116,6 @@ def grow(broker: Broker) -> None:
 
 def fail(broker: Broker) -> None:
     insert_runs(*[make_failure("KeyError: 'customer'") for _ in range(12)], queue="mail")
-
-
-def lose_worker(broker: Broker) -> None:
-    beat(broker, seconds_ago=40)
-    insert_runs(make_run(task_id="last-task", worker_id=WORKER.worker_id), queue="mail")
 
 
 def lock_out(broker: Broker) -> None:
@@ -148,7 +168,7 @@ CAUSES = {
     AlertKind.FAILURE_RATE: Cause(
         arrange=fail,
         remove=lambda broker: QueueMinute.objects.all().delete(),
-        message="100 % of the runs of queue mail failed in the last 5 minutes (12 of 12).",
+        message="100 % of the tasks of queue mail that ended in the last 5 minutes failed (12 of 12; 12 new tasks).",
         shown="KeyError",
     ),
     AlertKind.BACKLOG_GROWING: Cause(
@@ -158,10 +178,10 @@ CAUSES = {
         shown="waiting-task",
     ),
     AlertKind.WORKER_MISSING: Cause(
-        arrange=lose_worker,
+        arrange=lambda broker: beat(broker, seconds_ago=40),
         remove=beat,
         message="Worker mail/1 has sent no heartbeat for",
-        shown="last-task",
+        shown="no heartbeat has reached Redis since",
     ),
     AlertKind.WORKER_START_FAILED: Cause(
         arrange=lambda broker: beat(broker, state=WorkerState.START_FAILED, reason="no such branch"),
@@ -175,6 +195,18 @@ CAUSES = {
         message="Worker mail/1 is ready and has free slots, but dequeues nothing although tasks are pending (mail: 1).",
         shown=WORKER.worker_id,
     ),
+    AlertKind.FIRE_MISSED: Cause(
+        arrange=miss_fire,
+        remove=lambda broker: Schedule.objects.update(problem=""),
+        message="The schedule nightly enqueued nothing: The queue mail is disabled and accepts no tasks.",
+        shown="nightly",
+    ),
+    AlertKind.ENQUEUE_UNKNOWN: Cause(
+        arrange=lambda broker: miss_fire(broker, state=Fire.State.UNKNOWN),
+        remove=lambda broker: Fire.objects.all().delete(),
+        message="It is unknown whether tasks were enqueued: 1 schedule fire. Enqueue what is missing.",
+        shown="nightly",
+    ),
     AlertKind.HISTORY_DROPPED: Cause(
         arrange=drop,
         remove=lambda broker: QueueMinute.objects.all().delete(),
@@ -187,11 +219,50 @@ CAUSES = {
         message="Workers cannot register for queue mail. The entry keys/TOKEN cannot be decrypted with",
         shown="1 entry cannot be decrypted.",
     ),
+    **{
+        kind: Cause(
+            arrange=partial(leave_ends, kind=kind),
+            remove=lambda broker: broker.client.delete(QueueKeys("mail").ends),
+            message="2 ends of tasks of mail wait to be told to webhooks and batches. From 10,000 on their results are "
+            "left out; at 1,000,000 no task of it is enqueued that tells its end.",
+            shown="mail",
+        )
+        for kind in (AlertKind.ENDS_BACKLOG, AlertKind.ENDS_NEARLY_FULL)
+    },
+    AlertKind.RELEASE_REVERTED: Cause(
+        arrange=lambda _: end_release(
+            redeploy_queue(name="mail"), ReleaseState.FAILED, reason="mail/1 could not start it: no such branch"
+        ),
+        remove=lambda _: redeploy_queue(name="mail"),
+        message="Release 1 of mail was taken back. mail/1 could not start it: no such branch",
+        shown="could not start it",
+    ),
+    AlertKind.BATCH_INCOMPLETE: Cause(
+        arrange=lambda _: Batch.objects.create(
+            name="import",
+            created_by={"name": "ann"},
+            created_at=timezone.now(),
+            callback_state="refused",
+            callback_reason="payload: wrong",
+            has_problem=True,
+        ),
+        remove=lambda _: Batch.objects.all().delete(),
+        message="The callback of batch import was not enqueued: payload: wrong",
+        shown="import",
+    ),
     AlertKind.REDIS_MEMORY: Cause(
         arrange=fill_redis,
         remove=lambda broker: _filled.close(),
         message="Redis uses 9",
         shown="mail",
+    ),
+    AlertKind.WEBHOOK_DISABLED: Cause(
+        arrange=lambda broker: disable_failing_endpoint(
+            create_endpoint(url="https://hooks.example.com/x", events=["task.completed"]).row.pk, "It is gone."
+        ),
+        remove=lambda broker: change_endpoint(Endpoint.objects.get().pk, is_enabled=True),
+        message="The webhook endpoint https://hooks.example.com/x is disabled. It is gone.",
+        shown="It is gone.",
     ),
     AlertKind.INACTIVE_KEY_CREATOR: Cause(
         arrange=lambda broker: make_key_of_inactive_user(),
@@ -276,6 +347,21 @@ def test_the_failures_of_an_alert_are_found_when_it_was_resolved_long_ago(single
 
     page = staff_client("viewer").get(url).content.decode()
     assert ("KeyError" in page, "LaterError" in page) == (True, False)
+
+
+def test_retries_of_a_few_failing_tasks_open_no_alert_when_the_others_have_ended(single_broker: Broker) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    retried = {"outcome": RunOutcome.RETRIED, "is_final": False}
+    insert_runs(*[make_failure(task_id=f"t{n}", attempt=2 + at, **retried) for n in range(15) for at in range(3)])
+    insert_runs(*[make_failure(task_id=f"t{n}", attempt=5) for n in range(15)])
+
+    update_alerts(single_broker)
+    assert not Alert.objects.filter(kind=AlertKind.FAILURE_RATE).exists()
+
+    insert_runs(*[make_run() for _ in range(25)])
+    update_alerts(single_broker)
+    message = "38 % of the tasks of queue mail that ended in the last 5 minutes failed (15 of 40; 25 new tasks)."
+    assert Alert.objects.get(kind=AlertKind.FAILURE_RATE).message == message
 
 
 @pytest.mark.parametrize(

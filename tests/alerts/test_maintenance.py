@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
-from alerts.models import Alert, AlertDelivery
+from alerts.models import Alert
 from queues.models import QueueSource
 from queues.operations import save_queue
 from tasks.models import QueueMinute
-from tests.alerts.receiver import SECRET, Receiver
 from tests.queues.samples import spec
 from tests.support.maintenance import start_maintenance
 from tests.support.runs import insert_runs, make_failure
 from tests.support.waiting import PATIENCE_S, wait_until
+from tests.webhooks.receiver import SECRET, Receiver
+from webhooks.models import Delivery
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("configuration")]
 
@@ -35,16 +36,16 @@ def test_failures_are_reported_to_the_webhook_and_so_is_their_end(receiver: Rece
     with (tmp_path / "log").open("wb") as log:
         process = start_maintenance(log, RUNQY_ALERT_WEBHOOK_URL=receiver.url, RUNQY_ALERT_WEBHOOK_SECRET=SECRET)
     try:
-        wait_until(lambda: AlertDelivery.objects.filter(delivered_at=None).exclude(error="").exists())
+        wait_until(lambda: Delivery.objects.filter(delivered_at=None).exclude(error="").exists())
         receiver.status = 204
-        wait_until(lambda: AlertDelivery.objects.exclude(delivered_at=None).count() == 1)
+        wait_until(lambda: Delivery.objects.exclude(delivered_at=None).count() == 1)
 
         wait_until(is_resolved)
-        wait_until(lambda: AlertDelivery.objects.exclude(delivered_at=None).count() == 2)
+        wait_until(lambda: Delivery.objects.exclude(delivered_at=None).count() == 2)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE_S)
     *opened, resolved = receiver.types
     assert (set(opened), len(opened) >= 2, resolved) == ({"alert.opened"}, True, "alert.resolved")
     assert all("webhook-signature" in headers for headers, _ in receiver.requests)
-    assert not AlertDelivery.objects.filter(delivered_at=None).exists()
+    assert not Delivery.objects.filter(delivered_at=None).exists()

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from alerts.rules import RULES, AlertKind, RuleSettings, WorkerObservation, find_problems
+from alerts.kinds import AlertKind
+from alerts.observations import WorkerObservation
+from alerts.rules import RULES, RuleSettings, find_problems
 from runqy.broker.queues.stats import QueueCounts
-from tests.alerts.observations import defaults, minutes, observation, queue, redis_queue
+from tests.alerts.observations import defaults, ended, minutes, observation, queue, redis_queue
 
 GROWING = [0, 0, 10, 10, 40, 60, 60, 80, 90, 100]
 
@@ -26,9 +28,15 @@ GROWING = [0, 0, 10, 10, 40, 60, 60, 80, 90, 100]
             "The oldest pending task of queue mail has been waiting for 11 min.",
         ),
         (
-            {"minutes": minutes(completed=70, failed=10, retried=20)},
+            {"minutes": minutes(**ended(100, 30))},
             AlertKind.FAILURE_RATE,
-            "30 % of the runs of queue mail failed in the last 5 minutes (30 of 100).",
+            "30 % of the tasks of queue mail that ended in the last 5 minutes failed (30 of 100; 100 new tasks).",
+        ),
+        (
+            {"minutes": minutes(first_ended=40, first_failed=30, tasks_ended=9)},
+            AlertKind.FAILURE_RATE,
+            "75 % of the first attempts of queue mail that ended in the last 5 minutes failed (30 of 40; "
+            "40 new tasks).",
         ),
         (
             {"minutes": minutes(GROWING)},
@@ -48,6 +56,13 @@ def test_a_problem_of_a_queue_is_found_with_its_cause(fields: dict[str, Any], ki
     assert [(found.kind, found.queue, found.message) for found in findings] == [(kind, "mail", message)]
 
 
+@pytest.mark.parametrize(("ends", "levels"), [(9_999, []), (10_000, ["warning"]), (500_000, ["warning", "critical"])])
+def test_ends_that_wait_are_found_long_before_tasks_are_refused(ends: int, levels: list[str]) -> None:
+    findings = find_problems(observation(queue(redis_queue("mail_low"), redis_queue("mail_high", ends=ends))), defaults)
+
+    assert [RULES[found.kind].level for found in findings] == levels
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -56,9 +71,10 @@ def test_a_problem_of_a_queue_is_found_with_its_cause(fields: dict[str, Any], ki
         {"redis_queues": [redis_queue("mail_low", pending=50)], "is_enabled": False},
         {"redis_queues": [redis_queue(pending=1, latency_s=600)]},
         {"redis_queues": [redis_queue(latency_s=9000)]},
-        {"minutes": minutes(completed=80, failed=20)},
-        {"minutes": minutes(failed=9)},
-        {"minutes": minutes(canceled=95, expired=5)},
+        {"minutes": minutes(**ended(100, 20))},
+        {"minutes": minutes(**ended(9, 9))},
+        {"minutes": minutes(tasks_ended=50, tasks_failed=50, first_ended=9)},  # the last retries of older tasks
+        {"minutes": minutes(**ended(100, 0, first_failed=100))},  # each succeeded when it was retried,
     ],
 )
 def test_a_harmless_condition_is_no_finding(fields: dict[str, Any]) -> None:
@@ -122,8 +138,8 @@ def test_sub_queues_are_judged_one_by_one(redis_queues: list[QueueCounts], messa
 
 
 def test_failures_before_the_window_do_not_count() -> None:
-    old = minutes(failed=100)[0]
-    since = [replace(point, backlog=None) for point in minutes([None] * 5, completed=10)]
+    old = minutes(**ended(100, 100))[0]
+    since = [replace(point, backlog=None) for point in minutes([None] * 5, **ended(10, 0))]
 
     assert find_problems(observation(queue(minutes=[old, *since])), defaults) == []
 
@@ -137,7 +153,7 @@ def test_failures_before_the_window_do_not_count() -> None:
     ],
 )
 def test_settings_of_a_queue_decide(settings: RuleSettings, is_found: bool) -> None:
-    observed = observation(queue(minutes=minutes(completed=90, failed=10)))
+    observed = observation(queue(minutes=minutes(**ended(100, 10))))
 
     found = find_problems(observed, lambda kind, name: settings if name == "mail" else defaults(kind, name))
 
@@ -206,11 +222,11 @@ def test_dropped_history_is_found_by_queue() -> None:
     [(0, 10, "100 %"), (1, 999, "More than 99 %"), (999, 1, "Less than 1 %"), (49, 51, "51 %")],
 )
 def test_a_share_is_0_or_100_percent_only_if_none_or_all_failed(completed: int, failed: int, share: str) -> None:
-    observed = observation(queue(minutes=minutes(completed=completed, failed=failed)))
+    observed = observation(queue(minutes=minutes(**ended(completed + failed, failed))))
 
     (found,) = find_problems(observed, lambda kind, name: RuleSettings(threshold=0))
 
-    assert found.message.startswith(f"{share} of the runs of queue mail failed")
+    assert found.message.startswith(f"{share} of the tasks of queue mail that ended")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,9 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.metrics import exposition, state
 from tests.queues.samples import spec
+from tests.webhooks.receiver import receiver
+
+__all__ = ["receiver"]
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from queues.models import Queue, ReleaseSource
+from queues.releases import code_of, create_release
 from runqy import clock
 from runqy.broker import keys
 from runqy.broker.broker import Broker
@@ -19,6 +21,7 @@ from runqy.broker.streams.run_counters import RunCounters, add_run_counters
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerState
+from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.snapshot import get_cache
 from runqy.http.middleware import QUEUED_AT
 from runqy.metrics import exposition, families
@@ -28,6 +31,7 @@ from tests.api.client import ApiClient
 from tests.api.wsgi import call
 from tests.metrics.pages import Samples, read_page, value
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY
+from tests.support.releases import insert_release
 from tests.support.servers import free_port
 from tests.support.tasks import put, take_one
 from tests.support.workers import RECORD, RUNNING
@@ -69,6 +73,19 @@ def test_help_lines_have_no_links(redis: Any) -> None:
     assert "](" not in page
 
 
+def test_the_live_release_of_each_queue_and_the_one_that_rolls_out_are_shown() -> None:
+    mail = Queue.objects.get(name="mail")
+    insert_release(mail, "a" * 40, number=7)
+    with configuration_change() as change:
+        create_release(change, mail, code_of(mail), commit="b" * 40, source=ReleaseSource.MANUAL)
+
+    page = read_page()
+
+    assert value(page, "runqy_queue_release", queue="mail", state="live") == 7
+    assert value(page, "runqy_queue_release", queue="mail", state="rolling_out") == 8
+    assert value(page, "runqy_queue_release", queue="inference", state="live") == 0
+
+
 def test_queues_that_only_redis_knows_get_no_label(redis: Any) -> None:
     redis.sadd(keys.QUEUES, "strange")
     redis.lpush(QueueKeys("strange").pending, "t1")
@@ -89,8 +106,9 @@ def test_queues_beyond_the_bound_are_added_up_as_other(monkeypatch: pytest.Monke
 
 def test_runs_are_shown_as_workers_counted_them() -> None:
     counters = RunCounters()
-    counters.outcomes[RunOutcome.COMPLETED] = 3
-    counters.outcomes[RunOutcome.RETRIED] = 1
+    for _ in range(3):
+        counters.count_outcome(RunOutcome.COMPLETED, is_first=True, is_final=True)
+    counters.count_outcome(RunOutcome.RETRIED, is_first=False, is_final=False)
     for seconds in (0.001, 0.3, 7200):
         counters.runs.observe(seconds)
     counters.waits.observe(2)
@@ -104,6 +122,10 @@ def test_runs_are_shown_as_workers_counted_them() -> None:
 
     assert value(page, "runqy_task_runs_total", queue="inference_low", outcome="completed") == 6
     assert value(page, "runqy_task_runs_total", queue="inference_low", outcome="retried") == 2
+    assert value(page, "runqy_first_attempts_total", queue="inference_low", outcome="completed") == 6
+    assert value(page, "runqy_first_attempts_total", queue="inference_low", outcome="retried") == 0
+    assert value(page, "runqy_tasks_ended_total", queue="inference_low", outcome="completed") == 6
+    assert value(page, "runqy_tasks_ended_total", queue="inference_low", outcome="retried") is None
     assert value(page, "runqy_task_runs_total", queue="inference_high", outcome="completed") == 0
     assert value(page, "runqy_task_run_seconds_bucket", queue="inference_low", le="0.005") == 2
     assert value(page, "runqy_task_run_seconds_bucket", queue="inference_low", le="0.5") == 4
@@ -128,8 +150,17 @@ def test_what_ends_without_a_worker_is_counted_at_once(redis: Any) -> None:
     broker.run(recover_lost(["mail"], LeaselessWatch(), grace_s=0))
 
     page = read_page()
-    assert value(page, "runqy_task_runs_total", queue="mail", outcome="canceled") == 1
-    assert value(page, "runqy_task_runs_total", queue="mail", outcome="lost") == 1
+    assert _count_failure_families(page, "canceled") == {"task_runs": 1, "first_attempts": 1, "tasks_ended": 1}
+    # The lost one runs again.
+    assert _count_failure_families(page, "lost") == {"task_runs": 1, "first_attempts": 1, "tasks_ended": 0}
+    broker.run(cancel("mail", "lost", now_ns=broker.now_ns()))
+    page = read_page()
+    assert _count_failure_families(page, "canceled") == {"task_runs": 2, "first_attempts": 1, "tasks_ended": 2}
+
+
+def _count_failure_families(page: Samples, outcome: str) -> dict[str, float | None]:
+    names = ("task_runs", "first_attempts", "tasks_ended")
+    return {name: value(page, f"runqy_{name}_total", queue="mail", outcome=outcome) for name in names}
 
 
 def test_batches_and_deaths_of_all_sub_queues_are_added_up_by_queue() -> None:
@@ -329,7 +360,7 @@ def test_requests_are_counted_by_route_template_on_each_plane(each_plane: str) -
     page = read_page()
     found = [now - then for now, then in zip(count(page), before, strict=True)]
     assert all(1 <= number <= 2 for number in found), found  # the client repeats safe requests on the other plane
-    assert "secret" not in str(page)
+    assert not re.search("secret-(id|name|path)", str(page))
 
 
 def test_the_duration_of_a_request_includes_its_wait_for_a_thread() -> None:

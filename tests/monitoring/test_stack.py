@@ -109,6 +109,58 @@ def test_promtool_accepts_the_alert_rules() -> None:
 
 
 @needs_prometheus
+def test_an_alert_names_a_queue_whose_processes_died_with_several_tasks(tmp_path: Path) -> None:
+    deaths = [
+        {"series": 'runqy_worker_shared_deaths_total{queue="embed"}', "values": "0 0 1 2 2 2 2 2 2 2 2"},
+        {"series": 'runqy_worker_shared_deaths_total{queue="mail"}', "values": "0 0 1 1 1 1 1 1 1 1 1"},
+    ]
+    summary = "2 child processes of embed died in 10 minutes while they ran several tasks; lower child_concurrency"
+    alert = {"exp_labels": {"severity": "warning", "queue": "embed"}, "exp_annotations": {"summary": summary}}
+    expected = [{"alertname": "RunqyDiesAtConcurrency", "eval_time": "10m", "exp_alerts": [alert]}]
+
+    check_rules(tmp_path, deaths, expected)
+
+
+@needs_prometheus
+def test_failing_tasks_open_alerts_and_their_retries_alone_none(tmp_path: Path) -> None:
+    """Of 20 new tasks a minute a quarter fails, in `embed` until the end. In `mail` only retries are left."""
+    counted = {
+        'runqy_first_attempts_total{queue="embed",outcome="completed"}': "0+15x15",
+        'runqy_first_attempts_total{queue="embed",outcome="retried"}': "0+5x15",
+        'runqy_tasks_ended_total{queue="embed",outcome="completed"}': "0+15x15",
+        'runqy_tasks_ended_total{queue="embed",outcome="failed"}': "0+5x15",
+        'runqy_first_attempts_total{queue="mail",outcome="completed"}': "0+20x3 60x12",
+        'runqy_first_attempts_total{queue="mail",outcome="retried"}': "0+1x3 3x12",
+        'runqy_tasks_ended_total{queue="mail",outcome="completed"}': "0+20x3 60x12",
+        'runqy_tasks_ended_total{queue="mail",outcome="failed"}': "0x3 0+3x12",
+    }
+    texts = {
+        "RunqyTasksFail": "25% of the tasks of embed that end have failed",
+        "RunqyFirstAttemptsFail": "25% of the first attempts of embed fail, whether or not retries succeed",
+    }
+    alerts = {
+        name: {"exp_labels": {"severity": "warning", "queue": "embed"}, "exp_annotations": {"summary": text}}
+        for name, text in texts.items()
+    }
+
+    check_rules(
+        tmp_path,
+        [{"series": series, "values": values} for series, values in counted.items()],
+        [{"alertname": name, "eval_time": "14m", "exp_alerts": [alert]} for name, alert in alerts.items()],
+    )
+
+
+def check_rules(folder: Path, series: list[dict[str, str]], expected: list[dict[str, Any]]) -> None:
+    """Apply the alert rules to numbers of each minute."""
+    case = {"interval": "1m", "input_series": series, "alert_rule_test": expected}
+    (folder / "case.json").write_text(json.dumps({"rule_files": [str(MONITORING / "alerts.yml")], "tests": [case]}))
+
+    checked = subprocess.run(["promtool", "test", "rules", str(folder / "case.json")], capture_output=True, text=True)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@needs_prometheus
 def test_promtool_accepts_the_page(prometheus: Prometheus, stack: Stack) -> None:
     checked = subprocess.run(["promtool", "check", "metrics"], input=read_page(stack), capture_output=True, text=True)
 

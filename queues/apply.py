@@ -6,10 +6,12 @@ from enum import StrEnum
 
 from queues.definitions import QueueSpec
 from queues.deletion import delete_queues
+from queues.file_sections import SECTIONS, AppliedItem, ApplyOutcome, FileError, check_sections, load_sections
 from queues.models import Queue, QueueSource
 from queues.operations import QueueSave, save_queues, spec_digest
 from queues.pending_deletions import dropped_redis_queues
-from queues.queue_files import FileError, merge_queue_files, parse_queue_file, write_queue_file
+from queues.queries import get_changed_catalog
+from queues.queue_files import merge_queue_files, parse_queue_file, write_queue_file
 from runqy.config_sync.operations import configuration_change
 from runqy.errors import BrokerUnavailable, QueueBeingDeleted, QueueInvalid, QueueNameTaken, QueueNotEmpty, RunqyError
 from runqy.redis_connection import get_broker
@@ -26,30 +28,21 @@ class Prune(StrEnum):
     ALL = "all"
 
 
-class ApplyOutcome(StrEnum):
-    """What applying files does to a queue."""
-
-    ADDED = "added"
-    UPDATED = "updated"
-    UNCHANGED = "unchanged"
-    REMOVED = "removed"
-    KEPT = "kept"
-    """No file names it, and it is not deleted."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AppliedQueue:
-    name: str
-    outcome: ApplyOutcome
-    source: str
-    """Where it was changed last, before this; empty for a new queue."""
-    before: str = ""
-    """As a queue file; empty for a new queue."""
-    after: str = ""
+class AppliedQueue(AppliedItem):
     reason: str = ""
     """Why a queue that should be deleted is kept."""
     dropped: tuple[str, ...] = ()
     """The Redis queues of sub-queues that it loses; their tasks are deleted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedFiles:
+    """What applying files changed, or would change."""
+
+    queues: Sequence[AppliedQueue]
+    sections: Mapping[str, Sequence[AppliedItem]]
+    """What the other keys of the files define, by key."""
 
 
 class _DryRun(Exception):
@@ -58,18 +51,21 @@ class _DryRun(Exception):
 
 def apply_queue_files(
     files: Mapping[str, bytes], *, is_dry_run: bool = False, prune: Prune = Prune.NONE, force: bool = False
-) -> list[AppliedQueue]:
-    """Save the queues of files as they define them, in one change, then delete others as `prune` says.
+) -> AppliedFiles:
+    """Save the queues of files as they define them, in one change, then what the other keys define; then delete others
+    as `prune` says.
 
     A queue whose definition is equal keeps its time of change. With `is_dry_run` everything is checked, and nothing
     changes. Raise QueueInvalid for an error in any file, with file, line and field; a QueueNameTaken, QueueBeingDeleted
     or QueueNotEmpty that is the only kind of error; BrokerUnavailable, also after the queues were saved: the same files
     can be applied again.
     """
-    found, errors = merge_queue_files((name, parse_queue_file(raw, file=name)) for name, raw in files.items())
-    if errors:
-        raise QueueInvalid(errors=[str(error) for error in errors])
+    files_found = merge_queue_files((name, parse_queue_file(raw, file=name)) for name, raw in files.items())
+    found = files_found.queues
+    if files_found.errors:
+        raise QueueInvalid(errors=[str(error) for error in files_found.errors])
     applied: list[AppliedQueue] = []
+    prunes = prune is not Prune.NONE
     try:
         with configuration_change() as change:
             rows = {row.name: row for row in Queue.objects.prefetch_related("sub_queues")}
@@ -84,17 +80,25 @@ def apply_queue_files(
                 raise _failure(refused, found)
             others = [row for name, row in sorted(rows.items()) if name not in found]
             unnamed = [_unnamed(row, is_removed=_is_pruned(row, prune)) for row in others]
+            if errors := list(check_sections(files_found.sections, get_changed_catalog())):
+                raise QueueInvalid(errors=[str(error) for error in errors])
+            sections = {
+                key: list(section.compare(files_found.sections[key], prune=prunes)) for key, section in SECTIONS.items()
+            }
             if is_dry_run:
                 raise _DryRun
     except _DryRun:
-        return [*applied, *unnamed]
-    return [*applied, *_delete(unnamed, force=force)]
+        return AppliedFiles(queues=[*applied, *unnamed], sections=sections)
+    _, errors = load_sections(files_found.sections, is_applied=True, prune=prunes)
+    if errors:  # what they refer to changed meanwhile
+        raise QueueInvalid(errors=["The queues are saved.", *map(str, errors)])
+    return AppliedFiles(queues=[*applied, *_delete(unnamed, force=force)], sections=sections)
 
 
 def _compare(row: Queue | None, spec: QueueSpec) -> AppliedQueue:
     after = _text(spec)
     if row is None:
-        return AppliedQueue(name=spec.name, outcome=ApplyOutcome.ADDED, source="", after=after)
+        return AppliedQueue(name=spec.name, outcome=ApplyOutcome.ADDED, after=after)
     before = row.as_spec()
     is_equal = spec_digest(before) == spec_digest(spec)
     return AppliedQueue(

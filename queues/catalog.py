@@ -4,14 +4,12 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from queues.definitions import DEFAULT_SUB_QUEUE, QueueBase, QueueDefinition
+from queues.definitions import QueueBase, QueueDefinition
 from runqy.errors import QueueNotFound
+from runqy.formats.names import DEFAULT_SUB_QUEUE, SEPARATORS, aliases_of
 
 AllowedQueues: TypeAlias = frozenset[str] | None
 """The names of the queues that a client may use; None allows all."""
-
-SEPARATORS = ("_", ".")
-"""Both are accepted in requests. A setting selects the one used in Redis."""
 
 _NAMES_IN_ERROR_MAX = 20
 
@@ -135,6 +133,10 @@ class QueueCatalog:
         return self._revisions.get(name, "")
 
     def _not_found_message(self, name: str, allowed_queues: AllowedQueues) -> str:
+        queue = self._queues.get(name)
+        if queue is not None and _is_allowed(queue, allowed_queues):
+            subs = ", ".join(redis_queue for redis_queue, _ in queue.redis_queues(self.separator))
+            return f"The queue {name!r} has sub-queues; name one: {subs}."
         allowed = [queue for queue in self.definitions if _is_allowed(queue, allowed_queues)]
         names = [redis_queue for queue in allowed for redis_queue, _ in queue.redis_queues(self.separator)]
         if not names:
@@ -173,15 +175,6 @@ def aliases_by_redis_queue(queue: QueueBase) -> Iterator[tuple[str, ...]]:
     for sub in queue.sub_queues:
         own = (queue.name,) if sub.name == DEFAULT_SUB_QUEUE else ()
         yield (*own, *(f"{queue.name}{mark}{sub.name}" for mark in SEPARATORS))
-
-
-def aliases_of(queue: str, sub_queues: Iterable[str]) -> set[str]:
-    """Return all names of a queue with these sub-queues, with both separators.
-
-    Each name has one meaning with either separator, so that the setting can be changed.
-    """
-    subs = list(sub_queues) or [DEFAULT_SUB_QUEUE]
-    return {queue, *(f"{queue}{mark}{sub}" for mark in SEPARATORS for sub in subs)}
 
 
 class NameOwners:

@@ -20,7 +20,15 @@ from queues.definitions import (
     QueueSpec,
     SubQueueSpec,
 )
-from queues.models import DEFAULTS, DEPLOYMENT_COLUMNS, LIMIT_COLUMNS, Queue, SubQueue, definition_key
+from queues.models import (
+    DEFAULTS,
+    DEPLOYMENT_COLUMNS,
+    LIMIT_COLUMNS,
+    ROLLOUT_COLUMNS,
+    Queue,
+    SubQueue,
+    definition_key,
+)
 from queues.payload_schema import TOO_DEEP, is_nested_too_deep, payload_field_errors
 from queues.validators import (
     env_var_errors,
@@ -28,6 +36,7 @@ from queues.validators import (
     sub_queue_name_error,
     validate_queue_name,
 )
+from queues.webhook_urls import normalize_hosts
 from runqy.api.serializers import StrictBooleanField, StrictChoiceField, StrictIntegerField, StringField
 from runqy.errors import QueueInvalid
 from runqy.formats import durations, sizes
@@ -60,15 +69,32 @@ class QueueDefinitionInvalid(QueueInvalid):
 class DurationField(StrictIntegerField):
     """Seconds, or in requests a duration such as `15m`; null: the server's default."""
 
-    default_error_messages: ClassVar = {"type": "Must be a number of seconds or a duration such as 15m."}
+    default_error_messages: ClassVar = {
+        "type": "Must be a number of seconds or a duration such as 15m.",
+        "too_short": "Must be at least {limit}, is {value}.",
+        "too_long": "Must be at most {limit}, is {value}.",
+    }
 
     def to_internal_value(self, data: Any) -> int:
+        seconds = self._parse(data)
+        # Before DRF's validators, which would compare seconds that nobody typed.
+        if self.min_value is not None and seconds < self.min_value:
+            self.fail("too_short", limit=_format(self.min_value), value=_format(seconds))
+        if self.max_value is not None and seconds > self.max_value:
+            self.fail("too_long", limit=_format(self.max_value), value=_format(seconds))
+        return seconds
+
+    def _parse(self, data: Any) -> int:
         if not isinstance(data, str):
             return super().to_internal_value(data)
         try:
             return durations.parse_s(data)
         except ValueError as error:
             raise serializers.ValidationError(f"{error}.") from error
+
+
+def _format(seconds: int) -> str:
+    return durations.format_short(seconds) if seconds > 0 else f"{seconds}s"
 
 
 @extend_schema_field({"type": ["integer", "string"], "examples": [1048576, "1MiB"]})
@@ -133,6 +159,9 @@ class DefinitionSerializer(serializers.ModelSerializer[Any]):
         return {name: [f"Unknown field; did you mean `{close[0]}`?" if close else "Unknown field."]}
 
 
+_OWN_COLUMNS = tuple(column for column in DEPLOYMENT_COLUMNS if column not in ROLLOUT_COLUMNS)
+
+
 class SubQueueSerializer(DefinitionSerializer):
     """A sub-queue."""
 
@@ -170,6 +199,39 @@ class QueueLimitsSerializer(DefinitionSerializer):
         return {name: value for name, value in super().to_representation(instance).items() if value is not None}
 
 
+@extend_schema_field({"type": ["integer", "string"], "examples": ["25%"]})
+class PercentField(StrictIntegerField):
+    """A share in percent, such as `25%`; in requests also a number."""
+
+    default_error_messages: ClassVar = {"type": "Must be a percentage such as 25%."}
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, str) and data.endswith("%") and (digits := data[:-1]).isascii() and digits.isdigit():
+            data = int(digits[:9])
+        return super().to_internal_value(data)
+
+    def to_representation(self, value: Any) -> Any:
+        return f"{value}%"
+
+
+class RolloutSerializer(DefinitionSerializer):
+    """How workers change to a new release."""
+
+    max_unavailable = PercentField(
+        source="rollout_max_unavailable",
+        required=False,
+        validators=_validators("rollout_max_unavailable"),
+        help_text=column_field("rollout_max_unavailable").help_text,
+    )
+
+    class Meta:
+        model = Queue
+        fields: ClassVar = [definition_key(column) for column in ROLLOUT_COLUMNS]
+        extra_kwargs: ClassVar = {
+            definition_key(column): {"source": column} for column in ROLLOUT_COLUMNS if definition_key(column) != column
+        }
+
+
 class DeploymentSerializer(DefinitionSerializer):
     """The code that workers deploy and start."""
 
@@ -182,13 +244,14 @@ class DeploymentSerializer(DefinitionSerializer):
     )
     env_vars = serializers.DictField(child=StringField(allow_blank=True), required=False)
     vaults = serializers.ListField(child=StringField(validators=[validate_vault_name]), required=False)
+    rollout = RolloutSerializer(required=False, source="*")
     limits = QueueLimitsSerializer(required=False)
 
     class Meta:
         model = Queue
-        fields: ClassVar = [*map(definition_key, DEPLOYMENT_COLUMNS), "mode", "limits"]
+        fields: ClassVar = [*map(definition_key, _OWN_COLUMNS), "rollout", "mode", "limits"]
         extra_kwargs: ClassVar = {
-            **{definition_key(column): {"default": default} for column, default in DEFAULTS.items()},
+            **{definition_key(column): {"default": DEFAULTS[column]} for column in _OWN_COLUMNS if column in DEFAULTS},
             "branch": {
                 "default": DEFAULTS["branch"],
                 "allow_blank": True,
@@ -260,6 +323,9 @@ class QueueDefinitionSerializer(DefinitionSerializer):
     mode = StrictChoiceField(choices=[mode.value for mode in QueueMode], required=False, allow_null=True)
     sub_queues = SubQueueSerializer(many=True, required=False)
     deployment = DeploymentSerializer()
+    webhook_hosts = serializers.ListField(
+        child=StringField(), required=False, help_text=column_field("webhook_hosts").help_text
+    )
     input = PayloadFieldSerializer(many=True, required=False)
     output = PayloadFieldSerializer(many=True, required=False)
 
@@ -280,6 +346,12 @@ class QueueDefinitionSerializer(DefinitionSerializer):
         if errors:
             raise _nested_errors(errors)
         return sub_queues
+
+    def validate_webhook_hosts(self, hosts: list[str]) -> list[str]:
+        try:
+            return normalize_hosts(hosts)
+        except ValueError as error:
+            raise serializers.ValidationError(str(error)) from error
 
     def validate_input(self, fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return _unique_names(fields)

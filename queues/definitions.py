@@ -9,11 +9,11 @@ import msgspec
 
 from runqy.formats import durations, sizes
 from runqy.formats.json_decoding import read_json
+from runqy.formats.names import DEFAULT_SUB_QUEUE
 from vaults.entry_rules import parse_reference
 
-DEFAULT_SUB_QUEUE = "default"
-"""The sub-queue that a queue's own name means."""
 CHILD_CONCURRENCY_MAX = 256
+ALL_QUEUES = "*"
 
 
 class QueueMode(StrEnum):
@@ -28,6 +28,15 @@ class QueueOrder(StrEnum):
 
     WEIGHTED = "weighted"
     STRICT = "strict"
+
+
+class ReleaseMode(StrEnum):
+    """What releases the code of a queue."""
+
+    MANUAL = "manual"
+    """Users and clients."""
+    PUSH = "push"
+    """A push to its branch, too."""
 
 
 class FieldType(StrEnum):
@@ -101,6 +110,15 @@ class Deployment:
     """Names, in order: a later vault overrides an earlier one."""
     git_token: str = ""
     """`vault://<vault>/<key>`, never the token itself."""
+    release: ReleaseMode = ReleaseMode.MANUAL
+    rollout_first: int = 1
+    """How many workers run a new release before all others."""
+    rollout_bake_s: int = 60
+    """For how long they run it before the others follow."""
+    rollout_max_unavailable: int = 25
+    """How many of the workers, in percent, change to it at a time then. At least one does."""
+    replace_first: bool = False
+    """End a process before its successor starts, because the machine has not enough memory for both."""
 
     @property
     def max_startup_s(self) -> int:
@@ -184,6 +202,8 @@ class QueueBase:
     order: QueueOrder = QueueOrder.WEIGHTED
     sub_queues: tuple[SubQueueSpec, ...] = ()
     deployment: Deployment
+    webhook_hosts: tuple[str, ...] = ()
+    """The hosts that webhooks of single tasks may be sent to."""
     input: tuple[PayloadField, ...] = ()
     output: tuple[PayloadField, ...] = ()
     is_enabled: bool = True
@@ -213,7 +233,11 @@ class QueueSpec(QueueBase):
     ) -> "QueueSpec":
         """Return the specification in the columns of a row, or in validated data with the same names."""
         subs = tuple(sub_queues)
-        lists = {"vaults": tuple(deployment.get("vaults", ())), "env_vars": dict(deployment.get("env_vars", {}))}
+        typed = {
+            "vaults": tuple(deployment.get("vaults", ())),
+            "env_vars": dict(deployment.get("env_vars", {})),
+            "release": ReleaseMode(deployment.get("release", ReleaseMode.MANUAL)),
+        }
         return cls(
             **columns
             | {
@@ -222,9 +246,10 @@ class QueueSpec(QueueBase):
                 "order": QueueOrder(columns.get("order", QueueOrder.WEIGHTED)),
                 "input": tuple(map(PayloadField.from_json, columns.get("input", ()))),
                 "output": tuple(map(PayloadField.from_json, columns.get("output", ()))),
+                "webhook_hosts": tuple(columns.get("webhook_hosts", ())),
             },
             sub_queues=subs,
-            deployment=Deployment(**{**deployment, **lists}),
+            deployment=Deployment(**{**deployment, **typed}),
             limits=LimitOverrides(**limits),
         )
 
@@ -237,11 +262,86 @@ class QueueSpec(QueueBase):
         return read_json(body, cls)
 
 
+CODE_COLUMNS = ("git_url", "branch", "code_path", "startup_cmd", "requirements_file")
+"""What a release fixes. Everything else of a definition applies to all releases."""
+
+
+class PublishedRelease(msgspec.Struct, frozen=True, kw_only=True):
+    """A release as workers run it."""
+
+    number: int
+    commit: str
+    git_url: str
+    branch: str
+    code_path: str
+    startup_cmd: str
+    requirements_file: str
+    requires_ref: bool = False
+    """Whether a branch or tag must contain the commit, because a user named it and it was never live."""
+
+    @property
+    def code(self) -> dict[str, Any]:
+        return {column: getattr(self, column) for column in CODE_COLUMNS}
+
+
+class PublishedReleases(msgspec.Struct, frozen=True, kw_only=True):
+    """The published document of a queue's releases."""
+
+    live: PublishedRelease | None = None
+    candidate: PublishedRelease | None = None
+    """The release that is rolling out."""
+    workers: frozenset[str] = frozenset()
+    """The ids of the workers that run the candidate."""
+    is_whole: bool = False
+    """All workers run it."""
+
+    def of_worker(self, worker_id: str) -> PublishedRelease | None:
+        """Return the release that a worker runs; None: it follows the branch."""
+        return self.candidate if self.candidate and (self.is_whole or worker_id in self.workers) else self.live
+
+
+class PublishedEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """The published document of a webhook endpoint that is told of the ends of tasks."""
+
+    since: dict[str, int]
+    """The revision of the configuration from which on it covers a queue, by the queue's name; ALL_QUEUES covers also
+    those that are made later.
+    """
+    include_result: bool = False
+
+    def covers_since(self, queue: str) -> int | None:
+        return self.since.get(queue, self.since.get(ALL_QUEUES))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueNotify:
+    """Who is told when a task of a queue ends, whatever the task itself asks for."""
+
+    endpoints: bool = False
+    """Whether a webhook endpoint covers the queue."""
+    include_result: bool = False
+    """Whether one of them wants the result."""
+    revision: int = 0
+    """The newest revision from which on one of them covers the queue: an end is not sent to endpoints that came
+    later.
+    """
+
+    @classmethod
+    def of(cls, queue: str, endpoints: Iterable[PublishedEndpoint]) -> "QueueNotify":
+        covering = [(since, each) for each in endpoints if (since := each.covers_since(queue)) is not None]
+        return cls(
+            endpoints=bool(covering),
+            include_result=any(endpoint.include_result for _, endpoint in covering),
+            revision=max((since for since, _ in covering), default=0),
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueDefinition(QueueBase):
     """A queue with all limits set, as the server and workers use it."""
 
     limits: Limits = field(default_factory=Limits)
+    notify: QueueNotify = field(default_factory=QueueNotify)
 
     @classmethod
     def of(cls, spec: QueueSpec, defaults: Limits) -> "QueueDefinition":

@@ -21,7 +21,7 @@ from queues.status import sum_tasks
 from runqy.audit.actors import Actor, actor_context
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
-from runqy.broker.queues.deletion import delete_redis_queue
+from runqy.broker.queues.deletion import delete_redis_queue, remember_unread_ends
 from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.publishing import publish
@@ -190,13 +190,17 @@ def _finish(broker: Broker, started: _StartedDeletion, *, max_tasks: int | None 
     row, lease = started.row, started.lease
     with lease:
         counts = _count(broker, row.redis_queues)
+        for queue in row.redis_queues:  # before the definition is deleted, which alone names the queue
+            broker.run(remember_unread_ends(queue, row.queue))
         if not row.is_decided:
             _decide(started, counts)
         result = DeletedQueue(name=started.name, redis_queues=tuple(row.redis_queues), tasks=sum_tasks(counts), keys=0)
         if max_tasks is not None and sum(result.tasks.values()) > max_tasks:
             lease.release()
             return replace(result, is_finished=False)
-        deleted = [delete_redis_queue(broker, queue, before_step=lease.extend) for queue in row.redis_queues]
+        deleted = [
+            delete_redis_queue(broker, queue, parent=row.queue, before_step=lease.extend) for queue in row.redis_queues
+        ]
     row.delete()
     return replace(result, keys=sum(each.keys for each in deleted))
 

@@ -1,10 +1,14 @@
 """The maintenance duties of queues."""
 
 from queues.deletion import finish_deletions
+from queues.demand import record_demand
 from queues.existing_queues import publish_existing_queues
 from queues.operations import republish_configuration
+from queues.rollouts import advance_rollouts, make_first_releases
 from runqy.broker.broker import Broker
+from runqy.errors import ConfigurationUnavailable
 from runqy.maintenance.base import DatabaseDuty, register
+from runqy.telemetry.failure_log import FailureLog
 
 
 @register
@@ -30,6 +34,29 @@ class DeletionFinisher(DatabaseDuty):
 
 
 @register
+class RolloutRunner(DatabaseDuty):
+    """Take the next step of each release that is rolling out."""
+
+    name = "rollouts"
+    interval_s = 0.5
+
+    def run(self, broker: Broker) -> None:
+        # A rollback is to be over within seconds, and takes a step for each part of the workers.
+        self.interval_s = 0.2 if advance_rollouts(broker) else RolloutRunner.interval_s
+
+
+@register
+class FirstReleaser(DatabaseDuty):
+    """Make the commit that a worker runs the first release of its queue."""
+
+    name = "first_releases"
+    interval_s = 5.0
+
+    def run(self, broker: Broker) -> None:
+        make_first_releases(broker)
+
+
+@register
 class ExistingQueuePublisher(DatabaseDuty):
     """Publish which Redis queues exist under other names of a queue, so that workers serve them."""
 
@@ -38,3 +65,22 @@ class ExistingQueuePublisher(DatabaseDuty):
 
     def run(self, broker: Broker) -> None:
         publish_existing_queues(broker)
+
+
+@register
+class DemandRecorder:
+    """Record counters and workers of all queues, from which their demand is computed."""
+
+    name = "demand_recorder"
+    interval_s = 5.0
+
+    def __init__(self) -> None:
+        self._failures = FailureLog("demand_recorded")
+
+    def run_tick(self, broker: Broker) -> None:
+        try:
+            record_demand(broker)
+        except ConfigurationUnavailable as error:
+            self._failures.record("demand_not_recorded", key=error.code, error=str(error))
+        else:
+            self._failures.record_success()

@@ -6,7 +6,7 @@ import msgspec
 from django.conf import settings
 
 from queues.catalog import QueueCatalog, aliases_by_redis_queue
-from queues.definitions import DEFAULT_SUB_QUEUE, QueueBase
+from queues.definitions import QueueBase
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.queues.stats import QueueCounts, count_tasks, read_queue_names
@@ -14,6 +14,7 @@ from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.snapshot import Snapshot, current_snapshot
 from runqy.formats.json_decoding import read_json
+from runqy.formats.names import DEFAULT_SUB_QUEUE
 
 
 def find_undefined_queues(broker: Broker) -> list[QueueCounts]:

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
+from django.db.models import Q
 
 from queues.definitions import (
     CHILD_CONCURRENCY_MAX,
@@ -16,6 +17,7 @@ from queues.definitions import (
     QueueMode,
     QueueOrder,
     QueueSpec,
+    ReleaseMode,
     SubQueueSpec,
 )
 from queues.validators import (
@@ -31,24 +33,31 @@ from queues.validators import (
     validate_queue_name,
     validate_repository_path,
     validate_vaults,
+    validate_webhook_hosts,
 )
 from runqy.formats.names import QUEUE_NAME_MAX_LENGTH
+from vaults.models import SealedSecret
 
 QUEUE_COLUMNS = tuple(column.name for column in fields(QueueBase) if column.name not in ("deployment", "sub_queues"))
 DEPLOYMENT_COLUMNS = tuple(column.name for column in fields(Deployment))
+ROLLOUT_COLUMNS = ("rollout_first", "rollout_bake_s", "rollout_max_unavailable", "replace_first")
 LIMIT_COLUMNS = tuple(column.name for column in fields(LimitOverrides))
 DEFAULTS = {column.name: column.default for column in fields(Deployment) if column.default is not MISSING}
 
 
 def definition_key(column: str) -> str:
-    if column in LIMIT_COLUMNS:
-        return column.removesuffix("_s")
+    if column in (*LIMIT_COLUMNS, *ROLLOUT_COLUMNS):
+        return column.removeprefix("rollout_").removesuffix("_s")
     return "startup_timeout_secs" if column == "startup_timeout_s" else column
 
 
 def definition_path(column: str) -> str:
     """Return the path of a column in queue files and the API: `deployment.limits.max_retry`."""
-    groups = (("deployment.limits.", LIMIT_COLUMNS), ("deployment.", DEPLOYMENT_COLUMNS))
+    groups = (
+        ("deployment.limits.", LIMIT_COLUMNS),
+        ("deployment.rollout.", ROLLOUT_COLUMNS),
+        ("deployment.", DEPLOYMENT_COLUMNS),
+    )
     return next((prefix for prefix, columns in groups if column in columns), "") + definition_key(column)
 
 
@@ -157,6 +166,31 @@ class Queue(models.Model):
     git_token = models.CharField(
         max_length=400, blank=True, validators=[validate_git_token], help_text="`vault://<vault>/<key>`"
     )
+    release = models.CharField(
+        max_length=16,
+        choices=[(mode.value, mode.value) for mode in ReleaseMode],
+        default=ReleaseMode.MANUAL.value,
+        help_text="push releases each push to the branch, once a webhook of the git host is set up.",
+    )
+    rollout_first = models.PositiveSmallIntegerField(
+        default=DEFAULTS["rollout_first"],
+        validators=[MinValueValidator(1), MaxValueValidator(1000)],
+        help_text="How many workers run a new release before all others.",
+    )
+    rollout_bake_s = models.PositiveBigIntegerField(
+        default=DEFAULTS["rollout_bake_s"],
+        validators=[MaxValueValidator(24 * 3600)],
+        help_text="How long they run it, with at least one task, before the others follow.",
+    )
+    rollout_max_unavailable = models.PositiveSmallIntegerField(
+        default=DEFAULTS["rollout_max_unavailable"],
+        validators=[MinValueValidator(1), MaxValueValidator(100)],
+        help_text="How many of the workers, in percent, then change to it at a time. At least one does.",
+    )
+    replace_first = models.BooleanField(
+        default=DEFAULTS["replace_first"],
+        help_text="End a process before its successor starts, where memory has no room for both.",
+    )
     max_retry = models.PositiveIntegerField(
         null=True, blank=True, validators=[MaxValueValidator(10_000)], help_text="How often a failed task is retried."
     )
@@ -191,6 +225,12 @@ class Queue(models.Model):
     ttl_archived_s = duration_field(1, "How long an archived task is kept.")
     retry_delay_s = duration_field(0, "The delay of the first retry; it doubles with each further one.")
     retry_max_delay_s = duration_field(0, "The longest delay of a retry.")
+    webhook_hosts = models.JSONField(
+        default=list,
+        blank=True,
+        validators=[validate_webhook_hosts],
+        help_text="Hosts that tasks may name in a webhook of their own, such as hooks.example.com.",
+    )
     input = models.JSONField(
         default=list,
         blank=True,
@@ -203,6 +243,14 @@ class Queue(models.Model):
         validators=[validate_payload_schema],
         help_text="Documents the results; not validated.",
     )
+    webhook_secret = models.OneToOneField(
+        SealedSecret, null=True, editable=False, on_delete=models.PROTECT, related_name="+"
+    )
+    """Signs those webhooks. Made with the first host, and kept until the queue is deleted."""
+    git_hook_secret = models.OneToOneField(
+        SealedSecret, null=True, editable=False, on_delete=models.PROTECT, related_name="+"
+    )
+    """Signs the pushes that release its code. Made when it first has `release: push`, and kept like the other."""
     source = models.CharField(max_length=8, choices=QueueSource.choices, default=QueueSource.ADMIN, editable=False)
     file_digest = models.CharField(max_length=64, blank=True, editable=False)
     """`spec_digest` of the queue when a file was last loaded. It differs from the row's if that was edited since."""
@@ -235,6 +283,7 @@ class Queue(models.Model):
                 if name != "is_enabled":
                     setattr(self, name, getattr(values, name))
         self.env_vars, self.vaults = dict(spec.deployment.env_vars), list(spec.deployment.vaults)
+        self.webhook_hosts = list(spec.webhook_hosts)
         self.input = [field.to_json() for field in spec.input]
         self.output = [field.to_json() for field in spec.output]
 
@@ -266,6 +315,95 @@ class SubQueue(models.Model):
     def clean(self) -> None:
         if message := sub_queue_name_error(self.queue.name, self.name):
             raise ValidationError({"name": message})
+
+
+class ReleaseSource(models.TextChoices):
+    """What made a release."""
+
+    FIRST = "first", "first deployment"
+    MANUAL = "manual", "redeploy"
+    PUSH = "push", "push"
+    DEFINITION = "definition", "changed definition"
+    ROLLBACK = "rollback", "rollback"
+
+
+class ReleaseState(models.TextChoices):
+    ROLLING_OUT = "rolling_out", "rolling out"
+    LIVE = "live", "live"
+    SUPERSEDED = "superseded", "superseded"
+    REVERTED = "reverted", "reverted"
+    FAILED = "failed", "failed"
+
+
+class Release(models.Model):
+    """A numbered commit that a queue runs, with how it is deployed and started. Only `queues.releases` writes it."""
+
+    queue = models.ForeignKey(Queue, on_delete=models.CASCADE, related_name="releases")
+    number = models.PositiveIntegerField()
+    commit = models.CharField(max_length=64, blank=True)
+    """Empty until a worker has deployed the newest of the branch."""
+    git_url = models.CharField(max_length=2000)
+    branch = models.CharField(max_length=250)
+    code_path = models.CharField(max_length=1000, blank=True)
+    startup_cmd = models.CharField(max_length=4000)
+    requirements_file = models.CharField(max_length=1000, blank=True)
+    subject = models.CharField(max_length=200, blank=True)
+    """Subject, author and time of the commit, as workers report them."""
+    author = models.CharField(max_length=200, blank=True)
+    committed_at = models.DateTimeField(null=True)
+    source = models.CharField(max_length=16, choices=ReleaseSource.choices)
+    like = models.PositiveIntegerField(null=True)
+    """The number of the release whose commit it has: of a rollback the one that it goes back to."""
+    actor = models.CharField(max_length=200, blank=True)
+    state = models.CharField(max_length=16, choices=ReleaseState.choices)
+    reason = models.TextField(blank=True)
+    """Why it was reverted, or has failed."""
+    created_at = models.DateTimeField()
+    live_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    workers = models.JSONField(default=list)
+    """The ids of the workers that a rollout has given it to."""
+    is_whole = models.BooleanField(default=False)
+    """Whether all workers have it at once, because there is no live release to go back to."""
+    has_lost_worker = models.BooleanField(default=False)
+    ready_at = models.DateTimeField(null=True)
+    """When the first workers were ready."""
+    is_baked = models.BooleanField(default=False)
+    runs_before = models.PositiveBigIntegerField(default=0)
+    """What became of the runs of the live release on its workers until the rollout began."""
+    failures_before = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        default_permissions = ()
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["queue", "number"], name="one_release_for_each_number"),
+            models.UniqueConstraint(
+                fields=["queue"], condition=Q(state=ReleaseState.LIVE.value), name="one_live_release"
+            ),
+            models.UniqueConstraint(
+                fields=["queue"], condition=Q(state=ReleaseState.ROLLING_OUT.value), name="one_rollout"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.queue} release {self.number}"
+
+
+class ReceivedPush(models.Model):
+    """A push event that was received. Sent again it does nothing, even if the queue was rolled back since."""
+
+    queue = models.ForeignKey(Queue, on_delete=models.CASCADE, related_name="pushes")
+    digest = models.CharField(max_length=64)
+    """Of the whole body, which is what the git host signs."""
+
+    class Meta:
+        default_permissions = ()
+        ordering = ["-id"]
+        constraints = [models.UniqueConstraint(fields=["queue", "digest"], name="each_push_once")]
+
+    def __str__(self) -> str:
+        return f"{self.queue} {self.digest[:12]}"
 
 
 class QueueDeletion(models.Model):

@@ -1,4 +1,4 @@
-"""Create, change, enable, disable, redeploy and publish queues."""
+"""Create, change, enable, disable and publish queues."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,9 @@ from queues.definitions import QueueSpec, SubQueueSpec
 from queues.models import Queue, QueueSource, SubQueue, definition_path
 from queues.pending_deletions import ensure_no_tasks_stranded, update_pending_deletions
 from queues.queries import QueueConfig, documents_used, get_fresh_catalog
-from queues.vault_grants import refuse_added_grants
+from queues.releases import get_queue, release_definition
+from queues.vault_grants import LIMITED_KEY, NO_VAULT_PERMISSION, refuse_added_grants
+from queues.webhook_secrets import QueueSecret, create_queue_secrets
 from runqy.accounts.identities import store_key_uses
 from runqy.audit.changes import diff
 from runqy.audit.operations import record
@@ -26,10 +28,6 @@ from runqy.http.preconditions import Precondition, accept_any
 from vaults.queries import find_git_token_error
 
 log = structlog.get_logger()
-
-
-_LIMITED_KEY = "This key is limited to queues"
-_NO_VAULT_PERMISSION = "You may not change vaults (vaults.change_vault)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +80,7 @@ def save_queues(change: Change, saves: Sequence[QueueSave], *, source: QueueSour
     for save in saves:
         try:
             with change.savepoint():
-                saved.append(_store(save, source, owners))
+                saved.append(_store(change, save, source, owners))
         except RunqyError as error:
             errors[save.spec.name] = error
     change.put_all(DocumentKind.QUEUE, {spec.name: (spec.encode(), documents_used(spec)) for spec in saved})
@@ -120,7 +118,7 @@ def upsert_queue(
         elif before and not force:
             raise QueueAlreadyExists(f"A queue named {queue} already exists; use force=true to update it.")
         if allowed_queues is not None:
-            refuse_added_grants(before.deployment if before else None, spec.deployment, reason=_LIMITED_KEY)
+            refuse_added_grants(before.deployment if before else None, spec.deployment, reason=LIMITED_KEY)
         saved = save_queue(spec=spec, source=QueueSource.API)
     return QueueConfig.of(saved, sub_queue), is_new
 
@@ -128,7 +126,7 @@ def upsert_queue(
 def add_queue(*, spec: QueueSpec, may_grant_vaults: bool) -> Queue:
     """Create a queue in the admin. Raise KeyInsufficient, and as `save_queue`."""
     if not may_grant_vaults:
-        refuse_added_grants(None, spec.deployment, reason=_NO_VAULT_PERMISSION)
+        refuse_added_grants(None, spec.deployment, reason=NO_VAULT_PERMISSION)
     return save_queue(spec=spec, source=QueueSource.ADMIN, is_new=True)
 
 
@@ -139,14 +137,14 @@ def edit_queue(*, spec: QueueSpec, version: str, may_grant_vaults: bool) -> Queu
     change would give the queue access to more of the vaults.
     """
     with configuration_change():
-        row = _get_row(spec.name)
+        row = get_queue(spec.name)
         before = row.as_spec()
         if spec_version(before) != version:
             raise PreconditionFailed(
                 "This queue was changed by another user while you edited it. Reload the page and repeat your changes."
             )
         if not may_grant_vaults:
-            refuse_added_grants(before.deployment, spec.deployment, reason=_NO_VAULT_PERMISSION)
+            refuse_added_grants(before.deployment, spec.deployment, reason=NO_VAULT_PERMISSION)
         return row if before == spec else save_queue(spec=spec, source=QueueSource.ADMIN)
 
 
@@ -175,27 +173,16 @@ def set_queue_enabled(*, name: str, is_enabled: bool, allowed_queues: AllowedQue
 
 def delete_definition(change: Change, name: str) -> None:
     """Delete the definition of a queue, but not its tasks, in an open change. Raise QueueNotFound."""
-    row = _get_row(name)
-    before = row.as_spec()
+    row = get_queue(name)
+    before, secrets = row.as_spec(), [getattr(row, column.value) for column in QueueSecret]
     row.delete()
+    for secret in secrets:
+        if secret is not None:
+            secret.delete()
     change.remove(DocumentKind.QUEUE, name)
-    change.forget(DocumentKind.REDEPLOYMENT, name)
+    change.forget(DocumentKind.RELEASES, name)
     change.forget(DocumentKind.REDIS_QUEUES, name)
     record_queue("queue.deleted", name, old=before, new=None)
-
-
-def redeploy_queue(*, name: str, allowed_queues: AllowedQueues = None) -> str:
-    """Have the workers of a queue, given by any of its names, deploy the newest commit. Return the queue's own name.
-
-    Workers notice this as they notice a changed definition. Raise QueueNotFound.
-    """
-    queue = get_fresh_catalog(max_age_s=0).get_queue(name, allowed_queues=allowed_queues).name
-    with configuration_change() as change:
-        _get_row(queue)
-        change.put(DocumentKind.REDEPLOYMENT, queue, b"%d" % change.revision)
-        changes = {"redeployment": (None, change.revision)}
-        record(action="queue.redeployed", object_kind="queue", object_name=queue, changes=changes)
-    return queue
 
 
 def republish_configuration() -> SyncStatus:
@@ -207,7 +194,7 @@ def republish_configuration() -> SyncStatus:
 
 def publish_again(*, name: str) -> SyncStatus:
     """Republish the configuration as requested on a queue's page. Raise QueueNotFound, BrokerUnavailable."""
-    _get_row(name)
+    get_queue(name)
     comparison = republish_configuration()
     if changed := sorted(
         {*comparison.outdated, *comparison.altered, *(f"revision:{each.queue}" for each in comparison.queues)}
@@ -247,7 +234,7 @@ def _save_one(spec: QueueSpec, *, source: QueueSource | None, is_new: bool = Fal
     return row
 
 
-def _store(save: QueueSave, source: QueueSource | None, owners: NameOwners) -> QueueSpec:
+def _store(change: Change, save: QueueSave, source: QueueSource | None, owners: NameOwners) -> QueueSpec:
     """Validate and store a queue, and the deletions of what the change removes. Return the queue as published."""
     row, spec = save.row, save.spec
     deployment, subs = spec.deployment, [sub.name for sub in spec.sub_queues]
@@ -272,25 +259,21 @@ def _store(save: QueueSave, source: QueueSource | None, owners: NameOwners) -> Q
     if before and source:
         ensure_no_tasks_stranded(before, spec)
     update_pending_deletions(before, spec)
+    create_queue_secrets(row)
     row.save()
     _set_sub_queues(row, spec, is_new=before is None)
+    if before:
+        release_definition(change, row, before)
     saved = replace(spec, is_enabled=row.is_enabled)
     record_queue("queue.updated" if before else "queue.created", spec.name, old=before, new=saved)
     owners.add(spec.name, subs)
     return saved
 
 
-def _get_row(name: str) -> Queue:
-    row = Queue.objects.filter(name=name).first()
-    if row is None:
-        raise QueueNotFound(f"No queue {name[:128]!r}.")
-    return row
-
-
 def _set_enabled(name: str, *, is_enabled: bool) -> bool:
     """Enable or disable a queue. Its source stays, since files do not set this."""
     with configuration_change() as change:
-        row = _get_row(name)
+        row = get_queue(name)
         if row.is_enabled == is_enabled:
             return False
         before = row.as_spec()

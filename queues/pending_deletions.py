@@ -9,13 +9,14 @@ from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from queues.catalog import SEPARATORS, AllowedQueues
+from queues.catalog import AllowedQueues
 from queues.definitions import QueueSpec
 from queues.models import QueueDeletion
 from runqy import clock
 from runqy.audit.actors import current_actor
 from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.errors import BrokerUnavailable, QueueBeingDeleted, QueueNotEmpty
+from runqy.formats.names import SEPARATORS
 from runqy.redis_connection import get_broker
 
 LEASE_S = 30

@@ -1,7 +1,7 @@
 """Queries of queues: the catalog in the snapshot, Redis queues, and configurations in the database."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import ParamSpec, TypeVar
 
@@ -14,12 +14,22 @@ from queues.catalog import (
     ResolvedQueue,
     aliases_by_redis_queue,
 )
-from queues.definitions import Limits, QueueDefinition, QueueSpec
+from queues.definitions import (
+    Limits,
+    PublishedEndpoint,
+    PublishedRelease,
+    PublishedReleases,
+    QueueBase,
+    QueueDefinition,
+    QueueNotify,
+    QueueSpec,
+)
 from queues.models import Queue
 from runqy.broker.broker import Broker
 from runqy.broker.operation import Operation
 from runqy.broker.queues.stats import read_queue_names
 from runqy.config_sync.documents import Document, DocumentKind, field
+from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.snapshot import (
     MAX_AGE_S,
     Snapshot,
@@ -44,6 +54,14 @@ def get_catalog() -> QueueCatalog:
 def get_fresh_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
     """Return all queues, at most `max_age_s` old; 0 refreshes them. Raise ConfigurationUnavailable."""
     return _CATALOG.of(get_snapshot(max_age_s))
+
+
+def get_changed_catalog() -> QueueCatalog:
+    """Return all queues as they are in the open change of this process. Raise ConfigurationUnavailable."""
+    before = get_snapshot()
+    newer = StoredDocument.objects.filter(revision__gt=max(before.revisions.values(), default=-1))
+    documents = {row.field: row.as_document() for row in newer}
+    return _CATALOG.of(Snapshot({**before.documents, **documents}, before=before))
 
 
 def with_fresh_catalog(call: Callable[[], T]) -> T:
@@ -120,16 +138,21 @@ def hides_payloads(name: str, catalog: QueueCatalog | None) -> bool:
     return queue is None or queue.deployment.hide_payloads
 
 
-def find_redeployment(name: str) -> str | None:
-    """Return a number that changes with each redeployment of a queue; None if it was never redeployed."""
-    document = get_snapshot().find(DocumentKind.REDEPLOYMENT, name)
-    return (document.body or b"").decode() if document else None
+def get_published_releases(name: str) -> PublishedReleases:
+    """Return the live release of a queue and the one that is rolling out, as far as there are any."""
+    document = get_snapshot().find(DocumentKind.RELEASES, name)
+    return read_json(document.body or b"", PublishedReleases) if document else PublishedReleases()
 
 
-def documents_used(spec: QueueSpec) -> list[str]:
-    """Return the fields of the other documents that a queue uses: vaults, redeployment, existing Redis queues."""
+def find_worker_release(name: str, worker_id: str) -> PublishedRelease | None:
+    """Return the release of a queue that a worker runs; None: it follows the branch."""
+    return get_published_releases(name).of_worker(worker_id)
+
+
+def documents_used(spec: QueueBase) -> list[str]:
+    """Return the fields of the other documents that a queue uses: vaults, releases, existing Redis queues."""
     vaults = [field(DocumentKind.VAULT, vault) for vault in spec.deployment.referenced_vaults]
-    return [*vaults, field(DocumentKind.REDEPLOYMENT, spec.name), field(DocumentKind.REDIS_QUEUES, spec.name)]
+    return [*vaults, field(DocumentKind.RELEASES, spec.name), field(DocumentKind.REDIS_QUEUES, spec.name)]
 
 
 def default_limits() -> Limits:
@@ -154,8 +177,9 @@ class _DecodedQueue:
 
 def _catalog(snapshot: Snapshot) -> QueueCatalog:
     queues = snapshot.decode(DocumentKind.QUEUE, _decode)
+    endpoints = snapshot.decode(DocumentKind.ENDPOINT, _decode_endpoint).values()
     return QueueCatalog(
-        (queue.definition for queue in queues.values()),
+        (_with_notify(queue.definition, endpoints) for queue in queues.values()),
         separator=settings.RUNQY_SUBQUEUE_SEPARATOR,
         revisions={name: str(snapshot.worker_revision(queue.fields)) for name, queue in queues.items()},
         existing=snapshot.decode(DocumentKind.REDIS_QUEUES, _decode_names),
@@ -168,6 +192,14 @@ _CATALOG = SnapshotValue(_catalog)
 def _decode(document: Document) -> _DecodedQueue:
     spec = QueueSpec.decode(document.body or b"")
     return _DecodedQueue(QueueDefinition.of(spec, default_limits()), (document.field, *documents_used(spec)))
+
+
+def _with_notify(queue: QueueDefinition, endpoints: Collection[PublishedEndpoint]) -> QueueDefinition:
+    return replace(queue, notify=QueueNotify.of(queue.name, endpoints)) if endpoints else queue
+
+
+def _decode_endpoint(document: Document) -> PublishedEndpoint:
+    return read_json(document.body or b"", PublishedEndpoint)
 
 
 def _decode_names(document: Document) -> frozenset[str]:

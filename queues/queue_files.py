@@ -16,10 +16,12 @@ from queues.definition_serializers import (
     QueueDefinitionInvalid,
     QueueDefinitionSerializer,
     QueueParser,
+    RolloutSerializer,
     format_path,
 )
 from queues.definitions import QueueSpec, format_limit
 from queues.deletion import delete_queues
+from queues.file_sections import SECTIONS, FileError, LoadedNames, Located, empty_sections, load_sections
 from queues.models import DEFAULTS, LIMIT_COLUMNS, Queue, QueueSource, definition_key
 from queues.operations import QueueSave, save_queues, spec_digest
 from queues.yaml_loader import LocatedYaml, YamlInvalid, read_yaml
@@ -32,19 +34,6 @@ _QUEUES_PER_CHANGE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class FileError:
-    file: str
-    line: int
-    """0 for an error of the whole file."""
-    key: str
-    reason: str
-
-    def __str__(self) -> str:
-        location = f"{self.file}:{self.line}" if self.line else self.file
-        return ": ".join(filter(None, (location, self.key, self.reason)))
-
-
-@dataclass(frozen=True, slots=True)
 class QueueFile:
     """The queues of a file, or only its errors, since a file is not loaded in part."""
 
@@ -52,6 +41,17 @@ class QueueFile:
     errors: tuple[FileError, ...] = ()
     lines: Mapping[str, int] = field(default_factory=dict)
     """The line where each queue begins."""
+    sections: Mapping[str, Mapping[str, tuple[Any, int]]] = field(default_factory=dict)
+    """What the other keys define, by key and name, with its line."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFiles:
+    """What all files define."""
+
+    queues: Mapping[str, tuple[QueueSpec, str, int]]
+    sections: Mapping[str, Located]
+    errors: list[FileError]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,6 +68,8 @@ class LoadReport:
     removed: list[str] = field(default_factory=list)
     """Missing and deleted."""
     errors: list[FileError] = field(default_factory=list)
+    sections: Mapping[str, LoadedNames] = field(default_factory=empty_sections)
+    """The names under the other keys."""
 
     @property
     def loaded(self) -> list[str]:
@@ -81,7 +83,8 @@ def parse_queue_file(raw: bytes, *, file: str) -> QueueFile:
     except YamlInvalid as error:
         return QueueFile(errors=(FileError(file, error.line, format_path(error.path), error.reason),))
     specs: list[QueueSpec] = []
-    errors = list(_parse_queues(located, specs))
+    sections: dict[str, dict[str, tuple[Any, int]]] = {}
+    errors = [*_parse_queues(located, specs), *_parse_sections(located, sections)]
     if not errors and (collision := find_name_collision(specs)):
         first, second, shared = collision
         errors = [FieldError(("queues", second), f"The name {shared!r} is already used by the queue {first}.")]
@@ -91,22 +94,22 @@ def parse_queue_file(raw: bytes, *, file: str) -> QueueFile:
                 FileError(file, located.line_of(error.path), format_path(error.path), error.message) for error in errors
             )
         )
-    return QueueFile(specs=tuple(specs), lines={spec.name: located.line_of(("queues", spec.name)) for spec in specs})
+    lines = {spec.name: located.line_of(("queues", spec.name)) for spec in specs}
+    return QueueFile(specs=tuple(specs), lines=lines, sections=sections)
 
 
-def read_queue_files(directory: Path) -> tuple[dict[str, tuple[QueueSpec, str, int]], list[FileError]]:
-    """Return the queues in `*.yaml` and `*.yml` of a directory by name, with file and line, and all errors."""
+def read_queue_files(directory: Path) -> FoundFiles:
+    """Return what `*.yaml` and `*.yml` of a directory define."""
     if not directory.is_dir():
-        return {}, [FileError(str(directory), 0, "", "No such directory.")]
+        return FoundFiles({}, {}, [FileError(str(directory), 0, "", "No such directory.")])
     paths = sorted(path for path in directory.iterdir() if path.suffix in (".yaml", ".yml"))
     return merge_queue_files((str(path), _read_file(path)) for path in paths)
 
 
-def merge_queue_files(
-    files: Iterable[tuple[str, QueueFile]],
-) -> tuple[dict[str, tuple[QueueSpec, str, int]], list[FileError]]:
-    """Return the queues of files by name, with file and line, and all errors. A queue is in one file."""
+def merge_queue_files(files: Iterable[tuple[str, QueueFile]]) -> FoundFiles:
+    """Return what files define. A queue is in one file, and so is each name of another key."""
     found: dict[str, tuple[QueueSpec, str, int]] = {}
+    sections: dict[str, dict[str, tuple[Any, str, int]]] = {key: {} for key in SECTIONS}
     errors: list[FileError] = []
     for file, content in files:
         errors += content.errors
@@ -116,7 +119,12 @@ def merge_queue_files(
             errors.append(FileError(file, content.lines[name], f"queues.{name}", f"Already defined in {other}:{line}."))
         if not duplicates:
             found |= {spec.name: (spec, file, content.lines[spec.name]) for spec in content.specs}
-    return found, errors
+        for key, items in content.sections.items():
+            for name, (item, line) in items.items():
+                _, other, other_line = sections[key].setdefault(name, (item, file, line))
+                if other != file:
+                    errors.append(FileError(file, line, f"{key}.{name}", f"Already defined in {other}:{other_line}."))
+    return FoundFiles(found, sections, errors)
 
 
 def load_queue_files(*, directory: Path, prune: bool = False, force: bool = False) -> LoadReport:
@@ -126,25 +134,33 @@ def load_queue_files(*, directory: Path, prune: bool = False, force: bool = Fals
     only with `prune`, and not if a file has errors, since they may be in that file. Queues with pending or active tasks
     are kept unless `force` is set.
     """
-    found, errors = read_queue_files(directory)
-    report = LoadReport(missing=_missing(found), errors=errors)
+    found = read_queue_files(directory)
+    report = LoadReport(missing=_missing(found.queues), errors=found.errors)
+    is_complete = not report.errors
     if prune and not report.errors:
         _delete_missing(report, directory, force=force)
-    queues = list(found.values())
+    queues = list(found.queues.values())
     for start in range(0, len(queues), _QUEUES_PER_CHANGE):
         _load(queues[start : start + _QUEUES_PER_CHANGE], report)
+    report.sections, errors = load_sections(found.sections, is_applied=False, prune=prune and is_complete)
+    report.errors += errors
     return report
 
 
 def write_queue_file(specs: Iterable[QueueSpec]) -> bytes:
     """Return a queue file that defines the same queues. Files do not contain whether a queue is enabled."""
+    return write_yaml({"queues": {spec.name: _without_defaults(spec) for spec in specs}})
+
+
+def write_yaml(content: Mapping[str, Any]) -> bytes:
+    """Return what a queue file has under its keys, as text."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
     # Lines are not folded, and keys keep their order.
     yaml.default_flow_style, yaml.width = False, 1 << 20
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     text = io.BytesIO()
-    yaml.dump({"queues": {spec.name: _without_defaults(spec) for spec in specs}}, text)
+    yaml.dump(content, text)
     return text.getvalue()
 
 
@@ -156,7 +172,7 @@ def _parse_queues(located: LocatedYaml, specs: list[QueueSpec]) -> Iterator[Fiel
     if not isinstance(top, dict):
         yield FieldError((), "A queue file is a mapping with the key `queues`.")
         return
-    for key in top.keys() - {"queues"}:
+    for key in top.keys() - {"queues", *SECTIONS}:
         yield FieldError((key,), "Unknown field; did you mean `queues`?")
     queues = {} if top.get("queues") is None else top["queues"]
     if not isinstance(queues, dict):
@@ -169,6 +185,22 @@ def _parse_queues(located: LocatedYaml, specs: list[QueueSpec]) -> Iterator[Fiel
             specs.append(parser.parse(name, data))
         except QueueDefinitionInvalid as invalid:
             yield from (FieldError(("queues", name, *error.path), error.message) for error in invalid.field_errors)
+
+
+def _parse_sections(located: LocatedYaml, sections: dict[str, dict[str, tuple[Any, int]]]) -> Iterator[FieldError]:
+    """Add what the other keys of a file define, and yield its errors."""
+    top = located.value if isinstance(located.value, dict) else {}
+    for key, section in SECTIONS.items():
+        items = {} if top.get(key) is None else top[key]
+        if not isinstance(items, dict):
+            yield FieldError((key,), f"Must be a mapping from names to {key}.")
+            continue
+        sections[key] = {}
+        for name, data in items.items():
+            try:
+                sections[key][name] = section.parse(name, data), located.line_of((key, name))
+            except RunqyError as error:
+                yield from (FieldError((key, name), message) for message in error.errors)
 
 
 def _restore_env_vars(located: LocatedYaml, path: tuple[str, ...], data: object) -> None:
@@ -271,6 +303,9 @@ def _without_defaults(spec: QueueSpec) -> dict[str, Any]:
     del deployment["mode"]  # it is also a field of the queue
     defaults = {name: value for name, value in DEFAULTS.items() if name != "startup_timeout_s"}
     defaults |= {"startup_timeout_secs": DEFAULTS["startup_timeout_s"], "env_vars": {}, "vaults": [], "limits": {}}
+    bare: Any = RolloutSerializer(DEFAULTS).data
+    changed = {name: value for name, value in deployment["rollout"].items() if bare[name] != value}
+    deployment, defaults = deployment | {"rollout": changed}, defaults | {"rollout": {}}
     deployment = {name: value for name, value in deployment.items() if defaults.get(name, ...) != value}
     for schema in (data["input"], data["output"]):
         for payload_field in schema:

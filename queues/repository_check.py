@@ -1,4 +1,4 @@
-"""The check of a repository and its branch, for users who edit a queue."""
+"""What the server reads of repositories: the check for users who edit a queue, and the newest commit of a branch."""
 
 import re
 import threading
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import structlog
 from django.conf import settings
 from django.core.exceptions import ValidationError
 
@@ -25,9 +26,13 @@ from runqy.git.ssrf import find_public_addresses, pinned_http, pinned_ssh
 from vaults.worker_secrets import get_worker_secrets
 
 CHECK_TIMEOUT_S = 15.0
+TIP_TIMEOUT_S = 4.0
+"""Git hosts wait for the response to a push for 5 to 10 seconds."""
 CHECK_LIMITS = Limits(memory_bytes=256 << 20, disk_bytes=16 << 20)
 CONCURRENT_CHECKS_MAX = 2
 """In a process. A check takes a thread, and the server must not be usable to scan other servers."""
+
+log = structlog.get_logger(__name__)
 
 _slots = threading.BoundedSemaphore(CONCURRENT_CHECKS_MAX)
 
@@ -91,6 +96,20 @@ def check_repository(
     return RepositoryCheck(is_ready=True, message=f"Reachable. The {kind} {branch} is at {found.commit[:12]}.")
 
 
+def find_tip(row: Queue) -> str:
+    """Return the newest commit of a queue's branch; empty if this server cannot read the repository.
+
+    Workers may be able to: they have ssh keys, and may be in another network.
+    """
+    try:
+        with _check_slot():
+            source = parse_source(git_url=row.git_url, branch=row.branch)
+            return _resolve_ref(source, row.git_token, timeout_s=TIP_TIMEOUT_S).commit
+    except RunqyError as error:
+        log.info("tip_not_found", queue=row.name, error=error.code)
+        return ""
+
+
 def _has_token(queue: str, git_url: str, git_token: str) -> bool:
     """Return whether workers of a queue already send this token to the host of this repository."""
     row = Queue.objects.filter(name=queue).first()
@@ -109,7 +128,7 @@ def _check_slot() -> Iterator[None]:
         _slots.release()
 
 
-def _resolve_ref(source: Source, git_token: str) -> RemoteRef:
+def _resolve_ref(source: Source, git_token: str, *, timeout_s: float = CHECK_TIMEOUT_S) -> RemoteRef:
     """Read the ref of a source from its server, if that has an allowed address. Raise RunqyError."""
     token = (
         get_worker_secrets((), git_token=git_token, git_url=source.url).git_token if source.scheme == "https" else ""
@@ -128,7 +147,7 @@ def _resolve_ref(source: Source, git_token: str) -> RemoteRef:
         if source.scheme == "ssh":
             env.variables["GIT_SSH_COMMAND"] += f" -o ConnectTimeout=10 {ssh_options}"
         commands = CommandRunner(secrets=credentials.secrets)
-        return resolve_ref(source, commands, env=env, timeout_s=CHECK_TIMEOUT_S, limits=CHECK_LIMITS, config=config)
+        return resolve_ref(source, commands, env=env, timeout_s=timeout_s, limits=CHECK_LIMITS, config=config)
 
 
 def _message(error: RunqyError, git_url: str, branch: str) -> str:

@@ -1,18 +1,35 @@
 """The status of queues and Redis queues: tasks, workers, publication and vault errors."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from queues.catalog import AllowedQueues, RedisQueue
-from queues.definitions import QueueSpec
+from django.db import DatabaseError, InterfaceError
+
+from queues.activity import NO_ACTIVITY, QueueActivity, QueueProblem, read_activity
+from queues.catalog import AllowedQueues, QueueCatalog, RedisQueue
+from queues.definitions import QueueBase
+from queues.health import (
+    BEING_DELETED,
+    NO_COUNTS,
+    NOT_PUBLISHED,
+    NOT_WATCHED,
+    UNDEFINED,
+    VAULT_PROBLEM,
+    Health,
+    HealthLevel,
+    list_health,
+)
 from queues.queries import documents_used, get_fresh_catalog, list_redis_queues, list_vault_errors, resolve_redis_queue
 from runqy.broker.broker import Broker
+from runqy.broker.health import is_maintenance_running
 from runqy.broker.memory import estimate_memory
+from runqy.broker.operation import Request, raise_error
 from runqy.broker.queues.pausing import Pause, find_pause
 from runqy.broker.queues.stats import DayCounts, QueueCounts, count_tasks, read_history
 from runqy.broker.states import TaskState
-from runqy.broker.workers.heartbeats import list_worker_records
+from runqy.broker.workers.heartbeats import list_live_and_lost_records, list_worker_records
 from runqy.broker.workers.records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers
 from runqy.config_sync.documents import DocumentKind, field
 from runqy.config_sync.publishing import SyncStatus
@@ -56,10 +73,21 @@ class QueueStatus:
     """The live workers that serve it."""
     worker_counts: WorkerCounts = NO_WORKERS
     """The processes of these workers."""
+    silent_workers: tuple[WorkerRecord, ...] = ()
+    """Those that fell silent within a day without deregistering."""
     is_published: bool | None
     """Whether Redis and the database agree on it and its vaults; None while Redis is unavailable."""
     vault_errors: tuple[str, ...] = ()
     """Why workers cannot register for it."""
+    is_told: bool = False
+    """Whether webhooks may be told of its tasks."""
+    activity: QueueActivity = NO_ACTIVITY
+    is_watched: bool = True
+    """Whether maintenance, which looks for problems, runs."""
+
+    @property
+    def has_foreign_workers(self) -> bool:
+        return any(worker.is_foreign for worker in self.workers)
 
     @property
     def tasks(self) -> dict[str, int]:
@@ -81,6 +109,35 @@ class QueueStatus:
         )
 
     @property
+    def slots(self) -> int:
+        """The tasks that its workers can run at once."""
+        return sum(worker.concurrency for worker in self.workers)
+
+    @property
+    def oldest_s(self) -> float:
+        """How long the oldest pending task has been waiting."""
+        return max((each.latency_s for each in self.counts or ()), default=0.0)
+
+    @property
+    def trend(self) -> str:
+        """How the number of pending tasks changes: `grows 12/min`; empty if that is unknown."""
+        return self.activity.describe_trend(self.tasks[TaskState.PENDING])
+
+    def list_health(self, *, is_enabled: bool, is_being_deleted: bool = False) -> list[Health]:
+        """Return what differs from a working queue, the most urgent first."""
+        others = [BEING_DELETED] if is_being_deleted else []
+        if self.vault_errors:
+            others.append(Health(text=VAULT_PROBLEM, level=HealthLevel.CRITICAL, detail=" ".join(self.vault_errors)))
+        if self.is_published is False:
+            others.append(NOT_PUBLISHED)
+        if self.counts is None:
+            others.append(NO_COUNTS)
+        elif not self.is_watched:
+            others.append(NOT_WATCHED)
+        paused = ("paused" if self.is_wholly_paused else "partly paused") if self.is_paused else ""
+        return list_health(self.activity.problems, is_enabled=is_enabled, paused=paused, others=others)
+
+    @property
     def is_paused(self) -> bool:
         return any(each.is_paused for each in self.counts or ())
 
@@ -96,43 +153,67 @@ def sum_tasks(counts: Iterable[QueueCounts]) -> dict[str, int]:
 
 
 def get_queue_statuses(
-    broker: Broker, specs: Sequence[QueueSpec], comparison: SyncStatus | None
+    broker: Broker, specs: Sequence[QueueBase], comparison: SyncStatus | None
 ) -> dict[str, QueueStatus]:
-    """Return the status of queues by name, in a constant number of round trips."""
+    """Return the status of queues by name, in a constant number of queries and round trips."""
     catalog = get_fresh_catalog()
     redis_queues = {spec.name: [name for name, _ in catalog.redis_queues_of(spec)] for spec in specs}
-    vault_errors = list_vault_errors(redis_queues)
-    counts, workers = _counts_and_workers(broker, [name for names in redis_queues.values() for name in names])
-    serving, now_s = {name: _serving(workers, names) for name, names in redis_queues.items()}, broker.now_s()
+    vault_errors, activity = list_vault_errors(redis_queues), read_activity(redis_queues)
+    state = _read_state(broker, [name for names in redis_queues.values() for name in names])
+    workers: dict[str, list[WorkerRecord]] = defaultdict(list)
+    for record in state.workers:
+        for name in record.redis_queues:
+            workers[name].append(record)
+    now_s, serving, silent = broker.now_s(), {}, {}
+    for queue, names in redis_queues.items():
+        found = _serving(workers, names)
+        serving[queue] = tuple(record for record in found if not record.is_stale(now_s))
+        silent[queue] = tuple(record for record in found if record.is_stale(now_s))
     return {
         spec.name: QueueStatus(
-            counts=tuple(counts[name] for name in redis_queues[spec.name]) if counts is not None else None,
+            counts=tuple(state.counts[name] for name in redis_queues[spec.name]) if state.counts is not None else None,
             workers=serving[spec.name],
             worker_counts=count_workers(serving[spec.name], now_s=now_s),
+            silent_workers=silent[spec.name],
             is_published=_is_published(spec, comparison),
             vault_errors=tuple(vault_errors[spec.name]),
+            is_told=bool(spec.webhook_hosts) or _has_endpoints(spec.name, catalog),
+            activity=activity.get(spec.name, NO_ACTIVITY),
+            is_watched=state.is_maintenance_running,
         )
         for spec in specs
     }
 
 
-def _counts_and_workers(
-    broker: Broker, names: Sequence[str]
-) -> tuple[dict[str, QueueCounts] | None, dict[str, list[WorkerRecord]]]:
-    """Return counts and live workers by Redis queue. The counts are None while Redis is unavailable."""
-    workers: dict[str, list[WorkerRecord]] = defaultdict(list)
-    if not names:
-        return {}, workers
+def _has_endpoints(name: str, catalog: QueueCatalog) -> bool:
+    queue = catalog.find_queue(name)
+    return queue is not None and queue.notify.endpoints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _State:
+    """What Redis knows of queues."""
+
+    counts: Mapping[str, QueueCounts] | None = None
+    """By Redis queue; None while Redis is unavailable."""
+    workers: Sequence[WorkerRecord] = ()
+    """Also lost ones."""
+    is_maintenance_running: bool = True
+
+
+def _read_state(broker: Broker, names: Sequence[str]) -> _State:
+    """Return the counts of Redis queues and the workers, in three round trips."""
+    counted: Sequence[Request[Any]] = (count_tasks(names, now_ns=broker.now_ns()), is_maintenance_running())
     try:
-        counts = broker.run(count_tasks(names, now_ns=broker.now_ns()))
+        counts, is_running = map(raise_error, broker.run_all(counted))
+        live, lost = list_live_and_lost_records(broker)
     except BrokerUnavailable:
-        return None, workers
-    if (live := _find_live_workers(broker)) is None:
-        return None, workers
-    for record in live:
-        for name in record.redis_queues:
-            workers[name].append(record)
-    return {count.queue: count for count in counts}, workers
+        return _State()
+    return _State(
+        counts={count.queue: count for count in counts},
+        workers=(*live, *lost),
+        is_maintenance_running=is_running,
+    )
 
 
 def _serving(workers: dict[str, list[WorkerRecord]], names: Sequence[str]) -> tuple[WorkerRecord, ...]:
@@ -141,7 +222,7 @@ def _serving(workers: dict[str, list[WorkerRecord]], names: Sequence[str]) -> tu
     return tuple(found[worker_id] for worker_id in sorted(found))
 
 
-def _is_published(spec: QueueSpec, comparison: SyncStatus | None) -> bool | None:
+def _is_published(spec: QueueBase, comparison: SyncStatus | None) -> bool | None:
     if comparison is None:
         return None
     fields = {field(DocumentKind.QUEUE, spec.name), *documents_used(spec)}
@@ -160,6 +241,18 @@ class RedisQueueStatus:
     """Estimated from a sample."""
     worker_counts: WorkerCounts
     """The worker processes that serve it."""
+    problems: tuple[QueueProblem, ...]
+    """Those of its queue."""
+    is_watched: bool
+    """Whether maintenance, which looks for problems, runs, and the database, which has them, is available."""
+
+    @property
+    def health(self) -> list[str]:
+        """What differs from a working queue, the most urgent first."""
+        others = ([] if self.redis_queue.is_defined else [UNDEFINED]) + ([] if self.is_watched else [NOT_WATCHED])
+        is_enabled = self.redis_queue.is_enabled or not self.redis_queue.is_defined
+        paused = "paused" if self.counts.is_paused else ""
+        return [each.text for each in list_health(self.problems, is_enabled=is_enabled, paused=paused, others=others)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +284,8 @@ def get_redis_queue_detail(broker: Broker, name: str, *, allowed_queues: Allowed
         counts=status.counts,
         memory_bytes=status.memory_bytes,
         worker_counts=status.worker_counts,
+        problems=status.problems,
+        is_watched=status.is_watched,
         pause=broker.run(find_pause(queue)),
         history=broker.run(read_history(queue, days=HISTORY_DAYS, now_ns=broker.now_ns())),
         workers=sorted(record.worker_id for record in workers if queue in record.redis_queues),
@@ -230,8 +325,10 @@ def _find_live_workers(broker: Broker) -> list[WorkerRecord] | None:
 
 def _statuses(broker: Broker, redis_queues: list[RedisQueue], workers: list[WorkerRecord]) -> list[RedisQueueStatus]:
     names = [redis_queue.redis_queue for redis_queue in redis_queues]
-    counts = broker.run(count_tasks(names, now_ns=broker.now_ns()))
+    first: Sequence[Request[Any]] = (count_tasks(names, now_ns=broker.now_ns()), is_maintenance_running())
+    counts, is_running = map(raise_error, broker.run_all(first))
     sizes = broker.run(estimate_memory(names))
+    activity = _find_activity({redis_queue.queue.name for redis_queue in redis_queues if redis_queue.queue})
     serving: dict[str, list[WorkerRecord]] = defaultdict(list)
     for record in workers:
         for name in record.redis_queues:
@@ -243,6 +340,16 @@ def _statuses(broker: Broker, redis_queues: list[RedisQueue], workers: list[Work
             counts=count,
             memory_bytes=size,
             worker_counts=count_workers(serving.get(redis_queue.redis_queue, ()), now_s=now_s),
+            problems=(activity or {}).get(redis_queue.queue.name, NO_ACTIVITY).problems if redis_queue.queue else (),
+            is_watched=is_running and activity is not None,
         )
         for redis_queue, count, size in zip(redis_queues, counts, sizes, strict=True)
     ]
+
+
+def _find_activity(queues: Collection[str]) -> Mapping[str, QueueActivity] | None:
+    """Return the activity of queues; None while the database is unavailable, without which clients read counts."""
+    try:
+        return read_activity(queues)
+    except (DatabaseError, InterfaceError):
+        return None

@@ -10,6 +10,7 @@ from django.core.validators import RegexValidator
 
 from queues.definitions import PayloadField
 from queues.payload_schema import payload_field_errors
+from queues.webhook_urls import normalize_hosts
 from runqy.formats.names import QUEUE_NAME, QUEUE_NAME_MAX_LENGTH, QUEUE_NAME_RULE
 from runqy.git.sources import normalize_branch, normalize_path, normalize_url
 from vaults.entry_rules import parse_reference, value_error, variable_name_error
@@ -63,6 +64,16 @@ def validate_vaults(value: Sequence[str]) -> None:
         validate_vault_name(name)
     if repeated := repeated_indices(value):
         raise ValidationError(f"{value[repeated[0]]} is listed more than once.")
+
+
+def validate_webhook_hosts(value: Sequence[str]) -> None:
+    """Require a list as `normalize_hosts` returns it."""
+    try:
+        is_valid = isinstance(value, list) and normalize_hosts(map(str, value)) == value
+    except ValueError as error:
+        raise ValidationError(str(error)) from error
+    if not is_valid:
+        raise ValidationError("Must be a sorted list of hosts.")
 
 
 def validate_payload_schema(value: Sequence[Mapping[str, Any]]) -> None:

@@ -10,6 +10,10 @@ from runqy.errors import KeyInsufficient
 from runqy.git.hosts import find_https_host, is_https
 from vaults.entry_rules import parse_reference
 
+LIMITED_KEY = "This key is limited to queues"
+NO_VAULT_PERMISSION = "You may not change vaults (vaults.change_vault)"
+"""Reasons to refuse more access."""
+
 _SCP_LIKE = re.compile(r"(?:[^@/]*@)?(?P<host>[^:/@]+):")
 
 

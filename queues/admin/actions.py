@@ -8,10 +8,11 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
-from queues.models import Queue
-from queues.operations import disable_queue, enable_queue, redeploy_queue
+from queues.models import Queue, ReleaseState
+from queues.operations import disable_queue, enable_queue
 from queues.pausing import pause_whole_queue, unpause_whole_queue
 from queues.queue_files import write_queue_file
+from queues.releases import find_release, redeploy_queue, roll_back
 from runqy.errors import RunqyError
 from runqy.redis_connection import get_broker
 
@@ -20,8 +21,8 @@ from runqy.redis_connection import get_broker
 class QueueAction:
     """An action that is applied to queues one by one."""
 
-    operation: Callable[[str], object]
-    """Takes the name of a queue. Returns whether it changed the queue."""
+    operation: Callable[[HttpRequest, str], object]
+    """Takes the name of a queue. Returns whether it changed the queue, or a sentence that says how."""
     done: str
     """The participle for messages."""
     permission: str = "change"
@@ -32,9 +33,14 @@ class QueueAction:
         unchanged: list[str] = []
         for name in names:
             try:
-                (changed if self.operation(name) else unchanged).append(name)
+                result = self.operation(request, name)
             except RunqyError as error:
                 messages.error(request, f"{name}: {error.detail}")
+                continue
+            if isinstance(result, str):
+                messages.success(request, result)
+            else:
+                (changed if result else unchanged).append(name)
         if changed:
             messages.success(request, f"{_join(changed)} {self.done}.")
         if unchanged:
@@ -42,18 +48,28 @@ class QueueAction:
             messages.info(request, f"Unchanged: {_join(unchanged)} {was} already {self.done}.")
 
 
+def _roll_back(request: HttpRequest, name: str) -> str:
+    release = roll_back(name=name, may_grant_vaults=request.user.has_perm("vaults.change_vault"))
+    live = find_release(release.queue, ReleaseState.LIVE)
+    if live is not None and live.number == release.like:  # the one before was rolling out
+        return f"Release {release.number - 1} of {name} stopped; workers go back to {live.number}."
+    return f"{name} rolled back: workers go back to release {release.like}."
+
+
 QUEUE_ACTIONS = {
-    "enable": QueueAction(operation=lambda name: enable_queue(name=name), done="enabled"),
-    "disable": QueueAction(operation=lambda name: disable_queue(name=name), done="disabled"),
+    "enable": QueueAction(operation=lambda _, name: enable_queue(name=name), done="enabled"),
+    "disable": QueueAction(operation=lambda _, name: disable_queue(name=name), done="disabled"),
     "pause": QueueAction(
-        operation=lambda name: pause_whole_queue(get_broker(), name=name), done="paused", permission="pause"
+        operation=lambda _, name: pause_whole_queue(get_broker(), name=name), done="paused", permission="pause"
     ),
     "resume": QueueAction(
-        operation=lambda name: unpause_whole_queue(get_broker(), name=name), done="resumed", permission="pause"
+        operation=lambda _, name: unpause_whole_queue(get_broker(), name=name), done="resumed", permission="pause"
     ),
     "redeploy": QueueAction(
-        operation=lambda name: redeploy_queue(name=name), done="redeployed: workers deploy the newest commit"
+        operation=lambda _, name: redeploy_queue(name=name),
+        done="redeployed: the newest commit is being rolled out to workers",
     ),
+    "roll back": QueueAction(operation=_roll_back, done="rolled back"),
 }
 """By verb."""
 
@@ -83,4 +99,4 @@ def _join(names: list[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-LIST_ACTIONS = (*map(_list_action, QUEUE_ACTIONS), export)
+LIST_ACTIONS = (*(_list_action(verb) for verb in QUEUE_ACTIONS if verb != "roll back"), export)

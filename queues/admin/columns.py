@@ -1,18 +1,20 @@
-"""The columns of the list of queues. `status` is read once for the whole page."""
+"""The columns of the list of queues, and how it is sorted by them. `status` is read once for the whole list."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.template.loader import render_to_string
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from queues.health import Health, HealthLevel
 from queues.models import Queue
 from queues.status import QueueStatus
-from runqy.admin_site.labels import render_state
+from runqy.admin_site import labels
 from runqy.admin_site.links import changelist_url
 from runqy.broker.states import TaskState
+from runqy.formats import durations
 
 if TYPE_CHECKING:
 
@@ -23,71 +25,133 @@ if TYPE_CHECKING:
         is_being_deleted: bool
         may_view_tasks: bool
         may_view_workers: bool
+        may_view_alerts: bool
 
 else:
     QueueWithStatus = Queue
 
-
-def list_states(queue: QueueWithStatus) -> list[tuple[str, str]]:
-    """Return the labels for the states of a queue, each with an explanation."""
-    status = queue.status
-    found = []
-    if queue.is_being_deleted:
-        found.append(("being deleted", "Its tasks are being deleted."))
-    elif queue.is_enabled:
-        found.append(("enabled", "Accepts tasks."))
-    else:
-        found.append(("disabled", "Rejects tasks and workers."))
-    if status.is_paused:
-        label = "paused" if status.is_wholly_paused else "partly paused"
-        found.append((label, "Workers get no tasks."))
-    if status.vault_errors:
-        found.append(("vault problem", " ".join(status.vault_errors)))
-    return found
+UNKNOWN = "-"
+_VARIANTS = {
+    HealthLevel.CRITICAL: labels.DANGER,
+    HealthLevel.WARNING: labels.WARNING,
+    HealthLevel.UNKNOWN: labels.NEUTRAL,
+    HealthLevel.STOPPED: labels.NEUTRAL,
+}
 
 
-@admin.display(description="State", ordering="is_enabled")
-def state(queue: QueueWithStatus) -> str:
-    return render_to_string("queues/admin/labels.html", {"labels": list_states(queue)})
+def list_labels(queue: QueueWithStatus) -> list[dict[str, Any]]:
+    """Return the context of a label for each thing that differs from a working queue; empty if nothing does."""
+    return [
+        {
+            "text": health.text,
+            "variant": labels.STATES.get(health.text, _VARIANTS[health.level]),
+            # The messages of alerts are for those who may read alerts.
+            "label_title": health.detail if queue.may_view_alerts or health.level > HealthLevel.WARNING else "",
+        }
+        for health in _list_health(queue)
+        if health.level is not HealthLevel.OK
+    ]
 
 
-def _task_count(task_state: TaskState) -> Callable[[QueueWithStatus], SafeString | str]:
-    """Return the column with the number of tasks in a state, which is a dash while Redis is unavailable."""
-
-    @admin.display(description=task_state.capitalize())
-    def column(queue: QueueWithStatus) -> SafeString | str:
-        if queue.status.counts is None:
-            return "-"
-        count = queue.status.tasks[task_state]
-        if not count or not queue.may_view_tasks:
-            kind = "rq-number rq-nonzero" if count else "rq-number"
-            return format_html('<span class="{}">{}</span>', kind, f"{count:,}")
-        url = changelist_url("tasks_task", parent=queue.name, state=task_state)
-        return format_html('<a class="rq-number rq-nonzero" href="{}">{}</a>', url, f"{count:,}")
-
-    column.__name__ = task_state  # the CSS class of its cells
-    return column
+def _list_health(queue: QueueWithStatus) -> list[Health]:
+    return queue.status.list_health(is_enabled=queue.is_enabled, is_being_deleted=queue.is_being_deleted)
 
 
-@admin.display(description="Workers")
-def workers(queue: QueueWithStatus) -> SafeString | str:
-    """Return the numbers of worker processes that are ready and not ready, with a link to them."""
+# Numbers begin with the largest when they are sorted, health with the most urgent, texts with A.
+@admin.display(description="Health", ordering="health")
+def health(queue: QueueWithStatus) -> str:
+    return render_to_string("queues/admin/labels.html", {"labels": list_labels(queue)})
+
+
+@admin.display(description="Oldest", ordering="-oldest")
+def oldest(queue: QueueWithStatus) -> SafeString | str:
+    """Return how long the oldest pending task has been waiting."""
+    if not queue.status.oldest_s:
+        return UNKNOWN
+    return format_html('<span class="rq-nowrap">{}</span>', durations.humanize(queue.status.oldest_s))
+
+
+@admin.display(description="Pending", ordering="-pending")
+def pending(queue: QueueWithStatus) -> SafeString | str:
+    """Return the number of pending tasks and how it changes."""
+    number = _task_count(queue, TaskState.PENDING)
+    if queue.status.counts is None or not (trend := queue.status.trend):
+        return number
+    return format_html('{} <small class="rq-trend">{}</small>', number, trend)
+
+
+@admin.display(description="Active", ordering="-active")
+def active(queue: QueueWithStatus) -> SafeString | str:
+    """Return the number of active tasks, of the slots of the workers."""
     if queue.status.counts is None:
-        return "-"
+        return UNKNOWN
+    number = _task_count(queue, TaskState.ACTIVE)
+    return format_html('{} <span class="rq-nowrap">of {}</span>', number, f"{queue.status.slots:,}")
+
+
+@admin.display(description="Started/min", ordering="-started")
+def started(queue: QueueWithStatus) -> str:
+    return _rate(queue, queue.status.activity.started_per_minute)
+
+
+@admin.display(description="Failed/min", ordering="-failing")
+def failing(queue: QueueWithStatus) -> SafeString | str:
+    """Return how many attempts failed a minute, with a link to the failures of the last hour."""
+    rate = _rate(queue, queue.status.activity.failed_per_minute)
+    if not queue.status.activity.failed_per_minute or not queue.may_view_tasks or rate == UNKNOWN:
+        return rate
+    url = changelist_url("tasks_task", queue=queue.name, outcome="failure", period="hour")
+    return format_html('<a class="rq-number rq-nonzero" href="{}">{}</a>', url, rate)
+
+
+def _rate(queue: QueueWithStatus, rate: float) -> str:
+    # What maintenance does not record is unknown.
+    if queue.status.counts is None or not queue.status.is_watched:
+        return UNKNOWN
+    return f"{rate:.1f}" if 0 < rate < 10 else f"{rate:,.0f}"
+
+
+@admin.display(description="Workers", ordering="-workers")
+def workers(queue: QueueWithStatus) -> SafeString | str:
+    """Return how many worker processes are ready, of how many, with a link to them."""
+    if queue.status.counts is None:
+        return UNKNOWN
     counts = queue.status.worker_counts
-    text = f"{counts.ready:,} ready, {counts.not_ready:,} not ready" if counts.not_ready else f"{counts.ready:,} ready"
+    text = f"{counts.ready:,} of {counts.total:,} ready" if counts.not_ready else f"{counts.ready:,} ready"
     if not counts.total or not queue.may_view_workers:
         return text
     url = changelist_url("workers_worker", queue=queue.name)
     return format_html('<a class="rq-number rq-nonzero" href="{}">{}</a>', url, text)
 
 
-@admin.display(description="Published")
+@admin.display(description="Retry", ordering="-retry")
+def retry(queue: QueueWithStatus) -> SafeString | str:
+    return _task_count(queue, TaskState.RETRY)
+
+
+@admin.display(description="Archived", ordering="-archived")
+def archived(queue: QueueWithStatus) -> SafeString | str:
+    return _task_count(queue, TaskState.ARCHIVED)
+
+
+def _task_count(queue: QueueWithStatus, task_state: TaskState) -> SafeString | str:
+    """Return the number of tasks in a state, with a link to them."""
+    if queue.status.counts is None:
+        return UNKNOWN
+    count = queue.status.tasks[task_state]
+    if not count or not queue.may_view_tasks:
+        kind = "rq-number rq-nonzero" if count else "rq-number"
+        return format_html('<span class="{}">{}</span>', kind, f"{count:,}")
+    url = changelist_url("tasks_task", parent=queue.name, state=task_state)
+    return format_html('<a class="rq-number rq-nonzero" href="{}">{}</a>', url, f"{count:,}")
+
+
+@admin.display(description="Published", ordering="published")
 def published(queue: QueueWithStatus) -> str:
     """Return whether workers use the latest definition."""
     # Only what needs attention is coloured.
     if queue.status.is_published is False:
-        return render_state("not published", "Maintenance, if it runs, publishes the latest changes within seconds.")
+        return labels.render_state("not published")
     return "yes" if queue.status.is_published else "unknown"
 
 
@@ -96,5 +160,40 @@ def source(queue: QueueWithStatus) -> SafeString:
     return format_html('<span class="rq-nowrap">{}</span>', queue.get_source_display())
 
 
-_TASK_COUNTS = map(_task_count, (TaskState.PENDING, TaskState.ACTIVE, TaskState.RETRY, TaskState.ARCHIVED))
-COLUMNS = ("name", state, *_TASK_COUNTS, workers, "priority", "mode", source, published)
+COLUMNS = (health, "name", oldest, pending, active, started, failing, workers)
+OPTIONAL_COLUMNS: dict[str, Any] = {
+    "retry": retry,
+    "archived": archived,
+    "priority": "priority",
+    "mode": "mode",
+    "source": source,
+    "published": published,
+}
+"""By name, the columns that a user may add."""
+
+_SORT_KEYS: dict[str, Callable[[QueueWithStatus], Any]] = {
+    "health": lambda queue: _list_health(queue)[0].level,
+    "oldest": lambda queue: queue.status.oldest_s,
+    "pending": lambda queue: queue.status.tasks[TaskState.PENDING],
+    "active": lambda queue: queue.status.tasks[TaskState.ACTIVE],
+    "started": lambda queue: queue.status.activity.started_per_minute,
+    "failing": lambda queue: queue.status.activity.failed_per_minute,
+    "workers": lambda queue: queue.status.worker_counts.ready,
+    "retry": lambda queue: queue.status.tasks[TaskState.RETRY],
+    "archived": lambda queue: queue.status.tasks[TaskState.ARCHIVED],
+    "published": lambda queue: bool(queue.status.is_published),
+    "name": lambda queue: queue.name,
+    "priority": lambda queue: queue.priority,
+    "mode": lambda queue: queue.mode,
+    "source": lambda queue: queue.source,
+    "pk": lambda queue: queue.pk,
+}
+PROBLEMS_FIRST = ("health", "-pending", "name")
+
+
+def sort_queues(queues: Iterable[QueueWithStatus], ordering: Iterable[str]) -> list[QueueWithStatus]:
+    """Return queues in the order of fields, as Django spells it; `-` before a field reverses it."""
+    found = list(queues)
+    for field in reversed(list(ordering)):
+        found.sort(key=_SORT_KEYS[field.removeprefix("-")], reverse=field.startswith("-"))
+    return found

@@ -1,7 +1,7 @@
-"""Form fields of a queue: durations, environment variables, rows of lists, and panels between fields."""
+"""Form fields of a queue: environment variables, rows of lists, and panels between fields."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -13,48 +13,8 @@ from django.utils.safestring import SafeString
 from queues.definition_serializers import PayloadFieldSerializer
 from queues.definitions import FieldType, PayloadField
 from queues.payload_schema import TOO_DEEP
+from queues.webhook_urls import normalize_hosts
 from runqy.admin_site.base_admin import NEW_ROWS_MAX, StyledForm
-from runqy.formats import durations, sizes
-
-
-class LimitFormField(forms.CharField):
-    """A limit that is entered with a unit. Empty for the server's default."""
-
-    parse: Callable[[str], int]
-    format: Callable[[int], str]
-
-    def __init__(self, *, min_value: Any = None, max_value: Any = None, **options: Any) -> None:
-        super().__init__(**options | {"empty_value": None, "widget": forms.TextInput(attrs={"autocomplete": "off"})})
-
-    def prepare_value(self, value: Any) -> Any:
-        return self.format(value) if isinstance(value, int) else value
-
-    def to_python(self, value: Any) -> int | None:  # type: ignore[override]
-        text = super().to_python(value)
-        try:
-            return None if text is None else self.parse(text)
-        except ValueError as error:
-            raise forms.ValidationError(f"{error}.") from error
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        try:
-            return bool(self.to_python(data) != initial)
-        except forms.ValidationError:
-            return True
-
-
-class DurationFormField(LimitFormField):
-    """A limit in seconds, entered as a duration such as 10m."""
-
-    parse = staticmethod(durations.parse_s)
-    format = staticmethod(durations.format_short)
-
-
-class SizeFormField(LimitFormField):
-    """A limit in bytes, entered as a size such as 1MiB."""
-
-    parse = staticmethod(sizes.parse_bytes)
-    format = staticmethod(sizes.format_short)
 
 
 class EnvVarsField(forms.CharField):
@@ -76,6 +36,29 @@ class EnvVarsField(forms.CharField):
     def has_changed(self, initial: Any, data: Any) -> bool:
         try:
             return parse_env_vars(str(data or "")) != (initial or {})
+        except forms.ValidationError:
+            return True
+
+
+class HostsField(forms.CharField):
+    """Hosts, separated by white space or commas."""
+
+    def __init__(self, **options: Any) -> None:
+        attrs = {"spellcheck": "false", "autocomplete": "off", "placeholder": "hooks.example.com"}
+        super().__init__(widget=forms.TextInput(attrs=attrs), **options)
+
+    def prepare_value(self, value: Any) -> Any:
+        return " ".join(value) if isinstance(value, list) else value
+
+    def clean(self, value: Any) -> list[str]:
+        try:
+            return normalize_hosts(super().clean(value).replace(",", " ").split())
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from error
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        try:
+            return self.clean(data) != (initial or [])
         except forms.ValidationError:
             return True
 
@@ -170,11 +153,17 @@ class Row(StyledForm):
 class VaultRow(Row):
     content = ("vault",)
 
-    vault = forms.ChoiceField(error_messages={"invalid_choice": "No vault has this name."})
+    vault = forms.ChoiceField(
+        error_messages={"invalid_choice": "No vault has this name.", "required": "Choose a vault, or remove the row."}
+    )
 
     def __init__(self, *args: Any, vaults: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["vault"].choices = [("", "Choose a vault"), *vaults]  # type: ignore[attr-defined]
+
+    def has_changed(self) -> bool:
+        # A row with a position was added or had a vault; only the blank row for browsers without JavaScript has none.
+        return super().has_changed() or bool(self[ORDERING_FIELD_NAME].data)
 
     def to_column(self) -> str:
         return str(self.cleaned_data["vault"])

@@ -7,12 +7,11 @@ from django import forms
 from django.db import models
 
 from queues.admin.fields import (
-    DurationFormField,
     EnvVarsField,
     FieldRow,
+    HostsField,
     PanelField,
     RowsField,
-    SizeFormField,
     VaultRow,
 )
 from queues.definition_serializers import column_field
@@ -22,6 +21,7 @@ from queues.operations import spec_version
 from queues.payload_schema import example_body, example_curl, example_payload, example_queue_name
 from queues.queries import default_limits
 from runqy.admin_site.base_admin import StyledForm, StyledModelForm
+from runqy.admin_site.fields import DurationFormField, SizeFormField
 from vaults.queries import ReferencedEntry, find_git_token_error, list_references
 
 ROWS = ("vaults", "input", "output")
@@ -50,6 +50,7 @@ class QueueForm(StyledModelForm):
     )
     check = PanelField("Check", "queues/admin/check.html")
     env_vars = EnvVarsField(label="Environment variables", required=False)
+    webhook_hosts = HostsField(label="Webhook hosts", required=False, help_text=_help_text("webhook_hosts"))
     vaults = RowsField(VaultRow, noun="vault", template="queues/admin/plain_row.html", help_text=_help_text("vaults"))
     input = RowsField(FieldRow, noun="field", template="queues/admin/field_row.html", help_text=_help_text("input"))
     example = PanelField("Example", "queues/admin/example.html")
@@ -209,8 +210,9 @@ def _others(columns: Sequence[str], *placed: str) -> tuple[str, ...]:
     return tuple(column for column in columns if column not in placed)
 
 
+BASICS = "Basics"
 FIELDSETS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("Basics", {"fields": (*_BASICS, *_others(QUEUE_COLUMNS, *_BASICS, *_PAYLOAD))}),
+    (BASICS, {"fields": (*_BASICS, *_others(QUEUE_COLUMNS, *_BASICS, *_PAYLOAD))}),
     ("Deployment", {"fields": (*_REPOSITORY, *_others(DEPLOYMENT_COLUMNS, *_REPOSITORY, *_VAULTS))}),
     ("Vaults", {"fields": _VAULTS}),
     (

@@ -11,6 +11,8 @@ from queues.definitions import SubQueueSpec
 from queues.models import Queue, SubQueue
 from runqy.admin_site.base_admin import RunqyTabularInline, StyledModelForm
 
+_CELLS = {"name", "priority"}
+
 
 class SubQueueForm(StyledModelForm):
     """A sub-queue. Empty new rows are ignored."""
@@ -26,6 +28,15 @@ class SubQueueForm(StyledModelForm):
             self.fields["position"].required = False
         if self.instance.pk is None:
             self.initial["position"] = None
+            for name in _CELLS & self.fields.keys():
+                self.fields[name].required = False  # the page would mark the blank row, which may stay blank
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        for name in sorted(_CELLS - self.errors.keys()):
+            if cleaned.get(name) in (None, ""):
+                self.add_error(name, self.fields[name].error_messages["required"])
+        return cleaned
 
     def has_changed(self) -> bool:
         if self.instance.pk is not None:

@@ -4,23 +4,30 @@ from typing import Any, cast
 
 from django.conf import settings
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.forms import Script
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 
 from queues.admin import views
 from queues.admin.actions import LIST_ACTIONS
-from queues.admin.columns import COLUMNS, list_states
-from queues.admin.forms import FIELDSETS, FOLDED_WHEN_ADDED, FORM_FIELDS, QueueForm
+from queues.admin.changelist import QueueChangeList
+from queues.admin.columns import COLUMNS, OPTIONAL_COLUMNS, list_labels
+from queues.admin.forms import BASICS, FIELDSETS, FOLDED_WHEN_ADDED, FORM_FIELDS, QueueForm
 from queues.admin.inlines import SubQueueInline, read_sub_queues
 from queues.admin.read_only import READ_ONLY_FIELDS, READ_ONLY_FIELDSETS, ReadOnlyForm
 from queues.admin.undefined_queues import UndefinedQueuesView, adopted_fields
-from queues.models import Queue
+from queues.models import Queue, QueueSource, ReleaseState
 from queues.operations import add_queue, edit_queue
 from runqy.admin_site.base_admin import LIVE
 from runqy.config_sync.admin import PublishedModelAdmin
 from runqy.errors import QueueAlreadyExists, QueueBeingDeleted, QueueNameTaken
+
+_CHANGED_BY = {
+    QueueSource.ADMIN: "in the admin",
+    QueueSource.API: "over the API",
+    QueueSource.APPLIED: "by runqy queue apply",
+}
 
 
 class EnabledFilter(admin.SimpleListFilter):
@@ -42,6 +49,8 @@ class QueueAdmin(PublishedModelAdmin):
     audit_kind = "queue"
     refused_fields = {QueueAlreadyExists: "name", QueueNameTaken: "name", QueueBeingDeleted: "name"}
     list_display = COLUMNS  # type: ignore[assignment]
+    list_display_links = ("name",)
+    list_fullwidth = True
     list_filter = (EnabledFilter, "mode", "source")
     search_fields = ("name", "git_url", "branch")
     search_help_text = "Name, repository or branch"
@@ -49,7 +58,7 @@ class QueueAdmin(PublishedModelAdmin):
         "A queue defines which code workers run and the limits of its tasks. Add one here, or put queue files into the "
         "folder QUEUE_WORKERS_DIR and run runqy manage load_queues."
     )
-    list_before_template = "admin_site/live_changelist.html"
+    list_before_template = "queues/admin/above_list.html"
     actions = LIST_ACTIONS  # type: ignore[assignment]
     warn_unsaved_form = True
     change_form_before_template = "queues/admin/version.html"
@@ -76,16 +85,21 @@ class QueueAdmin(PublishedModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).prefetch_related("sub_queues")
 
-    def get_changelist_instance(self, request: HttpRequest) -> Any:
-        page = super().get_changelist_instance(request)
-        page.result_list = list(page.result_list)
-        views.add_status(request, page.result_list)
-        return page
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[QueueChangeList]:
+        return QueueChangeList
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        return (*COLUMNS, *(OPTIONAL_COLUMNS[name] for name in views.read_columns(request)))
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        chosen = views.read_columns(request)
+        columns = [(name, name.capitalize(), name in chosen) for name in OPTIONAL_COLUMNS]
+        return super().changelist_view(request, {"optional_columns": columns} | (extra_context or {}))
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         fieldsets = FIELDSETS if self._may_edit(request, obj) else READ_ONLY_FIELDSETS
-        # The page of an existing queue shows its status first.
-        folded = {title for title, _ in fieldsets} if obj else FOLDED_WHEN_ADDED
+        # The page of an existing queue shows its status and what is changed most.
+        folded = {title for title, _ in fieldsets} - {BASICS} if obj else FOLDED_WHEN_ADDED
         return [
             (title, {**options, "classes": ("collapse",)} if title in folded else options)
             for title, options in fieldsets
@@ -127,8 +141,13 @@ class QueueAdmin(PublishedModelAdmin):
         queue = kwargs.get("obj")
         if queue is not None:
             views.add_status(request, [queue])
-            context |= {"queue": queue, "labels": list_states(queue), "can": self._permissions(request, queue)}
-            context["server_url"] = views.server_url(request)
+            context |= {"queue": queue, "labels": list_labels(queue), "can": self._permissions(request, queue)}
+            context["server_url"], context["changed_by"] = views.server_url(request), _CHANGED_BY.get(queue.source)
+            newest = Q(number=queue.releases.order_by("-number").values("number")[:1])
+            releases = list(queue.releases.filter(Q(state=ReleaseState.LIVE) | newest))  # one query
+            live = next((release for release in releases if release.state == ReleaseState.LIVE), None)
+            context |= {"live_release": live, "newest_release": releases[0] if releases else None}
+            context["commits"] = {live.commit: live} if live else {}
         return super().render_change_form(request, context, *args, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
@@ -163,9 +182,12 @@ class QueueAdmin(PublishedModelAdmin):
             "check": views.CheckView,
             "example": views.ExampleView,
             "undefined": UndefinedQueuesView,
+            "columns": views.ColumnsView,
             "<path:object_id>/switch": views.SwitchView,
             "<path:object_id>/publish": views.PublishView,
             "<path:object_id>/export": views.ExportView,
+            "<path:object_id>/webhook-secret": views.WebhookSecretView,
+            "<path:object_id>/git-hook-secret": views.GitHookSecretView,
             "by-name/<str:name>": views.NamedQueueView,
         }
         own = [
@@ -186,4 +208,4 @@ class QueueAdmin(PublishedModelAdmin):
 
 
 def _url_name(route: str) -> str:
-    return "by_name" if route.startswith("by-name") else route.rpartition("/")[2]
+    return "by_name" if route.startswith("by-name") else route.rpartition("/")[2].replace("-", "_")

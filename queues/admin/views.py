@@ -1,27 +1,40 @@
 """Pages and endpoints of a queue besides its form: deletion, check, example, operations, publication, export."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.functional import cached_property
+from django.utils.http import urlencode
 from django.views.generic import FormView, View
 
 from queues.admin.actions import QUEUE_ACTIONS, QueueAction, export_response
-from queues.admin.columns import QueueWithStatus
+from queues.admin.columns import OPTIONAL_COLUMNS, QueueWithStatus
 from queues.admin.forms import DeletionForm, QueueForm
+from queues.definitions import QueueBase
 from queues.deletion import delete_queue
 from queues.models import Queue, QueueDeletion
 from queues.operations import publish_again
+from queues.queries import get_fresh_catalog
 from queues.repository_check import check_repository
 from queues.status import get_queue_statuses
+from queues.webhook_secrets import QueueSecret, rotate_queue_secret, show_queue_secret
+from runqy.admin_site.shown_once import render_rotation, render_webhook_secret
 from runqy.admin_site.views import AdminViewMixin
 from runqy.config_sync.admin import compared
 from runqy.errors import RunqyError
 from runqy.redis_connection import get_broker
+from vaults.models import SealedSecret
+
+_SECRET_VERBS = {"show": show_queue_secret, "rotate": rotate_queue_secret}
+_PERMISSIONS = {"tasks": "tasks.view_task", "workers": "workers.view_worker", "alerts": "alerts.view_alert"}
+COLUMNS_COOKIE = "runqy_queue_columns"
+_COLUMNS_KEPT_S = 365 * 86_400
 
 
 class QueueView(AdminViewMixin, View):
@@ -95,7 +108,7 @@ class ExampleView(AdminViewMixin, View):
 
 
 class SwitchView(QueueView):
-    """Enables, disables, pauses, resumes or redeploys a queue."""
+    """Enables, disables, pauses, resumes, redeploys or rolls back a queue."""
 
     @cached_property
     def chosen(self) -> QueueAction | None:
@@ -110,6 +123,8 @@ class SwitchView(QueueView):
         if self.chosen is None:
             raise Http404
         self.chosen.apply(request, [queue.name])
+        if request.POST.get("next") == "releases":
+            return HttpResponseRedirect(f"{reverse('admin:tasks_task_releases')}?{urlencode({'queue': queue.name})}")
         return _redirect_to(queue)
 
 
@@ -130,12 +145,72 @@ class PublishView(QueueView):
         return _redirect_to(queue)
 
 
+class WebhookSecretView(QueueView):
+    """Shows a secret of a queue, which happens once, or rotates it."""
+
+    which = QueueSecret.WEBHOOK
+
+    def post(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        queue, verb = self.get_queue(), request.POST.get("verb", "")
+        if verb not in _SECRET_VERBS:
+            raise Http404
+        is_git_hook, page_url = (
+            self.which is QueueSecret.GIT_HOOK,
+            reverse("admin:queues_queue_change", args=[queue.pk]),
+        )
+        signed_by = f"{'Pushes to the repository' if is_git_hook else 'Webhooks of tasks'} of {queue.name}"
+        stored: SealedSecret | None = getattr(queue, self.which)
+        if verb == "rotate" and stored and "confirmed" not in request.POST:
+            until = stored.find_previous_until(timezone.now())
+            return render_rotation(
+                self.model_admin, request, signed_by=signed_by, page_url=page_url, previous_until=until
+            )
+        return render_webhook_secret(
+            self.model_admin,
+            request,
+            secret=_SECRET_VERBS[verb](queue.name, which=self.which),
+            signed_by=signed_by,
+            page_url=page_url,
+            page_label="To the queue",
+            is_rotated=verb == "rotate",
+            hook_url=f"{server_url(request)}{reverse('git-hook', args=[queue.name])}" if is_git_hook else "",
+        )
+
+
+class GitHookSecretView(WebhookSecretView):
+    which = QueueSecret.GIT_HOOK
+
+
 class ExportView(QueueView):
     """A queue as a queue file."""
 
     def get(self, request: HttpRequest, object_id: str) -> HttpResponse:
         queue = self.get_queue()
         return export_response([queue], queue.name)
+
+
+class ColumnsView(AdminViewMixin, View):
+    """Keeps in the browser which columns its user adds to the list."""
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        response = HttpResponseRedirect(f"{reverse('admin:queues_queue_changelist')}?{request.POST.get('query', '')}")
+        chosen = [name for name in OPTIONAL_COLUMNS if name in request.POST.getlist("column")]
+        response.set_cookie(
+            COLUMNS_COOKIE,
+            ".".join(chosen),
+            max_age=_COLUMNS_KEPT_S,
+            path=reverse("admin:queues_queue_changelist"),
+            secure=settings.SESSION_COOKIE_SECURE,
+            httponly=True,
+            samesite="Lax",
+        )
+        return response
+
+
+def read_columns(request: HttpRequest) -> list[str]:
+    """Return the columns that the user has added to the list."""
+    chosen = request.COOKIES.get(COLUMNS_COOKIE, "").split(".")
+    return [name for name in OPTIONAL_COLUMNS if name in chosen]
 
 
 class NamedQueueView(AdminViewMixin, View):
@@ -146,15 +221,32 @@ class NamedQueueView(AdminViewMixin, View):
 
 
 def add_status(request: HttpRequest, queues: Iterable[QueueWithStatus]) -> None:
-    """Set the status of queues. The number of queries does not depend on the number of queues."""
+    """Set the status of queues, which have all their columns."""
     queues = list(queues)
-    statuses = get_queue_statuses(get_broker(), [queue.as_spec() for queue in queues], compared(request))
+    _set_statuses(request, queues, [queue.as_spec() for queue in queues])
+
+
+def add_list_status(request: HttpRequest, queues: Sequence[QueueWithStatus]) -> None:
+    """Set the status of many queues, which need only the columns of the list, by their published definitions.
+
+    The number of queries does not depend on the number of queues.
+    """
+    catalog = get_fresh_catalog(max_age_s=0)
+    found: dict[str, QueueBase | None] = {queue.name: catalog.find_queue(queue.name) for queue in queues}
+    unpublished = Queue.objects.filter(name__in=[name for name, published in found.items() if published is None])
+    found |= {queue.name: queue.as_spec() for queue in unpublished.prefetch_related("sub_queues")}
+    _set_statuses(request, queues, [spec for spec in found.values() if spec is not None])
+
+
+def _set_statuses(request: HttpRequest, queues: Iterable[QueueWithStatus], specs: Sequence[QueueBase]) -> None:
+    statuses = get_queue_statuses(get_broker(), specs, compared(request))
     deletions = set(QueueDeletion.objects.filter(is_whole=True).values_list("queue", flat=True))
+    may = {f"may_view_{name}": request.user.has_perm(permission) for name, permission in _PERMISSIONS.items()}
     for queue in queues:
         queue.status = statuses[queue.name]
-        queue.may_view_tasks = request.user.has_perm("tasks.view_task")
-        queue.may_view_workers = request.user.has_perm("workers.view_worker")
         queue.is_being_deleted = queue.name in deletions
+        for name, is_allowed in may.items():
+            setattr(queue, name, is_allowed)
 
 
 def may_grant_vaults(request: HttpRequest) -> bool:

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from rest_framework import serializers
 
-from queues.apply import ApplyOutcome, Prune
+from queues.apply import Prune
 from queues.definition_serializers import (
     DeploymentSerializer,
     PayloadFieldSerializer,
@@ -13,9 +13,9 @@ from queues.definition_serializers import (
     parse_change,
 )
 from queues.definitions import QueueMode, QueueOrder
+from queues.file_sections import SECTIONS, ApplyOutcome, FileError
 from queues.models import QueueSource
 from queues.operations import QueueConfigInput
-from queues.queue_files import FileError
 from queues.status import RedisQueueStatus
 from queues.validators import validate_queue_name
 from runqy.api.query_parameters import ChoiceParameter, FlagParameter
@@ -63,8 +63,11 @@ _QUEUE_EXAMPLE = {
         "redis_storage": True,
         "hide_payloads": False,
         "git_token": "",
+        "release": "manual",
+        "rollout": {"first": 1, "bake": 60, "max_unavailable": "25%", "replace_first": False},
         "limits": {"max_retry": 3},
     },
+    "webhook_hosts": [],
     "input": [],
     "output": [],
     "source": "api",
@@ -82,6 +85,7 @@ _RELOADED_EXAMPLE = {
     "overwritten": [],
     "removed": [],
     "unserved": ["inference"],
+    "schedules": {"added": ["nightly"], "updated": [], "unchanged": [], "missing": [], "removed": []},
     "problems": [
         {
             "file": "queue_workers/mail.yaml",
@@ -114,6 +118,15 @@ _APPLIED_EXAMPLE = {
             "dropped": [],
         },
     ],
+    "schedules": [
+        {
+            "name": "nightly",
+            "outcome": "added",
+            "source": None,
+            "before": None,
+            "after": "schedules:\n  nightly:\n    queue: mail\n    …",
+        }
+    ],
     "published": True,
 }
 _DELETED_EXAMPLE = {
@@ -145,6 +158,7 @@ _STATUS_EXAMPLE: dict[str, Any] = {
     "is_defined": True,
     "is_enabled": True,
     "worker_processes": {"ready": 1, "not_ready": 0, "disconnected": 0},
+    "health": ["paused"],
 }
 _DETAIL_EXAMPLE = _STATUS_EXAMPLE | {
     "paused_by": "ops",
@@ -267,6 +281,7 @@ class QueueConfigSerializer(serializers.Serializer[Any]):
     order = serializers.ChoiceField(choices=_ORDERS, source="spec.order")
     sub_queues = SubQueueSerializer(many=True, source="spec.sub_queues")
     deployment = DeploymentSerializer(source="spec")
+    webhook_hosts = serializers.ListField(child=serializers.CharField(), source="spec.webhook_hosts")
     input = PayloadFieldSerializer(many=True, source="spec.input")
     output = PayloadFieldSerializer(many=True, source="spec.output")
     name = serializers.CharField(source="redis_queue", help_text="The Redis queue")
@@ -309,6 +324,16 @@ class QueueFileErrorSerializer(serializers.Serializer[Any]):
         return error.line or None
 
 
+class LoadedNamesSerializer(serializers.Serializer[Any]):
+    """What loading the queue files changed under another key than `queues`."""
+
+    added = NamesField()
+    updated = NamesField()
+    unchanged = NamesField()
+    missing = NamesField(help_text="Loaded earlier, but no longer in any file")
+    removed = NamesField(help_text="By `prune`")
+
+
 @response_example(_RELOADED_EXAMPLE)
 class ReloadReportSerializer(serializers.Serializer[Any]):
     """What loading the queue files changed."""
@@ -332,19 +357,37 @@ class ReloadReportSerializer(serializers.Serializer[Any]):
     problems = QueueFileErrorSerializer(many=True, source="report.errors")
     published = PublishedField()
 
+    def get_fields(self) -> dict[str, Any]:
+        """Add the other keys of the files."""
+        sections = {key: LoadedNamesSerializer(source=f"report.sections.{key}") for key in SECTIONS}
+        return {**super().get_fields(), **sections}
 
-class AppliedQueueSerializer(serializers.Serializer[Any]):
+
+class _AppliedSerializer(serializers.Serializer[Any]):
+    source = EmptyAsNullField(  # type: ignore[assignment]
+        allow_null=True, help_text="Where it was changed last, before this; null: it is new"
+    )
+    before = EmptyAsNullField(allow_null=True, help_text="As a queue file; null: it is new, or is kept")
+    after = EmptyAsNullField(allow_null=True, help_text="As a queue file; null: it is removed or kept")
+
+
+class AppliedItemSerializer(_AppliedSerializer):
+    """What applying files does to what another key than `queues` defines."""
+
+    name = serializers.CharField()
+    outcome = serializers.ChoiceField(
+        choices=[outcome.value for outcome in ApplyOutcome if outcome is not ApplyOutcome.KEPT],
+        help_text="`removed`: no file names it",
+    )
+
+
+class AppliedQueueSerializer(_AppliedSerializer):
     """What applying files does to a queue."""
 
     queue = serializers.CharField(source="name")
     outcome = serializers.ChoiceField(
         choices=[outcome.value for outcome in ApplyOutcome], help_text="`removed` and `kept`: no file names it"
     )
-    source = EmptyAsNullField(  # type: ignore[assignment]
-        allow_null=True, help_text="Where it was changed last, before this; null: it is new"
-    )
-    before = EmptyAsNullField(allow_null=True, help_text="As a queue file; null: it is new, or is kept")
-    after = EmptyAsNullField(allow_null=True, help_text="As a queue file; null: it is removed or kept")
     reason = EmptyAsNullField(allow_null=True, help_text="Why a queue that `prune` selects is kept")
     dropped = NamesField(help_text="The Redis queues of sub-queues that it loses; their tasks are deleted")
 
@@ -354,11 +397,16 @@ class AppliedQueuesSerializer(serializers.Serializer[Any]):
     """What applying files changed, or in a dry run would change."""
 
     dry_run = serializers.BooleanField()
-    queues = AppliedQueueSerializer(many=True)
+    queues = AppliedQueueSerializer(many=True, source="applied.queues")
     published = PublishedField()
 
+    def get_fields(self) -> dict[str, Any]:
+        """Add the other keys of the files."""
+        sections = {key: AppliedItemSerializer(many=True, source=f"applied.sections.{key}") for key in SECTIONS}
+        return {**super().get_fields(), **sections}
 
-class DeletedDataSerializer(serializers.Serializer[Any]):
+
+class RemovedDataSerializer(serializers.Serializer[Any]):
     """What was deleted from Redis."""
 
     tasks = serializers.DictField(child=serializers.IntegerField(), help_text="By state")
@@ -372,7 +420,7 @@ class QueueConfigDeletedSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
     queue = serializers.CharField(source="removed.name")
     redis_queues = NamesField(source="removed.redis_queues")
-    removed = DeletedDataSerializer()
+    removed = RemovedDataSerializer()
     published = PublishedField()
 
 
@@ -413,6 +461,11 @@ class QueueStatusSerializer(serializers.Serializer[Any]):
     is_defined = serializers.BooleanField(source="redis_queue.is_defined", help_text="False: it exists only in Redis")
     is_enabled = serializers.BooleanField(source="redis_queue.is_enabled", help_text="Accepts tasks")
     worker_processes = WorkerCountsSerializer(source="worker_counts", help_text="The processes that serve it")
+    health = NamesField(
+        help_text="What differs from a working queue, the most urgent first, as the admin shows it: `no worker`, "
+        "`failing 23 %`, `falling behind`, `paused`, `disabled`, labels of other alerts; `ok`; `unknown` while "
+        "nothing looks for problems"
+    )
 
     def get_oldest_pending_secs(self, status: RedisQueueStatus) -> float:
         return round(status.counts.latency_s, 3)
@@ -460,20 +513,4 @@ class QueueEnabledSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
     queue = serializers.CharField(help_text="The whole queue, even if a sub-queue was named")
     is_enabled = serializers.BooleanField()
-    published = PublishedField()
-
-
-@response_example(
-    {"message": "redeployment requested", "queue": "inference", "workers": ["worker-abc123"], "published": True}
-)
-class QueueRedeployedSerializer(serializers.Serializer[Any]):
-    """A queue whose workers deploy the newest commit."""
-
-    message = serializers.CharField()
-    queue = serializers.CharField(help_text="The whole queue, even if a sub-queue was named")
-    workers = NamesField(
-        allow_null=True,
-        help_text="Ids of the workers that are deploying it; others deploy it when they register; null: Redis is "
-        "unavailable",
-    )
     published = PublishedField()

@@ -7,6 +7,9 @@ from typing import Any
 
 from django.urls import path
 
+from queues.api.hook_viewsets import GitHookSecretViewSet, GitHookViewSet
+from queues.api.release_viewsets import ReleaseViewSet
+from queues.api.schema import SchemaView
 from queues.api.viewsets import QueueConfigViewSet, QueueViewSet
 
 _QUEUES, _QUEUE = "/api/cli/queues", "/api/cli/queues/{queue}"
@@ -14,13 +17,29 @@ _CONFIGS, _CONFIG = "/api/cli/configs", "/api/cli/configs/{name}"
 _CONFIG_ACTIONS: dict[str, Any] = {"get": "retrieve", "put": "update", "delete": "destroy"}
 
 urlpatterns = [
+    path("api/schema/", SchemaView.as_view(), name="schema"),
+    path("swagger/doc.json", SchemaView.as_view(), name="swagger-doc"),
     path("api/cli/queues", QueueViewSet.as_view({"get": "list"}), name="queues"),
     path("api/cli/queues/<str:queue>", QueueViewSet.as_view({"get": "retrieve"}), name="queue"),
     path("api/cli/queues/<str:queue>/pause", QueueViewSet.as_view({"post": "pause"}), name="pause-queue"),
     path("api/cli/queues/<str:queue>/unpause", QueueViewSet.as_view({"post": "unpause"}), name="unpause-queue"),
     path("api/cli/queues/<str:queue>/enable", QueueViewSet.as_view({"post": "enable"}), name="enable-queue"),
     path("api/cli/queues/<str:queue>/disable", QueueViewSet.as_view({"post": "disable"}), name="disable-queue"),
-    path("api/cli/queues/<str:queue>/redeploy", QueueViewSet.as_view({"post": "redeploy"}), name="redeploy-queue"),
+    path("api/cli/queues/<str:queue>/demand", QueueViewSet.as_view({"get": "demand"}), name="queue-demand"),
+    path("api/cli/queues/<str:queue>/releases", ReleaseViewSet.as_view({"get": "list"}), name="releases"),
+    path("api/cli/queues/<str:queue>/rollback", ReleaseViewSet.as_view({"post": "rollback"}), name="rollback-queue"),
+    path("api/cli/queues/<str:queue>/redeploy", ReleaseViewSet.as_view({"post": "redeploy"}), name="redeploy-queue"),
+    path(
+        "api/cli/queues/<str:queue>/git-hook-secret",
+        GitHookSecretViewSet.as_view({"post": "show"}),
+        name="git-hook-secret",
+    ),
+    path(
+        "api/cli/queues/<str:queue>/git-hook-secret/rotate",
+        GitHookSecretViewSet.as_view({"post": "rotate"}),
+        name="rotate-git-hook-secret",
+    ),
+    path("hooks/git/<str:queue>", GitHookViewSet.as_view({"post": "receive"}), name="git-hook"),
     path("api/cli/configs", QueueConfigViewSet.as_view({"get": "list", "post": "create"}), name="configs"),
     # POST reloads or applies queue files; the other methods act on a queue of this name, and are described with all
     # queues

@@ -11,13 +11,15 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRespo
 from rest_framework.response import Response
 
 from queues.api import serializers as s
+from queues.api.demand_serializers import DemandQuerySerializer, QueueDemandSerializer
 from queues.apply import Prune, apply_queue_files
 from queues.deletion import MAX_TASKS_AT_ONCE, delete_queue, get_deletion_progress
-from queues.operations import redeploy_queue, set_queue_enabled, spec_version, upsert_queue
+from queues.demand import get_demand
+from queues.operations import set_queue_enabled, spec_version, upsert_queue
 from queues.pausing import pause_queue, unpause_queue
 from queues.queries import get_queue_config, list_queue_configs
 from queues.queue_files import load_queue_files
-from queues.status import find_deploying_workers, find_unserved, get_redis_queue_detail, list_redis_queue_statuses
+from queues.status import find_unserved, get_redis_queue_detail, list_redis_queue_statuses
 from runqy import clock
 from runqy.api.etags import etag_response, if_match
 from runqy.api.parsers import refuse_members
@@ -25,13 +27,19 @@ from runqy.api.permissions import require_all_queues
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
+from runqy.api_keys import Role
 from runqy.config_sync.operations import publication_result
 from runqy.redis_connection import get_broker
 
 
 class QueueViewSet(ApiViewSet):
-    """Redis queues: their statistics, pausing, redeployment."""
+    """Redis queues: their statistics, demand, pausing."""
 
+    action_roles: ClassVar = {
+        "demand": frozenset({Role.CLIENT, Role.METRICS}),
+        **dict.fromkeys(("pause", "unpause"), frozenset({Role.OPERATOR, Role.CONFIGURATOR})),
+        **dict.fromkeys(("enable", "disable"), frozenset({Role.CONFIGURATOR})),
+    }
     allows_queue_scoped_keys: ClassVar = True
 
     @extend_schema(
@@ -102,29 +110,19 @@ class QueueViewSet(ApiViewSet):
         return self._set_enabled(request, queue, is_enabled=False)
 
     @extend_schema(
-        operation_id="redeploy_queue",
+        operation_id="get_queue_demand",
         tags=["queues"],
-        request=None,
-        responses={200: s.QueueRedeployedSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
+        parameters=[DemandQuerySerializer],
+        responses={200: QueueDemandSerializer, **problem_responses(400, 401, 403, 404, 503)},
     )
-    def redeploy(self, request: AuthenticatedRequest, queue: str) -> Response:
-        """Have workers deploy the newest commit of a queue's branch, beside the code that runs.
+    def demand(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """Show how much work a queue has, and how many workers that needs, for an autoscaler.
 
-        Children are restarted between tasks. A commit that cannot be deployed changes nothing; the worker's `reason`
-        has the error.
+        The name of a queue means all its sub-queues, that of a sub-queue only this one.
         """
-        refuse_members(request)
-        with publication_result() as publication:
-            name = redeploy_queue(name=queue, allowed_queues=request.auth.queues)
-        response = s.QueueRedeployedSerializer(
-            {
-                "message": "redeployment requested",
-                "queue": name,
-                "workers": find_deploying_workers(get_broker(), name),
-                "published": publication.is_published,
-            }
-        )
-        return Response(response.data)
+        target_wait_ns = DemandQuerySerializer.validated(request.query_params.dict())["target_wait"]
+        found = get_demand(get_broker(), queue, target_wait_s=target_wait_ns / 1e9, allowed_queues=request.auth.queues)
+        return Response(QueueDemandSerializer(found).data)
 
     def _set_enabled(self, request: AuthenticatedRequest, queue: str, *, is_enabled: bool) -> Response:
         refuse_members(request)
@@ -145,6 +143,7 @@ class QueueViewSet(ApiViewSet):
 class QueueConfigViewSet(ApiViewSet):
     """Configuration of queues."""
 
+    roles: ClassVar = frozenset({Role.CONFIGURATOR})
     allows_queue_scoped_keys: ClassVar = True
 
     @extend_schema(
@@ -317,7 +316,7 @@ class QueueConfigViewSet(ApiViewSet):
         responses={200: s.AppliedQueuesSerializer, **problem_responses(400, 401, 403, 409, 413, 415, 503)},
     )
     def apply(self, request: AuthenticatedRequest, **_: str) -> Response:
-        """Save the queues of queue files as the files define them: all, or none if a file has an error.
+        """Save the queues and schedules of queue files as the files define them: all, or none if a file has an error.
 
         `runqy queue apply` sends its files here. `before` and `after` show what changes. Whether a queue is enabled
         is not in files, and stays. 503 may come after the queues were saved; the same request can be sent again.
@@ -332,7 +331,7 @@ class QueueConfigViewSet(ApiViewSet):
                 prune=Prune(options["prune"]),
                 force=options["force"],
             )
-        content = {"dry_run": options["dry_run"], "queues": applied, "published": publication.is_published}
+        content = {"dry_run": options["dry_run"], "applied": applied, "published": publication.is_published}
         return Response(s.AppliedQueuesSerializer(content).data)
 
 

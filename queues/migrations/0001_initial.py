@@ -10,7 +10,7 @@ import queues.validators
 class Migration(migrations.Migration):
     initial = True
 
-    dependencies = []
+    dependencies = [("vaults", "0001_initial")]
 
     operations = [
         migrations.CreateModel(
@@ -114,8 +114,7 @@ class Migration(migrations.Migration):
                     "child_concurrency",
                     models.PositiveSmallIntegerField(
                         blank=True,
-                        help_text="Limits the tasks (with batches: the batches) that a process runs at once. Empty: "
-                        "as many as it announces, which is one unless its code says otherwise.",
+                        help_text="Limits the tasks (with batches: the batches) that a process runs at once. Empty: as many as it announces, which is one unless its code says otherwise.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
@@ -169,6 +168,52 @@ class Migration(migrations.Migration):
                         help_text="`vault://<vault>/<key>`",
                         max_length=400,
                         validators=[queues.validators.validate_git_token],
+                    ),
+                ),
+                (
+                    "release",
+                    models.CharField(
+                        choices=[("manual", "manual"), ("push", "push")],
+                        default="manual",
+                        help_text="push releases each push to the branch, once a webhook of the git host is set up.",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "rollout_first",
+                    models.PositiveSmallIntegerField(
+                        default=1,
+                        help_text="How many workers run a new release before all others.",
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(1000),
+                        ],
+                    ),
+                ),
+                (
+                    "rollout_bake_s",
+                    models.PositiveBigIntegerField(
+                        default=60,
+                        help_text="How long they run it, with at least one task, before the others follow.",
+                        validators=[django.core.validators.MaxValueValidator(86400)],
+                    ),
+                ),
+                (
+                    "rollout_max_unavailable",
+                    models.PositiveSmallIntegerField(
+                        default=25,
+                        help_text="How many of the workers, in percent, then change to it at a time. At least one does.",
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(100),
+                        ],
+                    ),
+                ),
+                (
+                    "replace_first",
+                    models.BooleanField(
+                        default=False,
+                        help_text="End a process before its successor starts, where memory has no room for both.",
                     ),
                 ),
                 (
@@ -292,6 +337,35 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "webhook_hosts",
+                    models.JSONField(
+                        blank=True,
+                        default=list,
+                        help_text="Hosts that tasks may name in a webhook of their own, such as hooks.example.com.",
+                        validators=[queues.validators.validate_webhook_hosts],
+                    ),
+                ),
+                (
+                    "webhook_secret",
+                    models.OneToOneField(
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="vaults.sealedsecret",
+                    ),
+                ),
+                (
+                    "git_hook_secret",
+                    models.OneToOneField(
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="vaults.sealedsecret",
+                    ),
+                ),
+                (
                     "input",
                     models.JSONField(
                         blank=True,
@@ -354,6 +428,98 @@ class Migration(migrations.Migration):
                     models.UniqueConstraint(
                         fields=("queue", "sub_queue", "is_whole"), name="one_deletion_for_each_queue"
                     )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="ReceivedPush",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("digest", models.CharField(max_length=64)),
+                (
+                    "queue",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="pushes", to="queues.queue"
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["-id"],
+                "default_permissions": (),
+                "constraints": [models.UniqueConstraint(fields=("queue", "digest"), name="each_push_once")],
+            },
+        ),
+        migrations.CreateModel(
+            name="Release",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.PositiveIntegerField()),
+                ("commit", models.CharField(blank=True, max_length=64)),
+                ("git_url", models.CharField(max_length=2000)),
+                ("branch", models.CharField(max_length=250)),
+                ("code_path", models.CharField(blank=True, max_length=1000)),
+                ("startup_cmd", models.CharField(max_length=4000)),
+                ("requirements_file", models.CharField(blank=True, max_length=1000)),
+                ("subject", models.CharField(blank=True, max_length=200)),
+                ("author", models.CharField(blank=True, max_length=200)),
+                ("committed_at", models.DateTimeField(null=True)),
+                (
+                    "source",
+                    models.CharField(
+                        choices=[
+                            ("first", "first deployment"),
+                            ("manual", "redeploy"),
+                            ("push", "push"),
+                            ("definition", "changed definition"),
+                            ("rollback", "rollback"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("like", models.PositiveIntegerField(null=True)),
+                ("actor", models.CharField(blank=True, max_length=200)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("rolling_out", "rolling out"),
+                            ("live", "live"),
+                            ("superseded", "superseded"),
+                            ("reverted", "reverted"),
+                            ("failed", "failed"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("reason", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField()),
+                ("live_at", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                ("workers", models.JSONField(default=list)),
+                ("is_whole", models.BooleanField(default=False)),
+                ("has_lost_worker", models.BooleanField(default=False)),
+                ("ready_at", models.DateTimeField(null=True)),
+                ("is_baked", models.BooleanField(default=False)),
+                ("runs_before", models.PositiveBigIntegerField(default=0)),
+                ("failures_before", models.PositiveBigIntegerField(default=0)),
+                (
+                    "queue",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="releases", to="queues.queue"
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["-number"],
+                "default_permissions": (),
+                "constraints": [
+                    models.UniqueConstraint(fields=("queue", "number"), name="one_release_for_each_number"),
+                    models.UniqueConstraint(
+                        condition=models.Q(("state", "live")), fields=("queue",), name="one_live_release"
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("state", "rolling_out")), fields=("queue",), name="one_rollout"
+                    ),
                 ],
             },
         ),

@@ -100,6 +100,41 @@ def test_errors_are_shown_beside_their_fields_and_all_input_is_kept(page: Page) 
     assert not Queue.objects.exists()
 
 
+def test_an_added_vault_that_was_not_chosen_is_an_error_and_a_blank_sub_queue_is_none(page: Page) -> None:
+    create_vault(name="shared")
+    page.goto(ADD)
+    fill_basics(page)
+    expect(page.locator("#sub_queues-group th.required")).to_have_count(0)
+    add_row(page, "vaults")
+    with page.expect_navigation():
+        save(page)
+
+    expect(page.locator("[data-rows=vaults] [data-row]")).to_contain_text("Choose a vault, or remove the row.")
+    assert not Queue.objects.exists()
+    page.locator("[data-rows=vaults]").get_by_role("button", name="Remove").click()
+    save(page)
+    expect(page).to_have_url(LIST)
+    assert Queue.objects.get().as_spec().deployment.vaults == ()
+
+
+def test_a_sub_queue_with_a_priority_needs_a_name(page: Page) -> None:
+    page.goto(ADD)
+    fill_basics(page)
+    add_sub_queue(page, "", "10")
+    with page.expect_navigation():
+        save(page)
+
+    expect(page.locator("#sub_queues-group")).to_contain_text("This field is required.")
+    assert not Queue.objects.exists()
+
+
+def test_the_basics_of_a_queue_are_open_on_its_page(page: Page) -> None:
+    page.goto(page_of(saved()))
+
+    expect(page.get_by_label("Mode")).to_be_visible()
+    expect(page.get_by_label("Start command")).to_be_hidden()
+
+
 def test_the_example_follows_while_the_form_is_filled(page: Page) -> None:
     page.goto(ADD)
     body = page.locator("#example-body")
@@ -177,7 +212,7 @@ def test_numbers_of_the_list_end_where_their_headings_end(page: Page) -> None:
     saved()
     page.goto(LIST)
 
-    for name in ("pending", "archived", "workers", "priority"):
+    for name in ("pending", "active", "workers"):
         cell, heading = page.locator(f"td.field-{name}"), page.locator(f"th.column-{name} .text")
         ends = [
             part.evaluate(
@@ -196,7 +231,7 @@ def test_the_list_fits_a_laptop(page: Page) -> None:
     page.goto(LIST)
 
     headings = page.locator("#result_list thead th").filter(visible=True)
-    expect(headings.last).to_contain_text("Published")
+    expect(headings.last).to_contain_text("Workers")
     right = headings.last.evaluate("heading => heading.getBoundingClientRect().right")
     assert right <= 1280 - 16  # the frame ends there
 

@@ -12,9 +12,10 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.utils import timezone
 
+from alerts.kinds import AlertKind
 from alerts.operations import store_findings
-from alerts.rules import AlertKind, Finding
-from queues.definitions import FieldType, LimitOverrides, PayloadField
+from alerts.rules import Finding
+from queues.definitions import Deployment, FieldType, LimitOverrides, PayloadField, ReleaseMode
 from queues.models import Queue, QueueSource
 from queues.queries import get_fresh_catalog
 from runqy.audit.models import AuditRecord
@@ -31,6 +32,7 @@ from tests.queues.test_operations import RICH
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.workers import RECORD
 from vaults.operations import create_vault, set_entry
+from webhooks.operations import create_endpoint
 
 pytestmark = pytest.mark.usefixtures("configuration", "stopped_clock")
 
@@ -84,6 +86,23 @@ def test_saving_an_unchanged_page_changes_nothing(staff: Client) -> None:
     assert queue.as_spec() == full
     assert queue.source == QueueSource.FILE
     assert AuditRecord.objects.filter(action="queue.updated").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (QueueSource.ADMIN, "in the admin."),
+        (QueueSource.API, "over the API."),
+        (QueueSource.APPLIED, "by runqy queue apply."),
+    ],
+)
+def test_the_page_says_where_a_queue_was_changed(staff: Client, source: QueueSource, says: str) -> None:
+    queue = saved(spec("mail"))
+    Queue.objects.update(source=source)
+
+    page = " ".join(staff.get(page_of(queue)).content.decode().split())
+
+    assert re.search(rf"Changed \S.*? {re.escape(says)}", page)
 
 
 def test_rows_are_saved_by_position(staff: Client) -> None:
@@ -314,7 +333,7 @@ def test_the_number_of_workers_links_to_them(staff: Client, single_broker: Broke
 
     page = staff.get(LIST).content.decode()
 
-    (url,) = re.findall(r'<a class="[^"]*" href="([^"]*)">1 ready, 1 not ready</a>', page)
+    (url,) = re.findall(r'<a class="[^"]*" href="([^"]*)">1 of 2 ready</a>', page)
     workers = staff.get(url).content.decode()
     assert ("worker/1" in workers, "worker/2" in workers) == (True, True)
     assert "worker/1" not in staff.get(url.replace("mail", "post")).content.decode()
@@ -346,6 +365,16 @@ def test_the_page_shows_how_full_the_slots_are_and_how_large_the_batches(staff: 
     assert "3 in the last 10 minutes, at 30 tasks or more" in page
 
 
+def test_the_page_of_a_queue_that_tells_ends_says_which_come_later(staff: Client) -> None:
+    queues = [saved(spec("mail", webhook_hosts=("hooks.example.com",))), saved(spec("sms")), saved(spec("post"))]
+    create_endpoint(url="https://hooks.example.com/x", events=["task.completed"], queues=["sms"])
+
+    pages = [staff.get(page_of(queue)).content.decode() for queue in queues]
+
+    late = "one of asynq's tools ends a task of this queue, webhooks and batches are told later"
+    assert [late in page for page in pages] == [True, True, False]
+
+
 def test_the_page_shows_open_alerts_and_the_last_hour(staff: Client, single_broker: Broker) -> None:
     queue = saved()
     saved(spec("post"))
@@ -366,7 +395,7 @@ def test_the_page_shows_open_alerts_and_the_last_hour(staff: Client, single_brok
     )
 
     assert f"{message} For 12 min." in page
-    assert "12 runs ended, 11 failed (91.7 %)" in page
+    assert "12 runs ended, 11 failed (91.7 % of tasks, 91.7 % of first attempts)" in page
     assert re.search(r"5 pending, up from 3 \([0-9]+ (s|min) ago\)", page)
     assert message not in other
     assert "1 run ended, none failed" in other
@@ -406,3 +435,19 @@ def test_a_deeply_nested_default_is_refused(staff: Client, depth: int) -> None:
     page = staff.post(ADD, FORM | rows("input", {"name": "x", "type": ["array"], "default": nested})).content
 
     assert b"Must not be nested deeper than 32 levels." in page
+
+
+def test_the_page_of_a_queue_that_pushes_release_shows_the_hook_and_its_secret_once(staff: Client) -> None:
+    deployment = Deployment(git_url="https://h/r.git", startup_cmd="python main.py", release=ReleaseMode.PUSH)
+    queue = saved(spec("mail", deployment=deployment))
+
+    page = staff.get(page_of(queue)).content.decode()
+    shown, again = (staff.post(page_of(queue, "git-hook-secret"), {"verb": "show"}) for _ in range(2))
+
+    assert "http://testserver/hooks/git/mail" in page
+    assert "Show it once" in page
+    assert queue.git_hook_secret is not None
+    secret = queue.git_hook_secret.unseal()
+    assert secret in shown.content.decode()
+    assert "http://testserver/hooks/git/mail" in shown.content.decode()
+    assert (again.status_code, secret in again.content.decode(), secret in page) == (409, False, False)

@@ -1,20 +1,27 @@
 """Actions and pages of queues in the admin, beside the form."""
 
+from dataclasses import replace
+
 import pytest
 import redis as redis_py
 from django.contrib.admin.models import LogEntry
 from django.test import Client
+from django.urls import reverse
 
-from queues.models import Queue
+from queues.models import Queue, ReleaseState
 from queues.queue_files import parse_queue_file
 from runqy.broker import keys
+from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.workers.heartbeats import write_heartbeat
 from tests.queues.admin_pages import LIST, page_of, saved
 from tests.queues.samples import spec
 from tests.queues.stored import save_from_file
 from tests.queues.test_operations import RICH
 from tests.support.audit import audit_records
 from tests.support.environment import ADMIN_KEY
+from tests.support.releases import insert_release
+from tests.support.workers import RECORD
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -44,6 +51,20 @@ def test_buttons_enable_disable_pause_and_resume(staff: Client, redis: redis_py.
     assert audit_records().filter(action="queue.redeployed").exists()
     assert staff.post(switch, {"verb": "explode"}).status_code == 404
     assert staff.get(switch).status_code == 405
+
+
+def test_the_page_of_a_queue_says_what_becomes_of_its_newest_release(staff: Client, single_broker: Broker) -> None:
+    queue = saved()
+    for one in ("a", "b"):
+        worker = replace(RECORD, worker_id=one, queue="mail", redis_queues={"mail": 1})
+        single_broker.run(write_heartbeat(worker, now_ns=single_broker.now_ns()))
+    insert_release(queue, "a" * 40)
+    insert_release(queue, "", state=ReleaseState.ROLLING_OUT, live_at=None, workers=["a"])
+    link = f'href="{reverse("admin:tasks_task_releases")}?queue=mail">2 '
+
+    assert f"{link}is rolling out, on 1 of 2 workers</a>" in staff.get(page_of(queue)).content.decode()
+    queue.releases.filter(number=2).update(state=ReleaseState.REVERTED)
+    assert f"{link}was reverted</a>" in staff.get(page_of(queue)).content.decode()
 
 
 @pytest.mark.parametrize(

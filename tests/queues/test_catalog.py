@@ -67,8 +67,8 @@ def test_the_name_of_a_queue_means_its_sub_queue_default() -> None:
     assert catalog(definition("ai", "high:10", "default:2")).resolve("ai").redis_queue == "ai_default"
 
 
-def test_the_name_of_a_queue_without_a_default_sub_queue_is_unknown_and_the_error_lists_valid_names() -> None:
-    with pytest.raises(QueueNotFound, match=r"No queue 'ai'\. Valid names: ai_high, ai_low, mail\.$"):
+def test_the_name_of_a_queue_without_a_default_sub_queue_means_none_and_the_error_lists_its_sub_queues() -> None:
+    with pytest.raises(QueueNotFound, match=r"^The queue 'ai' has sub-queues; name one: ai_high, ai_low\.$"):
         catalog(definition("mail"), definition("ai", "high:10", "low:3")).resolve("ai")
 
 

@@ -15,11 +15,26 @@ from queues.operations import save_queue
 from tests.queues.admin_pages import ADD
 from workers.api.serializers import WorkerDeploymentSerializer, WorkerLimitsSerializer
 
-NOT_DEFINED = {"id", "source", "file_digest", "file_path", "created_at", "updated_at", "sub_queues"}
+NOT_DEFINED = {
+    "id",
+    "source",
+    "file_digest",
+    "file_path",
+    "created_at",
+    "updated_at",
+    "sub_queues",
+    "webhook_secret",
+    "git_hook_secret",
+    "releases",
+    "pushes",
+}
 """Columns that describe the row, not the queue."""
 
-NOT_FOR_WORKERS = {"git_token", "max_waiting_tasks", "max_payload_bytes", "max_memory_share"}
-"""The token is delivered decrypted; the server rejects tasks beyond the limits."""
+NOT_FOR_WORKERS = {
+    *("git_token", "max_waiting_tasks", "max_payload_bytes", "max_memory_share"),
+    *("release", "rollout_first", "rollout_bake_s", "rollout_max_unavailable"),
+}
+"""The token is delivered decrypted; the server rejects tasks beyond the limits, and chooses workers for a release."""
 
 COLUMNS = {field.name for field in Queue._meta.get_fields()} - NOT_DEFINED
 DEPLOYMENT = {field.name for field in fields(Deployment)}
@@ -46,6 +61,8 @@ DEFINITION = {
         "hide_payloads": True,
         "vaults": ["b", "a"],
         "git_token": "vault://c/PAT",
+        "release": "push",
+        "rollout": {"first": 2, "bake": 300, "max_unavailable": "50%", "replace_first": True},
         "limits": {
             "max_retry": 1,
             "ttl_completed": 2,
@@ -60,6 +77,7 @@ DEFINITION = {
             "max_memory_share": 11,
         },
     },
+    "webhook_hosts": ["hooks.example.com", "hooks.example.org:8443"],
     "input": [{"name": "x", "type": ["int"], "required": False, "default": 7}],
     "output": [{"name": "y", "type": ["string"], "required": True, "description": "what"}],
 }

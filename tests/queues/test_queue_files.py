@@ -204,7 +204,7 @@ def test_an_empty_branch_means_the_default() -> None:
         ("vaults: [a, a]", "vaults[1]", "more than once"),
         ("git_token: ghp_secret", "git_token", "vault://"),
         ("limits: {ttl_completed: 1 day}", "limits.ttl_completed", "not a duration"),
-        ("limits: {active_timeout: 0}", "limits.active_timeout", "greater than or equal to 1"),
+        ("limits: {active_timeout: 0}", "limits.active_timeout", "Must be at least 1s, is 0s."),
         ("limits: {max_retry: -1}", "limits.max_retry", "greater than or equal to 0"),
         ("limits: {max_retires: 1}", "limits.max_retires", "did you mean `max_retry`"),
     ],

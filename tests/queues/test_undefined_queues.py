@@ -26,7 +26,7 @@ def broker(single_broker: Broker) -> Broker:
 
 
 def alerts(client: Client) -> list[str]:
-    return [alert.message for alert in client.get("/admin/").context["notices"]]
+    return [alert.message for alert in client.get("/admin/").context["notices"].shown]
 
 
 def test_the_overview_warns_of_waiting_tasks_that_no_definition_names(staff: Client, broker: Broker) -> None:

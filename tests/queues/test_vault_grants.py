@@ -1,17 +1,20 @@
 """Grants of vaults and git tokens to queues, and the permissions to extend them."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
+from django.utils import timezone
 
-from queues.definitions import Deployment
-from queues.models import Queue, QueueSource
+from queues.definitions import CODE_COLUMNS, Deployment
+from queues.models import Queue, QueueSource, Release, ReleaseState
 from queues.operations import disable_queue, save_queue
 from queues.vault_grants import Grant, find_added_grants
 from runqy.accounts.operations import create_api_key
+from runqy.api_keys import Role
 from runqy.errors import QueueInvalid
 from tests.api.client import ApiClient, problem
 from tests.queues.admin_pages import ADD, FORM, LIST, errors_of, page_of, rows, sent_by
@@ -181,3 +184,30 @@ def test_the_form_offers_declared_entries_with_their_hosts_and_names_what_is_wro
     assert "PAT (github.com, gitlab.com, h)" in choices
     assert "vault://models/SECRET" not in choices
     assert "may not be sent to evil.com: add evil.com to its git hosts" in errors_of(refused)["git_token"][0]
+
+
+def test_a_rollback_gives_the_vaults_of_a_queue_to_no_code_of_another_host(
+    queue: Queue, without_vaults: Client
+) -> None:
+    created_at = timezone.now()
+    code = {column: getattr(DEPLOYMENT, column) for column in CODE_COLUMNS}
+    for number, host in enumerate(("attacker.example", "github.com"), start=1):
+        state = ReleaseState.LIVE if number == 2 else ReleaseState.SUPERSEDED
+        columns = code | {"git_url": f"https://{host}/org/repo.git", "commit": f"{number:040}", "source": "manual"}
+        Release.objects.create(
+            queue=queue, number=number, state=state, created_at=created_at, live_at=created_at, **columns
+        )
+        created_at += timedelta(seconds=1)
+    limited = ApiClient(create_api_key(name="mail", role=Role.ADMIN, queues=["mail"]).plain)
+
+    refused = limited.post("/api/cli/queues/mail/rollback")
+    page = without_vaults.post(page_of(queue, "switch"), {"verb": "roll back"}, follow=True)
+
+    assert (refused.status_code, problem(refused)["detail"]) == (
+        403,
+        "This key is limited to queues, and the change would give code from another host the vault models.",
+    )
+    assert "You may not change vaults (vaults.change_vault), and the change would give" in page.content.decode()
+    assert Release.objects.count() == 2
+    Release.objects.filter(number=1).update(git_url="https://github.com/org/other.git")
+    assert limited.post("/api/cli/queues/mail/rollback").status_code == 200

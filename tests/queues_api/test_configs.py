@@ -48,6 +48,8 @@ def test_a_queue_is_created(client: ApiClient, path: str) -> None:
         "hide_payloads": False,
         "vaults": [],
         "git_token": "",
+        "release": "manual",
+        "rollout": ROLLOUT,
         "limits": {},
     }
     assert sub_queues("simple") == [("simple", 3)]
@@ -96,6 +98,7 @@ def test_an_existing_queue_is_only_updated_by_force(client: ApiClient) -> None:
     assert sub_queues("simple") == [("simple", 4)]
 
 
+ROLLOUT = {"first": 1, "bake": 60, "max_unavailable": "25%", "replace_first": False}
 GO_BODY = {
     "name": "rich",
     "priority": 4,
@@ -129,7 +132,13 @@ def test_an_update_of_the_released_command_line_keeps_what_it_does_not_send(clie
 
     assert (queue["priority"], queue["mode"], queue["order"]) == (4, "long_running", "strict")
     assert (queue["input"], queue["output"]) == ([field], [field])
-    assert queue["deployment"] == {**GO_BODY["deployment"], **KEPT, "git_token": ""}
+    assert queue["deployment"] == {
+        **GO_BODY["deployment"],
+        **KEPT,
+        "git_token": "",
+        "release": "manual",
+        "rollout": ROLLOUT,
+    }
 
 
 def test_an_update_of_a_sub_queue_by_the_released_command_line_keeps_the_rest(client: ApiClient) -> None:

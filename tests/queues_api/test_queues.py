@@ -2,16 +2,24 @@
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import redis as redis_py
+from django.db import OperationalError, connection
+from django.utils import timezone
 
+from alerts.kinds import AlertKind
+from alerts.operations import store_findings
+from alerts.rules import Finding
 from queues.models import QueueSource
-from queues.operations import save_queue
+from queues.operations import disable_queue, save_queue
+from queues.pausing import pause_queue
 from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from runqy.broker.broker import Broker
+from runqy.broker.health import report_maintenance
 from runqy.broker.keys import QueueKeys
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord, WorkerState
@@ -57,6 +65,39 @@ def switches() -> list[tuple[str, str, str]]:
     return [(row.action, row.object_name, row.actor_name) for row in rows]
 
 
+def test_demand_is_shown_to_metrics_and_to_clients_of_the_queue(client: ApiClient) -> None:
+    monitoring = create_api_key(name="keda", role=Role.METRICS)
+    other = create_api_key(name="shop", role=Role.CLIENT, queues=["mail"])
+    path = "/api/cli/queues/inference/demand"
+
+    found, own = content(ApiClient(monitoring.plain), f"{path}?target_wait=2m"), content(ApiClient(CLIENT_KEY), path)
+    refused = [
+        ApiClient(other.plain).get(path),
+        ApiClient(None).get(path),
+        client.get(f"{path}?target_wait=0"),
+        client.get(f"{path}?target_wait=soon"),
+    ]
+
+    assert found.pop("oldest_pending_s") >= 0
+    assert found == {
+        "queue": "inference",
+        "pending": 1,
+        "active": 1,
+        "scheduled_due": 0,
+        "demand": 2,
+        "workers": 0,
+        "slots": 0,
+        "slots_per_worker": None,
+        "arrival_per_s": None,
+        "mean_run_s": None,
+        "target_wait_s": 120.0,
+        "desired_workers": 1,
+        "reason": "no_worker",
+    }
+    assert own | {"target_wait_s": 120.0} == found | {"oldest_pending_s": own["oldest_pending_s"]}
+    assert [response.status_code for response in refused] == [404, 401, 400, 400]
+
+
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_queues_are_listed_with_the_members_that_clients_read(client: ApiClient, prefix: str) -> None:
     found = content(client, prefix)
@@ -69,6 +110,36 @@ def test_queues_are_listed_with_the_members_that_clients_read(client: ApiClient,
     assert (high["priority"], high["parent"], high["is_defined"]) == (10, "inference", True)
     assert (high["memory_usage"] > 0, low["memory_usage"]) == (True, 0)
     assert (foreign["pending"], foreign["is_defined"], foreign["priority"]) == (1, False, None)
+
+
+def test_a_queue_tells_its_health_also_without_the_database(
+    client: ApiClient, single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_health() -> dict[str, list[str]]:
+        return {queue["queue"]: queue["health"] for queue in content(client, PREFIXES[0])["queues"]}
+
+    assert read_health()["mail"] == ["unknown"]  # no maintenance runs
+
+    single_broker.run(report_maintenance(now_s=single_broker.now_s()))
+    finding = Finding(kind=AlertKind.NO_READY_WORKER, subject="inference", queue="inference", message="No worker.")
+    store_findings([finding], now=timezone.now() - timedelta(minutes=2))
+    pause_queue(single_broker, name="inference_low")
+    disable_queue(name="mail")
+
+    assert read_health() == {
+        "inference_high": ["no worker"],
+        "inference_low": ["no worker", "paused"],
+        "mail": ["disabled"],
+        "foreign": ["undefined"],
+    }
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OperationalError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(connection, "cursor", fail)
+        without_database = read_health()
+    assert without_database["inference_low"] == ["unknown", "paused"]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)

@@ -9,8 +9,9 @@ import redis as redis_py
 from django.db import OperationalError
 
 from queues.models import QueueSource
-from queues.operations import delete_definition, redeploy_queue, save_queue
-from queues.queries import find_redeployment, get_fresh_catalog
+from queues.operations import delete_definition, save_queue
+from queues.queries import find_worker_release, get_fresh_catalog
+from queues.releases import redeploy_queue
 from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from runqy.audit.models import AuditRecord
@@ -58,7 +59,7 @@ def test_a_request_without_redis_is_stored_and_not_published(client: ApiClient, 
 
     found = json.loads(response.content)
     assert (response.status_code, found["workers"], found["published"]) == (200, None, False)
-    assert StoredDocument.objects.filter(kind="redeployment", name="inference").exists()
+    assert StoredDocument.objects.filter(kind="releases", name="inference").exists()
 
 
 @pytest.mark.parametrize("name", ["inference", "inference_high", "inference.low"])
@@ -76,34 +77,34 @@ def test_only_workers_of_the_whole_queue_are_notified(
     response = client.post(f"/api/cli/queues/{name}/redeploy")
 
     assert response.status_code == 200
-    expected = {"message": "redeployment requested", "queue": "inference", "workers": ["w-1"], "published": True}
-    assert json.loads(response.content) == expected
+    found = json.loads(response.content)
+    assert (found["message"], found["queue"], found["workers"]) == ("redeployment requested", "inference", ["w-1"])
+    assert (found["published"], found["release"]) == (True, 1)
     assert int(revision(redis, "inference") or 0) > int(before["inference"] or 0)
     assert revision(redis, "mail") == before["mail"]
 
 
 def test_a_registration_contains_the_latest_redeployment(client: ApiClient, redis: redis_py.Redis) -> None:
-    first = register_worker(queue="inference")
+    first = register_worker(queue="inference", follows_releases=True)
     client.post("/api/cli/queues/inference/redeploy")
-    second = register_worker(queue="inference_low")
+    second = register_worker(queue="inference_low", follows_releases=True)
     client.post("/api/cli/queues/inference/redeploy")
-    third = register_worker(queue="inference")
+    third = register_worker(queue="inference", follows_releases=True)
 
-    assert first.redeployment is None
-    assert second.redeployment is not None
-    assert third.redeployment not in (None, second.redeployment)
+    assert [each.release and each.release.number for each in (first, second, third)] == [None, 1, 2]
+    assert register_worker(queue="inference").release is None  # Go's workers follow the branch
     assert third.revision == (revision(redis, "inference") or b"").decode()
     assert third.queue == first.queue
 
 
 def test_a_change_of_the_queue_requests_no_redeployment(client: ApiClient) -> None:
     redeploy_queue(name="inference")
-    before = register_worker(queue="inference")
+    before = register_worker(queue="inference", follows_releases=True)
 
     save_queue(spec=spec("inference", "high:9", "low:3"), source=QueueSource.API)
 
-    after = register_worker(queue="inference")
-    assert (after.redeployment, after.revision != before.revision) == (before.redeployment, True)
+    after = register_worker(queue="inference", follows_releases=True)
+    assert (after.release, after.revision != before.revision) == (before.release, True)
 
 
 def test_redis_and_the_database_agree_on_redeployments(client: ApiClient, redis: redis_py.Redis) -> None:
@@ -121,7 +122,7 @@ def test_a_recreated_queue_has_no_redeployment_of_the_old_one(client: ApiClient)
     save_queue(spec=spec("mail"), source=QueueSource.API)
 
     get_fresh_catalog(0)
-    assert find_redeployment("mail") is None
+    assert find_worker_release("mail", "w-1") is None
 
 
 def test_the_actor_of_a_redeployment_is_recorded(client: ApiClient) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from argparse import ArgumentParser
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,19 @@ class Command(BaseCommand):
         for what in ("added", "updated", "unchanged", "overwritten", "missing", "removed"):
             if names := getattr(report, what):
                 self.stdout.write(f"{what}: {', '.join(names)}")
+        for key, loaded in report.sections.items():
+            for what, names in asdict(loaded).items():
+                if names:
+                    self.stdout.write(f"{key} {what}: {', '.join(names)}")
         # The other files have been loaded.
         if report.errors:
             raise CommandError("\n".join(map(str, report.errors)))
 
     def _check(self, directory: Path) -> None:
         """Print each queue as it would be published, one per line. Needs no database."""
-        found, errors = read_queue_files(directory)
-        if errors:
-            sys.stderr.write("".join(f"{error}\n" for error in errors))
+        found = read_queue_files(directory)
+        if found.errors:
+            sys.stderr.write("".join(f"{error}\n" for error in found.errors))
             sys.exit(1)
-        for spec, _, _ in found.values():
+        for spec, _, _ in found.queues.values():
             self.stdout.write(spec.encode().decode())

@@ -65,7 +65,7 @@ class PublishedKey(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             digest=key.digest,
             role=Role(key.role),
-            name=key.name,
+            name=key.full_name,
             queues=tuple(key.queues),
             expires_at=key.expires_at,
             vaults=tuple(key.vaults),

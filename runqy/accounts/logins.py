@@ -18,6 +18,7 @@ from django.contrib.sessions.models import Session
 from django.db import DatabaseError, close_old_connections, transaction
 from django.http import HttpRequest, HttpResponse
 
+from runqy.accounts.user_settings import remember_browser_zone
 from runqy.admin_site.error_pages import too_many_logins
 from runqy.api.throttling import ip_prefix, login_limiter
 from runqy.audit.actors import Actor, ActorKind, actor_context
@@ -90,6 +91,7 @@ def record_logins() -> None:
 def _record_login(sender: object, request: HttpRequest, user: User, **_: Any) -> None:
     # A fixed end: otherwise each change of the session would extend it.
     request.session.set_expiry(timedelta(seconds=settings.SESSION_COOKIE_AGE))
+    remember_browser_zone(user, request.POST.get("time_zone", ""))
     _record(request, "user.logged_in", user)
     SessionStore.clear_expired()
 

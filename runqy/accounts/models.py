@@ -1,4 +1,4 @@
-"""API keys of the database."""
+"""API keys, and what users choose for themselves."""
 
 from django.conf import settings
 from django.db import models
@@ -9,6 +9,7 @@ from runqy.accounts.validators import (
     validate_key_name,
     validate_queue_names,
     validate_rate_limit,
+    validate_time_zone,
     validate_vault_names,
 )
 from runqy.api_keys import Role
@@ -62,6 +63,8 @@ class ApiKey(models.Model):
         settings.AUTH_USER_MODEL, null=True, editable=False, on_delete=models.SET_NULL, related_name="+"
     )
     """The user that created it; null also if that user was deleted."""
+    is_personal = models.BooleanField(default=False, editable=False)
+    """Whether the user that created it is also who uses it: the key ends when the user loses its rights."""
 
     class Meta:
         verbose_name = "API key"
@@ -78,5 +81,31 @@ class ApiKey(models.Model):
             ),
         ]
 
+    @property
+    def full_name(self) -> str:
+        """The name in the audit and for the API: that of a personal key begins with its user's."""
+        if not self.is_personal:
+            return self.name
+        user = self.created_by_user.get_username() if self.created_by_user else self.created_by
+        return f"{user}: {self.name}"
+
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
+
+
+class UserSettings(models.Model):
+    """What a user chose for the admin."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, primary_key=True, on_delete=models.CASCADE, related_name="+")
+    time_zone = models.CharField(
+        max_length=64,
+        validators=[validate_time_zone],
+        help_text="All times in the admin are in this zone: those that it shows and those that you type.",
+    )
+
+    class Meta:
+        verbose_name_plural = "user settings"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"time zone {self.time_zone}"

@@ -8,12 +8,20 @@ from typing import Any
 
 import msgspec
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 
 from runqy.accounts.identities import PREFIX_LENGTH, PublishedKey, generate_key, key_digest
 from runqy.accounts.models import ApiKey
-from runqy.accounts.queries import list_accepted_descendants
+from runqy.accounts.queries import (
+    find_queue_of_sub_queue,
+    list_accepted_descendants,
+    list_keys_to_end,
+    list_personal_keys,
+    list_unknown_queues,
+)
+from runqy.accounts.staff_rules import list_key_roles
 from runqy.accounts.worker_credentials import remove_users_of_keys
 from runqy.audit.actors import ActorKind, current_actor
 from runqy.audit.operations import record
@@ -23,6 +31,9 @@ from runqy.config_sync.operations import Change, configuration_change
 from runqy.database.model_errors import model_errors
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound
 
+MAX_PERSONAL_KEYS = 20
+"""How many accepted personal keys a user may have; each is in the memory of all servers."""
+
 
 @dataclass(frozen=True, slots=True)
 class CreatedKey:
@@ -30,6 +41,13 @@ class CreatedKey:
 
     plain: str
     row: ApiKey
+    unknown_queues: Sequence[str] = ()
+    """Queues that it is limited to, and that do not exist yet."""
+
+    @property
+    def warnings(self) -> list[str]:
+        names = ", ".join(self.unknown_queues)
+        return [f"No such queue yet: {names}. The key may use it once it exists."] if names else []
 
     def __repr__(self) -> str:
         # Without the key, which must not reach a log.
@@ -56,9 +74,10 @@ def create_api_key(  # noqa: PLR0913 (what describes a key)
     expires_at: datetime | None = None,
     rate_limit: str = "",
     allow_shared_redis: bool = False,
+    is_personal: bool = False,
 ) -> CreatedKey:
     """Create a key and publish its hash. Raise ApiKeyInvalid, also for limits beyond those of the key that creates
-    it.
+    it, and for a personal key with more rights than the user that creates it.
     """
     plain = generate_key()
     with configuration_change() as change:
@@ -72,17 +91,28 @@ def create_api_key(  # noqa: PLR0913 (what describes a key)
             expires_at=expires_at,
             rate_limit=rate_limit,
             allow_shared_redis=allow_shared_redis,
+            is_personal=is_personal,
             **_creator(),
         )
-        if errors := model_errors(row) or _limit_errors(row):
+        if errors := model_errors(row) or _limit_errors(row) or _personal_errors(row):
+            raise ApiKeyInvalid(errors=errors)
+        unknown_queues = list_unknown_queues(row.queues)
+        if errors := _sub_queue_errors(unknown_queues):
             raise ApiKeyInvalid(errors=errors)
         row.save()
-        change.put(DocumentKind.API_KEY, str(row.pk), msgspec.json.encode(PublishedKey.of(row)))
-        optional = [column for column in ("rate_limit", "allow_shared_redis") if getattr(row, column)]
+        _publish(change, row)
+        optional = [column for column in ("rate_limit", "allow_shared_redis", "is_personal") if getattr(row, column)]
         columns = ("name", "role", "queues", "vaults", "expires_at", *optional)
         changes = {column: (None, getattr(row, column)) for column in columns}
         record(action="api_key.created", object_kind="api_key", object_name=audited_name(row), changes=changes)
-    return CreatedKey(plain, row)
+    return CreatedKey(plain, row, unknown_queues)
+
+
+def _sub_queue_errors(names: Sequence[str]) -> list[str]:
+    """Return which names mean a sub-queue: a key that is limited to one could do nothing."""
+    owners = [(name, find_queue_of_sub_queue(name)) for name in names]
+    rule = "keys are limited to whole queues"
+    return [f"queues: {name} is a sub-queue; {rule}: name {queue}." for name, queue in owners if queue]
 
 
 def _limit_errors(row: ApiKey) -> list[str]:
@@ -103,6 +133,19 @@ def _limit_errors(row: ApiKey) -> list[str]:
             limited = f"The key that creates it is limited to {creator.rate_limit}"
             errors.append(f"rate_limit: {limited}; give this rate or a lower one.")
     return errors
+
+
+def _personal_errors(row: ApiKey) -> list[str]:
+    """Return why the user that creates a personal key may not have it."""
+    if not row.is_personal:
+        return []
+    # Read under the lock of the change: the user may be losing these rights meanwhile.
+    user = User.objects.filter(pk=row.created_by_user_id).first() if row.created_by_user_id else None
+    if user is None or row.role not in list_key_roles(user):
+        return [f"role: A key with the role {row.role} would have more rights than you."]
+    if len(list_personal_keys(user)) >= MAX_PERSONAL_KEYS:
+        return [f"You have {MAX_PERSONAL_KEYS} keys already; revoke one that you no longer use."]
+    return []
 
 
 def _effective_rate(row: ApiKey) -> Rate | None:
@@ -147,6 +190,30 @@ def revoke_api_key(*, key_id: int, with_descendants: bool = False) -> RevokedKey
     )
 
 
+def end_personal_keys() -> list[ApiKey]:
+    """Revoke the personal keys that give more rights than their users have, and return them.
+
+    A change of users or groups calls it in its transaction, maintenance for changes that did not.
+    """
+    with configuration_change() as change:
+        ended = list_keys_to_end()
+        for key in ended:
+            _revoke(change, key)
+    transaction.on_commit(partial(remove_users_of_keys, [str(key.pk) for key in ended]))
+    return ended
+
+
+def rename_personal_keys(user: User) -> None:
+    """Publish the personal keys of a user whose name has changed."""
+    with configuration_change() as change:
+        for key in list_personal_keys(user):
+            _publish(change, key)
+
+
+def _publish(change: Change, row: ApiKey) -> None:
+    change.put(DocumentKind.API_KEY, str(row.pk), msgspec.json.encode(PublishedKey.of(row)))
+
+
 def _revoke(change: Change, row: ApiKey) -> None:
     row.revoked_at = timezone.now()
     row.save(update_fields=["revoked_at"])
@@ -164,4 +231,4 @@ def _creator() -> Mapping[str, Any]:
 
 def audited_name(row: ApiKey) -> str:
     """Return the name of a key in the audit, with its id because names are not unique."""
-    return f"{row.pk} {row.name}"
+    return f"{row.pk} {row.full_name}"

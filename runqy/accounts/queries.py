@@ -1,23 +1,28 @@
 """API keys of the database: their status, who created them, and whether their limits hold in Redis."""
 
+import re
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
+import msgspec
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from runqy import clock
 from runqy.accounts.identities import PublishedKey, known_keys
 from runqy.accounts.models import ApiKey
+from runqy.accounts.staff_rules import list_key_roles
 from runqy.api_keys import ENVIRONMENT_KEYS, Role
 from runqy.audit.actors import ActorKind
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.snapshot import Snapshot
 from runqy.errors import ApiKeyNotFound
+from runqy.formats.json_decoding import read_json
+from runqy.formats.names import aliases_of
 
 LIMITS_NOT_IN_REDIS = (
     "Keys that are limited to queues have allow_shared_redis: workers without a Redis user of their own get shared "
@@ -69,7 +74,7 @@ def list_keys_not_limited_in_redis() -> list[ApiKey]:
 
 def list_api_keys() -> list[ApiKey]:
     """Return all keys, newest first."""
-    return list(ApiKey.objects.order_by("-pk"))
+    return list(ApiKey.objects.select_related("created_by_user").order_by("-pk"))
 
 
 def list_api_keys_page(limit: int, below: int | None = None) -> tuple[Sequence[ApiKey], int | None]:
@@ -100,6 +105,23 @@ def list_accepted_descendants(key_ids: Iterable[int]) -> list[ApiKey]:
     return [key for key in found if get_key_status(key) in (KeyStatus.ACTIVE, KeyStatus.UNUSED)]
 
 
+def list_personal_keys(user: User) -> list[ApiKey]:
+    """Return the accepted keys of a user's own, newest first."""
+    return list(_accepted_personal_keys().filter(created_by_user=user).order_by("-pk"))
+
+
+def list_keys_to_end() -> list[ApiKey]:
+    """Return the accepted personal keys that give more rights than their users have."""
+    keys = _accepted_personal_keys().select_related("created_by_user").order_by("pk")
+    users = {key.created_by_user for key in keys}
+    roles = {user: list_key_roles(user) if user else [] for user in users}
+    return [key for key in keys if key.role not in roles[key.created_by_user]]
+
+
+def _accepted_personal_keys() -> QuerySet[ApiKey]:
+    return ApiKey.objects.filter(status_filter(KeyStatus.ACTIVE), is_personal=True)
+
+
 def filter_by_creator(creator: str) -> Q:
     """Return the condition for keys that a user of this name created.
 
@@ -107,6 +129,7 @@ def filter_by_creator(creator: str) -> Q:
     """
     made = Q(created_by_kind=ActorKind.USER.value)
     if creator == INACTIVE:
+        made &= ~Q(is_personal=True, revoked_at=None)  # these end by themselves: `end_personal_keys`
         return made & ~Q(created_by_user__in=User.objects.with_perm(_CREATES_KEYS, backend=_BACKEND))
     return made & (Q(created_by_user__username=creator) | Q(created_by_user=None, created_by=creator))
 
@@ -163,6 +186,31 @@ def has_accepted_key() -> bool:
     """Return whether any API key is accepted, from the environment or the database."""
     accepted = ApiKey.objects.filter(status_filter(KeyStatus.ACTIVE))
     return bool(list_environment_variables()) or accepted.exists()
+
+
+class _SubQueue(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _QueueDocument(msgspec.Struct, frozen=True):
+    sub_queues: tuple[_SubQueue, ...] = ()
+
+
+def list_unknown_queues(names: Iterable[str]) -> list[str]:
+    """Return the names that no queue has."""
+    wanted = set(names)
+    stored = StoredDocument.objects.filter(kind=DocumentKind.QUEUE, name__in=wanted, body__isnull=False)
+    return sorted(wanted.difference(stored.values_list("name", flat=True)))
+
+
+def find_queue_of_sub_queue(name: str) -> str | None:
+    """Return the queue of which a name means a sub-queue; None if it means none."""
+    queues = [name[: mark.start()] for mark in re.finditer(r"[_.]", name)]
+    for stored in StoredDocument.objects.filter(kind=DocumentKind.QUEUE, name__in=queues, body__isnull=False):
+        document = read_json(bytes(stored.body or b""), _QueueDocument)
+        if name in aliases_of(stored.name, [each.name for each in document.sub_queues]):
+            return stored.name
+    return None
 
 
 def list_queue_names() -> list[str]:

@@ -7,9 +7,21 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from runqy.admin_site.roles import ROLES
+from runqy.api_keys import Role
 
 SUPERUSER = "superuser"
 _ADMIN = "admin"
+_PERMISSIONS = {role.name: role.permissions for role in ROLES}
+_NEEDED_FOR_KEYS = {
+    Role.VIEWER: _PERMISSIONS["viewer"],
+    Role.METRICS: _PERMISSIONS["viewer"],
+    Role.CLIENT: _PERMISSIONS["operator"],
+    Role.OPERATOR: _PERMISSIONS["operator"],
+    Role.CONFIGURATOR: _PERMISSIONS["configurator"],
+    Role.WORKER: _PERMISSIONS["admin"],  # its workers get the values of vaults
+    Role.ADMIN: _PERMISSIONS["admin"],
+}
+"""The permissions that a user needs for a personal key of a role."""
 _SUPERUSER_DESCRIPTION = "Full access; the only role that can create and change superusers."
 
 
@@ -35,6 +47,13 @@ def grantable_roles(manager: User) -> Mapping[str, str]:
 def may_grant(manager: User, permissions: Iterable[str]) -> bool:
     """Return whether a user has all of these permissions (`app.codename`), and may therefore grant them."""
     return manager.is_superuser or manager.get_all_permissions().issuperset(permissions)
+
+
+def list_key_roles(user: User) -> list[Role]:
+    """Return the roles of keys that give no more rights than a user has; none if the user may not log in."""
+    if not (user.is_active and user.is_staff):
+        return []
+    return [role for role, permissions in _NEEDED_FOR_KEYS.items() if may_grant(user, permissions)]
 
 
 def may_manage(manager: User, user: User) -> bool:

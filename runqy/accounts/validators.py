@@ -1,4 +1,4 @@
-"""Validators of the columns of API keys."""
+"""Validators of the columns of API keys and settings."""
 
 import re
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from runqy.broker.rate_limit import parse_rate
 from runqy.formats.names import QUEUE_NAME, VAULT_NAME
+from runqy.formats.time_zones import get_zone
 
 KEY_NAME = r"(?! *$)[^\x00-\x1f\x7f]+"
 """The pattern of a key's name, without anchors: one line, not blank. `MAX_NAME_LENGTH` limits its length."""
@@ -43,6 +44,13 @@ def validate_expiry(expires_at: datetime) -> None:
     """Refuse a time in the past. Keys are validated only when they are created."""
     if not timezone.now() < expires_at < _LATEST:
         raise ValidationError("Must be in the future, and before the year 9999.")
+
+
+def validate_time_zone(name: str) -> None:
+    try:
+        get_zone(name)
+    except ValueError as error:
+        raise ValidationError(str(error)) from error
 
 
 def _are_names(names: object, pattern: str, max_length: int) -> bool:

@@ -199,7 +199,7 @@ class RedisUserReconciler:
         if not grants:
             return []
         now_s, silent_since_s, over = clock.monotonic_s(), {}, []
-        ended = broker.run(acl.read_heartbeat_times([grant.worker_id for grant in grants]))
+        ended = broker.run(acl.read_heartbeat_times([grant.worker_id for grant in grants], now_s=broker.now_s()))
         for grant, ended_us in zip(grants, ended, strict=True):
             if ended_us is None:
                 continue

@@ -11,6 +11,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold import fields
 
+from runqy.config.startup_collection import resume_collection
+
 
 class AdminSiteConfig(AppConfig):
     """The parts that all admin pages share."""
@@ -28,6 +30,10 @@ class RunqyAdminConfig(admin_apps.AdminConfig):
 
     default = False
     default_site = "runqy.admin_site.site.RunqyAdminSite"
+
+    def ready(self) -> None:
+        super().ready()  # imports the admin of all apps, the last large part of a start
+        resume_collection()
 
 
 def cached_lookup_field(name: Any, row: Model, model_admin: Any = None) -> Any:

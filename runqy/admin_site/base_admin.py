@@ -65,6 +65,9 @@ class RunqyModelAdmin(_ModelAdmin):
     """The heading of an empty list. By default it says that there are no objects yet."""
     empty_text = ""
     """What to do next, shown on an empty list."""
+    counted_relations: tuple[str, ...] = ()
+    """Relations whose rows the confirmation of a deletion counts, since they are too many to list. If there are any,
+    nothing else is deleted with a row."""
     show_all_query = ""
     """The query of the list of all objects, if the list without a query has only some."""
 
@@ -79,6 +82,16 @@ class RunqyModelAdmin(_ModelAdmin):
             "element_classes": {"pagination": "list-pagination"},
         }
         return super().changelist_view(request, context | (extra_context or {}))
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        if not self.counted_relations:
+            return super().get_deleted_objects(objs, request)
+        counts: dict[str, int | str] = {str(self.opts.verbose_name_plural): len(objs)}
+        for name in self.counted_relations:
+            rows = [getattr(obj, name).all() for obj in objs]
+            counts[str(rows[0].model._meta.verbose_name_plural)] = f"{sum(each.count() for each in rows):,}"
+        is_allowed = all(self.has_delete_permission(request, obj) for obj in objs)
+        return [str(obj) for obj in objs], counts, set() if is_allowed else {self.opts.verbose_name}, []
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Allow lookups only in fields of `list_filter`."""

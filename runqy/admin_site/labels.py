@@ -20,6 +20,7 @@ LABEL_TEMPLATE = "unfold/helpers/label.html"
 STATES: Mapping[str, str] = {
     "enabled": SUCCESS,
     "disabled": NEUTRAL,
+    "failing": WARNING,
     "paused": WARNING,
     "partly paused": WARNING,
     "being deleted": DANGER,
@@ -27,6 +28,9 @@ STATES: Mapping[str, str] = {
     "not published": WARNING,
     "current": SUCCESS,
     "outdated": WARNING,
+    "delivered": SUCCESS,
+    "failed": DANGER,
+    "pending": NEUTRAL,
 }
 
 

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from django.utils.safestring import SafeString
+
+from runqy.admin_site import times
 from runqy.formats import durations
 
 _GRACE_NS = 10 * 10**9
@@ -52,13 +55,18 @@ class RelativeTime:
 
     @property
     def iso(self) -> str:
-        """The time as in RFC 3339, to the second."""
-        return self._at().strftime("%Y-%m-%dT%H:%M:%SZ")
+        return times.format_absolute(self._at())
 
     @property
-    def exact(self) -> str:
-        """The time in UTC, to the second, for display."""
-        return self._at().strftime("%Y-%m-%d %H:%M:%S UTC")
+    def exact(self) -> SafeString:
+        """The time in the reader's zone, as HTML."""
+        return times.show_time(self._at())
+
+    @property
+    def title(self) -> str:
+        """The time in the reader's zone, and in UTC if that is another."""
+        exact, utc = times.format_time(self._at()), times.format_utc(self._at())
+        return utc if utc.startswith(exact) else f"{exact} ({utc})"
 
     def _at(self) -> datetime:
         try:

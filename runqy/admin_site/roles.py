@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 _READ = (
-    *("queues.queue", "tasks.task", "workers.worker", "vaults.vault", "vaults.vaultentry"),
+    *("queues.queue", "tasks.task", "schedules.schedule", "batches.batch", "workers.worker"),
+    *("vaults.vault", "vaults.vaultentry"),
     *("accounts.apikey", "audit.auditrecord", "auth.user", "auth.group", "alerts.alert", "alerts.alertrule"),
+    "webhooks.endpoint",
 )
 _VERBS = ("add", "change", "delete")
 
@@ -19,12 +21,14 @@ def _may(*verbs: str, models: Iterable[str]) -> frozenset[str]:
 
 _VIEW = _may("view", models=_READ)
 _PAYLOADS = frozenset({"tasks.view_payload"})
-_OPERATE = frozenset({"queues.pause_queue"}) | _may(
-    "enqueue", *("run", "cancel", "archive", "delete"), models=["tasks.task"]
+_RUN_SCHEDULES = frozenset({"schedules.run_schedule"})
+_OPERATE = (
+    _RUN_SCHEDULES
+    | frozenset({"queues.pause_queue", "alerts.acknowledge_alert", "workers.stop_worker"})
+    | _may("enqueue", *("run", "cancel", "archive", "delete"), models=["tasks.task"])
 )
-_CONFIGURE = _may(*_VERBS, models=["queues.queue", "vaults.vault", "vaults.vaultentry", "alerts.alertrule"]) | {
-    "queues.pause_queue"
-}
+_CONFIGURED = ("queues.queue", "vaults.vault", "vaults.vaultentry", "alerts.alertrule", "webhooks.endpoint")
+_CONFIGURE = _may(*_VERBS, models=(*_CONFIGURED, "schedules.schedule")) | _RUN_SCHEDULES | {"queues.pause_queue"}
 _ADMINISTER = _may("add", "change", models=["accounts.apikey"]) | _may(*_VERBS, models=["auth.user", "auth.group"])
 
 
@@ -46,13 +50,13 @@ ROLES = (
     ),
     StaffRole(
         name="operator",
-        description="Like viewer, with payloads; also pauses queues, and enqueues, runs, cancels, archives and deletes "
-        "tasks.",
+        description="Like viewer, with payloads; also pauses queues, acknowledges alerts, drains and stops workers, "
+        "and enqueues, runs, cancels, archives and deletes tasks.",
         permissions=_VIEW | _PAYLOADS | _OPERATE,
     ),
     StaffRole(
         name="configurator",
-        description="Like viewer, with payloads; also changes queues, vaults and alert rules, but not tasks.",
+        description="Like viewer, with payloads; also changes queues, vaults, alert rules and webhooks, but not tasks.",
         permissions=_VIEW | _PAYLOADS | _CONFIGURE,
     ),
     StaffRole(
@@ -63,7 +67,10 @@ ROLES = (
 )
 
 _NAMES: Mapping[str, str] = {
+    "alerts.acknowledge_alert": "Can acknowledge and snooze alerts",
     "queues.pause_queue": "Can pause and resume queues",
+    "workers.stop_worker": "Can drain, restart and stop workers",
+    "schedules.run_schedule": "Can pause, unpause and trigger schedules",
     "tasks.view_payload": "Can view hidden payloads, results and errors",
     "tasks.enqueue_task": "Can enqueue tasks",
     "tasks.run_task": "Can run tasks",
@@ -78,6 +85,7 @@ _MODEL_NAMES = {
     "apikey": "API key",
     "auditrecord": "audit record",
     "alertrule": "alert rule",
+    "endpoint": "webhook endpoint",
     "vaultentry": "vault entry",
 }
 """Names of models that have more than one word."""

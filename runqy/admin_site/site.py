@@ -8,6 +8,7 @@ from django.contrib import admin
 from django.contrib.admin import AdminSite
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils import timezone
 from unfold.sites import UnfoldAdminSite
 
 from runqy.admin_site.theme import get_environment_badge
@@ -23,8 +24,11 @@ _SECTIONS = (
         (
             ("queues.queue", "Queues", "stacks"),
             ("tasks.task", "Tasks", "checklist"),
+            ("schedules.schedule", "Schedules", "schedule"),
+            ("batches.batch", "Batches", "package_2"),
             ("workers.worker", "Workers", "memory"),
             ("alerts.alert", "Alerts", "notifications"),
+            ("webhooks.endpoint", "Webhooks", "webhook"),
         ),
     ),
     ("Secrets", (("vaults.vault", "Vaults", "lock"),)),
@@ -52,6 +56,7 @@ class RunqyAdminSite(_Site):
 
     index_title = "Overview"
     empty_value_display = "-"
+    login_template = "admin_site/login.html"
 
     def app_index(self, request: HttpRequest, app_label: str, extra_context: Any = None) -> HttpResponseRedirect:  # type: ignore[override]
         """Redirect to the overview, since apps have no pages."""
@@ -90,6 +95,8 @@ def get_navigation(request: HttpRequest) -> list[dict[str, Any]]:
 def get_account_links(request: HttpRequest) -> list[dict[str, str]]:
     """Return the links of the user's menu for unfold, which adds *Log out*."""
     return [
+        {"title": "My API keys", "link": reverse("admin_own_keys")},
+        {"title": f"My settings ({timezone.get_current_timezone_name()})", "link": reverse("admin_own_settings")},
         {"title": "Change password", "link": reverse("admin:password_change")},
         {"title": "Log out everywhere", "link": reverse("admin_logout_everywhere")},
     ]

@@ -15,7 +15,7 @@ def get_unfold_settings(environment: str) -> dict[str, Any]:
         "SITE_LOGO": {"light": _file("logo-light.svg"), "dark": _file("logo-dark.svg")},
         "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _file("favicon.svg")}],
         "STYLES": [_file("admin.css")],
-        "SCRIPTS": [_file("admin.js")],
+        "SCRIPTS": [_file("admin.js"), _file("keys.js")],
         "SHOW_BACK_BUTTON": True,
         "ENVIRONMENT_TITLE_PREFIX": f"[{environment}]" if environment else None,
         "LOGIN": {"form": "runqy.admin_site.forms.LoginForm"},

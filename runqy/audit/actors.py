@@ -16,6 +16,8 @@ class ActorKind(StrEnum):
     KEY = "key"
     USER = "user"
     COMMAND = "command"
+    HOOK = "hook"
+    """A git host that sends the pushes to a repository."""
     SERVER = "server"
 
 

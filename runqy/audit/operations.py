@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,8 @@ from runqy.audit.actors import SERVER, Actor, current_actor
 from runqy.audit.changes import Changes, encode_changes
 from runqy.audit.models import AuditHead, AuditRecord, chain_key, fit_text
 from runqy.broker.operation import raise_error
-from runqy.broker.streams.audit_stream import StreamEntry, append_record, delete_entries, read_entries
+from runqy.broker.streams.audit_stream import append_record, delete_entries, read_entries
+from runqy.broker.streams.entries import StreamEntry
 from runqy.config import signing
 from runqy.errors import AuditNotRecorded, BrokerUnavailable
 from runqy.formats.json_decoding import read_json
@@ -88,7 +89,7 @@ def record_all_in_redis(
     many records wait. The change must not be made if this raises.
     """
     broker = get_broker()
-    at = datetime.fromtimestamp(broker.now_ns() / 1e9, UTC)  # by Redis's clock, which all processes share
+    at = broker.now()
     records = [
         PendingRecord(
             event_id=secrets.token_hex(16),

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime
 
 from django.db.models import Max, Q, QuerySet
 
@@ -83,17 +83,6 @@ def search_condition(text: str) -> Q:
         if digits.isascii() and digits.isdigit() and len(digits) < 19:
             by_word |= Q(number=int(digits))
         found &= by_word
-    return found
-
-
-def period_condition(first: date | None, last: date | None) -> Q:
-    """Return the condition for a period of days in UTC, both included; None leaves an end open."""
-    found = Q()
-    if first is not None:
-        found &= Q(at__gte=datetime(first.year, first.month, first.day, tzinfo=UTC))
-    if last is not None and last < date.max:
-        following = last + timedelta(days=1)
-        found &= Q(at__lt=datetime(following.year, following.month, following.day, tzinfo=UTC))
     return found
 
 

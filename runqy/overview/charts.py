@@ -2,22 +2,27 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from typing import Any
 
+from django.utils.safestring import SafeString
+
 from runqy import clock
 from runqy.admin_site.page_cache import get_or_read
+from runqy.admin_site.times import format_utc, show_time, to_reader
 from runqy.broker.states import RunOutcome
 from runqy.errors import ConfigurationUnavailable
 from runqy.formats.durations import humanize_ms
+from runqy.overview.release_marks import ReleaseMark, list_release_marks
 from tasks.history.queries import HistoryQueue, resolve_history_queue
 from tasks.history.stats import StatsPoint, get_stats
 
 CACHE_S = 10.0
 """How long pages share the charts. Their shortest interval is a minute."""
+HOUR_S = 3600
 MIN_ELAPSED_S = 45
 """An interval that has begun more recently has no rate, since its runs are not in the history yet."""
 _POINT_RADIUS = 2.5
@@ -34,7 +39,7 @@ class Unit:
 
 
 RUNS_PER_MINUTE = Unit(suffix="/min", name="runs per minute")
-PERCENT_OF_RUNS = Unit(suffix=" %", name="% of runs")
+PERCENT_FAILED = Unit(suffix=" %", name="% that failed")
 TASKS = Unit(name="tasks")
 DURATIONS = {
     1_000: Unit(name="seconds"),
@@ -71,16 +76,21 @@ class ChartRange(StrEnum):
     def span(self) -> timedelta:
         return {"1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7)}[self.value]
 
-    @property
-    def ticks(self) -> str:
-        """A regular expression that matches the times at which the axis has labels."""
-        return {"1h": "0$", "24h": "(00|04|08|12|16|20):00$", "7d": " 00:00$"}[self.value]
+    def ticks(self, queue: str) -> str:
+        """Return a regular expression that matches the times at which the axis has labels."""
+        # Hours of UTC begin at other minutes in some zones.
+        minute = r"\d\d" if self.step_s(queue) == HOUR_S else "00"
+        return {"1h": "0$", "24h": f"(00|04|08|12|16|20):{minute}$", "7d": f" 00:{minute}$"}[self.value]
+
+    def format_time(self, time: datetime) -> str:
+        """Return a time in the reader's zone, as the axis has it."""
+        return f"{to_reader(time):%a %H:%M}" if self is ChartRange.WEEK else f"{to_reader(time):%H:%M}"
 
     def step_s(self, queue: str) -> int:
         if self is ChartRange.HOUR:
             return 60
         # Each queue has rows of its own, so that all queues together have longer intervals.
-        return 900 if self is ChartRange.DAY and queue else 3600
+        return 900 if self is ChartRange.DAY and queue else HOUR_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +137,10 @@ class Chart:
     details: Sequence[Series] = ()
     """Columns of the table that are not lines of the chart."""
     note: str = ""
-    labels: Sequence[str] = ()
+    marks: Sequence[ReleaseMark] = ()
+    chart_range: ChartRange
+    starts: Sequence[datetime] = ()
+    """When the intervals begin."""
 
     @property
     def is_empty(self) -> bool:
@@ -151,11 +164,15 @@ class Chart:
         return (*self.series, *self.details)
 
     @property
-    def rows(self) -> list[tuple[str, list[tuple[str, str]]]]:
-        """The rows of the table, latest first: a label, and a column's name and text for each value."""
+    def labels(self) -> list[str]:
+        return [self.chart_range.format_time(start) for start in self.starts]
+
+    @property
+    def rows(self) -> list[tuple[SafeString, list[tuple[str, str]]]]:
+        """The rows of the table, latest first: the time, and a column's name and text for each value."""
         rows = [
-            (label, [(line.name, line.format(index)) for line in self.columns])
-            for index, label in enumerate(self.labels)
+            (show_time(start, text=label), [(line.name, line.format(index)) for line in self.columns])
+            for index, (start, label) in enumerate(zip(self.starts, self.labels, strict=True))
         ]
         return rows[::-1]
 
@@ -164,7 +181,9 @@ class Chart:
         """The JSON that the theme's chart component draws."""
         return json.dumps(
             {
-                "labels": list(self.labels),
+                "labels": self.labels,
+                "utc": [format_utc(start) for start in self.starts],
+                "marks": [asdict(mark) | {"at": format_utc(mark.at)} for mark in self.marks],
                 "datasets": [
                     {
                         "label": line.name,
@@ -228,7 +247,8 @@ def _read_charts(chart_range: ChartRange, queue: str) -> list[Chart]:
     points = get_stats(
         start=end - chart_range.span, end=end, step_s=step_s, queue=named.queue, redis_queue=named.redis_queue
     )
-    return build_charts(points, chart_range, step_s, end)
+    marks = list_release_marks(named.queue, [point.start for point in points], end=end)
+    return [replace(chart, marks=marks) for chart in build_charts(points, chart_range, step_s, end)]
 
 
 def _resolve(queue: str) -> HistoryQueue:
@@ -242,12 +262,21 @@ def _resolve(queue: str) -> HistoryQueue:
 
 def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: int, now: datetime) -> list[Chart]:
     """Return the charts of statistics. The last interval may not have ended."""
-    labels = [_label(point.start, chart_range) for point in points]
+    starts = [point.start for point in points]
 
     def chart(
         id_: str, title: str, unit: Unit, *series: Series, details: Sequence[Series] = (), note: str = ""
     ) -> Chart:
-        return Chart(id=id_, title=title, unit=unit, labels=labels, series=series, details=details, note=note)
+        return Chart(
+            id=id_,
+            title=title,
+            unit=unit,
+            chart_range=chart_range,
+            starts=starts,
+            series=series,
+            details=details,
+            note=note,
+        )
 
     def durations(id_: str, title: str, *lines: Series) -> Chart:
         """Return a chart of lines in milliseconds, in the unit that suits the longest."""
@@ -277,8 +306,8 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
 
         return rate
 
-    def failure_percent(point: StatsPoint) -> float | None:
-        return 100 * point.failed / point.ended if point.ended and get_elapsed_s(point) else None
+    def failure_percent(rate: str) -> Callable[[StatsPoint], float | None]:
+        return lambda point: getattr(point.failures, rate) if get_elapsed_s(point) else None
 
     return [
         chart(
@@ -297,8 +326,10 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
         chart(
             "failure-rate",
             "Failure rate",
-            PERCENT_OF_RUNS,
-            line("Failed", "bad", failure_percent),
+            PERCENT_FAILED,
+            line("First attempts", "other", failure_percent("first_percent"), 6, 3),
+            line("Tasks", "bad", failure_percent("task_percent")),
+            note="Of first attempts, and of tasks that ended for good. Retries are in neither.",
         ),
         durations(
             "wait",
@@ -347,7 +378,3 @@ def _rounded(value: float | None) -> float | None:
     if value is None:
         return None
     return round(float(f"{value:.3g}") if abs(value) < 1000 else value, 2 if abs(value) < 1000 else 0)
-
-
-def _label(time: datetime, chart_range: ChartRange) -> str:
-    return f"{time:%H:%M}" if chart_range is not ChartRange.WEEK else f"{time:%a %H:%M}"

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from django.urls import reverse
 
+from alerts.kinds import AlertLevel
 from alerts.links import get_alert_link
 from alerts.queries import count_open, list_unresolved
-from alerts.rules import AlertLevel
 from runqy.accounts.queries import LIMITS_NOT_IN_REDIS, has_limits_not_in_redis
 from runqy.admin_site.links import changelist_url
 from runqy.config_sync.snapshot import get_snapshot
@@ -15,7 +15,8 @@ from runqy.overview.queue_counts import OverviewCounts
 from vaults.queries import is_unlocked
 from workers.queries import OWN_CREDENTIALS_SHARED, are_own_credentials_shared
 
-MAX_ALERTS = 10
+MAX_SHOWN = 3
+"""More would push the numbers off the first screen of a phone."""
 _ICONS = {"danger": "error", "warning": "warning", "info": "info"}
 """The levels, most severe first, with icons, so that they can be distinguished without colours."""
 _MAX_NAMES = 3
@@ -32,17 +33,36 @@ class Notice:
     level: str = "warning"
     lasted: str = ""
     """How long the condition has lasted; empty if unknown."""
+    is_alert: bool = False
+    is_open: bool = False
+    """Whether it is an alert that is open, which the list of alerts has."""
 
     @property
     def icon(self) -> str:
         return _ICONS[self.level]
 
 
-def list_notices(counts: OverviewCounts | None, permissions: frozenset[str]) -> list[Notice]:
-    """Return the notices that a user with these permissions may see, most severe first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notices:
+    """What fits above the numbers, and what is behind it."""
 
-    `counts` is None while Redis is unavailable.
-    """
+    shown: Sequence[Notice]
+    folded: Sequence[Notice]
+    """Those that are no alerts: they have no list of their own."""
+    alert_count: str
+    """How many other alerts are open; empty if there are none."""
+
+
+def read_notices(counts: OverviewCounts | None, permissions: frozenset[str]) -> Notices:
+    """Return the notices that a user with these permissions may see. `counts` is None while Redis is unavailable."""
+    notices = list_notices(counts, permissions)
+    shown, others = notices[:MAX_SHOWN], notices[MAX_SHOWN:]
+    alert_count = _count_alerts(shown) if "alerts.view_alert" in permissions else ""
+    return Notices(shown=shown, folded=[each for each in others if not each.is_alert], alert_count=alert_count)
+
+
+def list_notices(counts: OverviewCounts | None, permissions: frozenset[str]) -> list[Notice]:
+    """Return the notices, most severe first."""
     notices: list[Notice] = []
     if counts is None:
         message = "Redis cannot be reached. Tasks wait; changes are saved, and published when it is back."
@@ -92,16 +112,28 @@ def _check_credentials() -> Iterator[Notice]:
 
 
 def _list_alerts() -> Iterator[Notice]:
-    """Yield the first unresolved alerts, and one notice for the others."""
-    shown = list_unresolved(limit=MAX_ALERTS)
-    for alert in shown:
-        url, link = get_alert_link(alert) or ("", "")
+    """Yield the first unresolved alerts."""
+    for alert in list_unresolved(limit=MAX_SHOWN):
+        url, link = get_alert_link(alert)
         level = "danger" if alert.level == AlertLevel.CRITICAL else "warning"
-        yield Notice(message=alert.message, url=url, link=link, level=level, lasted=alert.lasted)
-    if len(shown) == MAX_ALERTS:
-        more = count_open() - sum(alert.opened_at is not None for alert in shown)
-        if more:
-            yield Notice(message=f"{more:,} more alerts.", url=changelist_url("alerts_alert"), link="Alerts")
+        yield Notice(
+            message=alert.message,
+            url=url,
+            link=link,
+            level=level,
+            lasted=alert.lasted,
+            is_alert=True,
+            is_open=alert.opened_at is not None,
+        )
+
+
+def _count_alerts(shown: Sequence[Notice]) -> str:
+    """Return how many alerts are open besides those that are shown: `4 more alerts, 2 acknowledged or snoozed`."""
+    unsilenced, silenced = count_open()
+    more = max(unsilenced - sum(notice.is_open for notice in shown), 0)
+    counts = [f"{more:,} more alert{'' if more == 1 else 's'}"] if more else []
+    counts += [f"{silenced:,} acknowledged or snoozed"] if silenced else []
+    return ", ".join(counts)
 
 
 def _join_names(names: Sequence[str]) -> str:

@@ -9,16 +9,25 @@ from django.urls import reverse
 from queues.definitions import QueueDefinition
 from queues.queries import get_fresh_catalog
 from runqy.admin_site.links import changelist_url
+from runqy.admin_site.page_cache import get_or_read
+from runqy.admin_site.times import format_absolute
 from runqy.broker.states import TaskState
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
-from runqy.overview.notices import list_notices
+from runqy.overview.notices import read_notices
 from runqy.overview.queue_counts import MAX_AGE_S, STATES, OverviewCounts, read_counts
-from runqy.overview.trends import BacklogSamples, read_samples
 from runqy.redis_connection import get_broker
+from schedules.queries import ScheduleState, count_by_state
+from tasks.history.failure_counts import NO_FAILURES
+from tasks.history.recent import RecentHistory, read_recent_history
 from tasks.history.stats import read_last_hour
 
-PERMISSIONS = ("queues.view_queue", "workers.view_worker", "vaults.view_vault", "alerts.view_alert")
+PERMISSIONS = (
+    *("queues.view_queue", "workers.view_worker", "vaults.view_vault", "alerts.view_alert"),
+    "schedules.view_schedule",
+)
 """The permissions that the page depends on. Users with the same of these see the same."""
+RECENT_MAX_AGE_S = 10.0
+"""How long pages share the last minutes."""
 UNKNOWN = "unknown"
 NO_SAMPLES = "no recent samples"
 """Shown in place of a trend if no maintenance process samples the backlog, or nothing was pending until now."""
@@ -47,28 +56,35 @@ def read_numbers(permissions: frozenset[str], *, is_fresh: bool) -> dict[str, An
         queues = catalog.definitions
         counts = read_counts(get_broker(), catalog, is_fresh=is_fresh)
     except (BrokerUnavailable, ConfigurationUnavailable):
-        pass  # `list_notices` reports that there are no counts
-    samples = read_samples() if counts and "queues.view_queue" in permissions else None
+        pass  # `read_notices` reports that there are no counts
+    recent = _read_recent() if counts and "queues.view_queue" in permissions else None
+    age_min = recent.backlog_age_min if recent and recent.sampled_at else None
     return {
-        "notices": list_notices(counts, permissions),
-        "stats": list(_list_stats(queues, counts, permissions, samples)),
-        "rows": counts.list_busiest(samples) if counts and "queues.view_queue" in permissions else [],
-        "trend_note": f"trends over {samples.age_min:.0f} min" if samples else f"trends unknown: {NO_SAMPLES}",
+        "notices": read_notices(counts, permissions),
+        "stats": list(_list_stats(queues, counts, permissions, recent)),
+        "rows": counts.list_busiest(recent) if counts and recent else [],
+        "trend_note": f"trends unknown: {NO_SAMPLES}" if age_min is None else f"trends over {age_min:.0f} min",
         "has_queues": bool(queues),
         "has_counts": counts is not None,
     }
+
+
+def _read_recent() -> RecentHistory:
+    return get_or_read("overview:recent", RecentHistory, read_recent_history, max_age_s=RECENT_MAX_AGE_S)
 
 
 def _list_stats(
     queues: Sequence[QueueDefinition],
     counts: OverviewCounts | None,
     permissions: frozenset[str],
-    samples: BacklogSamples | None,
+    recent: RecentHistory | None,
 ) -> Iterator[Stat]:
     if "queues.view_queue" in permissions:
         yield _queue_stat(queues)
-        yield from _task_stats(counts, samples)
+        yield from _task_stats(counts, recent)
         yield from _attempt_stats()
+    if "schedules.view_schedule" in permissions:
+        yield from _schedule_stat()
     if "workers.view_worker" in permissions:
         yield _worker_stat(counts)
 
@@ -79,30 +95,43 @@ def _queue_stat(queues: Sequence[QueueDefinition]) -> Stat:
     return Stat(title="Queues", value=len(queues), url=changelist_url("queues_queue"), remark=remark)
 
 
-def _task_stats(counts: OverviewCounts | None, samples: BacklogSamples | None) -> Iterator[Stat]:
+def _schedule_stat() -> Iterator[Stat]:
+    """Yield the number of schedules, if there are any."""
+    try:
+        counts = count_by_state()
+    except ConfigurationUnavailable:
+        return
+    states = (ScheduleState.PAUSED, ScheduleState.BROKEN)
+    remark = ", ".join(f"{counts[state]} {state}" for state in states if counts[state])
+    if number := sum(counts.values()):
+        yield Stat(title="Schedules", value=number, url=changelist_url("schedules_schedule"), remark=remark)
+
+
+def _task_stats(counts: OverviewCounts | None, recent: RecentHistory | None) -> Iterator[Stat]:
     # States that are rare are shown only if there are tasks in them.
     for state in STATES:
         title, url = state.capitalize(), changelist_url("tasks_task", state=state)
         if counts is None:
             yield Stat(title=title, value=None, url=url, remark=UNKNOWN)
         elif (number := counts.totals[state]) or state not in (TaskState.SCHEDULED, TaskState.RETRY):
-            remark = _describe_backlog(number, samples) if state is TaskState.PENDING else ""
+            remark = _describe_backlog(number, recent) if state is TaskState.PENDING else ""
             yield Stat(title=title, value=number, url=url, remark=remark)
 
 
 def _attempt_stats() -> Iterator[Stat]:
     hour = read_last_hour()
-    completed, failed, ended = (sum(counts.values()) for counts in (hour.completed, hour.failed, hour.ended))
-    completed_url = changelist_url("tasks_task", outcome="completed", since=f"{hour.since:%Y-%m-%dT%H:%M:%S}")
+    completed, failed = (sum(counts.values()) for counts in (hour.completed, hour.failed))
+    failures = sum(hour.failures.values(), start=NO_FAILURES)
+    completed_url = changelist_url("tasks_task", outcome="completed", since=format_absolute(hour.since))
     yield Stat(title="Completed", value=completed, url=completed_url, remark="in the last hour")
-    remark = f"{100 * failed / ended:.1f} % of attempts in the last hour" if failed else "in the last hour"
+    remark = f"{failures.describe_briefly()} in the last hour".lstrip() if failed else "in the last hour"
     yield Stat(title="Failed", value=failed, url=f"{reverse('admin:tasks_task_errors')}?period=hour", remark=remark)
 
 
-def _describe_backlog(pending: int, samples: BacklogSamples | None) -> str:
-    if samples is None:
+def _describe_backlog(pending: int, recent: RecentHistory | None) -> str:
+    if recent is None or recent.sampled_at is None:
         return NO_SAMPLES if pending else ""
-    return samples.describe_total_trend(pending)
+    return recent.describe_total_trend(pending)
 
 
 def _worker_stat(counts: OverviewCounts | None) -> Stat:

@@ -14,7 +14,7 @@ from runqy.broker.queues.stats import QueueCounts, count_tasks, read_queue_names
 from runqy.broker.states import TaskState
 from runqy.broker.workers.heartbeats import list_worker_ids, read_records
 from runqy.broker.workers.records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers
-from runqy.overview.trends import BacklogSamples
+from tasks.history.recent import RecentHistory
 
 MAX_AGE_S = 1.0
 MAX_BUSIEST = 8
@@ -84,12 +84,11 @@ class OverviewCounts:
     workers: WorkerCounts = NO_WORKERS
     is_maintenance_running: bool = True
 
-    def list_busiest(self, samples: BacklogSamples | None) -> list[QueueSummary]:
-        """Return the queues with most pending, active and retry tasks, with their trends since the samples."""
+    def list_busiest(self, recent: RecentHistory) -> list[QueueSummary]:
+        """Return the queues with most pending, active and retry tasks, with their trends."""
         by_tasks = sorted(self.queues, key=lambda queue: (-queue.pending - queue.active - queue.retry, queue.name))
         return [
-            replace(queue, trend=samples.describe_trend(queue.name, queue.pending) if samples else "")
-            for queue in by_tasks[:MAX_BUSIEST]
+            replace(queue, trend=recent.describe_trend(queue.name, queue.pending)) for queue in by_tasks[:MAX_BUSIEST]
         ]
 
 

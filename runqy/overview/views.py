@@ -13,6 +13,9 @@ from runqy.errors import ConfigurationUnavailable, QueueNotFound
 from runqy.overview.charts import ChartRange, read_charts
 from runqy.overview.numbers import PERMISSIONS, read_numbers
 
+_MAX_MARKS = 20
+"""The number of releases that are listed below the charts, the newest ones."""
+
 
 def add_overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Return the context of the page, with what the user may see. Unfold calls this."""
@@ -74,9 +77,11 @@ def _chart_context(request: HttpRequest) -> dict[str, Any]:
 
 
 def _render_charts(request: HttpRequest, chart_range: ChartRange, queue: str) -> SafeString:
+    charts = read_charts(chart_range, queue)
     context = {
-        "charts": read_charts(chart_range, queue),
-        "chart_range": chart_range,
+        "charts": charts,
+        "marks": charts[0].marks[::-1][:_MAX_MARKS],
+        "ticks": chart_range.ticks(queue),
         "chart_queue": queue,
         "has_links": request.user.has_perm("tasks.view_task"),
     }

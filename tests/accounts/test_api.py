@@ -12,11 +12,15 @@ from runqy.audit.models import AuditRecord
 from runqy.broker.rate_limit import parse_rate
 from tests.accounts.authenticating import authenticate
 from tests.api.client import ApiClient, Response, problem
+from tests.queues.samples import spec
+from tests.queues.stored import store_queues
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
 BODY = {"name": "shop", "role": "client", "queues": ["mail", "image"], "expires_at": "2090-01-01T02:00:00+02:00"}
+
+NO_QUEUE = "No such queue yet: image, mail. The key may use it once it exists."
 
 
 def create(body: dict[str, Any] = BODY) -> Response:
@@ -86,7 +90,9 @@ def test_a_key_is_created_shown_once_and_works() -> None:
             "created_by_key": None,
             "vaults": [],
             "allow_shared_redis": False,
+            "is_personal": False,
         },
+        "warnings": [NO_QUEUE],
         "published": True,
     }
     identity = authenticate(created["key"])
@@ -180,7 +186,7 @@ def test_invalid_fields_are_refused_by_name(wrong: dict[str, Any], named: str) -
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        ({"role": "root"}, "role: Must be one of admin, worker, client, metrics."),
+        ({"role": "root"}, "role: Must be one of admin, worker, client, metrics, viewer, operator, configurator."),
         ({"name": "a\nb"}, "name: Must be one line of at most 100 characters, and not blank."),
         (
             {"queues": ["a b"]},
@@ -194,6 +200,19 @@ def test_an_error_says_what_is_valid(wrong: dict[str, Any], expected: str) -> No
     (error,) = problem(create(BODY | wrong))["errors"]
 
     assert error == expected
+
+
+@pytest.mark.parametrize("name", ["photos_high", "photos.high", "plain_default"])
+def test_a_key_cannot_be_limited_to_a_sub_queue(name: str) -> None:
+    store_queues(spec("photos", "high:9", "low:1"), spec("plain"))
+    queue = name[: name.index("_" if "_" in name else ".")]
+
+    refused = create({"name": "shop", "queues": [name]})
+    accepted = create({"name": "shop", "queues": [queue, "photos_low_res"]})
+
+    expected = f"queues: {name} is a sub-queue; keys are limited to whole queues: name {queue}."
+    assert problem(refused)["errors"] == [expected]
+    assert json.loads(accepted.content)["warnings"] == [NO_QUEUE.replace("image, mail", "photos_low_res")]
 
 
 def test_all_errors_are_returned_at_once() -> None:

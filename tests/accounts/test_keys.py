@@ -214,6 +214,7 @@ def test_the_command_prints_a_key_that_works(capsys) -> None:
     identity = authenticate(printed.out.strip())
     assert identity is not None
     assert printed.err.startswith(f"id {ApiKey.objects.get().pk}; ")
+    assert "No such queue yet: mail. The key may use it once it exists.\n" in printed.err
     assert (identity.role, identity.queues) == (Role.WORKER, frozenset({"mail"}))
 
 

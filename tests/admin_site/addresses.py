@@ -45,11 +45,24 @@ RULES: dict[str, Rule] = {
     "queues_queue_check": Rule(path="/admin/queues/queue/check/", get="never", post="queues.change_queue"),
     "queues_queue_example": Rule(path="/admin/queues/queue/example/", get="never", post="queues.change_queue"),
     "queues_queue_undefined": Rule(path="/admin/queues/queue/undefined/", get="queues.view_queue"),
+    "queues_queue_columns": Rule(path="/admin/queues/queue/columns/", get="never", post="queues.view_queue"),
     "queues_queue_switch": Rule(
         path="/admin/queues/queue/{queue}/switch/", get="never", post="queues.pause_queue", form={"verb": "pause"}
     ),
     "queues_queue_publish": Rule(path="/admin/queues/queue/{queue}/publish/", get="never", post="queues.change_queue"),
     "queues_queue_export": Rule(path="/admin/queues/queue/{queue}/export/", get="queues.change_queue"),
+    "queues_queue_webhook_secret": Rule(
+        path="/admin/queues/queue/{queue}/webhook-secret/",
+        get="never",
+        post="queues.change_queue",
+        form={"verb": "rotate"},
+    ),
+    "queues_queue_git_hook_secret": Rule(
+        path="/admin/queues/queue/{queue}/git-hook-secret/",
+        get="never",
+        post="queues.change_queue",
+        form={"verb": "rotate"},
+    ),
     "queues_queue_by_name": Rule(path="/admin/queues/queue/by-name/invoices/", get="queues.view_queue"),
     **model("{vault}", "vaults.vault"),
     "vaults_vault_versions": Rule(path="/admin/vaults/vault/{vault}/entries/S3_BUCKET/", get="vaults.view_vault"),
@@ -75,7 +88,36 @@ RULES: dict[str, Rule] = {
     **model("{record}", "audit.auditrecord", add=False, change=False, delete=False),
     "audit_auditrecord_export": Rule(path="/admin/audit/auditrecord/export/", get="audit.view_auditrecord"),
     **model("{alert}", "alerts.alert", add=False, change=False, delete=False),
+    "alerts_alert_acknowledge": Rule(
+        path="/admin/alerts/alert/acknowledge/?alert={alert}",
+        get="alerts.acknowledge_alert",
+        post="alerts.acknowledge_alert",
+        form={"verb": "acknowledge"},
+    ),
     **model("{rule}", "alerts.alertrule"),
+    **model("{schedule}", "schedules.schedule"),
+    "schedules_schedule_preview": Rule(
+        path="/admin/schedules/schedule/preview/", get="never", post="schedules.view_schedule", form={"cron": "@daily"}
+    ),
+    "schedules_schedule_run": Rule(
+        path="/admin/schedules/schedule/{schedule}/run/",
+        get="never",
+        post="schedules.run_schedule",
+        form={"verb": "unpause"},
+    ),
+    **model("{endpoint}", "webhooks.endpoint"),
+    "webhooks_endpoint_act": Rule(
+        path="/admin/webhooks/endpoint/{endpoint}/act/",
+        get="never",
+        post="webhooks.change_endpoint",
+        form={"verb": "test"},
+    ),
+    "batches_batch_changelist": Rule(path="/admin/batches/batch/", get="batches.view_batch", post="batches.view_batch"),
+    "batches_batch_change": Rule(path="/admin/batches/batch/{batch}/change/", get="batches.view_batch"),
+    "batches_batch_progress": Rule(path="/admin/batches/batch/{batch}/progress/", get="batches.view_batch"),
+    "batches_batch_cancel": Rule(
+        path="/admin/batches/batch/{batch}/cancel/", get="tasks.cancel_task", post="tasks.cancel_task"
+    ),
     "tasks_task_changelist": Rule(path=f"{_TASKS}/", get="tasks.view_task"),
     "tasks_task_change": Rule(path=f"{_TASK}/change/?queue=invoices", get="tasks.view_task"),
     "tasks_task_output": Rule(path=f"{_TASK}/output/?queue=invoices", get="tasks.view_task"),
@@ -95,6 +137,7 @@ RULES: dict[str, Rule] = {
     "tasks_task_worker_runs": Rule(path=f"{_TASKS}/worker-runs/?worker=gpu-rig-1:4121", get="tasks.view_task"),
     "tasks_task_search": Rule(path=f"{_TASKS}/search/?q=invoices", get="tasks.view_task"),
     "tasks_task_errors": Rule(path=f"{_TASKS}/errors/", get="tasks.view_task"),
+    "tasks_task_releases": Rule(path=f"{_TASKS}/releases/?queue=invoices", get="queues.view_queue"),
     "tasks_task_run_again": Rule(
         path=f"{_TASK}/run-again/?queue=invoices", get="tasks.run_task", post="tasks.run_task"
     ),
@@ -111,5 +154,11 @@ RULES: dict[str, Rule] = {
         path="/admin/tasks/bulkaction/{bulk}/cancel/", get="never", post="tasks.delete_task"
     ),
     "workers_worker_changelist": Rule(path="/admin/workers/worker/", get="workers.view_worker"),
+    "workers_worker_request": Rule(
+        path="/admin/workers/worker/gpu-rig-1:4121/request/",
+        get="never",
+        post="workers.stop_worker",
+        form={"action": "restart"},
+    ),
     "workers_worker_change": Rule(path="/admin/workers/worker/gpu-rig-1:4121/change/", get="workers.view_worker"),
 }

@@ -5,12 +5,15 @@ from typing import Any
 from django.contrib.auth.models import Group, User
 
 from alerts.models import Alert, AlertRule
+from batches.models import Batch
 from queues.models import Queue
 from runqy.accounts.models import ApiKey
 from runqy.audit.models import AuditRecord
+from schedules.models import Schedule
 from tasks.models import BulkAction
 from tests.admin_site.addresses import RULES
 from vaults.models import Vault
+from webhooks.models import Endpoint
 
 NOT_SHOWN = {"audit_auditrecord_export"}
 """A download of all records reads them in parts."""
@@ -38,7 +41,10 @@ def populated_pages() -> dict[str, str]:
         "group": Group.objects.get(name="operator"),
         "alert": Alert.objects.get(subject="queue-0003"),
         "rule": AlertRule.objects.get(queue__name="queue-0003"),
+        "endpoint": Endpoint.objects.get(url="https://hooks.example.com/003"),
         "record": AuditRecord.objects.get(number=3),
+        "batch": Batch.objects.earliest("created_at"),
+        "schedule": Schedule.objects.get(name="schedule-003"),
         "bulk": BulkAction.objects.earliest("pk"),
     }
     names = {name: row.pk for name, row in rows.items()}

@@ -10,17 +10,20 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from alerts.models import Alert, AlertRule
+from batches.models import Batch
 from demo.data import fill
 from queues.models import Queue
 from runqy.accounts.models import ApiKey
 from runqy.admin_site.roles import ROLES, create_role_groups
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
+from schedules.models import Schedule
 from tasks.models import BulkAction
 from tests.admin_site.addresses import RULES
 from tests.support.staff import client_of, staff_client
 from tests.support.workers import keep_records
 from vaults.models import Vault
+from webhooks.models import Endpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration")]
 
@@ -53,7 +56,10 @@ def paths(single_broker: Broker) -> dict[str, str]:
         "group": Group.objects.create(name="night shift"),
         "alert": Alert.objects.get(subject="invoices"),
         "rule": AlertRule.objects.get(),
+        "endpoint": Endpoint.objects.get(url="https://shop.example.com/runqy"),
         "record": AuditRecord.objects.latest("number"),
+        "batch": Batch.objects.get(),
+        "schedule": Schedule.objects.get(name="purge-embeddings"),
         "bulk": BulkAction.objects.latest("pk"),
     }
     return {name: str(row.pk) for name, row in rows.items()}

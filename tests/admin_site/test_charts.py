@@ -5,15 +5,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from queues.models import QueueSource
+from queues.models import QueueSource, ReleaseSource, ReleaseState
 from queues.operations import save_queue
 from runqy import clock
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import FAILURES, RunOutcome
 from runqy.overview import charts
 from runqy.overview.charts import Chart, ChartRange, read_charts
+from runqy.overview.release_marks import list_release_marks
+from tasks.history.failure_counts import FailureCounts
 from tasks.history.rollups import RunSampler
 from tests.queues.samples import spec
+from tests.support.releases import insert_release
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.staff import staff_client
 
@@ -37,12 +40,14 @@ def ended_before(minutes: int) -> int:
 def test_counts_agree_with_the_history() -> None:
     at = ended_before(10)
     insert_runs(*[make_run(ended_ns=at) for _ in range(6)], *[make_failure(ended_ns=at) for _ in range(2)])
+    insert_runs(*[make_failure(ended_ns=at, attempt=2, outcome=RunOutcome.RETRIED, is_final=False) for _ in range(9)])
 
     found = read_charts(ChartRange.HOUR)
 
     assert sum(value or 0 for value in values(find("throughput", found), "Completed")) == 6
-    assert sum(value or 0 for value in values(find("throughput", found), "Failed")) == 2
-    assert [value for value in values(find("failure-rate", found), "Failed") if value is not None] == [25]
+    assert sum(value or 0 for value in values(find("throughput", found), "Failed")) == 11
+    for line in ("First attempts", "Tasks"):
+        assert [value for value in values(find("failure-rate", found), line) if value is not None] == [25]
 
 
 def test_durations_are_in_seconds() -> None:
@@ -102,11 +107,13 @@ def test_the_minute_that_has_just_begun_has_no_rate() -> None:
     over = charts.StatsPoint(start=begun.start - timedelta(minutes=1))
     begun.outcomes[RunOutcome.COMPLETED] = over.outcomes[RunOutcome.COMPLETED] = 30
     begun.outcomes[RunOutcome.FAILED] = over.outcomes[RunOutcome.FAILED] = 10
+    begun.failures = over.failures = FailureCounts(first_ended=40, first_failed=20, tasks_ended=40, tasks_failed=10)
 
     found = charts.build_charts([over, begun], ChartRange.HOUR, 60, now)
 
     assert values(find("throughput", found), "Completed") == [30, None]
-    assert values(find("failure-rate", found), "Failed") == [25, None]
+    assert values(find("failure-rate", found), "First attempts") == [50, None]
+    assert values(find("failure-rate", found), "Tasks") == [25, None]
 
 
 def test_a_value_without_neighbours_is_drawn_as_a_point() -> None:
@@ -135,7 +142,9 @@ def test_long_durations_have_a_unit_that_can_be_read(longest_s: float, unit: str
 
     assert (found.unit.name, values(found, "Age")) == (unit, [value])
     assert json.loads(found.options)["scales"]["y"]["title"]["text"] == unit
-    assert (found.latest, found.rows) == (f"Age {text}", [("12:00", [("Age", text)])])
+    ((start, cells),) = found.rows
+    assert (found.latest, cells) == (f"Age {text}", [("Age", text)])
+    assert str(start) == '<time datetime="2026-11-26T12:00:00Z" title="2026-11-26 12:00:00 UTC">12:00</time>'
 
 
 def test_a_short_duration_keeps_its_digits_beside_a_long_one() -> None:
@@ -200,3 +209,43 @@ def test_a_sub_queue_has_charts_of_its_own_and_an_unknown_name_is_reported(singl
     assert "No queue &#x27;maill&#x27;, and no history of it." in unknown
     assert "<canvas" not in unknown
     assert viewer.get("/admin/overview/charts/?queue=maill").status_code == 404
+
+
+def test_charts_of_a_queue_have_a_mark_for_each_release(django_assert_num_queries, single_broker) -> None:
+    queue = save_queue(spec=spec("mail"), source=QueueSource.API)
+    now = datetime.fromtimestamp(clock.now_ns() / 1e9, UTC)
+    at = {minutes: now - timedelta(minutes=minutes) for minutes in (500, 40, 30, 20, 10)}
+    old = {"state": ReleaseState.SUPERSEDED}
+    insert_release(queue, "a" * 40, created_at=at[500], **old)
+    insert_release(queue, "b" * 40, created_at=at[40], **old)
+    insert_release(queue, "a" * 40, created_at=at[30], source=ReleaseSource.ROLLBACK, like=1)
+    reverted = {"state": ReleaseState.REVERTED, "live_at": None, "subject": ""}
+    insert_release(queue, "c" * 40, created_at=at[30], ended_at=at[20], **reverted)
+    insert_release(queue, "", created_at=at[20], ended_at=at[10], branch="v9", **reverted)
+    insert_release(queue, "d" * 40, created_at=at[10], live_at=None, state=ReleaseState.ROLLING_OUT)
+    insert_release(save_queue(spec=spec("other"), source=QueueSource.API), "e" * 40)
+
+    found = read_charts(ChartRange.HOUR, "mail")
+
+    for chart in found:
+        data = json.loads(chart.data)
+        assert [(mark["number"], mark["color"]) for mark in data["marks"]] == [
+            (2, "main"),
+            (3, "other"),
+            (4, "bad"),
+            (5, "bad"),
+        ]
+        assert [data["labels"][mark["index"]] for mark in data["marks"]] == [f"{at[n]:%H:%M}" for n in (40, 30, 20, 10)]
+    with django_assert_num_queries(1):
+        marks = list_release_marks("mail", [at[500]], end=now)
+    assert [mark.text for mark in marks] == [
+        "Release 1 went live: Read <larger> images",
+        "Release 2 went live: Read <larger> images",
+        "Release 3 rolled back to 1: Read <larger> images",
+        "Release 4 reverted: cccccccccccc",
+        "Release 5 reverted: v9",
+    ]
+    assert [chart.marks for chart in read_charts(ChartRange.HOUR)] == [[]] * len(found)
+    content = staff_client("viewer").get("/admin/?queue=mail").content.decode()
+    assert "Release 3 rolled back to 1: Read &lt;larger&gt; images" in content
+    assert "Release 1 went live" not in content

@@ -12,8 +12,12 @@ from django.db.models import Sum, Value
 from django.test import Client
 from django.utils import timezone
 
+from alerts.acknowledgement import AlertSelection, acknowledge
+from alerts.kinds import AlertKind
+from alerts.models import Alert
 from alerts.operations import store_findings, update_alerts
-from alerts.rules import AlertKind, Finding
+from alerts.queries import list_unresolved
+from alerts.rules import Finding
 from demo.data import fill, make_configuration, make_users
 from queues.models import QueueSource
 from queues.operations import save_queue
@@ -21,7 +25,8 @@ from runqy import clock
 from runqy.admin_site.roles import create_role_groups
 from runqy.broker.broker import Broker
 from runqy.broker.states import FAILURES, RunOutcome
-from runqy.overview import queue_counts
+from runqy.overview import numbers, queue_counts
+from tasks.history import stats
 from tasks.models import QueueHour, TaskRun
 from tests.config_sync.support import away
 from tests.queues.samples import spec
@@ -48,6 +53,7 @@ def test_it_shows_the_number_of_objects(single_broker: Broker) -> None:
     assert numbers.pop("Completed") > numbers.pop("Failed") > 60  # by the history, which is as old as the minute
     assert numbers == {
         "Queues": 5,
+        "Schedules": 3,
         "Pending": 203,
         "Active": 6,
         "Scheduled": 1,
@@ -78,7 +84,7 @@ def test_attempts_of_the_last_hour_are_counted_with_the_rate_of_failures(
     stats = {stat.title: stat for stat in viewer.get("/admin/").context["stats"]}
 
     assert (stats["Completed"].value, stats["Completed"].remark) == (2, "in the last hour")
-    assert (stats["Failed"].value, stats["Failed"].remark) == (2, "50.0 % of attempts in the last hour")
+    assert (stats["Failed"].value, stats["Failed"].remark) == (2, "33.3 % of tasks in the last hour")
     assert [count_listed(viewer, stats[title].url) for title in ("Completed", "Failed")] == [2, 2]
 
 
@@ -115,42 +121,46 @@ def count_listed(client: Client, url: str) -> int:
     return context["state_count"] if "state_count" in context else context["total"]
 
 
-def test_alerts_are_listed_with_the_most_severe_first(single_broker: Broker, settings) -> None:
+def test_an_alert_links_to_its_cause_and_has_its_age(single_broker: Broker) -> None:
+    fill(single_broker)
+
+    notices = staff_client("viewer").get("/admin/").context["notices"].shown
+
+    (failing,) = (notice for notice in notices if "of queue invoices" in notice.message)
+    assert failing.url.startswith("/admin/tasks/task/?queue=invoices&outcome=failure&since=")
+    assert failing.lasted == "12 min"
+
+
+def test_three_alerts_are_shown_and_the_others_counted(single_broker: Broker) -> None:
+    names = [f"q{number}" for number in range(6)]
+    findings = [
+        Finding(kind=AlertKind.FAILURE_RATE, subject=each, queue=each, message=f"{each} fails.") for each in names
+    ]
+    findings += [
+        Finding(kind=kind, subject="q7", queue="q7", message=f"{kind.value} of q7.")
+        for kind in (AlertKind.OLDEST_PENDING, AlertKind.NO_READY_WORKER)
+    ]
+    store_findings(findings, now=timezone.now())
+    acknowledge(AlertSelection(alert_id=Alert.objects.get(subject="q0").pk))
+
+    page = staff_client("viewer").get("/admin/")
+
+    shown = [notice.message for notice in page.context["notices"].shown]
+    assert (shown[0].split(".")[0], shown[1:]) == ("No maintenance process is running", ["q1 fails.", "q2 fails."])
+    assert "4 more alerts, 1 acknowledged or snoozed" in page.content.decode()  # the oldest pending task has a cause
+
+
+def test_other_notices_than_alerts_are_folded(single_broker: Broker, settings) -> None:
     fill(single_broker)
     settings.RUNQY_VAULT_MASTER_KEY = ""
     update_alerts(single_broker)
 
     notices = staff_client("viewer").get("/admin/").context["notices"]
 
-    levels = [notice.level for notice in notices]
-    assert levels == sorted(levels, key=("danger", "warning", "info").index)
-    vaults = [notice for notice in notices if notice.message.startswith("Workers cannot register for queue ")]
-    assert len(vaults) == 4
-    messages = [notice.message for notice in notices]
-    assert any(message.startswith("Worker gpu-rig-2:1002 failed to start: ") for message in messages)
+    assert [notice.level for notice in notices.shown] == ["danger"] * 3
+    messages = [notice.message for notice in notices.folded]
     assert messages[-2:] == ["Paused: embeddings.", "Vaults are disabled: RUNQY_VAULT_MASTER_KEY is not set."]
-
-
-def test_an_alert_links_to_its_cause_and_has_its_age(single_broker: Broker) -> None:
-    fill(single_broker)
-
-    notices = staff_client("viewer").get("/admin/").context["notices"]
-
-    (failing,) = (notice for notice in notices if "of queue invoices failed" in notice.message)
-    assert failing.url.startswith("/admin/tasks/task/?queue=invoices&outcome=failure&since=")
-    assert failing.lasted == "12 min"
-
-
-def test_alerts_beyond_ten_are_counted(single_broker: Broker) -> None:
-    names = [f"q{number}" for number in range(12)]
-    kind = AlertKind.FAILURE_RATE
-    findings = [Finding(kind=kind, subject=name, queue=name, message=f"{name} fails.") for name in names]
-    store_findings(findings, now=timezone.now())
-
-    messages = [notice.message for notice in staff_client("viewer").get("/admin/").context["notices"]]
-
-    assert sum(message.endswith(" fails.") for message in messages) == 10
-    assert "2 more alerts." in messages
+    assert notices.alert_count
 
 
 def test_it_warns_of_workers_with_the_servers_own_credentials(settings) -> None:
@@ -158,17 +168,15 @@ def test_it_warns_of_workers_with_the_servers_own_credentials(settings) -> None:
 
     notices = staff_client("viewer").get("/admin/").context["notices"]
 
-    assert ("warning", OWN_CREDENTIALS_SHARED) in [(notice.level, notice.message) for notice in notices]
+    assert ("warning", OWN_CREDENTIALS_SHARED) in [(notice.level, notice.message) for notice in notices.shown]
 
 
-def test_queues_with_pending_tasks_and_no_worker_are_listed(single_broker: Broker) -> None:
+def test_queues_with_pending_tasks_and_no_worker_have_alerts(single_broker: Broker) -> None:
     fill(single_broker)
     single_broker.client.delete(*single_broker.client.keys("runqy:worker*"))
     update_alerts(single_broker)
 
-    notices = staff_client("operator").get("/admin/").context["notices"]
-
-    messages = [notice.message for notice in notices if "no ready worker" in notice.message]
+    messages = [alert.message for alert in list_unresolved(limit=20) if "no ready worker" in alert.message]
     assert len(messages) == 3
     assert any(re.fullmatch(r"Queue transcription has \d+ pending tasks and no ready worker.", m) for m in messages)
 
@@ -183,7 +191,7 @@ def test_the_overview_shows_alerts_to_those_who_may_see_their_list(
     app, codename = permission.split(".")
     User.objects.get().user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
 
-    messages = [notice.message for notice in client.get("/admin/").context["notices"]]
+    messages = [notice.message for notice in client.get("/admin/").context["notices"].shown]
 
     assert (finding.message in messages) is is_shown
     assert (client.get("/admin/alerts/alert/").status_code == 200) is is_shown
@@ -197,24 +205,26 @@ def test_alerts_that_are_not_open_yet_are_not_among_those_that_the_list_has(sing
     ]
     store_findings(findings, now=timezone.now())
 
-    messages = [notice.message for notice in staff_client("viewer").get("/admin/").context["notices"]]
+    notices = staff_client("viewer").get("/admin/").context["notices"]
 
-    assert {"q0 waits.", "q1 waits."} <= {*messages}
-    assert not any(message.endswith("more alerts.") for message in messages)
+    assert {"q0 waits.", "q1 waits."} <= {notice.message for notice in notices.shown}
+    assert notices.alert_count == ""
 
 
 def test_overviews_that_are_open_at_once_share_their_numbers(
-    single_broker: Broker, django_assert_num_queries, monkeypatch: pytest.MonkeyPatch
+    single_broker: Broker, django_assert_max_num_queries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue_counts, "MAX_AGE_S", 600)
+    monkeypatch.setattr(numbers, "RECENT_MAX_AGE_S", 600)
+    monkeypatch.setattr(stats, "CACHE_S", 600)
     fill(single_broker)
     first, second = staff_client("viewer"), staff_client("viewer", "edsger")
     poll = {"HX-Request": "true"}
     shown = first.get("/admin/overview/live/", headers=poll).content
     monkeypatch.setattr(queue_counts, "count_tasks", pytest.fail)
 
-    # session, user, permissions of the user and of its groups; and the alerts, which are not shared
-    with django_assert_num_queries(5):
+    # session, user, permissions of the user and of its groups; and alerts, their number, the page of one, schedules
+    with django_assert_max_num_queries(8):
         response = second.get("/admin/overview/live/", headers=poll)
 
     assert response.content == shown

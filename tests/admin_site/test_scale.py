@@ -19,6 +19,8 @@ from tests.support.workers import keep_records
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration")]
 
 MAX_QUERIES = 12
+MORE_QUERIES = {"queues_queue_change": 17, "auth_user_delete": 13}
+"""The first shows the queue with its vaults, sub-queues, live release, alerts, snooze, deletion and last hour."""
 _AROUND = {"BEGIN", "COMMIT", "SAVEPOINT", "RELEASE"}
 """Statements that begin and end transactions."""
 MAX_ROUND_TRIPS = 6
@@ -75,5 +77,6 @@ def test_queries_of_a_page_do_not_grow_with_the_number_of_objects(
     assert {
         name: cost
         for name, cost in costs.items()
-        if cost.queries > MAX_QUERIES or cost.round_trips > MORE_ROUND_TRIPS.get(name, MAX_ROUND_TRIPS)
+        if cost.queries > MORE_QUERIES.get(name, MAX_QUERIES)
+        or cost.round_trips > MORE_ROUND_TRIPS.get(name, MAX_ROUND_TRIPS)
     } == {}

@@ -131,7 +131,7 @@ def test_a_page_lists_changes_by_field(admin_client: Client) -> None:
     lines = [" ".join(re.sub(r"<[^>]+>", " ", line).split()) for line in table.split("<tr")[2:]]
     assert [line.partition("> ")[2] or line for line in lines] == [
         "active timeout none 1 h 30 min",
-        "expires none 2026-11-26 13:48:31 UTC",
+        "expires none 2026-11-26 13:48:31",
         "enabled yes none",
         "max retry 3 7",
         "sub queues none + name high, priority 9",
@@ -225,9 +225,9 @@ def test_a_late_record_shows_when_it_was_recorded(admin_client: Client) -> None:
 
     row = AuditRecord.objects.get()
     recorded = f"{row.recorded_at:%Y-%m-%d %H:%M:%S}"
-    assert f"2026-11-26 03:04:05 (recorded {recorded})" in text(admin_client, PAGE)
+    assert f"2026-11-26 03:04:05 (recorded {recorded} )" in text(admin_client, PAGE)
     assert "in Redis" not in text(admin_client, PAGE)
-    assert f"{recorded}, after waiting in Redis" in text(admin_client, f"{PAGE}{row.pk}/change/")
+    assert f"{recorded} , after waiting in Redis" in text(admin_client, f"{PAGE}{row.pk}/change/")
     lines = b"".join(admin_client.get(f"{PAGE}export/").streaming_content).decode()
     (exported,) = csv.DictReader(io.StringIO(lines))
     assert (exported["at"], exported["recorded_at"]) == (happened.isoformat(), row.recorded_at.isoformat())

@@ -7,13 +7,14 @@ from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
+from runqy.accounts.operations import end_personal_keys
 from runqy.audit.changes import REDACTED, Changes, diff
 from runqy.audit.history import AuditedModelAdmin
 from runqy.audit.operations import record
 
 
 class AuditedAdmin(AuditedModelAdmin):
-    """An admin of Django's own models that records changes. Each request is one transaction."""
+    """An admin of users or groups that records changes. Each request is one transaction."""
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form: Any = super().get_form(request, obj, change=change, **kwargs)  # a new class for each request
@@ -27,10 +28,12 @@ class AuditedAdmin(AuditedModelAdmin):
         secrets = [name for name in form.changed_data if "password" in name]
         if changes := diff(old, new, secrets=secrets):
             _record(form.instance, "updated" if change else "created", changes)
+        end_personal_keys()
 
     def delete_model(self, request: HttpRequest, obj: Model) -> None:
         _record(obj, "deleted", {})
         super().delete_model(request, obj)
+        end_personal_keys()
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
         with transaction.atomic():

@@ -1,6 +1,6 @@
 """The form of a new API key."""
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django import forms
@@ -11,6 +11,7 @@ from runqy.accounts.models import ApiKey
 from runqy.accounts.queries import list_queue_names, list_vault_names
 from runqy.accounts.validators import validate_expiry
 from runqy.admin_site.base_admin import StyledModelForm
+from runqy.admin_site.times import start_of_day, zone_label
 from runqy.api_keys import Role
 
 ROLES = {
@@ -19,6 +20,12 @@ ROLES = {
     Role.WORKER: "for runqy-worker. Only registers workers, which receive the code, the vaults and the tasks of their "
     "queues.",
     Role.METRICS: "for Prometheus. Only reads /metrics, the numbers of all queues.",
+    Role.VIEWER: "for people who look on. Reads what has no payloads: queues, workers, alerts, statistics, "
+    "vaults without secret values, keys, the audit.",
+    Role.OPERATOR: "for people who look after tasks. Like viewer and client, with payloads; also runs and "
+    "archives tasks, and pauses queues and schedules.",
+    Role.CONFIGURATOR: "for people who configure. Like viewer, with payloads; also changes queues, vaults, "
+    "schedules and webhooks, but not tasks.",
     Role.ADMIN: "for the command line and automation. Can do everything, including changing queues and vaults and "
     "creating API keys; a key that is limited to queues, only on these queues.",
 }
@@ -56,13 +63,13 @@ class ApiKeyForm(StyledModelForm):
     )
     last_day = forms.DateField(
         required=False,
-        label="Last day (UTC)",
+        label=zone_label("Last day"),
         widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}),
     )
 
     class Meta:
         model = ApiKey
-        fields = ("name", "role", "queues", "vaults", "rate_limit", "allow_shared_redis")
+        fields: tuple[str, ...] = ("name", "role", "queues", "vaults", "rate_limit", "allow_shared_redis")
         labels = {"allow_shared_redis": "Allow shared Redis"}
         help_texts = {
             "name": "Who or what uses the key, such as “shop backend”. The audit shows it with what the key did.",
@@ -93,12 +100,12 @@ class ApiKeyForm(StyledModelForm):
 
 
 def _expiry(cleaned: dict[str, Any]) -> datetime | None:
-    """Return when the key expires: at the end of the chosen day, which counts in UTC."""
+    """Return when the key expires: at the end of the chosen day of the reader."""
     if cleaned["lifetime"] == NEVER:
         return None
     if cleaned["lifetime"] != ON_A_DAY:
         return timezone.now() + timedelta(days=int(cleaned["lifetime"]))
     try:
-        return datetime.combine(cleaned["last_day"] + timedelta(days=1), time(), UTC)
+        return start_of_day(cleaned["last_day"] + timedelta(days=1))
     except OverflowError:
         return datetime.max.replace(tzinfo=UTC)

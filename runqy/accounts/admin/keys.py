@@ -16,7 +16,7 @@ from unfold.decorators import action
 
 from runqy.accounts.admin.key_forms import ROLES, ApiKeyForm
 from runqy.accounts.models import ApiKey
-from runqy.accounts.operations import audited_name, create_api_key, revoke_api_key
+from runqy.accounts.operations import CreatedKey, audited_name, create_api_key, revoke_api_key
 from runqy.accounts.queries import (
     INACTIVE,
     KeyStatus,
@@ -30,7 +30,9 @@ from runqy.accounts.queries import (
     status_filter,
 )
 from runqy.admin_site.links import changelist_url
-from runqy.api_keys import Role
+from runqy.admin_site.shown_once import render_shown_once
+from runqy.admin_site.times import show_time
+from runqy.api_keys import STAFF_ROLES, Role
 from runqy.audit.actors import ActorKind
 from runqy.config_sync.admin import PublishedModelAdmin
 from runqy.errors import ApiKeyAlreadyRevoked
@@ -109,7 +111,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
                 )
             },
         ),
-        ("Times (UTC)", {"fields": ("created", "expires", "last_used", "revoked")}),
+        ("Times", {"fields": ("created", "expires", "last_used", "revoked")}),
         ("Origin", {"fields": ("creator", "descendants")}),
     )
 
@@ -154,44 +156,47 @@ class ApiKeyAdmin(PublishedModelAdmin):
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         names = ("name", "role", "queues", "vaults", "expires_at", "rate_limit", "allow_shared_redis")
         values = {name: form.cleaned_data[name] for name in names}
-        created = create_api_key(**values)
-        obj.pk, obj.plain, obj.expires_at = created.row.pk, created.plain, created.row.expires_at
+        obj.created = create_api_key(**values)
+        obj.pk = obj.created.row.pk
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        """Show the key in this response only: a message would store it in the session, and a URL would leak it."""
+        page_url = reverse("admin:accounts_apikey_change", args=[obj.pk])
+        list_url = reverse("admin:accounts_apikey_changelist")
+        return self.show_created(request, obj.created, page_url=page_url, list_url=list_url)
+
+    def show_created(self, request: HttpRequest, created: CreatedKey, *, page_url: str, list_url: str) -> HttpResponse:
+        key = created.row
         context = {
-            **self.admin_site.each_context(request),
             "title": "API key created",
-            "opts": self.opts,
-            "key": obj,
-            "plain": obj.plain,
-            "role_description": ROLES[Role(obj.role)],
-            "server": request.build_absolute_uri("/").rstrip("/"),
-            "page_url": reverse("admin:accounts_apikey_change", args=[obj.pk]),
-            "list_url": reverse("admin:accounts_apikey_changelist"),
+            "key": key,
+            "plain": created.plain,
+            "role_description": ROLES[Role(key.role)],
+            "is_for_a_person": key.is_personal or key.role in STAFF_ROLES,
+            "server": get_server_url(request),
+            "page_url": page_url,
+            "list_url": list_url,
         }
-        headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-        return TemplateResponse(request, "accounts/key_created.html", context, headers=headers)
+        return render_shown_once(self, request, "accounts/key_created.html", context)
 
     @admin.action(description="Revoke the selected keys", permissions=["revoke"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse:
-        return self._revoke_confirmed(request, list(queryset), request.get_full_path())
+        return self.revoke_confirmed(request, list(queryset), request.get_full_path())
 
     @action(description="Revoke", icon="block", permissions=["revoke"], url_path="revoke")  # type: ignore[untyped-decorator]
     def revoke_one(self, request: HttpRequest, object_id: str) -> HttpResponse:
         key = self.get_object(request, unquote(object_id))
         if key is None:
             raise PermissionDenied
-        return self._revoke_confirmed(request, [key], reverse("admin:accounts_apikey_change", args=[key.pk]))
+        return self.revoke_confirmed(request, [key], reverse("admin:accounts_apikey_change", args=[key.pk]))
 
     def revoke_keys_of_creator(self, request: HttpRequest, creator: str) -> HttpResponse:
         """Revoke the accepted keys of a user, and those that were created with them."""
         if not self.has_revoke_permission(request):
             raise PermissionDenied
         page = changelist_url("accounts_apikey", creator=creator)
-        return self._revoke_confirmed(request, list_accepted_keys_of(creator), page)
+        return self.revoke_confirmed(request, list_accepted_keys_of(creator), page)
 
-    def _revoke_confirmed(self, request: HttpRequest, keys: list[Any], back_url: str) -> HttpResponse:
+    def revoke_confirmed(self, request: HttpRequest, keys: list[Any], back_url: str) -> HttpResponse:
         """Revoke keys, or first ask for confirmation and list the keys that these created."""
         is_action = "action" in request.POST
         if request.method == "POST" and (not is_action or "confirmed" in request.POST):
@@ -204,14 +209,15 @@ class ApiKeyAdmin(PublishedModelAdmin):
             "title": _REVOKE_TITLES.get(len(keys), f"Revoke these {len(keys)} keys?"),
             "opts": self.opts,
             "original": keys[0] if len(keys) == 1 else None,
-            "keys": self._rows(keys),
-            "descendants": self._rows(descendants),
+            "keys": self.describe(keys),
+            "descendants": self.describe(descendants),
             "back_url": back_url,
             "is_action": is_action,
         }
         return TemplateResponse(request, "accounts/revoke.html", context)
 
-    def _rows(self, keys: Sequence[ApiKey]) -> list[tuple[ApiKey, str, str, str]]:
+    def describe(self, keys: Sequence[ApiKey]) -> list[tuple[ApiKey, str, str, str]]:
+        """Return keys, each with its status, queues and last use."""
         return [(key, self.status(key), self.limited_to(key), self.last_used(key)) for key in keys]
 
     @staticmethod
@@ -264,7 +270,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     @admin.display(description="expires", ordering="expires_at")
     def expires(self, row: ApiKey) -> str:
-        return f"{row.expires_at:%Y-%m-%d %H:%M}" if row.expires_at else "never"
+        return show_time(row.expires_at, "minute") or "never"
 
     @admin.display(description="last used", ordering="last_used_at")
     def last_used(self, row: ApiKey) -> str:
@@ -277,7 +283,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     @admin.display(description="created")
     def created(self, row: ApiKey) -> str:
-        return f"{row.created_at:%Y-%m-%d %H:%M}"
+        return show_time(row.created_at, "minute")
 
     @admin.display(description="created by")
     def creator(self, row: ApiKey) -> str:
@@ -288,9 +294,10 @@ class ApiKeyAdmin(PublishedModelAdmin):
             return "not recorded"
         if row.created_by_kind != ActorKind.USER:
             return f"{row.created_by_kind} {row.created_by}"
+        suffix = ", who uses it" if row.is_personal else ""
         if row.created_by_user is None:
             return f"user {row.created_by}, deleted"
-        return f"user {row.created_by_user}" + ("" if row.created_by_user.is_active else ", inactive")
+        return f"user {row.created_by_user}{suffix}" + ("" if row.created_by_user.is_active else ", inactive")
 
     @admin.display(description="keys created with it")
     def descendants(self, row: ApiKey) -> str:
@@ -299,7 +306,11 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     @admin.display(description="revoked")
     def revoked(self, row: ApiKey) -> str:
-        return f"{row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else "no"
+        return show_time(row.revoked_at, "minute") or "no"
+
+
+def get_server_url(request: HttpRequest) -> str:
+    return request.build_absolute_uri("/").rstrip("/")
 
 
 def _join_names(names: list[str]) -> str:

@@ -20,9 +20,11 @@ from unfold.forms import AdminPasswordChangeForm
 from runqy.accounts.admin.audited_admin import AuditedAdmin, audited_password_change
 from runqy.accounts.admin.user_forms import GroupForm, UserAddForm, UserForm
 from runqy.accounts.logins import delete_sessions, log_out_everywhere
+from runqy.accounts.operations import end_personal_keys, rename_personal_keys
 from runqy.accounts.queries import list_accepted_keys_of
 from runqy.accounts.staff_rules import SUPERUSER, assign_role, get_role, may_manage, validate_user_deletion
 from runqy.admin_site.roles import ROLES
+from runqy.admin_site.times import show_time
 
 _MAKES_KEYS, _REVOKES_KEYS = "accounts.add_apikey", "accounts.change_apikey"
 _ROLE_NAMES = tuple(role.name for role in ROLES)
@@ -98,6 +100,9 @@ class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg, misc]
             is_deactivated = before.is_active and not after.is_active
             if is_deactivated:
                 delete_sessions(after)  # else they become valid again when the user is activated again
+            if before.username != after.username:
+                rename_personal_keys(after)
+            end_personal_keys()
             if is_deactivated or (could_make_keys and not after.has_perm(_MAKES_KEYS)):
                 _report_keys(request, after)
 
@@ -110,9 +115,9 @@ class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg, misc]
         # Again, under the lock of all admins: another one may have been deleted since the page was shown.
         if validate_user_deletion(request.user, obj):  # type: ignore[arg-type]
             raise PermissionDenied
-        _report_keys(request, obj)
         delete_sessions(obj)
         super().delete_model(request, obj)
+        _report_keys(request, obj)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
         view = partial(super().user_change_password, request, id, form_url)
@@ -145,13 +150,13 @@ class AuditedUserAdmin(UserAdmin, AuditedAdmin):  # type: ignore[type-arg, misc]
     def password_link(self, row: User) -> str:
         return render_to_string("accounts/password_link.html", {"has_password": row.has_usable_password()})
 
-    @admin.display(description="last login (UTC)", ordering="last_login")
+    @admin.display(description="last login", ordering="last_login")
     def last_login_time(self, row: User) -> str:
-        return f"{row.last_login:%Y-%m-%d %H:%M}" if row.last_login else "never"
+        return show_time(row.last_login, "minute") or "never"
 
     @admin.display(description="since", ordering="date_joined")
     def since(self, row: User) -> str:
-        return f"{row.date_joined:%Y-%m-%d}"
+        return show_time(row.date_joined, "day")
 
 
 class AuditedGroupAdmin(GroupAdmin, AuditedAdmin):

@@ -23,6 +23,7 @@ _KEY: dict[str, Any] = {
     "created_by_key": 3,
     "vaults": [],
     "allow_shared_redis": False,
+    "is_personal": False,
 }
 _REVOKED = _KEY | {"revoked_at": "2026-02-01T08:00:00Z", "last_used_at": "2026-02-01T07:59:00Z"}
 
@@ -37,6 +38,7 @@ KEY_CREATED = _response(
         "message": "API key created successfully",
         "key": "rq_4fT0aZkQ8mWc2LxYtR6vB1nHs9uJeDoP3gKi7A",
         "api_key": _KEY,
+        "warnings": [],
         "published": True,
     },
     201,

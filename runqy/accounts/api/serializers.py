@@ -97,11 +97,23 @@ class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
         child=serializers.CharField(), help_text="The vaults that workers with this key may use; empty: all"
     )
 
+    is_personal = serializers.BooleanField(
+        help_text="The user that created it uses it; it ends when that user loses its rights"
+    )
+
     class Meta:
         model = ApiKey
         fields = (
             *("id", "name", "prefix", "role", "queues", "created_at", "expires_at", "rate_limit", "revoked_at"),
-            *("last_used_at", "created_by_kind", "created_by", "created_by_key", "vaults", "allow_shared_redis"),
+            *(
+                "last_used_at",
+                "created_by_kind",
+                "created_by",
+                "created_by_key",
+                "vaults",
+                "allow_shared_redis",
+                "is_personal",
+            ),
         )
         read_only_fields = fields
 
@@ -122,6 +134,7 @@ class ApiKeyCreatedSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
     key = serializers.CharField(help_text="Store it: it is not shown again")
     api_key = ApiKeySerializer()
+    warnings = serializers.ListField(child=serializers.CharField(), help_text="Queues of it that do not exist yet")
     published = PublishedField()
 
 

@@ -69,6 +69,7 @@ class ApiKeyViewSet(ApiViewSet):
                 "message": "API key created successfully",
                 "key": created.plain,
                 "api_key": created.row,
+                "warnings": created.warnings,
                 "published": publication.is_published,
             }
         )

@@ -39,6 +39,9 @@ class Migration(migrations.Migration):
                             ("worker", "worker"),
                             ("client", "client"),
                             ("metrics", "metrics"),
+                            ("viewer", "viewer"),
+                            ("operator", "operator"),
+                            ("configurator", "configurator"),
                         ],
                         max_length=16,
                     ),
@@ -108,6 +111,7 @@ class Migration(migrations.Migration):
                         to=settings.AUTH_USER_MODEL,
                     ),
                 ),
+                ("is_personal", models.BooleanField(default=False, editable=False)),
             ],
             options={
                 "verbose_name": "API key",
@@ -126,5 +130,29 @@ class Migration(migrations.Migration):
                     ),
                 ],
             },
+        ),
+        migrations.CreateModel(
+            name="UserSettings",
+            fields=[
+                (
+                    "user",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="+",
+                        serialize=False,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "time_zone",
+                    models.CharField(
+                        help_text="All times in the admin are in this zone: those that it shows and those that you type.",
+                        max_length=64,
+                        validators=[runqy.accounts.validators.validate_time_zone],
+                    ),
+                ),
+            ],
+            options={"verbose_name_plural": "user settings", "default_permissions": ()},
         ),
     ]

@@ -1,6 +1,6 @@
 """Filters of the list of records: by time, object, action and actor."""
 
-from datetime import date
+from datetime import date, timedelta
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from django.utils.dateparse import parse_date
 from unfold.contrib.filters.admin import DropdownFilter, RangeDateFilter, TextFilter
 from unfold.contrib.filters.forms import RangeDateForm
 
+from runqy.admin_site.times import start_of_day, zone_label
 from runqy.audit import queries
 from runqy.audit.actors import ActorKind
 from runqy.audit.history import KIND, OBJECT
@@ -92,26 +93,31 @@ class PeriodForm(RangeDateForm):  # type: ignore[misc] # unfold has no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for field, label in zip(self.fields.values(), ("From (UTC)", "To and including (UTC)"), strict=True):
+        for field, name in zip(self.fields.values(), ("From", "To and including"), strict=True):
+            label = zone_label(name)
             field.widget.input_type = "date"
             field.widget.attrs |= {"aria-label": label, "title": label}
 
 
 class PeriodFilter(_RangeDate):
-    """A period of days in UTC, both included. An invalid date finds nothing."""
+    """A period of days of the reader, both included. An invalid date finds nothing."""
 
     form_class = PeriodForm
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.title = "day (UTC)"
+        self.title = zone_label("day")
 
     def queryset(self, request: HttpRequest, queryset: "_Records") -> "_Records":
         try:
             first, last = self._day("at_from"), self._day("at_to")
         except ValueError:
             return queryset.none()
-        return queryset.filter(queries.period_condition(first, last))
+        if first:
+            queryset = queryset.filter(at__gte=start_of_day(first))
+        if last and last < date.max:
+            queryset = queryset.filter(at__lt=start_of_day(last + timedelta(days=1)))
+        return queryset
 
     def _day(self, parameter: str) -> date | None:
         text = self.used_parameters.get(parameter)

@@ -4,14 +4,18 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
+from runqy.admin_site.times import format_time
 from runqy.audit.models import AuditRecord
 from runqy.formats import durations
 
 _LOWER_CASE = re.compile(r"[a-z][a-z0-9_]*")
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(\+\d\d:\d\d|Z)")
 _EMPTY = "empty"
+_SHORT_COMMIT = 12
+_SECONDARY = ("author", "commit", "committed_at")
+"""Fields of a commit that follow its subject: the end of a long line is not shown."""
 
 FormatValue = Callable[[str, object], str]
 """Takes a field and its value; returns the value on one line, empty for None."""
@@ -61,6 +65,7 @@ def describe_changes(record: AuditRecord) -> tuple[FieldChange, ...]:
 def summarize(record: AuditRecord) -> str:
     """Return the changes of a record on one line: the values of a new object, otherwise those before and after."""
     changes, mark = describe_changes(record), "" if is_new(record) else "+ "
+    changes = tuple(sorted(changes, key=lambda change: change.field in _SECONDARY))
     return "; ".join(f"{describe_field(change.field)}{_summarize_field(change, mark)}" for change in changes)
 
 
@@ -81,9 +86,11 @@ def _summarize_field(change: FieldChange, mark: str) -> str:
 
 def _format_value(field: str, value: object) -> str:
     if isinstance(value, str) and _TIMESTAMP.fullmatch(value):
-        return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return format_time(datetime.fromisoformat(value))
     if field.endswith("_s") and isinstance(value, int) and not isinstance(value, bool):
         return durations.humanize_exactly(value)
+    if field == "commit" and isinstance(value, str):
+        return value[:_SHORT_COMMIT] or _EMPTY
     return format_value(field, value) if value not in ("", [], {}) else _EMPTY
 
 

@@ -1,7 +1,7 @@
 """The admin pages of audit records: a list with search, and a page for each."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from django.contrib import admin
@@ -11,9 +11,11 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.template.loader import render_to_string
 from django.urls import URLPattern, path
 from django.utils import timezone
+from django.utils.html import format_html
 from unfold.paginator import InfinitePaginator
 
 from runqy.admin_site.base_admin import ReadOnlyModelAdmin
+from runqy.admin_site.times import show_time
 from runqy.audit import queries
 from runqy.audit.admin.export import csv_lines
 from runqy.audit.admin.filters import ActionFilter, ActorKindFilter, KindFilter, ObjectFilter, PeriodFilter
@@ -79,18 +81,18 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
         response["Cache-Control"] = "no-store"
         return response
 
-    @admin.display(description="time (UTC)")
+    @admin.display(description="time")
     def time(self, row: AuditRecord) -> str:
-        time = _format_time(row.at)
+        time = show_time(row.at)
         if row.recorded_at is None or (row.recorded_at - row.at).total_seconds() < _LATE_S:
             return time
-        return f"{time} (recorded {_format_time(row.recorded_at)})"
+        return format_html("{} (recorded {})", time, show_time(row.recorded_at))
 
-    @admin.display(description="recorded (UTC)")
+    @admin.display(description="recorded")
     def recorded_time(self, row: AuditRecord) -> str:
         if row.recorded_at is None:
             return "with the change"
-        return f"{_format_time(row.recorded_at)}, after waiting in Redis"
+        return format_html("{}, after waiting in Redis", show_time(row.recorded_at))
 
     @admin.display(description="actor")
     def actor(self, row: AuditRecord) -> str:
@@ -129,7 +131,3 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
         return (
             "Changed, made with another RUNQY_SECRET_KEY, or its predecessor is missing. Run runqy manage verify_audit."
         )
-
-
-def _format_time(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"

@@ -45,7 +45,13 @@ class Migration(migrations.Migration):
                 (
                     "actor_kind",
                     models.CharField(
-                        choices=[("key", "key"), ("user", "user"), ("command", "command"), ("server", "server")],
+                        choices=[
+                            ("key", "key"),
+                            ("user", "user"),
+                            ("command", "command"),
+                            ("hook", "hook"),
+                            ("server", "server"),
+                        ],
                         max_length=16,
                     ),
                 ),

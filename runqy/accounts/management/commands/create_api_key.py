@@ -27,7 +27,12 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", help="name of the key, such as its user or program")
         parser.add_argument("--role", choices=[role.value for role in Role], default=Role.CLIENT.value)
-        parser.add_argument("--queue", action="append", default=[], help="limit the key to this queue; repeatable")
+        parser.add_argument(
+            "--queue",
+            action="append",
+            default=[],
+            help="limit the key to this queue, with all its sub-queues; repeatable",
+        )
         parser.add_argument("--vault", action="append", default=[], help="limit a worker key to this vault; repeatable")
         parser.add_argument(
             "--expires-in", type=durations.parse_s, help="duration until the key expires, such as 720h; default: never"
@@ -59,5 +64,7 @@ class Command(BaseCommand):
         self.stdout.write(created.plain)
         pk = created.row.pk
         self.stderr.write(f"id {pk}; `runqy manage revoke_api_key {pk}` revokes the key", style_func=str)
+        for warning in created.warnings:
+            self.stderr.write(warning)
         if not publication.is_published:
             self.stderr.write(NOT_PUBLISHED)

@@ -17,7 +17,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         for key in list_api_keys():
             queues, vaults = ",".join(key.queues) or "all", ",".join(key.vaults) or "all"
-            row = (str(key.pk), f"{key.prefix}…", key.role, queues, _state(key), key.name, vaults)
+            row = (str(key.pk), f"{key.prefix}…", key.role, queues, _state(key), key.full_name, vaults)
             self.stdout.write("\t".join(row))
 
 

@@ -6,7 +6,14 @@
   const storageKey = "runqy.live";
   let paused = localStorage.getItem(storageKey) === "paused";
 
-  const now = () => `${new Date().toISOString().slice(11, 19)} UTC`;
+  const timeFormat = (() => {
+    try {
+      return new Intl.DateTimeFormat("sv-SE", { timeStyle: "medium", timeZone: document.querySelector("[data-time-zone]").dataset.timeZone });
+    } catch { // a zone that the browser does not know
+      return new Intl.DateTimeFormat("sv-SE", { timeStyle: "long", timeZone: "UTC" });
+    }
+  })();
+  const now = () => timeFormat.format(new Date());
   const show = (text) => {
     for (const status of document.querySelectorAll("[data-live-status]")) {
       if (status.textContent !== text) status.textContent = text;
@@ -229,6 +236,8 @@
       const { value, options } = other.querySelector("canvas.chart").dataset;
       const data = JSON.parse(value);
       chart.data.labels = data.labels;
+      chart.data.marks = data.marks;
+      chart.data.utc = data.utc;
       data.datasets.forEach((dataset, index) => {
         chart.data.datasets[index].data = dataset.data;
         chart.data.datasets[index].pointRadius = dataset.pointRadius;
@@ -243,6 +252,8 @@
       figure.classList.toggle("is-empty", other.classList.contains("is-empty"));
       drawing.setAttribute("aria-label", other.querySelector("[role=img]").getAttribute("aria-label"));
     }
+    const [releases, freshReleases] = [document, fresh].map((page) => page.getElementById("chart-releases"));
+    if (releases && freshReleases) releases.replaceChildren(...freshReleases.childNodes);
   };
 
   findParts();
@@ -250,12 +261,60 @@
   if (!paused) show("Live");
 })();
 
+// A line for each release, with its number; numbers that would overlap are one label, such as 5–8.
+const releaseMarks = {
+  id: "releaseMarks",
+  afterDatasetsDraw: ({ ctx, chartArea, data, scales }) => {
+    const style = getComputedStyle(document.documentElement);
+    const labels = [];
+    ctx.save();
+    ctx.font = "600 11px sans-serif";
+    ctx.textAlign = "center";
+    ctx.textBaseline = "middle";
+    for (const { index, number, color } of data.marks ?? []) {
+      const x = scales.x.getPixelForValue(index);
+      const fill = style.getPropertyValue(`--chart-${color}`);
+      ctx.strokeStyle = fill;
+      ctx.setLineDash([2, 2]);
+      ctx.beginPath();
+      ctx.moveTo(x, chartArea.top);
+      ctx.lineTo(x, chartArea.bottom);
+      ctx.stroke();
+      const last = labels.at(-1);
+      if (last && x - last.end < 22) {
+        Object.assign(last, { end: x, numbers: [...last.numbers, number], fill: last.fill === fill ? fill : "" });
+      } else labels.push({ start: x, end: x, numbers: [number], fill });
+    }
+    for (const { start, end, numbers, fill } of labels) {
+      const [first, last] = [Math.min(...numbers), Math.max(...numbers)];
+      const text = first === last ? `${first}` : `${first}–${last}`;
+      const width = ctx.measureText(text).width + 8;
+      const middle = Math.min(Math.max((start + end) / 2, chartArea.left + width / 2), chartArea.right - width / 2);
+      ctx.fillStyle = fill || style.getPropertyValue("--chart-other");
+      ctx.fillRect(middle - width / 2, chartArea.top, width, 15);
+      ctx.fillStyle = style.getPropertyValue("--chart-mark-text");
+      ctx.fillText(text, middle, chartArea.top + 8);
+    }
+    ctx.restore();
+  },
+};
+
 // The theme draws charts when the page has loaded; the colours of text, grid and lines follow light and dark. The axis
 // of time names round times, and the legend has lines with the dashes of the chart's.
 window.addEventListener("load", () => {
   const canvases = [...document.querySelectorAll("canvas.chart")];
   if (!canvases.length) return;
+  Chart.register(releaseMarks);
   const setUp = (chart, ticks) => {
+    // An interval may be narrower than a pointer.
+    const isNear = ([item], index) => item && Math.abs(chart.scales.x.getPixelForValue(index) - item.element.x) < 8;
+    const findMarks = (items) => (chart.data.marks ?? []).filter(({ index }) => isNear(items, index)).slice(-5);
+    chart.options.plugins.tooltip = {
+      callbacks: {
+        title: ([{ label, dataIndex }]) => [label, chart.data.utc[dataIndex]],
+        footer: (items) => findMarks(items).map(({ text }) => text),
+      },
+    };
     chart.options.scales.x.afterBuildTicks = (axis) => {
       axis.ticks = axis.ticks.filter(({ value }) => ticks.test(axis.getLabelForValue(value)));
     };

@@ -3,6 +3,6 @@
   const chosen = localStorage.getItem("_x_adminTheme");
   const isDark = matchMedia("(prefers-color-scheme: dark)").matches;
   if (chosen === '"dark"' || (chosen !== '"light"' && isDark)) {
-    document.documentElement.classList.add("dark");
+    document.documentElement.classList.add("dark", "dark-mode"); // the latter is Swagger's
   }
 }

@@ -15,6 +15,7 @@ class Worker(models.Model):
     class Meta:
         managed = False
         default_permissions = ("view",)
+        permissions = (("stop_worker", "Can drain, restart and stop workers"),)
 
     def __str__(self) -> str:
         return self.id

@@ -1,4 +1,4 @@
-"""Registration of workers."""
+"""Registration of workers, and requests to them."""
 
 import secrets
 from collections.abc import Sequence
@@ -7,14 +7,17 @@ from dataclasses import dataclass, field, replace
 import structlog
 from django.conf import settings
 
-from queues.definitions import QueueDefinition
-from queues.queries import find_redeployment, get_fresh_catalog, hides_payloads
+from queues.catalog import AllowedQueues
+from queues.definitions import PublishedRelease, QueueDefinition
+from queues.queries import find_worker_release, get_fresh_catalog, hides_payloads
 from runqy.accounts.identities import refuse_revoked_key
 from runqy.accounts.worker_credentials import grant_redis_user
 from runqy.api_keys import Identity
+from runqy.audit.operations import record_in_redis
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.claims import claim_worker_id
 from runqy.broker.workers.heartbeats import write_refusal
+from runqy.broker.workers.requests import WorkerAction, request_action
 from runqy.errors import (
     BrokerUnavailable,
     KeyInsufficient,
@@ -23,10 +26,13 @@ from runqy.errors import (
     RedisUsersRefused,
     RunqyError,
     SharedRedisRefused,
+    WorkerUnreachable,
 )
+from runqy.git.hosts import find_https_host
 from runqy.redis_connection import get_broker
 from vaults.access_log import record_delivery
 from vaults.worker_secrets import get_worker_secrets
+from workers.queries import find_process, get_worker
 
 log = structlog.get_logger(__name__)
 
@@ -41,8 +47,8 @@ class Registration:
     """The Redis queues to serve, with their priorities. Never empty."""
     revision: str
     """Changes with the configuration of the queue and its vaults; empty if unknown."""
-    redeployment: str | None
-    """Changes with each redeploy, the request to deploy the newest commit; None before the first."""
+    release: PublishedRelease | None
+    """The release to run, whose code `queue` has; None: the newest commit of the branch."""
     redis: RedisTarget
     lease_s: int
     archive_max_tasks: int
@@ -59,12 +65,18 @@ class Registration:
 
 
 def register_worker(
-    *, queue: str, worker_id: str = "", identity: Identity | None = None, instance_id: str = ""
+    *,
+    queue: str,
+    worker_id: str = "",
+    identity: Identity | None = None,
+    instance_id: str = "",
+    follows_releases: bool = False,
 ) -> Registration:
     """Return everything a worker needs to serve a queue or one of its sub-queues.
 
     `identity` is that of the API key. While the worker lives, no other key can register its id. `instance_id` requests
-    a Redis user, which all registrations of one key with the same instance share.
+    a Redis user, which all registrations of one key with the same instance share. A worker that does not follow
+    releases, such as Go's, gets the definition as it was saved last.
 
     Raise QueueNotFound or QueueDisabled; WorkerIdTaken; KeyInsufficient if the queue needs a vault that the key may not
     use; VaultLocked; VaultUnavailable, which names all vaults that cannot be decrypted; BrokerUnavailable or
@@ -85,6 +97,11 @@ def register_worker(
     if identity:
         _claim_worker_id(worker_id, identity.owner, definition.name, names)
     deployment = definition.deployment
+    release = find_worker_release(definition.name, worker_id) if follows_releases else None
+    if release is not None:
+        # The token of a definition that names another host must not be sent to this one.
+        is_same_host = find_https_host(release.git_url) == find_https_host(deployment.git_url)
+        deployment = replace(deployment, **release.code, git_token=deployment.git_token if is_same_host else "")
     try:
         if refused := deployment.find_refused_vaults(identity.vaults if identity else None):
             raise KeyInsufficient(
@@ -110,7 +127,7 @@ def register_worker(
         queue=replace(definition, deployment=replace(deployment, hide_payloads=hides)),
         redis_queues=tuple(redis_queues),
         revision=catalog.queue_revision(definition.name),
-        redeployment=find_redeployment(definition.name),
+        release=release,
         redis=redis,
         lease_s=settings.RUNQY_LEASE_S,
         archive_max_tasks=settings.RUNQY_ARCHIVE_MAX_TASKS,
@@ -118,6 +135,37 @@ def register_worker(
         vaults=worker_secrets.values,
         git_token=worker_secrets.git_token,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionRequest:
+    """A request to a worker that it carries out with its next heartbeat, within seconds."""
+
+    action: WorkerAction
+    worker_id: str
+    workers: Sequence[str]
+    """The workers that it concerns. With `drain` and `stop` these are all of a process: one for each of its queues."""
+    is_connected: bool
+    """Whether the worker's heartbeats arrive. If not, it carries out the request when it is back, within a day."""
+
+
+def request_worker_action(
+    worker_id: str, action: WorkerAction, *, allowed_queues: AllowedQueues = None
+) -> ActionRequest:
+    """Ask a worker to drain, to restart its children, or to stop.
+
+    Raise WorkerNotFound, WorkerUnreachable; KeyInsufficient if its process serves a queue that is not allowed;
+    AuditNotRecorded, BrokerUnavailable.
+    """
+    broker = get_broker()
+    worker = get_worker(broker, worker_id, allowed_queues=allowed_queues)
+    if obstacle := worker.request_obstacle:
+        raise WorkerUnreachable(obstacle)
+    ends_process = action is not WorkerAction.RESTART
+    workers = find_process(broker, worker.record, allowed_queues=allowed_queues) if ends_process else [worker_id]
+    record_in_redis(action=f"worker.{action}_requested", object_kind="worker", object_name=worker_id)
+    broker.run(request_action(worker_id, action, request_id=secrets.token_hex(8)))
+    return ActionRequest(action=action, worker_id=worker_id, workers=workers, is_connected=not worker.is_stale)
 
 
 def _grant_redis(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from django.conf import settings
 
@@ -11,10 +12,18 @@ from queues.queries import get_fresh_catalog
 from runqy.api_keys import Identity
 from runqy.broker.broker import Broker
 from runqy.broker.constants import HEARTBEAT_TTL_S
+from runqy.broker.operation import Request, raise_error
+from runqy.broker.tasks.reader import read_holders
 from runqy.broker.workers.claims import read_registration_times
-from runqy.broker.workers.heartbeats import find_worker_record, list_running_tasks, list_worker_records
+from runqy.broker.workers.heartbeats import (
+    find_worker_record,
+    list_live_and_lost_records,
+    list_running_tasks,
+    list_worker_records,
+)
 from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
-from runqy.errors import WorkerNotFound
+from runqy.errors import KeyInsufficient, WorkerNotFound
+from workers.lost_tasks import HeldTask, find_outcomes, list_candidates
 
 OWN_CREDENTIALS_SHARED = (
     "Workers without their own Redis user receive the server's Redis credentials:"
@@ -31,14 +40,32 @@ class WorkerStatus:
     """A worker, the tasks that it runs, and whether it still reports."""
 
     record: WorkerRecord
-    """What the worker reported. If its heartbeats are overdue, the state is `disconnected` and the reason says why."""
-    running: tuple[RunningTask, ...]
-    is_stale: bool
+    """What the worker reported. If its heartbeats are overdue, the state is `disconnected`, or `lost`, and the reason
+    says why."""
+    running: tuple[RunningTask, ...] = ()
+    is_stale: bool = False
     """Its heartbeats are overdue."""
+    held: tuple[HeldTask, ...] = ()
+    """The tasks of a lost worker."""
 
     @property
     def disconnected_since_s(self) -> int | None:
         return self.record.last_beat_s if self.is_stale else None
+
+    @property
+    def is_lost(self) -> bool:
+        return self.record.state is WorkerState.LOST
+
+    @property
+    def request_obstacle(self) -> str:
+        """Return why the worker cannot be drained, restarted or stopped from here; empty if it can."""
+        if self.is_lost:
+            return "It is lost: it ended, or cannot reach Redis."
+        if self.record.is_foreign:
+            return f"{self.record.program} reads no requests. Send SIGTERM to process {self.record.pid} on its host."
+        if self.record.is_refused:
+            return "The server refused its registration, so it cannot reach Redis. Send SIGTERM to its process."
+        return ""
 
     @property
     def has_problem(self) -> bool:
@@ -66,50 +93,92 @@ def list_registrable_queues(identity: Identity) -> list[str]:
     ]
 
 
-def list_workers(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[WorkerStatus]:
-    """Return the workers that sent a heartbeat in the last minute, sorted by id. They include Go's and asynq's servers.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerList:
+    """Workers, and those that were lost."""
+
+    live: list[WorkerStatus]
+    """Those that sent a heartbeat in the last minute, sorted by id, with Go's and asynq's servers."""
+    lost: list[WorkerStatus]
+    """Those of runqy that fell silent within a day without deregistering, the last one first."""
+
+
+def list_workers(broker: Broker, *, allowed_queues: AllowedQueues = None) -> WorkerList:
+    """Return the workers.
 
     `allowed_queues` leaves only workers that serve one of these, and of their data only these. Raise BrokerUnavailable.
     """
     is_allowed = _get_queue_filter(allowed_queues)
-    return _statuses(
-        broker, [record for record in list_worker_records(broker) if _serves(record, is_allowed)], is_allowed
+    live, lost = (
+        [record for record in records if _serves(record, is_allowed)] for records in list_live_and_lost_records(broker)
     )
+    return _build_list(broker, live, lost, is_allowed)
 
 
 def get_worker(broker: Broker, worker_id: str, *, allowed_queues: AllowedQueues = None) -> WorkerStatus:
     """Return one worker, as in `list_workers`. Raise WorkerNotFound, BrokerUnavailable."""
-    record, is_allowed = find_worker_record(broker, worker_id), _get_queue_filter(allowed_queues)
-    if record is None or not _serves(record, is_allowed):
-        raise WorkerNotFound(f"No worker {worker_id[:128]!r} sent a heartbeat in the last minute.")
-    return _statuses(broker, [record], is_allowed)[0]
+    found, is_allowed = find_worker_record(broker, worker_id), _get_queue_filter(allowed_queues)
+    if found is None or not _serves(found[0], is_allowed):
+        raise WorkerNotFound(
+            f"No worker {worker_id[:128]!r} is registered, and none of this id was lost in the last day. A worker that "
+            "has stopped or drained is not listed."
+        )
+    record, is_lost = found
+    workers = _build_list(broker, [] if is_lost else [record], [record] if is_lost else [], is_allowed)
+    return (workers.live + workers.lost)[0]
 
 
-def _statuses(broker: Broker, records: list[WorkerRecord], is_allowed: IsAllowed | None) -> list[WorkerStatus]:
+def find_process(broker: Broker, worker: WorkerRecord, *, allowed_queues: AllowedQueues = None) -> list[str]:
+    """Return the ids of the workers of a process, given one of them: it has one for each of its queues.
+
+    Raise KeyInsufficient if one of them serves a queue that is not allowed.
+    """
+    is_allowed = _get_queue_filter(allowed_queues)
+    records = [record for record in list_worker_records(broker) if record.process == worker.process]
+    if is_allowed and not all(is_allowed(name) for record in records for name in record.redis_queues):
+        raise KeyInsufficient("This key is limited to queues, and the worker's process serves others too.")
+    return sorted({worker.worker_id} | {record.worker_id for record in records})
+
+
+def _build_list(
+    broker: Broker, live: Sequence[WorkerRecord], lost: Sequence[WorkerRecord], is_allowed: IsAllowed | None
+) -> WorkerList:
+    """Complete records by what other keys and the history have, in one round trip."""
+    if not live and not lost:
+        return WorkerList(live=[], lost=[])
     now_s = broker.now_s()
-    running = broker.run(list_running_tasks(records)) if records else []
-    disconnected = _mark_disconnected(broker, [record for record in records if record.is_stale(now_s)])
-    return [
-        WorkerStatus(
-            record=_limit_to_queues(disconnected.get(record.worker_id, record), is_allowed),
-            running=tuple(task for task in tasks if is_allowed is None or is_allowed(task.redis_queue)),
-            is_stale=record.worker_id in disconnected,
-        )
-        for record, tasks in zip(records, running, strict=True)
+    stale = [*(record for record in live if record.is_stale(now_s)), *lost]
+    candidates = list_candidates(lost)
+    requests: list[Request[Any]] = [
+        list_running_tasks(live),
+        read_registration_times([record.worker_id for record in stale]),
+        read_holders([task.location for task in candidates]),
     ]
-
-
-def _mark_disconnected(broker: Broker, records: Sequence[WorkerRecord]) -> dict[str, WorkerRecord]:
-    """Return the records of workers whose heartbeats are overdue as `disconnected`, with the reason, by worker id."""
-    if not records:
-        return {}
-    registered_s = broker.run(read_registration_times([record.worker_id for record in records]))
-    return {
-        record.worker_id: replace(
-            record, state=WorkerState.DISCONNECTED, reason=_disconnect_reason(record, registered_at_s)
-        )
-        for record, registered_at_s in zip(records, registered_s, strict=True)
+    running, registered_s, holders = map(raise_error, broker.run_all(requests))
+    held = find_outcomes(candidates, holders)
+    lost_ids = {record.worker_id for record in lost}
+    shown = {
+        record.worker_id: _explain_silence(record, registered_at_s, is_lost=record.worker_id in lost_ids)
+        for record, registered_at_s in zip(stale, registered_s, strict=True)
     }
+    tasks_of = {record.worker_id: tasks for record, tasks in zip(live, running, strict=True)}
+
+    def build(record: WorkerRecord) -> WorkerStatus:
+        tasks, own = tasks_of.get(record.worker_id, []), held.get(record.worker_id, [])
+        return WorkerStatus(
+            record=_limit_to_queues(shown.get(record.worker_id, record), is_allowed),
+            running=tuple(task for task in tasks if is_allowed is None or is_allowed(task.redis_queue)),
+            is_stale=record.worker_id in shown,
+            held=tuple(task for task in own if is_allowed is None or is_allowed(task.redis_queue)),
+        )
+
+    return WorkerList(live=[*map(build, live)], lost=[*map(build, lost)])
+
+
+def _explain_silence(record: WorkerRecord, registered_at_s: int, *, is_lost: bool) -> WorkerRecord:
+    """Return the record of a worker whose heartbeats are overdue, as `disconnected` or `lost`, with the reason."""
+    state = WorkerState.LOST if is_lost else WorkerState.DISCONNECTED
+    return replace(record, state=state, reason=_disconnect_reason(record, registered_at_s))
 
 
 def _disconnect_reason(record: WorkerRecord, registered_at_s: int) -> str:
@@ -119,7 +188,7 @@ def _disconnect_reason(record: WorkerRecord, registered_at_s: int) -> str:
         cause = f"It cannot reach Redis: {silence}, but it registered over HTTP at {_format_time(registered_at_s)}."
     else:
         cause = f"It ended without notice or cannot reach Redis: {silence}."
-    return f"{cause} Its last state was {record.state}."
+    return f"{cause} Its last state was {record.state}{f': {record.reason}' if record.reason else '.'}"
 
 
 def _format_time(unix_s: int) -> str:

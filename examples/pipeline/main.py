@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from runqy_python import RetryableError, load, run, task
+from runqy_sdk import Retry, load, run, task
 
 DOCUMENTS = Path(__file__).with_name("documents")
 WORD = re.compile(r"[a-z']+")
@@ -20,10 +20,10 @@ class Archive:
         self._refused: Counter[str] = Counter()
 
     def fetch(self, name: str, refusals: int) -> str:
-        """Return a document's text. Raise RetryableError the first `refusals` times."""
+        """Return a document's text. Raise Retry the first `refusals` times."""
         if self._refused[name] < refusals:
             self._refused[name] += 1
-            raise RetryableError(f"the archive refused {name} ({self._refused[name]} of {refusals} times)")
+            raise Retry(f"the archive refused {name} ({self._refused[name]} of {refusals} times)")
         del self._refused[name]
         path = DOCUMENTS / f"{name}.txt"
         if path.parent != DOCUMENTS or not path.is_file():

@@ -1,13 +1,12 @@
 """Scores how positive or negative English text is, with VADER's lexicon loaded once for the life of the process."""
 
 import csv
-import json
-import os
 from pathlib import Path
 from typing import Any
 
-from runqy_python import load, run, task
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+from runqy_sdk import Context, load, run, task
 
 REVIEWS = Path(__file__).with_name("reviews.tsv")
 REPORT_EVERY = 10
@@ -20,11 +19,11 @@ def load_lexicon() -> SentimentIntensityAnalyzer:
 
 
 @task
-def score(payload: dict[str, Any], analyzer: SentimentIntensityAnalyzer) -> dict[str, Any]:
+def score(payload: dict[str, Any], analyzer: SentimentIntensityAnalyzer, ctx: Context) -> dict[str, Any]:
     """Score `text`, a string or a list of strings; without it, the reviews in reviews.tsv."""
     text = payload.get("text")
     if text is None:
-        return score_reviews(analyzer)
+        return score_reviews(analyzer, ctx)
     if isinstance(text, list):
         return {"scores": [score_text(str(one), analyzer) for one in text]}
     return score_text(str(text), analyzer)
@@ -44,7 +43,7 @@ def score_text(text: str, analyzer: SentimentIntensityAnalyzer) -> dict[str, Any
     }
 
 
-def score_reviews(analyzer: SentimentIntensityAnalyzer) -> dict[str, Any]:
+def score_reviews(analyzer: SentimentIntensityAnalyzer, ctx: Context) -> dict[str, Any]:
     """Score every shipped review and return how often the sign agrees with the people who rated it."""
     with REVIEWS.open(encoding="utf-8", newline="") as file:
         reviews = [(float(row["rating"]), row["review"]) for row in csv.DictReader(file, delimiter="\t")]
@@ -53,19 +52,13 @@ def score_reviews(analyzer: SentimentIntensityAnalyzer) -> dict[str, Any]:
         scored.append((rating, score_text(review, analyzer), review))
         if len(scored) % REPORT_EVERY == 0 or len(scored) == len(reviews):
             print(f"{len(scored)} of {len(reviews)} reviews")  # noqa: T201 (the task's output)
-            report_progress(len(scored), len(reviews), "scoring reviews")
+            ctx.progress(len(scored), len(reviews), "scoring reviews")
     agreeing = sum(1 for rating, result, _ in scored if rating * result["compound"] > 0)
     return {
         "reviews": len(scored),
         "agreement": round(agreeing / len(scored), 3),
         "scores": [{"review": review, "rating": rating, **result} for rating, result, review in scored],
     }
-
-
-def report_progress(current: int, total: int, message: str) -> None:
-    """Report the progress of the task to the worker, which reads stdout; `print` writes the output to stderr."""
-    line = json.dumps({"progress": {"current": current, "total": total, "message": message}})
-    os.write(1, f"{line}\n".encode())
 
 
 if __name__ == "__main__":

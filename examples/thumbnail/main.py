@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
-from runqy_python import run_once, task
+
+from runqy_sdk import run, task
 
 PHOTOGRAPH = Path(__file__).with_name("cat.jpg")
 MAX_SIZE = 2048
@@ -40,4 +41,4 @@ def read_image(encoded: str | None) -> Image.Image:
 
 
 if __name__ == "__main__":
-    run_once()
+    run()

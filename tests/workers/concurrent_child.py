@@ -16,6 +16,8 @@ def send(line):
 
 def answer(task):
     result = task["task_id"]
+    if task["payload"] == "nameless":
+        return {"result": result * 250, "task_id": task["task_id"]}
     return {"task_id": task["task_id"], "result": result * 250 if task["payload"] == "long" else result}
 
 
@@ -60,8 +62,8 @@ def respond(answers, do):
     """Return the lines of the response to a batch."""
     if "fail" in do and len(answers) > 1:
         return [{"batch": answers[:1], "error": "out of memory"}]
-    if "fail always" in do:
-        return [{"batch": [], "error": "out of memory", "retry": True}]
+    if "fail always" in do or "nameless" in do:
+        return [{"batch": [], "error": "out of memory", "retry": "nameless" not in do}]
     if "late" in do and len(answers) > 1:
         return ['{"batch":[],"error":"out of memory"}\n' + json.dumps(answers[1])]  # one write
     if "truncated" in do and len(answers) > 1:

@@ -96,11 +96,13 @@ def a_run(task_id: str, do: str | None, *, is_suspect: bool = False) -> Run:
     )
 
 
-async def end_a_quick_run(pool: Pool, recorder: Recorder) -> None:
-    """Let a pool know that tasks are much shorter than the time in which the next one is fetched."""
+async def end_a_quick_run(pool: LongRunningPool, recorder: Recorder, *, turn_s: float = 1e6) -> None:
+    """Let a pool know that tasks are much shorter than the time in which the next one is fetched, or passed on."""
     recorder.refill_s = 1e6
     pool.submit(a_run("quick", None))
     await until(lambda: "quick" in recorder.results)
+    await asyncio.sleep(0)  # until the pool has measured a turn
+    pool.pace.turn_s = turn_s
 
 
 def use(

@@ -44,12 +44,14 @@ def worker_environment(server: FakeServer, folder: Path, **settings: str) -> dic
 class WorkerProcess:
     """A running `runqy-worker`."""
 
-    def __init__(self, server: FakeServer, folder: Path, **settings: str) -> None:
+    def __init__(
+        self, server: FakeServer, folder: Path, *, python: str | Path = sys.executable, **settings: str
+    ) -> None:
         self.log = folder / f"worker-{time.monotonic_ns()}.log"
         env = worker_environment(server, folder, **settings)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "workers.runtime.main"], env=env, stderr=log, stdout=log, start_new_session=True
+                [str(python), "-m", "workers.runtime.main"], env=env, stderr=log, stdout=log, start_new_session=True
             )
 
     def events(self, name: str) -> list[dict[str, Any]]:

@@ -28,9 +28,11 @@ class Repository:
         """Return the URL that is put into a queue."""
         return f"file://{self.folder}"
 
-    def git(self, *args: str) -> str:
+    def git(self, *args: str, **env: str) -> str:
         """Run git in the repository."""
-        done = subprocess.run(["git", *args], cwd=self.folder, env=_ENV, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", *args], cwd=self.folder, env=_ENV | env, capture_output=True, text=True, check=True
+        )
         return done.stdout.strip()
 
     def commit(self, files: dict[str, str | bytes], message: str = "Change") -> str:

@@ -2,17 +2,22 @@
 
 from collections.abc import Awaitable, Callable
 
+import pytest
+import redis as redis_py
+
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import ask_all
-from runqy.broker.tasks.chunks import TaskChunks, read_chunks
+from runqy.broker.tasks.chunks import GAP, TaskChunks, read_chunks
 from tests.support import environment, event_loop
+from tests.support.full_redis import full_redis
 from tests.support.tasks import put, take
 from workers.runtime.background_writes import record_all
-from workers.runtime.chunk_writer import ChunkWriter
-from workers.runtime.task_runs import Run
+from workers.runtime.chunk_writer import ChunkWriter, kept_chunks
+from workers.runtime.retries import QueuePolicy
+from workers.runtime.task_runs import Run, RunResult, RunStatus, add_streamed_result, read_streamed_results
 
 TARGET = RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),))
 KEYS = QueueKeys("mail")
@@ -33,6 +38,19 @@ def with_writer(act: Callable[[ChunkWriter, AsyncBroker], Awaitable[None]]) -> N
         await broker.close()
 
     event_loop.run(main())
+
+
+@pytest.fixture
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a process keep 2,000 bytes of chunks."""
+    monkeypatch.setattr("workers.runtime.chunk_writer.MAX_KEPT_BYTES", 2_000)
+
+
+def result_of(broker: Broker, run: Run) -> RunResult:
+    """Return the result of a run that returned none."""
+    run.result = add_streamed_result(run, RunResult(RunStatus.SUCCEEDED, output=b"null"))
+    broker.run(read_streamed_results([run], QueuePolicy()))
+    return run.result
 
 
 def entries(broker: Broker, task_id: str) -> tuple[bytes, ...]:
@@ -113,3 +131,69 @@ def test_a_megabyte_at_most_is_sent_at_once_and_the_rest_before_the_result(singl
         while len(found) < 50:
             found += single_broker.run(read_chunks("mail", run.task_id, run=1, offset=len(found))).entries
         assert found == [chunk] * 50
+
+
+@pytest.mark.usefixtures("small_memory")
+def test_what_redis_has_is_kept_no_longer_once_much_is_kept(single_broker: Broker) -> None:
+    first, second = all_runs = runs(single_broker, 2)
+    chunks = [b'"%04d%s"' % (number, b"x" * 100) for number in range(50)]
+
+    async def stream(writer: ChunkWriter, _: AsyncBroker) -> None:
+        for chunk in chunks:
+            for run in all_runs:
+                writer.add(run, chunk)
+            await event_loop.wait_until(lambda: all(map(is_stored, all_runs)))
+        assert sum(run.stream.kept_bytes for run in all_runs if run.stream) <= 1_500
+        single_broker.client.rpop(KEYS.chunks(second.task_id), 10)
+        writer.add(second, b'"last"')
+        await event_loop.wait_until(lambda: is_stored(second))
+
+    with_writer(stream)
+
+    assert entries(single_broker, first.task_id) == tuple(chunks)
+    assert result_of(single_broker, first).output == b'"%s"' % b"".join(chunk[1:-1] for chunk in chunks)
+    rewritten = entries(single_broker, second.task_id)
+    assert (rewritten[:41], rewritten[50:]) == ((*chunks[:40], GAP), (b'"last"',))
+    assert result_of(single_broker, second).error.startswith("stream_incomplete: ")
+
+
+@pytest.mark.usefixtures("small_memory")
+def test_chunks_that_a_full_redis_does_not_take_are_dropped_once_much_is_kept(
+    single_broker: Broker, redis: redis_py.Redis
+) -> None:
+    (run,) = runs(single_broker, 1)
+    chunks = [b'"%s"' % (b"x" * 500) for _ in range(10)]
+
+    async def stream(writer: ChunkWriter, _: AsyncBroker) -> None:
+        writer.add(run, b'"first"')
+        await event_loop.wait_until(lambda: is_stored(run))
+        with full_redis(redis):
+            assert {writer.add(run, chunk) for chunk in chunks} == {""}
+            await event_loop.wait_until(lambda: "OOM" in str(redis.info("errorstats")))
+        await event_loop.wait_until(lambda: is_stored(run))
+        writer.add(run, b'"last"')
+        await event_loop.wait_until(lambda: is_stored(run))
+
+    with_writer(stream)
+
+    kept = [chunk for chunk in entries(single_broker, run.task_id) if chunk != GAP]
+    assert len(entries(single_broker, run.task_id)) == 12
+    assert kept == [b'"first"', *chunks[:3], b'"last"']
+    assert result_of(single_broker, run).status is RunStatus.RETRYABLE
+
+
+def test_the_chunks_of_runs_that_have_ended_take_no_memory(single_broker: Broker) -> None:
+    all_runs = runs(single_broker, 3)
+
+    async def stream(writer: ChunkWriter, _: AsyncBroker) -> None:
+        before = kept_chunks.size_bytes
+        for run in all_runs:
+            writer.add(run, b'"a chunk"')
+        writer.restart(all_runs[0])
+        for run in all_runs[:2]:
+            writer.forget(run)
+        assert kept_chunks.size_bytes > before
+        await writer.close()
+        assert kept_chunks.size_bytes == before
+
+    with_writer(stream)

@@ -115,13 +115,16 @@ def test_a_child_has_one_task_of_an_id_at_a_time(spec: ChildSpec) -> None:
         high, low = a_run("daily", "wait"), a_run("daily", None)
         ended: list[tuple[Run, bool]] = []
         recorder.run_ended = lambda run, result: ended.append((run, bool(low.started_ns)))
-        pool.submit(high, low)
+        pool.submit(high, low, other := a_run("other", "wait"))
+        assert (bool(low.started_ns), bool(other.started_ns), pool.capacity) == (False, True, 3)
         await until(is_started(spec, "daily"))
         release(spec, "daily")
         await until(lambda: len(ended) == 2)
         assert ended == [(high, False), (low, True)]
+        assert pool.capacity == 2
+        release(spec, "other")
 
-    use(LongRunningPool, spec, act)
+    use(LongRunningPool, replace(spec, max_concurrency=2), act)
 
 
 def test_a_batch_has_one_task_of_an_id(batches: Callable[..., ChildSpec]) -> None:
@@ -140,7 +143,7 @@ def test_a_task_that_times_out_among_others_ends_alone(spec: ChildSpec) -> None:
         pool.submit(slow)
         pool.submit(other)
         other.ends_at_s += 600
-        pool.enforce_timeouts(slow.ends_at_s)
+        pool.check_runs(slow.ends_at_s)
         await until(lambda: recorder.results)
         assert recorder.statuses() == {"slow": RunStatus.TIMED_OUT}
         await until(is_started(spec, "other"))
@@ -262,6 +265,29 @@ def test_a_response_above_the_limit_fails_its_task_alone(spec: ChildSpec, monkey
     assert recorder.results["long"].error.startswith("result_too_large: ")
 
 
+@pytest.mark.parametrize(
+    "announced", [THREE, '{"status":"ready","accepts":["batch"],"concurrency":2,"batch":{"max_size":2}}']
+)
+def test_a_child_is_replaced_that_writes_a_response_which_could_be_for_several_tasks(
+    tmp_path: Path, announced: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.runtime.child.MAX_LINE_BYTES", 600)
+    spec = child_spec(tmp_path, CODE, READY=announced)
+
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        pool.submit(a_run("other", "wait"))
+        pool.submit(a_run("nameless", "nameless"))
+        await until(lambda: len(recorder.results) == 2)
+        assert {(one.status, one.is_shared) for one in recorder.results.values()} == {(RunStatus.CHILD_DIED, True)}
+        assert "without the id of one of them" in recorder.results["other"].error
+        recorder.results.clear()
+        await until(lambda: pool.is_ready)
+        pool.submit(a_run("nameless", "nameless", is_suspect=True))
+        await until(lambda: recorder.results)
+
+    assert use(LongRunningPool, spec, act).statuses() == {"nameless": RunStatus.FAILED}
+
+
 def use_batches(spec: ChildSpec, *tasks: str) -> Recorder:
     """Submit tasks, numbered t0 and so on, to a child that takes batches; return when all have ended."""
 
@@ -356,6 +382,7 @@ def test_the_members_of_a_batch_that_failed_run_once_more_alone(
     assert set(recorder.statuses().values()) == {RunStatus.SUCCEEDED}
     assert received(spec) == ["t0 t1 t2", "t0", "t1", "t2"]
     assert recorder.sent_again == ["t0", "t1", "t2"]
+    assert recorder.batches == [3]
     assert b"[its batch of 3 failed as a whole, so it runs again, alone: " in recorder.printed["t1"]
 
 

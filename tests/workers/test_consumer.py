@@ -16,13 +16,16 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import BrokerContext, Operation
 from runqy.broker.queues.stats import count_tasks
 from runqy.broker.scripts import Command
+from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import BrokerUnavailable
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until
+from tests.support.maintenance_duties import MovingClock
 from tests.workers.processes import add_task
 from workers.runtime.consumer import MIN_POLL_INTERVAL_S, Consumer
 from workers.runtime.consumer_state import ConsumeConfig
+from workers.runtime.heartbeat import RunCounts
 from workers.runtime.redis_connections import RedisConnections
 from workers.runtime.retries import QueuePolicy
 from workers.runtime.task_runs import Run, RunResult, RunStatus
@@ -85,8 +88,19 @@ class InstantPool:
     def requeue_unstarted(self) -> None:
         pass
 
-    def enforce_timeouts(self, now_s: float) -> None:
+    def check_runs(self, now_s: float) -> None:
         pass
+
+
+class RestartingPool(InstantPool):
+    """Starts each run twice, as one whose batch failed, then ends it."""
+
+    def submit(self, *runs: Run) -> None:
+        for run in runs:
+            self.consumer.run_started(run)
+            run.runs_singly, run.started_ns = True, 0
+            self.consumer.run_sent_again(run)
+        super().submit(*runs)
 
 
 @dataclass
@@ -113,7 +127,7 @@ class LatePool:
     def requeue_unstarted(self) -> None:
         pass
 
-    def enforce_timeouts(self, now_s: float) -> None:
+    def check_runs(self, now_s: float) -> None:
         pass
 
 
@@ -330,3 +344,22 @@ def test_round_trips_carry_a_mebibyte_of_results_and_less_after_one_that_failed(
     assert max(results) <= 5
     (counts,) = single_broker.run(count_tasks(["mail_low"], now_ns=single_broker.now_ns()))
     assert counts.completed == 12
+
+
+def test_a_run_that_starts_again_is_under_way_once(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[RunCounts] = []
+
+    async def act(consumer: Consumer) -> None:
+        counts.append(consumer.counts)
+        pool = RestartingPool(consumer, RunResult(RunStatus.SUCCEEDED, output=b"1"))
+        consumer.begin(pool)  # type: ignore[arg-type]
+        await wait_until(lambda: len(pool.ids) == 2)
+
+    for number in range(2):
+        add_task(single_broker, number, queue="mail_low")
+
+    consume(act)
+    MovingClock(monkeypatch).advance(3600)
+
+    assert counts[0].mean_running == 0
+    assert counts[0].take(["mail_low"])["mail_low"].outcomes == {RunOutcome.COMPLETED: 2}

@@ -26,6 +26,8 @@ def test_a_stopped_worker_has_delivered_all_its_numbers(single_broker: Broker, s
 
     counters = read_counters(single_broker)
     assert +counters.outcomes == {RunOutcome.COMPLETED: 1, RunOutcome.FAILED: 1, RunOutcome.RETRIED: 2}
+    assert counters.first_attempts == counters.outcomes
+    assert +counters.ended_tasks == {RunOutcome.COMPLETED: 1, RunOutcome.FAILED: 1}
     assert sum(counters.waits.counts) == 4
     assert sum(counters.runs.counts) == 4
     assert (counters.child_restarts, counters.deployments, counters.failed_deployments) == (1, 1, 0)

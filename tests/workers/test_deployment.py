@@ -3,14 +3,19 @@
 import os
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from runqy.broker.workers.records import WorkerState
 from runqy.errors import DeploymentFailed, DeploymentRefused, DeploymentStopped
+from runqy.formats.error_texts import find_error_line
 from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials
 from runqy.git.sources import parse_source
+from runqy.supervisor.deployments import describe_reason
+from tests.support.workers import RECORD
 from tests.workers.repositories import Repository, make_wheel
 from workers.deploy import virtualenvs
 from workers.deploy.deployment import Deployed, DeploymentSpec, deploy
@@ -46,6 +51,15 @@ def test_the_tip_of_the_branch_is_checked_out(repository: Repository, folder: Pa
     assert (deployed.commit, deployed.problem) == (commit, "")
     assert (deployed.code_dir / "main.py").read_text() == "new"
     assert run_python(deployed, "import sys; print(sys.prefix)") == str(deployed.environment)
+
+
+def test_a_commit_of_the_far_future_has_no_time(repository: Repository, folder: Path) -> None:
+    repository.commit({"main.py": "new"}, message="Mend it")
+    repository.git("commit", "--amend", "--no-edit", GIT_COMMITTER_DATE="@999999999999 +0000")
+
+    deployed = deploy(deployment_spec(repository, folder), CommandRunner())
+
+    assert (deployed.info.subject, deployed.info.committed_at_s) == ("Mend it", 0)
 
 
 def test_the_checkout_is_shallow(repository: Repository, folder: Path) -> None:
@@ -103,7 +117,7 @@ def test_a_damaged_record_of_the_last_deployment_does_not_prevent_the_next(
 ) -> None:
     commit = repository.commit({"main.py": ""})
     deploy(deployment_spec(repository, folder), CommandRunner())
-    record = folder / "mail" / "current.json"
+    record = folder / "mail" / "kept.json"
     record.write_bytes(record.read_bytes().replace(b"main", b"mai\xff"))
 
     assert deploy(deployment_spec(repository, folder), CommandRunner()).commit == commit
@@ -274,6 +288,26 @@ def test_another_branch_never_falls_back_to_this_one(repository: Repository, fol
         deploy(deployment_spec(repository, folder, branch="nope"), CommandRunner())
 
 
+def test_a_commit_that_a_user_names_must_be_in_a_branch_or_tag(repository: Repository, folder: Path) -> None:
+    older = repository.commit({"main.py": "1"})
+    repository.commit({"main.py": "2"})
+    repository.git("checkout", "--quiet", "--detach")
+    tagged = repository.commit({"main.py": "3"})
+    repository.git("tag", "--annotate", "v1", "--message", "v1")
+    foreign = repository.commit({"main.py": "4"})
+    repository.git("update-ref", "refs/pull/1/head", foreign)
+    repository.git("checkout", "--quiet", "main")
+
+    def deployed(commit: str, *, requires_ref: bool = True) -> Deployed:
+        return deploy(deployment_spec(repository, folder, commit=commit, requires_ref=requires_ref), CommandRunner())
+
+    assert [deployed(commit).commit for commit in (older, tagged)] == [older, tagged]
+    for commit in (foreign, "e" * 40):
+        assert f"has no branch or tag that contains the commit {commit[:12]}" in deployed(commit).problem
+    # What went live was in one then, and is deployed by new workers also after its branch was deleted.
+    assert deployed(foreign, requires_ref=False).commit == foreign
+
+
 def test_a_rewritten_branch_is_followed(repository: Repository, folder: Path) -> None:
     repository.commit({"main.py": "one"})
     deploy(deployment_spec(repository, folder), CommandRunner())
@@ -295,6 +329,24 @@ def test_requirements_that_fail_leave_the_previous_pair(repository: Repository, 
     assert "uv pip failed" in deployed.problem
 
 
+def test_the_reason_of_failed_requirements_names_the_cause_and_not_the_hint(
+    repository: Repository, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    repository.commit({"requirements.txt": "no-such-package==1.0\n", "main.py": ""})
+
+    with pytest.raises(DeploymentFailed) as failed:
+        deploy(deployment_spec(repository, folder), CommandRunner())
+
+    reason = failed.value.detail
+    record = replace(RECORD, state=WorkerState.START_FAILED, reason=reason)
+    assert "\nhint: " in reason
+    for shown in (find_error_line(reason), describe_reason(record)):
+        assert "no-such-package==1.0" in shown
+        assert "hint" not in shown
+    assert find_error_line(reason).startswith("uv pip failed: ")
+
+
 def test_requirements_that_hang_are_given_up(repository: Repository, folder: Path) -> None:
     repository.commit({"requirements.txt": "./wheels/greet-1.0-py3-none-any.whl\n"})
 
@@ -312,7 +364,7 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(repository: Repository
 
 def test_a_full_disk_is_named_and_the_next_try_succeeds(repository: Repository, folder: Path) -> None:
     repository.commit({"main.py": "1"})
-    draft = folder / "mail" / ".current.json.new"
+    draft = folder / "mail" / ".kept.json.new"
     draft.parent.mkdir(parents=True)
     draft.symlink_to("/dev/full")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from runqy.broker.message import ERROR_MAX_BYTES
+from runqy.formats.error_texts import find_error_line
 from workers.runtime import logs
 from workers.runtime.logs import SUMMARY_MAX_CHARS, child_error_members, error_members
 from workers.runtime.redaction import Secrets
@@ -134,3 +135,19 @@ def test_a_secret_that_contains_another_one_is_masked_as_a_whole() -> None:
     known.add(["short-secret", "a-short-secret-in-a-long-one"])
 
     assert known.redact("it is a-short-secret-in-a-long-one") == "it is ****"
+
+
+def test_a_failed_build_is_described_by_its_exception() -> None:
+    reason = """uv pip failed: error: The build backend returned an error
+  cause: Call to `setuptools.build_meta` failed (exit status: 1)
+
+         [stderr]
+         Traceback (most recent call last):
+           File "<string>", line 14, in <module>
+         ValueError: broken build
+
+hint: This usually indicates a problem with the package or the build environment,
+  or with both.
+"""
+
+    assert find_error_line(reason) == "ValueError: broken build"

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.slow
 MAIL = QueueKeys("mail")
 CONCURRENT = '{"status":"ready","accepts":["concurrent"],"concurrency":32}'
 BATCHES = '{"status":"ready","accepts":["batch"],"batch":{"max_size":8,"max_wait_ms":60000}}'
-StartChild = Callable[[str], WorkerProcess]
+ONE = '{"status":"ready","accepts":["concurrent"]}'
+StartChild = Callable[..., WorkerProcess]
 
 
 @pytest.fixture
@@ -32,10 +33,10 @@ def start(server: FakeServer, start_worker: StartWorker, repository: Repository,
     """Return a function that starts a worker whose child announces this with its ready line."""
     repository.commit({"main.py": Path(__file__).with_name("concurrent_child.py").read_bytes()})
 
-    def start_child(ready: str) -> WorkerProcess:
+    def start_child(ready: str, **settings: str) -> WorkerProcess:
         env = {"READY": ready, "FOLDER": str(tmp_path)}
         server.response["deployment"] |= {"git_url": repository.url, "env_vars": env}
-        return start_worker(RUNQY_DEPLOYMENT_DIR=str(tmp_path / "own"))
+        return start_worker(RUNQY_DEPLOYMENT_DIR=str(tmp_path / "own"), **settings)
 
     return start_child
 
@@ -84,6 +85,25 @@ def test_a_worker_that_is_killed_within_a_batch_charges_each_member_once(
     eventually(all_completed)
     assert len(lost) == 8
     assert {single_broker.run(find_task(one)).retried for one in ids} == {1}
+
+
+def test_another_worker_gets_the_short_tasks_that_a_worker_held_when_a_long_one_began(
+    single_broker: Broker, start: StartChild, tmp_path: Path
+) -> None:
+    short, (long, *held) = [
+        [add_task(single_broker, do) for do in todo] for todo in ([None] * 20, ["wait", None, None, None])
+    ]
+    start(ONE, RUNQY_CONCURRENCY="4")
+    pid_of(tmp_path, long)
+
+    eventually(lambda: single_broker.client.lrange(MAIL.pending, 0, -1) == [one.encode() for one in reversed(held)])
+    start(ONE)
+
+    for one in (*short, *held):
+        record = wait_for_state(single_broker, one, "completed")
+        assert (record.retried, record.attempts) == (0, 1)
+    (tmp_path / f"{long}.until").touch()
+    wait_for_state(single_broker, long, "completed")
 
 
 def test_a_cancelled_task_ends_and_those_beside_it_go_on(

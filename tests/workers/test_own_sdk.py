@@ -26,14 +26,22 @@ class Order:
     do: str
     name: str = ""
 
+class Declined(Exception):
+    pass
+
 @load
 def load_model():
     return os.getpid()
 
 @task
 {kind} work(order: Order, ctx: Context, pid):
+    if order.do == "raise":
+        raise Declined("no funds")
     if order.do == "retry":
-        raise Retry("busy", delay=300)
+        try:
+            raise Declined("busy")
+        except Declined as error:
+            raise Retry("wait", delay=300) from error
     if order.do == "wait":
         ctx.progress(1, 2, "waiting")
         {wait}
@@ -66,6 +74,7 @@ def test_a_worker_runs_handlers_of_the_sdk(single_broker: Broker, mode: str) -> 
     invalid = add_task(single_broker, {"name": "Ada"})
     scores = add_task(single_broker, {"do": "scores"})
     retried = add_task(single_broker, {"do": "retry"})
+    raised = add_task(single_broker, {"do": "raise"})
     waiting = add_task(single_broker, {"do": "wait"})
 
     *context, remaining_s, pid = json.loads(wait_for_state(single_broker, good, "completed").result or b"")
@@ -75,8 +84,12 @@ def test_a_worker_runs_handlers_of_the_sdk(single_broker: Broker, mode: str) -> 
     error_of_result = wait_for_state(single_broker, scores, "archived").error
     assert error_of_payload == "payload_invalid: payload.do: this field is required"
     assert error_of_result.startswith("result_invalid: result.scores[3]: set is not JSON; ")
+    failed = wait_for_state(single_broker, raised, "archived")
+    assert (failed.error_class, failed.error.endswith("\nDeclined: no funds\n")) == ("__main__.Declined", True)
+    assert [(each.attempt, each.worker_id) for each in failed.failures] == [(1, failed.worker_id)]
     record = wait_for_state(single_broker, retried, "retry")
-    assert record.error == "busy"
+    assert record.error_class == "__main__.Declined"
+    assert record.error.endswith("\nDeclined: busy (Retry: wait)\n")
     assert time.time() + 200 < (record.score_s or 0) <= time.time() + 301
 
     wait_for_state(single_broker, waiting, "active")

@@ -283,6 +283,40 @@ def test_tasks_are_held_ahead_while_fetching_one_takes_a_twentieth_of_a_run(
     assert capacities == [1, 1, 2, 3, 8]
 
 
+def test_tasks_held_behind_a_long_one_are_requeued(spec: ChildSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        await end_a_quick_run(pool, recorder, turn_s=0)
+        now_s = clock.monotonic_s()
+        monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)
+        pool.submit(a_run("long", "wait"), a_run("second", None), a_run("third", None))
+        pool.check_runs(now_s)
+        assert (len(recorder.results), pool.capacity) == (1, 3)
+        # Tasks as long as this are fetched when the child is free.
+        monkeypatch.setattr(clock, "monotonic_s", lambda: now_s + recorder.refill_s / 0.05 + 1)
+        pool.check_runs(now_s)
+        assert [*recorder.statuses().items()][1:] == [("third", RunStatus.REQUEUED), ("second", RunStatus.REQUEUED)]
+        assert pool.capacity == 1
+        (spec.code_dir / "long.until").touch()
+        await until(lambda: "long" in recorder.results)
+
+    use(LongRunningPool, spec, act, concurrency=3)
+
+
+def test_a_pipe_is_filled_only_with_tasks_that_are_shorter_than_passing_them_on(spec: ChildSpec) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        for number, turn_s in enumerate((1e6, 0)):
+            await end_a_quick_run(pool, recorder, turn_s=turn_s)
+            first, second = a_run(f"first{number}", "wait"), a_run(f"second{number}", None)
+            pool.submit(first, second)
+            pool.requeue_unstarted()
+            assert (second.task_id in recorder.results) == (turn_s == 0)
+            (spec.code_dir / f"first{number}.until").touch()
+            await until(lambda n=number: {f"first{n}", f"second{n}"} <= recorder.results.keys())
+            del recorder.results["quick"]
+
+    use(LongRunningPool, spec, act, concurrency=2)
+
+
 def test_without_the_setting_no_tasks_are_held_ahead(spec: ChildSpec) -> None:
     async def act(pool: LongRunningPool, recorder: Recorder) -> None:
         await until(lambda: pool.capacity == 2)

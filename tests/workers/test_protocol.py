@@ -11,6 +11,7 @@ from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import PayloadUnusable
 from workers.runtime.protocol import (
     BatchLimits,
+    BatchResponse,
     ChildResponse,
     ChunkLine,
     InvalidResponse,
@@ -108,6 +109,29 @@ def test_an_error_is_text(error: str, text: str) -> None:
 
     assert isinstance(response, ChildResponse)
     assert response.error_text == text
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ('"shop.errors.Declined"', "shop.errors.Declined"),
+        ('"m.K\u00f6nig"', "m.König"),
+        (f'"{"m" * 201}"', ""),
+        ('"two\\nlines"', ""),
+        ("null", ""),
+        ('["builtins.ValueError"]', ""),
+    ],
+)
+def test_a_class_of_an_error_that_cannot_be_kept_is_ignored(sent: str, kept: str) -> None:
+    members = f'"error":"no","error_class":{sent}'
+
+    response = decode_response(f'{{"task_id":"t1",{members}}}'.encode())
+    batch = decode_response(f'{{"batch":[{{"task_id":"t1"}}],{members}}}'.encode(), Ready(batch=BatchLimits(1)))
+
+    assert isinstance(response, ChildResponse)
+    assert isinstance(batch, BatchResponse)
+    assert batch.failure is not None
+    assert response.exception_path == batch.failure.exception_path == kept
 
 
 @pytest.mark.parametrize(

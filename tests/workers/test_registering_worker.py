@@ -17,7 +17,7 @@ def test_the_registration_request_identifies_the_worker(server: FakeServer, star
 
     request = server.requests[0]
     assert set(request) == {"worker_id", "queue", "hostname", "os", "version", "accepts", "instance_id"}
-    assert (request["queue"], request["accepts"]) == ("mail", ["redis_acl"])
+    assert (request["queue"], request["accepts"]) == ("mail", ["redis_acl", "releases"])
 
 
 def test_a_worker_waits_for_a_server_that_is_away(

@@ -5,7 +5,6 @@ import pytest
 from runqy import clock
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.states import RunOutcome
-from runqy.broker.streams.run_counters import RunCounters
 from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import Lease, LeasedTask
 from tests.support.maintenance_duties import MovingClock
@@ -15,10 +14,16 @@ from workers.runtime.task_runs import Run, RunResult, RunStatus
 S = 10**9
 
 
-def make_run(queue: str = "mail", *, pending_since_ns: int = 100 * S, started_ns: int = 103 * S) -> Run:
+def make_run(
+    queue: str = "mail", *, pending_since_ns: int = 100 * S, started_ns: int = 103 * S, attempt: int = 1
+) -> Run:
     """Return a run that waited for three seconds."""
     task = LeasedTask(
-        lease=Lease(queue, "t1", "token"), message=TaskMessage(), lease_end_s=0, pending_since_ns=pending_since_ns
+        lease=Lease(queue, "t1", "token"),
+        message=TaskMessage(),
+        lease_end_s=0,
+        pending_since_ns=pending_since_ns,
+        attempt=attempt,
     )
     return Run(task=task, line=b"", started_ns=started_ns)
 
@@ -36,14 +41,22 @@ def test_a_run_is_counted_with_its_wait_time_and_outcome() -> None:
     assert counts.take(["mail"]) == {}
 
 
-@pytest.mark.parametrize("end", [FinishOutcome.RETRIED, FinishOutcome.ARCHIVED])
-def test_a_run_that_timed_out_is_counted_as_in_the_history(end: FinishOutcome) -> None:
-    counts, run = RunCounts(), make_run()
+@pytest.mark.parametrize(
+    ("attempt", "end", "also"),
+    [
+        (1, FinishOutcome.RETRIED, {"first_timed_out"}),
+        (2, FinishOutcome.RETRIED, set()),
+        (1, FinishOutcome.ARCHIVED, {"first_timed_out", "ended_timed_out"}),
+        (2, FinishOutcome.ARCHIVED, {"ended_timed_out"}),
+    ],
+)
+def test_a_run_that_timed_out_is_counted_as_in_the_history(attempt: int, end: FinishOutcome, also: set[str]) -> None:
+    counts, run = RunCounts(), make_run(attempt=attempt)
     run.result = RunResult(RunStatus.TIMED_OUT, "timeout")
 
     counts.record_outcome(run, end)
 
-    assert counts.take(["mail"])["mail"].to_fields() == {"timed_out": 1}
+    assert counts.take(["mail"])["mail"].to_fields() == dict.fromkeys({"timed_out", *also}, 1)
 
 
 def test_a_task_that_was_not_started_because_its_deadline_had_passed_is_counted_as_expired() -> None:
@@ -53,7 +66,7 @@ def test_a_task_that_was_not_started_because_its_deadline_had_passed_is_counted_
     counts.record_end(run, now_ns=105 * S)
     counts.record_outcome(run, FinishOutcome.ARCHIVED)
 
-    assert counts.take(["mail"])["mail"].to_fields() == {"expired": 1}
+    assert counts.take(["mail"])["mail"].to_fields() == {"expired": 1, "first_expired": 1, "ended_expired": 1}
 
 
 def test_a_task_that_was_given_back_ends_no_run() -> None:
@@ -121,9 +134,8 @@ def test_what_was_not_delivered_is_sent_with_the_next_heartbeat() -> None:
 
     counts.restore(undelivered)
 
-    expected = RunCounters()
-    expected.outcomes[RunOutcome.COMPLETED] = 2
-    assert counts.take(["mail"])["mail"].to_fields() == expected.to_fields()
+    expected = {"completed": 2, "first_completed": 2, "ended_completed": 2}
+    assert counts.take(["mail"])["mail"].to_fields() == expected
 
 
 def test_batches_are_counted_and_their_mean_is_that_of_the_last_minutes(monkeypatch: pytest.MonkeyPatch) -> None:

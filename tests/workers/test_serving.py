@@ -27,12 +27,12 @@ pytestmark = pytest.mark.slow
 def test_a_ready_worker_is_listed_and_gone_after_its_end(
     single_broker: Broker, redis: redis_py.Redis, start_worker: StartWorker
 ) -> None:
-    worker = start_worker(RUNQY_CONCURRENCY="3", RUNQY_PROCESSES="2")
+    worker = start_worker(RUNQY_CONCURRENCY="8", RUNQY_PROCESSES="2")
 
-    record = wait_for_record(single_broker, "ready")
+    record = eventually(lambda: (found := wait_for_record(single_broker, "ready")).concurrency == 2 and found)
     status = worker.stop()
 
-    assert (record.queue, record.redis_queues, record.concurrency, record.processes) == ("mail", {"mail": 1}, 3, 2)
+    assert (record.queue, record.redis_queues, record.free_slots, record.processes) == ("mail", {"mail": 1}, 2, 2)
     assert len(record.commit) == 40
     assert status == 0
     assert list_worker_records(single_broker) == []

@@ -23,6 +23,7 @@ git:
   token: "${TOKEN:-none}"
 deployment:
   dir: /srv/deployments
+  local_dir: /srv/shop
   use_system_site_packages: true
 recovery:
   enabled: false
@@ -62,6 +63,7 @@ def test_a_file_is_read_with_its_variables_filled_in(tmp_path: Path) -> None:
     assert (settings.queues, settings.concurrency) == (("inference", "post"), 4)
     assert (settings.shutdown_timeout_s, settings.git_token) == (90.0, "none")
     assert (settings.deployment_dir, settings.has_system_packages) == (Path("/srv/deployments"), True)
+    assert settings.local_dir == Path("/srv/shop")
     assert (settings.restarts.is_enabled, settings.restarts.backoff_factor) == (False, 1.5)
 
 

@@ -32,7 +32,7 @@ def test_a_stop_lets_a_short_task_end(single_broker: Broker, start_worker: Start
     eventually(Path(task["started"]).exists)
 
     worker.process.send_signal(signal.SIGTERM)
-    worker.wait_for("draining")
+    worker.wait_for("stopping")
     later = add_task(single_broker, 1)
     Path(task["until"]).touch()
     status = worker.process.wait(60)
@@ -69,7 +69,7 @@ class SecondSignal:
 
     @property
     def count(self) -> int:
-        return 1 + ("draining" in self._log.read_text())
+        return 1 + ("stopping" in self._log.read_text())
 
 
 def test_a_supervisor_waits_after_its_second_signal_until_tasks_are_given_back(
@@ -114,7 +114,7 @@ def test_a_second_signal_does_not_wait(single_broker: Broker, start_worker: Star
     eventually(started.exists)
 
     worker.process.send_signal(signal.SIGINT)
-    worker.wait_for("draining")
+    worker.wait_for("stopping")
     status = worker.stop(signal.SIGINT)
 
     assert status == 0

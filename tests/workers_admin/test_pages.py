@@ -12,8 +12,11 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
+from runqy.broker.workers.requests import read_requests
 from tests.config_sync.support import away
 from tests.queues.samples import spec
+from tests.support.audit import audit_records
+from tests.support.releases import insert_release
 from tests.support.staff import staff_client
 from tests.support.workers import RECORD, RUNNING
 from vaults.access_log import record_delivery, store_deliveries
@@ -48,9 +51,23 @@ def test_workers_are_listed_with_their_busy_slots(viewer: Client, single_broker:
     assert 'href="/admin/workers/worker/worker_2F1/change/">worker/1</a>' in content
     assert "<b>1</b> worker: <b>1</b> ready; <b>1</b> of 4 slots busy" in content
     assert ">1 of 4</td>" in content
-    assert ">8b1c0de4f0</span></td>" in content
+    assert ">8b1c0de4f00d</span></div></td>" in content
     assert 'href="/admin/tasks/task/?queue=inference_high&amp;state=active"' in content
     assert "disconnected" not in content
+
+
+def test_the_commit_of_a_worker_has_subject_author_and_age_if_a_release_knows_them(
+    viewer: Client, single_broker: Broker
+) -> None:
+    appear(single_broker, RECORD)
+    appear(single_broker, replace(RECORD, worker_id="w2", server_id="s2", commit="c" * 40))
+    insert_release(save_queue(spec=spec(RECORD.queue), source=QueueSource.API), RECORD.commit)
+
+    about = r'title="8b1c0de4f00d[0-9a-f]{28}">8b1c0de4f00d\w*</span> Read &lt;larger&gt; images'
+    found = re.search(f'{about} <span class="page-note">by Ada</span>.*>2 h ago</time>', text(viewer.get(LIST)))
+    assert found
+    assert ">cccccccccccc</span></div></td>" in text(viewer.get(LIST))
+    assert re.search(about, text(viewer.get(f"{LIST}worker_2F1/change/")))
 
 
 def test_a_run_beyond_its_deadline_is_marked_as_overdue(viewer: Client, single_broker: Broker) -> None:
@@ -167,11 +184,55 @@ def test_a_go_worker_is_shown_with_its_reported_values(viewer: Client, single_br
     assert "<dt>gpu</dt><dd>A&lt;100&gt;</dd>" in content
 
 
+@pytest.mark.parametrize(
+    ("action", "says"),
+    [
+        ("drain", "exits when its tasks have ended"),
+        ("restart", "restarts its children"),
+        ("stop", "stops within seconds"),
+    ],
+)
+def test_an_operator_drains_restarts_and_stops_a_worker(
+    configuration: None, single_broker: Broker, action: str, says: str
+) -> None:
+    appear(single_broker, RECORD)
+    operator, page = staff_client("operator"), f"{LIST}worker_2F1/change/"
+    assert f'value="{action}"' in text(operator.get(page))
+
+    url = f"{LIST}worker_2F1/request/"
+    if action == "stop":
+        question = operator.post(url, {"action": action})
+        assert "Stop worker worker/1?" in text(question)
+        assert f'action="{url}"' in text(question)
+        assert not single_broker.run(read_requests(RECORD.worker_id))
+    response = operator.post(url, {"action": action, "confirmed": "yes"}, follow=True)
+
+    assert response.redirect_chain == [(page, 302)]
+    assert says in text(response)
+    assert {*single_broker.run(read_requests(RECORD.worker_id))} == {action}
+    assert audit_records().latest("number").action == f"worker.{action}_requested"
+
+
+def test_the_page_says_who_cannot_be_asked(configuration: None, viewer: Client, single_broker: Broker) -> None:
+    appear(single_broker, RECORD)
+    now_s = single_broker.now_s()
+    single_broker.client.zadd(keys.WORKERS, {"vm:17": now_s + 60})
+    fields = {"worker_id": "vm:17", "queues": "map[mail:5]", "concurrency": 8, "last_beat": now_s}
+    single_broker.client.hset(keys.go_worker("vm:17"), mapping=fields)
+    operator = staff_client("operator")
+
+    assert "Your account may not drain" in text(viewer.get(f"{LIST}worker_2F1/change/"))
+    assert "runqy-worker reads no requests. Send SIGTERM" in text(operator.get(f"{LIST}vm_3A17/change/"))
+    response = operator.post(f"{LIST}vm_3A17/request/", {"action": "drain"}, follow=True)
+    assert text(response).count("runqy-worker reads no requests.") == 2  # the message, and what is always there
+    assert operator.post(f"{LIST}vm_3A17/request/", {"action": "boom"}).status_code == 404
+
+
 def test_a_worker_that_is_gone_gets_an_error_page(viewer: Client) -> None:
     response = viewer.get(f"{LIST}nobody/change/")
 
     assert response.status_code == 404
-    assert "No worker &#x27;nobody&#x27; sent a heartbeat in the last minute." in response.content.decode()
+    assert "No worker &#x27;nobody&#x27; is registered, and none of this id was lost" in response.content.decode()
     assert "All workers" in response.content.decode()
 
 

@@ -83,7 +83,6 @@ def test_a_worker_gets_redis_deployment_and_decrypted_vaults(client: ApiClient) 
         "mode": "long_running",
         "order": "weighted",
         "revision": found["queue"]["revision"],
-        "redeployment": None,
     }
     assert found["deployment"] == {
         "git_url": "https://github.com/example/repo.git",
@@ -99,6 +98,7 @@ def test_a_worker_gets_redis_deployment_and_decrypted_vaults(client: ApiClient) 
         "redis_storage": True,
         "hide_payloads": False,
         "vaults": ["general", "special"],
+        "replace_first": False,
     }
     assert found["limits"]["retry_delay_secs"] == 3
     assert found["git_token"] == GIT_TOKEN

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from django.db import OperationalError
 
 from queues.models import QueueSource
 from queues.operations import save_queue
@@ -11,13 +13,14 @@ from runqy.accounts.operations import create_api_key
 from runqy.api.renderers import format_s
 from runqy.api_keys import Role
 from runqy.broker import keys
-from runqy.broker.workers.heartbeats import write_heartbeat
-from runqy.broker.workers.records import RECORD_TTL_S, RunningTask, WorkerRecord, WorkerState
+from runqy.broker.workers.heartbeats import deregister, write_heartbeat
+from runqy.broker.workers.records import LOST_AFTER_S, LOST_TTL_S, RunningTask, WorkerRecord, WorkerState
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, content, problem
 from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
+from workers import lost_tasks
 
 RECORD = WorkerRecord(
     worker_id="worker:1",
@@ -30,6 +33,7 @@ RECORD = WorkerRecord(
     processes=2,
     state=WorkerState.READY,
     commit="8b1c0de",
+    commit_subject="Read larger images",
     started_at_s=1_700_000_000,
     last_take_s=1_700_000_100,
     version="0.1",
@@ -114,8 +118,12 @@ def test_a_worker_is_shown_with_all_that_it_reports(client: ApiClient, path: str
                 "deadline": "2023-11-14T22:14:20Z",
             },
         ],
+        "held": [],
         "last_take_at": "2023-11-14T22:15:00Z",
         "commit": "8b1c0de",
+        "commit_subject": "Read larger images",
+        "commit_author": None,
+        "committed_at": None,
         "version": "0.1",
         "host": "gpu-1",
         "pid": 7,
@@ -165,6 +173,40 @@ def test_a_worker_that_is_silent_is_disconnected_since_its_last_heartbeat(client
     )
 
 
+def test_a_worker_is_lost_a_minute_after_its_last_heartbeat_and_listed_for_a_day(client: ApiClient) -> None:
+    broker = get_broker()
+    last_beat_s = broker.now_s() - LOST_AFTER_S - 5
+    broker.run(write_heartbeat(replace(RECORD, reason="old code runs"), now_ns=last_beat_s * 10**9))
+    broker.run(write_heartbeat(replace(RECORD, worker_id="other"), now_ns=(last_beat_s + 1) * 10**9))
+    broker.run(deregister(replace(RECORD, worker_id="other"), now_ns=broker.now_ns()))
+
+    found = content(client, "/api/cli/workers")
+    (lost,) = found["lost"]
+
+    assert (found["count"], found["processes"]["disconnected"]) == (1, 0)
+    assert (lost["worker_id"], lost["state"], lost["is_stale"]) == ("worker:1", "lost", True)
+    assert (lost["host"], lost["commit"], lost["last_beat"]) == ("gpu-1", "8b1c0de", last_beat_s)
+    assert lost["disconnected_since"] == format_s(last_beat_s)
+    assert lost["reason"].endswith("Its last state was ready: old code runs")
+    assert content(client, "/api/cli/workers/worker:1") == lost
+    assert broker.client.ttl(keys.worker_record("worker:1")) > LOST_TTL_S - 600
+
+    broker.run(write_heartbeat(RECORD, now_ns=broker.now_ns()))  # it was only cut off
+
+    assert (content(client, "/workers")["count"], content(client, "/workers")["lost"]) == (2, [])
+
+
+def test_a_lost_worker_needs_no_database_to_be_listed(client: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = get_broker()
+    broker.run(write_heartbeat(RECORD, [running("t1", 1)], now_ns=(broker.now_s() - 2 * LOST_AFTER_S) * 10**9))
+    monkeypatch.setattr(lost_tasks, "list_lost_runs", Mock(side_effect=OperationalError))
+    monkeypatch.setattr(lost_tasks, "find_last_ends", Mock(side_effect=OperationalError))
+
+    (lost,) = content(client, "/api/cli/workers")["lost"]
+
+    assert (lost["state"], lost["held"]) == ("lost", [])  # in which of its two queues t1 was is unknown
+
+
 def test_a_worker_that_registers_without_heartbeats_is_listed_as_cut_off_from_redis(client: ApiClient) -> None:
     broker = get_broker()
     broker.run(write_heartbeat(RECORD, now_ns=(broker.now_s() - 20) * 10**9))
@@ -175,8 +217,7 @@ def test_a_worker_that_registers_without_heartbeats_is_listed_as_cut_off_from_re
     body = content(client, "/api/cli/workers/worker:1")
     assert body["reason"].startswith("It cannot reach Redis: ")
     assert "but it registered over HTTP at " in body["reason"]
-    assert broker.client.ttl(keys.worker_record("worker:1")) > RECORD_TTL_S
-    assert broker.client.zscore(keys.WORKER_RECORDS, "worker:1") > broker.now_s() + RECORD_TTL_S
+    assert broker.client.zscore(keys.WORKER_RECORDS, "worker:1") > broker.now_s() + LOST_AFTER_S
 
 
 def test_a_heartbeat_ends_the_longer_life_of_a_disconnected_workers_record(client: ApiClient) -> None:
@@ -187,8 +228,7 @@ def test_a_heartbeat_ends_the_longer_life_of_a_disconnected_workers_record(clien
     broker.run(write_heartbeat(RECORD, now_ns=broker.now_ns()))
 
     assert content(client, "/api/cli/workers/worker:1")["state"] == "ready"
-    assert broker.client.ttl(keys.worker_record("worker:1")) <= RECORD_TTL_S
-    assert broker.client.zscore(keys.WORKER_RECORDS, "worker:1") <= broker.now_s() + RECORD_TTL_S
+    assert broker.client.zscore(keys.WORKER_RECORDS, "worker:1") <= broker.now_s() + LOST_AFTER_S
 
 
 def test_invalid_running_tasks_are_left_out(client: ApiClient) -> None:

@@ -39,8 +39,8 @@ REGISTRATION = OpenApiExample(
             "mode": "long_running",
             "order": "weighted",
             "revision": "1705314600000",
-            "redeployment": None,
         },
+        "release": {"number": 7, "commit": "9f2c41d7a86b35e0c4d18f7a2b6e93055d0c1a4f", "requires_ref": False},
         "sub_queues": [{"name": "inference", "priority": 6}],
         "deployment": {
             "git_url": "https://github.com/example/repo.git",
@@ -56,6 +56,7 @@ REGISTRATION = OpenApiExample(
             "redis_storage": True,
             "hide_payloads": False,
             "vaults": ["api-keys"],
+            "replace_first": False,
         },
         "limits": {
             "max_retry": 3,
@@ -94,16 +95,30 @@ _WORKER = {
             "deadline": "2024-01-15T12:49:59Z",
         }
     ],
+    "held": [],
     "last_take_at": "2024-01-15T12:44:59Z",
-    "commit": "8b1c0de",
+    "commit": "8b1c0de4f2a97c35d6e1b0a4958372615f4e3d2c",
+    "commit_subject": "Read larger images",
+    "commit_author": "Ada",
+    "committed_at": "2024-01-15T09:12:00Z",
     "version": "1.0.0",
     "host": "gpu-1",
     "pid": 4711,
     "is_foreign": False,
 }
+ACTION_REQUEST = OpenApiExample(
+    "Response",
+    {
+        "message": "drain requested",
+        "worker_id": "worker-abc123",
+        "workers": ["worker-abc123"],
+        "is_connected": True,
+    },
+    response_only=True,
+)
 WORKER = OpenApiExample("Response", _WORKER, response_only=True)
 WORKER_LIST = OpenApiExample(
     "Response",
-    {"workers": [_WORKER], "count": 1, "processes": {"ready": 1, "not_ready": 0, "disconnected": 0}},
+    {"workers": [_WORKER], "lost": [], "count": 1, "processes": {"ready": 1, "not_ready": 0, "disconnected": 0}},
     response_only=True,
 )

@@ -19,12 +19,14 @@ from runqy.api.serializers import (
 )
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.records import WorkerState
-from workers.operations import Registration
+from workers.operations import ActionRequest, Registration
 from workers.queries import WorkerStatus
 
 MAX_LENGTH = 256
 REDIS_ACL = "redis_acl"
 """The capability of a worker that can connect to Redis with a user name."""
+RELEASES = "releases"
+"""The capability of a worker that runs the release which the server names."""
 INSTANCE_ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z"
 WORKER_ID = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}\Z"
 _MODES = [mode.value for mode in QueueMode]
@@ -56,7 +58,8 @@ class RegisterWorkerSerializer(BodySerializer):
         required=False,
         allow_null=True,
         max_length=32,
-        help_text=f"Optional features that the worker supports: `{REDIS_ACL}`, its own Redis user",
+        help_text=f"Optional features that the worker supports: `{REDIS_ACL}`, its own Redis user; `{RELEASES}`, "
+        "released commits instead of the branch",
     )
     instance_id = PatternField(
         INSTANCE_ID,
@@ -110,9 +113,14 @@ class RegisteredQueueSerializer(serializers.Serializer[Any]):
     mode = serializers.ChoiceField(source="queue.mode", choices=_MODES)
     order = serializers.ChoiceField(source="queue.order", choices=_ORDERS)
     revision = EmptyAsNullField(allow_null=True, help_text="Changes with the queue's configuration")
-    redeployment = serializers.CharField(
-        allow_null=True, help_text="Changes with each request to deploy the newest commit; null: none yet"
-    )
+
+
+class WorkerReleaseSerializer(serializers.Serializer[Any]):
+    """The release to run. `deployment` has its repository and commands."""
+
+    number = serializers.IntegerField()
+    commit = serializers.CharField(allow_blank=True, help_text="Empty: the newest of the branch")
+    requires_ref = serializers.BooleanField(help_text="A branch or tag of the repository must contain the commit")
 
 
 class ServedQueueSerializer(serializers.Serializer[Any]):
@@ -152,6 +160,9 @@ class WorkerDeploymentSerializer(serializers.Serializer[Any]):
         help_text="The history of runs records no payloads and results; also true with RUNQY_HIDE_PAYLOADS",
     )
     vaults = serializers.ListField(source="deployment.vaults", child=serializers.CharField())
+    replace_first = serializers.BooleanField(
+        source="deployment.replace_first", help_text="End a process before its successor starts"
+    )
 
 
 class WorkerLimitsSerializer(serializers.Serializer[Any]):
@@ -180,6 +191,9 @@ class RegistrationSerializer(serializers.Serializer[Any]):
     queue = RegisteredQueueSerializer(source="*")
     sub_queues = ServedQueueSerializer(many=True, source="redis_queues")
     deployment = WorkerDeploymentSerializer(source="queue")
+    release = WorkerReleaseSerializer(
+        required=False, help_text="Omitted while the queue has no live release: the worker follows the branch"
+    )
     limits = WorkerLimitsSerializer(source="queue.limits")
     vaults = serializers.DictField(child=serializers.CharField(), help_text="Decrypted values of the queue's vaults")
     git_token = serializers.CharField(required=False, help_text="Omitted when the queue has none")
@@ -188,6 +202,8 @@ class RegistrationSerializer(serializers.Serializer[Any]):
         data = super().to_representation(instance)
         if not instance.git_token:
             del data["git_token"]
+        if instance.release is None:
+            del data["release"]
         return data
 
 
@@ -208,6 +224,19 @@ class GoMapField(serializers.Field[Any, Any, Any, Any]):
         return f"map[{' '.join(f'{name}:{number}' for name, number in sorted(value.items()))}]"
 
 
+class HeldTaskSerializer(serializers.Serializer[Any]):
+    """A task that a worker had when it was lost."""
+
+    task_id = serializers.CharField()
+    queue = serializers.CharField(source="redis_queue", help_text="The Redis queue")
+    state = serializers.CharField(
+        help_text="Its state now; if the task no longer exists, the outcome of its last run, or `deleted`"
+    )
+    worker_id = EmptyAsNullField(
+        allow_null=True, help_text="The worker of its last run: the lost one until another worker runs it"
+    )
+
+
 class WorkerSerializer(serializers.Serializer[Any]):
     """A worker; released clients read the members up to `is_stale`."""
 
@@ -225,7 +254,7 @@ class WorkerSerializer(serializers.Serializer[Any]):
     disconnected_since = UnixSecondsField(
         source="disconnected_since_s",
         allow_null=True,
-        help_text="Time of the last heartbeat, if the worker is `disconnected`",
+        help_text="Time of the last heartbeat, if the worker is `disconnected` or `lost`",
     )
     queue = serializers.CharField(source="record.queue", allow_blank=True, help_text="The queue it registered for")
     redis_queues = serializers.DictField(
@@ -233,8 +262,12 @@ class WorkerSerializer(serializers.Serializer[Any]):
     )
     processes = serializers.IntegerField(source="record.processes", help_text="Number of child processes")
     running = RunningTaskSerializer(many=True)
+    held = HeldTaskSerializer(many=True, help_text="The tasks that a `lost` worker had, and what became of them")
     last_take_at = UnixSecondsField(source="record.last_take_s", allow_null=True, help_text="Time of the last dequeue")
     commit = EmptyAsNullField(source="record.commit", allow_null=True, help_text="The deployed commit")
+    commit_subject = EmptyAsNullField(source="record.commit_subject", allow_null=True)
+    commit_author = EmptyAsNullField(source="record.commit_author", allow_null=True)
+    committed_at = UnixSecondsField(source="record.committed_at_s", allow_null=True)
     version = EmptyAsNullField(source="record.version", allow_null=True)
     host = serializers.CharField(source="record.host", allow_blank=True)
     pid = serializers.IntegerField(source="record.pid")
@@ -246,10 +279,32 @@ class WorkerSerializer(serializers.Serializer[Any]):
         return worker.record.foreign_status or worker.record.state
 
 
+class ActionRequestSerializer(serializers.Serializer[Any]):
+    """A request to a worker, which the worker reads with its next heartbeat."""
+
+    message = serializers.SerializerMethodField()
+    worker_id = serializers.CharField()
+    workers = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="The workers that it concerns. `drain` and `stop` concern all of a process, which has one for each "
+        "of its queues",
+    )
+    is_connected = serializers.BooleanField(
+        help_text="False if the worker's heartbeats do not arrive: it carries out the request if it is back within a "
+        "day"
+    )
+
+    def get_message(self, request: ActionRequest) -> str:
+        return f"{request.action} requested"
+
+
 @extend_schema_serializer(many=False)
 class WorkerListSerializer(serializers.Serializer[Any]):
     """All workers, sorted by id."""
 
     workers = WorkerSerializer(many=True)
+    lost = WorkerSerializer(
+        many=True, help_text="Workers that fell silent in the last day without deregistering, the last one first"
+    )
     count = serializers.IntegerField(help_text="Registrations: a process has one for each of its queues")
     processes = WorkerCountsSerializer(help_text="A process is ready if it is ready for at least one of its queues")

@@ -5,6 +5,7 @@ from django.urls import path
 from runqy.api.viewsets import ApiViewSet
 from workers.api.viewsets import RegistrationViewSet, WorkerViewSet
 
+_WORKER_PATH = "api/cli/workers/<str:worker_id>"
 _WORKERS, _WORKER = "/api/cli/workers", "/api/cli/workers/{worker_id}"
 
 urlpatterns = [
@@ -16,7 +17,10 @@ urlpatterns = [
         name="registrable-queues",
     ),
     path("api/cli/workers", WorkerViewSet.as_view({"get": "list"}), name="workers"),
-    path("api/cli/workers/<str:worker_id>", WorkerViewSet.as_view({"get": "retrieve"}), name="worker"),
+    path(_WORKER_PATH, WorkerViewSet.as_view({"get": "retrieve"}), name="worker"),
+    path(f"{_WORKER_PATH}/drain", WorkerViewSet.as_view({"post": "drain"}), name="drain-worker"),
+    path(f"{_WORKER_PATH}/restart", WorkerViewSet.as_view({"post": "restart"}), name="restart-worker"),
+    path(f"{_WORKER_PATH}/stop", WorkerViewSet.as_view({"post": "stop"}), name="stop-worker"),
     # Paths of released clients.
     path("workers", WorkerViewSet.as_view({"get": "list"}, deprecated_for=_WORKERS), name="workers-alias"),
     path(

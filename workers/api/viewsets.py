@@ -8,16 +8,18 @@ from django.views.decorators.cache import cache_control
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
+from runqy.api.parsers import refuse_members
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
 from runqy.api.throttling import RegistrationThrottle
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.broker.workers.records import count_workers
+from runqy.broker.workers.requests import WorkerAction
 from runqy.redis_connection import get_broker
 from workers.api import examples
 from workers.api import serializers as s
-from workers.operations import register_worker
+from workers.operations import register_worker, request_worker_action
 from workers.queries import get_worker, list_registrable_queues, list_workers
 
 log = structlog.get_logger(__name__)
@@ -28,6 +30,7 @@ class RegistrationViewSet(ApiViewSet):
     """Registration of workers."""
 
     roles: ClassVar = frozenset({Role.WORKER})
+    read_roles: ClassVar = frozenset[Role]()
     throttle_classes = (*ApiViewSet.throttle_classes, RegistrationThrottle)
 
     @extend_schema(
@@ -40,12 +43,13 @@ class RegistrationViewSet(ApiViewSet):
     def register(self, request: AuthenticatedRequest) -> Response:
         """Register a worker and return its Redis credentials, deployment and decrypted secrets."""
         body = s.RegisterWorkerSerializer.validated(request.data)
-        accepts_user = s.REDIS_ACL in (body.get("accepts") or ())
+        accepted = body.get("accepts") or ()
         registration = register_worker(
             queue=body["queue"],
             worker_id=body.get("worker_id") or "",
             identity=request.auth,
-            instance_id=body["instance_id"] if accepts_user else "",
+            instance_id=body["instance_id"] if s.REDIS_ACL in accepted else "",
+            follows_releases=s.RELEASES in accepted,
         )
         log.info(
             "worker_registered",
@@ -69,8 +73,9 @@ class RegistrationViewSet(ApiViewSet):
 
 
 class WorkerViewSet(ApiViewSet):
-    """Workers and the tasks that they run."""
+    """Workers, the tasks that they run, and requests to them."""
 
+    action_roles: ClassVar = dict.fromkeys(("drain", "restart", "stop"), frozenset({Role.OPERATOR}))
     allows_queue_scoped_keys: ClassVar = True
 
     @extend_schema(
@@ -80,12 +85,62 @@ class WorkerViewSet(ApiViewSet):
         examples=[examples.WORKER_LIST],
     )
     def list(self, request: AuthenticatedRequest) -> Response:
-        """List all workers that reported in the last minute."""
+        """List all workers that reported in the last minute, and those that were lost in the last day."""
         broker = get_broker()
         workers = list_workers(broker, allowed_queues=request.auth.queues)
-        processes = count_workers([worker.record for worker in workers], now_s=broker.now_s())
-        content = {"workers": workers, "count": len(workers), "processes": processes}
+        processes = count_workers([worker.record for worker in workers.live], now_s=broker.now_s())
+        content = {
+            "workers": workers.live,
+            "lost": workers.lost,
+            "count": len(workers.live),
+            "processes": processes,
+        }
         return Response(s.WorkerListSerializer(content).data)
+
+    @extend_schema(
+        operation_id="drain_worker",
+        tags=["workers"],
+        request=None,
+        responses={200: s.ActionRequestSerializer, **problem_responses(400, 401, 403, 404, 409, 429, 503)},
+        examples=[examples.ACTION_REQUEST],
+    )
+    def drain(self, request: AuthenticatedRequest, worker_id: str) -> Response:
+        """Drain a worker: it takes no more tasks, lets those that run end, however long they take, and exits.
+
+        Tasks that it holds and has not started go to other workers. This ends its process, with all its queues.
+        """
+        return self._request(request, worker_id, WorkerAction.DRAIN)
+
+    @extend_schema(
+        operation_id="restart_worker",
+        tags=["workers"],
+        request=None,
+        responses={200: s.ActionRequestSerializer, **problem_responses(400, 401, 403, 404, 409, 429, 503)},
+        examples=[examples.ACTION_REQUEST],
+    )
+    def restart(self, request: AuthenticatedRequest, worker_id: str) -> Response:
+        """Restart the children of a worker, each between two tasks, with the same code and environment."""
+        return self._request(request, worker_id, WorkerAction.RESTART)
+
+    @extend_schema(
+        operation_id="stop_worker",
+        tags=["workers"],
+        request=None,
+        responses={200: s.ActionRequestSerializer, **problem_responses(400, 401, 403, 404, 409, 429, 503)},
+        examples=[examples.ACTION_REQUEST],
+    )
+    def stop(self, request: AuthenticatedRequest, worker_id: str) -> Response:
+        """Stop a worker, as SIGTERM does.
+
+        Tasks that run for longer than its `shutdown_timeout` go back to their queues, and spend no retry. This ends
+        its process, with all its queues.
+        """
+        return self._request(request, worker_id, WorkerAction.STOP)
+
+    def _request(self, request: AuthenticatedRequest, worker_id: str, action: WorkerAction) -> Response:
+        refuse_members(request)
+        requested = request_worker_action(worker_id, action, allowed_queues=request.auth.queues)
+        return Response(s.ActionRequestSerializer(requested).data)
 
     @extend_schema(
         operation_id="get_worker",
@@ -94,6 +149,6 @@ class WorkerViewSet(ApiViewSet):
         examples=[examples.WORKER],
     )
     def retrieve(self, request: AuthenticatedRequest, worker_id: str) -> Response:
-        """Show one worker and the tasks that it runs."""
+        """Show one worker and the tasks that it runs, or had when it was lost."""
         worker = get_worker(get_broker(), worker_id, allowed_queues=request.auth.queues)
         return Response(s.WorkerSerializer(worker).data)

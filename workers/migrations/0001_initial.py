@@ -14,6 +14,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "managed": False,
+                "permissions": (("stop_worker", "Can drain, restart and stop workers"),),
                 "default_permissions": ("view",),
             },
         ),

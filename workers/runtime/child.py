@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -59,6 +59,10 @@ class ChildSpec:
     code_dir: Path
     env: Mapping[str, str] = field(repr=False)
     commit: str = ""
+    release: int = 0
+    """The number of the release that it runs; 0 without one."""
+    generation: str = ""
+    """Changes when children are to be replaced by others with the same code and environment."""
     is_isolated: bool = True
     """Prevent the child from reading and signalling other processes, if the kernel has Landlock."""
     hides_output: bool = False
@@ -71,6 +75,10 @@ class ChildSpec:
     termination_grace_s: float = 1.0
     """For a child that does not accept cancel: the time from the early end of a run to SIGTERM, and from there to
     SIGKILL."""
+
+    def starts_like(self, other: "ChildSpec") -> bool:
+        """Return whether a child of this specification can stay when the other one is applied."""
+        return replace(self, max_concurrency=other.max_concurrency, release=other.release) == other
 
 
 class ChildOwner(Protocol):
@@ -175,6 +183,12 @@ class Child:
         self._input.close_when_empty()
         self._signal(signal.SIGTERM)
         self._schedule(grace_s, self.kill)
+
+    def fail(self, problem: str) -> None:
+        """End a child that does not keep to the protocol. This counts as its death."""
+        if not self.is_ending:
+            self.problem = self.problem or problem
+            self.terminate()
 
     def kill(self) -> None:
         """Kill the child and all its descendants now."""
@@ -303,8 +317,7 @@ class Child:
             self._schedule(CLOSED_STDOUT_GRACE_S, self._kill_after_closed_stdout)
 
     def _kill_after_closed_stdout(self) -> None:
-        self.problem = self.problem or "the child process closed its standard output"
-        self.terminate()
+        self.fail("the child process closed its standard output")
 
     def _read_status(self, response: ChildResponse) -> None:
         if response.status == "error":

@@ -1,10 +1,8 @@
 """One child of a long_running queue and the tasks that it was sent: one after another, many at once, or in batches."""
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import structlog
 
@@ -23,6 +21,7 @@ from workers.runtime.pool import (
     to_run_result,
 )
 from workers.runtime.protocol import (
+    MAX_LINE_BYTES,
     BatchLimits,
     BatchResponse,
     ChildResponse,
@@ -31,6 +30,7 @@ from workers.runtime.protocol import (
     LogLine,
     ProgressReport,
 )
+from workers.runtime.run_pace import RunPace
 from workers.runtime.task_lines import encode_batch
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
@@ -38,6 +38,7 @@ IDLE_GRACE_S = 3.0
 """How long an idle child may take to exit by itself. The next one must have the new environment within five seconds."""
 MAX_ENDED_IDS = 1024
 """How many ended tasks are remembered, to recognize second responses for them."""
+TOO_LONG = f"a line of more than {MAX_LINE_BYTES >> 20} MiB"
 MISSING = RunResult(RunStatus.FAILED, "batch_item_missing: the response to its batch has no result for this task")
 
 log = structlog.get_logger()
@@ -66,6 +67,8 @@ class ChildSlot:
         """
         self.problem = ""
         self._batches: list[list[Run]] = []
+        # Their runs: a child that streams sends thousands of lines a second.
+        self._runs_by_id: dict[str, Run] = {}
         # How many of them the child works on.
         self._begun = 0
         # How many it works on at once.
@@ -81,6 +84,8 @@ class ChildSlot:
         self._child: Child | None = None
         self._restart: asyncio.TimerHandle | None = None
         self._is_stopping = False
+        # Set once another slot has taken its place.
+        self.is_leaving = False
         self._ended_ids: deque[str] = deque(maxlen=MAX_ENDED_IDS)
 
     @property
@@ -116,19 +121,19 @@ class ChildSlot:
     def has_suspect(self) -> bool:
         return len(self._batches) == 1 and self._batches[0][0].task.is_suspect
 
-    def count_capacity(self, lateness: float) -> int:
+    def count_capacity(self, pace: RunPace, refill_s: float) -> int:
         """Return how many tasks the child can start now, those that it works on, and those to hold ahead.
 
-        `lateness` is how many runs would fit into the time for which a free child waits too long.
+        `refill_s` is how long it takes to fetch a task.
         """
         if not self.is_open or self.has_suspect:
             return len(self.runs)
-        limit, limits = self._limit, self.batch_limits
+        limits = self.batch_limits
         started = sum(map(len, self._batches[: self._begun]))
-        unused = max(limit - len(self._batches), 0) + math.ceil(limit * lateness)
+        unused = max(self._limit - len(self._batches), 0) + self._count_ahead(pace, refill_s)
         return started + unused * (limits.max_size if limits else 1)
 
-    def can_take(self, run: Run, lateness: float) -> bool:
+    def can_take(self, run: Run, pace: RunPace, refill_s: float) -> bool:
         """Return whether the child can be sent a run now. One that may kill its child runs alone in it."""
         if not self.is_open or self.has_suspect or self.has_task(run.task_id):
             return False
@@ -136,22 +141,32 @@ class ChildSlot:
             return not self._batches
         assert self._child is not None  # noqa: S101 (as it is open)
         ready = self._child.ready
-        # A child of the first version reads the next task only after its response, so it may wait in the pipe.
-        ahead = 0 if ready.is_concurrent or ready.batch else math.ceil(lateness)
+        # A child of the first version reads the next task only after its response, so it may wait in the pipe. It
+        # cannot be recalled from there: this is for tasks so short that the child often waits for this process.
+        is_piped = not (ready.is_concurrent or ready.batch) and self._count_ahead(pace, pace.turn_s)
+        ahead = self._count_ahead(pace, refill_s) if is_piped else 0
         return len(self._batches) < self._limit + ahead
+
+    def _count_ahead(self, pace: RunPace, wait_s: float) -> int:
+        begun = (batch[0].started_s for batch in self._batches[: self._begun])
+        return pace.count_ahead(wait_s, slots=self._limit, started_s=begun)
 
     def has_task(self, task_id: str) -> bool:
         """Return whether the child has a task of this id. Ids are unique only within a sub-queue."""
         return self._find(task_id) is not None
 
+    def keeps(self, spec: ChildSpec) -> bool:
+        """Return whether the child can stay: there is no reason to load a model again."""
+        is_running = self._child is not None and not self._child.is_ending and self.is_up_to_date
+        return is_running and self._spec is not None and self._spec.starts_like(spec)
+
     def start(self, spec: ChildSpec) -> None:
         """Start a child, or replace the existing one once its tasks are done."""
-        is_kept = self._child is not None and not self._child.is_ending and self.is_up_to_date
-        if is_kept and self._spec and replace(self._spec, max_concurrency=spec.max_concurrency) == spec:
-            self._spec = self._started_with = spec  # no reason to load a model again
+        if self.keeps(spec):
+            self._spec = self._started_with = spec
             self._apply_limit()
             return
-        self._spec = spec
+        self._spec, self.problem = spec, ""
         self._restart_policy.record_success()
         if self._child is None:
             self._start()
@@ -163,12 +178,14 @@ class ChildSlot:
         child, started_with = self._child, self._started_with
         assert child is not None and started_with is not None  # noqa: PT018, S101 (only open slots are given tasks)
         for run in members:
-            run.commit = started_with.commit
+            run.commit, run.release = started_with.commit, started_with.release
         self._batches.append(members)
+        self._runs_by_id.update((run.task_id, run) for run in members)
         lines = [run.child_line for run in members]
         if child.ready.batch:
             child.send(encode_batch(lines))
-            self._owner.batch_sent(len(members))
+            if not members[0].is_alone:  # which says nothing about how batches fill
+                self._owner.batch_sent(len(members))
         else:
             child.send(lines[0])
         self._begin_next()
@@ -187,6 +204,14 @@ class ChildSlot:
         for run in self.runs:
             if run.started_ns and now_s >= run.ends_at_s and run.forced_result is None:
                 self.end_run(run, timeout_result(run))
+
+    def retire(self) -> None:
+        """Take no more tasks, and end the child once it has done those that it has."""
+        self.is_leaving, self._spec = True, None
+        if self._restart:
+            self._restart.cancel()
+        if self._child and not self._batches:
+            self._end_idle_child(self._child)
 
     def stop(self) -> None:
         self._is_stopping = True
@@ -225,6 +250,8 @@ class ChildSlot:
             batch = self._batches[0]
         if batch is None:
             log.warning("response_for_unknown_batch", task_ids=sorted(response.task_ids)[:3])
+            if not response.task_ids:
+                self._fail_for_nameless(child, "the failure of a batch")
             return
         self._restart_policy.record_success()
         for part in response.members:
@@ -268,6 +295,8 @@ class ChildSlot:
         run = self._find(line.task_id)
         if run is not None:
             self._owner.run_chunk(run, line)
+        elif line.task_id is None:
+            self._fail_for_nameless(child, TOO_LONG)
 
     def child_logged(self, child: Child, line: LogLine) -> None:
         run = self._find(line.task_id)
@@ -283,11 +312,18 @@ class ChildSlot:
         run = self._find(task_id)
         if run is not None:
             self._finish(run, OVERFLOW)
+        elif task_id is None:
+            self._fail_for_nameless(child, TOO_LONG)
+
+    def _fail_for_nameless(self, child: Child, line: str) -> None:
+        # Without this its task would only time out. Once its tasks are suspect and run alone, it is known which it was.
+        if self.runs:
+            child.fail(f"the child process had {len(self.runs)} tasks and wrote {line} without the id of one of them")
 
     def child_ended(self, child: Child) -> None:
         """End the child's remaining runs, and start another child."""
         # Reset first: the callbacks assign waiting runs to the slots that are open.
-        runs, self._batches, self._begun, self._child = self.runs, [], 0, None
+        runs, self._batches, self._runs_by_id, self._begun, self._child = self.runs, [], {}, 0, None
         started = [run for run in runs if run.started_ns]
         # True also if the child exited before it was terminated.
         interrupted = [run for run in started if run.forced_result]
@@ -310,14 +346,14 @@ class ChildSlot:
         elif ended_unexpectedly:
             event = "child_ended" if child.is_ready else "child_not_started"
             self._record_failure(event, child.cause, reason=child.reason)
-        elif not self._is_stopping:
+        elif not (self._is_stopping or self.is_leaving):
             self._start()
         self._on_change()
 
     def _find(self, task_id: str | None) -> Run | None:
         """Return the run of a task. Without an id it is the only one that the child works on."""
         if task_id is not None:
-            return next((run for batch in self._batches for run in batch if run.task_id == task_id), None)
+            return self._runs_by_id.get(task_id)
         started = [run for batch in self._batches[: self._begun] for run in batch]
         return started[0] if len(started) == 1 else None
 
@@ -332,6 +368,7 @@ class ChildSlot:
         assert child is not None  # noqa: S101 (responses come from a child)
         position = next(n for n, batch in enumerate(self._batches) if run in batch)
         self._batches[position].remove(run)
+        del self._runs_by_id[run.task_id]
         if not self._batches[position]:
             self._remove(position)
         self._ended_ids.append(run.task_id)
@@ -348,7 +385,8 @@ class ChildSlot:
             self._child.retire(IDLE_GRACE_S)
 
     def _remove(self, position: int) -> None:
-        del self._batches[position]
+        for run in self._batches.pop(position):
+            del self._runs_by_id[run.task_id]
         if position < self._begun:
             self._begun -= 1
 

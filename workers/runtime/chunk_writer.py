@@ -1,6 +1,7 @@
 """Write what the runs of one queue stream to Redis: soon, in few round trips, and before their results."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -11,17 +12,32 @@ from workers.runtime.background_writes import BackgroundWrites, PlannedWrite
 from workers.runtime.task_runs import Run, RunStatus
 from workers.runtime.task_stream import RunStream
 
-INTERVAL_S = 0.025
+INTERVAL_S = 0.05
 """How long chunks are collected before they are sent."""
 BYTES_PER_ROUND_TRIP = 1 << 20
+MAX_KEPT_BYTES = 64 << 20
+"""What the kept chunks of all runs of a process may take: 256 runs of 4 MiB each would take a gigabyte. Half of it is
+for chunks that Redis has, so that there is room for others."""
 
 log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class KeptChunks:
+    """What the kept chunks of all queues of this process take."""
+
+    size_bytes: int = 0
+
+
+kept_chunks = KeptChunks()
 
 
 class ChunkWriter:
     """Collects the chunks of runs, and writes them."""
 
     def __init__(self, get_broker: Callable[[], AsyncBroker]) -> None:
+        # The part of this queue.
+        self._kept_bytes = 0
         # Runs with unstored chunks.
         self._unstored: dict[Run, RunStream] = {}
         self._writes = BackgroundWrites(get_broker, self._plan_next, interval_s=INTERVAL_S)
@@ -29,14 +45,18 @@ class ChunkWriter:
     def add(self, run: Run, chunk: bytes | None) -> str:
         """Add a chunk of a run; None: too long to be read. Return why the run must end; empty if it may continue."""
         stream = run.stream or RunStream(run.task.run_number)
-        if error := stream.add(chunk):
+        before = stream.kept_bytes
+        has_room = kept_chunks.size_bytes + len(chunk or b"") <= MAX_KEPT_BYTES
+        if error := stream.add(chunk, has_room=has_room):
             return f"stream_too_large: {error}"
+        self._count_kept(stream.kept_bytes - before)
         self._schedule(run, stream)
         return ""
 
     def restart(self, run: Run) -> None:
         """Drop the chunks of a run that begins again, and have clients drop them too."""
         if run.stream is not None:
+            self._count_kept(-run.stream.kept_bytes)
             self._schedule(run, RunStream(run.stream.run_number + 1))
 
     def plan_final(self, runs: Iterable[Run]) -> list[PlannedWrite]:
@@ -50,14 +70,23 @@ class ChunkWriter:
 
     def forget(self, run: Run) -> None:
         """Drop the chunks of a run whose result is recorded."""
-        stream = self._unstored.pop(run, None)
-        run.stream = None
-        if stream and not stream.is_stored and run.result and run.result.status is not RunStatus.LOST:
-            # Redis was full until the end. Readers get the event `gap`.
-            log.warning("chunks_dropped", task_id=run.task_id, queue=run.task.lease.queue, bytes=stream.unstored_bytes)
+        self._unstored.pop(run, None)
+        stream, run.stream = run.stream, None
+        if stream is None:
+            return
+        self._count_kept(-stream.kept_bytes)
+        if (stream.dropped or not stream.is_stored) and run.result and run.result.status is not RunStatus.LOST:
+            # Redis was full, until the end or for too much to be kept. Readers get the event `gap`.
+            task = {"task_id": run.task_id, "queue": run.task.lease.queue}
+            log.warning("chunks_dropped", **task, dropped=stream.dropped, unstored_bytes=stream.unstored_bytes)
 
     async def close(self) -> None:
         await self._writes.close()
+        self._count_kept(-self._kept_bytes)
+
+    def _count_kept(self, size_bytes: int) -> None:
+        self._kept_bytes += size_bytes
+        kept_chunks.size_bytes += size_bytes
 
     def _schedule(self, run: Run, stream: RunStream) -> None:
         run.stream = self._unstored[run] = stream
@@ -88,8 +117,15 @@ class ChunkWriter:
             if run.stream is not None and run.stream.run_number != batch.run_number:
                 continue
             if run.stream is not None and stored is not None:
-                run.stream.confirm(stored)
+                self._confirm(run.stream, stored)
             if run.stream is None or run.stream.is_stored or stored is None:
                 self._unstored.pop(run, None)
             else:
                 self._unstored[run] = run.stream
+
+    def _confirm(self, stream: RunStream, stored: int) -> None:
+        stream.confirm(stored)
+        if kept_chunks.size_bytes > MAX_KEPT_BYTES // 2:
+            before = stream.kept_bytes
+            stream.release_stored()
+            self._count_kept(stream.kept_bytes - before)

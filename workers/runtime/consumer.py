@@ -43,6 +43,7 @@ from workers.runtime.task_runs import (
     limit_result,
     make_run,
     plan_finishes,
+    read_streamed_results,
     refuse_large_results,
 )
 
@@ -83,6 +84,7 @@ class Consumer:
         self._loop = asyncio.get_running_loop()
         self._round_trips: set[asyncio.Task[None]] = set()
         self._is_scheduled = False
+        self._is_draining = False
         self._is_closed = False
         self._backoff: asyncio.TimerHandle | None = None
         self._failure_log = FailureLog("broker_available")
@@ -104,12 +106,16 @@ class Consumer:
 
     @property
     def slots(self) -> int:
-        """How many tasks may be leased: the setting, or what the ready children announce."""
-        return self.config.concurrency or self._capacity
+        """How many tasks can run at once; 0 before the first deployment."""
+        return self._pool.slots if self._pool else 0
 
     @property
     def free_slots(self) -> int:
-        return self._state.count_free_slots(self._capacity)
+        return self._state.count_free_slots(min(self.slots, self._capacity))
+
+    @property
+    def taken(self) -> int:
+        return self._state.taken
 
     @property
     def _capacity(self) -> int:
@@ -120,7 +126,7 @@ class Consumer:
         self.resume()
 
     def resume(self) -> None:
-        self._state.is_dequeuing = self._pool is not None
+        self._state.is_dequeuing = self._pool is not None and not self._is_draining
         self.wake()
 
     def apply(self, config: ConsumeConfig, connections: RedisConnections | None) -> None:
@@ -133,6 +139,11 @@ class Consumer:
         self._state.is_dequeuing = False
         if self._pool:
             self._pool.requeue_unstarted()
+
+    def drain(self) -> None:
+        """Stop dequeuing for good."""
+        self._is_draining = True
+        self.stop_dequeuing()
 
     async def close(self) -> None:
         self._is_closed = True
@@ -182,7 +193,8 @@ class Consumer:
         """Record the run's result with the next round trip. See PoolOwner."""
         result = limit_result(add_streamed_result(run, result), self.config.policy)
         if result.error:
-            result = msgspec.structs.replace(result, error=secrets.redact(result.error))
+            error, error_class = secrets.redact(result.error), secrets.redact(result.error_class)
+            result = msgspec.structs.replace(result, error=error, error_class=error_class)
         if self._state.end_run(run, result):
             now_ns = self._connections.now_ns()
             self.counts.record_end(run, now_ns=now_ns)
@@ -246,7 +258,7 @@ class Consumer:
         # Runs only while there are runs: `_accept` starts it again.
         self._ticks = self._loop.call_later(TICK_S, self._tick) if self.runs else None
         if self._pool:
-            self._pool.enforce_timeouts(clock.monotonic_s())
+            self._pool.check_runs(clock.monotonic_s())
 
     def _schedule(self) -> None:
         """Decide about round trips at the end of this loop iteration: what happens until then shares one."""
@@ -281,6 +293,7 @@ class Consumer:
         tasks: Sequence[LeasedTask] | RunqyError = ()
         try:
             connections = self._connections
+            await connections.tasks.run(read_streamed_results(runs, policy))
             await connections.tasks.run(refuse_large_results(runs, policy))
             now_ns = connections.now_ns()
             finishes = plan_finishes(runs, policy, now_ns=now_ns)

@@ -42,6 +42,8 @@ class ConsumeConfig:
     lease_s: int = LEASE_S
     ttl_completed_s: int = 0
     active_timeout_s: int = 0
+    max_tasks: int | None = None
+    """How many tasks may be run; None: no limit."""
     keeps_output: bool = False
     """Store what tasks print. Only a server that deletes the output with its task requests this."""
 
@@ -99,6 +101,8 @@ class ConsumerState:
     _is_idle: bool = False
     """Redis lists the worker as idle, because the last dequeue left it free slots."""
     _wake_ups: int = 0
+    _finished: int = 0
+    """The number of runs that have ended, without those that are requeued."""
     _ended: int = 0
     """The number of runs that have ended and are not recorded yet."""
     _unrecorded: deque[Run] = field(default_factory=deque)
@@ -113,9 +117,17 @@ class ConsumerState:
         """Return whether no task is leased, and no dequeue can have leased one."""
         return not (self.runs or self._under_way or self._unconfirmed)
 
+    @property
+    def taken(self) -> int:
+        """Return how many tasks were run, or run now."""
+        return self._finished + len(self.runs) - self._ended
+
     def count_free_slots(self, capacity: int) -> int:
         """Return how many more tasks could run. `capacity` is what the children announce."""
-        return max(self._limit(capacity) - len(self.runs) + self._ended, 0)
+        free = self._limit(capacity) - len(self.runs) + self._ended
+        if self.config.max_tasks is not None:
+            free = min(free, self.config.max_tasks - self.taken)
+        return max(free, 0)
 
     def begin_round_trip(self, capacity: int) -> RoundTrip | None:
         """Return what to send to Redis now; None if there is no reason for a round trip."""
@@ -187,6 +199,7 @@ class ConsumerState:
             return False
         run.result = result
         self._ended += 1
+        self._finished += result.status is not RunStatus.REQUEUED
         if result.status is RunStatus.LOST:
             self.forget(run)  # nothing is recorded: another worker may have the task
         else:

@@ -19,7 +19,7 @@ from runqy.git.credentials import GitCredentials
 from runqy.git.sources import parse_source
 from runqy.telemetry.failure_log import FailureLog
 from vaults.entry_rules import variable_name_error
-from workers.deploy.deployment import Deployed, DeploymentSpec, deploy
+from workers.deploy.deployment import Deployed, DeploymentSpec, FetchFailed, deploy
 from workers.runtime.child import ChildSpec
 from workers.runtime.consumer import Consumer
 from workers.runtime.long_running import LongRunningPool
@@ -44,9 +44,14 @@ class DeploymentManager:
         self.pool: Pool | None = None
         # Set when a child failed, because newer code may fix it.
         self.child_failed = asyncio.Event()
+        # What children run, or are being started with if none is ready, and the number of the release that they run.
+        self.deployed: Deployed | None = None
+        self.release = 0
         # Why the newest code does not run.
         self._problem = ""
+        self._is_fetch_problem = False
         self._failures = FailureLog("deployment_succeeded")
+        self._started_release = self._problem_release = 0
         self._is_deploying = False
         self._settings = settings
         self._consumer = consumer
@@ -58,6 +63,9 @@ class DeploymentManager:
         self._running: RegisteredWorker | None = None
         # How the children were started.
         self._spec: ChildSpec | None = None
+        # How often people asked for new children, and whether they are not ready yet.
+        self._restarts = 0
+        self._is_restarting = False
         # Earlier deployments, whose code children may still run.
         self._replaced: list[Deployed] = []
 
@@ -65,11 +73,13 @@ class DeploymentManager:
     def state(self) -> tuple[WorkerState, str]:
         """Return the worker's state, and the reason if it is not ready or runs older code."""
         if self.pool and self.pool.is_ready:
-            return WorkerState.READY, self._problem
+            return WorkerState.READY, self._problem or self.pool.next_problem
         if problem := (self.pool.problem if self.pool else "") or self._problem:
             return WorkerState.START_FAILED, problem
         if self._is_deploying:
             return WorkerState.DEPLOYING, ""
+        if self._is_restarting:
+            return WorkerState.RESTARTING, "its children are replaced, on request"
         since_s = self.pool.loading_since_s if self.pool else None
         # Whole minutes, because each change of the reason is sent as a heartbeat.
         minutes = int(clock.monotonic_s() - since_s) // 60 if since_s is not None else 0
@@ -78,11 +88,33 @@ class DeploymentManager:
     @property
     def is_failing(self) -> bool:
         """Return whether a child failed since the last deployment, or none runs."""
-        return self.child_failed.is_set() or bool(self.pool and self.pool.problem)
+        return self.child_failed.is_set() or bool(self.pool and (self.pool.problem or self.pool.next_problem))
 
     @property
-    def commit(self) -> str:
-        return self._current.commit if self._current else ""
+    def failed_release(self) -> int:
+        """Return the number of the release that could not be deployed or started; 0 if there is none."""
+        if self._problem:
+            return self._problem_release
+        has_failed = self.pool and (self.pool.problem or self.pool.next_problem)
+        return self._started_release if has_failed else 0
+
+    @property
+    def has_failed_fetch(self) -> bool:
+        """Return whether the code of that release could not be fetched."""
+        return bool(self._problem) and self._is_fetch_problem
+
+    @property
+    def failed(self) -> Deployed | None:
+        """Return what was deployed of that release; None if it could not be."""
+        return self._current if self.failed_release and not self._problem else None
+
+    def note_release(self) -> None:
+        """Note what children run: older code until a child with the newest is ready."""
+        if self.pool and self.pool.is_replacing:
+            return
+        self.deployed = self._current
+        if self.pool and self.pool.is_ready and not self._problem:
+            self.release = self._started_release
 
     async def deploy(self, registration: RegisteredWorker) -> bool:
         """Deploy what a registration requests and run it. Return whether the newest code runs now.
@@ -100,18 +132,22 @@ class DeploymentManager:
         try:
             deployed = await self._fetch(registration)
         except (DeploymentFailed, DeploymentRefused) as error:
-            self._record_failure(error.detail)
+            self._is_fetch_problem = isinstance(error, FetchFailed)
+            self._record_failure(registration, error.detail)
             return False
         except DeploymentStopped:
             raise
         except Exception as error:  # noqa: BLE001 (a bug in one queue's deployment must not end the other queues)
-            self._record_failure(f"unexpected {type(error).__name__}; the worker's log has the details", error)
+            self._is_fetch_problem = False
+            reason = f"unexpected {type(error).__name__}; the worker's log has the details"
+            self._record_failure(registration, reason, error)
             return False
         finally:
             self._is_deploying = False
             self._consumer.pool_changed()
-        self._problem = deployed.problem
+        self._problem, self._is_fetch_problem = deployed.problem, deployed.is_fetch_problem
         if deployed.problem:
+            self._problem_release = registration.release.number
             self._consumer.counts.record_deployment(is_successful=False)
             self._failures.record(
                 "older_deployment_goes_on", key=deployed.problem, reason=deployed.problem, commit=deployed.commit
@@ -124,8 +160,17 @@ class DeploymentManager:
     def release_replaced(self) -> None:
         """Release earlier deployments once no child runs their code."""
         if self.pool and self.pool.is_up_to_date:
+            self._is_restarting &= not self.pool.is_ready
             while self._replaced:
                 self._replaced.pop().release()
+
+    def restart_children(self) -> None:
+        """Replace the children, each between two tasks. Without children there is nothing to do."""
+        self._restarts += 1
+        if self._running and self._current:
+            self._is_restarting = True
+            log.info("children_restarting")
+            self._start_children(self._running, self._current)
 
     def interrupt(self) -> None:
         if self._commands:
@@ -139,8 +184,8 @@ class DeploymentManager:
             if deployed:
                 deployed.release()
 
-    def _record_failure(self, reason: str, unexpected: Exception | None = None) -> None:
-        self._problem = reason
+    def _record_failure(self, registration: RegisteredWorker, reason: str, unexpected: Exception | None = None) -> None:
+        self._problem, self._problem_release = reason, registration.release.number
         self._consumer.counts.record_deployment(is_successful=False)
         self._failures.record("deployment_failed", key=reason, exc_info=unexpected, reason=reason)
 
@@ -160,23 +205,46 @@ class DeploymentManager:
         before, self._current = self._current, deployed
         if before is not None and before is not deployed:
             self._replaced.append(before)
-        if self.pool is None or self._running is None or self._running.is_one_shot != registration.is_one_shot:
+        if self._needs_other_pool(registration, before, deployed):
             self._spec = None
             await self._replace_pool(registration)
         self._running = registration
-        spec = _child_spec(registration, deployed, worker_id=self._worker_id, settings=self._settings)
-        if spec == self._spec:
+        if not deployed.problem:
+            self._started_release = registration.release.number
+        if not self._start_children(registration, deployed):
             return
-        self._spec = spec
-        assert self.pool is not None  # noqa: S101 (made above)
-        self.pool.start(spec)
         if before is not deployed and not deployed.problem:
             self._consumer.counts.record_deployment(is_successful=True)
         event = "environment_changed" if before is deployed else "deployed"
         log.info(event, commit=deployed.commit, folder=str(deployed.code_dir))
 
+    def _needs_other_pool(self, registration: RegisteredWorker, before: Deployed | None, deployed: Deployed) -> bool:
+        running = self._running
+        if before is None or running is None or running.is_one_shot != registration.is_one_shot:
+            return True
+        # Each task has a process of its own: without a second one in memory, all tasks have to end first.
+        code = deployed.code_dir, registration.deployment.startup_cmd
+        is_new_code = code != (before.code_dir, running.deployment.startup_cmd)
+        return is_new_code and registration.is_one_shot and registration.deployment.replace_first
+
+    def _start_children(self, registration: RegisteredWorker, deployed: Deployed) -> bool:
+        """Start or replace the children. Return False if the present ones were started in the same way."""
+        spec = _child_spec(
+            registration, deployed, worker_id=self._worker_id, settings=self._settings, restarts=self._restarts
+        )
+        if spec == self._spec:
+            return False
+        before, self._spec = self._spec, spec
+        # Values of vaults that changed are to be in use within seconds, whatever a start takes. If nothing changed but
+        # the release's number, children that are being started beside others go on with that.
+        is_new_code = before is not None and (spec.code_dir, spec.startup_cmd) != (before.code_dir, before.startup_cmd)
+        is_same = before is not None and before.starts_like(spec)
+        assert self.pool is not None  # noqa: S101 (its callers have made one)
+        self.pool.start(spec, beside=(is_new_code or is_same) and not registration.deployment.replace_first)
+        return before is None or not before.starts_like(spec)
+
     async def _replace_pool(self, registration: RegisteredWorker) -> None:
-        """Create the pool for the queue's mode once the tasks of the other pool have ended."""
+        """Create a pool for the queue's mode once the tasks of the other pool have ended."""
         if self.pool is not None:
             self._consumer.stop_dequeuing()
             await self._consumer.emptied.wait()
@@ -209,17 +277,23 @@ def _deployment_spec(registration: RegisteredWorker, settings: WorkerSettings) -
         source=parse_source(git_url=info.git_url, branch=info.branch, code_path=info.code_path or ""),
         requirements_file=info.requirements_file or "requirements.txt",
         folder=settings.deployment_dir,
+        local_dir=settings.local_dir,
         credentials=GitCredentials(token=registration.git_token or settings.git_token, ssh_key=settings.git_ssh_key),
         has_system_packages=settings.has_system_packages,
         max_checkout_bytes=settings.max_checkout_bytes,
         max_deployment_bytes=settings.max_deployment_bytes,
+        commit=registration.release.commit,
+        requires_ref=registration.release.requires_ref,
+        kept=settings.keep_releases,
         is_isolated=settings.isolates_children,
     )
 
 
 def _child_spec(
-    registration: RegisteredWorker, deployed: Deployed, *, worker_id: str, settings: WorkerSettings
+    registration: RegisteredWorker, deployed: Deployed, *, worker_id: str, settings: WorkerSettings, restarts: int
 ) -> ChildSpec:
+    # The code of a folder changes in place, so that a release may leave everything else as it was.
+    release = registration.release.number if settings.local_dir else 0
     return ChildSpec(
         startup_cmd=registration.deployment.startup_cmd,
         code_dir=Path(deployed.code_dir),
@@ -234,6 +308,8 @@ def _child_spec(
             configured={**(registration.deployment.env_vars or {}), **(registration.vaults or {})},
         ),
         commit=deployed.commit,
+        release=registration.release.number,
+        generation=f"{release}/{restarts}",
         is_isolated=settings.isolates_children,
         hides_output=registration.deployment.hide_payloads,
         termination_grace_s=settings.termination_grace_s,

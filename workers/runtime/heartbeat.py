@@ -19,9 +19,10 @@ from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import Extension, Lease, extend
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import SHARED_DEATHS_WINDOW_S, RunningTask, WorkerRecord
+from runqy.broker.workers.requests import WorkerAction, read_requests
 from runqy.errors import BrokerRefused, RunqyError
 from workers.runtime.retries import backoff_s
-from workers.runtime.task_runs import OUTCOMES_OF_STATUS, Run
+from workers.runtime.task_runs import OUTCOMES_OF_STATUS, Run, RunStatus
 
 REREGISTER_MAX_DELAY_S = 300.0
 REFUSAL_TOLERANCE_S = 8.0
@@ -39,6 +40,8 @@ class HeartbeatResult:
     """The counters that Redis did not add."""
     is_refused: bool
     """Redis refused one of the requests, or more."""
+    requested: Mapping[WorkerAction, str]
+    """What people asked the worker to do, with the ids of the newest requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +106,10 @@ class RefusalTimer:
 def send_heartbeat(
     record: WorkerRecord, runs: Iterable[Run], *, lease_s: int, counted: Mapping[str, RunCounters]
 ) -> Operation[HeartbeatResult]:
-    """Send a heartbeat and the counters, and extend all leases, in one round trip. Raise BrokerUnavailable."""
+    """Send a heartbeat and the counters, extend all leases, and read requests, in one round trip.
+
+    Raise BrokerUnavailable.
+    """
     runs = list(runs)
     context = yield from get_context()
     leases: dict[str, list[Lease]] = {}
@@ -112,11 +118,12 @@ def send_heartbeat(
     requests: list[Request[Any]] = [
         *(extend(part, now_ns=context.now_ns, lease_s=lease_s) for part in leases.values()),
         read_queue_revision(record.queue),
+        read_requests(record.worker_id),
         write_heartbeat(record, [_running_task(run) for run in runs if run.started_ns], now_ns=context.now_ns),
         *(add_run_counters(queue, counters) for queue, counters in counted.items()),
     ]
     outcomes = yield from ask_all(requests)
-    extended, [revision, *others] = outcomes[: len(leases)], outcomes[len(leases) :]
+    extended, [revision, requested, *others] = outcomes[: len(leases)], outcomes[len(leases) :]
     extensions = [
         # The Redis user has lost its rights to a queue that was removed: these leases can never be extended.
         Extension(lease_end_s=0, lost=tuple(part))
@@ -131,6 +138,8 @@ def send_heartbeat(
         revision=None if isinstance(revision, RunqyError) else revision,
         undelivered=dict(compress(counted.items(), undelivered)),
         is_refused=any(isinstance(outcome, BrokerRefused) for outcome in (*extensions, revision, *others)),
+        # Refused by a Redis user that an administrator created for workers of an older release.
+        requested={} if isinstance(requested, RunqyError) else requested,
     )
 
 
@@ -152,6 +161,9 @@ _OUTCOMES = {
     FinishOutcome.ARCHIVED: RunOutcome.FAILED,
     FinishOutcome.CANCELED: RunOutcome.CANCELED,
 }
+
+
+_COUNTED_RELEASES = 3
 
 
 class RecentMean:
@@ -181,10 +193,22 @@ class RecentMean:
             self._minute, self._present = minute, (0.0, 0.0)
 
 
+@dataclass(slots=True)
+class ReleaseCounts:
+    """What became of the runs of one release."""
+
+    runs: int = 0
+    failures: int = 0
+    deaths: int = 0
+    """Of the failures, those whose child died."""
+
+
 class RunCounts:
     """The counters of one worker, by Redis queue."""
 
     def __init__(self) -> None:
+        # By number of release. Those of older ones are dropped.
+        self._releases: dict[int, ReleaseCounts] = {}
         self._counters: dict[str, RunCounters] = {}
         # Counters that belong to no queue.
         self._worker = RunCounters()
@@ -217,9 +241,21 @@ class RunCounts:
             counters.requeued += 1
             return
         counted = _OUTCOMES[outcome]
+        if run.started_ns and outcome is not FinishOutcome.CANCELED:
+            of_release = self.of_release(run.release)
+            of_release.runs += 1
+            of_release.failures += outcome is not FinishOutcome.COMPLETED
+            of_release.deaths += run.result is not None and run.result.status is RunStatus.CHILD_DIED
         if outcome in (FinishOutcome.ARCHIVED, FinishOutcome.RETRIED) and run.result:
             counted = OUTCOMES_OF_STATUS.get(run.result.status, counted)
-        counters.outcomes[counted] += 1
+        is_final = outcome is not FinishOutcome.RETRIED
+        counters.count_outcome(counted, is_first=run.task.attempt == 1, is_final=is_final)
+
+    def of_release(self, number: int) -> ReleaseCounts:
+        """Return what became of the runs of a release since the worker first ran it."""
+        for older in sorted(self._releases)[:-_COUNTED_RELEASES]:
+            del self._releases[older]
+        return self._releases.setdefault(number, ReleaseCounts())
 
     def record_batch(self, members: int) -> None:
         """Count a batch that was sent to a child."""

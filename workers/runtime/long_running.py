@@ -1,7 +1,7 @@
 """The pool of a long_running queue: warm children, and the tasks that wait for one of them."""
 
 import asyncio
-import math
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -12,14 +12,9 @@ from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.child import ChildSpec
 from workers.runtime.child_slot import ChildSlot
 from workers.runtime.pool import STOP_TIMEOUT_S, PoolOwner, RestartPolicy
+from workers.runtime.run_pace import RunPace
 from workers.runtime.settings import WorkerSettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
-
-MAX_GAP = 0.05
-"""The part of a mean run for which a child may wait for its next task. Where fetching one takes longer, tasks are sent
-to the child ahead. Otherwise none waits behind another while a child is free, of this worker or of another one."""
-MIN_RUN_S = 1e-4
-"""Shorter runs count as long: one of nothing would let a worker hold any number of tasks."""
 
 
 class LongRunningPool:
@@ -31,28 +26,31 @@ class LongRunningPool:
         """`on_failure` is called for each child that could not start or ended unexpectedly."""
         self._owner = owner
         self._settings = settings
+        self._on_failure = on_failure
+        count = min(settings.processes, settings.concurrency or settings.processes)
         failures = FailureLog("child_started")
-        self._slots = [
-            ChildSlot(
-                owner,
-                RestartPolicy(settings.restarts, on_failure),
-                failures,
-                on_change=self._use_slots,
-                on_run_ended=self._end_run,
-                on_batch_failed=self._send_again,
-            )
-            for _ in range(min(settings.processes, settings.concurrency or settings.processes))
-        ]
+        self._slots = [self._make_slot(failures) for _ in range(count)]
+        # Each starts the newest code beside the slot whose place it will take.
+        self._next: dict[ChildSlot, ChildSlot] = {}
         self._waiting: deque[Run] = deque()
+        # Those that wait for the end of a task with their id, and let others pass: ids are unique only in a sub-queue.
+        self._same_ids: deque[Run] = deque()
         self._max_leases = settings.concurrency
-        # A moving average, in which the last run counts half. Until the first one has ended, tasks count as long.
-        self._mean_s = math.inf
+        self.pace = RunPace()
         self._window: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
 
     @property
     def problem(self) -> str:
         return "" if self.is_ready else next((slot.problem for slot in self._slots if slot.problem), "")
+
+    @property
+    def next_problem(self) -> str:
+        return next((slot.problem for slot in self._next if slot.problem), "")
+
+    @property
+    def is_replacing(self) -> bool:
+        return bool(self._next)
 
     @property
     def loading_since_s(self) -> float | None:
@@ -63,21 +61,36 @@ class LongRunningPool:
         return any(slot.is_open for slot in self._slots)
 
     @property
+    def slots(self) -> int:
+        return min(self._count_capacity(0) or len(self._slots), self._max_leases or sys.maxsize)
+
+    @property
     def capacity(self) -> int:
         if self._waits_for_suspect:
             # Nothing starts before it, so that a child becomes free for it.
-            return self._sent + any(slot.is_open and not slot.has_suspect for slot in self._slots)
-        if self._max_leases is None:
-            return sum(slot.count_capacity(0) for slot in self._slots)
-        lateness = self._lateness
-        return min(self._max_leases, sum(slot.count_capacity(lateness) for slot in self._slots))
+            count = self._sent + any(slot.is_open and not slot.has_suspect for slot in self._slots)
+        else:
+            count = self._count_capacity(0 if self._max_leases is None else self._owner.refill_s)
+        return min(count + len(self._same_ids), self._max_leases or sys.maxsize)
 
     @property
     def is_up_to_date(self) -> bool:
-        return all(slot.is_up_to_date for slot in self._slots)
+        return not self._next and all(slot.is_up_to_date for slot in self._slots)
 
-    def start(self, spec: ChildSpec) -> None:
-        for slot in self._slots:
+    def start(self, spec: ChildSpec, *, beside: bool = False) -> None:
+        kept = {slot: before for slot, before in self._next.items() if beside and slot.keeps(spec) and not slot.problem}
+        for slot in [slot for slot in self._next if slot not in kept]:
+            slot.retire()
+            self._slots.append(slot)  # until its child has ended
+        self._next = kept
+        failures = FailureLog("child_started")
+        for slot in [slot for slot in self._slots if not slot.is_leaving and slot not in kept.values()]:
+            if beside and slot.is_open and not slot.keeps(spec):
+                self._next[following := self._make_slot(failures)] = slot
+                following.start(spec)
+            else:
+                slot.start(spec)
+        for slot in kept:
             slot.start(spec)
         self._use_slots()
 
@@ -89,18 +102,21 @@ class LongRunningPool:
         self._requeue_if_closed()
 
     def end_run(self, run: Run, forced_result: RunResult) -> None:
-        if run in self._waiting:
-            self._waiting.remove(run)
-            self._owner.run_ended(run, forced_result)
+        for waiting in (self._waiting, self._same_ids):
+            if run in waiting:
+                waiting.remove(run)
+                self._owner.run_ended(run, forced_result)
         for slot in self._slots:
             if run in slot.runs:
                 slot.end_run(run, forced_result)
 
-    def enforce_timeouts(self, now_s: float) -> None:
+    def check_runs(self, now_s: float) -> None:
         for slot in self._slots:
             slot.enforce_timeouts(now_s)
+        self._requeue_excess()
 
     def requeue_unstarted(self) -> None:
+        self._restore_same_ids()
         # The last one first: each goes to the front of its queue.
         while self._waiting:
             self._owner.run_ended(self._waiting.pop(), RunResult(RunStatus.REQUEUED))
@@ -109,7 +125,7 @@ class LongRunningPool:
         self.requeue_unstarted()
         if self._window:
             self._window.cancel()
-        for slot in self._slots:
+        for slot in (*self._slots, *self._next):
             slot.stop()
         self._use_slots()
         async with asyncio.timeout(STOP_TIMEOUT_S + 10):
@@ -123,24 +139,39 @@ class LongRunningPool:
     def _waits_for_suspect(self) -> bool:
         return bool(self._waiting) and self._waiting[0].task.is_suspect
 
-    @property
-    def _lateness(self) -> float:
-        """How many runs would fit into the time for which a free child waits too long for its next task."""
-        return max(self._owner.refill_s / max(self._mean_s, 1e-6) - MAX_GAP, 0)  # a clock may not have moved on
+    def _count_capacity(self, refill_s: float) -> int:
+        return sum(slot.count_capacity(self.pace, refill_s) for slot in self._slots)
 
     def _end_run(self, run: Run, result: RunResult, spent_s: float | None) -> None:
+        ended_s = clock.monotonic_s()
         if spent_s is not None:
-            spent_s = max(spent_s, MIN_RUN_S)
-            self._mean_s = spent_s if self._mean_s == math.inf else (self._mean_s + spent_s) / 2
+            self.pace.record_run(spent_s)
         self._owner.run_ended(run, result)
         self._assign_runs()
+        # What was sent is written at the end of this loop iteration.
+        asyncio.get_running_loop().call_soon(self.pace.record_turn, ended_s)
 
     def _send_again(self, runs: Sequence[Run]) -> None:
         self._waiting.extendleft(reversed(runs))  # to the front, in their order
         self._use_slots()
 
+    def _make_slot(self, failures: FailureLog) -> ChildSlot:
+        return ChildSlot(
+            self._owner,
+            RestartPolicy(self._settings.restarts, self._on_failure),
+            failures,
+            on_change=self._use_slots,
+            on_run_ended=self._end_run,
+            on_batch_failed=self._send_again,
+        )
+
     def _use_slots(self) -> None:
-        if all(slot.is_empty for slot in self._slots):
+        for slot, before in [pair for pair in self._next.items() if pair[0].is_open]:
+            del self._next[slot]
+            self._slots.append(slot)
+            before.retire()
+        self._slots = [slot for slot in self._slots if not (slot.is_leaving and slot.is_empty)]
+        if all(slot.is_empty for slot in (*self._slots, *self._next)):
             self._emptied.set()
         else:
             self._emptied.clear()
@@ -150,45 +181,60 @@ class LongRunningPool:
 
     def _requeue_if_closed(self) -> None:
         # Until a child is ready, minutes may pass: other workers may run the tasks meanwhile.
-        if self._waiting and not self.is_ready:
+        if not self.is_ready:
             self.requeue_unstarted()
 
+    def _restore_same_ids(self) -> None:
+        self._waiting.extendleft(reversed(self._same_ids))
+        self._same_ids.clear()
+
     def _assign_runs(self) -> None:
+        self._restore_same_ids()
         if not self._waiting:
             return
         # A lease may have ended while the worker was suspended, even before the reply to its dequeue was read.
         for run in [run for run in self._waiting if not self._owner.has_lease(run)]:
             self.end_run(run, RunResult(RunStatus.LOST))
-        lateness = self._lateness
+        refill_s = self._owner.refill_s
         while self._waiting:
-            free = [slot for slot in self._slots if slot.can_take(self._waiting[0], lateness)]
+            free = [slot for slot in self._slots if slot.can_take(self._waiting[0], self.pace, refill_s)]
             slot = min(free, key=_load, default=None)
+            if slot is None and self._is_running(self._waiting[0]):
+                self._same_ids.append(self._waiting.popleft())
+                continue
             if slot is None or not (count := self._count_members(slot)):
                 break
             slot.send([self._waiting.popleft() for _ in range(count)])
-        self._requeue_behind_suspects()
+        if self._waits_for_suspect or any(slot.has_suspect for slot in self._slots):
+            self._requeue_excess()
 
-    def _requeue_behind_suspects(self) -> None:
-        """Requeue the tasks that a suspect one keeps from starting: children of other workers may be free."""
-        if not (self._waits_for_suspect or any(slot.has_suspect for slot in self._slots)):
+    def _is_running(self, run: Run) -> bool:
+        """Return whether a child has another task of the same id. A suspect one lets no others pass."""
+        return not run.task.is_suspect and any(slot.has_task(run.task_id) for slot in self._slots)
+
+    def _requeue_excess(self) -> None:
+        """Requeue the tasks that no child starts soon, such as those behind a long one: other workers may be free."""
+        if not self._waiting:
             return
-        startable = max(self.capacity - self._sent, 0)
-        while len(self._waiting) > startable:  # the last one first
+        startable = max(self.capacity - self._sent - len(self._same_ids), 0)
+        # The last one first. Those whose batch failed stay: elsewhere they would be in a batch again.
+        while len(self._waiting) > startable and not self._waiting[-1].runs_singly:
             self._owner.run_ended(self._waiting.pop(), RunResult(RunStatus.REQUEUED))
 
     def _count_members(self, slot: ChildSlot) -> int:
         """Return how many waiting tasks to send to a slot now; 0 while a batch waits for more members."""
         first, limits = self._waiting[0], slot.batch_limits
-        if limits is None or _is_alone(first):
+        if limits is None or first.is_alone:
             return 1
         ids: set[str] = set()
         for run in islice(self._waiting, limits.max_size):
-            if _is_alone(run) or run.task_id in ids or slot.has_task(run.task_id):
+            if run.is_alone or run.task_id in ids or slot.has_task(run.task_id):
                 break
             ids.add(run.task_id)
         count, waiting = len(ids), len(self._waiting)
         # No task that may arrive would be a member.
-        has_all_leases = self._max_leases is not None and waiting + self._sent >= self._max_leases
+        leases = waiting + len(self._same_ids) + self._sent
+        has_all_leases = self._max_leases is not None and leases >= self._max_leases
         is_complete = count == limits.max_size or count < waiting or has_all_leases
         left_s = first.waiting_since_s + limits.max_wait_ms / 1000 - clock.monotonic_s()
         if is_complete or left_s <= 0:
@@ -200,7 +246,3 @@ class LongRunningPool:
 
 
 _load = attrgetter("load")
-
-
-def _is_alone(run: Run) -> bool:
-    return run.task.is_suspect or run.runs_singly

@@ -70,7 +70,7 @@ async def serve(settings: WorkerSettings) -> int:
     workers = QueueWorkers(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, workers.stop)
+        loop.add_signal_handler(number, workers.receive_signal)
     return await workers.run()
 
 

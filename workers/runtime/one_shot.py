@@ -34,12 +34,15 @@ class OneShotPool:
     ) -> None:
         """`on_failure` is called for each child that could not start or ended unexpectedly."""
         self.problem = ""
+        self.next_problem = ""
         self._owner = owner
         self._settings = settings
         self._on_failure = on_failure
         self._restart_policy = RestartPolicy(settings.restarts, on_failure)
         self._failures = FailureLog("child_started")
         self._spec: ChildSpec | None = None
+        # Takes the place of `_spec` once its probe is ready.
+        self._next: ChildSpec | None = None
         self._started_with: dict[Child, ChildSpec] = {}
         # None for the probe, and for a child that has responded.
         self._runs: dict[Child, Run | None] = {}
@@ -50,6 +53,10 @@ class OneShotPool:
         self._emptied = asyncio.Event()
 
     @property
+    def is_replacing(self) -> bool:
+        return self._next is not None
+
+    @property
     def loading_since_s(self) -> float | None:
         return self._probe.loading_since_s if self._probe else None
 
@@ -58,23 +65,34 @@ class OneShotPool:
         return self._is_probed and not self._is_stopping
 
     @property
+    def slots(self) -> int:
+        return self._settings.concurrency or 1
+
+    @property
     def capacity(self) -> int:
         # A child that has responded keeps its slot until it has ended.
         lingering = sum(run is None and child is not self._probe for child, run in self._runs.items())
-        return max((self._settings.concurrency or 1) - lingering, 0) if self.is_ready else 0
+        return max(self.slots - lingering, 0) if self.is_ready else 0
 
     @property
     def is_up_to_date(self) -> bool:
-        return all(spec is self._spec for spec in self._started_with.values())
+        return self._next is None and all(spec is self._spec for spec in self._started_with.values())
 
-    def start(self, spec: ChildSpec) -> None:
-        self._spec = spec
+    def start(self, spec: ChildSpec, *, beside: bool = False) -> None:
         self._restart_policy.record_success()
-        self._is_probed = False
-        if self._probe is not None:
-            self._probe.kill()  # `_check_probe` starts one of the new code
+        self._next, self.problem, self.next_problem = None, "", ""
+        is_kept = self._is_probed and self._spec is not None and self._spec.starts_like(spec)
+        if beside and self._is_probed and not is_kept:
+            self._next = spec
         else:
+            self._spec, self._is_probed = spec, is_kept
+        if self._probe is None:
             self._start_probe()
+        elif not self._probe.is_ending and self._started_with[self._probe].starts_like(spec):
+            self._started_with[self._probe] = spec
+        else:
+            self._probe.kill()  # `_check_probe` starts one of the new code
+        self._notify_owner()
 
     def submit(self, *runs: Run) -> None:
         for run in runs:
@@ -84,7 +102,7 @@ class OneShotPool:
         assert self._spec is not None  # noqa: S101 (a pool is ready after its start)
         try:
             own = {"RUNQY_TASK_ID": run.task_id} | ({"TRACEPARENT": run.traceparent} if run.traceparent else {})
-            self._start_child(replace(self._spec, env={**self._spec.env, **own}), run)
+            self._start_child(self._spec, run, **own)
         except DeploymentFailed as error:
             self._require_probe(error.detail)
             self._owner.run_ended(run, RunResult(RunStatus.REQUEUED))
@@ -99,7 +117,7 @@ class OneShotPool:
         else:
             child.kill()
 
-    def enforce_timeouts(self, now_s: float) -> None:
+    def check_runs(self, now_s: float) -> None:
         for run in list(self._runs.values()):
             if run and run.started_ns and now_s >= run.ends_at_s and run.forced_result is None:
                 self.end_run(run, timeout_result(run))
@@ -125,12 +143,13 @@ class OneShotPool:
         if run is not None and not self._owner.has_lease(run):
             self.end_run(run, RunResult(RunStatus.LOST))
         elif run is not None:
-            run.commit = self._started_with[child].commit
+            run.commit, run.release = self._started_with[child].commit, self._started_with[child].release
             self._owner.run_started(run)
             child.send(run.child_line)
-        elif self._started_with[child] is self._spec:
+        elif self._started_with[child] is self._newest:
+            self._spec, self._next = self._newest, None
             self._is_probed = True
-            self.problem = ""
+            self.problem = self.next_problem = ""
             self._failures.record_success()
         child.close_input() if run else child.retire()
         self._notify_owner()
@@ -191,10 +210,10 @@ class OneShotPool:
         self._notify_owner()
 
     def _check_probe(self, child: Child) -> None:
-        if self._is_stopping or self._is_probed:
+        if self._is_stopping or (self._is_probed and self._next is None):
             return
         if child.has_failed:
-            self._require_probe(child.cause)
+            self._require_probe(child.cause, of_next=self._next is not None)
         else:
             self._start_probe()
 
@@ -203,12 +222,14 @@ class OneShotPool:
         child.retire()  # a child runs one task
         self._owner.run_ended(run, result)
 
-    def _require_probe(self, problem: str) -> None:
-        """Accept no tasks until another probe is ready."""
-        self.problem = problem
+    def _require_probe(self, problem: str, *, of_next: bool = False) -> None:
+        """Start another probe. Accept no tasks until it is ready, unless older code runs on."""
+        if of_next:
+            self.next_problem = problem
+        else:
+            self.problem, self._is_probed = problem, False
         members = child_error_members(problem)
         self._failures.record("child_not_started", key=members["error"], **members)
-        self._is_probed = False
         delay = self._restart_policy.next_delay_s()
         if delay is not None and not self._is_stopping:
             if self._restart:
@@ -217,19 +238,23 @@ class OneShotPool:
         self._notify_owner()
 
     def _start_probe(self) -> None:
-        if self._spec is None or self._is_stopping or self._probe is not None:
+        spec = self._newest
+        if spec is None or self._is_stopping or self._probe is not None or (self._is_probed and self._next is None):
             return
         try:
-            self._probe = self._start_child(replace(self._spec, env={**self._spec.env, "RUNQY_TASK_ID": ""}), None)
+            self._probe = self._start_child(spec, None, RUNQY_TASK_ID="")
         except DeploymentFailed as error:
-            self._require_probe(error.detail)
+            self._require_probe(error.detail, of_next=self._next is not None)
 
-    def _start_child(self, spec: ChildSpec, run: Run | None) -> Child:
-        """Raise DeploymentFailed."""
-        assert self._spec is not None  # noqa: S101 (callers have looked)
-        child = Child(spec, self)
+    @property
+    def _newest(self) -> ChildSpec | None:
+        return self._next or self._spec
+
+    def _start_child(self, spec: ChildSpec, run: Run | None, **env: str) -> Child:
+        """Start a child with some more environment variables. Raise DeploymentFailed."""
+        child = Child(replace(spec, env={**spec.env, **env}), self)
         self._runs[child] = run
-        self._started_with[child] = self._spec
+        self._started_with[child] = spec
         return child
 
     def _notify_owner(self) -> None:

@@ -109,12 +109,24 @@ class Pool(Protocol):
         """Return why no child is ready; empty if one is ready or none has failed."""
 
     @property
+    def next_problem(self) -> str:
+        """Return why the newest code does not start while older code runs on; empty if it did not fail."""
+
+    @property
+    def is_replacing(self) -> bool:
+        """Return whether the newest code is being started beside children that run older code."""
+
+    @property
     def loading_since_s(self) -> float | None:
         """Return when the oldest child that is still loading was started, on the monotonic clock; None if none is."""
 
     @property
     def is_ready(self) -> bool:
         """Return whether a task that is submitted now runs."""
+
+    @property
+    def slots(self) -> int:
+        """Return how many tasks can run at once, without those held ahead. Until children are ready, it is expected."""
 
     @property
     def capacity(self) -> int:
@@ -124,8 +136,11 @@ class Pool(Protocol):
     def is_up_to_date(self) -> bool:
         """Return whether every child was started with the newest specification."""
 
-    def start(self, spec: ChildSpec) -> None:
-        """Start children, or replace them, each between two tasks."""
+    def start(self, spec: ChildSpec, *, beside: bool = False) -> None:
+        """Start children, or replace them, each between two tasks.
+
+        With `beside`, each runs on until its successor is ready. Both are in memory for that time.
+        """
 
     def submit(self, *runs: Run) -> None:
         """Run tasks, each as soon as a child is free."""
@@ -133,8 +148,8 @@ class Pool(Protocol):
     def end_run(self, run: Run, forced_result: RunResult) -> None:
         """End a run early. `run_ended` is called once the child has stopped it."""
 
-    def enforce_timeouts(self, now_s: float) -> None:
-        """End the runs that timed out."""
+    def check_runs(self, now_s: float) -> None:
+        """End the runs that timed out, and requeue those that wait for children busy for longer than expected."""
 
     def requeue_unstarted(self) -> None:
         """Requeue the runs that no child has been sent."""
@@ -161,11 +176,12 @@ def to_run_result(response: ChildResponse | InvalidResponse) -> RunResult:
         return RunResult(RunStatus.FAILED, f"result_invalid: {response.reason}")
     if not (error := response.error_text):
         return RunResult(RunStatus.SUCCEEDED, output=bytes(response.result))
+    error_class = response.exception_path
     if not response.retry:
-        return RunResult(RunStatus.FAILED, error)
+        return RunResult(RunStatus.FAILED, error, error_class)
     delay = response.retry_delay_s
     if isinstance(delay, int | float) and not isinstance(delay, bool) and 0 <= delay <= MAX_RETRY_DELAY_S:
-        return RunResult(RunStatus.RETRYABLE, error, retry_delay_s=delay)
+        return RunResult(RunStatus.RETRYABLE, error, error_class, retry_delay_s=delay)
     if delay is not None:
         error += f"\n[retry_delay_s is no number from 0 to {MAX_RETRY_DELAY_S}: {delay!r:.60}; the queue's applies]"
-    return RunResult(RunStatus.RETRYABLE, error)
+    return RunResult(RunStatus.RETRYABLE, error, error_class)

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import msgspec
 
+from runqy.broker.streams.run_log import CLASS_MAX_BYTES
 from runqy.broker.tasks.record import TaskProgress
-from runqy.formats.json_decoding import convert, describe_error, read_json
+from runqy.formats.json_decoding import check_depth, convert, describe_error, read_json
 from workers.runtime.invalid_json import describe_invalid, describe_not_utf8, is_text
 
 MAX_LINE_BYTES = 32 << 20
@@ -64,6 +65,7 @@ class ChildResponse(msgspec.Struct):
     error: object = None
     retry: object = None
     retry_delay_s: object = None
+    error_class: object = None
     progress: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     chunk: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     log: object = msgspec.UNSET
@@ -79,6 +81,20 @@ class ChildResponse(msgspec.Struct):
         if not self.error:
             return ""
         return self.error if isinstance(self.error, str) else msgspec.json.encode(self.error).decode()
+
+    @property
+    def exception_path(self) -> str:
+        """Return the import path of the exception behind the error; empty if there is none that can be kept."""
+        path = self.error_class
+        is_path = isinstance(path, str) and path.isprintable() and len(path.encode()) <= CLASS_MAX_BYTES
+        return str(path) if is_path else ""
+
+
+class _ChunkOnly(msgspec.Struct, forbid_unknown_fields=True):
+    """The line of a chunk, of which a child sends thousands a second, as the SDK and the documentation write it."""
+
+    task_id: str
+    chunk: msgspec.Raw
 
 
 class _Outcome(msgspec.Struct):
@@ -110,8 +126,7 @@ class ProgressReport:
     progress: TaskProgress
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkLine:
+class ChunkLine(msgspec.Struct, frozen=True):
     """A part of the stream of a task that continues."""
 
     task_id: str | None
@@ -148,10 +163,13 @@ class _BatchLine(msgspec.Struct):
     error: object = None
     retry: object = None
     retry_delay_s: object = None
+    error_class: object = None
 
 
 ChildLine = BatchResponse | ChildResponse | InvalidResponse | ProgressReport | ChunkLine | LogLine
 """A line from a child that is part of the protocol."""
+_CHUNK_WITHIN = 512
+"""Where the name of the member is looked for. A line that has it later is read more slowly."""
 _RESPONSE_MEMBERS = set(_Outcome.__struct_fields__)
 _RESPONSE_START = re.compile(rb'\s*\{\s*"task_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _LONG_RESPONSE_START = re.compile(rb'\s*\{\s*"(task_id|result|error|retry)"\s*:')
@@ -159,6 +177,7 @@ _LONG_CHUNK_START = re.compile(rb'\s*\{\s*("task_id"\s*:\s*"([^"\\]|\\.)*"\s*,\s
 _LOG = re.compile(rb'\s*\{\s*"task_id"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"log"\s*:\s*"(.*?)"?\s*\}?\s*$', re.DOTALL)
 _BATCH_START = re.compile(rb'\s*\{\s*"batch"\s*:\s*\[\s*(\{|\]|$)')
 _TASK_ID = re.compile(rb'"task_id"\s*:\s*("[^"\\\x00-\x1f]*")')
+_decode_chunk = msgspec.json.Decoder(_ChunkOnly).decode
 _decode_outcome = msgspec.json.Decoder(_Outcome).decode
 _NO_OUTCOME = _Outcome()
 _decode_progress = msgspec.json.Decoder(TaskProgress).decode
@@ -193,6 +212,8 @@ def decode_response(  # noqa: PLR0911 (one for each kind of line)
     line: bytes, ready: Ready = NOT_ANNOUNCED
 ) -> ChildLine | None:
     """Decode a line of a child that announced this; None if the line is not part of the protocol."""
+    if ready.streams and line.find(b'"chunk"', 0, _CHUNK_WITHIN) > 0 and (chunk := _read_plain_chunk(line)):
+        return chunk
     try:
         response = read_json(line, ChildResponse)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -254,6 +275,17 @@ def _read_log(task_id: str | None, text: object) -> LogLine | None:
     return LogLine(task_id, text) if task_id is not None and isinstance(text, str) else None
 
 
+def _read_plain_chunk(line: bytes) -> ChunkLine | None:
+    """Return the chunk of a line that has nothing else; None for any other line."""
+    try:
+        check_depth(line)
+        plain = _decode_chunk(line)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    value = bytes(plain.chunk)
+    return ChunkLine(plain.task_id, value) if is_text(value) else None
+
+
 def _read_chunk(line: bytes, task_id: str | None, value: bytes) -> ChunkLine | None:
     if task_id is None:
         return None
@@ -275,7 +307,12 @@ def _read_batch(line: bytes) -> BatchResponse | None:
     if any(part.task_id is None for part in content.batch):
         return None
     if content.error:
-        failure = ChildResponse(error=content.error, retry=content.retry, retry_delay_s=content.retry_delay_s)
+        failure = ChildResponse(
+            error=content.error,
+            retry=content.retry,
+            retry_delay_s=content.retry_delay_s,
+            error_class=content.error_class,
+        )
         return BatchResponse(task_ids, failure=failure)
     is_ascii = line.isascii()
     members = [

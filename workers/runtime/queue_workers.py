@@ -8,16 +8,18 @@ import secrets
 import socket
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import structlog
 
 from runqy.broker.workers.redis_users import new_server_id
+from runqy.broker.workers.requests import WorkerAction
 from runqy.concurrency.threads import run_in_thread, wait_any
 from runqy.errors import BrokerUnavailable, RegistrationRefused, RunqyError, ServerUnavailable
 from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.deployments import DeploymentManager
+from workers.runtime.exit_limits import ExitLimits
 from workers.runtime.heartbeat import WorkerIdentity
 from workers.runtime.redis_connections import ConnectionRegistry, RedisConnections
 from workers.runtime.registration import (
@@ -35,6 +37,7 @@ QUEUES_PER_USER = 16
 """How many queues share a Redis user and its connections. Redis compares each key with the patterns of all of them:
 with 16 queues a script takes as long as with one, with 150 two to three times as long."""
 LIST_INTERVAL_S = 3.0
+CHECK_LIMITS_S = 1.0
 
 CONNECT_DELAY_S, CONNECT_MAX_DELAY_S = 0.5, 15.0
 RECONNECT_DELAY_S = 5.0
@@ -56,17 +59,50 @@ class QueueWorkers:
         self._serving: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None
         self._refusals = FailureLog("queues_accepted")
+        self._exit_limits = ExitLimits(settings)
+        self._has_signal = False
         self._status = 0
 
+    def receive_signal(self) -> None:
+        """Stop. On the second signal, requeue the tasks now."""
+        if self._has_signal:
+            for worker in self._workers.values():
+                worker.stop_now()
+        self._has_signal = True
+        self.stop()
+
     def stop(self) -> None:
-        """Stop all workers. See QueueWorker.stop."""
+        """Stop after running tasks have ended or `shutdown_timeout` is over. Further calls have no effect."""
         if self._following:
             self._following.cancel()
         for worker in self._workers.values():
             worker.stop()
 
+    def drain(self, reason: str) -> None:
+        """Stop after all running tasks have ended, however long they take."""
+        if self._following:
+            self._following.cancel()
+        for worker in self._workers.values():
+            worker.drain(reason)
+
     async def run(self) -> int:
         """Serve until stopped. Return the exit status."""
+        limits = asyncio.create_task(self._enforce_limits())
+        try:
+            return await self._run()
+        finally:
+            limits.cancel()
+
+    async def _enforce_limits(self) -> None:
+        while self._exit_limits.are_any:
+            await asyncio.sleep(CHECK_LIMITS_S)
+            workers = self._workers.values()
+            is_busy = any(worker.is_busy for worker in workers)
+            if reason := self._exit_limits.find_reason(is_busy=is_busy, taken=[worker.taken for worker in workers]):
+                self.drain(reason)
+                break
+
+    async def _run(self) -> int:
         if self._settings.queues == ALL_QUEUES:
             self._following = asyncio.create_task(self._follow())
             with contextlib.suppress(asyncio.CancelledError):
@@ -82,10 +118,18 @@ class QueueWorkers:
                 continue
             counts = Counter(worker.instance_id for worker in self._workers.values())
             instance_id = next((one for one in counts if counts[one] < QUEUES_PER_USER), None) or str(uuid.uuid4())
-            self._workers[queue] = QueueWorker(self._settings, queue, self._registry, instance_id=instance_id)
+            self._workers[queue] = QueueWorker(
+                self._settings, queue, self._registry, instance_id=instance_id, on_request=self._carry_out
+            )
             task = asyncio.create_task(self._serve(queue, self._workers[queue]))
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
+
+    def _carry_out(self, action: WorkerAction) -> None:
+        if action is WorkerAction.DRAIN:
+            self.drain("a drain was requested")
+        else:
+            self.stop()
 
     async def _follow(self) -> None:
         """Start workers for the queues that the server lists. The worker of a deleted queue ends itself."""
@@ -136,7 +180,15 @@ class QueueWorkers:
 class QueueWorker:
     """One worker for one queue."""
 
-    def __init__(self, settings: WorkerSettings, queue: str, registry: ConnectionRegistry, *, instance_id: str) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        queue: str,
+        registry: ConnectionRegistry,
+        *,
+        instance_id: str,
+        on_request: Callable[[WorkerAction], None],
+    ) -> None:
         host = socket.gethostname() or "unknown-host"
         self.instance_id = instance_id
         self._settings = settings
@@ -148,6 +200,8 @@ class QueueWorker:
             server_id=new_server_id(instance_id),
             host=host,
         )
+        self._on_request = on_request
+        self._draining = asyncio.Event()
         self._stopping = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._session: WorkerSession | None = None
@@ -159,17 +213,34 @@ class QueueWorker:
             on_wait=self._report_wait,
         )
 
+    @property
+    def is_busy(self) -> bool:
+        return self._session is not None and self._session.is_busy
+
+    @property
+    def taken(self) -> int:
+        """Return how many tasks it ran or runs."""
+        return self._session.consumer.taken if self._session else 0
+
     def stop(self) -> None:
-        """Stop after running tasks have ended or `shutdown_timeout` is over. On the second call, requeue them now."""
-        if self._stopping.is_set():
-            self._stop_now.set()
+        """Stop after running tasks have ended or `shutdown_timeout` is over."""
         self._stopping.set()
+
+    def stop_now(self) -> None:
+        self._stop_now.set()
+
+    def drain(self, reason: str) -> None:
+        """Stop after running tasks have ended."""
+        if not self._draining.is_set():
+            self._draining.set()
+            if self._session:
+                self._session.drain(reason)
 
     async def run(self) -> None:
         """Serve until stopped. Raise RegistrationRefused or ServerUnavailable."""
         structlog.contextvars.bind_contextvars(queue=self._queue)
         serving = asyncio.ensure_future(self._serve())
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        stopping = asyncio.ensure_future(self._wait_for_end())
         try:
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
@@ -177,6 +248,12 @@ class QueueWorker:
         finally:
             stopping.cancel()
             await self._close(serving)
+
+    async def _wait_for_end(self) -> None:
+        """Wait until it is to stop, or has drained."""
+        await wait_any(self._stopping, self._draining)
+        if self._session:
+            await wait_any(self._stopping, self._session.consumer.emptied)
 
     async def _serve(self) -> None:
         """Register, then serve the queue as the newest registration defines it."""
@@ -187,6 +264,7 @@ class QueueWorker:
             registration,
             connections,
             on_change=self._registration_loop.retry_now.set,
+            on_request=self._on_request,
         )
         log.info("registered", worker_id=self._identity.worker_id, redis_queues=list(registration.priorities))
         if not registration.has_maintenance:

@@ -81,13 +81,21 @@ class RedisInfo(msgspec.Struct, frozen=True):
         )
 
 
+class ReleaseInfo(msgspec.Struct, frozen=True):
+    """The release that the worker is to run. `deployment` has its fields."""
+
+    number: int
+    commit: str = ""
+    """Empty: the newest of the branch, which is the release's from then on."""
+    requires_ref: bool = False
+
+
 class QueueInfo(msgspec.Struct, frozen=True):
     name: str
     priority: int = 1
     mode: str = ""
     order: str = "weighted"
     revision: str | int | None = None
-    redeployment: str | int | None = None
 
 
 class SubQueueInfo(msgspec.Struct, frozen=True):
@@ -110,6 +118,8 @@ class DeploymentInfo(msgspec.Struct, frozen=True):
     env_vars: dict[str, str] | None = None
     redis_storage: bool = True
     hide_payloads: bool = False
+    replace_first: bool = False
+    """End children before their successors start, because the machine has not enough memory for both."""
 
 
 class LimitsInfo(msgspec.Struct, frozen=True):
@@ -142,6 +152,7 @@ class RegisteredWorker(msgspec.Struct, frozen=True):
     limits: LimitsInfo = LimitsInfo()
     vaults: dict[str, str] | None = None
     git_token: str | None = None
+    release: ReleaseInfo = ReleaseInfo(0)
 
     def __repr__(self) -> str:
         """Leave out the secrets."""
@@ -187,7 +198,8 @@ class RegisteredWorker(msgspec.Struct, frozen=True):
         """Return the fields that determine which code is deployed, as opposed to how it is started."""
         info = self.deployment
         source = (info.git_url, info.branch, info.code_path or "", info.requirements_file or "")
-        return (self.queue.name, self.queue.redeployment, *source, self.git_token or "")
+        # Without a commit each release has the newest one.
+        return (self.queue.name, self.release.commit or self.release.number, *source, self.git_token or "")
 
 
 @cache
@@ -237,7 +249,7 @@ def register(settings: WorkerSettings, queue: str, *, worker_id: str, instance_i
         "hostname": socket.gethostname(),
         "os": platform.system().lower(),
         "version": own_version(),
-        "accepts": ["redis_acl"],
+        "accepts": ["redis_acl", "releases"],
         "instance_id": instance_id,
     }
     return decode_registration(_send(settings, "POST", "/worker/register", queue, body))

@@ -28,15 +28,20 @@ VARIABLES = {
     "worker.processes": "RUNQY_PROCESSES",
     "worker.shutdown_timeout": "RUNQY_SHUTDOWN_TIMEOUT",
     "worker.termination_grace": "RUNQY_TERMINATION_GRACE",
+    "worker.idle_exit": "RUNQY_IDLE_EXIT",
+    "worker.max_tasks": "RUNQY_MAX_TASKS",
+    "worker.max_age": "RUNQY_MAX_AGE",
     "worker.isolate_children": "RUNQY_ISOLATE_CHILDREN",
     "bootstrap.retries": "RUNQY_BOOTSTRAP_RETRIES",
     "bootstrap.retry_delay": "RUNQY_BOOTSTRAP_RETRY_DELAY",
     "git.ssh_key": "RUNQY_GIT_SSH_KEY",
     "git.token": "RUNQY_GIT_TOKEN",
     "deployment.dir": "RUNQY_DEPLOYMENT_DIR",
+    "deployment.local_dir": "RUNQY_LOCAL_DIR",
     "deployment.use_system_site_packages": "RUNQY_USE_SYSTEM_SITE_PACKAGES",
     "deployment.max_checkout_bytes": "RUNQY_MAX_CHECKOUT_BYTES",
     "deployment.max_deployment_bytes": "RUNQY_MAX_DEPLOYMENT_BYTES",
+    "deployment.keep_releases": "RUNQY_KEEP_RELEASES",
     "recovery.enabled": "RUNQY_RECOVERY_ENABLED",
     "recovery.max_restarts": "RUNQY_RECOVERY_MAX_RESTARTS",
     "recovery.initial_delay": "RUNQY_RECOVERY_INITIAL_DELAY",
@@ -74,6 +79,12 @@ class WorkerSettings:
     shutdown_timeout_s: float = 30.0
     termination_grace_s: float = 1.0
     """See ChildSpec."""
+    idle_exit_s: float = 0
+    """Drain after this time without a task; 0: never. The same holds for the other two."""
+    max_tasks: int | None = None
+    """Drain after this many tasks of a queue."""
+    max_age_s: float = 0
+    """Drain at this age."""
     bootstrap_retries: int = 0
     """The number of attempts to register at the start; 0: no limit."""
     bootstrap_retry_delay_s: float = 2.0
@@ -81,10 +92,14 @@ class WorkerSettings:
     git_token: str = field(default="", repr=False)
     home: Path = Path(".runqy")
     deployment_dir: Path
+    local_dir: Path | None = None
+    """A folder whose code runs, instead of a checkout."""
     has_system_packages: bool = False
     max_checkout_bytes: int = 2 << 30
     max_deployment_bytes: int = 20 << 30
     """The limit of a virtual environment and the queue's package cache together."""
+    keep_releases: int = 3
+    """How many deployments of a queue stay on the disk, with the one that runs."""
     isolates_children: bool = True
     """Prevent children, and the installation of their requirements, from reading and signalling other processes."""
     restarts: RestartSettings = field(default_factory=RestartSettings)
@@ -145,6 +160,19 @@ def read(env: Environment, *, allow_http: bool = False) -> WorkerSettings:
             "and the child to exit before it is killed; [not for children that accept "
             "cancel](protocol.md#cancellation-and-time-outs)",
         ),
+        idle_exit_s=env.fraction_of_seconds(
+            "RUNQY_IDLE_EXIT", 0.0, help="[drain and exit](#draining) after this time without a task; 0: never"
+        ),
+        max_tasks=env.count(
+            "RUNQY_MAX_TASKS", 0, help="drain and exit after this many tasks, which is never exceeded; 0: no limit"
+        )
+        or None,
+        max_age_s=env.fraction_of_seconds(
+            "RUNQY_MAX_AGE",
+            0.0,
+            help="drain and exit at this age, or up to a tenth sooner, so that workers that were started together do "
+            "not end together; 0: never",
+        ),
         bootstrap_retries=env.count(
             "RUNQY_BOOTSTRAP_RETRIES", 0, help="number of attempts to register at the start; 0: unlimited"
         ),
@@ -165,6 +193,13 @@ def read(env: Environment, *, allow_http: bool = False) -> WorkerSettings:
             shown_default="`$RUNQY_HOME/deployments`",
             help="checkouts and virtual environments",
         ),
+        local_dir=env.parsed(
+            "RUNQY_LOCAL_DIR",
+            lambda text: Path(text).expanduser().absolute(),
+            None,
+            shown_default="code from git",
+            help="run the code of this folder as it is, [without git](#code-of-a-local-folder)",
+        ),
         has_system_packages=env.flag(
             "RUNQY_USE_SYSTEM_SITE_PACKAGES", help="let tasks import the packages of the machine's Python"
         ),
@@ -175,6 +210,14 @@ def read(env: Environment, *, allow_http: bool = False) -> WorkerSettings:
             "RUNQY_MAX_DEPLOYMENT_BYTES",
             20 << 30,
             help="the largest virtual environment together with the queue's cache of packages",
+        ),
+        keep_releases=env.count(
+            "RUNQY_KEEP_RELEASES",
+            3,
+            lowest=1,
+            highest=100,
+            help="releases of a queue whose code and environment stay on the disk, with the one that runs: going "
+            "back to one of them needs neither git nor pip",
         ),
         isolates_children=env.flag(
             "RUNQY_ISOLATE_CHILDREN",

@@ -15,6 +15,7 @@ from runqy.broker.operation import Operation, Request, ask
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import RunInfo
 from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED
+from runqy.broker.tasks.chunks import read_chunks
 from runqy.broker.tasks.finish import (
     Completion,
     Failure,
@@ -65,11 +66,20 @@ class RunResult(msgspec.Struct, frozen=True):
 
     status: RunStatus
     error: str = ""
+    error_class: str = ""
+    """The import path of the exception, if the child sent it."""
     output: bytes | None = None
     retry_delay_s: float | None = None
     """The delay before the retry that the task requested; None for the queue's delays."""
     is_shared: bool = False
     """Its child died while it had several runs: which of them caused it is unknown."""
+
+
+INCOMPLETE = RunResult(
+    RunStatus.RETRYABLE,
+    "stream_incomplete: the task returned no result, and parts of what it streamed are lost: Redis had no free memory, "
+    "and the worker did not keep them",
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +106,8 @@ class Run:
     """It is a batch of its own, because a batch that it was in failed as a whole. This happens to it once."""
     commit: str = ""
     """The commit that its child runs."""
+    release: int = 0
+    """The number of the release that its child runs; 0 without one."""
     forced_result: RunResult | None = None
     """The result of a run that is ended early, whatever its child responds."""
     result: RunResult | None = None
@@ -112,10 +124,16 @@ class Run:
         return self.task.lease.task_id
 
     @property
+    def is_alone(self) -> bool:
+        """Whether it must run without others in its child."""
+        return self.task.is_suspect or self.runs_singly
+
+    @property
     def finish_bytes(self) -> int:
         result = self.result.output if self.result else None
         unstored_bytes = len(self.output or b"") + (self.stream.unstored_bytes if self.stream else 0)
-        return len(result or b"") + len(self.task.message.payload) + unstored_bytes
+        read_bytes = self.stream.size if self.stream and not self.stream.is_kept and result == b"null" else 0
+        return len(result or b"") + len(self.task.message.payload) + unstored_bytes + read_bytes
 
     @property
     def child_line(self) -> bytes:
@@ -196,7 +214,7 @@ def _completions(runs: Sequence[Run], policy: QueuePolicy, now_ns: int) -> Finis
 def finish_request(run: Run, result: RunResult, policy: QueuePolicy, *, now_ns: int) -> Request[FinishOutcome]:
     """Return the request that completes, requeues, retries or archives a task, by how its run ended."""
     lease, message, status = run.task.lease, run.task.message, result.status
-    info, max_archived = _info(run, policy, status), policy.max_archived
+    info, max_archived = _info(run, policy, status, result.error_class), policy.max_archived
 
     def retry_later(attempt: int, *, child_died: bool = False) -> Request[FinishOutcome]:
         retry_at_s = policy.retry_at_s(attempt, now_ns=now_ns, delay_s=result.retry_delay_s)
@@ -209,7 +227,8 @@ def finish_request(run: Run, result: RunResult, policy: QueuePolicy, *, now_ns: 
         )
 
     if status is RunStatus.SUCCEEDED:
-        return complete(lease, message, result.output if policy.keeps_results else None, now_ns=now_ns, info=info)
+        output = result.output if policy.keeps_results else None
+        return complete(lease, message, output, now_ns=now_ns, info=info, wants_result=run.task.wants_result)
     # A child that died with several tasks charges none. They run again at once: the next child has to load first, and
     # together they reach the second death, after which each runs alone. Delays would let them die in twos and threes.
     if status is RunStatus.REQUEUED or result.is_shared:
@@ -234,20 +253,46 @@ OUTCOMES_OF_STATUS = {
 }
 
 
-def _info(run: Run, policy: QueuePolicy, status: RunStatus = RunStatus.SUCCEEDED) -> RunInfo:
+def _info(run: Run, policy: QueuePolicy, status: RunStatus = RunStatus.SUCCEEDED, error_class: str = "") -> RunInfo:
     return RunInfo(
         commit=run.commit,
         hides_payload=policy.hides_payloads,
         started_ns=run.started_ns,
         outcome=OUTCOMES_OF_STATUS.get(status),
+        error_class=error_class,
     )
 
 
 def add_streamed_result(run: Run, result: RunResult) -> RunResult:
-    """Return the result. Of a run that returned none it is what the run streamed."""
-    if run.stream is None or result.status is not RunStatus.SUCCEEDED or result.output != b"null":
+    """Return the result. Of a run that returned none it is what the run streamed, if all of that is kept."""
+    if run.stream is None or not _is_streamed(result) or (output := run.stream.join()) is None:
         return result
-    return msgspec.structs.replace(result, output=run.stream.join())
+    return msgspec.structs.replace(result, output=output)
+
+
+def _is_streamed(result: RunResult) -> bool:
+    return result.status is RunStatus.SUCCEEDED and result.output == b"null"
+
+
+def read_streamed_results(runs: Sequence[Run], policy: QueuePolicy) -> Operation[None]:
+    """Give runs that returned no result what they streamed, reading from Redis what is not kept.
+
+    A run of which chunks are lost fails. Raise BrokerUnavailable.
+    """
+    for run in runs:
+        stream, lease = run.stream, run.task.lease
+        if stream is None or stream.is_kept or run.result is None or not _is_streamed(run.result):
+            continue
+        stored: list[bytes] = []
+        while len(stored) < stream.stored:
+            read = yield from ask(read_chunks(lease.queue, lease.task_id, run=stream.run_number, offset=len(stored)))
+            if read.run != stream.run_number or not read.entries:
+                break
+            stored += read.entries
+        output = stream.join(stored[: stream.stored])
+        run.result = (
+            INCOMPLETE if output is None else limit_result(RunResult(RunStatus.SUCCEEDED, output=output), policy)
+        )
 
 
 def limit_result(result: RunResult, policy: QueuePolicy) -> RunResult:

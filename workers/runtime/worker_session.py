@@ -14,6 +14,7 @@ from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.workers.heartbeats import deregister
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.broker.workers.redis_users import is_worker_user, new_wake_token
+from runqy.broker.workers.requests import WorkerAction
 from runqy.concurrency.threads import wait_any
 from runqy.errors import BrokerRefused, BrokerUnavailable
 from runqy.telemetry.failure_log import FailureLog
@@ -41,6 +42,7 @@ QUICK_STOP_S = IDLE_GRACE_S + TERM_GRACE_S + KILL_GRACE_S + 2 * FINAL_REQUESTS_S
 """How long a stop takes, at most, once it no longer waits for running tasks: children end, tasks are requeued."""
 NO_MAINTENANCE = "the server sends no lease_secs: lost tasks are not recovered, due retries do not run"
 """The reason that a ready worker of Go's server reports."""
+_BUSY = (WorkerState.DEPLOYING, WorkerState.STARTING, WorkerState.RESTARTING)
 
 log = structlog.get_logger()
 
@@ -48,15 +50,20 @@ log = structlog.get_logger()
 class WorkerSession:
     """One worker of one queue, while it serves."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (its callbacks)
         self,
         settings: WorkerSettings,
         identity: WorkerIdentity,
         registration: RegisteredWorker,
         connections: RedisConnections,
+        *,
         on_change: Callable[[], None],
+        on_request: Callable[[WorkerAction], None],
     ) -> None:
-        """Take over acquired connections. `on_change` is called when it is time to register again."""
+        """Take over acquired connections.
+
+        `on_change` is called when it is time to register again, `on_request` when a person wants the process to end.
+        """
         # Whether the queue is disabled at the server.
         self.is_disabled = False
         # Whether Redis no longer accepts the credentials.
@@ -66,14 +73,19 @@ class WorkerSession:
         self._registration = registration
         self._connections = connections
         self._on_change = on_change
+        self._on_request = on_request
+        # The ids of the newest requests that were carried out.
+        self._answered: dict[WorkerAction, str] = {}
         self._revision = registration.revision
         # Why the newest registration is missing; empty if the present one is current.
         self._stale_reason = ""
         self._outage = BrokerOutageTimer()
         self._heartbeat_failures = FailureLog("heartbeat_resumed")
         self._beat_requested = asyncio.Event()
-        self._reported: tuple[WorkerState, str] | None = None
-        self._is_draining = False
+        self._reported: tuple[object, ...] = ()
+        # Why it drains; empty if it does not.
+        self._drain_reason = ""
+        self._is_stopping = False
         self._refusals = RefusalTimer()
         self._listener = WorkerSubscription(new_wake_token(identity.instance_id), self._receive)
         self.consumer = Consumer(
@@ -115,12 +127,28 @@ class WorkerSession:
         self.is_disabled = True
         self.consumer.stop_dequeuing()
 
+    @property
+    def is_busy(self) -> bool:
+        """Return whether it has tasks, or deploys or starts what runs them."""
+        return bool(self.consumer.runs) or self.deployments.state[0] in _BUSY
+
+    def drain(self, reason: str) -> None:
+        """Dequeue no more tasks, and requeue those that have not started. `consumer.emptied` says when all have ended.
+
+        It registers again when it needs to, because a task may run for longer than a password is valid.
+        """
+        if not self._is_stopping:
+            self._drain_reason = reason
+        self._beat_requested.set()
+        self.consumer.drain()
+        log.info("draining", reason=reason, tasks=len(self.consumer.runs))
+
     async def close(self, stop_now: asyncio.Event) -> None:
         """Let running tasks end within the grace period, requeue the others, and deregister."""
-        self._is_draining = True
+        self._is_stopping = True
         self._beat_requested.set()
-        self.consumer.stop_dequeuing()
-        log.info("draining", tasks=len(self.consumer.runs))
+        self.consumer.drain()
+        log.info("stopping", tasks=len(self.consumer.runs))
         # Without tasks, a dequeue may still be under way. An unreachable Redis never replies to it.
         grace_s = self._settings.shutdown_timeout_s if self.consumer.runs else FINAL_REQUESTS_S
         await wait_any(self.consumer.emptied, stop_now, timeout_s=grace_s)
@@ -153,6 +181,7 @@ class WorkerSession:
                 hides_payloads=registration.deployment.hide_payloads,
             ),
             lease_s=registration.lease_s,
+            max_tasks=self._settings.max_tasks,
             ttl_completed_s=registration.limits.ttl_completed_secs,
             active_timeout_s=registration.limits.active_timeout_secs,
             keeps_output=registration.task_output,
@@ -166,7 +195,7 @@ class WorkerSession:
             self._beat_requested.set()
         elif event is WorkerEvent.CANCELED:
             self.consumer.cancel_task(subject)
-        elif subject == self._registration.queue.name:
+        elif subject in (self._registration.queue.name, self._identity.worker_id):
             self._beat_requested.set()
 
     async def _run_heartbeats(self) -> None:
@@ -190,7 +219,7 @@ class WorkerSession:
         connections = self._connections
         await connections.measure_clock()
         record = self._record()
-        self._reported = record.state, record.reason
+        self._reported = self._news()
         # If the heartbeat fails, all counters are undelivered.
         undelivered = counted = self._take_counts()
         try:
@@ -225,6 +254,10 @@ class WorkerSession:
     def _apply(self, result: HeartbeatResult) -> None:
         if result.is_refused:
             self._request_refused()
+        for action, request_id in result.requested.items():
+            if self._answered.get(action) != request_id:
+                self._answered[action] = request_id
+                self._carry_out(action)
         for extension in result.extensions:
             self.consumer.apply_extension(extension)
         if result.revision is not None and result.revision != self._revision:
@@ -232,14 +265,29 @@ class WorkerSession:
                 self._on_change()
             self._revision = result.revision
 
+    def _carry_out(self, action: WorkerAction) -> None:
+        if action is WorkerAction.RESTART:
+            self.deployments.restart_children()
+        else:
+            self._on_request(action)
+
     def _state_changed(self) -> None:
-        if self._reported != self._state():
+        if self._reported != self._news():
             self._beat_requested.set()
+
+    def _news(self) -> tuple[object, ...]:
+        """Return what is reported at once when it changes. Rollouts wait for what concerns releases."""
+        deployments = self.deployments
+        deployments.note_release()
+        has_died = self.consumer.counts.of_release(deployments.release).deaths > 0
+        return (*self._state(), deployments.release, deployments.failed_release, has_died)
 
     def _state(self) -> tuple[WorkerState, str]:
         """Return the state that the worker reports, and the reason, redacted."""
-        if self._is_draining:
-            return WorkerState.DRAINING, "the worker is stopping"
+        if self._is_stopping:
+            return WorkerState.STOPPING, self._drain_reason or "the worker is stopping"
+        if self._drain_reason:
+            return WorkerState.DRAINING, self._drain_reason
         if self.is_disabled:
             return WorkerState.DRAINING, "the queue is disabled"
         state, reason = self.deployments.state
@@ -253,7 +301,11 @@ class WorkerSession:
     def _record(self) -> WorkerRecord:
         state, reason = self._state()
         identity, registration, counts = self._identity, self._registration, self.consumer.counts
+        settings = self._settings
         shared_deaths = counts.recent_shared_deaths
+        deployments = self.deployments
+        deployments.note_release()
+        deployed, of_release = deployments.deployed, counts.of_release(deployments.release)
         return WorkerRecord(
             worker_id=identity.worker_id,
             host=identity.host,
@@ -262,13 +314,27 @@ class WorkerSession:
             queue=registration.queue.name,
             redis_queues=registration.priorities,
             is_strict=registration.queue.order == "strict",
-            concurrency=self.consumer.slots or self._settings.processes,
-            processes=self._settings.processes,
+            concurrency=self.consumer.slots or min(settings.processes, settings.concurrency or settings.processes),
+            processes=settings.processes,
             started_at_s=identity.started_at_s,
             version=own_version(),
             state=state,
             reason=reason,
-            commit=self.deployments.commit,
+            commit=deployed.commit if deployed else "",
+            commit_subject=secrets.redact(deployed.info.subject) if deployed else "",
+            commit_author=secrets.redact(deployed.info.author) if deployed else "",
+            committed_at_s=deployed.info.committed_at_s if deployed else 0,
+            revision=registration.revision,
+            release=deployments.release,
+            failed_release=deployments.failed_release,
+            failed_commit=deployments.failed.commit if deployments.failed else "",
+            failed_subject=secrets.redact(deployments.failed.info.subject) if deployments.failed else "",
+            failed_author=secrets.redact(deployments.failed.info.author) if deployments.failed else "",
+            failed_committed_at_s=deployments.failed.info.committed_at_s if deployments.failed else 0,
+            has_failed_fetch=deployments.has_failed_fetch,
+            release_runs=of_release.runs,
+            release_failures=of_release.failures,
+            release_deaths=of_release.deaths,
             last_take_s=self.consumer.last_take_s,
             free_slots=self.consumer.free_slots,
             mean_running=counts.mean_running,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis import RedisCluster
@@ -154,6 +155,10 @@ class Broker:
 
     def now_s(self) -> int:
         return self._clock.now_ns() // 1_000_000_000
+
+    def now(self) -> datetime:
+        """Return the time by Redis's clock, which all processes share."""
+        return datetime.fromtimestamp(self.now_ns() / 1e9, UTC)
 
     @property
     def has_clock_parted(self) -> bool:

@@ -11,9 +11,11 @@ from runqy.broker.memory import MemoryReading, MemoryUse, parse_memory
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply, check_reply, translate_errors
 from runqy.broker.scripts import command, script
-from runqy.errors import RunqyError
+from runqy.errors import BrokerRefused, RunqyError
 
 MAINTENANCE_REPORT_S = 60
+LOADS_AS_SUPERUSER = (9, 1)
+"""The version of Valkey from which the user `default` needs no permission for the append-only file."""
 _MAX_TAGS = 10_000
 """Where the search for a key on each master ends: a master without slots has none."""
 
@@ -82,6 +84,31 @@ def check_nodes(broker: Broker) -> list[RedisHealth]:
     ]
 
 
+def may_lose_append_only_file(broker: Broker) -> bool:
+    """Return whether a server would refuse its append-only file when it starts.
+
+    It runs the file as the user `default`. False where the server may not read users. Raise BrokerUnavailable.
+    """
+    sections = [command("INFO", section, key=None) for section in ("persistence", "server")]
+    for connection in broker.connection.nodes().values():
+        info = _read_info([check_reply(reply) for reply in connection.execute(sections)])
+        version = tuple(int(part) for part in info.get("valkey_version", "0").split(".") if part.isdigit())
+        if info.get("aof_enabled") != "1" or version >= LOADS_AS_SUPERUSER:
+            continue
+        try:
+            (user,) = connection.execute([command("ACL", "GETUSER", "default", key=None)])
+        except BrokerRefused:
+            continue
+        if _is_restricted(check_reply(user)):
+            return True
+    return False
+
+
+def _is_restricted(user: Reply) -> bool:
+    rules = user if isinstance(user, dict) else dict(zip(user[::2], user[1::2], strict=True))
+    return rules[b"commands"] != b"+@all" or b"~*" not in rules[b"keys"].split()
+
+
 def _hash_tags(client: RedisCluster) -> list[int]:
     """Return hash tags that together reach every master that has slots. Raise BrokerUnavailable."""
     found: dict[str, int] = {}
@@ -98,8 +125,7 @@ def _hash_tags(client: RedisCluster) -> list[int]:
 
 def _parse(replies: Sequence[Reply]) -> RedisHealth:
     """Parse INFO. A hosted Redis that hides sections has an empty policy and does not count as part of a cluster."""
-    lines = (line for reply in replies for line in reply.decode("utf-8", "replace").splitlines())
-    info = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    info = _read_info(replies)
     # Without a previous id Redis reports 40 zeros.
     is_master, previous_id = info.get("role") == "master", info.get("master_replid2", "")
     return RedisHealth(
@@ -109,3 +135,8 @@ def _parse(replies: Sequence[Reply]) -> RedisHealth:
         replication_id=info.get("master_replid", "") if is_master else "",
         previous_replication_id=previous_id if is_master and previous_id.strip("0") else "",
     )
+
+
+def _read_info(replies: Sequence[Reply]) -> dict[str, str]:
+    lines = (line for reply in replies for line in reply.decode("utf-8", "replace").splitlines())
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -30,6 +30,11 @@ MAINTENANCE = "runqy:config:{config}:maintenance"
 OVER_SHARE = "runqy:config:{config}:over_share"
 # string, expiring: names of Redis queues that a live worker serves, one a line
 SERVED = "runqy:config:{config}:served"
+# hash: name of a queue or sub-queue -> its counters of the last minutes, and its workers, for autoscalers
+DEMAND = "runqy:config:{config}:demand"
+# hash: name of a deleted Redis queue whose stream of ends is left to be read -> name of its queue
+UNREAD_ENDS = "runqy:config:{config}:unread_ends"
+WEBHOOK_ATTEMPTS = "runqy:config:{config}:webhook_attempts"  # hash: outcome -> number of attempts to send webhooks
 WORKER_RECORDS = "runqy:workers"  # zset: worker ids, score = Unix s of expiry
 
 
@@ -66,6 +71,16 @@ def go_worker(worker_id: str) -> str:
 def worker_record(worker_id: str) -> str:
     """String, expiring: JSON of the workers API's data beyond ServerInfo; Unix s after deregistration."""
     return f"runqy:worker:{worker_id}"
+
+
+WORKER_REQUESTS = "runqy:worker_requests:"
+
+
+def worker_requests(worker_id: str) -> str:
+    """Hash, expiring: what a worker was asked to do (`drain`, `restart`, `stop`) -> id of the request. Workers read it
+    with their heartbeats, and cannot write it.
+    """
+    return f"{WORKER_REQUESTS}{worker_id}"
 
 
 def probe(slot_tag: int) -> str:
@@ -140,6 +155,8 @@ class QueueKeys:
         # zset: keys of task sets held by asynq's aggregator, score = Unix s at which a set becomes stale
         self.aggregation_sets = f"{prefix}aggregation_sets"
         self.runs = f"{own}runs"  # stream: ended attempts that are not in the database yet
+        # stream: ends of tasks that are told to others, until the database has them; never trimmed
+        self.ends = f"{own}ends"  # `lua/parts/append_end.lua` and `are_ends_full.lua` have this key too
         # string, expiring: size in bytes of the largest result that is still stored; exists while the queue exceeds its
         # share of the memory
         self.max_result = f"{own}max_result"

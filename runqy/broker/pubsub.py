@@ -236,7 +236,7 @@ def worker_channels(wake_token: str) -> tuple[str, ...]:
 
 
 def parse_worker_event(channel: str, data: bytes) -> tuple[WorkerEvent, str]:
-    """Return the event of a message, and the Redis queue, task id or queue that it names."""
+    """Return the event of a message, and the Redis queue, task id, queue or worker that it names."""
     subject = data.decode("utf-8", "replace")
     if channel == keys.CANCEL_CHANNEL:
         return WorkerEvent.CANCELED, subject

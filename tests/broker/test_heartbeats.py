@@ -12,6 +12,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.workers import heartbeats
 from runqy.broker.workers.heartbeats import list_running_tasks
 from runqy.broker.workers.records import (
+    LOST_TTL_S,
     RECORD_MAX_BYTES,
     RunningTask,
     WorkerRecord,
@@ -130,8 +131,8 @@ def test_the_record_reads_back_as_it_was_written(broker: Broker) -> None:
     now_s = beat(broker, running_task("t1"))
 
     assert heartbeats.list_worker_records(broker) == [dataclasses.replace(RECORD, last_beat_s=now_s, running=("t1",))]
-    assert heartbeats.find_worker_record(broker, "w-1") == heartbeats.list_worker_records(broker)[0]
-    wait_until(lambda: lives_for(broker, 60, lambda: beat(broker), "runqy:worker:w-1"))
+    assert heartbeats.find_worker_record(broker, "w-1") == (heartbeats.list_worker_records(broker)[0], False)
+    wait_until(lambda: lives_for(broker, 86_400, lambda: beat(broker), "runqy:worker:w-1"))
 
 
 def test_a_worker_that_ended_in_order_leaves_for_a_minute_when_it_did(broker: Broker) -> None:
@@ -197,7 +198,7 @@ def test_a_go_worker_is_listed_beside_ours(broker: Broker) -> None:
     assert (go.redis_queues, go.concurrency, go.foreign_status) == ({"live.default": 5, "live.low": 1}, 2, "running")
     assert (go.started_at_s, go.last_beat_s) == (1795564380, 1795564381)
     assert ours.worker_id == "w-1"
-    assert heartbeats.find_worker_record(broker, "vm:17767") == go
+    assert heartbeats.find_worker_record(broker, "vm:17767") == (go, False)
 
 
 ASYNQ_SERVER = "vm:9:0b6e5a8e-4f5c-4f7e-9d39-5d1f2b6f0c11"
@@ -221,7 +222,7 @@ def test_a_server_of_asynq_is_listed_beside_ours_while_it_lives(broker: Broker) 
     assert (server.is_foreign, server.is_ready(now_s), server.last_beat_s) == (True, True, now_s)
     assert own.worker_id == "w-1"
     assert [[task.task_id for task in found] for found in broker.run(list_running_tasks([server]))] == [["t2"]]
-    assert heartbeats.find_worker_record(broker, ASYNQ_SERVER) == server
+    assert heartbeats.find_worker_record(broker, ASYNQ_SERVER) == (server, False)
     client.zadd(keys.SERVERS, {key: now_s - 1})
     assert heartbeats.list_worker_records(broker) == [own]
 
@@ -320,10 +321,11 @@ def test_only_expired_workers_are_removed_from_the_indexes(broker: Broker) -> No
     broker.client.zadd(keys.WORKERS, {"asynq:workers:{x:1:y}": old, "go-recent": old, "go-old": ancient})
     broker.client.zadd(keys.WORKERS, {"go-alive": ancient})
     broker.client.hset("asynq:workers:go-alive", mapping=GO_WORKER | {"worker_id": "go-alive"})
-    broker.client.zadd(keys.WORKER_RECORDS, {"dead": old, "never": "+inf", "far": broker.now_s() + 10_000})
+    listed = {"lost": old, "forgotten": old - LOST_TTL_S, "never": "+inf", "far": broker.now_s() + 10_000}
+    broker.client.zadd(keys.WORKER_RECORDS, listed)
 
     broker.run(heartbeats.remove_expired_workers())
 
     assert broker.client.zrange(keys.SERVERS, 0, -1) == [SERVER.encode()]
     assert set(broker.client.zrange(keys.WORKERS, 0, -1)) == {RUNNING.encode(), b"go-recent", b"go-alive"}
-    assert broker.client.zrange(keys.WORKER_RECORDS, 0, -1) == [b"w-1"]
+    assert broker.client.zrange(keys.WORKER_RECORDS, 0, -1) == [b"lost", b"w-1"]

@@ -22,18 +22,21 @@ from runqy.broker.config_documents import QueueRevision
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.cancellations import enforce_cancellations
+from runqy.broker.maintenance.foreign_ends import ForeignEndSearch
 from runqy.broker.maintenance.forwarder import forward_due
 from runqy.broker.maintenance.janitor import expire_archived, expire_completed
 from runqy.broker.maintenance.orphans import Suspect, restore_orphan
 from runqy.broker.maintenance.pending_timeouts import PendingTask, archive_all_timed_out
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.notify import Notify
 from runqy.broker.operation import Request, RequestBatch
 from runqy.broker.queues import pausing
-from runqy.broker.queues.deletion import delete_redis_queue
+from runqy.broker.queues.deletion import delete_redis_queue, forget_unread_ends
 from runqy.broker.rate_limit import Rate, acquire
 from runqy.broker.replies import ReplyLost
 from runqy.broker.scripts import script
 from runqy.broker.streams.audit_stream import append_record
+from runqy.broker.streams.ends import delete_ends, read_ends
 from runqy.broker.streams.run_counters import RunCounters, add_run_counters
 from runqy.broker.streams.run_log import remove_runs
 from runqy.broker.streams.write_behind import record_delivery
@@ -55,6 +58,7 @@ from runqy.broker.tasks.output import OutputChunk, delete_stray_output, write_ou
 from runqy.broker.workers import heartbeats
 from runqy.broker.workers.claims import claim_worker_id, delete_stale_claims
 from runqy.broker.workers.redis_users import StoredUser, remove_stored_users, store_user
+from runqy.broker.workers.requests import WorkerAction, request_action
 from tests.broker.test_heartbeats import RECORD, running_task
 from tests.support import environment
 from tests.support.bad_network import BadNetwork, FaultMode
@@ -62,6 +66,7 @@ from tests.support.tasks import QUEUE, new_task, put, take, take_one
 
 OTHER = "mail.default"
 KEYS = QueueKeys(QUEUE)
+NOTIFY = Notify(batch="b")
 DAY_S = 86_400
 
 SENT_ONCE = {
@@ -178,13 +183,15 @@ def run_tasks(broker: Broker) -> None:
     broker.run(finish.archive(failed.lease, failed.message, error="e", now_ns=now_ns))
     broker.run(finish.requeue(back.lease, back.message, now_ns=now_ns))
     broker.run(finish.requeue(both.lease, both.message, now_ns=now_ns, shared_death=True))
+    broker.client.hset(KEYS.task("done"), "notify", NOTIFY.encode())
+    ForeignEndSearch().tell_all(broker, [QUEUE])
     (last,) = broker.client.xrevrange(KEYS.runs, count=1)
     milliseconds, number = map(int, last[0].split(b"-"))
     broker.run(remove_runs(QUEUE, (milliseconds, number)))
 
 
 def maintain(broker: "LosingBroker") -> None:
-    put(broker, "lost", "unlisted", "overdue", "again", retention_s=10)
+    put(broker, "lost", "unlisted", "overdue", "again", retention_s=10, notify=NOTIFY)
     put(broker, "due", process_at_s=broker.now_s() + 60)
     take_one(broker)
     broker.client.lrem(KEYS.pending, 1, "unlisted")
@@ -216,7 +223,7 @@ def maintain(broker: "LosingBroker") -> None:
 
 
 def administer(broker: Broker) -> None:
-    put(broker, "t1", "t2", "t3", "t4")
+    put(broker, "t1", "t2", "t3", "t4", "stray", notify=NOTIFY)
     broker.run(pausing.pause(QUEUE, now_ns=broker.now_ns(), by="ann"))
     broker.run(pausing.unpause(QUEUE, now_ns=broker.now_ns()))
     broker.run(cancel(QUEUE, "t4", now_ns=broker.now_ns()))
@@ -225,7 +232,10 @@ def administer(broker: Broker) -> None:
     broker.run(inspector.delete_tasks(QUEUE, ["t2"]))
     put(broker, "later", process_at_s=broker.now_s() + 60)
     broker.run(inspector.release_tasks(QUEUE, ["later"]))
+    broker.client.lrem(KEYS.pending, 1, "stray")
     delete_redis_queue(broker, QUEUE)
+    broker.run(delete_ends(QUEUE, [entry.id for entry in broker.run(read_ends(QUEUE, limit=10))]))
+    broker.run(forget_unread_ends([QUEUE]))
 
 
 def serve_workers(broker: "LosingBroker") -> None:
@@ -234,12 +244,13 @@ def serve_workers(broker: "LosingBroker") -> None:
     broker.run(remove_stored_users([StoredUser(field="u", content=b"c")]))
     broker.run(heartbeats.write_heartbeat(RECORD, [running_task("t1")], now_ns=broker.now_ns()))
     broker.run(heartbeats.deregister(dataclasses.replace(RECORD, worker_id="w-2"), now_ns=broker.now_ns()))
+    broker.run(request_action("w-1", WorkerAction.DRAIN, request_id="1"))
     broker.run(add_run_counters(QUEUE, RunCounters(requeued=1)))
     broker.run(record_delivery(b"delivery"))
     broker.run(append_record(b"record"))
     broker.run(acquire("client", Rate(5, 60), now_ns=broker.now_ns()))
     broker.client.delete(keys.worker_record("w-1"))
-    broker.later_s = DAY_S
+    broker.later_s = 2 * DAY_S
     broker.run(delete_stale_claims())
     broker.run(heartbeats.remove_expired_workers())
 

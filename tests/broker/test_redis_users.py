@@ -218,6 +218,8 @@ FORBIDDEN_KEYS = [
     ("HSET", keys.REDIS_USERS, "runqy-w-tests/w", "forged"),
     ("HSET", keys.QUEUE_REVISIONS, "mail", "1"),
     ("HGETALL", keys.QUEUE_REVISIONS),
+    ("HSET", keys.worker_requests("another"), "stop", "1"),
+    ("DEL", keys.worker_requests("w")),
     ("GET", "runqy:worker:another"),
     ("SET", "runqy:worker:another", "{}"),
     ("DEL", keys.SERVERS),

@@ -7,11 +7,9 @@ import redis as redis_py
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys, ended_channel
-from runqy.broker.maintenance.forwarder import forward
 from runqy.broker.pubsub import TaskEndSubscriber
-from runqy.broker.states import TaskState
 from runqy.broker.tasks.chunks import GAP, MAX_CHUNKS, ChunkBatch, TaskChunks, mark_gap, read_chunks, write_chunks
-from runqy.broker.tasks.finish import Failure, complete, requeue, retry
+from runqy.broker.tasks.finish import complete, requeue
 from runqy.broker.tasks.inspector import run_tasks
 from runqy.broker.tasks.lease import Lease, LeasedTask
 from runqy.broker.tasks.output import KEPT_S
@@ -19,7 +17,7 @@ from runqy.broker.tasks.reader import read_statuses
 from runqy.errors import BrokerFull
 from tests.support import environment, event_loop
 from tests.support.full_redis import full_redis
-from tests.support.tasks import QUEUE, put, take_one
+from tests.support.tasks import QUEUE, fail, put, take_one
 
 KEYS = QueueKeys(QUEUE)
 
@@ -50,13 +48,6 @@ def taken(broker: Broker) -> LeasedTask:
     """Return a task that runs."""
     put(broker, "t1", retention_s=3600)
     return take_one(broker)
-
-
-def fail(broker: Broker, taken: LeasedTask) -> None:
-    """Let a run fail, and the task be pending again."""
-    failure = Failure(error="boom", retry_at_s=broker.now_s() - 1)
-    broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
-    broker.run(forward(QUEUE, TaskState.RETRY, now_ns=broker.now_ns()))
 
 
 def test_chunks_are_read_from_any_position(broker: Broker, taken: LeasedTask) -> None:

@@ -17,7 +17,7 @@ from runqy.broker.tasks.inspector import delete_tasks, run_tasks
 from runqy.broker.tasks.lease import Lease, LeasedTask
 from runqy.broker.tasks.output import KEPT_S, MAX_BYTES, OutputChunk, TaskOutput, read_output, write_output
 from runqy.broker.tasks.reader import find_task, read_statuses
-from tests.support.tasks import QUEUE, put, take, take_one
+from tests.support.tasks import QUEUE, fail, put, take, take_one
 
 KEYS = QueueKeys(QUEUE)
 
@@ -41,13 +41,6 @@ def taken(broker: Broker) -> LeasedTask:
     """Return a task that runs."""
     put(broker, "t1", retention_s=3600)
     return take_one(broker)
-
-
-def fail(broker: Broker, taken: LeasedTask) -> None:
-    """Let a run fail, and the task be pending again."""
-    failure = Failure(error="boom", retry_at_s=broker.now_s() - 1)
-    broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
-    broker.run(forward(QUEUE, TaskState.RETRY, now_ns=broker.now_ns()))
 
 
 def test_parts_are_joined(broker: Broker, taken: LeasedTask) -> None:

@@ -9,7 +9,7 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.workers import heartbeats
 from runqy.broker.workers.claims import claim_worker_id, delete_stale_claims
-from runqy.broker.workers.records import DISCONNECTED_TTL_S, RECORD_TTL_S
+from runqy.broker.workers.records import DISCONNECTED_TTL_S, LOST_AFTER_S
 from runqy.errors import WorkerIdTaken
 from tests.broker.test_heartbeats import RECORD
 
@@ -22,7 +22,7 @@ def beat(broker: Broker) -> None:
     broker.run(heartbeats.write_heartbeat(RECORD, now_ns=broker.now_ns()))
 
 
-def grow_old(broker: Broker, worker_id: str = "w-1", by_s: int = RECORD_TTL_S + 1) -> None:
+def grow_old(broker: Broker, worker_id: str = "w-1", by_s: int = LOST_AFTER_S + 1) -> None:
     """Let a claim be older, by default than a record lives."""
     at_s, owner = broker.client.hget(keys.WORKER_CLAIMS, worker_id).split(b" ", 1)
     broker.client.hset(keys.WORKER_CLAIMS, worker_id, b"%d %s" % (int(at_s) - by_s, owner))
@@ -58,6 +58,16 @@ def test_an_id_is_free_once_its_record_has_ended(broker: Broker) -> None:
     broker.run(heartbeats.deregister(RECORD, now_ns=broker.now_ns()))
 
     claim(broker, "key:2")
+
+
+def test_an_id_is_free_once_its_worker_is_lost(broker: Broker) -> None:
+    claim(broker, "key:1")
+    broker.run(heartbeats.write_heartbeat(RECORD, now_ns=broker.now_ns() - (LOST_AFTER_S + 1) * 10**9))
+    grow_old(broker)
+
+    claim(broker, "key:2")
+
+    assert heartbeats.list_worker_records(broker) == []
 
 
 def test_the_id_of_a_live_go_worker_cannot_be_claimed(broker: Broker) -> None:
@@ -96,7 +106,7 @@ def test_claims_of_workers_that_are_gone_are_deleted(broker: Broker) -> None:
         claim(broker, "key:1", worker_id)
     for worker_id in ("w-1", "gone", "garbled"):
         grow_old(broker, worker_id, DISCONNECTED_TTL_S)
-    grow_old(broker, "silent", int(SILENT_S) + RECORD_TTL_S)
+    grow_old(broker, "silent", int(SILENT_S) + LOST_AFTER_S)
     broker.client.set(keys.worker_record("garbled"), "{}")
 
     broker.run(delete_stale_claims())
@@ -120,7 +130,7 @@ def test_a_worker_counts_only_for_queues_that_it_registered_for(broker: Broker) 
     (record,) = heartbeats.list_worker_records(broker)
 
     assert (record.queue, record.redis_queues) == ("inbox", {"mail_low": 3})
-    assert heartbeats.find_worker_record(broker, "w-1") == record
+    assert heartbeats.find_worker_record(broker, "w-1") == (record, False)
 
 
 def test_a_record_without_a_claim_is_not_limited(broker: Broker) -> None:

@@ -12,7 +12,7 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.scripts import command
-from runqy.broker.tasks.chunks import ChunkBatch, mark_gap, write_chunks
+from runqy.broker.tasks.chunks import ChunkBatch, mark_gap, read_chunks, write_chunks
 from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue, new_task_id
 from runqy.broker.tasks.finish import complete, requeue
@@ -62,13 +62,14 @@ def test_it_takes_extends_and_finishes(single_broker: Broker, worker_broker: Bro
     is_written = worker_broker.run(write_output([OutputChunk(lease=first.lease, text=b"line\n", progress=b"{}")]))
     batch = ChunkBatch(lease=first.lease, run_number=1, offset=0, entries=(b"1",))
     streamed = worker_broker.run(write_chunks([batch]))
+    kept = worker_broker.run(read_chunks("mail", first.lease.task_id)).entries
     worker_broker.run(mark_gap(batch))
     worker_broker.run(complete(first.lease, first.message, b"1", now_ns=worker_broker.now_ns()))
     worker_broker.run(requeue(second.lease, now_ns=worker_broker.now_ns()))
     worker_broker.run(write_heartbeat(RECORD, now_ns=worker_broker.now_ns()))
 
     assert not extension.lost
-    assert (is_written, streamed) == ([True], [1])
+    assert (is_written, streamed, kept) == ([True], [1], (b"1",))
     assert single_broker.client.zcard("asynq:{mail}:completed") == 1
     assert single_broker.client.lrange("asynq:{mail}:pending", 0, -1) == [second.lease.task_id.encode()]
     assert single_broker.client.exists("runqy:worker:w") == 1

@@ -1,5 +1,6 @@
 """A worker that cannot reach Redis, while its server does, is shown as disconnected."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import redis as redis_py
 
 from runqy.broker import keys
-from runqy.broker.workers.records import RECORD_TTL_S
+from runqy.broker.workers.records import LOST_AFTER_S
 from tests.faults.producers import QUEUE
 from tests.faults.servers import RECOVERED_S, StartWeb
 from tests.support.bad_network import BadNetwork, FaultMode
@@ -52,7 +53,8 @@ def test_a_worker_that_is_cut_off_from_redis_is_disconnected_until_it_is_back(
     record = look(web)
     assert (record["state"], record["status"], record["is_stale"]) == ("disconnected", "disconnected", True)
     assert f"no heartbeat has reached Redis since {record['disconnected_since']}" in record["reason"]
-    wait_until(lambda: stored.ttl(keys.worker_record(record["worker_id"])) > RECORD_TTL_S, RECOVERED_S)  # stays listed
+    listed_until_s = time.time() + LOST_AFTER_S
+    wait_until(lambda: stored.zscore(keys.WORKER_RECORDS, record["worker_id"]) > listed_until_s, RECOVERED_S)
 
     network.mode = FaultMode.FINE
 

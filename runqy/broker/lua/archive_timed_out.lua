@@ -4,7 +4,7 @@
 -- KEYS pending archived runs counters tasks*
 -- ARGV now_s message_end ended_prefix lock_prefix now_ns details ids_and_since*
 -- RETURNS how many were archived
--- USES release_lock in_ns remove_from_pending add_to_archive log_run add_to_counter log_waiting_task
+-- USES release_lock in_ns remove_from_pending add_to_archive append_end log_run add_to_counter log_waiting_task
 local archived = 0
 for i = 5, #KEYS do
   local task, id, since = KEYS[i], ARGV[i * 2 - 3], ARGV[i * 2 - 2]

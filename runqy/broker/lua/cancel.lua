@@ -6,7 +6,7 @@
 -- ARGV id wanted now_ns now_s cancellation task_prefix oldest_s max_archived ended_channel cancel_channel details
 -- RETURNS 1 archived, 2 worker notified, 3 already finished, 4 cannot be cancelled in its state, or not in `wanted`,
 --   0 no such task, 5 worker of another program notified
--- USES release_lock delete_task add_to_archive archive log_run add_to_counter log_waiting_task archive_canceled in_ns remove_from_pending
+-- USES release_lock append_end delete_task add_to_archive archive log_run add_to_counter log_waiting_task archive_canceled in_ns remove_from_pending
 local task, id = KEYS[1], ARGV[1]
 local seen = redis.call('HMGET', task, 'msg', 'state', 'cancel', 'group', 'pending_since', 'owner')
 local message, state = seen[1], seen[2]

@@ -5,7 +5,7 @@
 -- KEYS active lease completed processed processed_day runs task_and_lock*
 -- ARGV now_ns counter_expires_s tasks*
 -- RETURNS for each task 1 completed, 2 already completed with this token, 0 lease lost
--- USES counters remove_from_active release_lock log_run
+-- USES counters remove_from_active release_lock append_end log_run
 local now_ns, replies, completed = ARGV[1], {}, 0
 for position = 1, (#KEYS - 6) / 2 do
   local task, lock, at = KEYS[5 + 2 * position], KEYS[6 + 2 * position], 8 * position - 5
@@ -21,7 +21,7 @@ for position = 1, (#KEYS - 6) / 2 do
     if lock ~= task then
       release_lock(lock, id)
     end
-    append_run(KEYS[6], id, lease_token, 'completed', '1', now_ns, ARGV[at + 7], seen)
+    append_run(KEYS[6], task, id, lease_token, 'completed', '1', now_ns, ARGV[at + 7], seen)
     redis.call('PUBLISH', ended_channel, 'completed')
     completed = completed + 1
   end

@@ -4,7 +4,7 @@
 -- KEYS index
 -- ARGV task_prefix lock_prefix limit
 -- RETURNS the ids removed from the index
--- USES release_lock delete_task
+-- USES release_lock append_end delete_task
 local kind = redis.call('TYPE', KEYS[1]).ok
 local is_list = kind == 'list'
 if not is_list and kind ~= 'zset' then
@@ -15,6 +15,7 @@ local ids = redis.call(is_list and 'LRANGE' or 'ZRANGE', KEYS[1], 0, ARGV[3] - 1
 for _, id in ipairs(ids) do
   if redis.call('TYPE', ARGV[1] .. id).ok == 'hash' then
     release_task_lock(ARGV[1] .. id, id, ARGV[2])
+    end_deleted(ARGV[1] .. id, id)
   end
   unlink_task(ARGV[1] .. id, id)
 end

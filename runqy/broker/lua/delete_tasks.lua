@@ -4,7 +4,7 @@
 -- KEYS pending scheduled retry archived completed task*
 -- ARGV wanted task_prefix lock_prefix ended_prefix ids*
 -- RETURNS for each 1 deleted, 0 no such task, 2 active, 3 in another state or held by an aggregator
--- USES in_ns remove_from_pending release_lock delete_task remove_from_index
+-- USES in_ns remove_from_pending release_lock append_end delete_task remove_from_index
 local indexes = {pending = KEYS[1], scheduled = KEYS[2], retry = KEYS[3], archived = KEYS[4], completed = KEYS[5]}
 local wanted, outcomes = ARGV[1], {}
 for i = 1, #KEYS - 5 do
@@ -20,6 +20,7 @@ for i = 1, #KEYS - 5 do
     outcomes[i] = 3
   else
     release_task_lock(task, id, ARGV[3])
+    end_deleted(task, id)
     unlink_task(task, id)
     if state ~= 'archived' and state ~= 'completed' then
       redis.call('PUBLISH', ARGV[4] .. id, 'deleted')

@@ -9,16 +9,16 @@
 -- KEYS queue_keys*
 -- ARGV worker now_ns now_ms lease_end_s wake_channel idle_until_ms has_more_slots is_repeat cancellation ended_prefix queue_count rest*
 -- RETURNS for each task: position of its queue, id, lease_token, message, attempt, and its fields runs, child_deaths,
---   ttl_completed, active_timeout, retried, pending_since (due if it was leased before) and shared_deaths ('' where one is
---   missing)
--- USES wake release_lock delete_task add_to_archive log_run add_to_counter log_waiting_task archive_canceled has_index
+--   ttl_completed, active_timeout, retried, pending_since (due if it was leased before), shared_deaths and notify ('' where
+--   one is missing)
+-- USES wake release_lock append_end delete_task add_to_archive log_run add_to_counter log_waiting_task archive_canceled has_index
 local worker, now_ns, now_ms, lease_end_s = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local channel, idle_until_ms, has_more_slots, is_repeat = ARGV[5], ARGV[6], ARGV[7] == '1', ARGV[8] == '1'
 local queue_count = tonumber(ARGV[11])
 local first_slot = 12 + 2 * queue_count
 local slot_count = (#ARGV - first_slot + 1) / (queue_count + 1)
 local drops_left = 1000
-local FIELDS = {'child_deaths', 'ttl_completed', 'active_timeout', 'retried', 'pending_since', 'shared_deaths'}
+local FIELDS = {'child_deaths', 'ttl_completed', 'active_timeout', 'retried', 'pending_since', 'shared_deaths', 'notify'}
 
 local queues = {}
 for i = 1, queue_count do
@@ -61,7 +61,7 @@ local function dequeue_from(position, lease_token)
       local run_number = string.format('%.0f', (tonumber(found[5]) or 0) + 1)
       redis.call('HSET', task, 'state', 'active', 'owner', lease_token, 'worker', worker, 'started', now_ns,
         'attempts', attempt, 'runs', run_number, 'due', found[11] or now_ns)
-      redis.call('HDEL', task, 'pending_since', 'cancel', 'progress', 'chunks')
+      redis.call('HDEL', task, 'pending_since', 'cancel', 'progress', 'chunks', 'ended')
       if found[6] then
         local _, chunks = kept_keys(task, id)
         redis.call('UNLINK', chunks)
@@ -80,7 +80,7 @@ local function find_leased(owners)
   for position, queue in ipairs(queues) do
     for _, id in ipairs(redis.call('LRANGE', queue.active, 0, 9999)) do
       local task = redis.call('HMGET', queue.prefix .. id, 'owner', 'msg', 'attempts', 'runs',
-        'child_deaths', 'ttl_completed', 'active_timeout', 'retried', 'due', 'shared_deaths')
+        'child_deaths', 'ttl_completed', 'active_timeout', 'retried', 'due', 'shared_deaths', 'notify')
       if task[1] and task[2] and owners[task[1]] then
         redis.call('ZADD', queue.lease, lease_end_s, id)
         found[task[1]] = {position, id, task[1], task[2], unpack(task, 3)}

@@ -4,7 +4,7 @@
 -- KEYS cancellations pending retry scheduled
 -- ARGV now_s task_prefix cancellation ended_prefix ids*
 -- RETURNS how many were archived
--- USES release_lock delete_task add_to_archive log_run add_to_counter log_waiting_task archive_canceled in_ns remove_from_pending
+-- USES release_lock append_end delete_task add_to_archive log_run add_to_counter log_waiting_task archive_canceled in_ns remove_from_pending
 local archived = 0
 for i = 5, #ARGV do
   local id = ARGV[i]

@@ -5,14 +5,14 @@
 -- If the queue was full for all tasks of a part, the part is not recorded: the same request may succeed later.
 -- KEYS pending idle scheduled retry record tasks_and_locks*
 --   the task's key replaces a missing lock, that of the pending list a missing record
--- ARGV queue now_ns now_ms fingerprint request_token part response keep_s task_prefix max_waiting sevens*
+-- ARGV queue now_ns now_ms fingerprint request_token part response keep_s task_prefix max_waiting max_ends eights*
 --   max_waiting: limit of pending, scheduled and retry tasks of the queue; 0: unlimited
---   sevens: id, message, ttl_archived, ttl_completed, active_timeout, run_at ('' for immediately) and lock_s (0: until
---     the task's end)
--- RETURNS request_token, its now_ns, its response, and for each task 1 stored, 0 the id exists, -1 the queue is full, or the id
---   of the task that has the lock;
+--   eights: id, message, ttl_archived, ttl_completed, active_timeout, run_at ('' for immediately), lock_s (0: until the
+--     task's end) and notify ('': nobody is told of the end)
+-- RETURNS request_token, its now_ns, its response, and for each task 1 stored, 0 the id exists, -1 the queue is full, -5 too many
+--   ends are waiting to be told, or the id of the task that has the lock;
 --   only 0 if the record is for another body, -4 if it is damaged
--- USES wake take_lock waiting_capacity find_enqueued
+-- USES wake take_lock waiting_capacity find_enqueued are_ends_full
 local queue, now_ns, now_ms, fingerprint, request_token, part = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
 local response, keep_s, task_prefix = ARGV[7], ARGV[8], ARGV[9]
 local record = KEYS[5]
@@ -34,7 +34,7 @@ end
 local outcomes, ids, seen, stored, refused = {}, {}, {}, 0, 0
 local capacity = waiting_capacity(tonumber(ARGV[10]), KEYS[1], KEYS[3], KEYS[4])
 for i = 1, (#KEYS - 5) / 2 do
-  local task, lock, first = KEYS[i * 2 + 4], KEYS[i * 2 + 5], i * 7 + 4
+  local task, lock, first = KEYS[i * 2 + 4], KEYS[i * 2 + 5], i * 8 + 4
   local id, run_at = ARGV[first], ARGV[first + 5]
   local holder, found = nil, find_enqueued(task, id, now_ns, ARGV[first + 3])
   if found then
@@ -42,8 +42,10 @@ for i = 1, (#KEYS - 5) / 2 do
   else
     holder = lock ~= task and take_lock(lock, id, tonumber(ARGV[first + 6]), task_prefix) or nil
     outcomes[i] = holder or 1
-    if not holder and capacity < 1 then
-      outcomes[i], refused = -1, refused + 1
+    local notify = ARGV[first + 7]
+    local is_full = not holder and are_ends_full(task, id, notify, tonumber(ARGV[11]))
+    if not holder and (capacity < 1 or is_full) then
+      outcomes[i], refused = is_full and -5 or -1, refused + 1
       if lock ~= task then
         redis.call('DEL', lock) -- it was free, or its task has finished
       end
@@ -51,6 +53,9 @@ for i = 1, (#KEYS - 5) / 2 do
       capacity = capacity - 1
       redis.call('HSET', task, 'msg', ARGV[first + 1], 'enqueued', now_ns, 'ttl_archived', ARGV[first + 2],
         'ttl_completed', ARGV[first + 3], 'active_timeout', ARGV[first + 4])
+      if notify ~= '' then
+        redis.call('HSET', task, 'notify', notify)
+      end
       if lock ~= task then
         redis.call('HSET', task, 'unique_key', lock)
       end

@@ -5,7 +5,7 @@
 -- KEYS archived
 -- ARGV task_prefix lock_prefix now_s default_ttl_s max_age_s max_tasks offset limit
 -- RETURNS how many were scanned, and the ids removed from the index
--- USES release_lock delete_task
+-- USES release_lock append_end delete_task
 local task_prefix, now_s, default_ttl_s = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
 local max_age_s, offset, limit = tonumber(ARGV[5]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local surplus = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[6])

@@ -5,7 +5,7 @@
 -- KEYS source pending groups idle
 -- ARGV state queue task_prefix group_prefix now_s now_ns limit cancellation ended_prefix
 -- RETURNS how many ids left the source
--- USES wake release_lock delete_task add_to_archive log_run add_to_counter log_waiting_task archive_canceled
+-- USES wake release_lock append_end delete_task add_to_archive log_run add_to_counter log_waiting_task archive_canceled
 local state, queue, task_prefix, group_prefix, now_s, now_ns = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local due = redis.call('ZRANGE', KEYS[1], '-inf', now_s, 'BYSCORE', 'LIMIT', 0, ARGV[7])
 local moved = 0

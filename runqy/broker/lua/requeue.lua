@@ -3,7 +3,7 @@
 -- KEYS task active lease pending idle archived processed failed processed_day failed_day runs
 -- ARGV id lease_token queue now_ns now_ms now_s cancellation counter_expires_s task_prefix oldest_s max_archived ended_channel shared_deaths details
 -- RETURNS 1 pending at the front, 2 archived as cancelled, 0 lease lost
--- USES counters remove_from_active release_lock delete_task add_to_archive archive wake log_run
+-- USES counters remove_from_active release_lock append_end delete_task add_to_archive archive wake log_run
 local task, id = KEYS[1], ARGV[1]
 local left, seen = remove_from_active(task, KEYS[2], KEYS[3], id, ARGV[2])
 if left ~= 1 then
@@ -24,6 +24,6 @@ end
 archive(KEYS[6], id, ARGV[6], ARGV[9], ARGV[10], tonumber(ARGV[11]))
 redis.call('HSET', task, 'msg', redis.call('HGET', task, 'msg') .. ARGV[7], 'state', 'archived')
 count_failure(KEYS[7], KEYS[8], KEYS[9], KEYS[10], ARGV[8])
-append_run(KEYS[11], id, ARGV[2], 'canceled', '1', ARGV[4], ARGV[14], seen)
+append_run(KEYS[11], task, id, ARGV[2], 'canceled', '1', ARGV[4], ARGV[14], seen)
 redis.call('PUBLISH', ARGV[12], 'archived')
 return 2

@@ -47,8 +47,8 @@ for i = 1, #KEYS - 6 do
   else
     if is_over then
       redis.call('HSET', task, 'msg', seen[2] .. ARGV[7])
-      redis.call('HDEL', task, 'cancel', 'child_deaths', 'shared_deaths', 'attempts', 'result', 'retried', 'error_msg', 'archived_at',
-        'progress', 'output', 'chunks')
+      redis.call('HDEL', task, 'cancel', 'child_deaths', 'shared_deaths', 'attempts', 'failures', 'result', 'retried', 'error_msg',
+        'archived_at', 'progress', 'output', 'chunks', 'ended')
       redis.call('UNLINK', kept_keys(task, id))
       redis.call('PERSIST', task)
     end

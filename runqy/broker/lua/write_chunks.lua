@@ -9,6 +9,7 @@
 --   ttl_archived: of tasks of other producers, which have none
 -- RETURNS for each the number of chunks that are stored now, -1 lease lost
 -- USES has_lease stored_chunks
+local PAGE = 500 -- Lua limits the arguments of a call
 local function append(task, chunks, stored, run_number, offset, first, last, ttl_s, channel)
   local length = stored and redis.pcall('LLEN', chunks) or 0
   if not stored or type(length) ~= 'number' then
@@ -19,8 +20,8 @@ local function append(task, chunks, stored, run_number, offset, first, last, ttl
   if offset > length or stop <= length then
     return length
   end
-  for i = first + length - offset, last do
-    redis.call('RPUSH', chunks, ARGV[i])
+  for i = first + length - offset, last, PAGE do
+    redis.call('RPUSH', chunks, unpack(ARGV, i, math.min(i + PAGE - 1, last)))
   end
   redis.call('EXPIRE', chunks, ttl_s)
   redis.call('HSET', task, 'chunks', run_number .. ':' .. string.format('%.0f', stop))

@@ -26,6 +26,7 @@ from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.streams.run_log import make_details
 from runqy.broker.tasks.archive_reasons import LEASE_EXPIRED
+from runqy.broker.tasks.failures import make_failure
 
 SLICE_SIZE = 500
 GROUP_SETS_PER_CALL = 10
@@ -209,4 +210,5 @@ def _recover_call(task: LostTask, state: TaskState, message: bytes, details: byt
         outcome=(RunOutcome.CANCELED if task.cancel else RunOutcome.LOST).value,
         now_ns=now_ns,
         details=details,
+        failure=make_failure(messages.CANCELED if task.cancel else LEASE_EXPIRED),
     )

@@ -5,7 +5,7 @@ The caller ensures that no more tasks are enqueued. A later deletion completes o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from runqy.broker import keys as redis_keys
@@ -13,9 +13,11 @@ from runqy.broker.broker import Broker
 from runqy.broker.constants import BATCH_MAX_TASKS
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import Request
+from runqy.broker.replies import Reply
 from runqy.broker.scanning import KeyScanner
 from runqy.broker.scripts import command, script
 from runqy.broker.states import TaskState
+from runqy.broker.streams.ends import count_ends
 from runqy.broker.tasks.index import remove_lookups
 
 _LISTED = (
@@ -39,10 +41,11 @@ class DeletedRedisQueue:
 
 
 def delete_redis_queue(
-    broker: Broker, queue: str, *, before_step: Callable[[], None] = lambda: None
+    broker: Broker, queue: str, *, parent: str = "", before_step: Callable[[], None] = lambda: None
 ) -> DeletedRedisQueue:
     """Delete a Redis queue: tasks, indexes, index entries, locks, counters. Raise BrokerUnavailable.
 
+    Tasks that tell their end end as deleted: the stream of ends stays until it has been read, as that of `parent`.
     `before_step` is called before each step and may raise to stop.
     """
     deleted, keys = DeletedRedisQueue(), QueueKeys.of(queue)
@@ -51,8 +54,37 @@ def delete_redis_queue(
         deleted.keys += _delete_other_keys(broker, keys, before_step)
         if not _delete_indexed_tasks(broker, keys, deleted, before_step):
             break
+    has_ends = broker.run(count_ends(queue)) > 0
+    broker.run(remember_unread_ends(queue, parent or queue) if has_ends else forget_unread_ends([queue]))
     broker.run(Request((command("SREM", redis_keys.QUEUES, queue, key=redis_keys.QUEUES),), lambda _: None))
     return deleted
+
+
+def remember_unread_ends(queue: str, parent: str) -> Request[None]:
+    """Let the stream of ends of a Redis queue be read when the queue is deleted."""
+    return Request(
+        (command("HSET", redis_keys.UNREAD_ENDS, queue, parent, key=redis_keys.UNREAD_ENDS),), lambda _: None
+    )
+
+
+def read_unread_ends() -> Request[dict[str, str]]:
+    """Return the names of the queues of Redis queues whose streams of ends outlive them, by the Redis queue."""
+    read = command("HGETALL", redis_keys.UNREAD_ENDS, key=redis_keys.UNREAD_ENDS)
+    return Request((read,), _parse_names)
+
+
+def forget_unread_ends(queues: Sequence[str]) -> Request[None]:
+    """Forget deleted Redis queues, and delete their streams, which have been read."""
+    forget = command("HDEL", redis_keys.UNREAD_ENDS, *queues, key=redis_keys.UNREAD_ENDS)
+    streams = tuple(script("delete_empty_stream")(stream=QueueKeys.of(queue).ends) for queue in queues)
+    return Request((*streams, forget), lambda _: None, is_repeatable=True)
+
+
+def _parse_names(replies: Sequence[Reply]) -> dict[str, str]:
+    """Parse an HGETALL reply, a map or a flat list."""
+    reply = replies[0]
+    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    return {queue.decode(): parent.decode() for queue, parent in pairs}
 
 
 def _delete_indexed_tasks(
@@ -91,13 +123,20 @@ def _delete_other_keys(broker: Broker, keys: QueueKeys, before_step: Callable[[]
     while True:
         before_step()
         # As bytes: other programs may have written keys that are not UTF-8.
-        found = [name for name in scanner.next_names(broker) if name.startswith(prefixes)]
+        names = (name for name in scanner.next_names(broker) if name.startswith(prefixes))
+        found = [name for name in names if name != keys.ends.encode()]
+        tasks = [name.removeprefix(task_prefix) for name in found if name.startswith(task_prefix)]
+        total += broker.run(_delete_stray_tasks(keys, tasks)) if tasks else 0
         unlink = tuple(command("UNLINK", name, key=keys.prefix) for name in found)  # all are in the slot of the queue
         total += broker.run(Request(unlink, sum)) if found else 0
-        tasks = [name.removeprefix(task_prefix) for name in found if name.startswith(task_prefix)]
         broker.run(remove_lookups(keys.queue, [task_id.decode(errors="replace") for task_id in tasks]))
         if scanner.is_at_start:
             return total
+
+
+def _delete_stray_tasks(keys: QueueKeys, ids: Sequence[bytes]) -> Request[int]:
+    call = script("delete_stray_tasks")(ends=keys.ends, task_prefix=keys.task_prefix, ids=ids)
+    return Request((call,), lambda replies: int(replies[0]), is_repeatable=True)
 
 
 def _members(key: str) -> Request[list[str]]:

@@ -32,6 +32,8 @@ class QueueCounts:
     failed: int
     latency_s: float
     """How long the oldest pending task has been waiting."""
+    ends: int = 0
+    """The number of ends of tasks that wait to be told to webhooks and batches."""
 
     @property
     def waiting(self) -> int:
@@ -89,20 +91,22 @@ def _call(queue: QueueKeys, now_s: int) -> Command:
         failed_day=queue.failed_on(day),
         processed=queue.processed,
         failed=queue.failed,
+        ends=queue.ends,
         task_prefix=queue.task_prefix,
         group_prefix=queue.group(""),
     )
 
 
-_EMPTY_REPLY: Reply = (*[0] * 8, *[b""] * 5)  # as the script replies for a queue that does not exist
+_EMPTY_REPLY: Reply = (*[0] * 8, *[b""] * 5, 0)  # as the script replies for a queue that does not exist
 
 
 def _parse_counts(queue: str, reply: Reply, now_ns: int) -> QueueCounts:
-    pending, active, scheduled, retry, archived, completed, aggregating, is_paused, *counters, since = reply
+    pending, active, scheduled, retry, archived, completed, aggregating, is_paused, *counters, since, ends = reply
     processed_today, failed_today, processed, failed = (read_number(counter) or 0 for counter in counters)
     since_ns = read_time_ns(since)
     return QueueCounts(
         queue=queue,
+        ends=ends,
         pending=pending,
         active=active,
         scheduled=scheduled,

@@ -1,24 +1,16 @@
 """Buffer audit records in a stream until they are in the database."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from runqy.broker import keys
 from runqy.broker.operation import Request
-from runqy.broker.replies import Reply
-from runqy.broker.scripts import command, script
+from runqy.broker.scripts import script
+from runqy.broker.streams import entries
+from runqy.broker.streams.entries import StreamEntry
 
 MAX_ENTRIES = 20_000
 MAX_BYTES = 16 << 20
 """At either limit nothing is appended. The caller then makes no change, so that no change is without its record."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamEntry:
-    """An unverified entry of the stream: any client with write access to Redis may have added it."""
-
-    id: str
-    content: bytes
 
 
 def append_record(content: bytes) -> Request[bool]:
@@ -34,24 +26,13 @@ def append_record(content: bytes) -> Request[bool]:
 
 def read_entries(count: int, *, after: str = "") -> Request[list[StreamEntry]]:
     """Return the oldest entries, or those that follow the entry with the id `after`."""
-    start = f"({after}" if after else "-"
-    read = command("XRANGE", keys.AUDIT_STREAM, start, "+", "COUNT", count, key=keys.AUDIT_STREAM)
-    return Request((read,), _parse, is_bulky=True)
+    return entries.read_entries(keys.AUDIT_STREAM, count, max_bytes=MAX_BYTES, after=after)
 
 
 def delete_entries(ids: Sequence[str]) -> Request[None]:
-    delete = command("XDEL", keys.AUDIT_STREAM, *ids, key=keys.AUDIT_STREAM)
-    return Request((delete,), lambda _: None, is_repeatable=True)
+    return entries.delete_entries(keys.AUDIT_STREAM, ids)
 
 
 def count_entries() -> Request[int]:
     """Return how many records are not in the database yet."""
-    return Request((command("XLEN", keys.AUDIT_STREAM, key=keys.AUDIT_STREAM),), lambda replies: int(replies[0]))
-
-
-def _parse(replies: Sequence[Reply]) -> list[StreamEntry]:
-    # Entries that other programs added may have any fields.
-    return [
-        StreamEntry(entry_id.decode(), dict(zip(fields[::2], fields[1::2], strict=True)).get(b"content", b""))
-        for entry_id, fields in replies[0]
-    ]
+    return entries.count_entries(keys.AUDIT_STREAM)

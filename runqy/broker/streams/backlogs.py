@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from runqy.broker import keys
 from runqy.broker.keys import QueueKeys
@@ -25,25 +26,22 @@ class StreamBacklog:
 
 
 def read_backlogs(queues: Sequence[str], *, now_ns: int) -> Request[list[StreamBacklog]]:
-    """Return the backlog of each stream. The one of `history` is the sum over the runs of these Redis queues."""
-    streams = [*_STREAMS.values(), *(QueueKeys.of(queue).runs for queue in queues)]
+    """Return the backlog of each stream. Those of `history` and `ends` are sums over these Redis queues."""
+    own = [QueueKeys.of(queue) for queue in queues]
+    groups = {name: [stream] for name, stream in _STREAMS.items()}
+    groups |= {"history": [queue.runs for queue in own], "ends": [queue.ends for queue in own]}
 
     def parse(replies: Sequence[Reply]) -> list[StreamBacklog]:
-        found = [(reply[0], _age_s(reply[1], now_ns)) for reply in replies]
-        own, runs = found[: len(_STREAMS)], found[len(_STREAMS) :]
-        return [
-            *(
-                StreamBacklog(stream=stream, entries=entries, age_s=age_s)
-                for stream, (entries, age_s) in zip(_STREAMS, own, strict=True)
-            ),
-            StreamBacklog(
-                stream="history",
-                entries=sum(entries for entries, _ in runs),
-                age_s=max((age_s for _, age_s in runs), default=0.0),
-            ),
-        ]
+        found = ((reply[0], _age_s(reply[1], now_ns)) for reply in replies)
+        return [_add_up(name, list(islice(found, len(streams)))) for name, streams in groups.items()]
 
-    return Request(tuple(script("read_backlog")(stream=stream) for stream in streams), parse)
+    calls = tuple(script("read_backlog")(stream=stream) for streams in groups.values() for stream in streams)
+    return Request(calls, parse)
+
+
+def _add_up(name: str, streams: Sequence[tuple[int, float]]) -> StreamBacklog:
+    entries, age_s = sum(count for count, _ in streams), max((age_s for _, age_s in streams), default=0.0)
+    return StreamBacklog(stream=name, entries=entries, age_s=age_s)
 
 
 def _age_s(entry_id: bytes | None, now_ns: int) -> float:

@@ -1,4 +1,5 @@
-"""Counters of a Redis queue's runs: outcomes, times, batches, child restarts, runs that the history dropped.
+"""Counters of a Redis queue's runs: outcomes, times, batches, child restarts, runs that the history dropped; and of
+webhooks.
 
 Workers add to them with their heartbeats. Scripts count what no worker can: tasks that expire or are cancelled while
 they wait, and lost runs. Maintenance counts the runs that the history drops. They only grow, so that Prometheus can
@@ -9,9 +10,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from runqy.broker import keys
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply, read_number
@@ -48,6 +50,10 @@ class RunCounters:
 
     outcomes: Counter[RunOutcome] = field(default_factory=Counter)
     """EXPIRED counts tasks that were not started."""
+    first_attempts: Counter[RunOutcome] = field(default_factory=Counter)
+    """Those of first attempts, and of tasks that ended without any."""
+    ended_tasks: Counter[RunOutcome] = field(default_factory=Counter)
+    """Those of runs that ended their task."""
     requeued: int = 0
     """Tasks that a stopping worker gave back, not run or interrupted. They are not attempts."""
     waits: Histogram = field(default_factory=Histogram)
@@ -64,8 +70,17 @@ class RunCounters:
     shared_deaths: int = 0
     """Children that died while they ran several tasks; part of `child_restarts`."""
 
+    def count_outcome(self, outcome: RunOutcome, *, is_first: bool, is_final: bool) -> None:
+        self.outcomes[outcome] += 1
+        if is_first:
+            self.first_attempts[outcome] += 1
+        if is_final:
+            self.ended_tasks[outcome] += 1
+
     def add(self, other: RunCounters) -> None:
         self.outcomes.update(other.outcomes)
+        self.first_attempts.update(other.first_attempts)
+        self.ended_tasks.update(other.ended_tasks)
         self.requeued += other.requeued
         self.waits.add(other.waits)
         self.runs.add(other.runs)
@@ -77,10 +92,14 @@ class RunCounters:
         self.batch_tasks += other.batch_tasks
         self.shared_deaths += other.shared_deaths
 
+    @property
+    def _by_outcome(self) -> tuple[Counter[RunOutcome], ...]:
+        return self.outcomes, self.first_attempts, self.ended_tasks
+
     def to_fields(self) -> dict[str, int]:
         """Return the numbers that are not 0, by the fields of the hash in Redis."""
         values = [
-            *(self.outcomes[outcome] for outcome in _OUTCOMES),
+            *(counts[outcome] for counts in self._by_outcome for outcome in _OUTCOMES),
             *(*self.waits.counts, self.waits.sum_ms),
             *(*self.runs.counts, self.runs.sum_ms),
             *(self.requeued, self.child_restarts, self.deployments, self.failed_deployments, self.dropped),
@@ -91,14 +110,15 @@ class RunCounters:
     @classmethod
     def from_values(cls, values: Sequence[int]) -> RunCounters:
         """Return the counters, given their numbers in the order of FIELDS."""
-        outcomes, waits, runs, rest = (
-            values[: len(_OUTCOMES)],
-            values[len(_OUTCOMES) : _RUNS_START],
-            values[_RUNS_START:_REST_START],
-            values[_REST_START:],
+        waits, runs, rest = values[_WAITS_START:_RUNS_START], values[_RUNS_START:_REST_START], values[_REST_START:]
+        outcomes, first_attempts, ended_tasks = (
+            Counter(dict(zip(_OUTCOMES, values[start:], strict=False)))
+            for start in range(0, _WAITS_START, len(_OUTCOMES))
         )
         return cls(
-            outcomes=Counter(dict(zip(_OUTCOMES, outcomes, strict=True))),
+            outcomes=outcomes,
+            first_attempts=first_attempts,
+            ended_tasks=ended_tasks,
             waits=Histogram([*waits[:-1]], waits[-1]),
             runs=Histogram([*runs[:-1]], runs[-1]),
             requeued=rest[0],
@@ -113,10 +133,11 @@ class RunCounters:
 
 
 _BUCKETS = range(len(BUCKETS_S) + 1)
-_RUNS_START = len(_OUTCOMES) + len(_BUCKETS) + 1
+_WAITS_START = 3 * len(_OUTCOMES)
+_RUNS_START = _WAITS_START + len(_BUCKETS) + 1
 _REST_START = _RUNS_START + len(_BUCKETS) + 1
 FIELDS = (
-    *map(str, _OUTCOMES),
+    *(f"{prefix}{outcome}" for prefix in ("", "first_", "ended_") for outcome in _OUTCOMES),
     *(f"wait_{bucket}" for bucket in _BUCKETS),
     "wait_ms",
     *(f"run_{bucket}" for bucket in _BUCKETS),
@@ -139,6 +160,22 @@ def read_run_counters(queues: Sequence[str]) -> Request[list[RunCounters]]:
         tuple(command("HMGET", name, *FIELDS, key=name) for name in names),
         lambda replies: [_parse(reply) for reply in replies],
         tolerates_wrong_types=True,
+    )
+
+
+def add_webhook_attempts(attempts: Mapping[str, int]) -> Request[None]:
+    """Add to the numbers of attempts to send webhooks, by outcome: `accepted`, `failed`."""
+    parts: list[Value] = [part for item in attempts.items() for part in item]
+    call = script("add_run_counters")(counters=keys.WEBHOOK_ATTEMPTS, fields_and_amounts=parts)
+    return Request((call,), lambda _: None)
+
+
+def read_webhook_attempts() -> Request[dict[str, int]]:
+    names = ("accepted", "failed")
+    read = command("HMGET", keys.WEBHOOK_ATTEMPTS, *names, key=keys.WEBHOOK_ATTEMPTS)
+    return Request(
+        (read,),
+        lambda replies: {name: read_number(value) or 0 for name, value in zip(names, replies[0], strict=True)},
     )
 
 

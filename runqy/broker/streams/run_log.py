@@ -19,11 +19,14 @@ from runqy.broker.states import RunOutcome
 
 MAX_ENTRIES = 20_000
 """The length at which a stream drops its oldest entries. `log_run.lua` has the number too."""
-MAX_ENTRY_BYTES = 2048
+MAX_ENTRY_BYTES = 2304
 PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, ERROR_MAX_BYTES = 400, 400, 700
 """The sizes of excerpts. With everything else in it, an entry stays below MAX_ENTRY_BYTES."""
 TRACEBACK_MAX_BYTES = 1500
 """The size of a traceback's excerpt, if payload and ids are short enough."""
+
+CLASS_MAX_BYTES = 200
+"""The longest import path of an exception. A cut one would name nothing."""
 
 _ID_MAX_BYTES, _RUN_ID_MAX_BYTES, _COMMIT_MAX_BYTES, _REQUEST_ID_MAX_BYTES = 255, 64, 64, 128
 _OLDEST_NS, _NEWEST_NS = 30 * 86_400 * 10**9, 3600 * 10**9
@@ -59,6 +62,8 @@ class EndedRun(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
     error: str = ""
     """The error's text, which may hold a traceback."""
+    error_class: str = ""
+    """The import path of the exception, if the handler's SDK sent it."""
     payload: bytes | None = None
     """None if it is hidden or unknown. The same holds for the result."""
     result: bytes | None = None
@@ -75,6 +80,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """When it began, if that was later than its dequeue."""
     outcome: RunOutcome | None = None
     """None: the default of the script that ends it."""
+    error_class: str = ""
 
 
 NO_INFO = RunInfo()
@@ -114,6 +120,7 @@ class _Details(msgspec.Struct, array_like=True, gc=False):
     payload: bytes | None = None
     result: bytes | None = None
     started_ns: int = 0
+    error_class: str = ""
 
 
 _encode_details = msgspec.msgpack.Encoder().encode
@@ -137,7 +144,13 @@ def make_details(
     commit = info.commit[:_COMMIT_MAX_BYTES]
     room = _room_for_traceback(message, payload, commit, request_id) if error and message is not None else 0
     shown_error = cut_error(error, traceback_max_bytes=max(room, ERROR_MAX_BYTES)) if error else ""
-    return _encode_details((commit, request_id, shown_error, payload, shown_result, info.started_ns))
+    return _encode_details((commit, request_id, shown_error, payload, shown_result, info.started_ns, info.error_class))
+
+
+def read_error(details: bytes, *, max_bytes: int) -> str:
+    """Return the error in what `make_details` returned, cut to a size. Raise ValueError for anything else."""
+    error = _decode_details(details).error if details else ""
+    return cut_error(error, traceback_max_bytes=max_bytes)
 
 
 def _room_for_traceback(message: TaskMessage, payload: bytes | None, commit: str, request_id: str) -> int:
@@ -150,7 +163,7 @@ def _room_for_traceback(message: TaskMessage, payload: bytes | None, commit: str
 def read_runs(queue: str, *, limit: int, now_ns: int) -> Request[StreamPage]:
     """Return the oldest entries of a Redis queue's stream, in order. Their times are checked against `now_ns`."""
     key = QueueKeys.of(queue).runs
-    read = script("read_runs")(runs=key, limit=limit, max_bytes=2 * MAX_ENTRY_BYTES)
+    read = script("read_entries")(stream=key, start="-", limit=limit, max_bytes=2 * MAX_ENTRY_BYTES)
     return Request((read,), partial(_parse_page, now_ns), is_bulky=True, tolerates_wrong_types=True)
 
 
@@ -220,6 +233,7 @@ def _build_run(values: Sequence[bytes], now_ns: int) -> EndedRun:
         commit=_text(details.commit.encode(), _COMMIT_MAX_BYTES),
         request_id=_text(details.request_id.encode(), _REQUEST_ID_MAX_BYTES),
         error=replace_nul(details.error),
+        error_class=_text(details.error_class.encode(), CLASS_MAX_BYTES),
         payload=details.payload,
         result=details.result,
     )

@@ -1,24 +1,17 @@
 """Buffer records in Redis until maintenance writes them to the database: deliveries of secrets, uses of API keys."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from runqy.broker import keys
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import command, script
+from runqy.broker.streams.entries import StreamEntry, delete_entries, read_entries
 
 MAX_DELIVERIES = 50_000
 """About 20 MB. At the limit no secrets are delivered: the record would be the only trace of a delivery."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryRecord:
-    """A delivery, and the id that Redis gave its record."""
-
-    id: str
-    content: bytes
+_MAX_DELIVERY_BYTES = 1 << 20
 
 
 def record_delivery(content: bytes) -> Request[bool]:
@@ -30,21 +23,12 @@ def record_delivery(content: bytes) -> Request[bool]:
     return Request((call,), lambda replies: replies[0] == 1, is_repeatable=True)
 
 
-def read_deliveries(limit: int) -> Request[list[DeliveryRecord]]:
-    read = command("XRANGE", keys.DELIVERIES, "-", "+", "COUNT", limit, key=keys.DELIVERIES)
-    return Request((read,), _parse_deliveries)
+def read_deliveries(limit: int) -> Request[list[StreamEntry]]:
+    return read_entries(keys.DELIVERIES, limit, max_bytes=_MAX_DELIVERY_BYTES)
 
 
 def delete_deliveries(ids: Sequence[str]) -> Request[None]:
-    return Request((command("XDEL", keys.DELIVERIES, *ids, key=keys.DELIVERIES),), lambda _: None)
-
-
-def _parse_deliveries(replies: Sequence[Reply]) -> list[DeliveryRecord]:
-    # Entries that other programs added may have any fields.
-    return [
-        DeliveryRecord(entry_id.decode(), dict(zip(fields[::2], fields[1::2], strict=True)).get(b"content", b""))
-        for entry_id, fields in replies[0]
-    ]
+    return delete_entries(keys.DELIVERIES, ids)
 
 
 def record_key_use(key_id: str, *, now_s: int) -> Request[None]:

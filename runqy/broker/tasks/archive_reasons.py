@@ -10,6 +10,8 @@ from runqy.broker.tasks.record import TaskRecord
 
 DEADLINE_EXCEEDED = "deadline exceeded"
 LEASE_EXPIRED = "task lease expired"
+ARCHIVED_ON_REQUEST = "archived on request"
+"""The error in the end of a task that a user archived. The task itself keeps that of its last run."""
 _WAITED_TOO_LONG = "waited in the queue for longer than its pending_timeout of"
 
 

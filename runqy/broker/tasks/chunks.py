@@ -21,7 +21,7 @@ MAX_RUN_BYTES = 4 << 20
 """The limit of all chunks of a run together."""
 MAX_READ_BYTES = 1 << 20
 GAP = b"!1"
-"""The entry that stands for a chunk that was not stored, because Redis was full until the run ended. It is no JSON."""
+"""The entry that stands for a chunk that was not stored, because Redis was full. It is no JSON."""
 
 
 class ChunkBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class ChunkBatch(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     """The number of chunks before these, which have to be stored."""
     entries: tuple[bytes, ...] = ()
-    """JSON, one for each chunk."""
+    """JSON, one for each chunk, or GAP."""
     retention_s: int = 0
     """How long the task is kept after its success."""
 

@@ -227,4 +227,5 @@ def _read_leased_task(request: DequeueRequest, lease_end_s: int, entry: Sequence
         is_suspect=(read_number(fields[5]) or 0) >= SUSPECT_DEATHS,
         pending_since_ns=read_time_ns(fields[4]) or 0,
         is_readable=is_readable,
+        wants_result=(fields[6] or b"").startswith(b"1"),
     )

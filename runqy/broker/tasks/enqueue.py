@@ -14,14 +14,17 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.constants import QUEUE_FULL_RETRY_S
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import DEFAULT_TIMEOUT_S, MAX_INT32
+from runqy.broker.notify import Notify
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.record import TaskRecord
-from runqy.errors import IdempotencyKeyReused, IdempotencyRecordUnreadable, QueueFull, TaskAlreadyExists
+from runqy.errors import EndsFull, IdempotencyKeyReused, IdempotencyRecordUnreadable, QueueFull, TaskAlreadyExists
 
 IDEMPOTENCY_TTL_S = 24 * 3600
+MAX_ENDS = 1_000_000
+"""At so many entries in the stream of a Redis queue's ends no task is enqueued on it that tells its end."""
 OF_QUEUE = -1
 """Stands for the limit of the task's queue, until `tasks.operations` sets it."""
 _LIMITS_OF_QUEUE = {"timeout_s": OF_QUEUE, "max_retry": OF_QUEUE, "retention_s": OF_QUEUE}
@@ -62,6 +65,8 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True, array_like=T
     """If another task holds the key, that task is the response, not an error."""
     max_waiting: int = 0
     """Maximum number of pending, scheduled and retry tasks of the Redis queue; 0: unlimited."""
+    notify: Notify | None = None
+    """Who is told when it ends; None: nobody."""
 
     @classmethod
     def requested(cls, *, queue: str, payload: bytes, **options: Any) -> "NewTask":
@@ -167,11 +172,13 @@ class Replayed:
     """The id of the task that had the lock then; empty if the request created its task."""
 
 
-UniqueOutcome = TaskCreated | LockConflict | Replayed
-
-
-class EnqueuedTooLate(Exception):
+class EnqueuedTooLate(Enum):
     """Redis received a task after `until_s`, and did not store it."""
+
+    BY_REDIS = 1
+
+
+UniqueOutcome = TaskCreated | LockConflict | Replayed | EnqueuedTooLate
 
 
 class IdempotencyRecord(msgspec.Struct, frozen=True):
@@ -231,7 +238,7 @@ def enqueue_unique(
 ) -> Request[UniqueOutcome]:
     """Enqueue a task under its lock and idempotency key. Repeatable. Outside a cluster one command suffices.
 
-    Raise TaskAlreadyExists, IdempotencyKeyReused, IdempotencyRecordUnreadable, QueueFull, EnqueuedTooLate.
+    Raise TaskAlreadyExists, IdempotencyKeyReused, IdempotencyRecordUnreadable, QueueFull.
     """
     call = script("enqueue_unique")(**_arguments(task, now_ns, record, until_s, is_cluster))
     # The index entry first: an entry without a task is removed later, a task without one would not be found by its id.
@@ -312,6 +319,15 @@ def queue_full(task: NewTask) -> QueueFull:
     return QueueFull(detail, retry_after_s=QUEUE_FULL_RETRY_S)
 
 
+def ends_full(queue: str) -> EndsFull:
+    detail = f"{MAX_ENDS:,} ends of tasks of the queue {queue} wait to be told to others. Is maintenance running?"
+    return EndsFull(detail, retry_after_s=QUEUE_FULL_RETRY_S)
+
+
+def encode_notify(task: NewTask) -> bytes:
+    return task.notify.encode() if task.notify else b""
+
+
 def lock_s(task: NewTask, now_ns: int) -> int:
     """Return how long in s the lock is held at most, including the time until the task is due; 0: until the task
     ends.
@@ -324,6 +340,8 @@ def lock_s(task: NewTask, now_ns: int) -> int:
 def _parse_state(task: NewTask, state: TaskState, replies: Sequence[Reply]) -> TaskState:
     if replies[-1] == -1:
         raise queue_full(task)
+    if replies[-1] == -5:
+        raise ends_full(task.queue)
     if replies[-1] != 1:
         raise TaskAlreadyExists
     return state
@@ -348,6 +366,8 @@ def _enqueue_one(task: NewTask, now_ns: int) -> Command:
         ttl_archived=task.ttl_archived_s,
         ttl_completed=task.retention_s,
         active_timeout=task.timeout_s,
+        notify=encode_notify(task),
+        max_ends=MAX_ENDS,
     )
 
 
@@ -382,6 +402,8 @@ def _arguments(
         "keep_s": IDEMPOTENCY_TTL_S,
         "max_waiting": task.max_waiting,
         "until_s": "" if until_s is None else until_s,
+        "notify": encode_notify(task),
+        "max_ends": MAX_ENDS,
     }
 
 
@@ -396,8 +418,10 @@ def _parse_unique_outcome(task: NewTask, replies: Sequence[Reply]) -> UniqueOutc
     if reply == -2:
         raise queue_full(task)
     if reply == -3:
-        raise EnqueuedTooLate
+        return EnqueuedTooLate.BY_REDIS
     if reply == -4:
         raise IdempotencyRecordUnreadable
+    if reply == -5:
+        raise ends_full(task.queue)
     holder, response = reply
     return _replayed(response, holder) if response else LockConflict(holder.decode(errors="replace"))

@@ -17,15 +17,19 @@ from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import (
     IDEMPOTENCY_TTL_S,
+    MAX_ENDS,
     IdempotencyKey,
     LockConflict,
     NewTask,
     TaskCreated,
+    encode_notify,
+    ends_full,
     is_recorded,
     lock_s,
     queue_full,
 )
 from runqy.errors import (
+    EndsFull,
     IdempotencyKeyReused,
     IdempotencyRecordUnreadable,
     QueueFull,
@@ -233,17 +237,18 @@ def _store_pending(tasks: Sequence[NewTask], now_ns: int) -> Command:
         now_ns=now_ns,
         now_ms=now_ns // 1_000_000,
         max_waiting=tasks[0].max_waiting,
+        max_ends=MAX_ENDS,
         groups=_group_by_limits(tasks),
     )
 
 
 def _group_by_limits(tasks: Sequence[NewTask]) -> list[Value]:
-    """Return the script's groups: the number of tasks and the limits that consecutive tasks share, then their ids and
-    messages.
+    """Return the script's groups: the number of tasks, the limits and `notify` that consecutive tasks share, then their
+    ids and messages.
     """
     values: list[Value] = []
     messages = _encode_messages(tasks)
-    for shared, group in groupby(tasks, key=_limits):
+    for shared, group in groupby(tasks, key=_stored_beside):
         ids_and_messages = [value for task in group for value in (task.id, next(messages))]
         values += (len(ids_and_messages) // 2, *shared, *ids_and_messages)
     return values
@@ -252,6 +257,10 @@ def _group_by_limits(tasks: Sequence[NewTask]) -> list[Value]:
 def _limits(task: NewTask) -> tuple[int, int, int]:
     """Return the limits that are stored beside the message: Go's workers drop them from it when they retry a task."""
     return task.ttl_archived_s, task.retention_s, task.timeout_s
+
+
+def _stored_beside(task: NewTask) -> tuple[int, int, int, bytes]:
+    return *_limits(task), encode_notify(task)
 
 
 def _encode_messages(tasks: Sequence[NewTask]) -> Iterator[bytes]:
@@ -281,7 +290,7 @@ def _scheduled(request: Request[EnqueuedPart], tasks: Sequence[NewTask], replies
 
 def _outcome(task: NewTask, outcome: ItemOutcome, state: TaskState) -> Enqueued:
     if isinstance(outcome, QueueFull):
-        return queue_full(task)
+        return ends_full(task.queue) if isinstance(outcome, EndsFull) else queue_full(task)
     return outcome if isinstance(outcome, TaskAlreadyExists) else state
 
 
@@ -290,12 +299,13 @@ def _arguments(
 ) -> dict[str, Value | Sequence[Value]]:
     queue = QueueKeys.of(part.queue)
     tasks_and_locks: list[Value] = []
-    sevens: list[Value] = []
+    eights: list[Value] = []
     for task, message in zip(part.tasks, _encode_messages(part.tasks), strict=True):
         key = queue.task(task.id)
         tasks_and_locks += (key, task.lock or key)
         run_at = task.process_at_s if task.is_later(request_token.now_ns) else ""
-        sevens += (task.id, message, *_limits(task), run_at, lock_s(task, request_token.now_ns))
+        held_s = lock_s(task, request_token.now_ns)
+        eights += (task.id, message, *_limits(task), run_at, held_s, encode_notify(task))
     return {
         "pending": queue.pending,
         "idle": queue.idle,
@@ -315,13 +325,16 @@ def _arguments(
         "keep_s": IDEMPOTENCY_TTL_S,
         "task_prefix": queue.task_prefix,
         "max_waiting": part.tasks[0].max_waiting if part.tasks else 0,
-        "sevens": sevens,
+        "max_ends": MAX_ENDS,
+        "eights": eights,
     }
 
 
 def _parse_item(outcome: int | bytes) -> ItemOutcome:
     if outcome == -1:
         return QueueFull(retry_after_s=constants.QUEUE_FULL_RETRY_S)
+    if outcome == -5:
+        return EndsFull(retry_after_s=constants.QUEUE_FULL_RETRY_S)
     if isinstance(outcome, bytes):
         return LockConflict(outcome.decode(errors="replace"))
     return TaskCreated.NOW if outcome else TaskAlreadyExists()

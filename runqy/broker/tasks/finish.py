@@ -18,7 +18,9 @@ from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Value, script
 from runqy.broker.states import RunOutcome
+from runqy.broker.streams.ends import MAX_RESULT_BYTES
 from runqy.broker.streams.run_log import NO_INFO, RunInfo, make_details
+from runqy.broker.tasks.failures import make_failure
 from runqy.broker.tasks.lease import Lease
 from runqy.errors import LeaseLost, RunqyError
 
@@ -60,12 +62,19 @@ class Completion(msgspec.Struct, frozen=True):
     info: RunInfo = NO_INFO
 
 
-def complete(
-    lease: Lease, message: TaskMessage, result: bytes | None = None, *, now_ns: int, info: RunInfo = NO_INFO
+def complete(  # noqa: PLR0913 (how a run ended)
+    lease: Lease,
+    message: TaskMessage,
+    result: bytes | None = None,
+    *,
+    now_ns: int,
+    info: RunInfo = NO_INFO,
+    wants_result: bool = False,
 ) -> Request[FinishOutcome]:
     """Record success, and keep the task for its retention; delete it if that is 0. Raise LeaseLost.
 
-    If `result` is None, one that was written during the run is kept.
+    If `result` is None, one that was written during the run is kept. That of a task without retention is sent only if
+    its end is told with it (`LeasedTask.wants_result`).
     """
     if message.retention > 0:
         call = _completions([Completion(lease, message, result, info)], now_ns)
@@ -87,6 +96,7 @@ def complete(
             ended_channel=keys.ended_channel(lease.task_id),
             now_ns=now_ns,
             details=make_details(message, info, result=result),
+            result=(result or b"")[: MAX_RESULT_BYTES + 1] if wants_result else b"",
         ),
     )
 
@@ -127,6 +137,7 @@ def retry(  # noqa: PLR0913 (how a run ended, and where the archive's size comes
         outcome=(info.outcome or RunOutcome.RETRIED).value,
         now_ns=now_ns,
         details=make_details(message, info, error=failure.error),
+        failure=make_failure(failure.error, info.error_class),
     )
     return _request(FinishOutcome.RETRIED, call, second=FinishOutcome.CANCELED)
 
@@ -154,6 +165,7 @@ def archive(  # noqa: PLR0913 (as `retry`)
         outcome=(info.outcome or RunOutcome.FAILED).value,
         now_ns=now_ns,
         details=make_details(message, info, error=error),
+        failure=make_failure(error, info.error_class),
     )
     return _request(FinishOutcome.ARCHIVED, call)
 

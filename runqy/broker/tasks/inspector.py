@@ -15,6 +15,8 @@ from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
+from runqy.broker.streams.run_log import make_details
+from runqy.broker.tasks.archive_reasons import ARCHIVED_ON_REQUEST
 from runqy.broker.tasks.index import remove_lookups
 
 
@@ -74,6 +76,7 @@ def archive_tasks(
         oldest_s=now_s - constants.ARCHIVE_MAX_AGE_S,
         max_archived=max_archived,
         ended_prefix=keys.ended_channel(""),
+        details=make_details(None, error=ARCHIVED_ON_REQUEST),
     )
 
 

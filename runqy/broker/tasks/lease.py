@@ -49,6 +49,8 @@ class LeasedTask(msgspec.Struct, frozen=True, kw_only=True):
     """Unix ns since which it was pending; 0: unknown."""
     is_readable: bool = True
     """False: the message is damaged and holds only id and queue, or the id is not text. The task must not be run."""
+    wants_result: bool = False
+    """Its end is told with its result."""
 
     @property
     def payload(self) -> bytes:

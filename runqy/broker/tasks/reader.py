@@ -65,6 +65,7 @@ def read_tasks(locations: Sequence[TaskLocation]) -> Request[list[TaskRecord | N
         commands=tuple(_read(QueueKeys.of(queue), task_id) for queue, task_id in locations),
         parse=lambda replies: [_record(task_id, reply) for (_, task_id), reply in zip(locations, replies, strict=True)],
         is_bulky=True,
+        tolerates_wrong_types=True,
     )
 
 
@@ -74,6 +75,23 @@ def read_states(locations: Sequence[TaskLocation]) -> Request[list[TaskState | N
     return Request(
         commands=tuple(command("HGET", key, "state", key=key) for key in task_keys),
         parse=lambda replies: [TaskState.read(reply) for reply in replies],
+        tolerates_wrong_types=True,
+    )
+
+
+def read_holders(locations: Sequence[TaskLocation]) -> Request[list[tuple[TaskState, str] | None]]:
+    """Return the states of tasks whose Redis queues are known, and the ids of the workers of their last runs."""
+    task_keys = [QueueKeys.of(queue).task(task_id) for queue, task_id in locations]
+
+    def parse(reply: Reply) -> tuple[TaskState, str] | None:
+        state_text, worker = reply or (None, None)
+        state = TaskState.read(state_text)
+        return (state, (worker or b"").decode("utf-8", "replace")) if state else None
+
+    return Request(
+        commands=tuple(command("HMGET", key, "state", "worker", key=key) for key in task_keys),
+        parse=lambda replies: [parse(reply) for reply in replies],
+        tolerates_wrong_types=True,
     )
 
 

@@ -10,6 +10,7 @@ from runqy.broker.constants import ARCHIVE_MAX_AGE_S
 from runqy.broker.message import CANCELED, MessageUnreadable, decode, restore_limits
 from runqy.broker.replies import read_number, read_score, read_time_ns
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.failures import FailedAttempt, read_failures
 from runqy.broker.tasks.lease import SUSPECT_DEATHS
 from runqy.formats.json_decoding import read_json
 
@@ -60,6 +61,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     retried: int = 0
     progress: TaskProgress | None = None
     """The progress of the last run."""
+    failures: Sequence[FailedAttempt] = ()
+    """The attempts that failed since it was enqueued or run again, oldest first."""
 
     @property
     def payload(self) -> bytes:
@@ -119,6 +122,14 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.counted_attempts, self.retried + (0 if has_failed_since else 1))
 
     @property
+    def error_class(self) -> str:
+        """The import path of the exception behind `error`; empty if the SDK sent none."""
+        # An attempt of another program, and a cancellation, change only the message.
+        last, failed_at_s = next(reversed(self.failures), None), self.message.last_failed_at
+        is_of_this_error = last is not None and last.ended_ns // 10**9 == failed_at_s and self.error != CANCELED
+        return last.error_class if last is not None and is_of_this_error else ""
+
+    @property
     def is_canceled(self) -> bool:
         """Whether it was archived because its cancellation was requested. asynq's tools leave no trace of that."""
         has_mark = self.cancel_requested_at_ns is not None or self.message.error_msg == CANCELED
@@ -165,6 +176,7 @@ def read_record(queue: str, task_id: str, score: bytes, pairs: Sequence[bytes]) 
         error=message.error_msg or fields.get(b"error_msg", b"").decode("utf-8", "replace"),
         retried=max(message.retried, retried),
         progress=decode_progress(fields.get(b"progress")),
+        failures=tuple(read_failures(fields.get(b"failures", b""))),
     )
 
 

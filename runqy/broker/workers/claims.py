@@ -6,7 +6,7 @@ from runqy.broker import keys
 from runqy.broker.operation import Operation, Request, ask, ask_all, get_context
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import command, script
-from runqy.broker.workers.heartbeats import extend_record, read_records
+from runqy.broker.workers.heartbeats import are_workers_listed, extend_record, read_records
 from runqy.broker.workers.records import DISCONNECTED_TTL_S, WorkerClaim, WorkerRecord
 from runqy.errors import WorkerIdTaken
 
@@ -24,9 +24,10 @@ def claim_worker_id(worker_id: str, *, owner: str, queue: str, redis_queues: Seq
     # Compare-and-set: another process may register the id between the two round trips.
     for _ in range(_ATTEMPTS):
         now_s = (yield from get_context()).now_ns // 10**9
-        stored, record = yield from ask(_read(worker_id))
+        stored, record, is_alive = yield from ask(_read(worker_id, now_s=now_s))
         claim = WorkerClaim.decode(stored)
-        if claim.owner not in ("", owner) and (record or claim.is_fresh(now_s)):
+        is_own = claim.owner in ("", owner)
+        if not is_own and (is_alive or claim.is_fresh(now_s)):
             raise WorkerIdTaken(
                 f"The worker id {worker_id} is used by a live worker that registered with another API key. "
                 "Choose another id, or wait until a minute after its last heartbeat."
@@ -37,7 +38,7 @@ def claim_worker_id(worker_id: str, *, owner: str, queue: str, redis_queues: Seq
             )
         ):
             # It registers over HTTP, so it is alive, but cannot reach Redis.
-            if record and record.is_stale(now_s):
+            if is_own and record and record.is_stale(now_s):
                 yield from ask(extend_record(worker_id, now_s=now_s))
             return
     raise WorkerIdTaken(f"Too many concurrent registrations of {worker_id}.")
@@ -45,8 +46,10 @@ def claim_worker_id(worker_id: str, *, owner: str, queue: str, redis_queues: Seq
 
 def read_registration_times(worker_ids: Sequence[str]) -> Request[list[int]]:
     """Return when each worker last registered, in Unix s; 0 if unknown."""
-    call = command("HMGET", keys.WORKER_CLAIMS, *worker_ids, key=keys.WORKER_CLAIMS)
-    return Request((call,), lambda replies: [WorkerClaim.decode(stored or b"").at_s for stored in replies[0]])
+    calls = (command("HMGET", keys.WORKER_CLAIMS, *worker_ids, key=keys.WORKER_CLAIMS),) if worker_ids else ()
+    return Request(
+        calls, lambda replies: [WorkerClaim.decode(stored or b"").at_s for reply in replies for stored in reply]
+    )
 
 
 def delete_stale_claims() -> Operation[None]:
@@ -71,14 +74,17 @@ def delete_stale_claims() -> Operation[None]:
             return
 
 
-def _read(worker_id: str) -> Request[tuple[bytes, WorkerRecord | None]]:
+def _read(worker_id: str, *, now_s: int) -> Request[tuple[bytes, WorkerRecord | None, bool]]:
+    """Return the claim and the record of a worker, and whether it is alive, as far as is known."""
     claim = command("HGET", keys.WORKER_CLAIMS, worker_id, key=keys.WORKER_CLAIMS)
-    records = read_records([worker_id], [worker_id])
+    listed, records = are_workers_listed([worker_id], now_s=now_s), read_records([worker_id], [worker_id])
 
-    def parse(replies: Sequence[Reply]) -> tuple[bytes, WorkerRecord | None]:
-        return replies[0] or b"", next(filter(None, records.parse(replies[1:])), None)
+    def parse(replies: Sequence[Reply]) -> tuple[bytes, WorkerRecord | None, bool]:
+        record = next(filter(None, records.parse(replies[2:])), None)
+        is_alive = record is not None and (record.is_foreign or listed.parse(replies[1:2]) == [True])
+        return replies[0] or b"", record, is_alive
 
-    return Request((claim, *records.commands), parse)
+    return Request((claim, *listed.commands, *records.commands), parse)
 
 
 def _claim(worker_id: str, *, known: bytes, content: bytes) -> Request[bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,13 +14,14 @@ from runqy.broker import keys
 from runqy.broker.asynq_pb2 import ServerInfo, WorkerInfo
 from runqy.broker.broker import Broker
 from runqy.broker.constants import HEARTBEAT_TTL_S
-from runqy.broker.operation import Operation, Request, ask, get_context
+from runqy.broker.operation import Operation, Request, ask, get_context, raise_error
 from runqy.broker.replies import Reply, read_score
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.workers.records import (
     DISCONNECTED_TTL_S,
+    LOST_AFTER_S,
+    LOST_TTL_S,
     RECORD_MAX_BYTES,
-    RECORD_TTL_S,
     RunningTask,
     WorkerClaim,
     WorkerRecord,
@@ -44,7 +46,9 @@ MAX_LISTED = 10_000
 _ASYNQ_SERVER = re.compile(r"[^{}:]+:[0-9]+:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """host:pid:UUID. Server ids of runqy's workers have a suffix and do not match: they may write anything there."""
 
-_ASYNQ_STATUS = {WorkerState.READY: "active", WorkerState.DRAINING: "stopped", WorkerState.DISCONNECTED: "stopped"}
+_ASYNQ_STATUS = {WorkerState.READY: "active"} | dict.fromkeys(
+    (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.DISCONNECTED), "stopped"
+)
 
 
 def write_heartbeat(record: WorkerRecord, running: Sequence[RunningTask] = (), *, now_ns: int) -> Request[None]:
@@ -60,7 +64,7 @@ def write_heartbeat(record: WorkerRecord, running: Sequence[RunningTask] = (), *
         running=[part for task in running for part in (task.task_id, _worker_info(record, task).SerializeToString())],
     )
     write_record = script("write_record")(
-        record=keys.worker_record(record.worker_id), content=record.encode(), ttl_s=RECORD_TTL_S
+        record=keys.worker_record(record.worker_id), content=record.encode(), ttl_s=LOST_TTL_S
     )
     return Request(
         (
@@ -68,7 +72,7 @@ def write_heartbeat(record: WorkerRecord, running: Sequence[RunningTask] = (), *
             _register(keys.WORKERS, workers, now_s + HEARTBEAT_TTL_S),
             write_server,
             write_record,
-            _register(keys.WORKER_RECORDS, record.worker_id, now_s + RECORD_TTL_S),
+            _register(keys.WORKER_RECORDS, record.worker_id, now_s + LOST_AFTER_S),
         ),
         _ignore,
     )
@@ -103,11 +107,11 @@ def write_refusal(worker_id: str, *, queue: str, reason: str) -> Operation[None]
 
 def extend_record(worker_id: str, *, now_s: int) -> Request[None]:
     # It is alive, but cannot reach Redis: its next heartbeat replaces both.
-    record, ttl_s = keys.worker_record(worker_id), DISCONNECTED_TTL_S
+    record = keys.worker_record(worker_id)
     return Request(
         (
-            command("EXPIRE", record, ttl_s, key=record),
-            command("ZADD", keys.WORKER_RECORDS, now_s + ttl_s, worker_id, key=keys.WORKER_RECORDS),
+            command("EXPIRE", record, LOST_TTL_S, key=record),
+            command("ZADD", keys.WORKER_RECORDS, now_s + DISCONNECTED_TTL_S, worker_id, key=keys.WORKER_RECORDS),
         ),
         _ignore,
     )
@@ -123,7 +127,7 @@ def deregister(record: WorkerRecord, *, now_ns: int) -> Request[None]:
             command("ZREM", keys.WORKERS, workers, key=keys.WORKERS),
             command("DEL", server, workers, key=server),
             command("ZREM", keys.WORKER_RECORDS, record.worker_id, key=keys.WORKER_RECORDS),
-            script("write_record")(record=own, content=_format_end(now_ns), ttl_s=RECORD_TTL_S),
+            script("write_record")(record=own, content=_format_end(now_ns), ttl_s=LOST_AFTER_S),
         ),
         _ignore,
     )
@@ -142,14 +146,54 @@ def list_worker_records(broker: Broker) -> list[WorkerRecord]:
     return sorted(found, key=lambda record: record.worker_id)
 
 
+def list_live_and_lost_records(broker: Broker) -> tuple[list[WorkerRecord], list[WorkerRecord]]:
+    """Return the result of `list_worker_records`, and the workers that are lost, the last one first.
+
+    A worker of runqy is lost that fell silent within LOST_TTL_S without deregistering.
+    """
+    now_s = broker.now_s()
+    requests: list[Request[Any]] = [list_worker_ids(now_s), _list_lost_ids(now_s)]
+    (ids, members), lost_ids = map(raise_error, broker.run_all(requests))
+    records = broker.run(read_records([*ids, *lost_ids], members))
+    split = len(ids), len(ids) + len(lost_ids)
+    live = [record for record in (*records[: split[0]], *records[split[1] :]) if record]
+    # A refusal is no sign of life: the worker has never served.
+    lost = [record for record in records[split[0] : split[1]] if record and not record.is_refused]
+    return sorted(live, key=lambda record: record.worker_id), lost
+
+
+def find_worker_record(broker: Broker, worker_id: str) -> tuple[WorkerRecord, bool] | None:
+    """Return what a worker reported last, and whether it is lost."""
+    requests: list[Request[Any]] = [
+        read_records([worker_id], [worker_id]),
+        are_workers_listed([worker_id], now_s=broker.now_s()),
+    ]
+    found, listed = map(raise_error, broker.run_all(requests))
+    record = next((record for record in found if record), None)
+    return record and (record, not record.is_foreign and listed == [False])
+
+
+def are_workers_listed(worker_ids: Sequence[str], *, now_s: int) -> Request[list[bool]]:
+    """Return which of runqy's workers are neither lost nor deregistered."""
+    call = command("ZMSCORE", keys.WORKER_RECORDS, *worker_ids, key=keys.WORKER_RECORDS)
+    return Request(
+        (call,),
+        lambda replies: [(read_score(score) or 0) >= now_s for score in replies[0] or [None] * len(worker_ids)],
+    )
+
+
+def _list_lost_ids(now_s: int) -> Request[list[str]]:
+    call = command(
+        *("ZRANGE", keys.WORKER_RECORDS, f"({now_s}", "-inf", "BYSCORE", "REV", "LIMIT", 0, MAX_LISTED),
+        key=keys.WORKER_RECORDS,
+    )
+    return Request((call,), lambda replies: _decode_all(replies[0]))
+
+
 def store_served_queues(queues: Iterable[str]) -> Request[None]:
     """Store for SERVED_TTL_S which Redis queues workers serve. Enqueueing warns about others."""
     stored = script("write_record")(record=keys.SERVED, content="\n".join(queues), ttl_s=SERVED_TTL_S)
     return Request((stored,), _ignore, is_repeatable=True)
-
-
-def find_worker_record(broker: Broker, worker_id: str) -> WorkerRecord | None:
-    return next((record for record in broker.run(read_records([worker_id], [worker_id])) if record), None)
 
 
 def remove_expired_workers() -> Operation[None]:
@@ -161,7 +205,7 @@ def remove_expired_workers() -> Operation[None]:
         Request(
             (
                 command("ZREMRANGEBYSCORE", keys.SERVERS, "-inf", now_s - 1, key=keys.SERVERS),
-                command("ZREMRANGEBYSCORE", keys.WORKER_RECORDS, "-inf", now_s - 1, key=keys.WORKER_RECORDS),
+                command("ZREMRANGEBYSCORE", keys.WORKER_RECORDS, "-inf", now_s - LOST_TTL_S, key=keys.WORKER_RECORDS),
                 command("ZREMRANGEBYSCORE", keys.WORKER_RECORDS, latest_s, "+inf", key=keys.WORKER_RECORDS),
                 script("remove_expired_workers")(workers=keys.WORKERS, until_s=now_s - 1, prefix=keys.WORKERS + ":{"),
                 command(

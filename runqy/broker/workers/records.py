@@ -18,11 +18,13 @@ from runqy.formats.json_decoding import read_json
 
 RECORD_MAX_BYTES = 1 << 18
 """Longer records are ignored: a worker could fill the memory of the processes that list it."""
-RECORD_TTL_S = 60
-"""How long a record outlives the last heartbeat. Until then a vanished worker is shown as disconnected."""
+LOST_AFTER_S = 60
+"""How long after its last heartbeat a worker counts as disconnected. Then it is lost."""
 DISCONNECTED_TTL_S = 900
-"""How long the record of a worker that cannot reach Redis outlives a registration. It registers again after at most
-10 minutes."""
+"""How long after a registration a worker that cannot reach Redis counts as disconnected. It registers again after at
+most 10 minutes."""
+LOST_TTL_S = 86_400
+"""How long Redis keeps the record of a worker after its last heartbeat. Nobody else needs to notice that it is lost."""
 
 SHARED_DEATHS_WINDOW_S = 600
 """How long a worker reports the death of a child that ran several tasks."""
@@ -30,6 +32,9 @@ SHARED_DEATHS_WINDOW_S = 600
 LATEST_S = 253_402_300_799
 """The end of the year 9999, the last that Python's dates have. Workers can write any number into their records."""
 UnixSeconds = Annotated[int, msgspec.Meta(ge=0, le=LATEST_S)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+Mean = Annotated[float, msgspec.Meta(ge=0, le=1 << 40)]
+"""The sum of those of all workers fits a column of the database."""
 
 _GO_TRUE = {"1", "true"}
 """Booleans as go-redis writes them, and as fmt prints them."""
@@ -44,8 +49,11 @@ class WorkerState(StrEnum):
     DEPLOYING = "deploying"
     READY = "ready"
     START_FAILED = "start_failed"
+    RESTARTING = "restarting"
     DRAINING = "draining"
+    STOPPING = "stopping"
     DISCONNECTED = "disconnected"
+    LOST = "lost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,35 +74,57 @@ class WorkerRecord:
 
     worker_id: str
     host: str
-    pid: int
+    pid: Count
     server_id: str
     """UUID of this registration. With host and pid it identifies the worker to asynq's tools. Empty if the registration
     was refused."""
     queue: str
-    redis_queues: dict[str, int]
+    redis_queues: dict[str, Count]
     """Redis queue -> priority."""
     is_strict: bool = False
-    concurrency: int = 1
-    processes: int = 1
+    concurrency: Count = 1
+    processes: Count = 1
     state: WorkerState = WorkerState.STARTING
     reason: str = ""
     """The reason for the state, or a problem of a `ready` worker."""
     commit: str = ""
+    commit_subject: str = ""
+    commit_author: str = ""
+    committed_at_s: UnixSeconds = 0
+    """0 if the worker does not know it."""
+    revision: str = ""
+    """The revision of the configuration that it registered with."""
+    release: Count | None = None
+    """The number of the release that its children run. 0: none, it follows the branch; None: it knows no releases."""
+    failed_release: Count = 0
+    """The number of the release that it could not deploy or start, with the reason in `reason`; 0: none."""
+    failed_commit: str = ""
+    """Its commit and what git says about that, if it was deployed."""
+    failed_subject: str = ""
+    failed_author: str = ""
+    failed_committed_at_s: UnixSeconds = 0
+    has_failed_fetch: bool = False
+    """Whether its code could not be fetched."""
+    release_runs: Count = 0
+    """What became of the runs of its release since it began to run it: all, those that failed, and of these those
+    whose child died."""
+    release_failures: Count = 0
+    release_deaths: Count = 0
     started_at_s: UnixSeconds
     last_beat_s: UnixSeconds = 0
     """Set by the heartbeat."""
     last_take_s: UnixSeconds | None = None
-    free_slots: int = 0
+    free_slots: Count = 0
     """How many more tasks it could run."""
     running: tuple[str, ...] = ()
     """Ids of running tasks; set by the heartbeat."""
-    mean_running: float = 0.0
+    mean_running: Mean = 0.0
     """How many tasks it ran at a time, as the mean over the last minute or two."""
-    mean_batch: float = 0.0
+    mean_batch: Mean = 0.0
     """The mean size of the batches of that time; 0 if there were none."""
-    shared_deaths: int = 0
+    shared_deaths: Count = 0
     """How many children died in the last SHARED_DEATHS_WINDOW_S while they ran several tasks."""
-    shared_death_tasks: int = 0
+    shared_death_tasks: Count = 0
     """The smallest number of tasks that one of them ran."""
     version: str = ""
     is_foreign: bool = False
@@ -121,6 +151,10 @@ class WorkerRecord:
         credentials.
         """
         return not self.is_foreign and not self.server_id
+
+    @property
+    def program(self) -> str:
+        return ("A server of asynq" if self.server_id else "Go's runqy-worker") if self.is_foreign else "runqy-worker"
 
     @property
     def process(self) -> tuple[str, int]:
@@ -153,7 +187,7 @@ class WorkerClaim:
         return cls(owner, int(at_s), queue, tuple(filter(None, redis_queues)))
 
     def is_fresh(self, now_s: int) -> bool:
-        return abs(now_s - self.at_s) < RECORD_TTL_S
+        return abs(now_s - self.at_s) < LOST_AFTER_S
 
     def limit(self, record: WorkerRecord) -> WorkerRecord:
         """Return a record with only the queues that its worker registered for: it could write any others."""

@@ -18,6 +18,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import Operation, Request, ask, get_context
 from runqy.broker.replies import Reply, check_reply
 from runqy.broker.scripts import Command, Value, command, script
+from runqy.broker.workers.heartbeats import are_workers_listed
 from runqy.errors import BrokerRefused, BrokerUnavailable, WorkerIdTaken
 
 PREFIX = "runqy-w-"
@@ -30,7 +31,7 @@ COMMANDS = (
     *("hget", "hmget", "hset", "hdel", "hexists", "hincrby"),
     *("llen", "lrange", "lpush", "rpush", "rpop", "lrem"),
     *("zadd", "zrem", "zscore", "zcard", "zrange", "zpopmax", "zremrangebyscore"),
-    "xadd",
+    *("xadd", "xlen"),
 )
 """The commands that a worker may use on its own keys. Redis also checks commands inside scripts."""
 _MODE_COMMANDS: Mapping[str, tuple[str, ...]] = {"sentinel": ("role",), "cluster": ("cluster|slots", "asking")}
@@ -103,9 +104,11 @@ def acl_rules(user: RedisUser, *, target: RedisTarget) -> list[str]:
         "resetchannels",
         *(f"&{channel}" for channel in own_channels),
         "clearselectors",
-        # Selectors allow single commands on what workers share: listing themselves, reading revisions, publishing.
+        # Selectors allow single commands on what workers share: listing themselves, reading revisions and requests,
+        # publishing.
         f"({' '.join(f'~{name}' for name in lists)} +evalsha +zadd +zrem)",
         f"(%R~{keys.QUEUE_REVISIONS} +hget)",
+        f"(%R~{keys.WORKER_REQUESTS}* +hmget)",
         f"(resetchannels &{keys.ended_channel('*')} &{keys.wake_channel('*')} +publish)",
     ]
 
@@ -236,7 +239,7 @@ def _remove_fields(key: str, stored: Iterable[StoredUser]) -> Request[None]:
     return Request((call,), lambda _: None, is_repeatable=True)
 
 
-def read_heartbeat_times(worker_ids: Sequence[str]) -> Request[list[int | None]]:
+def read_heartbeat_times(worker_ids: Sequence[str], *, now_s: int) -> Request[list[int | None]]:
     """Return for each worker None while it reports. Otherwise return when it deregistered, in Unix us, or 0 if it fell
     silent.
 
@@ -244,14 +247,20 @@ def read_heartbeat_times(worker_ids: Sequence[str]) -> Request[list[int | None]]
     """
     names = map(keys.worker_record, worker_ids)
     commands = tuple(command("GETRANGE", name, 0, _RECORD_HEAD_BYTES - 1, key=name) for name in names)
-    return Request(commands, lambda replies: [_end_us(reply) for reply in replies], tolerates_wrong_types=True)
+    listed = are_workers_listed(worker_ids, now_s=now_s)
+
+    def parse(replies: Sequence[Reply]) -> list[int | None]:
+        # The record of a worker that fell silent stays for a day.
+        pairs = zip(replies[:-1], listed.parse(replies[-1:]), strict=True)
+        return [_end_us(head, is_listed=is_listed) for head, is_listed in pairs]
+
+    return Request((*commands, *listed.commands), parse, tolerates_wrong_types=True)
 
 
-def _end_us(head: bytes | None) -> int | None:
-    if not head:
-        return 0
-    match = _END.fullmatch(head)
-    return None if match is None else int(match[1]) * 1_000_000 + int(match[2])
+def _end_us(head: bytes | None, *, is_listed: bool) -> int | None:
+    if match := _END.fullmatch(head or b""):
+        return int(match[1]) * 1_000_000 + int(match[2])
+    return None if head and is_listed else 0
 
 
 def _set_user(user: RedisUser, *, target: RedisTarget, is_narrowing: bool = False) -> Command:

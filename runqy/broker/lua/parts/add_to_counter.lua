@@ -6,3 +6,14 @@ local function add_to_counter(counters, field, amount)
     redis.pcall('HSET', counters, field, amount)
   end
 end
+
+-- Count an outcome, as workers do.
+local function count_outcome(counters, outcome, is_first, is_final)
+  add_to_counter(counters, outcome, 1)
+  if is_first then
+    add_to_counter(counters, 'first_' .. outcome, 1)
+  end
+  if is_final then
+    add_to_counter(counters, 'ended_' .. outcome, 1)
+  end
+end

@@ -3,7 +3,8 @@
 -- the second value is what `append_run` needs to know of the task. With `is_answer` its child responded for it: the deaths
 -- of children that it shared with other tasks are forgotten.
 local function remove_from_active(task, active, lease, id, lease_token, is_answer)
-  local seen = redis.call('HMGET', task, 'owner', 'finished_by', 'attempts', 'enqueued', 'due', 'started', 'worker')
+  local seen = redis.call('HMGET', task, 'owner', 'finished_by', 'attempts', 'enqueued', 'due', 'started', 'worker',
+    'notify')
   if seen[1] ~= lease_token then
     return seen[2] == lease_token and 2 or 0
   end

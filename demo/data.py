@@ -9,11 +9,14 @@ from typing import Any
 from django.contrib.auth.models import Group, User
 from django.utils import timezone
 
+from alerts.kinds import AlertKind
 from alerts.models import AlertRule
 from alerts.operations import save_alert_rule, store_findings
-from alerts.rules import AlertKind, Finding
+from alerts.rules import Finding
+from batches.models import Batch, CallbackState, Member
 from demo.backlog import make_backlog
-from demo.runs import FAILING_S, delete_canceled_runs, make_runs
+from demo.releases import make_releases
+from demo.runs import FAILING_S, delete_canceled_runs, make_commit, make_runs
 from queues.definition_serializers import parse_queue
 from queues.models import Queue, QueueSource
 from queues.operations import disable_queue, save_queue
@@ -31,8 +34,15 @@ from runqy.broker.tasks.lease import LeasedTask, extend
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
+from schedules.definition_serializers import parse_schedule
+from schedules.models import Fire, Schedule, ScheduleSource
+from schedules.operations import pause_schedule, save_schedule
 from tasks.history.record import RunRecorder
 from vaults.operations import create_vault, set_entry
+from webhooks.message_ids import message_id
+from webhooks.messages import build_delivery
+from webhooks.models import Endpoint, EndpointEvent
+from webhooks.operations import create_endpoint
 
 QUEUES: dict[str, dict[str, Any]] = {
     "transcription": {
@@ -71,6 +81,7 @@ QUEUES: dict[str, dict[str, Any]] = {
             "vaults": ["mail"],
         },
         "input": [{"name": "order_id", "type": "string"}],
+        "webhook_hosts": ["shop.example.com"],
     },
     "embeddings": {
         "priority": 3,
@@ -180,12 +191,17 @@ def fill(broker: Broker) -> Callable[[], None]:
     with actor_context(_user("ada")):
         make_keys()
         make_alert_rules()
+        make_schedules(broker)
+        make_batch(broker)
     beating = make_tasks(broker)
     with actor_context(_user("linus")):
         pause_whole_queue(broker, name="embeddings")
     make_runs(broker)
+    make_releases()
     make_backlog(broker)
     make_alerts()
+    with actor_context(_user("grace")):
+        make_webhooks()
     with actor_context(_user("linus")):
         delete_canceled_runs(broker)
     return beating
@@ -212,6 +228,33 @@ def make_configuration() -> None:
     disable_queue(name="video-preview")
 
 
+def make_webhooks() -> None:
+    """Create an endpoint that works and one that fails, with what was sent to them."""
+    url, events, now = "https://shop.example.com/runqy", list(EndpointEvent), timezone.now()
+    working = create_endpoint(
+        url=url, events=events, queues=["invoices"], include_result=True, headers={"Authorization": "Bearer example"}
+    ).row
+    failing = create_endpoint(url="https://reports.example.com/tasks?source=runqy", events=events[:2]).row
+    states: list[tuple[Endpoint, dict[str, Any]]] = [
+        (working, {"delivered_at": now, "status": 204, "duration_ms": 31, "attempts": 1}),
+        (working, {"delivered_at": now, "status": 200, "duration_ms": 187, "attempts": 3, "response": "ok"}),
+        (failing, {"status": 503, "attempts": 2, "error": "The endpoint responded with status 503."}),
+        (failing, {"abandoned_at": now, "attempts": 10, "error": "No response within 15 s."}),
+        (working, {}),
+    ]
+    for number, (endpoint, columns) in enumerate(states):
+        task_id = f"invoices-{number:04}"
+        data = {"id": task_id, "queue": "invoices", "state": "completed", "result": {"pages": number}}
+        message = message_id("invoices", task_id, str(number))
+        delivery = build_delivery(
+            endpoint=endpoint, message=message, event=events[0], data=data, now=now, queue="invoices", task_id=task_id
+        )
+        for name, value in columns.items():
+            setattr(delivery, name, value)
+        delivery.save()
+    Endpoint.objects.filter(pk=failing.pk).update(failing_since=now)
+
+
 def make_keys() -> None:
     """Create API keys, one of them revoked."""
     create_api_key(name="web shop", role="client", queues=["invoices", "image-tagging"])
@@ -227,6 +270,59 @@ def make_alert_rules() -> None:
     save_alert_rule(AlertRule(kind=AlertKind.FAILURE_RATE, queue=Queue.objects.get(name="image-tagging"), threshold=40))
 
 
+def make_schedules(broker: Broker) -> None:
+    """Make schedules in each state, the first of which has fired."""
+    definitions: list[dict[str, Any]] = [
+        {"name": "monthly-invoices", "queue": "invoices", "cron": "30 2 1 * *", "time_zone": "Europe/Berlin"},
+        {"name": "purge-embeddings", "queue": "embeddings", "every": "15m", "jitter": "1m"},
+        {"name": "retag-images", "queue": "image-tagging", "cron": "0 */6 * * MON-FRI", "overlap": "allow"},
+    ]
+    for definition in definitions:
+        spec, requested = parse_schedule({"payload": {"source": "schedule"}, **definition})
+        save_schedule(broker, spec=spec, requested=requested, source=ScheduleSource.ADMIN)
+    pause_schedule(broker, name="retag-images", reason="The labels are being renamed.")
+    schedule, now = Schedule.objects.get(name="monthly-invoices"), broker.now()
+    problem = "The queue invoices has 5,000 waiting tasks, its limit (max_waiting_tasks)."
+    states = [("enqueued", ""), ("skipped", "Task 5f1c2a52 has not ended (overlap: skip)."), ("missed", problem)]
+    for number, (state, reason) in enumerate(states, 1):
+        at = now - timedelta(days=30 * (len(states) - number) + 1)
+        Fire.objects.create(
+            schedule=schedule,
+            due_at=at,
+            fire_at=at,
+            until=at,
+            settled_at=at,
+            requested_s=int(at.timestamp()),
+            number=number,
+            state=state,
+            reason=reason,
+            task_id="invoices-0001",
+            redis_queue="invoices",
+        )
+    Schedule.objects.filter(pk=schedule.pk).update(problem=problem, fire_count=len(states))
+
+
+def make_batch(broker: Broker) -> None:
+    """Make a batch that is running, with members in several states."""
+    states = {"completed": 412, "archived": 3, "enqueued": 80, "waiting": 5}
+    now = broker.now()
+    batch = Batch.objects.create(
+        name="Scans of the archive, 2026-11",
+        created_by={"kind": "key", "name": "nightly import"},
+        created_at=now - timedelta(minutes=7),
+        queues=["image-tagging", "invoices"],
+        is_closed=True,
+        counts=states,
+        callback_state=CallbackState.PLANNED,
+        callback_queue="invoices",
+    )
+    ids = [(state, f"scan-{state}-{number:04}") for state, count in states.items() for number in range(count)]
+    Member.objects.bulk_create(
+        Member(batch=batch, task_id=task_id, redis_queue="image-tagging", state=state, requested_s=0)
+        for state, task_id in ids
+    )
+
+
 def make_alerts() -> None:
     """Open two alerts, and resolve another one."""
     now = timezone.now()
@@ -234,7 +330,7 @@ def make_alerts() -> None:
         kind=AlertKind.FAILURE_RATE,
         subject="invoices",
         queue="invoices",
-        message="40 % of the runs of queue invoices failed in the last 5 minutes (10 of 25).",
+        message="40 % of the tasks of queue invoices that ended in the last 5 minutes failed (10 of 25; 25 new tasks).",
     )
     old = Finding(
         kind=AlertKind.OLDEST_PENDING,
@@ -331,7 +427,7 @@ def _worker(host: str, pid: int, queue: str, redis_queues: dict[str, int], **fac
         queue=queue,
         redis_queues=redis_queues,
         state=state,
-        commit="8b1c0de4f2a97c35d6e1b0a4958372615f4e3d2c",
+        commit=make_commit(queue, 2),
         started_at_s=now - 86_400 * 3,
         last_take_s=now - 4,
         version="1.0.0",

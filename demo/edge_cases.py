@@ -5,8 +5,9 @@ from datetime import timedelta
 import msgspec
 from django.utils import timezone
 
-from alerts.models import Alert, AlertDelivery, DeliveryEvent
+from alerts.models import Alert
 from demo.data import take_tasks
+from demo.runs import make_commit
 from queues.definition_serializers import parse_queue
 from queues.models import QueueSource
 from queues.operations import save_queue
@@ -18,10 +19,13 @@ from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.output import OutputChunk, write_output
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
 from tasks.history.record import store_runs
 from tasks.history.rows import QueueIdentity
 from tasks.models import BulkAction, TaskCopy
 from vaults.operations import create_vault, set_entry
+from webhooks.models import ALERTS, Delivery
 
 _GROUPS = 300
 LONG_NAME = "a-rather-long-name-that-was-chosen-without-thinking-of-phones-in-a-hurry"
@@ -35,6 +39,29 @@ def add_long_names() -> str:
     set_entry(vault=LONG_NAME[:64], key="B", value="https://storage.example.com/" + "x" * 90, is_secret=False)
     set_entry(vault=LONG_NAME[:64], key="A_LONG_NAME_OF_A_VARIABLE_THAT_A_LIBRARY_PRESCRIBES_TO_ITS_USERS", value="1")
     return LONG_NAME
+
+
+def add_lost_worker(broker: Broker) -> str:
+    """Let a worker have died an hour ago with three tasks; return its id."""
+    record = WorkerRecord(
+        worker_id="gpu-rig-3:2077",
+        host="gpu-rig-3",
+        pid=2077,
+        server_id="demo-2077",
+        queue="invoices",
+        redis_queues={"invoices": 7},
+        concurrency=4,
+        state=WorkerState.READY,
+        reason="could not register again: the server cannot be reached",
+        commit=make_commit("invoices", 2),
+        started_at_s=broker.now_s() - 90_000,
+    )
+    held = [
+        RunningTask(task_id=task_id, redis_queue="invoices", task_type="", payload=b"", started_ns=1, deadline_s=1)
+        for task_id in ("invoices-0001", "invoices-0005", "invoices-gone")
+    ]
+    broker.run(write_heartbeat(record, held, now_ns=broker.now_ns() - 3600 * 10**9))
+    return record.worker_id
 
 
 def add_tasks_in_trouble(broker: Broker) -> tuple[LeasedTask, LeasedTask]:
@@ -79,7 +106,7 @@ def add_tasks_in_trouble(broker: Broker) -> tuple[LeasedTask, LeasedTask]:
                 started_ns=now_ns - (6 - attempt) * 600 * 10**9 - 1_250_000_000,
                 ended_ns=now_ns - (6 - attempt) * 600 * 10**9,
                 worker_id="office-mini:35",
-                commit="8b1c0de4f2a97c35d6e1b0a4958372615f4e3d2c",
+                commit=make_commit("invoices", 2),
                 payload=task.payload,
                 error=error,
             )
@@ -143,11 +170,13 @@ def add_alert_deliveries() -> None:
     now = timezone.now()
     states = ({"delivered_at": now}, {"error": "HTTP 503"}, {"error": "connection refused", "abandoned_at": now})
     for number, alert in enumerate(Alert.objects.filter(opened_at__isnull=False).order_by("pk")):
-        AlertDelivery.objects.update_or_create(
-            alert=alert,
-            event=DeliveryEvent.OPENED,
-            defaults={"created_at": now, "due_at": now, "attempts": 3, **states[number % 3]},
+        message = f"alert_{alert.pk}_opened"
+        delivery, _ = Delivery.objects.update_or_create(
+            target=ALERTS,
+            message_id=message,
+            defaults={"event": "alert.opened", "created_at": now, "due_at": now, "attempts": 3, **states[number % 3]},
         )
+        alert.deliveries.add(delivery)
 
 
 def add_many(broker: Broker) -> None:

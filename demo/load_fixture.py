@@ -5,9 +5,11 @@ from datetime import timedelta
 from django.contrib.auth.models import User
 from django.utils import timezone
 
+from alerts.kinds import AlertKind
 from alerts.models import AlertRule
 from alerts.operations import store_findings
-from alerts.rules import AlertKind, Finding
+from alerts.rules import Finding
+from demo.data import make_batch
 from demo.runs import make_runs
 from queues.definitions import Deployment, QueueSpec, SubQueueSpec
 from queues.models import Queue, QueueSource, SubQueue
@@ -21,13 +23,17 @@ from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import configuration_change
+from schedules.definition_serializers import parse_schedule
+from schedules.models import ScheduleSource
+from schedules.operations import save_schedule
 from tasks.actions import TaskAction
 from tasks.bulk_actions import create_bulk_action
 from tasks.search import TaskQuery
 from vaults.operations import create_vault, set_entry
+from webhooks.operations import create_endpoint
 
 QUEUES, WORKERS, RECORDS = 2_000, 200, 100_000
-_VAULTS, _KEYS, _USERS, _TASKS = 50, 500, 100, 2_000
+_VAULTS, _KEYS, _USERS, _TASKS, _SCHEDULES = 50, 500, 100, 2_000, 5
 _BATCH = 2_000
 
 
@@ -41,6 +47,8 @@ def load_fixture(broker: Broker, queues: int = QUEUES, workers: int = WORKERS, r
     _make_records(records)
     _make_alerts()
     make_runs(broker)
+    _make_schedules(broker)
+    make_batch(broker)
     create_bulk_action(broker, action=TaskAction.RUN, query=TaskQuery(queue="embeddings"), expected=1)
     broker.run_all(
         [_beat(broker, number) for number in range(workers)]
@@ -93,6 +101,13 @@ def _make_users_and_keys() -> None:
     )
 
 
+def _make_schedules(broker: Broker) -> None:
+    for number in range(_SCHEDULES):
+        definition = {"name": f"schedule-{number:03}", "queue": f"queue-{number:04}_high", "cron": "30 2 * * *"}
+        spec, requested = parse_schedule(definition)
+        save_schedule(broker, spec=spec, requested=requested, source=ScheduleSource.ADMIN)
+
+
 def _make_alerts() -> None:
     """Open an alert for each of many queues, and set a rule for some."""
     now, kind = timezone.now(), AlertKind.FAILURE_RATE
@@ -102,6 +117,8 @@ def _make_alerts() -> None:
     )
     rules = [AlertRule(kind=kind, queue=queue, threshold=5) for queue in Queue.objects.all()[:_KEYS]]
     AlertRule.objects.bulk_create(rules)
+    for number in range(10):
+        create_endpoint(url=f"https://hooks.example.com/{number:03}", events=["task.completed"])
 
 
 def _make_records(count: int) -> None:

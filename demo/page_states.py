@@ -4,16 +4,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from django.contrib.admin.utils import quote
 from django.contrib.auth.models import User
 from playwright.sync_api import Page
 
 from alerts.models import Alert, AlertRule
+from batches.models import Batch
 from demo.data import fill
 from demo.edge_cases import (
     LONG_NAME,
     add_alert_deliveries,
     add_bulk_actions,
     add_long_names,
+    add_lost_worker,
     add_many,
     add_tasks_in_trouble,
     define_queue,
@@ -24,8 +27,10 @@ from runqy.accounts.models import ApiKey
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.lease import LeasedTask
+from schedules.models import Schedule
 from tasks.models import TaskRun
 from vaults.models import Vault
+from webhooks.models import Endpoint
 
 TASKS = "/admin/tasks/task/"
 ERRORS = f"{TASKS}errors/"
@@ -105,8 +110,10 @@ def _lists() -> list[PageState]:
         PageState(name="workers", path="/admin/workers/worker/"),
         PageState(name="worker-unknown", path="/admin/workers/worker/gone_3A1/change/"),
         PageState(name="queues", path="/admin/queues/queue/"),
+        PageState(name="schedules", path="/admin/schedules/schedule/"),
         PageState(name="alerts", path="/admin/alerts/alert/"),
         PageState(name="rules", path="/admin/alerts/alertrule/"),
+        PageState(name="webhooks", path="/admin/webhooks/endpoint/"),
         PageState(name="vaults", path="/admin/vaults/vault/"),
         PageState(name="keys", path="/admin/accounts/apikey/"),
         PageState(name="audit", path="/admin/audit/auditrecord/"),
@@ -133,6 +140,7 @@ def full_pages(broker: Broker) -> list[PageState]:
     """Add what `fill` does not create, and return the pages of a busy instance."""
     running, failing = add_tasks_in_trouble(broker)
     bulks = add_bulk_actions()
+    lost = add_lost_worker(broker)
     add_alert_deliveries()
     run = TaskRun.objects.filter(queue="image-tagging", outcome="failed").latest("id")
     queue = Queue.objects.get(name="transcription").pk
@@ -148,6 +156,7 @@ def full_pages(broker: Broker) -> list[PageState]:
         PageState(name="list-selected", path=f"{TASKS}?queue=invoices&state=archived", prepare=_select_two),
         PageState(name="queues-selected", path="/admin/queues/queue/", prepare=_select_two),
         PageState(name="queue", path=f"/admin/queues/queue/{queue}/change/"),
+        PageState(name="releases", path=f"{TASKS}releases/?queue=invoices"),
         PageState(name="tasks-of-queue", path=f"{TASKS}?parent=transcription"),
         *(
             PageState(name=f"list-{state}", path=f"{TASKS}?queue={name}&state={state}")
@@ -190,6 +199,7 @@ def full_pages(broker: Broker) -> list[PageState]:
         PageState(name="test-a-task-of", path=f"{TASKS}add/?queue=transcription_interactive"),
         PageState(name="test-a-task-error", path=f"{TASKS}add/?queue=invoices", prepare=_enqueue("{")),
         PageState(name="worker", path="/admin/workers/worker/gpu-rig-1_3A4121/change/"),
+        PageState(name="worker-lost", path=f"/admin/workers/worker/{quote(lost)}/change/"),
         PageState(name="worker-failed", path="/admin/workers/worker/gpu-rig-2_3A1002/change/"),
         PageState(name="worker-gone", path="/admin/workers/worker/gpu-rig-0_3A77/change/"),
         PageState(name="workers-of-queue", path="/admin/workers/worker/?queue=video-preview"),
@@ -209,11 +219,12 @@ def full_pages(broker: Broker) -> list[PageState]:
 def _configuration_pages() -> list[PageState]:
     """Return the pages of queues, vaults, keys, users and the audit: forms, empty, filled in and with errors."""
     queues, vaults, keys = "/admin/queues/queue/", "/admin/vaults/vault/", "/admin/accounts/apikey/"
-    users, audit = "/admin/auth/user/", "/admin/audit/auditrecord/"
+    users, audit, webhooks = "/admin/auth/user/", "/admin/audit/auditrecord/", "/admin/webhooks/endpoint/"
     failing, long = (Queue.objects.get(name=name).pk for name in ("invoices", add_long_names()))
     vault, long_vault = (Vault.objects.get(name=name).pk for name in ("object-storage", LONG_NAME[:64]))
     key, user = ApiKey.objects.get(name="web shop").pk, User.objects.get(username="linus").pk
-    rule = AlertRule.objects.get(kind="failure_rate").pk
+    schedule, batch = Schedule.objects.get(name="monthly-invoices").pk, Batch.objects.get().pk
+    rule, endpoint = AlertRule.objects.get(kind="failure_rate").pk, Endpoint.objects.earliest("created_at")
     records = {record.action: record.pk for record in AuditRecord.objects.order_by("-number")}
     return [
         PageState(name="queue-failing", path=f"{queues}{failing}/change/"),
@@ -225,6 +236,18 @@ def _configuration_pages() -> list[PageState]:
         PageState(name="queue-add-error", path=f"{queues}add/", prepare=_save),
         PageState(name="queues-undefined", path=f"{queues}undefined/"),
         PageState(name="rule", path=f"/admin/alerts/alertrule/{rule}/change/"),
+        PageState(name="batch", path=f"/admin/batches/batch/{batch}/change/"),
+        PageState(name="schedule", path=f"/admin/schedules/schedule/{schedule}/change/"),
+        PageState(name="schedule-viewer", path=f"/admin/schedules/schedule/{schedule}/change/", role="viewer"),
+        PageState(name="schedule-add", path="/admin/schedules/schedule/add/"),
+        PageState(name="schedule-add-error", path="/admin/schedules/schedule/add/", prepare=_save),
+        PageState(name="webhooks", path=webhooks),
+        *(
+            PageState(name=f"webhook-{name}", path=f"{webhooks}{row.pk}/change/")
+            for name, row in zip(("failing", "working"), Endpoint.objects.order_by("-created_at"), strict=True)
+        ),
+        PageState(name="webhook-viewer", path=f"{webhooks}{endpoint.pk}/change/", role="viewer"),
+        PageState(name="webhook-add-error", path=f"{webhooks}add/", prepare=_save),
         PageState(name="vault", path=f"{vaults}{vault}/change/"),
         PageState(name="vault-long-names", path=f"{vaults}{long_vault}/change/"),
         PageState(name="vault-viewer", path=f"{vaults}{long_vault}/change/", role="viewer"),

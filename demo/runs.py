@@ -1,5 +1,6 @@
 """The history of a week of a demo instance, in which rows and counts agree, and a bulk action on some of its runs."""
 
+import hashlib
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,6 @@ from tasks.history.rollups import (
     RollupDeltas,
     add_to_histogram,
     add_to_rollups,
-    bucket_of,
     floor_time,
 )
 from tasks.history.rows import QueueIdentity
@@ -29,7 +29,6 @@ FAILING_S = 1800
 """How long invoices have been failing: two a minute, which `make_ended_tasks` creates, while three complete."""
 _SAMPLED, _FAILED = 160, 240
 """The number of tasks of each Redis queue that have rows: a sample of all, and more that failed."""
-_COMMITS = ("5d2f6f1a0c3be97d84a1f0265cb7d93e8814af60", "8b1c0de4f2a97c35d6e1b0a4958372615f4e3d2c")
 _FAILURES = (
     [RunOutcome.RETRIED, RunOutcome.COMPLETED],
     [RunOutcome.RETRIED, RunOutcome.RETRIED, RunOutcome.FAILED],
@@ -109,6 +108,11 @@ _RUNS = (
 )
 
 
+def make_commit(queue: str, number: int) -> str:
+    """Return a commit of a queue's repository. The second one has been live for a day."""
+    return hashlib.sha1(f"{queue} {number}".encode(), usedforsecurity=False).hexdigest()
+
+
 def make_runs(broker: Broker) -> None:
     """Store runs with rows, and count other successes without rows, as when RUNQY_HISTORY_MAX_RATE is exceeded."""
     now_ns = broker.now_ns()
@@ -141,9 +145,8 @@ def _successes(kind: RunKind, count: int, randomness: Random) -> RollupDelta:
     delta.counts.update({"completed": count, "enqueued": count, "started": count})
     for histogram, typical_ms in ((delta.wait_histogram, 400), (delta.run_histogram, kind.seconds * 1000)):
         for factor, share in ((0.5, 4), (1, 10), (2, 4), (6, 1)):
-            add_to_histogram(
-                histogram, bucket_of(typical_ms * factor * randomness.uniform(0.8, 1.25)), max(count * share // 19, 1)
-            )
+            duration_ms = int(typical_ms * factor * randomness.uniform(0.8, 1.25))
+            add_to_histogram(histogram, duration_ms, max(count * share // 19, 1))
     return delta
 
 
@@ -173,7 +176,7 @@ def _runs_of_task(kind: RunKind, number: int, randomness: Random, now_ns: int) -
                 started_ns=started_ns,
                 ended_ns=ended_ns,
                 worker_id=kind.worker_id,
-                commit=_COMMITS[started_ns > now_ns - 86_400 * 10**9],
+                commit=make_commit(kind.queue, 1 + (started_ns > now_ns - 86_400 * 10**9)),
                 payload=kind.payload % (5000 + number),
                 result=b'{"pages":3,"language":"en"}' if outcome is RunOutcome.COMPLETED else None,
                 error=_error_of(kind, outcome, randomness),

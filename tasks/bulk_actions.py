@@ -5,6 +5,7 @@ Maintenance applies them slice by slice (`tasks/bulk_runner.py`).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import msgspec
 from django.contrib.auth.models import User
@@ -123,6 +124,11 @@ def list_bulk_actions(limit: int, before: int | None) -> tuple[list[BulkAction],
         actions = actions.filter(pk__lt=before)
     found = list(actions[: limit + 1])
     return found[:limit], found[limit - 1].pk if len(found) > limit else None
+
+
+def count_with_unknown_copies(now: datetime) -> int:
+    """Count the bulk actions of which, in the last day, it became unknown whether a copy was enqueued."""
+    return BulkAction.objects.filter(unknown_at__gte=now - timedelta(days=1)).count()
 
 
 def get_query(bulk: BulkAction) -> TaskQuery:

@@ -23,10 +23,9 @@ from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.replies import replace_nul
 from runqy.broker.states import TaskState
-from runqy.broker.tasks.enqueue import IDEMPOTENCY_TTL_S, EnqueuedTooLate, NewTask
+from runqy.broker.tasks.enqueue import NewTask
 from runqy.broker.tasks.reader import TaskLocation, read_states, read_tasks
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueFull, RunqyError
-from runqy.http.request_ids import request_id_context
 from tasks.actions import TaskAction, apply_in_state
 from tasks.bulk_actions import (
     AUDIT_KIND,
@@ -36,7 +35,8 @@ from tasks.bulk_actions import (
     select_still_matching,
     state_since_ns,
 )
-from tasks.copies import add_copy, find_stored_payloads
+from tasks.copies import find_stored_payloads
+from tasks.intents import Intent, IntentState, enqueue_intents
 from tasks.models import BulkAction, TaskCopy, TaskRun
 from tasks.operations import forget_enqueued_ids
 
@@ -95,6 +95,7 @@ class BulkRunner:
         self._counts: Counter[BulkAction.Outcome] = Counter()
         self._problems: list[dict[str, str]] = []
         self._copies: list[TaskCopy] = []
+        self._unknown_at = bulk.unknown_at
 
     @classmethod
     def lease(cls, broker: Broker, number: int) -> "BulkRunner | None":
@@ -115,7 +116,7 @@ class BulkRunner:
         with actor_context(Actor.from_json(self._bulk.actor)):
             try:
                 pause_s = self._apply_slices(until)
-            except (EnqueuedTooLate, _LeaseLost):
+            except _LeaseLost:
                 pause_s = 0  # the lease has ended, and another process may have it
             except (BrokerUnavailable, ConfigurationUnavailable):
                 pause_s = 1
@@ -128,7 +129,7 @@ class BulkRunner:
                 self._store(self._own, lease="", leased_until=timezone.now() + timedelta(seconds=pause_s))
 
     def _apply_slices(self, until: float) -> int:
-        """Return how many seconds to wait before the next slice. Raise EnqueuedTooLate, _LeaseLost."""
+        """Return how many seconds to wait before the next slice. Raise _LeaseLost."""
         while True:
             self._is_repeated = self._bulk.slice_began_s is not None
             self._extend_lease(slice_began_s=self._bulk.slice_began_s or self._broker.now_s())
@@ -151,7 +152,7 @@ class BulkRunner:
             raise _LeaseLost
 
     def _apply_slice(self) -> None:
-        """Apply the action to the tasks that come next, and store what happened. Raise EnqueuedTooLate, _LeaseLost."""
+        """Apply the action to the tasks that come next, and store what happened. Raise _LeaseLost."""
         upcoming = find_next_slice(self._broker, self._bulk, self._query)
         found = self._broker.run(read_states(upcoming.tasks)) if upcoming.tasks else []
         states = dict(zip(upcoming.tasks, found, strict=True))
@@ -211,61 +212,75 @@ class BulkRunner:
     def _add_copies(self, tasks: Sequence[TaskLocation]) -> str:
         """Enqueue copies of the tasks that Redis no longer has, until a queue is full; return that queue, or "".
 
-        Raise BrokerUnavailable, ConfigurationUnavailable, EnqueuedTooLate, _LeaseLost.
+        Raise BrokerUnavailable, ConfigurationUnavailable, _LeaseLost.
         """
-        refused = []  # counted at the end: a slice whose queue is full is applied again
+        refused: list[tuple[TaskLocation, BulkAction.Outcome, str]] = []
         payloads, earlier = find_stored_payloads(tasks), _find_copies(tasks)
-        for index, task in enumerate(tasks):
-            if index % COPIES_PER_STEP == 0:
-                self._extend_lease()
-            copy_id = str(uuid.uuid5(self._bulk.copy_namespace, "\0".join(task)))
+        wanted: dict[TaskLocation, NewTask] = {}
+        for task in tasks:
+            copy_id, payload = str(uuid.uuid5(self._bulk.copy_namespace, "\0".join(task))), payloads.get(task)
             if earlier.get(task) == copy_id:
                 continue  # counted before the slice was applied again
-            try:
-                refusal = self._add_copy(task, payloads.get(task), copy_id, has_run=task in earlier)
-            except QueueFull:
-                return task[0]
-            if refusal is not None:
-                refused.append((task, refusal))
-                continue
-            self._count(_Outcome.DONE, task)
-            self._copies.append(
-                TaskCopy(
-                    bulk_action=self._bulk,
-                    original_queue=task[0],
-                    original_id=task[1],
-                    copy_queue=task[0],
-                    copy_id=copy_id,
-                )
+            if task in earlier:
+                refused.append((task, _Outcome.SKIPPED, "it has run again already, as a new task"))
+            elif payload is None:
+                refused.append((task, _Outcome.FAILED, "its payload was not kept in full"))
+            else:
+                wanted[task] = NewTask.requested(id=copy_id, queue=task[0], payload=payload)
+        names = list(wanted)
+        for start in range(0, len(names), COPIES_PER_STEP):
+            refused_now, full_queue = self._add_step(
+                {task: wanted[task] for task in names[start : start + COPIES_PER_STEP]}
             )
-        for task, (outcome, reason) in refused:
+            if full_queue:
+                return full_queue
+            refused += refused_now
+        # Counted at the end: a slice whose queue is full is applied again.
+        for task, outcome, reason in refused:
             self._count(outcome, task, reason)
         return ""
 
-    def _add_copy(
-        self, task: TaskLocation, payload: bytes | None, copy_id: str, *, has_run: bool
-    ) -> tuple[BulkAction.Outcome, str] | None:
-        """Enqueue a copy of a task. Return None if it was enqueued, else the outcome and the reason.
+    def _add_step(
+        self, copies: Mapping[TaskLocation, NewTask]
+    ) -> tuple[list[tuple[TaskLocation, BulkAction.Outcome, str]], str]:
+        """Enqueue copies. Return those that were refused, with outcome and reason, and a queue that is full, or "".
 
-        Raise QueueFull, BrokerUnavailable, ConfigurationUnavailable, EnqueuedTooLate.
+        Raise BrokerUnavailable, ConfigurationUnavailable, _LeaseLost.
         """
-        if has_run:
-            return _Outcome.SKIPPED, "it has run again already, as a new task"
-        if self._broker.now_s() > (self._bulk.slice_began_s or 0) + IDEMPOTENCY_TTL_S - LEASE_S:
-            # After so long an interruption Redis no longer knows whether the copy was enqueued.
-            return _Outcome.SKIPPED, "interrupted: it may have run again"
-        if payload is None:
-            return _Outcome.FAILED, "its payload was not kept in full"
-        copy = NewTask.requested(id=copy_id, queue=task[0], payload=payload)
-        try:
-            with request_id_context(f"bulk-action-{self._bulk.pk}"):
-                # Not after the lease: another process may have applied the slice, and Redis have forgotten the id.
-                add_copy(self._broker, copy, until_s=self._lease_ends_s)
-        except (QueueFull, BrokerUnavailable, ConfigurationUnavailable):
-            raise
-        except RunqyError as error:
-            return _Outcome.FAILED, error.detail[:200]
-        return None
+        self._extend_lease()
+        # Not after the lease: another process may have applied the slice, and Redis have forgotten the ids.
+        requested_s, until_s, name = self._bulk.slice_began_s or 0, self._lease_ends_s, f"bulk-action-{self._bulk.pk}"
+        intents = [
+            Intent(task=copy, requested_s=requested_s, until_s=until_s, request_id=name) for copy in copies.values()
+        ]
+        refused, full_queue = [], ""
+        for task, intent, outcome in zip(copies, intents, enqueue_intents(self._broker, intents), strict=True):
+            match outcome.state, outcome.error:
+                case IntentState.ENQUEUED, _:
+                    self._count(_Outcome.DONE, task)
+                    self._copies.append(self._link(task, intent.task.id))
+                case IntentState.UNKNOWN, _:
+                    self._unknown_at = timezone.now()
+                    refused.append((task, _Outcome.SKIPPED, "interrupted: it may have run again"))
+                case _, QueueFull():
+                    full_queue = task[0]
+                case _, BrokerUnavailable() as error:
+                    raise error
+                case _, None:
+                    raise _LeaseLost
+                case _:
+                    refused.append((task, _Outcome.FAILED, outcome.reason[:200]))
+        return refused, full_queue
+
+    def _link(self, task: TaskLocation, copy_id: str) -> TaskCopy:
+        queue, original_id = task
+        return TaskCopy(
+            bulk_action=self._bulk,
+            original_queue=queue,
+            original_id=original_id,
+            copy_queue=queue,
+            copy_id=copy_id,
+        )
 
     def _count(self, outcome: BulkAction.Outcome, task: TaskLocation, reason: str = "") -> None:
         """Count a task, with the reason if the action was not applied."""
@@ -299,6 +314,7 @@ class BulkRunner:
                 skipped=F("skipped") + self._counts[_Outcome.SKIPPED],
                 failed=F("failed") + self._counts[_Outcome.FAILED],
                 problems=problems,
+                unknown_at=self._unknown_at,
                 **values,
             )
             if not is_stored:

@@ -1,7 +1,6 @@
 """Run a task again as a copy: a new task with the same payload, or an edited one. The original stays, and is linked."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from queues.queries import resolve_queue
@@ -11,12 +10,12 @@ from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue import OF_QUEUE, NewTask, new_task_id
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
-from runqy.errors import PayloadInvalid, PayloadNotKept, TaskAlreadyExists
+from runqy.errors import PayloadInvalid, PayloadNotKept
 from runqy.http.request_ids import trace_headers
 from runqy.telemetry.tracing import enqueue_span
 from tasks import payloads
 from tasks.models import TaskCopy, TaskRun
-from tasks.operations import build_task, enqueue_built_task_once, ensure_enabled
+from tasks.operations import build_task, enqueue_built_task, ensure_enabled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +53,12 @@ def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, tracepar
         changes = {**changes, "payload": REDACTED}
     # Before the copy exists: changes of Redis are recorded first (ADR 0026).
     record_in_redis(action="task.copied", object_kind="task", object_name=original.id, changes=changes)
-    add_copy(broker, original.copy(payload, copy_id=copy_id), traceparent=traceparent)
+    resolved, context = resolve_queue(original.redis_queue), broker.context()
+    ensure_enabled(resolved)
+    with enqueue_span(original.redis_queue, traceparent):
+        requested, headers = original.copy(payload, copy_id=copy_id), trace_headers(traceparent)
+        task = build_task(requested, resolved, task_id=copy_id, now_ns=context.now_ns, headers=headers)
+        broker.run(enqueue_built_task(task, context))
     TaskCopy.objects.create(
         original_queue=original.redis_queue,
         original_id=original.id,
@@ -63,20 +67,6 @@ def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, tracepar
         is_edited=is_edited,
     )
     return copy_id
-
-
-def add_copy(broker: Broker, copy: NewTask, *, traceparent: str = "", until_s: int | None = None) -> None:
-    """Enqueue a copy of a task. Repetitions change nothing, even when the copy has ended and was deleted.
-
-    Raise the errors of `enqueue_copy`, and EnqueuedTooLate after `until_s`.
-    """
-    resolved, context = resolve_queue(copy.queue), broker.context()
-    ensure_enabled(resolved)
-    with enqueue_span(copy.queue, traceparent):
-        headers = trace_headers(traceparent)
-        task = build_task(copy, resolved, task_id=copy.id, now_ns=context.now_ns, headers=headers)
-        with suppress(TaskAlreadyExists):
-            broker.run(enqueue_built_task_once(task, context, until_s=until_s))
 
 
 def find_payload(original: Original) -> bytes | None:

@@ -11,6 +11,7 @@ from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
 from runqy.broker.maintenance.cancellations import enforce_cancellations
+from runqy.broker.maintenance.foreign_ends import ForeignEndSearch
 from runqy.broker.maintenance.forwarder import forward_due
 from runqy.broker.maintenance.janitor import ArchiveCursors, delete_expired
 from runqy.broker.maintenance.orphans import OrphanSearch
@@ -23,6 +24,8 @@ from runqy.broker.workers.heartbeats import remove_expired_workers
 from runqy.errors import ConfigurationUnavailable
 from runqy.maintenance.base import DatabaseDuty, register
 from tasks.bulk_runner import delete_old_bulk_actions, run_bulk_actions
+from tasks.ends.collector import EndsCollector
+from tasks.ends.told_queues import list_told_queues
 from tasks.history.foreign_runs import ForeignRunSearch
 from tasks.history.record import RunRecorder
 from tasks.history.retention import prune_history
@@ -152,6 +155,35 @@ class RunHistory(DatabaseDuty):
 
     def run(self, broker: Broker) -> None:
         self._recorder.record_all(broker, *_list_queues(broker))
+
+
+@register
+class TaskEnds(DatabaseDuty):
+    """Tell webhooks and batches of the ends of tasks. While the database is unavailable these stay in Redis."""
+
+    name = "task_ends"
+    interval_s = 0.5
+
+    def __init__(self) -> None:
+        self._collector = EndsCollector()
+
+    def run(self, broker: Broker) -> None:
+        self._collector.collect_all(broker, *_list_queues(broker))
+
+
+@register
+class ForeignEnds(DatabaseDuty):
+    """Tell webhooks and batches of tasks that workers of other programs, or asynq's tools, ended."""
+
+    name = "foreign_ends"
+    interval_s = 10.0
+
+    def __init__(self) -> None:
+        self._search = ForeignEndSearch()
+
+    def run(self, broker: Broker) -> None:
+        if queues := list_told_queues(*_list_queues(broker)):
+            self._search.tell_all(broker, queues)
 
 
 @register

@@ -143,6 +143,12 @@ class QueueRollup(models.Model):
     timed_out = models.PositiveBigIntegerField(default=0)
     expired = models.PositiveBigIntegerField(default=0)
     lost = models.PositiveBigIntegerField(default=0)
+    first_ended = models.PositiveBigIntegerField(default=0)
+    """First attempts that ended, and tasks that ended without any."""
+    first_failed = models.PositiveBigIntegerField(default=0)
+    tasks_ended = models.PositiveBigIntegerField(default=0)
+    """Tasks that ended for good: retries are no ends."""
+    tasks_failed = models.PositiveBigIntegerField(default=0)
     dropped = models.PositiveBigIntegerField(default=0)
     """Runs that a full stream lost before they reached the database."""
     wait_sum_ms = models.PositiveBigIntegerField(default=0)
@@ -298,6 +304,8 @@ class BulkAction(models.Model):
     failed = models.PositiveBigIntegerField(default=0)
     problems: Any = models.JSONField(default=list)
     """The latest tasks that it was not applied to: `queue`, `id`, `outcome` and `reason`."""
+    unknown_at = models.DateTimeField(null=True)
+    """When it was last found that a copy may or may not have been enqueued; None: never."""
     full_queue = models.CharField(max_length=QUEUE_MAX_LENGTH, blank=True)
     """The Redis queue that has no room for the next copy, or empty."""
     error = models.TextField(blank=True)

@@ -2,15 +2,18 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
 from queues.catalog import AllowedQueues, ResolvedQueue
+from queues.definitions import QueueDefinition, QueueNotify
 from queues.queries import get_catalog, resolve_queue
+from queues.webhook_urls import find_host_error
 from runqy.audit.operations import record_in_redis
 from runqy.broker.broker import Broker
 from runqy.broker.memory import ask_with_memory_check
+from runqy.broker.notify import Notify
 from runqy.broker.operation import BrokerContext, Operation, Request, ask, get_context
 from runqy.broker.tasks.enqueue import (
     OF_QUEUE,
@@ -20,6 +23,7 @@ from runqy.broker.tasks.enqueue import (
     NewTask,
     Replayed,
     TaskCreated,
+    UniqueOutcome,
     claim_lookup,
     enqueue,
     enqueue_unique,
@@ -53,7 +57,7 @@ from tasks.waiting_loop import get_waiting_loop
 _NS = 10**9
 _MIN_AWAITED_RETENTION_S = 60
 """The minimum time that the result is kept for a client that waits for it."""
-_FORGOTTEN_TTL_S = 60
+FORGOTTEN_TTL_S = 60
 """An allowance for the clocks of two processes, of which one takes over what the other was doing."""
 
 
@@ -183,6 +187,8 @@ def build_task(
 ) -> NewTask:
     """Return a requested task with what its queue decides. Raise PayloadInvalid, PayloadTooLarge, RequestInvalid."""
     limits = resolved.queue.limits
+    if requested.notify and requested.notify.url:
+        _check_webhook(requested.notify.url, resolved.queue)
     # Rounded up, as all that decides when it runs: a task never runs early.
     process_at_us = -(-(now_ns + requested.delay_ns) // 1000) if requested.delay_ns else requested.process_at_us
     task = msgspec.structs.replace(
@@ -198,6 +204,7 @@ def build_task(
         delay_ns=0,
         headers=headers,
         max_waiting=limits.max_waiting_tasks,
+        notify=merge_notify(requested.notify, resolved.queue.notify),
     )
     if task.deadline_s and task.deadline_s * _NS <= max(now_ns, task.process_at_s * _NS):
         raise RequestInvalid(errors=["deadline: Must be in the future, and after delay or process_at."])
@@ -209,22 +216,49 @@ def build_task(
     return task
 
 
+def _check_webhook(url: str, queue: QueueDefinition) -> None:
+    if message := find_host_error(url, queue.webhook_hosts):
+        raise RequestInvalid(errors=[f"webhook.url: {message}"])
+
+
+def merge_notify(own: Notify | None, of_queue: QueueNotify) -> Notify | None:
+    """Return who is told of a task's end: those that the request names, and the endpoints that cover its queue."""
+    if not of_queue.endpoints:
+        return own
+    own = own or Notify()
+    include_result = own.include_result or of_queue.include_result
+    return msgspec.structs.replace(own, endpoints=True, revision=of_queue.revision, include_result=include_result)
+
+
 def enqueue_built_task(task: NewTask, context: BrokerContext) -> Operation[None]:
     """Enqueue a new task. Raise QueueFull, TaskAlreadyExists, BrokerUnavailable."""
     request = enqueue(task, now_ns=context.now_ns, is_cluster=context.is_cluster)
-    yield from _store_task(request, task, context)
+    try:
+        yield from ask_with_memory_check(request, queue=task.queue, size_bytes=len(task.payload), memory=context.memory)
+    except QueueFull:
+        yield from _forget_refused(task, context)
+        raise
 
 
-def enqueue_built_task_once(task: NewTask, context: BrokerContext, *, until_s: int | None = None) -> Operation[None]:
-    """Enqueue a new task, unless this operation enqueued its id within the last IDEMPOTENCY_TTL_S.
+def enqueue_built_task_once(
+    task: NewTask, context: BrokerContext, *, until_s: int, owner: str = ""
+) -> Request[UniqueOutcome]:
+    """Enqueue a new task, unless this request enqueued its id within the last IDEMPOTENCY_TTL_S.
 
     That holds even if the task has ended and was deleted. After `until_s`, by its own clock, Redis refuses the task.
-    Raise QueueFull, TaskAlreadyExists, BrokerUnavailable, EnqueuedTooLate.
+    `owner` is who asks, if others may ask with the same id. Raise QueueFull, TaskAlreadyExists, IdempotencyKeyReused
+    if another owner enqueued the id.
     """
-    scope = _id_scope(task.id)
-    record = IdempotencyRecord(IdempotencyKey(scope=scope, fingerprint=scope), response=task.id.encode())
-    request = enqueue_unique(task, now_ns=context.now_ns, record=record, until_s=until_s, is_cluster=context.is_cluster)
-    yield from _store_task(request, task, context)
+    record = IdempotencyRecord(_id_key(task.id, owner), response=task.id.encode())
+    return enqueue_unique(task, now_ns=context.now_ns, record=record, until_s=until_s, is_cluster=context.is_cluster)
+
+
+def find_enqueued_once(redis_queue: str, task_id: str, owner: str = "") -> Request[Replayed | None]:
+    """Return whether `enqueue_built_task_once` enqueued an id, and has not forgotten it: None if not.
+
+    Raise IdempotencyKeyReused if another owner enqueued it.
+    """
+    return find_replayed(redis_queue, _id_key(task_id, owner))
 
 
 def forget_enqueued_ids(redis_queue: str, task_ids: Sequence[str]) -> Request[None]:
@@ -232,24 +266,17 @@ def forget_enqueued_ids(redis_queue: str, task_ids: Sequence[str]) -> Request[No
 
     A caller that may still enqueue one of them must pass `until_s`.
     """
-    return expire_records(redis_queue, [_id_scope(task_id) for task_id in task_ids], ttl_s=_FORGOTTEN_TTL_S)
+    return expire_records(redis_queue, [_id_key(task_id).scope for task_id in task_ids], ttl_s=FORGOTTEN_TTL_S)
 
 
-def _id_scope(task_id: str) -> str:
+def _id_key(task_id: str, owner: str = "") -> IdempotencyKey:
     # Scopes of clients have the id or the name of their key in place of "task id" (`parse_idempotency_key`).
-    return _digest(b"task id\0" + task_id.encode())
+    scope = _digest(b"task id\0" + task_id.encode())
+    return IdempotencyKey(scope=scope, fingerprint=_digest(owner.encode()) if owner else scope)
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
-
-
-def _store_task(request: Request[Any], task: NewTask, context: BrokerContext) -> Operation[None]:
-    try:
-        yield from ask_with_memory_check(request, queue=task.queue, size_bytes=len(task.payload), memory=context.memory)
-    except QueueFull:
-        yield from _forget_refused(task, context)
-        raise
 
 
 def _enqueue_unique(

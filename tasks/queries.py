@@ -109,15 +109,30 @@ def read_task_chunks(
     The chunks are all of the run, or those after them are left for the next call, if the status is not active. Raise
     TaskNotFound, BrokerUnavailable.
     """
-    requests: list[Request[Any]] = [read_statuses([location]), read_chunks(*location, run=run, offset=offset)]
+    status, chunks = yield from _read_run(location, read_chunks(*location, run=run, offset=offset))
+    return status, chunks
+
+
+def read_stream_and_output(
+    location: TaskLocation, *, attempt: int | None = None
+) -> Operation[tuple[TaskStatus, TaskChunks, TaskOutput]]:
+    """Return what `read_task_chunks` and `read_task_output` do, in one round trip."""
+    status, chunks, output = yield from _read_run(
+        location, read_chunks(*location), read_output(*location, attempt=attempt)
+    )
+    return status, chunks, output
+
+
+def _read_run(location: TaskLocation, chunks: Request[TaskChunks], *others: Request[Any]) -> Operation[list[Any]]:
+    requests: list[Request[Any]] = [read_statuses([location]), chunks, *others]
     for _ in range(_MAX_READS):
-        (status,), chunks = map(raise_error, (yield from ask_all(requests)))
+        (status,), *found = map(raise_error, (yield from ask_all(requests)))
         if status is None:
             raise TaskNotFound
-        if status.chunks[0] == chunks.run:
+        if status.chunks[0] == found[0].run:
             break
         # A run has begun between the two commands, whose chunks do not belong to this state.
-    return status, chunks
+    return [status, *found]
 
 
 def get_task_output(

@@ -73,32 +73,21 @@ class WaiterLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Waiter:
-    """One client that waits for one task, until `leave` is called."""
+    """One client that waits, until `leave` is called."""
 
-    def __init__(
-        self, waiters: "ResultWaiters", task_id: str, queue: str, client: WaitingClient, *, watched: Watched
-    ) -> None:
-        self.task_id, self.queue, self.client = task_id, queue, client
+    def __init__(self, waiters: "ResultWaiters", client: WaitingClient) -> None:
+        self.client = client
+        # What the client read last.
+        self.status: Any = None
         self._waiters = waiters
-        self._watched = watched
-        # The status of the task when the client last read it.
-        self.status: TaskStatus | None = None
         self._woken = asyncio.Event()
 
     @property
     def is_draining(self) -> bool:
         return self._waiters.is_draining
 
-    async def read(self) -> TaskRecord:
-        """Return the task. Raise TaskNotFound, BrokerUnavailable."""
-        record = await self._waiters.read(self.task_id, self.client)
-        self.queue = record.queue
-        self.status = TaskStatus(record.state, record.started_at_ns)
-        return record
-
     async def wait(self, timeout_s: float) -> bool:
-        """Return True when the task has to be read again, the process drains, or the client's key is no longer
-        accepted.
+        """Return True when there may be something new, the process drains, or the client's key is no longer accepted.
 
         Return False after `timeout_s`. Raise ClientDisconnected.
         """
@@ -114,6 +103,29 @@ class Waiter:
 
     def wake(self) -> None:
         self._woken.set()
+
+    def leave(self) -> None:
+        """End the wait. Ignored if it has ended."""
+        self._waiters.discard(self)
+
+
+class TaskWaiter(Waiter):
+    """One client that waits for one task."""
+
+    def __init__(
+        self, waiters: "ResultWaiters", task_id: str, queue: str, client: WaitingClient, *, watched: Watched
+    ) -> None:
+        super().__init__(waiters, client)
+        self.task_id, self.queue = task_id, queue
+        self._watched = watched
+        self.status: TaskStatus | None = None
+
+    async def read(self) -> TaskRecord:
+        """Return the task. Raise TaskNotFound, BrokerUnavailable."""
+        record = await self._waiters.read(self.task_id, self.client)
+        self.queue = record.queue
+        self.status = TaskStatus(record.state, record.started_at_ns)
+        return record
 
     def wake_follower(self) -> None:
         """Wake the client if it follows what the task streams."""
@@ -133,12 +145,11 @@ class Waiter:
             self.wake()  # and again after the next poll, if the client could not read the task
 
     def leave(self) -> None:
-        """End the wait. Ignored if it has ended."""
-        self._waiters.discard(self)
+        self._waiters.discard_task_waiter(self)
 
 
 class ResultWaiters:
-    """The clients of a process that wait for tasks, on one event loop."""
+    """The clients of a process that wait, on one event loop: for tasks, or for what others read."""
 
     def __init__(self, broker: AsyncBroker, limits: WaiterLimits) -> None:
         self.is_draining = False
@@ -146,14 +157,14 @@ class ResultWaiters:
         self.limits = limits
         self.active: set[Waiter] = set()
         # The waiters by the ids of their tasks. An id is always in the same slice.
-        self._slices: tuple[dict[str, set[Waiter]], ...] = tuple({} for _ in range(SLICES))
+        self._slices: tuple[dict[str, set[TaskWaiter]], ...] = tuple({} for _ in range(SLICES))
         self._client_counts: Counter[str] = Counter()
         # The reads that have not begun.
         self._readings: dict[tuple[TaskLocation, int, int], asyncio.Task[tuple[TaskStatus, TaskChunks]]] = {}
         self._thread_count = 0
         self._subscriber = TaskEndSubscriber(broker, on_end=self._wake_all_for, on_chunks=self._wake_followers_of)
         self._is_subscribing = False
-        # The polls of tasks and the checks of clients. They run while there are waiters.
+        # The polls and the checks of clients. They run while there are waiters.
         self._background: dict[str, asyncio.Task[None]] = {}
 
     async def wait_for_end(self, task_id: str, *, queue: str, client: WaitingClient, timeout_s: float) -> TaskRecord:
@@ -214,38 +225,59 @@ class ResultWaiters:
         del self._readings[location, run, offset]
         return await self.run(read_task_chunks(location, run=run, offset=offset))
 
-    async def add(self, task_id: str, *, queue: str, client: WaitingClient, watched: Watched = Watched.END) -> Waiter:
+    async def add(
+        self, task_id: str, *, queue: str, client: WaitingClient, watched: Watched = Watched.END
+    ) -> TaskWaiter:
         """Return a waiter that misses no end from now on. The caller must call its `leave`. Raise TooManyWaiters.
 
         It wakes when the task ends, when what is watched changes, and when the client's key is no longer accepted.
         """
-        self._check_limits(client)
-        waiter = Waiter(self, task_id, queue, client, watched=watched)
-        self.active.add(waiter)
+        waiter = TaskWaiter(self, task_id, queue, client, watched=watched)
+        self.enter(waiter)
         self._slice_of(task_id).setdefault(task_id, set()).add(waiter)
-        self._client_counts[client.id] += 1
-        self._thread_count += client.holds_thread
         try:
-            await self._start()
+            if not self._is_subscribing:
+                self._is_subscribing = True  # before the await, in which another waiter may come here
+                await self._subscriber.start()
+            self.keep_running("polls", self._poll)
             await self._subscriber.watch(task_id)
         except BaseException:
             waiter.leave()
             raise
         return waiter
 
-    def discard(self, waiter: Waiter) -> None:
-        """Remove a waiter. Ignored if it was removed before."""
+    def enter(self, waiter: Waiter) -> None:
+        """Count a waiter, and wake it when its client's key is no longer accepted. Raise TooManyWaiters."""
+        client = waiter.client
+        self._check_limits(client)
+        self.active.add(waiter)
+        self._client_counts[client.id] += 1
+        self._thread_count += client.holds_thread
+        self.keep_running("checks", self._check_clients)
+
+    def keep_running(self, name: str, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a background function, unless it runs. It ends when it has nothing to do, or when this is closed."""
+        if name not in self._background or self._background[name].done():
+            self._background[name] = asyncio.create_task(function())
+
+    def discard(self, waiter: Waiter) -> bool:
+        """Remove a waiter. Return False if it was removed before."""
         if waiter not in self.active:
-            return
+            return False
         self.active.remove(waiter)
-        same_task = self._slice_of(waiter.task_id)[waiter.task_id]
-        same_task.remove(waiter)
-        if not same_task:
-            del self._slice_of(waiter.task_id)[waiter.task_id]
         self._client_counts[waiter.client.id] -= 1
         if not self._client_counts[waiter.client.id]:
             del self._client_counts[waiter.client.id]
         self._thread_count -= waiter.client.holds_thread
+        return True
+
+    def discard_task_waiter(self, waiter: TaskWaiter) -> None:
+        if not self.discard(waiter):
+            return
+        same_task = self._slice_of(waiter.task_id)[waiter.task_id]
+        same_task.remove(waiter)
+        if not same_task:
+            del self._slice_of(waiter.task_id)[waiter.task_id]
         self._subscriber.unwatch(waiter.task_id)
 
     def drain(self) -> None:
@@ -274,15 +306,7 @@ class ResultWaiters:
         if self._client_counts[client.id] >= limits.per_client:
             raise TooManyWaiters("The API key has reached its limit of waiting requests: half of RUNQY_MAX_WAITERS.")
 
-    async def _start(self) -> None:
-        if not self._is_subscribing:
-            self._is_subscribing = True  # before the await, in which another waiter may come here
-            await self._subscriber.start()
-        for name, function in (("polls", self._poll), ("checks", self._check_clients)):
-            if name not in self._background or self._background[name].done():
-                self._background[name] = asyncio.create_task(function())
-
-    def _slice_of(self, task_id: str) -> dict[str, set[Waiter]]:
+    def _slice_of(self, task_id: str) -> dict[str, set[TaskWaiter]]:
         return self._slices[hash(task_id) % SLICES]
 
     def _wake_all_for(self, task_id: str) -> None:
@@ -296,14 +320,15 @@ class ResultWaiters:
     async def _check_clients(self) -> None:
         # Without this, clients whose key was revoked would keep their places until their tasks change.
         while self.active:
-            for tasks in self._slices:
+            waiters = tuple(self.active)
+            for start in range(SLICES):
                 await asyncio.sleep(CHECK_S / SLICES)
-                for waiter in [waiter for same_task in tasks.values() for waiter in same_task]:
+                for waiter in waiters[start::SLICES]:
                     if not waiter.client.is_accepted():
                         waiter.wake()
 
     async def _poll(self) -> None:
-        while self.active:
+        while any(self._slices):
             for tasks in self._slices:
                 await asyncio.sleep(POLL_S / SLICES)
                 try:
@@ -312,7 +337,7 @@ class ResultWaiters:
                     log.warning(error.code, loop="result_waiters", error=str(error))
                     await asyncio.sleep(POLL_S)
 
-    async def _read_statuses(self, tasks: dict[str, set[Waiter]]) -> None:
+    async def _read_statuses(self, tasks: dict[str, set[TaskWaiter]]) -> None:
         waiters = [waiter for same_task in tasks.values() for waiter in same_task]
         locations = [(waiter.queue, waiter.task_id) for waiter in waiters]
         unique = list(dict.fromkeys(locations))

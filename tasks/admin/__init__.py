@@ -13,6 +13,7 @@ from tasks.admin.errors import ErrorsView, FailingQueuesView
 from tasks.admin.lists import TasksView
 from tasks.admin.output import OutputView
 from tasks.admin.permissions import can_test
+from tasks.admin.releases import ReleasesView
 from tasks.admin.search import SearchView
 from tasks.admin.stream import StreamView
 from tasks.admin.worker_runs import WorkerRunsView
@@ -37,6 +38,7 @@ class TaskAdmin(ReadOnlyModelAdmin):
             path("search/", self.page(SearchView), name="tasks_task_search"),
             path("errors/", self.page(ErrorsView), name="tasks_task_errors"),
             path("failing/", self.page(FailingQueuesView), name="tasks_task_failing"),
+            path("releases/", self.page(ReleasesView), name="tasks_task_releases"),
             path("worker-runs/", self.page(WorkerRunsView), name="tasks_task_worker_runs"),
             path("<str:object_id>/change/", self.page(TaskView), name="tasks_task_change"),
             path("<str:object_id>/action/", self.page(TaskActionView), name="tasks_task_action"),

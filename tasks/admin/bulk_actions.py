@@ -1,6 +1,5 @@
 """The admin of bulk actions: their list, the preview from which a user requests one, and the page with its progress."""
 
-from datetime import UTC
 from typing import Any
 
 from django.contrib import admin, messages
@@ -15,6 +14,7 @@ from django.urls import URLPattern, path, reverse
 
 from runqy.admin_site import labels
 from runqy.admin_site.base_admin import LIVE
+from runqy.admin_site.times import show_time
 from runqy.admin_site.views import AdminView
 from runqy.audit.history import AuditedModelAdmin, records_url
 from runqy.broker.states import TaskState
@@ -185,9 +185,9 @@ class BulkActionAdmin(AuditedModelAdmin):
     def requested_by(self, bulk: BulkAction) -> str:
         return str(bulk.actor.get("name", ""))
 
-    @admin.display(description="requested (UTC)", ordering="created_at")
+    @admin.display(description="requested", ordering="created_at")
     def requested_at(self, bulk: BulkAction) -> str:
-        return f"{bulk.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+        return show_time(bulk.created_at)
 
     @admin.display(description="tasks")
     def progress(self, bulk: BulkAction) -> str:

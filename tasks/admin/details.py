@@ -7,6 +7,7 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 
+from queues.commits import find_commits
 from queues.payload_schema import example_curl
 from queues.queries import get_fresh_catalog, hides_payloads, run_with_fresh_catalog
 from runqy.admin_site.relative_time import RelativeTime
@@ -24,7 +25,7 @@ from tasks import payloads
 from tasks.actions import TaskAction
 from tasks.admin.bulk_actions import bulk_url, title_of
 from tasks.admin.content import render_content
-from tasks.admin.output import read_output_section
+from tasks.admin.output import output_section, parse_attempt
 from tasks.admin.permissions import (
     HIDDEN,
     actions_for_one,
@@ -43,12 +44,12 @@ from tasks.admin.presenters import (
     tasks_url,
     timeline,
 )
-from tasks.admin.stream import read_stream_section
+from tasks.admin.stream import stream_section
 from tasks.bulk_actions import list_bulk_actions_on
 from tasks.copies import list_copies, list_originals
 from tasks.history.queries import find_newest_run, list_task_runs
 from tasks.models import TaskRun
-from tasks.queries import get_queue_task, get_task
+from tasks.queries import get_queue_task, get_task, read_stream_and_output
 
 MAX_CURL_BYTES = 4_096
 _PARTS = ("payload", "result")
@@ -93,6 +94,8 @@ def _task_context(request: HttpRequest, record: TaskRecord) -> dict[str, Any]:
     shown = shown_task(record, request.user, next((each for each in reversed(past["runs"]) if each.is_final), None))
     is_visible = shown.is_visible
     payload = render_content(record.payload) if is_visible else None
+    location = record.queue, record.id
+    status, chunks, output = get_broker().run(read_stream_and_output(location, attempt=parse_attempt(request)))
     return past | {
         "title": f"Task {record.id}",
         "task": record,
@@ -108,8 +111,8 @@ def _task_context(request: HttpRequest, record: TaskRecord) -> dict[str, Any]:
         "hidden": HIDDEN,
         "payload": payload,
         "result": render_content(record.result) if is_visible and record.result is not None else None,
-        "stream": read_stream_section(request, (record.queue, record.id)),
-        "output": read_output_section(request, (record.queue, record.id)),
+        "stream": stream_section(request, location, status, chunks),
+        "output": output_section(request, location, status, output),
         "last_error": record.error if is_visible else "",
         "has_error": shown.has_error,
         "duration": shown.run_time,
@@ -228,6 +231,7 @@ def history_context(request: HttpRequest, redis_queue: str, task_id: str) -> dic
         "runs": runs,
         "enqueued": RelativeTime.of_datetime(first, get_broker().now_ns()) if first else None,
         "attempts": [ShownRun.of(run, request.user) for run in runs[-_MAX_ATTEMPTS:]],
+        "commits": find_commits((run.queue, run.commit) for run in runs[-_MAX_ATTEMPTS:]),
         "earlier_attempts": max(len(runs) - _MAX_ATTEMPTS, 0),
         "copies": [(each, urls[locations[each]]) for each in copies],
         "originals": [(each, urls[locations[each]]) for each in originals],

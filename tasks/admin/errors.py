@@ -1,5 +1,9 @@
-"""The page of errors: groups by queue with their trend and newest sample, and actions on all tasks of a group."""
+"""The page of errors: groups by queue with their trend and newest sample, and actions on all tasks of a group.
 
+Groups that did not occur before a release or a commit are marked as new since it.
+"""
+
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -10,6 +14,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
+from queues.commits import find_commits
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.admin_site.views import AdminView
 from runqy.errors import RequestInvalid, choices_error
@@ -28,15 +33,19 @@ from tasks.history.error_groups import (
     find_start_of_commit,
     list_error_groups,
 )
+from tasks.history.release_starts import find_newest_starts, list_release_starts
 from tasks.history.stats import list_failing_queues
 from tasks.models import TaskRun
 from tasks.search import TaskQuery
 
 MAX_GROUPS = 50
+MAX_CHECKED = 500
+"""The number of groups, the largest ones, among which those that are new are found."""
 MAX_QUEUES = 12
 """The number of queues that the summary names: those with the most failures."""
 _HEIGHT, _STEP = 24, 5
 _LONGEST = timedelta(days=7)
+_RELEASE_NUMBER = re.compile(r"[1-9]\d{0,8}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +62,8 @@ class GroupRow:
     """A group of errors on the page."""
 
     group: ErrorGroup
-    is_new: bool
-    """The group has no error from before the commit."""
+    new_since: str
+    """The release or the commit before which the group did not occur; empty if it did."""
     first_seen: RelativeTime
     last_seen: RelativeTime
     bars: list[Bar]
@@ -71,53 +80,93 @@ class GroupRow:
         return self.group.sample
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Since:
+    """What the groups of a queue may be new since."""
+
+    name: str
+    at: datetime
+
+
 class ErrorsView(AdminView):
-    """The groups of errors of a period, or of the time since a commit first ran; the largest first."""
+    """The groups of errors of a period, or of the time since a release or a commit first ran; the largest first."""
 
     title = "Errors"
     template_name = "admin/tasks/task/errors.html"
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         request = self.request
-        queue, commit = request.GET.get("queue", "").strip(), request.GET.get("since_commit", "").strip()
-        period = request.GET.get("period", "") or "day"
+        asked = {name: request.GET.get(name, "").strip() for name in ("queue", "since_release", "since_commit")}
+        queue, release, commit = asked.values()
+        period, is_only_new = request.GET.get("period", "") or "day", request.GET.get("new") == "1"
         if period not in PERIODS:
             raise RequestInvalid(f"period: {choices_error(PERIODS)}")
-        started = find_start_of_commit(commit, queue=queue) if commit else None
-        start = started or start_of_period(period) or timezone.now() - _LONGEST
+        queue_name = TaskQuery(queue=queue).run_filter().queue
+        since = _find_since(queue_name, release, commit)
+        start = since.at if since else start_of_period(period) or timezone.now() - _LONGEST
         run_filter = TaskQuery(queue=queue, since=start).run_filter()
         # One more than is shown, to know whether there are more.
-        found = list_error_groups(run_filter, limit=MAX_GROUPS + 1)
-        shown = found.groups[:MAX_GROUPS]
-        known = find_known_groups(shown, start) if started else set()
+        found = list_error_groups(run_filter, limit=MAX_CHECKED if is_only_new else MAX_GROUPS + 1)
+        groups, new_since = found.groups, _find_new(found.groups, since)
+        if is_only_new:
+            groups = [group for group in groups if group.key in new_since]
+        shown = groups[:MAX_GROUPS]
         # The trends count the same failures as the groups.
         counted = replace(run_filter, since=max(start, found.counted_after or start))
         trends = count_over_time(shown, counted, start=start, end=timezone.now())
         by_queue = count_failures_by_queue(run_filter, counted_after=found.counted_after)
-        limits = {"since_commit": commit} if started else {"period": period}
+        samples = [(group.queue, group.sample.commit) for group in shown]
+        limits = {"since_release": release} if release else {"since_commit": commit}
+        limits = limits if since else {"period": period}
         context = super().get_context_data(**kwargs) | filter_context(request, read_filter(request))
-        return context | {
-            "section": "errors",
-            "queue": queue,
-            "commit": commit,
-            "is_commit_known": started is not None,
-            "start": start.astimezone(UTC),
-            "period": period,
-            "periods": [(value, name) for value, (name, _) in PERIODS.items()],
-            "rows": [
-                _row(request, group, start, trends, is_new=bool(started) and _key(group) not in known)
-                for group in shown
-            ],
-            "has_more": len(found.groups) > MAX_GROUPS,
-            "is_partial": found.is_partial,
-            "max_failures": MAX_FAILURES,
-            "total": sum(count for _, count in by_queue),
-            "by_queue": [(name, count, _errors_url(queue=name, **limits)) for name, count in by_queue[:MAX_QUEUES]],
-            "queue_count": len(by_queue),
-            "more_queues": max(len(by_queue) - MAX_QUEUES, 0),
-            "width": _STEP * 24,
-            "height": _HEIGHT,
-        }
+        return (
+            context
+            | asked
+            | {
+                "section": "errors",
+                "since": since,
+                "start": start.astimezone(UTC),
+                "period": period,
+                "periods": [(value, name) for value, (name, _) in PERIODS.items()],
+                "is_only_new": is_only_new,
+                "rows": [_row(request, group, start, trends, new_since.get(group.key, "")) for group in shown],
+                "commits": find_commits(samples),
+                "has_more": len(groups) > MAX_GROUPS or (is_only_new and len(found.groups) == MAX_CHECKED),
+                "max_checked": MAX_CHECKED,
+                "is_partial": found.is_partial,
+                "max_failures": MAX_FAILURES,
+                "total": sum(count for _, count in by_queue),
+                "by_queue": [(name, count, _errors_url(queue=name, **limits)) for name, count in by_queue[:MAX_QUEUES]],
+                "queue_count": len(by_queue),
+                "more_queues": max(len(by_queue) - MAX_QUEUES, 0),
+                "width": _STEP * 24,
+                "height": _HEIGHT,
+            }
+        )
+
+
+def _find_since(queue: str, release: str, commit: str) -> Since | None:
+    """Return the release or commit that a URL names; None if it names none, or one that has run no task."""
+    if not release:
+        at = find_start_of_commit(commit, queue=queue) if commit else None
+        return Since(name="the commit", at=at) if at else None
+    if not queue or not _RELEASE_NUMBER.fullmatch(release):
+        raise RequestInvalid("since_release: Must be the number of a release of the queue that `queue` names.")
+    starts = {start.number: start.at for start in list_release_starts(queue)}
+    at = starts.get(int(release))
+    return Since(name=f"release {release}", at=at) if at else None
+
+
+def _find_new(groups: Sequence[ErrorGroup], since: Since | None) -> dict[tuple[str, str], str]:
+    """Return what each group is new since, unless it is known: by default the newest release of its queue."""
+    queues = {group.queue for group in groups}
+    if since:
+        all_since = dict.fromkeys(queues, since)
+    else:
+        newest = find_newest_starts(queues)
+        all_since = {queue: Since(name=f"release {each.number}", at=each.at) for queue, each in newest.items()}
+    known = find_known_groups(groups, {queue: each.at for queue, each in all_since.items()})
+    return {group.key: all_since[group.queue].name for group in groups if group.key not in known}
 
 
 class FailingQueuesView(AdminView):
@@ -138,14 +187,14 @@ class FailingQueuesView(AdminView):
 
 
 def _row(
-    request: HttpRequest, group: ErrorGroup, start: datetime, trends: dict[tuple[str, str], list[int]], *, is_new: bool
+    request: HttpRequest, group: ErrorGroup, start: datetime, trends: dict[tuple[str, str], list[int]], new_since: str
 ) -> GroupRow:
     now_ns = get_broker().now_ns()
     query = TaskQuery(queue=group.queue, fingerprint=group.fingerprint, since=start)
-    counts = trends[_key(group)]
+    counts = trends[group.key]
     return GroupRow(
         group=group,
-        is_new=is_new,
+        new_since=new_since,
         first_seen=RelativeTime.of_datetime(group.first_seen, now_ns),
         last_seen=RelativeTime.of_datetime(group.last_seen, now_ns),
         bars=_bars(counts),
@@ -166,7 +215,3 @@ def _bars(counts: Sequence[int]) -> list[Bar]:
     highest = max(counts) or 1
     heights = [max(round(count / highest * _HEIGHT, 1), 2 if count else 1) for count in counts]
     return [Bar(x=number * _STEP, y=_HEIGHT - height, height=height) for number, height in enumerate(heights)]
-
-
-def _key(group: ErrorGroup) -> tuple[str, str]:
-    return group.queue, group.fingerprint

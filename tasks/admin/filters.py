@@ -1,7 +1,7 @@
 """The filter of the pages of tasks: a form whose fields are the query of the page's URL."""
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -11,6 +11,7 @@ from django.http import HttpRequest, QueryDict
 from django.utils import timezone
 
 from queues.queries import get_fresh_catalog
+from runqy.admin_site.times import LocalTimeField, format_absolute, format_time, show_time, start_of_day
 from runqy.broker.states import FAILURES, RunOutcome, TaskState
 from runqy.broker.tasks.listing import LISTED_STATES
 from tasks.admin.permissions import HIDDEN, can_view_payloads
@@ -20,7 +21,7 @@ from tasks.search import TaskQuery
 
 PERIODS = {
     "hour": ("Last hour", timedelta(hours=1)),
-    "today": ("Today (UTC)", None),
+    "today": ("Today", None),
     "day": ("Last 24 hours", timedelta(days=1)),
     "week": ("Last 7 days", timedelta(days=7)),
 }
@@ -28,12 +29,6 @@ _MAX_SUGGESTIONS = 200
 _ENDED_ONLY = ("outcome", "period", "worker", "commit", "since", "until", "error")
 """The conditions that apply to the history only."""
 _CONDITIONS = ("parent", "queue", "text", *_ENDED_ONLY)
-_FORM_TIME = "%Y-%m-%dT%H:%M"
-_TIME: dict[str, Any] = {
-    "required": False,
-    "input_formats": [_FORM_TIME, f"{_FORM_TIME}:%S"],
-    "error_messages": {"invalid": "Enter a time in UTC, such as 2026-03-01T12:00."},
-}
 
 
 class Chip(NamedTuple):
@@ -87,8 +82,8 @@ class TaskFilterForm(forms.Form):
     )
     worker = forms.CharField(required=False, max_length=255)
     commit = forms.CharField(required=False, max_length=64)
-    since = forms.DateTimeField(label="Ended from (UTC)", **_TIME)
-    until = forms.DateTimeField(label="Ended before (UTC)", **_TIME)
+    since = LocalTimeField(label="Ended from")
+    until = LocalTimeField(label="Ended before", is_end=True)
     error = forms.CharField(required=False, max_length=32, label="Error group", widget=forms.HiddenInput)
 
     def __init__(self, data: Mapping[str, Any], *, may_search: bool) -> None:
@@ -97,10 +92,6 @@ class TaskFilterForm(forms.Form):
         self.ignores_text = not may_search and bool(data.get("text"))
         for field in self.fields.values():
             field.widget.attrs["class"] = "page-input"
-        for name in ("since", "until"):
-            self.fields[name].widget = forms.DateTimeInput(
-                attrs={"type": "datetime-local", "class": "page-input"}, format=_FORM_TIME
-            )
         if not may_search:
             del self.fields["text"]
 
@@ -114,8 +105,8 @@ class TaskFilterForm(forms.Form):
             queue=cleaned["queue"],
             text=cleaned.get("text", ""),
             outcomes=tuple(outcomes),
-            since=_as_utc(cleaned["since"]) or start_of_period(cleaned["period"]),
-            until=_as_utc(cleaned["until"]),
+            since=cleaned["since"] or start_of_period(cleaned["period"]),
+            until=cleaned["until"],
             worker_id=cleaned["worker"],
             commit=cleaned["commit"],
             fingerprint=cleaned["error"],
@@ -165,7 +156,7 @@ def filter_context(request: HttpRequest, form: TaskFilterForm) -> dict[str, Any]
         "queue_names": names,
         "is_foldable": not any(request.GET.get(name) for name in (*_ENDED_ONLY, "sort")),
         "has_more": any(request.GET.get(name) for name in more),
-        "chips": list(_chips(request.GET)) if state == ENDED else [],
+        "chips": list(_chips(request.GET, form)) if state == ENDED else [],
         "ignored": [form.fields[name].label or name.title() for name in ignored],
         "without_ignored_url": page_url(request, **dict.fromkeys(ignored, ""), cursor=""),
         "without_text_url": page_url(request, text="", cursor=""),
@@ -188,8 +179,8 @@ def describe(query: TaskQuery, user: Any) -> list[tuple[str, str]]:
         ("Error group", query.fingerprint),
         ("Worker", query.worker_id),
         ("Commit", query.commit),
-        ("Ended from", f"{query.since:%Y-%m-%d %H:%M:%S} UTC" if query.since else ""),
-        ("Ended before", f"{query.until:%Y-%m-%d %H:%M:%S} UTC" if query.until else ""),
+        ("Ended from", show_time(query.since)),
+        ("Ended before", show_time(query.until)),
     ]
     return [(name, value) for name, value in pairs if value]
 
@@ -199,7 +190,7 @@ def start_of_period(name: str) -> datetime | None:
     if not name:
         return None
     now, (_, length) = timezone.now(), PERIODS[name]
-    start = now - length if length else now.astimezone(UTC).replace(hour=0, minute=0)
+    start = now - length if length else start_of_day(timezone.localdate(now))
     return start.replace(second=0, microsecond=0)
 
 
@@ -209,22 +200,26 @@ def page_url(request: HttpRequest, **changes: str) -> str:
     return f"{request.path}?{urlencode({name: value for name, value in values.items() if value})}"
 
 
-def _chips(query: QueryDict) -> Iterator[Chip]:
+def url_with_absolute_times(request: HttpRequest, form: TaskFilterForm) -> str:
+    """Return the URL of the page without times of the reader's zone; empty if it is the one that was requested."""
+    times = {name: time for name in ("since", "until") if (time := form.cleaned_data[name])}
+    absolute = {name: format_absolute(time) for name, time in times.items()}
+    return page_url(request, **absolute) if any(request.GET[name] != absolute[name] for name in absolute) else ""
+
+
+def _chips(query: QueryDict, form: TaskFilterForm) -> Iterator[Chip]:
     labels = {"error": "Error group", "worker": "Worker", "commit": "Commit", "since": "From", "until": "Before"}
     for name, label in labels.items():
         if value := query.get(name):
             rest = {key: each for key, each in query.dict().items() if key not in (name, "cursor")}
-            text = value[:12] if name in ("error", "commit") else value
+            time = form.cleaned_data.get(name) if name in ("since", "until") else None
+            text = format_time(time) if time else value[:12] if name in ("error", "commit") else value
             yield Chip(f"{label} {text}", f"?{urlencode(rest)}")
 
 
 def _names_of(queue: Any, separator: str) -> list[str]:
     redis_queues = [name for name, _ in queue.redis_queues(separator)]
     return [queue.name, *(name for name in redis_queues if name != queue.name)]
-
-
-def _as_utc(time: datetime | None) -> datetime | None:
-    return time.replace(tzinfo=UTC) if time else None
 
 
 def with_absolute_times(query: TaskQuery) -> TaskQuery:

@@ -22,7 +22,14 @@ from runqy.broker.tasks.listing import LISTED_STATES, Anchor
 from runqy.errors import BrokerUnavailable, QueueNotFound, RequestInvalid, SearchTooSlow, TaskNotFound, choices_error
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction
-from tasks.admin.filters import filter_context, is_filtered, page_url, read_filter, with_absolute_times
+from tasks.admin.filters import (
+    filter_context,
+    is_filtered,
+    page_url,
+    read_filter,
+    url_with_absolute_times,
+    with_absolute_times,
+)
 from tasks.admin.permissions import actions_for_selected, can_apply, labels_for
 from tasks.admin.presenters import (
     ENDED,
@@ -286,6 +293,9 @@ class TaskListView(AdminView):
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         form, status = read_filter(request), 200
+        # Others to whom the URL is given may read times in another zone.
+        if form.is_valid() and (url := url_with_absolute_times(request, form)):
+            return HttpResponseRedirect(url)
         context = self.get_context_data(**kwargs) | filter_context(request, form) | {"section": "tasks"}
         if not form.is_valid():
             return self.render_to_response(context, status=400)

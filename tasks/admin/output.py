@@ -34,13 +34,6 @@ class ProgressBar:
     message: str
 
 
-def read_output_section(request: HttpRequest, location: TaskLocation) -> dict[str, Any]:
-    """Return the section for a task. Raise TaskNotFound, BrokerUnavailable."""
-    attempt = _parse_attempt(request)
-    status, output = get_broker().run(read_task_output(location, attempt=attempt))
-    return _section(request, location, status, output)
-
-
 class OutputView(AdminView):
     """The section alone, for a page that polls it.
 
@@ -54,21 +47,24 @@ class OutputView(AdminView):
         redis_queue = resolve_redis_queue(get_broker(), request.GET.get("queue", "")).redis_queue
         location = redis_queue, unquote(kwargs["object_id"])
         try:
-            status, output = get_broker().run(read_task_output(location, attempt=_parse_attempt(request)))
+            status, output = get_broker().run(read_task_output(location, attempt=parse_attempt(request)))
         except TaskNotFound:
             return HttpResponse(headers={"HX-Refresh": "true"})
         if request.GET.get("state") != _state_of(status):
             return HttpResponse(headers={"HX-Refresh": "true"})
         if request.GET.get("version") == _version_of(status, output) and "paused" not in request.GET:
             return HttpResponse(status=204)
-        section = _section(request, location, status, output)
+        section = output_section(request, location, status, output)
         return self.render_to_response(self.get_context_data(**kwargs, output=section, hidden=HIDDEN))
 
 
-def _section(request: HttpRequest, location: TaskLocation, status: TaskStatus, output: TaskOutput) -> dict[str, Any]:
+def output_section(
+    request: HttpRequest, location: TaskLocation, status: TaskStatus, output: TaskOutput
+) -> dict[str, Any]:
+    """Return the section for a task."""
     queue, task_id = location
     is_visible = can_view_payloads(request.user, queue)
-    attempt = _parse_attempt(request)
+    attempt = parse_attempt(request)
     query: dict[str, str | int] = {"queue": queue, "state": _state_of(status)}
     if attempt is not None:
         query["attempt"] = attempt
@@ -108,7 +104,7 @@ def _progress_bar(progress: TaskProgress | None, *, is_visible: bool) -> Progres
     return ProgressBar(label=label, percent=percent, message=progress.message if is_visible else "")
 
 
-def _parse_attempt(request: HttpRequest) -> int | None:
+def parse_attempt(request: HttpRequest) -> int | None:
     """Return the requested attempt; None for the last one that printed anything."""
     text = request.GET.get("attempt", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None

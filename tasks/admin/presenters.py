@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,6 +10,7 @@ from django.urls import reverse
 
 from runqy.admin_site import labels
 from runqy.admin_site.relative_time import RelativeTime
+from runqy.admin_site.times import format_absolute
 from runqy.broker.broker import Broker
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.streams.run_log import ERROR_MAX_BYTES, TRACEBACK_MAX_BYTES, is_cut
@@ -108,14 +108,10 @@ def as_fields(query: TaskQuery) -> dict[str, str]:
         "worker": query.worker_id,
         "commit": query.commit,
         "error": query.fingerprint,
-        "since": _format_time(query.since),
-        "until": _format_time(query.until),
+        "since": format_absolute(query.since) if query.since else "",
+        "until": format_absolute(query.until) if query.until else "",
     }
     return {name: value for name, value in values.items() if value}
-
-
-def _format_time(time: datetime | None) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" if time else ""
 
 
 def not_found_message(task_id: str) -> str:

@@ -1,6 +1,7 @@
 """What a task streams, on its page: what there is with the page, then polled and appended until the run has ended."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,11 +21,6 @@ from tasks.admin.permissions import HIDDEN, can_view_payloads
 from tasks.queries import read_task_chunks
 
 
-def read_stream_section(request: HttpRequest, location: TaskLocation) -> dict[str, Any]:
-    """Return the section for a task, with the beginning of its stream. Raise TaskNotFound, BrokerUnavailable."""
-    return _section(request, location, *get_broker().run(read_task_chunks(location)))
-
-
 class StreamView(AdminView):
     """The section alone while it is empty, then what was streamed since, for a page that polls it.
 
@@ -42,14 +38,17 @@ class StreamView(AdminView):
             return HttpResponse(headers={"HX-Refresh": "true"})
         if chunks.run != run:
             return HttpResponse(headers={"HX-Refresh": "true"})
-        section = _section(request, location, status, chunks)
+        section = stream_section(request, location, status, chunks)
         if not chunks.entries and section["poll_url"]:
             return HttpResponse(status=204)
         self.template_name = f"admin/tasks/task/stream{'_more' if offset else ''}.html"
         return self.render_to_response(self.get_context_data(**kwargs, stream=section, hidden=HIDDEN))
 
 
-def _section(request: HttpRequest, location: TaskLocation, status: TaskStatus, chunks: TaskChunks) -> dict[str, Any]:
+def stream_section(
+    request: HttpRequest, location: TaskLocation, status: TaskStatus, chunks: TaskChunks
+) -> dict[str, Any]:
+    """Return the section for a task."""
     queue, task_id = location
     is_visible = can_view_payloads(request.user, queue)
     offset = chunks.offset + len(chunks.entries)
@@ -68,11 +67,11 @@ def _section(request: HttpRequest, location: TaskLocation, status: TaskStatus, c
 def _text_of(entries: Sequence[bytes]) -> str:
     """Return texts as they are, and other chunks as a line of JSON each."""
     parts: list[str] = []
-    dropped = sum(map(count_dropped, entries))  # only at the end
-    for entry in entries:
-        if not count_dropped(entry):
+    for is_gap, group in groupby(entries, lambda entry: count_dropped(entry) > 0):
+        if is_gap:
+            parts.append(f"\n[{sum(map(count_dropped, group)):,} chunks were dropped, because Redis was full]\n")
+            continue
+        for entry in group:
             text = payloads.decode_text(payloads.as_json(entry))
             parts.append(payloads.to_one_line(entry).decode() + "\n" if text is None else text)
-    if dropped:
-        parts.append(f"\n[{dropped:,} chunks were dropped, because Redis was full]\n")
     return "".join(parts)

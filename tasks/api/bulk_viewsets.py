@@ -1,6 +1,6 @@
 """Bulk actions over HTTP: an action on all tasks that match a filter, of any number of queues."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.response import Response
@@ -10,6 +10,7 @@ from runqy.api.parsers import refuse_members
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
+from runqy.api_keys import Role
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.errors import BulkActionNotFound
 from runqy.redis_connection import get_broker
@@ -36,6 +37,8 @@ from tasks.search import TaskQuery
 class BulkActionViewSet(ApiViewSet):
     """Bulk actions. Maintenance applies them, in slices."""
 
+    roles: ClassVar = frozenset({Role.OPERATOR})
+    read_roles: ClassVar = frozenset({Role.CONFIGURATOR})
     pagination_class = SignedCursorPagination
 
     @extend_schema(

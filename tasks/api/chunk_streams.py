@@ -13,7 +13,7 @@ from runqy.broker.tasks.reader import TaskStatus
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import StreamIncomplete
 from tasks import payloads
-from tasks.api.streaming import PART_BYTES, TaskStream, open_stream
+from tasks.api.streaming import PART_BYTES, StreamBody, open_stream
 from tasks.waiting import ResultWaiters, WaitingClient, Watched
 
 TEXT_TYPE = "text/plain; charset=utf-8"
@@ -102,7 +102,7 @@ class RunChunks:
 
 async def open_chunk_stream(
     waiters: ResultWaiters, record: TaskRecord, *, client: WaitingClient, accept: str, waits: bool = True
-) -> tuple[TaskStream, str]:
+) -> tuple[StreamBody, str]:
     """Return the stream of a run and its content type. The caller must close the stream.
 
     Unless the client asks for a type, `waits` for what decides it. Raise StreamIncomplete, TooManyWaiters,

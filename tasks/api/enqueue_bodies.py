@@ -13,14 +13,16 @@ from typing import Any, TypeGuard
 
 import msgspec
 
+from queues.webhook_urls import TASK_EVENTS, URL_MAX_LENGTH, parse_url
 from runqy.api.parsers import Members, decode_members, parse_idempotency_key
 from runqy.api_keys import Identity
+from runqy.broker.notify import Notify
 from runqy.broker.tasks.enqueue import OF_QUEUE, IdempotencyKey, NewTask
 from runqy.errors import BatchTooLarge, RequestInvalid, choices_error
 from runqy.formats import durations
 from runqy.formats.json_decoding import MAX_MEMBERS, read_members
 from tasks import payloads
-from tasks.batches import MAX_BATCH_TASKS, BatchItem, BatchSpec, check_size
+from tasks.enqueue_many import MAX_REQUEST_TASKS, RequestedItem, RequestedTasks, check_size
 from tasks.operations import key_of_task_id
 
 MAX_SECONDS = 10 * 365 * 24 * 3600
@@ -121,21 +123,30 @@ def is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _integer(lowest: int, highest: int, unit: str = "") -> Callable[[object], int]:
+def _integer(lowest: int, highest: int) -> Callable[[object], int]:
     def parse(value: object) -> int:
         if not is_integer(value) or not lowest <= value <= highest:
-            raise ValueError(f"Must be an integer{unit} from {lowest} to {highest}.")
+            raise ValueError(f"Must be an integer from {lowest} to {highest}.")
         return value
 
     return parse
 
 
 def _timeout_s(value: object) -> int:
-    """Return a timeout in whole s, rounded up. 0 means the queue's timeout."""
-    return -(-_duration_ns(value) // _NS) or OF_QUEUE
+    """Return a timeout in whole s. 0 means the queue's timeout."""
+    return _duration_s(value) or OF_QUEUE
 
 
-def _duration_ns(value: object) -> int:
+def _unique_for_s(value: object) -> int:
+    return _duration_s(value, lowest_s=1)
+
+
+def _duration_s(value: object, lowest_s: int = 0) -> int:
+    """Return the s of a duration, rounded up, so that a short one does not become 0. Raise ValueError."""
+    return -(-_duration_ns(value, lowest_s) // _NS)
+
+
+def _duration_ns(value: object, lowest_s: int = 0) -> int:
     """Return the ns of a number of seconds, or of a duration as Go writes it. Raise ValueError."""
     if isinstance(value, str):
         try:
@@ -147,8 +158,8 @@ def _duration_ns(value: object) -> int:
         nanoseconds = int(min(value, MAX_SECONDS + 1) * _NS) if value >= 0 else -1
     else:
         nanoseconds = -1
-    if not 0 <= nanoseconds <= MAX_SECONDS * _NS:
-        raise ValueError(f'Must be a number of seconds up to {MAX_SECONDS}, or a duration such as "15m".')
+    if not lowest_s * _NS <= nanoseconds <= MAX_SECONDS * _NS:
+        raise ValueError(f'Must be a number of seconds from {lowest_s} to {MAX_SECONDS}, or a duration such as "15m".')
     return nanoseconds
 
 
@@ -189,6 +200,20 @@ def _unique_key(value: object) -> str:
     return value
 
 
+def _webhook(value: object) -> Notify:
+    rule = 'Must be an object such as {"url": "https://hooks.example.com/x", "events": ["task.completed"]}.'
+    if not isinstance(value, dict) or not {"url"} <= value.keys() <= {"url", "events"}:
+        raise ValueError(rule)
+    url, events = value["url"], value.get("events", TASK_EVENTS)
+    try:
+        parse_url(url if isinstance(url, str) else "")
+    except ValueError as error:
+        raise ValueError(f"url: {error}") from None
+    if not isinstance(events, list | tuple) or not events or not {*TASK_EVENTS}.issuperset(map(str, events)):
+        raise ValueError(f"events: Must be a list of {' and '.join(TASK_EVENTS)}, or one of these.")
+    return Notify(include_result=True, url=url, events=tuple(each for each in TASK_EVENTS if each in events))
+
+
 def _choice(kind: type[StrEnum]) -> Callable[[object], StrEnum]:
     choices = [choice.value for choice in kind]
 
@@ -200,14 +225,10 @@ def _choice(kind: type[StrEnum]) -> Callable[[object], StrEnum]:
     return parse
 
 
-def _seconds_schema(lowest: int, description: str) -> dict[str, Any]:
-    return {"type": "integer", "minimum": lowest, "maximum": MAX_SECONDS, "description": description}
-
-
-def _duration_schema(description: str, *types: str) -> dict[str, Any]:
+def _duration_schema(description: str, *types: str, lowest_s: int = 0) -> dict[str, Any]:
     return {
         "type": ["number", "string", *types],
-        "minimum": 0,
+        "minimum": lowest_s,
         "maximum": MAX_SECONDS,
         "description": f"{description}: seconds, or a duration such as `15m`",
     }
@@ -238,9 +259,7 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "deadline": Option(_timestamp_s, _timestamp_schema("The task does not run after this time"), "deadline_s"),
     "max_retry": Option(_integer(0, MAX_RETRY), {"type": "integer", "minimum": 0, "maximum": MAX_RETRY}, "max_retry"),
-    "retention": Option(
-        _integer(0, MAX_SECONDS, " of seconds"), _seconds_schema(0, "Seconds to keep the result"), "retention_s"
-    ),
+    "retention": Option(_duration_s, _duration_schema("How long the result is kept"), "retention_s"),
     "unique_key": Option(
         _unique_key,
         {
@@ -251,8 +270,8 @@ OPTIONS: Mapping[str, Option] = {
         },
     ),
     "unique_for": Option(
-        _integer(1, MAX_SECONDS, " of seconds"),
-        _seconds_schema(1, "Seconds of uniqueness, at most until the end of the task"),
+        _unique_for_s,
+        _duration_schema("How long it is unique, at most until the end of the task", lowest_s=1),
     ),
     "unique_until": Option(
         _choice(UniqueUntil),
@@ -276,12 +295,36 @@ OPTIONS: Mapping[str, Option] = {
         "id",
         needs_data=True,
     ),
+    "webhook": Option(
+        _webhook,
+        {
+            "type": "object",
+            "properties": {
+                "url": {
+                    "type": "string",
+                    "maxLength": URL_MAX_LENGTH,
+                    "description": "Its host is one of the queue's `webhook_hosts`",
+                },
+                "events": {
+                    "type": "array",
+                    "items": {"type": "string", "enum": list(TASK_EVENTS)},
+                    "minItems": 1,
+                    "description": "Both by default",
+                },
+            },
+            "required": ["url"],
+            "additionalProperties": False,
+            "description": "Where the end of the task is sent to; needs `data`",
+        },
+        "notify",
+        needs_data=True,
+    ),
 }
 """All members of a body except the payload."""
 UNIQUENESS = ("unique_key", "unique_for", "unique_until", "on_conflict")
 
 SHARED_OPTIONS = tuple(name for name in OPTIONS if name not in (*UNIQUENESS, "task_id"))
-"""The queue of a batch, and options that apply to jobs without their own value."""
+"""The queue of `/queue/add-batch`, and options that apply to jobs without their own value."""
 _JOB_OPTIONS = tuple(name for name in OPTIONS if name != "queue")
 _JOB_MEMBERS = {"data", *_JOB_OPTIONS}
 _FLAT_OPTIONS = {name for name, option in OPTIONS.items() if not option.needs_data}
@@ -296,7 +339,7 @@ MAX_UNCOUNTED_COMMAS = 200_000
 @cache
 def _limited_jobs() -> "msgspec.json.Decoder[msgspec.Struct]":
     # A struct with a field for each job refuses a longer list before the list is decoded.
-    fields = [(f"job{number}", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for number in range(MAX_BATCH_TASKS)]
+    fields = [(f"job{number}", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for number in range(MAX_REQUEST_TASKS)]
     return msgspec.json.Decoder(msgspec.defstruct("Jobs", fields, array_like=True, forbid_unknown_fields=True))
 
 
@@ -322,12 +365,16 @@ def parse_enqueue_key(key: str | None, *, identity: Identity, body: bytes, task:
     return key_of_task_id(task, identity.owner, parsed) if task.id else parsed
 
 
-def parse_batch(body: bytes) -> BatchSpec:
-    """Return the requested batch. An invalid job is replaced by its error.
+def parse_add_batch(body: bytes) -> RequestedTasks:
+    """Return the requested tasks. An invalid job is replaced by its error.
 
-    Raise RequestInvalid for errors of the whole batch, BatchTooLarge.
+    Raise RequestInvalid for errors of the whole request, BatchTooLarge.
     """
-    members = decode_members(body)
+    return parse_jobs(decode_members(body))
+
+
+def parse_jobs(members: Members) -> RequestedTasks:
+    """Return the tasks of `jobs`, with the queue and options beside it. Other members are errors."""
     jobs = members.pop("jobs", None)
     options = OptionParser({name: members.pop(name) for name in SHARED_OPTIONS if name in members})
     queue = options.parse_queue()
@@ -337,7 +384,7 @@ def parse_batch(body: bytes) -> BatchSpec:
     if options.errors:
         raise RequestInvalid(errors=options.errors)
     check_size(len(raw_jobs))
-    return BatchSpec(queue, [_parse_job(queue, job, shared) for job in raw_jobs])
+    return RequestedTasks(queue, [_parse_job(queue, job, shared) for job in raw_jobs])
 
 
 def enqueue_schema() -> dict[str, Any]:
@@ -351,13 +398,13 @@ def enqueue_schema() -> dict[str, Any]:
     }
 
 
-def batch_schema() -> dict[str, Any]:
+def add_batch_schema() -> dict[str, Any]:
     properties = {name: dict(OPTIONS[name].schema) for name in SHARED_OPTIONS}
     jobs = {
         "type": "array",
         "items": {},
         "minItems": 1,
-        "maxItems": MAX_BATCH_TASKS,
+        "maxItems": MAX_REQUEST_TASKS,
         "description": "Payloads, or objects with the payload in `data` and options for the job",
     }
     return {
@@ -378,7 +425,7 @@ def _parse_payload(members: Members, errors: list[str]) -> bytes:
 
 
 def _parse_jobs(raw: msgspec.Raw | None, errors: list[str]) -> list[msgspec.Raw]:
-    """Return the jobs of a batch, not decoded. Raise BatchTooLarge for so many that they would fill the memory."""
+    """Return the jobs of a request, not decoded. Raise BatchTooLarge for so many that they would fill the memory."""
     if raw is None:
         errors.append("jobs: This field is required.")
     elif not bytes(raw).startswith(b"["):
@@ -390,12 +437,12 @@ def _parse_jobs(raw: msgspec.Raw | None, errors: list[str]) -> list[msgspec.Raw]
         try:
             jobs = msgspec.structs.astuple(_limited_jobs().decode(raw))
         except msgspec.ValidationError:
-            raise BatchTooLarge(f"jobs: more than {MAX_BATCH_TASKS} tasks; send several requests.") from None
+            raise BatchTooLarge(f"jobs: more than {MAX_REQUEST_TASKS} tasks; send several requests.") from None
         return [job for job in jobs if job is not msgspec.UNSET]
     return []
 
 
-def _parse_job(queue: str, job: msgspec.Raw, shared: dict[str, Any]) -> BatchItem:
+def _parse_job(queue: str, job: msgspec.Raw, shared: dict[str, Any]) -> RequestedItem:
     text = bytes(job)
     # Most jobs are payloads: only what may have the member `data`, also with an escape in its name, is decoded.
     may_be_nested = text.startswith(b"{") and (b'"data"' in text or b"\\u" in text)
@@ -409,7 +456,7 @@ def _parse_job(queue: str, job: msgspec.Raw, shared: dict[str, Any]) -> BatchIte
     payload = payloads.to_one_line(bytes(data))
     if options.errors:
         return RequestInvalid(errors=options.errors)
-    # The two are mutually exclusive, so a job's own time replaces the batch's of either kind.
+    # The two are mutually exclusive, so a job's own time replaces the shared one of either kind.
     if "delay_ns" in own or "process_at_us" in own:
         shared = {name: value for name, value in shared.items() if name not in ("delay_ns", "process_at_us")}
     return NewTask.requested(queue=queue, payload=payload, **shared | own)

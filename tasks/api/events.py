@@ -7,7 +7,7 @@ after `Last-Event-ID`, everything continues there.
 """
 
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -21,7 +21,7 @@ from runqy.broker.tasks.reader import TaskStatus
 from runqy.broker.tasks.record import TaskProgress, TaskRecord, decode_progress
 from tasks import payloads
 from tasks.api.serializers import task_response
-from tasks.api.streaming import PART_BYTES, TaskStream, open_stream
+from tasks.api.streaming import PART_BYTES, StreamBody, open_stream
 from tasks.queries import read_task
 from tasks.waiting import ResultWaiters, WaitingClient, Watched
 
@@ -181,13 +181,23 @@ class TaskEvents:
 
     def _render_chunks(self, chunks: TaskChunks) -> Iterator[bytes]:
         """Yield the events of chunks, several in each part."""
+        for entries in _split(chunks.entries):
+            run, offset, state = self._position
+            self._position = EventPosition(run, offset + len(entries), state)
+            # Thousands of chunks a second are rendered: what their data have in common is encoded once.
+            members = encode_json(TaskChunkEvent(self._id, self._queue, run, None)).removesuffix(b"null}")
+            if (values := payloads.read_lines(entries)) is None:
+                yield self._render_each(entries, offset, members)
+                continue
+            start, middle = b"id: %d-" % run, b"-%b\nevent: chunk\ndata: %b" % (state.encode(), members)
+            events = [b"%b%d%b%b}\n\n" % (start, n, middle, value) for n, value in enumerate(values, offset + 1)]
+            yield b"".join(events)
+
+    def _render_each(self, entries: Sequence[bytes], offset: int, members: bytes) -> bytes:
+        """Return the events of entries, some of which are no chunks, or have line breaks or no JSON."""
         part, dropped = bytearray(), 0
-        run, offset, state = self._position
-        # Thousands of chunks a second are rendered: what their data have in common is encoded once.
-        members = encode_json(TaskChunkEvent(self._id, self._queue, chunks.run, None)).removesuffix(b"null}")
-        for entry in chunks.entries:
-            offset += 1
-            self._position = EventPosition(run, offset, state)
+        run, _, state = self._position
+        for number, entry in enumerate(entries, offset + 1):
             if lost := count_dropped(entry):
                 dropped += lost
                 continue
@@ -196,13 +206,9 @@ class TaskEvents:
                 dropped = 0
             value = payloads.as_json(entry)
             chunk = encode_json(value) if isinstance(value, str) else entry
-            part += render_sse("chunk", b"%b%b}" % (members, chunk), f"{run}-{offset}-{state}")
-            if len(part) >= PART_BYTES:
-                yield bytes(part)
-                part.clear()
+            part += render_sse("chunk", b"%b%b}" % (members, chunk), f"{run}-{number}-{state}")
         part += self._render_gap(dropped)
-        if part:
-            yield bytes(part)
+        return bytes(part)
 
     def _render_gap(self, dropped: int) -> bytes:
         """Return the event `gap`; empty if nothing was dropped."""
@@ -220,13 +226,23 @@ class TaskEvents:
         return render_sse("progress", encode_json(TaskProgressEvent(self._id, self._queue, progress)))
 
 
+def _split(entries: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Yield entries in their order, about PART_BYTES at once."""
+    start = size = 0
+    for end, entry in enumerate(entries, 1):
+        size += len(entry)
+        if size >= PART_BYTES or end == len(entries):
+            yield entries[start:end]
+            start, size = end, 0
+
+
 async def open_event_stream(
     waiters: ResultWaiters,
     record: TaskRecord,
     *,
     client: WaitingClient,
     last_event_id: str,
-) -> TaskStream:
+) -> StreamBody:
     """Return the events of a task, starting with its current state. The caller must close the stream.
 
     The stream ends when the client's key is no longer accepted. Raise TooManyWaiters, TaskNotFound, BrokerUnavailable.

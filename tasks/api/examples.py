@@ -15,6 +15,16 @@ _TASK: dict[str, Any] = {
     "retried": 0,
     "last_err": "",
     "error": None,
+    "error_class": None,
+    "runs": [
+        {
+            "attempt": 1,
+            "worker_id": "worker-abc123",
+            "ended_at": "2024-01-15T12:45:00Z",
+            "error_class": None,
+            "error": None,
+        }
+    ],
     "timeout": "5m0s",
     "deadline": None,
     "next_process_at": None,
@@ -25,6 +35,8 @@ _TASK: dict[str, Any] = {
     "request_id": "3f1c09a27be44d10",
     "traceparent": None,
     "progress": {"current": 3, "total": 10, "message": "resizing"},
+    "child_deaths": 0,
+    "shared_deaths": 0,
 }
 _DETAIL = _TASK | {
     "attempts": 1,
@@ -35,8 +47,6 @@ _DETAIL = _TASK | {
     "lease_ends_at": None,
     "cancel_asked_at": None,
     "is_canceled": False,
-    "child_deaths": 0,
-    "shared_deaths": 0,
     "retention_secs": 86400,
     "unique": False,
 }

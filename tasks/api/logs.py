@@ -18,7 +18,7 @@ from runqy.broker.tasks.output import TaskOutput
 from runqy.broker.tasks.reader import TaskLocation, TaskStatus
 from tasks.api.events import HEARTBEAT, render_gone, render_sse
 from tasks.api.serializers import TaskLogs
-from tasks.api.streaming import TaskStream, open_stream
+from tasks.api.streaming import StreamBody, open_stream
 from tasks.queries import read_task_output
 from tasks.waiting import ResultWaiters, WaitingClient, Watched
 
@@ -142,7 +142,7 @@ async def open_output_stream(
     position: OutputPosition,
     *,
     client: WaitingClient,
-) -> TaskStream:
+) -> StreamBody:
     """Return the output of a task from a position on. The caller must close the stream.
 
     It ends with the task, and when the client's key is no longer accepted. Raise TooManyWaiters, TaskNotFound,

@@ -48,7 +48,8 @@ _ONE_TASK = problem_responses(401, 403, 404, 409, 429, 503)
 class QueueTaskViewSet(ApiViewSet):
     """The tasks of a queue."""
 
-    read_roles: ClassVar = frozenset({Role.CLIENT})
+    roles: ClassVar = frozenset({Role.OPERATOR})
+    read_roles: ClassVar = frozenset({Role.CLIENT, Role.CONFIGURATOR})
     action_roles: ClassVar = {"destroy": frozenset({Role.CLIENT})}
     allows_queue_scoped_keys = True
     pagination_class = SignedCursorPagination
@@ -197,7 +198,7 @@ _CANCELLATIONS = {
 class CancelTaskViewSet(ApiViewSet):
     """Cancellation, by the task's id alone."""
 
-    roles: ClassVar = frozenset({Role.CLIENT})
+    roles: ClassVar = frozenset({Role.CLIENT, Role.OPERATOR})
     allows_queue_scoped_keys = True
 
     @extend_schema(
@@ -237,6 +238,7 @@ def _bulk_schema(action: TaskAction, description: str) -> Callable[[F], F]:
 class BulkTaskViewSet(ApiViewSet):
     """Actions on all tasks of a queue that are in a state."""
 
+    roles: ClassVar = frozenset({Role.OPERATOR})
     allows_queue_scoped_keys = True
 
     @_bulk_schema(TaskAction.RUN, "Make all tasks of a state pending. Finished tasks restart with a fresh retry count.")

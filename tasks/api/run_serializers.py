@@ -8,7 +8,7 @@ from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_sc
 from rest_framework import serializers
 
 from runqy.api.pagination import LimitSerializer
-from runqy.api.query_parameters import TextParameter
+from runqy.api.query_parameters import DurationParameter, TextParameter
 from runqy.api.serializers import AwareDateTimeField, BodySerializer, EmptyAsNullField, StrictChoiceField
 from runqy.broker.states import RunOutcome
 from runqy.errors import choices_error
@@ -74,9 +74,7 @@ class RunQuerySerializer(BodySerializer):
     final = serializers.BooleanField(
         required=False, default=None, help_text="`true`: only runs that ended their task; `false`: only the others"
     )
-    min_run_ms = serializers.IntegerField(
-        required=False, min_value=0, max_value=2**63 - 1, help_text="Only runs that took this long or longer"
-    )
+    min_run = DurationParameter("Only runs that took this long or longer: seconds, or a duration such as `5m`")
     order = StrictChoiceField(
         required=False,
         choices=[order.value for order in RunOrder],
@@ -220,6 +218,14 @@ class StatsPointSerializer(serializers.Serializer[Any]):
     timed_out = serializers.IntegerField(source="outcomes.timed_out")
     expired = serializers.IntegerField(source="outcomes.expired")
     lost = serializers.IntegerField(source="outcomes.lost")
+    first_ended = serializers.IntegerField(
+        source="failures.first_ended", help_text="First attempts that ended, and tasks that ended without any"
+    )
+    first_failed = serializers.IntegerField(source="failures.first_failed", help_text="Those of them that failed")
+    tasks_ended = serializers.IntegerField(
+        source="failures.tasks_ended", help_text="Tasks that ended for good: retries are no ends"
+    )
+    tasks_failed = serializers.IntegerField(source="failures.tasks_failed", help_text="Those of them that failed")
     dropped = serializers.IntegerField(help_text="Runs that were lost before they reached the history")
     wait_ms = PercentilesSerializer(source="wait_histogram", help_text="The time in the queue")
     run_ms = PercentilesSerializer(source="run_histogram", help_text="The duration of runs")
@@ -304,6 +310,10 @@ STATS = OpenApiExample(
                 "timed_out": 0,
                 "expired": 0,
                 "lost": 0,
+                "first_ended": 117,
+                "first_failed": 3,
+                "tasks_ended": 115,
+                "tasks_failed": 0,
                 "dropped": 0,
                 "wait_ms": {"p50": 12.1, "p95": 340.5, "p99": 890.0},
                 "run_ms": {"p50": 1430.2, "p95": 2890.0, "p99": 4100.7},

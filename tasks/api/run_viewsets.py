@@ -28,7 +28,7 @@ from tasks.models import TaskRun
 class HistoryViewSet(ApiViewSet):
     """Reads the history of runs."""
 
-    read_roles: ClassVar = frozenset({Role.CLIENT})
+    read_roles: ClassVar = frozenset({Role.CLIENT, Role.OPERATOR, Role.CONFIGURATOR})
     allows_queue_scoped_keys = True
     needs_confirmed_configuration = False
 
@@ -85,6 +85,8 @@ class ErrorGroupViewSet(HistoryViewSet):
 class QueueStatsViewSet(HistoryViewSet):
     """Statistics of queues over time."""
 
+    read_roles: ClassVar = HistoryViewSet.read_roles | {Role.VIEWER}
+
     @extend_schema(
         operation_id="get_queue_stats",
         tags=["history"],
@@ -122,6 +124,6 @@ def _run_filter(query: dict[str, Any], allowed_queues: AllowedQueues) -> RunFilt
         task_id=query.get("task_id", ""),
         text=query.get("text", ""),
         is_final=query.get("final"),
-        min_run_ms=query.get("min_run_ms"),
+        min_run_ms=None if query.get("min_run") is None else -(-query["min_run"] // 1_000_000),
         **names,
     )

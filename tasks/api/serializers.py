@@ -10,69 +10,30 @@ from rest_framework import serializers
 
 from runqy.api.query_parameters import ChoiceParameter, FlagParameter, LimitParameter
 from runqy.api.renderers import format_ns, format_s
+from runqy.api.schema import name_members
 from runqy.api.serializers import BodySerializer, StructSerializer
-from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import NewTask
-from runqy.broker.tasks.record import TaskProgress, TaskRecord
-from runqy.formats import durations
+from runqy.broker.tasks.record import TaskRecord
 from tasks import payloads
 from tasks.actions import MAX_TASKS_PER_REQUEST, STATES_FOR_ALL, TaskAction
 from tasks.api import enqueue_bodies
-from tasks.batches import BatchSpec, EnqueuedBatch
+from tasks.enqueue_many import EnqueuedTasks, RequestedTasks
 from tasks.operations import EnqueuedTask
-
-_Timestamp = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})] | None
-
-
-class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A task. Payload and result keep their bytes."""
-
-    id: str
-    type: Annotated[str, msgspec.Meta(description="The Redis queue, as in asynq's tools")]
-    queue: Annotated[str, msgspec.Meta(description="The Redis queue")]
-    state: TaskState
-    payload: Annotated[Any, msgspec.Meta(description="The request's bytes, with the schema's defaults")]
-    # Before `result`: Go's decoders ignore case, and keep the last member.
-    result_text: (
-        Annotated[
-            str, msgspec.Meta(description="In `GET /queue/{task_id}`: the JSON text of a result that is a string")
-        ]
-        | msgspec.UnsetType
-    ) = msgspec.field(default=msgspec.UNSET, name="Result")
-    result: Annotated[Any, msgspec.Meta(description="A string where the result is not JSON")]
-    max_retry: int
-    retried: int
-    last_err: Annotated[str, msgspec.Meta(description="The error of the last failed run")]
-    error: Annotated[str | None, msgspec.Meta(description="The error, if it is archived")]
-    timeout: Annotated[str, msgspec.Meta(description="Of one run, as a Go duration such as 10m0s")]
-    deadline: _Timestamp
-    next_process_at: _Timestamp
-    enqueued_at: _Timestamp
-    started_at: Annotated[_Timestamp, msgspec.Meta(description="Start of the last run")]
-    completed_at: _Timestamp
-    worker_id: str | None
-    request_id: Annotated[str | None, msgspec.Meta(description="X-Request-ID of the request that created it")]
-    traceparent: Annotated[str | None, msgspec.Meta(description="The trace of that request (W3C Trace Context)")]
-    progress: Annotated[TaskProgress | None, msgspec.Meta(description="Of the last run, if its handler reports it")]
+from tasks.task_info import TaskInfo, Timestamp, task_info
 
 
 class TaskDetail(TaskInfo, frozen=True, kw_only=True):
     """A task with all details."""
 
     attempts: Annotated[int, msgspec.Meta(description="Number of attempts that started")]
-    pending_since: _Timestamp
-    last_failed_at: _Timestamp
-    archived_at: _Timestamp
-    expires_at: Annotated[_Timestamp, msgspec.Meta(description="When it is deleted")]
-    lease_ends_at: Annotated[_Timestamp, msgspec.Meta(description="When its worker's lease expires")]
-    cancel_asked_at: _Timestamp
+    pending_since: Timestamp
+    last_failed_at: Timestamp
+    archived_at: Timestamp
+    expires_at: Annotated[Timestamp, msgspec.Meta(description="When it is deleted")]
+    lease_ends_at: Annotated[Timestamp, msgspec.Meta(description="When its worker's lease expires")]
+    cancel_asked_at: Timestamp
     is_canceled: bool
-    child_deaths: Annotated[int, msgspec.Meta(description="Processes that died while they ran only this task")]
-    shared_deaths: Annotated[
-        int,
-        msgspec.Meta(description="Processes that died while they ran it beside others; from 2 on it runs alone"),
-    ]
     retention_secs: Annotated[int, msgspec.Meta(description="How long it is kept after success")]
     unique: Annotated[bool, msgspec.Meta(description="It was created with a unique_key")]
 
@@ -134,7 +95,7 @@ class EnqueueResponse(msgspec.Struct, frozen=True):
     warnings: Warnings = msgspec.UNSET
 
 
-class BatchResponse(msgspec.Struct, frozen=True, kw_only=True):
+class AddBatchResponse(msgspec.Struct, frozen=True, kw_only=True):
     """The response to `POST /queue/add-batch`; ids and errors are in the order of the jobs."""
 
     enqueued: Annotated[int, msgspec.Meta(description="Number of enqueued tasks")]
@@ -163,32 +124,6 @@ class TaskLogs(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
 
-def task_info(record: TaskRecord) -> TaskInfo:
-    message = record.message
-    return TaskInfo(
-        id=record.id,
-        type=message.type,
-        queue=record.queue,
-        state=record.state,
-        payload=payloads.as_json(message.payload),
-        result=None if record.result is None else payloads.as_json(record.result),
-        max_retry=message.retry,
-        retried=record.retried,
-        last_err=record.error,
-        error=record.error if record.state is TaskState.ARCHIVED else None,
-        timeout=durations.format_s(message.timeout),
-        deadline=format_s(message.deadline or None),
-        next_process_at=format_s(record.next_process_at_s),
-        enqueued_at=format_ns(record.enqueued_at_ns),
-        started_at=format_ns(record.started_at_ns),
-        completed_at=format_ns(record.completed_at_ns),
-        worker_id=record.worker_id or None,
-        request_id=message.headers.get(REQUEST_ID),
-        traceparent=message.headers.get(TRACEPARENT),
-        progress=record.progress,
-    )
-
-
 def task_response(record: TaskRecord) -> TaskResponse:
     """Return the response about one task."""
     info = task_info(record)
@@ -210,8 +145,6 @@ def task_detail(record: TaskRecord) -> TaskDetail:
         lease_ends_at=format_s(record.score_s if record.state is TaskState.ACTIVE else None),
         cancel_asked_at=format_ns(record.cancel_requested_at_ns),
         is_canceled=record.is_canceled,
-        child_deaths=record.child_deaths,
-        shared_deaths=record.shared_deaths,
         retention_secs=message.retention,
         unique=bool(message.unique_key),
     )
@@ -225,17 +158,17 @@ def enqueue_response(enqueued: EnqueuedTask, requested: NewTask, awaited: TaskRe
     return EnqueueResponse(task_info(record), existing, _warnings(record.queue if has_warning else ""))
 
 
-def batch_response(batch: EnqueuedBatch) -> BatchResponse:
-    failed = sum(result.error is not None for result in batch.results)
-    existing = [index for index, result in enumerate(batch.results) if result.is_existing]
-    return BatchResponse(
-        enqueued=len(batch.results) - failed - len(existing),
+def add_batch_response(enqueued: EnqueuedTasks) -> AddBatchResponse:
+    failed = sum(result.error is not None for result in enqueued.results)
+    existing = [index for index, result in enumerate(enqueued.results) if result.is_existing]
+    return AddBatchResponse(
+        enqueued=len(enqueued.results) - failed - len(existing),
         failed=failed,
-        task_ids=[result.task_id for result in batch.results],
-        errors=[result.error.detail if result.error else None for result in batch.results],
-        codes=[result.error.code if result.error else None for result in batch.results],
+        task_ids=[result.task_id for result in enqueued.results],
+        errors=[result.error.detail if result.error else None for result in enqueued.results],
+        codes=[result.error.code if result.error else None for result in enqueued.results],
         existing=existing,
-        warnings=_warnings("" if batch.is_replayed else batch.unserved),
+        warnings=_warnings("" if enqueued.is_replayed else enqueued.unserved),
     )
 
 
@@ -250,11 +183,11 @@ class EnqueueSerializer(serializers.BaseSerializer[Any]):
         return enqueue_bodies.parse_enqueue(data)
 
 
-class BatchSerializer(serializers.BaseSerializer[Any]):
+class AddBatchSerializer(serializers.BaseSerializer[Any]):
     """The body of `POST /queue/add-batch`, as bytes."""
 
-    def to_internal_value(self, data: bytes) -> BatchSpec:
-        return enqueue_bodies.parse_batch(data)
+    def to_internal_value(self, data: bytes) -> RequestedTasks:
+        return enqueue_bodies.parse_add_batch(data)
 
 
 class EnqueueSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
@@ -263,16 +196,16 @@ class EnqueueSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no
     target_class = EnqueueSerializer
 
     def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
-        return enqueue_bodies.enqueue_schema()
+        return name_members(auto_schema, enqueue_bodies.enqueue_schema(), webhook="TaskWebhook")
 
 
-class BatchSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+class AddBatchSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
     """The schema of `POST /queue/add-batch`."""
 
-    target_class = BatchSerializer
+    target_class = AddBatchSerializer
 
     def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
-        return enqueue_bodies.batch_schema()
+        return name_members(auto_schema, enqueue_bodies.add_batch_schema(), webhook="TaskWebhook")
 
 
 class EnqueueResponseSerializer(StructSerializer):
@@ -284,13 +217,13 @@ class EnqueueResponseSerializer(StructSerializer):
         return instance
 
 
-class BatchResponseSerializer(StructSerializer):
-    """The result of a batch."""
+class AddBatchResponseSerializer(StructSerializer):
+    """The result of `POST /queue/add-batch`."""
 
-    struct = BatchResponse
+    struct = AddBatchResponse
 
-    def to_representation(self, instance: EnqueuedBatch) -> BatchResponse:
-        return batch_response(instance)
+    def to_representation(self, instance: EnqueuedTasks) -> AddBatchResponse:
+        return add_batch_response(instance)
 
 
 class TaskSerializer(StructSerializer):

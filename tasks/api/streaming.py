@@ -1,10 +1,10 @@
-"""Responses that follow a task until it has ended, and what ends them early."""
+"""Responses that follow a task or a batch until it has ended, and what ends them early."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Protocol
+from typing import Any, Protocol
 
-from runqy.broker.tasks.reader import TaskLocation, TaskStatus
+from runqy.broker.tasks.reader import TaskLocation
 from runqy.errors import BrokerUnavailable, KeyRequired, RunqyError, ServerBusy, StreamBroken, TaskNotFound
 from tasks.waiting import ResultWaiters, Waiter, WaitingClient, Watched
 
@@ -16,14 +16,12 @@ _STOPPING = "The server stops; try again."
 
 
 class StreamSource(Protocol):
-    """Renders what has changed about a task."""
+    """Renders what has changed about a task or a batch."""
 
-    location: TaskLocation
-    watched: Watched
     is_over: bool
     """The response is complete."""
-    status: TaskStatus | None
-    """The status of the task when it was read last."""
+    status: Any
+    """What a waiter compares: the status when it was read last."""
     heartbeat: bytes
     """Sent to an idle connection; empty if the format has nothing that clients ignore."""
     breaks: bool
@@ -39,8 +37,15 @@ class StreamSource(Protocol):
         """Return what is sent when the task was deleted."""
 
 
-class TaskStream:
-    """The body of a response that follows a task, until that has ended or the client's key is no longer accepted."""
+class TaskStreamSource(StreamSource, Protocol):
+    """Renders what has changed about a task."""
+
+    location: TaskLocation
+    watched: Watched
+
+
+class StreamBody:
+    """The body of a response that follows a task or a batch until its end, or until the key is no longer accepted."""
 
     def __init__(self, source: StreamSource, client: WaitingClient, waiter: Waiter | None) -> None:
         """Without a waiter the stream ends after what there is."""
@@ -124,22 +129,22 @@ class TaskStream:
 
 
 async def open_stream(
-    source: StreamSource,
+    source: TaskStreamSource,
     waiters: ResultWaiters,
     client: WaitingClient,
     *,
     is_final: bool = False,
     until_begun: bool = False,
-) -> TaskStream:
-    """Return the opened stream of a source. The caller must close it.
+) -> StreamBody:
+    """Return the opened stream of a task. The caller must close it.
 
     The stream of a task that has ended (`is_final`) is no waiter. Raise TooManyWaiters, and the errors of
-    `TaskStream.open`.
+    `StreamBody.open`.
     """
     waiter = None
     if not (is_final or waiters.is_draining):
         queue, task_id = source.location
         waiter = await waiters.add(task_id, queue=queue, client=client, watched=source.watched)
-    stream = TaskStream(source, client, waiter)
+    stream = StreamBody(source, client, waiter)
     await stream.open(until_begun=until_begun)
     return stream

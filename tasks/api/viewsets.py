@@ -30,7 +30,7 @@ from tasks.api.chunk_streams import NDJSON_TYPE, open_chunk_stream
 from tasks.api.enqueue_bodies import parse_enqueue_key
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID, is_end_known, open_event_stream
 from tasks.api.waits import WAIT_PARAMETERS, Wait, blocking_client, enqueue_head, parse_wait, task_head
-from tasks.batches import enqueue_batch
+from tasks.enqueue_many import enqueue_tasks
 from tasks.operations import enqueue_task
 from tasks.queries import get_task
 from tasks.waiting_loop import BlockingIterator, get_waiting_loop
@@ -46,7 +46,8 @@ _IDEMPOTENCY_KEY = OpenApiParameter(
 class TaskViewSet(ApiViewSet):
     """Tasks, found by their ids alone."""
 
-    roles: ClassVar = frozenset({Role.CLIENT})
+    roles: ClassVar = frozenset({Role.CLIENT, Role.OPERATOR})
+    read_roles: ClassVar = frozenset({Role.CONFIGURATOR})
     parser_classes = (RawJSONParser,)
     needs_confirmed_configuration = False
 
@@ -90,9 +91,9 @@ class TaskViewSet(ApiViewSet):
         operation_id="enqueue_batch",
         tags=["tasks"],
         parameters=[_IDEMPOTENCY_KEY],
-        request=s.BatchSerializer,
+        request=s.AddBatchSerializer,
         responses={
-            200: OpenApiResponse(s.BatchResponseSerializer, "At least one task was enqueued"),
+            200: OpenApiResponse(s.AddBatchResponseSerializer, "At least one task was enqueued"),
             **problem_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
         },
         examples=[examples.BATCH_BODY, examples.BATCH_ENQUEUED],
@@ -103,21 +104,21 @@ class TaskViewSet(ApiViewSet):
         A job is a payload, or an object with the payload in `data` and at most the task's own options beside it.
         """
         body: Any = request.data or b""  # DRF calls no parser for an empty body
-        spec = replace(_validated(s.BatchSerializer, body), owner=request.auth.owner)
+        spec = replace(_validated(s.AddBatchSerializer, body), owner=request.auth.owner)
         key = parse_idempotency_key(
             request.headers.get("Idempotency-Key"), identity=request.auth, kind="batch", body=body
         )
         traceparent = request.headers.get("traceparent", "")
         with enqueue_span(spec.queue, traceparent):
-            batch = run_with_fresh_catalog(
-                enqueue_batch,
+            enqueued = run_with_fresh_catalog(
+                enqueue_tasks,
                 spec=spec,
                 allowed_queues=request.auth.queues,
                 headers=trace_headers(traceparent),
                 idempotency_key=key,
             )
-        headers = {"Idempotent-Replayed": "true"} if batch.is_replayed else None
-        return Response(s.BatchResponseSerializer(batch).data, headers=headers)
+        headers = {"Idempotent-Replayed": "true"} if enqueued.is_replayed else None
+        return Response(s.AddBatchResponseSerializer(enqueued).data, headers=headers)
 
     @extend_schema(
         operation_id="get_task",
@@ -133,7 +134,11 @@ class TaskViewSet(ApiViewSet):
         examples=[examples.TASK_ENDED],
     )
     def retrieve(self, request: AuthenticatedRequest, task_id: str) -> Response:
-        """Show the state and result of a task, at once or after waiting for its end."""
+        """Show the state and result of a task, at once or after waiting for its end.
+
+        Beside a `result` that is a string, `info` also has its JSON text as `Result`. It is for the released Python
+        SDK, which decodes a string once more; new clients ignore it, and `Task` does not have it.
+        """
         wait = parse_wait(request.query_params.get("wait"), request.headers)
         record = run_with_fresh_catalog(get_task, task_id, allowed_queues=request.auth.queues)
         if wait.seconds and not record.state.is_final:

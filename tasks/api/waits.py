@@ -27,12 +27,14 @@ UNTIL_DISCONNECT = "runqy.until_disconnect"
 
 The data plane sets it, since clients wait on its event loop. Other servers do not report when a client disconnects.
 """
+WAITED = "runqy.waited"
+"""A variable of the WSGI environment: the client has waited on the event loop of the data plane."""
 
 WAIT_PARAMETERS = [
     OpenApiParameter(
         "wait",
         str,
-        description="Wait for the end of the task: seconds, a duration such as `1m`, or `true` for the maximum. "
+        description="Wait for the end: seconds, a duration such as `1m`, or `true` for the maximum. "
         f"Longer waits are reduced to {MAX_WAIT_S} s, and the response has `Preference-Applied: wait={MAX_WAIT_S}`",
     ),
     OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="`wait=<seconds>`, RFC 7240"),
@@ -70,7 +72,7 @@ def parse_wait(query: str | None, headers: Mapping[str, str]) -> Wait:
     seconds = _FLAGS.get(query.lower())
     try:
         if seconds is None:
-            seconds = float(query) if re.fullmatch(r"[0-9]*\.[0-9]+", query) else durations.parse_ns(query) / 1e9
+            seconds = durations.parse_ns(query) / 1e9
     except ValueError as error:
         raise RequestInvalid(errors=[f"wait: {error}."]) from error
     return Wait(min(seconds, MAX_WAIT_S), is_confirmed=seconds > MAX_WAIT_S)

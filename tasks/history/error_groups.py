@@ -2,19 +2,20 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from django.db.models import Count, Exists, FloatField, Func, Max, Min, OuterRef, Q
+from django.db.models import Count, FloatField, Func, Max, Min, Q
 from django.db.models.functions import Floor
 
 from runqy.formats.error_texts import find_error_line, is_traceback
 from tasks.history.queries import RunFilter, filter_runs
-from tasks.history.transactions import search_limit
 from tasks.models import TaskRun
+from tasks.transactions import search_limit
 
 MAX_FAILURES = 100_000
 """The number of failures that are counted in groups."""
@@ -41,7 +42,7 @@ class ParsedError:
     """The parts of an error's text."""
 
     error_class: str
-    """Empty if the text does not begin with a class."""
+    """Empty if the text does not begin with a class, and none was sent."""
     message: str
     traceback: str
     """The whole text if it has a traceback, otherwise empty."""
@@ -49,8 +50,8 @@ class ParsedError:
 
 
 @lru_cache(maxsize=256)
-def parse_error(text: str) -> ParsedError | None:
-    """Return the parts of an error's text; None if it is empty."""
+def parse_error(text: str, sent_class: str = "") -> ParsedError | None:
+    """Return the parts of an error's text; None if it is empty. `sent_class` is an import path."""
     text = text.strip()
     if not text:
         return None
@@ -60,11 +61,17 @@ def parse_error(text: str) -> ParsedError | None:
     error_class, message = "", head
     if match and _is_class_name(match[1]):
         error_class, message = match[1], head[match.end() :]
+    # Of the text alone, so that what an SDK sends in addition begins no new group.
+    group = fingerprint(error_class, find_error_line(message))
+    if sent_class and f".{sent_class}".endswith(f".{error_class}"):
+        error_class = sent_class
+    elif sent_class:
+        error_class, message = sent_class, head
     return ParsedError(
         error_class=error_class[:CLASS_MAX_LENGTH],
         message=message[:MESSAGE_MAX_LENGTH],
         traceback=text if has_traceback else "",
-        fingerprint=fingerprint(error_class, find_error_line(message)),
+        fingerprint=group,
     )
 
 
@@ -99,6 +106,10 @@ class ErrorGroup:
     last_seen: datetime
     sample: TaskRun
     """The newest run."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.queue, self.fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,14 +208,23 @@ def count_over_time(
     return counts
 
 
-def find_known_groups(groups: Sequence[ErrorGroup], before: datetime) -> set[tuple[str, str]]:
-    """Return those groups, by queue and fingerprint, that occurred before a time."""
-    if not groups:
-        return set()
-    earlier = TaskRun.objects.filter(queue=OuterRef("queue"), fingerprint=OuterRef("fingerprint"), ended_at__lt=before)
-    samples = TaskRun.objects.filter(pk__in=[group.sample.pk for group in groups])
-    found = samples.filter(Exists(earlier)).values_list("queue", "fingerprint")
-    return {(queue, str(fingerprint)) for queue, fingerprint in found}
+def find_known_groups(groups: Sequence[ErrorGroup], starts: Mapping[str, datetime]) -> set[tuple[str, str]]:
+    """Return those groups, by queue and fingerprint, that occurred before the start of their queue, or that have none.
+
+    Raise SearchTooSlow.
+    """
+    known = {group.key for group in groups if group.queue not in starts or group.first_seen < starts[group.queue]}
+    asked: dict[str, list[str]] = defaultdict(list)
+    for group in groups:
+        if group.key not in known:
+            asked[group.queue].append(group.fingerprint)
+    if not asked:
+        return known
+    # The failures of a queue are read once from an index, however many groups there are.
+    earlier = (Q(queue=queue, ended_at__lt=starts[queue], fingerprint__in=found) for queue, found in asked.items())
+    rows = TaskRun.objects.filter(Q(*earlier, _connector=Q.OR)).values_list("queue", "fingerprint")
+    with search_limit():
+        return known | {(queue, str(fingerprint)) for queue, fingerprint in rows.order_by().distinct()}
 
 
 def find_start_of_commit(commit: str, *, queue: str = "") -> datetime | None:

@@ -28,8 +28,8 @@ from runqy.broker.tasks.listing import Page, list_tasks
 from runqy.broker.tasks.record import TaskRecord
 from tasks.history.record import count_invalid_run, store_runs
 from tasks.history.rows import QueueIdentity
-from tasks.history.transactions import store_or_drop
 from tasks.models import ID_MAX_LENGTH
+from tasks.transactions import store_or_drop
 
 PAGE_SIZE = 200
 MAX_PAGES = 10

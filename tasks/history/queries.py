@@ -13,8 +13,8 @@ from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.errors import QueueNotFound
 from tasks.history.fulltext_index import holds_text
-from tasks.history.transactions import search_limit
 from tasks.models import QueueHour, RunStream, TaskRun
+from tasks.transactions import search_limit
 
 _MAX_PARTS = 32
 """SQLite merges this many lists without noticeable cost, and refuses 500."""
@@ -189,6 +189,12 @@ def _select_page(runs: QuerySet[TaskRun], order: RunOrder, after: RunCursor | No
     if order is RunOrder.SLOWEST:
         runs = runs.filter(run_ms__isnull=False)
     return runs if after is None else runs.filter(_follows(order, after))
+
+
+def list_lost_runs(worker_ids: Iterable[str], *, limit: int) -> list[TaskRun]:
+    """Return the newest runs that ended because their worker fell silent, without texts."""
+    lost = TaskRun.objects.filter(worker_id__in=worker_ids, outcome=RunOutcome.LOST.value)
+    return list(lost.only("worker_id", "task_id", "redis_queue", "ended_at").order_by("-ended_at", "-id")[:limit])
 
 
 def list_task_runs(redis_queue: str, task_id: str) -> list[TaskRun]:

@@ -37,7 +37,8 @@ from runqy.broker.streams.run_log import (
 from tasks.history.fulltext_index import merge_segments
 from tasks.history.rollups import MINUTE_S, RollupDelta, add_to_rollups, floor_time, sum_up
 from tasks.history.rows import QueueIdentity, RunKey, build_row, prepare_rows
-from tasks.history.transactions import (
+from tasks.models import PrunedRuns, RunStream, TaskRun
+from tasks.transactions import (
     REFUSALS,
     BatchSize,
     WriteTransaction,
@@ -45,7 +46,6 @@ from tasks.history.transactions import (
     store_or_drop,
     write_transaction,
 )
-from tasks.models import PrunedRuns, RunStream, TaskRun
 
 READ_MAX, READ_MIN = 1000, 50
 """The entries that are read at once, of all queues and of each: a transaction is not worth its cost for few."""

@@ -10,8 +10,8 @@ from django.utils import timezone
 
 from runqy import clock
 from tasks.history.fulltext_index import merge_segments
-from tasks.history.transactions import BatchSize, write_transaction
 from tasks.models import PrunedRuns, QueueHour, QueueMinute, TaskRun
+from tasks.transactions import BatchSize, write_transaction
 
 MINUTES_KEPT, HOURS_KEPT = timedelta(days=90), timedelta(days=730)
 TICK_MAX_S = 10.0

@@ -1,6 +1,6 @@
 """Count runs and sample backlogs by minute and by hour, so that charts need not read runs.
 
-Durations are counted in histograms: sparse counts by bucket, two buckets for each doubling.
+Durations are counted in histograms of sparse buckets, two for each doubling.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from django.db.models import DateTimeField, JSONField
 from queues.catalog import QueueCatalog
 from runqy.broker.broker import Broker
 from runqy.broker.queues.stats import QueueCounts, count_tasks
-from runqy.broker.states import RunOutcome
+from runqy.broker.states import FAILURES, RunOutcome
+from tasks.history import failure_counts
 from tasks.history.rows import QueueIdentity, RunRow
-from tasks.history.transactions import store_or_drop
 from tasks.models import QueueHour, QueueMinute, QueueRollup
+from tasks.transactions import store_or_drop
 
 MINUTE_S, HOUR_S = 60, 3600
 ROLLUPS: tuple[tuple[type[QueueRollup], int], ...] = ((QueueMinute, MINUTE_S), (QueueHour, HOUR_S))
-_COUNTS = ("enqueued", "started", *(outcome.value for outcome in RunOutcome), "dropped", "wait_sum_ms", "run_sum_ms")
+_OUTCOMES = tuple(outcome.value for outcome in RunOutcome)
+_COUNTS = ("enqueued", "started", *_OUTCOMES, *failure_counts.FIELDS, "dropped", "wait_sum_ms", "run_sum_ms")
 _HISTOGRAMS = ("wait_histogram", "run_histogram")
 _SUMMED = (*_COUNTS, *_HISTOGRAMS)
 _NOTHING: Sequence[Any] = (*([0] * len(_COUNTS)), *({} for _ in _HISTOGRAMS))
@@ -44,8 +46,9 @@ _ROWS_PER_STATEMENT = 500
 _START, _HISTOGRAM = DateTimeField(), JSONField()
 log = structlog.get_logger(__name__)
 
-SparseHistogram = dict[str, int]
-"""Counts by bucket number. The numbers are texts, because JSON has no other keys."""
+SparseHistogram = dict[str, list[int]]
+"""By bucket number: how many durations, the shortest and the longest of them in ms. The numbers are texts, because JSON
+has no other keys."""
 
 BUCKET_COUNT = 60
 """The last bucket has everything above 2 ** 29 ms, some six days."""
@@ -62,12 +65,19 @@ class RollupDelta:
 
     def add_end(self, run: RunRow) -> None:
         self.counts[run.outcome] += 1
+        is_failure = run.outcome in FAILURES
+        if run.is_first:
+            self.counts["first_ended"] += 1
+            self.counts["first_failed"] += is_failure
+        if run.is_final:
+            self.counts["tasks_ended"] += 1
+            self.counts["tasks_failed"] += is_failure
         if run.wait_ms is not None:
             self.counts["wait_sum_ms"] += run.wait_ms
-            add_to_histogram(self.wait_histogram, bucket_of(run.wait_ms))
+            add_to_histogram(self.wait_histogram, run.wait_ms)
         if run.run_ms is not None:
             self.counts["run_sum_ms"] += run.run_ms
-            add_to_histogram(self.run_histogram, bucket_of(run.run_ms))
+            add_to_histogram(self.run_histogram, run.run_ms)
 
     def add(self, other: RollupDelta) -> None:
         for name, count in other.counts.items():
@@ -158,30 +168,36 @@ def bucket_of(duration_ms: float) -> str:
     return str(min(math.ceil(2 * math.log2(duration_ms)), BUCKET_COUNT - 1))
 
 
-def upper_bound_ms(bucket: int) -> float:
-    return float(2 ** (bucket / 2))
+def add_to_histogram(histogram: SparseHistogram, duration_ms: int, count: int = 1) -> None:
+    _add_to_bucket(histogram, bucket_of(duration_ms), (count, duration_ms, duration_ms))
 
 
-def add_to_histogram(histogram: SparseHistogram, bucket: str, count: int = 1) -> None:
-    histogram[bucket] = histogram.get(bucket, 0) + count
+def _add_to_bucket(histogram: SparseHistogram, bucket: str, added: Sequence[int]) -> None:
+    count, shortest, longest = added
+    if found := histogram.get(bucket):
+        histogram[bucket] = [found[0] + count, min(found[1], shortest), max(found[2], longest)]
+    else:
+        histogram[bucket] = [count, shortest, longest]
 
 
-def merge_histograms(histograms: Iterable[Mapping[str, int]]) -> SparseHistogram:
+def merge_histograms(histograms: Iterable[Mapping[str, Sequence[int]]]) -> SparseHistogram:
     total: SparseHistogram = {}
     for histogram in histograms:
-        for bucket, count in histogram.items():
-            add_to_histogram(total, bucket, count)
+        for bucket, added in histogram.items():
+            _add_to_bucket(total, bucket, added)
     return total
 
 
-def percentile_ms(histogram: Mapping[str, int], fraction: float) -> float | None:
-    """Return the duration that this fraction of runs did not exceed, interpolated in its bucket; None without runs."""
-    rank = fraction * sum(histogram.values())
+def percentile_ms(histogram: Mapping[str, Sequence[int]], fraction: float) -> float | None:
+    """Return the duration that this fraction of runs did not exceed, None without runs.
+
+    It is interpolated between the shortest and the longest duration of its bucket.
+    """
+    rank = fraction * sum(count for count, _, _ in histogram.values())
     seen = 0
-    for bucket, count in sorted((int(bucket), count) for bucket, count in histogram.items()):
-        if count and seen + count >= rank:
-            low = upper_bound_ms(bucket - 1) if bucket else 0.0
-            return low + (upper_bound_ms(bucket) - low) * max(rank - seen, 0) / count
+    for _, (count, shortest, longest) in sorted((int(bucket), values) for bucket, values in histogram.items()):
+        if seen + count >= rank:
+            return shortest + (longest - shortest) * max(rank - seen, 0) / count
         seen += count
     return None
 

@@ -140,7 +140,7 @@ def _to_values(row: RunRow) -> Sequence[Any]:
 
 def build_row(identity: QueueIdentity, run: EndedRun) -> RunRow:
     """Return the row of a run, not yet stored."""
-    error = parse_error(run.error) if run.outcome in FAILURES else None
+    error = parse_error(run.error, run.error_class) if run.outcome in FAILURES else None
     # A task that ended without an attempt waited until its end. The wait of an attempt whose start is unknown is
     # unknown too.
     waited_until_ns = run.started_ns if run.started_ns is not None or run.attempt else run.ended_ns

@@ -12,14 +12,17 @@ from queues.catalog import AllowedQueues
 from runqy import clock
 from runqy.admin_site.page_cache import get_or_read
 from runqy.broker.states import FAILURES, RunOutcome
+from tasks.history.failure_counts import FIELDS, NO_FAILURES, FailureCounts
 from tasks.history.queries import RunFilter, filter_runs
-from tasks.history.rollups import HOUR_S, MINUTE_S, SparseHistogram, add_to_histogram, floor_time, percentile_ms
+from tasks.history.rollups import HOUR_S, MINUTE_S, SparseHistogram, floor_time, merge_histograms, percentile_ms
 from tasks.models import QueueHour, QueueMinute, QueueRollup
 
 CACHE_S = 5.0
 """How long pages share one reading of the counts."""
 MAX_QUEUES = 5
 SPAN = timedelta(hours=1)
+SUMS = {f"sum_of_{name}": Sum(name) for name in FIELDS}
+"""Annotations, which `read_sums` reads."""
 _SAMPLE = 200
 """The number of newest failures that show why a queue fails."""
 _CHUNK = 2000
@@ -35,6 +38,7 @@ class StatsPoint:
     """Tasks enqueued in the interval whose first attempt has ended."""
     started: int = 0
     outcomes: dict[RunOutcome, int] = field(default_factory=lambda: dict.fromkeys(RunOutcome, 0))
+    failures: FailureCounts = NO_FAILURES
     dropped: int = 0
     wait_sum_ms: int = 0
     run_sum_ms: int = 0
@@ -144,11 +148,11 @@ def _add_counts(point: StatsPoint, row: QueueRollup) -> None:
     point.dropped += row.dropped
     point.wait_sum_ms += row.wait_sum_ms
     point.run_sum_ms += row.run_sum_ms
+    point.failures += FailureCounts(**{name: getattr(row, name) for name in FIELDS})
     for outcome in RunOutcome:
         point.outcomes[outcome] += getattr(row, outcome.value)
-    for total, added in ((point.wait_histogram, row.wait_histogram), (point.run_histogram, row.run_histogram)):
-        for bucket, count in added.items():
-            add_to_histogram(total, bucket, count)
+    point.wait_histogram = merge_histograms((point.wait_histogram, row.wait_histogram))
+    point.run_histogram = merge_histograms((point.run_histogram, row.run_histogram))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +166,8 @@ class LastHour:
     """By queue: all outcomes of FAILURES."""
     ended: Mapping[str, int]
     """By queue: all outcomes."""
+    failures: Mapping[str, FailureCounts]
+    """By queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,14 +177,10 @@ class FailingQueue:
     name: str
     failed: int
     ended: int
+    failures: FailureCounts
     reason: str
     """The most frequent error among the newest failures; empty if it is unknown."""
     fingerprint: str
-
-    @property
-    def rate(self) -> float:
-        """Return the share of attempts that failed, in percent."""
-        return 100 * self.failed / self.ended
 
 
 def read_last_hour() -> LastHour:
@@ -196,13 +198,14 @@ def _count_last_hour() -> LastHour:
     rows = list(
         QueueMinute.objects.filter(start__gte=since)
         .values("queue")
-        .annotate(successes=Sum("completed"), failures=_sum(FAILURES), runs=_sum(RunOutcome))
+        .annotate(successes=Sum("completed"), failures=_sum(FAILURES), runs=_sum(RunOutcome), **SUMS)
     )
     return LastHour(
         since=since,
         completed={row["queue"]: row["successes"] for row in rows},
         failed={row["queue"]: row["failures"] for row in rows if row["failures"]},
         ended={row["queue"]: row["runs"] for row in rows},
+        failures={row["queue"]: read_sums(row) for row in rows},
     )
 
 
@@ -212,13 +215,24 @@ def _find_failing() -> list[FailingQueue]:
     return [_failing_queue(name, failed, hour) for name, failed in by_failures[:MAX_QUEUES]]
 
 
+def read_sums(row: Mapping[str, Any]) -> FailureCounts:
+    return FailureCounts(**{name: row[f"sum_of_{name}"] for name in FIELDS})
+
+
 def _sum(outcomes: Iterable[RunOutcome]) -> Any:
     return sum((Sum(F(outcome.value)) for outcome in outcomes), start=Value(0))
 
 
 def _failing_queue(name: str, failed: int, hour: LastHour) -> FailingQueue:
     fingerprint, reason = _find_reason(_newest_errors(name, hour.since))
-    return FailingQueue(name=name, failed=failed, ended=hour.ended[name], reason=reason, fingerprint=fingerprint)
+    return FailingQueue(
+        name=name,
+        failed=failed,
+        ended=hour.ended[name],
+        failures=hour.failures[name],
+        reason=reason,
+        fingerprint=fingerprint,
+    )
 
 
 def _newest_errors(queue: str, since: datetime) -> Iterable[tuple[str | None, str, str]]:

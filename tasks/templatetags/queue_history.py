@@ -9,6 +9,7 @@ from django import template
 from django.utils import timezone
 
 from runqy.formats import durations
+from tasks.history.failure_counts import NO_FAILURES, FailureCounts
 from tasks.history.stats import get_stats
 
 register = template.Library()
@@ -22,15 +23,11 @@ class RecentHistory:
 
     ended: int
     failed: int
+    failures: FailureCounts
     backlog: int | None
     """The number of pending tasks at the beginning of the hour; None: not sampled."""
     backlog_age: str
     """How long ago that sample was taken."""
-
-    @property
-    def failure_rate(self) -> float:
-        """Return the share of runs that failed, in percent."""
-        return 100 * self.failed / self.ended if self.ended else 0
 
 
 @register.simple_tag
@@ -42,6 +39,7 @@ def recent_history(queue: str) -> RecentHistory:
     return RecentHistory(
         ended=sum(point.ended for point in minutes),
         failed=sum(point.failed for point in minutes),
+        failures=sum((point.failures for point in minutes), start=NO_FAILURES),
         backlog=first.backlog if first else None,
         backlog_age=durations.humanize((now - first.start).total_seconds()) if first else "",
     )

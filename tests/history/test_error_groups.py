@@ -1,9 +1,13 @@
 """Errors are taken apart and grouped."""
 
+import math
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tasks.history.error_groups import normalize, parse_error
-from tasks.history.rollups import BUCKET_COUNT, bucket_of, merge_histograms, percentile_ms, upper_bound_ms
+from tasks.history.rollups import add_to_histogram, merge_histograms, percentile_ms
 
 TRACEBACK = """Traceback (most recent call last):
   File "/srv/app/main.py", line 10, in run
@@ -31,6 +35,23 @@ def test_class_and_message_are_taken_from_the_text(text: str, error_class: str, 
     assert parsed is not None
     assert (parsed.error_class, parsed.message) == (error_class, message)
     assert bool(parsed.traceback) == text.startswith("Traceback")
+
+
+@pytest.mark.parametrize(
+    ("text", "sent", "message"),
+    [
+        ("ValueError: no user", "builtins.ValueError", "no user"),
+        (TRACEBACK, "billing.errors.CardDeclined", "card of order 4711 declined"),
+        ("no funds", "runqy_sdk.errors.Fail", "no funds"),
+        ("ConnectionError: gone", "runqy_sdk.errors.Fail", "ConnectionError: gone"),
+    ],
+)
+def test_a_class_that_was_sent_is_kept_and_begins_no_group(text: str, sent: str, message: str):
+    parsed, alone = parse_error(text, sent), parse_error(text)
+
+    assert parsed is not None
+    assert alone is not None
+    assert (parsed.error_class, parsed.message, parsed.fingerprint) == (sent, message, alone.fingerprint)
 
 
 def test_an_empty_text_is_no_error():
@@ -82,17 +103,25 @@ def test_long_and_odd_messages_are_bounded():
     assert len(parsed.message) == 1000
 
 
-def test_buckets_hold_what_their_bounds_say():
-    for duration_ms in (0, 1, 1.4, 2, 3, 1000, 86_400_000):
-        bucket = int(bucket_of(duration_ms))
-        assert duration_ms <= upper_bound_ms(bucket) * 1.000001
-        assert bucket == 0 or duration_ms > upper_bound_ms(bucket - 1) * 0.999999
-    assert int(bucket_of(10**15)) == BUCKET_COUNT - 1
+def histogram_of(durations_ms):
+    histogram = {}
+    for duration_ms in durations_ms:
+        add_to_histogram(histogram, duration_ms)
+    return histogram
 
 
-def test_percentiles_are_interpolated_between_the_bounds():
-    histogram = merge_histograms([{bucket_of(100): 90}, {bucket_of(10_000): 10}])
+@given(st.lists(st.integers(0, 10**10), min_size=1), st.lists(st.integers(0, 10**10)), st.floats(0, 1))
+def test_percentiles_lie_within_a_factor_of_the_true_one_and_within_what_was_measured(some, others, fraction):
+    histogram = merge_histograms([histogram_of(some), histogram_of(others)])
+    durations = sorted(some + others)
+    true_ms = durations[max(math.ceil(fraction * len(durations)) - 1, 0)]
 
-    assert percentile_ms(histogram, 0.5) == pytest.approx(100, rel=0.3)
-    assert percentile_ms(histogram, 0.95) == pytest.approx(10_000, rel=0.3)
+    estimated = percentile_ms(histogram, fraction)
+
+    assert durations[0] <= estimated <= durations[-1]
+    assert max(true_ms, 1) / 1.4143 <= max(estimated, 1) <= max(true_ms, 1) * 1.4143 or true_ms > 2**29
+
+
+def test_percentiles_of_one_run_are_its_duration():
+    assert [percentile_ms(histogram_of([103]), fraction) for fraction in (0, 0.5, 0.99)] == [103, 103, 103]
     assert percentile_ms({}, 0.5) is None

@@ -24,8 +24,8 @@ from runqy.broker.tasks.finish import Failure, archive, complete, retry
 from tasks.duties import RunHistory
 from tasks.history.record import RunRecorder, store_entries
 from tasks.history.rows import QueueIdentity, RunRow, build_row
-from tasks.history.transactions import BatchSize
 from tasks.models import QueueHour, QueueMinute, RunStream, TaskRun
+from tasks.transactions import BatchSize
 from tests.history.history_status import get_history_status
 from tests.history.stream_status import read_stream_status
 from tests.support.run_entries import make_entry, split_entry

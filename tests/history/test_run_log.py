@@ -268,7 +268,7 @@ def test_hidden_payloads_and_results_are_not_logged(broker: Broker):
 def test_entries_are_bounded_whatever_the_sizes(broker: Broker):
     put(broker, "t" * 255, payload=b"x" * 100_000, headers={"x-request-id": "r" * 1000})
     taken = take(broker, worker_id="w" * 255)[0]
-    info = RunInfo(commit="c" * 500)
+    info = RunInfo(commit="c" * 500, error_class="m" * 200)
     error = "Traceback (most recent call last):\n" + "é" * 5000 + "\nValueError: no"
 
     broker.run(archive(taken.lease, taken.message, error=error, now_ns=broker.now_ns(), info=info))
@@ -277,6 +277,7 @@ def test_entries_are_bounded_whatever_the_sizes(broker: Broker):
     assert sum(map(len, [*fields, *fields.values()])) <= MAX_ENTRY_BYTES
     assert ERROR_MAX_BYTES - 100 <= len(only_run(broker).error.encode()) <= MAX_ENTRY_BYTES
     assert only_run(broker).error.endswith("\nValueError: no")
+    assert only_run(broker).error_class == "m" * 200
 
 
 @pytest.mark.parametrize("length", [10, 1300, 5000])

@@ -11,8 +11,8 @@ from tasks.history.record import store_runs
 from tasks.history.retention import prune_history
 from tasks.history.rollups import RunSampler
 from tasks.history.rows import QueueIdentity
-from tasks.history.transactions import BatchSize
 from tasks.models import QueueHour, QueueMinute, TaskRun
+from tasks.transactions import BatchSize
 from tests.support.runs import insert_runs, make_run
 from tests.support.tasks import QUEUE, put, take
 

@@ -14,8 +14,8 @@ from tasks.history.fulltext_index import merge_segments
 from tasks.history.queries import RunFilter, list_runs
 from tasks.history.record import store_entries
 from tasks.history.rows import COLUMN_NAMES, QueueIdentity
-from tasks.history.transactions import MAX_ROWS, MIN_ROWS, BatchSize, write_transaction
 from tasks.models import TaskRun
+from tasks.transactions import MAX_ROWS, MIN_ROWS, BatchSize, write_transaction
 from tests.support.runs import make_run
 
 pytestmark = pytest.mark.django_db
@@ -61,7 +61,7 @@ def test_no_garbage_is_collected_while_the_lock_is_held(broker: Broker):
 
 def test_the_time_without_the_lock_does_not_count(broker: Broker, monkeypatch: pytest.MonkeyPatch):
     times = iter([10.0, 10.5])
-    monkeypatch.setattr("tasks.history.transactions.clock", SimpleNamespace(monotonic_s=lambda: next(times)))
+    monkeypatch.setattr("tasks.transactions.clock", SimpleNamespace(monotonic_s=lambda: next(times)))
 
     with write_transaction() as written:
         pass

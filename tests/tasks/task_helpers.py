@@ -1,14 +1,17 @@
-"""Ends tasks as workers do."""
+"""Runs and ends tasks as workers do, and reads what clients are sent of them."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from runqy.broker.broker import Broker
-from runqy.broker.maintenance.forwarder import forward
-from runqy.broker.states import TaskState
 from runqy.broker.tasks.chunks import ChunkBatch, mark_gap, write_chunks
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
 from runqy.broker.tasks.lease import LeasedTask
-from tests.support.tasks import put, take_one
+from runqy.broker.tasks.output import OutputChunk, write_output
+from tests.api.client import Response
+from tests.support.tasks import fail, put, take_one
+
+LONG_S = 120.0
+"""A poll this long after a change has missed it. Not longer: the polls of the next test begin after a slice of it."""
 
 
 def succeed(broker: Broker, taken: LeasedTask, result: bytes) -> None:
@@ -23,9 +26,7 @@ def fail_for_good(broker: Broker, taken: LeasedTask, error: str) -> None:
 
 def run_again(broker: Broker, taken: LeasedTask) -> LeasedTask:
     """Let a run fail, and return the next."""
-    failure = Failure(error="boom", retry_at_s=broker.now_s() - 1)
-    broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
-    broker.run(forward(taken.lease.queue, TaskState.RETRY, now_ns=broker.now_ns()))
+    fail(broker, taken)
     return take_one(broker, taken.lease.queue)
 
 
@@ -33,6 +34,11 @@ def stream(broker: Broker, taken: LeasedTask, *entries: bytes, offset: int = 0) 
     """Write chunks that a run streamed."""
     batch = ChunkBatch(lease=taken.lease, run_number=taken.run_number, offset=offset, entries=entries)
     assert broker.run(write_chunks([batch])) == [batch.end]
+
+
+def say(broker: Broker, taken: LeasedTask, text: bytes, offset: int = 0, **options: Any) -> None:
+    """Write what a task printed."""
+    broker.run(write_output([OutputChunk(lease=taken.lease, offset=offset, text=text, **options)]))
 
 
 def drop_chunks(broker: Broker, taken: LeasedTask, *entries: bytes, offset: int = 0) -> None:
@@ -59,3 +65,31 @@ def _end(broker: Broker, taken: LeasedTask, state: str) -> None:
         fail_for_good(broker, taken, "boom")
     if state == "completed":
         succeed(broker, taken, b"1")
+
+
+class Event(NamedTuple):
+    """An event as a client reads it."""
+
+    id: str
+    name: str
+    data: str
+
+
+def parse_event(chunk: bytes) -> Event:
+    """Return the event that a chunk leases, read as the HTML standard has it."""
+    assert chunk.endswith(b"\n\n")
+    fields: dict[str, list[str]] = {"id": [""], "event": [""], "data": []}
+    for line in chunk.decode()[:-2].splitlines():
+        name, _, value = line.partition(": ")
+        fields.setdefault(name, []).append(value)
+    return Event(fields["id"][-1], fields["event"][-1], "\n".join(fields["data"]))
+
+
+def content_of(response: Response) -> bytes:
+    content: bytes = b"".join(response) if response.streaming else response.content
+    return content
+
+
+def events_of(response: Response) -> list[Event]:
+    """Return the events in a response that has ended."""
+    return [parse_event(part + b"\n\n") for part in content_of(response).split(b"\n\n")[:-1]]

@@ -382,7 +382,7 @@ def test_a_bulk_action_ends_when_its_user_may_no_longer_do_this(
     ("step", "query", "end"),
     [
         ("apply_in_state", TaskQuery(state=TaskState.ARCHIVED), ("finished", 2, 0, 2, 0)),
-        ("add_copy", TaskQuery(outcomes=FAILED), ("finished", 2, 0, 0, 2)),
+        ("enqueue_intents", TaskQuery(outcomes=FAILED), ("finished", 2, 0, 0, 2)),
     ],
 )
 def test_a_queue_that_is_deleted_right_before_a_step_of_a_bulk_action_stays_deleted(

@@ -10,14 +10,14 @@ import redis as redis_py
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.tasks.chunks import MAX_READ_BYTES
+from runqy.broker.tasks.chunks import GAP, MAX_READ_BYTES
 from runqy.broker.tasks.inspector import run_tasks
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.redis_connection import get_broker
 from tasks import waiting
 from tasks.api.events import open_event_stream
-from tasks.api.streaming import TaskStream
+from tasks.api.streaming import StreamBody
 from tasks.queries import get_task, read_task, read_task_chunks
 from tasks.waiting import ResultWaiters, WaiterLimits, WaitingClient
 from tasks.waiting_loop import BlockingIterator, get_waiting_loop
@@ -25,33 +25,21 @@ from tests.api.client import ApiClient
 from tests.support.event_loop import run_with_broker
 from tests.support.event_loop import wait_until as loop_until
 from tests.support.tasks import put, take_one
-from tests.support.waiting import wait_until
-from tests.tasks.task_helpers import drop_chunks, fail_for_good, run_again, stream, succeed
-from tests.tasks.test_events import Event, events_of, parse
+from tests.tasks.task_helpers import (
+    LONG_S,
+    Event,
+    drop_chunks,
+    events_of,
+    fail_for_good,
+    parse_event,
+    run_again,
+    stream,
+    succeed,
+)
 
 PATH = "/queue/t1/events"
-LONG_S = 120.0
-"""A poll this long after a change has missed it. Not longer: the polls of the next test begin after a slice of it."""
 
 Open = Callable[..., Iterator[bytes]]
-
-
-@pytest.fixture
-def waiters(client: ApiClient, each_plane: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ResultWaiters]:
-    """Return the process's waiters. No task is polled within a test."""
-    monkeypatch.setattr(waiting, "POLL_S", LONG_S)
-    found = get_waiting_loop().waiters
-    monkeypatch.setattr(found, "limits", WaiterLimits(total=6, threads=3))
-    monkeypatch.setattr(found, "is_draining", False)
-    yield found
-    wait_until(lambda: not found.active)
-
-
-@pytest.fixture
-def taken(client: ApiClient, single_broker: Broker) -> LeasedTask:
-    """Return a task of the queue `simple` that runs."""
-    put(single_broker, "t1", queue="simple", retention_s=3600)
-    return take_one(single_broker, "simple")
 
 
 @pytest.fixture
@@ -63,7 +51,7 @@ def open_stream(waiters: ResultWaiters, taken: LeasedTask) -> Iterator[Open]:
     def start(last_event_id: str = "", is_accepted: Callable[[], bool] = lambda: True) -> Iterator[bytes]:
         record = get_broker().run(get_task("t1"))
         client = WaitingClient(id="k", is_accepted=is_accepted)
-        found: TaskStream = loop.run(open_event_stream(waiters, record, client=client, last_event_id=last_event_id))
+        found: StreamBody = loop.run(open_event_stream(waiters, record, client=client, last_event_id=last_event_id))
         opened.append(BlockingIterator(loop, found))
         return iter(opened[-1])
 
@@ -73,7 +61,7 @@ def open_stream(waiters: ResultWaiters, taken: LeasedTask) -> Iterator[Open]:
 
 
 def events_in(part: bytes) -> list[Event]:
-    return [parse(event + b"\n\n") for event in part.split(b"\n\n")[:-1]]
+    return [parse_event(event + b"\n\n") for event in part.split(b"\n\n")[:-1]]
 
 
 def briefly(events: list[Event]) -> list[tuple[str, str, Any]]:
@@ -102,7 +90,7 @@ def test_a_client_that_comes_late_gets_every_chunk_before_the_end(
 
 def test_a_chunk_wakes_its_readers_without_a_poll(open_stream: Open, taken: LeasedTask, single_broker: Broker) -> None:
     readers = [open_stream(), open_stream()]
-    assert [parse(next(reader)).id for reader in readers] == ["1-0-active-1"] * 2
+    assert [parse_event(next(reader)).id for reader in readers] == ["1-0-active-1"] * 2
 
     stream(single_broker, taken, b'"a"')
     first = [next(reader) for reader in readers]
@@ -192,14 +180,16 @@ def test_a_new_run_resets_what_was_sent(open_stream: Open, taken: LeasedTask, si
 def test_dropped_chunks_are_one_gap(
     client: ApiClient, taken: LeasedTask, single_broker: Broker, waiters: ResultWaiters
 ) -> None:
-    stream(single_broker, taken, b'"a"')
-    drop_chunks(single_broker, taken, b'"b"', b'"c"', offset=1)
+    stream(single_broker, taken, b'"a"', GAP, GAP, b'"d"')
+    drop_chunks(single_broker, taken, b'"e"', b'"f"', offset=4)
     succeed(single_broker, taken, b"1")
 
     assert briefly(events_of(client.get(PATH))) == [
         ("1-1-", "chunk", "a"),
         ("", "gap", 2),
-        ("1-3-completed-1", "end", None),
+        ("1-4-", "chunk", "d"),
+        ("", "gap", 2),
+        ("1-6-completed-1", "end", None),
     ]
 
 
@@ -268,6 +258,6 @@ def test_readers_that_a_chunk_wakes_share_one_read(
     monkeypatch.setattr(waiting, "read_task_chunks", read)
     states, chunks = run_with_broker(settings.REDIS_TARGET, act)
 
-    assert {parse(part).id for part in states} == {"1-0-active-1"}
-    assert {parse(part).id for part in chunks} == {"1-1-active-1"}
+    assert {parse_event(part).id for part in states} == {"1-0-active-1"}
+    assert {parse_event(part).id for part in chunks} == {"1-1-active-1"}
     assert reads == [0]

@@ -11,7 +11,7 @@ from runqy.api_keys import Role
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys, lookup
 from runqy.broker.tasks.enqueue import NewTask
-from tasks.batches import BatchSpec, enqueue_batch
+from tasks.enqueue_many import RequestedTasks, enqueue_tasks
 from tasks.operations import enqueue_task, key_of_task_id
 from tests.api.client import ApiClient, problem
 from tests.support.tasks import take_one
@@ -101,7 +101,7 @@ def test_ids_hold_in_every_topology(broker: Broker, queues: None) -> None:
     requested = [NewTask.requested(queue="simple", payload=b"{}", id=new_id()) for _ in range(3)]
 
     def enqueue_all(queue: str) -> list[str | None]:
-        results = broker.run(enqueue_batch(spec=BatchSpec(queue, requested, owner="me"))).results
+        results = broker.run(enqueue_tasks(spec=RequestedTasks(queue, requested, owner="me"))).results
         return [result.task_id for result in results]
 
     first = broker.run(enqueue_task(requested[0], idempotency_key=key_of_task_id(requested[0], "me")))

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import redis as redis_py
@@ -19,53 +19,26 @@ from runqy.redis_connection import get_broker
 from tasks import waiting
 from tasks.api import streaming
 from tasks.api.events import open_event_stream
-from tasks.api.streaming import TaskStream
+from tasks.api.streaming import StreamBody
 from tasks.queries import get_task
 from tasks.waiting import ResultWaiters, WaiterLimits, WaitingClient
 from tasks.waiting_loop import BlockingIterator, get_waiting_loop
-from tests.api.client import ApiClient, Response, problem
+from tests.api.client import ApiClient, problem
 from tests.support.data_plane import comparable
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
+from tests.support.result_waiters import drain
 from tests.support.tasks import take_one
 from tests.support.waiting import PATIENCE_S, wait_until
-from tests.tasks.task_helpers import fail_for_good, succeed
+from tests.tasks.task_helpers import Event, events_of, fail_for_good, parse_event, succeed
 
 QUEUE = QueueKeys("simple")
 
 
-class Event(NamedTuple):
-    """An event as a client reads it."""
-
-    id: str
-    name: str
-    data: str
-
-
-def parse(chunk: bytes) -> Event:
-    """Return the event that a chunk leases, read as the HTML standard has it."""
-    assert chunk.endswith(b"\n\n")
-    fields: dict[str, list[str]] = {"id": [""], "event": [""], "data": []}
-    for line in chunk.decode()[:-2].splitlines():
-        name, _, value = line.partition(": ")
-        fields.setdefault(name, []).append(value)
-    return Event(fields["id"][-1], fields["event"][-1], "\n".join(fields["data"]))
-
-
-def events_of(response: Response) -> list[Event]:
-    """Return the events in a response that has ended."""
-    content: bytes = b"".join(response) if response.streaming else response.content
-    return [parse(chunk + b"\n\n") for chunk in content.split(b"\n\n")[:-1]]
-
-
 @pytest.fixture
-def waiters(each_plane: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ResultWaiters]:
-    """Return the process's waiters, which poll often. One key may have three."""
+def waiters(waiters: ResultWaiters, monkeypatch: pytest.MonkeyPatch) -> ResultWaiters:
+    """Return the process's waiters, which poll often."""
     monkeypatch.setattr(waiting, "POLL_S", 0.02)
-    found = get_waiting_loop().waiters
-    monkeypatch.setattr(found, "limits", WaiterLimits(total=6, threads=3))
-    monkeypatch.setattr(found, "is_draining", False)
-    yield found
-    wait_until(lambda: not found.active)
+    return waiters
 
 
 @pytest.fixture
@@ -84,7 +57,7 @@ def open_stream(waiters: ResultWaiters, task_id: str) -> Iterator[Callable[..., 
     def start(last_event_id: str = "", is_accepted: Callable[[], bool] = lambda: True) -> Iterator[bytes]:
         record = get_broker().run(get_task(task_id))
         client = WaitingClient(id="k", is_accepted=is_accepted)
-        stream: TaskStream = loop.run(open_event_stream(waiters, record, client=client, last_event_id=last_event_id))
+        stream: StreamBody = loop.run(open_event_stream(waiters, record, client=client, last_event_id=last_event_id))
         opened.append(BlockingIterator(loop, stream))
         return iter(opened[-1])
 
@@ -155,7 +128,7 @@ def test_each_state_is_sent(
     succeed(single_broker, taken, b"1")
     seen += stream
 
-    assert [parse(chunk)[:2] for chunk in seen] == [
+    assert [parse_event(chunk)[:2] for chunk in seen] == [
         ("0-0-pending-0", "state"),
         ("1-0-retry-1", "state"),
         ("1-0-pending-1", "state"),
@@ -173,11 +146,11 @@ def test_another_run_is_sent_although_the_state_is_the_same(
 ) -> None:
     take_one(single_broker, "simple")
     stream = open_stream()
-    assert parse(next(stream)).id == "1-0-active-1"
+    assert parse_event(next(stream)).id == "1-0-active-1"
 
     redis.hset(QUEUE.task(task_id), mapping={"started": single_broker.now_ns(), "retried": 1})
 
-    assert parse(next(stream)).id == "1-0-active-2"
+    assert parse_event(next(stream)).id == "1-0-active-2"
 
 
 def test_the_last_received_state_is_not_sent_again(
@@ -185,9 +158,9 @@ def test_the_last_received_state_is_not_sent_again(
 ) -> None:
     knows, knows_not = open_stream("0-0-pending-0"), open_stream("1-0-active-1")
 
-    assert parse(next(knows_not)).id == "0-0-pending-0"
+    assert parse_event(next(knows_not)).id == "0-0-pending-0"
     take_one(single_broker, "simple")
-    assert parse(next(knows)).id == "1-0-active-1"
+    assert parse_event(next(knows)).id == "1-0-active-1"
 
 
 def test_a_client_that_received_the_end_gets_204(
@@ -208,7 +181,7 @@ def test_a_task_that_is_deleted_ends_the_stream(
 
     redis.delete(QUEUE.task(task_id))
 
-    assert [parse(chunk) for chunk in stream] == [Event("", "gone", f'{{"id":"{task_id}"}}')]
+    assert [parse_event(chunk) for chunk in stream] == [Event("", "gone", f'{{"id":"{task_id}"}}')]
 
 
 def test_a_result_with_line_breaks_is_one_event(
@@ -267,16 +240,13 @@ def test_tasks_of_other_queues_do_not_exist_for_a_limited_key(
 def test_draining_ends_streams_at_once(
     client: ApiClient, waiters: ResultWaiters, open_stream: Callable[..., Iterator[bytes]]
 ) -> None:
-    async def drain() -> None:
-        waiters.drain()
-
     stream = open_stream()
     next(stream)
 
-    get_waiting_loop().run(drain())
+    drain(waiters)
 
     assert list(stream) == []
-    assert [parse(chunk).id for chunk in open_stream()] == ["0-0-pending-0"]
+    assert [parse_event(chunk).id for chunk in open_stream()] == ["0-0-pending-0"]
 
 
 def test_a_stream_that_was_never_read_frees_its_waiter(

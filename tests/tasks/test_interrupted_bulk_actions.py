@@ -255,7 +255,7 @@ def test_the_lease_is_extended_during_a_long_slice(single_broker: Broker, monkey
             BulkAction.objects.update(leased_until=now + timedelta(seconds=LEFT_S))
         left_s.append((BulkAction.objects.get().leased_until - now).total_seconds())
 
-    after_call(monkeypatch, "add_copy", let_it_run_out)
+    after_call(monkeypatch, "enqueue_intents", let_it_run_out)
 
     run_bulk_actions(single_broker)
 
@@ -277,7 +277,7 @@ def test_a_bulk_action_waits_for_room_in_a_full_queue_and_continues(single_broke
         succeed(single_broker, take_one(single_broker, "full"), b"1")
     resume(single_broker, bulk)
 
-    assert first == (("running", 3, 0, 0), "full")
+    assert first == (("running", 4, 0, 0), "full")
     assert counts(bulk) == ("finished", 6, 0, 1)
     assert len(listed(single_broker, "full")["pending"]) == 3
     assert TaskCopy.objects.count() == 6
@@ -298,7 +298,7 @@ def test_a_bulk_action_that_waits_for_room_can_be_cancelled(single_broker: Broke
 def test_a_cancelled_bulk_action_stops_within_a_slice(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     insert_runs(*(make_failure(task_id=f"t{n:02}", payload=b"{}") for n in range(30)), queue="simple")
     bulk = request(TaskAction.RUN, TaskQuery(outcomes=FAILED))
-    after_call(monkeypatch, "add_copy", lambda call: call == 1 and cancel_bulk_action(bulk.pk))
+    after_call(monkeypatch, "enqueue_intents", lambda call: call == 1 and cancel_bulk_action(bulk.pk))
 
     run_bulk_actions(single_broker)
 

@@ -4,6 +4,7 @@ import pytest
 
 from runqy import clock
 from runqy.broker.states import RunOutcome
+from tasks.history.failure_counts import FailureCounts
 from tasks.history.stats import FailingQueue, list_failing_queues
 from tasks.models import TaskRun
 from tests.support.runs import insert_runs, make_failure, make_run
@@ -29,9 +30,21 @@ def test_queues_are_listed_by_failures_with_their_most_frequent_error() -> None:
 
     assert list_failing_queues() == [
         FailingQueue(
-            name="invoices", failed=3, ended=10, reason="KeyError: 'vat_id'", fingerprint=fingerprint("often")
+            name="invoices",
+            failed=3,
+            ended=10,
+            failures=FailureCounts(first_ended=10, first_failed=3, tasks_ended=9, tasks_failed=2),
+            reason="KeyError: 'vat_id'",
+            fingerprint=fingerprint("often"),
         ),
-        FailingQueue(name="mail", failed=1, ended=1, reason="TimeoutError: 30 s", fingerprint=fingerprint("once")),
+        FailingQueue(
+            name="mail",
+            failed=1,
+            ended=1,
+            failures=FailureCounts(first_ended=1, first_failed=1, tasks_ended=1, tasks_failed=1),
+            reason="TimeoutError: 30 s",
+            fingerprint=fingerprint("once"),
+        ),
     ]
 
 

@@ -1,7 +1,6 @@
 """What tasks printed, over HTTP: shown by attempt, and followed until the task ends."""
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,42 +11,24 @@ from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.finish import requeue
 from runqy.broker.tasks.lease import LeasedTask
-from runqy.broker.tasks.output import MAX_BYTES, OutputChunk, write_output
+from runqy.broker.tasks.output import MAX_BYTES
 from tasks import waiting
 from tasks.api import streaming
 from tasks.waiting import ResultWaiters, WaiterLimits
-from tasks.waiting_loop import get_waiting_loop
 from tests.api.client import ApiClient, problem
 from tests.support.data_plane import comparable
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
-from tests.support.tasks import put, take_one
 from tests.support.waiting import PATIENCE_S, wait_until
-from tests.tasks.task_helpers import fail_for_good, run_again, succeed
-from tests.tasks.test_events import Event, events_of
+from tests.tasks.task_helpers import Event, events_of, fail_for_good, run_again, say, succeed
 
 PATH = "/api/cli/queues/simple/tasks/t1/logs"
 
 
 @pytest.fixture
-def waiters(each_plane: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ResultWaiters]:
+def waiters(waiters: ResultWaiters, monkeypatch: pytest.MonkeyPatch) -> ResultWaiters:
     """Return the process's waiters, which poll often."""
     monkeypatch.setattr(waiting, "POLL_S", 0.02)
-    found = get_waiting_loop().waiters
-    monkeypatch.setattr(found, "limits", WaiterLimits(total=6, threads=3))
-    yield found
-    wait_until(lambda: not found.active)
-
-
-@pytest.fixture
-def taken(client: ApiClient, single_broker: Broker) -> LeasedTask:
-    """Return a task of the queue `simple` that runs."""
-    put(single_broker, "t1", queue="simple", retention_s=3600)
-    return take_one(single_broker, "simple")
-
-
-def say(broker: Broker, taken: LeasedTask, text: bytes, offset: int = 0, **options: Any) -> None:
-    """Write what a task printed."""
-    broker.run(write_output([OutputChunk(lease=taken.lease, offset=offset, text=text, **options)]))
+    return waiters
 
 
 def logs(client: ApiClient, query: str = "") -> Any:

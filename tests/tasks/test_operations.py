@@ -19,7 +19,7 @@ from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import IdempotencyKey, NewTask
 from runqy.config_sync import snapshot
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueFull, QueueNotFound, TaskNotFound
-from tasks.batches import BatchSpec, enqueue_batch
+from tasks.enqueue_many import RequestedTasks, enqueue_tasks
 from tasks.operations import enqueue_task
 from tasks.queries import get_task
 from tests.config_sync.support import elsewhere
@@ -95,7 +95,7 @@ def test_a_task_with_the_same_unique_key_is_returned(broker: Broker) -> None:
 
 
 def test_an_unknown_queue_is_refused_without_a_round_trip() -> None:
-    for operation in (enqueue_task(task("unknown")), enqueue_batch(spec=BatchSpec("unknown", [task("unknown")]))):
+    for operation in (enqueue_task(task("unknown")), enqueue_tasks(spec=RequestedTasks("unknown", [task("unknown")]))):
         with pytest.raises(QueueNotFound):
             next(operation)
 
@@ -146,7 +146,7 @@ def test_a_batch_that_loses_redis_reports_the_tasks_that_are_not_enqueued(
     link.left = 2
     monkeypatch.setattr(single_broker, "connection", link)
 
-    batch = single_broker.run(enqueue_batch(spec=BatchSpec("simple", [task()] * 1200)))
+    batch = single_broker.run(enqueue_tasks(spec=RequestedTasks("simple", [task()] * 1200)))
 
     errors = [result.error and result.error.code for result in batch.results]
     assert errors == [None] * 1000 + ["broker_unavailable"] * 200
@@ -159,14 +159,14 @@ def test_a_batch_that_finds_no_redis_is_unavailable_as_a_whole(
     monkeypatch.setattr(single_broker, "connection", BreakingLink(single_broker.client))  # type: ignore[arg-type]
 
     with pytest.raises(BrokerUnavailable):
-        single_broker.run(enqueue_batch(spec=BatchSpec("simple", [task()] * 2)))
+        single_broker.run(enqueue_tasks(spec=RequestedTasks("simple", [task()] * 2)))
 
 
 def test_a_batch_with_an_idempotency_key_that_loses_redis_is_completed_by_its_repetition(
     single_broker: Broker, monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
 ) -> None:
     batch, idempotency_key, link = (
-        BatchSpec("simple", [task()] * 700),
+        RequestedTasks("simple", [task()] * 700),
         IdempotencyKey(scope="s", fingerprint="f"),
         single_broker.connection,
     )
@@ -174,11 +174,11 @@ def test_a_batch_with_an_idempotency_key_that_loses_redis_is_completed_by_its_re
     breaking.left = 2
     monkeypatch.setattr(single_broker, "connection", breaking)
     with pytest.raises(BrokerUnavailable):
-        single_broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))
+        single_broker.run(enqueue_tasks(spec=batch, idempotency_key=idempotency_key))
     assert redis.llen(QueueKeys("simple").pending) == 500
     monkeypatch.setattr(single_broker, "connection", link)
 
-    repeated = single_broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))
+    repeated = single_broker.run(enqueue_tasks(spec=batch, idempotency_key=idempotency_key))
 
     assert repeated.is_replayed
     assert len({result.task_id for result in repeated.results}) == 700

@@ -10,8 +10,9 @@ from django.test.utils import CaptureQueriesContext
 
 from runqy.broker.states import RunOutcome
 from runqy.errors import RequestInvalid, SearchTooSlow
+from tasks import transactions
 from tasks.copies import find_stored_payloads
-from tasks.history import queries, transactions
+from tasks.history import queries
 from tasks.history.fulltext_index import holds_terms, parse_terms, payload_text
 from tasks.history.queries import RunFilter, RunOrder, TaskCount, count_ended_tasks, list_runs
 from tasks.models import TaskRun

@@ -3,7 +3,7 @@
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.client import HTTPResponse, IncompleteRead
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,11 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from queues.models import QueueSource
-from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.broker.broker import Broker
 from runqy.broker.keys import ended_channel
 from runqy.broker.tasks.chunks import MAX_READ_BYTES
 from runqy.broker.tasks.lease import LeasedTask
-from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 from tests.support.tasks import put, take_one
 from tests.support.waiting import wait_until
@@ -38,21 +35,6 @@ SERVERS = pytest.mark.parametrize(
 StartWeb = Callable[..., WebProcess]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-
-
-@pytest.fixture
-def start_web(configuration: None, tmp_path: Path) -> Iterator[StartWeb]:
-    """Return a function that starts a server with a queue."""
-    save_queue(spec=spec("simple"), source=QueueSource.API)
-    started: list[WebProcess] = []
-
-    def start(gunicorn: tuple[str, ...] = ASGI, **changes: str) -> WebProcess:
-        started.append(WebProcess(tmp_path, gunicorn, **changes))
-        return started[-1]
-
-    yield start
-    for web in started:
-        web.kill()
 
 
 @pytest.fixture

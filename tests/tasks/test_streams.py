@@ -10,31 +10,16 @@ from django.test import Client
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.lease import LeasedTask
-from tasks import waiting
 from tasks.waiting import ResultWaiters, WaiterLimits
-from tasks.waiting_loop import get_waiting_loop
 from tests.api.client import ApiClient, Response, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
+from tests.support.result_waiters import drain
 from tests.support.tasks import put, take_one
 from tests.support.waiting import PATIENCE_S, wait_until
-from tests.tasks.task_helpers import fail_for_good, run_again, stream, succeed
+from tests.tasks.task_helpers import content_of, fail_for_good, run_again, stream, succeed
 
 PATH = "/queue/t1/stream"
 TEXT, NDJSON = "text/plain; charset=utf-8", "application/x-ndjson"
-LONG_S = 120.0
-"""A poll this long after a change has missed it. Not longer: the polls of the next test begin after a slice of it."""
-
-
-@pytest.fixture
-def waiters(client: ApiClient, each_plane: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ResultWaiters]:
-    """Return the process's waiters. No task is polled within a test."""
-    monkeypatch.setattr(waiting, "POLL_S", LONG_S)
-    found = get_waiting_loop().waiters
-    monkeypatch.setattr(found, "limits", WaiterLimits(total=6, threads=3))
-    monkeypatch.setattr(found, "is_draining", False)
-    yield found
-    monkeypatch.undo()
-    wait_until(lambda: not found.active)
 
 
 @pytest.fixture
@@ -42,18 +27,6 @@ def threads() -> Iterator[ThreadPoolExecutor]:
     """Return threads for clients."""
     with ThreadPoolExecutor(4) as pool:
         yield pool
-
-
-@pytest.fixture
-def taken(client: ApiClient, single_broker: Broker) -> LeasedTask:
-    """Return a task of the queue `simple` that runs."""
-    put(single_broker, "t1", queue="simple", retention_s=3600)
-    return take_one(single_broker, "simple")
-
-
-def content_of(response: Response) -> bytes:
-    content: bytes = b"".join(response) if response.streaming else response.content
-    return content
 
 
 def start(threads: ThreadPoolExecutor, client: ApiClient, waiters: ResultWaiters, count: int = 1) -> Future[Response]:
@@ -136,12 +109,9 @@ def test_a_key_that_is_revoked_before_the_first_chunk_gets_401(
 def test_a_server_that_drains_before_the_first_chunk_responds_503(
     client: ApiClient, taken: LeasedTask, waiters: ResultWaiters, threads: ThreadPoolExecutor
 ) -> None:
-    async def drain() -> None:
-        waiters.drain()
-
     response = start(threads, client, waiters)
 
-    get_waiting_loop().run(drain())
+    drain(waiters)
 
     for each in (response.result(PATIENCE_S), client.get(PATH)):
         assert (each.status_code, problem(each)["code"]) == (503, "server_busy")

@@ -47,12 +47,12 @@ def message(redis: redis_py.Redis, task_id: str) -> TaskMessage:
 
 
 def test_options_are_stored_in_the_message(client: ApiClient, redis: redis_py.Redis) -> None:
-    options = {"process_at": "2099-12-31T23:59:59.2+02:00", "deadline": "2100-01-01T00:00:00Z", "retention": 0}
+    options = {"process_at": "2099-12-31T23:59:59.2+02:00", "deadline": "2100-01-01T00:00:00Z", "retention": "1.5h"}
 
     found = info(add(client, {"queue": "simple", "data": {}, "timeout": 5, "max_retry": 1, **options}))
 
     stored = message(redis, found["id"])
-    assert (stored.deadline, stored.retention, stored.timeout, stored.retry) == (4_102_444_800, 0, 5, 1)
+    assert (stored.deadline, stored.retention, stored.timeout, stored.retry) == (4_102_444_800, 5400, 5, 1)
     assert redis.zscore(SIMPLE.scheduled, found["id"]) == 4_102_437_600
     assert (found["deadline"], found["next_process_at"]) == ("2100-01-01T00:00:00Z", "2099-12-31T22:00:00Z")
 
@@ -77,12 +77,12 @@ def test_a_process_at_in_the_past_enqueues_at_once(client: ApiClient) -> None:
         ({"deadline": "2090-01-01T00:00:00Z", "process_at": "2091-01-01T00:00:00Z"}, "deadline"),
         ({"deadline": "0001-01-01T00:00:00+14:00"}, "deadline"),
         ({"retention": -1}, "retention"),
-        ({"retention": "1h"}, "retention"),
+        ({"retention": "1 hour"}, "retention"),
         ({"unique_key": ""}, "unique_key"),
         ({"unique_key": "x" * 257}, "unique_key"),
         ({"unique_key": 7}, "unique_key"),
         ({"unique_key": "u", "unique_for": 0}, "unique_for"),
-        ({"unique_key": "u", "unique_for": 1.5}, "unique_for"),
+        ({"unique_key": "u", "unique_for": "0.5s"}, "unique_for"),
         ({"unique_key": "u", "unique_until": "started"}, "unique_until"),
         ({"unique_key": "u", "unique_until": "finished", "unique_for": 5}, "unique_for"),
         ({"unique_key": "u", "on_conflict": "replace"}, "on_conflict"),
@@ -137,7 +137,7 @@ def test_other_keys_and_other_queues_do_not_conflict(client: ApiClient) -> None:
 
 
 def test_a_key_with_unique_for_is_free_after_that_time(client: ApiClient, redis: redis_py.Redis) -> None:
-    add(client, UNIQUE | {"unique_for": 60})
+    add(client, UNIQUE | {"unique_for": "1m"})
 
     assert 0 < redis.ttl(SIMPLE.lock("invoice 7")) <= 60
 

@@ -32,6 +32,7 @@ from tests.api.client import ApiClient, Response, problem
 from tests.support.environment import ADMIN_KEY
 from tests.support.event_loop import run_with_broker
 from tests.support.event_loop import wait_until as loop_until
+from tests.support.result_waiters import drain, limited_waiters
 from tests.support.tasks import put, take_one
 from tests.support.waiting import PATIENCE_S, wait_until
 from tests.tasks.task_helpers import succeed
@@ -56,21 +57,8 @@ def waiters(each_plane: str, threads: ThreadPoolExecutor, monkeypatch: pytest.Mo
     The waits that a test leaves are ended.
     """
     monkeypatch.setattr(waiting, "POLL_S", LONG_S)
-    found = get_waiting_loop().waiters
-    monkeypatch.setattr(found, "limits", WaiterLimits(total=6, threads=3))
-    monkeypatch.setattr(found, "is_draining", False)
-    yield found
-    drain(found)
-    wait_until(lambda: not found.active)
-
-
-def drain(waiters: ResultWaiters) -> None:
-    """Drain, on the event loop."""
-
-    async def act() -> None:
-        waiters.drain()
-
-    get_waiting_loop().run(act())
+    with limited_waiters(monkeypatch, WaiterLimits(total=6, threads=3)) as found:
+        yield found
 
 
 @pytest.fixture

@@ -8,19 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from http.client import HTTPResponse
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis as redis_py
 
-from queues.models import QueueSource
-from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys, ended_channel
 from runqy.config.process import raise_open_files_limit
-from tests.queues.samples import spec
 from tests.support.database import database_variables
 from tests.support.environment import ADMIN_KEY
 from tests.support.servers import ValkeyServer
@@ -34,21 +30,6 @@ MANY = 2000
 StartWeb = Callable[..., WebProcess]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-
-
-@pytest.fixture
-def start_web(configuration: None, tmp_path: Path) -> Iterator[StartWeb]:
-    """Return a function that starts a server with a queue."""
-    save_queue(spec=spec("simple"), source=QueueSource.API)
-    started: list[WebProcess] = []
-
-    def start(gunicorn: tuple[str, ...] = ASGI, **changes: str) -> WebProcess:
-        started.append(WebProcess(tmp_path, gunicorn, **changes))
-        return started[-1]
-
-    yield start
-    for web in started:
-        web.kill()
 
 
 def enqueue(web: WebProcess) -> str:

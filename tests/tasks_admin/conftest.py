@@ -4,9 +4,12 @@ import pytest
 from django.test import Client
 
 from queues.definitions import FieldType, PayloadField
+from runqy.broker.broker import Broker
+from runqy.broker.tasks.lease import LeasedTask
 from tests.queues.samples import spec
 from tests.queues.stored import store_queues
 from tests.support.staff import staff_client
+from tests.support.tasks import put, take_one
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +37,10 @@ def viewer(queues: None) -> Client:
 def operator(queues: None) -> Client:
     """Return the client of a user with the role operator."""
     return staff_client("operator")
+
+
+@pytest.fixture
+def taken(single_broker: Broker) -> LeasedTask:
+    """Return a task that runs."""
+    put(single_broker, "t1", queue="simple", retention_s=3600)
+    return take_one(single_broker, "simple")

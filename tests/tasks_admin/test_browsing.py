@@ -163,7 +163,7 @@ def test_the_slowest_tasks_of_the_history_are_listed_without_redis(viewer: Clien
 @pytest.mark.usefixtures("runs")
 def test_an_error_group_and_a_period_narrow_the_list(viewer: Client) -> None:
     fingerprint = TaskRun.objects.get(task_id="bad").fingerprint
-    since = f"{timezone.now() - timedelta(hours=2):%Y-%m-%dT%H:%M}"
+    since = f"{timezone.now() - timedelta(hours=2):%Y-%m-%dT%H:%M:%SZ}"
 
     assert ids(viewer.get(LIST, {"error": fingerprint, "since": since})) == ["bad"]
     assert ids(viewer.get(LIST, {"error": fingerprint, "until": since})) == []
@@ -240,7 +240,7 @@ def test_tasks_in_redis_are_listed_over_all_queues(viewer: Client, single_broker
 
 def test_conditions_of_ended_tasks_are_not_applied_to_others_unseen(operator: Client, single_broker: Broker) -> None:
     put(single_broker, "t1", queue="simple")
-    fields = {"state": "pending", "worker": "nobody", "since": "2030-01-01T00:00"}
+    fields = {"state": "pending", "worker": "nobody", "since": "2030-01-01T00:00:00Z"}
 
     response = operator.get(LIST, fields)
 

@@ -69,7 +69,7 @@ def test_the_filter_keeps_the_time_of_its_preview(operator: Client) -> None:
     fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', text(page)))
 
     assert (fields["outcome"], fields["state"]) == ("failed", "ended")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", fields["since"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", fields["since"])
     assert "1 task?" in text(operator.get(REQUEST, fields))
 
 
@@ -228,7 +228,10 @@ def test_errors_since_a_commit_are_marked_as_new_or_known(viewer: Client) -> Non
 
     rows = viewer.get(f"{ERRORS}?since_commit=new").context["rows"]
 
-    assert {(row.sample.error_class, row.is_new) for row in rows} == {("ValueError", False), ("TypeError", True)}
+    assert {(row.sample.error_class, row.new_since) for row in rows} == {
+        ("ValueError", ""),
+        ("TypeError", "the commit"),
+    }
     assert "no run of the commit nope" in text(viewer.get(f"{ERRORS}?since_commit=nope"))
 
 

@@ -11,23 +11,12 @@ from runqy.broker.maintenance.forwarder import forward, forward_due
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.finish import Failure, retry
 from runqy.broker.tasks.lease import LeasedTask
-from runqy.broker.tasks.output import MAX_ATTEMPTS, MAX_BYTES, OutputChunk, write_output
-from tests.support.tasks import put, take_one
-from tests.tasks.task_helpers import succeed
+from runqy.broker.tasks.output import MAX_ATTEMPTS, MAX_BYTES
+from tests.support.tasks import take_one
+from tests.tasks.task_helpers import say, succeed
 from tests.tasks_admin.pages import LIST, change, text
 
 PROGRESS = b'{"current":3,"total":10,"message":"<b>resizing</b>"}'
-
-
-@pytest.fixture
-def taken(single_broker: Broker) -> LeasedTask:
-    """Return a task that runs."""
-    put(single_broker, "t1", queue="simple", retention_s=3600)
-    return take_one(single_broker, "simple")
-
-
-def say(broker: Broker, taken: LeasedTask, text: bytes, **options: Any) -> None:
-    broker.run(write_output([OutputChunk(lease=taken.lease, text=text, **options)]))
 
 
 def polled(page: str) -> str:

@@ -3,21 +3,13 @@
 import re
 from typing import Any
 
-import pytest
 from django.test import Client
 
 from runqy.broker.broker import Broker
+from runqy.broker.tasks.chunks import GAP
 from runqy.broker.tasks.lease import LeasedTask
-from tests.support.tasks import put, take_one
 from tests.tasks.task_helpers import drop_chunks, run_again, stream, succeed
 from tests.tasks_admin.pages import change, text
-
-
-@pytest.fixture
-def taken(single_broker: Broker) -> LeasedTask:
-    """Return a task that runs."""
-    put(single_broker, "t1", queue="simple", retention_s=3600)
-    return take_one(single_broker, "simple")
 
 
 def polled(page: str) -> str:
@@ -33,16 +25,16 @@ def test_the_page_polls_what_was_streamed_since_until_the_task_has_ended(
     unchanged = viewer.get(polled(empty))
     stream(single_broker, taken, b'"<b>one"', b'{"n":1}')
     begun = text(viewer.get(polled(empty)))
-    stream(single_broker, taken, b'"two"', offset=2)
+    stream(single_broker, taken, b'"two"', GAP, b'"four"', offset=2)
     more = text(viewer.get(polled(begun)))
-    drop_chunks(single_broker, taken, b'"three"', offset=3)
+    drop_chunks(single_broker, taken, b'"five"', offset=5)
     succeed(single_broker, taken, b"1")
     end = text(viewer.get(polled(more)))
     ended = text(viewer.get(change("t1")))
 
     assert (unchanged.status_code, unchanged.content) == (204, b"")
     assert "<span>&lt;b&gt;one{&quot;n&quot;:1}\n</span>" in begun
-    assert more.startswith("<span>two</span><span hx-get")
+    assert more.startswith("<span>two\n[1 chunks were dropped, because Redis was full]\nfour</span><span hx-get")
     assert end == "<span>\n[1 chunks were dropped, because Redis was full]\n</span>"
     assert "&lt;b&gt;one" in ended
     assert polled(ended) == ""

@@ -79,7 +79,7 @@ def test_a_worker_that_is_gone_still_has_a_page_with_its_runs(viewer: Client) ->
     page = viewer.get(WORKER)
 
     assert page.status_code == 200
-    assert "sent a heartbeat in the last minute. The history has its runs." in words(page)
+    assert "has stopped or drained is not listed. The history has its runs." in words(page)
     assert f'hx-get="{PART}?worker=w1%3A7"' in text(page)
 
 
@@ -87,7 +87,7 @@ def test_a_worker_that_never_was_has_no_page(viewer: Client) -> None:
     page = viewer.get(WORKER)
 
     assert page.status_code == 404
-    assert text(page).count("sent a heartbeat in the last minute") == 1
+    assert text(page).count("none of this id was lost in the last day") == 1
 
 
 def test_a_part_without_a_worker_is_refused(viewer: Client) -> None:

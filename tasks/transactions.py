@@ -1,4 +1,4 @@
-"""Short transactions for what writes the history, and a time limit for what searches it.
+"""Short transactions for what writes the history and ends of tasks, and a time limit for what searches the history.
 
 Writes are short because SQLite has one writer at a time.
 """
@@ -90,16 +90,25 @@ def store_or_drop(
     records: Sequence[T], store: Callable[[Sequence[T]], int], drop: Callable[[T, Exception], None]
 ) -> int:
     """Store records together. If the database refuses them, store each half, and drop the single records that it
-    refuses.
+    refuses twice: at first they may have referred to a row that was deleted meanwhile.
     """
     try:
         return store(records)
-    except REFUSALS as error:
+    except REFUSALS:
         if len(records) == 1:
-            drop(records[0], error)
-            return 0
+            return _store_again_or_drop(records, store, drop)
     middle = len(records) // 2
     return store_or_drop(records[:middle], store, drop) + store_or_drop(records[middle:], store, drop)
+
+
+def _store_again_or_drop(
+    records: Sequence[T], store: Callable[[Sequence[T]], int], drop: Callable[[T, Exception], None]
+) -> int:
+    try:
+        return store(records)
+    except REFUSALS as error:
+        drop(records[0], error)
+        return 0
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 import structlog
@@ -20,7 +20,7 @@ from django.utils import timezone
 from runqy.audit.actors import ActorKind, current_actor
 from runqy.broker.broker import Broker
 from runqy.broker.streams import write_behind
-from runqy.broker.streams.write_behind import DeliveryRecord
+from runqy.broker.streams.entries import StreamEntry
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.config import signing
 from runqy.config_sync.documents import signing_key
@@ -76,7 +76,7 @@ def record_delivery(*, worker_id: str, queue: str, grants: Sequence[VaultGrant])
     broker = get_broker()
     delivery = _Delivery(
         id=secrets.token_hex(16),
-        at=datetime.fromtimestamp(broker.now_ns() / 1e9, UTC),
+        at=broker.now(),
         worker_id=worker_id,
         queue=queue,
         key_id=actor.id if actor.kind == ActorKind.KEY else "",
@@ -116,7 +116,7 @@ def prune_deliveries() -> int:
     return VaultDelivery.objects.filter(pk__in=expired_ids).delete()[0]
 
 
-def _rows(entry: DeliveryRecord) -> Iterable[VaultDelivery]:
+def _rows(entry: StreamEntry) -> Iterable[VaultDelivery]:
     """Yield the rows of a record, one for each vault. A record with a wrong signature is logged and has none."""
     body = signing.verify(signing_key(settings.SECRET_KEY), b"runqy delivery", signed=entry.content)
     if body is None:

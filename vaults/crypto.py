@@ -1,4 +1,5 @@
-"""AES-256-GCM encryption of entry values, the master keys of the settings, and fingerprints of values.
+"""AES-256-GCM encryption of entry values and of the server's own secrets, the master keys of the settings, and
+fingerprints of values.
 
 Stored bytes: format version (1), key id (8), nonce (12), ciphertext with tag. Vault, entry key, revision, usage, git
 hosts, secrecy and key id are associated data. A ciphertext cannot be decrypted if it was moved to another entry,
@@ -12,6 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -31,6 +33,17 @@ class MasterKeyMalformed(ValueError):
     """The master key is not base64 of 32 bytes, or a list of such keys separated by commas."""
 
 
+class AssociatedData(Protocol):
+    """What a ciphertext belongs to. It can be decrypted only as this."""
+
+    @property
+    def label(self) -> str:
+        """What it is, in messages."""
+
+    def list_parts(self, used_id: bytes) -> list[bytes]:
+        """Return what is authenticated with the ciphertext of a key with this id."""
+
+
 @dataclass(frozen=True, slots=True)
 class EntryAAD:
     """The associated data of a ciphertext: the entry and the revision that it belongs to."""
@@ -45,6 +58,29 @@ class EntryAAD:
 
     def __str__(self) -> str:
         return f"{self.vault}/{self.key}"
+
+    @property
+    def label(self) -> str:
+        return f"entry {self}"
+
+    def list_parts(self, used_id: bytes) -> list[bytes]:
+        parts = [b"runqy vault entry", self.vault.encode(), self.key.encode(), b"%d" % self.revision, used_id]
+        return [*parts, self.usage.encode(), b"%d" % self.is_secret, *(host.encode() for host in self.git_hosts)]
+
+
+@dataclass(frozen=True, slots=True)
+class SealedAAD:
+    """The associated data of a secret of the server's own: its row."""
+
+    purpose: str
+    id: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.purpose} {self.id}"
+
+    def list_parts(self, used_id: bytes) -> list[bytes]:
+        return [b"runqy sealed secret", self.purpose.encode(), self.id.encode(), used_id]
 
 
 class Keyring:
@@ -62,31 +98,31 @@ class Keyring:
         """Parse the setting. Raise MasterKeyMalformed, whose message does not contain the text."""
         return cls([_parse_key(part.strip()) for part in text.split(",")])
 
-    def encrypt(self, aad: EntryAAD, value: str) -> bytes:
+    def encrypt(self, aad: AssociatedData, value: str) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
         associated = _associated_data(aad, self.first_id)
         ciphertext = self._ciphers[self.first_id].encrypt(nonce, value.encode(), associated)
         return bytes([_FORMAT]) + self.first_id + nonce + ciphertext
 
-    def decrypt(self, aad: EntryAAD, stored: bytes) -> str:
+    def decrypt(self, aad: AssociatedData, stored: bytes) -> str:
         """Return the value of stored bytes. Raise VaultUnavailable, whose message names the entry and the key id."""
         used_id, nonce = read_key_id(stored), stored[KEY_ID_AT + KEY_ID_BYTES : _HEAD_BYTES]
         if len(stored) < _HEAD_BYTES + _TAG_BYTES or stored[0] != _FORMAT:
-            raise VaultUnavailable(f"The entry {aad} (key {used_id.hex()}) is damaged: unknown format.")
+            raise VaultUnavailable(f"The {aad.label} (key {used_id.hex()}) is damaged: unknown format.")
         cipher = self._ciphers.get(used_id)
         if cipher is None:
             raise VaultUnavailable(
-                f"The entry {aad} was encrypted with the key {used_id.hex()}, which is not in RUNQY_VAULT_MASTER_KEY."
+                f"The {aad.label} was encrypted with the key {used_id.hex()}, which is not in RUNQY_VAULT_MASTER_KEY."
             )
         try:
             return cipher.decrypt(nonce, stored[_HEAD_BYTES:], _associated_data(aad, used_id)).decode()
         except InvalidTag as error:
             raise VaultUnavailable(
-                f"The entry {aad} cannot be decrypted with the key {used_id.hex()}: "
+                f"The {aad.label} cannot be decrypted with the key {used_id.hex()}: "
                 "it was altered, or belongs to another entry, an older version or another usage."
             ) from error
 
-    def find_error(self, aad: EntryAAD, stored: bytes) -> str:
+    def find_error(self, aad: AssociatedData, stored: bytes) -> str:
         """Return why stored bytes cannot be decrypted; empty if they can."""
         try:
             self.decrypt(aad, stored)
@@ -121,11 +157,9 @@ def _parse_key(text: str) -> bytes:
     return key
 
 
-def _associated_data(aad: EntryAAD, used_id: bytes) -> bytes:
-    # Each part is preceded by its length, so that no two entries have the same associated data.
-    parts = [b"runqy vault entry", aad.vault.encode(), aad.key.encode(), b"%d" % aad.revision, used_id]
-    parts += [aad.usage.encode(), b"%d" % aad.is_secret, *(host.encode() for host in aad.git_hosts)]
-    return bytes([_FORMAT]) + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+def _associated_data(aad: AssociatedData, used_id: bytes) -> bytes:
+    # Each part is preceded by its length, so that no two have the same associated data.
+    return bytes([_FORMAT]) + b"".join(len(part).to_bytes(4, "big") + part for part in aad.list_parts(used_id))
 
 
 def get_keyring() -> Keyring:

@@ -1,6 +1,8 @@
 """The models of vaults, their encrypted entries, versions and deliveries, and the published document of a vault."""
 
+import uuid
 from collections.abc import Collection, Iterable
+from datetime import datetime
 from typing import ClassVar
 
 import msgspec
@@ -11,7 +13,7 @@ from django.db.models.functions import Substr
 from runqy.errors import VaultNotFound, VaultUnavailable
 from runqy.formats.json_decoding import read_json
 from runqy.formats.names import QUEUE_NAME_MAX_LENGTH, VARIABLE_NAME_MAX_LENGTH, VAULT_NAME_MAX_LENGTH
-from vaults.crypto import KEY_ID_AT, KEY_ID_BYTES, EntryAAD, get_keyring
+from vaults.crypto import KEY_ID_AT, KEY_ID_BYTES, EntryAAD, SealedAAD, get_keyring
 from vaults.entry_rules import EntryUsage, vault_name_error
 from vaults.validators import validate_description, validate_entry_key, validate_git_hosts, validate_vault_name
 
@@ -155,6 +157,56 @@ class VaultEntry(models.Model):
 def mask(value: str) -> str:
     """Return a masked secret. Below 12 characters nothing of it is shown, otherwise two characters at either end."""
     return "****" if len(value) < 12 else f"{value[:2]}****{value[-2:]}"
+
+
+class SealedSecret(models.Model):
+    """A secret of the server's own, such as that of a webhook, encrypted as entries are. After a rotation the previous
+    one is valid for a while.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    purpose = models.CharField(max_length=32)
+    ciphertext = models.BinaryField()
+    previous_ciphertext = models.BinaryField(null=True)
+    previous_until = models.DateTimeField(null=True)
+    sealed_at = models.DateTimeField(auto_now=True)
+    """When it was encrypted: when it was set, or the master key was rotated."""
+    shown_at = models.DateTimeField(null=True)
+    """When it was shown, which happens once."""
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.purpose} {self.id}"
+
+    @property
+    def aad(self) -> SealedAAD:
+        return SealedAAD(self.purpose, str(self.id))
+
+    @property
+    def ciphertexts(self) -> list[bytes]:
+        """The ciphertext, and the previous one if there is one."""
+        return [bytes(each) for each in (self.ciphertext, self.previous_ciphertext) if each is not None]
+
+    def seal(self, text: str) -> None:
+        """Set the secret, without saving it. Raise VaultLocked."""
+        self.ciphertext = get_keyring().encrypt(self.aad, text)
+
+    def unseal(self) -> str:
+        """Return the secret. Raise VaultLocked, VaultUnavailable."""
+        return get_keyring().decrypt(self.aad, bytes(self.ciphertext))
+
+    def unseal_valid(self, now: datetime) -> list[str]:
+        """Return the secret, and the previous one while it is valid. Raise VaultLocked, VaultUnavailable."""
+        found = [self.unseal()]
+        if self.previous_ciphertext is not None and self.find_previous_until(now):
+            found.append(get_keyring().decrypt(self.aad, bytes(self.previous_ciphertext)))
+        return found
+
+    def find_previous_until(self, now: datetime) -> datetime | None:
+        """Return until when the previous secret is valid; None if none is."""
+        return self.previous_until if self.previous_until and now < self.previous_until else None
 
 
 class PublishedEntry(msgspec.Struct, frozen=True, kw_only=True):

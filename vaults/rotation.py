@@ -1,4 +1,5 @@
-"""Re-encryption of all entries with the first master key, in batches of one transaction each.
+"""Re-encryption of all entries, and of the server's own secrets, with the first master key, in batches of one
+transaction each.
 
 An interrupted rotation continues when it is run again. Concurrent readers find each entry under one of the keys,
 and decrypt it.
@@ -8,12 +9,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from django.db import transaction
 from django.db.models import QuerySet
+from django.utils import timezone
 
+from runqy.audit.operations import record
 from runqy.config_sync.operations import Change, configuration_change
 from runqy.errors import VaultUnavailable
 from vaults.crypto import get_keyring, read_key_id
-from vaults.models import CIPHERTEXT_HEAD, Vault, VaultEntry
+from vaults.models import CIPHERTEXT_HEAD, SealedSecret, Vault, VaultEntry
 from vaults.operations import EntryWriter, record_change
 
 BATCH = 50
@@ -28,8 +32,8 @@ class RotationBatch:
 
 
 def count_outdated() -> int:
-    """Return how many entries are not encrypted with the first key. Raise VaultLocked."""
-    return _outdated().count()
+    """Return how many entries and secrets are not encrypted with the first key. Raise VaultLocked."""
+    return _outdated().count() + len(_outdated_secrets())
 
 
 def rotate_entries(*, batch: int = BATCH, dry_run: bool = False) -> Iterator[RotationBatch]:
@@ -40,6 +44,9 @@ def rotate_entries(*, batch: int = BATCH, dry_run: bool = False) -> Iterator[Rot
     """
     for ids in _batches(batch):
         yield _check(ids) if dry_run else _rotate(ids)
+    secrets = _outdated_secrets()
+    for start in range(0, len(secrets), batch):
+        yield _rotate_secrets(secrets[start : start + batch], dry_run=dry_run)
 
 
 def _check(ids: Sequence[int]) -> RotationBatch:
@@ -98,3 +105,31 @@ def _decrypt(entry: VaultEntry, result: RotationBatch) -> str | None:
     except VaultUnavailable as error:
         result.errors.append(error.detail)
         return None
+
+
+def _outdated_secrets() -> list[SealedSecret]:
+    """Return the secrets of which any ciphertext is not under the first key. There are few."""
+    is_current, rows = get_keyring().is_current, SealedSecret.objects.order_by("pk")
+    return [row for row in rows if not all(is_current(each) for each in row.ciphertexts)]
+
+
+def _rotate_secrets(rows: Sequence[SealedSecret], *, dry_run: bool) -> RotationBatch:
+    """Encrypt secrets again in one transaction. Those that were changed meanwhile are skipped."""
+    result, keyring = RotationBatch(seen=len(rows)), get_keyring()
+    with transaction.atomic():
+        done: list[str] = []
+        for row in rows:
+            try:
+                texts = [keyring.decrypt(row.aad, each) for each in row.ciphertexts]
+            except VaultUnavailable as error:
+                result.errors.append(error.detail)
+                continue
+            ciphertext, *previous = [keyring.encrypt(row.aad, text) for text in texts]
+            changed = {"ciphertext": ciphertext, "previous_ciphertext": previous[0] if previous else None}
+            unchanged = SealedSecret.objects.filter(pk=row.pk, ciphertext=row.ciphertext)
+            result.rotated += 1 if dry_run else unchanged.update(**changed, sealed_at=timezone.now())
+            done.append(str(row))
+        if done and not dry_run:
+            changes = {"secrets": (None, done)}
+            record(action="webhook.reencrypted", object_kind="webhook", object_name="all", changes=changes)
+    return result

@@ -11,7 +11,7 @@ from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.publishing import compare_configuration, published_documents
 from runqy.errors import BrokerUnavailable
 from vaults.crypto import get_keyring, read_key_id
-from vaults.models import KEY_ID, PublishedVault, Vault, VaultEntry
+from vaults.models import KEY_ID, PublishedVault, SealedSecret, Vault, VaultEntry
 
 _PREFIX = field(DocumentKind.VAULT, "")
 
@@ -25,6 +25,8 @@ class KeyUse:
     entries: int
     published: int
     """The number of entries of the published copy."""
+    secrets: int
+    """The number of the server's own secrets, such as those of webhooks."""
     oldest: datetime | None
     """The time of its oldest ciphertext."""
 
@@ -45,7 +47,9 @@ class VaultStatus:
         """The ids of old keys that nothing uses. None can be removed while Redis cannot be read."""
         if self.published == "unreachable":
             return ()
-        return tuple(use.key_id for use in self.keys if not (use.is_first or use.entries or use.published))
+        return tuple(
+            use.key_id for use in self.keys if not (use.is_first or use.entries or use.published or use.secrets)
+        )
 
 
 def get_vault_status() -> VaultStatus:
@@ -54,13 +58,14 @@ def get_vault_status() -> VaultStatus:
     rows = VaultEntry.objects.annotate(key_id=KEY_ID).order_by().values("key_id")
     uses = {bytes(row["key_id"]): row for row in rows.annotate(count=Count("pk"), oldest=Min("sealed_at"))}
     copies: Counter[bytes] = Counter()
+    secrets = Counter(read_key_id(each) for row in SealedSecret.objects.all() for each in row.ciphertexts)
     try:
         differing = tuple(_differing())
         copies = _published_key_ids()
         published = "differs" if differing else "agrees"
     except BrokerUnavailable:
         published, differing = "unreachable", ()
-    unknown_ids = sorted({*uses, *copies}.difference(keyring.ids))
+    unknown_ids = sorted({*uses, *copies, *secrets}.difference(keyring.ids))
     return VaultStatus(
         vaults=Vault.objects.count(),
         entries=sum(row["count"] for row in uses.values()),
@@ -71,6 +76,7 @@ def get_vault_status() -> VaultStatus:
                 is_known=key_id in keyring.ids,
                 entries=uses[key_id]["count"] if key_id in uses else 0,
                 published=copies[key_id],
+                secrets=secrets[key_id],
                 oldest=uses[key_id]["oldest"] if key_id in uses else None,
             )
             for key_id in (*keyring.ids, *unknown_ids)
@@ -96,6 +102,8 @@ def verify_entries() -> list[str]:
         for copy in published.entries:
             if error := find_error(copy.aad(name), copy.ciphertext):
                 errors.append(f"As published: {error}")
+    for secret in SealedSecret.objects.order_by("pk"):
+        errors += [find_error(secret.aad, ciphertext) for ciphertext in secret.ciphertexts]
     errors += [f"The published copy of the vault {name} differs from the database." for name in _differing()]
     return [error for error in errors if error]
 

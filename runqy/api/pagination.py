@@ -53,6 +53,7 @@ class SignedCursorPagination(BasePagination):
         if self._end is None:
             return Response({**data, "next": None})
         query = self._request.query_params.dict() | {"cursor": encode_cursor(self._end, self._identity)}
+        query.pop("wait", None)  # the first page has waited
         target = f"{self._request.get_full_path().partition('?')[0]}?{urlencode(query)}"
         return Response({**data, "next": target}, headers={"Link": f'<{target}>; rel="next"'})
 

@@ -7,7 +7,7 @@ from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api_keys import Identity, Role
+from runqy.api_keys import STAFF_ROLES, Identity, Role
 from runqy.config_sync.snapshot import is_confirmed
 from runqy.errors import ConfigurationUnconfirmed, KeyInsufficient
 
@@ -15,8 +15,8 @@ from runqy.errors import ConfigurationUnconfirmed, KeyInsufficient
 class HasRole(BasePermission):
     """Allow administrators, the viewset's `roles`, for safe methods its `read_roles`, and the action's `action_roles`.
 
-    An administrator's key that is limited to queues is refused, unless the viewset sets `allows_queue_scoped_keys` or
-    names a role. Then the viewset applies the limit itself.
+    A key of an administrator or with one of STAFF_ROLES that is limited to queues is refused, unless the viewset sets
+    `allows_queue_scoped_keys` or names another role. Then the viewset applies the limit itself.
     """
 
     code = KeyInsufficient.code
@@ -56,11 +56,9 @@ def get_roles(view: Any, method: str) -> frozenset[Role]:
 
 def find_refusal(identity: Identity, *, roles: frozenset[Role], allows_queue_scoped_keys: bool) -> str:
     """Return why a key with another role than these or administrator is refused; empty if it is allowed."""
-    if identity.role in roles:
-        return ""
-    if identity.role != Role.ADMIN:
+    if identity.role not in roles and identity.role != Role.ADMIN:
         return f"A key with the role {identity.role} is not allowed to do this."
-    return "" if roles or allows_queue_scoped_keys else find_queue_limit(identity)
+    return "" if allows_queue_scoped_keys or roles - STAFF_ROLES else find_queue_limit(identity)
 
 
 def find_queue_limit(identity: Identity) -> str:

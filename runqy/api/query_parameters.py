@@ -9,9 +9,11 @@ from rest_framework import serializers
 
 from runqy.api.serializers import StrictChoiceField
 from runqy.errors import choices_error
+from runqy.formats import durations
 
 _MAX_LENGTH = 255
 _MAX_DIGITS = 18
+_MAX_DURATION_NS = 10 * 365 * 24 * 3600 * 10**9
 
 
 class TextParameter(serializers.CharField):
@@ -76,6 +78,27 @@ class IntegerParameter(serializers.IntegerField):
         if not (data.isascii() and data.isdigit() and len(data) <= _MAX_DIGITS):
             self.fail("invalid")
         return super().to_internal_value(data)
+
+
+@extend_schema_field({"type": ["number", "string"], "minimum": 0, "examples": [30, "5m"]})
+class DurationParameter(serializers.Field[Any, Any, Any, Any]):
+    """An optional duration, in ns."""
+
+    def __init__(self, help_text: str, *, default_ns: int | None = None) -> None:
+        super().__init__(required=False, default=default_ns, help_text=help_text)
+
+    def to_internal_value(self, data: str) -> int:
+        try:
+            nanoseconds = durations.parse_ns(data)
+        except ValueError as error:
+            raise serializers.ValidationError(f"{error}.") from error
+        if nanoseconds > _MAX_DURATION_NS:
+            raise serializers.ValidationError("Must be at most ten years.")
+        return nanoseconds
+
+    def to_representation(self, value: int) -> float:
+        """Return the seconds, as the schema shows a default."""
+        return value / 10**9
 
 
 @extend_schema_field({"type": "integer", "minimum": 1})

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from runqy.api_keys import Role
 from runqy.broker.states import RunOutcome, TaskState
 
 REST_FRAMEWORK = {
@@ -29,14 +30,34 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PUBLIC": True,
     "SERVE_INCLUDE_SCHEMA": False,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    # Others are called by their component and member, such as `FireState`.
+    "ENUM_SUFFIX": "",
     "ENUM_NAME_OVERRIDES": {
+        "AlertLevel": ["warning", "critical"],
+        "ApiKeyRole": [role.value for role in Role],
+        "BatchCondition": ["ended", "succeeded", "failed"],
+        "BulkActionKind": ["run", "archive", "delete", "release"],
+        "BulkRequestAction": ["run", "cancel", "archive", "delete"],
+        "CheckStatus": ["ok", "warning", "failed"],
+        "DemandReason": ["no_worker", "workers_failed", "paused", "none"],
+        "EndpointEvent": ["task.completed", "task.archived", "batch.ended", "alert.opened", "alert.resolved"],
+        "EndpointKind": ["webhook", "slack", "email"],
+        "EntryUsage": ["environment", "git_token", "both"],
+        "EntryVersionEvent": "vaults.models.Event",
         "QueueMode": ["long_running", "one_shot"],
+        "QueueOrder": ["weighted", "strict"],
         "RedisMode": ["single", "sentinel", "cluster"],
-        "TaskState": [state.value for state in TaskState],
+        "ReleaseMode": ["manual", "push"],
         "RunOutcome": [outcome.value for outcome in RunOutcome],
+        "ScheduleCatchUp": ["last", "skip"],
+        "ScheduleOverlap": ["skip", "allow"],
+        "TaskEvent": ["task.completed", "task.archived"],
+        "TaskState": [state.value for state in TaskState],
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
+        "runqy.api.schema.share_enumerations",
+        "runqy.api.schema.add_servers",
         "runqy.api.schema.describe_headers",
         "runqy.api.schema.add_links",
     ],

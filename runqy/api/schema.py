@@ -1,10 +1,13 @@
 """The OpenAPI schema of what all viewsets share: problem responses, parameters, aliases, headers and links."""
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from http import HTTPStatus
 from typing import Any, TypeVar
 
+from django.conf import settings
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema_serializer
 from rest_framework import serializers
 
@@ -92,6 +95,21 @@ def response_example(value: object) -> Callable[[Body], Body]:
     return extend_schema_serializer(many=False, examples=[example])
 
 
+def name_members(auto_schema: AutoSchema, schema: dict[str, Any], **names: str) -> dict[str, Any]:
+    """Make components of members of an object, once, and let it refer to them; `names` are those of the components.
+
+    For bodies that no serializer describes.
+    """
+    properties = deepcopy(schema["properties"])  # hooks change components in place
+    for member, name in names.items():
+        component = ResolvedComponent(  # type: ignore[no-untyped-call]
+            name=name, type=ResolvedComponent.SCHEMA, schema=properties[member], object=name
+        )
+        auto_schema.registry.register_on_missing(component)
+        properties[member] = component.ref
+    return {**schema, "properties": properties}
+
+
 class Schema(AutoSchema):
     """Use the docstring's first line as summary, mark aliases as deprecated, and apply what `as_view` was given."""
 
@@ -112,6 +130,26 @@ class Schema(AutoSchema):
                 {Role.ADMIN.value, *(role.value for role in get_roles(self.view, self.method))}
             )
         return operation
+
+
+def share_enumerations(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """Let parameters refer to the component of their choices: drf-spectacular does it for members of bodies only.
+
+    An empty value, which means the default, is left out: generated clients have no name for it.
+    """
+    schemas = result["components"]["schemas"]
+    names = {frozenset(schema["enum"]): name for name, schema in schemas.items() if "enum" in schema}
+    for operation in _operations(result):
+        for parameter in operation.get("parameters", ()):
+            choices = frozenset(parameter["schema"].get("enum", ())) - {""}
+            if name := names.get(choices):
+                others = {k: v for k, v in parameter["schema"].items() if k not in ("enum", "type", "minLength")}
+                parameter["schema"] = {"allOf": [{"$ref": f"#/components/schemas/{name}"}], **others}
+    return result
+
+
+def add_servers(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    return {**result, "servers": [{"url": settings.RUNQY_PUBLIC_URL or "/"}]}
 
 
 def describe_headers(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:

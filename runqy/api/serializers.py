@@ -1,12 +1,13 @@
 """Serializers and fields that API bodies share: strict about members and JSON types, or defined by a struct."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, ClassVar
 
 import msgspec
 from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.utils import Direction, extend_schema_field
 from rest_framework import serializers
 
@@ -164,6 +165,10 @@ class AwareDateTimeField(serializers.DateTimeField):
             self.fail("naive")
         return super().enforce_timezone(value)
 
+    def default_timezone(self) -> tzinfo:
+        # Not Django's current one, which in the admin is that of the reader: the API's format ends with Z.
+        return UTC
+
 
 @extend_schema_field({"type": "string"})
 class EmptyAsNullField(serializers.Field[Any, Any, Any, Any]):
@@ -189,7 +194,9 @@ class UnixNanosecondsField(serializers.Field[Any, Any, Any, Any]):
         return format_ns(value)
 
 
-_REF = "#/$defs/"
+_REF = "#/components/schemas/"
+FOR_RELEASED_CLIENTS = {"x-for-released-clients": True}
+"""Marks a struct's field, as its `extra_json_schema`, that the OpenAPI schema leaves out."""
 
 
 class StructSerializer(serializers.BaseSerializer[Any]):
@@ -202,30 +209,54 @@ class StructSerializer(serializers.BaseSerializer[Any]):
 
 
 class StructSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
-    """Derive the OpenAPI schema from the struct's fields."""
+    """Derive the OpenAPI schema from the struct's fields. Nested structs and enumerations are components."""
 
     target_class = StructSerializer
     match_subclasses = True
 
     def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
-        return struct_schema(self.target.struct)
+        struct = self.target.struct
+        _, definitions = msgspec.json.schema_components([struct], ref_template=f"{_REF}{{name}}")
+        by_struct: dict[str, Any] = {each.struct.__name__: each for each in StructSerializer.__subclasses__()}
+        names: dict[str, str] = {}
+        for name in definitions.keys() - {struct.__name__}:
+            if serializer := by_struct.get(name):
+                names[name] = auto_schema.resolve_serializer(serializer(), direction).name
+        mapped = {name: _adapt(definition, names) for name, definition in definitions.items()}
+        for name in sorted(mapped.keys() - {struct.__name__, *names}):
+            auto_schema.registry.register_on_missing(
+                ResolvedComponent(name, ResolvedComponent.SCHEMA, mapped[name], object=name)  # type: ignore[no-untyped-call]
+            )
+        described: dict[str, Any] = mapped[struct.__name__]
+        if base := by_struct.get(struct.__base__.__name__):
+            return _extend(auto_schema.resolve_serializer(base(), direction), described)
+        return described
 
 
-def struct_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the JSON schema of a struct, with nested structs inline."""
-    (reference,), definitions = msgspec.json.schema_components([struct], ref_template=f"{_REF}{{name}}")
-    schema: dict[str, Any] = _inline(reference, definitions)
-    return schema
+def _extend(base: ResolvedComponent, described: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a struct that has the fields of another, by reference, and more."""
+    inherited = base.schema["properties"]
+    own = {name: value for name, value in described["properties"].items() if name not in inherited}
+    required = [name for name in described["required"] if name not in inherited]
+    return {"allOf": [base.ref, {"type": "object", "properties": own, "required": required}]}
 
 
-def _inline(node: Any, definitions: dict[str, Any]) -> Any:
+def _adapt(node: Any, names: Mapping[str, str]) -> Any:
+    """Return a schema as msgspec makes it without classes' names, with the names of components."""
     if isinstance(node, list):
-        return [_inline(part, definitions) for part in node]
+        return [_adapt(part, names) for part in node]
     if not isinstance(node, dict):
         return node
     if "$ref" in node:
-        target = definitions[node["$ref"].removeprefix(_REF)]
-        return _inline({**target, **{key: value for key, value in node.items() if key != "$ref"}}, definitions)
+        name = node["$ref"].removeprefix(_REF)
+        node = {**node, "$ref": f"{_REF}{names.get(name, name)}"}
+    if "properties" in node:
+        kept = {
+            name: member
+            for name, member in node["properties"].items()
+            if not FOR_RELEASED_CLIENTS.items() <= member.items()
+        }
+        node = {**node, "properties": kept}
     if "enum" in node and "type" not in node:
         node = {"type": "string", **node}  # msgspec leaves it out; our enumerations are of strings
-    return {key: _inline(value, definitions) for key, value in node.items() if key != "title"}  # a class's name
+    return {key: _adapt(value, names) for key, value in node.items() if key != "title"}

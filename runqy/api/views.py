@@ -1,16 +1,16 @@
-"""The OpenAPI schema, and the Swagger page that shows it. Public."""
+"""The start page, and the Swagger page that shows the OpenAPI schema. Public."""
 
-from functools import cache
+from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
-from django.views.generic import RedirectView
-from drf_spectacular.generators import SchemaGenerator
-from drf_spectacular.renderers import OpenApiJsonRenderer2
+from django.views.generic import RedirectView, TemplateView
 from drf_spectacular.utils import extend_schema
-from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.request import Request
+from rest_framework.response import Response
 
 from runqy.api.exceptions import problem_http_response
 from runqy.errors import MethodRefused
@@ -23,28 +23,27 @@ class IndexRedirectView(RedirectView):
     http_method_names = ("get", "head")
 
     def http_method_not_allowed(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
-        response = problem_http_response(MethodRefused(f"Method {request.method} not allowed."))
-        response["Allow"] = "GET, HEAD"
-        return response
+        return refuse_method(request)
 
 
-class SchemaView(SpectacularJSONAPIView):
-    """The OpenAPI schema, generated once in each process because it takes a third of a second. It needs no key."""
+@method_decorator(csrf_exempt, name="dispatch")
+class StartPageView(TemplateView):
+    """Links to everything that the server offers to people."""
 
-    authentication_classes = ()
-    permission_classes = ()
-    throttle_classes = ()
+    http_method_names = ("get", "head")
+    template_name = "api/start.html"
 
-    @extend_schema(exclude=True)
-    def get(self, request: Request, *args: object, **kwargs: object) -> HttpResponse:
-        return HttpResponse(render_schema(), content_type=OpenApiJsonRenderer2.media_type)
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return {**super().get_context_data(**kwargs), "docs_url": settings.RUNQY_DOCS_URL}
+
+    def http_method_not_allowed(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
+        return refuse_method(request)
 
 
-@cache
-def render_schema() -> bytes:
-    schema = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
-    rendered: bytes = OpenApiJsonRenderer2().render(schema)
-    return rendered
+def refuse_method(request: HttpRequest) -> HttpResponse:
+    response = problem_http_response(MethodRefused(f"Method {request.method} not allowed."))
+    response["Allow"] = "GET, HEAD"
+    return response
 
 
 class SwaggerView(SpectacularSwaggerSplitView):
@@ -60,3 +59,9 @@ class SwaggerView(SpectacularSwaggerSplitView):
     permission_classes = ()
     throttle_classes = ()
     url_name = "schema"
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        response: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
+        response.data["docs_url"] = settings.RUNQY_DOCS_URL
+        return response

@@ -11,7 +11,7 @@ from rest_framework.viewsets import GenericViewSet
 
 from runqy.api.pagination import PagedList
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
-from runqy.api_keys import Role
+from runqy.api_keys import STAFF_ROLES, Role
 from runqy.errors import LengthRequired
 
 T = TypeVar("T")
@@ -26,8 +26,8 @@ class ApiViewSet(GenericViewSet[Any]):
     http_method_names = ["get", "post", "put", "patch", "delete", "head"]
     roles: ClassVar[frozenset[Role]] = frozenset()
     """Roles allowed in addition to administrators."""
-    read_roles: ClassVar[frozenset[Role]] = frozenset()
-    """Roles additionally allowed to use safe methods."""
+    read_roles: ClassVar[frozenset[Role]] = STAFF_ROLES
+    """Roles additionally allowed to use safe methods. Viewers must not be where payloads or results are returned."""
     action_roles: ClassVar[Mapping[str, frozenset[Role]]] = {}
     """Roles additionally allowed to use single actions."""
     allows_queue_scoped_keys: ClassVar[bool] = False

@@ -1,7 +1,7 @@
 """The commands `runqy apikey`: create, list, show and revoke API keys."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 import typer
@@ -20,11 +20,11 @@ app = new_group(
     examples="runqy apikey list\nrunqy apikey create shop --queue mail\nrunqy apikey revoke 7",
 )
 
-Role = Literal["client", "worker", "metrics", "admin"]
+Role = Literal["client", "worker", "metrics", "viewer", "operator", "configurator", "admin"]
 
 _MEMBERS = (
     *("id", "name", "prefix", "role", "status", "queues", "vaults", "rate_limit", "allow_shared_redis", "created_at"),
-    *("created_by_kind", "created_by", "created_by_key", "expires_at", "last_used_at", "revoked_at"),
+    *("created_by_kind", "created_by", "created_by_key", "is_personal", "expires_at", "last_used_at", "revoked_at"),
 )
 
 
@@ -41,7 +41,7 @@ def _status(key: dict[str, Any]) -> str:
 
 _LISTING = Listing(
     columns=("id", "name", "role", "status", "queues", "expires_at", "last_used_at"),
-    wide=("prefix", "vaults", "rate_limit", "created_at", "created_by", "created_by_key"),
+    wide=("prefix", "vaults", "rate_limit", "created_at", "created_by", "created_by_key", "is_personal"),
     empty="There are no API keys but those of the server's environment.",
     add_columns=_add_columns,
 )
@@ -87,7 +87,9 @@ def create_key(  # noqa: PLR0913 (each is an option of the command)
     session: Session,
     name: Annotated[str, typer.Argument(help="Who or what uses the key.", metavar="NAME")],
     *,
-    role: Annotated[Role, typer.Option("--role", metavar="ROLE", help="client, worker, metrics or admin.")] = "client",
+    role: Annotated[
+        Role, typer.Option("--role", metavar="ROLE", help=f"{', '.join(get_args(Role)[:-1])} or admin.")
+    ] = "client",
     queue: Annotated[
         list[str] | None,
         typer.Option("--queue", "-q", help="Limit it to this queue; repeatable.", autocompletion=complete_configs),
@@ -118,6 +120,8 @@ def create_key(  # noqa: PLR0913 (each is an option of the command)
     key_id = str(created["api_key"]["id"])
     # Only the key on standard output, so that a script can store it.
     session.out.result(created, created["key"])
+    for warning in created.get("warnings", ()):
+        session.out.note(warning)
     if not session.out.is_document:
         session.out.note(f"The key {name!r} has the id {key_id}. Store it now: it is not shown again.")
 

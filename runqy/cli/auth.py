@@ -29,21 +29,23 @@ Name = Annotated[
     str, typer.Option("--name", "-n", metavar="NAME", help="Name of the profile.", autocompletion=complete_profiles)
 ]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_OWN_KEYS = "/admin/api-keys/"
 _STATUS = ("url", "source", "profile", "status", "role", "key_name", "queues", "vaults", "server_version")
 
 
 def login(session: Session, *, name: Name = "") -> None:
     """Save a server and an API key as a profile.
 
-    Commands use it from now on. The key is typed without being shown, or read from standard input or RUNQY_API_KEY. It
-    is saved after the server has accepted it, in a file that only you can read.
+    Commands use it from now on. Make a key of your own in the admin: My API keys. It is typed without being shown, or
+    read from standard input or RUNQY_API_KEY. It is saved after the server has accepted it, in a file that only you can
+    read.
     """
     name = name or session.flags.profile or "default"
     if not _NAME.fullmatch(name):
         raise CliError(f"--name: {name!r} has other characters than letters, digits, '.', '_', '-'.", ExitCode.USAGE)
     profiles = load_profiles()
     url = _read_url(session)
-    key = _read_key(session)
+    key = _read_key(session, url)
     try:
         own = targets.make_client(url, key).get("/api/keys/self")
     except ServerError as error:
@@ -139,8 +141,12 @@ def _read_url(session: Session) -> str:
     return url
 
 
-def _read_key(session: Session) -> str:
-    key = session.flags.api_key or os.environ.get("RUNQY_API_KEY", "") or prompts.read_secret("API key")
+def _read_key(session: Session, url: str) -> str:
+    key = session.flags.api_key or os.environ.get("RUNQY_API_KEY", "")
+    if not key:
+        if prompts.is_interactive():
+            session.out.note(f"Make a key of your own at {url}{_OWN_KEYS}, and paste it here.")
+        key = prompts.read_secret("API key")
     if not (key := key.strip()):
         raise CliError("No API key was given. Type it, or pass it on standard input.", ExitCode.USAGE)
     if not (key.isascii() and key.isprintable()) or " " in key:

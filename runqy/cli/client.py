@@ -45,6 +45,10 @@ class Client:
         """Send JSON and return the decoded response. Raise ServerError."""
         return self._request("POST", path, content=body).body
 
+    def put(self, path: str, body: bytes) -> dict[str, Any]:
+        """Send JSON and return the decoded response. Raise ServerError."""
+        return self._request("PUT", path, content=body).body
+
     def patch(self, path: str, body: bytes) -> dict[str, Any]:
         """Send JSON and return the decoded response. Raise ServerError."""
         return self._request("PATCH", path, content=body).body

@@ -50,6 +50,10 @@ def complete_vaults(ctx: typer.Context, incomplete: str) -> list[str]:
     return _matching(_read(ctx, lambda api: _names(api, "/api/vaults", "vaults", "name")), incomplete)
 
 
+def complete_schedules(ctx: typer.Context, incomplete: str) -> list[str]:
+    return _matching(_read(ctx, lambda api: _names(api, "/api/schedules", "schedules", "name")), incomplete)
+
+
 def complete_entries(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the keys of the vault that the command line names."""
     path = f"/api/vaults/{quote(str(ctx.params.get('vault') or ''), safe='')}/entries"

@@ -9,7 +9,7 @@ from runqy.cli.commands import Session, command, new_group
 from runqy.cli.completion import complete_configs
 from runqy.cli.errors import CliError, ExitCode
 from runqy.cli.prompts import Force
-from runqy.cli.queue_files import read_files, send_files
+from runqy.cli.queue_files import list_items, read_files, send_files
 from runqy.cli.queues import delete_queues, save_config
 
 app = new_group(
@@ -25,6 +25,7 @@ Folder = Annotated[
     Path, typer.Option("--dir", metavar="FOLDER", envvar="QUEUE_WORKERS_DIR", help="Folder with the queue files.")
 ]
 _OUTCOMES = ("added", "updated", "unchanged", "missing")
+_COLUMNS = ("kind", "name", "outcome")
 
 
 @command(app, "list", examples="runqy config list\nrunqy config list -o wide")
@@ -54,7 +55,8 @@ def create(  # noqa: PLR0913 (each is an option of the Go command line)
     session: Session,
     *,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", metavar="FILE", help="Queue file; its queues are created.")
+        Path | None,
+        typer.Option("--file", "-f", metavar="FILE", help="Queue file; its queues and schedules are created."),
     ] = None,
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the queue.")] = "",
     priority: Annotated[
@@ -89,11 +91,11 @@ def create(  # noqa: PLR0913 (each is an option of the Go command line)
 def validate(session: Session, *, folder: Folder = Path("queue_workers")) -> None:
     """Check queue files without saving them.
 
-    The server reads them, and says which queues it would add and update.
+    The server reads them, and says which queues and schedules it would add and update.
     """
-    plan = send_files(session, read_files([folder]), dry_run=True)["queues"]
-    rows = [queue for queue in plan if queue["after"] is not None and queue["outcome"] != "kept"]
-    session.out.rows(rows, ("queue", "outcome"), empty="No file has a queue.")
+    plan = send_files(session, read_files([folder]), dry_run=True)
+    rows = [item for item in list_items(plan) if item["outcome"] != "kept"]
+    session.out.rows(rows, _COLUMNS, name="name", empty="The files are empty.")
 
 
 @command(app, "reload", examples="runqy config reload")
@@ -104,13 +106,16 @@ def reload(
         Path | None, typer.Option("--dir", hidden=True, help="Of the Go command line. The server has its own folder.")
     ] = None,
 ) -> None:
-    """Reload the server's queue files, and list their queues."""
+    """Reload the server's queue files, and list what they have."""
     if folder:
         session.out.note("--dir is ignored: the server reads its own folder. `runqy queue apply -f` sends another.")
     report = session.api.post("/api/cli/configs/reload", b"")
-    found = sorted((queue, outcome) for outcome in _OUTCOMES for queue in report[outcome])
-    rows = [{"queue": queue, "outcome": outcome} for queue, outcome in found]
-    session.out.rows(rows, ("queue", "outcome"), empty="No file has a queue.")
+    rows = [
+        {"kind": kind, "name": name, "outcome": outcome}
+        for kind, loaded in (("queue", report), ("schedule", report["schedules"]))
+        for name, outcome in sorted((name, outcome) for outcome in _OUTCOMES for name in loaded[outcome])
+    ]
+    session.out.rows(rows, _COLUMNS, name="name", empty="The files are empty.")
     for error in report["errors"]:
         session.out.note(error)
     if report["errors"]:
@@ -137,14 +142,14 @@ def remove(
 
 
 def _create_from_file(session: Session, file: Path, *, force: bool) -> None:
-    """Create the queues of a file. Raise CliError if one of them exists, unless `force` is set."""
+    """Create the queues and schedules of a file. Raise CliError if one of them exists, unless `force` is set."""
     files = read_files([file])
     if not force:
-        plan = send_files(session, files, dry_run=True)["queues"]
-        if existing := [queue["queue"] for queue in plan if queue["outcome"] in ("updated", "unchanged")]:
+        plan = list_items(send_files(session, files, dry_run=True))
+        if existing := [item["name"] for item in plan if item["outcome"] in ("updated", "unchanged")]:
             message = f"{', '.join(existing)}: exists already. Use --force to update it."
             raise CliError(message, ExitCode.CONFLICT)
-    for queue in send_files(session, files)["queues"]:
-        if queue["outcome"] not in ("kept", "removed"):
-            outcome = "created" if queue["outcome"] == "added" else queue["outcome"]
-            session.out.result(queue, f"{queue['queue']}: {outcome}", name=queue["queue"])
+    for item in list_items(send_files(session, files)):
+        if item["outcome"] not in ("kept", "removed"):
+            outcome = "created" if item["outcome"] == "added" else item["outcome"]
+            session.out.result(item, f"{item['name']}: {outcome}", name=item["name"])

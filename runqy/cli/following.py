@@ -1,11 +1,11 @@
-"""The commands `runqy task wait`, `events`, `stream` and `logs`: follow tasks until they have ended.
+"""Follow tasks and batches until they have ended; the commands `runqy task wait`, `events`, `stream` and `logs`.
 
 A server that restarts, or a connection that is lost, does not end them.
 """
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -14,7 +14,7 @@ import typer
 from runqy.cli.commands import Session
 from runqy.cli.errors import ExitCode, ServerError
 from runqy.cli.task_ids import QueueAndId, find_path, parse_task, result_path
-from runqy.cli.values import clean, format_value
+from runqy.cli.values import clean, format_value, parse_duration
 
 if TYPE_CHECKING:
     from runqy.cli.client import ServerSentEvent
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FINAL_STATES = ("completed", "archived")
 WAIT_EXAMPLES = """
     runqy task wait 6a3c
-    runqy task wait 6a3c 77f0 --timeout 600
+    runqy task wait 6a3c 77f0 --timeout 10m
     """
 EVENTS_EXAMPLES = """
     runqy task events 6a3c
@@ -47,7 +47,14 @@ def wait_for_tasks(
     ids: Annotated[list[str], typer.Argument(help="Ids of the tasks.", metavar="ID...")],
     *,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", "-t", min=0, help="Seconds to wait at most. Default: no limit.")
+        float | None,
+        typer.Option(
+            "--timeout",
+            "-t",
+            metavar="DURATION",
+            parser=parse_duration,
+            help="How long to wait at most: seconds, or a duration such as 5m. Default: no limit.",
+        ),
     ] = None,
 ) -> None:
     """Wait until tasks have ended.
@@ -78,14 +85,31 @@ def wait_for_tasks(
 
 def await_task(session: Session, task_id: str, wait_s: float | None) -> dict[str, Any]:
     """Return a task when it has ended, or after `wait_s`. Raise ServerError."""
+    info: dict[str, Any] = await_end(session, result_path(task_id), wait_s, has_ended=_has_task_ended)["info"]
+    return info
+
+
+def _has_task_ended(response: dict[str, Any]) -> bool:
+    return response["info"]["state"] in FINAL_STATES
+
+
+def await_end(
+    session: Session,
+    path: str,
+    wait_s: float | None,
+    *,
+    has_ended: Callable[[dict[str, Any]], bool],
+    **query: str | int,
+) -> dict[str, Any]:
+    """Return the response of a path when it says that something has ended, or after `wait_s`. Raise ServerError."""
     deadline = None if wait_s is None else time.monotonic() + wait_s
     has_connected = is_away = False
     while True:
         left_s = _REQUEST_WAIT_S if deadline is None else max(0, round(deadline - time.monotonic()))
         slice_s = min(left_s, _REQUEST_WAIT_S)
-        query: dict[str, Any] = {"wait": slice_s} if slice_s else {}
+        wait: dict[str, Any] = {"wait": slice_s} if slice_s else {}
         try:
-            info: dict[str, Any] = session.api.get(result_path(task_id), timeout_s=slice_s + 30.0, **query)["info"]
+            response: dict[str, Any] = session.api.get(path, timeout_s=slice_s + 30.0, **query, **wait)
         except ServerError as error:
             if not has_connected or not error.is_temporary or not left_s:
                 raise
@@ -93,8 +117,8 @@ def await_task(session: Session, task_id: str, wait_s: float | None) -> dict[str
             is_away = True
             continue
         has_connected, is_away = True, False
-        if info["state"] in FINAL_STATES or not left_s:
-            return info
+        if has_ended(response) or not left_s:
+            return response
 
 
 def show_events(session: Session, words: QueueAndId) -> None:
@@ -104,7 +128,7 @@ def show_events(session: Session, words: QueueAndId) -> None:
     Exits with 7 if the task was archived.
     """
     _, task_id = parse_task(words)
-    for event in _follow(session, f"{result_path(task_id)}/events"):
+    for event in follow(session, f"{result_path(task_id)}/events"):
         data = event.data.get("info", event.data)
         if session.out.is_document:
             typer.echo(msgspec.json.encode({"event": event.name, **data}))
@@ -134,7 +158,7 @@ def show_stream(session: Session, words: QueueAndId) -> None:
     """
     _, task_id = parse_task(words)
     last = "\n"
-    for event in _follow(session, f"{result_path(task_id)}/events"):
+    for event in follow(session, f"{result_path(task_id)}/events"):
         data = event.data.get("info", event.data)
         if event.name == "chunk":
             last = _print_chunk(data["chunk"], is_document=session.out.is_document)
@@ -182,7 +206,7 @@ def format_progress(progress: dict[str, Any]) -> str:
 def _follow_logs(session: Session, path: str, query: dict[str, int]) -> None:
     """Print what a task prints until it has ended. Exit with TASK_FAILED if it is archived."""
     attempt = 0
-    for event in _follow(session, path, follow="true", **query):
+    for event in follow(session, path, follow="true", **query):
         if event.name == "output":
             if attempt != event.data["attempt"] or event.data["truncated"]:
                 _print_log_notes(session, event.data)
@@ -192,8 +216,8 @@ def _follow_logs(session: Session, path: str, query: dict[str, int]) -> None:
         _exit_at_end(session, event, event.data)
 
 
-def _follow(session: Session, path: str, **query: str | int) -> Iterator["ServerSentEvent"]:
-    """Yield the events of a task, also after the connection was lost. Raise ServerError."""
+def follow(session: Session, path: str, **query: str | int) -> Iterator["ServerSentEvent"]:
+    """Yield the events of a task or batch, also after the connection was lost. Raise ServerError."""
     last_id, has_connected, is_away = "", False, False
     while True:
         try:
@@ -207,7 +231,7 @@ def _follow(session: Session, path: str, **query: str | int) -> Iterator["Server
             _pause(session, error, is_known=is_away)
             is_away = True
         except KeyboardInterrupt:
-            session.out.note("Interrupted; the task continues.")
+            session.out.note("Interrupted; the work continues.")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         else:
             time.sleep(_RECONNECT_S)  # the server ends the streams when it restarts

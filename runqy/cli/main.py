@@ -7,7 +7,23 @@ from typing import Annotated, Literal
 
 import typer
 
-from runqy.cli import alerts, api_keys, audit, auth, configs, queue_files, queues, runs, tasks, vaults, workers
+from runqy.cli import (
+    alerts,
+    api_keys,
+    audit,
+    auth,
+    batches,
+    configs,
+    queue_files,
+    queues,
+    releases,
+    runs,
+    schedules,
+    tasks,
+    vaults,
+    webhooks,
+    workers,
+)
 from runqy.cli.commands import Command, Group, Session, add_shared_options, command
 from runqy.cli.errors import ServerError
 
@@ -29,6 +45,10 @@ app.add_typer(tasks.app, name="task")
 app.add_typer(queues.app, name="queue")
 app.add_typer(configs.app, name="config")
 app.add_typer(workers.app, name="worker")
+app.add_typer(schedules.app, name="schedule")
+app.add_typer(alerts.app, name="alert")
+app.add_typer(webhooks.app, name="webhook")
+app.add_typer(batches.app, name="batch")
 app.add_typer(vaults.app, name="vault")
 app.add_typer(api_keys.app, name="apikey")
 app.add_typer(audit.app, name="audit")
@@ -37,6 +57,10 @@ command(app, "login", examples=auth.LOGIN_EXAMPLES)(auth.login)
 command(app, "logout", examples=auth.LOGOUT_EXAMPLES)(auth.logout)
 command(queues.app, "apply", examples=queue_files.APPLY_EXAMPLES)(queue_files.apply)
 command(queues.app, "diff", examples=queue_files.DIFF_EXAMPLES)(queue_files.diff)
+command(queues.app, "redeploy", examples=releases.REDEPLOY_EXAMPLES)(releases.redeploy)
+command(queues.app, "releases", examples=releases.RELEASES_EXAMPLES)(releases.list_releases)
+command(queues.app, "rollback", examples=releases.ROLLBACK_EXAMPLES)(releases.roll_back)
+command(queues.app, "push-secret", examples=releases.HOOK_EXAMPLES)(releases.show_push_secret)
 command(app, "status", examples=alerts.STATUS_EXAMPLES)(alerts.show_status)
 command(app, "alerts", examples=alerts.ALERT_EXAMPLES)(alerts.list_alerts)
 command(app, "runs", examples=runs.RUN_EXAMPLES)(runs.list_runs)

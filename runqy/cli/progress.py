@@ -17,6 +17,10 @@ class ProgressBar:
     def __init__(self, bar: "Progress | None" = None, task: "TaskID | None" = None) -> None:
         self._bar, self._task = bar, task
 
+    @property
+    def is_shown(self) -> bool:
+        return self._bar is not None
+
     def set(self, done: float, text: str | None = None) -> None:
         if self._bar is not None and self._task is not None:
             description = {} if text is None else {"description": text}

@@ -1,4 +1,4 @@
-"""The commands `runqy queue apply` and `runqy queue diff`: make the server's queues what files say.
+"""The commands `runqy queue apply` and `runqy queue diff`: make the server's queues and schedules what files say.
 
 The server parses the files, as it does with its own, so that there is one reader of them.
 """
@@ -35,10 +35,11 @@ Files = Annotated[
     ),
 ]
 Prune = Annotated[
-    bool, typer.Option("--prune", help="Delete queues that an earlier apply saved and that no file names now.")
+    bool,
+    typer.Option("--prune", help="Delete queues and schedules that an earlier apply saved and that no file names now."),
 ]
 PruneAll = Annotated[
-    bool, typer.Option("--prune-all", help="Delete all queues that no file names, wherever they are from.")
+    bool, typer.Option("--prune-all", help="The same, and all queues that no file names, wherever they are from.")
 ]
 
 
@@ -63,12 +64,12 @@ def apply(  # noqa: PLR0913 (each is an option of the command)
     prune_all: PruneAll = False,
     force: Force = False,
 ) -> None:
-    """Make queues what files say.
+    """Make queues and schedules what files say.
 
-    Queues are created and updated, and with --prune others are deleted. It asks before tasks are deleted, with queues
-    or with sub-queues that a file no longer has. All files are checked first: with an error in
-    one of them nothing is changed. A queue whose definition is equal stays untouched. What a file does not set gets its
-    default, except that a disabled queue stays disabled.
+    They are created and updated, and with --prune others are deleted. It asks before tasks are deleted, with queues
+    or with sub-queues that a file no longer has, and before schedules are. All files are checked first: with an error
+    in one of them nothing is changed. What is equal stays untouched. What a file does not set gets its default, except
+    that a disabled queue stays disabled.
     """
     files, mode = read_files(file), _prune_mode(prune, prune_all)
     if diff:
@@ -78,8 +79,8 @@ def apply(  # noqa: PLR0913 (each is an option of the command)
     if dry_run:
         _print_outcomes(session, plan)
         return
-    _ask(session, plan["queues"], force=force)
-    if not any(queue["outcome"] == "removed" for queue in plan["queues"]):
+    _ask(session, plan, force=force)
+    if not any(item["outcome"] == "removed" for item in list_items(plan)):
         mode = "none"  # one that has become removable meanwhile was not asked about
     _print_outcomes(session, _send_until_applied(session, files, prune=mode))
 
@@ -154,54 +155,64 @@ def _prune_mode(prune: bool, prune_all: bool) -> str:
     return "all" if prune_all else "applied" if prune else "none"
 
 
-def _ask(session: Session, queues: Sequence[Mapping[str, Any]], *, force: bool) -> None:
-    """Ask before queues are deleted, and tasks with sub-queues. Raise CliError."""
+def list_items(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return queues and schedules, each with its kind and name."""
+    queues = [{"kind": "queue", "name": queue["queue"], **queue} for queue in plan["queues"]]
+    return [*queues, *({"kind": "schedule", **schedule} for schedule in plan["schedules"])]
+
+
+def _ask(session: Session, plan: Mapping[str, Any], *, force: bool) -> None:
+    """Ask before queues and schedules are deleted, and tasks with sub-queues. Raise CliError."""
+    queues = plan["queues"]
     removed = [queue["queue"] for queue in queues if queue["outcome"] == "removed"]
     dropped = [name for queue in queues for name in queue["dropped"]]
-    if force or not (removed or dropped):
+    schedules = [schedule["name"] for schedule in plan["schedules"] if schedule["outcome"] == "removed"]
+    if force or not (removed or dropped or schedules):
         return
     statuses = session.api.get("/api/cli/queues")["queues"]
     holding = {status["queue"] for status in statuses if status["size"]}
     dropped = [name for name in dropped if name in holding]
     parts = [(removed, "which no file names"), (dropped, "which no file has as a sub-queue any more")]
     described = [f"{', '.join(describe_queues(statuses, names))}, {why}" for names, why in parts if names]
+    if schedules:
+        described.append(f"the schedule{'s' if len(schedules) > 1 else ''} {', '.join(schedules)}, which no file names")
     if described:
         confirm(lambda: f"Delete {', and '.join(described)}?", force=force)
 
 
 def _print_outcomes(session: Session, applied: dict[str, Any]) -> None:
-    """Print the outcome of each queue of the files, and of those that were deleted or should have been."""
-    queues = applied["queues"]
-    rows = [queue for queue in queues if queue["outcome"] != "kept" or queue["reason"]]
-    session.out.rows(rows, ("queue", "outcome"), wide=("source", "reason"), empty="The files have no queues.")
+    """Print the outcome of what the files define, and of what was deleted or should have been."""
+    rows = [item for item in list_items(applied) if item["outcome"] != "kept" or item["reason"]]
+    columns = ("kind", "name", "outcome")
+    session.out.rows(rows, columns, wide=("source", "reason"), name="name", empty="The files are empty.")
     if applied["dry_run"]:
         session.out.note("Nothing was changed (--dry-run).")
-    refused = [queue for queue in rows if queue["reason"]]
-    for queue in refused:
-        session.out.note(f"{queue['queue']} is not deleted: {queue['reason']}")
+    refused = [item for item in rows if item.get("reason")]
+    for item in refused:
+        session.out.note(f"{item['name']} is not deleted: {item['reason']}")
     if refused:
         raise typer.Exit(ExitCode.FAILED)
 
 
 def _print_diff(session: Session, plan: dict[str, Any]) -> None:
     """Print the differences, as unified diffs of queue files. Exit with 1 if there are any."""
-    changed = [queue for queue in plan["queues"] if queue["outcome"] in _CHANGES]
+    changed = [item for item in list_items(plan) if item["outcome"] in _CHANGES]
     if session.out.is_document:
         session.out.document(plan)
     elif session.out.is_name:
-        for queue in changed:
-            typer.echo(queue["queue"])
+        for item in changed:
+            typer.echo(item["name"])
     else:
-        for queue in changed:
-            for line in _diff_lines(queue):
+        for item in changed:
+            for line in _diff_lines(item):
                 typer.secho(line, fg=_COLOURS.get(line[:1]), bold=line.startswith(("---", "+++")))
     if changed:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _diff_lines(queue: Mapping[str, Any]) -> Iterator[str]:
-    name = queue["queue"]
-    before, after = (queue[side].splitlines() if queue[side] else [] for side in ("before", "after"))
+def _diff_lines(item: Mapping[str, Any]) -> Iterator[str]:
+    name = f"{item['kind']}s/{item['name']}"
+    before, after = (item[side].splitlines() if item[side] else [] for side in ("before", "after"))
     old = f"server/{name}" if before else "/dev/null"
     new = f"files/{name}" if after else "/dev/null"
     yield from difflib.unified_diff(before, after, old, new, lineterm="", n=2)

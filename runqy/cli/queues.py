@@ -1,4 +1,4 @@
-"""The commands `runqy queue`: show, create, pause, disable, redeploy, watch and delete queues."""
+"""The commands `runqy queue`: show, create, pause, disable, watch and delete queues."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
@@ -13,6 +13,7 @@ from runqy.cli.errors import ServerError
 from runqy.cli.output import Listing
 from runqy.cli.prompts import Force, confirm
 from runqy.cli.watching import Interval, watch
+from runqy.formats.names import spellings_of
 
 app = new_group(
     "List, create, change, watch and delete queues.",
@@ -44,13 +45,16 @@ def _count_workers(counts: Mapping[str, int]) -> str:
 
 
 _LISTING = Listing(
-    columns=("queue", "workers", *_COUNTS, "paused"),
-    wide=("priority", "is_enabled", "oldest_pending_secs", "processed_today", "failed_today", "memory_usage"),
+    columns=("queue", "health", "workers", *_COUNTS),
+    wide=("paused", "priority", "is_enabled", "oldest_pending_secs", "processed_today", "failed_today", "memory_usage"),
     empty="There are no queues yet.",
-    add_columns=lambda queue: {"workers": _count_workers(queue["worker_processes"])},
+    add_columns=lambda queue: {
+        "workers": _count_workers(queue["worker_processes"]),
+        "health": ", ".join(queue["health"]),
+    },
 )
 _MEMBERS = (
-    *("queue", "parent", "source", "is_enabled", "paused", "paused_by", "paused_since", "priority", *_COUNTS),
+    *("queue", "health", "parent", "source", "is_enabled", "paused", "paused_by", "paused_since", "priority", *_COUNTS),
     *("oldest_pending_secs", "processed_today", "failed_today", "processed", "failed", "memory_usage", "workers"),
     *("mode", "order", "git_url", "branch", "code_path", "startup_cmd", "child_concurrency"),
     *("vaults", "limits", "updated_at"),
@@ -73,7 +77,7 @@ def show(session: Session, queue: Queue) -> None:
     Its tasks, who paused it, its workers, and what it runs. Of a queue with sub-queues, list these; each can be shown
     by its own name.
     """
-    found = _find_redis_queues(session, queue, lambda name: session.api.get(_path(name)))
+    found = _find_redis_queues(session, queue, lambda name: session.api.get(queue_path(name)))
     if len(found) > 1:
         session.out.listing(_LISTING, found)
         return
@@ -83,7 +87,7 @@ def show(session: Session, queue: Queue) -> None:
     if session.out.is_document:
         session.out.document(detail | {"config": config or None})
         return
-    shown = {**config.get("deployment", {}), **config, **detail}
+    shown = {**config.get("deployment", {}), **config, **detail, "health": ", ".join(detail["health"])}
     session.out.item(shown, _MEMBERS)
 
 
@@ -165,13 +169,6 @@ def disable(session: Session, queues: WholeQueues) -> None:
     _switch(session, queues, "disable")
 
 
-@command(app, "redeploy", examples="runqy queue redeploy mail")
-def redeploy(session: Session, queue: WholeQueue) -> None:
-    """Redeploy the workers of a queue with the newest commit. Each does so between two tasks."""
-    response = session.api.post(f"{_path(queue)}/redeploy", b"")
-    session.out.result(response, f"{response['queue']}: {_describe_workers(response['workers'])}", name=queue)
-
-
 @command(app, "delete", examples="runqy queue delete mail\nrunqy queue delete mail --force")
 def delete(
     session: Session,
@@ -208,7 +205,7 @@ def describe_queues(statuses: Sequence[Mapping[str, Any]], names: Sequence[str])
     """Return each queue with the number of its tasks, as in "mail (12 tasks)"."""
     totals = dict.fromkeys(names, 0)
     for status in statuses:
-        for name in {status["queue"], status["parent"]} & totals.keys():
+        for name in _names_of(status) & totals.keys():
             totals[name] += status["size"]
     return [f"{name} ({total:,} task{'' if total == 1 else 's'})" for name, total in totals.items()]
 
@@ -230,11 +227,11 @@ def watch_queues(
 
     def read() -> list[dict[str, Any]]:
         found = _read_queues(session)
-        known = {name for each in found for name in (each["queue"], each["parent"])}
+        known = {name for each in found for name in _names_of(each)}
         for name in queues or ():
             if name not in known:
-                session.api.get(_path(name))  # the server's error lists the names that exist
-        return [each for each in found if not queues or {each["queue"], each["parent"]} & {*queues}]
+                session.api.get(queue_path(name))  # the server's error lists the names that exist
+        return [each for each in found if not queues or _names_of(each) & {*queues}]
 
     watch(session, _LISTING, read, interval_s=interval)
 
@@ -257,7 +254,7 @@ def stats(
     Each line has a step of time: how many tasks ended in which way, how long they waited and ran, and the backlog.
     """
     given: dict[str, Any] = {"from": since, "to": until, "step": step}
-    found = session.api.get(f"{_path(queue)}/stats", **{name: value for name, value in given.items() if value})
+    found = session.api.get(f"{queue_path(queue)}/stats", **{name: value for name, value in given.items() if value})
     session.out.listing(_POINTS, found["points"])
 
 
@@ -274,7 +271,7 @@ def release_scheduled(
     It runs tasks from there. They stay due at the same time.
     """
     for queue in queues or [each["queue"] for each in _read_queues(session)]:
-        path, count = f"{_path(queue)}/tasks/release?state=scheduled", 0
+        path, count = f"{queue_path(queue)}/tasks/release?state=scheduled", 0
         # Each request releases a limited number of tasks.
         while affected := session.api.post(path, b"")["affected"]:
             count += affected
@@ -283,7 +280,7 @@ def release_scheduled(
 
 def _switch(session: Session, queues: Sequence[str], action: str) -> None:
     def switch(name: str) -> dict[str, Any]:
-        return session.api.post(f"{_path(name)}/{action}", b"")
+        return session.api.post(f"{queue_path(name)}/{action}", b"")
 
     for queue in queues:
         for response in _find_redis_queues(session, queue, switch, lists=False):
@@ -307,6 +304,12 @@ def _find_redis_queues(
         if not subs:
             raise
     return subs if lists else [call(each["queue"]) for each in subs]
+
+
+def _names_of(status: Mapping[str, Any]) -> set[str]:
+    """Return the names that mean a Redis queue: its own, in both spellings, and that of its queue."""
+    queue = status["parent"] or status["queue"]
+    return {queue, *spellings_of(status["queue"], queue)}
 
 
 def _read_queues(session: Session) -> list[dict[str, Any]]:
@@ -338,21 +341,9 @@ def _parse_sub_queue(text: str) -> dict[str, Any]:
     return {"name": name, "priority": int(priority)}
 
 
-def _path(queue: str) -> str:
+def queue_path(queue: str) -> str:
     return f"/api/cli/queues/{quote(queue, safe='')}"
 
 
 def _config_path(queue: str) -> str:
     return f"/api/cli/configs/{quote(queue, safe='')}"
-
-
-def _describe_workers(workers: list[str] | None) -> str:
-    """Return which workers redeploy a queue. `workers` is None if the server could not read them from Redis."""
-    match workers:
-        case None:
-            return "its workers deploy the newest commit"
-        case []:
-            return "no worker serves it; the next worker that starts deploys the newest commit"
-        case [_]:
-            return "1 worker deploys the newest commit"
-    return f"{len(workers)} workers deploy the newest commit"

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from runqy.cli import batches, following
+from runqy.cli import enqueue_many, following
 from runqy.cli.commands import Session, command, new_group
 from runqy.cli.completion import complete_queues, complete_states
 from runqy.cli.errors import ExitCode
@@ -15,6 +15,7 @@ from runqy.cli.following import await_task, format_progress
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.task_actions import list_bulk_actions, make_command
 from runqy.cli.task_ids import QueueAndId, find_path, parse_task
+from runqy.cli.values import parse_duration
 from runqy.formats.json_decoding import describe_error, read_json
 
 app = new_group(
@@ -25,7 +26,16 @@ app = new_group(
     """,
 )
 
-Wait = Annotated[float, typer.Option("--wait", "-w", min=0, help="Seconds to wait for the result.")]
+Wait = Annotated[
+    float,
+    typer.Option(
+        "--wait",
+        "-w",
+        metavar="DURATION",
+        parser=parse_duration,
+        help="How long to wait for the result: seconds, or a duration such as 5m.",
+    ),
+]
 
 Queue = Annotated[
     str,
@@ -45,7 +55,7 @@ _COLUMNS = {
 """The columns of a list, by state."""
 _MEMBERS = (
     *("id", "queue", "state", "progress", "retried", "max_retry"),
-    *("next_process_at", "completed_at", "last_err", "result"),
+    *("child_deaths", "shared_deaths", "next_process_at", "completed_at", "error_class", "last_err", "result"),
 )
 
 
@@ -78,7 +88,9 @@ def enqueue(  # noqa: PLR0913 (each is an option of the command)
     ] = "",
     deadline: Annotated[str, typer.Option(help="Time after which it does not run.")] = "",
     max_retry: Annotated[int | None, typer.Option(min=0, help="How often it is retried.")] = None,
-    retention: Annotated[int | None, typer.Option(min=0, help="Seconds to keep the result.")] = None,
+    retention: Annotated[
+        str, typer.Option(help="How long the result is kept: seconds, or a duration such as 24h.")
+    ] = "",
     unique_key: Annotated[str, typer.Option(help="No two unfinished tasks of a queue have the same key.")] = "",
     idempotency_key: Annotated[
         str, typer.Option(help="A repeated command with this key enqueues no second task for 24 hours.")
@@ -87,13 +99,13 @@ def enqueue(  # noqa: PLR0913 (each is an option of the command)
 ) -> None:
     """Enqueue a task."""
     body: dict[str, Any] = {"queue": queue, "data": _read_json(payload)}
-    for option, text in (("timeout", timeout), ("delay", delay)):
+    for option, text in (("timeout", timeout), ("delay", delay), ("retention", retention)):
         if text:
             body[option] = int(text) if text.isdecimal() else text
     given = {"process_at": process_at, "deadline": deadline, "unique_key": unique_key}
     body |= {name: value for name, value in given.items() if value}
-    numbers = {"max_retry": max_retry, "retention": retention}
-    body |= {name: value for name, value in numbers.items() if value is not None}
+    if max_retry is not None:
+        body["max_retry"] = max_retry
     encoded = msgspec.json.encode(body)
     if idempotency_key:
         response = session.api.post_once("/queue/add", encoded, key=idempotency_key).body
@@ -105,7 +117,7 @@ def enqueue(  # noqa: PLR0913 (each is an option of the command)
     _show(session, await_task(session, info["id"], wait) if wait else info)
 
 
-command(app, "enqueue-batch", examples=batches.EXAMPLES)(batches.enqueue_batch)
+command(app, "enqueue-batch", examples=enqueue_many.EXAMPLES)(enqueue_many.enqueue_tasks)
 
 
 @command(app, "get", examples="runqy task get 6a3c --wait 30\nrunqy task get mail 6a3c -o json")

@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+import typer
 
 from runqy.formats import durations
 from runqy.formats.error_texts import find_error_line
@@ -58,9 +59,26 @@ def format_duration(seconds: float) -> str:
     return "0s"
 
 
+def parse_duration(value: str | float) -> float:
+    """Return the seconds of an option, or of its default. Raise BadParameter."""
+    try:
+        return durations.parse_ns(str(value)) / 1e9
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.") from error
+
+
 def parse_since(text: str) -> str:
     """Return the time that was as long ago as a duration says. Other texts are returned as they are, for the server."""
+    return _from_now(text, -1)
+
+
+def parse_until(text: str) -> str:
+    """Return the time in as long as a duration says. Other texts are returned as they are, for the server."""
+    return _from_now(text, 1)
+
+
+def _from_now(text: str, sign: int) -> str:
     try:
-        return (datetime.now(UTC) - timedelta(seconds=durations.parse_s(text))).isoformat()
+        return (datetime.now(UTC) + sign * timedelta(seconds=durations.parse_s(text))).isoformat()
     except (ValueError, OverflowError):
         return text

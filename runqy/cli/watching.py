@@ -12,8 +12,27 @@ import typer
 from runqy.cli.commands import Session
 from runqy.cli.errors import ExitCode, ServerError
 from runqy.cli.output import Item, Listing
+from runqy.cli.values import parse_duration
 
-Interval = Annotated[float, typer.Option("--interval", "-i", min=0.5, help="Seconds between two readings.")]
+
+def _parse_interval(value: str | float) -> float:
+    seconds = parse_duration(value)
+    if seconds < _MIN_INTERVAL_S:
+        raise typer.BadParameter(f"Must be at least {_MIN_INTERVAL_S} s.")
+    return seconds
+
+
+_MIN_INTERVAL_S = 0.5
+Interval = Annotated[
+    float,
+    typer.Option(
+        "--interval",
+        "-i",
+        metavar="DURATION",
+        parser=_parse_interval,
+        help="Time between two readings: seconds, or a duration such as 1m.",
+    ),
+]
 
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 

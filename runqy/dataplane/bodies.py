@@ -106,6 +106,8 @@ class Body:
     def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, reader: BodyReader) -> None:
         self._scope, self._receive, self._reader = scope, receive, reader
         self.has_ended = False
+        self.is_dropped = False
+        """What arrives is dropped while the client waits: the body of a GET."""
         self._reserved, self._is_authenticated = 0, False
 
     @property
@@ -115,6 +117,8 @@ class Body:
 
     async def read(self, *, is_authenticated: bool) -> bytes:
         """Return the whole body. Raise RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected."""
+        if self.is_dropped:
+            return b""
         reader = self._reader
         limit = reader.max_bytes if is_authenticated else reader.anonymous_max_bytes
         if self.is_received:

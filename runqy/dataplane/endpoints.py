@@ -12,6 +12,9 @@ from urllib.parse import unquote
 
 from django.conf import settings
 
+from batches.api.events import open_batch_stream
+from batches.api.viewsets import BatchViewSet
+from batches.waiting import wait_for_batch
 from queues.queries import get_catalog
 from runqy.accounts.identities import accept_key, may_be_new
 from runqy.api.authentication import authenticate_key, presented_key, public_identity
@@ -50,13 +53,13 @@ from runqy.http.request_ids import trace_headers
 from runqy.metrics.http_requests import observe_request
 from runqy.telemetry.tracing import enqueue_span, get_tracer
 from tasks.api.chunk_streams import open_chunk_stream
-from tasks.api.enqueue_bodies import parse_batch, parse_enqueue, parse_enqueue_key
+from tasks.api.enqueue_bodies import parse_add_batch, parse_enqueue, parse_enqueue_key
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
 from tasks.api.logs import END_ID, LogQuerySerializer, find_position, open_output_stream
-from tasks.api.serializers import batch_response, enqueue_response, task_response
+from tasks.api.serializers import add_batch_response, enqueue_response, task_response
 from tasks.api.viewsets import TaskViewSet
 from tasks.api.waits import enqueue_head, parse_wait, task_head, waiting_client
-from tasks.batches import enqueue_batch
+from tasks.enqueue_many import enqueue_tasks
 from tasks.operations import enqueue_task
 from tasks.queries import get_task, read_task_output
 from tasks.waiting import ResultWaiters
@@ -68,6 +71,7 @@ T = TypeVar("T")
 
 _TASK_ID = r"(?P<task_id>(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%2[Ff])+)"
 _TASK_PATH = re.compile(rf"/queue/{_TASK_ID}(?P<part>/events|/stream)?")
+_BATCH_PATH = re.compile(r"/batches/(?P<batch_id>[0-9a-f-]+)(?P<part>/events)?")
 _LOGS_PATH = re.compile(rf"/api/cli/queues/(?P<queue>[A-Za-z0-9._-]+)/tasks/{_TASK_ID}/logs")
 _LOGS_ROUTE = "/api/cli/queues/{queue}/tasks/{task_id}/logs"
 _POST_ONLY = ("/queue/add", "/queue/add-batch")
@@ -109,6 +113,11 @@ class TaskEndpoints:
             part = found["part"] or ""
             respond_one = partial(self._parts[part], task_id=unquote(found["task_id"]))
             return lambda request: self._observe(request, respond_one, f"/queue/{{task_id}}{part}", is_safe=True)
+        if method == "GET" and (batch := _BATCH_PATH.fullmatch(path)):
+            if not batch["part"]:
+                return lambda request: self._wait_for_batch(request, batch_id=batch["batch_id"])
+            respond_events = partial(self._stream_batch_events, batch_id=batch["batch_id"])
+            return lambda request: self._observe(request, respond_events, "/batches/{batch_id}/events", is_safe=True)
         if method == "GET" and (logs := _LOGS_PATH.fullmatch(path)):
             return lambda request: self._follow(request, queue=logs["queue"], task_id=unquote(logs["task_id"]))
         return None
@@ -125,6 +134,27 @@ class TaskEndpoints:
             raise PassToDjango
         respond = partial(self._stream_output, queue=queue, task_id=task_id)
         return await self._observe(request, respond, _LOGS_ROUTE, is_safe=True)
+
+    async def _wait_for_batch(self, request: ParsedRequest, *, batch_id: str) -> Response:
+        """Wait for a batch where that costs no thread. Django responds, also to a client that must not wait."""
+        try:
+            wait = parse_wait(request.query_param("wait"), request.headers)
+            identity = accept_key(presented_key(request.headers)) if wait.seconds else None
+            if identity is None or find_refusal(
+                identity, roles=BatchViewSet.roles, allows_queue_scoped_keys=BatchViewSet.allows_queue_scoped_keys
+            ):
+                raise PassToDjango
+            self.in_flight += 1
+            try:
+                client = waiting_client(request.headers, identity)
+                waiting = wait_for_batch(self._waiters, batch_id, client=client, timeout_s=wait.seconds)
+                await request.until_disconnect(waiting)
+                request.has_waited = True
+            finally:
+                self.in_flight -= 1
+        except RunqyError as error:
+            raise PassToDjango from error
+        raise PassToDjango
 
     async def _observe(
         self, request: ParsedRequest, respond: Respond, route: str, *, is_safe: bool
@@ -245,16 +275,16 @@ class TaskEndpoints:
     async def _enqueue_batch(self, call: Call, identity: Identity) -> Response:
         request = call.request
         body = await self._read_body(request)
-        spec = replace(parse_batch(body), owner=identity.owner)
+        spec = replace(parse_add_batch(body), owner=identity.owner)
         key = parse_idempotency_key(request.headers.get("Idempotency-Key"), identity=identity, kind="batch", body=body)
         traceparent = request.headers.get("traceparent", "")
         with enqueue_span(spec.queue, traceparent):
             headers = trace_headers(traceparent)
-            batch = await self._run(
-                lambda: enqueue_batch(spec=spec, allowed_queues=identity.queues, headers=headers, idempotency_key=key)
+            enqueued = await self._run(
+                lambda: enqueue_tasks(spec=spec, allowed_queues=identity.queues, headers=headers, idempotency_key=key)
             )
-        replayed = {"Idempotent-Replayed": "true"} if batch.is_replayed else None
-        return json_response(encode_json(batch_response(batch)), headers=replayed)
+        replayed = {"Idempotent-Replayed": "true"} if enqueued.is_replayed else None
+        return json_response(encode_json(add_batch_response(enqueued)), headers=replayed)
 
     async def _get_task(self, call: Call, identity: Identity, *, task_id: str) -> Response:
         request = call.request
@@ -317,6 +347,21 @@ class TaskEndpoints:
             position,
             client=waiting_client(request.headers, identity),
         )
+        head = {"Content-Type": EVENT_TYPE} | EVENT_HEADERS
+        return StreamingResponse(200, [*encode_headers(head)], stream)
+
+    async def _stream_batch_events(
+        self, call: Call, identity: Identity, *, batch_id: str
+    ) -> Response | StreamingResponse:
+        headers = call.request.headers
+        stream = await open_batch_stream(
+            self._waiters,
+            batch_id,
+            client=waiting_client(headers, identity),
+            last_event_id=headers.get("Last-Event-ID", ""),
+        )
+        if stream is None:
+            return empty_response(204, EVENT_HEADERS)
         head = {"Content-Type": EVENT_TYPE} | EVENT_HEADERS
         return StreamingResponse(200, [*encode_headers(head)], stream)
 

@@ -57,6 +57,8 @@ class ParsedRequest:
         raw_headers: Headers = scope["headers"]  # type: ignore[assignment] # uvicorn's list of pairs
         self.headers = RequestHeaders(raw_headers)
         self.body = Body(scope, receive, bodies)
+        self.has_waited = False
+        """The client has waited for what Django responds about."""
 
     def query_param(self, name: str) -> str | None:
         """Return a query parameter, the last one of that name; None if there is none. Raise RequestInvalid."""
@@ -81,7 +83,8 @@ class ParsedRequest:
         return await self.body.read(is_authenticated=is_authenticated)
 
     async def wait_for_disconnect(self) -> None:
-        """Return when the client closes the connection. The body must have been read."""
+        """Return when the client closes the connection. A body that has not been read is dropped."""
+        self.body.is_dropped = True
         try:
             while True:
                 await self.body.receive_chunk()
@@ -95,7 +98,7 @@ class ParsedRequest:
             extension["call"]()
 
     async def until_disconnect(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine, and cancel it when the client closes the connection. The body must have been read.
+        """Run a coroutine, and cancel it when the client closes the connection. A body that was not read is dropped.
 
         Raise ClientDisconnected, and the coroutine's errors.
         """

@@ -17,7 +17,7 @@ from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import Headers, Response, StreamingResponse
 from runqy.errors import ClientDisconnected
 from runqy.http.middleware import QUEUED_AT
-from tasks.api.waits import UNTIL_DISCONNECT
+from tasks.api.waits import UNTIL_DISCONNECT, WAITED
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -33,7 +33,7 @@ async def call_wsgi(
 ) -> Response | StreamingResponse:
     """Return an application's response. Raise ServerBusy, and the application's errors."""
     environ = build_environ(request.scope, body)
-    environ |= {QUEUED_AT: perf_counter(), UNTIL_DISCONNECT: request.until_disconnect}
+    environ |= {QUEUED_AT: perf_counter(), UNTIL_DISCONNECT: request.until_disconnect, WAITED: request.has_waited}
     call = WsgiCall(application, environ, asyncio.get_running_loop())
     await executor.start(call.run)
     return await call.response

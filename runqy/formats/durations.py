@@ -5,7 +5,8 @@ from decimal import Decimal
 from functools import lru_cache
 
 _UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
+_NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_PART = re.compile(rf"({_NUMBER})(ns|us|µs|ms|s|m|h)")
 _MAX_LENGTH = 64
 """The limit of a text. The time to convert digits grows with the square of their number."""
 _WHOLE = re.compile(rf"(?:{_PART.pattern})+")
@@ -16,8 +17,8 @@ def parse_ns(text: str) -> int:
     text = text.strip()
     if len(text) > _MAX_LENGTH:
         raise ValueError(f"{text[:_MAX_LENGTH]!r}… is too long for a duration such as 30s, 15m or 1h30m")
-    if re.fullmatch(r"\d+", text, re.ASCII):
-        return int(text) * 10**9
+    if re.fullmatch(_NUMBER, text):
+        return int(Decimal(text) * 10**9)
     if not _WHOLE.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration such as 30s, 15m or 1h30m")
     return int(sum(Decimal(number) * _UNITS_NS[unit] for number, unit in _PART.findall(text)))

@@ -1,6 +1,7 @@
 """Find the line of an error's text that says what happened."""
 
 _TRACEBACK = "Traceback (most recent call last):"
+_CAUSE = "cause: "
 
 
 def is_traceback(text: str) -> bool:
@@ -9,9 +10,30 @@ def is_traceback(text: str) -> bool:
 
 
 def find_error_line(text: str) -> str:
-    """Return the last line of a traceback, else the first line: what a killed process printed follows its cause."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    """Return the last line of a traceback, else the first line: what a killed process printed follows its cause.
+
+    An error of uv begins with what failed; its last cause is added.
+    """
+    lines = without_hints(text)
     if not is_traceback(text):
-        return lines[0].strip() if lines else ""
-    unindented = [line for line in lines if not line[0].isspace() and _TRACEBACK not in line]
-    return (unindented or lines)[-1].strip()
+        causes = [line.strip() for line in lines[1:] if line.lstrip().startswith(_CAUSE)]
+        return ": ".join([line.strip() for line in lines[:1]] + [line.removeprefix(_CAUSE) for line in causes[-1:]])
+    # The output of a build is indented in that of uv.
+    indent = next((_indent(line) for line in reversed(lines) if line.lstrip().startswith(_TRACEBACK)), 0)
+    found = [line for line in lines if _indent(line) == indent and _TRACEBACK not in line]
+    return (found or lines)[-1].strip()
+
+
+def without_hints(text: str) -> list[str]:
+    """Return the lines that have text, without the hints of uv and git and their continuations."""
+    found: list[str] = []
+    is_hint = False
+    for line in text.splitlines():
+        is_hint = line.startswith("hint: ") or (is_hint and line[:1].isspace())
+        if line.strip() and not is_hint:
+            found.append(line)
+    return found
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())

@@ -46,7 +46,7 @@ def check_depth(content: bytes) -> None:
     """Raise RecursionError if JSON is nested deeper than MAX_DEPTH. Other faults are not found."""
     # Counting is cheap: other values are not looked at again, unless they have very many lists and objects. 10 MB of
     # such take 20 ms.
-    if content.count(b"[") + content.count(b"{") <= MAX_DEPTH:
+    if len(content) <= MAX_DEPTH or content.count(b"[") + content.count(b"{") <= MAX_DEPTH:
         return
     if b"\\" in content:  # else a quote always begins or ends a string
         content = content.replace(rb"\\", b"").replace(rb"\"", b"")

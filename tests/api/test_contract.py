@@ -129,6 +129,7 @@ def test_the_tasks_of_a_queue_are_listed_shown_cancelled_and_deleted(client: Api
 def test_workers_are_listed(client: ApiClient) -> None:
     assert decode(client.get("/api/cli/workers")) == {
         "workers": [],
+        "lost": [],
         "count": 0,
         "processes": {"ready": 0, "not_ready": 0, "disconnected": 0},
     }

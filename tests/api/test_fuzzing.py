@@ -47,12 +47,14 @@ DATA_PLANE += [f"GET /queue/{{task_id}}{part}" for part in ("", "/events", "/str
 
 # Every check of schemathesis is on. What it finds all the same is in this table, or is a defect: the check, the
 # operations, and the statuses with which it may be wrong.
-TASKS = {"enqueue_task", "create_task", "enqueue_batch"}
+TASKS = {"enqueue_task", "create_task", "enqueue_batch", "create_batch", "add_to_batch"}
 CONFIGS = {"create_config", "replace_config"}
-CONDITIONAL = CONFIGS | {"delete_config", "delete_vault", "set_vault_entry", "put_vault_entry", "delete_vault_entry"}
+VAULTS = {"delete_vault", "set_vault_entry", "put_vault_entry", "set_vault_entries", "delete_vault_entry"}
+CONDITIONAL = CONFIGS | VAULTS | {"delete_config"}
 LISTS = {
     *("list_tasks", "list_api_keys", "list_vault_deliveries", "list_vault_entry_versions", "list_runs", "list_alerts"),
-    *("list_audit_records", "list_bulk_actions"),
+    *("list_audit_records", "list_bulk_actions", "list_webhook_deliveries", "list_schedules", "list_fires"),
+    *("list_batches", "get_batch"),
 }
 EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
     ("positive_data_acceptance", TASKS, 400, "a queue's payload schema, and options that exclude each other"),
@@ -64,6 +66,7 @@ EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
         400,
         "rules between fields, and of git addresses and vaults",
     ),
+    ("positive_data_acceptance", {"redeploy_queue"}, 400, "`commit` is a whole commit or a possible name of a tag"),
     ("positive_data_acceptance", {"apply_configs"}, 400, "the content of a file is YAML of queues"),
     (
         "positive_data_acceptance",
@@ -71,7 +74,38 @@ EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
         400,
         "actions depend on the state, and members of ended tasks have none",
     ),
+    (
+        "positive_data_acceptance",
+        {"create_schedule", "replace_schedule"},
+        400,
+        "cron and every exclude each other, and options are those of the route that enqueues",
+    ),
     ("positive_data_acceptance", {"register_worker"}, 400, "who accepts a Redis user names the process"),
+    (
+        "positive_data_acceptance",
+        {"create_webhook", "change_webhook"},
+        400,
+        "rules of URLs and of headers, and queues that exist",
+    ),
+    (
+        "positive_data_acceptance",
+        {"show_queue_webhook_secret", "rotate_queue_webhook_secret"},
+        400,
+        "a queue without webhook_hosts has no secret",
+    ),
+    (
+        "positive_data_acceptance",
+        {"show_git_hook_secret", "rotate_git_hook_secret"},
+        400,
+        "a queue without `release: push` has no secret",
+    ),
+    ("positive_data_acceptance", {"resend_webhook_deliveries"}, 400, "ids or `failed`; an id has no fraction"),
+    (
+        "positive_data_acceptance",
+        {"acknowledge_alerts", "snooze_alerts", "resume_alerts"},
+        400,
+        "an alert or a queue, and a snooze ends within 90 days",
+    ),
     ("positive_data_acceptance", {"create_api_key"}, 400, "its end is past, or it has vaults and is no worker's"),
     (
         "positive_data_acceptance",
@@ -87,10 +121,12 @@ EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
         "reserved keys; values are counted in bytes; a git token has hosts, others have none",
     ),
     ("positive_data_acceptance", {"get_queue_stats"}, 400, "an interval ends after it begins; a step is whole minutes"),
+    ("positive_data_acceptance", {"get_queue_demand"}, 400, "`target_wait` is a duration"),
     ("positive_data_acceptance", CONDITIONAL, 412, "the If-Match names another version"),
     ("negative_data_rejection", CONDITIONAL, 412, "an If-Match that is no entity tag names no version"),
-    ("negative_data_rejection", {"enqueue_batch"}, 413, "a batch of too many tasks"),
+    ("negative_data_rejection", {"enqueue_batch", "create_batch", "add_to_batch"}, 413, "a batch of too many tasks"),
     ("not_a_server_error", {"register_worker"}, 503, "a vault that the queue needs is missing"),
+    ("not_a_server_error", {"stream_task", "stream_task_events"}, 503, "the tests let nothing wait: it stops"),
     ("missing_required_header", {"replace_config"}, 428, "what RFC 6585 has for a missing If-Match"),
     ("use_after_free", {"get_api_key"}, 200, "a revoked key stays on record"),
     ("use_after_free", {"list_vault_deliveries"}, 200, "deliveries of secrets stay recorded"),

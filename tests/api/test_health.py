@@ -33,7 +33,7 @@ from vaults.operations import create_vault
 pytestmark = pytest.mark.usefixtures("configuration")
 
 ALL = [
-    *("redis", "redis_eviction", "redis_writes", "worker_credentials", "maintenance"),
+    *("redis", "redis_eviction", "redis_append_only_file", "redis_writes", "worker_credentials", "maintenance"),
     *("database", "migrations", "configuration", "vaults", "queues"),
 ]
 
@@ -152,7 +152,7 @@ def test_a_check_that_is_not_done_in_time_is_named(redis: Any, settings: Any, mo
 
     checks = {check["check"]: check for check in json.loads(response.content)["checks"]}
     assert response.status_code == 503
-    assert [name for name in checks if name in ALL[:5]] == ["redis", "redis_eviction", "redis_writes"]
+    assert [name for name in checks if name in ALL[:6]] == ALL[:4]
     assert (checks["redis"]["status"], checks["redis_writes"]["status"]) == ("ok", "failed")
     assert checks["redis_writes"]["detail"].startswith("Not finished within")
     assert checks["database"]["status"] == "ok"
@@ -205,6 +205,26 @@ def test_an_evicting_redis_is_a_warning(redis: Any) -> None:
         redis.config_set("maxmemory-policy", "noeviction")
 
     assert found == (200, "degraded", {"redis_eviction": "warning"})
+
+
+def test_a_user_default_who_may_not_run_the_append_only_file_is_a_warning(
+    redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed_in_future = (10**6,)  # the tests' Valkey needs no such permission
+    redis.config_set("appendonly", "yes")
+    redis.execute_command("ACL SETUSER", "default", "-geoadd")  # the tests need others
+    try:
+        of_valkey_9 = ready()
+        monkeypatch.setattr("runqy.broker.health.LOADS_AS_SUPERUSER", fixed_in_future)
+        restricted = ready()
+        redis.execute_command("ACL SETUSER", "default", "+@all")
+        unrestricted = ready()
+    finally:
+        redis.execute_command("ACL SETUSER", "default", "+@all")
+        redis.config_set("appendonly", "no")
+
+    assert restricted == (200, "degraded", {"redis_append_only_file": "warning"})
+    assert of_valkey_9 == unrestricted == (200, "ok", {})
 
 
 def _fail(*_: Any, **__: Any) -> None:

@@ -18,7 +18,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.errors import BatchTooLarge, PayloadInvalid
-from tasks.api.enqueue_bodies import parse_batch
+from tasks.api.enqueue_bodies import parse_add_batch
 from tasks.payloads import add_defaults, check_integers
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
@@ -98,7 +98,10 @@ def test_hostile_bodies_cause_no_500_and_use_little_memory(web: WebProcess) -> N
 
     expected = {"huge": 413, "announced gzip bomb": 415}
     assert {
-        request: response for request, response in found.items() if response[0] != expected.get(request[2], 400)
+        request: response
+        for request, response in found.items()
+        # A push is read only if it is signed.
+        if response[0] != expected.get(request[2], 401 if request[1].startswith("/hooks/") else 400)
     } == {}
     assert resident(web) - before < MAX_GROWTH
     assert web.send("/queue/add", b'{"queue":"simple","data":{}}')[0] == 200
@@ -145,24 +148,24 @@ def little_memory(size: int) -> Iterator[None]:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 4 * size
+    assert peak < 6 * size  # other threads allocate too; decoded, it would be many times as much
 
 
 @pytest.mark.parametrize("job", [b"{}", b"[]", b"1", b"null", b'"a"', b'"a,b"'])
 def test_a_batch_of_very_many_jobs_is_refused_before_they_are_in_memory(job: bytes) -> None:
     body = b'{"queue":"simple","jobs":[' + b",".join([job] * 500_000) + b"]}"
     with pytest.raises(BatchTooLarge):
-        parse_batch(body)  # the first one makes the type that is decoded
+        parse_add_batch(body)  # the first one makes the type that is decoded
 
     with little_memory(len(body)), pytest.raises(BatchTooLarge, match="more than 10000 tasks"):
-        parse_batch(body)
+        parse_add_batch(body)
 
 
 @pytest.mark.usefixtures("configuration")
 def test_a_long_batch_of_few_jobs_is_read() -> None:
     wide = b"[" + b",".join([b"1"] * 300_000) + b"]"
 
-    spec = parse_batch(
+    spec = parse_add_batch(
         b'{"queue":"simple","jobs":[{"data":{"list":' + wide + b"}}," + wide + b',{},"text",3,null,true]}'
     )
 
@@ -182,7 +185,7 @@ def test_a_job_with_very_many_members_is_a_payload_that_is_not_decoded() -> None
     body = b'{"queue":"simple","jobs":[' + job + b"]}"
 
     with little_memory(len(body)):
-        (item,) = parse_batch(body).items
+        (item,) = parse_add_batch(body).items
 
     assert isinstance(item, NewTask)
     assert item.payload == job
@@ -190,7 +193,7 @@ def test_a_job_with_very_many_members_is_a_payload_that_is_not_decoded() -> None
 
 @pytest.mark.usefixtures("configuration")
 def test_the_payload_of_a_job_may_have_very_many_members() -> None:
-    (item,) = parse_batch(b'{"queue":"simple","jobs":[{"max_retry":3,"data":{' + VERY_MANY + b"}}]}").items
+    (item,) = parse_add_batch(b'{"queue":"simple","jobs":[{"max_retry":3,"data":{' + VERY_MANY + b"}}]}").items
 
     assert isinstance(item, NewTask)
     assert (item.payload, item.max_retry) == (b"{" + VERY_MANY + b"}", 3)

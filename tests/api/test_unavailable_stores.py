@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError
+from django.db.backends.base.base import BaseDatabaseWrapper
 from drf_spectacular.generators import SchemaGenerator
 
 from queues.models import QueueSource
@@ -19,6 +20,7 @@ from tests.support.waiting import PATIENCE_S
 from vaults.operations import create_vault, set_entry
 
 NAMES = {"queue": "simple", "name": "v", "key": "KEY", "task_id": "t", "worker_id": "w:1", "key_id": "1", "number": "1"}
+NAMES |= {"webhook_id": "0123456789abcdef", "batch_id": "b"}
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +73,7 @@ def test_without_a_database_no_route_fails_with_a_bug(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(connection, "cursor", fail)
+        patched.setattr(BaseDatabaseWrapper, "cursor", fail)  # on all threads
         found = {(method, path): outcome(call(method, path, body)) for method, path, body in operations()}
 
     assert found["POST", "/queue/add"][0] == 200

@@ -2,7 +2,9 @@
 
 import io
 import sys
+import time
 from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -49,6 +51,12 @@ def run(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     runner = CliRunner()
     return lambda *args, **options: runner.invoke(app, args, **options)
+
+
+@pytest.fixture
+def replace_sleep(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, Callable[[float], object]], None]:
+    """Return a function that replaces `time.sleep` in one module: other threads of the process sleep too."""
+    return lambda module, sleep: monkeypatch.setattr(module, "time", SimpleNamespace(**vars(time) | {"sleep": sleep}))
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 
 import httpx2
@@ -11,18 +13,22 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.utils import timezone
 from typer.testing import Result
 
+from alerts.kinds import AlertKind
 from alerts.operations import store_findings
-from alerts.rules import AlertKind, Finding
+from alerts.rules import Finding
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.identities import key_digest
 from runqy.accounts.models import ApiKey
+from runqy.broker.broker import Broker
+from runqy.broker.workers.records import WorkerState
 from runqy.cli import targets
 from runqy.cli.client import Client
 from runqy.cli.errors import ExitCode
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY
 from tests.support.secret_leaks import SUITE
+from tests.support.workers import RECORD, heartbeats
 
 Run = Callable[..., Result]
 
@@ -106,7 +112,8 @@ def test_key_is_created_used_listed_and_revoked(admin: Run) -> None:
     row = ApiKey.objects.get()
 
     limits = ("--expires-in", "24h", "--rate-limit", "60/m")  # `ci` may give no more than it has
-    only_key = admin("apikey", "create", "shop", "-q", "mail", "-o", "name", "-k", key, *limits).stdout.strip()
+    shop = admin("apikey", "create", "shop", "-q", "mail", "-o", "name", "-k", key, *limits)
+    only_key = shop.stdout.strip()
     child = str(ApiKey.objects.get(name="shop").pk)
     listed = admin("apikey", "list").stdout
     shown = admin("apikey", "show", child).stdout
@@ -115,6 +122,7 @@ def test_key_is_created_used_listed_and_revoked(admin: Run) -> None:
     both = admin("apikey", "revoke", str(row.pk), "--descendants", "--force")
 
     assert created.stderr == f"runqy: The key 'ci' has the id {row.pk}. Store it now: it is not shown again.\n"
+    assert "runqy: No such queue yet: mail. The key may use it once it exists.\n" in shop.stderr
     assert key_digest(only_key) == ApiKey.objects.get(name="shop").digest  # not its id: it is shown only now
     assert [line.split("\t")[:5] for line in listed.splitlines()] == [
         [child, "shop", "client", "valid", "mail"],
@@ -187,6 +195,18 @@ def test_warnings_do_not_fail_the_check(admin: Run, redis: redis_py.Redis) -> No
     assert "workers\t0 ready, 0 not ready, 0 disconnected\n" in result.stdout
     # No maintenance runs beside the tests.
     assert "runqy manage run_maintenance" in result.stdout
+
+
+def test_status_counts_the_queues_of_a_process_by_their_state(admin: Run, single_broker: Broker) -> None:
+    states = {"mail": WorkerState.READY, "image": WorkerState.START_FAILED, "video": WorkerState.START_FAILED}
+    with ExitStack() as beating:
+        for queue, state in states.items():
+            record = replace(RECORD, worker_id=queue, queue=queue, redis_queues={queue: 5}, state=state)
+            beating.enter_context(heartbeats(single_broker, record))
+        shown, report = admin("status"), admin("status", "-o", "json")
+
+    assert "workers\t1 ready, 0 not ready, 0 disconnected\nworker_queues\t1 ready, 2 start failed\n" in shown.stdout
+    assert json.loads(report.stdout)["worker_queues"] == {"ready": 1, "start_failed": 2}
 
 
 def test_status_fails_if_an_alert_is_critical(admin: Run, redis: redis_py.Redis) -> None:

@@ -48,6 +48,15 @@ def test_task_is_enqueued_and_read_again(run: Run, redis: redis_py.Redis) -> Non
     assert '"to": "ada"' in read.stdout
 
 
+def test_task_shows_how_often_its_process_died(run: Run, redis: redis_py.Redis) -> None:
+    task_id = run("task", "enqueue", "-q", "mail", "-o", "name", "-k", CLIENT_KEY).stdout.strip()
+    redis.hset(QueueKeys("mail").task(task_id), mapping={"child_deaths": 1, "shared_deaths": 2})
+
+    lines = run("task", "get", task_id, "-k", CLIENT_KEY).stdout.splitlines()
+
+    assert {"child_deaths\t1", "shared_deaths\t2"} <= {*lines}
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -99,10 +108,10 @@ def test_waiting_task_is_cancelled_and_deleted(run: Run, redis: redis_py.Redis) 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("queue", "list"), "image\t0/0\t0\t0\t0\t0\t0\t0\tfalse\nmail\t0/0\t0\t0\t0\t0\t0\t0\tfalse\n"),
+        (("queue", "list"), "image\tunknown\t0/0\t0\t0\t0\t0\t0\t0\nmail\tunknown\t0/0\t0\t0\t0\t0\t0\t0\n"),
         (
             ("queue", "redeploy", "mail"),
-            "mail: no worker serves it; the next worker that starts deploys the newest commit\n",
+            "mail: release 1, the newest commit, is run by the next worker that starts: none serves the queue\n",
         ),
         (("worker", "list"), ""),
     ],
@@ -131,17 +140,22 @@ def test_scheduled_tasks_are_released_with_the_time_at_which_they_are_due(run: R
     ]
 
 
-def test_queue_files_are_reloaded_and_their_queues_listed(run: Run, settings: Any, tmp_path: Path) -> None:
+def test_queue_files_are_reloaded_and_what_they_define_is_listed(run: Run, settings: Any, tmp_path: Path) -> None:
     settings.QUEUE_WORKERS_DIR = tmp_path
     queue = "queues:\n  {}: {{priority: 1, deployment: {{git_url: 'https://h/r', startup_cmd: x}}}}\n"
-    (tmp_path / "a.yaml").write_text(queue.format("new"))
+    nightly = "schedules:\n  {}: {{queue: new, cron: '@daily'}}\n"
+    (tmp_path / "a.yaml").write_text(queue.format("new") + nightly.format("nightly"))
+    planned = run("config", "validate", "--dir", str(tmp_path), "-k", ADMIN_KEY)
     run("config", "reload", "-k", ADMIN_KEY)
+    (tmp_path / "a.yaml").write_text(queue.format("new") + nightly.format("weekly"))
     (tmp_path / "b.yaml").write_text(queue.format("late"))
     (tmp_path / "c.yaml").write_text("queues: 5")
 
     result = run("config", "reload", "-k", ADMIN_KEY)
 
-    assert (result.exit_code, result.stdout) == (ExitCode.FAILED, "late\tadded\nnew\tunchanged\n"), result.output
+    assert planned.stdout == "queue\tnew\tadded\nschedule\tnightly\tadded\n", planned.output
+    listed = "queue\tlate\tadded\nqueue\tnew\tunchanged\nschedule\tnightly\tmissing\nschedule\tweekly\tadded\n"
+    assert (result.exit_code, result.stdout) == (ExitCode.FAILED, listed), result.output
     assert "c.yaml" in result.stderr
 
 

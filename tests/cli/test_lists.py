@@ -163,22 +163,39 @@ def test_several_tasks_are_cancelled_up_to_the_first_refusal(run, server):
 def test_queues_are_listed_with_their_counts(run, server):
     queue = {"queue": "mail", "pending": 1, "active": 0, "scheduled": 0, "retry": 0, "archived": 2, "completed": 9}
     processes = {"ready": 3, "not_ready": 1, "disconnected": 0}
-    server.responses = [(200, {"queues": [queue | {"paused": True, "worker_processes": processes}]})]
+    server.responses = [(200, {"queues": [queue | {"health": ["no worker", "paused"], "worker_processes": processes}]})]
 
-    assert run("queue", "list").stdout == "mail\t3/4\t1\t0\t0\t0\t2\t9\ttrue\n"
+    assert run("queue", "list").stdout == "mail\tno worker, paused\t3/4\t1\t0\t0\t0\t2\t9\n"
+
+
+def test_a_named_commit_that_was_not_fetched_stands_in_the_list_of_releases(run, server):
+    response = {"message": "redeployment requested", "queue": "mail", "workers": ["a"], "release": 7}
+    release = {"number": 7, "state": "reverted", "commit": None, "branch": "v9", "subject": "", "source": "manual"}
+    release |= {"actor": "ada", "created_at": "2026-01-01T00:00:00Z", "reason": "a could not fetch it"}
+    server.responses = [(200, response), (200, {"queue": "mail", "releases": [release]})]
+
+    requested = run("queue", "redeploy", "mail", "--commit", "v9").stdout
+    listed = run("queue", "releases", "mail").stdout
+
+    assert requested == (
+        "mail: release 7, v9, is being rolled out to 1 worker; "
+        "`runqy queue releases mail` shows whether it can be fetched\n"
+    )
+    assert listed.startswith("7\treverted\tv9\t")
 
 
 @pytest.mark.parametrize(
     ("workers", "expected"),
     [
-        (["a"], "1 worker deploys the newest commit"),
-        (["a", "b"], "2 workers deploy the newest commit"),
-        (None, "its workers deploy the newest commit"),
-        ([], "no worker serves it; the next worker that starts deploys the newest commit"),
+        (["a"], "release 7, the newest commit, is being rolled out to 1 worker"),
+        (["a", "b"], "release 7, the newest commit, is being rolled out to 2 workers"),
+        (None, "release 7, the newest commit, is being rolled out to its workers"),
+        ([], "release 7, the newest commit, is run by the next worker that starts: none serves the queue"),
     ],
 )
-def test_redeploy_prints_how_many_workers_deploy_the_newest_commit(run, server, workers, expected):
-    server.responses = [(200, {"message": "redeployment requested", "queue": "mail", "workers": workers})]
+def test_redeploy_prints_how_many_workers_will_run_the_newest_commit(run, server, workers, expected):
+    response = {"message": "redeployment requested", "queue": "mail", "workers": workers, "release": 7}
+    server.responses = [(200, response)]
 
     result = run("queue", "redeploy", "mail")
 

@@ -16,7 +16,7 @@ from runqy.cli.values import format_value
 
 WORKER = {"worker_id": "h:1:a", "queue": "mail", "redis_queues": {"mail": 1}, "state": "ready", "reason": ""}
 WORKER |= {"commit": "0123456789abcdef", "running": [{"task_id": "t1"}], "concurrency": 2, "last_beat": 1764547200}
-WORKER |= {"host": "vm", "pid": 7, "version": "1.0.0", "started_at": 0, "last_take_at": None}
+WORKER |= {"held": [], "host": "vm", "pid": 7, "version": "1.0.0", "started_at": 0, "last_take_at": None}
 
 
 LINE = "h:1:a\tmail\tready\t1/2\t2025-12-01T00:00:00Z\t0123456789ab\t"
@@ -31,13 +31,13 @@ LINE = "h:1:a\tmail\tready\t1/2\t2025-12-01T00:00:00Z\t0123456789ab\t"
     ],
 )
 def test_pipe_gets_lines_with_tabs_or_names(run, server, options, expected):
-    server.responses = [(200, {"workers": [WORKER]})]
+    server.responses = [(200, {"workers": [WORKER], "lost": []})]
 
     assert run("worker", "list", *options).stdout == expected
 
 
 def test_documents_contain_what_the_server_sent(run, server):
-    server.responses = [(200, {"workers": [WORKER]})] * 3
+    server.responses = [(200, {"workers": [WORKER], "lost": []})] * 3
 
     as_json = [run("worker", "list", *options).stdout for options in (["--json"], ["-o", "json"])]
     as_yaml = run("worker", "list", "-o", "yaml").stdout
@@ -48,7 +48,7 @@ def test_documents_contain_what_the_server_sent(run, server):
 
 
 def test_options_of_all_commands_stand_anywhere_and_the_last_one_counts(run, server):
-    server.responses = [(200, {"workers": [WORKER]})] * 3
+    server.responses = [(200, {"workers": [WORKER], "lost": []})] * 3
     url = "https://runqy.example.com"
 
     run("-s", url, "-k", "root", "worker", "list")

@@ -11,7 +11,7 @@ from runqy.cli.errors import ExitCode, ServerError
 ENV = {"RUNQY_SERVER_URL": "http://env", "RUNQY_API_KEY": "env-key"}
 SECRET = "rq_s3cretK3ythatNobodyMayEverSee0123456789"
 OWN = {"id": "7", "name": "deploy", "role": "admin", "queues": [], "vaults": []}
-WORKERS = {"workers": []}
+WORKERS = {"workers": [], "lost": []}
 PROD, STAGING = "https://runqy.example.com", "https://staging.example.com"
 
 
@@ -65,6 +65,7 @@ def test_key_is_typed_without_being_shown(login, run, server, monkeypatch):
     result = run("login", input=f"{PROD}/\n{SECRET}\n")
 
     assert (result.exit_code, last(server)) == (0, (PROD, SECRET))
+    assert f"Make a key of your own at {PROD}/admin/api-keys/" in result.stderr
     assert SECRET not in result.output
 
 

@@ -17,6 +17,7 @@ from runqy.broker.broker import Broker
 from runqy.cli import prompts, queue_files, watching
 from runqy.cli.commands import Session
 from runqy.cli.errors import ExitCode
+from schedules.models import Schedule
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 from tests.support.runs import insert_runs, make_failure, make_run
@@ -140,7 +141,7 @@ def test_statistics_have_a_line_for_each_step(queue: Callable[..., Result], stop
 
 
 def test_watching_prints_a_queue_again_when_it_has_changed(
-    queue: Callable[..., Result], single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+    queue: Callable[..., Result], single_broker: Broker, replace_sleep: Callable[..., None]
 ) -> None:
     steps = iter([lambda: None, lambda: put(single_broker, "t1", queue="mail")])
 
@@ -149,15 +150,17 @@ def test_watching_prints_a_queue_again_when_it_has_changed(
             raise KeyboardInterrupt
         step()
 
-    monkeypatch.setattr(watching.time, "sleep", sleep)
+    replace_sleep(watching, sleep)
 
     result = queue("watch")
+    one = queue("watch", "image.low")
 
     assert result.exit_code == ExitCode.INTERRUPTED
-    assert [line.split("\t")[0:3:2] for line in result.stdout.splitlines()] == [
+    assert [line.split("\t")[0:4:3] for line in result.stdout.splitlines()] == [
         *(["image_high", "0"], ["image_low", "0"], ["mail", "0"]),
         ["mail", "1"],
     ]
+    assert [line.split("\t")[0] for line in one.stdout.splitlines()] == ["image_low"]
 
 
 def test_files_are_applied_and_what_is_equal_stays(queue: Callable[..., Result], tmp_path: Path) -> None:
@@ -173,9 +176,9 @@ def test_files_are_applied_and_what_is_equal_stays(queue: Callable[..., Result],
     second = queue("apply", "-f", str(folder))
     from_stdin = queue("apply", "-f", "-", "-f", str(folder / "b.yml"), input=FILE.format("three", 3))
 
-    assert outcome(first) == (0, "one\tadded\ntwo\tadded\n")
-    assert outcome(second) == (0, "one\tupdated\ntwo\tunchanged\n")
-    assert outcome(from_stdin) == (0, "three\tadded\ntwo\tunchanged\n")
+    assert outcome(first) == (0, "queue\tone\tadded\nqueue\ttwo\tadded\n")
+    assert outcome(second) == (0, "queue\tone\tupdated\nqueue\ttwo\tunchanged\n")
+    assert outcome(from_stdin) == (0, "queue\tthree\tadded\nqueue\ttwo\tunchanged\n")
     assert Queue.objects.get(name="two").updated_at == saved
     assert Queue.objects.get(name="one").priority == 2
 
@@ -192,10 +195,10 @@ def test_a_diff_shows_changes_as_diff_does_and_changes_nothing(queue: Callable[.
 
     assert found.exit_code == same.exit_code == 1
     lines = found.stdout.splitlines()
-    assert lines[:5] == ["--- server/one", "+++ files/one", "@@ -1,5 +1,5 @@", " queues:", "   one:"]
+    assert lines[:5] == ["--- server/queues/one", "+++ files/queues/one", "@@ -1,5 +1,5 @@", " queues:", "   one:"]
     assert lines[5:7] == ["-    priority: 1", "+    priority: 2"]
-    assert {"--- /dev/null", "+++ files/new", "--- server/old", "+++ /dev/null"} < {*lines}
-    assert "server/old" not in same.stdout
+    assert {"--- /dev/null", "+++ files/queues/new", "--- server/queues/old", "+++ /dev/null"} < {*lines}
+    assert "server/queues/old" not in same.stdout
     assert outcome(names) == (1, "one\nnew\n")
     assert {*Queue.objects.values_list("name", "priority")} >= {("one", 1), ("old", 1)}
     file.write_text(FILE.format("one", 1))
@@ -218,14 +221,42 @@ def test_prune_deletes_what_was_applied_after_a_question(
     left = {*Queue.objects.values_list("name", flat=True)}
     answered_yes = queue("apply", "-f", str(file), "--prune", input="y\n")
 
-    assert outcome(dry) == (0, "new\tadded\nold\tremoved\n")
+    assert outcome(dry) == (0, "queue\tnew\tadded\nqueue\told\tremoved\n")
     assert (refused.exit_code, answered_no.exit_code) == (ExitCode.USAGE, ExitCode.FAILED)
     assert "Delete old (1 task), which no file names? [y/N]" in answered_no.stderr
     assert left == {"old", "mail", "image"}
-    assert (answered_yes.exit_code, answered_yes.stdout.partition("\n")[2]) == (0, "new\tadded\nold\tremoved\n")
+    assert (answered_yes.exit_code, answered_yes.stdout.partition("\n")[2]) == (
+        0,
+        "queue\tnew\tadded\nqueue\told\tremoved\n",
+    )
     assert {*Queue.objects.values_list("name", flat=True)} == {"new", "mail", "image"}
     assert outcome(queue("apply", "-f", str(file), "--prune-all", "--force"))[0] == 0
     assert [*Queue.objects.values_list("name", flat=True)] == ["new"]
+
+
+def test_schedules_of_files_are_listed_compared_and_pruned_like_queues(
+    queue: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("schedules: {nightly: {queue: mail, cron: '@daily'}}")
+
+    dry = queue("apply", "-f", str(file), "--dry-run")
+    shown = queue("diff", "-f", str(file))
+    applied = queue("apply", "-f", str(file))
+    file.write_text("schedules: {}")
+    kept, refused = queue("apply", "-f", str(file)), queue("apply", "-f", str(file), "--prune")
+    monkeypatch.setattr(prompts, "is_interactive", lambda: True)
+    answered_yes = queue("apply", "-f", str(file), "--prune", input="y\n")
+
+    assert outcome(dry) == outcome(applied) == (0, "schedule\tnightly\tadded\n")
+    assert shown.exit_code == ExitCode.FAILED
+    assert shown.stdout.splitlines()[:2] == ["--- /dev/null", "+++ files/schedules/nightly"]
+    assert "+    cron: 0 0 * * *" in shown.stdout
+    assert outcome(kept) == (0, "")
+    assert refused.exit_code == ExitCode.USAGE
+    assert "Delete the schedule nightly, which no file names? [y/N]" in answered_yes.stderr
+    assert answered_yes.stdout.partition("\n")[2] == "schedule\tnightly\tremoved\n"
+    assert not Schedule.objects.exists()
 
 
 def test_a_queue_that_may_be_pruned_only_after_the_plan_is_kept(
@@ -242,7 +273,7 @@ def test_a_queue_that_may_be_pruned_only_after_the_plan_is_kept(
 
     monkeypatch.setattr(queue_files, "send_files", send_and_wait)
 
-    assert outcome(queue("apply", "-f", str(file), "--prune")) == (0, "new\tadded\n")
+    assert outcome(queue("apply", "-f", str(file), "--prune")) == (0, "queue\tnew\tadded\n")
     assert Queue.objects.filter(name="late").exists()
 
 
@@ -265,7 +296,7 @@ def test_tasks_of_a_sub_queue_that_a_file_drops_are_deleted_after_a_question(
 
     assert (refused.exit_code, answered_no.exit_code, left) == (ExitCode.USAGE, ExitCode.FAILED, 3)
     assert "Delete news_low (1 task), which no file has as a sub-queue any more? [y/N]" in answered_no.stderr
-    assert (answered_yes.exit_code, answered_yes.stdout.partition("\n")[2]) == (0, "news\tupdated\n")
+    assert (answered_yes.exit_code, answered_yes.stdout.partition("\n")[2]) == (0, "queue\tnews\tupdated\n")
     assert Queue.objects.get(name="news").sub_queues.count() == 1
 
 
@@ -279,15 +310,15 @@ def test_files_are_sent_again_while_the_server_cannot_do_all_of_it(run, server, 
     )
     away = (503, {"code": "broker_unavailable", "detail": "The queues of the files are saved, but …"})
     server.responses = [
-        (200, {"dry_run": True, "queues": [added]}),
+        (200, {"dry_run": True, "queues": [added], "schedules": []}),
         away,
         away,
-        (200, {"dry_run": False, "queues": [unchanged]}),
+        (200, {"dry_run": False, "queues": [unchanged], "schedules": []}),
     ]
 
     result = run("queue", "apply", "-f", str(file))
 
-    assert outcome(result) == (0, "one\tunchanged\n")
+    assert outcome(result) == (0, "queue\tone\tunchanged\n")
     assert result.stderr.count("saved, but … Trying again") == 2
 
 
@@ -351,7 +382,7 @@ def test_queue_files_are_checked_without_saving_them(run: Callable[..., Result],
     bad = run("config", "validate", "--dir", "queue_workers", "-k", ADMIN_KEY)
     away = run("config", "validate", "--dir", "elsewhere", "-k", ADMIN_KEY)
 
-    assert (good.exit_code, good.stdout) == (0, "one\tadded\n"), good.output
+    assert (good.exit_code, good.stdout) == (0, "queue\tone\tadded\n"), good.output
     assert (bad.exit_code, "one.yaml:1: queues.one" in bad.stderr) == (ExitCode.USAGE, True), bad.output
     assert away.exit_code in (ExitCode.FAILED, ExitCode.USAGE)
     assert "elsewhere" in away.stderr

@@ -1,6 +1,8 @@
 """`runqy task run`, `cancel`, `archive` and `delete` against the real application: by ids and by filter."""
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -39,9 +41,9 @@ def task(run: Callable[..., Result]) -> Task:
 
 
 @pytest.fixture
-def maintenance(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def maintenance(single_broker: Broker, replace_sleep: Callable[..., None]) -> None:
     """Apply bulk actions whenever the command waits for them."""
-    monkeypatch.setattr(task_actions.time, "sleep", lambda _: run_bulk_actions(single_broker))
+    replace_sleep(task_actions, lambda _: run_bulk_actions(single_broker))
 
 
 def outcome(result: Result) -> tuple[int, str]:
@@ -112,13 +114,17 @@ def test_bulk_actions_are_listed(task: Task, single_broker: Broker) -> None:
     assert outcome(task("bulk", "list", "-o", "name")) == (0, f"{line[0]}\n")
 
 
-def test_ctrl_c_cancels_the_bulk_action(task: Task, single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_cancels_the_bulk_action(task: Task, single_broker: Broker, replace_sleep: Callable[..., None]) -> None:
     put(single_broker, "t1", queue="simple")
 
-    def sleep(_: float) -> None:
-        raise KeyboardInterrupt
+    sleep = time.sleep
 
-    monkeypatch.setattr(task_actions.time, "sleep", sleep)
+    def interrupt(seconds: float) -> None:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        sleep(seconds)  # of what other tests left running
+
+    replace_sleep(task_actions, interrupt)
 
     result = task("delete", "--state", "pending", "--force")
     run_bulk_actions(single_broker)
@@ -129,14 +135,14 @@ def test_ctrl_c_cancels_the_bulk_action(task: Task, single_broker: Broker, monke
 
 
 def test_a_bulk_action_that_fails_is_an_error(
-    task: Task, single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+    task: Task, single_broker: Broker, replace_sleep: Callable[..., None]
 ) -> None:
     put(single_broker, "t1", queue="simple")
 
     def fail(_: float) -> None:
         BulkAction.objects.update(state=BulkAction.State.FAILED, error="The user may not do this.")
 
-    monkeypatch.setattr(task_actions.time, "sleep", fail)
+    replace_sleep(task_actions, fail)
 
     result = task("delete", "--state", "pending", "--force")
 

@@ -64,7 +64,7 @@ def test_invalid_json_is_not_sent(run, server):
 def test_enqueue_can_wait_for_the_result(run, server):
     server.responses = [(200, PENDING), (202, PENDING), (200, DONE)]
 
-    result = run("task", "enqueue", "-q", "sentiment", "--wait", "300")
+    result = run("task", "enqueue", "-q", "sentiment", "--wait", "5m")
 
     assert [str(request.url) for request in server.requests[1:]] == [
         "http://localhost:3000/queue/t1?wait=30",
@@ -91,12 +91,12 @@ def test_get_prints_json_on_demand(run, server):
 
 
 def test_archived_task_has_its_own_exit_code(run, server):
-    server.responses = [(200, FAILED)]
+    server.responses = [(200, {"info": FAILED["info"] | {"error_class": "shop.Declined"}})]
 
     result = run("task", "get", "t1")
 
     assert result.exit_code == ExitCode.TASK_FAILED
-    assert "last_err\tboom" in result.stdout
+    assert "error_class\tshop.Declined\nlast_err\tboom" in result.stdout
 
 
 def test_id_is_quoted_in_the_path(run, server):
@@ -355,6 +355,7 @@ def test_wait_waits_for_all_tasks_through_a_restart_of_the_server(run, server, m
     [
         (["t1"], [(200, DONE)], 0),
         (["t1", "--timeout", "0"], [(200, PENDING)], ExitCode.TIMED_OUT),
+        (["t1", "--timeout", "soon"], [], ExitCode.USAGE),
         (["t1"], [(503, {"detail": "It restarts."})], ExitCode.UNAVAILABLE),
         (["t1", "t2"], [(200, DONE), (404, {"detail": "Task not found."})], ExitCode.NOT_FOUND),
     ],
@@ -370,7 +371,7 @@ def test_an_idempotency_key_and_all_options_are_sent(run, server):
 
     result = run(
         *("task", "enqueue", "-q", "sentiment", "--at", "2026-01-31T12:00:00Z", "--max-retry", "0"),
-        *("--retention", "60", "--unique-key", "u", "--deadline", "2026-02-01T00:00:00Z", "--idempotency-key", "k"),
+        *("--retention", "1h", "--unique-key", "u", "--deadline", "2026-02-01T00:00:00Z", "--idempotency-key", "k"),
     )
 
     assert server.requests[0].headers["Idempotency-Key"] == "k"
@@ -379,7 +380,7 @@ def test_an_idempotency_key_and_all_options_are_sent(run, server):
         "data": {},
         "process_at": "2026-01-31T12:00:00Z",
         "max_retry": 0,
-        "retention": 60,
+        "retention": "1h",
         "unique_key": "u",
         "deadline": "2026-02-01T00:00:00Z",
     }

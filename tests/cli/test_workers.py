@@ -14,28 +14,29 @@ AWAY = (503, {"code": "broker_unavailable", "detail": "Redis is unavailable."})
 
 
 def workers(*found):
-    return 200, {"workers": list(found)}
+    return 200, {"workers": list(found), "lost": []}
 
 
 @pytest.fixture
-def stops(monkeypatch, server):
+def stops(replace_sleep, server):
     """Interrupt a command that watches after the last response."""
 
     def sleep(seconds):
         if not server.responses:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(watching.time, "sleep", sleep)
+    replace_sleep(watching, sleep)
 
 
 def test_workers_of_a_queue_are_listed(run, server):
     other = WORKER | {"worker_id": "h:2:b", "queue": "image", "redis_queues": {"image_high": 2}}
     starting = other | {"worker_id": "h:3:c", "state": "starting", "commit": None, "reason": "It deploys."}
-    server.responses = [workers(WORKER, other, starting)] * 3
+    server.responses = [workers(WORKER, other, starting)] * 4
+    names = ("mail", "image_high", "image.high", "x")
 
-    listed = {queue: run("worker", "list", "-q", queue, "-o", "name").stdout for queue in ("mail", "image_high", "x")}
+    listed = [run("worker", "list", "-q", name, "-o", "name").stdout for name in names]
 
-    assert listed == {"mail": "h:1:a\n", "image_high": "h:2:b\nh:3:c\n", "x": ""}
+    assert listed == ["h:1:a\n", "h:2:b\nh:3:c\n", "h:2:b\nh:3:c\n", ""]
 
 
 @pytest.mark.parametrize("name", ["show", "info"])
@@ -81,10 +82,10 @@ def test_first_reading_and_a_refusal_end_the_command(run, server):
     assert (away.exit_code, refused.exit_code) == (ExitCode.UNAVAILABLE, ExitCode.DENIED)
 
 
-def test_terminal_is_redrawn_and_never_scrolls(show, monkeypatch):
+def test_terminal_is_redrawn_and_never_scrolls(show, monkeypatch, replace_sleep):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("LINES", "10")
-    monkeypatch.setattr(watching.time, "sleep", lambda seconds: None)
+    replace_sleep(watching, lambda seconds: None)
     items = [{"id": f"h:{n}"} for n in range(50)]
     readings = iter([items, items, ServerError("Redis is unavailable.", status=503), ServerError("No.", status=401)])
 
@@ -103,3 +104,26 @@ def test_terminal_is_redrawn_and_never_scrolls(show, monkeypatch):
     assert [screen.count("\n") for screen in screens] == [9] * 3
     assert "Redis is unavailable." in screens[2]
     assert "45 more lines" in screens[0]
+
+
+@pytest.mark.parametrize(
+    ("action", "says"),
+    [
+        ("drain", "h:1:a: drains, and exits when its tasks have ended (its process also has h:1:b)"),
+        ("restart", "h:1:a: restarts its children, each between two tasks (its process also has h:1:b)"),
+        ("stop", "h:1:a: stops within its shutdown_timeout (its process also has h:1:b)"),
+    ],
+)
+def test_workers_are_asked_one_after_another(run, server, action, says):
+    asked = {"message": f"{action} requested", "worker_id": "h:1:a", "workers": ["h:1:a", "h:1:b"]}
+    away = asked | {"worker_id": "w-2", "workers": ["w-2"], "is_connected": False}
+    server.responses = [(200, asked | {"is_connected": True}), (200, away)]
+
+    lines = run("worker", action, "h:1:a", "w-2").stdout.splitlines()
+
+    assert [request.url.raw_path.decode() for request in server.requests] == [
+        f"/api/cli/workers/h%3A1%3Aa/{action}",
+        f"/api/cli/workers/w-2/{action}",
+    ]
+    assert lines[0] == says
+    assert lines[1].endswith("once it can reach Redis again")

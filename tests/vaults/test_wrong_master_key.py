@@ -7,9 +7,9 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 
+from alerts.kinds import AlertKind
 from alerts.models import Alert
 from alerts.operations import update_alerts
-from alerts.rules import AlertKind
 from runqy.broker.broker import Broker
 from runqy.errors import VaultUnavailable
 from tests.api.client import ApiClient, problem

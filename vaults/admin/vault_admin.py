@@ -11,6 +11,7 @@ from django.urls import URLPattern, path, reverse
 from unfold.enums import ActionVariant
 
 from runqy.admin_site.base_admin import RunqyTabularInline
+from runqy.admin_site.times import show_time
 from runqy.config_sync.admin import PublishedModelAdmin
 from runqy.errors import BrokerUnavailable, VaultAlreadyExists
 from runqy.redis_connection import get_broker
@@ -177,9 +178,9 @@ class VaultAdmin(PublishedModelAdmin):
         named, rest = row.used_by[:NAMED_QUEUES_MAX], len(row.used_by) - NAMED_QUEUES_MAX
         return ", ".join(named) + (f" and {rest} more" if rest > 0 else "") or "no queue"
 
-    @admin.display(description="changed (UTC)", ordering="updated_at")
+    @admin.display(description="changed", ordering="updated_at")
     def updated(self, row: Vault) -> str:
-        return f"{row.updated_at:%Y-%m-%d %H:%M}"
+        return show_time(row.updated_at, "minute")
 
 
 def _workers(vault: Vault) -> dict[str, Any]:

@@ -315,8 +315,8 @@ class VaultDeliveryListSerializer(serializers.Serializer[Any]):
 
 
 @response_example({"message": "entry deleted successfully", "published": True})
-class DeletedSerializer(serializers.Serializer[Any]):
-    """What was deleted."""
+class EntryDeletedSerializer(serializers.Serializer[Any]):
+    """A deleted entry."""
 
     message = serializers.CharField()
     published = PublishedField()
@@ -329,7 +329,9 @@ class DeletedSerializer(serializers.Serializer[Any]):
         "warnings": ["Workers cannot register for the queue mail, which uses the vault."],
     }
 )
-class VaultDeletedSerializer(DeletedSerializer):
+class VaultDeletedSerializer(serializers.Serializer[Any]):
     """A deleted vault, and the queues that use it."""
 
+    message = serializers.CharField()
+    published = PublishedField()
     warnings = serializers.ListField(child=serializers.CharField(), help_text="One for each queue that uses the vault")

@@ -1,7 +1,7 @@
 """Vaults over HTTP, for administrators whose key is not limited to queues."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import cache_control
@@ -13,6 +13,7 @@ from runqy.api.etags import etag_response, if_match
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
+from runqy.api_keys import Role
 from runqy.config_sync.operations import publication_result
 from runqy.errors import VaultEntryNotFound
 from vaults import operations, queries
@@ -29,6 +30,8 @@ _ENTRY_CHANGE = (400, 401, 403, 404, 412, 413, 415, 503)
 @method_decorator(cache_control(no_store=True), name="dispatch")
 class UnlockedVaultViewSet(ApiViewSet):
     """A viewset that needs the master key."""
+
+    roles: ClassVar = frozenset({Role.CONFIGURATOR})
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Authenticate, authorise and throttle. Raise VaultLocked without a master key."""
@@ -170,7 +173,7 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
         operation_id="delete_vault_entry",
         tags=["vaults"],
         parameters=[IF_MATCH, s.DeleteEntryQuerySerializer],
-        responses={200: s.DeletedSerializer, **problem_responses(400, 401, 403, 404, 412, 503)},
+        responses={200: s.EntryDeletedSerializer, **problem_responses(400, 401, 403, 404, 412, 503)},
     )
     def destroy(self, request: Request, name: str, key: str) -> Response:
         """Delete an entry of a vault."""
@@ -179,7 +182,9 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
             operations.delete_entry(
                 vault=name, key=key, expected_version=query["expected_version"], precondition=if_match(request)
             )
-        response = s.DeletedSerializer({"message": "entry deleted successfully", "published": publication.is_published})
+        response = s.EntryDeletedSerializer(
+            {"message": "entry deleted successfully", "published": publication.is_published}
+        )
         return Response(response.data)
 
 

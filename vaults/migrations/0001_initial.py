@@ -1,3 +1,5 @@
+import uuid
+
 import django.db.models.deletion
 from django.db import migrations, models
 
@@ -54,6 +56,21 @@ class Migration(migrations.Migration):
                         name="one_change_for_each_version",
                     )
                 ],
+            },
+        ),
+        migrations.CreateModel(
+            name="SealedSecret",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("purpose", models.CharField(max_length=32)),
+                ("ciphertext", models.BinaryField()),
+                ("previous_ciphertext", models.BinaryField(null=True)),
+                ("previous_until", models.DateTimeField(null=True)),
+                ("sealed_at", models.DateTimeField(auto_now=True)),
+                ("shown_at", models.DateTimeField(null=True)),
+            ],
+            options={
+                "default_permissions": (),
             },
         ),
         migrations.CreateModel(

@@ -63,8 +63,9 @@ class Command(BaseCommand):
             ) from error
         status = get_vault_status()
         for use in status.keys:
-            if not use.is_first and (use.entries or use.published):
-                self.stdout.write(f"The key {use.key_id} is still needed by {max(use.entries, use.published)} entries.")
+            needed = max(use.entries, use.published) + use.secrets
+            if not use.is_first and needed:
+                self.stdout.write(f"The key {use.key_id} is still needed by {needed} entries.")
         for key_id in status.removable:
             self.stdout.write(f"The key {key_id} is no longer used: remove it from RUNQY_VAULT_MASTER_KEY.")
 

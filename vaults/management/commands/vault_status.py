@@ -33,7 +33,8 @@ class Command(BaseCommand):
         self.stdout.write(f"{status.vaults} vaults, {status.entries} entries")
         for use in status.keys:
             since = f", the oldest of {use.oldest:%Y-%m-%d %H:%M} UTC" if use.oldest else ""
-            self.stdout.write(f"key {use.key_id} ({_key_status(use, status)}): {use.entries} entries{since}")
+            secrets = f", {use.secrets} secrets of webhooks" if use.secrets else ""
+            self.stdout.write(f"key {use.key_id} ({_key_status(use, status)}): {use.entries} entries{secrets}{since}")
         if status.published == "unreachable":
             self.stdout.write("published copies: Redis is unavailable")
         else:

@@ -14,7 +14,7 @@ from workers.runtime.main import app as worker_app
 
 set_up_django()
 
-_OURS = ("runqy.", "vaults", "queues", "tasks", "workers", "alerts")
+_OURS = ("runqy.", "vaults", "queues", "tasks", "workers", "webhooks", "schedules", "batches", "alerts")
 
 
 def runqy_commands() -> str:

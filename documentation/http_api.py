@@ -123,9 +123,14 @@ class _Page:
     def _resolve(self, schema: Schema) -> Schema:
         if reference := schema.get("$ref"):
             return self._resolve(self._schemas[reference.rpartition("/")[2]])
-        if len(schema.get("allOf", ())) == 1:
-            return {**self._resolve(schema["allOf"][0]), **{k: v for k, v in schema.items() if k != "allOf"}}
-        return schema
+        if "allOf" not in schema:
+            return schema
+        merged: dict[str, Any] = {}
+        for part in (*schema["allOf"], {key: value for key, value in schema.items() if key != "allOf"}):
+            resolved = self._resolve(part)
+            properties = {**merged.get("properties", {}), **resolved.get("properties", {})}
+            merged |= {**resolved, **({"properties": properties} if properties else {})}
+        return merged
 
     def _type(self, schema: Schema) -> str:
         schema = self._resolve(schema)

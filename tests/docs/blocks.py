@@ -12,6 +12,7 @@ _FENCE = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _SESSION = re.compile(r"^<!-- session: (\w+) -->$", re.MULTILINE)
+_NEEDS = re.compile(r"^<!-- needs: ([\w ]+) -->$", re.MULTILINE)
 _TITLE = re.compile(r'title="([^"]+)"')
 _COMMENT = re.compile(r"(?:terminal (?P<terminal>\w+))?(?:, )?(?:until: (?P<until>.+)|(?P<word>fails|output))?")
 
@@ -74,12 +75,14 @@ class Page:
     name: str
     session: str
     """Where its blocks run: `empty`, `stack`, `clone`, `git` or `services`."""
+    needs: tuple[str, ...]
+    """Programs without which its blocks are skipped."""
     blocks: tuple[Block, ...]
 
 
 def read_page(path: Path) -> Page:
     text, name = path.read_text(), str(path.relative_to(ROOT))
-    session = _SESSION.search(text)
+    session, needs = _SESSION.search(text), _NEEDS.search(text)
     blocks = []
     for match in _FENCE.finditer(text):
         language, _, rest = match["info"].strip().partition(" ")
@@ -94,7 +97,12 @@ def read_page(path: Path) -> Page:
                 comment=" ".join((match["comment"] or "").split()),
             )
         )
-    return Page(name=name, session=session[1] if session else "empty", blocks=tuple(blocks))
+    return Page(
+        name=name,
+        session=session[1] if session else "empty",
+        needs=tuple(needs[1].split()) if needs else (),
+        blocks=tuple(blocks),
+    )
 
 
 def pages() -> list[Page]:

@@ -17,7 +17,7 @@ from tests.support.servers import ValkeyServer
 
 PASSWORD = "a password of the tests"
 GREETER = """\
-from runqy_python import run, task
+from runqy_sdk import run, task
 
 
 @task
@@ -62,7 +62,7 @@ def services(home: Path, port: int) -> Iterator[dict[str, str]]:
 def make_repository(folder: Path) -> str:
     folder.mkdir()
     (folder / "main.py").write_text(GREETER)
-    (folder / "requirements.txt").write_text("runqy-python==0.2.2\n")
+    (folder / "requirements.txt").write_text("runqy-sdk\n")
     git = ("git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.com")
     for command in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-q", "-m", "greeter")):
         subprocess.run([*git, *command], check=True)

@@ -3,16 +3,13 @@
 The blocks of a page run in order, in one shell; CONTRIBUTING.md describes what comments above them mean.
 """
 
-import atexit
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +20,7 @@ from tests.docs.terminal import Terminal
 from tests.support.git_server import git_server
 from tests.support.secret_leaks import SUITE
 from tests.support.servers import free_port
+from tests.support.wheels import release_wheels
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -48,17 +46,6 @@ def environment(home: Path, port: int) -> dict[str, str]:
         "PIP_NO_COMPILE": "1",  # what is never imported
         **{f"GIT_{role}_{part}": text for role in ("AUTHOR", "COMMITTER") for part, text in GIT_USER.items()},
     }
-
-
-@cache
-def release_wheels() -> Path:
-    """Return a folder with the wheels of runqy and of the SDK."""
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder]
-    for source in (ROOT, ROOT / "sdk"):
-        subprocess.run(build, cwd=source, check=True, capture_output=True)
-    return folder
 
 
 class Stack:
@@ -145,6 +132,8 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
     servers = ExitStack()
 
     def prepare(page: Page) -> Reader:
+        if missing := [name for name in page.needs if shutil.which(name) is None]:
+            pytest.skip(f"needs {', '.join(missing)}")
         port, variables = free_port(), {}
         if page.session == "stack":
             shared: Stack = request.getfixturevalue("stack")
@@ -153,6 +142,7 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
             (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
         elif page.session == "clone":
             clone(tmp_path / "runqy")
+            variables = {"PIP_FIND_LINKS": ""}  # `make run` gives its worker the wheel of the SDK
         elif page.session == "git":
             variables = servers.enter_context(git_host(tmp_path))
         elif page.session == "services":

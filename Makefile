@@ -30,7 +30,7 @@ $(VENV)/.development: requirements-dev.txt sdk/pyproject.toml $(VENV)/.runtime
 install: $(VENV)/.development  ## make the environment in .venv, with all that tests and checks need
 
 # The worker finds the SDK of this clone here when it installs what a queue requires.
-$(VENV)/wheels: sdk/pyproject.toml $(wildcard sdk/runqy_sdk/*.py sdk/runqy_sdk/*/*.py) $(VENV)/.runtime
+$(VENV)/wheels: sdk/pyproject.toml $(shell find sdk/runqy_sdk -name '*.py') $(VENV)/.runtime
 	@rm -rf $@
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check $(BUILD) --wheel-dir $@ ./sdk
 	@[ -e $(VENV)/.development ] || $(PIP) --no-deps --force-reinstall $@/runqy_sdk-*.whl  # for handlers and clients by hand
@@ -52,9 +52,10 @@ lint: install  ## ruff, import layers, types
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 audit: install  ## insecure code (bandit), and known vulnerabilities of what is installed (pip-audit)
-	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive manage.py runqy queues tasks vaults workers alerts sdk/runqy_sdk
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive manage.py runqy queues tasks vaults workers webhooks alerts sdk/runqy_sdk
 	$(BIN)/pip-audit --disable-pip --no-deps --requirement requirements.txt
 
 format: install  ## rewrite the code in the project's format

@@ -5,7 +5,9 @@ import signal
 import sys
 
 from benchmarks.admin import measure_admin
+from benchmarks.batches import measure_batches
 from benchmarks.calls import measure_calls
+from benchmarks.client import measure_client
 from benchmarks.dashboards import measure_dashboards
 from benchmarks.history import measure_history
 from benchmarks.http import measure_http
@@ -16,11 +18,13 @@ from benchmarks.report import Report
 from benchmarks.run_search import measure_search
 from benchmarks.scale import measure_scale
 from benchmarks.scenarios import Sampling
+from benchmarks.schedules import measure_schedules
 from benchmarks.sdk import measure_sdk
 from benchmarks.slow_clients import measure_slow_clients
 from benchmarks.stack import running_stack
 from benchmarks.streams import measure_streams
 from benchmarks.waiters import measure_waiters
+from benchmarks.webhooks import measure_webhooks
 from benchmarks.workers import measure_workers
 from runqy.config.process import raise_open_files_limit
 
@@ -33,10 +37,14 @@ PARTS = {
     "memory": measure_memory,
     "workers": measure_workers,
     "sdk": measure_sdk,
+    "client": measure_client,
     "admin": measure_admin,
     "dashboards": measure_dashboards,
     "history": measure_history,
     "search": measure_search,
+    "schedules": measure_schedules,
+    "batches": measure_batches,
+    "webhooks": measure_webhooks,
     "queue_files": measure_queue_files,
     "calls": measure_calls,
     "scale": measure_scale,

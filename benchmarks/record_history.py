@@ -15,8 +15,8 @@ from django.db import connection  # noqa: E402
 from runqy.redis_connection import get_broker  # noqa: E402
 from tasks.history import record  # noqa: E402
 from tasks.history.record import QueueEntry, store_entries  # noqa: E402
-from tasks.history.transactions import WriteTransaction  # noqa: E402
 from tasks.models import TaskRun  # noqa: E402
+from tasks.transactions import WriteTransaction  # noqa: E402
 
 if __name__ == "__main__":
     queues = sys.argv[1:]

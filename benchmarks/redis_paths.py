@@ -5,13 +5,24 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from benchmarks.apps.store import STORE
 from benchmarks.report import Report
 from benchmarks.scenarios import Sampling
 from benchmarks.stack import Stack
+from queues.demand_estimates import estimate_demand
 from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.health import ping
 from runqy.broker.keys import QueueKeys
+from runqy.broker.operation import Request, raise_error
+from runqy.broker.queues.demand import (
+    DemandRecord,
+    DemandSample,
+    count_demand,
+    read_demand_records,
+    write_demand_records,
+)
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.enqueue import NewTask, new_task_id
@@ -28,14 +39,43 @@ PAYLOAD = b'{"prompt":"Hello world","width":1024}'
 
 
 def measure_redis(stack: Stack, report: Report, sampling: Sampling) -> None:
-    """Print both rates, then the times of pages of a long list and of cancels in it."""
+    """Print both rates, then the times of demand, of pages of a long list and of cancels in it."""
     raw, batches = [], []
     for _ in range(sampling.rounds):
         raw.append(_rate(stack, _raw_batch))
         batches.append(_rate(stack, _broker_batch))
     report.section(f"Redis, one client, batches of {BATCH}")
     report.paired("enqueue_many / raw calls with ready-made messages", batches, raw, "tasks/s", goal=0.4)
+    _measure_demand(stack, report)
     _measure_pages(stack, report)
+
+
+def _measure_demand(stack: Stack, report: Report) -> None:
+    """Print how long the demand of a queue takes: one round trip, whatever the number of its tasks."""
+    queues = ("demand_high", "demand_low")
+    for queue in queues:
+        stack.broker.client.lpush(QueueKeys(queue).pending, *range(10_000))
+    samples = tuple(DemandSample(at_s=30 * n, tasks=n, processed=n, runs=n, run_ms=n) for n in range(11))
+    stack.broker.run(write_demand_records({"demand": DemandRecord(samples=samples, slots_per_worker=1)}, removed=[]))
+    report.section("Demand of a queue with two sub-queues, 20,000 pending")
+    report.baseline("a PING", _median_ms(lambda: stack.broker.run(ping())), "ms")
+    report.baseline("the demand", _median_ms(lambda: _read_demand(stack, queues)), "ms")
+    stack.empty()
+
+
+def _read_demand(stack: Stack, queues: Sequence[str]) -> None:
+    requests: list[Request[Any]] = [count_demand(queues, now_ns=_SINCE_NS), read_demand_records(["demand"])]
+    counts, (record,) = map(raise_error, stack.broker.run_all(requests))
+    estimate_demand("demand", counts, record, now_s=300)
+
+
+def _median_ms(act: Callable[[], object]) -> float:
+    times = []
+    for _ in range(CANCELS * 5):
+        start = time.perf_counter()
+        act()
+        times.append((time.perf_counter() - start) * 1000)
+    return statistics.median(times)
 
 
 def _measure_pages(stack: Stack, report: Report) -> None:

@@ -16,8 +16,8 @@ from runqy.redis_connection import get_broker  # noqa: E402
 from tasks.history.rollups import (  # noqa: E402
     MINUTE_S,
     RollupDelta,
+    add_to_histogram,
     add_to_rollups,
-    bucket_of,
     floor_time,
 )
 
@@ -33,7 +33,7 @@ def fill_history(queues: int) -> None:
         delta.counts.update({"completed": 55, "failed": 1, "retried": 3})
         for histogram, typical_ms in ((delta.wait_histogram, 400), (delta.run_histogram, 2500)):
             for factor in (0.5, 0.7, 1, 1.5, 2, 6):
-                histogram[bucket_of(typical_ms * factor)] = 10
+                add_to_histogram(histogram, int(typical_ms * factor), 10)
         add_to_rollups({(f"{delta.queue}_high", start): delta for start in starts})
 
 

@@ -36,7 +36,7 @@ class InstantPool:
     def requeue_unstarted(self) -> None:
         """Nothing waits for a child."""
 
-    def enforce_timeouts(self, now_s: float) -> None:
+    def check_runs(self, now_s: float) -> None:
         """No run takes time."""
 
 

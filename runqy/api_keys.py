@@ -16,6 +16,14 @@ class Role(StrEnum):
     WORKER = "worker"  # registers workers
     CLIENT = "client"  # enqueues, reads, cancels and deletes tasks
     METRICS = "metrics"  # reads /metrics
+    # What the roles of users with the same names do in the admin:
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    CONFIGURATOR = "configurator"
+
+
+STAFF_ROLES = frozenset({Role.VIEWER, Role.OPERATOR, Role.CONFIGURATOR})
+"""Roles of keys for people who are not administrators."""
 
 
 ENVIRONMENT_KEYS = {

@@ -110,6 +110,14 @@ class BatchRefused(RunqyError, code="batch_refused", status=400):
     """No task of the batch was queued."""
 
 
+class BatchNotFound(RunqyError, code="batch_not_found", status=404):
+    """Batch not found."""
+
+
+class BatchClosed(RunqyError, code="batch_closed", status=409):
+    """The batch is closed: nothing can be added."""
+
+
 class BatchConflict(RunqyError, code="batch_conflict", status=409):
     """Each task of the batch has a unique_key that another task holds."""
 
@@ -160,6 +168,10 @@ class QueueBeingDeleted(RunqyError, code="queue_being_removed", status=409):
 
 class QueueNotEmpty(RunqyError, code="queue_not_empty", status=409):
     """The queue has unfinished tasks; use force=true to delete it with them."""
+
+
+class ReleaseMissing(RunqyError, code="no_release", status=409):
+    """There is no release to roll back to."""
 
 
 class PayloadInvalid(RunqyError, code="payload_invalid", status=400):
@@ -230,6 +242,34 @@ class ApiKeyAlreadyRevoked(RunqyError, code="api_key_revoked", status=409):
     """The API key is already revoked."""
 
 
+class WebhookNotFound(RunqyError, code="webhook_not_found", status=404):
+    """Webhook endpoint not found."""
+
+
+class WebhookInvalid(RunqyError, code="webhook_invalid", status=400):
+    """The attributes of the webhook endpoint are invalid."""
+
+
+class WebhookDisabled(RunqyError, code="webhook_disabled", status=409):
+    """The webhook endpoint is disabled, so nothing is sent to it; enable it first."""
+
+
+class WebhookSecretShown(RunqyError, code="webhook_secret_shown", status=409):
+    """The secret was shown before, and is not shown again; rotate it to get a new one."""
+
+
+class DeliveryNotFound(RunqyError, code="delivery_not_found", status=404):
+    """The webhook endpoint has no such delivery."""
+
+
+class AlertNotFound(RunqyError, code="alert_not_found", status=404):
+    """Alert not found."""
+
+
+class AlertResolved(RunqyError, code="alert_resolved", status=409):
+    """The alert is resolved, so there is nothing to acknowledge or snooze."""
+
+
 class RequestInvalid(RunqyError, code="invalid_request", status=400):
     """The request is invalid."""
 
@@ -255,6 +295,12 @@ class KeyRequired(RunqyError, code="unauthorized", status=401):
 
     challenge = 'Bearer realm="runqy"'
     """The value of WWW-Authenticate."""
+
+
+class PushUnsigned(KeyRequired, code="push_unsigned", status=401):
+    """The queue takes no push with this signature or token."""
+
+    challenge = 'Signature realm="runqy"'
 
 
 class KeyInsufficient(RunqyError, code="forbidden", status=403):
@@ -311,6 +357,10 @@ class QueueFull(TooManyRequests, code="queue_full"):
 
 class QueueMemoryExceeded(QueueFull, code="queue_memory"):
     """Redis is over 80 % full, and the queue holds more than its share (max_memory_share); try again later."""
+
+
+class EndsFull(QueueFull, code="ends_full", status=503):
+    """Too many ends of the queue's tasks wait to be told to webhooks and batches; try again later."""
 
 
 class DatabaseUnavailable(RunqyError, code="database_unavailable", status=503):
@@ -371,6 +421,10 @@ class WorkerNotFound(RunqyError, code="worker_not_found", status=404):
     """Worker not found."""
 
 
+class WorkerUnreachable(RunqyError, code="worker_unreachable", status=409):
+    """The worker cannot be asked for anything: it is lost, or it is a program that reads no requests."""
+
+
 class RegistrationRefused(RunqyError, code="registration_refused", status=403):
     """The server refused the worker's registration."""
 
@@ -397,6 +451,14 @@ class SearchTooSlow(RunqyError, code="search_too_slow", status=400):
 
 class BulkActionNotFound(RunqyError, code="bulk_action_not_found", status=404):
     """Bulk action not found."""
+
+
+class ScheduleNotFound(RunqyError, code="schedule_not_found", status=404):
+    """Schedule not found."""
+
+
+class ScheduleAlreadyExists(RunqyError, code="schedule_exists", status=409):
+    """A schedule of this name exists; replace it with PUT."""
 
 
 class StackFailed(RunqyError, code="stack_failed"):

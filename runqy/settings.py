@@ -42,10 +42,30 @@ RUNQY_PUBLIC_URL = env.parsed(
     help="URL at which browsers reach the server, `https://runqy.example.com`; links of "
     "[alerts](alerts.md) begin with it, and are paths without it",
 )
+RUNQY_DOCS_URL = env.parsed(
+    "RUNQY_DOCS_URL",
+    connection_urls.parse_page_url,
+    "",
+    help="URL at which you publish this documentation (`make docs`); the start page and Swagger link to it",
+)
 RUNQY_ALERT_WEBHOOK_URL = env.text("RUNQY_ALERT_WEBHOOK_URL", help="where [alerts](alerts.md) are sent")
 RUNQY_ALERT_WEBHOOK_SECRET = env.text(
-    "RUNQY_ALERT_WEBHOOK_SECRET", help="signs what is sent there; base64 after `whsec_`, or any text"
+    "RUNQY_ALERT_WEBHOOK_SECRET", help="signs what is sent there: base64, which may begin with `whsec_`"
 )
+RUNQY_WEBHOOK_NETWORKS = env.networks(
+    "RUNQY_WEBHOOK_NETWORKS",
+    help="private networks that [webhooks](../how-to/webhooks.md#where-messages-may-be-sent) may be sent to, also by "
+    "http, such as `10.2.0.0/16`; `runqy up` opens this machine",
+)
+EMAIL_HOST = env.text(
+    "EMAIL_HOST", help="mail server that [alerts](alerts.md#targets) are sent by; unset: the server sends no e-mail"
+)
+EMAIL_PORT = env.count("EMAIL_PORT", 587, lowest=1, highest=65535, help="port of the mail server")
+EMAIL_HOST_USER = env.text("EMAIL_HOST_USER", help="user of the mail server; unset: no login")
+EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD", help="password of the mail server")
+EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", help="encrypt by STARTTLS, usual on port 587")
+EMAIL_USE_SSL = env.flag("EMAIL_USE_SSL", help="encrypt from the first byte, usual on port 465")
+DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", help="sender of e-mails, `runqy <runqy@example.com>`")
 LOGGING = logs.dict_config(env.choice("RUNQY_LOG_LEVEL", logs.LEVELS, "info", help="debug, info, warning, error"))
 logs.configure_structlog()
 
@@ -336,7 +356,8 @@ RUNQY_HISTORY_MAX_RATE = env.count(
 RUNQY_GIT_CHECK_PRIVATE = env.flag(
     "RUNQY_GIT_CHECK_PRIVATE",
     shown_default="false; true in `runqy up`",
-    help="allow the admin's check of a repository to access private networks, this machine and its disk",
+    help="allow the server to read repositories in private networks, on this machine and its disk: for the admin's "
+    "check, and for the newest commit after a push",
 )
 RUNQY_LEASE_S = env.seconds(
     "RUNQY_LEASE",
@@ -397,7 +418,7 @@ RUNQY_WSGI_WAITERS = env.count(
     "`RUNQY_DATA_PLANE=false`. Under `runqy serve` at most half of `RUNQY_DJANGO_THREADS`. A plain WSGI server "
     "does not report disconnected clients, so a wait holds its thread to its end",
 )
-RUNQY_DRAIN_S = env.count(
+RUNQY_DRAIN_S = env.seconds(
     "RUNQY_DRAIN_S",
     0,
     highest=600,

@@ -24,7 +24,7 @@ Network = IPv4Network | IPv6Network
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
-_MAX_S = 10 * 365 * 24 * 3600
+TEN_YEARS_S = 10 * 365 * 24 * 3600
 
 
 class InvalidSetting(SystemExit):
@@ -76,9 +76,9 @@ class Environment:
     def count(self, name: str, default: int, *, lowest: int = 0, highest: int = 2**31 - 1, help: str) -> int:
         return self._declare("count", name, lambda text: parse_count(text, lowest, highest), default, help)
 
-    def seconds(self, name: str, default: int, *, lowest: int = 0, help: str) -> int:
+    def seconds(self, name: str, default: int, *, lowest: int = 0, highest: int = TEN_YEARS_S, help: str) -> int:
         """Return seconds. The text is a number, or a duration in Go's format."""
-        return self._declare("seconds", name, lambda text: parse_seconds(text, lowest), default, help)
+        return self._declare("seconds", name, lambda text: parse_seconds(text, lowest, highest), default, help)
 
     def fraction_of_seconds(self, name: str, default: float, *, help: str) -> float:
         """Return seconds that are not rounded. The text is as for `seconds`."""
@@ -149,11 +149,12 @@ def parse_count(text: str, lowest: int, highest: int) -> int:
     return int(text)
 
 
-def parse_seconds(text: str, lowest: int) -> int:
+def parse_seconds(text: str, lowest: int, highest: int) -> int:
     """Return the seconds of a duration. Raise ValueError if it is invalid or out of bounds."""
     seconds = durations.parse_s(text)
-    if not lowest <= seconds <= _MAX_S:
-        raise ValueError(f"{text!r} is not from {lowest} s to ten years")
+    if not lowest <= seconds <= highest:
+        longest = "ten years" if highest == TEN_YEARS_S else f"{highest} s"
+        raise ValueError(f"{text!r} is not from {lowest} s to {longest}")
     return seconds
 
 

@@ -35,6 +35,9 @@ INSTALLED_APPS = [
     "queues",
     "tasks",
     "workers",
+    "webhooks",
+    "schedules",
+    "batches",
     "alerts",
 ]
 MIDDLEWARE = [
@@ -53,6 +56,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "runqy.http.middleware.AuditActorMiddleware",
+    "runqy.accounts.admin.middleware.TimeZoneMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "runqy.http.middleware.PublicationWarningMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",

@@ -7,7 +7,7 @@ installer replaces one's files by the other's without a word.
 from importlib.util import find_spec
 from pathlib import Path
 
-NAMES = ("alerts", "queues", "tasks", "vaults", "workers")
+NAMES = ("alerts", "batches", "queues", "schedules", "tasks", "vaults", "webhooks", "workers")
 _ROOT = Path(__file__).parents[2]
 
 

@@ -20,10 +20,12 @@ class DocumentKind(StrEnum):
     QUEUE = "queue"
     VAULT = "vault"
     API_KEY = "api_key"
-    REDEPLOYMENT = "redeployment"
-    """A request to deploy a queue's newest commit; each one is a new revision."""
+    RELEASES = "releases"
+    """The release of a queue that is live, and the one that is rolling out, with its workers."""
     REDIS_QUEUES = "redis_queues"
     """The Redis queues of a queue as a JSON list, where they differ from those that its name alone implies."""
+    ENDPOINT = "endpoint"
+    """A webhook endpoint that is told of the ends of tasks: which queues it covers. It is removed while disabled."""
 
 
 class InvalidSignature(ValueError):

@@ -82,6 +82,19 @@ def normalize_url(url: str) -> str:
     return url
 
 
+def repository_name(url: str) -> tuple[str, str]:
+    """Return host and path of a repository, which are the same in all of its URLs: https, ssh and `user@host:path`.
+
+    Ports are left out, since https and ssh have different ones. Raise ValueError for what is no URL.
+    """
+    if form := _SCP_FORM.fullmatch(url):
+        host, path = form["host"], form["path"]
+    else:
+        parts = urlsplit(url)
+        host, path = parts.hostname or "", parts.path
+    return host.lower(), unquote(path).strip("/").removesuffix(".git").lower()
+
+
 def normalize_branch(branch: str) -> str:
     """Return a valid name of a branch or tag, by the rules of git-check-ref-format. Raise ValueError."""
     if _UNPRINTABLE.search(branch) or _BAD_IN_BRANCH.search(branch):

@@ -11,7 +11,13 @@ from runqy import clock
 from runqy.accounts.queries import LIMITS_NOT_IN_REDIS, has_limits_not_in_redis
 from runqy.accounts.worker_credentials import may_create_users
 from runqy.broker.broker import Broker
-from runqy.broker.health import RedisHealth, check_nodes, is_maintenance_running, probe_writes
+from runqy.broker.health import (
+    RedisHealth,
+    check_nodes,
+    is_maintenance_running,
+    may_lose_append_only_file,
+    probe_writes,
+)
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.publishing import PublicationProblem, find_publication_problem
 from runqy.config_sync.snapshot import Snapshot, get_cache, get_snapshot
@@ -90,6 +96,7 @@ def _check_redis() -> Iterator[CheckResult]:
             return
         yield CheckResult(check=name)
         yield _check_eviction(nodes)
+        yield _check_append_only_file(broker)
         name = "redis_writes"
         yield _check_writes(nodes, [error for error in probe_writes(broker) if error])
         yield _check_worker_credentials(broker)
@@ -104,6 +111,16 @@ def _check_eviction(nodes: Sequence[RedisHealth]) -> CheckResult:
         detail = f"Redis evicts keys ({policy}) and may lose tasks: set maxmemory-policy noeviction."
         return CheckResult(check="redis_eviction", status=CheckStatus.WARNING, detail=detail)
     return CheckResult(check="redis_eviction")
+
+
+def _check_append_only_file(broker: Broker) -> CheckResult:
+    if may_lose_append_only_file(broker):
+        detail = (
+            "A restart of Redis loses all tasks: it reads the append-only file as the user `default`, who is "
+            "restricted. Write `user default off ~* &* +@all` into its configuration (docs/how-to/redis.md)."
+        )
+        return CheckResult(check="redis_append_only_file", status=CheckStatus.WARNING, detail=detail)
+    return CheckResult(check="redis_append_only_file")
 
 
 def _check_maintenance(broker: Broker) -> CheckResult:
@@ -229,7 +246,7 @@ def _check_vaults(snapshot: Snapshot) -> CheckResult:
 
 
 _redis = CheckGroup(
-    ("redis", "redis_eviction", "redis_writes", "worker_credentials", "maintenance"),
+    ("redis", "redis_eviction", "redis_append_only_file", "redis_writes", "worker_credentials", "maintenance"),
     critical=("redis", "redis_writes"),
 )
 _database = CheckGroup(("database", "migrations"), critical=())

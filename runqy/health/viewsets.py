@@ -70,7 +70,7 @@ class HealthViewSet(ViewSet):
     throttle_classes = ()
 
     @extend_schema(
-        operation_id="health",
+        operation_id="get_health",
         tags=["server"],
         auth=[],
         responses={200: HealthSerializer, **problem_responses(400, 503)},
@@ -90,7 +90,7 @@ class HealthViewSet(ViewSet):
         return Response(HealthSerializer(content).data)
 
     @extend_schema(
-        operation_id="livez",
+        operation_id="get_liveness",
         tags=["server"],
         auth=[],
         responses={200: LivenessSerializer, **problem_responses(400)},
@@ -101,7 +101,7 @@ class HealthViewSet(ViewSet):
         return Response(LivenessSerializer({"status": "ok"}).data)
 
     @extend_schema(
-        operation_id="readyz",
+        operation_id="get_readiness",
         tags=["server"],
         auth=[],
         parameters=[

@@ -16,7 +16,7 @@ from runqy.broker.rate_limit import Rate
 from runqy.broker.tasks.enqueue import IDEMPOTENCY_TTL_S
 from tasks.api.enqueue_bodies import MAX_RETRY, MAX_SECONDS, MAX_UNIQUE_KEY_LENGTH
 from tasks.api.waits import MAX_WAIT_S
-from tasks.batches import MAX_BATCH_TASKS
+from tasks.enqueue_many import MAX_REQUEST_TASKS
 from tasks.waiting import WaiterLimits
 from vaults.entry_rules import VALUE_MAX_BYTES
 from workers.runtime.protocol import MAX_LINE_BYTES
@@ -43,7 +43,7 @@ class LimitsSerializer(serializers.Serializer[Any]):
     """The limits of this server, each read where it is applied."""
 
     body_bytes = _limit(lambda: settings.RUNQY_MAX_BODY_SIZE, "Size of a request body (RUNQY_MAX_BODY_SIZE)")
-    batch_tasks = _limit(MAX_BATCH_TASKS, "Tasks in a batch")
+    batch_tasks = _limit(MAX_REQUEST_TASKS, "Tasks in a batch")
     wait_s = _limit(MAX_WAIT_S, "Maximum `wait`")
     waiters = _limit(lambda: _waiters().total, "Waiting requests and streams of one process (RUNQY_MAX_WAITERS)")
     waiters_per_key = _limit(lambda: _waiters().per_client, "Waiting requests and streams of one key in one process")

@@ -11,6 +11,7 @@ from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.config.home import get_or_create_secret
 from runqy.errors import BrokerUnavailable
+from runqy.formats.error_texts import without_hints
 from runqy.supervisor.instance import Instance
 
 _REGISTERED_WITHIN_S = 30.0
@@ -80,7 +81,7 @@ def describe_state(record: WorkerRecord | None) -> str:
 
 def describe_reason(record: WorkerRecord | None) -> str:
     """Return the reason of a state on one line, shortened at its start."""
-    lines = record.reason.strip().splitlines() if record else []
+    lines = without_hints(record.reason) if record else []
     # The last line of an error. Git's errors have a fatal line, which general advice follows.
     line = next((line for line in lines if _GIT_ERROR in line), lines[-1] if lines else "")
     text = " ".join(line.split())

@@ -73,6 +73,8 @@ def server_environment(instance: Instance, **more: str) -> dict[str, str]:
         _default_to_file(env, f"RUNQY_{name.upper()}", instance.home / name)
     if not _is_set(env, "RUNQY_GIT_CHECK_PRIVATE"):
         env["RUNQY_GIT_CHECK_PRIVATE"] = "true"  # the examples are deployed from a local repository
+    if not _is_set(env, "RUNQY_WEBHOOK_NETWORKS"):
+        env["RUNQY_WEBHOOK_NETWORKS"] = "127.0.0.0/8,::1/128"  # receivers that are tried on this machine
     if hosts := env.get("RUNQY_ALLOWED_HOSTS"):
         env["RUNQY_ALLOWED_HOSTS"] = f"{hosts},localhost,127.0.0.1"  # the stack's worker connects to these
     return env

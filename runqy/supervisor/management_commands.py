@@ -15,6 +15,7 @@ from django.core.management import execute_from_command_line
 from django.db import DatabaseError, OperationalError
 
 from runqy.audit.actors import actor_context, command_actor
+from runqy.config.startup_collection import pause_collection
 from runqy.database.damage import find_damage
 from runqy.supervisor.stack_env import stack_variables
 
@@ -27,6 +28,7 @@ def run_manage(program: str, words: Sequence[str]) -> None:
     """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")
     os.environ.update(stack_variables(os.environ))
+    pause_collection()
     with actor_context(command_actor("".join(words[:1]) or "help")):
         execute_from_command_line([program, *words])
 
@@ -34,6 +36,7 @@ def run_manage(program: str, words: Sequence[str]) -> None:
 def main(words: Iterable[str]) -> None:
     """Run commands separated by `--`."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")
+    pause_collection()
     for is_separator, command in itertools.groupby(words, lambda word: word == "--"):
         if not is_separator:
             execute_from_command_line(["runqy manage", *command])

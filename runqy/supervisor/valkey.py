@@ -32,6 +32,7 @@ user default on >{worker_password} {worker_rule}
 SERVER_USER = "runqy"
 WORKER_RULE = (
     "resetkeys ~asynq:* ~runqy:q:* ~runqy:worker:* ~runqy:workers %R~runqy:revisions"
+    " %R~runqy:worker_requests:*"
     " resetchannels &asynq:cancel &runqy:*"
     " -@all +@read +@write +@pubsub +@connection +@transaction -@dangerous -@scripting -scan -randomkey"
     " +eval +evalsha +script|load +script|exists +time"

@@ -10,7 +10,8 @@ from playwright.sync_api import Page, expect
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.models import ApiKey
-from runqy.accounts.operations import create_api_key
+from runqy.accounts.operations import create_api_key, end_personal_keys
+from tests.browser.conftest import Login
 from tests.queues.samples import spec
 from tests.support.waiting import wait_until
 from tests.support.web import WebProcess
@@ -84,3 +85,27 @@ def test_the_last_day_is_shown_when_chosen_and_validated_at_its_field(page: Page
     expect(page.get_by_label("Last day")).to_be_visible()
     expect(page.get_by_label("Name")).to_have_value("shop")
     assert not ApiKey.objects.exists()
+
+
+def test_a_user_makes_a_key_of_her_own_for_the_command_line(page: Page, site: WebProcess, login: Login) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    carol = login(page, role="operator")
+    page.goto("/admin/")
+    page.get_by_text("the-operator").click()
+    page.get_by_role("link", name="My API keys").click()
+    expect(page.get_by_label("operator:")).to_be_checked()
+    expect(page.get_by_label("admin:")).to_have_count(0)
+    page.get_by_label("Name").fill("laptop")
+    page.get_by_role("button", name="Create key").click()
+    key = page.locator("#api-key").inner_text()
+
+    expect(page.locator("#example")).to_have_text(f"runqy login --server {site.url}")
+    assert status(site, key) == 200
+    page.reload()
+    expect(page.get_by_role("row", name="laptop")).to_contain_text("operator")
+    assert key not in page.content()
+
+    carol.is_active = False
+    carol.save()
+    end_personal_keys()
+    wait_until(lambda: status(site, key) == 401)

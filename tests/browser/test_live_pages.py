@@ -6,8 +6,9 @@ from datetime import datetime
 from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page, expect
 
+from alerts.kinds import AlertKind
 from alerts.operations import store_findings
-from alerts.rules import AlertKind, Finding
+from alerts.rules import Finding
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
@@ -83,9 +84,8 @@ def test_counts_change_and_the_users_changes_stay(
 ) -> None:
     save_queue(spec=spec("mail"), source=QueueSource.API)
     put(single_broker, "t1", "mail")
-    long_error = (
-        "Traceback (most recent call last):\n" + "\n".join(f"  line {n}" for n in range(200)) + "\nKeyError: 'x'"
-    )
+    lines = "\n".join(f"  line {n}" for n in range(200))
+    long_error = f"Traceback (most recent call last):\n  File {'a' * 300}\n{lines}\nKeyError: 'x'"
     insert_runs(make_failure(long_error))
     fail_queue("mail", timezone.now())
     bulk = BulkAction.objects.create(action="delete", query="{}", expected=7, requested_s=0, actor={})
@@ -96,6 +96,7 @@ def test_counts_change_and_the_users_changes_stay(
     errors.get_by_text("Newest sample").click()
     traceback = errors.locator("details pre")
     traceback.evaluate("box => box.scrollTo(0, 300)")
+    assert traceback.evaluate("box => box.scrollWidth - box.clientWidth") == 0  # its long line is wrapped
 
     put(single_broker, "t2", "mail")
     insert_runs(make_failure(long_error))

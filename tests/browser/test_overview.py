@@ -1,15 +1,17 @@
 """The overview in a real browser: live numbers, charts, and what keeps them."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.core.cache import cache
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
+from alerts.kinds import AlertKind
 from alerts.operations import store_findings
-from alerts.rules import AlertKind, Finding
-from queues.models import QueueSource
+from alerts.rules import Finding
+from queues.models import QueueSource, ReleaseState
 from queues.operations import save_queue
 from runqy import clock
 from runqy.broker.broker import Broker
@@ -17,6 +19,7 @@ from tests.browser.conftest import Login
 from tests.browser.pages import find_wide_elements
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import put
+from tests.support.releases import insert_release
 from tests.support.runs import insert_runs, make_run
 from tests.support.waiting import wait_until
 
@@ -109,7 +112,7 @@ def test_a_chart_without_values_takes_no_space_until_it_has_some(anonymous: Page
     insert_runs(make_run(ended_ns=clock.now_ns() - 5 * 60 * 10**9))
     refresh(anonymous)
 
-    expect(rate.get_by_text("Failed 0 %")).to_be_visible()
+    expect(rate.get_by_text("First attempts 0 %, Tasks 0 %")).to_be_visible()
     width = "figure => figure.querySelector('canvas').getBoundingClientRect().width / figure.clientWidth"
     wait_until(lambda: rate.evaluate(width) > 0.8)
 
@@ -149,6 +152,37 @@ def test_a_legend_has_the_dashes_of_its_lines_and_the_axis_round_times(anonymous
 
     assert drawn["legend"] == [["line", []], ["line", [6, 3]], ["line", [2, 3]]]
     assert all(re.fullmatch(r"\d\d:\d0", time) for time in drawn["times"])
+
+
+def test_releases_are_marked_on_the_charts_of_a_queue(anonymous: Page, login: Login) -> None:
+    queue, now = save_queue(spec=spec("mail"), source=QueueSource.API), timezone.now()
+    insert_runs(*[make_run(ended_ns=clock.now_ns() - minute * 60 * 10**9) for minute in range(2, 50)])
+    for minutes in (40, 39):
+        at = now - timedelta(minutes=minutes)
+        insert_release(queue, f"{minutes:040}", created_at=at, state=ReleaseState.SUPERSEDED)
+    anonymous.add_init_script("""
+        window.drawn = new Set();
+        const fillText = CanvasRenderingContext2D.prototype.fillText;
+        CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+            window.drawn.add(text);
+            return fillText.call(this, text, ...rest);
+        };""")
+    open_overview(anonymous, login, "/admin/?queue=mail")
+    anonymous.wait_for_function("() => window.drawn.has('1\\u20132')")
+
+    insert_release(queue, "c" * 40, created_at=now - timedelta(minutes=5), subject="Greet")
+    refresh(anonymous)
+
+    expect(anonymous.get_by_text("Release 3 went live: Greet")).to_be_visible()
+    anonymous.wait_for_function("() => window.drawn.has('3')")
+    footer = """() => {
+      const chart = Chart.getChart(document.querySelector("#chart-throughput canvas"));
+      const { index } = chart.data.marks.at(-1);
+      chart.tooltip.setActiveElements([{ datasetIndex: 0, index }], { x: 0, y: 0 });
+      chart.update();
+      return chart.tooltip.footer;
+    }"""
+    assert anonymous.evaluate(footer) == ["Release 3 went live: Greet"]
 
 
 @pytest.mark.parametrize("width", [390, 1440])
@@ -204,6 +238,6 @@ def test_a_notice_is_followed_by_its_link(anonymous: Page, login: Login) -> None
         "range.selectNodeContents(one); range.setEndBefore(one.querySelector('a')); "
         "return range.getBoundingClientRect().right })"
     )
-    link = notice.get_by_role("link", name="Runs of the worker").bounding_box()
+    link = notice.get_by_role("link", name="Worker", exact=True).bounding_box()
     assert link is not None
     assert 0 <= link["x"] - text < 30

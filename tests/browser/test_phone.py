@@ -6,8 +6,10 @@ import pytest
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
+from alerts.kinds import AlertKind
 from alerts.operations import store_findings
-from alerts.rules import AlertKind, Finding
+from alerts.rules import Finding
+from demo.data import fill
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
@@ -110,3 +112,26 @@ def test_queues_without_tasks_are_left_out_of_the_overview(phone: Page, single_b
 
     expect(busiest.get_by_text("mail", exact=True)).to_be_visible()
     expect(busiest.get_by_text("aa-idle", exact=True)).to_be_hidden()
+
+
+def test_a_task_in_a_list_is_at_most_90_pixels_high(phone: Page, single_broker: Broker) -> None:
+    fill(single_broker)
+    heights = {}
+
+    for query in (
+        "state=ended",
+        "state=archived",
+        "state=pending",
+        "state=archived&queue=invoices",
+        "state=ended&order=slowest",
+    ):
+        phone.goto(f"/admin/tasks/task/?{query}")
+        rows = phone.locator("table.is-tasks tbody tr")
+        heights[query] = rows.evaluate_all("rows => Math.max(...rows.map(row => row.getBoundingClientRect().height))")
+        assert overflow(phone) == 0
+
+    phone.goto("/admin/tasks/task/?state=archived&queue=invoices")
+    box = phone.locator("table.is-tasks input[type=checkbox]").first.bounding_box()
+    assert box is not None
+    assert box["width"] >= 24
+    assert {query: height for query, height in heights.items() if not 40 < height <= 90} == {}

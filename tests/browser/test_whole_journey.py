@@ -211,6 +211,10 @@ def register(site: WebProcess, key: str) -> int:
 
 
 def left(redis: redis_py.Redis) -> list[str]:
-    """Return the keys of tasks, queues and workers: all but those of configuration and of limits on requests."""
+    """Return the keys of tasks and queues: all but those of configuration and of limits on requests.
+
+    The worker, which could not deregister once its key was revoked, is listed as lost for a day.
+    """
     found = [key.decode() for key in redis.scan_iter(count=1000)]
-    return [key for key in found if not key.startswith(("runqy:config:", "runqy:revisions", "runqy:rate:"))]
+    kept = ("runqy:config:", "runqy:revisions", "runqy:rate:", "runqy:worker:", "runqy:workers")
+    return [key for key in found if not key.startswith(kept)]

@@ -12,10 +12,13 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from django.urls import resolve
 from ruamel.yaml import YAML
 
+from queues.api.demand_serializers import DemandQuerySerializer, QueueDemandSerializer
 from runqy import settings
 from tests.deploy.declared import SERVER_SETTINGS, WORKER_SETTINGS
 from tests.support import environment
@@ -110,6 +113,21 @@ def test_pods_run_without_privileges_and_cannot_be_configured_by_services() -> N
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
+
+
+def test_the_autoscaler_reads_a_figure_of_the_api_for_a_deployment() -> None:
+    scaled = find("ScaledObject", "runqy-worker-greeter")["spec"]
+    (trigger,) = scaled["triggers"]
+    url = urlsplit(trigger["metadata"]["url"])
+    authentication = find("TriggerAuthentication", trigger["authenticationRef"]["name"])["spec"]
+
+    worker = find("Deployment", scaled["scaleTargetRef"]["name"])["spec"]["template"]["spec"]["containers"][0]
+    assert resolve(url.path).kwargs == {
+        "queue": next(one["value"] for one in worker["env"] if one["name"] == "RUNQY_QUEUES")
+    }
+    DemandQuerySerializer.validated(dict(parse_qsl(url.query)))
+    assert trigger["metadata"]["valueLocation"] in QueueDemandSerializer().fields
+    assert [one["parameter"] for one in authentication["secretTargetRef"]] == ["token"]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("runqy", "vaults", "queues", "tasks", "workers", "alerts")
+PACKAGES = ("runqy", "vaults", "queues", "tasks", "workers", "webhooks", "schedules", "batches", "alerts")
 
 VIOLATIONS = [
     pytest.param("queues/operations.py", "import tasks.operations", "Apps import downwards", id="up-the-apps"),

@@ -16,6 +16,7 @@ from runqy.audit.operations import record_in_redis
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
+from runqy.broker.workers.records import LOST_TTL_S
 from runqy.errors import ConfigurationUnavailable
 from runqy.maintenance.base import Duty, make_duties
 from tasks import duties
@@ -82,7 +83,7 @@ def test_the_janitor_applies_ttl_archived(broker: Broker) -> None:
 
 
 def test_the_janitor_removes_workers_without_a_heartbeat(broker: Broker) -> None:
-    broker.client.zadd(keys.WORKER_RECORDS, {"w": broker.now_s() - 5})
+    broker.client.zadd(keys.WORKER_RECORDS, {"w": broker.now_s() - LOST_TTL_S - 1})
     broker.client.hset(keys.WORKER_CLAIMS, "w", f"{broker.now_s() - 901} key:1")
 
     Janitor().run_tick(broker)

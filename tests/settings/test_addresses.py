@@ -122,7 +122,7 @@ def test_a_database_url_names_an_sqlite_file() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("30", 30), ("30s", 30), ("1h30m", 5400), ("1.5m", 90), ("300ms", 1), ("0", 0), ("2h0m1s", 7201)],
+    [("30", 30), ("30s", 30), ("1h30m", 5400), ("1.5m", 90), ("300ms", 1), ("1.5", 2), ("0", 0), ("2h0m1s", 7201)],
 )
 def test_a_duration_is_read_in_seconds_rounded_up(text: str, seconds: int) -> None:
     assert durations.parse_s(text) == seconds

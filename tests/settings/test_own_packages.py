@@ -21,8 +21,8 @@ STARTS = {
     "worker": ("runqy.worker",),
 }
 ADVICE = (
-    "is not runqy's; install runqy into an environment of its own, in which nothing else is named alerts, queues, "
-    "tasks, vaults or workers."
+    "is not runqy's; install runqy into an environment of its own, in which nothing else is named alerts, batches, "
+    "queues, schedules, tasks, vaults, webhooks or workers."
 )
 
 

@@ -17,19 +17,23 @@ MODULES = {
     "admin_site": "page_states",
     "alerts": "operations",
     "audit": "actors admin chain moving pending records retention routes",
+    "batches": "api life",
     "config_sync": "publishing republishing",
     "history": "api error_groups foreign_runs odd_names recorder run_log run_queries sampling_and_retention "
     "write_transactions",
-    "queues": "admin_actions deletion existing_queues operations pausing",
+    "queues": "admin_actions deletion existing_queues operations pausing releases",
     "queues_api": "queues redeployment",
+    "schedules": "runner",
     "tasks": "run_search",
     "vaults": "access_log admin export git_tokens rotation versions vaults",
     "vaults_api": "deliveries",
+    "webhooks": "ends sender",
 }
 """The tests that together send each kind of statement: triggers, locks, bulk inserts, searches, all pages.
 
 What is left out sends no other one, or reads only what a test has written itself.
 """
+CONCURRENT = "tests/webhooks/concurrent_changes.py"
 IN_PROCESSES = "tests/history/test_process.py::test_two_processes_store_each_run_once_although_one_is_killed"
 
 KEPT_OPEN = "error\nignore:.*was deleted while still open:ResourceWarning"
@@ -59,7 +63,7 @@ def test_what_reads_and_writes_rows_passes_on_postgresql(server: PostgresqlServe
 
     done = subprocess.run(
         # Connections are kept for a thread's later requests, and a test's threads have none.
-        [sys.executable, "-m", "pytest", "-o", f"filterwarnings={KEPT_OPEN}", *paths, IN_PROCESSES],
+        [sys.executable, "-m", "pytest", "-o", f"filterwarnings={KEPT_OPEN}", *paths, CONCURRENT, IN_PROCESSES],
         cwd=ROOT,
         env=env,
         capture_output=True,

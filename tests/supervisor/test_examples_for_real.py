@@ -14,6 +14,7 @@ from runqy_python import AuthenticationError, RunqyClient, TaskNotFoundError
 
 from tests.supervisor.stack import Stack
 from tests.support.waiting import wait_until
+from tests.support.wheels import release_wheels
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Return a stack that serves the examples."""
-    stack = Stack(tmp_path_factory.mktemp("examples"), WEB_CONCURRENCY="2")
+    stack = Stack(tmp_path_factory.mktemp("examples"), WEB_CONCURRENCY="2", PIP_FIND_LINKS=str(release_wheels()))
     stack.start()
     yield stack
     stack.end()

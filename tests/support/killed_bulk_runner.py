@@ -40,7 +40,9 @@ def _run(step: str, number: int) -> None:
 
         return wrapper
 
-    for name in ("forget_enqueued_ids",) if step == "stored" else ("apply_in_state", "add_copy"):
+    if step != "stored":
+        bulk_runner.COPIES_PER_STEP = 1
+    for name in ("forget_enqueued_ids",) if step == "stored" else ("apply_in_state", "enqueue_intents"):
         setattr(bulk_runner, name, killed(getattr(bulk_runner, name)))
     runner = bulk_runner.BulkRunner.lease(get_broker(), number)
     assert runner is not None

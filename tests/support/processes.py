@@ -62,7 +62,19 @@ def command_lines() -> Iterator[bytes]:
 
 def make_shadowing_modules(folder: Path) -> Path:
     """Create a folder of modules with the names of the server's; a file `imported` names those that were imported."""
-    for name in ("alerts", "django", "gunicorn", "queues", "runqy", "tasks", "vaults", "workers"):
+    for name in (
+        "alerts",
+        "batches",
+        "django",
+        "gunicorn",
+        "queues",
+        "runqy",
+        "schedules",
+        "tasks",
+        "vaults",
+        "webhooks",
+        "workers",
+    ):
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / "__init__.py").write_text(
             "import pathlib\n"

@@ -4,11 +4,13 @@ from typing import Any
 
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.maintenance.forwarder import forward
 from runqy.broker.message import decode
 from runqy.broker.operation import raise_error
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue
+from runqy.broker.tasks.finish import Failure, retry
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight
 
@@ -45,6 +47,13 @@ def take_one(broker: Broker, queue: str = QUEUE) -> LeasedTask:
     """Dequeue one task, which must exist."""
     (taken,) = take(broker, 1, queue)
     return taken
+
+
+def fail(broker: Broker, taken: LeasedTask) -> None:
+    """Let a run fail, and the task be pending again."""
+    failure = Failure(error="boom", retry_at_s=broker.now_s() - 1)
+    broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
+    broker.run(forward(taken.lease.queue, TaskState.RETRY, now_ns=broker.now_ns()))
 
 
 def ids(tasks: list[LeasedTask]) -> list[str]:

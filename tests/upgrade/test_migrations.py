@@ -4,7 +4,20 @@ import pytest
 
 from tests.upgrade.conftest import Commands
 
-APPS = ("admin_site", "alerts", "workers", "tasks", "queues", "vaults", "accounts", "audit", "config_sync")
+APPS = (
+    "admin_site",
+    "alerts",
+    "batches",
+    "schedules",
+    "webhooks",
+    "workers",
+    "tasks",
+    "queues",
+    "vaults",
+    "accounts",
+    "audit",
+    "config_sync",
+)
 
 pytestmark = pytest.mark.slow
 

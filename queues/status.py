@@ -29,7 +29,11 @@ from runqy.broker.operation import Request, raise_error
 from runqy.broker.queues.pausing import Pause, find_pause
 from runqy.broker.queues.stats import DayCounts, QueueCounts, count_tasks, read_history
 from runqy.broker.states import TaskState
-from runqy.broker.workers.heartbeats import list_live_and_lost_records, list_worker_records
+from runqy.broker.workers.heartbeats import (
+    list_live_and_lost_ids,
+    list_worker_records,
+    read_live_and_lost_records,
+)
 from runqy.broker.workers.records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers
 from runqy.config_sync.documents import DocumentKind, field
 from runqy.config_sync.publishing import SyncStatus
@@ -202,11 +206,15 @@ class _State:
 
 
 def _read_state(broker: Broker, names: Sequence[str]) -> _State:
-    """Return the counts of Redis queues and the workers, in three round trips."""
-    counted: Sequence[Request[Any]] = (count_tasks(names, now_ns=broker.now_ns()), is_maintenance_running())
+    """Return the counts of Redis queues and the workers, in two round trips: which workers there are says the first."""
+    first: Sequence[Request[Any]] = (
+        count_tasks(names, now_ns=broker.now_ns()),
+        is_maintenance_running(),
+        list_live_and_lost_ids(broker.now_s()),
+    )
     try:
-        counts, is_running = map(raise_error, broker.run_all(counted))
-        live, lost = list_live_and_lost_records(broker)
+        counts, is_running, listed = map(raise_error, broker.run_all(first))
+        live, lost = broker.run(read_live_and_lost_records(listed))
     except BrokerUnavailable:
         return _State()
     return _State(

@@ -17,6 +17,7 @@ class QueueChangeList(ChangeList):  # type: ignore[misc]
     """Reads and sorts all queues, since the database has neither health nor counts, and shows a page of them."""
 
     ordering: tuple[str, ...]
+    queryset: QuerySet[Any]
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
         """Return any order for the database, and keep the one that was asked for."""
@@ -31,8 +32,10 @@ class QueueChangeList(ChangeList):  # type: ignore[misc]
         return columns
 
     def get_results(self, request: HttpRequest) -> None:
+        # Read first: of rows that are read, the paginator asks no number.
+        self.queryset = self.queryset.prefetch_related(None).only(*_LISTED_FIELDS)
+        queues = list(self.queryset)
         super().get_results(request)
-        queues = list(self.queryset.prefetch_related(None).only(*_LISTED_FIELDS))
         add_list_status(request, queues)
         self.result_list = sort_queues(queues, self.ordering)
         if self.multi_page and not (self.show_all and self.can_show_all):

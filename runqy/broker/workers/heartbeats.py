@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -147,19 +147,44 @@ def list_worker_records(broker: Broker) -> list[WorkerRecord]:
 
 
 def list_live_and_lost_records(broker: Broker) -> tuple[list[WorkerRecord], list[WorkerRecord]]:
-    """Return the result of `list_worker_records`, and the workers that are lost, the last one first.
+    """Return what `read_live_and_lost_records` returns."""
+    return broker.run(read_live_and_lost_records(broker.run(list_live_and_lost_ids(broker.now_s()))))
+
+
+class ListedWorkers(NamedTuple):
+    """The ids of workers."""
+
+    live: list[str]
+    foreign: list[str]
+    """Go's workers and asynq's servers."""
+    lost: list[str]
+
+
+def list_live_and_lost_ids(now_s: int) -> Request[ListedWorkers]:
+    live, lost = list_worker_ids(now_s), _list_lost_ids(now_s)
+    return Request(
+        (*live.commands, *lost.commands),
+        lambda replies: ListedWorkers(*live.parse(replies[:-1]), lost.parse(replies[-1:])),
+    )
+
+
+def read_live_and_lost_records(listed: ListedWorkers) -> Request[tuple[list[WorkerRecord], list[WorkerRecord]]]:
+    """Return the workers seen in the last minute, with Go's and asynq's servers, sorted by id, and the workers that are
+    lost, the last one first.
 
     A worker of runqy is lost that fell silent within LOST_TTL_S without deregistering.
     """
-    now_s = broker.now_s()
-    requests: list[Request[Any]] = [list_worker_ids(now_s), _list_lost_ids(now_s)]
-    (ids, members), lost_ids = map(raise_error, broker.run_all(requests))
-    records = broker.run(read_records([*ids, *lost_ids], members))
-    split = len(ids), len(ids) + len(lost_ids)
-    live = [record for record in (*records[: split[0]], *records[split[1] :]) if record]
-    # A refusal is no sign of life: the worker has never served.
-    lost = [record for record in records[split[0] : split[1]] if record and not record.is_refused]
-    return sorted(live, key=lambda record: record.worker_id), lost
+    request = read_records([*listed.live, *listed.lost], listed.foreign)
+
+    def parse(replies: Sequence[Reply]) -> tuple[list[WorkerRecord], list[WorkerRecord]]:
+        records = request.parse(replies)
+        start, end = len(listed.live), len(listed.live) + len(listed.lost)
+        live = [record for record in (*records[:start], *records[end:]) if record]
+        # A refusal is no sign of life: the worker has never served.
+        lost = [record for record in records[start:end] if record and not record.is_refused]
+        return sorted(live, key=lambda record: record.worker_id), lost
+
+    return Request(request.commands, parse, tolerates_wrong_types=True)
 
 
 def find_worker_record(broker: Broker, worker_id: str) -> tuple[WorkerRecord, bool] | None:

@@ -155,6 +155,7 @@ def full_pages(broker: Broker) -> list[PageState]:
         PageState(name="login-error", path="/admin/login/", role=None, prepare=_fail_to_log_in),
         PageState(name="list-selected", path=f"{TASKS}?queue=invoices&state=archived", prepare=_select_two),
         PageState(name="queues-selected", path="/admin/queues/queue/", prepare=_select_two),
+        PageState(name="queues-columns", path="/admin/queues/queue/", prepare=_unfold(".rq-columns summary")),
         PageState(name="queue", path=f"/admin/queues/queue/{queue}/change/"),
         PageState(name="releases", path=f"{TASKS}releases/?queue=invoices"),
         PageState(name="tasks-of-queue", path=f"{TASKS}?parent=transcription"),

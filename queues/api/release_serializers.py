@@ -4,10 +4,9 @@ from typing import Any, ClassVar
 
 from rest_framework import serializers
 
-from queues.api.serializers import NamesField
 from queues.models import Release
 from runqy.api.schema import request_example, response_example
-from runqy.api.serializers import EmptyAsNullField, PublishedField, StrictSerializer, StringField
+from runqy.api.serializers import EmptyAsNullField, NamesField, PublishedField, StrictSerializer, StringField
 
 _RELEASE_EXAMPLE = {
     "number": 7,

@@ -12,6 +12,13 @@ from rest_framework.response import Response
 
 from queues.api import serializers as s
 from queues.api.demand_serializers import DemandQuerySerializer, QueueDemandSerializer
+from queues.api.file_serializers import (
+    AppliedQueuesSerializer,
+    ApplyQuerySerializer,
+    QueueFilesSerializer,
+    ReloadQuerySerializer,
+    ReloadReportSerializer,
+)
 from queues.apply import Prune, apply_queue_files
 from queues.deletion import MAX_TASKS_AT_ONCE, delete_queue, get_deletion_progress
 from queues.demand import get_demand
@@ -287,18 +294,18 @@ class QueueConfigViewSet(ApiViewSet):
     @extend_schema(
         operation_id="reload_configs",
         tags=["configs"],
-        parameters=[s.ReloadQuerySerializer],
+        parameters=[ReloadQuerySerializer],
         request=None,
-        responses={200: s.ReloadReportSerializer, **problem_responses(400, 401, 403, 503)},
+        responses={200: ReloadReportSerializer, **problem_responses(400, 401, 403, 503)},
     )
     def reload(self, request: AuthenticatedRequest, **_: str) -> Response:
         """Reload configurations from YAML. A file with an error changes nothing, and the others are loaded."""
         require_all_queues(request.auth)
         refuse_members(request)
-        options = s.ReloadQuerySerializer.validated(request.query_params.dict())
+        options = ReloadQuerySerializer.validated(request.query_params.dict())
         with publication_result() as publication:
             report = load_queue_files(directory=settings.QUEUE_WORKERS_DIR, **options)
-        response = s.ReloadReportSerializer(
+        response = ReloadReportSerializer(
             {
                 "report": report,
                 "timestamp": clock.now_ns() // 10**9,
@@ -311,9 +318,9 @@ class QueueConfigViewSet(ApiViewSet):
     @extend_schema(
         operation_id="apply_configs",
         tags=["configs"],
-        parameters=[s.ApplyQuerySerializer],
-        request=s.QueueFilesSerializer,
-        responses={200: s.AppliedQueuesSerializer, **problem_responses(400, 401, 403, 409, 413, 415, 503)},
+        parameters=[ApplyQuerySerializer],
+        request=QueueFilesSerializer,
+        responses={200: AppliedQueuesSerializer, **problem_responses(400, 401, 403, 409, 413, 415, 503)},
     )
     def apply(self, request: AuthenticatedRequest, **_: str) -> Response:
         """Save the queues and schedules of queue files as the files define them: all, or none if a file has an error.
@@ -322,8 +329,8 @@ class QueueConfigViewSet(ApiViewSet):
         is not in files, and stays. 503 may come after the queues were saved; the same request can be sent again.
         """
         require_all_queues(request.auth)
-        options = s.ApplyQuerySerializer.validated(request.query_params.dict())
-        files = s.QueueFilesSerializer.validated(request.data)["files"]
+        options = ApplyQuerySerializer.validated(request.query_params.dict())
+        files = QueueFilesSerializer.validated(request.data)["files"]
         with publication_result() as publication:
             applied = apply_queue_files(
                 {file["name"]: file["content"].encode() for file in files},
@@ -332,7 +339,7 @@ class QueueConfigViewSet(ApiViewSet):
                 force=options["force"],
             )
         content = {"dry_run": options["dry_run"], "applied": applied, "published": publication.is_published}
-        return Response(s.AppliedQueuesSerializer(content).data)
+        return Response(AppliedQueuesSerializer(content).data)
 
 
 def _prefers_async(request: AuthenticatedRequest) -> bool:

@@ -199,6 +199,12 @@ FOR_RELEASED_CLIENTS = {"x-for-released-clients": True}
 """Marks a struct's field, as its `extra_json_schema`, that the OpenAPI schema leaves out."""
 
 
+class NamesField(serializers.ListField):
+    """A list of names or messages."""
+
+    child = serializers.CharField()
+
+
 class StructSerializer(serializers.BaseSerializer[Any]):
     """Render a struct; the renderer encodes it, so that payloads and results keep their bytes.
 

@@ -358,6 +358,8 @@ class Release(models.Model):
     state = models.CharField(max_length=16, choices=ReleaseState.choices)
     reason = models.TextField(blank=True)
     """Why it was reverted, or has failed."""
+    output = models.TextField(blank=True)
+    """How its process ended on the worker that could not start it, and the last lines that it printed."""
     created_at = models.DateTimeField()
     live_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)

@@ -125,9 +125,9 @@ def create_release(  # noqa: PLR0913 (what a release has)
     return release
 
 
-def end_release(release: Release, state: ReleaseState, *, reason: str = "") -> None:
-    release.state, release.reason, release.ended_at = state, reason, timezone.now()
-    release.save(update_fields=["state", "reason", "ended_at"])
+def end_release(release: Release, state: ReleaseState, *, reason: str = "", output: str = "") -> None:
+    release.state, release.reason, release.output, release.ended_at = state, reason, output, timezone.now()
+    release.save(update_fields=["state", "reason", "output", "ended_at"])
 
 
 def release_changes(before: Release | None, after: Release) -> Changes:

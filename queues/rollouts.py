@@ -30,12 +30,14 @@ from runqy.broker.replies import replace_nul
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.config_sync.operations import configuration_change
-from runqy.formats.error_texts import find_error_line
+from runqy.formats.error_texts import find_error_line, find_error_place
 
 log = structlog.get_logger(__name__)
 
 LONGEST_BAKE = timedelta(minutes=10)
 """How long the first workers wait for a task that ends, if there is none."""
+OUTPUT_MAX_CHARS = 4_000
+"""How much is kept of what a process printed that did not start. Each of the releases of a queue may have so much."""
 JUDGED_RUNS = 10
 """From how many runs on their failures say something."""
 _ENDING = (WorkerState.DRAINING, WorkerState.STOPPING)
@@ -51,6 +53,8 @@ class Reverted:
     """All workers go back to the live release."""
 
     reason: str
+    output: str = ""
+    """Of a release that a worker could not run: all that it reports, if that is more than a line."""
     found: dict[str, object] = field(default_factory=dict)
     """Columns with the commit that the first worker found, and what git says about it; empty if it found none."""
 
@@ -91,11 +95,20 @@ def decide(release: Release, queue: Queue, workers: Sequence[WorkerRecord], *, n
 
 
 def _revert(failed: WorkerRecord) -> Reverted:
-    error = replace_nul(find_error_line(failed.reason) or failed.reason)
+    output = replace_nul(failed.reason)
+    place = find_error_place(output)
+    error = (find_error_line(output) or output) + (f" ({place})" if place else "")
     what = "fetch" if failed.has_failed_fetch else "start"
     about = _about(failed.failed_commit, failed.failed_subject, failed.failed_author, at_s=failed.failed_committed_at_s)
     found = about if COMMIT.fullmatch(failed.failed_commit) else {}
-    return Reverted(f"{failed.worker_id} could not {what} it: {error}", found)
+    return Reverted(f"{failed.worker_id} could not {what} it: {error}", _shorten(output), found)
+
+
+def _shorten(output: str) -> str:
+    """Return the end of a text of several lines; empty for others."""
+    if "\n" not in output:
+        return ""
+    return output if len(output) <= OUTPUT_MAX_CHARS else f"… {output[-OUTPUT_MAX_CHARS:]}"
 
 
 def _go_on(queue: Queue, candidates: Sequence[WorkerRecord], workers: Sequence[WorkerRecord]) -> Step:
@@ -225,7 +238,7 @@ def take_step(seen: Release, step: Step) -> None:
             state = ReleaseState.FAILED if release.is_whole else ReleaseState.REVERTED
             if step.found and not release.subject and release.commit in ("", step.found["commit"]):
                 _save_columns(release, step.found)
-            end_release(release, state, reason=step.reason)
+            end_release(release, state, reason=step.reason, output=step.output)
             live = find_release(release.queue, ReleaseState.LIVE)
             changes = release_changes(release, live) if live else release_changes(None, release)
             _record("queue.release_reverted", release.queue, {**changes, "reason": (None, step.reason)})

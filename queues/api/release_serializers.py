@@ -12,6 +12,7 @@ _RELEASE_EXAMPLE = {
     "number": 7,
     "state": "live",
     "reason": "",
+    "output": "",
     "source": "manual",
     "actor": "admin",
     "commit": "9f2c41d7a86b35e0c4d18f7a2b6e93055d0c1a4f",
@@ -74,12 +75,16 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
     like = serializers.IntegerField(
         allow_null=True, help_text="The release that has the same commit: of a rollback the one that it goes back to"
     )
+    output = serializers.CharField(
+        help_text="How its process ended on the worker that could not start it, and the last lines that it printed"
+    )
     workers = NamesField(help_text="The workers that run it while it is rolling out")
 
     class Meta:
         model = Release
         fields: ClassVar = [
-            *("number", "state", "reason", "source", "actor", "commit", "subject", "author", "committed_at", "like"),
+            *("number", "state", "reason", "output", "source", "actor"),
+            *("commit", "subject", "author", "committed_at", "like"),
             *("git_url", "branch", "code_path", "startup_cmd", "requirements_file"),
             *("created_at", "live_at", "ended_at", "workers"),
         ]

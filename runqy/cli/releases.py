@@ -8,6 +8,7 @@ import typer
 from runqy.cli.commands import Session
 from runqy.cli.output import Listing
 from runqy.cli.queues import WholeQueue, queue_path
+from runqy.cli.values import clean
 
 REDEPLOY_EXAMPLES = "runqy queue redeploy mail\nrunqy queue redeploy mail --commit v1.4"
 RELEASES_EXAMPLES = "runqy queue releases mail\nrunqy queue releases mail -o wide"
@@ -49,8 +50,14 @@ def roll_back(session: Session, queue: WholeQueue) -> None:
 
 
 def list_releases(session: Session, queue: WholeQueue) -> None:
-    """List the releases of a queue, the newest first."""
-    session.out.listing(_RELEASES, session.api.get(f"{queue_path(queue)}/releases")["releases"])
+    """List the releases of a queue, the newest first.
+
+    If the newest one did not start, what it printed last follows.
+    """
+    releases = session.api.get(f"{queue_path(queue)}/releases")["releases"]
+    session.out.listing(_RELEASES, releases)
+    if releases and (output := releases[0].get("output")) and not (session.out.is_document or session.out.is_name):
+        session.out.note(f"Release {releases[0]['number']} printed last:\n{clean(output)}")
 
 
 def show_push_secret(

@@ -1,6 +1,10 @@
 """Find the line of an error's text that says what happened."""
 
+import re
+from pathlib import PurePosixPath
+
 _TRACEBACK = "Traceback (most recent call last):"
+_FRAME = re.compile(r'^[ |]*File "([^"\n]+)", line (\d+)', re.MULTILINE)
 _CAUSE = "cause: "
 
 
@@ -22,6 +26,16 @@ def find_error_line(text: str) -> str:
     indent = next((_indent(line) for line in reversed(lines) if line.lstrip().startswith(_TRACEBACK)), 0)
     found = [line for line in lines if _indent(line) == indent and _TRACEBACK not in line]
     return (found or lines)[-1].strip()
+
+
+def find_error_place(text: str) -> str:
+    """Return the file and line of the last frame of a traceback in the code of a deployment; empty without a traceback.
+
+    Workers name the files of that code relative to its folder. If none is among them, it is the last frame.
+    """
+    frames = _FRAME.findall(text)
+    own = [(file, line) for file, line in frames if not (PurePosixPath(file).is_absolute() or file.startswith("<"))]
+    return "{}, line {}".format(*(own or frames)[-1]) if frames else ""
 
 
 def without_hints(text: str) -> list[str]:

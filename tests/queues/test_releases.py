@@ -14,7 +14,18 @@ from queues.models import Queue, QueueSource, Release, ReleaseSource, ReleaseSta
 from queues.operations import save_queue
 from queues.queries import find_worker_release, get_fresh_catalog
 from queues.releases import RELEASES_KEPT, redeploy_queue, roll_back
-from queues.rollouts import GO_ON, Live, Reverted, Step, Wait, advance_rollouts, decide, make_first_releases, take_step
+from queues.rollouts import (
+    GO_ON,
+    OUTPUT_MAX_CHARS,
+    Live,
+    Reverted,
+    Step,
+    Wait,
+    advance_rollouts,
+    decide,
+    make_first_releases,
+    take_step,
+)
 from runqy.audit.admin.presenters import summarize
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
@@ -369,6 +380,19 @@ def test_a_reverted_release_is_recorded_as_the_way_back(mail: Queue, single_brok
     reverted = Release.objects.get(number=2)
     assert (reverted.author, reverted.committed_at) == ("Ada", datetime.fromtimestamp(1, UTC))
     assert found["reason"] == (None, "w1 could not start it: no such module")
+    assert reverted.output == ""
+
+
+def test_a_release_that_does_not_start_has_file_and_line_and_the_end_of_what_was_printed() -> None:
+    traceback = 'Traceback (most recent call last):\n  File "main.py", line 3, in <module>\nImportError: no\0 b'
+    printed = f"the child process exited with status 1\n{'x' * OUTPUT_MAX_CHARS}\n{traceback}"
+
+    found = step(release(workers=["w1"]), replace(W1, failed_release=2, reason=printed))
+
+    assert isinstance(found, Reverted)
+    assert found.reason == "w1 could not start it: ImportError: no\ufffd b (main.py, line 3)"
+    assert found.output.endswith(traceback.replace("\0", "\ufffd"))
+    assert len(found.output) == OUTPUT_MAX_CHARS + 2
 
 
 def test_two_processes_take_a_step_once(mail: Queue, single_broker: Broker) -> None:

@@ -132,6 +132,18 @@ def test_a_rollout_is_stopped_and_a_live_release_rolled_back_with_the_numbers_of
 
 
 @pytest.mark.usefixtures("history")
+def test_a_release_that_did_not_start_shows_what_it_printed(viewer: Client) -> None:
+    simple = Queue.objects.get(name="simple")
+    columns = {"state": ReleaseState.REVERTED, "live_at": None, "reason": "w1 could not start it"}
+    insert_release(simple, SECOND, output="exited with status 1\n<module> is missing", **columns)
+
+    content = text(viewer.get(RELEASES))
+
+    assert ">exited with status 1\n&lt;module&gt; is missing</pre>" in content
+    assert content.count("What it printed last") == 1
+
+
+@pytest.mark.usefixtures("history")
 def test_releases_are_refreshed_often_enough_to_see_one_that_is_soon_reverted(viewer: Client) -> None:
     assert ' data-live="2000"' in text(viewer.get(RELEASES))
 

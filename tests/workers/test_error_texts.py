@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from runqy.broker.message import ERROR_MAX_BYTES
-from runqy.formats.error_texts import find_error_line
+from runqy.formats.error_texts import find_error_line, find_error_place
 from workers.runtime import logs
 from workers.runtime.logs import SUMMARY_MAX_CHARS, child_error_members, error_members
 from workers.runtime.redaction import Secrets
@@ -135,6 +135,21 @@ def test_a_secret_that_contains_another_one_is_masked_as_a_whole() -> None:
     known.add(["short-secret", "a-short-secret-in-a-long-one"])
 
     assert known.redact("it is a-short-secret-in-a-long-one") == "it is ****"
+
+
+@pytest.mark.parametrize(
+    ("files", "place"),
+    [
+        (("main.py", "lib/load.py", "/usr/lib/python3.13/json/decoder.py"), "lib/load.py, line 2"),
+        (("main.py", "<frozen importlib._bootstrap>"), "main.py, line 1"),
+        (("/venv/bin/uvicorn", "/venv/lib/uvicorn/main.py"), "/venv/lib/uvicorn/main.py, line 2"),
+        ((), ""),
+    ],
+)
+def test_the_place_of_an_error_is_the_last_frame_in_the_own_code(files: tuple[str, ...], place: str) -> None:
+    frames = (f'  File "{file}", line {number}, in f' for number, file in enumerate(files, 1))
+
+    assert find_error_place("\n".join(["the child ended", *frames, "ValueError: no"])) == place
 
 
 def test_a_failed_build_is_described_by_its_exception() -> None:

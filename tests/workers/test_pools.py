@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from runqy import clock
 from runqy.broker.tasks.record import TaskProgress
 from runqy.broker.workers.records import WorkerState
+from runqy.formats.error_texts import find_error_line, find_error_place
 from tests.support import event_loop
 from tests.support.processes import is_alive
 from tests.support.waiting import eventually
@@ -459,6 +460,35 @@ def test_an_error_of_the_start_that_a_task_prints_is_its_output(spec: ChildSpec)
 
     assert recorder.statuses() == {"t1": RunStatus.SUCCEEDED}
     assert b"of a payload" in recorder.printed["t1"]
+
+
+@pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
+@pytest.mark.parametrize(
+    ("main", "expected"),
+    [
+        ("import os\ndef main(:\n    pass", ("SyntaxError", "main.py, line 2")),
+        ("\nimport lib.broken", ("SyntaxError", "lib/broken.py, line 1")),
+        ("import json\njson.loads('{')", ("json.decoder.JSONDecodeError", "main.py, line 2")),
+    ],
+)
+def test_code_that_does_not_start_is_named_with_file_and_line(
+    tmp_path: Path, spec: ChildSpec, kind: Any, main: str, expected: tuple[str, str]
+) -> None:
+    (tmp_path / "code/lib").mkdir(parents=True)
+    (tmp_path / "code/main.py").write_text(main)
+    (tmp_path / "code/lib/broken.py").write_text("print(")
+    (tmp_path / "linked").symlink_to("code")
+
+    async def run() -> str:
+        pool = kind(Recorder(), SETTINGS)
+        pool.start(replace(spec, code_dir=tmp_path / "linked"))
+        await until(lambda: pool.problem)
+        problem: str = pool.problem
+        await pool.stop()
+        return problem
+
+    reason = event_loop.run(run())
+    assert (find_error_line(reason).partition(":")[0], find_error_place(reason)) == expected
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])

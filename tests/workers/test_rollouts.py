@@ -96,7 +96,8 @@ def test_a_commit_that_does_not_start_touches_one_worker_and_a_fixed_one_goes_li
     tasks = [add_task(single_broker, {"do": "env"}) for _ in range(20)]
     reverted = wait_for_release(single_broker, 2, ReleaseState.REVERTED)
 
-    assert "no_such_module" in reverted.reason
+    assert reverted.reason.endswith("ModuleNotFoundError: No module named 'no_such_module' (main.py, line 1)")
+    assert reverted.output.startswith("the child process exited with status 1\nTraceback (most recent call last):")
     assert (reverted.commit, reverted.subject) == (bad, "Break it")
     assert reverted.author == first.author != ""
     assert reverted.committed_at is not None

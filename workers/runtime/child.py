@@ -210,8 +210,12 @@ class Child:
 
     @property
     def cause(self) -> str:
-        """Return why the child ended, with the last lines it printed."""
-        return f"{self._how_it_ended}\n{self._log.tail}".rstrip()
+        """Return why the child ended, with the last lines it printed.
+
+        Those of one that was not ready name the files of its code relative to its folder, unlike those of packages.
+        """
+        cause = f"{self._how_it_ended}\n{self._log.tail}".rstrip()
+        return cause if self.is_ready else _name_own_files(cause, self._spec.code_dir)
 
     @property
     def reason(self) -> str:
@@ -389,6 +393,13 @@ def _take_descriptor(stream: object) -> int:
     descriptor: int = os.dup(stream.fileno())  # type: ignore[attr-defined]
     stream.close()  # type: ignore[attr-defined]
     return descriptor
+
+
+def _name_own_files(text: str, folder: Path) -> str:
+    """Make the files in a folder relative in tracebacks. Python writes them as absolute, and without symbolic links."""
+    for absolute in {folder, folder.resolve()}:
+        text = text.replace(f'File "{absolute}{os.sep}', 'File "')
+    return text
 
 
 def _signal_name(number: int) -> str:

@@ -28,7 +28,7 @@ from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.replies import replace_nul
 from runqy.broker.workers.heartbeats import list_worker_records
-from runqy.broker.workers.records import WorkerRecord, WorkerState
+from runqy.broker.workers.records import DeploymentStep, WorkerRecord, WorkerState
 from runqy.config_sync.operations import configuration_change
 from runqy.formats.error_texts import find_error_line, find_error_place
 
@@ -40,6 +40,11 @@ OUTPUT_MAX_CHARS = 4_000
 """How much is kept of what a process printed that did not start. Each of the releases of a queue may have so much."""
 JUDGED_RUNS = 10
 """From how many runs on their failures say something."""
+_DONE_IN = {
+    DeploymentStep.FETCH: "fetch it",
+    DeploymentStep.INSTALL: "install its requirements",
+    DeploymentStep.START: "start it",
+}
 _ENDING = (WorkerState.DRAINING, WorkerState.STOPPING)
 
 
@@ -96,12 +101,11 @@ def decide(release: Release, queue: Queue, workers: Sequence[WorkerRecord], *, n
 
 def _revert(failed: WorkerRecord) -> Reverted:
     output = replace_nul(failed.reason)
-    place = find_error_place(output)
+    place = find_error_place(output) if failed.failed_step is DeploymentStep.START else ""
     error = (find_error_line(output) or output) + (f" ({place})" if place else "")
-    what = "fetch" if failed.has_failed_fetch else "start"
     about = _about(failed.failed_commit, failed.failed_subject, failed.failed_author, at_s=failed.failed_committed_at_s)
     found = about if COMMIT.fullmatch(failed.failed_commit) else {}
-    return Reverted(f"{failed.worker_id} could not {what} it: {error}", _shorten(output), found)
+    return Reverted(f"{failed.worker_id} could not {_DONE_IN[failed.failed_step]}: {error}", _shorten(output), found)
 
 
 def _shorten(output: str) -> str:

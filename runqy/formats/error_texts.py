@@ -1,11 +1,13 @@
 """Find the line of an error's text that says what happened."""
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 _TRACEBACK = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^[ |]*File "([^"\n]+)", line (\d+)', re.MULTILINE)
 _CAUSE = "cause: "
+_PIP, _END_OF_BUILD = "python pip failed: ", "[end of output]"
 
 
 def is_traceback(text: str) -> bool:
@@ -16,9 +18,11 @@ def is_traceback(text: str) -> bool:
 def find_error_line(text: str) -> str:
     """Return the last line of a traceback, else the first line: what a killed process printed follows its cause.
 
-    An error of uv begins with what failed; its last cause is added.
+    An error of uv begins with what failed; its last cause is added. Of the errors of pip, the last one says it.
     """
     lines = without_hints(text)
+    if text.startswith(_PIP):
+        return _find_pip_error(lines)
     if not is_traceback(text):
         causes = [line.strip() for line in lines[1:] if line.lstrip().startswith(_CAUSE)]
         return ": ".join([line.strip() for line in lines[:1]] + [line.removeprefix(_CAUSE) for line in causes[-1:]])
@@ -47,6 +51,14 @@ def without_hints(text: str) -> list[str]:
         if line.strip() and not is_hint:
             found.append(line)
     return found
+
+
+def _find_pip_error(lines: Sequence[str]) -> str:
+    """Return the last error of a build, else the last of pip. The first line begins with the name of the command."""
+    end = next((n for n, line in enumerate(lines) if line.strip() == _END_OF_BUILD), 0)
+    if end:
+        return lines[end - 1].strip()
+    return next((line for line in reversed(lines) if line.startswith("ERROR: ")), lines[0])
 
 
 def _indent(line: str) -> int:

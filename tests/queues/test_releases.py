@@ -30,12 +30,13 @@ from runqy.audit.admin.presenters import summarize
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
 from runqy.broker.workers.heartbeats import write_heartbeat
-from runqy.broker.workers.records import WorkerRecord, WorkerState
+from runqy.broker.workers.records import DeploymentStep, WorkerRecord, WorkerState
 from runqy.errors import ReleaseMissing, RequestInvalid
 from tests.queues.samples import spec
 
 OLD, NEW = "a" * 40, "b" * 40
 NOW = timezone.now()
+BUILD = 'uv pip failed: Traceback (most recent call last):\n  File "<string>", line 1, in <module>\nValueError: no'
 DEPLOYMENT = Deployment(git_url="https://git.example.com/mail.git", startup_cmd="python main.py")
 
 
@@ -102,9 +103,19 @@ def test_a_rollout_begins_with_the_least_busy_ready_worker() -> None:
             id="dying-again-and-again",
         ),
         pytest.param(
-            {"release": 1, "failed_release": 2, "reason": "uv pip failed: no such package"},
-            Reverted("w1 could not start it: uv pip failed: no such package"),
+            {"release": 1, "failed_release": 2, "reason": "no such folder"},
+            Reverted("w1 could not start it: no such folder"),
             id="failed-start",
+        ),
+        pytest.param(
+            {"release": 1, "failed_release": 2, "reason": "no such branch", "failed_step": DeploymentStep.FETCH},
+            Reverted("w1 could not fetch it: no such branch"),
+            id="failed-fetch",
+        ),
+        pytest.param(
+            {"release": 1, "failed_release": 2, "reason": BUILD, "failed_step": DeploymentStep.INSTALL},
+            Reverted("w1 could not install its requirements: ValueError: no", BUILD),
+            id="failed-installation",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runqy.broker.workers.records import WorkerState
+from runqy.broker.workers.records import DeploymentStep, WorkerState
 from runqy.errors import DeploymentFailed, DeploymentRefused, DeploymentStopped
 from runqy.formats.error_texts import find_error_line
 from runqy.git.commands import CommandRunner
@@ -321,12 +321,14 @@ def test_a_rewritten_branch_is_followed(repository: Repository, folder: Path) ->
 def test_requirements_that_fail_leave_the_previous_pair(repository: Repository, folder: Path) -> None:
     good = repository.commit({"main.py": "good"})
     deploy(deployment_spec(repository, folder), CommandRunner())
-    repository.commit({"requirements.txt": "./wheels/missing-1.0-py3-none-any.whl\n", "main.py": "bad"})
+    bad = repository.commit({"requirements.txt": "./wheels/missing-1.0-py3-none-any.whl\n"}, "Need more")
 
     deployed = deploy(deployment_spec(repository, folder), CommandRunner())
 
     assert deployed.commit == good
     assert "uv pip failed" in deployed.problem
+    failure = deployed.failure
+    assert (failure.step, failure.commit, failure.info.subject) == (DeploymentStep.INSTALL, bad, "Need more")
 
 
 def test_the_reason_of_failed_requirements_names_the_cause_and_not_the_hint(

@@ -138,6 +138,34 @@ def test_a_secret_that_contains_another_one_is_masked_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize(
+    ("printed", "line"),
+    [
+        (
+            "ERROR: Could not find a version that satisfies six==99 (from versions: 1.16, 1.17)\n"
+            "ERROR: No matching distribution found for six==99",
+            "ERROR: No matching distribution found for six==99",
+        ),
+        (
+            "ERROR: Invalid requirement: 'six=>1' (from line 1 of requirements.txt)",
+            "python pip failed: ERROR: Invalid requirement: 'six=>1' (from line 1 of requirements.txt)",
+        ),
+        (
+            "      Traceback (most recent call last):\n"
+            '        File "<string>", line 1, in <module>\n'
+            "      ValueError: broken build\n"
+            "      [end of output]\n"
+            "  \n"
+            "  note: This error originates from a subprocess, and is likely not a problem with pip.\n"
+            "ERROR: Failed to build 'broken' when getting requirements to build wheel",
+            "ValueError: broken build",
+        ),
+    ],
+)
+def test_of_what_pip_prints_the_last_error_is_the_reason(printed: str, line: str) -> None:
+    assert find_error_line(f"python pip failed: {printed}") == line
+
+
+@pytest.mark.parametrize(
     ("files", "place"),
     [
         (("main.py", "lib/load.py", "/usr/lib/python3.13/json/decoder.py"), "lib/load.py, line 2"),

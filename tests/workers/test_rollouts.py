@@ -162,6 +162,25 @@ def test_a_commit_of_a_pull_request_is_not_released_and_one_of_a_branch_is(
     wait_for_commits(single_broker, older)
 
 
+def test_requirements_that_cannot_be_installed_are_the_reason_of_a_reverted_release(
+    single_broker: Broker, repository: Repository, start_worker: Callable[[], WorkerProcess]
+) -> None:
+    deployment = Deployment(git_url=repository.url, startup_cmd="python main.py", rollout_bake_s=0)
+    save_queue(spec=spec("mail", deployment=deployment), source=QueueSource.API)
+    start_worker()
+    first = wait_for_release(single_broker, 1, ReleaseState.LIVE)
+    bad = repository.commit({"requirements.txt": "./wheels/missing-1.0-py3-none-any.whl\n"}, "Need more")
+
+    redeploy_queue(name="mail")
+    reverted = wait_for_release(single_broker, 2, ReleaseState.REVERTED)
+
+    assert " could not install its requirements: uv pip failed: " in reverted.reason
+    assert "missing-1.0-py3-none-any.whl" in reverted.reason
+    assert (reverted.commit, reverted.subject, reverted.author) == (bad, "Need more", first.author)
+    assert reverted.committed_at is not None
+    wait_for_commits(single_broker, first.commit)
+
+
 def test_a_push_releases_the_newest_commit_that_a_worker_finds_and_sent_again_nothing(
     single_broker: Broker, repository: Repository, start_worker: Callable[[], WorkerProcess]
 ) -> None:

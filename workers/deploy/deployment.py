@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 
+from runqy.broker.workers.records import DeploymentStep
 from runqy.errors import DeploymentFailed, DeploymentRefused
 from runqy.formats.json_decoding import read_json
 from runqy.formats.names import QUEUE_NAME
@@ -69,8 +70,28 @@ class DeploymentSpec:
     """Isolate the installation of requirements, because packages may run code of their own."""
 
 
-class FetchFailed(DeploymentFailed):
-    """The code could not be fetched."""
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The step at which a deployment failed, and its commit if that was fetched."""
+
+    step: DeploymentStep = DeploymentStep.START
+    commit: str = ""
+    info: CommitInfo = field(default_factory=CommitInfo)
+
+
+NO_FAILURE = Failure()
+
+
+class StepFailed(DeploymentFailed):
+    """A step of the deployment failed."""
+
+    def __init__(self, detail: str, failure: Failure) -> None:
+        super().__init__(detail)
+        self.failure = failure
+
+
+def failure_of(error: Exception) -> Failure:
+    return error.failure if isinstance(error, StepFailed) else NO_FAILURE
 
 
 class CheckoutContent(msgspec.Struct, frozen=True):
@@ -96,8 +117,8 @@ class Deployed:
     info: CommitInfo
     problem: str
     """Why this is not the newest deployment; empty if it is."""
-    is_fetch_problem: bool
-    """Whether the newest code could not be fetched."""
+    failure: Failure
+    """At which step the newest deployment failed."""
     _leases: tuple[FolderLease, ...] = field(repr=False)
 
     def release(self) -> None:
@@ -145,7 +166,10 @@ def _deploy_requested(
     else:
         checkout, commit, info = _fetch(home, spec, commands)
     place = f"{source.url} on {source.branch}"
-    environment = _make_environment(home, checkout, spec, commands, commit=commit, place=place)
+    try:
+        environment = _make_environment(home, checkout, spec, commands, commit=commit, place=place)
+    except DeploymentFailed as error:
+        raise StepFailed(error.detail, Failure(failure_of(error).step, commit, info)) from error
     names = checkout.name, environment.name
     newest = KeptDeployment(source.url, source.branch, source.code_path, commit, *names, info)
     write_kept(home, newest, kept, count=spec.kept)
@@ -153,7 +177,7 @@ def _deploy_requested(
 
 
 def _fetch(home: Path, spec: DeploymentSpec, commands: CommandRunner) -> tuple[Path, str, CommitInfo]:
-    """Return the checkout of a commit, the commit, and what git says about it. Raise FetchFailed."""
+    """Return the checkout of a commit, the commit, and what git says about it. Raise StepFailed."""
     try:
         with _translate_disk_errors(), git_environment(spec.source, spec.credentials) as env:
             git = Git(spec.source, commands, env, max_bytes=spec.max_checkout_bytes)
@@ -162,7 +186,7 @@ def _fetch(home: Path, spec: DeploymentSpec, commands: CommandRunner) -> tuple[P
             checkout, commit = _check_out(home / "checkouts", spec.source, git, wanted=spec.commit)
             return checkout, commit, git.describe(checkout)
     except DeploymentFailed as error:
-        raise FetchFailed(error.detail) from error
+        raise StepFailed(error.detail, Failure(DeploymentStep.FETCH)) from error
 
 
 def _use_folder(home: Path, folder: Path, spec: DeploymentSpec, commands: CommandRunner) -> Deployed:
@@ -177,7 +201,7 @@ def _use_folder(home: Path, folder: Path, spec: DeploymentSpec, commands: Comman
         environment=environment,
         info=CommitInfo(),
         problem="",
-        is_fetch_problem=False,
+        failure=NO_FAILURE,
         _leases=(FolderLease(environment),),
     )
     _remove_unused(home, ())
@@ -204,7 +228,10 @@ def _find_commit(folder: Path, spec: DeploymentSpec, commands: CommandRunner) ->
 def _make_environment(  # noqa: PLR0913 (what it depends on)
     home: Path, code: Path, spec: DeploymentSpec, commands: CommandRunner, *, commit: str, place: str
 ) -> Path:
-    """Return the environment for a checkout or a folder, which is built if it is missing."""
+    """Return the environment for a checkout or a folder, which is built if it is missing.
+
+    Raise DeploymentRefused, DeploymentFailed, or StepFailed if it cannot be built.
+    """
     requirements_file = parse_path(spec.requirements_file, "requirements_file")
     content = _read_content(code, commit, requirements_file, spec, commands)
     if not content.has_code:
@@ -218,7 +245,10 @@ def _make_environment(  # noqa: PLR0913 (what it depends on)
             max_bytes=spec.max_deployment_bytes,
         )
         limit_s, is_isolated = spec.install_timeout_s, spec.is_isolated
-        build_environment(environment, requirements, commands, timeout_s=limit_s, is_isolated=is_isolated)
+        try:
+            build_environment(environment, requirements, commands, timeout_s=limit_s, is_isolated=is_isolated)
+        except DeploymentFailed as error:
+            raise StepFailed(error.detail, Failure(DeploymentStep.INSTALL)) from error
     return environment
 
 
@@ -283,7 +313,7 @@ def _to_deployed(home: Path, kept: KeptDeployment, *, problem: DeploymentFailed 
         environment=environment,
         info=kept.info,
         problem=problem.detail if problem else "",
-        is_fetch_problem=isinstance(problem, FetchFailed),
+        failure=failure_of(problem) if problem else NO_FAILURE,
         _leases=leases,
     )
 

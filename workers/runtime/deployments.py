@@ -19,7 +19,7 @@ from runqy.git.credentials import GitCredentials
 from runqy.git.sources import parse_source
 from runqy.telemetry.failure_log import FailureLog
 from vaults.entry_rules import variable_name_error
-from workers.deploy.deployment import Deployed, DeploymentSpec, FetchFailed, deploy
+from workers.deploy.deployment import NO_FAILURE, Deployed, DeploymentSpec, Failure, deploy, failure_of
 from workers.runtime.child import ChildSpec
 from workers.runtime.consumer import Consumer
 from workers.runtime.long_running import LongRunningPool
@@ -49,7 +49,7 @@ class DeploymentManager:
         self.release = 0
         # Why the newest code does not run.
         self._problem = ""
-        self._is_fetch_problem = False
+        self._failure = NO_FAILURE
         self._failures = FailureLog("deployment_succeeded")
         self._started_release = self._problem_release = 0
         self._is_deploying = False
@@ -99,14 +99,11 @@ class DeploymentManager:
         return self._started_release if has_failed else 0
 
     @property
-    def has_failed_fetch(self) -> bool:
-        """Return whether the code of that release could not be fetched."""
-        return bool(self._problem) and self._is_fetch_problem
-
-    @property
-    def failed(self) -> Deployed | None:
-        """Return what was deployed of that release; None if it could not be."""
-        return self._current if self.failed_release and not self._problem else None
+    def failure(self) -> Failure:
+        """Return the step at which that release failed, and its commit if it was fetched."""
+        if self._problem or not self.failed_release or not self._current:
+            return self._failure
+        return Failure(commit=self._current.commit, info=self._current.info)
 
     def note_release(self) -> None:
         """Note what children run: older code until a child with the newest is ready."""
@@ -132,20 +129,20 @@ class DeploymentManager:
         try:
             deployed = await self._fetch(registration)
         except (DeploymentFailed, DeploymentRefused) as error:
-            self._is_fetch_problem = isinstance(error, FetchFailed)
+            self._failure = failure_of(error)
             self._record_failure(registration, error.detail)
             return False
         except DeploymentStopped:
             raise
         except Exception as error:  # noqa: BLE001 (a bug in one queue's deployment must not end the other queues)
-            self._is_fetch_problem = False
+            self._failure = NO_FAILURE
             reason = f"unexpected {type(error).__name__}; the worker's log has the details"
             self._record_failure(registration, reason, error)
             return False
         finally:
             self._is_deploying = False
             self._consumer.pool_changed()
-        self._problem, self._is_fetch_problem = deployed.problem, deployed.is_fetch_problem
+        self._problem, self._failure = deployed.problem, deployed.failure
         if deployed.problem:
             self._problem_release = registration.release.number
             self._consumer.counts.record_deployment(is_successful=False)

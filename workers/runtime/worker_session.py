@@ -306,6 +306,7 @@ class WorkerSession:
         deployments = self.deployments
         deployments.note_release()
         deployed, of_release = deployments.deployed, counts.of_release(deployments.release)
+        failure = deployments.failure
         return WorkerRecord(
             worker_id=identity.worker_id,
             host=identity.host,
@@ -327,11 +328,11 @@ class WorkerSession:
             revision=registration.revision,
             release=deployments.release,
             failed_release=deployments.failed_release,
-            failed_commit=deployments.failed.commit if deployments.failed else "",
-            failed_subject=secrets.redact(deployments.failed.info.subject) if deployments.failed else "",
-            failed_author=secrets.redact(deployments.failed.info.author) if deployments.failed else "",
-            failed_committed_at_s=deployments.failed.info.committed_at_s if deployments.failed else 0,
-            has_failed_fetch=deployments.has_failed_fetch,
+            failed_commit=failure.commit,
+            failed_subject=secrets.redact(failure.info.subject),
+            failed_author=secrets.redact(failure.info.author),
+            failed_committed_at_s=failure.info.committed_at_s,
+            failed_step=failure.step,
             release_runs=of_release.runs,
             release_failures=of_release.failures,
             release_deaths=of_release.deaths,

@@ -56,6 +56,14 @@ class WorkerState(StrEnum):
     LOST = "lost"
 
 
+class DeploymentStep(StrEnum):
+    """What a worker does to run a release."""
+
+    FETCH = "fetch"
+    INSTALL = "install"
+    START = "start"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningTask:
     """A task that a worker runs, as asynq's tools list it."""
@@ -99,12 +107,12 @@ class WorkerRecord:
     failed_release: Count = 0
     """The number of the release that it could not deploy or start, with the reason in `reason`; 0: none."""
     failed_commit: str = ""
-    """Its commit and what git says about that, if it was deployed."""
+    """Its commit and what git says about that, if it was fetched."""
     failed_subject: str = ""
     failed_author: str = ""
     failed_committed_at_s: UnixSeconds = 0
-    has_failed_fetch: bool = False
-    """Whether its code could not be fetched."""
+    failed_step: DeploymentStep = DeploymentStep.START
+    """The step that failed."""
     release_runs: Count = 0
     """What became of the runs of its release since it began to run it: all, those that failed, and of these those
     whose child died."""

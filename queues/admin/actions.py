@@ -67,7 +67,7 @@ QUEUE_ACTIONS = {
     ),
     "redeploy": QueueAction(
         operation=lambda _, name: redeploy_queue(name=name),
-        done="redeployed: the newest commit is being rolled out to workers",
+        done="redeployed: workers are asked to run the newest commit",
     ),
     "roll back": QueueAction(operation=_roll_back, done="rolled back"),
 }

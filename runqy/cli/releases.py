@@ -1,20 +1,23 @@
 """The commands `runqy queue redeploy`, `releases`, `rollback` and `push-secret`."""
 
+import time
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
 from runqy.cli.commands import Session
+from runqy.cli.errors import CliError, ExitCode, ServerError
 from runqy.cli.output import Listing
 from runqy.cli.queues import WholeQueue, queue_path
-from runqy.cli.values import clean
+from runqy.cli.values import clean, parse_duration
 
-REDEPLOY_EXAMPLES = "runqy queue redeploy mail\nrunqy queue redeploy mail --commit v1.4"
+REDEPLOY_EXAMPLES = "runqy queue redeploy mail\nrunqy queue redeploy mail --commit v1.4 --wait 10m"
 RELEASES_EXAMPLES = "runqy queue releases mail\nrunqy queue releases mail -o wide"
 ROLLBACK_EXAMPLES = "runqy queue rollback mail"
 HOOK_EXAMPLES = "runqy queue push-secret mail\nrunqy queue push-secret mail --rotate"
 _SHORT = 12
+_POLL_S = 1.0
 _RELEASES = Listing(
     columns=("number", "state", "commit", "subject", "source", "actor", "created_at", "reason"),
     wide=("author", "live_at", "ended_at", "startup_cmd", "workers"),
@@ -29,15 +32,29 @@ def redeploy(
     queue: WholeQueue,
     *,
     commit: Annotated[str, typer.Option("--commit", metavar="COMMIT", help="A whole commit, or a tag.")] = "",
+    wait: Annotated[
+        float,
+        typer.Option(
+            "--wait",
+            "-w",
+            metavar="DURATION",
+            parser=parse_duration,
+            help="How long to wait until it is live: seconds, or a duration such as 5m.",
+        ),
+    ] = 0,
 ) -> None:
     """Release the newest commit, or the given one.
 
-    The first worker changes to it between two tasks, and the others once it has proved itself there.
+    The first worker changes to it between two tasks, and the others once it has proved itself there. Whether the commit
+    exists, and starts, is known only then: with --wait the command exits with 1 if it is not live in the end, and with
+    8 if that is not known in time.
     """
     body = msgspec.json.encode({"commit": commit}) if commit else b""
     response = session.api.post(f"{queue_path(queue)}/redeploy", body)
-    shown = f"; `runqy queue releases {response['queue']}` shows whether it can be fetched" if commit else ""
-    _print_release(session, response, commit or "the newest commit", shown)
+    if wait:
+        _await_live(session, response["queue"], response["release"], wait)
+    else:
+        _print_request(session, response, commit or "the newest commit")
 
 
 def roll_back(session: Session, queue: WholeQueue) -> None:
@@ -46,7 +63,7 @@ def roll_back(session: Session, queue: WholeQueue) -> None:
     While a release is rolling out, this stops it and keeps the live one.
     """
     response = session.api.post(f"{queue_path(queue)}/rollback", b"")
-    _print_release(session, response, "which goes back to the one before")
+    _print_request(session, response, "which goes back to the one before")
 
 
 def list_releases(session: Session, queue: WholeQueue) -> None:
@@ -56,8 +73,8 @@ def list_releases(session: Session, queue: WholeQueue) -> None:
     """
     releases = session.api.get(f"{queue_path(queue)}/releases")["releases"]
     session.out.listing(_RELEASES, releases)
-    if releases and (output := releases[0].get("output")) and not (session.out.is_document or session.out.is_name):
-        session.out.note(f"Release {releases[0]['number']} printed last:\n{clean(output)}")
+    if releases and not (session.out.is_document or session.out.is_name):
+        _note_output(session, releases[0])
 
 
 def show_push_secret(
@@ -74,15 +91,53 @@ def show_push_secret(
     session.out.result(found, found["secret"])
 
 
-def _print_release(session: Session, response: dict[str, Any], what: str, more: str = "") -> None:
-    number = response["release"]
+def _print_request(session: Session, response: dict[str, Any], what: str) -> None:
+    """Print that a release was requested. Only a worker finds out whether it can run it."""
+    queue, number = response["queue"], response["release"]
     match response["workers"]:
         case None:
-            who = "being rolled out to its workers"
+            workers = "its workers"
         case []:
-            who = "run by the next worker that starts: none serves the queue"
+            workers = "the next worker that starts, as none serves the queue"
         case [_]:
-            who = "being rolled out to 1 worker"
-        case workers:
-            who = f"being rolled out to {len(workers)} workers"
-    session.out.result(response, f"{response['queue']}: release {number}, {what}, is {who}{more}", name=str(number))
+            workers = "1 worker"
+        case found:
+            workers = f"{len(found)} workers"
+    text = f"{queue}: requested release {number}, {what}, for {workers}; `runqy queue releases {queue}` shows its state"
+    session.out.result(response, text, name=str(number))
+
+
+def _await_live(session: Session, queue: str, number: int, wait_s: float) -> None:
+    """Wait until a release is live, or its commit is. Raise CliError if it is not."""
+    release, is_live = _await_end(session, queue, number, wait_s)
+    commit, state = release["commit"] or release["branch"], release["state"].replace("_", " ")
+    if is_live:
+        session.out.result(release, f"{queue}: release {number}, {commit[:_SHORT]}, is live", name=str(number))
+        return
+    if release["state"] == "rolling_out":
+        raise CliError(f"{queue}: release {number} is still rolling out.", ExitCode.TIMED_OUT)
+    _note_output(session, release)
+    raise CliError(f"{queue}: release {number} is not live but {state}: {release['reason']}")
+
+
+def _await_end(session: Session, queue: str, number: int, wait_s: float) -> tuple[dict[str, Any], bool]:
+    """Return a release once it has been rolled out, or after `wait_s`, and whether its commit is live."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        is_late = time.monotonic() >= deadline
+        try:
+            releases = session.api.get(f"{queue_path(queue)}/releases")["releases"]
+        except ServerError as error:
+            if is_late or not error.is_temporary:
+                raise
+        else:
+            release = next(each for each in releases if each["number"] == number)
+            if is_late or release["state"] != "rolling_out":
+                live = next((each["commit"] for each in releases if each["state"] == "live"), None)
+                return release, release["state"] != "rolling_out" and live == release["commit"]
+        time.sleep(_POLL_S)
+
+
+def _note_output(session: Session, release: dict[str, Any]) -> None:
+    if output := release.get("output"):
+        session.out.note(f"Release {release['number']} printed last:\n{clean(output)}")

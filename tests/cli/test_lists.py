@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from runqy.cli import releases
 from runqy.cli.errors import ExitCode
 from runqy.cli.output import Printer
 
@@ -177,10 +178,7 @@ def test_a_named_commit_that_was_not_fetched_stands_in_the_list_of_releases(run,
     requested = run("queue", "redeploy", "mail", "--commit", "v9").stdout
     listed = run("queue", "releases", "mail").stdout
 
-    assert requested == (
-        "mail: release 7, v9, is being rolled out to 1 worker; "
-        "`runqy queue releases mail` shows whether it can be fetched\n"
-    )
+    assert requested == "mail: requested release 7, v9, for 1 worker; `runqy queue releases mail` shows its state\n"
     assert listed.startswith("7\treverted\tv9\t")
 
 
@@ -203,10 +201,10 @@ def test_what_the_newest_release_printed_follows_the_list_of_releases(run, serve
 @pytest.mark.parametrize(
     ("workers", "expected"),
     [
-        (["a"], "release 7, the newest commit, is being rolled out to 1 worker"),
-        (["a", "b"], "release 7, the newest commit, is being rolled out to 2 workers"),
-        (None, "release 7, the newest commit, is being rolled out to its workers"),
-        ([], "release 7, the newest commit, is run by the next worker that starts: none serves the queue"),
+        (["a"], "for 1 worker"),
+        (["a", "b"], "for 2 workers"),
+        (None, "for its workers"),
+        ([], "for the next worker that starts, as none serves the queue"),
     ],
 )
 def test_redeploy_prints_how_many_workers_will_run_the_newest_commit(run, server, workers, expected):
@@ -216,4 +214,60 @@ def test_redeploy_prints_how_many_workers_will_run_the_newest_commit(run, server
     result = run("queue", "redeploy", "mail")
 
     assert (server.requests[0].method, server.requests[0].url.path) == ("POST", "/api/cli/queues/mail/redeploy")
-    assert result.stdout == f"mail: {expected}\n"
+    shown = "`runqy queue releases mail` shows its state"
+    assert result.stdout == f"mail: requested release 7, the newest commit, {expected}; {shown}\n"
+
+
+LIVE = {"number": 6, "state": "live", "commit": "a" * 40, "branch": "main", "reason": "", "output": ""}
+NEXT = {"number": 7, "state": "rolling_out", "commit": None, "branch": "v9", "reason": "", "output": ""}
+FAILED = {"state": "reverted", "reason": "w1 could not fetch it: no branch or tag v9", "output": "git failed\nno v9"}
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        pytest.param({"state": "live", "commit": "b" * 40}, (0, "mail: release 7, bbbbbbbbbbbb, is live\n"), id="live"),
+        pytest.param(
+            {"state": "superseded", "commit": "a" * 40}, (0, "mail: release 7, aaaaaaaaaaaa, is live\n"), id="same"
+        ),
+        pytest.param(
+            {"state": "superseded", "reason": "release 8 came before it was live"},
+            (1, "runqy: mail: release 7 is not live but superseded: release 8 came before it was live\n"),
+            id="superseded",
+        ),
+        pytest.param(
+            FAILED,
+            (
+                1,
+                "runqy: Release 7 printed last:\ngit failed\nno v9\n"
+                "runqy: mail: release 7 is not live but reverted: w1 could not fetch it: no branch or tag v9\n",
+            ),
+            id="reverted",
+        ),
+    ],
+)
+def test_redeploy_waits_until_the_release_is_live_or_ends_with_the_reason(run, server, replace_sleep, end, expected):
+    replace_sleep(releases, lambda seconds: None)
+    ended = NEXT | end
+    live = [ended] if ended["state"] == "live" else [ended, LIVE]
+    server.responses = [
+        (200, {"message": "redeployment requested", "queue": "mail", "workers": ["a"], "release": 7}),
+        (200, {"queue": "mail", "releases": [NEXT, LIVE]}),
+        (503, {"code": "database_unavailable", "detail": "The database is away."}),
+        (200, {"queue": "mail", "releases": live}),
+    ]
+
+    result = run("queue", "redeploy", "mail", "--commit", "v9", "--wait", "10m")
+
+    assert (result.exit_code, result.output) == expected
+
+
+def test_redeploy_says_that_a_release_is_still_rolling_out_after_the_wait(run, server, replace_sleep):
+    replace_sleep(releases, lambda seconds: None)
+    requested = {"message": "redeployment requested", "queue": "mail", "workers": ["a"], "release": 7}
+    server.responses = [(200, requested), *[(200, {"queue": "mail", "releases": [NEXT, LIVE]})] * 10_000]
+
+    result = run("queue", "redeploy", "mail", "--wait", "0.01")
+
+    assert result.exit_code == ExitCode.TIMED_OUT
+    assert result.output == "runqy: mail: release 7 is still rolling out.\n"

@@ -56,7 +56,8 @@ def _measure_demand(stack: Stack, report: Report) -> None:
     for queue in queues:
         stack.broker.client.lpush(QueueKeys(queue).pending, *range(10_000))
     samples = tuple(DemandSample(at_s=30 * n, tasks=n, processed=n, runs=n, run_ms=n) for n in range(11))
-    stack.broker.run(write_demand_records({"demand": DemandRecord(samples=samples, slots_per_worker=1)}, removed=[]))
+    record = DemandRecord(samples=samples, slots_per_worker=1)
+    stack.broker.run(write_demand_records({"demand": record.encode()}, removed=[]))
     report.section("Demand of a queue with two sub-queues, 20,000 pending")
     report.baseline("a PING", _median_ms(lambda: stack.broker.run(ping())), "ms")
     report.baseline("the demand", _median_ms(lambda: _read_demand(stack, queues)), "ms")

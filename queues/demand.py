@@ -30,6 +30,9 @@ from runqy.broker.queues.demand import (
 )
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord, WorkerState
+from runqy.telemetry.failure_log import FailureLog
+
+_failures = FailureLog("demand_of_queues_recorded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,18 +87,17 @@ def record_demand(broker: Broker) -> None:
     counts = dict(zip(names, broker.run(count_demand(names, now_ns=now_ns)), strict=True))
     stored = broker.run(read_all_demand_records())
     live = [each for each in list_worker_records(broker) if not each.is_stale(now_s) and not each.is_refused]
-    records = {
-        target.name: _next_record(
-            stored.get(target.name, NO_RECORD),
-            sample_counters([counts[name] for name in target.redis_queues], now_s),
-            [each for each in live if not each.redis_queues.keys().isdisjoint(target.redis_queues)],
-        )
-        for target in targets
-    }
-    changed = {name: record for name, record in records.items() if stored.get(name) != record}
-    removed = [name for name in stored if name not in records]
+    changed: dict[str, bytes] = {}
+    for target in targets:
+        with _failures.isolate("demand_of_queue_not_recorded", queue=target.name):
+            before = stored.get(target.name, NO_RECORD)
+            sample = sample_counters([counts[name] for name in target.redis_queues], now_s)
+            serving = [each for each in live if not each.redis_queues.keys().isdisjoint(target.redis_queues)]
+            if (record := _next_record(before, sample, serving)) != before:
+                changed[target.name] = record.encode()
+    removed = stored.keys() - {target.name for target in targets}
     if changed or removed:
-        broker.run(write_demand_records(changed, removed=removed))
+        broker.run(write_demand_records(changed, removed=sorted(removed)))
 
 
 def _next_record(record: DemandRecord, now: DemandSample, workers: Sequence[WorkerRecord]) -> DemandRecord:

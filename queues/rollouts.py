@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import structlog
+from django.db import InterfaceError, OperationalError
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
@@ -30,9 +31,13 @@ from runqy.broker.replies import replace_nul
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import DeploymentStep, WorkerRecord, WorkerState
 from runqy.config_sync.operations import configuration_change
+from runqy.errors import BrokerUnavailable
 from runqy.formats.error_texts import find_error_line, find_error_place
+from runqy.telemetry.failure_log import FailureLog
 
 log = structlog.get_logger(__name__)
+_failures = FailureLog("rollouts_continued")
+_CONCERN_ALL = (OperationalError, InterfaceError, BrokerUnavailable)
 
 LONGEST_BAKE = timedelta(minutes=10)
 """How long the first workers wait for a task that ends, if there is none."""
@@ -220,10 +225,11 @@ def advance_rollouts(broker: Broker) -> bool:
         return False
     records = _connected(broker)
     for release in rolling_out:
-        workers = [worker for worker in records if worker.queue == release.queue.name]
-        step = decide(release, release.queue, workers, now=timezone.now())
-        if step != GO_ON:
-            take_step(release, step)
+        with _failures.isolate("rollout_failed", passes=_CONCERN_ALL, queue=release.queue.name):
+            workers = [worker for worker in records if worker.queue == release.queue.name]
+            step = decide(release, release.queue, workers, now=timezone.now())
+            if step != GO_ON:
+                take_step(release, step)
     return True
 
 
@@ -268,7 +274,8 @@ def make_first_releases(broker: Broker) -> None:
         is_current = worker.queue in names and worker.revision == catalog.queue_revision(worker.queue)
         if is_current and worker.state is WorkerState.READY and not worker.reason and COMMIT.fullmatch(worker.commit):
             names.discard(worker.queue)
-            _make_first_release(worker)
+            with _failures.isolate("first_release_failed", passes=_CONCERN_ALL, queue=worker.queue):
+                _make_first_release(worker)
 
 
 def _make_first_release(worker: WorkerRecord) -> None:

@@ -116,16 +116,11 @@ class EndsCollector:
         pages = broker.run(run_requests({queue: read_ends(queue, limit=limit) for queue in queues}))
         has_more = dict[str, bool]()
         for queue, page in pages.items():
-            try:
+            with _failures.isolate("ends_not_consumed", passes=(BrokerUnavailable, DatabaseError), queue=queue):
                 if page:
                     self._consume(queue, find_parent(queue, catalog, deleted), page)
                     # After the commit, so that a process that is killed in between loses nothing.
                     broker.run(delete_ends(queue, [entry.id for entry in page]))
-            except (BrokerUnavailable, DatabaseError):
-                raise
-            except Exception as error:  # noqa: BLE001 (see above; the entries stay in Redis)
-                _failures.record("ends_not_consumed", key=f"{queue} {error!r}", queue=queue, exc_info=error)
-            else:
                 has_more[queue] = len(page) >= limit
         return has_more
 

@@ -1,18 +1,22 @@
 """The demand of a queue: what it is computed from, and how many workers that needs."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
+from queues import demand
 from queues.demand import get_demand, record_demand
-from queues.demand_estimates import DemandReason, QueueDemand, estimate_demand
+from queues.demand_estimates import DemandReason, QueueDemand, estimate_demand, sample_counters
 from queues.models import QueueSource
 from queues.operations import save_queue
 from queues.pausing import pause_queue
 from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.broker.keys import QueueKeys
 from runqy.broker.queues.demand import NO_RECORD, DemandCounts, DemandRecord, DemandSample
 from runqy.broker.streams.run_counters import RunCounters, add_run_counters
 from runqy.broker.workers.heartbeats import write_heartbeat
@@ -170,6 +174,26 @@ def test_a_worker_that_reports_nonsense_spoils_the_demand_of_no_other_queue(
     record_demand(single_broker)
 
     assert [get_demand(single_broker, queue).workers for queue in ("chat", "mail")] == [0, 1]
+
+
+def test_a_failure_of_one_queue_spoils_the_demand_of_no_other(
+    configuration: None, single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for queue in ("chat", "mail"):
+        save_queue(spec=spec(queue), source=QueueSource.API)
+    single_broker.client.set(QueueKeys("chat").processed, 7)
+
+    def fail_for_chat(counts: Sequence[DemandCounts], now_s: int) -> DemandSample:
+        if counts[0].processed == 7:
+            raise ValueError("a bug")
+        return sample_counters(counts, now_s)
+
+    monkeypatch.setattr(demand, "sample_counters", fail_for_chat)
+    with capture_logs() as entries:
+        record_demand(single_broker)
+
+    assert single_broker.client.hkeys(keys.DEMAND) == [b"mail"]
+    assert [entry["queue"] for entry in entries if entry["event"] == "demand_of_queue_not_recorded"] == ["chat"]
 
 
 def test_reading_it_takes_one_round_trip(

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
+from structlog.testing import capture_logs
 
+from queues import releases, rollouts
 from queues.definitions import Deployment
 from queues.duties import RolloutRunner
 from queues.models import Queue, QueueSource, Release, ReleaseSource, ReleaseState
 from queues.operations import save_queue
 from queues.queries import find_worker_release, get_fresh_catalog
-from queues.releases import RELEASES_KEPT, redeploy_queue, roll_back
+from queues.releases import RELEASES_KEPT, publish_releases, redeploy_queue, roll_back
 from queues.rollouts import (
     GO_ON,
     OUTPUT_MAX_CHARS,
@@ -404,6 +406,34 @@ def test_a_release_that_does_not_start_has_file_and_line_and_the_end_of_what_was
     assert found.reason == "w1 could not start it: ImportError: no\ufffd b (main.py, line 3)"
     assert found.output.endswith(traceback.replace("\0", "\ufffd"))
     assert len(found.output) == OUTPUT_MAX_CHARS + 2
+
+
+@pytest.mark.usefixtures("configuration")
+def test_a_failure_of_one_queue_stops_the_first_release_and_the_rollout_of_no_other(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for queue in ("chat", "mail"):
+        save_queue(spec=spec(queue, deployment=DEPLOYMENT), source=QueueSource.API)
+    revisions = {queue: get_fresh_catalog(0).queue_revision(queue) for queue in ("chat", "mail")}
+    beat(single_broker, *(replace(worker(f"w{n}"), queue=q, revision=r) for n, (q, r) in enumerate(revisions.items())))
+
+    def fail_for_chat(change: Any, row: Queue) -> None:
+        if row.name == "chat":
+            raise ValueError("a bug")
+        publish_releases(change, row)
+
+    monkeypatch.setattr(releases, "publish_releases", fail_for_chat)
+    monkeypatch.setattr(rollouts, "publish_releases", fail_for_chat)
+    with capture_logs() as entries:
+        make_first_releases(single_broker)
+    first = list(Release.objects.values_list("queue__name", flat=True))
+    for row in Queue.objects.order_by("name"):
+        Release.objects.create(queue=row, number=2, commit=NEW, state=ReleaseState.ROLLING_OUT, created_at=NOW)
+    advance(single_broker)
+
+    assert first == ["mail"]
+    assert [entry["queue"] for entry in entries if entry["event"] == "first_release_failed"] == ["chat"]
+    assert dict(Release.objects.filter(number=2).values_list("queue__name", "workers")) == {"chat": [], "mail": ["w1"]}
 
 
 def test_two_processes_take_a_step_once(mail: Queue, single_broker: Broker) -> None:

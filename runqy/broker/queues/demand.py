@@ -49,6 +49,9 @@ class DemandRecord(msgspec.Struct, frozen=True, kw_only=True):
     failed_workers: int = 0
     """Those whose code does not start."""
 
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self)
+
 
 NO_RECORD = DemandRecord()
 
@@ -127,8 +130,9 @@ def read_all_demand_records() -> Request[dict[str, DemandRecord]]:
     return Request((command("HGETALL", keys.DEMAND, key=keys.DEMAND),), parse)
 
 
-def write_demand_records(records: Mapping[str, DemandRecord], *, removed: Sequence[str]) -> Request[None]:
-    parts: list[Value] = [part for name, record in records.items() for part in (name, msgspec.json.encode(record))]
+def write_demand_records(records: Mapping[str, bytes], *, removed: Sequence[str]) -> Request[None]:
+    """Write encoded records by name, and remove others."""
+    parts: list[Value] = [part for name, record in records.items() for part in (name, record)]
     commands = [command("HSET", keys.DEMAND, *parts, key=keys.DEMAND)] if parts else []
     commands += [command("HDEL", keys.DEMAND, *removed, key=keys.DEMAND)] if removed else []
     return Request(tuple(commands), lambda _: None, is_repeatable=True)

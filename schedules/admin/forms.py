@@ -1,6 +1,8 @@
 """The form of a schedule. It has the fields of the API, and the same rules."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django import forms
@@ -19,6 +21,8 @@ from schedules.requested_tasks import ALLOWED_OPTIONS
 from schedules.specs import CatchUp, Overlap, ScheduleSpec
 
 _LINES = {"rows": 4, "spellcheck": "false"}
+_TASK = ("queue", "payload", "options")
+_ANY_TIMES = {"every": "1h"}
 _OPTION_NAMES = ", ".join(ALLOWED_OPTIONS)
 
 
@@ -41,7 +45,6 @@ class ScheduleForm(StyledModelForm):
     )
     every = forms.CharField(required=False, help_text="Instead of cron: an interval such as 15m, of 10s or more.")
     time_zone = forms.CharField(
-        initial="UTC",
         # Browsers search the list that stands beside the preview for what is typed.
         widget=forms.TextInput({"list": "time-zones", "autocomplete": "off", "spellcheck": "false"}),
         help_text="Of the cron expression: type a city or a region, such as Berlin.",
@@ -85,28 +88,50 @@ class ScheduleForm(StyledModelForm):
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        name = str(cleaned.get("name") or self.instance.name)  # type: ignore[attr-defined]
-        if self.errors:
-            return cleaned
-        try:
-            self.spec, self.requested = parse_schedule(_as_definition(cleaned), name=name)
-            check_schedule(get_broker(), requested=self.requested, resolved=resolve_queue(self.spec.queue))
+        definition = _as_definition(cleaned)
+        queue, payload, options = ({name: definition[name]} if name in definition else {} for name in _TASK)
+        times = {name: value for name, value in definition.items() if name not in _TASK}
+        # Each part for itself, so that an error of one hides none of another.
+        with self._adding_errors():
+            _check_task(queue | payload | _ANY_TIMES, "any")
+        with self._adding_errors():
+            parse_schedule(queue | options | _ANY_TIMES, name="any")
+        with self._adding_errors():
+            spec, _ = parse_schedule(queue | times, name="any")
             row = self.instance
-            if not (isinstance(row, Schedule) and row.pk) or is_retimed(row, self.spec):
-                check_due(self.spec, get_broker().now())
+            if not (isinstance(row, Schedule) and row.pk) or is_retimed(row, spec):
+                check_due(spec, get_broker().now())
+        if not self.errors:
+            with self._adding_errors():
+                name = str(cleaned.get("name") or self.instance.name)  # type: ignore[attr-defined]
+                self.spec, self.requested = _check_task(definition, name)
+        return cleaned
+
+    @contextmanager
+    def _adding_errors(self) -> Iterator[None]:
+        """Add errors that are raised to their fields, unless a field has errors already."""
+        wrong = set(self.errors)
+        try:
+            yield
         except RunqyError as error:
             for message in error.errors:
                 path, _, text = message.partition(": ")
                 field, _, member = path.partition(".")
                 is_known = bool(text) and field in self.fields
-                self.add_error(field if is_known else None, text if is_known and not member else message)
-        return cleaned
+                if field not in wrong:
+                    self.add_error(field if is_known else None, text if is_known and not member else message)
 
     def clean_payload(self) -> Any:
         return _parse(self.cleaned_data["payload"] or "{}")
 
     def clean_options(self) -> Any:
         return _parse(self.cleaned_data["options"] or "{}")
+
+
+def _check_task(definition: dict[str, Any], name: str) -> tuple[ScheduleSpec, NewTask]:
+    spec, requested = parse_schedule(definition, name=name)
+    check_schedule(get_broker(), requested=requested, resolved=resolve_queue(spec.queue))
+    return spec, requested
 
 
 def _parse(text: str) -> Any:
@@ -118,7 +143,7 @@ def _parse(text: str) -> Any:
 
 def _list_queues(row: Schedule | None) -> list[str]:
     try:
-        catalog = get_fresh_catalog()
+        catalog = get_fresh_catalog(0)  # also the queue that was saved a moment ago
     except ConfigurationUnavailable:
         return [row.queue] if row else []
     names = {name for queue in catalog.definitions for name in (queue.name, *dict(catalog.redis_queues_of(queue)))}
@@ -131,7 +156,7 @@ def _as_definition(cleaned: dict[str, Any]) -> dict[str, Any]:
     texts = ("queue", "cron", "every", "time_zone", "jitter", "overlap", "catch_up", "catch_up_window")
     definition = {name: cleaned[name] for name in texts if cleaned.get(name)}
     times = {name: cleaned[name].isoformat() for name in ("starts_at", "ends_at") if cleaned.get(name)}
-    return {**definition, **times, "payload": cleaned["payload"], "options": cleaned["options"]}
+    return {**definition, **times, **{name: cleaned[name] for name in ("payload", "options") if name in cleaned}}
 
 
 def _as_texts(row: Schedule) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.views.generic import View
 
 from queues.queries import get_fresh_catalog, hides_payloads
@@ -74,10 +75,10 @@ class ScheduleAdmin(AuditedModelAdmin):
     warn_unsaved_form = True
     list_before_template = "admin_site/live_changelist.html"
     change_form_outer_before_template = "schedules/admin/status.html"
-    change_form_after_template = "schedules/admin/preview_frame.html"
     fieldsets = (
-        (None, {"fields": ("name", "queue", "payload", "options")}),
-        ("When", {"fields": ("cron", "every", "time_zone", "jitter", "starts_at", "ends_at")}),
+        (None, {"fields": ("name", "queue")}),
+        ("When", {"fields": ("cron", "every", "time_zone", "preview", "jitter", "starts_at", "ends_at")}),
+        ("What", {"fields": ("payload", "options")}),
         ("If it cannot run in time", {"fields": ("overlap", "catch_up", "catch_up_window")}),
     )
 
@@ -92,7 +93,10 @@ class ScheduleAdmin(AuditedModelAdmin):
         return super().get_fieldsets(request, obj) if self._may_edit(request, obj) else []
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ("name",) if obj else ()
+        return ("name", "preview") if obj else ("preview",)
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        return {"time_zone": timezone.get_current_timezone_name(), **super().get_changeform_initial_data(request)}
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         page = super().get_changelist_instance(request)
@@ -111,7 +115,7 @@ class ScheduleAdmin(AuditedModelAdmin):
         row = kwargs.get("obj")
         if row is not None:
             context |= self._status(request, row)
-        context["zones"] = list_zones()
+        context["show_save_and_continue"] = False  # Save leads there
         return super().render_change_form(request, context, *args, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
@@ -119,6 +123,11 @@ class ScheduleAdmin(AuditedModelAdmin):
             get_broker(), spec=form.spec, requested=form.requested, source=ScheduleSource.ADMIN, is_new=not change
         )
         obj.pk = row.pk
+
+    def response_post_save_add(self, request: HttpRequest, obj: Any) -> HttpResponseRedirect:
+        return HttpResponseRedirect(reverse("admin:schedules_schedule_change", args=[obj.pk]))
+
+    response_post_save_change = response_post_save_add
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         delete_schedule(name=obj.name)
@@ -129,6 +138,10 @@ class ScheduleAdmin(AuditedModelAdmin):
             path("<path:object_id>/run/", self.page(RunView), name="schedules_schedule_run"),
             *super().get_urls(),
         ]
+
+    @admin.display(description="preview")
+    def preview(self, row: Any) -> str:
+        return render_to_string("schedules/admin/preview_frame.html", {"zones": list_zones()})
 
     @admin.display(description="state")
     def badge(self, row: Any) -> str:

@@ -7,10 +7,14 @@ from datetime import timedelta
 import pytest
 from django.test import Client
 
+from queues.definitions import FieldType, PayloadField
+from queues.models import QueueSource
+from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from schedules.models import Fire, Schedule
 from schedules.specs import Overlap
 from tests.api.client import ApiClient
+from tests.queues.samples import spec as queue_spec
 from tests.schedules.conftest import Times
 from tests.support.environment import ADMIN_KEY
 from tests.support.staff import staff_client
@@ -74,6 +78,27 @@ def test_errors_stand_beside_their_fields(admin_client: Client, changes: dict[st
 
     assert message in page.content.decode()
     assert not Schedule.objects.exists()
+
+
+def test_all_errors_of_the_form_are_shown_at_once(admin_client: Client) -> None:
+    to = PayloadField(name="to", type=(FieldType.STRING,), required=True)
+    save_queue(spec=queue_spec("mail", input=(to,)), source=QueueSource.API)
+    changes = {"cron": "61 * * * *", "time_zone": "Berlin", "jitter": "2h", "options": '{"retries": 1}'}
+
+    form = admin_client.post(f"{LIST}add/", FORM | changes).context["adminform"].form
+    broken = admin_client.post(f"{LIST}add/", FORM | changes | {"payload": "{"}).context["adminform"].form
+
+    assert sorted(form.errors) == sorted(broken.errors) == ["cron", "jitter", "options", "payload", "time_zone"]
+    assert form.errors["payload"] == ["payload.to: This field is required."]
+    assert [str(error)[:12] for error in broken.errors["payload"]] == ["Must be JSON"]
+
+
+def test_save_leads_to_the_page_of_the_schedule(admin_client: Client) -> None:
+    added = admin_client.post(f"{LIST}add/", FORM)
+    page = f"{LIST}{Schedule.objects.get().pk}/change/"
+    changed = admin_client.post(page, FORM)
+
+    assert [each["Location"] for each in (added, changed)] == [page, page]
 
 
 def test_the_page_shows_fires_with_task_state_and_duration(

@@ -6,7 +6,15 @@ from enum import StrEnum
 
 from queues.definitions import QueueSpec
 from queues.deletion import delete_queues
-from queues.file_sections import SECTIONS, AppliedItem, ApplyOutcome, FileError, check_sections, load_sections
+from queues.file_sections import (
+    SECTIONS,
+    AppliedItem,
+    ApplyOutcome,
+    FileError,
+    check_sections,
+    find_warnings,
+    load_sections,
+)
 from queues.models import Queue, QueueSource
 from queues.operations import QueueSave, save_queues, spec_digest
 from queues.pending_deletions import dropped_redis_queues
@@ -43,6 +51,8 @@ class AppliedFiles:
     queues: Sequence[AppliedQueue]
     sections: Mapping[str, Sequence[AppliedItem]]
     """What the other keys of the files define, by key."""
+    warnings: Sequence[FileError]
+    """What is wrong with definitions that are applied all the same."""
 
 
 class _DryRun(Exception):
@@ -64,7 +74,7 @@ def apply_queue_files(
     found = files_found.queues
     if files_found.errors:
         raise QueueInvalid(errors=[str(error) for error in files_found.errors])
-    applied: list[AppliedQueue] = []
+    applied, warnings = list[AppliedQueue](), find_warnings(files_found.sections)
     prunes = prune is not Prune.NONE
     try:
         with configuration_change() as change:
@@ -88,11 +98,12 @@ def apply_queue_files(
             if is_dry_run:
                 raise _DryRun
     except _DryRun:
-        return AppliedFiles(queues=[*applied, *unnamed], sections=sections)
+        return AppliedFiles(queues=[*applied, *unnamed], sections=sections, warnings=warnings)
     _, errors = load_sections(files_found.sections, is_applied=True, prune=prunes)
     if errors:  # what they refer to changed meanwhile
         raise QueueInvalid(errors=["The queues are saved.", *map(str, errors)])
-    return AppliedFiles(queues=[*applied, *_delete(unnamed, force=force)], sections=sections)
+    deleted = _delete(unnamed, force=force)
+    return AppliedFiles(queues=[*applied, *deleted], sections=sections, warnings=warnings)
 
 
 def _compare(row: Queue | None, spec: QueueSpec) -> AppliedQueue:

@@ -78,6 +78,9 @@ class FileSection(Protocol):
     def check(self, found: Located, catalog: QueueCatalog) -> Iterable[tuple[str, RunqyError]]:
         """Return, by name, the errors that loading would find with these queues."""
 
+    def warn(self, found: Located) -> Iterable[tuple[str, RunqyError]]:
+        """Return, by name, what is wrong with definitions that are loaded all the same."""
+
     def compare(self, found: Located, *, prune: bool) -> Iterable[AppliedItem]:
         """Return what applying files would change, by name."""
 
@@ -100,6 +103,11 @@ def check_sections(found: Mapping[str, Located], catalog: QueueCatalog) -> Itera
     """Yield the errors that loading the other keys would find with these queues."""
     for key, items in found.items():
         yield from _locate(key, items, SECTIONS[key].check(items, catalog))
+
+
+def find_warnings(found: Mapping[str, Located]) -> list[FileError]:
+    """Return what is wrong with definitions under the other keys that are loaded all the same."""
+    return [each for key, items in found.items() for each in _locate(key, items, SECTIONS[key].warn(items))]
 
 
 def load_sections(

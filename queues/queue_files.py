@@ -21,7 +21,7 @@ from queues.definition_serializers import (
 )
 from queues.definitions import QueueSpec, format_limit
 from queues.deletion import delete_queues
-from queues.file_sections import SECTIONS, FileError, LoadedNames, Located, empty_sections, load_sections
+from queues.file_sections import SECTIONS, FileError, LoadedNames, Located, empty_sections, find_warnings, load_sections
 from queues.models import DEFAULTS, LIMIT_COLUMNS, Queue, QueueSource, definition_key
 from queues.operations import QueueSave, save_queues, spec_digest
 from queues.yaml_loader import LocatedYaml, YamlInvalid, read_yaml
@@ -68,6 +68,8 @@ class LoadReport:
     removed: list[str] = field(default_factory=list)
     """Missing and deleted."""
     errors: list[FileError] = field(default_factory=list)
+    warnings: list[FileError] = field(default_factory=list)
+    """What is wrong with definitions that were loaded all the same."""
     sections: Mapping[str, LoadedNames] = field(default_factory=empty_sections)
     """The names under the other keys."""
 
@@ -143,7 +145,7 @@ def load_queue_files(*, directory: Path, prune: bool = False, force: bool = Fals
     for start in range(0, len(queues), _QUEUES_PER_CHANGE):
         _load(queues[start : start + _QUEUES_PER_CHANGE], report)
     report.sections, errors = load_sections(found.sections, is_applied=False, prune=prune and is_complete)
-    report.errors += errors
+    report.errors, report.warnings = report.errors + errors, find_warnings(found.sections)
     return report
 
 

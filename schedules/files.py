@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from django.utils import timezone
+
 from queues.catalog import QueueCatalog
 from queues.file_sections import AppliedItem, ApplyOutcome, Located
 from queues.queue_files import write_yaml
@@ -11,7 +13,7 @@ from runqy.errors import RequestInvalid, RunqyError
 from runqy.redis_connection import get_broker
 from schedules.definition_serializers import ScheduleDefinitionSerializer, parse_schedule
 from schedules.models import Schedule, ScheduleSource
-from schedules.operations import check_schedule, delete_schedule, save_schedule
+from schedules.operations import check_due, check_schedule, delete_schedule, save_schedule
 from schedules.specs import ScheduleSpec
 
 _Parsed = tuple[ScheduleSpec, NewTask]
@@ -32,6 +34,15 @@ class ScheduleSection:
             try:
                 check_schedule(get_broker(), requested=requested, resolved=catalog.resolve(spec.queue))
             except RunqyError as error:
+                yield name, error
+
+    def warn(self, found: Located) -> Iterator[tuple[str, RunqyError]]:
+        # Not an error: files that loaded while their schedules ran must load into a new database as well.
+        now = timezone.now()  # nothing else here needs Redis, if all is unchanged
+        for name, ((spec, _), _, _) in found.items():
+            try:
+                check_due(spec, now)
+            except RequestInvalid as error:
                 yield name, error
 
     def compare(self, found: Located, *, prune: bool) -> Iterator[AppliedItem]:

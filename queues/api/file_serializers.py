@@ -37,10 +37,13 @@ _RELOADED_EXAMPLE = {
             "reason": "'a..b' is not a valid branch name.",
         }
     ],
+    "warnings": ["queue_workers/mail.yaml:9: schedules.old: ends_at: Is in the past, so it would never be due."],
     "published": True,
 }
+_WARNINGS = "What does nothing, such as a schedule whose `ends_at` has passed, and is all the same"
 _APPLIED_EXAMPLE = {
     "dry_run": False,
+    "warnings": [],
     "queues": [
         {
             "queue": "mail",
@@ -155,6 +158,7 @@ class ReloadReportSerializer(serializers.Serializer[Any]):
         help_text="The Redis queues of these files that no worker serves; null: Redis is unavailable",
     )
     problems = QueueFileErrorSerializer(many=True, source="report.errors")
+    warnings = NamesField(source="report.warnings", help_text=f"{_WARNINGS} loaded")
     published = PublishedField()
 
     def get_fields(self) -> dict[str, Any]:
@@ -198,6 +202,7 @@ class AppliedQueuesSerializer(serializers.Serializer[Any]):
 
     dry_run = serializers.BooleanField()
     queues = AppliedQueueSerializer(many=True, source="applied.queues")
+    warnings = NamesField(source="applied.warnings", help_text=f"{_WARNINGS} applied")
     published = PublishedField()
 
     def get_fields(self) -> dict[str, Any]:

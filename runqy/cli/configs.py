@@ -9,7 +9,7 @@ from runqy.cli.commands import Session, command, new_group
 from runqy.cli.completion import complete_configs
 from runqy.cli.errors import CliError, ExitCode
 from runqy.cli.prompts import Force
-from runqy.cli.queue_files import list_items, read_files, send_files
+from runqy.cli.queue_files import list_items, note_warnings, read_files, send_files
 from runqy.cli.queues import delete_queues, save_config
 
 app = new_group(
@@ -96,6 +96,7 @@ def validate(session: Session, *, folder: Folder = Path("queue_workers")) -> Non
     plan = send_files(session, read_files([folder]), dry_run=True)
     rows = [item for item in list_items(plan) if item["outcome"] != "kept"]
     session.out.rows(rows, _COLUMNS, name="name", empty="The files are empty.")
+    note_warnings(session, plan)
 
 
 @command(app, "reload", examples="runqy config reload")
@@ -116,6 +117,7 @@ def reload(
         for name, outcome in sorted((name, outcome) for outcome in _OUTCOMES for name in loaded[outcome])
     ]
     session.out.rows(rows, _COLUMNS, name="name", empty="The files are empty.")
+    note_warnings(session, report)
     for error in report["errors"]:
         session.out.note(error)
     if report["errors"]:

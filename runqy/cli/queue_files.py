@@ -155,6 +155,12 @@ def _prune_mode(prune: bool, prune_all: bool) -> str:
     return "all" if prune_all else "applied" if prune else "none"
 
 
+def note_warnings(session: Session, result: Mapping[str, Any]) -> None:
+    """Print what is wrong with definitions that the server accepts."""
+    for warning in result.get("warnings", ()):
+        session.out.note(f"Warning: {warning}")
+
+
 def list_items(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return queues and schedules, each with its kind and name."""
     queues = [{"kind": "queue", "name": queue["queue"], **queue} for queue in plan["queues"]]
@@ -185,6 +191,7 @@ def _print_outcomes(session: Session, applied: dict[str, Any]) -> None:
     rows = [item for item in list_items(applied) if item["outcome"] != "kept" or item["reason"]]
     columns = ("kind", "name", "outcome")
     session.out.rows(rows, columns, wide=("source", "reason"), name="name", empty="The files are empty.")
+    note_warnings(session, applied)
     if applied["dry_run"]:
         session.out.note("Nothing was changed (--dry-run).")
     refused = [item for item in rows if item.get("reason")]
@@ -203,6 +210,7 @@ def _print_diff(session: Session, plan: dict[str, Any]) -> None:
         for item in changed:
             typer.echo(item["name"])
     else:
+        note_warnings(session, plan)
         for item in changed:
             for line in _diff_lines(item):
                 typer.secho(line, fg=_COLOURS.get(line[:1]), bold=line.startswith(("---", "+++")))

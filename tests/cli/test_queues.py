@@ -323,6 +323,20 @@ def test_files_are_sent_again_while_the_server_cannot_do_all_of_it(run, server, 
 
 
 @pytest.mark.parametrize("words", [["apply"], ["apply", "--dry-run"], ["diff"]])
+def test_a_schedule_that_has_ended_is_a_warning(queue: Callable[..., Result], tmp_path: Path, words: list[str]) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        FILE.format("one", 1)
+        + "schedules: {old: {queue: one, every: 5m, starts_at: 2025-01-01T00:00:00Z, ends_at: 2026-01-01T00:00:00Z}}\n"
+    )
+
+    result = queue(*words, "-f", str(file))
+
+    assert "schedules.old: ends_at: Is in the past, so it would never be due." in result.stderr
+    assert result.exit_code == (1 if words == ["diff"] else 0)
+
+
+@pytest.mark.parametrize("words", [["apply"], ["apply", "--dry-run"], ["diff"]])
 def test_an_error_names_file_line_and_field_and_nothing_is_applied(
     queue: Callable[..., Result], tmp_path: Path, words: list[str]
 ) -> None:

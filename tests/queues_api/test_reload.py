@@ -44,6 +44,7 @@ def test_queue_files_are_loaded_and_errors_have_file_and_line(
         "unserved": ["mail"],
         "schedules": {"added": [], "updated": [], "unchanged": [], "missing": [], "removed": []},
         "problems": [{"file": f"{tmp_path}/b.yaml", "line": 2, "key": key, "reason": reason}],
+        "warnings": [],
         "published": True,
     }
     assert sub_queues("mail") == [("mail", 1)]

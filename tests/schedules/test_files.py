@@ -110,6 +110,21 @@ def test_applied_files_report_their_schedules_and_a_dry_run_changes_none() -> No
     assert not Schedule.objects.exists()
 
 
+def test_a_schedule_that_has_ended_is_loaded_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = QUEUES + SCHEDULES + "    ends_at: 2026-01-01T00:00:00Z\n"
+    (tmp_path / "reports.yaml").write_text(ended)
+
+    call_command("load_queues", tmp_path)
+    again = load_queue_files(directory=tmp_path)
+    planned, applied = apply(ended, "?dry_run=true").json(), apply(ended).json()
+
+    warning = "reports.yaml:15: schedules.often: ends_at: Is in the past, so it would never be due."
+    assert capsys.readouterr().err == f"Warning: {tmp_path}/{warning}\n"
+    assert [str(each) for each in again.warnings] == [f"{tmp_path}/{warning}"]
+    assert planned["warnings"] == applied["warnings"] == [warning]
+    assert Schedule.objects.get(name="often").next_due_at is None
+
+
 @pytest.mark.parametrize("query", ["", "?dry_run=true"])
 def test_a_schedule_that_its_queue_would_refuse_leaves_all_as_they_were(query: str) -> None:
     queues = QUEUES + "    input: [{name: to, type: [string], required: true}]\n"

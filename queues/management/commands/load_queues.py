@@ -37,6 +37,8 @@ class Command(BaseCommand):
             for what, names in asdict(loaded).items():
                 if names:
                     self.stdout.write(f"{key} {what}: {', '.join(names)}")
+        for warning in report.warnings:
+            self.stderr.write(f"Warning: {warning}")
         # The other files have been loaded.
         if report.errors:
             raise CommandError("\n".join(map(str, report.errors)))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from queues.definitions import FieldType, LimitOverrides, PayloadField
+from queues.demand import record_demand
 from runqy.broker.broker import Broker
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from tests.queues.samples import spec
@@ -77,6 +78,7 @@ def test_cases_of_django_pass(  # noqa: PLR0917 (fixtures)
         heartbeats(single_broker, broken),
         django_worker(single_broker, QUEUES, [str(python), "-m", "runqy_sdk.django"], **project),
     ):
+        record_demand(single_broker)  # as maintenance does, for who may not see workers
         cases = subprocess.run(
             [str(python), "-m", "pytest", *ALONE, "-W", "error", "cases.py"],
             cwd=PROJECT,

@@ -432,17 +432,26 @@ def test_check_says_what_to_do(changes, text):
     assert written.endswith("\n1 problem.\n")
 
 
+REFUSAL = "`runqy worker list` shows why, to a key of the role viewer or admin."
+
+
+def test_check_ends_once_no_worker_can_answer():
+    written = check("--timeout", "100000", QUEUES=["broken"])
+
+    assert f"deployment of broken: no response: the code of all its workers does not start. {REFUSAL}\n" in written
+    assert count_tasks("broken") == 0
+
+
 def test_check_says_why_no_worker_answers_and_leaves_no_task():
     admin = {"api_key": os.environ["TEST_ADMIN_KEY"]}
-    silence = "problem default: deployment of {}: no response in time: {}\n"
+    silence = "problem default: deployment of {}: no response: {}\n"
 
     written = check("--timeout", "0.1", QUEUES=["broken", "unserved"], OPTIONS=admin)
     hidden = check("--timeout", "0.1", QUEUES=["unserved"])
 
     assert silence.format("broken", "worker w2 is start_failed: requires Python>=3.12") in written
     assert silence.format("unserved", "it has no worker.") in written
-    refusal = "This key may not see workers: `runqy worker list` shows their states and reasons."
-    assert f"{refusal}\n" in hidden
+    assert f"{REFUSAL}\n" in hidden
     assert [count_tasks(queue) for queue in ("broken", "unserved", "default")] == [0, 0, 0]
 
 

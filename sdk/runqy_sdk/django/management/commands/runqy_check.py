@@ -31,6 +31,9 @@ Finding = tuple[str, str]
 """One of these, and what was found, or what to do."""
 
 _CREATE_KEY = "create one with `runqy manage create_api_key NAME --role client`, and set it as `api_key`"
+_LOOK_EVERY_S = 5.0
+_STANDSTILLS = {"workers_failed": "the code of all its workers does not start.", "paused": "it is paused."}
+"""Why no worker will run a task however long it waits, by the reason that the server gives."""
 _START_COMMAND = "Its startup_cmd must be `python -m runqy_sdk.django`."
 
 
@@ -105,9 +108,9 @@ def _read_responses(
     queues_by_note: dict[str, list[str]] = {}
     for queue, task in waiting.copy():
         try:
-            found = client.wait(task, timeout=max(0.0, ends_s - time.monotonic()))
+            found = _wait(backend, client, task, ends_s)
         except api.WaitTimeout:
-            yield PROBLEM, f"deployment of {queue}: no response in time: {_explain_silence(backend, task)}"
+            yield PROBLEM, f"deployment of {queue}: no response: {_explain_silence(backend, task)}"
             continue
         except api.ClientError as error:
             yield PROBLEM, f"deployment of {queue}: {error}"
@@ -119,6 +122,30 @@ def _read_responses(
             queues_by_note.setdefault(note, []).append(queue)
     for note, queues in queues_by_note.items():
         yield NOTE, f"deployment of {', '.join(queues)}: {note}"
+
+
+def _wait(backend: RunqyBackend, client: api.Client, task: api.Task, ends_s: float) -> api.Task:
+    """Return a task that has ended. Raise WaitTimeout, also once it is known that no worker will run it."""
+    was_standing = False
+    while True:
+        left_s = max(0.0, ends_s - time.monotonic())
+        try:
+            return client.wait(task, timeout=min(left_s, _LOOK_EVERY_S))
+        except api.WaitTimeout:
+            is_standing = bool(_find_standstill(backend, task))
+            # Twice: what the server knows of workers is some seconds old, and may be from before a redeployment.
+            if left_s <= _LOOK_EVERY_S or (is_standing and was_standing):
+                raise
+            was_standing = is_standing
+
+
+def _find_standstill(backend: RunqyBackend, task: api.Task) -> str:
+    """Return why a queue stands still, as keys of clients may see it; empty if it does not, or it is not known."""
+    try:
+        demand = _request(backend, "GET", f"/api/cli/queues/{quote(task.queue)}/demand")
+    except api.ClientError:
+        return ""
+    return _STANDSTILLS.get(demand["reason"], "")
 
 
 def _judge(task: api.Task) -> Finding:
@@ -155,8 +182,8 @@ def _explain_silence(backend: RunqyBackend, task: api.Task) -> str:
     try:
         workers = _request(backend, "GET", "/api/cli/workers")["workers"]
     except api_errors.KeyInsufficient:
-        reason = " ".join(task.warnings) or "Its workers are busy, do not start, or it is paused."
-        return f"{reason} This key may not see workers: `runqy worker list` shows their states and reasons."
+        reason = _find_standstill(backend, task) or " ".join(task.warnings) or "its workers are busy or do not start."
+        return f"{reason} `runqy worker list` shows why, to a key of the role viewer or admin."
     except api.ClientError as error:
         return f"its workers are unknown: {error}"
     serving = [worker for worker in workers if task.queue in worker["redis_queues"]]

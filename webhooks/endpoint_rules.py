@@ -11,6 +11,7 @@ from queues.catalog import AllowedQueues
 from queues.definitions import ALL_QUEUES
 from queues.models import Queue
 from queues.webhook_urls import WebhookUrl, find_address_error, list_literal_addresses, parse_url
+from runqy.accounts.queries import find_queue_of_sub_queue
 from runqy.database.model_errors import model_errors
 from runqy.errors import KeyInsufficient, QueueNotFound, WebhookInvalid
 from webhooks.models import ALERT_EVENTS, Endpoint, EndpointEvent, EndpointKind
@@ -40,10 +41,16 @@ def set_scope(
         raise QueueNotFound("queues: There is no such queue, or this key may not use it.")
     added = {*row.queues} - row.since.keys()
     if unknown := added - {*Queue.objects.filter(name__in=added).values_list("name", flat=True)}:
-        raise WebhookInvalid(errors=[f"queues: No queue {name[:128]!r}." for name in sorted(unknown)])
+        raise WebhookInvalid(errors=[f"queues: {_explain_unknown(name)}" for name in sorted(unknown)])
     known, names = row.since, row.queues or [ALL_QUEUES]
     kept = {name: since for name, since in known.items() if not row.queues or name in names}
     row.since = kept | {name: known.get(name, known.get(ALL_QUEUES, revision)) for name in names}
+
+
+def _explain_unknown(name: str) -> str:
+    if queue := find_queue_of_sub_queue(name):
+        return f"{name} is a sub-queue; endpoints are limited to whole queues: name {queue}."
+    return f"No queue {name[:128]!r}."
 
 
 def validate(

@@ -73,6 +73,11 @@ def test_an_endpoint_is_created_with_a_secret_that_is_shown_once() -> None:
         ({"events": []}, 400, "events"),
         ({"events": ["task.started"]}, 400, "events[0]"),
         ({"queues": ["nothing"]}, 400, "No queue 'nothing'"),
+        (
+            {"queues": ["mail", "video_default"]},
+            400,
+            "queues: video_default is a sub-queue; endpoints are limited to whole queues: name video.",
+        ),
         ({"headers": {"Host": "a"}}, 400, "headers.Host"),
         ({"headers": {"webhook-id": "a"}}, 400, "headers.webhook-id"),
         ({"headers": {"User-Agent": "a"}}, 400, "headers.User-Agent"),
@@ -127,6 +132,17 @@ def test_an_endpoint_covers_tasks_that_are_enqueued_after_it() -> None:
     assert [first.covers("mail", revision=each) for each in (before, revision)] == [False, True]
     assert not later.covers("mail", revision=revision)
     assert not first.covers("video", revision=revision)
+
+
+def test_an_endpoint_keeps_the_name_of_a_deleted_queue_as_keys_do() -> None:
+    create()
+    client = ApiClient(ADMIN_KEY)
+
+    deleted = client.delete("/api/cli/configs/mail")
+    left = client.get("/api/webhooks").json()["webhooks"][0]["queues"]
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+
+    assert (deleted.status_code, left, covered("mail")) == (200, ["mail"], True)
 
 
 def test_a_key_limited_to_queues_reaches_only_endpoints_of_its_queues() -> None:

@@ -10,7 +10,7 @@ from django.db.models import Avg, Count, Q
 from django.urls import reverse
 from django.utils.http import urlencode
 
-from queues.models import Queue, Release, ReleaseState
+from queues.models import Queue, Release, ReleaseSource, ReleaseState
 from queues.releases import list_releases
 from runqy import clock
 from runqy.admin_site import labels
@@ -60,6 +60,7 @@ class ReleaseRow:
     """A release on the page."""
 
     release: Release
+    is_of_tag: bool
     created: RelativeTime
     figures: RunFigures | None
     """None: no run has ended, or the runs are not counted."""
@@ -118,9 +119,13 @@ class ReleasesView(AdminView):
         figures = {release.number: _count_runs(queue, release, counted) for release in counted}
         new_errors = _find_new_errors(queue)
         now_ns = clock.now_ns()
+        row = Queue.objects.get(name=queue)
+        # A redeploy of a tag has it in place of the branch.
+        branches = {row.branch} | {each.branch for each in releases if each.source != ReleaseSource.MANUAL}
         rows = [
             ReleaseRow(
                 release=each,
+                is_of_tag=each.branch not in branches,
                 created=RelativeTime.of_datetime(each.created_at, now_ns),
                 figures=figures.get(each.number),
                 before=_find_before(each, counted, figures),
@@ -131,7 +136,7 @@ class ReleasesView(AdminView):
         ]
         return super().get_context_data(**kwargs) | {
             "title": f"Releases of {queue}",
-            "queue": Queue.objects.get(name=queue),
+            "queue": row,
             "rows": rows,
             "commits": {each.commit: each for each in releases},
             "rolling_out": next((each for each in releases if each.state == ReleaseState.ROLLING_OUT), None),

@@ -144,6 +144,20 @@ def test_a_release_that_did_not_start_shows_what_it_printed(viewer: Client) -> N
 
 
 @pytest.mark.usefixtures("history")
+def test_a_release_whose_commit_is_unknown_is_named_by_its_branch_or_tag(viewer: Client) -> None:
+    simple = Queue.objects.get(name="simple")
+    columns = {"state": ReleaseState.REVERTED, "live_at": None, "subject": ""}
+    insert_release(simple, "", source=ReleaseSource.DEFINITION, branch="before", **columns)
+    for branch in (simple.branch, "before", "v9"):
+        insert_release(simple, "", branch=branch, **columns)
+
+    headings = re.findall(r"<h2>([^<]*) <", text(viewer.get(RELEASES)))
+
+    newest = "The newest commit of before"
+    assert headings[:4] == ["Tag v9", newest, f"The newest commit of {simple.branch}", newest]
+
+
+@pytest.mark.usefixtures("history")
 def test_releases_are_refreshed_often_enough_to_see_one_that_is_soon_reverted(viewer: Client) -> None:
     assert ' data-live="2000"' in text(viewer.get(RELEASES))
 

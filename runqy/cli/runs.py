@@ -16,7 +16,7 @@ _RUN_WIDE = ("worker_id", "commit", "started_at", "wait_ms")
 _GROUPS_MAX = 1000
 """The maximum number of groups that the server returns."""
 _ERROR_COLUMNS = ("fingerprint", "queue", "count", "last_seen", "error")
-_ERROR_WIDE = ("first_seen",)
+_ERROR_WIDE = ("first_seen", "new_since_release")
 
 Queue = Annotated[
     str,

@@ -33,7 +33,7 @@ from tasks.history.error_groups import (
     find_start_of_commit,
     list_error_groups,
 )
-from tasks.history.release_starts import find_newest_starts, list_release_starts
+from tasks.history.release_starts import find_new_since_release, list_release_starts
 from tasks.history.stats import list_failing_queues
 from tasks.models import TaskRun
 from tasks.search import TaskQuery
@@ -159,14 +159,10 @@ def _find_since(queue: str, release: str, commit: str) -> Since | None:
 
 def _find_new(groups: Sequence[ErrorGroup], since: Since | None) -> dict[tuple[str, str], str]:
     """Return what each group is new since, unless it is known: by default the newest release of its queue."""
-    queues = {group.queue for group in groups}
-    if since:
-        all_since = dict.fromkeys(queues, since)
-    else:
-        newest = find_newest_starts(queues)
-        all_since = {queue: Since(name=f"release {each.number}", at=each.at) for queue, each in newest.items()}
-    known = find_known_groups(groups, {queue: each.at for queue, each in all_since.items()})
-    return {group.key: all_since[group.queue].name for group in groups if group.key not in known}
+    if since is None:
+        return {key: f"release {number}" for key, number in find_new_since_release(groups).items()}
+    known = find_known_groups(groups, {group.queue: since.at for group in groups})
+    return {group.key: since.name for group in groups if group.key not in known}
 
 
 class FailingQueuesView(AdminView):

@@ -1,5 +1,6 @@
 """Serializers of the history of runs: filters, runs, groups of errors, statistics."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from runqy.api.serializers import AwareDateTimeField, BodySerializer, EmptyAsNul
 from runqy.broker.states import RunOutcome
 from runqy.errors import choices_error
 from runqy.formats import durations
+from tasks.history.error_groups import ErrorGroup
 from tasks.history.queries import RunOrder
 from tasks.history.rollups import SparseHistogram, percentile_ms
 
@@ -179,7 +181,14 @@ class ErrorGroupSerializer(serializers.Serializer[Any]):
     count = serializers.IntegerField()
     first_seen = serializers.DateTimeField(format=_TIME_FORMAT)
     last_seen = serializers.DateTimeField(format=_TIME_FORMAT)
+    new_since_release = serializers.SerializerMethodField(
+        help_text="The number of the queue's newest release, if the error did not occur before that ran tasks"
+    )
     sample = RunSerializer(help_text="The newest run")
+
+    def get_new_since_release(self, group: ErrorGroup) -> int | None:
+        new_since: Mapping[tuple[str, str], int] = self.context["new_since"]
+        return new_since.get(group.key)
 
 
 @extend_schema_serializer(many=False)
@@ -285,6 +294,7 @@ ERROR_GROUPS = OpenApiExample(
                 "count": 759,
                 "first_seen": "2024-01-15T09:12:07.004000Z",
                 "last_seen": "2024-01-15T12:45:00.620000Z",
+                "new_since_release": 7,
                 "sample": _RUN,
             }
         ],

@@ -21,6 +21,7 @@ from tasks.history.queries import (
     list_runs,
     resolve_history_queue,
 )
+from tasks.history.release_starts import find_new_since_release
 from tasks.history.stats import get_stats
 from tasks.models import TaskRun
 
@@ -79,7 +80,8 @@ class ErrorGroupViewSet(HistoryViewSet):
         query = s.ErrorQuerySerializer.validated(request.query_params.dict())
         found = list_error_groups(_run_filter(query, request.auth.queues), limit=query["limit"])
         content = {"errors": found.groups, "count": len(found.groups), "is_partial": found.is_partial}
-        return Response(s.ErrorGroupListSerializer(content).data)
+        context = {"new_since": find_new_since_release(found.groups)}
+        return Response(s.ErrorGroupListSerializer(content, context=context).data)
 
 
 class QueueStatsViewSet(HistoryViewSet):

@@ -1,12 +1,13 @@
 """When the releases of queues began to run tasks: errors that first occurred later are new since them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from django.db.models import OuterRef, QuerySet, Subquery
 
 from queues.models import Release, ReleaseSource
+from tasks.history.error_groups import ErrorGroup, find_known_groups
 from tasks.models import TaskRun
 
 
@@ -29,6 +30,16 @@ def find_newest_starts(queues: Collection[str]) -> Mapping[str, ReleaseStart]:
     """Return, by queue, the newest release that has run tasks. Nothing came before the first, which is left out."""
     releases = Release.objects.filter(queue__name__in=queues).exclude(source=ReleaseSource.FIRST)
     return {start.queue: start for start in reversed(_list(releases))}
+
+
+def find_new_since_release(groups: Sequence[ErrorGroup]) -> Mapping[tuple[str, str], int]:
+    """Return, by queue and fingerprint, the number of the queue's newest release, for groups that are new since it.
+
+    Raise SearchTooSlow.
+    """
+    newest = find_newest_starts({group.queue for group in groups})
+    known = find_known_groups(groups, {queue: start.at for queue, start in newest.items()})
+    return {group.key: newest[group.queue].number for group in groups if group.key not in known}
 
 
 def _list(releases: QuerySet[Release]) -> list[ReleaseStart]:

@@ -71,9 +71,10 @@ def test_errors_are_listed_in_groups(run, server):
         "error_class": "ValueError",
         "error_message": "no user 17",
     }
-    server.responses = [(200, {"errors": [group], "count": 1})]
+    server.responses = [(200, {"errors": [group | {"new_since_release": 7}], "count": 1})] * 2
 
     result = run("errors", "--queue", "mail")
 
     assert result.stdout == "f1\tmail\t759\t2026-03-01T12:00:00.000000Z\tValueError: no user 17\n"
     assert dict(server.requests[0].url.params) == {"queue": "mail", "limit": "31"}
+    assert run("errors", "-o", "wide").stdout.rstrip("\n").endswith("\t7")

@@ -11,6 +11,7 @@ from django.utils import timezone
 from queues.models import Queue, ReleaseSource, ReleaseState
 from runqy.broker.streams.run_log import EndedRun
 from tasks.models import TaskRun
+from tests.api.client import ApiClient, content
 from tests.support.releases import insert_release
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.tasks_admin.pages import ERRORS, LIST, change, text
@@ -62,6 +63,14 @@ def test_errors_that_first_occurred_since_the_newest_release_are_marked(viewer: 
     assert new_groups(viewer, "") == {"KeyError": "", "ValueError": "", "TypeError": "release 3", "OSError": ""}
     assert "new since release 3" in text(viewer.get(f"{ERRORS}?queue=simple"))
     assert new_groups(viewer, "new=1") == {"TypeError": "release 3"}
+
+
+@pytest.mark.usefixtures("history")
+def test_the_api_has_the_release_since_which_an_error_is_new() -> None:
+    errors = content(ApiClient(), "/api/errors")["errors"]
+
+    found = {each["error_class"]: each["new_since_release"] for each in errors}
+    assert found == {"KeyError": None, "ValueError": None, "TypeError": 3, "OSError": None}
 
 
 @pytest.mark.usefixtures("history")
@@ -137,10 +146,10 @@ def test_a_release_that_did_not_start_shows_what_it_printed(viewer: Client) -> N
     columns = {"state": ReleaseState.REVERTED, "live_at": None, "reason": "w1 could not start it"}
     insert_release(simple, SECOND, output="exited with status 1\n<module> is missing", **columns)
 
-    content = text(viewer.get(RELEASES))
+    page = text(viewer.get(RELEASES))
 
-    assert ">exited with status 1\n&lt;module&gt; is missing</pre>" in content
-    assert content.count("What it printed last") == 1
+    assert ">exited with status 1\n&lt;module&gt; is missing</pre>" in page
+    assert page.count("What it printed last") == 1
 
 
 @pytest.mark.usefixtures("history")
@@ -181,6 +190,6 @@ def test_the_commits_of_attempts_errors_and_queues_have_subject_author_and_age(v
     insert_runs(make_failure(task_id="t1", commit="b" * 40), queue="simple")
 
     for url in (change("t1"), f"{ERRORS}?queue=simple", f"/admin/queues/queue/{simple.pk}/change/"):
-        content = text(viewer.get(url))
-        assert 'Read &lt;larger&gt; images <span class="page-note">by Ada</span>' in content
-        assert ">2 h ago</time>" in content
+        page = text(viewer.get(url))
+        assert 'Read &lt;larger&gt; images <span class="page-note">by Ada</span>' in page
+        assert ">2 h ago</time>" in page

@@ -10,7 +10,7 @@ from queues.releases import CODE_COLUMNS, publish_releases, release_changes
 from runqy.audit.operations import record
 from runqy.config_sync.operations import configuration_change
 
-_REASON = "office-mini:35 could not start it: ModuleNotFoundError: No module named 'addresses'"
+_REASON = "office-mini:35 could not start it: ModuleNotFoundError: No module named 'addresses' (main.py, line 3)"
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 _FIRST, _MANUAL, _ROLLBACK = ReleaseSource.FIRST, ReleaseSource.MANUAL, ReleaseSource.ROLLBACK
 _SUPERSEDED, _LIVE, _REVERTED = ReleaseState.SUPERSEDED, ReleaseState.LIVE, ReleaseState.REVERTED

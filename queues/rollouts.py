@@ -32,7 +32,7 @@ from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import DeploymentStep, WorkerRecord, WorkerState
 from runqy.config_sync.operations import configuration_change
 from runqy.errors import BrokerUnavailable
-from runqy.formats.error_texts import find_error_line, find_error_place
+from runqy.formats.error_texts import find_error_line, find_start_error
 from runqy.telemetry.failure_log import FailureLog
 
 log = structlog.get_logger(__name__)
@@ -106,8 +106,8 @@ def decide(release: Release, queue: Queue, workers: Sequence[WorkerRecord], *, n
 
 def _revert(failed: WorkerRecord) -> Reverted:
     output = replace_nul(failed.reason)
-    place = find_error_place(output) if failed.failed_step is DeploymentStep.START else ""
-    error = (find_error_line(output) or output) + (f" ({place})" if place else "")
+    find_error = find_start_error if failed.failed_step is DeploymentStep.START else find_error_line
+    error = find_error(output) or output
     about = _about(failed.failed_commit, failed.failed_subject, failed.failed_author, at_s=failed.failed_committed_at_s)
     found = about if COMMIT.fullmatch(failed.failed_commit) else {}
     return Reverted(f"{failed.worker_id} could not {_DONE_IN[failed.failed_step]}: {error}", _shorten(output), found)

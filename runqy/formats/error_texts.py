@@ -6,6 +6,9 @@ from pathlib import PurePosixPath
 
 _TRACEBACK = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^[ |]*File "([^"\n]+)", line (\d+)', re.MULTILINE)
+_UNINDENTED_LINE = re.compile(r"^[^\s|].*$", re.MULTILINE)
+_ENDED_BY_ITSELF = ("the child process exited with ", "the child process could not start: ")
+"""How `workers.runtime.child` begins the reason."""
 _CAUSE = "cause: "
 _PIP, _END_OF_BUILD = "python pip failed: ", "[end of output]"
 
@@ -32,14 +35,21 @@ def find_error_line(text: str) -> str:
     return (found or lines)[-1].strip()
 
 
-def find_error_place(text: str) -> str:
-    """Return the file and line of the last frame of a traceback in the code of a deployment; empty without a traceback.
+def find_start_error(text: str) -> str:
+    """Return why a program did not start: the exception of its last traceback, with the file and line of its own code.
 
-    Workers name the files of that code relative to its folder. If none is among them, it is the last frame.
+    What it printed to stdout may follow, which Python writes at the exit. Workers name the files of the code of a
+    deployment relative to its folder; if no frame is in one, it is the place of the last frame.
     """
-    frames = _FRAME.findall(text)
-    own = [(file, line) for file, line in frames if not (PurePosixPath(file).is_absolute() or file.startswith("<"))]
-    return "{}, line {}".format(*(own or frames)[-1]) if frames else ""
+    frames = list(_FRAME.finditer(text))
+    if not frames:
+        return find_error_line(text)
+    if not text.startswith(_ENDED_BY_ITSELF):  # it was killed, and any tracebacks before are of errors that it handled
+        return text.partition("\n")[0]
+    own = [frame for frame in frames if not (PurePosixPath(frame[1]).is_absolute() or frame[1].startswith("<"))]
+    file, line = (own or frames)[-1].groups()
+    error = _UNINDENTED_LINE.search(text, frames[-1].end())
+    return f"{error[0].rstrip() if error else find_error_line(text)} ({file}, line {line})"
 
 
 def without_hints(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from runqy.broker.message import ERROR_MAX_BYTES
-from runqy.formats.error_texts import find_error_line, find_error_place
+from runqy.formats.error_texts import find_error_line, find_start_error
 from workers.runtime import logs
 from workers.runtime.logs import SUMMARY_MAX_CHARS, child_error_members, error_members
 from workers.runtime.redaction import Secrets
@@ -175,9 +175,12 @@ def test_of_what_pip_prints_the_last_error_is_the_reason(printed: str, line: str
     ],
 )
 def test_the_place_of_an_error_is_the_last_frame_in_the_own_code(files: tuple[str, ...], place: str) -> None:
-    frames = (f'  File "{file}", line {number}, in f' for number, file in enumerate(files, 1))
+    frames = (f'  File "{file}", line {number}, in f\n    f()' for number, file in enumerate(files, 1))
+    exited, killed = "the child process exited with status 1", "the child process was killed by SIGKILL"
+    trace = "\n".join([*frames, "ValueError: no", "b", "from stdout"])
 
-    assert find_error_place("\n".join(["the child ended", *frames, "ValueError: no"])) == place
+    assert find_start_error(f"{exited}\n{trace}") == (f"ValueError: no ({place})" if place else exited)
+    assert find_start_error(f"{killed}\n{trace}") == killed
 
 
 def test_a_failed_build_is_described_by_its_exception() -> None:

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from runqy import clock
 from runqy.broker.tasks.record import TaskProgress
 from runqy.broker.workers.records import WorkerState
-from runqy.formats.error_texts import find_error_line, find_error_place
+from runqy.formats.error_texts import find_start_error
 from tests.support import event_loop
 from tests.support.processes import is_alive
 from tests.support.waiting import eventually
@@ -467,8 +467,11 @@ def test_an_error_of_the_start_that_a_task_prints_is_its_output(spec: ChildSpec)
     ("main", "expected"),
     [
         ("import os\ndef main(:\n    pass", ("SyntaxError", "main.py, line 2")),
-        ("\nimport lib.broken", ("SyntaxError", "lib/broken.py, line 1")),
-        ("import json\njson.loads('{')", ("json.decoder.JSONDecodeError", "main.py, line 2")),
+        ("print('written at the exit')\nimport lib.broken", ("SyntaxError", "lib/broken.py, line 1")),
+        (
+            "import json; print('written at the exit')\njson.loads('{')",
+            ("json.decoder.JSONDecodeError", "main.py, line 2"),
+        ),
     ],
 )
 def test_code_that_does_not_start_is_named_with_file_and_line(
@@ -488,7 +491,8 @@ def test_code_that_does_not_start_is_named_with_file_and_line(
         return problem
 
     reason = event_loop.run(run())
-    assert (find_error_line(reason).partition(":")[0], find_error_place(reason)) == expected
+    assert find_start_error(reason).startswith(expected[0])
+    assert find_start_error(reason).endswith(f" ({expected[1]})")
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])

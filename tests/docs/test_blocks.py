@@ -118,6 +118,12 @@ class Reader:
         assert status == 0, output
 
 
+def of_pages(is_one: Callable[[Page], bool]) -> pytest.MarkDecorator:
+    """Parametrize a test with the pages that have blocks to run and for which `is_one` returns True."""
+    chosen = [page for page in PAGES if is_one(page) and any(block.is_run for block in page.blocks)]
+    return pytest.mark.parametrize("page", chosen, ids=lambda page: page.name)
+
+
 def assert_output(output: str, expected: str, where: str) -> None:
     """Compare without white space; `…` stands for anything."""
     pattern = ".*".join(re.escape("".join(part.split())) for part in expected.split("…"))
@@ -196,10 +202,30 @@ def test_python_blocks_are_python() -> None:
         compile(block.code, block.where, "exec")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(b.is_run for b in page.blocks)], ids=lambda p: p.name)
-def test_the_blocks_of_a_page_run(page: Page, reader: Callable[[Page], Reader]) -> None:
+def run_blocks(page: Page, reader: Callable[[Page], Reader]) -> None:
     follower = reader(page)
 
     for block in page.blocks:
         if block.is_run:
             follower.follow(block)
+
+
+# Each class runs on a worker of its own, and together their pages are all.
+
+
+class TestPagesOfTheStack:
+    @of_pages(lambda page: page.session == "stack")
+    def test_the_blocks_run(self, page: Page, reader: Callable[[Page], Reader]) -> None:
+        run_blocks(page, reader)
+
+
+class TestTutorials:
+    @of_pages(lambda page: page.session != "stack" and page.name.startswith("docs/tutorials/"))
+    def test_the_blocks_run(self, page: Page, reader: Callable[[Page], Reader]) -> None:
+        run_blocks(page, reader)
+
+
+class TestOtherPages:
+    @of_pages(lambda page: page.session != "stack" and not page.name.startswith("docs/tutorials/"))
+    def test_the_blocks_run(self, page: Page, reader: Callable[[Page], Reader]) -> None:
+        run_blocks(page, reader)

@@ -12,30 +12,6 @@ import pytest
 from tests.support.postgresql import PostgresqlServer, find_programs
 
 ROOT = Path(__file__).parents[2]
-MODULES = {
-    "accounts": "admin api commands descendants groups keys last_used logins staff staff_rights",
-    "admin_site": "page_states",
-    "alerts": "operations",
-    "audit": "actors admin chain moving pending records retention routes",
-    "batches": "api life",
-    "config_sync": "publishing republishing",
-    "history": "api error_groups foreign_runs odd_names recorder run_log run_queries sampling_and_retention "
-    "write_transactions",
-    "queues": "admin_actions deletion existing_queues operations pausing releases",
-    "queues_api": "queues redeployment",
-    "schedules": "runner",
-    "tasks": "run_search",
-    "vaults": "access_log admin export git_tokens rotation versions vaults",
-    "vaults_api": "deliveries",
-    "webhooks": "ends sender",
-}
-"""The tests that together send each kind of statement: triggers, locks, bulk inserts, searches, all pages.
-
-What is left out sends no other one, or reads only what a test has written itself.
-"""
-CONCURRENT = "tests/webhooks/concurrent_changes.py"
-IN_PROCESSES = "tests/history/test_process.py::test_two_processes_store_each_run_once_although_one_is_killed"
-
 KEPT_OPEN = "error\nignore:.*was deleted while still open:ResourceWarning"
 
 pytestmark = [
@@ -56,14 +32,14 @@ def server() -> Iterator[PostgresqlServer]:
     server.stop()
 
 
-def test_what_reads_and_writes_rows_passes_on_postgresql(server: PostgresqlServer) -> None:
+def run_tests(server: PostgresqlServer, *paths: str) -> None:
+    """Run tests on this server. Those that use no database are left out."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "RUNQY_", "REDIS_"))}
     env["RUNQY_TEST_DATABASE_URL"] = server.url
-    paths = [f"tests/{folder}/test_{name}.py" for folder, names in MODULES.items() for name in names.split()]
 
     done = subprocess.run(
         # Connections are kept for a thread's later requests, and a test's threads have none.
-        [sys.executable, "-m", "pytest", "-o", f"filterwarnings={KEPT_OPEN}", *paths, CONCURRENT, IN_PROCESSES],
+        [sys.executable, "-m", "pytest", "-o", f"filterwarnings={KEPT_OPEN}", *paths],
         cwd=ROOT,
         env=env,
         capture_output=True,
@@ -71,6 +47,60 @@ def test_what_reads_and_writes_rows_passes_on_postgresql(server: PostgresqlServe
     )
 
     assert done.returncode == 0, done.stdout[-6000:]
+
+
+def modules(folder: str, names: str) -> list[str]:
+    """Return the paths of modules of tests."""
+    return [f"tests/{folder}/test_{name}.py" for name in names.split()]
+
+
+# The tests that together send each kind of statement: triggers, locks, bulk inserts, searches, all pages. What is left
+# out sends no other one, or reads only what a test has written itself. Each class runs on a worker of its own.
+
+
+class TestAccountsAndAudit:
+    def test_passes(self, server: PostgresqlServer) -> None:
+        run_tests(
+            server,
+            *modules("accounts", "admin api commands descendants groups keys last_used logins staff staff_rights"),
+            *modules("admin_site", "page_states"),
+            *modules("alerts", "operations"),
+            *modules("audit", "actors admin chain moving pending records retention routes"),
+        )
+
+
+class TestHistory:
+    def test_passes(self, server: PostgresqlServer) -> None:
+        run_tests(
+            server,
+            *modules("history", "api error_groups foreign_runs odd_names recorder run_log run_queries"),
+            *modules("history", "sampling_and_retention write_transactions"),
+            *modules("tasks", "run_search"),
+            "tests/history/test_process.py::test_two_processes_store_each_run_once_although_one_is_killed",
+        )
+
+
+class TestQueues:
+    def test_passes(self, server: PostgresqlServer) -> None:
+        run_tests(
+            server,
+            *modules("batches", "api life"),
+            *modules("config_sync", "publishing republishing"),
+            *modules("queues", "admin_actions deletion existing_queues operations pausing releases"),
+            *modules("queues_api", "queues redeployment"),
+        )
+
+
+class TestVaultsAndWebhooks:
+    def test_passes(self, server: PostgresqlServer) -> None:
+        run_tests(
+            server,
+            *modules("schedules", "runner"),
+            *modules("vaults", "access_log admin export git_tokens rotation versions vaults"),
+            *modules("vaults_api", "deliveries"),
+            *modules("webhooks", "ends sender"),
+            "tests/webhooks/concurrent_changes.py",
+        )
 
 
 def test_the_whole_database_is_built_by_the_migrations(server: PostgresqlServer, tmp_path: Path) -> None:

@@ -42,12 +42,22 @@ _DATABASE_FIXTURES = {"db", "transactional_db", "configuration"}
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with what takes long. On another database, leave out the tests that use none."""
-    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in _SLOW))
+    """Begin with the modules that take longest. On another database, leave out the tests that use none."""
+    durations: dict[Path, float] = {}
+    for item in items:
+        durations[item.path] = max(durations.get(item.path, 0), _longest_duration(item))
+    items.sort(key=lambda item: durations[item.path], reverse=True)
     if "RUNQY_TEST_DATABASE_URL" in os.environ:
         others = [item for item in items if not _uses_database(item)]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if _uses_database(item)]
+
+
+def _longest_duration(item: pytest.Item) -> float:
+    """Return the test's own timeout, in seconds, which long ones have; of another one whether it is slow."""
+    if timeout := item.get_closest_marker("timeout"):
+        return float(timeout.args[0])
+    return float(any(item.get_closest_marker(name) for name in _SLOW))
 
 
 def _uses_database(item: pytest.Item) -> bool:

@@ -1,7 +1,8 @@
 """What holds for every test: the order, and that each begins as a new process does. Fixtures are in tests/fixtures."""
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
@@ -38,6 +39,17 @@ hypothesis.settings.load_profile("runqy")
 
 _SLOW = ("slow", "fault", "browser")
 _DATABASE_FIXTURES = {"db", "transactional_db", "configuration"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Let no collection of garbage look through the tests and what they import, neither now nor while they run."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

@@ -4,12 +4,13 @@ Several processes may do so at once: rows change by compare-and-set.
 """
 
 import random
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import structlog
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
@@ -36,6 +37,34 @@ PRUNE_BATCH = 1000
 log = structlog.get_logger()
 
 
+def claim_all(deliveries: Sequence[Delivery], now: datetime, used_slots: set[int]) -> list[Delivery]:
+    """Claim several deliveries of a target in one transaction; return those that were claimed."""
+    with transaction.atomic():
+        # Not those that another process has claimed since they were read, and may be about to record.
+        free = _lock(deliveries, Q(due_at__lte=now))
+        return [each for each in deliveries if each.pk in free and claim(each, now, used_slots)]
+
+
+def record_outcomes(ended: Sequence[tuple[Delivery, Outcome]], now: datetime) -> set[int]:
+    """Record what came of several deliveries as `record_outcome` does, in one transaction; return their keys."""
+    with transaction.atomic():
+        free = _lock([delivery for delivery, _ in ended], UNDELIVERED)
+        recorded = {each.pk for each, outcome in ended if each.pk in free and record_outcome(each, outcome, now)}
+    # One by one: whoever has locked these may wait for the others.
+    return recorded | {each.pk for each, outcome in ended if each.pk not in free and record_outcome(each, outcome, now)}
+
+
+def _lock(deliveries: Sequence[Delivery], condition: Q) -> set[int]:
+    """Lock deliveries in an open transaction, and return the keys of those that nobody else has locked.
+
+    Without waiting for rows, transactions that lock several never wait for each other. For the slots of a target they
+    wait in the order of their numbers.
+    """
+    rows = Delivery.objects.filter(condition, pk__in=[each.pk for each in deliveries]).order_by("pk")
+    # A message that follows one of them may be added meanwhile: a foreign key needs the key alone.
+    return set(rows.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True))
+
+
 def claim(delivery: Delivery, now: datetime, used_slots: set[int]) -> bool:
     """Reserve an attempt for this process, in a slot of the target; return False if there is none, or another process
     was first.
@@ -45,7 +74,8 @@ def claim(delivery: Delivery, now: datetime, used_slots: set[int]) -> bool:
         return False
     free = Delivery.objects.filter(UNDELIVERED, pk=delivery.pk, due_at=delivery.due_at)
     try:
-        claimed = free.update(due_at=now + CLAIM, slot=slot)
+        with transaction.atomic():  # a part of the caller's
+            claimed = free.update(due_at=now + CLAIM, slot=slot)
     except IntegrityError:  # another process took the slot
         claimed = 0
     used_slots.add(slot)

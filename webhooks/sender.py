@@ -19,7 +19,7 @@ from queues.webhook_secrets import sign
 from queues.webhook_urls import find_host_error
 from runqy.errors import VaultLocked, VaultUnavailable
 from webhooks.circuit_breaker import CircuitBreaker
-from webhooks.deliveries import IN_FLIGHT_MAX, claim, record_outcome, record_refused, release, retry_at_once
+from webhooks.deliveries import IN_FLIGHT_MAX, claim_all, record_outcomes, record_refused, release, retry_at_once
 from webhooks.mail import Mail, send_mail
 from webhooks.models import ALERTS, Delivery, Endpoint, EndpointKind
 from webhooks.operations import update_endpoint_health
@@ -29,6 +29,8 @@ from webhooks.transport import Message, Outcome, Rules, send
 TIMEOUT_S = 15.0
 """The time for a whole attempt, from the look-up of the host to the head of the response."""
 IN_FLIGHT_ALL = 1000
+RECORDED_AT_ONCE = 50
+"""In one transaction, while which other processes cannot write to SQLite."""
 SCAN_EVERY_S = 0.5
 
 
@@ -81,19 +83,23 @@ class Sender:
             if left_s <= 0:
                 return accepted
             ended, _ = wait(self._in_flight, min(left_s, SCAN_EVERY_S), FIRST_COMPLETED)
-            targets = set()
-            for future in ended:
-                delivery = self._in_flight.pop(future)
-                targets.add(delivery.target)
-                outcome = future.result()
-                is_back = self._breaker.record(delivery.target, is_accepted=outcome.is_accepted)
-                _record(delivery, outcome)
-                if is_back:
-                    retry_at_once(delivery.target, timezone.now())
-                accepted += outcome.is_accepted
-                self.attempts["accepted" if outcome.is_accepted else "failed"] += 1
-            for target in targets:
-                self._fill(target)
+            accepted += self._finish(list(ended)[:RECORDED_AT_ONCE])
+
+    def _finish(self, ended: Iterable[Future[Outcome]]) -> int:
+        """Record what came of attempts, and send what is due to their targets; return how many were accepted."""
+        ends = [(self._in_flight.pop(future), future.result()) for future in ended]
+        now = timezone.now()
+        recorded = record_outcomes(ends, now)
+        for delivery, outcome in ends:
+            target, is_accepted = delivery.target, outcome.is_accepted
+            if delivery.pk in recorded and delivery.endpoint is not None:
+                update_endpoint_health(delivery.endpoint, status=outcome.status, is_accepted=is_accepted, now=now)
+            if self._breaker.record(target, is_accepted=is_accepted):
+                retry_at_once(target, now)
+            self.attempts["accepted" if is_accepted else "failed"] += 1
+        for target in {delivery.target for delivery, _ in ends}:
+            self._fill(target)
+        return sum(outcome.is_accepted for _, outcome in ends)
 
     def _fill(self, target: str) -> None:
         """Send what is due to a target, up to its limit."""
@@ -106,11 +112,10 @@ class Sender:
         used = {slot for slot in slots if slot is not None}
         # First what was claimed by a process that was killed: nothing else can be sent while it has all slots.
         left = list_left(target, now) if any(due_at <= now for due_at in slots.values()) else ()
-        for delivery in (*left, *list_due(target, now, limit=IN_FLIGHT_MAX - len(used)))[:limit]:
-            if len(self._in_flight) >= IN_FLIGHT_ALL:
-                return
-            if claim(delivery, now, used):
-                self._start(delivery, now)
+        limit = min(limit, IN_FLIGHT_ALL - len(self._in_flight))
+        due = (*left, *list_due(target, now, limit=IN_FLIGHT_MAX - len(used)))[:limit]
+        for delivery in claim_all(due, now, used) if due else ():
+            self._start(delivery, now)
 
     def _start(self, delivery: Delivery, now: datetime) -> None:
         try:
@@ -148,12 +153,6 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_forever()
     finally:
         loop.close()
-
-
-def _record(delivery: Delivery, outcome: Outcome) -> None:
-    now = timezone.now()
-    if record_outcome(delivery, outcome, now) and delivery.endpoint is not None:
-        update_endpoint_health(delivery.endpoint, status=outcome.status, is_accepted=outcome.is_accepted, now=now)
 
 
 def _build_message(delivery: Delivery, destination: _Destination, now: datetime) -> Message:

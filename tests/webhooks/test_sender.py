@@ -1,13 +1,14 @@
 """Each message arrives, signed, and again with the same id while it is not accepted."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Sum
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from standardwebhooks import Webhook
 
@@ -25,8 +26,10 @@ from webhooks.deliveries import (
     IN_FLIGHT_MAX,
     KEPT_FOR,
     claim,
+    claim_all,
     prune_deliveries,
     record_outcome,
+    record_outcomes,
 )
 from webhooks.message_ids import message_id
 from webhooks.messages import build_delivery, save_deliveries
@@ -277,6 +280,60 @@ def test_processes_that_send_at_once_send_each_message_once(receiver: Receiver) 
     assert sorted(headers["webhook-id"] for headers, _ in receiver.requests) == sorted(
         message_id(f"t{number}") for number in range(12)
     )
+
+
+def test_several_messages_are_claimed_and_recorded_in_one_transaction_each(receiver: Receiver) -> None:
+    first, second, third = add_messages(add_endpoint(receiver).row, "t1", "t2", "t3")
+    now = timezone.now()
+    later = now + CLAIM * 2
+
+    with CaptureQueriesContext(connection) as queries:
+        claimed = claim_all([first, second, third], now, set())
+        Delivery.objects.filter(pk=second.pk).update(due_at=later)  # another process has claimed it since
+        recorded = record_outcomes([(each, Outcome(status=200)) for each in claimed], now)
+
+    assert sum(query["sql"] == "COMMIT" for query in queries) == 2
+    assert ([each.slot for each in claimed], recorded) == ([0, 1, 2], {first.pk, third.pk})
+    states = [(each.state, each.attempts, each.slot) for each in Delivery.objects.order_by("pk")]
+    assert states == [("delivered", 1, None), ("pending", 0, 1), ("delivered", 1, None)]
+
+
+def test_an_outcome_is_recorded_although_another_process_locks_its_row(receiver: Receiver) -> None:
+    claimed = claim_all(add_messages(add_endpoint(receiver).row, "t1", "t2"), timezone.now(), set())
+    is_locked, release = threading.Event(), threading.Event()
+
+    def lock() -> None:
+        with transaction.atomic():
+            list(Delivery.objects.select_for_update().filter(pk=claimed[0].pk))
+            is_locked.set()
+            release.wait(PATIENCE_S)
+        connection.close()
+
+    def record() -> set[int]:
+        try:
+            return record_outcomes([(each, Outcome(status=200)) for each in claimed], timezone.now())
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(lock)
+        assert is_locked.wait(PATIENCE_S)
+        recording = threads.submit(record)
+        wait([recording], timeout=1)  # it ends by then only if it does not wait for the row
+        release.set()
+        recorded = recording.result()
+
+    assert recorded == {each.pk for each in claimed}
+
+
+def test_a_slot_that_another_process_took_costs_only_one_claim(receiver: Receiver) -> None:
+    theirs, first, second = add_messages(add_endpoint(receiver).row, "t1", "t2", "t3")
+    assert claim(theirs, timezone.now(), set())
+
+    claimed = claim_all([first, second], timezone.now(), set())
+
+    assert [(each.pk, each.slot) for each in claimed] == [(second.pk, 1)]
+    assert [each.slot for each in Delivery.objects.order_by("pk")] == [0, None, 1]
 
 
 def test_what_a_killed_process_had_in_flight_is_sent_again_with_the_same_id(receiver: Receiver) -> None:

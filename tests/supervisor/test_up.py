@@ -242,7 +242,7 @@ def test_gos_workers_join_with_nothing_but_the_url_a_key_and_a_queue(running):
     redis_of_go("ZADD", "asynq:workers", now, "vm:1")
     beat = ("worker_id", "vm:1", "queues", f"map[{queue}:1]", "status", "running", "healthy", 1)
     redis_of_go("HSET", "asynq:workers:vm:1", *beat, "started_at", now, "last_beat", now, "concurrency", 1)
-    redis_of_go("EXPIRE", "asynq:workers:vm:1", 30)
+    redis_of_go("EXPIRE", "asynq:workers:vm:1", 600)  # Go's worker: 30 s, with a heartbeat every few seconds
     assert redis_of_go("RPOP", f"{prefix}pending") == task_id.encode()
     redis_of_go("LPUSH", f"{prefix}active", task_id)
     assert b'"n":1' in redis_of_go("HGET", f"{prefix}t:{task_id}", "msg")

@@ -39,7 +39,7 @@ run: $(VENV)/.runtime $(VENV)/wheels  ## run the product: server on :3000, maint
 	@PIP_FIND_LINKS="$(CURDIR)/$(VENV)/wheels $$PIP_FIND_LINKS" exec $(BIN)/runqy up
 
 test: install  ## run the whole suite; starts the servers it needs
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.support.run_pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --dist loadscope --no-loadscope-reorder -rs $(ARGS)  # two wait for others' work
+	@$(BIN)/python -m tests.support.run_pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --dist loadscope --no-loadscope-reorder -rs $(ARGS)  # two wait for others' work
 
 test-quick: install  ## what a change usually breaks, in about three minutes
 	@$(MAKE) --no-print-directory test ARGS="-m 'not slow and not fault and not browser and not postgresql and not cluster' $(ARGS)"

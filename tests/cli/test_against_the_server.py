@@ -111,7 +111,8 @@ def test_waiting_task_is_cancelled_and_deleted(run: Run, redis: redis_py.Redis) 
         (("queue", "list"), "image\tunknown\t0/0\t0\t0\t0\t0\t0\t0\nmail\tunknown\t0/0\t0\t0\t0\t0\t0\t0\n"),
         (
             ("queue", "redeploy", "mail"),
-            "mail: release 1, the newest commit, is run by the next worker that starts: none serves the queue\n",
+            "mail: requested release 1, the newest commit, for the next worker that starts, as none serves the queue; "
+            "`runqy queue releases mail` shows its state\n",
         ),
         (("worker", "list"), ""),
     ],

@@ -99,7 +99,7 @@ def record_outcome(delivery: Delivery, outcome: Outcome, now: datetime) -> bool:
         "status": outcome.status,
         "duration_ms": outcome.duration_ms,
         "response": replace_nul(outcome.response.decode(errors="replace")),
-        "error": outcome.error[:ERROR_MAX_LENGTH],
+        "error": replace_nul(outcome.error)[:ERROR_MAX_LENGTH],
     }
     if outcome.is_accepted:
         columns["delivered_at"] = now

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 
+import structlog
 from django.conf import settings
+from django.db import DatabaseError
 from django.utils import timezone
 
 from queues.models import Queue
@@ -25,6 +27,8 @@ from webhooks.models import ALERTS, Delivery, Endpoint, EndpointKind
 from webhooks.operations import update_endpoint_health
 from webhooks.queries import list_due, list_due_targets, list_left, list_slots
 from webhooks.transport import Message, Outcome, Rules, send
+
+log = structlog.get_logger()
 
 TIMEOUT_S = 15.0
 """The time for a whole attempt, from the look-up of the host to the head of the response."""
@@ -83,11 +87,11 @@ class Sender:
             if left_s <= 0:
                 return accepted
             ended, _ = wait(self._in_flight, min(left_s, SCAN_EVERY_S), FIRST_COMPLETED)
-            accepted += self._finish(list(ended)[:RECORDED_AT_ONCE])
+            accepted += self._finish([future for future in self._in_flight if future in ended][:RECORDED_AT_ONCE])
 
     def _finish(self, ended: Iterable[Future[Outcome]]) -> int:
         """Record what came of attempts, and send what is due to their targets; return how many were accepted."""
-        ends = [(self._in_flight.pop(future), future.result()) for future in ended]
+        ends = [(self._in_flight.pop(future), _get_outcome(future)) for future in ended]
         now = timezone.now()
         recorded = record_outcomes(ends, now)
         for delivery, outcome in ends:
@@ -115,7 +119,13 @@ class Sender:
         limit = min(limit, IN_FLIGHT_ALL - len(self._in_flight))
         due = (*left, *list_due(target, now, limit=IN_FLIGHT_MAX - len(used)))[:limit]
         for delivery in claim_all(due, now, used) if due else ():
-            self._start(delivery, now)
+            try:
+                self._start(delivery, now)
+            except DatabaseError:
+                raise
+            except Exception as error:  # a bug that one message meets must not stop the others
+                log.exception("webhook_not_sent", target=target, message_id=delivery.message_id)
+                release(delivery, type(error).__name__, now)
 
     def _start(self, delivery: Delivery, now: datetime) -> None:
         try:
@@ -153,6 +163,13 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_forever()
     finally:
         loop.close()
+
+
+def _get_outcome(ended: Future[Outcome]) -> Outcome:
+    if error := ended.exception():  # a bug that one message meets must not stop the others
+        log.error("webhook_not_sent", exc_info=error)
+        return Outcome(error=type(error).__name__)
+    return ended.result()
 
 
 def _build_message(delivery: Delivery, destination: _Destination, now: datetime) -> Message:

@@ -18,6 +18,7 @@ from tests.support.servers import free_port
 from tests.support.waiting import PATIENCE_S, wait_until
 from tests.webhooks.receiver import Receiver, send_due
 from webhooks import circuit_breaker, deliveries
+from webhooks import sender as webhook_sender
 from webhooks.circuit_breaker import FAILURES_MAX
 from webhooks.deliveries import (
     CLAIM,
@@ -44,7 +45,7 @@ from webhooks.operations import (
 )
 from webhooks.queries import list_due_targets
 from webhooks.sender import Sender
-from webhooks.transport import Outcome
+from webhooks.transport import Message, Outcome
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("configuration")]
 
@@ -334,6 +335,31 @@ def test_a_slot_that_another_process_took_costs_only_one_claim(receiver: Receive
 
     assert [(each.pk, each.slot) for each in claimed] == [(second.pk, 1)]
     assert [each.slot for each in Delivery.objects.order_by("pk")] == [0, None, 1]
+
+
+@pytest.mark.parametrize(("step", "attempts"), [("_build_message", 0), ("send", 1)])
+def test_a_bug_that_one_message_meets_stops_no_other(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, step: str, attempts: int
+) -> None:
+    broken, *others = add_messages(add_endpoint(receiver).row, "t1", "t2", "t3")
+    original = getattr(webhook_sender, step)
+
+    def fail_once(first: object, *rest: object) -> object:
+        message_id = first.message_id if isinstance(first, Delivery) else first.headers["webhook-id"]
+        if message_id == broken.message_id:
+            raise ValueError("a secret")
+        return original(first, *rest)
+
+    async def send_or_fail(message: Message, *rest: object) -> object:
+        return await fail_once(message, *rest)
+
+    monkeypatch.setattr(webhook_sender, step, send_or_fail if step == "send" else fail_once)
+
+    assert send_due() == 2
+
+    assert [each.state for each in Delivery.objects.filter(pk__in=[each.pk for each in others])] == ["delivered"] * 2
+    broken.refresh_from_db()
+    assert (broken.state, broken.attempts, broken.slot, broken.error) == ("pending", attempts, None, "ValueError")
 
 
 def test_what_a_killed_process_had_in_flight_is_sent_again_with_the_same_id(receiver: Receiver) -> None:

@@ -17,6 +17,8 @@ RELEASES_EXAMPLES = "runqy queue releases mail\nrunqy queue releases mail -o wid
 ROLLBACK_EXAMPLES = "runqy queue rollback mail"
 HOOK_EXAMPLES = "runqy queue push-secret mail\nrunqy queue push-secret mail --rotate"
 _SHORT = 12
+_CODE = ("commit", "git_url", "branch", "code_path", "startup_cmd", "requirements_file")
+"""What makes a release another than the live one."""
 _POLL_S = 1.0
 _RELEASES = Listing(
     columns=("number", "state", "commit", "subject", "source", "actor", "created_at", "reason"),
@@ -117,7 +119,7 @@ def _await_live(session: Session, queue: str, number: int, wait_s: float) -> Non
     if release["state"] == "rolling_out":
         raise CliError(f"{queue}: release {number} is still rolling out.", ExitCode.TIMED_OUT)
     _note_output(session, release)
-    raise CliError(f"{queue}: release {number} is not live but {state}: {release['reason']}")
+    raise CliError(f"{queue}: release {number} is not live but {state}: {clean(release['reason'])}")
 
 
 def _await_end(session: Session, queue: str, number: int, wait_s: float) -> tuple[dict[str, Any], bool]:
@@ -131,11 +133,20 @@ def _await_end(session: Session, queue: str, number: int, wait_s: float) -> tupl
             if is_late or not error.is_temporary:
                 raise
         else:
-            release = next(each for each in releases if each["number"] == number)
+            release = next((each for each in releases if each["number"] == number), None)
+            if release is None:
+                raise CliError(f"{queue}: release {number} is gone, with the queue or for newer ones.")
             if is_late or release["state"] != "rolling_out":
-                live = next((each["commit"] for each in releases if each["state"] == "live"), None)
-                return release, release["state"] != "rolling_out" and live == release["commit"]
+                return release, _is_live(release, releases)
         time.sleep(_POLL_S)
+
+
+def _is_live(release: dict[str, Any], releases: list[dict[str, Any]]) -> bool:
+    """Return whether a release is live, or has turned out to be of what is live."""
+    if release["state"] != "superseded":
+        return bool(release["state"] == "live")
+    live = next((each for each in releases if each["state"] == "live"), None)
+    return live is not None and all(release[member] == live[member] for member in _CODE)
 
 
 def _note_output(session: Session, release: dict[str, Any]) -> None:

@@ -218,8 +218,9 @@ def test_redeploy_prints_how_many_workers_will_run_the_newest_commit(run, server
     assert result.stdout == f"mail: requested release 7, the newest commit, {expected}; {shown}\n"
 
 
-LIVE = {"number": 6, "state": "live", "commit": "a" * 40, "branch": "main", "reason": "", "output": ""}
-NEXT = {"number": 7, "state": "rolling_out", "commit": None, "branch": "v9", "reason": "", "output": ""}
+CODE = {"git_url": "file:///code", "branch": "main", "code_path": "", "startup_cmd": "x", "requirements_file": ""}
+LIVE = CODE | {"number": 6, "state": "live", "commit": "a" * 40, "reason": "", "output": ""}
+NEXT = CODE | {"number": 7, "state": "rolling_out", "commit": None, "reason": "", "output": ""}
 FAILED = {"state": "reverted", "reason": "w1 could not fetch it: no branch or tag v9", "output": "git failed\nno v9"}
 
 
@@ -244,6 +245,11 @@ FAILED = {"state": "reverted", "reason": "w1 could not fetch it: no branch or ta
             ),
             id="reverted",
         ),
+        pytest.param(
+            {"state": "reverted", "commit": "a" * 40, "startup_cmd": "y", "reason": "w1 could not start it: \x1b[31m"},
+            (1, "runqy: mail: release 7 is not live but reverted: w1 could not start it: \ufffd[31m\n"),
+            id="the live commit started otherwise",
+        ),
     ],
 )
 def test_redeploy_waits_until_the_release_is_live_or_ends_with_the_reason(run, server, replace_sleep, end, expected):
@@ -260,6 +266,19 @@ def test_redeploy_waits_until_the_release_is_live_or_ends_with_the_reason(run, s
     result = run("queue", "redeploy", "mail", "--commit", "v9", "--wait", "10m")
 
     assert (result.exit_code, result.output) == expected
+
+
+def test_a_first_release_that_fails_is_not_live(run, server):
+    failed = NEXT | FAILED | {"state": "failed"}
+    server.responses = [
+        (200, {"message": "redeployment requested", "queue": "mail", "workers": ["a"], "release": 7}),
+        (200, {"queue": "mail", "releases": [failed]}),
+    ]
+
+    result = run("queue", "redeploy", "mail", "--wait", "10m")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "release 7 is not live but failed: w1 could not fetch it" in result.stderr
 
 
 def test_redeploy_says_that_a_release_is_still_rolling_out_after_the_wait(run, server, replace_sleep):

@@ -36,6 +36,7 @@ from runqy_sdk.django.interface import (  # noqa: E402
     task_backends,
     task_enqueued,
 )
+from runqy_sdk.django.management.commands import runqy_check  # noqa: E402
 from runqy_sdk.django.payloads import make_payload  # noqa: E402
 
 try:
@@ -435,7 +436,9 @@ def test_check_says_what_to_do(changes, text):
 REFUSAL = "`runqy worker list` shows why, to a key of the role viewer or admin."
 
 
-def test_check_ends_once_no_worker_can_answer():
+def test_check_ends_once_no_worker_can_answer(monkeypatch):
+    monkeypatch.setattr(runqy_check, "_STANDSTILL_S", 6.0)
+
     written = check("--timeout", "100000", QUEUES=["broken"])
 
     assert f"deployment of broken: no response: the code of all its workers does not start. {REFUSAL}\n" in written

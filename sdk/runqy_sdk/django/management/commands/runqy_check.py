@@ -32,8 +32,10 @@ Finding = tuple[str, str]
 
 _CREATE_KEY = "create one with `runqy manage create_api_key NAME --role client`, and set it as `api_key`"
 _LOOK_EVERY_S = 5.0
+_STANDSTILL_S = 60.0
+"""Workers may be installing a fix, which the server does not know, and what it knows of them is some seconds old."""
 _STANDSTILLS = {"workers_failed": "the code of all its workers does not start.", "paused": "it is paused."}
-"""Why no worker will run a task however long it waits, by the reason that the server gives."""
+"""Why no worker runs a task, by the reason that the server gives."""
 _START_COMMAND = "Its startup_cmd must be `python -m runqy_sdk.django`."
 
 
@@ -125,18 +127,18 @@ def _read_responses(
 
 
 def _wait(backend: RunqyBackend, client: api.Client, task: api.Task, ends_s: float) -> api.Task:
-    """Return a task that has ended. Raise WaitTimeout, also once it is known that no worker will run it."""
-    was_standing = False
+    """Return a task that has ended. Raise WaitTimeout, also once the queue has stood still for a minute."""
+    runs_s = time.monotonic()
     while True:
         left_s = max(0.0, ends_s - time.monotonic())
         try:
             return client.wait(task, timeout=min(left_s, _LOOK_EVERY_S))
         except api.WaitTimeout:
-            is_standing = bool(_find_standstill(backend, task))
-            # Twice: what the server knows of workers is some seconds old, and may be from before a redeployment.
-            if left_s <= _LOOK_EVERY_S or (is_standing and was_standing):
+            now_s = time.monotonic()
+            if not _find_standstill(backend, task):
+                runs_s = now_s
+            if left_s <= _LOOK_EVERY_S or now_s - runs_s >= _STANDSTILL_S:
                 raise
-            was_standing = is_standing
 
 
 def _find_standstill(backend: RunqyBackend, task: api.Task) -> str:

@@ -32,7 +32,7 @@ from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import DeploymentStep, WorkerRecord, WorkerState
 from runqy.config_sync.operations import configuration_change
 from runqy.errors import BrokerUnavailable
-from runqy.formats.error_texts import find_error_line, find_start_error
+from runqy.formats.error_texts import find_error_line, find_start_error, shorten
 from runqy.telemetry.failure_log import FailureLog
 
 log = structlog.get_logger(__name__)
@@ -110,14 +110,8 @@ def _revert(failed: WorkerRecord) -> Reverted:
     error = find_error(output) or output
     about = _about(failed.failed_commit, failed.failed_subject, failed.failed_author, at_s=failed.failed_committed_at_s)
     found = about if COMMIT.fullmatch(failed.failed_commit) else {}
-    return Reverted(f"{failed.worker_id} could not {_DONE_IN[failed.failed_step]}: {error}", _shorten(output), found)
-
-
-def _shorten(output: str) -> str:
-    """Return the end of a text of several lines; empty for others."""
-    if "\n" not in output:
-        return ""
-    return output if len(output) <= OUTPUT_MAX_CHARS else f"… {output[-OUTPUT_MAX_CHARS:]}"
+    kept = shorten(output, OUTPUT_MAX_CHARS) if "\n" in output else ""
+    return Reverted(f"{failed.worker_id} could not {_DONE_IN[failed.failed_step]}: {error}", kept, found)
 
 
 def _go_on(queue: Queue, candidates: Sequence[WorkerRecord], workers: Sequence[WorkerRecord]) -> Step:

@@ -52,6 +52,14 @@ def find_start_error(text: str) -> str:
     return f"{error[0].rstrip() if error else find_error_line(text)} ({file}, line {line})"
 
 
+def shorten(text: str, max_chars: int) -> str:
+    """Return the first line, which says how a process ended, and the end of a text that has more characters."""
+    if len(text) <= max_chars:
+        return text
+    first = text.partition("\n")[0][: max_chars // 4]
+    return f"{first}\n… {text[len(first) + 3 - max_chars :]}"
+
+
 def without_hints(text: str) -> list[str]:
     """Return the lines that have text, without the hints of uv and git and their continuations."""
     found: list[str] = []

@@ -56,6 +56,18 @@ def test_the_reason_that_a_child_reports_is_recorded_without_secrets(
     assert worker.wait_for("child_not_started")["error"] == record.reason
 
 
+def test_a_reason_of_any_length_is_recorded_with_its_end(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    code = "import json; print(json.dumps({'status': 'error', 'error': 'é' * 1_000_000 + ' at the end'}))"
+    server.response["deployment"]["startup_cmd"] = f'python -c "{code}"'
+
+    start_worker()
+
+    reason = wait_for_record(single_broker, "start_failed").reason
+    assert (len(reason), reason[:20], reason[-10:]) == (20_000, "the child process co", "at the end")
+
+
 def test_a_startup_command_that_does_not_exist_is_logged(server: FakeServer, start_worker: StartWorker) -> None:
     server.response["deployment"]["startup_cmd"] = "no-such-program main.py"
 

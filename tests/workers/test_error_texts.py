@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from runqy.broker.message import ERROR_MAX_BYTES
-from runqy.formats.error_texts import find_error_line, find_start_error
+from runqy.formats.error_texts import find_error_line, find_start_error, shorten
 from workers.runtime import logs
 from workers.runtime.logs import SUMMARY_MAX_CHARS, child_error_members, error_members
 from workers.runtime.redaction import Secrets
@@ -197,3 +197,13 @@ hint: This usually indicates a problem with the package or the build environment
 """
 
     assert find_error_line(reason) == "ValueError: broken build"
+
+
+def test_a_long_text_keeps_its_first_line_and_its_end() -> None:
+    text = "exited with status 1\n" + "x" * 1000 + "\nImportError: no b"
+
+    assert shorten(text, len(text)) == text
+    shortened = shorten(text, 100)
+    assert (len(shortened), shortened.partition("\n")[0]) == (100, "exited with status 1")
+    assert shortened.endswith("x\nImportError: no b")
+    assert len(shorten("x" * 1000, 100)) == 100

@@ -17,6 +17,7 @@ from runqy.broker.workers.redis_users import is_worker_user, new_wake_token
 from runqy.broker.workers.requests import WorkerAction
 from runqy.concurrency.threads import wait_any
 from runqy.errors import BrokerRefused, BrokerUnavailable
+from runqy.formats.error_texts import shorten
 from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.child import KILL_GRACE_S, TERM_GRACE_S
 from workers.runtime.child_slot import IDLE_GRACE_S
@@ -42,6 +43,8 @@ QUICK_STOP_S = IDLE_GRACE_S + TERM_GRACE_S + KILL_GRACE_S + 2 * FINAL_REQUESTS_S
 """How long a stop takes, at most, once it no longer waits for running tasks: children end, tasks are requeued."""
 NO_MAINTENANCE = "the server sends no lease_secs: lost tasks are not recovered, due retries do not run"
 """The reason that a ready worker of Go's server reports."""
+REASON_MAX_CHARS = 20_000
+"""A record that is longer than RECORD_MAX_BYTES can not be read, and a character may need six bytes in it."""
 _BUSY = (WorkerState.DEPLOYING, WorkerState.STARTING, WorkerState.RESTARTING)
 
 log = structlog.get_logger()
@@ -296,7 +299,7 @@ class WorkerSession:
             reason = "; ".join(filter(None, (reason, self._stale_reason)))
         elif state is WorkerState.READY and not self._registration.has_maintenance:
             reason = "; ".join(filter(None, (reason or self._stale_reason, NO_MAINTENANCE)))
-        return state, secrets.redact(reason or self._stale_reason)
+        return state, shorten(secrets.redact(reason or self._stale_reason), REASON_MAX_CHARS)
 
     def _record(self) -> WorkerRecord:
         state, reason = self._state()

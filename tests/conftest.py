@@ -2,8 +2,9 @@
 
 import gc
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from unittest.mock import patch
 
@@ -38,6 +39,7 @@ hypothesis.settings.load_profile("runqy")
 
 
 _SLOW = ("slow", "fault", "browser")
+_SLOW_AFTER_LONG = 3
 _DATABASE_FIXTURES = {"db", "transactional_db", "configuration"}
 
 
@@ -54,19 +56,33 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the modules that take longest. On another database, leave out the tests that use none."""
-    durations: dict[Path, float] = {}
-    for item in items:
-        durations[item.path] = max(durations.get(item.path, 0), _longest_duration(item))
-    items.sort(key=lambda item: durations[item.path], reverse=True)
+    """Begin with what takes long. On another database, leave out the tests that use none."""
+    items[:] = _sort(items)
     if "RUNQY_TEST_DATABASE_URL" in os.environ:
         others = [item for item in items if not _uses_database(item)]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if _uses_database(item)]
 
 
-def _longest_duration(item: pytest.Item) -> float:
-    """Return the test's own timeout, in seconds, which long ones have; of another one whether it is slow."""
+def _sort(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """Begin with the slow modules and classes, as xdist distributes them.
+
+    Those that take minutes have a timeout of their own. They begin one after another, among the others: at once they
+    would wait for the processors, and one that begins late is alone in the end.
+    """
+    units: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        units.setdefault(item.nodeid.rpartition("::")[0], []).append(item)
+    durations = {name: max(map(_get_duration, unit)) for name, unit in units.items()}
+    longest = sorted((name for name in units if durations[name] > 1), key=lambda name: -durations[name])
+    slow = iter([name for name in units if durations[name] == 1])
+    order = [each for name in longest for each in (name, *islice(slow, _SLOW_AFTER_LONG))]
+    order += [*slow, *(name for name in units if not durations[name])]
+    return [item for name in order for item in units[name]]
+
+
+def _get_duration(item: pytest.Item) -> float:
+    """Return the test's own timeout in seconds; of another one whether it is slow."""
     if timeout := item.get_closest_marker("timeout"):
         return float(timeout.args[0])
     return float(any(item.get_closest_marker(name) for name in _SLOW))

@@ -99,6 +99,8 @@ class BatchWaiters:
         while self._awaited:
             await asyncio.sleep(POLL_S)
             read = {batch_id: awaited for batch_id, awaited in self._awaited.items() if awaited.first_read.done()}
+            if not read:  # all clients have left meanwhile
+                continue
             try:
                 found = await asyncio.to_thread(_read, list(read))
             except DatabaseUnavailable as error:

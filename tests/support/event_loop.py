@@ -163,6 +163,7 @@ class WatchedLoop(asyncio.SelectorEventLoop):
             self._clocks.close()
             self._clocks = None
             self._readings.clear()
+            self._read_at_s = 0.0  # the next run begins with a reading, however soon it comes
 
     def time(self) -> float:
         """Return the loop's time, and store the times of the other clocks."""

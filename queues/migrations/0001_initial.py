@@ -492,6 +492,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("reason", models.TextField(blank=True)),
+                ("output", models.TextField(blank=True)),
                 ("created_at", models.DateTimeField()),
                 ("live_at", models.DateTimeField(null=True)),
                 ("ended_at", models.DateTimeField(null=True)),

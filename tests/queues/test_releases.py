@@ -1,8 +1,8 @@
-"""Releases: what makes one, what it is, what is published of it, and the steps of a rollout."""
+"""Releases: what makes one, what it is, what is published of it, and how a rollout is stored."""
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,14 +17,8 @@ from queues.operations import save_queue
 from queues.queries import find_worker_release, get_fresh_catalog
 from queues.releases import RELEASES_KEPT, publish_releases, redeploy_queue, roll_back
 from queues.rollouts import (
-    GO_ON,
-    OUTPUT_MAX_CHARS,
-    Live,
     Reverted,
-    Step,
-    Wait,
     advance_rollouts,
-    decide,
     make_first_releases,
     take_step,
 )
@@ -32,192 +26,13 @@ from runqy.audit.admin.presenters import summarize
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
 from runqy.broker.workers.heartbeats import write_heartbeat
-from runqy.broker.workers.records import DeploymentStep, WorkerRecord, WorkerState
+from runqy.broker.workers.records import WorkerRecord
 from runqy.errors import ReleaseMissing, RequestInvalid
 from tests.queues.samples import spec
+from tests.support.releases import N1, NEW, OLD, W1, W2, worker
 
-OLD, NEW = "a" * 40, "b" * 40
 NOW = timezone.now()
-BUILD = 'uv pip failed: Traceback (most recent call last):\n  File "<string>", line 1, in <module>\nValueError: no'
 DEPLOYMENT = Deployment(git_url="https://git.example.com/mail.git", startup_cmd="python main.py")
-
-
-def worker(name: str, release: int = 1, **changes: Any) -> WorkerRecord:
-    record = WorkerRecord(
-        worker_id=name,
-        host="h",
-        pid=int(name[1:]),
-        server_id=name,
-        queue="mail",
-        redis_queues={"mail": 1},
-        state=WorkerState.READY,
-        commit=OLD if release == 1 else NEW,
-        release=release,
-        started_at_s=1,
-    )
-    return replace(record, **changes)
-
-
-def release(**changes: Any) -> Release:
-    columns = {"number": 2, "commit": NEW, "source": ReleaseSource.MANUAL, "state": ReleaseState.ROLLING_OUT}
-    return Release(**columns | changes)
-
-
-def step(row: Release, *workers: WorkerRecord, **queue: Any) -> Step:
-    return decide(row, Queue(name="mail", **queue), workers, now=NOW)
-
-
-W1, W2, W3 = worker("w1"), worker("w2"), worker("w3")
-N1, N2, N3 = (worker(name, 2) for name in ("w1", "w2", "w3"))
-READY_AT = NOW - timedelta(seconds=61)
-
-
-def test_a_rollout_begins_with_the_least_busy_ready_worker() -> None:
-    failed = worker("w0", state=WorkerState.START_FAILED)
-    busy = replace(W1, running=("t1",), release_runs=10, release_failures=3)
-
-    found = step(release(), failed, busy, W2)
-
-    assert found == Wait({"workers": ["w2"], "runs_before": 10, "failures_before": 3})
-    assert step(release()) == GO_ON
-    assert step(release(), failed) == Wait({"workers": ["w0"], "runs_before": 0, "failures_before": 0})
-
-
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        pytest.param({"release_runs": 9, "release_failures": 9}, Wait({"is_baked": True}), id="few-failures"),
-        pytest.param({"release_runs": 10, "release_failures": 5}, Wait({"is_baked": True}), id="half-of-the-runs"),
-        pytest.param({"release_runs": 10, "release_failures": 6}, Reverted("6 of its first 10 runs failed"), id="most"),
-        pytest.param({"release_runs": 0}, GO_ON, id="no-run-yet"),
-        pytest.param(
-            {"release_runs": 1, "release_failures": 1, "release_deaths": 1},
-            Reverted("A process that ran it died while it worked on a task"),
-            id="death",
-        ),
-        pytest.param(
-            {"release_runs": 30, "release_failures": 1, "release_deaths": 1}, Wait({"is_baked": True}), id="ok"
-        ),
-        pytest.param({"state": WorkerState.STARTING, "release": 1}, GO_ON, id="loading"),
-        pytest.param(
-            {"state": WorkerState.STARTING, "release_runs": 1, "release_failures": 1, "release_deaths": 1},
-            Reverted("A process that ran it died while it worked on a task"),
-            id="dying-again-and-again",
-        ),
-        pytest.param(
-            {"release": 1, "failed_release": 2, "reason": "no such folder"},
-            Reverted("w1 could not start it: no such folder"),
-            id="failed-start",
-        ),
-        pytest.param(
-            {"release": 1, "failed_release": 2, "reason": "no such branch", "failed_step": DeploymentStep.FETCH},
-            Reverted("w1 could not fetch it: no such branch"),
-            id="failed-fetch",
-        ),
-        pytest.param(
-            {"release": 1, "failed_release": 2, "reason": BUILD, "failed_step": DeploymentStep.INSTALL},
-            Reverted("w1 could not install its requirements: ValueError: no", BUILD),
-            id="failed-installation",
-        ),
-    ],
-)
-def test_the_first_worker_decides_whether_the_others_follow(found: dict[str, Any], expected: Step) -> None:
-    row = release(workers=["w1"], ready_at=READY_AT, runs_before=100, failures_before=10)
-
-    assert step(row, replace(N1, **found), W2) == expected
-
-
-def test_failures_that_the_live_release_had_too_are_not_held_against_a_new_one() -> None:
-    row = release(workers=["w1"], ready_at=READY_AT, runs_before=100, failures_before=20)
-
-    assert step(row, replace(N1, release_runs=10, release_failures=10), W2) == Wait({"is_baked": True})
-
-
-def test_baking_begins_when_the_first_worker_is_ready_and_waits_ten_minutes_for_a_run() -> None:
-    waiting = release(workers=["w1"])
-
-    assert step(waiting, replace(N1, release_runs=5)) == Wait({"ready_at": NOW})
-    waiting.ready_at = NOW - timedelta(seconds=59)
-    assert step(waiting, replace(N1, release_runs=5)) == GO_ON
-    waiting.ready_at = NOW - timedelta(minutes=10)
-    assert step(waiting, N1) == Wait({"is_baked": True})
-
-
-def test_the_others_follow_in_steps_of_the_share_and_at_least_one() -> None:
-    workers = [N1, *(worker(f"w{number}") for number in range(2, 9))]
-    row = release(workers=["w1"], is_baked=True)
-
-    assert step(row, *workers) == Wait({"workers": ["w1", "w2", "w3"]})
-    assert step(row, N1, W2, W3, rollout_max_unavailable=1) == Wait({"workers": ["w1", "w2"]})
-    row.workers = ["w1", "w2"]
-    assert step(row, N1, W2, W3) == GO_ON  # the second one has not changed yet
-    row.workers = ["w1", "w2", "w3"]
-    assert step(row, N1, N2, N3) == Live()
-
-
-def test_a_lost_first_worker_is_replaced_once() -> None:
-    row = release(workers=["w1"])
-    lost = Wait({"workers": ["w2"], "has_lost_worker": True, "ready_at": None})
-
-    assert step(row, W2, W3) == lost
-    row.has_lost_worker = True
-    assert isinstance(step(row, W2, W3), Reverted)
-
-
-def test_workers_that_are_gone_or_end_do_not_stop_a_rollout_that_has_proved_itself() -> None:
-    row = release(workers=["w1", "w2"], is_baked=True)
-    ending = replace(W2, state=WorkerState.DRAINING)
-
-    assert step(row, W3) == Wait({"workers": ["w3"]})  # all were restarted, with new ids
-    assert step(row, N1, ending, W3) == Wait({"workers": ["w1", "w3"]})
-    assert step(row, N1, ending) == Live()
-    assert step(row) == step(row, ending) == GO_ON
-    assert step(row, ending, is_enabled=False) == GO_ON  # all workers of a disabled queue drain
-
-
-def test_a_rollback_needs_no_proof() -> None:
-    row = release(source=ReleaseSource.ROLLBACK, is_baked=True)
-
-    begun = step(row, *(worker(f"w{number}") for number in range(1, 9)))
-
-    assert isinstance(begun, Wait)
-    assert begun.changes["workers"] == ["w1", "w2"]
-    row.workers = ["w1", "w2"]
-    assert step(row, N1, N2, W3) == Wait({"workers": ["w1", "w2", "w3"]})
-    assert step(row, W3) == Wait({"workers": ["w3"]})  # both were lost
-
-
-def test_a_rollback_goes_on_with_the_workers_that_can_run_it() -> None:
-    row = release(source=ReleaseSource.ROLLBACK, is_baked=True, workers=["w1"])
-    unable = replace(W1, failed_release=2, reason="no commit")  # it runs its older code
-    reverted = Reverted("w1 could not start it: no commit")
-
-    assert step(row, unable, W2, W3) == Wait({"workers": ["w1", "w2"]})
-    row.workers = ["w1", "w2", "w3"]
-    assert step(row, unable, N2, W3) == GO_ON
-    assert step(row, unable, N2, N3) == Live()
-    assert step(row, unable) == step(row, unable, worker("w2", state=WorkerState.START_FAILED)) == reverted
-    assert step(release(workers=["w1"], is_baked=True), unable, W2) == reverted
-
-
-def test_workers_that_are_not_ready_follow_once_a_release_is_live() -> None:
-    row = release(workers=["w1"], is_baked=True)
-    broken = worker("w2", state=WorkerState.START_FAILED)
-
-    assert step(row, N1, broken, W3) == Wait({"workers": ["w1", "w3"]})
-    row.workers = ["w1", "w3"]
-    assert step(row, N1, broken, N3) == Live()
-
-
-def test_the_commit_of_a_release_is_the_newest_that_its_first_worker_finds() -> None:
-    row = release(commit="", workers=["w1"])
-    info = {"commit_subject": "Mend it", "commit_author": "Ada", "committed_at_s": 1}
-
-    found = step(row, replace(N1, **info), W2)
-
-    assert isinstance(found, Wait)
-    assert (found.changes["commit"], found.changes["subject"], found.changes["author"]) == (NEW, "Mend it", "Ada")
-    assert step(row, replace(N1, commit="local"), W2) == Wait({"ready_at": NOW})  # a folder of that machine
 
 
 @pytest.fixture
@@ -394,18 +209,6 @@ def test_a_reverted_release_is_recorded_as_the_way_back(mail: Queue, single_brok
     assert (reverted.author, reverted.committed_at) == ("Ada", datetime.fromtimestamp(1, UTC))
     assert found["reason"] == (None, "w1 could not start it: no such module")
     assert reverted.output == ""
-
-
-def test_a_release_that_does_not_start_has_file_and_line_and_the_end_of_what_was_printed() -> None:
-    traceback = 'Traceback (most recent call last):\n  File "main.py", line 3, in <module>\nImportError: no\0 b'
-    printed = f"the child process exited with status 1\n{'x' * OUTPUT_MAX_CHARS}\n{traceback}"
-
-    found = step(release(workers=["w1"]), replace(W1, failed_release=2, reason=printed))
-
-    assert isinstance(found, Reverted)
-    assert found.reason == "w1 could not start it: ImportError: no\ufffd b (main.py, line 3)"
-    assert found.output.endswith(traceback.replace("\0", "\ufffd"))
-    assert (len(found.output), found.output.partition("\n")[0]) == (OUTPUT_MAX_CHARS, printed.partition("\n")[0])
 
 
 @pytest.mark.usefixtures("configuration")

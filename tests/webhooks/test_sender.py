@@ -362,6 +362,16 @@ def test_a_bug_that_one_message_meets_stops_no_other(
     assert (broken.state, broken.attempts, broken.slot, broken.error) == ("pending", attempts, None, "ValueError")
 
 
+def test_an_error_with_nul_is_recorded(receiver: Receiver) -> None:
+    """PostgreSQL stores no NUL; a mail server may send one in the text of a refusal."""
+    (delivery,) = add_messages(add_endpoint(receiver).row, "t1")
+    assert claim(delivery, timezone.now(), set())
+
+    assert record_outcome(delivery, Outcome(error="refused: \0"), timezone.now())
+
+    assert Delivery.objects.get().error == "refused: \ufffd"
+
+
 def test_what_a_killed_process_had_in_flight_is_sent_again_with_the_same_id(receiver: Receiver) -> None:
     """The process that claimed it may have sent it, and was killed before it could record that."""
     (delivery,) = add_messages(add_endpoint(receiver).row, "t1")

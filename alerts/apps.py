@@ -9,5 +9,5 @@ class AlertsConfig(AppConfig):
     name = "alerts"
 
     def ready(self) -> None:
-        """Register the activity of queues."""
-        from alerts import queue_activity  # noqa: F401, PLC0415 (it registers when imported, and needs the models)
+        """Register the activity of queues, and what their deletion cleans."""
+        from alerts import operations, queue_activity  # noqa: F401, PLC0415 (they register when imported)

@@ -25,6 +25,7 @@ from alerts.queries import (
     observe,
 )
 from alerts.rules import RULES, Finding, find_problems, list_recovered_workers
+from queues.deletion import register_cleanup
 from runqy.audit.changes import diff
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
@@ -97,6 +98,14 @@ def delete_alert_rule(rule: AlertRule) -> None:
         name, changes = rule.audit_name, diff(_audited_fields(rule), {})
         rule.delete()
         record(action="alert_rule.deleted", object_kind="alert_rule", object_name=name, changes=changes)
+
+
+@register_cleanup
+def forget_queue(queue: str) -> None:
+    """Delete the rules and the snooze of a queue that is being deleted: a later one of its name begins without them."""
+    for rule in AlertRule.objects.filter(queue__name=queue):
+        delete_alert_rule(rule)
+    QueueSnooze.objects.filter(queue=queue).delete()
 
 
 def _audited_fields(rule: AlertRule) -> dict[str, object]:

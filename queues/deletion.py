@@ -31,9 +31,22 @@ from runqy.http.preconditions import Precondition, accept_any
 
 log = structlog.get_logger()
 T = TypeVar("T")
+C = TypeVar("C", bound="Callable[[str], None]")
 
 MAX_TASKS_AT_ONCE = 10_000
 """A queue with more tasks is emptied by maintenance, since Redis takes a second to delete some thousand of them."""
+
+
+_cleanups: list[Callable[[str], None]] = []
+
+
+def register_cleanup(clean: C) -> C:
+    """Register a function that deletes what an app above keeps of a queue, by its name. A decorator.
+
+    It is called in the transaction that deletes the definition, before that, as the actor of the deletion.
+    """
+    _cleanups.append(clean)
+    return clean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +232,8 @@ def _decide(started: _StartedDeletion, counts: Sequence[QueueCounts]) -> None:
         if not QueueDeletion.objects.filter(pk=row.pk).update(is_decided=True):
             raise QueueNotEmpty(f"{row} was saved again during its deletion, and is kept.")
         if row.is_whole:
+            for clean in _cleanups:
+                clean(row.queue)
             delete_definition(change, row.queue)
             QueueDeletion.objects.filter(queue=row.queue, is_whole=False).delete()  # this row includes theirs
         tasks = {state: count for state, count in sum_tasks(counts).items() if count}

@@ -16,7 +16,7 @@ from runqy.broker.tasks.enqueue import NewTask
 from runqy.errors import PayloadInvalid, RequestInvalid, ScheduleAlreadyExists
 from schedules.models import Fire, Schedule, ScheduleSource
 from schedules.planning import make_fire, plan_trigger
-from schedules.queries import get_schedule
+from schedules.queries import find_target, get_schedule
 from schedules.specs import ScheduleSpec
 from tasks.operations import build_task
 
@@ -135,7 +135,7 @@ def trigger_schedule(broker: Broker, *, name: str, allowed_queues: AllowedQueues
         row, now = _lock(name, allowed_queues), broker.now()
         row.fire_count, row.wake_at = row.fire_count + 1, now
         row.save(update_fields=["fire_count", "wake_at"])
-        resolved = catalog.find(row.queue)
+        resolved = find_target(row, catalog)
         fire = make_fire(row, plan_trigger(row, now), resolved.redis_queue if resolved else "", now)
         fire.is_triggered = True
         fire.save()

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from django.db.models import Count, F, Min, Q, QuerySet
 
-from queues.catalog import AllowedQueues, QueueCatalog
+from queues.catalog import AllowedQueues, QueueCatalog, ResolvedQueue
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.states import FAILURES, TaskState
@@ -68,8 +68,19 @@ def get_schedule(name: str, *, allowed_queues: AllowedQueues = None) -> Schedule
     return found
 
 
+def find_target(schedule: Schedule, catalog: QueueCatalog) -> ResolvedQueue | None:
+    """Return where a schedule enqueues; None if its queue does not exist."""
+    return _find_target(schedule.queue, schedule.parent_queue, catalog)
+
+
+def _find_target(queue: str, parent_queue: str, catalog: QueueCatalog) -> ResolvedQueue | None:
+    # The name of a sub-queue that was deleted may since have become that of another queue, with other clients.
+    resolved = catalog.find(queue)
+    return resolved if resolved and resolved.queue.name == parent_queue else None
+
+
 def get_state(schedule: Schedule, catalog: QueueCatalog) -> ScheduleState:
-    return _state(schedule.is_paused, schedule.next_due_at is None, catalog.find(schedule.queue) is not None)
+    return _state(schedule.is_paused, schedule.next_due_at is None, find_target(schedule, catalog) is not None)
 
 
 def _state(is_paused: bool, has_ended: bool, has_queue: bool) -> ScheduleState:
@@ -146,10 +157,12 @@ def find_lag_s(now: datetime) -> float:
 def count_by_state() -> Mapping[ScheduleState, int]:
     """Count schedules by their states. Raise ConfigurationUnavailable."""
     catalog, counts = get_fresh_catalog(), dict.fromkeys(ScheduleState, 0)
-    schedules = Schedule.objects.annotate(has_ended=Q(next_due_at=None)).values_list("queue", "is_paused", "has_ended")
+    schedules = Schedule.objects.annotate(has_ended=Q(next_due_at=None)).values_list(
+        "queue", "parent_queue", "is_paused", "has_ended"
+    )
     groups = schedules.annotate(number=Count("pk")).order_by()
-    for queue, is_paused, has_ended, number in groups:
-        counts[_state(is_paused, has_ended, catalog.find(queue) is not None)] += number
+    for queue, parent_queue, is_paused, has_ended, number in groups:
+        counts[_state(is_paused, has_ended, _find_target(queue, parent_queue, catalog) is not None)] += number
     return counts
 
 

@@ -24,6 +24,7 @@ from runqy.broker.tasks.reader import TaskLocation, read_states
 from runqy.errors import BrokerUnavailable, QueueNotFound, RequestInvalid, TaskNotUnique
 from schedules.models import FAILED_STATES, REASON_MAX_LENGTH, Fire, Schedule
 from schedules.planning import Plan, make_fire, plan
+from schedules.queries import find_target
 from schedules.requested_tasks import request_task
 from schedules.specs import Overlap
 from tasks.intents import Intent, IntentOutcome, IntentState, enqueue_intents
@@ -120,7 +121,7 @@ def _insert_fires(
             leased[schedule.pk], plans[schedule.pk] = schedule, planned
             schedule.wake_at, schedule.next_due_at = lease_until, planned.next_due_at
             if planned.fire is not None:
-                resolved = catalog.find(schedule.queue)
+                resolved = find_target(schedule, catalog)
                 schedule.fire_count += 1
                 fires.append(make_fire(schedule, planned.fire, resolved.redis_queue if resolved else "", now))
         # One statement: a round trip for each schedule would take longer than all the rest.
@@ -194,7 +195,7 @@ def _find_queues(schedules: Mapping[int, Schedule], fires: Iterable[Fire]) -> No
     """Fix the Redis queues of fires whose queue did not exist, before anything is enqueued there."""
     catalog = get_fresh_catalog()
     for fire in fires:
-        resolved = catalog.find(schedules[fire.schedule_id].queue)
+        resolved = find_target(schedules[fire.schedule_id], catalog)
         is_first = resolved and Fire.objects.filter(pk=fire.pk, redis_queue="").update(redis_queue=resolved.redis_queue)
         if resolved and is_first:
             fire.redis_queue = resolved.redis_queue

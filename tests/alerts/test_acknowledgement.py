@@ -8,14 +8,18 @@ from django.utils import timezone
 
 from alerts.acknowledgement import AlertSelection, acknowledge, resume, snooze
 from alerts.kinds import AlertKind
-from alerts.models import Alert, QueueSnooze
-from alerts.operations import store_findings
+from alerts.models import Alert, AlertRule, QueueSnooze
+from alerts.operations import save_alert_rule, store_findings
 from alerts.rules import Finding
-from queues.models import QueueSource
+from queues import deletion
+from queues.deletion import delete_queue
+from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
+from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditRecord
+from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY
@@ -142,6 +146,38 @@ def test_a_resumed_alert_is_sent_again(receiver: Receiver) -> None:
 
     assert sent(receiver) == ["alert.opened mail"] * 2
     assert (Alert.objects.get().note, QueueSnooze.objects.exists()) == ("", False)
+
+
+def test_a_snoozed_queue_keeps_its_acknowledged_alerts(receiver: Receiver) -> None:
+    evaluate("mail")
+    acknowledge(the_alert(), note="On it.")
+
+    snooze(AlertSelection(queue="mail"), until=timezone.now() + HOUR, note="Moving.")
+    evaluate("mail", after=HOUR + timedelta(seconds=10))
+
+    alert = Alert.objects.get()
+    assert (alert.note, alert.acknowledged_at is not None, alert.snoozed_until) == ("On it.", True, None)
+    assert sent(receiver) == ["alert.opened mail"]
+
+
+def test_a_later_queue_of_the_name_has_neither_snooze_nor_rules_of_a_deleted_one(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deletion, "PROPAGATION_S", 0)
+    evaluate()
+    for name in ("mail", "post"):
+        snooze(AlertSelection(queue=name), until=timezone.now() + HOUR)
+        save_alert_rule(AlertRule(kind=AlertKind.FAILURE_RATE, queue=Queue.objects.get(name=name), threshold=0.5))
+
+    with actor_context(Actor(kind=ActorKind.USER, name="ada")):
+        delete_queue(get_broker(), name="mail")
+    evaluate("mail", "post")
+
+    assert sent(receiver) == ["alert.opened mail"]
+    assert [rule.audit_name for rule in AlertRule.objects.all()] == ["failure_rate/post"]
+    recorded = AuditRecord.objects.get(action="alert_rule.deleted")
+    assert (recorded.object_name, recorded.actor_name) == ("failure_rate/mail", "ada")
+    assert json.loads(recorded.changes)["threshold"] == {"old": 0.5, "new": None}
 
 
 def test_the_api_changes_an_alert_or_those_of_a_queue_and_records_it() -> None:

@@ -296,6 +296,7 @@ def test_deleting_a_queue_includes_its_dropped_sub_queues(redis: redis_py.Redis)
     delete_queue(get_broker(), name="inference", force=True)
 
     assert list_keys(redis) == []
+    assert not QueueDeletion.objects.exists()
 
 
 def test_many_queues_are_deleted_with_one_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,13 @@ from queues.definitions import FieldType, PayloadField
 from queues.deletion import delete_queue
 from queues.models import QueueSource
 from queues.operations import save_queue
+from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.message import REQUEST_ID
 from schedules import runner
 from schedules.models import Fire, Schedule
 from schedules.operations import pause_schedule, trigger_schedule, unpause_schedule
+from schedules.queries import ScheduleState, count_by_state, get_state
 from schedules.runner import KEEP_FIRES, delete_old_fires, run_schedules
 from schedules.specs import CatchUp, Overlap
 from tests.queues.samples import spec as queue_spec
@@ -149,6 +151,26 @@ def test_a_deleted_queue_leaves_its_fires_waiting_and_then_missed(
 
     assert waiting == ([("13:00", "waiting")], "The queue mail does not exist.")
     assert fires() == [("13:00", "missed")]
+
+
+def test_a_schedule_never_enqueues_into_another_queue_that_got_the_name_of_its_sub_queue(
+    single_broker: Broker, times: Times, save: Save
+) -> None:
+    save_queue(spec=queue_spec("shop", "low:1", "high:5"), source=QueueSource.API)
+    schedule = save(queue="shop_low", cron="0 13 * * *")
+    delete_queue(single_broker, name="shop_low", force=True)
+    save_queue(spec=queue_spec("shop_low"), source=QueueSource.API)  # of a client that knows nothing of the queue shop
+
+    times.run_in(hours=1)
+    due = last_reason(), fires()
+    trigger_schedule(single_broker, name="nightly")
+    times.run_in(seconds=30)
+
+    assert due == ("The queue shop_low does not exist.", [("13:00", "waiting")])
+    assert last_reason() == "The queue shop_low does not exist."
+    assert listed(single_broker, "shop_low") == {}
+    assert get_state(schedule, get_fresh_catalog()) == ScheduleState.BROKEN
+    assert count_by_state()[ScheduleState.BROKEN] == 1
 
 
 def test_pause_and_changes_never_fire_for_the_past(single_broker: Broker, times: Times, save: Save) -> None:

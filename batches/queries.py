@@ -8,6 +8,7 @@ from django.db.models import BooleanField, Func, JSONField, Q, Value
 
 from batches.models import Batch, CallbackState, Member, MemberState
 from queues.catalog import AllowedQueues
+from queues.queries import HIDDEN, get_fresh_catalog, hides_payloads
 from runqy.audit.actors import Actor, current_actor
 from runqy.errors import BatchNotFound
 
@@ -62,9 +63,19 @@ def describe_problem(batch: Batch) -> str:
     return f"Nobody can tell whether batch {batch} is complete: {reason}."
 
 
-def list_members(batch: Batch, *, limit: int, state: str = "", after: int | None = None) -> MemberPage:
+def list_members(
+    batch: Batch, *, limit: int, may_view_payloads: bool, state: str = "", after: int | None = None
+) -> MemberPage:
+    """Return a page of members; without `may_view_payloads`, no reasons of queues that hide payloads.
+
+    Raise ConfigurationUnavailable.
+    """
     members = batch.members.filter(pk__gt=after or 0).defer("request")
     found = list((members.filter(state=state) if state else members).order_by("pk")[: limit + 1])
+    catalog = None if may_view_payloads else get_fresh_catalog()
+    for member in found:  # not when they are stored: the setting can change
+        if member.reason and not may_view_payloads and hides_payloads(member.redis_queue, catalog):
+            member.reason = HIDDEN
     return MemberPage(members=found[:limit], end=found[limit - 1].pk if len(found) > limit else None)
 
 

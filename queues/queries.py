@@ -122,6 +122,10 @@ def list_unreadable_vaults_of(name: str) -> list[str]:
     return list_unreadable_vaults(queue.deployment.vaults, git_token=queue.deployment.git_token) if queue else []
 
 
+HIDDEN = "hidden from your role"
+"""Replaces content that a user or key may not view because of `hide_payloads` or `RUNQY_HIDE_PAYLOADS`."""
+
+
 def hides_payloads(name: str, catalog: QueueCatalog | None) -> bool:
     """Return whether payloads, results and errors of a queue are hidden, and not stored in the history.
 

@@ -1,5 +1,6 @@
 """Batches in the admin: their list, and a page with a progress bar."""
 
+from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
@@ -32,7 +33,8 @@ class ProgressView(AdminView):
         batch = get_batch(unquote(self.kwargs["object_id"]))
         state = self.request.GET.get("state", "")
         state = state if state in MemberState.values else ""
-        members, next_after = _list_shown(batch, state, self.request.GET.get("after", ""))
+        may_view = self.request.user.has_perm("tasks.view_payload")
+        members, next_after = _list_shown(batch, state, self.request.GET.get("after", ""), may_view)
         ended = batch.total - batch.open_count
         return super().get_context_data(**kwargs) | {
             "title": f"Batch {batch}",
@@ -155,15 +157,16 @@ def _state(batch: Batch) -> tuple[str, str]:
     return ("cancelled", labels.NEUTRAL) if is_canceled else ("failed", labels.DANGER)
 
 
-def _list_shown(batch: Batch, state: str, after: str) -> tuple[list[Member], int | None]:
+def _list_shown(batch: Batch, state: str, after: str, may_view_payloads: bool) -> tuple[list[Member], int | None]:
     """Return members of a state and the end of the page; without a state those that failed first, on a single page."""
+    list_page = partial(list_members, batch, may_view_payloads=may_view_payloads)
     if state:
-        page = list_members(batch, limit=_MEMBERS, state=state, after=int(after) if after.isdecimal() else None)
+        page = list_page(limit=_MEMBERS, state=state, after=int(after) if after.isdecimal() else None)
         return page.members, page.end
     shown: list[Member] = []
     for each in (*_FAILED, MemberState.WAITING, MemberState.ENQUEUED, MemberState.COMPLETED):
         if batch.counts.get(each) and len(shown) < _MEMBERS:
-            shown += list_members(batch, limit=_MEMBERS - len(shown), state=each).members
+            shown += list_page(limit=_MEMBERS - len(shown), state=each).members
     return shown, None
 
 

@@ -110,7 +110,8 @@ class BatchViewSet(ApiViewSet):
             # The data plane waits before it passes the request on.
             if wait.seconds and batch.ended_at is None and not request.META.get(WAITED):
                 batch = _wait_for_end(batch, wait, request)
-            page = list_members(batch, limit=limit, state=wanted, after=after)
+            may_view = request.auth.role != Role.VIEWER
+            page = list_members(batch, limit=limit, state=wanted, after=after, may_view_payloads=may_view)
             return page.members, page.end
 
         members = self.paginate_queryset(PagedList(read=read, position=_LastId, identity=f"batch {batch.pk}"))

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 
 from queues.commits import find_commits
 from queues.payload_schema import example_curl
-from queues.queries import get_fresh_catalog, hides_payloads, run_with_fresh_catalog
+from queues.queries import HIDDEN, get_fresh_catalog, hides_payloads, run_with_fresh_catalog
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.admin_site.views import AdminView
 from runqy.audit.history import records_url
@@ -27,7 +27,6 @@ from tasks.admin.bulk_actions import bulk_url, title_of
 from tasks.admin.content import render_content
 from tasks.admin.output import output_section, parse_attempt
 from tasks.admin.permissions import (
-    HIDDEN,
     actions_for_one,
     can_apply,
     can_test,

@@ -10,11 +10,11 @@ from django import forms
 from django.http import HttpRequest, QueryDict
 from django.utils import timezone
 
-from queues.queries import get_fresh_catalog
+from queues.queries import HIDDEN, get_fresh_catalog
 from runqy.admin_site.times import LocalTimeField, format_absolute, format_time, show_time, start_of_day
 from runqy.broker.states import FAILURES, RunOutcome, TaskState
 from runqy.broker.tasks.listing import LISTED_STATES
-from tasks.admin.permissions import HIDDEN, can_view_payloads
+from tasks.admin.permissions import can_view_payloads
 from tasks.admin.presenters import ANY_FAILURE, ENDED, OUTCOME_NAMES, STATE_NAMES, tasks_url
 from tasks.history.queries import RunOrder
 from tasks.search import TaskQuery

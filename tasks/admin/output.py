@@ -10,14 +10,14 @@ from django.contrib.admin.utils import quote, unquote
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from queues.queries import get_fresh_catalog, hides_payloads, resolve_redis_queue
+from queues.queries import HIDDEN, get_fresh_catalog, hides_payloads, resolve_redis_queue
 from runqy.admin_site.views import AdminView
 from runqy.broker.tasks.output import MAX_ATTEMPTS, TaskOutput
 from runqy.broker.tasks.reader import TaskLocation, TaskStatus
 from runqy.broker.tasks.record import TaskProgress, decode_progress
 from runqy.errors import TaskNotFound
 from runqy.redis_connection import get_broker
-from tasks.admin.permissions import HIDDEN, can_view_payloads
+from tasks.admin.permissions import can_view_payloads
 from tasks.admin.presenters import task_url
 from tasks.queries import read_task_output
 

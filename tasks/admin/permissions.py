@@ -12,9 +12,6 @@ from runqy.broker.states import TaskState
 from runqy.errors import RequestInvalid, choices_error
 from tasks.actions import VALID_STATES, TaskAction, permission_for
 
-HIDDEN = "hidden from your role"
-"""Replaces content that the user may not view because of `hide_payloads` or `RUNQY_HIDE_PAYLOADS`."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionLabels:

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from django.contrib.admin.utils import quote
 from django.urls import reverse
 
+from queues.queries import HIDDEN
 from runqy.admin_site import labels
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.admin_site.times import format_absolute
@@ -20,7 +21,7 @@ from runqy.broker.tasks.record import TaskRecord
 from runqy.formats.durations import humanize_ms
 from runqy.formats.error_texts import find_error_line
 from runqy.redis_connection import get_broker
-from tasks.admin.permissions import HIDDEN, can_view_payloads
+from tasks.admin.permissions import can_view_payloads
 from tasks.history.queries import find_last_ends
 from tasks.models import TaskRun
 from tasks.queries import find_gone

@@ -9,7 +9,7 @@ from django.contrib.admin.utils import quote, unquote
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from queues.queries import resolve_redis_queue
+from queues.queries import HIDDEN, resolve_redis_queue
 from runqy.admin_site.views import AdminView
 from runqy.broker.replies import read_number
 from runqy.broker.tasks.chunks import TaskChunks, count_dropped
@@ -17,7 +17,7 @@ from runqy.broker.tasks.reader import TaskLocation, TaskStatus
 from runqy.errors import TaskNotFound
 from runqy.redis_connection import get_broker
 from tasks import payloads
-from tasks.admin.permissions import HIDDEN, can_view_payloads
+from tasks.admin.permissions import can_view_payloads
 from tasks.queries import read_task_chunks
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,7 +13,10 @@ from batches.runner import delete_old_batches
 from queues.definitions import LimitOverrides
 from queues.models import QueueSource
 from queues.operations import save_queue
+from queues.queries import HIDDEN
 from runqy import redis_connection
+from runqy.accounts.operations import create_api_key
+from runqy.api_keys import Role
 from runqy.broker.keys import QueueKeys
 from runqy.broker.notify import Notify
 from runqy.broker.tasks.inspector import delete_tasks, run_tasks
@@ -272,6 +276,23 @@ def test_the_page_shows_progress_and_who_may_cancel(client: ApiClient, steps: St
     assert ("1 of 1" in asked, Batch.objects.get(pk=other.pk).is_canceled) == (True, False)
     assert staff_client("operator").post(f"/admin/batches/batch/{other.pk}/cancel/").status_code == 302
     assert Batch.objects.get(pk=other.pk).is_canceled
+
+
+def test_viewers_do_not_see_errors_of_a_queue_that_hides_payloads(client: ApiClient, steps: Steps):
+    batch_id = create(client, count=1)
+    steps.enqueue()
+    steps.fail(*steps.take())
+    steps.collect()
+    viewer, operator = (ApiClient(create_api_key(name=role, role=role).plain) for role in (Role.VIEWER, Role.OPERATOR))
+
+    def show() -> list[object]:
+        pages = [staff_client(role).get(f"/admin/batches/batch/{batch_id}/change/") for role in ("viewer", "operator")]
+        reasons = [each.get(f"/batches/{batch_id}").json()["members"][0]["reason"] for each in (viewer, operator)]
+        return [*reasons, *("E: 1" in page.content.decode() for page in pages)]
+
+    assert show() == ["E: 1", "E: 1", True, True]
+    save_queue(spec=spec("work", deployment=replace(spec().deployment, hide_payloads=True)), source=QueueSource.API)
+    assert show() == [HIDDEN, "E: 1", False, True]
 
 
 def test_an_old_batch_is_deleted_with_its_members(client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch):

@@ -6,7 +6,7 @@ import msgspec
 
 from batches.models import NAME_MAX_LENGTH, Condition
 from batches.operations import CallbackSpec
-from runqy.api.parsers import Members, decode_members
+from runqy.api.parsers import Members, decode_members, decode_values
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.errors import RequestInvalid, choices_error
 from tasks.api.enqueue_bodies import OPTIONS, add_batch_schema, parse_enqueue, parse_jobs
@@ -16,7 +16,7 @@ _SINGLE = ("queue", "task_id", "process_at")
 """Options of a single task that a callback has not: it is enqueued when its condition is met."""
 _CALLBACK_OPTIONS = tuple(name for name in OPTIONS if name not in _SINGLE)
 
-_decode = msgspec.json.Decoder().decode
+_MISSING = object()
 _decode_object = msgspec.json.Decoder(Members).decode
 
 
@@ -32,37 +32,31 @@ class CreateBody(msgspec.Struct, frozen=True, kw_only=True):
 def parse_create(body: bytes) -> CreateBody:
     """Raise RequestInvalid, BatchTooLarge. An invalid job is replaced by its error."""
     members = decode_members(body)
+    values = decode_values({name: members.pop(name) for name in ("name", "close", "on") if name in members})
     errors: list[str] = []
-    name = _parse_text(members, errors)
-    is_closed = _parse_flag(members, errors)
-    callback = _parse_callback(members, errors)
+    name = _parse_text(values.get("name", ""), errors)
+    is_closed = values.get("close", False)
+    if not isinstance(is_closed, bool):
+        errors.append("close: Must be true or false.")
+    callback = _parse_callback(members.pop("callback", None), values.get("on", _MISSING), errors)
     if errors:
         raise RequestInvalid(errors=errors)
     return CreateBody(name=name, callback=callback, is_closed=is_closed, jobs=parse_jobs(members) if members else None)
 
 
-def _parse_text(members: Members, errors: list[str]) -> str:
-    name = _decode(members.pop("name", b'""'))
+def _parse_text(name: Any, errors: list[str]) -> str:
     if not isinstance(name, str) or len(name) > NAME_MAX_LENGTH or "\0" in name:
         errors.append(f"name: Must be a text of at most {NAME_MAX_LENGTH} characters.")
         return ""
     return name
 
 
-def _parse_flag(members: Members, errors: list[str]) -> bool:
-    is_closed = _decode(members.pop("close", b"false"))
-    if not isinstance(is_closed, bool):
-        errors.append("close: Must be true or false.")
-    return is_closed is True
-
-
-def _parse_callback(members: Members, errors: list[str]) -> CallbackSpec | None:
-    on, callback = members.pop("on", None), members.pop("callback", None)
+def _parse_callback(callback: msgspec.Raw | None, on: Any, errors: list[str]) -> CallbackSpec | None:
     if callback is None:
-        if on is not None:
+        if on is not _MISSING:
             errors.append("on: requires callback.")
         return None
-    condition = Condition.ENDED if on is None else _decode(on)
+    condition = Condition.ENDED if on is _MISSING else on
     if condition not in Condition.values:
         errors.append(f"on: {choices_error(Condition.values)}")
         condition = Condition.ENDED

@@ -21,6 +21,7 @@ from runqy.errors import BatchTooLarge, PayloadInvalid
 from tasks.api.enqueue_bodies import parse_add_batch
 from tasks.payloads import add_defaults, check_integers
 from tests.api.client import ApiClient, problem
+from tests.api.wsgi import call
 from tests.queues.samples import spec
 from tests.support.database import database_variables
 from tests.support.environment import ADMIN_KEY
@@ -108,6 +109,33 @@ def test_hostile_bodies_cause_no_500_and_use_little_memory(web: WebProcess) -> N
     } == {}
     assert resident(web) - before < MAX_GROWTH
     assert web.send("/queue/add", b'{"queue":"simple","data":{}}')[0] == 200
+
+
+@pytest.mark.usefixtures("configuration")
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1e308", "9" * 40, "9" * 5000])
+def test_no_number_causes_a_500(number: str) -> None:
+    """Send it as each member of each body, and within each member that is an object."""
+    schema: dict[str, Any] = SchemaGenerator().get_schema(public=True)  # type: ignore[no-untyped-call]
+    failed = []
+    for method, path, names in numbered_operations(schema):
+        bodies = [f'{{"{name}":{value}}}' for name in names for value in (number, f'{{"{name}":{number}}}')]
+        every = ",".join(f'"{name}":{number}' for name in names)
+        bodies.append(f"{{{every}}}")
+        failed += [(method, path, body[:100]) for body in bodies if call(method, path, body.encode()).status >= 500]
+
+    assert failed == []
+
+
+def numbered_operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+    """Give each operation that reads JSON, with the names of the members of its body."""
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            body = content.get("schema", {})
+            if "$ref" in body:
+                body = schema["components"]["schemas"][body["$ref"].rpartition("/")[2]]
+            if names := [*body.get("properties", {})]:
+                yield method.upper(), re.sub(r"\{\w+\}", "1", path), names
 
 
 @pytest.mark.usefixtures("configuration")

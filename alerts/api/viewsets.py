@@ -16,6 +16,7 @@ from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
+from runqy.api_keys import Role
 
 _EXAMPLE = OpenApiExample("alerts", value={"alerts": [s.ALERT], "next": None}, response_only=True)
 _PROBLEMS = problem_responses(400, 401, 403, 404, 409, 413, 415, 503)
@@ -24,6 +25,7 @@ _PROBLEMS = problem_responses(400, 401, 403, 404, 409, 413, 415, 503)
 class AlertViewSet(ApiViewSet):
     """Alerts: conditions that need attention, open or resolved."""
 
+    action_roles: ClassVar = dict.fromkeys(("acknowledge", "snooze", "resume"), frozenset({Role.OPERATOR}))
     allows_queue_scoped_keys: ClassVar = True
     pagination_class = SignedCursorPagination
 

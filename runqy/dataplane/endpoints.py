@@ -1,6 +1,7 @@
-"""The hot routes on the event loop, with the same operations, parsers and serializers as TaskViewSet.
+"""The hot routes on the event loop, with the same operations, parsers and serializers as the viewsets.
 
-Roles and throttles are the viewset's; authentication, parsing and rendering use the functions that it calls.
+Roles and throttles are those of the route's viewset; authentication, parsing and rendering use the functions that it
+calls.
 """
 
 import re
@@ -20,9 +21,10 @@ from runqy.accounts.identities import accept_key, may_be_new
 from runqy.api.authentication import authenticate_key, presented_key, public_identity
 from runqy.api.exceptions import log_unavailable
 from runqy.api.parsers import check_encoding, check_size, parse_idempotency_key
-from runqy.api.permissions import find_refusal
+from runqy.api.permissions import find_refusal, get_roles
 from runqy.api.renderers import encode_json
 from runqy.api.throttling import ApiKeyThrottle, failure_limiter, key_limiter
+from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Identity
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.operation import Operation
@@ -56,6 +58,7 @@ from tasks.api.chunk_streams import open_chunk_stream
 from tasks.api.enqueue_bodies import parse_add_batch, parse_enqueue, parse_enqueue_key
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
 from tasks.api.logs import END_ID, LogQuerySerializer, find_position, open_output_stream
+from tasks.api.queue_viewsets import QueueTaskViewSet
 from tasks.api.serializers import add_batch_response, enqueue_response, task_response
 from tasks.api.viewsets import TaskViewSet
 from tasks.api.waits import enqueue_head, parse_wait, task_head, waiting_client
@@ -108,16 +111,16 @@ class TaskEndpoints:
         paths.
         """
         if method == "POST" and (respond := self._posts.get(path)):
-            return lambda request: self._observe(request, respond, path, is_safe=False)
+            return lambda request: self._observe(request, respond, path, TaskViewSet)
         if method == "GET" and path not in _POST_ONLY and (found := _TASK_PATH.fullmatch(path)):
             part = found["part"] or ""
             respond_one = partial(self._parts[part], task_id=unquote(found["task_id"]))
-            return lambda request: self._observe(request, respond_one, f"/queue/{{task_id}}{part}", is_safe=True)
+            return lambda request: self._observe(request, respond_one, f"/queue/{{task_id}}{part}", TaskViewSet)
         if method == "GET" and (batch := _BATCH_PATH.fullmatch(path)):
             if not batch["part"]:
                 return lambda request: self._wait_for_batch(request, batch_id=batch["batch_id"])
             respond_events = partial(self._stream_batch_events, batch_id=batch["batch_id"])
-            return lambda request: self._observe(request, respond_events, "/batches/{batch_id}/events", is_safe=True)
+            return lambda request: self._observe(request, respond_events, "/batches/{batch_id}/events", BatchViewSet)
         if method == "GET" and (logs := _LOGS_PATH.fullmatch(path)):
             return lambda request: self._follow(request, queue=logs["queue"], task_id=unquote(logs["task_id"]))
         return None
@@ -133,16 +136,14 @@ class TaskEndpoints:
         if resolved is None or (request.query_param("follow") or "").lower() != "true":
             raise PassToDjango
         respond = partial(self._stream_output, queue=queue, task_id=task_id)
-        return await self._observe(request, respond, _LOGS_ROUTE, is_safe=True)
+        return await self._observe(request, respond, _LOGS_ROUTE, QueueTaskViewSet)
 
     async def _wait_for_batch(self, request: ParsedRequest, *, batch_id: str) -> Response:
         """Wait for a batch where that costs no thread. Django responds, also to a client that must not wait."""
         try:
             wait = parse_wait(request.query_param("wait"), request.headers)
             identity = accept_key(presented_key(request.headers)) if wait.seconds else None
-            if identity is None or find_refusal(
-                identity, roles=BatchViewSet.roles, allows_queue_scoped_keys=BatchViewSet.allows_queue_scoped_keys
-            ):
+            if identity is None or _find_refusal(request, identity, BatchViewSet):
                 raise PassToDjango
             self.in_flight += 1
             try:
@@ -157,15 +158,15 @@ class TaskEndpoints:
         raise PassToDjango
 
     async def _observe(
-        self, request: ParsedRequest, respond: Respond, route: str, *, is_safe: bool
+        self, request: ParsedRequest, respond: Respond, route: str, viewset: type[ApiViewSet]
     ) -> Response | StreamingResponse:
         self.in_flight += 1
         tracer = get_tracer()
         try:
             if tracer is None:
-                response = await self._serve(request, respond, is_safe=is_safe)
+                response = await self._serve(request, respond, viewset)
             else:
-                response = await self._trace(tracer, request, respond, route, is_safe=is_safe)
+                response = await self._trace(tracer, request, respond, route, viewset)
         except ClientDisconnected as error:
             _record(request, route, error.status)
             raise
@@ -175,15 +176,17 @@ class TaskEndpoints:
         return response
 
     async def _trace(
-        self, tracer: "Tracer", request: ParsedRequest, respond: Respond, route: str, *, is_safe: bool
+        self, tracer: "Tracer", request: ParsedRequest, respond: Respond, route: str, viewset: type[ApiViewSet]
     ) -> Response | StreamingResponse:
         with tracer.request(request.method, request.headers.get("traceparent", "")) as span:
-            response = await self._serve(request, respond, is_safe=is_safe)
+            response = await self._serve(request, respond, viewset)
             span.set_response(route, response.status)
         return response
 
-    async def _serve(self, request: ParsedRequest, respond: Respond, *, is_safe: bool) -> Response | StreamingResponse:
-        """Authenticate, authorise and throttle a request as DRF does, then respond."""
+    async def _serve(
+        self, request: ParsedRequest, respond: Respond, viewset: type[ApiViewSet]
+    ) -> Response | StreamingResponse:
+        """Authenticate, authorise and throttle a request as DRF does for the viewset, then respond."""
         address, scheme = forwarded_client(
             request.peer_address,
             request.scope["scheme"],
@@ -196,17 +199,14 @@ class TaskEndpoints:
         call = Call(request, address, {})
         try:
             identity = await self._authenticate(call)
-            roles = TaskViewSet.roles | TaskViewSet.read_roles if is_safe else TaskViewSet.roles
-            if refusal := find_refusal(
-                identity, roles=roles, allows_queue_scoped_keys=TaskViewSet.allows_queue_scoped_keys
-            ):
+            if refusal := _find_refusal(request, identity, viewset):
                 raise KeyInsufficient(refusal)
-            await self._throttle(call, identity)
+            await self._throttle(call, identity, viewset)
             response: Response | StreamingResponse = await respond(call, identity)
         except RunqyError as error:
             log_unavailable(error)
             response = problem_response(error)
-        allow: Headers = [(b"allow", b"GET, HEAD" if is_safe else b"POST")]
+        allow: Headers = [(b"allow", b"GET, HEAD" if request.method == "GET" else b"POST")]
         response.headers += [*allow, *encode_headers(call.rate_limit_headers)]
         response.headers += shared_headers(scheme, request.headers.get("Origin", ""))
         return response
@@ -231,8 +231,8 @@ class TaskEndpoints:
             raise KeyRequired
         return identity
 
-    async def _throttle(self, call: Call, identity: Identity) -> None:
-        if ApiKeyThrottle not in TaskViewSet.throttle_classes:
+    async def _throttle(self, call: Call, identity: Identity, viewset: type[ApiViewSet]) -> None:
+        if ApiKeyThrottle not in viewset.throttle_classes:
             return
         limiter = key_limiter(identity)
         if limiter.rate is None:
@@ -379,6 +379,14 @@ class TaskEndpoints:
         check_encoding(request.headers.get("Content-Encoding", ""))
         check_size(find_length(request.scope) or 0)
         return await request.read_body(is_authenticated=True)
+
+
+def _find_refusal(request: ParsedRequest, identity: Identity, viewset: type[ApiViewSet]) -> str:
+    return find_refusal(
+        identity,
+        roles=get_roles(viewset, request.method),
+        allows_queue_scoped_keys=viewset.allows_queue_scoped_keys,
+    )
 
 
 def _is_result(request: ParsedRequest) -> bool:

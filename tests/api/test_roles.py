@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import pytest
 from drf_spectacular.generators import SchemaGenerator
@@ -133,6 +134,7 @@ _RUN = {"pause_queue", "unpause_queue", "trigger_schedule", "pause_schedule", "u
 _OPERATE = {"enqueue_task", "enqueue_batch", "create_task", "create_batch", "add_to_batch", "close_batch"}
 _OPERATE |= {"cancel_batch", "cancel_task", "delete_task", "run_task", "archive_task", "run_tasks", "archive_tasks"}
 _OPERATE |= {"drain_worker", "restart_worker", "stop_worker"}
+_OPERATE |= {"acknowledge_alerts", "snooze_alerts", "resume_alerts"}
 _OPERATE |= {"delete_tasks", "release_tasks", "create_bulk_action", "cancel_bulk_action"}
 _CONFIGURE = {
     "redeploy_queue",
@@ -181,6 +183,7 @@ def operations() -> Iterator[Operation]:
             if {"ApiKey": []} not in operation.get("security", []):
                 continue
             filled = re.sub(r"\{key_id\}", "999", path)
+            filled = filled.replace("{batch_id}", str(UUID(int=0)))  # the data plane serves only such
             filled = re.sub(r"\{\w+\}", "nothing", filled)
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             example = next((e["value"] for e in content.get("examples", {}).values()), None)

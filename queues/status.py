@@ -311,6 +311,21 @@ def find_unserved(broker: Broker, queues: Iterable[str]) -> list[str] | None:
     return [name for queue in enabled for name, _ in catalog.redis_queues_of(queue) if name not in served]
 
 
+def list_untold_warnings(broker: Broker, queues: Collection[str] = ()) -> list[str]:
+    """Return warnings about those of these queues, or of all, whose tasks may end without anybody being told."""
+    catalog = get_fresh_catalog()
+    definitions = [found for name in queues if (found := catalog.find_queue(name))] if queues else catalog.definitions
+    # Go's worker deletes such a task at its end, so that nothing is left to be found.
+    deleted = [queue for queue in definitions if not queue.deployment.redis_storage]
+    live = (_find_live_workers(broker) or ()) if deleted else ()
+    served = {name for record in live if record.is_foreign for name in record.redis_queues}
+    return [
+        f"Ends of tasks in the queue {queue.name} that Go's workers run are not told: its redis_storage is false."
+        for queue in deleted
+        if any(name in served for name, _ in catalog.redis_queues_of(queue))
+    ]
+
+
 def find_deploying_workers(broker: Broker, queue: str) -> list[str] | None:
     """Return the ids of a queue's live workers; None while Redis is unavailable.
 

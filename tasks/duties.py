@@ -17,6 +17,7 @@ from runqy.broker.maintenance.janitor import ArchiveCursors, delete_expired
 from runqy.broker.maintenance.orphans import OrphanSearch
 from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.maintenance.stray_locks import StrayLockSearch
 from runqy.broker.queues.stats import read_queue_names
 from runqy.broker.tasks.index import LookupSweep
 from runqy.broker.workers.claims import delete_stale_claims
@@ -117,16 +118,19 @@ class LookupSweeper:
 
 @register
 class OrphanFinder:
-    """Put back tasks that a Go worker dequeued and lost; it scans only while Go workers are registered."""
+    """Put back tasks that a Go worker dequeued and lost, and delete locks of those that it deleted; it scans only while
+    Go workers are registered.
+    """
 
     name = "orphan_finder"
     interval_s = 10.0
 
     def __init__(self) -> None:
-        self._search = OrphanSearch()
+        self._search, self._locks = OrphanSearch(), StrayLockSearch()
 
     def run_tick(self, broker: Broker) -> None:
         _run_steps(self._search, broker)
+        _run_steps(self._locks, broker)
 
 
 @register
@@ -267,7 +271,7 @@ def get_pending_timeouts_s() -> dict[str, int]:
     return {r.redis_queue: r.queue.limits.pending_timeout_s for r in resolved if r.queue.limits.pending_timeout_s > 0}
 
 
-def _run_steps(scan: LookupSweep | OrphanSearch, broker: Broker) -> None:
+def _run_steps(scan: LookupSweep | OrphanSearch | StrayLockSearch, broker: Broker) -> None:
     for _ in range(STEPS_PER_TICK):
         scan.run_step(broker)
         if scan.is_round_complete:

@@ -37,7 +37,13 @@ _CREATE: dict[str, Any] = {
     "close": True,
 }
 _MEMBER = {"task_id": "0d5f7d7e-4d07-4a4e-9d8a-0f3f8f9a2b11", "queue": "import", "state": "completed", "reason": None}
-_TASK_IDS = {"added": 1, "failed": 1, "task_ids": [_MEMBER["task_id"], None], "errors": [None, "data: Not an object."]}
+_TASK_IDS = {
+    "added": 1,
+    "failed": 1,
+    "task_ids": [_MEMBER["task_id"], None],
+    "errors": [None, "data: Not an object."],
+    "warnings": [],
+}
 
 BATCH_EVENTS = OpenApiExample(
     "A batch of two that ends",
@@ -125,6 +131,8 @@ class AdditionSerializer(BatchSerializer):
     task_ids = serializers.SerializerMethodField(help_text="In the order of the jobs; null where one is invalid")
     errors = serializers.SerializerMethodField(help_text="In the order of the jobs; null where one is valid")  # type: ignore[assignment]
 
+    warnings = serializers.SerializerMethodField(help_text="Why ends of members may not be told")
+
     class Meta:
         model = Batch
         fields: ClassVar = [*_BATCH, *_TASK_IDS]
@@ -145,6 +153,9 @@ class AdditionSerializer(BatchSerializer):
 
     def get_errors(self, batch: Batch) -> list[str | None]:
         return list(self._addition.errors)
+
+    def get_warnings(self, batch: Batch) -> list[str]:
+        return list(self.context["warnings"])
 
 
 @request_example(_CREATE)

@@ -16,6 +16,7 @@ from batches.models import Batch, Member
 from batches.operations import Addition, add_to_batch, cancel_batch, close_batch, create_batch
 from batches.queries import Position, get_batch, list_batches, list_members
 from batches.waiting import wait_for_batch
+from queues.status import list_untold_warnings
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.parsers import RawJSONParser, parse_idempotency_key
 from runqy.api.requests import AuthenticatedRequest
@@ -214,5 +215,6 @@ def _refuse_body(request: AuthenticatedRequest) -> None:
 
 def _respond(addition: Addition, status: int, headers: dict[str, str]) -> Response:
     replayed = {"Idempotent-Replayed": "true"} if addition.is_replayed else {}
-    content = s.AdditionSerializer(addition.batch, context={"addition": addition}).data
+    warnings = list_untold_warnings(get_broker(), addition.batch.queues)
+    content = s.AdditionSerializer(addition.batch, context={"addition": addition, "warnings": warnings}).data
     return Response(content, status, headers={**headers, **replayed})

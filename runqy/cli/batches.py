@@ -19,6 +19,7 @@ from runqy.cli.output import Listing
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.progress import show_progress
 from runqy.cli.prompts import Force, confirm
+from runqy.cli.queue_files import note_warnings
 
 app = new_group(
     "Run many tasks with one callback.",
@@ -119,6 +120,7 @@ def create(  # noqa: PLR0913 (each is an option of the command)
     if len(lines) <= _PART:  # one request, which is all or nothing
         body |= {"close": close} | ({"queue": queue, "jobs": [line for _, line in lines]} if lines else {})
     created = session.api.post("/batches", msgspec.json.encode(body))
+    note_warnings(session, created)
     if len(lines) > _PART:
         created = _add(session, created["id"], queue, jobs)
         created = session.api.post(f"{_path(created['id'])}/close", b"{}") if close else created
@@ -297,6 +299,8 @@ def _add(session: Session, batch: str, queue: str, jobs: _Jobs) -> dict[str, Any
         part = jobs.lines[start : start + _PART]
         body = msgspec.json.encode({"queue": queue, "jobs": [line for _, line in part]})
         added = session.api.post(f"{_path(batch)}/add", body)
+        if not start:
+            note_warnings(session, added)
         _report_errors(added, jobs, part)
     return added
 

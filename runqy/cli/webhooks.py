@@ -11,6 +11,7 @@ from runqy.cli.errors import CliError, ExitCode
 from runqy.cli.output import Listing
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.prompts import Force, confirm
+from runqy.cli.queue_files import note_warnings
 
 app = new_group(
     "Tell programs and people: of tasks that end, and of alerts.",
@@ -122,6 +123,7 @@ def create_endpoint(  # noqa: PLR0913 (each is an option of the command)
     body |= {"include_result": include_result, "headers": _parse_headers(header or [])}
     body |= ({"url": url} if url else {}) | ({"recipients": to} if to else {})
     created = session.api.post("/api/webhooks", msgspec.json.encode(body))
+    note_warnings(session, created)
     if not created["secret"]:
         session.out.result(created, f"{created['id']} created", name=created["id"])
         return

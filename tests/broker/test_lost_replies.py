@@ -28,6 +28,7 @@ from runqy.broker.maintenance.janitor import expire_archived, expire_completed
 from runqy.broker.maintenance.orphans import Suspect, restore_orphan
 from runqy.broker.maintenance.pending_timeouts import PendingTask, archive_all_timed_out
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.maintenance.stray_locks import delete_stray_lock
 from runqy.broker.notify import Notify
 from runqy.broker.operation import Request, RequestBatch
 from runqy.broker.queues import pausing
@@ -208,6 +209,8 @@ def maintain(broker: "LosingBroker") -> None:
     broker.run(cancel("elsewhere", "canceled", now_ns=broker.now_ns()))
     broker.client.hset(elsewhere.task("canceled"), "state", "pending")
     broker.run(enforce_cancellations(["elsewhere"]))
+    broker.client.set(KEYS.lock("stray"), "gone")
+    broker.run(delete_stray_lock(QUEUE, KEYS.lock("stray")))
     broker.client.hset(KEYS.output("stray"), "text", "x")
     broker.client.hset(keys.lookup("stray"), "queue", QUEUE)
 

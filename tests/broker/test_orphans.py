@@ -8,6 +8,7 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.maintenance import orphans
+from runqy.broker.maintenance.stray_locks import StrayLockSearch
 from runqy.broker.scripts import Command
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, put, take
 from tests.support.subscriptions import subscribed
@@ -30,7 +31,7 @@ def lose(broker: Broker, task_id: str) -> None:
     assert broker.client.lrem(KEYS.pending, 1, task_id)
 
 
-def walk(broker: Broker, search: orphans.OrphanSearch) -> int:
+def walk(broker: Broker, search: orphans.OrphanSearch | StrayLockSearch) -> int:
     """Scan everything once."""
     restored = search.run_step(broker)
     while not search.is_round_complete:
@@ -247,3 +248,23 @@ def test_ids_that_are_removed_between_slices_hide_no_other(single_broker: Broker
     single_broker.connection = RemovingConnection(single_broker)
 
     assert single_broker.run(orphans.find_listed(QUEUE, ids)) == {*ids}
+
+
+@pytest.mark.usefixtures("go_worker")
+def test_locks_of_tasks_that_go_workers_deleted_are_deleted(broker: Broker) -> None:
+    for name in ("waiting", "gone"):
+        put(broker, name, unique_key=name)
+    broker.client.delete(KEYS.task("gone"))
+    broker.client.set(KEYS.lock("expiring"), "gone", ex=3600)  # as asynq's clients take them
+
+    deleted = walk(broker, StrayLockSearch(step=3))
+
+    assert deleted == 1
+    assert [broker.client.exists(KEYS.lock(name)) for name in ("waiting", "gone", "expiring")] == [1, 0, 1]
+
+
+def test_without_go_workers_no_locks_are_searched(broker: Broker) -> None:
+    broker.client.set(KEYS.lock("gone"), "gone")
+
+    assert walk(broker, StrayLockSearch()) == 0
+    assert broker.client.exists(KEYS.lock("gone"))

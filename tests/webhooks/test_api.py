@@ -1,6 +1,7 @@
 """/api/webhooks."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from queues.operations import save_queue
 from queues.queries import get_fresh_catalog
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.api_keys import Role
+from runqy.broker import keys
+from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
 from tests.support.audit import audit_records
@@ -43,11 +46,29 @@ def covered(queue: str) -> bool:
     return get_fresh_catalog(max_age_s=0).get_queue(queue).notify.endpoints
 
 
+def test_an_endpoint_of_tasks_whose_ends_go_workers_delete_warns(redis: Any) -> None:
+    without_results = spec("mail").deployment
+    for name in ("mail", "post"):
+        save_queue(spec=spec(name, deployment=replace(without_results, redis_storage=False)), source=QueueSource.API)
+    now_s = get_broker().now_s()
+    redis.zadd(keys.WORKERS, {"vm:17": now_s + 60})
+    redis.hset(
+        keys.go_worker("vm:17"), mapping={"worker_id": "vm:17", "queues": "map[mail:5 video:5]", "last_beat": now_s}
+    )
+
+    (warning,) = create(queues=["mail", "post", "video"])["warnings"]
+    batch = ApiClient(ADMIN_KEY).post("/batches", {"queue": "mail", "jobs": [{}]}).json()
+
+    assert warning.startswith("Ends of tasks in the queue mail that Go's workers run are not told")
+    assert create(queues=[])["warnings"] == batch["warnings"] == [warning]
+    assert create(queues=["post", "video"])["warnings"] == []
+
+
 def test_an_endpoint_is_created_with_a_secret_that_is_shown_once() -> None:
     created = create(headers={"Authorization": "Bearer verysecret"})
 
     secret = created.pop("secret")
-    assert secret.startswith("whsec_")
+    assert (secret[:6], created.pop("warnings")) == ("whsec_", [])
     response = ApiClient(ADMIN_KEY).get(f"/api/webhooks/{created['id']}")
     assert response.json() == created
     assert (created["headers"], created["created_by_kind"]) == (["Authorization"], "key")

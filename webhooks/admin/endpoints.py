@@ -9,6 +9,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
+from queues.status import list_untold_warnings
 from runqy.admin_site.base_admin import LIVE
 from runqy.admin_site.labels import render_state
 from runqy.admin_site.shown_once import render_rotation, render_webhook_secret
@@ -16,6 +17,7 @@ from runqy.admin_site.times import show_time
 from runqy.admin_site.views import AdminView
 from runqy.config_sync.admin import PublishedModelAdmin
 from runqy.errors import WebhookDisabled
+from runqy.redis_connection import get_broker
 from webhooks.admin.forms import EndpointForm
 from webhooks.models import Endpoint, EndpointKind
 from webhooks.operations import (
@@ -143,6 +145,8 @@ class EndpointAdmin(PublishedModelAdmin):
         created = create_endpoint(**members)
         # The message that says it was added must not have the URL of Slack.
         obj.pk, obj.url, obj.plain = created.row.pk, created.row.url, created.secret
+        for warning in list_untold_warnings(get_broker(), created.row.queues):
+            messages.warning(request, warning)
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         if obj.plain:

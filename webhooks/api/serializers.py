@@ -164,8 +164,13 @@ class CreatedEndpointSerializer(EndpointSerializer):
         help_text="Signs the messages of a webhook. Store it: it is not shown again; null for other kinds"
     )
 
+    warnings = serializers.SerializerMethodField(help_text="Why it may not be told of some tasks")
+
     def get_secret(self, row: Endpoint) -> str | None:
         return self.context["secret"] or None
+
+    def get_warnings(self, row: Endpoint) -> list[str]:
+        return list(self.context["warnings"])
 
 
 @response_example({"message": "Webhook endpoint deleted"})

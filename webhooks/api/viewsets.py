@@ -9,12 +9,14 @@ from django.views.decorators.cache import cache_control
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
+from queues.status import list_untold_warnings
 from queues.webhook_secrets import rotate_queue_secret, show_queue_secret
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
+from runqy.redis_connection import get_broker
 from webhooks.api import serializers as s
 from webhooks.operations import (
     change_endpoint,
@@ -88,7 +90,8 @@ class WebhookViewSet(ApiViewSet):
         """
         body = s.CreateEndpointSerializer.validated(request.data)
         created = create_endpoint(**body, allowed_queues=request.auth.queues)
-        response = s.CreatedEndpointSerializer(created.row, context={"secret": created.secret})
+        warnings = list_untold_warnings(get_broker(), created.row.queues)
+        response = s.CreatedEndpointSerializer(created.row, context={"secret": created.secret, "warnings": warnings})
         return Response(response.data, 201, headers={"Location": f"/api/webhooks/{created.row.pk}"})
 
     @extend_schema(

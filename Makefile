@@ -38,11 +38,20 @@ $(VENV)/wheels: sdk/pyproject.toml $(shell find sdk/runqy_sdk -name '*.py') $(VE
 run: $(VENV)/.runtime $(VENV)/wheels  ## run the product: server on :3000, maintenance, one worker
 	@PIP_FIND_LINKS="$(CURDIR)/$(VENV)/wheels $$PIP_FIND_LINKS" exec $(BIN)/runqy up
 
-test: install  ## run the whole suite; starts the servers it needs
-	@$(BIN)/python -m tests.support.run_pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --dist loadscope --no-loadscope-reorder -rs $(ARGS)  # two wait for others' work
+# Two processes more than processors: some wait for what others compute. A part named by its path runs whole.
+PYTEST = $(BIN)/python -m tests.support.run_pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --dist loadscope --no-loadscope-reorder -rs
+REST := slow or fault or docs or browser or postgresql or cluster
+ONLY = $(if $(findstring tests/,$(ARGS)),,-m "$(1)")
 
-test-quick: install  ## what a change usually breaks, in about three minutes
-	@$(MAKE) --no-print-directory test ARGS="-m 'not slow and not fault and not browser and not postgresql and not cluster' $(ARGS)"
+test: install  ## what a change usually breaks, in about 5 minutes on two processors; starts the servers it needs
+	@$(PYTEST) $(call ONLY,smoke or not ($(REST))) $(ARGS)
+
+test-rest: install  ## what `make test` leaves out: PostgreSQL, Redis Cluster, browsers, faults, the documentation's blocks
+	@$(PYTEST) $(call ONLY,not smoke and ($(REST))) $(ARGS)
+
+test-all:  ## every test, as CI runs them: `make test`, then `make test-rest`
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-rest
 
 fuzz: install  ## try every operation of the API for ten minutes; RUNQY_TEST_FUZZ_SECONDS=60 for one
 	@RUNQY_TEST_FUZZ_SECONDS=$${RUNQY_TEST_FUZZ_SECONDS:-600} $(BIN)/python -m pytest -n auto tests/api/test_fuzzing.py $(ARGS)
@@ -95,4 +104,4 @@ requirements:  ## resolve the pinned requirements for Python 3.11 and newer
 proto: install  ## generate the message classes from runqy/broker/asynq.proto
 	cd runqy/broker && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. asynq.proto
 
-.PHONY: help install run test test-quick fuzz lint audit format docs bench soak release release-check screenshots requirements proto
+.PHONY: help install run test test-rest test-all fuzz lint audit format docs bench soak release release-check screenshots requirements proto

@@ -22,7 +22,7 @@ from tests.support.secret_leaks import SUITE
 from tests.support.servers import free_port
 from tests.support.wheels import release_wheels
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docs, pytest.mark.timeout(600)]
 
 PAGES = pages()
 SHELLS = {"sh", "shell", "console", "shell-session", "zsh"}

@@ -28,6 +28,7 @@ class AlertKind(StrEnum):
     WEBHOOK_DISABLED = "webhook_disabled"
     BATCH_INCOMPLETE = "batch_incomplete"
     RELEASE_REVERTED = "release_reverted"
+    ROW_FAILED = "row_failed"
 
 
 class AlertLevel(StrEnum):

@@ -38,6 +38,10 @@ def get_alert_link(alert: Alert) -> tuple[str, str]:  # noqa: PLR0912 (a case fo
             url, title = reverse("admin:queues_queue_by_name", args=[alert.queue]), "Queue"
         case AlertKind.FIRE_MISSED | AlertKind.ENQUEUE_UNKNOWN:
             url, title = changelist_url("schedules_schedule"), "Schedules"
+        case AlertKind.ROW_FAILED if alert.queue:
+            url, title = reverse("admin:queues_queue_by_name", args=[alert.queue]), "Queue"
+        case AlertKind.ROW_FAILED:
+            url, title = changelist_url("alerts_alert"), "Alerts"
         case AlertKind.WEBHOOK_DISABLED:
             url, title = reverse("admin:webhooks_endpoint_change", args=[quote(alert.subject)]), "Webhook endpoint"
         case AlertKind.RELEASE_REVERTED:

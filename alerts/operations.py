@@ -4,6 +4,7 @@ Several maintenance processes may do so at once: rows change by compare-and-set.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,7 +25,7 @@ from alerts.queries import (
     load_rule_settings,
     observe,
 )
-from alerts.rules import RULES, Finding, find_problems, list_recovered_workers
+from alerts.rules import RULES, Finding, failures, find_problems, list_recovered_workers
 from queues.deletion import register_cleanup
 from runqy.audit.changes import diff
 from runqy.audit.operations import record
@@ -46,6 +47,7 @@ _Key = tuple[str, str]  # kind, subject
 
 def update_alerts(broker: Broker) -> None:
     """Observe the installation, apply the rules, and store the result. Raise BrokerUnavailable, DatabaseError."""
+    failures.read()
     observed = observe(broker)
     findings = find_problems(observed, load_rule_settings())
     store_findings(findings, recovered_workers=list_recovered_workers(observed), now=observed.now)
@@ -60,17 +62,37 @@ def store_findings(findings: Iterable[Finding], *, recovered_workers: Iterable[s
     found = {(finding.kind.value, finding.subject): finding for finding in map(_to_storable, findings)}
     recovered = {(AlertKind.WORKER_MISSING.value, _to_storable_name(worker_id)) for worker_id in recovered_workers}
     unresolved = {(row.kind, row.subject): row for row in Alert.objects.filter(resolved_at__isnull=True)}
-    created = _create({key: finding for key, finding in found.items() if key not in unresolved}, now)
-    for key, alert in unresolved.items():
-        if key in found:
-            _update(alert, found[key], now)
-        elif key in recovered or now - alert.seen_at >= _keep_time(AlertKind(alert.kind)):
-            _resolve(alert, now)
-    waiting = [alert for key, alert in [*created.items(), *unresolved.items()] if key in found and not alert.opened_at]
+    new = [(key, finding) for key, finding in found.items() if key not in unresolved]
+    created: dict[_Key, Alert] = {}
+    failures.handle(
+        new,
+        lambda part: created.update(_create(dict(part), now)),
+        describe=lambda each: (f"new {each[0]}", f"{each[0][0]} of {each[0][1]}", each[1].queue),
+    )
+    for key, alert in _each(unresolved):
+        with _isolate(alert):
+            if key in found:
+                _update(alert, found[key], now)
+            elif key in recovered or now - alert.seen_at >= _keep_time(AlertKind(alert.kind)):
+                _resolve(alert, now)
+    waiting = [alert for key, alert in _each({**created, **unresolved}) if key in found and not alert.opened_at]
     # Causes first: what they explain is not sent.
     for alert in sorted(waiting, key=lambda alert: -len(consequences_of(AlertKind(alert.kind)))):
-        _open_if_due(alert, found[alert.kind, alert.subject], now)
+        with _isolate(alert):
+            _open_if_due(alert, found[alert.kind, alert.subject], now)
     _send_withheld(now)
+
+
+def _each(alerts: Mapping[_Key, Alert]) -> list[tuple[_Key, Alert]]:
+    return [(key, alert) for key, alert in alerts.items() if not failures.is_paused(_row_key(alert))]
+
+
+def _row_key(alert: Alert) -> str:
+    return f"alert {alert.pk}"
+
+
+def _isolate(alert: Alert) -> AbstractContextManager[None]:
+    return failures.isolate(_row_key(alert), name=f"{alert.kind} of {alert.subject}", queue=alert.queue)
 
 
 def delete_old_alerts() -> int:
@@ -186,8 +208,10 @@ def _send_withheld(now: datetime) -> None:
     unresolved = Alert.objects.filter(resolved_at=None)
     unresolved.filter(snoozed_until__lte=now).update(snoozed_until=None)
     withheld = unresolved.filter(NOT_SILENCED, is_withheld=True)
-    for alert in exclude_consequences(withheld, filter_told_causes(now)):
-        with transaction.atomic():
+    for _, alert in _each(
+        {(row.kind, row.subject): row for row in exclude_consequences(withheld, filter_told_causes(now))}
+    ):
+        with _isolate(alert), transaction.atomic():
             if withheld.filter(pk=alert.pk).update(is_withheld=False):
                 # An id of its own: receivers ignore those that they have seen.
                 _schedule_message(alert, EndpointEvent.ALERT_OPENED, now, suffix=f"_{int(now.timestamp())}")

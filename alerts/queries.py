@@ -1,10 +1,12 @@
 """Observe the installation for the rules, and read alerts."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
+from typing import Any
 
 from django.db.models import Case, Count, Exists, F, OuterRef, Q, QuerySet, Value, When
 from django.utils import timezone
@@ -13,9 +15,10 @@ from alerts.conditions import GROWTH_WINDOW_MIN, count, shorten
 from alerts.kinds import EXPLAINS, AlertKind, AlertLevel, consequences_of
 from alerts.models import Alert, AlertRule, KnownMaster, QueueSnooze
 from alerts.observations import IDLE_S, Observation, Problem, QueueObservation, WorkerObservation
-from alerts.rules import RULES, GetSettings, RuleSettings
+from alerts.rules import RULES, GetSettings, RuleSettings, failures
 from batches.queries import describe_problem, list_incomplete_batches
 from queues.catalog import AllowedQueues, QueueCatalog
+from queues.definitions import QueueDefinition
 from queues.queries import get_fresh_catalog, list_vault_errors
 from queues.releases import list_reverted
 from runqy.accounts.queries import find_keys_of_inactive_users
@@ -25,6 +28,8 @@ from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.config_sync.publishing import compare_configuration
+from runqy.maintenance.failed_rows import list_failed_rows
+from runqy.maintenance.models import FailedRow
 from schedules.queries import count_unknown_fires, list_problems
 from tasks.bulk_actions import count_with_unknown_copies
 from tasks.history.stats import StatsPoint, get_stats_by_queue
@@ -36,6 +41,8 @@ NOT_SILENCED = Q(acknowledged_at__isnull=True, snoozed_until__isnull=True)
 """Alerts that are neither acknowledged nor snoozed. When a snooze ends, maintenance removes its time."""
 
 
+FAILED_ROWS_MAX = 100
+"""How many rows that fail have an alert: a bug may concern all."""
 AFTERMATH = timedelta(minutes=5)
 """For how long after its cause a consequence is not sent: what a worker left behind takes a while to drain."""
 
@@ -193,13 +200,28 @@ def observe(broker: Broker) -> Observation:
     The number of round trips and queries does not depend on the number of queues.
     """
     now, now_s = timezone.now(), broker.now_s()
+    observed_queues: list[QueueObservation] = []
+    observed_workers: list[WorkerObservation] = []
+
+    def observe_queues(queues: Sequence[QueueDefinition]) -> None:
+        observed_queues.extend(_observe_queues(queues, catalog, counts, workers, minutes, now_s=now_s))
+
+    def observe_workers(records: Sequence[WorkerRecord]) -> None:
+        observed_workers.extend([_observe_worker(worker, catalog, now_s) for worker in records])
+
     workers, catalog = list_worker_records(broker), get_fresh_catalog()
     counts = _count_tasks(broker, catalog)
     nodes = check_nodes(broker)
     minutes = _read_minutes(now, paused=[name for name, count in counts.items() if count.is_paused])
+    failures.handle(
+        catalog.definitions, observe_queues, describe=lambda each: (f"of {each.name}", each.name, each.name)
+    )
+    failures.handle(
+        workers, observe_workers, describe=lambda each: (f"of {each.worker_id}", each.worker_id, each.queue)
+    )
     return Observation(
-        queues=_observe_queues(catalog, counts, workers, minutes, now_s=now_s),
-        workers=[_observe_worker(worker, catalog, now_s) for worker in workers],
+        queues=observed_queues,
+        workers=observed_workers,
         reported=_list_reported(now),
         history_dropped={
             queue: dropped for queue, points in minutes.items() if (dropped := sum(point.dropped for point in points))
@@ -213,34 +235,68 @@ def observe(broker: Broker) -> Observation:
 
 def _list_reported(now: datetime) -> dict[AlertKind, list[Problem]]:
     """Return the problems that other apps know of."""
+    reported: dict[AlertKind, list[Problem]] = {}
+    for kind, find in _REPORTED_OF_INSTALLATION.items():
+        with failures.isolate(kind.value):
+            if message := find(now):
+                reported[kind] = [Problem("", message)]
+    for kind, (list_rows, to_problem) in _REPORTED_OF_ROWS.items():
+        with failures.isolate(f"{kind} rows"):
+            problems = reported.setdefault(kind, [])
+            failures.handle(
+                list_rows(),
+                partial(_add_problems, problems, to_problem),
+                describe=lambda row, kind=kind: (f"{kind} {row.pk}", f"{kind} of {row}", ""),  # type: ignore[misc]
+            )
+    return reported
+
+
+def _add_problems(problems: list[Problem], to_problem: Callable[[Any], Problem], rows: Sequence[Any]) -> None:
+    problems += [to_problem(row) for row in rows]
+
+
+def _describe_unknown(now: datetime) -> str:
     unknown = {"schedule fire": count_unknown_fires(now), "bulk action": count_with_unknown_copies(now)}
     enqueues = ", ".join(count(number, noun) for noun, number in unknown.items() if number)
-    of_installation = {
-        AlertKind.CONFIGURATION_NOT_PUBLISHED: compare_configuration().detail,
-        AlertKind.VAULT_UNREADABLE: find_key_error(),
-        AlertKind.INACTIVE_KEY_CREATOR: find_keys_of_inactive_users(),
-        AlertKind.ENQUEUE_UNKNOWN: enqueues
-        and f"It is unknown whether tasks were enqueued: {enqueues}. Enqueue what is missing.",
-    }
-    return {kind: [Problem("", message)] for kind, message in of_installation.items() if message} | {
-        AlertKind.FIRE_MISSED: [
-            Problem(each.name, f"The schedule {each.name} enqueued nothing: {shorten(each.problem)}", each.parent_queue)
-            for each in list_problems()
-        ],
-        AlertKind.WEBHOOK_DISABLED: [
-            Problem(row.pk, f"The webhook endpoint {str(row)[:200]} is disabled. {row.disabled_reason}")
-            for row in list_disabled_by_server()
-        ],
-        AlertKind.RELEASE_REVERTED: [
-            Problem(
-                row.queue.name,
-                f"Release {row.number} of {row.queue.name} was taken back. {shorten(row.reason)}",
-                row.queue.name,
-            )
-            for row in list_reverted()
-        ],
-        AlertKind.BATCH_INCOMPLETE: [Problem(row.pk, describe_problem(row)) for row in list_incomplete_batches()],
-    }
+    return enqueues and f"It is unknown whether tasks were enqueued: {enqueues}. Enqueue what is missing."
+
+
+def _describe_failed_row(row: FailedRow) -> Problem:
+    message = (
+        f"Maintenance cannot handle the {row.kind} {row.name} ({row.error}). It is left out until "
+        f"{row.paused_until:%H:%M} UTC, and then tried again; the log has the error (row_failed)."
+    )
+    return Problem(f"{row.kind} {row.key}", message, row.queue)
+
+
+_REPORTED_OF_INSTALLATION: Mapping[AlertKind, Callable[[datetime], str]] = {
+    AlertKind.CONFIGURATION_NOT_PUBLISHED: lambda _: compare_configuration().detail,
+    AlertKind.VAULT_UNREADABLE: lambda _: find_key_error(),
+    AlertKind.INACTIVE_KEY_CREATOR: lambda _: find_keys_of_inactive_users(),
+    AlertKind.ENQUEUE_UNKNOWN: _describe_unknown,
+}
+_REPORTED_OF_ROWS: Mapping[AlertKind, tuple[Callable[[], Sequence[Any]], Callable[[Any], Problem]]] = {
+    AlertKind.FIRE_MISSED: (
+        list_problems,
+        lambda row: Problem(
+            row.name, f"The schedule {row.name} enqueued nothing: {shorten(row.problem)}", row.parent_queue
+        ),
+    ),
+    AlertKind.WEBHOOK_DISABLED: (
+        list_disabled_by_server,
+        lambda row: Problem(row.pk, f"The webhook endpoint {str(row)[:200]} is disabled. {row.disabled_reason}"),
+    ),
+    AlertKind.RELEASE_REVERTED: (
+        list_reverted,
+        lambda row: Problem(
+            row.queue.name,
+            f"Release {row.number} of {row.queue.name} was taken back. {shorten(row.reason)}",
+            row.queue.name,
+        ),
+    ),
+    AlertKind.BATCH_INCOMPLETE: (list_incomplete_batches, lambda row: Problem(row.pk, describe_problem(row))),
+    AlertKind.ROW_FAILED: (partial(list_failed_rows, limit=FAILED_ROWS_MAX), _describe_failed_row),
+}
 
 
 def _count_tasks(broker: Broker, catalog: QueueCatalog) -> dict[str, QueueCounts]:
@@ -248,7 +304,8 @@ def _count_tasks(broker: Broker, catalog: QueueCatalog) -> dict[str, QueueCounts
     return {each.queue: each for each in broker.run(count_tasks(names, now_ns=broker.now_ns()))} if names else {}
 
 
-def _observe_queues(
+def _observe_queues(  # noqa: PLR0913 (each is a part)
+    queues: Sequence[QueueDefinition],
     catalog: QueueCatalog,
     counts: Mapping[str, QueueCounts],
     workers: Sequence[WorkerRecord],
@@ -257,7 +314,7 @@ def _observe_queues(
     now_s: int,
 ) -> list[QueueObservation]:
     """Join the parts by queue; `counts` are by Redis queue."""
-    vault_errors = list_vault_errors([queue.name for queue in catalog.definitions])
+    vault_errors = list_vault_errors([queue.name for queue in queues])
     served = {name for worker in workers if worker.is_ready(now_s) for name in worker.redis_queues}
     dying: dict[str, list[WorkerRecord]] = defaultdict(list)
     for worker in workers:
@@ -274,7 +331,7 @@ def _observe_queues(
             shared_deaths=sum(worker.shared_deaths for worker in dying.get(queue.name, ())),
             shared_death_tasks=min((worker.shared_death_tasks for worker in dying.get(queue.name, ())), default=0),
         )
-        for queue in catalog.definitions
+        for queue in queues
     ]
 
 

@@ -1,14 +1,19 @@
-"""The table of rules: what each kind of alert looks for, its texts and its defaults. No I/O."""
+"""The table of rules: what each kind of alert looks for, its texts and its defaults."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from alerts import conditions as c
 from alerts.kinds import AlertKind, AlertLevel
-from alerts.observations import Observation, Problem
+from alerts.observations import Observation, Problem, WorkerObservation
 from runqy.broker.streams.ends import MAX_ENDS_WITH_RESULTS
 from runqy.broker.tasks.enqueue import MAX_ENDS
 from runqy.formats import durations
+from runqy.maintenance.failed_rows import RowFailures
+
+failures = RowFailures("alert rule")
+"""Each rule for each queue or worker counts as a row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +34,8 @@ class RuleInfo:
     description: str
     find: c.Find | None = None
     """Returns problems besides those that other apps report."""
+    is_of_workers: bool = False
+    """Whether `find` looks at each worker for itself."""
     check: c.Check | None = None
     """Returns the message for a queue that has the problem."""
     level: AlertLevel = AlertLevel.WARNING
@@ -91,12 +98,14 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         "A worker stopped sending heartbeats without deregistering. Resolved when it reports again, or after 15 "
         "minutes.",
         c.find_missing_workers,
+        is_of_workers=True,
         keep_s=900,
     ),
     AlertKind.WORKER_START_FAILED: RuleInfo(
         "Worker failed to start",
         "A worker cannot run tasks: its deployment or its process fails.",
         c.find_failed_starts,
+        is_of_workers=True,
         level=AlertLevel.CRITICAL,
     ),
     AlertKind.WORKER_NOT_CONSUMING: RuleInfo(
@@ -104,6 +113,7 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         "A ready worker with free slots dequeues nothing although tasks are pending in a queue that it serves. Restart "
         "it.",
         c.find_not_consuming,
+        is_of_workers=True,
         defaults=RuleSettings(for_s=60),
         keep_s=0,
         level=AlertLevel.CRITICAL,
@@ -191,6 +201,14 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         "again. Resolved when there is a newer release.",
         keep_s=0,
     ),
+    AlertKind.ROW_FAILED: RuleInfo(
+        "Left out by maintenance",
+        "Maintenance met an unexpected error at one object, such as a schedule or a batch, and leaves it out for a "
+        "minute, up to an hour while it repeats. Everything else goes on. The log has the error (row_failed). Resolved "
+        "when the object is handled again.",
+        keep_s=0,
+        level=AlertLevel.CRITICAL,
+    ),
     AlertKind.INACTIVE_KEY_CREATOR: RuleInfo(
         "Keys of former admins",
         "Some accepted API keys were created by users who are deleted, inactive or no longer allowed to create keys, "
@@ -234,15 +252,32 @@ def find_problems(observed: Observation, get_settings: GetSettings) -> list[Find
     findings: list[Finding] = []
     for kind, rule in RULES.items():
         problems = [*observed.reported.get(kind, ())]
-        if rule.find:
-            problems += rule.find(observed, get_settings(kind, "").threshold or 0)
+        if rule.find and rule.is_of_workers:
+            find = partial(_find_of_workers, rule.find, observed, problems)
+            failures.handle(observed.workers, find, describe=partial(_describe_worker, kind))
+        elif rule.find:
+            with failures.isolate(kind.value):
+                problems += list(rule.find(observed, get_settings(kind, "").threshold or 0))
         if check := rule.check:
             for queue in observed.queues:
-                if message := check(queue, get_settings(kind, queue.name).threshold or 0):
-                    problems.append(Problem(queue.name, message, queue.name))
+                key = f"{kind} {queue.name}"
+                if not failures.is_paused(key):
+                    with failures.isolate(key, name=f"{kind} of {queue.name}", queue=queue.name):
+                        if message := check(queue, get_settings(kind, queue.name).threshold or 0):
+                            problems.append(Problem(queue.name, message, queue.name))
         by_problem = [(problem, get_settings(kind, problem.queue)) for problem in problems]
         findings += [Finding(**asdict(each), kind=kind, for_s=its.for_s) for each, its in by_problem if its.is_enabled]
     return findings
+
+
+def _find_of_workers(
+    find: c.Find, observed: Observation, problems: list[Problem], workers: Sequence[WorkerObservation]
+) -> None:
+    problems += list(find(replace(observed, workers=workers), 0))
+
+
+def _describe_worker(kind: AlertKind, worker: WorkerObservation) -> tuple[str, str, str]:
+    return f"{kind} {worker.worker_id}", f"{kind} of worker {worker.worker_id}", worker.queue
 
 
 def list_recovered_workers(observed: Observation) -> set[str]:

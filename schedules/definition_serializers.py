@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError as ModelValidationError
@@ -16,7 +17,7 @@ from runqy.formats.time_zones import get_zone
 from schedules.models import Schedule
 from schedules.requested_tasks import ALLOWED_OPTIONS, request_task
 from schedules.specs import MAX_JITTER_S, MAX_WINDOW_S, CatchUp, Overlap, ScheduleSpec
-from schedules.times import MAX_EVERY_S, MIN_EVERY_S, parse_cron
+from schedules.times import FIRST_TIME, LAST_TIME, MAX_EVERY_S, MIN_EVERY_S, parse_cron
 from tasks.payloads import parse_payload
 
 
@@ -38,6 +39,18 @@ class TimeZoneField(StringField):
             return get_zone(super().to_internal_value(data)).key
         except ValueError as error:
             raise serializers.ValidationError(str(error)) from error
+
+
+class BoundedTimeField(AwareDateTimeField):
+    """A time that may be due."""
+
+    default_error_messages: ClassVar = {"bounds": f"Must be in the years {FIRST_TIME:%Y} to {LAST_TIME:%Y}."}
+
+    def enforce_timezone(self, value: datetime) -> datetime:
+        time = super().enforce_timezone(value)
+        if not FIRST_TIME <= time <= LAST_TIME:
+            self.fail("bounds")
+        return time
 
 
 class _ScheduleNameField(StringField):
@@ -105,8 +118,8 @@ class ScheduleDefinitionSerializer(StrictSerializer):
         source="jitter_s",
         help_text="Each fire is later by a random time up to this",
     )
-    starts_at = AwareDateTimeField(required=False, allow_null=True, default=None)
-    ends_at = AwareDateTimeField(required=False, allow_null=True, default=None)
+    starts_at = BoundedTimeField(required=False, allow_null=True, default=None)
+    ends_at = BoundedTimeField(required=False, allow_null=True, default=None)
     overlap = StrictChoiceField(
         choices=[each.value for each in Overlap],
         default=Overlap.SKIP.value,

@@ -10,10 +10,12 @@ from django.db.models import Q
 
 from runqy.audit.actors import Actor
 from runqy.formats.names import SCHEDULE_NAME, SCHEDULE_NAME_MAX_LENGTH, SCHEDULE_NAME_RULE
+from runqy.maintenance.failed_rows import RowFailures
 from schedules.specs import CatchUp, Overlap, ScheduleSpec
-from schedules.times import MAX_CRON_LENGTH, Timing
+from schedules.times import LAST_TIME, MAX_CRON_LENGTH, Timing
 
 REASON_MAX_LENGTH = 300
+failures = RowFailures("schedule")
 
 
 class ScheduleSource(models.TextChoices):
@@ -101,7 +103,7 @@ class Schedule(models.Model):
         """Return the next due times; none if its time zone was removed from the IANA database."""
         first = self.next_due_at
         try:
-            return [] if first is None else [first, *self.timing.list_after(first, count - 1)]
+            return [] if first is None or first > LAST_TIME else [first, *self.timing.list_after(first, count - 1)]
         except ValueError:
             return []
 

@@ -14,7 +14,7 @@ from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.errors import PayloadInvalid, RequestInvalid, ScheduleAlreadyExists
-from schedules.models import Fire, Schedule, ScheduleSource
+from schedules.models import Fire, Schedule, ScheduleSource, failures
 from schedules.planning import make_fire, plan_trigger
 from schedules.queries import find_target, get_schedule
 from schedules.specs import ScheduleSpec
@@ -67,6 +67,7 @@ def save_schedule(  # noqa: PLR0913 (each is a fact about the change)
         changes = _diff(before or {}, _describe(row), row)
         if changes:
             _record("created" if before is None else "changed", row, changes)
+    failures.forget(row.pk)  # the change may have mended it
     return row, before is None
 
 

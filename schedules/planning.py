@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from schedules.models import Fire, Schedule
 from schedules.specs import MAX_WINDOW_S, MIN_WINDOW_S, CatchUp
-from schedules.times import Timing
+from schedules.times import LAST_TIME, Timing
 
 LATE = timedelta(seconds=60)
 """A due time found later than this was missed by maintenance: `catch_up: skip` leaves it out."""
@@ -43,7 +43,7 @@ def plan(schedule: Schedule, now: datetime) -> Plan:
     Each process gets the same, apart from `now`.
     """
     first, timing = schedule.next_due_at, schedule.timing
-    if first is None:
+    if first is None or first > LAST_TIME:
         return Plan(next_due_at=None, next_fire_at=None)
     if (first_at := _fire_at(schedule, timing, first)) > now:
         return Plan(next_due_at=first, next_fire_at=first_at)

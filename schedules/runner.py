@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import msgspec
 from django.db import transaction
@@ -22,7 +23,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.broker.tasks.reader import TaskLocation, read_states
 from runqy.errors import BrokerUnavailable, QueueNotFound, RequestInvalid, TaskNotUnique
-from schedules.models import FAILED_STATES, REASON_MAX_LENGTH, Fire, Schedule
+from schedules.models import FAILED_STATES, REASON_MAX_LENGTH, Fire, Schedule, failures
 from schedules.planning import Plan, make_fire, plan
 from schedules.queries import find_target
 from schedules.requested_tasks import request_task
@@ -73,14 +74,19 @@ def run_schedules(broker: Broker) -> None:
     until = clock.monotonic_s() + TICK_S
     while True:
         now = broker.now()
-        due = list(Schedule.objects.filter(wake_at__lte=now).order_by("wake_at")[:PAGE])
-        if due:
-            run_due(broker, due, now)
-        if len(due) < PAGE or clock.monotonic_s() >= until:
+        due = failures.exclude_paused(Schedule.objects.filter(wake_at__lte=now)).order_by("wake_at")
+        found = list(due.values_list("pk", "name", "parent_queue")[:PAGE])
+        failures.handle(found, partial(_run_rows, broker, now), describe=tuple)
+        if len(found) < PAGE or clock.monotonic_s() >= until:
             return
 
 
-def run_due(broker: Broker, due: Collection[Schedule], now: datetime) -> None:
+def _run_rows(broker: Broker, now: datetime, rows: Sequence[tuple[int, str, str]]) -> None:
+    # Read again in each part: what failed together may have changed some of them.
+    run_due(broker, Schedule.objects.filter(pk__in=[pk for pk, _, _ in rows]), now)
+
+
+def run_due(broker: Broker, due: Iterable[Schedule], now: datetime) -> None:
     """Fire schedules that were read at a time, as far as no other process does."""
     lease_until = now + LEASE
     leased, plans = _insert_fires(due, now, lease_until)
@@ -100,7 +106,7 @@ def delete_old_fires(*, limit: int = 10_000) -> None:
 
 
 def _insert_fires(
-    due: Collection[Schedule], now: datetime, lease_until: datetime
+    due: Iterable[Schedule], now: datetime, lease_until: datetime
 ) -> tuple[dict[int, Schedule], dict[int, Plan]]:
     """Insert the fires that are due, and take the schedules from other processes until a time. One transaction."""
     catalog = get_fresh_catalog()
@@ -108,6 +114,7 @@ def _insert_fires(
     plans: dict[int, Plan] = {}
     fires: list[Fire] = []
     with transaction.atomic():
+        due = list(due)
         wakes = _lock_wakes([schedule.pk for schedule in due])
         for schedule in due:
             if wakes.get(schedule.pk) != schedule.wake_at:
@@ -116,7 +123,7 @@ def _insert_fires(
                 planned = plan(schedule, now)
             except ValueError as error:  # its time zone was removed from the IANA database
                 problem = f"time_zone: {error}"
-                Schedule.objects.filter(pk=schedule.pk).update(wake_at=None, next_due_at=None, problem=problem)
+                Schedule.objects.filter(pk=schedule.pk).update(wake_at=None, problem=problem)
                 continue
             leased[schedule.pk], plans[schedule.pk] = schedule, planned
             schedule.wake_at, schedule.next_due_at = lease_until, planned.next_due_at

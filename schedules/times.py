@@ -15,6 +15,8 @@ from cronsim import CronSim, CronSimError
 
 from runqy.formats.time_zones import get_zone
 
+FIRST_TIME, LAST_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""Nothing is due outside of these: Python's calendar ends a year later, and jitter and offsets of zones are added."""
 MIN_EVERY_S = 10
 MAX_EVERY_S = 366 * 86_400
 MAX_CRON_LENGTH = 256
@@ -60,8 +62,12 @@ class Timing:
         """Return the first due time after a time, in UTC; None if there is none any more."""
         if self.starts_at is not None and time < self.starts_at:
             time = self.starts_at - timedelta(microseconds=1)
-        due = self._next_of_interval(time) if self.every_s else self._next_of_cron(time)
-        return None if due is None or (self.ends_at is not None and due > self.ends_at) else due
+        try:
+            due = self._next_of_interval(time) if self.every_s else self._next_of_cron(time)
+        except OverflowError:  # beyond the calendar
+            return None
+        last = LAST_TIME if self.ends_at is None else min(self.ends_at, LAST_TIME)
+        return None if due is None or due > last else due
 
     def list_after(self, time: datetime, count: int) -> list[datetime]:
         """Return the next due times."""
@@ -103,7 +109,7 @@ class Timing:
 
     def _next_of_interval(self, time: datetime) -> datetime:
         base, interval = self.base or datetime(1970, 1, 1, tzinfo=UTC), timedelta(seconds=self.every_s)
-        return base + max((time - base) // interval + 1, 0) * interval
+        return base + ((time - base) // interval + 1) * interval
 
     def _next_of_cron(self, time: datetime) -> datetime | None:
         return self._next_elapsed(time) if self._follows_elapsed_time else self._next_wall(time)

@@ -15,7 +15,9 @@ from django.utils import timezone
 from alerts.kinds import AlertKind
 from alerts.links import get_alert_link
 from alerts.models import Alert, AlertRule
+from alerts.observations import QueueObservation
 from alerts.operations import save_alert_rule, update_alerts
+from alerts.rules import RULES
 from batches.models import Batch
 from queues.models import Queue, QueueSource, ReleaseState
 from queues.operations import save_queue
@@ -32,8 +34,9 @@ from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerState
 from runqy.config_sync import snapshot
 from runqy.config_sync.publishing import republish_configuration
+from runqy.maintenance.models import FailedRow
 from schedules.definition_serializers import parse_schedule
-from schedules.models import Fire, Schedule, ScheduleSource
+from schedules.models import Fire, Schedule, ScheduleSource, failures
 from schedules.operations import save_schedule
 from tasks.history.record import record_drops
 from tasks.history.rows import QueueIdentity
@@ -86,6 +89,11 @@ def miss_fire(broker: Broker, state: str = Fire.State.MISSED) -> None:
     now = broker.now()
     times = {"due_at": now, "fire_at": now, "until": now, "settled_at": now}
     Fire.objects.create(schedule=row, number=1, state=state, requested_s=broker.now_s(), **times)
+
+
+def fail_row() -> None:
+    with failures.isolate(7, name="nightly", queue="mail"):
+        raise ZeroDivisionError
 
 
 def put_with_rule(broker: Broker) -> None:
@@ -250,6 +258,12 @@ CAUSES = {
         message="The callback of batch import was not enqueued: payload: wrong",
         shown="import",
     ),
+    AlertKind.ROW_FAILED: Cause(
+        arrange=lambda _: fail_row(),
+        remove=lambda _: failures.forget(7),
+        message="Maintenance cannot handle the schedule nightly (ZeroDivisionError). It is left out until ",
+        shown="Maintenance cannot handle the schedule nightly",
+    ),
     AlertKind.REDIS_MEMORY: Cause(
         arrange=fill_redis,
         remove=lambda broker: _filled.close(),
@@ -382,3 +396,28 @@ def test_a_rule_of_a_queue_applies_to_its_go_workers(
     update_alerts(single_broker)
 
     assert [alert.queue for alert in Alert.objects.filter(subject="vm:17", resolved_at=None)] == expected
+
+
+def test_an_alert_and_a_worker_that_raise_cost_no_other_queue_its_alert(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("mail", "video"):
+        save_queue(spec=spec(name), source=QueueSource.API)
+        single_broker.run(
+            enqueue(NewTask(id="t", queue=name, payload=b"{}"), now_ns=single_broker.now_ns() - 900 * 10**9)
+        )
+    now = timezone.now()
+    Alert.objects.create(kind="of a later release", subject="mail", level="warning", since=now, seen_at=now)
+    check = RULES[AlertKind.OLDEST_PENDING].check
+
+    def raise_for_mail(queue: QueueObservation, threshold: float) -> str | None:
+        return str(1 / 0) if queue.name == "mail" else check(queue, threshold)
+
+    monkeypatch.setitem(RULES, AlertKind.OLDEST_PENDING, replace(RULES[AlertKind.OLDEST_PENDING], check=raise_for_mail))
+    for _ in range(2):
+        update_alerts(single_broker)
+
+    opened = set(Alert.objects.filter(opened_at__isnull=False).values_list("kind", "queue"))
+    assert ("oldest_pending", "video") in opened
+    assert ("row_failed", "mail") in opened
+    assert sorted(FailedRow.objects.values_list("error", "times")) == [("ValueError", 1), ("ZeroDivisionError", 1)]

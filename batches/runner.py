@@ -20,6 +20,7 @@ from runqy.broker.tasks.enqueue import NewTask
 from runqy.broker.tasks.reader import read_states
 from runqy.errors import BrokerUnavailable
 from runqy.formats.json_decoding import read_json
+from runqy.maintenance.failed_rows import RowFailures
 from tasks import payloads
 from tasks.ends.collector import EndsCollector
 from tasks.intents import Intent, IntentOutcome, IntentState, enqueue_intents
@@ -42,6 +43,7 @@ CHECKED = 2000
 """Members of a batch whose tasks are looked for in one search."""
 
 log = structlog.get_logger(__name__)
+_failures, _callback_failures = RowFailures("batch"), RowFailures("callback")
 
 _STATES = {
     IntentState.ENQUEUED: MemberState.ENQUEUED,
@@ -53,11 +55,12 @@ _STATES = {
 def run_batches(broker: Broker) -> None:
     """Do what is due for each batch. Raise BrokerUnavailable, ConfigurationUnavailable, DatabaseError."""
     now = broker.now()
-    due = Batch.objects.filter(busy_until__lte=now).order_by("busy_until")
-    for batch in list(due.only("id", "busy_until", "is_canceled")[:BATCHES_MAX]):
-        unclaimed = Batch.objects.filter(pk=batch.pk, busy_until=batch.busy_until)
+    due = _failures.exclude_paused(Batch.objects.filter(busy_until__lte=now)).order_by("busy_until")
+    for batch_id, name, busy_until in list(due.values_list("pk", "name", "busy_until")[:BATCHES_MAX]):
+        unclaimed = Batch.objects.filter(pk=batch_id, busy_until=busy_until)
         if unclaimed.update(busy_until=broker.now() + BUSY):
-            _run_batch(broker, batch.pk)
+            with _failures.isolate(batch_id, name=name):
+                _run_batch(broker, batch_id)
     _call_back_all(broker)
 
 
@@ -184,12 +187,21 @@ def _call_back_all(broker: Broker) -> None:
     """Enqueue the callbacks that are due, each once."""
     waiting = Batch.objects.filter(callback_state=CallbackState.WAITING).order_by("created_at")
     delayed = set[str]()
-    while batches := list(waiting.exclude(callback_queue__in=delayed)[:BATCHES_MAX]):
+
+    def call_back(rows: Sequence[tuple[str, str, str]]) -> None:
+        batches = list(Batch.objects.filter(pk__in=[pk for pk, _, _ in rows]))
         outcomes = enqueue_intents(broker, [_callback_intent(batch) for batch in batches])
         for batch, outcome in zip(batches, outcomes, strict=True):
             if outcome.state is IntentState.DELAYED:  # the others of this queue would be too
                 delayed.add(batch.callback_queue)
             _mark_callback(batch, outcome)
+
+    while True:
+        due = _callback_failures.exclude_paused(waiting.exclude(callback_queue__in=delayed))
+        found = list(due.values_list("pk", "name", "callback_queue")[:BATCHES_MAX])
+        if not found:
+            return
+        _callback_failures.handle(found, call_back, describe=lambda row: (row[0], f"of batch {row[1]}", ""))
 
 
 def _callback_intent(batch: Batch) -> Intent:
@@ -246,15 +258,20 @@ class LostMemberSearch:
         self._after = batches[-1].pk if len(batches) == BATCHES_MAX else ""
         gone: dict[str, list[Member]] = {}
         for batch in batches:
-            if found := self._find_gone(broker, batch):
-                gone[batch.pk] = found
+            if _failures.is_paused(batch.pk):
+                continue
+            with _failures.isolate(batch.pk, name=batch.name):
+                if found := self._find_gone(broker, batch):
+                    gone[batch.pk] = found
         if not gone:
             return
         # An end that was appended before its task was found to be gone is known once the stream was read to its end.
         queues = sorted({member.redis_queue for members in gone.values() for member in members})
         read_through = self._collector.collect_all(broker, queues, get_fresh_catalog())
         for batch_id, members in gone.items():
-            self._mark_lost(broker, batch_id, [member.pk for member in members if member.redis_queue in read_through])
+            with _failures.isolate(batch_id):
+                lost = [member.pk for member in members if member.redis_queue in read_through]
+                self._mark_lost(broker, batch_id, lost)
 
     def _find_gone(self, broker: Broker, batch: Batch) -> list[Member]:
         enqueued = batch.members.filter(state=MemberState.ENQUEUED, pk__gt=batch.checked_through)
@@ -277,10 +294,11 @@ class LostMemberSearch:
 def delete_old_batches(broker: Broker) -> None:
     """Delete batches KEPT after their end, their members in slices."""
     old = Batch.objects.filter(ended_at__lt=broker.now() - KEPT).exclude(callback_state=CallbackState.WAITING)
-    for batch_id in list(old.values_list("pk", flat=True)[:BATCHES_MAX]):
-        for _ in range(CHUNKS_MAX):
-            ids = list(Member.objects.filter(batch_id=batch_id).values_list("pk", flat=True)[:CHUNK])
-            if not ids:
-                Batch.objects.filter(pk=batch_id).delete()
-                break
-            Member.objects.filter(pk__in=ids).delete()
+    for batch_id in list(_failures.exclude_paused(old).values_list("pk", flat=True)[:BATCHES_MAX]):
+        with _failures.isolate(batch_id):
+            for _ in range(CHUNKS_MAX):
+                ids = list(Member.objects.filter(batch_id=batch_id).values_list("pk", flat=True)[:CHUNK])
+                if not ids:
+                    Batch.objects.filter(pk=batch_id).delete()
+                    break
+                Member.objects.filter(pk__in=ids).delete()

@@ -28,6 +28,7 @@ from runqy.config_sync.publishing import publish
 from runqy.config_sync.snapshot import PROPAGATION_S
 from runqy.errors import QueueNotEmpty, QueueNotFound, RunqyError
 from runqy.http.preconditions import Precondition, accept_any
+from runqy.maintenance.failed_rows import RowFailures
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -37,6 +38,7 @@ MAX_TASKS_AT_ONCE = 10_000
 """A queue with more tasks is emptied by maintenance, since Redis takes a second to delete some thousand of them."""
 
 
+_failures = RowFailures("deletion")
 _cleanups: list[Callable[[str], None]] = []
 
 
@@ -110,15 +112,20 @@ def delete_queues(broker: Broker, *, names: Iterable[str], force: bool = False) 
 
 def finish_deletions(broker: Broker) -> None:
     """Continue deletions without a lease, as the actors who requested them. Raise BrokerUnavailable."""
-    rows = QueueDeletion.objects.filter(leased_until__lte=timezone.now())
-    results = [_result_or_error(partial(_StartedDeletion.resume, row)) for row in rows]
-    started = [each for each in results if isinstance(each, _StartedDeletion)]
+    rows = _failures.exclude_paused(QueueDeletion.objects.filter(leased_until__lte=timezone.now()))
+    started: list[_StartedDeletion] = []
+    for pk, queue in list(rows.values_list("pk", "queue")):
+        with _failures.isolate(pk, name=f"of {queue}", queue=queue):
+            for row in QueueDeletion.objects.filter(pk=pk):
+                resumed = _result_or_error(partial(_StartedDeletion.resume, row))
+                started += [resumed] if isinstance(resumed, _StartedDeletion) else []
     _wait_until_closed(started)
     for each in started:
-        with actor_context(Actor.from_json(each.row.actor)):
-            result = _result_or_error(partial(_finish, broker, each))
-        if isinstance(result, DeletedQueue):
-            log.info("deletion_finished", queue=result.name, keys=result.keys)
+        with _failures.isolate(each.row.pk, name=f"of {each.row.queue}", queue=each.row.queue):
+            with actor_context(Actor.from_json(each.row.actor)):
+                result = _result_or_error(partial(_finish, broker, each))
+            if isinstance(result, DeletedQueue):
+                log.info("deletion_finished", queue=result.name, keys=result.keys)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,9 +30,7 @@ from runqy.broker.queues.demand import (
 )
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord, WorkerState
-from runqy.telemetry.failure_log import FailureLog
-
-_failures = FailureLog("demand_of_queues_recorded")
+from runqy.maintenance.failed_rows import RowFailures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +73,7 @@ def list_demands(
     ]
 
 
-def record_demand(broker: Broker) -> None:
+def record_demand(broker: Broker, failures: RowFailures) -> None:
     """Record the counters of all queues and sub-queues, and who serves them. Maintenance calls it.
 
     Raise ConfigurationUnavailable, BrokerUnavailable.
@@ -89,7 +87,9 @@ def record_demand(broker: Broker) -> None:
     live = [each for each in list_worker_records(broker) if not each.is_stale(now_s) and not each.is_refused]
     changed: dict[str, bytes] = {}
     for target in targets:
-        with _failures.isolate("demand_of_queue_not_recorded", queue=target.name):
+        if failures.is_paused(target.name):
+            continue
+        with failures.isolate(target.name, name=f"of {target.name}", queue=target.name):
             before = stored.get(target.name, NO_RECORD)
             sample = sample_counters([counts[name] for name in target.redis_queues], now_s)
             serving = [each for each in live if not each.redis_queues.keys().isdisjoint(target.redis_queues)]

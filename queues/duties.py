@@ -8,6 +8,7 @@ from queues.rollouts import advance_rollouts, make_first_releases
 from runqy.broker.broker import Broker
 from runqy.errors import ConfigurationUnavailable
 from runqy.maintenance.base import DatabaseDuty, register
+from runqy.maintenance.failed_rows import RowFailures
 from runqy.telemetry.failure_log import FailureLog
 
 
@@ -68,19 +69,21 @@ class ExistingQueuePublisher(DatabaseDuty):
 
 
 @register
-class DemandRecorder:
+class DemandRecorder(DatabaseDuty):
     """Record counters and workers of all queues, from which their demand is computed."""
 
     name = "demand_recorder"
     interval_s = 5.0
 
     def __init__(self) -> None:
-        self._failures = FailureLog("demand_recorded")
+        # Never read, so that demand is recorded without the database.
+        self._rows = RowFailures("demand")
+        self._records = FailureLog("demand_recorded")
 
-    def run_tick(self, broker: Broker) -> None:
+    def run(self, broker: Broker) -> None:
         try:
-            record_demand(broker)
+            record_demand(broker, self._rows)
         except ConfigurationUnavailable as error:
-            self._failures.record("demand_not_recorded", key=error.code, error=str(error))
+            self._records.record("demand_not_recorded", key=error.code, error=str(error))
         else:
-            self._failures.record_success()
+            self._records.record_success()

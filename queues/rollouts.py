@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import structlog
-from django.db import InterfaceError, OperationalError
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
@@ -31,13 +30,12 @@ from runqy.broker.replies import replace_nul
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import DeploymentStep, WorkerRecord, WorkerState
 from runqy.config_sync.operations import configuration_change
-from runqy.errors import BrokerUnavailable
 from runqy.formats.error_texts import find_error_line, find_start_error, shorten
-from runqy.telemetry.failure_log import FailureLog
+from runqy.maintenance.failed_rows import RowFailures
 
 log = structlog.get_logger(__name__)
-_failures = FailureLog("rollouts_continued")
-_CONCERN_ALL = (OperationalError, InterfaceError, BrokerUnavailable)
+_rollouts = RowFailures("rollout")
+_first_releases = RowFailures("first release")
 
 LONGEST_BAKE = timedelta(minutes=10)
 """How long the first workers wait for a task that ends, if there is none."""
@@ -214,13 +212,17 @@ def _by_load(workers: Sequence[WorkerRecord]) -> list[WorkerRecord]:
 
 def advance_rollouts(broker: Broker) -> bool:
     """Take the next step of each rollout. Return whether there was one. Raise BrokerUnavailable."""
-    rolling_out = list(Release.objects.filter(state=ReleaseState.ROLLING_OUT).select_related("queue"))
-    if not rolling_out:
+    rolling_out = Release.objects.filter(state=ReleaseState.ROLLING_OUT)
+    found = list(_rollouts.exclude_paused(rolling_out).values_list("pk", "queue__name"))
+    if not found:
         return False
     records = _connected(broker)
-    for release in rolling_out:
-        with _failures.isolate("rollout_failed", passes=_CONCERN_ALL, queue=release.queue.name):
-            workers = [worker for worker in records if worker.queue == release.queue.name]
+    for pk, queue in found:
+        with _rollouts.isolate(pk, name=f"of {queue}", queue=queue):
+            release = Release.objects.select_related("queue").filter(pk=pk).first()
+            if release is None:  # deleted with its queue
+                continue
+            workers = [worker for worker in records if worker.queue == queue]
             step = decide(release, release.queue, workers, now=timezone.now())
             if step != GO_ON:
                 take_step(release, step)
@@ -263,12 +265,15 @@ def make_first_releases(broker: Broker) -> None:
     if not names:
         return
     catalog = get_fresh_catalog(max_age_s=0)
+    _first_releases.read()
     for worker in _connected(broker):
         # One that registered before the definition changed may run other code.
-        is_current = worker.queue in names and worker.revision == catalog.queue_revision(worker.queue)
+        if worker.queue not in names or _first_releases.is_paused(worker.queue):
+            continue
+        is_current = worker.revision == catalog.queue_revision(worker.queue)
         if is_current and worker.state is WorkerState.READY and not worker.reason and COMMIT.fullmatch(worker.commit):
             names.discard(worker.queue)
-            with _failures.isolate("first_release_failed", passes=_CONCERN_ALL, queue=worker.queue):
+            with _first_releases.isolate(worker.queue, name=f"of {worker.queue}", queue=worker.queue):
                 _make_first_release(worker)
 
 

@@ -76,7 +76,7 @@ def run_schedules(broker: Broker) -> None:
         now = broker.now()
         due = failures.exclude_paused(Schedule.objects.filter(wake_at__lte=now)).order_by("wake_at")
         found = list(due.values_list("pk", "name", "parent_queue")[:PAGE])
-        failures.handle(found, partial(_run_rows, broker, now), describe=tuple)
+        failures.handle(found, partial(_run_rows, broker, now), describe=lambda row: row)
         if len(found) < PAGE or clock.monotonic_s() >= until:
             return
 

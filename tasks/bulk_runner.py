@@ -26,6 +26,7 @@ from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.broker.tasks.reader import TaskLocation, read_states, read_tasks
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueFull, RunqyError
+from runqy.maintenance.failed_rows import RowFailures
 from tasks.actions import TaskAction, apply_in_state
 from tasks.bulk_actions import (
     AUDIT_KIND,
@@ -49,6 +50,7 @@ FULL_QUEUE_RETRY_S = 5
 KEEP_DAYS = 30
 MAX_PROBLEMS = 20
 _NOT_PERMITTED = "The user or API key that requested it may no longer do this."
+_failures = RowFailures("bulk action")
 _State = BulkAction.State
 _Outcome = BulkAction.Outcome
 
@@ -59,12 +61,14 @@ def run_bulk_actions(broker: Broker) -> None:
     Raise BrokerUnavailable, ConfigurationUnavailable.
     """
     until = clock.monotonic_s() + TICK_S
-    for number in list(_find_free().order_by("id").values_list("pk", flat=True)[:100]):
+    free = _failures.exclude_paused(_find_free())
+    for number in list(free.order_by("id").values_list("pk", flat=True)[:100]):
         if clock.monotonic_s() >= until:
             return
-        runner = BulkRunner.lease(broker, number)
-        if runner is not None:
-            runner.run(until=until)
+        with _failures.isolate(number):
+            runner = BulkRunner.lease(broker, number)
+            if runner is not None:
+                runner.run(until=until)
 
 
 def delete_old_bulk_actions(*, limit: int = 1_000) -> None:

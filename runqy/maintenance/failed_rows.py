@@ -56,6 +56,9 @@ class RowFailures:
         failed = self._failed.get(_to_key(key))
         return failed is not None and failed.paused_until > timezone.now()
 
+    def list_paused(self) -> list[str]:
+        return [key for key in self._failed if self.is_paused(key)]
+
     def exclude_paused(self, rows: QuerySet[M]) -> QuerySet[M]:
         """Read which rows failed, and leave out those that are paused. Their keys are primary keys."""
         self.read()

@@ -1,8 +1,6 @@
 """Log a failure that repeats: at once, then with its count at growing intervals, and when it ends."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,19 +50,6 @@ class FailureLog:
         write = _log.warning if exc_info is None else _log.error
         error: dict[str, Any] = {} if exc_info is None else {"exc_info": exc_info}
         write(event, **self._members, **members, **repetition, **error)
-
-    @contextmanager
-    def isolate(self, event: str, /, *, passes: tuple[type[Exception], ...] = (), **members: object) -> Iterator[None]:
-        """Log an error of one of several objects, so that the others go on. Those in `passes` concern all: raise them.
-
-        `members` name the object.
-        """
-        try:
-            yield
-        except passes:
-            raise
-        except Exception as error:  # noqa: BLE001 (a bug that one object meets must not stop the others)
-            self.record(event, key=f"{members} {error!r}", exc_info=error, **members)
 
     def record_success(self) -> None:
         """Log that the failures have ended, if there were any."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
-from django.db import DatabaseError
 
 from queues.catalog import QueueCatalog
 from runqy import clock
@@ -15,8 +15,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.queues.deletion import forget_unread_ends, read_unread_ends
 from runqy.broker.scanning import run_requests
 from runqy.broker.streams.ends import EndEntry, TaskEnd, delete_ends, read_ends
-from runqy.errors import BrokerUnavailable
-from runqy.telemetry.failure_log import FailureLog
+from runqy.maintenance.failed_rows import RowFailures
 from tasks.transactions import BatchSize, store_or_drop, write_transaction
 
 READ_MAX, READ_MIN = 1000, 50
@@ -54,8 +53,7 @@ P = TypeVar("P", bound=Preparer)
 
 _consumers: list[Consumer] = []
 _preparers: list[Preparer] = []
-# Nothing records the end of a failure here: one queue may be consumed while another fails, at each tick.
-_failures = FailureLog("ends_consumed")
+_failures = RowFailures("end")
 
 
 def register_consumer(consume: C) -> C:
@@ -89,6 +87,7 @@ class EndsCollector:
 
         Raise BrokerUnavailable, DatabaseError: the entries stay in Redis.
         """
+        _failures.read()
         deleted = broker.run(read_unread_ends())
         ends_at_s, read_through = clock.monotonic_s() + TICK_MAX_S, set[str]()
         remaining = list(dict.fromkeys([*queues, *deleted]))
@@ -109,22 +108,25 @@ class EndsCollector:
     ) -> Mapping[str, bool]:
         """Move the oldest ends of some queues on; return of each whether it may have more.
 
-        A queue whose stream cannot be read, or whose ends cannot be consumed, is logged and left out: a worker may have
-        written what no consumer expects, and must not stop the ends of other queues.
+        A queue whose stream cannot be read is left out, and so is one where ends stay that cannot be consumed: a worker
+        may have written what no consumer expects.
         """
         limit = max(READ_MAX // len(queues), READ_MIN)
-        pages = broker.run(run_requests({queue: read_ends(queue, limit=limit) for queue in queues}))
+        paused = Counter(key.rpartition(" ")[0] for key in _failures.list_paused())
+        limits = {queue: limit + paused[queue] for queue in queues}
+        pages = broker.run(run_requests({queue: read_ends(queue, limit=limits[queue]) for queue in queues}))
         has_more = dict[str, bool]()
         for queue, page in pages.items():
-            with _failures.isolate("ends_not_consumed", passes=(BrokerUnavailable, DatabaseError), queue=queue):
-                if page:
-                    self._consume(queue, find_parent(queue, catalog, deleted), page)
-                    # After the commit, so that a process that is killed in between loses nothing.
-                    broker.run(delete_ends(queue, [entry.id for entry in page]))
-                has_more[queue] = len(page) >= limit
+            consumed = self._consume(queue, find_parent(queue, catalog, deleted), page) if page else []
+            if consumed:
+                # After the commit, so that a process that is killed in between loses nothing.
+                broker.run(delete_ends(queue, consumed))
+            if len(page) >= limits[queue] or len(consumed) == len(page):
+                has_more[queue] = len(page) >= limits[queue]
         return has_more
 
-    def _consume(self, redis_queue: str, queue: str, page: Sequence[EndEntry]) -> None:
+    def _consume(self, redis_queue: str, queue: str, page: Sequence[EndEntry]) -> list[str]:
+        """Move entries on; return the ids of those that are not needed any more."""
         invalid = sum(entry.end is None for entry in page)
         if invalid:
             log.warning("ends_invalid", queue=redis_queue, count=invalid)
@@ -133,9 +135,16 @@ class EndsCollector:
             for entry in page
             if entry.end is not None
         ]
+        consumed = [entry.id for entry in page if entry.end is None]
+
+        def consume(part: Sequence[CollectedEnd]) -> None:
+            store_or_drop(part, self._consume_part, _drop)
+            consumed.extend(each.entry_id for each in part)
+
         while ends:  # the size adapts from part to part
             part, ends = ends[: self.batch_size.value], ends[self.batch_size.value :]
-            store_or_drop(part, self._consume_part, _drop)
+            _failures.handle(part, consume, describe=_describe)
+        return consumed
 
     def _consume_part(self, ends: Sequence[CollectedEnd]) -> int:
         writes = [prepare(ends) for prepare in _preparers]
@@ -146,6 +155,10 @@ class EndsCollector:
                 consume(ends)
         self.batch_size.adapt(len(ends), written.held_s)
         return len(ends)
+
+
+def _describe(collected: CollectedEnd) -> tuple[str, str, str]:
+    return f"{collected.redis_queue} {collected.entry_id}", f"of task {collected.end.task_id}", collected.queue
 
 
 def _drop(refused: CollectedEnd, error: Exception) -> None:

@@ -34,6 +34,7 @@ from runqy.broker.streams.run_log import (
     read_runs,
     remove_runs,
 )
+from runqy.maintenance.failed_rows import RowFailures
 from tasks.history.fulltext_index import merge_segments
 from tasks.history.rollups import MINUTE_S, RollupDelta, add_to_rollups, floor_time, sum_up
 from tasks.history.rows import QueueIdentity, RunKey, build_row, prepare_rows
@@ -61,6 +62,8 @@ log = structlog.get_logger(__name__)
 _STREAM_FIELDS = [
     field.name for field in RunStream._meta.concrete_fields if not field.primary_key and field.name != "redis_queue"
 ]
+
+_failures = RowFailures("run history")
 
 QueueEntry = tuple[QueueIdentity, RunEntry]
 
@@ -255,6 +258,7 @@ class RunRecorder:
 
         Raise BrokerUnavailable, DatabaseError: the entries stay in Redis, up to the size of the stream.
         """
+        _failures.read()
         ends_at_s, total = clock.monotonic_s() + TICK_MAX_S, 0
         remaining = list(queues)
         while remaining and clock.monotonic_s() < ends_at_s:
@@ -274,7 +278,15 @@ class RunRecorder:
         found = {queue: page.entries for queue, page in pages.items() if page.entries}
         before = get_streams(found)
         identities = {queue: QueueIdentity.find(queue, catalog) for queue in sorted(found)}
-        self._store([(identity, entry) for queue, identity in identities.items() for entry in found[queue]])
+        stored = set[str]()
+
+        def store(part: Sequence[tuple[str, QueueIdentity]]) -> None:
+            self._store([(identity, entry) for queue, identity in part for entry in found[queue]])
+            stored.update(queue for queue, _ in part)
+
+        # The entries of a queue that cannot be stored stay in its stream.
+        _failures.handle(list(identities.items()), store, describe=_describe)
+        found = {queue: entries for queue, entries in found.items() if queue in stored}
         if found:
             checkpoint()
         # Removed only after the commit, so that a process that is killed in between loses nothing.
@@ -310,6 +322,11 @@ class RunRecorder:
         log.warning("run_not_stored", queue=identity.redis_queue, error=str(error))
         # Stored as an entry that could not be read: it is counted, and the cursor passes it.
         self._store_part([(identity, RunEntry(entry.id, None))])
+
+
+def _describe(stream: tuple[str, QueueIdentity]) -> tuple[str, str, str]:
+    redis_queue, identity = stream
+    return redis_queue, f"of {redis_queue}", identity.queue
 
 
 def _delete_others(broker: Broker, pages: dict[str, StreamPage]) -> None:

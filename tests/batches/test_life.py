@@ -4,8 +4,10 @@ import json
 import sys
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from batches import runner
 from batches.models import Batch, BatchRequest, Member, MemberState
@@ -21,6 +23,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.notify import Notify
 from runqy.broker.tasks.inspector import delete_tasks, run_tasks
 from runqy.broker.tasks.reader import read_tasks
+from runqy.maintenance.models import FailedRow
 from tests.api.client import ApiClient
 from tests.batches.conftest import Steps, body, counts
 from tests.queues.samples import spec
@@ -418,3 +421,34 @@ def test_a_member_that_was_interrupted_for_a_day_is_unknown(
     steps.enqueue()
 
     assert (counts(batch_id), steps.take()) == ({"unknown": 1}, [])
+
+
+def test_a_batch_that_cannot_be_handled_holds_up_no_other(client: ApiClient, steps: Steps):
+    odd, other = create(client, count=1, name="odd"), create(client, count=1, name="other")
+    create(client, count=1, name="good")
+    Member.objects.filter(batch_id=odd).update(request=b"\xc1")
+    Batch.objects.filter(pk=other).update(callback_request=b"\xc1")
+
+    steps.enqueue()
+    steps.complete(*steps.take(3))
+    steps.settle()
+
+    states = dict(Batch.objects.values_list("name", "callback_state"))
+    assert states == {"odd": "planned", "good": "enqueued", "other": "waiting"}
+    assert sorted(FailedRow.objects.values_list("kind", "name")) == [("batch", "odd"), ("callback", "of batch other")]
+
+
+def test_an_old_batch_that_cannot_be_deleted_keeps_no_other(
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
+):
+    odd, *_ = [create(client, count=1) for _ in range(3)]
+    Batch.objects.update(ended_at=timezone.now() - timedelta(days=9))
+    find = Member.objects.filter
+
+    def fail_for_odd(**conditions: Any) -> Any:
+        return 1 / 0 if conditions.get("batch_id") == odd else find(**conditions)
+
+    monkeypatch.setattr(Member.objects, "filter", fail_for_odd)
+    delete_old_batches(steps.broker)
+
+    assert [batch.pk for batch in Batch.objects.all()] == [odd]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from django.db import DataError, IntegrityError, OperationalError, connection
+from django.utils import timezone
 
 from queues.deletion import delete_queue
 from queues.queries import get_fresh_catalog
@@ -12,6 +13,7 @@ from runqy.broker.keys import UNREAD_ENDS, QueueKeys
 from runqy.broker.notify import Notify
 from runqy.broker.streams.ends import count_ends
 from runqy.broker.tasks.finish import complete
+from runqy.maintenance.models import FailedRow
 from tasks.duties import TaskEnds
 from tasks.ends import collector
 from tasks.ends.collector import CollectedEnd, EndsCollector
@@ -128,20 +130,31 @@ def test_an_end_is_stored_if_the_row_it_refers_to_is_deleted_meanwhile(
     assert [each.end.task_id for each in consumed] == ["t1"]
 
 
-def test_a_queue_whose_ends_cannot_be_consumed_does_not_stop_the_others(
+def test_an_end_that_cannot_be_consumed_stays_and_holds_up_no_other(
     broker: Broker, consumed: list[CollectedEnd], monkeypatch: pytest.MonkeyPatch
 ):
     def fail(ends: Sequence[CollectedEnd]) -> None:
-        if ends[0].queue == "evil":
+        if any(each.end.task_id.startswith("evil") for each in ends):
             raise KeyError("unexpected")
 
+    monkeypatch.setattr(collector, "READ_MIN", 2)
+    monkeypatch.setattr(collector, "READ_MAX", 2)
     monkeypatch.setattr(collector, "_consumers", [fail, consumed.extend])
-    finish(broker, "t1", queue="evil")
-    finish(broker, "t2")
+    finish(broker, "evil1", "evil2", "t1", "t2", queue="mixed")
+    finish(broker, "t3")
 
-    assert collect(broker, "evil", QUEUE) == {QUEUE}
-    assert [each.end.task_id for each in consumed] == ["t2"]
-    assert (waiting(broker, "evil"), waiting(broker)) == (1, 0)
+    read_through = collect(broker, "mixed", QUEUE)
+    told = sorted(each.end.task_id for each in consumed)
+    finish(broker, "t4", queue="mixed")
+    collect(broker, "mixed")
+    left = waiting(broker, "mixed")
+    FailedRow.objects.update(paused_until=timezone.now())
+    monkeypatch.setattr(collector, "_consumers", [consumed.extend])
+
+    assert (read_through, told, left) == ({QUEUE}, ["t1", "t2", "t3"], 2)
+    assert collect(broker, "mixed") == {"mixed"}
+    assert sorted(each.end.task_id for each in consumed) == ["evil1", "evil2", "t1", "t2", "t3", "t4"]
+    assert not FailedRow.objects.exists()
 
 
 def test_what_is_read_from_redis_is_read_before_the_transaction(

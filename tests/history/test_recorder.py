@@ -21,6 +21,7 @@ from runqy.broker.streams.run_counters import read_run_counters
 from runqy.broker.streams.run_log import EndedRun, RunEntry, RunInfo, remove_runs
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
+from runqy.maintenance.models import FailedRow
 from tasks.duties import RunHistory
 from tasks.history.record import RunRecorder, store_entries
 from tasks.history.rows import QueueIdentity, RunRow, build_row
@@ -405,3 +406,22 @@ def test_the_rate_limit_holds_for_workers_whose_clocks_differ():
     store_entries([(identity, run) for run in runs], max_rate=4)
 
     assert (TaskRun.objects.count(), counted(), get_history_status(QUEUE).counted_only) == (4, 20, 16)
+
+
+def test_runs_that_cannot_be_stored_stay_in_their_queue_and_hold_up_no_other(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+):
+    for queue in ("evil", QUEUE, "video"):
+        finish(broker, 2, queue)
+
+    def fail_for_evil(identity: QueueIdentity, run: EndedRun) -> RunRow:
+        if identity.queue == "evil":
+            raise KeyError("unexpected")
+        return build_row(identity, run)
+
+    monkeypatch.setattr("tasks.history.record.build_row", fail_for_evil)
+    record(broker, "evil", QUEUE, "video")
+
+    assert {TaskRun.objects.filter(redis_queue=queue).count() for queue in (QUEUE, "video")} == {2}
+    assert broker.run(read_stream_status("evil")).length == 2
+    assert FailedRow.objects.get().key == "evil"

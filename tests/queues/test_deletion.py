@@ -23,6 +23,7 @@ from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditRecord
 from runqy.config_sync.models import StoredDocument
 from runqy.errors import BrokerUnavailable, QueueBeingDeleted, QueueNotEmpty, QueueNotFound
+from runqy.maintenance.models import FailedRow
 from runqy.redis_connection import get_broker
 from tests.queues.samples import spec
 from tests.queues.stored import list_keys
@@ -374,3 +375,26 @@ def test_a_disabled_queue_is_reopened_as_disabled(monkeypatch: pytest.MonkeyPatc
 
 def _unavailable(*_: Any, **__: Any) -> Any:
     raise BrokerUnavailable
+
+
+ACTOR = {"kind": "server", "name": "server", "id": ""}
+
+
+def test_a_deletion_that_cannot_be_continued_holds_up_no_other() -> None:
+    for name in ("mail", "video"):
+        save(name)
+        change_queue(spec=spec(name, is_enabled=False))
+        QueueDeletion.objects.create(
+            queue=name,
+            redis_queues=[name],
+            is_whole=True,
+            is_forced=True,
+            leased_until="2020-01-01T00:00Z",
+            actor=ACTOR,
+        )
+    QueueDeletion.objects.filter(queue="mail").update(actor=7)
+
+    finish_deletions(get_broker())
+
+    assert list(Queue.objects.values_list("name", flat=True)) == ["mail"]
+    assert FailedRow.objects.get().queue == "mail"

@@ -21,6 +21,7 @@ from runqy.broker.queues.demand import NO_RECORD, DemandCounts, DemandRecord, De
 from runqy.broker.streams.run_counters import RunCounters, add_run_counters
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord, WorkerState
+from runqy.maintenance.failed_rows import RowFailures
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import MovingClock
 from tests.support.tasks import put, take
@@ -99,7 +100,7 @@ def test_demand_is_that_of_all_sub_queues_without_a_worker_and_with_one(
 ) -> None:
     clock = MovingClock(monkeypatch)
     save_queue(spec=spec("mail", "high:10", "low:3"), source=QueueSource.API)
-    record_demand(single_broker)
+    record_demand(single_broker, RowFailures("demand"))
     put(single_broker, "t1", "t2", "t3", queue="mail_high")
     put(single_broker, "t4", queue="mail_low")
     put(single_broker, "t5", queue="mail_low", process_at_s=single_broker.now_s() + 2)
@@ -123,7 +124,7 @@ def test_demand_is_that_of_all_sub_queues_without_a_worker_and_with_one(
         started_at_s=single_broker.now_s(),
     )
     single_broker.run(write_heartbeat(record, now_ns=single_broker.now_ns()))
-    record_demand(single_broker)
+    record_demand(single_broker, RowFailures("demand"))
     served = get_demand(single_broker, "mail", target_wait_s=6)
     high = get_demand(single_broker, "mail.high")
 
@@ -138,14 +139,14 @@ def test_demand_is_that_of_all_sub_queues_without_a_worker_and_with_one(
 def test_a_paused_sub_queue_needs_no_workers_and_a_deleted_queue_no_record(single_broker: Broker) -> None:
     save_queue(spec=spec("mail", "high:10", "low:3"), source=QueueSource.API)
     put(single_broker, "t1", queue="mail_high")
-    record_demand(single_broker)
+    record_demand(single_broker, RowFailures("demand"))
     single_broker.client.hset(keys.DEMAND, "gone", b"{}")
 
     pause_queue(single_broker, name="mail_high")
     partly = get_demand(single_broker, "mail")
     pause_queue(single_broker, name="mail_low")
     wholly = get_demand(single_broker, "mail")
-    record_demand(single_broker)
+    record_demand(single_broker, RowFailures("demand"))
 
     assert (partly.demand, partly.desired_workers, partly.reason) == (1, 0, "no_worker")
     assert (wholly.demand, wholly.desired_workers, wholly.reason) == (1, 0, "paused")
@@ -171,7 +172,7 @@ def test_a_worker_that_reports_nonsense_spoils_the_demand_of_no_other_queue(
     forged = replace(record, worker_id="chat", queue="chat", redis_queues={"chat": 1}, concurrency=10**400)
     single_broker.client.set(keys.worker_record("chat"), forged.encode())
 
-    record_demand(single_broker)
+    record_demand(single_broker, RowFailures("demand"))
 
     assert [get_demand(single_broker, queue).workers for queue in ("chat", "mail")] == [0, 1]
 
@@ -190,10 +191,10 @@ def test_a_failure_of_one_queue_spoils_the_demand_of_no_other(
 
     monkeypatch.setattr(demand, "sample_counters", fail_for_chat)
     with capture_logs() as entries:
-        record_demand(single_broker)
+        record_demand(single_broker, RowFailures("demand"))
 
     assert single_broker.client.hkeys(keys.DEMAND) == [b"mail"]
-    assert [entry["queue"] for entry in entries if entry["event"] == "demand_of_queue_not_recorded"] == ["chat"]
+    assert [entry["queue"] for entry in entries if entry["event"] == "row_failed"] == ["chat"]
 
 
 def test_reading_it_takes_one_round_trip(

@@ -235,7 +235,7 @@ def test_a_failure_of_one_queue_stops_the_first_release_and_the_rollout_of_no_ot
     advance(single_broker)
 
     assert first == ["mail"]
-    assert [entry["queue"] for entry in entries if entry["event"] == "first_release_failed"] == ["chat"]
+    assert [entry["queue"] for entry in entries if entry["event"] == "row_failed"] == ["chat"]
     assert dict(Release.objects.filter(number=2).values_list("queue__name", "workers")) == {"chat": [], "mail": ["w1"]}
 
 

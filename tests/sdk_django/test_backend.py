@@ -10,6 +10,7 @@ from queues.definitions import FieldType, LimitOverrides, PayloadField
 from queues.demand import record_demand
 from runqy.broker.broker import Broker
 from runqy.broker.workers.records import WorkerRecord, WorkerState
+from runqy.maintenance.failed_rows import RowFailures
 from tests.queues.samples import spec
 from tests.queues.stored import store_queues
 from tests.sdk_django.worker import django_worker
@@ -78,7 +79,7 @@ def test_cases_of_django_pass(  # noqa: PLR0917 (fixtures)
         heartbeats(single_broker, broken),
         django_worker(single_broker, QUEUES, [str(python), "-m", "runqy_sdk.django"], **project),
     ):
-        record_demand(single_broker)  # as maintenance does, for who may not see workers
+        record_demand(single_broker, RowFailures("demand"))  # as maintenance does, for who may not see workers
         cases = subprocess.run(
             [str(python), "-m", "pytest", *ALONE, "-W", "error", "cases.py"],
             cwd=PROJECT,

@@ -23,6 +23,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.errors import QueueNotFound, RequestInvalid
+from runqy.maintenance.models import FailedRow
 from tasks import bulk_actions, bulk_runner
 from tasks.actions import TaskAction
 from tasks.bulk_actions import cancel_bulk_action, create_bulk_action, list_bulk_actions_on, preview_bulk_action
@@ -454,3 +455,14 @@ def test_a_bulk_action_survives_kill_9_and_is_applied_to_no_task_twice(single_br
 
     assert counts(bulk) == ("finished", count, count, 0, 0)
     assert len(listed(single_broker, "simple")["pending"]) == count
+
+
+def test_a_bulk_action_that_cannot_be_applied_holds_up_no_other(single_broker: Broker) -> None:
+    put(single_broker, "t1", queue="simple")
+    odd, good = (create_bulk_action(single_broker, action=TaskAction.ARCHIVE, query=PENDING, expected=1) for _ in "ab")
+    BulkAction.objects.filter(pk=odd.pk).update(query="[]")
+
+    run_bulk_actions(single_broker)
+
+    assert counts(good) == ("finished", 1, 1, 0, 0)
+    assert list(FailedRow.objects.values_list("kind", "key")) == [("bulk action", str(odd.pk))]

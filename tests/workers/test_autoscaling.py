@@ -12,6 +12,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.reader import find_task
+from runqy.maintenance.failed_rows import RowFailures
 from tests.api.client import ApiClient, content
 from tests.queues.samples import spec
 from tests.support.environment import CLIENT_KEY
@@ -83,7 +84,7 @@ def test_workers_follow_demand_from_none_to_five_to_none(
     client = ApiClient(CLIENT_KEY)
 
     def poll() -> int:
-        record_demand(single_broker)
+        record_demand(single_broker, RowFailures("demand"))
         found = content(client, "/api/cli/queues/mail/demand?target_wait=1ms")
         pods.scale(scaler.poll(found["desired_workers"]))
         return scaler.replicas
@@ -119,7 +120,7 @@ def test_workers_follow_demand_from_none_to_five_to_none(
     assert [pod.process.wait(60) for pod in pods.ended] == [0] * MOST
     records = [single_broker.run(find_task(task_id)) for task_id in ids]
     assert [(record.attempts, record.child_deaths) for record in records] == [(1, 0)] * len(ids)
-    record_demand(single_broker)
+    record_demand(single_broker, RowFailures("demand"))
     found = content(client, "/api/cli/queues/mail/demand")
     assert (found["workers"], found["slots"], found["slots_per_worker"], found["demand"]) == (0, 0, 1.0, 0)
 

@@ -235,6 +235,69 @@ def test_code_that_is_being_started_goes_on_with_it_when_only_the_number_of_its_
     assert commit_that_runs(single_broker) == newer
 
 
+@pytest.mark.parametrize("mode", ["long_running", "one_shot"])
+def test_a_release_that_was_reverted_gets_no_tasks_while_the_one_before_loads_beside_it(  # noqa: PLR0917
+    single_broker: Broker,
+    redis: redis_py.Redis,
+    mail: Repository,
+    server: FakeServer,
+    start_worker: StartWorker,
+    tmp_path: Path,
+    mode: str,
+) -> None:
+    server.response["queue"]["mode"] = mode
+    server.response["deployment"]["env_vars"] = {"MODE": mode}
+    starts, until = tmp_path / "starts", tmp_path / "until"
+    slow = f"import time\nfrom pathlib import Path\nopen({str(starts)!r}, 'a').write('.')\n"
+    slow += f"while not Path({str(until)!r}).exists():\n    time.sleep(0.01)\n"
+    good = mail.commit({"main.py": slow + WORKING})
+    until.touch()
+    server.response["release"] = {"number": 1, "commit": good}
+    start_worker(RUNQY_PROCESSES="1")
+    assert commit_that_runs(single_broker) == good
+    bad = mail.commit({"main.py": WORKING})
+    server.response["release"] = {"number": 2, "commit": bad}
+    change_configuration(redis, server, "2")
+    wait_for_commit(single_broker, bad)
+    task = wait_task(tmp_path)
+    running = add_task(single_broker, task)
+    eventually(Path(task["started"]).exists)
+    until.unlink()
+    started = len(starts.read_text())
+
+    server.response["release"] = {"number": 1, "commit": good}
+    change_configuration(redis, server, "3")
+    eventually(lambda: len(starts.read_text()) > started)  # although the other one is busy
+    waiting = add_task(single_broker, ASK)
+    Path(task["until"]).touch()
+    assert wait_for_state(single_broker, running, "completed", "archived", "retry").result == b'"waited"'
+    eventually(lambda: [one.state for one in list_worker_records(single_broker)] == [WorkerState.STARTING])
+    until.touch()
+
+    result = json.loads(wait_for_state(single_broker, waiting, "completed").result or b"")
+    assert result["RUNQY_COMMIT"] == good
+    wait_for_commit(single_broker, good)
+
+
+def test_a_release_before_that_cannot_be_fetched_leaves_tasks_waiting_and_says_so(
+    single_broker: Broker, redis: redis_py.Redis, mail: Repository, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.response["release"] = {"number": 2, "commit": mail.git("rev-parse", "HEAD")}
+    start_worker()
+    commit_that_runs(single_broker)
+
+    server.response["release"] = {"number": 1, "commit": "f" * 40}
+    change_configuration(redis, server, "2")
+    eventually(lambda: [one.state for one in list_worker_records(single_broker)] == [WorkerState.START_FAILED])
+    waiting = add_task(single_broker, ASK)
+    newest = mail.commit({"other.txt": "1"})
+    server.response["release"] = {"number": 3, "commit": newest}
+    change_configuration(redis, server, "3")
+
+    result = json.loads(wait_for_state(single_broker, waiting, "completed").result or b"")
+    assert result["RUNQY_COMMIT"] == newest
+
+
 def test_a_worker_reports_at_once_that_it_runs_another_release(
     single_broker: Broker, redis: redis_py.Redis, mail: Repository, server: FakeServer, start_worker: StartWorker
 ) -> None:

@@ -10,6 +10,7 @@ from workers.runtime.child import ChildSpec
 from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool
 from workers.runtime.pool import Pool
+from workers.runtime.task_runs import RunStatus
 
 CODE = """
 import json, os, sys, time
@@ -99,3 +100,27 @@ def test_each_of_several_processes_is_replaced_as_soon_as_its_successor_is_ready
             assert await run_one(pool, recorder, f"after-{number}") == b'"2"'
 
     use(LongRunningPool, spec, act, processes=2, concurrency=2)
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_processes_of_a_newer_release_get_no_more_tasks_and_older_ones_stay(spec: ChildSpec, beside: bool) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        pool.submit(a_run("long", "wait"))
+        pool.retire_newer(1, beside=beside)
+        pool.submit(a_run("refused", None))
+
+        assert (pool.is_ready, pool.problem, recorder.statuses()) == (False, "", {"refused": RunStatus.REQUEUED})
+        pool.start(replace(version(spec, "1", "now"), release=1), beside=beside)
+        if beside:
+            await until(lambda: pool.is_ready)
+            assert await run_one(pool, recorder, "before-its-end") == b'"1"'
+            assert "long" not in recorder.results
+        assert pool.is_ready is beside
+        (spec.code_dir / "until").touch()
+        await until(lambda: "long" in recorder.results and pool.is_ready and pool.is_up_to_date)
+        assert recorder.results["long"].output == b'"2"'
+        assert await run_one(pool, recorder, "after") == b'"1"'
+        pool.retire_newer(1, beside=beside)
+        assert (pool.is_ready, pool.slots) == (True, 1)
+
+    use(LongRunningPool, replace(version(spec, "2", "now"), release=2), act)

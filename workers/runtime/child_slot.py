@@ -102,6 +102,11 @@ class ChildSlot:
         return self._started_with is self._spec
 
     @property
+    def release(self) -> int:
+        """Return the release that it is to run; 0 without one."""
+        return self._spec.release if self._spec else 0
+
+    @property
     def is_empty(self) -> bool:
         return self._child is None
 
@@ -206,8 +211,13 @@ class ChildSlot:
                 self.end_run(run, timeout_result(run))
 
     def retire(self) -> None:
-        """Take no more tasks, and end the child once it has done those that it has."""
-        self.is_leaving, self._spec = True, None
+        """Leave the pool once the child has done the tasks that it has, and has ended."""
+        self.is_leaving = True
+        self.close()
+
+    def close(self) -> None:
+        """Take no more tasks, and end the child once it has done those that it has, until the next start."""
+        self._spec = None
         if self._restart:
             self._restart.cancel()
         if self._child and not self._batches:
@@ -346,7 +356,7 @@ class ChildSlot:
         elif ended_unexpectedly:
             event = "child_ended" if child.is_ready else "child_not_started"
             self._record_failure(event, child.cause, reason=child.reason)
-        elif not (self._is_stopping or self.is_leaving):
+        elif self._spec and not self._is_stopping:
             self._start()
         self._on_change()
 

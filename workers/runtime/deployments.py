@@ -53,6 +53,8 @@ class DeploymentManager:
         self._failures = FailureLog("deployment_succeeded")
         self._started_release = self._problem_release = 0
         self._is_deploying = False
+        # Its release was reverted, and the one before is not started yet.
+        self._is_going_back = False
         self._settings = settings
         self._consumer = consumer
         self._worker_id = worker_id
@@ -121,6 +123,11 @@ class DeploymentManager:
         """
         is_failing = self.is_failing
         self.child_failed.clear()
+        self._is_going_back = 0 < registration.release.number < self._started_release
+        if self.pool and self._is_going_back:
+            # Before anything is fetched: the release was reverted, and tasks wait for the one before.
+            beside = not registration.deployment.replace_first
+            self.pool.retire_newer(registration.release.number, beside=beside)
         is_deployed = self._running and self._running.deploys_like(registration) and not self._problem
         if self._current and is_deployed and not is_failing:
             await self._use(registration, self._current)
@@ -142,6 +149,11 @@ class DeploymentManager:
         finally:
             self._is_deploying = False
             self._consumer.pool_changed()
+        if deployed.problem and self._is_going_back:  # what it falls back to may be the release that was reverted
+            deployed.release()
+            self._failure = deployed.failure
+            self._record_failure(registration, deployed.problem)
+            return False
         self._problem, self._failure = deployed.problem, deployed.failure
         if deployed.problem:
             self._problem_release = registration.release.number
@@ -164,7 +176,7 @@ class DeploymentManager:
     def restart_children(self) -> None:
         """Replace the children, each between two tasks. Without children there is nothing to do."""
         self._restarts += 1
-        if self._running and self._current:
+        if self._running and self._current and not self._is_going_back:
             self._is_restarting = True
             log.info("children_restarting")
             self._start_children(self._running, self._current)
@@ -207,7 +219,7 @@ class DeploymentManager:
             await self._replace_pool(registration)
         self._running = registration
         if not deployed.problem:
-            self._started_release = registration.release.number
+            self._started_release, self._is_going_back = registration.release.number, False
         if not self._start_children(registration, deployed):
             return
         if before is not deployed and not deployed.problem:

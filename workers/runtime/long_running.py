@@ -94,6 +94,20 @@ class LongRunningPool:
             slot.start(spec)
         self._use_slots()
 
+    def retire_newer(self, release: int, *, beside: bool) -> None:
+        for slot in [slot for slot in self._next if slot.release > release]:
+            del self._next[slot]
+            slot.retire()
+            self._slots.append(slot)  # until its child has ended
+        failures = FailureLog("child_started")
+        for slot in [slot for slot in self._slots if slot.release > release]:
+            if beside:
+                slot.retire()
+                self._slots.append(self._make_slot(failures))
+            else:
+                slot.close()
+        self._use_slots()
+
     def submit(self, *runs: Run) -> None:
         for run in runs:
             run.waiting_since_s = clock.monotonic_s()

@@ -94,12 +94,22 @@ class OneShotPool:
             self._probe.kill()  # `_check_probe` starts one of the new code
         self._notify_owner()
 
+    def retire_newer(self, release: int, *, beside: bool) -> None:
+        if self._next and self._next.release > release:
+            self._next = None
+        if self._spec and self._spec.release > release:
+            self._spec, self._is_probed = None, False
+            self.requeue_unstarted()
+        self._notify_owner()
+
     def submit(self, *runs: Run) -> None:
         for run in runs:
             self._submit(run)
 
     def _submit(self, run: Run) -> None:
-        assert self._spec is not None  # noqa: S101 (a pool is ready after its start)
+        if self._spec is None:  # it was retired while the task was dequeued
+            self._owner.run_ended(run, RunResult(RunStatus.REQUEUED))
+            return
         try:
             own = {"RUNQY_TASK_ID": run.task_id} | ({"TRACEPARENT": run.traceparent} if run.traceparent else {})
             self._start_child(self._spec, run, **own)
@@ -210,7 +220,7 @@ class OneShotPool:
         self._notify_owner()
 
     def _check_probe(self, child: Child) -> None:
-        if self._is_stopping or (self._is_probed and self._next is None):
+        if self._is_stopping or self._newest is None or (self._is_probed and self._next is None):
             return
         if child.has_failed:
             self._require_probe(child.cause, of_next=self._next is not None)

@@ -142,6 +142,12 @@ class Pool(Protocol):
         With `beside`, each runs on until its successor is ready. Both are in memory for that time.
         """
 
+    def retire_newer(self, release: int, *, beside: bool) -> None:
+        """Send no more tasks to children of releases above this number; each ends once it has done those that it has.
+
+        `start` then starts others: with `beside` at once, otherwise each when its predecessor has ended.
+        """
+
     def submit(self, *runs: Run) -> None:
         """Run tasks, each as soon as a child is free."""
 

@@ -1,15 +1,23 @@
-"""Programs that use the SDK, started as a worker starts them."""
+"""Programs that use the SDK, started as a worker starts them, and clients of the server's own application."""
 
+import asyncio
 import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from queues.definitions import FieldType, LimitOverrides, PayloadField
+from runqy_sdk.client import AsyncClient, Client
+from tests.queues.samples import spec
+from tests.queues.stored import store_queues
+from tests.support.environment import CLIENT_KEY
+from tests.support.waiting import PATIENCE_S
 
 SDK = Path(__file__).parents[2] / "sdk"
 PYTHON = os.environ.get("RUNQY_TEST_SDK_PYTHON", sys.executable)
@@ -98,3 +106,52 @@ def start(tmp_path: Path) -> Iterator[Start]:
         program.process.stdout.close()
         with contextlib.suppress(BrokenPipeError):
             program.process.stdin.close()
+
+
+class SyncMethods:
+    """The methods of AsyncClient, each run to its end on one event loop."""
+
+    def __init__(self, **options: Any) -> None:
+        self._runner = asyncio.Runner()
+        self._client = self._runner.run(self._make(options))
+
+    def close(self) -> None:
+        self._runner.run(self._client.aclose())
+        self._runner.close()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            found = getattr(self._client, name)(*args, **options)
+            return self._runner.run(_collect(found) if hasattr(found, "__anext__") else found)
+
+        return call
+
+    async def _make(self, options: dict[str, Any]) -> AsyncClient:
+        return AsyncClient(**options)
+
+
+async def _collect(values: AsyncIterator[Any]) -> list[Any]:
+    return [value async for value in values]
+
+
+@pytest.fixture(params=[Client, SyncMethods])
+def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Return a function that makes a client, of either kind."""
+    made: list[Any] = []
+
+    def make(url: str, **options: Any) -> Any:
+        made.append(request.param(url=url, api_key=CLIENT_KEY, **options))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def client(configuration: None, served_data_plane: str, make: Callable[..., Any]) -> Any:
+    fields = (PayloadField(name="n", type=(FieldType.INT,)),)
+    store_queues(
+        spec("simple"), spec("numbers", input=fields), spec("small", limits=LimitOverrides(max_waiting_tasks=2))
+    )
+    return make(served_data_plane, retry_for=PATIENCE_S)

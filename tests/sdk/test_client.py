@@ -1,12 +1,11 @@
 """Both clients against the server's own application, also over a bad network."""
 
-import asyncio
 import json
 import re
 import socket
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 import redis as redis_py
 
 from documentation import client_errors
-from queues.definitions import FieldType, LimitOverrides, PayloadField
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.streams.run_log import RunInfo
@@ -26,7 +24,6 @@ from runqy.broker.tasks.inspector import run_tasks
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.output import OutputChunk, write_output
 from runqy_sdk.client import (
-    AsyncClient,
     Client,
     ConfigurationError,
     Job,
@@ -39,63 +36,11 @@ from runqy_sdk.client import (
 )
 from runqy_sdk.client import operations as client_operations
 from tests.api.client import ApiClient
-from tests.queues.samples import spec
-from tests.queues.stored import store_queues
-from tests.support.environment import CLIENT_KEY
 from tests.support.tasks import take, take_one
 from tests.support.waiting import PATIENCE_S
 from tests.tasks.task_helpers import fail_for_good, succeed
 
 SIMPLE = QueueKeys("simple")
-
-
-class SyncMethods:
-    """The methods of AsyncClient, each run to its end on one event loop."""
-
-    def __init__(self, **options: Any) -> None:
-        self._runner = asyncio.Runner()
-        self._client = self._runner.run(self._make(options))
-
-    def close(self) -> None:
-        self._runner.run(self._client.aclose())
-        self._runner.close()
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            found = getattr(self._client, name)(*args, **options)
-            return self._runner.run(_collect(found) if hasattr(found, "__anext__") else found)
-
-        return call
-
-    async def _make(self, options: dict[str, Any]) -> AsyncClient:
-        return AsyncClient(**options)
-
-
-async def _collect(values: AsyncIterator[Any]) -> list[Any]:
-    return [value async for value in values]
-
-
-@pytest.fixture(params=[Client, SyncMethods])
-def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """Return a function that makes a client, of either kind."""
-    made: list[Any] = []
-
-    def make(url: str, **options: Any) -> Any:
-        made.append(request.param(url=url, api_key=CLIENT_KEY, **options))
-        return made[-1]
-
-    yield make
-    for client in made:
-        client.close()
-
-
-@pytest.fixture
-def client(configuration: None, served_data_plane: str, make: Callable[..., Any]) -> Any:
-    fields = (PayloadField(name="n", type=(FieldType.INT,)),)
-    store_queues(
-        spec("simple"), spec("numbers", input=fields), spec("small", limits=LimitOverrides(max_waiting_tasks=2))
-    )
-    return make(served_data_plane, retry_for=PATIENCE_S)
 
 
 @contextmanager

@@ -36,7 +36,11 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """The methods of Client, as coroutines and asynchronous iterators. See there."""
+    """The methods of Client, as coroutines and asynchronous iterators.
+
+    It takes the arguments of Client, and raises the same errors. Any number of coroutines may share one, on one event
+    loop; waits and events take no connection from other requests. Use it with `async with`, or call `aclose`.
+    """
 
     def __init__(
         self,
@@ -47,8 +51,10 @@ class AsyncClient:
         timeout: float = 30.0,
         retry_for: float = 60.0,
     ) -> None:
+        """Raise ConfigurationError."""
         self._connection = Connection(url, api_key, profile, timeout, retry_for)
         self._http = httpx2.AsyncClient(**self._connection.options)
+        self._waiting_http = httpx2.AsyncClient(**self._connection.waiting_options)
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,43 +65,59 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
+        """Close the connections."""
         await self._http.aclose()
+        await self._waiting_http.aclose()
 
     async def enqueue(
         self, queue: str, payload: Any, *, task_id: str | None = None, **options: Unpack[TaskOptions]
     ) -> Task:
+        """Enqueue a task. `task_id` is a UUID of your own: the same call with it returns the same task for 24 hours.
+
+        Raise TypeError or ValueError for a payload that is not JSON.
+        """
         job = JobEncoder(options).encode(Job(payload, task_id))
         return await self._run(operations.enqueue(queue, job, self._connection.retry_for))
 
     async def enqueue_many(
         self, queue: str, jobs: Iterable[Any] | AsyncIterable[Any], **options: Unpack[TaskOptions]
     ) -> AsyncIterator[Outcome]:
+        """Enqueue any number of payloads, or Jobs, and yield an outcome for each, in order.
+
+        They may come from an asynchronous iterator. They are sent in requests of up to 1,000 tasks as the outcomes are
+        read: nothing is sent before the first is.
+        """
         async for chunk in _chunks_of(jobs, options):
             for outcome in await self._run(operations.enqueue_chunk(queue, chunk, self._connection.retry_for)):
                 yield outcome
 
     async def get(self, task_id: str) -> Task:
+        """Return a task. Raise TaskNotFound."""
         return await self._run(operations.get(task_id, self._connection.retry_for))
 
     async def wait(self, task: Task | str, *, timeout: float | None = None) -> Task:
+        """Return a task, or one with an id, once it has ended. Raise WaitTimeout after `timeout` seconds."""
         return await self._run(operations.wait(id_of(task), timeout, self._connection.retry_for))
 
     async def result(self, task: Task | str, *, timeout: float | None = None) -> Any:
+        """Return what a task's handler returned. Waits as `wait` does. Raise TaskFailed, WaitTimeout."""
         return await self._run(operations.result(id_of(task), timeout, self._connection.retry_for))
 
     async def cancel(self, task: Task | str) -> None:
+        """Cancel a task; a handler that runs is told. Raise TaskEnded."""
         await self._run(operations.cancel(id_of(task), self._connection.retry_for))
 
     async def logs(self, task: Task | str, *, attempt: int | None = None) -> Logs:
+        """Return what an attempt of a task printed, by default the last one that printed anything."""
         return await self._run(operations.logs(id_of(task), attempt, self._connection.retry_for))
 
     async def events(self, task: Task | str, *, last_event_id: str = "") -> AsyncGenerator[Event, None]:
-        following = Following(self._connection.retry_for, last_event_id)
-        path = operations.task_path(id_of(task), "/events")
+        """Yield the events of a task until it has ended, also over lost connections. Raise TaskDeleted."""
+        following = Following(id_of(task), self._connection.retry_for, last_event_id)
         while not following.is_over:
             failure: ApiError | ServerUnreachable | None = None
             try:
-                async with self._http.stream("GET", path, headers=following.connect()) as response:
+                async with self._waiting_http.stream(**self._connection.request(following.connect())) as response:
                     if response.status_code == 204:  # the end is known
                         return
                     if response.is_error:
@@ -112,6 +134,10 @@ class AsyncClient:
                 await asyncio.sleep(following.lost(failure).seconds)
 
     async def stream(self, task: Task | str) -> AsyncGenerator[Any, None]:
+        """Yield what a task streams, from its first chunk on: texts or JSON values.
+
+        Raise StreamRestarted if the task begins again meanwhile, TaskDeleted.
+        """
         has_chunks = False
         async with aclosing(self.events(task)) as events:
             async for event in events:
@@ -131,7 +157,8 @@ class AsyncClient:
 
     async def _ask(self, call: Call) -> Reply | ServerUnreachable:
         try:
-            return to_reply(await self._http.request(**self._connection.request(call)))
+            http = self._waiting_http if call.extra_timeout_s else self._http
+            return to_reply(await http.request(**self._connection.request(call)))
         except httpx2.TransportError as error:
             return ServerUnreachable(self._connection.describe(error))
 

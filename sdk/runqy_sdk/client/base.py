@@ -26,20 +26,25 @@ class Connection:
         self.options: dict[str, Any] = {
             "base_url": self.url,
             "headers": {"Authorization": f"Bearer {key}", "User-Agent": "runqy-sdk"},
-            "timeout": timeout,
+            "verify": httpx2.create_ssl_context(),  # takes long, and both pools need it
         }
+        # What waits keeps its connection for long. It has a pool of its own, where the server's limit is the limit, so
+        # that other requests never wait for one of these connections.
+        self.waiting_options: dict[str, Any] = {**self.options, "limits": httpx2.Limits()}
 
     def request(self, call: Call) -> dict[str, Any]:
         """Return the arguments of a request for the HTTP library."""
         headers: Mapping[str, str] = {"Content-Type": "application/json"} if call.body is not None else {}
+        # A full pool is no reason to call the server unreachable.
+        timeout = httpx2.Timeout(self.timeout, read=self.timeout + call.extra_timeout_s, pool=None)
         return {
             "method": call.method,
             "url": call.path,
             "params": dict(call.query),
             "content": call.body,
-            "headers": headers,
-            "timeout": self.timeout + call.extra_timeout_s,
+            "headers": {**headers, **call.headers},
+            "timeout": timeout,
         }
 
     def describe(self, error: httpx2.TransportError) -> str:
-        return f"{self.url} cannot be reached: {error or type(error).__name__}"
+        return f"{self.url} cannot be reached: {str(error) or type(error).__name__}"

@@ -61,6 +61,9 @@ class TaskFailed(ClientError):
         super().__init__(task.error or "the task was archived")
         self.task = task
 
+    def __reduce__(self) -> tuple[Any, ...]:  # pickle calls the class with what it is made from, not with its text
+        return type(self), (self.task,), self.__dict__
+
 
 class TaskDeleted(ClientError):
     """The task was deleted while its events were read."""
@@ -76,6 +79,10 @@ class WaitTimeout(ClientError, TimeoutError):
     def __init__(self, task_id: str, seconds: float) -> None:
         super().__init__(f"the task {task_id} has not ended within {seconds:g} s")
         self.task_id = task_id
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.task_id, self.seconds), self.__dict__
 
 
 def make_error(code: str, detail: str, **attributes: Any) -> ApiError:

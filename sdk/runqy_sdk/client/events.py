@@ -2,55 +2,68 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from runqy_sdk.client.errors import ApiError, ServerUnreachable, StreamRestarted, TaskDeleted
 from runqy_sdk.client.models import Event
-from runqy_sdk.client.operations import Pause, Retries
+from runqy_sdk.client.operations import Call, Pause, Retries, decode, task_path
+
+HEARTBEAT_S = 15.0
+"""How long a server has nothing to say at most: then it sends a comment."""
 
 
 class EventDecoder:
     """Takes the bytes of a response, returns its events."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []  # the beginning of a line, joined once: a result may be one of many megabytes
         self._fields: dict[str, str] = {}
+        self._data: list[str] = []  # lines of it: a result may have line breaks between its tokens
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
+        end, *lines = data.split(b"\n")
+        self._rest.append(end)
+        if not lines:
+            return
+        first, self._rest = b"".join(self._rest), [lines.pop()]
+        for line in (first, *lines):
             name, _, value = line.removesuffix(b"\r").decode(errors="replace").partition(": ")
-            if name == "data" and "data" in self._fields:
-                self._fields["data"] += f"\n{value}"  # a result may have line breaks between its tokens
-            elif name in ("id", "event", "data"):
+            if name == "data":
+                self._data.append(value)
+            elif name in ("id", "event"):
                 self._fields[name] = value
-            elif not line.strip() and "data" in self._fields:
-                fields, self._fields = self._fields, {}
-                yield Event(fields.get("event", ""), json.loads(fields["data"]), fields.get("id", ""))
+            elif not line.strip() and self._data:
+                event = Event(self._fields.get("event", ""), decode("\n".join(self._data)), self._fields.get("id", ""))
+                self._fields, self._data = {}, []
+                yield event
 
 
 @dataclass
 class Following:
     """The events of a task over several connections."""
 
+    task_id: str
     retry_for_s: float
     last_id: str = ""
     is_over: bool = False
     decoder: EventDecoder = field(default_factory=EventDecoder)
-    _retries: Retries | None = None
+    _retries: Retries = field(init=False)
 
-    def connect(self) -> dict[str, str]:
-        """Return the headers of the next request."""
+    def __post_init__(self) -> None:
+        self._retries = Retries(self.retry_for_s)
+
+    def connect(self) -> Call:
+        """Return the next request."""
         self.decoder = EventDecoder()
-        return {"Accept": "text/event-stream", **({"Last-Event-ID": self.last_id} if self.last_id else {})}
+        headers = {"Accept": "text/event-stream", **({"Last-Event-ID": self.last_id} if self.last_id else {})}
+        return Call("GET", task_path(self.task_id, "/events"), headers=headers, extra_timeout_s=HEARTBEAT_S)
 
     def receive(self, data: bytes) -> Iterator[Event]:
         """Yield the events in the bytes of a response. Raise TaskDeleted."""
+        self._retries.reset()  # a heartbeat, too, is a sign of life
         for event in self.decoder.feed(data):
             self.last_id = event.id or self.last_id
-            self._retries = None
             self.is_over = event.name in ("end", "gone")
             if event.name == "gone":
                 raise TaskDeleted("the task was deleted")
@@ -60,7 +73,6 @@ class Following:
         """Return the pause before the next connection. Raise the error if it stays."""
         if isinstance(error, ApiError) and not error.is_temporary:
             raise error
-        self._retries = self._retries or Retries(self.retry_for_s)
         return self._retries.next_pause(error or ServerUnreachable("the server ended the events"))
 
 

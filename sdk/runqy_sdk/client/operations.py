@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 import uuid
@@ -43,8 +44,9 @@ class Call:
     path: str
     query: Mapping[str, str] = field(default_factory=dict[str, str])
     body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     extra_timeout_s: float = 0.0
-    """How much longer than others it may take, because the server waits for something."""
+    """How much longer than that of others its response may be silent, because the server waits for something."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Reply:
     def decode(self) -> Any:
         """Return the JSON of the body; None if it is none."""
         try:
-            return json.loads(self.body)
+            return decode(self.body)
         except ValueError:
             return None
 
@@ -92,14 +94,25 @@ def advance(operation: Operation[T], answer: Reply | ServerUnreachable | None = 
 
 
 class Retries:
-    """The pauses of one operation, until its time is over."""
+    """The pauses of one operation, until its time is over.
+
+    The time begins with the first failure after the server's last sign of life: before it, a server that was asked to
+    wait is silent for longer than that.
+    """
 
     def __init__(self, retry_for_s: float) -> None:
-        self._ends_s = time.monotonic() + retry_for_s
+        self._retry_for_s = retry_for_s
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew after a sign of life."""
+        self._ends_s: float | None = None
         self._delay_s = FIRST_DELAY_S
 
     def next_pause(self, error: ApiError | ServerUnreachable) -> Pause:
         """Return the pause before the request is repeated. Raise the error when the time is over."""
+        if self._ends_s is None:
+            self._ends_s = time.monotonic() + self._retry_for_s
         asked = error.retry_after if isinstance(error, ApiError) else None
         # At least half of the delay: clients that failed together must not come back together.
         seconds = max(asked or 0.0, self._delay_s * random.uniform(0.5, 1.0))  # noqa: S311 (not for secrets)
@@ -109,12 +122,11 @@ class Retries:
         return Pause(seconds)
 
 
-def send(call: Call, retry_for_s: float) -> Operation[Any]:
+def send(call: Call, retries: Retries) -> Operation[Any]:
     """Return the JSON of a call's response. The call is repeated, so it must be one that may be.
 
     Raise ApiError, ServerUnreachable.
     """
-    retries = Retries(retry_for_s)
     while True:
         error: ApiError | ServerUnreachable
         try:
@@ -140,11 +152,11 @@ def read_body(reply: Reply) -> Any:
 
 def enqueue(queue: str, job: EncodedJob, retry_for_s: float) -> Operation[Task]:
     body = b'{"queue":%b,%b' % (encode(queue), job.body[1:])
-    return read_task((yield from send(Call("POST", "/queue/add", body=body), retry_for_s)))
+    return read_task((yield from send(Call("POST", "/queue/add", body=body), Retries(retry_for_s))))
 
 
 def get(task_id: str, retry_for_s: float) -> Operation[Task]:
-    return read_task((yield from send(Call("GET", task_path(task_id)), retry_for_s)))
+    return read_task((yield from send(Call("GET", task_path(task_id)), Retries(retry_for_s))))
 
 
 def wait(task_id: str, timeout_s: float | None, retry_for_s: float) -> Operation[Task]:
@@ -169,11 +181,13 @@ def wait(task_id: str, timeout_s: float | None, retry_for_s: float) -> Operation
         else:
             if task.has_ended:
                 return task
-            retries, pause = Retries(retry_for_s), None if query else Pause(min(1.0, left_s))
-        if ends_s is not None and time.monotonic() >= ends_s:
+            retries.reset()
+            pause = None if query else Pause(1.0)
+        left_s = math.inf if ends_s is None else ends_s - time.monotonic()
+        if left_s <= 0:
             raise WaitTimeout(task_id, timeout_s or 0.0)
         if pause is not None:
-            yield pause
+            yield Pause(min(pause.seconds, left_s))
 
 
 def result(task_id: str, timeout_s: float | None, retry_for_s: float) -> Operation[Any]:
@@ -185,14 +199,14 @@ def result(task_id: str, timeout_s: float | None, retry_for_s: float) -> Operati
 
 
 def cancel(task_id: str, retry_for_s: float) -> Operation[None]:
-    yield from send(Call("DELETE", f"/api/cli/tasks/{quote(task_id, safe='')}"), retry_for_s)
+    yield from send(Call("DELETE", f"/api/cli/tasks/{quote(task_id, safe='')}"), Retries(retry_for_s))
 
 
 def logs(task_id: str, attempt: int | None, retry_for_s: float) -> Operation[Logs]:
     task = yield from get(task_id, retry_for_s)
     path = f"/api/cli/queues/{quote(task.queue, safe='')}/tasks/{quote(task_id, safe='')}/logs"
     query = {} if attempt is None else {"attempt": str(attempt)}
-    return read_logs((yield from send(Call("GET", path, query), retry_for_s)))
+    return read_logs((yield from send(Call("GET", path, query), Retries(retry_for_s))))
 
 
 def enqueue_chunk(queue: str, jobs: list[EncodedJob], retry_for_s: float) -> Operation[list[Outcome]]:
@@ -206,7 +220,7 @@ def enqueue_chunk(queue: str, jobs: list[EncodedJob], retry_for_s: float) -> Ope
     while left:
         body = b'{"queue":%b,"jobs":[%b]}' % (encode(queue), b",".join([jobs[index].body for index in left]))
         try:
-            answer = yield from send(Call("POST", "/queue/add-batch", body=body), retry_for_s)
+            answer = yield from send(Call("POST", "/queue/add-batch", body=body), retries)
         except ApiError as error:
             if error.received_code not in ("batch_refused", "batch_conflict"):
                 raise
@@ -221,6 +235,8 @@ def enqueue_chunk(queue: str, jobs: list[EncodedJob], retry_for_s: float) -> Ope
             if error_ is not None and error_.is_temporary:
                 temporary.append(index)
                 refusal = error_
+        if len(temporary) < len(left):
+            retries.reset()
         left = temporary
         if refusal is not None:
             try:
@@ -322,6 +338,30 @@ _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 def encode(value: Any) -> bytes:
     """Return JSON. Raise TypeError, ValueError."""
     return _encoder.encode(value).encode()
+
+
+def decode(text: str | bytes) -> Any:
+    """Return the value of JSON. Raise ValueError."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # Python reads no integer of more than 4,300 digits, unless asked to
+        return json.loads(text, parse_int=_parse_int)
+
+
+_SHORT_DIGITS = 600
+"""How many digits `int` reads whatever limit a program sets."""
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) <= _SHORT_DIGITS:
+        return int(digits)
+    if digits.startswith("-"):
+        return -_parse_int(digits[1:])
+    half = len(digits) // 2  # a million digits take two seconds; digit by digit it would be minutes
+    shift: int = 10**half
+    return _parse_int(digits[:-half]) * shift + _parse_int(digits[-half:])
 
 
 def chunks_of(items: Iterable[Any], options: Mapping[str, Any]) -> Iterable[list[EncodedJob]]:

@@ -28,7 +28,8 @@ class Client:
 
     The server is `url` with `api_key`, else RUNQY_SERVER_URL with RUNQY_API_KEY, else a profile that `runqy login`
     saved. `timeout` is that of one request, and `retry_for` the time for which a request is repeated while the server
-    is unreachable or refuses it for a moment; both are in seconds. A repeated request doubles no task.
+    is unreachable or refuses it for a moment, from the first failure after its last sign of life; both are in seconds.
+    A repeated request doubles no task.
 
     All methods raise ApiError, with a class for each code in `runqy_sdk.client.api_errors`, and ServerUnreachable.
     """
@@ -45,6 +46,7 @@ class Client:
         """Raise ConfigurationError."""
         self._connection = Connection(url, api_key, profile, timeout, retry_for)
         self._http = httpx2.Client(**self._connection.options)
+        self._waiting_http = httpx2.Client(**self._connection.waiting_options)
 
     def __enter__(self) -> Self:
         return self
@@ -57,6 +59,7 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+        self._waiting_http.close()
 
     def enqueue(self, queue: str, payload: Any, *, task_id: str | None = None, **options: Unpack[TaskOptions]) -> Task:
         """Enqueue a task. `task_id` is a UUID of your own: the same call with it returns the same task for 24 hours.
@@ -96,12 +99,11 @@ class Client:
 
     def events(self, task: Task | str, *, last_event_id: str = "") -> Generator[Event, None, None]:
         """Yield the events of a task until it has ended, also over lost connections. Raise TaskDeleted."""
-        following = Following(self._connection.retry_for, last_event_id)
-        path = operations.task_path(id_of(task), "/events")
+        following = Following(id_of(task), self._connection.retry_for, last_event_id)
         while not following.is_over:
             failure: ApiError | ServerUnreachable | None = None
             try:
-                with self._http.stream("GET", path, headers=following.connect()) as response:
+                with self._waiting_http.stream(**self._connection.request(following.connect())) as response:
                     if response.status_code == 204:  # the end is known
                         return
                     if response.is_error:
@@ -141,7 +143,8 @@ class Client:
 
     def _ask(self, call: Call) -> Reply | ServerUnreachable:
         try:
-            return to_reply(self._http.request(**self._connection.request(call)))
+            http = self._waiting_http if call.extra_timeout_s else self._http
+            return to_reply(http.request(**self._connection.request(call)))
         except httpx2.TransportError as error:
             return ServerUnreachable(self._connection.describe(error))
 

@@ -234,6 +234,10 @@ def _save_one(spec: QueueSpec, *, source: QueueSource | None, is_new: bool = Fal
     return row
 
 
+_NOT_DEFINED = ("source", "file_digest", "file_path", "webhook_secret", "git_hook_secret")
+"""Columns that may change although the definition does not."""
+
+
 def _store(change: Change, save: QueueSave, source: QueueSource | None, owners: NameOwners) -> QueueSpec:
     """Validate and store a queue, and the deletions of what the change removes. Return the queue as published."""
     row, spec = save.row, save.spec
@@ -260,11 +264,12 @@ def _store(change: Change, save: QueueSave, source: QueueSource | None, owners: 
         ensure_no_tasks_stranded(before, spec)
     update_pending_deletions(before, spec)
     create_queue_secrets(row)
-    row.save()
+    saved = replace(spec, is_enabled=row.is_enabled)
+    is_equal = before is not None and spec_version(before) == spec_version(saved)
+    row.save(update_fields=_NOT_DEFINED if is_equal else None)  # an equal queue keeps its time of change
     _set_sub_queues(row, spec, is_new=before is None)
     if before:
         release_definition(change, row, before)
-    saved = replace(spec, is_enabled=row.is_enabled)
     record_queue("queue.updated" if before else "queue.created", spec.name, old=before, new=saved)
     owners.add(spec.name, subs)
     return saved

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db.models import Max, Q, QuerySet
+from django.db.models.functions import Left
+from django.db.models.lookups import Exact
 
 from runqy.audit.changes import Changes, encode_changes
 from runqy.audit.models import CHAIN_BEGIN, AuditHead, AuditRecord, chain_key, fit_text
@@ -62,12 +64,17 @@ def list_records(wanted: AuditFilter, *, limit: int, before: int | None = None) 
 
 def object_condition(name: str) -> Q:
     """Return the condition that a record is about this object or a part of it."""
-    return Q(object_name=name) | Q(object_name__startswith=f"{name}/")
+    return Q(object_name=name) | _begins("object_name", f"{name}/")
 
 
 def kind_condition(kind: str) -> Q:
     """Return the condition that a record is about objects of this kind or their parts."""
-    return Q(object_kind=kind) | Q(object_kind__startswith=f"{kind}_")
+    return Q(object_kind=kind) | _begins("object_kind", f"{kind}_")
+
+
+def _begins(column: str, text: str) -> Q:
+    # `__startswith` of SQLite ignores the case.
+    return Q(Exact(Left(column, len(text)), text))
 
 
 def search_condition(text: str) -> Q:

@@ -7,6 +7,9 @@ _NAT64 = ip_network("64:ff9b::/96")
 _UNICAST = ip_network("2000::/3")
 """The part of IPv6 that is assigned to the public internet. Other global ranges come from older standards."""
 
+_SPECIAL = (ip_network("192.0.0.0/24"), ip_network("3fff::/20"))
+"""Protocol assignments and documentation, which Python 3.11 takes for public."""
+
 _METADATA = frozenset({ip_address("168.63.129.16")})
 """Metadata services of clouds whose address is in the public range. The others are link-local."""
 
@@ -27,7 +30,7 @@ def _parse(text: str) -> IPv4Address | IPv6Address:
 
 
 def _is_assigned(address: IPv4Address | IPv6Address) -> bool:
-    is_known = address.version == 4 or address in _UNICAST
+    is_known = (address.version == 4 or address in _UNICAST) and not any(address in network for network in _SPECIAL)
     return is_known and address.is_global and not address.is_multicast and address not in _METADATA
 
 

@@ -49,6 +49,13 @@ def test_record_has_its_actor_and_changes() -> None:
     ]
 
 
+def test_objects_and_kinds_that_differ_in_case_are_others() -> None:
+    add("vault_entry.set", "tokens/A")
+    add("VAULT_entry.set", "TOKENS/A")
+
+    assert (numbers("?object=tokens"), numbers("?object_kind=vault")) == ([1], [1])
+
+
 def test_records_are_filtered() -> None:
     add(name="mail")
     add("vault.created", "tokens")

@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 
+from benchmarks import baseline
 from benchmarks.admin import measure_admin
 from benchmarks.batches import measure_batches
 from benchmarks.calls import measure_calls
@@ -12,6 +13,7 @@ from benchmarks.dashboards import measure_dashboards
 from benchmarks.history import measure_history
 from benchmarks.http import measure_http
 from benchmarks.memory import measure_memory
+from benchmarks.no_ops import measure_no_ops
 from benchmarks.queue_files import measure_queue_files
 from benchmarks.redis_paths import measure_redis
 from benchmarks.report import Report
@@ -36,6 +38,7 @@ PARTS = {
     "slow_clients": measure_slow_clients,
     "memory": measure_memory,
     "workers": measure_workers,
+    "no_ops": measure_no_ops,
     "sdk": measure_sdk,
     "client": measure_client,
     "admin": measure_admin,
@@ -57,13 +60,15 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="of each load in a round")
+    parser.add_argument("--against", default=baseline.COMMIT, metavar="COMMIT", help="what no_ops compares with")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - PARTS.keys():
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     raise_open_files_limit()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))  # exits normally, so that all processes are stopped
-    report, sampling = Report(), Sampling(rounds=arguments.rounds, seconds=arguments.seconds)
+    report = Report()
+    sampling = Sampling(rounds=arguments.rounds, seconds=arguments.seconds, against=arguments.against)
     with running_stack() as stack:
         for name in arguments.parts or PARTS:
             PARTS[name](stack, report, sampling)

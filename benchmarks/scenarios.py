@@ -24,6 +24,8 @@ class Sampling:
 
     rounds: int
     seconds: float
+    against: str
+    """The commit that the part `no_ops` compares with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,16 +191,16 @@ class Stack:
             yield Server(stack=self, port=port, pid=pid)
 
     @contextmanager
-    def worker(self, queue: str, server: Server, *, concurrency: int | None) -> Iterator[None]:
-        """Run one worker with up to `concurrency` tasks; None: as many as its children announce."""
+    def worker(self, queue: str, server: Server, *, concurrency: int | None) -> Iterator[int]:
+        """Run one worker with up to `concurrency` tasks; None: as many as its children announce. Yields its pid."""
         settings = {
             "RUNQY_SERVER_URL": f"http://127.0.0.1:{server.port}",
             "RUNQY_QUEUES": queue,
             "RUNQY_CONCURRENCY": "" if concurrency is None else str(concurrency),
             "RUNQY_DEPLOYMENT_DIR": str(self.folder / "deployments"),
         }
-        with self.process(("-m", "workers.runtime.main"), settings):
-            yield
+        with self.process(("-m", "workers.runtime.main"), settings) as pid:
+            yield pid
 
     @contextmanager
     def process(self, words: Sequence[str], env: dict[str, str] | None = None) -> Iterator[int]:

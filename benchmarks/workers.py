@@ -1,17 +1,16 @@
-"""Measure workers: no-op tasks in real children, and how soon a task of an idle queue is dequeued."""
+"""Measure workers: children that do much at once, and how soon a task of an idle queue is dequeued."""
 
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from benchmarks import baseline
 from benchmarks.report import Report
 from benchmarks.scenarios import Sampling
 from benchmarks.server import Server
-from benchmarks.stack import Stack, running_stack
+from benchmarks.stack import Stack
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
@@ -24,25 +23,6 @@ from runqy.broker.tasks.queue_order import QueueWeight
 
 PICKUPS = 300
 _TIMEOUT_S = 120
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drain:
-    """A way to empty a queue: how a worker runs the tasks, and how many there are."""
-
-    what: str
-    queue: str
-    concurrency: int
-    tasks: int
-    goal: float = 0.0
-
-
-DRAINS = (
-    Drain(what="long_running, concurrency 1 (aim: 1.3)", queue="bench", concurrency=1, tasks=4_000, goal=1),
-    Drain(what="long_running, concurrency 8 (aim: 1.6)", queue="bench", concurrency=8, tasks=10_000, goal=1),
-    Drain(what="one_shot, concurrency 1", queue="once", concurrency=1, tasks=30),
-    Drain(what="one_shot, concurrency 8", queue="once", concurrency=8, tasks=80),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +44,8 @@ MANY = (
 
 
 def measure_workers(stack: Stack, report: Report, sampling: Sampling) -> None:
-    """Compare how fast a worker empties queues with the baseline's, then measure how soon it dequeues single tasks."""
-    with running_stack(baseline.get_baseline()) as base_stack, base_stack.web() as base, stack.web() as current:
-        report.section(f"One warm worker, no-op tasks, against commit {baseline.NAME}")
-        for drain in DRAINS:
-            rates, base_rates = _drain_rates(drain, (current, base), sampling)
-            report.paired(drain.what, rates, base_rates, "tasks/s", goal=drain.goal)
+    """Compare children that work on many tasks at once with one at a time, and measure how soon tasks are dequeued."""
+    with stack.web() as current:
         report.section("One warm child, against one task at a time")
         for many in MANY:
             one, at_once = _many_rates(many, current, sampling)
@@ -81,21 +57,6 @@ def measure_workers(stack: Stack, report: Report, sampling: Sampling) -> None:
     for loops in (1, 200):
         with _idle_loops(stack, loops) as picked_up:
             _report_pickups(report, f"{loops} idle broker loop(s), to the dequeue", _pickups(stack, picked_up))
-
-
-def _drain_rates(drain: Drain, servers: Sequence[Server], sampling: Sampling) -> list[list[float]]:
-    """Return the rates of each server's worker, by round."""
-    rates: list[list[float]] = [[] for _ in servers]
-    with ExitStack() as workers:
-        for server in servers:
-            workers.enter_context(server.stack.worker(drain.queue, server, concurrency=drain.concurrency))
-            _empty_queue(server, drain.queue, drain.tasks // 4)  # deployed and warm
-        for _ in range(sampling.rounds):
-            for server, of_server in zip(servers, rates, strict=True):
-                of_server.append(_empty_queue(server, drain.queue, drain.tasks))
-    for server in servers:
-        server.stack.empty()
-    return rates
 
 
 def _many_rates(many: Many, server: Server, sampling: Sampling) -> list[list[float]]:

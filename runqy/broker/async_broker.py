@@ -41,6 +41,8 @@ class AsyncBroker:
         self.connector = connector
         self._router = router
         self._clock = RedisClock()
+        # Unix time in ns by Redis's clock, as it was last measured. Workers read it several times for each task.
+        self.now_ns = self._clock.now_ns
         self._memory = MemoryUse(is_cluster=self.is_cluster)
 
     @classmethod
@@ -116,10 +118,6 @@ class AsyncBroker:
 
     def context(self) -> BrokerContext:
         return BrokerContext(now_ns=self.now_ns(), is_cluster=self.is_cluster, memory=self._memory)
-
-    def now_ns(self) -> int:
-        """Return Unix time in ns by Redis's clock, as it was last measured."""
-        return self._clock.now_ns()
 
     def now_s(self) -> int:
         return self._clock.now_ns() // 1_000_000_000

@@ -260,12 +260,14 @@ class Child:
             self._schedule(self._startup.next_check_s, self._check_startup)
 
     def _read_errors(self, data: bytes) -> None:
-        self._startup.record_output()
+        if not self.is_ready:
+            self._startup.record_output()
         self._log.feed(data)
         self._owner.child_printed(self, data, is_line=False)
 
     def _read_output(self, data: bytes) -> None:
-        self._startup.record_output()
+        if not self.is_ready:
+            self._startup.record_output()
         self._errors.read_available()  # what was printed before a response belongs to its task
         for line in self._splitter.feed(data):
             if isinstance(line, LongLine):

@@ -66,6 +66,8 @@ class ChildSlot:
         `on_batch_failed` with the runs of a batch that are to be sent again, each alone.
         """
         self.problem = ""
+        # How many tasks its child takes in a line; None without batches.
+        self.batch_limits: BatchLimits | None = None
         self._batches: list[list[Run]] = []
         # Their runs: a child that streams sends thousands of lines a second.
         self._runs_by_id: dict[str, Run] = {}
@@ -90,7 +92,8 @@ class ChildSlot:
 
     @property
     def is_open(self) -> bool:
-        return self._child is not None and self._child.is_ready and not self._child.is_ending and self.is_up_to_date
+        child = self._child
+        return child is not None and child.is_ready and not child.is_ending and self._started_with is self._spec
 
     @property
     def loading_since_s(self) -> float | None:
@@ -119,10 +122,6 @@ class ChildSlot:
         return len(self._batches)
 
     @property
-    def batch_limits(self) -> BatchLimits | None:
-        return self._child.ready.batch if self._child else None
-
-    @property
     def has_suspect(self) -> bool:
         return len(self._batches) == 1 and self._batches[0][0].task.is_suspect
 
@@ -134,31 +133,32 @@ class ChildSlot:
         if not self.is_open or self.has_suspect:
             return len(self.runs)
         limits = self.batch_limits
-        started = sum(map(len, self._batches[: self._begun]))
+        started = sum(map(len, self._batches[: self._begun])) if limits else self._begun
         unused = max(self._limit - len(self._batches), 0) + self._count_ahead(pace, refill_s)
         return started + unused * (limits.max_size if limits else 1)
 
     def can_take(self, run: Run, pace: RunPace, refill_s: float) -> bool:
         """Return whether the child can be sent a run now. One that may kill its child runs alone in it."""
-        if not self.is_open or self.has_suspect or self.has_task(run.task_id):
+        if not self.is_open or self.has_suspect or run.task_id in self._runs_by_id:
             return False
         if run.task.is_suspect:
             return not self._batches
+        if len(self._batches) < self._limit:
+            return True
         assert self._child is not None  # noqa: S101 (as it is open)
         ready = self._child.ready
         # A child of the first version reads the next task only after its response, so it may wait in the pipe. It
         # cannot be recalled from there: this is for tasks so short that the child often waits for this process.
-        is_piped = not (ready.is_concurrent or ready.batch) and self._count_ahead(pace, pace.turn_s)
-        ahead = self._count_ahead(pace, refill_s) if is_piped else 0
-        return len(self._batches) < self._limit + ahead
+        if ready.is_concurrent or ready.batch or not self._count_ahead(pace, pace.turn_s):
+            return False
+        return len(self._batches) < self._limit + self._count_ahead(pace, refill_s)
 
     def _count_ahead(self, pace: RunPace, wait_s: float) -> int:
-        begun = (batch[0].started_s for batch in self._batches[: self._begun])
-        return pace.count_ahead(wait_s, slots=self._limit, started_s=begun)
+        return pace.count_ahead(wait_s, slots=self._limit, batches=self._batches[: self._begun])
 
     def has_task(self, task_id: str) -> bool:
         """Return whether the child has a task of this id. Ids are unique only within a sub-queue."""
-        return self._find(task_id) is not None
+        return task_id in self._runs_by_id
 
     def keeps(self, spec: ChildSpec) -> bool:
         """Return whether the child can stay: there is no reason to load a model again."""
@@ -184,15 +184,14 @@ class ChildSlot:
         assert child is not None and started_with is not None  # noqa: PT018, S101 (only open slots are given tasks)
         for run in members:
             run.commit, run.release = started_with.commit, started_with.release
+            self._runs_by_id[run.task_id] = run
         self._batches.append(members)
-        self._runs_by_id.update((run.task_id, run) for run in members)
-        lines = [run.child_line for run in members]
         if child.ready.batch:
-            child.send(encode_batch(lines))
+            child.send(encode_batch([run.child_line for run in members]))
             if not members[0].is_alone:  # which says nothing about how batches fill
                 self._owner.batch_sent(len(members))
         else:
-            child.send(lines[0])
+            child.send(members[0].child_line)
         self._begin_next()
         # Set only now: a run that has it when it starts has started before, in a batch.
         members[0].runs_singly = child.ready.batch is not None and len(members) == 1
@@ -376,14 +375,18 @@ class ChildSlot:
     def _finish(self, run: Run, result: RunResult) -> None:
         child = self._child
         assert child is not None  # noqa: S101 (responses come from a child)
-        position = next(n for n, batch in enumerate(self._batches) if run in batch)
-        self._batches[position].remove(run)
-        del self._runs_by_id[run.task_id]
-        if not self._batches[position]:
-            self._remove(position)
-        self._ended_ids.append(run.task_id)
-        # The task may have been canceled: the child responded in time, and must not be terminated.
-        child.end_cancel(run.task_id)
+        task_id = run.task_id
+        del self._runs_by_id[task_id]
+        for position, batch in enumerate(self._batches):
+            if run in batch:
+                batch.remove(run)
+                if not batch:
+                    self._remove(position)
+                break
+        self._ended_ids.append(task_id)
+        if run.forced_result:
+            # The child responded in time, and must not be terminated.
+            child.end_cancel(task_id)
         spent_s = clock.monotonic_s() - run.started_s if run.started_ns else None
         if not child.is_ending:
             self._begin_next()
@@ -413,6 +416,7 @@ class ChildSlot:
 
     def _apply_limit(self) -> None:
         assert self._child is not None and self._started_with is not None  # noqa: PT018, S101 (the child is ready)
+        self.batch_limits = self._child.ready.batch
         announced = self._child.ready.concurrency
         self._limit = min(announced, self._started_with.max_concurrency or announced)
 

@@ -61,6 +61,8 @@ class ChunkWriter:
 
     def plan_final(self, runs: Iterable[Run]) -> list[PlannedWrite]:
         """Return the writes to make before the results of runs are recorded."""
+        if not self._unstored:
+            return []
         batches = {
             run: self._unstored[run].next_batch(run.task, MAX_RUN_BYTES) for run in runs if run in self._unstored
         }

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from runqy import clock
-from runqy.broker.constants import POLL_S
+from runqy.broker.constants import LARGE_RESULT_BYTES, POLL_S
 from runqy.broker.message import REQUEST_ID
 from runqy.broker.operation import ask_all
 from runqy.broker.tasks.dequeue import dequeue_tasks
@@ -191,7 +191,9 @@ class Consumer:
 
     def run_ended(self, run: Run, result: RunResult) -> None:
         """Record the run's result with the next round trip. See PoolOwner."""
-        result = limit_result(add_streamed_result(run, result), self.config.policy)
+        if run.stream is not None:
+            result = add_streamed_result(run, result)
+        result = limit_result(result, self.config.policy)
         if result.error:
             error, error_class = secrets.redact(result.error), secrets.redact(result.error_class)
             result = msgspec.structs.replace(result, error=error, error_class=error_class)
@@ -241,8 +243,10 @@ class Consumer:
         self._schedule()
 
     def _forget_written(self, run: Run) -> None:
-        self._output.forget(run)
-        self._chunks.forget(run)
+        if run.output is not None:
+            self._output.forget(run)
+        if run.stream is not None:
+            self._chunks.forget(run)
 
     def _end_early(self, run: Run, forced_result: RunResult) -> None:
         if self._pool and run.result is None:
@@ -293,8 +297,10 @@ class Consumer:
         tasks: Sequence[LeasedTask] | RunqyError = ()
         try:
             connections = self._connections
-            await connections.tasks.run(read_streamed_results(runs, policy))
-            await connections.tasks.run(refuse_large_results(runs, policy))
+            if streamed := [run for run in runs if run.stream is not None]:
+                await connections.tasks.run(read_streamed_results(streamed, policy))
+            if streamed or round_trip.size_bytes > LARGE_RESULT_BYTES:
+                await connections.tasks.run(refuse_large_results(runs, policy))
             now_ns = connections.now_ns()
             finishes = plan_finishes(runs, policy, now_ns=now_ns)
             writes = [*self._output.plan_final(runs), *self._chunks.plan_final(runs)]
@@ -359,12 +365,13 @@ class Consumer:
         if not self._state.settle(run, outcome):
             return
         self._forget_written(run)
-        task = {"task_id": run.task_id, "queue": run.task.lease.queue}
         if isinstance(outcome, FinishOutcome):
             self.counts.record_outcome(run, outcome)
             if run.result and outcome not in (FinishOutcome.COMPLETED, FinishOutcome.REQUEUED):
                 _log_failure(run, run.result, outcome)
-        elif isinstance(outcome, BrokerRefused):
+            return
+        task = {"task_id": run.task_id, "queue": run.task.lease.queue}
+        if isinstance(outcome, BrokerRefused):
             log.warning("finish_refused", **task, reason="the queue was removed")
         elif isinstance(outcome, LeaseLost):
             log.warning("finish_refused", **task, status=run.result.status.value if run.result else "")

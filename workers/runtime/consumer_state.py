@@ -74,6 +74,8 @@ class RoundTrip:
     """One round trip to Redis: it records ended runs, then dequeues."""
 
     runs: Sequence[Run]
+    size_bytes: int
+    """What it takes to record them."""
     dequeue: DequeueRequest | None
     wake_ups: int
     """The number of wake-ups before it. A later one may announce a task that its dequeue missed."""
@@ -127,23 +129,26 @@ class ConsumerState:
         free = self._limit(capacity) - len(self.runs) + self._ended
         if self.config.max_tasks is not None:
             free = min(free, self.config.max_tasks - self.taken)
-        return max(free, 0)
+        return free if free > 0 else 0
 
     def begin_round_trip(self, capacity: int) -> RoundTrip | None:
         """Return what to send to Redis now; None if there is no reason for a round trip."""
         if self.is_backing_off:
             return None
-        self._measure_demand(capacity)
-        if not self._may_begin(capacity):
+        free = self._count_unrequested(capacity) if self._may_have_tasks and self.is_dequeuing else 0
+        self._measure_demand(free)
+        if not (free or self._unrecorded or self._unconfirmed or self._is_idle):
             return None
-        runs = self._pop_unrecorded()
+        if self._under_way and not self._is_second_worthwhile(capacity):
+            return None
+        runs, size_bytes = self._pop_unrecorded()
         dequeue = None
-        if sum(run.finish_bytes for run in runs) <= MAX_BYTES_BEFORE_DEQUEUE:
+        if size_bytes <= MAX_BYTES_BEFORE_DEQUEUE:
             # A lost dequeue first: the slots that it may have filled are not known to be free.
-            dequeue = self._pop_unconfirmed() or self._new_dequeue(capacity)
+            dequeue = self._pop_unconfirmed() or self._new_dequeue(free)
         if not runs and dequeue is None:
             return None
-        round_trip = RoundTrip(runs, dequeue, self._wake_ups, self._wanted_since_s if dequeue else None)
+        round_trip = RoundTrip(runs, size_bytes, dequeue, self._wake_ups, self._wanted_since_s if dequeue else None)
         if dequeue:
             self._wanted_since_s = None
         self._under_way.append(round_trip)
@@ -213,6 +218,9 @@ class ConsumerState:
 
     def settle(self, run: Run, outcome: FinishOutcome | RunqyError) -> bool:
         """Forget a run that is recorded or never can be. Return False if the next round trip tries again."""
+        if isinstance(outcome, FinishOutcome):
+            self.forget(run)
+            return True
         is_removed = isinstance(outcome, BrokerRefused) and run.task.lease.queue not in self.config.queues
         # Redis did not run the request, or refused a script call because of another run in it.
         if isinstance(outcome, BrokerUnavailable) and not is_removed:
@@ -229,35 +237,43 @@ class ConsumerState:
         del self.runs[run.task.lease.token]
         self._ended -= 1
 
-    def _measure_demand(self, capacity: int) -> None:
+    def _measure_demand(self, free: int) -> None:
         """Note since when a slot waits for a task that Redis may have."""
-        if not (self._may_have_tasks and self.is_dequeuing and self._count_unrequested(capacity) > 0):
+        if not free:
             self._wanted_since_s = None
         elif self._wanted_since_s is None:
             self._wanted_since_s = clock.monotonic_s()
 
     def _count_unrequested(self, capacity: int) -> int:
-        requested = sum(len(each.dequeue.lease_tokens) for each in self._under_way if each.dequeue)
-        return self.count_free_slots(capacity) - requested
+        free = self.count_free_slots(capacity)
+        for each in self._under_way:
+            free -= len(each.dequeue.lease_tokens) if each.dequeue else 0
+        return max(free, 0)
+
+    def _is_second_worthwhile(self, capacity: int) -> bool:
+        """Return whether to begin another round trip while one is under way: not for a few results of many."""
+        at_least = max(2, self._limit(capacity) // MAX_ROUND_TRIPS)
+        return len(self._under_way) < MAX_ROUND_TRIPS and len(self._unrecorded) >= at_least
 
     def _limit(self, capacity: int) -> int:
         return capacity if self.config.concurrency is None else min(self.config.concurrency, capacity)
 
-    def _may_begin(self, capacity: int) -> bool:
-        # While a round trip is under way, a second one is not worth a few results of many.
-        is_worthwhile = len(self._unrecorded) >= max(2, self._limit(capacity) // MAX_ROUND_TRIPS)
-        return not self._under_way or (is_worthwhile and len(self._under_way) < MAX_ROUND_TRIPS)
+    def _pop_unrecorded(self) -> tuple[Sequence[Run], int]:
+        """Return runs for the next round trip, and their size in bytes.
 
-    def _pop_unrecorded(self) -> list[Run]:
-        """Return runs for the next round trip: at least one, and no more than a slow connection sends in time."""
-        runs: list[Run] = []
-        size = 0
+        At least one, and no more than a slow connection sends in time.
+        """
+        if not self._unrecorded:
+            return (), 0
+        runs = [self._unrecorded.popleft()]
+        size_bytes = runs[0].finish_bytes
         while self._unrecorded and len(runs) < FINISHES_PER_ROUND_TRIP:
-            size += self._unrecorded[0].finish_bytes
-            if runs and size > self._bytes_per_round_trip:
+            next_bytes = self._unrecorded[0].finish_bytes
+            if size_bytes + next_bytes > self._bytes_per_round_trip:
                 break
+            size_bytes += next_bytes
             runs.append(self._unrecorded.popleft())
-        return runs
+        return runs, size_bytes
 
     def _pop_unconfirmed(self) -> DequeueRequest | None:
         """Return a dequeue to repeat. Removed queues are left out: Redis may refuse them for ever."""
@@ -267,12 +283,11 @@ class ConsumerState:
                 return dequeue
         return None
 
-    def _new_dequeue(self, capacity: int) -> DequeueRequest | None:
+    def _new_dequeue(self, free: int) -> DequeueRequest | None:
         """Return a request for one task for each free slot, if Redis may have any."""
         if not (self._may_have_tasks and self.is_dequeuing):
             return None
-        free = self._count_unrequested(capacity)
         # One task of a batch that is under way, or a suspect one, takes all slots. A worker that is woken then has
         # taken the wake-up from another one: with a request for no task Redis passes it on.
         passes_on = self._is_idle and not self._under_way
-        return self.config.dequeue_request(max(free, 0)) if free > 0 or passes_on else None
+        return self.config.dequeue_request(free) if free or passes_on else None

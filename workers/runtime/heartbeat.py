@@ -164,6 +164,7 @@ _OUTCOMES = {
 
 
 _COUNTED_RELEASES = 3
+_SUMMED_NS = 10**9
 
 
 class RecentMean:
@@ -214,8 +215,10 @@ class RunCounts:
         self._worker = RunCounters()
         self._batch_size = RecentMean()
         self._tasks_at_a_time = RecentMean()
-        # The number of runs under way, and since when.
-        self._running, self._running_since_ns = 0, clock.monotonic_ns()
+        # The number of runs under way, and since when. Its sum over the time since `_summed_since_ns` is not in the
+        # mean yet.
+        self._running, self._running_ns = 0, 0
+        self._running_since_ns = self._summed_since_ns = clock.monotonic_ns()
         # When children died while they ran several tasks, and how many these were.
         self._shared_deaths: deque[tuple[int, int]] = deque(maxlen=100)
 
@@ -253,6 +256,8 @@ class RunCounts:
 
     def of_release(self, number: int) -> ReleaseCounts:
         """Return what became of the runs of a release since the worker first ran it."""
+        if counts := self._releases.get(number):
+            return counts
         for older in sorted(self._releases)[:-_COUNTED_RELEASES]:
             del self._releases[older]
         return self._releases.setdefault(number, ReleaseCounts())
@@ -275,6 +280,7 @@ class RunCounts:
     @property
     def mean_running(self) -> float:
         self._change_running(0)
+        self._sum_running()
         return self._tasks_at_a_time.value
 
     @property
@@ -310,8 +316,15 @@ class RunCounts:
 
     def _change_running(self, by: int) -> None:
         now_ns = clock.monotonic_ns()
-        self._tasks_at_a_time.add(self._running, now_ns - self._running_since_ns)
+        self._running_ns += self._running * (now_ns - self._running_since_ns)
         self._running, self._running_since_ns = self._running + by, now_ns
+        if now_ns - self._summed_since_ns > _SUMMED_NS:
+            self._sum_running()
+
+    def _sum_running(self) -> None:
+        if passed_ns := self._running_since_ns - self._summed_since_ns:
+            self._tasks_at_a_time.add(self._running_ns / passed_ns, passed_ns)
+            self._running_ns, self._summed_since_ns = 0, self._running_since_ns
 
     def _of(self, queue: str) -> RunCounters:
         counters = self._counters.get(queue)

@@ -37,6 +37,7 @@ class LongRunningPool:
         self._same_ids: deque[Run] = deque()
         self._max_leases = settings.concurrency
         self.pace = RunPace()
+        self._is_measuring = False
         self._window: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
 
@@ -109,8 +110,9 @@ class LongRunningPool:
         self._use_slots()
 
     def submit(self, *runs: Run) -> None:
+        now_s = clock.monotonic_s()
         for run in runs:
-            run.waiting_since_s = clock.monotonic_s()
+            run.waiting_since_s = now_s
         self._waiting.extend(runs)
         self._assign_runs()
         self._requeue_if_closed()
@@ -151,19 +153,26 @@ class LongRunningPool:
 
     @property
     def _waits_for_suspect(self) -> bool:
-        return bool(self._waiting) and self._waiting[0].task.is_suspect
+        return self._waiting[0].task.is_suspect if self._waiting else False
 
     def _count_capacity(self, refill_s: float) -> int:
+        if len(self._slots) == 1:
+            return self._slots[0].count_capacity(self.pace, refill_s)
         return sum(slot.count_capacity(self.pace, refill_s) for slot in self._slots)
 
     def _end_run(self, run: Run, result: RunResult, spent_s: float | None) -> None:
-        ended_s = clock.monotonic_s()
+        if not self._is_measuring:
+            self._is_measuring = True
+            # What is sent because of it is written at the end of this loop iteration.
+            asyncio.get_running_loop().call_soon(self._measure_turn, clock.monotonic_s())
         if spent_s is not None:
             self.pace.record_run(spent_s)
         self._owner.run_ended(run, result)
         self._assign_runs()
-        # What was sent is written at the end of this loop iteration.
-        asyncio.get_running_loop().call_soon(self.pace.record_turn, ended_s)
+
+    def _measure_turn(self, ended_s: float) -> None:
+        self._is_measuring = False
+        self.pace.record_turn(ended_s)
 
     def _send_again(self, runs: Sequence[Run]) -> None:
         self._waiting.extendleft(reversed(runs))  # to the front, in their order
@@ -199,16 +208,14 @@ class LongRunningPool:
             self.requeue_unstarted()
 
     def _restore_same_ids(self) -> None:
-        self._waiting.extendleft(reversed(self._same_ids))
-        self._same_ids.clear()
+        if self._same_ids:
+            self._waiting.extendleft(reversed(self._same_ids))
+            self._same_ids.clear()
 
     def _assign_runs(self) -> None:
         self._restore_same_ids()
         if not self._waiting:
             return
-        # A lease may have ended while the worker was suspended, even before the reply to its dequeue was read.
-        for run in [run for run in self._waiting if not self._owner.has_lease(run)]:
-            self.end_run(run, RunResult(RunStatus.LOST))
         refill_s = self._owner.refill_s
         while self._waiting:
             free = [slot for slot in self._slots if slot.can_take(self._waiting[0], self.pace, refill_s)]
@@ -218,9 +225,17 @@ class LongRunningPool:
                 continue
             if slot is None or not (count := self._count_members(slot)):
                 break
-            slot.send([self._waiting.popleft() for _ in range(count)])
-        if self._waits_for_suspect or any(slot.has_suspect for slot in self._slots):
+            self._send(slot, [self._waiting.popleft() for _ in range(count)])
+        if self._waiting and (self._waits_for_suspect or any(slot.has_suspect for slot in self._slots)):
             self._requeue_excess()
+
+    def _send(self, slot: ChildSlot, runs: list[Run]) -> None:
+        # A lease may have ended while the worker was suspended, even before the reply to its dequeue was read.
+        lost = [run for run in runs if not self._owner.has_lease(run)]
+        if len(lost) < len(runs):
+            slot.send([run for run in runs if run not in lost] if lost else runs)
+        for run in lost:
+            self._owner.run_ended(run, RunResult(RunStatus.LOST))
 
     def _is_running(self, run: Run) -> bool:
         """Return whether a child has another task of the same id. A suspect one lets no others pass."""

@@ -58,9 +58,8 @@ class OutputWriter:
 
     def forget(self, run: Run) -> None:
         """Drop the output of a run whose result is recorded."""
-        if run.output is not None:
-            run.output = None
-            self._unstored.pop(run, None)
+        run.output = None
+        self._unstored.pop(run, None)
 
     @property
     def _limit(self) -> int:

@@ -34,6 +34,7 @@ class RedisConnections:
         self.tasks = AsyncBroker.connect(target, reply_timeout_s=TASKS_TIMEOUT_S)
         # Extends leases and sends heartbeats. All use its clock.
         self.leases = AsyncBroker.connect(target, reply_timeout_s=LEASES_TIMEOUT_S)
+        self.now_ns = self.leases.now_ns
         self._on_close = on_close
         self._users = 0
         self._subscriber = Subscriber(self.leases, on_message=self._receive, on_gap=self._report_gap)
@@ -62,9 +63,6 @@ class RedisConnections:
             await self._subscriber.close()
             await self.tasks.close()
             await self.leases.close()
-
-    def now_ns(self) -> int:
-        return self.leases.now_ns()
 
     async def measure_clock(self) -> None:
         """Measure Redis's clock, unless that was done within CLOCK_VALID_S. Raise BrokerUnavailable."""

@@ -1,9 +1,10 @@
 """How long the tasks of a queue run, which decides how many are held ahead of its children."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from runqy import clock
+from workers.runtime.task_runs import Run
 
 MAX_GAP = 0.05
 """The part of a mean run for which a child may wait for its next task. Where that takes longer, tasks are held ahead.
@@ -30,15 +31,17 @@ class RunPace:
         """Record that what the end of a run caused is written now."""
         self.turn_s += (clock.monotonic_s() - ended_s - self.turn_s) / TURNS_AVERAGED
 
-    def count_ahead(self, wait_s: float, *, slots: int, started_s: Iterable[float]) -> int:
+    def count_ahead(self, wait_s: float, *, slots: int, batches: Sequence[Sequence[Run]]) -> int:
         """Return how many tasks to hold ahead of slots that get their next task after `wait_s`.
 
-        `started_s` has when the runs under way started. None is held behind one that takes as long as tasks for which
-        none would be held ahead.
+        `batches` are those under way. None is held behind one that takes as long as tasks for which none would be held
+        ahead.
         """
         # How many runs would fit into the time for which a free child waits too long.
         lateness = wait_s / self._mean_s - MAX_GAP
         if lateness <= 0:
             return 0
         long_since_s = clock.monotonic_s() - wait_s / MAX_GAP
-        return math.ceil(lateness * (slots - sum(each < long_since_s for each in started_s)))
+        for batch in batches:
+            slots -= batch[0].started_s < long_since_s
+        return math.ceil(lateness * slots)

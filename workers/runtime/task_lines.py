@@ -7,10 +7,11 @@ import msgspec
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.errors import PayloadUnusable
-from runqy.formats.json_decoding import describe_error, read_json
+from runqy.formats.json_decoding import check_depth, describe_error
 from workers.runtime.invalid_json import is_text
 
 _encoder = msgspec.json.Encoder()
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class _TaskLine(msgspec.Struct, omit_defaults=True):
@@ -63,7 +64,8 @@ def _one_line(payload: bytes) -> bytes:
     if not payload:
         return b"null"
     try:
-        read_json(payload, msgspec.Raw)
+        check_depth(payload)
+        _check_json(payload)
     except (msgspec.DecodeError, RecursionError) as error:
         raise PayloadUnusable(f"the payload is not JSON: {describe_error(error, payload)}") from error
     if not is_text(payload):

@@ -207,7 +207,9 @@ def _leased_tasks(request: DequeueRequest, lease_end_s: int, replies: Sequence[R
 
 def _read_leased_task(request: DequeueRequest, lease_end_s: int, entry: Sequence[Any]) -> LeasedTask:
     position, task_id, token, data, attempt, run_number, *fields = entry
-    child_deaths, ttl_completed_s, active_timeout_s, retried = (read_number(text) or 0 for text in fields[:4])
+    # Most tasks have few of these fields.
+    limits = [0 if text is None else read_number(text) or 0 for text in fields[:4]]
+    child_deaths, ttl_completed_s, active_timeout_s, retried = limits
     lease = Lease(queue=request.queues[position - 1], task_id=task_id.decode(errors="replace"), token=token.decode())
     try:
         message, is_readable = decode(data), lease.task_id.encode() == task_id
@@ -224,8 +226,8 @@ def _read_leased_task(request: DequeueRequest, lease_end_s: int, entry: Sequence
         attempt=int(attempt),
         run_number=read_number(run_number) or 0,
         child_deaths=child_deaths,
-        is_suspect=(read_number(fields[5]) or 0) >= SUSPECT_DEATHS,
+        is_suspect=bool(fields[5]) and (read_number(fields[5]) or 0) >= SUSPECT_DEATHS,
         pending_since_ns=read_time_ns(fields[4]) or 0,
         is_readable=is_readable,
-        wants_result=(fields[6] or b"").startswith(b"1"),
+        wants_result=bool(fields[6]) and fields[6].startswith(b"1"),
     )

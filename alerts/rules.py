@@ -130,7 +130,7 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         "Schedule did not enqueue",
         "The last due time of a schedule enqueued nothing although it should have: its queue was full, disabled or "
         "deleted, or maintenance did not run, beyond its window; or its payload is not accepted. Resolved when it "
-        "enqueues a task again.",
+        "enqueues a task again, is paused or is over.",
         keep_s=0,
         level=AlertLevel.CRITICAL,
     ),

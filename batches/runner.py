@@ -109,8 +109,10 @@ def _enqueue(broker: Broker, batch: Batch, members: Sequence[Member], until_s: i
     outcomes = enqueue_intents(broker, intents)
     by_mark: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     delayed = set[str]()
-    for member, outcome in zip(members, outcomes, strict=True):
+    for member, intent, outcome in zip(members, intents, outcomes, strict=True):
         state = _state_after(outcome, is_canceled=batch.is_canceled)
+        if state == MemberState.REFUSED and _has_expired(intent.task, now_s):
+            state = MemberState.EXPIRED
         if state == MemberState.WAITING:
             delayed.add(member.redis_queue)
         if state != MemberState.WAITING or outcome.reason[:300] != member.reason:
@@ -148,6 +150,11 @@ def _state_after(outcome: IntentOutcome, *, is_canceled: bool) -> str:
         is_known = not isinstance(outcome.error, BrokerUnavailable)
         return MemberState.CANCELED if is_canceled and is_known else MemberState.WAITING
     return _STATES[outcome.state]
+
+
+def _has_expired(task: NewTask, now_s: int) -> bool:
+    """Return whether a task was refused because its deadline passed before there was room for it."""
+    return 0 < task.deadline_s <= now_s + task.delay_ns // 10**9
 
 
 def _mark(broker: Broker, batch_id: str, by_mark: dict[tuple[str, str], list[int]]) -> None:
@@ -189,12 +196,12 @@ def _call_back_all(broker: Broker) -> None:
     delayed = set[str]()
 
     def call_back(rows: Sequence[tuple[str, str, str]]) -> None:
-        batches = list(Batch.objects.filter(pk__in=[pk for pk, _, _ in rows]))
+        now_s, batches = broker.now_s(), list(Batch.objects.filter(pk__in=[pk for pk, _, _ in rows]))
         outcomes = enqueue_intents(broker, [_callback_intent(batch) for batch in batches])
         for batch, outcome in zip(batches, outcomes, strict=True):
             if outcome.state is IntentState.DELAYED:  # the others of this queue would be too
                 delayed.add(batch.callback_queue)
-            _mark_callback(batch, outcome)
+            _mark_callback(batch, outcome, now_s)
 
     while True:
         due = _callback_failures.exclude_paused(waiting.exclude(callback_queue__in=delayed))
@@ -214,7 +221,7 @@ def _callback_intent(batch: Batch) -> Intent:
     )
 
 
-def _mark_callback(batch: Batch, outcome: IntentOutcome) -> None:
+def _mark_callback(batch: Batch, outcome: IntentOutcome, now_s: int) -> None:
     states = {
         IntentState.ENQUEUED: CallbackState.ENQUEUED,
         IntentState.REFUSED: CallbackState.REFUSED,
@@ -222,9 +229,12 @@ def _mark_callback(batch: Batch, outcome: IntentOutcome) -> None:
         IntentState.DELAYED: CallbackState.WAITING,
     }
     state, reason = states[outcome.state], outcome.reason[:300]
-    if (state, reason) == (CallbackState.WAITING, batch.callback_reason):
-        return
     values: dict[str, object] = {"callback_state": state, "callback_reason": reason}
+    if outcome.is_absent and batch.callback_requested_s < now_s - RENEWED_AFTER_S:
+        # It may wait for days behind a full or disabled queue. Its id stays, and Redis remembers that for a day.
+        values["callback_requested_s"] = now_s
+    elif (state, reason) == (CallbackState.WAITING, batch.callback_reason):
+        return
     is_problem = state in (CallbackState.REFUSED, CallbackState.UNKNOWN)
     if is_problem:
         values["has_problem"] = True

@@ -461,5 +461,9 @@ class ScheduleAlreadyExists(RunqyError, code="schedule_exists", status=409):
     """A schedule of this name exists; replace it with PUT."""
 
 
+class ScheduleNameTaken(RunqyError, code="schedule_name_taken", status=409):
+    """This name cannot be used; choose another one."""
+
+
 class StackFailed(RunqyError, code="stack_failed"):
     """The processes of a stack cannot be started or kept running."""

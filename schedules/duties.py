@@ -1,8 +1,10 @@
 """The maintenance duties of schedules."""
 
+from datetime import datetime
+
 from runqy.broker.broker import Broker
 from runqy.maintenance.base import DatabaseDuty, register
-from schedules.runner import delete_old_fires, run_schedules
+from schedules.runner import correct_due_times, delete_old_fires, run_schedules
 
 
 @register
@@ -12,7 +14,15 @@ class ScheduleRunner(DatabaseDuty):
     name = "schedules"
     interval_s = 1.0
 
+    def __init__(self) -> None:
+        self._last_run: datetime | None = None
+
     def run(self, broker: Broker) -> None:
+        now = broker.now()
+        # At the start, too: the clock may have been set back while no maintenance ran.
+        if self._last_run is None or now < self._last_run:
+            correct_due_times(broker)
+        self._last_run = now
         run_schedules(broker)
 
 

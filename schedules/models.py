@@ -97,7 +97,7 @@ class Schedule(models.Model):
 
     @property
     def timing(self) -> Timing:
-        return self.as_spec().timing(self.created_at)
+        return Timing.of(self, self.created_at)
 
     def list_next(self, count: int) -> list[datetime]:
         """Return the next due times; none if its time zone was removed from the IANA database."""

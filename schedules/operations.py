@@ -13,10 +13,10 @@ from runqy.audit.changes import Changes, diff
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue import NewTask
-from runqy.errors import PayloadInvalid, RequestInvalid, ScheduleAlreadyExists
+from runqy.errors import PayloadInvalid, RequestInvalid, ScheduleAlreadyExists, ScheduleNameTaken
 from schedules.models import Fire, Schedule, ScheduleSource, failures
 from schedules.planning import make_fire, plan_trigger
-from schedules.queries import find_target, get_schedule
+from schedules.queries import filter_schedules, find_target, get_schedule
 from schedules.specs import ScheduleSpec
 from tasks.operations import build_task
 
@@ -39,7 +39,7 @@ def save_schedule(  # noqa: PLR0913 (each is a fact about the change)
 
     `requested` is the task of the specification. A schedule that exists keeps its fires, and whether it is paused; if
     its times change, the next one is after now. Raise QueueNotFound, PayloadInvalid, PayloadTooLarge, RequestInvalid,
-    ScheduleAlreadyExists with `is_new`, ScheduleNotFound if it is of a queue that is not allowed.
+    ScheduleAlreadyExists with `is_new`, ScheduleNameTaken if it is of a queue that is not allowed.
     """
     now, resolved = broker.now(), resolve_queue(spec.queue, allowed_queues=allowed_queues)
     check_schedule(broker, requested=requested, resolved=resolved)
@@ -48,10 +48,11 @@ def save_schedule(  # noqa: PLR0913 (each is a fact about the change)
         if row is None:
             row, before = Schedule(created_at=now), None
             row.set_creator(current_actor())
+        elif not filter_schedules(allowed_queues=allowed_queues).filter(pk=row.pk).exists():
+            raise ScheduleNameTaken  # the same, however it is saved, and nothing about the other one
         elif is_new:
             raise ScheduleAlreadyExists
         else:
-            get_schedule(spec.name, allowed_queues=allowed_queues)
             before = _describe(row)
         has_new_times = before is None or is_retimed(row, spec)
         # A queue file outlives its schedules: it may be loaded into a new database.

@@ -167,8 +167,9 @@ def count_by_state() -> Mapping[ScheduleState, int]:
 
 
 def list_problems() -> list[Schedule]:
-    """Return schedules whose last fire enqueued nothing although it should have."""
-    return list(Schedule.objects.exclude(problem="").order_by("name"))
+    """Return schedules whose last fire enqueued nothing although it should have, and that are to fire again."""
+    firing = Schedule.objects.filter(is_paused=False, next_due_at__isnull=False)
+    return list(firing.exclude(problem="").order_by("name"))
 
 
 def count_unknown_fires(now: datetime) -> int:

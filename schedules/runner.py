@@ -81,6 +81,25 @@ def run_schedules(broker: Broker) -> None:
             return
 
 
+def correct_due_times(broker: Broker) -> None:
+    """Let schedules wake for their next time after now. After Redis's clock was ahead, they have a later one.
+
+    Also wake those whose time zone was missing in the IANA database, and is there again.
+    """
+    now, after = broker.now(), 0
+    Schedule.objects.filter(wake_at__gt=now + LEASE, fires__state=_State.WAITING).update(wake_at=now)
+    later = Schedule.objects.filter(next_due_at__isnull=False, is_paused=False).defer("payload", "options")
+    while rows := list(later.filter(pk__gt=after).order_by("pk")[:PAGE]):
+        after = rows[-1].pk
+        for row in rows:
+            with suppress(ValueError):  # its time zone is missing
+                due = row.timing.next_after(now)
+                if (due and row.next_due_at and due < row.next_due_at) or row.wake_at is None:
+                    # Compare and set: whoever changed it meanwhile knew the time.
+                    same = Schedule.objects.filter(pk=row.pk, wake_at=row.wake_at, next_due_at=row.next_due_at)
+                    same.update(wake_at=now, next_due_at=min(filter(None, (due, row.next_due_at))))
+
+
 def _run_rows(broker: Broker, now: datetime, rows: Sequence[tuple[int, str, str]]) -> None:
     # Read again in each part: what failed together may have changed some of them.
     run_due(broker, Schedule.objects.filter(pk__in=[pk for pk, _, _ in rows]), now)

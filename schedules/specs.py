@@ -53,11 +53,4 @@ class ScheduleSpec:
     """None: one period."""
 
     def timing(self, created_at: datetime) -> Timing:
-        return Timing(
-            cron=self.cron,
-            zone=self.time_zone,
-            every_s=self.every_s,
-            base=self.starts_at or created_at,
-            starts_at=self.starts_at,
-            ends_at=self.ends_at,
-        )
+        return Timing.of(self, created_at)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -57,6 +58,18 @@ class Timing:
     starts_at: datetime | None = None
     ends_at: datetime | None = None
     """The last time that can be due."""
+
+    @classmethod
+    def of(cls, definition: Any, created_at: datetime) -> Self:
+        """Return the timing of a row or of a specification."""
+        return cls(
+            cron=definition.cron,
+            zone=definition.time_zone,
+            every_s=definition.every_s,
+            base=definition.starts_at or created_at,
+            starts_at=definition.starts_at,
+            ends_at=definition.ends_at,
+        )
 
     def next_after(self, time: datetime) -> datetime | None:
         """Return the first due time after a time, in UTC; None if there is none any more."""

@@ -75,9 +75,14 @@ def show(session: Session, schedule: Name) -> None:
     """Show a schedule, its next due times and its last fires."""
     found = session.api.get(_path(schedule))
     session.out.item(found if session.out.is_document else found | _readable(found), _SCHEDULE)
+    if session.out.is_document or session.out.is_name:
+        return
+    fires = session.api.get(f"{_path(schedule)}/fires", limit=10)["fires"]
     if session.out.is_table:
-        fires = session.api.get(f"{_path(schedule)}/fires", limit=10)["fires"]
         typer.echo(f"\nLast fires:\n{session.out.table(_FIRES, fires)}", nl=False)
+        return
+    for cells in session.out.cells(_FIRES, fires):
+        typer.echo("\t".join(("fire", *cells)))
 
 
 @command(app, "fires", examples="runqy schedule fires nightly\nrunqy schedule fires nightly -o json")
@@ -162,10 +167,11 @@ def pause(
     session: Session,
     schedule: Name,
     *,
-    reason: Annotated[str, typer.Option("--reason", help="Shown wherever the schedule is.")],
+    reason: Annotated[str, typer.Option("--reason", help="Shown wherever the schedule is.")] = "",
 ) -> None:
     """Pause a schedule. What is due while it is paused never fires."""
-    paused = session.api.post(f"{_path(schedule)}/pause", msgspec.json.encode({"reason": reason}))
+    body = {"reason": reason} if reason else {}
+    paused = session.api.post(f"{_path(schedule)}/pause", msgspec.json.encode(body))
     session.out.result(paused, f"{schedule} paused", name=schedule)
 
 
@@ -243,16 +249,16 @@ def _parse(option: str, text: str) -> Any:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Return the schedules of a file, as they are sent. Raise CliError."""
-    from ruamel.yaml import YAML  # noqa: PLC0415 (only this command needs it)
-    from ruamel.yaml.error import YAMLError  # noqa: PLC0415
+    """Return the schedules of a file, read as the server reads queue files. Raise CliError."""
+    from queues.yaml_loader import YamlInvalid, read_yaml  # noqa: PLC0415 (only this command needs it)
 
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
-        content = YAML(typ="safe", pure=True).load(text)
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        content = read_yaml(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).value
+    except OSError as error:
         raise CliError(f"{file} cannot be read: {error}") from error
-    found = content.get("schedules") if isinstance(content, dict) else None
-    if not isinstance(found, dict):
+    except YamlInvalid as error:
+        raise CliError(f"{file}:{error.line}: {error.reason}") from error
+    found = content.get("schedules", ()) if isinstance(content, dict) else ()
+    if found is not None and not isinstance(found, dict):
         raise CliError(f"{file}: Must be a mapping with the key `schedules`.")
-    return found
+    return found or {}

@@ -217,11 +217,7 @@ class RunView(AdminViewMixin, View):
             raise Http404
         broker, verb = get_broker(), request.POST.get("verb")
         if verb == "pause":
-            reason = request.POST.get("reason", "").strip()[:REASON_MAX_LENGTH]
-            if reason:
-                pause_schedule(broker, name=row.name, reason=reason)
-            else:
-                messages.error(request, "Say why it is paused.")
+            pause_schedule(broker, name=row.name, reason=request.POST.get("reason", "").strip()[:REASON_MAX_LENGTH])
         elif verb == "unpause":
             unpause_schedule(broker, name=row.name)
         elif verb == "trigger":

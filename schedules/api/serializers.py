@@ -78,7 +78,9 @@ class ScheduleQuerySerializer(BodySerializer):
 class PauseSerializer(StrictSerializer):
     """Why a schedule is paused."""
 
-    reason = StringField(min_length=1, max_length=REASON_MAX_LENGTH, help_text="Shown wherever the schedule is")
+    reason = StringField(
+        default="", allow_blank=True, max_length=REASON_MAX_LENGTH, help_text="Shown wherever the schedule is"
+    )
 
 
 @response_example({"message": "schedule deleted", "name": "nightly-report"})

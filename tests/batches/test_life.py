@@ -452,3 +452,35 @@ def test_an_old_batch_that_cannot_be_deleted_keeps_no_other(
     delete_old_batches(steps.broker)
 
     assert [batch.pk for batch in Batch.objects.all()] == [odd]
+
+
+def test_a_callback_waits_for_days_behind_a_disabled_queue(
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_connection, "_check_clock", lambda _: None)
+    clock = MovingClock(monkeypatch)
+    create(client, count=0)
+    save_queue(spec=spec("done", is_enabled=False), source=QueueSource.API)
+    for _ in range(3):
+        steps.enqueue()
+        clock.advance(20 * 3600)
+
+    save_queue(spec=spec("done"), source=QueueSource.API)
+    steps.enqueue()
+
+    assert len(steps.callbacks()) == 1
+
+
+def test_a_member_whose_deadline_passes_while_it_waits_is_expired(
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_connection, "_check_clock", lambda _: None)
+    clock = MovingClock(monkeypatch)
+    deadline = f"{steps.broker.now() + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
+    jobs = [{"data": {"n": 1}, "deadline": deadline}, {"data": {"n": 2}}]
+    batch_id = create(client, queue="work", jobs=jobs)
+    clock.advance(3700)
+
+    steps.enqueue()
+
+    assert counts(batch_id) == {"enqueued": 1, "expired": 1}

@@ -14,7 +14,7 @@ from queues.operations import save_queue
 from runqy.cli import targets
 from runqy.cli.client import Client
 from runqy.cli.errors import ExitCode
-from schedules.models import Fire
+from schedules.models import Fire, Schedule
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 
@@ -63,7 +63,8 @@ def test_durations_creators_and_fires_without_a_task_are_shown_as_a_person_reads
     triggered = [json.loads(admin("schedule", "trigger", "hourly", "-o", "json").stdout) for _ in range(2)]
     Fire.objects.filter(task_id=triggered[1]["task_id"]).update(state=Fire.State.SKIPPED)
 
-    shown = dict(line.split("\t", 1) for line in admin("schedule", "show", "hourly").stdout.splitlines())
+    lines = [line.split("\t") for line in admin("schedule", "show", "hourly").stdout.splitlines()]
+    shown = {line[0]: line[1] for line in lines}
     listed, fires = admin("schedule", "list").stdout, admin("schedule", "fires", "hourly").stdout
 
     assert (shown["every"], shown["jitter"], shown["next"][:1]) == ("1h", "1m30s", "2")
@@ -71,6 +72,28 @@ def test_durations_creators_and_fires_without_a_task_are_shown_as_a_person_reads
     assert "every 1h" in listed
     assert triggered[0]["task_id"] in fires
     assert triggered[1]["task_id"] not in fires
+    assert [line[3] for line in lines if line[0] == "fire"] == ["", triggered[0]["task_id"]]
+
+
+def test_one_file_means_the_same_to_schedule_apply_and_queue_apply(admin: Run, tmp_path: Path) -> None:
+    path = tmp_path / "schedules.yaml"
+    times = "every: 0x3C, starts_at: 2027-01-01T00:00:00Z, ends_at: 2028-01-01 00:00:00+00:00"
+    path.write_text(f"schedules:\n  7: {{queue: mail, {times}, payload: {{day: 2027-01-01, on: yes, mode: 0o17}}}}\n")
+    twice = tmp_path / "twice.yaml"
+    twice.write_text("schedules:\n  a: {queue: mail, every: 1h, every: 2h}\n")
+
+    stored, refused = [], []
+    for command in ("schedule", "queue"):
+        applied = admin(command, "apply", "-f", str(path))
+        assert applied.exit_code == 0, applied.output
+        stored.append(Schedule.objects.get().as_spec())
+        Schedule.objects.all().delete()
+        refused.append(admin(command, "apply", "-f", str(twice)).output)
+
+    assert stored[0] == stored[1]
+    assert (stored[0].name, stored[0].every_s) == ("7", 60)
+    assert stored[0].payload == '{"day":"2027-01-01","on":"yes","mode":15}'
+    assert ["Duplicate key." in output for output in refused] == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,8 @@ def test_a_key_limited_to_queues_uses_only_their_schedules() -> None:
     }
     names = [each["name"] for each in limited.get("/api/schedules").json()["schedules"]]
 
-    others = ("other queue", "of another", "show", "pause", "trigger", "delete")
+    assert statuses.pop("of another") == 409
+    others = ("other queue", "show", "pause", "trigger", "delete")
     assert statuses == {**dict.fromkeys(others, 404), "own": 201, "client": 403}
     assert names == ["own"]
 
@@ -234,3 +235,24 @@ def test_the_schedule_of_a_deleted_queue_is_broken() -> None:
     client.delete("/api/cli/configs/mail?force=true")
 
     assert client.get(PATH).json()["state"] == "broken"
+
+
+def test_the_answer_about_a_name_of_another_queue_says_nothing_about_its_schedule(queues: None) -> None:
+    ApiClient().post("/api/schedules", BODY)
+    key = create_api_key(name="limited", role=Role.CONFIGURATOR, queues=["full"])
+    limited, own = ApiClient(key.plain), {**BODY, "queue": "full"}
+
+    answers = [limited.post("/api/schedules", own), limited.put(PATH, {**own, "every": "5m", "cron": None})]
+
+    assert {(each.status_code, each.json()["code"], each.json()["detail"]) for each in answers} == {
+        (409, "schedule_name_taken", "This name cannot be used; choose another one.")
+    }
+
+
+def test_a_pause_needs_no_reason(queues: None) -> None:
+    client = ApiClient()
+    client.post("/api/schedules", BODY)
+
+    paused = client.post(f"{PATH}/pause")
+
+    assert (paused.status_code, paused.json()["state"], paused.json()["paused_reason"]) == (200, "paused", None)

@@ -1,6 +1,6 @@
 """What is due is enqueued once, in its window, as the schedule says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import pytest
@@ -13,11 +13,13 @@ from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.message import REQUEST_ID
 from schedules import runner
+from schedules.duties import ScheduleRunner
 from schedules.models import Fire, Schedule
 from schedules.operations import pause_schedule, trigger_schedule, unpause_schedule
-from schedules.queries import ScheduleState, count_by_state, get_state
-from schedules.runner import KEEP_FIRES, delete_old_fires, run_schedules
+from schedules.queries import ScheduleState, count_by_state, get_state, list_problems
+from schedules.runner import CLOCK_ERROR, KEEP_FIRES, RETRY, delete_old_fires, run_schedules
 from schedules.specs import CatchUp, Overlap
+from tasks.intents import Intent, IntentOutcome, enqueue_intents
 from tests.queues.samples import spec as queue_spec
 from tests.schedules.conftest import Times
 from tests.support.tasks import listed, take_one
@@ -264,3 +266,69 @@ def test_no_due_time_fires_beside_any_task_of_its_schedule(
 
     assert listed(single_broker, "mail")["pending"] == [Fire.objects.get(state="enqueued", due_at__hour=16).task_id]
     assert Fire.objects.get(state="skipped").due_at.hour == 17
+
+
+def test_schedules_fire_again_at_once_after_the_clock_was_ahead(
+    single_broker: Broker, times: Times, save: Save
+) -> None:
+    duty, begin = ScheduleRunner(), times.now
+    save(cron="0 * * * *", overlap=Overlap.ALLOW)
+    save(name="waits", cron="0 * * * *", queue="full", overlap=Overlap.ALLOW)
+    duty.run(single_broker)
+    times.move_to(begin + timedelta(days=3, hours=1))
+    save(name="new", cron="", every_s=3600)
+    duty.run(single_broker)
+
+    times.move_to(begin + timedelta(minutes=1))
+    duty.run(single_broker)
+    times.move_to(begin + timedelta(hours=1))
+    duty.run(single_broker)
+    ahead = Schedule.objects.filter(next_due_at__gt=times.now + timedelta(hours=1))
+    at_one = Fire.objects.filter(due_at__lte=times.now).values_list("schedule__name", flat=True)
+
+    assert (list(ahead), sorted(at_one)) == ([], ["new", "nightly", "waits"])
+
+
+def test_a_problem_ends_when_its_schedule_is_paused_or_over(single_broker: Broker, times: Times, save: Save) -> None:
+    save(cron="0 13 * * *", catch_up_window_s=600)
+    save(name="last", cron="0 13 * * *", catch_up_window_s=600, ends_at=times.now.replace(hour=23))
+    times.run_in(hours=2)
+    missed = [row.name for row in list_problems()]
+
+    pause_schedule(single_broker, name="nightly", reason="")
+
+    assert (missed, list_problems()) == (["nightly"], [])
+    assert Schedule.objects.get(name="last").problem
+
+
+def test_a_fire_is_missed_only_once_no_other_process_can_enqueue_it(times: Times, save: Save) -> None:
+    save(cron="0 13 * * *", catch_up_window_s=600)
+    save_queue(spec=queue_spec("mail", is_enabled=False), source=QueueSource.API)
+    times.run_in(hours=1)
+    until = Fire.objects.get().until
+
+    times.run_at(until + CLOCK_ERROR / 2)
+    within = fires()
+    times.run_at(until + CLOCK_ERROR + RETRY)
+
+    assert (within, fires()) == ([("13:00", "waiting")], [("13:00", "missed")])
+
+
+def test_a_change_while_a_schedule_is_fired_decides_when_it_wakes(
+    single_broker: Broker, times: Times, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(cron="0 * * * *")
+
+    def enqueue_while_changed(broker: Broker, intents: Sequence[Intent]) -> list[IntentOutcome]:
+        trigger_schedule(broker, name="nightly")
+        return enqueue_intents(broker, intents)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "enqueue_intents", enqueue_while_changed)
+        times.run_in(hours=1)
+    times.run_in(seconds=1)
+
+    assert [(fire.is_triggered, fire.state) for fire in Fire.objects.order_by("number")] == [
+        (False, "enqueued"),
+        (True, "enqueued"),
+    ]

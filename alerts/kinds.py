@@ -27,6 +27,7 @@ class AlertKind(StrEnum):
     ENDS_NEARLY_FULL = "ends_nearly_full"
     WEBHOOK_DISABLED = "webhook_disabled"
     BATCH_INCOMPLETE = "batch_incomplete"
+    BATCH_ABANDONED = "batch_abandoned"
     RELEASE_REVERTED = "release_reverted"
     ROW_FAILED = "row_failed"
 

@@ -46,7 +46,7 @@ def get_alert_link(alert: Alert) -> tuple[str, str]:  # noqa: PLR0912 (a case fo
             url, title = reverse("admin:webhooks_endpoint_change", args=[quote(alert.subject)]), "Webhook endpoint"
         case AlertKind.RELEASE_REVERTED:
             url, title = f"{reverse('admin:tasks_task_releases')}?{urlencode({'queue': alert.queue})}", "Releases"
-        case AlertKind.BATCH_INCOMPLETE:
+        case AlertKind.BATCH_INCOMPLETE | AlertKind.BATCH_ABANDONED:
             url, title = reverse("admin:batches_batch_change", args=[alert.subject]), "Batch"
         case AlertKind.INACTIVE_KEY_CREATOR:
             url, title = changelist_url("accounts_apikey", creator=INACTIVE, status="active"), "API keys"

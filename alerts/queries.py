@@ -16,7 +16,7 @@ from alerts.kinds import EXPLAINS, AlertKind, AlertLevel, consequences_of
 from alerts.models import Alert, AlertRule, KnownMaster, QueueSnooze
 from alerts.observations import IDLE_S, Observation, Problem, QueueObservation, WorkerObservation
 from alerts.rules import RULES, GetSettings, RuleSettings, failures
-from batches.queries import describe_problem, list_incomplete_batches
+from batches.queries import describe_abandoned, describe_problem, list_abandoned_batches, list_incomplete_batches
 from queues.catalog import AllowedQueues, QueueCatalog
 from queues.definitions import QueueDefinition
 from queues.queries import get_fresh_catalog, list_vault_errors
@@ -294,6 +294,7 @@ _REPORTED_OF_ROWS: Mapping[AlertKind, tuple[Callable[[], Sequence[Any]], Callabl
             row.queue.name,
         ),
     ),
+    AlertKind.BATCH_ABANDONED: (list_abandoned_batches, lambda row: Problem(row.pk, describe_abandoned(row))),
     AlertKind.BATCH_INCOMPLETE: (list_incomplete_batches, lambda row: Problem(row.pk, describe_problem(row))),
     AlertKind.ROW_FAILED: (partial(list_failed_rows, limit=FAILED_ROWS_MAX), _describe_failed_row),
 }

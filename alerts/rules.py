@@ -195,6 +195,13 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         keep_s=0,
         level=AlertLevel.CRITICAL,
     ),
+    AlertKind.BATCH_ABANDONED: RuleInfo(
+        "Batch never closed",
+        "The server closed a batch, because nothing was added to it for seven days. Resolved when the batch is "
+        "deleted.",
+        is_per_queue=False,
+        keep_s=0,
+    ),
     AlertKind.RELEASE_REVERTED: RuleInfo(
         "Release taken back",
         "The newest release of a queue did not start or failed on its first workers, which run the release before "

@@ -9,4 +9,4 @@ class BatchesConfig(AppConfig):
     name = "batches"
 
     def ready(self) -> None:
-        from batches import ends  # noqa: F401, PLC0415 (it registers a consumer when imported, and needs the models)
+        from batches import ends, keys  # noqa: F401, PLC0415 (they register functions when imported, and need the models)

@@ -1,6 +1,6 @@
 """The maintenance duties of batches."""
 
-from batches.runner import LostMemberSearch, delete_old_batches, run_batches
+from batches.runner import BatchWork, LostMemberSearch, close_abandoned_batches, delete_old_batches
 from runqy.broker.broker import Broker
 from runqy.maintenance.base import DatabaseDuty, register
 
@@ -12,8 +12,11 @@ class BatchRunner(DatabaseDuty):
     name = "batches"
     interval_s = 0.5
 
+    def __init__(self) -> None:
+        self._work = BatchWork()
+
     def run(self, broker: Broker) -> None:
-        run_batches(broker)
+        self._work.run(broker)
 
 
 @register
@@ -32,10 +35,11 @@ class LostMembers(DatabaseDuty):
 
 @register
 class BatchPruner(DatabaseDuty):
-    """Delete old batches."""
+    """Close batches that nobody closes, and delete old ones."""
 
     name = "batch_pruner"
     interval_s = 60.0
 
     def run(self, broker: Broker) -> None:
+        close_abandoned_batches(broker)
         delete_old_batches(broker)

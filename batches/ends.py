@@ -4,9 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from django.db.models import Q
+from django.db.models.functions import Length
 
-from batches.models import REASON_MAX_LENGTH, Batch, CallbackState, Member
-from batches.progress import lock_batch, settle
+from batches.models import REASON_MAX_LENGTH, Batch, CallbackState, Member, MemberState
+from batches.progress import lock_batch, settle, sum_waiting
 from runqy.broker.replies import replace_nul
 from runqy.formats.error_texts import find_error_line
 from runqy.redis_connection import get_broker
@@ -41,10 +42,12 @@ def _end_members(batch_id: str, ends: Sequence[CollectedEnd]) -> None:
     members = Member.objects.filter(batch=batch, task_id__in=[task_id for task_id, _ in last]).only(
         "id", "task_id", "redis_queue", "state", "end_position"
     )
+    members = members.annotate(size_bytes=Length("request"))
     # One position for all: an earlier end of a member is before it, a later one is in a later part of the stream.
     position = max(each.position for each in ends)
     changed: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     changes: Counter[str] = Counter()
+    waited: list[tuple[str, int]] = []
     for member in members:
         end = last.get((member.task_id, member.redis_queue))
         if end is not None and end.position > member.end_position:
@@ -52,7 +55,10 @@ def _end_members(batch_id: str, ends: Sequence[CollectedEnd]) -> None:
             changed[end.end.outcome.value, reason].append(member.pk)
             changes[end.end.outcome.value] += 1
             changes[member.state] -= 1
+            if member.state == MemberState.WAITING:  # it was enqueued, but is not marked yet
+                waited.append((member.redis_queue, member.size_bytes or 0))
     for (state, reason), ids in changed.items():
         Member.objects.filter(pk__in=ids).update(state=state, end_position=position, request=None, reason=reason)
     if changed:
-        settle(get_broker(), batch, changes)
+        gone = {queue: -each for queue, each in sum_waiting(waited).items()}
+        settle(get_broker(), batch, changes, gone)

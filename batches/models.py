@@ -10,6 +10,7 @@ from runqy.formats.names import QUEUE_NAME_MAX_LENGTH
 
 NAME_MAX_LENGTH = 255
 REASON_MAX_LENGTH = 300
+OWNER_MAX_LENGTH = 64
 
 
 class MemberState(models.TextChoices):
@@ -70,11 +71,17 @@ class Batch(models.Model):
     name = models.CharField(max_length=NAME_MAX_LENGTH, blank=True)
     created_by: Any = models.JSONField()
     """The actor that created it: its key may have been revoked since."""
+    owner = models.CharField(max_length=OWNER_MAX_LENGTH, db_default="", editable=False)
+    """The key or user that created it (`find_owner`). Owners take turns; their waiting members are limited."""
     created_at = models.DateTimeField()
+    added_at = models.DateTimeField(null=True)
+    """When members were added last; null: when it was created."""
     queues: Any = models.JSONField(default=list)
     """The names of the queues of its members and its callback: a key that is limited to queues must be allowed all."""
     is_closed = models.BooleanField(default=False)
     """Nothing more is added."""
+    is_abandoned = models.BooleanField(db_default=False, editable=False)
+    """The server closed it, because nothing was added for long."""
     is_canceled = models.BooleanField(default=False)
     counts: Any = models.JSONField(default=dict)
     """How many members are in each MemberState that has any."""
@@ -84,7 +91,7 @@ class Batch(models.Model):
     on = models.CharField(max_length=9, choices=Condition.choices, default=Condition.ENDED)
     callback_state = models.CharField(max_length=8, choices=CallbackState.choices, default=CallbackState.NONE)
     callback_request = models.BinaryField(null=True)
-    """The requested task (`NewTask`)."""
+    """The requested task (`NewTask`), until it is enqueued."""
     callback_queue = models.CharField(max_length=QUEUE_NAME_MAX_LENGTH, blank=True)
     """Its Redis queue."""
     callback_task_id = models.CharField(max_length=36, blank=True)
@@ -108,8 +115,12 @@ class Batch(models.Model):
         ordering = ["-created_at", "id"]
         indexes = [
             models.Index(fields=["-created_at", "id"], name="batch_by_age"),
-            models.Index(fields=["busy_until"], condition=Q(busy_until__isnull=False), name="batch_by_work"),
-            models.Index(fields=["created_at"], condition=Q(callback_state="waiting"), name="batch_calling_back"),
+            models.Index(fields=["owner", "busy_until"], condition=Q(busy_until__isnull=False), name="batch_by_turn"),
+            models.Index(fields=["created_at"], condition=Q(is_closed=False), name="batch_open"),
+            models.Index(fields=["created_at"], condition=Q(is_abandoned=True), name="batch_abandoned"),
+            models.Index(
+                fields=["owner", "created_at"], condition=Q(callback_state="waiting"), name="batch_calling_back"
+            ),
             models.Index(fields=["ended_at"], name="batch_by_end"),
             models.Index(fields=["created_at"], condition=Q(has_problem=True), name="batch_with_problem"),
         ]
@@ -161,6 +172,27 @@ class Member(models.Model):
 
     def __str__(self) -> str:
         return self.task_id
+
+
+class WaitingMembers(models.Model):
+    """How many members of a batch wait for a Redis queue, and how much they and its callback take in the database.
+
+    Changes with the states of members, under the lock of the batch, so that limits need not count the members.
+    """
+
+    batch = models.ForeignKey(Batch, on_delete=models.CASCADE, related_name="waiting")
+    redis_queue = models.CharField(max_length=QUEUE_NAME_MAX_LENGTH, db_index=True)
+    owner = models.CharField(max_length=OWNER_MAX_LENGTH, db_index=True)
+    """That of the batch."""
+    count = models.BigIntegerField(default=0)
+    size_bytes = models.BigIntegerField(default=0)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["batch", "redis_queue"], name="waiting_once")]
+
+    def __str__(self) -> str:
+        return f"{self.count} for {self.redis_queue}"
 
 
 class BatchRequest(models.Model):

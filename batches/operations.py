@@ -1,16 +1,27 @@
 """Create batches, add to them, close and cancel them. Maintenance enqueues their members."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import msgspec
+from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 
 from batches.models import Batch, BatchRequest, CallbackState, Condition, Member, MemberState
-from batches.progress import describe_end, encode_task, lock_batch, settle
-from batches.queries import get_batch
+from batches.progress import (
+    Waiting,
+    count_waiting,
+    describe_end,
+    encode_task,
+    lock_batch,
+    measure_callback,
+    settle,
+    sum_waiting,
+)
+from batches.queries import find_owner, get_batch, sum_waiting_members
 from batches.runner import add_batch_member
 from queues.catalog import AllowedQueues, ResolvedQueue
 from queues.queries import resolve_queue
@@ -20,6 +31,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue import IdempotencyKey, NewTask, new_task_id, new_task_ids
 from runqy.errors import (
     BatchClosed,
+    BatchesFull,
     BatchNotFound,
     BatchRefused,
     IdempotencyKeyReused,
@@ -67,21 +79,25 @@ def create_batch(  # noqa: PLR0913 (what describes a batch)
     """Create a batch, with the first members if there are any.
 
     Raise QueueNotFound, QueueDisabled, PayloadInvalid and RequestInvalid for the callback or all jobs, BatchRefused if
-    no job is valid, IdempotencyKeyReused.
+    no job is valid, BatchesFull, IdempotencyKeyReused.
     """
     if repeated := _find_repeated(idempotency_key):
         return repeated
     now = broker.now()
-    batch = Batch(name=name, created_at=now, is_closed=is_closed)
-    batch.created_by = msgspec.structs.asdict(current_actor())
+    actor = current_actor()
+    batch = Batch(name=name, created_at=now, is_closed=is_closed, owner=find_owner(actor))
+    batch.created_by = msgspec.structs.asdict(actor)
     queues = set[str]()
     if callback is not None:
         queues.add(_set_callback(batch, callback, now, allowed_queues))
     members = _Members.build(batch, jobs, now, allowed_queues)
     batch.queues = sorted(queues | members.queues)
+    called = measure_callback(batch)
+    _ensure_room(batch, [*members.waiting.items(), *called.items()])
 
     def save() -> _Members:
         batch.save(force_insert=True)
+        count_waiting(batch, called)
         _insert(broker, batch, members, now)
         return members
 
@@ -102,6 +118,7 @@ def add_to_batch(
     now = broker.now()
     batch = get_batch(batch_id, allowed_queues=allowed_queues)
     members = _Members.build(batch, jobs, now, allowed_queues)
+    _ensure_room(batch, members.waiting.items())
     has_ids = any(isinstance(item, NewTask) and item.id for item in jobs.items)
 
     def save() -> _Members:
@@ -114,6 +131,7 @@ def add_to_batch(
         added = members.without_known(locked) if has_ids else members
         if added.rows:
             locked.queues = sorted({*locked.queues, *added.queues})
+            locked.added_at = now
         _insert(broker, locked, added, now)
         return added
 
@@ -165,6 +183,11 @@ class _Members:
     queues: frozenset[str] = frozenset()
     task_ids: Sequence[str | None] = ()
     errors: Sequence[str | None] = ()
+
+    @property
+    def waiting(self) -> Mapping[str, Waiting]:
+        """The rows by Redis queue."""
+        return sum_waiting((row.redis_queue, len(row.request or b"")) for row in self.rows)
 
     @classmethod
     def build(
@@ -259,7 +282,26 @@ def _insert(broker: Broker, batch: Batch, members: _Members, now: datetime) -> N
     Member.objects.bulk_create(members.rows, batch_size=ROWS_PER_INSERT)
     if members.rows:
         batch.busy_until = _wake(batch, now)
-    settle(broker, batch, {MemberState.WAITING: len(members.rows)})
+    settle(broker, batch, {MemberState.WAITING: len(members.rows)}, members.waiting)
+
+
+def _ensure_room(batch: Batch, added: Iterable[tuple[str, Waiting]]) -> None:
+    """Raise BatchesFull if too much would wait for a Redis queue, or too much of one owner.
+
+    What waits for nothing else is accepted, whatever its size. Concurrent requests do not see each other.
+    """
+    added = list(added)
+    total = Waiting(*map(sum, zip(*(each for _, each in added), strict=True))) if added else Waiting()
+    limits = [(Q(redis_queue=queue), each, 1, f"for the queue {queue}") for queue, each in added]
+    limits.append((Q(owner=batch.owner), total, 2, "of this key"))
+    for condition, new, share, whose in limits:
+        found = sum_waiting_members(condition)
+        count, size_bytes = settings.RUNQY_BATCH_MEMBERS // share, settings.RUNQY_BATCH_MEMORY // share
+        if found.count > 0 and new.count and found.count + new.count > count:
+            raise BatchesFull(f"{found.count:,} members of batches wait {whose}; at most {count:,} may.")
+        if found.size_bytes > 0 and new.size_bytes and found.size_bytes + new.size_bytes > size_bytes:
+            sizes = f"{found.size_bytes:,} bytes of members of batches wait {whose}; at most {size_bytes:,} may."
+            raise BatchesFull(sizes)
 
 
 def _once(batch: Batch, key: IdempotencyKey | None, save: Callable[[], _Members]) -> Addition:
@@ -275,7 +317,9 @@ def _once(batch: Batch, key: IdempotencyKey | None, save: Callable[[], _Members]
         if repeated := _find_repeated(key):
             return repeated
         raise
-    return Addition(batch=Batch.objects.get(pk=batch.pk), task_ids=members.task_ids, errors=members.errors)
+    return Addition(
+        batch=Batch.objects.defer("callback_request").get(pk=batch.pk), task_ids=members.task_ids, errors=members.errors
+    )
 
 
 def _find_repeated(key: IdempotencyKey | None) -> Addition | None:

@@ -1,23 +1,29 @@
 """What follows when members of a batch changed: its counts, its end, its callback. The caller holds the row's lock."""
 
 import uuid
-from collections.abc import Mapping
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 from django.conf import settings
+from django.db.models import F
 
-from batches.models import Batch, CallbackState, Condition, MemberState
+from batches.models import Batch, CallbackState, Condition, MemberState, WaitingMembers
 from runqy.broker.broker import Broker
 from runqy.broker.notify import Notify
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.formats.json_decoding import convert
 from webhooks.messages import schedule_batch_ended
 
+SMALL_CALLBACK_BYTES = 4096
+"""A callback of this size takes no more than the row of its batch. One that is never due is kept as long."""
+
 
 def lock_batch(batch_id: str) -> Batch | None:
     """Return the row of a batch, locked until the transaction ends. SQLite locks the whole database."""
-    return Batch.objects.select_for_update().filter(pk=batch_id).first()
+    # Without the callback, which may be large: it would be written back with each change.
+    return Batch.objects.select_for_update().defer("callback_request").filter(pk=batch_id).first()
 
 
 def encode_task(task: NewTask) -> bytes:
@@ -32,11 +38,50 @@ def decode_task(content: bytes | memoryview) -> NewTask:
     return NewTask(**values | {"notify": notify and convert(notify, Notify)})
 
 
-def settle(broker: Broker, batch: Batch, changes: Mapping[str, int]) -> None:
-    """Add to the counts of members by state, and save what follows from them.
+class Waiting(NamedTuple):
+    """Members that wait, or no longer do if the numbers are negative."""
+
+    count: int = 0
+    size_bytes: int = 0
+
+    def __neg__(self) -> "Waiting":
+        return Waiting(-self.count, -self.size_bytes)
+
+
+def sum_waiting(sizes: Iterable[tuple[str, int]]) -> dict[str, Waiting]:
+    """Return what members are together, by Redis queue; each is given by its Redis queue and its size."""
+    found: defaultdict[str, Waiting] = defaultdict(Waiting)
+    for redis_queue, size_bytes in sizes:
+        before = found[redis_queue]
+        found[redis_queue] = Waiting(before.count + 1, before.size_bytes + size_bytes)
+    return found
+
+
+def measure_callback(batch: Batch) -> dict[str, Waiting]:
+    """Return what the callback of a batch takes in the database, by Redis queue. A small one is not counted."""
+    size_bytes = len(batch.callback_request or b"")
+    return {batch.callback_queue: Waiting(0, size_bytes)} if size_bytes > SMALL_CALLBACK_BYTES else {}
+
+
+def count_waiting(batch: Batch, changes: Mapping[str, Waiting]) -> None:
+    """Add to the members of a batch that wait, by Redis queue."""
+    for redis_queue, change in sorted(changes.items()):
+        row = WaitingMembers.objects.filter(batch=batch, redis_queue=redis_queue)
+        if row.update(count=F("count") + change.count, size_bytes=F("size_bytes") + change.size_bytes):
+            row.filter(count__lte=0, size_bytes__lte=0).delete()
+        elif max(change) > 0:
+            values = change._asdict()
+            WaitingMembers.objects.create(batch=batch, redis_queue=redis_queue, owner=batch.owner, **values)
+
+
+def settle(
+    broker: Broker, batch: Batch, changes: Mapping[str, int], waiting: Mapping[str, Waiting] | None = None
+) -> None:
+    """Add to the counts of members by state, of `waiting` by Redis queue, and save what follows from them.
 
     The callback becomes due when its condition is met for the first time.
     """
+    count_waiting(batch, waiting or {})
     counts = {state: batch.counts.get(state, 0) + changes.get(state, 0) for state in MemberState.values}
     batch.counts = {state: count for state, count in counts.items() if count}
     batch.has_problem = batch.has_problem or bool(batch.counts.get(MemberState.UNKNOWN))

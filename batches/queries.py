@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from django.db.models import BooleanField, Func, JSONField, Q, Value
+from django.db.models import BooleanField, Func, JSONField, Q, Sum, Value
 
-from batches.models import Batch, CallbackState, Member, MemberState
+from batches.models import OWNER_MAX_LENGTH, Batch, CallbackState, Member, MemberState, WaitingMembers
+from batches.progress import Waiting
 from queues.catalog import AllowedQueues
 from queues.queries import HIDDEN, get_fresh_catalog, hides_payloads
 from runqy.audit.actors import Actor, current_actor
@@ -35,7 +36,7 @@ class MemberPage:
 
 def get_batch(batch_id: str, *, allowed_queues: AllowedQueues = None) -> Batch:
     """Raise BatchNotFound, also for a batch of queues that are not allowed."""
-    batch = Batch.objects.filter(pk=batch_id).first()
+    batch = Batch.objects.defer("callback_request").filter(pk=batch_id).first()
     if batch is None or not is_allowed(batch, allowed_queues, current_actor()):
         raise BatchNotFound(f"No batch {batch_id[:64]!r}.")
     return batch
@@ -49,9 +50,29 @@ def is_allowed(batch: Batch, allowed_queues: AllowedQueues, actor: Actor) -> boo
     return (creator.kind, creator.id) == (actor.kind, actor.id)
 
 
+def find_owner(actor: Actor) -> str:
+    """Return the owner of what an actor creates. Keys of the environment have no id."""
+    return f"{actor.kind}:{actor.id or actor.name}"[:OWNER_MAX_LENGTH]
+
+
+def sum_waiting_members(condition: Q) -> Waiting:
+    """Return what waits together in the database, of the rows of `WaitingMembers` that meet a condition."""
+    found = WaitingMembers.objects.filter(condition).aggregate(count=Sum("count"), size_bytes=Sum("size_bytes"))
+    return Waiting(found["count"] or 0, found["size_bytes"] or 0)
+
+
 def list_incomplete_batches() -> list[Batch]:
     """Return the newest batches of which it is unknown whether something was enqueued, or without their callback."""
     return list(Batch.objects.filter(has_problem=True).order_by("-created_at")[:_PROBLEMS_MAX])
+
+
+def list_abandoned_batches() -> list[Batch]:
+    """Return the newest batches that the server closed."""
+    return list(Batch.objects.filter(is_abandoned=True).order_by("-created_at")[:_PROBLEMS_MAX])
+
+
+def describe_abandoned(batch: Batch) -> str:
+    return f"Batch {batch} by {batch.created_by['name']} was closed by the server: nothing was added for seven days."
 
 
 def describe_problem(batch: Batch) -> str:
@@ -86,7 +107,7 @@ def list_batches(
 
     For a key that is limited to queues a page may be short: of SCANNED_MAX batches those that it may see.
     """
-    older = Batch.objects.order_by("-created_at", "-id")
+    older = Batch.objects.defer("callback_request").order_by("-created_at", "-id")
     if after is not None:
         older = older.filter(Q(created_at__lt=after.created_at) | Q(created_at=after.created_at, id__lt=after.id))
     if allowed_queues is None:

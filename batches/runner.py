@@ -1,17 +1,28 @@
 """Enqueue the members and callbacks of batches, cancel members, and find those that are lost. Any process may."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 import structlog
 from django.db import transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Length
 
 from batches.models import Batch, CallbackState, Member, MemberState
-from batches.progress import decode_task, describe_end, lock_batch, settle
+from batches.progress import (
+    count_waiting,
+    decode_task,
+    describe_end,
+    lock_batch,
+    measure_callback,
+    settle,
+    sum_waiting,
+)
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.notify import Notify
@@ -27,10 +38,13 @@ from tasks.intents import Intent, IntentOutcome, IntentState, enqueue_intents
 from tasks.operations import forget_enqueued_ids
 
 CHUNK = 500
-"""Members that are enqueued, cancelled or looked for at once."""
-CHUNKS_MAX = 40
-"""Of a batch in one tick, before it is the turn of others."""
-BUSY = timedelta(seconds=30)
+"""Members that are enqueued, cancelled or deleted at once."""
+CHUNK_BYTES = 4 << 20
+"""A chunk ends before the member with which it would be larger."""
+TURNS_MAX = 200
+"""In one tick."""
+BUSY = timedelta(seconds=15)
+"""After this time another process takes a batch over."""
 ATTEMPT_S = 10
 """Redis enqueues nothing of an attempt later: before another process takes the batch over."""
 RENEWED_AFTER_S = 3600
@@ -38,12 +52,17 @@ RENEWED_AFTER_S = 3600
 RETRY = timedelta(seconds=5)
 """When members that could not be enqueued are tried again."""
 KEPT = timedelta(days=7)
+SLICES_MAX = 40
+"""Of the members of a batch that are deleted before it is the turn of others."""
+OPEN_FOR = timedelta(days=7)
+"""How long a batch to which nothing is added stays open."""
 BATCHES_MAX = 100
 CHECKED = 2000
 """Members of a batch whose tasks are looked for in one search."""
 
 log = structlog.get_logger(__name__)
 _failures, _callback_failures = RowFailures("batch"), RowFailures("callback")
+T = TypeVar("T")
 
 _STATES = {
     IntentState.ENQUEUED: MemberState.ENQUEUED,
@@ -52,46 +71,110 @@ _STATES = {
 }
 
 
-def run_batches(broker: Broker) -> None:
-    """Do what is due for each batch. Raise BrokerUnavailable, ConfigurationUnavailable, DatabaseError."""
-    now = broker.now()
-    due = _failures.exclude_paused(Batch.objects.filter(busy_until__lte=now)).order_by("busy_until")
-    for batch_id, name, busy_until in list(due.values_list("pk", "name", "busy_until")[:BATCHES_MAX]):
-        unclaimed = Batch.objects.filter(pk=batch_id, busy_until=busy_until)
-        if unclaimed.update(busy_until=broker.now() + BUSY):
-            with _failures.isolate(batch_id, name=name):
-                _run_batch(broker, batch_id)
-    _call_back_all(broker)
+class BatchWork:
+    """Enqueues members and callbacks, and cancels members. Owners take turns, then their batches, by chunks."""
 
+    def __init__(self) -> None:
+        # Whose turn was last.
+        self._member_owner = self._callback_owner = ""
+        # Until when a Redis queue accepts no more members of a batch, or no callbacks.
+        self._full: dict[tuple[str, str], datetime] = {}
+        self._full_for_callbacks: dict[str, datetime] = {}
 
-def _run_batch(broker: Broker, batch_id: str) -> None:
-    """Enqueue the members of a batch that wait, then cancel those of one that is cancelled."""
-    after, delayed, has_more, was_canceled = 0, set[str](), True, False
-    for _ in range(CHUNKS_MAX):
+    def run(self, broker: Broker) -> None:
+        """Do what is due, or a part of it. Raise BrokerUnavailable, ConfigurationUnavailable, DatabaseError."""
+        _failures.read()
+        _callback_failures.read()
+        for _ in range(TURNS_MAX):
+            now = broker.now()
+            self._full = {key: until for key, until in self._full.items() if until > now}
+            self._full_for_callbacks = {key: until for key, until in self._full_for_callbacks.items() if until > now}
+            has_called = self._call_back(broker)
+            if not self._run_batch(broker) and not has_called:
+                return
+
+    def _run_batch(self, broker: Broker) -> bool:
+        """Give the next batch of the next owner its turn. Return whether there was one."""
+        now = broker.now()
+        due = Batch.objects.filter(busy_until__lte=now).exclude(pk__in=_failures.list_paused())
+        due = due.order_by("owner", "busy_until").only("name", "owner", "busy_until")
+        batch = due.filter(owner__gt=self._member_owner).first() or due.first()
+        if batch is None:
+            return False
+        self._member_owner = batch.owner
+        unclaimed = Batch.objects.filter(pk=batch.pk, busy_until=batch.busy_until)
+        if unclaimed.update(busy_until=now + BUSY):
+            with _failures.isolate(batch.pk, name=batch.name):
+                self._run_chunk(broker, batch.pk)
+        return True
+
+    def _run_chunk(self, broker: Broker, batch_id: str) -> None:
+        """Enqueue the next members of a batch that wait; without any, cancel some of one that is cancelled."""
         # Before the members are read: Redis refuses what a process that was stopped in between sends later.
         until_s = broker.now_s() + ATTEMPT_S
-        batch = Batch.objects.get(pk=batch_id)
-        was_canceled = batch.is_canceled
-        waiting = batch.members.filter(state=MemberState.WAITING, pk__gt=after).exclude(redis_queue__in=delayed)
-        members = list(waiting.order_by("pk")[:CHUNK])
+        batch = Batch.objects.defer("callback_request").get(pk=batch_id)
+        full = [redis_queue for owner, redis_queue in self._full if owner == batch_id]
+        members = _next_members(batch, full)
         if members:
-            after = members[-1].pk
-            delayed |= _enqueue(broker, batch, members, until_s)
-        elif delayed or not (batch.is_canceled and _cancel_tasks(broker, batch)):
-            has_more = False
+            for redis_queue in _enqueue(broker, batch, members, until_s):
+                self._full[batch_id, redis_queue] = broker.now() + RETRY
+        is_idle = not members and not (batch.is_canceled and not full and _cancel_tasks(broker, batch))
+        with transaction.atomic():
+            locked = lock_batch(batch_id)
+            if locked is not None:
+                # Meanwhile members may have been added, or the batch been cancelled.
+                has_more = locked.counts.get(MemberState.WAITING, 0) > 0 or locked.is_canceled != batch.is_canceled
+                has_more = has_more or (locked.is_canceled and not is_idle)
+                # Behind the owner's other batches.
+                locked.busy_until = broker.now() + (RETRY if is_idle and full else timedelta()) if has_more else None
+                settle(broker, locked, {})  # a revoked key's batches are closed without it
+
+    def _call_back(self, broker: Broker) -> bool:
+        """Enqueue the next callbacks of the next owner that are due, each once. Return whether there were any."""
+        due = Batch.objects.filter(callback_state=CallbackState.WAITING).order_by("owner", "created_at")
+        due = due.exclude(pk__in=_callback_failures.list_paused())
+        due = due.exclude(callback_queue__in=list(self._full_for_callbacks))
+        owners = due.values_list("owner", flat=True)
+        owner = owners.filter(owner__gt=self._callback_owner).first()
+        owner = owners.first() if owner is None else owner
+        if owner is None:
+            return False
+        self._callback_owner = owner
+        sizes = due.filter(owner=owner).values_list("pk", Length("callback_request"))
+        found = list(due.filter(pk__in=_first_of(sizes[:BATCHES_MAX])).values_list("pk", "name"))
+        call_back = partial(self._call_back_together, broker)
+        _callback_failures.handle(found, call_back, describe=lambda row: (row[0], f"of batch {row[1]}", ""))
+        return True
+
+    def _call_back_together(self, broker: Broker, rows: Sequence[tuple[str, str]]) -> None:
+        now_s, batches = broker.now_s(), list(Batch.objects.filter(pk__in=[batch_id for batch_id, _ in rows]))
+        outcomes = enqueue_intents(broker, [_callback_intent(batch) for batch in batches])
+        for batch, outcome in zip(batches, outcomes, strict=True):
+            if outcome.state is IntentState.DELAYED:  # the others of this queue would be too
+                self._full_for_callbacks[batch.callback_queue] = broker.now() + RETRY
+            _mark_callback(batch, outcome, now_s)
+
+
+def _next_members(batch: Batch, full_queues: Sequence[str]) -> list[Member]:
+    """Return the next chunk of members that wait for other Redis queues than these."""
+    waiting = batch.members.filter(state=MemberState.WAITING).exclude(redis_queue__in=full_queues).order_by("pk")
+    sizes = waiting.values_list("pk", Length("request"))
+    return list(waiting.filter(pk__in=_first_of(sizes[:CHUNK])))
+
+
+def _first_of(sizes: Iterable[tuple[T, int | None]]) -> list[T]:
+    """Return the keys of the first rows that are read at once; each is given with its size."""
+    keys, total = list[T](), 0
+    for key, size_bytes in sizes:
+        total += size_bytes or 0
+        if keys and total > CHUNK_BYTES:
             break
-    with transaction.atomic():
-        locked = lock_batch(batch_id)
-        if locked is not None:
-            # Meanwhile members may have been added, or the batch been cancelled.
-            has_more = has_more or locked.counts.get(MemberState.WAITING, 0) > 0 or locked.is_canceled != was_canceled
-            locked.busy_until = broker.now() + (RETRY if delayed else timedelta()) if has_more else None
-            locked.save(update_fields=["busy_until"])
+        keys.append(key)
+    return keys
 
 
 def _enqueue(broker: Broker, batch: Batch, members: Sequence[Member], until_s: int) -> set[str]:
     """Enqueue members until a time, and mark them. Return the Redis queues that accept none now."""
-    Batch.objects.filter(pk=batch.pk).update(busy_until=broker.now() + BUSY)
     now_s = until_s - ATTEMPT_S
     # Committed first: from now on it may be enqueued without a mark.
     _set_requested([member for member in members if not member.requested_s], now_s)
@@ -107,7 +190,7 @@ def _enqueue(broker: Broker, batch: Batch, members: Sequence[Member], until_s: i
         for member in members
     ]
     outcomes = enqueue_intents(broker, intents)
-    by_mark: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    by_mark: defaultdict[tuple[str, str], list[Member]] = defaultdict(list)
     delayed = set[str]()
     for member, intent, outcome in zip(members, intents, outcomes, strict=True):
         state = _state_after(outcome, is_canceled=batch.is_canceled)
@@ -116,7 +199,7 @@ def _enqueue(broker: Broker, batch: Batch, members: Sequence[Member], until_s: i
         if state == MemberState.WAITING:
             delayed.add(member.redis_queue)
         if state != MemberState.WAITING or outcome.reason[:300] != member.reason:
-            by_mark[state, outcome.reason[:300]].append(member.pk)
+            by_mark[state, outcome.reason[:300]].append(member)
     _mark(broker, batch.pk, by_mark)
     # What a full or disabled queue keeps waiting may wait for days. Other processes enqueue it until `until_s` at most,
     # and Redis remembers that for a day.
@@ -157,7 +240,7 @@ def _has_expired(task: NewTask, now_s: int) -> bool:
     return 0 < task.deadline_s <= now_s + task.delay_ns // 10**9
 
 
-def _mark(broker: Broker, batch_id: str, by_mark: dict[tuple[str, str], list[int]]) -> None:
+def _mark(broker: Broker, batch_id: str, by_mark: Mapping[tuple[str, str], Sequence[Member]]) -> None:
     """Mark members that still wait. Of some the end may have arrived already."""
     if not by_mark:
         return
@@ -165,17 +248,23 @@ def _mark(broker: Broker, batch_id: str, by_mark: dict[tuple[str, str], list[int
         batch = lock_batch(batch_id)
         if batch is None:
             return
+        read = [member.pk for members in by_mark.values() for member in members]
+        waiting = set(Member.objects.filter(pk__in=read, state=MemberState.WAITING).values_list("pk", flat=True))
         changes: Counter[str] = Counter()
-        for (state, reason), ids in by_mark.items():
+        done: list[Member] = []
+        for (state, reason), members in by_mark.items():
+            marked = [member for member in members if member.pk in waiting]
             values: dict[str, object] = {"state": state, "reason": reason}
             if state != MemberState.WAITING:
                 values["request"] = None
-            count = Member.objects.filter(pk__in=ids, state=MemberState.WAITING).update(**values)
-            changes[state] += count
-            changes[MemberState.WAITING] -= count
+                done += marked
+            Member.objects.filter(pk__in=[member.pk for member in marked]).update(**values)
+            changes[state] += len(marked)
+            changes[MemberState.WAITING] -= len(marked)
             if state == MemberState.UNKNOWN:
-                log.error("batch_members_unknown", batch=batch_id, count=count)
-        settle(broker, batch, changes)
+                log.error("batch_members_unknown", batch=batch_id, count=len(marked))
+        gone = sum_waiting((member.redis_queue, len(member.request or b"")) for member in done)
+        settle(broker, batch, changes, {redis_queue: -each for redis_queue, each in gone.items()})
 
 
 def _cancel_tasks(broker: Broker, batch: Batch) -> bool:
@@ -186,29 +275,8 @@ def _cancel_tasks(broker: Broker, batch: Batch) -> bool:
         return False
     now_ns = broker.now_ns()
     broker.run_all([cancel(member.redis_queue, member.task_id, now_ns=now_ns) for member in members])
-    Batch.objects.filter(pk=batch.pk).update(canceled_through=members[-1].pk, busy_until=broker.now() + BUSY)
+    Batch.objects.filter(pk=batch.pk).update(canceled_through=members[-1].pk)
     return True
-
-
-def _call_back_all(broker: Broker) -> None:
-    """Enqueue the callbacks that are due, each once."""
-    waiting = Batch.objects.filter(callback_state=CallbackState.WAITING).order_by("created_at")
-    delayed = set[str]()
-
-    def call_back(rows: Sequence[tuple[str, str, str]]) -> None:
-        now_s, batches = broker.now_s(), list(Batch.objects.filter(pk__in=[pk for pk, _, _ in rows]))
-        outcomes = enqueue_intents(broker, [_callback_intent(batch) for batch in batches])
-        for batch, outcome in zip(batches, outcomes, strict=True):
-            if outcome.state is IntentState.DELAYED:  # the others of this queue would be too
-                delayed.add(batch.callback_queue)
-            _mark_callback(batch, outcome, now_s)
-
-    while True:
-        due = _callback_failures.exclude_paused(waiting.exclude(callback_queue__in=delayed))
-        found = list(due.values_list("pk", "name", "callback_queue")[:BATCHES_MAX])
-        if not found:
-            return
-        _callback_failures.handle(found, call_back, describe=lambda row: (row[0], f"of batch {row[1]}", ""))
 
 
 def _callback_intent(batch: Batch) -> Intent:
@@ -238,8 +306,15 @@ def _mark_callback(batch: Batch, outcome: IntentOutcome, now_s: int) -> None:
     is_problem = state in (CallbackState.REFUSED, CallbackState.UNKNOWN)
     if is_problem:
         values["has_problem"] = True
-    waiting = Batch.objects.filter(pk=batch.pk, callback_state=CallbackState.WAITING)
-    if waiting.update(**values) and is_problem:
+    if state != CallbackState.WAITING:
+        values["callback_request"] = None
+    called = {} if state == CallbackState.WAITING else measure_callback(batch)
+    with transaction.atomic():
+        waiting = Batch.objects.filter(pk=batch.pk, callback_state=CallbackState.WAITING)
+        is_marked = waiting.update(**values)
+        if is_marked:
+            count_waiting(batch, {redis_queue: -each for redis_queue, each in called.items()})
+    if is_marked and is_problem:
         log.error("batch_callback_failed", batch=batch.pk, state=state, reason=reason)
 
 
@@ -301,12 +376,26 @@ class LostMemberSearch:
                 settle(broker, batch, {MemberState.ENQUEUED: -lost, MemberState.LOST: lost})
 
 
+def close_abandoned_batches(broker: Broker) -> None:
+    """Close the batches that are open although nothing was added for OPEN_FOR."""
+    before = broker.now() - OPEN_FOR
+    quiet = Q(added_at=None) | Q(added_at__lt=before)
+    abandoned = Batch.objects.filter(quiet, is_closed=False, created_at__lt=before).order_by("created_at")
+    for batch_id in list(_failures.exclude_paused(abandoned).values_list("pk", flat=True)[:BATCHES_MAX]):
+        with _failures.isolate(batch_id), transaction.atomic():
+            batch = lock_batch(batch_id)
+            if batch is not None and not batch.is_closed and (batch.added_at or batch.created_at) < before:
+                batch.is_closed = batch.is_abandoned = True
+                settle(broker, batch, {})
+                log.warning("batch_abandoned", batch=batch_id)
+
+
 def delete_old_batches(broker: Broker) -> None:
     """Delete batches KEPT after their end, their members in slices."""
     old = Batch.objects.filter(ended_at__lt=broker.now() - KEPT).exclude(callback_state=CallbackState.WAITING)
     for batch_id in list(_failures.exclude_paused(old).values_list("pk", flat=True)[:BATCHES_MAX]):
         with _failures.isolate(batch_id):
-            for _ in range(CHUNKS_MAX):
+            for _ in range(SLICES_MAX):
                 ids = list(Member.objects.filter(batch_id=batch_id).values_list("pk", flat=True)[:CHUNK])
                 if not ids:
                     Batch.objects.filter(pk=batch_id).delete()

@@ -17,7 +17,7 @@ from django.test import Client  # noqa: E402
 from batches.ends import take_over_ends  # noqa: E402
 from batches.models import Batch, Member, MemberState  # noqa: E402
 from batches.operations import add_to_batch, create_batch  # noqa: E402
-from batches.runner import run_batches  # noqa: E402
+from batches.runner import BatchWork  # noqa: E402
 from queues.models import QueueSource  # noqa: E402
 from queues.operations import save_queue  # noqa: E402
 from runqy.broker.notify import Notify  # noqa: E402
@@ -67,7 +67,7 @@ if __name__ == "__main__":
         add_to_batch(broker, batch.pk, jobs=jobs)
         adds.append(time.perf_counter() - started_s)
     started_s = time.perf_counter()
-    run_batches(broker)
+    BatchWork().run(broker)
     enqueued = Batch.objects.get(pk=batch.pk).counts[MemberState.ENQUEUED]
     enqueue_s = time.perf_counter() - started_s
     members = list(Member.objects.filter(batch=batch, state=MemberState.ENQUEUED).order_by("-pk")[:ENDS])

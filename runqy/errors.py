@@ -355,6 +355,13 @@ class QueueFull(TooManyRequests, code="queue_full"):
     """The queue has reached max_waiting_tasks; try again later."""
 
 
+class BatchesFull(TooManyRequests, code="batches_full"):
+    """Too many members of batches wait to be enqueued; try again later."""
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail, retry_after_s=10)
+
+
 class QueueMemoryExceeded(QueueFull, code="queue_memory"):
     """Redis is over 80 % full, and the queue holds more than its share (max_memory_share); try again later."""
 

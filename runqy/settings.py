@@ -390,6 +390,18 @@ RUNQY_BODY_MEMORY = env.size(
     "valid key or session, and of sessions up to 1 MiB; beyond it 503. Never less than "
     "`RUNQY_MAX_BODY_SIZE`",
 )
+RUNQY_BATCH_MEMBERS = env.count(
+    "RUNQY_BATCH_MEMBERS",
+    500_000,
+    help="members of batches that may wait in the database to be enqueued on a sub-queue, and half as many of one key; "
+    "more get 429 `batches_full`",
+)
+RUNQY_BATCH_MEMORY = env.size(
+    "RUNQY_BATCH_MEMORY",
+    256 << 20,
+    help="bytes that waiting members and callbacks of batches may take in the database for a sub-queue, and half of "
+    "that of one key; more get 429 `batches_full`",
+)
 RUNQY_DATA_PLANE = env.flag(
     "RUNQY_DATA_PLANE",
     default=True,

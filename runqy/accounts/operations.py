@@ -13,6 +13,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from runqy.accounts.identities import PREFIX_LENGTH, PublishedKey, generate_key, key_digest
+from runqy.accounts.key_batches import cancel_batches_of_keys, count_waiting_members
 from runqy.accounts.models import ApiKey
 from runqy.accounts.queries import (
     find_queue_of_sub_queue,
@@ -63,6 +64,9 @@ class RevokedKey:
     """Keys that were revoked with it."""
     accepted_descendants: Sequence[ApiKey]
     """Keys that are still accepted."""
+    waiting_members: int
+    """Members of batches of the revoked keys that wait, and will be enqueued."""
+    canceled_batches: int
 
 
 def create_api_key(  # noqa: PLR0913 (what describes a key)
@@ -163,11 +167,12 @@ def _sort_names(names: Sequence[str]) -> Any:
     return sorted(set(names))
 
 
-def revoke_api_key(*, key_id: int, with_descendants: bool = False) -> RevokedKey:
+def revoke_api_key(*, key_id: int, with_descendants: bool = False, cancel_batches: bool = False) -> RevokedKey:
     """Revoke a key permanently; `with_descendants`, also the keys that it created, directly or indirectly.
 
-    With descendants, it is no error that the key is already revoked, as long as one of them can be revoked. Raise
-    ApiKeyNotFound, ApiKeyAlreadyRevoked.
+    Batches that they created go on, unless `cancel_batches` cancels them. It is no error that the key is already
+    revoked, as long as one of the descendants can be revoked, or a batch cancelled. Raise ApiKeyNotFound,
+    ApiKeyAlreadyRevoked.
     """
     with configuration_change() as change:
         row = ApiKey.objects.filter(pk=key_id).first()
@@ -177,16 +182,29 @@ def revoke_api_key(*, key_id: int, with_descendants: bool = False) -> RevokedKey
         due = [row] if row.revoked_at is None else []
         if with_descendants:
             due += descendants
-        if not due:
-            raise ApiKeyAlreadyRevoked
         for key in due:
             _revoke(change, key)
+        revoked_ids = [row.pk, *(key.pk for key in descendants if with_descendants)]
+        canceled_batches = cancel_batches_of_keys(revoked_ids) if cancel_batches else 0
+        if canceled_batches:
+            changes = {"canceled_batches": (None, canceled_batches)}
+            record(
+                action="api_key.batches_canceled",
+                object_kind="api_key",
+                object_name=audited_name(row),
+                changes=changes,
+            )
+        if not (due or canceled_batches):
+            raise ApiKeyAlreadyRevoked
+        waiting_members = count_waiting_members(revoked_ids)
     # After the revocation was published: until then a worker could register again with the key.
     transaction.on_commit(partial(remove_users_of_keys, [str(key.pk) for key in due]))
     return RevokedKey(
         row=row,
         revoked_descendants=descendants if with_descendants else [],
         accepted_descendants=[] if with_descendants else descendants,
+        waiting_members=waiting_members,
+        canceled_batches=canceled_batches,
     )
 
 

@@ -126,25 +126,37 @@ def create_key(  # noqa: PLR0913 (each is an option of the command)
         session.out.note(f"The key {name!r} has the id {key_id}. Store it now: it is not shown again.")
 
 
-@command(app, "revoke", examples="runqy apikey revoke 7\nrunqy apikey revoke 7 --descendants --force")
+@command(app, "revoke", examples="runqy apikey revoke 7\nrunqy apikey revoke 7 --descendants --cancel-batches --force")
 def revoke_key(
     session: Session,
     key_id: Annotated[int, typer.Argument(help="Id of the key.", metavar="ID", autocompletion=complete_api_keys)],
     *,
     descendants: Annotated[bool, typer.Option("--descendants", help="Also the keys that it created.")] = False,
+    cancel_batches: Annotated[
+        bool, typer.Option("--cancel-batches", help="Also cancel the batches that they created.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Revoke an API key permanently. Every server refuses it within two seconds."""
     if not force:
         key = session.api.get(f"/api/keys/{key_id}")
         others = " and the keys that it created" if descendants else ""
-        confirm(f"Revoke the {key['role']} key {key['name']!r} (id {key_id}){others}?", force=force)
-    response = session.api.delete(f"/api/keys/{key_id}{'?descendants=true' if descendants else ''}")
+        waiting = key.get("waiting_members")
+        fate = "are cancelled" if cancel_batches else "will still be enqueued, without --cancel-batches"
+        members = f" {waiting:,} members of its batches wait, and {fate}." if waiting else ""
+        confirm(f"Revoke the {key['role']} key {key['name']!r} (id {key_id}){others}?{members}", force=force)
+    chosen = {"descendants": descendants, "cancel_batches": cancel_batches}
+    query = "&".join(f"{name}=true" for name, is_chosen in chosen.items() if is_chosen)
+    response = session.api.delete(f"/api/keys/{key_id}{'?' if query else ''}{query}")
     revoked = response["revoked_descendants"]
     others = f", and the keys {', '.join(map(str, revoked))} that it created" if revoked else ""
     session.out.result(response, f"{response['api_key']['name']} (id {key_id}) revoked{others}", name=str(key_id))
     if count := response["accepted_descendants"]:
         session.out.note(f"Keys that it created are still accepted: {count}. --descendants revokes them too.")
+    if count := response.get("canceled_batches"):
+        session.out.note(f"Batches that are being cancelled: {count:,}.")
+    if count := response.get("waiting_members"):
+        session.out.note(f"Members of its batches wait and will be enqueued: {count:,}. --cancel-batches cancels them.")
 
 
 def _expiry(expires_in: str) -> str | None:

@@ -264,6 +264,14 @@ CAUSES = {
         message="Maintenance cannot handle the schedule nightly (ZeroDivisionError). It is left out until ",
         shown="Maintenance cannot handle the schedule nightly",
     ),
+    AlertKind.BATCH_ABANDONED: Cause(
+        arrange=lambda _: Batch.objects.create(
+            name="import", created_by={"name": "ann"}, created_at=timezone.now(), is_closed=True, is_abandoned=True
+        ),
+        remove=lambda _: Batch.objects.all().delete(),
+        message="Batch import by ann was closed by the server: nothing was added for seven days.",
+        shown="import",
+    ),
     AlertKind.REDIS_MEMORY: Cause(
         arrange=fill_redis,
         remove=lambda broker: _filled.close(),

@@ -1,11 +1,14 @@
 """A server with queues, and steps of what happens to batches."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.db.models import Count, Sum
+from django.db.models.functions import Length
 
 from batches.duties import BatchRunner, LostMembers
-from batches.models import Batch
+from batches.models import Batch, Member, WaitingMembers
 from queues.models import QueueSource
 from queues.operations import save_queue
 from queues.queries import get_fresh_catalog
@@ -66,8 +69,15 @@ def client(configuration: None) -> ApiClient:
 
 
 @pytest.fixture
-def steps(client: ApiClient, single_broker: Broker) -> Steps:
-    return Steps()
+def steps(client: ApiClient, single_broker: Broker) -> Iterator[Steps]:
+    yield Steps()
+    assert {(row.batch_id, row.redis_queue): (row.count, row.size_bytes) for row in WaitingMembers.objects.all()} == {
+        (row["batch"], row["redis_queue"]): (row["count"], row["size_bytes"])
+        for row in Member.objects.filter(state="waiting")
+        .order_by()
+        .values("batch", "redis_queue")
+        .annotate(count=Count("pk"), size_bytes=Sum(Length("request")))
+    }
 
 
 def body(count: int = 2, **members: Any) -> dict[str, Any]:

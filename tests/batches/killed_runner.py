@@ -37,7 +37,7 @@ def _run(name: str, moment: str) -> None:
 
     Batch.objects.filter(busy_until__isnull=False).update(busy_until=get_broker().now())
     setattr(runner, name, killed(getattr(runner, name)))
-    runner.run_batches(get_broker())
+    runner.BatchWork().run(get_broker())
 
 
 if __name__ == "__main__":

@@ -253,6 +253,29 @@ def test_an_end_that_is_read_twice_or_late_changes_nothing(client: ApiClient, st
     assert counts(batch_id) == {"completed": 1}
 
 
+def test_ends_that_another_process_has_read_change_nothing(
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
+):
+    batch_id = create(client, count=2)
+    steps.enqueue()
+    first, second = steps.take(2)
+    steps.fail(first, second)
+    steps.broker.run(run_tasks(steps.work, [second.lease.task_id], now_ns=steps.broker.now_ns()))
+    steps.complete(*steps.take())
+    key = QueueKeys(steps.work).ends
+    entries = steps.broker.client.xrange(key)
+    steps.collect()
+    monkeypatch.setattr("batches.ends.settle", lambda *_: pytest.fail("a repeated end changed a member"))
+
+    for repeated in (entries[:2], entries):
+        steps.broker.client.delete(key)
+        for entry_id, entry in repeated:
+            steps.broker.client.xadd(key, entry, id=entry_id)
+        steps.collect()
+
+    assert (len(entries), counts(batch_id)) == (3, {"archived": 1, "completed": 1})
+
+
 def test_the_page_shows_progress_and_who_may_cancel(client: ApiClient, steps: Steps):
     batch_id = create(client, count=2)
     steps.enqueue()

@@ -15,6 +15,7 @@ from django.utils.timesince import timesince
 from unfold.decorators import action
 
 from runqy.accounts.admin.key_forms import ROLES, ApiKeyForm
+from runqy.accounts.key_batches import count_waiting_members
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import CreatedKey, audited_name, create_api_key, revoke_api_key
 from runqy.accounts.queries import (
@@ -211,6 +212,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
             "original": keys[0] if len(keys) == 1 else None,
             "keys": self.describe(keys),
             "descendants": self.describe(descendants),
+            "waiting_members": count_waiting_members([key.pk for key in (*keys, *descendants)]),
             "back_url": back_url,
             "is_action": is_action,
         }
@@ -222,15 +224,19 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     @staticmethod
     def _revoke(request: HttpRequest, keys: list[Any]) -> None:
-        with_descendants = "descendants" in request.POST
+        chosen = {name: name in request.POST for name in ("descendants", "cancel_batches")}
         for key in keys:
             try:
-                revoked = revoke_api_key(key_id=key.pk, with_descendants=with_descendants)
+                revoked = revoke_api_key(
+                    key_id=key.pk, with_descendants=chosen["descendants"], cancel_batches=chosen["cancel_batches"]
+                )
             except ApiKeyAlreadyRevoked:
                 messages.info(request, f"{key} was already revoked.")
                 continue
             for row in (key, *revoked.revoked_descendants):
                 messages.success(request, f"{row} revoked. All servers refuse it within two seconds.")
+            if revoked.canceled_batches:
+                messages.success(request, f"{revoked.canceled_batches:,} batches are being cancelled.")
 
     @admin.display(description="status")
     def status(self, row: ApiKey) -> str:

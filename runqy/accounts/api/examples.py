@@ -44,13 +44,15 @@ KEY_CREATED = _response(
     201,
 )
 KEY_LIST = _response({"keys": [_KEY], "count": 1, "next": None})
-KEY = _response(_KEY)
+KEY = _response({**_KEY, "waiting_members": 0})
 KEY_REVOKED = _response(
     {
         "message": "API key revoked successfully",
         "api_key": _REVOKED,
         "accepted_descendants": 2,
         "revoked_descendants": [],
+        "waiting_members": 250,
+        "canceled_batches": 0,
         "published": True,
     }
 )

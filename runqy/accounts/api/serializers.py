@@ -6,6 +6,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
+from runqy.accounts.key_batches import count_waiting_members
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import RevokedKey
 from runqy.accounts.validators import KEY_NAME, KEY_NAME_RULE, MAX_NAME_LENGTH, MAX_QUEUES, MAX_VAULTS
@@ -41,6 +42,7 @@ class RevokeQuerySerializer(BodySerializer):
     """Which keys to revoke with one."""
 
     descendants = FlagParameter("Also revoke the keys that it created")
+    cancel_batches = FlagParameter("Also cancel the batches that the revoked keys created and that have not ended")
 
 
 class CreateApiKeySerializer(StrictSerializer):
@@ -118,6 +120,20 @@ class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
         read_only_fields = fields
 
 
+class ApiKeyDetailSerializer(ApiKeySerializer):
+    """An API key, and what waits of it."""
+
+    waiting_members = serializers.SerializerMethodField(
+        help_text="Members of batches that it created that wait to be enqueued"
+    )
+
+    class Meta(ApiKeySerializer.Meta):
+        fields = read_only_fields = (*ApiKeySerializer.Meta.fields, "waiting_members")  # type: ignore[assignment]
+
+    def get_waiting_members(self, key: ApiKey) -> int:
+        return count_waiting_members([key.pk])
+
+
 class OwnApiKeySerializer(serializers.Serializer[Identity]):
     """The key of a request."""
 
@@ -156,6 +172,11 @@ class ApiKeyRevokedSerializer(serializers.Serializer[Any]):
         help_text="Number of keys still accepted that this key created, directly or indirectly"
     )
     revoked_descendants = serializers.SerializerMethodField(help_text="Ids of the keys that were revoked with it")
+    waiting_members = serializers.IntegerField(
+        source="revoked.waiting_members",
+        help_text="Members of batches of the revoked keys that wait, and will be enqueued",
+    )
+    canceled_batches = serializers.IntegerField(source="revoked.canceled_batches")
     published = PublishedField()
 
     def get_accepted_descendants(self, response: Mapping[str, Any]) -> int:

@@ -79,12 +79,12 @@ class ApiKeyViewSet(ApiViewSet):
         operation_id="get_api_key",
         tags=["keys"],
         parameters=[_KEY_ID],
-        responses={200: s.ApiKeySerializer, **problem_responses(401, 403, 404, 503)},
+        responses={200: s.ApiKeyDetailSerializer, **problem_responses(401, 403, 404, 503)},
         examples=[examples.KEY],
     )
     def retrieve(self, request: Request, key_id: str) -> Response:
         """Return an API key, without the key itself."""
-        return Response(s.ApiKeySerializer(get_api_key(_parse_id(key_id))).data)
+        return Response(s.ApiKeyDetailSerializer(get_api_key(_parse_id(key_id))).data)
 
     @extend_schema(
         operation_id="revoke_api_key",
@@ -96,12 +96,17 @@ class ApiKeyViewSet(ApiViewSet):
     def destroy(self, request: Request, key_id: str) -> Response:
         """Revoke an API key permanently; every server refuses it within two seconds, also while Redis is unavailable.
 
-        With `descendants` the keys that it created, directly or indirectly, are revoked with it, all or none.
-        An already revoked key is then not an error as long as one of them is still accepted.
+        With `descendants` the keys that it created, directly or indirectly, are revoked with it, all or none. Batches
+        that they created go on, unless `cancel_batches` cancels them. An already revoked key is then not an error as
+        long as something is left to do.
         """
         query = s.RevokeQuerySerializer.validated(request.query_params.dict())
         with publication_result() as publication:
-            revoked = revoke_api_key(key_id=_parse_id(key_id), with_descendants=query["descendants"])
+            revoked = revoke_api_key(
+                key_id=_parse_id(key_id),
+                with_descendants=query["descendants"],
+                cancel_batches=query["cancel_batches"],
+            )
         response = s.ApiKeyRevokedSerializer(
             {
                 "message": "API key revoked successfully",

@@ -291,7 +291,7 @@ def _ensure_room(batch: Batch, added: Iterable[tuple[str, Waiting]]) -> None:
     What waits for nothing else is accepted, whatever its size. Concurrent requests do not see each other.
     """
     added = list(added)
-    total = Waiting(*map(sum, zip(*(each for _, each in added), strict=True))) if added else Waiting()
+    total = sum((each for _, each in added), Waiting())
     limits = [(Q(redis_queue=queue), each, 1, f"for the queue {queue}") for queue, each in added]
     limits.append((Q(owner=batch.owner), total, 2, "of this key"))
     for condition, new, share, whose in limits:

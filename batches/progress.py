@@ -3,7 +3,8 @@
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from django.conf import settings
@@ -38,11 +39,15 @@ def decode_task(content: bytes | memoryview) -> NewTask:
     return NewTask(**values | {"notify": notify and convert(notify, Notify)})
 
 
-class Waiting(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Waiting:
     """Members that wait, or no longer do if the numbers are negative."""
 
     count: int = 0
     size_bytes: int = 0
+
+    def __add__(self, other: "Waiting") -> "Waiting":
+        return Waiting(self.count + other.count, self.size_bytes + other.size_bytes)
 
     def __neg__(self) -> "Waiting":
         return Waiting(-self.count, -self.size_bytes)
@@ -52,8 +57,7 @@ def sum_waiting(sizes: Iterable[tuple[str, int]]) -> dict[str, Waiting]:
     """Return what members are together, by Redis queue; each is given by its Redis queue and its size."""
     found: defaultdict[str, Waiting] = defaultdict(Waiting)
     for redis_queue, size_bytes in sizes:
-        before = found[redis_queue]
-        found[redis_queue] = Waiting(before.count + 1, before.size_bytes + size_bytes)
+        found[redis_queue] += Waiting(1, size_bytes)
     return found
 
 
@@ -69,9 +73,10 @@ def count_waiting(batch: Batch, changes: Mapping[str, Waiting]) -> None:
         row = WaitingMembers.objects.filter(batch=batch, redis_queue=redis_queue)
         if row.update(count=F("count") + change.count, size_bytes=F("size_bytes") + change.size_bytes):
             row.filter(count__lte=0, size_bytes__lte=0).delete()
-        elif max(change) > 0:
-            values = change._asdict()
-            WaitingMembers.objects.create(batch=batch, redis_queue=redis_queue, owner=batch.owner, **values)
+        elif change.count > 0 or change.size_bytes > 0:
+            new = WaitingMembers(batch=batch, redis_queue=redis_queue, owner=batch.owner)
+            new.count, new.size_bytes = change.count, change.size_bytes
+            new.save(force_insert=True)
 
 
 def settle(

@@ -1,18 +1,15 @@
 """The commands `runqy batch`: list, show, create, add to, close, cancel, wait for and watch batches."""
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import msgspec
 import typer
 
+from runqy.cli.batch_sending import BatchSender, Jobs, batch_path, read_jobs
 from runqy.cli.commands import Session, command, new_group
 from runqy.cli.completion import complete_queues
-from runqy.cli.enqueue_many import find_line_error
 from runqy.cli.errors import CliError, ExitCode
 from runqy.cli.following import await_end, follow
 from runqy.cli.output import Listing
@@ -29,9 +26,6 @@ app = new_group(
     """,
 )
 
-_SHOWN_ERRORS = 1000
-_PART = 10_000
-"""How many jobs a request may have."""
 Batch = Annotated[str, typer.Argument(help="Id of the batch.", metavar="BATCH")]
 File = Annotated[
     Path | None,
@@ -70,7 +64,7 @@ def list_batches(session: Session, *, limit: Limit = 50, cursor: Cursor = "") ->
 @command(app, "show", examples="runqy batch show 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11")
 def show(session: Session, batch: Batch) -> None:
     """Show a batch: how many members are in which state, and its callback."""
-    _print(session, session.api.get(_path(batch), limit=1))
+    _print(session, session.api.get(batch_path(batch), limit=1))
 
 
 @command(app, "members", examples="runqy batch members 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11 --state archived -o name")
@@ -83,7 +77,7 @@ def list_members(
     cursor: Cursor = "",
 ) -> None:
     """List members of a batch, in the order in which they were added."""
-    found = read_pages(session.api, _path(batch), "members", limit=limit, cursor=cursor, state=state)
+    found = read_pages(session.api, batch_path(batch), "members", limit=limit, cursor=cursor, state=state)
     session.out.listing(_MEMBERS, found.items)
     print_rest(found)
 
@@ -112,20 +106,23 @@ def create(  # noqa: PLR0913 (each is an option of the command)
     close: Annotated[bool, typer.Option("--close", help="Close it: nothing is added later.")] = False,
 ) -> None:
     """Create a batch, with the tasks of a file if there is one."""
-    jobs = _read_jobs(file, queue) if file else _Jobs()
+    jobs = read_jobs(file, queue) if file else Jobs()
     body: dict[str, Any] = {"name": name}
     if callback:
         body |= {"callback": {"queue": callback, "payload": msgspec.Raw(callback_payload.encode())}, "on": on}
-    lines = jobs.lines
-    if len(lines) <= _PART:  # one request, which is all or nothing
-        body |= {"close": close} | ({"queue": queue, "jobs": [line for _, line in lines]} if lines else {})
-    created = session.api.post("/batches", msgspec.json.encode(body))
-    note_warnings(session, created)
-    if len(lines) > _PART:
-        created = _add(session, created["id"], queue, jobs)
-        created = session.api.post(f"{_path(created['id'])}/close", b"{}") if close else created
+    if close and jobs.is_one_request:
+        body["close"] = True
+    if jobs.lines:
+        sender = BatchSender(session, jobs, creation=body)
+        sender.send()
+        created = sender.last
+        if not sender.batch:
+            raise CliError("No job is valid, and no batch was created.")
+        if close and not jobs.is_one_request:
+            created = session.api.post(f"{batch_path(sender.batch)}/close", b"{}")
     else:
-        _report_errors(created, jobs, lines)
+        created = session.api.post("/batches", msgspec.json.encode(body))
+        note_warnings(session, created)
     failed = f", failed: {jobs.failed:,}" if jobs.failed else ""
     session.out.result(created, f"{created['id']} created; members: {created['total']:,}{failed}", name=created["id"])
     if jobs.failed:
@@ -135,8 +132,10 @@ def create(  # noqa: PLR0913 (each is an option of the command)
 @command(app, "add", examples="runqy batch add 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11 -q mail more.ndjson")
 def add(session: Session, batch: Batch, file: File, *, queue: Queue) -> None:
     """Add the tasks of a file to a batch that is not closed."""
-    jobs = _read_jobs(file or Path("-"), queue)
-    added = _add(session, batch, queue, jobs)
+    jobs = read_jobs(file or Path("-"), queue)
+    sender = BatchSender(session, jobs, batch=batch)
+    sender.send()
+    added = sender.last or session.api.get(batch_path(batch), limit=1)
     failed = f", {jobs.failed:,} failed" if jobs.failed else ""
     session.out.result(added, f"{batch}: {added['total']:,} members{failed}", name=batch)
     if jobs.failed:
@@ -146,14 +145,14 @@ def add(session: Session, batch: Batch, file: File, *, queue: Queue) -> None:
 @command(app, "close", examples="runqy batch close 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11")
 def close_batch(session: Session, batch: Batch) -> None:
     """Close a batch: nothing can be added, and it ends when its members have."""
-    session.out.result(session.api.post(f"{_path(batch)}/close", b"{}"), f"{batch} closed", name=batch)
+    session.out.result(session.api.post(f"{batch_path(batch)}/close", b"{}"), f"{batch} closed", name=batch)
 
 
 @command(app, "cancel", examples="runqy batch cancel 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11 --force")
 def cancel(session: Session, batch: Batch, *, force: Force = False) -> None:
     """Close a batch and cancel its members that have not ended."""
     confirm(f"Cancel the tasks of batch {batch}?", force=force)
-    canceled = session.api.post(f"{_path(batch)}/cancel", b"{}")
+    canceled = session.api.post(f"{batch_path(batch)}/cancel", b"{}")
     text = "is being cancelled" if canceled["canceled"] else "has ended already"
     session.out.result(canceled, f"{batch} {text}", name=batch)
 
@@ -179,7 +178,7 @@ def wait(
     Prints its counts. Exits with 7 if a member is not completed, with 8 if it has not ended in time.
     """
     try:
-        found = await_end(session, _path(batch), timeout, has_ended=lambda found: bool(found["ended_at"]), limit=1)
+        found = await_end(session, batch_path(batch), timeout, has_ended=lambda found: bool(found["ended_at"]), limit=1)
     except KeyboardInterrupt:
         session.out.note("Interrupted; the batch continues.")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
@@ -205,7 +204,7 @@ def watch(session: Session, batch: Batch) -> None:
     member is not completed.
     """
     with show_progress("", total=1) as bar:
-        for event in follow(session, f"{_path(batch)}/events"):
+        for event in follow(session, f"{batch_path(batch)}/events"):
             if session.out.is_document:
                 typer.echo(msgspec.json.encode({"event": event.name, **event.data}))
                 sys.stdout.flush()
@@ -251,10 +250,6 @@ def _print(session: Session, batch: dict[str, Any]) -> None:
     session.out.item(shown, _BATCH)
 
 
-def _path(batch: str) -> str:
-    return f"/batches/{quote(batch, safe='')}"
-
-
 def _state(batch: dict[str, Any]) -> str:
     if not batch["ended_at"]:
         return "being cancelled" if batch["canceled"] else "running" if batch["closed"] else "open"
@@ -262,56 +257,3 @@ def _state(batch: dict[str, Any]) -> str:
     if counts["completed"] == batch["total"]:
         return "completed"
     return "cancelled" if counts["completed"] + counts["canceled"] == batch["total"] else "failed"
-
-
-@dataclass(slots=True)
-class _Jobs:
-    """The lines of a file, and how many of them are no members."""
-
-    source: str = ""
-    lines: list[tuple[int, msgspec.Raw]] = field(default_factory=list)
-    failed: int = 0
-
-
-def _read_jobs(file: Path, queue: str) -> _Jobs:
-    """Return the lines of a file that are JSON. Raise CliError without a queue, or for a file that cannot be read."""
-    if not queue:
-        raise CliError("--queue is required with FILE.", ExitCode.USAGE)
-    try:
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except OSError as error:
-        raise CliError(f"{file}: {error.strerror}.", ExitCode.USAGE) from error
-    jobs = _Jobs(source=str(file))
-    for number, raw in enumerate(content.splitlines(), 1):
-        if line := raw.strip():
-            if reason := find_line_error(line):
-                _refuse(jobs, number, reason)
-            else:
-                jobs.lines.append((number, msgspec.Raw(line)))
-    if jobs.failed and not jobs.lines:
-        raise typer.Exit(ExitCode.FAILED)
-    return jobs
-
-
-def _add(session: Session, batch: str, queue: str, jobs: _Jobs) -> dict[str, Any]:
-    added: dict[str, Any] = {}
-    for start in range(0, len(jobs.lines), _PART):
-        part = jobs.lines[start : start + _PART]
-        body = msgspec.json.encode({"queue": queue, "jobs": [line for _, line in part]})
-        added = session.api.post(f"{_path(batch)}/add", body)
-        if not start:
-            note_warnings(session, added)
-        _report_errors(added, jobs, part)
-    return added
-
-
-def _report_errors(added: dict[str, Any], jobs: _Jobs, lines: Sequence[tuple[int, msgspec.Raw]]) -> None:
-    for (number, _), error in zip(lines, added.pop("errors", ()), strict=False):
-        if error:
-            _refuse(jobs, number, error)
-
-
-def _refuse(jobs: _Jobs, number: int, reason: str) -> None:
-    jobs.failed += 1
-    if jobs.failed <= _SHOWN_ERRORS:
-        typer.echo(f"{jobs.source}:{number}: {reason}", err=True)

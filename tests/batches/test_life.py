@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from batches import runner
-from batches.models import Batch, BatchRequest, Member, MemberState
+from batches.models import Batch, BatchRequest, Member, MemberState, WaitingMembers
 from batches.runner import delete_old_batches
 from queues.definitions import LimitOverrides
 from queues.models import QueueSource
@@ -450,6 +450,7 @@ def test_a_batch_that_cannot_be_handled_holds_up_no_other(client: ApiClient, ste
     odd, other = create(client, count=1, name="odd"), create(client, count=1, name="other")
     create(client, count=1, name="good")
     Member.objects.filter(batch_id=odd).update(request=b"\xc1")
+    WaitingMembers.objects.filter(batch_id=odd).update(size_bytes=1)
     Batch.objects.filter(pk=other).update(callback_request=b"\xc1")
 
     steps.enqueue()

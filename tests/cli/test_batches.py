@@ -7,12 +7,14 @@ from pathlib import Path
 import httpx2
 import pytest
 from django.core.handlers.wsgi import WSGIHandler
+from django.test import override_settings
 from typer.testing import Result
 
-from batches.models import Batch, Member
+from batches.models import Batch, Member, WaitingMembers
+from queues.definitions import FieldType, PayloadField
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.cli import batches, targets
+from runqy.cli import batch_sending, targets
 from runqy.cli.client import Client
 from runqy.cli.errors import ExitCode
 from tests.queues.samples import spec
@@ -62,13 +64,72 @@ def test_a_batch_from_creation_to_cancellation(admin: Run, file: str) -> None:
 
 
 def test_a_large_file_is_sent_in_parts(admin: Run, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "_PART", 1)
+    monkeypatch.setattr(batch_sending, "PART", 1)
     Path(file).write_text('{"n": 1}\n{"n": 2}\n')
 
     result = admin("batch", "create", file, "-q", "mail", "--close")
 
     assert result.exit_code == 0, result.output
     assert (Member.objects.count(), Batch.objects.get().is_closed) == (2, True)
+
+
+@pytest.fixture
+def number_queue(admin: Run) -> None:
+    """Let the queue accept numbers only."""
+    schema = (PayloadField(name="n", type=(FieldType.INT,), required=True),)
+    save_queue(spec=spec("mail", input=schema), source=QueueSource.API)
+
+
+@pytest.mark.usefixtures("number_queue")
+def test_parts_that_are_invalid_as_a_whole_are_left_out(admin: Run, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_sending, "PART", 2)
+    monkeypatch.setattr(batch_sending, "_EXPLAINED_MAX", 1)
+    Path(file).write_text('{"n": "a"}\n{"n": "b"}\n{"n": 1}\n{"n": "c"}\n{"n": "d"}\n{"n": "e"}\n{"n": 2}\n')
+
+    created = admin("batch", "create", file, "-q", "mail", "--close")
+    batch = Batch.objects.get()
+
+    assert (created.exit_code, batch.total, batch.is_closed) == (ExitCode.FAILED, 2, True)
+    assert f"{batch.pk} created; members: 2, failed: 5" in created.stdout
+    assert [f"{file}:{number}: " in created.stderr for number in range(1, 8)] == [
+        *(True, True, False),
+        *(True, True, True, False),
+    ]
+
+
+@pytest.mark.usefixtures("number_queue")
+def test_no_batch_is_left_if_no_line_is_valid(admin: Run, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_sending, "PART", 1)
+    Path(file).write_text('{"n": "a"}\n{"n": "b"}\n')
+
+    result = admin("batch", "create", file, "-q", "mail")
+
+    assert (result.exit_code, Batch.objects.exists()) == (ExitCode.FAILED, False)
+    assert "no batch was created" in result.stderr
+
+
+def test_a_batch_that_cannot_be_filled_is_named(admin: Run, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_sending, "PART", 1)
+    monkeypatch.setattr(batch_sending, "_PATIENCE_S", -1)
+    Path(file).write_text('{"n": 1}\n{"n": 2}\n')
+
+    with override_settings(RUNQY_BATCH_MEMBERS=2):
+        result = admin("batch", "create", file, "-q", "mail")
+
+    assert result.exit_code != 0
+    assert f"Batch {Batch.objects.get().pk} is open, with the lines through 1 of {file}." in result.stderr
+
+
+def test_a_full_server_is_waited_for(admin: Run, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_sending, "PART", 1)
+    Path(file).write_text('{"n": 1}\n{"n": 2}\n')
+    monkeypatch.setattr("time.sleep", lambda _: WaitingMembers.objects.all().delete())
+
+    with override_settings(RUNQY_BATCH_MEMBERS=2):
+        result = admin("batch", "create", file, "-q", "mail")
+
+    assert (result.exit_code, Batch.objects.get().total) == (0, 2)
+    assert "at most 1 may. Trying again." in result.stderr
 
 
 def test_lines_that_are_not_json_are_refused_with_their_numbers(admin: Run, file: str) -> None:

@@ -386,9 +386,9 @@ DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000  # a vault's page has seven for each entr
 RUNQY_BODY_MEMORY = env.size(
     "RUNQY_BODY_MEMORY",
     256 << 20,
-    help="memory of a web process for the bodies of all its requests, a quarter of it for those without a "
-    "valid key or session, and of sessions up to 1 MiB; beyond it 503. Never less than "
-    "`RUNQY_MAX_BODY_SIZE`",
+    help="memory of a web process for the bodies of all its requests: a quarter of it for those without a "
+    "valid key or session, and of sessions up to 1 MiB; three quarters for bodies over 1 MiB, half for those of one "
+    "key. Beyond it 503 with `Retry-After`, and large bodies are not read. Never less than `RUNQY_MAX_BODY_SIZE`",
 )
 RUNQY_BATCH_MEMBERS = env.count(
     "RUNQY_BATCH_MEMBERS",

@@ -12,6 +12,7 @@ from soak.options import Options
 from soak.parts import (
     batches,
     blocking,
+    bodies,
     clocks,
     deletion,
     disk,
@@ -51,6 +52,7 @@ PARTS: dict[str, Callable[[Options, Report], None]] = {
     "queues": queues.run,
     "disk": disk.run,
     "memory": memory.run,
+    "bodies": bodies.run,
     "deletion": deletion.run,
     "clocks": clocks.run,
     "schedules": schedules.run,

@@ -337,7 +337,7 @@ def _get_existing(
     """Return the task that has the unique key, if the request allows it. Raise TaskNotUnique, TaskNotFound."""
     if not requested.returns_existing:
         raise TaskNotUnique(f"Task {task_id} has this unique_key.")
-    (record,) = yield from ask(read_tasks([(queue, task_id)]))
+    (record,) = yield from read_tasks([(queue, task_id)])
     if record is None:
         raise TaskNotFound(f"Task {task_id}, which had this unique_key, has ended and was deleted.")
     return EnqueuedTask(record, is_existing=True, is_replayed=is_replayed)

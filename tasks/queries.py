@@ -9,7 +9,7 @@ from django.conf import settings
 from queues.catalog import AllowedQueues, QueueCatalog
 from queues.queries import get_catalog, resolve_redis_queue
 from runqy.broker.broker import Broker
-from runqy.broker.operation import Operation, Request, ask, ask_all, raise_error
+from runqy.broker.operation import Operation, Request, ask_all, raise_error
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.chunks import TaskChunks, read_chunks
 from runqy.broker.tasks.listing import Anchor, Page, list_tasks
@@ -95,7 +95,7 @@ def read_task_output(
 
 def read_task(location: TaskLocation) -> Operation[TaskRecord]:
     """Return a task whose Redis queue is known. Raise TaskNotFound, BrokerUnavailable."""
-    (record,) = yield from ask(read_tasks([location]))
+    (record,) = yield from read_tasks([location])
     if record is None:
         raise TaskNotFound
     return record

@@ -35,6 +35,8 @@ class Command(msgspec.Struct, frozen=True):
     args: tuple[Value, ...]
     key: str | None
     script: "Script | None" = None
+    reply_bytes: int = 0
+    """The size of its reply, if that is known to be large."""
 
     @property
     def may_write(self) -> bool:

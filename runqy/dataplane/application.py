@@ -25,7 +25,7 @@ from runqy.dataplane.executors import BoundedExecutor
 from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import Response, StreamingResponse, problem_response, shared_headers
 from runqy.dataplane.wsgi import call_wsgi
-from runqy.errors import ClientDisconnected, InternalError, RunqyError, StreamBroken
+from runqy.errors import ClientDisconnected, InternalError, RunqyError, ServerBusy, StreamBroken
 from runqy.http.request_ids import new_request_id, set_request_id
 from runqy.metrics.http_requests import OTHER, observe_request
 
@@ -45,6 +45,8 @@ CLOSE = (b"connection", b"close")
 LINGER_S = 2.0
 """How long a client whose body was refused may continue to send. A connection that is closed at once is reset, and the
 client never reads the response."""
+BUSY_LINGER_S = 30.0
+"""The same for a body that there was no room for: the client is to learn that it may try again."""
 STOP_READING_S = 4.0
 """How long bodies may still take to arrive when the process stops."""
 
@@ -170,7 +172,7 @@ async def _send(request: ParsedRequest, response: Response, send: ASGISendCallab
         return
     await send(_start(response, closes=True))
     await send(_chunk(response.body, more=True))
-    await request.body.discard(LINGER_S)
+    await request.body.discard(BUSY_LINGER_S if response.status == ServerBusy.status else LINGER_S)
     await send(_chunk(b"", more=False))
 
 

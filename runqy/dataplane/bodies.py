@@ -1,6 +1,7 @@
 """Reads whole request bodies on the event loop, within limits of size, time and memory."""
 
 import asyncio
+from collections import Counter
 from io import BytesIO
 
 from asgiref.typing import ASGIReceiveCallable, HTTPScope
@@ -14,6 +15,12 @@ ANONYMOUS_MAX_BYTES = 1 << 20
 ANONYMOUS_SHARE = 0.25
 """The part of the memory that bodies of requests without credentials may use."""
 
+LARGE_BYTES = 1 << 20
+LARGE_SHARE = 0.75
+"""The part of the memory that larger bodies may use. It is reserved before they are read."""
+OWNER_SHARE = 0.5
+"""The part of the memory that the large bodies of one key may use."""
+
 IDLE_TIMEOUT_S = 20.0
 TIMEOUT_S = 30.0
 """How long a small body may take. A larger one gets another second for each MIN_BYTES_PER_S."""
@@ -22,27 +29,39 @@ LONGEST_TIMEOUT_S = 600.0
 
 
 class BodyMemory:
-    """Limits the bytes of all bodies that the process holds."""
+    """Limits the bytes of all bodies that the process holds, so that no key uses the room of all others."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, largest: int) -> None:
+        """`largest` is the size of a body for which there has to be room."""
         self.limit = limit
         self.anonymous_limit = int(limit * ANONYMOUS_SHARE)
+        self.large_limit = max(int(limit * LARGE_SHARE), largest)
+        self.owner_limit = max(int(limit * OWNER_SHARE), largest)
         self.used = 0
         self.anonymous_used = 0
+        # The bytes of large bodies by their keys.
+        self._large_used: Counter[str] = Counter()
 
-    def reserve(self, size: int, *, is_authenticated: bool) -> None:
-        """Raise ServerBusy if the memory is used up."""
+    def reserve(self, size: int, *, is_authenticated: bool, owner: str) -> None:
+        """Raise ServerBusy if the memory is used up. `owner` is the key of an authenticated request."""
         is_full = self.used + size > self.limit
+        if size > LARGE_BYTES:
+            is_full |= self._large_used.total() + size > self.large_limit
+            is_full |= self._large_used[owner] + size > self.owner_limit
         if is_full or (not is_authenticated and self.anonymous_used + size > self.anonymous_limit):
             raise ServerBusy("The server has reached its memory limit for request bodies (RUNQY_BODY_MEMORY).")
+        self._add(size, size > LARGE_BYTES, is_authenticated=is_authenticated, owner=owner)
+
+    def release(self, size: int, *, is_authenticated: bool, owner: str) -> None:
+        self._add(-size, size > LARGE_BYTES, is_authenticated=is_authenticated, owner=owner)
+
+    def _add(self, size: int, is_large: bool, *, is_authenticated: bool, owner: str) -> None:
         self.used += size
         if not is_authenticated:
             self.anonymous_used += size
-
-    def release(self, size: int, *, is_authenticated: bool) -> None:
-        self.used -= size
-        if not is_authenticated:
-            self.anonymous_used -= size
+        if is_large:
+            self._large_used[owner] += size
+            self._large_used += Counter()  # removes zeros
 
 
 class BodyReader:
@@ -57,7 +76,7 @@ class BodyReader:
     ) -> None:
         self.max_bytes = max_bytes
         self.anonymous_max_bytes = min(anonymous_max_bytes, max_bytes)
-        self.memory = BodyMemory(max(memory_bytes, max_bytes))
+        self.memory = BodyMemory(max(memory_bytes, max_bytes), largest=max_bytes)
         self.idle_timeout_s = idle_timeout_s
         self.timeout_s = timeout_s
         self._timeouts: set[asyncio.Timeout] = set()
@@ -81,7 +100,7 @@ class BodyReader:
                     chunk = await body.receive_chunk()
                     if buffer.tell() + len(chunk) > limit:
                         raise too_large(limit, is_authenticated=is_authenticated)
-                    body.reserve(len(chunk), is_authenticated=is_authenticated)
+                    body.reserve(buffer.tell() + len(chunk))
                     buffer.write(chunk)
                     self._reschedule(timeout, self._deadline(start, loop.time(), buffer.tell()))
         except TimeoutError as error:
@@ -108,28 +127,34 @@ class Body:
         self.has_ended = False
         self.is_dropped = False
         """What arrives is dropped while the client waits: the body of a GET."""
-        self._reserved, self._is_authenticated = 0, False
+        self._reserved, self._is_authenticated, self._owner = 0, False, ""
 
     @property
     def is_received(self) -> bool:
         """Whether the whole body has arrived, even if it was not read yet."""
         return self.has_ended or (self._scope.get("extensions") or {}).get(RECEIVED) is not None
 
-    async def read(self, *, is_authenticated: bool) -> bytes:
-        """Return the whole body. Raise RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected."""
+    async def read(self, *, is_authenticated: bool, owner: str = "") -> bytes:
+        """Return the whole body. `owner` is the key that the request presents.
+
+        Raise RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected.
+        """
         if self.is_dropped:
             return b""
+        self._is_authenticated, self._owner = is_authenticated, owner
         reader = self._reader
         limit = reader.max_bytes if is_authenticated else reader.anonymous_max_bytes
         if self.is_received:
             content = await self.receive_chunk()
             if len(content) > limit:
                 raise too_large(limit, is_authenticated=is_authenticated, size=len(content))
-            self.reserve(len(content), is_authenticated=is_authenticated)
+            self.reserve(len(content))
             return content
         length = find_length(self._scope)
         if length is not None and length > limit:
             raise too_large(limit, is_authenticated=is_authenticated, size=length)
+        if length is not None and length > LARGE_BYTES:
+            self.reserve(length)  # before it is read: else many would be read in part, and all be refused
         return await reader.read_chunks(self, limit, is_authenticated=is_authenticated)
 
     async def receive_chunk(self) -> bytes:
@@ -149,14 +174,16 @@ class Body:
         except (TimeoutError, ClientDisconnected):
             pass
 
-    def reserve(self, size: int, *, is_authenticated: bool) -> None:
-        self._reader.memory.reserve(size, is_authenticated=is_authenticated)
-        self._reserved += size
-        self._is_authenticated = is_authenticated
+    def reserve(self, size: int) -> None:
+        """Reserve memory for so many bytes in all. Raise ServerBusy."""
+        if size > self._reserved:
+            self.release()
+            self._reader.memory.reserve(size, is_authenticated=self._is_authenticated, owner=self._owner)
+            self._reserved = size
 
     def release(self) -> None:
         if self._reserved:
-            self._reader.memory.release(self._reserved, is_authenticated=self._is_authenticated)
+            self._reader.memory.release(self._reserved, is_authenticated=self._is_authenticated, owner=self._owner)
             self._reserved = 0
 
 

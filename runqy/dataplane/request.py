@@ -9,6 +9,7 @@ from asgiref.typing import ASGIReceiveCallable, HTTPScope
 from django.core.exceptions import TooManyFieldsSent
 from django.http import QueryDict, parse_cookie
 
+from runqy.api.authentication import presented_key
 from runqy.dataplane.bodies import Body, BodyReader
 from runqy.dataplane.responses import Headers
 from runqy.errors import ClientDisconnected, RequestInvalid
@@ -80,7 +81,7 @@ class ParsedRequest:
 
     async def read_body(self, *, is_authenticated: bool) -> bytes:
         """Return the whole body. Raise RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected."""
-        return await self.body.read(is_authenticated=is_authenticated)
+        return await self.body.read(is_authenticated=is_authenticated, owner=presented_key(self.headers))
 
     async def wait_for_disconnect(self) -> None:
         """Return when the client closes the connection. A body that has not been read is dropped."""

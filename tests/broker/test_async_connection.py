@@ -15,6 +15,7 @@ import uvloop
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection import async_node
 from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.constants import LARGE_BYTES
 from runqy.broker.operation import Request
 from runqy.broker.scripts import JOINED_BYTES, Value, command, pack, pack_pieces
 from runqy.broker.states import TaskState
@@ -340,7 +341,7 @@ def test_no_more_than_a_bound_of_requests_waits_for_the_connection() -> None:
 
 
 def test_large_payloads_wait_until_the_network_takes_them() -> None:
-    size, count = 4_000_000, 12
+    size, count = 1_900_000, 12
 
     async def act(broker: AsyncBroker) -> None:
         await broker.run(echo("x", is_bulky=True))
@@ -389,7 +390,7 @@ def test_a_request_that_takes_long_to_arrive_does_not_count_as_silence() -> None
 
 def test_a_server_that_closes_its_side_and_stops_reading_delays_no_request() -> None:
     async def act(broker: AsyncBroker) -> float:
-        await broker.run(echo("connect", is_bulky=True))
+        await broker.run(echo("x" * (LARGE_BYTES + 1)))
         server.may_read.clear()
         large = asyncio.ensure_future(broker.run(echo("x" * 20_000_000)))
         await asyncio.to_thread(server.connections[-1].recv, 1, socket.MSG_PEEK)

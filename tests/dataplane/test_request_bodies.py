@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runqy.dataplane.bodies import ANONYMOUS_MAX_BYTES, BodyReader
+from runqy.dataplane.bodies import ANONYMOUS_MAX_BYTES, LARGE_BYTES, BodyReader
 from runqy.dataplane.request import ParsedRequest
 from tests.dataplane.servers import KEY, Client, build, echo, parse, receive_all, receive_until, serve
 from tests.support.data_plane import DataPlane
@@ -151,6 +151,30 @@ def test_bodies_beyond_the_memory_of_the_process_are_refused_until_some_is_free(
 
     assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "server_busy", "2")
     assert taken.status == 200
+
+
+def test_large_bodies_of_one_key_leave_room_for_others_and_are_refused_unread() -> None:
+    size = 2 * LARGE_BYTES
+    bodies = BodyReader(max_bytes=size, memory_bytes=4 * size)
+
+    def head(key: str) -> str:
+        return f"{POST}Authorization: Bearer {key}\r\nContent-Length: {size}\r\n\r\n"
+
+    with serve(build(echo, bodies=bodies)) as client:
+        for key in ("a", "a", "b"):
+            used = bodies.memory.used
+            client.connect(head(key))
+            wait_until(lambda used=used: bodies.memory.used == used + size)
+        refused = client.ask(head("c"))
+        assert (refused.code, refused.headers["retry-after"]) == ("server_busy", "2")
+        assert client.ask(post(1000)).status == 200
+        client.opened[2].close()
+        wait_until(lambda: bodies.memory.used == 2 * size)
+        assert client.ask(head("a")).code == "server_busy"  # it has half of the memory
+        for connection in client.opened:
+            connection.close()
+        wait_until(lambda: bodies.memory.used == 0)
+        assert client.ask(post(size)).status == 200
 
 
 def test_bodies_without_credentials_use_a_share_of_the_memory_only() -> None:

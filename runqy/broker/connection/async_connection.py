@@ -14,6 +14,7 @@ from typing import cast
 from hiredis import ProtocolError, Reader
 from redis.connection import DefaultParser
 
+from runqy.broker.connection.large_requests import LargeTraffic
 from runqy.broker.replies import Reply, ReplyLost
 from runqy.broker.scripts import JOINED_BYTES, Data
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
@@ -49,6 +50,8 @@ class AsyncConnection(asyncio.Protocol):
         self._on_push = on_push
         # Called once, when the connection is closed for any reason.
         self.on_lost: Callable[[AsyncConnection, str], None] | None = None
+        # Shared by the connections to a server.
+        self.large_traffic = LargeTraffic()
         self.is_open = False
         # It was closed because no reply arrived.
         self.was_silent = False
@@ -201,7 +204,8 @@ class AsyncConnection(asyncio.Protocol):
             self._on_push(reply)
 
     def _check_silence(self) -> None:
-        """Close the connection when the oldest request without a reply has made no progress for `reply_timeout_s`.
+        """Close the connection when the oldest request without a reply has made no progress for `reply_timeout_s`, and
+        for the time that large requests take.
 
         While a request is being sent, bytes that Redis acknowledges are progress. After that only replies are: the
         kernel acknowledges new requests even while Redis is stopped.
@@ -220,7 +224,7 @@ class AsyncConnection(asyncio.Protocol):
         else:
             self._silent_checks += 1
         self._has_received, self._sent_bytes = False, sent_bytes
-        if self._silent_checks > _CHECKS:
+        if self._silent_checks > _CHECKS + self.large_traffic.extra_s / self._check_s:
             self.was_silent = True
             self.close("it does not reply")
             return

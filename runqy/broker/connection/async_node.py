@@ -1,4 +1,4 @@
-"""One server on an event loop: two persistent connections and the loading of scripts."""
+"""One server on an event loop: its persistent connections and the loading of scripts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import structlog
 from redis import exceptions as redis_errors
 
 from runqy.broker.connection.async_connection import AsyncConnection, ConnectionLost, as_unsent
-from runqy.broker.constants import BULK_BYTES
+from runqy.broker.connection.large_requests import LargeTraffic
+from runqy.broker.constants import BULK_BYTES, LARGE_AT_ONCE, LARGE_BYTES
 from runqy.broker.replies import Reply
-from runqy.broker.scripts import Command, Script, pack, pack_pieces
+from runqy.broker.scripts import Command, Data, Script, pack, pack_pieces
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
 
 CONNECT_WAIT_S = 1.0
@@ -35,10 +36,15 @@ class PersistentConnection:
     """A connection that is opened on first use, and opened again in the background after it is lost."""
 
     def __init__(
-        self, open_connection: Callable[[], Coroutine[Any, Any, AsyncConnection]], *, max_waiting: int
+        self,
+        open_connection: Callable[[], Coroutine[Any, Any, AsyncConnection]],
+        *,
+        max_waiting: int,
+        large_traffic: LargeTraffic,
     ) -> None:
         self._open_connection = open_connection
         self._max_waiting = max_waiting
+        self._large_traffic = large_traffic
         # None while disconnected; use `wait`.
         self.connection: AsyncConnection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -159,6 +165,7 @@ class PersistentConnection:
         elif connection.is_open:
             self._error, self._opened_s = None, _now_s()
             self.connection = connection
+            connection.large_traffic = self._large_traffic
             connection.on_lost = self._connection_lost
 
     def _connection_lost(self, connection: AsyncConnection, reason: str) -> None:
@@ -171,13 +178,21 @@ class PersistentConnection:
 
 
 class AsyncNode:
-    """One Redis server: small requests use one connection, large ones another."""
+    """One Redis server: small requests share a connection, bulky ones another, and few large ones have one each."""
 
     def __init__(
         self, open_connection: Callable[[], Coroutine[Any, Any, AsyncConnection]], *, max_pending: int
     ) -> None:
-        self._small = PersistentConnection(open_connection, max_waiting=max_pending)
-        self._bulk = PersistentConnection(open_connection, max_waiting=max_pending)
+        self._traffic = LargeTraffic()
+
+        def make() -> PersistentConnection:
+            return PersistentConnection(open_connection, max_waiting=max_pending, large_traffic=self._traffic)
+
+        self._small, self._bulk = make(), make()
+        # Those without a request.
+        self._large = [make() for _ in range(LARGE_AT_ONCE)]
+        self._connections = [self._small, self._bulk, *self._large]
+        self._large_turns = asyncio.Semaphore(LARGE_AT_ONCE)
 
     @property
     def is_open(self) -> bool:
@@ -203,9 +218,39 @@ class AsyncNode:
         """
         parts = [piece for command in commands for piece in pack_pieces(command.args)]
         size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+        for command in commands:
+            size += command.reply_bytes
+        return await self._send(parts, len(commands), size, is_bulky=is_bulky)
+
+    async def _send(
+        self, parts: Sequence[Data], reply_count: int, size: int, *, is_bulky: bool
+    ) -> asyncio.Future[list[Reply]]:
+        if size > LARGE_BYTES:
+            return await self._send_large(parts, reply_count, size)
         chosen = self._bulk if is_bulky or size > BULK_BYTES else self._small
         connection = chosen.connection or await chosen.wait()
-        return connection.send(parts, len(commands))
+        return connection.send(parts, reply_count)
+
+    async def _send_large(self, parts: Sequence[Data], reply_count: int, size: int) -> asyncio.Future[list[Reply]]:
+        """Send a request when it is its turn."""
+        await self._large_turns.acquire()
+        chosen = self._large.pop()
+        self._traffic.unanswered_bytes += size
+
+        def end_turn(_: object = None) -> None:
+            self._traffic.unanswered_bytes -= size
+            self._large.append(chosen)
+            self._large_turns.release()
+
+        try:
+            connection = chosen.connection or await chosen.wait()
+            sent = connection.send(parts, reply_count)
+        except BaseException:
+            end_turn()
+            raise
+        sent.add_done_callback(end_turn)
+        # A caller that is cancelled does not end the turn: Redis still has the request.
+        return asyncio.shield(sent)
 
     async def repair(self, commands: Sequence[Command], replies: list[Reply]) -> None:
         """Act on error replies: load unknown scripts and repeat their calls; after a failover, connect to the new
@@ -213,8 +258,8 @@ class AsyncNode:
         """
         if any(isinstance(reply, redis_errors.ReadOnlyError) for reply in replies):
             # READONLY: this server is a replica now.
-            self._small.retire()
-            self._bulk.retire()
+            for connection in self._connections:
+                connection.retire()
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
         if not unknown:
             return
@@ -238,17 +283,15 @@ class AsyncNode:
 
     def retire(self) -> None:
         """Accept no more requests, and close the connections when all replies have arrived."""
-        self._small.end()
-        self._bulk.end()
+        for connection in self._connections:
+            connection.end()
 
     async def close(self) -> None:
-        await self._small.close()
-        await self._bulk.close()
+        for connection in self._connections:
+            await connection.close()
 
     async def _exchange(self, parts: Sequence[bytes]) -> list[Reply]:
-        chosen = self._bulk if sum(map(len, parts)) > BULK_BYTES else self._small
-        connection = chosen.connection or await chosen.wait()
-        return await connection.send(parts, len(parts))
+        return await (await self._send(parts, len(parts), sum(map(len, parts)), is_bulky=False))
 
 
 def _load(script: Script) -> bytes:

@@ -6,9 +6,9 @@ client's connection pool directly; the caller decides how to handle a lost reply
 
 import os
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from redis import Redis, RedisCluster
@@ -16,7 +16,8 @@ from redis import exceptions as redis_errors
 from redis.cluster import ClusterNode
 from redis.connection import Connection, ConnectionPool
 
-from runqy.broker.constants import BULK_BYTES
+from runqy.broker.connection.large_requests import BlockingTurns
+from runqy.broker.constants import BULK_BYTES, LARGE_BYTES
 from runqy.broker.replies import REDIS_ERRORS, REFUSED_ERRORS, Reply, ReplyLost, translate_error, translate_errors
 from runqy.broker.scripts import Command, Data, pack_pieces
 from runqy.concurrency.circuit_breaker import Attempt, BackgroundCall, CircuitBreaker, CircuitOpen
@@ -50,9 +51,10 @@ class RedisConnection(Protocol):
 class _NodeExchange:
     """The commands for one node of a cluster and the connection that carries them."""
 
-    def __init__(self, attempt: Attempt, indexes: Sequence[int]) -> None:
+    def __init__(self, attempt: Attempt, indexes: Sequence[int], turns: BlockingTurns) -> None:
         self._attempt = attempt
         self._indexes = indexes
+        self._turns = turns
         self._pool: ConnectionPool | None = None
         self._connection: Connection | None = None
 
@@ -71,7 +73,7 @@ class _NodeExchange:
         try:
             with _losing_replies():
                 for index in self._indexes:
-                    replies[index] = _read_reply(self._connection)
+                    replies[index] = _read_reply(self._connection, self._turns)
         except BaseException as error:
             self._attempt.end(error)
             raise
@@ -97,16 +99,19 @@ class StandaloneConnection:
         self._idle: deque[tuple[Connection, float]] = deque()
         self._pid = os.getpid()
         self._breakers = _make_breakers()
+        self._turns = BlockingTurns()
 
     def execute(self, commands: Sequence[Command]) -> list[Reply]:
         pieces = _pack(commands)
+        size = _size(pieces) + sum(command.reply_bytes for command in commands)
         # Not by `translate_errors`, which takes a microsecond: every request that blocks passes here.
         try:
-            replies = self._breakers[_is_large(pieces)].call(lambda: self._exchange(pieces, len(commands)))
-            _repeat_unknown_scripts(commands, replies, lambda repeated: self._exchange(_pack(repeated), len(repeated)))
+            if size > LARGE_BYTES:
+                with self._turns.take(size):
+                    return self._execute(commands, pieces, is_large=True)
+            return self._execute(commands, pieces, is_large=size > BULK_BYTES)
         except (CircuitOpen, *REDIS_ERRORS) as error:
             raise translate_error(error) from error
-        return replies
 
     def nodes(self) -> "Mapping[str, RedisConnection]":
         return {"": self}
@@ -114,12 +119,17 @@ class StandaloneConnection:
     def uses_client(self, client: "Redis") -> bool:
         return self._pool is client.connection_pool
 
+    def _execute(self, commands: Sequence[Command], pieces: Sequence[Data], *, is_large: bool) -> list[Reply]:
+        replies = self._breakers[is_large].call(lambda: self._exchange(pieces, len(commands)))
+        _repeat_unknown_scripts(commands, replies, lambda repeated: self._exchange(_pack(repeated), len(repeated)))
+        return replies
+
     def _exchange(self, pieces: Sequence[Data], count: int) -> list[Reply]:
         connection = self._take_connection()
         try:
             with _losing_replies():
                 connection.send_packed_command(pieces)
-                replies = [_read_reply(connection) for _ in range(count)]
+                replies = [_read_reply(connection, self._turns) for _ in range(count)]
         except BaseException:
             connection.disconnect()  # unread replies must not reach the next caller
             self._pool.release(connection)
@@ -154,6 +164,7 @@ class ClusterConnection:
         self._client = client
         self._nodes: dict[str, StandaloneConnection] = {}
         self._breakers: dict[str, dict[bool, CircuitBreaker]] = {}
+        self._turns: defaultdict[str, BlockingTurns] = defaultdict(BlockingTurns)
         self._refresh = BackgroundCall(client.nodes_manager.initialize, REDIS_ERRORS)
 
     def nodes(self) -> Mapping[str, RedisConnection]:
@@ -182,10 +193,16 @@ class ClusterConnection:
         began_s = time.monotonic()
         replies: list[Reply] = [None] * len(commands)
         exchanges: list[_NodeExchange] = []
+        turns_taken = ExitStack()
         try:
             for node, indexes in self._group_by_node(commands):
                 pieces = _pack([commands[i] for i in indexes])
-                exchange = _NodeExchange(self._begin(node, pieces), indexes)
+                turns = self._turns[node.name]
+                size = _size(pieces) + sum(commands[i].reply_bytes for i in indexes)
+                if size > LARGE_BYTES:
+                    turns_taken.enter_context(turns.take(size))
+                attempt = self._breakers.setdefault(node.name, _make_breakers())[size > BULK_BYTES].begin()
+                exchange = _NodeExchange(attempt, indexes, turns)
                 exchanges.append(exchange)
                 exchange.send(self._client.get_redis_connection(node).connection_pool, pieces)
             for exchange in exchanges:
@@ -199,6 +216,7 @@ class ClusterConnection:
         finally:
             for exchange in exchanges:
                 exchange.release()
+            turns_taken.close()
         return replies
 
     def _group_by_node(self, commands: Sequence[Command]) -> "list[tuple[ClusterNode, list[int]]]":
@@ -212,9 +230,6 @@ class ClusterConnection:
                 raise redis_errors.ClusterDownError("no node serves this slot")
             groups.setdefault(node.name, (node, []))[1].append(index)
         return list(groups.values())
-
-    def _begin(self, node: "ClusterNode", pieces: Sequence[Data]) -> Attempt:
-        return self._breakers.setdefault(node.name, _make_breakers())[_is_large(pieces)].begin()
 
     def _follow(self, command: Command) -> Reply:
         """Let redis-py follow a redirection, which occurs while slots move."""
@@ -231,15 +246,15 @@ def _pack(commands: Sequence[Command]) -> list[Data]:
     # redis-py's own encoder looks at each argument in Python and is three times slower.
     pieces = [piece for command in commands for piece in pack_pieces(command.args)]
     # A large request stays in pieces: the socket's time-out holds for each, so that it may take longer to send.
-    return pieces if _is_large(pieces) else [b"".join(pieces)]
+    return pieces if _size(pieces) > BULK_BYTES else [b"".join(pieces)]
 
 
-def _is_large(pieces: Sequence[Data]) -> bool:
-    """Return whether the size alone may make a request slow. Its time-out then says nothing about small requests."""
-    return sum(map(len, pieces)) > BULK_BYTES
+def _size(pieces: Sequence[Data]) -> int:
+    return sum(map(len, pieces))
 
 
 def _make_breakers() -> dict[bool, CircuitBreaker]:
+    """Return those of small and of large requests. The time-out of a large one says nothing about small ones."""
     return {is_large: CircuitBreaker(_FAILURES) for is_large in (False, True)}
 
 
@@ -254,8 +269,10 @@ def _losing_replies() -> Iterator[None]:
         raise ReplyLost(reason=str(error)) from error
 
 
-def _read_reply(connection: Connection) -> Reply:
+def _read_reply(connection: Connection, turns: BlockingTurns) -> Reply:
     try:
+        if extra_s := turns.traffic.extra_s:
+            return connection.read_response(timeout=(connection.socket_timeout or 0) + extra_s)
         return connection.read_response()
     except REFUSED_ERRORS:
         raise

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from runqy.broker import keys
+from runqy.broker.constants import LARGE_BYTES
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import Operation, Request, ask, get_context
 from runqy.broker.replies import Reply, read_number
@@ -38,9 +40,9 @@ def find_task(task_id: str, known_queues: Sequence[str] = ()) -> Operation[TaskR
     """
     context = yield from get_context()
     if not context.is_cluster:
-        record = yield from ask(_find(task_id, ()))
+        record = yield from _find(task_id, ())
         if record is None and known_queues:
-            record = yield from ask(_find(task_id, known_queues))
+            record = yield from _find(task_id, known_queues)
     else:
         record = yield from _find_across_slots(task_id, known_queues)
     if record is None:
@@ -52,21 +54,30 @@ def _find_across_slots(task_id: str, known_queues: Sequence[str]) -> Operation[T
     # The index entry and the task are in different slots, so no script can follow it.
     queue = yield from ask(_find_queue(task_id))
     if queue:
-        (record,) = yield from ask(read_tasks([(queue, task_id)]))
+        (record,) = yield from read_tasks([(queue, task_id)])
         if record is not None:
             return record
-    found = yield from ask(read_tasks([(known, task_id) for known in known_queues if known != queue]))
+    found = yield from read_tasks([(known, task_id) for known in known_queues if known != queue])
     return next((record for record in found if record), None)
 
 
-def read_tasks(locations: Sequence[TaskLocation]) -> Request[list[TaskRecord | None]]:
-    """Return tasks whose Redis queues are known; None for a task that does not exist."""
-    return Request(
-        commands=tuple(_read(QueueKeys.of(queue), task_id) for queue, task_id in locations),
-        parse=lambda replies: [_record(task_id, reply) for (_, task_id), reply in zip(locations, replies, strict=True)],
-        is_bulky=True,
-        tolerates_wrong_types=True,
-    )
+def read_tasks(locations: Sequence[TaskLocation]) -> Operation[list[TaskRecord | None]]:
+    """Return tasks whose Redis queues are known; None for a task that does not exist.
+
+    One round trip, and another one for each large task.
+    """
+    calls = [_read(QueueKeys.of(queue), task_id) for queue, task_id in locations]
+    replies = yield from ask(_read_all(calls))
+    for index, reply in enumerate(replies):
+        if isinstance(reply, int):
+            (queue, task_id) = locations[index]
+            large = _read(QueueKeys.of(queue), task_id, size=reply)
+            (replies[index],) = yield from ask(_read_all([large]))
+    return [_record(task_id, reply) for (_, task_id), reply in zip(locations, replies, strict=True)]
+
+
+def _read_all(calls: Sequence[Command]) -> Request[list[Reply]]:
+    return Request(tuple(calls), list, is_bulky=True, tolerates_wrong_types=True)
 
 
 def read_states(locations: Sequence[TaskLocation]) -> Request[list[TaskState | None]]:
@@ -105,13 +116,29 @@ def read_statuses(locations: Sequence[TaskLocation]) -> Request[list[TaskStatus 
     )
 
 
-def _find(task_id: str, known_queues: Sequence[str]) -> Request[TaskRecord | None]:
-    """Return the request that looks a task up inside Redis: by its index entry, or in the known queues."""
+def _find(task_id: str, known_queues: Sequence[str]) -> Operation[TaskRecord | None]:
+    """Look a task up inside Redis: by its index entry, or in the known queues."""
     left, right = keys.QUEUE_PREFIX_PARTS
-    call = script("find_task")(
-        lookup=keys.lookup(task_id), id=task_id, queue_prefix=left, queue_suffix=right, known=known_queues
-    )
-    return Request(commands=(call,), parse=lambda replies: _record(task_id, replies[0]), is_bulky=True)
+    size = 0
+    while True:
+        call = script("find_task")(
+            lookup=keys.lookup(task_id),
+            id=task_id,
+            queue_prefix=left,
+            queue_suffix=right,
+            max_bytes=_max_bytes(size),
+            known=known_queues,
+        )
+        request = Request((replace(call, reply_bytes=size),), lambda replies: replies[0], is_bulky=True)
+        reply = yield from ask(request)
+        if not isinstance(reply, int):
+            return _record(task_id, reply)
+        size = reply
+
+
+def _max_bytes(size: int) -> int:
+    """Return the limit of a reply. Of a task that is known to be large there is none: it may have grown since."""
+    return LARGE_BYTES if size == 0 else 1 << 40
 
 
 def _find_queue(task_id: str) -> Request[str]:
@@ -123,8 +150,9 @@ def _find_queue(task_id: str) -> Request[str]:
     )
 
 
-def _read(queue: QueueKeys, task_id: str) -> Command:
-    return script("read_task")(
+def _read(queue: QueueKeys, task_id: str, *, size: int = 0) -> Command:
+    """Return the command that reads a task, whose size is given if it is large."""
+    call = script("read_task")(
         task=queue.task(task_id),
         lease=queue.lease,
         scheduled=queue.scheduled,
@@ -133,7 +161,9 @@ def _read(queue: QueueKeys, task_id: str) -> Command:
         completed=queue.completed,
         queue=queue.queue,
         id=task_id,
+        max_bytes=_max_bytes(size),
     )
+    return replace(call, reply_bytes=size)
 
 
 def _record(task_id: str, reply: Reply) -> TaskRecord | None:

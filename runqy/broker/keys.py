@@ -23,7 +23,9 @@ REDIS_USERS = "runqy:config:{config}:redis_users"  # hash: "<Redis user>/<worker
 # hash: worker process's UUID -> "<owner of the key that registered it> <Unix ns>"
 INSTANCES = "runqy:config:{config}:instances"
 QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> number that grows with its configuration; workers read it
-CHANGED_CHANNEL = "runqy:changed"  # channel: name of a queue whose configuration changed
+# channel: name of a queue whose configuration changed, or of a worker; "cancel <id>" before runqy publishes an id to
+# CANCEL_CHANNEL
+CHANGED_CHANNEL = "runqy:changed"
 # string, expiring: Unix s at which a maintenance process reported last
 MAINTENANCE = "runqy:config:{config}:maintenance"
 # string, expiring: names of Redis queues that hold more than their share of the memory, one a line
@@ -96,6 +98,11 @@ def rate(subject: str) -> str:
 def wake_channel(token: str) -> str:
     """Channel: notifies one idle worker of the Redis queue that has a task."""
     return f"runqy:wake:{token}"
+
+
+def cancel_channel(instance_id: str) -> str:
+    """Channel: notifies a worker process of a run to cancel, by lease token, Redis queue and task id."""
+    return wake_channel(f"{instance_id}:cancel")
 
 
 def instance_patterns(instance_id: str) -> tuple[str, str]:

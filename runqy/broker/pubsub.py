@@ -225,22 +225,30 @@ class WorkerEvent(Enum):
     """What a message to a worker is about."""
 
     WORK = auto()
-    CANCELED = auto()
+    CANCELED = auto()  # by any program: the id of a task
+    MARKED = auto()  # the next CANCELED is runqy's, which has marked the task
+    RUN_CANCELED = auto()  # by runqy: a lease token
     CONFIGURATION = auto()
     GAP = auto()  # any of these may have been missed; reported by the subscription itself
 
 
 def worker_channels(wake_token: str) -> tuple[str, ...]:
     """Return the channels that a worker subscribes to. `wake_token` is that of its dequeue requests."""
-    return keys.wake_channel(wake_token), keys.CANCEL_CHANNEL, keys.CHANGED_CHANNEL
+    own = keys.cancel_channel(wake_token.rpartition(":")[0])
+    return keys.wake_channel(wake_token), own, keys.CANCEL_CHANNEL, keys.CHANGED_CHANNEL
 
 
 def parse_worker_event(channel: str, data: bytes) -> tuple[WorkerEvent, str]:
-    """Return the event of a message, and the Redis queue, task id, queue or worker that it names."""
+    """Return the event of a message, and the Redis queue, task id, lease token, queue or worker that it names."""
     subject = data.decode("utf-8", "replace")
+    first, _, rest = subject.partition(" ")
     if channel == keys.CANCEL_CHANNEL:
         return WorkerEvent.CANCELED, subject
-    return (WorkerEvent.CONFIGURATION if channel == keys.CHANGED_CHANNEL else WorkerEvent.WORK), subject
+    if channel == keys.CHANGED_CHANNEL:
+        return (WorkerEvent.MARKED, rest) if rest and first == "cancel" else (WorkerEvent.CONFIGURATION, subject)
+    if rest:
+        return WorkerEvent.RUN_CANCELED, first
+    return WorkerEvent.WORK, subject
 
 
 def read_queue_revision(queue: str) -> Request[str | None]:

@@ -5,6 +5,7 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.pubsub import WorkerEvent, parse_worker_event
 from runqy.broker.tasks.cancel import Cancellation, cancel
 from runqy.broker.tasks.finish import Failure, complete, retry
 from runqy.errors import TaskNotCancelable, TaskNotFound
@@ -71,13 +72,31 @@ def test_a_running_task_is_marked_and_runs_until_its_worker_acts(broker: Broker)
     assert fields(broker, "t1")["cancel"] == str(NOW_NS).encode()
 
 
-def test_all_workers_are_notified_of_the_id_as_by_asynq(single_broker: Broker) -> None:
+CANCEL_CHANNELS = (keys.CANCEL_CHANNEL, keys.CHANGED_CHANNEL, keys.cancel_channel("i1"))
+
+
+def test_workers_without_a_channel_of_their_own_are_notified_of_the_id_as_by_asynq(single_broker: Broker) -> None:
     put(single_broker, "t1")
     take_one(single_broker)
-    with subscribed(single_broker.client, keys.CANCEL_CHANNEL) as subscription:
+    with subscribed(single_broker.client, *CANCEL_CHANNELS) as subscription:
         single_broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
 
+        assert subscription.next() == (keys.CHANGED_CHANNEL, b"cancel t1")
         assert subscription.next() == (keys.CANCEL_CHANNEL, b"t1")
+
+
+def test_the_process_that_a_token_names_is_notified_alone(single_broker: Broker) -> None:
+    put(single_broker, "t 1")
+    (taken,) = take(single_broker, wake_token="i1:1a2b")
+    with subscribed(single_broker.client, *CANCEL_CHANNELS) as subscription:
+        outcome = single_broker.run(cancel(QUEUE, "t 1", now_ns=NOW_NS))
+        single_broker.client.publish(keys.CANCEL_CHANNEL, "last")
+
+        assert outcome is Cancellation.REQUESTED
+        channel, data = subscription.next()
+        assert (channel, data) == (keys.cancel_channel("i1"), f"{taken.lease.token} {QUEUE} t 1".encode())
+        assert parse_worker_event(channel, data) == (WorkerEvent.RUN_CANCELED, taken.lease.token)
+        assert subscription.next() == (keys.CANCEL_CHANNEL, b"last")
 
 
 def test_clients_waiting_for_a_pending_task_are_notified_of_its_end(single_broker: Broker) -> None:

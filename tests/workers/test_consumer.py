@@ -258,7 +258,8 @@ def test_a_cancel_replaces_a_requeue_that_was_not_sent(single_broker: Broker) ->
         def cancel_first(task_id: str) -> None:
             if task_id == ids[3]:
                 consumer.stop_dequeuing()
-                consumer.cancel_task(ids[0])
+                (token,) = [run.task.lease.token for run in consumer.runs.values() if run.task_id == ids[0]]
+                consumer.cancel_run(token)
 
         pool = InstantPool(consumer, RunResult(RunStatus.REQUEUED), on_submit=cancel_first)
         consumer.begin(pool)  # type: ignore[arg-type]

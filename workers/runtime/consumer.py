@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -12,9 +12,11 @@ from runqy import clock
 from runqy.broker.constants import LARGE_RESULT_BYTES, POLL_S
 from runqy.broker.message import REQUEST_ID
 from runqy.broker.operation import ask_all
+from runqy.broker.pubsub import WorkerEvent
+from runqy.broker.tasks.cancel import read_marks
 from runqy.broker.tasks.dequeue import dequeue_tasks
 from runqy.broker.tasks.finish import FinishOutcome
-from runqy.broker.tasks.lease import Extension, LeasedTask
+from runqy.broker.tasks.lease import Extension, Lease, LeasedTask
 from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import (
     BrokerCommandRefused,
@@ -86,6 +88,8 @@ class Consumer:
         self._is_scheduled = False
         self._is_draining = False
         self._is_closed = False
+        # The id of the task that runqy cancels with the next message.
+        self._marked_id = ""
         self._backoff: asyncio.TimerHandle | None = None
         self._failure_log = FailureLog("broker_available")
         self._ticks: asyncio.Handle | None = None
@@ -158,11 +162,32 @@ class Consumer:
         self._state.wake()
         self._schedule()
 
-    def cancel_task(self, task_id: str) -> None:
-        """End the run of a task. A run that was to be requeued, but is not yet recorded, is canceled instead."""
-        for run in [run for run in self.runs.values() if run.task_id == task_id]:
+    def receive_cancellation(self, event: WorkerEvent, subject: str) -> None:
+        if event is WorkerEvent.RUN_CANCELED:
+            self.cancel_run(subject)
+        elif event is WorkerEvent.MARKED:
+            self._marked_id = subject
+        else:
+            is_marked, self._marked_id = subject == self._marked_id, ""
+            if leases := [run.task.lease for run in self.runs.values() if run.task_id == subject]:
+                self._start(self._cancel_task(leases, is_marked=is_marked))
+
+    def cancel_run(self, token: str) -> None:
+        """End a run. If it was to be requeued, but is not yet recorded, it is canceled instead."""
+        if run := self.runs.get(token):
             self._end_early(run, RunResult(RunStatus.CANCELED))
             self._state.cancel_requeue(run)
+
+    async def _cancel_task(self, leases: Sequence[Lease], *, is_marked: bool) -> None:
+        """End the runs of marked tasks; without a mark, also on tasks of other queues, all of them, as asynq does."""
+        try:
+            marks = await self._connections.leases.run(read_marks(leases))
+        except RunqyError:
+            return  # heartbeats find marks
+        ends_all = not (is_marked or any(marks))
+        for lease, has_mark in zip(leases, marks, strict=True):
+            if has_mark or ends_all:
+                self.cancel_run(lease.token)
 
     def apply_extension(self, extension: Extension) -> None:
         """End the runs whose leases were lost or whose cancellation was requested."""
@@ -274,13 +299,16 @@ class Consumer:
         self._is_scheduled = False
         round_trip = None if self._is_closed else self._state.begin_round_trip(self._capacity)
         if round_trip:
-            task = self._loop.create_task(self._make_round_trip(round_trip))
-            self._round_trips.add(task)
-            task.add_done_callback(self._round_trips.discard)
+            self._start(self._make_round_trip(round_trip))
         if self._state.is_empty:
             self.emptied.set()
         else:
             self.emptied.clear()
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._round_trips.add(task)
+        task.add_done_callback(self._round_trips.discard)
 
     async def _make_round_trip(self, round_trip: RoundTrip) -> None:
         try:

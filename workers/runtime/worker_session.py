@@ -196,8 +196,8 @@ class WorkerSession:
         elif event is WorkerEvent.GAP:
             self.consumer.wake()
             self._beat_requested.set()
-        elif event is WorkerEvent.CANCELED:
-            self.consumer.cancel_task(subject)
+        elif event in (WorkerEvent.RUN_CANCELED, WorkerEvent.MARKED, WorkerEvent.CANCELED):
+            self.consumer.receive_cancellation(event, subject)
         elif subject in (self._registration.queue.name, self._identity.worker_id):
             self._beat_requested.set()
 

@@ -1,9 +1,11 @@
 #!lua flags=allow-oom
 -- Cancel a task: archive a waiting one, mark an active one and notify its worker.
 -- `wanted` is the state that the task must be in ('': any that allows it).
+-- Lease tokens that begin with `@` name the worker's process, which gets token, queue and id on a channel of its own.
+-- Others get the id, as from asynq's tools. `runqy:changed` says before that only a marked task is meant.
 -- A worker of another program may ignore it: the task's id is stored for enforce_cancellations.lua.
 -- KEYS task pending scheduled retry archived runs counters cancellations
--- ARGV id wanted now_ns now_s cancellation task_prefix oldest_s max_archived ended_channel cancel_channel details
+-- ARGV id wanted now_ns now_s cancellation task_prefix oldest_s max_archived ended_channel cancel_channel details queue changed_channel own_channel*
 -- RETURNS 1 archived, 2 worker notified, 3 already finished, 4 cannot be cancelled in its state, or not in `wanted`,
 --   0 no such task, 5 worker of another program notified
 -- USES release_lock append_end delete_task add_to_archive archive log_run add_to_counter log_waiting_task archive_canceled in_ns remove_from_pending
@@ -20,6 +22,12 @@ if state == 'active' then
   if not seen[3] or not is_canceled(task, seen[3]) then
     redis.call('HSET', task, 'cancel', ARGV[3])
   end
+  local process = seen[6] and string.match(seen[6], '^@(.*):')
+  if process then
+    redis.call('PUBLISH', ARGV[14] .. process .. ARGV[15], seen[6] .. ' ' .. ARGV[12] .. ' ' .. id)
+    return 2
+  end
+  redis.call('PUBLISH', ARGV[13], 'cancel ' .. id)
   redis.call('PUBLISH', ARGV[10], id)
   if seen[6] then
     return 2

@@ -8,9 +8,10 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.message import cancellation
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
-from runqy.broker.scripts import script
+from runqy.broker.scripts import command, script
 from runqy.broker.states import TaskState
 from runqy.broker.streams.run_log import make_details
+from runqy.broker.tasks.lease import Lease
 from runqy.errors import TaskNotCancelable, TaskNotFound
 
 
@@ -68,8 +69,20 @@ def cancel(
         ended_channel=keys.ended_channel(task_id),
         cancel_channel=keys.CANCEL_CHANNEL,
         details=make_details(None),
+        queue=queue,
+        changed_channel=keys.CHANGED_CHANNEL,
+        own_channel=keys.cancel_channel("*").split("*"),
     )
     return Request(commands=(call,), parse=_cancellation)
+
+
+def read_marks(leases: Sequence[Lease]) -> Request[list[bool]]:
+    """Return for each leased task whether runqy has cancelled it."""
+    tasks = [QueueKeys.of(lease.queue).task(lease.task_id) for lease in leases]
+    return Request(
+        commands=tuple(command("HGET", task, "cancel", key=task) for task in tasks),
+        parse=lambda replies: [reply is not None for reply in replies],
+    )
 
 
 def _cancellation(replies: Sequence[Reply]) -> Cancellation:

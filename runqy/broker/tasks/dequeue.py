@@ -67,10 +67,14 @@ def plan_dequeue(
 ) -> DequeueRequest:
     """Return a request for up to `count` tasks. Each slot tries the queues in weighted random order, or by priority if
     strict.
+
+    A `wake_token` of `new_wake_token` names a process, and so do the tokens: `cancel.lua` publishes to its channel.
     """
+    process = wake_token.rpartition(":")[0]
+    prefix = f"@{process}:" if process else ""
     return DequeueRequest(
         queues=tuple(weight.queue for weight in weights),
-        lease_tokens=tuple(secrets.token_hex(12) for _ in range(count)),
+        lease_tokens=tuple(prefix + secrets.token_hex(12) for _ in range(count)),
         preferences=order_queues([weight.priority for weight in weights], count, is_strict=is_strict),
         worker_id=worker_id,
         wake_token=wake_token,

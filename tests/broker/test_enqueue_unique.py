@@ -10,6 +10,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks.enqueue import (
     IDEMPOTENCY_TTL_S,
+    EnqueuedTooLate,
     IdempotencyKey,
     IdempotencyRecord,
     LockConflict,
@@ -32,11 +33,20 @@ ONCE = IdempotencyKey(scope="s", fingerprint="f")
 RECORD = KEYS.created("s")
 
 
-def make(broker: Broker, task: Any, response: bytes = b"", now_ns: int = NOW_NS, **record: Any) -> UniqueOutcome:
+def make(
+    broker: Broker,
+    task: Any,
+    response: bytes = b"",
+    now_ns: int = NOW_NS,
+    *,
+    until_s: int | None = None,
+    **record: Any,
+) -> UniqueOutcome:
     """Create a task; with a response also a record."""
     idempotency_key = record.pop("idempotency_key", ONCE)
     kept = IdempotencyRecord(idempotency_key, response, **record) if response else None
-    return broker.run(enqueue_unique(task, now_ns=now_ns, record=kept, is_cluster=broker.is_cluster))
+    request = enqueue_unique(task, now_ns=now_ns, record=kept, until_s=until_s, is_cluster=broker.is_cluster)
+    return broker.run(request)
 
 
 def locked(task_id: str, **options: Any) -> Any:
@@ -185,6 +195,19 @@ def test_a_conflict_is_recorded_only_if_wanted(broker: Broker, keeps_conflict: b
     assert outcomes == [LockConflict("t1")] * 2
     assert broker.run(find_replayed(QUEUE, ONCE)) == (Replayed(b"n", "t1") if keeps_conflict else None)
     assert broker.client.get(LOCK) == b"t1"
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_task_that_reaches_redis_too_late_is_not_stored(broker: Broker, is_late: bool) -> None:
+    broker.measure_clock()
+    until_s = broker.now_s() + (-60 if is_late else 600)  # by Redis's own clock: a process may have been stopped
+
+    outcome = make(broker, locked("t1"), b"response", until_s=until_s)
+
+    assert outcome is (EnqueuedTooLate.BY_REDIS if is_late else TaskCreated.NOW)
+    assert listed(broker) == ({} if is_late else {"pending": ["t1"]})
+    assert bool(broker.client.exists(LOCK)) is not is_late
+    assert bool(broker.client.exists(RECORD)) is not is_late
 
 
 def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:

@@ -60,10 +60,16 @@ class _DryRun(Exception):
 
 
 def apply_queue_files(
-    files: Mapping[str, bytes], *, is_dry_run: bool = False, prune: Prune = Prune.NONE, force: bool = False
+    files: Mapping[str, bytes],
+    *,
+    is_dry_run: bool = False,
+    prune: Prune = Prune.NONE,
+    force: bool = False,
+    replaces_at_once: bool = False,
 ) -> AppliedFiles:
     """Save the queues of files as they define them, in one change, then what the other keys define; then delete others
-    as `prune` says.
+    as `prune` says. With `replaces_at_once` workers of the queues that change replace processes with another
+    environment at once, instead of taking turns.
 
     A queue whose definition is equal keeps its time of change. With `is_dry_run` everything is checked, and nothing
     changes. Raise QueueInvalid for an error in any file, with file, line and field; a QueueNameTaken, QueueBeingDeleted
@@ -85,7 +91,8 @@ def apply_queue_files(
                 applied.append(_compare(row, spec))
                 # An equal queue is saved too, so that `prune` finds it, if it was changed elsewhere last.
                 if applied[-1].outcome is not ApplyOutcome.UNCHANGED or applied[-1].source != QueueSource.APPLIED:
-                    saves.append(QueueSave(row=row or Queue(name=spec.name), spec=spec))
+                    new_row = row or Queue(name=spec.name)
+                    saves.append(QueueSave(row=new_row, spec=spec, replaces_at_once=replaces_at_once))
             if saves and (refused := save_queues(change, saves, source=QueueSource.APPLIED)):
                 raise _failure(refused, found)
             others = [row for name, row in sorted(rows.items()) if name not in found]

@@ -119,6 +119,8 @@ class Deployment:
     """How many of the workers, in percent, change to it at a time then. At least one does."""
     replace_first: bool = False
     """End a process before its successor starts, because the machine has not enough memory for both."""
+    keep_previous: bool = False
+    """Keep the previous process of the first workers until a release has proved itself."""
 
     @property
     def max_startup_s(self) -> int:
@@ -278,6 +280,8 @@ class PublishedRelease(msgspec.Struct, frozen=True, kw_only=True):
     requirements_file: str
     requires_ref: bool = False
     """Whether a branch or tag must contain the commit, because a user named it and it was never live."""
+    is_proving: bool = False
+    """Whether it may still be reverted for how its runs end."""
 
     @property
     def code(self) -> dict[str, Any]:
@@ -294,6 +298,8 @@ class PublishedReleases(msgspec.Struct, frozen=True, kw_only=True):
     """The ids of the workers that run the candidate."""
     is_whole: bool = False
     """All workers run it."""
+    replacements: int = 0
+    """How often a change of the queue was saved that replaces processes at once."""
 
     def of_worker(self, worker_id: str) -> PublishedRelease | None:
         """Return the release that a worker runs; None: it follows the branch."""

@@ -4,6 +4,7 @@ from queues.deletion import finish_deletions
 from queues.demand import record_demand
 from queues.existing_queues import publish_existing_queues
 from queues.operations import republish_configuration
+from queues.replacements import continue_replacements
 from queues.rollouts import advance_rollouts, make_first_releases
 from runqy.broker.broker import Broker
 from runqy.errors import ConfigurationUnavailable
@@ -44,6 +45,17 @@ class RolloutRunner(DatabaseDuty):
     def run(self, broker: Broker) -> None:
         # A rollback is to be over within seconds, and takes a step for each part of the workers.
         self.interval_s = 0.2 if advance_rollouts(broker) else RolloutRunner.interval_s
+
+
+@register
+class ReplacementRunner(DatabaseDuty):
+    """Let workers whose environment has changed replace their processes, some at a time."""
+
+    name = "replacements"
+    interval_s = 2.0
+
+    def run(self, broker: Broker) -> None:
+        self.interval_s = 0.5 if continue_replacements(broker) else ReplacementRunner.interval_s
 
 
 @register

@@ -40,7 +40,7 @@ from vaults.models import SealedSecret
 
 QUEUE_COLUMNS = tuple(column.name for column in fields(QueueBase) if column.name not in ("deployment", "sub_queues"))
 DEPLOYMENT_COLUMNS = tuple(column.name for column in fields(Deployment))
-ROLLOUT_COLUMNS = ("rollout_first", "rollout_bake_s", "rollout_max_unavailable", "replace_first")
+ROLLOUT_COLUMNS = ("rollout_first", "rollout_bake_s", "rollout_max_unavailable", "replace_first", "keep_previous")
 LIMIT_COLUMNS = tuple(column.name for column in fields(LimitOverrides))
 DEFAULTS = {column.name: column.default for column in fields(Deployment) if column.default is not MISSING}
 
@@ -191,6 +191,12 @@ class Queue(models.Model):
         default=DEFAULTS["replace_first"],
         help_text="End a process before its successor starts, where memory has no room for both.",
     )
+    keep_previous = models.BooleanField(
+        default=DEFAULTS["keep_previous"],
+        db_default=False,
+        help_text="Keep the previous process of the first workers in memory until the release has proved itself, so "
+        "that going back takes no load. Not with `replace_first`.",
+    )
     max_retry = models.PositiveIntegerField(
         null=True, blank=True, validators=[MaxValueValidator(10_000)], help_text="How often a failed task is retried."
     )
@@ -251,6 +257,8 @@ class Queue(models.Model):
         SealedSecret, null=True, editable=False, on_delete=models.PROTECT, related_name="+"
     )
     """Signs the pushes that release its code. Made when it first has `release: push`, and kept like the other."""
+    replacements = models.PositiveIntegerField(default=0, db_default=0, editable=False)
+    """How often a change was saved that replaces processes at once."""
     source = models.CharField(max_length=8, choices=QueueSource.choices, default=QueueSource.ADMIN, editable=False)
     file_digest = models.CharField(max_length=64, blank=True, editable=False)
     """`spec_digest` of the queue when a file was last loaded. It differs from the row's if that was edited since."""
@@ -264,6 +272,10 @@ class Queue(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        if self.keep_previous and self.replace_first:
+            raise ValidationError({"keep_previous": "Requires memory for two processes: replace_first must be off."})
 
     def as_spec(self, sub_queues: Iterable["SubQueue | SubQueueSpec"] | None = None) -> QueueSpec:
         """Return the queue as a specification, with its stored sub-queues or with the given ones."""

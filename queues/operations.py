@@ -12,7 +12,7 @@ from queues.definitions import QueueSpec, SubQueueSpec
 from queues.models import Queue, QueueSource, SubQueue, definition_path
 from queues.pending_deletions import ensure_no_tasks_stranded, update_pending_deletions
 from queues.queries import QueueConfig, documents_used, get_fresh_catalog
-from queues.releases import get_queue, release_definition
+from queues.releases import get_queue, publish_releases, release_definition
 from queues.vault_grants import LIMITED_KEY, NO_VAULT_PERMISSION, refuse_added_grants
 from queues.webhook_secrets import QueueSecret, create_queue_secrets
 from runqy.accounts.identities import store_key_uses
@@ -37,6 +37,8 @@ class QueueSave:
     row: Queue
     spec: QueueSpec
     file_path: str = ""
+    replaces_at_once: bool = False
+    """Have workers replace processes with another environment at once, instead of taking turns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +54,14 @@ class QueueConfigInput:
     """None leaves it unchanged; a new queue is then enabled."""
 
 
-def save_queue(*, spec: QueueSpec, source: QueueSource, is_new: bool = False) -> Queue:
+def save_queue(*, spec: QueueSpec, source: QueueSource, is_new: bool = False, replaces_at_once: bool = False) -> Queue:
     """Create or change a queue. With `is_new`, raise QueueAlreadyExists if there is one of this name.
 
+    With `replaces_at_once` its workers replace processes with another environment at once, instead of taking turns.
     Raise QueueInvalid, also for a git token that may not be sent to the repository's host, QueueNameTaken,
     QueueBeingDeleted, and QueueNotEmpty for tasks in a sub-queue that the change removes.
     """
-    return _save_one(spec, source=source, is_new=is_new)
+    return _save_one(spec, source=source, is_new=is_new, replaces_at_once=replaces_at_once)
 
 
 def change_queue(*, spec: QueueSpec) -> Queue:
@@ -91,6 +94,7 @@ def upsert_queue(
     *,
     config: QueueConfigInput,
     force: bool = False,
+    replaces_at_once: bool = False,
     allowed_queues: AllowedQueues = None,
     precondition: Precondition = accept_any,
 ) -> tuple[QueueConfig, bool]:
@@ -119,7 +123,7 @@ def upsert_queue(
             raise QueueAlreadyExists(f"A queue named {queue} already exists; use force=true to update it.")
         if allowed_queues is not None:
             refuse_added_grants(before.deployment if before else None, spec.deployment, reason=LIMITED_KEY)
-        saved = save_queue(spec=spec, source=QueueSource.API)
+        saved = save_queue(spec=spec, source=QueueSource.API, replaces_at_once=replaces_at_once)
     return QueueConfig.of(saved, sub_queue), is_new
 
 
@@ -130,7 +134,7 @@ def add_queue(*, spec: QueueSpec, may_grant_vaults: bool) -> Queue:
     return save_queue(spec=spec, source=QueueSource.ADMIN, is_new=True)
 
 
-def edit_queue(*, spec: QueueSpec, version: str, may_grant_vaults: bool) -> Queue:
+def edit_queue(*, spec: QueueSpec, version: str, may_grant_vaults: bool, replaces_at_once: bool = False) -> Queue:
     """Change a queue in the admin if it still has this version. A queue without changes keeps its source.
 
     Raise QueueNotFound, PreconditionFailed, as `save_queue`, and without `may_grant_vaults` KeyInsufficient if the
@@ -145,7 +149,9 @@ def edit_queue(*, spec: QueueSpec, version: str, may_grant_vaults: bool) -> Queu
             )
         if not may_grant_vaults:
             refuse_added_grants(before.deployment, spec.deployment, reason=NO_VAULT_PERMISSION)
-        return row if before == spec else save_queue(spec=spec, source=QueueSource.ADMIN)
+        if before == spec and not replaces_at_once:
+            return row
+        return save_queue(spec=spec, source=QueueSource.ADMIN, replaces_at_once=replaces_at_once)
 
 
 def enable_queue(*, name: str) -> bool:
@@ -221,20 +227,26 @@ def spec_version(spec: QueueSpec) -> str:
 
 def spec_digest(spec: QueueSpec) -> str:
     """Return a digest of a specification, without `is_enabled`."""
-    return hashlib.sha256(replace(spec, is_enabled=True).encode()).hexdigest()
+    content = msgspec.to_builtins(replace(spec, is_enabled=True))
+    if not spec.deployment.keep_previous:  # which digests that are stored do not have
+        del content["deployment"]["keep_previous"]
+    return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
 
 
-def _save_one(spec: QueueSpec, *, source: QueueSource | None, is_new: bool = False) -> Queue:
+def _save_one(
+    spec: QueueSpec, *, source: QueueSource | None, is_new: bool = False, replaces_at_once: bool = False
+) -> Queue:
     with configuration_change() as change:
         row = Queue.objects.filter(name=spec.name).first() or Queue(name=spec.name)
         if is_new and row.pk:
             raise QueueAlreadyExists(f"A queue named {spec.name} already exists.")
-        for error in save_queues(change, [QueueSave(row=row, spec=spec)], source=source).values():
+        save = QueueSave(row=row, spec=spec, replaces_at_once=replaces_at_once)
+        for error in save_queues(change, [save], source=source).values():
             raise error
     return row
 
 
-_NOT_DEFINED = ("source", "file_digest", "file_path", "webhook_secret", "git_hook_secret")
+_NOT_DEFINED = ("source", "file_digest", "file_path", "replacements", "webhook_secret", "git_hook_secret")
 """Columns that may change although the definition does not."""
 
 
@@ -264,12 +276,16 @@ def _store(change: Change, save: QueueSave, source: QueueSource | None, owners: 
         ensure_no_tasks_stranded(before, spec)
     update_pending_deletions(before, spec)
     create_queue_secrets(row)
+    row.replacements += save.replaces_at_once
     saved = replace(spec, is_enabled=row.is_enabled)
     is_equal = before is not None and spec_version(before) == spec_version(saved)
     row.save(update_fields=_NOT_DEFINED if is_equal else None)  # an equal queue keeps its time of change
     _set_sub_queues(row, spec, is_new=before is None)
     if before:
         release_definition(change, row, before)
+    if save.replaces_at_once:
+        publish_releases(change, row)
+        record(action="queue.processes_replaced", object_kind="queue", object_name=spec.name)
     record_queue("queue.updated" if before else "queue.created", spec.name, old=before, new=saved)
     owners.add(spec.name, subs)
     return saved

@@ -17,7 +17,6 @@ from queues.catalog import (
 from queues.definitions import (
     Limits,
     PublishedEndpoint,
-    PublishedRelease,
     PublishedReleases,
     QueueBase,
     QueueDefinition,
@@ -146,11 +145,6 @@ def get_published_releases(name: str) -> PublishedReleases:
     """Return the live release of a queue and the one that is rolling out, as far as there are any."""
     document = get_snapshot().find(DocumentKind.RELEASES, name)
     return read_json(document.body or b"", PublishedReleases) if document else PublishedReleases()
-
-
-def find_worker_release(name: str, worker_id: str) -> PublishedRelease | None:
-    """Return the release of a queue that a worker runs; None: it follows the branch."""
-    return get_published_releases(name).of_worker(worker_id)
 
 
 def documents_used(spec: QueueBase) -> list[str]:

@@ -176,6 +176,7 @@ def publish_releases(change: Change, row: Queue) -> None:
         candidate=_to_published(candidate),
         workers=frozenset(candidate.workers if candidate else ()),
         is_whole=bool(candidate and candidate.is_whole),
+        replacements=row.replacements,
     )
     change.put(DocumentKind.RELEASES, row.name, msgspec.json.encode(published, order="deterministic"))
 
@@ -185,7 +186,10 @@ def _to_published(release: Release | None) -> PublishedRelease | None:
         return None
     members: dict[str, Any] = {name: getattr(release, name) for name in ("number", "commit", *CODE_COLUMNS)}
     is_named = bool(release.commit) and release.source == ReleaseSource.MANUAL
-    return PublishedRelease(**members, requires_ref=is_named and release.state == ReleaseState.ROLLING_OUT)
+    is_rolling_out = release.state == ReleaseState.ROLLING_OUT
+    return PublishedRelease(
+        **members, requires_ref=is_named and is_rolling_out, is_proving=is_rolling_out and not release.is_baked
+    )
 
 
 def _refuse_invalid(commit: str) -> None:

@@ -120,7 +120,7 @@ def _go_on(queue: Queue, candidates: Sequence[WorkerRecord], workers: Sequence[W
     others = [worker for worker in workers if worker not in candidates and _is_ready(worker)]
     if not others:
         return Live()
-    ids = {worker.worker_id for worker in (*candidates, *_by_load(others)[: _step_size(queue, workers)])}
+    ids = {worker.worker_id for worker in (*candidates, *by_load(others)[: step_size(queue, workers)])}
     return Wait({"workers": sorted(ids)})
 
 
@@ -129,10 +129,10 @@ def _begin(release: Release, queue: Queue, workers: Sequence[WorkerRecord]) -> S
     ready = [worker for worker in workers if _is_ready(worker)] or workers
     if not ready:
         return GO_ON
-    count = _step_size(queue, workers) if release.source == ReleaseSource.ROLLBACK else queue.rollout_first
+    count = step_size(queue, workers) if release.source == ReleaseSource.ROLLBACK else queue.rollout_first
     return Wait(
         {
-            "workers": sorted(worker.worker_id for worker in _by_load(ready)[:count]),
+            "workers": sorted(worker.worker_id for worker in by_load(ready)[:count]),
             "runs_before": sum(worker.release_runs for worker in workers),
             "failures_before": sum(worker.release_failures for worker in workers),
         }
@@ -144,7 +144,7 @@ def _replace_lost(release: Release, workers: Sequence[WorkerRecord], missing: se
         return Reverted(f"A second of its first workers was lost: {', '.join(sorted(missing))}")
     kept = set(release.workers) - missing
     others = [worker for worker in workers if worker.worker_id not in kept and _is_ready(worker)]
-    added = {worker.worker_id for worker in _by_load(others)[: len(missing)]}
+    added = {worker.worker_id for worker in by_load(others)[: len(missing)]}
     return Wait({"workers": sorted(kept | added), "has_lost_worker": True, "ready_at": None})
 
 
@@ -202,11 +202,11 @@ def _about(commit: str, subject: str, author: str, *, at_s: int) -> dict[str, ob
     }
 
 
-def _step_size(queue: Queue, workers: Sequence[WorkerRecord]) -> int:
+def step_size(queue: Queue, workers: Sequence[WorkerRecord]) -> int:
     return max(len(workers) * queue.rollout_max_unavailable // 100, 1)
 
 
-def _by_load(workers: Sequence[WorkerRecord]) -> list[WorkerRecord]:
+def by_load(workers: Sequence[WorkerRecord]) -> list[WorkerRecord]:
     return sorted(workers, key=lambda worker: (len(worker.running), worker.worker_id))
 
 
@@ -216,7 +216,7 @@ def advance_rollouts(broker: Broker) -> bool:
     found = list(_rollouts.exclude_paused(rolling_out).values_list("pk", "queue__name"))
     if not found:
         return False
-    records = _connected(broker)
+    records = connected_workers(broker)
     for pk, queue in found:
         with _rollouts.isolate(pk, name=f"of {queue}", queue=queue):
             release = Release.objects.select_related("queue").filter(pk=pk).first()
@@ -266,7 +266,7 @@ def make_first_releases(broker: Broker) -> None:
         return
     catalog = get_fresh_catalog(max_age_s=0)
     _first_releases.read()
-    for worker in _connected(broker):
+    for worker in connected_workers(broker):
         # One that registered before the definition changed may run other code.
         if worker.queue not in names or _first_releases.is_paused(worker.queue):
             continue
@@ -290,7 +290,7 @@ def _make_first_release(worker: WorkerRecord) -> None:
         _record("queue.released", row, release_changes(None, release))
 
 
-def _connected(broker: Broker) -> list[WorkerRecord]:
+def connected_workers(broker: Broker) -> list[WorkerRecord]:
     """Return the workers that run releases and send heartbeats."""
     now_s = broker.now_s()
     return [

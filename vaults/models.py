@@ -35,6 +35,8 @@ class Vault(models.Model):
 
     name = models.CharField(max_length=VAULT_NAME_MAX_LENGTH, unique=True, validators=[validate_vault_name])
     description = models.TextField(blank=True, validators=[validate_description])
+    replacements = models.PositiveIntegerField(default=0, db_default=0, editable=False)
+    """How often a change was saved that replaces processes at once."""
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
     objects: ClassVar = VaultQuerySet.as_manager()
@@ -237,14 +239,17 @@ class PublishedEntry(msgspec.Struct, frozen=True, kw_only=True):
         return EntryAAD(vault, self.key, self.revision, self.usage.value, self.git_hosts, self.is_secret)
 
 
-class PublishedVault(msgspec.Struct, frozen=True, kw_only=True):
+class PublishedVault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The published document of a vault: its entries, in the order of their keys, with the database's ciphertexts."""
 
     entries: tuple[PublishedEntry, ...]
+    replacements: int = 0
+    """Changes when processes are to be replaced at once."""
 
     @classmethod
-    def of(cls, entries: Iterable[VaultEntry]) -> "PublishedVault":
-        return cls(entries=tuple(map(PublishedEntry.of, sorted(entries, key=lambda entry: entry.key))))
+    def of(cls, entries: Iterable[VaultEntry], *, replacements: int = 0) -> "PublishedVault":
+        published = tuple(map(PublishedEntry.of, sorted(entries, key=lambda entry: entry.key)))
+        return cls(entries=published, replacements=replacements)
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self)

@@ -24,6 +24,7 @@ from vaults.models import EntryVersion, Event, PublishedVault, Vault, VaultEntry
 from vaults.queries import find_key_error, list_queues_by_vault
 
 NAME_MAX_LENGTH = 300
+AT_ONCE: Changes = {"replace_at_once": (None, True)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +107,19 @@ class EntryWriter:
         EntryVersion.objects.bulk_create(self._noted)
         return keys
 
-    def publish(self) -> None:
-        """Store the versions and the document to publish, and the time of the change."""
+    def publish(self, *, replaces_at_once: bool = False) -> None:
+        """Store the versions and the document to publish, and the time of the change.
+
+        With `replaces_at_once` workers replace processes with other values without taking turns, also if the values
+        were set before.
+        """
         EntryVersion.objects.bulk_create(self._noted)
+        if replaces_at_once:
+            self._vault.replacements += 1
+            self._notifies_workers = self._is_changed = True
         if self._is_changed:
             self._vault.save()
-        body = PublishedVault.of(self.entries.values()).encode()
+        body = PublishedVault.of(self.entries.values(), replacements=self._vault.replacements).encode()
         self._change.put(DocumentKind.VAULT, self._vault.name, body, notify_workers=self._notifies_workers)
 
     def _set(self, entry: VaultEntry | None, new: EntryChange, value: str) -> Changes:
@@ -242,9 +250,17 @@ def create_vault(*, name: str, description: str = "") -> Vault:
     return save_vault(name=name, description=description, is_new=True)
 
 
-def save_vault(*, name: str, description: str, edits: Sequence[EntryChange] = (), is_new: bool = False) -> Vault:
+def save_vault(
+    *,
+    name: str,
+    description: str,
+    edits: Sequence[EntryChange] = (),
+    is_new: bool = False,
+    replaces_at_once: bool = False,
+) -> Vault:
     """Create or change a vault, with all edits of its entries: one change, one publication, one audit record.
 
+    With `replaces_at_once` all workers replace their processes at once, instead of taking turns.
     Raise VaultInvalid, VaultAlreadyExists, VaultNotFound, VaultEntryNotFound, VaultEntryChanged, VaultLocked.
     """
     get_keyring()  # raises VaultLocked
@@ -262,7 +278,8 @@ def save_vault(*, name: str, description: str, edits: Sequence[EntryChange] = ()
         writer = EntryWriter(change, vault, is_new=is_new)
         for edit in edits:
             changes |= {f"{edit.key}.{name}": values for name, values in writer.apply(edit).items()}
-        writer.publish()
+        writer.publish(replaces_at_once=replaces_at_once)
+        changes |= AT_ONCE if replaces_at_once else {}
         if changes or is_new:
             record_change("vault.created" if is_new else "vault.updated", name, changes)
     return vault
@@ -294,9 +311,12 @@ def set_entry(  # noqa: PLR0913 (each is a property of an entry)
     usage: EntryUsage | None = None,
     git_hosts: Sequence[str] | None = None,
     expected_version: int | None = None,
+    replaces_at_once: bool = False,
     precondition: Precondition = accept_any,
 ) -> VaultEntry:
     """Set a value. Setting the same value again changes nothing. With None, `usage` and `git_hosts` stay as they are.
+
+    With `replaces_at_once` all workers replace their processes at once, instead of taking turns.
 
     Raise VaultInvalid, VaultNotFound, VaultEntryChanged, VaultLocked.
     """
@@ -308,7 +328,8 @@ def set_entry(  # noqa: PLR0913 (each is a property of an entry)
         git_hosts=git_hosts,
         expected_version=expected_version,
     )
-    return _change_entries(vault, [change], precondition=precondition)[0][key]
+    entries, _ = _change_entries(vault, [change], precondition=precondition, replaces_at_once=replaces_at_once)
+    return entries[key]
 
 
 def set_entries(
@@ -316,18 +337,19 @@ def set_entries(
     vault: str,
     values: Mapping[str, str],
     is_secret: bool | None = None,
+    replaces_at_once: bool = False,
     precondition: Precondition = accept_any,
 ) -> list[str]:
     """Set many values, all or none; return the keys of those that changed. Other entries stay.
 
-    With None, `is_secret` stays as it is; new entries are secret. Raise VaultInvalid with all errors, VaultNotFound,
-    VaultLocked.
+    With `replaces_at_once` all workers replace their processes at once, instead of taking turns. With None, `is_secret`
+    stays as it is; new entries are secret. Raise VaultInvalid with all errors, VaultNotFound, VaultLocked.
     """
     get_keyring()  # raises VaultLocked
     if messages := [message for key, value in values.items() if (message := entry_error(key, value))]:
         raise VaultInvalid(errors=messages)
     entries = [EntryChange(key=key, value=value, is_secret=is_secret) for key, value in values.items()]
-    return _change_entries(vault, entries, precondition=precondition)[1]
+    return _change_entries(vault, entries, precondition=precondition, replaces_at_once=replaces_at_once)[1]
 
 
 def delete_entry(
@@ -339,7 +361,7 @@ def delete_entry(
 
 
 def _change_entries(
-    vault: str, entries: Iterable[EntryChange], *, precondition: Precondition
+    vault: str, entries: Iterable[EntryChange], *, precondition: Precondition, replaces_at_once: bool = False
 ) -> tuple[Mapping[str, VaultEntry], list[str]]:
     """Change entries of a vault, all or none, each with an audit record.
 
@@ -351,10 +373,12 @@ def _change_entries(
         precondition(row.etag)
         writer = EntryWriter(change, row)
         changed = [(entry, changes) for entry in entries if (changes := writer.apply(entry))]
-        writer.publish()
+        writer.publish(replaces_at_once=replaces_at_once)
         for entry, changes in changed:
             action = "vault_entry.deleted" if entry.is_deleted else "vault_entry.set"
             record_change(action, f"{vault}/{entry.key}", changes)
+        if replaces_at_once:
+            record_change("vault.updated", vault, AT_ONCE)
     return writer.entries, [entry.key for entry, _ in changed]
 
 

@@ -116,7 +116,10 @@ def _differing() -> list[str]:
     stored = {row.name: row.body for row in StoredDocument.objects.filter(kind=DocumentKind.VAULT)}
     for vault in Vault.objects.prefetch_related("entries"):
         body = stored.get(vault.name)
-        if body is None or bytes(body) != PublishedVault.of(vault.entries.all()).encode():
+        if (
+            body is None
+            or bytes(body) != PublishedVault.of(vault.entries.all(), replacements=vault.replacements).encode()
+        ):
             differing.add(vault.name)
     return sorted(differing)
 

@@ -24,6 +24,8 @@ class WorkerSecrets:
     git_token: str = field(default="", repr=False)
     grants: tuple[VaultGrant, ...] = ()
     """The versions of the entries, by vault."""
+    replacements: dict[str, int] = field(default_factory=dict)
+    """How often a change was saved that replaces processes at once, by vault."""
 
 
 def get_worker_secrets(
@@ -55,6 +57,7 @@ def get_worker_secrets(
         values={key: keyring.decrypt(entry.aad(name), entry.ciphertext) for key, (name, entry) in variables.items()},
         git_token=token,
         grants=_grants(snapshot, names, delivered),
+        replacements={name: vault.replacements for name in names if (vault := _published(snapshot, name))},
     )
 
 

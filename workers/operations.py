@@ -4,12 +4,13 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import structlog
 from django.conf import settings
 
 from queues.catalog import AllowedQueues
 from queues.definitions import PublishedRelease, QueueDefinition
-from queues.queries import find_worker_release, get_fresh_catalog, hides_payloads
+from queues.queries import get_fresh_catalog, get_published_releases, hides_payloads
 from runqy.accounts.identities import refuse_revoked_key
 from runqy.accounts.worker_credentials import grant_redis_user
 from runqy.api_keys import Identity
@@ -49,6 +50,8 @@ class Registration:
     """Changes with the configuration of the queue and its vaults; empty if unknown."""
     release: PublishedRelease | None
     """The release to run, whose code `queue` has; None: the newest commit of the branch."""
+    replacements: dict[str, int]
+    """How often a change was saved that replaces processes at once, by what was changed: the queue or a vault."""
     redis: RedisTarget
     lease_s: int
     archive_max_tasks: int
@@ -97,8 +100,10 @@ def register_worker(
     if identity:
         _claim_worker_id(worker_id, identity.owner, definition.name, names)
     deployment = definition.deployment
-    release = find_worker_release(definition.name, worker_id) if follows_releases else None
+    releases = get_published_releases(definition.name)
+    release = releases.of_worker(worker_id) if follows_releases else None
     if release is not None:
+        release = msgspec.structs.replace(release, is_proving=release.is_proving and deployment.keep_previous)
         # The token of a definition that names another host must not be sent to this one.
         is_same_host = find_https_host(release.git_url) == find_https_host(deployment.git_url)
         deployment = replace(deployment, **release.code, git_token=deployment.git_token if is_same_host else "")
@@ -128,6 +133,8 @@ def register_worker(
         redis_queues=tuple(redis_queues),
         revision=catalog.queue_revision(definition.name),
         release=release,
+        replacements={"queue": releases.replacements}
+        | {f"vault {name}": number for name, number in worker_secrets.replacements.items()},
         redis=redis,
         lease_s=settings.RUNQY_LEASE_S,
         archive_max_tasks=settings.RUNQY_ARCHIVE_MAX_TASKS,

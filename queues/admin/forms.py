@@ -22,6 +22,8 @@ from queues.payload_schema import example_body, example_curl, example_payload, e
 from queues.queries import default_limits
 from runqy.admin_site.base_admin import StyledForm, StyledModelForm
 from runqy.admin_site.fields import DurationFormField, SizeFormField
+from runqy.broker.workers.records import WorkerRecord
+from runqy.formats import durations, sizes
 from vaults.queries import ReferencedEntry, find_git_token_error, list_references
 
 ROWS = ("vaults", "input", "output")
@@ -50,6 +52,12 @@ class QueueForm(StyledModelForm):
     )
     check = PanelField("Check", "queues/admin/check.html")
     env_vars = EnvVarsField(label="Environment variables", required=False)
+    replaces_at_once = forms.BooleanField(
+        required=False,
+        label="Replace at once",
+        help_text="All workers replace processes with another environment at once. Otherwise some at a time do, each "
+        "when its new process is ready.",
+    )
     webhook_hosts = HostsField(label="Webhook hosts", required=False, help_text=_help_text("webhook_hosts"))
     vaults = RowsField(VaultRow, noun="vault", template="queues/admin/plain_row.html", help_text=_help_text("vaults"))
     input = RowsField(FieldRow, noun="field", template="queues/admin/field_row.html", help_text=_help_text("input"))
@@ -118,6 +126,18 @@ class QueueForm(StyledModelForm):
             names = _submitted_sub_queues(self.data)
         queue, payload = example_queue_name(name, names), example_payload(schema)
         return {"body": example_body(queue, payload), "curl": example_curl(self.server_url, queue, payload)}
+
+    def describe_processes(self, workers: Sequence[WorkerRecord]) -> None:
+        """Add to the help texts what a change costs on the workers of the queue, as far as they report it."""
+        memory = max((worker.child_memory_bytes for worker in workers), default=0)
+        if memory:
+            text = f" A process of this queue uses {sizes.humanize(memory)}."
+            self.fields["keep_previous"].help_text += text
+        if len(workers) == 1 and workers[0].startup_s and self.instance.replace_first:
+            took = durations.humanize(workers[0].startup_s)
+            text = f" The only process ends before the next one starts: its last start took {took}."
+            for name in ("env_vars", "replaces_at_once"):
+                self.fields[name].help_text += text
 
     def clean_requirements_file(self) -> str:
         return self.cleaned_data["requirements_file"] or str(DEFAULTS["requirements_file"])
@@ -213,7 +233,10 @@ def _others(columns: Sequence[str], *placed: str) -> tuple[str, ...]:
 BASICS = "Basics"
 FIELDSETS: tuple[tuple[str, dict[str, Any]], ...] = (
     (BASICS, {"fields": (*_BASICS, *_others(QUEUE_COLUMNS, *_BASICS, *_PAYLOAD))}),
-    ("Deployment", {"fields": (*_REPOSITORY, *_others(DEPLOYMENT_COLUMNS, *_REPOSITORY, *_VAULTS))}),
+    (
+        "Deployment",
+        {"fields": (*_REPOSITORY, *_others(DEPLOYMENT_COLUMNS, *_REPOSITORY, *_VAULTS), "replaces_at_once")},
+    ),
     ("Vaults", {"fields": _VAULTS}),
     (
         "Limits",

@@ -148,6 +148,8 @@ class QueueAdmin(PublishedModelAdmin):
             live = next((release for release in releases if release.state == ReleaseState.LIVE), None)
             context |= {"live_release": live, "newest_release": releases[0] if releases else None}
             context["commits"] = {live.commit: live} if live else {}
+            if isinstance(form := context["adminform"].form, QueueForm):
+                form.describe_processes([worker for worker in queue.status.workers if not worker.is_foreign])
         return super().render_change_form(request, context, *args, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
@@ -160,7 +162,12 @@ class QueueAdmin(PublishedModelAdmin):
         spec = form.instance.as_spec(read_sub_queues(formsets))
         may_grant_vaults = views.may_grant_vaults(request)
         if change:
-            edit_queue(spec=spec, version=form.cleaned_data["version"], may_grant_vaults=may_grant_vaults)
+            edit_queue(
+                spec=spec,
+                version=form.cleaned_data["version"],
+                may_grant_vaults=may_grant_vaults,
+                replaces_at_once=form.cleaned_data["replaces_at_once"],
+            )
         else:
             form.instance.pk = add_queue(spec=spec, may_grant_vaults=may_grant_vaults).pk
 

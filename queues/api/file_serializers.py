@@ -4,6 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from queues.api.serializers import AT_ONCE
 from queues.apply import Prune
 from queues.file_sections import SECTIONS, ApplyOutcome, FileError
 from runqy.api.query_parameters import ChoiceParameter, FlagParameter
@@ -94,6 +95,7 @@ class ApplyQuerySerializer(BodySerializer):
         default=Prune.NONE.value,
     )
     force = FlagParameter("With `prune`: also queues with waiting or running tasks")
+    replace_at_once = FlagParameter(AT_ONCE)
 
 
 class QueueFileSerializer(StrictSerializer):

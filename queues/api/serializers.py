@@ -62,7 +62,7 @@ _QUEUE_EXAMPLE = {
         "hide_payloads": False,
         "git_token": "",
         "release": "manual",
-        "rollout": {"first": 1, "bake": 60, "max_unavailable": "25%", "replace_first": False},
+        "rollout": {"first": 1, "bake": 60, "max_unavailable": "25%", "replace_first": False, "keep_previous": False},
         "limits": {"max_retry": 3},
     },
     "webhook_hosts": [],
@@ -111,7 +111,16 @@ _DETAIL_EXAMPLE = _STATUS_EXAMPLE | {
 }
 
 
-class CreateConfigQuerySerializer(BodySerializer):
+AT_ONCE = "Workers of a queue that changes replace processes with another environment at once, instead of taking turns"
+
+
+class ReplaceConfigQuerySerializer(BodySerializer):
+    """How to replace a configuration."""
+
+    replace_at_once = FlagParameter(AT_ONCE)
+
+
+class CreateConfigQuerySerializer(ReplaceConfigQuerySerializer):
     """How to save a configuration."""
 
     force = FlagParameter("Update the queue if it exists")

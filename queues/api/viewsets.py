@@ -181,6 +181,7 @@ class QueueConfigViewSet(ApiViewSet):
             config, is_new = upsert_queue(
                 config=s.QueueConfigInputSerializer.parse(request.data),
                 force=query["force"],
+                replaces_at_once=query["replace_at_once"],
                 allowed_queues=request.auth.queues,
                 precondition=if_match(request),
             )
@@ -212,7 +213,8 @@ class QueueConfigViewSet(ApiViewSet):
                 OpenApiParameter.HEADER,
                 required=True,
                 description="The ETag of the configuration to replace",
-            )
+            ),
+            s.ReplaceConfigQuerySerializer,
         ],
         request=s.QueueConfigInputSerializer,
         responses={
@@ -223,11 +225,13 @@ class QueueConfigViewSet(ApiViewSet):
     def update(self, request: AuthenticatedRequest, name: str) -> Response:
         """Replace a whole queue configuration. If-Match with its ETag is required."""
         precondition = if_match(request, is_required=True)
+        query = s.ReplaceConfigQuerySerializer.validated(request.query_params.dict())
         queue = get_queue_config(name, allowed_queues=request.auth.queues).spec.name
         with publication_result() as publication:
             config, _ = upsert_queue(
                 config=s.QueueConfigInputSerializer.parse(request.data, replaces=queue),
                 force=True,
+                replaces_at_once=query["replace_at_once"],
                 allowed_queues=request.auth.queues,
                 precondition=precondition,
             )
@@ -337,6 +341,7 @@ class QueueConfigViewSet(ApiViewSet):
                 is_dry_run=options["dry_run"],
                 prune=Prune(options["prune"]),
                 force=options["force"],
+                replaces_at_once=options["replace_at_once"],
             )
         content = {"dry_run": options["dry_run"], "applied": applied, "published": publication.is_published}
         return Response(AppliedQueuesSerializer(content).data)

@@ -41,6 +41,14 @@ Prune = Annotated[
 PruneAll = Annotated[
     bool, typer.Option("--prune-all", help="The same, and all queues that no file names, wherever they are from.")
 ]
+AtOnce = Annotated[
+    bool,
+    typer.Option(
+        "--replace-at-once",
+        help="Workers of changed queues replace processes with another environment at once. Default: some at a time, "
+        "each when its new process is ready.",
+    ),
+]
 
 
 APPLY_EXAMPLES = """
@@ -63,6 +71,7 @@ def apply(  # noqa: PLR0913 (each is an option of the command)
     prune: Prune = False,
     prune_all: PruneAll = False,
     force: Force = False,
+    replace_at_once: AtOnce = False,
 ) -> None:
     """Make queues and schedules what files say.
 
@@ -82,7 +91,7 @@ def apply(  # noqa: PLR0913 (each is an option of the command)
     _ask(session, plan, force=force)
     if not any(item["outcome"] == "removed" for item in list_items(plan)):
         mode = "none"  # one that has become removable meanwhile was not asked about
-    _print_outcomes(session, _send_until_applied(session, files, prune=mode))
+    _print_outcomes(session, _send_until_applied(session, files, prune=mode, at_once=replace_at_once))
 
 
 def diff(session: Session, *, file: Files, prune: Prune = False, prune_all: PruneAll = False) -> None:
@@ -108,11 +117,12 @@ def read_files(paths: Sequence[Path]) -> dict[str, str]:
 
 
 def send_files(
-    session: Session, files: Mapping[str, str], *, prune: str = "none", dry_run: bool = False
+    session: Session, files: Mapping[str, str], *, prune: str = "none", dry_run: bool = False, at_once: bool = False
 ) -> dict[str, Any]:
     """Have the server apply files, or only check them. Return what it did. Raise ServerError."""
     # The user has seen how many tasks are deleted with the queues.
     query = f"prune={prune}&force={'false' if prune == 'none' else 'true'}&dry_run={'true' if dry_run else 'false'}"
+    query += "&replace_at_once=true" if at_once else ""
     body = {"files": [{"name": name, "content": content} for name, content in files.items()]}
     try:
         response = session.api.post(f"/api/cli/configs/apply?{query}", msgspec.json.encode(body))
@@ -123,17 +133,17 @@ def send_files(
     return response
 
 
-def _send_until_applied(session: Session, files: Mapping[str, str], *, prune: str) -> dict[str, Any]:
+def _send_until_applied(session: Session, files: Mapping[str, str], *, prune: str, at_once: bool) -> dict[str, Any]:
     """Have the server apply files, again if it could not do all of it: it changes nothing twice. Raise ServerError."""
     for pause_s in _PAUSES_S:
         try:
-            return send_files(session, files, prune=prune)
+            return send_files(session, files, prune=prune, at_once=at_once)
         except ServerError as error:
             if error.status != 503:
                 raise
             session.out.note(f"{error} Trying again; what is saved already is unchanged then.")
             time.sleep(error.retry_after_s or pause_s)
-    return send_files(session, files, prune=prune)
+    return send_files(session, files, prune=prune, at_once=at_once)
 
 
 def _read(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -39,6 +39,14 @@ Expect = Annotated[
     int | None,
     typer.Option("--expect", min=0, help="Only if the entry is at this version; 0: only if it does not exist."),
 ]
+AtOnce = Annotated[
+    bool,
+    typer.Option(
+        "--replace-at-once",
+        help="For a leaked secret: all workers replace their processes at once. Default: some at a time, each when its "
+        "new process is ready.",
+    ),
+]
 _VAULTS = ("name", "entry_count", "description")
 _ENTRIES = ("key", "value", "version", "updated_at", "updated_by", "usage", "git_hosts")
 _ENTRY = ("key", "value", "is_secret", "version", "usage", "git_hosts", "created_at", "updated_at", "updated_by")
@@ -106,6 +114,7 @@ def versions(session: Session, vault: Vault, key: Key, *, limit: Limit = 1000, c
     runqy vault set api-keys OPENAI_API_KEY
     runqy vault set api-keys OPENAI_API_KEY < key.txt
     runqy vault set github PAT --git-host github.com
+    runqy vault set api-keys OPENAI_API_KEY --replace-at-once
     """,
 )
 def set_entry(  # noqa: PLR0913 (each is an option of the command)
@@ -125,6 +134,7 @@ def set_entry(  # noqa: PLR0913 (each is an option of the command)
         list[str] | None,
         typer.Option("--git-host", help="Host that may receive the git token; repeatable. Default: unchanged."),
     ] = None,
+    replace_at_once: AtOnce = False,
 ) -> None:
     """Set an entry. Type its value, or pass it on standard input.
 
@@ -138,6 +148,7 @@ def set_entry(  # noqa: PLR0913 (each is an option of the command)
     body: dict[str, Any] = {"key": key, "value": given, "is_secret": not plain, "expected_version": expect}
     body |= {"usage": usage} if usage else {}
     body |= {"git_hosts": git_host} if git_host else {}
+    body |= {"replace_at_once": True} if replace_at_once else {}
     response = session.api.post(f"{_path(vault)}/entries", msgspec.json.encode(body))
     session.out.result(response, f"{vault}/{key} is at version {response['version']}", name=key)
 
@@ -151,13 +162,14 @@ def set_entry(  # noqa: PLR0913 (each is an option of the command)
     runqy vault import api-keys .env --dry-run
     """,
 )
-def import_entries(
+def import_entries(  # noqa: PLR0913 (each is an option of the command)
     session: Session,
     vault: Vault,
     file: Annotated[str, typer.Argument(help="File with lines KEY=value; - reads standard input.")] = "-",
     *,
     plain: Plain = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which entries are new or exist.")] = False,
+    replace_at_once: AtOnce = False,
 ) -> None:
     """Set the entries of a .env file, or of lines that are pasted.
 
@@ -167,8 +179,8 @@ def import_entries(
     existing = {entry["key"] for entry in session.api.get(f"{_path(vault)}/entries")["entries"]}
     outcomes = {key: "exists" if key in existing else "new" for key in values}
     if values and not dry_run:
-        body = msgspec.json.encode({"values": values, "is_secret": not plain})
-        changed = session.api.patch(f"{_path(vault)}/entries", body)["changed"]
+        body = {"values": values, "is_secret": not plain} | ({"replace_at_once": True} if replace_at_once else {})
+        changed = session.api.patch(f"{_path(vault)}/entries", msgspec.json.encode(body))["changed"]
         outcomes |= {key: "changed" if key in changed else "unchanged" for key in existing & values.keys()}
     rows = [{"key": key, "outcome": outcome} for key, outcome in outcomes.items()]
     session.out.rows(rows, ("key", "outcome"), empty="There are no lines KEY=value.")

@@ -17,7 +17,7 @@ from alerts.operations import store_findings
 from alerts.rules import Finding
 from queues.definitions import Deployment, FieldType, LimitOverrides, PayloadField, ReleaseMode
 from queues.models import Queue, QueueSource
-from queues.queries import get_fresh_catalog
+from queues.queries import get_fresh_catalog, get_published_releases
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
@@ -29,6 +29,8 @@ from tests.queues.admin_pages import ADD, FORM, LIST, errors_of, page_of, rows, 
 from tests.queues.samples import spec
 from tests.queues.stored import save_from_file
 from tests.queues.test_operations import RICH
+from tests.support.audit import audit_records
+from tests.support.releases import worker
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.workers import RECORD
 from vaults.operations import create_vault, set_entry
@@ -53,6 +55,22 @@ def test_a_queue_is_added_and_changed_through_the_operations(staff: Client) -> N
     assert get_fresh_catalog().redis_queues() == ["mail_high", "mail_low"]
     assert not get_fresh_catalog().resolve("mail.high").queue.is_enabled
     assert LogEntry.objects.count() == 2
+
+
+def test_the_page_says_what_a_change_costs_and_can_replace_processes_at_once(
+    staff: Client, single_broker: Broker
+) -> None:
+    queue = saved(spec("mail", deployment=Deployment(git_url="https://h/r", startup_cmd="x", replace_first=True)))
+    record = worker("w1", startup_s=28.0, child_memory_bytes=5 << 30)
+    single_broker.run(write_heartbeat(record, (), now_ns=single_broker.now_ns()))
+
+    page = staff.get(page_of(queue)).content.decode()
+    staff.post(page_of(queue), sent_by(staff, queue) | {"replaces_at_once": "on"})
+
+    assert "The only process ends before the next one starts: its last start took 28 s." in page
+    assert "A process of this queue uses 5 GiB." in page
+    assert get_published_releases("mail").replacements == Queue.objects.get().replacements == 1
+    assert [record.object_name for record in audit_records().filter(action="queue.processes_replaced")] == ["mail"]
 
 
 def test_a_new_queue_without_a_worker_is_reported_with_where_to_read_how_to_start_one(

@@ -1,6 +1,6 @@
 """A field of a queue is defined in the model, the definition, the serializer and, for workers, the registration."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from queues.definition_serializers import QueueDefinitionSerializer, parse_queue
 from queues.definitions import Deployment, LimitOverrides, Limits, QueueBase, QueueSpec
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
+from runqy.errors import QueueInvalid
 from tests.queues.admin_pages import ADD
 from workers.api.serializers import WorkerDeploymentSerializer, WorkerLimitsSerializer
 
@@ -25,6 +26,7 @@ NOT_DEFINED = {
     "sub_queues",
     "webhook_secret",
     "git_hook_secret",
+    "replacements",
     "releases",
     "pushes",
 }
@@ -32,9 +34,10 @@ NOT_DEFINED = {
 
 NOT_FOR_WORKERS = {
     *("git_token", "max_waiting_tasks", "max_payload_bytes", "max_memory_share"),
-    *("release", "rollout_first", "rollout_bake_s", "rollout_max_unavailable"),
+    *("release", "rollout_first", "rollout_bake_s", "rollout_max_unavailable", "keep_previous"),
 }
-"""The token is delivered decrypted; the server rejects tasks beyond the limits, and chooses workers for a release."""
+"""The token is delivered decrypted; the server rejects tasks beyond the limits, and chooses workers for a release, and
+whether these keep their previous processes."""
 
 COLUMNS = {field.name for field in Queue._meta.get_fields()} - NOT_DEFINED
 DEPLOYMENT = {field.name for field in fields(Deployment)}
@@ -62,7 +65,7 @@ DEFINITION = {
         "vaults": ["b", "a"],
         "git_token": "vault://c/PAT",
         "release": "push",
-        "rollout": {"first": 2, "bake": 300, "max_unavailable": "50%", "replace_first": True},
+        "rollout": {"first": 2, "bake": 300, "max_unavailable": "50%", "replace_first": False, "keep_previous": True},
         "limits": {
             "max_retry": 1,
             "ttl_completed": 2,
@@ -111,10 +114,20 @@ def test_a_definition_with_every_field_is_stored_and_rendered_unchanged() -> Non
     save_queue(spec=spec, source=QueueSource.API)
 
     assert fields_at_default(spec, BARE) == {"is_enabled"}  # no member of a definition
-    assert fields_at_default(spec.deployment, BARE.deployment) == set()
+    assert fields_at_default(spec.deployment, BARE.deployment) == {"replace_first"}  # refused beside keep_previous
     assert fields_at_default(spec.limits, BARE.limits) == set()
     assert Queue.objects.get().as_spec() == spec
     assert QueueDefinitionSerializer(spec).data == DEFINITION
+
+
+@pytest.mark.usefixtures("configuration")
+def test_previous_processes_are_not_kept_where_memory_has_no_room_for_two() -> None:
+    spec = parse_queue("mail", DEFINITION)
+
+    with pytest.raises(QueueInvalid) as refused:
+        save_queue(spec=replace(spec, deployment=replace(spec.deployment, replace_first=True)), source=QueueSource.API)
+
+    assert [error.partition(":")[0] for error in refused.value.errors] == ["deployment.rollout.keep_previous"]
 
 
 def test_every_column_is_in_the_form(staff: Client) -> None:

@@ -14,7 +14,7 @@ from queues.definitions import Deployment
 from queues.duties import RolloutRunner
 from queues.models import Queue, QueueSource, Release, ReleaseSource, ReleaseState
 from queues.operations import save_queue
-from queues.queries import find_worker_release, get_fresh_catalog
+from queues.queries import get_fresh_catalog, get_published_releases
 from queues.releases import RELEASES_KEPT, publish_releases, redeploy_queue, roll_back
 from queues.rollouts import (
     Reverted,
@@ -69,7 +69,7 @@ def states() -> list[tuple[int, str, str]]:
 
 def test_the_commit_of_the_first_ready_worker_is_the_first_release(mail: Queue) -> None:
     assert states() == [(1, "live", OLD)]
-    found = find_worker_release("mail", "any")
+    found = get_published_releases("mail").of_worker("any")
     assert found is not None
     assert (found.number, found.commit, found.git_url) == (1, OLD, DEPLOYMENT.git_url)
 
@@ -92,9 +92,29 @@ def test_only_the_workers_of_a_rollout_are_given_the_release(mail: Queue, single
     redeploy_queue(name="mail", commit=NEW)
     advance(single_broker)
 
-    numbers = [(found := find_worker_release("mail", name)) and found.number for name in ("w1", "w2", "w3")]
+    numbers = [
+        (found := get_published_releases("mail").of_worker(name)) and found.number for name in ("w1", "w2", "w3")
+    ]
 
     assert numbers == [2, 1, 1]
+
+
+def test_a_release_is_published_as_proving_until_its_first_workers_have_run_it(
+    mail: Queue, single_broker: Broker
+) -> None:
+    def is_proving() -> bool | None:
+        found = get_published_releases("mail").of_worker("w1")
+        return found and found.number == 2 and found.is_proving
+
+    beat(single_broker, W1, W2)
+    redeploy_queue(name="mail", commit=NEW)
+    advance(single_broker)
+    given = is_proving()
+    Queue.objects.update(rollout_bake_s=0)
+    beat(single_broker, worker("w1", 2, commit=NEW, release_runs=1))
+    advance(single_broker, 3)
+
+    assert (given, is_proving()) == (True, False)
 
 
 def test_a_rollout_is_looked_at_more_often(mail: Queue, single_broker: Broker) -> None:
@@ -118,7 +138,7 @@ def test_only_a_commit_that_a_user_named_must_be_in_a_branch_until_it_is_live(
 
     def requires_ref() -> bool:
         advance(single_broker)
-        found = find_worker_release("mail", "w1")
+        found = get_published_releases("mail").of_worker("w1")
         return bool(found and found.requires_ref)
 
     redeploy_queue(name="mail", commit=NEW)
@@ -315,7 +335,7 @@ def test_a_definition_that_changes_before_the_first_release_is_live_replaces_it(
     save_queue(spec=spec("mail", deployment=replace(DEPLOYMENT, branch="next")), source=QueueSource.API)
 
     assert states() == [(1, "superseded", NEW), (2, "superseded", NEW), (3, "rolling_out", "")]
-    found = find_worker_release("mail", "any")
+    found = get_published_releases("mail").of_worker("any")
     assert found is not None
     assert found.branch == "next"
 

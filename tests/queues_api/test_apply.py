@@ -54,6 +54,14 @@ def test_files_are_applied_as_they_are(client: ApiClient) -> None:
     assert [record.object_name for record in audit_records().filter(action="queue.updated")] == ["mail"]
 
 
+def test_only_changed_queues_replace_processes_at_once(client: ApiClient) -> None:
+    apply(client, a=QUEUE.format("mail", 1), b=QUEUE.format("sms", 1))
+
+    apply(client, "?replace_at_once=true", a=QUEUE.format("mail", 2), b=QUEUE.format("sms", 1))
+
+    assert [*Queue.objects.values_list("name", "replacements")] == [("inference", 0), ("mail", 1), ("sms", 0)]
+
+
 def test_a_member_that_the_file_does_not_have_is_reset_but_a_queue_stays_disabled(client: ApiClient) -> None:
     apply(client, a=QUEUE.format("mail", 1).replace("startup_cmd", "limits: {max_retry: 9}, startup_cmd"))
     disable_queue(name="mail")

@@ -98,7 +98,7 @@ def test_an_existing_queue_is_only_updated_by_force(client: ApiClient) -> None:
     assert sub_queues("simple") == [("simple", 4)]
 
 
-ROLLOUT = {"first": 1, "bake": 60, "max_unavailable": "25%", "replace_first": False}
+ROLLOUT = {"first": 1, "bake": 60, "max_unavailable": "25%", "replace_first": False, "keep_previous": False}
 GO_BODY = {
     "name": "rich",
     "priority": 4,

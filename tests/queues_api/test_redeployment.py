@@ -10,7 +10,7 @@ from django.db import OperationalError
 
 from queues.models import QueueSource
 from queues.operations import delete_definition, save_queue
-from queues.queries import find_worker_release, get_fresh_catalog
+from queues.queries import get_fresh_catalog, get_published_releases
 from queues.releases import redeploy_queue
 from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
@@ -122,7 +122,7 @@ def test_a_recreated_queue_has_no_redeployment_of_the_old_one(client: ApiClient)
     save_queue(spec=spec("mail"), source=QueueSource.API)
 
     get_fresh_catalog(0)
-    assert find_worker_release("mail", "w-1") is None
+    assert get_published_releases("mail").of_worker("w-1") is None
 
 
 def test_the_actor_of_a_redeployment_is_recorded(client: ApiClient) -> None:

@@ -98,9 +98,10 @@ def test_saving_several_entries_is_one_change_with_one_audit_record(admin_client
 
 
 def test_a_new_value_replaces_the_old_one(admin_client: Client, page: str) -> None:
-    admin_client.post(page + "change/", existing(value=PEM.replace("\n", "\r\n")))
+    admin_client.post(page + "change/", existing(value=PEM.replace("\n", "\r\n")) | {"replaces_at_once": "on"})
 
     assert values() == {"TOKEN": PEM}
+    assert Vault.objects.get().replacements == 1
     assert "the-old" not in admin_client.get(page + "entries/TOKEN/").content.decode()
     assert [version.version for version in queries.list_versions("api-keys", "TOKEN")] == [2, 1]
 

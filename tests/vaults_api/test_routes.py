@@ -17,6 +17,7 @@ from vaults.api.serializers import SecretSerializer, SetEntrySerializer
 from vaults.entry_rules import EntryUsage
 from vaults.models import Vault, VaultEntry
 from vaults.operations import set_entry
+from vaults.worker_secrets import get_worker_secrets
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
@@ -72,6 +73,26 @@ def test_an_entry_is_set_and_updated(client: ApiClient) -> None:
     assert content(response) == {"message": "entry set successfully", "version": 2, "published": True}
     entries = content(client.get("/api/vaults/api-keys/entries"))["entries"]
     assert [e["value"] for e in entries if e["key"] == "DEBUG_MODE"] == ["false"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("post", "/api/vaults/api-keys/entries", {"key": "DEBUG_MODE", "value": "true"}),
+        ("put", "/api/vaults/api-keys/entries/DEBUG_MODE", {"value": "true"}),
+        ("patch", "/api/vaults/api-keys/entries", {"values": {"DEBUG_MODE": "true"}}),
+    ],
+)
+def test_workers_are_told_to_replace_processes_at_once_also_if_the_value_is_the_same(
+    client: ApiClient, method: str, path: str, body: dict[str, Any]
+) -> None:
+    getattr(client, method)(path, body)
+    before = get_worker_secrets(["api-keys"], max_age_s=0).replacements
+
+    getattr(client, method)(path, body | {"replace_at_once": True})
+
+    after = get_worker_secrets(["api-keys"], max_age_s=0).replacements
+    assert (before, after) == ({"api-keys": 0}, {"api-keys": 1})
 
 
 def test_many_entries_are_set_together(client: ApiClient) -> None:

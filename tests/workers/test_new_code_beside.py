@@ -124,3 +124,28 @@ def test_processes_of_a_newer_release_get_no_more_tasks_and_older_ones_stay(spec
         assert (pool.is_ready, pool.slots) == (True, 1)
 
     use(LongRunningPool, replace(version(spec, "2", "now"), release=2), act)
+
+
+def test_processes_that_are_kept_take_over_without_a_load(spec: ChildSpec) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        (spec.code_dir / "once").touch()
+        newer = replace(version(spec, "2", "once"), release=2)
+        pool.start(newer, beside=True, keeps_previous=True)
+        await until(lambda: not pool.is_replacing)
+        assert (pool.slots, pool.is_settled, pool.is_up_to_date) == (1, True, False)
+        assert await run_one(pool, recorder, "newer") == b'"2"'
+        (spec.code_dir / "now").unlink()  # no other process of the older release becomes ready
+
+        pool.retire_newer(1, beside=True)
+        assert (pool.is_ready, pool.slots) == (True, 1)
+        pool.start(older)
+        assert await run_one(pool, recorder, "older") == b'"1"'
+
+        pool.start(replace(newer, release=3), beside=True, keeps_previous=True)
+        await until(lambda: not pool.is_replacing)
+        pool.release_previous()
+        await until(lambda: pool.is_up_to_date)
+        assert await run_one(pool, recorder, "proved") == b'"2"'
+
+    older = replace(spec, release=1)
+    use(LongRunningPool, older, act)

@@ -12,7 +12,10 @@ import pytest
 from queues.definitions import Deployment, QueueMode
 from queues.models import QueueSource
 from queues.operations import save_queue
+from queues.replacements import continue_replacements
 from runqy.broker.broker import Broker
+from runqy.broker.workers.heartbeats import list_worker_records
+from runqy.broker.workers.records import Replacement, WorkerState
 from tests.queues.samples import spec
 from tests.support.waiting import eventually
 from tests.support.web import WebProcess
@@ -24,6 +27,11 @@ from vaults.models import VaultDelivery
 from vaults.operations import create_vault, delete_vault, save_vault, set_entry
 from vaults.rotation import rotate_entries
 
+LOAD = (
+    "python -c \"import os, runpy, time; [time.sleep(0.01) for _ in iter(lambda: os.path.exists('{gate}'), True)]; "
+    "runpy.run_path('main.py', run_name='__main__')\""
+)
+"""A start command whose process is ready once a file exists."""
 NEXT_KEY = generate_master_key()
 
 Serve = Callable[[str], WorkerProcess]
@@ -85,8 +93,13 @@ def env_of(broker: Broker, queue: str) -> dict[str, str]:
 
 
 def wait_for_env(broker: Broker, queue: str, key: str, value: str) -> None:
-    """Wait until a queue's tasks have a value in their environment."""
-    eventually(lambda: env_of(broker, queue).get(key) == value)
+    """Do what maintenance does, until a queue's tasks have a value in their environment."""
+    eventually(lambda: (continue_replacements(broker), env_of(broker, queue).get(key) == value)[-1])
+
+
+def wait_for_change(broker: Broker, worker: WorkerProcess) -> None:
+    """Do what maintenance does, until a worker starts its process with another environment."""
+    eventually(lambda: (continue_replacements(broker), worker.events("environment_changed"))[-1])
 
 
 def test_a_worker_waits_for_a_vault_that_is_missing_and_starts_once_it_is_there(
@@ -155,14 +168,13 @@ def test_a_task_that_runs_ends_with_the_values_it_began_with(
 
     set_entry(vault="secrets", key="TOKEN", value="second-value")
     waiting = add_task(single_broker, {"do": "env"})
-    worker.wait_for("environment_changed")
-    Path(task["until"]).touch()
+    wait_for_change(single_broker, worker)
 
-    tokens = [
-        json.loads(wait_for_state(single_broker, one, "completed", "retry").result or b"")["TOKEN"]
-        for one in (running, waiting)
-    ]
-    assert tokens == ["first-value", "second-value"]
+    tokens = []
+    for one in (waiting, running):  # the new process starts beside the busy one
+        tokens.append(json.loads(wait_for_state(single_broker, one, "completed", "retry").result or b"")["TOKEN"])
+        Path(task["until"]).touch()
+    assert tokens == ["second-value", "first-value"]
 
 
 def test_a_one_shot_task_has_the_new_value_and_one_that_runs_keeps_the_old_one(
@@ -176,7 +188,7 @@ def test_a_one_shot_task_has_the_new_value_and_one_that_runs_keeps_the_old_one(
     eventually(Path(task["started"]).exists)
 
     set_entry(vault="secrets", key="TOKEN", value="second-value")
-    worker.wait_for("environment_changed")
+    wait_for_change(single_broker, worker)
     wait_for_env(single_broker, "mail", "TOKEN", "second-value")
     Path(task["until"]).touch()
 
@@ -239,3 +251,61 @@ def test_deliveries_are_recorded_and_shown_as_current(
 
     assert stale == [False, False]
     assert [worker.is_current for worker in list_vault_workers(single_broker, "secrets")] == [True, True]
+
+
+def replacements(broker: Broker) -> list[Replacement]:
+    return sorted(record.replacement for record in list_worker_records(broker))
+
+
+@pytest.mark.parametrize("replaces_first", [False, True])
+def test_workers_take_turns_and_serve_while_the_new_process_loads(
+    single_broker: Broker, save: Callable[..., None], serve: Serve, tmp_path: Path, replaces_first: bool
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    fill("secrets", TOKEN="first-value")
+    save("mail", "secrets", replace_first=replaces_first, startup_cmd=LOAD.format(gate=gate))
+    workers = [serve("mail", RUNQY_PROCESSES="1") for _ in range(2)]
+    eventually(lambda: replacements(single_broker) == ["", ""] and are_ready(single_broker, 2))
+    gate.unlink()
+
+    set_entry(vault="secrets", key="TOKEN", value="second-value")
+    eventually(lambda: replacements(single_broker) == ["waiting", "waiting"])
+    assert env_of(single_broker, "mail")["TOKEN"] == "first-value"
+    for _ in range(3):
+        continue_replacements(single_broker)
+    eventually(lambda: replacements(single_broker) == ["running", "waiting"])
+    for _ in range(3):
+        continue_replacements(single_broker)
+
+    assert sum(len(worker.events("environment_changed")) for worker in workers) == 1
+    assert are_ready(single_broker, 1 if replaces_first else 2)
+    assert env_of(single_broker, "mail")["TOKEN"] == "first-value"
+    gate.touch()
+    eventually(lambda: (continue_replacements(single_broker), replacements(single_broker) == ["", ""])[-1])
+    assert [len(worker.events("environment_changed")) for worker in workers] == [1, 1]
+    assert env_of(single_broker, "mail")["TOKEN"] == "second-value"
+
+
+def test_a_leaked_secret_is_replaced_at_once_also_if_its_new_value_was_set_before(
+    single_broker: Broker, save: Callable[..., None], serve: Serve
+) -> None:
+    fill("secrets", TOKEN="first-value")
+    save("mail", "secrets")
+    workers = [serve("mail") for _ in range(2)]
+    eventually(lambda: are_ready(single_broker, 2))
+    set_entry(vault="secrets", key="TOKEN", value="second-value")
+    eventually(lambda: replacements(single_broker) == ["waiting", "waiting"])
+
+    set_entry(vault="secrets", key="TOKEN", value="second-value", replaces_at_once=True)
+
+    eventually(lambda: [len(worker.events("environment_changed")) for worker in workers] == [1, 1])
+    eventually(lambda: are_ready(single_broker, 2))
+    assert env_of(single_broker, "mail")["TOKEN"] == "second-value"
+    assert replacements(single_broker) == ["", ""]
+    set_entry(vault="secrets", key="TOKEN", value="third-value")  # which is not urgent
+    eventually(lambda: replacements(single_broker) == ["waiting", "waiting"])
+
+
+def are_ready(broker: Broker, count: int) -> bool:
+    return sum(record.state is WorkerState.READY for record in list_worker_records(broker)) == count

@@ -19,7 +19,18 @@ from vaults.queries import EntryValue, get_entry_value
 _SECRET, _READABLE = "runqy-value runqy-secret", "runqy-value"
 
 
+class AtOnceField(forms.BooleanField):
+    """Whether workers replace processes with other values without taking turns."""
+
+    def __init__(self) -> None:
+        help_text = "For a leaked secret: all workers replace their processes at once. Otherwise some at a time do, "
+        help_text += "each when its new process is ready."
+        super().__init__(required=False, label="Replace at once", help_text=help_text)
+
+
 class VaultForm(StyledModelForm):
+    replaces_at_once = AtOnceField()
+
     class Meta:
         model = Vault
         fields = ("name", "description")
@@ -185,6 +196,7 @@ class EnvForm(StyledForm):
     """Lines of `KEY=value`. They are not rendered again."""
 
     lines = forms.CharField(strip=False, required=False, label="Lines", widget=ValueInput)
+    replaces_at_once = AtOnceField()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

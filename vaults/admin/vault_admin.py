@@ -86,7 +86,6 @@ class VaultAdmin(PublishedModelAdmin):
     form = VaultForm
     audit_kind = "vault"
     refused_fields = {VaultAlreadyExists: "name"}
-    fields = ("name", "description")
     inlines = (EntryInline,)
     list_display = ("name", "description_start", "entry_count", "queues", "updated")
     list_before_template = "vaults/list_before.html"
@@ -116,6 +115,10 @@ class VaultAdmin(PublishedModelAdmin):
         ]
         return [*own, *super().get_urls()]
 
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        may_change = obj is not None and self.has_change_permission(request, obj)
+        return ("name", "description", "replaces_at_once") if may_change else ("name", "description")
+
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         # Ciphertexts are bound to the name.
         return ("name",) if obj else ()
@@ -140,7 +143,13 @@ class VaultAdmin(PublishedModelAdmin):
             formset.save(commit=False)  # Django lists what changed for the history
             edits += [edit for entry_form in formset.forms if (edit := entry_form.to_edit())]
         vault = form.instance
-        saved = save_vault(name=vault.name, description=vault.description, edits=edits, is_new=not change)
+        saved = save_vault(
+            name=vault.name,
+            description=vault.description,
+            edits=edits,
+            is_new=not change,
+            replaces_at_once=bool(form.cleaned_data.get("replaces_at_once")),
+        )
         vault.pk = saved.pk
 
     def delete_view(

@@ -127,7 +127,12 @@ class BulkEditView(VaultView):
                 raise PreconditionFailed("The vault has changed since the preview. Check the changes again.")
 
         try:
-            changed = set_entries(vault=self.vault.name, values=pasted.values, precondition=refuse_change)
+            changed = set_entries(
+                vault=self.vault.name,
+                values=pasted.values,
+                replaces_at_once="replaces_at_once" in self.request.POST,
+                precondition=refuse_change,
+            )
         except RunqyError as error:
             return error.errors
         were_set = "1 entry was" if len(changed) == 1 else f"{len(changed)} entries were"

@@ -26,6 +26,10 @@ from vaults.validators import validate_vault_name
 
 VERSION_MAX = 2**31 - 1
 _VERSION_ERROR = f"Must be an integer from 0 to {VERSION_MAX}."
+_AT_ONCE = (
+    "For a leaked secret: workers replace processes that have other values at once; otherwise some at a time do, each "
+    "when its new process is ready"
+)
 _EXPECTED_VERSION = "Only if the entry is at this version; 0: only if it does not exist"
 _USAGES = [usage.value for usage in EntryUsage]
 
@@ -117,6 +121,7 @@ class SetEntryValueSerializer(SecretSerializer):
         help_text=_EXPECTED_VERSION,
         error_messages=dict.fromkeys(("type", "min_value", "max_value"), _VERSION_ERROR),
     )
+    replace_at_once = StrictBooleanField(required=False, default=False, help_text=_AT_ONCE)
 
 
 @request_example(
@@ -140,6 +145,7 @@ class SetEntriesSerializer(SecretSerializer):
         child=StringField(), allow_empty=False, help_text="Values by the keys of their entries"
     )
     is_secret = StrictBooleanField(required=False, default=True, help_text="Mask the values in responses")
+    replace_at_once = StrictBooleanField(required=False, default=False, help_text=_AT_ONCE)
 
 
 class VaultListItemSerializer(serializers.ModelSerializer[Vault]):

@@ -139,7 +139,11 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
         body = s.SetEntriesSerializer.validated(request.data)
         with publication_result() as publication:
             changed = operations.set_entries(
-                vault=name, values=body["values"], is_secret=body["is_secret"], precondition=if_match(request)
+                vault=name,
+                values=body["values"],
+                is_secret=body["is_secret"],
+                replaces_at_once=body["replace_at_once"],
+                precondition=if_match(request),
             )
         content = {"message": "entries set successfully", "changed": changed, "published": publication.is_published}
         return Response(s.EntriesSetSerializer(content).data)
@@ -249,6 +253,7 @@ def _set_entry(request: Request, vault: str, key: str, body: Mapping[str, Any]) 
             usage=EntryUsage(body["usage"]) if "usage" in body else None,
             git_hosts=body.get("git_hosts"),
             expected_version=body.get("expected_version"),
+            replaces_at_once=body["replace_at_once"],
             precondition=if_match(request),
         )
     response = s.EntrySetSerializer(

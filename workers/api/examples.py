@@ -40,7 +40,12 @@ REGISTRATION = OpenApiExample(
             "order": "weighted",
             "revision": "1705314600000",
         },
-        "release": {"number": 7, "commit": "9f2c41d7a86b35e0c4d18f7a2b6e93055d0c1a4f", "requires_ref": False},
+        "release": {
+            "number": 7,
+            "commit": "9f2c41d7a86b35e0c4d18f7a2b6e93055d0c1a4f",
+            "requires_ref": False,
+            "keep_previous": False,
+        },
         "sub_queues": [{"name": "inference", "priority": 6}],
         "deployment": {
             "git_url": "https://github.com/example/repo.git",
@@ -58,6 +63,7 @@ REGISTRATION = OpenApiExample(
             "vaults": ["api-keys"],
             "replace_first": False,
         },
+        "replacements": {"queue": 0, "vault api-keys": 1},
         "limits": {
             "max_retry": 3,
             "ttl_completed_secs": 86400,

@@ -121,6 +121,9 @@ class WorkerReleaseSerializer(serializers.Serializer[Any]):
     number = serializers.IntegerField()
     commit = serializers.CharField(allow_blank=True, help_text="Empty: the newest of the branch")
     requires_ref = serializers.BooleanField(help_text="A branch or tag of the repository must contain the commit")
+    keep_previous = serializers.BooleanField(
+        source="is_proving", help_text="Keep the processes of the release before: it may be reverted"
+    )
 
 
 class ServedQueueSerializer(serializers.Serializer[Any]):
@@ -193,6 +196,11 @@ class RegistrationSerializer(serializers.Serializer[Any]):
     deployment = WorkerDeploymentSerializer(source="queue")
     release = WorkerReleaseSerializer(
         required=False, help_text="Omitted while the queue has no live release: the worker follows the branch"
+    )
+    replacements = serializers.DictField(
+        child=serializers.IntegerField(),
+        help_text="A worker replaces processes with another environment when it is told to, with a request; at once if "
+        "one of these numbers has changed",
     )
     limits = WorkerLimitsSerializer(source="queue.limits")
     vaults = serializers.DictField(child=serializers.CharField(), help_text="Decrypted values of the queue's vaults")

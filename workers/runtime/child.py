@@ -36,7 +36,7 @@ from workers.runtime.protocol import (
     read_ready,
     read_task_id,
 )
-from workers.runtime.startup_limits import StartupLimits
+from workers.runtime.startup_limits import StartupLimits, memory_bytes
 from workers.runtime.task_lines import encode_cancel
 
 CANCEL_GRACE_S = 2.0
@@ -202,6 +202,11 @@ class Child:
     def loading_since_s(self) -> float | None:
         """Return when the child was started, on the monotonic clock; None once it is ready or ending."""
         return None if self.is_ready or self.is_ending else self._startup.started_s
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return what it and its descendants use now; 0 if that is not known."""
+        return 0 if self.has_ended else memory_bytes(self.pid)
 
     @property
     def has_failed(self) -> bool:

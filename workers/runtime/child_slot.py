@@ -86,14 +86,15 @@ class ChildSlot:
         self._child: Child | None = None
         self._restart: asyncio.TimerHandle | None = None
         self._is_stopping = False
-        # Set once another slot has taken its place.
-        self.is_leaving = False
+        # Set once another slot has taken its place, and if it may take it back.
+        self.is_leaving = self.is_standing_by = False
         self._ended_ids: deque[str] = deque(maxlen=MAX_ENDED_IDS)
 
     @property
     def is_open(self) -> bool:
         child = self._child
-        return child is not None and child.is_ready and not child.is_ending and self._started_with is self._spec
+        is_ready = child is not None and child.is_ready and not child.is_ending
+        return is_ready and self._started_with is self._spec and not self.is_standing_by
 
     @property
     def loading_since_s(self) -> float | None:
@@ -108,6 +109,14 @@ class ChildSlot:
     def release(self) -> int:
         """Return the release that it is to run; 0 without one."""
         return self._spec.release if self._spec else 0
+
+    @property
+    def startup_s(self) -> float:
+        return self._child.startup_s if self._child else 0.0
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._child.memory_bytes if self._child else 0
 
     @property
     def is_empty(self) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from runqy import clock
-from runqy.broker.workers.records import WorkerState
+from runqy.broker.workers.records import Replacement, WorkerState
 from runqy.concurrency.threads import run_in_thread
 from runqy.errors import DeploymentFailed, DeploymentRefused, DeploymentStopped
 from runqy.formats.durations import humanize
@@ -68,6 +68,10 @@ class DeploymentManager:
         # How often people asked for new children, and whether they are not ready yet.
         self._restarts = 0
         self._is_restarting = False
+        # The numbers of the registration that they were started for.
+        self._replacements: Mapping[str, int] = {}
+        self._replacement = Replacement.NONE
+        self._startup_s = 0.0
         # Earlier deployments, whose code children may still run.
         self._replaced: list[Deployed] = []
 
@@ -86,6 +90,19 @@ class DeploymentManager:
         # Whole minutes, because each change of the reason is sent as a heartbeat.
         minutes = int(clock.monotonic_s() - since_s) // 60 if since_s is not None else 0
         return WorkerState.STARTING, f"loading for {humanize(60 * minutes)}" if minutes else ""
+
+    @property
+    def replacement(self) -> Replacement:
+        """Return whether the children are replaced, or are to be, because their environment has changed."""
+        if self._replacement is Replacement.RUNNING and self.pool and self.pool.is_settled:
+            self._replacement = Replacement.NONE
+        return self._replacement
+
+    @property
+    def startup_s(self) -> float:
+        """Return how long the last start of a child took; 0 if none was ready yet."""
+        self._startup_s = (self.pool.startup_s if self.pool else 0.0) or self._startup_s
+        return self._startup_s
 
     @property
     def is_failing(self) -> bool:
@@ -181,6 +198,14 @@ class DeploymentManager:
             log.info("children_restarting")
             self._start_children(self._running, self._current)
 
+    def take_turn(self) -> None:
+        """Replace the children whose environment has changed, if they wait for that."""
+        if self._running and self._current and self._replacement is Replacement.WAITING:
+            self._replacement = Replacement.RUNNING
+            log.info("environment_changed", commit=self._current.commit)
+            self._start_children(self._running, self._current)
+            self._consumer.pool_changed()
+
     def interrupt(self) -> None:
         if self._commands:
             self._commands.stop()
@@ -220,11 +245,14 @@ class DeploymentManager:
         self._running = registration
         if not deployed.problem:
             self._started_release, self._is_going_back = registration.release.number, False
-        if not self._start_children(registration, deployed):
+        has_started = self._start_children(registration, deployed)
+        if self.pool and not registration.release.keep_previous:
+            self.pool.release_previous()
+        if not has_started:
             return
         if before is not deployed and not deployed.problem:
             self._consumer.counts.record_deployment(is_successful=True)
-        event = "environment_changed" if before is deployed else "deployed"
+        event = "deployed" if before is not deployed else "environment_changed"
         log.info(event, commit=deployed.commit, folder=str(deployed.code_dir))
 
     def _needs_other_pool(self, registration: RegisteredWorker, before: Deployed | None, deployed: Deployed) -> bool:
@@ -241,16 +269,34 @@ class DeploymentManager:
         spec = _child_spec(
             registration, deployed, worker_id=self._worker_id, settings=self._settings, restarts=self._restarts
         )
-        if spec == self._spec:
+        before, pool = self._spec, self.pool
+        is_urgent = registration.is_urgent(self._replacements)
+        if spec == before:
+            self._replacements = registration.replacements or {}
+            if self._replacement is Replacement.WAITING:
+                self._replacement = Replacement.NONE
             return False
-        before, self._spec = self._spec, spec
-        # Values of vaults that changed are to be in use within seconds, whatever a start takes. If nothing changed but
-        # the release's number, children that are being started beside others go on with that.
+        assert pool is not None  # noqa: S101 (its callers have made one)
         is_new_code = before is not None and (spec.code_dir, spec.startup_cmd) != (before.code_dir, before.startup_cmd)
         is_same = before is not None and before.starts_like(spec)
-        assert self.pool is not None  # noqa: S101 (its callers have made one)
-        self.pool.start(spec, beside=(is_new_code or is_same) and not registration.deployment.replace_first)
-        return before is None or not before.starts_like(spec)
+        is_at_once = is_urgent or registration.replacements is None or spec.generation != (before or spec).generation
+        takes_turns = before is not None and not (is_new_code or is_same or is_at_once) and pool.is_ready
+        if takes_turns and self._replacement is not Replacement.RUNNING:
+            self._replacement = Replacement.WAITING
+            log.info("waits_for_turn")
+            self._consumer.pool_changed()
+            return False
+        self._spec, self._replacements = spec, registration.replacements or {}
+        if is_new_code or self._replacement is Replacement.WAITING:
+            self._replacement = Replacement.NONE
+        # What was leaked, or what people asked for, is replaced without waiting for its successor. If nothing changed
+        # but the release's number, children that are being started beside others go on with that.
+        is_urgent |= registration.deployment.replace_first
+        beside = (is_new_code or is_same or takes_turns) and not is_urgent
+        pool.start(spec, beside=beside, keeps_previous=registration.release.keep_previous)
+        if not (is_new_code or is_same):
+            pool.release_previous()  # its environment is the one before
+        return not is_same
 
     async def _replace_pool(self, registration: RegisteredWorker) -> None:
         """Create a pool for the queue's mode once the tasks of the other pool have ended."""

@@ -29,7 +29,9 @@ class LongRunningPool:
         self._on_failure = on_failure
         count = min(settings.processes, settings.concurrency or settings.processes)
         failures = FailureLog("child_started")
+        self._count = count
         self._slots = [self._make_slot(failures) for _ in range(count)]
+        self._keeps_previous = False
         # Each starts the newest code beside the slot whose place it will take.
         self._next: dict[ChildSlot, ChildSlot] = {}
         self._waiting: deque[Run] = deque()
@@ -76,16 +78,29 @@ class LongRunningPool:
 
     @property
     def is_up_to_date(self) -> bool:
-        return not self._next and all(slot.is_up_to_date for slot in self._slots)
+        return not self._next and all(slot.is_up_to_date and not slot.is_standing_by for slot in self._slots)
 
-    def start(self, spec: ChildSpec, *, beside: bool = False) -> None:
+    @property
+    def is_settled(self) -> bool:
+        return not self._next and all(slot.is_open or slot.is_leaving or slot.is_standing_by for slot in self._slots)
+
+    @property
+    def startup_s(self) -> float:
+        return max((slot.startup_s for slot in self._slots if slot.is_open), default=0.0)
+
+    @property
+    def memory_bytes(self) -> int:
+        return max((slot.memory_bytes for slot in self._slots if slot.is_open), default=0)
+
+    def start(self, spec: ChildSpec, *, beside: bool = False, keeps_previous: bool = False) -> None:
+        self._keeps_previous = keeps_previous
         kept = {slot: before for slot, before in self._next.items() if beside and slot.keeps(spec) and not slot.problem}
         for slot in [slot for slot in self._next if slot not in kept]:
             slot.retire()
             self._slots.append(slot)  # until its child has ended
         self._next = kept
         failures = FailureLog("child_started")
-        for slot in [slot for slot in self._slots if not slot.is_leaving and slot not in kept.values()]:
+        for slot in [slot for slot in self._working if slot not in kept.values()]:
             if beside and slot.is_open and not slot.keeps(spec):
                 self._next[following := self._make_slot(failures)] = slot
                 following.start(spec)
@@ -100,14 +115,27 @@ class LongRunningPool:
             del self._next[slot]
             slot.retire()
             self._slots.append(slot)  # until its child has ended
+        previous = [slot for slot in self._slots if slot.is_standing_by and slot.release <= release]
         failures = FailureLog("child_started")
-        for slot in [slot for slot in self._slots if slot.release > release]:
-            if beside:
+        for slot in [slot for slot in self._working if slot.release > release]:
+            if previous:
+                slot.retire()
+                previous.pop().is_standing_by = False
+            elif beside:
                 slot.retire()
                 self._slots.append(self._make_slot(failures))
             else:
                 slot.close()
+        self.release_previous()
         self._use_slots()
+
+    def release_previous(self) -> None:
+        self._keeps_previous = False
+        if previous := [slot for slot in self._slots if slot.is_standing_by]:
+            for slot in previous:
+                slot.is_standing_by = False
+                slot.retire()
+            self._use_slots()
 
     def submit(self, *runs: Run) -> None:
         now_s = clock.monotonic_s()
@@ -146,6 +174,10 @@ class LongRunningPool:
         self._use_slots()
         async with asyncio.timeout(STOP_TIMEOUT_S + 10):
             await self._emptied.wait()
+
+    @property
+    def _working(self) -> list[ChildSlot]:
+        return [slot for slot in self._slots if not (slot.is_leaving or slot.is_standing_by)]
 
     @property
     def _sent(self) -> int:
@@ -192,7 +224,11 @@ class LongRunningPool:
         for slot, before in [pair for pair in self._next.items() if pair[0].is_open]:
             del self._next[slot]
             self._slots.append(slot)
-            before.retire()
+            previous = sum(each.is_standing_by for each in self._slots)
+            if self._keeps_previous and before.is_open and before.release < slot.release and previous < self._count:
+                before.is_standing_by = True
+            else:
+                before.retire()
         self._slots = [slot for slot in self._slots if not (slot.is_leaving and slot.is_empty)]
         if all(slot.is_empty for slot in (*self._slots, *self._next)):
             self._emptied.set()

@@ -35,6 +35,7 @@ class OneShotPool:
         """`on_failure` is called for each child that could not start or ended unexpectedly."""
         self.problem = ""
         self.next_problem = ""
+        self.startup_s = 0.0
         self._owner = owner
         self._settings = settings
         self._on_failure = on_failure
@@ -78,7 +79,18 @@ class OneShotPool:
     def is_up_to_date(self) -> bool:
         return self._next is None and all(spec is self._spec for spec in self._started_with.values())
 
-    def start(self, spec: ChildSpec, *, beside: bool = False) -> None:
+    @property
+    def is_settled(self) -> bool:
+        return self.is_ready and self._next is None
+
+    @property
+    def memory_bytes(self) -> int:
+        return max((child.memory_bytes for child, run in self._runs.items() if run), default=0)
+
+    def release_previous(self) -> None:
+        """Do nothing: each task has a child of its own."""
+
+    def start(self, spec: ChildSpec, *, beside: bool = False, keeps_previous: bool = False) -> None:
         self._restart_policy.record_success()
         self._next, self.problem, self.next_problem = None, "", ""
         is_kept = self._is_probed and self._spec is not None and self._spec.starts_like(spec)
@@ -159,6 +171,7 @@ class OneShotPool:
         elif self._started_with[child] is self._newest:
             self._spec, self._next = self._newest, None
             self._is_probed = True
+            self.startup_s = child.startup_s
             self.problem = self.next_problem = ""
             self._failures.record_success()
         child.close_input() if run else child.retire()

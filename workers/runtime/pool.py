@@ -136,11 +136,27 @@ class Pool(Protocol):
     def is_up_to_date(self) -> bool:
         """Return whether every child was started with the newest specification."""
 
-    def start(self, spec: ChildSpec, *, beside: bool = False) -> None:
+    @property
+    def is_settled(self) -> bool:
+        """Return whether all children for tasks are ready, and were started with the newest specification."""
+
+    @property
+    def startup_s(self) -> float:
+        """Return how long the start of a child took, at most; 0 if none is ready."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return the most memory that one of the children uses; 0 if that is not known."""
+
+    def start(self, spec: ChildSpec, *, beside: bool = False, keeps_previous: bool = False) -> None:
         """Start children, or replace them, each between two tasks.
 
-        With `beside`, each runs on until its successor is ready. Both are in memory for that time.
+        With `beside`, each runs on until its successor is ready. Both are in memory for that time. With
+        `keeps_previous`, long running ones then stay there, without tasks, until `release_previous` or `retire_newer`.
         """
+
+    def release_previous(self) -> None:
+        """End the children that stayed beside their successors."""
 
     def retire_newer(self, release: int, *, beside: bool) -> None:
         """Send no more tasks to children of releases above this number; each ends once it has done those that it has.

@@ -88,6 +88,8 @@ class ReleaseInfo(msgspec.Struct, frozen=True):
     commit: str = ""
     """Empty: the newest of the branch, which is the release's from then on."""
     requires_ref: bool = False
+    keep_previous: bool = False
+    """Keep the children of the release before ready: this one may be reverted."""
 
 
 class QueueInfo(msgspec.Struct, frozen=True):
@@ -153,6 +155,10 @@ class RegisteredWorker(msgspec.Struct, frozen=True):
     vaults: dict[str, str] | None = None
     git_token: str | None = None
     release: ReleaseInfo = ReleaseInfo(0)
+    replacements: dict[str, int] | None = None
+    """Children with another environment are replaced at once if one of these changes, and otherwise on request; None:
+    always at once.
+    """
 
     def __repr__(self) -> str:
         """Leave out the secrets."""
@@ -192,6 +198,10 @@ class RegisteredWorker(msgspec.Struct, frozen=True):
     def deploys_like(self, other: "RegisteredWorker") -> bool:
         """Return whether both registrations deploy the same code."""
         return self._code == other._code  # noqa: SLF001 (of the same class)
+
+    def is_urgent(self, before: Mapping[str, int]) -> bool:
+        """Return whether children whose environment has changed since these numbers are to be replaced at once."""
+        return any(before.get(name, number) != number for name, number in (self.replacements or {}).items())
 
     @property
     def _code(self) -> tuple[object, ...]:

@@ -1,6 +1,7 @@
 """Limits for the start of a child: its timeout, and how long it may neither print nor use CPU."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from runqy import clock
 from runqy.formats.durations import humanize
 
 CHECK_S = 5.0
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 CPU_TIME_MIN_S = 0.1
 """A process that only waits, and polls for something, uses less than this."""
 _CLOCK_TICKS_PER_S = 100
@@ -72,6 +74,14 @@ def cpu_time_s(pid: int) -> float | None:
         return sum(map(_own_cpu_time_s, _descendants(pid)))
     except (OSError, ValueError, IndexError):
         return None
+
+
+def memory_bytes(pid: int) -> int:
+    """Return the memory of a process and its descendants; 0 if the system does not provide it."""
+    try:
+        return sum(int(Path(f"/proc/{each}/statm").read_bytes().split()[1]) for each in _descendants(pid)) * PAGE_BYTES
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _descendants(pid: int) -> Iterator[int]:

@@ -271,6 +271,8 @@ class WorkerSession:
     def _carry_out(self, action: WorkerAction) -> None:
         if action is WorkerAction.RESTART:
             self.deployments.restart_children()
+        elif action is WorkerAction.TAKE_TURN:
+            self.deployments.take_turn()
         else:
             self._on_request(action)
 
@@ -283,7 +285,7 @@ class WorkerSession:
         deployments = self.deployments
         deployments.note_release()
         has_died = self.consumer.counts.of_release(deployments.release).deaths > 0
-        return (*self._state(), deployments.release, deployments.failed_release, has_died)
+        return (*self._state(), deployments.release, deployments.failed_release, has_died, deployments.replacement)
 
     def _state(self) -> tuple[WorkerState, str]:
         """Return the state that the worker reports, and the reason, redacted."""
@@ -339,6 +341,9 @@ class WorkerSession:
             release_runs=of_release.runs,
             release_failures=of_release.failures,
             release_deaths=of_release.deaths,
+            replacement=deployments.replacement,
+            startup_s=deployments.startup_s,
+            child_memory_bytes=deployments.pool.memory_bytes if deployments.pool else 0,
             last_take_s=self.consumer.last_take_s,
             free_slots=self.consumer.free_slots,
             mean_running=counts.mean_running,

@@ -56,6 +56,15 @@ class WorkerState(StrEnum):
     LOST = "lost"
 
 
+class Replacement(StrEnum):
+    """Whether a worker replaces its children by others with the same code and a changed environment."""
+
+    NONE = ""
+    WAITING = "waiting"
+    """It waits for its turn."""
+    RUNNING = "running"
+
+
 class DeploymentStep(StrEnum):
     """What a worker does to run a release."""
 
@@ -118,6 +127,11 @@ class WorkerRecord:
     whose child died."""
     release_failures: Count = 0
     release_deaths: Count = 0
+    replacement: Replacement = Replacement.NONE
+    startup_s: Mean = 0.0
+    """How long the last start of a child took, until it was ready; 0 if none was."""
+    child_memory_bytes: Count = 0
+    """The most memory that one of its children uses, with its descendants; 0 if that is not known."""
     started_at_s: UnixSeconds
     last_beat_s: UnixSeconds = 0
     """Set by the heartbeat."""

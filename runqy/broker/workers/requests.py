@@ -1,4 +1,4 @@
-"""Ask workers to drain, to restart their children, or to stop. They read this with their heartbeats."""
+"""Ask workers to drain, to restart or replace their children, or to stop. They read this with their heartbeats."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -21,6 +21,8 @@ class WorkerAction(StrEnum):
     """Replace the children, each between two tasks."""
     STOP = "stop"
     """Stop as on SIGTERM."""
+    TAKE_TURN = "take_turn"
+    """Replace the children by others with the changed environment: it is the worker's turn. Of maintenance only."""
 
 
 def request_action(worker_id: str, action: WorkerAction, *, request_id: str) -> Request[None]:

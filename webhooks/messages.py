@@ -73,12 +73,15 @@ def save_deliveries(deliveries: Iterable[Delivery]) -> None:
 
 
 def schedule_batch_ended(*, batch_id: str, queues: Sequence[str], data: object, now: datetime) -> None:
-    """Tell the endpoints of a batch's queues that it has ended. A second call changes nothing."""
+    """Tell the endpoints that cover all queues of a batch that it has ended, as only keys of all may read it.
+
+    A second call changes nothing.
+    """
     message = message_id("batch", batch_id, EndpointEvent.BATCH_ENDED)
     save_deliveries(
         build_delivery(endpoint=row, message=message, event=EndpointEvent.BATCH_ENDED, data=data, now=now)
         for row in Endpoint.objects.filter(is_enabled=True)
-        if EndpointEvent.BATCH_ENDED in row.events and (not row.queues or not {*row.queues}.isdisjoint(queues))
+        if EndpointEvent.BATCH_ENDED in row.events and (not row.queues or {*row.queues}.issuperset(queues))
     )
 
 

@@ -29,6 +29,7 @@ from tests.batches.conftest import Steps, body, counts
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import MovingClock
 from tests.support.staff import staff_client
+from tests.support.tasks import take
 from webhooks.models import Delivery
 
 
@@ -118,7 +119,7 @@ def test_nothing_is_called_back_before_the_batch_is_closed(client: ApiClient, st
 
 
 def test_endpoints_are_told_once_that_a_batch_has_ended(client: ApiClient, steps: Steps):
-    for queues in (["work"], ["other"]):
+    for queues in (["done", "work"], ["other"]):
         endpoint = {"url": "https://hooks.example.com/runqy", "events": ["batch.ended"], "queues": queues}
         assert client.post("/api/webhooks", endpoint).status_code == 201
     batch_id = create(client, count=1)
@@ -129,8 +130,22 @@ def test_endpoints_are_told_once_that_a_batch_has_ended(client: ApiClient, steps
     steps.settle()
 
     told = Delivery.objects.get()
-    assert (told.event, told.endpoint.queues) == ("batch.ended", ["work"])
+    assert (told.event, told.endpoint.queues) == ("batch.ended", ["done", "work"])
     assert json.loads(told.body)["data"]["id"] == batch_id
+
+
+def test_endpoints_that_cover_only_some_queues_of_a_batch_are_not_told(client: ApiClient, steps: Steps):
+    for queues in (["work"], ["done", "other"], ["other", "work"], ["done", "other", "work"], []):
+        endpoint = {"url": "https://hooks.example.com/runqy", "events": ["batch.ended"], "queues": queues}
+        assert client.post("/api/webhooks", endpoint).status_code == 201
+    batch_id = create(client, count=1, close=False)
+    assert client.post(f"/batches/{batch_id}/add", {"queue": "other", "jobs": [{"data": 1}]}).status_code == 200
+    assert client.post(f"/batches/{batch_id}/close").status_code == 200
+    steps.enqueue()
+    steps.complete(*steps.take(), *take(steps.broker, 1, "other"))
+    steps.settle()
+
+    assert sorted(told.endpoint.queues for told in Delivery.objects.all()) == [[], ["done", "other", "work"]]
 
 
 def test_an_empty_batch_calls_back(client: ApiClient, steps: Steps):

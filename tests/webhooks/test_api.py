@@ -185,6 +185,8 @@ def test_a_key_limited_to_queues_reaches_only_endpoints_of_its_queues() -> None:
             assert response.status_code == 404
     assert client.post("/api/webhooks", BODY | {"queues": []}).status_code == 403
     assert client.post("/api/webhooks", BODY | {"queues": ["video"]}).status_code == 404
+    schema = json.loads(ApiClient(None).get("/api/schema/", Accept="application/json").content)
+    assert "404" in schema["paths"]["/api/webhooks"]["post"]["responses"]
     assert client.patch(f"/api/webhooks/{of_mail['id']}", {"queues": []}).status_code == 403
     own = create(client)
     assert (own["created_by"], own["created_by_key"]) == ("mail", key.row.pk)

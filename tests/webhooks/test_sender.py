@@ -31,6 +31,7 @@ from webhooks.deliveries import (
     prune_deliveries,
     record_outcome,
     record_outcomes,
+    retry_at_once,
 )
 from webhooks.message_ids import message_id
 from webhooks.messages import build_delivery, save_deliveries
@@ -178,6 +179,20 @@ def test_a_receiver_that_is_away_gets_single_attempts_and_everything_when_it_is_
     assert sender.run(duration_s=PATIENCE_S) == 39
     assert Delivery.objects.filter(delivered_at=None).get() == patient
     sender.close()
+
+
+def test_the_last_attempt_stays_a_day_later_although_the_receiver_is_back(receiver: Receiver) -> None:
+    """A message that takes its receiver down each time would be sent at once ever again."""
+    now = timezone.now()
+    messages = add_messages(add_endpoint(receiver).row, *map(str, range(len(DELAYS_S) + 1)))
+    for attempts, delivery in enumerate(messages):
+        due_at = now + timedelta(seconds=DELAYS_S[max(attempts - 1, 0)])
+        Delivery.objects.filter(pk=delivery.pk).update(attempts=attempts, sent_at=now, due_at=due_at)
+
+    retry_at_once(messages[0].target, now)
+
+    due = Delivery.objects.filter(due_at__lte=now).values_list("attempts", flat=True)
+    assert sorted(due) == list(range(1, len(DELAYS_S)))
 
 
 def test_an_endpoint_that_is_gone_is_disabled_and_its_messages_wait(receiver: Receiver) -> None:

@@ -81,7 +81,7 @@ class WebhookViewSet(ApiViewSet):
         operation_id="create_webhook",
         tags=["webhooks"],
         request=s.CreateEndpointSerializer,
-        responses={201: s.CreatedEndpointSerializer, **problem_responses(400, 401, 403, 413, 415, 503)},
+        responses={201: s.CreatedEndpointSerializer, **problem_responses(400, 401, 403, 404, 413, 415, 503)},
     )
     def create(self, request: AuthenticatedRequest) -> Response:
         """Create an endpoint: a webhook, Slack or e-mail. Only this response contains the secret of a webhook.

@@ -25,11 +25,20 @@ class AlertKind(StrEnum):
     ENQUEUE_UNKNOWN = "enqueue_unknown"
     ENDS_BACKLOG = "ends_backlog"
     ENDS_NEARLY_FULL = "ends_nearly_full"
+    WEBHOOK_LATE = "webhook_late"
+    WEBHOOK_FAILING = "webhook_failing"
     WEBHOOK_DISABLED = "webhook_disabled"
+    WEBHOOK_DROPPED = "webhook_dropped"
     BATCH_INCOMPLETE = "batch_incomplete"
     BATCH_ABANDONED = "batch_abandoned"
     RELEASE_REVERTED = "release_reverted"
     ROW_FAILED = "row_failed"
+
+
+OF_ENDPOINTS = frozenset(
+    {AlertKind.WEBHOOK_LATE, AlertKind.WEBHOOK_FAILING, AlertKind.WEBHOOK_DISABLED, AlertKind.WEBHOOK_DROPPED}
+)
+"""Kinds whose subject is the id of a webhook endpoint."""
 
 
 class AlertLevel(StrEnum):

@@ -8,7 +8,7 @@ from django.urls import reverse
 from django.utils.http import urlencode
 
 from alerts.conditions import DROP_WINDOW_MIN, FAILURE_WINDOW_MIN
-from alerts.kinds import AlertKind
+from alerts.kinds import OF_ENDPOINTS, AlertKind
 from alerts.models import Alert
 from queues.queries import list_unreadable_vaults_of
 from runqy.accounts.queries import INACTIVE
@@ -42,7 +42,7 @@ def get_alert_link(alert: Alert) -> tuple[str, str]:  # noqa: PLR0912 (a case fo
             url, title = reverse("admin:queues_queue_by_name", args=[alert.queue]), "Queue"
         case AlertKind.ROW_FAILED:
             url, title = changelist_url("alerts_alert"), "Alerts"
-        case AlertKind.WEBHOOK_DISABLED:
+        case kind if kind in OF_ENDPOINTS:
             url, title = reverse("admin:webhooks_endpoint_change", args=[quote(alert.subject)]), "Webhook endpoint"
         case AlertKind.RELEASE_REVERTED:
             url, title = f"{reverse('admin:tasks_task_releases')}?{urlencode({'queue': alert.queue})}", "Releases"

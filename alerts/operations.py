@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from alerts.kinds import AlertKind, consequences_of
+from alerts.kinds import OF_ENDPOINTS, AlertKind, consequences_of
 from alerts.links import get_alert_link
 from alerts.models import SUBJECT_MAX_LENGTH, Alert, AlertRule, KnownMaster, QueueSnooze
 from alerts.queries import (
@@ -266,8 +266,9 @@ def _schedule_message(alert: Alert, event: EndpointEvent, now: datetime, *, suff
         message_id=f"alert_{alert.pk}_{event.removeprefix('alert.')}{suffix}",
         level=alert.level,
         queue=alert.queue[:QUEUE_NAME_MAX_LENGTH],
+        about_endpoint=alert.subject if alert.kind in OF_ENDPOINTS else "",
         data=data,
         text=text,
     )
-    previous = {delivery.target: delivery for delivery in alert.deliveries.order_by("pk")}
+    previous = {delivery.endpoint_id: delivery for delivery in alert.deliveries.order_by("pk")}
     alert.deliveries.add(*schedule_alert(message, previous=previous, now=now))

@@ -35,7 +35,12 @@ from tasks.bulk_actions import count_with_unknown_copies
 from tasks.history.stats import StatsPoint, get_stats_by_queue
 from vaults.queries import find_key_error
 from webhooks.deliveries import KEPT_FOR as DELIVERIES_KEPT_FOR
-from webhooks.queries import list_disabled_by_server
+from webhooks.queries import (
+    list_disabled_by_server,
+    list_dropping_endpoints,
+    list_failing_endpoints,
+    list_late_endpoints,
+)
 
 NOT_SILENCED = Q(acknowledged_at__isnull=True, snoozed_until__isnull=True)
 """Alerts that are neither acknowledged nor snoozed. When a snooze ends, maintenance removes its time."""
@@ -282,9 +287,32 @@ _REPORTED_OF_ROWS: Mapping[AlertKind, tuple[Callable[[], Sequence[Any]], Callabl
             row.name, f"The schedule {row.name} enqueued nothing: {shorten(row.problem)}", row.parent_queue
         ),
     ),
+    AlertKind.WEBHOOK_LATE: (
+        list_late_endpoints,
+        lambda row: Problem(
+            row.pk,
+            f"Messages to the webhook endpoint {str(row)[:200]} have been due for more than 5 minutes, although it "
+            f"accepts others: it gets {row.in_flight} at once.",
+        ),
+    ),
+    AlertKind.WEBHOOK_FAILING: (
+        list_failing_endpoints,
+        lambda row: Problem(
+            row.pk,
+            f"All messages to the webhook endpoint {str(row)[:200]} have failed since "
+            f"{row.failing_since:%Y-%m-%d %H:%M} UTC.",
+        ),
+    ),
     AlertKind.WEBHOOK_DISABLED: (
         list_disabled_by_server,
         lambda row: Problem(row.pk, f"The webhook endpoint {str(row)[:200]} is disabled. {row.disabled_reason}"),
+    ),
+    AlertKind.WEBHOOK_DROPPED: (
+        list_dropping_endpoints,
+        lambda row: Problem(
+            row.pk,
+            f"Messages to the disabled webhook endpoint {str(row)[:200]} were dropped: {row.dropped:,}.",
+        ),
     ),
     AlertKind.RELEASE_REVERTED: (
         list_reverted,

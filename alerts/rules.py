@@ -180,12 +180,32 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         threshold_unit="end",
         level=AlertLevel.CRITICAL,
     ),
+    AlertKind.WEBHOOK_LATE: RuleInfo(
+        "Webhook late",
+        "The oldest message that is due to a webhook endpoint has been due for more than 5 minutes, although the "
+        "endpoint accepts others.",
+        is_per_queue=False,
+    ),
+    AlertKind.WEBHOOK_FAILING: RuleInfo(
+        "Webhook failing",
+        "All messages to a webhook endpoint have failed for 15 minutes.",
+        is_per_queue=False,
+        keep_s=0,
+    ),
     AlertKind.WEBHOOK_DISABLED: RuleInfo(
         "Webhook disabled",
         "The server disabled a webhook endpoint, because it has failed for five days or responded with status 410. "
-        "Messages to it wait until a user enables it, for at most 7 days.",
+        "Messages to it are kept until a user enables it, for at most 7 days.",
         is_per_queue=False,
         keep_s=0,
+    ),
+    AlertKind.WEBHOOK_DROPPED: RuleInfo(
+        "Webhook messages dropped",
+        "The server dropped messages to a webhook endpoint that it had disabled, because more than 100,000 or 256 MiB "
+        "waited, or for more than 7 days. Resolved when a user enables it.",
+        is_per_queue=False,
+        keep_s=0,
+        level=AlertLevel.CRITICAL,
     ),
     AlertKind.BATCH_INCOMPLETE: RuleInfo(
         "Batch incomplete",

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from time import monotonic
 
-from webhooks.deliveries import IN_FLIGHT_MAX
-
 FAILURES_MAX = 8
 """A receiver that refused so many in a row is taken for being away, not for refusing single messages."""
 PROBE_EVERY_S = 5.0
@@ -18,7 +16,8 @@ class _Failures:
 
 
 class CircuitBreaker:
-    """Gives a target whose attempts all fail one at a time, every few seconds, until one is accepted.
+    """Gives a target fewer attempts at once with each that fails; after several, one at a time, every few seconds,
+    until one is accepted.
 
     While a receiver is away, its messages wait with most of their attempts left, and arrive as soon as it is back. In
     the memory of one process: others make their own attempts.
@@ -27,11 +26,11 @@ class CircuitBreaker:
     def __init__(self) -> None:
         self._failures: dict[str, _Failures] = {}
 
-    def get_limit(self, target: str) -> int:
-        """Return how many attempts may be in flight now."""
+    def get_limit(self, target: str, limit: int) -> int:
+        """Return how many attempts may be in flight now, of a target that may have so many while it accepts them."""
         failures = self._failures.get(target)
         if failures is None or failures.count < FAILURES_MAX:
-            return IN_FLIGHT_MAX
+            return max(limit >> (failures.count if failures else 0), 1)
         return int(monotonic() - failures.last_at >= PROBE_EVERY_S)
 
     def record(self, target: str, *, is_accepted: bool) -> bool:

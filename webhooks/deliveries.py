@@ -4,24 +4,26 @@ Several processes may do so at once: rows change by compare-and-set.
 """
 
 import random
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from itertools import count
 from typing import Any
 
 import structlog
-from django.db import IntegrityError, transaction
-from django.db.models import F, Q, QuerySet
+from django.db import connection, transaction
+from django.db.models import Count, F, Q, QuerySet, Sum
 from django.utils import timezone
 
 from runqy.broker.replies import replace_nul
-from webhooks.models import ERROR_MAX_LENGTH, UNDELIVERED, Delivery
+from webhooks.models import ALERTS_OF_ENDPOINT, ERROR_MAX_LENGTH, UNDELIVERED, Delivery, Endpoint
+from webhooks.queries import get_endpoint_id, list_next_ids, to_column
+from webhooks.slots import DueTarget
 from webhooks.transport import Outcome
 
 CLAIM = timedelta(seconds=60)
 """How long a claimed delivery is left alone by other processes. Longer than an attempt takes."""
-IN_FLIGHT_MAX = 4
-"""How many messages are sent to a target at once."""
 DELAYS_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """The specification's schedule, after the first attempt: three days in all."""
 JITTER = 0.1
@@ -33,84 +35,140 @@ _AWAY = (502, 503, 504)
 FAILS_FOR = timedelta(days=5)
 KEPT_FOR = timedelta(days=7)
 PRUNE_BATCH = 1000
+KEPT_MAX, KEPT_MAX_BYTES = 100_000, 256 * 1024 * 1024
+"""What an endpoint that the server disabled keeps at most, in number and bytes of messages."""
+
+_TRY_LOCK = """
+SELECT target FROM unnest(%s::text[]) AS target
+WHERE pg_try_advisory_xact_lock(hashtext('runqy webhooks'), hashtext(target))
+"""
+_CLAIM = "UPDATE webhooks_delivery SET due_at = %s, slot = %s WHERE id = %s"
+_RECORD = """
+UPDATE webhooks_delivery SET delivered_at = %s, abandoned_at = %s, due_at = %s, slot = NULL, attempts = %s,
+    sent_at = %s, status = %s, duration_ms = %s, response = %s, error = %s
+WHERE id = %s
+"""
 
 log = structlog.get_logger()
 
 
-def claim_all(deliveries: Sequence[Delivery], now: datetime, used_slots: set[int]) -> list[Delivery]:
-    """Claim several deliveries of a target in one transaction; return those that were claimed."""
-    with transaction.atomic():
-        # Not those that another process has claimed since they were read, and may be about to record.
-        free = _lock(deliveries, Q(due_at__lte=now))
-        return [each for each in deliveries if each.pk in free and claim(each, now, used_slots)]
+def claim_due(wanted: Mapping[DueTarget, int], now: datetime) -> list[Delivery]:
+    """Reserve for this process what is due to targets, at most so many each; first what a process that was killed had
+    claimed. Return what was claimed, with its endpoint.
 
-
-def record_outcomes(ended: Sequence[tuple[Delivery, Outcome]], now: datetime) -> set[int]:
-    """Record what came of several deliveries as `record_outcome` does, in one transaction; return their keys."""
-    with transaction.atomic():
-        free = _lock([delivery for delivery, _ in ended], UNDELIVERED)
-        recorded = {each.pk for each, outcome in ended if each.pk in free and record_outcome(each, outcome, now)}
-    # One by one: whoever has locked these may wait for the others.
-    return recorded | {each.pk for each, outcome in ended if each.pk not in free and record_outcome(each, outcome, now)}
-
-
-def _lock(deliveries: Sequence[Delivery], condition: Q) -> set[int]:
-    """Lock deliveries in an open transaction, and return the keys of those that nobody else has locked.
-
-    Without waiting for rows, transactions that lock several never wait for each other. For the slots of a target they
-    wait in the order of their numbers.
+    No target has more in flight than its limit, in all processes. What another process is claiming for is left to it.
     """
-    rows = Delivery.objects.filter(condition, pk__in=[each.pk for each in deliveries]).order_by("pk")
+    with transaction.atomic():
+        limits = _lock_targets({each.target: each for each in wanted})
+        in_use = _list_in_use(limits)
+        next_of, left = dict[str, int](), list[int]()
+        for name, target in limits.items():
+            free = target.limit - sum(len(in_use[each]) for each in _share_limit(name))
+            expired = [pk for pk, due_at in in_use[name].values() if due_at <= now]
+            left += expired[: wanted[target]]
+            if (number := min(free, wanted[target] - len(expired))) > 0:
+                next_of[name] = number
+        ids = left + (list_next_ids(next_of, now) if next_of else [])
+        claimed = _lock_due(ids, now)
+        for delivery in claimed:
+            if delivery.slot is None:
+                used = in_use[delivery.target]
+                delivery.slot = next(slot for slot in count(0) if slot not in used)
+                used[delivery.slot] = (delivery.pk, now + CLAIM)
+            delivery.due_at = now + CLAIM
+        _execute_each(_CLAIM, [(to_column(each.due_at), each.slot, each.pk) for each in claimed])
+    return claimed
+
+
+def _lock_targets(targets: Mapping[str, DueTarget]) -> Mapping[str, DueTarget]:
+    """Return those that no other process claims for at this moment, in a transaction that is open.
+
+    On SQLite transactions follow each other. On PostgreSQL nobody waits: two processes that gave slots of several
+    targets in different orders would wait for each other.
+    """
+    if connection.vendor != "postgresql" or not targets:
+        return targets
+    with connection.cursor() as cursor:
+        cursor.execute(_TRY_LOCK, [[*{get_endpoint_id(name) for name in targets}]])
+        locked = {name for (name,) in cursor.fetchall()}
+    return {name: each for name, each in targets.items() if get_endpoint_id(name) in locked}
+
+
+def _share_limit(target: str) -> tuple[str, ...]:
+    """Return the targets of the same endpoint."""
+    endpoint_id = get_endpoint_id(target)
+    return (endpoint_id, f"{endpoint_id}{ALERTS_OF_ENDPOINT}")
+
+
+def _list_in_use(targets: Iterable[str]) -> dict[str, dict[int, tuple[int, datetime]]]:
+    """Return the slots of targets that are in use: which delivery has it, and when it is given to another process."""
+    in_use = defaultdict[str, dict[int, tuple[int, datetime]]](dict)
+    names = {name for target in targets for name in _share_limit(target)}
+    rows = Delivery.objects.filter(target__in=names, slot__isnull=False).order_by()
+    for target, slot, pk, due_at in rows.values_list("target", "slot", "pk", "due_at"):
+        in_use[target][slot or 0] = (pk, due_at)
+    return in_use
+
+
+def _lock_due(ids: Sequence[int], now: datetime) -> list[Delivery]:
+    """Return deliveries, with their endpoints, that nobody else has locked and that may still be sent."""
+    if not ids:
+        return []
     # A message that follows one of them may be added meanwhile: a foreign key needs the key alone.
-    return set(rows.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True))
+    rows = Delivery.objects.filter(UNDELIVERED, pk__in=ids, due_at__lte=now)
+    found = rows.select_for_update(skip_locked=True, no_key=True).in_bulk()
+    # Of several messages the endpoint is read, and later its secrets decrypted, once.
+    enabled = Endpoint.objects.select_related("secret", "headers").filter(is_enabled=True)
+    endpoints = enabled.in_bulk({each.endpoint_id for each in found.values() if each.endpoint_id})
+    deliveries = [found[pk] for pk in ids if pk in found and found[pk].endpoint_id in {None, *endpoints}]
+    for each in deliveries:
+        if each.endpoint_id:
+            each.endpoint = endpoints[each.endpoint_id]
+    return deliveries
 
 
-def claim(delivery: Delivery, now: datetime, used_slots: set[int]) -> bool:
-    """Reserve an attempt for this process, in a slot of the target; return False if there is none, or another process
-    was first.
+def _execute_each(statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    if rows:
+        with connection.cursor() as cursor:
+            cursor.executemany(statement, rows)
+
+
+def record_outcomes(ended: Sequence[tuple[Delivery, Outcome]], now: datetime) -> tuple[set[int], set[int]]:
+    """Record what came of claimed deliveries; return which were, and which could not be because their rows are locked.
+
+    Others are ignored: another process has claimed them since, or they were withdrawn. What was not accepted is sent
+    again after the delays of the specification.
     """
-    slot = delivery.slot if delivery.slot is not None else _find_free(used_slots)
-    if slot is None:
-        return False
-    free = Delivery.objects.filter(UNDELIVERED, pk=delivery.pk, due_at=delivery.due_at)
-    try:
-        with transaction.atomic():  # a part of the caller's
-            claimed = free.update(due_at=now + CLAIM, slot=slot)
-    except IntegrityError:  # another process took the slot
-        claimed = 0
-    used_slots.add(slot)
-    delivery.due_at, delivery.slot = now + CLAIM, slot
-    return bool(claimed)
+    claims = {delivery.pk: (delivery.due_at, delivery.slot) for delivery, _ in ended}
+    rows = Delivery.objects.filter(UNDELIVERED, pk__in=claims).order_by("pk")
+    with transaction.atomic():
+        # Without waiting: whoever has locked some of these may wait for others, and the rest would wait with them.
+        free = rows.select_for_update(skip_locked=True, no_key=True).values_list("pk", "due_at", "slot")
+        recorded = {pk for pk, *claim in free if claims[pk] == tuple(claim)}
+        _execute_each(_RECORD, [_row(*each, now) for each in ended if each[0].pk in recorded])
+    for delivery, outcome in ended:
+        if delivery.pk in recorded and not outcome.is_accepted:
+            log.warning("webhook_failed", target=delivery.target, message_id=delivery.message_id, error=outcome.error)
+    if len(recorded) == len(claims):
+        return recorded, set()
+    others = rows.filter(pk__in=claims.keys() - recorded).values_list("pk", "due_at", "slot")
+    return recorded, {pk for pk, *claim in others if claims[pk] == tuple(claim)}
 
 
-def _find_free(used_slots: set[int]) -> int | None:
-    return next((slot for slot in range(IN_FLIGHT_MAX) if slot not in used_slots), None)
-
-
-def record_outcome(delivery: Delivery, outcome: Outcome, now: datetime) -> bool:
-    """Record what came of a claimed delivery, unless another process has claimed it since; return whether it was.
-
-    If it was not accepted, it is sent again after the delays of the specification.
-    """
-    columns: dict[str, Any] = {
-        "attempts": delivery.attempts + 1,
-        "slot": None,
-        "sent_at": now,
-        "status": outcome.status,
-        "duration_ms": outcome.duration_ms,
-        "response": replace_nul(outcome.response.decode(errors="replace")),
-        "error": replace_nul(outcome.error)[:ERROR_MAX_LENGTH],
-    }
-    if outcome.is_accepted:
-        columns["delivered_at"] = now
-    elif delivery.attempts >= len(DELAYS_S) or outcome.status == GONE:
-        columns["abandoned_at"] = now
-    else:
-        columns["due_at"] = now + _delay(delivery.attempts, outcome.retry_after, now)
-    is_recorded = bool(_claimed(delivery).update(**columns))
-    if is_recorded and not outcome.is_accepted:
-        log.warning("webhook_failed", target=delivery.target, message_id=delivery.message_id, error=outcome.error)
-    return is_recorded
+def _row(delivery: Delivery, outcome: Outcome, now: datetime) -> tuple[Any, ...]:
+    """Return the parameters of _RECORD."""
+    is_last = delivery.attempts >= len(DELAYS_S) or outcome.status == GONE
+    due_at = delivery.due_at
+    if not outcome.is_accepted and not is_last:
+        due_at = now + _delay(delivery.attempts, outcome.retry_after, now)
+    at = to_column(now)
+    return (
+        *(at if outcome.is_accepted else None, at if is_last and not outcome.is_accepted else None, to_column(due_at)),
+        *(delivery.attempts + 1, at, outcome.status, outcome.duration_ms),
+        replace_nul(outcome.response.decode(errors="replace")),
+        replace_nul(outcome.error)[:ERROR_MAX_LENGTH],
+        delivery.pk,
+    )
 
 
 def record_refused(delivery: Delivery, reason: str, now: datetime) -> None:
@@ -137,11 +195,12 @@ def retry_at_once(target: str, now: datetime) -> None:
         waiting.filter(attempts=attempts, due_at__lte=scheduled).update(due_at=now)
 
 
-def withdraw(deliveries: QuerySet[Delivery], reason: str) -> None:
-    """Give up deliveries that are still to be sent. What comes of one that is in flight is not recorded."""
-    ids = list(deliveries.filter(UNDELIVERED).values_list("pk", flat=True))
+def withdraw(deliveries: QuerySet[Delivery], reason: str) -> int:
+    """Give up deliveries that are still to be sent; return how many. What comes of one that is in flight is not
+    recorded.
+    """
     columns = {"abandoned_at": timezone.now(), "slot": None, "error": reason[:ERROR_MAX_LENGTH]}
-    Delivery.objects.filter(UNDELIVERED, pk__in=ids).update(**columns)
+    return deliveries.filter(UNDELIVERED).update(**columns)
 
 
 def resend(deliveries: QuerySet[Delivery], now: datetime) -> int:
@@ -160,8 +219,37 @@ def prune_deliveries() -> int:
     old = Delivery.objects.filter(created_at__lt=timezone.now() - KEPT_FOR)
     old = old.exclude(UNDELIVERED, endpoint__is_enabled=True).order_by("created_at")
     ids = list(old.values_list("pk", flat=True)[:PRUNE_BATCH])
-    Delivery.objects.filter(pk__in=ids).delete()
+    kept = Delivery.objects.filter(UNDELIVERED, pk__in=ids).exclude(endpoint__disabled_reason="")
+    dropped = Counter(kept.exclude(endpoint=None).order_by().values_list("endpoint_id", flat=True))
+    with transaction.atomic():
+        Delivery.objects.filter(pk__in=ids).delete()
+        for endpoint_id, number in dropped.items():
+            _count_dropped(endpoint_id, number)
     return len(ids)
+
+
+def limit_kept() -> None:
+    """Delete the oldest of what endpoints that the server disabled keep, beyond KEPT_MAX and KEPT_MAX_BYTES each."""
+    for endpoint in Endpoint.objects.filter(is_enabled=False).exclude(disabled_reason=""):
+        waiting = endpoint.deliveries.filter(UNDELIVERED).order_by("pk")
+        totals = waiting.aggregate(number=Count("pk"), size=Sum("body_bytes"))
+        number, size = totals["number"], totals["size"] or 0
+        while number > KEPT_MAX or size > KEPT_MAX_BYTES:
+            dropped = []
+            for pk, body_bytes in waiting.values_list("pk", "body_bytes")[:PRUNE_BATCH]:
+                if number <= KEPT_MAX and size <= KEPT_MAX_BYTES:
+                    break
+                dropped.append(pk)
+                number, size = number - 1, size - body_bytes
+            if not dropped:  # they were sent or deleted meanwhile
+                break
+            with transaction.atomic():
+                Delivery.objects.filter(pk__in=dropped).delete()
+                _count_dropped(endpoint.pk, len(dropped))
+
+
+def _count_dropped(endpoint_id: str, number: int) -> None:
+    Endpoint.objects.filter(pk=endpoint_id, is_enabled=False).update(dropped=F("dropped") + number)
 
 
 def _claimed(delivery: Delivery) -> QuerySet[Delivery]:

@@ -3,7 +3,7 @@
 from runqy.broker.broker import Broker
 from runqy.broker.streams.run_counters import add_webhook_attempts
 from runqy.maintenance.base import DatabaseDuty, register
-from webhooks.deliveries import prune_deliveries
+from webhooks.deliveries import limit_kept, prune_deliveries
 from webhooks.sender import Sender
 
 
@@ -26,11 +26,12 @@ class WebhookSender(DatabaseDuty):
 
 @register
 class DeliveryPruner(DatabaseDuty):
-    """Delete old deliveries."""
+    """Delete old deliveries, and what disabled endpoints keep beyond their limits."""
 
     name = "delivery_pruner"
-    interval_s = 600.0
+    interval_s = 60.0
 
     def run(self, broker: Broker) -> None:
         while prune_deliveries():
             pass
+        limit_kept()

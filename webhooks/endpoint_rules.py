@@ -1,7 +1,8 @@
 """What an endpoint may be: its queues, URL, recipients, events and headers."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -19,6 +20,8 @@ from webhooks.queries import is_within
 
 QUEUES_MAX = 100
 RECIPIENTS_MAX = 50
+ENDPOINTS_OF_KEY_MAX, ENDPOINTS_OF_QUEUE_MAX = 100, 100
+"""How many endpoints a key can create, and how many can name a queue. Those that exist already stay."""
 HEADERS_MAX, HEADER_VALUE_MAX_LENGTH = 20, 4096
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
@@ -81,6 +84,24 @@ def validate(
         raise WebhookInvalid(errors=errors)
     if row.kind == EndpointKind.EMAIL and allowed_queues is not None:
         raise KeyInsufficient("kind: A key that is limited to queues sends no e-mail.")
+
+
+def refuse_too_many(row: Endpoint, added_queues: Collection[str]) -> None:
+    """Raise WebhookInvalid if the key that creates an endpoint, or a queue that it adds, has enough of them."""
+    errors = []
+    key = row.created_by_key_id
+    is_new = row.created_at is None
+    if is_new and key and Endpoint.objects.filter(created_by_key=key).count() >= ENDPOINTS_OF_KEY_MAX:
+        errors.append(f"This key has created {ENDPOINTS_OF_KEY_MAX} endpoints: delete some first.")
+    others = Endpoint.objects.exclude(pk=row.pk).order_by().values_list("queues", flat=True)
+    counts = Counter(name for queues in others for name in queues) if added_queues else Counter()
+    errors += [
+        f"queues: {name} has {ENDPOINTS_OF_QUEUE_MAX} endpoints: delete some first."
+        for name in sorted(added_queues)
+        if counts[name] >= ENDPOINTS_OF_QUEUE_MAX
+    ]
+    if errors:
+        raise WebhookInvalid(errors=errors)
 
 
 def refuse_headers_of_other_host(row: Endpoint, known_url: str) -> None:

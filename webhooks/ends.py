@@ -26,7 +26,7 @@ from tasks.ends.collector import CollectedEnd, register_preparer
 from tasks.task_info import TaskInfo, task_info
 from webhooks.message_ids import message_id
 from webhooks.messages import build_delivery, save_deliveries
-from webhooks.models import Delivery, Endpoint, EndpointEvent
+from webhooks.models import TOLD, Delivery, Endpoint, EndpointEvent
 
 EVENTS: Mapping[EndOutcome, EndpointEvent] = {
     EndOutcome.COMPLETED: EndpointEvent.TASK_COMPLETED,
@@ -57,7 +57,7 @@ def prepare_deliveries(ends: Sequence[CollectedEnd]) -> Callable[[], None]:
     catalog, records = (_find_catalog(), _read_records(told)) if told else (None, {})
 
     def store() -> None:
-        endpoints = list(Endpoint.objects.filter(is_enabled=True)) if told else []
+        endpoints = list(Endpoint.objects.filter(TOLD)) if told else []
         save_deliveries([delivery for each in told for delivery in _build(each, endpoints, catalog, records)])
 
     return store

@@ -8,7 +8,7 @@ import msgspec
 from django.conf import settings
 
 from webhooks.message_ids import message_id
-from webhooks.models import ALERTS, Delivery, Endpoint, EndpointEvent, EndpointKind
+from webhooks.models import ALERTS, TOLD, Delivery, Endpoint, EndpointEvent, EndpointKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,8 @@ class AlertMessage:
     message_id: str
     level: str
     queue: str
+    about_endpoint: str = ""
+    """The id of the endpoint that it is about, which is not told; empty if it is about something else."""
     data: object
     text: MessageText
 
@@ -54,13 +56,14 @@ def build_delivery(  # noqa: PLR0913 (what describes a message)
         body = msgspec.json.encode({"type": event, "timestamp": at or now, "data": data}).decode()
     return Delivery(
         endpoint=endpoint,
-        target=endpoint.pk if endpoint else target,
+        target=endpoint.get_target(event) if endpoint else target,
         url=url,
         message_id=message,
         event=event,
         queue=queue,
         task_id=task_id,
         body=body,
+        body_bytes=len(body.encode()),
         created_at=now,
         due_at=now,
         after=after,
@@ -80,22 +83,16 @@ def schedule_batch_ended(*, batch_id: str, queues: Sequence[str], data: object, 
     message = message_id("batch", batch_id, EndpointEvent.BATCH_ENDED)
     save_deliveries(
         build_delivery(endpoint=row, message=message, event=EndpointEvent.BATCH_ENDED, data=data, now=now)
-        for row in Endpoint.objects.filter(is_enabled=True)
+        for row in Endpoint.objects.filter(TOLD)
         if EndpointEvent.BATCH_ENDED in row.events and (not row.queues or {*row.queues}.issuperset(queues))
     )
 
 
-def schedule_alert(alert: AlertMessage, *, previous: Mapping[str, Delivery], now: datetime) -> list[Delivery]:
+def schedule_alert(alert: AlertMessage, *, previous: Mapping[str | None, Delivery], now: datetime) -> list[Delivery]:
     """Store a message to each endpoint that wants it, and to that of the settings. `previous` are the last messages
-    about the alert, by target, which are sent before.
+    about the alert, by endpoint, None for that of the settings, which are sent before.
     """
-    wanted = [
-        row
-        for row in Endpoint.objects.filter(is_enabled=True)
-        if alert.event in row.events
-        and (not row.queues or alert.queue in row.queues)
-        and (not row.levels or alert.level in row.levels)
-    ]
+    wanted = _list_told_of(alert)
     targets: list[Endpoint | None] = [*wanted, *([None] if settings.RUNQY_ALERT_WEBHOOK_URL else [])]
     deliveries = [
         build_delivery(
@@ -107,13 +104,24 @@ def schedule_alert(alert: AlertMessage, *, previous: Mapping[str, Delivery], now
             data=alert.data,
             text=alert.text,
             now=now,
-            after=previous.get(endpoint.pk if endpoint else ALERTS),
+            after=previous.get(endpoint.pk if endpoint else None),
         )
         for endpoint in targets
     ]
     for delivery in deliveries:
         delivery.save()
     return deliveries
+
+
+def _list_told_of(alert: AlertMessage) -> list[Endpoint]:
+    """Return the endpoints that want an alert; if only the one that it is about does, those that want other levels."""
+    others = [
+        row
+        for row in Endpoint.objects.filter(TOLD).exclude(pk=alert.about_endpoint)
+        if alert.event in row.events and (not row.queues or alert.queue in row.queues)
+    ]
+    wanted = [row for row in others if not row.levels or alert.level in row.levels]
+    return wanted or (others if alert.about_endpoint else [])
 
 
 def render(endpoint: Endpoint | None, text: MessageText) -> str | None:

@@ -1,8 +1,11 @@
 """Endpoints that are told of what happened, and the messages that are sent to them."""
 
+import hashlib
+import json
 import secrets
 
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 
@@ -18,6 +21,11 @@ UNDELIVERED = Q(delivered_at__isnull=True, abandoned_at__isnull=True)
 """Deliveries that are still to be sent."""
 ALERTS = "alerts"
 """The target of messages to RUNQY_ALERT_WEBHOOK_URL."""
+ALERTS_OF_ENDPOINT = ":alerts"
+"""Ends the target of alerts and test messages to an endpoint, which are sent before its other messages."""
+IN_FLIGHT, IN_FLIGHT_MAX = 16, 100
+TOLD = Q(is_enabled=True) | ~Q(disabled_reason="")
+"""The endpoints that messages are made for: those that are enabled, or that the server disabled, which keep them."""
 
 
 class EndpointEvent(models.TextChoices):
@@ -47,6 +55,14 @@ class EndpointLevel(models.TextChoices):
 
 ALERT_EVENTS = (EndpointEvent.ALERT_OPENED, EndpointEvent.ALERT_RESOLVED)
 TASK_EVENTS = (EndpointEvent.TASK_COMPLETED, EndpointEvent.TASK_ARCHIVED)
+QUEUED_EVENTS = (*TASK_EVENTS, EndpointEvent.BATCH_ENDED)
+"""Events of which there may be many: others are sent before them."""
+
+
+CHANGED_BY_PEOPLE = (
+    *("kind", "url", "recipients", "queues", "events", "levels", "include_result", "is_enabled", "in_flight"),
+    "header_names",
+)
 
 
 def make_endpoint_id() -> str:
@@ -89,12 +105,22 @@ class Endpoint(models.Model):
         default=False, help_text="Send results of up to 20 KiB; larger ones are left out."
     )
     is_enabled = models.BooleanField(
-        default=True, verbose_name="enabled", help_text="A disabled endpoint gets no messages; what is due waits."
+        default=True,
+        verbose_name="enabled",
+        help_text="What ends while you have disabled it is not sent later either; what was due before waits.",
+    )
+    in_flight = models.PositiveSmallIntegerField(
+        default=IN_FLIGHT,
+        db_default=IN_FLIGHT,
+        validators=[MinValueValidator(1), MaxValueValidator(IN_FLIGHT_MAX)],
+        help_text="How many messages are sent to it at once; fewer while they fail.",
     )
     disabled_reason = models.CharField(max_length=ERROR_MAX_LENGTH, blank=True, editable=False)
     """Why the server disabled it; empty if a user did."""
     failing_since = models.DateTimeField(null=True, editable=False)
     """When the first of the attempts failed that all failed since."""
+    dropped = models.PositiveIntegerField(default=0, db_default=0, editable=False)
+    """Messages that were dropped, as too many or too old, since the server disabled it."""
     secret = models.OneToOneField(SealedSecret, null=True, on_delete=models.PROTECT, related_name="+", editable=False)
     """What signs its messages; of Slack the URL; null for e-mail."""
     headers = models.OneToOneField(SealedSecret, null=True, on_delete=models.PROTECT, related_name="+", editable=False)
@@ -117,6 +143,22 @@ class Endpoint(models.Model):
     def __str__(self) -> str:
         return self.url or ", ".join(self.recipients)
 
+    @property
+    def is_disabled_by_server(self) -> bool:
+        return not self.is_enabled and bool(self.disabled_reason)
+
+    @property
+    def version(self) -> str:
+        """A digest of what is changed by people, and of whether the server disabled it: its ETag."""
+        sealed = [self.headers, self.secret if self.kind == EndpointKind.SLACK else None]
+        parts = [getattr(self, name) for name in CHANGED_BY_PEOPLE] + [self.disabled_reason]
+        content = json.dumps([*parts, *(each and str(each.sealed_at) for each in sealed)])
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+    def get_target(self, event: str) -> str:
+        """Return the target of a message about an event."""
+        return self.pk if event in QUEUED_EVENTS else f"{self.pk}{ALERTS_OF_ENDPOINT}"
+
     def covers(self, queue: str, *, revision: int) -> bool:
         """Return whether it covers a task of a queue that was enqueued with the configuration of a revision."""
         since = self.since.get(queue, self.since.get(ALL_QUEUES))
@@ -130,12 +172,15 @@ class Delivery(models.Model):
     url = models.CharField(max_length=URL_MAX_LENGTH, blank=True)
     """Of a task's own webhook; empty for those of endpoints and of alerts, which may change."""
     target = models.CharField(max_length=TARGET_MAX_LENGTH)
-    """What limits how many are in flight: the endpoint, the queue and host of a task's own webhook, or ALERTS."""
+    """What limits how many are in flight: the endpoint, with ALERTS_OF_ENDPOINT for what is not of QUEUED_EVENTS; the
+    queue and host of a task's own webhook; or ALERTS.
+    """
     message_id = models.CharField(max_length=64)
     event = models.CharField(max_length=64)
     queue = models.CharField(max_length=QUEUE_NAME_MAX_LENGTH, blank=True)
     task_id = models.CharField(max_length=255, blank=True)
     body = models.TextField()
+    body_bytes = models.PositiveIntegerField(default=0, db_default=0)
     created_at = models.DateTimeField()
     due_at = models.DateTimeField()
     """When it is sent, or sent again; of one that is in flight, when it is given to another process."""

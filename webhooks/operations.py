@@ -26,19 +26,21 @@ from runqy.errors import (
     WebhookDisabled,
     WebhookInvalid,
 )
+from runqy.http.preconditions import Precondition, accept_any
 from vaults.models import SealedSecret
 from vaults.sealed_secrets import store_secret
-from webhooks.deliveries import FAILS_FOR, GONE, resend
-from webhooks.endpoint_rules import refuse_headers_of_other_host, set_scope, validate
+from webhooks.deliveries import FAILS_FOR, GONE, resend, withdraw
+from webhooks.endpoint_rules import refuse_headers_of_other_host, refuse_too_many, set_scope, validate
 from webhooks.message_ids import message_id
 from webhooks.messages import MessageText, build_delivery
-from webhooks.models import TASK_EVENTS, Delivery, Endpoint, EndpointKind
+from webhooks.models import CHANGED_BY_PEOPLE, IN_FLIGHT, TASK_EVENTS, Delivery, Endpoint, EndpointKind
 from webhooks.queries import get_endpoint
+from webhooks.transport import Outcome
 
 TEST_EVENT = "webhook.test"
-_AUDITED = (
-    *("kind", "url", "recipients", "queues", "events", "levels", "include_result", "is_enabled", "header_names"),
-)
+DROPPED = "It was dropped when the endpoint was enabled."
+KEEP_SENDING, DROP = "send", "drop"
+"""What is done with the messages that wait for an endpoint when it is enabled."""
 
 log = structlog.get_logger()
 
@@ -65,6 +67,7 @@ def create_endpoint(  # noqa: PLR0913 (what describes an endpoint)
     include_result: bool = False,
     headers: Mapping[str, str] | None = None,
     is_enabled: bool = True,
+    in_flight: int = IN_FLIGHT,
     allowed_queues: AllowedQueues = None,
 ) -> CreatedEndpoint:
     """Create an endpoint, a webhook with a new secret. It covers tasks that are enqueued from now on.
@@ -74,9 +77,11 @@ def create_endpoint(  # noqa: PLR0913 (what describes an endpoint)
     secret = ""
     with configuration_change() as change:
         row = Endpoint(kind=kind, url=url, include_result=include_result, is_enabled=is_enabled, **_creator())
+        row.in_flight = in_flight
         row.recipients, row.levels = list(recipients), sorted(levels)
         set_scope(row, queues=queues, events=events, allowed_queues=allowed_queues, revision=change.revision)
         validate(row, headers, allowed_queues=allowed_queues)
+        refuse_too_many(row, row.queues)
         if kind == EndpointKind.WEBHOOK:
             row.secret, secret = create_secret(is_shown=True)
         elif row.url:
@@ -99,21 +104,31 @@ def change_endpoint(  # noqa: PLR0913 (what describes an endpoint)
     include_result: bool | None = None,
     headers: Mapping[str, str] | None = None,
     is_enabled: bool | None = None,
+    kept: str = KEEP_SENDING,
+    in_flight: int | None = None,
     allowed_queues: AllowedQueues = None,
+    precondition: Precondition = accept_any,
 ) -> Endpoint:
     """Change what is given; `headers` replaces all of them. Raise WebhookNotFound, and as `create_endpoint`.
 
-    Headers must be given again with a URL of another host.
+    Headers must be given again with a URL of another host. `kept` says what happens to the messages that wait if this
+    enables it. `precondition` is called with its version.
     """
     with configuration_change() as change:
         row = get_endpoint(endpoint_id, allowed_queues=allowed_queues)
-        before, known_url = _audited(row), row.url
+        precondition(row.version)
+        before, known_url, known_queues = _audited(row), row.url, {*row.queues}
+        dropped = 0
         row.url = row.url if url is None else url
         row.recipients = row.recipients if recipients is None else list(recipients)
         row.levels = row.levels if levels is None else sorted(levels)
         row.include_result = row.include_result if include_result is None else include_result
-        if is_enabled is not None:
-            row.is_enabled, row.disabled_reason, row.failing_since = is_enabled, "", None
+        row.in_flight = row.in_flight if in_flight is None else in_flight
+        if is_enabled is False:  # also what the server had disabled
+            row.is_enabled, row.disabled_reason = False, ""
+        elif is_enabled and not row.is_enabled:
+            row.is_enabled, row.disabled_reason, row.failing_since, row.dropped = True, "", None, 0
+            dropped = withdraw(row.deliveries.all(), DROPPED) if kept == DROP else 0
         set_scope(
             row,
             queues=row.queues if queues is None else queues,
@@ -124,6 +139,7 @@ def change_endpoint(  # noqa: PLR0913 (what describes an endpoint)
         validate(row, headers, known_url=known_url, allowed_queues=allowed_queues)
         if headers is None:
             refuse_headers_of_other_host(row, known_url)
+        refuse_too_many(row, {*row.queues} - known_queues)
         is_url_sealed = row.kind == EndpointKind.SLACK and url is not None
         if is_url_sealed:
             _seal_url(row)
@@ -134,6 +150,7 @@ def change_endpoint(  # noqa: PLR0913 (what describes an endpoint)
         changes = dict(diff(before, _audited(row)))
         changes |= {"headers": REDACTED} if headers is not None else {}
         changes |= {"url": REDACTED} if is_url_sealed else {}
+        changes |= {"dropped_messages": (None, dropped)} if dropped else {}
         if changes:
             _record("webhook.updated", row, changes)
     return row
@@ -149,10 +166,13 @@ def _seal_url(row: Endpoint) -> None:
     row.url = get_origin(row.url)
 
 
-def delete_endpoint(endpoint_id: str, *, allowed_queues: AllowedQueues = None) -> None:
+def delete_endpoint(
+    endpoint_id: str, *, allowed_queues: AllowedQueues = None, precondition: Precondition = accept_any
+) -> None:
     """Delete an endpoint with its deliveries. Raise WebhookNotFound."""
     with configuration_change() as change:
         row = get_endpoint(endpoint_id, allowed_queues=allowed_queues)
+        precondition(row.version)
         _record("webhook.deleted", row, diff(_audited(row), {}))
         change.forget(DocumentKind.ENDPOINT, row.pk)
         secrets = [each for each in (row.secret_id, row.headers_id) if each]
@@ -175,32 +195,35 @@ def rotate_endpoint_secret(endpoint_id: str, *, allowed_queues: AllowedQueues = 
 
 
 def disable_failing_endpoint(endpoint_id: str, reason: str) -> None:
-    """Disable an endpoint that accepts nothing any more. What is due to it waits until a user enables it."""
-    with configuration_change() as change:
+    """Disable an endpoint that accepts nothing any more. It stays published: its messages, also of what ends from now
+    on, are kept until a user enables it.
+    """
+    with transaction.atomic():
         if not Endpoint.objects.filter(pk=endpoint_id, is_enabled=True).update(
             is_enabled=False, disabled_reason=reason
         ):
             return
         row = Endpoint.objects.get(pk=endpoint_id)
-        _publish(change, row)
         _record("webhook.disabled", row, {"is_enabled": (True, False), "reason": (None, reason)})
     log.warning("webhook_disabled", endpoint=endpoint_id, reason=reason)
 
 
-def update_endpoint_health(endpoint: Endpoint, *, status: int | None, is_accepted: bool, now: datetime) -> None:
-    """Remember since when an endpoint fails; disable one that says it is gone, or has failed for five days."""
-    rows = Endpoint.objects.filter(pk=endpoint.pk)
-    if is_accepted:
-        rows.filter(failing_since__isnull=False).update(failing_since=None)
-        return
-    # As it was when the message was claimed. While a receiver is down, most failures change nothing.
-    since = endpoint.failing_since
-    if since is None:
+def update_endpoints_health(ends: Sequence[tuple[Delivery, Outcome]], now: datetime) -> None:
+    """Remember since when endpoints fail, by what came of messages to them; disable one that says it is gone, or has
+    failed for five days.
+    """
+    of_endpoints = [(each.endpoint_id, outcome) for each, outcome in ends if each.endpoint_id]
+    accepting = {endpoint for endpoint, outcome in of_endpoints if outcome.is_accepted}
+    failing = {endpoint for endpoint, _ in of_endpoints} - accepting
+    if accepting:
+        Endpoint.objects.filter(pk__in=accepting, failing_since__isnull=False).update(failing_since=None)
+    if failing:
+        rows = Endpoint.objects.filter(pk__in=failing, is_enabled=True)
         rows.filter(failing_since=None).update(failing_since=now)
-    if status == GONE:
-        disable_failing_endpoint(endpoint.pk, "It responded with status 410: gone.")
-    elif since and since <= now - FAILS_FOR and rows.filter(failing_since__lte=now - FAILS_FOR).exists():
-        disable_failing_endpoint(endpoint.pk, f"It has failed for {FAILS_FOR.days} days.")
+        for endpoint in rows.filter(failing_since__lte=now - FAILS_FOR):
+            disable_failing_endpoint(endpoint.pk, f"It has failed for {FAILS_FOR.days} days.")
+    for gone in {endpoint for endpoint, outcome in of_endpoints if outcome.status == GONE}:
+        disable_failing_endpoint(gone, "It responded with status 410: gone.")
 
 
 def schedule_test(endpoint_id: str, *, allowed_queues: AllowedQueues = None) -> Delivery:
@@ -254,7 +277,7 @@ def _set_headers(row: Endpoint, headers: Mapping[str, str]) -> None:
 
 
 def _publish(change: config_sync.Change, row: Endpoint) -> None:
-    if not row.is_enabled or not set(TASK_EVENTS).intersection(row.events):
+    if not (row.is_enabled or row.is_disabled_by_server) or not set(TASK_EVENTS).intersection(row.events):
         change.forget(DocumentKind.ENDPOINT, row.pk)
         return
     published = PublishedEndpoint(since=row.since, include_result=row.include_result)
@@ -262,7 +285,7 @@ def _publish(change: config_sync.Change, row: Endpoint) -> None:
 
 
 def _audited(row: Endpoint) -> dict[str, object]:
-    return {name: getattr(row, name) for name in _AUDITED}
+    return {name: getattr(row, name) for name in CHANGED_BY_PEOPLE}
 
 
 def _record(action: str, row: Endpoint, changes: Mapping[str, Change]) -> None:

@@ -1,14 +1,14 @@
 """Send what is due: this thread claims and records, an event loop on another one has the connections."""
 
 import asyncio
-import json
 import ssl
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from queue import Empty, SimpleQueue
 from time import monotonic
 
 import structlog
@@ -16,16 +16,16 @@ from django.conf import settings
 from django.db import DatabaseError
 from django.utils import timezone
 
-from queues.models import Queue
 from queues.webhook_secrets import sign
-from queues.webhook_urls import find_host_error
 from runqy.errors import VaultLocked, VaultUnavailable
 from webhooks.circuit_breaker import CircuitBreaker
-from webhooks.deliveries import IN_FLIGHT_MAX, claim_all, record_outcomes, record_refused, release, retry_at_once
+from webhooks.deliveries import claim_due, record_outcomes, record_refused, release, retry_at_once
+from webhooks.destinations import Destination, Destinations, NotAllowed
 from webhooks.mail import Mail, send_mail
-from webhooks.models import ALERTS, Delivery, Endpoint, EndpointKind
-from webhooks.operations import update_endpoint_health
-from webhooks.queries import list_due, list_due_targets, list_left, list_slots
+from webhooks.models import Delivery
+from webhooks.operations import update_endpoints_health
+from webhooks.queries import list_due_targets
+from webhooks.slots import DueTarget, Pool
 from webhooks.transport import Message, Outcome, Rules, send
 
 log = structlog.get_logger()
@@ -33,23 +33,20 @@ log = structlog.get_logger()
 TIMEOUT_S = 15.0
 """The time for a whole attempt, from the look-up of the host to the head of the response."""
 IN_FLIGHT_ALL = 1000
-RECORDED_AT_ONCE = 50
+ALERTS_IN_FLIGHT = 100
+"""Of alerts, test messages and e-mail, besides the others."""
+CLAIMED_AT_ONCE = 100
+RECORDED_AT_ONCE = 100
 """In one transaction, while which other processes cannot write to SQLite."""
 SCAN_EVERY_S = 0.5
 
 
-class _NotAllowed(Exception):
-    """The message may not be sent, now or later."""
-
-
 @dataclass(frozen=True, slots=True)
-class _Destination:
-    """Where a message goes, and who signs it."""
+class _Attempt:
+    """A message that is in flight."""
 
-    url: str
-    secrets: Iterable[str]
-    headers: Mapping[str, str]
-    is_trusted: bool = False
+    delivery: Delivery
+    target: DueTarget
 
 
 class Sender:
@@ -59,8 +56,12 @@ class Sender:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._context: ssl.SSLContext | None = None
         self._thread: threading.Thread | None = None
-        self._in_flight: dict[Future[Outcome], Delivery] = {}
-        self._scanned_at = float("-inf")
+        self._in_flight: dict[Future[Outcome], _Attempt] = {}
+        self._ended = SimpleQueue[Future[Outcome]]()
+        self._unrecorded: list[Future[Outcome]] = []
+        self._pools = {True: Pool(ALERTS_IN_FLIGHT), False: Pool(IN_FLIGHT_ALL)}  # by `DueTarget.is_alerts`
+        self._due: dict[str, DueTarget] = {}
+        self._scanned_until, self._scanned_at = "", float("-inf")
         self._breaker = CircuitBreaker()
         self.attempts = Counter[str]()
         """Those that ended, by outcome, until the caller clears them."""
@@ -72,65 +73,83 @@ class Sender:
     def run(self, duration_s: float) -> int:
         """Send for some time, or until nothing is due and nothing in flight; return how many were accepted.
 
-        Raise DatabaseError: what is in flight is then sent again by whoever claims it next.
+        Raise DatabaseError: what is in flight is recorded by the next call, or sent again by whoever claims it next.
         """
         until, accepted = monotonic() + duration_s, 0
         while True:
-            if monotonic() - self._scanned_at >= SCAN_EVERY_S or not self._in_flight:
-                for target in list_due_targets(timezone.now()):
-                    self._fill(target)
-                self._breaker.forget_old()
-                self._scanned_at = monotonic()
-            if not self._in_flight:
-                return accepted
+            # First, however long the rest takes: until it is recorded, nothing else has its slot.
+            accepted += self._record_ended()
+            self._scan()
+            # Alerts first, so that they get what is free of an endpoint. Each step is bounded.
+            has_begun = [self._begin(is_alerts=is_alerts) for is_alerts in (True, False)]
             left_s = until - monotonic()
-            if left_s <= 0:
+            if left_s <= 0 or not (self._in_flight or any(has_begun) or self._scanned_until):
                 return accepted
-            ended, _ = wait(self._in_flight, min(left_s, SCAN_EVERY_S), FIRST_COMPLETED)
-            accepted += self._finish([future for future in self._in_flight if future in ended][:RECORDED_AT_ONCE])
+            if self._in_flight and not any(has_begun):
+                with suppress(Empty):
+                    self._unrecorded.append(self._ended.get(timeout=min(left_s, SCAN_EVERY_S)))
 
-    def _finish(self, ended: Iterable[Future[Outcome]]) -> int:
-        """Record what came of attempts, and send what is due to their targets; return how many were accepted."""
-        ends = [(self._in_flight.pop(future), _get_outcome(future)) for future in ended]
+    def _record_ended(self) -> int:
+        """Record what came of attempts; return how many were accepted."""
+        with suppress(Empty):
+            while len(self._unrecorded) < RECORDED_AT_ONCE:
+                self._unrecorded.append(self._ended.get_nowait())
+        ended = {future: _get_outcome(future) for future in self._unrecorded}
+        if not ended:
+            return 0
         now = timezone.now()
-        recorded = record_outcomes(ends, now)
-        for delivery, outcome in ends:
-            target, is_accepted = delivery.target, outcome.is_accepted
-            if delivery.pk in recorded and delivery.endpoint is not None:
-                update_endpoint_health(delivery.endpoint, status=outcome.status, is_accepted=is_accepted, now=now)
-            if self._breaker.record(target, is_accepted=is_accepted):
-                retry_at_once(target, now)
-            self.attempts["accepted" if is_accepted else "failed"] += 1
-        for target in {delivery.target for delivery, _ in ends}:
-            self._fill(target)
-        return sum(outcome.is_accepted for _, outcome in ends)
+        ends = [(self._in_flight[future].delivery, outcome) for future, outcome in ended.items()]
+        recorded, locked = record_outcomes(ends, now)
+        self._unrecorded = [future for future in ended if self._in_flight[future].delivery.pk in locked]
+        for future in self._unrecorded:  # after the others
+            del ended[future]
+        attempts = [(self._in_flight.pop(future), outcome) for future, outcome in ended.items()]
+        for attempt, outcome in attempts:
+            self._pools[attempt.target.is_alerts].remove(attempt.target)
+            self.attempts["accepted" if outcome.is_accepted else "failed"] += 1
+            if self._breaker.record(attempt.target.target, is_accepted=outcome.is_accepted):
+                retry_at_once(attempt.target.target, now)
+        update_endpoints_health([(a.delivery, outcome) for a, outcome in attempts if a.delivery.pk in recorded], now)
+        return sum(outcome.is_accepted for _, outcome in attempts)
 
-    def _fill(self, target: str) -> None:
-        """Send what is due to a target, up to its limit."""
-        if (limit := self._breaker.get_limit(target)) < IN_FLIGHT_MAX:
-            limit -= sum(delivery.target == target for delivery in self._in_flight.values())
-        if limit <= 0:
+    def _scan(self) -> None:
+        """Find the targets that something is due to, a part of them at a time."""
+        if monotonic() - self._scanned_at < SCAN_EVERY_S and self._in_flight:
             return
+        found, self._scanned_until = list_due_targets(timezone.now(), after=self._scanned_until)
+        self._due = {each.target: each for each in found}
+        self._breaker.forget_old()
+        self._scanned_at = monotonic()
+
+    def _begin(self, *, is_alerts: bool) -> bool:
+        """Send some of what is due, in free slots; return whether anything was."""
+        pool, targets = self._pools[is_alerts], [each for each in self._due.values() if each.is_alerts == is_alerts]
+        wanted = pool.allot(targets, self._get_limit, at_most=CLAIMED_AT_ONCE) if targets else {}
+        if not wanted:
+            return False
         now = timezone.now()
-        slots = list_slots(target)
-        used = {slot for slot in slots if slot is not None}
-        # First what was claimed by a process that was killed: nothing else can be sent while it has all slots.
-        left = list_left(target, now) if any(due_at <= now for due_at in slots.values()) else ()
-        limit = min(limit, IN_FLIGHT_ALL - len(self._in_flight))
-        due = (*left, *list_due(target, now, limit=IN_FLIGHT_MAX - len(used)))[:limit]
-        for delivery in claim_all(due, now, used) if due else ():
+        claimed, destinations = claim_due(wanted, now), Destinations(now)
+        counts, by_name = Counter(delivery.target for delivery in claimed), {each.target: each for each in wanted}
+        for target, number in wanted.items():
+            if counts[target.target] < number:
+                del self._due[target.target]  # until the next scan: nothing more is due, or its slots are taken
+        for delivery in claimed:
             try:
-                self._start(delivery, now)
+                self._start(delivery, by_name[delivery.target], destinations, now)
             except DatabaseError:
                 raise
             except Exception as error:  # a bug that one message meets must not stop the others
-                log.exception("webhook_not_sent", target=target, message_id=delivery.message_id)
+                log.exception("webhook_not_sent", target=delivery.target, message_id=delivery.message_id)
                 release(delivery, type(error).__name__, now)
+        return bool(claimed)
 
-    def _start(self, delivery: Delivery, now: datetime) -> None:
+    def _get_limit(self, target: DueTarget) -> int:
+        return self._breaker.get_limit(target.target, target.limit)
+
+    def _start(self, delivery: Delivery, target: DueTarget, destinations: Destinations, now: datetime) -> None:
         try:
-            destination = _find_destination(delivery, now)
-        except _NotAllowed as error:
+            destination = destinations.find(delivery)
+        except NotAllowed as error:
             record_refused(delivery, str(error), now)
             return
         except (VaultLocked, VaultUnavailable) as error:
@@ -141,7 +160,10 @@ class Sender:
             attempt = send_mail(destination, timeout_s=TIMEOUT_S)
         else:
             attempt = send(_build_message(delivery, destination, now), _get_rules(destination), context)
-        self._in_flight[asyncio.run_coroutine_threadsafe(attempt, loop)] = delivery
+        future = asyncio.run_coroutine_threadsafe(attempt, loop)
+        self._in_flight[future] = _Attempt(delivery, target)
+        self._pools[target.is_alerts].add(target)
+        future.add_done_callback(self._ended.put)
 
     def _get_loop(self) -> tuple[asyncio.AbstractEventLoop, ssl.SSLContext]:
         if self._loop is None or self._context is None:
@@ -172,7 +194,7 @@ def _get_outcome(ended: Future[Outcome]) -> Outcome:
     return ended.result()
 
 
-def _build_message(delivery: Delivery, destination: _Destination, now: datetime) -> Message:
+def _build_message(delivery: Delivery, destination: Destination, now: datetime) -> Message:
     body, timestamp_s = delivery.body.encode(), int(now.timestamp())
     headers = {
         **destination.headers,
@@ -187,44 +209,5 @@ def _build_message(delivery: Delivery, destination: _Destination, now: datetime)
     return Message(url=destination.url, headers=headers, body=body)
 
 
-def _get_rules(destination: _Destination) -> Rules:
+def _get_rules(destination: Destination) -> Rules:
     return Rules(networks=settings.RUNQY_WEBHOOK_NETWORKS, is_trusted=destination.is_trusted, timeout_s=TIMEOUT_S)
-
-
-def _find_destination(delivery: Delivery, now: datetime) -> _Destination | Mail:
-    """Raise _NotAllowed, VaultLocked, VaultUnavailable."""
-    if delivery.endpoint is not None:
-        return _find_endpoint_destination(delivery, delivery.endpoint, now)
-    if delivery.target == ALERTS:
-        if not (url := settings.RUNQY_ALERT_WEBHOOK_URL):
-            raise _NotAllowed("RUNQY_ALERT_WEBHOOK_URL is not set.")
-        secret = settings.RUNQY_ALERT_WEBHOOK_SECRET
-        return _Destination(url, [secret] if secret else [], {}, is_trusted=True)
-    return _find_task_destination(delivery, now)
-
-
-def _find_endpoint_destination(delivery: Delivery, endpoint: Endpoint, now: datetime) -> _Destination | Mail:
-    if endpoint.secret is None:
-        if not settings.EMAIL_HOST:
-            raise _NotAllowed("The server sends no e-mail: EMAIL_HOST is not set.")
-        subject, _, text = delivery.body.partition("\n")
-        message_id = f"{delivery.message_id}.{endpoint.pk}"
-        return Mail(subject=f"[runqy] {subject}", text=text, recipients=endpoint.recipients, message_id=message_id)
-    if endpoint.kind == EndpointKind.SLACK:
-        return _Destination(endpoint.secret.unseal(), [], {})
-    headers = json.loads(endpoint.headers.unseal()) if endpoint.headers else {}
-    return _Destination(endpoint.url, endpoint.secret.unseal_valid(now), headers)
-
-
-def _find_task_destination(delivery: Delivery, now: datetime) -> _Destination:
-    queue = Queue.objects.select_related("webhook_secret").filter(name=delivery.queue).first()
-    if queue is None:
-        raise _NotAllowed(f"The queue {delivery.queue} was deleted.")
-    try:
-        # Again: the URL was in Redis, where workers write.
-        error = find_host_error(delivery.url, queue.webhook_hosts)
-    except ValueError as invalid:
-        error = str(invalid)
-    if error or queue.webhook_secret is None:
-        raise _NotAllowed(error)
-    return _Destination(delivery.url, queue.webhook_secret.unseal_valid(now), {})

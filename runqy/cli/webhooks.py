@@ -57,6 +57,8 @@ _MEMBERS = (
         "enabled",
         "disabled_reason",
         "failing_since",
+        "in_flight",
+        "dropped",
     ),
     *("created_at", "updated_at", "created_by_kind", "created_by", "created_by_key"),
 )
@@ -116,11 +118,12 @@ def create_endpoint(  # noqa: PLR0913 (each is an option of the command)
     level: Levels = None,
     header: Headers = None,
     include_result: Annotated[bool, typer.Option("--include-result", help="Send results of up to 20 KiB.")] = False,
+    in_flight: Annotated[int, typer.Option("--in-flight", help="Messages that are sent at once.")] = 16,
 ) -> None:
     """Create an endpoint; of a webhook print the secret, which is not shown again."""
     events = ["task.completed", "task.archived"] if kind == "webhook" else ["alert.opened", "alert.resolved"]
     body: dict[str, Any] = {"kind": kind, "queues": queue or [], "events": event or events, "levels": level or []}
-    body |= {"include_result": include_result, "headers": _parse_headers(header or [])}
+    body |= {"include_result": include_result, "in_flight": in_flight, "headers": _parse_headers(header or [])}
     body |= ({"url": url} if url else {}) | ({"recipients": to} if to else {})
     created = session.api.post("/api/webhooks", msgspec.json.encode(body))
     note_warnings(session, created)
@@ -133,15 +136,24 @@ def create_endpoint(  # noqa: PLR0913 (each is an option of the command)
         session.out.note(f"The endpoint has the id {created['id']}. Store the secret now: it is not shown again.")
 
 
-@command(app, "enable", examples="runqy webhook enable 6f1f0c2b7d7a4e35")
-def enable_endpoint(session: Session, endpoint: Id) -> None:
+@command(
+    app,
+    "enable",
+    examples="runqy webhook enable 6f1f0c2b7d7a4e35\nrunqy webhook enable 6f1f0c2b7d7a4e35 --drop",
+)
+def enable_endpoint(
+    session: Session,
+    endpoint: Id,
+    *,
+    drop: Annotated[bool, typer.Option("--drop", help="Drop the messages that wait in place of sending them.")] = False,
+) -> None:
     """Enable a webhook endpoint, also one that the server disabled; what waits is sent."""
-    _change(session, endpoint, {"enabled": True}, "enabled")
+    _change(session, endpoint, {"enabled": True} | ({"kept": "drop"} if drop else {}), "enabled")
 
 
 @command(app, "disable", examples="runqy webhook disable 6f1f0c2b7d7a4e35")
 def disable_endpoint(session: Session, endpoint: Id) -> None:
-    """Send nothing more to a webhook endpoint until it is enabled."""
+    """Send nothing more to a webhook endpoint until it is enabled, also not later what ends meanwhile."""
     _change(session, endpoint, {"enabled": False}, "disabled")
 
 

@@ -285,6 +285,11 @@ WEBHOOK_OLDEST_DUE = _declare(
     "runqy_webhook_oldest_due_seconds",
     "for how long the message that is due for longest has been due; 0: none is",
 )
+WEBHOOK_DROPPED = _declare(
+    GaugeMetricFamily,
+    "runqy_webhook_dropped_messages",
+    "messages to endpoints that the server disabled which were dropped, as too many or too old, until they are enabled",
+)
 WEBHOOK_ATTEMPTS = _declare(
     CounterMetricFamily,
     "runqy_webhook_attempts_total",

@@ -31,6 +31,7 @@ from runqy.metrics.declarations import (
     STREAM_LAG,
     WEBHOOK_ATTEMPTS,
     WEBHOOK_DELIVERIES,
+    WEBHOOK_DROPPED,
     WEBHOOK_OLDEST_DUE,
     WORKER_PROCESSES,
 )
@@ -109,6 +110,7 @@ def _database_families(now: datetime) -> Sequence[Metric]:
         SCHEDULE_LAG.single(lag_s),
         WEBHOOK_DELIVERIES.family({"due": undelivered.due, "waiting": undelivered.waiting}),
         WEBHOOK_OLDEST_DUE.single(undelivered.oldest_due_s),
+        WEBHOOK_DROPPED.single(float(undelivered.dropped)),
     )
 
 

@@ -51,7 +51,8 @@ from tests.support.staff import staff_client
 from tests.support.workers import RECORD
 from vaults.models import VaultEntry
 from vaults.operations import create_vault, delete_vault, set_entry
-from webhooks.models import Endpoint
+from webhooks.messages import build_delivery, save_deliveries
+from webhooks.models import Delivery, Endpoint
 from webhooks.operations import change_endpoint, create_endpoint, disable_failing_endpoint
 
 pytestmark = pytest.mark.usefixtures("configuration", "stopped_clock")
@@ -145,6 +146,22 @@ def make_key_of_inactive_user() -> None:
     user = User.objects.create_user("carol", is_active=False)
     with actor_context(Actor(kind=ActorKind.USER, name="carol", id=str(user.pk))):
         create_api_key(name="shop", role="client")
+
+
+def create_example_endpoint() -> Endpoint:
+    return create_endpoint(url="https://hooks.example.com/x", events=["task.completed"]).row
+
+
+def add_late_message() -> None:
+    now = timezone.now() - timedelta(minutes=6)
+    about = {"message": "m", "event": "task.completed", "data": {}}
+    save_deliveries([build_delivery(endpoint=create_example_endpoint(), now=now, **about)])
+
+
+def drop_messages() -> None:
+    endpoint = create_example_endpoint()
+    disable_failing_endpoint(endpoint.pk, "It is gone.")
+    Endpoint.objects.update(dropped=1500)
 
 
 def drop(broker: Broker) -> None:
@@ -278,10 +295,29 @@ CAUSES = {
         message="Redis uses 9",
         shown="mail",
     ),
-    AlertKind.WEBHOOK_DISABLED: Cause(
-        arrange=lambda broker: disable_failing_endpoint(
-            create_endpoint(url="https://hooks.example.com/x", events=["task.completed"]).row.pk, "It is gone."
+    AlertKind.WEBHOOK_LATE: Cause(
+        arrange=lambda broker: add_late_message(),
+        remove=lambda broker: Delivery.objects.all().delete(),
+        message="Messages to the webhook endpoint https://hooks.example.com/x have been due for more than 5 minutes, "
+        "although it accepts others: it gets 16 at once.",
+        shown="Deliveries",
+    ),
+    AlertKind.WEBHOOK_FAILING: Cause(
+        arrange=lambda broker: Endpoint.objects.filter(pk=create_example_endpoint().pk).update(
+            failing_since=timezone.now() - timedelta(minutes=16)
         ),
+        remove=lambda broker: Endpoint.objects.update(failing_since=None),
+        message="All messages to the webhook endpoint https://hooks.example.com/x have failed since ",
+        shown="failing",
+    ),
+    AlertKind.WEBHOOK_DROPPED: Cause(
+        arrange=lambda broker: drop_messages(),
+        remove=lambda broker: change_endpoint(Endpoint.objects.get().pk, is_enabled=True),
+        message="Messages to the disabled webhook endpoint https://hooks.example.com/x were dropped: 1,500.",
+        shown="1500 were dropped",
+    ),
+    AlertKind.WEBHOOK_DISABLED: Cause(
+        arrange=lambda broker: disable_failing_endpoint(create_example_endpoint().pk, "It is gone."),
         remove=lambda broker: change_endpoint(Endpoint.objects.get().pk, is_enabled=True),
         message="The webhook endpoint https://hooks.example.com/x is disabled. It is gone.",
         shown="It is gone.",

@@ -1,6 +1,7 @@
 """Webhook endpoints in the admin."""
 
 import re
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -11,8 +12,8 @@ from queues.operations import change_queue, save_queue
 from tests.queues.samples import spec
 from tests.support.staff import staff_client
 from tests.webhooks.receiver import Receiver, send_due
-from webhooks.models import Delivery, Endpoint
-from webhooks.operations import create_endpoint, schedule_test
+from webhooks.models import UNDELIVERED, Delivery, Endpoint
+from webhooks.operations import create_endpoint, disable_failing_endpoint, schedule_test
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("configuration")]
 
@@ -23,6 +24,7 @@ FORM = {
     "queues": ["mail"],
     "events": ["task.completed"],
     "is_enabled": "on",
+    "in_flight": "16",
 }
 
 
@@ -30,6 +32,13 @@ FORM = {
 def client(configuration: None) -> Client:
     save_queue(spec=spec("mail"), source=QueueSource.API)
     return staff_client("configurator")
+
+
+def form_of(client: Client, row: Endpoint) -> dict[str, Any]:
+    """Return what a user posts who has opened the page of an endpoint."""
+    version = re.search(r'name="version" value="([^"]+)"', client.get(f"{PAGES}{row.pk}/change/").content.decode())
+    assert version is not None
+    return FORM | {"version": version[1]}
 
 
 def test_an_endpoint_is_added_and_its_secret_shown_once(client: Client) -> None:
@@ -47,12 +56,50 @@ def test_an_endpoint_is_added_and_its_secret_shown_once(client: Client) -> None:
 def test_a_change_keeps_headers_that_are_not_entered_again(client: Client) -> None:
     row = create_endpoint(url="https://hooks.example.com/x", events=["task.completed"], headers={"X-A": "1"}).row
 
-    assert client.post(f"{PAGES}{row.pk}/change/", FORM).status_code == 302
+    assert client.post(f"{PAGES}{row.pk}/change/", form_of(client, row)).status_code == 302
     row.refresh_from_db()
     assert (row.header_names, row.queues) == (["X-A"], ["mail"])
-    client.post(f"{PAGES}{row.pk}/change/", FORM | {"remove_headers": "on"})
+    client.post(f"{PAGES}{row.pk}/change/", form_of(client, row) | {"remove_headers": "on"})
     row.refresh_from_db()
     assert row.header_names == []
+
+
+def test_a_form_overwrites_no_change_made_since_it_was_opened(client: Client) -> None:
+    row = create_endpoint(url="https://hooks.example.com/x", events=["task.completed"]).row
+    before = form_of(client, row)
+    disable_failing_endpoint(row.pk, "It has failed for 5 days.")
+
+    page = client.post(f"{PAGES}{row.pk}/change/", before).content.decode()
+
+    assert "disabled by the server, while you edited it" in page
+    row.refresh_from_db()
+    assert (row.is_enabled, row.queues) == (False, [])
+
+
+def test_a_change_of_what_the_server_disabled_does_not_make_it_the_users(client: Client) -> None:
+    row = create_endpoint(url="https://hooks.example.com/x", events=["task.completed"]).row
+    disable_failing_endpoint(row.pk, "It has failed for 5 days.")
+    form = form_of(client, row)
+    del form["is_enabled"]
+
+    assert client.post(f"{PAGES}{row.pk}/change/", form).status_code == 302
+
+    row.refresh_from_db()
+    assert (row.queues, row.is_enabled, row.disabled_reason) == (["mail"], False, "It has failed for 5 days.")
+
+
+@pytest.mark.parametrize(("kept", "pending"), [("send", 2), ("drop", 0)])
+def test_enabling_asks_whether_to_send_what_waits(client: Client, kept: str, pending: int) -> None:
+    row = create_endpoint(url="https://hooks.example.com/x", events=["task.completed"]).row
+    for _ in range(2):
+        schedule_test(row.pk)
+    assert "Messages that wait" not in client.get(f"{PAGES}{row.pk}/change/").content.decode()
+    disable_failing_endpoint(row.pk, "It has failed for 5 days.")
+    assert "2 wait." in client.get(f"{PAGES}{row.pk}/change/").content.decode()
+
+    client.post(f"{PAGES}{row.pk}/change/", form_of(client, row) | {"kept": kept})
+
+    assert (Endpoint.objects.get().is_enabled, row.deliveries.filter(UNDELIVERED).count()) == (True, pending)
 
 
 def test_errors_of_the_rules_are_shown_in_the_form(client: Client) -> None:

@@ -21,7 +21,9 @@ from tests.webhooks.receiver import Receiver, send_due
 from vaults.models import SealedSecret
 from vaults.rotation import count_outdated, rotate_entries
 from vaults.status import get_vault_status
+from webhooks import endpoint_rules
 from webhooks.models import Endpoint
+from webhooks.operations import disable_failing_endpoint
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("configuration")]
 
@@ -246,3 +248,39 @@ def test_a_rotation_of_the_master_key_includes_webhooks(settings) -> None:
     assert count_outdated() == 0
     row = Endpoint.objects.get()
     assert created["secret"] in row.secret.unseal_valid(row.created_at)
+
+
+def test_a_change_is_made_only_to_the_version_that_was_read() -> None:
+    created, client = create(headers={"X-A": "1"}), ApiClient(ADMIN_KEY)
+    path = f"/api/webhooks/{created['id']}"
+    read = client.get(path)["ETag"]
+    assert client.get(path, **{"If-None-Match": read}).status_code == 304
+    changed = client.patch(path, {"headers": {"X-A": "2"}}, **{"If-Match": read})
+    assert (changed.status_code, changed["ETag"]) == (200, client.get(path)["ETag"])
+    disable_failing_endpoint(created["id"], "It is gone.")
+
+    late = client.patch(path, {"events": ["task.archived"]}, **{"If-Match": changed["ETag"]})
+    deleted = client.delete(path, **{"If-Match": read})
+
+    assert [response.status_code for response in (late, deleted)] == [412, 412]
+    assert client.get(path).json()["events"] == ["task.completed"]
+    assert client.patch(path, {"kept": "drop"}).status_code == 400
+
+
+@pytest.mark.parametrize("limit", ["ENDPOINTS_OF_KEY_MAX", "ENDPOINTS_OF_QUEUE_MAX"])
+def test_the_endpoints_of_a_key_and_of_a_queue_are_limited(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(endpoint_rules, limit, 2)
+    keys = [ApiClient(create_api_key(name=name, role=Role.ADMIN).plain) for name in ("a", "b")]
+    mine, other = create(keys[0]), create(keys[0], queues=["video"])
+    create(keys[1])
+
+    statuses = {
+        "by the key": keys[0].post("/api/webhooks", BODY | {"queues": ["video"]}).status_code,
+        "of the queue": keys[1].post("/api/webhooks", BODY).status_code,
+        "moved to the queue": keys[0].patch(f"/api/webhooks/{other['id']}", {"queues": ["mail"]}).status_code,
+        "of what exists": keys[0].patch(f"/api/webhooks/{mine['id']}", {"in_flight": 2}).status_code,
+    }
+
+    by_key = {"by the key": 400, "of the queue": 201, "moved to the queue": 200, "of what exists": 200}
+    by_queue = {"by the key": 201, "of the queue": 400, "moved to the queue": 400, "of what exists": 200}
+    assert statuses == (by_key if limit == "ENDPOINTS_OF_KEY_MAX" else by_queue)

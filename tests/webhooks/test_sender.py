@@ -1,41 +1,31 @@
 """Each message arrives, signed, and again with the same id while it is not accepted."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 
 import pytest
-from django.db import connection, transaction
 from django.db.models import Sum
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from standardwebhooks import Webhook
 
 from runqy.audit.models import AuditRecord
 from runqy.errors import WebhookDisabled
 from tests.support.servers import free_port
-from tests.support.waiting import PATIENCE_S, wait_until
+from tests.support.waiting import PATIENCE_S
 from tests.webhooks.receiver import Receiver, send_due
 from webhooks import circuit_breaker, deliveries
 from webhooks import sender as webhook_sender
 from webhooks.circuit_breaker import FAILURES_MAX
 from webhooks.deliveries import (
-    CLAIM,
     DELAYS_S,
     FAILS_FOR,
-    IN_FLIGHT_MAX,
     KEPT_FOR,
-    claim,
-    claim_all,
     prune_deliveries,
-    record_outcome,
-    record_outcomes,
     retry_at_once,
 )
 from webhooks.message_ids import message_id
 from webhooks.messages import build_delivery, save_deliveries
-from webhooks.models import Delivery, Endpoint, EndpointEvent
+from webhooks.models import IN_FLIGHT, Delivery, Endpoint, EndpointEvent
 from webhooks.operations import (
     CreatedEndpoint,
     change_endpoint,
@@ -46,7 +36,7 @@ from webhooks.operations import (
 )
 from webhooks.queries import list_due_targets
 from webhooks.sender import Sender
-from webhooks.transport import Message, Outcome
+from webhooks.transport import Message
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("configuration")]
 
@@ -163,7 +153,7 @@ def test_a_receiver_that_is_away_gets_single_attempts_and_everything_when_it_is_
 
     # Eight, and what was in flight with the last of them.
     attempts = Delivery.objects.filter(target=away.pk).aggregate(sum=Sum("attempts"))["sum"]
-    assert (FAILURES_MAX <= attempts < FAILURES_MAX + IN_FLIGHT_MAX, len(receiver.requests)) == (True, 1)
+    assert (FAILURES_MAX <= attempts < FAILURES_MAX + IN_FLIGHT, len(receiver.requests)) == (True, 1)
 
     assert sender.run(duration_s=PATIENCE_S) == 0
     monkeypatch.setattr(circuit_breaker, "PROBE_EVERY_S", 0.0)
@@ -254,104 +244,6 @@ def test_with_a_wrong_master_key_messages_stay_due(receiver: Receiver, settings)
     assert send_due() == 1
 
 
-def test_a_hanging_endpoint_has_four_in_flight_and_delays_no_other(receiver: Receiver) -> None:
-    other, is_over, in_flight = Receiver(), threading.Event(), []
-
-    def hang(handler: BaseHTTPRequestHandler) -> None:
-        in_flight.append(1)
-        is_over.wait(PATIENCE_S)
-        receiver.respond_with_status(handler)
-
-    receiver.respond = hang
-    add_messages(add_endpoint(receiver).row, *(f"t{number}" for number in range(6)))
-    sender, second = Sender(), Sender()
-    sender.run(duration_s=0.1)
-    add_messages(create_endpoint(url=other.url, events=[EVENT]).row, "t9")
-
-    wait_until(lambda: sender.run(duration_s=0.1) + second.run(duration_s=0.1) > 0 or len(other.requests) > 0)
-    wait_until(lambda: len(in_flight) == 4)
-    assert Delivery.objects.exclude(slot=None).exclude(endpoint__url=other.url).count() == 4
-    is_over.set()
-    wait_until(lambda: sender.run(duration_s=0.1) + second.run(duration_s=0.1) == 0 and sender.is_idle)
-
-    assert (len(receiver.requests), len(other.requests)) == (6, 1)
-    for each in (sender, second):
-        each.close()
-    other.server.shutdown()
-    other.server.server_close()
-
-
-def test_processes_that_send_at_once_send_each_message_once(receiver: Receiver) -> None:
-    add_messages(add_endpoint(receiver).row, *(f"t{number}" for number in range(12)))
-
-    def send(_: int) -> None:
-        try:
-            send_due()
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(send, range(4)))
-
-    assert sorted(headers["webhook-id"] for headers, _ in receiver.requests) == sorted(
-        message_id(f"t{number}") for number in range(12)
-    )
-
-
-def test_several_messages_are_claimed_and_recorded_in_one_transaction_each(receiver: Receiver) -> None:
-    first, second, third = add_messages(add_endpoint(receiver).row, "t1", "t2", "t3")
-    now = timezone.now()
-    later = now + CLAIM * 2
-
-    with CaptureQueriesContext(connection) as queries:
-        claimed = claim_all([first, second, third], now, set())
-        Delivery.objects.filter(pk=second.pk).update(due_at=later)  # another process has claimed it since
-        recorded = record_outcomes([(each, Outcome(status=200)) for each in claimed], now)
-
-    assert sum(query["sql"] == "COMMIT" for query in queries) == 2
-    assert ([each.slot for each in claimed], recorded) == ([0, 1, 2], {first.pk, third.pk})
-    states = [(each.state, each.attempts, each.slot) for each in Delivery.objects.order_by("pk")]
-    assert states == [("delivered", 1, None), ("pending", 0, 1), ("delivered", 1, None)]
-
-
-def test_an_outcome_is_recorded_although_another_process_locks_its_row(receiver: Receiver) -> None:
-    claimed = claim_all(add_messages(add_endpoint(receiver).row, "t1", "t2"), timezone.now(), set())
-    is_locked, release = threading.Event(), threading.Event()
-
-    def lock() -> None:
-        with transaction.atomic():
-            list(Delivery.objects.select_for_update().filter(pk=claimed[0].pk))
-            is_locked.set()
-            release.wait(PATIENCE_S)
-        connection.close()
-
-    def record() -> set[int]:
-        try:
-            return record_outcomes([(each, Outcome(status=200)) for each in claimed], timezone.now())
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(2) as threads:
-        threads.submit(lock)
-        assert is_locked.wait(PATIENCE_S)
-        recording = threads.submit(record)
-        wait([recording], timeout=1)  # it ends by then only if it does not wait for the row
-        release.set()
-        recorded = recording.result()
-
-    assert recorded == {each.pk for each in claimed}
-
-
-def test_a_slot_that_another_process_took_costs_only_one_claim(receiver: Receiver) -> None:
-    theirs, first, second = add_messages(add_endpoint(receiver).row, "t1", "t2", "t3")
-    assert claim(theirs, timezone.now(), set())
-
-    claimed = claim_all([first, second], timezone.now(), set())
-
-    assert [(each.pk, each.slot) for each in claimed] == [(second.pk, 1)]
-    assert [each.slot for each in Delivery.objects.order_by("pk")] == [0, None, 1]
-
-
 @pytest.mark.parametrize(("step", "attempts"), [("_build_message", 0), ("send", 1)])
 def test_a_bug_that_one_message_meets_stops_no_other(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, step: str, attempts: int
@@ -375,43 +267,6 @@ def test_a_bug_that_one_message_meets_stops_no_other(
     assert [each.state for each in Delivery.objects.filter(pk__in=[each.pk for each in others])] == ["delivered"] * 2
     broken.refresh_from_db()
     assert (broken.state, broken.attempts, broken.slot, broken.error) == ("pending", attempts, None, "ValueError")
-
-
-def test_an_error_with_nul_is_recorded(receiver: Receiver) -> None:
-    """PostgreSQL stores no NUL; a mail server may send one in the text of a refusal."""
-    (delivery,) = add_messages(add_endpoint(receiver).row, "t1")
-    assert claim(delivery, timezone.now(), set())
-
-    assert record_outcome(delivery, Outcome(error="refused: \0"), timezone.now())
-
-    assert Delivery.objects.get().error == "refused: \ufffd"
-
-
-def test_what_a_killed_process_had_in_flight_is_sent_again_with_the_same_id(receiver: Receiver) -> None:
-    """The process that claimed it may have sent it, and was killed before it could record that."""
-    (delivery,) = add_messages(add_endpoint(receiver).row, "t1")
-    now = timezone.now()
-    assert claim(delivery, now, set())
-    assert send_due() == 0
-    Delivery.objects.update(due_at=now - timedelta(seconds=1))
-
-    assert send_due() == 1
-
-    assert not record_outcome(delivery, Outcome(error="late"), now)
-    assert (Delivery.objects.get().state, Delivery.objects.get().error) == ("delivered", "")
-    assert [headers["webhook-id"] for headers, _ in receiver.requests] == [message_id("t1")]
-
-
-def test_a_late_failure_does_not_touch_what_another_process_has_claimed(receiver: Receiver) -> None:
-    (slow,) = add_messages(add_endpoint(receiver).row, "t1")
-    assert claim(slow, timezone.now(), set())
-    later = timezone.now() + CLAIM + timedelta(seconds=1)
-    (other,) = Delivery.objects.all()
-    assert claim(other, later, set())
-
-    assert not record_outcome(slow, Outcome(error="no response"), later)
-
-    assert Delivery.objects.get().due_at == later + CLAIM
 
 
 def test_a_test_message_and_a_resent_one_arrive(receiver: Receiver) -> None:
@@ -442,7 +297,23 @@ def test_what_is_not_due_costs_one_query_a_scan(receiver: Receiver, django_asser
         assert Sender().run(duration_s=1) == 0
     change_endpoint(disabled.pk, is_enabled=True)
     Delivery.objects.filter(target=others[7][0]).update(due_at=now)
-    assert list_due_targets(timezone.now()) == sorted([disabled.pk, others[7][0]])
+    due, last = list_due_targets(timezone.now())
+    assert ([each.target for each in due], last) == (sorted([disabled.pk, others[7][0]]), "")
+
+
+def test_a_scan_looks_at_some_targets_and_the_next_one_at_others(receiver: Receiver) -> None:
+    now = timezone.now()
+    Delivery.objects.bulk_create(
+        Delivery(target=f"mail host-{n}", message_id="m", event=EVENT, body="{}", created_at=now, due_at=now)
+        for n in range(5)
+    )
+    found, last = [], ""
+
+    for _ in range(3):
+        due, last = list_due_targets(now, after=last, limit=2)
+        found += [each.target for each in due]
+
+    assert (found, last) == ([f"mail host-{n}" for n in range(5)], "")
 
 
 def test_deliveries_are_kept_for_seven_days_with_the_answer(receiver: Receiver) -> None:

@@ -103,7 +103,7 @@ def test_an_alert_is_sent_by_e_mail_and_again_when_it_was_refused(mail_server: M
     (mail,) = mail_server.messages
     assert (mail["from"], mail["to"]) == ("runqy <runqy@example.com>", "ann@example.com, bob@example.com")
     assert (mail["subject"], mail["bcc"]) == ("[runqy] Critical: mail fails. Bcc: eve@example.com", None)
-    assert mail["message-id"] == f"<{delivery.message_id}.{delivery.target}@runqy>"
+    assert mail["message-id"] == f"<{delivery.message_id}.{delivery.endpoint_id}@runqy>"
     assert "Rule: Failure rate. Queue: mail. Since " in mail.get_content()
     assert "https://runqy.example.com/admin/tasks/task/" in mail.get_content()
 
@@ -146,7 +146,7 @@ def test_each_target_gets_the_resolution_after_the_opening(target: Receiver, mai
 
 def test_every_kind_has_a_test_message(target: Receiver, mail_server: MailServer) -> None:
     client = staff_client("configurator")
-    form = {"events": ["alert.opened"], "is_enabled": "on"}
+    form = {"events": ["alert.opened"], "is_enabled": "on", "in_flight": "16"}
     slack = client.post(f"{PAGES}add/", form | {"kind": "slack", "url": f"{target.url}/x"}, follow=True)
     email = client.post(f"{PAGES}add/", form | {"kind": "email", "recipients": "ann@example.com, bob@example.com"})
     assert (slack.status_code, email.status_code) == (200, 302)
@@ -159,7 +159,8 @@ def test_every_kind_has_a_test_message(target: Receiver, mail_server: MailServer
     assert json.loads(target.requests[0][1])["text"] == "*Test message of runqy*\nAlerts will be sent here."
     assert [mail["subject"] for mail in mail_server.messages] == ["[runqy] Test message of runqy"]
     row = Endpoint.objects.get(kind="slack")
-    assert client.post(f"{PAGES}{row.pk}/change/", form | {"url": "", "queues": ["mail"]}).status_code == 302
+    changed = form | {"url": "", "queues": ["mail"], "version": row.version}
+    assert client.post(f"{PAGES}{row.pk}/change/", changed).status_code == 302
     assert f"Stored encrypted, on {row.url}." in client.get(f"{PAGES}{row.pk}/change/").content.decode()
     row.refresh_from_db()
     assert (row.queues, row.secret and row.secret.unseal()) == (["mail"], f"{target.url}/x")

@@ -16,7 +16,7 @@ from runqy.admin_site.shown_once import render_rotation, render_webhook_secret
 from runqy.admin_site.times import show_time
 from runqy.admin_site.views import AdminView
 from runqy.config_sync.admin import PublishedModelAdmin
-from runqy.errors import WebhookDisabled
+from runqy.errors import PreconditionFailed, WebhookDisabled
 from runqy.redis_connection import get_broker
 from webhooks.admin.forms import EndpointForm
 from webhooks.models import Endpoint, EndpointKind
@@ -28,9 +28,13 @@ from webhooks.operations import (
     rotate_endpoint_secret,
     schedule_test,
 )
-from webhooks.queries import DELIVERY_STATES, find_waiting, get_endpoint, list_deliveries
+from webhooks.queries import DELIVERY_STATES, count_kept, find_waiting, get_endpoint, list_deliveries
 
 SHOWN_DELIVERIES = 20
+CHANGED_MEANWHILE = (
+    "This endpoint was changed by another user, or disabled by the server, while you edited it. Reload the page and "
+    "repeat your changes."
+)
 
 
 class ActView(AdminView):
@@ -87,6 +91,7 @@ class EndpointAdmin(PublishedModelAdmin):
     actions = None
     counted_relations = ("deliveries",)
     change_form_outer_before_template = "webhooks/before_form.html"
+    change_form_before_template = "queues/admin/version.html"
     readonly_fields = ("target", "state", "creator")
 
     class Media:
@@ -109,6 +114,8 @@ class EndpointAdmin(PublishedModelAdmin):
             "url": kind != EndpointKind.EMAIL,
             "recipients": kind in (None, EndpointKind.EMAIL),
             **dict.fromkeys(("events", "queues", "levels", "is_enabled"), True),
+            "kept": obj is not None and count_kept(obj) > 0,
+            "in_flight": True,
             **dict.fromkeys(("include_result", "headers_text"), kind in (None, EndpointKind.WEBHOOK)),
             "remove_headers": bool(obj and obj.header_names),
         }
@@ -139,8 +146,13 @@ class EndpointAdmin(PublishedModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         members = form.list_members()
+
+        def precondition(version: str | None) -> None:
+            if version != form.cleaned_data["version"]:
+                raise PreconditionFailed(CHANGED_MEANWHILE)
+
         if change:
-            obj.url = change_endpoint(obj.pk, **members).url
+            obj.url = change_endpoint(obj.pk, **members, precondition=precondition).url
             return
         created = create_endpoint(**members)
         # The message that says it was added must not have the URL of Slack.

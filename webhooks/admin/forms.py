@@ -10,6 +10,8 @@ from unfold.widgets import UnfoldAdminSelect2MultipleWidget
 from queues.models import Queue
 from runqy.admin_site.base_admin import StyledModelForm
 from webhooks.models import Endpoint, EndpointEvent, EndpointKind, EndpointLevel
+from webhooks.operations import DROP, KEEP_SENDING
+from webhooks.queries import count_kept
 
 
 class HeadersField(forms.CharField):
@@ -68,12 +70,23 @@ class EndpointForm(StyledModelForm):
         widget=forms.CheckboxSelectMultiple,
         help_text="Only alerts of these levels. None selected: all.",
     )
+    kept = forms.ChoiceField(
+        required=False,
+        label="Messages that wait",
+        widget=forms.RadioSelect,
+        choices=[(KEEP_SENDING, "Send them when it is enabled"), (DROP, "Drop them")],
+        initial=KEEP_SENDING,
+    )
     headers_text = HeadersField(label="Headers")
     remove_headers = forms.BooleanField(required=False, label="Remove the headers")
+    # The version that the form was rendered from: changes of others, and of the server, are not overwritten.
+    version = forms.CharField(required=False, widget=forms.HiddenInput)
 
     class Meta:
         model = Endpoint
-        fields = ("kind", "url", "recipients", "queues", "events", "levels", "include_result", "is_enabled")
+        fields = (
+            *("kind", "url", "recipients", "queues", "events", "levels", "include_result", "is_enabled", "in_flight"),
+        )
         help_texts = {
             "kind": "Webhook: signed POST requests. Slack: an incoming webhook of Slack, or of what accepts the same."
         }
@@ -82,6 +95,13 @@ class EndpointForm(StyledModelForm):
         super().__init__(*args, **kwargs)
         if "queues" not in self.fields:  # a read-only page has no fields
             return
+        is_known = self.instance.created_at is not None
+        self.initial["version"] = self.instance.version if is_known else ""
+        waiting = count_kept(self.instance) if is_known else 0
+        if waiting:
+            self.fields["kept"].help_text = f"{waiting:,} wait."
+        else:
+            del self.fields["kept"]
         names = dict.fromkeys([*Queue.objects.values_list("name", flat=True), *(self.instance.queues or ())])
         self.fields["queues"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]
         if self.instance.kind == EndpointKind.SLACK:
@@ -97,7 +117,10 @@ class EndpointForm(StyledModelForm):
     def list_members(self) -> dict[str, Any]:
         """Return what was entered, as the operations take it."""
         cleaned = self.cleaned_data
-        members = {name: value for name, value in cleaned.items() if name not in ("headers_text", "remove_headers")}
+        others = {"headers_text", "remove_headers", "version"}
+        if self.instance.created_at and "is_enabled" not in self.changed_data:
+            others |= {"is_enabled", "kept"}  # one that the server disabled stays so
+        members = {name: value for name, value in cleaned.items() if name not in others}
         if self.instance.kind == EndpointKind.SLACK and not members["url"]:
             del members["url"]
         headers = {} if cleaned.get("remove_headers") else cleaned.get("headers_text")

@@ -19,7 +19,8 @@ from runqy.api.serializers import (
 from runqy.errors import WebhookInvalid
 from runqy.formats.names import QUEUE_NAME, QUEUE_NAME_RULE
 from webhooks.endpoint_rules import HEADERS_MAX, QUEUES_MAX, RECIPIENTS_MAX
-from webhooks.models import Endpoint, EndpointEvent, EndpointKind, EndpointLevel
+from webhooks.models import IN_FLIGHT, IN_FLIGHT_MAX, Endpoint, EndpointEvent, EndpointKind, EndpointLevel
+from webhooks.operations import DROP, KEEP_SENDING
 
 RESEND_MAX = 1000
 _EVENTS = [event.value for event in EndpointEvent]
@@ -44,6 +45,8 @@ _ENDPOINT: dict[str, Any] = {
     "enabled": True,
     "disabled_reason": None,
     "failing_since": None,
+    "in_flight": 16,
+    "dropped": 0,
     "created_at": "2026-11-26T08:00:00Z",
     "updated_at": "2026-11-26T08:00:00Z",
     "created_by_kind": "key",
@@ -116,8 +119,34 @@ class EndpointBodySerializer(StrictSerializer):
         help_text=f"Up to {HEADERS_MAX} headers of requests, stored encrypted; a change replaces all of them",
     )
     enabled = StrictBooleanField(
-        source="is_enabled", required=False, default=True, help_text="False: nothing is sent; what is due waits"
+        source="is_enabled",
+        required=False,
+        default=True,
+        help_text="False: nothing is sent, and what ends meanwhile is not sent later; what was due before waits",
     )
+    in_flight = StrictIntegerField(
+        min_value=1,
+        max_value=IN_FLIGHT_MAX,
+        required=False,
+        default=IN_FLIGHT,
+        help_text="How many messages are sent at once; fewer while they fail",
+    )
+
+
+@request_example({"enabled": True, "kept": "drop"})
+class ChangeEndpointSerializer(EndpointBodySerializer):
+    """What to change of an endpoint."""
+
+    kept = StrictChoiceField(
+        choices=[KEEP_SENDING, DROP],
+        required=False,
+        help_text="Beside `enabled: true`: whether the messages that wait are sent (the default) or dropped",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "kept" in attrs and not attrs.get("is_enabled"):
+            raise serializers.ValidationError({"kept": ["Only beside enabled: true."]}, "invalid")
+        return attrs
 
 
 @request_example({"kind": "webhook", **ENDPOINT_BODY})
@@ -149,6 +178,10 @@ class EndpointSerializer(serializers.Serializer[Endpoint]):
     enabled = serializers.BooleanField(source="is_enabled")
     disabled_reason = EmptyAsNullField(allow_null=True, help_text="Why the server disabled it; null if a user did")
     failing_since = serializers.DateTimeField(allow_null=True, help_text="Null: the last attempt succeeded")
+    in_flight = serializers.IntegerField()
+    dropped = serializers.IntegerField(
+        help_text="Messages that were dropped, as too many or too old, since the server disabled it"
+    )
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
     created_by_kind = EmptyAsNullField(allow_null=True)

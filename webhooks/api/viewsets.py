@@ -5,15 +5,17 @@ from typing import Annotated, ClassVar
 
 import msgspec
 from django.utils.decorators import method_decorator
+from django.utils.http import quote_etag
 from django.views.decorators.cache import cache_control
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 from queues.status import list_untold_warnings
 from queues.webhook_secrets import rotate_queue_secret, show_queue_secret
+from runqy.api.etags import etag_response, if_match
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import problem_responses
+from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.redis_connection import get_broker
@@ -97,33 +99,38 @@ class WebhookViewSet(ApiViewSet):
     @extend_schema(
         operation_id="get_webhook",
         tags=["webhooks"],
-        responses={200: s.EndpointSerializer, **problem_responses(401, 403, 404, 503)},
+        parameters=[IF_NONE_MATCH],
+        responses={200: s.EndpointSerializer, 304: None, **problem_responses(401, 403, 404, 503)},
     )
     def retrieve(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
-        """Return a webhook endpoint, without its secret."""
-        return Response(s.EndpointSerializer(get_endpoint(webhook_id, allowed_queues=request.auth.queues)).data)
+        """Return a webhook endpoint, without its secret. Send its ETag as If-Match to change this version only."""
+        endpoint = get_endpoint(webhook_id, allowed_queues=request.auth.queues)
+        return etag_response(request, s.EndpointSerializer(endpoint).data, endpoint.version)
 
     @extend_schema(
         operation_id="change_webhook",
         tags=["webhooks"],
-        request=s.EndpointBodySerializer,
-        responses={200: s.EndpointSerializer, **problem_responses(400, 401, 403, 404, 413, 415, 503)},
+        parameters=[IF_MATCH],
+        request=s.ChangeEndpointSerializer,
+        responses={200: s.EndpointSerializer, **problem_responses(400, 401, 403, 404, 412, 413, 415, 503)},
     )
     def partial_update(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
         """Change members of a webhook endpoint. `enabled: true` ends that the server disabled it."""
-        body = s.EndpointBodySerializer.validated(request.data, partial=True)
-        return Response(
-            s.EndpointSerializer(change_endpoint(webhook_id, **body, allowed_queues=request.auth.queues)).data
+        body = s.ChangeEndpointSerializer.validated(request.data, partial=True)
+        changed = change_endpoint(
+            webhook_id, **body, allowed_queues=request.auth.queues, precondition=if_match(request)
         )
+        return Response(s.EndpointSerializer(changed).data, headers={"ETag": quote_etag(changed.version)})
 
     @extend_schema(
         operation_id="delete_webhook",
         tags=["webhooks"],
-        responses={200: s.EndpointDeletedSerializer, **problem_responses(401, 403, 404, 503)},
+        parameters=[IF_MATCH],
+        responses={200: s.EndpointDeletedSerializer, **problem_responses(401, 403, 404, 412, 503)},
     )
     def destroy(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
         """Delete a webhook endpoint with its deliveries. Nothing more is sent to it."""
-        delete_endpoint(webhook_id, allowed_queues=request.auth.queues)
+        delete_endpoint(webhook_id, allowed_queues=request.auth.queues, precondition=if_match(request))
         return Response(s.EndpointDeletedSerializer({"message": "Webhook endpoint deleted"}).data)
 
     @extend_schema(

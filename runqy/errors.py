@@ -472,5 +472,9 @@ class ScheduleNameTaken(RunqyError, code="schedule_name_taken", status=409):
     """This name cannot be used; choose another one."""
 
 
+class ObjectLimitReached(RunqyError, code="object_limit_reached", status=409):
+    """An API key or a queue has as many of these objects as it may have; delete some first."""
+
+
 class StackFailed(RunqyError, code="stack_failed"):
     """The processes of a stack cannot be started or kept running."""

@@ -320,6 +320,20 @@ RUNQY_ARCHIVE_MAX_TASKS = env.count(
     help="how many archived tasks each Redis queue keeps, those that expire last, 1 to 10,000,000; each "
     "takes about 1 KiB of Redis in addition to its payload. Go's workers keep 10,000",
 )
+RUNQY_MAX_SCHEDULES_BY_KEY = env.count(
+    "RUNQY_MAX_SCHEDULES_BY_KEY",
+    1000,
+    lowest=1,
+    highest=1_000_000,
+    help="how many schedules an API key may create; those that exist stay",
+)
+RUNQY_MAX_SCHEDULES_BY_QUEUE = env.count(
+    "RUNQY_MAX_SCHEDULES_BY_QUEUE",
+    10_000,
+    lowest=1,
+    highest=1_000_000,
+    help="how many schedules a queue may have, apart from those of queue files of the server; those that exist stay",
+)
 RUNQY_TASK_OUTPUT = env.flag(
     "RUNQY_TASK_OUTPUT",
     default=True,

@@ -1,5 +1,6 @@
 """Schedules, and their fires."""
 
+import hashlib
 from datetime import datetime
 from typing import Any
 
@@ -94,6 +95,11 @@ class Schedule(models.Model):
             catch_up=CatchUp(self.catch_up),
             catch_up_window_s=self.catch_up_window_s,
         )
+
+    @property
+    def version(self) -> str:
+        """A digest of the definition, which is its ETag: whoever edits it does not overwrite another change."""
+        return hashlib.sha256(msgspec.json.encode(self.as_spec(), order="sorted")).hexdigest()[:32]
 
     @property
     def timing(self) -> Timing:

@@ -4,16 +4,18 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from queues.catalog import AllowedQueues, ResolvedQueue
 from queues.queries import get_fresh_catalog, hides_payloads, resolve_queue
-from runqy.audit.actors import current_actor
+from runqy.audit.actors import ActorKind, current_actor
 from runqy.audit.changes import Changes, diff
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue import NewTask
-from runqy.errors import PayloadInvalid, RequestInvalid, ScheduleAlreadyExists, ScheduleNameTaken
+from runqy.errors import ObjectLimitReached, PayloadInvalid, RequestInvalid, ScheduleAlreadyExists, ScheduleNameTaken
+from runqy.http.preconditions import Precondition, accept_any
 from schedules.models import Fire, Schedule, ScheduleSource, failures
 from schedules.planning import make_fire, plan_trigger
 from schedules.queries import filter_schedules, find_target, get_schedule
@@ -34,18 +36,23 @@ def save_schedule(  # noqa: PLR0913 (each is a fact about the change)
     allowed_queues: AllowedQueues = None,
     file_path: str = "",
     is_new: bool = False,
+    precondition: Precondition = accept_any,
 ) -> tuple[Schedule, bool]:
     """Create a schedule, or replace the definition of one. Return it, and whether it is new. Recorded in the audit.
 
     `requested` is the task of the specification. A schedule that exists keeps its fires, and whether it is paused; if
     its times change, the next one is after now. Raise QueueNotFound, PayloadInvalid, PayloadTooLarge, RequestInvalid,
-    ScheduleAlreadyExists with `is_new`, ScheduleNameTaken if it is of a queue that is not allowed.
+    ScheduleAlreadyExists with `is_new`, ScheduleNameTaken if it is of a queue that is not allowed,
+    ObjectLimitReached, PreconditionFailed.
     """
     now, resolved = broker.now(), resolve_queue(spec.queue, allowed_queues=allowed_queues)
     check_schedule(broker, requested=requested, resolved=resolved)
     with transaction.atomic():
         row = Schedule.objects.select_for_update().filter(name=spec.name).first()
         if row is None:
+            precondition(None)
+            if source is not ScheduleSource.FILE:
+                _check_limits(resolved.queue.name)
             row, before = Schedule(created_at=now), None
             row.set_creator(current_actor())
         elif not filter_schedules(allowed_queues=allowed_queues).filter(pk=row.pk).exists():
@@ -53,6 +60,7 @@ def save_schedule(  # noqa: PLR0913 (each is a fact about the change)
         elif is_new:
             raise ScheduleAlreadyExists
         else:
+            precondition(row.version)
             before = _describe(row)
         has_new_times = before is None or is_retimed(row, spec)
         # A queue file outlives its schedules: it may be loaded into a new database.
@@ -70,6 +78,16 @@ def save_schedule(  # noqa: PLR0913 (each is a fact about the change)
             _record("created" if before is None else "changed", row, changes)
     failures.forget(row.pk)  # the change may have mended it
     return row, before is None
+
+
+def _check_limits(queue: str) -> None:
+    """Raise ObjectLimitReached if the queue, or the key that makes the request, has all its schedules."""
+    actor, of_queue = current_actor(), Schedule.objects.filter(parent_queue=queue)
+    if of_queue.count() >= (limit := settings.RUNQY_MAX_SCHEDULES_BY_QUEUE):
+        raise ObjectLimitReached(f"The queue {queue} has {limit:,} schedules (RUNQY_MAX_SCHEDULES_BY_QUEUE).")
+    of_key = Schedule.objects.filter(created_by__kind=actor.kind.value, created_by__id=actor.id)
+    if actor.kind is ActorKind.KEY and of_key.count() >= (limit := settings.RUNQY_MAX_SCHEDULES_BY_KEY):
+        raise ObjectLimitReached(f"This key has created {limit:,} schedules (RUNQY_MAX_SCHEDULES_BY_KEY).")
 
 
 def check_schedule(broker: Broker, *, requested: NewTask, resolved: ResolvedQueue) -> None:
@@ -145,10 +163,16 @@ def trigger_schedule(broker: Broker, *, name: str, allowed_queues: AllowedQueues
     return fire
 
 
-def delete_schedule(*, name: str, allowed_queues: AllowedQueues = None) -> None:
-    """Delete a schedule and its fires; their tasks stay. Recorded in the audit. Raise ScheduleNotFound."""
+def delete_schedule(
+    *, name: str, allowed_queues: AllowedQueues = None, precondition: Precondition = accept_any
+) -> None:
+    """Delete a schedule and its fires; their tasks stay. Recorded in the audit.
+
+    Raise ScheduleNotFound, PreconditionFailed.
+    """
     with transaction.atomic():
         row = _lock(name, allowed_queues)
+        precondition(row.version)
         changes = _diff(_describe(row), {}, row)
         row.delete()
         _record("deleted", row, changes)

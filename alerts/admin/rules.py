@@ -86,7 +86,7 @@ class AlertRuleAdmin(AuditedModelAdmin):
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
         if queue := form.base_fields.get("queue"):
-            queue.empty_label = "All queues"  # type: ignore[attr-defined]
+            queue.empty_label = "All queues"
             widget: Any = queue.widget
             # Links beside the field would edit the queue.
             widget.can_add_related = widget.can_change_related = False

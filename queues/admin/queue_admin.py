@@ -61,7 +61,7 @@ class QueueAdmin(PublishedModelAdmin):
     list_before_template = "queues/admin/above_list.html"
     actions = LIST_ACTIONS  # type: ignore[assignment]
     warn_unsaved_form = True
-    change_form_before_template = "queues/admin/version.html"
+    change_form_before_template = "admin_site/version.html"
     change_form_outer_before_template = "queues/admin/status.html"
 
     class Media:

@@ -1,7 +1,7 @@
 """Base classes of the admin pages, with fields in unfold's style."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.contrib import admin
@@ -15,6 +15,7 @@ from unfold import widgets
 from unfold.admin import ModelAdmin, TabularInline
 
 from runqy.admin_site.views import AdminViewMixin
+from runqy.errors import RunqyError
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Model]
@@ -70,6 +71,35 @@ class RunqyModelAdmin(_ModelAdmin):
     nothing else is deleted with a row."""
     show_all_query = ""
     """The query of the list of all objects, if the list without a query has only some."""
+
+    refused_fields: ClassVar[Mapping[type[RunqyError], str]] = {}
+    """By error class, the field that shows the error; other errors are shown on top of the form."""
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show or save a row. An operation's error is shown in the form, which keeps its input."""
+        show: Callable[..., HttpResponse] = super().changeform_view
+        try:
+            return show(request, object_id, form_url, extra_context)
+        except RunqyError as error:
+            if request.method != "POST":
+                raise
+            request.operation_error = error  # type: ignore[attr-defined]
+        return show(request, object_id, form_url, extra_context)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form: Any = super().get_form(request, obj, change, **kwargs)
+        error: RunqyError | None = getattr(request, "operation_error", None)
+        if error is None:
+            return form
+        field_name = next((field for kind, field in self.refused_fields.items() if isinstance(error, kind)), None)
+        # Django shows the form again, with its input, only if it is invalid.
+        return _refused(form, error, field_name)
 
     def page(self, view: type[AdminViewMixin]) -> Callable[..., HttpResponseBase]:
         """Return a view for `get_urls` that requires a login."""
@@ -164,3 +194,16 @@ def _add_classes(widget: forms.Widget) -> None:
     wanted = next((names for kind, names in _CLASSES.items() if isinstance(widget, kind)), [])
     present = str(widget.attrs.get("class", "")).split()
     widget.attrs["class"] = " ".join(dict.fromkeys([*wanted, *present]))
+
+
+def _refused(form: Any, error: RunqyError, field_name: str | None) -> type[forms.BaseForm]:
+    """Return a form class whose validation adds an operation's error."""
+
+    class RefusedForm(form):  # type: ignore[misc]
+        def clean(self) -> Any:
+            cleaned = super().clean()
+            for sentence in error.errors:
+                self.add_error(field_name if field_name in self.fields else None, sentence)
+            return cleaned
+
+    return RefusedForm

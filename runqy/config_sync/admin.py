@@ -1,9 +1,8 @@
 """Admin classes that save through operations, and show whether the configuration is published."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, cast
+from collections.abc import Callable
+from typing import Any, cast
 
-from django import forms
 from django.contrib import messages
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -16,43 +15,12 @@ from runqy.errors import BrokerUnavailable, RunqyError
 class PublishedRequest(HttpRequest):
     """A request to these admin pages, with what they keep on it."""
 
-    operation_error: RunqyError
-    """Set after an operation failed, for the form that shows it."""
     sync_status: SyncStatus | None
     """Set once Redis and the database were compared; None: Redis is unavailable."""
 
 
 class PublishedModelAdmin(AuditedModelAdmin):
     """An admin of published rows; subclasses save and delete by calling operations."""
-
-    refused_fields: ClassVar[Mapping[type[RunqyError], str]] = {}
-    """By error class, the field that shows the error; other errors are shown on top of the form."""
-
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        """Show or save a row. An operation's error is shown in the form, which keeps its input."""
-        show: Callable[..., HttpResponse] = super().changeform_view
-        try:
-            return show(request, object_id, form_url, extra_context)
-        except RunqyError as error:
-            if request.method != "POST":
-                raise
-            cast(PublishedRequest, request).operation_error = error
-        return show(request, object_id, form_url, extra_context)
-
-    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        form: Any = super().get_form(request, obj, change, **kwargs)
-        error: RunqyError | None = getattr(request, "operation_error", None)
-        if error is None:
-            return form
-        field_name = next((field for kind, field in self.refused_fields.items() if isinstance(error, kind)), None)
-        # Django shows the form again, with its input, only if it is invalid.
-        return _refused(form, error, field_name)
 
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
@@ -70,19 +38,6 @@ class PublishedModelAdmin(AuditedModelAdmin):
         # One by one: only the operation publishes the deletion.
         for row in queryset:
             self.delete_model(request, row)
-
-
-def _refused(form: Any, error: RunqyError, field_name: str | None) -> type[forms.BaseForm]:
-    """Return a form class whose validation adds an operation's error."""
-
-    class RefusedForm(form):  # type: ignore[misc]
-        def clean(self) -> Any:
-            cleaned = super().clean()
-            for sentence in error.errors:
-                self.add_error(field_name if field_name in self.fields else None, sentence)
-            return cleaned
-
-    return RefusedForm
 
 
 def _show_error(request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpResponse:

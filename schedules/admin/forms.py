@@ -29,6 +29,8 @@ _OPTION_NAMES = ", ".join(ALLOWED_OPTIONS)
 class ScheduleForm(StyledModelForm):
     """What is enqueued when."""
 
+    # The version that the form was rendered from: `save_schedule` refuses to overwrite another user's changes.
+    version = forms.CharField(required=False, widget=forms.HiddenInput)
     queue = forms.ChoiceField(help_text="The queue or sub-queue of the tasks.")
     payload = forms.CharField(
         widget=forms.Textarea(_LINES), initial="{}", help_text="JSON, checked by the queue's schema."
@@ -84,7 +86,7 @@ class ScheduleForm(StyledModelForm):
             return
         self.fields["queue"].choices = [(name, name) for name in _list_queues(row)]  # type: ignore[attr-defined]
         if row is not None:
-            self.initial.update(_as_texts(row))
+            self.initial.update(_as_texts(row) | {"version": row.version})
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data

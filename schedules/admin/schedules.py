@@ -18,7 +18,7 @@ from runqy.admin_site.labels import LABEL_TEMPLATE
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.admin_site.views import AdminView, AdminViewMixin
 from runqy.audit.history import AuditedModelAdmin
-from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, RunqyError
+from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, PreconditionFailed, RunqyError
 from runqy.formats.time_zones import list_zones
 from runqy.redis_connection import get_broker
 from schedules.admin.forms import ScheduleForm
@@ -74,6 +74,7 @@ class ScheduleAdmin(AuditedModelAdmin):
     sortable_by = ("name", "queue")
     warn_unsaved_form = True
     list_before_template = "admin_site/live_changelist.html"
+    change_form_before_template = "admin_site/version.html"
     change_form_outer_before_template = "schedules/admin/status.html"
     fieldsets = (
         (None, {"fields": ("name", "queue")}),
@@ -112,15 +113,28 @@ class ScheduleAdmin(AuditedModelAdmin):
         return page
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        row = kwargs.get("obj")
+        # Read again: the form sets what was typed on its own.
+        row = Schedule.objects.filter(pk=obj.pk).first() if (obj := kwargs.get("obj")) else None
         if row is not None:
             context |= self._status(request, row)
         context["show_save_and_continue"] = False  # Save leads there
         return super().render_change_form(request, context, *args, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        def refuse_change(version: str | None) -> None:
+            if change and version != form.cleaned_data["version"]:
+                raise PreconditionFailed(
+                    "This schedule was changed by another user while you edited it. Reload the page and repeat your "
+                    "changes."
+                )
+
         row, _ = save_schedule(
-            get_broker(), spec=form.spec, requested=form.requested, source=ScheduleSource.ADMIN, is_new=not change
+            get_broker(),
+            spec=form.spec,
+            requested=form.requested,
+            source=ScheduleSource.ADMIN,
+            is_new=not change,
+            precondition=refuse_change,
         )
         obj.pk = row.pk
 

@@ -6,17 +6,20 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from django.utils.decorators import method_decorator
+from django.utils.http import quote_etag
 from django.views.decorators.cache import cache_control
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
+from runqy.api.etags import if_match
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.parsers import refuse_members
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import problem_responses
+from runqy.api.schema import IF_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.errors import BrokerUnavailable
+from runqy.http.preconditions import accept_any
 from runqy.redis_connection import get_broker
 from schedules.api import serializers as s
 from schedules.definition_serializers import parse_schedule
@@ -75,28 +78,31 @@ class ScheduleViewSet(ApiViewSet):
     @extend_schema(
         operation_id="replace_schedule",
         tags=["schedules"],
+        parameters=[IF_MATCH],
         request=s.ReplaceScheduleSerializer,
         responses={
             200: s.ScheduleSerializer,
             201: s.ScheduleSerializer,
-            **problem_responses(400, 401, 403, 404, 409, 413, 415, 503),
+            **problem_responses(400, 401, 403, 404, 409, 412, 413, 415, 503),
         },
     )
     def update(self, request: AuthenticatedRequest, name: str) -> Response:
         """Replace the whole definition of a schedule, or create it: members that are not sent get their defaults.
 
-        It keeps its fires, and whether it is paused. A change of its times never fires for the past.
+        It keeps its fires, and whether it is paused. A change of its times never fires for the past. Send its ETag as
+        If-Match to replace this definition only.
         """
         return self._save(request, name)
 
     @extend_schema(
         operation_id="delete_schedule",
         tags=["schedules"],
-        responses={200: s.ScheduleDeletedSerializer, **problem_responses(401, 403, 404, 503)},
+        parameters=[IF_MATCH],
+        responses={200: s.ScheduleDeletedSerializer, **problem_responses(401, 403, 404, 412, 503)},
     )
     def destroy(self, request: AuthenticatedRequest, name: str) -> Response:
         """Delete a schedule and its fires. Tasks that it enqueued stay."""
-        delete_schedule(name=name, allowed_queues=request.auth.queues)
+        delete_schedule(name=name, allowed_queues=request.auth.queues, precondition=if_match(request))
         return Response(s.ScheduleDeletedSerializer({"message": "schedule deleted", "name": name}).data)
 
     @extend_schema(
@@ -168,6 +174,7 @@ class ScheduleViewSet(ApiViewSet):
             source=ScheduleSource.API,
             allowed_queues=request.auth.queues,
             is_new=is_new,
+            precondition=accept_any if is_new else if_match(request),
         )
         headers = {"Location": f"/api/schedules/{quote(row.name, safe='')}"}
         return _respond(row, 201, headers) if is_created else _respond(row)
@@ -175,7 +182,8 @@ class ScheduleViewSet(ApiViewSet):
 
 def _respond(row: Schedule, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     content = s.ScheduleSerializer(row, context=_build_context([row])).data
-    return Response(content, status, headers=headers)
+    # Of the definition alone: other members change by themselves, so that no read is answered with 304.
+    return Response(content, status, headers={"ETag": quote_etag(row.version), **(headers or {})})
 
 
 def _build_context(rows: Sequence[Schedule]) -> dict[str, Any]:

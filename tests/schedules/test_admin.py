@@ -46,10 +46,14 @@ def test_a_schedule_is_added_and_changed_in_the_form(admin_client: Client) -> No
     due = row.next_due_at
     form = admin_client.get(f"{LIST}{row.pk}/change/").content.decode()
 
-    changed = admin_client.post(f"{LIST}{row.pk}/change/", {**FORM, "payload": '{"n": 2}'}, follow=True)
+    edited = {**FORM, "payload": '{"n": 2}', "version": row.version}
+    changed = admin_client.post(f"{LIST}{row.pk}/change/", edited, follow=True)
+    overwritten = admin_client.post(f"{LIST}{row.pk}/change/", {**edited, "payload": '{"n": 3}'})
 
     row.refresh_from_db()
     assert (added.status_code, changed.status_code) == (200, 200)
+    assert f'name="version" value="{edited["version"]}"' in form
+    assert "This schedule was changed by another user" in overwritten.content.decode()
     assert (row.cron, row.options, row.catch_up_window_s, row.source) == (
         "30 2 * * MON",
         {"max_retry": 0},
@@ -96,7 +100,7 @@ def test_all_errors_of_the_form_are_shown_at_once(admin_client: Client) -> None:
 def test_save_leads_to_the_page_of_the_schedule(admin_client: Client) -> None:
     added = admin_client.post(f"{LIST}add/", FORM)
     page = f"{LIST}{Schedule.objects.get().pk}/change/"
-    changed = admin_client.post(page, FORM)
+    changed = admin_client.post(page, FORM | {"version": Schedule.objects.get().version})
 
     assert [each["Location"] for each in (added, changed)] == [page, page]
 

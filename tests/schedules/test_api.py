@@ -12,6 +12,7 @@ from queues.operations import save_queue
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.api_keys import Role
+from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
 from runqy.errors import BrokerUnavailable
 from schedules import runner
@@ -256,3 +257,45 @@ def test_a_pause_needs_no_reason(queues: None) -> None:
     paused = client.post(f"{PATH}/pause")
 
     assert (paused.status_code, paused.json()["state"], paused.json()["paused_reason"]) == (200, "paused", None)
+
+
+def test_a_definition_that_was_changed_meanwhile_is_neither_replaced_nor_deleted() -> None:
+    client = ApiClient(ADMIN_KEY)
+    old = client.post("/api/schedules", BODY)["ETag"]
+    new = client.put(PATH, BODY | {"cron": "@daily"}, **{"If-Match": old})["ETag"]
+
+    refused = [client.put(PATH, BODY, **{"If-Match": old}), client.delete(PATH, **{"If-Match": old})]
+    shown = client.get(PATH, **{"If-None-Match": new})
+
+    assert {(each.status_code, each.json()["code"]) for each in refused} == {(412, "precondition_failed")}
+    assert (shown.status_code, shown["ETag"], shown.json()["cron"]) == (200, new, "0 0 * * *")
+    assert client.delete(PATH, **{"If-Match": new}).status_code == 200
+
+
+def test_unpausing_what_is_not_paused_changes_nothing() -> None:
+    client = ApiClient(ADMIN_KEY)
+    client.post("/api/schedules", BODY)
+    before, records = Schedule.objects.values().get(), AuditRecord.objects.count()
+
+    assert client.post(f"{PATH}/unpause").status_code == 200
+    assert (Schedule.objects.values().get(), AuditRecord.objects.count()) == (before, records)
+
+
+def test_schedules_are_limited_by_key_and_by_queue_and_those_that_exist_stay(settings: Any) -> None:
+    settings.RUNQY_MAX_SCHEDULES_BY_KEY, settings.RUNQY_MAX_SCHEDULES_BY_QUEUE = 2, 3
+    keys = [create_api_key(name=name, role=Role.ADMIN, queues=["mail", "full"]).plain for name in ("one", "two")]
+    first, second = map(ApiClient, keys)
+
+    def create(client: ApiClient, name: str, queue: str = "mail") -> int:
+        return client.post("/api/schedules", BODY | {"name": name, "queue": queue}).status_code
+
+    created = [create(first, "a"), create(first, "b"), create(first, "c"), create(second, "d"), create(second, "e")]
+    refused = second.post("/api/schedules", BODY | {"name": "f"}).json()
+
+    assert created == [201, 201, 409, 201, 409]
+    assert (refused["code"], refused["detail"]) == (
+        "object_limit_reached",
+        "The queue mail has 3 schedules (RUNQY_MAX_SCHEDULES_BY_QUEUE).",
+    )
+    assert create(second, "e", "full") == 201
+    assert first.put("/api/schedules/a", BODY | {"name": "a", "cron": "@daily"}).status_code == 200

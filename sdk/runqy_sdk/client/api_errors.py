@@ -597,6 +597,18 @@ class ScheduleAlreadyExists(ApiError):
     code = "schedule_exists"
 
 
+class ScheduleNameTaken(ApiError):
+    """This name cannot be used; choose another one."""
+
+    code = "schedule_name_taken"
+
+
+class ObjectLimitReached(ApiError):
+    """An API key or a queue has as many of these objects as it may have; delete some first."""
+
+    code = "object_limit_reached"
+
+
 class StackFailed(ApiError):
     """The processes of a stack cannot be started or kept running."""
 

@@ -78,6 +78,18 @@ def test_a_task_that_was_given_back_ends_no_run() -> None:
     assert (counters.requeued, counters.outcomes) == (1, {})
 
 
+def test_runs_of_a_release_are_known_after_any_number_of_newer_ones() -> None:
+    counts, run = RunCounts(), make_run()
+    run.release = 1
+    counts.record_outcome(run, FinishOutcome.RETRIED)
+
+    for number in range(2, 9):
+        counts.of_release(number).runs += 1
+
+    assert (counts.of_release(1).runs, counts.of_release(1).failures) == (1, 1)
+    assert [counts.of_release(number).runs for number in range(2, 9)] == [1] * 7
+
+
 def test_a_run_that_never_started_has_no_duration() -> None:
     counts, run = RunCounts(), make_run(started_ns=0)
 

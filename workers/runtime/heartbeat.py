@@ -163,7 +163,6 @@ _OUTCOMES = {
 }
 
 
-_COUNTED_RELEASES = 3
 _SUMMED_NS = 10**9
 
 
@@ -208,7 +207,7 @@ class RunCounts:
     """The counters of one worker, by Redis queue."""
 
     def __init__(self) -> None:
-        # By number of release. Those of older ones are dropped.
+        # By number of release. None is dropped: a worker may go back to any of them.
         self._releases: dict[int, ReleaseCounts] = {}
         self._counters: dict[str, RunCounters] = {}
         # Counters that belong to no queue.
@@ -256,11 +255,9 @@ class RunCounts:
 
     def of_release(self, number: int) -> ReleaseCounts:
         """Return what became of the runs of a release since the worker first ran it."""
-        if counts := self._releases.get(number):
-            return counts
-        for older in sorted(self._releases)[:-_COUNTED_RELEASES]:
-            del self._releases[older]
-        return self._releases.setdefault(number, ReleaseCounts())
+        if (counts := self._releases.get(number)) is None:
+            counts = self._releases[number] = ReleaseCounts()
+        return counts
 
     def record_batch(self, members: int) -> None:
         """Count a batch that was sent to a child."""

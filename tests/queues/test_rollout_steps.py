@@ -128,6 +128,15 @@ def test_a_lost_first_worker_is_replaced_once() -> None:
     assert isinstance(step(row, W2, W3), Reverted)
 
 
+@pytest.mark.parametrize("state", [WorkerState.DRAINING, WorkerState.STOPPING])
+def test_a_first_worker_that_ends_is_replaced_as_a_lost_one(state: WorkerState) -> None:
+    ending = replace(N1, state=state, release_runs=10, release_failures=10)
+
+    found = step(release(workers=["w1"], ready_at=READY_AT), ending, W2)
+
+    assert found == Wait({"workers": ["w2"], "has_lost_worker": True, "ready_at": None})
+
+
 def test_workers_that_are_gone_or_end_do_not_stop_a_rollout_that_has_proved_itself() -> None:
     row = release(workers=["w1", "w2"], is_baked=True)
     ending = replace(W2, state=WorkerState.DRAINING)

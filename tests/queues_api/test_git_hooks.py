@@ -269,6 +269,20 @@ def test_a_push_during_a_rollout_supersedes_it_and_does_not_repeat_it(secret: st
     assert [(number, state) for number, state, _, _ in releases()] == [("2", "superseded"), ("3", "rolling_out")]
 
 
+def test_a_push_that_two_processes_receive_at_once_is_released_once(
+    secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def receive_it_meanwhile(_: Queue) -> str:
+        monkeypatch.setattr(pushes, "find_tip", lambda _: "")
+        assert message(github(secret)) == RELEASED
+        return ""
+
+    monkeypatch.setattr(pushes, "find_tip", receive_it_meanwhile)
+
+    assert message(github(secret)) == pushes.RECEIVED
+    assert releases() == [("2", "rolling_out", "", "push")]
+
+
 def test_a_push_that_is_sent_again_does_not_undo_a_rollback(secret: str) -> None:
     github(secret)
     Release.objects.filter(number=1).update(state=ReleaseState.SUPERSEDED)

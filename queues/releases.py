@@ -31,6 +31,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 def redeploy_queue(*, name: str, commit: str = "", allowed_queues: AllowedQueues = None) -> Release:
     """Have the workers of a queue, given by any of its names, run the newest commit, or a given commit or tag.
 
+    Return the release that is rolling out if it is the same: clients repeat requests.
     Raise QueueNotFound, RequestInvalid.
     """
     _refuse_invalid(commit)
@@ -40,6 +41,9 @@ def redeploy_queue(*, name: str, commit: str = "", allowed_queues: AllowedQueues
         code = code_of(row)
         if commit and not COMMIT.fullmatch(commit):
             code, commit = code | {"branch": commit}, ""
+        candidate = find_release(row, ReleaseState.ROLLING_OUT)
+        if candidate and _is_requested(candidate, code, commit):
+            return candidate
         live = find_release(row, ReleaseState.LIVE)
         release = create_release(change, row, code, commit=commit, source=ReleaseSource.MANUAL)
         changes = release_changes(live, release)
@@ -72,16 +76,21 @@ def roll_back(*, name: str, allowed_queues: AllowedQueues = None, may_grant_vaul
 def release_definition(change: Change, row: Queue, before: QueueSpec) -> None:
     """Make a release if a saved definition differs from the one before in what a release fixes.
 
+    It has the commit of the one that is rolling out, which proves itself anew, or else of the live one.
     Without a release that is live, or the first one rolling out, workers follow the definition.
     """
-    latest = find_release(row, ReleaseState.LIVE) or find_release(row, ReleaseState.ROLLING_OUT)
     code = code_of(row)
-    if latest is None or code == {column: getattr(before.deployment, column) for column in CODE_COLUMNS}:
+    live, candidate = find_release(row, ReleaseState.LIVE), find_release(row, ReleaseState.ROLLING_OUT)
+    is_released = live is not None or candidate is not None
+    if not is_released or code == {column: getattr(before.deployment, column) for column in CODE_COLUMNS}:
         return
-    # That of a rollback may be in another repository than the definition names.
     is_same = (row.git_url, row.branch) == (before.deployment.git_url, before.deployment.branch)
-    commit = latest.commit if is_same and latest.git_url == row.git_url else ""
-    create_release(change, row, code, commit=commit, source=ReleaseSource.DEFINITION, like=latest if commit else None)
+    # That of a rollback may be in another repository than the definition names.
+    alike = [each for each in (candidate, live) if is_same and each and each.git_url == row.git_url]
+    if alike and not alike[0].commit:
+        code["branch"] = alike[0].branch  # or a tag, whose commit no worker has found yet
+    like = alike[0] if alike and alike[0].commit else None
+    create_release(change, row, code, commit=like.commit if like else "", source=ReleaseSource.DEFINITION, like=like)
 
 
 def create_release(  # noqa: PLR0913 (what a release has)
@@ -185,11 +194,23 @@ def _to_published(release: Release | None) -> PublishedRelease | None:
     if release is None:
         return None
     members: dict[str, Any] = {name: getattr(release, name) for name in ("number", "commit", *CODE_COLUMNS)}
-    is_named = bool(release.commit) and release.source == ReleaseSource.MANUAL
+    is_named = bool(release.commit) and (release.source == ReleaseSource.MANUAL or _continues_unproven(release))
     is_rolling_out = release.state == ReleaseState.ROLLING_OUT
     return PublishedRelease(
         **members, requires_ref=is_named and is_rolling_out, is_proving=is_rolling_out and not release.is_baked
     )
+
+
+def _is_requested(candidate: Release, code: Mapping[str, str], commit: str) -> bool:
+    """Return whether a release that is rolling out is what a request asks for. Of a branch, a commit may be older."""
+    is_same = all(getattr(candidate, column) == value for column, value in code.items())
+    return is_same and candidate.commit == commit and (bool(commit) or not (candidate.workers or candidate.is_whole))
+
+
+def _continues_unproven(release: Release) -> bool:
+    """Return whether a changed definition goes on with a commit that was never live."""
+    rows = release.queue.releases.filter(number=release.like, live_at=None)
+    return release.source == ReleaseSource.DEFINITION and rows.exists()
 
 
 def _refuse_invalid(commit: str) -> None:

@@ -340,6 +340,35 @@ def test_a_definition_that_changes_before_the_first_release_is_live_replaces_it(
     assert found.branch == "next"
 
 
+def test_a_definition_that_changes_during_a_rollout_goes_on_with_its_commit(mail: Queue, single_broker: Broker) -> None:
+    beat(single_broker, W1)
+    redeploy_queue(name="mail", commit=NEW)
+    Release.objects.filter(number=2).update(is_baked=True)
+    other = replace(DEPLOYMENT, startup_cmd="python b.py")
+    save_queue(spec=spec("mail", deployment=other), source=QueueSource.API)
+    advance(single_broker)
+
+    assert states() == [(1, "live", OLD), (2, "superseded", NEW), (3, "rolling_out", NEW)]
+    assert not Release.objects.get(number=3).is_baked  # it proves itself anew
+    published = get_published_releases("mail").candidate
+    assert published is not None
+    assert (published.requires_ref, published.startup_cmd) == (True, "python b.py")
+
+    redeploy_queue(name="mail", commit="v2")
+    save_queue(spec=spec("mail", deployment=DEPLOYMENT), source=QueueSource.API)
+    tagged = Release.objects.get(number=5)
+    assert (tagged.commit, tagged.branch, tagged.startup_cmd) == ("", "v2", DEPLOYMENT.startup_cmd)
+
+
+def test_a_redeploy_that_is_repeated_makes_no_other_release(mail: Queue, single_broker: Broker) -> None:
+    beat(single_broker, W1)
+    numbers = [redeploy_queue(name="mail", commit=commit).number for commit in (NEW, NEW, OLD, OLD, "v2", "v2", "", "")]
+    advance(single_broker)
+
+    assert numbers == [2, 2, 3, 3, 4, 4, 5, 5]
+    assert redeploy_queue(name="mail").number == 6  # a worker has fetched it meanwhile, and there may be a newer one
+
+
 def test_a_changed_definition_after_a_rollback_names_no_commit_of_another_repository(
     mail: Queue, single_broker: Broker
 ) -> None:

@@ -19,6 +19,8 @@ from tests.queues.samples import spec
 from tests.support.waiting import PATIENCE_S
 from vaults.operations import create_vault, set_entry
 
+pytestmark = pytest.mark.slow
+
 NAMES = {"queue": "simple", "name": "v", "key": "KEY", "task_id": "t", "worker_id": "w:1", "key_id": "1", "number": "1"}
 NAMES |= {"webhook_id": "0123456789abcdef", "batch_id": "b"}
 

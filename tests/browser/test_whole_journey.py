@@ -62,6 +62,7 @@ def start_worker(site: WebProcess, tmp_path: Path) -> Iterator[StartWorker]:
         worker.end()
 
 
+@pytest.mark.smoke
 @pytest.mark.timeout(400)
 @pytest.mark.usefixtures("_maintenance")
 def test_a_secret_reaches_a_worker_is_changed_and_is_revoked(

@@ -4,13 +4,16 @@ import io
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import httpx2
 import msgspec
 import pytest
+import typer.main
 from django.core.handlers.wsgi import WSGIHandler
+from typer import Typer
 from typer.testing import CliRunner, Result
 
 from runqy.cli import targets
@@ -49,8 +52,15 @@ def run(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]
     for name in ("RUNQY_API_KEY", "RUNQY_SERVER_URL", "RUNQY_SERVER", "RUNQY_PROFILE", "RUNQY_HOME", "PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr("typer.testing._get_command", _get_command)
     runner = CliRunner()
     return lambda *args, **options: runner.invoke(app, args, **options)
+
+
+@cache
+def _get_command(cli: Typer) -> object:
+    """Build the tree of commands once: it takes longer than most of them."""
+    return typer.main.get_command(cli)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from tests.deploy.declared import SERVER_SETTINGS, WORKER_SETTINGS
 from tests.docs.blocks import read_titled
 from tests.support.servers import ValkeyServer, free_port
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
 COMPOSE, HTTPS = ROOT / "compose.yaml", ROOT / "deploy/compose.https.yaml"

@@ -27,6 +27,8 @@ from tests.support.waiting import wait_until
 from workers.runtime.settings import WorkerSettings
 from workers.runtime.worker_session import QUICK_STOP_S
 
+pytestmark = pytest.mark.slow
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNITS = {path.name: path.read_text() for path in sorted((DEPLOY / "systemd").glob("*.service"))}
 MANIFESTS = [

@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.docs, pytest.mark.timeout(600)]
 
 PAGES = pages()
 SHELLS = {"sh", "shell", "console", "shell-session", "zsh"}
+FIRST_TASK = "docs/tutorials/first-task.md"
 GIT_USER = {"NAME": "A reader", "EMAIL": "reader@example.com"}
 
 
@@ -121,7 +122,8 @@ class Reader:
 def of_pages(is_one: Callable[[Page], bool]) -> pytest.MarkDecorator:
     """Parametrize a test with the pages that have blocks to run and for which `is_one` returns True."""
     chosen = [page for page in PAGES if is_one(page) and any(block.is_run for block in page.blocks)]
-    return pytest.mark.parametrize("page", chosen, ids=lambda page: page.name)
+    cases = [pytest.param(page, id=page.name, marks=[pytest.mark.smoke] * (page.name == FIRST_TASK)) for page in chosen]
+    return pytest.mark.parametrize("page", cases)
 
 
 def assert_output(output: str, expected: str, where: str) -> None:

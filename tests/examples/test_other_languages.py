@@ -16,6 +16,8 @@ from tests.docs.blocks import read_titled
 from tests.examples.child import EXAMPLES
 from tests.support.servers import free_port
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = {"node": ["node", "main.mjs"], "go": ["go", "run", "."], "shell": ["sh", "main.sh"]}
 NEEDS = {"node": ["node"], "go": ["go"], "shell": ["jq", "curl"]}
 LANGUAGES = [

@@ -25,7 +25,7 @@ from tests.support.waiting import PATIENCE_S, wait_until
 from tests.workers.processes import WorkerProcess
 from tests.workers.repositories import Repository
 
-pytestmark = pytest.mark.usefixtures("configuration")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration")]
 
 CODE = """
 import json, sys

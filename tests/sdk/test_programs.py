@@ -10,6 +10,8 @@ import runqy_python
 
 from tests.sdk.conftest import ENVIRONMENT, Start
 
+pytestmark = pytest.mark.slow
+
 PUBLISHED = Path(runqy_python.__file__).parents[1]
 
 ECHO = """

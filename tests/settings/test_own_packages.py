@@ -10,6 +10,8 @@ import pytest
 from runqy.config.own_packages import NAMES
 from tests.support.processes import make_shadowing_modules
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STARTS = {
     "up": ("runqy.cli", "up"),

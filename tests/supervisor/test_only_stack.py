@@ -15,6 +15,8 @@ from runqy.supervisor.stop_signals import Interrupted
 from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 STACK = """
 import signal, sys, time
 from pathlib import Path

@@ -17,7 +17,7 @@ from tests.webhooks.receiver import LOOPBACK, Receiver, send_due
 from tests.webhooks.test_sender import add_endpoint, add_messages
 from webhooks.models import Delivery
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("configuration")]
+pytestmark = [pytest.mark.fault, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("configuration")]
 
 IN_FLIGHT = 4
 SENDER = "import django; django.setup(); from webhooks.sender import Sender; Sender().run(600)"

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from runqy.broker.broker import Broker
 from runqy.errors import BrokerUnavailable
 from tests.support.servers import MASTER_NAME, SentinelSet
@@ -9,6 +11,8 @@ from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, create_redis_user
 from tests.workers.processes import add_task, wait_for_state
+
+pytestmark = pytest.mark.fault
 
 
 def test_a_worker_continues_after_the_master_was_killed(

@@ -22,6 +22,8 @@ from tests.workers.outputs import chunks_of
 from tests.workers.processes import add_task, broker_on, wait_for_state
 from tests.workers.repositories import Repository
 
+pytestmark = pytest.mark.fault
+
 
 @pytest.fixture
 def task_repository(streaming_repository: Repository) -> Repository:

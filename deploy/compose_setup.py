@@ -29,16 +29,17 @@ user runqy on #{password_hash} allkeys allchannels allcommands
 
 
 def main(root: Path, uid: int) -> None:
-    """Write the volumes. Server and worker run as the user `uid`."""
+    """Write the volumes. Server and worker run as the user `uid`; the worker reads its key as root before that."""
     restrict_new_files()
-    server, worker, examples = (_open_to_one(root / name, uid) for name in ("server", "worker", "examples"))
+    server, examples = (_open_to_one(root / name, uid) for name in ("server", "examples"))
+    worker = _open_to_one(root / "worker", os.geteuid())
     for name in _SERVER_SECRETS:
         get_or_create_secret(server, name)
     get_or_create_secret(server, "vault_master_key", _generate_master_key)
     password = _read(server / "redis_password")
     _write(server / "redis_url", f"redis://runqy:{password}@valkey:6379/0")
     _write(worker / "api_key", _read(server / "worker_api_key"))
-    for path in (*server.iterdir(), *worker.iterdir()):
+    for path in server.iterdir():
         os.chown(path, uid, uid, follow_symlinks=False)  # the server can write there, and this is root
     # The image of PostgreSQL reads it as root.
     _write(root / "postgres" / "password", _read(server / "database_password"))

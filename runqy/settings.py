@@ -84,6 +84,10 @@ RUNQY_API_KEY = env.text(
     "characters or more ([why](#keys-that-are-too-short))",
 )
 RUNQY_WORKER_API_KEY = env.text("RUNQY_WORKER_API_KEY", help="API key with role worker: only registers workers")
+RUNQY_WORKER_API_KEY_QUEUES = env.words(
+    "RUNQY_WORKER_API_KEY_QUEUES",
+    help="queues, separated by commas, that RUNQY_WORKER_API_KEY is limited to; unset: all",
+)
 RUNQY_CLIENT_API_KEY = env.text(
     "RUNQY_CLIENT_API_KEY", help="API key with role client: enqueues, reads, cancels and deletes tasks"
 )

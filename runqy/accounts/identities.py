@@ -251,9 +251,12 @@ class _EnvironmentKeys:
 @cache  # settings change only in tests
 def _environment_keys() -> _EnvironmentKeys:
     keys = [(getattr(settings, name), role) for name, role in ENVIRONMENT_KEYS.items()]
+    limits = {Role.WORKER: frozenset(settings.RUNQY_WORKER_API_KEY_QUEUES) or None}
     return _EnvironmentKeys(
         tuple(
-            (key_digest(key), Identity(role=role, name=f"{role} key of the environment")) for key, role in keys if key
+            (key_digest(key), Identity(role=role, name=f"{role} key of the environment", queues=limits.get(role)))
+            for key, role in keys
+            if key
         ),
         has_short=any(0 < len(key) < MIN_KEY_LENGTH for key, _ in keys),
     )
@@ -261,7 +264,7 @@ def _environment_keys() -> _EnvironmentKeys:
 
 @receiver(setting_changed)
 def _forget_environment_keys(*, setting: str, **_: object) -> None:
-    if setting in ENVIRONMENT_KEYS:
+    if setting in (*ENVIRONMENT_KEYS, "RUNQY_WORKER_API_KEY_QUEUES"):
         _environment_keys.cache_clear()
 
 

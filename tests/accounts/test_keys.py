@@ -35,6 +35,11 @@ def test_the_keys_of_the_environment_have_their_roles(settings) -> None:
     found = [authenticate(key) for key in (ADMIN_KEY, WORKER_KEY, CLIENT_KEY)]
 
     assert [identity.role for identity in found if identity] == [Role.ADMIN, Role.WORKER, Role.CLIENT]
+    assert [identity.queues for identity in found if identity] == [None, None, None]
+    settings.RUNQY_WORKER_API_KEY_QUEUES = ("mail", "sms")
+    assert authenticate(WORKER_KEY).queues == frozenset({"mail", "sms"})
+    assert not authenticate(WORKER_KEY).may_share_redis
+    assert authenticate(CLIENT_KEY).queues is None
     settings.RUNQY_API_KEY = ""
     assert authenticate(ADMIN_KEY) is None
     assert authenticate("") is None

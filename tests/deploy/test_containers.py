@@ -71,6 +71,27 @@ def test_every_other_image_can_be_pinned_by_a_variable() -> None:
     assert any(re.search(r":17-trixie@sha256:[0-9a-f]{64}\}$", image) for image in others)
 
 
+def test_the_key_of_the_worker_is_limited_to_the_queues_of_the_examples() -> None:
+    limit = services(COMPOSE)["server"]["environment"]["RUNQY_WORKER_API_KEY_QUEUES"]
+    yaml = YAML(typ="safe", pure=True)
+    files = [yaml.load(path.read_text()) for path in sorted((ROOT / "examples").glob("*/queue.yaml"))]
+
+    assert limit == "${RUNQY_QUEUES:-" + ",".join(name for file in files for name in file["queues"]) + "}"
+
+
+def test_containers_have_no_capabilities_but_those_that_they_need_and_write_to_volumes_only() -> None:
+    found = {name: one for path in (COMPOSE, HTTPS) for name, one in services(path).items() if "image" in one}
+
+    needed = {"setup": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"], "worker": ["SETGID", "SETUID"]}
+    assert {name: one.get("cap_add", []) for name, one in found.items() if one.get("cap_drop") == ["ALL"]} == {
+        "server": [],
+        "valkey": [],
+        "caddy": ["NET_BIND_SERVICE"],
+        **needed,
+    }
+    assert {name for name, one in found.items() if not one.get("read_only")} == {"postgres"}
+
+
 @pytest.mark.parametrize(("status", "is_healthy"), [(200, True), (503, False)])
 def test_health_check_asks_whether_the_server_is_alive(status: int, is_healthy: bool) -> None:
     paths = []
@@ -155,6 +176,18 @@ def test_secrets_are_generated_once_and_each_service_gets_its_own(volumes: Path)
     assert {name.partition("/")[0] for name, text in made.items() if made["server/api_key"] in text} == {"server"}
     modes = {path.stat().st_mode & 0o777 for path in volumes.rglob("*") if path.is_file() and path.suffix != ".conf"}
     assert modes <= {0o600, 0o400, 0o700}  # git's hooks are programs
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users")
+def test_only_root_can_read_the_key_of_the_worker(volumes: Path) -> None:
+    (volumes / "worker/api_key").touch()
+    for path in (volumes / "worker", volumes / "worker/api_key"):  # as an earlier release left them
+        os.chown(path, 10001, 10001)
+
+    make_volumes(volumes)
+
+    assert {path.stat().st_uid for path in (volumes / "worker", volumes / "worker/api_key")} == {0}
+    assert {path.stat().st_mode & 0o77 for path in (volumes / "worker", volumes / "worker/api_key")} == {0}
 
 
 @pytest.mark.parametrize("source", ["compose.yaml", "docs/how-to/redis.md"])

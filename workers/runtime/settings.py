@@ -49,6 +49,7 @@ VARIABLES = {
     "recovery.backoff_factor": "RUNQY_RECOVERY_BACKOFF_FACTOR",
     "recovery.cooldown_period": "RUNQY_RECOVERY_COOLDOWN_PERIOD",
 }
+_KEY_FILE, _STDIN = "RUNQY_API_KEY_FILE", "/dev/stdin"
 _LABELS = {variable: f"{name} in the configuration file" for name, variable in VARIABLES.items()}
 
 
@@ -109,6 +110,9 @@ def load_settings(file: Path | None, *, allow_http: bool = False) -> WorkerSetti
     """Read the settings. `allow_http` overrides that setting. Raise WorkerSettingsInvalid."""
     content = _read_file(file) if file else {}
     fallbacks = {variable: content[name] for name, variable in VARIABLES.items() if name in content}
+    if os.environ.get(_KEY_FILE) == _STDIN:
+        del os.environ[_KEY_FILE]
+        fallbacks["RUNQY_API_KEY"] = _read_stdin()
     try:
         return read(Environment(fallbacks, _LABELS), allow_http=allow_http)
     except InvalidSetting as error:
@@ -133,7 +137,9 @@ def read(env: Environment, *, allow_http: bool = False) -> WorkerSettings:
     )
     return WorkerSettings(
         server_url=server_url,
-        api_key=env.required("RUNQY_API_KEY", str, help="a key with the role `worker`"),
+        api_key=env.required(
+            "RUNQY_API_KEY", str, help="a key with the role `worker`; [where tasks cannot read it](#the-api-key)"
+        ),
         queues=env.required(
             "RUNQY_QUEUES",
             _queues,
@@ -276,6 +282,22 @@ def _read_file(file: Path) -> dict[str, str]:
     for unknown in sorted(settings.keys() - VARIABLES.keys()):
         log.warning("unknown_setting", setting=unknown, file=str(file))
     return settings
+
+
+def _read_stdin() -> str:
+    """Return what is on standard input, and leave an empty one. Raise WorkerSettingsInvalid.
+
+    It is not opened by its name, which would need the right to read the file behind it: the worker's user lacks it.
+    """
+    try:
+        with open(0, encoding="utf-8", closefd=False) as stdin:
+            key = stdin.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkerSettingsInvalid(f"{_KEY_FILE}: standard input cannot be read: {error}") from error
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return key
 
 
 def _as_text(value: object) -> str:

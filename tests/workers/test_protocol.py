@@ -1,6 +1,7 @@
 """The lines between worker and child."""
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import PayloadUnusable
+from workers.runtime.pool import to_run_result
 from workers.runtime.protocol import (
     BatchLimits,
     BatchResponse,
@@ -132,6 +134,47 @@ def test_a_class_of_an_error_that_cannot_be_kept_is_ignored(sent: str, kept: str
     assert isinstance(batch, BatchResponse)
     assert batch.failure is not None
     assert response.exception_path == batch.failure.exception_path == kept
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b'{"task_id":"t1","error":[%b1]}', id="an error"),
+        pytest.param(b'{"task_id":"t1","error":"no","retry_delay_s":[%b1]}', id="a delay"),
+        pytest.param(b'{"task_id":"t1","error":"no","error_class":[%b1]}', id="a class"),
+        pytest.param(b'{"task_id":"t1","log":[%b1]}', id="a log line"),
+        pytest.param(b'{"task_id":"t1","progress":[%b1]}', id="progress"),
+        pytest.param(b'{"status":"ready","accepts":[%b1],"concurrency":[%b1]}', id="a ready line"),
+        pytest.param(b'{"batch":[%b1]}', id="a batch"),
+        pytest.param(b'{"batch":[{"task_id":"t1"}],"error":[%b1]}', id="the error of a batch"),
+        pytest.param(b'{"task_id":"t1","other":[%b1],"result":NaN}', id="no JSON"),
+        pytest.param(b'{"task_id":"t1","other":[%b1],"result":"\xff"}', id="no UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("value", [b"{},", b'[[["task_id"]]],', b'{"task_id":"a"},'])
+def test_a_long_line_takes_little_memory_whatever_it_says(line: bytes, value: bytes) -> None:
+    ready = Ready(is_concurrent=True, streams=True, batch=BatchLimits(16))
+    line = line.replace(b"%b", value * ((4 << 20) // len(value) // line.count(b"%b")))
+    tracemalloc.start()
+
+    response = decode_response(line, ready)
+    if isinstance(response, ChildResponse) and response.task_id:
+        to_run_result(response)
+
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 4 * len(line)
+
+
+def test_the_end_of_a_long_error_is_kept() -> None:
+    error = "x" * (1 << 20) + "\nValueError: \u00e9"
+
+    for sent in (error, [error]):
+        response = decode_response(json.dumps({"task_id": "t1", "error": sent}).encode())
+
+        assert isinstance(response, ChildResponse)
+        assert "\u00e9" in response.error_text or "\\u00e9" in response.error_text
+        assert len(response.error_text) < (300 << 10)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Recording the end of a run, and delays before restarts."""
 
+import json
+
 import pytest
 
 from runqy.broker.asynq_pb2 import TaskMessage
@@ -13,7 +15,7 @@ from runqy.broker.tasks.reader import find_task
 from runqy.broker.tasks.record import TaskRecord
 from tests.workers.processes import add_task
 from workers.runtime.pool import RestartPolicy, to_run_result
-from workers.runtime.protocol import ChildResponse
+from workers.runtime.protocol import decode_response
 from workers.runtime.retries import QueuePolicy, backoff_s
 from workers.runtime.settings import RestartSettings
 from workers.runtime.task_runs import (
@@ -72,7 +74,8 @@ def test_a_task_can_request_its_delay(single_broker: Broker) -> None:
 
 @pytest.mark.parametrize("delay", ["7", -1, True, 1e10])
 def test_an_invalid_delay_is_named_and_the_queues_applies(delay: object) -> None:
-    result = to_run_result(ChildResponse(task_id="t1", error="busy", retry=True, retry_delay_s=delay))
+    response = {"task_id": "t1", "error": "busy", "retry": True, "retry_delay_s": delay}
+    result = to_run_result(decode_response(json.dumps(response).encode()))
 
     assert (result.status, result.retry_delay_s) == (RunStatus.RETRYABLE, None)
     assert result.error.startswith(f"busy\n[retry_delay_s is no number from 0 to 31622400: {delay!r}")

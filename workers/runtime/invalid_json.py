@@ -3,9 +3,14 @@
 import json
 import math
 
+MAX_EXAMINED_BYTES = 1 << 20
+"""In longer lines the value that is invalid is not looked for: Python's objects take up to thirty times the memory."""
+
 
 def describe_not_utf8(line: bytes) -> str:
     """Return which value of a response, otherwise valid JSON, is not UTF-8."""
+    if len(line) > MAX_EXAMINED_BYTES:
+        return "the result is not UTF-8"
     try:
         return describe_invalid(json.loads(line.decode(errors="surrogateescape")))
     except (ValueError, RecursionError):  # an integer too long, or a value nested too deeply, for Python's parser

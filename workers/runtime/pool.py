@@ -190,7 +190,7 @@ def timeout_result(run: Run) -> RunResult:
 def invalid_response_result(response: ChildResponse) -> RunResult:
     """Return the result of a run whose child responded for a task that it does not have."""
     text = f"response_invalid: the child responded for the task {response.task_id!r:.100}, which it does not have"
-    return RunResult(RunStatus.FAILED, f"{text}: {response.error_text}" if response.error else text)
+    return RunResult(RunStatus.FAILED, ": ".join(filter(None, (text, response.error_text))))
 
 
 def to_run_result(response: ChildResponse | InvalidResponse) -> RunResult:
@@ -199,9 +199,9 @@ def to_run_result(response: ChildResponse | InvalidResponse) -> RunResult:
     if not (error := response.error_text):
         return RunResult(RunStatus.SUCCEEDED, output=bytes(response.result))
     error_class = response.exception_path
-    if not response.retry:
+    if not response.wants_retry:
         return RunResult(RunStatus.FAILED, error, error_class)
-    delay = response.retry_delay_s
+    delay = response.delay_s
     if isinstance(delay, int | float) and not isinstance(delay, bool) and 0 <= delay <= MAX_RETRY_DELAY_S:
         return RunResult(RunStatus.RETRYABLE, error, error_class, retry_delay_s=delay)
     if delay is not None:

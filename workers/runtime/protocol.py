@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated
 
 import msgspec
@@ -11,16 +12,21 @@ import msgspec
 from runqy.broker.streams.run_log import CLASS_MAX_BYTES
 from runqy.broker.tasks.record import TaskProgress
 from runqy.formats.json_decoding import check_depth, convert, describe_error, read_json
-from workers.runtime.invalid_json import describe_invalid, describe_not_utf8, is_text
+from workers.runtime.invalid_json import MAX_EXAMINED_BYTES, describe_invalid, describe_not_utf8, is_text
 
 MAX_LINE_BYTES = 32 << 20
 """The limit of a response. A longer one fails its task."""
+MAX_ERROR_BYTES = 256 << 10
+"""What is kept of an error until it is recorded, with less. The end: a traceback ends with what matters."""
+_MAX_VALUE_BYTES = 4096
+"""What other values have at most. The tasks of a batch are limited too, so that a line becomes few objects."""
+_MAX_MEMBERS = 256
 
 
 class BatchLimits(msgspec.Struct, frozen=True):
     """How many tasks a child takes as one batch, and how long the first of them may wait for others."""
 
-    max_size: Annotated[int, msgspec.Meta(ge=1, le=256)]
+    max_size: Annotated[int, msgspec.Meta(ge=1, le=_MAX_MEMBERS)]
     max_wait_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] = 0
 
 
@@ -53,22 +59,28 @@ class Ready:
 NOT_ANNOUNCED = Ready()
 
 
+_NULL = msgspec.Raw(b"null")
+
+
 class ChildResponse(msgspec.Struct):
-    """A line from a child. Either the child is ready or cannot start (`status`), or a task ended (`task_id`)."""
+    """A line from a child. Either the child is ready or cannot start (`status`), or a task ended (`task_id`).
+
+    Programs may send anything. Values are decoded when they are needed, and only short ones.
+    """
 
     status: str | None = None
-    accepts: object = None
-    concurrency: object = None
+    accepts: msgspec.Raw = _NULL
+    concurrency: msgspec.Raw = _NULL
     batch: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     task_id: str | None = None
-    result: msgspec.Raw = msgspec.Raw(b"null")
-    error: object = None
-    retry: object = None
-    retry_delay_s: object = None
-    error_class: object = None
+    result: msgspec.Raw = _NULL
+    error: msgspec.Raw = _NULL
+    retry: msgspec.Raw = _NULL
+    retry_delay_s: msgspec.Raw = _NULL
+    error_class: msgspec.Raw = _NULL
     progress: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     chunk: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    log: object = msgspec.UNSET
+    log: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def is_intermediate(self) -> bool:
@@ -77,15 +89,28 @@ class ChildResponse(msgspec.Struct):
 
     @property
     def error_text(self) -> str:
-        """Return the error's text; empty means success."""
-        if not self.error:
+        """Return the error's text, or the end of a long one; empty means success."""
+        error = bytes(self.error)
+        if error == b"null" or not _read_value(error):
             return ""
-        return self.error if isinstance(self.error, str) else msgspec.json.encode(self.error).decode()
+        text = _read_text(error)
+        if text is None:
+            text = error[-MAX_ERROR_BYTES:].decode(errors="replace")
+        return text if len(text) <= MAX_ERROR_BYTES else f"... {text[-MAX_ERROR_BYTES:]}"
+
+    @property
+    def wants_retry(self) -> bool:
+        return bool(_read_value(bytes(self.retry)))
+
+    @property
+    def delay_s(self) -> object:
+        """Return the delay that the task requested for its retry: any value of JSON; None without one."""
+        return _read_value(bytes(self.retry_delay_s))
 
     @property
     def exception_path(self) -> str:
         """Return the import path of the exception behind the error; empty if there is none that can be kept."""
-        path = self.error_class
+        path = _read_value(bytes(self.error_class))
         is_path = isinstance(path, str) and path.isprintable() and len(path.encode()) <= CLASS_MAX_BYTES
         return str(path) if is_path else ""
 
@@ -158,12 +183,21 @@ class BatchResponse:
     """Whether the line is JSON, and not for instance cut off."""
 
 
+_Members = msgspec.defstruct(
+    "_Members",
+    [(f"member{n}", ChildResponse | msgspec.UnsetType, msgspec.UNSET) for n in range(_MAX_MEMBERS)],
+    array_like=True,
+    forbid_unknown_fields=True,
+)
+"""An array whose length is checked while it is decoded, and not afterwards."""
+
+
 class _BatchLine(msgspec.Struct):
-    batch: list[ChildResponse]
-    error: object = None
-    retry: object = None
-    retry_delay_s: object = None
-    error_class: object = None
+    batch: _Members  # type: ignore[valid-type]
+    error: msgspec.Raw = _NULL
+    retry: msgspec.Raw = _NULL
+    retry_delay_s: msgspec.Raw = _NULL
+    error_class: msgspec.Raw = _NULL
 
 
 ChildLine = BatchResponse | ChildResponse | InvalidResponse | ProgressReport | ChunkLine | LogLine
@@ -177,22 +211,25 @@ _LONG_CHUNK_START = re.compile(rb'\s*\{\s*("task_id"\s*:\s*"([^"\\]|\\.)*"\s*,\s
 _LOG = re.compile(rb'\s*\{\s*"task_id"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"log"\s*:\s*"(.*?)"?\s*\}?\s*$', re.DOTALL)
 _BATCH_START = re.compile(rb'\s*\{\s*"batch"\s*:\s*\[\s*(\{|\]|$)')
 _TASK_ID = re.compile(rb'"task_id"\s*:\s*("[^"\\\x00-\x1f]*")')
+_decode_line = msgspec.json.Decoder(ChildResponse).decode
 _decode_chunk = msgspec.json.Decoder(_ChunkOnly).decode
 _decode_outcome = msgspec.json.Decoder(_Outcome).decode
 _NO_OUTCOME = _Outcome()
+_decode_text = msgspec.json.Decoder(str).decode
 _decode_progress = msgspec.json.Decoder(TaskProgress).decode
 
 
 def read_ready(response: ChildResponse) -> Ready:
     """Return what a ready line says. Raise ValueError, naming the member that is invalid."""
-    accepts = response.accepts if isinstance(response.accepts, list) else []
+    accepted = _read_value(bytes(response.accepts))
+    accepts: list[object] = accepted if isinstance(accepted, list) else []
     has_batches, is_concurrent = "batch" in accepts, "concurrent" in accepts
-    content: dict[str, object] = {"accepts": response.accepts}
+    content: dict[str, object] = {"accepts": accepted}
     # Without these words in `accepts`, the members mean nothing: a child of an older SDK may send anything in them.
-    if (is_concurrent or has_batches) and response.concurrency is not None:
-        content["concurrency"] = response.concurrency
+    if (is_concurrent or has_batches) and bytes(response.concurrency) != b"null":
+        content["concurrency"] = _read_value(bytes(response.concurrency))
     if has_batches:
-        content["batch"] = None if response.batch is msgspec.UNSET else json.loads(bytes(response.batch))
+        content["batch"] = None if response.batch is msgspec.UNSET else _read_value(bytes(response.batch))
     try:
         announced = convert(content, _Announcement)
     except msgspec.ValidationError as error:
@@ -215,7 +252,8 @@ def decode_response(  # noqa: PLR0911 (one for each kind of line)
     if ready.streams and line.find(b'"chunk"', 0, _CHUNK_WITHIN) > 0 and (chunk := _read_plain_chunk(line)):
         return chunk
     try:
-        response = read_json(line, ChildResponse)
+        check_depth(line)
+        response = _decode_line(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if ready.batch and _BATCH_START.match(line):
             return _read_invalid_batch(line, error)
@@ -270,9 +308,28 @@ def _read_progress(task_id: str | None, content: msgspec.Raw) -> ProgressReport 
     return ProgressReport(task_id, progress)
 
 
-def _read_log(task_id: str | None, text: object) -> LogLine | None:
+def _read_log(task_id: str | None, content: msgspec.Raw) -> LogLine | None:
     """Return output of one task; None if the line does not say so: it is output of all tasks of the child."""
-    return LogLine(task_id, text) if task_id is not None and isinstance(text, str) else None
+    text = None if task_id is None else _read_text(bytes(content))
+    return None if task_id is None or text is None else LogLine(task_id, text)
+
+
+def _read_text(content: bytes) -> str | None:
+    """Return a text of JSON, with a replacement for what is not UTF-8; None for another value."""
+    if not content.startswith(b'"'):
+        return None
+    try:
+        return _decode_text(content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        text: str = json.loads(content.decode(errors="replace"))
+        return text.encode(errors="replace").decode()
+
+
+def _read_value(content: bytes) -> object:
+    """Return a short value of JSON; of a longer one the beginning of its bytes."""
+    if len(content) > _MAX_VALUE_BYTES:
+        return content[:_MAX_VALUE_BYTES]
+    return json.loads(content.decode(errors="replace"))
 
 
 def _read_plain_chunk(line: bytes) -> ChunkLine | None:
@@ -303,21 +360,19 @@ def _read_batch(line: bytes) -> BatchResponse | None:
         content = read_json(line, _BatchLine)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _read_invalid_batch(line, error)
-    task_ids = frozenset(part.task_id for part in content.batch if part.task_id is not None)
-    if any(part.task_id is None for part in content.batch):
+    parts = [part for part in msgspec.structs.astuple(content.batch) if part is not msgspec.UNSET]
+    task_ids = frozenset(part.task_id for part in parts if part.task_id is not None)
+    if any(part.task_id is None for part in parts):
         return None
-    if content.error:
-        failure = ChildResponse(
-            error=content.error,
-            retry=content.retry,
-            retry_delay_s=content.retry_delay_s,
-            error_class=content.error_class,
-        )
+    failure = ChildResponse(
+        error=content.error, retry=content.retry, retry_delay_s=content.retry_delay_s, error_class=content.error_class
+    )
+    if failure.error_text:
         return BatchResponse(task_ids, failure=failure)
     is_ascii = line.isascii()
     members = [
         part if is_ascii or is_text(bytes(part.result)) else InvalidResponse(part.task_id, "the result is not UTF-8")
-        for part in content.batch
+        for part in parts
         if part.task_id is not None
     ]
     return BatchResponse(task_ids, members)
@@ -328,8 +383,9 @@ def _read_invalid_batch(line: bytes, error: Exception) -> BatchResponse | None:
 
     None if the line is another object with a member `batch`.
     """
+    is_examined = len(line) <= MAX_EXAMINED_BYTES and not isinstance(error, RecursionError)
     try:
-        content = {} if isinstance(error, RecursionError) else json.loads(line)
+        content = json.loads(line) if is_examined else {}
     except (ValueError, RecursionError):
         content = {}
     parts = content.get("batch")
@@ -351,8 +407,10 @@ def _read_member(content: dict[str, object]) -> ChildResponse | InvalidResponse:
 
 
 def _failed_batch(line: bytes, reason: str) -> BatchResponse:
-    task_ids = frozenset(json.loads(found) for found in _TASK_ID.findall(line) if is_text(found))
-    return BatchResponse(task_ids, failure=ChildResponse(error=f"result_invalid: {reason}"), is_valid=False)
+    found = (match[1] for match in islice(_TASK_ID.finditer(line), _MAX_MEMBERS))
+    task_ids = frozenset(json.loads(task_id) for task_id in found if is_text(task_id))
+    error = msgspec.Raw(msgspec.json.encode(f"result_invalid: {reason}"))
+    return BatchResponse(task_ids, failure=ChildResponse(error=error), is_valid=False)
 
 
 def _read_invalid(line: bytes, error: Exception, ready: Ready) -> InvalidResponse | ChunkLine | LogLine | None:
@@ -360,8 +418,8 @@ def _read_invalid(line: bytes, error: Exception, ready: Ready) -> InvalidRespons
     if b'"task_id"' not in line:
         return None
     try:
-        if isinstance(error, RecursionError):
-            raise error
+        if isinstance(error, RecursionError) or len(line) > MAX_EXAMINED_BYTES:
+            raise RecursionError
         content = json.loads(line)
     except (ValueError, RecursionError):
         return _read_damaged(line, error, ready)

@@ -136,6 +136,6 @@ async def respond_async(call: Call) -> str:
             value = None
         elif inspect.isawaitable(value):  # else no member of a batch has a valid payload
             value = await value
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (whatever the handler raises is the task's error)
+    except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 (whatever the handler raises is the task's error)
         return call.fail(error)
     return call.succeed(value)

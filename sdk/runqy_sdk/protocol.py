@@ -142,5 +142,12 @@ def failure(
     return json.dumps(response)
 
 
+def protocol_error(error: str) -> str:
+    """Return the line for a task, or tasks, whose line could not be read. Which it was is unknown."""
+    if not is_version_2():
+        return failure("unknown", error)
+    return json.dumps({"protocol_error": error})
+
+
 def class_path(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"

@@ -14,17 +14,34 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from runqy_sdk.calls import Call, Line, call_maker, respond
 from runqy_sdk.context import TaskLogHandler
+from runqy_sdk.errors import PayloadInvalid
 from runqy_sdk.handlers import Handler, Loader, get_handler, get_loader
-from runqy_sdk.protocol import Input, Output, failure, is_version_2, ready_line, take_input
+from runqy_sdk.protocol import Input, Output, failure, is_version_2, protocol_error, ready_line, take_input
 
 MAX_CONCURRENCY = 256
 
 _WATCH_AFTER_S = 0.1
 """How long a task runs before cancellations are read. Starting to read costs more than a short task."""
+
+
+def _parse_int(digits: str) -> Any:
+    try:
+        return int(digits)
+    except ValueError:
+        return _UNREAD
+
+
+def _has_unread(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_unread, cast("dict[str, Any]", value).values()))
+    return any(map(_has_unread, cast("list[Any]", value))) if isinstance(value, list) else value is _UNREAD
+
+
+_UNREAD = object()
 
 # `json.loads` guesses the encoding of each line, and `decode` looks for white space around it: twice the time.
 _decode = json.JSONDecoder().raw_decode
@@ -112,13 +129,29 @@ class Program:
             if end < len(text):
                 raise ValueError(f"Extra data: char {end}")
         except ValueError as error:
-            self.output.send(failure("unknown", f"The line is not JSON: {error}"))
-            return None
+            line = self._fail_unreadable(data, error)
         if not isinstance(line, dict) or not (
             "task_id" in line or ("batch" in line and self.handler.batch is not None)
         ):
             return None
         return line  # pyright: ignore[reportUnknownVariableType] (a cast would cost each task)
+
+    def _fail_unreadable(self, data: bytes, error: ValueError) -> Line | None:
+        """Respond for the tasks of a line that cannot be read. Return the line with the others, if there are any.
+
+        What Python does not read although the worker does are integers of thousands of digits.
+        """
+        try:
+            line = json.loads(data, parse_int=_parse_int)
+            tasks = line.get("batch", [line])
+            failed = [task for task in tasks if _has_unread(task)]
+            for task in failed:
+                self.output.send(failure(task["task_id"], f"payload_invalid: {error}", exception=PayloadInvalid))
+        except Exception:  # noqa: BLE001 (the line may be anything)
+            self.output.send(protocol_error(f"The line is not JSON: {error}"))
+            return None
+        left = [task for task in tasks if task not in failed]
+        return {"batch": left} if left else None
 
     def call_maker(self, loaded: Any) -> Callable[[Line], Call]:
         return call_maker(self.handler, loaded=loaded, send=self.output.send, is_streaming=self.is_streaming)

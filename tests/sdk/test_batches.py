@@ -88,6 +88,20 @@ def test_each_member_has_its_own_outcome(start: Start, kind: str) -> None:
 
 
 @BOTH_KINDS
+def test_a_number_that_python_does_not_read_fails_its_member(start: Start, kind: str) -> None:
+    program = start(squares(kind), version=2)
+    payloads = ('{"number":1}', '{"number":%s}' % ("1" * 5000), '{"number":2}')
+
+    tasks = ",".join(f'{{"task_id":"t{n}","payload":{payload}}}' for n, payload in enumerate(payloads))
+    program.process.stdin.write(f'{{"batch":[{tasks}]}}\n')
+    program.process.stdin.flush()
+
+    responses = program.read_responses(3)
+    assert responses["t1"]["error"].startswith("payload_invalid: Exceeds the limit")
+    assert [responses[name]["result"] for name in ("t0", "t2")] == [[101, 2, 1], [104, 2, 1]]
+
+
+@BOTH_KINDS
 def test_members_stream_log_and_report_by_themselves(start: Start, kind: str) -> None:
     program = start(squares(kind), version=2)
 

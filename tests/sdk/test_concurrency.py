@@ -174,3 +174,27 @@ def test_a_coroutine_that_is_tried_by_hand_ends_with_its_input(tmp_path: Path) -
             )
         assert printed in done.stdout
         assert done.stderr == ""
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_sys_exit_fails_its_task_and_the_process_goes_on(start: Start, kind: str) -> None:
+    program = start(
+        f"""
+import sys
+from runqy_sdk import run, task
+
+@task
+{kind} work(payload):
+    if payload == "exit":
+        sys.exit(3)
+    return payload
+
+run(concurrency=2)
+""",
+        version=2,
+    )
+
+    program.send("t1", "exit")
+
+    assert "SystemExit: 3" in program.read()["error"]
+    assert program.run("on")["result"] == "on"

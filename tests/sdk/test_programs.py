@@ -302,15 +302,28 @@ run()
     assert stuck.process.wait(60) in (128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
-def test_a_line_that_cannot_be_read_is_answered(start: Start) -> None:
-    program = start(ECHO)
+@pytest.mark.parametrize(("version", "member"), [(1, "error"), (2, "protocol_error")])
+def test_a_line_that_cannot_be_read_is_answered(start: Start, version: int, member: str) -> None:
+    program = start(ECHO, version=version)
 
     program.process.stdin.write("{broken\n")
     program.process.stdin.flush()
 
     response = program.read()
-    assert response["task_id"] == "unknown"
-    assert response["error"].startswith("The line is not JSON: ")
+    assert response.get("task_id") == (None if version == 2 else "unknown")
+    assert response[member].startswith("The line is not JSON: ")
+    assert program.run(1)["result"] == 1
+
+
+def test_a_number_that_python_does_not_read_fails_its_task(start: Start) -> None:
+    program = start(ECHO, version=2)
+
+    program.process.stdin.write('{"task_id":"t1","payload":{"n":[%s]}}\n' % ("1" * 5000))
+    program.process.stdin.flush()
+
+    response = program.read()
+    assert response["task_id"] == "t1"
+    assert response["error"].startswith("payload_invalid: Exceeds the limit")
     assert program.run(1)["result"] == 1
 
 

@@ -18,6 +18,8 @@ def answer(task):
     result = task["task_id"]
     if task["payload"] == "nameless":
         return {"result": result * 250, "task_id": task["task_id"]}
+    if task["payload"] == "unread":
+        return {"protocol_error": "the line is not JSON"}
     return {"task_id": task["task_id"], "result": result * 250 if task["payload"] == "long" else result}
 
 

@@ -266,23 +266,28 @@ def test_a_response_above_the_limit_fails_its_task_alone(spec: ChildSpec, monkey
 
 
 @pytest.mark.parametrize(
-    "announced", [THREE, '{"status":"ready","accepts":["batch"],"concurrency":2,"batch":{"max_size":2}}']
+    ("announced", "do"),
+    [
+        (THREE, "nameless"),
+        (THREE, "unread"),
+        ('{"status":"ready","accepts":["batch"],"concurrency":2,"batch":{"max_size":2}}', "nameless"),
+    ],
 )
 def test_a_child_is_replaced_that_writes_a_response_which_could_be_for_several_tasks(
-    tmp_path: Path, announced: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, announced: str, do: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.runtime.child.MAX_LINE_BYTES", 600)
     spec = child_spec(tmp_path, CODE, READY=announced)
 
     async def act(pool: LongRunningPool, recorder: Recorder) -> None:
         pool.submit(a_run("other", "wait"))
-        pool.submit(a_run("nameless", "nameless"))
+        pool.submit(a_run("nameless", do))
         await until(lambda: len(recorder.results) == 2)
         assert {(one.status, one.is_shared) for one in recorder.results.values()} == {(RunStatus.CHILD_DIED, True)}
         assert "without the id of one of them" in recorder.results["other"].error
         recorder.results.clear()
         await until(lambda: pool.is_ready)
-        pool.submit(a_run("nameless", "nameless", is_suspect=True))
+        pool.submit(a_run("nameless", do, is_suspect=True))
         await until(lambda: recorder.results)
 
     assert use(LongRunningPool, spec, act).statuses() == {"nameless": RunStatus.FAILED}

@@ -281,7 +281,7 @@ class ChildSlot:
             for run in list(batch):
                 self._finish(run, MISSING)
             return
-        alone = [run for run in batch if not (run.runs_singly or run.forced_result)]
+        alone = [run for run in batch if self.batch_limits and not (run.runs_singly or run.forced_result)]
         for run in [run for run in batch if run not in alone]:
             self._finish(run, to_run_result(response.failure))
         if alone:

@@ -81,6 +81,7 @@ class ChildResponse(msgspec.Struct):
     progress: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     chunk: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     log: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    protocol_error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def is_intermediate(self) -> bool:
@@ -260,6 +261,8 @@ def decode_response(  # noqa: PLR0911 (one for each kind of line)
         return _read_invalid(line, error, ready)
     if ready.batch and response.batch is not msgspec.UNSET and response.task_id is response.status is None:
         return _read_batch(line)
+    if response.protocol_error is not msgspec.UNSET and ready.sends_logs:
+        return BatchResponse(frozenset(), failure=ChildResponse(error=response.protocol_error))
     if response.is_intermediate and _decode_outcome(line) == _NO_OUTCOME:
         if response.progress is not msgspec.UNSET:
             return _read_progress(response.task_id, response.progress)

@@ -29,6 +29,7 @@ class FakeServer:
         self.response = response
         self.status = 200
         self.code = "test"
+        self.error_type = "application/problem+json"
         self.refused: set[str] = set()
         """Queues that do not exist."""
         self.gives_users = True
@@ -46,6 +47,7 @@ class FakeServer:
                 content = json.dumps(response).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
+                self.send_header("Content-Type", "application/json" if status == 200 else outer.error_type)
                 self.end_headers()
                 self.wfile.write(content)
                 outer.registered.release()

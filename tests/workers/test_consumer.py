@@ -17,6 +17,7 @@ from runqy.broker.operation import BrokerContext, Operation
 from runqy.broker.queues.stats import count_tasks
 from runqy.broker.scripts import Command
 from runqy.broker.states import RunOutcome
+from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import BrokerUnavailable
 from tests.support import environment, event_loop
@@ -28,7 +29,7 @@ from workers.runtime.consumer_state import ConsumeConfig
 from workers.runtime.heartbeat import RunCounts
 from workers.runtime.redis_connections import RedisConnections
 from workers.runtime.retries import QueuePolicy
-from workers.runtime.task_runs import Run, RunResult, RunStatus
+from workers.runtime.task_runs import Run, RunResult, RunStatus, make_run
 
 QUEUES = ("mail_high", "mail_low")
 SINGLE = RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),))
@@ -249,6 +250,52 @@ def test_a_task_whose_key_is_broken_keeps_no_other_from_being_recorded(single_br
     assert [entry["task_id"] for entry in entries if entry["event"] == "finish_failed"] == [ids[1]]
     (counts,) = single_broker.run(count_tasks(["mail_low"], now_ns=single_broker.now_ns()))
     assert counts.completed == 3
+
+
+def test_a_bug_where_a_reply_is_handled_strands_no_run(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(4):
+        add_task(single_broker, n, queue="mail_low")
+    real, failures = RunCounts.record_outcome, [KeyError("a bug")]
+
+    def fail_once(*arguments: Any) -> None:
+        real(*arguments)
+        while failures:
+            raise failures.pop()
+
+    async def act(consumer: Consumer) -> None:
+        pool = InstantPool(consumer, RunResult(RunStatus.SUCCEEDED, output=b"1"))
+        consumer.begin(pool)  # type: ignore[arg-type]
+        await wait_until(lambda: len(pool.ids) == 4)
+
+    monkeypatch.setattr(RunCounts, "record_outcome", fail_once)
+    with capture_logs() as entries:
+        consume(act)
+
+    (counts,) = single_broker.run(count_tasks(["mail_low"], now_ns=single_broker.now_ns()))
+    assert counts.completed == 4
+    assert [entry["event"] for entry in entries if "failed" in entry["event"]] == ["round_trip_failed"]
+
+
+def test_a_task_that_meets_a_bug_costs_no_other_one(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [add_task(single_broker, n, queue="mail_low") for n in range(4)]
+
+    def make(task: LeasedTask, *, now_ns: int) -> Any:
+        if task.lease.task_id == ids[1]:
+            raise KeyError("a bug")
+        return make_run(task, now_ns=now_ns)
+
+    async def act(consumer: Consumer) -> None:
+        pool = InstantPool(consumer, RunResult(RunStatus.SUCCEEDED, output=b"1"))
+        consumer.begin(pool)  # type: ignore[arg-type]
+        await wait_until(lambda: len(pool.ids) == 3)
+
+    monkeypatch.setattr("workers.runtime.consumer.make_run", make)
+    with capture_logs() as entries:
+        consume(act)
+
+    (counts,) = single_broker.run(count_tasks(["mail_low"], now_ns=single_broker.now_ns()))
+    assert (counts.completed, counts.retry + counts.archived) == (3, 1)
+    assert [entry["task_id"] for entry in entries if entry["event"] == "task_not_started"] == [ids[1]]
 
 
 def test_a_cancel_replaces_a_requeue_that_was_not_sent(single_broker: Broker) -> None:

@@ -207,6 +207,17 @@ def test_a_response_for_an_unknown_task_ends_the_only_run_as_failed(spec: ChildS
     assert [entry["task_id"] for entry in entries if entry["event"] == "response_for_unknown_task"] == ["unknown"]
 
 
+def test_a_one_shot_child_that_dies_before_it_is_ready_charges_no_task(tmp_path: Path) -> None:
+    spec = child_spec(tmp_path, f"import os\nif os.path.exists('broken'): raise SystemExit(3)\n{PLAIN}")
+
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        (tmp_path / "broken").touch()
+        pool.submit(a_run("t1", None))
+        await until(lambda: recorder.results)
+
+    assert use(OneShotPool, spec, act).statuses() == {"t1": RunStatus.REQUEUED}
+
+
 def test_a_second_response_for_a_task_ends_no_other_run(spec: ChildSpec) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
         pool.submit(a_run("first", "twice"))

@@ -131,11 +131,19 @@ def test_a_missing_queue_differs_from_a_wrong_url(server: FakeServer, code: str,
         register(server)
 
 
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 409])
+def test_a_page_of_what_is_in_front_of_the_server_is_no_refusal(server: FakeServer, status: int) -> None:
+    server.status, server.error_type = status, "text/html"
+
+    with pytest.raises(ServerUnavailable, match=f"responded {status}.*This is no response of runqy"):
+        register(server)
+
+
 @pytest.mark.parametrize("broken", [{"redis": {"addr": "no port"}}, {"deployment": {}}, {"queue": None}])
-def test_an_invalid_response_is_refused(server: FakeServer, broken: dict[str, Any]) -> None:
+def test_an_invalid_response_is_tried_again(server: FakeServer, broken: dict[str, Any]) -> None:
     server.response |= broken
 
-    with pytest.raises(RegistrationRefused, match="response to the registration is invalid"):
+    with pytest.raises(ServerUnavailable, match="response to the registration is invalid"):
         register(server)
 
 

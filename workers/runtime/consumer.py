@@ -313,8 +313,9 @@ class Consumer:
     async def _make_round_trip(self, round_trip: RoundTrip) -> None:
         try:
             await self._record_and_dequeue(round_trip)
-        except Exception as error:  # noqa: BLE001 (no bug may keep the next round trips from being made)
-            self._failure_log.record("round_trip_failed", key=repr(error), exc_info=error)
+        except Exception as error:  # noqa: BLE001 (a bug where a reply is handled may strand no run)
+            self._state.fail_round_trip(round_trip)
+            self._back_off(error)
         finally:
             self._schedule()
 
@@ -414,7 +415,14 @@ class Consumer:
         self.last_take_s = now_ns // 1_000_000_000
         submitted: list[Run] = []
         for task in tasks:
-            run, refusal = make_run(task, now_ns=now_ns)
+            if task.lease.token in self.runs:  # by a reply that was not handled to the end
+                continue
+            try:
+                run, refusal = make_run(task, now_ns=now_ns)
+            except Exception as error:
+                log.exception("task_not_started", task_id=task.lease.task_id, queue=task.lease.queue)
+                run = Run(task=task, line=b"", lease_end_s=task.lease_end_s)
+                refusal = RunResult(RunStatus.RETRYABLE, f"worker_error: {error!r}")
             self._state.lease(run)
             if refusal:
                 self.run_ended(run, refusal)

@@ -174,9 +174,13 @@ class ConsumerState:
             self._may_have_tasks = got_all
 
     def fail_round_trip(self, round_trip: RoundTrip) -> None:
-        """The reply was lost: Redis may have run any part of the round trip, so all of it is repeated."""
-        self._under_way.remove(round_trip)
-        self._unrecorded.extendleft(reversed(round_trip.runs))  # to the front, in their order
+        """The reply was lost, or was not handled to the end. Redis may have run any part of the round trip, so all that
+        is not settled is repeated.
+        """
+        if round_trip in self._under_way:
+            self._under_way.remove(round_trip)
+        left = [run for run in round_trip.runs if run.task.lease.token in self.runs and run not in self._unrecorded]
+        self._unrecorded.extendleft(reversed(left))  # to the front, in their order
         self._bytes_per_round_trip = max(self._bytes_per_round_trip // 2, MIN_BYTES_PER_ROUND_TRIP)
         if round_trip.dequeue is not None:
             self._unconfirmed.append(round_trip.dequeue.repeated())

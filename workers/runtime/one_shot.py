@@ -228,8 +228,10 @@ class OneShotPool:
         elif run is not None and run.forced_result is None and not self._is_stopping:
             self._on_failure()
         if run is not None:
-            status = RunStatus.REQUEUED if self._is_stopping else RunStatus.CHILD_DIED
-            self._owner.run_ended(run, run.forced_result or RunResult(status, child.cause))
+            # A child that was not ready has not seen the task, which cannot be the cause.
+            is_charged = child.is_ready and not self._is_stopping
+            own = RunResult(RunStatus.CHILD_DIED, child.cause) if is_charged else RunResult(RunStatus.REQUEUED)
+            self._owner.run_ended(run, run.forced_result or own)
         self._notify_owner()
 
     def _check_probe(self, child: Child) -> None:

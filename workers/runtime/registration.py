@@ -222,23 +222,23 @@ def own_version() -> str:
 
 
 def decode_registration(content: bytes) -> RegisteredWorker:
-    """Decode the response to a registration. Raise RegistrationRefused."""
+    """Decode the response to a registration. Raise RegistrationRefused; ServerUnavailable if it is none."""
     try:
         registration = read_json(content, RegisteredWorker)
         registration.redis.target  # noqa: B018 (an address that cannot be parsed fails here)
     except (msgspec.DecodeError, ValueError) as error:
-        raise RegistrationRefused(f"The response to the registration is invalid: {error}") from error
+        raise ServerUnavailable(f"The response to the registration is invalid: {error}") from error
     if not registration.priorities:
         raise RegistrationRefused(f"The queue {registration.queue.name!r} has no Redis queue to serve.")
     return registration
 
 
 def decode_queues(content: bytes) -> list[str]:
-    """Decode the list of queues that a worker may register for. Raise RegistrationRefused."""
+    """Decode the list of queues that a worker may register for. Raise ServerUnavailable if it is none."""
     try:
         return read_json(content, QueueList).queues
     except (msgspec.DecodeError, ValueError) as error:
-        raise RegistrationRefused(f"The server's list of queues is invalid: {error}") from error
+        raise ServerUnavailable(f"The server's list of queues is invalid: {error}") from error
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -343,6 +343,10 @@ def _raise_for_status(response: httpx2.Response, queue: str) -> None:
         return
     problem = _read_problem(response)
     reason = _reason(response, problem)
+    if not problem:
+        # Of a proxy, an ingress without a backend, or another program: it says nothing about the key and the queue.
+        hint = "This is no response of runqy: check RUNQY_SERVER_URL, and what is in front of the server."
+        raise ServerUnavailable(f"The server responded {status}: {reason.rstrip('.')}. {hint}")
     # Retried: the id is free a minute after the last heartbeat of the other key's worker.
     if status == httpx2.codes.CONFLICT and problem.get("code") == WorkerIdTaken.code:
         raise ServerUnavailable(f"The server responded {status}: {reason}")
@@ -362,12 +366,14 @@ def _raise_for_status(response: httpx2.Response, queue: str) -> None:
 
 
 def _read_problem(response: httpx2.Response) -> dict[str, object]:
-    """Return the members of the problem+json in the body; empty if it has none."""
+    """Return the members of the problem document in the body; empty if it has none, or that of another program."""
+    if response.headers.get("Content-Type", "").partition(";")[0].strip() != "application/problem+json":
+        return {}
     try:
         problem = response.json()
     except ValueError:
         return {}
-    return problem if isinstance(problem, dict) else {}
+    return problem if isinstance(problem, dict) and isinstance(problem.get("code"), str) else {}
 
 
 def _reason(response: httpx2.Response, problem: dict[str, object]) -> str:

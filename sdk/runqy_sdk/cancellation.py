@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,9 @@ class Cancellation:
     def set(self) -> None:
         self._is_set = True
         for waiter in list(self._waiters or ()):
-            # From the thread that reads what the worker sends.
-            waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+            # From the thread that reads what the worker sends, which goes on if a handler has closed its loop.
+            with contextlib.suppress(RuntimeError):
+                waiter.get_loop().call_soon_threadsafe(_wake, waiter)
 
     async def _wait(self) -> None:
         import asyncio  # noqa: PLC0415 (slow, and only coroutines get here)

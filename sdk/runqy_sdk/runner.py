@@ -36,9 +36,10 @@ def _parse_int(digits: str) -> Any:
 
 
 def _has_unread(value: Any) -> bool:
+    items: Any = value
     if isinstance(value, dict):
-        return any(map(_has_unread, cast("dict[str, Any]", value).values()))
-    return any(map(_has_unread, cast("list[Any]", value))) if isinstance(value, list) else value is _UNREAD
+        items = cast("dict[str, Any]", value).values()
+    return value is _UNREAD or (isinstance(value, (dict, list)) and any(map(_has_unread, items)))
 
 
 _UNREAD = object()

@@ -1,5 +1,6 @@
 """Programs that run several tasks at a time."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from runqy_sdk.cancellation import Cancellation
 from tests.sdk.conftest import ENVIRONMENT, PYTHON, Program, Start
 
 COROUTINE = """
@@ -198,3 +200,23 @@ run(concurrency=2)
 
     assert "SystemExit: 3" in program.read()["error"]
     assert program.run("on")["result"] == "on"
+
+
+def test_a_loop_that_a_handler_has_closed_keeps_no_other_waiter_from_its_cancellation() -> None:
+    cancelled = Cancellation()
+    closed, loop = asyncio.new_event_loop(), asyncio.new_event_loop()
+    left, waiter = cancelled.__await__(), cancelled.__await__()
+    for each, waits in ((closed, left), (loop, waiter)):
+        each.call_soon(next, waits)
+        each.call_soon(each.stop)
+        each.run_forever()
+    closed.close()
+
+    cancelled.set()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+    with pytest.raises(StopIteration):
+        next(waiter)
+    left.close()
+    loop.close()

@@ -133,6 +133,21 @@ def test_a_megabyte_at_most_is_sent_at_once_and_the_rest_before_the_result(singl
         assert found == [chunk] * 50
 
 
+def test_a_gap_is_recorded_after_the_chunks_that_are_stored(single_broker: Broker) -> None:
+    (run,) = runs(single_broker, 1)
+    seen: list[TaskChunks] = []
+
+    async def stream(writer: ChunkWriter, broker: AsyncBroker) -> None:
+        writer.add(run, b"1")
+        for write in writer.plan_final([run]):
+            await broker.run(write.request)
+            seen.append(await broker.run(read_chunks("mail", run.task_id)))
+
+    with_writer(stream)
+
+    assert {(chunks.entries, chunks.end) for chunks in seen} == {((b"1",), 1)}
+
+
 @pytest.mark.usefixtures("small_memory")
 def test_what_redis_has_is_kept_no_longer_once_much_is_kept(single_broker: Broker) -> None:
     first, second = all_runs = runs(single_broker, 2)

@@ -42,6 +42,18 @@ def settled(
     return outcome, broker.run(find_task(task_id))
 
 
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_task_without_retries_is_archived_at_once_when_its_process_dies(
+    single_broker: Broker, is_shared: bool
+) -> None:
+    died = RunResult(RunStatus.CHILD_DIED, "the child process was killed by SIGKILL", is_shared=is_shared)
+
+    outcome, record = settled(single_broker, died, max_retry=0)
+
+    assert (outcome, record.state) == (FinishOutcome.ARCHIVED, "archived")
+    assert record.message.error_msg == "the child process was killed by SIGKILL"
+
+
 def test_success_keeps_the_result(broker: Broker) -> None:
     outcome, record = settled(broker, RunResult(RunStatus.SUCCEEDED, output=b'{"a":1}'))
 

@@ -231,11 +231,12 @@ def finish_request(run: Run, result: RunResult, policy: QueuePolicy, *, now_ns: 
         return complete(lease, message, output, now_ns=now_ns, info=info, wants_result=run.task.wants_result)
     # A child that died with several tasks charges none. They run again at once: the next child has to load first, and
     # together they reach the second death, after which each runs alone. Delays would let them die in twos and threes.
-    if status is RunStatus.REQUEUED or result.is_shared:
+    # With max_retry 0 a task never runs twice.
+    if status is RunStatus.REQUEUED or (result.is_shared and message.retry):
         return requeue(
             lease, message, now_ns=now_ns, shared_death=result.is_shared, max_archived=max_archived, info=info
         )
-    if status is RunStatus.CHILD_DIED:  # it spends no retry
+    if status is RunStatus.CHILD_DIED and message.retry:  # it spends no retry
         deaths = run.task.child_deaths + 1
         if deaths < MAX_CHILD_DEATHS:
             return retry_later(deaths - 1, child_died=True)

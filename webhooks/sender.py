@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from queue import Empty, SimpleQueue
-from time import monotonic
+from time import monotonic, sleep
 
 import structlog
 from django.conf import settings
@@ -39,6 +39,8 @@ CLAIMED_AT_ONCE = 100
 RECORDED_AT_ONCE = 100
 """In one transaction, while which other processes cannot write to SQLite."""
 SCAN_EVERY_S = 0.5
+GATHER_S = 0.005
+"""How long to wait for more attempts that end: recorded with the first, they cost little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class Sender:
             if self._in_flight and not any(has_begun):
                 with suppress(Empty):
                     self._unrecorded.append(self._ended.get(timeout=min(left_s, SCAN_EVERY_S)))
+                    sleep(GATHER_S)
 
     def _record_ended(self) -> int:
         """Record what came of attempts; return how many were accepted."""

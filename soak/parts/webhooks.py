@@ -1,5 +1,6 @@
-"""A receiver of webhooks is down for an hour while 100,000 tasks end, and comes back while maintenance is killed before
-it has recorded what it sent; then PostgreSQL is away for five minutes. Each message arrives.
+"""A receiver gets its messages beside 300 slow endpoints of one maker with 30,000 messages. It is down for an hour
+while 100,000 tasks end, and comes back while maintenance is killed before it has recorded what it sent; then PostgreSQL
+is away for five minutes. Each message arrives.
 
 The hour and the delays of the schedule take minutes: what is due later is made due earlier in the database.
 """
@@ -17,6 +18,7 @@ from soak.measuring import fill, noop_stack
 from soak.options import Options
 from soak.processes import wait_for
 from soak.report import Report
+from soak.slow_receiver import SlowReceiver
 from soak.stack import Stack, StackParts
 from soak.webhook_receiver import WebhookReceiver
 from tests.support.postgresql import find_programs
@@ -34,6 +36,20 @@ QUIET_S = 5.0
 STUCK_S = 300.0
 DRAIN_S = 1800.0
 KILLS = 10
+SLOW_ENDPOINTS, SLOW_TASKS = 300, 100
+LATE_S = 5.0
+"""By when a message must arrive beside slow endpoints."""
+_ADD_SLOW = """
+from webhooks.operations import create_endpoint
+for _ in range({count}):
+    create_endpoint(url="{url}", events=["task.completed"])
+"""
+_DELETE_SLOW = """
+from webhooks.models import Endpoint
+from webhooks.operations import delete_endpoint
+for pk in Endpoint.objects.filter(url="{url}").values_list("pk", flat=True):
+    delete_endpoint(pk)
+"""
 _COUNTS = """
 SELECT count(*) FILTER (WHERE delivered_at IS NOT NULL), count(*) FILTER (WHERE abandoned_at IS NOT NULL),
     count(*), coalesce(sum(attempts), 0) FROM webhooks_delivery
@@ -88,9 +104,33 @@ class _Campaign:
         body = {"url": self._receiver.url, "queues": ["noop"], "events": ["task.completed", "task.archived"]}
         self._receiver.secret = self._client.send("POST", "/api/webhooks", body).content["secret"]
         time.sleep(PUBLISHED_S)
+        self._send_beside_slow_endpoints()
         self._take_receiver_away(self._options.told_tasks)
         self._take_database_away(self._options.minutes or MINUTES, self._options.rate or RATE)
         self._client.close()
+
+    def _send_beside_slow_endpoints(self) -> None:
+        self._report.section(
+            f"{SLOW_ENDPOINTS} endpoints of one maker respond after 14 s, each to {SLOW_TASKS} messages"
+        )
+        slow, late_s = SlowReceiver(), list[float]()
+        second = self._stack.add_maintenance("maintenance-2")
+        self._stack.manage("shell", "-c", _ADD_SLOW.format(count=SLOW_ENDPOINTS, url=slow.url))
+        time.sleep(PUBLISHED_S)
+        with self._receiver.running():
+            fill(self._client, "noop", SLOW_TASKS)
+            self._accepted += SLOW_TASKS
+            wait_for(lambda: slow.count, DRAIN_S, "slow messages are accepted")
+            for _ in range(SLOW_TASKS):
+                self._client.send("POST", "/queue/add", {"queue": "noop", "data": {}})
+                self._accepted += 1
+                began_s = time.monotonic()
+                wait_for(lambda: len(self._receiver.ids) >= self._accepted, DRAIN_S, "the message arrives")
+                late_s.append(time.monotonic() - began_s)
+        text = f"{max(late_s):.1f} s at most, while {slow.count:,} slow ones were accepted"
+        self._report.figure(PART, "a task's end is told", text, passed=max(late_s) <= LATE_S)
+        self._stack.manage("shell", "-c", _DELETE_SLOW.format(url=slow.url))
+        second.end()
 
     def _take_database_away(self, minutes: float, rate: float) -> None:
         self._report.section(f"PostgreSQL is away for {minutes:g} min under {rate:g} tasks/s")
@@ -183,7 +223,9 @@ class _Campaign:
             self._report.figure(PART, f"{name}: sent again after kill -9 before the record", text, passed=passed)
         for problem in receiver.problems[:10]:
             self._report.fail(PART, problem)
-        (disabled,) = self._select("SELECT count(*) FROM webhooks_endpoint WHERE NOT is_enabled")
+        (disabled,) = self._select(
+            "SELECT count(*) FROM webhooks_endpoint WHERE NOT is_enabled AND disabled_reason <> ''"
+        )
         self._report.figure(PART, f"{name}: disabled endpoints", str(disabled), passed=not disabled)
 
     def _counts(self) -> _Counts:

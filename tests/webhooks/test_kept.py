@@ -35,6 +35,7 @@ def test_what_ends_while_the_server_has_disabled_it_is_sent_or_dropped_when_it_i
     endpoint = create_endpoint(url=receiver.url, events=["task.completed", "batch.ended"]).row
     add()
     disable_failing_endpoint(endpoint.pk, REASON)
+    change_endpoint(endpoint.pk, in_flight=2)  # publishes it again
     add()  # enqueued while it is disabled, and marked
     for _ in range(2):
         finish(single_broker)

@@ -187,6 +187,32 @@ run()
     assert program.end() == 0
 
 
+def test_the_last_member_is_answered_when_the_function_has_ended(start: Start) -> None:
+    program = start(
+        """
+import time
+from runqy_sdk import Context, TaskCancelled, batch, run
+
+@batch(max_size=2, max_wait_ms=0)
+def work(payloads, contexts: list[Context]):
+    contexts[0].progress(0)
+    while not all(ctx.cancelled for ctx in contexts):
+        time.sleep(0.01)
+    raise TaskCancelled("cleaned up")
+
+run()
+""",
+        version=2,
+    )
+    send(program, 1, 2)
+    program.read()
+
+    for name in ("t1", "t0"):
+        program.write({"control": "cancel", "task_id": name})
+
+    assert [program.read()["error"] for _ in range(2)] == ["the task was cancelled", "cleaned up"]
+
+
 @BOTH_KINDS
 def test_an_older_worker_gets_batches_of_one(start: Start, kind: str) -> None:
     program = start(squares(kind))

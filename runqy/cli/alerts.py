@@ -11,7 +11,7 @@ import typer
 from runqy.cli.commands import Session, command, new_group
 from runqy.cli.completion import complete_configs, complete_queues
 from runqy.cli.errors import CliError, ExitCode, ServerError
-from runqy.cli.output import Listing
+from runqy.cli.output import Listing, echo
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.values import format_duration, parse_since, parse_until
 
@@ -196,8 +196,8 @@ def _print(session: Session, report: dict[str, Any]) -> None:
     }
     session.out.item(report | counted, _SUMMARY, name="status")
     if session.out.is_table:
-        typer.echo()
-        typer.echo(session.out.table(_PROBLEMS, report["problems"]), nl=False)
+        echo()
+        echo(session.out.table(_PROBLEMS, report["problems"]), nl=False)
         behind = [queue | _age(queue) for queue in report["behind"]]
         failing = [each | {"error": each["error_message"] or each["error_class"]} for each in report["last_errors"]]
         for title, listing, rows in (
@@ -205,6 +205,6 @@ def _print(session: Session, report: dict[str, Any]) -> None:
             ("Errors of the last hour", _FAILING, failing),
         ):
             if rows:
-                typer.echo(f"\n{title}:\n{session.out.table(listing, rows)}", nl=False)
+                echo(f"\n{title}:\n{session.out.table(listing, rows)}", nl=False)
     elif session.out.format is None:
         session.out.listing(_PROBLEMS, report["problems"])

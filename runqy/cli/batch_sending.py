@@ -15,7 +15,9 @@ import typer
 from runqy.cli.commands import Session
 from runqy.cli.enqueue_many import find_line_error
 from runqy.cli.errors import CliError, ExitCode, ServerError
+from runqy.cli.output import echo
 from runqy.cli.queue_files import note_warnings
+from runqy.cli.values import clean
 
 PART = 10_000
 """How many jobs a request may have."""
@@ -46,7 +48,7 @@ class Jobs:
     def refuse(self, number: int, reason: str) -> None:
         self.failed += 1
         if self.failed <= _SHOWN_ERRORS:
-            typer.echo(f"{self.source}:{number}: {reason}", err=True)
+            echo(clean(f"{self.source}:{number}: {reason}"), err=True)
 
 
 def read_jobs(file: Path, queue: str) -> Jobs:

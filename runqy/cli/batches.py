@@ -1,6 +1,5 @@
 """The commands `runqy batch`: list, show, create, add to, close, cancel, wait for and watch batches."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +11,12 @@ from runqy.cli.commands import Session, command, new_group
 from runqy.cli.completion import complete_queues
 from runqy.cli.errors import CliError, ExitCode
 from runqy.cli.following import await_end, follow
-from runqy.cli.output import Listing
+from runqy.cli.output import Listing, echo
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.progress import show_progress
 from runqy.cli.prompts import Force, confirm
 from runqy.cli.queue_files import note_warnings
+from runqy.cli.values import clean, encode_json
 
 app = new_group(
     "Run many tasks with one callback.",
@@ -206,16 +206,14 @@ def watch(session: Session, batch: Batch) -> None:
     with show_progress("", total=1) as bar:
         for event in follow(session, f"{batch_path(batch)}/events"):
             if session.out.is_document:
-                typer.echo(msgspec.json.encode({"event": event.name, **event.data}))
-                sys.stdout.flush()
+                echo(encode_json({"event": event.name, **event.data}))
             if event.name == "gone":
                 session.out.note("The batch was deleted.")
                 raise typer.Exit
             text = _describe_counts(event.data)
             bar.set(_ended(event.data) / max(event.data["total"], 1), text)
             if not (session.out.is_document or bar.is_shown):
-                typer.echo(text)
-                sys.stdout.flush()
+                echo(clean(text))
             if event.name == "end":
                 break
     if not session.out.is_document and bar.is_shown:

@@ -14,6 +14,7 @@ import typer
 from runqy.cli import targets
 from runqy.cli.errors import CliError
 from runqy.cli.profiles import load_profiles
+from runqy.cli.values import clean
 
 if TYPE_CHECKING:
     from runqy.cli.client import Client
@@ -74,7 +75,7 @@ def _names(api: "Client", path: str, member: str, name: str) -> list[str]:
 
 
 def _matching(names: Iterable[str], incomplete: str) -> list[str]:
-    return sorted(name for name in set(names) if name.startswith(incomplete))
+    return sorted(name for name in set(names) if name.startswith(incomplete) and clean(name) == name)
 
 
 def _read(ctx: typer.Context, read: Callable[["Client"], list[str]]) -> list[str]:

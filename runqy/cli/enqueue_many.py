@@ -21,6 +21,7 @@ import typer
 from runqy.cli.commands import Session
 from runqy.cli.completion import complete_queues
 from runqy.cli.errors import CliError, ExitCode, ServerError
+from runqy.cli.output import echo
 from runqy.cli.progress import ProgressBar, show_progress
 from runqy.formats.json_decoding import describe_error, read_json
 
@@ -240,7 +241,7 @@ class _Sender:
             elif error is not None:
                 self._refuse(line.number, error)
             elif self._session.out.is_name:
-                typer.echo(task_id)
+                echo(task_id)
         for warning in body.get("warnings") or ():
             self._note_once(warning)
         return full

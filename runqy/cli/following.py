@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from runqy.cli.commands import Session
 from runqy.cli.errors import ExitCode, ServerError
+from runqy.cli.output import echo
 from runqy.cli.task_ids import QueueAndId, find_path, parse_task, result_path
-from runqy.cli.values import clean, format_value, parse_duration
+from runqy.cli.values import clean, encode_json, format_value, parse_duration
 
 if TYPE_CHECKING:
     from runqy.cli.client import ServerSentEvent
@@ -131,14 +131,14 @@ def show_events(session: Session, words: QueueAndId) -> None:
     for event in follow(session, f"{result_path(task_id)}/events"):
         data = event.data.get("info", event.data)
         if session.out.is_document:
-            typer.echo(msgspec.json.encode({"event": event.name, **data}))
+            echo(encode_json({"event": event.name, **data}))
         elif event.name == "progress":
             _print_line("progress", format_progress(data["progress"]))
         elif event.name == "state":
             attempts = data["attempts"]
             _print_line(data["state"], f"attempt {attempts}" if attempts else "")
         elif event.name == "chunk":
-            _print_line("chunk", msgspec.json.encode(data["chunk"]).decode())
+            _print_line("chunk", encode_json(data["chunk"]))
         elif event.name == "reset":
             _print_line("reset", f"run {data['run']}")
         elif event.name == "gap":
@@ -146,7 +146,6 @@ def show_events(session: Session, words: QueueAndId) -> None:
         elif event.name == "end":
             text = data["last_err"] if data["state"] == "archived" else format_value(data["result"])
             _print_line("end", data["state"], format_value(text))
-        sys.stdout.flush()
         _exit_at_end(session, event, data)
 
 
@@ -169,7 +168,7 @@ def show_stream(session: Session, words: QueueAndId) -> None:
         elif event.name == "gap":
             session.out.note(f"{data['dropped']} chunks are missing: Redis was full.")
         elif event.name == "end" and data["state"] == "archived":
-            session.out.note(clean(format_value(data["last_err"])))
+            session.out.note(format_value(data["last_err"]))
         _exit_at_end(session, event, data)
 
 
@@ -193,7 +192,7 @@ def show_logs(
         session.out.document(logs)
         return
     _print_log_notes(session, logs)
-    typer.echo(logs["text"], nl=False)
+    _print_output(logs["text"])
 
 
 def format_progress(progress: dict[str, Any]) -> str:
@@ -211,8 +210,7 @@ def _follow_logs(session: Session, path: str, query: dict[str, int]) -> None:
             if attempt != event.data["attempt"] or event.data["truncated"]:
                 _print_log_notes(session, event.data)
             attempt = event.data["attempt"]
-            typer.echo(event.data["text"], nl=False)
-            sys.stdout.flush()
+            _print_output(event.data["text"])
         _exit_at_end(session, event, event.data)
 
 
@@ -248,14 +246,27 @@ def _print_chunk(value: object, *, is_document: bool) -> str:
     """Print a chunk, and return what was printed."""
     if isinstance(value, str) and not is_document:
         return _print_text(value)
-    return _print_text(f"{msgspec.json.encode(value).decode()}\n")
+    return _print_text(f"{encode_json(value)}\n")
 
 
 def _print_text(text: str) -> str:
-    # As bytes: typer removes escape sequences from a text for a file, and a file gets what the task streamed.
-    typer.echo(clean(text) if sys.stdout.isatty() else text.encode(), nl=False)
-    sys.stdout.flush()
+    if sys.stdout.isatty():
+        echo(_one_way(text), nl=False)
+    else:  # a file gets what the task streamed
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.flush()
     return text
+
+
+def _print_output(text: str) -> None:
+    """Print what a task printed, with its colours, and reset these."""
+    lines = _one_way(text)
+    echo(f"{lines}\x1b[0m" if "\x1b[" in lines else lines, nl=False)
+
+
+def _one_way(text: str) -> str:
+    """Return a text that does not go back to the beginning of a line: a progress bar becomes a line for each state."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _exit_at_end(session: Session, event: "ServerSentEvent", data: dict[str, Any]) -> None:
@@ -269,9 +280,9 @@ def _exit_at_end(session: Session, event: "ServerSentEvent", data: dict[str, Any
 def _print_line(*columns: str) -> None:
     """Print what happened now. A person sees the time, a program only what happened."""
     if sys.stdout.isatty():
-        typer.echo("  ".join((time.strftime("%H:%M:%S"), *map(clean, filter(None, columns)))))
+        echo("  ".join((time.strftime("%H:%M:%S"), *map(clean, filter(None, columns)))))
     else:
-        typer.echo("\t".join(columns))
+        echo("\t".join(map(clean, columns)))
 
 
 def _print_log_notes(session: Session, logs: dict[str, Any]) -> None:

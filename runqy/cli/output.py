@@ -6,13 +6,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import msgspec
 import typer
 
-from runqy.cli.values import format_value
+from runqy.cli.values import clean, encode_json, format_value
 
 Item = dict[str, Any]
 AddColumns = Callable[[Item], Item]
+
+
+def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print a text at once. All output comes through here, so that control characters never reach a terminal.
+
+    Colours do: values that are no output of a task are without them before, by `clean`.
+    """
+    typer.echo(clean(text, keeps_colours=True), err=err, nl=nl)  # noqa: TID251
 
 
 class Format(StrEnum):
@@ -80,10 +87,10 @@ class Printer:
         if self.is_document:
             self.document(items)
         elif self.is_table:
-            typer.echo(self.table(listing, items), nl=False)
+            echo(self.table(listing, items), nl=False)
         else:
             for cells in self.cells(listing, items):
-                typer.echo("\t".join(cells))
+                echo("\t".join(cells))
 
     @property
     def is_table(self) -> bool:
@@ -95,7 +102,7 @@ class Printer:
         columns = self._columns(listing)
         for item in items:
             row = item | listing.add_columns(item)
-            yield tuple(format_value(row.get(column)) for column in columns)
+            yield tuple(clean(format_value(row.get(column))) for column in columns)
 
     def table(self, listing: "Listing", items: Sequence[Item]) -> str:
         """Return a list as a table for the terminal."""
@@ -116,7 +123,7 @@ class Printer:
         if self.is_document:
             self.document(item)
         elif self.format is Format.NAME:
-            typer.echo(format_value(item.get(name or members[0])))
+            echo(clean(format_value(item.get(name or members[0]))))
         elif sys.stdout.isatty():
             from runqy.cli.tables import print_members  # noqa: PLC0415 (as above)
 
@@ -124,14 +131,14 @@ class Printer:
         else:
             for member in members:
                 if item.get(member) not in (None, "", [], {}):
-                    typer.echo(f"{member}\t{_one_line(item[member])}")
+                    echo(f"{member}\t{_one_line(item[member])}")
 
     def result(self, response: dict[str, Any], text: str, *, name: str = "") -> None:
         """Print what a command did: the sentence `text`, the response as a document, or the name of the object."""
         if self.is_document:
             self.document(response)
         else:
-            typer.echo(name if name and self.format is Format.NAME else text)
+            echo(clean(name if name and self.format is Format.NAME else text))
 
     def document(self, value: object) -> None:
         """Print a value as YAML if the user chose it, else as indented JSON."""
@@ -145,13 +152,13 @@ class Printer:
             yaml.width = 120
             yaml.dump(value, sys.stdout)
         else:
-            typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+            echo(encode_json(value, indent=2))
 
     def note(self, message: str) -> None:
         """Print a remark on standard error, where it does not disturb programs."""
-        typer.echo(f"runqy: {message}", err=True)
+        echo(f"runqy: {clean(message)}", err=True)
 
 
 def _one_line(value: object) -> str:
     text = value if isinstance(value, str) else format_value(value)
-    return text.replace("\t", " ")
+    return clean(text.replace("\t", " "))

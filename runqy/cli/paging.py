@@ -7,6 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import typer
 
+from runqy.cli.output import echo
+
 if TYPE_CHECKING:
     from runqy.cli.client import Client
 
@@ -41,7 +43,7 @@ def print_rest(rows: Rows, find_total: Callable[[], int] | None = None) -> None:
     """Print on standard error how much of the list is shown and how to see more, unless the list ends here."""
     if rows.next_cursor:
         shown = f"Showing {len(rows.items)} of {find_total()}" if find_total else f"Showing {len(rows.items)}"
-        typer.echo(f"runqy: {shown}. Use --limit, or --cursor {rows.next_cursor} for the next ones.", err=True)
+        echo(f"runqy: {shown}. Use --limit, or --cursor {rows.next_cursor} for the next ones.", err=True)
 
 
 def _cursor_of(next_path: str | None) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import typer
+from runqy.cli.output import echo
+from runqy.cli.values import clean
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -29,9 +30,9 @@ class ProgressBar:
     def print(self, message: str) -> None:
         """Print a line on standard error, above the bar."""
         if self._bar is None:
-            typer.echo(message, err=True)
+            echo(clean(message), err=True)
         else:
-            self._bar.console.print(message, markup=False, soft_wrap=True)
+            self._bar.console.print(clean(message), markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -43,6 +44,6 @@ def show_progress(text: str, *, total: float | None) -> Iterator[ProgressBar]:
     from rich.console import Console  # noqa: PLC0415 (rich is slow to import, and pipes do not need it)
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
         yield ProgressBar(bar, bar.add_task(text, total=total))

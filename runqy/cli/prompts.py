@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from runqy.cli.errors import CliError, ExitCode
+from runqy.cli.values import clean
 
 Force = Annotated[bool, typer.Option("--force", help="Do not ask. Required without a terminal.")]
 
@@ -25,7 +26,7 @@ def confirm(question: str | Callable[[], str], *, force: bool) -> None:
     if not is_interactive():
         raise CliError("This needs a confirmation. Use --force without a terminal.", ExitCode.USAGE)
     # On standard error, so that the output can be redirected.
-    if not typer.confirm(question if isinstance(question, str) else question(), err=True):
+    if not typer.confirm(clean(question if isinstance(question, str) else question()), err=True):
         raise CliError("Nothing was changed.")
 
 

@@ -15,8 +15,10 @@ import typer
 
 from runqy.cli.commands import Session
 from runqy.cli.errors import CliError, ExitCode, ServerError
+from runqy.cli.output import echo
 from runqy.cli.prompts import Force, confirm
 from runqy.cli.queues import describe_queues
+from runqy.cli.values import clean
 
 _PAUSES_S = (1, 2, 4)
 """Before each repetition, unless the server names a time."""
@@ -218,12 +220,12 @@ def _print_diff(session: Session, plan: dict[str, Any]) -> None:
         session.out.document(plan)
     elif session.out.is_name:
         for item in changed:
-            typer.echo(item["name"])
+            echo(clean(item["name"]))
     else:
         note_warnings(session, plan)
         for item in changed:
             for line in _diff_lines(item):
-                typer.secho(line, fg=_COLOURS.get(line[:1]), bold=line.startswith(("---", "+++")))
+                echo(typer.style(clean(line), fg=_COLOURS.get(line[:1]), bold=line.startswith(("---", "+++"))))
     if changed:
         raise typer.Exit(ExitCode.FAILED)
 

@@ -11,7 +11,7 @@ import typer
 from runqy.cli.commands import Session, command, new_group
 from runqy.cli.completion import complete_queues, complete_schedules
 from runqy.cli.errors import CliError, ExitCode
-from runqy.cli.output import Listing
+from runqy.cli.output import Listing, echo
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.prompts import Force, confirm
 from runqy.formats import durations
@@ -79,10 +79,10 @@ def show(session: Session, schedule: Name) -> None:
         return
     fires = session.api.get(f"{_path(schedule)}/fires", limit=10)["fires"]
     if session.out.is_table:
-        typer.echo(f"\nLast fires:\n{session.out.table(_FIRES, fires)}", nl=False)
+        echo(f"\nLast fires:\n{session.out.table(_FIRES, fires)}", nl=False)
         return
     for cells in session.out.cells(_FIRES, fires):
-        typer.echo("\t".join(("fire", *cells)))
+        echo("\t".join(("fire", *cells)))
 
 
 @command(app, "fires", examples="runqy schedule fires nightly\nrunqy schedule fires nightly -o json")

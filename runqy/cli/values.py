@@ -1,5 +1,6 @@
 """Values as text: times, and what stands in one column of a line."""
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +11,8 @@ from runqy.formats import durations
 from runqy.formats.error_texts import find_error_line
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_NO_COLOUR = re.compile(rf"(?!\x1b\[[0-9;:]*m){_CONTROL.pattern}")
+_RAW_IN_JSON = re.compile(r"[\x7f-\x9f]")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _DATE_AFTER_S = 30 * 86400
 """From this age on a date says more than a number of days."""
@@ -21,12 +24,22 @@ def format_value(value: object) -> str:
         return ""
     if isinstance(value, str):
         return find_error_line(value).replace("\t", " ")
-    return msgspec.json.encode(value).decode()
+    return encode_json(value)
 
 
-def clean(text: str) -> str:
-    """Return a text without escape sequences: those of a task's error could rewrite the terminal."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+def clean(text: str, *, keeps_colours: bool = False) -> str:
+    """Return a text without control characters: escape sequences, of a task's error or a name, rewrite the terminal."""
+    return (_NO_COLOUR if keeps_colours else _CONTROL).sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def encode_json(value: object, *, indent: int = 0) -> str:
+    """Return JSON, in which control characters are escaped."""
+    try:
+        encoded = msgspec.json.encode(value)
+    except OverflowError:  # of integers above 64 bits
+        encoded = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    text = (msgspec.json.format(encoded, indent=indent) if indent else encoded).decode()
+    return _RAW_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def parse_time(value: object) -> datetime | None:

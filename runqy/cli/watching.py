@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
-import msgspec
 import typer
 
 from runqy.cli.commands import Session
 from runqy.cli.errors import ExitCode, ServerError
-from runqy.cli.output import Item, Listing
-from runqy.cli.values import parse_duration
+from runqy.cli.output import Item, Listing, echo
+from runqy.cli.values import clean, encode_json, parse_duration
 
 
 def _parse_interval(value: str | float) -> float:
@@ -64,7 +63,7 @@ def watch(session: Session, listing: Listing, read: Callable[[], Sequence[Item]]
 def _draw(title: str, table: str) -> None:
     """Replace the screen. Lines that do not fit are left out at the end, where they would scroll the rest away."""
     columns, height = shutil.get_terminal_size()
-    lines = [title.strip()[:columns], "", *table.splitlines()]
+    lines = [clean(title.strip()[:columns]), "", *table.splitlines()]
     if len(lines) > height - 1:
         lines = [*lines[: height - 2], f"… {len(lines) - height + 2} more lines"]
     sys.stdout.write(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_BELOW)
@@ -82,7 +81,6 @@ def _print_changes(
             changed.append(item)
             known[key] = cells
     for item in changed if session.out.is_document else ():
-        typer.echo(msgspec.json.encode(item))
+        echo(encode_json(item))
     if changed and not session.out.is_document:
         session.out.listing(listing, changed)
-    sys.stdout.flush()

@@ -1,5 +1,6 @@
 """The command line and the server understand each other."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,8 +188,12 @@ def test_output_of_a_task_is_shown_and_followed(run: Run, redis: redis_py.Redis,
     shown = run("task", "logs", "mail", task_id, "-k", CLIENT_KEY)
     followed = run("task", "logs", "mail", task_id, "--follow", "-k", CLIENT_KEY)
 
-    assert (shown.exit_code, shown.stdout) == (0, text)
-    assert (followed.exit_code, followed.stdout) == (ExitCode.TASK_FAILED, text)
+    as_json = run("task", "logs", "mail", task_id, "-o", "json", "-k", CLIENT_KEY)
+
+    cleaned = text.replace("\x85", "\ufffd").replace("\x0c", "\ufffd")
+    assert (shown.exit_code, shown.stdout) == (0, cleaned)
+    assert (followed.exit_code, followed.stdout) == (ExitCode.TASK_FAILED, cleaned)
+    assert json.loads(as_json.stdout)["text"] == text
 
 
 def test_the_end_of_a_task_is_an_event(run: Run, single_broker: Broker) -> None:

@@ -108,6 +108,17 @@ def test_escape_sequences_of_a_task_do_not_reach_the_terminal(show):
     assert "\x1b[2J" not in text
 
 
+def test_documents_escape_control_characters_and_lose_nothing(run, server):
+    worker = WORKER | {"reason": "\x1b]0;t\x07 \x7f \x85 \x9b2J ü", "running": [10**400]}
+    server.responses = [(200, json.dumps({"workers": [worker], "lost": []}).encode())] * 2
+
+    as_json, as_yaml = (run("worker", "list", "-o", name).stdout for name in ("json", "yaml"))
+
+    assert json.loads(as_json) == [worker]
+    assert "ü" in as_json
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", as_json + as_yaml)
+
+
 def test_object_is_shown_as_members(show):
     task = {"id": "t1", "state": "archived", "last_err": "", "paused": True}
 

@@ -318,6 +318,21 @@ def test_a_terminal_gets_no_escape_sequences_of_a_stream(server, show, monkeypat
     assert printed == "a\ufffd[2Jb\tc\n"
 
 
+@pytest.mark.parametrize("options", [[], ["--follow"]])
+def test_output_of_a_task_keeps_its_colours_and_no_other_sequences(server, show, monkeypatch, options):
+    monkeypatch.setenv("RUNQY_API_KEY", "k")
+    logs = {"attempt": 1, "attempts": [1], "truncated": False, "shared": False}
+    logs["text"] = "\x1b[1;31mred\x1b[0m\r\n1 %\r2 %\n\x1b]52;c;eA==\x07\x1b[2J\x9b2J\t."
+    found = {"info": {"id": "t1", "queue": "q", "state": "active"}}
+    followed = event("output", json.dumps(logs)) + event("gone", '{"id":"t1"}')
+    server.responses = [(200, found), (200, followed.encode() if options else logs)]
+
+    printed = show(app, ["task", "logs", "t1", *options], standalone_mode=False)
+
+    bad = "\ufffd]52;c;eA==\ufffd\ufffd[2J\ufffd2J"
+    assert printed == f"\x1b[1;31mred\x1b[0m\n1 %\n2 %\n{bad}\t.\x1b[0m"
+
+
 @pytest.mark.usefixtures("run")
 def test_escape_sequences_in_events_do_not_reach_the_terminal(server, show):
     title = "\\u001b]0;title\\u0007"

@@ -42,7 +42,7 @@ def run(
 ) -> None:
     """Read the settings and serve until stopped."""
     if version:
-        typer.echo(own_version())
+        typer.echo(own_version())  # noqa: TID251 (no output of the command line)
         return
     # Before secrets are read and files are written.
     restrict_new_files()
@@ -54,7 +54,7 @@ def run(
         if settings.home in settings.deployment_dir.parents:
             make_home(settings.home)
     except RunqyError as error:
-        typer.echo(error.detail, err=True)
+        typer.echo(error.detail, err=True)  # noqa: TID251
         raise typer.Exit(2) from None
     if settings.isolates_children and (obstacle := find_isolation_obstacle()):
         log.warning("children_not_isolated", reason=obstacle)

@@ -185,6 +185,7 @@ def _enqueue(broker: Broker, batch: Batch, members: Sequence[Member], until_s: i
             requested_s=member.requested_s,
             until_s=until_s,
             request_id=f"batch-{batch.pk}",
+            parents=batch.queues,
             is_only_checked=batch.is_canceled,
         )
         for member in members
@@ -286,6 +287,7 @@ def _callback_intent(batch: Batch) -> Intent:
         task=msgspec.structs.replace(task, id=batch.callback_task_id, queue=batch.callback_queue, payload=payload),
         requested_s=batch.callback_requested_s,
         request_id=f"batch-{batch.pk}",
+        parents=batch.queues,
     )
 
 

@@ -258,7 +258,10 @@ def _prepare(schedule: Schedule, fire: Fire, obstacle: _Decision | None, now: da
         else:
             task = msgspec.structs.replace(requested, id=fire.task_id)
             until_s = min(int(fire.until.timestamp()), int(now.timestamp()) + ATTEMPT_S)
-            intent = Intent(task=task, requested_s=fire.requested_s, until_s=until_s, request_id=request_id)
+            parents = (schedule.parent_queue,)
+            intent = Intent(
+                task=task, requested_s=fire.requested_s, until_s=until_s, request_id=request_id, parents=parents
+            )
             return _Decision(fire, _State.WAITING, fire.reason), intent
     task = NewTask.requested(id=fire.task_id, queue=fire.redis_queue, payload=b"")
     return obstacle, Intent(task=task, requested_s=fire.requested_s, request_id=request_id, is_only_checked=True)

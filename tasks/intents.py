@@ -6,7 +6,7 @@ ended and was deleted. After that it is unknown whether the task was enqueued.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -75,6 +75,8 @@ class Intent:
     the row."""
     request_id: str
     """The id of the request in the task's headers: what asked for it."""
+    parents: Collection[str] = ()
+    """The names of the queues that the row is of. Its Redis queue may have become another queue's since. Empty: any."""
     is_only_checked: bool = False
     """Enqueue nothing more: only find out whether an earlier try enqueued the task. If not, it is delayed."""
 
@@ -172,7 +174,8 @@ def _build(intent: Intent, catalog: QueueCatalog, context: BrokerContext) -> New
             headers: Mapping[str, str] = trace_headers()
             # Not the Redis queue that its name means now: the record of its id is in that of the row.
             task = build_task(intent.task, resolved, task_id=intent.task.id, now_ns=context.now_ns, headers=headers)
-        return task if task.queue == intent.task.queue else _moved(intent)
+        is_same = task.queue == intent.task.queue and (not intent.parents or resolved.queue.name in intent.parents)
+        return task if is_same else _moved(intent)
     except RunqyError as error:
         return _failed(error)
 

@@ -13,6 +13,7 @@ from batches import runner
 from batches.models import Batch, BatchRequest, Member, MemberState, WaitingMembers
 from batches.runner import delete_old_batches
 from queues.definitions import LimitOverrides
+from queues.deletion import delete_queue
 from queues.models import QueueSource
 from queues.operations import save_queue
 from queues.queries import HIDDEN
@@ -195,6 +196,21 @@ def test_callbacks_are_enqueued_together_and_not_held_up_by_a_disabled_queue(
 
     assert len(steps.callbacks()) == 2
     assert calls == [2, 2]
+
+
+def test_no_member_enters_another_queue_that_got_the_name_of_its_sub_queue(client: ApiClient, steps: Steps):
+    save_queue(spec=spec("shop", "low:1", "high:5"), source=QueueSource.API)
+    callback = {"queue": "shop_low", "payload": {}}
+    batch_id = client.post("/batches", body(2, queue="shop_low", callback=callback)).json()["id"]
+    delete_queue(steps.broker, name="shop_low")
+    save_queue(spec=spec("shop_low"), source=QueueSource.API)  # of clients that know nothing of the queue shop
+
+    steps.enqueue()
+    steps.settle()
+
+    batch = Batch.objects.get(pk=batch_id)
+    assert (counts(batch_id)["refused"], batch.callback_state) == (2, "refused")
+    assert not steps.broker.client.exists(QueueKeys("shop_low").pending)
 
 
 def test_deleted_and_canceled_tasks_end_their_members(client: ApiClient, steps: Steps):

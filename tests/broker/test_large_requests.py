@@ -3,19 +3,24 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 
 from runqy.broker.async_broker import AsyncBroker
+from runqy.broker.broker import Broker
+from runqy.broker.connection import large_requests, redis_client
 from runqy.broker.constants import LARGE_AT_ONCE, LARGE_BYTES
 from runqy.broker.operation import Request
 from runqy.broker.scripts import command
+from runqy.concurrency import bulkhead
 from runqy.errors import BrokerUnavailable, OutcomeUnknown
 from tests.support.event_loop import run_with_broker, wait_until
 from tests.support.fake_redis import FakeRedis
+from tests.support.waiting import wait_until as wait_until_on_thread
 
-LARGE = b"x" * 40_000_000
+LARGE = b"x" * 5 * LARGE_BYTES
 REPLY_TIMEOUT_S = 0.2
 
 
@@ -62,6 +67,13 @@ async def connect(broker: AsyncBroker, *requests: Request[bytes]) -> None:
                 break
 
 
+@pytest.fixture
+def _slow_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allow large requests a minute, which a busy machine cannot exceed."""
+    monkeypatch.setattr(large_requests, "LARGE_BYTES_PER_S", len(LARGE) // 60)
+
+
+@pytest.mark.usefixtures("_slow_rate")
 def test_silence_lasts_longer_while_a_server_has_a_large_request(replies: HeldReplies) -> None:
     async def act(broker: AsyncBroker) -> list[bytes]:
         without_large = AsyncBroker.connect(server.target, reply_timeout_s=REPLY_TIMEOUT_S)
@@ -111,3 +123,26 @@ def test_few_large_requests_are_sent_at_once_and_others_pass_them(replies: HeldR
         assert run_with_broker(server.target, act, reply_timeout_s=60) == [b"x"] * 3
         assert replies.most_held == LARGE_AT_ONCE
         assert len(server.connections) == 2 + LARGE_AT_ONCE
+
+
+@pytest.mark.usefixtures("_slow_rate")
+def test_threads_that_send_large_requests_take_turns_and_wait_longer(
+    replies: HeldReplies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_client, "REPLY_TIMEOUT_S", REPLY_TIMEOUT_S)
+    monkeypatch.setattr(bulkhead, "STALLED_S", 60.0)
+
+    with FakeRedis(replies.reply) as server, ThreadPoolExecutor(4) as pool:
+        broker, without_large = (Broker.connect(server.target) for _ in range(2))
+        large = [pool.submit(broker.run, append(LARGE)) for _ in range(3)]
+        wait_until_on_thread(lambda: replies.held == LARGE_AT_ONCE)
+        small = pool.submit(broker.run, append(b"xs"))
+        wait_until_on_thread(lambda: replies.held == LARGE_AT_ONCE + 1)
+
+        with pytest.raises(OutcomeUnknown):
+            without_large.run(append(b"x"))
+
+        assert not any(request.done() for request in (*large, small))
+        replies.may_reply.set()
+        assert [request.result() for request in (*large, small)] == [b"x"] * 4
+        assert replies.most_held == LARGE_AT_ONCE + 2  # the small ones, and a few large ones

@@ -20,9 +20,8 @@ LARGE_RESULT_BYTES = 1 << 20
 BULK_BYTES = 64 * 1024
 """Larger requests have a connection and a circuit breaker of their own, so that they do not delay small ones."""
 LARGE_BYTES = 2 << 20
-"""Of larger requests only LARGE_AT_ONCE are sent to a server at a time, each on a connection of its own."""
-LARGE_AT_ONCE = 2
-LARGE_BYTES_PER_S = 16 << 20
+"""Larger requests are sent to a server one at a time, on a connection of their own."""
+LARGE_BYTES_PER_S = 8 << 20
 """The rate at which a server on a busy machine is expected to process large requests."""
 BATCH_MAX_TASKS = 500
 BATCH_MAX_BYTES = 1 << 20

@@ -1,4 +1,4 @@
-"""Requests of megabytes: they may take longer, few are sent at a time, and small ones do not suffer from them."""
+"""Requests of megabytes: they may take longer, are sent one at a time, and small ones do not suffer from them."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ import pytest
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection import large_requests, redis_client
-from runqy.broker.constants import LARGE_AT_ONCE, LARGE_BYTES
+from runqy.broker.constants import LARGE_BYTES
 from runqy.broker.operation import Request
 from runqy.broker.scripts import command
 from runqy.concurrency import bulkhead
@@ -104,10 +104,10 @@ def test_a_server_that_never_replies_to_a_large_request_loses_its_connection(rep
         run_with_broker(server.target, act, reply_timeout_s=REPLY_TIMEOUT_S)
 
 
-def test_few_large_requests_are_sent_at_once_and_others_pass_them(replies: HeldReplies) -> None:
+def test_large_requests_are_sent_one_at_a_time_and_others_pass_them(replies: HeldReplies) -> None:
     async def act(broker: AsyncBroker) -> list[bytes]:
         large = [asyncio.ensure_future(broker.run(append(LARGE[: 2 * LARGE_BYTES]))) for _ in range(5)]
-        await wait_until(lambda: replies.held == LARGE_AT_ONCE)
+        await wait_until(lambda: replies.held == 1)
         large[0].cancel()  # it keeps its connection: the server has its request
         large[-1].cancel()  # it was not sent
         with suppress(asyncio.CancelledError):
@@ -121,8 +121,8 @@ def test_few_large_requests_are_sent_at_once_and_others_pass_them(replies: HeldR
 
     with FakeRedis(replies.reply) as server:
         assert run_with_broker(server.target, act, reply_timeout_s=60) == [b"x"] * 3
-        assert replies.most_held == LARGE_AT_ONCE
-        assert len(server.connections) == 2 + LARGE_AT_ONCE
+        assert replies.most_held == 1
+        assert len(server.connections) == 3
 
 
 @pytest.mark.usefixtures("_slow_rate")
@@ -135,9 +135,9 @@ def test_threads_that_send_large_requests_take_turns_and_wait_longer(
     with FakeRedis(replies.reply) as server, ThreadPoolExecutor(4) as pool:
         broker, without_large = (Broker.connect(server.target) for _ in range(2))
         large = [pool.submit(broker.run, append(LARGE)) for _ in range(3)]
-        wait_until_on_thread(lambda: replies.held == LARGE_AT_ONCE)
+        wait_until_on_thread(lambda: replies.held == 1)
         small = pool.submit(broker.run, append(b"xs"))
-        wait_until_on_thread(lambda: replies.held == LARGE_AT_ONCE + 1)
+        wait_until_on_thread(lambda: replies.held == 2)
 
         with pytest.raises(OutcomeUnknown):
             without_large.run(append(b"x"))
@@ -145,4 +145,4 @@ def test_threads_that_send_large_requests_take_turns_and_wait_longer(
         assert not any(request.done() for request in (*large, small))
         replies.may_reply.set()
         assert [request.result() for request in (*large, small)] == [b"x"] * 4
-        assert replies.most_held == LARGE_AT_ONCE + 2  # the small ones, and a few large ones
+        assert replies.most_held == 3  # the small ones, and a large one

@@ -12,7 +12,7 @@ from redis import exceptions as redis_errors
 
 from runqy.broker.connection.async_connection import AsyncConnection, ConnectionLost, as_unsent
 from runqy.broker.connection.large_requests import LargeTraffic
-from runqy.broker.constants import BULK_BYTES, LARGE_AT_ONCE, LARGE_BYTES
+from runqy.broker.constants import BULK_BYTES, LARGE_BYTES
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Data, Script, pack, pack_pieces
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
@@ -108,19 +108,22 @@ class PersistentConnection:
         if self._task is None:
             loop = asyncio.get_running_loop()
             self._attempt = loop.create_future()
-            self._limit(self._attempt, _WAIT_STEPS)
+            self._limit(self._attempt, 0)
             self._task = loop.create_task(self._connect(self._attempt))
 
     def _limit(self, attempt: asyncio.Future[None], steps: int) -> None:
-        """Make requests wait no longer for an attempt after `steps` steps of CONNECT_WAIT_S / _WAIT_STEPS.
+        """Make requests wait for an attempt no longer than CONNECT_WAIT_S and what large requests take.
+
+        `steps` of CONNECT_WAIT_S / _WAIT_STEPS are over.
 
         Several short steps rather than one timer: after the loop was blocked, the connection may exist without having
         been noticed.
         """
         if attempt.done():
             return
-        if steps:
-            asyncio.get_running_loop().call_later(CONNECT_WAIT_S / _WAIT_STEPS, self._limit, attempt, steps - 1)
+        step_s = CONNECT_WAIT_S / _WAIT_STEPS
+        if steps < _WAIT_STEPS or (steps - _WAIT_STEPS) * step_s < self._large_traffic.extra_s:
+            asyncio.get_running_loop().call_later(step_s, self._limit, attempt, steps + 1)
         else:
             self._error = BrokerUnavailable(reason="connecting takes too long")
             attempt.set_result(None)
@@ -178,7 +181,7 @@ class PersistentConnection:
 
 
 class AsyncNode:
-    """One Redis server: small requests share a connection, bulky ones another, and few large ones have one each."""
+    """One Redis server: small requests share a connection, bulky ones another; large ones take turns on a third."""
 
     def __init__(
         self, open_connection: Callable[[], Coroutine[Any, Any, AsyncConnection]], *, max_pending: int
@@ -188,11 +191,8 @@ class AsyncNode:
         def make() -> PersistentConnection:
             return PersistentConnection(open_connection, max_waiting=max_pending, large_traffic=self._traffic)
 
-        self._small, self._bulk = make(), make()
-        # Those without a request.
-        self._large = [make() for _ in range(LARGE_AT_ONCE)]
-        self._connections = [self._small, self._bulk, *self._large]
-        self._large_turns = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._small, self._bulk, self._large = self._connections = [make() for _ in range(3)]
+        self._large_turn = asyncio.Lock()
 
     @property
     def is_open(self) -> bool:
@@ -233,17 +233,15 @@ class AsyncNode:
 
     async def _send_large(self, parts: Sequence[Data], reply_count: int, size: int) -> asyncio.Future[list[Reply]]:
         """Send a request when it is its turn."""
-        await self._large_turns.acquire()
-        chosen = self._large.pop()
+        await self._large_turn.acquire()
         self._traffic.unanswered_bytes += size
 
         def end_turn(_: object = None) -> None:
             self._traffic.unanswered_bytes -= size
-            self._large.append(chosen)
-            self._large_turns.release()
+            self._large_turn.release()
 
         try:
-            connection = chosen.connection or await chosen.wait()
+            connection = self._large.connection or await self._large.wait()
             sent = connection.send(parts, reply_count)
         except BaseException:
             end_turn()

@@ -1,9 +1,9 @@
-"""Large requests to a server: few are sent at a time, and while it has them it may be silent for longer."""
+"""Large requests to a server: one is sent at a time, and while it has one it may be silent for longer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from runqy.broker.constants import LARGE_AT_ONCE, LARGE_BYTES_PER_S
+from runqy.broker.constants import LARGE_BYTES_PER_S
 from runqy.concurrency.bulkhead import Bulkhead, BulkheadFull
 from runqy.errors import BrokerBusy
 
@@ -21,11 +21,11 @@ class LargeTraffic:
 
 
 class BlockingTurns:
-    """Lets few threads send large requests to a server at a time."""
+    """Lets one thread at a time send a large request to a server."""
 
     def __init__(self) -> None:
         self.traffic = LargeTraffic()
-        self._bulkhead = Bulkhead(LARGE_AT_ONCE)
+        self._bulkhead = Bulkhead(1)
 
     @contextmanager
     def take(self, size: int) -> Iterator[None]:

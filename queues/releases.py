@@ -209,8 +209,9 @@ def _is_requested(candidate: Release, code: Mapping[str, str], commit: str) -> b
 
 def _continues_unproven(release: Release) -> bool:
     """Return whether a changed definition goes on with a commit that was never live."""
-    rows = release.queue.releases.filter(number=release.like, live_at=None)
-    return release.source == ReleaseSource.DEFINITION and rows.exists()
+    if release.source != ReleaseSource.DEFINITION or release.like is None:
+        return False
+    return release.queue.releases.filter(number=release.like, live_at=None).exists()
 
 
 def _refuse_invalid(commit: str) -> None:

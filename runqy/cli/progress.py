@@ -24,7 +24,7 @@ class ProgressBar:
 
     def set(self, done: float, text: str | None = None) -> None:
         if self._bar is not None and self._task is not None:
-            description = {} if text is None else {"description": text}
+            description = {} if text is None else {"description": clean(text)}
             self._bar.update(self._task, completed=done, **description)  # type: ignore[arg-type]
 
     def print(self, message: str) -> None:

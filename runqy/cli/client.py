@@ -96,30 +96,36 @@ class Client:
         return Reply(body, "Idempotent-Replayed" in response.headers)
 
     def _unreachable(self, error: Exception) -> ServerError:
-        return ServerError(f"{self._client.base_url} cannot be reached: {error}", code="unreachable")
+        return ServerError(
+            f"{self._client.base_url} cannot be reached: {str(error) or type(error).__name__}", code="unreachable"
+        )
 
 
 def _split_lines(chunks: Iterable[bytes]) -> Iterator[str]:
     # httpx2's `iter_lines` also splits at U+0085 and U+2028, which JSON may contain.
-    rest = b""
+    rest: list[bytes] = []  # the beginning of a line, joined once: a result may be one of many megabytes
     for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from (line.removesuffix(b"\r").decode(errors="replace") for line in lines)
+        end, *lines = chunk.split(b"\n")
+        rest.append(end)
+        if lines:
+            lines, rest = [b"".join(rest), *lines[:-1]], lines[-1:]
+            yield from (line.removesuffix(b"\r").decode(errors="replace") for line in lines)
 
 
 def _parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
     """Yield the events in the lines of a stream. Comments are skipped."""
     fields: dict[str, str] = {}
+    data: list[str] = []  # lines of it: a result may have line breaks between its tokens
     for line in lines:
         name, _, value = line.partition(": ")
-        if name == "data" and "data" in fields:
-            fields["data"] += f"\n{value}"  # a result may have line breaks between its tokens
-        elif name in ("id", "event", "data"):
+        if name == "data":
+            data.append(value)
+        elif name in ("id", "event"):
             fields[name] = value
-        elif not line and "data" in fields:
-            data = msgspec.json.decode(fields["data"], type=dict[str, Any])
-            yield ServerSentEvent(fields.get("event", ""), data, fields.get("id", ""))
-            fields = {}
+        elif not line and data:
+            decoded = msgspec.json.decode("\n".join(data), type=dict[str, Any])
+            yield ServerSentEvent(fields.get("event", ""), decoded, fields.get("id", ""))
+            fields, data = {}, []
 
 
 def _parse_error(response: httpx2.Response) -> ServerError:

@@ -346,6 +346,20 @@ def test_escape_sequences_in_events_do_not_reach_the_terminal(server, show):
     assert not {"\x1b", "\x07"} & {*text}
 
 
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_large_result_is_read_in_small_parts(lines):
+    # Copying what there is for each part, or line, would take many minutes.
+    value = {"result": ["x" * ((16 << 20) // lines)] * lines}
+    data = json.dumps(value, indent=None if lines == 1 else 0).replace("\n", "\ndata: ")
+    content = f"event: end\ndata: {data}\n\n".encode()
+    parts = [content[start : start + 512] for start in range(0, len(content), 512)]
+    client = Client("http://runqy", "k", httpx2.MockTransport(lambda request: httpx2.Response(200, content=parts)))
+
+    events = [*client.stream("/queue/t1/events")]
+
+    assert [(event.name, event.data) for event in events] == [("open", {}), ("end", value)]
+
+
 def test_events_are_objects_for_programs(run, server):
     server.responses = [(200, event("gone", '{"id":"t1"}').encode())]
 

@@ -26,7 +26,7 @@ from webhooks.models import Delivery
 from webhooks.operations import update_endpoints_health
 from webhooks.queries import list_due_targets
 from webhooks.slots import DueTarget, Pool
-from webhooks.transport import Message, Outcome, Rules, send
+from webhooks.transport import Message, Outcome, Resolver, Rules, send
 
 log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ class Sender:
         self._pools = {True: Pool(ALERTS_IN_FLIGHT), False: Pool(IN_FLIGHT_ALL)}  # by `DueTarget.is_alerts`
         self._due: dict[str, DueTarget] = {}
         self._scanned_until, self._scanned_at = "", float("-inf")
-        self._breaker = CircuitBreaker()
+        self._breaker, self._resolver = CircuitBreaker(), Resolver()
         self.attempts = Counter[str]()
         """Those that ended, by outcome, until the caller clears them."""
 
@@ -162,7 +162,7 @@ class Sender:
         if isinstance(destination, Mail):
             attempt = send_mail(destination, timeout_s=TIMEOUT_S)
         else:
-            attempt = send(_build_message(delivery, destination, now), _get_rules(destination), context)
+            attempt = send(_build_message(delivery, destination, now), _get_rules(destination), context, self._resolver)
         future = asyncio.run_coroutine_threadsafe(attempt, loop)
         self._in_flight[future] = _Attempt(delivery, target)
         self._pools[target.is_alerts].add(target)

@@ -19,6 +19,7 @@ from runqy.concurrency.threads import run_in_thread
 from runqy.config.env import Network
 
 RESPONSE_MAX_BYTES = 4096
+RESOLVED_FOR_S = 1.0
 _BODY_WAIT_S = 2.0
 """How long to wait for the body of a response, whose head has already said whether it was accepted."""
 
@@ -62,7 +63,35 @@ class _Refused(Exception):
     """The URL may not be requested."""
 
 
-async def send(message: Message, rules: Rules, context: ssl.SSLContext) -> Outcome:
+class Resolver:
+    """Looks up the addresses of hosts, of one event loop.
+
+    An answer serves other messages within a second: the loop waits for each thread to start, for milliseconds while
+    other threads are busy.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], tuple[float, asyncio.Task[list[str]]]] = {}
+
+    async def look_up(self, host: str, port: int) -> list[str]:
+        """Return the addresses of a host. Raise OSError, UnicodeError."""
+        now = monotonic()
+        if (host, port) not in self._known or self._known[host, port][0] <= now:
+            self._known = {key: found for key, found in self._known.items() if found[0] > now}
+            looking = asyncio.create_task(_look_up(host, port))
+            looking.add_done_callback(lambda done: done.cancelled() or done.exception())  # each caller raises it
+            self._known[host, port] = (now + RESOLVED_FOR_S, looking)
+        # A caller that gives up must not end the look-up of the others.
+        return await asyncio.shield(self._known[host, port][1])
+
+
+async def _look_up(host: str, port: int) -> list[str]:
+    # Not in the loop's executor, whose threads a resolver that hangs would use up.
+    found = await run_in_thread(partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM))
+    return list(dict.fromkeys(str(info[4][0]) for info in found))
+
+
+async def send(message: Message, rules: Rules, context: ssl.SSLContext, resolver: Resolver) -> Outcome:
     """Send a message once, without following redirects.
 
     On an event loop, because httpx limits only each read and write: a response that trickles in could take hours.
@@ -73,7 +102,7 @@ async def send(message: Message, rules: Rules, context: ssl.SSLContext) -> Outco
         return Outcome(**outcome, duration_ms=round((monotonic() - began_at) * 1000))
 
     try:
-        return end(**await _send(message, rules, context))
+        return end(**await _send(message, rules, context, resolver))
     except TimeoutError:
         return end(error=f"No response within {rules.timeout_s:g} s.")
     except _Refused as error:
@@ -82,26 +111,26 @@ async def send(message: Message, rules: Rules, context: ssl.SSLContext) -> Outco
         return end(error=str(error) or type(error).__name__)
 
 
-async def _send(message: Message, rules: Rules, context: ssl.SSLContext) -> dict[str, Any]:
+async def _send(message: Message, rules: Rules, context: ssl.SSLContext, resolver: Resolver) -> dict[str, Any]:
     # One connection a message: a pooled one is known by its address alone, and could be another host's. No proxy of
     # the environment either, which would look up the host again.
     limits = httpx2.Limits(max_keepalive_connections=0)
     async with httpx2.AsyncClient(verify=context, trust_env=False, timeout=None, limits=limits) as client:
         async with asyncio.timeout(rules.timeout_s):
-            response = await _request(client, message, rules)
+            response = await _request(client, message, rules, resolver)
         try:
             return await _read(response)
         finally:
             await response.aclose()
 
 
-async def _request(client: httpx2.AsyncClient, message: Message, rules: Rules) -> httpx2.Response:
+async def _request(client: httpx2.AsyncClient, message: Message, rules: Rules, resolver: Resolver) -> httpx2.Response:
     """Return the head of the response of the first address that accepts a connection."""
     try:
         url = parse_url(message.url, may_have_user=rules.is_trusted)
     except ValueError as error:
         raise _Refused(str(error)) from error
-    *others, last = await _find_addresses(url, rules)
+    *others, last = await _find_addresses(url, rules, resolver)
     for address in others:
         with suppress(httpx2.ConnectError):
             return await client.send(_build_request(client, message, url, address), stream=True, follow_redirects=False)
@@ -119,15 +148,12 @@ def _build_request(client: httpx2.AsyncClient, message: Message, url: WebhookUrl
     )
 
 
-async def _find_addresses(url: WebhookUrl, rules: Rules) -> list[str]:
+async def _find_addresses(url: WebhookUrl, rules: Rules, resolver: Resolver) -> list[str]:
     """Return the addresses of the host. Raise _Refused if one of them may not be used."""
-    look_up = partial(socket.getaddrinfo, url.host, url.port, type=socket.SOCK_STREAM)
     try:
-        # Not in the loop's executor, whose threads a resolver that hangs would use up.
-        found = await run_in_thread(look_up)
+        addresses = await resolver.look_up(url.host, url.port)
     except (OSError, UnicodeError) as error:
         raise _Refused(f"The host {url.host} cannot be resolved.") from error
-    addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
     if not addresses:
         raise _Refused(f"The host {url.host} cannot be resolved.")
     if rules.is_trusted:

@@ -16,16 +16,16 @@ from tests.support.certificates import write_certificate
 from tests.support.tls_front import tls_front
 from tests.support.waiting import PATIENCE_S
 from tests.webhooks.receiver import LOOPBACK, Receiver
-from webhooks.transport import RESPONSE_MAX_BYTES, Message, Outcome, Rules, send
+from webhooks import transport
+from webhooks.transport import RESPONSE_MAX_BYTES, Message, Outcome, Resolver, Rules, send
 
 BODY = b'{"type":"webhook.test"}'
 
 
 def post(url: str, *, context: ssl.SSLContext | None = None, timeout_s: float = PATIENCE_S, **rules: object) -> Outcome:
     message = Message(url=url, headers={"content-type": "application/json"}, body=BODY)
-    return asyncio.run(
-        send(message, Rules(timeout_s=timeout_s, **rules), context or ssl.create_default_context())  # type: ignore[arg-type]
-    )
+    rules_ = Rules(timeout_s=timeout_s, **rules)  # type: ignore[arg-type]
+    return asyncio.run(send(message, rules_, context or ssl.create_default_context(), Resolver()))
 
 
 def resolve_as(monkeypatch: pytest.MonkeyPatch, host: str, *answers: list[str]) -> list[str]:
@@ -235,3 +235,20 @@ def test_the_message_arrives_as_it_was_given(receiver: Receiver) -> None:
 
     ((headers, body),) = receiver.requests
     assert (headers["content-type"], json.loads(body)) == ("application/json", {"type": "webhook.test"})
+
+
+def test_messages_within_a_second_share_a_look_up(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "RESOLVED_FOR_S", PATIENCE_S)
+    asked = resolve_as(monkeypatch, "hooks.example", ["127.0.0.1"])
+    url = receiver.url.replace("localhost", "hooks.example")
+
+    async def send_twice() -> list[Outcome]:
+        resolver, context = Resolver(), ssl.create_default_context()
+        message = Message(url=url, headers={}, body=BODY)
+        rules = [Rules(timeout_s=PATIENCE_S, networks=networks) for networks in (LOOPBACK, LOOPBACK, ())]
+        return [await send(message, each, context, resolver) for each in rules]
+
+    outcomes = asyncio.run(send_twice())
+
+    assert [each.status for each in outcomes] == [200, 200, None]  # the rules of each message apply
+    assert asked == ["hooks.example"]

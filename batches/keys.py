@@ -18,6 +18,8 @@ def count_members(key_ids: Sequence[int]) -> int:
 def cancel(key_ids: Sequence[int]) -> int:
     """Cancel all at once: they may be very many. Maintenance ends those without members too."""
     unended = Batch.objects.filter(owner__in=_owners(key_ids), ended_at=None, is_canceled=False)
+    # In the order in which the ends of members lock them.
+    list(unended.order_by("pk").select_for_update().values_list("pk", flat=True))
     return unended.update(is_closed=True, is_canceled=True, busy_until=get_broker().now())
 
 

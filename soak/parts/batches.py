@@ -1,12 +1,16 @@
-"""A batch of 10,000 members under the nemesis: it calls back once, within 2 s of the last end."""
+"""A batch of 10,000 members under the nemesis calls back once, within 2 s of the last end; batches of one of a key
+end soon beside one of 100,000 and bodies of 30 MB of others.
+"""
 
+import statistics
+import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
 from datetime import datetime
 from typing import Any
 
-from soak.api import idempotency_key
+from soak.api import Client, idempotency_key
 from soak.faults import Nemesis
 from soak.options import Options
 from soak.processes import wait_for
@@ -21,10 +25,14 @@ MEMBERS = 10_000
 PARTS = 20
 WORKERS = ("worker-a", "worker-b", "worker-c")
 MEMBERS_QUEUE, CALLBACK_QUEUE = "steady_high", "canary"
+GREEDY_QUEUE, LARGE_QUEUE = "greedy", "large"
 CALLED_BACK_WITHIN_S = 2.0
 DRAIN_S = 900.0
 WAVE_S = (1.0, 6.0)
 PAUSE_S = (1.0, 4.0)
+GREEDY_MEMBERS, LARGE_BYTES, SMALL_BATCHES = 100_000, 30 << 20, 20
+"""The members of another key's batch, a member of a third key, and how many batches of one are awaited beside them."""
+SMALL_WITHIN_S = 30.0
 CLEAR_S = 120.0
 """How long a request of the client is repeated."""
 FAULTS = (
@@ -63,6 +71,7 @@ def run(options: Options, report: Report) -> None:
         _judge(stack, client, report)
         for problem in nemesis.problems:
             report.fail(PART, problem)
+        _take_turns(stack, report)
 
 
 class _BatchClient(BackgroundThreads):
@@ -155,3 +164,54 @@ def _judge(stack: Stack, client: _BatchClient, report: Report) -> None:
     report.figure(PART, "runs of members", str(sum(len(runs.get(task_id, ())) for task_id in members)))
     report.figure(PART, "responses", counted(stack.statuses))
     api.close()
+
+
+def _take_turns(stack: Stack, report: Report) -> None:
+    """Measure how long batches of one take beside what other keys have created."""
+    report.section(f"Batches of one beside {GREEDY_MEMBERS:,} members and bodies of {LARGE_BYTES >> 20} MiB of others")
+    admin = stack.client(timeout_s=60)
+    for name in (GREEDY_QUEUE, LARGE_QUEUE):  # without workers: what is enqueued costs nothing more
+        deployment = {"git_url": f"file://{stack.repository}", "startup_cmd": "true"}
+        _create(admin, "/api/cli/configs", {"name": name, "priority": 5, "deployment": deployment})
+    greedy, large, small = (
+        Client(stack.port, _create(admin, "/api/keys", {"name": name})["key"], timeout_s=60, statuses=stack.statuses)
+        for name in ("greedy", "large", "small")
+    )
+    stop = threading.Event()
+    sender = threading.Thread(target=_send_large, args=(large, stop))
+    batch = _create(greedy, "/batches", {"name": "greedy"})["id"]
+    jobs = [{"data": {"n": number}} for number in range(10_000)]
+    for _ in range(GREEDY_MEMBERS // len(jobs)):
+        greedy.send_until_clear(
+            "POST", f"/batches/{batch}/add", {"queue": GREEDY_QUEUE, "jobs": jobs}, timeout_s=CLEAR_S
+        )
+    sender.start()
+    took_s = []
+    for _ in range(SMALL_BATCHES):
+        began_s = time.monotonic()
+        body = {"queue": "canary", "jobs": [{"data": {"do": "ok"}}], "close": True}
+        one = _create(small, "/batches", body)["id"]
+        wait_for(lambda: small.get(f"/batches/{one}?limit=1")["ended_at"], CLEAR_S, "a batch of one ends")  # noqa: B023
+        took_s.append(time.monotonic() - began_s)
+    stop.set()
+    sender.join()
+    report.figure(PART, "a batch of one, median", f"{statistics.median(took_s):.1f} s")
+    report.require(PART, "the slowest batch of one", max(took_s), at_most=SMALL_WITHIN_S)
+    left = admin.get(f"/batches/{batch}?limit=1")["counts"]
+    report.figure(PART, "members of the large batch", counted(Counter({name: n for name, n in left.items() if n})))
+    for client in (admin, greedy, large, small):
+        client.close()
+
+
+def _create(client: Client, path: str, body: object) -> dict[str, Any]:
+    reply = client.send_until_clear("POST", path, body, timeout_s=CLEAR_S)
+    if reply.status not in (200, 201):
+        raise RuntimeError(f"POST {path}: {reply.status} {reply.content}")
+    return reply.content
+
+
+def _send_large(client: Client, stop: threading.Event) -> None:
+    """Create batches of one large member until `stop`; what waits is limited, so that some get 429."""
+    body = {"queue": LARGE_QUEUE, "jobs": [{"data": "x" * LARGE_BYTES}], "close": True}
+    while not stop.wait(1):
+        client.send("POST", "/batches", body)

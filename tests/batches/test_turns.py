@@ -158,6 +158,42 @@ def test_a_batch_that_is_cancelled_or_added_to_during_its_turn_goes_on(
     assert Batch.objects.get(pk=batch_id).busy_until is None
 
 
+def test_a_batch_that_is_cancelled_while_nothing_of_it_waits_is_cancelled_later(
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
+):
+    batch_id, work = client.post("/batches", body(2)).json()["id"], BatchWork()
+    work.run(steps.broker)
+    Batch.objects.update(busy_until=steps.broker.now())
+
+    def find_none_and_cancel(*_: Any) -> list[Member]:
+        assert client.post(f"/batches/{batch_id}/cancel").status_code == 200
+        return []
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "_next_members", find_none_and_cancel)
+        take_turns(steps, 1, monkeypatch, work)
+    work.run(steps.broker)
+    steps.collect()
+
+    assert counts(batch_id) == {"canceled": 2}
+
+
+def test_a_member_that_ends_before_it_is_marked_stays_ended(
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
+):
+    batch_id, mark = client.post("/batches", body(2)).json()["id"], runner._mark  # noqa: SLF001 (the step that is late)
+
+    def end_then_mark(*args: Any) -> None:
+        steps.complete(*steps.take(1))
+        steps.collect()
+        mark(*args)
+
+    monkeypatch.setattr(runner, "_mark", end_then_mark)
+    BatchWork().run(steps.broker)
+
+    assert counts(batch_id) == {"completed": 1, "enqueued": 1}
+
+
 def test_a_process_without_a_batch_of_its_own_leaves_claimed_ones(client: ApiClient, steps: Steps, clock: MovingClock):
     batch_id = client.post("/batches", body(1)).json()["id"]
     Batch.objects.update(busy_until=steps.broker.now() + timedelta(seconds=1))

@@ -59,11 +59,13 @@ def test_a_flood_of_output_is_limited_and_missing_lines_are_counted(monkeypatch:
     log = ChildLog(pid=7)
     with capture_logs() as entries:
         log.feed(b"spam\n" * (BURST_LINES + 500))
+        log.feed(b"the last words\n")
+        assert log.tail.endswith("\nspam\nthe last words")
         now[0] = 10.0
         log.feed(b"calm\n")
 
     assert sum(entry["event"] == "child_output" for entry in entries) == BURST_LINES + 1
-    assert [entry["lines"] for entry in entries if entry["event"] == "child_output_cut"] == [500]
+    assert [entry["lines"] for entry in entries if entry["event"] == "child_output_cut"] == [501]
 
 
 def test_lines_of_libraries_and_tracebacks_are_json_without_secrets() -> None:

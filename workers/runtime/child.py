@@ -187,7 +187,7 @@ class Child:
     def fail(self, problem: str) -> None:
         """End a child that does not keep to the protocol. This counts as its death."""
         if not self.is_ending:
-            self.problem = self.problem or problem
+            self._set_problem(problem)
             self.terminate()
 
     def kill(self) -> None:
@@ -236,6 +236,10 @@ class Child:
             return f"the child process was killed by {_signal_name(-code)}"
         return f"the child process exited with status {code}"
 
+    def _set_problem(self, problem: str) -> None:
+        """Keep the first problem: others follow from it."""
+        self.problem = self.problem or problem
+
     def _schedule(self, seconds: float, step: Callable[[], object]) -> None:
         self._cancel_timers()
         if not self.has_ended:
@@ -258,8 +262,8 @@ class Child:
         self.terminate(grace_s)
 
     def _check_startup(self) -> None:
-        self.problem = self._startup.check()
-        if self.problem:
+        if problem := self._startup.check():
+            self._set_problem(problem)
             self.kill()
         else:
             self._schedule(self._startup.next_check_s, self._check_startup)
@@ -332,12 +336,12 @@ class Child:
 
     def _read_status(self, response: ChildResponse) -> None:
         if response.status == "error":
-            self.problem = self.problem or f"the child process could not start: {response.error_text}"
+            self._set_problem(f"the child process could not start: {response.error_text}")
         elif response.status == "ready" and not self.is_ready and not self.problem:
             try:
                 self.ready = read_ready(response)
             except ValueError as error:
-                self.problem = f"the child process could not start: {error}"
+                self._set_problem(f"the child process could not start: {error}")
                 self.kill()
                 return
             self.is_ready = True
@@ -350,12 +354,13 @@ class Child:
     def _end(self) -> None:
         """Clean up after the process, whose end closed the control socket."""
         self._loop.remove_reader(self._control_socket)
-        self._control_socket.close()
         self._signal(signal.SIGKILL)
         # A child may have written its last response just before it ended.
         self._output.drain()
         self._errors.drain()
         self._read_rest()
+        # Not before: what was read may have been a reason to kill it.
+        self._control_socket.close()
         self._input.close()
         self._cancel_timers()
         # Waited for only now: until then the kernel keeps the process group's id, and `_signal` reaches no other group.

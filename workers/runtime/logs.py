@@ -67,7 +67,7 @@ class ChildLog:
         self._bucket = TokenBucket(rate=LINES_PER_SECOND, limit=BURST_LINES)
         self._suppressed = 0
         self._is_muted = False
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._tail: deque[object] = deque(maxlen=TAIL_LINES)
 
     def mute(self) -> None:
         """Log and keep nothing from now on. What tasks of a queue with hidden payloads print may contain these."""
@@ -87,14 +87,13 @@ class ChildLog:
             self.add(line)
 
     def add(self, line: object) -> None:
-        if self._is_muted:
+        if self._is_muted or (isinstance(line, bytes) and not line.strip()):
             return
+        self._tail.append(line)  # also what is not logged: the last lines say why a child ended
         if not self._bucket.acquire():
             self._suppressed += 1
             return
-        text = _truncate(secrets.redact(_decode(line)).rstrip())
-        if text:
-            self._tail.append(text)
+        if text := _to_text(line):
             self._log.info("child_output", line=text)
         if self._suppressed:
             self._log.warning("child_output_cut", lines=self._suppressed)
@@ -102,7 +101,11 @@ class ChildLog:
 
     @property
     def tail(self) -> str:
-        return "\n".join(self._tail)
+        return "\n".join(filter(None, map(_to_text, self._tail)))
+
+
+def _to_text(line: object) -> str:
+    return _truncate(secrets.redact(_decode(line)).rstrip())
 
 
 def _decode(line: object) -> str:

@@ -98,7 +98,7 @@ class TestVaultsAndWebhooks:
             *modules("schedules", "runner"),
             *modules("vaults", "access_log admin export git_tokens rotation versions vaults"),
             *modules("vaults_api", "deliveries"),
-            *modules("webhooks", "ends sender"),
+            *modules("webhooks", "claims ends fairness kept sender"),
             "tests/webhooks/concurrent_changes.py",
         )
 

@@ -83,8 +83,8 @@ def print_members(item: Row, members: Sequence[str], *, is_wide: bool = False) -
             text = f"{describe_time(time, is_exact=True)} ({describe_time(time)})"
         elif isinstance(value, bool):
             text = "yes" if value else "no"
-        name = Text(f"{member.replace('_', ' ') + ':':{width}} ", style="bold")
-        console.print(name.append_text(Text(clean(text), style=_style(member, text))), soft_wrap=True)
+        name = f"{member.replace('_', ' ') + ':':{width}} "
+        console.print(Text.assemble((name, "bold"), (clean(text), _style(member, text))), soft_wrap=True)
 
 
 def _arrange(headers: Sequence[str], table: Sequence[Sequence[str]], width: int) -> list[list[_Column]]:

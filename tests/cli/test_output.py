@@ -124,6 +124,7 @@ def test_object_is_shown_as_members(show):
 
     text = show(Printer().item, task, ("id", "state", "last_err", "paused"))
 
+    assert text.startswith("\x1b[1mid:     \x1b[0mt1\n")
     assert re.sub(r"\x1b\[[0-9;]*m", "", text) == "id:     t1\nstate:  archived\npaused: yes\n"
 
 

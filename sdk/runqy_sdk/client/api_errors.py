@@ -452,6 +452,12 @@ class EndsFull(QueueFull):
     code = "ends_full"
 
 
+class BatchesFull(TooManyRequests):
+    """Too many members of batches wait to be enqueued; try again later."""
+
+    code = "batches_full"
+
+
 class DatabaseUnavailable(ApiError):
     """The database cannot be reached."""
 

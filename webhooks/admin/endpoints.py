@@ -91,7 +91,7 @@ class EndpointAdmin(PublishedModelAdmin):
     actions = None
     counted_relations = ("deliveries",)
     change_form_outer_before_template = "webhooks/before_form.html"
-    change_form_before_template = "queues/admin/version.html"
+    change_form_before_template = "admin_site/version.html"
     readonly_fields = ("target", "state", "creator")
 
     class Media:

@@ -76,6 +76,7 @@ _REPLACED: dict[str, tuple[Any, ...]] = {
     "output": (output_schema,),
     "check": (),
     "example": (),
+    "replaces_at_once": (),
 }
 
 READ_ONLY_FIELDSETS: tuple[tuple[str, dict[str, Any]], ...] = tuple(

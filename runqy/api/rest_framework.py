@@ -42,6 +42,7 @@ SPECTACULAR_SETTINGS = {
         "DemandReason": ["no_worker", "workers_failed", "paused", "none"],
         "EndpointEvent": ["task.completed", "task.archived", "batch.ended", "alert.opened", "alert.resolved"],
         "EndpointKind": ["webhook", "slack", "email"],
+        "EndpointKept": ["send", "drop"],
         "EntryUsage": ["environment", "git_token", "both"],
         "EntryVersionEvent": "vaults.models.Event",
         "QueueMode": ["long_running", "one_shot"],

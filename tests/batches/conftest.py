@@ -86,6 +86,13 @@ def body(count: int = 2, **members: Any) -> dict[str, Any]:
     return {"name": "b", "callback": {"queue": "done", "payload": {"to": "ann"}}, "close": True, **jobs} | members
 
 
+def create(client: ApiClient, **members: object) -> str:
+    response = client.post("/batches", body(**members))
+    assert response.status_code == 201, response.content
+    batch_id: str = response.json()["id"]
+    return batch_id
+
+
 def counts(batch_id: str) -> dict[str, int]:
     found: dict[str, int] = Batch.objects.get(pk=batch_id).counts
     return found

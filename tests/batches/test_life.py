@@ -1,44 +1,31 @@
 """The life of a batch: its members are enqueued, end, and its callback is enqueued once."""
 
 import json
-import sys
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from django.utils import timezone
 
 from batches import runner
-from batches.models import Batch, BatchRequest, Member, MemberState, WaitingMembers
+from batches.models import Batch, BatchRequest, Member, MemberState
 from batches.runner import delete_old_batches
 from queues.definitions import LimitOverrides
 from queues.deletion import delete_queue
 from queues.models import QueueSource
 from queues.operations import save_queue
 from queues.queries import HIDDEN
-from runqy import redis_connection
 from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from runqy.broker.keys import QueueKeys
 from runqy.broker.notify import Notify
 from runqy.broker.tasks.inspector import delete_tasks, run_tasks
 from runqy.broker.tasks.reader import read_tasks
-from runqy.maintenance.models import FailedRow
 from tests.api.client import ApiClient
-from tests.batches.conftest import Steps, body, counts
+from tests.batches.conftest import Steps, body, counts, create
 from tests.queues.samples import spec
-from tests.support.maintenance_duties import MovingClock
 from tests.support.staff import staff_client
 from tests.support.tasks import take
 from webhooks.models import Delivery
-
-
-def create(client: ApiClient, **members: object) -> str:
-    response = client.post("/batches", body(**members))
-    assert response.status_code == 201, response.content
-    batch_id: str = response.json()["id"]
-    return batch_id
 
 
 def test_a_batch_of_one_call_calls_back_once_when_all_have_ended(client: ApiClient, steps: Steps):
@@ -388,154 +375,3 @@ def test_webhooks_of_a_member_and_of_the_callback_are_kept(client: ApiClient, st
 
 def notify_of(steps: Steps, queue: str, task_id: str) -> Notify:
     return Notify.decode(steps.broker.client.hget(QueueKeys(queue).task(task_id), "notify"))
-
-
-def test_a_process_that_was_stopped_for_a_minute_enqueues_nothing(client: ApiClient, steps: Steps):
-    batch = Batch.objects.get(pk=create(client, count=1, jobs=[{"data": {}, "retention": 0}]))
-    read_earlier = list(batch.members.all())
-    until_s = steps.broker.now_s() - 50
-    steps.enqueue()
-    steps.complete(*steps.take())
-    steps.collect()
-    for key in steps.broker.client.scan_iter("*created*"):  # forgotten after a minute
-        steps.broker.client.delete(key)
-
-    runner._enqueue(steps.broker, batch, read_earlier, until_s)  # noqa: SLF001 (what the process does next)
-
-    assert steps.broker.client.llen(QueueKeys(steps.work).pending) == 0
-    assert counts(batch.pk) == {"completed": 1}
-
-
-def test_lost_members_are_found_behind_many_open_batches(
-    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(runner, "BATCHES_MAX", 2)
-    for _ in range(5):
-        create(client, count=1)
-    for _ in range(3):
-        steps.enqueue()
-    for member in Member.objects.all():
-        steps.broker.client.delete(QueueKeys(steps.work).task(member.task_id))
-
-    for _ in range(3):
-        steps.find_lost()
-
-    assert {member.state for member in Member.objects.all()} == {MemberState.LOST}
-
-
-def test_members_of_a_cancelled_batch_that_wait_are_cancelled_in_one_pass(
-    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(runner, "CHUNK", 2)
-    batch_id = create(client, count=5)
-    assert client.post(f"/batches/{batch_id}/cancel").status_code == 200
-
-    steps.enqueue()
-
-    assert counts(batch_id) == {"canceled": 5}
-
-
-def test_members_wait_for_days_behind_a_full_queue(
-    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(redis_connection, "_check_clock", lambda _: None)
-    monkeypatch.setattr(runner, "CHUNK", 1)  # not all are tried each time
-    clock = MovingClock(monkeypatch)
-    save_queue(spec=spec("work", limits=LimitOverrides(max_waiting_tasks=1)), source=QueueSource.API)
-    batch_id = create(client, count=3)
-
-    for _ in range(3):
-        steps.enqueue()
-        clock.advance(20 * 3600)
-    waiting = counts(batch_id)
-    for _ in range(3):
-        steps.complete(*steps.take())
-        clock.advance(10)
-        steps.settle()
-
-    assert waiting == {"enqueued": 1, "waiting": 2}
-    assert counts(batch_id) == {"completed": 3}
-
-
-def test_a_member_that_was_interrupted_for_a_day_is_unknown(
-    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(redis_connection, "_check_clock", lambda _: None)
-    clock = MovingClock(monkeypatch)
-    batch_id = create(client, count=1)
-    with monkeypatch.context() as patched:
-        patched.setattr(runner, "_mark", lambda *_: sys.exit("killed"))
-        with pytest.raises(SystemExit):
-            steps.enqueue()
-    steps.broker.run(delete_tasks(steps.work, [Member.objects.get().task_id]))
-    clock.advance(24 * 3600)
-    records = steps.broker.client.keys(QueueKeys(steps.work).created("*"))
-    assert steps.broker.client.delete(*records) == 1  # it has expired
-
-    steps.enqueue()
-
-    assert (counts(batch_id), steps.take()) == ({"unknown": 1}, [])
-
-
-def test_a_batch_that_cannot_be_handled_holds_up_no_other(client: ApiClient, steps: Steps):
-    odd, other = create(client, count=1, name="odd"), create(client, count=1, name="other")
-    create(client, count=1, name="good")
-    Member.objects.filter(batch_id=odd).update(request=b"\xc1")
-    WaitingMembers.objects.filter(batch_id=odd).update(size_bytes=1)
-    Batch.objects.filter(pk=other).update(callback_request=b"\xc1")
-
-    steps.enqueue()
-    steps.complete(*steps.take(3))
-    steps.settle()
-
-    states = dict(Batch.objects.values_list("name", "callback_state"))
-    assert states == {"odd": "planned", "good": "enqueued", "other": "waiting"}
-    assert sorted(FailedRow.objects.values_list("kind", "name")) == [("batch", "odd"), ("callback", "of batch other")]
-
-
-def test_an_old_batch_that_cannot_be_deleted_keeps_no_other(
-    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
-):
-    odd, *_ = [create(client, count=1) for _ in range(3)]
-    Batch.objects.update(ended_at=timezone.now() - timedelta(days=9))
-    find = Member.objects.filter
-
-    def fail_for_odd(**conditions: Any) -> Any:
-        return 1 / 0 if conditions.get("batch_id") == odd else find(**conditions)
-
-    monkeypatch.setattr(Member.objects, "filter", fail_for_odd)
-    delete_old_batches(steps.broker)
-
-    assert [batch.pk for batch in Batch.objects.all()] == [odd]
-
-
-def test_a_callback_waits_for_days_behind_a_disabled_queue(
-    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(redis_connection, "_check_clock", lambda _: None)
-    clock = MovingClock(monkeypatch)
-    create(client, count=0)
-    save_queue(spec=spec("done", is_enabled=False), source=QueueSource.API)
-    for _ in range(3):
-        steps.enqueue()
-        clock.advance(20 * 3600)
-
-    save_queue(spec=spec("done"), source=QueueSource.API)
-    steps.enqueue()
-
-    assert len(steps.callbacks()) == 1
-
-
-def test_a_member_whose_deadline_passes_while_it_waits_is_expired(
-    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(redis_connection, "_check_clock", lambda _: None)
-    clock = MovingClock(monkeypatch)
-    deadline = f"{steps.broker.now() + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
-    jobs = [{"data": {"n": 1}, "deadline": deadline}, {"data": {"n": 2}}]
-    batch_id = create(client, queue="work", jobs=jobs)
-    clock.advance(3700)
-
-    steps.enqueue()
-
-    assert counts(batch_id) == {"enqueued": 1, "expired": 1}

@@ -84,10 +84,11 @@ class TestQueues:
     def test_passes(self, server: PostgresqlServer) -> None:
         run_tests(
             server,
-            *modules("batches", "api life"),
+            *modules("batches", "api delayed life limits turns"),
             *modules("config_sync", "publishing republishing"),
             *modules("queues", "admin_actions deletion existing_queues operations pausing releases"),
             *modules("queues_api", "queues redeployment"),
+            *modules("maintenance", "failed_rows"),
         )
 
 
@@ -95,7 +96,7 @@ class TestVaultsAndWebhooks:
     def test_passes(self, server: PostgresqlServer) -> None:
         run_tests(
             server,
-            *modules("schedules", "runner"),
+            *modules("schedules", "odd_rows runner"),
             *modules("vaults", "access_log admin export git_tokens rotation versions vaults"),
             *modules("vaults_api", "deliveries"),
             *modules("webhooks", "claims ends fairness kept sender"),

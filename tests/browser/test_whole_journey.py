@@ -214,8 +214,9 @@ def register(site: WebProcess, key: str) -> int:
 def left(redis: redis_py.Redis) -> list[str]:
     """Return the keys of tasks and queues: all but those of configuration and of limits on requests.
 
-    The worker, which could not deregister once its key was revoked, is listed as lost for a day.
+    The worker, which could not deregister once its key was revoked, is listed as lost for a day, and what was requested
+    of it stays as long.
     """
     found = [key.decode() for key in redis.scan_iter(count=1000)]
-    kept = ("runqy:config:", "runqy:revisions", "runqy:rate:", "runqy:worker:", "runqy:workers")
-    return [key for key in found if not key.startswith(kept)]
+    kept = ("config:", "revisions", "rate:", "worker:", "workers", "worker_requests:")
+    return [key for key in found if not key.startswith(tuple(f"runqy:{name}" for name in kept))]

@@ -5,7 +5,7 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +103,18 @@ def _spent_s() -> float:
 def _running_s(pid: int) -> float:
     """Return what the descendants of a process have used, by Linux's /proc; 0 elsewhere."""
     spent_s = 0.0
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            pids = children.read_text().split()
-        except OSError:
-            continue
-        for child in pids:
-            try:
-                fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue  # it ended in the meantime
-            spent_s += sum(map(int, fields[11:15])) / _TICKS_PER_S + _running_s(int(child))
+    for child in _list_children(pid):
+        # It may end at any time.
+        with suppress(OSError):
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            spent_s += sum(map(int, fields[11:15])) / _TICKS_PER_S
+        spent_s += _running_s(child)
     return spent_s
+
+
+def _list_children(pid: int) -> list[int]:
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
+    return found

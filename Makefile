@@ -43,7 +43,7 @@ PYTEST = $(BIN)/python -m tests.support.run_pytest -n $$(($$(getconf _NPROCESSOR
 REST := slow or fault or docs or browser or postgresql or cluster
 ONLY = $(if $(findstring tests/,$(ARGS)),,-m "$(1)")
 
-test: install  ## what a change usually breaks, in less than ten minutes on two processors; starts the servers it needs
+test: install  ## what a change usually breaks, in about five minutes on two processors; starts the servers it needs
 	@$(PYTEST) $(call ONLY,smoke or not ($(REST))) $(ARGS)
 
 test-rest: install  ## what `make test` leaves out: PostgreSQL, Redis Cluster, browsers, faults, the documentation's blocks

@@ -225,3 +225,20 @@ def test_valkey_admits_the_server_and_lets_the_health_check_do_nothing_else(volu
             server.client().ping()
     finally:
         server.stop()
+
+
+def test_a_worker_that_is_given_two_keys_gets_both_and_refuses_them(tmp_path: Path) -> None:
+    for name, script in {"tini": 'shift; exec "$@"', "runqy-worker": "env"}.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    keys = {"RUNQY_API_KEY": "one", "RUNQY_API_KEY_FILE": "/run/secrets/two"}
+
+    done = subprocess.run(
+        [ROOT / "deploy/worker-entrypoint", "runqy-worker"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", **keys},
+        capture_output=True,
+        text=True,
+    )
+
+    assert keys.items() <= dict(line.split("=", 1) for line in done.stdout.splitlines()).items(), done.stderr

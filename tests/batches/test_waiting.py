@@ -118,7 +118,8 @@ def test_clients_that_wait_for_one_batch_share_a_query(
 
     assert [each.result().status_code for each in asked] == [200] * 6
     assert all(ids == [batch_id] for ids in reads)
-    assert len(reads) <= 1 + time.monotonic() - began_s  # one for the first client, then one a second
+    # One for the first client and one a second; a poll that was asleep when the first client came reads early, once.
+    assert len(reads) <= 2 + time.monotonic() - began_s
 
 
 def test_a_client_follows_the_counts_until_the_end(

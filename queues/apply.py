@@ -68,7 +68,7 @@ def apply_queue_files(
     replaces_at_once: bool = False,
 ) -> AppliedFiles:
     """Save the queues of files as they define them, in one change, then what the other keys define; then delete others
-    as `prune` says. With `replaces_at_once` workers of the queues that change replace processes with another
+    as `prune` says. With `replaces_at_once` workers of their queues, also of equal ones, replace processes with another
     environment at once, instead of taking turns.
 
     A queue whose definition is equal keeps its time of change. With `is_dry_run` everything is checked, and nothing
@@ -90,7 +90,8 @@ def apply_queue_files(
                 row = rows.get(spec.name)
                 applied.append(_compare(row, spec))
                 # An equal queue is saved too, so that `prune` finds it, if it was changed elsewhere last.
-                if applied[-1].outcome is not ApplyOutcome.UNCHANGED or applied[-1].source != QueueSource.APPLIED:
+                is_equal = applied[-1].outcome is ApplyOutcome.UNCHANGED and applied[-1].source == QueueSource.APPLIED
+                if replaces_at_once or not is_equal:
                     new_row = row or Queue(name=spec.name)
                     saves.append(QueueSave(row=new_row, spec=spec, replaces_at_once=replaces_at_once))
             if saves and (refused := save_queues(change, saves, source=QueueSource.APPLIED)):

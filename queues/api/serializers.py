@@ -111,7 +111,10 @@ _DETAIL_EXAMPLE = _STATUS_EXAMPLE | {
 }
 
 
-AT_ONCE = "Workers of a queue that changes replace processes with another environment at once, instead of taking turns"
+AT_ONCE = (
+    "Workers replace processes with another environment at once, instead of taking turns; also those that wait for "
+    "their turn while the definition is equal"
+)
 
 
 class ReplaceConfigQuerySerializer(BodySerializer):

@@ -47,8 +47,8 @@ AtOnce = Annotated[
     bool,
     typer.Option(
         "--replace-at-once",
-        help="Workers of changed queues replace processes with another environment at once. Default: some at a time, "
-        "each when its new process is ready.",
+        help="Workers of the files' queues replace processes with another environment at once, also those that wait "
+        "for their turn. Default: some at a time, each when its new process is ready.",
     ),
 ]
 

@@ -6,6 +6,7 @@ import pytest
 
 from queues.models import Queue, QueueSource
 from queues.operations import disable_queue, save_queue
+from queues.queries import get_fresh_catalog
 from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from runqy.broker.broker import Broker
@@ -25,6 +26,10 @@ def apply(client: ApiClient, query: str = "", **files: str) -> Response:
     """Apply files, given by their names without suffix."""
     body = {"files": [{"name": f"{name}.yaml", "content": text} for name, text in files.items()]}
     return client.post(f"{PATH}{query}", body)
+
+
+def revision_of(queue: str) -> int:
+    return int(get_fresh_catalog(max_age_s=0).queue_revision(queue))
 
 
 def outcomes(response: Response) -> list[tuple[str, str]]:
@@ -54,12 +59,17 @@ def test_files_are_applied_as_they_are(client: ApiClient) -> None:
     assert [record.object_name for record in audit_records().filter(action="queue.updated")] == ["mail"]
 
 
-def test_only_changed_queues_replace_processes_at_once(client: ApiClient) -> None:
+def test_equal_queues_of_the_files_replace_processes_at_once_too(client: ApiClient) -> None:
     apply(client, a=QUEUE.format("mail", 1), b=QUEUE.format("sms", 1))
+    saved, revision = Queue.objects.get(name="sms").updated_at, revision_of("sms")
 
+    apply(client, "?replace_at_once=true&dry_run=true", b=QUEUE.format("sms", 1))
+    checked = revision_of("sms")
     apply(client, "?replace_at_once=true", a=QUEUE.format("mail", 2), b=QUEUE.format("sms", 1))
 
-    assert [*Queue.objects.values_list("name", "replacements")] == [("inference", 0), ("mail", 1), ("sms", 0)]
+    assert [*Queue.objects.values_list("name", "replacements")] == [("inference", 0), ("mail", 1), ("sms", 1)]
+    assert (Queue.objects.get(name="sms").updated_at, checked) == (saved, revision)
+    assert revision_of("sms") > revision  # its workers register again
 
 
 def test_a_member_that_the_file_does_not_have_is_reset_but_a_queue_stays_disabled(client: ApiClient) -> None:

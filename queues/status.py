@@ -39,6 +39,8 @@ from runqy.config_sync.documents import DocumentKind, field
 from runqy.config_sync.publishing import SyncStatus
 from runqy.errors import BrokerUnavailable
 
+UNTOLD_WARNING = "Ends of tasks in the queue {} that Go's workers run are not told: its redis_storage is false."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLoad:
@@ -320,7 +322,7 @@ def list_untold_warnings(broker: Broker, queues: Collection[str] = ()) -> list[s
     live = (_find_live_workers(broker) or ()) if deleted else ()
     served = {name for record in live if record.is_foreign for name in record.redis_queues}
     return [
-        f"Ends of tasks in the queue {queue.name} that Go's workers run are not told: its redis_storage is false."
+        UNTOLD_WARNING.format(queue.name)
         for queue in deleted
         if any(name in served for name, _ in catalog.redis_queues_of(queue))
     ]

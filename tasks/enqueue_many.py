@@ -52,7 +52,7 @@ from runqy.errors import (
     TaskNotUnique,
 )
 from runqy.formats.json_decoding import read_json
-from tasks.operations import build_task, ensure_enabled, key_of_task_id, record_of, task_id_used
+from tasks.operations import build_task, ensure_enabled, key_of_task_id, list_warnings, record_of, task_id_used
 
 MAX_REQUEST_TASKS = 10_000
 _MAX_ERRORS = 100
@@ -98,8 +98,7 @@ class EnqueuedTasks:
     results: list[ItemResult]
     is_replayed: bool = False
     """The request is a repetition of an earlier one with the same idempotency key."""
-    unserved: str = ""
-    """The Redis queue, if no worker serves it."""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,33 +135,27 @@ def enqueue_tasks(
     check_size(len(items))
     resolved = get_catalog().resolve(spec.queue, allowed_queues=allowed_queues)
     target = _Target(resolved, headers or {}, idempotency_key)
+    context = yield from get_context()
     if any(isinstance(item, NewTask) and item.id for item in items):
         results = yield from _enqueue_by_id(items, target, spec.owner)
-        return EnqueuedTasks(results, unserved=(yield from _unserved(resolved.redis_queue)))
+        return EnqueuedTasks(results, warnings=list_warnings(resolved, items, context))
     first = None
     if idempotency_key is not None:
         first = yield from ask(find_enqueued_part(resolved.redis_queue, idempotency_key))
-    memory = (yield from get_context()).memory
     # A repetition is completed even if the queue has been disabled, or Redis has filled up, since the first request.
     if first is None:
         ensure_enabled(resolved)
         size = sum(len(item.payload) for item in items if isinstance(item, NewTask))
-        yield from ensure_memory(resolved.redis_queue, size_bytes=size, memory=memory)
+        yield from ensure_memory(resolved.redis_queue, size_bytes=size, memory=context.memory)
     if idempotency_key is None and not any(isinstance(item, NewTask) and item.unique_key for item in items):
         enqueued = EnqueuedTasks((yield from _enqueue(items, target)))
         _check_any_queued(enqueued.results)
     elif first is not None:
         enqueued = yield from _unique_enqueue(items, target, first.request_token, is_repetition=True)
     else:
-        context = yield from get_context()
-        request_token = RequestToken(new_task_id(), context.now_ns)
+        request_token = RequestToken(new_task_id(), (yield from get_context()).now_ns)
         enqueued = yield from _unique_enqueue(items, target, request_token, is_repetition=False)
-    return replace(enqueued, unserved=(yield from _unserved(resolved.redis_queue)))
-
-
-def _unserved(redis_queue: str) -> Operation[str]:
-    memory = (yield from get_context()).memory
-    return redis_queue if memory.is_unserved(redis_queue) else ""
+    return replace(enqueued, warnings=list_warnings(resolved, items, context))
 
 
 def check_size(count: int) -> None:

@@ -1,7 +1,7 @@
 """Enqueue single tasks."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -9,6 +9,7 @@ import msgspec
 from queues.catalog import AllowedQueues, ResolvedQueue
 from queues.definitions import QueueDefinition, QueueNotify
 from queues.queries import get_catalog, resolve_queue
+from queues.status import UNTOLD_WARNING
 from queues.webhook_urls import find_host_error
 from runqy.audit.operations import record_in_redis
 from runqy.broker.broker import Broker
@@ -69,8 +70,7 @@ class EnqueuedTask(msgspec.Struct, frozen=True):
     """An earlier task has the same unique key."""
     is_replayed: bool = False
     """The request is a repetition; this is the result of the first one."""
-    is_unserved: bool = False
-    """No worker serves its Redis queue."""
+    warnings: tuple[str, ...] = ()
 
 
 def enqueue_task(
@@ -142,9 +142,23 @@ def _enqueue(
         yield from ask(claim_lookup(task))
     if idempotency_key is None and not task.unique_key:
         yield from enqueue_built_task(task, context)
-        return EnqueuedTask(task.as_record(context.now_ns), is_unserved=context.memory.is_unserved(task.queue))
+        return EnqueuedTask(task.as_record(context.now_ns), warnings=list_warnings(resolved, [requested], context))
     enqueued = yield from _enqueue_unique(task, requested, context, idempotency_key)
-    return msgspec.structs.replace(enqueued, is_unserved=context.memory.is_unserved(task.queue))
+    return msgspec.structs.replace(enqueued, warnings=list_warnings(resolved, [requested], context))
+
+
+def list_warnings(resolved: ResolvedQueue, requested: Iterable[object], context: BrokerContext) -> tuple[str, ...]:
+    """Return why tasks that were requested may wait, or their own webhooks may not be told of their ends.
+
+    By what the process read last, without a round trip.
+    """
+    name, memory = resolved.redis_queue, context.memory
+    if memory.is_unserved(name):
+        return (f"No worker serves the queue {name}: its tasks wait until one does.",)
+    if resolved.queue.deployment.redis_storage or not memory.is_served_by_go(name):
+        return ()
+    has_webhook = any(isinstance(each, NewTask) and each.notify and each.notify.url for each in requested)
+    return (UNTOLD_WARNING.format(resolved.queue.name),) if has_webhook else ()
 
 
 def enqueue_and_wait(

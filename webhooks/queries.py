@@ -11,9 +11,20 @@ from django.db.models.functions import Concat
 from django.utils import timezone
 
 from queues.catalog import AllowedQueues
+from queues.status import list_untold_warnings
+from runqy.broker.broker import Broker
 from runqy.broker.replies import replace_nul
 from runqy.errors import WebhookNotFound
-from webhooks.models import ALERTS, ALERTS_OF_ENDPOINT, ENDPOINT_ID_LENGTH, IN_FLIGHT, UNDELIVERED, Delivery, Endpoint
+from webhooks.models import (
+    ALERTS,
+    ALERTS_OF_ENDPOINT,
+    ENDPOINT_ID_LENGTH,
+    IN_FLIGHT,
+    QUEUED_EVENTS,
+    UNDELIVERED,
+    Delivery,
+    Endpoint,
+)
 from webhooks.slots import DueTarget
 
 SCANNED_TARGETS = 1000
@@ -61,6 +72,11 @@ def get_endpoint(endpoint_id: str, *, allowed_queues: AllowedQueues = None) -> E
     if found is None or not is_within(found.queues, allowed_queues):
         raise WebhookNotFound(f"No webhook endpoint {endpoint_id[:32]!r}.")
     return found
+
+
+def list_warnings(broker: Broker, endpoint: Endpoint) -> list[str]:
+    """Return why an endpoint may not be told of some tasks; nothing for one that is told of alerts alone."""
+    return list_untold_warnings(broker, endpoint.queues) if {*QUEUED_EVENTS}.intersection(endpoint.events) else []
 
 
 def list_endpoints(*, allowed_queues: AllowedQueues = None) -> list[Endpoint]:

@@ -33,7 +33,7 @@ class ServedQueues:
     def run_tick(self, broker: Broker) -> None:
         now_s = broker.now_s()
         live = [record for record in list_worker_records(broker) if not record.is_stale(now_s)]
-        broker.run(store_served_queues(sorted({queue for record in live for queue in record.redis_queues})))
+        broker.run(store_served_queues(live))
 
 
 def _has_redis_queue(queue: str, redis_queue: str) -> bool:

@@ -19,6 +19,9 @@ from runqy.errors import BrokerFull, QueueMemoryExceeded, RunqyError
 OVER_SHARE_TTL_S = 30
 """How long a measurement counts if maintenance does not repeat it."""
 
+BY_GO = "go "
+"""Begins a line of the Redis queues that Go workers serve; names of queues have no space."""
+
 T = TypeVar("T")
 
 
@@ -33,6 +36,8 @@ class MemoryReading(msgspec.Struct, frozen=True):
 
     served: frozenset[str] | None = None
     """Redis queues that a worker serves, as maintenance saw; None: unknown."""
+    served_by_go: frozenset[str] = frozenset()
+    """Those of them that a worker of another program serves."""
 
     @property
     def use(self) -> float:
@@ -105,6 +110,10 @@ class MemoryUse:
         """Return whether no worker serves a Redis queue, by the last reading; False while that is unknown."""
         served = self._of(queue).reading.served
         return served is not None and queue not in served
+
+    def is_served_by_go(self, queue: str) -> bool:
+        """Return whether a Go worker serves a Redis queue, by the last reading."""
+        return queue in self._of(queue).reading.served_by_go
 
     def must_read(self, queue: str, size_bytes: int) -> bool:
         """Return whether the use must be read before tasks of this size are added."""
@@ -210,7 +219,10 @@ def ensure_memory(queue: str, *, size_bytes: int, memory: MemoryUse) -> Operatio
 
 def _parse_reading(replies: Sequence[Reply]) -> MemoryReading:
     over_share, served = (None if reply is None else _read_names(reply) for reply in replies[1:])
-    return msgspec.structs.replace(parse_memory(replies[0]), over_share=over_share or frozenset(), served=served)
+    by_go = frozenset(name.removeprefix(BY_GO) for name in served or () if name.startswith(BY_GO))
+    return msgspec.structs.replace(
+        parse_memory(replies[0]), over_share=over_share or frozenset(), served=served, served_by_go=by_go
+    )
 
 
 def parse_memory(info: bytes) -> MemoryReading:

@@ -1,5 +1,6 @@
 """Serializers of tasks, and the response structs of the hot routes, which DRF and the data plane both encode."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
@@ -154,8 +155,8 @@ def enqueue_response(enqueued: EnqueuedTask, requested: NewTask, awaited: TaskRe
     """Return the response about an enqueued task, in its state after a wait if there was one."""
     existing = enqueued.is_existing if requested.unique_key else msgspec.UNSET
     record = awaited or enqueued.record
-    has_warning = enqueued.is_unserved and not enqueued.is_replayed and not record.state.is_final
-    return EnqueueResponse(task_info(record), existing, _warnings(record.queue if has_warning else ""))
+    is_new = not enqueued.is_replayed and not record.state.is_final
+    return EnqueueResponse(task_info(record), existing, _warnings(enqueued.warnings if is_new else ()))
 
 
 def add_batch_response(enqueued: EnqueuedTasks) -> AddBatchResponse:
@@ -168,12 +169,12 @@ def add_batch_response(enqueued: EnqueuedTasks) -> AddBatchResponse:
         errors=[result.error.detail if result.error else None for result in enqueued.results],
         codes=[result.error.code if result.error else None for result in enqueued.results],
         existing=existing,
-        warnings=_warnings("" if enqueued.is_replayed else enqueued.unserved),
+        warnings=_warnings(() if enqueued.is_replayed else enqueued.warnings),
     )
 
 
-def _warnings(unserved: str) -> list[str] | msgspec.UnsetType:
-    return [f"No worker serves the queue {unserved}: its tasks wait until one does."] if unserved else msgspec.UNSET
+def _warnings(warnings: Sequence[str]) -> list[str] | msgspec.UnsetType:
+    return list(warnings) or msgspec.UNSET
 
 
 class EnqueueSerializer(serializers.BaseSerializer[Any]):

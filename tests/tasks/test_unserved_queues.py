@@ -1,4 +1,4 @@
-"""Responses to enqueueing say that no worker serves the queue."""
+"""Responses to enqueueing say that no worker serves the queue, and that nobody may be told of an end."""
 
 import json
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis as redis_py
 
+from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.memory import MemoryUse
 from runqy.broker.workers.claims import claim_worker_id
@@ -59,6 +60,28 @@ def test_a_queue_without_a_worker_is_a_warning_until_it_has_one(fresh: ApiClient
 
     assert [response["warnings"] for response in unserved] == [[WARNING]] * 3
     assert [response.keys() & {"warnings"} for response in unknown + served] == [set()] * 6
+
+
+def test_a_webhook_of_a_task_that_a_go_worker_deletes_is_a_warning(
+    fresh: ApiClient, single_broker: Broker, redis: redis_py.Redis
+) -> None:
+    own, deleting = {"webhook_hosts": ("hooks.example.com",)}, replace(spec("any").deployment, redis_storage=False)
+    store_queues(spec("kept", **own), spec("deleted", deployment=deleting, **own))
+    now_s = single_broker.now_s()
+    redis.zadd(keys.WORKERS, {"vm:17": now_s + 60})
+    fields = {"worker_id": "vm:17", "queues": "map[deleted:5 kept:5]", "last_beat": now_s}
+    redis.hset(keys.go_worker("vm:17"), mapping=fields)
+    ServedQueues().run_tick(single_broker)
+    webhook = {"webhook": {"url": "https://hooks.example.com/a", "events": ["task.completed"]}}
+
+    found = [
+        json.loads(fresh.post(path, {"queue": queue, **body}).content).get("warnings")
+        for queue, own in (("deleted", webhook), ("deleted", {}), ("kept", webhook))
+        for path, body in (("/queue/add", {"data": {}, **own}), ("/queue/add-batch", {"jobs": [{"data": {}, **own}]}))
+    ]
+
+    untold = ["Ends of tasks in the queue deleted that Go's workers run are not told: its redis_storage is false."]
+    assert found == [untold, untold, None, None, None, None]
 
 
 def test_a_repeated_response_has_no_warning(fresh: ApiClient, single_broker: Broker) -> None:

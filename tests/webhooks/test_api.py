@@ -44,6 +44,13 @@ def create(client: ApiClient | None = None, **members: object) -> dict[str, Any]
     return created
 
 
+def change(endpoint: dict[str, Any], **members: object) -> dict[str, Any]:
+    response = ApiClient(ADMIN_KEY).patch(f"/api/webhooks/{endpoint['id']}", members)
+    assert response.status_code == 200, response.content
+    changed: dict[str, Any] = response.json()
+    return changed
+
+
 def covered(queue: str) -> bool:
     return get_fresh_catalog(max_age_s=0).get_queue(queue).notify.endpoints
 
@@ -58,12 +65,16 @@ def test_an_endpoint_of_tasks_whose_ends_go_workers_delete_warns(redis: Any) -> 
         keys.go_worker("vm:17"), mapping={"worker_id": "vm:17", "queues": "map[mail:5 video:5]", "last_beat": now_s}
     )
 
-    (warning,) = create(queues=["mail", "post", "video"])["warnings"]
+    created = create(queues=["mail", "post", "video"])
+    (warning,) = created["warnings"]
     batch = ApiClient(ADMIN_KEY).post("/batches", {"queue": "mail", "jobs": [{}]}).json()
 
     assert warning.startswith("Ends of tasks in the queue mail that Go's workers run are not told")
     assert create(queues=[])["warnings"] == batch["warnings"] == [warning]
     assert create(queues=["post", "video"])["warnings"] == []
+    assert create(queues=["mail"], events=["alert.opened"])["warnings"] == []
+    changes: list[dict[str, object]] = [{"queues": ["post"]}, {"queues": ["mail"]}, {"events": ["alert.opened"]}]
+    assert [change(created, **members)["warnings"] for members in changes] == [[], [warning], []]
 
 
 def test_an_endpoint_is_created_with_a_secret_that_is_shown_once() -> None:

@@ -9,7 +9,6 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from queues.status import list_untold_warnings
 from runqy.admin_site.base_admin import LIVE
 from runqy.admin_site.labels import render_state
 from runqy.admin_site.shown_once import render_rotation, render_webhook_secret
@@ -28,7 +27,14 @@ from webhooks.operations import (
     rotate_endpoint_secret,
     schedule_test,
 )
-from webhooks.queries import DELIVERY_STATES, count_kept, find_waiting, get_endpoint, list_deliveries
+from webhooks.queries import (
+    DELIVERY_STATES,
+    count_kept,
+    find_waiting,
+    get_endpoint,
+    list_deliveries,
+    list_warnings,
+)
 
 SHOWN_DELIVERIES = 20
 CHANGED_MEANWHILE = (
@@ -152,12 +158,13 @@ class EndpointAdmin(PublishedModelAdmin):
                 raise PreconditionFailed(CHANGED_MEANWHILE)
 
         if change:
-            obj.url = change_endpoint(obj.pk, **members, precondition=precondition).url
-            return
-        created = create_endpoint(**members)
+            saved = change_endpoint(obj.pk, **members, precondition=precondition)
+        else:
+            created = create_endpoint(**members)
+            saved, obj.plain = created.row, created.secret
         # The message that says it was added must not have the URL of Slack.
-        obj.pk, obj.url, obj.plain = created.row.pk, created.row.url, created.secret
-        for warning in list_untold_warnings(get_broker(), created.row.queues):
+        obj.pk, obj.url = saved.pk, saved.url
+        for warning in list_warnings(get_broker(), saved):
             messages.warning(request, warning)
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:

@@ -189,21 +189,26 @@ class EndpointSerializer(serializers.Serializer[Endpoint]):
     created_by_key = serializers.IntegerField(source="created_by_key_id", allow_null=True)
 
 
-@response_example({**_ENDPOINT, "secret": _SECRET})
-class CreatedEndpointSerializer(EndpointSerializer):
+@response_example({**_ENDPOINT, "warnings": []})
+class SavedEndpointSerializer(EndpointSerializer):
+    """An endpoint that was created or changed."""
+
+    warnings = serializers.SerializerMethodField(help_text="Why it may not be told of some tasks")
+
+    def get_warnings(self, row: Endpoint) -> list[str]:
+        return list(self.context["warnings"])
+
+
+@response_example({**_ENDPOINT, "warnings": [], "secret": _SECRET})
+class CreatedEndpointSerializer(SavedEndpointSerializer):
     """A new endpoint; the only response that contains its secret."""
 
     secret = serializers.SerializerMethodField(
         help_text="Signs the messages of a webhook. Store it: it is not shown again; null for other kinds"
     )
 
-    warnings = serializers.SerializerMethodField(help_text="Why it may not be told of some tasks")
-
     def get_secret(self, row: Endpoint) -> str | None:
         return self.context["secret"] or None
-
-    def get_warnings(self, row: Endpoint) -> list[str]:
-        return list(self.context["warnings"])
 
 
 @response_example({"message": "Webhook endpoint deleted"})

@@ -10,7 +10,6 @@ from django.views.decorators.cache import cache_control
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
-from queues.status import list_untold_warnings
 from queues.webhook_secrets import rotate_queue_secret, show_queue_secret
 from runqy.api.etags import etag_response, if_match
 from runqy.api.pagination import PagedList, SignedCursorPagination
@@ -28,7 +27,7 @@ from webhooks.operations import (
     rotate_endpoint_secret,
     schedule_test,
 )
-from webhooks.queries import get_endpoint, list_deliveries, list_endpoints
+from webhooks.queries import get_endpoint, list_deliveries, list_endpoints, list_warnings
 
 _LastId = Annotated[int, msgspec.Meta(ge=0, lt=10**18)]
 
@@ -92,7 +91,7 @@ class WebhookViewSet(ApiViewSet):
         """
         body = s.CreateEndpointSerializer.validated(request.data)
         created = create_endpoint(**body, allowed_queues=request.auth.queues)
-        warnings = list_untold_warnings(get_broker(), created.row.queues)
+        warnings = list_warnings(get_broker(), created.row)
         response = s.CreatedEndpointSerializer(created.row, context={"secret": created.secret, "warnings": warnings})
         return Response(response.data, 201, headers={"Location": f"/api/webhooks/{created.row.pk}"})
 
@@ -112,7 +111,7 @@ class WebhookViewSet(ApiViewSet):
         tags=["webhooks"],
         parameters=[IF_MATCH],
         request=s.ChangeEndpointSerializer,
-        responses={200: s.EndpointSerializer, **problem_responses(400, 401, 403, 404, 412, 413, 415, 503)},
+        responses={200: s.SavedEndpointSerializer, **problem_responses(400, 401, 403, 404, 412, 413, 415, 503)},
     )
     def partial_update(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
         """Change members of a webhook endpoint. `enabled: true` ends that the server disabled it."""
@@ -120,7 +119,9 @@ class WebhookViewSet(ApiViewSet):
         changed = change_endpoint(
             webhook_id, **body, allowed_queues=request.auth.queues, precondition=if_match(request)
         )
-        return Response(s.EndpointSerializer(changed).data, headers={"ETag": quote_etag(changed.version)})
+        warnings = list_warnings(get_broker(), changed)
+        response = s.SavedEndpointSerializer(changed, context={"warnings": warnings})
+        return Response(response.data, headers={"ETag": quote_etag(changed.version)})
 
     @extend_schema(
         operation_id="delete_webhook",

@@ -14,6 +14,7 @@ from runqy.broker import keys
 from runqy.broker.asynq_pb2 import ServerInfo, WorkerInfo
 from runqy.broker.broker import Broker
 from runqy.broker.constants import HEARTBEAT_TTL_S
+from runqy.broker.memory import BY_GO
 from runqy.broker.operation import Operation, Request, ask, get_context, raise_error
 from runqy.broker.replies import Reply, read_score
 from runqy.broker.scripts import Command, command, script
@@ -215,9 +216,13 @@ def _list_lost_ids(now_s: int) -> Request[list[str]]:
     return Request((call,), lambda replies: _decode_all(replies[0]))
 
 
-def store_served_queues(queues: Iterable[str]) -> Request[None]:
-    """Store for SERVED_TTL_S which Redis queues workers serve. Enqueueing warns about others."""
-    stored = script("write_record")(record=keys.SERVED, content="\n".join(queues), ttl_s=SERVED_TTL_S)
+def store_served_queues(workers: Iterable[WorkerRecord]) -> Request[None]:
+    """Store for SERVED_TTL_S which Redis queues workers serve, and of these which workers of Go, for the warnings of
+    enqueueing.
+    """
+    served = {(queue, worker.is_foreign) for worker in workers for queue in worker.redis_queues}
+    lines = {queue for queue, _ in served} | {f"{BY_GO}{queue}" for queue, is_foreign in served if is_foreign}
+    stored = script("write_record")(record=keys.SERVED, content="\n".join(sorted(lines)), ttl_s=SERVED_TTL_S)
     return Request((stored,), _ignore, is_repeatable=True)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from statistics import median
 
-from alerts.observations import Observation, Problem, QueueObservation
+from alerts.observations import Observation, Problem, QueueObservation, ReplacingWorker
 from runqy.broker.memory import MemoryUse
 from runqy.broker.streams.ends import MAX_ENDS_WITH_RESULTS
 from runqy.broker.tasks.enqueue import MAX_ENDS
@@ -21,6 +21,8 @@ MIN_SAMPLES = 8
 """With fewer minutes of the window there is no meaningful trend."""
 REASON_MAX_CHARS = 300
 """How much of the reason that a worker reports is in a message. The worker's page has all of it."""
+REPLACING_MAX = 3
+"""How many workers that have their turn a message names."""
 MIN_TASKS = 10
 """Over fewer tasks a failure rate is not meaningful."""
 
@@ -118,6 +120,31 @@ def check_ends(queue: QueueObservation, threshold: float) -> str | None:
         f"{MAX_ENDS_WITH_RESULTS:,} on their results are left out; at {MAX_ENDS:,} no task of it is enqueued that "
         "tells its end."
     )
+
+
+def check_replacements(queue: QueueObservation, threshold: float) -> str | None:
+    in_turn = [each for each in queue.replacing if each.has_turn]
+    waiting = [each for each in queue.replacing if not each.has_turn]
+    stalled = [each for each in in_turn if each.problem or each.lasts_s > threshold]
+    if not stalled and not any(each.lasts_s > threshold for each in waiting):
+        return None
+    texts = [f"Processes of queue {queue.name} still have the environment before its last change."]
+    texts += map(_describe_turn, (stalled or in_turn)[:REPLACING_MAX])
+    if hidden := len((stalled or in_turn)[REPLACING_MAX:]):
+        texts.append(f"{hidden:,} more like it.")
+    if waiting:
+        first = max(waiting, key=lambda each: each.lasts_s)
+        texts.append(
+            f"Waiting for a turn: {count(len(waiting), 'worker')}, {first.worker_id} for "
+            f"{durations.humanize(first.lasts_s)}."
+        )
+    return " ".join(texts)
+
+
+def _describe_turn(worker: ReplacingWorker) -> str:
+    lasts = durations.humanize(worker.lasts_s)
+    problem = shorten(worker.problem) or "its new processes are not ready"
+    return f"Worker {worker.worker_id} has had its turn to replace them for {lasts}: {problem.rstrip('.')}."
 
 
 def find_missing_workers(observed: Observation, _: float) -> Iterator[Problem]:

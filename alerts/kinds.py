@@ -32,6 +32,7 @@ class AlertKind(StrEnum):
     BATCH_INCOMPLETE = "batch_incomplete"
     BATCH_ABANDONED = "batch_abandoned"
     RELEASE_REVERTED = "release_reverted"
+    REPLACEMENT_STALLED = "replacement_stalled"
     ROW_FAILED = "row_failed"
 
 

@@ -23,7 +23,7 @@ def get_alert_link(alert: Alert) -> tuple[str, str]:  # noqa: PLR0912 (a case fo
     match AlertKind(alert.kind):
         case AlertKind.WORKER_MISSING | AlertKind.WORKER_START_FAILED | AlertKind.WORKER_NOT_CONSUMING:
             url, title = reverse("admin:workers_worker_change", args=[quote(alert.subject)]), "Worker"
-        case AlertKind.NO_READY_WORKER:
+        case AlertKind.NO_READY_WORKER | AlertKind.REPLACEMENT_STALLED:
             url, title = changelist_url("workers_worker", queue=alert.queue), "Workers"
         case AlertKind.VAULT_UNREADABLE:
             url, title = _find_vault(alert.queue) if alert.queue else (changelist_url("vaults_vault"), "Vaults")

@@ -26,6 +26,18 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplacingWorker:
+    """A worker that is to replace its processes, because their environment has changed."""
+
+    worker_id: str
+    has_turn: bool
+    lasts_s: float
+    """For how long it has waited for its turn, or has had it."""
+    problem: str = ""
+    """Why its new processes are not ready, if it has its turn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueObservation:
     """A queue with its sub-queues."""
 
@@ -42,6 +54,7 @@ class QueueObservation:
     """How many processes died lately while they ran several tasks."""
     shared_death_tasks: int = 0
     """The smallest number of tasks that one of them ran."""
+    replacing: Sequence[ReplacingWorker] = ()
 
     @property
     def not_paused(self) -> list[QueueCounts]:

@@ -14,7 +14,14 @@ from django.utils import timezone
 from alerts.conditions import GROWTH_WINDOW_MIN, count, shorten
 from alerts.kinds import EXPLAINS, AlertKind, AlertLevel, consequences_of
 from alerts.models import Alert, AlertRule, KnownMaster, QueueSnooze
-from alerts.observations import IDLE_S, Observation, Problem, QueueObservation, WorkerObservation
+from alerts.observations import (
+    IDLE_S,
+    Observation,
+    Problem,
+    QueueObservation,
+    ReplacingWorker,
+    WorkerObservation,
+)
 from alerts.rules import RULES, GetSettings, RuleSettings, failures
 from batches.queries import describe_abandoned, describe_problem, list_abandoned_batches, list_incomplete_batches
 from queues.catalog import AllowedQueues, QueueCatalog
@@ -26,7 +33,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.health import check_nodes
 from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.workers.heartbeats import list_worker_records
-from runqy.broker.workers.records import WorkerRecord, WorkerState
+from runqy.broker.workers.records import Replacement, WorkerRecord, WorkerState
 from runqy.config_sync.publishing import compare_configuration
 from runqy.maintenance.failed_rows import list_failed_rows
 from runqy.maintenance.models import FailedRow
@@ -346,9 +353,12 @@ def _observe_queues(  # noqa: PLR0913 (each is a part)
     vault_errors = list_vault_errors([queue.name for queue in queues])
     served = {name for worker in workers if worker.is_ready(now_s) for name in worker.redis_queues}
     dying: dict[str, list[WorkerRecord]] = defaultdict(list)
+    replacing: dict[str, list[ReplacingWorker]] = defaultdict(list)
     for worker in workers:
         if worker.shared_deaths > 0:
             dying[worker.queue].append(worker)
+        if worker.replacement and not worker.is_stale(now_s):
+            replacing[worker.queue].append(_observe_replacement(worker))
     return [
         QueueObservation(
             name=queue.name,
@@ -359,6 +369,7 @@ def _observe_queues(  # noqa: PLR0913 (each is a part)
             minutes=minutes.get(queue.name, ()),
             shared_deaths=sum(worker.shared_deaths for worker in dying.get(queue.name, ())),
             shared_death_tasks=min((worker.shared_death_tasks for worker in dying.get(queue.name, ())), default=0),
+            replacing=replacing.get(queue.name, ()),
         )
         for queue in queues
     ]
@@ -379,6 +390,17 @@ def _observe_worker(worker: WorkerRecord, catalog: QueueCatalog, now_s: int) -> 
         silent_s=max(now_s - worker.last_beat_s, 0),
         idle_queues=tuple(worker.redis_queues) if _is_idle(worker, now_s) else (),
         start_failure=worker.reason if worker.state is WorkerState.START_FAILED and not is_missing else None,
+    )
+
+
+def _observe_replacement(worker: WorkerRecord) -> ReplacingWorker:
+    has_turn = worker.replacement is Replacement.RUNNING
+    has_problem = has_turn and worker.state in (WorkerState.READY, WorkerState.START_FAILED)
+    return ReplacingWorker(
+        worker_id=worker.worker_id,
+        has_turn=has_turn,
+        lasts_s=worker.replacement_s,
+        problem=worker.reason if has_problem else "",  # otherwise it says for how long they have loaded
     )
 
 

@@ -228,6 +228,15 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         "again. Resolved when there is a newer release.",
         keep_s=0,
     ),
+    AlertKind.REPLACEMENT_STALLED: RuleInfo(
+        "Processes not replaced",
+        "After a change of secrets or variables, the new processes of a worker do not start in its turn, so that "
+        "others wait, or a worker has had its turn, or waits for it, for longer than the threshold. The old processes "
+        "go on.",
+        check=c.check_replacements,
+        defaults=RuleSettings(threshold=3600, for_s=60),
+        threshold_unit="s",
+    ),
     AlertKind.ROW_FAILED: RuleInfo(
         "Left out by maintenance",
         "Maintenance met an unexpected error at one object, such as a schedule or a batch, and leaves it out for a "

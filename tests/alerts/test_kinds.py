@@ -31,7 +31,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.workers.heartbeats import write_heartbeat
-from runqy.broker.workers.records import WorkerState
+from runqy.broker.workers.records import Replacement, WorkerState
 from runqy.config_sync import snapshot
 from runqy.config_sync.publishing import republish_configuration
 from runqy.maintenance.models import FailedRow
@@ -57,6 +57,7 @@ from webhooks.operations import change_endpoint, create_endpoint, disable_failin
 
 pytestmark = pytest.mark.usefixtures("configuration", "stopped_clock")
 WORKER = replace(RECORD, worker_id="mail/1", queue="mail", redis_queues={"mail": 1})
+HAS_TURN: dict[str, Any] = {"replacement": Replacement.RUNNING, "replacement_s": 90}
 
 
 _filled = ExitStack()
@@ -261,6 +262,13 @@ CAUSES = {
         remove=lambda _: redeploy_queue(name="mail"),
         message="Release 1 of mail was taken back. mail/1 could not start it: no such branch",
         shown="could not start it",
+    ),
+    AlertKind.REPLACEMENT_STALLED: Cause(
+        arrange=lambda broker: beat(broker, **HAS_TURN, reason="no such model"),
+        remove=lambda broker: beat(broker, **HAS_TURN, state=WorkerState.STARTING, reason="loading for 1 min"),
+        message="Processes of queue mail still have the environment before its last change. Worker mail/1 has had its "
+        "turn to replace them for 1 min: no such model.",
+        shown=WORKER.worker_id,
     ),
     AlertKind.BATCH_INCOMPLETE: Cause(
         arrange=lambda _: Batch.objects.create(

@@ -5,13 +5,21 @@ from typing import Any
 
 import pytest
 
+from alerts import rules
 from alerts.kinds import AlertKind
-from alerts.observations import WorkerObservation
+from alerts.observations import ReplacingWorker, WorkerObservation
 from alerts.rules import RULES, RuleSettings, find_problems
 from runqy.broker.queues.stats import QueueCounts
+from runqy.maintenance.failed_rows import RowFailures
 from tests.alerts.observations import defaults, ended, minutes, observation, queue, redis_queue
 
 GROWING = [0, 0, 10, 10, 40, 60, 60, 80, 90, 100]
+
+
+@pytest.fixture(autouse=True)
+def _forgets_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apply all rules: those that raised in another test are left out for a minute."""
+    monkeypatch.setattr(rules, "failures", RowFailures("alert rule"))
 
 
 @pytest.mark.parametrize(
@@ -106,6 +114,41 @@ def test_a_backlog_grows_if_its_trend_does(backlogs: list[int | None], is_found:
     findings = find_problems(observation(queue(minutes=minutes(backlogs))), defaults)
 
     assert bool(findings) is is_found
+
+
+@pytest.mark.parametrize(
+    ("replacing", "message"),
+    [
+        ([(True, 3600, ""), (False, 3600, "")], None),
+        (
+            [(True, 60, ""), (False, 3700, ""), (False, 60, "")],
+            "Worker mail/0 has had its turn to replace them for 1 min: its new processes are not ready. Waiting "
+            "for a turn: 2 workers, mail/1 for 1 h 1 min.",
+        ),
+        (
+            [(False, 60, ""), (True, 60, "no such model"), (True, 60, "")],
+            "Worker mail/1 has had its turn to replace them for 1 min: no such model. Waiting for a turn: "
+            "1 worker, mail/0 for 1 min.",
+        ),
+        (
+            [(True, 3700, "")],
+            "Worker mail/0 has had its turn to replace them for 1 h 1 min: its new processes are not ready.",
+        ),
+    ],
+)
+def test_workers_that_wait_long_and_the_one_they_wait_for_are_named(
+    replacing: list[tuple[bool, int, str]], message: str | None
+) -> None:
+    workers = [
+        ReplacingWorker(worker_id=f"mail/{number}", has_turn=has_turn, lasts_s=lasts_s, problem=problem)
+        for number, (has_turn, lasts_s, problem) in enumerate(replacing)
+    ]
+
+    findings = find_problems(observation(queue(replacing=workers), queue(name="post")), defaults)
+
+    start = "Processes of queue mail still have the environment before its last change. "
+    expected = [] if message is None else [(AlertKind.REPLACEMENT_STALLED, "mail", start + message)]
+    assert [(found.kind, found.queue, found.message) for found in findings] == expected
 
 
 HIGH = redis_queue("mail_high")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from alerts.kinds import AlertKind
+from alerts.models import Alert
+from alerts.operations import update_alerts
 from queues.definitions import Deployment, QueueMode
 from queues.models import QueueSource
 from queues.operations import save_queue
@@ -32,6 +36,11 @@ LOAD = (
     "runpy.run_path('main.py', run_name='__main__')\""
 )
 """A start command whose process is ready once a file exists."""
+REFUSE = (
+    "python -c \"import os, runpy; assert os.environ['TOKEN'] != 'second-value', 'no such model'; "
+    "runpy.run_path('main.py', run_name='__main__')\""
+)
+"""A start command whose process does not start with one value of a secret."""
 NEXT_KEY = generate_master_key()
 
 Serve = Callable[[str], WorkerProcess]
@@ -305,6 +314,36 @@ def test_a_leaked_secret_is_replaced_at_once_also_if_its_new_value_was_set_befor
     assert replacements(single_broker) == ["", ""]
     set_entry(vault="secrets", key="TOKEN", value="third-value")  # which is not urgent
     eventually(lambda: replacements(single_broker) == ["waiting", "waiting"])
+
+
+def test_an_alert_names_the_worker_whose_new_process_does_not_start_in_its_turn(
+    single_broker: Broker, save: Callable[..., None], serve: Serve
+) -> None:
+    fill("secrets", TOKEN="first-value")
+    save("mail", "secrets", startup_cmd=REFUSE)
+    for _ in range(2):
+        serve("mail")
+    eventually(lambda: are_ready(single_broker, 2))
+
+    set_entry(vault="secrets", key="TOKEN", value="second-value")
+    has_turn = ["running", "waiting"]
+    eventually(lambda: (continue_replacements(single_broker), replacements(single_broker) == has_turn)[-1])
+
+    found = {record.replacement: record.worker_id for record in list_worker_records(single_broker)}
+    message = f"Worker {found[Replacement.RUNNING]} has had its turn to replace them for .+: .*no such model"
+    waiting = f"Waiting for a turn: 1 worker, {found[Replacement.WAITING]} for "
+    eventually(lambda: re.search(f"{message}.* {waiting}", find_alert(single_broker)))
+    assert env_of(single_broker, "mail")["TOKEN"] == "first-value"
+    set_entry(vault="secrets", key="TOKEN", value="third-value")
+    eventually(lambda: (continue_replacements(single_broker), replacements(single_broker) == ["", ""])[-1])
+    assert env_of(single_broker, "mail")["TOKEN"] == "third-value"
+
+
+def find_alert(broker: Broker) -> str:
+    """Apply the rules of alerts. Return the message about processes that are not replaced, if there is one."""
+    Alert.objects.all().delete()
+    update_alerts(broker)
+    return next((each.message for each in Alert.objects.filter(kind=AlertKind.REPLACEMENT_STALLED)), "")
 
 
 def are_ready(broker: Broker, count: int) -> bool:

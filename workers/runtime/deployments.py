@@ -71,6 +71,7 @@ class DeploymentManager:
         # The numbers of the registration that they were started for.
         self._replacements: Mapping[str, int] = {}
         self._replacement = Replacement.NONE
+        self._replacement_since_s = 0.0
         self._startup_s = 0.0
         # Earlier deployments, whose code children may still run.
         self._replaced: list[Deployed] = []
@@ -95,8 +96,13 @@ class DeploymentManager:
     def replacement(self) -> Replacement:
         """Return whether the children are replaced, or are to be, because their environment has changed."""
         if self._replacement is Replacement.RUNNING and self.pool and self.pool.is_settled:
-            self._replacement = Replacement.NONE
+            self._set_replacement(Replacement.NONE)
         return self._replacement
+
+    @property
+    def replacement_s(self) -> float:
+        """Return for how long they have waited for their turn, or have had it."""
+        return clock.monotonic_s() - self._replacement_since_s if self.replacement else 0.0
 
     @property
     def startup_s(self) -> float:
@@ -201,7 +207,7 @@ class DeploymentManager:
     def take_turn(self) -> None:
         """Replace the children whose environment has changed, if they wait for that."""
         if self._running and self._current and self._replacement is Replacement.WAITING:
-            self._replacement = Replacement.RUNNING
+            self._set_replacement(Replacement.RUNNING)
             log.info("environment_changed", commit=self._current.commit)
             self._start_children(self._running, self._current)
             self._consumer.pool_changed()
@@ -217,6 +223,10 @@ class DeploymentManager:
         for deployed in (*self._replaced, self._current):
             if deployed:
                 deployed.release()
+
+    def _set_replacement(self, replacement: Replacement) -> None:
+        if replacement is not self._replacement:
+            self._replacement, self._replacement_since_s = replacement, clock.monotonic_s()
 
     def _record_failure(self, registration: RegisteredWorker, reason: str, unexpected: Exception | None = None) -> None:
         self._problem, self._problem_release = reason, registration.release.number
@@ -274,7 +284,7 @@ class DeploymentManager:
         if spec == before:
             self._replacements = registration.replacements or {}
             if self._replacement is Replacement.WAITING:
-                self._replacement = Replacement.NONE
+                self._set_replacement(Replacement.NONE)
             return False
         assert pool is not None  # noqa: S101 (its callers have made one)
         is_new_code = before is not None and (spec.code_dir, spec.startup_cmd) != (before.code_dir, before.startup_cmd)
@@ -282,13 +292,13 @@ class DeploymentManager:
         is_at_once = is_urgent or registration.replacements is None or spec.generation != (before or spec).generation
         takes_turns = before is not None and not (is_new_code or is_same or is_at_once) and pool.is_ready
         if takes_turns and self._replacement is not Replacement.RUNNING:
-            self._replacement = Replacement.WAITING
+            self._set_replacement(Replacement.WAITING)
             log.info("waits_for_turn")
             self._consumer.pool_changed()
             return False
         self._spec, self._replacements = spec, registration.replacements or {}
         if is_new_code or self._replacement is Replacement.WAITING:
-            self._replacement = Replacement.NONE
+            self._set_replacement(Replacement.NONE)
         # What was leaked, or what people asked for, is replaced without waiting for its successor. If nothing changed
         # but the release's number, children that are being started beside others go on with that.
         is_urgent |= registration.deployment.replace_first

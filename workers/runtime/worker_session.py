@@ -342,6 +342,7 @@ class WorkerSession:
             release_failures=of_release.failures,
             release_deaths=of_release.deaths,
             replacement=deployments.replacement,
+            replacement_s=deployments.replacement_s,
             startup_s=deployments.startup_s,
             child_memory_bytes=deployments.pool.memory_bytes if deployments.pool else 0,
             last_take_s=self.consumer.last_take_s,

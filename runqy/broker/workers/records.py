@@ -128,6 +128,8 @@ class WorkerRecord:
     release_failures: Count = 0
     release_deaths: Count = 0
     replacement: Replacement = Replacement.NONE
+    replacement_s: Mean = 0.0
+    """For how long it has waited for its turn, or has had it."""
     startup_s: Mean = 0.0
     """How long the last start of a child took, until it was ready; 0 if none was."""
     child_memory_bytes: Count = 0

@@ -3,14 +3,14 @@
 import asyncio
 import random
 import socket
+import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import redis as redis_py
-import uvloop
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection import async_node
@@ -24,11 +24,10 @@ from runqy.broker.tasks.reader import read_states
 from runqy.errors import BrokerBusy, BrokerRefused, BrokerUnavailable, OutcomeUnknown
 from tests.support import environment, event_loop
 from tests.support.bad_network import BadNetwork, FaultMode
-from tests.support.event_loop import run_with_broker, wait_until
+from tests.support.event_loop import SteppedLoop, run_in_steps, run_with_broker, wait_until
 from tests.support.fake_redis import FakeRedis
 from tests.support.servers import ValkeyServer, free_port
 from tests.support.tasks import QUEUE, new_task
-from tests.support.waiting import succeeds_in_one_of
 
 pytestmark = pytest.mark.slow
 
@@ -201,52 +200,57 @@ def test_new_requests_do_not_keep_the_connection_of_a_redis_that_does_not_reply(
         run_with_broker(server.target, act, reply_timeout_s=0.4)
 
 
-def test_a_redis_that_replies_to_some_keeps_its_connection() -> None:
-    def reply_late(received: list[bytes]) -> bytes:
-        time.sleep(0.2)
+CHECK_S = 100.0
+"""How long a connection with SILENCE_S waits between two looks whether something came; the ninth without anything is
+one too many.
+"""
+SILENCE_S = 8 * CHECK_S
+
+
+def reply_when_allowed(may_reply: threading.Semaphore) -> Callable[[list[bytes]], bytes]:
+    def reply(received: list[bytes]) -> bytes:
+        may_reply.acquire()
         return bulk(received[1])
 
-    async def act(broker: AsyncBroker) -> list[bytes | BaseException]:
-        return await asyncio.gather(*(broker.run(echo(str(i))) for i in range(10)), return_exceptions=True)
+    return reply
 
-    def is_kept() -> bool:
-        with FakeRedis(reply_late) as server:
-            replies = run_with_broker(server.target, act, reply_timeout_s=1.5)
-            return replies == [b"%d" % i for i in range(10)] and len(server.connections) == 1
 
-    assert succeeds_in_one_of(is_kept)
+def test_a_redis_that_replies_to_some_keeps_its_connection() -> None:
+    may_reply = threading.Semaphore(0)
+
+    async def act(loop: SteppedLoop) -> None:
+        broker = AsyncBroker.connect(server.target, reply_timeout_s=SILENCE_S)
+        running = [asyncio.ensure_future(broker.run(echo(str(i)))) for i in range(4)]
+        for index, request in enumerate(running):
+            await wait_until(lambda index=index: len(server.commands) > index)
+            for _ in range(5):
+                await loop.step(CHECK_S)
+            may_reply.release()
+            assert await request == b"%d" % index
+        assert len(server.connections) == 1
+        await broker.close()
+
+    with FakeRedis(reply_when_allowed(may_reply)) as server:
+        run_in_steps(act)
 
 
 def test_a_blocked_loop_does_not_treat_redis_as_silent() -> None:
-    def reply_late(received: list[bytes]) -> bytes:
-        time.sleep(0.1)
-        return bulk(received[1])
+    may_reply = threading.Semaphore(0)
 
-    async def main(server: FakeRedis) -> bool:
-        loop = asyncio.get_running_loop()
-        broker = AsyncBroker.connect(server.target, reply_timeout_s=1.0)
-        await connect(broker)
-        before = len(server.commands)
-        reader, writer = socket.socketpair()
+    async def act(loop: SteppedLoop) -> None:
+        broker = AsyncBroker.connect(server.target, reply_timeout_s=SILENCE_S)
+        running = asyncio.ensure_future(broker.run(echo("x")))
+        await wait_until(lambda: server.commands)
 
-        def block() -> None:
-            loop.remove_reader(reader)
-            time.sleep(1.5)
+        await loop.step(10 * SILENCE_S)
 
-        with reader, writer:
-            loop.add_reader(reader, block)
-            running = asyncio.ensure_future(broker.run(echo("x")))
-            await wait_until(lambda: len(server.commands) > before)
-            writer.send(b"!")
-            replies = await asyncio.gather(running, return_exceptions=True)
+        may_reply.release()
+        assert await running == b"x"
+        assert len(server.connections) == 1
         await broker.close()
-        return replies == [b"x"]
 
-    def is_kept() -> bool:
-        with FakeRedis(reply_late) as server:
-            return uvloop.run(main(server))  # uvloop runs timers before it reads what arrived meanwhile
-
-    assert succeeds_in_one_of(is_kept)
+    with FakeRedis(reply_when_allowed(may_reply)) as server:
+        run_in_steps(act)
 
 
 def test_requests_fail_at_once_after_a_connection_was_refused() -> None:
@@ -371,28 +375,28 @@ def test_large_arguments_are_encoded_as_small_ones(large: list[int]) -> None:
 
 
 def test_a_request_that_takes_long_to_arrive_does_not_count_as_silence() -> None:
-    async def act(broker: AsyncBroker) -> bool:
-        try:
-            await broker.run(echo("connect", is_bulky=True))
-            started_s = time.monotonic()
-            reply = await broker.run(echo("x" * 2_000_000))
-        except BrokerUnavailable:
-            return False
-        assert time.monotonic() - started_s > 1
-        return len(reply) == 2_000_000
+    size = 2_000_000
 
-    def arrives() -> bool:
-        with FakeRedis(reply_with_argument, read_pause_s=0.05) as server:
-            return run_with_broker(server.target, act, reply_timeout_s=0.8)
+    async def act(loop: SteppedLoop) -> None:
+        broker = AsyncBroker.connect(server.target, reply_timeout_s=SILENCE_S)
+        await broker.run(echo("connect", is_bulky=True))
+        running = asyncio.ensure_future(broker.run(echo("x" * size)))
+        while (received_bytes := server.received_bytes) < size // 2:
+            await wait_until(lambda before=received_bytes: server.received_bytes > before)
+            await loop.step(2 * CHECK_S)
+        assert len(await running) == size
+        assert len(server.connections) == 1
+        await broker.close()
 
-    assert succeeds_in_one_of(arrives)
+    with FakeRedis(reply_with_argument, read_pause_s=0.01) as server:
+        run_in_steps(act)
 
 
 def test_a_server_that_closes_its_side_and_stops_reading_delays_no_request() -> None:
     async def act(broker: AsyncBroker) -> float:
         await broker.run(echo("x" * (LARGE_BYTES + 1)))
         server.may_read.clear()
-        large = asyncio.ensure_future(broker.run(echo("x" * 20_000_000)))
+        large = asyncio.ensure_future(broker.run(append("x" * 20_000_000)))  # a write is not sent again
         await asyncio.to_thread(server.connections[-1].recv, 1, socket.MSG_PEEK)
         server.connections[-1].shutdown(socket.SHUT_WR)
         began_s = time.monotonic()

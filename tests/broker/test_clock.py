@@ -11,7 +11,6 @@ from runqy.broker.connection.redis_client import RedisTarget
 from runqy.redis_connection import CHECK_CLOCK_EVERY_S, get_broker
 from tests.support.environment import SERVER
 from tests.support.fake_redis import FakeRedis
-from tests.support.waiting import succeeds_in_one_of
 
 HOUR_S = 3600
 TOLERANCE_S = 10
@@ -55,32 +54,39 @@ def test_a_process_that_is_delayed_at_its_look_at_the_clock_is_not_made_to_diffe
     assert single_broker.measure_clock() == 0
 
 
+def reply_with_time(received: list[bytes], now_s: float) -> bytes:
+    """Return what a Redis replies whose clock shows this time."""
+    if received[0] != b"TIME":
+        return b"+OK\r\n"
+    seconds = b"%d" % now_s
+    return b"*2\r\n$%d\r\n%b\r\n$1\r\n0\r\n" % (len(seconds), seconds)
+
+
 @pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S], ids=["forward", "back"])
 def test_a_wall_clock_that_is_set_changes_nothing(
-    single_broker: Broker, monkeypatch: pytest.MonkeyPatch, step_s: int
+    stopped_clock: None, monkeypatch: pytest.MonkeyPatch, step_s: int
 ) -> None:
-    single_broker.measure_clock()
-    assert succeeds_in_one_of(lambda: not single_broker.has_clock_parted)
+    stopped_ns = clock.now_ns()
+    with FakeRedis(lambda received: reply_with_time(received, stopped_ns / 1e9)) as server:
+        broker = Broker.connect(server.target)
+        broker.measure_clock()
+        assert not broker.has_clock_parted
+        before_s = broker.now_s()
 
-    monkeypatch.setattr(clock, "now_ns", lambda: time.time_ns() + step_s * 10**9)
+        monkeypatch.setattr(clock, "now_ns", lambda: stopped_ns + step_s * 10**9)
 
-    assert single_broker.now_s() == pytest.approx(time.time(), abs=TOLERANCE_S)
-    assert single_broker.has_clock_parted
-    assert single_broker.measure_clock() == pytest.approx(-step_s, abs=TOLERANCE_S)
-    assert single_broker.now_s() == pytest.approx(time.time(), abs=TOLERANCE_S)
+        assert broker.now_s() == before_s
+        assert broker.has_clock_parted
+        assert broker.measure_clock() == pytest.approx(-step_s, abs=1)
+        assert broker.now_s() == pytest.approx(before_s, abs=1)
+        broker.close()
 
 
 @pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S], ids=["forward", "back"])
 def test_a_clock_of_redis_that_is_set_is_followed(step_s: int) -> None:
     steps = [0]
 
-    def reply(received: list[bytes]) -> bytes:
-        if received[0] != b"TIME":
-            return b"+OK\r\n"
-        seconds = b"%d" % (time.time() + steps[-1])
-        return b"*2\r\n$%d\r\n%b\r\n$1\r\n0\r\n" % (len(seconds), seconds)
-
-    with FakeRedis(reply) as server:
+    with FakeRedis(lambda received: reply_with_time(received, time.time() + steps[-1])) as server:
         broker = Broker.connect(server.target)
         broker.measure_clock()
         steps.append(step_s)

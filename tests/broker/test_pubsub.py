@@ -13,10 +13,10 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.pubsub import Subscriber
 from tests.support import environment, event_loop
-from tests.support.event_loop import wait_until
+from tests.support.event_loop import SteppedLoop, run_in_steps, wait_until
 from tests.support.processes import paused
 from tests.support.servers import MASTER_NAME, SentinelSet, ValkeyServer
-from tests.support.waiting import PATIENCE_S, eventually, succeeds_in_one_of
+from tests.support.waiting import PATIENCE_S, eventually
 
 T = TypeVar("T")
 
@@ -230,16 +230,29 @@ def test_a_connection_that_went_silent_is_replaced(
     run(target_of(own_server), act)
 
 
-def test_a_quiet_connection_is_kept(target: RedisTarget, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pubsub, "PING_AFTER_S", 0.05)
-    monkeypatch.setattr(pubsub, "SILENCE_TIMEOUT_S", 0.5)
+def test_a_quiet_connection_is_kept(
+    target: RedisTarget, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pubsub, "PING_AFTER_S", 600.0)
+    monkeypatch.setattr(pubsub, "SILENCE_TIMEOUT_S", 6000.0)
+    redis.config_resetstat()
 
-    async def act(recorder: Recorder) -> bool:
+    def count_pings() -> int:
+        return int(redis.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"])
+
+    async def act(loop: SteppedLoop) -> None:
+        recorder = Recorder(target)
+        await recorder.subscriber.start()
         assert await recorder.subscriber.subscribe(["c"], timeout_s=WAIT_S)
-        await asyncio.sleep(0.8)  # longer than silence may last
-        return not recorder.gaps
+        for _ in range(20):  # twice as long as silence may last
+            pings = count_pings()
+            await loop.step(610)
+            await wait_until(lambda pings=pings: count_pings() > pings)
+        gaps = recorder.gaps
+        await recorder.subscriber.close()
+        assert not gaps
 
-    assert succeeds_in_one_of(lambda: run(target, act))
+    run_in_steps(act)
 
 
 def test_closing_ends_the_connection(target: RedisTarget, redis: redis_py.Redis) -> None:

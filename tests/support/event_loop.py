@@ -185,6 +185,21 @@ class WatchedLoop(asyncio.SelectorEventLoop):
         return held_up_s(before, after._replace(surroundings=self._clocks.look_around()))
 
 
+class SteppedLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock a test sets forward: what waits for the time in between is due."""
+
+    _ahead_s = 0.0
+
+    def time(self) -> float:
+        return super().time() + self._ahead_s
+
+    async def step(self, seconds: float) -> None:
+        """Set the clock forward, and run what is due."""
+        self._ahead_s += seconds
+        for _ in range(2):  # timers that are due run in the next iteration of the loop
+            await asyncio.sleep(0)
+
+
 class SlowCallbackHandler(logging.Handler):
     """Collect the callbacks that blocked a WatchedLoop for longer than its `slow_callback_duration`."""
 
@@ -222,6 +237,13 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on a watched loop, as `asyncio.run` does."""
     with asyncio.Runner(loop_factory=WatchedLoop) as runner:
         return runner.run(main)
+
+
+def run_in_steps(act: Callable[[SteppedLoop], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine on a loop whose clock it sets forward itself."""
+    loop = SteppedLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        return runner.run(act(loop))
 
 
 def name_task() -> None:

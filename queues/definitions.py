@@ -282,6 +282,8 @@ class PublishedRelease(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a branch or tag must contain the commit, because a user named it and it was never live."""
     is_proving: bool = False
     """Whether it may still be reverted for how its runs end."""
+    goes_back_to: int = 0
+    """Of a rollback, the number of the release that it goes back to: processes of later ones take no more tasks."""
 
     @property
     def code(self) -> dict[str, Any]:

@@ -369,7 +369,7 @@ class Release(models.Model):
     actor = models.CharField(max_length=200, blank=True)
     state = models.CharField(max_length=16, choices=ReleaseState.choices)
     reason = models.TextField(blank=True)
-    """Why it was reverted, or has failed."""
+    """Why it was reverted, superseded or failed; while it is rolling out, what it waits for."""
     output = models.TextField(blank=True)
     """How its process ended on the worker that could not start it, and the last lines that it printed."""
     created_at = models.DateTimeField()
@@ -378,7 +378,7 @@ class Release(models.Model):
     workers = models.JSONField(default=list)
     """The ids of the workers that a rollout has given it to."""
     is_whole = models.BooleanField(default=False)
-    """Whether all workers have it at once, because there is no live release to go back to."""
+    """Whether all workers have it at once: there is no live release to go back to, or it is a rollback."""
     has_lost_worker = models.BooleanField(default=False)
     ready_at = models.DateTimeField(null=True)
     """When the first workers were ready."""

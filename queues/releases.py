@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -25,14 +26,16 @@ from runqy.errors import QueueNotFound, ReleaseMissing, RequestInvalid
 
 RELEASES_KEPT = 50
 """Of each queue, with the live one."""
+REPEATED_WITHIN = timedelta(seconds=10)
+"""How long a request for the same code goes on with its release, although another one has superseded it."""
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def redeploy_queue(*, name: str, commit: str = "", allowed_queues: AllowedQueues = None) -> Release:
     """Have the workers of a queue, given by any of its names, run the newest commit, or a given commit or tag.
 
-    Return the release that is rolling out if it is the same: clients repeat requests.
-    Raise QueueNotFound, RequestInvalid.
+    Return the release that is rolling out if it is the same: clients repeat requests. Among requests of one moment for
+    several commits the last one counts, and each commit has one release. Raise QueueNotFound, RequestInvalid.
     """
     _refuse_invalid(commit)
     queue = get_fresh_catalog(max_age_s=0).get_queue(name, allowed_queues=allowed_queues).name
@@ -45,7 +48,11 @@ def redeploy_queue(*, name: str, commit: str = "", allowed_queues: AllowedQueues
         if candidate and _is_requested(candidate, code, commit):
             return candidate
         live = find_release(row, ReleaseState.LIVE)
-        release = create_release(change, row, code, commit=commit, source=ReleaseSource.MANUAL)
+        release = _find_superseded(row, code, commit)
+        if release:
+            _resume(change, release)
+        else:
+            release = create_release(change, row, code, commit=commit, source=ReleaseSource.MANUAL)
         changes = release_changes(live, release)
         record(action="queue.redeployed", object_kind="queue", object_name=queue, changes=changes)
     return release
@@ -106,12 +113,9 @@ def create_release(  # noqa: PLR0913 (what a release has)
     """Store and publish a release. It supersedes one that is rolling out. `like` has the same commit."""
     now = timezone.now()
     number = 1 + (row.releases.aggregate(newest=Max("number"))["newest"] or 0)
-    if rolling_out := find_release(row, ReleaseState.ROLLING_OUT):
-        is_stopped = source == ReleaseSource.ROLLBACK
-        stopped = f"stopped by {current_actor().name}: rolled back by release {number}"
-        reason = stopped if is_stopped else f"release {number} came before it was live"
-        end_release(rolling_out, ReleaseState.SUPERSEDED, reason=reason)
-    is_whole = find_release(row, ReleaseState.LIVE) is None
+    _supersede(row, number, is_rollback=source == ReleaseSource.ROLLBACK)
+    # There is nothing better, or what runs is to stop.
+    is_whole = source == ReleaseSource.ROLLBACK or find_release(row, ReleaseState.LIVE) is None
     about = {name: getattr(like, name) for name in ("subject", "author", "committed_at")} if like else {}
     release = Release.objects.create(
         queue=row,
@@ -124,7 +128,7 @@ def create_release(  # noqa: PLR0913 (what a release has)
         live_at=now if state is ReleaseState.LIVE else None,
         like=like.number if like else None,
         is_whole=is_whole,
-        is_baked=is_whole or source == ReleaseSource.ROLLBACK,  # there is nothing better, or it has proved itself
+        is_baked=is_whole,
         **code,
         **about,
     )
@@ -196,8 +200,12 @@ def _to_published(release: Release | None) -> PublishedRelease | None:
     members: dict[str, Any] = {name: getattr(release, name) for name in ("number", "commit", *CODE_COLUMNS)}
     is_named = bool(release.commit) and (release.source == ReleaseSource.MANUAL or _continues_unproven(release))
     is_rolling_out = release.state == ReleaseState.ROLLING_OUT
+    is_rollback = release.source == ReleaseSource.ROLLBACK
     return PublishedRelease(
-        **members, requires_ref=is_named and is_rolling_out, is_proving=is_rolling_out and not release.is_baked
+        **members,
+        requires_ref=is_named and is_rolling_out,
+        is_proving=is_rolling_out and not release.is_baked,
+        goes_back_to=(release.like or 0) if is_rollback else 0,
     )
 
 
@@ -205,6 +213,34 @@ def _is_requested(candidate: Release, code: Mapping[str, str], commit: str) -> b
     """Return whether a release that is rolling out is what a request asks for. Of a branch, a commit may be older."""
     is_same = all(getattr(candidate, column) == value for column, value in code.items())
     return is_same and candidate.commit == commit and (bool(commit) or not (candidate.workers or candidate.is_whole))
+
+
+def _find_superseded(row: Queue, code: Mapping[str, str], commit: str) -> Release | None:
+    """Return the release of the last moment that is what a request asks for, if only such requests came after it."""
+    since = timezone.now() - REPEATED_WITHIN
+    for release in row.releases.filter(created_at__gt=since):
+        is_open = release.state in (ReleaseState.ROLLING_OUT, ReleaseState.SUPERSEDED) and release.live_at is None
+        if release.source != ReleaseSource.MANUAL or not is_open:
+            return None
+        if release.state == ReleaseState.SUPERSEDED and _is_requested(release, code, commit):
+            return release
+    return None
+
+
+def _resume(change: Change, release: Release) -> None:
+    """Let a superseded release roll out again, in place of the one that superseded it."""
+    _supersede(release.queue, release.number)
+    release.state, release.reason, release.ended_at, release.ready_at = ReleaseState.ROLLING_OUT, "", None, None
+    release.save(update_fields=["state", "reason", "ended_at", "ready_at"])
+    publish_releases(change, release.queue)
+
+
+def _supersede(row: Queue, number: int, *, is_rollback: bool = False) -> None:
+    """End the release that is rolling out, if there is one, because of another one."""
+    if rolling_out := find_release(row, ReleaseState.ROLLING_OUT):
+        stopped = f"stopped by {current_actor().name}: rolled back by release {number}"
+        reason = stopped if is_rollback else f"release {number} came before it was live"
+        end_release(rolling_out, ReleaseState.SUPERSEDED, reason=reason)
 
 
 def _continues_unproven(release: Release) -> bool:

@@ -30,6 +30,7 @@ from runqy.broker.replies import replace_nul
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import DeploymentStep, WorkerRecord, WorkerState
 from runqy.config_sync.operations import configuration_change
+from runqy.formats.durations import humanize_exactly
 from runqy.formats.error_texts import find_error_line, find_start_error, shorten
 from runqy.maintenance.failed_rows import RowFailures
 
@@ -41,6 +42,7 @@ LONGEST_BAKE = timedelta(minutes=10)
 """How long the first workers wait for a task that ends, if there is none."""
 OUTPUT_MAX_CHARS = 4_000
 """How much is kept of what a process printed that did not start. Each of the releases of a queue may have so much."""
+_NAMED_WORKERS = 3
 JUDGED_RUNS = 10
 """From how many runs on their failures say something."""
 _DONE_IN = {
@@ -80,14 +82,12 @@ GO_ON = Wait({})
 
 def decide(release: Release, queue: Queue, workers: Sequence[WorkerRecord], *, now: datetime) -> Step:
     """Return the next step of a rollout. `workers` are those of the queue that run releases and are connected."""
-    # Those that end take no release any more: they count as disconnected. Of a disabled queue all drain, and come back.
-    workers = [worker for worker in workers if worker.state not in _ENDING or not queue.is_enabled]
+    workers, candidates = _select(release, queue, workers)
     given = set(release.workers)
-    candidates = [worker for worker in workers if release.is_whole or worker.worker_id in given]
     failed = [worker for worker in candidates if worker.failed_release == release.number]
     is_rollback = release.source == ReleaseSource.ROLLBACK
     # A rollback goes on with those that can run it: not all may have its code, and its repository may be gone.
-    if failed and not (is_rollback and any(_is_ready(worker) and worker not in failed for worker in workers)):
+    if failed and not (is_rollback and len(failed) < len(workers)):
         return _revert(failed[0])
     if not release.subject and (found := _find_commit(release, candidates)):
         return Wait(found)
@@ -100,6 +100,31 @@ def decide(release: Release, queue: Queue, workers: Sequence[WorkerRecord], *, n
     if not release.is_baked:
         return _bake(release, queue, candidates, now, is_running=is_running)
     return _go_on(queue, candidates, workers) if is_running else GO_ON
+
+
+def explain_wait(release: Release, queue: Queue, workers: Sequence[WorkerRecord]) -> str:
+    """Return what a rollout waits for while it has no next step."""
+    _, candidates = _select(release, queue, workers)
+    if not queue.is_enabled:
+        return "waits until the queue is enabled"
+    if not candidates:
+        return "waits for a worker"
+    starting = [worker for worker in candidates if not _runs(worker, release)]
+    if names := sorted(worker.worker_id for worker in starting if worker.failed_release != release.number):
+        more = f" and {len(names) - _NAMED_WORKERS} more" if len(names) > _NAMED_WORKERS else ""
+        return f"waits for {', '.join(names[:_NAMED_WORKERS])}{more} to start it"
+    if any(worker.release_runs for worker in candidates):
+        return f"waits until its first workers have run it for {humanize_exactly(queue.rollout_bake_s)}"
+    return f"waits for a first task, for {humanize_exactly(int(LONGEST_BAKE.total_seconds()))} at most"
+
+
+def _select(
+    release: Release, queue: Queue, workers: Sequence[WorkerRecord]
+) -> tuple[list[WorkerRecord], list[WorkerRecord]]:
+    """Return the workers that can take a release, and of these those that have it."""
+    # Those that end take none any more: they count as disconnected. Of a disabled queue all drain, and come back.
+    able = [worker for worker in workers if worker.state not in _ENDING or not queue.is_enabled]
+    return able, [worker for worker in able if release.is_whole or worker.worker_id in release.workers]
 
 
 def _revert(failed: WorkerRecord) -> Reverted:
@@ -129,10 +154,9 @@ def _begin(release: Release, queue: Queue, workers: Sequence[WorkerRecord]) -> S
     ready = [worker for worker in workers if _is_ready(worker)] or workers
     if not ready:
         return GO_ON
-    count = step_size(queue, workers) if release.source == ReleaseSource.ROLLBACK else queue.rollout_first
     return Wait(
         {
-            "workers": sorted(worker.worker_id for worker in by_load(ready)[:count]),
+            "workers": sorted(worker.worker_id for worker in by_load(ready)[: queue.rollout_first]),
             "runs_before": sum(worker.release_runs for worker in workers),
             "failures_before": sum(worker.release_failures for worker in workers),
         }
@@ -224,7 +248,9 @@ def advance_rollouts(broker: Broker) -> bool:
                 continue
             workers = [worker for worker in records if worker.queue == queue]
             step = decide(release, release.queue, workers, now=timezone.now())
-            if step != GO_ON:
+            if step == GO_ON:
+                step = Wait({"reason": explain_wait(release, release.queue, workers)})
+            if step != Wait({"reason": release.reason}):
                 take_step(release, step)
     return True
 
@@ -241,18 +267,18 @@ def take_step(seen: Release, step: Step) -> None:
             if _repeats_live(release):
                 end_release(release, ReleaseState.SUPERSEDED, reason="The branch has the commit that is live")
         elif isinstance(step, Reverted):
-            state = ReleaseState.FAILED if release.is_whole else ReleaseState.REVERTED
+            live = find_release(release.queue, ReleaseState.LIVE)
+            state = ReleaseState.REVERTED if live else ReleaseState.FAILED
             if step.found and not release.subject and release.commit in ("", step.found["commit"]):
                 _save_columns(release, step.found)
             end_release(release, state, reason=step.reason, output=step.output)
-            live = find_release(release.queue, ReleaseState.LIVE)
             changes = release_changes(release, live) if live else release_changes(None, release)
             _record("queue.release_reverted", release.queue, {**changes, "reason": (None, step.reason)})
         else:
             if live := find_release(release.queue, ReleaseState.LIVE):
                 end_release(live, ReleaseState.SUPERSEDED)
-            release.state, release.live_at = ReleaseState.LIVE, timezone.now()
-            release.save(update_fields=["state", "live_at"])
+            release.state, release.reason, release.live_at = ReleaseState.LIVE, "", timezone.now()
+            release.save(update_fields=["state", "reason", "live_at"])
             _record("queue.released", release.queue, release_changes(live, release))
         publish_releases(change, release.queue)
     log.info("rollout", queue=name, release=release.number, state=str(release.state), workers=len(release.workers))

@@ -72,6 +72,9 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
     """A release of a queue."""
 
     commit = EmptyAsNullField(allow_null=True, help_text="Null until a worker has deployed the newest of the branch")
+    reason = serializers.CharField(
+        help_text="Why it was reverted, superseded or failed; while it is rolling out, what it waits for"
+    )
     like = serializers.IntegerField(
         allow_null=True, help_text="The release that has the same commit: of a rollback the one that it goes back to"
     )

@@ -117,7 +117,8 @@ def _await_live(session: Session, queue: str, number: int, wait_s: float) -> Non
         session.out.result(release, f"{queue}: release {number}, {commit[:_SHORT]}, is live", name=str(number))
         return
     if release["state"] == "rolling_out":
-        raise CliError(f"{queue}: release {number} is still rolling out.", ExitCode.TIMED_OUT)
+        waits = f": it {clean(release['reason'])}" if release["reason"] else ""
+        raise CliError(f"{queue}: release {number} is still rolling out{waits}.", ExitCode.TIMED_OUT)
     _note_output(session, release)
     raise CliError(f"{queue}: release {number} is not live but {state}: {clean(release['reason'])}")
 

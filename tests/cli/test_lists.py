@@ -284,9 +284,10 @@ def test_a_first_release_that_fails_is_not_live(run, server):
 def test_redeploy_says_that_a_release_is_still_rolling_out_after_the_wait(run, server, replace_sleep):
     replace_sleep(releases, lambda seconds: None)
     requested = {"message": "redeployment requested", "queue": "mail", "workers": ["a"], "release": 7}
-    server.responses = [(200, requested), *[(200, {"queue": "mail", "releases": [NEXT, LIVE]})] * 10_000]
+    waiting = NEXT | {"reason": "waits for \x1b[1m a first task"}
+    server.responses = [(200, requested), *[(200, {"queue": "mail", "releases": [waiting, LIVE]})] * 10_000]
 
     result = run("queue", "redeploy", "mail", "--wait", "0.01")
 
     assert result.exit_code == ExitCode.TIMED_OUT
-    assert result.output == "runqy: mail: release 7 is still rolling out.\n"
+    assert result.output == "runqy: mail: release 7 is still rolling out: it waits for \ufffd[1m a first task.\n"

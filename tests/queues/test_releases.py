@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -28,6 +28,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord
 from runqy.errors import ReleaseMissing, RequestInvalid
+from tests.api.client import ApiClient, content
 from tests.queues.samples import spec
 from tests.support.releases import N1, NEW, OLD, W1, W2, worker
 
@@ -150,6 +151,24 @@ def test_only_a_commit_that_a_user_named_must_be_in_a_branch_until_it_is_live(
     roll_back(name="mail")
 
     assert (named, live, newest, requires_ref()) == (True, False, False, False)
+
+
+def test_what_a_rollout_waits_for_is_its_reason_until_it_is_live(mail: Queue, single_broker: Broker) -> None:
+    def reason() -> str:
+        advance(single_broker, 5)
+        return content(ApiClient(), "/api/cli/queues/mail/releases")["releases"][0]["reason"]  # type: ignore[no-any-return]
+
+    Queue.objects.update(rollout_bake_s=0)
+    redeploy_queue(name="mail", commit=NEW)
+    beat(single_broker, W1)
+    assert reason() == "waits for w1 to start it"
+    revision = get_fresh_catalog(0).queue_revision("mail")
+    beat(single_broker, N1)
+    assert reason() == "waits for a first task, for 10 min at most"
+    assert get_fresh_catalog(0).queue_revision("mail") == revision  # workers are not told
+
+    beat(single_broker, replace(N1, release_runs=1))
+    assert (reason(), states()[-1][1]) == ("", "live")
 
 
 def test_a_newer_release_supersedes_the_one_that_is_rolling_out(mail: Queue, single_broker: Broker) -> None:
@@ -367,6 +386,31 @@ def test_a_redeploy_that_is_repeated_makes_no_other_release(mail: Queue, single_
 
     assert numbers == [2, 2, 3, 3, 4, 4, 5, 5]
     assert redeploy_queue(name="mail").number == 6  # a worker has fetched it meanwhile, and there may be a newer one
+
+
+def test_requests_of_one_moment_for_two_commits_make_two_releases_and_the_last_one_counts(
+    mail: Queue, single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releases, "REPEATED_WITHIN", timedelta(days=1))
+    beat(single_broker, W1)
+    other = "c" * 40
+
+    def redeploy(*commits: str) -> list[int]:
+        found = [redeploy_queue(name="mail", commit=commit).number for commit in commits]
+        advance(single_broker)
+        return found
+
+    assert redeploy(NEW, other, NEW, other) + redeploy(NEW, other, NEW, other) == [2, 3] * 4
+    assert [state for _, state, _ in states()] == ["live", "superseded", "rolling_out"]
+    assert redeploy(NEW) == [2]
+    resumed = Release.objects.get(number=2)
+    assert (resumed.state, resumed.reason, resumed.ended_at, resumed.workers) == ("rolling_out", "", None, ["w1"])
+
+    assert (roll_back(name="mail").number, redeploy(other, NEW, other)) == (4, [5, 6, 5])
+    Release.objects.filter(number=5).update(state=ReleaseState.REVERTED)
+    assert redeploy(other, NEW) == [7, 6]
+    monkeypatch.setattr(releases, "REPEATED_WITHIN", timedelta(0))
+    assert redeploy(other, NEW) == [8, 9]
 
 
 def test_a_changed_definition_after_a_rollback_names_no_commit_of_another_repository(

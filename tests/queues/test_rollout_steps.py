@@ -16,6 +16,7 @@ from queues.rollouts import (
     Step,
     Wait,
     decide,
+    explain_wait,
 )
 from runqy.broker.workers.records import DeploymentStep, WorkerRecord, WorkerState
 from tests.support.releases import N1, N2, N3, NEW, W1, W2, W3, worker
@@ -148,28 +149,25 @@ def test_workers_that_are_gone_or_end_do_not_stop_a_rollout_that_has_proved_itse
     assert step(row, ending, is_enabled=False) == GO_ON  # all workers of a disabled queue drain
 
 
-def test_a_rollback_needs_no_proof() -> None:
-    row = release(source=ReleaseSource.ROLLBACK, is_baked=True)
+ROLLBACK = {"source": ReleaseSource.ROLLBACK, "is_whole": True, "is_baked": True}
 
-    begun = step(row, *(worker(f"w{number}") for number in range(1, 9)))
 
-    assert isinstance(begun, Wait)
-    assert begun.changes["workers"] == ["w1", "w2"]
-    row.workers = ["w1", "w2"]
-    assert step(row, N1, N2, W3) == Wait({"workers": ["w1", "w2", "w3"]})
-    assert step(row, W3) == Wait({"workers": ["w3"]})  # both were lost
+def test_a_rollback_goes_to_all_workers_at_once_and_needs_no_proof() -> None:
+    row = release(**ROLLBACK)
+
+    assert step(row, W1, W2, W3) == step(row, N1, N2, W3) == GO_ON
+    assert step(row) == GO_ON
+    assert step(row, N1, N2, N3) == step(row, N3) == Live()  # also if both others were lost
 
 
 def test_a_rollback_goes_on_with_the_workers_that_can_run_it() -> None:
-    row = release(source=ReleaseSource.ROLLBACK, is_baked=True, workers=["w1"])
-    unable = replace(W1, failed_release=2, reason="no commit")  # it runs its older code
+    row = release(**ROLLBACK)
+    unable = replace(W1, failed_release=2, reason="no commit", state=WorkerState.START_FAILED)
     reverted = Reverted("w1 could not start it: no commit")
 
-    assert step(row, unable, W2, W3) == Wait({"workers": ["w1", "w2"]})
-    row.workers = ["w1", "w2", "w3"]
-    assert step(row, unable, N2, W3) == GO_ON
+    assert step(row, unable, replace(N2, state=WorkerState.STARTING)) == step(row, unable, N2, W3) == GO_ON
     assert step(row, unable, N2, N3) == Live()
-    assert step(row, unable) == step(row, unable, worker("w2", state=WorkerState.START_FAILED)) == reverted
+    assert step(row, unable) == step(row, unable, replace(unable, worker_id="w2")) == reverted
     assert step(release(workers=["w1"], is_baked=True), unable, W2) == reverted
 
 
@@ -180,6 +178,28 @@ def test_workers_that_are_not_ready_follow_once_a_release_is_live() -> None:
     assert step(row, N1, broken, W3) == Wait({"workers": ["w1", "w3"]})
     row.workers = ["w1", "w3"]
     assert step(row, N1, broken, N3) == Live()
+
+
+def test_a_rollout_without_a_next_step_says_what_it_waits_for() -> None:
+    starting = replace(W1, state=WorkerState.STARTING)
+    row = release(workers=["w1"], ready_at=NOW)
+
+    def found(*workers: WorkerRecord, **queue: Any) -> str:
+        assert step(row, *workers, **queue) == GO_ON
+        return explain_wait(row, Queue(name="mail", **queue), workers)
+
+    assert found(starting, W2) == found(W1, W2) == "waits for w1 to start it"
+    assert found(N1) == "waits for a first task, for 10 min at most"
+    assert (
+        found(replace(N1, release_runs=1), rollout_bake_s=90)
+        == "waits until its first workers have run it for 1 min 30 s"
+    )
+    row.is_baked = True
+    assert found(replace(N1, state=WorkerState.DRAINING)) == "waits for a worker"
+    assert found(replace(N1, state=WorkerState.DRAINING), is_enabled=False) == "waits until the queue is enabled"
+    row.is_whole = True
+    many = [worker(f"w{number}") for number in range(1, 6)]
+    assert found(*many) == "waits for w1, w2, w3 and 2 more to start it"
 
 
 def test_the_commit_of_a_release_is_the_newest_that_its_first_worker_finds() -> None:

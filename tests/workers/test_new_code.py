@@ -235,8 +235,13 @@ def test_code_that_is_being_started_goes_on_with_it_when_only_the_number_of_its_
     assert commit_that_runs(single_broker) == newer
 
 
-@pytest.mark.parametrize("mode", ["long_running", "one_shot"])
-def test_a_release_that_was_reverted_gets_no_tasks_while_the_one_before_loads_beside_it(  # noqa: PLR0917
+REVERTED, ROLLED_BACK = {"number": 1}, {"number": 3, "goes_back_to": 1}
+
+
+@pytest.mark.parametrize(
+    ("mode", "back"), [("long_running", REVERTED), ("long_running", ROLLED_BACK), ("one_shot", REVERTED)]
+)
+def test_a_release_that_was_left_gets_no_tasks_while_the_one_before_loads_beside_it(  # noqa: PLR0917
     single_broker: Broker,
     redis: redis_py.Redis,
     mail: Repository,
@@ -244,6 +249,7 @@ def test_a_release_that_was_reverted_gets_no_tasks_while_the_one_before_loads_be
     start_worker: StartWorker,
     tmp_path: Path,
     mode: str,
+    back: dict[str, int],
 ) -> None:
     server.response["queue"]["mode"] = mode
     server.response["deployment"]["env_vars"] = {"MODE": mode}
@@ -265,7 +271,7 @@ def test_a_release_that_was_reverted_gets_no_tasks_while_the_one_before_loads_be
     until.unlink()
     started = len(starts.read_text())
 
-    server.response["release"] = {"number": 1, "commit": good}
+    server.response["release"] = back | {"commit": good}
     change_configuration(redis, server, "3")
     eventually(lambda: len(starts.read_text()) > started)  # although the other one is busy
     waiting = add_task(single_broker, ASK)
@@ -279,23 +285,32 @@ def test_a_release_that_was_reverted_gets_no_tasks_while_the_one_before_loads_be
     wait_for_commit(single_broker, good)
 
 
-def test_a_release_before_that_cannot_be_fetched_leaves_tasks_waiting_and_says_so(
-    single_broker: Broker, redis: redis_py.Redis, mail: Repository, server: FakeServer, start_worker: StartWorker
+@pytest.mark.parametrize(("back", "next_number"), [(REVERTED, 3), (ROLLED_BACK, 4), (ROLLED_BACK, 2)])
+def test_a_release_before_that_cannot_be_fetched_leaves_tasks_waiting_and_says_so(  # noqa: PLR0917
+    single_broker: Broker,
+    redis: redis_py.Redis,
+    mail: Repository,
+    server: FakeServer,
+    start_worker: StartWorker,
+    back: dict[str, int],
+    next_number: int,
 ) -> None:
-    server.response["release"] = {"number": 2, "commit": mail.git("rev-parse", "HEAD")}
+    left = mail.git("rev-parse", "HEAD")
+    server.response["release"] = {"number": 2, "commit": left}
     start_worker()
     commit_that_runs(single_broker)
 
-    server.response["release"] = {"number": 1, "commit": "f" * 40}
+    server.response["release"] = back | {"commit": "f" * 40}
     change_configuration(redis, server, "2")
     eventually(lambda: [one.state for one in list_worker_records(single_broker)] == [WorkerState.START_FAILED])
     waiting = add_task(single_broker, ASK)
-    newest = mail.commit({"other.txt": "1"})
-    server.response["release"] = {"number": 3, "commit": newest}
+    # 2: no worker could go back, and the rollback itself was reverted
+    commit = left if next_number == 2 else mail.commit({"other.txt": "1"})
+    server.response["release"] = {"number": next_number, "commit": commit}
     change_configuration(redis, server, "3")
 
     result = json.loads(wait_for_state(single_broker, waiting, "completed").result or b"")
-    assert result["RUNQY_COMMIT"] == newest
+    assert result["RUNQY_COMMIT"] == commit
 
 
 def test_a_worker_reports_at_once_that_it_runs_another_release(

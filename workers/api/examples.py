@@ -45,6 +45,7 @@ REGISTRATION = OpenApiExample(
             "commit": "9f2c41d7a86b35e0c4d18f7a2b6e93055d0c1a4f",
             "requires_ref": False,
             "keep_previous": False,
+            "goes_back_to": 0,
         },
         "sub_queues": [{"name": "inference", "priority": 6}],
         "deployment": {

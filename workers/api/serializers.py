@@ -124,6 +124,10 @@ class WorkerReleaseSerializer(serializers.Serializer[Any]):
     keep_previous = serializers.BooleanField(
         source="is_proving", help_text="Keep the processes of the release before: it may be reverted"
     )
+    goes_back_to = serializers.IntegerField(
+        help_text="Of a rollback, the number of the release that it goes back to: processes of later ones take no more "
+        "tasks. Otherwise 0"
+    )
 
 
 class ServedQueueSerializer(serializers.Serializer[Any]):

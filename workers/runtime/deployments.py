@@ -5,6 +5,7 @@ import contextlib
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -26,7 +27,7 @@ from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool
 from workers.runtime.pool import Pool
 from workers.runtime.redaction import environment_secrets
-from workers.runtime.registration import RegisteredWorker
+from workers.runtime.registration import RegisteredWorker, ReleaseInfo
 from workers.runtime.settings import WorkerSettings
 
 _INHERITED = re.compile(r"HOME|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR")
@@ -53,7 +54,7 @@ class DeploymentManager:
         self._failures = FailureLog("deployment_succeeded")
         self._started_release = self._problem_release = 0
         self._is_deploying = False
-        # Its release was reverted, and the one before is not started yet.
+        # Its release was reverted or rolled back, and the one before is not started yet.
         self._is_going_back = False
         self._settings = settings
         self._consumer = consumer
@@ -146,11 +147,12 @@ class DeploymentManager:
         """
         is_failing = self.is_failing
         self.child_failed.clear()
-        self._is_going_back = 0 < registration.release.number < self._started_release
-        if self.pool and self._is_going_back:
-            # Before anything is fetched: the release was reverted, and tasks wait for the one before.
-            beside = not registration.deployment.replace_first
-            self.pool.retire_newer(registration.release.number, beside=beside)
+        kept = self._find_kept_release(registration.release)
+        self._is_going_back = kept is not None
+        if self.pool and self._spec and kept is not None:
+            # Before anything is fetched: later releases were reverted, and tasks wait for this one.
+            self.pool.retire_newer(kept, beside=not registration.deployment.replace_first)
+            self._spec = replace(self._spec, release=0)  # its children end, and are started if it is wanted again
         is_deployed = self._running and self._running.deploys_like(registration) and not self._problem
         if self._current and is_deployed and not is_failing:
             await self._use(registration, self._current)
@@ -227,6 +229,13 @@ class DeploymentManager:
     def _set_replacement(self, replacement: Replacement) -> None:
         if replacement is not self._replacement:
             self._replacement, self._replacement_since_s = replacement, clock.monotonic_s()
+
+    def _find_kept_release(self, release: ReleaseInfo) -> int | None:
+        """Return the release whose later ones were reverted or rolled back; None if that of the children was not."""
+        started = self._started_release
+        if 0 < release.number < started:
+            return release.number
+        return release.goes_back_to if 0 < release.goes_back_to < started < release.number else None
 
     def _record_failure(self, registration: RegisteredWorker, reason: str, unexpected: Exception | None = None) -> None:
         self._problem, self._problem_release = reason, registration.release.number

@@ -90,6 +90,8 @@ class ReleaseInfo(msgspec.Struct, frozen=True):
     requires_ref: bool = False
     keep_previous: bool = False
     """Keep the children of the release before ready: this one may be reverted."""
+    goes_back_to: int = 0
+    """Of a rollback, the release that it goes back to; otherwise 0."""
 
 
 class QueueInfo(msgspec.Struct, frozen=True):

@@ -1,35 +1,11 @@
-"""Serializers of releases, with examples for the schema."""
+"""Serializers of what makes a release, with examples for the schema."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from rest_framework import serializers
 
-from queues.models import Release
 from runqy.api.schema import request_example, response_example
-from runqy.api.serializers import EmptyAsNullField, NamesField, PublishedField, StrictSerializer, StringField
-
-_RELEASE_EXAMPLE = {
-    "number": 7,
-    "state": "live",
-    "reason": "",
-    "output": "",
-    "source": "manual",
-    "actor": "admin",
-    "commit": "9f2c41d7a86b35e0c4d18f7a2b6e93055d0c1a4f",
-    "subject": "Read larger images",
-    "author": "Ada",
-    "committed_at": "2024-01-15T09:12:00Z",
-    "like": None,
-    "git_url": "https://github.com/example/repo.git",
-    "branch": "main",
-    "code_path": "",
-    "startup_cmd": "python main.py",
-    "requirements_file": "requirements.txt",
-    "created_at": "2024-01-15T10:30:00Z",
-    "live_at": "2024-01-15T10:31:20Z",
-    "ended_at": None,
-    "workers": ["worker-abc123"],
-}
+from runqy.api.serializers import NamesField, PublishedField, StrictSerializer, StringField
 
 
 @response_example(
@@ -66,39 +42,6 @@ class RedeploySerializer(StrictSerializer):
         help_text="All digits of a commit that a branch or tag contains, or a tag; default: the newest commit of the "
         "branch",
     )
-
-
-class ReleaseSerializer(serializers.ModelSerializer[Release]):
-    """A release of a queue."""
-
-    commit = EmptyAsNullField(allow_null=True, help_text="Null until a worker has deployed the newest of the branch")
-    reason = serializers.CharField(
-        help_text="Why it was reverted, superseded or failed; while it is rolling out, what it waits for"
-    )
-    like = serializers.IntegerField(
-        allow_null=True, help_text="The release that has the same commit: of a rollback the one that it goes back to"
-    )
-    output = serializers.CharField(
-        help_text="How its process ended on the worker that could not start it, and the last lines that it printed"
-    )
-    workers = NamesField(help_text="The workers that run it while it is rolling out")
-
-    class Meta:
-        model = Release
-        fields: ClassVar = [
-            *("number", "state", "reason", "output", "source", "actor"),
-            *("commit", "subject", "author", "committed_at", "like"),
-            *("git_url", "branch", "code_path", "startup_cmd", "requirements_file"),
-            *("created_at", "live_at", "ended_at", "workers"),
-        ]
-
-
-@response_example({"queue": "inference", "releases": [_RELEASE_EXAMPLE]})
-class ReleaseListSerializer(serializers.Serializer[Any]):
-    """The releases of a queue, the newest first."""
-
-    queue = serializers.CharField()
-    releases = ReleaseSerializer(many=True)
 
 
 @request_example(

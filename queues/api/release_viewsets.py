@@ -1,4 +1,4 @@
-"""Releases of queues over HTTP, for administrators."""
+"""Making releases of queues over HTTP."""
 
 from typing import ClassVar
 
@@ -7,7 +7,7 @@ from rest_framework.response import Response
 
 from queues.api import release_serializers as s
 from queues.models import Release
-from queues.releases import list_releases, redeploy_queue, roll_back
+from queues.releases import redeploy_queue, roll_back
 from queues.status import find_deploying_workers
 from runqy.api.parsers import refuse_members
 from runqy.api.requests import AuthenticatedRequest
@@ -40,16 +40,6 @@ class ReleaseViewSet(ApiViewSet):
         with publication_result() as publication:
             release = redeploy_queue(name=queue, commit=body["commit"], allowed_queues=request.auth.queues)
         return self._released("redeployment requested", release, publication)
-
-    @extend_schema(
-        operation_id="list_releases",
-        tags=["queues"],
-        responses={200: s.ReleaseListSerializer, **problem_responses(401, 403, 404, 503)},
-    )
-    def list(self, request: AuthenticatedRequest, queue: str) -> Response:
-        """List the releases of a queue, the newest first."""
-        name, releases = list_releases(name=queue, allowed_queues=request.auth.queues)
-        return Response(s.ReleaseListSerializer({"queue": name, "releases": releases}).data)
 
     @extend_schema(
         operation_id="roll_back_queue",

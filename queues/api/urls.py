@@ -26,7 +26,6 @@ urlpatterns = [
     path("api/cli/queues/<str:queue>/enable", QueueViewSet.as_view({"post": "enable"}), name="enable-queue"),
     path("api/cli/queues/<str:queue>/disable", QueueViewSet.as_view({"post": "disable"}), name="disable-queue"),
     path("api/cli/queues/<str:queue>/demand", QueueViewSet.as_view({"get": "demand"}), name="queue-demand"),
-    path("api/cli/queues/<str:queue>/releases", ReleaseViewSet.as_view({"get": "list"}), name="releases"),
     path("api/cli/queues/<str:queue>/rollback", ReleaseViewSet.as_view({"post": "rollback"}), name="rollback-queue"),
     path("api/cli/queues/<str:queue>/redeploy", ReleaseViewSet.as_view({"post": "redeploy"}), name="redeploy-queue"),
     path(

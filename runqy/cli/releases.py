@@ -71,12 +71,12 @@ def roll_back(session: Session, queue: WholeQueue) -> None:
 def list_releases(session: Session, queue: WholeQueue) -> None:
     """List the releases of a queue, the newest first.
 
-    If the newest one did not start, what it printed last follows.
+    If the newest one was reverted, what it printed last and its most frequent error follow.
     """
     releases = session.api.get(f"{queue_path(queue)}/releases")["releases"]
     session.out.listing(_RELEASES, releases)
     if releases and not (session.out.is_document or session.out.is_name):
-        _note_output(session, releases[0])
+        _note_failure(session, releases[0])
 
 
 def show_push_secret(
@@ -119,7 +119,7 @@ def _await_live(session: Session, queue: str, number: int, wait_s: float) -> Non
     if release["state"] == "rolling_out":
         waits = f": it {clean(release['reason'])}" if release["reason"] else ""
         raise CliError(f"{queue}: release {number} is still rolling out{waits}.", ExitCode.TIMED_OUT)
-    _note_output(session, release)
+    _note_failure(session, release)
     raise CliError(f"{queue}: release {number} is not live but {state}: {clean(release['reason'])}")
 
 
@@ -150,6 +150,14 @@ def _is_live(release: dict[str, Any], releases: list[dict[str, Any]]) -> bool:
     return live is not None and all(release[member] == live[member] for member in _CODE)
 
 
-def _note_output(session: Session, release: dict[str, Any]) -> None:
+def _note_failure(session: Session, release: dict[str, Any]) -> None:
+    """Print what a release that was reverted printed last, and the most frequent error of its runs."""
     if output := release.get("output"):
         session.out.note(f"Release {release['number']} printed last:\n{clean(output)}")
+    if error := release.get("most_frequent_error"):
+        text = ": ".join(filter(None, (error["error_class"], error["error_message"])))
+        count = f"{error['count']:,} time{'' if error['count'] == 1 else 's'}"
+        example = f"the task {error['task_id']} in {error['redis_queue']}"
+        session.out.note(
+            clean(f"Most frequent error of release {release['number']}, {count}, such as of {example}: {text}")
+        )

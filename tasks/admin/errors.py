@@ -32,8 +32,9 @@ from tasks.history.error_groups import (
     find_known_groups,
     find_start_of_commit,
     list_error_groups,
+    with_samples_of,
 )
-from tasks.history.release_starts import find_new_since_release, list_release_starts
+from tasks.history.release_starts import ReleaseStart, find_new_since_release, list_release_starts
 from tasks.history.stats import list_failing_queues
 from tasks.models import TaskRun
 from tasks.search import TaskQuery
@@ -85,6 +86,7 @@ class Since:
     """What the groups of a queue may be new since."""
 
     name: str
+    commit: str
     at: datetime
 
 
@@ -110,7 +112,10 @@ class ErrorsView(AdminView):
         groups, new_since = found.groups, _find_new(found.groups, since)
         if is_only_new:
             groups = [group for group in groups if group.key in new_since]
-        shown = groups[:MAX_GROUPS]
+        commits = {key: each.commit for key, each in new_since.items()}
+        if since:
+            commits = {group.key: since.commit for group in groups}
+        shown = with_samples_of(groups[:MAX_GROUPS], run_filter, commits)
         # The trends count the same failures as the groups.
         counted = replace(run_filter, since=max(start, found.counted_after or start))
         trends = count_over_time(shown, counted, start=start, end=timezone.now())
@@ -129,7 +134,7 @@ class ErrorsView(AdminView):
                 "period": period,
                 "periods": [(value, name) for value, (name, _) in PERIODS.items()],
                 "is_only_new": is_only_new,
-                "rows": [_row(request, group, start, trends, new_since.get(group.key, "")) for group in shown],
+                "rows": [_row(request, group, start, trends, new_since.get(group.key)) for group in shown],
                 "commits": find_commits(samples),
                 "has_more": len(groups) > MAX_GROUPS or (is_only_new and len(found.groups) == MAX_CHECKED),
                 "max_checked": MAX_CHECKED,
@@ -149,20 +154,24 @@ def _find_since(queue: str, release: str, commit: str) -> Since | None:
     """Return the release or commit that a URL names; None if it names none, or one that has run no task."""
     if not release:
         at = find_start_of_commit(commit, queue=queue) if commit else None
-        return Since(name="the commit", at=at) if at else None
+        return Since(name="the commit", commit=commit, at=at) if at else None
     if not queue or not _RELEASE_NUMBER.fullmatch(release):
         raise RequestInvalid("since_release: Must be the number of a release of the queue that `queue` names.")
-    starts = {start.number: start.at for start in list_release_starts(queue)}
-    at = starts.get(int(release))
-    return Since(name=f"release {release}", at=at) if at else None
+    starts = {start.number: start for start in list_release_starts(queue)}
+    found = starts.get(int(release))
+    return _since_release(found) if found else None
 
 
-def _find_new(groups: Sequence[ErrorGroup], since: Since | None) -> dict[tuple[str, str], str]:
+def _find_new(groups: Sequence[ErrorGroup], since: Since | None) -> dict[tuple[str, str], Since]:
     """Return what each group is new since, unless it is known: by default the newest release of its queue."""
     if since is None:
-        return {key: f"release {number}" for key, number in find_new_since_release(groups).items()}
+        return {key: _since_release(start) for key, start in find_new_since_release(groups).items()}
     known = find_known_groups(groups, {group.queue: since.at for group in groups})
-    return {group.key: since.name for group in groups if group.key not in known}
+    return {group.key: since for group in groups if group.key not in known}
+
+
+def _since_release(start: ReleaseStart) -> Since:
+    return Since(name=f"release {start.number}", commit=start.commit, at=start.at)
 
 
 class FailingQueuesView(AdminView):
@@ -183,14 +192,18 @@ class FailingQueuesView(AdminView):
 
 
 def _row(
-    request: HttpRequest, group: ErrorGroup, start: datetime, trends: dict[tuple[str, str], list[int]], new_since: str
+    request: HttpRequest,
+    group: ErrorGroup,
+    start: datetime,
+    trends: dict[tuple[str, str], list[int]],
+    new_since: Since | None,
 ) -> GroupRow:
     now_ns = get_broker().now_ns()
     query = TaskQuery(queue=group.queue, fingerprint=group.fingerprint, since=start)
     counts = trends[group.key]
     return GroupRow(
         group=group,
-        new_since=new_since,
+        new_since=new_since.name if new_since else "",
         first_seen=RelativeTime.of_datetime(group.first_seen, now_ns),
         last_seen=RelativeTime.of_datetime(group.last_seen, now_ns),
         bars=_bars(counts),

@@ -19,12 +19,14 @@ from runqy.admin_site.views import AdminView
 from runqy.broker.states import FAILURES
 from runqy.errors import RequestInvalid
 from runqy.formats.durations import humanize_ms
+from tasks.actions import TaskAction
+from tasks.admin.lists import bulk_links
 from tasks.admin.permissions import can_view_payloads
-from tasks.admin.presenters import tasks_url
-from tasks.history.error_groups import ErrorGroup, find_known_groups, list_error_groups
-from tasks.history.queries import RunFilter
+from tasks.admin.presenters import task_url, tasks_url
+from tasks.history.error_groups import ErrorGroup, find_known_groups, list_error_groups, with_samples_of
+from tasks.history.queries import RunFilter, filter_runs
+from tasks.history.release_errors import find_frequent_errors, runs_of_release
 from tasks.history.release_starts import list_release_starts
-from tasks.models import TaskRun
 from tasks.search import TaskQuery
 
 _VARIANTS = {
@@ -50,6 +52,8 @@ class RunFigures:
     number: int
     runs: int
     failed_percent: float
+    archived: int
+    """Those that ended their task, as a failure."""
     errors: int
     """The number of groups of errors among them."""
     mean: str
@@ -69,11 +73,28 @@ class ReleaseRow:
     is_counted: bool
     new_errors: Sequence[ErrorGroup]
     """The groups that first occurred since it began to run tasks, and before the next one did."""
+    frequent_error: ErrorGroup | None
+    """That of most of its failed runs, if it was reverted."""
+    run_again: Mapping[str, str]
+    """The fields of the form that runs again the tasks that it archived; empty if there are none, or it may run on."""
 
     @property
     def state(self) -> tuple[str, str]:
         state = ReleaseState(self.release.state)
         return str(state.label), _VARIANTS[state]
+
+    @property
+    def frequent_error_url(self) -> str:
+        group = self.frequent_error
+        return tasks_url(TaskQuery(queue=group.queue, fingerprint=group.fingerprint)) if group else ""
+
+    @property
+    def example_url(self) -> str:
+        return (
+            task_url(self.frequent_error.sample.task_id, self.frequent_error.sample.redis_queue)
+            if self.frequent_error
+            else ""
+        )
 
     @property
     def errors_url(self) -> str:
@@ -116,7 +137,9 @@ class ReleasesView(AdminView):
             raise RequestInvalid("queue: Must be the name of a queue.")
         queue, releases = list_releases(name=name)
         counted = [release for release in releases if release.commit][:_COUNTED_RELEASES]
-        figures = {release.number: _count_runs(queue, release, counted) for release in counted}
+        run_filters = {release.number: runs_of_release(queue, release, counted) for release in counted}
+        figures = {release.number: _count_runs(release, run_filters[release.number]) for release in counted}
+        frequent_errors = find_frequent_errors(queue, releases)
         new_errors = _find_new_errors(queue)
         now_ns = clock.now_ns()
         row = Queue.objects.get(name=queue)
@@ -131,6 +154,8 @@ class ReleasesView(AdminView):
                 before=_find_before(each, counted, figures),
                 is_counted=each.number in figures,
                 new_errors=new_errors.get(each.number, []),
+                frequent_error=frequent_errors.get(each.number),
+                run_again=self._run_again(each, figures.get(each.number), run_filters.get(each.number)),
             )
             for each in releases
         ]
@@ -146,6 +171,22 @@ class ReleasesView(AdminView):
             "can_change": self.request.user.has_perm("queues.change_queue"),
         }
 
+    def _run_again(
+        self, release: Release, figures: RunFigures | None, run_filter: RunFilter | None
+    ) -> Mapping[str, str]:
+        is_running = release.state in (ReleaseState.LIVE, ReleaseState.ROLLING_OUT)
+        if is_running or run_filter is None or figures is None or not figures.archived:
+            return {}
+        query = TaskQuery(
+            queue=run_filter.queue,
+            commit=run_filter.commit,
+            outcomes=tuple(sorted(FAILURES)),
+            since=run_filter.since,
+            until=run_filter.until,
+        )
+        links = bulk_links(self.request, query)
+        return next((fields for action, _, fields in links if action is TaskAction.RUN), {})
+
 
 def _find_before(
     release: Release, others: Sequence[Release], figures: Mapping[int, RunFigures | None]
@@ -156,18 +197,12 @@ def _find_before(
     return next((found for number in earlier if (found := figures[number])), None)
 
 
-def _count_runs(queue: str, release: Release, others: Sequence[Release]) -> RunFigures | None:
-    """Count the runs of a release. Others with the same commit, of which one is a rollback, have runs of their own."""
-    alike = [other for other in others if other.commit == release.commit]
-    runs = TaskRun.objects.filter(queue=queue, commit=release.commit)
-    if any(other.number < release.number for other in alike):
-        runs = runs.filter(ended_at__gte=release.created_at)
-    if later := [other.created_at for other in alike if other.number > release.number]:
-        runs = runs.filter(ended_at__lt=min(later))
-    newest = runs.order_by("-ended_at", "-id")[:_COUNTED_RUNS]
+def _count_runs(release: Release, run_filter: RunFilter) -> RunFigures | None:
+    newest = filter_runs(run_filter).order_by("-ended_at", "-id")[:_COUNTED_RUNS]
     found = newest.aggregate(
         runs=Count("pk"),
         failures=Count("pk", filter=Q(outcome__in=FAILURES)),
+        archived=Count("pk", filter=Q(outcome__in=FAILURES, is_final=True)),
         errors=Count("fingerprint", distinct=True),
         mean_ms=Avg("run_ms"),
     )
@@ -177,6 +212,7 @@ def _count_runs(queue: str, release: Release, others: Sequence[Release]) -> RunF
     return RunFigures(
         number=release.number,
         runs=found["runs"],
+        archived=found["archived"],
         failed_percent=100 * found["failures"] / found["runs"],
         errors=found["errors"],
         mean=humanize_ms(round(mean_ms)) if mean_ms is not None else "",
@@ -191,11 +227,17 @@ def _find_new_errors(queue: str) -> Mapping[int, Sequence[ErrorGroup]]:
     starts = list_release_starts(queue)[:_COUNTED_RELEASES]
     if not starts:
         return {}
-    found = list_error_groups(RunFilter(queue=queue, since=starts[-1].at), limit=_MAX_GROUPS)
+    run_filter = RunFilter(queue=queue, since=starts[-1].at)
+    found = list_error_groups(run_filter, limit=_MAX_GROUPS)
     counted_from: datetime = max(starts[-1].at, found.counted_after or starts[-1].at)
     known = find_known_groups(found.groups, {queue: counted_from})
+    began = {
+        group.key: next(start for start in starts if start.at <= group.first_seen)
+        for group in found.groups
+        if group.key not in known
+    }
+    groups = [group for group in found.groups if group.key in began]
     new: dict[int, list[ErrorGroup]] = defaultdict(list)
-    for group in found.groups:
-        if group.key not in known:
-            new[next(start.number for start in starts if start.at <= group.first_seen)].append(group)
+    for group in with_samples_of(groups, run_filter, {key: start.commit for key, start in began.items()}):
+        new[began[group.key].number].append(group)
     return new

@@ -16,6 +16,7 @@ from runqy.errors import choices_error
 from runqy.formats import durations
 from tasks.history.error_groups import ErrorGroup
 from tasks.history.queries import RunOrder
+from tasks.history.release_starts import ReleaseStart
 from tasks.history.rollups import SparseHistogram, percentile_ms
 
 MAX_POINTS = 1500
@@ -177,18 +178,18 @@ class ErrorGroupSerializer(serializers.Serializer[Any]):
     queue = serializers.CharField()
     fingerprint = serializers.CharField()
     error_class = EmptyAsNullField(source="sample.error_class", allow_null=True)
-    error_message = serializers.CharField(source="sample.error_message", help_text="Of the newest run")
+    error_message = serializers.CharField(source="sample.error_message", help_text="Of the sample")
     count = serializers.IntegerField()
     first_seen = serializers.DateTimeField(format=_TIME_FORMAT)
     last_seen = serializers.DateTimeField(format=_TIME_FORMAT)
     new_since_release = serializers.SerializerMethodField(
         help_text="The number of the queue's newest release, if the error did not occur before that ran tasks"
     )
-    sample = RunSerializer(help_text="The newest run")
+    sample = RunSerializer(help_text="The newest run; of that release, if the error is new since it")
 
     def get_new_since_release(self, group: ErrorGroup) -> int | None:
-        new_since: Mapping[tuple[str, str], int] = self.context["new_since"]
-        return new_since.get(group.key)
+        new_since: Mapping[tuple[str, str], ReleaseStart] = self.context["new_since"]
+        return new_since[group.key].number if group.key in new_since else None
 
 
 @extend_schema_serializer(many=False)

@@ -13,7 +13,7 @@ from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from tasks.api import run_serializers as s
-from tasks.history.error_groups import list_error_groups
+from tasks.history.error_groups import list_error_groups, with_samples_of
 from tasks.history.queries import (
     RunCursor,
     RunFilter,
@@ -78,10 +78,12 @@ class ErrorGroupViewSet(HistoryViewSet):
         At most the newest 100,000 failures of the period are counted; if there are more, `is_partial` is true.
         """
         query = s.ErrorQuerySerializer.validated(request.query_params.dict())
-        found = list_error_groups(_run_filter(query, request.auth.queues), limit=query["limit"])
-        content = {"errors": found.groups, "count": len(found.groups), "is_partial": found.is_partial}
-        context = {"new_since": find_new_since_release(found.groups)}
-        return Response(s.ErrorGroupListSerializer(content, context=context).data)
+        run_filter = _run_filter(query, request.auth.queues)
+        found = list_error_groups(run_filter, limit=query["limit"])
+        new_since = find_new_since_release(found.groups)
+        groups = with_samples_of(found.groups, run_filter, {key: start.commit for key, start in new_since.items()})
+        content = {"errors": groups, "count": len(groups), "is_partial": found.is_partial}
+        return Response(s.ErrorGroupListSerializer(content, context={"new_since": new_since}).data)
 
 
 class QueueStatsViewSet(HistoryViewSet):

@@ -11,6 +11,7 @@ from django.urls import path
 from runqy.api.authentication import PublicResultAuthentication
 from tasks.api.bulk_viewsets import BulkActionViewSet
 from tasks.api.queue_viewsets import BulkTaskViewSet, CancelTaskViewSet, QueueTaskViewSet
+from tasks.api.release_viewsets import ReleaseListViewSet
 from tasks.api.run_viewsets import ErrorGroupViewSet, QueueStatsViewSet, RunViewSet
 from tasks.api.viewsets import TaskViewSet
 
@@ -45,6 +46,7 @@ urlpatterns = [
     ),
     path("api/runs", RunViewSet.as_view({"get": "list"}), name="runs"),
     path("api/errors", ErrorGroupViewSet.as_view({"get": "list"}), name="error-groups"),
+    path("api/cli/queues/<str:queue>/releases", ReleaseListViewSet.as_view({"get": "list"}), name="releases"),
     path("api/cli/queues/<str:queue>/stats", QueueStatsViewSet.as_view({"get": "retrieve"}), name="queue-stats"),
     path(f"api/cli/{_TASKS}", QueueTaskViewSet.as_view(_LIST), name="queue-tasks"),
     path(

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -105,7 +105,7 @@ class ErrorGroup:
     first_seen: datetime
     last_seen: datetime
     sample: TaskRun
-    """The newest run."""
+    """The newest run; of a release, the newest of its commit, if it has one."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -164,6 +164,30 @@ def list_error_groups(run_filter: RunFilter, *, limit: int) -> ErrorGroupList:
         if group["newest"] in samples  # unless it was deleted in between
     ]
     return ErrorGroupList(groups=found, counted_after=first_left_out)
+
+
+def with_samples_of(
+    groups: Sequence[ErrorGroup], run_filter: RunFilter, commits: Mapping[tuple[str, str], str]
+) -> list[ErrorGroup]:
+    """Return groups with the newest run of a commit, by queue and fingerprint, as the sample, if there is one.
+
+    Of several releases that raise the same error, each has texts of its own. Raise SearchTooSlow.
+    """
+    others = [group for group in groups if commits.get(group.key, group.sample.commit) != group.sample.commit]
+    if not others:
+        return list(groups)
+    # Some more rows than are wanted, because SQLite refuses a thousand alternatives.
+    runs = filter_runs(run_filter).filter(
+        queue__in={group.queue for group in others},
+        fingerprint__in={group.fingerprint for group in others},
+        commit__in={commits[group.key] for group in others},
+    )
+    rows = runs.values_list("queue", "fingerprint", "commit").annotate(newest=Max("id")).order_by()
+    with search_limit():
+        newest = {(queue, fingerprint, commit): pk for queue, fingerprint, commit, pk in rows}
+    wanted = {group.key: newest.get((*group.key, commits[group.key]), 0) for group in others}
+    samples = TaskRun.objects.in_bulk(wanted.values())
+    return [replace(group, sample=samples.get(wanted.get(group.key, 0), group.sample)) for group in groups]
 
 
 class UnixSeconds(Func):

@@ -17,6 +17,7 @@ class ReleaseStart:
 
     queue: str
     number: int
+    commit: str
     at: datetime
     """When its first run ended. Workers report runs sooner than a rollout notes that they are ready."""
 
@@ -32,14 +33,14 @@ def find_newest_starts(queues: Collection[str]) -> Mapping[str, ReleaseStart]:
     return {start.queue: start for start in reversed(_list(releases))}
 
 
-def find_new_since_release(groups: Sequence[ErrorGroup]) -> Mapping[tuple[str, str], int]:
-    """Return, by queue and fingerprint, the number of the queue's newest release, for groups that are new since it.
+def find_new_since_release(groups: Sequence[ErrorGroup]) -> Mapping[tuple[str, str], ReleaseStart]:
+    """Return, by queue and fingerprint, the queue's newest release, for groups that are new since it.
 
     Raise SearchTooSlow.
     """
     newest = find_newest_starts({group.queue for group in groups})
     known = find_known_groups(groups, {queue: start.at for queue, start in newest.items()})
-    return {group.key: newest[group.queue].number for group in groups if group.key not in known}
+    return {group.key: newest[group.queue] for group in groups if group.key not in known}
 
 
 def _list(releases: QuerySet[Release]) -> list[ReleaseStart]:
@@ -49,7 +50,7 @@ def _list(releases: QuerySet[Release]) -> list[ReleaseStart]:
     first = Subquery(runs.order_by("ended_at", "id").values("ended_at")[:1])
     found = releases.exclude(commit="").annotate(first=first).order_by("-number")
     return [
-        ReleaseStart(queue=queue, number=number, at=at)
-        for queue, number, at in found.values_list("queue__name", "number", "first")
+        ReleaseStart(queue=queue, number=number, commit=commit, at=at)
+        for queue, number, commit, at in found.values_list("queue__name", "number", "commit", "first")
         if at is not None
     ]

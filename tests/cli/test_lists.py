@@ -185,7 +185,9 @@ def test_a_named_commit_that_was_not_fetched_stands_in_the_list_of_releases(run,
 def test_what_the_newest_release_printed_follows_the_list_of_releases(run, server):
     release = {"number": 7, "state": "reverted", "commit": "a" * 40, "branch": "main", "reason": "a could not start it"}
     older = release | {"number": 6, "output": "an older error"}
-    response = {"queue": "mail", "releases": [release | {"output": "exited\nImportError: \x1b[31mno b"}, older]}
+    error = {"count": 6, "error_class": "OSError", "error_message": "\x1b[1mno", "task_id": "t1", "redis_queue": "mail"}
+    newest = release | {"output": "exited\nImportError: \x1b[31mno b", "most_frequent_error": error}
+    response = {"queue": "mail", "releases": [newest, older]}
     server.responses = [(200, response)] * 3
 
     listed = run("queue", "releases", "mail")
@@ -193,7 +195,10 @@ def test_what_the_newest_release_printed_follows_the_list_of_releases(run, serve
     document = run("queue", "releases", "mail", "-o", "json")
 
     assert [line.split("\t")[0] for line in listed.stdout.splitlines()] == ["7", "6"]
-    assert listed.stderr == "runqy: Release 7 printed last:\nexited\nImportError: \ufffd[31mno b\n"
+    assert listed.stderr == (
+        "runqy: Release 7 printed last:\nexited\nImportError: \ufffd[31mno b\n"
+        "runqy: Most frequent error of release 7, 6 times, such as of the task t1 in mail: OSError: \ufffd[1mno\n"
+    )
     assert (names.stdout, names.stderr, document.stderr) == ("7\n6\n", "", "")
     assert json.loads(document.stdout)[1]["output"] == "an older error"
 

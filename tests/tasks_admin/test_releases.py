@@ -8,21 +8,27 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from queues.models import Queue, ReleaseSource, ReleaseState
+from queues.models import Queue, QueueSource, ReleaseSource, ReleaseState
+from queues.operations import save_queue
+from runqy.accounts.operations import create_api_key
+from runqy.api_keys import Role
+from runqy.broker.broker import Broker
+from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import EndedRun
-from tasks.models import TaskRun
+from tasks.bulk_runner import run_bulk_actions
+from tasks.models import TaskCopy, TaskRun
 from tests.api.client import ApiClient, content
 from tests.support.releases import insert_release
 from tests.support.runs import insert_runs, make_failure, make_run
-from tests.tasks_admin.pages import ERRORS, LIST, change, text
+from tests.tasks_admin.pages import ERRORS, LIST, REQUEST, change, text
 
 NOW = timezone.now()
 RELEASES = f"{LIST}releases/?queue=simple"
 FIRST, SECOND, BROKEN = "a" * 40, "b" * 40, "c" * 40
 
 
-def fail(error: str, *, minutes: int, commit: str) -> EndedRun:
-    return make_failure(error, ended_ns=ended_ns(minutes), commit=commit)
+def fail(error: str, *, minutes: int, commit: str, **fields: Any) -> EndedRun:
+    return make_failure(error, ended_ns=ended_ns(minutes), commit=commit, **fields)
 
 
 def ended_ns(minutes: int) -> int:
@@ -82,6 +88,99 @@ def test_errors_are_filtered_by_the_release_since_which_they_are_new(viewer: Cli
     assert "The history has no run of release 9 of simple" in text(viewer.get(f"{ERRORS}?queue=simple&since_release=9"))
     for query in ("since_release=2", "queue=simple&since_release=x", "queue=simple&since_release=1000000000000"):
         assert viewer.get(f"{ERRORS}?{query}").status_code == 400
+
+
+@pytest.mark.usefixtures("history")
+def test_errors_that_are_filtered_by_a_release_have_a_text_that_it_raised(viewer: Client) -> None:
+    insert_runs(
+        fail("TypeError: late", minutes=2, commit=BROKEN),
+        fail("KeyError: 'd'", minutes=1, commit=SECOND),
+        queue="simple",
+    )
+
+    def raised_by(query: str) -> dict[str, str]:
+        """Return the commits of the samples by class."""
+        rows = viewer.get(f"{ERRORS}?{query}").context["rows"]
+        return {row.sample.error_class: row.sample.commit for row in rows}
+
+    of_second = {"KeyError": BROKEN, "ValueError": BROKEN, "TypeError": BROKEN}
+    assert raised_by("queue=simple&since_release=2") == raised_by(f"queue=simple&since_commit={BROKEN}") == of_second
+    assert raised_by("queue=simple&since_release=3") == {"KeyError": FIRST, "TypeError": FIRST}
+    assert raised_by("new=1") == {"TypeError": FIRST}
+    errors = content(ApiClient(), "/api/errors?queue=simple")["errors"]
+    texts = {each["error_class"]: (each["error_message"], each["sample"]["commit"]) for each in errors}
+    assert texts == {"KeyError": ("'d'", SECOND), "ValueError": ("known", BROKEN), "TypeError": ("late", FIRST)}
+    rows: list[Any] = viewer.get(RELEASES).context["rows"]
+    assert [group.sample.exception_line for row in rows for group in row.new_errors] == [
+        "TypeError: late",
+        "KeyError: 'b'",
+    ]
+
+
+@pytest.fixture
+def reverted(history: None) -> None:
+    """Store runs of a fourth release, which was reverted, and whose commit is live later."""
+    simple = Queue.objects.get(name="simple")
+    columns = {"state": ReleaseState.REVERTED, "live_at": None, "reason": "2 of its first 3 runs failed"}
+    insert_release(simple, SECOND, created_at=NOW - timedelta(minutes=15), **columns)
+    simple.releases.filter(number=3).update(state=ReleaseState.SUPERSEDED)
+    insert_release(simple, SECOND, created_at=NOW - timedelta(minutes=5))
+    insert_runs(
+        fail("TypeError: rare", minutes=12, commit=SECOND, outcome=RunOutcome.RETRIED, is_final=False),
+        fail("OSError: <1>", minutes=14, commit=SECOND, task_id="older"),
+        fail("OSError: <2>", minutes=13, commit=SECOND, task_id="newer"),
+        make_run(ended_ns=ended_ns(13), commit=SECOND),
+        make_run(ended_ns=ended_ns(13), commit=SECOND, outcome=RunOutcome.CANCELED),
+        *(fail("OSError: <later>", minutes=4, commit=SECOND) for _ in range(3)),
+        queue="simple",
+    )
+
+
+@pytest.mark.usefixtures("reverted")
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_a_reverted_release_names_its_most_frequent_error_with_an_example(viewer: Client, is_hidden: bool) -> None:
+    Queue.objects.filter(name="simple").update(hide_payloads=is_hidden)
+    if is_hidden:
+        save_queue(spec=Queue.objects.get(name="simple").as_spec(), source=QueueSource.API)
+
+    def error(role: Role) -> Any:
+        key = create_api_key(name=role, role=role).plain
+        listed = content(ApiClient(key), "/api/cli/queues/simple/releases")["releases"]
+        assert [each["number"] for each in listed if each["most_frequent_error"]] == [4]
+        return listed[1]["most_frequent_error"]
+
+    expected = {
+        "count": 2,
+        "error_class": "OSError",
+        "error_message": "<2>",
+        "task_id": "newer",
+        "redis_queue": "simple",
+    }
+    hidden = {"error_class": None, "error_message": "hidden from your role"} if is_hidden else {}
+    assert error(Role.OPERATOR).items() >= expected.items()
+    assert error(Role.VIEWER).items() >= (expected | hidden).items()
+    plain = re.sub(r"\s+", " ", re.sub("<[^>]+>", "", text(viewer.get(RELEASES))))
+    shown = "hidden" if is_hidden else "OSError: &lt;2&gt;"
+    assert f"Most frequent error, 2 times: {shown}, such as of the task newer" in plain
+    assert plain.count("Most frequent error") == 1
+
+
+@pytest.mark.usefixtures("reverted")
+def test_the_tasks_that_a_reverted_release_archived_run_again(
+    operator: Client, viewer: Client, single_broker: Broker
+) -> None:
+    rows: dict[int, Any] = {row.release.number: row for row in operator.get(RELEASES).context["rows"]}
+    assert not rows[5].run_again  # it is live
+    assert not any(row.run_again for row in viewer.get(RELEASES).context["rows"])
+    assert text(viewer.get(RELEASES)).count("Run again the tasks") == 0
+
+    preview = operator.get(REQUEST, rows[4].run_again)
+    operator.post(REQUEST, preview.context["fields"])
+    run_bulk_actions(single_broker)
+
+    assert preview.context["preview"].count == 2
+    assert set(TaskCopy.objects.values_list("original_id", flat=True)) == {"older", "newer"}
+    assert text(operator.get(RELEASES)).count("Run again the tasks that it archived") == 4  # of 1 to 4
 
 
 @pytest.mark.usefixtures("history")

@@ -1,0 +1,38 @@
+"""The releases of a queue over HTTP, with the errors of those that were reverted."""
+
+from typing import ClassVar
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.response import Response
+
+from queues.queries import get_fresh_catalog, hides_payloads
+from queues.releases import list_releases
+from runqy.api.requests import AuthenticatedRequest
+from runqy.api.schema import problem_responses
+from runqy.api.viewsets import ApiViewSet
+from runqy.api_keys import Role
+from tasks.api.release_serializers import ReleaseListSerializer
+from tasks.history.release_errors import find_frequent_errors
+
+
+class ReleaseListViewSet(ApiViewSet):
+    """Releases of queues."""
+
+    allows_queue_scoped_keys: ClassVar = True
+
+    @extend_schema(
+        operation_id="list_releases",
+        tags=["queues"],
+        responses={200: ReleaseListSerializer, **problem_responses(401, 403, 404, 503)},
+    )
+    def list(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """List the releases of a queue, the newest first.
+
+        Of the newest ones that were reverted it has the most frequent error.
+        """
+        name, releases = list_releases(name=queue, allowed_queues=request.auth.queues)
+        context = {
+            "errors": find_frequent_errors(name, releases),
+            "is_hidden": request.auth.role == Role.VIEWER and hides_payloads(name, get_fresh_catalog()),
+        }
+        return Response(ReleaseListSerializer({"queue": name, "releases": releases}, context=context).data)

@@ -48,7 +48,10 @@ class ReleaseViewSet(ApiViewSet):
         responses={200: s.QueueRedeployedSerializer, **problem_responses(400, 401, 403, 404, 409, 429, 503)},
     )
     def rollback(self, request: AuthenticatedRequest, queue: str) -> Response:
-        """Release what was live before, or what is live if another release is rolling out."""
+        """Release what was live before, or what is live if another release is rolling out.
+
+        Processes of newer code take no more tasks from then on. Tasks wait until the code before is loaded.
+        """
         refuse_members(request)
         with publication_result() as publication:
             release = roll_back(name=queue, allowed_queues=request.auth.queues)

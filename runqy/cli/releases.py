@@ -62,7 +62,8 @@ def redeploy(
 def roll_back(session: Session, queue: WholeQueue) -> None:
     """Release what was live before.
 
-    While a release is rolling out, this stops it and keeps the live one.
+    All workers stop the newer code at once, and tasks wait until the code before is loaded. To go back without a pause,
+    redeploy its commit. While a release is rolling out, this stops it and keeps the live one.
     """
     response = session.api.post(f"{queue_path(queue)}/rollback", b"")
     _print_request(session, response, "which goes back to the one before")

@@ -253,7 +253,7 @@ class _Campaign:
             self.wait_for_release(number, "live")
             self.wait_for_release(self._redeploy(newer), "live")
             self._wait_for_commit(newer)
-        self._report.figure(PART, f"rollback: all {len(WORKERS)} workers, one after the other", spread(all_s))
+        self._report.figure(PART, f"rollback: all {len(WORKERS)} workers", spread(all_s))
         self._report.figure(PART, "rollback: the first worker", spread(first_s))
         self._report.require(PART, "rollback: the first worker, worst", max(first_s), at_most=ROLLED_BACK_WITHIN_S)
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from alerts.kinds import AlertKind
+from alerts.models import Alert
+from alerts.operations import update_alerts
 from queues.definitions import Deployment, ReleaseMode
 from queues.models import Queue, QueueSource, Release, ReleaseState
 from queues.operations import save_queue
@@ -120,6 +123,43 @@ def test_a_commit_that_does_not_start_touches_one_worker_and_a_fixed_one_goes_li
 
     wait_for_commits(single_broker, good, good, good)
     assert (live.commit, live.subject, live.like) == (good, "Change", 1)
+
+
+def test_an_alert_says_that_the_release_before_a_reverted_one_does_not_start(
+    single_broker: Broker, repository: Repository, start_worker: Callable[[], WorkerProcess], tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    model.touch()
+    load = f"from pathlib import Path\nif not Path({str(model)!r}).exists():\n    raise SystemExit('no model here')\n"
+    good = repository.commit({"main.py": load + WORKING})
+    deployment = Deployment(git_url=repository.url, startup_cmd="python main.py", rollout_bake_s=0)
+    save_queue(spec=spec("mail", deployment=deployment), source=QueueSource.API)
+    start_worker()
+    wait_for_release(single_broker, 1, ReleaseState.LIVE)
+    bad = repository.commit({"main.py": WORKING})
+    redeploy_queue(name="mail")
+    eventually(
+        lambda: (
+            (advance_rollouts(single_broker), [one.commit for one in list_worker_records(single_broker)])[1] == [bad]
+        )
+    )
+
+    model.unlink()
+    add_task(single_broker, {"do": "die"})
+    reverted = wait_for_release(single_broker, 2, ReleaseState.REVERTED)
+    alert = eventually(
+        lambda: (
+            update_alerts(single_broker),
+            Alert.objects.filter(kind=AlertKind.WORKER_START_FAILED, opened_at__isnull=False).first(),
+        )[1]
+    )
+
+    assert reverted.reason == "A process that ran it died while it worked on a task"
+    assert alert.message.endswith(" failed to start: the child process exited with status 1")
+    waiting = add_task(single_broker, {"do": "env"})
+    model.touch()
+    env = json.loads(wait_for_state(single_broker, waiting, "completed", "archived").result or b"")
+    assert env["RUNQY_COMMIT"] == good
 
 
 def test_a_worker_that_starts_later_runs_the_live_release_and_not_the_branch(

@@ -220,17 +220,17 @@ class BulkRunner:
         """
         refused: list[tuple[TaskLocation, BulkAction.Outcome, str]] = []
         payloads, earlier = find_stored_payloads(tasks), _find_copies(tasks)
-        wanted: dict[TaskLocation, NewTask] = {}
+        wanted: dict[TaskLocation, tuple[str, NewTask]] = {}
         for task in tasks:
-            copy_id, payload = str(uuid.uuid5(self._bulk.copy_namespace, "\0".join(task))), payloads.get(task)
+            copy_id, stored = str(uuid.uuid5(self._bulk.copy_namespace, "\0".join(task))), payloads.get(task)
             if earlier.get(task) == copy_id:
                 continue  # counted before the slice was applied again
             if task in earlier:
                 refused.append((task, _Outcome.SKIPPED, "it has run again already, as a new task"))
-            elif payload is None:
+            elif stored is None:
                 refused.append((task, _Outcome.FAILED, "its payload was not kept in full"))
             else:
-                wanted[task] = NewTask.requested(id=copy_id, queue=task[0], payload=payload)
+                wanted[task] = stored.queue, NewTask.requested(id=copy_id, queue=task[0], payload=stored.content)
         names = list(wanted)
         for start in range(0, len(names), COPIES_PER_STEP):
             refused_now, full_queue = self._add_step(
@@ -245,9 +245,10 @@ class BulkRunner:
         return ""
 
     def _add_step(
-        self, copies: Mapping[TaskLocation, NewTask]
+        self, copies: Mapping[TaskLocation, tuple[str, NewTask]]
     ) -> tuple[list[tuple[TaskLocation, BulkAction.Outcome, str]], str]:
-        """Enqueue copies. Return those that were refused, with outcome and reason, and a queue that is full, or "".
+        """Enqueue copies, each given with the name of its queue. Return those that were refused, with outcome and
+        reason, and a queue that is full, or "".
 
         Raise BrokerUnavailable, ConfigurationUnavailable, _LeaseLost.
         """
@@ -255,7 +256,8 @@ class BulkRunner:
         # Not after the lease: another process may have applied the slice, and Redis have forgotten the ids.
         requested_s, until_s, name = self._bulk.slice_began_s or 0, self._lease_ends_s, f"bulk-action-{self._bulk.pk}"
         intents = [
-            Intent(task=copy, requested_s=requested_s, until_s=until_s, request_id=name) for copy in copies.values()
+            Intent(task=copy, requested_s=requested_s, until_s=until_s, request_id=name, parents=(queue,))
+            for queue, copy in copies.values()
         ]
         refused, full_queue = [], ""
         for task, intent, outcome in zip(copies, intents, enqueue_intents(self._broker, intents), strict=True):

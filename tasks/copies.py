@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from queues.queries import resolve_queue
 from runqy.audit.changes import REDACTED, Changes
@@ -74,18 +75,27 @@ def find_payload(original: Original) -> bytes | None:
     if original.record is not None:
         return original.record.payload
     location = original.redis_queue, original.id
-    return find_stored_payloads([location]).get(location)
+    stored = find_stored_payloads([location]).get(location)
+    return stored.content if stored else None
 
 
-def find_stored_payloads(tasks: Sequence[TaskLocation]) -> dict[TaskLocation, bytes]:
+class StoredPayload(NamedTuple):
+    """A payload in the history, and the name of the queue that its Redis queue belonged to at the run."""
+
+    queue: str
+    content: bytes
+
+
+def find_stored_payloads(tasks: Sequence[TaskLocation]) -> dict[TaskLocation, StoredPayload]:
     """Return the payloads that the history has kept in full, by task."""
     runs = TaskRun.objects.filter(task_id__in=[task_id for _, task_id in tasks]).exclude(payload="").order_by("id")
-    found: dict[TaskLocation, bytes] = {}
-    for queue, task_id, payload in runs.values_list("redis_queue", "task_id", "payload"):
+    found: dict[TaskLocation, StoredPayload] = {}
+    for queue, redis_queue, task_id, payload in runs.values_list("queue", "redis_queue", "task_id", "payload"):
         try:
-            found[queue, task_id] = payloads.parse_payload(payload)  # an excerpt is not JSON
+            # An excerpt is not JSON.
+            found[redis_queue, task_id] = StoredPayload(queue, payloads.parse_payload(payload))
         except PayloadInvalid:
-            found.pop((queue, task_id), None)
+            found.pop((redis_queue, task_id), None)
     return found
 
 

@@ -133,6 +133,19 @@ def test_a_failed_task_that_redis_has_no_more_runs_again_as_a_linked_copy(single
     assert list_bulk_actions_on("inference", "t1") == []
 
 
+def test_no_copy_goes_to_the_queue_that_has_the_redis_queue_of_a_deleted_one(single_broker: Broker) -> None:
+    taken = "inference_high"  # it was a sub-queue of the queue `other` when the first task ran
+    insert_runs(make_failure(task_id="t1", payload=b"{}"), queue="other", sub_queue="high", redis_queue=taken)
+    insert_runs(make_failure(task_id="t2", payload=b"{}"), queue="inference", sub_queue="high", redis_queue=taken)
+
+    bulk = request_and_run(single_broker, TaskAction.RUN, TaskQuery(outcomes=FAILED))
+
+    assert counts(bulk) == ("finished", 2, 1, 0, 1)
+    assert bulk.problems[0]["reason"] == f"The Redis queue {taken} no longer belongs to a queue."
+    assert [copy.original_id for copy in TaskCopy.objects.all()] == ["t2"]
+    assert len(listed(single_broker, taken)["pending"]) == 1
+
+
 @pytest.mark.parametrize("payload", [b"", b'{"order":"A-1","text":"an exce'])
 def test_a_task_whose_payload_was_not_kept_in_full_cannot_run_again(single_broker: Broker, payload: bytes) -> None:
     insert_runs(make_failure(task_id="t1", payload=payload), queue="simple")

@@ -65,7 +65,7 @@ def test_a_payload_with_escapes_is_found_by_its_characters(text: str, is_found: 
 
     assert ids(RunFilter(text=text)) == (["it"] if is_found else [])
     assert holds_terms(parse_terms(text), payload_text(ESCAPED.encode())) == is_found
-    assert json.loads(find_stored_payloads([("mail", "it")])["mail", "it"]) == json.loads(ESCAPED)
+    assert json.loads(find_stored_payloads([("mail", "it")])["mail", "it"].content) == json.loads(ESCAPED)
 
 
 @pytest.mark.parametrize(

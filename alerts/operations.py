@@ -25,7 +25,7 @@ from alerts.queries import (
     load_rule_settings,
     observe,
 )
-from alerts.rules import RULES, Finding, failures, find_problems, list_recovered_workers
+from alerts.rules import RULES, Finding, failures, find_problems, is_evaluated, list_recovered_workers
 from queues.deletion import register_cleanup
 from runqy.audit.changes import diff
 from runqy.audit.operations import record
@@ -73,6 +73,8 @@ def store_findings(findings: Iterable[Finding], *, recovered_workers: Iterable[s
         with _isolate(alert):
             if key in found:
                 _update(alert, found[key], now)
+            elif not is_evaluated(alert.kind, alert.subject, alert.queue):
+                pass  # nobody knows whether its condition holds
             elif key in recovered or now - alert.seen_at >= _keep_time(AlertKind(alert.kind)):
                 _resolve(alert, now)
     waiting = [alert for key, alert in _each({**created, **unresolved}) if key in found and not alert.opened_at]
@@ -101,8 +103,9 @@ def delete_old_alerts() -> int:
     """
     QueueSnooze.objects.filter(until__lte=timezone.now()).delete()
     old = Alert.objects.filter(resolved_at__lt=timezone.now() - KEPT_FOR).order_by("resolved_at")
-    deleted, _ = Alert.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:DELETE_BATCH_SIZE])).delete()
-    return deleted
+    ids = list(old.values_list("pk", flat=True)[:DELETE_BATCH_SIZE])
+    # Without their other columns: a value that cannot be read must not keep the rest.
+    return Alert.objects.filter(pk__in=ids).only("pk").delete()[0]
 
 
 def save_alert_rule(rule: AlertRule) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from django.db.models import Case, Count, Exists, F, OuterRef, Q, QuerySet, Value, When
@@ -22,7 +23,7 @@ from alerts.observations import (
     ReplacingWorker,
     WorkerObservation,
 )
-from alerts.rules import RULES, GetSettings, RuleSettings, failures
+from alerts.rules import RULES, GetSettings, RuleSettings, failures, observation_key, subject_key
 from batches.queries import describe_abandoned, describe_problem, list_abandoned_batches, list_incomplete_batches
 from queues.catalog import AllowedQueues, QueueCatalog
 from queues.definitions import QueueDefinition
@@ -226,10 +227,12 @@ def observe(broker: Broker) -> Observation:
     nodes = check_nodes(broker)
     minutes = _read_minutes(now, paused=[name for name, count in counts.items() if count.is_paused])
     failures.handle(
-        catalog.definitions, observe_queues, describe=lambda each: (f"of {each.name}", each.name, each.name)
+        catalog.definitions, observe_queues, describe=lambda each: (observation_key(each.name), each.name, each.name)
     )
     failures.handle(
-        workers, observe_workers, describe=lambda each: (f"of {each.worker_id}", each.worker_id, each.queue)
+        workers,
+        observe_workers,
+        describe=lambda each: (observation_key(each.worker_id), each.worker_id, each.queue),
     )
     return Observation(
         queues=observed_queues,
@@ -249,22 +252,30 @@ def _list_reported(now: datetime) -> dict[AlertKind, list[Problem]]:
     """Return the problems that other apps know of."""
     reported: dict[AlertKind, list[Problem]] = {}
     for kind, find in _REPORTED_OF_INSTALLATION.items():
+        if failures.is_paused(kind.value):
+            continue
         with failures.isolate(kind.value):
             if message := find(now):
                 reported[kind] = [Problem("", message)]
-    for kind, (list_rows, to_problem) in _REPORTED_OF_ROWS.items():
-        with failures.isolate(f"{kind} rows"):
+    for kind, (list_rows, get_subject, to_problem) in _REPORTED_OF_ROWS.items():
+        if failures.is_paused(kind.value):
+            continue
+        with failures.isolate(kind.value):
             problems = reported.setdefault(kind, [])
             failures.handle(
                 list_rows(),
                 partial(_add_problems, problems, to_problem),
-                describe=lambda row, kind=kind: (f"{kind} {row.pk}", f"{kind} of {row}", ""),  # type: ignore[misc]
+                describe=partial(_describe_row, kind, get_subject),
             )
     return reported
 
 
 def _add_problems(problems: list[Problem], to_problem: Callable[[Any], Problem], rows: Sequence[Any]) -> None:
     problems += [to_problem(row) for row in rows]
+
+
+def _describe_row(kind: AlertKind, get_subject: Callable[[Any], str], row: Any) -> tuple[str, str, str]:
+    return subject_key(kind, get_subject(row)), f"{kind} of {row}", ""
 
 
 def _describe_unknown(now: datetime) -> str:
@@ -287,15 +298,19 @@ _REPORTED_OF_INSTALLATION: Mapping[AlertKind, Callable[[datetime], str]] = {
     AlertKind.INACTIVE_KEY_CREATOR: lambda _: find_keys_of_inactive_users(),
     AlertKind.ENQUEUE_UNKNOWN: _describe_unknown,
 }
-_REPORTED_OF_ROWS: Mapping[AlertKind, tuple[Callable[[], Sequence[Any]], Callable[[Any], Problem]]] = {
+_REPORTED_OF_ROWS: Mapping[
+    AlertKind, tuple[Callable[[], Sequence[Any]], Callable[[Any], str], Callable[[Any], Problem]]
+] = {
     AlertKind.FIRE_MISSED: (
         list_problems,
+        attrgetter("name"),
         lambda row: Problem(
             row.name, f"The schedule {row.name} enqueued nothing: {shorten(row.problem)}", row.parent_queue
         ),
     ),
     AlertKind.WEBHOOK_LATE: (
         list_late_endpoints,
+        attrgetter("pk"),
         lambda row: Problem(
             row.pk,
             f"Messages to the webhook endpoint {str(row)[:200]} have been due for more than 5 minutes, although it "
@@ -304,6 +319,7 @@ _REPORTED_OF_ROWS: Mapping[AlertKind, tuple[Callable[[], Sequence[Any]], Callabl
     ),
     AlertKind.WEBHOOK_FAILING: (
         list_failing_endpoints,
+        attrgetter("pk"),
         lambda row: Problem(
             row.pk,
             f"All messages to the webhook endpoint {str(row)[:200]} have failed since "
@@ -312,10 +328,12 @@ _REPORTED_OF_ROWS: Mapping[AlertKind, tuple[Callable[[], Sequence[Any]], Callabl
     ),
     AlertKind.WEBHOOK_DISABLED: (
         list_disabled_by_server,
+        attrgetter("pk"),
         lambda row: Problem(row.pk, f"The webhook endpoint {str(row)[:200]} is disabled. {row.disabled_reason}"),
     ),
     AlertKind.WEBHOOK_DROPPED: (
         list_dropping_endpoints,
+        attrgetter("pk"),
         lambda row: Problem(
             row.pk,
             f"Messages to the disabled webhook endpoint {str(row)[:200]} were dropped: {row.dropped:,}.",
@@ -323,15 +341,28 @@ _REPORTED_OF_ROWS: Mapping[AlertKind, tuple[Callable[[], Sequence[Any]], Callabl
     ),
     AlertKind.RELEASE_REVERTED: (
         list_reverted,
+        attrgetter("queue.name"),
         lambda row: Problem(
             row.queue.name,
             f"Release {row.number} of {row.queue.name} was taken back. {shorten(row.reason)}",
             row.queue.name,
         ),
     ),
-    AlertKind.BATCH_ABANDONED: (list_abandoned_batches, lambda row: Problem(row.pk, describe_abandoned(row))),
-    AlertKind.BATCH_INCOMPLETE: (list_incomplete_batches, lambda row: Problem(row.pk, describe_problem(row))),
-    AlertKind.ROW_FAILED: (partial(list_failed_rows, limit=FAILED_ROWS_MAX), _describe_failed_row),
+    AlertKind.BATCH_ABANDONED: (
+        list_abandoned_batches,
+        attrgetter("pk"),
+        lambda row: Problem(row.pk, describe_abandoned(row)),
+    ),
+    AlertKind.BATCH_INCOMPLETE: (
+        list_incomplete_batches,
+        attrgetter("pk"),
+        lambda row: Problem(row.pk, describe_problem(row)),
+    ),
+    AlertKind.ROW_FAILED: (
+        partial(list_failed_rows, limit=FAILED_ROWS_MAX),
+        lambda row: f"{row.kind} {row.key}",
+        _describe_failed_row,
+    ),
 }
 
 

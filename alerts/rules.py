@@ -13,7 +13,7 @@ from runqy.formats import durations
 from runqy.maintenance.failed_rows import RowFailures
 
 failures = RowFailures("alert rule")
-"""Each rule for each queue or worker counts as a row."""
+"""Each rule, and each rule for each subject, counts as a row; so does the observation of each queue and worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +284,22 @@ class Finding(Problem):
 GetSettings = Callable[[AlertKind, str], RuleSettings]  # by kind and name of the queue
 
 
+def observation_key(name: str) -> str:
+    """Return the key of the observation of a queue or worker."""
+    return f"of {name}"
+
+
+def subject_key(kind: str, subject: str) -> str:
+    """Return the key of a rule for one subject."""
+    return f"{kind} {subject}"
+
+
+def is_evaluated(kind: str, subject: str, queue: str) -> bool:
+    """Return whether the last pass could look for a problem: neither the rule nor what it looks at failed."""
+    keys = (kind, subject_key(kind, subject), observation_key(subject), observation_key(queue))
+    return not any(map(failures.is_paused, keys))
+
+
 def find_problems(observed: Observation, get_settings: GetSettings) -> list[Finding]:
     findings: list[Finding] = []
     for kind, rule in RULES.items():
@@ -291,12 +307,12 @@ def find_problems(observed: Observation, get_settings: GetSettings) -> list[Find
         if rule.find and rule.is_of_workers:
             find = partial(_find_of_workers, rule.find, observed, problems)
             failures.handle(observed.workers, find, describe=partial(_describe_worker, kind))
-        elif rule.find:
+        elif rule.find and not failures.is_paused(kind.value):
             with failures.isolate(kind.value):
                 problems += list(rule.find(observed, get_settings(kind, "").threshold or 0))
         if check := rule.check:
             for queue in observed.queues:
-                key = f"{kind} {queue.name}"
+                key = subject_key(kind, queue.name)
                 if not failures.is_paused(key):
                     with failures.isolate(key, name=f"{kind} of {queue.name}", queue=queue.name):
                         if message := check(queue, get_settings(kind, queue.name).threshold or 0):
@@ -313,7 +329,7 @@ def _find_of_workers(
 
 
 def _describe_worker(kind: AlertKind, worker: WorkerObservation) -> tuple[str, str, str]:
-    return f"{kind} {worker.worker_id}", f"{kind} of worker {worker.worker_id}", worker.queue
+    return subject_key(kind, worker.worker_id), f"{kind} of worker {worker.worker_id}", worker.queue
 
 
 def list_recovered_workers(observed: Observation) -> set[str]:

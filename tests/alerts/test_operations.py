@@ -146,6 +146,19 @@ def test_old_alerts_are_deleted() -> None:
     assert list(Alert.objects.values_list("since", flat=True)) == [NOW]
 
 
+def test_an_old_alert_that_cannot_be_read_is_deleted_with_the_others() -> None:
+    old = timezone.now() - timedelta(days=200)
+    for subject in ("a", "b"):
+        Alert.objects.create(kind="x", subject=subject, level="warning", since=old, seen_at=old, resolved_at=old)
+    time = "-infinity" if connection.vendor == "postgresql" else "odd"
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE alerts_alert SET since = %s WHERE subject = 'a'", [time])
+
+    assert delete_old_alerts() == 2
+
+    assert not Alert.objects.exists()
+
+
 def test_what_runs_and_waits_is_observed(single_broker: Broker) -> None:
     save_queue(spec=spec("mail", "high:10", "low:3"), source=QueueSource.API)
     for number in range(3):

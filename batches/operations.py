@@ -1,5 +1,6 @@
 """Create batches, add to them, close and cancel them. Maintenance enqueues their members."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -7,7 +8,7 @@ from typing import Any
 
 import msgspec
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Q
 
 from batches.models import Batch, BatchRequest, CallbackState, Condition, Member, MemberState
@@ -93,12 +94,14 @@ def create_batch(  # noqa: PLR0913 (what describes a batch)
     members = _Members.build(batch, jobs, now, allowed_queues)
     batch.queues = sorted(queues | members.queues)
     called = measure_callback(batch)
-    _ensure_room(batch, [*members.waiting.items(), *called.items()])
+    added = [*members.waiting.items(), *called.items()]
+    _ensure_room(batch, added)
 
     def save() -> _Members:
         batch.save(force_insert=True)
         count_waiting(batch, called)
         _insert(broker, batch, members, now)
+        _ensure_room(batch, added, is_stored=True)
         return members
 
     return _once(batch, idempotency_key, save)
@@ -133,6 +136,7 @@ def add_to_batch(
             locked.queues = sorted({*locked.queues, *added.queues})
             locked.added_at = now
         _insert(broker, locked, added, now)
+        _ensure_room(batch, added.waiting.items(), is_stored=True)
         return added
 
     return _once(batch, idempotency_key, save)
@@ -285,23 +289,40 @@ def _insert(broker: Broker, batch: Batch, members: _Members, now: datetime) -> N
     settle(broker, batch, {MemberState.WAITING: len(members.rows)}, members.waiting)
 
 
-def _ensure_room(batch: Batch, added: Iterable[tuple[str, Waiting]]) -> None:
+def _ensure_room(batch: Batch, added: Iterable[tuple[str, Waiting]], *, is_stored: bool = False) -> None:
     """Raise BatchesFull if too much would wait for a Redis queue, or too much of one owner.
 
-    What waits for nothing else is accepted, whatever its size. Concurrent requests do not see each other.
+    What waits for nothing else is accepted, whatever its size. It is called before the rows are stored, which may take
+    long, and again at the end of their transaction, because requests that arrive at the same time do not see each other
+    before.
     """
-    added = list(added)
-    total = sum((each for _, each in added), Waiting())
-    limits = [(Q(redis_queue=queue), each, 1, f"for the queue {queue}") for queue, each in added]
+    by_queue: defaultdict[str, Waiting] = defaultdict(Waiting)
+    for redis_queue, each in added:
+        by_queue[redis_queue] += each
+    total = sum(by_queue.values(), Waiting())
+    limits = [(Q(redis_queue=queue), each, 1, f"for the queue {queue}") for queue, each in by_queue.items()]
     limits.append((Q(owner=batch.owner), total, 2, "of this key"))
+    if is_stored:
+        _await_others([f"queue {queue}" for queue in by_queue] + [f"owner {batch.owner}"])
     for condition, new, share, whose in limits:
-        found = sum_waiting_members(condition)
+        found = sum_waiting_members(condition) + (-new if is_stored else Waiting())
         count, size_bytes = settings.RUNQY_BATCH_MEMBERS // share, settings.RUNQY_BATCH_MEMORY // share
         if found.count > 0 and new.count and found.count + new.count > count:
             raise BatchesFull(f"{found.count:,} members of batches wait {whose}; at most {count:,} may.")
         if found.size_bytes > 0 and new.size_bytes and found.size_bytes + new.size_bytes > size_bytes:
             sizes = f"{found.size_bytes:,} bytes of members of batches wait {whose}; at most {size_bytes:,} may."
             raise BatchesFull(sizes)
+
+
+def _await_others(names: Iterable[str]) -> None:
+    """Let transactions with the same names end one after another. They hold the lock only while they check and commit.
+
+    SQLite has one writer at a time.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            for name in sorted(names):  # in one order, against deadlocks
+                cursor.execute("SELECT pg_advisory_xact_lock(hashtext('runqy batches'), hashtext(%s))", [name])
 
 
 def _once(batch: Batch, key: IdempotencyKey | None, save: Callable[[], _Members]) -> Addition:

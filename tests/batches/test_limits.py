@@ -1,11 +1,15 @@
 """How much may wait in the database: by Redis queue and by owner, in number and in bytes, and for how long."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.db import connection
 
+from batches import operations
 from batches.models import Batch, Member, MemberState, WaitingMembers
 from batches.runner import OPEN_FOR, close_abandoned_batches
 from queues.definitions import LimitOverrides
@@ -21,6 +25,7 @@ from tests.batches.conftest import Steps, body, counts
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import MovingClock
 from tests.support.staff import staff_client
+from tests.support.waiting import PATIENCE_S
 
 
 def new_key(*queues: str) -> ApiClient:
@@ -70,6 +75,30 @@ def test_bytes_of_waiting_members_and_callbacks_are_limited(client: ApiClient, s
     Batch.objects.exclude(pk=batch_id).delete()
     assert second.post("/batches", large).status_code == 201
     Batch.objects.filter(on="failed").delete()
+
+
+def test_requests_that_arrive_at_the_same_time_are_limited_together(
+    client: ApiClient, steps: Steps, settings: Any, monkeypatch: pytest.MonkeyPatch
+):
+    settings.RUNQY_BATCH_MEMBERS = 20
+    keys, have_looked, once = [new_key() for _ in range(6)], Barrier(6), operations._once  # noqa: SLF001 (delayed)
+
+    def wait_for_others(*arguments: Any) -> Any:
+        have_looked.wait(PATIENCE_S)
+        return once(*arguments)
+
+    def send(key: ApiClient) -> int:
+        try:
+            return key.post("/batches", jobs(5)).status_code
+        finally:
+            connection.close()
+
+    monkeypatch.setattr(operations, "_once", wait_for_others)
+    with ThreadPoolExecutor(len(keys)) as threads:
+        statuses = list(threads.map(send, keys))
+
+    assert sorted(statuses) == [201] * 4 + [429] * 2
+    assert Member.objects.count() == 20
 
 
 def test_what_a_callback_takes_is_free_once_it_is_enqueued(client: ApiClient, steps: Steps):

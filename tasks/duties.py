@@ -2,7 +2,7 @@
 history.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from django.conf import settings
 
@@ -24,6 +24,7 @@ from runqy.broker.workers.claims import delete_stale_claims
 from runqy.broker.workers.heartbeats import remove_expired_workers
 from runqy.errors import ConfigurationUnavailable
 from runqy.maintenance.base import DatabaseDuty, register
+from runqy.maintenance.failed_rows import RowFailures
 from tasks.bulk_runner import delete_old_bulk_actions, run_bulk_actions
 from tasks.ends.collector import EndsCollector
 from tasks.ends.told_queues import list_told_queues
@@ -31,6 +32,7 @@ from tasks.history.foreign_runs import ForeignRunSearch
 from tasks.history.record import RunRecorder
 from tasks.history.retention import prune_history
 from tasks.history.rollups import RunSampler
+from tasks.history.rows import QueueIdentity
 from tasks.memory_shares import MemoryShareMeter
 
 STEPS_PER_TICK = 5
@@ -199,9 +201,11 @@ class ForeignRuns(DatabaseDuty):
 
     def __init__(self) -> None:
         self._search = ForeignRunSearch()
+        self._rows = RowFailures("run of another program")
 
     def run(self, broker: Broker) -> None:
-        self._search.record_all(broker, *_list_queues(broker))
+        queues, catalog = _list_queues(broker)
+        _handle_queues(self._rows, queues, catalog, lambda part: self._search.record_all(broker, part, catalog))
 
 
 @register
@@ -213,9 +217,11 @@ class BacklogSampler(DatabaseDuty):
 
     def __init__(self) -> None:
         self._sampler = RunSampler()
+        self._rows = RowFailures("backlog")
 
     def run(self, broker: Broker) -> None:
-        self._sampler.sample_all(broker, *_list_queues(broker))
+        queues, catalog = _list_queues(broker)
+        _handle_queues(self._rows, queues, catalog, lambda part: self._sampler.sample_all(broker, part, catalog))
 
 
 @register
@@ -276,6 +282,14 @@ def _run_steps(scan: LookupSweep | OrphanSearch | StrayLockSearch, broker: Broke
         scan.run_step(broker)
         if scan.is_round_complete:
             break  # at most one round in a tick
+
+
+def _handle_queues(
+    rows: RowFailures, queues: Sequence[str], catalog: QueueCatalog | None, call: Callable[[Sequence[str]], object]
+) -> None:
+    """Call for all Redis queues together. One for which it raises is left out for a while."""
+    rows.read()
+    rows.handle(queues, call, describe=lambda name: (name, f"of {name}", QueueIdentity.find(name, catalog).queue))
 
 
 def _find_catalog() -> QueueCatalog | None:

@@ -26,6 +26,7 @@ from runqy.config import signing
 from runqy.config_sync.documents import signing_key
 from runqy.errors import DeliveryNotRecorded, VaultNotFound
 from runqy.formats.json_decoding import read_json
+from runqy.maintenance.failed_rows import RowFailures
 from runqy.redis_connection import get_broker
 from vaults.entry_rules import vault_name_error
 from vaults.models import Vault, VaultDelivery
@@ -35,6 +36,7 @@ log = structlog.get_logger()
 
 STORE_BATCH = 500
 PRUNE_BATCH = 1000
+_failures = RowFailures("delivery of secrets")
 
 
 class VaultGrant(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,16 +91,23 @@ def record_delivery(*, worker_id: str, queue: str, grants: Sequence[VaultGrant])
 
 
 def store_deliveries() -> int:
-    """Move the records from Redis to the database; return how many. Raise BrokerUnavailable."""
-    broker, stored = get_broker(), 0
-    while found := broker.run(write_behind.read_deliveries(STORE_BATCH)):
-        rows = [row for entry in found for row in _rows(entry)]
+    """Move the records from Redis to the database; return how many. Raise BrokerUnavailable, DatabaseError."""
+    broker, stored, after = get_broker(), list[str](), ""
+
+    def store(entries: Sequence[StreamEntry]) -> None:
+        ids = [entry.id for entry in entries]
         # Committed before the records are deleted: after a crash in between they are read again, and their rows
         # ignored.
-        VaultDelivery.objects.bulk_create(rows, ignore_conflicts=True)
-        broker.run(write_behind.delete_deliveries([entry.id for entry in found]))
-        stored += len(found)
-    return stored
+        VaultDelivery.objects.bulk_create([row for entry in entries for row in _rows(entry)], ignore_conflicts=True)
+        broker.run(write_behind.delete_deliveries(ids))
+        stored.extend(ids)
+
+    _failures.read()
+    while found := broker.run(write_behind.read_deliveries(STORE_BATCH, after=after)):
+        # What cannot be stored stays in Redis, and is passed.
+        _failures.handle(found, store, describe=lambda entry: (entry.id, entry.id, ""))
+        after = found[-1].id
+    return len(stored)
 
 
 def prune_deliveries() -> int:

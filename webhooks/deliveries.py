@@ -222,7 +222,8 @@ def prune_deliveries() -> int:
     kept = Delivery.objects.filter(UNDELIVERED, pk__in=ids).exclude(endpoint__disabled_reason="")
     dropped = Counter(kept.exclude(endpoint=None).order_by().values_list("endpoint_id", flat=True))
     with transaction.atomic():
-        Delivery.objects.filter(pk__in=ids).delete()
+        # Without their other columns: bodies are large, and a value that cannot be read must not keep the rest.
+        Delivery.objects.filter(pk__in=ids).only("pk").delete()
         for endpoint_id, number in dropped.items():
             _count_dropped(endpoint_id, number)
     return len(ids)
@@ -230,8 +231,9 @@ def prune_deliveries() -> int:
 
 def limit_kept() -> None:
     """Delete the oldest of what endpoints that the server disabled keep, beyond KEPT_MAX and KEPT_MAX_BYTES each."""
-    for endpoint in Endpoint.objects.filter(is_enabled=False).exclude(disabled_reason=""):
-        waiting = endpoint.deliveries.filter(UNDELIVERED).order_by("pk")
+    disabled = Endpoint.objects.filter(is_enabled=False).exclude(disabled_reason="")
+    for endpoint_id in list(disabled.values_list("pk", flat=True)):
+        waiting = Delivery.objects.filter(UNDELIVERED, endpoint_id=endpoint_id).order_by("pk")
         totals = waiting.aggregate(number=Count("pk"), size=Sum("body_bytes"))
         number, size = totals["number"], totals["size"] or 0
         while number > KEPT_MAX or size > KEPT_MAX_BYTES:
@@ -244,8 +246,8 @@ def limit_kept() -> None:
             if not dropped:  # they were sent or deleted meanwhile
                 break
             with transaction.atomic():
-                Delivery.objects.filter(pk__in=dropped).delete()
-                _count_dropped(endpoint.pk, len(dropped))
+                Delivery.objects.filter(pk__in=dropped).only("pk").delete()
+                _count_dropped(endpoint_id, len(dropped))
 
 
 def _count_dropped(endpoint_id: str, number: int) -> None:

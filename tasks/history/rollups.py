@@ -215,18 +215,19 @@ class RunSampler:
     _had_backlog: set[str] = field(default_factory=set)
 
     def sample_all(self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None) -> None:
-        """Record a sample. Raise BrokerUnavailable, DatabaseError."""
+        """Record a sample of these queues. Raise BrokerUnavailable, DatabaseError."""
         if not queues:
             return
         now_ns = broker.now_ns()
         counts = [count for count in broker.run(count_tasks(queues, now_ns=now_ns)) if self._is_recorded(count)]
-        self._had_backlog = {count.queue for count in counts if count.pending}
         now = datetime.fromtimestamp(now_ns / 1e9, UTC)
         counts.sort(key=lambda count: count.queue)  # the same order in all processes, so that they never deadlock
         for model, interval_s in ROLLUPS:
             for at in range(0, len(counts), SLICE):
                 part = counts[at : at + SLICE]
                 store_or_drop(part, partial(_store_samples, model, floor_time(now, interval_s), catalog), _log_refused)
+        self._had_backlog.difference_update(queues)
+        self._had_backlog.update(count.queue for count in counts if count.pending)
 
     def _is_recorded(self, count: QueueCounts) -> bool:
         # The first sample without a backlog is recorded too, so that charts go down to zero.

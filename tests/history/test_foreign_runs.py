@@ -1,5 +1,7 @@
 """Runs of Go's workers, which log nothing, are recorded from the state in which they left their tasks."""
 
+from datetime import timedelta
+
 import pytest
 from django.test import override_settings
 from msgspec.structs import replace
@@ -12,11 +14,13 @@ from runqy.broker.message import decode
 from runqy.broker.streams.run_log import EndedRun
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.finish import archive
+from runqy.maintenance.models import FailedRow
 from tasks.duties import ForeignRuns
 from tasks.history.foreign_runs import ForeignRunSearch
 from tasks.history.retention import prune_history
+from tasks.history.rollups import HOUR_S, floor_time
 from tasks.history.rows import QueueIdentity, RunRow, build_row
-from tasks.models import QueueMinute, TaskRun
+from tasks.models import QueueHour, QueueMinute, TaskRun
 from tests.history.history_status import get_history_status
 from tests.support.tasks import QUEUE, put, take_one
 
@@ -29,16 +33,24 @@ def _go_worker(broker: Broker) -> None:
 
 
 def end_as_asynq(
-    broker: Broker, task_id: str, state: str, *, error: str = "", retried: int = 0, ago_s: int = 0, **fields: str
+    broker: Broker,
+    task_id: str,
+    state: str,
+    *,
+    error: str = "",
+    retried: int = 0,
+    ago_s: int = 0,
+    queue: str = QUEUE,
+    **fields: str,
 ) -> None:
     """Leave a pending task as asynq's scripts do."""
-    queue, client, now_s = QueueKeys(QUEUE), broker.client, broker.now_s() - ago_s
-    message = decode(client.hget(queue.task(task_id), "msg"))
+    keys, client, now_s = QueueKeys(queue), broker.client, broker.now_s() - ago_s
+    message = decode(client.hget(keys.task(task_id), "msg"))
     message.error_msg, message.retried = error, retried
     message.last_failed_at, message.completed_at = (now_s, 0) if error else (0, now_s)
-    client.lrem(queue.pending, 0, task_id)
-    client.hset(queue.task(task_id), mapping={"msg": message.SerializeToString(), "state": state} | fields)
-    client.zadd(f"{queue.prefix}{state}", {task_id: now_s if state == "archived" else now_s + DAY_S})
+    client.lrem(keys.pending, 0, task_id)
+    client.hset(keys.task(task_id), mapping={"msg": message.SerializeToString(), "state": state} | fields)
+    client.zadd(f"{keys.prefix}{state}", {task_id: now_s if state == "archived" else now_s + DAY_S})
 
 
 def test_what_go_workers_ended_is_recorded_once_and_marked(broker: Broker):
@@ -59,6 +71,24 @@ def test_what_go_workers_ended_is_recorded_once_and_marked(broker: Broker):
         "again": ("retried", 1, False, True),
     }
     assert TaskRun.objects.count() == 3
+
+
+def test_a_queue_whose_statistics_are_odd_costs_no_other_queue_its_runs(broker: Broker):
+    for queue in ("a", "odd", "z"):
+        put(broker, f"t-{queue}", queue=queue)
+        end_as_asynq(broker, f"t-{queue}", "completed", queue=queue)
+    now = broker.now()
+    for start in (floor_time(now, HOUR_S), floor_time(now + timedelta(hours=1), HOUR_S)):
+        for row in ("wait_histogram", "run_histogram"):
+            QueueHour.objects.update_or_create(redis_queue="odd", queue="odd", start=start, defaults={row: 7})
+    duty = ForeignRuns()
+
+    for _ in range(2):
+        duty.run_tick(broker)
+
+    assert sorted(TaskRun.objects.values_list("task_id", flat=True)) == ["t-a", "t-z"]
+    failed = FailedRow.objects.get()
+    assert (failed.name, failed.queue, failed.times) == ("of odd", "odd", 1)
 
 
 def test_the_next_attempt_of_a_task_is_another_run(broker: Broker):

@@ -3,13 +3,15 @@
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from runqy.broker.broker import Broker
+from runqy.maintenance.models import FailedRow
 from tasks.duties import BacklogSampler, HistoryPruner
 from tasks.history.record import store_runs
 from tasks.history.retention import prune_history
-from tasks.history.rollups import RunSampler
+from tasks.history.rollups import HOUR_S, RunSampler, floor_time
 from tasks.history.rows import QueueIdentity
 from tasks.models import QueueHour, QueueMinute, TaskRun
 from tasks.transactions import BatchSize
@@ -37,6 +39,25 @@ def test_the_duty_samples_all_queues_in_one_round_trip(broker: Broker, monkeypat
     assert len(calls) == 1
     assert {row.redis_queue: row.backlog for row in QueueMinute.objects.all()} == {QUEUE: 2, "video": 1}
     assert {row.redis_queue: row.backlog for row in QueueHour.objects.all()} == {QUEUE: 2, "video": 1}
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="columns of PostgreSQL hold values of their type only")
+def test_a_queue_whose_sample_is_odd_costs_no_other_queue_its_own(broker: Broker):
+    now = timezone.now()
+    for start in (floor_time(now, HOUR_S), floor_time(now + timedelta(hours=1), HOUR_S)):
+        QueueHour.objects.create(redis_queue="odd", queue="odd", start=start, backlog=1)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE tasks_queuehour SET backlog_max = 'odd'")
+    for queue in ("a", "odd", "z"):
+        put(broker, f"t-{queue}", queue=queue)
+    duty = BacklogSampler()
+
+    for _ in range(2):
+        duty.run_tick(broker)
+
+    assert sorted(QueueHour.objects.exclude(redis_queue="odd").values_list("redis_queue", flat=True)) == ["a", "z"]
+    failed = FailedRow.objects.get()
+    assert (failed.name, failed.queue, failed.times) == ("of odd", "odd", 1)
 
 
 def test_samples_keep_the_peak_and_the_longest_wait_and_add_no_counts(broker: Broker, monkeypatch: pytest.MonkeyPatch):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis as redis_py
+from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
@@ -18,7 +19,10 @@ from runqy.broker import keys
 from runqy.broker.streams import write_behind
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord
+from runqy.config import signing
+from runqy.config_sync.documents import signing_key
 from runqy.errors import BrokerUnavailable, DeliveryNotRecorded, VaultNotFound
+from runqy.maintenance.models import FailedRow
 from runqy.redis_connection import get_broker
 from tests.config_sync.support import away
 from tests.queues.samples import spec
@@ -120,6 +124,27 @@ def test_stored_deliveries_are_removed_from_redis(redis: redis_py.Redis) -> None
 
     assert redis.xlen(keys.DELIVERIES) == 0
     assert [record.worker_id for record in VaultDelivery.objects.order_by("pk")] == ["w0", "w1", "w2"]
+
+
+def test_a_delivery_that_cannot_be_stored_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
+) -> None:
+    monkeypatch.setattr("vaults.access_log.STORE_BATCH", 2)
+    fill(A="1")
+    odd = signing.sign(signing_key(settings.SECRET_KEY), b"runqy delivery", b'{"of": "a later release"}')
+    deliver("w1", "api-keys")
+    for _ in range(3):
+        get_broker().run(write_behind.record_delivery(odd))
+    if connection.vendor == "postgresql":
+        deliver("w" * 200, "api-keys")
+    deliver("w2", "api-keys")
+    kept = redis.xlen(keys.DELIVERIES) - 2
+
+    assert [store_deliveries(), store_deliveries()] == [2, 0]
+
+    assert [record.worker_id for record in VaultDelivery.objects.order_by("pk")] == ["w1", "w2"]
+    assert redis.xlen(keys.DELIVERIES) == kept
+    assert list(FailedRow.objects.values_list("kind", "times")) == [("delivery of secrets", 1)] * kept
 
 
 def test_a_delivery_is_stored_once_if_a_process_ends_before_it_is_removed_from_redis(

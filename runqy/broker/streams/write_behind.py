@@ -23,8 +23,8 @@ def record_delivery(content: bytes) -> Request[bool]:
     return Request((call,), lambda replies: replies[0] == 1, is_repeatable=True)
 
 
-def read_deliveries(limit: int) -> Request[list[StreamEntry]]:
-    return read_entries(keys.DELIVERIES, limit, max_bytes=_MAX_DELIVERY_BYTES)
+def read_deliveries(limit: int, *, after: str = "") -> Request[list[StreamEntry]]:
+    return read_entries(keys.DELIVERIES, limit, max_bytes=_MAX_DELIVERY_BYTES, after=after)
 
 
 def delete_deliveries(ids: Sequence[str]) -> Request[None]:

@@ -138,12 +138,14 @@ def _finishes_bulk_actions() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _leaves_no_listener_behind() -> Iterator[None]:
-    """Close the subscription to ends of tasks before its Redis goes: no log is left for its complaints."""
+@pytest.fixture(autouse=True)
+def _ends_waits() -> Iterator[None]:
+    """End the loop on which clients wait: what it does in the background must not sleep into the next test."""
     yield
     if isinstance(waiting := set_waiting_loop(None), WaitingThread):
         waiting.close()
+    else:
+        set_waiting_loop(waiting)  # of a server that several tests share
 
 
 @pytest.fixture(autouse=True, scope="session")

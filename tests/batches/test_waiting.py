@@ -1,7 +1,7 @@
 """Clients that wait for a batch or follow its progress, on both planes."""
 
 import json
-import time
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -17,7 +17,7 @@ from tests.api.client import ApiClient, Response, problem
 from tests.batches.conftest import Steps, body
 from tests.support.environment import CLIENT_KEY
 from tests.support.result_waiters import drain, limited_waiters
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 from tests.tasks.task_helpers import Event, events_of
 
 LONG_S = 120
@@ -103,23 +103,25 @@ def test_clients_that_wait_for_one_batch_share_a_query(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reads: list[list[str]] = []
-    read, began_s = waiting._read, time.monotonic()  # noqa: SLF001 (counted, and called)
+    may_read = threading.Semaphore(0)
+    read = waiting._read  # noqa: SLF001 (counted, and called)
 
     def counted(ids: list[str]) -> dict[str, Batch]:
         reads.append(list(ids))
+        assert may_read.acquire(timeout=PATIENCE_S)
         return read(ids)
 
     monkeypatch.setattr(waiting, "_read", counted)
-    monkeypatch.setattr(waiting, "POLL_S", 1.0)
     asked = [start(threads, f"/batches/{batch_id}?wait={LONG_S}") for _ in range(6)]
+    wait_until(lambda: len(waiters.active) == 6)
+    may_read.release()
     wait_until(lambda: have_read(waiters, 6))
-    wait_until(lambda: len(reads) >= 2)
+    wait_until(lambda: len(reads) == 2)  # the first poll is held, and is the only one
     end(steps)
+    may_read.release(100)
 
     assert [each.result().status_code for each in asked] == [200] * 6
     assert all(ids == [batch_id] for ids in reads)
-    # One for the first client and one a second; a poll that was asleep when the first client came reads early, once.
-    assert len(reads) <= 2 + time.monotonic() - began_s
 
 
 def test_a_client_follows_the_counts_until_the_end(

@@ -11,7 +11,7 @@ from tests.api.client import Response
 from tests.support.tasks import fail, put, take_one
 
 LONG_S = 120.0
-"""A poll this long after a change has missed it. Not longer: the polls of the next test begin after a slice of it."""
+"""A poll this long after a change has missed it."""
 
 
 def succeed(broker: Broker, taken: LeasedTask, result: bytes) -> None:

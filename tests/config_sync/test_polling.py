@@ -32,6 +32,22 @@ class Stores:
         self.may_answer.set()
         self.database_reads = self.redis_reads = 0
         self.is_over = threading.Event()
+        self.stopped = threading.Semaphore(0)
+        self._threads = 0
+        self._poller = Poller(refresh=self.refresh, read_redis=self.read_redis)
+
+    def start_poller(self) -> Poller:
+        self._poller.start()
+        self._threads = 2  # one polls, the other watches whether that hangs
+        return self._poller
+
+    def stop(self) -> None:
+        """Stop both threads of the poller, if it was started: they look at the clock, which later tests replace."""
+        self.is_over.set()
+        self.may_answer.set()
+        self._poller.wait_for_read(0)
+        for _ in range(self._threads):
+            assert self.stopped.acquire(timeout=PATIENCE_S)
 
     def refresh(self) -> None:
         self.may_answer.wait()
@@ -44,6 +60,7 @@ class Stores:
 
     def _stop_after_test(self) -> None:
         if self.is_over.is_set():
+            self.stopped.release()
             threading.Event().wait()
 
 
@@ -53,8 +70,8 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
     monkeypatch.setattr(snapshot, "CHECK_EVERY_S", 0.01)
     stores = Stores()
     yield stores
-    stores.is_over.set()
-    stores.may_answer.set()
+    monkeypatch.setattr(snapshot, "HANGS_AFTER_S", -1.0)  # so that the other thread reads too
+    stores.stop()
 
 
 def test_what_another_process_committed_is_known_without_redis(settings: Any) -> None:
@@ -115,7 +132,7 @@ def test_a_database_that_is_away_is_logged_once_and_read_again_when_it_is_back(
 
 def test_a_database_that_hangs_does_not_delay_reading_redis(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "HANGS_AFTER_S", 0.1)
-    Poller(refresh=stores.refresh, read_redis=stores.read_redis).start()
+    stores.start_poller()
     wait_until(lambda: stores.database_reads)
 
     stores.may_answer.clear()
@@ -128,8 +145,7 @@ def test_a_database_that_hangs_does_not_delay_reading_redis(stores: Stores, monk
 
 def test_a_request_waits_for_a_read_that_begins_after_it(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "POLL_EVERY_S", 3600)
-    poller = Poller(refresh=stores.refresh, read_redis=stores.read_redis)
-    poller.start()
+    poller = stores.start_poller()
     poller.wait_for_read(PATIENCE_S)
     before = stores.database_reads
 
@@ -142,9 +158,7 @@ def test_while_a_store_hangs_requests_use_the_last_snapshot(stores: Stores, monk
     put("a", b"1")
     get_snapshot()
     stores.may_answer.clear()
-    poller = Poller(refresh=stores.refresh, read_redis=stores.read_redis)
-    monkeypatch.setattr(snapshot, "_poller", poller)
-    poller.start()
+    monkeypatch.setattr(snapshot, "_poller", stores.start_poller())
 
     assert get_snapshot() is get_newest() is get_snapshot(0)
 

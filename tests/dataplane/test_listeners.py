@@ -12,8 +12,9 @@ from uvicorn import Config
 from runqy.dataplane.gunicorn_worker import AcceptingServer
 from runqy.dataplane.listeners import bind_listener
 from runqy.errors import StackFailed
-from runqy.supervisor.ports import find_free_port, require_free_port
+from runqy.supervisor.ports import require_free_port
 from tests.dataplane.servers import build, echo
+from tests.support.servers import free_port
 
 SERVER = SimpleNamespace(cfg=SimpleNamespace(is_ssl=False), log=logging.getLogger(__name__))
 
@@ -35,7 +36,7 @@ async def start(sock):
 
 
 def test_bound_port_refuses_connections_and_other_servers():
-    port = find_free_port()
+    port = free_port()
     with bind(port):
         with pytest.raises(StackFailed, match=f"port {port} cannot be used"):
             require_free_port("127.0.0.1", port)
@@ -53,7 +54,7 @@ def test_port_is_free_while_connections_of_an_earlier_server_end():
 
 
 def test_process_that_cannot_listen_ends_the_server_with_a_clear_error(caplog):
-    port = find_free_port()
+    port = free_port()
     with socket.socket() as other, bind(port) as ours:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -105,7 +105,7 @@ def test_events_of_a_silent_task_outlast_the_time_of_retries(
     with ThreadPoolExecutor() as threads:
         events = threads.submit(lambda: list(distant.events(task)))
         for connections in (1, 2, 3):
-            wait_until(lambda: events.done() or len(+heartbeats) == connections)  # noqa: B023 (called at once)
+            wait_until(lambda: events.done() or len(+heartbeats) >= connections)  # noqa: B023 (called at once)
             clock.now_s += 1000
             network.reset()
         finish(single_broker)

@@ -6,6 +6,7 @@ import pytest
 
 from runqy.errors import StackFailed
 from runqy.supervisor.ports import find_free_port, format_address, is_served, require_free_port
+from tests.support.servers import free_port
 
 
 def test_busy_port_is_an_error(tmp_path):
@@ -17,11 +18,15 @@ def test_busy_port_is_an_error(tmp_path):
 
 
 def test_free_port_is_accepted():
-    require_free_port("127.0.0.1", find_free_port())
+    require_free_port("127.0.0.1", free_port())
 
 
-def test_free_port_is_not_served():
-    assert not is_served("127.0.0.1", find_free_port())
+def test_found_port_is_free_and_not_served():
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", find_free_port()))
+
+        assert not is_served(*server.getsockname())
 
 
 def test_ipv6_addresses_are_in_brackets():

@@ -11,7 +11,6 @@ import redis as redis_py
 
 from runqy import clock
 from runqy.broker.broker import Broker
-from runqy.broker.connection import redis_client
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.operation import Request
 from runqy.broker.replies import check_reply
@@ -59,12 +58,6 @@ def test_an_error_is_returned_as_the_reply_of_its_command(single_broker: Broker)
         check_reply(bad)
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for a reply as long as opens a circuit."""
-    monkeypatch.setattr(redis_client, "REPLY_TIMEOUT_S", SLOW_S)
-
-
 def test_a_large_request_that_fails_slowly_does_not_open_the_circuit_of_small_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -90,7 +83,7 @@ def test_a_large_request_that_fails_slowly_does_not_open_the_circuit_of_small_on
 
 
 @pytest.mark.parametrize("plane", ["threads", "loop"])
-def test_a_lost_reply_leaves_only_the_outcome_of_a_write_unknown(impatient: None, plane: str) -> None:
+def test_a_lost_reply_leaves_only_the_outcome_of_a_write_unknown(plane: str) -> None:
     def request(*args: str, is_repeatable: bool = False) -> Request[bytes]:
         return Request((command(*args, key="k"),), lambda replies: replies[0], is_repeatable=is_repeatable)
 
@@ -105,7 +98,7 @@ def test_a_lost_reply_leaves_only_the_outcome_of_a_write_unknown(impatient: None
     def failure(name: str, target: RedisTarget) -> str:
         if plane == "loop":
             with pytest.raises(BrokerUnavailable) as raised:
-                run_with_broker(target, lambda broker: broker.run(requests[name]), reply_timeout_s=SLOW_S)
+                run_with_broker(target, lambda broker: broker.run(requests[name]))
         else:
             broker = Broker.connect(target)
             with pytest.raises(BrokerUnavailable) as raised:
@@ -114,7 +107,7 @@ def test_a_lost_reply_leaves_only_the_outcome_of_a_write_unknown(impatient: None
         return raised.value.code
 
     nowhere = RedisTarget(addresses=(("127.0.0.1", free_port()),))
-    with FakeRedis(lambda received: b"+OK\r\n" if received[0] == b"CLIENT" else None) as server:
+    with FakeRedis(lambda received: b"+OK\r\n" if received[0] == b"CLIENT" else server.drop()) as server:
         codes = {name: failure(name, server.target) for name in requests}
 
     assert codes == {

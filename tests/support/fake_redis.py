@@ -48,7 +48,7 @@ class FakeRedis:
         self.drop()
 
     def drop(self) -> None:
-        for connection in self.connections:
+        for connection in tuple(self.connections):  # not one that a client opens because of this
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 

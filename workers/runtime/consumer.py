@@ -223,10 +223,9 @@ class Consumer:
             error, error_class = secrets.redact(result.error), secrets.redact(result.error_class)
             result = msgspec.structs.replace(result, error=error, error_class=error_class)
         if self._state.end_run(run, result):
-            now_ns = self._connections.now_ns()
-            self.counts.record_end(run, now_ns=now_ns)
+            self.counts.record_end(run)
             if run.span:
-                run.span.end(result.status.value, is_error=bool(result.error), now_ns=now_ns)
+                run.span.end(result.status.value, is_error=bool(result.error), now_ns=self._connections.now_ns())
             if result.status is RunStatus.LOST:
                 self._forget_written(run)
         self._schedule()

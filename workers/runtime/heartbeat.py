@@ -163,9 +163,6 @@ _OUTCOMES = {
 }
 
 
-_SUMMED_NS = 10**9
-
-
 class RecentMean:
     """A weighted mean over the present minute and the one before."""
 
@@ -214,27 +211,30 @@ class RunCounts:
         self._worker = RunCounters()
         self._batch_size = RecentMean()
         self._tasks_at_a_time = RecentMean()
-        # The number of runs under way, and since when. Its sum over the time since `_summed_since_ns` is not in the
-        # mean yet.
-        self._running, self._running_ns = 0, 0
-        self._running_since_ns = self._summed_since_ns = clock.monotonic_ns()
+        # The number of runs under way. The time that runs took since `_summed_since_s` is that number times the time
+        # of now, plus `_run_time_s`: each start subtracts its time, and each end adds its own.
+        self._running, self._run_time_s, self._summed_since_s = 0, 0.0, clock.monotonic_s()
         # When children died while they ran several tasks, and how many these were.
         self._shared_deaths: deque[tuple[int, int]] = deque(maxlen=100)
 
     def record_start(self, run: Run) -> None:
-        self._change_running(1)
+        self._running += 1
+        self._run_time_s -= run.started_s
         if run.task.pending_since_ns and not run.runs_singly:  # else it started before, in a batch
             waited_ns = max(run.started_ns - run.task.pending_since_ns, 0)
             self._of(run.task.lease.queue).waits.observe(waited_ns / 1e9)
 
     def record_interruption(self) -> None:
         """A run that started waits to start again."""
-        self._change_running(-1)
+        self._running -= 1
+        self._run_time_s += clock.monotonic_s()
 
-    def record_end(self, run: Run, *, now_ns: int) -> None:
+    def record_end(self, run: Run) -> None:
         if run.started_ns:
-            self._change_running(-1)
-            self._of(run.task.lease.queue).runs.observe(max(now_ns - run.started_ns, 0) / 1e9)
+            ended_s = clock.monotonic_s()
+            self._running -= 1
+            self._run_time_s += ended_s
+            self._of(run.task.lease.queue).runs.observe(ended_s - run.started_s)
 
     def record_outcome(self, run: Run, outcome: FinishOutcome) -> None:
         """Count the outcome of a run, as the history does. The recovery counts runs whose leases ended."""
@@ -276,8 +276,10 @@ class RunCounts:
 
     @property
     def mean_running(self) -> float:
-        self._change_running(0)
-        self._sum_running()
+        now_s = clock.monotonic_s()
+        if (passed_s := now_s - self._summed_since_s) > 0:
+            self._tasks_at_a_time.add((self._run_time_s + self._running * now_s) / passed_s, passed_s)
+            self._run_time_s, self._summed_since_s = -self._running * now_s, now_s
         return self._tasks_at_a_time.value
 
     @property
@@ -310,18 +312,6 @@ class RunCounts:
         """Add counters that were not delivered. If only the reply was lost, Redis counts them twice."""
         for queue, counted in counters.items():
             self._of(queue).add(counted)
-
-    def _change_running(self, by: int) -> None:
-        now_ns = clock.monotonic_ns()
-        self._running_ns += self._running * (now_ns - self._running_since_ns)
-        self._running, self._running_since_ns = self._running + by, now_ns
-        if now_ns - self._summed_since_ns > _SUMMED_NS:
-            self._sum_running()
-
-    def _sum_running(self) -> None:
-        if passed_ns := self._running_since_ns - self._summed_since_ns:
-            self._tasks_at_a_time.add(self._running_ns / passed_ns, passed_ns)
-            self._running_ns, self._summed_since_ns = 0, self._running_since_ns
 
     def _of(self, queue: str) -> RunCounters:
         counters = self._counters.get(queue)

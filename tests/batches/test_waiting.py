@@ -4,9 +4,11 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
+from django.db import connections
 
 from batches import waiting
 from batches.models import Batch
@@ -25,8 +27,16 @@ LONG_S = 120
 
 @pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as pool:
+    count = 8
+    with ThreadPoolExecutor(count) as pool:
         yield pool
+        together = Barrier(count)
+
+        def close(_: int) -> None:
+            together.wait(PATIENCE_S)  # so that each thread closes its connection
+            connections.close_all()
+
+        list(pool.map(close, range(count)))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -15,6 +16,7 @@ from django.db.models.functions import Length
 
 from batches.models import Batch, CallbackState, Member, MemberState
 from batches.progress import (
+    Waiting,
     count_waiting,
     decode_task,
     describe_end,
@@ -102,32 +104,33 @@ class BatchWork:
         if batch is None:
             return False
         self._member_owner = batch.owner
-        unclaimed = Batch.objects.filter(pk=batch.pk, busy_until=batch.busy_until)
-        if unclaimed.update(busy_until=now + BUSY):
-            with _failures.isolate(batch.pk, name=batch.name):
-                self._run_chunk(broker, batch.pk)
+        with _failures.isolate(batch.pk, name=batch.name):
+            self._run_chunk(broker, batch)
         return True
 
-    def _run_chunk(self, broker: Broker, batch_id: str) -> None:
-        """Enqueue the next members of a batch that wait; without any, cancel some of one that is cancelled."""
-        # Before the members are read: Redis refuses what a process that was stopped in between sends later.
-        until_s = broker.now_s() + ATTEMPT_S
-        batch = Batch.objects.defer("callback_request").get(pk=batch_id)
-        full = [redis_queue for owner, redis_queue in self._full if owner == batch_id]
-        members = _next_members(batch, full)
-        if members:
-            for redis_queue in _enqueue(broker, batch, members, until_s):
-                self._full[batch_id, redis_queue] = broker.now() + RETRY
-        is_idle = not members and not (batch.is_canceled and not full and _cancel_tasks(broker, batch))
+    def _run_chunk(self, broker: Broker, due: Batch) -> None:
+        """Enqueue the next members of a batch that wait; without any, cancel some of one that is cancelled.
+
+        Two transactions: on SQLite each waits for others that write, which may take seconds.
+        """
+        full = [redis_queue for owner, redis_queue in self._full if owner == due.pk]
         with transaction.atomic():
-            locked = lock_batch(batch_id)
-            if locked is not None:
-                # Meanwhile members may have been added, or the batch been cancelled.
-                has_more = locked.counts.get(MemberState.WAITING, 0) > 0 or locked.is_canceled != batch.is_canceled
-                has_more = has_more or (locked.is_canceled and not is_idle)
-                # Behind the owner's other batches.
-                locked.busy_until = broker.now() + (RETRY if is_idle and full else timedelta()) if has_more else None
-                settle(broker, locked, {})  # a revoked key's batches are closed without it
+            # Before the members are read: Redis refuses what a process that was stopped in between sends later.
+            now, until_s = broker.now(), broker.now_s() + ATTEMPT_S
+            if not Batch.objects.filter(pk=due.pk, busy_until=due.busy_until).update(busy_until=now + BUSY):
+                return
+            batch = Batch.objects.defer("callback_request").get(pk=due.pk)
+            members = _next_members(batch, full)
+            # Committed before they are sent: from then on a task may be enqueued without a mark.
+            _set_requested([member for member in members if not member.requested_s], until_s - ATTEMPT_S)
+        found = _enqueue(broker, batch, members, until_s)
+        for redis_queue in found.delayed:
+            self._full[batch.pk, redis_queue] = broker.now() + RETRY
+        is_idle = not members and not (batch.is_canceled and not full and _cancel_tasks(broker, batch))
+        _mark(broker, batch, found, is_idle, bool(full))
+        _set_requested(found.renewed, until_s - ATTEMPT_S)
+        with suppress(BrokerUnavailable):  # Redis then keeps the records of these ids for a day
+            broker.run_all([forget_enqueued_ids(queue, ids) for queue, ids in found.enqueued.items()])
 
     def _call_back(self, broker: Broker) -> bool:
         """Enqueue the next callbacks of the next owner that are due, each once. Return whether there were any."""
@@ -173,11 +176,24 @@ def _first_of(sizes: Iterable[tuple[T, int | None]]) -> list[T]:
     return keys
 
 
-def _enqueue(broker: Broker, batch: Batch, members: Sequence[Member], until_s: int) -> set[str]:
-    """Enqueue members until a time, and mark them. Return the Redis queues that accept none now."""
+@dataclass(frozen=True, slots=True)
+class _Enqueued:
+    """What became of members."""
+
+    marks: Mapping[tuple[str, str], Sequence[Member]]
+    """By state and reason."""
+    delayed: set[str]
+    """The Redis queues that accept none now."""
+    renewed: Sequence[Member]
+    """What a full or disabled queue keeps waiting may wait for days. Other processes enqueue it until `until_s` at
+    most, and Redis remembers that for a day."""
+    enqueued: Mapping[str, Sequence[str]]
+    """The ids by Redis queue."""
+
+
+def _enqueue(broker: Broker, batch: Batch, members: Sequence[Member], until_s: int) -> _Enqueued:
+    """Enqueue members until a time."""
     now_s = until_s - ATTEMPT_S
-    # Committed first: from now on it may be enqueued without a mark.
-    _set_requested([member for member in members if not member.requested_s], now_s)
     intents = [
         Intent(
             task=_as_member(decode_task(member.request or b""), batch),
@@ -201,18 +217,13 @@ def _enqueue(broker: Broker, batch: Batch, members: Sequence[Member], until_s: i
             delayed.add(member.redis_queue)
         if state != MemberState.WAITING or outcome.reason[:300] != member.reason:
             by_mark[state, outcome.reason[:300]].append(member)
-    _mark(broker, batch.pk, by_mark)
-    # What a full or disabled queue keeps waiting may wait for days. Other processes enqueue it until `until_s` at most,
-    # and Redis remembers that for a day.
     absent = [member for member, outcome in zip(members, outcomes, strict=True) if outcome.is_absent]
-    _set_requested([member for member in absent if member.requested_s < now_s - RENEWED_AFTER_S], now_s)
+    renewed = [member for member in absent if member.requested_s < now_s - RENEWED_AFTER_S]
     enqueued: defaultdict[str, list[str]] = defaultdict(list)
     for member, outcome in zip(members, outcomes, strict=True):
         if outcome.state is IntentState.ENQUEUED:
             enqueued[member.redis_queue].append(member.task_id)
-    with suppress(BrokerUnavailable):  # Redis then keeps the records of these ids for a day
-        broker.run_all([forget_enqueued_ids(queue, ids) for queue, ids in enqueued.items()])
-    return delayed
+    return _Enqueued(by_mark, delayed, renewed, enqueued)
 
 
 def _set_requested(members: Sequence[Member], now_s: int) -> None:
@@ -241,31 +252,42 @@ def _has_expired(task: NewTask, now_s: int) -> bool:
     return 0 < task.deadline_s <= now_s + task.delay_ns // 10**9
 
 
-def _mark(broker: Broker, batch_id: str, by_mark: Mapping[tuple[str, str], Sequence[Member]]) -> None:
-    """Mark members that still wait. Of some the end may have arrived already."""
-    if not by_mark:
-        return
+def _mark(broker: Broker, batch: Batch, found: _Enqueued, is_idle: bool, has_full: bool) -> None:
+    """Mark members that still wait, and end the turn. Of some members the end may have arrived already."""
     with transaction.atomic():
-        batch = lock_batch(batch_id)
-        if batch is None:
+        locked = lock_batch(batch.pk)
+        if locked is None:
             return
-        read = [member.pk for members in by_mark.values() for member in members]
-        waiting = set(Member.objects.filter(pk__in=read, state=MemberState.WAITING).values_list("pk", flat=True))
-        changes: Counter[str] = Counter()
-        done: list[Member] = []
-        for (state, reason), members in by_mark.items():
-            marked = [member for member in members if member.pk in waiting]
-            values: dict[str, object] = {"state": state, "reason": reason}
-            if state != MemberState.WAITING:
-                values["request"] = None
-                done += marked
-            Member.objects.filter(pk__in=[member.pk for member in marked]).update(**values)
-            changes[state] += len(marked)
-            changes[MemberState.WAITING] -= len(marked)
-            if state == MemberState.UNKNOWN:
-                log.error("batch_members_unknown", batch=batch_id, count=len(marked))
-        gone = sum_waiting((member.redis_queue, len(member.request or b"")) for member in done)
-        settle(broker, batch, changes, {redis_queue: -each for redis_queue, each in gone.items()})
+        changes, gone = _mark_members(found.marks)
+        # Meanwhile members may have been added, or the batch been cancelled.
+        has_waiting = locked.counts.get(MemberState.WAITING, 0) + changes[MemberState.WAITING] > 0
+        has_more = has_waiting or locked.is_canceled != batch.is_canceled or (locked.is_canceled and not is_idle)
+        # Behind the owner's other batches.
+        locked.busy_until = broker.now() + (RETRY if is_idle and has_full else timedelta()) if has_more else None
+        settle(broker, locked, changes, gone)  # a revoked key's batches are closed without it
+    if unknown := changes[MemberState.UNKNOWN]:
+        log.error("batch_members_unknown", batch=batch.pk, count=unknown)
+
+
+def _mark_members(marks: Mapping[tuple[str, str], Sequence[Member]]) -> tuple[Counter[str], dict[str, Waiting]]:
+    """Return the changes of counts by state, and those of what waits by Redis queue."""
+    changes: Counter[str] = Counter()
+    if not marks:
+        return changes, {}
+    read = [member.pk for members in marks.values() for member in members]
+    waiting = set(Member.objects.filter(pk__in=read, state=MemberState.WAITING).values_list("pk", flat=True))
+    done: list[Member] = []
+    for (state, reason), members in marks.items():
+        marked = [member for member in members if member.pk in waiting]
+        values: dict[str, object] = {"state": state, "reason": reason}
+        if state != MemberState.WAITING:
+            values["request"] = None
+            done += marked
+        Member.objects.filter(pk__in=[member.pk for member in marked]).update(**values)
+        changes[state] += len(marked)
+        changes[MemberState.WAITING] -= len(marked)
+    gone = sum_waiting((member.redis_queue, len(member.request or b"")) for member in done)
+    return changes, {redis_queue: -each for redis_queue, each in gone.items()}
 
 
 def _cancel_tasks(broker: Broker, batch: Batch) -> bool:

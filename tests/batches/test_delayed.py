@@ -27,6 +27,8 @@ def test_a_process_that_was_stopped_for_a_minute_enqueues_nothing(client: ApiCli
     batch = Batch.objects.get(pk=create(client, count=1, jobs=[{"data": {}, "retention": 0}]))
     read_earlier = list(batch.members.all())
     until_s = steps.broker.now_s() - 50
+    for member in read_earlier:
+        member.requested_s = until_s - runner.ATTEMPT_S
     steps.enqueue()
     steps.complete(*steps.take())
     steps.collect()

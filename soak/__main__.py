@@ -28,6 +28,7 @@ from soak.parts import (
     queues,
     releases,
     results,
+    rotations,
     schedules,
     silence,
     streams,
@@ -59,6 +60,7 @@ PARTS: dict[str, Callable[[Options, Report], None]] = {
     "batches": batches.run,
     "webhooks": webhooks.run,
     "releases": releases.run,
+    "rotations": rotations.run,
     "cluster": failovers.run_cluster,
     "sentinel": failovers.run_sentinel,
 }
@@ -91,6 +93,7 @@ def main() -> int:
     )
     parser.add_argument("--failing-tasks", type=int, default=20_000, help="of the part failing")
     parser.add_argument("--told-tasks", type=int, default=100_000, help="of the part webhooks")
+    parser.add_argument("--load-seconds", type=float, default=10, help="that a process loads, of the part rotations")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - PARTS.keys():
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
@@ -105,6 +108,7 @@ def main() -> int:
         waiting_tasks=arguments.waiting_tasks,
         failing_tasks=arguments.failing_tasks,
         told_tasks=arguments.told_tasks,
+        load_s=arguments.load_seconds,
         moments=arguments.moments,
     )
     report = Report()

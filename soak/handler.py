@@ -15,11 +15,20 @@ from typing import Any
 JOURNAL = os.open(os.environ["SOAK_JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 FOLDERS = os.getcwd().split(os.sep)
 WORKER = FOLDERS[FOLDERS.index("workers") + 1]
+LOAD_S = float(os.environ.get("SOAK_LOAD_S", "0"))
 
 
-def note(event: str, task: dict[str, Any], run: str, **values: object) -> None:
-    line = {"event": event, "id": task["task_id"], "run": run, "worker": WORKER, "pid": os.getpid(), "at": time.time()}
-    os.write(JOURNAL, json.dumps(line | values).encode() + b"\n")
+def note(event: str, **values: object) -> None:
+    process = {"worker": WORKER, "pid": os.getpid(), "commit": os.environ["RUNQY_COMMIT"]}
+    os.write(JOURNAL, json.dumps({"event": event, "at": time.time(), **process, **values}).encode() + b"\n")
+
+
+def load() -> None:
+    """Take as long as a model does, and note with which environment."""
+    env = f"{os.environ.get('SOAK_SECRET')} {os.environ.get('SOAK_ROUND')}"
+    note("loading", env=env)
+    time.sleep(LOAD_S)
+    note("loaded", env=env)
 
 
 def handle(task: dict[str, Any]) -> tuple[dict[str, str] | None, str | None, bool]:
@@ -79,13 +88,15 @@ def flood(task_id: str, total: int, chunk_bytes: int) -> None:
 
 
 def main() -> None:
+    if LOAD_S:
+        load()
     print('{"status":"ready","accepts":["stream"]}', flush=True)
     for line in sys.stdin:
         task, run = json.loads(line), uuid.uuid4().hex
-        note("start", task, run, retries=task["retry_count"])
+        note("start", id=task["task_id"], run=run, retries=task["retry_count"])
         result, error, is_retried = handle(task)
         outcome = "ok" if error is None else "retry" if is_retried else "fail"
-        note("end", task, run, outcome=outcome)
+        note("end", id=task["task_id"], run=run, outcome=outcome)
         response = {
             "task_id": task["task_id"],
             "result": None if result is None else {"run": run, "worker": WORKER, **result},

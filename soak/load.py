@@ -1,5 +1,6 @@
 """Clients that create, read and cancel tasks continuously, and record what the server promised them."""
 
+import itertools
 import random
 import time
 from collections import Counter, deque
@@ -41,7 +42,10 @@ class Load(BackgroundThreads):
         kinds: Mapping[str, int] = KINDS,
         producers: int = 4,
         pause_s: float = 0.3,
+        tenants: Mapping[str, str] | None = None,
+        cancels: bool = True,
     ) -> None:
+        """`tenants` are queues and the keys of their clients, in place of the stack's queues and key."""
         super().__init__(patience_s=PATIENCE_S + 30)
         self.accepted: dict[str, Accepted] = {}
         self.canceled: set[str] = set()
@@ -56,8 +60,11 @@ class Load(BackgroundThreads):
         self._kinds = dict(kinds)
         self._pause_s = pause_s
         self._recent: deque[str] = deque(maxlen=400)
-        for act in (self._read, self._cancel, *[self._produce] * producers):
+        for act in (self._read, self._cancel) if cancels else (self._read,):
             self.add_thread(act, random.Random(rng.random()))
+        clients = itertools.cycle((tenants or {"": stack.key}).items())
+        for queue, key in itertools.islice(clients, producers):
+            self.add_thread(self._produce, random.Random(rng.random()), queue, key)
 
     def create(
         self, client: Client, kind: str, *, queue: str = "", jobs: int = 0, patience_s: float = PATIENCE_S
@@ -89,11 +96,11 @@ class Load(BackgroundThreads):
         self.accepted_at[task_id] = time.time()
         self.accepted[task_id] = Accepted(task_id=task_id, kind=kind)
 
-    def _produce(self, rng: random.Random) -> None:
-        client = self._stack.client()
+    def _produce(self, rng: random.Random, tenant: str, key: str) -> None:
+        client = self._stack.client(key=key)
         while self.waits(rng.random() * 2 * self._pause_s):
             (kind,) = rng.choices(list(self._kinds), list(self._kinds.values()))
-            queue = "once" if kind == "once" else rng.choice(("steady.high", "steady_low"))
+            queue = tenant or ("once" if kind == "once" else rng.choice(("steady.high", "steady_low")))
             self.create(client, kind, queue=queue, jobs=rng.randrange(2, 20) if kind == "batch" else 0)
         client.close()
 

@@ -22,6 +22,8 @@ class Options:
     failing_tasks: int
     told_tasks: int
     """For the part `webhooks`."""
+    load_s: float
+    """How long a process loads in the part `rotations`."""
 
     def rng(self, part: str) -> random.Random:
         """Return the random generator of a part. Other parts do not advance it, so a part can be repeated alone."""

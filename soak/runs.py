@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +21,18 @@ class Run:
     """None if the child ended during the run."""
     outcome: str = ""
     """`ok`, `fail`, or `retry`."""
+    commit: str = ""
+
+
+def read_lines(journal: Path) -> list[dict[str, Any]]:
+    """Return what processes noted. The last line may not be whole yet."""
+    written = journal.read_text().rpartition("\n")[0] if journal.exists() else ""
+    return [json.loads(line) for line in written.splitlines()]
 
 
 def read_runs(journal: Path) -> dict[str, list[Run]]:
     """Return all runs by task, those of each task in the order in which they began."""
-    lines = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    lines = read_lines(journal)
     ends = {line["run"]: line for line in lines if line["event"] == "end"}
     runs: dict[str, list[Run]] = defaultdict(list)
     for line in lines:
@@ -38,6 +46,7 @@ def read_runs(journal: Path) -> dict[str, list[Run]]:
                     started_at=line["at"],
                     ended_at=end.get("at"),
                     outcome=end.get("outcome", ""),
+                    commit=line.get("commit", ""),
                 )
             )
     for of_task in runs.values():

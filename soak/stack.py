@@ -102,9 +102,9 @@ class Stack:
             folder / "server.log",
         )
 
-    def client(self, *, timeout_s: float = 8.0) -> Client:
-        """Return a client of the API with an admin key."""
-        return Client(self.port, self.key, timeout_s=timeout_s, statuses=self.statuses)
+    def client(self, *, timeout_s: float = 8.0, key: str = "") -> Client:
+        """Return a client of the API with this key, or an admin key."""
+        return Client(self.port, key or self.key, timeout_s=timeout_s, statuses=self.statuses)
 
     def redis_client(self) -> redis_py.Redis:
         """Return a client of Redis that does not use a network that can be disturbed."""

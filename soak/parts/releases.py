@@ -64,7 +64,7 @@ def run(options: Options, report: Report) -> None:
             drained_s = drain(stack, [redis], REDIS_QUEUES)
             report.figure(PART, "drained", "no" if drained_s is None else f"after {drained_s:.1f} s")
             evidence = collect(stack, load, [redis], incidents=nemesis.incidents, queues=REDIS_QUEUES)
-        _judge(evidence, report)
+        judge(PART, evidence, report)
         report.figure(PART, "responses", counted(stack.statuses))
         report.figure(PART, "load of the machine, over 15 minutes", f"{os.getloadavg()[2]:.0f}")
         for problem in nemesis.problems:
@@ -72,13 +72,14 @@ def run(options: Options, report: Report) -> None:
         client.close()
 
 
-def _judge(evidence: Evidence, report: Report) -> None:
+def judge(part: str, evidence: Evidence, report: Report) -> None:
+    """Report what became of the tasks: no release may lose one, or archive one that can succeed."""
     kinds = {task.task_id: task.kind for task in evidence.accepted.values()}
-    report.figure(PART, "accepted tasks, runs", f"{len(kinds)}, {sum(map(len, evidence.runs.values()))}")
+    report.figure(part, "accepted tasks, runs", f"{len(kinds)}, {sum(map(len, evidence.runs.values()))}")
     archived = [task.task_id for task in evidence.tasks.values() if task.state == "archived"]
     wrong = [each for each in archived if kinds.get(each) != "fail" and each not in evidence.canceled]
-    report.figure(PART, "tasks that a release cost", str(len(wrong)), passed=not wrong)
-    report.add_result(PART, check(evidence))
+    report.figure(part, "tasks that a release cost", str(len(wrong)), passed=not wrong)
+    report.add_result(part, check(evidence))
 
 
 class _Campaign:

@@ -268,7 +268,7 @@ CAUSES = {
         remove=lambda broker: beat(broker, **HAS_TURN, state=WorkerState.STARTING, reason="loading for 1 min"),
         message="Processes of queue mail still have the environment before its last change. Worker mail/1 has had its "
         "turn to replace them for 1 min: no such model.",
-        shown=WORKER.worker_id,
+        shown="replaces processes",
     ),
     AlertKind.BATCH_INCOMPLETE: Cause(
         arrange=lambda _: Batch.objects.create(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import is_alive
+from tests.support.run_pytest import LAUNCHED
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -24,14 +25,27 @@ def test_hangs():
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_tests_that_are_interrupted_leave_no_server_behind(tmp_path: Path, number: signal.Signals) -> None:
+BY_MAKE = ["tests.support.run_pytest"]
+DIRECTLY = ["pytest", "-p", "tests.support.environment"]
+
+
+@pytest.mark.parametrize(
+    ("started_by", "number"),
+    [(BY_MAKE, signal.SIGINT), (BY_MAKE, signal.SIGTERM), (BY_MAKE, signal.SIGKILL), (DIRECTLY, signal.SIGKILL)],
+)
+def test_tests_that_are_interrupted_leave_no_server_behind(
+    tmp_path: Path, started_by: list[str], number: signal.Signals
+) -> None:
     (tmp_path / "test_it.py").write_text(HANGING)
     started = tmp_path / "started"
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.run_pytest", "-p", "no:cacheprovider", "-c", "/dev/null", "test_it.py"],
+        [sys.executable, "-m", *started_by, "-p", "no:cacheprovider", "-c", "/dev/null", "test_it.py"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env={
+            **{name: value for name, value in os.environ.items() if name != LAUNCHED},
+            "PYTHONPATH": str(ROOT),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
         stdout=subprocess.PIPE,
         text=True,
     )

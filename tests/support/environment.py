@@ -9,7 +9,10 @@ import os
 import shutil
 import tempfile
 
+from tests.support.run_pytest import replace_plain_pytest
 from tests.support.servers import ValkeyServer
+
+replace_plain_pytest()
 
 for name in [name for name in os.environ if name.startswith(("RUNQY_", "REDIS_", "DATABASE_", "QUEUE_WORKERS_"))]:
     if not name.startswith("RUNQY_TEST_"):

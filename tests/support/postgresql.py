@@ -1,5 +1,6 @@
 """Start a PostgreSQL for tests, if its programs are installed."""
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ class PostgresqlServer:
         self._user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
         if self._user is not None:
             shutil.chown(self._folder, self._user)
+        atexit.register(self.stop)
 
     @property
     def url(self) -> str:
@@ -58,7 +60,8 @@ class PostgresqlServer:
         self._run("pg_ctl", "--pgdata", str(self._data), "--mode=fast", "stop")
 
     def stop(self) -> None:
-        self.interrupt()
+        if (self._data / "postmaster.pid").exists():
+            self.interrupt()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property

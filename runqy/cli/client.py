@@ -8,6 +8,7 @@ import httpx2
 import msgspec
 
 from runqy.cli.errors import ServerError
+from runqy.cli.values import decode_object
 
 _TIMEOUT_S = 30.0
 
@@ -37,9 +38,12 @@ class Client:
         # Whether the server saved a change that it could not publish yet.
         self.has_unpublished = False
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        self._client = httpx2.Client(
-            base_url=url, headers=headers if key else {}, timeout=_TIMEOUT_S, transport=transport
-        )
+        try:
+            self._client = httpx2.Client(
+                base_url=url, headers=headers if key else {}, timeout=_TIMEOUT_S, transport=transport
+            )
+        except httpx2.InvalidURL as error:
+            raise ServerError(f"{url} is not a URL: {error}", code="no_server") from error
 
     def post(self, path: str, body: bytes) -> dict[str, Any]:
         """Send JSON and return the decoded response. Raise ServerError."""
@@ -89,7 +93,7 @@ class Client:
         if response.is_error:
             raise _parse_error(response)
         try:
-            body: dict[str, Any] = msgspec.json.decode(response.content, type=dict[str, Any])
+            body = decode_object(response.content)
         except msgspec.DecodeError as error:
             raise ServerError(f"{self._client.base_url} is not a runqy server: {error}", code="no_server") from error
         self.has_unpublished = self.has_unpublished or body.get("published") is False
@@ -123,7 +127,7 @@ def _parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
         elif name in ("id", "event"):
             fields[name] = value
         elif not line and data:
-            decoded = msgspec.json.decode("\n".join(data), type=dict[str, Any])
+            decoded = decode_object("\n".join(data))
             yield ServerSentEvent(fields.get("event", ""), decoded, fields.get("id", ""))
             fields, data = {}, []
 
@@ -131,7 +135,7 @@ def _parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
 def _parse_error(response: httpx2.Response) -> ServerError:
     """Return the error of a response: its problem document (RFC 9457), or else its text."""
     try:
-        problem = msgspec.json.decode(response.content, type=dict[str, Any])
+        problem = decode_object(response.content)
     except msgspec.DecodeError:
         text = response.text.strip() or response.reason_phrase
         return ServerError(f"HTTP {response.status_code}: {text}", status=response.status_code)

@@ -23,6 +23,7 @@ from runqy.cli.completion import complete_queues
 from runqy.cli.errors import CliError, ExitCode, ServerError
 from runqy.cli.output import echo
 from runqy.cli.progress import ProgressBar, show_progress
+from runqy.cli.values import read_number
 from runqy.formats.json_decoding import describe_error, read_json
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def enqueue_tasks(  # noqa: PLR0913 (each is an option of the command)
     long as the file and the options are the same. --from-line skips them faster.
     """
     members: dict[str, Any] = {"queue": queue}
-    members |= {name: _number_or_text(text) for name, text in (("timeout", timeout), ("delay", delay)) if text}
+    members |= {name: read_number(text) for name, text in (("timeout", timeout), ("delay", delay)) if text}
     members |= {} if max_retry is None else {"max_retry": max_retry}
     with _open(file) as stream:
         batch_id = batch_id or _identify(file)
@@ -299,10 +300,6 @@ def _identify(file: Path) -> str:
 
 def _size(file: Path) -> int | None:
     return file.stat().st_size if str(file) != "-" and file.is_file() else None
-
-
-def _number_or_text(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
 
 
 def _explain_stop(session: Session, sender: _Sender, error: BaseException, *, is_stdin: bool) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import msgspec
 import typer
 
 from runqy.cli.values import clean, encode_json, format_value
@@ -148,6 +149,9 @@ class Printer:
             yaml = YAML()
             yaml.representer.add_representer(
                 type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+            )
+            yaml.representer.add_representer(
+                msgspec.Raw, lambda dumper, raw: dumper.represent_scalar("tag:yaml.org,2002:int", bytes(raw).decode())
             )
             yaml.width = 120
             yaml.dump(value, sys.stdout)

@@ -12,6 +12,7 @@ from runqy.cli.completion import complete_configs, complete_queues
 from runqy.cli.errors import ServerError
 from runqy.cli.output import Listing
 from runqy.cli.prompts import Force, confirm
+from runqy.cli.values import read_number
 from runqy.cli.watching import Interval, watch
 from runqy.formats.names import spellings_of
 
@@ -336,9 +337,10 @@ _POINTS = Listing(
 
 def _parse_sub_queue(text: str) -> dict[str, Any]:
     name, _, priority = text.rpartition(":")
-    if not name or not priority.isdecimal():
+    number = read_number(priority)
+    if not name or isinstance(number, str):
         raise typer.BadParameter(f"{text!r} is not NAME:PRIORITY, such as high:10.", param_hint="--sub-queue")
-    return {"name": name, "priority": int(priority)}
+    return {"name": name, "priority": number}
 
 
 def queue_path(queue: str) -> str:

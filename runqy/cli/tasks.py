@@ -15,7 +15,7 @@ from runqy.cli.following import await_task, format_progress
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.task_actions import list_bulk_actions, make_command
 from runqy.cli.task_ids import QueueAndId, find_path, parse_task
-from runqy.cli.values import parse_duration
+from runqy.cli.values import parse_duration, read_number
 from runqy.formats.json_decoding import describe_error, read_json
 
 app = new_group(
@@ -101,7 +101,7 @@ def enqueue(  # noqa: PLR0913 (each is an option of the command)
     body: dict[str, Any] = {"queue": queue, "data": _read_json(payload)}
     for option, text in (("timeout", timeout), ("delay", delay), ("retention", retention)):
         if text:
-            body[option] = int(text) if text.isdecimal() else text
+            body[option] = read_number(text)
     given = {"process_at": process_at, "deadline": deadline, "unique_key": unique_key}
     body |= {name: value for name, value in given.items() if value}
     if max_retry is not None:

@@ -1,8 +1,10 @@
 """Values as text: times, and what stands in one column of a line."""
 
 import json
+import math
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import typer
@@ -13,6 +15,8 @@ from runqy.formats.error_texts import find_error_line
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _NO_COLOUR = re.compile(rf"(?!\x1b\[[0-9;:]*m){_CONTROL.pattern}")
 _RAW_IN_JSON = re.compile(r"[\x7f-\x9f]")
+_INT_DIGITS = 18
+"""The digits of integers that always have 64 bits."""
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _DATE_AFTER_S = 30 * 86400
 """From this age on a date says more than a number of days."""
@@ -40,6 +44,35 @@ def encode_json(value: object, *, indent: int = 0) -> str:
         encoded = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     text = (msgspec.json.format(encoded, indent=indent) if indent else encoded).decode()
     return _RAW_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def decode_object(content: bytes | str) -> dict[str, Any]:
+    """Return the object that JSON is. Raise msgspec.DecodeError.
+
+    Of a document with numbers beyond what Python reads (4,300 digits, 1e308), these and other long integers are
+    `msgspec.Raw`.
+    """
+    try:
+        return msgspec.json.decode(content, type=dict[str, Any])
+    except msgspec.ValidationError:
+        value = json.loads(content, parse_int=_read_int, parse_float=_read_float)
+        if isinstance(value, dict):
+            return value
+        raise
+
+
+def read_number(text: str) -> int | str:
+    """Return an option's number; any other text, and a number that no server takes, as it is."""
+    return int(text) if text.isdecimal() and len(text) <= _INT_DIGITS else text
+
+
+def _read_int(digits: str) -> int | msgspec.Raw:
+    return int(digits) if len(digits) <= _INT_DIGITS else msgspec.Raw(digits.encode())
+
+
+def _read_float(digits: str) -> float | msgspec.Raw:
+    number = float(digits)
+    return msgspec.Raw(digits.encode()) if math.isinf(number) else number
 
 
 def parse_time(value: object) -> datetime | None:

@@ -119,6 +119,25 @@ def test_documents_escape_control_characters_and_lose_nothing(run, server):
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", as_json + as_yaml)
 
 
+@pytest.mark.parametrize("number", ["1" * 5000, "-1" + "0" * 5000, "1e400"])
+def test_numbers_beyond_those_of_python_are_printed_as_they_came(run, server, number):
+    server.responses = [(200, f'{{"info":{{"id":"t1","state":"completed","result":{number},"payload":{10**30}}}}}'.encode())] * 3
+
+    printed = [run("task", "get", "t1", *options) for options in ([], ["-o", "json"], ["-o", "yaml"])]
+
+    assert [each.exit_code for each in printed] == [0, 0, 0]
+    assert all(number in each.stdout for each in printed)
+    assert str(10**30) in printed[1].stdout
+
+
+def test_a_number_that_no_server_takes_is_sent_as_a_text(run, server):
+    server.responses = [(400, {"detail": "timeout: too long."})]
+
+    result = run("task", "enqueue", "-q", "q", "-p", "1", "--timeout", "1" * 5000)
+
+    assert (result.exit_code, result.stderr) == (1, "runqy: timeout: too long.\n")
+
+
 def test_object_is_shown_as_members(show):
     task = {"id": "t1", "state": "archived", "last_err": "", "paused": True}
 

@@ -153,3 +153,16 @@ def test_no_response_controls_the_terminal(
     if path == ("task", "logs"):  # the colours are the task's
         table = table.replace("\x1b[8m", "")
     assert [CONTROL.findall(PROGRESS.sub("", text)) for text in (table, document, error)] == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(f"--{HOSTILE}",), (HOSTILE,), ("task", "list", "q", HOSTILE), ("-o", HOSTILE), ("--server", HOSTILE, "status")],
+)
+def test_no_word_of_the_command_line_controls_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    printed = run_on_terminal(monkeypatch, *words)
+
+    assert "evil" in printed
+    assert not CONTROL.findall(printed)

@@ -10,10 +10,10 @@ from types import GeneratorType
 from typing import Any
 
 from runqy_sdk.context import Context, Send, join_chunks, set_current_context
-from runqy_sdk.errors import Fail, PayloadInvalid, Retry, TaskCancelled
+from runqy_sdk.errors import Fail, PayloadInvalid, ResultInvalid, Retry, TaskCancelled
 from runqy_sdk.handlers import Handler
 from runqy_sdk.protocol import failure, success
-from runqy_sdk.results import ResultInvalid, encode_result
+from runqy_sdk.results import encode_result
 
 Line = dict[str, Any]
 

@@ -12,8 +12,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from runqy_sdk.cancellation import Cancellation
-from runqy_sdk.errors import TaskCancelled
-from runqy_sdk.results import ResultInvalid, encode_result
+from runqy_sdk.errors import ResultInvalid, TaskCancelled
+from runqy_sdk.results import encode_result
 
 Send = Callable[[str], None]
 """Sends a line to the worker."""

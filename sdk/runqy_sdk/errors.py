@@ -1,4 +1,7 @@
-"""What a handler raises to say how its task ends."""
+"""What a handler raises to say how its task ends, and the classes of errors that no handler raised.
+
+The latter are never raised: the `error_class` of an attempt names one, and Django's tasks resolve it.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,50 @@ class TaskCancelled(Exception):
 
 class PayloadInvalid(Exception):
     """The payload does not fit the annotation of the handler's parameter. The text names the field."""
+
+
+class ResultInvalid(Exception):
+    """A result or chunk cannot be encoded as JSON, or is not what it has to be. The text names the value."""
+
+
+class Timeout(Exception):
+    """The task's timeout ended the run."""
+
+
+class DeadlineExceeded(Timeout):
+    """The task's deadline ended the run."""
+
+
+class WorkerLost(Exception):
+    """The worker stopped extending the lease of the task."""
+
+
+class ProcessDied(Exception):
+    """The process ended while it ran the task, or had to be ended because it broke the protocol."""
+
+
+class ProcessKilled(ProcessDied):
+    """A signal ended the process: SIGKILL usually because memory ran out."""
+
+
+class ProcessExited(ProcessDied):
+    """The process exited by itself."""
+
+
+class ResultTooLarge(Exception):
+    """The result, or what the task streamed, is larger than a response, its queue or Redis has room for."""
+
+
+class ResponseInvalid(Exception):
+    """The process responded for a task that it does not have, or left one of its batch out."""
+
+
+class StreamIncomplete(Exception):
+    """The task returned no result, and parts of what it streamed are lost."""
+
+
+class PayloadUnusable(Exception):
+    """The payload is not JSON, or the stored task is damaged."""
 
 
 MAX_DELAY_S = 366 * 24 * 3600

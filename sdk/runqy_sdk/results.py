@@ -8,13 +8,10 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from runqy_sdk.cancellation import Cancellation
+from runqy_sdk.errors import ResultInvalid
 
 MAX_ARRAY_ITEMS = 100_000
 """The largest numpy array that becomes a list. As JSON a number takes about 20 bytes."""
-
-
-class ResultInvalid(Exception):
-    """A result or chunk cannot be encoded as JSON, or is not what it has to be. The text names the value."""
 
 
 def encode_result(value: Any, name: str = "result") -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from django.db.models import Count, FloatField, Func, Max, Min, Q
 from django.db.models.functions import Floor
 
+from runqy.broker.tasks.archive_reasons import ErrorClass
 from runqy.formats.error_texts import find_error_line, is_traceback
 from tasks.history.queries import RunFilter, filter_runs
 from tasks.models import TaskRun
@@ -56,13 +57,15 @@ def parse_error(text: str, sent_class: str = "") -> ParsedError | None:
     if not text:
         return None
     has_traceback = is_traceback(text)
-    head = find_error_line(text) if has_traceback else text
+    # Any tracebacks that a killed process printed are of errors that it handled.
+    is_killed = sent_class == ErrorClass.PROCESS_KILLED
+    head = find_error_line(text) if has_traceback and not is_killed else text
     match = _CLASS.match(head)
     error_class, message = "", head
     if match and _is_class_name(match[1]):
         error_class, message = match[1], head[match.end() :]
     # Of the text alone, so that what an SDK sends in addition begins no new group.
-    group = fingerprint(error_class, find_error_line(message))
+    group = fingerprint(error_class, message.partition("\n")[0] if is_killed else find_error_line(message))
     if sent_class and f".{sent_class}".endswith(f".{error_class}"):
         error_class = sent_class
     elif sent_class:

@@ -1,5 +1,6 @@
 """How an archived task ended, where only Redis has it: as released workers leave it, and before it is recorded."""
 
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.tasks.archive_reasons import (
     DEADLINE_EXCEEDED,
     LEASE_EXPIRED,
+    ErrorClass,
     find_archive_outcome,
     pending_timeout_error,
     timeout_error,
@@ -36,6 +38,7 @@ def archived(error: str, **fields: Any) -> TaskRecord:
         (DEADLINE_EXCEEDED, None, RunOutcome.EXPIRED),
         (pending_timeout_error(5), None, RunOutcome.EXPIRED),
         (LEASE_EXPIRED, NOW_S - 20, RunOutcome.LOST),
+        ("task lease expired", NOW_S - 20, RunOutcome.LOST),
         ("canceled", NOW_S - 20, RunOutcome.FAILED),
         ("", None, None),
     ],
@@ -44,6 +47,13 @@ def test_the_error_stands_for_an_outcome(error: str, started_s: int | None, outc
     record = archived(error, started_at_ns=None if started_s is None else started_s * 10**9)
 
     assert find_archive_outcome(record, now_s=NOW_S) is outcome
+
+
+@pytest.mark.parametrize("path", ErrorClass)
+def test_the_class_of_an_error_is_one_of_the_sdk(path: ErrorClass) -> None:
+    module, _, name = path.rpartition(".")
+
+    assert issubclass(getattr(import_module(module), name), Exception)
 
 
 def test_a_cancelled_task_was_not_archived_by_its_error() -> None:

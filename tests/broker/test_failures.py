@@ -4,7 +4,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.streams.run_log import RunInfo
-from runqy.broker.tasks.archive_reasons import LEASE_EXPIRED
+from runqy.broker.tasks.archive_reasons import LEASE_EXPIRED, ErrorClass
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.finish import Failure, archive, retry
 from runqy.broker.tasks.inspector import run_tasks
@@ -45,7 +45,8 @@ def test_each_failed_attempt_is_remembered_with_its_worker_and_error(broker: Bro
     assert (first.attempt, first.worker_id, first.error_class) == (1, "w1", "builtins.ValueError")
     assert first.error.startswith("Traceback (most")
     assert first.error.endswith('ValueError: "no\tÄpfel"')
-    assert (lost.attempt, lost.worker_id, lost.error_class, lost.error) == (2, "w 2", "", LEASE_EXPIRED)
+    assert (lost.attempt, lost.worker_id) == (2, "w 2")
+    assert (lost.error_class, lost.error) == (ErrorClass.WORKER_LOST, LEASE_EXPIRED)
     assert (last.attempt, last.worker_id, last.error_class, last.error) == (3, 'w"3', "shop.Declined", "declined")
     assert read(broker).error_class == "shop.Declined"
 

@@ -42,7 +42,7 @@ def test_a_task_whose_lease_ended_is_due_again_and_one_retry_is_spent(
 
     message = message_of(broker, "t")
     assert (indexes_of(broker, "t"), state_of(broker, "t")) == (["retry"], "retry")
-    assert (message.retried, message.error_msg, message.payload) == (1, "task lease expired", b"{}")
+    assert (message.retried, message.error_msg, message.payload) == (1, "asynq: task lease expired", b"{}")
     assert before_s <= message.last_failed_at <= broker.now_s()
     assert broker.client.zscore(KEYS.retry, "t") <= broker.now_s()
     assert not broker.client.hexists(KEYS.task("t"), "owner")
@@ -99,7 +99,7 @@ def test_a_task_without_retries_left_is_archived_and_its_waiters_are_notified(
         notified = subscription.next()
 
     assert (indexes_of(broker, "t"), state_of(broker, "t")) == (["archived"], "archived")
-    assert (message_of(broker, "t").retried, message_of(broker, "t").error_msg) == (0, "task lease expired")
+    assert (message_of(broker, "t").retried, message_of(broker, "t").error_msg) == (0, "asynq: task lease expired")
     assert notified == ("runqy:ended:t", b"archived")
 
 

@@ -249,11 +249,11 @@ class TaskLife(ModelledLife):
             assert self.broker.run(recover(one, stored, now_ns=self.now_ns)) is not None
 
             if task.cancel or task.message.retried >= task.message.retry:
-                self.archive_model(one.task_id, "canceled" if task.cancel else "task lease expired", counts=True)
+                self.archive_model(one.task_id, "canceled" if task.cancel else "asynq: task lease expired", counts=True)
                 continue
             task.state, task.score, task.owner = "retry", self.now_s, ""
             task.message.retried += 1
-            task.message.error_msg, task.message.last_failed_at = "task lease expired", self.now_s
+            task.message.error_msg, task.message.last_failed_at = "asynq: task lease expired", self.now_s
             self.queues[queue].processed += 1
             self.queues[queue].failed += 1
 

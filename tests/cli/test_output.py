@@ -121,7 +121,9 @@ def test_documents_escape_control_characters_and_lose_nothing(run, server):
 
 @pytest.mark.parametrize("number", ["1" * 5000, "-1" + "0" * 5000, "1e400"])
 def test_numbers_beyond_those_of_python_are_printed_as_they_came(run, server, number):
-    server.responses = [(200, f'{{"info":{{"id":"t1","state":"completed","result":{number},"payload":{10**30}}}}}'.encode())] * 3
+    server.responses = [
+        (200, f'{{"info":{{"id":"t1","state":"completed","result":{number},"payload":{10**30}}}}}'.encode())
+    ] * 3
 
     printed = [run("task", "get", "t1", *options) for options in ([], ["-o", "json"], ["-o", "yaml"])]
 

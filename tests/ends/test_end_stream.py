@@ -146,7 +146,7 @@ def _delete(broker: Broker) -> None:
         (_cancel_and(_retry), EndOutcome.CANCELED, 1, "e"),
         (_cancel_and(_requeue), EndOutcome.CANCELED, 1, "canceled"),
         (_cancel_and(lambda b, t: _archive(b, t, RunOutcome.CANCELED)), EndOutcome.CANCELED, 1, "E: 1"),
-        (_lose, EndOutcome.ARCHIVED, 1, "task lease expired"),
+        (_lose, EndOutcome.ARCHIVED, 1, "asynq: task lease expired"),
         (_time_out, EndOutcome.EXPIRED, 0, "waited in the queue for longer than its pending_timeout of 5 s"),
         (_cancel_waiting, EndOutcome.CANCELED, 0, "canceled"),
         (_cancel_put_back, EndOutcome.CANCELED, 0, "canceled"),

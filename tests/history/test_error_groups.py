@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runqy.broker.streams.run_log import cut_error
+from runqy.broker.tasks.archive_reasons import ErrorClass
 from tasks.history.error_groups import normalize, parse_error
 from tasks.history.rollups import add_to_histogram, merge_histograms, percentile_ms
 
@@ -94,6 +96,26 @@ def test_what_a_killed_process_printed_makes_no_other_group():
     fingerprints = {parse_error(f"{cause}{tail}").fingerprint for tail in ("", "\nbatch of 16", "\nepoch\nloss nan")}
 
     assert len(fingerprints) == 1
+
+
+def test_a_process_that_dies_is_one_group_whatever_it_printed_and_however_often():
+    cause = "the child process was killed by SIGKILL: probably it, or the machine, ran out of memory"
+    handled = "".join(f'  File "a.py", line {n}\n' for n in range(200))
+    tails = (
+        "",
+        "\n[it used 3,277 MiB when that was last measured]",
+        "\n[it used 12 MiB when that was last measured]\n[3 child processes died while running this task]",
+        f"\nTraceback (most recent call last):\n{handled}KeyError: 'handled'",
+        '\nTraceback (most recent call last):\n  File "b.py", line 1\nOSError: handled\nepoch 3',
+    )
+
+    parsed = [parse_error(cut_error(f"{cause}{tail}"), ErrorClass.PROCESS_KILLED) for tail in tails]
+
+    assert len({each.fingerprint for each in parsed}) == 1
+    assert {each.error_class for each in parsed} == {ErrorClass.PROCESS_KILLED}
+    assert all(each.message.startswith(cause) for each in parsed)
+    segfault = parse_error("the child process was killed by SIGSEGV", ErrorClass.PROCESS_KILLED)
+    assert segfault.fingerprint != parsed[0].fingerprint
 
 
 def test_long_and_odd_messages_are_bounded():

@@ -239,7 +239,7 @@ def test_the_attempt_of_a_lost_worker_is_logged_with_its_token(broker: Broker):
 
     run = only_run(broker)
     assert (run.outcome, run.is_final, run.run_id) == (RunOutcome.LOST, False, taken.lease.token)
-    assert (run.error, run.payload, run.worker_id) == ("task lease expired", b'{"n":1}', "w1")
+    assert (run.error, run.payload, run.worker_id) == ("asynq: task lease expired", b'{"n":1}', "w1")
     assert counted(broker) == {RunOutcome.LOST: 1}
 
 

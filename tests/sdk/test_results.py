@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runqy_sdk.results import MAX_ARRAY_ITEMS, ResultInvalid, encode_result
+from runqy_sdk.errors import ResultInvalid
+from runqy_sdk.results import MAX_ARRAY_ITEMS, encode_result
 
 
 class Model:

@@ -13,8 +13,9 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import read_run_counters
-from runqy.broker.tasks.archive_reasons import timeout_error
+from runqy.broker.tasks.archive_reasons import ErrorClass, timeout_error
 from runqy.broker.tasks.cancel import cancel
+from tasks.history.error_groups import parse_error
 from tests.support.processes import is_alive
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
@@ -57,6 +58,7 @@ def test_a_timeout_ends_the_child_and_all_its_processes(
 
     processes = [int(word) for word in started.read_text().split()]
     assert (record.state, record.error, record.retried) == ("retry", timeout_error(timeout_s), 1)
+    assert record.error_class == ErrorClass.TIMEOUT
     assert len(processes) == 3
     eventually(lambda: not any(map(is_alive, processes)))
     after = wait_for_state(single_broker, add_task(single_broker, "next"), "completed", "archived")
@@ -72,6 +74,7 @@ def test_a_deadline_ends_a_run_too(single_broker: Broker, start_worker: StartWor
     record = wait_for_state(single_broker, task_id, "retry", "archived")
 
     assert (record.state, record.error) == ("archived", "deadline exceeded")
+    assert record.error_class == ErrorClass.DEADLINE_EXCEEDED
 
 
 def test_a_task_whose_deadline_has_passed_is_not_run_and_costs_no_child(
@@ -187,9 +190,12 @@ def test_a_task_that_kills_its_child_each_time_is_archived_with_the_cause(
     record = wait_for_state(single_broker, task_id, "archived")
     other = wait_for_state(single_broker, add_task(single_broker, "other"), "completed")
 
-    assert record.error.startswith(
-        "3 child processes died while running this task; the last one: the child process was killed by SIGKILL"
-    )
+    cause, *rest = record.error.splitlines()
+    assert cause == "the child process was killed by SIGKILL: probably it, or the machine, ran out of memory"
+    assert "[3 child processes died while running this task]" in rest
+    assert {each.error_class for each in record.failures} == {record.error_class} == {ErrorClass.PROCESS_KILLED}
+    groups = {parse_error(each.error, each.error_class).fingerprint for each in record.failures}
+    assert len(groups) == 1
     assert (record.retried, record.child_deaths) == (0, 3)
     assert other.state == "completed"
 

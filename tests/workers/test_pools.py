@@ -1,6 +1,7 @@
 """Pools with real children, without Redis: runs when children end, change or hang."""
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from runqy import clock
+from runqy.broker.tasks.archive_reasons import ErrorClass
 from runqy.broker.tasks.record import TaskProgress
 from runqy.broker.workers.records import WorkerState
 from runqy.formats.error_texts import find_start_error
@@ -110,12 +112,20 @@ def test_only_the_first_of_tasks_sent_ahead_counts_as_started(spec: ChildSpec) -
         assert first.started_ns
         started = spec.code_dir / "first.started"
         await until(lambda: started.exists() and started.read_text())
+        assert pool.memory_bytes  # as a heartbeat does
         os.kill(int(started.read_text()), 9)
         await until(lambda: "second" in recorder.results)
 
     recorder = use(LongRunningPool, spec, act, concurrency=2)
 
     assert (recorder.statuses()["first"], recorder.statuses()["second"]) == (RunStatus.CHILD_DIED, RunStatus.REQUEUED)
+    first = recorder.results["first"]
+    assert first.error_class == ErrorClass.PROCESS_KILLED
+    assert re.fullmatch(
+        "the child process was killed by SIGKILL: probably it, or the machine, ran out of memory\n"
+        r"\[it used \d+ MiB when that was last measured\]",
+        first.error,
+    )
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
@@ -160,7 +170,9 @@ def test_a_child_that_cannot_respond_is_ended(spec: ChildSpec, kind: Any, monkey
 
     result = use(kind, spec, act).results["t1"]
 
-    assert result == RunResult(RunStatus.CHILD_DIED, "the child process closed its standard output")
+    assert result == RunResult(
+        RunStatus.CHILD_DIED, "the child process closed its standard output", ErrorClass.PROCESS_DIED
+    )
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])

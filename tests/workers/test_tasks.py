@@ -9,6 +9,7 @@ import pytest
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.memory import store_over_share
+from runqy.broker.tasks.archive_reasons import ErrorClass
 from runqy.broker.tasks.enqueue import enqueue
 from tests.support import environment
 from tests.support.tasks import QUEUE, new_task
@@ -127,6 +128,7 @@ def test_a_child_that_dies_costs_no_retry_and_is_replaced(live_broker: Broker) -
 
     assert (record.retried, record.child_deaths) == (0, 1)
     assert record.error.startswith("the child process exited with status 3")
+    assert record.error_class == ErrorClass.PROCESS_EXITED
     assert after.state == "completed"
 
 
@@ -154,6 +156,7 @@ def test_a_line_above_the_limit_fails_only_its_task(live_broker: Broker) -> None
     after = wait_for_state(live_broker, add_task(live_broker, "next"), *FINAL)
 
     assert record.error.startswith("result_too_large: the response was longer than 32 MiB, the limit of ")
+    assert record.error_class == ErrorClass.RESULT_TOO_LARGE
     assert after.state == "completed"
 
 
@@ -166,6 +169,7 @@ def test_a_result_above_the_limit_of_the_queue_fails_only_its_task(live_broker: 
     assert record.error == (
         "result_too_large: the result has 12,582,914 bytes; the queue allows 12,582,912 (max_result_bytes)"
     )
+    assert record.error_class == ErrorClass.RESULT_TOO_LARGE
     assert after.state == "completed"
 
 
@@ -177,6 +181,7 @@ def test_a_queue_above_its_share_of_memory_stores_no_large_result(live_broker: B
     after = wait_for_state(live_broker, add_task(live_broker, {"do": "big", "bytes": 4 << 20}), *FINAL)
 
     assert (large.state, large.result, large.error.partition(":")[0]) == ("archived", None, "queue_memory")
+    assert large.error_class == ErrorClass.RESULT_TOO_LARGE
     assert [small.state, after.state] == ["completed", "completed"]
 
 
@@ -198,6 +203,7 @@ def test_a_result_that_is_not_json_is_archived(live_broker: Broker) -> None:
         "archived",
         "result_invalid: result: NaN is not JSON; return null or a text instead",
     )
+    assert record.error_class == ErrorClass.RESULT_INVALID
 
 
 def test_a_task_with_a_truncated_response_is_archived(live_broker: Broker) -> None:
@@ -231,6 +237,7 @@ def test_a_payload_that_is_not_json_is_archived(live_broker: Broker) -> None:
 
     assert record.state == "archived"
     assert record.error.startswith("payload_unusable: the payload is not JSON")
+    assert record.error_class == ErrorClass.PAYLOAD_UNUSABLE
 
 
 def test_the_record_has_the_worker_and_the_times_of_a_task(live_broker: Broker) -> None:

@@ -15,6 +15,7 @@ from typing import Protocol
 import structlog
 
 from runqy import clock
+from runqy.broker.tasks.archive_reasons import ErrorClass
 from runqy.errors import DeploymentFailed
 from workers.deploy.exec_child import launcher_command, launcher_environment
 from workers.runtime.logs import ChildLog
@@ -128,6 +129,8 @@ class Child:
         self.startup_s = 0.0
         self._spec = spec
         self._owner = owner
+        # What it used when that was last asked for, which heartbeats do.
+        self._last_memory_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._process, self._control_socket = _start(spec)
         self.pid = self._process.pid
@@ -206,7 +209,11 @@ class Child:
     @property
     def memory_bytes(self) -> int:
         """Return what it and its descendants use now; 0 if that is not known."""
-        return 0 if self.has_ended else memory_bytes(self.pid)
+        if self.has_ended:
+            return 0
+        used = memory_bytes(self.pid)
+        self._last_memory_bytes = used or self._last_memory_bytes
+        return used
 
     @property
     def has_failed(self) -> bool:
@@ -233,8 +240,24 @@ class Child:
         if self.problem:
             return self.problem
         if code is not None and code < 0:
-            return f"the child process was killed by {_signal_name(-code)}"
+            return f"the child process was killed by {_signal_name(-code)}{self._likely_cause}"
         return f"the child process exited with status {code}"
+
+    @property
+    def error_class(self) -> ErrorClass:
+        """Return the class of the error of the tasks that it ran when it ended."""
+        if self.problem:
+            return ErrorClass.PROCESS_DIED
+        code = self._process.returncode
+        return ErrorClass.PROCESS_KILLED if code is not None and code < 0 else ErrorClass.PROCESS_EXITED
+
+    @property
+    def _likely_cause(self) -> str:
+        """Return what probably sent SIGKILL. The memory is on a line of its own: the first one makes a group."""
+        if self._process.returncode != -signal.SIGKILL or self.is_ending:
+            return ""
+        used = f"\n[it used {self._last_memory_bytes >> 20:,} MiB when that was last measured]"
+        return ": probably it, or the machine, ran out of memory" + (used if self._last_memory_bytes else "")
 
     def _set_problem(self, problem: str) -> None:
         """Keep the first problem: others follow from it."""

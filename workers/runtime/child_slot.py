@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from runqy import clock
+from runqy.broker.tasks.archive_reasons import ErrorClass
 from runqy.errors import DeploymentFailed
 from runqy.formats.durations import humanize
 from runqy.telemetry.failure_log import FailureLog
@@ -39,7 +40,11 @@ IDLE_GRACE_S = 3.0
 MAX_ENDED_IDS = 1024
 """How many ended tasks are remembered, to recognize second responses for them."""
 TOO_LONG = f"a line of more than {MAX_LINE_BYTES >> 20} MiB"
-MISSING = RunResult(RunStatus.FAILED, "batch_item_missing: the response to its batch has no result for this task")
+MISSING = RunResult(
+    RunStatus.FAILED,
+    "batch_item_missing: the response to its batch has no result for this task",
+    ErrorClass.RESPONSE_INVALID,
+)
 
 log = structlog.get_logger()
 
@@ -349,7 +354,7 @@ class ChildSlot:
             note = f"[its process had to be restarted to end the task; the last start took {humanize(child.startup_s)}]"
             self._owner.run_printed(interrupted, note.encode(), is_line=True)
         is_death = not self._is_stopping and not interrupted
-        died = RunResult(RunStatus.CHILD_DIED, child.cause, is_shared=len(started) > 1)
+        died = RunResult(RunStatus.CHILD_DIED, child.cause, child.error_class, is_shared=len(started) > 1)
         if is_death and died.is_shared:
             self._owner.shared_death(started, child.cause)
         # The last one first: each that is requeued goes to the front of its queue.

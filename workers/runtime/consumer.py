@@ -13,6 +13,7 @@ from runqy.broker.constants import LARGE_RESULT_BYTES, POLL_S
 from runqy.broker.message import REQUEST_ID
 from runqy.broker.operation import ask_all
 from runqy.broker.pubsub import WorkerEvent
+from runqy.broker.tasks.archive_reasons import ErrorClass
 from runqy.broker.tasks.cancel import read_marks
 from runqy.broker.tasks.dequeue import dequeue_tasks
 from runqy.broker.tasks.finish import FinishOutcome
@@ -256,8 +257,10 @@ class Consumer:
         # What is streamed while a run is being ended is not part of its result.
         if run.forced_result is not None or not self.config.policy.keeps_results:
             return
-        if error := line.problem or self._chunks.add(run, line.value):
-            self._end_early(run, RunResult(RunStatus.FAILED, error))
+        if line.problem:
+            self._end_early(run, RunResult(RunStatus.FAILED, line.problem, ErrorClass.RESULT_INVALID))
+        elif error := self._chunks.add(run, line.value):
+            self._end_early(run, RunResult(RunStatus.FAILED, error, ErrorClass.RESULT_TOO_LARGE))
 
     def run_progressed(self, run: Run, progress: TaskProgress) -> None:
         self._output.set_progress(run, progress)

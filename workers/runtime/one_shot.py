@@ -230,7 +230,8 @@ class OneShotPool:
         if run is not None:
             # A child that was not ready has not seen the task, which cannot be the cause.
             is_charged = child.is_ready and not self._is_stopping
-            own = RunResult(RunStatus.CHILD_DIED, child.cause) if is_charged else RunResult(RunStatus.REQUEUED)
+            died = RunResult(RunStatus.CHILD_DIED, child.cause, child.error_class)
+            own = died if is_charged else RunResult(RunStatus.REQUEUED)
             self._owner.run_ended(run, run.forced_result or own)
         self._notify_owner()
 

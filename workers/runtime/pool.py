@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED, timeout_error
+from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED, ErrorClass, timeout_error
 from runqy.broker.tasks.record import TaskProgress
 from workers.runtime.child import ChildSpec
 from workers.runtime.protocol import MAX_LINE_BYTES, ChildResponse, ChunkLine, InvalidResponse
@@ -15,6 +15,7 @@ OVERFLOW = RunResult(
     RunStatus.FAILED,
     f"result_too_large: the response was longer than {MAX_LINE_BYTES >> 20} MiB, the limit of a response; store "
     "the data elsewhere and return its location",
+    ErrorClass.RESULT_TOO_LARGE,
 )
 MAX_RETRY_DELAY_S = 366 * 24 * 3600
 """The longest delay that a task may request for its retry."""
@@ -184,18 +185,21 @@ def timeout_result(run: Run) -> RunResult:
     message = run.task.message
     timeout_end_ns = run.started_ns + message.timeout * 10**9
     is_deadline = message.deadline and (not message.timeout or message.deadline * 10**9 < timeout_end_ns)
-    return RunResult(RunStatus.TIMED_OUT, DEADLINE_EXCEEDED if is_deadline else timeout_error(message.timeout))
+    if is_deadline:
+        return RunResult(RunStatus.TIMED_OUT, DEADLINE_EXCEEDED, ErrorClass.DEADLINE_EXCEEDED)
+    return RunResult(RunStatus.TIMED_OUT, timeout_error(message.timeout), ErrorClass.TIMEOUT)
 
 
 def invalid_response_result(response: ChildResponse) -> RunResult:
     """Return the result of a run whose child responded for a task that it does not have."""
     text = f"response_invalid: the child responded for the task {response.task_id!r:.100}, which it does not have"
-    return RunResult(RunStatus.FAILED, ": ".join(filter(None, (text, response.error_text))))
+    error = ": ".join(filter(None, (text, response.error_text)))
+    return RunResult(RunStatus.FAILED, error, ErrorClass.RESPONSE_INVALID)
 
 
 def to_run_result(response: ChildResponse | InvalidResponse) -> RunResult:
     if isinstance(response, InvalidResponse):
-        return RunResult(RunStatus.FAILED, f"result_invalid: {response.reason}")
+        return RunResult(RunStatus.FAILED, f"result_invalid: {response.reason}", ErrorClass.RESULT_INVALID)
     if not (error := response.error_text):
         return RunResult(RunStatus.SUCCEEDED, output=bytes(response.result))
     error_class = response.exception_path

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 
 from runqy.broker.streams.run_log import CLASS_MAX_BYTES
+from runqy.broker.tasks.archive_reasons import ErrorClass
 from runqy.broker.tasks.record import TaskProgress
 from runqy.formats.json_decoding import check_depth, convert, describe_error, read_json
 from workers.runtime.invalid_json import MAX_EXAMINED_BYTES, describe_invalid, describe_not_utf8, is_text
@@ -413,7 +414,8 @@ def _failed_batch(line: bytes, reason: str) -> BatchResponse:
     found = (match[1] for match in islice(_TASK_ID.finditer(line), _MAX_MEMBERS))
     task_ids = frozenset(json.loads(task_id) for task_id in found if is_text(task_id))
     error = msgspec.Raw(msgspec.json.encode(f"result_invalid: {reason}"))
-    return BatchResponse(task_ids, failure=ChildResponse(error=error), is_valid=False)
+    kind = msgspec.Raw(msgspec.json.encode(ErrorClass.RESULT_INVALID))
+    return BatchResponse(task_ids, failure=ChildResponse(error=error, error_class=kind), is_valid=False)
 
 
 def _read_invalid(line: bytes, error: Exception, ready: Ready) -> InvalidResponse | ChunkLine | LogLine | None:

@@ -14,7 +14,7 @@ from runqy.broker.message import CANCELED, TRACEPARENT, run_time_s
 from runqy.broker.operation import Operation, Request, ask
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import RunInfo
-from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED
+from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED, ErrorClass
 from runqy.broker.tasks.chunks import read_chunks
 from runqy.broker.tasks.finish import (
     Completion,
@@ -67,7 +67,7 @@ class RunResult(msgspec.Struct, frozen=True):
     status: RunStatus
     error: str = ""
     error_class: str = ""
-    """The import path of the exception, if the child sent it."""
+    """The import path of the exception that the child sent, or of ours."""
     output: bytes | None = None
     retry_delay_s: float | None = None
     """The delay before the retry that the task requested; None for the queue's delays."""
@@ -79,6 +79,7 @@ INCOMPLETE = RunResult(
     RunStatus.RETRYABLE,
     "stream_incomplete: the task returned no result, and parts of what it streamed are lost: Redis had no free memory, "
     "and the worker did not keep them",
+    ErrorClass.STREAM_INCOMPLETE,
 )
 
 
@@ -157,13 +158,14 @@ def make_run(task: LeasedTask, *, now_ns: int) -> tuple[Run, RunResult | None]:
         traceparent = span.traceparent
     run = Run(task=task, line=b"", lease_end_s=task.lease_end_s, traceparent=traceparent, span=span)
     if not task.is_readable:
-        return run, RunResult(RunStatus.FAILED, "message_unreadable: the stored message is damaged")
+        damaged = "message_unreadable: the stored message is damaged"
+        return run, RunResult(RunStatus.FAILED, damaged, ErrorClass.PAYLOAD_UNUSABLE)
     if 0 < message.deadline <= now_ns // 1_000_000_000:
         return run, RunResult(RunStatus.EXPIRED, DEADLINE_EXCEEDED)
     try:
         run.line = encode_task(message, attempt=task.attempt, traceparent=traceparent)
     except PayloadUnusable as error:
-        return run, RunResult(RunStatus.FAILED, f"payload_unusable: {error.detail}")
+        return run, RunResult(RunStatus.FAILED, f"payload_unusable: {error.detail}", ErrorClass.PAYLOAD_UNUSABLE)
     return run, None
 
 
@@ -240,7 +242,9 @@ def finish_request(run: Run, result: RunResult, policy: QueuePolicy, *, now_ns: 
         deaths = run.task.child_deaths + 1
         if deaths < MAX_CHILD_DEATHS:
             return retry_later(deaths - 1, child_died=True)
-        error = f"{deaths} child processes died while running this task; the last one: {result.error}"
+        # Not in the first line, which is that of the deaths before: they are one group of errors.
+        cause, _, output = result.error.partition("\n")
+        error = f"{cause}\n[{deaths} child processes died while running this task]\n{output}".rstrip()
         return give_up(error, child_died=True)
     if status in (RunStatus.RETRYABLE, RunStatus.TIMED_OUT) and message.retried < message.retry:
         return retry_later(message.retried)
@@ -302,7 +306,7 @@ def limit_result(result: RunResult, policy: QueuePolicy) -> RunResult:
     if not policy.keeps_results or not 0 < policy.max_result_bytes < size:
         return result
     reason = f"the result has {size:,} bytes; the queue allows {policy.max_result_bytes:,} (max_result_bytes)"
-    return RunResult(RunStatus.FAILED, f"result_too_large: {reason}")
+    return RunResult(RunStatus.FAILED, f"result_too_large: {reason}", ErrorClass.RESULT_TOO_LARGE)
 
 
 def refuse_large_results(runs: Sequence[Run], policy: QueuePolicy) -> Operation[None]:
@@ -321,4 +325,4 @@ def refuse_large_results(runs: Sequence[Run], policy: QueuePolicy) -> Operation[
                 f"the result of {size:,} bytes is not stored: Redis is almost full, and the queue holds more than its "
                 "share of it (max_memory_share)"
             )
-            run.result = RunResult(RunStatus.FAILED, f"queue_memory: {reason}")
+            run.result = RunResult(RunStatus.FAILED, f"queue_memory: {reason}", ErrorClass.RESULT_TOO_LARGE)

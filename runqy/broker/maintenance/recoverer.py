@@ -24,8 +24,8 @@ from runqy.broker.replies import Reply
 from runqy.broker.scanning import for_each_queue, run_requests
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import RunOutcome, TaskState
-from runqy.broker.streams.run_log import make_details
-from runqy.broker.tasks.archive_reasons import LEASE_EXPIRED
+from runqy.broker.streams.run_log import RunInfo, make_details
+from runqy.broker.tasks.archive_reasons import LEASE_EXPIRED, ErrorClass
 from runqy.broker.tasks.failures import make_failure
 
 SLICE_SIZE = 500
@@ -86,7 +86,9 @@ def recover(task: LostTask, stored: bytes | None, *, now_ns: int) -> Request[Tas
     changed, was deleted, or is in the index of another state.
     """
     state, message = _state_after_loss(task, stored, now_s=now_ns // 1_000_000_000)
-    recovery = _recover_call(task, state, message, make_details(_decode(stored), error=LEASE_EXPIRED), now_ns=now_ns)
+    info = RunInfo(error_class=ErrorClass.WORKER_LOST)
+    details = make_details(_decode(stored), info, error=LEASE_EXPIRED)
+    recovery = _recover_call(task, state, message, details, now_ns=now_ns)
     return Request((recovery,), lambda replies: state if replies[0] == 1 else None)
 
 
@@ -210,5 +212,5 @@ def _recover_call(task: LostTask, state: TaskState, message: bytes, details: byt
         outcome=(RunOutcome.CANCELED if task.cancel else RunOutcome.LOST).value,
         now_ns=now_ns,
         details=details,
-        failure=make_failure(messages.CANCELED if task.cancel else LEASE_EXPIRED),
+        failure=make_failure(messages.CANCELED) if task.cancel else make_failure(LEASE_EXPIRED, ErrorClass.WORKER_LOST),
     )

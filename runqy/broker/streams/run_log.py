@@ -33,6 +33,7 @@ _OLDEST_NS, _NEWEST_NS = 30 * 86_400 * 10**9, 3600 * 10**9
 """How long before and after now an attempt may have ended. Other times are invalid or forged."""
 _TRACEBACK = "Traceback (most recent call last):"
 _ELLIPSIS = "…"
+_FIRST_LINE_MAX_CHARS = 100
 _CUT_TRACEBACK = f"{_TRACEBACK}\n{_ELLIPSIS}\n"
 
 EntryId = tuple[int, int]
@@ -263,7 +264,7 @@ def _cut_text(text: str, max_bytes: int) -> str:
 
 def cut_error(text: str, *, traceback_max_bytes: int = TRACEBACK_MAX_BYTES) -> str:
     """Return an excerpt of an error, with `…` for what is missing: the end of a message, but the start of a traceback
-    after its first line.
+    after its first line, and after the one before it that says how a process ended.
 
     The length of an excerpt depends on nothing but the message, so that equal errors stay in one group.
     """
@@ -275,10 +276,12 @@ def cut_error(text: str, *, traceback_max_bytes: int = TRACEBACK_MAX_BYTES) -> s
         return data.decode()
     if _TRACEBACK not in text:
         return data[: max_bytes - len(_ELLIPSIS.encode())].decode("utf-8", "ignore") + _ELLIPSIS
-    return _CUT_TRACEBACK + data[len(_CUT_TRACEBACK.encode()) - max_bytes :].decode("utf-8", "ignore")
+    first = text.partition("\n")[0][:_FIRST_LINE_MAX_CHARS]
+    start = _CUT_TRACEBACK if _TRACEBACK in first else f"{first}\n{_CUT_TRACEBACK}"
+    return start + data[len(start.encode("utf-8", "replace")) - max_bytes :].decode("utf-8", "ignore")
 
 
 def is_cut(error: str) -> bool:
     """Return whether the text of an error is an excerpt by `cut_error`."""
     is_long = len(error.encode("utf-8", "replace")) > ERROR_MAX_BYTES - 2 * len(_ELLIPSIS.encode())
-    return error.startswith(_CUT_TRACEBACK) or (is_long and error.endswith(_ELLIPSIS))
+    return _CUT_TRACEBACK in error or (is_long and error.endswith(_ELLIPSIS))

@@ -4,15 +4,35 @@ docs/reference/states.md defines the outcomes. The history has the outcome of ea
 history: in the seconds until a run is recorded, and if workers record none.
 """
 
+from enum import StrEnum
+
 from runqy.broker.message import DEFAULT_TIMEOUT_S
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.tasks.record import TaskRecord
 
 DEADLINE_EXCEEDED = "deadline exceeded"
-LEASE_EXPIRED = "task lease expired"
+LEASE_EXPIRED = "asynq: task lease expired"
+"""As asynq's recoverer writes it."""
+_LEASE_EXPIRED_IN_1_0 = "task lease expired"
 ARCHIVED_ON_REQUEST = "archived on request"
 """The error in the end of a task that a user archived. The task itself keeps that of its last run."""
 _WAITED_TOO_LONG = "waited in the queue for longer than its pending_timeout of"
+
+
+class ErrorClass(StrEnum):
+    """The classes of errors that runqy itself writes. Each can be imported where `runqy-sdk` is installed."""
+
+    TIMEOUT = "runqy_sdk.errors.Timeout"
+    DEADLINE_EXCEEDED = "runqy_sdk.errors.DeadlineExceeded"
+    WORKER_LOST = "runqy_sdk.errors.WorkerLost"
+    PROCESS_DIED = "runqy_sdk.errors.ProcessDied"
+    PROCESS_KILLED = "runqy_sdk.errors.ProcessKilled"
+    PROCESS_EXITED = "runqy_sdk.errors.ProcessExited"
+    RESULT_TOO_LARGE = "runqy_sdk.errors.ResultTooLarge"
+    RESULT_INVALID = "runqy_sdk.errors.ResultInvalid"
+    RESPONSE_INVALID = "runqy_sdk.errors.ResponseInvalid"
+    STREAM_INCOMPLETE = "runqy_sdk.errors.StreamIncomplete"
+    PAYLOAD_UNUSABLE = "runqy_sdk.errors.PayloadUnusable"
 
 
 def pending_timeout_error(timeout_s: int) -> str:
@@ -36,8 +56,9 @@ def find_archive_outcome(record: TaskRecord, *, now_s: int) -> RunOutcome | None
         return RunOutcome.TIMED_OUT if _has_started_in_time(record) else RunOutcome.EXPIRED
     if record.error.startswith(_WAITED_TOO_LONG):
         return RunOutcome.EXPIRED
-    outcomes = {timeout_error(record.message.timeout): RunOutcome.TIMED_OUT, LEASE_EXPIRED: RunOutcome.LOST}
-    return outcomes.get(record.error, RunOutcome.FAILED)
+    if record.error in (LEASE_EXPIRED, _LEASE_EXPIRED_IN_1_0):
+        return RunOutcome.LOST
+    return RunOutcome.TIMED_OUT if record.error == timeout_error(record.message.timeout) else RunOutcome.FAILED
 
 
 def is_archived_by_user(record: TaskRecord, *, now_s: int) -> bool:

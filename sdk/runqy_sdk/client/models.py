@@ -54,7 +54,7 @@ class Attempt:
     ended_at: datetime | None
     """None while it runs."""
     error_class: str | None
-    """The import path of the exception, such as `builtins.ValueError`, if the handler raised one."""
+    """The import path of the exception, such as `builtins.ValueError` or `runqy_sdk.errors.Timeout`."""
     error: str | None
     """Why it failed, shortened; None also if later attempts took its place."""
 
@@ -82,7 +82,7 @@ class Task:
     worker_id: str | None
     request_id: str | None
     error_class: str | None = None
-    """The import path of the exception behind `error`, if the handler raised one with this SDK."""
+    """The import path of the exception behind `error`, if the handler raised one with this SDK, or nothing did."""
     attempts: tuple[Attempt, ...] = ()
     """Those that failed since it was enqueued or run again, and the one that runs or succeeded, oldest first."""
     existing: bool = False

@@ -30,7 +30,7 @@ from runqy_sdk.django.interface import (
 from runqy_sdk.django.payloads import Payload, make_payload, read_task
 
 UNKNOWN_ERROR = "runqy_sdk.client.errors.TaskFailed"
-"""The exception class of an attempt that ended without one: it timed out, or its process died."""
+"""The exception class of an error without one: the task was cancelled, or it was not started in time."""
 
 _STATUSES = {
     "active": TaskResultStatus.RUNNING,

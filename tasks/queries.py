@@ -45,14 +45,16 @@ class TaskWindow:
     """None on the last page."""
 
 
-def get_task(task_id: str, *, allowed_queues: AllowedQueues = None) -> Operation[TaskRecord]:
+def get_task(
+    task_id: str, *, allowed_queues: AllowedQueues = None, wants_payload: bool = True
+) -> Operation[TaskRecord]:
     """Return a task by its id alone, in one round trip. Raise TaskNotFound, BrokerUnavailable.
 
     A task without a lookup is found only in RUNQY_FOREIGN_QUEUES, since workers can write tasks of any id into their
     queues (ADR 0011).
     """
     catalog = get_catalog()
-    record = yield from find_task(task_id, _list_foreign_redis_queues(catalog))
+    record = yield from find_task(task_id, _list_foreign_redis_queues(catalog), wants_payload=wants_payload)
     if allowed_queues is not None:
         resolved = catalog.find(record.queue)
         if resolved is None or resolved.queue.name not in allowed_queues:

@@ -32,7 +32,13 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     type: Annotated[str, msgspec.Meta(description="The Redis queue, as in asynq's tools")]
     queue: Annotated[str, msgspec.Meta(description="The Redis queue")]
     state: TaskState
-    payload: Annotated[Any, msgspec.Meta(description="The request's bytes, with the schema's defaults")]
+    payload: (
+        Annotated[
+            Any,
+            msgspec.Meta(description="The request's bytes, with the schema's defaults; absent with `?payload=false`"),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
     # Before `result`: Go's decoders ignore case, and keep the last member.
     result_text: (
         Annotated[
@@ -50,7 +56,11 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     last_err: Annotated[str, msgspec.Meta(description="The error of the last failed run")]
     error: Annotated[str | None, msgspec.Meta(description="The error, if it is archived")]
     error_class: Annotated[
-        str | None, msgspec.Meta(description="The import path of the exception behind `last_err`, if the SDK sent it")
+        str | None,
+        msgspec.Meta(
+            description="The import path of the exception behind `last_err`, if the SDK sent it; of an error that no "
+            "handler raised, a class of `runqy_sdk.errors`"
+        ),
     ]
     runs: Annotated[
         list[TaskAttempt],
@@ -80,7 +90,7 @@ def task_info(record: TaskRecord) -> TaskInfo:
         type=message.type,
         queue=record.queue,
         state=record.state,
-        payload=payloads.as_json(message.payload),
+        payload=payloads.as_json(message.payload) if record.has_payload else msgspec.UNSET,
         result=None if record.result is None else payloads.as_json(record.result),
         max_retry=message.retry,
         retried=record.retried,

@@ -51,6 +51,8 @@ class WaitingClient(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """The id of its key: one key may have only a share of all waiters."""
     allowed_queues: AllowedQueues = None
+    wants_payload: bool = True
+    """Its response has the payload of the task."""
     holds_thread: bool = False
     """A thread blocks until the wait is over."""
     is_accepted: Callable[[], bool] = lambda: True
@@ -211,7 +213,9 @@ class ResultWaiters:
 
     async def read(self, task_id: str, client: WaitingClient) -> TaskRecord:
         """Return a task in its current state. Raise TaskNotFound, BrokerUnavailable."""
-        return await self._broker.run(get_task(task_id, allowed_queues=client.allowed_queues))
+        return await self._broker.run(
+            get_task(task_id, allowed_queues=client.allowed_queues, wants_payload=client.wants_payload)
+        )
 
     async def read_chunks(self, location: TaskLocation, *, run: int, offset: int) -> tuple[TaskStatus, TaskChunks]:
         """Return what `read_task_chunks` does. Clients that read from the same position at once share the read."""

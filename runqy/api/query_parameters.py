@@ -30,12 +30,12 @@ class TextParameter(serializers.CharField):
 
 
 class FlagParameter(serializers.BooleanField):
-    """A boolean, false if missing. An empty value is refused, since `?dry_run` is not meant as false."""
+    """A boolean, by default false. An empty value is refused, since `?dry_run` is not meant as false."""
 
     default_error_messages: ClassVar = {"invalid": "Must be true or false."}
 
-    def __init__(self, help_text: str) -> None:
-        super().__init__(required=False, default=False, help_text=help_text)
+    def __init__(self, help_text: str, *, default: bool = False) -> None:
+        super().__init__(required=False, default=default, help_text=help_text)
 
 
 class ChoiceParameter(StrictChoiceField):

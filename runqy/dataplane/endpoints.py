@@ -59,7 +59,7 @@ from tasks.api.enqueue_bodies import parse_add_batch, parse_enqueue, parse_enque
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
 from tasks.api.logs import END_ID, LogQuerySerializer, find_position, open_output_stream
 from tasks.api.queue_viewsets import QueueTaskViewSet
-from tasks.api.serializers import add_batch_response, enqueue_response, task_response
+from tasks.api.serializers import add_batch_response, enqueue_response, parse_wants_payload, task_response
 from tasks.api.viewsets import TaskViewSet
 from tasks.api.waits import enqueue_head, parse_wait, task_head, waiting_client
 from tasks.enqueue_many import enqueue_tasks
@@ -289,9 +289,10 @@ class TaskEndpoints:
     async def _get_task(self, call: Call, identity: Identity, *, task_id: str) -> Response:
         request = call.request
         wait = parse_wait(request.query_param("wait"), request.headers)
-        record = await self._run(lambda: get_task(task_id, allowed_queues=identity.queues))
+        wants_payload = parse_wants_payload(request.query_param("payload"))
+        record = await self._run(lambda: get_task(task_id, allowed_queues=identity.queues, wants_payload=wants_payload))
         if wait.seconds and not record.state.is_final:
-            client = waiting_client(request.headers, identity)
+            client = waiting_client(request.headers, identity, wants_payload=wants_payload)
             waiting = self._waiters.wait_for_end(task_id, queue=record.queue, client=client, timeout_s=wait.seconds)
             del record  # thousands may wait, and its payload may be large
             record = await request.until_disconnect(waiting)

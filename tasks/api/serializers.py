@@ -43,6 +43,17 @@ ORDERS = {"oldest": False, "newest": True}
 """Whether the newest tasks come first."""
 
 
+class TaskQuerySerializer(BodySerializer):
+    """What to return of a task."""
+
+    payload = FlagParameter("`false`: leave the payload out, which Redis then does not send", default=True)
+
+
+def parse_wants_payload(query: str | None) -> bool:
+    """Return whether a response has the payload, by the value of `?payload=`. Raise RequestInvalid."""
+    return query is None or bool(TaskQuerySerializer.validated({"payload": query})["payload"])
+
+
 class TaskListQuerySerializer(BodySerializer):
     """Which tasks of a queue to list."""
 

@@ -124,7 +124,7 @@ class TaskViewSet(ApiViewSet):
         operation_id="get_task",
         tags=["tasks"],
         auth=[{"ApiKey": []}],  # type: ignore[list-item] # PublicResultAuthentication has no scheme of its own
-        parameters=[*WAIT_PARAMETERS, IF_NONE_MATCH],
+        parameters=[s.TaskQuerySerializer, *WAIT_PARAMETERS, IF_NONE_MATCH],
         responses={
             200: s.TaskResponseSerializer,
             202: OpenApiResponse(s.TaskResponseSerializer, "Not ended after the wait"),
@@ -140,7 +140,10 @@ class TaskViewSet(ApiViewSet):
         SDK, which decodes a string once more; new clients ignore it, and `Task` does not have it.
         """
         wait = parse_wait(request.query_params.get("wait"), request.headers)
-        record = run_with_fresh_catalog(get_task, task_id, allowed_queues=request.auth.queues)
+        wants_payload = s.parse_wants_payload(request.query_params.get("payload"))
+        record = run_with_fresh_catalog(
+            get_task, task_id, allowed_queues=request.auth.queues, wants_payload=wants_payload
+        )
         if wait.seconds and not record.state.is_final:
             record = _wait_for_end(record, wait, request)
         content = s.TaskResponseSerializer(record).data
@@ -230,7 +233,7 @@ def _validated(serializer_class: type[BaseSerializer[Any]], body: bytes) -> Any:
 def _wait_for_end(record: TaskRecord, wait: Wait, request: AuthenticatedRequest) -> TaskRecord:
     """Block until a task has ended or the wait is over. Raise the errors of `ResultWaiters.wait_for_end`."""
     waiting = get_waiting_loop()
-    client = blocking_client(request)
+    client = blocking_client(request, wants_payload=record.has_payload)
     return waiting.run(
         waiting.waiters.wait_for_end(record.id, queue=record.queue, client=client, timeout_s=wait.seconds)
     )

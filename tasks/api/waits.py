@@ -78,18 +78,20 @@ def parse_wait(query: str | None, headers: Mapping[str, str]) -> Wait:
     return Wait(min(seconds, MAX_WAIT_S), is_confirmed=seconds > MAX_WAIT_S)
 
 
-def waiting_client(headers: Mapping[str, str], identity: Identity) -> WaitingClient:
+def waiting_client(headers: Mapping[str, str], identity: Identity, *, wants_payload: bool = True) -> WaitingClient:
     """Return the client that waits, identified by the key in the headers of its request."""
     return WaitingClient(
         id=identity.key_id or identity.role,
         allowed_queues=identity.queues,
+        wants_payload=wants_payload,
         is_accepted=partial(_is_unchanged, presented_key(headers), identity),
     )
 
 
-def blocking_client(request: AuthenticatedRequest) -> WaitingClient:
+def blocking_client(request: AuthenticatedRequest, *, wants_payload: bool = True) -> WaitingClient:
     """Return the client of a viewset's request, which holds a thread while it waits."""
-    client = msgspec.structs.replace(waiting_client(request.headers, request.auth), holds_thread=True)
+    client = waiting_client(request.headers, request.auth, wants_payload=wants_payload)
+    client = msgspec.structs.replace(client, holds_thread=True)
     if until_disconnect := request.META.get(UNTIL_DISCONNECT):
         return msgspec.structs.replace(client, until_disconnect=until_disconnect)
     return client

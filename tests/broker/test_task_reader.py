@@ -6,6 +6,7 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.broker.constants import LARGE_BYTES
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import Request
 from runqy.broker.scripts import command
@@ -40,6 +41,39 @@ def test_a_task_is_found_by_its_id_in_one_round_trip_or_two_in_a_cluster(
 
     assert (record.id, record.queue, record.state, record.payload) == ("t1", QUEUE, TaskState.PENDING, b'{"n":1}')
     assert len(round_trips) == (2 if broker.is_cluster else 1)
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_384, LARGE_BYTES + 1])
+def test_redis_does_not_send_a_payload_that_is_not_wanted(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    put(broker, "t1", payload=b"x" * size, headers={"a": "b"})
+    message = broker.run(find_task("t1")).message
+    message.ClearField("payload")
+    replies: list[object] = []
+    execute = broker.connection.execute
+    monkeypatch.setattr(broker.connection, "execute", lambda commands: replies.append(execute(commands)) or replies[-1])
+
+    record = broker.run(find_task("t1", wants_payload=False))
+
+    # A large reply would cost another one.
+    assert len(replies) == (2 if broker.is_cluster else 1)
+    assert "x" * 100 not in repr(replies)
+    assert (record.message, record.has_payload) == (message, False)
+
+
+def test_a_payload_that_another_encoder_wrote_first_is_left_out_too(single_broker: Broker) -> None:
+    put(single_broker, "t1", payload=b"secret")
+    whole = single_broker.run(find_task("t1")).message.SerializeToString()
+    payload = b"\x12\x06secret"
+    reordered = payload + whole.replace(payload, b"")
+    broken = b"\x0a" + b"\xff" * 1000
+    for stored in (reordered, reordered.replace(payload, b"") + payload, broken, b"\x12\xff\xff\xff", b""):
+        single_broker.client.hset(KEYS.task("t1"), "msg", stored)
+
+        record = single_broker.run(find_task("t1", wants_payload=False))
+
+        assert (record.id, record.payload) == ("t1", b"")
 
 
 def test_a_task_without_lookup_is_found_in_the_known_queues(broker: Broker, round_trips: list[int]) -> None:

@@ -43,6 +43,23 @@ def test_a_pending_task_shows_its_payload(client: ApiClient, task_id: str) -> No
     assert info["enqueued_at"].endswith("Z")
 
 
+@pytest.mark.parametrize("wait", ["", "&wait=10ms"])
+def test_a_task_is_shown_without_its_payload(client: ApiClient, task_id: str, wait: str) -> None:
+    without, with_payload = (
+        json.loads(client.get(f"/queue/{task_id}?payload={value}{wait}").content)["info"] for value in ("false", "true")
+    )
+
+    assert with_payload.pop("payload") == {"n": 1}
+    assert without == with_payload
+
+
+@pytest.mark.parametrize("value", ["", "none", "2"])
+def test_another_value_than_true_and_false_is_refused(client: ApiClient, task_id: str, value: str) -> None:
+    response = client.get(f"/queue/{task_id}?payload={value}")
+
+    assert (response.status_code, problem(response)["errors"]) == (400, ["payload: Must be true or false."])
+
+
 def test_a_running_task_shows_its_worker(client: ApiClient, task_id: str, single_broker: Broker) -> None:
     take(single_broker, 1, "simple", worker_id="w-1")
 

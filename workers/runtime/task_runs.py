@@ -243,8 +243,8 @@ def finish_request(run: Run, result: RunResult, policy: QueuePolicy, *, now_ns: 
         if deaths < MAX_CHILD_DEATHS:
             return retry_later(deaths - 1, child_died=True)
         # Not in the first line, which is that of the deaths before: they are one group of errors.
-        cause, _, output = result.error.partition("\n")
-        error = f"{cause}\n[{deaths} child processes died while running this task]\n{output}".rstrip()
+        cause, _, printed = result.error.partition("\n")
+        error = f"{cause}\n[{deaths} child processes died while running this task]\n{printed}".rstrip()
         return give_up(error, child_died=True)
     if status in (RunStatus.RETRYABLE, RunStatus.TIMED_OUT) and message.retried < message.retry:
         return retry_later(message.retried)

@@ -33,47 +33,48 @@ class TaskStatus(msgspec.Struct, frozen=True):
     """The number of the last run, and how many chunks it streamed."""
 
 
-def find_task(task_id: str, known_queues: Sequence[str] = ()) -> Operation[TaskRecord]:
+def find_task(task_id: str, known_queues: Sequence[str] = (), *, wants_payload: bool = True) -> Operation[TaskRecord]:
     """Return a task by its id. Raise TaskNotFound.
 
     One round trip, in a cluster two. A task without an index entry costs another one, which searches `known_queues`.
     """
     context = yield from get_context()
     if not context.is_cluster:
-        record = yield from _find(task_id, ())
+        record = yield from _find(task_id, (), wants_payload)
         if record is None and known_queues:
-            record = yield from _find(task_id, known_queues)
+            record = yield from _find(task_id, known_queues, wants_payload)
     else:
-        record = yield from _find_across_slots(task_id, known_queues)
+        record = yield from _find_across_slots(task_id, known_queues, wants_payload)
     if record is None:
         raise TaskNotFound
     return record
 
 
-def _find_across_slots(task_id: str, known_queues: Sequence[str]) -> Operation[TaskRecord | None]:
+def _find_across_slots(task_id: str, known_queues: Sequence[str], wants_payload: bool) -> Operation[TaskRecord | None]:
     # The index entry and the task are in different slots, so no script can follow it.
     queue = yield from ask(_find_queue(task_id))
     if queue:
-        (record,) = yield from read_tasks([(queue, task_id)])
+        (record,) = yield from read_tasks([(queue, task_id)], wants_payload=wants_payload)
         if record is not None:
             return record
-    found = yield from read_tasks([(known, task_id) for known in known_queues if known != queue])
+    others = [(known, task_id) for known in known_queues if known != queue]
+    found = yield from read_tasks(others, wants_payload=wants_payload)
     return next((record for record in found if record), None)
 
 
-def read_tasks(locations: Sequence[TaskLocation]) -> Operation[list[TaskRecord | None]]:
+def read_tasks(locations: Sequence[TaskLocation], *, wants_payload: bool = True) -> Operation[list[TaskRecord | None]]:
     """Return tasks whose Redis queues are known; None for a task that does not exist.
 
-    One round trip, and another one for each large task.
+    One round trip, and another one for each large task. Without `wants_payload`, Redis sends no payloads.
     """
-    calls = [_read(QueueKeys.of(queue), task_id) for queue, task_id in locations]
+    calls = [_read(QueueKeys.of(queue), task_id, wants_payload) for queue, task_id in locations]
     replies = yield from ask(_read_all(calls))
     for index, reply in enumerate(replies):
         if isinstance(reply, int):
             (queue, task_id) = locations[index]
-            large = _read(QueueKeys.of(queue), task_id, size=reply)
+            large = _read(QueueKeys.of(queue), task_id, wants_payload, size=reply)
             (replies[index],) = yield from ask(_read_all([large]))
-    return [_record(task_id, reply) for (_, task_id), reply in zip(locations, replies, strict=True)]
+    return [_record(task_id, reply, wants_payload) for (_, task_id), reply in zip(locations, replies, strict=True)]
 
 
 def _read_all(calls: Sequence[Command]) -> Request[list[Reply]]:
@@ -116,7 +117,7 @@ def read_statuses(locations: Sequence[TaskLocation]) -> Request[list[TaskStatus 
     )
 
 
-def _find(task_id: str, known_queues: Sequence[str]) -> Operation[TaskRecord | None]:
+def _find(task_id: str, known_queues: Sequence[str], wants_payload: bool) -> Operation[TaskRecord | None]:
     """Look a task up inside Redis: by its index entry, or in the known queues."""
     left, right = keys.QUEUE_PREFIX_PARTS
     size = 0
@@ -127,12 +128,13 @@ def _find(task_id: str, known_queues: Sequence[str]) -> Operation[TaskRecord | N
             queue_prefix=left,
             queue_suffix=right,
             max_bytes=_max_bytes(size),
+            wants_payload=int(wants_payload),
             known=known_queues,
         )
         request = Request((replace(call, reply_bytes=size),), lambda replies: replies[0], is_bulky=True)
         reply = yield from ask(request)
         if not isinstance(reply, int):
-            return _record(task_id, reply)
+            return _record(task_id, reply, wants_payload)
         size = reply
 
 
@@ -150,7 +152,7 @@ def _find_queue(task_id: str) -> Request[str]:
     )
 
 
-def _read(queue: QueueKeys, task_id: str, *, size: int = 0) -> Command:
+def _read(queue: QueueKeys, task_id: str, wants_payload: bool, *, size: int = 0) -> Command:
     """Return the command that reads a task, whose size is given if it is large."""
     call = script("read_task")(
         task=queue.task(task_id),
@@ -162,15 +164,16 @@ def _read(queue: QueueKeys, task_id: str, *, size: int = 0) -> Command:
         queue=queue.queue,
         id=task_id,
         max_bytes=_max_bytes(size),
+        wants_payload=int(wants_payload),
     )
     return replace(call, reply_bytes=size)
 
 
-def _record(task_id: str, reply: Reply) -> TaskRecord | None:
+def _record(task_id: str, reply: Reply, wants_payload: bool) -> TaskRecord | None:
     if reply is None:
         return None
     queue, score, pairs = reply
-    return read_record(queue.decode(errors="replace"), task_id, score, pairs)
+    return read_record(queue.decode(errors="replace"), task_id, score, pairs, has_payload=wants_payload)
 
 
 def _status(fields: Sequence[bytes | None]) -> TaskStatus | None:

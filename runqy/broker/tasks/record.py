@@ -34,6 +34,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     state: TaskState
     message: TaskMessage
     """Type, payload, retries, error and limits; only id and queue if the stored message is damaged."""
+    has_payload: bool = True
+    """False: the payload was not read."""
     result: bytes | None = None
     score_s: int | None = None
     """The score in the index of its state, in Unix s: next run, end of the lease or expiry (see `archived_at_s`)."""
@@ -136,7 +138,9 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.state is TaskState.ARCHIVED and has_mark
 
 
-def read_record(queue: str, task_id: str, score: bytes, pairs: Sequence[bytes]) -> TaskRecord | None:
+def read_record(
+    queue: str, task_id: str, score: bytes, pairs: Sequence[bytes], *, has_payload: bool = True
+) -> TaskRecord | None:
     """Return a task from the fields and values of its hash in turn; None if it is incomplete."""
     fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
     state = TaskState.read(fields.get(b"state"))
@@ -145,6 +149,8 @@ def read_record(queue: str, task_id: str, score: bytes, pairs: Sequence[bytes]) 
     retried = _number(fields, b"retried") or 0
     try:
         message = decode(fields[b"msg"])
+        if not has_payload:
+            message.ClearField("payload")
         restore_limits(
             message,
             ttl_completed_s=_number(fields, b"ttl_completed") or 0,
@@ -158,6 +164,7 @@ def read_record(queue: str, task_id: str, score: bytes, pairs: Sequence[bytes]) 
         queue=queue,
         state=state,
         message=message,
+        has_payload=has_payload,
         result=fields.get(b"result"),
         score_s=read_score(score),
         pending_since_ns=read_time_ns(fields.get(b"pending_since")),

@@ -91,9 +91,9 @@ class AsyncClient:
             for outcome in await self._run(operations.enqueue_chunk(queue, chunk, self._connection.retry_for)):
                 yield outcome
 
-    async def get(self, task_id: str) -> Task:
-        """Return a task. Raise TaskNotFound."""
-        return await self._run(operations.get(task_id, self._connection.retry_for))
+    async def get(self, task_id: str, *, payload: bool = True) -> Task:
+        """Return a task; with `payload=False` without its payload, which may be large. Raise TaskNotFound."""
+        return await self._run(operations.get(task_id, self._connection.retry_for, payload=payload))
 
     async def wait(self, task: Task | str, *, timeout: float | None = None) -> Task:
         """Return a task, or one with an id, once it has ended. Raise WaitTimeout after `timeout` seconds."""

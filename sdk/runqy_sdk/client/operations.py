@@ -155,8 +155,9 @@ def enqueue(queue: str, job: EncodedJob, retry_for_s: float) -> Operation[Task]:
     return read_task((yield from send(Call("POST", "/queue/add", body=body), Retries(retry_for_s))))
 
 
-def get(task_id: str, retry_for_s: float) -> Operation[Task]:
-    return read_task((yield from send(Call("GET", task_path(task_id)), Retries(retry_for_s))))
+def get(task_id: str, retry_for_s: float, *, payload: bool = True) -> Operation[Task]:
+    call = Call("GET", task_path(task_id), query={} if payload else {"payload": "false"})
+    return read_task((yield from send(call, Retries(retry_for_s))))
 
 
 def wait(task_id: str, timeout_s: float | None, retry_for_s: float) -> Operation[Task]:

@@ -77,9 +77,9 @@ class Client:
         for chunk in operations.chunks_of(jobs, options):
             yield from self._run(operations.enqueue_chunk(queue, chunk, self._connection.retry_for))
 
-    def get(self, task_id: str) -> Task:
-        """Return a task. Raise TaskNotFound."""
-        return self._run(operations.get(task_id, self._connection.retry_for))
+    def get(self, task_id: str, *, payload: bool = True) -> Task:
+        """Return a task; with `payload=False` without its payload, which may be large. Raise TaskNotFound."""
+        return self._run(operations.get(task_id, self._connection.retry_for, payload=payload))
 
     def wait(self, task: Task | str, *, timeout: float | None = None) -> Task:
         """Return a task, or one with an id, once it has ended. Raise WaitTimeout after `timeout` seconds."""

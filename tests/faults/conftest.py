@@ -1,7 +1,7 @@
 """Servers that a test may break: a Redis of its own, the network to it, and web processes."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from queues.operations import save_queue
 from tests.faults.producers import QUEUE, KeptConnection
 from tests.faults.servers import StartWeb, recover, remove_tasks, start_web_process
 from tests.queues.samples import spec
-from tests.support.bad_network import LATENCY_S, LOSS, BadNetwork, FaultMode
+from tests.support.bad_network import BYTES_PER_S, LATENCY_S, LOSS, BadNetwork, FaultMode
 from tests.support.servers import ValkeyServer
 from tests.support.web import WebProcess
 
@@ -56,10 +56,10 @@ def share_web(
 ) -> StartWeb:
     """Return a function that returns the module's server, recovered from earlier tests."""
 
-    def share(redis_url: str, **variables: Any) -> WebProcess:
-        name = f"{redis_url} {variables}"
+    def share(redis_url: str, *gunicorn: Sequence[str], **variables: Any) -> WebProcess:
+        name = f"{redis_url} {gunicorn} {variables}"
         if name not in _shared_webs:
-            _shared_webs[name] = start_web_process(tmp_path_factory.mktemp("web"), redis_url, **variables)
+            _shared_webs[name] = start_web_process(tmp_path_factory.mktemp("web"), redis_url, *gunicorn, **variables)
         recover(_shared_webs[name], stored)
         return _shared_webs[name]
 
@@ -103,7 +103,7 @@ def network(_shared_network: tuple[BadNetwork, random.Random]) -> Iterator[BadNe
     chance.seed(seed)
     yield network
     network.mode = FaultMode.FINE
-    network.latency_s, network.loss = LATENCY_S, LOSS
+    network.latency_s, network.loss, network.bytes_per_s = LATENCY_S, LOSS, BYTES_PER_S
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Web processes that a test may break, and how they recover."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,10 @@ from runqy.broker import keys
 from tests.faults.producers import ENQUEUE, KeptConnection
 from tests.support.database import database_variables
 from tests.support.waiting import wait_until
-from tests.support.web import WebProcess
+from tests.support.web import ASGI, WebProcess
+
+PATIENT = ("tests.faults.patient_site:application", *ASGI[1:])
+"""Gunicorn's arguments for a server that waits for Redis longer than any request takes on a busy machine."""
 
 StartWeb = Callable[..., WebProcess]
 
@@ -19,9 +22,9 @@ RECOVERED_S = 30.0
 """After this a server that was out of order works again, on any machine."""
 
 
-def start_web_process(folder: Path, redis_url: str, **variables: Any) -> WebProcess:
+def start_web_process(folder: Path, redis_url: str, gunicorn: Sequence[str] = ASGI, **variables: Any) -> WebProcess:
     urls = {"REDIS_URL": redis_url, "RUNQY_WORKER_REDIS_URL": "redis://:of-workers@127.0.0.1"}
-    return WebProcess(folder, **database_variables() | urls | variables)
+    return WebProcess(folder, gunicorn, **database_variables() | urls | variables)
 
 
 def recover(web: WebProcess, stored: redis_py.Redis) -> None:

@@ -15,11 +15,6 @@ def wait_until(is_so: Callable[[], object], timeout_s: float = PATIENCE_S) -> No
     eventually(is_so, within_s=timeout_s, what=lambda: "what was waited for did not come")
 
 
-def succeeds_in_one_of(act: Callable[[], object], *, tries: int = 5) -> bool:
-    """Return whether one of several tries succeeds. A busy machine may delay one beyond its time limit, but not all."""
-    return any(act() for _ in range(tries))
-
-
 def eventually(
     look: Callable[[], T | bool | None], *, within_s: float = PATIENCE_S, what: Callable[[], object] = lambda: ""
 ) -> T:

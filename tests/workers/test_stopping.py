@@ -1,8 +1,8 @@
 """Stopping a worker with its tasks and children."""
 
-import itertools
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,11 @@ from runqy.supervisor import process_specs
 from runqy.supervisor.processes import Process
 from tests.support.processes import is_alive
 from tests.support.servers import ValkeyServer
-from tests.support.waiting import eventually, succeeds_in_one_of
+from tests.support.waiting import PATIENCE_S, eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, broker_on, wait_for_state, wait_task, worker_environment
+from workers.runtime.worker_session import QUICK_STOP_S
 
 pytestmark = pytest.mark.slow
 
@@ -75,24 +76,18 @@ class SecondSignal:
 def test_a_supervisor_waits_after_its_second_signal_until_tasks_are_given_back(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, deployments: Path, tmp_path: Path
 ) -> None:
-    tries = itertools.count()
     env = worker_environment(server, tmp_path, RUNQY_DEPLOYMENT_DIR=str(deployments))
+    spec = process_specs.worker(env=env, log=tmp_path / "stopped.log", shutdown_s=600)
+    assert spec.hurried_s >= QUICK_STOP_S  # what a worker takes at most, except on a busy machine
+    process = Process(replace(spec, hurried_s=PATIENCE_S))
+    task = wait_task(tmp_path)  # the SDK finishes it on SIGTERM
+    running = add_task(single_broker, task)
+    eventually(Path(task["started"]).exists)
 
-    def stop_twice() -> bool:
-        folder = tmp_path / str(next(tries))
-        folder.mkdir()
-        log = folder / "log"
-        process = Process(process_specs.worker(env=env, log=log, shutdown_s=600))
-        task = wait_task(folder)  # the SDK finishes it on SIGTERM
-        running = add_task(single_broker, task)
-        eventually(Path(task["started"]).exists)
+    process.end(SecondSignal(spec.log))  # type: ignore[arg-type]
 
-        process.end(SecondSignal(log))  # type: ignore[arg-type]
-        Path(task["until"]).touch()  # a further try may run it first
-
-        return process.poll() == 0 and single_broker.run(find_task(running)).state == "pending"
-
-    assert succeeds_in_one_of(stop_twice, tries=3)
+    assert process.poll() == 0
+    assert single_broker.run(find_task(running)).state == "pending"
 
 
 def test_an_idle_worker_does_not_wait_for_a_redis_that_is_away(server: FakeServer, start_worker: StartWorker) -> None:

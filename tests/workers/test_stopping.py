@@ -76,7 +76,7 @@ class SecondSignal:
 def test_a_supervisor_waits_after_its_second_signal_until_tasks_are_given_back(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, deployments: Path, tmp_path: Path
 ) -> None:
-    env = worker_environment(server, tmp_path, RUNQY_DEPLOYMENT_DIR=str(deployments))
+    env = worker_environment(server, tmp_path, RUNQY_DEPLOYMENT_DIR=str(deployments), RUNQY_SHUTDOWN_TIMEOUT="1h")
     spec = process_specs.worker(env=env, log=tmp_path / "stopped.log", shutdown_s=600)
     assert spec.hurried_s >= QUICK_STOP_S  # what a worker takes at most, except on a busy machine
     process = Process(replace(spec, hurried_s=PATIENCE_S))

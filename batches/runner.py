@@ -123,10 +123,16 @@ class BatchWork:
             members = _next_members(batch, full)
             # Committed before they are sent: from then on a task may be enqueued without a mark.
             _set_requested([member for member in members if not member.requested_s], until_s - ATTEMPT_S)
-        found = _enqueue(broker, batch, members, until_s)
+        try:
+            found = _enqueue(broker, batch, members, until_s)
+            is_idle = not members and not (batch.is_canceled and not full and _cancel_tasks(broker, batch))
+        except BrokerUnavailable:
+            # A claim is for processes that died. What Redis still gets of this attempt enqueues nothing twice: it knows
+            # the ids for longer than ATTEMPT_S.
+            Batch.objects.filter(pk=batch.pk, busy_until=now + BUSY).update(busy_until=due.busy_until)
+            raise
         for redis_queue in found.delayed:
             self._full[batch.pk, redis_queue] = broker.now() + RETRY
-        is_idle = not members and not (batch.is_canceled and not full and _cancel_tasks(broker, batch))
         _mark(broker, batch, found, is_idle, bool(full))
         _set_requested(found.renewed, until_s - ATTEMPT_S)
         with suppress(BrokerUnavailable):  # Redis then keeps the records of these ids for a day

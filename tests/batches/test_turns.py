@@ -13,6 +13,8 @@ from queues.definitions import LimitOverrides
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy import redis_connection
+from runqy.broker.keys import QueueKeys
+from runqy.errors import OutcomeUnknown
 from tests.api.client import ApiClient
 from tests.batches.conftest import Steps, body, counts
 from tests.batches.test_limits import jobs, new_key
@@ -128,6 +130,27 @@ def test_the_claim_of_a_process_that_died_ends_within_30_seconds(
     BatchWork().run(steps.broker)
 
     assert counts(batch_id) == {"enqueued": 2}
+
+
+def test_a_batch_whose_turn_found_no_redis_is_tried_again_at_once(
+    client: ApiClient, steps: Steps, clock: MovingClock, monkeypatch: pytest.MonkeyPatch
+):
+    batch_id, work, enqueue = client.post("/batches", body(2)).json()["id"], BatchWork(), runner.enqueue_intents
+
+    def lose_reply(*args: Any) -> Any:
+        enqueue(*args)
+        raise OutcomeUnknown
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "enqueue_intents", lose_reply)
+        with pytest.raises(OutcomeUnknown):
+            work.run(steps.broker)
+    steps.complete(*steps.take(1))
+    steps.collect()
+    work.run(steps.broker)
+
+    assert counts(batch_id) == {"completed": 1, "enqueued": 1}
+    assert steps.broker.client.llen(QueueKeys(steps.work).pending) == 1
 
 
 def test_a_batch_that_is_cancelled_or_added_to_during_its_turn_goes_on(

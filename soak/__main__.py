@@ -85,7 +85,9 @@ def main() -> int:
         help=f"tasks a second, of history ({history.RATE:g}), outages ({outages.RATE:g}), webhooks ({webhooks.RATE:g})",
     )
     parser.add_argument(
-        "--database", choices=("sqlite", "postgresql"), default="sqlite", help="of the parts history and outages"
+        "--database",
+        choices=("sqlite", "postgresql"),
+        help="of the parts history and outages (sqlite), and batches (postgresql)",
     )
     parser.add_argument("--waiting-tasks", type=int, default=1_000_000, help="of the parts waiting and deletion")
     parser.add_argument(
@@ -104,7 +106,7 @@ def main() -> int:
         seed=arguments.seed,
         minutes=arguments.minutes,
         rate=arguments.rate,
-        has_postgresql=arguments.database == "postgresql",
+        has_postgresql=arguments.database == "postgresql" if arguments.database else None,
         waiting_tasks=arguments.waiting_tasks,
         failing_tasks=arguments.failing_tasks,
         told_tasks=arguments.told_tasks,

@@ -23,7 +23,7 @@ ENV = {"RUNQY_ARCHIVE_MAX_TASKS": "1000000"}  # failed tasks are kept, to be cou
 @contextmanager
 def history_stack(report: Report, options: Options, part: str, *, is_durable: bool = False) -> Iterator[Stack]:
     parts = StackParts(
-        has_postgresql=options.has_postgresql,
+        has_postgresql=bool(options.has_postgresql),
         has_networks=False,
         redis_options=DURABLE if is_durable else EVERY_SECOND,
         env=ENV,

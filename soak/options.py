@@ -13,8 +13,8 @@ class Options:
     """For the parts that last for a given time. None: each has its own default."""
     rate: float | None = None
     """Tasks a second, for the parts with a given load. None: each has its own default."""
-    has_postgresql: bool = False
-    """The parts about the history use PostgreSQL. The other parts choose their database themselves."""
+    has_postgresql: bool | None = None
+    """For the parts history, outages and batches; None: each has its own default. The others choose theirs."""
     waiting_tasks: int
     """For the parts that fill a queue."""
     moments: int

@@ -52,10 +52,10 @@ FAULTS = (
 def run(options: Options, report: Report) -> None:
     """Add members to a batch while faults are injected; close it, let it end, and look at its callback."""
     rng, minutes = options.rng(PART), options.minutes or MINUTES
-    with running_stack(report, rng, StackParts(has_postgresql=True)) as stack:
+    with running_stack(report, rng, StackParts(has_postgresql=options.has_postgresql is not False)) as stack:
         report.section(f"A batch of {MEMBERS:,} under faults for {minutes:g} minutes, seed {options.seed}")
         if stack.database is None:
-            report.note("SQLite (PostgreSQL's programs are not installed: no faults of it)")
+            report.note("SQLite: no faults of PostgreSQL")
         stack.add_maintenance("maintenance-b")
         for name in WORKERS:
             stack.add_worker(name, queues="steady,canary")

@@ -1,6 +1,8 @@
 """Fourteen months of schedules in minutes: real processes and a real Valkey under faketime, stepped from due time to
 due time, while three maintenance processes are killed at random and PostgreSQL is away for minutes around due times.
 Each due time has one task.
+
+First, in real time, thousands of schedules that are due at the same times as one whose stored row always raises.
 """
 
 import base64
@@ -26,6 +28,7 @@ from schedules.times import Timing
 from soak.options import Options
 from soak.processes import ROOT, ManagedProcess, wait_for
 from soak.report import Report
+from soak.stack import QUEUE_FILE, StackParts, running_stack
 from tests.support.postgresql import PostgresqlServer, find_programs
 from tests.support.servers import ValkeyServer
 
@@ -42,6 +45,8 @@ AWAY_REAL_S = 3.0
 EARLY_S = 0.4
 """The clocks are set to so long before a due time, and then run."""
 STEP_LIMIT_S = 180.0
+GOOD, ODD_MINUTES, ODD_LATE_S = 2000, 5.0, 30.0
+"""Schedules beside one that raises, for how long, and how late the latest may be."""
 QUEUE = "reports"
 LIBRARIES = [*Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")]
 TIMINGS = {
@@ -56,7 +61,8 @@ schedules:
 
 
 def run(options: Options, report: Report) -> None:
-    """Step through the months; `--minutes` limits how long."""
+    """Fire beside a row that raises, then step through the months; `--minutes` limits how long each takes."""
+    _fire_beside_odd_row(options, report)
     library = os.environ.get("RUNQY_SOAK_FAKETIME") or next(iter(map(str, LIBRARIES)), "")
     if not library:
         report.skip(PART, "libfaketime is not installed (apt install faketime)")
@@ -67,6 +73,46 @@ def run(options: Options, report: Report) -> None:
     report.section(f"{MONTHS} months of schedules; {PROCESSES} maintenance processes are killed, PostgreSQL is away")
     with tempfile.TemporaryDirectory(prefix="runqy-schedules-") as name:
         _Campaign(Path(name), library, PostgresqlServer(programs), options.rng(PART), report).run(options.minutes)
+
+
+def _fire_beside_odd_row(options: Options, report: Report) -> None:
+    """Let many schedules be due each minute beside a stored one of another queue that raises at each try."""
+    minutes = options.minutes or ODD_MINUTES
+    parts = StackParts(has_postgresql=True, has_networks=False, env={"RUNQY_MAX_SCHEDULES_BY_QUEUE": str(2 * GOOD)})
+    with running_stack(report, options.rng(PART), parts) as stack:
+        report.section(f"{GOOD:,} schedules of each minute beside one that raises, for {minutes:g} minutes")
+        if stack.database is None:
+            report.skip(PART, "PostgreSQL is not installed")
+            return
+        stack.add_maintenance("maintenance-b")
+        names = [*(f"good-{number}" for number in range(GOOD)), "odd"]
+        queues = {name: "canary" if name == "odd" else "steady.high" for name in names}
+        entries = [f'  {name}: {{{{queue: {queues[name]}, cron: "* * * * *", overlap: allow}}}}\n' for name in names]
+        stack.write_queue_file(QUEUE_FILE + "schedules:\n" + "".join(entries))
+        stack.manage("load_queues")
+        with psycopg.connect(stack.database.url) as database:
+            database.execute("UPDATE schedules_schedule SET options = '7' WHERE name = 'odd'")
+            (began,) = database.execute("SELECT now()").fetchone() or ()
+        time.sleep(60 * minutes)
+        with psycopg.connect(stack.database.url) as database:
+            found = database.execute(_ODD_FIGURES, {"began": began}).fetchone() or ()
+        fires, others, latest_s = found
+        report.figure(PART, "fires beside a row that raises", f"{fires:,}", passed=fires >= GOOD * int(minutes - 1))
+        report.figure(PART, "of them not enqueued", str(others), passed=not others)
+        report.require(PART, "the latest of them", float(latest_s or 0), at_most=ODD_LATE_S)
+        client = stack.client()
+        listed = client.get("/api/alerts?state=all&limit=100")["alerts"]  # resolved while a fire is missed
+        client.close()
+        alerts = {each["message"].partition("(")[0] for each in listed if each["kind"] == "row_failed"}
+        passed = alerts == {"Maintenance cannot handle the schedule odd "}
+        report.figure(PART, "alerts of rows that raise", "; ".join(alerts), passed=passed)
+
+
+_ODD_FIGURES = """
+SELECT count(*), count(*) FILTER (WHERE state <> 'enqueued'), max(extract(epoch FROM settled_at - fire_at))
+FROM schedules_fire WHERE fire_at BETWEEN %(began)s AND now() - interval '30 s'
+AND schedule_id IN (SELECT id FROM schedules_schedule WHERE name LIKE 'good-%%')
+"""
 
 
 class _Campaign:

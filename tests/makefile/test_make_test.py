@@ -69,3 +69,27 @@ def test_the_status_of_pytest_is_kept(tmp_path: Path) -> None:
     ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
 
     assert (ended.returncode, "1 failed" in ended.stdout) == (1, True)
+
+
+STUCK = """
+import threading
+
+def test_is_stuck(tmp_path):
+    (tmp_path / "log").write_text("the server waits for its disk")
+    thread = threading.Thread(target=threading.Event().wait, name="waits-for-nobody", daemon=True)
+    thread.start()
+    thread.join()
+"""
+
+
+def test_a_stuck_test_ends_with_the_stacks_of_its_threads_and_the_logs_of_its_servers(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(STUCK)
+
+    command = [sys.executable, "-m", "tests.support.run_pytest", "-p", "tests.support.server_logs"]
+    command += ["-p", "pytest_timeout", "--timeout", "1", "-c", "/dev/null", "test_it.py"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert "Stack of waits-for-nobody" in ended.stdout + ended.stderr
+    assert "the server waits for its disk" in ended.stdout

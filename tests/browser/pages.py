@@ -43,9 +43,15 @@ def crawl(page: Page) -> Iterator[str]:
                 waiting.append(target)
 
 
-def find_wide_elements(page: Page) -> list[str]:
-    """Return the width of a page and the elements that make it wider than its window; empty if it fits."""
-    found: list[str] = page.evaluate(_WIDE)
+def find_wide_elements(page: Page, *widths: int) -> list[str]:
+    """Return the width of a page and the elements that make it wider than its window; empty if it fits.
+
+    Its window gets one width after another; without any it keeps its own.
+    """
+    found: list[str] = page.evaluate(_WIDE) if not widths else []
+    for width in widths:
+        page.set_viewport_size({"width": width, "height": 844})
+        found += page.evaluate(_WIDE)
     return found
 
 

@@ -98,10 +98,7 @@ def test_whether_the_backlog_shrinks(overview: Page) -> None:
     expect(overview.locator("tr", has_text="mail").first).to_contain_text("/min")
 
 
-@pytest.mark.parametrize("width", [390, 1440])
-def test_new_pages_fit_their_screen(
-    anonymous: Page, login: Login, single_broker: Broker, configuration: None, width: int
-) -> None:
+def test_new_pages_fit_their_screen(anonymous: Page, login: Login, single_broker: Broker, configuration: None) -> None:
     long, name = "x" * 200, "a-queue-whose-name-is-" + "very-" * 12 + "long"
     save_queue(spec=spec(name), source=QueueSource.API)
     insert_runs(
@@ -109,7 +106,6 @@ def test_new_pages_fit_their_screen(
     )
     put(single_broker, "waiting", queue=name)
     login(anonymous, "viewer")
-    anonymous.set_viewport_size({"width": width, "height": 844})
 
     pages = {
         "/admin/": "#overview-failing td >> text=xxxxx",
@@ -125,4 +121,4 @@ def test_new_pages_fit_their_screen(
             anonymous.goto(path, wait_until="load")
             anonymous.locator(shown).first.wait_for()
             expect(anonymous.locator(".htmx-request")).to_have_count(0)
-            assert (path, find_wide_elements(anonymous)) == (path, [])
+            assert (path, find_wide_elements(anonymous, 1440, 390)) == (path, [])

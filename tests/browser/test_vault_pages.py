@@ -128,16 +128,15 @@ def test_a_new_value_is_hidden_while_it_is_a_secret(page: Page) -> None:
     assert (hidden, value.evaluate(shown)) == ("disc", "none")
 
 
-@pytest.mark.parametrize("width", [1100, 1280, 1440])
-def test_the_heading_of_a_vault_is_not_cut_by_the_buttons_beside_it(page: Page, width: int) -> None:
+def test_the_heading_of_a_vault_is_not_cut_by_the_buttons_beside_it(page: Page) -> None:
     vault = create_vault(name="object-storage")
-    page.set_viewport_size({"width": width, "height": 800})
 
     page.goto(f"/admin/vaults/vault/{vault.pk}/change/")
 
     heading = page.locator("#header-inner h1 .truncate").last
     expect(heading).to_have_text("object-storage")
-    assert heading.evaluate("heading => heading.scrollWidth - heading.clientWidth") <= 0
-    expect(
-        page.get_by_role("searchbox", name="Find a task").or_(page.get_by_role("link", name="Find a task"))
-    ).to_have_count(1)
+    search = page.get_by_role("searchbox", name="Find a task").or_(page.get_by_role("link", name="Find a task"))
+    for width in (1100, 1280, 1440):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert heading.evaluate("heading => heading.scrollWidth - heading.clientWidth") <= 0
+        expect(search).to_have_count(1)

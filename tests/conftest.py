@@ -4,7 +4,6 @@ import gc
 import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from unittest.mock import patch
 
@@ -38,8 +37,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("runqy")
 
 
-_SLOW = ("slow", "fault", "browser")
-_SLOW_AFTER_LONG = 3
+_FIRST = ("docs", "postgresql", "browser", "slow", "fault")
+"""Markers of what takes long, the longest first."""
 _DATABASE_FIXTURES = {"db", "transactional_db", "configuration"}
 
 
@@ -65,27 +64,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _sort(items: Iterable[pytest.Item]) -> list[pytest.Item]:
-    """Begin with the slow modules and classes, as xdist distributes them.
+    """Begin with the modules and classes that take long, since xdist distributes whole ones.
 
-    Those that take minutes have a timeout of their own. They begin one after another, among the others: at once they
-    would wait for the processors, and one that begins late is alone in the end.
+    Those with a browser follow one another: each process then starts one browser and one server for all of its own.
     """
-    units: dict[str, list[pytest.Item]] = {}
+    ranks: dict[str, int] = {}
     for item in items:
-        units.setdefault(item.nodeid.rpartition("::")[0], []).append(item)
-    durations = {name: max(map(_get_duration, unit)) for name, unit in units.items()}
-    longest = sorted((name for name in units if durations[name] > 1), key=lambda name: -durations[name])
-    slow = iter([name for name in units if durations[name] == 1])
-    order = [each for name in longest for each in (name, *islice(slow, _SLOW_AFTER_LONG))]
-    order += [*slow, *(name for name in units if not durations[name])]
-    return [item for name in order for item in units[name]]
+        unit = _get_unit(item)
+        ranks[unit] = min(ranks.get(unit, len(_FIRST)), _get_rank(item))
+    return sorted(items, key=lambda item: ranks[_get_unit(item)])
 
 
-def _get_duration(item: pytest.Item) -> float:
-    """Return the test's own timeout in seconds; of another one whether it is slow."""
-    if timeout := item.get_closest_marker("timeout"):
-        return float(timeout.args[0])
-    return float(any(item.get_closest_marker(name) for name in _SLOW))
+def _get_unit(item: pytest.Item) -> str:
+    return item.nodeid.rpartition("::")[0]
+
+
+def _get_rank(item: pytest.Item) -> int:
+    return next((rank for rank, name in enumerate(_FIRST) if item.get_closest_marker(name)), len(_FIRST))
 
 
 def _uses_database(item: pytest.Item) -> bool:

@@ -81,7 +81,7 @@ def test_requests_that_arrive_at_the_same_time_are_limited_together(
     client: ApiClient, steps: Steps, settings: Any, monkeypatch: pytest.MonkeyPatch
 ):
     settings.RUNQY_BATCH_MEMBERS = 20
-    keys, have_looked, once = [new_key() for _ in range(6)], Barrier(6), operations._once  # noqa: SLF001 (delayed)
+    keys, have_looked, once = [new_key() for _ in range(6)], Barrier(6), operations._once  # noqa: SLF001 (held back)
 
     def wait_for_others(*arguments: Any) -> Any:
         have_looked.wait(PATIENCE_S)

@@ -61,21 +61,24 @@ def redeploy_queue(*, name: str, commit: str = "", allowed_queues: AllowedQueues
 def roll_back(*, name: str, allowed_queues: AllowedQueues = None, may_grant_vaults: bool = True) -> Release:
     """Have the workers of a queue run the release before the live one, or the live one if another is rolling out.
 
+    Return the rollback that is rolling out, if there is one: clients repeat requests.
     Raise QueueNotFound, ReleaseMissing, and KeyInsufficient for a key that is limited to queues, or without
     `may_grant_vaults`, if code from another host would get the vaults of the queue.
     """
     queue = get_fresh_catalog(max_age_s=0).get_queue(name, allowed_queues=allowed_queues).name
     with configuration_change() as change:
         row = get_queue(queue)
-        target = _rollback_target(row)
+        candidate, live = find_release(row, ReleaseState.ROLLING_OUT), find_release(row, ReleaseState.LIVE)
+        if candidate and candidate.source == ReleaseSource.ROLLBACK:
+            return candidate
+        target = live if candidate and live else _release_before(row, live)
         if allowed_queues is not None or not may_grant_vaults:
             before = replace(row.as_spec().deployment, git_token="")  # which is sent to no other host
             reason = NO_VAULT_PERMISSION if allowed_queues is None else LIMITED_KEY
             refuse_added_grants(before, replace(before, git_url=target.git_url), reason=reason)
-        running = find_release(row, ReleaseState.ROLLING_OUT) or find_release(row, ReleaseState.LIVE)
         code = {column: getattr(target, column) for column in CODE_COLUMNS}
         release = create_release(change, row, code, commit=target.commit, source=ReleaseSource.ROLLBACK, like=target)
-        changes = {"like": (None, target.number), **release_changes(running, release)}
+        changes = {"like": (None, target.number), **release_changes(candidate or live, release)}
         record(action="queue.rolled_back", object_kind="queue", object_name=queue, changes=changes)
     return release
 
@@ -260,10 +263,7 @@ def _refuse_invalid(commit: str) -> None:
         raise RequestInvalid(f"commit: {' '.join(error.messages)}") from error
 
 
-def _rollback_target(row: Queue) -> Release:
-    live = find_release(row, ReleaseState.LIVE)
-    if live is not None and find_release(row, ReleaseState.ROLLING_OUT):
-        return live
+def _release_before(row: Queue, live: Release | None) -> Release:
     # Rolling back twice goes two releases back, not back to where it began.
     base = live
     while base is not None and base.source == ReleaseSource.ROLLBACK and base.like is not None:

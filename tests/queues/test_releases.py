@@ -326,6 +326,20 @@ def test_a_rollback_during_a_rollout_goes_to_the_live_release(mail: Queue, singl
     assert [state for _, state, _ in states()] == ["live", "superseded", "rolling_out"]
 
 
+def test_a_rollback_that_is_requested_again_goes_on_and_not_back_to_what_it_left(
+    mail: Queue, single_broker: Broker
+) -> None:
+    beat(single_broker, W1)
+    redeploy_queue(name="mail", commit=NEW)
+    finish(single_broker, 2, NEW)
+
+    numbers = [roll_back(name="mail").number for _ in range(2)]
+    finish(single_broker, 3, OLD)
+
+    assert numbers == [3, 3]
+    assert states() == [(1, "superseded", OLD), (2, "superseded", NEW), (3, "live", OLD)]
+
+
 @pytest.mark.parametrize(
     ("changes", "commit"),
     [

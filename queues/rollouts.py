@@ -39,7 +39,7 @@ _rollouts = RowFailures("rollout")
 _first_releases = RowFailures("first release")
 
 LONGEST_BAKE = timedelta(minutes=10)
-"""How long the first workers wait for a task that ends, if there is none."""
+"""How long the first workers wait for a task that ends, if there is none, and for more if the first ones fail."""
 OUTPUT_MAX_CHARS = 4_000
 """How much is kept of what a process printed that did not start. Each of the releases of a queue may have so much."""
 _NAMED_WORKERS = 3
@@ -113,7 +113,10 @@ def explain_wait(release: Release, queue: Queue, workers: Sequence[WorkerRecord]
     if names := sorted(worker.worker_id for worker in starting if worker.failed_release != release.number):
         more = f" and {len(names) - _NAMED_WORKERS} more" if len(names) > _NAMED_WORKERS else ""
         return f"waits for {', '.join(names[:_NAMED_WORKERS])}{more} to start it"
-    if any(worker.release_runs for worker in candidates):
+    runs, failures = _count_runs(release, candidates)
+    if _is_worse(release, runs, failures):
+        return f"waits for {JUDGED_RUNS} runs, since {failures} of {runs} failed"
+    if runs:
         return f"waits until its first workers have run it for {humanize_exactly(queue.rollout_bake_s)}"
     return f"waits for a first task, for {humanize_exactly(int(LONGEST_BAKE.total_seconds()))} at most"
 
@@ -177,21 +180,33 @@ def _bake(
 ) -> Step:
     """Judge the runs of the first workers, and let the others follow in time."""
     # Also while they are not ready: children that die again and again seldom are.
-    ran = [worker for worker in candidates if worker.release == release.number]
-    runs = sum(worker.release_runs for worker in ran)
-    failures = sum(worker.release_failures for worker in ran)
-    if runs < JUDGED_RUNS and any(worker.release_deaths for worker in ran):
+    runs, failures = _count_runs(release, candidates)
+    if runs < JUDGED_RUNS and any(worker.release_deaths for worker in candidates if worker.release == release.number):
         return Reverted("A process that ran it died while it worked on a task")
-    did_well = release.failures_before * 5 < release.runs_before or not release.runs_before
-    if runs >= JUDGED_RUNS and failures * 2 > runs and did_well:
+    is_worse = _is_worse(release, runs, failures)
+    if is_worse and runs >= JUDGED_RUNS:
         return Reverted(f"{failures} of its first {runs} runs failed")
     if not is_running:
         return GO_ON
     if release.ready_at is None:
         return Wait({"ready_at": now})
     baked = now - release.ready_at
-    is_over = baked >= timedelta(seconds=queue.rollout_bake_s) and (runs or baked >= LONGEST_BAKE)
+    # Of a few runs that fail, more have to be seen.
+    is_seen = runs and not is_worse
+    is_over = baked >= timedelta(seconds=queue.rollout_bake_s) and (is_seen or baked >= LONGEST_BAKE)
     return Wait({"is_baked": True}) if is_over else GO_ON
+
+
+def _count_runs(release: Release, candidates: Sequence[WorkerRecord]) -> tuple[int, int]:
+    """Return the number of runs of a release on its workers, and of those that failed."""
+    ran = [worker for worker in candidates if worker.release == release.number]
+    return sum(worker.release_runs for worker in ran), sum(worker.release_failures for worker in ran)
+
+
+def _is_worse(release: Release, runs: int, failures: int) -> bool:
+    """Return whether most runs fail, and few did before."""
+    did_well = release.failures_before * 5 < release.runs_before or not release.runs_before
+    return failures * 2 > runs and did_well
 
 
 def _is_ready(worker: WorkerRecord) -> bool:

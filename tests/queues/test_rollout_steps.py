@@ -10,6 +10,7 @@ from django.utils import timezone
 from queues.models import Queue, Release, ReleaseSource, ReleaseState
 from queues.rollouts import (
     GO_ON,
+    LONGEST_BAKE,
     OUTPUT_MAX_CHARS,
     Live,
     Reverted,
@@ -51,7 +52,8 @@ def test_a_rollout_begins_with_the_least_busy_ready_worker() -> None:
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        pytest.param({"release_runs": 9, "release_failures": 9}, Wait({"is_baked": True}), id="few-failures"),
+        pytest.param({"release_runs": 9, "release_failures": 5}, GO_ON, id="few-runs-of-which-most-fail"),
+        pytest.param({"release_runs": 9, "release_failures": 4}, Wait({"is_baked": True}), id="few-failures"),
         pytest.param({"release_runs": 10, "release_failures": 5}, Wait({"is_baked": True}), id="half-of-the-runs"),
         pytest.param({"release_runs": 10, "release_failures": 6}, Reverted("6 of its first 10 runs failed"), id="most"),
         pytest.param({"release_runs": 0}, GO_ON, id="no-run-yet"),
@@ -90,6 +92,15 @@ def test_the_first_worker_decides_whether_the_others_follow(found: dict[str, Any
     row = release(workers=["w1"], ready_at=READY_AT, runs_before=100, failures_before=10)
 
     assert step(row, replace(N1, **found), W2) == expected
+
+
+def test_a_few_runs_that_fail_hold_it_up_for_ten_minutes() -> None:
+    failing = replace(N1, release_runs=3, release_failures=3)
+
+    waiting = release(workers=["w1"], ready_at=NOW - LONGEST_BAKE + timedelta(seconds=1))
+    assert step(waiting, failing, W2) == GO_ON
+    assert explain_wait(waiting, Queue(name="mail"), [failing, W2]) == "waits for 10 runs, since 3 of 3 failed"
+    assert step(release(workers=["w1"], ready_at=NOW - LONGEST_BAKE), failing, W2) == Wait({"is_baked": True})
 
 
 def test_failures_that_the_live_release_had_too_are_not_held_against_a_new_one() -> None:

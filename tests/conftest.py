@@ -2,6 +2,7 @@
 
 import gc
 import os
+import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,8 @@ from django.core.cache import caches
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
-from runqy import clock
+from runqy import clock, redis_connection
+from runqy.broker.broker import PARTED_NS, RedisClock
 from runqy.config_sync import snapshot
 from runqy.health import readiness
 from tasks.waiting_loop import WaitingThread, set_waiting_loop
@@ -141,6 +143,15 @@ def _ends_waits() -> Iterator[None]:
         waiting.close()
     else:
         set_waiting_loop(waiting)  # of a server that several tests share
+
+
+@pytest.fixture(autouse=True)
+def _leaves_the_clock_right() -> Iterator[None]:
+    """Forget what was measured while the test held the clock: measured again later, the time would go back."""
+    yield
+    for broker in redis_connection._brokers.values():  # noqa: SLF001 (those that tests share)
+        if abs(broker.now_ns() - time.time_ns()) > PARTED_NS // 10:
+            broker._clock = RedisClock()  # noqa: SLF001 (as a process begins)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -41,7 +41,8 @@ def overview(anonymous: Page, login: Login, single_broker: Broker) -> Iterator[P
         *(make_run() for _ in range(5)),
         queue="mail",
     )
-    start = datetime.fromtimestamp(now_ns / NS, UTC).replace(second=0, microsecond=0) - timedelta(minutes=5)
+    # recent also when the page is opened minutes later
+    start = datetime.fromtimestamp(now_ns / NS, UTC).replace(second=0, microsecond=0) - timedelta(minutes=3)
     QueueMinute.objects.update_or_create(queue="mail", redis_queue="mail", start=start, defaults={"backlog": 600})
     put(single_broker, "waiting-order", queue="mail", payload=ORDER)
     login(anonymous, "viewer")

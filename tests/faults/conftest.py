@@ -102,6 +102,7 @@ def network(_shared_network: tuple[BadNetwork, random.Random]) -> Iterator[BadNe
     print("seed", seed)
     chance.seed(seed)
     yield network
+    network.reset()  # another server that the tests share may have connections that this one made deaf
     network.mode = FaultMode.FINE
     network.latency_s, network.loss, network.bytes_per_s = LATENCY_S, LOSS, BYTES_PER_S
 

@@ -1,6 +1,7 @@
 """Web processes that a test may break, and how they recover."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,8 @@ def start_web_process(folder: Path, redis_url: str, gunicorn: Sequence[str] = AS
 
 def recover(web: WebProcess, stored: redis_py.Redis) -> None:
     """Wait until a server accepts tasks, and leave none."""
-    client = KeptConnection(web.port)
-    wait_until(lambda: client.send(*ENQUEUE).status == 200, RECOVERED_S)
-    client.close()
+    with closing(KeptConnection(web.port)) as client:
+        wait_until(lambda: client.send(*ENQUEUE).status == 200, RECOVERED_S)
     remove_tasks(stored)
 
 

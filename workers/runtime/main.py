@@ -13,7 +13,7 @@ import typer
 import uvloop
 
 from runqy.config.home import make_home
-from runqy.config.process import raise_open_files_limit, restrict_new_files
+from runqy.config.process import collect_rarely, raise_open_files_limit, restrict_new_files
 from runqy.errors import RunqyError
 from runqy.telemetry.tracing import start_tracing
 from workers.deploy.exec_child import find_isolation_obstacle
@@ -68,6 +68,7 @@ def run(
 async def serve(settings: WorkerSettings) -> int:
     """Serve the queues of the settings until stopped. Return the exit status."""
     workers = QueueWorkers(settings)
+    collect_rarely()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, workers.receive_signal)

@@ -92,6 +92,8 @@ class ChildResponse(msgspec.Struct):
     @property
     def error_text(self) -> str:
         """Return the error's text, or the end of a long one; empty means success."""
+        if self.error is _NULL:
+            return ""
         error = bytes(self.error)
         if error == b"null" or not _read_value(error):
             return ""

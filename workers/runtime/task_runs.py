@@ -132,9 +132,13 @@ class Run:
     @property
     def finish_bytes(self) -> int:
         result = self.result.output if self.result else None
-        unstored_bytes = len(self.output or b"") + (self.stream.unstored_bytes if self.stream else 0)
-        read_bytes = self.stream.size if self.stream and not self.stream.is_kept and result == b"null" else 0
-        return len(result or b"") + len(self.task.message.payload) + unstored_bytes + read_bytes
+        size = len(result or b"") + len(self.task.message.payload)
+        if self.output is not None:
+            size += len(self.output)
+        if self.stream is not None:
+            is_read = result == b"null" and not self.stream.is_kept
+            size += self.stream.unstored_bytes + (self.stream.size if is_read else 0)
+        return size
 
     @property
     def child_line(self) -> bytes:

@@ -19,6 +19,8 @@ from runqy.broker.tasks.lease import SUSPECT_DEATHS, Lease, LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight, order_queues
 from runqy.errors import RunqyError
 
+_TOKEN_BYTES = 12
+
 
 class DequeueRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Free slots of a worker, each with the order in which it tries the queues."""
@@ -72,9 +74,10 @@ def plan_dequeue(
     """
     process = wake_token.rpartition(":")[0]
     prefix = f"@{process}:" if process else ""
+    digits = secrets.token_hex(_TOKEN_BYTES * count)  # one system call for all
     return DequeueRequest(
         queues=tuple(weight.queue for weight in weights),
-        lease_tokens=tuple(prefix + secrets.token_hex(12) for _ in range(count)),
+        lease_tokens=tuple(prefix + digits[n : n + 2 * _TOKEN_BYTES] for n in range(0, len(digits), 2 * _TOKEN_BYTES)),
         preferences=order_queues([weight.priority for weight in weights], count, is_strict=is_strict),
         worker_id=worker_id,
         wake_token=wake_token,

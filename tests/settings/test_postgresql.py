@@ -65,10 +65,10 @@ class TestHistoryAndAudit:
             *modules("accounts", "descendants keys staff staff_rights"),
             *modules("admin_site", "page_states"),
             *modules("audit", "admin chain moving records retention routes"),
-            *modules("history", "error_groups odd_names recorder run_log run_queries"),
-            *modules("history", "sampling_and_retention write_transactions"),
+            *modules("tasks/history", "error_groups odd_names recorder run_log run_queries"),
+            *modules("tasks/history", "sampling_and_retention write_transactions"),
             *modules("tasks", "run_search"),
-            "tests/history/test_process.py::test_two_processes_store_each_run_once_although_one_is_killed",
+            "tests/tasks/history/test_process.py::test_two_processes_store_each_run_once_although_one_is_killed",
         )
 
 

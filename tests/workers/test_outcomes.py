@@ -14,7 +14,7 @@ from tests.metrics.pages import read_page, value
 from tests.queues.samples import spec
 from tests.queues.stored import store_queues
 from tests.support.staff import staff_client
-from tests.tasks_admin.pages import LIST, change
+from tests.tasks.admin.pages import LIST, change
 from tests.workers.conftest import StartWorker
 from tests.workers.processes import add_task, wait_for_state
 

@@ -22,6 +22,7 @@ from benchmarks.server import Server
 from benchmarks.stack import Stack, running_stack
 
 BATCH_CONNECTIONS = 4
+_THREADS = ("-k", "gthread", "--threads", "4")
 _REQUEST_ID = {"X_Request_ID": "benchmark-0123456789"}
 _IDEMPOTENCY_KEY = {"Idempotency_Key": UNIQUE.decode()}
 
@@ -31,7 +32,7 @@ def measure_http(stack: Stack, report: Report, sampling: Sampling) -> None:
     with running_stack(baseline.get_baseline()) as base_stack, ExitStack() as servers:
         base = servers.enter_context(base_stack.web())
         current = servers.enter_context(stack.web())
-        viewsets = servers.enter_context(stack.web(env={"RUNQY_DATA_PLANE": "false"}))
+        viewsets = servers.enter_context(stack.web(application="runqy.wsgi:application", options=_THREADS))
         bare = servers.enter_context(stack.web(application="benchmarks.apps.bare_asgi:application"))
         warm_up(base, current, viewsets, bare)
         _measure_rates(_scenarios(base, current, viewsets, bare), report, sampling)

@@ -181,12 +181,19 @@ class Stack:
         client.close()
 
     @contextmanager
-    def web(self, *, application: str = "", processes: int = 2, env: dict[str, str] | None = None) -> Iterator[Server]:
-        """Serve an application, by default that of the source tree."""
+    def web(
+        self,
+        *,
+        application: str = "",
+        options: Sequence[str] = (),
+        processes: int = 2,
+        env: dict[str, str] | None = None,
+    ) -> Iterator[Server]:
+        """Serve an application, by default that of the source tree. `options` are Gunicorn's."""
         port = free_port()
         words = ("-m", "gunicorn", application or self.source.application, "-c", "python:runqy.gunicorn_conf")
-        options = ("-b", f"127.0.0.1:{port}", "--log-level", "error")
-        with self.process((*words, *options), {"WEB_CONCURRENCY": str(processes), **(env or {})}) as pid:
+        address = ("-b", f"127.0.0.1:{port}", "--log-level", "error")
+        with self.process((*words, *address, *options), {"WEB_CONCURRENCY": str(processes), **(env or {})}) as pid:
             _wait_for_response(port)
             yield Server(stack=self, port=port, pid=pid)
 

@@ -17,7 +17,7 @@ from runqy.accounts.logins import is_logged_in
 from runqy.accounts.identities import find_identity, is_guessable
 from runqy.api.authentication import presented_key
 from runqy.broker.async_broker import AsyncBroker
-from runqy.dataplane.application import Application, find_no_handler
+from runqy.dataplane.application import Application
 from runqy.dataplane.bodies import BodyReader
 from runqy.dataplane.drain import Drain
 from runqy.dataplane.endpoints import TaskEndpoints
@@ -90,8 +90,8 @@ def build_application() -> Application:
         django=BoundedExecutor("django", threads=settings.RUNQY_DJANGO_THREADS),
         is_authenticated=is_authenticated,
         has_session=has_session,
-        find_handler=(endpoints.find_handler if settings.RUNQY_DATA_PLANE else find_no_handler),
-        lifespans=[waiting, sampling, *([background.running] if settings.RUNQY_DATA_PLANE else []), frozen_heap],
+        find_handler=endpoints.find_handler,
+        lifespans=[waiting, sampling, background.running, frozen_heap],
     )
 
 

@@ -420,13 +420,6 @@ RUNQY_BATCH_MEMORY = env.size(
     help="bytes that waiting members and callbacks of batches may take in the database for a sub-queue, and half of "
     "that of one key; more get 429 `batches_full`",
 )
-RUNQY_DATA_PLANE = env.flag(
-    "RUNQY_DATA_PLANE",
-    default=True,
-    help="serve `POST /queue/add`, `POST /queue/add-batch`, `GET /queue/{task_id}`, its "
-    "`/events` and `/stream` on the event loop, and followers of logs; false: on threads, like all "
-    "other routes",
-)
 RUNQY_DJANGO_THREADS = env.count(
     "RUNQY_DJANGO_THREADS",
     4,
@@ -444,9 +437,9 @@ RUNQY_MAX_WAITERS = env.count(
 RUNQY_WSGI_WAITERS = env.count(
     "RUNQY_WSGI_WAITERS",
     16,
-    help="of those, the requests that hold a thread: all under a plain WSGI server, or with "
-    "`RUNQY_DATA_PLANE=false`. Under `runqy serve` at most half of `RUNQY_DJANGO_THREADS`. A plain WSGI server "
-    "does not report disconnected clients, so a wait holds its thread to its end",
+    help="of those, the requests that hold a thread: all under a plain WSGI server. Under `runqy serve` at most half "
+    "of `RUNQY_DJANGO_THREADS`. A plain WSGI server does not report disconnected clients, so a wait holds its thread "
+    "to its end",
 )
 RUNQY_DRAIN_S = env.seconds(
     "RUNQY_DRAIN_S",

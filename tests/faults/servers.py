@@ -11,10 +11,11 @@ from runqy.broker import keys
 from tests.faults.producers import ENQUEUE, KeptConnection
 from tests.support.database import database_variables
 from tests.support.waiting import wait_until
-from tests.support.web import ASGI, WebProcess
+from tests.support.web import ASGI, WSGI, WebProcess
 
 PATIENT = ("tests.faults.patient_site:application", *ASGI[1:])
-"""Gunicorn's arguments for a server that waits for Redis longer than any request takes on a busy machine."""
+PATIENT_WSGI = ("tests.faults.patient_wsgi_site:application", *WSGI[1:], "--keep-alive", "75")
+"""Gunicorn's arguments for servers that wait for Redis longer than any request takes on a busy machine."""
 
 StartWeb = Callable[..., WebProcess]
 

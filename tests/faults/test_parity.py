@@ -12,7 +12,7 @@ from tests.faults.servers import StartWeb
 from tests.faults.test_redis import stopped
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
-from tests.support.web import WebProcess
+from tests.support.web import ASGI, WSGI, WebProcess
 
 pytestmark = pytest.mark.fault
 
@@ -66,8 +66,8 @@ def problem(reply: Reply) -> str:
 
 @pytest.fixture
 def planes(share_web: StartWeb, valkey: ValkeyServer) -> list[WebProcess]:
-    """Return a server with the data plane, and one without."""
-    return [share_web(valkey.url, RUNQY_DATA_PLANE=is_on) for is_on in ("true", "false")]
+    """Return a server with the data plane, and one of Django alone."""
+    return [share_web(valkey.url, gunicorn) for gunicorn in (ASGI, WSGI)]
 
 
 @pytest.mark.parametrize("fault", [away, full, stopped])

@@ -26,7 +26,7 @@ from tests.faults.producers import (
     is_refused,
     producing,
 )
-from tests.faults.servers import PATIENT, StartWeb
+from tests.faults.servers import PATIENT, PATIENT_WSGI, StartWeb
 from tests.faults.stored import KEYS, check_tasks
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.processes import paused
@@ -333,11 +333,10 @@ def test_lost_replies_neither_lose_nor_duplicate_tasks(
     assert stored.llen(KEYS.pending) <= len(accepted) + in_doubt
 
 
-@pytest.fixture(params=["data plane", "threads"])
+@pytest.fixture(params=[PATIENT, PATIENT_WSGI], ids=["data plane", "threads"])
 def patient_plane(request: pytest.FixtureRequest, share_web: StartWeb, network: BadNetwork) -> WebProcess:
-    """Return a patient server, with or without data plane, that reaches Redis through the network."""
-    variables = {"RUNQY_DATA_PLANE": "false"} if request.param == "threads" else {}
-    return share_web(f"redis://127.0.0.1:{network.port}/0", PATIENT, **variables)
+    """Return a patient server, with the data plane or with Django alone, that reaches Redis through the network."""
+    return share_web(f"redis://127.0.0.1:{network.port}/0", request.param)
 
 
 def test_a_large_body_that_takes_seconds_delays_no_small_request(

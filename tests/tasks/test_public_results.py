@@ -70,9 +70,8 @@ def send(web: WebProcess, method: str, path: str, origin: str, **headers: str) -
         connection.close()
 
 
-@pytest.mark.parametrize("has_data_plane", ["true", "false"])
-def test_pages_of_the_origins_that_are_set_read_responses(tmp_path: Path, has_data_plane: str) -> None:
-    web = WebProcess(tmp_path, RUNQY_CORS_ORIGINS=PAGE, RUNQY_DATA_PLANE=has_data_plane)
+def test_pages_of_the_origins_that_are_set_read_responses(tmp_path: Path) -> None:
+    web = WebProcess(tmp_path, RUNQY_CORS_ORIGINS=PAGE)
     try:
         status, page = send(web, "GET", "/queue/unknown", PAGE)
         assert (status, page["access-control-allow-origin"], page["vary"]) == (401, PAGE, "origin")

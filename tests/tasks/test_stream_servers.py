@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from http.client import HTTPResponse, IncompleteRead
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis as redis_py
@@ -26,11 +25,7 @@ from tests.tasks.test_waiting_servers import read_event
 CHUNKS = 5_000
 RECONNECTIONS = 20
 
-SERVERS = pytest.mark.parametrize(
-    ("gunicorn", "changes"),
-    [(ASGI, {}), (ASGI, {"RUNQY_DATA_PLANE": "false"}), (WSGI, {})],
-    ids=["data_plane", "viewsets", "wsgi"],
-)
+SERVERS = pytest.mark.parametrize("gunicorn", [ASGI, WSGI], ids=["data_plane", "wsgi"])
 
 StartWeb = Callable[..., WebProcess]
 
@@ -53,15 +48,14 @@ def read_to_the_end(response: HTTPResponse) -> tuple[bytes, bool]:
 
 
 @SERVERS
-def test_a_response_ends_only_after_the_whole_stream_of_a_run_that_succeeded(  # noqa: PLR0917
+def test_a_response_ends_only_after_the_whole_stream_of_a_run_that_succeeded(
     start_web: StartWeb,
     taken: LeasedTask,
     single_broker: Broker,
     gunicorn: tuple[str, ...],
-    changes: Any,
     tmp_path: Path,
 ) -> None:
-    web = start_web(gunicorn, **changes)
+    web = start_web(gunicorn)
 
     stream(single_broker, taken, b'"a"')
     with web.stream("/queue/t1/stream") as failed:
@@ -140,11 +134,10 @@ def test_twenty_reconnections_within_five_thousand_chunks_lose_and_repeat_nothin
     assert status == 204
 
 
-@pytest.mark.parametrize("data_plane", ["true", "false"])
 def test_clients_that_never_read_hold_up_nobody(
-    start_web: StartWeb, taken: LeasedTask, single_broker: Broker, redis: redis_py.Redis, data_plane: str
+    start_web: StartWeb, taken: LeasedTask, single_broker: Broker, redis: redis_py.Redis
 ) -> None:
-    web = start_web(RUNQY_DATA_PLANE=data_plane)
+    web = start_web()
     big = b'"%s"' % (b"x" * 60_000)
     for offset in range(0, 60, 10):
         stream(single_broker, taken, *[big] * 10, offset=offset)

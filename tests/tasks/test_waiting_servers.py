@@ -22,7 +22,7 @@ from tests.support.environment import ADMIN_KEY
 from tests.support.servers import ValkeyServer
 from tests.support.tasks import take, take_one
 from tests.support.waiting import PATIENCE_S, wait_until
-from tests.support.web import ASGI, WAITERS, WSGI, WebProcess
+from tests.support.web import WAITERS, WSGI, WebProcess
 from tests.tasks.task_helpers import succeed
 
 MANY = 2000
@@ -143,11 +143,10 @@ def test_a_client_that_reconnects_gets_new_events(start_web: StartWeb, single_br
     assert json.loads(end["data"])["info"]["result"] == "done"
 
 
-@pytest.mark.parametrize("data_plane", ["true", "false"])
 def test_clients_that_disconnect_free_their_slots_and_keep_their_tasks(
-    start_web: StartWeb, redis: redis_py.Redis, data_plane: str
+    start_web: StartWeb, redis: redis_py.Redis
 ) -> None:
-    web = start_web(RUNQY_DATA_PLANE=data_plane, RUNQY_DJANGO_THREADS=str(2 * WAITERS))
+    web = start_web()
     task_id = enqueue(web)
     body = '{"queue":"simple","data":{}}'
     head = f"HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ADMIN_KEY}\r\n"
@@ -205,13 +204,10 @@ def test_waits_and_streams_survive_a_restart_of_redis(start_web: StartWeb, own_r
     assert events[-1]["id"] == "1-0-completed-1"
 
 
-@pytest.mark.parametrize(
-    ("gunicorn", "changes"), [(ASGI, {"RUNQY_DATA_PLANE": "false"}), (WSGI, {})], ids=["asgi", "wsgi"]
-)
-def test_without_the_data_plane_clients_wait_and_follow_on_threads(
-    start_web: StartWeb, redis: redis_py.Redis, single_broker: Broker, gunicorn: tuple[str, ...], changes: Any
+def test_under_a_plain_wsgi_server_clients_wait_and_follow_on_threads(
+    start_web: StartWeb, redis: redis_py.Redis, single_broker: Broker
 ) -> None:
-    web = start_web(gunicorn, RUNQY_WSGI_WAITERS="2", **changes)
+    web = start_web(WSGI, RUNQY_WSGI_WAITERS="2")
     followed, awaited = enqueue(web), enqueue(web)
 
     with ThreadPoolExecutor(1) as pool, web.stream(f"/queue/{followed}/events") as stream:

@@ -73,7 +73,7 @@ env.section = "Authentication"
 SECRET_KEY = env.text(
     "RUNQY_SECRET_KEY",
     shown_default="generated in `RUNQY_HOME`",
-    help="signs sessions, cursors and the published configuration, and keys the chain of the audit "
+    help="signs sessions, cursors, the published configuration and audit records that wait in Redis "
     "([audit](audit.md)); the same for all servers of an installation",
 )
 if SECRET_KEY_IS_GENERATED := not SECRET_KEY:

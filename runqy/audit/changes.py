@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Final, Literal
 
 REDACTED: Final = "changed"
-"""Replaces secret values, as records cannot be deleted."""
+"""Replaces secret values, which are not recorded."""
 
 Change = tuple[object, object] | Literal["changed"]
 """The old and the new value, each JSON, a date, or None where there is no value; or REDACTED."""
@@ -24,7 +24,7 @@ def diff(old: Mapping[str, object], new: Mapping[str, object], *, secrets: Colle
 
 
 def encode_changes(changes: Changes) -> str:
-    """Return changes as JSON with sorted keys, in ASCII. This text is stored and part of the digest."""
+    """Return changes as JSON with sorted keys, in ASCII."""
     encoded = {
         name: change if isinstance(change, str) else {"old": change[0], "new": change[1]}
         for name, change in changes.items()

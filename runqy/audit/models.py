@@ -1,23 +1,13 @@
-"""Audit records, which are append-only, and the head of their chain."""
+"""Audit records, which are only ever appended."""
 
-import json
 import re
-from datetime import UTC, datetime
 
-from django.conf import settings
 from django.db import models
 
 from runqy.audit.actors import ActorKind
-from runqy.config import signing
 
 MAX_TEXT_LENGTH = 300
-CHAIN_BEGIN = "0" * 64
 _KEY_NAME = re.compile(r"(\d+) (.+)", re.DOTALL)
-
-
-def chain_key(secret_key: str | None = None) -> bytes:
-    """Return the key of the chain's digests, derived from a secret key, by default from that of the server."""
-    return signing.derive_key(secret_key or settings.SECRET_KEY, "runqy audit chain")
 
 
 def fit_text(text: str) -> str:
@@ -26,10 +16,10 @@ def fit_text(text: str) -> str:
 
 
 class AuditRecord(models.Model):
-    """A record of who changed what, and when. Triggers in the database refuse to change or delete it."""
+    """A record of who changed what, and when. Nothing changes it, and only retention deletes it."""
 
-    number = models.BigIntegerField(unique=True)
-    """1, 2, 3 … without a gap."""
+    number = models.BigAutoField(primary_key=True)
+    """Ascending; numbers of changes that were rolled back are missing."""
     at = models.DateTimeField(db_index=True)
     """Time of the change."""
     recorded_at = models.DateTimeField(null=True)
@@ -45,9 +35,7 @@ class AuditRecord(models.Model):
     object_kind = models.CharField(max_length=32)
     object_name = models.CharField(max_length=MAX_TEXT_LENGTH)
     changes = models.TextField()
-    """JSON, as text: a JSON column would not return the same bytes, which are part of the digest."""
-    previous = models.CharField(max_length=64)
-    digest = models.CharField(max_length=64)
+    """JSON, the result of `encode_changes`."""
 
     class Meta:
         ordering = ["-number"]
@@ -76,31 +64,3 @@ class AuditRecord(models.Model):
             rule, _, queue = name.partition("/")
             name = f"{rule.replace('_', ' ')} of {queue or 'all queues'}"
         return f"{kind} {name}"
-
-    def chained_digest(self, key: bytes) -> str:
-        """Return the digest of the record's content, including its predecessor's digest."""
-        content = [
-            *(self.previous, self.number, _encode_time(self.at), _encode_time(self.recorded_at), self.event_id),
-            *(self.actor_kind, self.actor_id, self.actor_name, self.address, self.request_id),
-            *(self.action, self.object_kind, self.object_name, self.changes),
-        ]
-        return signing.mac(key, json.dumps(content, separators=(",", ":")).encode()).decode()
-
-
-def _encode_time(time: datetime | None) -> str | None:
-    return time.astimezone(UTC).isoformat() if time else None
-
-
-class AuditHead(models.Model):
-    """The last record's number and digest: a single row, locked while records are appended."""
-
-    number = models.BigIntegerField(default=0)
-    digest = models.CharField(max_length=64, default=CHAIN_BEGIN)
-    removed = models.BigIntegerField(default=0)
-    """Records up to this number may be deleted; triggers refuse to delete others."""
-
-    class Meta:
-        default_permissions = ()
-
-    def __str__(self) -> str:
-        return f"{self.number}:{self.digest}"

@@ -1,39 +1,21 @@
-"""Search audit records, and verify their chain."""
+"""Search audit records."""
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Max, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Left
 from django.db.models.lookups import Exact
 
-from runqy.audit.changes import Changes, encode_changes
-from runqy.audit.models import CHAIN_BEGIN, AuditHead, AuditRecord, chain_key, fit_text
+from runqy.audit.models import AuditRecord, fit_text
 from runqy.broker.streams.audit_stream import count_entries
 from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker
 
-MAX_BREAKS = 20
-REMOVED = "audit.removed"
 _CHUNK = 1000
 _SEARCHED = ("object_name", "actor_name", "action", "address", "request_id")
-
-
-@dataclass(slots=True, kw_only=True)
-class ChainReport:
-    """The result of verifying the chain."""
-
-    number: int = 0
-    """The number of the last record that was verified."""
-    digest: str = CHAIN_BEGIN
-    breaks: list[str] = field(default_factory=list)
-    """The first errors."""
-
-    @property
-    def is_whole(self) -> bool:
-        return not self.breaks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +68,7 @@ def search_condition(text: str) -> Q:
     for word in text.split():
         by_word = Q(*((f"{name}__icontains", word) for name in _SEARCHED), _connector=Q.OR)
         digits = word.removeprefix("#")
-        # Numbers are BigIntegerField: nineteen digits may not fit.
+        # Numbers are of 64 bits: nineteen digits may not fit.
         if digits.isascii() and digits.isdigit() and len(digits) < 19:
             by_word |= Q(number=int(digits))
         found &= by_word
@@ -112,69 +94,6 @@ def iterate_records(records: QuerySet[AuditRecord]) -> Iterator[AuditRecord]:
     while chunk:
         yield from chunk
         chunk = list(records.filter(number__lt=chunk[-1].number).order_by("-number")[:_CHUNK])
-
-
-def verify_record(record: AuditRecord) -> bool:
-    """Return whether a record is unchanged and follows its predecessor."""
-    before = AuditRecord.objects.filter(number=record.number - 1).values_list("digest", flat=True).first()
-    if record.digest != record.chained_digest(chain_key()):
-        return False
-    return record.previous == before if before else _is_first(record)
-
-
-def verify_chain(*, expected: tuple[int, str] | None = None, old_secret_keys: Sequence[str] = ()) -> ChainReport:
-    """Verify every digest, each record's predecessor, and the head.
-
-    `expected` is the number and digest of a record, stored outside this database. `old_secret_keys` verify records
-    from before a change of the secret key.
-    """
-    keys = [chain_key(), *map(chain_key, old_secret_keys)]
-    report = ChainReport()
-    newest: int = AuditRecord.objects.aggregate(number=Max("number"))["number"] or 0
-    head = AuditHead.objects.filter(pk=1).first() or AuditHead()  # after the newest number, so that it is not older
-    seen = expected is None or expected == (0, CHAIN_BEGIN)
-    first = AuditRecord.objects.order_by("number").first()
-    if first and _is_first(first):
-        report.number, report.digest = first.number - 1, first.previous
-    for row in AuditRecord.objects.filter(number__lte=max(newest, head.number)).order_by("number").iterator(1000):
-        _check(row, report, keys)
-        seen = seen or expected == (row.number, row.digest)
-        report.number, report.digest = row.number, row.digest
-    if (head.number, head.digest) != (report.number, report.digest):
-        _add_break(report, f"The last record is {report.number}, but the head names {head.number}.")
-    if not seen and expected is not None:
-        _add_break(report, f"There is no record {expected[0]} with digest {expected[1]}.")
-    return report
-
-
-def _is_first(record: AuditRecord) -> bool:
-    if record.number == 1:
-        return record.previous == CHAIN_BEGIN
-    # Retention removed what was before: a record, which nobody can write without the key, says up to where.
-    changes = encode_changes(describe_removal(record.number - 1, record.previous))
-    return AuditRecord.objects.filter(action=REMOVED, changes=changes).exists()
-
-
-def describe_removal(number: int, digest: str) -> Changes:
-    """Return the changes in the record of a removal. `number` and `digest` are those of the last record removed."""
-    return {"through": (None, number), "digest": (None, digest)}
-
-
-def _check(row: AuditRecord, report: ChainReport, keys: Sequence[bytes]) -> None:
-    if row.number != report.number + 1:
-        _add_break(report, f"Records {report.number + 1} to {row.number - 1} are missing.")
-    elif row.previous != report.digest:
-        _add_break(report, f"Record {row.number} does not follow its predecessor.")
-    if all(row.digest != row.chained_digest(key) for key in keys):
-        _add_break(
-            report,
-            f"Record {row.number} was changed, or made with another RUNQY_SECRET_KEY (--old-secret-key-file).",
-        )
-
-
-def _add_break(report: ChainReport, message: str) -> None:
-    if len(report.breaks) < MAX_BREAKS:
-        report.breaks.append(message)
 
 
 def list_records_about(

@@ -1,4 +1,4 @@
-"""Sign what the server keeps in Redis or in a chain, with keys derived from RUNQY_SECRET_KEY, one for each purpose."""
+"""Sign what the server keeps in Redis, with keys derived from RUNQY_SECRET_KEY, one for each purpose."""
 
 import hashlib
 import hmac

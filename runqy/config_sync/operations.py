@@ -11,7 +11,7 @@ import structlog
 from django.db import transaction
 
 from runqy.audit.actors import ActorKind, current_actor
-from runqy.audit.operations import record, records_together
+from runqy.audit.operations import record
 from runqy.config_sync import snapshot
 from runqy.config_sync.documents import Document, DocumentKind
 from runqy.config_sync.models import Revision, StoredDocument
@@ -87,7 +87,7 @@ class Change:
     def savepoint(self) -> Iterator[None]:
         before = dict(self.touched)
         try:
-            with transaction.atomic(), records_together():
+            with transaction.atomic():
                 yield
         except BaseException:
             self.touched = before
@@ -125,14 +125,14 @@ def configuration_change(*, above: int = 0) -> Iterator[Change]:
     """Open a transaction in which one change at a time reads and changes the configuration; publish after the commit.
 
     The change's revision is higher than `above`. A change inside another joins it: both are published together, and an
-    error undoes only the inner one. Audit records are appended at the end of the outer change. Raise KeyRequired if the
-    actor's key has been revoked, even if this process does not know that yet.
+    error undoes only the inner one. Raise KeyRequired if the actor's key has been revoked, even if this process does
+    not know that yet.
     """
     if outer := _open.get():
         with outer.savepoint():
             yield outer
         return
-    with transaction.atomic(), records_together():
+    with transaction.atomic():
         # Lock first: what is read from here on is what the previous change left.
         change = Change(revision=_next_revision(above))
         _refuse_revoked_actor()

@@ -44,7 +44,6 @@ def test_record_has_its_actor_and_changes() -> None:
             "object_kind": "queue",
             "object_name": "mail",
             "changes": {"priority": {"old": 1, "new": 2}, "env_vars": "changed"},
-            "digest": row.digest,
         }
     ]
 

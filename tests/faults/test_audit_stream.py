@@ -56,7 +56,7 @@ class Instance:
         return task_id
 
     def records(self, after: int) -> list[tuple[str, str, bool]]:
-        """Return the records above a number: action, object, and whether they came late, in the order of the chain."""
+        """Return the records above a number: action, object, and whether they came late, in the order in which they were stored."""
         query = "SELECT action, object_name, recorded_at > at FROM audit_auditrecord WHERE number > %s ORDER BY number"
         with psycopg.connect(self.postgresql.url) as connection:
             return [(action, name, bool(late)) for action, name, late in connection.execute(query, [after])]
@@ -68,17 +68,12 @@ class Instance:
         assert row is not None
         return int(row[0])
 
-    def manage(self, *command: str) -> str:
-        """Run a command and return what it prints."""
-        return manage(self.variables, *command)
 
-
-def manage(variables: dict[str, str], *command: str) -> str:
-    """Run a management command and return what it prints."""
+def manage(variables: dict[str, str], *command: str) -> None:
+    """Run a management command."""
     arguments = [sys.executable, "-m", "runqy.supervisor.management_commands", *command]
     done = subprocess.run(arguments, env=os.environ | variables, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +189,6 @@ def test_actions_work_without_the_database_and_are_recorded_once_it_is_back(
     start()
     wait_until(lambda: instance.redis.xlen(keys.AUDIT_STREAM) == 0, BACK_S)
     assert instance.records(before) == [(action, name, True) for _, _, action, name in sends]
-    assert instance.manage("verify_audit").startswith(f"{before + len(sends)}:")
 
 
 def assert_soon(replies: list[Reply]) -> None:
@@ -248,7 +242,7 @@ def test_killed_maintenance_records_each_change_once_and_in_order(
     assert {client.send("POST", f"{QUEUE}/{verb}").status for verb in verbs} == {200}
 
     with psycopg.connect(instance.postgresql.url) as holder:  # it can append nothing
-        holder.execute("SELECT * FROM audit_audithead FOR UPDATE")
+        holder.execute("LOCK audit_auditrecord IN SHARE MODE")
         process = start()
         wait_until(lambda: holder.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone(), BACK_S)
         process.kill()
@@ -265,4 +259,3 @@ def test_killed_maintenance_records_each_change_once_and_in_order(
     wait_until(lambda: instance.redis.xlen(keys.AUDIT_STREAM) == 0, BACK_S)
 
     assert [action for action, _, _ in instance.records(before)] == [f"queue.{verb}d" for verb in verbs]
-    assert instance.manage("verify_audit")

@@ -64,7 +64,7 @@ class TestHistoryAndAudit:
             server,
             *modules("accounts", "descendants keys staff staff_rights"),
             *modules("admin_site", "page_states"),
-            *modules("audit", "admin chain moving records retention routes"),
+            *modules("audit", "admin moving records retention routes"),
             *modules("tasks/history", "error_groups odd_names recorder run_log run_queries"),
             *modules("tasks/history", "sampling_and_retention write_transactions"),
             *modules("tasks", "run_search"),

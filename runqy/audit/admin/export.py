@@ -9,7 +9,7 @@ from runqy.audit.models import AuditRecord
 
 _COLUMNS = (
     *("number", "at", "recorded_at", "actor_kind", "actor_name", "actor_id", "address", "request_id"),
-    *("action", "object_kind", "object_name", "changes", "digest"),
+    *("action", "object_kind", "object_name", "changes"),
 )
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Characters that start a formula in a spreadsheet, https://owasp.org/www-community/attacks/CSV_Injection."""

@@ -47,11 +47,9 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
         (None, {"fields": ("time", "actor", "done", "object_label", "object_page")}),
         ("Changes", {"fields": ("changes_table",)}),
         ("Origin", {"fields": ("address", "request_id", "actor_id")}),
-        ("Chain", {"fields": ("number", "recorded_time", "verification", "digest", "previous")}),
+        ("Record", {"fields": ("number", "recorded_time")}),
     )
-    readonly_fields = (
-        *("time", "actor", "done", "object_label", "object_page", "changes_table", "recorded_time", "verification"),
-    )
+    readonly_fields = ("time", "actor", "done", "object_label", "object_page", "changes_table", "recorded_time")
 
     class Media:
         css = {"all": ("audit/audit.css",)}
@@ -123,11 +121,3 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
         exact = json.dumps(json.loads(row.changes), indent=2, ensure_ascii=False)
         context = {"changes": changes, "exact": exact, "is_new": is_new(row)}
         return render_to_string("audit/changes.html", context)
-
-    @admin.display(description="verification")
-    def verification(self, row: AuditRecord) -> str:
-        if queries.verify_record(row):
-            return f"Unchanged; follows record {row.number - 1}." if row.number > 1 else "Unchanged; the first record."
-        return (
-            "Changed, made with another RUNQY_SECRET_KEY, or its predecessor is missing. Run runqy manage verify_audit."
-        )

@@ -50,7 +50,7 @@ class AuditRecordSerializer(serializers.ModelSerializer[AuditRecord]):
         model = AuditRecord
         fields = (
             *("number", "at", "recorded_at", "actor_kind", "actor_name", "actor_id", "address", "request_id"),
-            *("action", "object_kind", "object_name", "changes", "digest"),
+            *("action", "object_kind", "object_name", "changes"),
         )
         read_only_fields = fields
 

@@ -32,7 +32,6 @@ _EXAMPLE = OpenApiExample(
                 "object_kind": "queue",
                 "object_name": "inference",
                 "changes": {"priority": {"old": 5, "new": 6}},
-                "digest": "9b1c…",
             }
         ],
         "next": None,

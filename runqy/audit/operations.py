@@ -21,7 +21,7 @@ from runqy.broker.operation import raise_error
 from runqy.broker.streams.audit_stream import append_record, delete_entries, read_entries
 from runqy.broker.streams.entries import StreamEntry
 from runqy.config import signing
-from runqy.errors import AuditNotRecorded, BrokerUnavailable
+from runqy.errors import AuditNotRecorded
 from runqy.formats.json_decoding import read_json
 from runqy.redis_connection import get_broker
 

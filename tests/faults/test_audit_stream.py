@@ -56,7 +56,7 @@ class Instance:
         return task_id
 
     def records(self, after: int) -> list[tuple[str, str, bool]]:
-        """Return the records above a number: action, object, and whether they came late, in the order in which they were stored."""
+        """Return the records above a number, in their order: action, object, and whether they came late."""
         query = "SELECT action, object_name, recorded_at > at FROM audit_auditrecord WHERE number > %s ORDER BY number"
         with psycopg.connect(self.postgresql.url) as connection:
             return [(action, name, bool(late)) for action, name, late in connection.execute(query, [after])]

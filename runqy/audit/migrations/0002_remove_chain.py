@@ -36,5 +36,8 @@ class Migration(migrations.Migration):
         migrations.RemoveField("auditrecord", "number"),
         migrations.RenameField("auditrecord", "id", "number"),
         migrations.AlterField("auditrecord", "number", models.BigAutoField(primary_key=True, serialize=False)),
-        *(migrations.AddIndex("auditrecord", models.Index(fields=fields, name=name)) for name, fields in INDEXES.items()),
+        *(
+            migrations.AddIndex("auditrecord", models.Index(fields=fields, name=name))
+            for name, fields in INDEXES.items()
+        ),
     ]

@@ -1,6 +1,7 @@
 """No URL leads into a private network, whatever its host is written as or resolves to."""
 
 import asyncio
+import base64
 import json
 import socket
 import ssl
@@ -123,6 +124,15 @@ def test_the_connection_goes_to_the_address_that_was_checked(
 
     assert (outcome.status, outcome.is_accepted, asked) == (200, True, ["hooks.example.com"])
     assert [headers["host"] for headers, _ in receiver.requests] == [f"hooks.example.com:{port}"]
+
+
+def test_the_user_in_a_url_of_the_server_is_sent_as_basic_authentication(receiver: Receiver) -> None:
+    port = receiver.server.server_address[1]
+
+    outcome = post(f"http://user:p%40ss@127.0.0.1:{port}/hook", is_trusted=True)
+
+    assert outcome.is_accepted
+    assert receiver.requests[0][0]["authorization"] == f"Basic {base64.b64encode(b'user:p@ss').decode()}"
 
 
 def test_a_host_of_several_addresses_is_tried_at_each(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

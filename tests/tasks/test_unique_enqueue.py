@@ -20,6 +20,7 @@ from tasks.waiting import ResultWaiters, WaiterLimits
 from tasks.waiting_loop import get_waiting_loop
 from tests.api.client import ApiClient, Response, problem
 from tests.queues.samples import spec
+from tests.support.environment import ADMIN_KEY
 from tests.support.tasks import take_one
 from tests.support.waiting import PATIENCE_S, wait_until
 from tests.tasks.task_helpers import fail_for_good, succeed
@@ -192,6 +193,17 @@ def test_another_request_under_the_same_key_is_refused(client: ApiClient, redis:
 
     assert (response.status_code, problem(response)["code"]) == (422, "idempotency_key_reused")
     assert redis.llen(SIMPLE.pending) == 1
+
+
+def test_the_keys_of_other_clients_are_others(client: ApiClient, redis: redis_py.Redis) -> None:
+    stored = [create_api_key(name=name, role=Role.CLIENT, queues=[]) for name in ("shop", "office")]
+    clients = [client, ApiClient(ADMIN_KEY), *(ApiClient(key.plain) for key in stored)]
+
+    for each in clients:
+        response = add(each, {"queue": "simple", "data": {}}, **{"Idempotency-Key": "k1"})
+        assert (response.status_code, response.get("Idempotent-Replayed")) == (200, None)
+
+    assert redis.llen(SIMPLE.pending) == len(clients)
 
 
 TOO_LATE = msgspec.msgpack.encode(["id", (1 << 64) - 1, b"", *[0] * 5, None, {}])

@@ -107,7 +107,7 @@ def test_the_list_has_ages_trends_slots_and_rates_and_is_sorted_by_each(staff: C
     now_ns, minute = single_broker.now_ns(), timezone.now().replace(second=0, microsecond=0)
     for name in ("a", "b", "c"):
         saved(spec(name))
-    for queue, ages in {"a": [60], "b": [7200, 60, 60]}.items():
+    for queue, ages in {"a": [90], "b": [7230, 60, 60]}.items():
         for number, age_s in enumerate(ages):
             task = NewTask(id=f"{queue}{number}", queue=queue, payload=b"{}")
             single_broker.run(enqueue(task, now_ns=now_ns - age_s * 10**9))

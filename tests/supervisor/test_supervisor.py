@@ -39,7 +39,7 @@ def supervisor(stop, messages):
 def test_killed_process_is_restarted(supervisor, make_program, messages):
     program = make_program("import os, time; print(os.getpid()); time.sleep(600)")
     first = supervisor.start(program)
-    wait_until(program.log.read_text)
+    wait_until(lambda: program.log.read_text().endswith("\n"))  # written after the number, by a call of its own
     os.kill(first.pid, signal.SIGKILL)
 
     assert supervisor.wait_until(lambda: program.log.read_text().count("\n") == 2, timeout_s=60)

@@ -4,9 +4,10 @@ import gc
 import math
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import hypothesis
@@ -100,6 +101,27 @@ def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with suppress(AttributeError):
         del caches["default"]  # a test may have let it connect to another Redis
     monkeypatch.setattr(readiness, "_latest", (float("-inf"), []))
+
+
+@pytest.fixture
+def django_assert_max_num_queries(django_assert_max_num_queries: Any) -> Any:
+    return _between_polls(django_assert_max_num_queries)
+
+
+@pytest.fixture
+def django_assert_num_queries(django_assert_num_queries: Any) -> Any:
+    return _between_polls(django_assert_num_queries)
+
+
+def _between_polls(count: Callable[..., AbstractContextManager[Any]]) -> Callable[..., AbstractContextManager[Any]]:
+    """Count queries without that by which a process looks once a second whether its configuration changed."""
+
+    @contextmanager
+    def assert_queries(*args: Any, **options: Any) -> Iterator[Any]:
+        with patch.object(snapshot.get_cache(), "refreshed_at", math.inf), count(*args, **options) as queries:
+            yield queries
+
+    return assert_queries
 
 
 @receiver(setting_changed)

@@ -13,7 +13,7 @@ from benchmarks.scenarios import Sampling
 from benchmarks.stack import Stack
 from benchmarks.unlogged import start_logging, stop_logging
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import raise_error
+from runqy.broker.request import raise_error
 from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, new_task_id
 from runqy.broker.tasks.enqueue_batch import enqueue_many
@@ -75,8 +75,8 @@ def _measure_attempts(stack: Stack, end: Callable[[Stack, list], None]) -> Attem
         tasks = [NewTask(id=new_task_id(), queue=QUEUE, payload=PAYLOAD) for _ in range(BATCH)]
         request = plan_dequeue([QueueWeight(queue=QUEUE)], BATCH, worker_id="w")
         began_s = clock()
-        broker.run(enqueue_many(tasks))
-        taken = raise_error(broker.run(dequeue_tasks(request, now_ns=broker.now_ns()))[0])
+        broker.run(enqueue_many(broker, tasks))
+        taken = raise_error(broker.run(dequeue_tasks(broker, request, now_ns=broker.now_ns()))[0])
         taken_s = clock()
         end(stack, taken)
         taking_s, ending_s = taking_s + taken_s - began_s, ending_s + clock() - taken_s

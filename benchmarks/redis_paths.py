@@ -15,7 +15,6 @@ from queues.demand_estimates import estimate_demand
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.health import ping
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Request, raise_error
 from runqy.broker.queues.demand import (
     DemandRecord,
     DemandSample,
@@ -23,6 +22,7 @@ from runqy.broker.queues.demand import (
     read_demand_records,
     write_demand_records,
 )
+from runqy.broker.request import Request, raise_error
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.enqueue import NewTask, new_task_id
@@ -159,5 +159,5 @@ def _broker_batch(stack: Stack) -> float:
     """Return the time of a batch as producers send it, with building its messages."""
     tasks = [NewTask(id=new_task_id(), queue="bench", payload=PAYLOAD) for _ in range(BATCH)]
     start = time.perf_counter()
-    stack.broker.run(enqueue_many(tasks))
+    stack.broker.run(enqueue_many(stack.broker, tasks))
     return time.perf_counter() - start

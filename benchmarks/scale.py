@@ -246,7 +246,7 @@ def _enqueue(target: RedisTarget, queues: Sequence[str]) -> int:
     for _ in range(batches):
         for queue in queues:
             tasks = [NewTask(id=new_task_id(), queue=queue, payload=payload) for _ in range(BATCH)]
-            broker.run(enqueue_many(tasks))
+            broker.run(enqueue_many(broker, tasks))
     broker.close()
     return batches * len(queues) * BATCH
 

@@ -109,8 +109,8 @@ class SimulatedWorker:
             await self._connections.measure_clock()
             counted = self._consumer.counts.take([self._queue])
             runs = self._consumer.runs.values()
-            beat = send_heartbeat(record, runs, lease_s=self._consumer.config.lease_s, counted=counted)
-            await self._connections.leases.run(beat)
+            lease_s = self._consumer.config.lease_s
+            await send_heartbeat(self._connections.leases, record, runs, lease_s=lease_s, counted=counted)
             await asyncio.sleep(HEARTBEAT_S)
 
 

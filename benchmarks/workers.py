@@ -15,7 +15,7 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.constants import POLL_S
-from runqy.broker.operation import raise_error
+from runqy.broker.request import raise_error
 from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue, new_task_id
 from runqy.broker.tasks.finish import complete
@@ -141,7 +141,7 @@ def _loop(stack: Stack, stop: threading.Event, picked_up: dict[str, float]) -> N
     subscription.subscribe(keys.wake_channel(token))
     while not stop.is_set():
         order = plan_dequeue([QueueWeight(queue="idle")], 1, worker_id=token, wake_token=token)
-        taken, _ = broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))
+        taken, _ = broker.run(dequeue_tasks(broker, order, now_ns=broker.now_ns()))
         for task in raise_error(taken):
             picked_up[task.lease.task_id] = time.perf_counter()
             broker.run(complete(task.lease, task.message, result=b"null", now_ns=broker.now_ns()))

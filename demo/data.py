@@ -26,7 +26,7 @@ from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.broker.broker import Broker
 from runqy.broker.health import report_maintenance
-from runqy.broker.operation import raise_error
+from runqy.broker.request import raise_error
 from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
@@ -451,7 +451,9 @@ def take_tasks(
 ) -> list[LeasedTask]:
     """Dequeue tasks as a worker does, now or at another time."""
     order = plan_dequeue([QueueWeight(queue=queue)], count, worker_id=worker_id)
-    return raise_error(broker.run(dequeue_tasks(order, now_ns=broker.now_ns() if now_ns is None else now_ns))[0])
+    return raise_error(
+        broker.run(dequeue_tasks(broker, order, now_ns=broker.now_ns() if now_ns is None else now_ns))[0]
+    )
 
 
 def _user(name: str) -> Actor:

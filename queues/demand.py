@@ -17,7 +17,6 @@ from queues.demand_estimates import (
 )
 from queues.queries import get_fresh_catalog, with_fresh_catalog
 from runqy.broker.broker import Broker
-from runqy.broker.operation import Request, raise_error
 from runqy.broker.queues.demand import (
     NO_RECORD,
     DemandCounts,
@@ -28,6 +27,7 @@ from runqy.broker.queues.demand import (
     read_demand_records,
     write_demand_records,
 )
+from runqy.broker.request import Request, raise_error
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.maintenance.failed_rows import RowFailures

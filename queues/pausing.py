@@ -7,8 +7,8 @@ from queues.queries import get_catalog, resolve_redis_queue, with_fresh_catalog
 from runqy.audit.actors import current_actor
 from runqy.audit.operations import record_all_in_redis
 from runqy.broker.broker import Broker
-from runqy.broker.operation import raise_error
 from runqy.broker.queues.pausing import find_pause, pause, unpause
+from runqy.broker.request import raise_error
 
 
 def pause_queue(broker: Broker, *, name: str, allowed_queues: AllowedQueues = None) -> str:

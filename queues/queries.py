@@ -1,9 +1,9 @@
 """Queries of queues: the catalog in the snapshot, Redis queues, and configurations in the database."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from django.conf import settings
 
@@ -25,8 +25,8 @@ from queues.definitions import (
 )
 from queues.models import Queue
 from runqy.broker.broker import Broker
-from runqy.broker.operation import Operation
 from runqy.broker.queues.stats import read_queue_names
+from runqy.broker.request import AnyBroker
 from runqy.config_sync.documents import Document, DocumentKind, field
 from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.snapshot import (
@@ -79,9 +79,12 @@ def with_fresh_catalog(call: Callable[[], T]) -> T:
     return call()
 
 
-def run_with_fresh_catalog(operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+def run_with_fresh_catalog(
+    operation: Callable[Concatenate[AnyBroker, P], Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+) -> T:
     """Run an operation with blocking I/O, again with a newer catalog as `with_fresh_catalog` says."""
-    return with_fresh_catalog(lambda: get_broker().run(operation(*args, **kwargs)))
+    broker = get_broker()
+    return with_fresh_catalog(lambda: broker.run(operation(broker, *args, **kwargs)))
 
 
 def resolve_queue(name: str, *, allowed_queues: AllowedQueues = None) -> ResolvedQueue:

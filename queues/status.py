@@ -25,9 +25,9 @@ from queues.queries import documents_used, get_fresh_catalog, list_redis_queues,
 from runqy.broker.broker import Broker
 from runqy.broker.health import is_maintenance_running
 from runqy.broker.memory import estimate_memory
-from runqy.broker.operation import Request, raise_error
 from runqy.broker.queues.pausing import Pause, find_pause
 from runqy.broker.queues.stats import DayCounts, QueueCounts, count_tasks, read_history
+from runqy.broker.request import Request, raise_error
 from runqy.broker.states import TaskState
 from runqy.broker.workers.heartbeats import (
     list_live_and_lost_ids,

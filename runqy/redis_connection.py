@@ -1,5 +1,6 @@
 """The broker of the process. Django's cache shares its connections."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeVar
@@ -8,9 +9,10 @@ from django.conf import settings
 from redis import Redis, RedisCluster
 
 from runqy import clock
-from runqy.broker.broker import Broker, drive
+from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget, connect_client
-from runqy.broker.operation import Operation
+from runqy.broker.memory import MemoryUse
+from runqy.broker.request import Request
 from runqy.concurrency.circuit_breaker import BackgroundCall
 from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.telemetry.failure_log import FailureLog
@@ -57,12 +59,31 @@ def get_broker() -> Broker:
     return current.broker
 
 
-def run_blocking(operation: Operation[T]) -> T:
-    """Run an operation on the process's broker, which is connected when the operation first needs it.
+class ProcessBroker:
+    """The broker of `get_broker` for an operation, which connects it when it first needs it.
 
     So an operation that handles BrokerUnavailable also handles a cluster that has never responded.
     """
-    return drive(operation, lambda effect: get_broker().perform(effect))
+
+    @property
+    def is_cluster(self) -> bool:
+        return get_broker().is_cluster
+
+    @property
+    def memory(self) -> MemoryUse:
+        return get_broker().memory
+
+    def now_ns(self) -> int:
+        return get_broker().now_ns()
+
+    async def send(self, request: Request[T]) -> T:
+        return await get_broker().send(request)
+
+    async def send_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
+        return await get_broker().send_all(requests)
+
+
+PROCESS_BROKER = ProcessBroker()
 
 
 def _connect(target: RedisTarget) -> _Current:

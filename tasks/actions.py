@@ -147,7 +147,7 @@ def cancel_task(broker: Broker, *, task_id: str, queue: str = "", allowed_queues
     if queue:
         record = get_queue_task(broker, queue, task_id, allowed_queues=allowed_queues)
     else:
-        record = with_fresh_catalog(lambda: broker.run(get_task(task_id, allowed_queues=allowed_queues)))
+        record = with_fresh_catalog(lambda: broker.run(get_task(broker, task_id, allowed_queues=allowed_queues)))
     request = cancel(record.queue, task_id, now_ns=broker.now_ns(), max_archived=settings.RUNQY_ARCHIVE_MAX_TASKS)
     # A repeated cancellation succeeds too, and is in the audit already.
     if record.is_canceled and record.state is TaskState.ARCHIVED and broker.run(request) is Cancellation.CANCELED:
@@ -182,7 +182,7 @@ def apply_action(
     _check_outcome(outcome, record)
     if action is TaskAction.DELETE:
         # In another slot than the task, so not by the same script. A sweep removes what a crash here leaves.
-        broker.run(remove_lookups(record.queue, [task_id]))
+        broker.run(remove_lookups(broker, record.queue, [task_id]))
 
 
 def apply_to_matching(
@@ -252,7 +252,7 @@ def apply_in_state(
     outcomes = broker.run(_get_verb(action)(redis_queue, task_ids, wanted=state, now_ns=now_ns))
     done = [task_id for task_id, outcome in zip(task_ids, outcomes, strict=True) if outcome is ActionOutcome.DONE]
     if action is TaskAction.DELETE:
-        broker.run(remove_lookups(redis_queue, done))
+        broker.run(remove_lookups(broker, redis_queue, done))
     return done
 
 

@@ -176,7 +176,7 @@ class BulkRunner:
     def _without_changed(self, tasks: Sequence[TaskLocation]) -> list[TaskLocation]:
         # A killed process may have changed the tasks whose state is not older than the request. Some times are known to
         # the second only, so tasks of the same second are left alone too.
-        records = self._broker.run(read_tasks(tasks)) if tasks else []
+        records = self._broker.run(read_tasks(self._broker, tasks)) if tasks else []
         since = [0 if record is None else state_since_ns(record) for record in records]
         requested_ns = self._bulk.requested_s * 10**9
         return [task for task, at_ns in zip(tasks, since, strict=True) if at_ns is not None and at_ns < requested_ns]

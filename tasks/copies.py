@@ -54,12 +54,12 @@ def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, tracepar
         changes = {**changes, "payload": REDACTED}
     # Before the copy exists: changes of Redis are recorded first (ADR 0026).
     record_in_redis(action="task.copied", object_kind="task", object_name=original.id, changes=changes)
-    resolved, context = resolve_queue(original.redis_queue), broker.context()
+    resolved, now_ns = resolve_queue(original.redis_queue), broker.now_ns()
     ensure_enabled(resolved)
     with enqueue_span(original.redis_queue, traceparent):
         requested, headers = original.copy(payload, copy_id=copy_id), trace_headers(traceparent)
-        task = build_task(requested, resolved, task_id=copy_id, now_ns=context.now_ns, headers=headers)
-        broker.run(enqueue_built_task(task, context))
+        task = build_task(requested, resolved, task_id=copy_id, now_ns=now_ns, headers=headers)
+        broker.run(enqueue_built_task(broker, task, now_ns=now_ns))
     TaskCopy.objects.create(
         original_queue=original.redis_queue,
         original_id=original.id,

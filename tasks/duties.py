@@ -47,7 +47,7 @@ class Forwarder:
     interval_s = 1.0
 
     def run_tick(self, broker: Broker) -> None:
-        broker.run(forward_due(list_served_queues(broker)))
+        broker.run(forward_due(broker, list_served_queues(broker)))
 
 
 @register
@@ -58,7 +58,7 @@ class CancellationEnforcer:
     interval_s = 1.0
 
     def run_tick(self, broker: Broker) -> None:
-        broker.run(enforce_cancellations(list_served_queues(broker)))
+        broker.run(enforce_cancellations(broker, list_served_queues(broker)))
 
 
 @register
@@ -73,7 +73,7 @@ class Recoverer:
         self._watch = LeaselessWatch()
 
     def run_tick(self, broker: Broker) -> None:
-        broker.run(recover_lost(list_served_queues(broker), self._watch, grace_s=self._grace_s))
+        broker.run(recover_lost(broker, list_served_queues(broker), self._watch, grace_s=self._grace_s))
 
 
 @register
@@ -88,9 +88,9 @@ class Janitor:
 
     def run_tick(self, broker: Broker) -> None:
         max_archived = settings.RUNQY_ARCHIVE_MAX_TASKS
-        broker.run(delete_expired(get_archived_ttls_s(broker), self._rounds, max_archived=max_archived))
-        broker.run(remove_expired_workers())
-        broker.run(delete_stale_claims())
+        broker.run(delete_expired(broker, get_archived_ttls_s(broker), self._rounds, max_archived=max_archived))
+        broker.run(remove_expired_workers(broker))
+        broker.run(delete_stale_claims(broker))
 
 
 @register
@@ -101,7 +101,7 @@ class PendingTimeout:
     interval_s = 5.0
 
     def run_tick(self, broker: Broker) -> None:
-        broker.run(archive_all_timed_out(get_pending_timeouts_s()))
+        broker.run(archive_all_timed_out(broker, get_pending_timeouts_s()))
 
 
 @register

@@ -10,8 +10,8 @@ import msgspec
 from queues.catalog import AllowedQueues, ResolvedQueue
 from queues.queries import get_catalog
 from runqy.broker import constants
-from runqy.broker.memory import ask_all_with_memory_check, ensure_memory
-from runqy.broker.operation import Operation, Request, ask, ask_all, get_context
+from runqy.broker.memory import ensure_memory, send_all_with_memory_check
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.tasks.enqueue import (
     IdempotencyKey,
     LockConflict,
@@ -118,13 +118,14 @@ class _Target:
             return error
 
 
-def enqueue_tasks(
+async def enqueue_tasks(
+    broker: AnyBroker,
     *,
     spec: RequestedTasks,
     allowed_queues: AllowedQueues = None,
     headers: Mapping[str, str] | None = None,
     idempotency_key: IdempotencyKey | None = None,
-) -> Operation[EnqueuedTasks]:
+) -> EnqueuedTasks:
     """Enqueue tasks on one queue, at most 500 in each round trip.
 
     With ids or an idempotency key, a repeated request is not applied twice, and completes a request that was
@@ -135,27 +136,26 @@ def enqueue_tasks(
     check_size(len(items))
     resolved = get_catalog().resolve(spec.queue, allowed_queues=allowed_queues)
     target = _Target(resolved, headers or {}, idempotency_key)
-    context = yield from get_context()
     if any(isinstance(item, NewTask) and item.id for item in items):
-        results = yield from _enqueue_by_id(items, target, spec.owner)
-        return EnqueuedTasks(results, warnings=list_warnings(resolved, items, context))
+        results = await _enqueue_by_id(broker, items, target, spec.owner)
+        return EnqueuedTasks(results, warnings=list_warnings(resolved, items, broker.memory))
     first = None
     if idempotency_key is not None:
-        first = yield from ask(find_enqueued_part(resolved.redis_queue, idempotency_key))
+        first = await broker.send(find_enqueued_part(resolved.redis_queue, idempotency_key))
     # A repetition is completed even if the queue has been disabled, or Redis has filled up, since the first request.
     if first is None:
         ensure_enabled(resolved)
         size = sum(len(item.payload) for item in items if isinstance(item, NewTask))
-        yield from ensure_memory(resolved.redis_queue, size_bytes=size, memory=context.memory)
+        await ensure_memory(broker, resolved.redis_queue, size_bytes=size)
     if idempotency_key is None and not any(isinstance(item, NewTask) and item.unique_key for item in items):
-        enqueued = EnqueuedTasks((yield from _enqueue(items, target)))
+        enqueued = EnqueuedTasks(await _enqueue(broker, items, target))
         _check_any_queued(enqueued.results)
     elif first is not None:
-        enqueued = yield from _unique_enqueue(items, target, first.request_token, is_repetition=True)
+        enqueued = await _unique_enqueue(broker, items, target, first.request_token, is_repetition=True)
     else:
-        request_token = RequestToken(new_task_id(), (yield from get_context()).now_ns)
-        enqueued = yield from _unique_enqueue(items, target, request_token, is_repetition=False)
-    return replace(enqueued, warnings=list_warnings(resolved, items, context))
+        request_token = RequestToken(new_task_id(), broker.now_ns())
+        enqueued = await _unique_enqueue(broker, items, target, request_token, is_repetition=False)
+    return replace(enqueued, warnings=list_warnings(resolved, items, broker.memory))
 
 
 def check_size(count: int) -> None:
@@ -187,20 +187,20 @@ def _check_any_queued(results: Sequence[ItemResult]) -> None:
     raise refused(f"None of the {len(results)} tasks was queued; the first error: {details[0]}", details)
 
 
-def _enqueue(items: Sequence[RequestedItem], target: _Target) -> Operation[list[ItemResult]]:
+async def _enqueue(broker: AnyBroker, items: Sequence[RequestedItem], target: _Target) -> list[ItemResult]:
     """Enqueue tasks without unique keys, in a request without an idempotency key.
 
     Raise BrokerUnavailable if the first chunk fails; if a later one fails, it is the error of all items from there on.
     """
-    context = yield from get_context()
+    now_ns = broker.now_ns()
     results: list[ItemResult] = []
     # Tasks are built chunk by chunk, so that the event loop serves other requests while one is sent.
     for start in range(0, len(items), constants.BATCH_MAX_TASKS):
         chunk = items[start : start + constants.BATCH_MAX_TASKS]
         ids = new_task_ids(len(chunk))
-        built = [target.build(item, ids[i], context.now_ns) for i, item in enumerate(chunk)]
+        built = [target.build(item, ids[i], now_ns) for i, item in enumerate(chunk)]
         try:
-            outcomes = iter((yield from enqueue_many([task for task in built if isinstance(task, NewTask)])))
+            outcomes = iter(await enqueue_many(broker, [task for task in built if isinstance(task, NewTask)]))
         except BrokerUnavailable as error:
             if not results:
                 raise
@@ -216,14 +216,16 @@ def _enqueue(items: Sequence[RequestedItem], target: _Target) -> Operation[list[
             if isinstance(task, NewTask) and isinstance(outcome, QueueFull):
                 refused.append(task.id)
         if refused:
-            yield from remove_lookups(target.resolved.redis_queue, refused)
+            await remove_lookups(broker, target.resolved.redis_queue, refused)
             if len(refused) == len(built):  # the queue is full: the rest would not fit either
                 results += [ItemResult(error=results[-1].error)] * (len(items) - len(results))
                 break
     return results
 
 
-def _enqueue_by_id(items: Sequence[RequestedItem], target: _Target, owner: str) -> Operation[list[ItemResult]]:
+async def _enqueue_by_id(
+    broker: AnyBroker, items: Sequence[RequestedItem], target: _Target, owner: str
+) -> list[ItemResult]:
     """Enqueue tasks whose ids the client made, each as `enqueue_task` does: an id that is repeated returns its task.
 
     Raise RequestInvalid, BrokerUnavailable if the first chunk fails, and the errors of `_check_any_queued`.
@@ -233,7 +235,7 @@ def _enqueue_by_id(items: Sequence[RequestedItem], target: _Target, owner: str) 
     for start in range(0, len(items), constants.BATCH_MAX_TASKS):
         chunk = items[start : start + constants.BATCH_MAX_TASKS]
         try:
-            results += yield from _enqueue_chunk_by_id(chunk, target, owner)
+            results += await _enqueue_chunk_by_id(broker, chunk, target, owner)
         except BrokerUnavailable as error:
             if not results:
                 raise
@@ -243,40 +245,42 @@ def _enqueue_by_id(items: Sequence[RequestedItem], target: _Target, owner: str) 
     return results
 
 
-def _enqueue_chunk_by_id(chunk: Sequence[RequestedItem], target: _Target, owner: str) -> Operation[list[ItemResult]]:
-    context = yield from get_context()
+async def _enqueue_chunk_by_id(
+    broker: AnyBroker, chunk: Sequence[RequestedItem], target: _Target, owner: str
+) -> list[ItemResult]:
+    now_ns = broker.now_ns()
     queue = target.resolved.redis_queue
     size = sum(len(item.payload) for item in chunk if isinstance(item, NewTask))
     refusal: RunqyError | None = None
     try:
         ensure_enabled(target.resolved)
-        yield from ensure_memory(queue, size_bytes=size, memory=context.memory)
+        await ensure_memory(broker, queue, size_bytes=size)
     except (QueueDisabled, BrokerFull, QueueMemoryExceeded) as error:
         refusal = error
     items = [item for item in chunk if isinstance(item, NewTask)]
     keys = [key_of_task_id(item, owner, target.idempotency_key) for item in items]
-    tasks = [refusal or target.build(item, item.id, context.now_ns) for item in items]
-    if context.is_cluster:
-        tasks = yield from claim_lookups(tasks)
+    tasks = [refusal or target.build(item, item.id, now_ns) for item in items]
+    if broker.is_cluster:
+        tasks = await claim_lookups(broker, tasks)
     requests: list[Request[Any]] = []
     for item, key, task in zip(items, keys, tasks, strict=True):
         if isinstance(task, NewTask):
-            record = record_of(task, item, key, context.now_ns)
-            request = enqueue_unique(task, now_ns=context.now_ns, record=record, is_cluster=context.is_cluster)
+            record = record_of(task, item, key, now_ns)
+            request = enqueue_unique(task, now_ns=now_ns, record=record, is_cluster=broker.is_cluster)
             requests.append(msgspec.structs.replace(request, is_bulky=True))
         else:  # the first request may have been valid when it was sent
             requests.append(find_replayed(queue, key))
-    outcomes = yield from ask_all_with_memory_check(requests, queue=queue, size_bytes=size, memory=context.memory)
+    outcomes = await send_all_with_memory_check(broker, requests, queue=queue, size_bytes=size)
     refused = [item.id for item, outcome in zip(items, outcomes, strict=True) if isinstance(outcome, QueueFull)]
-    if context.is_cluster and refused:
-        yield from remove_lookups(queue, refused)
+    if broker.is_cluster and refused:
+        await remove_lookups(broker, queue, refused)
     results = iter([_result_by_id(*values) for values in zip(items, tasks, outcomes, strict=True)])
     return [next(results) if isinstance(item, NewTask) else ItemResult(error=item) for item in chunk]
 
 
-def claim_lookups(tasks: Sequence[NewTask | RunqyError]) -> Operation[list[NewTask | RunqyError]]:
+async def claim_lookups(broker: AnyBroker, tasks: Sequence[NewTask | RunqyError]) -> list[NewTask | RunqyError]:
     """Write the lookups of tasks. Those whose ids belong to other queues are replaced by errors."""
-    claims = iter((yield from ask_all([claim_lookup(task) for task in tasks if isinstance(task, NewTask)])))
+    claims = iter(await broker.send_all([claim_lookup(task) for task in tasks if isinstance(task, NewTask)]))
     claimed = [(task, next(claims) if isinstance(task, NewTask) else None) for task in tasks]
     return [outcome if isinstance(outcome, RunqyError) else task for task, outcome in claimed]
 
@@ -294,28 +298,30 @@ def _result_by_id(item: NewTask, task: NewTask | RunqyError, outcome: Any) -> It
     return _result(item, item.id, outcome)
 
 
-def _unique_enqueue(
-    items: Sequence[RequestedItem], target: _Target, request_token: RequestToken, *, is_repetition: bool
-) -> Operation[EnqueuedTasks]:
+async def _unique_enqueue(
+    broker: AnyBroker,
+    items: Sequence[RequestedItem],
+    target: _Target,
+    request_token: RequestToken,
+    *,
+    is_repetition: bool,
+) -> EnqueuedTasks:
     """Enqueue tasks with unique keys or an idempotency key, in parts.
 
     With an idempotency key, ids and times are those of the first request that used it. If no item became a task, the
     key may be used again, and the errors of `_check_any_queued` are raised.
     """
-    context = yield from get_context()
     results: list[ItemResult] = []
     for number, indexes in enumerate(_parts(items)):
         part = _part(items, indexes, number, target, request_token)
-        request = enqueue_unique_batch(part, request_token, target.idempotency_key, is_cluster=context.is_cluster)
+        request = enqueue_unique_batch(part, request_token, target.idempotency_key, is_cluster=broker.is_cluster)
         size = sum(len(task.payload) for task in part.tasks)
-        (enqueued,) = yield from ask_all_with_memory_check(
-            [request], queue=part.queue, size_bytes=size, memory=context.memory
-        )
+        (enqueued,) = await send_all_with_memory_check(broker, [request], queue=part.queue, size_bytes=size)
         if isinstance(enqueued, RunqyError):
             results += [ItemResult(error=enqueued)] * len(indexes)
         elif enqueued.request_token != request_token:  # another process handled the same request first
-            yield from remove_lookups(part.queue, [task.id for task in part.tasks])
-            return (yield from _unique_enqueue(items, target, enqueued.request_token, is_repetition=True))
+            await remove_lookups(broker, part.queue, [task.id for task in part.tasks])
+            return await _unique_enqueue(broker, items, target, enqueued.request_token, is_repetition=True)
         else:
             refused = [
                 task.id
@@ -324,14 +330,14 @@ def _unique_enqueue(
                 if isinstance(outcome, QueueFull)
             ]
             if refused:
-                yield from remove_lookups(part.queue, refused)
+                await remove_lookups(broker, part.queue, refused)
             results += _results(items, indexes, enqueued)
     try:
         _check_any_queued(results)
     except (BatchConflict, BatchRefused, QueueFull):
         if target.idempotency_key is not None:
             record = delete_idempotency_record(target.resolved.redis_queue, target.idempotency_key, request_token)
-            yield from ask(record)
+            await broker.send(record)
         raise
     return EnqueuedTasks(results, is_replayed=is_repetition)
 

@@ -14,8 +14,8 @@ from queues.catalog import QueueCatalog
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.constants import BATCH_MAX_TASKS
-from runqy.broker.memory import ask_all_with_memory_check, ensure_memory
-from runqy.broker.operation import BrokerContext, Operation, Request, get_context
+from runqy.broker.memory import ensure_memory, send_all_with_memory_check
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.tasks.enqueue import (
     IDEMPOTENCY_TTL_S,
     EnqueuedTooLate,
@@ -120,39 +120,40 @@ def enqueue_intents(broker: Broker, intents: Sequence[Intent]) -> list[IntentOut
     for indexes in by_queue.values():
         for start in range(0, len(indexes), BATCH_MAX_TASKS):
             chunk = indexes[start : start + BATCH_MAX_TASKS]
-            found = broker.run(_enqueue_chunk([intents[index] for index in chunk], catalog))
+            found = broker.run(_enqueue_chunk(broker, [intents[index] for index in chunk], catalog))
             outcomes |= zip(chunk, found, strict=True)
     return [outcomes[index] for index in range(len(intents))]
 
 
-def _enqueue_chunk(intents: Sequence[Intent], catalog: QueueCatalog) -> Operation[list[IntentOutcome]]:
+async def _enqueue_chunk(broker: AnyBroker, intents: Sequence[Intent], catalog: QueueCatalog) -> list[IntentOutcome]:
     """Enqueue the tasks of one Redis queue in one round trip."""
-    context = yield from get_context()
-    queue = intents[0].task.queue
+    queue, now_ns = intents[0].task.queue, broker.now_ns()
     size = sum(len(intent.task.payload) for intent in intents)
-    tasks: list[NewTask | IntentOutcome] = [_build(intent, catalog, context) for intent in intents]
+    tasks: list[NewTask | IntentOutcome] = [_build(intent, catalog, now_ns) for intent in intents]
     try:
-        yield from ensure_memory(queue, size_bytes=size, memory=context.memory)
+        await ensure_memory(broker, queue, size_bytes=size)
     except (BrokerFull, QueueFull) as error:
         refusal = IntentOutcome(IntentState.DELAYED, error)
         tasks = [refusal if isinstance(task, NewTask) else task for task in tasks]
-    if context.is_cluster and any(intent.owner for intent in intents):
-        tasks = yield from _claim_lookups(tasks)
+    if broker.is_cluster and any(intent.owner for intent in intents):
+        tasks = await _claim_lookups(broker, tasks)
     requests: list[Request[UniqueOutcome] | Request[Replayed | None]] = [
-        enqueue_built_task_once(task, context, until_s=intent.enqueued_until_s, owner=intent.owner)
+        enqueue_built_task_once(
+            task, now_ns=now_ns, is_cluster=broker.is_cluster, until_s=intent.enqueued_until_s, owner=intent.owner
+        )
         if isinstance(task, NewTask)
         # An earlier try may have enqueued it before its process was killed.
         else find_enqueued_once(queue, intent.task.id, intent.owner)
         for intent, task in zip(intents, tasks, strict=True)
     ]
-    replies = yield from ask_all_with_memory_check(requests, queue=queue, size_bytes=size, memory=context.memory)
+    replies = await send_all_with_memory_check(broker, requests, queue=queue, size_bytes=size)
     # A refused task's index entry stays in a cluster: another process may have enqueued it; the sweep removes it else.
     return [_outcome(*found) for found in zip(intents, tasks, replies, strict=True)]
 
 
-def _claim_lookups(tasks: Sequence[NewTask | IntentOutcome]) -> Operation[list[NewTask | IntentOutcome]]:
+async def _claim_lookups(broker: AnyBroker, tasks: Sequence[NewTask | IntentOutcome]) -> list[NewTask | IntentOutcome]:
     """Write the lookups of tasks. Those whose ids belong to tasks of other queues are refused."""
-    claims = iter((yield from claim_lookups([task for task in tasks if isinstance(task, NewTask)])))
+    claims = iter(await claim_lookups(broker, [task for task in tasks if isinstance(task, NewTask)]))
     claimed = [next(claims) if isinstance(task, NewTask) else task for task in tasks]
     return [_failed(task) if isinstance(task, RunqyError) else task for task in claimed]
 
@@ -161,9 +162,9 @@ def _failed(error: RunqyError) -> IntentOutcome:
     return IntentOutcome(IntentState.DELAYED if isinstance(error, DELAYS) else IntentState.REFUSED, error)
 
 
-def _build(intent: Intent, catalog: QueueCatalog, context: BrokerContext) -> NewTask | IntentOutcome:
+def _build(intent: Intent, catalog: QueueCatalog, now_ns: int) -> NewTask | IntentOutcome:
     """Return the task to enqueue, or what becomes of the intent if it was not enqueued before."""
-    if context.now_ns > (intent.requested_s + MAX_AGE_S) * 10**9:
+    if now_ns > (intent.requested_s + MAX_AGE_S) * 10**9:
         return _UNKNOWN
     if intent.is_only_checked:
         return _NOT_ENQUEUED
@@ -173,7 +174,7 @@ def _build(intent: Intent, catalog: QueueCatalog, context: BrokerContext) -> New
         with request_id_context(intent.request_id), enqueue_span(intent.task.queue, ""):
             headers: Mapping[str, str] = trace_headers()
             # Not the Redis queue that its name means now: the record of its id is in that of the row.
-            task = build_task(intent.task, resolved, task_id=intent.task.id, now_ns=context.now_ns, headers=headers)
+            task = build_task(intent.task, resolved, task_id=intent.task.id, now_ns=now_ns, headers=headers)
         is_same = task.queue == intent.task.queue and (not intent.parents or resolved.queue.name in intent.parents)
         return task if is_same else _moved(intent)
     except RunqyError as error:

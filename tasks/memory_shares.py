@@ -10,7 +10,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.constants import LARGE_RESULT_BYTES
 from runqy.broker.health import check_nodes
 from runqy.broker.memory import MemoryReading, MemoryUse, estimate_memory, read_memory, store_over_share
-from runqy.broker.operation import raise_error
+from runqy.broker.request import raise_error
 
 _PAUSE = 20
 """The pause after a measurement, as a multiple of its duration: with many queues a measurement keeps Redis busy."""

@@ -13,9 +13,9 @@ from queues.status import UNTOLD_WARNING
 from queues.webhook_urls import find_host_error
 from runqy.audit.operations import record_in_redis
 from runqy.broker.broker import Broker
-from runqy.broker.memory import ask_with_memory_check
+from runqy.broker.memory import MemoryUse, send_with_memory_check
 from runqy.broker.notify import Notify
-from runqy.broker.operation import BrokerContext, Operation, Request, ask, get_context
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.tasks.enqueue import (
     OF_QUEUE,
     IdempotencyKey,
@@ -73,14 +73,15 @@ class EnqueuedTask(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-def enqueue_task(
+async def enqueue_task(  # noqa: PLR0913 (what all clients can request)
+    broker: AnyBroker,
     requested: NewTask,
     *,
     is_awaited: bool = False,
     allowed_queues: AllowedQueues = None,
     headers: Mapping[str, str] | None = None,
     idempotency_key: IdempotencyKey | None = None,
-) -> Operation[EnqueuedTask]:
+) -> EnqueuedTask:
     """Enqueue a task in one round trip. With an idempotency key, a repeated request creates no second task.
 
     The key of a task whose id the client made is that of `key_of_task_id`. The result of a task that `is_awaited` is
@@ -88,9 +89,15 @@ def enqueue_task(
     PayloadInvalid, RequestInvalid, TaskNotUnique, TaskAlreadyExists, IdempotencyKeyReused, IdempotencyRecordUnreadable,
     BrokerUnavailable.
     """
-    enqueued = _enqueue(requested, is_awaited, allowed_queues, headers or {}, idempotency_key)
     try:
-        return (yield from enqueued)
+        return await _enqueue(
+            broker,
+            requested,
+            idempotency_key,
+            is_awaited=is_awaited,
+            allowed_queues=allowed_queues,
+            headers=headers or {},
+        )
     except (IdempotencyKeyReused, TaskAlreadyExists):
         if requested.id:
             raise task_id_used(requested.id) from None
@@ -118,41 +125,43 @@ def task_id_used(task_id: str) -> TaskAlreadyExists:
 _UNSET = NewTask.requested(queue="", payload=b"")
 
 
-def _enqueue(
+async def _enqueue(  # noqa: PLR0913 (those of `enqueue_task`)
+    broker: AnyBroker,
     requested: NewTask,
+    idempotency_key: IdempotencyKey | None,
+    *,
     is_awaited: bool,
     allowed_queues: AllowedQueues,
     headers: Mapping[str, str],
-    idempotency_key: IdempotencyKey | None,
-) -> Operation[EnqueuedTask]:
+) -> EnqueuedTask:
     resolved = get_catalog().resolve(requested.queue, allowed_queues=allowed_queues)
-    context = yield from get_context()
+    now_ns = broker.now_ns()
     try:
         ensure_enabled(resolved)
         task_id = requested.id or new_task_id()
-        task = build_task(requested, resolved, task_id=task_id, now_ns=context.now_ns, headers=headers)
+        task = build_task(requested, resolved, task_id=task_id, now_ns=now_ns, headers=headers)
     except RunqyError:
         # The first request may have been valid when it was sent.
-        if repeated := (yield from _find_repeated(requested, resolved.redis_queue, idempotency_key)):
+        if repeated := (await _find_repeated(broker, requested, resolved.redis_queue, idempotency_key)):
             return repeated
         raise
     if is_awaited:
         task = msgspec.structs.replace(task, retention_s=max(task.retention_s, _MIN_AWAITED_RETENTION_S))
-    if requested.id and context.is_cluster:
-        yield from ask(claim_lookup(task))
+    if requested.id and broker.is_cluster:
+        await broker.send(claim_lookup(task))
     if idempotency_key is None and not task.unique_key:
-        yield from enqueue_built_task(task, context)
-        return EnqueuedTask(task.as_record(context.now_ns), warnings=list_warnings(resolved, [requested], context))
-    enqueued = yield from _enqueue_unique(task, requested, context, idempotency_key)
-    return msgspec.structs.replace(enqueued, warnings=list_warnings(resolved, [requested], context))
+        await enqueue_built_task(broker, task, now_ns=now_ns)
+        return EnqueuedTask(task.as_record(now_ns), warnings=list_warnings(resolved, [requested], broker.memory))
+    enqueued = await _enqueue_unique(broker, task, requested, now_ns, idempotency_key)
+    return msgspec.structs.replace(enqueued, warnings=list_warnings(resolved, [requested], broker.memory))
 
 
-def list_warnings(resolved: ResolvedQueue, requested: Iterable[object], context: BrokerContext) -> tuple[str, ...]:
+def list_warnings(resolved: ResolvedQueue, requested: Iterable[object], memory: MemoryUse) -> tuple[str, ...]:
     """Return why tasks that were requested may wait, or their own webhooks may not be told of their ends.
 
     By what the process read last, without a round trip.
     """
-    name, memory = resolved.redis_queue, context.memory
+    name = resolved.redis_queue
     if memory.is_unserved(name):
         return (f"No worker serves the queue {name}: its tasks wait until one does.",)
     if resolved.queue.deployment.redis_storage or not memory.is_served_by_go(name):
@@ -171,19 +180,19 @@ def enqueue_and_wait(
     """
     resolved = resolve_queue(requested.queue)
     ensure_enabled(resolved)
-    context = broker.context()
+    now_ns = broker.now_ns()
     with enqueue_span(requested.queue, traceparent):
         headers = trace_headers(traceparent)
-        task = build_task(requested, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers)
+        task = build_task(requested, resolved, task_id=new_task_id(), now_ns=now_ns, headers=headers)
         changes = {"queue": (None, task.queue)}
         # Before the task exists: changes of Redis are recorded first (ADR 0026).
         record_in_redis(action="task.created", object_kind="task", object_name=task.id, changes=changes)
-        broker.run(enqueue_built_task(task, context))
+        broker.run(enqueue_built_task(broker, task, now_ns=now_ns))
     waiting, client = get_waiting_loop(), WaitingClient(id=client_id, holds_thread=True)
     awaited = waiting.run(
         waiting.waiters.wait_for_queued(task.id, queue=task.queue, client=client, timeout_s=timeout_s)
     )
-    return awaited or task.as_record(context.now_ns)
+    return awaited or task.as_record(now_ns)
 
 
 def ensure_enabled(resolved: ResolvedQueue) -> None:
@@ -244,18 +253,18 @@ def merge_notify(own: Notify | None, of_queue: QueueNotify) -> Notify | None:
     return msgspec.structs.replace(own, endpoints=True, revision=of_queue.revision, include_result=include_result)
 
 
-def enqueue_built_task(task: NewTask, context: BrokerContext) -> Operation[None]:
+async def enqueue_built_task(broker: AnyBroker, task: NewTask, *, now_ns: int) -> None:
     """Enqueue a new task. Raise QueueFull, TaskAlreadyExists, BrokerUnavailable."""
-    request = enqueue(task, now_ns=context.now_ns, is_cluster=context.is_cluster)
+    request = enqueue(task, now_ns=now_ns, is_cluster=broker.is_cluster)
     try:
-        yield from ask_with_memory_check(request, queue=task.queue, size_bytes=len(task.payload), memory=context.memory)
+        await send_with_memory_check(broker, request, queue=task.queue, size_bytes=len(task.payload))
     except QueueFull:
-        yield from _forget_refused(task, context)
+        await _forget_refused(broker, task)
         raise
 
 
 def enqueue_built_task_once(
-    task: NewTask, context: BrokerContext, *, until_s: int, owner: str = ""
+    task: NewTask, *, now_ns: int, is_cluster: bool, until_s: int, owner: str = ""
 ) -> Request[UniqueOutcome]:
     """Enqueue a new task, unless this request enqueued its id within the last IDEMPOTENCY_TTL_S.
 
@@ -264,7 +273,7 @@ def enqueue_built_task_once(
     if another owner enqueued the id.
     """
     record = IdempotencyRecord(_id_key(task.id, owner), response=task.id.encode())
-    return enqueue_unique(task, now_ns=context.now_ns, record=record, until_s=until_s, is_cluster=context.is_cluster)
+    return enqueue_unique(task, now_ns=now_ns, record=record, until_s=until_s, is_cluster=is_cluster)
 
 
 def find_enqueued_once(redis_queue: str, task_id: str, owner: str = "") -> Request[Replayed | None]:
@@ -293,34 +302,32 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def _enqueue_unique(
-    task: NewTask, requested: NewTask, context: BrokerContext, idempotency_key: IdempotencyKey | None
-) -> Operation[EnqueuedTask]:
+async def _enqueue_unique(
+    broker: AnyBroker, task: NewTask, requested: NewTask, now_ns: int, idempotency_key: IdempotencyKey | None
+) -> EnqueuedTask:
     """Enqueue a task with a unique key or an idempotency key.
 
     It takes one round trip, and another one if an existing task is returned. Raise the errors of `enqueue_task`.
     """
-    record = record_of(task, requested, idempotency_key, context.now_ns) if idempotency_key is not None else None
-    request = enqueue_unique(task, now_ns=context.now_ns, record=record, is_cluster=context.is_cluster)
+    record = record_of(task, requested, idempotency_key, now_ns) if idempotency_key is not None else None
+    request = enqueue_unique(task, now_ns=now_ns, record=record, is_cluster=broker.is_cluster)
     try:
-        outcome = yield from ask_with_memory_check(
-            request, queue=task.queue, size_bytes=len(task.payload), memory=context.memory
-        )
+        outcome = await send_with_memory_check(broker, request, queue=task.queue, size_bytes=len(task.payload))
     except (BrokerFull, QueueMemoryExceeded):  # before the script ran, which would have found a repetition
-        if repeated := (yield from _find_repeated(requested, task.queue, idempotency_key)):
+        if repeated := (await _find_repeated(broker, requested, task.queue, idempotency_key)):
             return repeated
         raise
     except QueueFull:
-        yield from _forget_refused(task, context)
+        await _forget_refused(broker, task)
         raise
     if outcome is TaskCreated.NOW:
-        return EnqueuedTask(task.as_record(context.now_ns))
+        return EnqueuedTask(task.as_record(now_ns))
     if not (requested.id and isinstance(outcome, Replayed)):  # else the lookup is that of the first request's task
-        yield from _forget_refused(task, context)
+        await _forget_refused(broker, task)
     if isinstance(outcome, Replayed):
-        return (yield from _replay(requested, task.queue, outcome))
+        return await _replay(broker, requested, task.queue, outcome)
     assert isinstance(outcome, LockConflict)  # noqa: S101 (narrows the type: no other outcome is possible)
-    return (yield from _get_existing(requested, task.queue, outcome.task_id))
+    return await _get_existing(broker, requested, task.queue, outcome.task_id)
 
 
 def record_of(task: NewTask, requested: NewTask, idempotency_key: IdempotencyKey, now_ns: int) -> IdempotencyRecord:
@@ -331,36 +338,36 @@ def record_of(task: NewTask, requested: NewTask, idempotency_key: IdempotencyKey
     return IdempotencyRecord(idempotency_key, response, bool(task.unique_key) and task.returns_existing)
 
 
-def _find_repeated(
-    requested: NewTask, queue: str, idempotency_key: IdempotencyKey | None
-) -> Operation[EnqueuedTask | None]:
+async def _find_repeated(
+    broker: AnyBroker, requested: NewTask, queue: str, idempotency_key: IdempotencyKey | None
+) -> EnqueuedTask | None:
     """Return the task of an earlier request with the same idempotency key, if any. Raise the errors of `_replay`."""
-    replayed = (yield from ask(find_replayed(queue, idempotency_key))) if idempotency_key is not None else None
-    return None if replayed is None else (yield from _replay(requested, queue, replayed))
+    replayed = await broker.send(find_replayed(queue, idempotency_key)) if idempotency_key is not None else None
+    return None if replayed is None else await _replay(broker, requested, queue, replayed)
 
 
-def _forget_refused(task: NewTask, context: BrokerContext) -> Operation[None]:
+async def _forget_refused(broker: AnyBroker, task: NewTask) -> None:
     # In a cluster the lookup is on another server, and is written before the task.
-    if context.is_cluster:
-        yield from remove_lookups(task.queue, [task.id])
+    if broker.is_cluster:
+        await remove_lookups(broker, task.queue, [task.id])
 
 
-def _get_existing(
-    requested: NewTask, queue: str, task_id: str, *, is_replayed: bool = False
-) -> Operation[EnqueuedTask]:
+async def _get_existing(
+    broker: AnyBroker, requested: NewTask, queue: str, task_id: str, *, is_replayed: bool = False
+) -> EnqueuedTask:
     """Return the task that has the unique key, if the request allows it. Raise TaskNotUnique, TaskNotFound."""
     if not requested.returns_existing:
         raise TaskNotUnique(f"Task {task_id} has this unique_key.")
-    (record,) = yield from read_tasks([(queue, task_id)])
+    (record,) = await read_tasks(broker, [(queue, task_id)])
     if record is None:
         raise TaskNotFound(f"Task {task_id}, which had this unique_key, has ended and was deleted.")
     return EnqueuedTask(record, is_existing=True, is_replayed=is_replayed)
 
 
-def _replay(requested: NewTask, queue: str, replayed: Replayed) -> Operation[EnqueuedTask]:
+async def _replay(broker: AnyBroker, requested: NewTask, queue: str, replayed: Replayed) -> EnqueuedTask:
     """Return the task of the first request with this idempotency key. Raise IdempotencyRecordUnreadable."""
     if replayed.holder:
-        return (yield from _get_existing(requested, queue, replayed.holder, is_replayed=True))
+        return await _get_existing(broker, requested, queue, replayed.holder, is_replayed=True)
     try:
         now_ns, first = _decode_response(replayed.response)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -9,7 +9,7 @@ from django.conf import settings
 from queues.catalog import AllowedQueues, QueueCatalog
 from queues.queries import get_catalog, resolve_redis_queue
 from runqy.broker.broker import Broker
-from runqy.broker.operation import Operation, Request, ask_all, raise_error
+from runqy.broker.request import AnyBroker, Request, raise_error
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.chunks import TaskChunks, read_chunks
 from runqy.broker.tasks.listing import Anchor, Page, list_tasks
@@ -45,16 +45,16 @@ class TaskWindow:
     """None on the last page."""
 
 
-def get_task(
-    task_id: str, *, allowed_queues: AllowedQueues = None, wants_payload: bool = True
-) -> Operation[TaskRecord]:
+async def get_task(
+    broker: AnyBroker, task_id: str, *, allowed_queues: AllowedQueues = None, wants_payload: bool = True
+) -> TaskRecord:
     """Return a task by its id alone, in one round trip. Raise TaskNotFound, BrokerUnavailable.
 
     A task without a lookup is found only in RUNQY_FOREIGN_QUEUES, since workers can write tasks of any id into their
     queues (ADR 0011).
     """
     catalog = get_catalog()
-    record = yield from find_task(task_id, _list_foreign_redis_queues(catalog), wants_payload=wants_payload)
+    record = await find_task(broker, task_id, _list_foreign_redis_queues(catalog), wants_payload=wants_payload)
     if allowed_queues is not None:
         resolved = catalog.find(record.queue)
         if resolved is None or resolved.queue.name not in allowed_queues:
@@ -71,15 +71,15 @@ def _list_foreign_redis_queues(catalog: QueueCatalog) -> list[str]:
 def get_queue_task(broker: Broker, queue: str, task_id: str, *, allowed_queues: AllowedQueues = None) -> TaskRecord:
     """Return a task of a queue. Raise QueueNotFound, TaskNotFound, BrokerUnavailable."""
     resolved = resolve_redis_queue(broker, queue, allowed_queues=allowed_queues)
-    (record,) = broker.run(read_tasks([(resolved.redis_queue, task_id)]))
+    (record,) = broker.run(read_tasks(broker, [(resolved.redis_queue, task_id)]))
     if record is None:
         raise TaskNotFound
     return record
 
 
-def read_task_output(
-    location: TaskLocation, *, attempt: int | None = None, offset: int = 0
-) -> Operation[tuple[TaskStatus, TaskOutput]]:
+async def read_task_output(
+    broker: AnyBroker, location: TaskLocation, *, attempt: int | None = None, offset: int = 0
+) -> tuple[TaskStatus, TaskOutput]:
     """Return a task's status and what an attempt printed from an offset on.
 
     Without `attempt` it is the last attempt that printed anything. The output is complete if the status is final. Raise
@@ -89,46 +89,48 @@ def read_task_output(
         read_statuses([location]),
         read_output(*location, attempt=attempt, offset=offset),
     ]
-    (status,), output = map(raise_error, (yield from ask_all(requests)))
+    (status,), output = map(raise_error, (await broker.send_all(requests)))
     if status is None:
         raise TaskNotFound
     return status, output
 
 
-def read_task(location: TaskLocation) -> Operation[TaskRecord]:
+async def read_task(broker: AnyBroker, location: TaskLocation) -> TaskRecord:
     """Return a task whose Redis queue is known. Raise TaskNotFound, BrokerUnavailable."""
-    (record,) = yield from read_tasks([location])
+    (record,) = await read_tasks(broker, [location])
     if record is None:
         raise TaskNotFound
     return record
 
 
-def read_task_chunks(
-    location: TaskLocation, *, run: int = 0, offset: int = 0
-) -> Operation[tuple[TaskStatus, TaskChunks]]:
+async def read_task_chunks(
+    broker: AnyBroker, location: TaskLocation, *, run: int = 0, offset: int = 0
+) -> tuple[TaskStatus, TaskChunks]:
     """Return a task's status and what its last run streamed: from an offset on, if `run` is that one.
 
     The chunks are all of the run, or those after them are left for the next call, if the status is not active. Raise
     TaskNotFound, BrokerUnavailable.
     """
-    status, chunks = yield from _read_run(location, read_chunks(*location, run=run, offset=offset))
+    status, chunks = await _read_run(broker, location, read_chunks(*location, run=run, offset=offset))
     return status, chunks
 
 
-def read_stream_and_output(
-    location: TaskLocation, *, attempt: int | None = None
-) -> Operation[tuple[TaskStatus, TaskChunks, TaskOutput]]:
+async def read_stream_and_output(
+    broker: AnyBroker, location: TaskLocation, *, attempt: int | None = None
+) -> tuple[TaskStatus, TaskChunks, TaskOutput]:
     """Return what `read_task_chunks` and `read_task_output` do, in one round trip."""
-    status, chunks, output = yield from _read_run(
-        location, read_chunks(*location), read_output(*location, attempt=attempt)
+    status, chunks, output = await _read_run(
+        broker, location, read_chunks(*location), read_output(*location, attempt=attempt)
     )
     return status, chunks, output
 
 
-def _read_run(location: TaskLocation, chunks: Request[TaskChunks], *others: Request[Any]) -> Operation[list[Any]]:
+async def _read_run(
+    broker: AnyBroker, location: TaskLocation, chunks: Request[TaskChunks], *others: Request[Any]
+) -> list[Any]:
     requests: list[Request[Any]] = [read_statuses([location]), chunks, *others]
     for _ in range(_MAX_READS):
-        (status,), *found = map(raise_error, (yield from ask_all(requests)))
+        (status,), *found = map(raise_error, (await broker.send_all(requests)))
         if status is None:
             raise TaskNotFound
         if status.chunks[0] == found[0].run:
@@ -145,7 +147,7 @@ def get_task_output(
     Raise QueueNotFound, TaskNotFound, BrokerUnavailable.
     """
     location = resolve_redis_queue(broker, queue, allowed_queues=allowed_queues).redis_queue, task_id
-    _, output = broker.run(read_task_output(location, attempt=attempt))
+    _, output = broker.run(read_task_output(broker, location, attempt=attempt))
     return location, output
 
 

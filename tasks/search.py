@@ -13,8 +13,8 @@ import msgspec
 from queues.queries import get_fresh_catalog, list_redis_queues
 from runqy.broker.broker import Broker
 from runqy.broker.constants import BATCH_MAX_TASKS
-from runqy.broker.operation import Request, raise_error
 from runqy.broker.queues.stats import QueueCounts, count_tasks
+from runqy.broker.request import Request, raise_error
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.tasks.listing import MAX_PAGE_BYTES, Anchor, Page, list_tasks
 from runqy.broker.tasks.record import TaskRecord

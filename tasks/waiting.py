@@ -11,7 +11,6 @@ import structlog
 
 from queues.catalog import AllowedQueues
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.operation import Operation
 from runqy.broker.pubsub import TaskEndSubscriber
 from runqy.broker.tasks.chunks import TaskChunks
 from runqy.broker.tasks.reader import TaskLocation, TaskStatus, read_statuses
@@ -155,7 +154,7 @@ class ResultWaiters:
 
     def __init__(self, broker: AsyncBroker, limits: WaiterLimits) -> None:
         self.is_draining = False
-        self._broker = broker
+        self.broker = broker
         self.limits = limits
         self.active: set[Waiter] = set()
         # The waiters by the ids of their tasks. An id is always in the same slice.
@@ -208,13 +207,10 @@ class ResultWaiters:
             # Not an error for the client, which would enqueue the task again.
             return None
 
-    async def run(self, operation: Operation[T]) -> T:
-        return await self._broker.run(operation)
-
     async def read(self, task_id: str, client: WaitingClient) -> TaskRecord:
         """Return a task in its current state. Raise TaskNotFound, BrokerUnavailable."""
-        return await self._broker.run(
-            get_task(task_id, allowed_queues=client.allowed_queues, wants_payload=client.wants_payload)
+        return await get_task(
+            self.broker, task_id, allowed_queues=client.allowed_queues, wants_payload=client.wants_payload
         )
 
     async def read_chunks(self, location: TaskLocation, *, run: int, offset: int) -> tuple[TaskStatus, TaskChunks]:
@@ -227,7 +223,7 @@ class ResultWaiters:
     async def _read_chunks(self, location: TaskLocation, run: int, offset: int) -> tuple[TaskStatus, TaskChunks]:
         # Nobody joins once Redis is asked: the reply would not have what a client was woken for meanwhile.
         del self._readings[location, run, offset]
-        return await self.run(read_task_chunks(location, run=run, offset=offset))
+        return await read_task_chunks(self.broker, location, run=run, offset=offset)
 
     async def add(
         self, task_id: str, *, queue: str, client: WaitingClient, watched: Watched = Watched.END
@@ -345,6 +341,6 @@ class ResultWaiters:
         waiters = [waiter for same_task in tasks.values() for waiter in same_task]
         locations = [(waiter.queue, waiter.task_id) for waiter in waiters]
         unique = list(dict.fromkeys(locations))
-        found = dict(zip(unique, await self._broker.run(read_statuses(unique)), strict=True))
+        found = dict(zip(unique, await self.broker.send(read_statuses(unique)), strict=True))
         for location, waiter in zip(locations, waiters, strict=True):
             waiter.compare(found[location])

@@ -175,7 +175,8 @@ def _read_records(ends: Sequence[CollectedEnd]) -> dict[tuple[str, str], TaskRec
     for start in range(0, len(locations), _READ_AT_ONCE):
         part = locations[start : start + _READ_AT_ONCE]
         try:
-            found.update(zip(part, get_broker().run(read_tasks(part)), strict=True))
+            broker = get_broker()
+            found.update(zip(part, broker.run(read_tasks(broker, part)), strict=True))
         except BrokerUnavailable:
             return found
     return found

@@ -207,7 +207,8 @@ def _grant_redis(
 def _claim_worker_id(worker_id: str, owner: str, queue: str, redis_queues: Sequence[str]) -> None:
     """Record the owner of a worker, and what it registered for. Raise WorkerIdTaken."""
     try:
-        get_broker().run(claim_worker_id(worker_id, owner=owner, queue=queue, redis_queues=redis_queues))
+        broker = get_broker()
+        broker.run(claim_worker_id(broker, worker_id, owner=owner, queue=queue, redis_queues=redis_queues))
     except BrokerUnavailable as error:
         # Not refused: a worker that has lost Redis registers to learn its new address.
         log.warning("worker_id_not_claimed", worker_id=worker_id, error=str(error))
@@ -216,6 +217,7 @@ def _claim_worker_id(worker_id: str, owner: str, queue: str, redis_queues: Seque
 def _record_refusal(worker_id: str, queue: str, reason: str) -> None:
     """List the worker, with the reason, among the workers. Without Redis credentials it cannot do so itself."""
     try:
-        get_broker().run(write_refusal(worker_id, queue=queue, reason=reason))
+        broker = get_broker()
+        broker.run(write_refusal(broker, worker_id, queue=queue, reason=reason))
     except BrokerUnavailable as error:
         log.warning("refusal_not_recorded", worker_id=worker_id, error=str(error))

@@ -12,7 +12,7 @@ from queues.queries import get_fresh_catalog
 from runqy.api_keys import Identity
 from runqy.broker.broker import Broker
 from runqy.broker.constants import HEARTBEAT_TTL_S
-from runqy.broker.operation import Request, raise_error
+from runqy.broker.request import Request, raise_error
 from runqy.broker.tasks.reader import read_holders
 from runqy.broker.workers.claims import read_registration_times
 from runqy.broker.workers.heartbeats import (

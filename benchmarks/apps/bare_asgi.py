@@ -12,7 +12,7 @@ from benchmarks.apps.store import STORE
 from runqy.broker import asynq_pb2
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection.redis_client import RedisTarget
-from runqy.broker.operation import Operation, Request, ask, get_context
+from runqy.broker.request import AnyBroker, Request
 
 django.setup()  # gunicorn's worker class is runqy's, and needs it
 
@@ -43,27 +43,27 @@ async def application(
         message = await receive()
         body += message["body"]
         is_complete = not message.get("more_body", False)
-    content = await broker.run(_store(decoder.decode(body)))
+    content = await _store(broker, decoder.decode(body))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": content})
 
 
-def _store(body: Body) -> Operation[bytes]:
+async def _store(broker: AnyBroker, body: Body) -> bytes:
     task_id = str(uuid.uuid4())
     message = asynq_pb2.TaskMessage(
         type=body.queue, payload=bytes(body.data), id=task_id, queue=body.queue, retry=3, timeout=body.timeout
     )
     prefix = f"bench:{{{body.queue}}}:"
-    context = yield from get_context()
+    now_ns = broker.now_ns()
     command = STORE(
         task=f"{prefix}t:{task_id}",
         pending=f"{prefix}pending",
         task_id=task_id,
         message=message.SerializeToString(),
-        now_ns=context.now_ns,
+        now_ns=now_ns,
     )
-    yield from ask(Request((command,), parse=lambda replies: None))
+    await broker.send(Request((command,), parse=lambda replies: None))
     return b'{"info":{"id":"%s","queue":"%s","state":"pending"}}' % (task_id.encode(), body.queue.encode())
 
 

@@ -25,9 +25,10 @@ from runqy.api.schema import problem_responses
 from runqy.api.throttling import failure_limiter
 from runqy.api.viewsets import ApiViewSet
 from runqy.audit.actors import Actor, ActorKind, actor_context
+from runqy.broker.request import run_blocking
 from runqy.errors import PushUnsigned, RequestInvalid
 from runqy.http.request_ids import current_request_id
-from runqy.redis_connection import run_blocking
+from runqy.redis_connection import PROCESS_BROKER
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +49,7 @@ class PushAuthentication(BaseAuthentication):
             return ApiClient("git hook"), None
         limiter = failure_limiter(request.META.get("REMOTE_ADDR", ""))
         try:
-            run_blocking(limiter.count())
+            run_blocking(limiter.count(PROCESS_BROKER))
         finally:
             if limiter.headers:
                 cast(AuthenticatedRequest, request).rate_limit = RateLimitReport(limiter.headers)

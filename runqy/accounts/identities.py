@@ -23,14 +23,14 @@ from django.dispatch import receiver
 from runqy import clock
 from runqy.accounts.models import ApiKey
 from runqy.api_keys import ENVIRONMENT_KEYS, MIN_KEY_LENGTH, Identity, Role
-from runqy.broker.operation import Operation, ask_all
 from runqy.broker.rate_limit import parse_rate
+from runqy.broker.request import AnyBroker, run_blocking
 from runqy.broker.streams import write_behind
 from runqy.config_sync.documents import Document, DocumentKind
 from runqy.config_sync.snapshot import Snapshot, SnapshotValue, current_snapshot, get_newest, get_snapshot
 from runqy.errors import BrokerUnavailable, KeyRequired, RunqyError
 from runqy.formats.json_decoding import read_json
-from runqy.redis_connection import get_broker, run_blocking
+from runqy.redis_connection import PROCESS_BROKER, get_broker
 
 log = structlog.get_logger()
 
@@ -173,14 +173,14 @@ def record_use(key_id: str) -> None:
 def write_use_when_due(key_id: str) -> None:
     """Write the recorded uses to Redis if that of this key is due. Blocks."""
     if _is_due(key_id):
-        run_blocking(write_uses())
+        run_blocking(write_uses(PROCESS_BROKER))
 
 
-def write_uses() -> Operation[None]:
+async def write_uses(broker: AnyBroker) -> None:
     """Write the uses that are due to Redis in one round trip. A failure is logged, and its uses are lost."""
     requests = [write_behind.record_key_use(key_id, now_s=used_at_s) for key_id, used_at_s in pop_due_uses().items()]
     try:
-        outcomes = yield from ask_all(requests)
+        outcomes = await broker.send_all(requests)
     except BrokerUnavailable as error:
         outcomes = [error]
     failed = next((outcome for outcome in outcomes if isinstance(outcome, RunqyError)), None)

@@ -90,7 +90,7 @@ def grant_redis_user(
     )
     stored = _sign(grant)
     # The grant first: maintenance deletes users without a stored grant.
-    broker.run(acl.store_user(stored, instance_id=instance_id, owner=key))
+    broker.run(acl.store_user(broker, stored, instance_id=instance_id, owner=key))
     try:
         acl.create_users(broker, _users([grant]), target=settings.RUNQY_WORKER_REDIS_TARGET)
     except (BrokerRefused, BrokerCommandRefused) as error:
@@ -108,7 +108,7 @@ def remove_users_of_keys(key_ids: Collection[str]) -> None:
     """
     try:
         broker = get_broker()
-        stored = [part for key in key_ids for part in broker.run(acl.find_users(_name_prefix(key)))]
+        stored = [part for key in key_ids for part in broker.run(acl.find_users(broker, _name_prefix(key)))]
         of_keys = [part for part in stored if (grant := _verify(part)) is not None and grant.key in key_ids]
         if of_keys:
             broker.run(acl.remove_stored_users(of_keys))

@@ -14,9 +14,9 @@ from runqy.accounts.identities import accept_key_blocking, find_identity, is_gue
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
 from runqy.api.throttling import RateLimiter, failure_limiter, ip_prefix
 from runqy.api_keys import Identity, Role
-from runqy.broker.operation import Operation
+from runqy.broker.request import AnyBroker, run_blocking
 from runqy.errors import KeyRequired
-from runqy.redis_connection import run_blocking
+from runqy.redis_connection import PROCESS_BROKER
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class BearerTokenAuthentication(BaseAuthentication):
         if identity is None:
             limiter = failure_limiter(request.META.get("REMOTE_ADDR", ""))
             try:
-                identity = run_blocking(authenticate_key(key, limiter))
+                identity = run_blocking(authenticate_key(PROCESS_BROKER, key, limiter))
             finally:
                 if limiter.headers:
                     cast(AuthenticatedRequest, request).rate_limit = RateLimitReport(limiter.headers)
@@ -69,7 +69,7 @@ def public_identity(address: str) -> Identity:
     return Identity(role=Role.CLIENT, name="public", key_id=f"public:{ip_prefix(address)}")
 
 
-def authenticate_key(key: str, limiter: RateLimiter) -> Operation[Identity | None]:
+async def authenticate_key(broker: AnyBroker, key: str, limiter: RateLimiter) -> Identity | None:
     """Return the identity of a key that `accept_key` does not accept at once, within the limit of failures.
 
     None for a wrong key. The caller has refreshed the snapshot for a key that `may_be_new`. Raise TooManyFailures,
@@ -77,13 +77,13 @@ def authenticate_key(key: str, limiter: RateLimiter) -> Operation[Identity | Non
     """
     is_guess = is_guessable(key)
     if is_guess:
-        yield from limiter.check()
+        await limiter.check(broker)
     identity = find_identity(key)
     if identity is None:
-        yield from limiter.count()
+        await limiter.count(broker)
         return None
     if is_guess:
-        yield from limiter.check()  # concurrent guesses may have reached the limit
+        await limiter.check(broker)  # concurrent guesses may have reached the limit
     record_use(identity.key_id)
     return identity
 

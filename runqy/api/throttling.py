@@ -14,11 +14,11 @@ from rest_framework.throttling import BaseThrottle
 
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
 from runqy.api_keys import Identity
-from runqy.broker.operation import Operation, ask, get_context
 from runqy.broker.rate_limit import Rate, RateLimitStatus, acquire, read_wait
+from runqy.broker.request import AnyBroker, run_blocking
 from runqy.config.connection_urls import parse_address
 from runqy.errors import BrokerUnavailable, TooManyFailures, TooManyRequests
-from runqy.redis_connection import run_blocking
+from runqy.redis_connection import PROCESS_BROKER
 from runqy.telemetry.failure_log import FailureLog
 
 _failures = FailureLog("requests_counted")
@@ -42,26 +42,26 @@ class RateLimiter:
         # The response's headers about the limit; empty as long as it does not concern the request.
         self.headers: dict[str, str] = {}
 
-    def count(self) -> Operation[None]:
+    async def count(self, broker: AnyBroker) -> None:
         """Count a request. Raise the error beyond the limit."""
         if self.rate is None:
             return
         try:
-            context = yield from get_context()
-            status = yield from ask(acquire(self._key(), self.rate, now_ns=context.now_ns))
+            now_ns = broker.now_ns()
+            status = await broker.send(acquire(self._key(), self.rate, now_ns=now_ns))
         except BrokerUnavailable as error:
             _failures.record("requests_not_counted", key=error.code, error=error.detail)
             return
         _failures.record_success()
         self._report(self.rate, status)
 
-    def check(self) -> Operation[None]:
+    async def check(self, broker: AnyBroker) -> None:
         """Raise the error beyond the limit, without counting a request."""
         if self.rate is None:
             return
         try:
-            context = yield from get_context()
-            wait_s = yield from ask(read_wait(self._key(), self.rate, now_ns=context.now_ns))
+            now_ns = broker.now_ns()
+            wait_s = await broker.send(read_wait(self._key(), self.rate, now_ns=now_ns))
         except BrokerUnavailable as error:
             _failures.record("requests_not_counted", key=error.code, error=error.detail)
             return
@@ -135,7 +135,7 @@ class ApiKeyThrottle(BaseThrottle):
         if limiter.rate is None:
             return True
         try:
-            run_blocking(limiter.count())
+            run_blocking(limiter.count(PROCESS_BROKER))
         except TooManyRequests as error:
             refusal, self._wait_s = error.detail, error.retry_after_s
         if limiter.headers and (refusal or self.describes_success):

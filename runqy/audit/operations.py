@@ -17,7 +17,7 @@ from django.utils import timezone
 from runqy.audit.actors import SERVER, Actor, current_actor
 from runqy.audit.changes import Changes, encode_changes
 from runqy.audit.models import AuditRecord, fit_text
-from runqy.broker.operation import raise_error
+from runqy.broker.request import raise_error
 from runqy.broker.streams.audit_stream import append_record, delete_entries, read_entries
 from runqy.broker.streams.entries import StreamEntry
 from runqy.config import signing

@@ -12,8 +12,8 @@ from runqy.broker.connection.async_connector import CONNECT_TIMEOUT_S, MAX_PENDI
 from runqy.broker.connection.async_node import AsyncNode
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.memory import MemoryUse
-from runqy.broker.operation import BrokerContext, Operation, Request, RequestBatch, ask_all, raise_if_unknown
 from runqy.broker.replies import Reply, ReplyLost
+from runqy.broker.request import Request, RequestBatch, raise_if_unknown
 from runqy.broker.scripts import Command
 from runqy.errors import BrokerUnavailable, RunqyError
 
@@ -43,7 +43,7 @@ class AsyncBroker:
         self._clock = RedisClock()
         # Unix time in ns by Redis's clock, as it was last measured. Workers read it several times for each task.
         self.now_ns = self._clock.now_ns
-        self._memory = MemoryUse(is_cluster=self.is_cluster)
+        self.memory = MemoryUse(is_cluster=self.is_cluster)
 
     @classmethod
     def connect(
@@ -70,32 +70,20 @@ class AsyncBroker:
             router = AsyncNode(connector.open, max_pending=max_pending)
         return cls(router, is_cluster=is_cluster, connector=connector)
 
-    async def run(self, work: Request[T] | Operation[T]) -> T:
-        """Run a request or an operation and return its result. Raise BrokerUnavailable, or the errors it documents."""
-        if isinstance(work, Request):
-            requested: T = await self._run(work)
-            return requested
-        outcome: Any = None
-        error: RunqyError | None = None
-        while True:
-            try:
-                effect = work.send(outcome) if error is None else work.throw(error)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            outcome, error = None, None
-            try:
-                # The class itself, BrokerContext, is yielded to ask for one.
-                outcome = self.context() if isinstance(effect, type) else await self._run(effect)
-            except RunqyError as raised:
-                error = raised
+    async def send(self, request: Request[T]) -> T:
+        """Return the outcome of a request. Raise BrokerUnavailable, or the errors it documents."""
+        outcome: T = await self._run(request)
+        return outcome
 
-    async def run_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
-        """Run requests in one round trip; the result of a failed request is its error.
+    async def send_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
+        """Return the outcomes of requests in one round trip; the outcome of a failed request is its error.
 
         Raise BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
         """
-        return await self.run(ask_all(requests))
+        if not requests:
+            return []
+        outcomes: list[T | RunqyError] = await self._run(RequestBatch(tuple(requests)))
+        return outcomes
 
     async def _run(self, request: Request[Any] | RequestBatch) -> Any:
         commands = request.commands
@@ -116,9 +104,6 @@ class AsyncBroker:
                 raise
         return request.read(replies)
 
-    def context(self) -> BrokerContext:
-        return BrokerContext(now_ns=self.now_ns(), is_cluster=self.is_cluster, memory=self._memory)
-
     def now_s(self) -> int:
         return self._clock.now_ns() // 1_000_000_000
 
@@ -129,7 +114,7 @@ class AsyncBroker:
 
     async def measure_clock(self) -> float:
         """Measure and return the offset of Redis's clock in s. Raise BrokerUnavailable."""
-        return await self.run(self._clock.measure())
+        return await self._clock.measure(self)
 
     async def close(self) -> None:
         """Close all connections; pending requests fail with BrokerUnavailable."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,16 +11,7 @@ from redis import RedisCluster
 from runqy import clock
 from runqy.broker.connection.redis_client import RedisTarget, connect_client, make_connection
 from runqy.broker.memory import MemoryUse
-from runqy.broker.operation import (
-    BrokerContext,
-    Effect,
-    Operation,
-    Request,
-    RequestBatch,
-    ask,
-    ask_all,
-    raise_if_unknown,
-)
+from runqy.broker.request import AnyBroker, Request, RequestBatch, raise_if_unknown, run_blocking
 from runqy.broker.scripts import command
 from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
@@ -62,7 +53,7 @@ class RedisClock:
         """
         return abs(clock.now_ns() - clock.monotonic_ns() - self._wall_offset_ns) > PARTED_NS
 
-    def measure(self) -> Operation[float]:
+    async def measure(self, broker: AnyBroker) -> float:
         """Measure and store the offset of Redis's clock; return how far it is ahead of the wall clock in s.
 
         The fastest of SAMPLES round trips counts. A difference that the round trip can explain is taken as 0, so that
@@ -70,19 +61,19 @@ class RedisClock:
         """
         samples = []
         for _ in range(SAMPLES):
-            samples.append((yield from self._compare()))
+            samples.append(await self._compare(broker))
         round_trip_ns, ahead_ns, self._wall_offset_ns = min(samples)
         ahead_ns = 0 if abs(ahead_ns) <= round_trip_ns // 2 + TOLERANCE_NS else ahead_ns
         self._offset_ns = self._wall_offset_ns + ahead_ns
         return ahead_ns / 1e9
 
-    def _compare(self) -> Operation[tuple[int, int, int]]:
+    async def _compare(self, broker: AnyBroker) -> tuple[int, int, int]:
         """Return in ns the time of a round trip, how far Redis's clock was ahead of the wall clock in its middle, and
         how far the wall clock was ahead of the monotonic clock.
         """
         started_ns = clock.monotonic_ns()  # first: a delay between the two counts as a part of the round trip
         before_ns = clock.now_ns()
-        seconds, micros = yield from ask(_TIME)
+        seconds, micros = await broker.send(_TIME)
         round_trip_ns = clock.monotonic_ns() - started_ns
         redis_ns = seconds * 1_000_000_000 + micros * 1_000
         return round_trip_ns, redis_ns - (before_ns + round_trip_ns // 2), before_ns - started_ns
@@ -95,7 +86,7 @@ class Broker:
         self.client = client
         self.connection = make_connection(client)
         self._clock = RedisClock()
-        self._memory = MemoryUse(is_cluster=self.is_cluster)
+        self.memory = MemoryUse(is_cluster=self.is_cluster)
 
     @classmethod
     def connect(cls, target: RedisTarget) -> Broker:
@@ -107,26 +98,32 @@ class Broker:
         """Keys with different hash tags may be on different nodes."""
         return self.connection.is_cluster
 
-    def run(self, work: Request[T] | Operation[T]) -> T:
-        """Run a request or an operation and return its result. Raise BrokerUnavailable, or the errors it documents."""
-        if isinstance(work, Request):
-            requested: T = self._run(work)
-            return requested
-        return drive(work, self.perform)
+    def run(self, work: Request[T] | Coroutine[Any, Any, T]) -> T:
+        """Return the outcome of a request, or of an operation that was called with this broker.
 
-    def perform(self, effect: Effect) -> Any:
-        """Return the outcome of an effect that an operation yields. Raise BrokerUnavailable, or the errors it
-        documents.
+        Raise BrokerUnavailable, or the errors that it documents.
         """
-        # The class itself, BrokerContext, is yielded to ask for one.
-        return self.context() if isinstance(effect, type) else self._run(effect)
+        if isinstance(work, Request):
+            outcome: T = self._run(work)
+            return outcome
+        return run_blocking(work)
 
     def run_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
         """Run requests in one round trip; the result of a failed request is its error.
 
         Raise BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
         """
-        return self.run(ask_all(requests))
+        outcomes: list[T | RunqyError] = self._run(RequestBatch(tuple(requests))) if requests else []
+        return outcomes
+
+    async def send(self, request: Request[T]) -> T:
+        """Return the outcome of a request for an operation that this thread runs. Blocks."""
+        outcome: T = self._run(request)
+        return outcome
+
+    async def send_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
+        """Return what `run_all` does for an operation that this thread runs. Blocks."""
+        return self.run_all(requests)
 
     def _run(self, request: Request[Any] | RequestBatch) -> Any:
         try:
@@ -146,9 +143,6 @@ class Broker:
                 raise
         return request.read(replies)
 
-    def context(self) -> BrokerContext:
-        return BrokerContext(now_ns=self.now_ns(), is_cluster=self.is_cluster, memory=self._memory)
-
     def now_ns(self) -> int:
         """Return Unix time in ns by Redis's clock, as it was last measured."""
         return self._clock.now_ns()
@@ -167,7 +161,7 @@ class Broker:
 
     def measure_clock(self) -> float:
         """Measure and return the offset of Redis's clock in s. Raise BrokerUnavailable."""
-        return self.run(self._clock.measure())
+        return self.run(self._clock.measure(self))
 
     def pubsub(self) -> PubSub:
         """Return a new subscription connection; the caller closes it."""
@@ -178,20 +172,3 @@ class Broker:
         self.client.close()
         if not isinstance(self.client, RedisCluster):
             self.client.connection_pool.disconnect()
-
-
-def drive(operation: Operation[T], perform: Callable[[Effect], Any]) -> T:
-    """Run an operation with blocking I/O: `perform` returns the outcome of an effect, or raises its RunqyError."""
-    outcome: Any = None
-    error: RunqyError | None = None
-    while True:
-        try:
-            effect = operation.send(outcome) if error is None else operation.throw(error)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-        outcome, error = None, None
-        try:
-            outcome = perform(effect)
-        except RunqyError as raised:
-            error = raised

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runqy.broker import keys
-from runqy.broker.operation import Request
+from runqy.broker.request import Request
 from runqy.broker.scripts import Value, command, script
 
 

@@ -8,8 +8,8 @@ from redis import RedisCluster
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.memory import MemoryReading, MemoryUse, parse_memory
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply, check_reply, translate_errors
+from runqy.broker.request import Request
 from runqy.broker.scripts import command, script
 from runqy.errors import BrokerRefused, RunqyError
 

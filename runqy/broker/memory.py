@@ -11,8 +11,8 @@ from runqy import clock
 from runqy.broker import keys
 from runqy.broker.constants import QUEUE_FULL_RETRY_S
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Operation, Request, ask, ask_all, raise_error
 from runqy.broker.replies import Reply
+from runqy.broker.request import AnyBroker, Request, raise_error
 from runqy.broker.scripts import Command, command, script
 from runqy.errors import BrokerFull, QueueMemoryExceeded, RunqyError
 
@@ -163,47 +163,47 @@ def read_memory(queue: str) -> Request[MemoryReading]:
     return Request(commands, _parse_reading, tolerates_wrong_types=True)
 
 
-def ask_with_memory_check(request: Request[T], *, queue: str, size_bytes: int, memory: MemoryUse) -> Operation[T]:
+async def send_with_memory_check(broker: AnyBroker, request: Request[T], *, queue: str, size_bytes: int) -> T:
     """Return the outcome of a request that adds tasks of this size to a Redis queue. Raise as `ensure_memory`.
 
     Once a second, and after large tasks, it reads the server's memory in the same round trip.
     """
-    yield from ensure_memory(queue, size_bytes=size_bytes, memory=memory)
-    sent_bytes = memory.begin_check(queue, size_bytes)
+    await ensure_memory(broker, queue, size_bytes=size_bytes)
+    sent_bytes = broker.memory.begin_check(queue, size_bytes)
     if sent_bytes is None:
-        result: T = yield request
-        return result
-    outcome, reading = yield from ask_all([request, read_memory(queue)])
+        return await broker.send(request)
+    outcome, reading = await broker.send_all([request, read_memory(queue)])
     if isinstance(reading, MemoryReading):
-        memory.record(queue, reading, sent_bytes)
+        broker.memory.record(queue, reading, sent_bytes)
     return raise_error(outcome)  # type: ignore[return-value] # the outcome of the first request
 
 
-def ask_all_with_memory_check(
-    requests: Sequence[Request[T]], *, queue: str, size_bytes: int, memory: MemoryUse
-) -> Operation[list[T | RunqyError]]:
-    """Return the outcomes of requests as `ask_all` does, and read the memory as `ask_with_memory_check` does."""
-    sent_bytes = memory.begin_check(queue, size_bytes)
+async def send_all_with_memory_check(
+    broker: AnyBroker, requests: Sequence[Request[T]], *, queue: str, size_bytes: int
+) -> list[T | RunqyError]:
+    """Return the outcomes of requests as `send_all` does, and read the memory as `send_with_memory_check` does."""
+    sent_bytes = broker.memory.begin_check(queue, size_bytes)
     if sent_bytes is None:
-        return (yield from ask_all(requests))
-    *outcomes, reading = yield from ask_all([*requests, read_memory(queue)])
+        return await broker.send_all(requests)
+    *outcomes, reading = await broker.send_all([*requests, read_memory(queue)])
     if isinstance(reading, MemoryReading):
-        memory.record(queue, reading, sent_bytes)
+        broker.memory.record(queue, reading, sent_bytes)
     return outcomes  # type: ignore[return-value] # those of the requests
 
 
-def ensure_memory(queue: str, *, size_bytes: int, memory: MemoryUse) -> Operation[None]:
+async def ensure_memory(broker: AnyBroker, queue: str, *, size_bytes: int) -> None:
     """Raise BrokerFull if the server of a Redis queue has no room for tasks of this size, or QueueMemoryExceeded if the
     queue's share has none.
 
     The memory is read once a second, and before each large task.
     """
+    memory = broker.memory
     must_read = memory.must_read(queue, size_bytes)
     if not must_read and memory.has_room(queue, size_bytes) and not memory.is_over_share(queue, size_bytes):
         return
     if (sent_bytes := memory.begin_check(queue, must_read=must_read)) is not None:
         try:
-            memory.record(queue, (yield from ask(read_memory(queue))), sent_bytes)
+            memory.record(queue, await broker.send(read_memory(queue)), sent_bytes)
         except RunqyError:
             memory.record(queue, MemoryReading(), sent_bytes)  # allows all: the request itself will fail the same way
     # From here to the caller's `begin_check`, which counts the tasks, there is no I/O: an event loop cannot run another

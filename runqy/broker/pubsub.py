@@ -20,8 +20,8 @@ from runqy.broker.connection.async_connector import Connector
 from runqy.broker.connection.async_node import reconnect_delay_s
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import ended_channel
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply, translate_error
+from runqy.broker.request import Request
 from runqy.broker.scripts import command, pack
 from runqy.errors import RunqyError
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from runqy.broker.broker import Broker
 from runqy.broker.connection.blocking import RedisConnection
-from runqy.broker.operation import Operation, Request, ask_all
 from runqy.broker.replies import check_reply
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import command
 from runqy.errors import RunqyError
 from runqy.telemetry.failure_log import FailureLog
@@ -66,13 +66,13 @@ MAX_ROUNDS = 40
 _failures = FailureLog("queues_included")
 
 
-def run_requests(requests: Mapping[str, Request[T]]) -> Operation[dict[str, T]]:
+async def run_requests(broker: AnyBroker, requests: Mapping[str, Request[T]]) -> dict[str, T]:
     """Run one request per queue, all in one round trip. A queue whose request fails is logged and left out.
 
     Raise BrokerUnavailable.
     """
     succeeded: dict[str, T] = {}
-    outcomes = yield from ask_all(list(requests.values()))
+    outcomes = await broker.send_all(list(requests.values()))
     for queue, outcome in zip(requests, outcomes, strict=True):
         if isinstance(outcome, RunqyError):
             _failures.record("queue_left_out", key=queue, queue=queue, error=outcome.detail)
@@ -81,16 +81,16 @@ def run_requests(requests: Mapping[str, Request[T]]) -> Operation[dict[str, T]]:
     return succeeded
 
 
-def for_each_queue(
-    queues: Iterable[str], make: Callable[[str], Request[T]], has_more: Callable[[T], bool]
-) -> Operation[list[tuple[str, T]]]:
+async def for_each_queue(
+    broker: AnyBroker, queues: Iterable[str], make: Callable[[str], Request[T]], has_more: Callable[[T], bool]
+) -> list[tuple[str, T]]:
     """Run a request for every queue, and again for those whose outcome has more."""
     outcomes: list[tuple[str, T]] = []
     remaining = list(queues)
     for _ in range(MAX_ROUNDS):
         if not remaining:
             break
-        round_outcomes = yield from run_requests({queue: make(queue) for queue in remaining})
+        round_outcomes = await run_requests(broker, {queue: make(queue) for queue in remaining})
         outcomes.extend(round_outcomes.items())
         remaining = [queue for queue, outcome in round_outcomes.items() if has_more(outcome)]
     return outcomes

@@ -74,7 +74,7 @@ class BackgroundTasks:
         self._refreshing = None
 
     async def _flush_key_uses(self) -> None:
-        await self._broker.run(write_uses())
+        await write_uses(self._broker)
 
     async def _check_clock(self) -> None:
         if self._broker.has_clock_parted:

@@ -27,7 +27,6 @@ from runqy.api.throttling import ApiKeyThrottle, failure_limiter, key_limiter
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Identity
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.operation import Operation
 from runqy.dataplane.application import Handler, PassToDjango
 from runqy.dataplane.background_tasks import BackgroundTasks
 from runqy.dataplane.bodies import find_length
@@ -224,7 +223,7 @@ class TaskEndpoints:
             await self._background.refresh_for_unknown()
         limiter = failure_limiter(call.address)
         try:
-            identity = await self._broker.run(authenticate_key(key, limiter))
+            identity = await authenticate_key(self._broker, key, limiter)
         finally:
             call.rate_limit_headers = limiter.headers
         if identity is None:
@@ -238,7 +237,7 @@ class TaskEndpoints:
         if limiter.rate is None:
             return
         try:
-            await self._broker.run(limiter.count())
+            await limiter.count(self._broker)
         finally:
             call.rate_limit_headers = limiter.headers or call.rate_limit_headers
 
@@ -253,6 +252,7 @@ class TaskEndpoints:
             headers = trace_headers(traceparent)
             enqueued = await self._run(
                 lambda: enqueue_task(
+                    self._broker,
                     task,
                     is_awaited=wait.seconds > 0,
                     allowed_queues=identity.queues,
@@ -281,7 +281,9 @@ class TaskEndpoints:
         with enqueue_span(spec.queue, traceparent):
             headers = trace_headers(traceparent)
             enqueued = await self._run(
-                lambda: enqueue_tasks(spec=spec, allowed_queues=identity.queues, headers=headers, idempotency_key=key)
+                lambda: enqueue_tasks(
+                    self._broker, spec=spec, allowed_queues=identity.queues, headers=headers, idempotency_key=key
+                )
             )
         replayed = {"Idempotent-Replayed": "true"} if enqueued.is_replayed else None
         return json_response(encode_json(add_batch_response(enqueued)), headers=replayed)
@@ -290,7 +292,9 @@ class TaskEndpoints:
         request = call.request
         wait = parse_wait(request.query_param("wait"), request.headers)
         wants_payload = parse_wants_payload(request.query_param("payload"))
-        record = await self._run(lambda: get_task(task_id, allowed_queues=identity.queues, wants_payload=wants_payload))
+        record = await self._run(
+            lambda: get_task(self._broker, task_id, allowed_queues=identity.queues, wants_payload=wants_payload)
+        )
         if wait.seconds and not record.state.is_final:
             client = waiting_client(request.headers, identity, wants_payload=wants_payload)
             waiting = self._waiters.wait_for_end(task_id, queue=record.queue, client=client, timeout_s=wait.seconds)
@@ -303,7 +307,7 @@ class TaskEndpoints:
     async def _stream_events(self, call: Call, identity: Identity, *, task_id: str) -> Response | StreamingResponse:
         headers = call.request.headers
         last_event_id = headers.get("Last-Event-ID", "")
-        record = await self._run(lambda: get_task(task_id, allowed_queues=identity.queues))
+        record = await self._run(lambda: get_task(self._broker, task_id, allowed_queues=identity.queues))
         if is_end_known(record, last_event_id):
             return empty_response(204, EVENT_HEADERS)
         stream = await open_event_stream(
@@ -317,7 +321,7 @@ class TaskEndpoints:
 
     async def _stream_chunks(self, call: Call, identity: Identity, *, task_id: str) -> StreamingResponse:
         headers = call.request.headers
-        record = await self._run(lambda: get_task(task_id, allowed_queues=identity.queues))
+        record = await self._run(lambda: get_task(self._broker, task_id, allowed_queues=identity.queues))
         stream, content_type = await call.request.until_disconnect(
             open_chunk_stream(
                 self._waiters,
@@ -340,7 +344,7 @@ class TaskEndpoints:
         resolved = get_catalog().resolve(queue, allowed_queues=identity.queues)
         location = resolved.redis_queue, task_id
         if last_event_id == END_ID:
-            await self._broker.run(read_task_output(location))
+            await read_task_output(self._broker, location)
             return empty_response(204, EVENT_HEADERS)
         stream = await open_output_stream(
             self._waiters,
@@ -366,14 +370,14 @@ class TaskEndpoints:
         head = {"Content-Type": EVENT_TYPE} | EVENT_HEADERS
         return StreamingResponse(200, [*encode_headers(head)], stream)
 
-    async def _run(self, operation: Callable[[], Operation[T]]) -> T:
+    async def _run(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Run an operation. Repeat it if it did not find its queue and the snapshot was outdated."""
         try:
-            return await self._broker.run(operation())
+            return await operation()
         except QueueNotFound:
             if not await self._background.refresh_for_unknown():
                 raise
-        return await self._broker.run(operation())
+        return await operation()
 
     @staticmethod
     async def _read_body(request: ParsedRequest) -> bytes:

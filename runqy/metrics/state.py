@@ -12,9 +12,9 @@ from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.health import is_maintenance_running, ping
 from runqy.broker.memory import estimate_memory
-from runqy.broker.operation import Request, raise_error
 from runqy.broker.queues.demand import count_demand, read_all_demand_records
 from runqy.broker.queues.stats import QueueCounts, count_tasks
+from runqy.broker.request import Request, raise_error
 from runqy.broker.streams.backlogs import StreamBacklog, read_backlogs
 from runqy.broker.streams.run_counters import RunCounters, read_run_counters, read_webhook_attempts
 from runqy.broker.workers.heartbeats import list_worker_ids, read_records

@@ -9,8 +9,8 @@ from runqy.admin_site.links import changelist_url
 from runqy.admin_site.page_cache import get_or_read
 from runqy.broker.broker import Broker
 from runqy.broker.health import is_maintenance_running
-from runqy.broker.operation import Request, raise_error
 from runqy.broker.queues.stats import QueueCounts, count_tasks, read_queue_names
+from runqy.broker.request import Request, raise_error
 from runqy.broker.states import TaskState
 from runqy.broker.workers.heartbeats import list_worker_ids, read_records
 from runqy.broker.workers.records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers

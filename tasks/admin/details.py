@@ -94,7 +94,8 @@ def _task_context(request: HttpRequest, record: TaskRecord) -> dict[str, Any]:
     is_visible = shown.is_visible
     payload = render_content(record.payload) if is_visible else None
     location = record.queue, record.id
-    status, chunks, output = get_broker().run(read_stream_and_output(location, attempt=parse_attempt(request)))
+    broker = get_broker()
+    status, chunks, output = broker.run(read_stream_and_output(broker, location, attempt=parse_attempt(request)))
     return past | {
         "title": f"Task {record.id}",
         "task": record,

@@ -47,7 +47,8 @@ class OutputView(AdminView):
         redis_queue = resolve_redis_queue(get_broker(), request.GET.get("queue", "")).redis_queue
         location = redis_queue, unquote(kwargs["object_id"])
         try:
-            status, output = get_broker().run(read_task_output(location, attempt=parse_attempt(request)))
+            broker = get_broker()
+            status, output = broker.run(read_task_output(broker, location, attempt=parse_attempt(request)))
         except TaskNotFound:
             return HttpResponse(headers={"HX-Refresh": "true"})
         if request.GET.get("state") != _state_of(status):

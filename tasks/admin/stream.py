@@ -33,7 +33,8 @@ class StreamView(AdminView):
         location = redis_queue, unquote(kwargs["object_id"])
         run, offset = (read_number(request.GET.get(name, "")) or 0 for name in ("run", "offset"))
         try:
-            status, chunks = get_broker().run(read_task_chunks(location, run=run, offset=offset))
+            broker = get_broker()
+            status, chunks = broker.run(read_task_chunks(broker, location, run=run, offset=offset))
         except TaskNotFound:
             return HttpResponse(headers={"HX-Refresh": "true"})
         if chunks.run != run:

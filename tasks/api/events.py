@@ -139,7 +139,7 @@ class TaskEvents:
                 record = None
             elif record is None or (record.state, record.started_at_ns) != state:
                 # The chunks are read once more: by then they are all that came before this state.
-                record = await self._waiters.run(read_task(self.location))
+                record = await read_task(self._waiters.broker, self.location)
                 continue
             if record is not None and record.state is TaskState.ACTIVE and (event := self._render_state(record)):
                 yield event

@@ -102,8 +102,8 @@ class OutputEvents:
         """Yield the events since the last call: of the attempt that was sent last, and of later ones."""
         while True:
             position = self._position
-            status, output = await self._waiters.run(
-                read_task_output(self.location, attempt=position.attempt, offset=position.offset)
+            status, output = await read_task_output(
+                self._waiters.broker, self.location, attempt=position.attempt, offset=position.offset
             )
             self.status = status
             if event := self._render(output):

@@ -114,7 +114,7 @@ class EndsCollector:
         limit = max(READ_MAX // len(queues), READ_MIN)
         paused = Counter(key.rpartition(" ")[0] for key in _failures.list_paused())
         limits = {queue: limit + paused[queue] for queue in queues}
-        pages = broker.run(run_requests({queue: read_ends(queue, limit=limits[queue]) for queue in queues}))
+        pages = broker.run(run_requests(broker, {queue: read_ends(queue, limit=limits[queue]) for queue in queues}))
         has_more = dict[str, bool]()
         for queue, page in pages.items():
             consumed = self._consume(queue, find_parent(queue, catalog, deleted), page) if page else []

@@ -84,7 +84,7 @@ class ForeignRunSearch:
             queue: list_tasks(queue, state, limit=PAGE_SIZE, is_newest_first=True, after=page.end if page else None)
             for queue, page in after.items()
         }
-        return broker.run(run_requests(requests))
+        return broker.run(run_requests(broker, requests))
 
     def _remember(self, runs: Sequence[EndedRun]) -> None:
         if len(self._known) > MAX_REMEMBERED:

@@ -273,7 +273,9 @@ class RunRecorder:
     def _record(self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None) -> tuple[int, Sequence[str]]:
         """Store the next entries of some streams. Return how many were read, and the queues that may have more."""
         limit, now_ns = max(READ_MAX // len(queues), READ_MIN), broker.now_ns()
-        pages = broker.run(run_requests({queue: read_runs(queue, limit=limit, now_ns=now_ns) for queue in queues}))
+        pages = broker.run(
+            run_requests(broker, {queue: read_runs(queue, limit=limit, now_ns=now_ns) for queue in queues})
+        )
         _delete_others(broker, pages)
         found = {queue: page.entries for queue, page in pages.items() if page.entries}
         before = get_streams(found)
@@ -291,8 +293,10 @@ class RunRecorder:
             checkpoint()
         # Removed only after the commit, so that a process that is killed in between loses nothing.
         removals = {queue: remove_runs(queue, entries[-1].id) for queue, entries in found.items()}
-        drops = _record_drops(broker.run(run_requests(removals)), before, catalog)
-        broker.run(run_requests({queue: add_run_counters(queue, counters) for queue, counters in drops.items()}))
+        drops = _record_drops(broker.run(run_requests(broker, removals)), before, catalog)
+        broker.run(
+            run_requests(broker, {queue: add_run_counters(queue, counters) for queue, counters in drops.items()})
+        )
         return sum(map(len, found.values())), [queue for queue, entries in found.items() if len(entries) >= limit]
 
     def _store(self, entries: Sequence[QueueEntry]) -> None:
@@ -334,7 +338,7 @@ def _delete_others(broker: Broker, pages: dict[str, StreamPage]) -> None:
     others = [queue for queue, page in pages.items() if not page.is_stream]
     for queue in others:
         log.warning("run_stream_replaced", queue=queue)
-    broker.run(run_requests({queue: delete_stream(queue) for queue in others}))
+    broker.run(run_requests(broker, {queue: delete_stream(queue) for queue in others}))
 
 
 def _record_drops(

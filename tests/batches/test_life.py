@@ -43,7 +43,7 @@ def test_a_batch_of_one_call_calls_back_once_when_all_have_ended(client: ApiClie
     (callback,) = steps.callbacks()
     shown = client.get(f"/batches/{batch_id}").json()
     assert (shown["callback"]["state"], shown["callback"]["task_id"]) == ("enqueued", callback)
-    (record,) = steps.broker.run(read_tasks([(steps.done, callback)]))
+    (record,) = steps.broker.run(read_tasks(steps.broker, [(steps.done, callback)]))
     payload = json.loads(record.payload)
     assert payload["to"] == "ann"
     assert {name: payload["batch"][name] for name in ("id", "name", "total")} == {

@@ -101,9 +101,9 @@ class ModelledLife(RuleBasedStateMachine):
             task = self.tasks.get(task_id)
             if task is None:
                 with pytest.raises(TaskNotFound):
-                    self.broker.run(find_task(task_id, QUEUES))
+                    self.broker.run(find_task(self.broker, task_id, QUEUES))
                 continue
-            record = self.broker.run(find_task(task_id))
+            record = self.broker.run(find_task(self.broker, task_id))
             assert record.message == task.message
             assert (record.state, record.result) == (task.state, task.result)
             assert record.score_s == (None if task.state == "pending" else task.score)

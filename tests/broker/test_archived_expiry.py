@@ -28,11 +28,11 @@ def archive_as_asynq(broker: Broker, task_id: str, at_s: int) -> None:
 
 
 def expire(broker: Broker, default_ttl_s: int = 259_200) -> int:
-    return broker.run(delete_expired({QUEUE: default_ttl_s}, ArchiveCursors()))
+    return broker.run(delete_expired(broker, {QUEUE: default_ttl_s}, ArchiveCursors()))
 
 
 def read(broker: Broker, task_id: str = "t1") -> TaskRecord:
-    return broker.run(find_task(task_id, [QUEUE]))
+    return broker.run(find_task(broker, task_id, [QUEUE]))
 
 
 def test_a_go_worker_finds_nothing_to_delete_among_archived_tasks(broker: Broker) -> None:
@@ -48,7 +48,7 @@ def test_a_lost_task_without_retries_left_is_archived_until_it_expires(broker: B
     taken = take_one(broker)
     broker.client.zadd(KEYS.lease, {taken.lease.task_id: 1})
 
-    broker.run(recover_lost([QUEUE], LeaselessWatch()))
+    broker.run(recover_lost(broker, [QUEUE], LeaselessWatch()))
 
     assert broker.client.zscore(KEYS.archived, "t1") == int(fields(broker, "t1")["archived_at"]) + 3600
 

@@ -11,7 +11,7 @@ from runqy import clock
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
-from runqy.broker.operation import Operation, Request, ask, get_context
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import Script, command
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
@@ -53,8 +53,8 @@ def set_to(key: str, value: str) -> Request[bytes]:
 
 def test_requests_of_many_coroutines_get_their_own_replies(broker: Broker, target: RedisTarget) -> None:
     async def act(on_loop: AsyncBroker) -> list[bytes | None]:
-        await asyncio.gather(*(on_loop.run(set_to(f"k{i}", str(i))) for i in range(100)))
-        return await asyncio.gather(*(on_loop.run(get(f"k{i}")) for i in range(100)))
+        await asyncio.gather(*(on_loop.send(set_to(f"k{i}", str(i))) for i in range(100)))
+        return await asyncio.gather(*(on_loop.send(get(f"k{i}")) for i in range(100)))
 
     assert run_with_broker(target, act) == [str(i).encode() for i in range(100)]
 
@@ -67,7 +67,7 @@ def test_replies_of_one_request_come_in_the_order_of_its_commands(broker: Broker
     )
 
     async def act(on_loop: AsyncBroker) -> list[bytes]:
-        return await on_loop.run(everything)
+        return await on_loop.send(everything)
 
     assert run_with_broker(target, act) == [reply for key in keys for reply in (b"OK", key.encode())]
 
@@ -76,17 +76,17 @@ def test_operations_have_the_outcomes_that_they_have_on_a_thread(broker: Broker,
     put(broker, "old")
 
     async def act(on_loop: AsyncBroker) -> tuple[Any, ...]:
-        new = await on_loop.run(enqueue(new_task("t1"), now_ns=on_loop.now_ns(), is_cluster=on_loop.is_cluster))
-        batch = await on_loop.run(enqueue_many([new_task("t2"), new_task("old"), new_task("t3")]))
-        record = await on_loop.run(find_task("t2"))
-        states = await on_loop.run(read_states([(QUEUE, "t3"), (QUEUE, "gone")]))
+        new = await on_loop.send(enqueue(new_task("t1"), now_ns=on_loop.now_ns(), is_cluster=on_loop.is_cluster))
+        batch = await enqueue_many(on_loop, [new_task("t2"), new_task("old"), new_task("t3")])
+        record = await find_task(on_loop, "t2")
+        states = await on_loop.send(read_states([(QUEUE, "t3"), (QUEUE, "gone")]))
         return new, batch, record, states
 
     new, (second, refused, third), found, states = run_with_broker(target, act)
 
     assert {new, second, third} == {TaskState.PENDING}
     assert isinstance(refused, TaskAlreadyExists)
-    assert found == broker.run(find_task("t2"))
+    assert found == broker.run(find_task(broker, "t2"))
     assert states == [TaskState.PENDING, None]
     assert listed(broker) == {"pending": ["old", "t1", "t2", "t3"]}
 
@@ -97,9 +97,9 @@ def test_tasks_of_several_queues_are_taken_and_finished(broker: Broker, target: 
 
     async def act(on_loop: AsyncBroker) -> tuple[list[str], list[FinishOutcome]]:
         order = plan_dequeue([QueueWeight(queue="a"), QueueWeight(queue="b")], 5, worker_id="w1")
-        taken, _ = await on_loop.run(dequeue_tasks(order, now_ns=on_loop.now_ns()))
+        taken, _ = await dequeue_tasks(on_loop, order, now_ns=on_loop.now_ns())
         ends = [complete(one.lease, one.message, b"1", now_ns=on_loop.now_ns()) for one in taken]
-        return ids(taken), await on_loop.run_all(ends)
+        return ids(taken), await on_loop.send_all(ends)
 
     taken, outcomes = run_with_broker(target, act)
 
@@ -110,11 +110,11 @@ def test_tasks_of_several_queues_are_taken_and_finished(broker: Broker, target: 
 def test_errors_are_raised_or_returned_as_the_outcome_of_their_request(broker: Broker, target: RedisTarget) -> None:
     async def act(on_loop: AsyncBroker) -> list[Any]:
         with pytest.raises(TaskNotFound):
-            await on_loop.run(find_task("gone", [QUEUE]))
+            await find_task(on_loop, "gone", [QUEUE])
         push = Request((command("LPUSH", "text", "x", key="text"),), lambda replies: replies[0])
         with pytest.raises(BrokerCommandRefused, match="WRONGTYPE"):
-            await on_loop.run(run_both(set_to("text", "1"), push))
-        return await on_loop.run_all([set_to("text", "1"), push, get("text"), get("other")])
+            await run_both(on_loop, set_to("text", "1"), push)
+        return await on_loop.send_all([set_to("text", "1"), push, get("text"), get("other")])
 
     done, refused, text, other = run_with_broker(target, act)
 
@@ -122,28 +122,37 @@ def test_errors_are_raised_or_returned_as_the_outcome_of_their_request(broker: B
     assert isinstance(refused, BrokerCommandRefused)
 
 
-def run_both(first: Request[Any], second: Request[Any]) -> Operation[Any]:
+async def run_both(broker: AnyBroker, first: Request[Any], second: Request[Any]) -> Any:
     """Run two requests; an error of the second is raised at its yield."""
-    yield from ask(first)
-    return (yield from ask(second))
+    await broker.send(first)
+    return await broker.send(second)
 
 
 def test_an_error_is_thrown_into_the_operation_that_may_handle_it(broker: Broker, target: RedisTarget) -> None:
     put(broker, "t1")
 
-    def enqueue_or_read() -> Operation[str]:
-        context = yield from get_context()
+    async def enqueue_or_read(broker: AnyBroker) -> str:
+        now_ns = broker.now_ns()
         try:
-            yield from ask(enqueue(new_task("t1"), now_ns=context.now_ns + 1, is_cluster=context.is_cluster))
+            await broker.send(enqueue(new_task("t1"), now_ns=now_ns + 1, is_cluster=broker.is_cluster))
         except TaskAlreadyExists:
-            record = yield from find_task("t1")
+            record = await find_task(broker, "t1")
             return record.id
         return ""
 
     async def act(on_loop: AsyncBroker) -> str:
-        return await on_loop.run(enqueue_or_read())
+        return await enqueue_or_read(on_loop)
 
     assert run_with_broker(target, act) == "t1"
+
+
+def test_a_thread_runs_no_operation_that_waits_for_an_event_loop(single_broker: Broker) -> None:
+    async def wait() -> None:
+        await single_broker.send(read_states([]))
+        await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match="waits for an event loop"):
+        single_broker.run(wait())
 
 
 def test_scripts_that_redis_forgot_are_loaded_and_run_once(broker: Broker, target: RedisTarget) -> None:
@@ -152,9 +161,9 @@ def test_scripts_that_redis_forgot_are_loaded_and_run_once(broker: Broker, targe
     counts = Request(tuple(count(key=f"k{i}") for i in range(20)), list)
 
     async def act(on_loop: AsyncBroker) -> list[int]:
-        await on_loop.run(counts)
-        await on_loop.run(Request(flush, lambda _: None))
-        return await on_loop.run(counts)
+        await on_loop.send(counts)
+        await on_loop.send(Request(flush, lambda _: None))
+        return await on_loop.send(counts)
 
     assert run_with_broker(target, act) == [2] * 20
 
@@ -163,7 +172,7 @@ def test_an_empty_request_makes_no_round_trip() -> None:
     nowhere = RedisTarget(addresses=(("127.0.0.1", free_port()),))
 
     async def act(on_loop: AsyncBroker) -> tuple[Any, ...]:
-        return await on_loop.run(read_states([])), await on_loop.run_all([]), await on_loop.run(enqueue_many([]))
+        return await on_loop.send(read_states([])), await on_loop.send_all([]), await enqueue_many(on_loop, [])
 
     assert run_with_broker(nowhere, act) == ([], [], [])
 
@@ -185,8 +194,8 @@ def test_a_clock_that_is_wrong_is_corrected(
 def test_it_works_on_uvloop(broker: Broker, target: RedisTarget) -> None:
     async def main() -> list[bytes | None]:
         on_loop = AsyncBroker.connect(target)
-        await asyncio.gather(*(on_loop.run(set_to(f"k{i}", str(i) * 50_000)) for i in range(20)))
-        values = await asyncio.gather(*(on_loop.run(get(f"k{i}")) for i in range(20)))
+        await asyncio.gather(*(on_loop.send(set_to(f"k{i}", str(i) * 50_000)) for i in range(20)))
+        values = await asyncio.gather(*(on_loop.send(get(f"k{i}")) for i in range(20)))
         await on_loop.close()
         return values
 
@@ -216,7 +225,7 @@ def test_an_error_of_redis_means_the_same_as_on_a_thread(text: str) -> None:
 
     async def act(on_loop: AsyncBroker) -> RunqyError:
         with pytest.raises(RunqyError) as raised:
-            await on_loop.run(echo)
+            await on_loop.send(echo)
         return raised.value
 
     with FakeRedis(lambda received: f"-{text}\r\n".encode() if received[0] == b"ECHO" else b"+OK\r\n") as server:

@@ -12,7 +12,7 @@ from redis.crc import key_slot
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
-from runqy.broker.operation import Request
+from runqy.broker.request import Request
 from runqy.broker.scripts import Script, command
 from runqy.errors import BrokerUnavailable
 from tests.support.event_loop import run_with_broker, wait_until
@@ -96,13 +96,13 @@ def test_a_slot_that_moved_is_found_at_its_new_node(target: RedisTarget, clients
     source, new, _ = clients
 
     async def act(broker: AsyncBroker) -> None:
-        assert await broker.run(add()) == 1
+        assert await broker.send(add()) == 1
         move_slot(source, new)
 
-        assert sorted(await asyncio.gather(*(broker.run(add()) for _ in range(20)))) == list(range(2, 22))
+        assert sorted(await asyncio.gather(*(broker.send(add()) for _ in range(20)))) == list(range(2, 22))
 
         source.config_resetstat()
-        assert await broker.run(add()) == 22
+        assert await broker.send(add()) == 22
         assert count_calls(source, "evalsha") == 0  # the move is known from now on
 
     run_with_broker(target, act)
@@ -112,12 +112,12 @@ def test_a_key_that_has_migrated_is_read_from_the_new_node(target: RedisTarget, 
     source, new, _ = clients
 
     async def act(broker: AsyncBroker) -> None:
-        assert await broker.run(add("warm up")) == 1
+        assert await broker.send(add("warm up")) == 1
         with migrating(source, new):
-            assert await broker.run(add()) == 1  # the node has no such script yet
-            assert await broker.run(add()) == 2
+            assert await broker.send(add()) == 1  # the node has no such script yet
+            assert await broker.send(add()) == 2
             plain = Request((command("INCR", KEY, key=KEY),), lambda replies: replies[0])
-            assert await broker.run_all([plain, add(), plain]) == [3, 4, 5]
+            assert await broker.send_all([plain, add(), plain]) == [3, 4, 5]
 
         assert count_calls(new, "asking") == 5
         assert source.execute_command("CLUSTER", "COUNTKEYSINSLOT", SLOT) == 0
@@ -134,9 +134,9 @@ def test_commands_of_one_request_reach_all_nodes_while_slots_move(
     read = Request(tuple(command("GET", key, key=key) for key in keys), list)
 
     async def act(broker: AsyncBroker) -> None:
-        assert await broker.run(write) == len(keys)
+        assert await broker.send(write) == len(keys)
         move_slot(source, new)
-        assert await broker.run(read) == [key.encode() for key in keys]
+        assert await broker.send(read) == [key.encode() for key in keys]
 
     run_with_broker(target, act)
 
@@ -153,14 +153,14 @@ def test_a_master_that_is_replaced_is_found_once_the_cluster_agrees(
             client.execute_command("CLUSTER", "MEET", "127.0.0.1", master.port)
             await wait_until(lambda: follows(client, source), CONFIRM_S)
             await wait_until(lambda: client.info("replication").get("master_link_status") == "up", CONFIRM_S)
-            assert await broker.run(add()) == 1
+            assert await broker.send(add()) == 1
             await wait_until(lambda: client.dbsize() == 1, CONFIRM_S)
             client.execute_command("CLUSTER", "FAILOVER", "TAKEOVER")  # an election may take longer than it may last
             await wait_until(lambda: client.info("replication")["role"] == "master", CONFIRM_S)
             master.kill()
 
             assert await eventually(broker, add()) == 2
-            assert await broker.run(add()) == 3
+            assert await broker.send(add()) == 3
 
     run_with_broker(target, act)
     replica.stop()
@@ -181,7 +181,7 @@ async def eventually(broker: AsyncBroker, request: Request[Any]) -> Any:
     end = asyncio.get_running_loop().time() + 60
     while not outcomes:
         try:
-            outcomes.append(await broker.run(request))
+            outcomes.append(await broker.send(request))
         except BrokerUnavailable:
             assert asyncio.get_running_loop().time() < end
             await asyncio.sleep(0.05)
@@ -194,13 +194,13 @@ def test_a_slot_that_no_node_serves_makes_the_cluster_unavailable_at_once(
     source = clients[0]
 
     async def act(broker: AsyncBroker) -> None:
-        assert await broker.run(add()) == 1
+        assert await broker.send(add()) == 1
         source.execute_command("CLUSTER", "DELSLOTS", SLOT)
         await wait_until(lambda: b"cluster_state:fail" in source.execute_command("CLUSTER", "INFO"), CONFIRM_S)
 
         async with asyncio.timeout(CONFIRM_S):
             with pytest.raises(BrokerUnavailable):
-                await broker.run(add())
+                await broker.send(add())
 
     run_with_broker(target, act)
 
@@ -211,7 +211,7 @@ def test_a_cluster_without_replying_nodes_is_unavailable() -> None:
     async def act(broker: AsyncBroker) -> None:
         async with asyncio.timeout(CONFIRM_S):
             with pytest.raises(BrokerUnavailable, match="cannot be reached"):
-                await broker.run(add())
+                await broker.send(add())
             with pytest.raises(BrokerUnavailable, match="cannot be reached"):
                 await broker.measure_clock()
 
@@ -225,7 +225,7 @@ def test_concurrent_requests_refresh_the_topology_once(cluster_broker: Broker, c
 
     async def act(broker: AsyncBroker) -> None:
         before = count_looks()
-        await asyncio.gather(*(broker.run(add(f"k{i}")) for i in range(100)))
+        await asyncio.gather(*(broker.send(add(f"k{i}")) for i in range(100)))
         assert count_looks() == before + 1
 
     run_with_broker(cluster_target, act)

@@ -16,7 +16,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection import async_node
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.constants import LARGE_BYTES
-from runqy.broker.operation import Request
+from runqy.broker.request import Request
 from runqy.broker.scripts import JOINED_BYTES, Value, command, pack, pack_pieces
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import enqueue
@@ -69,10 +69,10 @@ def through(network: BadNetwork) -> RedisTarget:
 
 def test_requests_of_one_turn_of_the_loop_go_out_in_one_write() -> None:
     async def act(broker: AsyncBroker) -> None:
-        await broker.run(echo("connect"))
+        await broker.send(echo("connect"))
         before = server.count_writes()
 
-        replies = await asyncio.gather(*(broker.run(echo(str(i))) for i in range(200)))
+        replies = await asyncio.gather(*(broker.send(echo(str(i))) for i in range(200)))
 
         assert replies == [b"%d" % i for i in range(200)]
         assert server.count_writes() == before + 1
@@ -87,7 +87,7 @@ def test_large_and_bulky_requests_use_a_connection_of_their_own(redis: redis_py.
     large = Request((*identity.commands, command("ECHO", "x" * 70_000, key=None)), identity.parse)
 
     async def act(broker: AsyncBroker) -> list[int]:
-        return [await broker.run(request) for request in (identity, bulky, large, identity)]
+        return [await broker.send(request) for request in (identity, bulky, large, identity)]
 
     small, second, third, again = run_with_broker(target, act)
 
@@ -97,17 +97,17 @@ def test_large_and_bulky_requests_use_a_connection_of_their_own(redis: redis_py.
 
 def test_a_caller_that_is_cancelled_abandons_only_its_own_reply() -> None:
     async def act(broker: AsyncBroker) -> None:
-        await broker.run(echo("connect"))
+        await broker.send(echo("connect"))
         server.may_read.clear()
-        tasks = [asyncio.ensure_future(broker.run(echo(f"{i}"))) for i in range(10)]
+        tasks = [asyncio.ensure_future(broker.send(echo(f"{i}"))) for i in range(10)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         for task in tasks[::2]:
             task.cancel()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0):
-                await broker.run(echo("too late"))
-        last = asyncio.ensure_future(broker.run(echo("last")))
+                await broker.send(echo("too late"))
+        last = asyncio.ensure_future(broker.send(echo("last")))
         await asyncio.sleep(0)
         server.may_read.set()
 
@@ -128,7 +128,7 @@ def test_reads_and_repeatable_writes_are_sent_again_after_a_lost_connection() ->
 
     async def act(broker: AsyncBroker) -> None:
         read, write, repeatable = echo("read"), append("write"), append("repeatable", is_repeatable=True)
-        results = asyncio.gather(*(broker.run(each) for each in (read, write, repeatable)), return_exceptions=True)
+        results = asyncio.gather(*(broker.send(each) for each in (read, write, repeatable)), return_exceptions=True)
         await wait_until(lambda: len(server.commands) == 3)
         server.drop()
 
@@ -143,7 +143,7 @@ def test_reads_and_repeatable_writes_are_sent_again_after_a_lost_connection() ->
 
 def test_a_request_is_sent_again_only_once() -> None:
     async def act(broker: AsyncBroker) -> None:
-        running = asyncio.ensure_future(broker.run(echo("x")))
+        running = asyncio.ensure_future(broker.send(echo("x")))
         for count in (1, 2):
             await wait_until(lambda count=count: len(server.commands) == count)
             server.drop()
@@ -161,7 +161,7 @@ async def connect(broker: AsyncBroker) -> None:
     async with asyncio.timeout(60):
         while True:
             try:
-                await broker.run(echo("connect"))
+                await broker.send(echo("connect"))
             except BrokerUnavailable:
                 await asyncio.sleep(0.05)
             else:
@@ -172,7 +172,7 @@ def test_a_redis_that_does_not_reply_loses_its_connection_soon() -> None:
     async def act(broker: AsyncBroker) -> float:
         await connect(broker)
         started_s = time.monotonic()
-        results = await asyncio.gather(*(broker.run(append("silence")) for _ in range(200)), return_exceptions=True)
+        results = await asyncio.gather(*(broker.send(append("silence")) for _ in range(200)), return_exceptions=True)
         assert [type(result) for result in results] == [OutcomeUnknown] * 200
         return time.monotonic() - started_s
 
@@ -186,12 +186,12 @@ def test_a_redis_that_does_not_reply_loses_its_connection_soon() -> None:
 def test_new_requests_do_not_keep_the_connection_of_a_redis_that_does_not_reply(size: int) -> None:
     async def act(broker: AsyncBroker) -> None:
         await connect(broker)
-        await broker.run(echo("connect", is_bulky=True))
-        requests = [asyncio.ensure_future(broker.run(echo("x" * size))) for _ in range(2)]
+        await broker.send(echo("connect", is_bulky=True))
+        requests = [asyncio.ensure_future(broker.send(echo("x" * size))) for _ in range(2)]
         async with asyncio.timeout(60):
             while not requests[0].done():
                 await asyncio.sleep(0.02)
-                requests.append(asyncio.ensure_future(broker.run(echo("x" * size))))
+                requests.append(asyncio.ensure_future(broker.send(echo("x" * size))))
         results = await asyncio.gather(*requests, return_exceptions=True)
 
         assert isinstance(results[0], BrokerUnavailable)
@@ -220,7 +220,7 @@ def test_a_redis_that_replies_to_some_keeps_its_connection() -> None:
 
     async def act(loop: SteppedLoop) -> None:
         broker = AsyncBroker.connect(server.target, reply_timeout_s=SILENCE_S)
-        running = [asyncio.ensure_future(broker.run(echo(str(i)))) for i in range(4)]
+        running = [asyncio.ensure_future(broker.send(echo(str(i)))) for i in range(4)]
         for index, request in enumerate(running):
             await wait_until(lambda index=index: len(server.commands) > index)
             for _ in range(5):
@@ -239,7 +239,7 @@ def test_a_blocked_loop_does_not_treat_redis_as_silent() -> None:
 
     async def act(loop: SteppedLoop) -> None:
         broker = AsyncBroker.connect(server.target, reply_timeout_s=SILENCE_S)
-        running = asyncio.ensure_future(broker.run(echo("x")))
+        running = asyncio.ensure_future(broker.send(echo("x")))
         await wait_until(lambda: server.commands)
 
         await loop.step(10 * SILENCE_S)
@@ -258,7 +258,7 @@ def test_requests_fail_at_once_after_a_connection_was_refused() -> None:
         async with asyncio.timeout(30):
             for _ in range(1000):
                 with pytest.raises(BrokerUnavailable, match="cannot be reached"):
-                    await broker.run(echo("x"))
+                    await broker.send(echo("x"))
 
     run_with_broker(RedisTarget(addresses=(("127.0.0.1", free_port()),)), act)
 
@@ -270,10 +270,10 @@ def test_a_redis_that_accepts_and_never_replies_is_unavailable_after_a_second(
 
     async def act(broker: AsyncBroker) -> None:
         async with asyncio.timeout(60):
-            results = await asyncio.gather(*(broker.run(echo("x")) for _ in range(50)), return_exceptions=True)
+            results = await asyncio.gather(*(broker.send(echo("x")) for _ in range(50)), return_exceptions=True)
             assert {type(result) for result in results} == {BrokerUnavailable}
             with pytest.raises(BrokerUnavailable, match="takes too long"):
-                await broker.run(echo("x"))
+                await broker.send(echo("x"))
 
     with FakeRedis(reply_with_argument) as server:
         server.may_read.clear()
@@ -284,7 +284,7 @@ def test_a_connection_that_stays_silent_does_not_delay_the_next() -> None:
     """A black hole may keep what it accepted, so that only a connection opened after it is of use."""
 
     async def act(broker: AsyncBroker) -> None:
-        running = asyncio.ensure_future(broker.run(echo("x")))
+        running = asyncio.ensure_future(broker.send(echo("x")))
         await wait_until(lambda: server.connections)
         server.ignored = list(server.connections)
         server.may_read.set()
@@ -298,15 +298,15 @@ def test_a_connection_that_stays_silent_does_not_delay_the_next() -> None:
 
 def test_redis_is_used_again_soon_after_its_restart(own_server: ValkeyServer) -> None:
     async def act(broker: AsyncBroker) -> None:
-        assert await broker.run(echo("x")) == b"x"
+        assert await broker.send(echo("x")) == b"x"
         own_server.kill()
         with pytest.raises(BrokerUnavailable):
-            await broker.run(echo("x"))
+            await broker.send(echo("x"))
         await asyncio.to_thread(own_server.start)
         async with asyncio.timeout(60):
             while True:
                 try:
-                    assert await broker.run(echo("y")) == b"y"
+                    assert await broker.send(echo("y")) == b"y"
                 except BrokerUnavailable:
                     await asyncio.sleep(0.01)
                 else:
@@ -317,9 +317,9 @@ def test_redis_is_used_again_soon_after_its_restart(own_server: ValkeyServer) ->
 
 def test_no_more_than_a_bound_of_requests_is_in_flight() -> None:
     async def act(broker: AsyncBroker) -> None:
-        await broker.run(echo("connect"))
+        await broker.send(echo("connect"))
         server.may_read.clear()
-        running = [asyncio.ensure_future(broker.run(echo(str(i)))) for i in range(25)]
+        running = [asyncio.ensure_future(broker.send(echo(str(i)))) for i in range(25)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         server.may_read.set()
@@ -327,7 +327,7 @@ def test_no_more_than_a_bound_of_requests_is_in_flight() -> None:
 
         assert results[:20] == [b"%d" % i for i in range(20)]
         assert [type(result) for result in results[20:]] == [BrokerBusy] * 5
-        assert await broker.run(echo("free again")) == b"free again"
+        assert await broker.send(echo("free again")) == b"free again"
 
     with FakeRedis(reply_with_argument) as server:
         run_with_broker(server.target, act, max_pending=20)
@@ -335,7 +335,7 @@ def test_no_more_than_a_bound_of_requests_is_in_flight() -> None:
 
 def test_no_more_than_a_bound_of_requests_waits_for_the_connection() -> None:
     async def act(broker: AsyncBroker) -> None:
-        running = [asyncio.ensure_future(broker.run(echo(str(i)))) for i in range(25)]
+        running = [asyncio.ensure_future(broker.send(echo(str(i)))) for i in range(25)]
         results = await asyncio.gather(*running, return_exceptions=True)
 
         assert [type(result) for result in results].count(BrokerBusy) == 5
@@ -348,10 +348,10 @@ def test_large_payloads_wait_until_the_network_takes_them() -> None:
     size, count = 1_900_000, 12
 
     async def act(broker: AsyncBroker) -> None:
-        await broker.run(echo("x", is_bulky=True))
+        await broker.send(echo("x", is_bulky=True))
         server.may_read.clear()
         tracemalloc.start()
-        running = [asyncio.ensure_future(broker.run(echo(b"%02d" % i * (size // 2)))) for i in range(count)]
+        running = [asyncio.ensure_future(broker.send(echo(b"%02d" % i * (size // 2)))) for i in range(count)]
         await asyncio.sleep(0.2)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
@@ -379,8 +379,8 @@ def test_a_request_that_takes_long_to_arrive_does_not_count_as_silence() -> None
 
     async def act(loop: SteppedLoop) -> None:
         broker = AsyncBroker.connect(server.target, reply_timeout_s=SILENCE_S)
-        await broker.run(echo("connect", is_bulky=True))
-        running = asyncio.ensure_future(broker.run(echo("x" * size)))
+        await broker.send(echo("connect", is_bulky=True))
+        running = asyncio.ensure_future(broker.send(echo("x" * size)))
         while (received_bytes := server.received_bytes) < size // 2:
             await wait_until(lambda before=received_bytes: server.received_bytes > before)
             await loop.step(2 * CHECK_S)
@@ -394,9 +394,9 @@ def test_a_request_that_takes_long_to_arrive_does_not_count_as_silence() -> None
 
 def test_a_server_that_closes_its_side_and_stops_reading_delays_no_request() -> None:
     async def act(broker: AsyncBroker) -> float:
-        await broker.run(echo("x" * (LARGE_BYTES + 1)))
+        await broker.send(echo("x" * (LARGE_BYTES + 1)))
         server.may_read.clear()
-        large = asyncio.ensure_future(broker.run(append("x" * 20_000_000)))  # a write is not sent again
+        large = asyncio.ensure_future(broker.send(append("x" * 20_000_000)))  # a write is not sent again
         await asyncio.to_thread(server.connections[-1].recv, 1, socket.MSG_PEEK)
         server.connections[-1].shutdown(socket.SHUT_WR)
         began_s = time.monotonic()
@@ -414,7 +414,7 @@ def test_replies_that_come_in_pieces_are_put_together(network: BadNetwork) -> No
     network.mode = FaultMode.IN_PIECES
 
     async def act(broker: AsyncBroker) -> list[bytes]:
-        return await asyncio.gather(*(broker.run(echo(f"number {i}")) for i in range(200)))
+        return await asyncio.gather(*(broker.send(echo(f"number {i}")) for i in range(200)))
 
     assert run_with_broker(through(network), act) == [b"number %d" % i for i in range(200)]
 
@@ -427,7 +427,7 @@ def test_no_task_is_lost_or_doubled_by_a_network_that_loses_replies(network: Bad
         request = enqueue(new_task(name), now_ns=broker.now_ns(), is_cluster=False)
         while True:
             try:
-                return await broker.run(request)
+                return await broker.send(request)
             except BrokerUnavailable:
                 await asyncio.sleep(0.01)
 
@@ -435,7 +435,7 @@ def test_no_task_is_lost_or_doubled_by_a_network_that_loses_replies(network: Bad
         for start in range(0, len(names), 20):
             await asyncio.gather(*(enqueue_until_done(broker, name) for name in names[start : start + 20]))
         network.mode = FaultMode.FINE
-        return await broker.run(read_states([(QUEUE, name) for name in names]))
+        return await broker.send(read_states([(QUEUE, name) for name in names]))
 
     assert run_with_broker(through(network), act) == [TaskState.PENDING] * len(names)
     assert redis.llen(f"asynq:{{{QUEUE}}}:pending") == len(names)
@@ -448,11 +448,11 @@ def test_unexpected_and_invalid_replies_end_the_connection() -> None:
         return bulk(received[1]) * (2 if received[1] == b"double" else 1)
 
     async def act(broker: AsyncBroker) -> None:
-        assert await broker.run(echo("double")) == b"double"
-        assert await broker.run(echo("fine")) == b"fine"
+        assert await broker.send(echo("double")) == b"double"
+        assert await broker.send(echo("fine")) == b"fine"
         with pytest.raises(BrokerUnavailable, match="an invalid reply"):
-            await broker.run(echo("garbled"))
-        assert await broker.run(echo("fine")) == b"fine"
+            await broker.send(echo("garbled"))
+        assert await broker.send(echo("fine")) == b"fine"
 
     with FakeRedis(reply_too_much) as server:
         run_with_broker(server.target, act)
@@ -468,7 +468,7 @@ def test_wrong_credentials_are_refused_and_right_ones_reach_the_database(
 
     async def act(broker: AsyncBroker) -> bytes:
         info = Request((command("CLIENT", "INFO", key=None),), lambda replies: replies[0])
-        return await broker.run(info)
+        return await broker.send(info)
 
     found = run_with_broker(RedisTarget(addresses=addresses, username="worker", password="secret", db=3), act)
     assert b" user=worker" in found
@@ -481,13 +481,13 @@ def test_wrong_credentials_are_refused_and_right_ones_reach_the_database(
 def test_closing_fails_what_is_pending() -> None:
     async def main() -> None:
         broker = AsyncBroker.connect(server.target)
-        running = asyncio.ensure_future(broker.run(echo("x")))
+        running = asyncio.ensure_future(broker.send(echo("x")))
         await wait_until(lambda: server.commands)
         await broker.close()
         with pytest.raises(BrokerUnavailable):
             await running
         with pytest.raises(BrokerUnavailable):
-            await broker.run(echo("x"))
+            await broker.send(echo("x"))
 
     with FakeRedis(lambda _: None) as server:
         event_loop.run(main())

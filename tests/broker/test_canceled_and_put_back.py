@@ -26,7 +26,7 @@ def run_elsewhere(broker: Broker, task_id: str = "t1") -> None:
 
 
 def enforce(broker: Broker) -> None:
-    broker.run(enforce_cancellations([QUEUE]))
+    broker.run(enforce_cancellations(broker, [QUEUE]))
 
 
 def leave_active(broker: Broker, task_id: str, state: str) -> None:
@@ -51,7 +51,7 @@ def retry(broker: Broker, task_id: str = "t1") -> None:
     ("put_back", "act"),
     [
         (requeue, take),
-        (retry, lambda broker: broker.run(forward_due([QUEUE]))),
+        (retry, lambda broker: broker.run(forward_due(broker, [QUEUE]))),
         (requeue, enforce),
         (retry, enforce),
     ],
@@ -143,6 +143,6 @@ def test_a_lost_worker_changes_nothing(broker: Broker) -> None:
     run_elsewhere(broker)
     broker.client.zadd(KEYS.lease, {"t1": 1})
 
-    broker.run(recover_lost([QUEUE], LeaselessWatch()))
+    broker.run(recover_lost(broker, [QUEUE], LeaselessWatch()))
 
     assert listed(broker) == {"archived": ["t1"]}

@@ -12,8 +12,8 @@ import redis as redis_py
 from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
-from runqy.broker.operation import Request
 from runqy.broker.replies import check_reply
+from runqy.broker.request import Request
 from runqy.broker.scripts import Script, command
 from runqy.broker.tasks.finish import requeue
 from runqy.concurrency.circuit_breaker import SLOW_S
@@ -98,7 +98,7 @@ def test_a_lost_reply_leaves_only_the_outcome_of_a_write_unknown(plane: str) -> 
     def failure(name: str, target: RedisTarget) -> str:
         if plane == "loop":
             with pytest.raises(BrokerUnavailable) as raised:
-                run_with_broker(target, lambda broker: broker.run(requests[name]))
+                run_with_broker(target, lambda broker: broker.send(requests[name]))
         else:
             broker = Broker.connect(target)
             with pytest.raises(BrokerUnavailable) as raised:

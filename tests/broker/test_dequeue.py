@@ -31,7 +31,7 @@ def order_of(count: int, *shares: QueueWeight, **options) -> DequeueRequest:
 def test_a_dequeued_task_is_active_and_leased(broker: Broker) -> None:
     put(broker, "t1", "t2")
 
-    (taken,), _ = broker.run(dequeue_tasks(order_of(1), now_ns=NOW_NS))
+    (taken,), _ = broker.run(dequeue_tasks(broker, order_of(1), now_ns=NOW_NS))
 
     assert (taken.lease.queue, taken.lease.task_id, taken.payload) == (QUEUE, "t1", b'{"n":1}')
     assert taken.lease_end_s == 1_700_000_030
@@ -47,13 +47,13 @@ def test_attempts_are_counted_and_a_repeated_dequeue_is_none(broker: Broker) -> 
     put(broker, "t1")
     broker.client.hset(KEYS.task("t1"), "shared_deaths", 2)
     first = order_of(1)
-    (taken,), _ = broker.run(dequeue_tasks(first, now_ns=NOW_NS))
+    (taken,), _ = broker.run(dequeue_tasks(broker, first, now_ns=NOW_NS))
 
-    (repeated,), _ = broker.run(dequeue_tasks(first.repeated(), now_ns=NOW_NS))
+    (repeated,), _ = broker.run(dequeue_tasks(broker, first.repeated(), now_ns=NOW_NS))
     failure = Failure(error="busy", retry_at_s=NOW_NS // 10**9)
     broker.run(retry(taken.lease, taken.message, failure, now_ns=NOW_NS))
     broker.run(forward(QUEUE, TaskState.RETRY, now_ns=NOW_NS))
-    (again,), _ = broker.run(dequeue_tasks(order_of(1), now_ns=NOW_NS))
+    (again,), _ = broker.run(dequeue_tasks(broker, order_of(1), now_ns=NOW_NS))
 
     assert (taken.attempt, repeated.attempt, again.attempt) == (1, 1, 2)
     assert (taken.is_suspect, repeated.is_suspect, again.is_suspect) == (True, True, False)
@@ -90,7 +90,7 @@ def test_a_paused_queue_does_not_keep_others_waiting(broker: Broker) -> None:
     broker.run(pause("high", now_ns=NOW_NS))
     order = order_of(1, QueueWeight(queue="high", priority=9), QueueWeight(queue="low"), is_strict=True)
 
-    taken, _ = broker.run(dequeue_tasks(order, now_ns=NOW_NS))
+    taken, _ = broker.run(dequeue_tasks(broker, order, now_ns=NOW_NS))
 
     assert ids(taken) == ["l1"]
 
@@ -99,9 +99,9 @@ def test_a_repeated_dequeue_returns_the_same_tasks(broker: Broker) -> None:
     put(broker, "a1", queue="a")
     put(broker, "b1", "b2", queue="b")
     order = order_of(2, QueueWeight(queue="a"), QueueWeight(queue="b"))
-    first, _ = broker.run(dequeue_tasks(order, now_ns=NOW_NS))
+    first, _ = broker.run(dequeue_tasks(broker, order, now_ns=NOW_NS))
 
-    again, _ = broker.run(dequeue_tasks(order.repeated(), now_ns=NOW_NS))
+    again, _ = broker.run(dequeue_tasks(broker, order.repeated(), now_ns=NOW_NS))
 
     assert {one.lease for one in again} == {one.lease for one in first}
     assert len(again) == 2
@@ -111,9 +111,9 @@ def test_a_repeated_dequeue_returns_the_same_tasks(broker: Broker) -> None:
 def test_a_repeated_dequeue_extends_the_lease(broker: Broker) -> None:
     put(broker, "t1")
     order = order_of(1, QueueWeight(queue=QUEUE), QueueWeight(queue="other"))
-    broker.run(dequeue_tasks(order, now_ns=NOW_NS))
+    broker.run(dequeue_tasks(broker, order, now_ns=NOW_NS))
 
-    (again,), _ = broker.run(dequeue_tasks(order.repeated(), now_ns=NOW_NS + 20_000_000_000))
+    (again,), _ = broker.run(dequeue_tasks(broker, order.repeated(), now_ns=NOW_NS + 20_000_000_000))
 
     assert again.lease_end_s == 1_700_000_050
     assert broker.client.zscore(KEYS.lease, "t1") == 1_700_000_050
@@ -122,11 +122,11 @@ def test_a_repeated_dequeue_extends_the_lease(broker: Broker) -> None:
 def test_a_repeated_dequeue_fills_the_remaining_slots(broker: Broker) -> None:
     put(broker, "a1", queue="a")
     order = order_of(3, QueueWeight(queue="a"), QueueWeight(queue="b"))
-    broker.run(dequeue_tasks(order, now_ns=NOW_NS))
+    broker.run(dequeue_tasks(broker, order, now_ns=NOW_NS))
     put(broker, "a2", queue="a")
     put(broker, "b1", "b2", queue="b")
 
-    again, _ = broker.run(dequeue_tasks(order.repeated(), now_ns=NOW_NS))
+    again, _ = broker.run(dequeue_tasks(broker, order.repeated(), now_ns=NOW_NS))
 
     assert len(again) == 3
     assert "a1" in ids(again)
@@ -243,7 +243,7 @@ def test_strict_order_empties_the_higher_queue_first(broker: Broker) -> None:
     put(broker, "h1", "h2", queue="high")
     order = order_of(3, QueueWeight(queue="low", priority=1), QueueWeight(queue="high", priority=9), is_strict=True)
 
-    taken, _ = broker.run(dequeue_tasks(order, now_ns=NOW_NS))
+    taken, _ = broker.run(dequeue_tasks(broker, order, now_ns=NOW_NS))
 
     assert sorted(ids(taken)) == ["h1", "h2", "l1"]
 
@@ -253,7 +253,7 @@ def test_a_full_queue_does_not_starve_one_of_low_priority(broker: Broker) -> Non
     put(broker, *[f"h{i}" for i in range(60)], queue="high")
     shares = [QueueWeight(queue="low", priority=1), QueueWeight(queue="high", priority=3)]
 
-    taken, _ = broker.run(dequeue_tasks(order_of(60, *shares), now_ns=NOW_NS))
+    taken, _ = broker.run(dequeue_tasks(broker, order_of(60, *shares), now_ns=NOW_NS))
 
     share = Counter(one.lease.queue for one in taken)
     assert share["low"] + share["high"] == 60
@@ -273,11 +273,13 @@ def test_weights_decide_how_often_a_queue_comes_first() -> None:
 
 def test_a_dequeue_shares_a_round_trip_with_other_requests(broker: Broker) -> None:
     broker.run(enqueue(new_task("t0"), now_ns=NOW_NS))  # loads the script: an unknown one would run after the others
-    ids(broker.run(dequeue_tasks(order_of(1), now_ns=NOW_NS))[0])
+    ids(broker.run(dequeue_tasks(broker, order_of(1), now_ns=NOW_NS))[0])
     first = enqueue(new_task("t1"), now_ns=NOW_NS)
 
     taken, (state, conflict) = broker.run(
-        dequeue_tasks(order_of(1), now_ns=NOW_NS, extra_requests=[first, enqueue(new_task("t1"), now_ns=NOW_NS + 1)])
+        dequeue_tasks(
+            broker, order_of(1), now_ns=NOW_NS, extra_requests=[first, enqueue(new_task("t1"), now_ns=NOW_NS + 1)]
+        )
     )
 
     assert ids(taken) == ["t1"]
@@ -294,7 +296,7 @@ def test_a_worker_with_free_slots_is_idle_in_all_its_queues(broker: Broker) -> N
     put(broker, "t1")
     order = order_of(2, QueueWeight(queue=QUEUE), QueueWeight(queue="other"), wake_token="tok")
 
-    broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))
+    broker.run(dequeue_tasks(broker, order, now_ns=broker.now_ns()))
 
     channel = keys.wake_channel("tok").encode()
     assert idle_at(broker) == idle_at(broker, "other") == [channel]
@@ -303,10 +305,10 @@ def test_a_worker_with_free_slots_is_idle_in_all_its_queues(broker: Broker) -> N
 
 def test_a_worker_without_a_free_slot_is_not_idle(broker: Broker) -> None:
     queues = [QueueWeight(queue=QUEUE), QueueWeight(queue="other")]
-    broker.run(dequeue_tasks(order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns()))
+    broker.run(dequeue_tasks(broker, order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns()))
     put(broker, "t1")
 
-    broker.run(dequeue_tasks(order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns()))
+    broker.run(dequeue_tasks(broker, order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns()))
 
     assert idle_at(broker) == idle_at(broker, "other") == []
 
@@ -315,28 +317,28 @@ def test_a_worker_that_takes_the_last_task_wakes_no_other(broker: Broker) -> Non
     put(broker, "t1")
     broker.client.zadd(KEYS.idle, {keys.wake_channel("idle"): broker.now_ns() // 10**6 + 60_000})
 
-    (taken,), _ = broker.run(dequeue_tasks(order_of(1, wake_token="busy"), now_ns=broker.now_ns()))
+    (taken,), _ = broker.run(dequeue_tasks(broker, order_of(1, wake_token="busy"), now_ns=broker.now_ns()))
 
     assert taken.lease.task_id == "t1"
     assert idle_at(broker) == [keys.wake_channel("idle").encode()]
 
 
 def test_a_request_for_no_task_passes_a_wake_up_on(broker: Broker) -> None:
-    broker.run(dequeue_tasks(order_of(1, wake_token="busy"), now_ns=broker.now_ns()))
+    broker.run(dequeue_tasks(broker, order_of(1, wake_token="busy"), now_ns=broker.now_ns()))
     put(broker, "t1")
     channels = {keys.wake_channel(token): broker.now_ns() // 10**6 + 60_000 for token in ("busy", "idle")}
     broker.client.zadd(KEYS.idle, channels)
 
-    tasks, _ = broker.run(dequeue_tasks(order_of(0, wake_token="busy"), now_ns=broker.now_ns()))
+    tasks, _ = broker.run(dequeue_tasks(broker, order_of(0, wake_token="busy"), now_ns=broker.now_ns()))
 
     assert tasks == []
     assert idle_at(broker) == []
 
 
 def test_workers_that_stopped_listening_are_removed(broker: Broker) -> None:
-    broker.run(dequeue_tasks(order_of(1, wake_token="old"), now_ns=broker.now_ns() - 60_000_000_000))
+    broker.run(dequeue_tasks(broker, order_of(1, wake_token="old"), now_ns=broker.now_ns() - 60_000_000_000))
 
-    broker.run(dequeue_tasks(order_of(1, wake_token="new"), now_ns=broker.now_ns()))
+    broker.run(dequeue_tasks(broker, order_of(1, wake_token="new"), now_ns=broker.now_ns()))
 
     assert idle_at(broker) == [keys.wake_channel("new").encode()]
 

@@ -123,7 +123,7 @@ def test_a_scheduled_task_that_was_completed_and_deleted_is_not_scheduled_again(
     now_ns = (due_s - 60) * 10**9
     request = enqueue(new_task("t1", retention_s=0, process_at_s=due_s), now_ns=now_ns, is_cluster=broker.is_cluster)
     broker.run(request)
-    broker.run(forward_due([QUEUE]))
+    broker.run(forward_due(broker, [QUEUE]))
     taken = take_one(broker)
     broker.run(complete(taken.lease, taken.message, b"1", now_ns=broker.now_ns()))
 

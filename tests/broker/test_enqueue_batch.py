@@ -21,7 +21,7 @@ def test_tasks_of_several_queues_and_times_are_queued_in_order(broker: Broker) -
         new_task("a4", "a", process_at_s=later + 1),
     ]
 
-    outcomes = broker.run(enqueue_many(tasks))
+    outcomes = broker.run(enqueue_many(broker, tasks))
 
     pending, scheduled = TaskState.PENDING, TaskState.SCHEDULED
     assert outcomes == [pending, pending, scheduled, pending, scheduled]
@@ -37,7 +37,7 @@ def test_each_task_keeps_its_own_limits_and_its_place(broker: Broker) -> None:
     tasks = [new_task(f"t{i}", **dict(zip(names, each, strict=True))) for i, each in enumerate(limits)]
     put(broker, "t1")  # refused in the middle of a group
 
-    outcomes = broker.run(enqueue_many(tasks))
+    outcomes = broker.run(enqueue_many(broker, tasks))
 
     assert [isinstance(outcome, TaskAlreadyExists) for outcome in outcomes] == [i == 1 for i in range(len(tasks))]
     assert listed(broker)["pending"] == ["t1", "t0", "t2", "t3", "t4", "t5"]
@@ -52,7 +52,7 @@ def test_each_task_keeps_its_own_limits_and_its_place(broker: Broker) -> None:
 def test_each_task_has_its_own_outcome(broker: Broker) -> None:
     put(broker, "t2")
 
-    first, second, third, again = broker.run(enqueue_many([new_task(i) for i in ("t1", "t2", "t3", "t1")]))
+    first, second, third, again = broker.run(enqueue_many(broker, [new_task(i) for i in ("t1", "t2", "t3", "t1")]))
 
     assert first is third is TaskState.PENDING
     assert isinstance(second, TaskAlreadyExists)
@@ -63,7 +63,7 @@ def test_each_task_has_its_own_outcome(broker: Broker) -> None:
 def test_more_tasks_than_one_call_carries_are_all_queued(broker: Broker) -> None:
     tasks = [new_task(f"t{i}", payload=str(i).encode()) for i in range(2 * constants.BATCH_MAX_TASKS + 7)]
 
-    outcomes = broker.run(enqueue_many(tasks))
+    outcomes = broker.run(enqueue_many(broker, tasks))
 
     assert outcomes == [TaskState.PENDING] * len(tasks)
     assert listed(broker)["pending"] == [task.id for task in tasks]
@@ -75,7 +75,7 @@ def test_no_call_carries_more_than_a_mebibyte_unless_one_task_does(single_broker
     tasks = [new_task(f"t{i}", payload=b"x" * size) for i, size in enumerate(sizes)]
     single_broker.client.config_resetstat()
 
-    outcomes = single_broker.run(enqueue_many(tasks))
+    outcomes = single_broker.run(enqueue_many(single_broker, tasks))
 
     assert outcomes == [TaskState.PENDING] * len(tasks)
     assert listed(single_broker)["pending"] == [task.id for task in tasks]
@@ -85,22 +85,22 @@ def test_no_call_carries_more_than_a_mebibyte_unless_one_task_does(single_broker
 
 
 def test_nothing_is_queued_from_nothing(single_broker: Broker) -> None:
-    assert single_broker.run(enqueue_many([])) == []
+    assert single_broker.run(enqueue_many(single_broker, [])) == []
 
 
 def test_requests_with_lost_replies_are_repeated(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_all = single_broker.run_all
+    execute = single_broker.connection.execute
     lost_replies = iter([True])
 
-    def lose_first(requests):
-        outcomes = run_all(requests)
+    def lose_first(commands):
+        replies = execute(commands)
         if next(lost_replies, False):
             raise BrokerUnavailable
-        return outcomes
+        return replies
 
-    monkeypatch.setattr(single_broker, "run_all", lose_first)
+    monkeypatch.setattr(single_broker.connection, "execute", lose_first)
 
-    outcomes = single_broker.run(enqueue_many([new_task("t1"), new_task("t1"), new_task("t2")]))
+    outcomes = single_broker.run(enqueue_many(single_broker, [new_task("t1"), new_task("t1"), new_task("t2")]))
 
     assert [isinstance(outcome, TaskAlreadyExists) for outcome in outcomes] == [False, True, False]
     assert listed(single_broker) == {"pending": ["t1", "t2"]}
@@ -111,11 +111,11 @@ def test_a_batch_that_is_run_again_queues_no_task_that_was_completed_and_deleted
     broker: Broker, stopped_clock: None, completed: int
 ) -> None:
     tasks = [new_task("t1", retention_s=0), new_task("t2", retention_s=0)]
-    broker.run(enqueue_many(tasks))
+    broker.run(enqueue_many(broker, tasks))
     for taken in take(broker, completed):
         broker.run(complete(taken.lease, taken.message, b"1", now_ns=broker.now_ns()))
 
-    outcomes = broker.run(enqueue_many(tasks))
+    outcomes = broker.run(enqueue_many(broker, tasks))
 
     assert outcomes == [TaskState.PENDING] * 2
     assert listed(broker) == ({} if completed == 2 else {"pending": ["t2"]})

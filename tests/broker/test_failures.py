@@ -29,7 +29,7 @@ def fail(broker: Broker, worker_id: str, error: str, error_class: str = "", *, i
 
 
 def read(broker: Broker) -> TaskRecord:
-    return broker.run(find_task("t1", [QUEUE]))
+    return broker.run(find_task(broker, "t1", [QUEUE]))
 
 
 def test_each_failed_attempt_is_remembered_with_its_worker_and_error(broker: Broker) -> None:
@@ -37,7 +37,7 @@ def test_each_failed_attempt_is_remembered_with_its_worker_and_error(broker: Bro
     fail(broker, "w1", TRACEBACK, "builtins.ValueError")
     take(broker, worker_id="w 2")
     broker.client.zadd(KEYS.lease, {"t1": 1})
-    broker.run(recover_lost([QUEUE], LeaselessWatch(), grace_s=0))
+    broker.run(recover_lost(broker, [QUEUE], LeaselessWatch(), grace_s=0))
     broker.run(run_tasks(QUEUE, ["t1"], now_ns=broker.now_ns()))
     fail(broker, 'w"3', "declined", "shop.Declined", is_final=True)
 

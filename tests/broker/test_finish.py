@@ -9,7 +9,7 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Request
+from runqy.broker.request import Request
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import RunInfo
 from runqy.broker.tasks.finish import (
@@ -218,7 +218,7 @@ def test_a_response_clears_the_suspicion_and_nothing_else_does(
 
     broker.run(finish(taken.lease, taken))
 
-    found = broker.run(find_task("t1"))
+    found = broker.run(find_task(broker, "t1"))
     assert found is not None
     assert found.is_suspect is is_suspect
 

@@ -35,7 +35,7 @@ def test_due_tasks_become_pending_the_longest_due_first(broker: Broker, source: 
     make_due(broker, "first", "second", source=source)
     before_ns = broker.now_ns()
 
-    moved = broker.run(forwarder.forward_due([QUEUE]))
+    moved = broker.run(forwarder.forward_due(broker, [QUEUE]))
 
     assert moved == 2
     assert broker.client.lrange(KEYS.pending, 0, -1) == [b"second", b"first"]
@@ -48,7 +48,7 @@ def test_due_tasks_become_pending_the_longest_due_first(broker: Broker, source: 
 def test_a_task_that_is_not_due_stays(broker: Broker) -> None:
     schedule(broker, "later", 60)
 
-    assert broker.run(forwarder.forward_due([QUEUE])) == 0
+    assert broker.run(forwarder.forward_due(broker, [QUEUE])) == 0
     assert indexes_of(broker, "later") == ["scheduled"]
 
 
@@ -59,7 +59,7 @@ def test_more_than_a_batch_is_moved_in_one_sweep(broker: Broker) -> None:
         broker.client.hset(KEYS.task(task_id), mapping={"state": "retry", "msg": b""})
     broker.client.zadd(KEYS.retry, dict.fromkeys(ids, now_s - 1))
 
-    assert broker.run(forwarder.forward_due([QUEUE])) == 1201
+    assert broker.run(forwarder.forward_due(broker, [QUEUE])) == 1201
     assert broker.client.llen(KEYS.pending) == 1201
     assert not broker.client.exists(KEYS.retry)
 
@@ -69,7 +69,7 @@ def test_ids_without_a_task_and_ids_listed_elsewhere_are_dropped(broker: Broker)
     broker.client.delete(KEYS.task("ghost"))
     broker.client.hset(KEYS.task("ended"), "state", "archived")
 
-    broker.run(forwarder.forward_due([QUEUE]))
+    broker.run(forwarder.forward_due(broker, [QUEUE]))
 
     assert not broker.client.exists(KEYS.pending, KEYS.scheduled, KEYS.task("ghost"))
     assert state_of(broker, "ended") == "archived"
@@ -79,7 +79,7 @@ def test_a_grouped_task_goes_to_its_group_which_aggregators_then_see(broker: Bro
     make_due(broker, "grouped")
     broker.client.hset(KEYS.task("grouped"), "group", "g1")
 
-    broker.run(forwarder.forward_due([QUEUE]))
+    broker.run(forwarder.forward_due(broker, [QUEUE]))
 
     assert broker.client.zscore(KEYS.group("g1"), "grouped") <= broker.now_s()
     assert broker.client.smembers(KEYS.groups) == {b"g1"}
@@ -94,7 +94,7 @@ def test_one_idle_worker_is_woken_for_each_task(broker: Broker) -> None:
     broker.client.zadd(KEYS.idle, {channel: listen_until_ms + i for i, channel in enumerate(channels)})
 
     with subscribed(broker.client, *channels) as subscription:
-        broker.run(forwarder.forward_due([QUEUE]))
+        broker.run(forwarder.forward_due(broker, [QUEUE]))
 
         assert {subscription.next(), subscription.next()} == {(channels[1], b"q"), (channels[2], b"q")}
         assert subscription.has_none(for_s=0.2)
@@ -130,7 +130,7 @@ def test_a_queue_in_disorder_does_not_stop_the_others_and_is_logged_once_a_minut
         monkeypatch.setattr(clock, "monotonic_s", lambda now=now: now)
         make_due(broker, task_id)
         with structlog.testing.capture_logs() as logs:
-            assert broker.run(forwarder.forward_due(["broken", QUEUE])) == 1
+            assert broker.run(forwarder.forward_due(broker, ["broken", QUEUE])) == 1
         logged.append([(log["event"], log["queue"]) for log in logs])
 
     assert broker.client.llen(KEYS.pending) == 3

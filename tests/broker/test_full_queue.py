@@ -35,7 +35,7 @@ def send_unique(broker: Broker, task: NewTask) -> object:
 
 
 def send_batch(broker: Broker, task: NewTask) -> object:
-    (outcome,) = broker.run(enqueue_many([task]))
+    (outcome,) = broker.run(enqueue_many(broker, [task]))
     if isinstance(outcome, QueueFull):
         raise outcome
     return outcome
@@ -117,11 +117,11 @@ def test_a_request_can_be_repeated_when_the_queue_has_become_full(broker: Broker
 def test_one_call_of_a_batch_fills_the_queue_in_order(broker: Broker) -> None:
     later_s = broker.now_s() + 60
     # A script that the queue's server does not know yet is sent again, after the others.
-    broker.run(enqueue_many([new_task("w1"), new_task("w2", process_at_s=later_s)]))
+    broker.run(enqueue_many(broker, [new_task("w1"), new_task("w2", process_at_s=later_s)]))
     broker.run(delete_tasks(QUEUE, ["w1", "w2"]))
     put(broker, "t1")
 
-    outcomes = broker.run(enqueue_many([limited("t2"), limited("t3"), limited("t4", process_at_s=later_s)]))
+    outcomes = broker.run(enqueue_many(broker, [limited("t2"), limited("t3"), limited("t4", process_at_s=later_s)]))
 
     assert [isinstance(outcome, QueueFull) for outcome in outcomes] == [False, True, True]
     assert str(outcomes[1]) == "The queue mail has 2 waiting tasks, its limit (max_waiting_tasks)."

@@ -26,7 +26,7 @@ def test_a_full_redis_raises_broker_full_for_new_tasks(single_broker: Broker, de
             single_broker.run(enqueue(task, now_ns=single_broker.now_ns(), is_cluster=False))
         with pytest.raises(BrokerFull):
             single_broker.run(enqueue(task, now_ns=single_broker.now_ns(), is_cluster=False))
-        outcomes = single_broker.run(enqueue_many([task, new_task("t2")]))
+        outcomes = single_broker.run(enqueue_many(single_broker, [task, new_task("t2")]))
 
     assert [type(outcome) for outcome in outcomes] == [BrokerFull, BrokerFull]
     assert single_broker.client.dbsize() == 0
@@ -41,7 +41,7 @@ def test_running_tasks_are_extended_read_and_cancelled_when_redis_is_full(single
         extension = single_broker.run(extend([taken.lease], now_ns=now_ns))
         single_broker.run(write_result(taken.lease, b"1"))
         outcomes = [single_broker.run(cancel(QUEUE, task_id, now_ns=now_ns)) for task_id in ("t1", "t2")]
-        record = single_broker.run(find_task("t1"))
+        record = single_broker.run(find_task(single_broker, "t1"))
         single_broker.run(unpause(QUEUE, now_ns=now_ns))
 
     assert extension.lost == ()
@@ -69,5 +69,5 @@ def test_a_full_redis_takes_results_and_no_output(single_broker: Broker) -> None
 
     assert isinstance(written, BrokerFull)
     assert completed == FinishOutcome.COMPLETED
-    assert single_broker.run(find_task("t1")).result == b"1"
+    assert single_broker.run(find_task(single_broker, "t1")).result == b"1"
     assert not single_broker.client.exists(QueueKeys(QUEUE).output("t1"))

@@ -275,7 +275,7 @@ def test_a_worker_cannot_hide_other_workers(broker: Broker, words: tuple[str, ..
     broker.client.zadd(keys.WORKERS, {"{h:1:0-a}": broker.now_s() - 4000})
     broker.client.execute_command(*words)
 
-    broker.run(heartbeats.remove_expired_workers())
+    broker.run(heartbeats.remove_expired_workers(broker))
 
     assert [record.worker_id for record in heartbeats.list_worker_records(broker)] == ["w-1"]
     assert heartbeats.find_worker_record(broker, "bad") is None
@@ -324,7 +324,7 @@ def test_only_expired_workers_are_removed_from_the_indexes(broker: Broker) -> No
     listed = {"lost": old, "forgotten": old - LOST_TTL_S, "never": "+inf", "far": broker.now_s() + 10_000}
     broker.client.zadd(keys.WORKER_RECORDS, listed)
 
-    broker.run(heartbeats.remove_expired_workers())
+    broker.run(heartbeats.remove_expired_workers(broker))
 
     assert broker.client.zrange(keys.SERVERS, 0, -1) == [SERVER.encode()]
     assert set(broker.client.zrange(keys.WORKERS, 0, -1)) == {RUNNING.encode(), b"go-recent", b"go-alive"}

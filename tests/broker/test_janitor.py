@@ -20,7 +20,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> MovingClock:
 def expire(
     broker: Broker, default_ttl_s: int = 72 * HOUR_S, rounds: ArchiveCursors | None = None, **options: int
 ) -> int:
-    return broker.run(janitor.delete_expired({QUEUE: default_ttl_s}, rounds or ArchiveCursors(), **options))
+    return broker.run(janitor.delete_expired(broker, {QUEUE: default_ttl_s}, rounds or ArchiveCursors(), **options))
 
 
 def complete(broker: Broker, task_id: str, **options: object) -> None:

@@ -14,7 +14,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection import large_requests, redis_client
 from runqy.broker.constants import LARGE_BYTES
-from runqy.broker.operation import Request
+from runqy.broker.request import Request
 from runqy.broker.scripts import command
 from runqy.concurrency import bulkhead
 from runqy.errors import BrokerUnavailable, OutcomeUnknown
@@ -62,7 +62,7 @@ async def connect(broker: AsyncBroker, *requests: Request[bytes]) -> None:
     for request in requests:
         while True:
             try:
-                await broker.run(request)
+                await broker.send(request)
             except BrokerUnavailable:
                 await asyncio.sleep(0.05)
             else:
@@ -81,11 +81,11 @@ def test_silence_lasts_longer_while_a_server_has_a_large_request(replies: HeldRe
         without_large = AsyncBroker.connect(server.target, reply_timeout_s=REPLY_TIMEOUT_S)
         await connect(without_large, append(b"c"))
         await connect(broker, append(b"c"), append(b"c" * LARGE_BYTES))
-        requests = [asyncio.ensure_future(broker.run(append(value))) for value in (LARGE, b"xs")]
+        requests = [asyncio.ensure_future(broker.send(append(value))) for value in (LARGE, b"xs")]
         await wait_until(lambda: replies.held == len(requests))
 
         with pytest.raises(OutcomeUnknown):
-            await without_large.run(append(b"x"))
+            await without_large.send(append(b"x"))
 
         assert not any(request.done() for request in requests)
         replies.may_reply.set()
@@ -100,7 +100,7 @@ def test_a_server_that_never_replies_to_a_large_request_loses_its_connection(rep
     async def act(broker: AsyncBroker) -> None:
         await connect(broker, append(b"c" * LARGE_BYTES))
         with pytest.raises(OutcomeUnknown):
-            await broker.run(append(LARGE[: 2 * LARGE_BYTES]))
+            await broker.send(append(LARGE[: 2 * LARGE_BYTES]))
 
     with FakeRedis(replies.reply) as server:
         run_with_broker(server.target, act, reply_timeout_s=REPLY_TIMEOUT_S)
@@ -108,15 +108,15 @@ def test_a_server_that_never_replies_to_a_large_request_loses_its_connection(rep
 
 def test_large_requests_are_sent_one_at_a_time_and_others_pass_them(replies: HeldReplies) -> None:
     async def act(broker: AsyncBroker) -> list[bytes]:
-        large = [asyncio.ensure_future(broker.run(append(LARGE[: 2 * LARGE_BYTES]))) for _ in range(5)]
+        large = [asyncio.ensure_future(broker.send(append(LARGE[: 2 * LARGE_BYTES]))) for _ in range(5)]
         await wait_until(lambda: replies.held == 1)
         large[0].cancel()  # it keeps its connection: the server has its request
         large[-1].cancel()  # it was not sent
         with suppress(asyncio.CancelledError):
             await large[0]
 
-        assert await broker.run(append(b"s")) == b"s"
-        assert await broker.run(append(b"b", is_bulky=True)) == b"b"
+        assert await broker.send(append(b"s")) == b"s"
+        assert await broker.send(append(b"b", is_bulky=True)) == b"b"
 
         replies.may_reply.set()
         return await asyncio.gather(*large[1:-1])

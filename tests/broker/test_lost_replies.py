@@ -30,11 +30,11 @@ from runqy.broker.maintenance.pending_timeouts import PendingTask, archive_all_t
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.maintenance.stray_locks import delete_stray_lock
 from runqy.broker.notify import Notify
-from runqy.broker.operation import Request, RequestBatch
 from runqy.broker.queues import pausing
 from runqy.broker.queues.deletion import delete_redis_queue, forget_unread_ends
 from runqy.broker.rate_limit import Rate, acquire
 from runqy.broker.replies import ReplyLost
+from runqy.broker.request import Request, RequestBatch
 from runqy.broker.scripts import script
 from runqy.broker.streams.audit_stream import append_record
 from runqy.broker.streams.ends import delete_ends, read_ends
@@ -153,8 +153,8 @@ class LosingBroker(Broker):
 def enqueue_tasks(broker: Broker) -> None:
     put(broker, "t1")
     put(broker, "later", process_at_s=broker.now_s() + 60)
-    broker.run(enqueue_many([new_task("b1"), new_task("b2")]))
-    broker.run(enqueue_many([new_task("s1", process_at_s=broker.now_s() + 60), new_task("b3")]))
+    broker.run(enqueue_many(broker, [new_task("b1"), new_task("b2")]))
+    broker.run(enqueue_many(broker, [new_task("s1", process_at_s=broker.now_s() + 60), new_task("b3")]))
     unique = new_task("u1", unique_key="k", unique_for_s=500)
     record = IdempotencyRecord(IdempotencyKey(scope="one", fingerprint="f"), b"response")
     broker.run(enqueue_unique(unique, now_ns=broker.now_ns(), record=record, is_cluster=False))
@@ -208,16 +208,16 @@ def maintain(broker: "LosingBroker") -> None:
     broker.client.hset(elsewhere.task("canceled"), mapping={"state": "active", "attempts": 1})
     broker.run(cancel("elsewhere", "canceled", now_ns=broker.now_ns()))
     broker.client.hset(elsewhere.task("canceled"), "state", "pending")
-    broker.run(enforce_cancellations(["elsewhere"]))
+    broker.run(enforce_cancellations(broker, ["elsewhere"]))
     broker.client.set(KEYS.lock("stray"), "gone")
     broker.run(delete_stray_lock(QUEUE, KEYS.lock("stray")))
     broker.client.hset(KEYS.output("stray"), "text", "x")
     broker.client.hset(keys.lookup("stray"), "queue", QUEUE)
 
     broker.later_s = 300
-    broker.run(forward_due([QUEUE]))
-    broker.run(recover_lost([QUEUE], LeaselessWatch()))
-    broker.run(archive_all_timed_out({QUEUE: 100}))
+    broker.run(forward_due(broker, [QUEUE]))
+    broker.run(recover_lost(broker, [QUEUE], LeaselessWatch()))
+    broker.run(archive_all_timed_out(broker, {QUEUE: 100}))
     broker.run(delete_stray_output(QUEUE, "stray"))
     broker.run(remove_lookup(QUEUE, "stray"))
     broker.later_s = 4 * DAY_S
@@ -242,8 +242,8 @@ def administer(broker: Broker) -> None:
 
 
 def serve_workers(broker: "LosingBroker") -> None:
-    broker.run(claim_worker_id("w-1", owner="key", queue="mail", redis_queues=["mail"]))
-    broker.run(store_user(StoredUser(field="u", content=b"c"), instance_id="i", owner="key"))
+    broker.run(claim_worker_id(broker, "w-1", owner="key", queue="mail", redis_queues=["mail"]))
+    broker.run(store_user(broker, StoredUser(field="u", content=b"c"), instance_id="i", owner="key"))
     broker.run(remove_stored_users([StoredUser(field="u", content=b"c")]))
     broker.run(heartbeats.write_heartbeat(RECORD, [running_task("t1")], now_ns=broker.now_ns()))
     broker.run(heartbeats.deregister(dataclasses.replace(RECORD, worker_id="w-2"), now_ns=broker.now_ns()))
@@ -254,8 +254,8 @@ def serve_workers(broker: "LosingBroker") -> None:
     broker.run(acquire("client", Rate(5, 60), now_ns=broker.now_ns()))
     broker.client.delete(keys.worker_record("w-1"))
     broker.later_s = 2 * DAY_S
-    broker.run(delete_stale_claims())
-    broker.run(heartbeats.remove_expired_workers())
+    broker.run(delete_stale_claims(broker))
+    broker.run(heartbeats.remove_expired_workers(broker))
 
 
 def publish(broker: Broker) -> None:

@@ -25,9 +25,9 @@ def test_due_lost_and_overdue_tasks_move_on(single_broker: Broker, clock: Moving
     clock.advance(61)
 
     with full_redis(single_broker.client):
-        single_broker.run(pending_timeouts.archive_all_timed_out({QUEUE: 60}))
-        single_broker.run(forwarder.forward_due([QUEUE]))
-        single_broker.run(recoverer.recover_lost([QUEUE], recoverer.LeaselessWatch()))
+        single_broker.run(pending_timeouts.archive_all_timed_out(single_broker, {QUEUE: 60}))
+        single_broker.run(forwarder.forward_due(single_broker, [QUEUE]))
+        single_broker.run(recoverer.recover_lost(single_broker, [QUEUE], recoverer.LeaselessWatch()))
 
     indexes = [indexes_of(single_broker, task_id) for task_id in ("lost", "due", "overdue")]
     assert indexes == [["retry"], ["pending"], ["archived"]]
@@ -43,7 +43,7 @@ def test_groups_are_reclaimed_and_orphans_restored(single_broker: Broker, clock:
     search = orphans.OrphanSearch()
 
     with full_redis(single_broker.client):
-        single_broker.run(recoverer.recover_lost([QUEUE], recoverer.LeaselessWatch()))
+        single_broker.run(recoverer.recover_lost(single_broker, [QUEUE], recoverer.LeaselessWatch()))
         search.run_step(single_broker)
         clock.advance(61)
         search.run_step(single_broker)
@@ -61,8 +61,8 @@ def test_expired_tasks_are_deleted(single_broker: Broker, clock: MovingClock) ->
     sweep = task_index.LookupSweep()
 
     with full_redis(single_broker.client):
-        single_broker.run(janitor.delete_expired({QUEUE: 60}, janitor.ArchiveCursors()))
-        single_broker.run(heartbeats.remove_expired_workers())
+        single_broker.run(janitor.delete_expired(single_broker, {QUEUE: 60}, janitor.ArchiveCursors()))
+        single_broker.run(heartbeats.remove_expired_workers(single_broker))
         sweep.run_step(single_broker)
         clock.advance(61)
         sweep.run_step(single_broker)

@@ -247,7 +247,7 @@ def test_ids_that_are_removed_between_slices_hide_no_other(single_broker: Broker
     ids = fill(single_broker)
     single_broker.connection = RemovingConnection(single_broker)
 
-    assert single_broker.run(orphans.find_listed(QUEUE, ids)) == {*ids}
+    assert single_broker.run(orphans.find_listed(single_broker, QUEUE, ids)) == {*ids}
 
 
 @pytest.mark.usefixtures("go_worker")

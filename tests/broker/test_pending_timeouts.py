@@ -19,7 +19,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> MovingClock:
 
 
 def archive_overdue(broker: Broker, timeout_s: int = 60) -> int:
-    return broker.run(pending_timeouts.archive_all_timed_out({QUEUE: timeout_s}))
+    return broker.run(pending_timeouts.archive_all_timed_out(broker, {QUEUE: timeout_s}))
 
 
 def test_a_task_that_waited_too_long_is_archived_with_the_reason(broker: Broker, clock: MovingClock) -> None:

@@ -39,12 +39,14 @@ def at_once(*actions: Callable[[], Any]) -> list[Any]:
 
 def test_every_task_is_dequeued_once(broker: Broker) -> None:
     names = [f"t{i}" for i in range(400)]
-    broker.run(enqueue_many([new_task(name, "ab"[i % 2]) for i, name in enumerate(names)]))
+    broker.run(enqueue_many(broker, [new_task(name, "ab"[i % 2]) for i, name in enumerate(names)]))
 
     def drain() -> list[str]:
         got: list[str] = []
         shares = [QueueWeight(queue="a", priority=3), QueueWeight(queue="b")]
-        while tasks := broker.run(dequeue_tasks(plan_dequeue(shares, 3, worker_id="w"), now_ns=broker.now_ns()))[0]:
+        while tasks := broker.run(
+            dequeue_tasks(broker, plan_dequeue(shares, 3, worker_id="w"), now_ns=broker.now_ns())
+        )[0]:
             got += ids(tasks)
         return got
 
@@ -108,7 +110,7 @@ def test_a_concurrent_cancel_and_dequeue_agree_on_their_order(broker: Broker, ro
 
 
 def test_no_task_is_dequeued_after_the_reply_to_a_pause(broker: Broker) -> None:
-    broker.run(enqueue_many([new_task(f"t{i}") for i in range(3000)]))
+    broker.run(enqueue_many(broker, [new_task(f"t{i}") for i in range(3000)]))
     is_paused = threading.Event()
     late: list[str] = []
 

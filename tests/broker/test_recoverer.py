@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> MovingClock:
 @pytest.fixture
 def recover(broker: Broker) -> Callable[[], list[tuple[LostTask, TaskState]]]:
     watch = LeaselessWatch()
-    return lambda: broker.run(recoverer.recover_lost([QUEUE], watch))
+    return lambda: broker.run(recoverer.recover_lost(broker, [QUEUE], watch))
 
 
 def test_a_task_whose_lease_ended_is_due_again_and_one_retry_is_spent(
@@ -270,7 +270,9 @@ def test_many_lost_tasks_are_all_recovered_by_two_recoverers_and_each_once(broke
     recovered: list[tuple[LostTask, TaskState]] = []
 
     threads = [
-        threading.Thread(target=lambda: recovered.extend(broker.run(recoverer.recover_lost([QUEUE], LeaselessWatch()))))
+        threading.Thread(
+            target=lambda: recovered.extend(broker.run(recoverer.recover_lost(broker, [QUEUE], LeaselessWatch())))
+        )
         for _ in range(2)
     ]
     for thread in threads:
@@ -347,6 +349,6 @@ def test_a_leftover_active_entry_of_a_task_in_the_middle_of_a_long_list_is_only_
     pipeline.lpush(KEYS.active, task_id)
     pipeline.execute()
 
-    assert broker.run(recoverer.recover_lost([QUEUE], recoverer.LeaselessWatch())) == []
+    assert broker.run(recoverer.recover_lost(broker, [QUEUE], recoverer.LeaselessWatch())) == []
 
     assert (indexes_of(broker, task_id), state_of(broker, task_id)) == (["pending"], "pending")

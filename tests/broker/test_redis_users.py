@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -14,8 +14,8 @@ from runqy.broker import keys
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
-from runqy.broker.operation import Operation, Request, raise_error
 from runqy.broker.pubsub import Subscriber, read_queue_revision
+from runqy.broker.request import Request, raise_error
 from runqy.broker.scripts import command, script
 from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue, new_task_id
@@ -76,14 +76,14 @@ class Worker:
     def __init__(self, target: RedisTarget) -> None:
         self.is_cluster = target.mode == "cluster"
         self._loop = asyncio.Runner()
-        self._broker = self._loop.run(self._connect(target))
+        self.broker = self._loop.run(self._connect(target))
         self.received: list[tuple[str, bytes]] = []
         self.gaps = 0
         self._subscriber: Subscriber | None = None
-        self.now_ns = self._broker.now_ns
+        self.now_ns = self.broker.now_ns
 
-    def run(self, work: Request[T] | Operation[T]) -> T:
-        return self._loop.run(self._broker.run(work))
+    def run(self, work: Request[T] | Coroutine[Any, Any, T]) -> T:
+        return self._loop.run(self.broker.send(work) if isinstance(work, Request) else work)
 
     def send(self, *words: str, key: str | None = None) -> Any:
         """Run one command and return its reply; raise the error of an error reply."""
@@ -108,7 +108,7 @@ class Worker:
     async def _subscribe(self, channels: Sequence[str]) -> bool:
         if self._subscriber is None:
             self._subscriber = Subscriber(
-                self._broker, on_message=lambda *event: self.received.append(event), on_gap=self._note_gap
+                self.broker, on_message=lambda *event: self.received.append(event), on_gap=self._note_gap
             )
             await self._subscriber.start()
         return await self._subscriber.subscribe(channels, timeout_s=PATIENCE_S)
@@ -119,7 +119,7 @@ class Worker:
     async def _close(self) -> None:
         if self._subscriber is not None:
             await self._subscriber.close()
-        await self._broker.close()
+        await self.broker.close()
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def add(broker: Broker, *, queue: str = "mail", **options: int) -> str:
 def take(worker: Worker, count: int, *queues: str) -> list[LeasedTask]:
     weights = [QueueWeight(queue=queue) for queue in queues or ("mail",)]
     order = plan_dequeue(weights, count, worker_id="w", wake_token=redis_users.new_wake_token(INSTANCE))
-    return raise_error(worker.run(dequeue_tasks(order, now_ns=worker.now_ns()))[0])
+    return raise_error(worker.run(dequeue_tasks(worker.broker, order, now_ns=worker.now_ns()))[0])
 
 
 def error_of(worker: Worker) -> BrokerUnavailable:

@@ -34,7 +34,7 @@ def put_retried(broker: Broker, task_id: str = "t1", **hash_fields: str) -> None
     "act",
     [
         lambda broker, task: broker.run(enqueue(task, now_ns=broker.now_ns(), is_cluster=broker.is_cluster)),
-        lambda broker, task: broker.run(enqueue_many([task, new_task("t2")])),
+        lambda broker, task: broker.run(enqueue_many(broker, [task, new_task("t2")])),
         lambda broker, task: broker.run(enqueue_unique(task, now_ns=broker.now_ns(), is_cluster=broker.is_cluster)),
         lambda broker, task: broker.run(
             enqueue_unique_batch(
@@ -118,7 +118,7 @@ def test_a_task_of_another_producer_has_no_such_fields(broker: Broker) -> None:
 def test_its_limits_are_shown(broker: Broker) -> None:
     put_retried(broker)
 
-    record = broker.run(find_task("t1", [QUEUE]))
+    record = broker.run(find_task(broker, "t1", [QUEUE]))
 
     assert (record.message.timeout, record.message.retention) == (2, 60)
     assert (record.retried, record.error) == (1, "boom")

@@ -56,9 +56,9 @@ def test_after_a_lost_reply_numbers_count_twice_and_no_further(
 
     undelivered = counts.take(["mail"])
     with pytest.raises(BrokerUnavailable):
-        single_broker.run(send_heartbeat(RECORD, [], lease_s=30, counted=undelivered))
+        single_broker.run(send_heartbeat(single_broker, RECORD, [], lease_s=30, counted=undelivered))
     counts.restore(undelivered)
-    single_broker.run(send_heartbeat(RECORD, [], lease_s=30, counted=counts.take(["mail"])))
+    single_broker.run(send_heartbeat(single_broker, RECORD, [], lease_s=30, counted=counts.take(["mail"])))
 
     (counters,) = single_broker.run(read_run_counters(["mail"]))
     assert lost

@@ -11,7 +11,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection import async_node
 from runqy.broker.connection.redis_client import RedisTarget
-from runqy.broker.operation import Request
+from runqy.broker.request import Request
 from runqy.broker.scripts import command
 from runqy.broker.tasks.finish import FinishOutcome, complete
 from runqy.broker.tasks.lease import LeasedTask
@@ -76,7 +76,7 @@ async def once_available_on_loop(broker: AsyncBroker, request: Request[T]) -> T:
     async with asyncio.timeout(FAILOVER_S):
         while True:
             try:
-                return await broker.run(request)
+                return await broker.send(request)
             except BrokerUnavailable:
                 await asyncio.sleep(0.02)
 
@@ -90,7 +90,7 @@ def target_of(servers: SentinelSet, *, dead_first: bool = False) -> RedisTarget:
 
 def test_an_event_loop_continues_with_the_new_master(sentinel_set: SentinelSet) -> None:
     async def act(broker: AsyncBroker) -> None:
-        assert await asyncio.gather(*(broker.run(count("n")) for _ in range(10))) == list(range(1, 11))
+        assert await asyncio.gather(*(broker.send(count("n")) for _ in range(10))) == list(range(1, 11))
         sentinel_set.wait_for_replica()
         sentinel_set.kill_master()
 
@@ -114,13 +114,13 @@ def test_a_master_that_was_demoted_while_connected_is_left(
     named = [own_server.port]
 
     async def act(broker: AsyncBroker) -> None:
-        assert await broker.run(count("n")) == 1
+        assert await broker.send(count("n")) == 1
         with own_server.client() as client:
             client.replicaof("127.0.0.1", other.port)
         named[0] = other.port
         monkeypatch.setattr(async_node, "CONNECT_WAIT_S", 0)  # how old a connection has to be
         with pytest.raises(BrokerUnavailable, match="read only replica"):
-            await broker.run(count("m"))
+            await broker.send(count("m"))
 
         assert await once_available_on_loop(broker, count("m")) == 1
 
@@ -135,7 +135,7 @@ def test_a_master_that_was_demoted_while_connected_is_left(
 def test_a_replica_is_not_used_as_the_master_that_sentinel_reports(sentinel_set: SentinelSet) -> None:
     async def act(broker: AsyncBroker) -> None:
         with pytest.raises(BrokerUnavailable, match="not a master"):
-            await broker.run(count("n"))
+            await broker.send(count("n"))
 
     with FakeRedis(lambda _: address_reply(sentinel_set.replica.port)) as sentinel:
         run_with_broker(replace(target_of(sentinel_set), addresses=sentinel.target.addresses), act)
@@ -144,6 +144,6 @@ def test_a_replica_is_not_used_as_the_master_that_sentinel_reports(sentinel_set:
 def test_a_sentinel_that_does_not_know_the_master_makes_it_unavailable(sentinel_set: SentinelSet) -> None:
     async def act(broker: AsyncBroker) -> None:
         with pytest.raises(BrokerUnavailable, match="does not know the master other"):
-            await broker.run(count("n"))
+            await broker.send(count("n"))
 
     run_with_broker(replace(target_of(sentinel_set), master_name="other"), act)

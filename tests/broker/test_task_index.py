@@ -80,7 +80,7 @@ def test_lookups_of_deleted_tasks_go_in_one_call(broker: Broker) -> None:
     for i in range(600):
         broker.client.hset(keys.lookup(f"t{i}"), "queue", QUEUE)
 
-    broker.run(task_index.remove_lookups(QUEUE, [f"t{i}" for i in range(599)]))
+    broker.run(task_index.remove_lookups(broker, QUEUE, [f"t{i}" for i in range(599)]))
 
     assert lookups_left(broker) == {b"t599"}
 

@@ -122,7 +122,7 @@ def test_output_with_another_token_is_refused(broker: Broker, taken: LeasedTask)
     assert not print_text(broker, foreign, b"text", progress=b'{"current":1}')
 
     assert not broker.client.exists(KEYS.output("t1"))
-    assert broker.run(find_task("t1", [QUEUE])).progress is None
+    assert broker.run(find_task(broker, "t1", [QUEUE])).progress is None
 
 
 def test_output_is_accepted_after_the_end_and_not_once_the_task_is_pending_again(
@@ -163,13 +163,13 @@ def test_written_output_changes_the_status(broker: Broker, taken: LeasedTask) ->
 
 def test_progress_is_stored_and_cleared_by_the_next_run(broker: Broker, taken: LeasedTask) -> None:
     print_text(broker, taken.lease, b"", progress=b'{"current":3,"total":10,"message":"m"}')
-    seen = broker.run(find_task("t1", [QUEUE])).progress
+    seen = broker.run(find_task(broker, "t1", [QUEUE])).progress
     fail(broker, taken)
     take_one(broker)
 
     assert seen is not None
     assert (seen.current, seen.total, seen.message) == (3, 10, "m")
-    assert broker.run(find_task("t1", [QUEUE])).progress is None
+    assert broker.run(find_task(broker, "t1", [QUEUE])).progress is None
     assert not broker.client.exists(KEYS.output("t1"))
 
 
@@ -178,7 +178,7 @@ def test_invalid_progress_reads_as_none(single_broker: Broker, content: bytes) -
     put(single_broker, "t1")
     single_broker.client.hset(KEYS.task("t1"), "progress", content)
 
-    assert single_broker.run(find_task("t1", [QUEUE])).progress is None
+    assert single_broker.run(find_task(single_broker, "t1", [QUEUE])).progress is None
 
 
 def test_an_output_of_another_type_reads_as_none(single_broker: Broker) -> None:

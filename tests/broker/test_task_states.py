@@ -8,8 +8,8 @@ from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.forwarder import forward
 from runqy.broker.maintenance.recoverer import find_lost, recover
-from runqy.broker.operation import Request
 from runqy.broker.queues.pausing import pause, unpause
+from runqy.broker.request import Request
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import Cancellation, cancel
 from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
@@ -48,7 +48,7 @@ class TaskLife(ModelledLife):
         run_at = self.now_s + delay
         new = [new_task(i, queue_of(i), max_retry=max_retry, retention_s=retention, process_at_s=run_at) for i in ids]
 
-        outcomes = self.broker.run(enqueue_many(new))
+        outcomes = self.broker.run(enqueue_many(self.broker, new))
 
         for task, outcome in zip(new, outcomes, strict=True):
             if task.id in self.tasks:
@@ -70,8 +70,8 @@ class TaskLife(ModelledLife):
             while not self.queues[queue].is_paused and self.queues[queue].pending and len(expected) < count:
                 expected.append(self.queues[queue].pending.pop(0))
 
-        taken, _ = self.broker.run(dequeue_tasks(order, now_ns=now_ns))
-        again, _ = self.broker.run(dequeue_tasks(order.repeated(), now_ns=now_ns))
+        taken, _ = self.broker.run(dequeue_tasks(self.broker, order, now_ns=now_ns))
+        again, _ = self.broker.run(dequeue_tasks(self.broker, order.repeated(), now_ns=now_ns))
 
         assert [one.lease.task_id for one in taken] == expected
         assert {one.lease for one in again} == {one.lease for one in taken}

@@ -12,7 +12,7 @@ from runqy import clock
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
-from runqy.broker.operation import Request
+from runqy.broker.request import Request
 from runqy.broker.scripts import command
 from runqy.errors import BrokerUnavailable
 from tests.support.certificates import write_certificate
@@ -89,7 +89,7 @@ def test_requests_work_through_tls_on_an_event_loop(target: RedisTarget, certifi
     target = replace(target, ca_certificate=authority_of(certificate, is_text=is_text))
 
     async def act(broker: AsyncBroker) -> list[bytes]:
-        return await asyncio.gather(*(broker.run(echo(text)) for text in texts))
+        return await asyncio.gather(*(broker.send(echo(text)) for text in texts))
 
     texts = [*(b"%d" % i * 40_000 for i in range(20)), b"large" * 400_000]
     assert run_with_broker(target, act) == texts
@@ -99,7 +99,7 @@ def test_certificates_are_verified_on_an_event_loop(single_broker: Broker, certi
     port = single_broker.client.connection_pool.connection_kwargs["port"]
 
     async def act(broker: AsyncBroker) -> bytes:
-        return await broker.run(echo("x"))
+        return await broker.send(echo("x"))
 
     with tls_front(port, certificate, host="127.0.0.2") as front:
         target = RedisTarget(addresses=(("127.0.0.2", front),), use_tls=True)

@@ -41,7 +41,7 @@ def look(broker: Broker, token: str, *queues: str, ago_ms: int = 0) -> list[str]
     """Let a worker look for work, at the first queue first."""
     shares = [QueueWeight(queue=queue) for queue in queues or (QUEUE,)]
     order = plan_dequeue(shares, 1, worker_id=token, wake_token=token, is_strict=True)
-    return ids(broker.run(dequeue_tasks(order, now_ns=broker.now_ns() - ago_ms * 1_000_000))[0])
+    return ids(broker.run(dequeue_tasks(broker, order, now_ns=broker.now_ns() - ago_ms * 1_000_000))[0])
 
 
 def test_a_task_wakes_one_idle_worker_and_names_its_queue(broker: Broker, subscription: Subscription) -> None:
@@ -69,7 +69,7 @@ def test_a_batch_wakes_as_many_workers_as_it_has_tasks(broker: Broker, subscript
     for ago_ms, token in enumerate(("w3", "w2", "w1")):
         go_idle(broker, subscription, token, ago_ms=100 * ago_ms)
 
-    broker.run(enqueue_many([new_task("t1"), new_task("t2")]))
+    broker.run(enqueue_many(broker, [new_task("t1"), new_task("t2")]))
 
     publish_end(broker, subscription)
     assert {subscription.next()[0] for _ in range(3)} == {keys.wake_channel("w3"), keys.wake_channel("w2"), "end"}
@@ -86,7 +86,7 @@ def test_a_worker_is_woken_for_every_queue_it_serves(broker: Broker, subscriptio
 def test_a_worker_that_stopped_listening_is_not_woken(broker: Broker, subscription: Subscription) -> None:
     subscription.subscribe(keys.wake_channel("w1"))
     order = plan_dequeue([QueueWeight(queue=QUEUE)], 1, worker_id="w1", wake_token="w1")
-    broker.run(dequeue_tasks(order, now_ns=broker.now_ns() - 10_000_000_000))
+    broker.run(dequeue_tasks(broker, order, now_ns=broker.now_ns() - 10_000_000_000))
 
     put(broker, "t1")
 

@@ -15,7 +15,7 @@ from tests.broker.test_heartbeats import RECORD
 
 
 def claim(broker: Broker, owner: str, worker_id: str = "w-1") -> None:
-    broker.run(claim_worker_id(worker_id, owner=owner, queue="mail", redis_queues=[*RECORD.redis_queues]))
+    broker.run(claim_worker_id(broker, worker_id, owner=owner, queue="mail", redis_queues=[*RECORD.redis_queues]))
 
 
 def beat(broker: Broker) -> None:
@@ -109,7 +109,7 @@ def test_claims_of_workers_that_are_gone_are_deleted(broker: Broker) -> None:
     grow_old(broker, "silent", int(SILENT_S) + LOST_AFTER_S)
     broker.client.set(keys.worker_record("garbled"), "{}")
 
-    broker.run(delete_stale_claims())
+    broker.run(delete_stale_claims(broker))
 
     assert sorted(broker.client.hkeys(keys.WORKER_CLAIMS)) == [b"garbled", b"silent", b"w-1"]
 
@@ -118,13 +118,13 @@ def test_many_claims_are_forgotten_in_pieces(broker: Broker) -> None:
     old = {f"worker-{number}": b"1 key:1" for number in range(1500)}
     broker.client.hset(keys.WORKER_CLAIMS, mapping=old)  # type: ignore[arg-type]
 
-    broker.run(delete_stale_claims())
+    broker.run(delete_stale_claims(broker))
 
     assert broker.client.hlen(keys.WORKER_CLAIMS) == 0
 
 
 def test_a_worker_counts_only_for_queues_that_it_registered_for(broker: Broker) -> None:
-    broker.run(claim_worker_id("w-1", owner="key:1", queue="inbox", redis_queues=["mail_low", "other"]))
+    broker.run(claim_worker_id(broker, "w-1", owner="key:1", queue="inbox", redis_queues=["mail_low", "other"]))
     beat(broker)
 
     (record,) = heartbeats.list_worker_records(broker)

@@ -57,7 +57,7 @@ def test_it_takes_extends_and_finishes(single_broker: Broker, worker_broker: Bro
     worker_broker.measure_clock()
 
     order = plan_dequeue([QueueWeight(queue="mail")], 3, worker_id="w", wake_token="t")
-    (first, second), _ = worker_broker.run(dequeue_tasks(order, now_ns=worker_broker.now_ns()))
+    (first, second), _ = worker_broker.run(dequeue_tasks(worker_broker, order, now_ns=worker_broker.now_ns()))
     extension = worker_broker.run(extend([first.lease, second.lease], now_ns=worker_broker.now_ns()))
     is_written = worker_broker.run(write_output([OutputChunk(lease=first.lease, text=b"line\n", progress=b"{}")]))
     batch = ChunkBatch(lease=first.lease, run_number=1, offset=0, entries=(b"1",))

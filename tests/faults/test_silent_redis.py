@@ -15,8 +15,8 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection.blocking import RedisConnection
 from runqy.broker.connection.redis_client import RedisTarget
-from runqy.broker.operation import Request
 from runqy.broker.rate_limit import Rate
+from runqy.broker.request import Request
 from runqy.broker.scripts import command
 from runqy.config_sync import snapshot
 from runqy.errors import BrokerUnavailable
@@ -169,11 +169,11 @@ def test_on_an_event_loop_requests_fail_at_once_while_redis_is_silent(running: S
     async def fail_on_loop(broker: AsyncBroker) -> float:
         began_s = time.monotonic()
         with pytest.raises(BrokerUnavailable):
-            await broker.run(Request((command("GET", "k", key="k"),), list))
+            await broker.send(Request((command("GET", "k", key="k"),), list))
         return time.monotonic() - began_s
 
     async def act(broker: AsyncBroker) -> tuple[float, float]:
-        await broker.run(Request((command("GET", "k", key="k"),), list))
+        await broker.send(Request((command("GET", "k", key="k"),), list))
         with silenced(servers):
             return await fail_on_loop(broker), await fail_on_loop(broker)
 

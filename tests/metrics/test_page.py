@@ -147,7 +147,7 @@ def test_what_ends_without_a_worker_is_counted_at_once(redis: Any) -> None:
     put(broker, "waiting", queue="mail")
 
     broker.run(cancel("mail", "waiting", now_ns=broker.now_ns()))
-    broker.run(recover_lost(["mail"], LeaselessWatch(), grace_s=0))
+    broker.run(recover_lost(broker, ["mail"], LeaselessWatch(), grace_s=0))
 
     page = read_page()
     assert _count_failure_families(page, "canceled") == {"task_runs": 1, "first_attempts": 1, "tasks_ended": 1}

@@ -43,7 +43,7 @@ def test_a_task_whose_index_entry_has_such_a_name_can_be_read(broker: Broker) ->
 
     for number in range(len(NAMES)):
         with suppress(TaskNotFound):  # where its name is not its queue's key
-            broker.run(find_task(f"id{number}", ["mail"]))
+            broker.run(find_task(broker, f"id{number}", ["mail"]))
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ class Start:
 
     def refuse(self, queue: str) -> None:
         """Refuse the registration of a queue's worker, as the server does."""
-        self.broker.run(write_refusal(f"refused-{queue}", queue=queue, reason=VAULT_MISSING))
+        self.broker.run(write_refusal(self.broker, f"refused-{queue}", queue=queue, reason=VAULT_MISSING))
 
 
 @pytest.fixture

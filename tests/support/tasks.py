@@ -6,7 +6,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.forwarder import forward
 from runqy.broker.message import decode
-from runqy.broker.operation import raise_error
+from runqy.broker.request import raise_error
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue
@@ -40,7 +40,7 @@ def take(broker: Broker, count: int = 1, *queues: str, **options: Any) -> list[L
     """Dequeue up to `count` tasks from queues of the same priority."""
     shares = [QueueWeight(queue=queue) for queue in queues or (QUEUE,)]
     order = plan_dequeue(shares, count, worker_id=options.pop("worker_id", "w1"), **options)
-    return raise_error(broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))[0])
+    return raise_error(broker.run(dequeue_tasks(broker, order, now_ns=broker.now_ns()))[0])
 
 
 def take_one(broker: Broker, queue: str = QUEUE) -> LeasedTask:

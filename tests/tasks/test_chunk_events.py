@@ -49,7 +49,8 @@ def open_stream(waiters: ResultWaiters, taken: LeasedTask) -> Iterator[Open]:
     loop = get_waiting_loop()
 
     def start(last_event_id: str = "", is_accepted: Callable[[], bool] = lambda: True) -> Iterator[bytes]:
-        record = get_broker().run(get_task("t1"))
+        broker = get_broker()
+        record = broker.run(get_task(broker, "t1"))
         client = WaitingClient(id="k", is_accepted=is_accepted)
         found: StreamBody = loop.run(open_event_stream(waiters, record, client=client, last_event_id=last_event_id))
         opened.append(BlockingIterator(loop, found))
@@ -232,12 +233,12 @@ def test_readers_that_a_chunk_wakes_share_one_read(
 ) -> None:
     put(single_broker, "t1", queue="simple", retention_s=3600)
     taken = take_one(single_broker, "simple")
-    record = single_broker.run(read_task(("simple", "t1")))
+    record = single_broker.run(read_task(single_broker, ("simple", "t1")))
     reads: list[int] = []
 
-    def read(location: TaskLocation, *, run: int, offset: int) -> Any:
+    def read(broker: AsyncBroker, location: TaskLocation, *, run: int, offset: int) -> Any:
         reads.append(offset)
-        return read_task_chunks(location, run=run, offset=offset)
+        return read_task_chunks(broker, location, run=run, offset=offset)
 
     async def act(broker: AsyncBroker) -> list[list[bytes]]:
         waiters = ResultWaiters(broker, WaiterLimits(total=50, threads=0))

@@ -101,11 +101,11 @@ def test_ids_hold_in_every_topology(broker: Broker, queues: None) -> None:
     requested = [NewTask.requested(queue="simple", payload=b"{}", id=new_id()) for _ in range(3)]
 
     def enqueue_all(queue: str) -> list[str | None]:
-        results = broker.run(enqueue_tasks(spec=RequestedTasks(queue, requested, owner="me"))).results
+        results = broker.run(enqueue_tasks(broker, spec=RequestedTasks(queue, requested, owner="me"))).results
         return [result.task_id for result in results]
 
-    first = broker.run(enqueue_task(requested[0], idempotency_key=key_of_task_id(requested[0], "me")))
-    again = broker.run(enqueue_task(requested[0], idempotency_key=key_of_task_id(requested[0], "me")))
+    first = broker.run(enqueue_task(broker, requested[0], idempotency_key=key_of_task_id(requested[0], "me")))
+    again = broker.run(enqueue_task(broker, requested[0], idempotency_key=key_of_task_id(requested[0], "me")))
     assert (first.record.id, again.record.id, again.is_replayed) == (requested[0].id, requested[0].id, True)
     assert broker.client.hget(lookup(requested[0].id), "queue") == b"simple"
     assert enqueue_all("simple") == enqueue_all("simple") == [each.id for each in requested]

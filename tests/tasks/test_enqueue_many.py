@@ -295,8 +295,8 @@ def test_batches_with_keys_work_on_a_cluster(client: ApiClient, broker: Broker) 
 
     get_fresh_catalog()
 
-    first = broker.run(enqueue_tasks(spec=batch, idempotency_key=idempotency_key))
-    second = broker.run(enqueue_tasks(spec=batch, idempotency_key=idempotency_key))
+    first = broker.run(enqueue_tasks(broker, spec=batch, idempotency_key=idempotency_key))
+    second = broker.run(enqueue_tasks(broker, spec=batch, idempotency_key=idempotency_key))
 
     assert (first.is_replayed, second.is_replayed) == (False, True)
     assert [item.task_id for item in first.results] == [item.task_id for item in second.results]

@@ -55,7 +55,8 @@ def open_stream(waiters: ResultWaiters, task_id: str) -> Iterator[Callable[..., 
     loop = get_waiting_loop()
 
     def start(last_event_id: str = "", is_accepted: Callable[[], bool] = lambda: True) -> Iterator[bytes]:
-        record = get_broker().run(get_task(task_id))
+        broker = get_broker()
+        record = broker.run(get_task(broker, task_id))
         client = WaitingClient(id="k", is_accepted=is_accepted)
         stream: StreamBody = loop.run(open_event_stream(waiters, record, client=client, last_event_id=last_event_id))
         opened.append(BlockingIterator(loop, stream))

@@ -7,7 +7,7 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.broker.memory import MemoryUse, ask_with_memory_check
+from runqy.broker.memory import MemoryUse, send_with_memory_check
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.errors import BrokerFull
 from tests.api.client import ApiClient, problem
@@ -87,9 +87,7 @@ def test_tasks_are_accepted_again_once_there_is_memory(client: ApiClient, redis:
 def test_in_a_cluster_only_queues_of_the_full_server_are_refused(cluster_broker: Broker, always_looks: None) -> None:
     def add(task_id: str, queue: str) -> None:
         request = enqueue(new_task(task_id, queue), now_ns=cluster_broker.now_ns())
-        cluster_broker.run(
-            ask_with_memory_check(request, queue=queue, size_bytes=2, memory=cluster_broker.context().memory)
-        )
+        cluster_broker.run(send_with_memory_check(cluster_broker, request, queue=queue, size_bytes=2))
 
     client = cluster_broker.client
     queues = {client.get_node_from_key(f"asynq:{{q{n}}}:pending").name: f"q{n}" for n in range(50)}  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Enqueueing and reading tasks as operations, run by a driver that the caller chooses."""
+"""Enqueueing and reading tasks as operations, on a broker that the caller chooses."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,7 @@ from queues.queries import run_with_fresh_catalog, with_fresh_catalog
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.connection.blocking import StandaloneConnection
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
@@ -24,6 +25,7 @@ from tasks.operations import enqueue_task
 from tasks.queries import get_task
 from tests.config_sync.support import elsewhere
 from tests.queues.samples import spec
+from tests.support.servers import free_port
 
 pytestmark = pytest.mark.usefixtures("queues")
 
@@ -49,36 +51,39 @@ def task(queue: str = "simple", **options: object) -> NewTask:
 @pytest.mark.parametrize("options", [{}, {"unique_key": "u"}])
 def test_a_task_that_its_full_queue_refuses_leaves_no_lookup(broker: Broker, options: dict[str, object]) -> None:
     save_queue(spec=spec("small", limits=LimitOverrides(max_waiting_tasks=1)), source=QueueSource.API)
-    broker.run(enqueue_task(task("small")))
+    broker.run(enqueue_task(broker, task("small")))
 
     with pytest.raises(QueueFull):
-        broker.run(enqueue_task(task("small", **options)))
+        broker.run(enqueue_task(broker, task("small", **options)))
 
     assert len(list(broker.client.scan_iter(keys.lookup("*")))) == 1
 
 
 def test_the_result_of_a_task_that_is_awaited_is_kept_for_a_minute(single_broker: Broker) -> None:
-    awaited = single_broker.run(enqueue_task(task(retention_s=0), is_awaited=True))
+    awaited = single_broker.run(enqueue_task(single_broker, task(retention_s=0), is_awaited=True))
 
     assert awaited.record.message.retention == 60
-    assert single_broker.run(enqueue_task(task(retention_s=90), is_awaited=True)).record.message.retention == 90
+    assert (
+        single_broker.run(enqueue_task(single_broker, task(retention_s=90), is_awaited=True)).record.message.retention
+        == 90
+    )
 
 
-def test_a_task_is_queued_and_read_by_any_driver(broker: Broker) -> None:
-    enqueued = broker.run(enqueue_task(task("inference.high")))
+def test_a_task_is_queued_and_read_on_any_broker(broker: Broker) -> None:
+    enqueued = broker.run(enqueue_task(broker, task("inference.high")))
 
-    record = broker.run(get_task(enqueued.record.id))
+    record = broker.run(get_task(broker, enqueued.record.id))
 
     assert (record.id, record.queue, record.state) == (enqueued.record.id, "inference_high", TaskState.PENDING)
     with pytest.raises(TaskNotFound):
-        broker.run(get_task(enqueued.record.id, allowed_queues=frozenset({"simple"})))
+        broker.run(get_task(broker, enqueued.record.id, allowed_queues=frozenset({"simple"})))
 
 
 def test_a_repeated_request_returns_the_task_of_the_first(broker: Broker) -> None:
     idempotency_key = IdempotencyKey(scope="s", fingerprint="f")
-    first = broker.run(enqueue_task(task(), idempotency_key=idempotency_key))
+    first = broker.run(enqueue_task(broker, task(), idempotency_key=idempotency_key))
 
-    second = broker.run(enqueue_task(task(), idempotency_key=idempotency_key))
+    second = broker.run(enqueue_task(broker, task(), idempotency_key=idempotency_key))
 
     assert (second.record.id, second.is_replayed) == (first.record.id, True)
     assert broker.client.llen(QueueKeys("simple").pending) == 1
@@ -86,30 +91,34 @@ def test_a_repeated_request_returns_the_task_of_the_first(broker: Broker) -> Non
 
 def test_a_task_with_the_same_unique_key_is_returned(broker: Broker) -> None:
     unique = task(unique_key="invoice 7", returns_existing=True)
-    first = broker.run(enqueue_task(unique))
+    first = broker.run(enqueue_task(broker, unique))
 
-    second = broker.run(enqueue_task(unique))
+    second = broker.run(enqueue_task(broker, unique))
 
     assert (second.record.id, second.is_existing) == (first.record.id, True)
     assert broker.client.llen(QueueKeys("simple").pending) == 1
 
 
 def test_an_unknown_queue_is_refused_without_a_round_trip() -> None:
-    for operation in (enqueue_task(task("unknown")), enqueue_tasks(spec=RequestedTasks("unknown", [task("unknown")]))):
+    away = Broker.connect(RedisTarget(addresses=(("127.0.0.1", free_port()),)))
+    spec = RequestedTasks("unknown", [task("unknown")])
+    for operation in (enqueue_task(away, task("unknown")), enqueue_tasks(away, spec=spec)):
         with pytest.raises(QueueNotFound):
-            next(operation)
+            away.run(operation)
 
 
-def test_an_operation_reads_only_the_snapshot_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operation_reads_only_the_snapshot_of_its_process(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with elsewhere():
         save_queue(spec=spec("new"), source=QueueSource.API)
     monkeypatch.setattr(snapshot, "get_broker", pytest.fail)
 
     with pytest.raises(QueueNotFound):
-        next(enqueue_task(task("new")))
+        single_broker.run(enqueue_task(single_broker, task("new")))
     snapshot.forget()
     with pytest.raises(ConfigurationUnavailable):
-        next(enqueue_task(task("new")))
+        single_broker.run(enqueue_task(single_broker, task("new")))
 
 
 def test_a_blocking_caller_finds_a_queue_that_another_process_has_just_saved() -> None:
@@ -146,7 +155,7 @@ def test_a_batch_that_loses_redis_reports_the_tasks_that_are_not_enqueued(
     link.left = 2
     monkeypatch.setattr(single_broker, "connection", link)
 
-    batch = single_broker.run(enqueue_tasks(spec=RequestedTasks("simple", [task()] * 1200)))
+    batch = single_broker.run(enqueue_tasks(single_broker, spec=RequestedTasks("simple", [task()] * 1200)))
 
     errors = [result.error and result.error.code for result in batch.results]
     assert errors == [None] * 1000 + ["broker_unavailable"] * 200
@@ -159,7 +168,7 @@ def test_a_batch_that_finds_no_redis_is_unavailable_as_a_whole(
     monkeypatch.setattr(single_broker, "connection", BreakingLink(single_broker.client))  # type: ignore[arg-type]
 
     with pytest.raises(BrokerUnavailable):
-        single_broker.run(enqueue_tasks(spec=RequestedTasks("simple", [task()] * 2)))
+        single_broker.run(enqueue_tasks(single_broker, spec=RequestedTasks("simple", [task()] * 2)))
 
 
 def test_a_batch_with_an_idempotency_key_that_loses_redis_is_completed_by_its_repetition(
@@ -174,11 +183,11 @@ def test_a_batch_with_an_idempotency_key_that_loses_redis_is_completed_by_its_re
     breaking.left = 2
     monkeypatch.setattr(single_broker, "connection", breaking)
     with pytest.raises(BrokerUnavailable):
-        single_broker.run(enqueue_tasks(spec=batch, idempotency_key=idempotency_key))
+        single_broker.run(enqueue_tasks(single_broker, spec=batch, idempotency_key=idempotency_key))
     assert redis.llen(QueueKeys("simple").pending) == 500
     monkeypatch.setattr(single_broker, "connection", link)
 
-    repeated = single_broker.run(enqueue_tasks(spec=batch, idempotency_key=idempotency_key))
+    repeated = single_broker.run(enqueue_tasks(single_broker, spec=batch, idempotency_key=idempotency_key))
 
     assert repeated.is_replayed
     assert len({result.task_id for result in repeated.results}) == 700

@@ -6,7 +6,7 @@ import pytest
 
 from runqy.broker.broker import Broker
 from runqy.broker.keys import lookup
-from runqy.broker.operation import Request
+from runqy.broker.request import Request
 from runqy.broker.states import TaskState
 from runqy.errors import QueueNotFound, RequestInvalid, TaskStateUnsuited
 from tasks.actions import (

@@ -51,7 +51,7 @@ def test_a_queue_without_a_worker_is_a_warning_until_it_has_one(fresh: ApiClient
     ServedQueues().run_tick(single_broker)
     unserved = add(fresh)
     worker = replace(RECORD, queue="simple", redis_queues={"simple": 1})
-    claim = claim_worker_id(worker.worker_id, owner="o", queue="simple", redis_queues=["simple"])
+    claim = claim_worker_id(single_broker, worker.worker_id, owner="o", queue="simple", redis_queues=["simple"])
     single_broker.run(claim)
     single_broker.run(write_heartbeat(worker, now_ns=single_broker.now_ns()))
     ServedQueues().run_tick(single_broker)

@@ -22,7 +22,7 @@ def output_of(broker: Broker, task_id: str, attempt: int | None = None) -> TaskO
 
 def wait_for_progress(broker: Broker, task_id: str, current: int) -> None:
     """Wait until a task has a progress, as long as `wait_for_text` may have to."""
-    look = lambda: broker.run(find_task(task_id)).progress
+    look = lambda: broker.run(find_task(broker, task_id)).progress
     eventually(lambda: (found := look()) and found.current == current, what=look)
 
 

@@ -88,10 +88,10 @@ def wait_for_state(broker: Broker, task_id: str, *states: str, within_s: float =
     """Wait until a task is in one of some states and return it."""
 
     def look() -> TaskRecord | None:
-        record = broker.run(find_task(task_id))
+        record = broker.run(find_task(broker, task_id))
         return record if record.state in states else None
 
-    return eventually(look, within_s=within_s, what=lambda: broker.run(find_task(task_id)))
+    return eventually(look, within_s=within_s, what=lambda: broker.run(find_task(broker, task_id)))
 
 
 def wait_for_record(broker: Broker, state: str) -> WorkerRecord:

@@ -118,7 +118,7 @@ def test_workers_follow_demand_from_none_to_five_to_none(
     wait_until(lambda: poll() == 0)
 
     assert [pod.process.wait(60) for pod in pods.ended] == [0] * MOST
-    records = [single_broker.run(find_task(task_id)) for task_id in ids]
+    records = [single_broker.run(find_task(single_broker, task_id)) for task_id in ids]
     assert [(record.attempts, record.child_deaths) for record in records] == [(1, 0)] * len(ids)
     record_demand(single_broker, RowFailures("demand"))
     found = content(client, "/api/cli/queues/mail/demand")
@@ -126,4 +126,4 @@ def test_workers_follow_demand_from_none_to_five_to_none(
 
 
 def state_of(broker: Broker, task_id: str) -> str:
-    return broker.run(find_task(task_id)).state.value
+    return broker.run(find_task(broker, task_id)).state.value

@@ -48,8 +48,8 @@ def maintenance(single_broker: Broker) -> Iterator[None]:
 
     def keep_up() -> None:
         while not has_ended.wait(0.1):
-            single_broker.run(recover_lost(["mail"], watch, grace_s=0))
-            single_broker.run(forward_due(["mail"]))
+            single_broker.run(recover_lost(single_broker, ["mail"], watch, grace_s=0))
+            single_broker.run(forward_due(single_broker, ["mail"]))
 
     keeper = threading.Thread(target=keep_up)
     keeper.start()

@@ -9,7 +9,6 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import ask_all
 from runqy.broker.tasks.chunks import GAP, TaskChunks, read_chunks
 from tests.support import environment, event_loop
 from tests.support.full_redis import full_redis
@@ -49,7 +48,7 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def result_of(broker: Broker, run: Run) -> RunResult:
     """Return the result of a run that returned none."""
     run.result = add_streamed_result(run, RunResult(RunStatus.SUCCEEDED, output=b"null"))
-    broker.run(read_streamed_results([run], QueuePolicy()))
+    broker.run(read_streamed_results(broker, [run], QueuePolicy()))
     return run.result
 
 
@@ -121,7 +120,7 @@ def test_a_megabyte_at_most_is_sent_at_once_and_the_rest_before_the_result(singl
                 writer.add(run, chunk)
         await event_loop.wait_until(lambda: any(entries(single_broker, run.task_id) for run in all_runs))
         planned = writer.plan_final(all_runs)
-        record_all(planned, await broker.run(ask_all([write.request for write in planned])))
+        record_all(planned, await broker.send_all([write.request for write in planned]))
 
     with_writer(stream)
 
@@ -140,8 +139,8 @@ def test_a_gap_is_recorded_after_the_chunks_that_are_stored(single_broker: Broke
     async def stream(writer: ChunkWriter, broker: AsyncBroker) -> None:
         writer.add(run, b"1")
         for write in writer.plan_final([run]):
-            await broker.run(write.request)
-            seen.append(await broker.run(read_chunks("mail", run.task_id)))
+            await broker.send(write.request)
+            seen.append(await broker.send(read_chunks("mail", run.task_id)))
 
     with_writer(stream)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,8 +13,8 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import BrokerContext, Operation
 from runqy.broker.queues.stats import count_tasks
+from runqy.broker.request import Request, raise_error
 from runqy.broker.scripts import Command
 from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.lease import LeasedTask
@@ -45,23 +45,21 @@ class LossyBroker:
     sizes: list[int] = field(default_factory=list)
     """How many bytes each round trip carried."""
 
-    async def run(self, operation: Operation[Any]) -> Any:
-        outcome: Any = None
-        error: BrokerUnavailable | None = None
-        while True:
-            try:
-                effect = operation.send(outcome) if error is None else operation.throw(error)
-            except StopIteration as end:
-                return end.value
-            outcome, error = None, None
-            if effect is BrokerContext:
-                outcome = self.broker.context()
-                continue
-            self.sizes.append(sum(_size(command) for request in effect.requests for command in request.commands))
-            outcome = await self.broker.run_all(effect.requests)
-            self.round_trips += 1
-            if self.is_lost(self.round_trips):
-                error = BrokerUnavailable("the reply was lost")
+    @property
+    def is_cluster(self) -> bool:
+        return self.broker.is_cluster
+
+    async def send(self, request: Request[Any]) -> Any:
+        (outcome,) = await self.send_all([request])
+        return raise_error(outcome)
+
+    async def send_all(self, requests: Sequence[Request[Any]]) -> list[Any]:
+        self.sizes.append(sum(_size(command) for request in requests for command in request.commands))
+        outcomes = await self.broker.send_all(requests)
+        self.round_trips += 1
+        if self.is_lost(self.round_trips):
+            raise BrokerUnavailable("the reply was lost")
+        return outcomes
 
 
 def _size(command: Command) -> int:

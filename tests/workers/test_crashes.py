@@ -37,8 +37,8 @@ def test_workers_that_are_killed_lose_nothing(
     watch = LeaselessWatch()
 
     def completed() -> int:
-        single_broker.run(recover_lost(["mail"], watch=watch, grace_s=0))
-        single_broker.run(forward_due(["mail"]))
+        single_broker.run(recover_lost(single_broker, ["mail"], watch=watch, grace_s=0))
+        single_broker.run(forward_due(single_broker, ["mail"]))
         return single_broker.run(count_tasks(["mail"], now_ns=single_broker.now_ns()))[0].completed
 
     for kill in range(KILLS):
@@ -78,8 +78,8 @@ def test_a_task_under_which_three_children_died_has_three_attempts(
     start_worker()
 
     def archived() -> TaskRecord | None:
-        single_broker.run(forward_due(["mail"]))
-        record = single_broker.run(find_task(task_id))
+        single_broker.run(forward_due(single_broker, ["mail"]))
+        record = single_broker.run(find_task(single_broker, task_id))
         return record if record.state == "archived" else None
 
     record = eventually(archived, within_s=60)

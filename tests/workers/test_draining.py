@@ -37,7 +37,7 @@ def ask(single_broker: Broker) -> Ask:
 
 
 def read_all(broker: Broker, task_ids: list[str]) -> list[TaskRecord]:
-    return [broker.run(find_task(task_id)) for task_id in task_ids]
+    return [broker.run(find_task(broker, task_id)) for task_id in task_ids]
 
 
 @pytest.mark.slow
@@ -182,7 +182,7 @@ def test_an_idle_worker_deregisters_and_exits(single_broker: Broker, start_worke
     done = add_task(single_broker, 1)
 
     assert worker.process.wait(120) == 0
-    assert single_broker.run(find_task(done)).state == "completed"
+    assert single_broker.run(find_task(single_broker, done)).state == "completed"
     assert list_live_and_lost_records(single_broker) == ([], [])
     assert worker.wait_for("draining")["reason"] == "it was idle for 1 s (RUNQY_IDLE_EXIT)"
 

@@ -258,7 +258,7 @@ def test_a_run_that_was_recovered_before_it_finished_is_counted_once(
 
     def recover() -> list:
         redis.zadd(MAIL.lease, {task_id: 1})
-        return single_broker.run(recover_lost(["mail"], LeaselessWatch(), grace_s=0))
+        return single_broker.run(recover_lost(single_broker, ["mail"], LeaselessWatch(), grace_s=0))
 
     eventually(recover)
     until.touch()

@@ -74,17 +74,17 @@ def test_a_worker_that_is_killed_within_a_batch_charges_each_member_once(
 
     for one in ids:
         single_broker.client.zadd(MAIL.lease, {one: 1})
-    lost = single_broker.run(recover_lost(["mail"], LeaselessWatch(), grace_s=0))
+    lost = single_broker.run(recover_lost(single_broker, ["mail"], LeaselessWatch(), grace_s=0))
     start(BATCHES)
     (tmp_path / "until").touch()
 
     def all_completed() -> bool:
-        single_broker.run(forward_due(["mail"]))
+        single_broker.run(forward_due(single_broker, ["mail"]))
         return single_broker.client.zcard(MAIL.completed) == 8
 
     eventually(all_completed)
     assert len(lost) == 8
-    assert {single_broker.run(find_task(one)).retried for one in ids} == {1}
+    assert {single_broker.run(find_task(single_broker, one)).retried for one in ids} == {1}
 
 
 def test_another_worker_gets_the_short_tasks_that_a_worker_held_when_a_long_one_began(

@@ -30,7 +30,7 @@ def test_pages_filters_history_and_metrics_agree_on_how_tasks_ended(
     store_queues(spec(QUEUE))
     waited = add_task(single_broker, 1)
     single_broker.client.hset(QueueKeys(QUEUE).task(waited), "pending_since", 10**18)
-    single_broker.run(archive_all_timed_out({QUEUE: 5}))
+    single_broker.run(archive_all_timed_out(single_broker, {QUEUE: 5}))
     worker = start_worker()
     wait_for_state(single_broker, add_task(single_broker, 1), "completed")
     hang = {"do": "hang", "started": str(tmp_path / "started")}

@@ -9,7 +9,6 @@ from runqy import clock
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
-from runqy.broker.operation import ask_all
 from runqy.broker.tasks.output import MAX_BYTES, read_output
 from runqy.broker.tasks.record import TaskProgress
 from tests.support import environment, event_loop
@@ -46,7 +45,7 @@ def test_tasks_that_end_together_send_no_more_than_the_rate_allows_and_always_th
             writer.add([run], LINE * 100, is_line=False)
             writer.add([run], b"the end", is_line=True)
         planned = writer.plan_final(all_runs)
-        record_all(planned, await broker.run(ask_all([write.request for write in planned])))
+        record_all(planned, await broker.send_all([write.request for write in planned]))
         await writer.close()
         await broker.close()
 

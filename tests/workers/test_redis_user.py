@@ -143,12 +143,12 @@ def test_it_ends_with_its_key_and_its_task_is_left_to_others(  # noqa: PLR0917
     assert worker.process.wait(60) == 1
     assert "rejected this API key" in worker.events("worker_exits")[-1]["reason"]
     assert not is_alive(worker.process.pid)
-    records = broker.run(read_tasks([("mail", running), ("mail", waiting)]))
+    records = broker.run(read_tasks(broker, [("mail", running), ("mail", waiting)]))
     assert [(record.state, record.result) for record in records] == [("active", None), ("pending", None)]
     later_ns = broker.now_ns() + 3600 * 10**9
     monkeypatch.setattr(broker, "now_ns", lambda: later_ns)
-    broker.run(recover_lost(["mail"], LeaselessWatch()))
-    assert broker.run(find_task(running)).state == "retry"
+    broker.run(recover_lost(broker, ["mail"], LeaselessWatch()))
+    assert broker.run(find_task(broker, running)).state == "retry"
 
 
 def test_its_user_ends_when_it_stops(worker: WorkerProcess, broker: Broker, valkey: ValkeyServer) -> None:
@@ -191,11 +191,11 @@ def test_it_continues_without_a_sub_queue_that_was_removed_while_it_was_frozen( 
         what=worker.log.read_text,
     )
     assert "Redis refuses its dequeues" in reason
-    assert broker.run(find_task(later)).state == "pending"
+    assert broker.run(find_task(broker, later)).state == "pending"
 
     server_network.mode = FaultMode.FINE
     assert wait_for_state(broker, later, "completed")
     assert wait_for_state(broker, ids["mail_high"], "completed")
     record = eventually(lambda: (found := wait_for_record(broker, "ready")).free_slots == 3 and found)
     assert record.reason == ""
-    assert broker.run(find_task(ids["mail_low"])).state == "active"
+    assert broker.run(find_task(broker, ids["mail_low"])).state == "active"

@@ -68,7 +68,7 @@ def test_of_a_crash_in_a_queue_that_hides_payloads_only_the_cause_is_kept(
     worker.stop()
 
     cause = "the child process was killed by SIGKILL: probably it, or the machine, ran out of memory"
-    errors = {read_log(single_broker)[died].error, single_broker.run(find_task(died)).error}
+    errors = {read_log(single_broker)[died].error, single_broker.run(find_task(single_broker, died)).error}
     assert {re.sub(r"\n\[it used .*\]", "", error) for error in errors} == {cause}
     assert "SIGKILL" in worker.log.read_text()
     assert "patient" not in worker.log.read_text()

@@ -145,7 +145,7 @@ def test_a_flood_of_high_priority_leaves_low_priority_its_share(
             for name in queues
             for n in range(100)
         ]
-        single_broker.run(enqueue_many(new))
+        single_broker.run(enqueue_many(single_broker, new))
 
     start_worker(RUNQY_CONCURRENCY="8", RUNQY_PROCESSES="2")
 

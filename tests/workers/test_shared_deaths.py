@@ -64,12 +64,12 @@ def wait_for_ends(broker: Broker, ids: list[str]) -> list[TaskRecord]:
     """Wait until all tasks have ended, forwarding their retries as maintenance does."""
 
     def have_ended() -> bool:
-        broker.run(forward_due(["mail"]))
+        broker.run(forward_due(broker, ["mail"]))
         counts = broker.run(count_tasks(["mail"], now_ns=broker.now_ns()))[0]
         return counts.completed + counts.archived == len(ids)
 
     eventually(have_ended, within_s=120)
-    return [broker.run(find_task(one)) for one in ids]
+    return [broker.run(find_task(broker, one)) for one in ids]
 
 
 def test_one_of_32_tasks_that_kills_its_child_is_archived_and_the_others_complete(

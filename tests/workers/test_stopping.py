@@ -87,7 +87,7 @@ def test_a_supervisor_waits_after_its_second_signal_until_tasks_are_given_back(
     process.end(SecondSignal(spec.log))  # type: ignore[arg-type]
 
     assert process.poll() == 0
-    assert single_broker.run(find_task(running)).state == "pending"
+    assert single_broker.run(find_task(single_broker, running)).state == "pending"
 
 
 def test_an_idle_worker_does_not_wait_for_a_redis_that_is_away(server: FakeServer, start_worker: StartWorker) -> None:

@@ -54,7 +54,7 @@ def test_the_run_after_a_killed_worker_replaces_its_stream(
 
     os.kill(worker.process.pid, signal.SIGKILL)
     worker.process.wait()
-    eventually(lambda: single_broker.run(recover_lost(["mail"], watch=LeaselessWatch(), grace_s=0)))
+    eventually(lambda: single_broker.run(recover_lost(single_broker, ["mail"], watch=LeaselessWatch(), grace_s=0)))
     kept = chunks_of(single_broker, task_id)
     single_broker.run(forward("mail", TaskState.RETRY, now_ns=single_broker.now_ns() + 10**12))
     start_worker()

@@ -97,7 +97,7 @@ def test_chunks_are_readable_while_the_task_runs(live_broker: Broker, tmp_path: 
     task_id = stream(live_broker, count=str(tmp_path / "until"), pause_s=0.01)
 
     begun = eventually(lambda: len(chunks := chunks_of(live_broker, task_id)) > 5 and chunks)
-    state = live_broker.run(find_task(task_id)).state
+    state = live_broker.run(find_task(live_broker, task_id)).state
     (tmp_path / "until").touch()
     wait_for_state(live_broker, task_id, *FINAL)
     whole = chunks_of(live_broker, task_id)

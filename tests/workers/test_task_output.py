@@ -85,8 +85,8 @@ def test_output_and_progress_arrive_while_the_task_runs(live_broker: Broker, tmp
     task_id = shout(live_broker, f"password {SECRET}", progress=progress, **wait_task(tmp_path))
 
     wait_for_text(live_broker, task_id, b"password ****\n")
-    eventually(lambda: (found := live_broker.run(find_task(task_id)).progress) and found.current == 3)
-    running = live_broker.run(find_task(task_id))
+    eventually(lambda: (found := live_broker.run(find_task(live_broker, task_id)).progress) and found.current == 3)
+    running = live_broker.run(find_task(live_broker, task_id))
     (tmp_path / "task.until").touch()
     ended = wait_for_state(live_broker, task_id, *FINAL)
 

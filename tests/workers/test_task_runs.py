@@ -37,9 +37,9 @@ def settled(
 ) -> tuple[FinishOutcome, TaskRecord]:
     task_id = add_task(broker, 1, **task)
     order = plan_dequeue([QueueWeight(queue="mail")], 1, worker_id="w1")
-    (task,), _ = broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))
+    (task,), _ = broker.run(dequeue_tasks(broker, order, now_ns=broker.now_ns()))
     outcome = broker.run(finish_request(Run(task=task, line=b""), result, policy, now_ns=broker.now_ns()))
-    return outcome, broker.run(find_task(task_id))
+    return outcome, broker.run(find_task(broker, task_id))
 
 
 @pytest.mark.parametrize("is_shared", [False, True])

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.operation import Request, ask_all
+from runqy.broker.request import Request
 from runqy.errors import BrokerUnavailable, RunqyError
 
 RETRY_S = 2.0
@@ -79,7 +79,7 @@ class BackgroundWrites:
 
     async def _write(self, planned: Sequence[PlannedWrite]) -> None:
         """Make writes in one round trip. Raise RunqyError."""
-        outcomes = await self._get_broker().run(ask_all([write.request for write in planned]))
+        outcomes = await self._get_broker().send_all([write.request for write in planned])
         record_all(planned, outcomes)
         for outcome in outcomes:
             if isinstance(outcome, RunqyError):

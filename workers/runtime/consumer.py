@@ -11,7 +11,6 @@ import structlog
 from runqy import clock
 from runqy.broker.constants import LARGE_RESULT_BYTES, POLL_S
 from runqy.broker.message import REQUEST_ID
-from runqy.broker.operation import ask_all
 from runqy.broker.pubsub import WorkerEvent
 from runqy.broker.tasks.archive_reasons import ErrorClass
 from runqy.broker.tasks.cancel import read_marks
@@ -182,7 +181,7 @@ class Consumer:
     async def _cancel_task(self, leases: Sequence[Lease], *, is_marked: bool) -> None:
         """End the runs of marked tasks; without a mark, also on tasks of other queues, all of them, as asynq does."""
         try:
-            marks = await self._connections.leases.run(read_marks(leases))
+            marks = await self._connections.leases.send(read_marks(leases))
         except RunqyError:
             return  # heartbeats find marks
         ends_all = not (is_marked or any(marks))
@@ -329,18 +328,19 @@ class Consumer:
         try:
             connections = self._connections
             if streamed := [run for run in runs if run.stream is not None]:
-                await connections.tasks.run(read_streamed_results(streamed, policy))
+                await read_streamed_results(connections.tasks, streamed, policy)
             if streamed or round_trip.size_bytes > LARGE_RESULT_BYTES:
-                await connections.tasks.run(refuse_large_results(runs, policy))
+                await refuse_large_results(connections.tasks, runs, policy)
             now_ns = connections.now_ns()
             finishes = plan_finishes(runs, policy, now_ns=now_ns)
             writes = [*self._output.plan_final(runs), *self._chunks.plan_final(runs)]
             requests = [*(write.request for write in writes), *(finish.request for finish in finishes)]
             if dequeue is None:
-                outcomes = await connections.tasks.run(ask_all(requests))
+                outcomes = await connections.tasks.send_all(requests)
             else:
-                operation = dequeue_tasks(dequeue, now_ns=now_ns, extra_requests=requests)
-                tasks, outcomes = await connections.tasks.run(operation)
+                tasks, outcomes = await dequeue_tasks(
+                    connections.tasks, dequeue, now_ns=now_ns, extra_requests=requests
+                )
         except Exception as error:  # noqa: BLE001 (what failed is logged and repeated)
             self._state.fail_round_trip(round_trip)
             if dequeue is not None:

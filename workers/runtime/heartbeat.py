@@ -11,8 +11,8 @@ from typing import Any
 
 from runqy import clock
 from runqy.broker.message import run_deadline_s
-from runqy.broker.operation import Operation, Request, ask_all, get_context
 from runqy.broker.pubsub import read_queue_revision
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import RunCounters, add_run_counters
 from runqy.broker.tasks.finish import FinishOutcome
@@ -103,26 +103,26 @@ class RefusalTimer:
         return True
 
 
-def send_heartbeat(
-    record: WorkerRecord, runs: Iterable[Run], *, lease_s: int, counted: Mapping[str, RunCounters]
-) -> Operation[HeartbeatResult]:
+async def send_heartbeat(
+    broker: AnyBroker, record: WorkerRecord, runs: Iterable[Run], *, lease_s: int, counted: Mapping[str, RunCounters]
+) -> HeartbeatResult:
     """Send a heartbeat and the counters, extend all leases, and read requests, in one round trip.
 
     Raise BrokerUnavailable.
     """
     runs = list(runs)
-    context = yield from get_context()
+    now_ns = broker.now_ns()
     leases: dict[str, list[Lease]] = {}
     for run in runs:
         leases.setdefault(run.task.lease.queue, []).append(run.task.lease)
     requests: list[Request[Any]] = [
-        *(extend(part, now_ns=context.now_ns, lease_s=lease_s) for part in leases.values()),
+        *(extend(part, now_ns=now_ns, lease_s=lease_s) for part in leases.values()),
         read_queue_revision(record.queue),
         read_requests(record.worker_id),
-        write_heartbeat(record, [_running_task(run) for run in runs if run.started_ns], now_ns=context.now_ns),
+        write_heartbeat(record, [_running_task(run) for run in runs if run.started_ns], now_ns=now_ns),
         *(add_run_counters(queue, counters) for queue, counters in counted.items()),
     ]
-    outcomes = yield from ask_all(requests)
+    outcomes = await broker.send_all(requests)
     extended, [revision, requested, *others] = outcomes[: len(leases)], outcomes[len(leases) :]
     extensions = [
         # The Redis user has lost its rights to a queue that was removed: these leases can never be extended.

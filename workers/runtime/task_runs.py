@@ -11,7 +11,7 @@ from runqy import clock
 from runqy.broker.constants import BATCH_MAX_BYTES, LARGE_RESULT_BYTES
 from runqy.broker.memory import find_max_results
 from runqy.broker.message import CANCELED, TRACEPARENT, run_time_s
-from runqy.broker.operation import Operation, Request, ask
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import RunInfo
 from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED, ErrorClass
@@ -283,7 +283,7 @@ def _is_streamed(result: RunResult) -> bool:
     return result.status is RunStatus.SUCCEEDED and result.output == b"null"
 
 
-def read_streamed_results(runs: Sequence[Run], policy: QueuePolicy) -> Operation[None]:
+async def read_streamed_results(broker: AnyBroker, runs: Sequence[Run], policy: QueuePolicy) -> None:
     """Give runs that returned no result what they streamed, reading from Redis what is not kept.
 
     A run of which chunks are lost fails. Raise BrokerUnavailable.
@@ -294,7 +294,7 @@ def read_streamed_results(runs: Sequence[Run], policy: QueuePolicy) -> Operation
             continue
         stored: list[bytes] = []
         while len(stored) < stream.stored:
-            read = yield from ask(read_chunks(lease.queue, lease.task_id, run=stream.run_number, offset=len(stored)))
+            read = await broker.send(read_chunks(lease.queue, lease.task_id, run=stream.run_number, offset=len(stored)))
             if read.run != stream.run_number or not read.entries:
                 break
             stored += read.entries
@@ -313,7 +313,7 @@ def limit_result(result: RunResult, policy: QueuePolicy) -> RunResult:
     return RunResult(RunStatus.FAILED, f"result_too_large: {reason}", ErrorClass.RESULT_TOO_LARGE)
 
 
-def refuse_large_results(runs: Sequence[Run], policy: QueuePolicy) -> Operation[None]:
+async def refuse_large_results(broker: AnyBroker, runs: Sequence[Run], policy: QueuePolicy) -> None:
     """Fail runs whose results would fill a Redis of which their queues already use more than their share.
 
     One round trip if a result is large, else none. Raise BrokerUnavailable.
@@ -322,7 +322,7 @@ def refuse_large_results(runs: Sequence[Run], policy: QueuePolicy) -> Operation[
     large = {run: size for run, size in sizes.items() if size > LARGE_RESULT_BYTES}
     if not large:
         return
-    max_bytes = yield from ask(find_max_results(sorted({run.task.lease.queue for run in large})))
+    max_bytes = await broker.send(find_max_results(sorted({run.task.lease.queue for run in large})))
     for run, size in large.items():
         if size > max_bytes.get(run.task.lease.queue, size):
             reason = (

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from runqy.broker.constants import HEARTBEAT_S
-from runqy.broker.operation import ask_all
 from runqy.broker.pubsub import WorkerEvent
 from runqy.broker.streams.run_counters import RunCounters, add_run_counters
 from runqy.broker.tasks.queue_order import QueueWeight
@@ -163,7 +162,7 @@ class WorkerSession:
             async with asyncio.timeout(FINAL_REQUESTS_S):
                 now_ns = self._connections.now_ns()
                 counted = [add_run_counters(queue, counters) for queue, counters in self._take_counts().items()]
-                await self._connections.leases.run(ask_all([deregister(self._record(), now_ns=now_ns), *counted]))
+                await self._connections.leases.send_all([deregister(self._record(), now_ns=now_ns), *counted])
         await self.consumer.close()
         self._connections.unsubscribe(self._listener)
         await self._connections.release()
@@ -227,8 +226,8 @@ class WorkerSession:
         undelivered = counted = self._take_counts()
         try:
             lease_s = self._registration.lease_s
-            heartbeat = send_heartbeat(record, self.consumer.runs.values(), lease_s=lease_s, counted=counted)
-            result = await connections.leases.run(heartbeat)
+            runs = self.consumer.runs.values()
+            result = await send_heartbeat(connections.leases, record, runs, lease_s=lease_s, counted=counted)
             undelivered = result.undelivered
         finally:
             self.consumer.counts.restore(undelivered)

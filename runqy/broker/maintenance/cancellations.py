@@ -8,16 +8,18 @@ from runqy.broker import keys as redis_keys
 from runqy.broker.constants import BATCH_MAX_TASKS
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import cancellation
-from runqy.broker.operation import Operation, Request, get_context
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scanning import run_requests
 from runqy.broker.scripts import command, script
 
 
-def enforce_cancellations(queues: Sequence[str]) -> Operation[int]:
+async def enforce_cancellations(broker: AnyBroker, queues: Sequence[str]) -> int:
     """Archive cancelled tasks that were put back; return how many."""
-    now_s = (yield from get_context()).now_ns // 1_000_000_000
-    ids = yield from run_requests({queue: _list_canceled(queue) for queue in queues})
-    outcomes = yield from run_requests({queue: _enforce(queue, found, now_s) for queue, found in ids.items() if found})
+    now_s = broker.now_ns() // 1_000_000_000
+    ids = await run_requests(broker, {queue: _list_canceled(queue) for queue in queues})
+    outcomes = await run_requests(
+        broker, {queue: _enforce(queue, found, now_s) for queue, found in ids.items() if found}
+    )
     return sum(outcomes.values())
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
+from runqy.broker.request import Request
 from runqy.broker.scanning import run_requests
 from runqy.broker.scripts import script
 from runqy.broker.states import RunOutcome, TaskState
@@ -64,7 +64,7 @@ class ForeignEndSearch:
             name: find_untold_ends(queue, state, offset=offset) for name, (queue, state, offset) in slices.items()
         }
         told = 0
-        for name, (scanned, untold) in broker.run(run_requests(requests)).items():
+        for name, (scanned, untold) in broker.run(run_requests(broker, requests)).items():
             queue, state, offset = slices[name]
             if offset:
                 self._offsets[queue, state] = offset + scanned if scanned == SLICE_SIZE else SLICE_SIZE
@@ -80,7 +80,7 @@ class ForeignEndSearch:
 
 def _tell(broker: Broker, queue: str, untold: Mapping[str, bytes]) -> Iterator[bool]:
     now_ns = broker.now_ns()
-    for record in broker.run(read_tasks([(queue, task_id) for task_id in untold])):
+    for record in broker.run(read_tasks(broker, [(queue, task_id) for task_id in untold])):
         if record is not None and record.state in _STATES:
             yield broker.run(_append_end(record, untold[record.id], now_ns))
 

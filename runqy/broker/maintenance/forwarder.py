@@ -9,7 +9,7 @@ from runqy.broker import keys as redis_keys
 from runqy.broker.constants import BATCH_MAX_TASKS
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import cancellation
-from runqy.broker.operation import Operation, Request, get_context
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scanning import for_each_queue
 from runqy.broker.scripts import script
 from runqy.broker.states import TaskState
@@ -38,11 +38,11 @@ def forward(queue: str, source: TaskState, *, now_ns: int, limit: int = BATCH_MA
     return Request((command,), lambda replies: int(replies[0]))
 
 
-def forward_due(queues: Sequence[str]) -> Operation[int]:
-    context = yield from get_context()
+async def forward_due(broker: AnyBroker, queues: Sequence[str]) -> int:
+    now_ns = broker.now_ns()
     moved = 0
     for source in SOURCES:
-        make = partial(forward, source=source, now_ns=context.now_ns)
-        outcomes = yield from for_each_queue(queues, make, has_more=lambda count: count == BATCH_MAX_TASKS)
+        make = partial(forward, source=source, now_ns=now_ns)
+        outcomes = await for_each_queue(broker, queues, make, has_more=lambda count: count == BATCH_MAX_TASKS)
         moved += sum(count for _, count in outcomes)
     return moved

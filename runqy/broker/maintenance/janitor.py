@@ -8,8 +8,8 @@ from functools import partial
 
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S, ARCHIVE_MAX_TASKS, BATCH_MAX_TASKS
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Operation, Request, get_context
 from runqy.broker.replies import Reply
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scanning import for_each_queue, run_requests
 from runqy.broker.scripts import script
 from runqy.broker.tasks.index import remove_lookups
@@ -86,18 +86,19 @@ def expire_archived(
     return Request((expire,), parse)
 
 
-def delete_expired(
+async def delete_expired(
+    broker: AnyBroker,
     archived_ttls_s: Mapping[str, int],
     cursors: ArchiveCursors,
     *,
     max_archived: int = ARCHIVE_MAX_TASKS,
-) -> Operation[int]:
+) -> int:
     """Delete the expired tasks of queues and return how many. `archived_ttls_s` has each queue's time to live of
     archived tasks.
     """
-    context = yield from get_context()
-    now_ns = context.now_ns
-    completed = yield from for_each_queue(
+    now_ns = broker.now_ns()
+    completed = await for_each_queue(
+        broker,
         archived_ttls_s,
         partial(expire_completed, now_ns=now_ns),
         has_more=lambda ids: len(ids) == BATCH_MAX_TASKS,
@@ -112,19 +113,19 @@ def delete_expired(
             max_archived=max_archived,
         )
 
-    archived = yield from for_each_queue(
-        archived_ttls_s, make, has_more=lambda outcome: len(outcome.deleted_ids) == BATCH_MAX_TASKS
+    archived = await for_each_queue(
+        broker, archived_ttls_s, make, has_more=lambda outcome: len(outcome.deleted_ids) == BATCH_MAX_TASKS
     )
     long_archives = [
         queue for queue, outcome in archived if outcome.scanned == BATCH_MAX_TASKS > len(outcome.deleted_ids)
     ]
-    scanned_slices = yield from run_requests({queue: make(queue, cursors.offset(queue)) for queue in long_archives})
+    scanned_slices = await run_requests(broker, {queue: make(queue, cursors.offset(queue)) for queue in long_archives})
     for queue, outcome in scanned_slices.items():
         cursors.advance(queue, outcome)
     deleted = completed + [(queue, outcome.deleted_ids) for queue, outcome in (*archived, *scanned_slices.items())]
     for queue, ids in deleted:
         # An index entry is in another slot of a cluster, so the script could not remove it.
-        yield from remove_lookups(queue, ids)
+        await remove_lookups(broker, queue, ids)
     return sum(len(ids) for _, ids in deleted)
 
 

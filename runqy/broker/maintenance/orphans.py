@@ -17,8 +17,8 @@ from runqy.broker import keys as redis_keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.pending_timeouts import PendingTask, list_pending
-from runqy.broker.operation import Operation, Request, ask
 from runqy.broker.replies import Reply
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scanning import KeyScanner, run_requests
 from runqy.broker.scripts import command, script
 from runqy.broker.workers.heartbeats import MAX_LISTED, is_go_worker
@@ -84,7 +84,7 @@ def restore_orphan(suspect: Suspect, *, now_ns: int, is_searched: bool = False) 
     return Request((restore,), lambda replies: RestoreOutcome(replies[0]))
 
 
-def find_listed(queue: str, task_ids: Sequence[str]) -> Operation[set[str]]:
+async def find_listed(broker: AnyBroker, queue: str, task_ids: Sequence[str]) -> set[str]:
     """Return which ids are in the pending list of a queue, which may be long, in slices of about 1 ms each.
 
     It starts at the end to which tasks are pushed, so that those pushed meanwhile only shift ids into later slices. A
@@ -93,7 +93,7 @@ def find_listed(queue: str, task_ids: Sequence[str]) -> Operation[set[str]]:
     pending, offset, listed = QueueKeys.of(queue).pending, 0, set[str]()
     while True:
         find = script("find_pending")(pending=pending, offset=offset, limit=SLICE_SIZE, ids=task_ids)
-        size, found = yield from ask(Request((find,), lambda replies: replies[0]))
+        size, found = await broker.send(Request((find,), lambda replies: replies[0]))
         listed |= {task_id.decode(errors="replace") for task_id in found}
         if size < SLICE_SIZE:
             return listed
@@ -145,7 +145,7 @@ class OrphanSearch:
             suspect.queue for suspect, outcome in outcomes.items() if outcome is RestoreOutcome.LIST_TOO_LONG
         }:
             suspects = [suspect for suspect in older if suspect.queue == queue][:SUSPECTS_PER_SEARCH]
-            listed = broker.run(find_listed(queue, [suspect.waiting.task_id for suspect in suspects]))
+            listed = broker.run(find_listed(broker, queue, [suspect.waiting.task_id for suspect in suspects]))
             unlisted = [suspect for suspect in suspects if suspect.waiting.task_id not in listed]
             outcomes |= dict.fromkeys(suspects, RestoreOutcome.UNCHANGED)
             outcomes |= _restore_all(broker, unlisted, is_searched=True)
@@ -163,7 +163,7 @@ def _restore_all(
         now_ns = broker.now_ns()
         batch = {f"{s.queue}:{s.waiting.task_id}": s for s in suspects[start : start + CHECKS_PER_STEP]}
         requests = {name: restore_orphan(s, now_ns=now_ns, is_searched=is_searched) for name, s in batch.items()}
-        for name, outcome in broker.run(run_requests(requests)).items():
+        for name, outcome in broker.run(run_requests(broker, requests)).items():
             outcomes[batch[name]] = outcome
             if outcome is RestoreOutcome.RESTORED:
                 _log.warning("orphan_restored", task=name)
@@ -195,7 +195,7 @@ def _read_states(tasks: Sequence[tuple[str, str]]) -> Request[list[Suspect]]:
 
 
 def _older_than_front(broker: Broker, suspects: Sequence[Suspect]) -> list[Suspect]:
-    fronts = broker.run(run_requests({s.queue: list_pending(s.queue, limit=1) for s in suspects}))
+    fronts = broker.run(run_requests(broker, {s.queue: list_pending(s.queue, limit=1) for s in suspects}))
 
     def is_older(suspect: Suspect) -> bool:
         front_ns = next((waiting.since_ns for waiting in fronts.get(suspect.queue, [])), None)

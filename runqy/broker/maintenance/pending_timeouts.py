@@ -11,8 +11,8 @@ from runqy.broker import keys as redis_keys
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.constants import BATCH_MAX_TASKS
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Operation, Request, get_context
 from runqy.broker.replies import Reply, read_time_ns
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scanning import MAX_ROUNDS, run_requests
 from runqy.broker.scripts import script
 from runqy.broker.streams.run_log import make_details
@@ -70,7 +70,7 @@ def archive_timed_out(queue: str, tasks: Sequence[PendingTask], *, timeout_s: in
     return Request((archive,), lambda replies: int(replies[0]))
 
 
-def archive_all_timed_out(timeouts_s: Mapping[str, int]) -> Operation[int]:
+async def archive_all_timed_out(broker: AnyBroker, timeouts_s: Mapping[str, int]) -> int:
     """Archive tasks that were pending for longer than their queues allow (0: unlimited); return how many.
 
     A pending list is nearly in order of age. It is read from its front in slices, until a slice has no overdue task.
@@ -81,13 +81,14 @@ def archive_all_timed_out(timeouts_s: Mapping[str, int]) -> Operation[int]:
     for _ in range(MAX_ROUNDS):
         if not offsets:
             break
-        slices = yield from run_requests(
-            {queue: list_pending(queue, offset=offset, limit=BATCH_MAX_TASKS) for queue, offset in offsets.items()}
+        slices = await run_requests(
+            broker,
+            {queue: list_pending(queue, offset=offset, limit=BATCH_MAX_TASKS) for queue, offset in offsets.items()},
         )
-        context = yield from get_context()
-        now_ns = context.now_ns
+        now_ns = broker.now_ns()
         overdue = {queue: _overdue(tasks, timeouts_s[queue], now_ns) for queue, tasks in slices.items()}
-        outcomes = yield from run_requests(
+        outcomes = await run_requests(
+            broker,
             {
                 queue: archive_timed_out(queue, tasks, timeout_s=timeouts_s[queue], now_ns=now_ns)
                 for queue, tasks in overdue.items()

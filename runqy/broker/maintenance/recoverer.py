@@ -19,8 +19,8 @@ from runqy.broker import message as messages
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.constants import COUNTER_TTL_S, RECOVERY_GRACE_S
 from runqy.broker.keys import QueueKeys, counter_day
-from runqy.broker.operation import Operation, Request, get_context
 from runqy.broker.replies import Reply
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scanning import for_each_queue, run_requests
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import RunOutcome, TaskState
@@ -105,52 +105,53 @@ def reclaim_groups(queue: str, *, now_ns: int, limit: int = GROUP_SETS_PER_CALL)
     return Request((reclaim,), lambda replies: int(replies[0]))
 
 
-def recover_lost(
-    queues: Sequence[str], watch: LeaselessWatch, *, grace_s: int = RECOVERY_GRACE_S
-) -> Operation[list[tuple[LostTask, TaskState]]]:
+async def recover_lost(
+    broker: AnyBroker, queues: Sequence[str], watch: LeaselessWatch, *, grace_s: int = RECOVERY_GRACE_S
+) -> list[tuple[LostTask, TaskState]]:
     """Recover the lost tasks of these queues; return each with its new state."""
-    lost = yield from _find_all_lost(queues, grace_s=grace_s)
-    context = yield from get_context()
-    overdue = watch.overdue([task for task in lost if not task.lease], context.now_ns // 1_000_000_000)
-    recovered = yield from _recover_all(overdue)
+    lost = await _find_all_lost(broker, queues, grace_s=grace_s)
+    now_ns = broker.now_ns()
+    overdue = watch.overdue([task for task in lost if not task.lease], now_ns // 1_000_000_000)
+    recovered = await _recover_all(broker, overdue)
     while expired := [task for task in lost if task.lease]:
-        batch = yield from _recover_all(expired)
-        context = yield from get_context()
+        batch = await _recover_all(broker, expired)
+        now_ns = broker.now_ns()
         recovered += batch
         counts = Counter(task.queue for task in expired)
         # Not again after a full slice of which nothing was recovered: the next would be the same.
         more = [queue for queue, count in counts.items() if batch and count == SLICE_SIZE]
-        found = yield from run_requests({q: find_lost(q, now_ns=context.now_ns, grace_s=grace_s) for q in more})
+        found = await run_requests(broker, {q: find_lost(q, now_ns=now_ns, grace_s=grace_s) for q in more})
         lost = [task for _, tasks in found.values() for task in tasks]
-    yield from for_each_queue(
+    await for_each_queue(
+        broker,
         queues,
-        partial(reclaim_groups, now_ns=context.now_ns),
+        partial(reclaim_groups, now_ns=now_ns),
         has_more=lambda count: count == GROUP_SETS_PER_CALL,
     )
     return recovered
 
 
-def _find_all_lost(queues: Sequence[str], *, grace_s: int) -> Operation[list[LostTask]]:
-    context = yield from get_context()
+async def _find_all_lost(broker: AnyBroker, queues: Sequence[str], *, grace_s: int) -> list[LostTask]:
+    now_ns = broker.now_ns()
     offsets = dict.fromkeys(queues, 0)
 
     def make(queue: str) -> Request[tuple[int, list[LostTask]]]:
         offset, offsets[queue] = offsets[queue], offsets[queue] + SLICE_SIZE
-        return find_lost(queue, now_ns=context.now_ns, grace_s=grace_s, offset=offset)
+        return find_lost(queue, now_ns=now_ns, grace_s=grace_s, offset=offset)
 
-    outcomes = yield from for_each_queue(queues, make, has_more=lambda outcome: outcome[0] == SLICE_SIZE)
+    outcomes = await for_each_queue(broker, queues, make, has_more=lambda outcome: outcome[0] == SLICE_SIZE)
     return list(dict.fromkeys(task for _, (_, tasks) in outcomes for task in tasks))
 
 
-def _recover_all(lost: Sequence[LostTask]) -> Operation[list[tuple[LostTask, TaskState]]]:
+async def _recover_all(broker: AnyBroker, lost: Sequence[LostTask]) -> list[tuple[LostTask, TaskState]]:
     """Read the messages and recover the tasks, some at a time, because payloads may be large."""
     recovered: list[tuple[LostTask, TaskState]] = []
     for start in range(0, len(lost), MESSAGES_PER_CALL):
         batch = {f"{task.queue}:{task.task_id}": task for task in lost[start : start + MESSAGES_PER_CALL]}
-        stored = yield from run_requests({name: _read_message(task) for name, task in batch.items()})
-        context = yield from get_context()
-        states = yield from run_requests(
-            {name: recover(batch[name], stored[name], now_ns=context.now_ns) for name in stored}
+        stored = await run_requests(broker, {name: _read_message(task) for name, task in batch.items()})
+        now_ns = broker.now_ns()
+        states = await run_requests(
+            broker, {name: recover(batch[name], stored[name], now_ns=now_ns) for name in stored}
         )
         for name, state in states.items():
             if state is not None:

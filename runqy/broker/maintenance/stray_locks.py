@@ -10,7 +10,7 @@ import re
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.orphans import has_go_workers
-from runqy.broker.operation import Request
+from runqy.broker.request import Request
 from runqy.broker.scanning import KeyScanner, run_requests
 from runqy.broker.scripts import script
 
@@ -38,5 +38,7 @@ class StrayLockSearch:
         if not broker.run(has_go_workers()):
             return 0
         matches = [match for key in self._scanner.next_keys(broker) if (match := _LOCK_KEY.fullmatch(key))]
-        outcomes = broker.run(run_requests({match[0]: delete_stray_lock(match[1], match[0]) for match in matches}))
+        outcomes = broker.run(
+            run_requests(broker, {match[0]: delete_stray_lock(match[1], match[0]) for match in matches})
+        )
         return sum(outcomes.values())

@@ -12,8 +12,8 @@ from runqy.broker import keys as redis_keys
 from runqy.broker.broker import Broker
 from runqy.broker.constants import BATCH_MAX_TASKS
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
+from runqy.broker.request import Request
 from runqy.broker.scanning import KeyScanner
 from runqy.broker.scripts import command, script
 from runqy.broker.states import TaskState
@@ -105,7 +105,7 @@ def _delete_all(broker: Broker, keys: QueueKeys, index: str, before_step: Callab
         ids = broker.run(delete_indexed_tasks(keys, index))
         if not ids:
             return total
-        broker.run(remove_lookups(keys.queue, ids))
+        broker.run(remove_lookups(broker, keys.queue, ids))
         total += len(ids)
 
 
@@ -129,7 +129,7 @@ def _delete_other_keys(broker: Broker, keys: QueueKeys, before_step: Callable[[]
         total += broker.run(_delete_stray_tasks(keys, tasks)) if tasks else 0
         unlink = tuple(command("UNLINK", name, key=keys.prefix) for name in found)  # all are in the slot of the queue
         total += broker.run(Request(unlink, sum)) if found else 0
-        broker.run(remove_lookups(keys.queue, [task_id.decode(errors="replace") for task_id in tasks]))
+        broker.run(remove_lookups(broker, keys.queue, [task_id.decode(errors="replace") for task_id in tasks]))
         if scanner.is_at_start:
             return total
 

@@ -9,8 +9,8 @@ import msgspec
 
 from runqy.broker import keys
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply, read_number, read_time_ns
+from runqy.broker.request import Request
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.streams.run_counters import BUCKETS_S
 from runqy.formats.json_decoding import read_json

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply, read_number
+from runqy.broker.request import Request
 from runqy.broker.scripts import command, script
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from runqy.broker import keys
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply, read_number, read_time_ns
+from runqy.broker.request import Request
 from runqy.broker.scripts import Command, command, script
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from runqy.broker import keys
-from runqy.broker.operation import Request
+from runqy.broker.request import Request
 from runqy.broker.scripts import script
 from runqy.broker.streams import entries
 from runqy.broker.streams.entries import StreamEntry

@@ -6,8 +6,8 @@ from itertools import islice
 
 from runqy.broker import keys
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
+from runqy.broker.request import Request
 from runqy.broker.scripts import script
 
 _STREAMS = {"audit": keys.AUDIT_STREAM, "deliveries": keys.DELIVERIES}

@@ -13,8 +13,8 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.message import CANCELED
 from runqy.broker.notify import MAX_BYTES as NOTIFY_MAX_BYTES
 from runqy.broker.notify import Notify
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply, read_number, replace_nul
+from runqy.broker.request import Request
 from runqy.broker.streams import entries
 from runqy.broker.streams.entries import StreamEntry
 from runqy.broker.streams.run_log import read_error

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
+from runqy.broker.request import Request
 from runqy.broker.scripts import command, script
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from runqy.broker import keys
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply, read_number
+from runqy.broker.request import Request
 from runqy.broker.scripts import Value, command, script
 from runqy.broker.states import RunOutcome
 

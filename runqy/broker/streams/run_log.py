@@ -12,8 +12,8 @@ import msgspec
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import REQUEST_ID
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply, read_number, read_time_ns, replace_nul
+from runqy.broker.request import Request
 from runqy.broker.scripts import command, script
 from runqy.broker.states import RunOutcome
 

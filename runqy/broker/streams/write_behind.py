@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from runqy.broker import keys
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
+from runqy.broker.request import Request
 from runqy.broker.scripts import command, script
 from runqy.broker.streams.entries import StreamEntry, delete_entries, read_entries
 

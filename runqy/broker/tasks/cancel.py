@@ -6,8 +6,8 @@ from enum import StrEnum
 from runqy.broker import constants, keys
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import cancellation
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
+from runqy.broker.request import Request
 from runqy.broker.scripts import command, script
 from runqy.broker.states import TaskState
 from runqy.broker.streams.run_log import make_details

@@ -12,8 +12,8 @@ from runqy.broker import constants, keys
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import MessageUnreadable, cancellation, decode, restore_limits
-from runqy.broker.operation import Operation, Request, ask_all, get_context, raise_error
 from runqy.broker.replies import Reply, read_number, read_time_ns
+from runqy.broker.request import AnyBroker, Request, raise_error
 from runqy.broker.scripts import Value, command, script
 from runqy.broker.tasks.lease import SUSPECT_DEATHS, Lease, LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight, order_queues
@@ -112,34 +112,33 @@ def dequeue(request: DequeueRequest, *, now_ns: int) -> Request[list[LeasedTask]
     return Request((call,), partial(_leased_tasks, request, lease_end_s))
 
 
-def dequeue_tasks(
-    request: DequeueRequest, *, now_ns: int, extra_requests: Sequence[Request[Any]] = ()
-) -> Operation[tuple[list[LeasedTask] | RunqyError, list[Any]]]:
+async def dequeue_tasks(
+    broker: AnyBroker, request: DequeueRequest, *, now_ns: int, extra_requests: Sequence[Request[Any]] = ()
+) -> tuple[list[LeasedTask] | RunqyError, list[Any]]:
     """Dequeue from all queues, and run other requests before it in the same round trip.
 
     Return the tasks, and the outcomes of the other requests in order; a failure is its RunqyError in either place. In a
     cluster no script reaches queues of several slots: there a second round trip dequeues from the queues that have
     tasks. Raise BrokerUnavailable.
     """
-    context = yield from get_context()
-    if context.is_cluster and len(request.queues) > 1:
-        return (yield from _dequeue_across_slots(request, now_ns, extra_requests))
-    *others, taken = yield from ask_all([*extra_requests, dequeue(request, now_ns=now_ns)])
+    if broker.is_cluster and len(request.queues) > 1:
+        return await _dequeue_across_slots(broker, request, now_ns, extra_requests)
+    *others, taken = await broker.send_all([*extra_requests, dequeue(request, now_ns=now_ns)])
     return taken, others
 
 
-def _dequeue_across_slots(
-    request: DequeueRequest, now_ns: int, extra_requests: Sequence[Request[Any]]
-) -> Operation[tuple[list[LeasedTask] | RunqyError, list[Any]]]:
+async def _dequeue_across_slots(
+    broker: AnyBroker, request: DequeueRequest, now_ns: int, extra_requests: Sequence[Request[Any]]
+) -> tuple[list[LeasedTask] | RunqyError, list[Any]]:
     """Count pending tasks, assign the slots to queues that have some, and dequeue from each."""
     recalls = [dequeue(recall, now_ns=now_ns) for recall in _repeat_by_queue(request)]
-    outcomes = yield from ask_all([*extra_requests, *recalls, _count_pending(request.queues)])
+    outcomes = await broker.send_all([*extra_requests, *recalls, _count_pending(request.queues)])
     others, [*recalled, waiting] = outcomes[: len(extra_requests)], outcomes[len(extra_requests) :]
     try:
         tasks = _concatenate(recalled)
         request = _without_slots(request, {task.lease.token for task in tasks})
         dequeues = [dequeue(part, now_ns=now_ns) for part in _split_by_queue(request, raise_error(waiting))]
-        tasks += _concatenate((yield from ask_all(dequeues)))
+        tasks += _concatenate(await broker.send_all(dequeues))
     except RunqyError as error:
         return error, others
     return tasks, others

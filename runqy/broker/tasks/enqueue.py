@@ -15,8 +15,8 @@ from runqy.broker.constants import QUEUE_FULL_RETRY_S
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import DEFAULT_TIMEOUT_S, MAX_INT32
 from runqy.broker.notify import Notify
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
+from runqy.broker.request import Request
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.record import TaskRecord

@@ -10,9 +10,9 @@ from msgspec import DecodeError
 from runqy.broker import constants, keys
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
-from runqy.broker.memory import ask_all_with_memory_check
-from runqy.broker.operation import Operation, Request, get_context
+from runqy.broker.memory import send_all_with_memory_check
 from runqy.broker.replies import Reply
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import (
@@ -74,24 +74,22 @@ class EnqueuedPart:
     outcomes: list[ItemOutcome]
 
 
-def enqueue_many(tasks: Sequence[NewTask]) -> Operation[list[Enqueued]]:
+async def enqueue_many(broker: AnyBroker, tasks: Sequence[NewTask]) -> list[Enqueued]:
     """Enqueue tasks; return for each its initial state or its error, in order.
 
     Each round trip carries at most 500 tasks, so that an event loop can serve other callers while a large batch is
     built. If its replies are lost, it is repeated, as in `enqueue`. Raise BrokerUnavailable: any of the tasks may have
     been enqueued.
     """
-    context = yield from get_context()
+    now_ns = broker.now_ns()
     outcomes: list[Enqueued] = [TaskAlreadyExists()] * len(tasks)
-    for batches in _round_trips(_batches(tasks, context.now_ns)):
-        requests = [
-            _enqueue_batch([tasks[i] for i in indexes], context.now_ns, context.is_cluster) for indexes in batches
-        ]
-        replies = yield from ask_all_with_memory_check(
+    for batches in _round_trips(_batches(tasks, now_ns)):
+        requests = [_enqueue_batch([tasks[i] for i in indexes], now_ns, broker.is_cluster) for indexes in batches]
+        replies = await send_all_with_memory_check(
+            broker,
             requests,
             queue=tasks[0].queue,
             size_bytes=sum(len(tasks[i].payload) for indexes in batches for i in indexes),
-            memory=context.memory,
         )
         for indexes, reply in zip(batches, replies, strict=True):
             for position, index in enumerate(indexes):

@@ -14,8 +14,8 @@ from runqy.broker import constants, keys
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import as_completed, as_failed, cancellation
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
+from runqy.broker.request import Request
 from runqy.broker.scripts import Command, Value, script
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.ends import MAX_RESULT_BYTES

@@ -12,8 +12,8 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.constants import BATCH_MAX_TASKS
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Operation, Request, ask_all
 from runqy.broker.replies import Reply
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scanning import KeyScanner
 from runqy.broker.scripts import command, script
 from runqy.broker.tasks.output import delete_stray_output, keep_outputs
@@ -30,9 +30,9 @@ def remove_lookup(queue: str, task_id: str) -> Request[bool]:
     return Request((forget,), lambda replies: replies[0] == 1)
 
 
-def remove_lookups(queue: str, task_ids: Sequence[str]) -> Operation[None]:
+async def remove_lookups(broker: AnyBroker, queue: str, task_ids: Sequence[str]) -> None:
     for start in range(0, len(task_ids), BATCH_MAX_TASKS):
-        yield from ask_all([remove_lookup(queue, task_id) for task_id in task_ids[start : start + BATCH_MAX_TASKS]])
+        await broker.send_all([remove_lookup(queue, task_id) for task_id in task_ids[start : start + BATCH_MAX_TASKS]])
 
 
 class LookupSweep:

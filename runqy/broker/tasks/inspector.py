@@ -11,8 +11,8 @@ from runqy.broker import constants, keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import FRESH_START
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
+from runqy.broker.request import Request
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.broker.streams.run_log import make_details
@@ -149,7 +149,9 @@ def apply_to_all(broker: Broker, action: InspectorAction, queue: str, state: Tas
         if action is delete_tasks:
             # Also those of ids without a task, which the script has removed from the index.
             broker.run(
-                remove_lookups(queue, [i for i, o in zip(ids, outcomes, strict=True) if o <= ActionOutcome.DONE])
+                remove_lookups(
+                    broker, queue, [i for i, o in zip(ids, outcomes, strict=True) if o <= ActionOutcome.DONE]
+                )
             )
         remaining -= len(ids)
         # Tasks whose lock another task has stay in the index: the next chunk begins after them.

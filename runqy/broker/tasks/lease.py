@@ -13,8 +13,8 @@ import msgspec
 from runqy.broker import constants
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
+from runqy.broker.request import Request
 from runqy.broker.scripts import Command, script
 
 SUSPECT_DEATHS = 2

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
+from runqy.broker.request import Request
 from runqy.broker.scripts import Value, script
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.record import TaskRecord, read_record

@@ -7,8 +7,8 @@ import msgspec
 
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Request
 from runqy.broker.replies import Reply, read_number
+from runqy.broker.request import Request
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.tasks.lease import Lease
 

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from runqy.broker import keys
 from runqy.broker.constants import LARGE_BYTES
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Operation, Request, ask, get_context
 from runqy.broker.replies import Reply, read_number
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.chunks import parse_position
@@ -33,47 +33,52 @@ class TaskStatus(msgspec.Struct, frozen=True):
     """The number of the last run, and how many chunks it streamed."""
 
 
-def find_task(task_id: str, known_queues: Sequence[str] = (), *, wants_payload: bool = True) -> Operation[TaskRecord]:
+async def find_task(
+    broker: AnyBroker, task_id: str, known_queues: Sequence[str] = (), *, wants_payload: bool = True
+) -> TaskRecord:
     """Return a task by its id. Raise TaskNotFound.
 
     One round trip, in a cluster two. A task without an index entry costs another one, which searches `known_queues`.
     """
-    context = yield from get_context()
-    if not context.is_cluster:
-        record = yield from _find(task_id, (), wants_payload)
+    if not broker.is_cluster:
+        record = await _find(broker, task_id, (), wants_payload)
         if record is None and known_queues:
-            record = yield from _find(task_id, known_queues, wants_payload)
+            record = await _find(broker, task_id, known_queues, wants_payload)
     else:
-        record = yield from _find_across_slots(task_id, known_queues, wants_payload)
+        record = await _find_across_slots(broker, task_id, known_queues, wants_payload)
     if record is None:
         raise TaskNotFound
     return record
 
 
-def _find_across_slots(task_id: str, known_queues: Sequence[str], wants_payload: bool) -> Operation[TaskRecord | None]:
+async def _find_across_slots(
+    broker: AnyBroker, task_id: str, known_queues: Sequence[str], wants_payload: bool
+) -> TaskRecord | None:
     # The index entry and the task are in different slots, so no script can follow it.
-    queue = yield from ask(_find_queue(task_id))
+    queue = await broker.send(_find_queue(task_id))
     if queue:
-        (record,) = yield from read_tasks([(queue, task_id)], wants_payload=wants_payload)
+        (record,) = await read_tasks(broker, [(queue, task_id)], wants_payload=wants_payload)
         if record is not None:
             return record
     others = [(known, task_id) for known in known_queues if known != queue]
-    found = yield from read_tasks(others, wants_payload=wants_payload)
+    found = await read_tasks(broker, others, wants_payload=wants_payload)
     return next((record for record in found if record), None)
 
 
-def read_tasks(locations: Sequence[TaskLocation], *, wants_payload: bool = True) -> Operation[list[TaskRecord | None]]:
+async def read_tasks(
+    broker: AnyBroker, locations: Sequence[TaskLocation], *, wants_payload: bool = True
+) -> list[TaskRecord | None]:
     """Return tasks whose Redis queues are known; None for a task that does not exist.
 
     One round trip, and another one for each large task. Without `wants_payload`, Redis sends no payloads.
     """
     calls = [_read(QueueKeys.of(queue), task_id, wants_payload) for queue, task_id in locations]
-    replies = yield from ask(_read_all(calls))
+    replies = await broker.send(_read_all(calls))
     for index, reply in enumerate(replies):
         if isinstance(reply, int):
             (queue, task_id) = locations[index]
             large = _read(QueueKeys.of(queue), task_id, wants_payload, size=reply)
-            (replies[index],) = yield from ask(_read_all([large]))
+            (replies[index],) = await broker.send(_read_all([large]))
     return [_record(task_id, reply, wants_payload) for (_, task_id), reply in zip(locations, replies, strict=True)]
 
 
@@ -117,7 +122,7 @@ def read_statuses(locations: Sequence[TaskLocation]) -> Request[list[TaskStatus 
     )
 
 
-def _find(task_id: str, known_queues: Sequence[str], wants_payload: bool) -> Operation[TaskRecord | None]:
+async def _find(broker: AnyBroker, task_id: str, known_queues: Sequence[str], wants_payload: bool) -> TaskRecord | None:
     """Look a task up inside Redis: by its index entry, or in the known queues."""
     left, right = keys.QUEUE_PREFIX_PARTS
     size = 0
@@ -132,7 +137,7 @@ def _find(task_id: str, known_queues: Sequence[str], wants_payload: bool) -> Ope
             known=known_queues,
         )
         request = Request((replace(call, reply_bytes=size),), lambda replies: replies[0], is_bulky=True)
-        reply = yield from ask(request)
+        reply = await broker.send(request)
         if not isinstance(reply, int):
             return _record(task_id, reply, wants_payload)
         size = reply

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from runqy.broker import keys
-from runqy.broker.operation import Operation, Request, ask, ask_all, get_context
 from runqy.broker.replies import Reply
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import command, script
 from runqy.broker.workers.heartbeats import are_workers_listed, extend_record, read_records
 from runqy.broker.workers.records import DISCONNECTED_TTL_S, WorkerClaim, WorkerRecord
@@ -14,7 +14,9 @@ _ATTEMPTS = 5
 _SCAN_COUNT = 500
 
 
-def claim_worker_id(worker_id: str, *, owner: str, queue: str, redis_queues: Sequence[str]) -> Operation[None]:
+async def claim_worker_id(
+    broker: AnyBroker, worker_id: str, *, owner: str, queue: str, redis_queues: Sequence[str]
+) -> None:
     """Record that a worker registers with this owner's key for a queue. Its own record then counts for no other queue.
 
     Raise WorkerIdTaken while a live worker has this id by another owner's key: until a minute after its last heartbeat
@@ -23,8 +25,8 @@ def claim_worker_id(worker_id: str, *, owner: str, queue: str, redis_queues: Seq
     """
     # Compare-and-set: another process may register the id between the two round trips.
     for _ in range(_ATTEMPTS):
-        now_s = (yield from get_context()).now_ns // 10**9
-        stored, record, is_alive = yield from ask(_read(worker_id, now_s=now_s))
+        now_s = broker.now_ns() // 10**9
+        stored, record, is_alive = await broker.send(_read(worker_id, now_s=now_s))
         claim = WorkerClaim.decode(stored)
         is_own = claim.owner in ("", owner)
         if not is_own and (is_alive or claim.is_fresh(now_s)):
@@ -32,14 +34,12 @@ def claim_worker_id(worker_id: str, *, owner: str, queue: str, redis_queues: Seq
                 f"The worker id {worker_id} is used by a live worker that registered with another API key. "
                 "Choose another id, or wait until a minute after its last heartbeat."
             )
-        if (
-            yield from ask(
-                _claim(worker_id, known=stored, content=WorkerClaim(owner, now_s, queue, tuple(redis_queues)).encode())
-            )
+        if await broker.send(
+            _claim(worker_id, known=stored, content=WorkerClaim(owner, now_s, queue, tuple(redis_queues)).encode())
         ):
             # It registers over HTTP, so it is alive, but cannot reach Redis.
             if is_own and record and record.is_stale(now_s):
-                yield from ask(extend_record(worker_id, now_s=now_s))
+                await broker.send(extend_record(worker_id, now_s=now_s))
             return
     raise WorkerIdTaken(f"Too many concurrent registrations of {worker_id}.")
 
@@ -52,7 +52,7 @@ def read_registration_times(worker_ids: Sequence[str]) -> Request[list[int]]:
     )
 
 
-def delete_stale_claims() -> Operation[None]:
+async def delete_stale_claims(broker: AnyBroker) -> None:
     """Delete the claims of workers that are gone, in steps of some hundred.
 
     A claim stays while its worker's record exists, readable or not, and for DISCONNECTED_TTL_S after the registration:
@@ -60,16 +60,16 @@ def delete_stale_claims() -> Operation[None]:
     """
     cursor = b"0"
     while True:
-        now_s = (yield from get_context()).now_ns // 10**9
-        cursor, claims = yield from ask(_scan(cursor))
+        now_s = broker.now_ns() // 10**9
+        cursor, claims = await broker.send(_scan(cursor))
         old = {
             worker_id: stored
             for worker_id, stored in claims.items()
             if abs(now_s - WorkerClaim.decode(stored).at_s) >= DISCONNECTED_TTL_S
         }
-        alive = (yield from ask(_find_reporting(list(old)))) if old else set()
+        alive = (await broker.send(_find_reporting(list(old)))) if old else set()
         gone = [(worker_id, stored) for worker_id, stored in old.items() if worker_id not in alive]
-        yield from ask_all([_delete_claim(worker_id, known=stored) for worker_id, stored in gone])
+        await broker.send_all([_delete_claim(worker_id, known=stored) for worker_id, stored in gone])
         if cursor == b"0":
             return
 

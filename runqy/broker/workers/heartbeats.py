@@ -15,8 +15,8 @@ from runqy.broker.asynq_pb2 import ServerInfo, WorkerInfo
 from runqy.broker.broker import Broker
 from runqy.broker.constants import HEARTBEAT_TTL_S
 from runqy.broker.memory import BY_GO
-from runqy.broker.operation import Operation, Request, ask, get_context, raise_error
 from runqy.broker.replies import Reply, read_score
+from runqy.broker.request import AnyBroker, Request, raise_error
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.workers.records import (
     DISCONNECTED_TTL_S,
@@ -79,13 +79,13 @@ def write_heartbeat(record: WorkerRecord, running: Sequence[RunningTask] = (), *
     )
 
 
-def write_refusal(worker_id: str, *, queue: str, reason: str) -> Operation[None]:
+async def write_refusal(broker: AnyBroker, worker_id: str, *, queue: str, reason: str) -> None:
     """Record why a worker's registration was refused. The record is listed until the worker tries again.
 
     A record that the worker wrote itself stays, because the worker continues with its last registration.
     """
-    now_s = (yield from get_context()).now_ns // 1_000_000_000
-    (known,) = yield from ask(read_records([worker_id], []))
+    now_s = broker.now_ns() // 1_000_000_000
+    (known,) = await broker.send(read_records([worker_id], []))
     if known is not None and not known.is_refused:
         return
     record = WorkerRecord(
@@ -103,7 +103,7 @@ def write_refusal(worker_id: str, *, queue: str, reason: str) -> Operation[None]
         record=keys.worker_record(worker_id), content=record.encode(), ttl_s=HEARTBEAT_TTL_S
     )
     index = _register(keys.WORKER_RECORDS, worker_id, now_s + HEARTBEAT_TTL_S)
-    yield from ask(Request((write_record, index), _ignore))
+    await broker.send(Request((write_record, index), _ignore))
 
 
 def extend_record(worker_id: str, *, now_s: int) -> Request[None]:
@@ -226,12 +226,12 @@ def store_served_queues(workers: Iterable[WorkerRecord]) -> Request[None]:
     return Request((stored,), _ignore, is_repeatable=True)
 
 
-def remove_expired_workers() -> Operation[None]:
+async def remove_expired_workers(broker: AnyBroker) -> None:
     """Remove workers from the indexes whose records have expired, or whose score no worker can have written."""
-    context = yield from get_context()
-    now_s = context.now_ns // 1_000_000_000
+    now_ns = broker.now_ns()
+    now_s = now_ns // 1_000_000_000
     latest_s = now_s + 2 * DISCONNECTED_TTL_S
-    go_ids = yield from ask(
+    go_ids = await broker.send(
         Request(
             (
                 command("ZREMRANGEBYSCORE", keys.SERVERS, "-inf", now_s - 1, key=keys.SERVERS),
@@ -246,10 +246,10 @@ def remove_expired_workers() -> Operation[None]:
             lambda replies: [member for member in _decode_all(replies[4]) if is_go_worker(member)],
         )
     )
-    records = yield from ask(read_records([], go_ids))
+    records = await broker.send(read_records([], go_ids))
     gone = [worker_id for worker_id, record in zip(go_ids, records, strict=True) if record is None]
     if gone:
-        yield from ask(Request((command("ZREM", keys.WORKERS, *gone, key=keys.WORKERS),), _ignore))
+        await broker.send(Request((command("ZREM", keys.WORKERS, *gone, key=keys.WORKERS),), _ignore))
 
 
 def _register(index: str, member: str, expires_at_s: int) -> Command:

@@ -15,8 +15,8 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
-from runqy.broker.operation import Operation, Request, ask, get_context
 from runqy.broker.replies import Reply, check_reply
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.workers.heartbeats import are_workers_listed
 from runqy.errors import BrokerRefused, BrokerUnavailable, WorkerIdTaken
@@ -168,7 +168,7 @@ def _run_on_nodes(broker: Broker, commands: Sequence[Command]) -> dict[str, list
     return replies
 
 
-def store_user(stored: StoredUser, *, instance_id: str, owner: str) -> Operation[None]:
+async def store_user(broker: AnyBroker, stored: StoredUser, *, instance_id: str, owner: str) -> None:
     """Store a registration, in place of an earlier one.
 
     Raise WorkerIdTaken if the worker process registered with another owner's key.
@@ -180,9 +180,9 @@ def store_user(stored: StoredUser, *, instance_id: str, owner: str) -> Operation
         content=stored.content,
         instance=instance_id,
         owner=owner,
-        now_ns=(yield from get_context()).now_ns,
+        now_ns=broker.now_ns(),
     )
-    if not (yield from ask(Request((call,), lambda replies: bool(replies[0]), is_repeatable=True))):
+    if not (await broker.send(Request((call,), lambda replies: bool(replies[0]), is_repeatable=True))):
         raise WorkerIdTaken(
             f"The instance_id {instance_id} belongs to a process that registered with another API key: "
             "use another UUID for each process."
@@ -198,7 +198,7 @@ def read_users() -> Request[list[StoredUser]]:
     return Request((command("HGETALL", keys.REDIS_USERS, key=keys.REDIS_USERS),), _parse)
 
 
-def find_users(prefix: str) -> Operation[list[StoredUser]]:
+async def find_users(broker: AnyBroker, prefix: str) -> list[StoredUser]:
     """Return the stored registrations of users whose names have a prefix, in steps of some hundred."""
     found: dict[str, StoredUser] = {}
     cursor = b"0"
@@ -206,7 +206,7 @@ def find_users(prefix: str) -> Operation[list[StoredUser]]:
         scan = command(
             *("HSCAN", keys.REDIS_USERS, cursor, "MATCH", f"{prefix}*", "COUNT", _SCAN_COUNT), key=keys.REDIS_USERS
         )
-        cursor, users = yield from ask(Request((scan,), lambda replies: (replies[0][0], _parse(replies[0][1:]))))
+        cursor, users = await broker.send(Request((scan,), lambda replies: (replies[0][0], _parse(replies[0][1:]))))
         # By field: HSCAN may return one more than once.
         found |= {user.field: user for user in users}
         if cursor == b"0":

@@ -213,7 +213,7 @@ def test_a_completed_task_is_listed_with_its_duration_and_without_the_error_of_a
     put(single_broker, "t1", queue="simple")
     taken, failure = take_one(single_broker, "simple"), Failure(error="ValueError: no luck", retry_at_s=0)
     single_broker.run(retry(taken.lease, taken.message, failure, now_ns=single_broker.now_ns()))
-    single_broker.run(forward_due(["simple"]))
+    single_broker.run(forward_due(single_broker, ["simple"]))
     taken, end_ns = take_one(single_broker, "simple"), single_broker.now_ns()
     single_broker.client.hset(QueueKeys("simple").task("t1"), "started", end_ns - 1250 * 10**6)
     single_broker.run(complete(taken.lease, taken.message, b"1", now_ns=end_ns))

@@ -141,7 +141,7 @@ def test_a_page_says_that_only_the_last_attempts_keep_their_output(
         if number < attempts:
             failure = Failure(error="e", retry_at_s=0)
             single_broker.run(retry(taken.lease, taken.message, failure, now_ns=single_broker.now_ns()))
-            single_broker.run(forward_due(["simple"]))
+            single_broker.run(forward_due(single_broker, ["simple"]))
             taken = take_one(single_broker, "simple")
 
     pages = [text(viewer.get(f"{change('t1')}&attempt={number}")) for number in (1, attempts)]

@@ -33,7 +33,7 @@ def many_objects(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("queues.queries._CATALOG", SnapshotValue(lambda snapshot: catalog))
     snapshot.forget()
     tasks = [new_task(f"t{number}", "q0001_high") for number in range(TASKS)]
-    single_broker.run(enqueue_many(tasks))
+    single_broker.run(enqueue_many(single_broker, tasks))
     for number in range(WORKERS):
         record = replace(RECORD, worker_id=f"w{number:03}", server_id=f"s{number}")
         single_broker.run(write_heartbeat(record, [RUNNING] * 4, now_ns=single_broker.now_ns()))

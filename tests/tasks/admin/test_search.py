@@ -138,7 +138,7 @@ def test_a_task_is_found_once_whatever_its_attempts(viewer: Client, single_broke
 
 
 def test_a_deep_queue_does_not_hide_the_tasks_of_others(viewer: Client, single_broker: Broker) -> None:
-    single_broker.run(enqueue_many([new_task(f"n{number}", "image") for number in range(2_100)]))
+    single_broker.run(enqueue_many(single_broker, [new_task(f"n{number}", "image") for number in range(2_100)]))
     put(single_broker, "last", queue="simple", payload=ORDER)
     put(single_broker, "later", queue="simple", payload=ORDER, process_at_s=single_broker.now_s() + 3600)
 

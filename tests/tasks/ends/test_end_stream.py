@@ -104,14 +104,14 @@ def _expire_at_start(broker: Broker) -> str:
 def _lose(broker: Broker) -> str:
     taken = leased(broker, max_retry=0)
     broker.client.zadd(KEYS.lease, {"t1": 1})
-    broker.run(recover_lost([QUEUE], LeaselessWatch()))
+    broker.run(recover_lost(broker, [QUEUE], LeaselessWatch()))
     return taken.lease.token
 
 
 def _time_out(broker: Broker) -> None:
     put(broker, "t1", notify=NOTIFY)
     broker.client.hset(KEYS.task("t1"), "pending_since", broker.now_ns() - 60 * 10**9)
-    broker.run(archive_all_timed_out({QUEUE: 5}))
+    broker.run(archive_all_timed_out(broker, {QUEUE: 5}))
 
 
 def _cancel_waiting(broker: Broker) -> None:
@@ -123,7 +123,7 @@ def _cancel_put_back(broker: Broker) -> None:
     put(broker, "t1", notify=NOTIFY, process_at_s=broker.now_s() + 60)
     broker.client.hset(KEYS.task("t1"), "cancel", broker.now_ns())
     broker.client.zadd(KEYS.scheduled, {"t1": 1})
-    broker.run(forward_due([QUEUE]))
+    broker.run(forward_due(broker, [QUEUE]))
 
 
 def _archive_by_hand(broker: Broker) -> None:
@@ -236,7 +236,7 @@ def test_a_full_stream_of_ends_refuses_tasks_that_tell_theirs(broker: Broker, mo
     with pytest.raises(EndsFull):
         broker.run(enqueue_unique(locked, now_ns=now_ns, is_cluster=is_cluster))
     batch: list[NewTask] = [new_task("t5", notify=NOTIFY), new_task("t6")]
-    outcomes = broker.run(enqueue_many(batch))
+    outcomes = broker.run(enqueue_many(broker, batch))
 
     assert isinstance(outcomes[0], EndsFull)
     assert outcomes[1] is TaskState.PENDING
@@ -248,11 +248,12 @@ def test_tasks_of_a_batch_are_told_of_like_single_ones(broker: Broker):
     at_s = broker.now_s() + 60
     broker.run(
         enqueue_many(
+            broker,
             [
                 new_task("t1", notify=NOTIFY),
                 new_task("t2"),
                 new_task("t3", notify=Notify(url="https://a.example"), process_at_s=at_s),
-            ]
+            ],
         )
     )
     broker.run(cancel(QUEUE, "t3", now_ns=broker.now_ns()))
@@ -310,7 +311,7 @@ def test_an_end_that_a_foreign_program_made_is_told_at_the_latest_when_its_task_
     broker.client.hset(KEYS.task("t1"), "state", "completed")
     broker.client.zadd(KEYS.completed, {"t1": 1})
 
-    broker.run(delete_expired({QUEUE: 60}, ArchiveCursors()))
+    broker.run(delete_expired(broker, {QUEUE: 60}, ArchiveCursors()))
 
     assert only_end(broker).outcome is EndOutcome.COMPLETED
 

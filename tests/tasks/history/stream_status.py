@@ -1,6 +1,6 @@
 """The state of the stream of ended runs of a Redis queue."""
 
-from runqy.broker.operation import Request
+from runqy.broker.request import Request
 from runqy.broker.streams.run_log import StreamStatus, remove_runs
 
 

@@ -120,7 +120,7 @@ def test_what_the_server_and_our_workers_ended_is_not_foreign(broker: Broker):
     broker.run(cancel(QUEUE, "canceled", now_ns=broker.now_ns()))
     put(broker, "expired")
     broker.client.hset(QueueKeys(QUEUE).task("expired"), "pending_since", 10**18)
-    broker.run(archive_all_timed_out({QUEUE: 5}))
+    broker.run(archive_all_timed_out(broker, {QUEUE: 5}))
 
     assert broker.client.zcard(QueueKeys(QUEUE).archived) == 3
     assert ForeignRunSearch().record_all(broker, [QUEUE], None) == 0

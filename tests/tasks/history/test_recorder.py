@@ -342,13 +342,13 @@ def cancel_waiting(broker: Broker) -> None:
 
 
 def expire_in_the_queue(broker: Broker) -> None:
-    broker.run(forward_due([QUEUE]))
+    broker.run(forward_due(broker, [QUEUE]))
     broker.client.hset(QueueKeys(QUEUE).task("t1"), "pending_since", broker.now_ns() - 60 * 10**9)
-    broker.run(archive_all_timed_out({QUEUE: 5}))
+    broker.run(archive_all_timed_out(broker, {QUEUE: 5}))
 
 
 def expire_at_a_worker(broker: Broker) -> None:
-    broker.run(forward_due([QUEUE]))
+    broker.run(forward_due(broker, [QUEUE]))
     taken, info = take_one(broker), RunInfo(outcome=RunOutcome.EXPIRED)
     broker.run(archive(taken.lease, taken.message, error="deadline exceeded", now_ns=broker.now_ns(), info=info))
 

@@ -176,7 +176,7 @@ def test_a_task_that_a_worker_put_back_after_its_cancellation_is_logged_when_it_
         assert take(broker) == []
     else:
         broker.client.zadd(keys.scheduled, {"t1": 1})
-        broker.run(forward_due([QUEUE]))
+        broker.run(forward_due(broker, [QUEUE]))
 
     run = only_run(broker)
     assert (run.task_id, run.outcome, run.attempt, run.is_final) == ("t1", RunOutcome.CANCELED, 0, True)
@@ -188,7 +188,7 @@ def test_the_attempt_knows_since_when_its_task_had_been_due(broker: Broker):
     put(broker, "t1", process_at_s=broker.now_s() + 60)
     broker.client.zadd(QueueKeys(QUEUE).scheduled, {"t1": 1})
     before_ns = broker.now_ns()
-    broker.run(forward_due([QUEUE]))
+    broker.run(forward_due(broker, [QUEUE]))
     taken = take_one(broker)
 
     broker.run(complete(taken.lease, taken.message, b"1", now_ns=broker.now_ns()))
@@ -200,7 +200,7 @@ def test_the_attempt_knows_since_when_its_task_had_been_due(broker: Broker):
 def test_a_task_that_waited_too_long_is_logged_as_expired(broker: Broker):
     broker.run(enqueue(new_task("t1"), now_ns=broker.now_ns() - 60 * 10**9, is_cluster=broker.is_cluster))
 
-    broker.run(archive_all_timed_out({QUEUE: 5}))
+    broker.run(archive_all_timed_out(broker, {QUEUE: 5}))
 
     run = only_run(broker)
     assert (run.outcome, run.attempt, run.is_final) == (RunOutcome.EXPIRED, 0, True)
@@ -213,7 +213,7 @@ def test_a_task_that_is_dequeued_after_its_deadline_expires_without_an_attempt(b
     put(broker, "t1")
     taken, failure = take_one(broker), Failure(error="e", retry_at_s=0)
     broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
-    broker.run(forward_due([QUEUE]))
+    broker.run(forward_due(broker, [QUEUE]))
     taken = take_one(broker)
 
     info = RunInfo(outcome=RunOutcome.EXPIRED)
@@ -235,7 +235,7 @@ def test_the_attempt_of_a_lost_worker_is_logged_with_its_token(broker: Broker):
     taken = take_one(broker)
     broker.client.zadd(QueueKeys(QUEUE).lease, {"t1": 1})
 
-    broker.run(recover_lost([QUEUE], LeaselessWatch(), grace_s=0))
+    broker.run(recover_lost(broker, [QUEUE], LeaselessWatch(), grace_s=0))
 
     run = only_run(broker)
     assert (run.outcome, run.is_final, run.run_id) == (RunOutcome.LOST, False, taken.lease.token)
@@ -249,7 +249,7 @@ def test_a_canceled_run_of_a_lost_worker_is_logged_and_counted_as_canceled(broke
     broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
     broker.client.zadd(QueueKeys(QUEUE).lease, {"t1": 1})
 
-    broker.run(recover_lost([QUEUE], LeaselessWatch(), grace_s=0))
+    broker.run(recover_lost(broker, [QUEUE], LeaselessWatch(), grace_s=0))
 
     assert (only_run(broker).outcome, only_run(broker).is_final) == (RunOutcome.CANCELED, True)
     assert counted(broker) == {RunOutcome.CANCELED: 1}

@@ -80,7 +80,7 @@ def test_a_disconnected_worker_is_asked_for_when_it_is_back(client: ApiClient) -
 def test_workers_that_read_no_requests_are_refused(client: ApiClient) -> None:
     broker = get_broker()
     appear(RECORD, ago_s=LOST_AFTER_S + 5)
-    broker.run(write_refusal("refused", queue="mail", reason="no vault"))
+    broker.run(write_refusal(broker, "refused", queue="mail", reason="no vault"))
     broker.client.zadd(keys.WORKERS, {"vm:17": broker.now_s()})
     go = {"worker_id": "vm:17", "queues": "map[mail:5]", "last_beat": broker.now_s()}
     broker.client.hset(keys.go_worker("vm:17"), mapping=go)

@@ -1,19 +1,19 @@
-"""Operations without I/O: generators that yield requests to Redis and receive the outcomes.
+"""Requests to Redis, and what operations know about the broker that they await.
 
-A rule for both blocking and asynchronous callers is written once, as a generator:
+A rule is a coroutine that awaits a broker, written once for event loops and for threads:
 
-    def enqueue_task(requested: NewTask) -> Operation[EnqueuedTask]:
-        context = yield from get_context()
-        state = yield from ask(enqueue(task, now_ns=context.now_ns, is_cluster=context.is_cluster))
+    async def enqueue_task(broker: AnyBroker, requested: NewTask) -> EnqueuedTask:
+        state = await broker.send(enqueue(task, now_ns=broker.now_ns(), is_cluster=broker.is_cluster))
         return EnqueuedTask(...)
 
-`Broker.run(operation)` drives it with blocking I/O, `await AsyncBroker.run(operation)` on an event loop.
+On an event loop it is awaited with an `AsyncBroker`. A thread calls `broker.run(enqueue_task(broker, requested))` with
+a `Broker`, whose coroutines block instead of waiting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -93,42 +93,39 @@ def raise_if_unknown(request: Request[Any] | RequestBatch, *errors: BrokerUnavai
         raise OutcomeUnknown(reason=lost.reason) from lost
 
 
-class BrokerContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operation knows about the broker that runs it."""
+class AnyBroker(Protocol):
+    """What operations await: an AsyncBroker on an event loop, a Broker on a thread."""
 
-    now_ns: int
-    """Unix ns by Redis's clock."""
-    is_cluster: bool
-    """Keys with different hash tags may be on different nodes."""
-    memory: MemoryUse
+    @property
+    def is_cluster(self) -> bool:
+        """Keys with different hash tags may be on different nodes."""
 
+    @property
+    def memory(self) -> MemoryUse: ...
 
-Effect: TypeAlias = Request[Any] | RequestBatch | type[BrokerContext]
-"""What an operation yields, to receive the outcome of a request, those of a batch, or a BrokerContext."""
-Operation: TypeAlias = Generator[Effect, Any, T]
+    @property
+    def now_ns(self) -> Callable[[], int]:
+        """Returns Unix time in ns by Redis's clock, as it was last measured."""
 
+    async def send(self, request: Request[T]) -> T:
+        """Return the outcome of a request. Raise BrokerUnavailable, or what its `parse` raises."""
 
-def ask(request: Request[T]) -> Operation[T]:
-    """Return the outcome of one request. Raise BrokerUnavailable, or what the request's `parse` raises."""
-    outcome: T = yield request
-    return outcome
+    async def send_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
+        """Return the outcomes of requests in one round trip; the outcome of a failed request is its error.
 
-
-def ask_all(requests: Sequence[Request[T]]) -> Operation[list[T | RunqyError]]:
-    """Return the outcomes of requests in one round trip; the outcome of a failed request is its error.
-
-    Raise BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
-    """
-    if not requests:
-        return []
-    outcomes: list[T | RunqyError] = yield RequestBatch(tuple(requests))
-    return outcomes
+        Raise BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
+        """
 
 
-def get_context() -> Operation[BrokerContext]:
-    """Return the broker's time and topology, without a round trip."""
-    context: BrokerContext = yield BrokerContext
-    return context
+def run_blocking(operation: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that awaits nothing but brokers which block."""
+    try:
+        operation.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    operation.close()
+    raise RuntimeError(f"{operation!r} waits for an event loop: await it there.")
 
 
 def raise_error(outcome: T | RunqyError) -> T:

@@ -4,8 +4,8 @@ import gc
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -15,6 +15,7 @@ import pytest
 from django.core.cache import caches
 from django.core.signals import setting_changed
 from django.dispatch import receiver
+from django.test.utils import CaptureQueriesContext
 
 from runqy import clock, redis_connection
 from runqy.broker.broker import PARTED_NS, RedisClock
@@ -103,25 +104,23 @@ def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "_latest", (float("-inf"), []))
 
 
-@pytest.fixture
-def django_assert_max_num_queries(django_assert_max_num_queries: Any) -> Any:
-    return _between_polls(django_assert_max_num_queries)
+@pytest.fixture(autouse=True, scope="session")
+def _counts_between_polls() -> Iterator[None]:
+    """Let no counted block contain the query by which a process looks once a second for a newer configuration."""
+    enter, leave = CaptureQueriesContext.__enter__, CaptureQueriesContext.__exit__
+    held: list[Any] = []
 
+    def enter_held(self: CaptureQueriesContext) -> CaptureQueriesContext:
+        held.append(patch.object(snapshot.get_cache(), "refreshed_at", math.inf))
+        held[-1].start()
+        return enter(self)
 
-@pytest.fixture
-def django_assert_num_queries(django_assert_num_queries: Any) -> Any:
-    return _between_polls(django_assert_num_queries)
+    def leave_held(self: CaptureQueriesContext, *raised: Any) -> None:
+        held.pop().stop()
+        leave(self, *raised)
 
-
-def _between_polls(count: Callable[..., AbstractContextManager[Any]]) -> Callable[..., AbstractContextManager[Any]]:
-    """Count queries without that by which a process looks once a second whether its configuration changed."""
-
-    @contextmanager
-    def assert_queries(*args: Any, **options: Any) -> Iterator[Any]:
-        with patch.object(snapshot.get_cache(), "refreshed_at", math.inf), count(*args, **options) as queries:
-            yield queries
-
-    return assert_queries
+    with patch.multiple(CaptureQueriesContext, __enter__=enter_held, __exit__=leave_held):
+        yield
 
 
 @receiver(setting_changed)

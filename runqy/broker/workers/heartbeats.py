@@ -228,8 +228,7 @@ def store_served_queues(workers: Iterable[WorkerRecord]) -> Request[None]:
 
 async def remove_expired_workers(broker: AnyBroker) -> None:
     """Remove workers from the indexes whose records have expired, or whose score no worker can have written."""
-    now_ns = broker.now_ns()
-    now_s = now_ns // 1_000_000_000
+    now_s = broker.now_ns() // 1_000_000_000
     latest_s = now_s + 2 * DISCONNECTED_TTL_S
     go_ids = await broker.send(
         Request(

@@ -1,6 +1,6 @@
 """The server's application, which waits for a task, for git and for the lock of SQLite however busy the machine is."""
 
-from runqy.asgi import application as application  # sets Django up
+from tests.support.patient_asgi import application as application  # sets Django up
 
 # isort: split
 

@@ -9,4 +9,4 @@ LIMITS.enter_context(extended_limits())
 
 # isort: split
 
-from runqy.wsgi import application as application  # noqa: E402 (the limits are defaults of functions)
+from tests.support.patient_wsgi import application as application  # noqa: E402 (the limits are defaults of functions)

@@ -19,8 +19,8 @@ from tests.support.environment import ADMIN_KEY
 from tests.support.processes import get_children, is_alive
 from tests.support.waiting import wait_until
 
-ASGI = ("runqy.asgi:application", "-c", "python:runqy.gunicorn_conf")
-WSGI = ("runqy.wsgi:application", "-k", "gthread", "--threads", "16")
+ASGI = ("tests.support.patient_asgi:application", "-c", "python:runqy.gunicorn_conf")
+WSGI = ("tests.support.patient_wsgi:application", "-k", "gthread", "--threads", "16")
 """Gunicorn's arguments for the server as in production, and for Django alone on threads."""
 WAITERS = 6
 """How many requests with the same key may wait."""

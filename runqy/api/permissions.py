@@ -24,11 +24,7 @@ class HasRole(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         if request.auth is None:
             return False  # DRF responds 401
-        self.message = find_refusal(
-            cast(AuthenticatedRequest, request).auth,
-            roles=get_roles(view, str(request.method)),
-            allows_queue_scoped_keys=getattr(view, "allows_queue_scoped_keys", False),
-        )
+        self.message = find_refusal_of_view(cast(AuthenticatedRequest, request).auth, view, str(request.method))
         return not self.message
 
 
@@ -52,6 +48,15 @@ def get_roles(view: Any, method: str) -> frozenset[Role]:
         roles |= getattr(view, "read_roles", frozenset())
     action_roles: Mapping[str, frozenset[Role]] = getattr(view, "action_roles", {})
     return roles | action_roles.get(getattr(view, "action", ""), frozenset())
+
+
+def find_refusal_of_view(identity: Identity, view: Any, method: str) -> str:
+    """Return why a view refuses a key; empty if it is allowed."""
+    return find_refusal(
+        identity,
+        roles=get_roles(view, method),
+        allows_queue_scoped_keys=getattr(view, "allows_queue_scoped_keys", False),
+    )
 
 
 def find_refusal(identity: Identity, *, roles: frozenset[Role], allows_queue_scoped_keys: bool) -> str:

@@ -1,6 +1,6 @@
 """The hot routes on the event loop, with the same operations, parsers and serializers as the viewsets.
 
-Roles and throttles are those of the route's viewset; authentication, parsing and rendering use the functions that it
+Roles and throttles are those of the route's view; authentication, parsing and rendering use the functions that it
 calls.
 """
 
@@ -8,20 +8,20 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 from django.conf import settings
+from django.urls import resolve
 
 from batches.api.events import open_batch_stream
-from batches.api.viewsets import BatchViewSet
 from batches.waiting import wait_for_batch
 from queues.queries import get_catalog
 from runqy.accounts.identities import accept_key, may_be_new
-from runqy.api.authentication import authenticate_key, presented_key, public_identity
+from runqy.api.authentication import PublicResultAuthentication, authenticate_key, presented_key, public_identity
 from runqy.api.exceptions import log_unavailable
 from runqy.api.parsers import check_encoding, check_size, parse_idempotency_key
-from runqy.api.permissions import find_refusal, get_roles
+from runqy.api.permissions import find_refusal_of_view
 from runqy.api.renderers import encode_json
 from runqy.api.throttling import ApiKeyThrottle, failure_limiter, key_limiter
 from runqy.api.viewsets import ApiViewSet
@@ -57,9 +57,7 @@ from tasks.api.chunk_streams import open_chunk_stream
 from tasks.api.enqueue_bodies import parse_add_batch, parse_enqueue, parse_enqueue_key
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
 from tasks.api.logs import END_ID, LogQuerySerializer, find_position, open_output_stream
-from tasks.api.queue_viewsets import QueueTaskViewSet
 from tasks.api.serializers import add_batch_response, enqueue_response, parse_wants_payload, task_response
-from tasks.api.viewsets import TaskViewSet
 from tasks.api.waits import enqueue_head, parse_wait, task_head, waiting_client
 from tasks.enqueue_many import enqueue_tasks
 from tasks.operations import enqueue_task
@@ -71,12 +69,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_TASK_ID = r"(?P<task_id>(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%2[Ff])+)"
-_TASK_PATH = re.compile(rf"/queue/{_TASK_ID}(?P<part>/events|/stream)?")
-_BATCH_PATH = re.compile(r"/batches/(?P<batch_id>[0-9a-f-]+)(?P<part>/events)?")
-_LOGS_PATH = re.compile(rf"/api/cli/queues/(?P<queue>[A-Za-z0-9._-]+)/tasks/{_TASK_ID}/logs")
-_LOGS_ROUTE = "/api/cli/queues/{queue}/tasks/{task_id}/logs"
-_POST_ONLY = ("/queue/add", "/queue/add-batch")
+_PARAMETERS = {
+    "task_id": r"(?P<task_id>(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%2[Ff])+)",
+    "batch_id": r"(?P<batch_id>[0-9a-f-]+)",
+    "queue": r"(?P<queue>[A-Za-z0-9._-]+)",
+}
+"""The patterns of what a template names."""
 
 
 @dataclass(slots=True)
@@ -88,7 +86,32 @@ class Call:
     rate_limit_headers: dict[str, str]
 
 
-Respond: TypeAlias = Callable[[Call, Identity], Awaitable[Response | StreamingResponse]]
+Respond: TypeAlias = Callable[..., Awaitable[Response | StreamingResponse]]
+"""Called with the Call, the Identity and the path's parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class HotRoute:
+    """A route on the event loop, and the view that serves it in Django, whose authentication, roles and throttles
+    apply.
+    """
+
+    method: str
+    template: str
+    handle: Callable[..., Awaitable[Response | StreamingResponse]]
+    """Called with the route, the path's parameters and the request."""
+    view: ApiViewSet
+    pattern: re.Pattern[str]
+
+    @classmethod
+    def find(cls, method: str, template: str, handle: Respond) -> "HotRoute":
+        """Return the route with the view that Django's routes have for it."""
+        found: Any = resolve(template).func
+        view = found.cls(**found.initkwargs, action=found.actions[method.lower()])
+        return cls(method, template, handle, view, re.compile(template.format_map(_PARAMETERS)))
+
+    def find_refusal(self, identity: Identity) -> str:
+        return find_refusal_of_view(identity, self.view, self.method)
 
 
 class TaskEndpoints:
@@ -96,12 +119,16 @@ class TaskEndpoints:
         self._broker = broker
         self._background = background
         self._waiters = waiters
-        self._posts: dict[str, Respond] = {"/queue/add": self._enqueue, "/queue/add-batch": self._enqueue_batch}
-        self._parts: dict[str, Callable[..., Awaitable[Response | StreamingResponse]]] = {
-            "": self._get_task,
-            "/events": self._stream_events,
-            "/stream": self._stream_chunks,
-        }
+        self.routes = (
+            HotRoute.find("POST", "/queue/add", partial(self._observe, self._enqueue)),
+            HotRoute.find("POST", "/queue/add-batch", partial(self._observe, self._enqueue_batch)),
+            HotRoute.find("GET", "/queue/{task_id}", partial(self._observe, self._get_task)),
+            HotRoute.find("GET", "/queue/{task_id}/events", partial(self._observe, self._stream_events)),
+            HotRoute.find("GET", "/queue/{task_id}/stream", partial(self._observe, self._stream_chunks)),
+            HotRoute.find("GET", "/batches/{batch_id}", self._wait_for_batch),
+            HotRoute.find("GET", "/batches/{batch_id}/events", partial(self._observe, self._stream_batch_events)),
+            HotRoute.find("GET", "/api/cli/queues/{queue}/tasks/{task_id}/logs", self._follow),
+        )
         # The number of requests in progress.
         self.in_flight = 0
 
@@ -109,45 +136,37 @@ class TaskEndpoints:
         """Return the handler of a method and path. None: Django serves the request, as it does most percent-encoded
         paths.
         """
-        if method == "POST" and (respond := self._posts.get(path)):
-            return lambda request: self._observe(request, respond, path, TaskViewSet)
-        if method == "GET" and path not in _POST_ONLY and (found := _TASK_PATH.fullmatch(path)):
-            part = found["part"] or ""
-            respond_one = partial(self._parts[part], task_id=unquote(found["task_id"]))
-            return lambda request: self._observe(request, respond_one, f"/queue/{{task_id}}{part}", TaskViewSet)
-        if method == "GET" and (batch := _BATCH_PATH.fullmatch(path)):
-            if not batch["part"]:
-                return lambda request: self._wait_for_batch(request, batch_id=batch["batch_id"])
-            respond_events = partial(self._stream_batch_events, batch_id=batch["batch_id"])
-            return lambda request: self._observe(request, respond_events, "/batches/{batch_id}/events", BatchViewSet)
-        if method == "GET" and (logs := _LOGS_PATH.fullmatch(path)):
-            return lambda request: self._follow(request, queue=logs["queue"], task_id=unquote(logs["task_id"]))
+        for route in self.routes:
+            if found := route.pattern.fullmatch(path):
+                parameters = {name: unquote(value) for name, value in found.groupdict().items()}
+                return partial(route.handle, route, parameters) if method == route.method else None
         return None
 
-    async def _follow(self, request: ParsedRequest, *, queue: str, task_id: str) -> Response | StreamingResponse:
+    async def _follow(
+        self, route: HotRoute, parameters: dict[str, str], request: ParsedRequest
+    ) -> Response | StreamingResponse:
         """Stream the output of a task. Django serves requests without `follow`, and those for queues it may have to
         look up.
         """
         try:
-            resolved = get_catalog().find(queue)
+            resolved = get_catalog().find(parameters["queue"])
         except ConfigurationUnavailable:
             raise PassToDjango from None
         if resolved is None or (request.query_param("follow") or "").lower() != "true":
             raise PassToDjango
-        respond = partial(self._stream_output, queue=queue, task_id=task_id)
-        return await self._observe(request, respond, _LOGS_ROUTE, QueueTaskViewSet)
+        return await self._observe(self._stream_output, route, parameters, request)
 
-    async def _wait_for_batch(self, request: ParsedRequest, *, batch_id: str) -> Response:
+    async def _wait_for_batch(self, route: HotRoute, parameters: dict[str, str], request: ParsedRequest) -> Response:
         """Wait for a batch where that costs no thread. Django responds, also to a client that must not wait."""
         try:
             wait = parse_wait(request.query_param("wait"), request.headers)
             identity = accept_key(presented_key(request.headers)) if wait.seconds else None
-            if identity is None or _find_refusal(request, identity, BatchViewSet):
+            if identity is None or route.find_refusal(identity):
                 raise PassToDjango
             self.in_flight += 1
             try:
                 client = waiting_client(request.headers, identity)
-                waiting = wait_for_batch(self._waiters, batch_id, client=client, timeout_s=wait.seconds)
+                waiting = wait_for_batch(self._waiters, **parameters, client=client, timeout_s=wait.seconds)
                 await request.until_disconnect(waiting)
                 request.has_waited = True
             finally:
@@ -157,35 +176,23 @@ class TaskEndpoints:
         raise PassToDjango
 
     async def _observe(
-        self, request: ParsedRequest, respond: Respond, route: str, viewset: type[ApiViewSet]
+        self, respond: Respond, route: HotRoute, parameters: dict[str, str], request: ParsedRequest
     ) -> Response | StreamingResponse:
         self.in_flight += 1
         tracer = get_tracer()
         try:
-            if tracer is None:
-                response = await self._serve(request, respond, viewset)
-            else:
-                response = await self._trace(tracer, request, respond, route, viewset)
+            serving = self._serve(request, route, partial(respond, **parameters))
+            response = await (serving if tracer is None else _trace(tracer, request, route, serving))
         except ClientDisconnected as error:
-            _record(request, route, error.status)
+            _record(request, route.template, error.status)
             raise
         finally:
             self.in_flight -= 1
-        _record(request, route, response.status)
+        _record(request, route.template, response.status)
         return response
 
-    async def _trace(
-        self, tracer: "Tracer", request: ParsedRequest, respond: Respond, route: str, viewset: type[ApiViewSet]
-    ) -> Response | StreamingResponse:
-        with tracer.request(request.method, request.headers.get("traceparent", "")) as span:
-            response = await self._serve(request, respond, viewset)
-            span.set_response(route, response.status)
-        return response
-
-    async def _serve(
-        self, request: ParsedRequest, respond: Respond, viewset: type[ApiViewSet]
-    ) -> Response | StreamingResponse:
-        """Authenticate, authorise and throttle a request as DRF does for the viewset, then respond."""
+    async def _serve(self, request: ParsedRequest, route: HotRoute, respond: Respond) -> Response | StreamingResponse:
+        """Authenticate, authorise and throttle a request as DRF does for the route's view, then respond."""
         address, scheme = forwarded_client(
             request.peer_address,
             request.scope["scheme"],
@@ -197,11 +204,11 @@ class TaskEndpoints:
             raise PassToDjango
         call = Call(request, address, {})
         try:
-            identity = await self._authenticate(call)
-            if refusal := _find_refusal(request, identity, viewset):
+            identity = await self._authenticate(call, route.view)
+            if refusal := route.find_refusal(identity):
                 raise KeyInsufficient(refusal)
-            await self._throttle(call, identity, viewset)
-            response: Response | StreamingResponse = await respond(call, identity)
+            await self._throttle(call, identity, route.view)
+            response = await respond(call, identity)
         except RunqyError as error:
             log_unavailable(error)
             response = problem_response(error)
@@ -210,11 +217,11 @@ class TaskEndpoints:
         response.headers += shared_headers(scheme, request.headers.get("Origin", ""))
         return response
 
-    async def _authenticate(self, call: Call) -> Identity:
+    async def _authenticate(self, call: Call, view: ApiViewSet) -> Identity:
         """Return the identity of a request's key. Raise KeyRequired, TooManyFailures, ConfigurationUnavailable."""
         key = presented_key(call.request.headers)
         if not key:
-            if settings.RUNQY_PUBLIC_RESULTS and _is_result(call.request):
+            if settings.RUNQY_PUBLIC_RESULTS and PublicResultAuthentication in view.authentication_classes:
                 return public_identity(call.address)
             raise KeyRequired
         if identity := accept_key(key):
@@ -230,8 +237,8 @@ class TaskEndpoints:
             raise KeyRequired
         return identity
 
-    async def _throttle(self, call: Call, identity: Identity, viewset: type[ApiViewSet]) -> None:
-        if ApiKeyThrottle not in viewset.throttle_classes:
+    async def _throttle(self, call: Call, identity: Identity, view: ApiViewSet) -> None:
+        if ApiKeyThrottle not in view.throttle_classes:
             return
         limiter = key_limiter(identity)
         if limiter.rate is None:
@@ -386,17 +393,13 @@ class TaskEndpoints:
         return await request.read_body(is_authenticated=True)
 
 
-def _find_refusal(request: ParsedRequest, identity: Identity, viewset: type[ApiViewSet]) -> str:
-    return find_refusal(
-        identity,
-        roles=get_roles(viewset, request.method),
-        allows_queue_scoped_keys=viewset.allows_queue_scoped_keys,
-    )
-
-
-def _is_result(request: ParsedRequest) -> bool:
-    found = _TASK_PATH.fullmatch(request.path)
-    return request.method == "GET" and found is not None and not found["part"]
+async def _trace(
+    tracer: "Tracer", request: ParsedRequest, route: HotRoute, serving: Awaitable[Response | StreamingResponse]
+) -> Response | StreamingResponse:
+    with tracer.request(request.method, request.headers.get("traceparent", "")) as span:
+        response = await serving
+        span.set_response(route.template, response.status)
+    return response
 
 
 def _record(request: ParsedRequest, route: str, status: int) -> None:

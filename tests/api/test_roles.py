@@ -16,9 +16,11 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
+from tests.api import planes
 from tests.api.client import ApiClient, problem
 from tests.api.wsgi import call
 from tests.queues.samples import spec
+from tests.support.data_plane import DataPlane
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY
 
 ALL = {"admin", "client", "worker", "metrics", "admin of a queue", "client of a queue", "worker of a queue"}
@@ -216,6 +218,30 @@ def test_each_operation_allows_its_roles_and_queue_scoped_keys(keys: dict[str, s
     found = {one: {name for name in keys if responses[one, name] != 403} for one in OPERATIONS}
     assert found == {one: allowed(one.name) for one in OPERATIONS}
     assert not {request: status for request, status in responses.items() if status in (401, 405) or status >= 500}
+
+
+HOT_QUERIES = {"get_batch": "wait=0.001", "get_task_logs": "follow=true"}
+"""Without these the data plane passes the requests on."""
+
+
+def test_each_hot_route_allows_its_roles_on_both_planes(
+    keys: dict[str, str], data_plane: DataPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hot = [one for one in OPERATIONS if data_plane.serves(one.method, one.path)]
+
+    def find_allowed(plane: DataPlane | None) -> dict[str, set[str]]:
+        monkeypatch.setattr(planes, "data_plane", plane)
+        return {one.name: {name for name, key in keys.items() if send(one, key) != 403} for one in hot}
+
+    def send(one: Operation, key: str) -> int:
+        path = one.path.replace("/queues/nothing/", "/queues/simple/")
+        query = HOT_QUERIES.get(one.name, "")
+        return call(one.method, path, one.body, HTTP_AUTHORIZATION=f"Bearer {key}", QUERY_STRING=query).status
+
+    wanted = {one.name: allowed(one.name) for one in hot}
+    assert len(hot) == 8
+    assert find_allowed(data_plane) == wanted
+    assert find_allowed(None) == wanted
 
 
 def test_the_table_names_existing_operations_only() -> None:

@@ -43,7 +43,6 @@ from runqy.metrics.families import (
     run_families,
     worker_families,
 )
-from runqy.metrics.http_requests import flush_requests, with_histogram
 from runqy.metrics.process import sample_snapshot
 from runqy.metrics.state import RedisState, find_catalog, find_redis_state
 from schedules.queries import find_lag_s
@@ -134,7 +133,6 @@ class MetricsPage:
 def _build() -> bytes:
     find_catalog()  # before the snapshot's age is taken: a process that does not poll refreshes its snapshot here
     sample_snapshot()
-    flush_requests()
     # With auto_describe, registering a collector would read Redis once more, to learn its names.
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ProcessCollector())
@@ -150,7 +148,7 @@ class ProcessCollector(Collector):
         if multiprocess.VARIABLE in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        yield from with_histogram(registry.collect())
+        yield from registry.collect()
 
 
 page = MetricsPage()

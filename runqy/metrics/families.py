@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
 from prometheus_client.metrics_core import Metric
 
@@ -10,7 +11,7 @@ from queues.demand_estimates import DemandReason, QueueDemand
 from queues.queries import get_published_releases
 from runqy.broker.queues.stats import QueueCounts
 from runqy.broker.states import RunOutcome, TaskState
-from runqy.broker.streams.run_counters import BUCKETS_S, Histogram, RunCounters
+from runqy.broker.streams.run_counters import BUCKETS_S, OutcomeCount, RunCount, RunCounters, RunTime
 from runqy.broker.workers.records import WorkerState
 from runqy.metrics.declarations import (
     BATCH_SIZE,
@@ -95,30 +96,28 @@ def run_families(state: RedisState, labels: Mapping[str, str]) -> Iterator[Metri
     """Yield the outcomes of runs, first attempts and tasks, their times, and how many the history lost."""
     grouped: dict[str, RunCounters] = defaultdict(RunCounters)
     for queue, counters in state.runs.items():
-        grouped[labels[queue]].add(counters)
+        grouped[labels[queue]].update(counters)
     outcomes, first_attempts, ended = RUNS.family(), FIRST_ATTEMPTS.family(), TASKS_ENDED.family()
     waits, runs, dropped = WAIT_TIME.family(), RUN_TIME.family(), RUNS_DROPPED.family()
     for label, counters in grouped.items():
-        for outcome in RunOutcome:
-            outcomes.add_metric((label, outcome.value), counters.outcomes[outcome])
-            first_attempts.add_metric((label, outcome.value), counters.first_attempts[outcome])
-            if outcome is not RunOutcome.RETRIED:
-                ended.add_metric((label, outcome.value), counters.ended_tasks[outcome])
-        outcomes.add_metric((label, "requeued"), counters.requeued)
-        waits.add_metric((label,), _cumulated(counters.waits), counters.waits.sum_ms / 1000)
-        runs.add_metric((label,), _cumulated(counters.runs), counters.runs.sum_ms / 1000)
-        dropped.add_metric((label,), counters.dropped)
+        for family, counted in (
+            (outcomes, OutcomeCount.ALL),
+            (first_attempts, OutcomeCount.FIRST),
+            (ended, OutcomeCount.ENDED),
+        ):
+            for outcome, number in counters.by_outcome(counted).items():
+                if family is not ended or outcome is not RunOutcome.RETRIED:
+                    family.add_metric((label, outcome.value), number)
+        outcomes.add_metric((label, "requeued"), counters[RunCount.REQUEUED])
+        for histogram, time in ((waits, RunTime.WAIT), (runs, RunTime.RUN)):
+            histogram.add_metric((label,), _cumulated(counters.by_bucket(time)), counters[f"{time}_ms"] / 1000)
+        dropped.add_metric((label,), counters[RunCount.DROPPED])
     yield from (outcomes, first_attempts, ended, waits, runs, dropped)
 
 
-def _cumulated(histogram: Histogram) -> list[tuple[str, float]]:
+def _cumulated(counts: Sequence[int]) -> list[tuple[str, float]]:
     """Return the buckets as Prometheus expects them: each includes all smaller ones."""
-    total = 0
-    buckets = []
-    for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), histogram.counts, strict=True):
-        total += count
-        buckets.append((bound, float(total)))
-    return buckets
+    return [*zip((*map(str, BUCKETS_S), "+Inf"), accumulate(map(float, counts)), strict=True)]
 
 
 def worker_families(state: RedisState, catalog: QueueCatalog, labels: Mapping[str, str]) -> Iterator[Metric]:
@@ -150,15 +149,15 @@ def worker_families(state: RedisState, catalog: QueueCatalog, labels: Mapping[st
     for queue, counters in state.runs.items():
         resolved = catalog.find(queue)
         if resolved is not None:
-            by_queue[own[resolved.queue.name]].add(counters)
+            by_queue[own[resolved.queue.name]].update(counters)
     for label, counters in by_queue.items():
         total.add_metric((label,), slots[label])
         used.add_metric((label,), busy[label])
-        batches.add_metric((label,), counters.batches, counters.batch_tasks)
-        restarts.add_metric((label,), counters.child_restarts)
-        shared.add_metric((label,), counters.shared_deaths)
-        deployments.add_metric((label, "succeeded"), counters.deployments)
-        deployments.add_metric((label, "failed"), counters.failed_deployments)
+        batches.add_metric((label,), counters[RunCount.BATCHES], counters[RunCount.BATCH_TASKS])
+        restarts.add_metric((label,), counters[RunCount.CHILD_RESTARTS])
+        shared.add_metric((label,), counters[RunCount.SHARED_DEATHS])
+        deployments.add_metric((label, "succeeded"), counters[RunCount.DEPLOYMENTS])
+        deployments.add_metric((label, "failed"), counters[RunCount.FAILED_DEPLOYMENTS])
     yield from (workers, total, used, batches, restarts, shared, deployments)
 
 

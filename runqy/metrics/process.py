@@ -8,7 +8,7 @@ from prometheus_client import Gauge
 from runqy import clock
 from runqy.config_sync.snapshot import get_cache
 from runqy.metrics.declarations import SNAPSHOT_AGE, WAITERS
-from runqy.metrics.http_requests import flush_requests, requests_in_flight
+from runqy.metrics.http_requests import requests_in_flight
 
 SAMPLE_EVERY_S = 1.0
 
@@ -32,7 +32,6 @@ class ProcessSampler:
         self._timer = self._loop.call_later(SAMPLE_EVERY_S, self._sample)
         self._requests.set(self._count_requests())
         waiters.set(self._count_waiters())
-        flush_requests()
         sample_snapshot()
 
 

@@ -23,7 +23,7 @@ from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.scanning import run_requests
 from runqy.broker.states import RunOutcome
-from runqy.broker.streams.run_counters import RunCounters, add_run_counters
+from runqy.broker.streams.run_counters import RunCount, RunCounters, add_run_counters
 from runqy.broker.streams.run_log import (
     EndedRun,
     EntryId,
@@ -356,5 +356,5 @@ def _record_drops(
                 left=status.length,
             )
             if added:
-                drops[queue] = RunCounters(dropped=added)
+                drops[queue] = RunCounters({RunCount.DROPPED: added})
     return drops

@@ -8,7 +8,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.maintenance import pending_timeouts
 from runqy.broker.maintenance.pending_timeouts import PendingTask
 from runqy.broker.states import RunOutcome
-from runqy.broker.streams.run_counters import read_run_counters
+from runqy.broker.streams.run_counters import OutcomeCount, read_run_counters
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, message_of, put, state_of, take
 from tests.support.subscriptions import subscribed
 
@@ -89,7 +89,7 @@ def test_more_than_a_slice_is_archived_in_one_sweep(broker: Broker, clock: Movin
     assert broker.client.lrange(KEYS.pending, 0, -1) == [b"fresh"]
     assert broker.client.zcard(KEYS.archived) == 520
     (counters,) = broker.run(read_run_counters([QUEUE]))
-    found = (counters.outcomes, counters.first_attempts, counters.ended_tasks)
+    found = tuple(map(counters.by_outcome, OutcomeCount))
     assert [+each for each in found] == [{RunOutcome.EXPIRED: 520}] * 3
 
 

@@ -60,7 +60,7 @@ def test_the_lost_attempt_counts_as_failed(broker: Broker, clock: MovingClock, r
     assert len(counters) == 4
     assert sorted(broker.client.ttl(key) > 89 * 86_400 for key in counters) == [False, False, True, True]
     (counted,) = broker.run(read_run_counters([QUEUE]))
-    assert counted.outcomes[RunOutcome.LOST] == 1
+    assert counted[RunOutcome.LOST] == 1
 
 
 @pytest.mark.parametrize(("max_retry", "is_free"), [(0, True), (1, False)])

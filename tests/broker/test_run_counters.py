@@ -5,7 +5,15 @@ import pytest
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome
-from runqy.broker.streams.run_counters import BUCKETS_S, RunCounters, add_run_counters, read_run_counters
+from runqy.broker.streams.run_counters import (
+    BUCKETS_S,
+    OutcomeCount,
+    RunCount,
+    RunCounters,
+    RunTime,
+    add_run_counters,
+    read_run_counters,
+)
 from runqy.errors import BrokerUnavailable
 from tests.broker.test_heartbeats import RECORD
 from tests.support.lost_replies import lose_reply
@@ -16,9 +24,9 @@ from workers.runtime.heartbeat import RunCounts, send_heartbeat
 def counted(**changes: int) -> RunCounters:
     """Return the numbers of a worker that completed a task."""
     counters = RunCounters(**changes)
-    counters.outcomes[RunOutcome.COMPLETED] += 1
-    counters.waits.observe(0.2)
-    counters.runs.observe(BUCKETS_S[-1] + 1)
+    counters.count_outcome(RunOutcome.COMPLETED, is_first=True, is_final=False)
+    counters.observe(RunTime.WAIT, 0.2)
+    counters.observe(RunTime.RUN, BUCKETS_S[-1] + 1)
     return counters
 
 
@@ -29,12 +37,12 @@ def test_counts_of_workers_are_added(broker: Broker) -> None:
 
     mail, other, nothing = broker.run(read_run_counters(["mail", "other", "unused"]))
 
-    assert mail.outcomes[RunOutcome.COMPLETED] == 2
-    assert (mail.child_restarts, mail.deployments, mail.failed_deployments) == (2, 1, 3)
-    assert mail.waits.counts[BUCKETS_S.index(0.25)] == 2
-    assert mail.runs.counts[-1] == 2
-    assert (mail.waits.sum_ms, mail.runs.sum_ms) == (400, 2 * 3_601_000)
-    assert other.outcomes[RunOutcome.COMPLETED] == 1
+    assert [mail.by_outcome(counted)[RunOutcome.COMPLETED] for counted in OutcomeCount] == [2, 2, 0]
+    assert (mail[RunCount.CHILD_RESTARTS], mail[RunCount.DEPLOYMENTS], mail[RunCount.FAILED_DEPLOYMENTS]) == (2, 1, 3)
+    assert mail.by_bucket(RunTime.WAIT)[BUCKETS_S.index(0.25)] == 2
+    assert mail.by_bucket(RunTime.RUN)[-1] == 2
+    assert (mail["wait_ms"], mail["run_ms"]) == (400, 2 * 3_601_000)
+    assert other.by_outcome()[RunOutcome.COMPLETED] == 1
     assert nothing == RunCounters()
 
 
@@ -44,7 +52,7 @@ def test_a_counter_that_is_no_number_begins_again(broker: Broker) -> None:
     broker.run(add_run_counters("mail", counted()))
 
     (counters,) = broker.run(read_run_counters(["mail"]))
-    assert (counters.outcomes[RunOutcome.COMPLETED], counters.waits.sum_ms) == (1, 200)
+    assert (counters[RunOutcome.COMPLETED], counters["wait_ms"]) == (1, 200)
 
 
 def test_after_a_lost_reply_numbers_count_twice_and_no_further(
@@ -62,7 +70,7 @@ def test_after_a_lost_reply_numbers_count_twice_and_no_further(
 
     (counters,) = single_broker.run(read_run_counters(["mail"]))
     assert lost
-    assert counters.deployments == 2
+    assert counters[RunCount.DEPLOYMENTS] == 2
     assert counts.take(["mail"]) == {}
 
 

@@ -17,7 +17,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.queues.pausing import pause
 from runqy.broker.states import RunOutcome
-from runqy.broker.streams.run_counters import RunCounters, add_run_counters
+from runqy.broker.streams.run_counters import RunCounters, RunTime, add_run_counters
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerState
@@ -110,11 +110,9 @@ def test_runs_are_shown_as_workers_counted_them() -> None:
         counters.count_outcome(RunOutcome.COMPLETED, is_first=True, is_final=True)
     counters.count_outcome(RunOutcome.RETRIED, is_first=False, is_final=False)
     for seconds in (0.001, 0.3, 7200):
-        counters.runs.observe(seconds)
-    counters.waits.observe(2)
-    counters.child_restarts = 2
-    counters.failed_deployments = 1
-    counters.dropped = 5
+        counters.observe(RunTime.RUN, seconds)
+    counters.observe(RunTime.WAIT, 2)
+    counters.update(child_restarts=2, failed_deployments=1, dropped=5)
     get_broker().run(add_run_counters("inference_low", counters))
     get_broker().run(add_run_counters("inference_low", counters))
 
@@ -178,7 +176,7 @@ def test_batches_and_deaths_of_all_sub_queues_are_added_up_by_queue() -> None:
 def test_counters_that_a_worker_forged_do_no_harm(redis: Any, forged: str) -> None:
     redis.hset(QueueKeys("mail").run_counters, "completed", forged)
     counters = RunCounters()
-    counters.outcomes[RunOutcome.COMPLETED] = 1
+    counters[RunOutcome.COMPLETED] = 1
 
     before = value(read_page(), "runqy_task_runs_total", queue="mail", outcome="completed")
     get_broker().run(add_run_counters("mail", counters))
@@ -372,6 +370,17 @@ def test_the_duration_of_a_request_includes_its_wait_for_a_thread() -> None:
     call("GET", "/livez", **{QUEUED_AT: perf_counter() - 100})
 
     assert 100 <= total() - before < 200
+
+
+def test_the_series_of_durations_are_those_of_existing_dashboards() -> None:
+    call("GET", "/livez")
+
+    page = read_page()
+
+    labels = (dict(labels) for name, labels in page if name == "runqy_http_request_duration_seconds_bucket")
+    bounds = [each["le"] for each in labels if each["route"] == "/livez"]
+    assert " ".join(bounds) == "0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 30.0 +Inf"
+    assert not any(name.endswith("_created") for name, _ in page)
 
 
 def test_a_page_is_built_at_most_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:

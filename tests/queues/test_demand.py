@@ -18,7 +18,7 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.queues.demand import NO_RECORD, DemandCounts, DemandRecord, DemandSample
-from runqy.broker.streams.run_counters import RunCounters, add_run_counters
+from runqy.broker.streams.run_counters import RunCounters, RunTime, add_run_counters
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.maintenance.failed_rows import RowFailures
@@ -110,7 +110,7 @@ def test_demand_is_that_of_all_sub_queues_without_a_worker_and_with_one(
     (leased,) = take(single_broker, 1, "mail_high")
     succeed(single_broker, leased, b"1")
     counters = RunCounters()
-    counters.runs.observe(6.0)
+    counters.observe(RunTime.RUN, 6.0)
     single_broker.run(add_run_counters("mail_high", counters))
     record = WorkerRecord(
         worker_id="w1",

@@ -408,4 +408,4 @@ def test_a_run_that_starts_again_is_under_way_once(single_broker: Broker, monkey
     MovingClock(monkeypatch).advance(3600)
 
     assert counts[0].mean_running == 0
-    assert counts[0].take(["mail_low"])["mail_low"].outcomes == {RunOutcome.COMPLETED: 2}
+    assert +counts[0].take(["mail_low"])["mail_low"].by_outcome() == {RunOutcome.COMPLETED: 2}

@@ -4,7 +4,7 @@ from typing import Any
 
 from runqy.broker.broker import Broker
 from runqy.broker.states import RunOutcome
-from runqy.broker.streams.run_counters import RunCounters, read_run_counters
+from runqy.broker.streams.run_counters import OutcomeCount, RunCount, RunCounters, RunTime, read_run_counters
 from tests.workers.conftest import StartWorker
 from tests.workers.processes import add_task, wait_for_state
 
@@ -25,9 +25,11 @@ def test_a_stopped_worker_has_delivered_all_its_numbers(single_broker: Broker, s
     assert worker.stop() == 0
 
     counters = read_counters(single_broker)
-    assert +counters.outcomes == {RunOutcome.COMPLETED: 1, RunOutcome.FAILED: 1, RunOutcome.RETRIED: 2}
-    assert counters.first_attempts == counters.outcomes
-    assert +counters.ended_tasks == {RunOutcome.COMPLETED: 1, RunOutcome.FAILED: 1}
-    assert sum(counters.waits.counts) == 4
-    assert sum(counters.runs.counts) == 4
-    assert (counters.child_restarts, counters.deployments, counters.failed_deployments) == (1, 1, 0)
+    assert +counters.by_outcome() == {RunOutcome.COMPLETED: 1, RunOutcome.FAILED: 1, RunOutcome.RETRIED: 2}
+    assert counters.by_outcome(OutcomeCount.FIRST) == counters.by_outcome()
+    assert +counters.by_outcome(OutcomeCount.ENDED) == {RunOutcome.COMPLETED: 1, RunOutcome.FAILED: 1}
+    assert sum(counters.by_bucket(RunTime.WAIT)) == 4
+    assert sum(counters.by_bucket(RunTime.RUN)) == 4
+    assert [
+        counters[each] for each in (RunCount.CHILD_RESTARTS, RunCount.DEPLOYMENTS, RunCount.FAILED_DEPLOYMENTS)
+    ] == [1, 1, 0]

@@ -266,7 +266,7 @@ def test_a_run_that_was_recovered_before_it_finished_is_counted_once(
     worker.stop()
 
     (counters,) = single_broker.run(read_run_counters(["mail"]))
-    assert +counters.outcomes == {RunOutcome.LOST: 1}
+    assert +counters.by_outcome() == {RunOutcome.LOST: 1}
 
 
 def _deaths(redis: redis_py.Redis, task_id: str) -> int:

@@ -43,8 +43,8 @@ def test_a_run_is_counted_with_its_wait_time_and_outcome(moving: MovingClock) ->
     counts.record_outcome(run, FinishOutcome.RETRIED)
 
     counters = counts.take(["mail"])["mail"]
-    assert (counters.waits.sum_ms, counters.runs.sum_ms) == (3000, 2500)
-    assert counters.outcomes == {RunOutcome.RETRIED: 1}
+    assert (counters["wait_ms"], counters["run_ms"]) == (3000, 2500)
+    assert +counters.by_outcome() == {RunOutcome.RETRIED: 1}
     assert counts.take(["mail"]) == {}
 
 
@@ -63,7 +63,7 @@ def test_a_run_that_timed_out_is_counted_as_in_the_history(attempt: int, end: Fi
 
     counts.record_outcome(run, end)
 
-    assert counts.take(["mail"])["mail"].to_fields() == dict.fromkeys({"timed_out", *also}, 1)
+    assert +counts.take(["mail"])["mail"] == dict.fromkeys({"timed_out", *also}, 1)
 
 
 def test_a_task_that_was_not_started_because_its_deadline_had_passed_is_counted_as_expired() -> None:
@@ -73,7 +73,7 @@ def test_a_task_that_was_not_started_because_its_deadline_had_passed_is_counted_
     counts.record_end(run)
     counts.record_outcome(run, FinishOutcome.ARCHIVED)
 
-    assert counts.take(["mail"])["mail"].to_fields() == {"expired": 1, "first_expired": 1, "ended_expired": 1}
+    assert +counts.take(["mail"])["mail"] == {"expired": 1, "first_expired": 1, "ended_expired": 1}
 
 
 def test_a_task_that_was_given_back_ends_no_run() -> None:
@@ -82,7 +82,7 @@ def test_a_task_that_was_given_back_ends_no_run() -> None:
     counts.record_outcome(make_run(), FinishOutcome.REQUEUED)
 
     counters = counts.take(["mail"])["mail"]
-    assert (counters.requeued, counters.outcomes) == (1, {})
+    assert counters == {"requeued": 1}
 
 
 def test_runs_of_a_release_are_known_after_any_number_of_newer_ones() -> None:
@@ -118,7 +118,7 @@ def test_clocks_that_disagree_count_no_negative_wait() -> None:
 
     counts.record_start(run)
 
-    assert counts.take(["mail"])["mail"].waits.sum_ms == 0
+    assert counts.take(["mail"])["mail"]["wait_ms"] == 0
 
 
 def test_the_workers_own_numbers_go_to_its_first_queue() -> None:
@@ -129,7 +129,7 @@ def test_the_workers_own_numbers_go_to_its_first_queue() -> None:
     counts.record_deployment(is_successful=False)
 
     taken = counts.take(["high", "low"])
-    assert taken["high"].to_fields() == {"child_restarts": 1, "deployments": 1, "failed_deployments": 1}
+    assert taken["high"] == {"child_restarts": 1, "deployments": 1, "failed_deployments": 1}
     assert "low" not in taken
     assert counts.take(["high", "low"]) == {}
 
@@ -152,7 +152,7 @@ def test_what_was_not_delivered_is_sent_with_the_next_heartbeat() -> None:
     counts.restore(undelivered)
 
     expected = {"completed": 2, "first_completed": 2, "ended_completed": 2}
-    assert counts.take(["mail"])["mail"].to_fields() == expected
+    assert +counts.take(["mail"])["mail"] == expected
 
 
 def test_batches_are_counted_and_their_mean_is_that_of_the_last_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_batches_are_counted_and_their_mean_is_that_of_the_last_minutes(monkeypa
     for members in (16, 16, 4):
         counts.record_batch(members)
 
-    assert counts.take(["mail"])["mail"].to_fields() == {"batches": 3, "batch_tasks": 36}
+    assert +counts.take(["mail"])["mail"] == {"batches": 3, "batch_tasks": 36}
     assert counts.mean_batch == 12
     moving.advance(60)
     counts.record_batch(8)
@@ -180,7 +180,7 @@ def test_deaths_with_several_tasks_are_reported_for_ten_minutes(monkeypatch: pyt
     assert counts.recent_shared_deaths == [32, 7]
     moving.advance(301)
     assert counts.recent_shared_deaths == [7]
-    assert counts.take(["mail"])["mail"].to_fields() == {"shared_deaths": 2}
+    assert +counts.take(["mail"])["mail"] == {"shared_deaths": 2}
 
 
 def test_the_number_of_tasks_at_a_time_is_a_mean_over_time(moving: MovingClock) -> None:
@@ -210,4 +210,4 @@ def test_a_run_that_is_given_back_while_it_waits_to_start_again_is_under_way_no_
     moving.advance(3600)
 
     assert counts.mean_running == 0
-    assert counts.take(["mail"])["mail"].waits.sum_ms == 3000
+    assert counts.take(["mail"])["mail"]["wait_ms"] == 3000

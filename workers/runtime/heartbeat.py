@@ -14,7 +14,7 @@ from runqy.broker.message import run_deadline_s
 from runqy.broker.pubsub import read_queue_revision
 from runqy.broker.request import AnyBroker, Request
 from runqy.broker.states import RunOutcome
-from runqy.broker.streams.run_counters import RunCounters, add_run_counters
+from runqy.broker.streams.run_counters import RunCount, RunCounters, RunTime, add_run_counters
 from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import Extension, Lease, extend
 from runqy.broker.workers.heartbeats import write_heartbeat
@@ -222,7 +222,7 @@ class RunCounts:
         self._run_time_s -= run.started_s
         if run.task.pending_since_ns and not run.runs_singly:  # else it started before, in a batch
             waited_ns = max(run.started_ns - run.task.pending_since_ns, 0)
-            self._of(run.task.lease.queue).waits.observe(waited_ns / 1e9)
+            self._of(run.task.lease.queue).observe(RunTime.WAIT, waited_ns / 1e9)
 
     def record_interruption(self) -> None:
         """A run that started waits to start again."""
@@ -234,13 +234,13 @@ class RunCounts:
             ended_s = clock.monotonic_s()
             self._running -= 1
             self._run_time_s += ended_s
-            self._of(run.task.lease.queue).runs.observe(ended_s - run.started_s)
+            self._of(run.task.lease.queue).observe(RunTime.RUN, ended_s - run.started_s)
 
     def record_outcome(self, run: Run, outcome: FinishOutcome) -> None:
         """Count the outcome of a run, as the history does. The recovery counts runs whose leases ended."""
         counters = self._of(run.task.lease.queue)
         if outcome is FinishOutcome.REQUEUED:
-            counters.requeued += 1
+            counters[RunCount.REQUEUED] += 1
             return
         counted = _OUTCOMES[outcome]
         if run.started_ns and outcome is not FinishOutcome.CANCELED:
@@ -261,13 +261,13 @@ class RunCounts:
 
     def record_batch(self, members: int) -> None:
         """Count a batch that was sent to a child."""
-        self._worker.batches += 1
-        self._worker.batch_tasks += members
+        self._worker[RunCount.BATCHES] += 1
+        self._worker[RunCount.BATCH_TASKS] += members
         self._batch_size.add(members)
 
     def record_shared_death(self, tasks: int) -> None:
         """Count a child that died while it ran several tasks."""
-        self._worker.shared_deaths += 1
+        self._worker[RunCount.SHARED_DEATHS] += 1
         self._shared_deaths.append((clock.monotonic_ns(), tasks))
 
     @property
@@ -289,13 +289,10 @@ class RunCounts:
         return [tasks for died_ns, tasks in self._shared_deaths if died_ns > since_ns]
 
     def record_child_restart(self) -> None:
-        self._worker.child_restarts += 1
+        self._worker[RunCount.CHILD_RESTARTS] += 1
 
     def record_deployment(self, *, is_successful: bool) -> None:
-        if is_successful:
-            self._worker.deployments += 1
-        else:
-            self._worker.failed_deployments += 1
+        self._worker[RunCount.DEPLOYMENTS if is_successful else RunCount.FAILED_DEPLOYMENTS] += 1
 
     def take(self, queues: Sequence[str]) -> Mapping[str, RunCounters]:
         """Return and reset the counters of these Redis queues. The first queue gets the worker's own too.
@@ -303,15 +300,15 @@ class RunCounts:
         Counters of other queues are dropped: the worker's Redis user may not write to them any more.
         """
         counters, self._counters = self._counters, {}
-        if self._worker.to_fields():
-            counters.setdefault(queues[0], RunCounters()).add(self._worker)
+        if self._worker:
+            counters.setdefault(queues[0], RunCounters()).update(self._worker)
             self._worker = RunCounters()
         return {queue: counters[queue] for queue in queues if queue in counters}
 
     def restore(self, counters: Mapping[str, RunCounters]) -> None:
         """Add counters that were not delivered. If only the reply was lost, Redis counts them twice."""
         for queue, counted in counters.items():
-            self._of(queue).add(counted)
+            self._of(queue).update(counted)
 
     def _of(self, queue: str) -> RunCounters:
         counters = self._counters.get(queue)

@@ -6,12 +6,10 @@ they wait, and lost runs. Maintenance counts the runs that the history drops. Th
 compute rates from them while workers come and go (ADR 0032).
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from enum import StrEnum
 
 from runqy.broker import keys
 from runqy.broker.keys import QueueKeys
@@ -24,131 +22,66 @@ BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 """Upper bounds of the histograms' buckets."""
 MAX_COUNT = 1 << 53
 """More than any worker counts, and the largest number that Prometheus stores exactly."""
-_OUTCOMES = tuple(RunOutcome)
+_PARTS = (*range(len(BUCKETS_S) + 1), "ms")
 
 
-@dataclass(slots=True)
-class Histogram:
-    """Counts of times by bucket, and their sum."""
+class RunCount(StrEnum):
+    """The counters of runs without an outcome or a time, by their fields in Redis."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
-    """Not cumulative; the last bucket has no upper bound."""
-    sum_ms: int = 0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
-        self.sum_ms += int(seconds * 1000)
-
-    def add(self, other: Histogram) -> None:
-        self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
-        self.sum_ms += other.sum_ms
+    REQUEUED = "requeued"  # given back by a stopping worker, not run or interrupted: no attempt
+    CHILD_RESTARTS = "child_restarts"
+    SHARED_DEATHS = "shared_deaths"  # of these, the children that died while they ran several tasks
+    DEPLOYMENTS = "deployments"
+    FAILED_DEPLOYMENTS = "failed_deployments"
+    BATCHES = "batches"
+    BATCH_TASKS = "batch_tasks"  # the members of these batches
+    DROPPED = "dropped"  # runs that the history lost, because the stream of the queue was full
 
 
-@dataclass(slots=True)
-class RunCounters:
-    """The counters of one Redis queue."""
+class OutcomeCount(StrEnum):
+    """What is counted by outcome, and the prefix of its fields."""
 
-    outcomes: Counter[RunOutcome] = field(default_factory=Counter)
-    """EXPIRED counts tasks that were not started."""
-    first_attempts: Counter[RunOutcome] = field(default_factory=Counter)
-    """Those of first attempts, and of tasks that ended without any."""
-    ended_tasks: Counter[RunOutcome] = field(default_factory=Counter)
-    """Those of runs that ended their task."""
-    requeued: int = 0
-    """Tasks that a stopping worker gave back, not run or interrupted. They are not attempts."""
-    waits: Histogram = field(default_factory=Histogram)
-    """From pending to the start of the run."""
-    runs: Histogram = field(default_factory=Histogram)
-    child_restarts: int = 0
-    deployments: int = 0
-    failed_deployments: int = 0
-    dropped: int = 0
-    """Runs that the history lost, because the stream of the queue was full."""
-    batches: int = 0
-    batch_tasks: int = 0
-    """The members of these batches."""
-    shared_deaths: int = 0
-    """Children that died while they ran several tasks; part of `child_restarts`."""
-
-    def count_outcome(self, outcome: RunOutcome, *, is_first: bool, is_final: bool) -> None:
-        self.outcomes[outcome] += 1
-        if is_first:
-            self.first_attempts[outcome] += 1
-        if is_final:
-            self.ended_tasks[outcome] += 1
-
-    def add(self, other: RunCounters) -> None:
-        self.outcomes.update(other.outcomes)
-        self.first_attempts.update(other.first_attempts)
-        self.ended_tasks.update(other.ended_tasks)
-        self.requeued += other.requeued
-        self.waits.add(other.waits)
-        self.runs.add(other.runs)
-        self.child_restarts += other.child_restarts
-        self.deployments += other.deployments
-        self.failed_deployments += other.failed_deployments
-        self.dropped += other.dropped
-        self.batches += other.batches
-        self.batch_tasks += other.batch_tasks
-        self.shared_deaths += other.shared_deaths
-
-    @property
-    def _by_outcome(self) -> tuple[Counter[RunOutcome], ...]:
-        return self.outcomes, self.first_attempts, self.ended_tasks
-
-    def to_fields(self) -> dict[str, int]:
-        """Return the numbers that are not 0, by the fields of the hash in Redis."""
-        values = [
-            *(counts[outcome] for counts in self._by_outcome for outcome in _OUTCOMES),
-            *(*self.waits.counts, self.waits.sum_ms),
-            *(*self.runs.counts, self.runs.sum_ms),
-            *(self.requeued, self.child_restarts, self.deployments, self.failed_deployments, self.dropped),
-            *(self.batches, self.batch_tasks, self.shared_deaths),
-        ]
-        return {name: value for name, value in zip(FIELDS, values, strict=True) if value}
-
-    @classmethod
-    def from_values(cls, values: Sequence[int]) -> RunCounters:
-        """Return the counters, given their numbers in the order of FIELDS."""
-        waits, runs, rest = values[_WAITS_START:_RUNS_START], values[_RUNS_START:_REST_START], values[_REST_START:]
-        outcomes, first_attempts, ended_tasks = (
-            Counter(dict(zip(_OUTCOMES, values[start:], strict=False)))
-            for start in range(0, _WAITS_START, len(_OUTCOMES))
-        )
-        return cls(
-            outcomes=outcomes,
-            first_attempts=first_attempts,
-            ended_tasks=ended_tasks,
-            waits=Histogram([*waits[:-1]], waits[-1]),
-            runs=Histogram([*runs[:-1]], runs[-1]),
-            requeued=rest[0],
-            child_restarts=rest[1],
-            deployments=rest[2],
-            failed_deployments=rest[3],
-            dropped=rest[4],
-            batches=rest[5],
-            batch_tasks=rest[6],
-            shared_deaths=rest[7],
-        )
+    ALL = ""  # EXPIRED counts tasks that were not started
+    FIRST = "first_"  # of first attempts, and of tasks that ended without any
+    ENDED = "ended_"  # of runs that ended their task
 
 
-_BUCKETS = range(len(BUCKETS_S) + 1)
-_WAITS_START = 3 * len(_OUTCOMES)
-_RUNS_START = _WAITS_START + len(_BUCKETS) + 1
-_REST_START = _RUNS_START + len(_BUCKETS) + 1
+class RunTime(StrEnum):
+    """What is counted by duration."""
+
+    WAIT = "wait"  # from pending to the start of the run
+    RUN = "run"
+
+
 FIELDS = (
-    *(f"{prefix}{outcome}" for prefix in ("", "first_", "ended_") for outcome in _OUTCOMES),
-    *(f"wait_{bucket}" for bucket in _BUCKETS),
-    "wait_ms",
-    *(f"run_{bucket}" for bucket in _BUCKETS),
-    "run_ms",
-    *("requeued", "child_restarts", "deployments", "failed_deployments", "dropped"),
-    *("batches", "batch_tasks", "shared_deaths"),
+    *(f"{prefix}{outcome}" for prefix in OutcomeCount for outcome in RunOutcome),
+    *(f"{time}_{part}" for time in RunTime for part in _PARTS),
+    *RunCount,
 )
 
 
+class RunCounters(Counter[str]):
+    """The counters of one Redis queue, by FIELDS."""
+
+    def count_outcome(self, outcome: RunOutcome, *, is_first: bool, is_final: bool) -> None:
+        self[outcome] += 1
+        self[f"{OutcomeCount.FIRST}{outcome}"] += is_first
+        self[f"{OutcomeCount.ENDED}{outcome}"] += is_final
+
+    def observe(self, time: RunTime, seconds: float) -> None:
+        self[f"{time}_{bisect_left(BUCKETS_S, seconds)}"] += 1
+        self[f"{time}_ms"] += int(seconds * 1000)
+
+    def by_outcome(self, counted: OutcomeCount = OutcomeCount.ALL) -> Counter[RunOutcome]:
+        return Counter({outcome: self[f"{counted}{outcome}"] for outcome in RunOutcome})
+
+    def by_bucket(self, time: RunTime) -> list[int]:
+        """Return the counts by bucket, not cumulative; the last bucket has no upper bound."""
+        return [self[f"{time}_{bucket}"] for bucket in range(len(BUCKETS_S) + 1)]
+
+
 def add_run_counters(queue: str, counters: RunCounters) -> Request[None]:
-    parts: list[Value] = [part for item in counters.to_fields().items() for part in item]
+    parts: list[Value] = [part for item in (+counters).items() for part in item]
     call = script("add_run_counters")(counters=QueueKeys.of(queue).run_counters, fields_and_amounts=parts)
     return Request((call,), lambda _: None)
 
@@ -180,7 +113,5 @@ def read_webhook_attempts() -> Request[dict[str, int]]:
 
 
 def _parse(reply: Reply) -> RunCounters:
-    return RunCounters.from_values([min(max(read_number(value) or 0, 0), MAX_COUNT) for value in reply or _NOTHING])
-
-
-_NOTHING = (None,) * len(FIELDS)
+    values = (min(max(read_number(value) or 0, 0), MAX_COUNT) for value in reply or ())
+    return RunCounters(dict(zip(FIELDS, values, strict=False)))

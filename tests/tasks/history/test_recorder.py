@@ -266,7 +266,7 @@ def test_drops_of_a_full_stream_are_counted_once_and_shown(broker: Broker):
     assert get_history_status(QUEUE).dropped == 6
     assert counted("dropped") == 6
     (counters,) = broker.run(read_run_counters([QUEUE]))
-    assert counters.dropped == 6
+    assert counters["dropped"] == 6
     assert RunStream.objects.get().dropped_at is not None
 
 

@@ -56,7 +56,7 @@ def only_run(broker: Broker) -> EndedRun:
 def counted(broker: Broker) -> dict[RunOutcome, int]:
     """Return what scripts counted for `/metrics`."""
     (run_counters,) = broker.run(read_run_counters([QUEUE]))
-    return +run_counters.outcomes
+    return +run_counters.by_outcome()
 
 
 def test_a_success_is_logged_with_its_times_worker_and_excerpts(broker: Broker):

@@ -44,10 +44,10 @@ REST := slow or fault or docs or browser or postgresql or cluster
 ONLY = $(if $(findstring tests/,$(ARGS)),,-m "$(1)")
 
 test: install  ## what a change usually breaks, in about five minutes on two processors; starts the servers it needs
-	@$(PYTEST) $(call ONLY,smoke or not ($(REST))) $(ARGS)
+	@$(PYTEST) $(call ONLY,smoke or not (release or $(REST))) $(ARGS)
 
 test-rest: install  ## what `make test` leaves out: PostgreSQL, Redis Cluster, browsers, faults, the documentation's blocks
-	@$(PYTEST) $(call ONLY,not smoke and ($(REST))) $(ARGS)
+	@$(PYTEST) $(call ONLY,not (smoke or release) and ($(REST))) $(ARGS)
 
 test-all:  ## every test, as CI runs them: `make test`, then `make test-rest`
 	@$(MAKE) --no-print-directory test

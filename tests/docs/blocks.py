@@ -13,6 +13,7 @@ _FENCE = re.compile(
 )
 _SESSION = re.compile(r"^<!-- session: (\w+) -->$", re.MULTILINE)
 _NEEDS = re.compile(r"^<!-- needs: ([\w ]+) -->$", re.MULTILINE)
+_FOR_RELEASES = re.compile(r"^<!-- run by: make release-check -->$", re.MULTILINE)
 _TITLE = re.compile(r'title="([^"]+)"')
 _COMMENT = re.compile(
     r"(?:terminal (?P<terminal>\w+))?(?:, )?"
@@ -85,6 +86,8 @@ class Page:
     """Where its blocks run: `empty`, `stack`, `clone`, `git` or `services`."""
     needs: tuple[str, ...]
     """Programs without which its blocks are skipped."""
+    is_for_releases: bool
+    """Whether `make release-check` alone runs its blocks: they take long, and other tests have what they show."""
     blocks: tuple[Block, ...]
 
 
@@ -109,6 +112,7 @@ def read_page(path: Path) -> Page:
         name=name,
         session=session[1] if session else "empty",
         needs=tuple(needs[1].split()) if needs else (),
+        is_for_releases=bool(_FOR_RELEASES.search(text)),
         blocks=tuple(blocks),
     )
 

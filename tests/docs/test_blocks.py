@@ -27,6 +27,8 @@ pytestmark = [pytest.mark.docs, pytest.mark.timeout(600)]
 PAGES = pages()
 SHELLS = {"sh", "shell", "console", "shell-session", "zsh"}
 FIRST_TASK = "docs/tutorials/first-task.md"
+IS_INSTALLED = "RUNQY_TEST_INSTALL" in os.environ
+"""Whether the blocks of environments are typed too; the first task is always installed."""
 GIT_USER = {"NAME": "A reader", "EMAIL": "reader@example.com"}
 
 
@@ -96,7 +98,7 @@ class Reader:
             terminal.start(code, until=block.until)
         else:
             self._current = block.terminal or self._current
-            if block.installed:
+            if block.installed and not IS_INSTALLED:
                 link_environment(Path(block.installed.replace("~", str(self._folder), 1)))
                 return
             if block.language == "python":
@@ -130,8 +132,11 @@ class Reader:
 def of_pages(is_one: Callable[[Page], bool]) -> pytest.MarkDecorator:
     """Parametrize a test with the pages that have blocks to run and for which `is_one` returns True."""
     chosen = [page for page in PAGES if is_one(page) and any(block.is_run for block in page.blocks)]
-    cases = [pytest.param(page, id=page.name, marks=[pytest.mark.smoke] * (page.name == FIRST_TASK)) for page in chosen]
-    return pytest.mark.parametrize("page", cases)
+    return pytest.mark.parametrize("page", [pytest.param(page, id=page.name, marks=marks(page)) for page in chosen])
+
+
+def marks(page: Page) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.smoke] * (page.name == FIRST_TASK) + [pytest.mark.release] * page.is_for_releases
 
 
 def assert_output(output: str, expected: str, where: str) -> None:

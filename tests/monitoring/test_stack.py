@@ -219,7 +219,7 @@ def test_both_web_processes_count_into_one_page(prometheus: Prometheus, stack: S
     prometheus.wait_for('sum(runqy_http_request_duration_seconds_count{route="/queue/add"}) >= 3')
     folders = list((Path(stack.home) / "metrics").iterdir())
     assert len(folders) == 1
-    assert len(list(folders[0].glob("counter_*.db"))) == 2
+    assert len(list(folders[0].glob("histogram_*.db"))) == 2
 
 
 CLIENT_TRACE, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -32,12 +32,12 @@ def observe_request(  # noqa: PLR0913 (what a request is counted by)
     request. `query` and the header `Prefer` tell whether the client waits for a task.
     """
     label = _label(route, query, prefer) if query or prefer else route
-    _durations_of(label, method, status).observe(perf_counter() - began_s)
+    _durations_of(label, method if method in _METHODS else OTHER, status).observe(perf_counter() - began_s)
 
 
 @lru_cache(maxsize=10_000)  # `labels` takes longer than the rest
 def _durations_of(route: str, method: str, status: int) -> Histogram:
-    return _durations.labels(route, method if method in _METHODS else OTHER, status)
+    return _durations.labels(route, method, status)
 
 
 def _label(route: str, query: str | bytes, prefer: str) -> str:

@@ -26,6 +26,7 @@ from runqy.config_sync.snapshot import get_cache
 from runqy.http.middleware import QUEUED_AT
 from runqy.metrics import exposition, families
 from runqy.metrics.declarations import METRICS
+from runqy.metrics.http_requests import _durations_of
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.api.wsgi import call
@@ -361,6 +362,16 @@ def test_requests_are_counted_by_route_template_on_each_plane(each_plane: str) -
     assert not re.search("secret-(id|name|path)", str(page))
 
 
+def test_unknown_methods_are_one_series_whatever_clients_send() -> None:
+    known = _durations_of.cache_info().currsize
+
+    for number in range(5):
+        call(f"SECRET{number}", "/livez")
+
+    assert "SECRET" not in str(read_page())
+    assert _durations_of.cache_info().currsize <= known + 2  # that of the method `other`, that of the page
+
+
 def test_the_duration_of_a_request_includes_its_wait_for_a_thread() -> None:
     def total() -> float:
         labels = {"route": "/livez", "method": "GET", "status": "200"}
@@ -378,7 +389,7 @@ def test_the_series_of_durations_are_those_of_existing_dashboards() -> None:
     page = read_page()
 
     labels = (dict(labels) for name, labels in page if name == "runqy_http_request_duration_seconds_bucket")
-    bounds = [each["le"] for each in labels if each["route"] == "/livez"]
+    bounds = [each["le"] for each in labels if (each["route"], each["method"]) == ("/livez", "GET")]
     assert " ".join(bounds) == "0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 30.0 +Inf"
     assert not any(name.endswith("_created") for name, _ in page)
 

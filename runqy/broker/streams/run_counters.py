@@ -57,7 +57,7 @@ class RunTime(StrEnum):
 _OUTCOME_FIELDS = {outcome: tuple(f"{prefix}{outcome}" for prefix in OutcomeCount) for outcome in RunOutcome}
 _TIME_FIELDS = {time: tuple(f"{time}_{part}" for part in _PARTS) for time in RunTime}
 FIELDS = (
-    *(fields[each] for each in range(len(OutcomeCount)) for fields in _OUTCOME_FIELDS.values()),
+    *(field for fields in _OUTCOME_FIELDS.values() for field in fields),
     *(field for fields in _TIME_FIELDS.values() for field in fields),
     *RunCount,
 )
@@ -84,7 +84,7 @@ class RunCounters(Counter[str]):
 
     def by_bucket(self, time: RunTime) -> list[int]:
         """Return the counts by bucket, not cumulative; the last bucket has no upper bound."""
-        return [self[f"{time}_{bucket}"] for bucket in range(len(BUCKETS_S) + 1)]
+        return [self[field] for field in _TIME_FIELDS[time][:-1]]
 
 
 def add_run_counters(queue: str, counters: RunCounters) -> Request[None]:

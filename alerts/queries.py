@@ -224,7 +224,7 @@ def observe(broker: Broker) -> Observation:
 
     workers, catalog = list_worker_records(broker), get_fresh_catalog()
     counts = _count_tasks(broker, catalog)
-    nodes = check_nodes(broker)
+    nodes = broker.run(check_nodes(broker))
     minutes = _read_minutes(now, paused=[name for name, count in counts.items() if count.is_paused])
     failures.handle(
         catalog.definitions, observe_queues, describe=lambda each: (observation_key(each.name), each.name, each.name)

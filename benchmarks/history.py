@@ -129,9 +129,9 @@ def _fill_streams(stack: Stack, queues: Sequence[str]) -> None:
     stack.empty()
     key = QueueKeys(QUEUE).runs
     _measure_attempts(stack, _end_most)
-    entries = [split_entry(fields) for _, fields in stack.broker.client.xrange(key)]
-    stack.broker.client.delete(key)
-    pipe = stack.broker.client.pipeline(transaction=False)
+    entries = [split_entry(fields) for _, fields in stack.client.xrange(key)]
+    stack.client.delete(key)
+    pipe = stack.client.pipeline(transaction=False)
     for number in range(RUNS):
         entry = entries[number % len(entries)] | {"task": token_hex(16), "run": token_hex(12)}
         pipe.xadd(QueueKeys(queues[number % len(queues)]).runs, make_entry(entry))

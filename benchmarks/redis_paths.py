@@ -4,6 +4,7 @@ import statistics
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,7 @@ BATCH = 100
 BATCHES = 100
 LONG_LIST = 1_000_000
 PAGES = 25
+THREADS, BUSY_MS, CALLS = 4, 2, 800
 CANCELS = 200
 _SINCE_NS = 10**18
 PAYLOAD = b'{"prompt":"Hello world","width":1024}'
@@ -46,15 +48,52 @@ def measure_redis(stack: Stack, report: Report, sampling: Sampling) -> None:
         batches.append(_rate(stack, _broker_batch))
     report.section(f"Redis, one client, batches of {BATCH}")
     report.paired("enqueue_many / raw calls with ready-made messages", batches, raw, "tasks/s", goal=0.4)
+    _measure_threads(stack, report, sampling)
     _measure_demand(stack, report)
     _measure_pages(stack, report)
+
+
+def _measure_threads(stack: Stack, report: Report, sampling: Sampling) -> None:
+    """Print what a thread waits for a PING on the event loop, beside redis-py's client on a connection of its own."""
+    ways: dict[str, Callable[[], object]] = {
+        "loop": lambda: stack.broker.run(ping()),
+        "own": stack.client.ping,
+    }
+    for threads, busy_ms in ((1, 0), (THREADS, BUSY_MS)):
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(sampling.rounds):
+            for name, act in ways.items():
+                times[name] += _times_ms(act, threads, busy_ms)
+        beside = f", each computes for {busy_ms} ms before it" if busy_ms else ""
+        report.section(f"A PING from each of {threads} threads{beside}" if busy_ms else "A PING from a thread")
+        for name, quantile in (("median", 0.5), ("99th percentile", 0.99)):
+            ours, theirs = (sorted(times[way])[int(len(times[way]) * quantile)] for way in ways)
+            report.ratio(f"{name}, on the loop / on an own connection", ours, theirs, "ms", is_lower_better=True)
+
+
+def _times_ms(act: Callable[[], object], threads: int, busy_ms: float) -> list[float]:
+    """Return how long each of many calls took, by threads that compute between them."""
+
+    def call(_: int) -> list[float]:
+        times = []
+        for _ in range(CALLS // threads):
+            until_s = time.thread_time() + busy_ms / 1000
+            while time.thread_time() < until_s:
+                pass
+            began_s = time.perf_counter()
+            act()
+            times.append((time.perf_counter() - began_s) * 1000)
+        return times
+
+    with ThreadPoolExecutor(threads) as pool:
+        return [each for times in pool.map(call, range(threads)) for each in times]
 
 
 def _measure_demand(stack: Stack, report: Report) -> None:
     """Print how long the demand of a queue takes: one round trip, whatever the number of its tasks."""
     queues = ("demand_high", "demand_low")
     for queue in queues:
-        stack.broker.client.lpush(QueueKeys(queue).pending, *range(10_000))
+        stack.client.lpush(QueueKeys(queue).pending, *range(10_000))
     samples = tuple(DemandSample(at_s=30 * n, tasks=n, processed=n, runs=n, run_ms=n) for n in range(11))
     record = DemandRecord(samples=samples, slots_per_worker=1)
     stack.broker.run(write_demand_records({"demand": record.encode()}, removed=[]))
@@ -83,7 +122,7 @@ def _measure_pages(stack: Stack, report: Report) -> None:
     """Print the times of pages of a long list of pending tasks, from the first to the last."""
     keys, ids = QueueKeys("pages"), [f"task-{number:07}" for number in range(LONG_LIST)]
     for start in range(0, LONG_LIST, 10_000):
-        chunk = stack.broker.client.pipeline(transaction=False)
+        chunk = stack.client.pipeline(transaction=False)
         for number in range(start, start + 10_000):
             content = {"msg": b"", "state": "pending", "pending_since": _SINCE_NS + number}
             chunk.hset(keys.task(ids[number]), mapping=content)
@@ -113,10 +152,10 @@ def _measure_cancels(stack: Stack, report: Report, ids: Sequence[str]) -> None:
 
 def _cancel_ms(stack: Stack, ids: Sequence[str]) -> float:
     """Return the mean time that Redis spends on a cancel."""
-    stack.broker.client.config_resetstat()
+    stack.client.config_resetstat()
     for task_id in ids:
         stack.broker.run(cancel("pages", task_id, now_ns=_SINCE_NS))
-    return float(stack.broker.client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]) / 1000
+    return float(stack.client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]) / 1000
 
 
 def _page_ms(stack: Stack, after: Anchor | None) -> float:
@@ -150,8 +189,9 @@ def _raw_batch(stack: Stack) -> float:
                 now_ns=stack.broker.now_ns(),
             )
         )
+    request = Request(tuple(calls), list)
     start = time.perf_counter()
-    stack.broker.connection.execute(calls)
+    stack.broker.run(request)
     return time.perf_counter() - start
 
 

@@ -240,7 +240,7 @@ async def _redis_us(store: Store) -> float:
 
 def _enqueue(target: RedisTarget, queues: Sequence[str]) -> int:
     """Enqueue as many tasks to each queue, and return their number."""
-    broker = Broker.connect(target)
+    broker = Broker(target)
     payload = json.dumps(_PAYLOAD).encode()
     batches = TASKS // len(queues) // BATCH
     for _ in range(batches):

@@ -119,9 +119,10 @@ class Stack:
         self.folder = folder
         self.source = source
         self.redis = ValkeyServer().start()
+        self.client = self.redis.client()
         # A client's key that is a row of the database; `KEY` is in the environment.
         self.row_key = ""
-        self.broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", self.redis.port),)))
+        self.broker = Broker(RedisTarget(addresses=(("127.0.0.1", self.redis.port),)))
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RUNQY_", "DATABASE_"))},
             "RUNQY_HOME": str(folder / "home"),
@@ -242,6 +243,7 @@ def running_stack(source: SourceTree = CURRENT) -> Iterator[Stack]:
             yield stack
         finally:
             stack.broker.close()
+            stack.client.close()
             stack.redis.stop()
 
 

@@ -92,7 +92,7 @@ def _round_trips(stack: Stack) -> list[float]:
     times = []
     for _ in range(PICKUPS):
         task = NewTask(id=new_task_id(), queue="bench", payload=b"{}")
-        subscription = stack.broker.pubsub()
+        subscription = stack.client.pubsub(ignore_subscribe_messages=True)
         subscription.subscribe(keys.ended_channel(task.id))
         subscription.get_message(timeout=1)
         start = time.perf_counter()
@@ -135,9 +135,10 @@ def _idle_loops(stack: Stack, count: int) -> Iterator[dict[str, float]]:
 
 def _loop(stack: Stack, stop: threading.Event, picked_up: dict[str, float]) -> None:
     """Dequeue and complete tasks. While the queue is empty, wait for a wake-up or the next poll."""
-    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", stack.redis.port),)))
+    broker = Broker(RedisTarget(addresses=(("127.0.0.1", stack.redis.port),)))
     token = new_task_id()
-    subscription = broker.pubsub()
+    client = stack.redis.client()
+    subscription = client.pubsub(ignore_subscribe_messages=True)
     subscription.subscribe(keys.wake_channel(token))
     while not stop.is_set():
         order = plan_dequeue([QueueWeight(queue="idle")], 1, worker_id=token, wake_token=token)
@@ -148,6 +149,7 @@ def _loop(stack: Stack, stop: threading.Event, picked_up: dict[str, float]) -> N
         if not taken:
             subscription.get_message(timeout=POLL_S)
     subscription.close()
+    client.close()
     broker.close()
 
 

@@ -1,9 +1,9 @@
-"""The broker of the process. Django's cache shares its connections."""
+"""The broker of the process, and the client of Django's cache."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 from django.conf import settings
 from redis import Redis, RedisCluster
@@ -11,18 +11,14 @@ from redis import Redis, RedisCluster
 from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget, connect_client
-from runqy.broker.memory import MemoryUse
-from runqy.broker.request import Request
-from runqy.concurrency.circuit_breaker import BackgroundCall
-from runqy.errors import BrokerUnavailable, RunqyError
+from runqy.concurrency import event_loop
+from runqy.errors import BrokerUnavailable
 from runqy.telemetry.failure_log import FailureLog
 
 CLOCK_VALID_S = 5.0
 """How long a measurement of Redis's clock is valid."""
 CHECK_CLOCK_EVERY_S = 0.5
 """How often the clocks of this machine are compared, since a wall clock that was set makes a measurement invalid."""
-
-T = TypeVar("T")
 
 _failures = FailureLog("broker_available")
 
@@ -41,69 +37,26 @@ class _Current:
 
 _lock = Lock()
 _brokers: dict[RedisTarget, Broker] = {}
-_attempts: dict[RedisTarget, BackgroundCall] = {}
-"""Connection attempts to clusters. A cluster's nodes are read when its client is created."""
 _current: _Current | None = None
 
 
 def get_broker() -> Broker:
-    """Return the broker that all threads of the process share.
-
-    Raise BrokerUnavailable if a cluster does not respond.
-    """
+    """Return the broker that all threads of the process share. It is connected by its first request."""
     current = _current
     if current is None or current.target is not settings.REDIS_TARGET:
-        current = _connect(settings.REDIS_TARGET)
-    if clock.monotonic_s() >= current.check_at_s:
+        current = _select(settings.REDIS_TARGET)
+    if clock.monotonic_s() >= current.check_at_s and not event_loop.is_event_loop_running():
         _check_clock(current)
     return current.broker
 
 
-class ProcessBroker:
-    """The broker of `get_broker` for an operation, which connects it when it first needs it.
-
-    So an operation that handles BrokerUnavailable also handles a cluster that has never responded.
-    """
-
-    @property
-    def is_cluster(self) -> bool:
-        return get_broker().is_cluster
-
-    @property
-    def memory(self) -> MemoryUse:
-        return get_broker().memory
-
-    def now_ns(self) -> int:
-        return get_broker().now_ns()
-
-    async def send(self, request: Request[T]) -> T:
-        return await get_broker().send(request)
-
-    async def send_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
-        return await get_broker().send_all(requests)
-
-
-PROCESS_BROKER = ProcessBroker()
-
-
-def _connect(target: RedisTarget) -> _Current:
-    """Return the broker of a target, connected first if necessary. Raise BrokerUnavailable."""
+def _select(target: RedisTarget) -> _Current:
     global _current  # noqa: PLW0603 (spares the hot path a lock and the hash of a dataclass)
-    if target.mode == "cluster" and target not in _brokers:
-        with _lock:
-            attempt = _attempts.setdefault(target, BackgroundCall(lambda: _make_broker(target), (RunqyError,)))
-        has_ended = attempt.run()  # it reads the cluster's nodes, and waits for each one that does not respond
-        if target not in _brokers:
-            raise (attempt.error if has_ended else None) or BrokerUnavailable()
     with _lock:
         if target not in _brokers:
-            _make_broker(target)
+            _brokers[target] = Broker(target)
         _current = _Current(target, _brokers[target])
         return _current
-
-
-def _make_broker(target: RedisTarget) -> None:
-    _brokers[target] = Broker(connect_client(target))
 
 
 def _check_clock(current: _Current) -> None:
@@ -123,10 +76,16 @@ def _check_clock(current: _Current) -> None:
         _failures.record_success()
 
 
-class ConnectionFactory:
-    """The connection factory of django-redis. It returns the broker's client.
+@cache
+def cache_client(target: RedisTarget) -> Redis | RedisCluster:
+    """Return the client of Django's cache. Raise BrokerUnavailable if a cluster does not respond."""
+    return connect_client(target)
 
-    django-redis's own factories do not support clusters, and their clients' retries would run a script twice.
+
+class ConnectionFactory:
+    """The connection factory of django-redis.
+
+    Its own factories do not support clusters, and their clients repeat commands whose replies were lost.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -134,7 +93,7 @@ class ConnectionFactory:
 
     def connect(self, url: str) -> Redis | RedisCluster:
         """Return the client for REDIS_TARGET. The URL is ignored."""
-        return get_broker().client
+        return cache_client(settings.REDIS_TARGET)
 
     def disconnect(self, connection: Redis | RedisCluster) -> None:
-        """Do nothing: the connections belong to the broker."""
+        """Do nothing: the connections belong to the process."""

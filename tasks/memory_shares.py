@@ -45,7 +45,7 @@ def _share_of(queue: str, catalog: QueueCatalog | None) -> tuple[str, float]:
 
 def _may_exceed(broker: Broker, shares: dict[str, tuple[str, float]]) -> bool:
     # Estimates are costly, and while less memory is used than the smallest share, no queue can exceed its own.
-    use = max(node.memory.use for node in check_nodes(broker))
+    use = max(node.memory.use for node in broker.run(check_nodes(broker)))
     return any(share < use for _, share in shares.values())
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import current_thread
 from typing import Any
 from unittest.mock import patch
 
@@ -18,12 +19,14 @@ from django.dispatch import receiver
 from django.test.utils import CaptureQueriesContext
 
 from runqy import clock, redis_connection
-from runqy.broker.broker import PARTED_NS, RedisClock
+from runqy.broker.redis_clock import PARTED_NS
+from runqy.concurrency import event_loop
 from runqy.config_sync import snapshot
 from runqy.health import readiness
 from tasks.waiting_loop import WaitingThread, set_waiting_loop
 from tests.support import environment
 from tests.support.event_loop import watch_callbacks
+from tests.support.links import reset_clock
 from tests.support.patience import extended_limits
 from tests.support.secret_leaks import SUITE
 
@@ -158,6 +161,16 @@ def _measures_the_clock_once() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _blocks_its_own_loops() -> Iterator[None]:
+    """Let a coroutine of a test use the broker of threads, which keeps nobody waiting but the test's own loop.
+
+    On the process's event loop that would wait for itself for ever, and is an error as ever.
+    """
+    with patch.object(event_loop, "is_event_loop_running", lambda: current_thread().name == event_loop.THREAD_NAME):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _finishes_bulk_actions() -> Iterator[None]:
     """Let one call finish bulk actions however busy the machine is, which a tick of maintenance does not."""
     with patch("tasks.bulk_runner.TICK_S", 600.0):
@@ -180,7 +193,7 @@ def _leaves_the_clock_right() -> Iterator[None]:
     yield
     for broker in redis_connection._brokers.values():  # noqa: SLF001 (those that tests share)
         if abs(broker.now_ns() - time.time_ns()) > PARTED_NS // 10:
-            broker._clock = RedisClock()  # noqa: SLF001 (as a process begins)
+            reset_clock(broker)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -25,10 +25,9 @@ from runqy.api.schema import problem_responses
 from runqy.api.throttling import failure_limiter
 from runqy.api.viewsets import ApiViewSet
 from runqy.audit.actors import Actor, ActorKind, actor_context
-from runqy.broker.request import run_blocking
 from runqy.errors import PushUnsigned, RequestInvalid
 from runqy.http.request_ids import current_request_id
-from runqy.redis_connection import PROCESS_BROKER
+from runqy.redis_connection import get_broker
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +48,7 @@ class PushAuthentication(BaseAuthentication):
             return ApiClient("git hook"), None
         limiter = failure_limiter(request.META.get("REMOTE_ADDR", ""))
         try:
-            run_blocking(limiter.count(PROCESS_BROKER))
+            get_broker().run(limiter.count(get_broker()))
         finally:
             if limiter.headers:
                 cast(AuthenticatedRequest, request).rate_limit = RateLimitReport(limiter.headers)

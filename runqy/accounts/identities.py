@@ -24,13 +24,13 @@ from runqy import clock
 from runqy.accounts.models import ApiKey
 from runqy.api_keys import ENVIRONMENT_KEYS, MIN_KEY_LENGTH, Identity, Role
 from runqy.broker.rate_limit import parse_rate
-from runqy.broker.request import AnyBroker, run_blocking
+from runqy.broker.request import AnyBroker
 from runqy.broker.streams import write_behind
 from runqy.config_sync.documents import Document, DocumentKind
 from runqy.config_sync.snapshot import Snapshot, SnapshotValue, current_snapshot, get_newest, get_snapshot
 from runqy.errors import BrokerUnavailable, KeyRequired, RunqyError
 from runqy.formats.json_decoding import read_json
-from runqy.redis_connection import PROCESS_BROKER, get_broker
+from runqy.redis_connection import get_broker
 
 log = structlog.get_logger()
 
@@ -173,7 +173,7 @@ def record_use(key_id: str) -> None:
 def write_use_when_due(key_id: str) -> None:
     """Write the recorded uses to Redis if that of this key is due. Blocks."""
     if _is_due(key_id):
-        run_blocking(write_uses(PROCESS_BROKER))
+        get_broker().run(write_uses(get_broker()))
 
 
 async def write_uses(broker: AnyBroker) -> None:

@@ -23,10 +23,9 @@ from runqy.admin_site.error_pages import too_many_logins
 from runqy.api.throttling import ip_prefix, login_limiter
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.operations import record
-from runqy.broker.request import run_blocking
 from runqy.errors import TooManyFailures
 from runqy.http.request_ids import current_request_id
-from runqy.redis_connection import PROCESS_BROKER
+from runqy.redis_connection import get_broker
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +36,7 @@ def log_in(request: HttpRequest) -> HttpResponse:
     """Show the login page, or log in unless there were too many attempts from the address."""
     if request.method == "POST":
         try:
-            run_blocking(login_limiter(request.META.get("REMOTE_ADDR", "")).count(PROCESS_BROKER))
+            get_broker().run(login_limiter(request.META.get("REMOTE_ADDR", "")).count(get_broker()))
         except TooManyFailures as error:
             return too_many_logins(request, error.retry_after_s)
     return admin.site.login(request)

@@ -92,7 +92,7 @@ def grant_redis_user(
     # The grant first: maintenance deletes users without a stored grant.
     broker.run(acl.store_user(broker, stored, instance_id=instance_id, owner=key))
     try:
-        acl.create_users(broker, _users([grant]), target=settings.RUNQY_WORKER_REDIS_TARGET)
+        broker.run(acl.create_users(broker, _users([grant]), target=settings.RUNQY_WORKER_REDIS_TARGET))
     except (BrokerRefused, BrokerCommandRefused) as error:
         log.warning("redis_users_refused", error=str(error))
         broker.run(acl.remove_stored_users([stored]))
@@ -112,7 +112,7 @@ def remove_users_of_keys(key_ids: Collection[str]) -> None:
         of_keys = [part for part in stored if (grant := _verify(part)) is not None and grant.key in key_ids]
         if of_keys:
             broker.run(acl.remove_stored_users(of_keys))
-            acl.delete_users(broker, {part.field.partition("/")[0] for part in of_keys})
+            broker.run(acl.delete_users(broker, {part.field.partition("/")[0] for part in of_keys}))
     except (BrokerUnavailable, BrokerCommandRefused) as error:
         log.warning("redis_users_not_removed", key_ids=[*key_ids], error=str(error))
 
@@ -120,7 +120,7 @@ def remove_users_of_keys(key_ids: Collection[str]) -> None:
 def may_create_users(broker: Broker) -> bool:
     """Return whether Redis lets this server manage users. Raise BrokerUnavailable."""
     try:
-        acl.list_users(broker)
+        broker.run(acl.list_users(broker))
     except (BrokerRefused, BrokerCommandRefused):
         return False
     return True
@@ -152,7 +152,7 @@ class RedisUserReconciler:
         if clock.monotonic_s() < self._refused_until_s:
             return
         try:
-            present = acl.list_users(broker)
+            present = broker.run(acl.list_users(broker))
             if self._is_read_due(present, broker.run(acl.count_stored_users())):
                 self._read(broker)
             self._drop_invalid(broker)
@@ -229,7 +229,7 @@ class RedisUserReconciler:
         wanted = {user.name: (user, granted) for user, granted in pairs}
         surplus = frozenset[str]().union(*present.values()) - wanted.keys()
         if surplus:
-            acl.delete_users(broker, surplus)
+            broker.run(acl.delete_users(broker, surplus))
         for node, names in present.items():
             self._reconcile_node(broker, node, names, wanted)
         self._done = dict.fromkeys(present, wanted)
@@ -264,8 +264,8 @@ class RedisUserReconciler:
                 growing.append(user)
             else:
                 narrowing.append(user)
-        acl.set_users(broker, node, growing, target=target)
-        acl.set_users(broker, node, narrowing, target=target, is_narrowing=True)
+        broker.run(acl.set_users(broker, node, growing, target=target))
+        broker.run(acl.set_users(broker, node, narrowing, target=target, is_narrowing=True))
         if narrowing:
             self._read_at_s = float("-inf")  # a concurrent registration may have lost its new rights
 

@@ -14,9 +14,9 @@ from runqy.accounts.identities import accept_key_blocking, find_identity, is_gue
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
 from runqy.api.throttling import RateLimiter, failure_limiter, ip_prefix
 from runqy.api_keys import Identity, Role
-from runqy.broker.request import AnyBroker, run_blocking
+from runqy.broker.request import AnyBroker
 from runqy.errors import KeyRequired
-from runqy.redis_connection import PROCESS_BROKER
+from runqy.redis_connection import get_broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class BearerTokenAuthentication(BaseAuthentication):
         if identity is None:
             limiter = failure_limiter(request.META.get("REMOTE_ADDR", ""))
             try:
-                identity = run_blocking(authenticate_key(PROCESS_BROKER, key, limiter))
+                identity = get_broker().run(authenticate_key(get_broker(), key, limiter))
             finally:
                 if limiter.headers:
                     cast(AuthenticatedRequest, request).rate_limit = RateLimitReport(limiter.headers)

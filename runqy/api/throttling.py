@@ -15,10 +15,10 @@ from rest_framework.throttling import BaseThrottle
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
 from runqy.api_keys import Identity
 from runqy.broker.rate_limit import Rate, RateLimitStatus, acquire, read_wait
-from runqy.broker.request import AnyBroker, run_blocking
+from runqy.broker.request import AnyBroker
 from runqy.config.connection_urls import parse_address
 from runqy.errors import BrokerUnavailable, TooManyFailures, TooManyRequests
-from runqy.redis_connection import PROCESS_BROKER
+from runqy.redis_connection import get_broker
 from runqy.telemetry.failure_log import FailureLog
 
 _failures = FailureLog("requests_counted")
@@ -135,7 +135,7 @@ class ApiKeyThrottle(BaseThrottle):
         if limiter.rate is None:
             return True
         try:
-            run_blocking(limiter.count(PROCESS_BROKER))
+            get_broker().run(limiter.count(get_broker()))
         except TooManyRequests as error:
             refusal, self._wait_s = error.detail, error.retry_after_s
         if limiter.headers and (refusal or self.describes_success):

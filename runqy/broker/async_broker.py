@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, Self, TypeVar
 
-from runqy.broker.broker import RedisClock
 from runqy.broker.connection.async_cluster import AsyncCluster
 from runqy.broker.connection.async_connection import ConnectionLost
 from runqy.broker.connection.async_connector import CONNECT_TIMEOUT_S, MAX_PENDING, REPLY_TIMEOUT_S, Connector
 from runqy.broker.connection.async_node import AsyncNode
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.memory import MemoryUse
+from runqy.broker.redis_clock import RedisClock
 from runqy.broker.replies import Reply, ReplyLost
 from runqy.broker.request import Request, RequestBatch, raise_if_unknown
 from runqy.broker.scripts import Command
@@ -30,16 +30,23 @@ class Router(Protocol):
         have run.
         """
 
+    async def nodes(self) -> Mapping[str, AsyncNode]:
+        """Return the servers that hold keys, by name. Raise BrokerUnavailable."""
+
+    def node_of(self, key: str) -> str:
+        """Return the name of the server that holds a key, as far as is known; empty if none does."""
+
     async def close(self) -> None: ...
 
 
 class AsyncBroker:
     """Tasks and queues in Redis, for the coroutines of one event loop."""
 
-    def __init__(self, router: Router, *, is_cluster: bool, connector: Connector) -> None:
+    def __init__(self, make_router: Callable[[], Router], *, is_cluster: bool, connector: Connector) -> None:
         self.is_cluster = is_cluster
         self.connector = connector
-        self._router = router
+        self._make_router = make_router
+        self._router = make_router()
         self._clock = RedisClock()
         # Unix time in ns by Redis's clock, as it was last measured. Workers read it several times for each task.
         self.now_ns = self._clock.now_ns
@@ -53,7 +60,7 @@ class AsyncBroker:
         reply_timeout_s: float = REPLY_TIMEOUT_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         max_pending: int = MAX_PENDING,
-    ) -> AsyncBroker:
+    ) -> Self:
         """Return a broker for a target. The connection is opened by the first request.
 
         `reply_timeout_s` is how long a connection may owe replies without receiving any, before it is closed.
@@ -63,12 +70,17 @@ class AsyncBroker:
             target, reply_timeout_s=reply_timeout_s, connect_timeout_s=connect_timeout_s, max_pending=max_pending
         )
         is_cluster = target.mode == "cluster"
-        router: Router
-        if is_cluster:
-            router = AsyncCluster(connector, max_pending=max_pending)
-        else:
-            router = AsyncNode(connector.open, max_pending=max_pending)
-        return cls(router, is_cluster=is_cluster, connector=connector)
+
+        def make_router() -> Router:
+            if is_cluster:
+                return AsyncCluster(connector, max_pending=max_pending)
+            return AsyncNode(connector.open, max_pending=max_pending)
+
+        return cls(make_router, is_cluster=is_cluster, connector=connector)
+
+    def forget_connections(self) -> None:
+        """Open other connections for the next requests, on another event loop. Those of a parent process are its."""
+        self._router = self._make_router()
 
     async def send(self, request: Request[T]) -> T:
         """Return the outcome of a request. Raise BrokerUnavailable, or the errors it documents."""
@@ -85,12 +97,44 @@ class AsyncBroker:
         outcomes: list[T | RunqyError] = await self._run(RequestBatch(tuple(requests)))
         return outcomes
 
+    async def nodes(self) -> list[str]:
+        """Return the names of the servers that hold keys; that of a single one is empty. Raise BrokerUnavailable."""
+        return list(await self._router.nodes())
+
+    def node_of(self, key: str) -> str:
+        """Return the name of the server that holds a key. The caller has called `nodes`."""
+        return self._router.node_of(key)
+
+    async def send_to(self, node: str, request: Request[T]) -> T:
+        """Return the outcome of a request on one of the servers that hold keys.
+
+        Raise BrokerUnavailable, also if the server is no longer one of them, or the errors it documents.
+        """
+        found = (await self._router.nodes()).get(node)
+        if found is None:
+            raise BrokerUnavailable(reason=f"{node} holds no keys of its cluster any more")
+        replies, lost = await self._exchange(request, found.execute)
+        outcome: T = self.read_replies(request, replies, lost)
+        return outcome
+
     async def _run(self, request: Request[Any] | RequestBatch) -> Any:
+        replies, lost = await self._exchange(request, self._router.execute)
+        return self.read_replies(request, replies, lost)
+
+    async def exchange(self, request: Request[Any] | RequestBatch) -> tuple[list[Reply], BrokerUnavailable | None]:
+        """Return what `read_replies` takes. Raise BrokerUnavailable."""
+        return await self._exchange(request, self._router.execute)
+
+    @staticmethod
+    async def _exchange(
+        request: Request[Any] | RequestBatch, execute: Callable[..., Awaitable[list[Reply]]]
+    ) -> tuple[list[Reply], BrokerUnavailable | None]:
+        """Return the replies, and the error of a first attempt after which the request was sent again."""
         commands = request.commands
         if not commands:
-            return request.read(())
+            return [], None
         try:
-            replies = await self._router.execute(commands, is_bulky=request.is_bulky)
+            return await execute(commands, is_bulky=request.is_bulky), None
         except (ConnectionLost, ReplyLost) as error:
             # The commands may have run although their replies were lost. Only a request that may run twice is sent
             # again.
@@ -98,11 +142,22 @@ class AsyncBroker:
                 raise_if_unknown(request, error)
                 raise
             try:
-                return request.read(await self._router.execute(commands, is_bulky=request.is_bulky))
+                return await execute(commands, is_bulky=request.is_bulky), error
             except BrokerUnavailable as again:
                 raise_if_unknown(request, error, again)
                 raise
-        return request.read(replies)
+
+    @staticmethod
+    def read_replies(
+        request: Request[Any] | RequestBatch, replies: Sequence[Reply], lost: BrokerUnavailable | None
+    ) -> Any:
+        """Return the outcome of a request. Raise BrokerUnavailable, or the errors it documents."""
+        try:
+            return request.read(replies)
+        except BrokerUnavailable as again:
+            if lost is not None:
+                raise_if_unknown(request, lost, again)
+            raise
 
     def now_s(self) -> int:
         return self._clock.now_ns() // 1_000_000_000

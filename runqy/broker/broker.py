@@ -1,154 +1,92 @@
-"""Run requests and operations on Redis with blocking I/O, and keep its clock offset."""
+"""Run requests and operations on Redis from threads, which wait for the process's event loop."""
 
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from redis import RedisCluster
-
-from runqy import clock
-from runqy.broker.connection.redis_client import RedisTarget, connect_client, make_connection
-from runqy.broker.memory import MemoryUse
-from runqy.broker.request import AnyBroker, Request, RequestBatch, raise_if_unknown, run_blocking
-from runqy.broker.scripts import command
-from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
-
-if TYPE_CHECKING:
-    from redis import Redis
-    from redis.client import PubSub
+from runqy.broker.async_broker import AsyncBroker
+from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.request import Request, RequestBatch
+from runqy.concurrency.event_loop import DeadlineExceeded, LoopStopped, LoopThread, loop_thread
+from runqy.errors import BrokerUnavailable, OutcomeUnknown, RunqyError
 
 T = TypeVar("T")
 
-SAMPLES = 3
-TOLERANCE_NS = 5_000_000
-"""Redis reads its clock only once per iteration of its event loop, so TIME may be this old."""
-PARTED_NS = 100_000_000
-"""NTP may slew the wall clock by 30 ms a minute, which is no reason to measure again."""
-
-_TIME = Request((command("TIME", key=None),), lambda replies: (int(replies[0][0]), int(replies[0][1])))
-"""Unix s, and us of that second, by Redis's clock."""
-
-
-class RedisClock:
-    """Redis's clock, as last measured.
-
-    Between measurements it is derived from the monotonic clock, so that setting the wall clock changes nothing.
-    """
-
-    def __init__(self) -> None:
-        # How far the wall clock was ahead of the monotonic clock at the last measurement, and how far Redis's was.
-        self._wall_offset_ns = self._offset_ns = clock.now_ns() - clock.monotonic_ns()
-
-    def now_ns(self) -> int:
-        return clock.monotonic_ns() + self._offset_ns
-
-    @property
-    def has_parted(self) -> bool:
-        """Whether the wall clock was set since the last measurement, or the machine slept and its monotonic clock
-        stopped.
-
-        If Redis runs on the same machine, its clock has changed too.
-        """
-        return abs(clock.now_ns() - clock.monotonic_ns() - self._wall_offset_ns) > PARTED_NS
-
-    async def measure(self, broker: AnyBroker) -> float:
-        """Measure and store the offset of Redis's clock; return how far it is ahead of the wall clock in s.
-
-        The fastest of SAMPLES round trips counts. A difference that the round trip can explain is taken as 0, so that
-        clocks that agree, as on one machine, do not appear to differ between processes.
-        """
-        samples = []
-        for _ in range(SAMPLES):
-            samples.append(await self._compare(broker))
-        round_trip_ns, ahead_ns, self._wall_offset_ns = min(samples)
-        ahead_ns = 0 if abs(ahead_ns) <= round_trip_ns // 2 + TOLERANCE_NS else ahead_ns
-        self._offset_ns = self._wall_offset_ns + ahead_ns
-        return ahead_ns / 1e9
-
-    async def _compare(self, broker: AnyBroker) -> tuple[int, int, int]:
-        """Return in ns the time of a round trip, how far Redis's clock was ahead of the wall clock in its middle, and
-        how far the wall clock was ahead of the monotonic clock.
-        """
-        started_ns = clock.monotonic_ns()  # first: a delay between the two counts as a part of the round trip
-        before_ns = clock.now_ns()
-        seconds, micros = await broker.send(_TIME)
-        round_trip_ns = clock.monotonic_ns() - started_ns
-        redis_ns = seconds * 1_000_000_000 + micros * 1_000
-        return round_trip_ns, redis_ns - (before_ns + round_trip_ns // 2), before_ns - started_ns
+DEADLINE_S = 60.0
+"""How long a request or an operation may take altogether. Each request has its own, shorter limits."""
 
 
 class Broker:
-    """Tasks and queues in Redis."""
+    """Tasks and queues in Redis, for threads.
 
-    def __init__(self, client: Redis | RedisCluster) -> None:
-        self.client = client
-        self.connection = make_connection(client)
-        self._clock = RedisClock()
-        self.memory = MemoryUse(is_cluster=self.is_cluster)
+    All threads of the process share its connections, which are no other program's: bulk work of threads does not make
+    the data plane wait.
+    """
 
-    @classmethod
-    def connect(cls, target: RedisTarget) -> Broker:
-        """Return a broker for a target. A single server is not contacted before the first request."""
-        return cls(connect_client(target))
-
-    @property
-    def is_cluster(self) -> bool:
+    def __init__(self, target: RedisTarget) -> None:
+        """Open no connection before the first request."""
+        self.target = target
+        self.is_cluster = target.mode == "cluster"
         """Keys with different hash tags may be on different nodes."""
-        return self.connection.is_cluster
+        self._on_loop = AsyncBroker.connect(target)
+        self._loop: LoopThread | None = None
+        self.memory = self._on_loop.memory
 
-    def run(self, work: Request[T] | Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Request[T] | Coroutine[Any, Any, T], *, deadline_s: float = DEADLINE_S) -> T:
         """Return the outcome of a request, or of an operation that was called with this broker.
 
-        Raise BrokerUnavailable, or the errors that it documents.
+        Raise BrokerUnavailable, or the errors that it documents. After `deadline_s` it is cancelled: OutcomeUnknown if
+        it may have written.
         """
         if isinstance(work, Request):
-            outcome: T = self._run(work)
+            outcome: T = self._run(work, deadline_s)
             return outcome
-        return run_blocking(work)
+        try:
+            return self._loop_thread().run(work, deadline_s)
+        except LoopStopped:
+            raise BrokerUnavailable(reason="the process ends") from None
+        except DeadlineExceeded:
+            raise OutcomeUnknown(reason=f"it took longer than {deadline_s:g} s") from None
 
     def run_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
         """Run requests in one round trip; the result of a failed request is its error.
 
         Raise BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
         """
-        outcomes: list[T | RunqyError] = self._run(RequestBatch(tuple(requests))) if requests else []
+        outcomes: list[T | RunqyError] = self._run(RequestBatch(tuple(requests)), DEADLINE_S) if requests else []
         return outcomes
 
     async def send(self, request: Request[T]) -> T:
-        """Return the outcome of a request for an operation that this thread runs. Blocks."""
-        outcome: T = self._run(request)
-        return outcome
+        """Return the outcome of a request of an operation. Raise BrokerUnavailable, or what its `parse` raises."""
+        return await self._on_loop.send(request)
 
     async def send_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
-        """Return what `run_all` does for an operation that this thread runs. Blocks."""
-        return self.run_all(requests)
+        """Return what `run_all` does, for an operation."""
+        return await self._on_loop.send_all(requests)
 
-    def _run(self, request: Request[Any] | RequestBatch) -> Any:
-        try:
-            replies = self.connection.execute(request.commands)
-        except (BrokerFull, BrokerRefused):  # Redis replied: no reply was lost
-            raise
-        except BrokerUnavailable as error:
-            # The commands may have run although their replies were lost. Only a request that may run twice is sent
-            # again.
-            if not request.may_repeat:
-                raise_if_unknown(request, error)
-                raise
-            try:
-                return request.read(self.connection.execute(request.commands))
-            except BrokerUnavailable as again:
-                raise_if_unknown(request, error, again)
-                raise
-        return request.read(replies)
+    async def nodes(self) -> list[str]:
+        """Return the names of the servers that hold keys; that of a single one is empty. Raise BrokerUnavailable."""
+        return await self._on_loop.nodes()
+
+    def node_of(self, key: str) -> str:
+        """Return the name of the server that holds a key. The caller has called `nodes`."""
+        return self._on_loop.node_of(key)
+
+    async def send_to(self, node: str, request: Request[T]) -> T:
+        """Return the outcome of a request on one of the servers that hold keys.
+
+        Raise BrokerUnavailable, also if the server is no longer one of them, or the errors it documents.
+        """
+        return await self._on_loop.send_to(node, request)
 
     def now_ns(self) -> int:
         """Return Unix time in ns by Redis's clock, as it was last measured."""
-        return self._clock.now_ns()
+        return self._on_loop.now_ns()
 
     def now_s(self) -> int:
-        return self._clock.now_ns() // 1_000_000_000
+        return self.now_ns() // 1_000_000_000
 
     def now(self) -> datetime:
         """Return the time by Redis's clock, which all processes share."""
@@ -157,18 +95,35 @@ class Broker:
     @property
     def has_clock_parted(self) -> bool:
         """Whether one of the clocks was set, so that `measure_clock` is due now."""
-        return self._clock.has_parted
+        return self._on_loop.has_clock_parted
 
     def measure_clock(self) -> float:
         """Measure and return the offset of Redis's clock in s. Raise BrokerUnavailable."""
-        return self.run(self._clock.measure(self))
-
-    def pubsub(self) -> PubSub:
-        """Return a new subscription connection; the caller closes it."""
-        subscription: PubSub = self.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
-        return subscription
+        return self.run(self._on_loop.measure_clock())
 
     def close(self) -> None:
-        self.client.close()
-        if not isinstance(self.client, RedisCluster):
-            self.client.connection_pool.disconnect()
+        """Close all connections; pending requests fail with BrokerUnavailable."""
+        self.run(self._on_loop.close())
+        self._on_loop.forget_connections()
+
+    def _run(self, request: Request[Any] | RequestBatch, deadline_s: float) -> Any:
+        try:
+            replies, lost = self._loop_thread().run(self._on_loop.exchange(request), deadline_s)
+        except LoopStopped:
+            raise BrokerUnavailable(reason="the process ends") from None
+        except DeadlineExceeded:
+            late = f"it took longer than {deadline_s:g} s"
+            if any(command.may_write for command in request.commands):
+                raise OutcomeUnknown(reason=late) from None
+            raise BrokerUnavailable(reason=late) from None
+        # On this thread, so that a large reply delays nobody else.
+        return self._on_loop.read_replies(request, replies, lost)
+
+    def _loop_thread(self) -> LoopThread:
+        """Return the process's event loop, to which the connections belong."""
+        current = loop_thread()
+        if current is not self._loop:
+            if self._loop is not None:  # this process was forked
+                self._on_loop.forget_connections()
+            self._loop = current
+        return current

@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from redis import RedisCluster
-
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.memory import MemoryReading, MemoryUse, parse_memory
-from runqy.broker.replies import Reply, check_reply, translate_errors
-from runqy.broker.request import Request
+from runqy.broker.replies import Reply
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import command, script
 from runqy.errors import BrokerRefused, RunqyError
 
@@ -71,36 +69,33 @@ def probe_writes(broker: Broker) -> list[RunqyError | None]:
 
     An error is BrokerFull, or BrokerUnavailable for a replica. Raise BrokerUnavailable.
     """
-    tags = _hash_tags(broker.client) if isinstance(broker.client, RedisCluster) else [0]
+    tags = broker.run(_find_hash_tags(broker))
     probes = [Request((command("SET", keys.probe(n), 1, "EX", 60, key=keys.probe(n)),), lambda _: None) for n in tags]
     return broker.run_all(probes)
 
 
-def check_nodes(broker: Broker) -> list[RedisHealth]:
-    request = check_health()
-    return [
-        replace(request.parse([check_reply(reply) for reply in connection.execute(request.commands)]), name=name)
-        for name, connection in broker.connection.nodes().items()
-    ]
+async def check_nodes(broker: AnyBroker) -> list[RedisHealth]:
+    """Return the health of each server that holds keys. Raise BrokerUnavailable."""
+    return [replace(await broker.send_to(node, check_health()), name=node) for node in await broker.nodes()]
 
 
-def may_lose_append_only_file(broker: Broker) -> bool:
+async def may_lose_append_only_file(broker: AnyBroker) -> bool:
     """Return whether a server would refuse its append-only file when it starts.
 
     It runs the file as the user `default`. False where the server may not read users. Raise BrokerUnavailable.
     """
-    sections = [command("INFO", section, key=None) for section in ("persistence", "server")]
-    for connection in broker.connection.nodes().values():
-        info = _read_info([check_reply(reply) for reply in connection.execute(sections)])
+    sections = tuple(command("INFO", section, key=None) for section in ("persistence", "server"))
+    read_user = Request((command("ACL", "GETUSER", "default", key=None),), lambda replies: _is_restricted(replies[0]))
+    for node in await broker.nodes():
+        info = await broker.send_to(node, Request(sections, _read_info))
         version = tuple(int(part) for part in info.get("valkey_version", "0").split(".") if part.isdigit())
         if info.get("aof_enabled") != "1" or version >= LOADS_AS_SUPERUSER:
             continue
         try:
-            (user,) = connection.execute([command("ACL", "GETUSER", "default", key=None)])
+            if await broker.send_to(node, read_user):
+                return True
         except BrokerRefused:
             continue
-        if _is_restricted(check_reply(user)):
-            return True
     return False
 
 
@@ -109,18 +104,15 @@ def _is_restricted(user: Reply) -> bool:
     return rules[b"commands"] != b"+@all" or b"~*" not in rules[b"keys"].split()
 
 
-def _hash_tags(client: RedisCluster) -> list[int]:
-    """Return hash tags that together reach every master that has slots. Raise BrokerUnavailable."""
+async def _find_hash_tags(broker: AnyBroker) -> list[int]:
+    """Return hash tags that together reach every server that holds keys. Raise BrokerUnavailable."""
+    nodes = set(await broker.nodes())
     found: dict[str, int] = {}
-    with translate_errors():
-        masters = {node.name for node in client.get_primaries()}
-        for number in range(_MAX_TAGS):
-            node = client.get_node_from_key(keys.probe(number))
-            if node is not None:
-                found.setdefault(node.name, number)
-            if found.keys() >= masters:
-                break
-    return list(found.values())
+    for number in range(_MAX_TAGS):
+        found.setdefault(broker.node_of(keys.probe(number)), number)
+        if found.keys() >= nodes:
+            break
+    return [number for node, number in found.items() if node in nodes]
 
 
 def _parse(replies: Sequence[Reply]) -> RedisHealth:

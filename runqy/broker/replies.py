@@ -6,7 +6,6 @@ from typing import Any
 
 from redis import exceptions as redis_errors
 
-from runqy.concurrency.circuit_breaker import CircuitOpen
 from runqy.errors import BrokerCommandRefused, BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
 MAX_DIGITS = 20
@@ -84,13 +83,11 @@ def translate_errors() -> Iterator[None]:
     """Raise redis-py's errors about the connection as runqy's."""
     try:
         yield
-    except (CircuitOpen, *REDIS_ERRORS) as error:
+    except REDIS_ERRORS as error:
         raise translate_error(error) from error
 
 
 def translate_error(error: Exception) -> RunqyError:
-    if isinstance(error, CircuitOpen):
-        return BrokerUnavailable(reason="it did not respond a moment ago")
     # First: redis-py derives AuthenticationError from ConnectionError.
     if isinstance(error, REFUSED_ERRORS):
         return BrokerRefused(reason=str(error))

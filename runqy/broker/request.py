@@ -7,12 +7,13 @@ A rule is a coroutine that awaits a broker, written once for event loops and for
         return EnqueuedTask(...)
 
 On an event loop it is awaited with an `AsyncBroker`. A thread calls `broker.run(enqueue_task(broker, requested))` with
-a `Broker`, whose coroutines block instead of waiting.
+a `Broker`, which runs it on the process's event loop. So a rule touches neither the database nor anything else that
+belongs to the thread of its caller, and never blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -94,7 +95,7 @@ def raise_if_unknown(request: Request[Any] | RequestBatch, *errors: BrokerUnavai
 
 
 class AnyBroker(Protocol):
-    """What operations await: an AsyncBroker on an event loop, a Broker on a thread."""
+    """What operations await: an AsyncBroker, or the Broker of a thread that runs them on the process's event loop."""
 
     @property
     def is_cluster(self) -> bool:
@@ -116,16 +117,17 @@ class AnyBroker(Protocol):
         Raise BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
         """
 
+    async def nodes(self) -> list[str]:
+        """Return the names of the servers that hold keys; that of a single one is empty. Raise BrokerUnavailable."""
 
-def run_blocking(operation: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that awaits nothing but brokers which block."""
-    try:
-        operation.send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    operation.close()
-    raise RuntimeError(f"{operation!r} waits for an event loop: await it there.")
+    def node_of(self, key: str) -> str:
+        """Return the name of the server that holds a key. The caller has called `nodes`."""
+
+    async def send_to(self, node: str, request: Request[T]) -> T:
+        """Return the outcome of a request on one of the servers that hold keys.
+
+        Raise BrokerUnavailable, also if the server is no longer one of them, or the errors it documents.
+        """
 
 
 def raise_error(outcome: T | RunqyError) -> T:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from runqy.broker.broker import Broker
-from runqy.broker.connection.blocking import RedisConnection
-from runqy.broker.replies import check_reply
 from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import command
 from runqy.errors import RunqyError
@@ -34,22 +32,24 @@ class KeyScanner:
 
     def next_names(self, broker: Broker) -> list[bytes]:
         """Return the matching keys of the next step, from all nodes whose scan has not ended."""
-        connections = broker.connection.nodes()
+        return broker.run(self._step_on_nodes(broker))
+
+    async def _step_on_nodes(self, broker: AnyBroker) -> list[bytes]:
+        nodes = await broker.nodes()
         if self.is_at_start:
-            self._cursors = dict.fromkeys(connections, 0)
+            self._cursors = dict.fromkeys(nodes, 0)
         found: list[bytes] = []
-        for name in self._cursors.keys() & connections.keys():
-            found += self._step_on(name, connections[name])
-        self._cursors = {name: cursor for name, cursor in self._cursors.items() if cursor and name in connections}
+        for node in self._cursors.keys() & set(nodes):
+            self._cursors[node], names = await broker.send_to(node, self._scan(self._cursors[node]))
+            found += names
+        # Redis returns 0 when the scan of a node has ended.
+        self._cursors = {node: cursor for node, cursor in self._cursors.items() if cursor and node in nodes}
         return found
 
-    def _step_on(self, name: str, connection: RedisConnection) -> list[bytes]:
+    def _scan(self, cursor: int) -> Request[tuple[int, list[bytes]]]:
         options = ("MATCH", self._pattern, "COUNT", self._step, *self._kind)
-        scan = command("SCAN", self._cursors[name], *options, key=None)
-        cursor, names = check_reply(connection.execute([scan])[0])
-        # Redis returns 0 when the scan has ended; `next_names` drops the node then.
-        self._cursors[name] = int(cursor)
-        return list(names)
+        scan = command("SCAN", cursor, *options, key=None)
+        return Request((scan,), lambda replies: (int(replies[0][0]), list(replies[0][1])))
 
     @property
     def is_at_start(self) -> bool:

@@ -12,7 +12,6 @@ T = TypeVar("T")
 SLOW_S = 0.5
 """Faster failures do not open the circuit."""
 OPEN_S = 1.0
-MAX_WAIT_S = 1.0
 
 
 class CircuitOpen(Exception):
@@ -96,36 +95,3 @@ class Attempt:
             self._has_ended = True
             if self._is_trial:
                 self._breaker.release_trial()
-
-
-class BackgroundCall:
-    """Runs a function on a thread, one call at a time. Callers wait at most until MAX_WAIT_S after its start."""
-
-    def __init__(self, function: Callable[[], object], failures: tuple[type[Exception], ...]) -> None:
-        """`failures` are the errors to keep in `error`, for the callers."""
-        self._function = function
-        self._failures = failures
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._began_s = 0.0
-        # The error of the last call that has finished; None if it succeeded.
-        self.error: Exception | None = None
-
-    def run(self, *, wait_s: float = float("inf")) -> bool:
-        """Call the function, or join the running call, and wait at most `wait_s`. Return whether it has finished."""
-        with self._lock:
-            thread = self._thread
-            if thread is None or not thread.is_alive():
-                self._began_s = clock.monotonic_s()
-                thread = self._thread = threading.Thread(target=self._call, name="runqy-background", daemon=True)
-                thread.start()
-        thread.join(max(min(wait_s, self._began_s + MAX_WAIT_S - clock.monotonic_s()), 0))
-        return not thread.is_alive()
-
-    def _call(self) -> None:
-        try:
-            self._function()
-        except self._failures as error:
-            self.error = error
-        else:
-            self.error = None

@@ -89,7 +89,7 @@ def _check_redis() -> Iterator[CheckResult]:
     name = "redis"
     try:
         broker = get_broker()
-        nodes = check_nodes(broker)
+        nodes = broker.run(check_nodes(broker))
         if any(node.is_in_cluster for node in nodes) and not broker.is_cluster:
             detail = "Redis is a cluster: REDIS_URL must begin with redis+cluster://."
             yield CheckResult(check=name, status=CheckStatus.FAILED, detail=detail)
@@ -114,7 +114,7 @@ def _check_eviction(nodes: Sequence[RedisHealth]) -> CheckResult:
 
 
 def _check_append_only_file(broker: Broker) -> CheckResult:
-    if may_lose_append_only_file(broker):
+    if broker.run(may_lose_append_only_file(broker)):
         detail = (
             "A restart of Redis loses all tasks: it reads the append-only file as the user `default`, who is "
             "restricted. Write `user default off ~* &* +@all` into its configuration (docs/how-to/redis.md)."

@@ -26,7 +26,7 @@ class DeploymentMonitor:
     """Reads the records that the worker keeps of its queues, and reports their progress."""
 
     def __init__(self, target: RedisTarget, queues: Sequence[str], report: Callable[[str], None]) -> None:
-        self._broker = Broker.connect(target)
+        self._broker = Broker(target)
         self._started = clock.monotonic_s()
         self._since_s = clock.now_ns() // 1_000_000_000
         self._queues = frozenset(queues)

@@ -7,14 +7,13 @@ from runqy.accounts.identities import accept_key_blocking
 from runqy.api.authentication import authenticate_key
 from runqy.api.throttling import failure_limiter
 from runqy.api_keys import Identity
-from runqy.broker.request import run_blocking
-from runqy.redis_connection import PROCESS_BROKER
+from runqy.redis_connection import get_broker
 
 
 def authenticate(key: str) -> Identity | None:
     """Return the identity of a key that some address sends; None if it is not accepted."""
-    return accept_key_blocking(key) or run_blocking(
-        authenticate_key(PROCESS_BROKER, key, failure_limiter("203.0.113.9"))
+    return accept_key_blocking(key) or get_broker().run(
+        authenticate_key(get_broker(), key, failure_limiter("203.0.113.9"))
     )
 
 

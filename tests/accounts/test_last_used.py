@@ -19,6 +19,7 @@ from runqy.broker import keys
 from runqy.redis_connection import get_broker
 from tests.accounts.authenticating import forget_uses
 from tests.config_sync.support import away
+from tests.support.links import count_round_trips
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +39,7 @@ def test_uses_of_many_keys_are_written_in_one_round_trip(
         record_use(key_id)
 
     broker = get_broker()
-    execute, trips = broker.connection.execute, []
-    monkeypatch.setattr(broker.connection, "execute", lambda commands: trips.append(1) or execute(commands))
+    trips = count_round_trips(monkeypatch, broker)
     broker.run(write_uses(broker))
 
     assert len(trips) == 1

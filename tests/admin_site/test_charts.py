@@ -16,6 +16,7 @@ from runqy.overview.release_marks import list_release_marks
 from tasks.history.failure_counts import FailureCounts
 from tasks.history.rollups import RunSampler
 from tests.queues.samples import spec
+from tests.support.redis_client import redis_of
 from tests.support.releases import insert_release
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.staff import staff_client
@@ -159,7 +160,7 @@ def test_a_short_duration_keeps_its_digits_beside_a_long_one() -> None:
 
 @pytest.mark.parametrize("chart_range", list(ChartRange))
 def test_every_range_has_the_backlog(chart_range: ChartRange, single_broker) -> None:
-    single_broker.client.lpush(QueueKeys("mail").pending, "t1", "t2")
+    redis_of(single_broker).lpush(QueueKeys("mail").pending, "t1", "t2")
     RunSampler().sample_all(single_broker, ["mail"], None)
 
     found = find("backlog", read_charts(chart_range))

@@ -8,6 +8,7 @@ from runqy.broker.states import TaskState
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.overview.queue_counts import read_counts
 from tests.queues.samples import definition
+from tests.support.links import count_round_trips
 from tests.support.maintenance_duties import put
 from tests.support.workers import RECORD
 
@@ -15,11 +16,10 @@ pytestmark = pytest.mark.usefixtures("stopped_clock")
 
 
 def test_all_queues_and_workers_are_read_in_two_round_trips(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    execute, made = broker.connection.execute, []
     for number in range(20):
         put(broker, f"t{number}", f"q{number}")
     broker.run(write_heartbeat(RECORD, now_ns=broker.now_ns()))
-    monkeypatch.setattr(broker.connection, "execute", lambda commands: made.append(1) or execute(commands))
+    made = count_round_trips(monkeypatch, broker)
 
     defined = [definition("q1"), definition("empty")]
 

@@ -30,6 +30,7 @@ from tasks.history import stats
 from tasks.models import QueueHour, TaskRun
 from tests.config_sync.support import away
 from tests.queues.samples import spec
+from tests.support.redis_client import redis_of
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.staff import staff_client
 from tests.support.tasks import put
@@ -173,7 +174,7 @@ def test_it_warns_of_workers_with_the_servers_own_credentials(settings) -> None:
 
 def test_queues_with_pending_tasks_and_no_worker_have_alerts(single_broker: Broker) -> None:
     fill(single_broker)
-    single_broker.client.delete(*single_broker.client.keys("runqy:worker*"))
+    redis_of(single_broker).delete(*redis_of(single_broker).keys("runqy:worker*"))
     update_alerts(single_broker)
 
     messages = [alert.message for alert in list_unresolved(limit=20) if "no ready worker" in alert.message]

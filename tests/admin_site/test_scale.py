@@ -13,6 +13,7 @@ from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.redis_connection import get_broker
 from tests.admin_site.populated_pages import populated_pages
+from tests.support.links import count_round_trips
 from tests.support.staff import staff_client
 from tests.support.workers import keep_records
 
@@ -41,10 +42,7 @@ class Cost:
 @pytest.fixture
 def round_trips(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Count the round trips of the server's broker."""
-    connection, made = get_broker().connection, []
-    execute = connection.execute
-    monkeypatch.setattr(connection, "execute", lambda commands: made.append(1) or execute(commands))
-    return made
+    return count_round_trips(monkeypatch, get_broker())
 
 
 def cost(client: Client, path: str, round_trips: list[int]) -> Cost:

@@ -14,6 +14,7 @@ from tasks.history.recent import RecentCounts, RecentHistory
 from tasks.models import QueueMinute
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import put
+from tests.support.redis_client import redis_of
 from tests.support.staff import staff_client
 
 pytestmark = pytest.mark.usefixtures("configuration", "stopped_clock")
@@ -75,8 +76,8 @@ def test_the_overview_shows_whether_the_backlog_shrinks(single_broker: Broker) -
 def test_the_trends_of_queues_add_up_to_that_of_all(single_broker: Broker) -> None:
     for name, pending in {"old": 10, "new": 400}.items():
         save_queue(spec=spec(name), source=QueueSource.API)
-        single_broker.client.lpush(QueueKeys(name).pending, *range(pending))
-        single_broker.client.sadd(QUEUES, name)
+        redis_of(single_broker).lpush(QueueKeys(name).pending, *range(pending))
+        redis_of(single_broker).sadd(QUEUES, name)
     sample("old", "old", 410, 5)
     sample("old", "old", 350, 4)
     sample("new", "new", 100, 4)

@@ -15,6 +15,7 @@ from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.errors import BrokerUnavailable
 from tests.queues.samples import spec
+from tests.support.redis_client import redis_of
 from tests.support.servers import SentinelSet, ValkeyServer, start_cluster
 from tests.support.waiting import PATIENCE_S, wait_until
 
@@ -61,7 +62,7 @@ def test_two_promotions_between_two_looks_open_an_alert(sentinel_set: SentinelSe
         new_id = first.info("replication")["master_replid"]
         wait_until(has(second, master_replid=new_id, master_link_status="up"), PATIENCE_S)
         second.replicaof("NO", "ONE")
-    promoted = Broker.connect(RedisTarget(addresses=(("127.0.0.1", last.port),)))
+    promoted = Broker(RedisTarget(addresses=(("127.0.0.1", last.port),)))
 
     update_alerts(promoted)
 
@@ -92,8 +93,8 @@ def test_each_master_of_a_cluster_is_looked_at() -> None:
     save_queue(spec=spec("mail"), source=QueueSource.API)
     servers = start_cluster()
     replica = ValkeyServer("--cluster-enabled", "yes").start()
-    broker = Broker.connect(RedisTarget(mode="cluster", addresses=tuple(("127.0.0.1", s.port) for s in servers)))
-    queue_port = broker.client.get_node_from_key(QueueKeys("mail").pending).port
+    broker = Broker(RedisTarget(mode="cluster", addresses=tuple(("127.0.0.1", s.port) for s in servers)))
+    queue_port = redis_of(broker).get_node_from_key(QueueKeys("mail").pending).port
     old = next(server for server in servers if server.port == queue_port)
 
     with replica.client() as client, old.client() as master:

@@ -44,6 +44,7 @@ from tasks.models import QueueMinute
 from tests.queues.samples import spec
 from tests.support.full_redis import filled_redis
 from tests.support.maintenance_duties import put
+from tests.support.redis_client import redis_of
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.secret_leaks import SUITE
 from tests.support.servers import free_port
@@ -107,7 +108,7 @@ def put_with_rule(broker: Broker) -> None:
 def leave_ends(broker: Broker, kind: AlertKind) -> None:
     save_alert_rule(AlertRule(kind=kind.value, threshold=2))
     for _ in range(2):
-        broker.client.xadd(QueueKeys("mail").ends, {"end": ""})
+        redis_of(broker).xadd(QueueKeys("mail").ends, {"end": ""})
 
 
 def grow(broker: Broker) -> None:
@@ -140,7 +141,7 @@ def lock_out(broker: Broker) -> None:
 
 
 def fill_redis(broker: Broker) -> None:
-    _filled.enter_context(filled_redis(broker.client, use=0.925))  # type: ignore[arg-type]
+    _filled.enter_context(filled_redis(redis_of(broker), use=0.925))  # type: ignore[arg-type]
 
 
 def make_key_of_inactive_user() -> None:
@@ -174,8 +175,8 @@ def fail_over(broker: Broker) -> None:
     """Let the server get a new replication id as a promoted replica does."""
     insert_runs(make_run(task_id="kept-task"), queue="mail")
     update_alerts(broker)
-    broker.client.replicaof("127.0.0.1", str(free_port()))
-    broker.client.replicaof("NO", "ONE")
+    redis_of(broker).replicaof("127.0.0.1", str(free_port()))
+    redis_of(broker).replicaof("NO", "ONE")
 
 
 CAUSES = {
@@ -187,7 +188,7 @@ CAUSES = {
     ),
     AlertKind.OLDEST_PENDING: Cause(
         arrange=put_with_rule,
-        remove=lambda broker: broker.client.delete(QueueKeys("mail").pending),
+        remove=lambda broker: redis_of(broker).delete(QueueKeys("mail").pending),
         message="The oldest pending task of queue mail has been waiting for",
         shown="waiting-task",
     ),
@@ -248,7 +249,7 @@ CAUSES = {
     **{
         kind: Cause(
             arrange=partial(leave_ends, kind=kind),
-            remove=lambda broker: broker.client.delete(QueueKeys("mail").ends),
+            remove=lambda broker: redis_of(broker).delete(QueueKeys("mail").ends),
             message="2 ends of tasks of mail wait to be told to webhooks and batches. From 10,000 on their results are "
             "left out; at 1,000,000 no task of it is enqueued that tells its end.",
             shown="mail",
@@ -349,7 +350,7 @@ CAUSES = {
         shown="3 in the last 10 minutes",
     ),
     AlertKind.CONFIGURATION_NOT_PUBLISHED: Cause(
-        arrange=lambda broker: broker.client.delete(keys.CONFIG_REVISIONS),
+        arrange=lambda broker: redis_of(broker).delete(keys.CONFIG_REVISIONS),
         remove=lambda broker: republish_configuration(),
         message="Some changes are not published yet,",
         shown="not published",

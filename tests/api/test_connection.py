@@ -15,11 +15,11 @@ from tests.support.environment import SERVER
 from tests.support.servers import free_port
 
 
-def test_the_cache_uses_the_brokers_connections(redis: Any) -> None:
+def test_the_cache_is_in_the_same_redis_and_its_client_repeats_nothing(redis: Any) -> None:
     cache.set("greeting", "hello", timeout=10)
 
     assert cache.get("greeting") == "hello"
-    assert cache.client.get_client() is get_broker().client
+    assert cache.client.get_client().get_retry().get_retries() == 0
     assert len(redis.keys("runqy:cache:*greeting")) == 1
 
 

@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Sequence
+from threading import current_thread
 
 import pytest
 
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.connection.async_node import AsyncNode
-from runqy.broker.connection.blocking import StandaloneConnection
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
+from runqy.concurrency.event_loop import THREAD_NAME
 from runqy.config_sync.snapshot import get_snapshot
-from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
 from tests.support.environment import CLIENT_KEY
@@ -31,35 +31,16 @@ def round_trips(configuration: None, each_plane: str, monkeypatch: pytest.Monkey
     ApiClient(CLIENT_KEY).post("/queue/add", {"queue": "simple", "data": {}})
     monkeypatch.setattr("runqy.config_sync.snapshot.clock.monotonic_s", lambda: 0.0)
     get_snapshot(max_age_s=0)
-    counted = RoundTrips()
-    if each_plane == "data_plane":
-        count_on_the_loop(counted, monkeypatch)
-    else:
-        count_on_threads(counted, monkeypatch)
-    return counted
-
-
-def count_on_threads(counted: RoundTrips, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Count those of the process's broker."""
-
-    class CountingConnection(StandaloneConnection):
-        def execute(self, commands: Sequence[Command]) -> list[Reply]:
-            counted.count += 1
-            return super().execute(commands)
-
-    broker = get_broker()
-    monkeypatch.setattr(broker, "connection", CountingConnection(broker.client))  # type: ignore[arg-type]
-
-
-def count_on_the_loop(counted: RoundTrips, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Count those of the data plane's broker."""
-    execute = AsyncNode.execute
+    counted, execute = RoundTrips(), AsyncNode.execute
 
     async def count(node: AsyncNode, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
-        counted.count += 1
+        # The data plane has a loop of its own.
+        if (current_thread().name == THREAD_NAME) is (each_plane == "viewsets"):
+            counted.count += 1
         return await execute(node, commands, is_bulky=is_bulky)
 
     monkeypatch.setattr(AsyncNode, "execute", count)
+    return counted
 
 
 def test_enqueueing_takes_one_round_trip_and_no_query(

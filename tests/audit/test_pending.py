@@ -12,7 +12,7 @@ from queues.pausing import pause_queue
 from runqy.audit.models import AuditRecord
 from runqy.audit.operations import move_pending
 from runqy.broker import keys
-from runqy.broker.connection.blocking import StandaloneConnection
+from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState
 from runqy.broker.streams import audit_stream
@@ -21,6 +21,7 @@ from runqy.errors import AuditNotRecorded, BrokerUnavailable
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction, TaskFilter, apply_action, apply_to_matching, cancel_task
 from tests.queues.samples import spec
+from tests.support.links import Execute, wrap_link
 from tests.support.lost_replies import lose_reply
 from tests.support.tasks import put
 
@@ -61,14 +62,13 @@ def audited() -> list[str]:
 
 def at_the_change(monkeypatch: pytest.MonkeyPatch, action: str, do: Callable[[], object]) -> None:
     """Do something when the change is about to be made in Redis."""
-    execute = StandaloneConnection.execute
 
-    def executing(self: StandaloneConnection, commands: Sequence[Command]) -> Any:
+    async def executing(execute: Execute, commands: Sequence[Command]) -> list[Reply]:
         if any(call.script and call.script.name == SCRIPTS[action] for call in commands):
             do()
-        return execute(self, commands)
+        return await execute(commands)
 
-    monkeypatch.setattr(StandaloneConnection, "execute", executing)
+    wrap_link(monkeypatch, get_broker(), executing)
 
 
 def fail(error: BaseException) -> Callable[[], object]:

@@ -20,6 +20,7 @@ from runqy.redis_connection import get_broker
 from tasks.duties import TaskEnds
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
+from tests.support.redis_client import redis_of
 from tests.support.tasks import take
 
 
@@ -57,7 +58,7 @@ class Steps:
         self.enqueue()
 
     def callbacks(self) -> list[str]:
-        pending = self.broker.client.lrange(QueueKeys(self.done).pending, 0, -1)
+        pending = redis_of(self.broker).lrange(QueueKeys(self.done).pending, 0, -1)
         return [task_id.decode() for task_id in pending]
 
 

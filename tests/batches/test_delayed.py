@@ -21,6 +21,7 @@ from tests.api.client import ApiClient
 from tests.batches.conftest import Steps, counts, create
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import MovingClock
+from tests.support.redis_client import redis_of
 
 
 def test_a_process_that_was_stopped_for_a_minute_enqueues_nothing(client: ApiClient, steps: Steps):
@@ -32,12 +33,12 @@ def test_a_process_that_was_stopped_for_a_minute_enqueues_nothing(client: ApiCli
     steps.enqueue()
     steps.complete(*steps.take())
     steps.collect()
-    for key in steps.broker.client.scan_iter("*created*"):  # forgotten after a minute
-        steps.broker.client.delete(key)
+    for key in redis_of(steps.broker).scan_iter("*created*"):  # forgotten after a minute
+        redis_of(steps.broker).delete(key)
 
     runner._enqueue(steps.broker, batch, read_earlier, until_s)  # noqa: SLF001 (what the process does next)
 
-    assert steps.broker.client.llen(QueueKeys(steps.work).pending) == 0
+    assert redis_of(steps.broker).llen(QueueKeys(steps.work).pending) == 0
     assert counts(batch.pk) == {"completed": 1}
 
 
@@ -50,7 +51,7 @@ def test_lost_members_are_found_behind_many_open_batches(
     for _ in range(3):
         steps.enqueue()
     for member in Member.objects.all():
-        steps.broker.client.delete(QueueKeys(steps.work).task(member.task_id))
+        redis_of(steps.broker).delete(QueueKeys(steps.work).task(member.task_id))
 
     for _ in range(3):
         steps.find_lost()
@@ -104,8 +105,8 @@ def test_a_member_that_was_interrupted_for_a_day_is_unknown(
             steps.enqueue()
     steps.broker.run(delete_tasks(steps.work, [Member.objects.get().task_id]))
     clock.advance(24 * 3600)
-    records = steps.broker.client.keys(QueueKeys(steps.work).created("*"))
-    assert steps.broker.client.delete(*records) == 1  # it has expired
+    records = redis_of(steps.broker).keys(QueueKeys(steps.work).created("*"))
+    assert redis_of(steps.broker).delete(*records) == 1  # it has expired
 
     steps.enqueue()
 

@@ -13,6 +13,7 @@ from tests.api.client import ApiClient
 from tests.batches.conftest import Steps, body, counts
 from tests.batches.killed_runner import kill_runners
 from tests.support.database import database_variables
+from tests.support.redis_client import redis_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -40,7 +41,7 @@ def test_members_and_callback_are_enqueued_once(client: ApiClient, steps: Steps)
     kill_runners("enqueue_intents:after", "_mark:before", "_mark:after")
     release(steps)
     steps.enqueue()
-    assert not steps.broker.client.exists(QueueKeys(steps.work).pending)
+    assert not redis_of(steps.broker).exists(QueueKeys(steps.work).pending)
 
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_COLLECTOR],

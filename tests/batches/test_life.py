@@ -23,6 +23,7 @@ from runqy.broker.tasks.reader import read_tasks
 from tests.api.client import ApiClient
 from tests.batches.conftest import Steps, body, counts, create
 from tests.queues.samples import spec
+from tests.support.redis_client import redis_of
 from tests.support.staff import staff_client
 from tests.support.tasks import take
 from webhooks.models import Delivery
@@ -197,14 +198,14 @@ def test_no_member_enters_another_queue_that_got_the_name_of_its_sub_queue(clien
 
     batch = Batch.objects.get(pk=batch_id)
     assert (counts(batch_id)["refused"], batch.callback_state) == (2, "refused")
-    assert not steps.broker.client.exists(QueueKeys("shop_low").pending)
+    assert not redis_of(steps.broker).exists(QueueKeys("shop_low").pending)
 
 
 def test_deleted_and_canceled_tasks_end_their_members(client: ApiClient, steps: Steps):
     batch_id = create(client, count=3)
     steps.enqueue()
     (running,) = steps.take()
-    deleted, _ = steps.broker.client.lrange(QueueKeys(steps.work).pending, 0, -1)
+    deleted, _ = redis_of(steps.broker).lrange(QueueKeys(steps.work).pending, 0, -1)
     steps.broker.run(delete_tasks(steps.work, [deleted.decode()]))
 
     assert client.post(f"/batches/{batch_id}/cancel").json()["canceled"]
@@ -223,7 +224,7 @@ def test_members_of_a_canceled_batch_are_not_enqueued(client: ApiClient, steps: 
     steps.enqueue()
 
     assert counts(batch_id) == {"canceled": 3}
-    assert not steps.broker.client.exists(QueueKeys(steps.work).pending)
+    assert not redis_of(steps.broker).exists(QueueKeys(steps.work).pending)
     steps.enqueue()
     assert len(steps.callbacks()) == 1
 
@@ -233,7 +234,7 @@ def test_a_member_whose_task_is_gone_is_lost_but_not_one_whose_end_is_unread(cli
     steps.enqueue()
     done, gone = steps.take(2)
     steps.complete(done)
-    steps.broker.client.delete(QueueKeys(steps.work).task(gone.lease.task_id))
+    redis_of(steps.broker).delete(QueueKeys(steps.work).task(gone.lease.task_id))
 
     steps.find_lost()
 
@@ -245,9 +246,9 @@ def test_an_end_that_a_worker_of_another_queue_forged_changes_nothing(client: Ap
     steps.enqueue()
     (taken,) = steps.take()
     steps.complete(taken)
-    (entry,) = steps.broker.client.xrange(QueueKeys(steps.work).ends)
-    steps.broker.client.delete(QueueKeys(steps.work).ends)
-    steps.broker.client.xadd(QueueKeys("other").ends, entry[1])
+    (entry,) = redis_of(steps.broker).xrange(QueueKeys(steps.work).ends)
+    redis_of(steps.broker).delete(QueueKeys(steps.work).ends)
+    redis_of(steps.broker).xadd(QueueKeys("other").ends, entry[1])
     steps.collect()
 
     assert counts(batch_id) == {"enqueued": 1}
@@ -258,14 +259,14 @@ def test_an_end_that_is_read_twice_or_late_changes_nothing(client: ApiClient, st
     steps.enqueue()
     (taken,) = steps.take()
     steps.fail(taken)
-    (stale,) = steps.broker.client.xrange(QueueKeys(steps.work).ends)
+    (stale,) = redis_of(steps.broker).xrange(QueueKeys(steps.work).ends)
     steps.broker.run(run_tasks(steps.work, [taken.lease.task_id], now_ns=steps.broker.now_ns()))
     steps.complete(*steps.take())
     steps.collect()
     assert counts(batch_id) == {"completed": 1}
 
-    steps.broker.client.delete(QueueKeys(steps.work).ends)
-    steps.broker.client.xadd(QueueKeys(steps.work).ends, stale[1], id=stale[0])  # another process has read it before
+    redis_of(steps.broker).delete(QueueKeys(steps.work).ends)
+    redis_of(steps.broker).xadd(QueueKeys(steps.work).ends, stale[1], id=stale[0])  # another process has read it before
     steps.collect()
 
     assert counts(batch_id) == {"completed": 1}
@@ -281,14 +282,14 @@ def test_ends_that_another_process_has_read_change_nothing(
     steps.broker.run(run_tasks(steps.work, [second.lease.task_id], now_ns=steps.broker.now_ns()))
     steps.complete(*steps.take())
     key = QueueKeys(steps.work).ends
-    entries = steps.broker.client.xrange(key)
+    entries = redis_of(steps.broker).xrange(key)
     steps.collect()
     monkeypatch.setattr("batches.ends.settle", lambda *_: pytest.fail("a repeated end changed a member"))
 
     for repeated in (entries[:2], entries):
-        steps.broker.client.delete(key)
+        redis_of(steps.broker).delete(key)
         for entry_id, entry in repeated:
-            steps.broker.client.xadd(key, entry, id=entry_id)
+            redis_of(steps.broker).xadd(key, entry, id=entry_id)
         steps.collect()
 
     assert (len(entries), counts(batch_id)) == (3, {"archived": 1, "completed": 1})
@@ -374,4 +375,4 @@ def test_webhooks_of_a_member_and_of_the_callback_are_kept(client: ApiClient, st
 
 
 def notify_of(steps: Steps, queue: str, task_id: str) -> Notify:
-    return Notify.decode(steps.broker.client.hget(QueueKeys(queue).task(task_id), "notify"))
+    return Notify.decode(redis_of(steps.broker).hget(QueueKeys(queue).task(task_id), "notify"))

@@ -20,6 +20,7 @@ from tests.batches.conftest import Steps, body, counts
 from tests.batches.test_limits import jobs, new_key
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import MovingClock
+from tests.support.redis_client import redis_of
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +151,7 @@ def test_a_batch_whose_turn_found_no_redis_is_tried_again_at_once(
     work.run(steps.broker)
 
     assert counts(batch_id) == {"completed": 1, "enqueued": 1}
-    assert steps.broker.client.llen(QueueKeys(steps.work).pending) == 1
+    assert redis_of(steps.broker).llen(QueueKeys(steps.work).pending) == 1
 
 
 def test_a_batch_that_is_cancelled_or_added_to_during_its_turn_goes_on(

@@ -13,6 +13,7 @@ from runqy.broker.queues.stats import count_tasks
 from runqy.broker.tasks.lease import Lease
 from runqy.broker.tasks.reader import find_task
 from runqy.errors import TaskNotFound
+from tests.support.redis_client import redis_of
 from tests.support.tasks import counters, listed
 
 QUEUES = ("high", "low")
@@ -56,7 +57,7 @@ class ModelledLife(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        client = self.broker.client
+        client = redis_of(self.broker)
         client.flushall(target_nodes="primaries") if self.broker.is_cluster else client.flushall()
         self.now_s, self.tick = START_S, 0
         self.broker.now_ns = lambda: self.now_ns  # type: ignore[method-assign]
@@ -108,7 +109,7 @@ class ModelledLife(RuleBasedStateMachine):
             assert (record.state, record.result) == (task.state, task.result)
             assert record.score_s == (None if task.state == "pending" else task.score)
             assert (record.pending_since_ns is not None) == (task.state == "pending")
-            stored = self.broker.client.hget(QueueKeys(queue_of(task_id)).task(task_id), "owner")
+            stored = redis_of(self.broker).hget(QueueKeys(queue_of(task_id)).task(task_id), "owner")
             assert (stored or b"").decode() == task.owner
 
     @invariant()
@@ -124,4 +125,4 @@ class ModelledLife(RuleBasedStateMachine):
     def every_task_can_be_looked_up(self) -> None:
         """Compare the lookups."""
         for task_id in self.tasks:
-            assert self.broker.client.hget(keys.lookup(task_id), "queue") == queue_of(task_id).encode()
+            assert redis_of(self.broker).hget(keys.lookup(task_id), "queue") == queue_of(task_id).encode()

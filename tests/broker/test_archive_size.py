@@ -4,6 +4,7 @@ from runqy.broker import constants
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks.finish import archive
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, listed, put, take_one
 
 KEYS = QueueKeys(QUEUE)
@@ -11,7 +12,7 @@ KEYS = QueueKeys(QUEUE)
 
 def fill_archive(broker: Broker, count: int, first_score: int, *, apart_s: int = 1) -> None:
     """Put tasks into the archive."""
-    pipeline = broker.client.pipeline(transaction=False)
+    pipeline = redis_of(broker).pipeline(transaction=False)
     for i in range(count):
         pipeline.hset(
             KEYS.task(f"a{i}"), mapping={"msg": b"", "state": "archived", "unique_key": KEYS.lock_prefix + f"{i}"}
@@ -34,8 +35,8 @@ def test_tasks_that_are_too_old_are_deleted_with_their_locks(broker: Broker) -> 
     archive_one(broker)
 
     assert listed(broker) == {"archived": ["a2", "new"]}
-    assert [broker.client.exists(KEYS.task(f"a{i}")) for i in range(3)] == [0, 0, 1]
-    assert [broker.client.exists(KEYS.lock_prefix + f"{i}") for i in range(3)] == [0, 0, 1]
+    assert [redis_of(broker).exists(KEYS.task(f"a{i}")) for i in range(3)] == [0, 0, 1]
+    assert [redis_of(broker).exists(KEYS.lock_prefix + f"{i}") for i in range(3)] == [0, 0, 1]
 
 
 def test_the_oldest_are_dropped_when_there_are_too_many(broker: Broker) -> None:
@@ -44,7 +45,7 @@ def test_the_oldest_are_dropped_when_there_are_too_many(broker: Broker) -> None:
     archive_one(broker, max_archived=3)
 
     assert listed(broker) == {"archived": ["a3", "a4", "new"]}
-    assert [broker.client.exists(KEYS.task(f"a{i}")) for i in range(5)] == [0, 0, 0, 1, 1]
+    assert [redis_of(broker).exists(KEYS.task(f"a{i}")) for i in range(5)] == [0, 0, 0, 1, 1]
 
 
 def test_no_archiving_drops_more_than_a_bounded_number(single_broker: Broker) -> None:
@@ -52,7 +53,7 @@ def test_no_archiving_drops_more_than_a_bounded_number(single_broker: Broker) ->
 
     archive_one(single_broker, max_archived=10)
 
-    assert single_broker.client.zcard(KEYS.archived) == 401
+    assert redis_of(single_broker).zcard(KEYS.archived) == 401
 
 
 def test_the_task_that_is_archived_is_never_the_one_dropped(broker: Broker) -> None:
@@ -61,14 +62,14 @@ def test_the_task_that_is_archived_is_never_the_one_dropped(broker: Broker) -> N
     archive_one(broker, max_archived=2)
 
     assert "new" in listed(broker)["archived"]
-    assert broker.client.hget(KEYS.task("new"), "state") == b"archived"
+    assert redis_of(broker).hget(KEYS.task("new"), "state") == b"archived"
 
 
 def test_a_task_that_runs_again_survives_its_old_archive_entry(broker: Broker) -> None:
     fill_archive(broker, 1, broker.now_s() - constants.ARCHIVE_MAX_AGE_S - 1)
-    broker.client.hset(KEYS.task("a0"), "state", "pending")
+    redis_of(broker).hset(KEYS.task("a0"), "state", "pending")
 
     archive_one(broker)
 
     assert listed(broker)["archived"] == ["new"]
-    assert broker.client.exists(KEYS.task("a0"))
+    assert redis_of(broker).exists(KEYS.task("a0"))

@@ -16,6 +16,7 @@ from runqy.broker.request import Request
 from runqy.broker.scripts import Script, command
 from runqy.errors import BrokerUnavailable
 from tests.support.event_loop import run_with_broker, wait_until
+from tests.support.redis_client import redis_of
 from tests.support.servers import ValkeyServer, free_port, start_cluster
 from tests.support.waiting import PATIENCE_S
 
@@ -220,7 +221,7 @@ def test_a_cluster_without_replying_nodes_is_unavailable() -> None:
 
 def test_concurrent_requests_refresh_the_topology_once(cluster_broker: Broker, cluster_target: RedisTarget) -> None:
     def count_looks() -> int:
-        stats = cluster_broker.client.info("commandstats", target_nodes="primaries")
+        stats = redis_of(cluster_broker).info("commandstats", target_nodes="primaries")
         return sum(node.get("cmdstat_cluster|slots", {}).get("calls", 0) for node in stats.values())
 
     async def act(broker: AsyncBroker) -> None:

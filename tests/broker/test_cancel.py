@@ -9,6 +9,7 @@ from runqy.broker.pubsub import WorkerEvent, parse_worker_event
 from runqy.broker.tasks.cancel import Cancellation, cancel
 from runqy.broker.tasks.finish import Failure, complete, retry
 from runqy.errors import TaskNotCancelable, TaskNotFound
+from tests.support.redis_client import redis_of
 from tests.support.subscriptions import subscribed
 from tests.support.tasks import QUEUE, counters, fields, listed, message, put, take, take_one
 
@@ -24,10 +25,10 @@ def put_in(broker: Broker, state: str) -> None:
         failure = Failure(error="boom", retry_at_s=NOW_NS)
         broker.run(retry(taken.lease, taken.message, failure, now_ns=NOW_NS))
     if state == "aggregating":
-        broker.client.lrem(KEYS.pending, 0, "t1")
-        broker.client.hset(KEYS.task("t1"), mapping={"state": "aggregating", "group": "g"})
-        broker.client.zadd(KEYS.group("g"), {"t1": 1})
-        broker.client.sadd(KEYS.groups, "g")
+        redis_of(broker).lrem(KEYS.pending, 0, "t1")
+        redis_of(broker).hset(KEYS.task("t1"), mapping={"state": "aggregating", "group": "g"})
+        redis_of(broker).zadd(KEYS.group("g"), {"t1": 1})
+        redis_of(broker).sadd(KEYS.groups, "g")
 
 
 @pytest.mark.parametrize("state", ["pending", "scheduled", "retry", "aggregating"])
@@ -39,9 +40,9 @@ def test_a_waiting_task_is_archived_immediately(broker: Broker, state: str) -> N
 
     assert outcome is Cancellation.CANCELED
     assert listed(broker) == {"archived": ["t1"]}
-    assert broker.client.zscore(KEYS.archived, "t1") == 1_700_000_000 + 259_200
+    assert redis_of(broker).zscore(KEYS.archived, "t1") == 1_700_000_000 + 259_200
     assert fields(broker, "t1")["archived_at"] == b"1700000000"
-    assert not broker.client.exists(KEYS.groups, KEYS.group("g"))
+    assert not redis_of(broker).exists(KEYS.groups, KEYS.group("g"))
     stored = fields(broker, "t1")
     assert (stored["state"], stored["cancel"]) == (b"archived", str(NOW_NS).encode())
     assert "pending_since" not in stored
@@ -52,12 +53,12 @@ def test_a_waiting_task_is_archived_immediately(broker: Broker, state: str) -> N
 
 def test_a_cancelled_task_frees_its_lock(broker: Broker) -> None:
     put(broker, "t1")
-    broker.client.hset(KEYS.task("t1"), "unique_key", KEYS.lock("u"))
-    broker.client.set(KEYS.lock("u"), "t1")
+    redis_of(broker).hset(KEYS.task("t1"), "unique_key", KEYS.lock("u"))
+    redis_of(broker).set(KEYS.lock("u"), "t1")
 
     broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
 
-    assert not broker.client.exists(KEYS.lock("u"))
+    assert not redis_of(broker).exists(KEYS.lock("u"))
 
 
 def test_a_running_task_is_marked_and_runs_until_its_worker_acts(broker: Broker) -> None:
@@ -78,7 +79,7 @@ CANCEL_CHANNELS = (keys.CANCEL_CHANNEL, keys.CHANGED_CHANNEL, keys.cancel_channe
 def test_workers_without_a_channel_of_their_own_are_notified_of_the_id_as_by_asynq(single_broker: Broker) -> None:
     put(single_broker, "t1")
     take_one(single_broker)
-    with subscribed(single_broker.client, *CANCEL_CHANNELS) as subscription:
+    with subscribed(redis_of(single_broker), *CANCEL_CHANNELS) as subscription:
         single_broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
 
         assert subscription.next() == (keys.CHANGED_CHANNEL, b"cancel t1")
@@ -88,9 +89,9 @@ def test_workers_without_a_channel_of_their_own_are_notified_of_the_id_as_by_asy
 def test_the_process_that_a_token_names_is_notified_alone(single_broker: Broker) -> None:
     put(single_broker, "t 1")
     (taken,) = take(single_broker, wake_token="i1:1a2b")
-    with subscribed(single_broker.client, *CANCEL_CHANNELS) as subscription:
+    with subscribed(redis_of(single_broker), *CANCEL_CHANNELS) as subscription:
         outcome = single_broker.run(cancel(QUEUE, "t 1", now_ns=NOW_NS))
-        single_broker.client.publish(keys.CANCEL_CHANNEL, "last")
+        redis_of(single_broker).publish(keys.CANCEL_CHANNEL, "last")
 
         assert outcome is Cancellation.REQUESTED
         channel, data = subscription.next()
@@ -101,7 +102,7 @@ def test_the_process_that_a_token_names_is_notified_alone(single_broker: Broker)
 
 def test_clients_waiting_for_a_pending_task_are_notified_of_its_end(single_broker: Broker) -> None:
     put(single_broker, "t1")
-    with subscribed(single_broker.client, keys.ended_channel("t1")) as subscription:
+    with subscribed(redis_of(single_broker), keys.ended_channel("t1")) as subscription:
         single_broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
 
         assert subscription.next() == (keys.ended_channel("t1"), b"archived")
@@ -138,7 +139,7 @@ def test_no_task_is_no_task(broker: Broker) -> None:
 
 def test_a_task_held_by_an_aggregator_is_not_changed(broker: Broker) -> None:
     put_in(broker, "aggregating")
-    broker.client.delete(KEYS.group("g"))
+    redis_of(broker).delete(KEYS.group("g"))
 
     with pytest.raises(TaskNotCancelable):
         broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
@@ -147,7 +148,7 @@ def test_a_task_held_by_an_aggregator_is_not_changed(broker: Broker) -> None:
 
 def test_a_pending_task_in_no_list_is_archived_too(broker: Broker) -> None:
     put(broker, "t1")
-    broker.client.delete(KEYS.pending)  # as when Go's worker dies between popping and registering
+    redis_of(broker).delete(KEYS.pending)  # as when Go's worker dies between popping and registering
 
     broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
 

@@ -11,6 +11,7 @@ from runqy.broker.maintenance.cancellations import enforce_cancellations
 from runqy.broker.maintenance.forwarder import forward_due
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.tasks.cancel import Cancellation, cancel
+from tests.support.redis_client import redis_of
 from tests.support.subscriptions import subscribed
 from tests.support.tasks import QUEUE, counters, fields, ids, listed, message, put, take, take_one
 
@@ -21,7 +22,7 @@ def run_elsewhere(broker: Broker, task_id: str = "t1") -> None:
     """Let a worker of asynq run a task, and request its cancellation."""
     put(broker, task_id)
     take_one(broker)
-    broker.client.hdel(KEYS.task(task_id), "owner")
+    redis_of(broker).hdel(KEYS.task(task_id), "owner")
     assert broker.run(cancel(QUEUE, task_id, now_ns=broker.now_ns())) is Cancellation.REQUESTED_ELSEWHERE
 
 
@@ -30,21 +31,21 @@ def enforce(broker: Broker) -> None:
 
 
 def leave_active(broker: Broker, task_id: str, state: str) -> None:
-    broker.client.lrem(KEYS.active, 0, task_id)
-    broker.client.zrem(KEYS.lease, task_id)
-    broker.client.hset(KEYS.task(task_id), "state", state)
+    redis_of(broker).lrem(KEYS.active, 0, task_id)
+    redis_of(broker).zrem(KEYS.lease, task_id)
+    redis_of(broker).hset(KEYS.task(task_id), "state", state)
 
 
 def requeue(broker: Broker, task_id: str = "t1") -> None:
     """Put a task back as asynq's servers do when they stop."""
     leave_active(broker, task_id, "pending")
-    broker.client.rpush(KEYS.pending, task_id)
+    redis_of(broker).rpush(KEYS.pending, task_id)
 
 
 def retry(broker: Broker, task_id: str = "t1") -> None:
     """Add a task to the retry set as asynq's servers do."""
     leave_active(broker, task_id, "retry")
-    broker.client.zadd(KEYS.retry, {task_id: broker.now_s() - 1})
+    redis_of(broker).zadd(KEYS.retry, {task_id: broker.now_s() - 1})
 
 
 @pytest.mark.parametrize(
@@ -61,20 +62,20 @@ def test_it_is_archived_as_cancelled_instead_of_running_again(
     broker: Broker, put_back: Callable[[Broker], None], act: Callable[[Broker], object]
 ) -> None:
     run_elsewhere(broker)
-    broker.client.hset(KEYS.task("t1"), "unique_key", KEYS.lock("u"))
-    broker.client.set(KEYS.lock("u"), "t1")
+    redis_of(broker).hset(KEYS.task("t1"), "unique_key", KEYS.lock("u"))
+    redis_of(broker).set(KEYS.lock("u"), "t1")
     put_back(broker)
     before = counters(broker)
 
-    with subscribed(broker.client, keys.ended_channel("t1")) as subscription:
+    with subscribed(redis_of(broker), keys.ended_channel("t1")) as subscription:
         act(broker)
         notified = subscription.next()
 
     assert listed(broker) == {"archived": ["t1"]}
     assert (fields(broker, "t1")["state"], message(broker, "t1").error_msg) == (b"archived", "canceled")
     assert message(broker, "t1").payload == b'{"n":1}'
-    assert broker.client.zscore(KEYS.archived, "t1") == int(fields(broker, "t1")["archived_at"]) + 259_200
-    assert not broker.client.exists(KEYS.lock("u"))
+    assert redis_of(broker).zscore(KEYS.archived, "t1") == int(fields(broker, "t1")["archived_at"]) + 259_200
+    assert not redis_of(broker).exists(KEYS.lock("u"))
     assert counters(broker) == before
     assert notified == (keys.ended_channel("t1"), b"archived")
 
@@ -82,28 +83,28 @@ def test_it_is_archived_as_cancelled_instead_of_running_again(
 def test_it_is_not_forgotten_while_other_workers_take_it_again(broker: Broker) -> None:
     run_elsewhere(broker)
     requeue(broker)
-    broker.client.lmove(KEYS.pending, KEYS.active, "RIGHT", "LEFT")
-    broker.client.hset(KEYS.task("t1"), "state", "active")
+    redis_of(broker).lmove(KEYS.pending, KEYS.active, "RIGHT", "LEFT")
+    redis_of(broker).hset(KEYS.task("t1"), "state", "active")
 
     enforce(broker)
-    assert broker.client.smembers(KEYS.cancellations) == {b"t1"}
+    assert redis_of(broker).smembers(KEYS.cancellations) == {b"t1"}
     requeue(broker)
     enforce(broker)
 
     assert listed(broker) == {"archived": ["t1"]}
-    assert not broker.client.exists(KEYS.cancellations)
+    assert not redis_of(broker).exists(KEYS.cancellations)
 
 
 def test_a_task_that_ended_or_is_run_again_later_is_forgotten(broker: Broker) -> None:
     run_elsewhere(broker)
     run_elsewhere(broker, "t2")
     leave_active(broker, "t1", "completed")
-    broker.client.hset(KEYS.task("t2"), "archived_at", broker.now_s() + 1)
+    redis_of(broker).hset(KEYS.task("t2"), "archived_at", broker.now_s() + 1)
     requeue(broker, "t2")  # asynq's tools ran it again
 
     enforce(broker)
 
-    assert not broker.client.exists(KEYS.cancellations)
+    assert not redis_of(broker).exists(KEYS.cancellations)
     assert fields(broker, "t2")["state"] == b"pending"
 
 
@@ -118,9 +119,9 @@ def test_the_tasks_behind_it_are_dequeued(broker: Broker) -> None:
 def test_a_cancelled_task_that_asynqs_tools_run_again_is_dequeued(broker: Broker) -> None:
     put(broker, "t1")
     broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
-    broker.client.zrem(KEYS.archived, "t1")
-    broker.client.hset(KEYS.task("t1"), "state", "pending")
-    broker.client.lpush(KEYS.pending, "t1")
+    redis_of(broker).zrem(KEYS.archived, "t1")
+    redis_of(broker).hset(KEYS.task("t1"), "state", "pending")
+    redis_of(broker).lpush(KEYS.pending, "t1")
 
     assert ids(take(broker)) == ["t1"]
     assert "cancel" not in fields(broker, "t1")
@@ -129,8 +130,8 @@ def test_a_cancelled_task_that_asynqs_tools_run_again_is_dequeued(broker: Broker
 def test_a_task_that_ran_again_elsewhere_can_be_cancelled_again(broker: Broker) -> None:
     put(broker, "t1")
     broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns() - 60 * 10**9))
-    broker.client.zrem(KEYS.archived, "t1")
-    broker.client.hset(KEYS.task("t1"), "state", "active")  # by asynq's inspector, and taken by a server of asynq
+    redis_of(broker).zrem(KEYS.archived, "t1")
+    redis_of(broker).hset(KEYS.task("t1"), "state", "active")  # by asynq's inspector, and taken by a server of asynq
 
     broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
     requeue(broker)
@@ -141,7 +142,7 @@ def test_a_task_that_ran_again_elsewhere_can_be_cancelled_again(broker: Broker) 
 
 def test_a_lost_worker_changes_nothing(broker: Broker) -> None:
     run_elsewhere(broker)
-    broker.client.zadd(KEYS.lease, {"t1": 1})
+    redis_of(broker).zadd(KEYS.lease, {"t1": 1})
 
     broker.run(recover_lost(broker, [QUEUE], LeaselessWatch()))
 

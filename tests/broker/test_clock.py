@@ -65,7 +65,7 @@ def test_a_wall_clock_that_is_set_changes_nothing(
 ) -> None:
     stopped_ns = clock.now_ns()
     with FakeRedis(lambda received: reply_with_time(received, stopped_ns / 1e9)) as server:
-        broker = Broker.connect(server.target)
+        broker = Broker(server.target)
         broker.measure_clock()
         assert not broker.has_clock_parted
         before_s = broker.now_s()
@@ -84,7 +84,7 @@ def test_a_clock_of_redis_that_is_set_is_followed(step_s: int) -> None:
     steps = [0]
 
     with FakeRedis(lambda received: reply_with_time(received, time.time() + steps[-1])) as server:
-        broker = Broker.connect(server.target)
+        broker = Broker(server.target)
         broker.measure_clock()
         steps.append(step_s)
         broker.measure_clock()

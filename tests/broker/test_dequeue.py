@@ -17,6 +17,7 @@ from runqy.broker.tasks.finish import Failure, archive, retry
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import LeaseLost
 from tests.support.full_redis import full_redis
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, fields, ids, listed, message, new_task, put, take, take_one
 
 NOW_NS = 1_700_000_000_500_000_000
@@ -36,7 +37,7 @@ def test_a_dequeued_task_is_active_and_leased(broker: Broker) -> None:
     assert (taken.lease.queue, taken.lease.task_id, taken.payload) == (QUEUE, "t1", b'{"n":1}')
     assert taken.lease_end_s == 1_700_000_030
     assert listed(broker) == {"pending": ["t2"], "active": ["t1"], "lease": ["t1"]}
-    assert broker.client.zscore(KEYS.lease, "t1") == 1_700_000_030
+    assert redis_of(broker).zscore(KEYS.lease, "t1") == 1_700_000_030
     stored = fields(broker, "t1")
     assert (stored["state"], stored["worker"]) == (b"active", b"w1")
     assert (stored["owner"], stored["started"]) == (taken.lease.token.encode(), str(NOW_NS).encode())
@@ -45,7 +46,7 @@ def test_a_dequeued_task_is_active_and_leased(broker: Broker) -> None:
 
 def test_attempts_are_counted_and_a_repeated_dequeue_is_none(broker: Broker) -> None:
     put(broker, "t1")
-    broker.client.hset(KEYS.task("t1"), "shared_deaths", 2)
+    redis_of(broker).hset(KEYS.task("t1"), "shared_deaths", 2)
     first = order_of(1)
     (taken,), _ = broker.run(dequeue_tasks(broker, first, now_ns=NOW_NS))
 
@@ -116,7 +117,7 @@ def test_a_repeated_dequeue_extends_the_lease(broker: Broker) -> None:
     (again,), _ = broker.run(dequeue_tasks(broker, order.repeated(), now_ns=NOW_NS + 20_000_000_000))
 
     assert again.lease_end_s == 1_700_000_050
-    assert broker.client.zscore(KEYS.lease, "t1") == 1_700_000_050
+    assert redis_of(broker).zscore(KEYS.lease, "t1") == 1_700_000_050
 
 
 def test_a_repeated_dequeue_fills_the_remaining_slots(broker: Broker) -> None:
@@ -135,19 +136,19 @@ def test_a_repeated_dequeue_fills_the_remaining_slots(broker: Broker) -> None:
 
 def test_an_id_without_a_task_is_dropped(broker: Broker) -> None:
     put(broker, "gone", "t2")
-    broker.client.delete(KEYS.task("gone"))
+    redis_of(broker).delete(KEYS.task("gone"))
 
     taken = take(broker, 2)
 
     assert ids(taken) == ["t2"]
     assert listed(broker) == {"active": ["t2"], "lease": ["t2"]}
-    assert not broker.client.exists(KEYS.task("gone"))
+    assert not redis_of(broker).exists(KEYS.task("gone"))
 
 
 def test_a_remnant_without_a_message_no_longer_blocks_its_id(broker: Broker) -> None:
     put(broker, "t1")
-    broker.client.delete(KEYS.task("t1"))
-    broker.client.hset(KEYS.task("t1"), "result", "written too late")
+    redis_of(broker).delete(KEYS.task("t1"))
+    redis_of(broker).hset(KEYS.task("t1"), "result", "written too late")
 
     taken = take(broker)
 
@@ -158,7 +159,7 @@ def test_a_remnant_without_a_message_no_longer_blocks_its_id(broker: Broker) -> 
 
 def test_an_id_that_is_listed_twice_is_dequeued_once(broker: Broker) -> None:
     put(broker, "t1")
-    broker.client.rpush(KEYS.pending, "t1")
+    redis_of(broker).rpush(KEYS.pending, "t1")
 
     taken = take(broker, 2)
 
@@ -168,7 +169,7 @@ def test_an_id_that_is_listed_twice_is_dequeued_once(broker: Broker) -> None:
 
 def test_an_id_whose_task_waits_elsewhere_is_dropped(broker: Broker) -> None:
     broker.run(enqueue(new_task("t1", process_at_s=broker.now_s() + 60), now_ns=broker.now_ns()))
-    broker.client.rpush(KEYS.pending, "t1")
+    redis_of(broker).rpush(KEYS.pending, "t1")
 
     taken = take(broker)
 
@@ -178,7 +179,7 @@ def test_an_id_whose_task_waits_elsewhere_is_dropped(broker: Broker) -> None:
 
 def test_a_call_drops_a_thousand_ids_at_most(single_broker: Broker) -> None:
     put(single_broker, "t1")
-    single_broker.client.rpush(KEYS.pending, *(f"gone{n}" for n in range(1500)))
+    redis_of(single_broker).rpush(KEYS.pending, *(f"gone{n}" for n in range(1500)))
 
     first, second = take(single_broker), take(single_broker)
 
@@ -189,7 +190,7 @@ def test_a_cancelled_task_that_is_listed_twice_is_not_archived_while_it_runs(bro
     put(broker, "t1")
     take(broker)
     broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
-    broker.client.rpush(KEYS.pending, "t1")
+    redis_of(broker).rpush(KEYS.pending, "t1")
 
     taken = take(broker)
 
@@ -199,16 +200,16 @@ def test_a_cancelled_task_that_is_listed_twice_is_not_archived_while_it_runs(bro
 
 def test_a_task_whose_state_is_stale_is_dequeued(broker: Broker) -> None:
     put(broker, "t1")
-    broker.client.hset(KEYS.task("t1"), "state", "active")  # as Go's worker leaves it when it dies between two steps
+    redis_of(broker).hset(KEYS.task("t1"), "state", "active")  # as Go's worker leaves it when it dies between two steps
 
     assert ids(take(broker)) == ["t1"]
 
 
 def test_an_id_that_is_not_text_does_not_affect_others(broker: Broker) -> None:
     put(broker, "t1")
-    message = broker.client.hget(KEYS.task("t1"), "msg")
-    broker.client.hset(KEYS.task_prefix.encode() + b"\xff", mapping={"msg": message, "state": "pending"})
-    broker.client.lpush(KEYS.pending, b"\xff")
+    message = redis_of(broker).hget(KEYS.task("t1"), "msg")
+    redis_of(broker).hset(KEYS.task_prefix.encode() + b"\xff", mapping={"msg": message, "state": "pending"})
+    redis_of(broker).lpush(KEYS.pending, b"\xff")
 
     good, bad = take(broker, 2)
 
@@ -220,7 +221,7 @@ def test_an_id_that_is_not_text_does_not_affect_others(broker: Broker) -> None:
 
 def test_a_damaged_message_is_returned_as_unreadable(broker: Broker) -> None:
     put(broker, "t1")
-    broker.client.hset(KEYS.task("t1"), "msg", b"\xff\xff\xff")
+    redis_of(broker).hset(KEYS.task("t1"), "msg", b"\xff\xff\xff")
 
     taken = take_one(broker)
 
@@ -231,7 +232,7 @@ def test_a_damaged_message_is_returned_as_unreadable(broker: Broker) -> None:
 def test_a_cancellation_of_an_earlier_run_does_not_end_the_next(broker: Broker) -> None:
     put(broker, "t1")
     archived_s = broker.now_s()
-    broker.client.hset(KEYS.task("t1"), mapping={"cancel": archived_s * 10**9, "archived_at": archived_s})
+    redis_of(broker).hset(KEYS.task("t1"), mapping={"cancel": archived_s * 10**9, "archived_at": archived_s})
 
     take(broker)
 
@@ -289,7 +290,7 @@ def test_a_dequeue_shares_a_round_trip_with_other_requests(broker: Broker) -> No
 
 def idle_at(broker: Broker, queue: str = QUEUE) -> list[bytes]:
     """Return the workers listed as idle."""
-    return broker.client.zrange(QueueKeys(queue).idle, 0, -1)
+    return redis_of(broker).zrange(QueueKeys(queue).idle, 0, -1)
 
 
 def test_a_worker_with_free_slots_is_idle_in_all_its_queues(broker: Broker) -> None:
@@ -300,7 +301,7 @@ def test_a_worker_with_free_slots_is_idle_in_all_its_queues(broker: Broker) -> N
 
     channel = keys.wake_channel("tok").encode()
     assert idle_at(broker) == idle_at(broker, "other") == [channel]
-    assert 0 < broker.client.pttl(KEYS.idle) < 120_000
+    assert 0 < redis_of(broker).pttl(KEYS.idle) < 120_000
 
 
 def test_a_worker_without_a_free_slot_is_not_idle(broker: Broker) -> None:
@@ -315,7 +316,7 @@ def test_a_worker_without_a_free_slot_is_not_idle(broker: Broker) -> None:
 
 def test_a_worker_that_takes_the_last_task_wakes_no_other(broker: Broker) -> None:
     put(broker, "t1")
-    broker.client.zadd(KEYS.idle, {keys.wake_channel("idle"): broker.now_ns() // 10**6 + 60_000})
+    redis_of(broker).zadd(KEYS.idle, {keys.wake_channel("idle"): broker.now_ns() // 10**6 + 60_000})
 
     (taken,), _ = broker.run(dequeue_tasks(broker, order_of(1, wake_token="busy"), now_ns=broker.now_ns()))
 
@@ -327,7 +328,7 @@ def test_a_request_for_no_task_passes_a_wake_up_on(broker: Broker) -> None:
     broker.run(dequeue_tasks(broker, order_of(1, wake_token="busy"), now_ns=broker.now_ns()))
     put(broker, "t1")
     channels = {keys.wake_channel(token): broker.now_ns() // 10**6 + 60_000 for token in ("busy", "idle")}
-    broker.client.zadd(KEYS.idle, channels)
+    redis_of(broker).zadd(KEYS.idle, channels)
 
     tasks, _ = broker.run(dequeue_tasks(broker, order_of(0, wake_token="busy"), now_ns=broker.now_ns()))
 
@@ -346,7 +347,7 @@ def test_workers_that_stopped_listening_are_removed(broker: Broker) -> None:
 def test_tasks_are_dequeued_when_redis_is_full(single_broker: Broker) -> None:
     put(single_broker, "t1")
 
-    with full_redis(single_broker.client):
+    with full_redis(redis_of(single_broker)):
         taken = take(single_broker)
 
     assert ids(taken) == ["t1"]

@@ -1,15 +1,21 @@
 """Enqueuing one task."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.forwarder import forward_due
+from runqy.broker.replies import Reply, ReplyLost
+from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.tasks.finish import complete
-from runqy.errors import BrokerUnavailable, TaskAlreadyExists
+from runqy.errors import TaskAlreadyExists
+from tests.support.links import Execute, wrap_link
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, fields, listed, message, new_task, put, take_one
 
 NOW_NS = 1_700_000_000_123_456_789
@@ -39,8 +45,8 @@ def test_a_task_is_stored_as_asynq_stores_it(broker: Broker) -> None:
 def test_a_task_can_be_looked_up_and_its_queue_is_known(broker: Broker) -> None:
     put(broker, "t1")
 
-    assert broker.client.hgetall(keys.lookup("t1")) == {b"queue": QUEUE.encode()}
-    assert broker.client.smembers(keys.QUEUES) == {QUEUE.encode()}
+    assert redis_of(broker).hgetall(keys.lookup("t1")) == {b"queue": QUEUE.encode()}
+    assert redis_of(broker).smembers(keys.QUEUES) == {QUEUE.encode()}
 
 
 @pytest.mark.parametrize("is_cluster", [True, False])
@@ -49,14 +55,14 @@ def test_where_redis_is_no_cluster_one_command_does_it_all(single_broker: Broker
 
     assert single_broker.run(request) is TaskState.PENDING
     assert len(request.commands) == (3 if is_cluster else 1)
-    assert single_broker.client.hgetall(keys.lookup("t1")) == {b"queue": QUEUE.encode()}
+    assert redis_of(single_broker).hgetall(keys.lookup("t1")) == {b"queue": QUEUE.encode()}
     assert listed(single_broker) == {"pending": ["t1"]}
 
 
 def test_no_key_of_a_task_expires(broker: Broker) -> None:
     put(broker, "t1")
 
-    assert broker.client.ttl(QueueKeys(QUEUE).task("t1")) == -1
+    assert redis_of(broker).ttl(QueueKeys(QUEUE).task("t1")) == -1
 
 
 def test_tasks_wait_in_the_order_of_their_enqueueing(broker: Broker) -> None:
@@ -70,7 +76,7 @@ def test_a_task_for_later_is_scheduled(broker: Broker) -> None:
 
     assert state is TaskState.SCHEDULED
     assert listed(broker) == {"scheduled": ["t1"]}
-    assert broker.client.zscore(QueueKeys(QUEUE).scheduled, "t1") == NOW_S + 60
+    assert redis_of(broker).zscore(QueueKeys(QUEUE).scheduled, "t1") == NOW_S + 60
     assert "pending_since" not in fields(broker, "t1")
 
 
@@ -153,33 +159,35 @@ def test_a_task_always_has_a_limit(options: dict[str, int], timeout: int, deadli
     assert (built.timeout, built.deadline) == (timeout, deadline)
 
 
-def flaky_broker(broker: Broker) -> Broker:
-    """Return a broker that loses its first replies after Redis has run the commands."""
-    flaky = Broker(broker.client)
-    execute, losses = flaky.connection.execute, iter([BrokerUnavailable()])
+def lose_first_reply(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
+    """Lose a broker's next replies after Redis has run the commands."""
+    losses = iter([ReplyLost()])
 
-    def lose(commands):
-        replies = execute(commands)
+    async def lose(execute: Execute, commands: Sequence[Command]) -> list[Reply]:
+        replies = await execute(commands)
         for error in losses:
             raise error
         return replies
 
-    flaky.connection.execute = lose
-    return flaky
+    wrap_link(monkeypatch, broker, lose)
 
 
-def test_a_repetition_after_a_lost_reply_is_not_a_conflict(single_broker: Broker) -> None:
-    flaky = flaky_broker(single_broker)
+def test_a_repetition_after_a_lost_reply_is_not_a_conflict(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_first_reply(monkeypatch, single_broker)
 
-    state = flaky.run(enqueue(new_task("t1"), now_ns=flaky.now_ns(), is_cluster=flaky.is_cluster))
+    state = single_broker.run(enqueue(new_task("t1"), now_ns=single_broker.now_ns(), is_cluster=False))
 
     assert state is TaskState.PENDING
     assert listed(single_broker) == {"pending": ["t1"]}
 
 
-def test_a_lost_reply_does_not_hide_that_the_id_was_taken(single_broker: Broker) -> None:
+def test_a_lost_reply_does_not_hide_that_the_id_was_taken(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(single_broker, "t1")
-    flaky = flaky_broker(single_broker)
+    lose_first_reply(monkeypatch, single_broker)
 
     with pytest.raises(TaskAlreadyExists):
-        flaky.run(enqueue(new_task("t1"), now_ns=flaky.now_ns(), is_cluster=flaky.is_cluster))
+        single_broker.run(enqueue(new_task("t1"), now_ns=single_broker.now_ns(), is_cluster=False))

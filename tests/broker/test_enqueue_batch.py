@@ -1,13 +1,19 @@
 """Enqueuing many tasks."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from runqy.broker import constants, keys
 from runqy.broker.broker import Broker
+from runqy.broker.replies import Reply, ReplyLost
+from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.tasks.finish import complete
-from runqy.errors import BrokerUnavailable, TaskAlreadyExists
+from runqy.errors import TaskAlreadyExists
+from tests.support.links import Execute, wrap_link
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, listed, message, new_task, put, take
 
 
@@ -27,8 +33,8 @@ def test_tasks_of_several_queues_and_times_are_queued_in_order(broker: Broker) -
     assert outcomes == [pending, pending, scheduled, pending, scheduled]
     assert listed(broker, "a") == {"pending": ["a1", "a3"], "scheduled": ["a2", "a4"]}
     assert listed(broker, "b") == {"pending": ["b1"]}
-    assert broker.client.smembers(keys.QUEUES) == {b"a", b"b"}
-    assert [broker.client.hget(keys.lookup(task.id), "queue").decode() for task in tasks] == [t.queue for t in tasks]
+    assert redis_of(broker).smembers(keys.QUEUES) == {b"a", b"b"}
+    assert [redis_of(broker).hget(keys.lookup(task.id), "queue").decode() for task in tasks] == [t.queue for t in tasks]
 
 
 def test_each_task_keeps_its_own_limits_and_its_place(broker: Broker) -> None:
@@ -42,7 +48,7 @@ def test_each_task_keeps_its_own_limits_and_its_place(broker: Broker) -> None:
     assert [isinstance(outcome, TaskAlreadyExists) for outcome in outcomes] == [i == 1 for i in range(len(tasks))]
     assert listed(broker)["pending"] == ["t1", "t0", "t2", "t3", "t4", "t5"]
     for task, each in list(zip(tasks, limits, strict=True))[2:]:
-        stored = broker.client.hmget(
+        stored = redis_of(broker).hmget(
             keys.QueueKeys(QUEUE).task(task.id), "ttl_archived", "ttl_completed", "active_timeout"
         )
         assert tuple(map(int, stored)) == each
@@ -73,13 +79,13 @@ def test_more_tasks_than_one_call_carries_are_all_queued(broker: Broker) -> None
 def test_no_call_carries_more_than_a_mebibyte_unless_one_task_does(single_broker: Broker) -> None:
     sizes = [400_000, 400_000, 400_000, 3_000_000, 10]
     tasks = [new_task(f"t{i}", payload=b"x" * size) for i, size in enumerate(sizes)]
-    single_broker.client.config_resetstat()
+    redis_of(single_broker).config_resetstat()
 
     outcomes = single_broker.run(enqueue_many(single_broker, tasks))
 
     assert outcomes == [TaskState.PENDING] * len(tasks)
     assert listed(single_broker)["pending"] == [task.id for task in tasks]
-    calls = single_broker.client.info("commandstats")["cmdstat_evalsha"]
+    calls = redis_of(single_broker).info("commandstats")["cmdstat_evalsha"]
     # Two and one, the large one, the last; and the lookups of the two.
     assert calls["calls"] - calls["failed_calls"] == 4 + 1
 
@@ -89,16 +95,15 @@ def test_nothing_is_queued_from_nothing(single_broker: Broker) -> None:
 
 
 def test_requests_with_lost_replies_are_repeated(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    execute = single_broker.connection.execute
     lost_replies = iter([True])
 
-    def lose_first(commands):
-        replies = execute(commands)
+    async def lose_first(execute: Execute, commands: Sequence[Command]) -> list[Reply]:
+        replies = await execute(commands)
         if next(lost_replies, False):
-            raise BrokerUnavailable
+            raise ReplyLost
         return replies
 
-    monkeypatch.setattr(single_broker.connection, "execute", lose_first)
+    wrap_link(monkeypatch, single_broker, lose_first)
 
     outcomes = single_broker.run(enqueue_many(single_broker, [new_task("t1"), new_task("t1"), new_task("t2")]))
 

@@ -23,6 +23,7 @@ from runqy.broker.tasks.enqueue import (
 from runqy.broker.tasks.enqueue_batch import BatchPart, RequestToken, enqueue_unique_batch
 from runqy.broker.tasks.finish import complete
 from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, fields, listed, message, new_task, put, take_one
 
 KEYS = QueueKeys(QUEUE)
@@ -64,10 +65,10 @@ def test_a_task_is_stored_as_by_other_verbs(broker: Broker) -> None:
     common = {"enqueued": stamp} | limits
     assert fields(broker, "t1") == {"state": b"pending", "pending_since": stamp, **common}
     assert fields(broker, "t2") == {"state": b"scheduled", **common}
-    assert broker.client.zscore(KEYS.scheduled, "t2") == NOW_S + 60
-    assert broker.client.hget(keys.lookup("t2"), "queue") == QUEUE.encode()
-    assert broker.client.smembers(keys.QUEUES) == {QUEUE.encode()}
-    assert not broker.client.exists(RECORD)
+    assert redis_of(broker).zscore(KEYS.scheduled, "t2") == NOW_S + 60
+    assert redis_of(broker).hget(keys.lookup("t2"), "queue") == QUEUE.encode()
+    assert redis_of(broker).smembers(keys.QUEUES) == {QUEUE.encode()}
+    assert not redis_of(broker).exists(RECORD)
 
 
 def test_an_existing_id_takes_no_lock(broker: Broker) -> None:
@@ -75,14 +76,14 @@ def test_an_existing_id_takes_no_lock(broker: Broker) -> None:
 
     with pytest.raises(TaskAlreadyExists):
         make(broker, locked("t1"))
-    assert not broker.client.exists(LOCK)
+    assert not redis_of(broker).exists(LOCK)
 
 
 def test_a_lock_is_asynqs_and_names_its_task(broker: Broker) -> None:
     make(broker, locked("t1", unique_for_s=60, process_at_s=NOW_S + 1000))
 
-    assert broker.client.get(LOCK) == b"t1"
-    assert 1000 < broker.client.ttl(LOCK) <= 1060
+    assert redis_of(broker).get(LOCK) == b"t1"
+    assert 1000 < redis_of(broker).ttl(LOCK) <= 1060
     assert fields(broker, "t1")["unique_key"] == LOCK.encode()
     assert message(broker, "t1").unique_key == LOCK
 
@@ -92,27 +93,27 @@ def test_a_lock_conflict_names_the_task_with_the_lock(broker: Broker) -> None:
 
     assert make(broker, locked("t2"), now_ns=NOW_NS + 1) == LockConflict("t1")
     assert listed(broker) == {"pending": ["t1"]}
-    assert not broker.client.exists(KEYS.task("t2"))
-    assert broker.client.ttl(LOCK) == -1
+    assert not redis_of(broker).exists(KEYS.task("t2"))
+    assert redis_of(broker).ttl(LOCK) == -1
 
 
 @pytest.mark.parametrize("lock_s", [0, 60])
 def test_a_lock_whose_task_is_over_or_gone_is_taken_over(broker: Broker, lock_s: int) -> None:
-    broker.client.set(LOCK, "gone")
+    redis_of(broker).set(LOCK, "gone")
     make(broker, locked("t1"))
-    broker.client.hset(KEYS.task("t1"), "state", "archived")  # like asynq's tools, which keep the lock
+    redis_of(broker).hset(KEYS.task("t1"), "state", "archived")  # like asynq's tools, which keep the lock
 
     assert make(broker, locked("t2", unique_for_s=lock_s), now_ns=NOW_NS + 1) is TaskCreated.NOW
-    assert broker.client.get(LOCK) == b"t2"
-    assert (broker.client.ttl(LOCK) > 0) == bool(lock_s)
+    assert redis_of(broker).get(LOCK) == b"t2"
+    assert (redis_of(broker).ttl(LOCK) > 0) == bool(lock_s)
 
 
 def test_a_task_wakes_an_idle_worker(broker: Broker) -> None:
-    broker.client.zadd(KEYS.idle, {"channel": NOW_NS // 1_000_000 + 1000})
+    redis_of(broker).zadd(KEYS.idle, {"channel": NOW_NS // 1_000_000 + 1000})
 
     make(broker, new_task("t1"))
 
-    assert not broker.client.exists(KEYS.idle)
+    assert not redis_of(broker).exists(KEYS.idle)
 
 
 @pytest.mark.parametrize("response", [b"", b"n"])
@@ -135,14 +136,14 @@ def test_a_request_that_is_run_again_after_its_task_was_completed_and_deleted_cr
 
     assert outcome is TaskCreated.NOW
     assert listed(broker) == {}
-    assert not broker.client.exists(LOCK)
+    assert not redis_of(broker).exists(LOCK)
 
 
 def test_a_record_keeps_the_note_for_a_day(broker: Broker) -> None:
     make(broker, new_task("t1"), b"n")
 
-    assert broker.client.hgetall(RECORD) == {b"fingerprint": b"f", b"response": b"n"}
-    assert IDEMPOTENCY_TTL_S - 60 < broker.client.ttl(RECORD) <= IDEMPOTENCY_TTL_S
+    assert redis_of(broker).hgetall(RECORD) == {b"fingerprint": b"f", b"response": b"n"}
+    assert IDEMPOTENCY_TTL_S - 60 < redis_of(broker).ttl(RECORD) <= IDEMPOTENCY_TTL_S
     assert broker.run(find_replayed(QUEUE, ONCE)) == Replayed(b"n", "")
 
 
@@ -179,7 +180,7 @@ def test_a_batch_and_a_task_under_the_same_key_are_different_requests(broker: Br
 
     with pytest.raises(IdempotencyKeyReused):
         broker.run(enqueue_unique_batch(part, RequestToken("m2", NOW_NS), batch, is_cluster=broker.is_cluster))
-    broker.client.delete(RECORD)
+    redis_of(broker).delete(RECORD)
     broker.run(enqueue_unique_batch(part, RequestToken("m2", NOW_NS), batch, is_cluster=broker.is_cluster))
     with pytest.raises(IdempotencyKeyReused):
         make(broker, new_task("t3"), b"n")
@@ -194,7 +195,7 @@ def test_a_conflict_is_recorded_only_if_wanted(broker: Broker, keeps_conflict: b
 
     assert outcomes == [LockConflict("t1")] * 2
     assert broker.run(find_replayed(QUEUE, ONCE)) == (Replayed(b"n", "t1") if keeps_conflict else None)
-    assert broker.client.get(LOCK) == b"t1"
+    assert redis_of(broker).get(LOCK) == b"t1"
 
 
 @pytest.mark.parametrize("is_late", [True, False])
@@ -206,8 +207,8 @@ def test_a_task_that_reaches_redis_too_late_is_not_stored(broker: Broker, is_lat
 
     assert outcome is (EnqueuedTooLate.BY_REDIS if is_late else TaskCreated.NOW)
     assert listed(broker) == ({} if is_late else {"pending": ["t1"]})
-    assert bool(broker.client.exists(LOCK)) is not is_late
-    assert bool(broker.client.exists(RECORD)) is not is_late
+    assert bool(redis_of(broker).exists(LOCK)) is not is_late
+    assert bool(redis_of(broker).exists(RECORD)) is not is_late
 
 
 def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:

@@ -19,6 +19,7 @@ from runqy.broker.tasks.enqueue_batch import (
 )
 from runqy.broker.tasks.finish import archive, complete
 from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, fields, listed, message, new_task, put, take, take_one
 
 KEYS = QueueKeys(QUEUE)
@@ -59,10 +60,10 @@ def test_tasks_are_stored_as_by_other_verbs(broker: Broker) -> None:
     common = {"enqueued": stamp} | limits
     assert fields(broker, "t1") == {"state": b"pending", "pending_since": stamp, **common}
     assert fields(broker, "t2") == {"state": b"scheduled", **common}
-    assert broker.client.zscore(KEYS.scheduled, "t2") == NOW_S + 60
-    assert broker.client.hget(keys.lookup("t3"), "queue") == QUEUE.encode()
-    assert broker.client.smembers(keys.QUEUES) == {QUEUE.encode()}
-    assert not broker.client.exists(RECORD)
+    assert redis_of(broker).zscore(KEYS.scheduled, "t2") == NOW_S + 60
+    assert redis_of(broker).hget(keys.lookup("t3"), "queue") == QUEUE.encode()
+    assert redis_of(broker).smembers(keys.QUEUES) == {QUEUE.encode()}
+    assert not redis_of(broker).exists(RECORD)
 
 
 def test_an_existing_id_takes_no_lock(broker: Broker) -> None:
@@ -71,15 +72,15 @@ def test_an_existing_id_takes_no_lock(broker: Broker) -> None:
     enqueued = make(broker, locked("t1"), new_task("t2"), new_task("t2"))
 
     assert [isinstance(outcome, TaskAlreadyExists) for outcome in enqueued.outcomes] == [True, False, True]
-    assert not broker.client.exists(LOCK)
+    assert not redis_of(broker).exists(LOCK)
 
 
 def test_a_lock_is_asynqs_and_names_its_task(broker: Broker) -> None:
     make(broker, locked("t1", unique_for_s=60))
 
     assert LOCK.startswith(f"asynq:{{{QUEUE}}}:unique:{QUEUE}:")
-    assert broker.client.get(LOCK) == b"t1"
-    assert 0 < broker.client.ttl(LOCK) <= 60
+    assert redis_of(broker).get(LOCK) == b"t1"
+    assert 0 < redis_of(broker).ttl(LOCK) <= 60
     assert fields(broker, "t1")["unique_key"] == LOCK.encode()
     assert message(broker, "t1").unique_key == LOCK
 
@@ -87,13 +88,13 @@ def test_a_lock_is_asynqs_and_names_its_task(broker: Broker) -> None:
 def test_a_lock_covers_the_time_before_the_task_is_due(broker: Broker) -> None:
     make(broker, locked("t1", unique_for_s=60, process_at_s=NOW_S + 1000))
 
-    assert 1000 < broker.client.ttl(LOCK) <= 1060
+    assert 1000 < redis_of(broker).ttl(LOCK) <= 1060
 
 
 def test_a_lock_until_the_end_does_not_expire(broker: Broker) -> None:
     make(broker, locked("t1"))
 
-    assert broker.client.ttl(LOCK) == -1
+    assert redis_of(broker).ttl(LOCK) == -1
 
 
 @pytest.mark.parametrize("process_at_s", [None, NOW_S + 60])
@@ -104,7 +105,7 @@ def test_a_lock_conflict_names_the_task_with_the_lock(broker: Broker, process_at
 
     assert enqueued.outcomes == [LockConflict("t1"), TaskCreated.NOW]
     assert listed(broker) == {"pending": ["t1", "t3"]}
-    assert not broker.client.exists(KEYS.task("t2"))
+    assert not redis_of(broker).exists(KEYS.task("t2"))
 
 
 def test_of_two_in_one_call_the_first_has_the_lock(broker: Broker) -> None:
@@ -115,15 +116,15 @@ def test_of_two_in_one_call_the_first_has_the_lock(broker: Broker) -> None:
 
 @pytest.mark.parametrize("lock_s", [0, 60])
 def test_a_lock_whose_task_is_over_or_gone_is_taken_over(broker: Broker, lock_s: int) -> None:
-    broker.client.set(LOCK, "gone")
+    redis_of(broker).set(LOCK, "gone")
     make(broker, locked("t1"))
-    broker.client.hset(KEYS.task("t1"), "state", "archived")  # like asynq's tools, which keep the lock
+    redis_of(broker).hset(KEYS.task("t1"), "state", "archived")  # like asynq's tools, which keep the lock
 
     enqueued = make(broker, locked("t2", unique_for_s=lock_s), now_ns=NOW_NS + 1)
 
     assert enqueued.outcomes == [TaskCreated.NOW]
-    assert broker.client.get(LOCK) == b"t2"
-    assert (broker.client.ttl(LOCK) > 0) == bool(lock_s)
+    assert redis_of(broker).get(LOCK) == b"t2"
+    assert (redis_of(broker).ttl(LOCK) > 0) == bool(lock_s)
 
 
 @pytest.mark.parametrize("end", ["complete", "archive"])
@@ -136,7 +137,7 @@ def test_a_lock_is_free_after_every_end(broker: Broker, end: str) -> None:
     else:
         broker.run(archive(taken.lease, taken.message, error="boom", now_ns=NOW_NS))
 
-    assert not broker.client.exists(LOCK)
+    assert not redis_of(broker).exists(LOCK)
 
 
 def test_a_request_that_is_run_again_creates_its_tasks_once(broker: Broker) -> None:
@@ -160,20 +161,20 @@ def test_a_request_that_is_run_again_after_its_tasks_were_completed_and_deleted_
 
     assert outcomes == [TaskCreated.NOW] * 3
     assert listed(broker) == {"pending": ["t3"]}
-    assert not broker.client.exists(LOCK)
+    assert not redis_of(broker).exists(LOCK)
 
 
 def test_a_record_holds_its_request_and_outcomes(broker: Broker) -> None:
     make(broker, new_task("t1"), idempotency_key=ONCE, response=b"n")
 
-    assert broker.client.hgetall(RECORD) == {
+    assert redis_of(broker).hgetall(RECORD) == {
         b"fingerprint": b"f",
         b"request_token": b"m1",
         b"now_ns": str(NOW_NS).encode(),
         b"response:0": b"n",
         b"outcomes:0": b"[1]",
     }
-    assert IDEMPOTENCY_TTL_S - 60 < broker.client.ttl(RECORD) <= IDEMPOTENCY_TTL_S
+    assert IDEMPOTENCY_TTL_S - 60 < redis_of(broker).ttl(RECORD) <= IDEMPOTENCY_TTL_S
     assert broker.run(find_enqueued_part(QUEUE, ONCE)) == EnqueuedPart(
         request_token=RequestToken("m1", NOW_NS), response=b"n", outcomes=[TaskCreated.NOW]
     )
@@ -230,7 +231,7 @@ def test_a_refusal_is_recorded_too(broker: Broker) -> None:
 
     expected = EnqueuedPart(request_token=RequestToken("m2", NOW_NS + 1), response=b"", outcomes=[LockConflict("t1")])
     assert broker.run(find_enqueued_part(QUEUE, ONCE)) == expected
-    assert broker.client.get(LOCK) == b"t1"
+    assert redis_of(broker).get(LOCK) == b"t1"
 
 
 def test_the_record_of_a_request_without_a_stored_task_can_be_deleted(broker: Broker) -> None:
@@ -238,9 +239,9 @@ def test_the_record_of_a_request_without_a_stored_task_can_be_deleted(broker: Br
     make(broker, locked("t2"), by="m2", idempotency_key=ONCE)
 
     assert not broker.run(delete_idempotency_record(QUEUE, ONCE, RequestToken("m3", NOW_NS)))
-    assert broker.client.exists(RECORD)
+    assert redis_of(broker).exists(RECORD)
     assert broker.run(delete_idempotency_record(QUEUE, ONCE, RequestToken("m2", NOW_NS)))
-    assert not broker.client.exists(RECORD)
+    assert not redis_of(broker).exists(RECORD)
 
 
 def test_the_record_of_a_request_with_a_stored_task_is_kept(broker: Broker) -> None:
@@ -249,9 +250,9 @@ def test_the_record_of_a_request_with_a_stored_task_is_kept(broker: Broker) -> N
     make(broker, new_task("t3"), by="m2", idempotency_key=ONCE, number=1)  # its reply may have been lost
 
     assert not broker.run(delete_idempotency_record(QUEUE, ONCE, RequestToken("m2", NOW_NS)))
-    broker.client.hset(RECORD, "outcomes:1", "not JSON")
+    redis_of(broker).hset(RECORD, "outcomes:1", "not JSON")
     assert not broker.run(delete_idempotency_record(QUEUE, ONCE, RequestToken("m2", NOW_NS)))
-    assert broker.client.exists(RECORD)
+    assert redis_of(broker).exists(RECORD)
 
 
 def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:

@@ -10,6 +10,7 @@ from runqy.broker.tasks.finish import Failure, archive, retry
 from runqy.broker.tasks.inspector import run_tasks
 from runqy.broker.tasks.reader import find_task
 from runqy.broker.tasks.record import TaskRecord
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, put, take
 
 KEYS = QueueKeys(QUEUE)
@@ -36,7 +37,7 @@ def test_each_failed_attempt_is_remembered_with_its_worker_and_error(broker: Bro
     put(broker, "t1")
     fail(broker, "w1", TRACEBACK, "builtins.ValueError")
     take(broker, worker_id="w 2")
-    broker.client.zadd(KEYS.lease, {"t1": 1})
+    redis_of(broker).zadd(KEYS.lease, {"t1": 1})
     broker.run(recover_lost(broker, [QUEUE], LeaselessWatch(), grace_s=0))
     broker.run(run_tasks(QUEUE, ["t1"], now_ns=broker.now_ns()))
     fail(broker, 'w"3', "declined", "shop.Declined", is_final=True)
@@ -60,7 +61,7 @@ def test_the_oldest_texts_are_dropped_before_attempts_are(broker: Broker) -> Non
     assert [each.attempt for each in failures] == list(range(11, 61))
     assert [bool(each.error) for each in failures[-4:]] == [False, True, True, True]
     assert all(each.error_class == "builtins.ValueError" for each in failures)
-    assert len(broker.client.hget(KEYS.task("t1"), "failures")) <= 8192
+    assert len(redis_of(broker).hget(KEYS.task("t1"), "failures")) <= 8192
 
 
 def test_the_class_belongs_to_the_last_error(broker: Broker) -> None:
@@ -85,8 +86,8 @@ def test_a_finished_task_that_runs_again_forgets_its_attempts(broker: Broker) ->
 def test_what_others_wrote_into_the_field_is_left_out(single_broker: Broker) -> None:
     put(single_broker, "t1")
     fail(single_broker, "w1", "declined", is_final=True)
-    own = single_broker.client.hget(KEYS.task("t1"), "failures")
+    own = redis_of(single_broker).hget(KEYS.task("t1"), "failures")
     content = b'x\n["1","w"]\t""\t""\n' + b"[" * 5000 + b'\n["x","w","1"]\n["1","w","1"]\t7\n' + own
-    single_broker.client.hset(KEYS.task("t1"), "failures", content)
+    redis_of(single_broker).hset(KEYS.task("t1"), "failures", content)
 
     assert [each.error for each in read(single_broker).failures] == ["declined"]

@@ -26,6 +26,7 @@ from runqy.broker.tasks.finish import (
 from runqy.broker.tasks.lease import Lease, LeasedTask
 from runqy.broker.tasks.reader import find_task
 from runqy.errors import LeaseLost
+from tests.support.redis_client import redis_of
 from tests.support.subscriptions import subscribed
 from tests.support.tasks import QUEUE, counters, fields, listed, message, put, take, take_one
 
@@ -53,7 +54,7 @@ def taken(broker: Broker) -> LeasedTask:
 
 def mark_as_cancelled(broker: Broker) -> None:
     """Request the cancellation of the task."""
-    broker.client.hset(KEYS.task("t1"), "cancel", "1")
+    redis_of(broker).hset(KEYS.task("t1"), "cancel", "1")
 
 
 def test_a_success_is_kept_with_its_result(broker: Broker, taken: LeasedTask) -> None:
@@ -61,7 +62,7 @@ def test_a_success_is_kept_with_its_result(broker: Broker, taken: LeasedTask) ->
 
     assert outcome is FinishOutcome.COMPLETED
     assert listed(broker) == {"completed": ["t1"]}
-    assert broker.client.zscore(KEYS.completed, "t1") == NOW_S + 86_400
+    assert redis_of(broker).zscore(KEYS.completed, "t1") == NOW_S + 86_400
     stored = fields(broker, "t1")
     assert (stored["state"], stored["result"]) == (b"completed", b"42")
     assert "owner" not in stored
@@ -85,9 +86,9 @@ def test_a_success_that_is_not_kept_is_deleted(broker: Broker) -> None:
 
     assert outcome is FinishOutcome.COMPLETED
     assert listed(broker) == {}
-    assert not broker.client.exists(KEYS.task("t1"))
+    assert not redis_of(broker).exists(KEYS.task("t1"))
     assert counters(broker) == (1, 0)
-    assert 0 < broker.client.ttl(KEYS.deleted_by("t1")) <= 300
+    assert 0 < redis_of(broker).ttl(KEYS.deleted_by("t1")) <= 300
 
 
 def test_successes_that_are_recorded_together_are_each_kept(broker: Broker) -> None:
@@ -140,7 +141,7 @@ def test_a_failure_waits_for_its_retry(broker: Broker, taken: LeasedTask) -> Non
 
     assert outcome is FinishOutcome.RETRIED
     assert listed(broker) == {"retry": ["t1"]}
-    assert broker.client.zscore(KEYS.retry, "t1") == NOW_S + 15
+    assert redis_of(broker).zscore(KEYS.retry, "t1") == NOW_S + 15
     stored = message(broker, "t1")
     assert (stored.retried, stored.error_msg, stored.last_failed_at) == (1, "boom", NOW_S)
     assert fields(broker, "t1")["state"] == b"retry"
@@ -170,8 +171,8 @@ def test_deaths_of_children_are_counted_and_spend_no_retry(broker: Broker, taken
 def test_a_worker_learns_of_earlier_deaths(broker: Broker, taken: LeasedTask) -> None:
     death = Failure(error="killed", retry_at_s=NOW_S, child_died=True)
     broker.run(retry(taken.lease, taken.message, death, now_ns=NOW_NS))
-    broker.client.zrem(KEYS.retry, "t1")
-    broker.client.lpush(KEYS.pending, "t1")
+    redis_of(broker).zrem(KEYS.retry, "t1")
+    redis_of(broker).lpush(KEYS.pending, "t1")
 
     again = take_one(broker)
     outcome = broker.run(archive(again.lease, again.message, error="killed", now_ns=NOW_NS, child_died=True))
@@ -214,7 +215,7 @@ def test_a_task_is_suspect_after_two_deaths_that_it_shared_and_neither_is_charge
 def test_a_response_clears_the_suspicion_and_nothing_else_does(
     broker: Broker, taken: LeasedTask, finish: Finish, is_suspect: bool
 ) -> None:
-    broker.client.hset(KEYS.task("t1"), "shared_deaths", 2)
+    redis_of(broker).hset(KEYS.task("t1"), "shared_deaths", 2)
 
     broker.run(finish(taken.lease, taken))
 
@@ -228,7 +229,7 @@ def test_a_task_that_is_given_up_is_archived(broker: Broker, taken: LeasedTask) 
 
     assert outcome is FinishOutcome.ARCHIVED
     assert listed(broker) == {"archived": ["t1"]}
-    assert broker.client.zscore(KEYS.archived, "t1") == NOW_S + 259_200
+    assert redis_of(broker).zscore(KEYS.archived, "t1") == NOW_S + 259_200
     assert fields(broker, "t1")["archived_at"] == str(NOW_S).encode()
     stored = message(broker, "t1")
     assert (stored.retried, stored.error_msg, stored.last_failed_at) == (0, "boom", NOW_S)
@@ -281,13 +282,13 @@ def test_a_run_cannot_be_finished_without_its_lease(broker: Broker, taken: Lease
 def test_a_run_with_half_of_its_keys_lost_is_not_finished(
     broker: Broker, taken: LeasedTask, verb: str, missing: str
 ) -> None:
-    broker.client.delete(KEYS.task("t1") if missing == "hash" else KEYS.prefix + missing)
+    redis_of(broker).delete(KEYS.task("t1") if missing == "hash" else KEYS.prefix + missing)
 
     with pytest.raises(LeaseLost):
         broker.run(FINISHES[verb](taken.lease, taken))
     assert counters(broker) == (0, 0)
     assert not {"pending", "retry", "archived", "completed"} & listed(broker).keys()
-    assert broker.client.exists(KEYS.task("t1")) == (missing != "hash")
+    assert redis_of(broker).exists(KEYS.task("t1")) == (missing != "hash")
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
@@ -334,11 +335,11 @@ def test_results_are_written_by_the_owner_only(broker: Broker, taken: LeasedTask
         broker.run(write_result(Lease(QUEUE, "t1", "foreign"), b"2"))
     with pytest.raises(LeaseLost):
         broker.run(write_result(Lease(QUEUE, "gone", "foreign"), b"2"))
-    broker.client.delete(KEYS.lease)
+    redis_of(broker).delete(KEYS.lease)
     with pytest.raises(LeaseLost):
         broker.run(write_result(taken.lease, b"2"))
     assert fields(broker, "t1")["result"] == b"1"
-    assert not broker.client.exists(KEYS.task("gone"))
+    assert not redis_of(broker).exists(KEYS.task("gone"))
 
 
 def test_attempts_are_counted_by_utc_day_for_ninety_days(broker: Broker, taken: LeasedTask) -> None:
@@ -348,9 +349,9 @@ def test_attempts_are_counted_by_utc_day_for_ninety_days(broker: Broker, taken: 
     broker.run(archive(taken.lease, taken.message, error="boom", now_ns=now_ns))
 
     for key in (KEYS.processed_on(day), KEYS.failed_on(day)):
-        assert broker.client.get(key) == b"1"
-        assert broker.client.expiretime(key) == now_ns // 1_000_000_000 + 90 * 86_400
-    assert broker.client.ttl(KEYS.processed) == -1
+        assert redis_of(broker).get(key) == b"1"
+        assert redis_of(broker).expiretime(key) == now_ns // 1_000_000_000 + 90 * 86_400
+    assert redis_of(broker).ttl(KEYS.processed) == -1
 
 
 def test_the_expiry_of_a_days_counter_is_set_once(broker: Broker, taken: LeasedTask) -> None:
@@ -358,21 +359,21 @@ def test_the_expiry_of_a_days_counter_is_set_once(broker: Broker, taken: LeasedT
     second = take_one(broker)
     now_ns = broker.now_ns()  # of both: midnight may be between them
     broker.run(complete(taken.lease, taken.message, now_ns=now_ns))
-    (key,) = broker.client.keys(KEYS.prefix + "processed:*")
-    broker.client.expire(key, 1000)
+    (key,) = redis_of(broker).keys(KEYS.prefix + "processed:*")
+    redis_of(broker).expire(key, 1000)
 
     broker.run(complete(second.lease, second.message, now_ns=now_ns))
 
-    assert broker.client.get(key) == b"2"
-    assert broker.client.ttl(key) <= 1000
+    assert redis_of(broker).get(key) == b"2"
+    assert redis_of(broker).ttl(key) <= 1000
 
 
 @pytest.mark.parametrize(("verb", "after"), [("complete", (1, 7)), ("archive", (1, 1))])
 def test_counters_start_again_where_they_would_leave_int64(
     broker: Broker, taken: LeasedTask, verb: str, after: tuple[int, int]
 ) -> None:
-    broker.client.set(KEYS.processed, 2**63 - 1)
-    broker.client.set(KEYS.failed, 7)
+    redis_of(broker).set(KEYS.processed, 2**63 - 1)
+    redis_of(broker).set(KEYS.failed, 7)
 
     broker.run(FINISHES[verb](taken.lease, taken))
 
@@ -380,7 +381,7 @@ def test_counters_start_again_where_they_would_leave_int64(
 
 
 def test_the_last_number_below_the_end_of_int64_is_counted(broker: Broker, taken: LeasedTask) -> None:
-    broker.client.set(KEYS.processed, 2**63 - 2)
+    redis_of(broker).set(KEYS.processed, 2**63 - 2)
 
     broker.run(complete(taken.lease, taken.message, now_ns=NOW_NS))
 
@@ -392,8 +393,8 @@ def take_with_lock(broker: Broker, lock: str, owner_task: str = "t1") -> LeasedT
     put(broker, "t1")
     stored = message(broker, "t1")
     stored.unique_key = lock
-    broker.client.hset(KEYS.task("t1"), mapping={"msg": stored.SerializeToString(), "unique_key": lock})
-    broker.client.set(lock, owner_task, ex=600)
+    redis_of(broker).hset(KEYS.task("t1"), mapping={"msg": stored.SerializeToString(), "unique_key": lock})
+    redis_of(broker).set(lock, owner_task, ex=600)
     return take_one(broker)
 
 
@@ -404,7 +405,7 @@ def test_success_releases_the_lock_of_the_task(broker: Broker, retention_s: int)
 
     broker.run(complete(taken.lease, taken.message, now_ns=NOW_NS))
 
-    assert not broker.client.exists(KEYS.lock_prefix + "mail:abc")
+    assert not redis_of(broker).exists(KEYS.lock_prefix + "mail:abc")
 
 
 def test_a_lock_that_another_task_got_meanwhile_stays(broker: Broker) -> None:
@@ -412,7 +413,7 @@ def test_a_lock_that_another_task_got_meanwhile_stays(broker: Broker) -> None:
 
     broker.run(complete(taken.lease, taken.message, now_ns=NOW_NS))
 
-    assert broker.client.get(KEYS.lock_prefix + "mail:abc") == b"t2"
+    assert redis_of(broker).get(KEYS.lock_prefix + "mail:abc") == b"t2"
 
 
 def test_a_message_cannot_name_a_key_of_others_as_its_lock(broker: Broker) -> None:
@@ -420,7 +421,7 @@ def test_a_message_cannot_name_a_key_of_others_as_its_lock(broker: Broker) -> No
 
     broker.run(complete(taken.lease, taken.message, now_ns=NOW_NS))
 
-    assert broker.client.get("elsewhere") == b"t1"
+    assert redis_of(broker).get("elsewhere") == b"t1"
 
 
 @pytest.mark.parametrize("verb", ["retry", "requeue"])
@@ -429,18 +430,18 @@ def test_a_task_that_will_run_again_keeps_its_lock(broker: Broker, verb: str) ->
 
     broker.run(FINISHES[verb](taken.lease, taken))
 
-    assert broker.client.get(KEYS.lock_prefix + "mail:abc") == b"t1"
+    assert redis_of(broker).get(KEYS.lock_prefix + "mail:abc") == b"t1"
 
 
 @pytest.mark.parametrize(("verb", "is_cancelled"), [("archive", False), ("retry", True), ("requeue", True)])
 def test_a_task_that_is_given_up_frees_its_lock(broker: Broker, verb: str, is_cancelled: bool) -> None:
     taken = take_with_lock(broker, KEYS.lock_prefix + "mail:abc")
     if is_cancelled:
-        broker.client.hset(KEYS.task("t1"), "cancel", 1)
+        redis_of(broker).hset(KEYS.task("t1"), "cancel", 1)
 
     broker.run(FINISHES[verb](taken.lease, taken))
 
-    assert not broker.client.exists(KEYS.lock_prefix + "mail:abc")
+    assert not redis_of(broker).exists(KEYS.lock_prefix + "mail:abc")
 
 
 @pytest.mark.parametrize(
@@ -449,9 +450,9 @@ def test_a_task_that_is_given_up_frees_its_lock(broker: Broker, verb: str, is_ca
 def test_clients_are_notified_when_a_task_ended(single_broker: Broker, verb: str, state: bytes | None) -> None:
     put(single_broker, "t1")
     taken = take_one(single_broker)
-    with subscribed(single_broker.client, keys.ended_channel("t1")) as subscription:
+    with subscribed(redis_of(single_broker), keys.ended_channel("t1")) as subscription:
         single_broker.run(FINISHES[verb](taken.lease, taken))
-        single_broker.client.publish(keys.ended_channel("t1"), "last")
+        redis_of(single_broker).publish(keys.ended_channel("t1"), "last")
 
         _, message = subscription.next()
     assert message == (state or b"last")
@@ -462,10 +463,10 @@ def test_a_full_redis_can_be_drained(single_broker: Broker) -> None:
     put(single_broker, *names)
     tasks = take(single_broker, 4)
 
-    single_broker.client.config_set("maxmemory", 1)
+    redis_of(single_broker).config_set("maxmemory", 1)
     try:
         outcomes = [single_broker.run(FINISHES[taken.lease.task_id](taken.lease, taken)) for taken in tasks]
     finally:
-        single_broker.client.config_set("maxmemory", 0)
+        redis_of(single_broker).config_set("maxmemory", 0)
 
     assert outcomes == [FinishOutcome.COMPLETED, FinishOutcome.RETRIED, FinishOutcome.ARCHIVED, FinishOutcome.REQUEUED]

@@ -12,6 +12,7 @@ from runqy.broker.maintenance import forwarder
 from runqy.broker.states import TaskState
 from runqy.telemetry.failure_log import FailureLog
 from tests.support.maintenance_duties import KEYS, QUEUE, indexes_of, message_of, put, state_of
+from tests.support.redis_client import redis_of
 from tests.support.subscriptions import subscribed
 
 
@@ -24,9 +25,9 @@ def make_due(broker: Broker, *task_ids: str, source: TaskState = TaskState.SCHED
     due_s = broker.now_s() - len(task_ids)
     for position, task_id in enumerate(task_ids):
         schedule(broker, task_id, 100)
-        broker.client.zrem(KEYS.scheduled, task_id)
-        broker.client.zadd(KEYS.index(source), {task_id: due_s + position})
-        broker.client.hset(KEYS.task(task_id), "state", source.value)
+        redis_of(broker).zrem(KEYS.scheduled, task_id)
+        redis_of(broker).zadd(KEYS.index(source), {task_id: due_s + position})
+        redis_of(broker).hset(KEYS.task(task_id), "state", source.value)
     return due_s
 
 
@@ -38,9 +39,9 @@ def test_due_tasks_become_pending_the_longest_due_first(broker: Broker, source: 
     moved = broker.run(forwarder.forward_due(broker, [QUEUE]))
 
     assert moved == 2
-    assert broker.client.lrange(KEYS.pending, 0, -1) == [b"second", b"first"]
+    assert redis_of(broker).lrange(KEYS.pending, 0, -1) == [b"second", b"first"]
     assert [indexes_of(broker, "first"), state_of(broker, "first")] == [["pending"], "pending"]
-    since_ns = int(broker.client.hget(KEYS.task("first"), "pending_since"))
+    since_ns = int(redis_of(broker).hget(KEYS.task("first"), "pending_since"))
     assert before_ns <= since_ns <= broker.now_ns()
     assert message_of(broker, "first").payload == b"{}"
 
@@ -56,33 +57,33 @@ def test_more_than_a_batch_is_moved_in_one_sweep(broker: Broker) -> None:
     now_s = broker.now_s()
     ids = [f"t{i}" for i in range(1201)]
     for task_id in ids:
-        broker.client.hset(KEYS.task(task_id), mapping={"state": "retry", "msg": b""})
-    broker.client.zadd(KEYS.retry, dict.fromkeys(ids, now_s - 1))
+        redis_of(broker).hset(KEYS.task(task_id), mapping={"state": "retry", "msg": b""})
+    redis_of(broker).zadd(KEYS.retry, dict.fromkeys(ids, now_s - 1))
 
     assert broker.run(forwarder.forward_due(broker, [QUEUE])) == 1201
-    assert broker.client.llen(KEYS.pending) == 1201
-    assert not broker.client.exists(KEYS.retry)
+    assert redis_of(broker).llen(KEYS.pending) == 1201
+    assert not redis_of(broker).exists(KEYS.retry)
 
 
 def test_ids_without_a_task_and_ids_listed_elsewhere_are_dropped(broker: Broker) -> None:
     make_due(broker, "ghost", "ended")
-    broker.client.delete(KEYS.task("ghost"))
-    broker.client.hset(KEYS.task("ended"), "state", "archived")
+    redis_of(broker).delete(KEYS.task("ghost"))
+    redis_of(broker).hset(KEYS.task("ended"), "state", "archived")
 
     broker.run(forwarder.forward_due(broker, [QUEUE]))
 
-    assert not broker.client.exists(KEYS.pending, KEYS.scheduled, KEYS.task("ghost"))
+    assert not redis_of(broker).exists(KEYS.pending, KEYS.scheduled, KEYS.task("ghost"))
     assert state_of(broker, "ended") == "archived"
 
 
 def test_a_grouped_task_goes_to_its_group_which_aggregators_then_see(broker: Broker) -> None:
     make_due(broker, "grouped")
-    broker.client.hset(KEYS.task("grouped"), "group", "g1")
+    redis_of(broker).hset(KEYS.task("grouped"), "group", "g1")
 
     broker.run(forwarder.forward_due(broker, [QUEUE]))
 
-    assert broker.client.zscore(KEYS.group("g1"), "grouped") <= broker.now_s()
-    assert broker.client.smembers(KEYS.groups) == {b"g1"}
+    assert redis_of(broker).zscore(KEYS.group("g1"), "grouped") <= broker.now_s()
+    assert redis_of(broker).smembers(KEYS.groups) == {b"g1"}
     assert state_of(broker, "grouped") == "aggregating"
     assert indexes_of(broker, "grouped") == []
 
@@ -91,14 +92,14 @@ def test_one_idle_worker_is_woken_for_each_task(broker: Broker) -> None:
     make_due(broker, "a", "b")
     listen_until_ms = broker.now_ns() // 1_000_000 + 600_000
     channels = [keys.wake_channel(f"token{i}") for i in range(3)]
-    broker.client.zadd(KEYS.idle, {channel: listen_until_ms + i for i, channel in enumerate(channels)})
+    redis_of(broker).zadd(KEYS.idle, {channel: listen_until_ms + i for i, channel in enumerate(channels)})
 
-    with subscribed(broker.client, *channels) as subscription:
+    with subscribed(redis_of(broker), *channels) as subscription:
         broker.run(forwarder.forward_due(broker, [QUEUE]))
 
         assert {subscription.next(), subscription.next()} == {(channels[1], b"q"), (channels[2], b"q")}
         assert subscription.has_none(for_s=0.2)
-    assert broker.client.zrange(KEYS.idle, 0, -1) == [channels[0].encode()]
+    assert redis_of(broker).zrange(KEYS.idle, 0, -1) == [channels[0].encode()]
 
 
 def test_forwarders_side_by_side_move_each_task_once(broker: Broker) -> None:
@@ -117,13 +118,13 @@ def test_forwarders_side_by_side_move_each_task_once(broker: Broker) -> None:
         thread.join()
 
     assert sum(moved) == 60
-    assert sorted(broker.client.lrange(KEYS.pending, 0, -1)) == sorted(f"t{i}".encode() for i in range(60))
+    assert sorted(redis_of(broker).lrange(KEYS.pending, 0, -1)) == sorted(f"t{i}".encode() for i in range(60))
 
 
 def test_a_queue_in_disorder_does_not_stop_the_others_and_is_logged_once_a_minute(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker.client.set("asynq:{broken}:scheduled", "not a zset")
+    redis_of(broker).set("asynq:{broken}:scheduled", "not a zset")
     monkeypatch.setattr(scanning, "_failures", FailureLog("ended"))
     logged = []
     for now, task_id in ((1000, "a"), (1059, "b"), (1060, "c")):
@@ -133,5 +134,5 @@ def test_a_queue_in_disorder_does_not_stop_the_others_and_is_logged_once_a_minut
             assert broker.run(forwarder.forward_due(broker, ["broken", QUEUE])) == 1
         logged.append([(log["event"], log["queue"]) for log in logs])
 
-    assert broker.client.llen(KEYS.pending) == 3
+    assert redis_of(broker).llen(KEYS.pending) == 3
     assert logged == [[("queue_left_out", "broken")], [], [("queue_left_out", "broken")]]

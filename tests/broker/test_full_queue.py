@@ -20,6 +20,7 @@ from runqy.broker.tasks.enqueue_batch import BatchPart, RequestToken, enqueue_ma
 from runqy.broker.tasks.finish import Failure, retry
 from runqy.broker.tasks.inspector import delete_tasks
 from runqy.errors import QueueFull
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, listed, new_task, put, take_one
 
 LIMIT = 2
@@ -68,8 +69,8 @@ def test_a_full_queue_accepts_no_task_and_stores_nothing_of_it(broker: Broker, s
         send(broker, limited("t3", unique_key="k", process_at_s=broker.now_s() + delay_s))
 
     assert listed(broker) == before
-    assert not broker.client.exists(QueueKeys(QUEUE).task("t3"))
-    assert not broker.client.exists(QueueKeys(QUEUE).lock("k"))
+    assert not redis_of(broker).exists(QueueKeys(QUEUE).task("t3"))
+    assert not redis_of(broker).exists(QueueKeys(QUEUE).lock("k"))
 
 
 @WAYS
@@ -138,7 +139,7 @@ def test_a_batch_with_unique_keys_fills_the_queue(broker: Broker) -> None:
 
     assert first is TaskCreated.NOW
     assert isinstance(second, QueueFull)
-    assert not broker.client.exists(QueueKeys(QUEUE).lock("t3"))
+    assert not redis_of(broker).exists(QueueKeys(QUEUE).lock("t3"))
 
 
 def test_an_existing_task_is_returned_by_its_unique_key_although_the_queue_is_full(broker: Broker) -> None:
@@ -170,4 +171,4 @@ def test_a_single_server_keeps_no_lookup_of_a_task_that_was_refused(single_broke
         with pytest.raises(QueueFull):
             way(single_broker, limited("t3"))
 
-    assert not single_broker.client.exists(keys.lookup("t3"))
+    assert not redis_of(single_broker).exists(keys.lookup("t3"))

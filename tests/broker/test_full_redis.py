@@ -14,6 +14,7 @@ from runqy.broker.tasks.output import OutputChunk, write_output
 from runqy.broker.tasks.reader import find_task
 from runqy.errors import BrokerFull
 from tests.support.full_redis import full_redis
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, fields, listed, new_task, put, take_one
 
 
@@ -21,7 +22,7 @@ from tests.support.tasks import QUEUE, fields, listed, new_task, put, take_one
 def test_a_full_redis_raises_broker_full_for_new_tasks(single_broker: Broker, delay_s: int) -> None:
     task = new_task("t1", process_at_s=single_broker.now_s() + delay_s)
 
-    with full_redis(single_broker.client):
+    with full_redis(redis_of(single_broker)):
         with pytest.raises(BrokerFull):
             single_broker.run(enqueue(task, now_ns=single_broker.now_ns(), is_cluster=False))
         with pytest.raises(BrokerFull):
@@ -29,14 +30,14 @@ def test_a_full_redis_raises_broker_full_for_new_tasks(single_broker: Broker, de
         outcomes = single_broker.run(enqueue_many(single_broker, [task, new_task("t2")]))
 
     assert [type(outcome) for outcome in outcomes] == [BrokerFull, BrokerFull]
-    assert single_broker.client.dbsize() == 0
+    assert redis_of(single_broker).dbsize() == 0
 
 
 def test_running_tasks_are_extended_read_and_cancelled_when_redis_is_full(single_broker: Broker) -> None:
     put(single_broker, "t1", "t2")
     taken = take_one(single_broker)
 
-    with full_redis(single_broker.client):
+    with full_redis(redis_of(single_broker)):
         now_ns = single_broker.now_ns()
         extension = single_broker.run(extend([taken.lease], now_ns=now_ns))
         single_broker.run(write_result(taken.lease, b"1"))
@@ -54,7 +55,7 @@ def test_running_tasks_are_extended_read_and_cancelled_when_redis_is_full(single
 def test_a_full_redis_can_be_paused(single_broker: Broker) -> None:
     put(single_broker, "t1")
 
-    with full_redis(single_broker.client):
+    with full_redis(redis_of(single_broker)):
         assert single_broker.run(pause(QUEUE, now_ns=single_broker.now_ns()))
 
 
@@ -63,11 +64,11 @@ def test_a_full_redis_takes_results_and_no_output(single_broker: Broker) -> None
     taken = take_one(single_broker)
     output = write_output([OutputChunk(lease=taken.lease, text=b"line\n")])
 
-    with full_redis(single_broker.client):
+    with full_redis(redis_of(single_broker)):
         completion = complete(taken.lease, taken.message, b"1", now_ns=single_broker.now_ns())
         written, completed = single_broker.run_all([output, completion])
 
     assert isinstance(written, BrokerFull)
     assert completed == FinishOutcome.COMPLETED
     assert single_broker.run(find_task(single_broker, "t1")).result == b"1"
-    assert not single_broker.client.exists(QueueKeys(QUEUE).output("t1"))
+    assert not redis_of(single_broker).exists(QueueKeys(QUEUE).output("t1"))

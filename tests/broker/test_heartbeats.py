@@ -20,6 +20,7 @@ from runqy.broker.workers.records import (
     decode_go_worker,
     decode_record,
 )
+from tests.support.redis_client import redis_of
 from tests.support.waiting import wait_until
 
 RECORD = WorkerRecord(
@@ -63,14 +64,14 @@ def long_lived(monkeypatch: pytest.MonkeyPatch) -> None:
 def lives_for(broker: Broker, ttl_s: int, write: Callable[[], object], *keys: str) -> bool:
     """Write keys, and return whether they expire in due time; not if Redis is asked much later."""
     write()
-    return all(ttl_s - 2 < broker.client.ttl(key) <= ttl_s for key in keys)
+    return all(ttl_s - 2 < redis_of(broker).ttl(key) <= ttl_s for key in keys)
 
 
 def test_a_heartbeat_counts_for_ten_seconds(broker: Broker) -> None:
     now_s = beat(broker, running_task("t1"))
 
-    assert broker.client.zscore(keys.SERVERS, SERVER) == now_s + 10
-    assert broker.client.zscore(keys.WORKERS, RUNNING) == now_s + 10
+    assert redis_of(broker).zscore(keys.SERVERS, SERVER) == now_s + 10
+    assert redis_of(broker).zscore(keys.WORKERS, RUNNING) == now_s + 10
     wait_until(lambda: lives_for(broker, 10, lambda: beat(broker, running_task("t1")), SERVER, RUNNING))
 
 
@@ -78,7 +79,7 @@ def test_a_heartbeat_counts_for_ten_seconds(broker: Broker) -> None:
 def test_asynqs_tools_can_read_a_heartbeat(broker: Broker) -> None:
     beat(broker, running_task("t1"))
 
-    info = ServerInfo.FromString(broker.client.get(SERVER))
+    info = ServerInfo.FromString(redis_of(broker).get(SERVER))
     assert (info.host, info.pid, info.server_id, info.concurrency, info.status) == ("h", 7, "s", 4, "active")
     assert dict(info.queues) == {"mail_high": 10, "mail_low": 3}
     assert (info.start_time.seconds, info.active_worker_count) == (1_700_000_000, 1)
@@ -88,7 +89,7 @@ def test_asynqs_tools_can_read_a_heartbeat(broker: Broker) -> None:
 def test_a_running_task_is_listed_with_every_timestamp(broker: Broker) -> None:
     beat(broker, running_task("t1"))
 
-    info = WorkerInfo.FromString(broker.client.hget(RUNNING, "t1"))
+    info = WorkerInfo.FromString(redis_of(broker).hget(RUNNING, "t1"))
     assert info.HasField("start_time")
     assert info.HasField("deadline")
     assert (info.start_time.seconds, info.start_time.nanos) == (1_700_000_000, 500)
@@ -101,29 +102,29 @@ def test_timestamps_are_present_even_at_zero(broker: Broker) -> None:
 
     beat(broker, task, started_at_s=0)
 
-    info = WorkerInfo.FromString(broker.client.hget(RUNNING, "t1"))
+    info = WorkerInfo.FromString(redis_of(broker).hget(RUNNING, "t1"))
     assert info.HasField("start_time")
     assert info.HasField("deadline")
-    assert ServerInfo.FromString(broker.client.get(SERVER)).HasField("start_time")
+    assert ServerInfo.FromString(redis_of(broker).get(SERVER)).HasField("start_time")
 
 
 @pytest.mark.usefixtures("long_lived")
 def test_a_task_that_ended_is_gone_with_the_next_beat(broker: Broker) -> None:
     beat(broker, running_task("t1"), running_task("t2"))
     beat(broker, running_task("t2"))
-    listed = broker.client.hkeys(RUNNING)
+    listed = redis_of(broker).hkeys(RUNNING)
 
     beat(broker)
 
     assert listed == [b"t2"]
-    assert not broker.client.exists(RUNNING)
+    assert not redis_of(broker).exists(RUNNING)
 
 
 @pytest.mark.usefixtures("long_lived")
 def test_a_large_payload_is_cut_between_two_characters(broker: Broker) -> None:
     beat(broker, running_task("t1", b"x" + "é".encode() * 1_000_000))
 
-    payload = WorkerInfo.FromString(broker.client.hget(RUNNING, "t1")).task_payload
+    payload = WorkerInfo.FromString(redis_of(broker).hget(RUNNING, "t1")).task_payload
     assert payload == b"x" + "é".encode() * 511
 
 
@@ -143,8 +144,8 @@ def test_a_worker_that_ended_in_order_leaves_for_a_minute_when_it_did(broker: Br
 
     deregister()
 
-    assert list(broker.client.scan_iter("*")) == [b"runqy:worker:w-1"]
-    assert broker.client.get("runqy:worker:w-1") == b"1700000000.000000"
+    assert list(redis_of(broker).scan_iter("*")) == [b"runqy:worker:w-1"]
+    assert redis_of(broker).get("runqy:worker:w-1") == b"1700000000.000000"
     assert heartbeats.list_worker_records(broker) == []
     assert heartbeats.find_worker_record(broker, "w-1") is None
     wait_until(lambda: lives_for(broker, 60, deregister, "runqy:worker:w-1"))
@@ -170,7 +171,7 @@ def test_a_worker_without_beats_is_stale() -> None:
 def test_a_draining_worker_shows_as_stopped_to_asynqs_tools(broker: Broker) -> None:
     beat(broker, state=WorkerState.DRAINING)
 
-    assert ServerInfo.FromString(broker.client.get(SERVER)).status == "stopped"
+    assert ServerInfo.FromString(redis_of(broker).get(SERVER)).status == "stopped"
 
 
 GO_WORKER = {
@@ -189,8 +190,8 @@ GO_WORKER = {
 
 def test_a_go_worker_is_listed_beside_ours(broker: Broker) -> None:
     beat(broker)
-    broker.client.zadd(keys.WORKERS, {"vm:17767": broker.now_s() + 30})
-    broker.client.hset("asynq:workers:vm:17767", mapping=GO_WORKER)
+    redis_of(broker).zadd(keys.WORKERS, {"vm:17767": broker.now_s() + 30})
+    redis_of(broker).hset("asynq:workers:vm:17767", mapping=GO_WORKER)
 
     go, ours = heartbeats.list_worker_records(broker)
 
@@ -208,7 +209,7 @@ ASYNQ_SERVER = "vm:9:0b6e5a8e-4f5c-4f7e-9d39-5d1f2b6f0c11"
 def test_a_server_of_asynq_is_listed_beside_ours_while_it_lives(broker: Broker) -> None:
     ours = f"h:7:{ASYNQ_SERVER[5:]}-0123456789ab"
     beat(broker, running_task("t1"), server_id=ours[4:])
-    client, key, now_s = broker.client, keys.asynq_server(ASYNQ_SERVER), broker.now_s()
+    client, key, now_s = redis_of(broker), keys.asynq_server(ASYNQ_SERVER), broker.now_s()
     info = ServerInfo(host="vm", pid=9, server_id=ASYNQ_SERVER[5:], concurrency=3, queues={"low": 1}, status="active")
     info.start_time.seconds = 1_700_000_000
     client.set(key, info.SerializeToString())
@@ -237,8 +238,8 @@ def test_a_server_of_asynq_is_listed_beside_ours_while_it_lives(broker: Broker) 
     ],
 )
 def test_a_go_worker_is_ready_while_it_is_healthy(broker: Broker, healthy: str, state: WorkerState) -> None:
-    broker.client.zadd(keys.WORKERS, {"vm:17767": broker.now_s() + 30})
-    broker.client.hset("asynq:workers:vm:17767", mapping=GO_WORKER | {"healthy": healthy})
+    redis_of(broker).zadd(keys.WORKERS, {"vm:17767": broker.now_s() + 30})
+    redis_of(broker).hset("asynq:workers:vm:17767", mapping=GO_WORKER | {"healthy": healthy})
 
     (go,) = heartbeats.list_worker_records(broker)
 
@@ -246,9 +247,9 @@ def test_a_go_worker_is_ready_while_it_is_healthy(broker: Broker, healthy: str, 
 
 
 def test_unreadable_records_are_skipped(broker: Broker) -> None:
-    broker.client.zadd(keys.WORKER_RECORDS, {"bad": broker.now_s() + 60, "gone": broker.now_s() + 60})
-    broker.client.set("runqy:worker:bad", b'{"worker_id": 5}')
-    broker.client.zadd(keys.WORKERS, {"vm:1": broker.now_s() + 30})
+    redis_of(broker).zadd(keys.WORKER_RECORDS, {"bad": broker.now_s() + 60, "gone": broker.now_s() + 60})
+    redis_of(broker).set("runqy:worker:bad", b'{"worker_id": 5}')
+    redis_of(broker).zadd(keys.WORKERS, {"vm:1": broker.now_s() + 30})
 
     assert heartbeats.list_worker_records(broker) == []
     assert heartbeats.find_worker_record(broker, "nobody") is None
@@ -271,9 +272,9 @@ OWN_WORKERS = "asynq:workers:{h:1:0-a}"
 )
 def test_a_worker_cannot_hide_other_workers(broker: Broker, words: tuple[str, ...]) -> None:
     beat(broker)
-    broker.client.zadd(keys.WORKER_RECORDS, {"bad": broker.now_s() + 60})
-    broker.client.zadd(keys.WORKERS, {"{h:1:0-a}": broker.now_s() - 4000})
-    broker.client.execute_command(*words)
+    redis_of(broker).zadd(keys.WORKER_RECORDS, {"bad": broker.now_s() + 60})
+    redis_of(broker).zadd(keys.WORKERS, {"{h:1:0-a}": broker.now_s() - 4000})
+    redis_of(broker).execute_command(*words)
 
     broker.run(heartbeats.remove_expired_workers(broker))
 
@@ -283,8 +284,8 @@ def test_a_worker_cannot_hide_other_workers(broker: Broker, words: tuple[str, ..
 
 def test_a_worker_cannot_pass_for_another(broker: Broker) -> None:
     beat(broker)
-    broker.client.set("runqy:worker:bad", broker.client.get("runqy:worker:w-1"))
-    broker.client.zadd(keys.WORKER_RECORDS, {"bad": broker.now_s() + 60})
+    redis_of(broker).set("runqy:worker:bad", redis_of(broker).get("runqy:worker:w-1"))
+    redis_of(broker).zadd(keys.WORKER_RECORDS, {"bad": broker.now_s() + 60})
 
     assert [record.worker_id for record in heartbeats.list_worker_records(broker)] == ["w-1"]
     assert heartbeats.find_worker_record(broker, "bad") is None
@@ -294,8 +295,8 @@ def test_running_tasks_of_the_wrong_type_are_ignored(broker: Broker) -> None:
     beat(broker)
     (record,) = heartbeats.list_worker_records(broker)
     workers = keys.workers(record.host, record.pid, record.server_id)
-    broker.client.delete(workers)
-    broker.client.set(workers, "x")
+    redis_of(broker).delete(workers)
+    redis_of(broker).set(workers, "x")
 
     assert broker.run(list_running_tasks([record])) == [[]]
 
@@ -317,15 +318,15 @@ def test_a_record_of_another_version_is_ignored() -> None:
 def test_only_expired_workers_are_removed_from_the_indexes(broker: Broker) -> None:
     beat(broker)
     old, ancient = broker.now_s() - 2, broker.now_s() - 4000
-    broker.client.zadd(keys.SERVERS, {"asynq:servers:{x:1:y}": old})
-    broker.client.zadd(keys.WORKERS, {"asynq:workers:{x:1:y}": old, "go-recent": old, "go-old": ancient})
-    broker.client.zadd(keys.WORKERS, {"go-alive": ancient})
-    broker.client.hset("asynq:workers:go-alive", mapping=GO_WORKER | {"worker_id": "go-alive"})
+    redis_of(broker).zadd(keys.SERVERS, {"asynq:servers:{x:1:y}": old})
+    redis_of(broker).zadd(keys.WORKERS, {"asynq:workers:{x:1:y}": old, "go-recent": old, "go-old": ancient})
+    redis_of(broker).zadd(keys.WORKERS, {"go-alive": ancient})
+    redis_of(broker).hset("asynq:workers:go-alive", mapping=GO_WORKER | {"worker_id": "go-alive"})
     listed = {"lost": old, "forgotten": old - LOST_TTL_S, "never": "+inf", "far": broker.now_s() + 10_000}
-    broker.client.zadd(keys.WORKER_RECORDS, listed)
+    redis_of(broker).zadd(keys.WORKER_RECORDS, listed)
 
     broker.run(heartbeats.remove_expired_workers(broker))
 
-    assert broker.client.zrange(keys.SERVERS, 0, -1) == [SERVER.encode()]
-    assert set(broker.client.zrange(keys.WORKERS, 0, -1)) == {RUNNING.encode(), b"go-recent", b"go-alive"}
-    assert broker.client.zrange(keys.WORKER_RECORDS, 0, -1) == [b"lost", b"w-1"]
+    assert redis_of(broker).zrange(keys.SERVERS, 0, -1) == [SERVER.encode()]
+    assert set(redis_of(broker).zrange(keys.WORKERS, 0, -1)) == {RUNNING.encode(), b"go-recent", b"go-alive"}
+    assert redis_of(broker).zrange(keys.WORKER_RECORDS, 0, -1) == [b"lost", b"w-1"]

@@ -18,6 +18,7 @@ from runqy.broker.tasks.inspector import (
     release_tasks,
     run_tasks,
 )
+from tests.support.redis_client import redis_of
 from tests.support.subscriptions import subscribed
 from tests.support.tasks import QUEUE, fields, listed, message, put, take, take_one
 
@@ -40,12 +41,12 @@ def put_in(broker: Broker, state: str, task_id: str = "t1") -> None:
     if state == "completed":
         broker.run(complete(taken.lease, taken.message, b"1", now_ns=now_ns))
     if state == "aggregating":
-        broker.client.lrem(KEYS.pending, 0, task_id)
-        broker.client.hset(KEYS.task(task_id), mapping={"state": "aggregating", "group": "g"})
-        broker.client.zadd(KEYS.group("g"), {task_id: 1})
-        broker.client.sadd(KEYS.groups, "g")
-    broker.client.hset(KEYS.task(task_id), "unique_key", LOCK)
-    broker.client.set(LOCK, task_id)
+        redis_of(broker).lrem(KEYS.pending, 0, task_id)
+        redis_of(broker).hset(KEYS.task(task_id), mapping={"state": "aggregating", "group": "g"})
+        redis_of(broker).zadd(KEYS.group("g"), {task_id: 1})
+        redis_of(broker).sadd(KEYS.groups, "g")
+    redis_of(broker).hset(KEYS.task(task_id), "unique_key", LOCK)
+    redis_of(broker).set(LOCK, task_id)
 
 
 def run_one(broker: Broker) -> ActionOutcome:
@@ -70,19 +71,19 @@ def test_a_deleted_task_leaves_nothing_behind(broker: Broker, state: str) -> Non
     assert delete_one(broker) is ActionOutcome.DONE
 
     assert listed(broker) == {}
-    assert not broker.client.exists(KEYS.task("t1"))
-    assert not broker.client.exists(LOCK)
-    assert not broker.client.exists(KEYS.groups)
+    assert not redis_of(broker).exists(KEYS.task("t1"))
+    assert not redis_of(broker).exists(LOCK)
+    assert not redis_of(broker).exists(KEYS.groups)
     assert delete_one(broker) is ActionOutcome.NOT_FOUND
 
 
 def test_the_lock_of_another_task_outlives_a_delete(broker: Broker) -> None:
     put_in(broker, "pending")
-    broker.client.set(LOCK, "another")
+    redis_of(broker).set(LOCK, "another")
 
     delete_one(broker)
 
-    assert broker.client.get(LOCK) == b"another"
+    assert redis_of(broker).get(LOCK) == b"another"
 
 
 @pytest.mark.parametrize("verb", [run_one, archive_one, delete_one])
@@ -97,7 +98,7 @@ def test_a_running_task_is_not_changed(broker: Broker, verb: Callable[[Broker], 
 @pytest.mark.parametrize("verb", [run_one, archive_one, delete_one])
 def test_a_task_held_by_an_aggregator_is_not_changed(broker: Broker, verb: Callable[[Broker], ActionOutcome]) -> None:
     put_in(broker, "aggregating")
-    broker.client.delete(KEYS.group("g"))
+    redis_of(broker).delete(KEYS.group("g"))
     before = fields(broker, "t1")
 
     assert verb(broker) is ActionOutcome.WRONG_STATE
@@ -119,10 +120,10 @@ def test_an_archived_task_is_kept_and_frees_its_lock(broker: Broker, state: str)
     assert listed(broker) == {"archived": ["t1"]}
     archived_s = int(fields(broker, "t1")["archived_at"])
     assert before_s <= archived_s <= broker.now_s()
-    assert broker.client.zscore(KEYS.archived, "t1") == archived_s + 259_200
+    assert redis_of(broker).zscore(KEYS.archived, "t1") == archived_s + 259_200
     assert fields(broker, "t1")["state"] == b"archived"
     assert "pending_since" not in fields(broker, "t1")
-    assert not broker.client.exists(LOCK)
+    assert not redis_of(broker).exists(LOCK)
     assert archive_one(broker) is ActionOutcome.UNCHANGED
 
 
@@ -152,14 +153,14 @@ def test_an_archived_task_restarts(broker: Broker) -> None:
     changed.retried, changed.completed_at = 3, 5
     stored = {"msg": changed.SerializeToString(), "retried": "2", "error_msg": "x", "child_deaths": "2", "cancel": "1"}
     stored["shared_deaths"] = "2"
-    broker.client.hset(KEYS.task("t1"), mapping=stored)
-    broker.client.expire(KEYS.task("t1"), 60)
+    redis_of(broker).hset(KEYS.task("t1"), mapping=stored)
+    redis_of(broker).expire(KEYS.task("t1"), 60)
 
     run_one(broker)
 
     again = message(broker, "t1")
     assert (again.retried, again.completed_at, again.payload, again.id) == (0, 0, changed.payload, "t1")
-    assert broker.client.ttl(KEYS.task("t1")) == -1
+    assert redis_of(broker).ttl(KEYS.task("t1")) == -1
     assert not fields(broker, "t1").keys() & {
         "retried",
         "error_msg",
@@ -173,12 +174,12 @@ def test_an_archived_task_restarts(broker: Broker) -> None:
 @pytest.mark.parametrize("holder", [None, "t1", "gone"])
 def test_a_restarted_task_has_its_lock_again(broker: Broker, holder: str | None) -> None:
     put_in(broker, "archived")
-    broker.client.delete(LOCK)
+    redis_of(broker).delete(LOCK)
     if holder:
-        broker.client.set(LOCK, holder)
+        redis_of(broker).set(LOCK, holder)
 
     assert run_one(broker) is ActionOutcome.DONE
-    assert broker.client.get(LOCK) == b"t1"
+    assert redis_of(broker).get(LOCK) == b"t1"
 
 
 def test_a_finished_task_is_not_run_while_another_has_its_lock(broker: Broker) -> None:
@@ -188,7 +189,7 @@ def test_a_finished_task_is_not_run_while_another_has_its_lock(broker: Broker) -
 
     assert run_one(broker) is ActionOutcome.LOCKED
     assert (listed(broker), fields(broker, "t1")) == ({"archived": ["t1"], "scheduled": ["another"]}, before)
-    assert broker.client.get(LOCK) == b"another"
+    assert redis_of(broker).get(LOCK) == b"another"
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -196,7 +197,7 @@ def test_tasks_whose_locks_are_taken_do_not_keep_others_from_running(broker: Bro
     for task_id in ("t1", "t2", "t3", "t4", "t5"):
         put_in(broker, "archived", task_id)
     for task_id in ("t4", "t5"):
-        broker.client.hdel(KEYS.task(task_id), "unique_key")
+        redis_of(broker).hdel(KEYS.task(task_id), "unique_key")
     put_in(broker, "scheduled", "another")
 
     swept = apply_to_all(broker, run_tasks, QUEUE, TaskState.ARCHIVED, limit=100)
@@ -230,7 +231,7 @@ def test_clients_waiting_for_the_task_are_notified(
     single_broker: Broker, verb: Callable[[Broker], ActionOutcome]
 ) -> None:
     put(single_broker, "t1")
-    with subscribed(single_broker.client, keys.ended_channel("t1")) as subscription:
+    with subscribed(redis_of(single_broker), keys.ended_channel("t1")) as subscription:
         verb(single_broker)
 
         assert subscription.next()[1] in (b"archived", b"deleted")
@@ -239,8 +240,8 @@ def test_clients_waiting_for_the_task_are_notified(
 def test_idle_workers_are_woken_for_a_task_that_is_run(single_broker: Broker) -> None:
     put_in(single_broker, "archived")
     channel = keys.wake_channel("w")
-    single_broker.client.zadd(KEYS.idle, {channel: single_broker.now_ns() // 10**6 + 600_000})
-    with subscribed(single_broker.client, channel) as subscription:
+    redis_of(single_broker).zadd(KEYS.idle, {channel: single_broker.now_ns() // 10**6 + 600_000})
+    with subscribed(redis_of(single_broker), channel) as subscription:
         run_one(single_broker)
 
         assert subscription.next() == (channel, QUEUE.encode())
@@ -249,8 +250,8 @@ def test_idle_workers_are_woken_for_a_task_that_is_run(single_broker: Broker) ->
 @pytest.mark.parametrize("channel", [keys.CANCEL_CHANNEL, keys.CHANGED_CHANNEL, "mail"])
 def test_nothing_is_published_to_other_channels_than_those_of_idle_workers(single_broker: Broker, channel: str) -> None:
     put_in(single_broker, "archived")
-    single_broker.client.zadd(KEYS.idle, {channel: single_broker.now_ns() // 10**6 + 600_000})
-    with subscribed(single_broker.client, channel) as subscription:
+    redis_of(single_broker).zadd(KEYS.idle, {channel: single_broker.now_ns() // 10**6 + 600_000})
+    with subscribed(redis_of(single_broker), channel) as subscription:
         run_one(single_broker)
 
         assert subscription.has_none(for_s=0.2)
@@ -273,7 +274,7 @@ def test_all_of_a_state_are_deleted_with_their_lookups(broker: Broker, state: st
     assert (swept.matched, swept.changed) == (3, 3)
     assert listed(broker) == {}
     lookups = [keys.lookup(task_id) for task_id in ("t1", "t2", "t3")]
-    assert not any(broker.client.exists(key) for key in [*lookups, KEYS.task("t1"), KEYS.task("t3")])
+    assert not any(redis_of(broker).exists(key) for key in [*lookups, KEYS.task("t1"), KEYS.task("t3")])
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -290,7 +291,7 @@ def test_at_most_the_limit_is_changed_oldest_first(broker: Broker) -> None:
 def test_all_archived_tasks_are_run_in_order(broker: Broker) -> None:
     for task_id in ("t1", "t2", "t3"):
         put_in(broker, "archived", task_id)
-        broker.client.hdel(KEYS.task(task_id), "unique_key")
+        redis_of(broker).hdel(KEYS.task(task_id), "unique_key")
 
     apply_to_all(broker, run_tasks, QUEUE, TaskState.ARCHIVED, limit=100)
 
@@ -301,10 +302,10 @@ def test_all_archived_tasks_are_run_in_order(broker: Broker) -> None:
 def test_ids_without_a_task_and_of_another_state_leave_the_index(broker: Broker, verb: Callable[..., object]) -> None:
     put_in(broker, "scheduled", "t1")
     put_in(broker, "active", "t2")
-    broker.client.zadd(KEYS.scheduled, {"ghost": 1, "t2": 2})
+    redis_of(broker).zadd(KEYS.scheduled, {"ghost": 1, "t2": 2})
 
     swept = apply_to_all(broker, verb, QUEUE, TaskState.SCHEDULED, limit=100)
 
     assert (swept.matched, swept.changed) == (3, 1)
-    assert not broker.client.exists(KEYS.scheduled)
+    assert not redis_of(broker).exists(KEYS.scheduled)
     assert listed(broker)["active"] == ["t2"]

@@ -3,24 +3,18 @@
 import asyncio
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 import pytest
-from redis.connection import Connection
 
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.broker import Broker
-from runqy.broker.connection import large_requests, redis_client
+from runqy.broker.connection import large_requests
 from runqy.broker.constants import LARGE_BYTES
 from runqy.broker.request import Request
 from runqy.broker.scripts import command
-from runqy.concurrency import bulkhead
 from runqy.errors import BrokerUnavailable, OutcomeUnknown
 from tests.support.event_loop import run_with_broker, wait_until
 from tests.support.fake_redis import FakeRedis
-from tests.support.waiting import wait_until as wait_until_on_thread
 
 LARGE = b"x" * 5 * LARGE_BYTES
 REPLY_TIMEOUT_S = 0.2
@@ -125,33 +119,3 @@ def test_large_requests_are_sent_one_at_a_time_and_others_pass_them(replies: Hel
         assert run_with_broker(server.target, act, reply_timeout_s=60) == [b"x"] * 3
         assert replies.most_held == 1
         assert len(server.connections) == 3
-
-
-@pytest.mark.usefixtures("_slow_rate")
-def test_threads_that_send_large_requests_take_turns_and_wait_longer(
-    replies: HeldReplies, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bulkhead, "STALLED_S", 60.0)
-    timeouts_s: list[float] = []
-    read_response = Connection.read_response
-
-    def read(self: Connection, *args: Any, timeout: float | None = None, **options: Any) -> Any:
-        if timeout is not None:  # else that of the socket
-            timeouts_s.append(timeout)
-            options["timeout"] = timeout
-        return read_response(self, *args, **options)
-
-    monkeypatch.setattr(Connection, "read_response", read)
-
-    with FakeRedis(replies.reply) as server, ThreadPoolExecutor(4) as pool:
-        broker = Broker.connect(server.target)
-        large = [pool.submit(broker.run, append(LARGE)) for _ in range(3)]
-        wait_until_on_thread(lambda: replies.held == 1)
-        small = pool.submit(broker.run, append(b"xs"))
-        wait_until_on_thread(lambda: replies.held == 2)
-
-        replies.may_reply.set()
-        assert [request.result() for request in (*large, small)] == [b"x"] * 4
-        assert replies.most_held == 2  # the small one, and a large one
-
-    assert (len(timeouts_s), min(timeouts_s) >= redis_client.REPLY_TIMEOUT_S + 60) == (4, True)

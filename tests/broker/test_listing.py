@@ -11,6 +11,7 @@ from runqy.broker.tasks import listing
 from runqy.broker.tasks.finish import archive
 from runqy.broker.tasks.inspector import delete_tasks
 from runqy.broker.tasks.listing import Anchor, Page, list_tasks
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, put, put_in_group, take, take_one
 
 KEYS = QueueKeys(QUEUE)
@@ -45,7 +46,7 @@ def fill(broker: Broker, state: TaskState, *task_ids: str) -> None:
         if state is AGGREGATING:
             put(broker, task_id)
             put_in_group(broker, f"g{number // 2}", task_id)
-            broker.client.sadd(KEYS.groups, "empty")
+            redis_of(broker).sadd(KEYS.groups, "empty")
             continue
         put(broker, task_id, process_at_s=at_s if state is SCHEDULED else None)
         if state in (ACTIVE, ARCHIVED):
@@ -103,7 +104,7 @@ def test_tasks_that_come_between_pages_shift_none(broker: Broker) -> None:
     fill(broker, PENDING, *IDS)
     first = page(broker, PENDING, is_newest_first=True)
     fill(broker, PENDING, "t7", "t8")
-    broker.client.rpush(KEYS.pending, "given-back")
+    redis_of(broker).rpush(KEYS.pending, "given-back")
 
     assert rest(broker, PENDING, first, is_newest_first=True) == ["t3", "t2", "t1", "t0"]
 
@@ -112,7 +113,7 @@ def test_tasks_that_come_between_pages_shift_none(broker: Broker) -> None:
 def test_a_page_continues_after_removed_tasks_of_a_batch_of_one_age(broker: Broker, is_newest_first: bool) -> None:
     fill(broker, PENDING, *IDS)
     for task_id in IDS:
-        broker.client.hset(KEYS.task(task_id), "pending_since", 5)
+        redis_of(broker).hset(KEYS.task(task_id), "pending_since", 5)
     first = page(broker, PENDING, is_newest_first=is_newest_first)
     broker.run(delete_tasks(QUEUE, [first.tasks[-1].id]))
 
@@ -127,7 +128,7 @@ def test_a_page_continues_after_removed_tasks_of_a_batch_of_one_age(broker: Brok
 def test_a_long_list_continues_after_the_anchors_current_position(
     single_broker: Broker, ages: str, taken: int, is_newest_first: bool
 ) -> None:
-    client, count = single_broker.client, 3000
+    client, count = redis_of(single_broker), 3000
     many = [f"t{number:04}" for number in range(count)]
     since = {"in order": range(count), "all one": [7] * count, "in disorder": range(count, 0, -1)}[ages]
     for task_id, pending_since in zip(many, since, strict=True):
@@ -154,7 +155,7 @@ def test_a_task_that_follows_the_anchor_may_go_too(broker: Broker, in_seconds: t
     for number, task_id in enumerate(IDS):  # Go's worker writes seconds
         since_s = 1_800_000_000 + number
         since = since_s if task_id in in_seconds else since_s * 10**9
-        broker.client.hset(KEYS.task(task_id), "pending_since", since)
+        redis_of(broker).hset(KEYS.task(task_id), "pending_since", since)
     first = page(broker, PENDING)
     broker.run(delete_tasks(QUEUE, ["t2", "t3"]))
 
@@ -164,7 +165,7 @@ def test_a_task_that_follows_the_anchor_may_go_too(broker: Broker, in_seconds: t
 def test_ids_are_ordered_as_redis_orders_them(broker: Broker) -> None:
     names = ["A-b", "A_b", "a", "ab", "b", "Ä"]
     fill(broker, SCHEDULED, *names)
-    order = [name.decode() for name in broker.client.zrange(KEYS.scheduled, 0, -1)]
+    order = [name.decode() for name in redis_of(broker).zrange(KEYS.scheduled, 0, -1)]
 
     for is_newest_first in (False, True):
         first = page(broker, SCHEDULED, limit=1, is_newest_first=is_newest_first)
@@ -176,8 +177,8 @@ def test_ids_are_ordered_as_redis_orders_them(broker: Broker) -> None:
 @pytest.mark.parametrize("state", [PENDING, SCHEDULED])
 def test_ids_without_a_task_or_in_another_state_are_skipped(broker: Broker, state: TaskState) -> None:
     fill(broker, state, *IDS)
-    broker.client.delete(KEYS.task("t1"), KEYS.task("t2"))
-    broker.client.hset(KEYS.task("t4"), "state", "completed")
+    redis_of(broker).delete(KEYS.task("t1"), KEYS.task("t2"))
+    redis_of(broker).hset(KEYS.task("t4"), "state", "completed")
 
     first = page(broker, state)
 

@@ -10,6 +10,7 @@ from runqy.broker.states import TaskState
 from runqy.broker.tasks.finish import requeue
 from runqy.broker.tasks.inspector import delete_tasks
 from runqy.broker.tasks.listing import list_tasks
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, put, take
 
 KEYS = QueueKeys(QUEUE)
@@ -33,8 +34,8 @@ class BusyQueue:
     def present(self) -> list[str]:
         """Return the ids that are in the state."""
         if self.state is TaskState.SCHEDULED:
-            return [task_id.decode() for task_id in self.broker.client.zrange(KEYS.scheduled, 0, -1)]
-        return [task_id.decode() for task_id in self.broker.client.lrange(KEYS.pending, 0, -1)]
+            return [task_id.decode() for task_id in redis_of(self.broker).zrange(KEYS.scheduled, 0, -1)]
+        return [task_id.decode() for task_id in redis_of(self.broker).lrange(KEYS.pending, 0, -1)]
 
     def disturb(self) -> None:
         """Let something happen."""

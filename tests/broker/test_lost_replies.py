@@ -5,18 +5,22 @@ run left: no task is taken, finished or stored twice, and none is lost. Of a req
 the network loses the first reply.
 """
 
+import asyncio
 import dataclasses
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import redis as redis_py
 
 from runqy.broker import config_documents, keys
+from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.config_documents import QueueRevision
 from runqy.broker.connection.redis_client import RedisTarget
@@ -33,9 +37,9 @@ from runqy.broker.notify import Notify
 from runqy.broker.queues import pausing
 from runqy.broker.queues.deletion import delete_redis_queue, forget_unread_ends
 from runqy.broker.rate_limit import Rate, acquire
-from runqy.broker.replies import ReplyLost
+from runqy.broker.replies import Reply, ReplyLost
 from runqy.broker.request import Request, RequestBatch
-from runqy.broker.scripts import script
+from runqy.broker.scripts import command, script
 from runqy.broker.streams.audit_stream import append_record
 from runqy.broker.streams.ends import delete_ends, read_ends
 from runqy.broker.streams.run_counters import RunCounters, add_run_counters
@@ -60,9 +64,11 @@ from runqy.broker.workers import heartbeats
 from runqy.broker.workers.claims import claim_worker_id, delete_stale_claims
 from runqy.broker.workers.redis_users import StoredUser, remove_stored_users, store_user
 from runqy.broker.workers.requests import WorkerAction, request_action
+from runqy.errors import BrokerUnavailable
 from tests.broker.test_heartbeats import RECORD, running_task
 from tests.support import environment
 from tests.support.bad_network import BadNetwork, FaultMode
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, new_task, put, take, take_one
 
 OTHER = "mail.default"
@@ -89,65 +95,88 @@ def find_writing_scripts() -> list[str]:
     return sorted(name for name in names if "no-writes" not in script(name).source.partition("\n")[0])
 
 
-class LosingBroker(Broker):
+class LosingLink(AsyncBroker):
     """Loses the first reply to each request, and sends the request again."""
 
-    def __init__(self, network: BadNetwork) -> None:
-        super().__init__(Broker.connect(RedisTarget(addresses=(("127.0.0.1", network.port),))).client)
-        self.network = network
+    network: BadNetwork
+    redis: redis_py.Redis
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.effective: set[str] = set()
         """Scripts that changed something, the first time."""
         self.changed: dict[str, list[str]] = defaultdict(list)
         """By script, the keys that a repetition changed."""
-        self.later_s = 0
 
-    def now_ns(self) -> int:
-        return super().now_ns() + self.later_s * 10**9
-
-    def _run(self, request: Request[Any] | RequestBatch) -> Any:
+    async def _exchange(  # type: ignore[override]
+        self, request: Request[Any] | RequestBatch, execute: Any
+    ) -> tuple[list[Reply], None]:
+        if not request.commands:
+            return [], None
         names = {command.script.name for command in request.commands if command.script is not None}
         before = self.read_all()
         if request.may_repeat:
-            self._lose_reply(request)
+            await self._lose_reply(request)
         else:
-            replies = self.connection.execute(request.commands)
+            replies = await execute(request.commands, is_bulky=request.is_bulky)
         once = self.read_all()
         if before != once:
             self.effective |= names
         if request.may_repeat:
             assert not names & SENT_ONCE.keys()
-            replies = self.connection.execute(request.commands)
+            replies = await execute(request.commands, is_bulky=request.is_bulky)
         elif not names & SENT_ONCE.keys():
-            self.connection.execute(request.commands)
+            await execute(request.commands, is_bulky=request.is_bulky)
         twice = self.read_all()
         for name in names if once != twice else ():
             self.changed[name] += [key for key in once.keys() | twice.keys() if once.get(key) != twice.get(key)]
-        return request.read(replies)
+        return replies, None
 
-    def _lose_reply(self, request: Request[Any] | RequestBatch) -> None:
+    async def _lose_reply(self, request: Request[Any] | RequestBatch) -> None:
         """Send a request as the broker does, over a network that ends the connection instead of carrying the reply."""
-        if not request.commands:
-            return
+        await self._connect_again(is_bulky=request.is_bulky)
         self.network.mode = FaultMode.LOSES_RESPONSES
         with pytest.raises(ReplyLost):
-            self.connection.execute(request.commands)
+            await self._router.execute(request.commands, is_bulky=request.is_bulky)
         self.network.mode = FaultMode.FINE
+        await self._connect_again(is_bulky=request.is_bulky)
+
+    async def _connect_again(self, *, is_bulky: bool) -> None:
+        while True:
+            with suppress(BrokerUnavailable):
+                await self._router.execute([command("PING", key=None)], is_bulky=is_bulky)
+                break
+            await asyncio.sleep(0.01)
 
     def read_all(self) -> dict[str, Any]:
         """Return what is in Redis, but for the ids of entries and times to live."""
         found = {}
-        for key in self.client.scan_iter(count=1000):
-            kind = self.client.type(key).decode()
+        for key in self.redis.scan_iter(count=1000):
+            kind = self.redis.type(key).decode()
             readers: dict[str, Callable[[bytes], Any]] = {
-                "string": self.client.get,
-                "hash": self.client.hgetall,
-                "list": lambda key: self.client.lrange(key, 0, -1),
-                "set": self.client.smembers,
-                "zset": lambda key: self.client.zrange(key, 0, -1, withscores=True),
-                "stream": lambda key: [entry for _, entry in self.client.xrange(key)],
+                "string": self.redis.get,
+                "hash": self.redis.hgetall,
+                "list": lambda key: self.redis.lrange(key, 0, -1),
+                "set": self.redis.smembers,
+                "zset": lambda key: self.redis.zrange(key, 0, -1, withscores=True),
+                "stream": lambda key: [entry for _, entry in self.redis.xrange(key)],
             }
             found[key.decode()] = readers[kind](key)
         return found
+
+
+class LosingBroker(Broker):
+    """A broker with such a link, whose clock may be ahead."""
+
+    def __init__(self, network: BadNetwork) -> None:
+        target = RedisTarget(addresses=(("127.0.0.1", network.port),))
+        super().__init__(target)
+        self._on_loop = self.link = LosingLink.connect(target)
+        self.link.network, self.link.redis = network, environment.SERVER.client()
+        self.later_s = 0
+
+    def now_ns(self) -> int:
+        return super().now_ns() + self.later_s * 10**9
 
 
 def enqueue_tasks(broker: Broker) -> None:
@@ -184,9 +213,9 @@ def run_tasks(broker: Broker) -> None:
     broker.run(finish.archive(failed.lease, failed.message, error="e", now_ns=now_ns))
     broker.run(finish.requeue(back.lease, back.message, now_ns=now_ns))
     broker.run(finish.requeue(both.lease, both.message, now_ns=now_ns, shared_death=True))
-    broker.client.hset(KEYS.task("done"), "notify", NOTIFY.encode())
+    redis_of(broker).hset(KEYS.task("done"), "notify", NOTIFY.encode())
     ForeignEndSearch().tell_all(broker, [QUEUE])
-    (last,) = broker.client.xrevrange(KEYS.runs, count=1)
+    (last,) = redis_of(broker).xrevrange(KEYS.runs, count=1)
     milliseconds, number = map(int, last[0].split(b"-"))
     broker.run(remove_runs(QUEUE, (milliseconds, number)))
 
@@ -195,24 +224,24 @@ def maintain(broker: "LosingBroker") -> None:
     put(broker, "lost", "unlisted", "overdue", "again", retention_s=10, notify=NOTIFY)
     put(broker, "due", process_at_s=broker.now_s() + 60)
     take_one(broker)
-    broker.client.lrem(KEYS.pending, 1, "unlisted")
-    since = broker.client.hget(KEYS.task("unlisted"), "pending_since").decode()
+    redis_of(broker).lrem(KEYS.pending, 1, "unlisted")
+    since = redis_of(broker).hget(KEYS.task("unlisted"), "pending_since").decode()
     broker.run(restore_orphan(Suspect(QUEUE, PendingTask("unlisted", since)), now_ns=broker.now_ns()))
     completed = take_one(broker)
     broker.run(finish.complete(completed.lease, completed.message, b"1", now_ns=broker.now_ns()))
     stale = f"{KEYS.group('g')}:{'0' * 8}-0000-0000-0000-{'0' * 12}"
-    broker.client.zadd(stale, {"grouped": 1})
-    broker.client.zadd(KEYS.aggregation_sets, {stale: 1})
+    redis_of(broker).zadd(stale, {"grouped": 1})
+    redis_of(broker).zadd(KEYS.aggregation_sets, {stale: 1})
     put(broker, "canceled", queue="elsewhere")
     elsewhere = QueueKeys("elsewhere")
-    broker.client.hset(elsewhere.task("canceled"), mapping={"state": "active", "attempts": 1})
+    redis_of(broker).hset(elsewhere.task("canceled"), mapping={"state": "active", "attempts": 1})
     broker.run(cancel("elsewhere", "canceled", now_ns=broker.now_ns()))
-    broker.client.hset(elsewhere.task("canceled"), "state", "pending")
+    redis_of(broker).hset(elsewhere.task("canceled"), "state", "pending")
     broker.run(enforce_cancellations(broker, ["elsewhere"]))
-    broker.client.set(KEYS.lock("stray"), "gone")
+    redis_of(broker).set(KEYS.lock("stray"), "gone")
     broker.run(delete_stray_lock(QUEUE, KEYS.lock("stray")))
-    broker.client.hset(KEYS.output("stray"), "text", "x")
-    broker.client.hset(keys.lookup("stray"), "queue", QUEUE)
+    redis_of(broker).hset(KEYS.output("stray"), "text", "x")
+    redis_of(broker).hset(keys.lookup("stray"), "queue", QUEUE)
 
     broker.later_s = 300
     broker.run(forward_due(broker, [QUEUE]))
@@ -235,7 +264,7 @@ def administer(broker: Broker) -> None:
     broker.run(inspector.delete_tasks(QUEUE, ["t2"]))
     put(broker, "later", process_at_s=broker.now_s() + 60)
     broker.run(inspector.release_tasks(QUEUE, ["later"]))
-    broker.client.lrem(KEYS.pending, 1, "stray")
+    redis_of(broker).lrem(KEYS.pending, 1, "stray")
     delete_redis_queue(broker, QUEUE)
     broker.run(delete_ends(QUEUE, [entry.id for entry in broker.run(read_ends(QUEUE, limit=10))]))
     broker.run(forget_unread_ends([QUEUE]))
@@ -252,7 +281,7 @@ def serve_workers(broker: "LosingBroker") -> None:
     broker.run(record_delivery(b"delivery"))
     broker.run(append_record(b"record"))
     broker.run(acquire("client", Rate(5, 60), now_ns=broker.now_ns()))
-    broker.client.delete(keys.worker_record("w-1"))
+    redis_of(broker).delete(keys.worker_record("w-1"))
     broker.later_s = 2 * DAY_S
     broker.run(delete_stale_claims(broker))
     broker.run(heartbeats.remove_expired_workers(broker))
@@ -284,11 +313,10 @@ def losing(redis_server: None) -> Iterator[LosingBroker]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(heartbeats, "HEARTBEAT_TTL_S", 3600)  # no key expires between two looks
         for name in find_writing_scripts():
-            broker.client.script_load(
-                script(name).source
-            )  # or the reply that is lost says that there is no such script
+            # Or the reply that is lost says that there is no such script.
+            broker.link.redis.script_load(script(name).source)
         for scenario in SCENARIOS:
-            broker.client.flushall()
+            broker.link.redis.flushall()
             broker.later_s = 0
             scenario(broker)
     yield broker
@@ -298,5 +326,5 @@ def losing(redis_server: None) -> Iterator[LosingBroker]:
 
 @pytest.mark.parametrize("name", find_writing_scripts())
 def test_a_lost_reply_changes_nothing(losing: LosingBroker, name: str) -> None:
-    assert name in losing.effective, f"in no scenario {name}.lua changes anything: add a request with which it does"
-    assert losing.changed[name] == ([APPENDED_TWICE[name]] if name in APPENDED_TWICE else [])
+    assert name in losing.link.effective, f"in no scenario {name}.lua changes anything: add a request"
+    assert losing.link.changed[name] == ([APPENDED_TWICE[name]] if name in APPENDED_TWICE else [])

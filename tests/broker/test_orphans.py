@@ -1,7 +1,7 @@
 """Restoring tasks that are in no list."""
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import count
 
 import pytest
 
@@ -9,8 +9,11 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.maintenance import orphans
 from runqy.broker.maintenance.stray_locks import StrayLockSearch
+from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
+from tests.support.links import Execute, wrap_link
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, put, take
+from tests.support.redis_client import redis_of
 from tests.support.subscriptions import subscribed
 
 
@@ -22,13 +25,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> MovingClock:
 @pytest.fixture
 def go_worker(request: pytest.FixtureRequest) -> None:
     broker = request.getfixturevalue("broker" if "broker" in request.fixturenames else "single_broker")
-    broker.client.zadd(keys.WORKERS, {"vm:17767": 1})
+    redis_of(broker).zadd(keys.WORKERS, {"vm:17767": 1})
 
 
 def lose(broker: Broker, task_id: str) -> None:
     """Pop a task like a worker that dies before it registers it."""
     put(broker, task_id)
-    assert broker.client.lrem(KEYS.pending, 1, task_id)
+    assert redis_of(broker).lrem(KEYS.pending, 1, task_id)
 
 
 def walk(broker: Broker, search: orphans.OrphanSearch | StrayLockSearch) -> int:
@@ -52,12 +55,12 @@ def test_a_lost_task_is_put_to_the_front_a_minute_after_it_was_seen(broker: Brok
     restored = walk(broker, search)
 
     assert (early, restored) == (0, 1)
-    assert broker.client.lrange(KEYS.pending, 0, -1) == [b"waiting", b"lost"]
+    assert redis_of(broker).lrange(KEYS.pending, 0, -1) == [b"waiting", b"lost"]
 
 
 def test_without_go_workers_nothing_is_searched(broker: Broker, clock: MovingClock) -> None:
     lose(broker, "lost")
-    broker.client.zadd(keys.WORKERS, {"asynq:workers:{h:1:s}": broker.now_s() + 10})
+    redis_of(broker).zadd(keys.WORKERS, {"asynq:workers:{h:1:s}": broker.now_s() + 10})
     search = orphans.OrphanSearch()
     walk(broker, search)
     clock.advance(61)
@@ -73,14 +76,14 @@ def test_tasks_that_are_listed_stay_as_they_are(broker: Broker, clock: MovingClo
     for i in range(20):
         put(broker, f"t{i}")
     put(broker, "later", process_at_s=broker.now_s() + 1000)
-    broker.client.rpush(KEYS.pending, *broker.client.rpop(KEYS.pending, 3))  # out of the order of age
+    redis_of(broker).rpush(KEYS.pending, *redis_of(broker).rpop(KEYS.pending, 3))  # out of the order of age
     search = orphans.OrphanSearch()
-    before = broker.client.lrange(KEYS.pending, 0, -1)
+    before = redis_of(broker).lrange(KEYS.pending, 0, -1)
     walk(broker, search)
     clock.advance(61)
 
     assert walk(broker, search) == 0
-    assert broker.client.lrange(KEYS.pending, 0, -1) == before
+    assert redis_of(broker).lrange(KEYS.pending, 0, -1) == before
 
 
 @pytest.mark.usefixtures("go_worker")
@@ -90,9 +93,9 @@ def test_a_task_that_is_registered_in_the_end_is_not_put_back(broker: Broker, cl
     search = orphans.OrphanSearch()
     walk(broker, search)
     if index == "active":
-        broker.client.lpush(KEYS.active, "slow")
+        redis_of(broker).lpush(KEYS.active, "slow")
     else:
-        broker.client.zadd(KEYS.lease, {"slow": broker.now_s() + 100})
+        redis_of(broker).zadd(KEYS.lease, {"slow": broker.now_s() + 100})
     clock.advance(61)
 
     assert walk(broker, search) == 0
@@ -106,9 +109,9 @@ def test_an_idle_worker_is_woken_for_a_task_that_came_back(broker: Broker, clock
     walk(broker, search)
     clock.advance(61)
     channel = keys.wake_channel("token")
-    broker.client.zadd(KEYS.idle, {channel: broker.now_ns() // 1_000_000 + 600_000})
+    redis_of(broker).zadd(KEYS.idle, {channel: broker.now_ns() // 1_000_000 + 600_000})
 
-    with subscribed(broker.client, channel) as subscription:
+    with subscribed(redis_of(broker), channel) as subscription:
         walk(broker, search)
 
         assert subscription.next() == (channel, b"q")
@@ -120,7 +123,7 @@ def test_a_task_that_became_pending_again_starts_its_minute_again(broker: Broker
     search = orphans.OrphanSearch()
     walk(broker, search)
     clock.advance(61)
-    broker.client.hset(KEYS.task("t"), "pending_since", broker.now_ns())
+    redis_of(broker).hset(KEYS.task("t"), "pending_since", broker.now_ns())
 
     assert walk(broker, search) == 0
     clock.advance(61)
@@ -139,7 +142,7 @@ def test_many_lost_tasks_are_restored_in_steps(broker: Broker, clock: MovingCloc
     second = search.run_step(broker)
 
     assert (first, second) == (orphans.CHECKS_PER_STEP, 5)
-    assert broker.client.llen(KEYS.pending) == orphans.CHECKS_PER_STEP + 5
+    assert redis_of(broker).llen(KEYS.pending) == orphans.CHECKS_PER_STEP + 5
 
 
 @pytest.mark.usefixtures("go_worker")
@@ -157,7 +160,7 @@ def test_two_searches_put_a_task_back_once(broker: Broker, clock: MovingClock) -
 @pytest.mark.usefixtures("go_worker")
 def test_a_time_in_seconds_as_go_workers_write_it_is_understood(broker: Broker, clock: MovingClock) -> None:
     lose(broker, "t")
-    broker.client.hset(KEYS.task("t"), "pending_since", broker.now_s() - 5)
+    redis_of(broker).hset(KEYS.task("t"), "pending_since", broker.now_s() - 5)
     put(broker, "front")
     search = orphans.OrphanSearch()
     walk(broker, search)
@@ -173,14 +176,14 @@ LONG = 30_000
 def fill(broker: Broker, count: int = LONG) -> list[str]:
     """Fill the pending list with ids without tasks, the newest first, which no scan of tasks finds."""
     ids = [f"t{number}" for number in range(count)]
-    broker.client.rpush(KEYS.pending, *ids)
+    redis_of(broker).rpush(KEYS.pending, *ids)
     return ids
 
 
 def replace(broker: Broker, index: int, task_id: str) -> None:
     """Have an id of the list be that of a task, which another program made pending without a time."""
-    broker.client.hset(KEYS.task(task_id), mapping={"state": "pending", "msg": b"m"})
-    broker.client.lset(KEYS.pending, index, task_id)
+    redis_of(broker).hset(KEYS.task(task_id), mapping={"state": "pending", "msg": b"m"})
+    redis_of(broker).lset(KEYS.pending, index, task_id)
 
 
 def find_suspects(broker: Broker, clock: MovingClock) -> orphans.OrphanSearch:
@@ -199,7 +202,7 @@ def test_a_lost_task_of_a_long_list_is_put_to_its_front(broker: Broker, clock: M
     assert walk(broker, search) == 1
 
     assert indexes_of(broker, "lost") == ["pending"]
-    assert broker.client.lindex(KEYS.pending, -1) == b"lost"
+    assert redis_of(broker).lindex(KEYS.pending, -1) == b"lost"
 
 
 @pytest.mark.usefixtures("go_worker")
@@ -217,35 +220,28 @@ def test_a_long_list_is_searched_in_slices(single_broker: Broker, clock: MovingC
     lose(single_broker, "lost")
     fill(single_broker)
     search = find_suspects(single_broker, clock)
-    single_broker.client.config_resetstat()
+    redis_of(single_broker).config_resetstat()
 
     search.run_step(single_broker)
 
-    calls = single_broker.client.info("commandstats")
+    calls = redis_of(single_broker).info("commandstats")
     assert calls["cmdstat_lrange"]["calls"] >= LONG // orphans.SLICE_SIZE
     assert indexes_of(single_broker, "lost") == ["pending"]
 
 
-class RemovingConnection:
-    """Removes the newest ids of the pending list before each slice but the first."""
+def test_ids_that_are_removed_between_slices_hide_no_other(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, client, slices = fill(single_broker), redis_of(single_broker), count()
 
-    def __init__(self, broker: Broker) -> None:
-        self._connection, self._client, self._slices = broker.connection, broker.client, 0
+    async def remove_newest(execute: Execute, commands: Sequence[Command]) -> list[Reply]:
+        """Remove the newest ids of the pending list before each slice but the first."""
+        is_slice = any(command.script is not None and command.script.name == "find_pending" for command in commands)
+        if is_slice and next(slices):
+            client.lpop(KEYS.pending, orphans.SLICE_OVERLAP)
+        return await execute(commands)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def execute(self, commands: Sequence[Command]) -> Any:
-        if any(command.script is not None and command.script.name == "find_pending" for command in commands):
-            if self._slices:
-                self._client.lpop(KEYS.pending, orphans.SLICE_OVERLAP)
-            self._slices += 1
-        return self._connection.execute(commands)
-
-
-def test_ids_that_are_removed_between_slices_hide_no_other(single_broker: Broker) -> None:
-    ids = fill(single_broker)
-    single_broker.connection = RemovingConnection(single_broker)
+    wrap_link(monkeypatch, single_broker, remove_newest)
 
     assert single_broker.run(orphans.find_listed(single_broker, QUEUE, ids)) == {*ids}
 
@@ -254,17 +250,17 @@ def test_ids_that_are_removed_between_slices_hide_no_other(single_broker: Broker
 def test_locks_of_tasks_that_go_workers_deleted_are_deleted(broker: Broker) -> None:
     for name in ("waiting", "gone"):
         put(broker, name, unique_key=name)
-    broker.client.delete(KEYS.task("gone"))
-    broker.client.set(KEYS.lock("expiring"), "gone", ex=3600)  # as asynq's clients take them
+    redis_of(broker).delete(KEYS.task("gone"))
+    redis_of(broker).set(KEYS.lock("expiring"), "gone", ex=3600)  # as asynq's clients take them
 
     deleted = walk(broker, StrayLockSearch(step=3))
 
     assert deleted == 1
-    assert [broker.client.exists(KEYS.lock(name)) for name in ("waiting", "gone", "expiring")] == [1, 0, 1]
+    assert [redis_of(broker).exists(KEYS.lock(name)) for name in ("waiting", "gone", "expiring")] == [1, 0, 1]
 
 
 def test_without_go_workers_no_locks_are_searched(broker: Broker) -> None:
-    broker.client.set(KEYS.lock("gone"), "gone")
+    redis_of(broker).set(KEYS.lock("gone"), "gone")
 
     assert walk(broker, StrayLockSearch()) == 0
-    assert broker.client.exists(KEYS.lock("gone"))
+    assert redis_of(broker).exists(KEYS.lock("gone"))

@@ -3,6 +3,7 @@
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.queues.pausing import Pause, find_pause, pause, unpause
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, ids, put, take
 
 NOW_NS = 1_700_000_000_500_000_000
@@ -12,14 +13,14 @@ def test_a_pause_has_its_time(broker: Broker) -> None:
     was_changed = broker.run(pause(QUEUE, now_ns=NOW_NS))
 
     assert was_changed
-    assert broker.client.get(QueueKeys(QUEUE).paused) == b"1700000000"
+    assert redis_of(broker).get(QueueKeys(QUEUE).paused) == b"1700000000"
 
 
 def test_pausing_again_changes_nothing(broker: Broker) -> None:
     broker.run(pause(QUEUE, now_ns=NOW_NS))
 
     assert not broker.run(pause(QUEUE, now_ns=NOW_NS + 10**10))
-    assert broker.client.get(QueueKeys(QUEUE).paused) == b"1700000000"
+    assert redis_of(broker).get(QueueKeys(QUEUE).paused) == b"1700000000"
 
 
 def test_tasks_of_a_resumed_queue_are_dequeued(broker: Broker) -> None:
@@ -46,19 +47,19 @@ def test_resuming_removes_the_pause_details(broker: Broker) -> None:
     broker.run(unpause(QUEUE, now_ns=NOW_NS))
 
     assert broker.run(find_pause(QUEUE)) is None
-    assert not broker.client.exists(QueueKeys(QUEUE).pause_details)
+    assert not redis_of(broker).exists(QueueKeys(QUEUE).pause_details)
 
 
 def test_a_pause_by_asynqs_tools_has_no_user(broker: Broker) -> None:
     broker.run(pause(QUEUE, now_ns=NOW_NS, by="ops"))
-    broker.client.set(QueueKeys(QUEUE).paused, 5)
+    redis_of(broker).set(QueueKeys(QUEUE).paused, 5)
 
     assert broker.run(find_pause(QUEUE)) == Pause(since_s=5, by="")
 
 
 def test_invalid_pause_details_are_ignored(broker: Broker) -> None:
     keys = QueueKeys(QUEUE)
-    broker.client.set(keys.paused, "9" * 5000)
-    broker.client.set(keys.pause_details, "x")
+    redis_of(broker).set(keys.paused, "9" * 5000)
+    redis_of(broker).set(keys.pause_details, "x")
 
     assert broker.run(find_pause(QUEUE)) == Pause(since_s=None, by="")

@@ -10,6 +10,7 @@ from runqy.broker.maintenance.pending_timeouts import PendingTask
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import OutcomeCount, read_run_counters
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, message_of, put, state_of, take
+from tests.support.redis_client import redis_of
 from tests.support.subscriptions import subscribed
 
 
@@ -35,21 +36,21 @@ def test_a_task_that_waited_too_long_is_archived_with_the_reason(broker: Broker,
     assert message.error_msg.startswith("waited in the queue for longer than its pending_timeout of 60 s: ")
     assert (message.id, message.payload, message.retry, message.retried) == ("old", b"{}", 3, 0)
     assert before_s <= message.last_failed_at <= broker.now_s()
-    assert broker.client.zscore(KEYS.archived, "old") == message.last_failed_at + 259_200
-    assert int(broker.client.hget(KEYS.task("old"), "archived_at")) == message.last_failed_at
-    assert not broker.client.hexists(KEYS.task("old"), "pending_since")
+    assert redis_of(broker).zscore(KEYS.archived, "old") == message.last_failed_at + 259_200
+    assert int(redis_of(broker).hget(KEYS.task("old"), "archived_at")) == message.last_failed_at
+    assert not redis_of(broker).hexists(KEYS.task("old"), "pending_since")
     assert indexes_of(broker, "young") == ["pending"]
 
 
 def test_its_lock_is_free_again(broker: Broker, clock: MovingClock) -> None:
     put(broker, "t")
-    broker.client.hset(KEYS.task("t"), "unique_key", KEYS.lock("u"))
-    broker.client.set(KEYS.lock("u"), "t")
+    redis_of(broker).hset(KEYS.task("t"), "unique_key", KEYS.lock("u"))
+    redis_of(broker).set(KEYS.lock("u"), "t")
     clock.advance(61)
 
     archive_overdue(broker)
 
-    assert not broker.client.exists(KEYS.lock("u"))
+    assert not redis_of(broker).exists(KEYS.lock("u"))
 
 
 def test_no_attempt_is_counted(broker: Broker, clock: MovingClock) -> None:
@@ -58,14 +59,14 @@ def test_no_attempt_is_counted(broker: Broker, clock: MovingClock) -> None:
 
     archive_overdue(broker)
 
-    assert not broker.client.exists(KEYS.processed, KEYS.failed)
+    assert not redis_of(broker).exists(KEYS.processed, KEYS.failed)
 
 
 def test_waiting_clients_are_notified(broker: Broker, clock: MovingClock) -> None:
     put(broker, "t")
     clock.advance(61)
 
-    with subscribed(broker.client, "runqy:ended:t") as subscription:
+    with subscribed(redis_of(broker), "runqy:ended:t") as subscription:
         archive_overdue(broker)
 
         assert subscription.next() == ("runqy:ended:t", b"archived")
@@ -86,8 +87,8 @@ def test_more_than_a_slice_is_archived_in_one_sweep(broker: Broker, clock: Movin
     put(broker, "fresh")
 
     assert archive_overdue(broker) == 520
-    assert broker.client.lrange(KEYS.pending, 0, -1) == [b"fresh"]
-    assert broker.client.zcard(KEYS.archived) == 520
+    assert redis_of(broker).lrange(KEYS.pending, 0, -1) == [b"fresh"]
+    assert redis_of(broker).zcard(KEYS.archived) == 520
     (counters,) = broker.run(read_run_counters([QUEUE]))
     found = tuple(map(counters.by_outcome, OutcomeCount))
     assert [+each for each in found] == [{RunOutcome.EXPIRED: 520}] * 3
@@ -95,7 +96,7 @@ def test_more_than_a_slice_is_archived_in_one_sweep(broker: Broker, clock: Movin
 
 def test_tasks_are_archived_although_a_worker_replaced_the_counters(broker: Broker, clock: MovingClock) -> None:
     put(broker, "t")
-    broker.client.set(KEYS.run_counters, "no hash")
+    redis_of(broker).set(KEYS.run_counters, "no hash")
     clock.advance(61)
 
     assert archive_overdue(broker) == 1
@@ -107,7 +108,7 @@ def test_a_slice_without_times_is_skipped(broker: Broker, clock: MovingClock, mo
     for task_id in ("run1", "run2", "old"):
         put(broker, task_id)
     for task_id in ("run1", "run2"):
-        broker.client.hdel(KEYS.task(task_id), "pending_since")
+        redis_of(broker).hdel(KEYS.task(task_id), "pending_since")
     clock.advance(61)
 
     assert archive_overdue(broker) == 1
@@ -123,7 +124,7 @@ def test_a_task_that_changed_between_the_two_steps_is_not_changed(broker: Broker
     put(broker, "back")
     seen = broker.run(pending_timeouts.list_pending(QUEUE))
     take(broker)
-    broker.client.hset(KEYS.task("back"), "pending_since", broker.now_ns() + 1)
+    redis_of(broker).hset(KEYS.task("back"), "pending_since", broker.now_ns() + 1)
 
     archived = broker.run(pending_timeouts.archive_timed_out(QUEUE, seen, timeout_s=1, now_ns=broker.now_ns()))
 
@@ -134,7 +135,7 @@ def test_a_task_that_changed_between_the_two_steps_is_not_changed(broker: Broker
 
 def test_a_leftover_active_entry_does_not_archive_a_finished_task(broker: Broker, clock: MovingClock) -> None:
     put(broker, "t")
-    broker.client.hset(KEYS.task("t"), "state", "completed")
+    redis_of(broker).hset(KEYS.task("t"), "state", "completed")
     clock.advance(61)
 
     assert archive_overdue(broker) == 0
@@ -154,7 +155,7 @@ def test_two_processes_archive_each_task_once(broker: Broker, clock: MovingClock
         thread.join()
 
     assert sum(archived) == 100
-    assert broker.client.zcard(KEYS.archived) == 100
+    assert redis_of(broker).zcard(KEYS.archived) == 100
 
 
 @pytest.mark.parametrize("since", ["", "x", "-5", "1.5", "²", "9" * 5000])

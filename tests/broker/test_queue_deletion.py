@@ -10,6 +10,7 @@ from runqy.broker.queues.pausing import pause
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.finish import archive, complete
 from runqy.errors import LeaseLost
+from tests.support.redis_client import redis_of
 from tests.support.tasks import fields, listed, put, take, take_one
 
 KEYS = QueueKeys("mail")
@@ -17,7 +18,7 @@ KEYS = QueueKeys("mail")
 
 def names(broker: Broker) -> list[str]:
     """Return all keys in Redis."""
-    return sorted(key.decode() for key in broker.client.scan_iter(count=1000))
+    return sorted(key.decode() for key in redis_of(broker).scan_iter(count=1000))
 
 
 def fill(broker: Broker) -> None:
@@ -28,7 +29,7 @@ def fill(broker: Broker) -> None:
     broker.run(archive(dead.lease, dead.message, error="boom", now_ns=broker.now_ns()))
     put(broker, "waiting")
     put(broker, "later", process_at_s=broker.now_s() + 3600)
-    client = broker.client
+    client = redis_of(broker)
     client.hset(KEYS.task("again"), mapping={"msg": b"", "state": "retry"})
     client.zadd(KEYS.retry, {"again": 1})
     client.hset(KEYS.task("grouped"), mapping={"msg": b"", "state": "aggregating", "group": "g"})
@@ -49,7 +50,7 @@ def neighbours(broker: Broker) -> list[str]:
     """Return the keys of queues whose names are alike."""
     put(broker, "n1", queue="mail_high")
     put(broker, "n2", queue="ma")
-    broker.client.set("asynq:t:{mail}:x", "a lookup of an id that looks like a queue's key")
+    redis_of(broker).set("asynq:t:{mail}:x", "a lookup of an id that looks like a queue's key")
     return names(broker)
 
 
@@ -59,16 +60,18 @@ def test_nothing_is_left_and_neighbours_stay(broker: Broker, neighbours: list[st
     deleted = delete_redis_queue(broker, "mail")
 
     assert names(broker) == neighbours
-    assert broker.client.smembers(redis_keys.QUEUES) == {b"mail_high", b"ma"}
+    assert redis_of(broker).smembers(redis_keys.QUEUES) == {b"mail_high", b"ma"}
     assert deleted.tasks == dict.fromkeys(TaskState, 1)
 
 
 def test_keys_that_are_not_text_are_deleted(broker: Broker) -> None:
     put(broker, "t1")
-    broker.client.hset(KEYS.task("").encode() + b"\xff", mapping={"msg": b"", "state": "aggregating", "group": b"\xfe"})
-    broker.client.zadd(KEYS.group("").encode() + b"\xfe", {b"\xff": 1})
-    broker.client.sadd(KEYS.groups, b"\xfe")
-    broker.client.set(KEYS.output("").encode() + b"\xff", "text")
+    redis_of(broker).hset(
+        KEYS.task("").encode() + b"\xff", mapping={"msg": b"", "state": "aggregating", "group": b"\xfe"}
+    )
+    redis_of(broker).zadd(KEYS.group("").encode() + b"\xfe", {b"\xff": 1})
+    redis_of(broker).sadd(KEYS.groups, b"\xfe")
+    redis_of(broker).set(KEYS.output("").encode() + b"\xff", "text")
 
     delete_redis_queue(broker, "mail")
 
@@ -90,21 +93,21 @@ def test_many_tasks_go_in_steps(broker: Broker) -> None:
 def test_a_lock_that_belongs_to_another_task_stays(broker: Broker) -> None:
     put(broker, "t1")
     lock = KEYS.lock_prefix + "mail:abc"
-    broker.client.hset(KEYS.task("t1"), "unique_key", lock)
-    broker.client.set(lock, "t2")
+    redis_of(broker).hset(KEYS.task("t1"), "unique_key", lock)
+    redis_of(broker).set(lock, "t2")
 
     broker.run(delete_indexed_tasks(KEYS, KEYS.pending))
 
-    assert broker.client.get(lock) == b"t2"
+    assert redis_of(broker).get(lock) == b"t2"
 
 
 def test_a_lookup_that_names_another_queue_by_now_stays(broker: Broker) -> None:
     put(broker, "t1")
-    broker.client.hset(redis_keys.lookup("t1"), "queue", "other")
+    redis_of(broker).hset(redis_keys.lookup("t1"), "queue", "other")
 
     delete_redis_queue(broker, "mail")
 
-    assert broker.client.hget(redis_keys.lookup("t1"), "queue") == b"other"
+    assert redis_of(broker).hget(redis_keys.lookup("t1"), "queue") == b"other"
 
 
 def test_a_task_taken_from_a_worker_cannot_be_finished_by_it(broker: Broker) -> None:
@@ -123,11 +126,11 @@ def test_a_queue_that_is_not_there_is_removed_too(broker: Broker) -> None:
 
 def test_keys_of_another_type_are_removed_too(broker: Broker) -> None:
     for key in (KEYS.pending, KEYS.completed, KEYS.groups, KEYS.task("text")):
-        broker.client.set(key, "x")
+        redis_of(broker).set(key, "x")
     lock = KEYS.lock("k")
-    broker.client.rpush(lock, "x")
-    broker.client.hset(KEYS.task("t1"), mapping={"state": "archived", "unique_key": lock})
-    broker.client.zadd(KEYS.archived, {"t1": 1, "text": 2})
+    redis_of(broker).rpush(lock, "x")
+    redis_of(broker).hset(KEYS.task("t1"), mapping={"state": "archived", "unique_key": lock})
+    redis_of(broker).zadd(KEYS.archived, {"t1": 1, "text": 2})
 
     delete_redis_queue(broker, "mail")
 

@@ -9,6 +9,7 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.rate_limit import Rate, acquire
 from tests.support.environment import SERVER
+from tests.support.redis_client import redis_of
 
 SECOND = 10**9
 START = 1_800_000_000 * SECOND
@@ -53,8 +54,8 @@ def test_the_status_has_the_remaining_allowance_and_its_reset(broker):
 
 def read_time_ms(broker: Broker) -> int:
     """Return the time of the Redis that has the key."""
-    options = {"target_nodes": broker.client.get_node_from_key(keys.rate("a"))} if broker.is_cluster else {}
-    seconds, micros = broker.client.execute_command("TIME", **options)
+    options = {"target_nodes": redis_of(broker).get_node_from_key(keys.rate("a"))} if broker.is_cluster else {}
+    seconds, micros = redis_of(broker).execute_command("TIME", **options)
     return int(seconds) * 1000 + int(micros) // 1000
 
 
@@ -63,17 +64,17 @@ def test_the_used_rate_expires_with_the_window(broker):
     send(broker, Rate(2, 60))
     after_ms = read_time_ms(broker)
 
-    assert before_ms + 30_000 <= broker.client.pexpiretime(keys.rate("a")) <= after_ms + 30_000
+    assert before_ms + 30_000 <= redis_of(broker).pexpiretime(keys.rate("a")) <= after_ms + 30_000
 
 
 def test_a_refused_request_spends_nothing(broker):
     rate = Rate(1, HOUR_S)
     send(broker, rate)
-    before = broker.client.get(keys.rate("a"))
+    before = redis_of(broker).get(keys.rate("a"))
 
     send(broker, rate, START + SECOND)
 
-    assert broker.client.get(keys.rate("a")) == before
+    assert redis_of(broker).get(keys.rate("a")) == before
 
 
 def test_a_clock_that_was_ahead_delays_no_request_by_more_than_a_window(broker):
@@ -81,7 +82,7 @@ def test_a_clock_that_was_ahead_delays_no_request_by_more_than_a_window(broker):
     send(broker, rate, START + 24 * HOUR_S * SECOND)
 
     assert not send(broker, rate, START + (HOUR_S - 1) * SECOND)
-    broker.client.set(keys.rate("a"), (START + 24 * HOUR_S * SECOND) // 1000)
+    redis_of(broker).set(keys.rate("a"), (START + 24 * HOUR_S * SECOND) // 1000)
     assert broker.run(acquire("a", rate, now_ns=START)).wait_s == HOUR_S
 
 
@@ -102,8 +103,8 @@ def test_concurrent_requests_do_not_exceed_the_limit(single_broker):
 
 @given(st.integers(1, 200), st.sampled_from([3600, 86400]))
 def test_a_rate_is_neither_one_more_nor_one_less(redis_server: None, limit: int, window_s: int) -> None:
-    broker = Broker(SERVER.client())
-    broker.client.delete(keys.rate("h"))
+    broker = Broker(SERVER.target)
+    redis_of(broker).delete(keys.rate("h"))
 
     assert [send(broker, Rate(limit, window_s), subject="h") for _ in range(limit + 1)] == [True] * limit + [False]
     broker.close()

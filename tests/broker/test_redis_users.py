@@ -29,6 +29,7 @@ from runqy.broker.workers.redis_users import COMMANDS, RedisUser, create_users, 
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, OutcomeUnknown
 from tests.support.event_loop import wait_until
 from tests.support.maintenance_duties import indexes_of
+from tests.support.redis_client import redis_of
 from tests.support.waiting import PATIENCE_S
 
 INSTANCE = "550e8400-e29b-41d4-a716-446655440000"
@@ -62,11 +63,11 @@ T = TypeVar("T")
 @pytest.fixture
 def target(broker: Broker, request: pytest.FixtureRequest) -> RedisTarget:
     """Return how the server enters Redis, where no worker of another test has left a user."""
-    delete_users(broker, frozenset().union(*list_users(broker).values()))
+    broker.run(delete_users(broker, frozenset().union(*broker.run(list_users(broker)).values())))
     if broker.is_cluster:
         cluster: RedisTarget = request.getfixturevalue("cluster_target")
         return cluster
-    options = broker.client.connection_pool.connection_kwargs
+    options = redis_of(broker).connection_pool.connection_kwargs
     return RedisTarget(addresses=((options["host"], options["port"]),))
 
 
@@ -125,11 +126,11 @@ class Worker:
 @pytest.fixture
 def worker(broker: Broker, target: RedisTarget) -> Iterator[Worker]:
     """Return a connection with the Redis user of a worker of the queues `mail` and `mail_low`."""
-    create_users(broker, [USER], target=target)
+    broker.run(create_users(broker, [USER], target=target))
     entered = Worker(replace(target, username=USER.name, password="secret"))
     yield entered
     entered.close()
-    delete_users(broker, [USER.name])
+    broker.run(delete_users(broker, [USER.name]))
 
 
 def add(broker: Broker, *, queue: str = "mail", **options: int) -> str:
@@ -260,7 +261,7 @@ def test_it_cannot_administer_or_list_keys(worker: Worker) -> None:
 
 def test_scripts_that_it_loads_are_checked_too(broker: Broker, worker: Worker) -> None:
     own, other = "asynq:{mail}:pending", "asynq:{mail}x:t:1"  # of another queue, in the same slot
-    broker.client.hset(other, "msg", "secret")
+    redis_of(broker).hset(other, "msg", "secret")
     sha = worker.send("SCRIPT", "LOAD", "return redis.call('HGET', ARGV[1], 'msg')", key=own).decode()
 
     with pytest.raises(BrokerCommandRefused, match=r"ACL failure|can't access"):
@@ -271,7 +272,7 @@ def test_a_user_receives_only_its_own_wake_ups(broker: Broker, worker: Worker) -
     own, another = keys.wake_channel(f"{INSTANCE}:abc"), keys.wake_channel(f"{OTHER_INSTANCE}:abc")
 
     is_confirmed = worker.subscribe(keys.CANCEL_CHANNEL, keys.CHANGED_CHANNEL, own)
-    broker.client.publish(own, "mail")
+    redis_of(broker).publish(own, "mail")
 
     assert is_confirmed
     worker.wait_until(lambda: worker.received == [(own, b"mail")])
@@ -284,8 +285,8 @@ def test_a_second_registration_adds_its_queues_and_keeps_the_subscription(
 ) -> None:
     worker.subscribe(keys.CANCEL_CHANNEL)
 
-    create_users(broker, [replace(USER, worker_ids=("w2",), redis_queues=("other",))], target=target)
-    broker.client.publish(keys.CANCEL_CHANNEL, "t1")
+    broker.run(create_users(broker, [replace(USER, worker_ids=("w2",), redis_queues=("other",))], target=target))
+    redis_of(broker).publish(keys.CANCEL_CHANNEL, "t1")
 
     worker.wait_until(lambda: worker.received == [(keys.CANCEL_CHANNEL, b"t1")])
     assert worker.gaps == 0
@@ -295,8 +296,10 @@ def test_a_second_registration_adds_its_queues_and_keeps_the_subscription(
 
 
 def test_rights_of_a_user_can_be_reduced(broker: Broker, target: RedisTarget, worker: Worker) -> None:
-    for node in list_users(broker):
-        set_users(broker, node, [replace(USER, redis_queues=("mail_low",))], target=target, is_narrowing=True)
+    for node in broker.run(list_users(broker)):
+        broker.run(
+            set_users(broker, node, [replace(USER, redis_queues=("mail_low",))], target=target, is_narrowing=True)
+        )
 
     assert take(worker, 1, "mail_low") == []
     with pytest.raises(BrokerRefused):
@@ -307,21 +310,21 @@ def test_a_deleted_user_loses_its_connections_everywhere(broker: Broker, worker:
     worker.subscribe(keys.CANCEL_CHANNEL)
     take(worker, 1)
 
-    delete_users(broker, [USER.name])
+    broker.run(delete_users(broker, [USER.name]))
 
-    assert {*list_users(broker).values()} == {frozenset()}
+    assert {*broker.run(list_users(broker)).values()} == {frozenset()}
     errors = [error_of(worker) for _ in range(3)]
     assert isinstance(errors[0], OutcomeUnknown)
     assert isinstance(errors[-1], BrokerRefused)
 
 
 def test_users_with_other_names_are_neither_listed_nor_deleted(single_broker: Broker) -> None:
-    delete_users(single_broker, list_users(single_broker)[""])
-    single_broker.client.execute_command("ACL", "SETUSER", "other")
+    single_broker.run(delete_users(single_broker, single_broker.run(list_users(single_broker))[""]))
+    redis_of(single_broker).execute_command("ACL", "SETUSER", "other")
 
-    delete_users(single_broker, ["other", "default"])
+    single_broker.run(delete_users(single_broker, ["other", "default"]))
 
-    users = single_broker.client.execute_command("ACL", "USERS")
+    users = redis_of(single_broker).execute_command("ACL", "USERS")
     assert b"other" in users
-    assert list_users(single_broker) == {"": frozenset()}
-    single_broker.client.execute_command("ACL", "DELUSER", "other")
+    assert single_broker.run(list_users(single_broker)) == {"": frozenset()}
+    redis_of(single_broker).execute_command("ACL", "DELUSER", "other")

@@ -15,6 +15,7 @@ from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.finish import requeue
 from runqy.broker.tasks.inspector import archive_tasks, delete_tasks
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, new_task, take_one
 
 KEYS = QueueKeys(QUEUE)
@@ -25,13 +26,13 @@ LONG = 30_000
 
 def pending(broker: Broker) -> list[str]:
     """Return the ids that wait, the newest first."""
-    return [task_id.decode() for task_id in broker.client.lrange(KEYS.pending, 0, -1)]
+    return [task_id.decode() for task_id in redis_of(broker).lrange(KEYS.pending, 0, -1)]
 
 
 def fill(broker: Broker, count: int, time_of: Callable[[int], int | None]) -> list[str]:
     """Enqueue tasks with different times, and return their ids, the newest first."""
     ids = [f"t{number}" for number in range(count)]
-    pipeline = broker.client.pipeline(transaction=False)
+    pipeline = redis_of(broker).pipeline(transaction=False)
     for number, task_id in enumerate(ids):
         content: dict[str, str | int] = {"msg": "", "state": "pending"}
         since = time_of(number)
@@ -43,7 +44,7 @@ def fill(broker: Broker, count: int, time_of: Callable[[int], int | None]) -> li
 
 def lrem_calls(broker: Broker) -> int:
     """Return how often ids were looked for by a walk since the statistics were reset."""
-    return int(broker.client.info("commandstats").get("cmdstat_lrem", {}).get("calls", 0))
+    return int(redis_of(broker).info("commandstats").get("cmdstat_lrem", {}).get("calls", 0))
 
 
 def cancel_one(broker: Broker, task_id: str) -> None:
@@ -60,7 +61,7 @@ def archive_one(broker: Broker, task_id: str) -> None:
 
 def archive_overdue_one(broker: Broker, task_id: str) -> None:
     """Archive a task that exceeded its pending timeout."""
-    since = broker.client.hget(KEYS.task(task_id), "pending_since").decode()
+    since = redis_of(broker).hget(KEYS.task(task_id), "pending_since").decode()
     broker.run(archive_timed_out(QUEUE, [PendingTask(task_id, since)], timeout_s=1, now_ns=NOW_NS))
 
 
@@ -69,7 +70,7 @@ def test_an_id_deep_in_a_long_list_leaves_without_a_walk(
     single_broker: Broker, remove: Callable[[Broker, str], None]
 ) -> None:
     before = fill(single_broker, LONG, lambda number: NOW_NS + number // 700)  # as batches of 700 are stored
-    single_broker.client.config_resetstat()
+    redis_of(single_broker).config_resetstat()
 
     remove(single_broker, "t15000")
 
@@ -82,7 +83,7 @@ def test_an_id_deep_in_a_long_list_leaves_without_a_walk(
 def test_a_task_moved_deep_into_the_list_is_found_there(single_broker: Broker) -> None:
     fill(single_broker, LONG, lambda number: NOW_NS + number)
     cancel_one(single_broker, "t15000")
-    single_broker.client.config_resetstat()
+    redis_of(single_broker).config_resetstat()
 
     cancel_one(single_broker, f"t{LONG - 1}")
 
@@ -144,17 +145,17 @@ def test_whatever_the_order_exactly_the_right_id_leaves(single_broker: Broker, s
                 single_broker.run(enqueue(task, now_ns=now_ns, is_cluster=False))
             if chance.random() < 0.2:  # by a host whose clock differs
                 task_id = pending(single_broker)[0]
-                single_broker.client.hset(KEYS.task(task_id), "pending_since", now_ns - chance.randint(0, 3 * 10**9))
+                redis_of(single_broker).hset(KEYS.task(task_id), "pending_since", now_ns - chance.randint(0, 3 * 10**9))
         elif action < 0.6:
             taken = take_one(single_broker)
             if chance.random() < 0.7:
                 single_broker.run(requeue(taken.lease, now_ns=now_ns))
             if chance.random() < 0.3:  # as asynq requeues tasks
-                single_broker.client.hdel(KEYS.task(taken.lease.task_id), "pending_since")
+                redis_of(single_broker).hdel(KEYS.task(taken.lease.task_id), "pending_since")
         elif action < 0.65:
             task_id = chance.choice(before)
-            since = int(single_broker.client.hget(KEYS.task(task_id), "pending_since") or 0)
-            single_broker.client.hset(KEYS.task(task_id), "pending_since", since // 10**9)  # as Go's runqy-worker
+            since = int(redis_of(single_broker).hget(KEYS.task(task_id), "pending_since") or 0)
+            redis_of(single_broker).hset(KEYS.task(task_id), "pending_since", since // 10**9)  # as Go's runqy-worker
         else:
             task_id = chance.choice(before)
 

@@ -13,6 +13,7 @@ from runqy.broker.tasks.enqueue_batch import BatchPart, RequestToken, enqueue_ma
 from runqy.broker.tasks.finish import complete
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.tasks.reader import find_task
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, fields, listed, new_task, put, take_one
 
 KEYS = QueueKeys(QUEUE)
@@ -23,7 +24,7 @@ def put_retried(broker: Broker, task_id: str = "t1", **hash_fields: str) -> None
     """Enqueue a task with limits of its own, and leave it as a Go worker does that retried it once."""
     put(broker, task_id, timeout_s=2, retention_s=60, headers={"x-request-id": "r1"})
     retried = TaskMessage(type=QUEUE, queue=QUEUE, id=task_id, payload=b'{"n":1}', retry=3)
-    broker.client.hset(
+    redis_of(broker).hset(
         KEYS.task(task_id),
         mapping={"msg": retried.SerializeToString(), "retried": "1", "error_msg": "boom"} | hash_fields,
     )
@@ -83,13 +84,13 @@ def test_its_result_is_kept(broker: Broker) -> None:
     broker.run(complete(taken.lease, taken.message, b'"done"', now_ns=now_ns))
 
     assert listed(broker) == {"completed": ["t1"]}
-    assert broker.client.zscore(KEYS.completed, "t1") == now_ns // 10**9 + 60
+    assert redis_of(broker).zscore(KEYS.completed, "t1") == now_ns // 10**9 + 60
     assert fields(broker, "t1")["result"] == b'"done"'
 
 
 def test_values_of_the_message_take_precedence(broker: Broker) -> None:
     put(broker, "t1", timeout_s=2, retention_s=60)
-    broker.client.hset(KEYS.task("t1"), mapping={"active_timeout": "9", "ttl_completed": "9"})
+    redis_of(broker).hset(KEYS.task("t1"), mapping={"active_timeout": "9", "ttl_completed": "9"})
 
     message = take_one(broker).message
 
@@ -108,7 +109,7 @@ def test_fields_with_nonsense_end_no_worker(broker: Broker, text: str) -> None:
 
 def test_a_task_of_another_producer_has_no_such_fields(broker: Broker) -> None:
     put(broker, "t1", timeout_s=2, retention_s=0)
-    broker.client.hdel(KEYS.task("t1"), "active_timeout", "ttl_completed", "ttl_archived")
+    redis_of(broker).hdel(KEYS.task("t1"), "active_timeout", "ttl_completed", "ttl_archived")
 
     message = take_one(broker).message
 

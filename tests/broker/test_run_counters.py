@@ -17,6 +17,7 @@ from runqy.broker.streams.run_counters import (
 from runqy.errors import BrokerUnavailable
 from tests.broker.test_heartbeats import RECORD
 from tests.support.lost_replies import lose_reply
+from tests.support.redis_client import redis_of
 from tests.support.tasks import put, take_one
 from workers.runtime.heartbeat import RunCounts, send_heartbeat
 
@@ -47,7 +48,7 @@ def test_counts_of_workers_are_added(broker: Broker) -> None:
 
 
 def test_a_counter_that_is_no_number_begins_again(broker: Broker) -> None:
-    broker.client.hset(QueueKeys("mail").run_counters, mapping={"completed": "forged", "wait_ms": 2**63 - 1})
+    redis_of(broker).hset(QueueKeys("mail").run_counters, mapping={"completed": "forged", "wait_ms": 2**63 - 1})
 
     broker.run(add_run_counters("mail", counted()))
 

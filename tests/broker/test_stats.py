@@ -7,6 +7,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.queues.pausing import pause
 from runqy.broker.queues.stats import count_tasks, read_queue_names
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, put, take
 
 KEYS = QueueKeys(QUEUE)
@@ -15,8 +16,8 @@ KEYS = QueueKeys(QUEUE)
 def test_tasks_are_counted_by_state(broker: Broker) -> None:
     put(broker, "c", "r", "a", "x", "p1", "p2")
     put(broker, "s", process_at_s=broker.now_s() + 60)
-    broker.client.zadd(KEYS.group("g1"), {"g": 1})
-    broker.client.sadd(KEYS.groups, "g1")
+    redis_of(broker).zadd(KEYS.group("g1"), {"g": 1})
+    redis_of(broker).sadd(KEYS.groups, "g1")
     completed, failed, archived, _ = take(broker, 4)
     now_ns = broker.now_ns()
     broker.run(complete(completed.lease, completed.message, now_ns=now_ns))
@@ -35,7 +36,7 @@ def test_tasks_are_counted_by_state(broker: Broker) -> None:
 def test_latency_is_the_age_of_the_oldest_pending_task(broker: Broker) -> None:
     put(broker, "old")
     put(broker, "new")
-    since = int(broker.client.hget(KEYS.task("old"), "pending_since"))
+    since = int(redis_of(broker).hget(KEYS.task("old"), "pending_since"))
 
     (counts,) = broker.run(count_tasks([QUEUE], now_ns=since + 2_500_000_000))
 
@@ -44,7 +45,7 @@ def test_latency_is_the_age_of_the_oldest_pending_task(broker: Broker) -> None:
 
 def test_a_time_that_gos_worker_wrote_is_in_seconds(broker: Broker) -> None:
     put(broker, "t1")
-    broker.client.hset(KEYS.task("t1"), "pending_since", 1_800_000_000)
+    redis_of(broker).hset(KEYS.task("t1"), "pending_since", 1_800_000_000)
 
     (counts,) = broker.run(count_tasks([QUEUE], now_ns=1_800_000_090 * 10**9))
 
@@ -54,7 +55,7 @@ def test_a_time_that_gos_worker_wrote_is_in_seconds(broker: Broker) -> None:
 @pytest.mark.parametrize("since", ["", "soon", "0", "9" * 5000])
 def test_unknown_latency_is_zero(broker: Broker, since: str) -> None:
     put(broker, "t1")
-    broker.client.hset(KEYS.task("t1"), "pending_since", since)
+    redis_of(broker).hset(KEYS.task("t1"), "pending_since", since)
 
     (counts,) = broker.run(count_tasks([QUEUE], now_ns=broker.now_ns()))
 
@@ -90,7 +91,7 @@ def test_queues_are_known_once_they_had_a_task(broker: Broker) -> None:
     ids=["pending", "groups", "text", "digits", "hash"],
 )
 def test_a_worker_cannot_hide_other_queues(broker: Broker, words: tuple[str, ...]) -> None:
-    broker.client.execute_command(*words)
+    redis_of(broker).execute_command(*words)
     put(broker, "t1", queue="other")
 
     mine, other = broker.run(count_tasks([QUEUE, "other"], now_ns=broker.now_ns()))

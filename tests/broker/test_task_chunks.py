@@ -17,6 +17,7 @@ from runqy.broker.tasks.reader import read_statuses
 from runqy.errors import BrokerFull
 from tests.support import environment, event_loop
 from tests.support.full_redis import full_redis
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, fail, put, take_one
 
 KEYS = QueueKeys(QUEUE)
@@ -71,7 +72,7 @@ def test_chunks_that_are_written_again_after_a_lost_reply_are_kept_once(broker: 
 
 def test_chunks_after_missing_ones_are_not_written(broker: Broker, taken: LeasedTask) -> None:
     stream(broker, taken, b"1", b"2", b"3")
-    broker.client.rpop(KEYS.chunks("t1"))  # as a failover may lose the last write
+    redis_of(broker).rpop(KEYS.chunks("t1"))  # as a failover may lose the last write
 
     assert stream(broker, taken, b"4", offset=3) == 2
     assert stream(broker, taken, b"3", b"4", offset=2) == 4
@@ -98,7 +99,7 @@ def test_a_new_run_replaces_the_chunks(broker: Broker, taken: LeasedTask) -> Non
     between = chunks_of(broker).entries
     again = take_one(broker)
     begun = chunks_of(broker, run=1, offset=2)
-    is_left = broker.client.exists(KEYS.chunks("t1"))
+    is_left = redis_of(broker).exists(KEYS.chunks("t1"))
     stream(broker, again, b"3")
 
     assert between == (b"1", b"2")
@@ -141,7 +142,7 @@ def test_only_the_run_with_the_lease_may_write(broker: Broker, taken: LeasedTask
     assert stream(broker, foreign, b"1") is None
     assert not broker.run(mark_gap(batch_of(foreign, b"1")))
 
-    assert not broker.client.exists(KEYS.chunks("t1"))
+    assert not redis_of(broker).exists(KEYS.chunks("t1"))
     assert chunks_of(broker) == TaskChunks(run=1)
 
 
@@ -149,12 +150,12 @@ def test_chunks_expire_after_their_task(broker: Broker, taken: LeasedTask) -> No
     kept_s = 100 * 24 * 3600
     stream(broker, taken, b"1", retention_s=kept_s)
 
-    assert KEPT_S + kept_s - 60 < broker.client.ttl(KEYS.chunks("t1")) <= KEPT_S + kept_s
+    assert KEPT_S + kept_s - 60 < redis_of(broker).ttl(KEYS.chunks("t1")) <= KEPT_S + kept_s
 
 
 def test_a_task_with_the_id_of_a_deleted_one_shows_only_its_own_chunks(broker: Broker, taken: LeasedTask) -> None:
     stream(broker, taken, b'"old"')
-    broker.client.delete(KEYS.task("t1"))  # as another program does, which knows no chunks
+    redis_of(broker).delete(KEYS.task("t1"))  # as another program does, which knows no chunks
 
     put(broker, "t1")
     before = chunks_of(broker)
@@ -166,8 +167,8 @@ def test_a_task_with_the_id_of_a_deleted_one_shows_only_its_own_chunks(broker: B
 
 def test_chunks_of_another_type_are_replaced(broker: Broker, taken: LeasedTask) -> None:
     stream(broker, taken, b"1")
-    broker.client.delete(KEYS.chunks("t1"))
-    broker.client.set(KEYS.chunks("t1"), "a worker's")
+    redis_of(broker).delete(KEYS.chunks("t1"))
+    redis_of(broker).set(KEYS.chunks("t1"), "a worker's")
 
     unreadable = chunks_of(broker)
     stored = stream(broker, taken, b"2", offset=1)
@@ -183,7 +184,7 @@ def test_a_full_redis_takes_no_chunks_and_records_the_gap(single_broker: Broker)
     stream(single_broker, taken, b"1")
     last = batch_of(taken, b"2", b"3", offset=1)
 
-    with full_redis(single_broker.client):
+    with full_redis(redis_of(single_broker)):
         completion = complete(taken.lease, taken.message, b"1", now_ns=single_broker.now_ns())
         written, *_ = single_broker.run_all([write_chunks([last]), mark_gap(last), completion])
 
@@ -198,7 +199,7 @@ def test_a_run_that_began_again_in_a_full_redis_shows_no_chunks_of_the_first(sin
     stream(single_broker, taken, b"1", b"2")
     last = msgspec.structs.replace(batch_of(taken, b"3", b"4"), run_number=taken.run_number + 1)
 
-    with full_redis(single_broker.client):
+    with full_redis(redis_of(single_broker)):
         completion = complete(taken.lease, taken.message, b"1", now_ns=single_broker.now_ns())
         written, *_ = single_broker.run_all([write_chunks([last]), mark_gap(last), completion])
 

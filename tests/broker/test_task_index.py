@@ -9,6 +9,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.tasks import index as task_index
 from runqy.broker.tasks.output import KEPT_S
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, put
+from tests.support.redis_client import redis_of
 
 
 @pytest.fixture
@@ -25,14 +26,14 @@ def walk(broker: Broker, sweep: task_index.LookupSweep) -> int:
 
 
 def lookups_left(broker: Broker) -> set[bytes]:
-    return {key.removeprefix(b"asynq:t:") for key in broker.client.scan_iter("asynq:t:*")}
+    return {key.removeprefix(b"asynq:t:") for key in redis_of(broker).scan_iter("asynq:t:*")}
 
 
 def test_a_lookup_without_a_task_is_removed_a_minute_after_it_was_seen(broker: Broker, clock: MovingClock) -> None:
     for i in range(30):
         put(broker, f"kept{i}")
         put(broker, f"left{i}")
-        broker.client.delete(KEYS.task(f"left{i}"))
+        redis_of(broker).delete(KEYS.task(f"left{i}"))
     sweep = task_index.LookupSweep(step=5)
 
     early = walk(broker, sweep)
@@ -46,7 +47,7 @@ def test_a_lookup_without_a_task_is_removed_a_minute_after_it_was_seen(broker: B
 
 
 def test_a_task_that_follows_its_lookup_keeps_it(broker: Broker, clock: MovingClock) -> None:
-    broker.client.hset(keys.lookup("t"), "queue", QUEUE)
+    redis_of(broker).hset(keys.lookup("t"), "queue", QUEUE)
     sweep = task_index.LookupSweep()
     walk(broker, sweep)
     put(broker, "t")
@@ -57,9 +58,9 @@ def test_a_task_that_follows_its_lookup_keeps_it(broker: Broker, clock: MovingCl
 
 
 def test_a_lookup_without_a_queue_is_removed_and_other_types_are_skipped(broker: Broker, clock: MovingClock) -> None:
-    broker.client.hset(keys.lookup("odd"), "other", "1")
-    broker.client.set(keys.lookup("text"), "x")
-    broker.client.hset(b"asynq:t:\xff", "queue", "q")
+    redis_of(broker).hset(keys.lookup("odd"), "other", "1")
+    redis_of(broker).set(keys.lookup("text"), "x")
+    redis_of(broker).hset(b"asynq:t:\xff", "queue", "q")
     sweep = task_index.LookupSweep()
     walk(broker, sweep)
     clock.advance(61)
@@ -70,7 +71,7 @@ def test_a_lookup_without_a_queue_is_removed_and_other_types_are_skipped(broker:
 
 
 def test_a_lookup_that_names_another_queue_by_now_stays(broker: Broker) -> None:
-    broker.client.hset(keys.lookup("t"), "queue", "elsewhere")
+    redis_of(broker).hset(keys.lookup("t"), "queue", "elsewhere")
 
     assert broker.run(task_index.remove_lookup(QUEUE, "t")) is False
     assert lookups_left(broker) == {b"t"}
@@ -78,7 +79,7 @@ def test_a_lookup_that_names_another_queue_by_now_stays(broker: Broker) -> None:
 
 def test_lookups_of_deleted_tasks_go_in_one_call(broker: Broker) -> None:
     for i in range(600):
-        broker.client.hset(keys.lookup(f"t{i}"), "queue", QUEUE)
+        redis_of(broker).hset(keys.lookup(f"t{i}"), "queue", QUEUE)
 
     broker.run(task_index.remove_lookups(broker, QUEUE, [f"t{i}" for i in range(599)]))
 
@@ -88,7 +89,7 @@ def test_lookups_of_deleted_tasks_go_in_one_call(broker: Broker) -> None:
 def test_suspects_are_bounded(single_broker: Broker, clock: MovingClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_index, "MAX_SUSPECTS", 3)
     for i in range(10):
-        single_broker.client.hset(keys.lookup(f"t{i}"), "queue", QUEUE)
+        redis_of(single_broker).hset(keys.lookup(f"t{i}"), "queue", QUEUE)
     sweep = task_index.LookupSweep()
     walk(single_broker, sweep)
     clock.advance(61)
@@ -102,25 +103,25 @@ def test_what_a_task_wrote_that_another_program_deleted_is_removed_with_its_look
 ) -> None:
     for task_id in ("kept", "deleted"):
         put(broker, task_id)
-        broker.client.rpush(key_of(task_id), "text")
-    broker.client.delete(KEYS.task("deleted"))
+        redis_of(broker).rpush(key_of(task_id), "text")
+    redis_of(broker).delete(KEYS.task("deleted"))
     sweep = task_index.LookupSweep()
     walk(broker, sweep)
     clock.advance(61)
 
     assert walk(broker, sweep) == 1
 
-    assert not broker.client.exists(key_of("deleted"))
-    assert broker.client.exists(key_of("kept"))
+    assert not redis_of(broker).exists(key_of("deleted"))
+    assert redis_of(broker).exists(key_of("kept"))
 
 
 @pytest.mark.parametrize("key_of", [KEYS.output, KEYS.chunks])
 def test_what_a_task_wrote_lives_as_long_as_the_task(broker: Broker, key_of: Callable[[str], str]) -> None:
     for task_id, left_s in (("old", 60), ("new", 2 * KEPT_S)):
         put(broker, task_id)
-        broker.client.rpush(key_of(task_id), "text")
-        broker.client.expire(key_of(task_id), left_s)
+        redis_of(broker).rpush(key_of(task_id), "text")
+        redis_of(broker).expire(key_of(task_id), left_s)
 
     walk(broker, task_index.LookupSweep())
 
-    assert [round(broker.client.ttl(key_of(task_id)) / KEPT_S) for task_id in ("old", "new")] == [1, 2]
+    assert [round(redis_of(broker).ttl(key_of(task_id)) / KEPT_S) for task_id in ("old", "new")] == [1, 2]

@@ -17,6 +17,7 @@ from runqy.broker.tasks.inspector import delete_tasks, run_tasks
 from runqy.broker.tasks.lease import Lease, LeasedTask
 from runqy.broker.tasks.output import KEPT_S, MAX_BYTES, OutputChunk, TaskOutput, read_output, write_output
 from runqy.broker.tasks.reader import find_task, read_statuses
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, fail, put, take, take_one
 
 KEYS = QueueKeys(QUEUE)
@@ -102,7 +103,7 @@ def test_the_output_of_the_last_five_attempts_is_kept(broker: Broker) -> None:
         fail(broker, taken)
 
     assert output_of(broker).attempts == (3, 4, 5, 6, 7)
-    fields = broker.client.hkeys(KEYS.output("t1"))
+    fields = redis_of(broker).hkeys(KEYS.output("t1"))
     assert {name.partition(b":")[0] for name in fields} == {b"attempts", b"3", b"4", b"5", b"6", b"7"}
 
 
@@ -121,7 +122,7 @@ def test_output_with_another_token_is_refused(broker: Broker, taken: LeasedTask)
 
     assert not print_text(broker, foreign, b"text", progress=b'{"current":1}')
 
-    assert not broker.client.exists(KEYS.output("t1"))
+    assert not redis_of(broker).exists(KEYS.output("t1"))
     assert broker.run(find_task(broker, "t1", [QUEUE])).progress is None
 
 
@@ -142,16 +143,16 @@ def test_output_expires_after_its_task(broker: Broker, taken: LeasedTask) -> Non
     kept_s = 100 * 24 * 3600
     print_text(broker, taken.lease, b"text\n", retention_s=kept_s)
 
-    assert KEPT_S + kept_s - 60 < broker.client.ttl(KEYS.output("t1")) <= KEPT_S + kept_s
+    assert KEPT_S + kept_s - 60 < redis_of(broker).ttl(KEYS.output("t1")) <= KEPT_S + kept_s
 
 
 def test_output_of_another_producers_task_lives_as_long_as_it_may_be_archived(
     broker: Broker, taken: LeasedTask
 ) -> None:
-    broker.client.hdel(KEYS.task("t1"), "ttl_archived")
+    redis_of(broker).hdel(KEYS.task("t1"), "ttl_archived")
     print_text(broker, taken.lease, b"text\n")
 
-    assert broker.client.ttl(KEYS.output("t1")) > ARCHIVE_MAX_AGE_S
+    assert redis_of(broker).ttl(KEYS.output("t1")) > ARCHIVE_MAX_AGE_S
 
 
 def test_written_output_changes_the_status(broker: Broker, taken: LeasedTask) -> None:
@@ -170,27 +171,27 @@ def test_progress_is_stored_and_cleared_by_the_next_run(broker: Broker, taken: L
     assert seen is not None
     assert (seen.current, seen.total, seen.message) == (3, 10, "m")
     assert broker.run(find_task(broker, "t1", [QUEUE])).progress is None
-    assert not broker.client.exists(KEYS.output("t1"))
+    assert not redis_of(broker).exists(KEYS.output("t1"))
 
 
 @pytest.mark.parametrize("content", [b"no json", b"[]", b'{"current":-1}', b'{"current":"1"}', b"\xff", b"[" * 10_000])
 def test_invalid_progress_reads_as_none(single_broker: Broker, content: bytes) -> None:
     put(single_broker, "t1")
-    single_broker.client.hset(KEYS.task("t1"), "progress", content)
+    redis_of(single_broker).hset(KEYS.task("t1"), "progress", content)
 
     assert single_broker.run(find_task(single_broker, "t1", [QUEUE])).progress is None
 
 
 def test_an_output_of_another_type_reads_as_none(single_broker: Broker) -> None:
-    single_broker.client.set(KEYS.output("t1"), "a worker's")
+    redis_of(single_broker).set(KEYS.output("t1"), "a worker's")
 
     assert output_of(single_broker) == TaskOutput()
 
 
 def test_an_output_of_another_type_is_replaced(broker: Broker, taken: LeasedTask) -> None:
     print_text(broker, taken.lease, b"one\n")
-    broker.client.delete(KEYS.output("t1"))
-    broker.client.set(KEYS.output("t1"), "a worker's")
+    redis_of(broker).delete(KEYS.output("t1"))
+    redis_of(broker).set(KEYS.output("t1"), "a worker's")
 
     assert print_text(broker, taken.lease, b"two\n", offset=4)
 
@@ -262,7 +263,7 @@ def test_output_and_chunks_are_deleted_with_their_task(
 
     end(broker, taken)
 
-    assert not broker.client.exists(KEYS.output("t1"), KEYS.chunks("t1"))
+    assert not redis_of(broker).exists(KEYS.output("t1"), KEYS.chunks("t1"))
 
 
 @pytest.mark.parametrize("end", [_archive, _complete])
@@ -281,8 +282,8 @@ def test_output_and_chunks_are_kept_with_a_finished_task(
 def _delete_with_asynq(broker: Broker, taken: LeasedTask) -> None:
     """Delete a task as asynq's Inspector, which knows no output."""
     _archive(broker, taken)
-    broker.client.zrem(KEYS.archived, "t1")
-    broker.client.delete(KEYS.task("t1"))
+    redis_of(broker).zrem(KEYS.archived, "t1")
+    redis_of(broker).delete(KEYS.task("t1"))
 
 
 def test_a_task_with_the_id_of_a_deleted_one_shows_only_its_own_output(broker: Broker, taken: LeasedTask) -> None:
@@ -300,21 +301,21 @@ def test_a_task_with_the_id_of_a_deleted_one_shows_only_its_own_output(broker: B
 def test_output_of_a_damaged_task_is_deleted_when_it_is_dequeued(broker: Broker, taken: LeasedTask) -> None:
     print_text(broker, taken.lease, b"text\n")
     broker.run(requeue(taken.lease, now_ns=broker.now_ns()))
-    broker.client.hdel(KEYS.task("t1"), "msg")
+    redis_of(broker).hdel(KEYS.task("t1"), "msg")
 
     assert take(broker) == []
 
-    assert not broker.client.exists(KEYS.task("t1"))
-    assert not broker.client.exists(KEYS.output("t1"))
+    assert not redis_of(broker).exists(KEYS.task("t1"))
+    assert not redis_of(broker).exists(KEYS.output("t1"))
 
 
 def test_output_of_a_damaged_task_is_deleted_when_it_is_forwarded(broker: Broker, taken: LeasedTask) -> None:
     print_text(broker, taken.lease, b"text\n")
     failure = Failure(error="boom", retry_at_s=broker.now_s() - 1)
     broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
-    broker.client.hdel(KEYS.task("t1"), "state")
+    redis_of(broker).hdel(KEYS.task("t1"), "state")
 
     broker.run(forward(QUEUE, TaskState.RETRY, now_ns=broker.now_ns()))
 
-    assert not broker.client.exists(KEYS.task("t1"))
-    assert not broker.client.exists(KEYS.output("t1"))
+    assert not redis_of(broker).exists(KEYS.task("t1"))
+    assert not redis_of(broker).exists(KEYS.output("t1"))

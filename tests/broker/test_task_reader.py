@@ -1,6 +1,6 @@
 """Finding and reading tasks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -8,13 +8,16 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.constants import LARGE_BYTES
 from runqy.broker.keys import QueueKeys
+from runqy.broker.replies import Reply
 from runqy.broker.request import Request
-from runqy.broker.scripts import command
+from runqy.broker.scripts import Command, command
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
 from runqy.broker.tasks.reader import find_task, read_states, read_tasks
 from runqy.errors import TaskNotFound
+from tests.support.links import Execute, count_round_trips, wrap_link
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, put, take, take_one
 
 NOW_NS = 1_700_000_000_500_000_000
@@ -25,10 +28,7 @@ KEYS = QueueKeys(QUEUE)
 @pytest.fixture
 def round_trips(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Count the round trips of a broker."""
-    requests: list[int] = []
-    execute = broker.connection.execute
-    monkeypatch.setattr(broker.connection, "execute", lambda commands: requests.append(1) or execute(commands))
-    return requests
+    return count_round_trips(monkeypatch, broker)
 
 
 def test_a_task_is_found_by_its_id_in_one_round_trip_or_two_in_a_cluster(
@@ -50,9 +50,13 @@ def test_redis_does_not_send_a_payload_that_is_not_wanted(
     put(broker, "t1", payload=b"x" * size, headers={"a": "b"})
     message = broker.run(find_task(broker, "t1")).message
     message.ClearField("payload")
-    replies: list[object] = []
-    execute = broker.connection.execute
-    monkeypatch.setattr(broker.connection, "execute", lambda commands: replies.append(execute(commands)) or replies[-1])
+    replies: list[list[Reply]] = []
+
+    async def keep(execute: Execute, commands: Sequence[Command]) -> list[Reply]:
+        replies.append(await execute(commands))
+        return replies[-1]
+
+    wrap_link(monkeypatch, broker, keep)
 
     record = broker.run(find_task(broker, "t1", wants_payload=False))
 
@@ -69,7 +73,7 @@ def test_a_payload_that_another_encoder_wrote_first_is_left_out_too(single_broke
     reordered = payload + whole.replace(payload, b"")
     broken = b"\x0a" + b"\xff" * 1000
     for stored in (reordered, reordered.replace(payload, b"") + payload, broken, b"\x12\xff\xff\xff", b""):
-        single_broker.client.hset(KEYS.task("t1"), "msg", stored)
+        redis_of(single_broker).hset(KEYS.task("t1"), "msg", stored)
 
         record = single_broker.run(find_task(single_broker, "t1", wants_payload=False))
 
@@ -78,7 +82,7 @@ def test_a_payload_that_another_encoder_wrote_first_is_left_out_too(single_broke
 
 def test_a_task_without_lookup_is_found_in_the_known_queues(broker: Broker, round_trips: list[int]) -> None:
     put(broker, "t1")
-    broker.client.delete(keys.lookup("t1"))
+    redis_of(broker).delete(keys.lookup("t1"))
     round_trips.clear()
 
     record = broker.run(find_task(broker, "t1", ["a", "b", QUEUE]))
@@ -91,7 +95,7 @@ def test_a_task_without_lookup_is_found_in_the_known_queues(broker: Broker, roun
 
 def test_a_lookup_that_points_nowhere_does_not_hide_the_task(broker: Broker) -> None:
     put(broker, "t1")
-    broker.client.hset(keys.lookup("t1"), "queue", "elsewhere")
+    redis_of(broker).hset(keys.lookup("t1"), "queue", "elsewhere")
 
     assert broker.run(find_task(broker, "t1", ["a", QUEUE])).queue == QUEUE
 
@@ -99,7 +103,7 @@ def test_a_lookup_that_points_nowhere_does_not_hide_the_task(broker: Broker) -> 
 @pytest.mark.parametrize("has_lookup", [True, False])
 def test_a_lookup_without_a_task_is_no_task(broker: Broker, has_lookup: bool) -> None:
     if has_lookup:
-        broker.client.hset(keys.lookup("t1"), "queue", QUEUE)
+        redis_of(broker).hset(keys.lookup("t1"), "queue", QUEUE)
 
     with pytest.raises(TaskNotFound):
         broker.run(find_task(broker, "t1", [QUEUE]))
@@ -203,7 +207,7 @@ def test_many_tasks_are_read_in_order_in_one_round_trip(broker: Broker, round_tr
     "remnant", [{"result": "late"}, {"state": "pending"}, {"msg": "", "state": "nonsense"}, {"msg": "", "x": "y"}]
 )
 def test_a_remnant_is_no_task(broker: Broker, remnant: dict[str, str]) -> None:
-    broker.client.hset(KEYS.task("t1"), mapping=remnant)
+    redis_of(broker).hset(KEYS.task("t1"), mapping=remnant)
 
     with pytest.raises(TaskNotFound):
         broker.run(find_task(broker, "t1", [QUEUE]))
@@ -211,7 +215,7 @@ def test_a_remnant_is_no_task(broker: Broker, remnant: dict[str, str]) -> None:
 
 def test_a_damaged_message_is_shown_as_damaged(broker: Broker) -> None:
     put(broker, "t1")
-    broker.client.hset(KEYS.task("t1"), "msg", b"\xff\xff\xff")
+    redis_of(broker).hset(KEYS.task("t1"), "msg", b"\xff\xff\xff")
 
     record = broker.run(find_task(broker, "t1"))
 
@@ -220,18 +224,18 @@ def test_a_damaged_message_is_shown_as_damaged(broker: Broker) -> None:
 
 def test_fields_of_gos_worker_outside_the_message_are_read(broker: Broker) -> None:
     put(broker, "t1")
-    broker.client.hset(KEYS.task("t1"), mapping={"retried": "2", "error_msg": "boom", "pending_since": "junk"})
+    redis_of(broker).hset(KEYS.task("t1"), mapping={"retried": "2", "error_msg": "boom", "pending_since": "junk"})
 
     record = broker.run(find_task(broker, "t1"))
 
     assert (record.retried, record.error, record.pending_since_ns) == (2, "boom", None)
-    broker.client.hset(KEYS.task("t1"), "pending_since", 1_800_000_000)
+    redis_of(broker).hset(KEYS.task("t1"), "pending_since", 1_800_000_000)
     assert broker.run(find_task(broker, "t1")).pending_since_ns == 1_800_000_000 * 10**9
 
 
 def test_a_score_with_a_fraction_is_cut_off(broker: Broker) -> None:
     put(broker, "t1", process_at_s=broker.now_s() + 60)
-    broker.client.zadd(KEYS.scheduled, {"t1": 1_800_000_000.75})
+    redis_of(broker).zadd(KEYS.scheduled, {"t1": 1_800_000_000.75})
 
     assert broker.run(find_task(broker, "t1")).next_process_at_s == 1_800_000_000
 
@@ -239,8 +243,8 @@ def test_a_score_with_a_fraction_is_cut_off(broker: Broker) -> None:
 def test_invalid_numbers_are_unknown(broker: Broker) -> None:
     put(broker, "t1", process_at_s=broker.now_s() + 60)
     fields = dict.fromkeys(("pending_since", "enqueued", "started", "cancel", "child_deaths", "attempts"), "9" * 5000)
-    broker.client.hset(KEYS.task("t1"), mapping=fields)
-    broker.client.zadd(KEYS.scheduled, {"t1": float("inf")})
+    redis_of(broker).hset(KEYS.task("t1"), mapping=fields)
+    redis_of(broker).zadd(KEYS.scheduled, {"t1": float("inf")})
 
     record = broker.run(find_task(broker, "t1"))
 

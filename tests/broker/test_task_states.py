@@ -19,6 +19,7 @@ from runqy.broker.tasks.lease import extend
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import LeaseLost, TaskAlreadyExists, TaskNotFound
 from tests.broker.task_model import IDS, QUEUES, Model, ModelledLife, queue_of
+from tests.support.redis_client import redis_of
 from tests.support.tasks import new_task
 
 LEASE_S, GRACE_S = 30, 30
@@ -244,7 +245,7 @@ class TaskLife(ModelledLife):
         assert {one.task_id for one in lost} == expired
         for one in lost:
             task = self.tasks[one.task_id]
-            stored = self.broker.client.hget(QueueKeys(queue).task(one.task_id), "msg")
+            stored = redis_of(self.broker).hget(QueueKeys(queue).task(one.task_id), "msg")
 
             assert self.broker.run(recover(one, stored, now_ns=self.now_ns)) is not None
 

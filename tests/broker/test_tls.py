@@ -17,6 +17,7 @@ from runqy.broker.scripts import command
 from runqy.errors import BrokerUnavailable
 from tests.support.certificates import write_certificate
 from tests.support.event_loop import run_with_broker
+from tests.support.redis_client import redis_of
 from tests.support.tasks import put, take_one
 from tests.support.tls_front import tls_front
 
@@ -32,14 +33,14 @@ def certificate(tmp_path: Path) -> Path:
 @pytest.fixture
 def target(single_broker: Broker, certificate: Path) -> Iterator[RedisTarget]:
     """Return how to reach the tests' Redis with TLS, trusting no authority yet."""
-    port = single_broker.client.connection_pool.connection_kwargs["port"]
+    port = redis_of(single_broker).connection_pool.connection_kwargs["port"]
     with tls_front(port, certificate) as front:
         yield RedisTarget(addresses=(("127.0.0.1", front),), use_tls=True)
 
 
 def connected(target: RedisTarget, **changes: Any) -> Broker:
     """Return a broker for a target with some changes."""
-    return Broker.connect(replace(target, **changes))
+    return Broker(replace(target, **changes))
 
 
 def authority_of(certificate: Path, *, is_text: bool) -> str:
@@ -75,10 +76,10 @@ def test_a_certificate_for_another_host_is_refused(
     single_broker: Broker, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clock, "monotonic_s", lambda: 0.0)  # after a slow failure the next attempt names only that
-    port = single_broker.client.connection_pool.connection_kwargs["port"]
+    port = redis_of(single_broker).connection_pool.connection_kwargs["port"]
     with tls_front(port, certificate, host="127.0.0.2") as front:
         target = RedisTarget(addresses=(("127.0.0.2", front),), use_tls=True, ca_certificate=str(certificate))
-        broker = Broker.connect(target)
+        broker = Broker(target)
         with pytest.raises(BrokerUnavailable, match="certificate verify failed: IP address mismatch"):
             put(broker, "t1")
         broker.close()
@@ -96,7 +97,7 @@ def test_requests_work_through_tls_on_an_event_loop(target: RedisTarget, certifi
 
 
 def test_certificates_are_verified_on_an_event_loop(single_broker: Broker, certificate: Path) -> None:
-    port = single_broker.client.connection_pool.connection_kwargs["port"]
+    port = redis_of(single_broker).connection_pool.connection_kwargs["port"]
 
     async def act(broker: AsyncBroker) -> bytes:
         return await broker.send(echo("x"))

@@ -11,6 +11,7 @@ from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.tasks.finish import requeue
 from runqy.broker.tasks.queue_order import QueueWeight
+from tests.support.redis_client import redis_of
 from tests.support.subscriptions import Subscription, subscribed
 from tests.support.tasks import QUEUE, ids, new_task, put, take_one
 
@@ -18,7 +19,7 @@ from tests.support.tasks import QUEUE, ids, new_task, put, take_one
 @pytest.fixture
 def subscription(broker: Broker) -> Iterator[Subscription]:
     """Return a subscription on the same Redis."""
-    with subscribed(broker.client) as subscription:
+    with subscribed(redis_of(broker)) as subscription:
         yield subscription
 
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("stopped_clock")  # an idle worker listens 
 def publish_end(broker: Broker, subscription: Subscription) -> None:
     """Publish the last message; in a cluster messages of several nodes may overtake one another."""
     subscription.subscribe("end")
-    broker.client.publish("end", "")
+    redis_of(broker).publish("end", "")
 
 
 def go_idle(broker: Broker, subscription: Subscription, token: str, *queues: str, ago_ms: int = 0) -> list[str]:
@@ -97,7 +98,7 @@ def test_a_worker_that_stopped_listening_is_not_woken(broker: Broker, subscripti
 def test_a_channel_that_is_no_wake_up_channel_gets_no_message(broker: Broker, subscription: Subscription) -> None:
     """Workers can write the names of idle workers, but may not publish to every channel."""
     subscription.subscribe(keys.CANCEL_CHANNEL)
-    broker.client.zadd(keys.QueueKeys(QUEUE).idle, {keys.CANCEL_CHANNEL: broker.now_ns() // 10**6 + 60_000})
+    redis_of(broker).zadd(keys.QueueKeys(QUEUE).idle, {keys.CANCEL_CHANNEL: broker.now_ns() // 10**6 + 60_000})
 
     put(broker, "t1")
 

@@ -12,6 +12,7 @@ from runqy.broker.workers.claims import claim_worker_id, delete_stale_claims
 from runqy.broker.workers.records import DISCONNECTED_TTL_S, LOST_AFTER_S
 from runqy.errors import WorkerIdTaken
 from tests.broker.test_heartbeats import RECORD
+from tests.support.redis_client import redis_of
 
 
 def claim(broker: Broker, owner: str, worker_id: str = "w-1") -> None:
@@ -24,8 +25,8 @@ def beat(broker: Broker) -> None:
 
 def grow_old(broker: Broker, worker_id: str = "w-1", by_s: int = LOST_AFTER_S + 1) -> None:
     """Let a claim be older, by default than a record lives."""
-    at_s, owner = broker.client.hget(keys.WORKER_CLAIMS, worker_id).split(b" ", 1)
-    broker.client.hset(keys.WORKER_CLAIMS, worker_id, b"%d %s" % (int(at_s) - by_s, owner))
+    at_s, owner = redis_of(broker).hget(keys.WORKER_CLAIMS, worker_id).split(b" ", 1)
+    redis_of(broker).hset(keys.WORKER_CLAIMS, worker_id, b"%d %s" % (int(at_s) - by_s, owner))
 
 
 def test_only_its_owner_can_claim_an_id_again(broker: Broker) -> None:
@@ -73,14 +74,14 @@ def test_an_id_is_free_once_its_worker_is_lost(broker: Broker) -> None:
 def test_the_id_of_a_live_go_worker_cannot_be_claimed(broker: Broker) -> None:
     claim(broker, "key:1", "h:7")
     grow_old(broker, "h:7")
-    broker.client.hset(keys.go_worker("h:7"), mapping={"worker_id": "h:7", "queues": "map[mail:1]"})
+    redis_of(broker).hset(keys.go_worker("h:7"), mapping={"worker_id": "h:7", "queues": "map[mail:1]"})
 
     with pytest.raises(WorkerIdTaken):
         claim(broker, "key:2", "h:7")
 
 
 def test_an_invalid_claim_has_no_owner(broker: Broker) -> None:
-    broker.client.hset(keys.WORKER_CLAIMS, "w-1", b"\xff never")
+    redis_of(broker).hset(keys.WORKER_CLAIMS, "w-1", b"\xff never")
 
     claim(broker, "key:1")
 
@@ -97,7 +98,7 @@ def test_one_of_many_concurrent_claims_gets_the_id(broker: Broker) -> None:
         claimed = list(threads.map(is_claimed, range(8)))
 
     assert claimed.count(True) == 1
-    assert broker.client.hget(keys.WORKER_CLAIMS, "w-1").split()[1] == b"key:%d" % claimed.index(True)
+    assert redis_of(broker).hget(keys.WORKER_CLAIMS, "w-1").split()[1] == b"key:%d" % claimed.index(True)
 
 
 def test_claims_of_workers_that_are_gone_are_deleted(broker: Broker) -> None:
@@ -107,20 +108,20 @@ def test_claims_of_workers_that_are_gone_are_deleted(broker: Broker) -> None:
     for worker_id in ("w-1", "gone", "garbled"):
         grow_old(broker, worker_id, DISCONNECTED_TTL_S)
     grow_old(broker, "silent", int(SILENT_S) + LOST_AFTER_S)
-    broker.client.set(keys.worker_record("garbled"), "{}")
+    redis_of(broker).set(keys.worker_record("garbled"), "{}")
 
     broker.run(delete_stale_claims(broker))
 
-    assert sorted(broker.client.hkeys(keys.WORKER_CLAIMS)) == [b"garbled", b"silent", b"w-1"]
+    assert sorted(redis_of(broker).hkeys(keys.WORKER_CLAIMS)) == [b"garbled", b"silent", b"w-1"]
 
 
 def test_many_claims_are_forgotten_in_pieces(broker: Broker) -> None:
     old = {f"worker-{number}": b"1 key:1" for number in range(1500)}
-    broker.client.hset(keys.WORKER_CLAIMS, mapping=old)  # type: ignore[arg-type]
+    redis_of(broker).hset(keys.WORKER_CLAIMS, mapping=old)  # type: ignore[arg-type]
 
     broker.run(delete_stale_claims(broker))
 
-    assert broker.client.hlen(keys.WORKER_CLAIMS) == 0
+    assert redis_of(broker).hlen(keys.WORKER_CLAIMS) == 0
 
 
 def test_a_worker_counts_only_for_queues_that_it_registered_for(broker: Broker) -> None:

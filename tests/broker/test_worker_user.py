@@ -11,6 +11,7 @@ import redis as redis_py
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.request import Request
 from runqy.broker.scripts import command
 from runqy.broker.tasks.chunks import ChunkBatch, mark_gap, read_chunks, write_chunks
 from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
@@ -23,6 +24,7 @@ from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.errors import BrokerRefused
 from tests.support import environment
+from tests.support.redis_client import redis_of
 
 RECORD = WorkerRecord(
     worker_id="w",
@@ -45,7 +47,7 @@ def worker_broker(redis: redis_py.Redis) -> Iterator[Broker]:
     assert rule is not None
     redis.execute_command(*shlex.split(rule.group().replace(">PASSWORD", ">secret")))
     address = (("127.0.0.1", environment.SERVER.port),)
-    broker = Broker.connect(RedisTarget(addresses=address, username="worker", password="secret"))
+    broker = Broker(RedisTarget(addresses=address, username="worker", password="secret"))
     yield broker
     broker.close()
     redis.execute_command("ACL", "DELUSER", "worker")
@@ -70,13 +72,13 @@ def test_it_takes_extends_and_finishes(single_broker: Broker, worker_broker: Bro
 
     assert not extension.lost
     assert (is_written, streamed, kept) == ([True], [1], (b"1",))
-    assert single_broker.client.zcard("asynq:{mail}:completed") == 1
-    assert single_broker.client.lrange("asynq:{mail}:pending", 0, -1) == [second.lease.task_id.encode()]
-    assert single_broker.client.exists("runqy:worker:w") == 1
+    assert redis_of(single_broker).zcard("asynq:{mail}:completed") == 1
+    assert redis_of(single_broker).lrange("asynq:{mail}:pending", 0, -1) == [second.lease.task_id.encode()]
+    assert redis_of(single_broker).exists("runqy:worker:w") == 1
 
 
 def test_it_listens_to_its_channels(worker_broker: Broker) -> None:
-    subscription = worker_broker.pubsub()
+    subscription = redis_of(worker_broker).pubsub(ignore_subscribe_messages=True)
 
     subscription.subscribe(keys.CANCEL_CHANNEL, keys.CHANGED_CHANNEL, keys.wake_channel("t"))
 
@@ -90,4 +92,4 @@ def test_it_cannot_touch_the_published_configuration(worker_broker: Broker, word
     name, *rest = words
 
     with pytest.raises(BrokerRefused):
-        worker_broker.connection.execute([command(name, keys.CONFIG_DOCUMENTS, *rest, key=keys.CONFIG_DOCUMENTS)])
+        worker_broker.run(Request((command(name, keys.CONFIG_DOCUMENTS, *rest, key=keys.CONFIG_DOCUMENTS),), list))

@@ -22,6 +22,7 @@ from runqy.cli.client import Client
 from runqy.cli.errors import ExitCode
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
+from tests.support.redis_client import redis_of
 from tests.support.tasks import put, take_one
 from tests.tasks.task_helpers import fail_for_good
 
@@ -136,7 +137,7 @@ def test_scheduled_tasks_are_released_with_the_time_at_which_they_are_due(run: R
         "image: 0 tasks released\nmail: 2 tasks released\n",
         "mail: 0 tasks released\n",
     ], results[0].output
-    assert single_broker.client.zrange(QueueKeys("mail").retry, 0, -1, withscores=True) == [
+    assert redis_of(single_broker).zrange(QueueKeys("mail").retry, 0, -1, withscores=True) == [
         (b"a", due_s),
         (b"b", due_s),
     ]

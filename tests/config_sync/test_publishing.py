@@ -23,6 +23,7 @@ from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.publishing import compare_configuration
 from runqy.config_sync.snapshot import get_snapshot
 from tests.config_sync.support import documents, put, remove, revision, revisions
+from tests.support.redis_client import redis_of
 from tests.support.subscriptions import subscribed
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -174,11 +175,11 @@ def test_nothing_is_stored_if_another_process_has_published_meanwhile(broker) ->
         documents = {"queue:a": b"a of " + new}
         return broker.run(publish_documents(documents, removed=["queue:b"], seen_revisions=seen, revisions=new))
 
-    broker.client.hset(keys.CONFIG_DOCUMENTS, "queue:b", "b")
+    redis_of(broker).hset(keys.CONFIG_DOCUMENTS, "queue:b", "b")
     assert [store(b"", b"1"), store(b"", b"2"), store(b"1", b"3"), store(b"1", b"4")] == [True, False, True, False]
 
-    assert broker.client.hgetall(keys.CONFIG_DOCUMENTS) == {b"queue:a": b"a of 3"}
-    assert broker.client.get(keys.CONFIG_REVISIONS) == b"3"
+    assert redis_of(broker).hgetall(keys.CONFIG_DOCUMENTS) == {b"queue:a": b"a of 3"}
+    assert redis_of(broker).get(keys.CONFIG_REVISIONS) == b"3"
 
 
 def test_revisions_of_queues_only_grow_unless_the_caller_rejects_one(broker) -> None:
@@ -186,10 +187,10 @@ def test_revisions_of_queues_only_grow_unless_the_caller_rejects_one(broker) -> 
         return broker.run(publish_queue_revisions(QueueRevision(queue=q, revision=r) for q, r in revisions.items()))
 
     assert [notify(a=7, b=1), notify(a=6, b=2)] == [2, 1]
-    assert broker.client.hgetall(keys.QUEUE_REVISIONS) == {b"a": b"7", b"b": b"2"}
+    assert redis_of(broker).hgetall(keys.QUEUE_REVISIONS) == {b"a": b"7", b"b": b"2"}
 
     assert broker.run(publish_queue_revisions([QueueRevision(queue="a", revision=6, overwrites="7")])) == 1
-    assert broker.client.hget(keys.QUEUE_REVISIONS, "a") == b"6"
+    assert redis_of(broker).hget(keys.QUEUE_REVISIONS, "a") == b"6"
 
 
 def test_what_was_published_is_read_again_alone_and_all_together(broker) -> None:

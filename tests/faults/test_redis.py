@@ -170,7 +170,7 @@ def test_a_full_redis_accepts_no_tasks_and_drains(
 ) -> None:
     client = connect(web)
     accepted = [task_id for _ in range(5) for task_id in client.send_until_available(*ENQUEUE).ids]
-    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", valkey.port),)))
+    broker = Broker(RedisTarget(addresses=(("127.0.0.1", valkey.port),)))
 
     stored.config_set("maxmemory", 1)
     refused = [client.send_until_available(*send) for send in (ENQUEUE, ENQUEUE_BATCH)]

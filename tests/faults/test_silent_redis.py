@@ -13,7 +13,6 @@ from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.connection.blocking import RedisConnection
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.rate_limit import Rate
 from runqy.broker.request import Request
@@ -23,8 +22,10 @@ from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.support.event_loop import run_with_broker
+from tests.support.links import execute
 from tests.support.patience import use_servers_limits
 from tests.support.processes import paused
+from tests.support.redis_client import redis_of
 from tests.support.servers import MASTER_NAME, ValkeyServer, start_cluster, start_sentinel
 from tests.support.waiting import wait_until
 
@@ -110,7 +111,7 @@ def list_keys(client: ApiClient) -> None:
 def is_used() -> bool:
     """Return whether the process uses its Redis; for a second after a wait without a response it does not."""
     try:
-        get_broker().connection.execute([command("GET", "k", key="k")])
+        execute(get_broker(), command("GET", "k", key="k"))
     except BrokerUnavailable:
         return False
     return True
@@ -146,19 +147,19 @@ def test_a_process_that_was_never_connected_takes_about_a_second(
     check_quick(measure, [soon_s(running[0])] * 3)
 
 
-def fail(link: RedisConnection, key: str = "k") -> None:
+def fail(broker: Broker, key: str = "k") -> None:
     with pytest.raises(BrokerUnavailable):
-        link.execute([command("GET", key, key=key)])
+        execute(broker, command("GET", key, key=key))
 
 
 def test_after_a_timeout_requests_fail_at_once_for_a_second(running: Servers) -> None:
     target, servers = running
 
     def measure() -> tuple[float, float]:
-        broker = Broker.connect(target)
+        broker = Broker(target)
         broker.measure_clock()
         with silenced(servers):
-            return seconds(lambda: fail(broker.connection)), seconds(lambda: fail(broker.connection))
+            return seconds(lambda: fail(broker)), seconds(lambda: fail(broker))
 
     check_quick(measure, (SOON_S, AT_ONCE_S))
 
@@ -183,19 +184,19 @@ def test_on_an_event_loop_requests_fail_at_once_while_redis_is_silent(running: S
 @pytest.mark.cluster
 def test_a_hanging_node_delays_no_request_to_others() -> None:
     target, nodes = cluster()
-    broker = Broker.connect(target)
-    by_port = {broker.client.get_node_from_key(f"k{n}").port: f"k{n}" for n in range(50)}  # type: ignore[union-attr]
+    broker = Broker(target)
+    by_port = {redis_of(broker).get_node_from_key(f"k{n}").port: f"k{n}" for n in range(50)}  # type: ignore[union-attr]
     hung, *others = nodes
 
     def measure() -> list[float]:
         return [
-            seconds(lambda k=key: broker.connection.execute([command("GET", k, key=k)]))
+            seconds(lambda k=key: execute(broker, command("GET", k, key=k)))
             for key in (by_port[node.port] for node in others)  # type: ignore[misc]
         ]
 
     try:
         with silenced([hung]):
-            fail(broker.connection, by_port[hung.port])
+            fail(broker, by_port[hung.port])
             check_quick(measure, [AT_ONCE_S] * len(others))
     finally:
         for node in nodes:

@@ -23,6 +23,7 @@ from tasks import duties
 from tasks.duties import Forwarder, Janitor, LookupSweeper, OrphanFinder, PendingTimeout, Recoverer
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import MovingClock, indexes_of, message_of, put, state_of, take
+from tests.support.redis_client import redis_of
 from vaults.access_log import VaultGrant, record_delivery
 from vaults.duties import DeliveryPruner, DeliveryRecorder
 from vaults.models import VaultDelivery
@@ -49,8 +50,8 @@ def test_the_forwarder_serves_configured_queues_and_those_found_in_redis(broker:
     save("mail", "high:10")
     put(broker, "t", queue=queue, process_at_s=broker.now_s() + 1)
     if queue == "mail_high":
-        broker.client.delete(keys.QUEUES)
-    broker.client.zadd(f"asynq:{{{queue}}}:scheduled", {"t": 1})
+        redis_of(broker).delete(keys.QUEUES)
+    redis_of(broker).zadd(f"asynq:{{{queue}}}:scheduled", {"t": 1})
 
     Forwarder().run_tick(broker)
 
@@ -72,9 +73,9 @@ def test_the_recoverer_recovers_tasks_of_a_lost_worker(broker: Broker, clock: Mo
 def test_the_janitor_applies_ttl_archived(broker: Broker) -> None:
     save("mail", ttl_archived_s=100)
     for queue in ("mail", "unheard_of"):
-        broker.client.sadd(keys.QUEUES, queue)
-        broker.client.hset(f"asynq:{{{queue}}}:t:t", mapping={"state": "archived", "msg": b""})
-        broker.client.zadd(f"asynq:{{{queue}}}:archived", {"t": broker.now_s() - 101})
+        redis_of(broker).sadd(keys.QUEUES, queue)
+        redis_of(broker).hset(f"asynq:{{{queue}}}:t:t", mapping={"state": "archived", "msg": b""})
+        redis_of(broker).zadd(f"asynq:{{{queue}}}:archived", {"t": broker.now_s() - 101})
 
     Janitor().run_tick(broker)
 
@@ -83,12 +84,12 @@ def test_the_janitor_applies_ttl_archived(broker: Broker) -> None:
 
 
 def test_the_janitor_removes_workers_without_a_heartbeat(broker: Broker) -> None:
-    broker.client.zadd(keys.WORKER_RECORDS, {"w": broker.now_s() - LOST_TTL_S - 1})
-    broker.client.hset(keys.WORKER_CLAIMS, "w", f"{broker.now_s() - 901} key:1")
+    redis_of(broker).zadd(keys.WORKER_RECORDS, {"w": broker.now_s() - LOST_TTL_S - 1})
+    redis_of(broker).hset(keys.WORKER_CLAIMS, "w", f"{broker.now_s() - 901} key:1")
 
     Janitor().run_tick(broker)
 
-    assert not broker.client.exists(keys.WORKER_RECORDS, keys.WORKER_CLAIMS)
+    assert not redis_of(broker).exists(keys.WORKER_RECORDS, keys.WORKER_CLAIMS)
 
 
 def test_the_pending_timeout_of_a_queue_is_applied(broker: Broker, clock: MovingClock) -> None:
@@ -106,10 +107,10 @@ def test_the_pending_timeout_of_a_queue_is_applied(broker: Broker, clock: Moving
 
 
 def test_the_sweeper_and_the_finder_act_on_the_second_round(broker: Broker, clock: MovingClock) -> None:
-    broker.client.zadd(keys.WORKERS, {"vm:1": 1})
-    broker.client.hset(keys.lookup("gone"), "queue", "mail")
+    redis_of(broker).zadd(keys.WORKERS, {"vm:1": 1})
+    redis_of(broker).hset(keys.lookup("gone"), "queue", "mail")
     put(broker, "lost", queue="mail")
-    broker.client.delete("asynq:{mail}:pending")
+    redis_of(broker).delete("asynq:{mail}:pending")
     sweeper, finder = LookupSweeper(), OrphanFinder()
     sweeper.run_tick(broker)
     finder.run_tick(broker)
@@ -118,18 +119,18 @@ def test_the_sweeper_and_the_finder_act_on_the_second_round(broker: Broker, cloc
     sweeper.run_tick(broker)
     finder.run_tick(broker)
 
-    assert not broker.client.exists(keys.lookup("gone"))
+    assert not redis_of(broker).exists(keys.lookup("gone"))
     assert indexes_of(broker, "lost", "mail") == ["pending"]
 
 
 def test_the_republisher_restores_the_configuration_after_a_flush(broker: Broker) -> None:
     save("mail")
-    broker.client.flushall()
+    redis_of(broker).flushall()
 
     Republisher().run_tick(broker)
 
-    assert broker.client.hkeys(keys.CONFIG_DOCUMENTS) == [b"queue:mail"]
-    assert broker.client.hexists(keys.QUEUE_REVISIONS, "mail")
+    assert redis_of(broker).hkeys(keys.CONFIG_DOCUMENTS) == [b"queue:mail"]
+    assert redis_of(broker).hexists(keys.QUEUE_REVISIONS, "mail")
 
 
 def test_an_unavailable_database_does_not_stop_the_republisher(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +193,7 @@ def test_a_tick_on_an_empty_redis_adds_no_task(broker: Broker, duty: Duty) -> No
 
     stored = {"heartbeat": keys.MAINTENANCE, "republisher": keys.CONFIG_REVISIONS, "served_queues": keys.SERVED}
     written = {stored[duty.name]} if duty.name in stored else set()
-    assert {key.decode() for key in broker.client.scan_iter("*")} == written
+    assert {key.decode() for key in redis_of(broker).scan_iter("*")} == written
 
 
 @pytest.mark.parametrize("duty", make_duties(), ids=lambda duty: duty.name)
@@ -205,15 +206,15 @@ def test_a_second_process_changes_nothing_after_the_first(broker: Broker, clock:
         put(broker, f"later{i}", queue="mail", process_at_s=broker.now_s() + 50)
     clock.advance(61)
     duty.run_tick(broker)
-    before = {key: broker.client.dump(key) for key in broker.client.scan_iter("*")}
+    before = {key: redis_of(broker).dump(key) for key in redis_of(broker).scan_iter("*")}
 
     type(duty)().run_tick(broker)
 
-    assert {key: broker.client.dump(key) for key in broker.client.scan_iter("*")} == before
+    assert {key: redis_of(broker).dump(key) for key in redis_of(broker).scan_iter("*")} == before
 
 
 def test_invalid_queue_names_are_skipped(broker: Broker) -> None:
-    broker.client.sadd(keys.QUEUES, "good", "", "}bad", "b{ad", b"\xff")
+    redis_of(broker).sadd(keys.QUEUES, "good", "", "}bad", "b{ad", b"\xff")
 
     assert duties.list_served_queues(broker) == ["good"]
 

@@ -83,7 +83,7 @@ def test_a_persistent_error_is_logged_once_and_so_is_its_end(single_broker: Brok
 
 
 def test_no_duty_runs_before_the_clock_of_redis_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    away = Broker.connect(RedisTarget(addresses=(("127.0.0.1", free_port()),)))
+    away = Broker(RedisTarget(addresses=(("127.0.0.1", free_port()),)))
     duty, stop = Scripted(lambda tick: None), threading.Event()
     measure, measured = away.measure_clock, itertools.count(1)
 

@@ -11,6 +11,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from tests.support.maintenance import start_maintenance
 from tests.support.maintenance_duties import KEYS, put
+from tests.support.redis_client import redis_of
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 from vaults.access_log import VaultGrant, record_delivery
@@ -40,7 +41,7 @@ def start(configuration: None) -> Iterator[Start]:
 def make_due(broker: Broker, count: int, name: str) -> None:
     for i in range(count):
         put(broker, f"{name}{i}", process_at_s=broker.now_s() + 1000)
-    broker.client.zadd(KEYS.scheduled, {f"{name}{i}": 1 for i in range(count)})
+    redis_of(broker).zadd(KEYS.scheduled, {f"{name}{i}": 1 for i in range(count)})
 
 
 def deliver(count: int, name: str) -> None:
@@ -53,7 +54,7 @@ def test_it_lists_its_duties_and_stops_at_sigterm(single_broker: Broker, start: 
     process = start()
     first_line = process.stdout.readline()
     make_due(single_broker, 1, "t")
-    wait_until(lambda: single_broker.client.llen(KEYS.pending) == 1, timeout_s=60)
+    wait_until(lambda: redis_of(single_broker).llen(KEYS.pending) == 1, timeout_s=60)
 
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)  # some duties come round once a minute
@@ -71,12 +72,12 @@ def test_two_processes_forward_each_task_once_although_one_is_killed(single_brok
         process.stdout.readline()
 
     make_due(single_broker, 300, "a")
-    wait_until(lambda: single_broker.client.llen(KEYS.pending) > 0)
+    wait_until(lambda: redis_of(single_broker).llen(KEYS.pending) > 0)
     first.kill()
     make_due(single_broker, 300, "b")
-    wait_until(lambda: single_broker.client.zcard(KEYS.scheduled) == 0)
+    wait_until(lambda: redis_of(single_broker).zcard(KEYS.scheduled) == 0)
 
-    pending = [task_id.decode() for task_id in single_broker.client.lrange(KEYS.pending, 0, -1)]
+    pending = [task_id.decode() for task_id in redis_of(single_broker).lrange(KEYS.pending, 0, -1)]
     assert sorted(pending) == sorted([f"a{i}" for i in range(300)] + [f"b{i}" for i in range(300)])
 
 
@@ -89,7 +90,7 @@ def test_two_processes_record_each_delivery_once_although_one_is_killed(single_b
     wait_until(VaultDelivery.objects.exists)
     first.kill()
     deliver(600, "b")
-    wait_until(lambda: single_broker.client.xlen(keys.DELIVERIES) == 0)
+    wait_until(lambda: redis_of(single_broker).xlen(keys.DELIVERIES) == 0)
 
     recorded = [record.worker_id for record in VaultDelivery.objects.order_by("pk")]
     assert recorded == [f"{name}{i}" for name in "ab" for i in range(600)]
@@ -97,19 +98,19 @@ def test_two_processes_record_each_delivery_once_although_one_is_killed(single_b
 
 def test_it_resumes_after_a_redis_outage_and_stops_during_one(start: Start) -> None:
     server = ValkeyServer().start()
-    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", server.port),)))
+    broker = Broker(RedisTarget(addresses=(("127.0.0.1", server.port),)))
     process = start(REDIS_URL=server.url)
     process.stdout.readline()
     make_due(broker, 1, "before")
-    wait_until(lambda: broker.client.llen(KEYS.pending) == 1)
+    wait_until(lambda: redis_of(broker).llen(KEYS.pending) == 1)
 
     server.kill()
     assert any("broker_unavailable" in line for line in iter(process.stderr.readline, ""))
     server.start()
     broker.close()  # its connection may not have noticed
-    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", server.port),)))
+    broker = Broker(RedisTarget(addresses=(("127.0.0.1", server.port),)))
     make_due(broker, 1, "after")
-    wait_until(lambda: broker.client.llen(KEYS.pending) == 1)
+    wait_until(lambda: redis_of(broker).llen(KEYS.pending) == 1)
     server.stop()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)

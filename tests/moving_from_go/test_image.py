@@ -20,6 +20,7 @@ from tasks.duties import Forwarder, Janitor, LookupSweeper, OrphanFinder, Recove
 from tests.api.client import ApiClient, problem
 from tests.moving_from_go.image import HIGH, LOST, LOW, PAYLOAD, PLAIN, Image, write_image
 from tests.queues.samples import spec
+from tests.support.redis_client import redis_of
 from tests.support.tasks import counters, listed
 from tests.support.waiting import PATIENCE_S, wait_until
 from tests.workers.processes import WorkerProcess
@@ -119,7 +120,7 @@ def test_workers_of_this_server_run_all_waiting_tasks(image: Image, broker: Brok
     assert ids_in(broker, "retry", PLAIN) == {"abandoned"}
     assert ids_in(broker, "archived", PLAIN) == {"dead"}
     assert ids_in(broker, "pending", LOW) == {f"{LOW}-1", f"{LOW}-2"}, "the queue is paused"
-    assert not broker.client.exists(f"asynq:{{{PLAIN}}}:unique:{PLAIN}:x")
+    assert not redis_of(broker).exists(f"asynq:{{{PLAIN}}}:unique:{PLAIN}:x")
     assert counters(broker, PLAIN)[0] == 40 + len(waiting) - 2 + 1  # and the lost run
     ApiClient().post(f"/api/queues/{LOW}/unpause")
     deployment = Deployment(git_url=f"file://{tmp_path}/repository", startup_cmd="python main.py")

@@ -30,6 +30,7 @@ from tests.queues.samples import spec
 from tests.queues.stored import save_from_file
 from tests.queues.test_operations import RICH
 from tests.support.audit import audit_records
+from tests.support.redis_client import redis_of
 from tests.support.releases import worker
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.workers import RECORD
@@ -400,7 +401,7 @@ def test_the_page_shows_open_alerts_and_the_last_hour(staff: Client, single_brok
     insert_runs(make_run(), queue="post")
     now = timezone.now()
     QueueMinute.objects.filter(queue="mail").update(backlog=3, backlog_max=3)
-    single_broker.client.lpush(QueueKeys("mail").pending, *[f"t{number}" for number in range(5)])
+    redis_of(single_broker).lpush(QueueKeys("mail").pending, *[f"t{number}" for number in range(5)])
     message = "92 % of the runs of queue mail failed."
     store_findings(
         [Finding(kind=AlertKind.FAILURE_RATE, subject="mail", queue="mail", message=message)],

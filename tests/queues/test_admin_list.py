@@ -26,6 +26,8 @@ from tasks.models import QueueMinute
 from tests.config_sync.support import away
 from tests.queues.admin_pages import LIST, saved
 from tests.queues.samples import spec
+from tests.support.links import count_round_trips
+from tests.support.redis_client import redis_of
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.workers import RECORD
 
@@ -66,7 +68,7 @@ def test_problems_come_first_and_a_queue_without_any_has_no_badge(staff: Client,
         (AlertKind.BACKLOG_GROWING, "late"),
         (AlertKind.OLDEST_PENDING, "late"),
     )
-    single_broker.client.lpush(QueueKeys("broken").pending, "a")
+    redis_of(single_broker).lpush(QueueKeys("broken").pending, "a")
     disable_queue(name="off")
     pause_whole_queue(single_broker, name="paused")
 
@@ -88,17 +90,15 @@ def test_a_problem_is_on_the_first_of_many_pages_for_as_many_round_trips(
     for number in range(60):
         saved(spec(f"queue-{number:02}", "high:2", "low:1"))
     open_alerts((AlertKind.FAILURE_RATE, "queue-59"))
-    now_s, trips = clock.monotonic_s(), []
+    now_s = clock.monotonic_s()
     monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)  # what is compared once a second does not count
     staff.get(LIST)
-    link = get_broker().connection
-    execute = link.execute
-    monkeypatch.setattr(link, "execute", lambda commands: trips.append(1) or execute(commands))
+    trips = count_round_trips(monkeypatch, get_broker())
 
     with django_assert_max_num_queries(9):  # one of each table
         first = names(staff)
 
-    assert (len(first), first[:2], len(trips)) == (50, ["queue-59", "queue-00"], 3)
+    assert (len(first), first[:2], len(trips)) == (50, ["queue-59", "queue-00"], 2)
     assert names(staff, "?p=2") == [f"queue-{number}" for number in range(49, 59)]
     assert len(names(staff, "?all=")) == 60
 
@@ -111,7 +111,7 @@ def test_the_list_has_ages_trends_slots_and_rates_and_is_sorted_by_each(staff: C
         for number, age_s in enumerate(ages):
             task = NewTask(id=f"{queue}{number}", queue=queue, payload=b"{}")
             single_broker.run(enqueue(task, now_ns=now_ns - age_s * 10**9))
-    single_broker.client.lpush(QueueKeys("c").active, "x", "y")
+    redis_of(single_broker).lpush(QueueKeys("c").active, "x", "y")
     for worker_id, queue in (("w1", "c"), ("w2", "c"), ("w3", "a")):
         serving = replace(RECORD, worker_id=worker_id, server_id=worker_id, pid=int(worker_id[1]), queue=queue)
         record = replace(serving, redis_queues={queue: 1}, concurrency=4)
@@ -167,7 +167,7 @@ def test_the_columns_that_a_user_chose_are_kept(staff: Client) -> None:
 
 def test_health_is_unknown_while_nothing_looks_for_problems(staff: Client, single_broker: Broker, settings) -> None:
     saved(spec("mail"))
-    single_broker.client.delete(keys.MAINTENANCE)
+    redis_of(single_broker).delete(keys.MAINTENANCE)
     (row,) = read_list(staff)
     assert (row["health"], row["started"], row["pending"]) == ("unknown", "-", "0")
 

@@ -23,7 +23,9 @@ from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.maintenance.failed_rows import RowFailures
 from tests.queues.samples import spec
+from tests.support.links import count_round_trips
 from tests.support.maintenance_duties import MovingClock
+from tests.support.redis_client import redis_of
 from tests.support.tasks import put, take
 from tests.tasks.task_helpers import succeed
 
@@ -140,7 +142,7 @@ def test_a_paused_sub_queue_needs_no_workers_and_a_deleted_queue_no_record(singl
     save_queue(spec=spec("mail", "high:10", "low:3"), source=QueueSource.API)
     put(single_broker, "t1", queue="mail_high")
     record_demand(single_broker, RowFailures("demand"))
-    single_broker.client.hset(keys.DEMAND, "gone", b"{}")
+    redis_of(single_broker).hset(keys.DEMAND, "gone", b"{}")
 
     pause_queue(single_broker, name="mail_high")
     partly = get_demand(single_broker, "mail")
@@ -150,7 +152,7 @@ def test_a_paused_sub_queue_needs_no_workers_and_a_deleted_queue_no_record(singl
 
     assert (partly.demand, partly.desired_workers, partly.reason) == (1, 0, "no_worker")
     assert (wholly.demand, wholly.desired_workers, wholly.reason) == (1, 0, "paused")
-    assert {*single_broker.client.hkeys(keys.DEMAND)} == {b"mail", b"mail_high", b"mail_low"}
+    assert {*redis_of(single_broker).hkeys(keys.DEMAND)} == {b"mail", b"mail_high", b"mail_low"}
 
 
 def test_a_worker_that_reports_nonsense_spoils_the_demand_of_no_other_queue(
@@ -170,7 +172,7 @@ def test_a_worker_that_reports_nonsense_spoils_the_demand_of_no_other_queue(
         )
         single_broker.run(write_heartbeat(record, now_ns=single_broker.now_ns()))
     forged = replace(record, worker_id="chat", queue="chat", redis_queues={"chat": 1}, concurrency=10**400)
-    single_broker.client.set(keys.worker_record("chat"), forged.encode())
+    redis_of(single_broker).set(keys.worker_record("chat"), forged.encode())
 
     record_demand(single_broker, RowFailures("demand"))
 
@@ -182,7 +184,7 @@ def test_a_failure_of_one_queue_spoils_the_demand_of_no_other(
 ) -> None:
     for queue in ("chat", "mail"):
         save_queue(spec=spec(queue), source=QueueSource.API)
-    single_broker.client.set(QueueKeys("chat").processed, 7)
+    redis_of(single_broker).set(QueueKeys("chat").processed, 7)
 
     def fail_for_chat(counts: Sequence[DemandCounts], now_s: int) -> DemandSample:
         if counts[0].processed == 7:
@@ -193,7 +195,7 @@ def test_a_failure_of_one_queue_spoils_the_demand_of_no_other(
     with capture_logs() as entries:
         record_demand(single_broker, RowFailures("demand"))
 
-    assert single_broker.client.hkeys(keys.DEMAND) == [b"mail"]
+    assert redis_of(single_broker).hkeys(keys.DEMAND) == [b"mail"]
     assert [entry["queue"] for entry in entries if entry["event"] == "row_failed"] == ["chat"]
 
 
@@ -202,14 +204,7 @@ def test_reading_it_takes_one_round_trip(
 ) -> None:
     save_queue(spec=spec("mail", "high:10", "low:3"), source=QueueSource.API)
     get_demand(single_broker, "mail")
-    trips: list[int] = []
-    execute = type(single_broker.connection).execute
-
-    def counted(link: Any, commands: Any) -> Any:
-        trips.append(len(commands))
-        return execute(link, commands)
-
-    monkeypatch.setattr(type(single_broker.connection), "execute", counted)
+    trips = count_round_trips(monkeypatch, single_broker)
 
     get_demand(single_broker, "mail")
 

@@ -14,6 +14,7 @@ from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.publishing import compare_configuration
 from tests.queues.samples import spec
+from tests.support.redis_client import redis_of
 from tests.support.tasks import put
 from workers.operations import register_worker
 
@@ -30,7 +31,7 @@ def save(name: str, *sub_queues: str) -> None:
 
 
 def published_revision(broker: Broker, queue: str) -> bytes | None:
-    return broker.client.hget(keys.QUEUE_REVISIONS, queue)
+    return redis_of(broker).hget(keys.QUEUE_REVISIONS, queue)
 
 
 def test_a_redis_queue_of_the_go_system_is_served_beside_the_defined_one(broker: Broker) -> None:
@@ -53,7 +54,7 @@ def test_other_processes_know_existing_queues_without_a_lookup(broker: Broker, d
     publish_existing_queues(broker)
     snapshot.forget()
     get_fresh_catalog()
-    broker.client.delete(keys.QUEUES)
+    redis_of(broker).delete(keys.QUEUES)
 
     with django_assert_num_queries(0):
         assert get_catalog().resolve("mail.default").redis_queue == "mail.default"
@@ -65,7 +66,7 @@ def test_workers_register_again_when_a_redis_queue_appears_but_not_when_it_vanis
     put(broker, "t", queue="mail.default")
     publish_existing_queues(broker)
     during = published_revision(broker, "mail")
-    broker.client.srem(keys.QUEUES, "mail.default")
+    redis_of(broker).srem(keys.QUEUES, "mail.default")
 
     publish_existing_queues(broker)
 
@@ -102,7 +103,7 @@ def test_only_redis_queues_that_no_definition_names_and_that_hold_tasks_are_unde
     save("mail")
     put(broker, "t", queue="mail")
     put(broker, "u", queue="foreign")
-    broker.client.sadd(keys.QUEUES, "empty", "{bad}")
+    redis_of(broker).sadd(keys.QUEUES, "empty", "{bad}")
 
     (found,) = find_undefined_queues(broker)
 

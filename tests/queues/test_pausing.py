@@ -17,6 +17,7 @@ from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.queues.stored import save_from_file
 from tests.support.audit import audit_records
+from tests.support.links import count_round_trips
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -75,9 +76,8 @@ def test_the_round_trips_of_pausing_do_not_depend_on_the_number_of_sub_queues(
     redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_queue(spec=spec("mail", "high:9", "mid:5", "low:1"), source=QueueSource.ADMIN)
-    broker, made = get_broker(), []
-    execute = broker.connection.execute
-    monkeypatch.setattr(broker.connection, "execute", lambda commands: made.append(1) or execute(commands))
+    broker = get_broker()
+    made = count_round_trips(monkeypatch, broker)
 
     assert pause_whole_queue(broker, name="mail") == ["mail_high", "mail_mid", "mail_low"]
 

@@ -16,6 +16,7 @@ from runqy.metrics import exposition
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
+from tests.support.redis_client import redis_of
 from tests.support.tasks import put
 
 NAMES = [b"\xff\xfe", b"x" * 256, b"a\x00b", b"", b"a{b", b"a}b"]
@@ -25,10 +26,10 @@ def fill(broker: Broker) -> None:
     """Put a task into each of these queues, with its index entry."""
     for number, name in enumerate(NAMES):
         task_id = b"id%d" % number
-        broker.client.sadd(keys.QUEUES, name)
-        broker.client.hset(keys.lookup(task_id.decode()), "queue", name)
-        broker.client.hset(b"asynq:{%s}:t:%s" % (name, task_id), mapping={"msg": b"m", "state": b"pending"})
-        broker.client.lpush(b"asynq:{%s}:pending" % name, task_id)
+        redis_of(broker).sadd(keys.QUEUES, name)
+        redis_of(broker).hset(keys.lookup(task_id.decode()), "queue", name)
+        redis_of(broker).hset(b"asynq:{%s}:t:%s" % (name, task_id), mapping={"msg": b"m", "state": b"pending"})
+        redis_of(broker).lpush(b"asynq:{%s}:pending" % name, task_id)
 
 
 def test_they_are_left_out(broker: Broker) -> None:

@@ -20,6 +20,7 @@ from runqy.redis_connection import get_broker
 from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.queues.test_operations import RICH
+from tests.support.links import count_round_trips
 
 pytestmark = pytest.mark.usefixtures("configuration", "stopped_clock")
 
@@ -130,14 +131,7 @@ def test_the_number_of_round_trips_is_constant(monkeypatch: pytest.MonkeyPatch, 
     now_s = clock.monotonic_s()
     monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)  # what is compared once a second does not count
     look("queue-0")
-    requests: list[int] = []
-    execute = type(single_broker.connection).execute
-
-    def counted(link: Any, commands: Any) -> Any:
-        requests.append(len(commands))
-        return execute(link, commands)
-
-    monkeypatch.setattr(type(single_broker.connection), "execute", counted)
+    requests = count_round_trips(monkeypatch, single_broker)
     specs = [queue.as_spec() for queue in Queue.objects.all()]
 
     get_queue_statuses(single_broker, specs, None)

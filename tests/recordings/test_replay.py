@@ -20,6 +20,7 @@ from runqy.broker import keys
 from runqy.broker.tasks.finish import complete
 from runqy.redis_connection import get_broker
 from tests.support.environment import ADMIN_KEY
+from tests.support.redis_client import redis_of
 from tests.support.tasks import take
 
 EXCHANGES = [json.loads(line) for line in (Path(__file__).parent / "go-cli.jsonl").read_text().splitlines()]
@@ -194,9 +195,9 @@ def start_worker() -> None:
     """Leave what Go's worker leaves once it has registered."""
     broker = get_broker()
     was = next(e["response"] for e in EXCHANGES if e["path"] == "/workers/vm:17767")
-    broker.client.zadd(keys.WORKERS, {was["worker_id"]: broker.now_s()})
+    redis_of(broker).zadd(keys.WORKERS, {was["worker_id"]: broker.now_s()})
     texts = {name: was[name] for name in ("worker_id", "started_at", "concurrency", "queues", "status")}
-    broker.client.hset(keys.go_worker(was["worker_id"]), mapping=texts | {"last_beat": broker.now_s()})
+    redis_of(broker).hset(keys.go_worker(was["worker_id"]), mapping=texts | {"last_beat": broker.now_s()})
 
 
 Send = Callable[[str, str, dict[str, str], bytes], tuple[int, bytes]]

@@ -52,7 +52,7 @@ def start(redis: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     began_s = clock.monotonic_s()
     monkeypatch.setattr(clock, "monotonic_s", lambda: began_s + waited_s[0])
     target = parse_redis_url(environment.SERVER.url)
-    monitor, broker = DeploymentMonitor(target, ("mail", "video"), lines.append), Broker.connect(target)
+    monitor, broker = DeploymentMonitor(target, ("mail", "video"), lines.append), Broker(target)
     yield Start(monitor=monitor, broker=broker, lines=lines, waited_s=waited_s)
     monitor.close()
     broker.close()

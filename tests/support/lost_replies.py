@@ -5,21 +5,21 @@ from typing import Any
 
 import pytest
 
-from runqy.broker.connection.blocking import StandaloneConnection
+from runqy.broker.connection.async_node import AsyncNode
+from runqy.broker.replies import ReplyLost
 from runqy.broker.scripts import Command
-from runqy.errors import BrokerUnavailable
 
 
 def lose_reply(monkeypatch: pytest.MonkeyPatch, script: str, *, times: int = 1) -> list[str]:
     """Lose the replies to the next calls of a script. Return a list that gets an item for each lost reply."""
-    execute, lost = StandaloneConnection.execute, list[str]()
+    execute, lost = AsyncNode.execute, list[str]()
 
-    def executing(self: StandaloneConnection, commands: Sequence[Command]) -> Any:
-        replies = execute(self, commands)
+    async def executing(self: AsyncNode, commands: Sequence[Command], *, is_bulky: bool) -> Any:
+        replies = await execute(self, commands, is_bulky=is_bulky)
         if len(lost) < times and any(command.script and command.script.name == script for command in commands):
             lost.append(script)
-            raise BrokerUnavailable
+            raise ReplyLost
         return replies
 
-    monkeypatch.setattr(StandaloneConnection, "execute", executing)
+    monkeypatch.setattr(AsyncNode, "execute", executing)
     return lost

@@ -10,6 +10,7 @@ from runqy.broker.tasks import dequeue
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight
+from tests.support.redis_client import redis_of
 from tests.support.tasks import new_task
 
 QUEUE = "q"
@@ -27,12 +28,12 @@ def take(broker: Broker, queue: str = QUEUE) -> LeasedTask:
 
 
 def message_of(broker: Broker, task_id: str, queue: str = QUEUE) -> TaskMessage:
-    return TaskMessage.FromString(broker.client.hget(QueueKeys(queue).task(task_id), "msg"))
+    return TaskMessage.FromString(redis_of(broker).hget(QueueKeys(queue).task(task_id), "msg"))
 
 
 def state_of(broker: Broker, task_id: str, queue: str = QUEUE) -> str | None:
     """Return the state in a task's hash, or None if there is no such task."""
-    state = broker.client.hget(QueueKeys(queue).task(task_id), "state")
+    state = redis_of(broker).hget(QueueKeys(queue).task(task_id), "state")
     return state and state.decode()
 
 
@@ -41,9 +42,9 @@ def indexes_of(broker: Broker, task_id: str, queue: str = QUEUE) -> list[str]:
     keys, id_bytes = QueueKeys(queue), task_id.encode()
     indexes = []
     for name in ("pending", "active"):
-        indexes += [name] * broker.client.lrange(keys.prefix + name, 0, -1).count(id_bytes)
+        indexes += [name] * redis_of(broker).lrange(keys.prefix + name, 0, -1).count(id_bytes)
     for name in ("lease", "scheduled", "retry", "archived", "completed"):
-        indexes += [name] * (broker.client.zscore(keys.prefix + name, task_id) is not None)
+        indexes += [name] * (redis_of(broker).zscore(keys.prefix + name, task_id) is not None)
     return indexes
 
 

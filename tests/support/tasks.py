@@ -13,6 +13,7 @@ from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.tasks.finish import Failure, retry
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight
+from tests.support.redis_client import redis_of
 
 QUEUE = "mail"
 
@@ -30,10 +31,10 @@ def put(broker: Broker, *task_ids: str, queue: str = QUEUE, **options: Any) -> N
 def put_in_group(broker: Broker, group: str, task_id: str, *, queue: str = QUEUE) -> None:
     """Move a pending task into a group, as one of asynq's clients stores it."""
     queue_keys = QueueKeys(queue)
-    broker.client.lrem(queue_keys.pending, 1, task_id)
-    broker.client.hset(queue_keys.task(task_id), mapping={"state": "aggregating", "group": group})
-    broker.client.zadd(queue_keys.group(group), {task_id: 1_700_000_000})
-    broker.client.sadd(queue_keys.groups, group)
+    redis_of(broker).lrem(queue_keys.pending, 1, task_id)
+    redis_of(broker).hset(queue_keys.task(task_id), mapping={"state": "aggregating", "group": group})
+    redis_of(broker).zadd(queue_keys.group(group), {task_id: 1_700_000_000})
+    redis_of(broker).sadd(queue_keys.groups, group)
 
 
 def take(broker: Broker, count: int = 1, *queues: str, **options: Any) -> list[LeasedTask]:
@@ -62,17 +63,17 @@ def ids(tasks: list[LeasedTask]) -> list[str]:
 
 def fields(broker: Broker, task_id: str, queue: str = QUEUE) -> dict[str, bytes]:
     """Return a task's hash without its message."""
-    found = broker.client.hgetall(QueueKeys(queue).task(task_id))
+    found = redis_of(broker).hgetall(QueueKeys(queue).task(task_id))
     return {name.decode(): value for name, value in found.items() if name != b"msg"}
 
 
 def message(broker: Broker, task_id: str, queue: str = QUEUE) -> Any:
-    return decode(broker.client.hget(QueueKeys(queue).task(task_id), "msg"))
+    return decode(redis_of(broker).hget(QueueKeys(queue).task(task_id), "msg"))
 
 
 def listed(broker: Broker, queue: str = QUEUE) -> dict[str, list[str]]:
     """Return the ids in each index that is not empty. Those of lists are in the order in which they are dequeued."""
-    keys, client = QueueKeys(queue), broker.client
+    keys, client = QueueKeys(queue), redis_of(broker)
     found = {
         "pending": client.lrange(keys.pending, 0, -1)[::-1],
         "active": client.lrange(keys.active, 0, -1)[::-1],
@@ -86,4 +87,4 @@ def listed(broker: Broker, queue: str = QUEUE) -> dict[str, list[str]]:
 def counters(broker: Broker, queue: str = QUEUE) -> tuple[int, int]:
     """Return the numbers of attempts that were counted as processed and as failed."""
     keys = QueueKeys(queue)
-    return int(broker.client.get(keys.processed) or 0), int(broker.client.get(keys.failed) or 0)
+    return int(redis_of(broker).get(keys.processed) or 0), int(redis_of(broker).get(keys.failed) or 0)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from runqy.broker.broker import Broker
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
+from tests.support.redis_client import redis_of
 from tests.support.waiting import PATIENCE_S
 
 RECORD = WorkerRecord(
@@ -35,8 +36,8 @@ RUNNING = RunningTask(
 
 def keep_records(broker: Broker) -> None:
     """Keep the records of workers, which would expire after a minute."""
-    for key in broker.client.scan_iter("runqy:worker*", count=1000):
-        broker.client.persist(key)
+    for key in redis_of(broker).scan_iter("runqy:worker*", count=1000):
+        redis_of(broker).persist(key)
 
 
 @contextmanager

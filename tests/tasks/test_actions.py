@@ -24,6 +24,7 @@ from tasks.duties import CancellationEnforcer
 from tests.api.client import ApiClient, Response, problem
 from tests.support.audit import audit_records
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
+from tests.support.redis_client import redis_of
 from tests.support.tasks import fields, listed, message, put, take, take_one
 from tests.tasks.task_helpers import fail_for_good, put_in
 
@@ -82,15 +83,15 @@ def test_an_active_task_is_cancelled_by_its_worker(admin: ApiClient, single_brok
 def test_cancelling_warns_when_another_program_runs_the_task(admin: ApiClient, single_broker: Broker) -> None:
     put(single_broker, "t1", queue="simple")
     key = QueueKeys("simple").task("t1")
-    single_broker.client.hset(key, "state", "active")
+    redis_of(single_broker).hset(key, "state", "active")
 
     response = cancel(admin)
 
     assert response.status_code == 202
     assert "may not be able to interrupt it" in response.json()["message"]
-    single_broker.client.hset(key, "state", "pending")
+    redis_of(single_broker).hset(key, "state", "pending")
     CancellationEnforcer().run_tick(single_broker)
-    assert single_broker.client.hget(key, "state") == b"archived"
+    assert redis_of(single_broker).hget(key, "state") == b"archived"
 
 
 @pytest.mark.parametrize("by_alias", [False, True])
@@ -360,7 +361,7 @@ def test_the_archive_keeps_at_most_the_configured_number_of_tasks(
 ) -> None:
     settings.RUNQY_ARCHIVE_MAX_TASKS = 1
     put_in(single_broker, "archived", "old")
-    single_broker.client.zadd(QueueKeys("simple").archived, {"old": single_broker.now_s() - 60})
+    redis_of(single_broker).zadd(QueueKeys("simple").archived, {"old": single_broker.now_s() - 60})
     put(single_broker, "t1", queue="simple")
     chosen = TaskSelection(queue="simple", state=TaskState.PENDING, task_ids=("t1",))
 

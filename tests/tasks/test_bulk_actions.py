@@ -33,6 +33,7 @@ from tasks.models import BulkAction, TaskCopy, TaskRun
 from tasks.search import TaskQuery
 from tests.queues.samples import spec
 from tests.support.maintenance import start_maintenance
+from tests.support.redis_client import redis_of
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.staff import staff_client
 from tests.support.tasks import listed, message, put
@@ -326,8 +327,8 @@ def test_a_task_that_came_into_the_state_after_the_request_does_not_match(single
         single_broker, action=TaskAction.RUN, query=TaskQuery(state=TaskState.ARCHIVED), expected=1
     )
     BulkAction.objects.update(requested_s=bulk.requested_s - 2)
-    single_broker.client.hset(QueueKeys("simple").task("before"), "archived_at", single_broker.now_s() - 60)
-    single_broker.client.zincrby(QueueKeys("simple").archived, -60, "before")
+    redis_of(single_broker).hset(QueueKeys("simple").task("before"), "archived_at", single_broker.now_s() - 60)
+    redis_of(single_broker).zincrby(QueueKeys("simple").archived, -60, "before")
     put_in(single_broker, "archived", "after")
 
     run_bulk_actions(single_broker)
@@ -420,8 +421,8 @@ def test_a_queue_that_is_deleted_right_before_a_step_of_a_bulk_action_stays_dele
     bulk = request_and_run(single_broker, TaskAction.RUN, query)
 
     assert counts(bulk) == end
-    assert [*single_broker.client.scan_iter(match="*{simple}*")] == []
-    assert not single_broker.client.sismember(keys.QUEUES, "simple")
+    assert [*redis_of(single_broker).scan_iter(match="*{simple}*")] == []
+    assert not redis_of(single_broker).sismember(keys.QUEUES, "simple")
 
 
 @pytest.mark.parametrize(

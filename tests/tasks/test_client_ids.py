@@ -14,6 +14,7 @@ from runqy.broker.tasks.enqueue import NewTask
 from tasks.enqueue_many import RequestedTasks, enqueue_tasks
 from tasks.operations import enqueue_task, key_of_task_id
 from tests.api.client import ApiClient, problem
+from tests.support.redis_client import redis_of
 from tests.support.tasks import take_one
 from tests.tasks.task_helpers import succeed
 
@@ -107,11 +108,11 @@ def test_ids_hold_in_every_topology(broker: Broker, queues: None) -> None:
     first = broker.run(enqueue_task(broker, requested[0], idempotency_key=key_of_task_id(requested[0], "me")))
     again = broker.run(enqueue_task(broker, requested[0], idempotency_key=key_of_task_id(requested[0], "me")))
     assert (first.record.id, again.record.id, again.is_replayed) == (requested[0].id, requested[0].id, True)
-    assert broker.client.hget(lookup(requested[0].id), "queue") == b"simple"
+    assert redis_of(broker).hget(lookup(requested[0].id), "queue") == b"simple"
     assert enqueue_all("simple") == enqueue_all("simple") == [each.id for each in requested]
-    assert broker.client.llen(SIMPLE.pending) == 3
+    assert redis_of(broker).llen(SIMPLE.pending) == 3
     for each in requested:
-        assert broker.client.hget(lookup(each.id), "queue") == b"simple"
+        assert redis_of(broker).hget(lookup(each.id), "queue") == b"simple"
 
 
 def test_a_batch_is_repeated_task_by_task(client: ApiClient, redis: redis_py.Redis) -> None:

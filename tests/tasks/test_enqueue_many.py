@@ -18,6 +18,7 @@ from runqy.broker.tasks.enqueue import IdempotencyKey, NewTask
 from tasks.enqueue_many import RequestedTasks, enqueue_tasks
 from tests.api.client import ApiClient, Response, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
+from tests.support.redis_client import redis_of
 
 
 def post(client: ApiClient, jobs: Any, queue: str = "simple", **rest: Any) -> Response:
@@ -301,7 +302,7 @@ def test_batches_with_keys_work_on_a_cluster(client: ApiClient, broker: Broker) 
     assert (first.is_replayed, second.is_replayed) == (False, True)
     assert [item.task_id for item in first.results] == [item.task_id for item in second.results]
     assert sum(item.task_id is not None for item in first.results) == 600
-    assert broker.client.llen(QueueKeys("simple").pending) == 600
+    assert redis_of(broker).llen(QueueKeys("simple").pending) == 600
 
 
 @pytest.mark.parametrize(

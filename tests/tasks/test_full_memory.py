@@ -12,6 +12,7 @@ from runqy.broker.tasks.enqueue import enqueue
 from runqy.errors import BrokerFull
 from tests.api.client import ApiClient, problem
 from tests.support.full_redis import FILLER_BYTES, filled_redis
+from tests.support.redis_client import redis_of
 from tests.support.tasks import new_task
 from tests.support.waiting import wait_until
 
@@ -89,7 +90,7 @@ def test_in_a_cluster_only_queues_of_the_full_server_are_refused(cluster_broker:
         request = enqueue(new_task(task_id, queue), now_ns=cluster_broker.now_ns())
         cluster_broker.run(send_with_memory_check(cluster_broker, request, queue=queue, size_bytes=2))
 
-    client = cluster_broker.client
+    client = redis_of(cluster_broker)
     queues = {client.get_node_from_key(f"asynq:{{q{n}}}:pending").name: f"q{n}" for n in range(50)}  # type: ignore[union-attr]
     full, *others = queues.items()
     node = client.get_node(node_name=full[0])

@@ -14,6 +14,7 @@ from runqy.errors import QueueDisabled, QueueFull, QueueNotFound, TaskNotUnique
 from tasks.intents import MAX_AGE_S, Intent, IntentState, enqueue_intents
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import MovingClock
+from tests.support.redis_client import redis_of
 from tests.support.tasks import listed, take_one
 from tests.tasks.task_helpers import succeed
 
@@ -98,4 +99,4 @@ def test_redis_refuses_a_process_that_was_stopped_for_too_long(
     (outcome,) = enqueue_intents(single_broker, [stopped])
 
     assert (outcome.state, outcome.error) == (IntentState.DELAYED, None)
-    assert not single_broker.client.exists(QueueKeys("mail").task(wanted.task.id))
+    assert not redis_of(single_broker).exists(QueueKeys("mail").task(wanted.task.id))

@@ -28,6 +28,7 @@ from tasks.search import TaskQuery
 from tests.queues.samples import spec
 from tests.support.killed_bulk_runner import kill_runners
 from tests.support.maintenance_duties import MovingClock
+from tests.support.redis_client import redis_of
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import listed, put, take_one
 from tests.tasks.task_helpers import fail_for_good, put_in, succeed
@@ -141,9 +142,9 @@ def test_records_of_copies_live_a_minute_beyond_their_slice(single_broker: Broke
 
     run_bulk_actions(single_broker)
 
-    records = list(single_broker.client.scan_iter(QueueKeys("simple").created("*")))
+    records = list(redis_of(single_broker).scan_iter(QueueKeys("simple").created("*")))
     assert len(records) == 25
-    assert all(0 < single_broker.client.ttl(record) <= 60 for record in records)
+    assert all(0 < redis_of(single_broker).ttl(record) <= 60 for record in records)
 
 
 def test_a_process_that_was_stopped_for_longer_than_its_lease_adds_no_copy(

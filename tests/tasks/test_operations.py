@@ -11,7 +11,6 @@ from queues.operations import save_queue
 from queues.queries import run_with_fresh_catalog, with_fresh_catalog
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.connection.blocking import StandaloneConnection
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.broker.replies import Reply
@@ -25,22 +24,23 @@ from tasks.operations import enqueue_task
 from tasks.queries import get_task
 from tests.config_sync.support import elsewhere
 from tests.queues.samples import spec
+from tests.support.links import Execute, wrap_link
+from tests.support.redis_client import redis_of
 from tests.support.servers import free_port
 
 pytestmark = pytest.mark.usefixtures("queues")
 
 
-class BreakingLink(StandaloneConnection):
-    """Loses its connection after some round trips."""
+def lose_connection(monkeypatch: pytest.MonkeyPatch, broker: Broker, *, after: int) -> None:
+    """Lose a broker's connection after some round trips, before the next commands are sent."""
+    left = iter(range(after))
 
-    left = 0
-
-    def execute(self, commands: Sequence[Command]) -> list[Reply]:
-        """Count down, then fail before anything is sent."""
-        self.left -= 1
-        if self.left < 0:
+    async def count_down(execute: Execute, commands: Sequence[Command]) -> list[Reply]:
+        if next(left, None) is None:
             raise BrokerUnavailable
-        return super().execute(commands)
+        return await execute(commands)
+
+    wrap_link(monkeypatch, broker, count_down)
 
 
 def task(queue: str = "simple", **options: object) -> NewTask:
@@ -56,7 +56,7 @@ def test_a_task_that_its_full_queue_refuses_leaves_no_lookup(broker: Broker, opt
     with pytest.raises(QueueFull):
         broker.run(enqueue_task(broker, task("small", **options)))
 
-    assert len(list(broker.client.scan_iter(keys.lookup("*")))) == 1
+    assert len(list(redis_of(broker).scan_iter(keys.lookup("*")))) == 1
 
 
 def test_the_result_of_a_task_that_is_awaited_is_kept_for_a_minute(single_broker: Broker) -> None:
@@ -86,7 +86,7 @@ def test_a_repeated_request_returns_the_task_of_the_first(broker: Broker) -> Non
     second = broker.run(enqueue_task(broker, task(), idempotency_key=idempotency_key))
 
     assert (second.record.id, second.is_replayed) == (first.record.id, True)
-    assert broker.client.llen(QueueKeys("simple").pending) == 1
+    assert redis_of(broker).llen(QueueKeys("simple").pending) == 1
 
 
 def test_a_task_with_the_same_unique_key_is_returned(broker: Broker) -> None:
@@ -96,11 +96,11 @@ def test_a_task_with_the_same_unique_key_is_returned(broker: Broker) -> None:
     second = broker.run(enqueue_task(broker, unique))
 
     assert (second.record.id, second.is_existing) == (first.record.id, True)
-    assert broker.client.llen(QueueKeys("simple").pending) == 1
+    assert redis_of(broker).llen(QueueKeys("simple").pending) == 1
 
 
 def test_an_unknown_queue_is_refused_without_a_round_trip() -> None:
-    away = Broker.connect(RedisTarget(addresses=(("127.0.0.1", free_port()),)))
+    away = Broker(RedisTarget(addresses=(("127.0.0.1", free_port()),)))
     spec = RequestedTasks("unknown", [task("unknown")])
     for operation in (enqueue_task(away, task("unknown")), enqueue_tasks(away, spec=spec)):
         with pytest.raises(QueueNotFound):
@@ -151,9 +151,7 @@ def test_an_operation_is_repeated_only_on_a_newer_configuration() -> None:
 def test_a_batch_that_loses_redis_reports_the_tasks_that_are_not_enqueued(
     single_broker: Broker, monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
 ) -> None:
-    link = BreakingLink(single_broker.client)  # type: ignore[arg-type]
-    link.left = 2
-    monkeypatch.setattr(single_broker, "connection", link)
+    lose_connection(monkeypatch, single_broker, after=2)
 
     batch = single_broker.run(enqueue_tasks(single_broker, spec=RequestedTasks("simple", [task()] * 1200)))
 
@@ -165,7 +163,7 @@ def test_a_batch_that_loses_redis_reports_the_tasks_that_are_not_enqueued(
 def test_a_batch_that_finds_no_redis_is_unavailable_as_a_whole(
     single_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(single_broker, "connection", BreakingLink(single_broker.client))  # type: ignore[arg-type]
+    lose_connection(monkeypatch, single_broker, after=0)
 
     with pytest.raises(BrokerUnavailable):
         single_broker.run(enqueue_tasks(single_broker, spec=RequestedTasks("simple", [task()] * 2)))
@@ -174,18 +172,12 @@ def test_a_batch_that_finds_no_redis_is_unavailable_as_a_whole(
 def test_a_batch_with_an_idempotency_key_that_loses_redis_is_completed_by_its_repetition(
     single_broker: Broker, monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
 ) -> None:
-    batch, idempotency_key, link = (
-        RequestedTasks("simple", [task()] * 700),
-        IdempotencyKey(scope="s", fingerprint="f"),
-        single_broker.connection,
-    )
-    breaking = BreakingLink(single_broker.client)  # type: ignore[arg-type]
-    breaking.left = 2
-    monkeypatch.setattr(single_broker, "connection", breaking)
-    with pytest.raises(BrokerUnavailable):
-        single_broker.run(enqueue_tasks(single_broker, spec=batch, idempotency_key=idempotency_key))
+    batch, idempotency_key = RequestedTasks("simple", [task()] * 700), IdempotencyKey(scope="s", fingerprint="f")
+    with monkeypatch.context() as away:
+        lose_connection(away, single_broker, after=2)
+        with pytest.raises(BrokerUnavailable):
+            single_broker.run(enqueue_tasks(single_broker, spec=batch, idempotency_key=idempotency_key))
     assert redis.llen(QueueKeys("simple").pending) == 500
-    monkeypatch.setattr(single_broker, "connection", link)
 
     repeated = single_broker.run(enqueue_tasks(single_broker, spec=batch, idempotency_key=idempotency_key))
 

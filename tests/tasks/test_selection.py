@@ -18,6 +18,7 @@ from tasks.actions import (
     apply_to_selected,
 )
 from tests.support.audit import audit_records
+from tests.support.redis_client import redis_of
 from tests.support.tasks import fields, listed
 from tests.tasks.task_helpers import put_in
 
@@ -82,7 +83,7 @@ def test_a_deleted_task_is_not_found_by_its_id(single_broker: Broker) -> None:
 
     apply_to_selected(single_broker, action=TaskAction.DELETE, selection=select("pending", "t1"))
 
-    assert not single_broker.client.exists(lookup("t1"))
+    assert not redis_of(single_broker).exists(lookup("t1"))
 
 
 def test_tasks_that_move_concurrently_are_not_counted(single_broker: Broker, monkeypatch) -> None:

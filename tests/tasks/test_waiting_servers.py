@@ -193,7 +193,7 @@ def test_waits_and_streams_survive_a_restart_of_redis(start_web: StartWeb, own_r
         own_redis.kill()
         wait_until(lambda: web.send(f"/queue/{followed}")[0] == 503)
         own_redis.start()
-        broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", own_redis.port),)))
+        broker = Broker(RedisTarget(addresses=(("127.0.0.1", own_redis.port),)))
         for taken in take(broker, 2, "simple"):
             succeed(broker, taken, b"1")
         broker.close()

@@ -22,6 +22,7 @@ from tasks.ends.collector import CollectedEnd
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY
+from tests.support.redis_client import redis_of
 from tests.support.tasks import take_one
 from tests.webhooks.receiver import Receiver, send_due
 from vaults.models import SealedSecret
@@ -158,7 +159,7 @@ def test_an_end_that_names_a_key_of_another_type_is_told_as_that_of_a_deleted_ta
     create_endpoint(url=receiver.url, events=["task.completed"])
     add()
     finish(single_broker)
-    client, keys = single_broker.client, QueueKeys(QUEUE)
+    client, keys = redis_of(single_broker), QueueKeys(QUEUE)
     client.lpush(keys.task("evil"), "x")
     (_, entry), *_ = client.xrange(keys.ends)
     client.xadd(keys.ends, entry | {b"end": entry[b"end"].rpartition(b"\0")[0] + b"\0evil"})
@@ -333,4 +334,4 @@ def test_ends_do_not_cost_tasks_that_nobody_is_told_of(single_broker: Broker, ho
     add()
     finish(single_broker)
 
-    assert not single_broker.client.exists(QueueKeys(QUEUE).ends)
+    assert not redis_of(single_broker).exists(QueueKeys(QUEUE).ends)

@@ -122,8 +122,8 @@ def create_redis_user(response: dict[str, Any], body: dict[str, Any]) -> None:
         redis_queues=tuple(queue["name"] for queue in response["sub_queues"]),
     )
     with contextlib.suppress(BrokerUnavailable):
-        broker = Broker.connect(target)
-        redis_users.create_users(broker, [user], target=target)
+        broker = Broker(target)
+        broker.run(redis_users.create_users(broker, [user], target=target))
         redis |= {"username": user.name, "password": password}
         broker.close()
 

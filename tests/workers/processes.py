@@ -110,4 +110,4 @@ def wait_task(folder: Path, name: str = "task") -> dict[str, str]:
 
 def broker_on(server: ValkeyServer, password: str = "") -> Broker:
     """Return a broker on a server of a test's own."""
-    return Broker.connect(RedisTarget(addresses=(("127.0.0.1", server.port),), password=password))
+    return Broker(RedisTarget(addresses=(("127.0.0.1", server.port),), password=password))

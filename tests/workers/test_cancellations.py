@@ -12,6 +12,7 @@ from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.queue_order import QueueWeight
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until
+from tests.support.redis_client import redis_of
 from tests.support.tasks import listed, put, take
 from workers.runtime.consumer import Consumer
 from workers.runtime.consumer_state import ConsumeConfig
@@ -64,7 +65,7 @@ def config(wake_token: str) -> ConsumeConfig:
 def put_same_id(broker: Broker, queue: str) -> None:
     """Enqueue a task as asynq's clients do: without a lookup, which lets its id be used once."""
     put(broker, ID, queue=queue)
-    broker.client.delete(keys.lookup(ID))
+    redis_of(broker).delete(keys.lookup(ID))
 
 
 def cancel_by_runqy(queue: str) -> Callable[[Broker], object]:
@@ -72,11 +73,11 @@ def cancel_by_runqy(queue: str) -> Callable[[Broker], object]:
 
 
 def cancel_by_asynq(broker: Broker) -> object:
-    return broker.client.publish(keys.CANCEL_CHANNEL, ID)
+    return redis_of(broker).publish(keys.CANCEL_CHANNEL, ID)
 
 
 def cancel_by_older_server(broker: Broker) -> object:
-    broker.client.hset(keys.QueueKeys(QUEUES[0]).task(ID), "cancel", broker.now_ns())
+    redis_of(broker).hset(keys.QueueKeys(QUEUES[0]).task(ID), "cancel", broker.now_ns())
     return cancel_by_asynq(broker)
 
 
@@ -115,7 +116,7 @@ def test_a_cancellation_ends_only_the_runs_that_are_meant(
         last = next(run for run in pool.held if run.task_id == "last")
 
         cancel_task(single_broker)
-        single_broker.client.publish(keys.CANCEL_CHANNEL, "last")
+        redis_of(single_broker).publish(keys.CANCEL_CHANNEL, "last")
         await wait_until(lambda: last.result)
 
         canceled = {run.task.lease.queue for run in pool.held if run is not last and run.result}

@@ -12,6 +12,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks.chunks import GAP, TaskChunks, read_chunks
 from tests.support import environment, event_loop
 from tests.support.full_redis import full_redis
+from tests.support.redis_client import redis_of
 from tests.support.tasks import put, take
 from workers.runtime.background_writes import record_all
 from workers.runtime.chunk_writer import ChunkWriter, kept_chunks
@@ -62,7 +63,7 @@ def is_stored(run: Run) -> bool:
 
 def test_chunks_of_all_runs_are_sent_together(single_broker: Broker) -> None:
     all_runs = runs(single_broker, 20)
-    calls_before = single_broker.client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
+    calls_before = redis_of(single_broker).info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
 
     async def stream(writer: ChunkWriter, _: AsyncBroker) -> None:
         for run in all_runs:
@@ -71,7 +72,7 @@ def test_chunks_of_all_runs_are_sent_together(single_broker: Broker) -> None:
 
     with_writer(stream)
 
-    calls = single_broker.client.info("commandstats")["cmdstat_evalsha"]["calls"] - calls_before
+    calls = redis_of(single_broker).info("commandstats")["cmdstat_evalsha"]["calls"] - calls_before
     assert calls <= 2  # the first of them loads the script
     assert {entries(single_broker, run.task_id) for run in all_runs} == {(b"1", b'"b"')}
 
@@ -83,7 +84,7 @@ def test_what_redis_lost_is_written_again(single_broker: Broker) -> None:
         for chunk in (b"1", b"2", b"3"):
             writer.add(run, chunk)
         await event_loop.wait_until(lambda: is_stored(run))
-        single_broker.client.rpop(KEYS.chunks(run.task_id), 2)
+        redis_of(single_broker).rpop(KEYS.chunks(run.task_id), 2)
         writer.add(run, b"4")
         await event_loop.wait_until(lambda: is_stored(run))
 
@@ -158,7 +159,7 @@ def test_what_redis_has_is_kept_no_longer_once_much_is_kept(single_broker: Broke
                 writer.add(run, chunk)
             await event_loop.wait_until(lambda: all(map(is_stored, all_runs)))
         assert sum(run.stream.kept_bytes for run in all_runs if run.stream) <= 1_500
-        single_broker.client.rpop(KEYS.chunks(second.task_id), 10)
+        redis_of(single_broker).rpop(KEYS.chunks(second.task_id), 10)
         writer.add(second, b'"last"')
         await event_loop.wait_until(lambda: is_stored(second))
 

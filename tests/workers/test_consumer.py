@@ -23,6 +23,7 @@ from runqy.errors import BrokerUnavailable
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until
 from tests.support.maintenance_duties import MovingClock
+from tests.support.redis_client import redis_of
 from tests.workers.processes import add_task
 from workers.runtime.consumer import MIN_POLL_INTERVAL_S, Consumer
 from workers.runtime.consumer_state import ConsumeConfig
@@ -235,7 +236,7 @@ def test_a_task_whose_key_is_broken_keeps_no_other_from_being_recorded(single_br
 
     def break_key(task_id: str) -> None:
         if task_id == ids[1]:
-            single_broker.client.set(QueueKeys("mail_low").task(task_id), "not a hash")
+            redis_of(single_broker).set(QueueKeys("mail_low").task(task_id), "not a hash")
 
     async def act(consumer: Consumer) -> None:
         pool = InstantPool(consumer, RunResult(RunStatus.SUCCEEDED, output=b"1"), on_submit=break_key)
@@ -313,8 +314,8 @@ def test_a_cancel_replaces_a_requeue_that_was_not_sent(single_broker: Broker) ->
     consume(act)
 
     keys = QueueKeys("mail_low")
-    assert single_broker.client.zrange(keys.archived, 0, -1) == [ids[0].encode()]
-    assert single_broker.client.llen(keys.pending) == 3
+    assert redis_of(single_broker).zrange(keys.archived, 0, -1) == [ids[0].encode()]
+    assert redis_of(single_broker).llen(keys.pending) == 3
 
 
 class RecordingLoop(asyncio.SelectorEventLoop):

@@ -6,6 +6,7 @@ import pytest
 
 from runqy.broker.broker import Broker
 from runqy.errors import BrokerUnavailable
+from tests.support.links import wait_for_redis
 from tests.support.servers import MASTER_NAME, SentinelSet
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
@@ -40,6 +41,7 @@ def test_a_worker_continues_after_the_master_was_killed(
     until.touch()
     after = eventually(lambda: _added(sentinel_broker, {"do": "pid"}), within_s=120)
     create_redis_user(server.accepted(server.requests[0]), server.requests[0])  # as maintenance does on a new master
+    wait_for_redis(sentinel_broker)
 
     assert wait_for_state(sentinel_broker, running, "completed").result == b'"waited"'
     assert wait_for_state(sentinel_broker, after, "completed").result == before.result

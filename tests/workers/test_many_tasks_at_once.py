@@ -13,6 +13,7 @@ from runqy.broker.maintenance.forwarder import forward_due
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.reader import find_task
+from tests.support.redis_client import redis_of
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
@@ -73,14 +74,14 @@ def test_a_worker_that_is_killed_within_a_batch_charges_each_member_once(
     worker.process.wait()
 
     for one in ids:
-        single_broker.client.zadd(MAIL.lease, {one: 1})
+        redis_of(single_broker).zadd(MAIL.lease, {one: 1})
     lost = single_broker.run(recover_lost(single_broker, ["mail"], LeaselessWatch(), grace_s=0))
     start(BATCHES)
     (tmp_path / "until").touch()
 
     def all_completed() -> bool:
         single_broker.run(forward_due(single_broker, ["mail"]))
-        return single_broker.client.zcard(MAIL.completed) == 8
+        return redis_of(single_broker).zcard(MAIL.completed) == 8
 
     eventually(all_completed)
     assert len(lost) == 8
@@ -96,7 +97,7 @@ def test_another_worker_gets_the_short_tasks_that_a_worker_held_when_a_long_one_
     start(ONE, RUNQY_CONCURRENCY="4")
     pid_of(tmp_path, long)
 
-    eventually(lambda: single_broker.client.lrange(MAIL.pending, 0, -1) == [one.encode() for one in reversed(held)])
+    eventually(lambda: redis_of(single_broker).lrange(MAIL.pending, 0, -1) == [one.encode() for one in reversed(held)])
     start(ONE)
 
     for one in (*short, *held):

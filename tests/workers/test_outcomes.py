@@ -13,6 +13,7 @@ from tasks.models import TaskRun
 from tests.metrics.pages import read_page, value
 from tests.queues.samples import spec
 from tests.queues.stored import store_queues
+from tests.support.redis_client import redis_of
 from tests.support.staff import staff_client
 from tests.tasks.admin.pages import LIST, change
 from tests.workers.conftest import StartWorker
@@ -29,7 +30,7 @@ def test_pages_filters_history_and_metrics_agree_on_how_tasks_ended(
 ) -> None:
     store_queues(spec(QUEUE))
     waited = add_task(single_broker, 1)
-    single_broker.client.hset(QueueKeys(QUEUE).task(waited), "pending_since", 10**18)
+    redis_of(single_broker).hset(QueueKeys(QUEUE).task(waited), "pending_since", 10**18)
     single_broker.run(archive_all_timed_out(single_broker, {QUEUE: 5}))
     worker = start_worker()
     wait_for_state(single_broker, add_task(single_broker, 1), "completed")

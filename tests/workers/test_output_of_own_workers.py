@@ -9,6 +9,7 @@ import redis as redis_py
 
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from tests.support.redis_client import redis_of
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
@@ -91,7 +92,7 @@ def test_output_survives_an_outage_of_redis_in_parts(
     start_worker()
     task_id = shout(single_broker, "line", **wait_task(tmp_path))
     wait_for_text(single_broker, task_id, b"line\n")
-    single_broker.client.client_kill_filter(_type="normal", skipme=True)
+    redis_of(single_broker).client_kill_filter(_type="normal", skipme=True)
     (tmp_path / "task.until").touch()
 
     wait_for_state(single_broker, task_id, *FINAL)

@@ -12,6 +12,7 @@ from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.tasks.output import MAX_BYTES, read_output
 from runqy.broker.tasks.record import TaskProgress
 from tests.support import environment, event_loop
+from tests.support.redis_client import redis_of
 from tests.support.tasks import put, take
 from workers.runtime import output_writer
 from workers.runtime.background_writes import record_all
@@ -92,7 +93,7 @@ def test_a_secret_is_masked_where_a_message_is_cut(single_broker: Broker, monkey
         writer.set_progress(run, decoded.progress)
         single_broker.run_all([write.request for write in writer.plan_final([run])])
         await writer.close()
-        return single_broker.client.hget("asynq:{mail}:t:t0", "progress")
+        return redis_of(single_broker).hget("asynq:{mail}:t:t0", "progress")
 
     assert json.loads(event_loop.run(report()))["message"] == "x" * 490 + "**** and m…"
 
@@ -110,10 +111,10 @@ def test_output_and_progress_are_sent_together_for_all_tasks(single_broker: Brok
         await writer.close()
         await broker.close()
 
-    calls_before = single_broker.client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
+    calls_before = redis_of(single_broker).info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
     event_loop.run(print_and_wait())
 
-    calls = single_broker.client.info("commandstats")["cmdstat_evalsha"]["calls"] - calls_before
+    calls = redis_of(single_broker).info("commandstats")["cmdstat_evalsha"]["calls"] - calls_before
     assert calls <= 2  # the first of them loads the script
     assert [single_broker.run(read_output("mail", f"t{n}")).text for n in range(3)] == [b"t0\n", b"t1\n", b"t2\n"]
-    assert single_broker.client.hget("asynq:{mail}:t:t0", "progress") == b'{"current":1,"total":2,"message":""}'
+    assert redis_of(single_broker).hget("asynq:{mail}:t:t0", "progress") == b'{"current":1,"total":2,"message":""}'

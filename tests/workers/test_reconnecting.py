@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from runqy.broker.broker import Broker
+from tests.support.redis_client import redis_of
 from tests.support.servers import ValkeyServer, free_port
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
@@ -105,8 +106,8 @@ def test_a_worker_registers_again_for_a_changed_password_of_redis(
     wait_for_state(broker, add_task(broker, 1), "completed")
 
     server.response["redis"]["password"] = "second-password"
-    broker.client.config_set("requirepass", "second-password")
-    broker.client.client_kill_filter(skipme=True, _type="normal")
+    redis_of(broker).config_set("requirepass", "second-password")
+    redis_of(broker).client_kill_filter(skipme=True, _type="normal")
     worker.wait_for("registered_again")
     broker = broker_on(own, "second-password")
 
@@ -125,8 +126,8 @@ def test_a_worker_registers_again_until_the_server_knows_the_changed_password(
     broker = broker_on(own, "first-password")
     wait_for_state(broker, add_task(broker, 1), "completed")
 
-    broker.client.config_set("requirepass", "second-password")
-    broker.client.client_kill_filter(skipme=True, _type="normal")
+    redis_of(broker).config_set("requirepass", "second-password")
+    redis_of(broker).client_kill_filter(skipme=True, _type="normal")
     worker.wait_for("registered_again")
     server.response["redis"]["password"] = "second-password"
     broker = broker_on(own, "second-password")

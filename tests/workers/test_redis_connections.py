@@ -11,6 +11,7 @@ from runqy.broker.pubsub import WorkerEvent
 from runqy.errors import BrokerUnavailable
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until
+from tests.support.redis_client import redis_of
 from tests.support.servers import free_port
 from workers.runtime.redis_connections import ConnectionRegistry, WorkerSubscription
 
@@ -37,15 +38,15 @@ def notices_after(act: Callable[[], object], count: int = 1) -> list[list[tuple[
 
 def test_a_change_of_a_queue_is_notified_with_its_name(single_broker: Broker) -> None:
     def change() -> None:
-        single_broker.client.publish(keys.CHANGED_CHANNEL, "mail")
+        redis_of(single_broker).publish(keys.CHANGED_CHANNEL, "mail")
 
     assert notices_after(change, count=2) == [[(WorkerEvent.CONFIGURATION, "mail")]] * 2
 
 
 def test_a_wake_up_reaches_only_the_queue_it_is_for(single_broker: Broker) -> None:
     def wake() -> None:
-        single_broker.client.publish(keys.wake_channel("token1"), "b")
-        single_broker.client.publish(keys.CANCEL_CHANNEL, "t1")
+        redis_of(single_broker).publish(keys.wake_channel("token1"), "b")
+        redis_of(single_broker).publish(keys.CANCEL_CHANNEL, "t1")
 
     first, second = notices_after(wake, count=2)
 
@@ -55,7 +56,7 @@ def test_a_wake_up_reaches_only_the_queue_it_is_for(single_broker: Broker) -> No
 
 def test_after_a_disconnection_anything_may_have_been_missed(single_broker: Broker) -> None:
     def disconnect() -> None:
-        single_broker.client.client_kill_filter(_type="pubsub")
+        redis_of(single_broker).client_kill_filter(_type="pubsub")
 
     assert notices_after(disconnect, count=2) == [[(WorkerEvent.GAP, "")]] * 2
 
@@ -65,11 +66,11 @@ def run_with_registry(act: Callable[[ConnectionRegistry], Awaitable[None]]) -> N
 
 
 def test_many_queues_share_the_connections_to_one_redis(single_broker: Broker) -> None:
-    before = {client["id"] for client in single_broker.client.client_list()}
+    before = {client["id"] for client in redis_of(single_broker).client_list()}
 
     def connected() -> int:
         """Return how many connected since; those of other tests may end meanwhile."""
-        return sum(client["id"] not in before for client in single_broker.client.client_list())
+        return sum(client["id"] not in before for client in redis_of(single_broker).client_list())
 
     async def act(registry: ConnectionRegistry) -> None:
         users = [await registry.acquire(TARGET) for _ in range(50)]

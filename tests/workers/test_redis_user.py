@@ -20,6 +20,7 @@ from runqy.redis_connection import get_broker
 from tests.queues.samples import spec
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.database import database_variables
+from tests.support.links import wait_for_redis
 from tests.support.maintenance import start_maintenance
 from tests.support.processes import is_alive
 from tests.support.servers import ValkeyServer
@@ -123,6 +124,7 @@ def test_it_runs_tasks_through_a_restart_of_redis_without_registering_again(
 
     valkey.kill()
     valkey.start()
+    wait_for_redis(broker)
     Path(task["until"]).touch()
 
     assert wait_for_state(broker, running, "completed")

@@ -15,6 +15,7 @@ from runqy.broker.queues.stats import count_tasks
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.workers.heartbeats import list_worker_records
+from tests.support.redis_client import redis_of
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, registration_response
@@ -71,14 +72,14 @@ def test_one_process_serves_several_queues_over_the_same_connections(
 ) -> None:
     queues = ["mail", "post", "news", "bills"]
     ids = [add_task(single_broker, queue, queue=queue) for queue in queues]
-    clients_before = len(single_broker.client.client_list())
+    clients_before = len(redis_of(single_broker).client_list())
     start_worker(RUNQY_QUEUES=",".join(queues))
 
     records = [wait_for_state(single_broker, one, "completed") for one in ids]
 
     assert [record.result for record in records] == [json.dumps(queue).encode() for queue in queues]
     assert len({record.worker_id for record in records}) == 4
-    assert len(single_broker.client.client_list()) - clients_before <= 5
+    assert len(redis_of(single_broker).client_list()) - clients_before <= 5
 
 
 def count_threads(pid: int) -> int:
@@ -122,7 +123,7 @@ def test_sixteen_queues_share_a_redis_user_and_more_have_another(
 def test_a_worker_serves_the_sub_queues_of_a_cluster(
     cluster_broker: Broker, server: FakeServer, start_worker: StartWorker
 ) -> None:
-    nodes = [f"{node.host}:{node.port}" for node in cluster_broker.client.get_primaries()]
+    nodes = [f"{node.host}:{node.port}" for node in redis_of(cluster_broker).get_primaries()]
     server.response["redis"] |= {"addr": nodes[0], "mode": "cluster", "addresses": nodes}
     server.response["sub_queues"] = [{"name": "mail_high", "priority": 5}, {"name": "mail_low", "priority": 1}]
     start_worker(RUNQY_CONCURRENCY="4")
@@ -154,7 +155,7 @@ def test_a_flood_of_high_priority_leaves_low_priority_its_share(
         return sum(2000 - count.pending - count.active for count in counts)
 
     eventually(lambda: count_done() >= 500)
-    with single_broker.client.pipeline(transaction=False) as pipeline:
+    with redis_of(single_broker).pipeline(transaction=False) as pipeline:
         for name in queues:
             for number in range(2000):
                 pipeline.hget(QueueKeys(name).task(f"{name}{number}"), "started")
@@ -187,14 +188,14 @@ def test_a_worker_keeps_the_number_of_archived_tasks_that_the_server_sets(
 ) -> None:
     server.response["archive_max_tasks"] = 1
     of = QueueKeys("mail")
-    single_broker.client.hset(of.task("old"), mapping={"msg": b"", "state": "archived"})
-    single_broker.client.zadd(of.archived, {"old": single_broker.now_s() - 60})
+    redis_of(single_broker).hset(of.task("old"), mapping={"msg": b"", "state": "archived"})
+    redis_of(single_broker).zadd(of.archived, {"old": single_broker.now_s() - 60})
     start_worker()
 
     task_id = add_task(single_broker, {"do": "fail", "text": "no"}, max_retry=0)
 
     wait_for_state(single_broker, task_id, "archived")
-    assert single_broker.client.zrange(of.archived, 0, -1) == [task_id.encode()]
+    assert redis_of(single_broker).zrange(of.archived, 0, -1) == [task_id.encode()]
 
 
 def test_a_worker_of_gos_server_keeps_as_many_archived_tasks_as_asynq() -> None:

@@ -14,6 +14,7 @@ from runqy.broker.tasks.reader import find_task
 from runqy.supervisor import process_specs
 from runqy.supervisor.processes import Process
 from tests.support.processes import is_alive
+from tests.support.redis_client import redis_of
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import PATIENCE_S, eventually
 from tests.workers.conftest import StartWorker
@@ -94,7 +95,7 @@ def test_an_idle_worker_does_not_wait_for_a_redis_that_is_away(server: FakeServe
     own = ValkeyServer().start()
     server.response["redis"]["addr"] = f"127.0.0.1:{own.port}"
     worker = start_worker(RUNQY_SHUTDOWN_TIMEOUT="1h")
-    with broker_on(own).client as client:
+    with redis_of(broker_on(own)) as client:
         eventually(lambda: client.exists(MAIL.idle))
     own.stop()
     worker.wait_for("broker_unavailable")

@@ -14,6 +14,7 @@ from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.chunks import GAP, TaskChunks, read_chunks
 from tests.support.full_redis import full_redis
+from tests.support.links import wait_for_redis
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
@@ -79,6 +80,7 @@ def test_a_stream_continues_without_a_gap_after_redis_was_killed(
         before = eventually(lambda n=round_number: len(chunks := chunks_of(broker, task_id)) > 5 * n and chunks)
         durable_redis.kill()
         durable_redis.start()
+        wait_for_redis(broker)
         assert chunks_of(broker, task_id)[: len(before)] == before
         eventually(lambda: len(chunks_of(broker, task_id)) > len(before))  # noqa: B023 (called at once)
     (tmp_path / "until").touch()

@@ -13,6 +13,7 @@ from runqy.broker.states import TaskState
 from runqy.broker.tasks.output import MAX_BYTES
 from runqy.broker.tasks.reader import find_task
 from tests.support import environment
+from tests.support.redis_client import redis_of
 from tests.support.waiting import eventually
 from tests.workers.fake_server import FakeServer, registration_response
 from tests.workers.outputs import output_of, shout, wait_for_progress, wait_for_text
@@ -47,7 +48,7 @@ def shared_worker(
 @pytest.fixture
 def live_broker(shared_worker: WorkerProcess) -> Iterator[Broker]:
     """Return a broker on the worker's Redis without flushing it."""
-    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
+    broker = Broker(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
     yield broker
     broker.close()
 
@@ -69,7 +70,7 @@ def test_a_task_that_prints_nothing_has_no_output(live_broker: Broker) -> None:
 
     wait_for_state(live_broker, task_id, *FINAL)
 
-    assert not live_broker.client.exists(QueueKeys("mail").output(task_id))
+    assert not redis_of(live_broker).exists(QueueKeys("mail").output(task_id))
 
 
 def test_stdout_outside_the_protocol_is_output(live_broker: Broker) -> None:
@@ -131,7 +132,7 @@ def test_a_flood_is_cut_and_marked_and_its_end_kept(live_broker: Broker) -> None
     found = output_of(live_broker, task_id)
     assert found.text.startswith(b"[") or found.offset > 0
     assert len(found.text) <= MAX_BYTES
-    assert live_broker.client.memory_usage(QueueKeys("mail").output(task_id)) < 2 * MAX_BYTES
+    assert redis_of(live_broker).memory_usage(QueueKeys("mail").output(task_id)) < 2 * MAX_BYTES
 
 
 def test_a_killed_child_leaves_what_it_printed(live_broker: Broker) -> None:

@@ -45,7 +45,7 @@ def shared_worker(
 @pytest.fixture
 def live_broker(shared_worker: WorkerProcess) -> Iterator[Broker]:
     """Return a broker on the worker's Redis without flushing it, which would remove the worker's wake-ups."""
-    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
+    broker = Broker(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
     yield broker
     broker.close()
 

@@ -58,6 +58,17 @@ class AsyncCluster:
             raise
         return replies
 
+    async def nodes(self) -> dict[str, AsyncNode]:
+        """Return the masters by their addresses. Raise BrokerUnavailable."""
+        if not self._slots:
+            await self._wait_for_refresh()
+        return {_name(address): node for address, node in self._nodes.items()}
+
+    def node_of(self, key: str) -> str:
+        """Return the address of the master with a key, as far as is known; empty if none has it."""
+        node = self._slots[key_slot(key.encode())] if self._slots else None
+        return next((_name(address) for address, each in self._nodes.items() if each is node), "")
+
     async def close(self) -> None:
         if self._refresh is not None:
             self._refresh.cancel()
@@ -219,3 +230,8 @@ class AsyncCluster:
         self._connector.addresses = tuple(dict.fromkeys([*masters, *self._connector.addresses]))
         for node in gone:
             node.retire()
+
+
+def _name(address: Address) -> str:
+    host, port = address
+    return f"{host}:{port}"

@@ -20,6 +20,8 @@ from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
 CONNECT_WAIT_S = 1.0
 """How long requests wait for a connection, from the start of the attempt to connect."""
 _WAIT_STEPS = 4
+_CHANCE = random.SystemRandom()
+"""A generator of our own: what the loop draws in the background takes nothing from a sequence of the process's."""
 RECONNECT_MAX_S = 0.6
 """The longest time from the start of one attempt to the next: a Redis that is back is used within a second."""
 
@@ -29,7 +31,7 @@ _log = structlog.get_logger(__name__)
 def reconnect_delay_s(failures: int) -> float:
     """Return the delay before the next attempt to connect; it grows with each failure up to a limit."""
     delay_s: float = min(0.05 * 2 ** min(failures, 10), RECONNECT_MAX_S)
-    return delay_s * random.uniform(0.5, 1)  # noqa: S311 (spreads load, hides nothing)
+    return delay_s * _CHANCE.uniform(0.5, 1)
 
 
 class PersistentConnection:
@@ -210,6 +212,12 @@ class AsyncNode:
                 await self.repair(commands, replies)
                 break
         return replies
+
+    async def nodes(self) -> dict[str, AsyncNode]:
+        return {"": self}
+
+    def node_of(self, _: str) -> str:
+        return ""
 
     async def send(self, commands: Sequence[Command], *, is_bulky: bool) -> asyncio.Future[list[Reply]]:
         """Send commands and return a future for their replies, which the caller passes to `repair`.

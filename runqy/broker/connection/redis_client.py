@@ -1,4 +1,4 @@
-"""Describe how to reach Redis, and build clients and connections without Django."""
+"""Describe how to reach Redis, and build redis-py's client for other libraries, without Django."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,6 @@ from redis.cluster import ClusterNode
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from runqy.broker.connection.blocking import ClusterConnection, RedisConnection, StandaloneConnection
 from runqy.broker.replies import translate_errors
 
 CONNECT_TIMEOUT_S = 1.5
@@ -69,10 +68,6 @@ def connect_client(target: RedisTarget) -> "Redis | RedisCluster":
         master: Redis = sentinel.master_for(target.master_name)
         return master
     return Redis(host=host, port=port, db=target.db, **options)
-
-
-def make_connection(client: "Redis | RedisCluster") -> RedisConnection:
-    return ClusterConnection(client) if isinstance(client, RedisCluster) else StandaloneConnection(client)
 
 
 def _tls_options(target: RedisTarget) -> dict[str, Any]:

@@ -6,16 +6,16 @@ holds keys, and created again from the stored registrations.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runqy.broker import keys
-from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
-from runqy.broker.replies import Reply, check_reply
+from runqy.broker.replies import Reply
 from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.workers.heartbeats import are_workers_listed
@@ -113,59 +113,57 @@ def acl_rules(user: RedisUser, *, target: RedisTarget) -> list[str]:
     ]
 
 
-def create_users(broker: Broker, users: Sequence[RedisUser], *, target: RedisTarget) -> None:
+async def create_users(broker: AnyBroker, users: Sequence[RedisUser], *, target: RedisTarget) -> None:
     """Create users on every server that holds keys, or extend existing ones.
 
     Maintenance creates them later on a cluster node that is unavailable now. Raise BrokerRefused or
     BrokerCommandRefused if the server's own Redis user lacks the permission, and BrokerUnavailable if no server can be
     reached.
     """
-    _run_on_nodes(broker, [_set_user(user, target=target) for user in users])
+    await _run_on_nodes(broker, [_set_user(user, target=target) for user in users])
 
 
-def set_users(
-    broker: Broker, node: str, users: Sequence[RedisUser], *, target: RedisTarget, is_narrowing: bool = False
+async def set_users(
+    broker: AnyBroker, node: str, users: Sequence[RedisUser], *, target: RedisTarget, is_narrowing: bool = False
 ) -> None:
     """Create or extend users on one server; with `is_narrowing` take away their other keys.
 
     Their connections stay open. Raise the errors of `create_users`.
     """
-    connection = broker.connection.nodes().get(node)
-    if users and connection is not None:
-        for reply in connection.execute([_set_user(user, target=target, is_narrowing=is_narrowing) for user in users]):
-            check_reply(reply)
+    if users:
+        commands = (_set_user(user, target=target, is_narrowing=is_narrowing) for user in users)
+        await broker.send_to(node, Request(tuple(commands), list))
 
 
-def delete_users(broker: Broker, names: Iterable[str]) -> None:
+async def delete_users(broker: AnyBroker, names: Iterable[str]) -> None:
     """Delete users from every server that holds keys, which closes their connections. Names of other users are ignored.
 
     Raise the errors of `create_users`.
     """
     worker_users = [name for name in names if is_worker_user(name)]
     if worker_users:
-        _run_on_nodes(broker, [command("ACL", "DELUSER", *worker_users, key=None)])
+        await _run_on_nodes(broker, [command("ACL", "DELUSER", *worker_users, key=None)])
 
 
-def list_users(broker: Broker) -> dict[str, frozenset[str]]:
+async def list_users(broker: AnyBroker) -> dict[str, frozenset[str]]:
     """Return the names of workers' users on each server that can be reached. Raise the errors of `create_users`."""
-    replies = _run_on_nodes(broker, [command("ACL", "USERS", key=None)])
+    replies = await _run_on_nodes(broker, [command("ACL", "USERS", key=None)])
     return {node: frozenset(filter(is_worker_user, map(_text, names))) for node, (names,) in replies.items()}
 
 
-def _run_on_nodes(broker: Broker, commands: Sequence[Command]) -> dict[str, list[Reply]]:
+async def _run_on_nodes(broker: AnyBroker, commands: Sequence[Command]) -> dict[str, list[Reply]]:
     """Run commands on every server that holds keys; return the replies of those that can be reached."""
-    replies: dict[str, list[Reply]] = {}
-    failures: list[BrokerUnavailable] = []
-    for node, connection in broker.connection.nodes().items():
-        try:
-            replies[node] = [check_reply(reply) for reply in connection.execute(commands)]
-        except BrokerRefused:
-            raise
-        except BrokerUnavailable as error:
-            failures.append(error)
-    if failures and not replies:
-        raise failures[0]
-    return replies
+    # To set or to delete a user twice changes nothing.
+    request: Request[list[Reply]] = Request(tuple(commands), list, is_repeatable=True)
+    nodes = await broker.nodes()
+    outcomes = await asyncio.gather(*(broker.send_to(node, request) for node in nodes), return_exceptions=True)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    for error in errors:
+        if isinstance(error, BrokerRefused) or not isinstance(error, BrokerUnavailable):
+            raise error
+    if errors and len(errors) == len(nodes):
+        raise errors[0]
+    return {node: list(found) for node, found in zip(nodes, outcomes, strict=True) if isinstance(found, list)}
 
 
 async def store_user(broker: AnyBroker, stored: StoredUser, *, instance_id: str, owner: str) -> None:

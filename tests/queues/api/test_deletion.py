@@ -20,6 +20,7 @@ from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.queues.stored import list_keys
+from tests.support.redis_client import redis_of
 from tests.support.tasks import put, take_one
 
 PATHS = ("/api/cli/configs", "/workers/queues")
@@ -118,7 +119,7 @@ def test_a_late_task_keeps_the_queue(client: ApiClient, monkeypatch: pytest.Monk
     catalog = get_fresh_catalog(max_age_s=0)
     assert catalog.redis_queues() == before
     assert catalog.get_queue(name).is_enabled
-    assert get_broker().client.llen(f"asynq:{{{name}}}:pending") == 1
+    assert redis_of(get_broker()).llen(f"asynq:{{{name}}}:pending") == 1
 
 
 def test_a_deletion_waits_longer_than_a_snapshot_lives(configuration: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from runqy.errors import SearchTooSlow
 from tasks.admin import lists
 from tasks.models import BulkAction, TaskRun
 from tests.config_sync.support import away
+from tests.support.redis_client import redis_of
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import put
 from tests.tasks.admin.pages import LIST, REQUEST, change, read, text
@@ -137,7 +138,7 @@ def test_the_slowest_tasks_include_those_that_run(viewer: Client, single_broker:
     put_in(single_broker, "active", "longest", queue="inference_high")
     for queue, task_id, hours in (("simple", "long", 1), ("inference_high", "longest", 2)):
         started_ns = single_broker.now_ns() - hours * HOUR_NS
-        single_broker.client.hset(QueueKeys(queue).task(task_id), "started", started_ns)
+        redis_of(single_broker).hset(QueueKeys(queue).task(task_id), "started", started_ns)
     insert_runs(make_run(task_id="ended"), queue="simple")
 
     everything = viewer.get(f"{LIST}?state=ended&sort=slowest&period=today")

@@ -13,6 +13,7 @@ from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.finish import archive
 from tasks.actions import TaskAction, apply_action
+from tests.support.redis_client import redis_of
 from tests.support.runs import insert_runs, make_failure
 from tests.support.tasks import new_task, put, take_one
 from tests.tasks.admin.pages import LIST, change, text
@@ -82,7 +83,7 @@ def test_a_time_that_has_passed_is_overdue(viewer: Client, single_broker: Broker
     index = keys.lease if state == "active" else keys.retry
 
     def shown(seconds: int) -> str:
-        single_broker.client.zadd(index, {"t1": single_broker.now_s() + seconds})
+        redis_of(single_broker).zadd(index, {"t1": single_broker.now_s() + seconds})
         found = re.search(rf"{label}</dt><dd><time[^>]*>([^<]*)", text(viewer.get(change("t1"))))
         return found[1] if found else ""
 
@@ -93,7 +94,7 @@ def test_a_time_that_has_passed_is_overdue(viewer: Client, single_broker: Broker
 
 def test_a_run_that_is_overdue_is_listed_so(viewer: Client, single_broker: Broker) -> None:
     put_in(single_broker, "retry", "t1")
-    single_broker.client.zadd(QueueKeys("simple").retry, {"t1": single_broker.now_s() - 3600})
+    redis_of(single_broker).zadd(QueueKeys("simple").retry, {"t1": single_broker.now_s() - 3600})
 
     for query in ("queue=simple&state=retry", "state=retry"):
         assert re.search(r'class="page-overdue">1 h overdue<', text(viewer.get(f"{LIST}?{query}")))

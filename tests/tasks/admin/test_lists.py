@@ -14,6 +14,7 @@ from runqy.broker.queues.pausing import pause
 from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.finish import Failure, complete, retry
 from tests.queues.samples import spec
+from tests.support.redis_client import redis_of
 from tests.support.runs import insert_runs, make_run
 from tests.support.tasks import put, take_one
 from tests.tasks.admin.pages import LIST, change, read, text
@@ -188,9 +189,9 @@ def test_pages_take_few_queries(viewer: Client, single_broker: Broker, django_as
 
 def test_a_task_with_an_empty_id_does_not_break_the_list(viewer: Client, single_broker: Broker) -> None:
     put(single_broker, "t1", queue="simple")
-    task = single_broker.client.hgetall("asynq:{simple}:t:t1")
-    single_broker.client.hset("asynq:{simple}:t:", mapping=task)
-    single_broker.client.rpush("asynq:{simple}:pending", "")
+    task = redis_of(single_broker).hgetall("asynq:{simple}:t:t1")
+    redis_of(single_broker).hset("asynq:{simple}:t:", mapping=task)
+    redis_of(single_broker).rpush("asynq:{simple}:pending", "")
 
     page = viewer.get(LIST, {"queue": "simple", "state": "pending"})
 
@@ -215,7 +216,7 @@ def test_a_completed_task_is_listed_with_its_duration_and_without_the_error_of_a
     single_broker.run(retry(taken.lease, taken.message, failure, now_ns=single_broker.now_ns()))
     single_broker.run(forward_due(single_broker, ["simple"]))
     taken, end_ns = take_one(single_broker, "simple"), single_broker.now_ns()
-    single_broker.client.hset(QueueKeys("simple").task("t1"), "started", end_ns - 1250 * 10**6)
+    redis_of(single_broker).hset(QueueKeys("simple").task("t1"), "started", end_ns - 1250 * 10**6)
     single_broker.run(complete(taken.lease, taken.message, b"1", now_ns=end_ns))
     path = f"{LIST}?{query}"
 

@@ -12,6 +12,7 @@ from runqy.broker.states import TaskState
 from runqy.broker.tasks.finish import Failure, retry
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.output import MAX_ATTEMPTS, MAX_BYTES
+from tests.support.redis_client import redis_of
 from tests.support.tasks import take_one
 from tests.tasks.admin.pages import LIST, change, text
 from tests.tasks.task_helpers import say, succeed
@@ -81,7 +82,7 @@ def test_the_page_is_loaded_again_when_another_attempt_begins(
 
 def test_the_page_of_a_deleted_task_is_loaded_again(viewer: Client, taken: LeasedTask, single_broker: Broker) -> None:
     url = polled(text(viewer.get(change("t1"))))
-    single_broker.client.flushall()
+    redis_of(single_broker).flushall()
 
     response = viewer.get(url)
 

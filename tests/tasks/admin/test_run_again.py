@@ -19,6 +19,7 @@ from tasks.history.record import RunRecorder
 from tasks.models import TaskCopy
 from tests.queues.samples import spec
 from tests.support.audit import audit_records
+from tests.support.redis_client import redis_of
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.staff import staff_client
 from tests.support.tasks import listed, message, put, take_one
@@ -49,7 +50,7 @@ def test_a_page_shows_the_attempts_and_how_each_ended(viewer: Client, single_bro
 
 def test_a_completed_task_shows_no_error_as_if_it_had_failed(viewer: Client, single_broker: Broker) -> None:
     put_in(single_broker, "retry", "t1")
-    single_broker.client.zadd("asynq:{simple}:retry", {"t1": 1})
+    redis_of(single_broker).zadd("asynq:{simple}:retry", {"t1": 1})
     Forwarder().run_tick(single_broker)
     succeed(single_broker, take_one(single_broker, "simple"), b"1")
 

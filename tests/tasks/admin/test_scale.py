@@ -16,6 +16,7 @@ from runqy.config_sync import snapshot
 from runqy.config_sync.snapshot import SnapshotValue
 from runqy.redis_connection import get_broker
 from tests.queues.samples import definition
+from tests.support.links import count_round_trips
 from tests.support.tasks import new_task
 from tests.support.workers import RECORD, RUNNING, keep_records
 from tests.tasks.admin.pages import LIST, change
@@ -70,10 +71,7 @@ def test_the_cost_of_a_page_does_not_grow_with_the_number_of_objects(
 ) -> None:
     now_s = clock.monotonic_s()
     monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)  # what is compared once a second is no page's cost
-    calls: list[int] = []
-    link = get_broker().connection
-    execute = link.execute
-    monkeypatch.setattr(link, "execute", lambda commands: calls.append(len(commands)) or execute(commands))
+    calls = count_round_trips(monkeypatch, get_broker())
 
     for path, round_trips in ROUND_TRIPS.items():
         assert operator.get(path).status_code == 200  # the templates are read and the scripts known

@@ -18,6 +18,7 @@ from tasks.duties import TaskEnds
 from tasks.ends import collector
 from tasks.ends.collector import CollectedEnd, EndsCollector
 from tasks.transactions import BatchSize
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, put, take_one
 
 NOTIFY = Notify(batch="b")
@@ -61,7 +62,7 @@ def test_streams_are_read_to_their_end(broker: Broker, consumed: list[CollectedE
     monkeypatch.setattr(collector, "READ_MAX", 2)
     monkeypatch.setattr(collector, "READ_MIN", 2)
     finish(broker, *(f"t{number}" for number in range(5)))
-    broker.client.xadd(QueueKeys(QUEUE).ends, {"end": "forged"})
+    redis_of(broker).xadd(QueueKeys(QUEUE).ends, {"end": "forged"})
     finish(broker, "last")
 
     assert collect(broker, QUEUE, "other") == {QUEUE, "other"}
@@ -190,4 +191,4 @@ def test_ends_of_a_deleted_queue_are_those_of_its_name(
         ("t0", "orders", "deleted"),
         ("t1", "orders", "deleted"),
     }
-    assert not broker.client.exists(UNREAD_ENDS, *(QueueKeys(name).ends for name in redis_queues))
+    assert not redis_of(broker).exists(UNREAD_ENDS, *(QueueKeys(name).ends for name in redis_queues))

@@ -25,6 +25,7 @@ from runqy.broker.tasks.finish import Failure, archive, complete, requeue, retry
 from runqy.broker.tasks.inspector import archive_tasks, delete_tasks, run_tasks
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.errors import EndsFull
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, fields, listed, message, new_task, put, put_in_group, take, take_one
 
 KEYS = QueueKeys(QUEUE)
@@ -103,14 +104,14 @@ def _expire_at_start(broker: Broker) -> str:
 
 def _lose(broker: Broker) -> str:
     taken = leased(broker, max_retry=0)
-    broker.client.zadd(KEYS.lease, {"t1": 1})
+    redis_of(broker).zadd(KEYS.lease, {"t1": 1})
     broker.run(recover_lost(broker, [QUEUE], LeaselessWatch()))
     return taken.lease.token
 
 
 def _time_out(broker: Broker) -> None:
     put(broker, "t1", notify=NOTIFY)
-    broker.client.hset(KEYS.task("t1"), "pending_since", broker.now_ns() - 60 * 10**9)
+    redis_of(broker).hset(KEYS.task("t1"), "pending_since", broker.now_ns() - 60 * 10**9)
     broker.run(archive_all_timed_out(broker, {QUEUE: 5}))
 
 
@@ -121,8 +122,8 @@ def _cancel_waiting(broker: Broker) -> None:
 
 def _cancel_put_back(broker: Broker) -> None:
     put(broker, "t1", notify=NOTIFY, process_at_s=broker.now_s() + 60)
-    broker.client.hset(KEYS.task("t1"), "cancel", broker.now_ns())
-    broker.client.zadd(KEYS.scheduled, {"t1": 1})
+    redis_of(broker).hset(KEYS.task("t1"), "cancel", broker.now_ns())
+    redis_of(broker).zadd(KEYS.scheduled, {"t1": 1})
     broker.run(forward_due(broker, [QUEUE]))
 
 
@@ -170,7 +171,7 @@ def test_each_way_to_end_is_told_once(broker: Broker, end: Callable, outcome: En
 def test_a_task_that_nobody_is_told_of_leaves_nothing(broker: Broker):
     finished(broker, notify=None)
 
-    assert not broker.client.exists(KEYS.ends)
+    assert not redis_of(broker).exists(KEYS.ends)
     assert not {"notify", "ended"} & fields(broker, "t1").keys()
 
 
@@ -215,7 +216,7 @@ def test_the_result_is_told_if_it_is_wanted(broker: Broker, retention_s: int):
 
 def test_results_are_left_out_while_many_ends_wait(broker: Broker):
     fill = "for _ = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'end', '') end"
-    broker.client.eval(fill, 1, KEYS.ends, MAX_ENDS_WITH_RESULTS)
+    redis_of(broker).eval(fill, 1, KEYS.ends, MAX_ENDS_WITH_RESULTS)
 
     finished(broker, notify=Notify(include_result=True))
 
@@ -241,7 +242,7 @@ def test_a_full_stream_of_ends_refuses_tasks_that_tell_theirs(broker: Broker, mo
     assert isinstance(outcomes[0], EndsFull)
     assert outcomes[1] is TaskState.PENDING
     assert listed(broker)["pending"] == ["t6"]
-    assert not broker.client.exists(locked.lock)
+    assert not redis_of(broker).exists(locked.lock)
 
 
 def test_tasks_of_a_batch_are_told_of_like_single_ones(broker: Broker):
@@ -271,9 +272,9 @@ def _end_foreign(broker: Broker, task_id: str, state: str, score_s: int, **chang
     known = message(broker, task_id)
     for name, value in changes.items():
         setattr(known, name, value)
-    broker.client.lrem(KEYS.pending, 1, task_id)
-    broker.client.hset(KEYS.task(task_id), mapping={"state": state, "msg": known.SerializeToString()})
-    broker.client.zadd(f"{KEYS.prefix}{state}", {task_id: score_s})
+    redis_of(broker).lrem(KEYS.pending, 1, task_id)
+    redis_of(broker).hset(KEYS.task(task_id), mapping={"state": state, "msg": known.SerializeToString()})
+    redis_of(broker).zadd(f"{KEYS.prefix}{state}", {task_id: score_s})
 
 
 def test_ends_that_foreign_programs_made_are_found_once(broker: Broker):
@@ -307,9 +308,9 @@ def test_a_task_that_a_foreign_program_runs_again_is_told_again(broker: Broker):
 
 def test_an_end_that_a_foreign_program_made_is_told_at_the_latest_when_its_task_is_deleted(broker: Broker):
     put(broker, "t1", notify=NOTIFY)
-    broker.client.lrem(KEYS.pending, 1, "t1")
-    broker.client.hset(KEYS.task("t1"), "state", "completed")
-    broker.client.zadd(KEYS.completed, {"t1": 1})
+    redis_of(broker).lrem(KEYS.pending, 1, "t1")
+    redis_of(broker).hset(KEYS.task("t1"), "state", "completed")
+    redis_of(broker).zadd(KEYS.completed, {"t1": 1})
 
     broker.run(delete_expired(broker, {QUEUE: 60}, ArchiveCursors()))
 
@@ -319,7 +320,7 @@ def test_an_end_that_a_foreign_program_made_is_told_at_the_latest_when_its_task_
 def test_deleting_a_queue_ends_its_tasks_and_keeps_the_stream_until_it_is_read(broker: Broker):
     put(broker, "t1", "t2", "t3", "t4", "t5", notify=NOTIFY)
     take(broker, 1)
-    broker.client.lrem(KEYS.pending, 1, "t2")  # in no index
+    redis_of(broker).lrem(KEYS.pending, 1, "t2")  # in no index
     broker.run(archive_tasks(QUEUE, ["t3"], now_ns=broker.now_ns()))
     put_in_group(broker, "g", "t4")
 
@@ -335,12 +336,12 @@ def test_deleting_a_queue_ends_its_tasks_and_keeps_the_stream_until_it_is_read(b
     assert len(ends(broker)) == 5
     assert broker.run(read_unread_ends()) == {QUEUE: "parent"}
     broker.run(forget_unread_ends([QUEUE]))
-    assert broker.client.exists(KEYS.ends), "it has entries"
+    assert redis_of(broker).exists(KEYS.ends), "it has entries"
 
 
 @pytest.mark.parametrize("forged", [{"end": "x"}, {"other": "1"}, {"end": "completed\0" + "1\0" * 4 + "t1"}])
 def test_an_entry_that_no_script_appended_is_recognised(broker: Broker, forged: dict[str, str]):
-    broker.client.xadd(KEYS.ends, forged)
+    redis_of(broker).xadd(KEYS.ends, forged)
 
     (entry,) = broker.run(read_ends(QUEUE, limit=10))
 
@@ -348,7 +349,7 @@ def test_an_entry_that_no_script_appended_is_recognised(broker: Broker, forged: 
 
 
 def test_a_key_of_another_type_is_no_obstacle(broker: Broker):
-    broker.client.set(KEYS.ends, "x")
+    redis_of(broker).set(KEYS.ends, "x")
 
     finished(broker, notify=Notify(include_result=True))
 

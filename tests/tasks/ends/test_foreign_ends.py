@@ -14,6 +14,7 @@ from runqy.broker.notify import Notify
 from runqy.broker.streams.ends import count_ends
 from tasks.duties import ForeignEnds
 from tests.queues.samples import spec
+from tests.support.redis_client import redis_of
 from tests.support.tasks import put
 from webhooks.operations import create_endpoint
 
@@ -39,9 +40,9 @@ def test_only_queues_whose_ends_concern_somebody_are_searched(broker: Broker, te
     for queue in ("mail", "other"):
         keys = QueueKeys(queue)
         put(broker, queue, queue=queue, notify=Notify(batch="b"), retention_s=60)
-        broker.client.delete(keys.pending)
-        broker.client.hset(keys.task(queue), "state", "completed")
-        broker.client.zadd(keys.completed, {queue: broker.now_s() + 60})
+        redis_of(broker).delete(keys.pending)
+        redis_of(broker).hset(keys.task(queue), "state", "completed")
+        redis_of(broker).zadd(keys.completed, {queue: broker.now_s() + 60})
 
     ForeignEnds().run_tick(broker)
 

@@ -21,6 +21,7 @@ from tasks.history.retention import prune_history
 from tasks.history.rollups import HOUR_S, floor_time
 from tasks.history.rows import QueueIdentity, RunRow, build_row
 from tasks.models import QueueHour, QueueMinute, TaskRun
+from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, put, take_one
 from tests.tasks.history.history_status import get_history_status
 
@@ -29,7 +30,7 @@ DAY_S = 86_400
 
 @pytest.fixture(autouse=True)
 def _go_worker(broker: Broker) -> None:
-    broker.client.zadd(keys.WORKERS, {"go-worker-1": broker.now_s() + 600})
+    redis_of(broker).zadd(keys.WORKERS, {"go-worker-1": broker.now_s() + 600})
 
 
 def end_as_asynq(
@@ -44,7 +45,7 @@ def end_as_asynq(
     **fields: str,
 ) -> None:
     """Leave a pending task as asynq's scripts do."""
-    keys, client, now_s = QueueKeys(queue), broker.client, broker.now_s() - ago_s
+    keys, client, now_s = QueueKeys(queue), redis_of(broker), broker.now_s() - ago_s
     message = decode(client.hget(keys.task(task_id), "msg"))
     message.error_msg, message.retried = error, retried
     message.last_failed_at, message.completed_at = (now_s, 0) if error else (0, now_s)
@@ -96,7 +97,7 @@ def test_the_next_attempt_of_a_task_is_another_run(broker: Broker):
     search = ForeignRunSearch()
     end_as_asynq(broker, "t1", "retry", error="busy", retried=1, ago_s=20)
     search.record_all(broker, [QUEUE], None)
-    broker.client.zrem(QueueKeys(QUEUE).retry, "t1")
+    redis_of(broker).zrem(QueueKeys(QUEUE).retry, "t1")
     end_as_asynq(broker, "t1", "retry", error="busy", retried=2)
 
     search.record_all(broker, [QUEUE], None)
@@ -119,19 +120,19 @@ def test_what_the_server_and_our_workers_ended_is_not_foreign(broker: Broker):
     broker.run(archive(ours.lease, ours.message, error="e", now_ns=broker.now_ns()))
     broker.run(cancel(QUEUE, "canceled", now_ns=broker.now_ns()))
     put(broker, "expired")
-    broker.client.hset(QueueKeys(QUEUE).task("expired"), "pending_since", 10**18)
+    redis_of(broker).hset(QueueKeys(QUEUE).task("expired"), "pending_since", 10**18)
     broker.run(archive_all_timed_out(broker, {QUEUE: 5}))
 
-    assert broker.client.zcard(QueueKeys(QUEUE).archived) == 3
+    assert redis_of(broker).zcard(QueueKeys(QUEUE).archived) == 3
     assert ForeignRunSearch().record_all(broker, [QUEUE], None) == 0
 
 
 def archive_by_hand(broker: Broker, task_id: str) -> None:
     """Archive a task in `retry` as asynq's tools do: its message stays as it is."""
     queue = QueueKeys(QUEUE)
-    broker.client.zrem(queue.retry, task_id)
-    broker.client.zadd(queue.archived, {task_id: broker.now_s()})
-    broker.client.hset(queue.task(task_id), "state", "archived")
+    redis_of(broker).zrem(queue.retry, task_id)
+    redis_of(broker).zadd(queue.archived, {task_id: broker.now_s()})
+    redis_of(broker).hset(queue.task(task_id), "state", "archived")
 
 
 def recorded() -> list[tuple[str, int, bool]]:
@@ -173,7 +174,7 @@ def test_a_task_that_fails_runs_again_and_completes_has_both_runs(broker: Broker
     search = ForeignRunSearch()
     end_as_asynq(broker, "t1", "archived", error="busy", retried=3, ago_s=60)
     search.record_all(broker, [QUEUE], None)
-    broker.client.zrem(QueueKeys(QUEUE).archived, "t1")
+    redis_of(broker).zrem(QueueKeys(QUEUE).archived, "t1")
     end_as_asynq(broker, "t1", "completed", retried=3)
 
     search.record_all(broker, [QUEUE], None)
@@ -185,7 +186,7 @@ def test_the_end_of_a_task_of_gos_runqy_worker_is_estimated_from_its_expiry(brok
     put(broker, "t1")
     end_as_asynq(broker, "t1", "archived", error_msg="boom")
     expiry_s = broker.now_s() + 72 * 3600 - 100
-    broker.client.zadd(QueueKeys(QUEUE).archived, {"t1": expiry_s})
+    redis_of(broker).zadd(QueueKeys(QUEUE).archived, {"t1": expiry_s})
 
     for _ in range(2):
         ForeignRunSearch().record_all(broker, [QUEUE], None)
@@ -240,6 +241,6 @@ def test_a_task_with_values_that_cannot_be_stored_hinders_no_other(broker: Broke
 def test_nothing_is_read_while_no_go_worker_is_registered(broker: Broker):
     put(broker, "ok")
     end_as_asynq(broker, "ok", "completed")
-    broker.client.delete(keys.WORKERS)
+    redis_of(broker).delete(keys.WORKERS)
 
     assert ForeignRunSearch().record_all(broker, [QUEUE], None) == 0

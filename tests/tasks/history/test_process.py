@@ -17,7 +17,9 @@ from runqy.broker.streams.run_log import MAX_ENTRIES
 from runqy.broker.tasks.finish import Completion, complete_all
 from tasks.models import QueueHour, TaskRun
 from tests.support.database import database_variables
+from tests.support.links import wait_for_redis
 from tests.support.maintenance import start_maintenance
+from tests.support.redis_client import redis_of
 from tests.support.run_entries import make_entry, split_entry
 from tests.support.servers import ValkeyServer
 from tests.support.tasks import QUEUE, put, take
@@ -120,12 +122,13 @@ def test_two_processes_store_each_run_once_although_one_is_killed(broker: Broker
 
 def test_runs_survive_a_restart_of_redis(broker: Broker, start: Start):
     server = ValkeyServer("--appendonly", "yes", "--appendfsync", "always").start()
-    own = Broker.connect(RedisTarget(addresses=(("127.0.0.1", server.port),)))
+    own = Broker(RedisTarget(addresses=(("127.0.0.1", server.port),)))
     run_tasks(own, "before", 100)
     server.kill()
     start(REDIS_URL=server.url)
     server.start()
     wait_until(lambda: is_loaded(server), 90)
+    wait_for_redis(own)
     run_tasks(own, "after", 100)
 
     wait_until(lambda: TaskRun.objects.count() == 200, 90)
@@ -138,14 +141,14 @@ def test_runs_survive_a_restart_of_redis(broker: Broker, start: Start):
 
 def test_while_the_database_is_away_redis_stays_bounded_and_drops_are_counted(broker: Broker, start: Start):
     run_tasks(broker, "t", 100)
-    ((_, fields),) = broker.client.xrange(KEY, count=1)
+    ((_, fields),) = redis_of(broker).xrange(KEY, count=1)
     values = split_entry(fields)
     appended = 100
     with transaction.atomic():
         lock_history()
         start()
         while appended < MAX_ENTRIES + 5000:
-            pipe = broker.client.pipeline(transaction=False)
+            pipe = redis_of(broker).pipeline(transaction=False)
             for number in range(appended, appended + 1000):
                 pipe.xadd(KEY, make_entry(values | {"run": f"r{number}"}), maxlen=MAX_ENTRIES, approximate=True)
             pipe.execute()

@@ -26,6 +26,7 @@ from tasks.history.record import RunRecorder, store_entries
 from tasks.history.rows import QueueIdentity, RunRow, build_row
 from tasks.models import QueueHour, QueueMinute, RunStream, TaskRun
 from tasks.transactions import BatchSize
+from tests.support.redis_client import redis_of
 from tests.support.run_entries import make_entry, split_entry
 from tests.support.runs import make_run
 from tests.support.tasks import QUEUE, put, take, take_one
@@ -137,10 +138,10 @@ def fail(*_: object) -> None:
 def move_into_one_second(broker: Broker) -> None:
     """Let the runs have ended in one second of Redis's clock, however long that took."""
     stream = QueueKeys(QUEUE).runs
-    entries = broker.client.xrange(stream)
-    broker.client.delete(stream)
+    entries = redis_of(broker).xrange(stream)
+    redis_of(broker).delete(stream)
     for number, (_, fields) in enumerate(entries):
-        broker.client.xadd(stream, fields, id=f"1800000000000-{number + 1}")
+        redis_of(broker).xadd(stream, fields, id=f"1800000000000-{number + 1}")
 
 
 def test_successes_above_the_rate_are_counted_once_even_if_they_are_read_twice(
@@ -192,9 +193,9 @@ def test_processes_that_record_at_once_store_each_run_once(broker: Broker):
 
 def test_a_run_that_is_reported_again_after_a_failover_is_stored_once(broker: Broker):
     finish(broker, 1)
-    ((_, fields),) = broker.client.xrange(QueueKeys(QUEUE).runs)
+    ((_, fields),) = redis_of(broker).xrange(QueueKeys(QUEUE).runs)
     record(broker)
-    broker.client.xadd(QueueKeys(QUEUE).runs, fields)
+    redis_of(broker).xadd(QueueKeys(QUEUE).runs, fields)
 
     record(broker)
 
@@ -203,10 +204,10 @@ def test_a_run_that_is_reported_again_after_a_failover_is_stored_once(broker: Br
 
 def test_runs_of_a_redis_whose_clock_went_back_are_stored(broker: Broker):
     finish(broker, 1)
-    ((_, fields),) = broker.client.xrange(QueueKeys(QUEUE).runs)
+    ((_, fields),) = redis_of(broker).xrange(QueueKeys(QUEUE).runs)
     record(broker)
-    broker.client.delete(QueueKeys(QUEUE).runs)
-    broker.client.xadd(QueueKeys(QUEUE).runs, make_entry(split_entry(fields) | {"run": "other"}), id="1-1")
+    redis_of(broker).delete(QueueKeys(QUEUE).runs)
+    redis_of(broker).xadd(QueueKeys(QUEUE).runs, make_entry(split_entry(fields) | {"run": "other"}), id="1-1")
 
     record(broker)
 
@@ -215,9 +216,9 @@ def test_runs_of_a_redis_whose_clock_went_back_are_stored(broker: Broker):
 
 
 def test_an_invalid_entry_is_counted_and_does_not_block(broker: Broker):
-    broker.client.xadd(QueueKeys(QUEUE).runs, {"junk": "x"})
+    redis_of(broker).xadd(QueueKeys(QUEUE).runs, {"junk": "x"})
     finish(broker, 2)
-    broker.client.xadd(QueueKeys(QUEUE).runs, make_entry({"task": "t", "outcome": "?"}))
+    redis_of(broker).xadd(QueueKeys(QUEUE).runs, make_entry({"task": "t", "outcome": "?"}))
 
     record(broker)
 
@@ -230,7 +231,7 @@ def test_an_entry_that_the_database_refuses_is_counted_and_does_not_block(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ):
     finish(broker, 3)
-    poison = split_entry(broker.client.xrange(QueueKeys(QUEUE).runs)[1][1])["task"].decode()
+    poison = split_entry(redis_of(broker).xrange(QueueKeys(QUEUE).runs)[1][1])["task"].decode()
 
     def refuse(identity: QueueIdentity, run: EndedRun) -> RunRow:
         row = build_row(identity, run)
@@ -245,7 +246,7 @@ def test_an_entry_that_the_database_refuses_is_counted_and_does_not_block(
 
 
 def test_a_key_that_is_no_stream_is_deleted(broker: Broker):
-    broker.client.set(QueueKeys(QUEUE).runs, "x")
+    redis_of(broker).set(QueueKeys(QUEUE).runs, "x")
     finish(broker, 1)
     record(broker)
     finish(broker, 1)
@@ -259,7 +260,7 @@ def test_drops_of_a_full_stream_are_counted_once_and_shown(broker: Broker):
     finish(broker, 1)
     record(broker)
     for _ in range(10):
-        broker.client.xadd(QueueKeys(QUEUE).runs, {"n": 1}, maxlen=4, approximate=False)
+        redis_of(broker).xadd(QueueKeys(QUEUE).runs, {"n": 1}, maxlen=4, approximate=False)
     record(broker)
     record(broker)
 
@@ -273,9 +274,9 @@ def test_drops_of_a_full_stream_are_counted_once_and_shown(broker: Broker):
 def test_drops_are_counted_again_after_redis_lost_its_data(broker: Broker):
     for n in (5, 3):
         for _ in range(n + 1):
-            broker.client.xadd(QueueKeys(QUEUE).runs, {"n": 1}, maxlen=1, approximate=False)
+            redis_of(broker).xadd(QueueKeys(QUEUE).runs, {"n": 1}, maxlen=1, approximate=False)
         record(broker)
-        broker.client.flushall()
+        redis_of(broker).flushall()
 
     assert get_history_status(QUEUE).dropped == 8
 
@@ -343,7 +344,7 @@ def cancel_waiting(broker: Broker) -> None:
 
 def expire_in_the_queue(broker: Broker) -> None:
     broker.run(forward_due(broker, [QUEUE]))
-    broker.client.hset(QueueKeys(QUEUE).task("t1"), "pending_since", broker.now_ns() - 60 * 10**9)
+    redis_of(broker).hset(QueueKeys(QUEUE).task("t1"), "pending_since", broker.now_ns() - 60 * 10**9)
     broker.run(archive_all_timed_out(broker, {QUEUE: 5}))
 
 
@@ -396,7 +397,7 @@ def test_a_task_that_is_cancelled_before_it_is_due_has_not_waited(broker: Broker
 
 def test_a_task_that_is_cancelled_while_it_is_pending_has_waited_since_it_was_due(broker: Broker):
     put(broker, "t1")
-    broker.client.hset(QueueKeys(QUEUE).task("t1"), "pending_since", broker.now_ns() - 60 * 10**9)
+    redis_of(broker).hset(QueueKeys(QUEUE).task("t1"), "pending_since", broker.now_ns() - 60 * 10**9)
     broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
 
     record(broker)

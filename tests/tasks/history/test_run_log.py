@@ -32,6 +32,7 @@ from runqy.broker.tasks.finish import Completion, Failure, archive, complete, co
 from runqy.broker.workers.redis_users import RedisUser, create_users, delete_users
 from runqy.errors import BrokerCommandRefused
 from tests.support import environment
+from tests.support.redis_client import redis_of
 from tests.support.run_entries import make_entry
 from tests.support.tasks import QUEUE, counters, fields, new_task, put, take, take_one
 from tests.tasks.history.stream_status import read_stream_status
@@ -105,8 +106,8 @@ def test_each_attempt_of_a_task_is_logged_and_the_last_one_is_final(broker: Brok
     put(broker, "t1")
     first = take_one(broker)
     broker.run(retry(first.lease, first.message, Failure(error="E: 1", retry_at_s=0), now_ns=broker.now_ns()))
-    broker.client.rpush(QueueKeys(QUEUE).pending, "t1")
-    broker.client.zrem(QueueKeys(QUEUE).retry, "t1")
+    redis_of(broker).rpush(QueueKeys(QUEUE).pending, "t1")
+    redis_of(broker).zrem(QueueKeys(QUEUE).retry, "t1")
     second = take_one(broker)
     broker.run(archive(second.lease, second.message, error="E: 2", now_ns=broker.now_ns()))
 
@@ -171,11 +172,11 @@ def test_canceling_a_waiting_task_is_logged_without_an_attempt(broker: Broker):
 def test_a_task_that_a_worker_put_back_after_its_cancellation_is_logged_when_it_is_found(broker: Broker, found_by: str):
     put(broker, "t1", **({"process_at_s": broker.now_s() + 60} if found_by == "forwarder" else {}))
     keys = QueueKeys(QUEUE)
-    broker.client.hset(keys.task("t1"), "cancel", broker.now_ns())
+    redis_of(broker).hset(keys.task("t1"), "cancel", broker.now_ns())
     if found_by == "dequeue":
         assert take(broker) == []
     else:
-        broker.client.zadd(keys.scheduled, {"t1": 1})
+        redis_of(broker).zadd(keys.scheduled, {"t1": 1})
         broker.run(forward_due(broker, [QUEUE]))
 
     run = only_run(broker)
@@ -186,7 +187,7 @@ def test_a_task_that_a_worker_put_back_after_its_cancellation_is_logged_when_it_
 
 def test_the_attempt_knows_since_when_its_task_had_been_due(broker: Broker):
     put(broker, "t1", process_at_s=broker.now_s() + 60)
-    broker.client.zadd(QueueKeys(QUEUE).scheduled, {"t1": 1})
+    redis_of(broker).zadd(QueueKeys(QUEUE).scheduled, {"t1": 1})
     before_ns = broker.now_ns()
     broker.run(forward_due(broker, [QUEUE]))
     taken = take_one(broker)
@@ -233,7 +234,7 @@ def test_a_task_that_is_dequeued_after_its_deadline_expires_without_an_attempt(b
 def test_the_attempt_of_a_lost_worker_is_logged_with_its_token(broker: Broker):
     put(broker, "t1")
     taken = take_one(broker)
-    broker.client.zadd(QueueKeys(QUEUE).lease, {"t1": 1})
+    redis_of(broker).zadd(QueueKeys(QUEUE).lease, {"t1": 1})
 
     broker.run(recover_lost(broker, [QUEUE], LeaselessWatch(), grace_s=0))
 
@@ -247,7 +248,7 @@ def test_a_canceled_run_of_a_lost_worker_is_logged_and_counted_as_canceled(broke
     put(broker, "t1")
     take_one(broker)
     broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
-    broker.client.zadd(QueueKeys(QUEUE).lease, {"t1": 1})
+    redis_of(broker).zadd(QueueKeys(QUEUE).lease, {"t1": 1})
 
     broker.run(recover_lost(broker, [QUEUE], LeaselessWatch(), grace_s=0))
 
@@ -273,7 +274,7 @@ def test_entries_are_bounded_whatever_the_sizes(broker: Broker):
 
     broker.run(archive(taken.lease, taken.message, error=error, now_ns=broker.now_ns(), info=info))
 
-    ((_, fields),) = broker.client.xrange(QueueKeys(QUEUE).runs)
+    ((_, fields),) = redis_of(broker).xrange(QueueKeys(QUEUE).runs)
     assert sum(map(len, [*fields, *fields.values()])) <= MAX_ENTRY_BYTES
     assert ERROR_MAX_BYTES - 100 <= len(only_run(broker).error.encode()) <= MAX_ENTRY_BYTES
     assert only_run(broker).error.endswith("\nValueError: no")
@@ -313,15 +314,15 @@ def test_a_task_ends_even_if_the_log_cannot_be_written(single_broker: Broker, ke
     put(single_broker, "t1")
     taken = take_one(single_broker)
     if key == "wrong type":
-        single_broker.client.set(QueueKeys(QUEUE).runs, "x")
+        redis_of(single_broker).set(QueueKeys(QUEUE).runs, "x")
     else:
-        single_broker.client.execute_command("ACL", "SETUSER", "default", "-xadd")
+        redis_of(single_broker).execute_command("ACL", "SETUSER", "default", "-xadd")
     try:
         single_broker.run(complete(taken.lease, taken.message, b"1", now_ns=single_broker.now_ns()))
     finally:
-        single_broker.client.execute_command("ACL", "SETUSER", "default", "+xadd")
+        redis_of(single_broker).execute_command("ACL", "SETUSER", "default", "+xadd")
 
-    assert single_broker.client.zscore(QueueKeys(QUEUE).completed, "t1") is not None
+    assert redis_of(single_broker).zscore(QueueKeys(QUEUE).completed, "t1") is not None
     assert single_broker.run(read_runs(QUEUE, limit=1, now_ns=1)).is_stream == (key != "wrong type")
     single_broker.run(delete_stream(QUEUE))
 
@@ -360,7 +361,7 @@ VALID = {
 )
 def test_entries_that_no_script_of_ours_appends_are_invalid(single_broker: Broker, changes: dict):
     fields = {k: str(single_broker.now_ns()) if v == "NOW" else v for k, v in (VALID | changes).items()}
-    single_broker.client.xadd(QueueKeys(QUEUE).runs, make_entry(fields))
+    redis_of(single_broker).xadd(QueueKeys(QUEUE).runs, make_entry(fields))
 
     ((invalid,)) = entries(single_broker)
 
@@ -368,14 +369,14 @@ def test_entries_that_no_script_of_ours_appends_are_invalid(single_broker: Broke
 
 
 def test_an_entry_needs_no_more_than_its_required_fields(single_broker: Broker):
-    single_broker.client.xadd(QueueKeys(QUEUE).runs, make_entry(VALID | {"ended": str(single_broker.now_ns())}))
+    redis_of(single_broker).xadd(QueueKeys(QUEUE).runs, make_entry(VALID | {"ended": str(single_broker.now_ns())}))
 
     assert only_run(single_broker).task_id == "t1"
 
 
 def test_removing_entries_reports_what_is_left_and_what_was_ever_appended(single_broker: Broker):
     key, now_ns = QueueKeys(QUEUE).runs, single_broker.now_ns()
-    pipe = single_broker.client.pipeline()
+    pipe = redis_of(single_broker).pipeline()
     for n in range(1000):
         pipe.xadd(key, {"n": n}, maxlen=300, approximate=False)
     pipe.execute()
@@ -390,7 +391,7 @@ def test_removing_entries_reports_what_is_left_and_what_was_ever_appended(single
 
 def test_the_scripts_bound_the_stream(single_broker: Broker):
     key = QueueKeys(QUEUE).runs
-    pipe = single_broker.client.pipeline()
+    pipe = redis_of(single_broker).pipeline()
     for n in range(MAX_ENTRIES + 500):
         pipe.xadd(key, {"n": n})
     pipe.execute()
@@ -399,7 +400,7 @@ def test_the_scripts_bound_the_stream(single_broker: Broker):
 
     single_broker.run(complete(taken.lease, taken.message, b"1", now_ns=single_broker.now_ns()))
 
-    assert single_broker.client.xlen(key) <= MAX_ENTRIES + 100
+    assert redis_of(single_broker).xlen(key) <= MAX_ENTRIES + 100
 
 
 def test_a_worker_with_a_redis_user_of_its_own_logs_its_runs_and_removes_none(single_broker: Broker):
@@ -413,9 +414,9 @@ def test_a_worker_with_a_redis_user_of_its_own_logs_its_runs_and_removes_none(si
     target = RedisTarget(
         addresses=(("127.0.0.1", environment.SERVER.port),), username="runqy-w-test", password="secret"
     )
-    create_users(single_broker, [user], target=target)
+    single_broker.run(create_users(single_broker, [user], target=target))
     put(single_broker, "t1", "t2")
-    worker = Broker.connect(target)
+    worker = Broker(target)
     first, second = take(worker, 2)
 
     worker.run(complete(first.lease, first.message, b"1", now_ns=worker.now_ns()))
@@ -426,4 +427,4 @@ def test_a_worker_with_a_redis_user_of_its_own_logs_its_runs_and_removes_none(si
         with pytest.raises(BrokerCommandRefused):
             worker.run(refused)
     worker.close()
-    delete_users(single_broker, ["runqy-w-test"])
+    single_broker.run(delete_users(single_broker, ["runqy-w-test"]))

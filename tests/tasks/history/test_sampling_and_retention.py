@@ -15,6 +15,7 @@ from tasks.history.rollups import HOUR_S, RunSampler, floor_time
 from tasks.history.rows import QueueIdentity
 from tasks.models import QueueHour, QueueMinute, TaskRun
 from tasks.transactions import BatchSize
+from tests.support.links import count_round_trips
 from tests.support.runs import insert_runs, make_run
 from tests.support.tasks import QUEUE, put, take
 
@@ -28,11 +29,7 @@ def sample(broker: Broker, sampler: RunSampler, *queues: str) -> None:
 def test_the_duty_samples_all_queues_in_one_round_trip(broker: Broker, monkeypatch: pytest.MonkeyPatch):
     put(broker, "t1", "t2")
     put(broker, "t3", queue="video")
-    calls: list[int] = []
-    execute = broker.connection.execute
-    monkeypatch.setattr(
-        broker, "connection", type("Counting", (), {"execute": lambda _, c: calls.append(1) or execute(c)})()
-    )
+    calls = count_round_trips(monkeypatch, broker)
 
     RunSampler().sample_all(broker, [QUEUE, "video"], None)
 

@@ -16,6 +16,7 @@ from runqy.broker.workers.requests import read_requests
 from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.support.audit import audit_records
+from tests.support.redis_client import redis_of
 from tests.support.releases import insert_release
 from tests.support.staff import staff_client
 from tests.support.workers import RECORD, RUNNING
@@ -174,9 +175,9 @@ def test_a_workers_page_leads_to_the_tasks_that_it_runs(viewer: Client, single_b
 
 def test_a_go_worker_is_shown_with_its_reported_values(viewer: Client, single_broker: Broker) -> None:
     now_s = single_broker.now_s()
-    single_broker.client.zadd(keys.WORKERS, {"vm:17": now_s + 60})
+    redis_of(single_broker).zadd(keys.WORKERS, {"vm:17": now_s + 60})
     fields = {"worker_id": "vm:17", "queues": "map[mail:5]", "concurrency": 8, "last_beat": now_s, "gpu": "A<100>"}
-    single_broker.client.hset(keys.go_worker("vm:17"), mapping=fields)
+    redis_of(single_broker).hset(keys.go_worker("vm:17"), mapping=fields)
 
     assert "Go worker" in text(viewer.get(LIST))
     content = text(viewer.get(f"{LIST}vm_3A17/change/"))
@@ -216,9 +217,9 @@ def test_an_operator_drains_restarts_and_stops_a_worker(
 def test_the_page_says_who_cannot_be_asked(configuration: None, viewer: Client, single_broker: Broker) -> None:
     appear(single_broker, RECORD)
     now_s = single_broker.now_s()
-    single_broker.client.zadd(keys.WORKERS, {"vm:17": now_s + 60})
+    redis_of(single_broker).zadd(keys.WORKERS, {"vm:17": now_s + 60})
     fields = {"worker_id": "vm:17", "queues": "map[mail:5]", "concurrency": 8, "last_beat": now_s}
-    single_broker.client.hset(keys.go_worker("vm:17"), mapping=fields)
+    redis_of(single_broker).hset(keys.go_worker("vm:17"), mapping=fields)
     operator = staff_client("operator")
 
     assert "Your account may not drain" in text(viewer.get(f"{LIST}worker_2F1/change/"))

@@ -33,7 +33,8 @@ def enter(entry: dict[str, Any], port: int = 0) -> redis_py.Redis:
 
 def users(broker: Broker | None = None) -> set[str]:
     """Return the names of workers' users that are on any server."""
-    return {name for names in list_users(broker or get_broker()).values() for name in names}
+    broker = broker or get_broker()
+    return {name for names in broker.run(list_users(broker)).values() for name in names}
 
 
 def is_refused(act: Callable[[], object]) -> bool:

@@ -1,6 +1,7 @@
 """When the Redis users of workers end, and what they may no longer reach."""
 
 import uuid
+from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
 
@@ -291,9 +292,9 @@ def test_maintenance_takes_nothing_from_a_registration_that_comes_while_it_works
     entry = register(client)
     set_users = worker_credentials.acl.set_users
 
-    def set_late(*args: Any, **options: Any) -> None:
+    def set_late(*args: Any, **options: Any) -> Coroutine[Any, Any, None]:
         register(client, "post")
-        set_users(*args, **options)
+        return set_users(*args, **options)
 
     monkeypatch.setattr(worker_credentials.acl, "set_users", set_late)
     reconciler.run(get_broker())

@@ -17,6 +17,7 @@ from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem
 from tests.support.environment import SERVER
 from tests.support.event_loop import run_with_broker
+from tests.support.links import wait_for_redis
 from tests.workers.api.redis_users import (
     ACCEPTS,
     enter,
@@ -171,6 +172,7 @@ def plain_user(settings: Any) -> None:
     with SERVER.client() as redis:
         redis.execute_command("ACL", "SETUSER", "server", *["on", ">secret", "~*", "&*", "+@all", "-acl"])
     settings.REDIS_TARGET = replace(settings.REDIS_TARGET, username="server", password="secret")
+    wait_for_redis()
 
 
 @pytest.mark.usefixtures("plain_user")

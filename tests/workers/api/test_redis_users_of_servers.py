@@ -73,12 +73,12 @@ def test_users_are_on_every_node_of_a_cluster_and_again_on_one_that_lost_them(
     entry = register(ApiClient(created.plain))
     reconciler = RedisUserReconciler()
     reconciler.run(get_broker())
-    assert list(list_users(cluster_broker).values()) == [{entry["username"]}] * 3
+    assert list(cluster_broker.run(list_users(cluster_broker)).values()) == [{entry["username"]}] * 3
 
     with redis_py.Redis(port=cluster_target.addresses[1][1]) as node:
         node.acl_deluser(entry["username"])
     reconciler.run(get_broker())
-    assert list(list_users(cluster_broker).values()) == [{entry["username"]}] * 3
+    assert list(cluster_broker.run(list_users(cluster_broker)).values()) == [{entry["username"]}] * 3
     revoke_api_key(key_id=created.row.pk)
 
     assert users(cluster_broker) == set()

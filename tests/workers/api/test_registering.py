@@ -16,11 +16,10 @@ from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.api.throttling import registration_limiter
 from runqy.api_keys import Identity, Role
 from runqy.broker.rate_limit import Rate
-from runqy.broker.request import run_blocking
 from runqy.broker.streams import write_behind
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.config.connection_urls import parse_redis_url
-from runqy.redis_connection import PROCESS_BROKER, get_broker
+from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem
 from tests.config_sync.support import away, elsewhere
 from tests.queues.samples import spec
@@ -461,7 +460,7 @@ def test_two_hundred_workers_of_five_queues_may_register_at_once() -> None:
     limiter = registration_limiter(Identity(role=Role.WORKER, name="gpu"))
 
     for _ in range(1000):
-        run_blocking(limiter.count(PROCESS_BROKER))
+        get_broker().run(limiter.count(get_broker()))
 
     assert limiter.headers["RateLimit"].startswith('"registrations";r=')
 

@@ -19,6 +19,7 @@ from tests.queues.samples import spec
 from tests.support import workers
 from tests.support.audit import audit_records
 from tests.support.environment import WORKER_KEY
+from tests.support.redis_client import redis_of
 
 RECORD = replace(workers.RECORD, worker_id="w-1", queue="mail", redis_queues={"mail": 1})
 OTHER = replace(RECORD, worker_id="w-2", server_id="s2", queue="image", redis_queues={"image": 1})
@@ -81,9 +82,9 @@ def test_workers_that_read_no_requests_are_refused(client: ApiClient) -> None:
     broker = get_broker()
     appear(RECORD, ago_s=LOST_AFTER_S + 5)
     broker.run(write_refusal(broker, "refused", queue="mail", reason="no vault"))
-    broker.client.zadd(keys.WORKERS, {"vm:17": broker.now_s()})
+    redis_of(broker).zadd(keys.WORKERS, {"vm:17": broker.now_s()})
     go = {"worker_id": "vm:17", "queues": "map[mail:5]", "last_beat": broker.now_s()}
-    broker.client.hset(keys.go_worker("vm:17"), mapping=go)
+    redis_of(broker).hset(keys.go_worker("vm:17"), mapping=go)
 
     refusals = {worker: client.post(f"/api/cli/workers/{worker}/stop") for worker in ("w-1", "refused", "vm:17")}
 

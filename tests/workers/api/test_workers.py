@@ -20,6 +20,7 @@ from tests.api.client import ApiClient, content, problem
 from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
+from tests.support.redis_client import redis_of
 from workers import lost_tasks
 
 RECORD = WorkerRecord(
@@ -61,8 +62,8 @@ def client(configuration: None) -> ApiClient:
     broker = get_broker()
     tasks = [running("t2", 1_700_000_002_500_000_000), running("t1", 1_700_000_001_000_000_000)]
     broker.run(write_heartbeat(RECORD, tasks, now_ns=broker.now_ns()))
-    broker.client.zadd(keys.WORKERS, {"vm:17767": broker.now_s()})
-    broker.client.hset(
+    redis_of(broker).zadd(keys.WORKERS, {"vm:17767": broker.now_s()})
+    redis_of(broker).hset(
         keys.go_worker("vm:17767"),
         mapping={
             "worker_id": "vm:17767",
@@ -189,7 +190,7 @@ def test_a_worker_is_lost_a_minute_after_its_last_heartbeat_and_listed_for_a_day
     assert lost["disconnected_since"] == format_s(last_beat_s)
     assert lost["reason"].endswith("Its last state was ready: old code runs")
     assert content(client, "/api/cli/workers/worker:1") == lost
-    assert broker.client.ttl(keys.worker_record("worker:1")) > LOST_TTL_S - 600
+    assert redis_of(broker).ttl(keys.worker_record("worker:1")) > LOST_TTL_S - 600
 
     broker.run(write_heartbeat(RECORD, now_ns=broker.now_ns()))  # it was only cut off
 
@@ -217,7 +218,7 @@ def test_a_worker_that_registers_without_heartbeats_is_listed_as_cut_off_from_re
     body = content(client, "/api/cli/workers/worker:1")
     assert body["reason"].startswith("It cannot reach Redis: ")
     assert "but it registered over HTTP at " in body["reason"]
-    assert broker.client.zscore(keys.WORKER_RECORDS, "worker:1") > broker.now_s() + LOST_AFTER_S
+    assert redis_of(broker).zscore(keys.WORKER_RECORDS, "worker:1") > broker.now_s() + LOST_AFTER_S
 
 
 def test_a_heartbeat_ends_the_longer_life_of_a_disconnected_workers_record(client: ApiClient) -> None:
@@ -228,11 +229,11 @@ def test_a_heartbeat_ends_the_longer_life_of_a_disconnected_workers_record(clien
     broker.run(write_heartbeat(RECORD, now_ns=broker.now_ns()))
 
     assert content(client, "/api/cli/workers/worker:1")["state"] == "ready"
-    assert broker.client.zscore(keys.WORKER_RECORDS, "worker:1") <= broker.now_s() + LOST_AFTER_S
+    assert redis_of(broker).zscore(keys.WORKER_RECORDS, "worker:1") <= broker.now_s() + LOST_AFTER_S
 
 
 def test_invalid_running_tasks_are_left_out(client: ApiClient) -> None:
-    get_broker().client.hset(keys.workers("gpu-1", 7, "s"), "t3", b"\xff")
+    redis_of(get_broker()).hset(keys.workers("gpu-1", 7, "s"), "t3", b"\xff")
 
     assert [task["task_id"] for task in content(client, "/workers/worker:1")["running"]] == ["t1", "t2"]
 
@@ -255,7 +256,7 @@ def test_a_key_of_one_queue_sees_its_workers_only(client: ApiClient) -> None:
 
 def test_a_key_of_one_queue_sees_nothing_of_other_queues_of_its_workers(client: ApiClient) -> None:
     broker = get_broker()
-    broker.client.hset(keys.go_worker("vm:17767"), "queues", "map[inference_high:9 mail:5]")
+    redis_of(broker).hset(keys.go_worker("vm:17767"), "queues", "map[inference_high:9 mail:5]")
     both = replace(RECORD, worker_id="worker:2", redis_queues={"mail": 1, "inference_high": 2})
     broker.run(write_heartbeat(both, [running("t1", 1_700_000_001_000_000_000)], now_ns=broker.now_ns()))
     limited = ApiClient(create_api_key(name="mail", role=Role.ADMIN, queues=["mail"]).plain)

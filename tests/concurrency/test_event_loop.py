@@ -1,0 +1,235 @@
+"""Threads run coroutines on the process's event loop: outcomes, deadlines, Ctrl-C, its end, forks."""
+
+import asyncio
+import contextvars
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from runqy.broker.broker import Broker
+from runqy.broker.request import Request
+from runqy.broker.scripts import command
+from runqy.concurrency import event_loop
+from runqy.concurrency.event_loop import (
+    DeadlineExceeded,
+    LoopStopped,
+    LoopThread,
+    is_event_loop_running,
+    loop_thread,
+)
+from runqy.errors import BrokerUnavailable, OutcomeUnknown
+from tests.support.fake_redis import FakeRedis
+from tests.support.waiting import PATIENCE_S, eventually
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+
+
+@pytest.fixture
+def loop() -> Iterator[LoopThread]:
+    started = LoopThread()
+    yield started
+    started.stop()
+
+
+class Recorder:
+    """A coroutine that waits for ever, and records what happens to it."""
+
+    def __init__(self) -> None:
+        self.began, self.was_canceled = threading.Event(), threading.Event()
+
+    async def wait(self) -> None:
+        self.began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.was_canceled.set()
+
+
+def test_an_outcome_is_that_of_the_coroutine(loop: LoopThread) -> None:
+    async def divide(dividend: int, divisor: int) -> float:
+        await asyncio.sleep(0)
+        return dividend / divisor
+
+    assert loop.run(divide(6, 2), PATIENCE_S) == 3
+    with pytest.raises(ZeroDivisionError):
+        loop.run(divide(6, 0), PATIENCE_S)
+
+
+def test_context_variables_travel_inward_and_not_back(loop: LoopThread) -> None:
+    async def replace() -> str:
+        found = variable.get()
+        variable.set("inner")
+        return found
+
+    token = variable.set("outer")
+    assert loop.run(replace(), PATIENCE_S) == "outer"
+    assert variable.get() == "outer"
+    variable.reset(token)
+
+
+def test_coroutines_of_several_threads_run_at_once(loop: LoopThread) -> None:
+    meeting = asyncio.Barrier(8)
+
+    async def meet(number: int) -> int:
+        await meeting.wait()
+        return number
+
+    with ThreadPoolExecutor(8) as pool:
+        assert [*pool.map(lambda number: loop.run(meet(number), PATIENCE_S), range(8))] == [*range(8)]
+
+
+def test_a_thread_that_runs_a_loop_waits_for_no_other(loop: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_loop, "is_event_loop_running", is_event_loop_running)
+    recorder = Recorder()
+
+    async def block() -> None:
+        loop.run(recorder.wait(), PATIENCE_S)
+
+    for run in (asyncio.run, lambda coroutine: loop.run(coroutine, PATIENCE_S)):
+        with pytest.raises(RuntimeError, match=r"runs an event loop: await <coroutine object Recorder\.wait"):
+            run(block())  # a warning would say that the inner one was never awaited
+    assert not recorder.began.is_set()
+
+
+def test_a_coroutine_that_takes_too_long_is_canceled(loop: LoopThread) -> None:
+    recorder = Recorder()
+
+    with pytest.raises(DeadlineExceeded):
+        loop.run(recorder.wait(), 0.05)
+
+    assert recorder.was_canceled.wait(PATIENCE_S)
+
+
+def test_an_outcome_that_comes_just_in_time_is_not_lost(loop: LoopThread) -> None:
+    async def finish() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "done"
+        return ""
+
+    assert loop.run(finish(), 0.05) == "done"
+
+
+INTERRUPTED = """
+import asyncio, os, signal, threading
+from runqy.concurrency.event_loop import loop_thread
+
+async def wait():
+    os.kill(os.getpid(), signal.SIGINT)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        print("canceled", flush=True)
+
+try:
+    loop_thread().run(wait(), 60)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+ENDS_BESIDE_A_CALL = """
+import asyncio, threading
+from runqy.concurrency.event_loop import LoopStopped, loop_thread
+
+began = threading.Event()
+
+async def wait():
+    began.set()
+    await asyncio.Event().wait()
+
+def run():
+    try:
+        loop_thread().run(wait(), 600)
+    except LoopStopped:
+        print("stopped", flush=True)
+
+caller = threading.Thread(target=run, daemon=True)
+caller.start()
+began.wait()
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "printed"), [(INTERRUPTED, "canceled\ninterrupted\n"), (ENDS_BESIDE_A_CALL, "stopped\n")]
+)
+def test_a_process_ends_at_once(code: str, printed: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+
+    assert (ended.stdout, ended.stderr) == (printed, "")
+
+
+def test_a_loop_that_stops_ends_what_waits_for_it_and_what_comes_later() -> None:
+    loop, recorder = LoopThread(), Recorder()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(loop.run, recorder.wait(), PATIENCE_S)
+        assert recorder.began.wait(PATIENCE_S)
+
+        loop.stop()
+
+        with pytest.raises(LoopStopped):
+            waiting.result(PATIENCE_S)
+    assert recorder.was_canceled.is_set()
+    with pytest.raises(LoopStopped):
+        loop.run(recorder.wait(), PATIENCE_S)
+    loop.stop()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # threads of other tests may linger
+def test_a_forked_process_has_a_loop_of_its_own() -> None:
+    async def get_id() -> int:
+        return id(asyncio.get_running_loop())
+
+    own = loop_thread().run(get_id(), PATIENCE_S)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, str(loop_thread().run(get_id(), PATIENCE_S)).encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+
+    with os.fdopen(reader) as pipe:
+        assert int(pipe.read()) != own
+    assert loop_thread().run(get_id(), PATIENCE_S) == own
+
+
+@pytest.mark.parametrize(("words", "error"), [(("GET", "k"), BrokerUnavailable), (("SET", "k", "v"), OutcomeUnknown)])
+def test_a_write_whose_deadline_passes_has_an_unknown_outcome(
+    words: tuple[str, ...], error: type[BrokerUnavailable]
+) -> None:
+    held = threading.Event()
+
+    def reply(received: list[bytes]) -> bytes:
+        if received[0] in (b"GET", b"SET"):
+            held.wait(PATIENCE_S)
+        return b"+PONG\r\n"
+
+    request = Request((command(*words, key="k"),), lambda replies: replies[0])
+    with FakeRedis(reply) as server:
+        broker = Broker(server.target)
+        eventually(lambda: broker.run(Request((command("PING", key=None),), lambda replies: replies[0])))
+        with pytest.raises(BrokerUnavailable) as raised:
+            broker.run(request, deadline_s=0.05)
+        with pytest.raises(OutcomeUnknown):
+            broker.run(broker.send(request), deadline_s=0.05)
+        held.set()
+        broker.close()
+
+    assert type(raised.value) is error
+    assert "it took longer than 0.05 s" in str(raised.value)
+
+
+def test_without_its_loop_redis_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = LoopThread()
+    stopped.stop()
+    monkeypatch.setattr(event_loop, "_current", stopped)
+    broker = Broker(FakeRedis(lambda _: b"").target)
+
+    for work in (Request((command("GET", "k", key="k"),), list), broker.nodes()):
+        with pytest.raises(BrokerUnavailable, match="the process ends"):
+            broker.run(work)  # type: ignore[arg-type]

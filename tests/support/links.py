@@ -1,0 +1,88 @@
+"""See and change what brokers of threads send to Redis."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from runqy.broker.broker import Broker
+from runqy.broker.health import ping
+from runqy.broker.redis_clock import RedisClock
+from runqy.broker.replies import Reply
+from runqy.broker.scripts import Command
+from runqy.errors import BrokerUnavailable
+from runqy.redis_connection import get_broker
+from tests.support.waiting import wait_until
+
+Execute = Callable[[Sequence[Command]], Awaitable[list[Reply]]]
+
+
+def link_of(broker: Broker) -> Any:
+    """Return what routes the broker's commands to servers."""
+    return broker._on_loop._router  # noqa: SLF001 (the tests' way in)
+
+
+def execute(broker: Broker, *commands: Command) -> list[Reply]:
+    """Run commands in one round trip. Return their replies; those of commands that failed are errors."""
+
+    async def send() -> list[Reply]:
+        replies: list[Reply] = await link_of(broker).execute(commands, is_bulky=False)
+        return replies
+
+    return broker.run(send())
+
+
+def wrap_link(
+    monkeypatch: pytest.MonkeyPatch,
+    broker: Broker,
+    wrapper: Callable[[Execute, Sequence[Command]], Awaitable[list[Reply]]],
+) -> None:
+    """Have a coroutine function send the commands of a broker, by what it gets first."""
+    link = link_of(broker)
+    original = link.execute
+
+    async def executing(commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
+        return await wrapper(lambda sent: original(sent, is_bulky=is_bulky), commands)
+
+    monkeypatch.setattr(link, "execute", executing)
+
+
+def count_round_trips(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> list[int]:
+    """Return a list that gets the number of commands of each round trip of a broker."""
+    made: list[int] = []
+
+    async def count(execute: Execute, commands: Sequence[Command]) -> list[Reply]:
+        made.append(len(commands))
+        return await execute(commands)
+
+    wrap_link(monkeypatch, broker, count)
+    return made
+
+
+def reset_clock(broker: Broker) -> None:
+    """Forget what was measured, as a process begins."""
+    on_loop = broker._on_loop  # noqa: SLF001 (the tests' way in)
+    on_loop._clock = forgotten = RedisClock()  # noqa: SLF001 (as above)
+    on_loop.now_ns = forgotten.now_ns
+
+
+def share_clock(broker: Broker) -> None:
+    """Give a broker the clock of the process's own one: what a test enqueues now is due for a page too."""
+    ours, theirs = broker._on_loop, get_broker()._on_loop  # noqa: SLF001 (the tests' way in)
+    ours._clock = theirs._clock  # noqa: SLF001 (as above)
+    ours.now_ns = theirs.now_ns
+
+
+def wait_for_redis(broker: Broker | None = None) -> None:
+    """Wait until a broker, or that of the process, is connected. After a failure it tries again in the background."""
+
+    def is_connected() -> bool:
+        try:
+            for request in (ping(), structs.replace(ping(), is_bulky=True)):  # they have a connection each
+                (broker or get_broker()).run(request)
+        except BrokerUnavailable:
+            return False
+        return True
+
+    wait_until(is_connected)

@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+import uuid
 from typing import Any
 
 import pytest
+import redis as redis_py
 import uvloop
 
 from runqy import clock
@@ -165,6 +167,21 @@ def test_scripts_that_redis_forgot_are_loaded_and_run_once(broker: Broker, targe
         return await on_loop.send(counts)
 
     assert run_with_broker(target, act) == [2] * 20
+
+
+def test_commands_run_in_order_although_redis_knows_only_the_script_of_the_last(
+    redis: redis_py.Redis, target: RedisTarget
+) -> None:
+    name = f"steps:{uuid.uuid4()}"  # a script that no other test has loaded
+    first = Script("first", f"-- {name}\n-- KEYS key\nreturn redis.call('RPUSH', KEYS[1], 'first')")
+    last = Script("last", "-- Last.\n-- KEYS key\nreturn redis.call('RPUSH', KEYS[1], 'last')")
+    redis.script_load(last.source)
+    steps = Request((first(key=name), last(key=name), command("LRANGE", name, 0, -1, key=name)), list)
+
+    async def act(on_loop: AsyncBroker) -> list[Any]:
+        return await on_loop.send(steps)
+
+    assert run_with_broker(target, act) == [1, 2, [b"first", b"last"]]
 
 
 def test_an_empty_request_makes_no_round_trip() -> None:

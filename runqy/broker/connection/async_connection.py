@@ -16,7 +16,7 @@ from redis.connection import DefaultParser
 
 from runqy.broker.connection.large_requests import LargeTraffic
 from runqy.broker.replies import Reply, ReplyLost
-from runqy.broker.scripts import JOINED_BYTES, Data
+from runqy.broker.scripts import JOINED_BYTES, Data, Script
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
 
 _CHECKS = 8
@@ -53,6 +53,8 @@ class AsyncConnection(asyncio.Protocol):
         # Shared by the connections to a server.
         self.large_traffic = LargeTraffic()
         self.is_open = False
+        # Those that were loaded on it.
+        self.scripts: set[Script] = set()
         # It was closed because no reply arrived.
         self.was_silent = False
         self._transport: asyncio.Transport | None = None

@@ -228,18 +228,21 @@ class AsyncNode:
         size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
         for command in commands:
             size += command.reply_bytes
-        return await self._send(parts, len(commands), size, is_bulky=is_bulky)
+        return await self._send(parts, commands, size, is_bulky=is_bulky)
 
     async def _send(
-        self, parts: Sequence[Data], reply_count: int, size: int, *, is_bulky: bool
+        self, parts: Sequence[Data], commands: Sequence[Command], size: int, *, is_bulky: bool
     ) -> asyncio.Future[list[Reply]]:
         if size > LARGE_BYTES:
-            return await self._send_large(parts, reply_count, size)
+            return await self._send_large(parts, commands, size)
         chosen = self._bulk if is_bulky or size > BULK_BYTES else self._small
         connection = chosen.connection or await chosen.wait()
-        return connection.send(parts, reply_count)
+        _load_scripts(connection, commands)
+        return connection.send(parts, len(commands))
 
-    async def _send_large(self, parts: Sequence[Data], reply_count: int, size: int) -> asyncio.Future[list[Reply]]:
+    async def _send_large(
+        self, parts: Sequence[Data], commands: Sequence[Command], size: int
+    ) -> asyncio.Future[list[Reply]]:
         """Send a request when it is its turn."""
         await self._large_turn.acquire()
         self._traffic.unanswered_bytes += size
@@ -250,7 +253,8 @@ class AsyncNode:
 
         try:
             connection = self._large.connection or await self._large.wait()
-            sent = connection.send(parts, reply_count)
+            _load_scripts(connection, commands)
+            sent = connection.send(parts, len(commands))
         except BaseException:
             end_turn()
             raise
@@ -297,7 +301,20 @@ class AsyncNode:
             await connection.close()
 
     async def _exchange(self, parts: Sequence[bytes]) -> list[Reply]:
-        return await (await self._send(parts, len(parts), sum(map(len, parts)), is_bulky=False))
+        connection = self._small.connection or await self._small.wait()
+        return await connection.send(parts, len(parts))
+
+
+def _load_scripts(connection: AsyncConnection, commands: Sequence[Command]) -> None:
+    """Load the scripts that a connection uses for the first time, in the same write as their commands.
+
+    Redis may know some of a request's scripts and not others: it would run those it knows first, whatever their order.
+    """
+    for command in commands:
+        if command.script is not None and command.script not in connection.scripts:
+            loaded = connection.send([_load(command.script)], 1)
+            connection.scripts.add(command.script)
+            loaded.add_done_callback(asyncio.Future.exception)  # the command's own reply says what is wrong
 
 
 def _load(script: Script) -> bytes:

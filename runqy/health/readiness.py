@@ -1,9 +1,13 @@
 """The readiness checks. They run at most once a second, however often they are requested."""
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, connection, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from queues.existing_queues import find_undefined_queues
@@ -23,15 +27,32 @@ from runqy.config_sync.publishing import PublicationProblem, find_publication_pr
 from runqy.config_sync.snapshot import Snapshot, get_cache, get_snapshot
 from runqy.database.damage import find_damage
 from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, RunqyError
-from runqy.health.check_groups import TIMEOUT_S, CheckGroup, CheckResult, CheckStatus
 from runqy.redis_connection import get_broker
 from vaults.queries import is_unlocked
 from vaults.worker_secrets import has_all_master_keys
 from workers.queries import OWN_CREDENTIALS_SHARED, are_own_credentials_shared
 
 MAX_AGE_S = 1.0
-_CONFIGURATION_S = 0.3
-"""How long the checks of the configuration may take at least, even if Redis has used up the time."""
+TIMEOUT_S = 1.2
+"""How long after their start the results of checks are waited for."""
+
+
+class CheckStatus(StrEnum):
+    """The outcome of a check."""
+
+    OK = "ok"
+    WARNING = "warning"  # something does not work as it should
+    FAILED = "failed"  # this process cannot take requests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """The outcome of a check, in words that may be public."""
+
+    check: str
+    status: CheckStatus = CheckStatus.OK
+    detail: str = ""
+
 
 _REDIS_UNAVAILABLE = "Redis cannot be reached or refuses the credentials."
 _DATABASE_UNAVAILABLE = (
@@ -54,6 +75,19 @@ _PUBLICATION_PROBLEMS = {
     "database was restored from a backup or belongs to another instance. Maintenance reports what only Redis has.",
 }
 
+_GROUPS = {
+    "redis": ("redis", "redis_eviction", "redis_append_only_file", "redis_writes", "worker_credentials", "maintenance"),
+    "database": ("database", "migrations"),
+    "configuration": ("configuration", "vaults", "queues", "key_limits"),
+}
+"""The checks that depend on one store, in their order."""
+_CRITICAL = ("redis", "redis_writes", "configuration")
+"""Checks without whose result the process is not ready."""
+_CONFIGURATION_S = 0.3
+"""How long the checks of the configuration may take at least, even if Redis has used up the time."""
+
+_lock = threading.Lock()
+_running: "dict[str, _Checks]" = {}
 _latest: tuple[float, list[CheckResult]] = (float("-inf"), [])
 _is_migrated = False
 _is_draining = False
@@ -72,16 +106,63 @@ def run_readiness_checks() -> list[CheckResult]:
         return [CheckResult(check="process", status=CheckStatus.FAILED, detail="The process is shutting down.")]
     if clock.monotonic_s() - _latest[0] >= MAX_AGE_S:
         until_s = clock.monotonic_s() + TIMEOUT_S
-        _redis.start(_check_redis)
-        _database.start(_check_database)
-        of_redis = _redis.results(until_s=until_s)
+        redis, database = _start("redis", _check_redis), _start("database", _check_database)
+        of_redis = redis.results(until_s)
         # Without Redis these checks do not ask it: a silent one would use up the time limit again.
         is_available = of_redis[0].status is CheckStatus.OK
-        _configuration.start(lambda: _check_configuration(is_redis_available=is_available))
+        configuration = _start("configuration", partial(_check_configuration, is_redis_available=is_available))
         extended_s = max(until_s, clock.monotonic_s() + _CONFIGURATION_S)
-        of_configuration = _configuration.results(until_s=extended_s)
-        _latest = clock.monotonic_s(), [*of_redis, *_database.results(until_s=until_s), *of_configuration]
+        found = [*of_redis, *database.results(until_s), *configuration.results(extended_s)]
+        _latest = clock.monotonic_s(), found
     return _latest[1]
+
+
+class _Checks(threading.Thread):
+    """A group of checks on a thread of its own: a store that does not respond delays no other result."""
+
+    def __init__(self, group: str, check: Callable[[], Iterator[CheckResult]]) -> None:
+        super().__init__(name=f"runqy-readiness-{group}", daemon=True)
+        self._group, self._check = group, check
+        self._began_s = clock.monotonic_s()
+        self._found: list[CheckResult] = []
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            for result in self._check():
+                self._found.append(result)
+        except Exception as error:  # noqa: BLE001 (raised by `results`)
+            self._error = error
+        finally:
+            connections.close_all()  # Django opens connections for each thread
+
+    def results(self, until_s: float) -> list[CheckResult]:
+        """Return the results that are ready at a monotonic time, or TIMEOUT_S after the start if that is earlier.
+
+        If the checks have not ended by then, the last result names the one that is late.
+        """
+        self.join(max(0.0, min(until_s, self._began_s + TIMEOUT_S) - clock.monotonic_s()))
+        is_late, found = self.is_alive(), [*self._found]
+        if self._error is not None:
+            raise self._error
+        if is_late:
+            done = {result.check for result in found}
+            names = _GROUPS[self._group]
+            name = next((name for name in names if name not in done), names[-1])
+            status = CheckStatus.FAILED if name in _CRITICAL else CheckStatus.WARNING
+            detail = f"Not finished within {TIMEOUT_S} s: the service does not respond, or this machine is busy."
+            found.append(CheckResult(check=name, status=status, detail=detail))
+        return found
+
+
+def _start(group: str, check: Callable[[], Iterator[CheckResult]]) -> _Checks:
+    """Start checks, unless those before have not ended yet: the checks of a silent store must not pile up."""
+    with _lock:
+        checks = _running.get(group)
+        if checks is None or not checks.is_alive():
+            checks = _running[group] = _Checks(group, check)
+            checks.start()
+        return checks
 
 
 def _check_redis() -> Iterator[CheckResult]:
@@ -243,11 +324,3 @@ def _check_vaults(snapshot: Snapshot) -> CheckResult:
         detail = "There are vaults, but RUNQY_VAULT_MASTER_KEY is not set."
         return CheckResult(check="vaults", status=CheckStatus.WARNING, detail=detail)
     return CheckResult(check="vaults", detail="Vaults are disabled: RUNQY_VAULT_MASTER_KEY is not set.")
-
-
-_redis = CheckGroup(
-    ("redis", "redis_eviction", "redis_append_only_file", "redis_writes", "worker_credentials", "maintenance"),
-    critical=("redis", "redis_writes"),
-)
-_database = CheckGroup(("database", "migrations"), critical=())
-_configuration = CheckGroup(("configuration", "vaults", "queues", "key_limits"), critical=("configuration",))

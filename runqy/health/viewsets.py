@@ -18,8 +18,7 @@ from runqy.api.authentication import presented_key
 from runqy.api.schema import problem_responses
 from runqy.broker.health import check_health
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, NotReady
-from runqy.health.check_groups import CheckStatus
-from runqy.health.readiness import run_readiness_checks
+from runqy.health.readiness import CheckStatus, run_readiness_checks
 from runqy.redis_connection import get_broker
 
 log = structlog.get_logger(__name__)

@@ -85,6 +85,7 @@ class LoopThread:
 
     def _cancel(self, call: "_Call[Any]") -> None:
         """Cancel a call, and give its coroutine a moment to end."""
+        call.is_late = True  # set here: a coroutine that blocks the loop must not pass for one that never ran
         try:
             self._loop.call_soon_threadsafe(call.cancel)
         except RuntimeError:  # it is closed, and has ended the call
@@ -100,7 +101,7 @@ class _Call(Generic[T]):
         self._loop = loop
         self._context = contextvars.copy_context()
         self._task: asyncio.Task[T] | None = None
-        self._is_late = False
+        self.is_late = False
         # Why it could not even start.
         self._error: Exception | None = None
         # Released when it has ended. A lock is the cheapest thing on which one thread waits for another.
@@ -117,7 +118,6 @@ class _Call(Generic[T]):
             self._task.add_done_callback(self._release)
 
     def cancel(self) -> None:
-        self._is_late = True
         if self._task is not None:
             self._task.cancel()
 
@@ -134,7 +134,7 @@ class _Call(Generic[T]):
         task = self._task
         if task is not None and task.done() and not task.cancelled():
             return task.result()
-        raise DeadlineExceeded if self._is_late else LoopStopped
+        raise DeadlineExceeded if self.is_late else LoopStopped
 
     def _release(self, _: object = None) -> None:
         if self.has_ended.locked():

@@ -105,6 +105,18 @@ def test_a_coroutine_that_takes_too_long_is_canceled(loop: LoopThread) -> None:
     assert recorder.was_canceled.wait(PATIENCE_S)
 
 
+def test_a_coroutine_that_blocks_the_loop_is_too_late_too(loop: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_loop, "CANCEL_WAIT_S", 0.05)
+    held = threading.Event()
+
+    async def block() -> None:
+        held.wait(PATIENCE_S)
+
+    with pytest.raises(DeadlineExceeded):
+        loop.run(block(), 0.05)
+    held.set()
+
+
 def test_an_outcome_that_comes_just_in_time_is_not_lost(loop: LoopThread) -> None:
     async def finish() -> str:
         try:
@@ -133,7 +145,7 @@ except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
 ENDS_BESIDE_A_CALL = """
-import asyncio, threading
+import asyncio, atexit, threading
 from runqy.concurrency.event_loop import LoopStopped, loop_thread
 
 began = threading.Event()
@@ -149,6 +161,7 @@ def run():
         print("stopped", flush=True)
 
 caller = threading.Thread(target=run, daemon=True)
+atexit.register(caller.join)  # after the loop, which registers later, has stopped
 caller.start()
 began.wait()
 """

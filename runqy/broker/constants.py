@@ -18,7 +18,7 @@ ARCHIVE_MAX_TASKS = 10_000
 LARGE_RESULT_BYTES = 1 << 20
 """Results up to this size are stored even if their queue holds more than its share of the memory."""
 BULK_BYTES = 64 * 1024
-"""Larger requests have a connection and a circuit breaker of their own, so that they do not delay small ones."""
+"""Larger requests have a connection of their own, so that they do not delay small ones."""
 LARGE_BYTES = 2 << 20
 """Larger requests are sent to a server one at a time, on a connection of their own."""
 LARGE_BYTES_PER_S = 8 << 20

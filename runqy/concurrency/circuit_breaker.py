@@ -44,22 +44,23 @@ class CircuitBreaker:
     @contextmanager
     def calling(self) -> Iterator[None]:
         """Make the `with` block a call. Raise CircuitOpen."""
-        attempt = self.begin()
+        open_until_s = self._open_until_s  # read once: another thread may close the circuit meanwhile
+        is_trial = open_until_s is not None
+        if open_until_s is not None and (
+            clock.monotonic_s() < open_until_s or not self._trying.acquire(blocking=False)
+        ):
+            raise CircuitOpen
+        began_s = clock.monotonic_s()
         try:
             yield
         except BaseException as error:
-            attempt.end(error)
+            self.record(error, clock.monotonic_s() - began_s)
             raise
-        attempt.end()
-
-    def begin(self) -> "Attempt":
-        """Begin a call. The caller must end or abandon it. Raise CircuitOpen."""
-        open_until_s = self._open_until_s  # read once: another thread may close the circuit meanwhile
-        if open_until_s is None:
-            return Attempt(self, is_trial=False)
-        if clock.monotonic_s() < open_until_s or not self._trying.acquire(blocking=False):
-            raise CircuitOpen
-        return Attempt(self, is_trial=True)
+        else:
+            self.record(None, 0)
+        finally:
+            if is_trial:
+                self._trying.release()
 
     def record(self, error: BaseException | None, took_s: float) -> None:
         """Open or close the circuit after a call. Errors other than `failures` change nothing."""
@@ -70,28 +71,3 @@ class CircuitBreaker:
                 self.open()
             else:
                 self._open_until_s = None
-
-    def release_trial(self) -> None:
-        self._trying.release()
-
-
-class Attempt:
-    """A call that has begun. If it is the trial of an open circuit, no other trial begins before it ends."""
-
-    def __init__(self, breaker: CircuitBreaker, *, is_trial: bool) -> None:
-        self._breaker = breaker
-        self._is_trial = is_trial
-        self._began_s = clock.monotonic_s()
-        self._has_ended = False
-
-    def end(self, error: BaseException | None = None) -> None:
-        if not self._has_ended:
-            self._breaker.record(error, 0 if error is None else clock.monotonic_s() - self._began_s)
-            self.abandon()
-
-    def abandon(self) -> None:
-        """End the call without a result. Ignored after `end`."""
-        if not self._has_ended:
-            self._has_ended = True
-            if self._is_trial:
-                self._breaker.release_trial()

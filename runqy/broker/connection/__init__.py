@@ -1,1 +1,1 @@
-"""Connections to Redis, blocking and on an event loop: single servers, Sentinel and Cluster."""
+"""Connections to Redis on an event loop: single servers, Sentinel and Cluster."""

@@ -14,6 +14,9 @@ import redis as redis_py
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection import async_node
+from runqy.broker.connection.async_connection import AsyncConnection
+from runqy.broker.connection.async_connector import Connector
+from runqy.broker.connection.async_node import AsyncNode
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.constants import LARGE_BYTES
 from runqy.broker.request import Request
@@ -22,6 +25,7 @@ from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.reader import read_states
 from runqy.errors import BrokerBusy, BrokerRefused, BrokerUnavailable, OutcomeUnknown
+from tests.broker.test_clock import HOUR_S
 from tests.support import environment, event_loop
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.event_loop import SteppedLoop, run_in_steps, run_with_broker, wait_until
@@ -315,6 +319,45 @@ def test_redis_is_used_again_soon_after_its_restart(own_server: ValkeyServer) ->
     run_with_broker(RedisTarget(addresses=(("127.0.0.1", own_server.port),)), act)
 
 
+@pytest.mark.parametrize("other", ["bulk", "large"])
+def test_a_connection_that_is_back_brings_back_the_others(
+    target: RedisTarget, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_bulky, sent = other == "bulk", command("ECHO", "x" if other == "bulk" else "x" * (LARGE_BYTES + 1), key=None)
+    connector = Connector(target)
+
+    async def act() -> None:
+        may_open = [asyncio.Event() for _ in range(2)]
+        openers = iter(may_open)
+        is_away = True
+
+        async def open_connection() -> AsyncConnection:
+            if is_away:
+                raise BrokerUnavailable
+            await next(openers).wait()
+            return await connector.open()
+
+        async def settle() -> None:
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+        node = AsyncNode(open_connection, max_pending=10)
+        monkeypatch.setattr(async_node, "reconnect_delay_s", lambda _: HOUR_S)
+        with pytest.raises(BrokerUnavailable):
+            await node.execute([sent], is_bulky=is_bulky)
+        is_away = False
+        may_open[0].set()
+        await node.execute([command("PING", key=None)], is_bulky=False)
+        waiting = asyncio.create_task(node.execute([sent], is_bulky=is_bulky))
+        await settle()
+        assert not waiting.done()
+        may_open[1].set()
+        assert await waiting == [sent.args[1].encode()]
+        await node.close()
+
+    asyncio.run(act())
+
+
 def test_no_more_than_a_bound_of_requests_is_in_flight() -> None:
     async def act(broker: AsyncBroker) -> None:
         await broker.send(echo("connect"))
@@ -393,10 +436,12 @@ def test_a_request_that_takes_long_to_arrive_does_not_count_as_silence() -> None
 
 
 def test_a_server_that_closes_its_side_and_stops_reading_delays_no_request() -> None:
+    write = Request((command("APPEND", "k", bytes(20_000_000), key="k"),), len)  # a write is not sent again
+
     async def act(broker: AsyncBroker) -> float:
         await broker.send(echo("x" * (LARGE_BYTES + 1)))
         server.may_read.clear()
-        large = asyncio.ensure_future(broker.send(append("x" * 20_000_000)))  # a write is not sent again
+        large = asyncio.ensure_future(broker.send(write))
         await asyncio.to_thread(server.connections[-1].recv, 1, socket.MSG_PEEK)
         server.connections[-1].shutdown(socket.SHUT_WR)
         began_s = time.monotonic()

@@ -43,15 +43,20 @@ class PersistentConnection:
         *,
         max_waiting: int,
         large_traffic: LargeTraffic,
+        on_open: Callable[[], None],
     ) -> None:
+        """`on_open` is called whenever the connection has been opened."""
         self._open_connection = open_connection
+        self._on_open = on_open
         self._max_waiting = max_waiting
         self._large_traffic = large_traffic
         # None while disconnected; use `wait`.
         self.connection: AsyncConnection | None = None
         self._task: asyncio.Task[None] | None = None
-        # Done when the first attempt after a loss has ended or has exceeded the time limit.
+        # Done when the attempt that requests wait for has ended or has exceeded the time limit.
         self._attempt: asyncio.Future[None] | None = None
+        # Set while it is disconnected; done when the next try need not wait.
+        self._retry: asyncio.Future[None] | None = None
         # Why the last attempt failed. While it is set, requests fail immediately.
         self._error: RunqyError | None = None
         self._opened_s = 0.0
@@ -75,6 +80,14 @@ class PersistentConnection:
         if self._error is not None:
             raise type(self._error)(self._error.detail, reason=self._error.reason)
         raise ConnectionLost(reason="the connection was lost immediately")
+
+    def retry(self) -> None:
+        """Try to connect at once if it is disconnected, and let requests wait for that: the server is back."""
+        if self._retry is not None and not self._retry.done():
+            self._retry.set_result(None)
+            if self._error is not None:
+                self._error = None
+                self._begin_attempt()
 
     def retire(self) -> None:
         """Open another connection for new requests, and close this one when all its replies have arrived.
@@ -108,10 +121,17 @@ class PersistentConnection:
         if self._is_closed:
             raise ConnectionLost(reason="the connection was retired")
         if self._task is None:
-            loop = asyncio.get_running_loop()
-            self._attempt = loop.create_future()
-            self._limit(self._attempt, 0)
-            self._task = loop.create_task(self._connect(self._attempt))
+            self._begin_attempt()
+            self._task = asyncio.create_task(self._connect())
+
+    def _begin_attempt(self) -> None:
+        """Make requests wait until `_end_attempt`, no longer than `_limit` says."""
+        self._attempt = asyncio.get_running_loop().create_future()
+        self._limit(self._attempt, 0)
+
+    def _end_attempt(self) -> None:
+        if self._attempt is not None and not self._attempt.done():
+            self._attempt.set_result(None)
 
     def _limit(self, attempt: asyncio.Future[None], steps: int) -> None:
         """Make requests wait for an attempt no longer than CONNECT_WAIT_S and what large requests take.
@@ -130,8 +150,8 @@ class PersistentConnection:
             self._error = BrokerUnavailable(reason="connecting takes too long")
             attempt.set_result(None)
 
-    async def _connect(self, attempt: asyncio.Future[None]) -> None:
-        """Try to connect until it succeeds. Requests wait only for the first try.
+    async def _connect(self) -> None:
+        """Try to connect until it succeeds. Requests wait only for the first try, and for that of `retry`.
 
         Tries overlap: a server that was silent may have accepted one, and never reply to it even when it is back.
         """
@@ -140,6 +160,7 @@ class PersistentConnection:
         try:
             while self.connection is None:
                 began_s = _now_s()
+                self._retry = retry = asyncio.get_running_loop().create_future()
                 tries.add(asyncio.create_task(self._open_connection()))
                 done, tries = await asyncio.wait(tries, timeout=RECONNECT_MAX_S, return_when=asyncio.FIRST_COMPLETED)
                 for ended in done:
@@ -148,16 +169,14 @@ class PersistentConnection:
                     except RunqyError as error:
                         self._error = as_unsent(error)
                         failures += 1
-                        if not attempt.done():
-                            attempt.set_result(None)
+                        self._end_attempt()
                         if failures == 1 and self._opened_s:  # else it was never open, and the caller logs its error
                             _log.warning("broker_disconnected", error=str(error))
                 if self.connection is None and done:
-                    await asyncio.sleep(began_s + reconnect_delay_s(failures) - _now_s())
+                    await asyncio.wait([retry], timeout=began_s + reconnect_delay_s(failures) - _now_s())
         finally:
-            self._task = None
-            if not attempt.done():
-                attempt.set_result(None)
+            self._task = self._retry = None
+            self._end_attempt()
             for slower in tries:
                 slower.cancel()
             for opened in await asyncio.gather(*tries, return_exceptions=True):
@@ -172,6 +191,7 @@ class PersistentConnection:
             self.connection = connection
             connection.large_traffic = self._large_traffic
             connection.on_lost = self._connection_lost
+            self._on_open()
 
     def _connection_lost(self, connection: AsyncConnection, reason: str) -> None:
         if self.connection is connection:
@@ -191,7 +211,9 @@ class AsyncNode:
         self._traffic = LargeTraffic()
 
         def make() -> PersistentConnection:
-            return PersistentConnection(open_connection, max_waiting=max_pending, large_traffic=self._traffic)
+            return PersistentConnection(
+                open_connection, max_waiting=max_pending, large_traffic=self._traffic, on_open=self._retry_others
+            )
 
         self._small, self._bulk, self._large = self._connections = [make() for _ in range(3)]
         self._large_turn = asyncio.Lock()
@@ -299,6 +321,11 @@ class AsyncNode:
     async def close(self) -> None:
         for connection in self._connections:
             await connection.close()
+
+    def _retry_others(self) -> None:
+        """When one connection is open, the others need not wait for their next try."""
+        for connection in self._connections:
+            connection.retry()
 
     async def _exchange(self, parts: Sequence[bytes]) -> list[Reply]:
         connection = self._small.connection or await self._small.wait()

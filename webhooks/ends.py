@@ -13,13 +13,13 @@ from django.utils import timezone
 from queues.catalog import QueueCatalog
 from queues.queries import get_fresh_catalog, hides_payloads
 from queues.webhook_urls import parse_url
-from runqy.api.renderers import format_ns
 from runqy.broker.replies import replace_nul
 from runqy.broker.states import TaskState
 from runqy.broker.streams.ends import MAX_RESULT_BYTES, EndOutcome
 from runqy.broker.tasks.reader import read_tasks
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
+from runqy.formats.timestamps import format_ns
 from runqy.redis_connection import get_broker
 from tasks import payloads
 from tasks.ends.collector import CollectedEnd, register_preparer

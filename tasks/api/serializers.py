@@ -10,12 +10,12 @@ from drf_spectacular.utils import Direction, extend_schema_serializer
 from rest_framework import serializers
 
 from runqy.api.query_parameters import ChoiceParameter, FlagParameter, LimitParameter
-from runqy.api.renderers import format_ns, format_s
 from runqy.api.schema import name_members
 from runqy.api.serializers import BodySerializer, StructSerializer
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.broker.tasks.record import TaskRecord
+from runqy.formats.timestamps import format_ns, format_s
 from tasks import payloads
 from tasks.actions import MAX_TASKS_PER_REQUEST, STATES_FOR_ALL, TaskAction
 from tasks.api import enqueue_bodies

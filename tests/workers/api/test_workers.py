@@ -10,11 +10,11 @@ from django.db import OperationalError
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
-from runqy.api.renderers import format_s
 from runqy.api_keys import Role
 from runqy.broker import keys
 from runqy.broker.workers.heartbeats import deregister, write_heartbeat
 from runqy.broker.workers.records import LOST_AFTER_S, LOST_TTL_S, RunningTask, WorkerRecord, WorkerState
+from runqy.formats.timestamps import format_s
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, content, problem
 from tests.config_sync.support import away

@@ -297,13 +297,18 @@ def _mark_members(marks: Mapping[tuple[str, str], Sequence[Member]]) -> tuple[Co
 
 
 def _cancel_tasks(broker: Broker, batch: Batch) -> bool:
-    """Cancel the next tasks of a batch; return whether there were any. Their ends are told."""
+    """Cancel the next tasks of a batch; return whether there were any. Their ends are told.
+
+    Those that are gone, or cannot be cancelled, are left as they are. Raise BrokerUnavailable: all are cancelled again.
+    """
     enqueued = batch.members.filter(state=MemberState.ENQUEUED, pk__gt=batch.canceled_through)
     members = list(enqueued.order_by("pk")[:CHUNK])
     if not members:
         return False
     now_ns = broker.now_ns()
-    broker.run_all([cancel(member.redis_queue, member.task_id, now_ns=now_ns) for member in members])
+    for outcome in broker.run_all([cancel(each.redis_queue, each.task_id, now_ns=now_ns) for each in members]):
+        if isinstance(outcome, BrokerUnavailable):
+            raise outcome
     Batch.objects.filter(pk=batch.pk).update(canceled_through=members[-1].pk)
     return True
 

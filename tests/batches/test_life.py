@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import redis as redis_py
 
 from batches import runner
 from batches.models import Batch, BatchRequest, Member, MemberState
@@ -20,6 +21,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.notify import Notify
 from runqy.broker.tasks.inspector import delete_tasks, run_tasks
 from runqy.broker.tasks.reader import read_tasks
+from runqy.errors import BrokerUnavailable
 from tests.api.client import ApiClient
 from tests.batches.conftest import Steps, body, counts, create
 from tests.queues.samples import spec
@@ -216,6 +218,25 @@ def test_deleted_and_canceled_tasks_end_their_members(client: ApiClient, steps: 
     steps.fail(running)
     steps.settle()
     assert steps.callbacks()
+
+
+def test_tasks_that_redis_does_not_cancel_now_are_cancelled_later(
+    client: ApiClient, steps: Steps, redis: redis_py.Redis
+):
+    batch_id = create(client, count=3)
+    steps.enqueue()
+    assert client.post(f"/batches/{batch_id}/cancel").json()["canceled"]
+    redis.config_set("min-replicas-to-write", 1)
+    try:
+        with pytest.raises(BrokerUnavailable):
+            steps.enqueue()
+    finally:
+        redis.config_set("min-replicas-to-write", 0)
+    assert counts(batch_id) == {"enqueued": 3}
+
+    steps.settle()
+    steps.collect()
+    assert counts(batch_id) == {"canceled": 3}
 
 
 def test_members_of_a_canceled_batch_are_not_enqueued(client: ApiClient, steps: Steps):

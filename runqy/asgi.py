@@ -27,8 +27,8 @@ from runqy.dataplane.background_tasks import BackgroundTasks
 from runqy.errors import ConfigurationUnavailable
 from runqy.health.readiness import start_draining
 from runqy.metrics.process import ProcessSampler
-from tasks.waiting import ResultWaiters, WaiterLimits
-from tasks.waiting_loop import WaitingLoop, set_waiting_loop
+from tasks.waiting import ResultWaiters
+from tasks.waiting_loop import ServingLoop, set_waiting_loop, waiter_limits
 
 
 def is_authenticated(request: ParsedRequest) -> bool:
@@ -59,15 +59,13 @@ def build_application() -> Application:
     drain = Drain(settings.RUNQY_DRAIN_S)
     drain.on_drain(start_draining)
     broker = AsyncBroker.connect(settings.REDIS_TARGET)
-    # Clients that wait must not use all of Django's threads.
-    threads = min(settings.RUNQY_WSGI_WAITERS, max(1, settings.RUNQY_DJANGO_THREADS // 2))
-    waiters = ResultWaiters(broker, WaiterLimits(total=settings.RUNQY_MAX_WAITERS, threads=threads))
+    waiters = ResultWaiters(broker, waiter_limits())
     drain.on_drain(waiters.drain)
     background = BackgroundTasks(broker)
 
     @asynccontextmanager
     async def waiting() -> AsyncIterator[None]:
-        before = set_waiting_loop(WaitingLoop(waiters, asyncio.get_running_loop()))
+        before = set_waiting_loop(ServingLoop(waiters, asyncio.get_running_loop()))
         try:
             yield
         finally:

@@ -426,7 +426,7 @@ RUNQY_DJANGO_THREADS = env.count(
     lowest=1,
     highest=256,
     help="threads of a web process that run the admin and most of the API; at most 128 further requests "
-    "wait for one, for at most 5 s, others get 503",
+    "wait for one, for at most 5 s, others get 503. Under a plain WSGI server: how many threads it has",
 )
 RUNQY_MAX_WAITERS = env.count(
     "RUNQY_MAX_WAITERS",
@@ -437,9 +437,9 @@ RUNQY_MAX_WAITERS = env.count(
 RUNQY_WSGI_WAITERS = env.count(
     "RUNQY_WSGI_WAITERS",
     16,
-    help="of those, the requests that hold a thread: all under a plain WSGI server. Under `runqy serve` at most half "
-    "of `RUNQY_DJANGO_THREADS`. A plain WSGI server does not report disconnected clients, so a wait holds its thread "
-    "to its end",
+    help="of those, the requests that hold a thread, at most half of `RUNQY_DJANGO_THREADS`: all under a plain WSGI "
+    "server, whose number of threads that setting then has to be. Such a server does not report disconnected clients, "
+    "so a wait holds its thread to its end",
 )
 RUNQY_DRAIN_S = env.seconds(
     "RUNQY_DRAIN_S",

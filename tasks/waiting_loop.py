@@ -1,21 +1,24 @@
 """Wait for tasks on threads, which block while the process's ResultWaiters wait on an event loop.
 
-A process that serves requests on an event loop sets that loop. Others start one on a thread when the first client
-waits.
+A process that serves requests on an event loop sets that loop. In others clients wait on the event loop on which their
+threads run operations.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 
 from django.conf import settings
 
-from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.connection.redis_client import RedisTarget
+from runqy.redis_connection import get_broker
 from tasks.waiting import ResultWaiters, WaiterLimits
 
 T = TypeVar("T")
+
+LONGEST_WAIT_S = 24 * 3600.0
+"""How long a thread waits for one coroutine. Waits and streams have limits of their own, which are shorter."""
 
 
 class ClosableIterator(Protocol):
@@ -27,10 +30,21 @@ class ClosableIterator(Protocol):
 
 
 class WaitingLoop:
-    """The event loop on which the clients of this process wait."""
+    """The event loop of the process's threads, with the clients that wait on it."""
+
+    def __init__(self, waiters: ResultWaiters) -> None:
+        self.waiters = waiters
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop, and block until it is done. Must not be called on the thread of the loop."""
+        return get_broker().run(coroutine, deadline_s=LONGEST_WAIT_S)
+
+
+class ServingLoop(WaitingLoop):
+    """An event loop that serves requests, and knows when their clients disconnect."""
 
     def __init__(self, waiters: ResultWaiters, loop: asyncio.AbstractEventLoop) -> None:
-        self.waiters = waiters
+        super().__init__(waiters)
         self._loop = loop
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -61,26 +75,10 @@ class BlockingIterator:
         return await anext(aiter(self._chunks), None)
 
 
-class WaitingThread(WaitingLoop):
-    """A loop on a daemon thread, with its own broker."""
-
-    def __init__(self, target: RedisTarget, limits: WaiterLimits) -> None:
-        self._broker = AsyncBroker.connect(target)
-        loop = asyncio.new_event_loop()
-        super().__init__(ResultWaiters(self._broker, limits), loop)
-        self._thread = threading.Thread(target=loop.run_forever, name="runqy-waiting", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """End all waits at once, then the thread."""
-        self.run(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _close(self) -> None:
-        await self.waiters.close()
-        await self._broker.close()
+def waiter_limits() -> WaiterLimits:
+    """Return how many clients of a process may wait. Those that hold a thread are at most half of Django's."""
+    threads = min(settings.RUNQY_WSGI_WAITERS, max(1, settings.RUNQY_DJANGO_THREADS // 2))
+    return WaiterLimits(total=settings.RUNQY_MAX_WAITERS, threads=threads)
 
 
 _lock = threading.Lock()
@@ -88,12 +86,11 @@ _current: WaitingLoop | None = None
 
 
 def get_waiting_loop() -> WaitingLoop:
-    """Return the loop on which the clients of this process wait. Start it if necessary."""
+    """Return the loop on which the clients of this process wait."""
     global _current  # noqa: PLW0603 (a process has one)
     with _lock:
         if _current is None:
-            limits = WaiterLimits(total=settings.RUNQY_MAX_WAITERS, threads=settings.RUNQY_WSGI_WAITERS)
-            _current = WaitingThread(settings.REDIS_TARGET, limits)
+            _current = WaitingLoop(ResultWaiters(get_broker().on_loop, waiter_limits()))
         return _current
 
 
@@ -103,3 +100,12 @@ def set_waiting_loop(waiting_loop: WaitingLoop | None) -> WaitingLoop | None:
     with _lock:
         previous, _current = _current, waiting_loop
     return previous
+
+
+def _forget_waits() -> None:
+    """Start anew in a forked process, whose threads have another event loop."""
+    global _current, _lock
+    _current, _lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_waits)

@@ -23,7 +23,7 @@ from runqy.broker.redis_clock import PARTED_NS
 from runqy.concurrency import event_loop
 from runqy.config_sync import snapshot
 from runqy.health import readiness
-from tasks.waiting_loop import WaitingThread, set_waiting_loop
+from tasks.waiting_loop import ServingLoop, set_waiting_loop
 from tests.support import environment
 from tests.support.event_loop import watch_callbacks
 from tests.support.links import reset_clock
@@ -179,12 +179,13 @@ def _finishes_bulk_actions() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _ends_waits() -> Iterator[None]:
-    """End the loop on which clients wait: what it does in the background must not sleep into the next test."""
+    """End what the clients of threads wait for: it must not go on in the background of the next test."""
     yield
-    if isinstance(waiting := set_waiting_loop(None), WaitingThread):
-        waiting.close()
-    else:
+    waiting = set_waiting_loop(None)
+    if isinstance(waiting, ServingLoop):
         set_waiting_loop(waiting)  # of a server that several tests share
+    elif waiting is not None:
+        waiting.run(waiting.waiters.close())
 
 
 @pytest.fixture(autouse=True)

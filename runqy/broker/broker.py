@@ -30,9 +30,10 @@ class Broker:
         self.target = target
         self.is_cluster = target.mode == "cluster"
         """Keys with different hash tags may be on different nodes."""
-        self._on_loop = AsyncBroker.connect(target)
+        self.on_loop = AsyncBroker.connect(target)
+        """The same, for coroutines on the process's event loop that `run` was given. Other threads do not use it."""
         self._loop: LoopThread | None = None
-        self.memory = self._on_loop.memory
+        self.memory = self.on_loop.memory
 
     def run(self, work: Request[T] | Coroutine[Any, Any, T], *, deadline_s: float = DEADLINE_S) -> T:
         """Return the outcome of a request, or of an operation that was called with this broker.
@@ -60,30 +61,30 @@ class Broker:
 
     async def send(self, request: Request[T]) -> T:
         """Return the outcome of a request of an operation. Raise BrokerUnavailable, or what its `parse` raises."""
-        return await self._on_loop.send(request)
+        return await self.on_loop.send(request)
 
     async def send_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
         """Return what `run_all` does, for an operation."""
-        return await self._on_loop.send_all(requests)
+        return await self.on_loop.send_all(requests)
 
     async def nodes(self) -> list[str]:
         """Return the names of the servers that hold keys; that of a single one is empty. Raise BrokerUnavailable."""
-        return await self._on_loop.nodes()
+        return await self.on_loop.nodes()
 
     def node_of(self, key: str) -> str:
         """Return the name of the server that holds a key. The caller has called `nodes`."""
-        return self._on_loop.node_of(key)
+        return self.on_loop.node_of(key)
 
     async def send_to(self, node: str, request: Request[T]) -> T:
         """Return the outcome of a request on one of the servers that hold keys.
 
         Raise BrokerUnavailable, also if the server is no longer one of them, or the errors it documents.
         """
-        return await self._on_loop.send_to(node, request)
+        return await self.on_loop.send_to(node, request)
 
     def now_ns(self) -> int:
         """Return Unix time in ns by Redis's clock, as it was last measured."""
-        return self._on_loop.now_ns()
+        return self.on_loop.now_ns()
 
     def now_s(self) -> int:
         return self.now_ns() // 1_000_000_000
@@ -95,20 +96,20 @@ class Broker:
     @property
     def has_clock_parted(self) -> bool:
         """Whether one of the clocks was set, so that `measure_clock` is due now."""
-        return self._on_loop.has_clock_parted
+        return self.on_loop.has_clock_parted
 
     def measure_clock(self) -> float:
         """Measure and return the offset of Redis's clock in s. Raise BrokerUnavailable."""
-        return self.run(self._on_loop.measure_clock())
+        return self.run(self.on_loop.measure_clock())
 
     def close(self) -> None:
         """Close all connections; pending requests fail with BrokerUnavailable."""
-        self.run(self._on_loop.close())
-        self._on_loop.forget_connections()
+        self.run(self.on_loop.close())
+        self.on_loop.forget_connections()
 
     def _run(self, request: Request[Any] | RequestBatch, deadline_s: float) -> Any:
         try:
-            replies, lost = self._loop_thread().run(self._on_loop.exchange(request), deadline_s)
+            replies, lost = self._loop_thread().run(self.on_loop.exchange(request), deadline_s)
         except LoopStopped:
             raise BrokerUnavailable(reason="the process ends") from None
         except DeadlineExceeded:
@@ -117,13 +118,13 @@ class Broker:
                 raise OutcomeUnknown(reason=late) from None
             raise BrokerUnavailable(reason=late) from None
         # On this thread, so that a large reply delays nobody else.
-        return self._on_loop.read_replies(request, replies, lost)
+        return self.on_loop.read_replies(request, replies, lost)
 
     def _loop_thread(self) -> LoopThread:
         """Return the process's event loop, to which the connections belong."""
         current = loop_thread()
         if current is not self._loop:
             if self._loop is not None:  # this process was forked
-                self._on_loop.forget_connections()
+                self.on_loop.forget_connections()
             self._loop = current
         return current

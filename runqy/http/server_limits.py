@@ -17,7 +17,7 @@ from runqy.broker.tasks.enqueue import IDEMPOTENCY_TTL_S
 from tasks.api.enqueue_bodies import MAX_RETRY, MAX_SECONDS, MAX_UNIQUE_KEY_LENGTH
 from tasks.api.waits import MAX_WAIT_S
 from tasks.enqueue_many import MAX_REQUEST_TASKS
-from tasks.waiting import WaiterLimits
+from tasks.waiting_loop import waiter_limits
 from vaults.entry_rules import VALUE_MAX_BYTES
 from workers.runtime.protocol import MAX_LINE_BYTES
 from workers.runtime.task_runs import MAX_CHILD_DEATHS
@@ -28,10 +28,6 @@ class RateSerializer(serializers.Serializer[Any]):
 
     most = serializers.IntegerField(source="limit", help_text="Requests")
     window_s = serializers.IntegerField(help_text="Seconds")
-
-
-def _waiters() -> WaiterLimits:
-    return WaiterLimits(total=settings.RUNQY_MAX_WAITERS, threads=settings.RUNQY_WSGI_WAITERS)
 
 
 def _limit(value: int | Callable[[], int], help_text: str = "") -> serializers.IntegerField:
@@ -45,8 +41,10 @@ class LimitsSerializer(serializers.Serializer[Any]):
     body_bytes = _limit(lambda: settings.RUNQY_MAX_BODY_SIZE, "Size of a request body (RUNQY_MAX_BODY_SIZE)")
     batch_tasks = _limit(MAX_REQUEST_TASKS, "Tasks in a batch")
     wait_s = _limit(MAX_WAIT_S, "Maximum `wait`")
-    waiters = _limit(lambda: _waiters().total, "Waiting requests and streams of one process (RUNQY_MAX_WAITERS)")
-    waiters_per_key = _limit(lambda: _waiters().per_client, "Waiting requests and streams of one key in one process")
+    waiters = _limit(lambda: waiter_limits().total, "Waiting requests and streams of one process (RUNQY_MAX_WAITERS)")
+    waiters_per_key = _limit(
+        lambda: waiter_limits().per_client, "Waiting requests and streams of one key in one process"
+    )
     timeout_s = _limit(MAX_SECONDS, "Maximum `timeout` of a run")
     delay_s = _limit(MAX_SECONDS, "Maximum delay of a task")
     retention_s = _limit(MAX_SECONDS, "Maximum retention of a result")

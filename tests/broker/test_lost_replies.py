@@ -171,7 +171,7 @@ class LosingBroker(Broker):
     def __init__(self, network: BadNetwork) -> None:
         target = RedisTarget(addresses=(("127.0.0.1", network.port),))
         super().__init__(target)
-        self._on_loop = self.link = LosingLink.connect(target)
+        self.on_loop = self.link = LosingLink.connect(target)
         self.link.network, self.link.redis = network, environment.SERVER.client()
         self.later_s = 0
 

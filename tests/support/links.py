@@ -20,7 +20,7 @@ Execute = Callable[[Sequence[Command]], Awaitable[list[Reply]]]
 
 def link_of(broker: Broker) -> Any:
     """Return what routes the broker's commands to servers."""
-    return broker._on_loop._router  # noqa: SLF001 (the tests' way in)
+    return broker.on_loop._router  # noqa: SLF001 (the tests' way in)
 
 
 def execute(broker: Broker, *commands: Command) -> list[Reply]:
@@ -62,14 +62,14 @@ def count_round_trips(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> list[i
 
 def reset_clock(broker: Broker) -> None:
     """Forget what was measured, as a process begins."""
-    on_loop = broker._on_loop  # noqa: SLF001 (the tests' way in)
-    on_loop._clock = forgotten = RedisClock()  # noqa: SLF001 (as above)
+    on_loop = broker.on_loop
+    on_loop._clock = forgotten = RedisClock()  # noqa: SLF001 (the tests' way in)
     on_loop.now_ns = forgotten.now_ns
 
 
 def share_clock(broker: Broker) -> None:
     """Give a broker the clock of the process's own one: what a test enqueues now is due for a page too."""
-    ours, theirs = broker._on_loop, get_broker()._on_loop  # noqa: SLF001 (the tests' way in)
+    ours, theirs = broker.on_loop, get_broker().on_loop
     ours._clock = theirs._clock  # noqa: SLF001 (as above)
     ours.now_ns = theirs.now_ns
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -19,6 +21,7 @@ from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys, ended_channel
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.record import TaskRecord
+from runqy.concurrency import event_loop
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.snapshot import get_snapshot
@@ -26,7 +29,7 @@ from runqy.errors import KeyRequired, TaskNotFound
 from tasks import waiting
 from tasks.api.waits import waiting_client
 from tasks.waiting import ResultWaiters, WaiterLimits, WaitingClient
-from tasks.waiting_loop import get_waiting_loop
+from tasks.waiting_loop import get_waiting_loop, waiter_limits
 from tests.api import planes
 from tests.api.client import ApiClient, Response, problem
 from tests.support.environment import ADMIN_KEY
@@ -331,6 +334,37 @@ def test_waits_that_hold_threads_have_a_limit_of_their_own(
     assert "RUNQY_WSGI_WAITERS" in problem(client.get(f"/queue/{task_id}?wait=120"))["detail"]
 
 
+def test_waits_leave_half_of_the_threads_to_others(settings: Any) -> None:
+    settings.RUNQY_WSGI_WAITERS = 16
+    limits = []
+    for settings.RUNQY_DJANGO_THREADS in (1, 4, 9, 256):
+        limits.append(waiter_limits().threads)
+
+    assert limits == [1, 2, 4, 16]
+
+
+def test_clients_of_threads_wait_on_the_event_loop_that_runs_operations() -> None:
+    async def name_thread() -> str:
+        return threading.current_thread().name
+
+    assert get_waiting_loop().run(name_thread()) == event_loop.THREAD_NAME
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # threads of other tests may linger
+def test_a_forked_process_has_waiters_of_its_own() -> None:
+    own = get_waiting_loop()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, str(get_waiting_loop() is own).encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == "False"
+
+
 def test_a_waiter_is_freed_after_a_wait(
     client: ApiClient, task_id: str, waiters: ResultWaiters, redis: redis_py.Redis
 ) -> None:
@@ -377,7 +411,7 @@ def test_an_end_between_the_first_read_and_the_wait_is_not_missed(
         waiter = await waiters.add(task_id, queue="simple", client=WaitingClient(id="k"))
         try:
             before = await waiter.read()
-            await asyncio.to_thread(succeed, single_broker, take_one(single_broker, "simple"), b"1")
+            await asyncio.to_thread(lambda: succeed(single_broker, take_one(single_broker, "simple"), b"1"))
             return before.state, await waiter.wait(LONG_S / 2), (await waiter.read()).state
         finally:
             waiter.leave()

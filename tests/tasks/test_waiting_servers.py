@@ -207,7 +207,7 @@ def test_waits_and_streams_survive_a_restart_of_redis(start_web: StartWeb, own_r
 def test_under_a_plain_wsgi_server_clients_wait_and_follow_on_threads(
     start_web: StartWeb, redis: redis_py.Redis, single_broker: Broker
 ) -> None:
-    web = start_web(WSGI, RUNQY_WSGI_WAITERS="2")
+    web = start_web(WSGI, RUNQY_DJANGO_THREADS="4")  # half of them may wait
     followed, awaited = enqueue(web), enqueue(web)
 
     with ThreadPoolExecutor(1) as pool, web.stream(f"/queue/{followed}/events") as stream:

@@ -21,7 +21,7 @@ from asgiref.typing import (
 
 from runqy.dataplane.bodies import BodyReader, find_length
 from runqy.dataplane.drain import Drain
-from runqy.dataplane.executors import BoundedExecutor
+from runqy.dataplane.executors import BoundedExecutor, make_reserved_executors
 from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import Response, StreamingResponse, problem_response, shared_headers
 from runqy.dataplane.wsgi import call_wsgi
@@ -54,13 +54,12 @@ ACTIONS = "actions"
 ACTION_PREFIXES = ("/api/cli/queues/", "/api/queues/", "/api/cli/tasks/", "/api/tasks/")
 """Paths at which POST and DELETE are actions on queues and tasks. These work without the database."""
 RESERVED_THREADS = {"/livez": 1, "/readyz": 2, "/health": 2, "/metrics": 1, "/worker/register": 4, ACTIONS: 4}
-"""The number of threads for requests that must be served even while all others block on an unavailable store."""
+"""The number of threads for requests that must be served even while all others block on an unavailable store.
+
+None of these waits for the database without bound, and none may take the threads of another.
+"""
 
 log = structlog.get_logger(__name__)
-
-
-def make_reserved_executors() -> dict[str, BoundedExecutor]:
-    return {path: BoundedExecutor(path.strip("/"), threads=threads) for path, threads in RESERVED_THREADS.items()}
 
 
 def find_no_handler(_method: str, _path: str) -> Handler | None:
@@ -80,8 +79,8 @@ class Application:
     has_session: Callable[[ParsedRequest], bool] = lambda _: False
     """The same by its session. It reads the database: called on a thread, and only for large bodies."""
     django: BoundedExecutor
-    reserved: Mapping[str, BoundedExecutor] = field(default_factory=make_reserved_executors)
-    """The executors of some paths; `django` is for all others."""
+    reserved: Mapping[str, BoundedExecutor] = field(default_factory=lambda: make_reserved_executors(RESERVED_THREADS))
+    """The limits of some paths, on threads that they share; `django` is for all others."""
     find_handler: FindHandler = find_no_handler
     lifespans: list[Callable[[], AbstractAsyncContextManager[object]]] = field(default_factory=list)
     """Connections and background tasks: entered on the loop at startup, left at shutdown."""
@@ -160,7 +159,7 @@ class Application:
             await send(LifespanStartupCompleteEvent(type="lifespan.startup.complete"))
             await receive()
         for executor in (self.django, *self.reserved.values()):
-            executor.shutdown()
+            executor.pool.shutdown(wait=False, cancel_futures=True)
         await send(LifespanShutdownCompleteEvent(type="lifespan.shutdown.complete"))
 
 

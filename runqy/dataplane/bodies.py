@@ -21,10 +21,9 @@ LARGE_SHARE = 0.75
 OWNER_SHARE = 0.5
 """The part of the memory that the large bodies of one key may use."""
 
-IDLE_TIMEOUT_S = 20.0
 TIMEOUT_S = 30.0
-"""How long a small body may take. A larger one gets another second for each MIN_BYTES_PER_S."""
-MIN_BYTES_PER_S = 16 << 10
+"""How long each part of PART_BYTES may take."""
+PART_BYTES = 512 << 10
 LONGEST_TIMEOUT_S = 600.0
 
 
@@ -71,13 +70,11 @@ class BodyReader:
         max_bytes: int,
         memory_bytes: int,
         anonymous_max_bytes: int = ANONYMOUS_MAX_BYTES,
-        idle_timeout_s: float = IDLE_TIMEOUT_S,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         self.max_bytes = max_bytes
         self.anonymous_max_bytes = min(anonymous_max_bytes, max_bytes)
         self.memory = BodyMemory(max(memory_bytes, max_bytes), largest=max_bytes)
-        self.idle_timeout_s = idle_timeout_s
         self.timeout_s = timeout_s
         self._timeouts: set[asyncio.Timeout] = set()
         self._read_until = float("inf")
@@ -92,7 +89,7 @@ class BodyReader:
         """Receive a body to its end. Raise RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected."""
         loop = asyncio.get_running_loop()
         start, buffer = loop.time(), BytesIO()
-        timeout = asyncio.timeout_at(self._deadline(start, start, 0))
+        timeout = asyncio.timeout_at(self._deadline(start, 0))
         self._timeouts.add(timeout)
         try:
             async with timeout:
@@ -102,16 +99,17 @@ class BodyReader:
                         raise too_large(limit, is_authenticated=is_authenticated)
                     body.reserve(buffer.tell() + len(chunk))
                     buffer.write(chunk)
-                    self._reschedule(timeout, self._deadline(start, loop.time(), buffer.tell()))
+                    self._reschedule(timeout, self._deadline(start, buffer.tell()))
         except TimeoutError as error:
             raise RequestTimeout("The body did not arrive in time.") from error
         finally:
             self._timeouts.discard(timeout)
         return buffer.getvalue()
 
-    def _deadline(self, start: float, now: float, received: int) -> float:
-        whole_s = min(self.timeout_s + received / MIN_BYTES_PER_S, LONGEST_TIMEOUT_S)
-        return min(start + whole_s, now + self.idle_timeout_s, self._read_until)
+    def _deadline(self, start: float, received: int) -> float:
+        """Return when the part that arrives now has to be complete, and with it those before."""
+        whole_s = min(self.timeout_s * (1 + received // PART_BYTES), LONGEST_TIMEOUT_S)
+        return min(start + whole_s, self._read_until)
 
     @staticmethod
     def _reschedule(timeout: asyncio.Timeout, deadline: float) -> None:

@@ -1,7 +1,7 @@
-"""Runs blocking code on a bounded number of threads with a bounded queue."""
+"""Runs blocking code on a bounded number of threads, with a bounded queue for each kind of work."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -19,13 +19,20 @@ log = structlog.get_logger(__name__)
 
 
 class BoundedExecutor:
-    """A thread pool whose queue is on the event loop, limited in length and time."""
+    """Starts one kind of work on the threads of a pool. Its queue is on the event loop, limited in length and time."""
 
     def __init__(
-        self, name: str, *, threads: int, queue_size: int = QUEUE_SIZE, queue_timeout_s: float = QUEUE_TIMEOUT_S
+        self,
+        name: str,
+        *,
+        threads: int,
+        pool: ThreadPoolExecutor | None = None,
+        queue_size: int = QUEUE_SIZE,
+        queue_timeout_s: float = QUEUE_TIMEOUT_S,
     ) -> None:
+        """`threads` is how many it may use. Without a `pool`, it has one of its own."""
         self.name = name
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"runqy-{name}")
+        self.pool = pool or ThreadPoolExecutor(threads, thread_name_prefix=f"runqy-{name}")
         self._free = asyncio.Semaphore(threads)
         self._queued = 0
         self._queue_size, self._queue_timeout_s = queue_size, queue_timeout_s
@@ -41,22 +48,14 @@ class BoundedExecutor:
         else:
             await self._free.acquire()
         loop = asyncio.get_running_loop()
-
-        def release(_: Future[T]) -> None:
-            # Called on the pool's thread: asyncio's semaphore may be released on the loop only.
-            loop.call_soon_threadsafe(self._free.release)
-
-        started = self._pool.submit(function)
-        started.add_done_callback(release)
+        started = self.pool.submit(function)
+        # Called on the pool's thread: asyncio's semaphore may be released on the loop only.
+        started.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free.release))
         return started
 
     async def run(self, function: Callable[[], T]) -> T:
         """Run a function on a thread and return its result. Raise its errors, and ServerBusy."""
         return await asyncio.wrap_future(await self.start(function))
-
-    def shutdown(self) -> None:
-        """Cancel queued functions; do not wait for running ones."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _queue(self) -> None:
         if self._queued >= self._queue_size:
@@ -78,3 +77,9 @@ class BoundedExecutor:
             log.warning("executor_busy", executor=self.name, queued=self._queued, refused=self._refused)
             self._refused, self._log_at_s = 0, now_s + 1
         return ServerBusy()
+
+
+def make_reserved_executors(limits: Mapping[str, int]) -> dict[str, BoundedExecutor]:
+    """Return, by name, executors on one pool with a thread for each work that may run at once."""
+    pool = ThreadPoolExecutor(sum(limits.values()), thread_name_prefix="runqy-reserved")
+    return {name: BoundedExecutor(name, threads=threads, pool=pool) for name, threads in limits.items()}

@@ -1,8 +1,6 @@
 """gunicorn's worker class for web processes."""
 
 import asyncio
-import errno
-import logging
 import os
 import select
 import signal
@@ -14,11 +12,6 @@ from gunicorn.arbiter import Arbiter
 from uvicorn import Server
 from uvicorn_worker import UvicornWorker
 
-from runqy.dataplane.listeners import prepare_to_listen
-from runqy.supervisor.ports import port_error
-
-logger = logging.getLogger(__name__)
-
 GRACEFUL_SHUTDOWN_S = 8
 """How long requests in progress may take after the process has stopped accepting connections."""
 NOTIFY_EVERY_S = 2
@@ -27,20 +20,7 @@ MAX_ACCEPT_TURNS = 100
 
 
 class AcceptingServer(Server):
-    """uvicorn's server for sockets that are bound."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        bound = [(sock, sock.getsockname()) for sock in sockets or () if sock.family != socket.AF_UNIX]
-        prepare_to_listen(sock for sock, _ in bound)
-        await super().startup(sockets)
-        for sock, (host, port, *_) in bound:
-            # uvloop does not raise: it closes a socket on which it cannot listen. Another server has bound the port
-            # since `prepare_to_listen`, and was the first to listen.
-            if sock.fileno() < 0:
-                in_use = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-                logger.error("runqy serve: %s", port_error(host, port, in_use))
-                await self.lifespan.shutdown()
-                sys.exit(Arbiter.WORKER_BOOT_ERROR)  # ends the master
+    """uvicorn's server, which leaves no connection behind that a socket has accepted."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept all waiting connections first: closing the sockets resets them."""

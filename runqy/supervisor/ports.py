@@ -22,15 +22,12 @@ def require_free_port(host: str, port: int) -> None:
             probe.bind((host, port))
             probe.listen(1)
         except OSError as error:
-            raise port_error(host, port, error) from error
-
-
-def port_error(host: str, port: int, error: OSError) -> StackFailed:
-    """Return the error for an address that a server cannot bind or listen on."""
-    reason = (error.strerror or str(error)).lower()
-    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-        return StackFailed(f"the address {host} cannot be used: {reason}. Set --host to an address of this machine.")
-    return StackFailed(f"port {port} cannot be used: {reason}. Set PORT to another one.")
+            reason = (error.strerror or str(error)).lower()
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                advice = f"the address {host} cannot be used: {reason}. Set --host to an address of this machine."
+            else:
+                advice = f"port {port} cannot be used: {reason}. Set PORT to another one."
+            raise StackFailed(advice) from error
 
 
 def find_free_port() -> int:

@@ -34,10 +34,20 @@ def run_serve(*, host: str, is_migrating: bool) -> int:
 
 def run_web(*, host: str) -> NoReturn:
     """Replace this process by the web server, for a service manager that supervises it."""
+    if "LISTEN_FDS" not in os.environ:  # else the socket is there already
+        _require_free_port(host)
     # The process id stays: systemd names it in the variables with which it passes a socket.
     _replace_process(
         process_specs.web(bind=format_address(host, settings.PORT), env=_environment(), drain_s=settings.RUNQY_DRAIN_S)
     )
+
+
+def _require_free_port(host: str) -> None:
+    try:
+        require_free_port(host, settings.PORT)
+    except StackFailed as error:
+        terminal.error(f"runqy serve: {error}")
+        raise SystemExit(1) from error
 
 
 def run_maintenance() -> NoReturn:

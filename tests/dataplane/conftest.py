@@ -25,6 +25,6 @@ def patient_client() -> Iterator[Client]:
 @pytest.fixture(scope="package")
 def impatient_client() -> Iterator[Client]:
     """Return a client of such a server with short time limits."""
-    bodies = BodyReader(max_bytes=100_000, memory_bytes=400_000, idle_timeout_s=0.4, timeout_s=1.0)
+    bodies = BodyReader(max_bytes=100_000, memory_bytes=400_000, timeout_s=1.0)
     with serve(build(echo, bodies=bodies), QuickProtocol) as started:
         yield started

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runqy.dataplane.executors import BoundedExecutor
+from runqy.dataplane.executors import BoundedExecutor, make_reserved_executors
 from tests.dataplane.servers import build, parse, receive_all, serve
 from tests.support.waiting import wait_until
 
@@ -79,6 +79,21 @@ def test_reserved_paths_are_served_while_all_threads_are_busy(request_line: str)
         assert [parse(receive_all(connection)).status for connection in taken] == [200] * 3
 
     assert reply.status == 200
+
+
+def test_a_reserved_path_that_blocks_takes_no_thread_of_another() -> None:
+    blocking = Blocking()
+    reserved = make_reserved_executors({"/slow": 1, "/livez": 1})
+
+    with serve(build(blocking, reserved=reserved)) as client:
+        taken = [client.connect(GET) for _ in range(3)]
+        wait_until(lambda: blocking.running == 1)
+        reply = client.get("/livez")
+        blocking.may_go_on.set()
+        assert [parse(receive_all(connection)).status for connection in taken] == [200] * 3
+
+    assert reply.status == 200
+    assert blocking.threads == {"runqy-reserved_0", "runqy-reserved_1"}
 
 
 def test_a_thread_is_busy_until_its_function_returns_even_if_the_client_disconnected() -> None:

@@ -1,5 +1,6 @@
 """Request bodies: whole before the application sees them, within a size, a time and the memory of the process."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable
@@ -8,10 +9,13 @@ from typing import Any
 
 import pytest
 
-from runqy.dataplane.bodies import ANONYMOUS_MAX_BYTES, LARGE_BYTES, BodyReader
+from runqy.dataplane.bodies import ANONYMOUS_MAX_BYTES, LARGE_BYTES, PART_BYTES, TIMEOUT_S, Body, BodyReader
 from runqy.dataplane.request import ParsedRequest
+from runqy.errors import RequestTimeout
 from tests.dataplane.servers import KEY, Client, build, echo, parse, receive_all, receive_until, serve
 from tests.support.data_plane import DataPlane
+from tests.support.event_loop import SteppedLoop, run_in_steps
+from tests.support.event_loop import wait_until as loop_until
 from tests.support.staff import staff_client
 from tests.support.waiting import wait_until
 
@@ -106,6 +110,26 @@ def test_a_slow_body_is_refused_in_time(impatient_client: Client) -> None:
             sender.join()
 
     assert head.startswith(b"HTTP/1.1 408")
+
+
+def test_a_body_has_more_time_for_each_part_that_has_come() -> None:
+    async def act(loop: SteppedLoop) -> None:
+        chunks: asyncio.Queue[Any] = asyncio.Queue()
+        scope: Any = {"headers": []}
+        body = Body(scope, chunks.get, BodyReader(max_bytes=4 * PART_BYTES, memory_bytes=4 * PART_BYTES))
+        reading = asyncio.create_task(body.read(is_authenticated=True))
+        for size in (PART_BYTES, PART_BYTES, PART_BYTES - 1):
+            await loop.step(TIMEOUT_S - 1)
+            chunks.put_nowait({"type": "http.request", "body": b"x" * size, "more_body": True})
+            await loop_until(chunks.empty)
+        await loop.step(1)
+        assert not reading.done()
+
+        await loop.step(3)
+        with pytest.raises(RequestTimeout):
+            await reading
+
+    run_in_steps(act)
 
 
 def recorder(seen: list[str]) -> Callable[..., Any]:

@@ -47,7 +47,7 @@ MIDDLEWARE = [
     "runqy.http.middleware.ConfigurationPollingMiddleware",
     "runqy.http.middleware.ProxyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "runqy.http.middleware.ContentSecurityPolicyMiddleware",
+    "runqy.http.middleware.SecurityHeadersMiddleware",
     "runqy.http.middleware.BodySizeMiddleware",
     "runqy.http.middleware.NulMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

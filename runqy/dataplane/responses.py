@@ -2,19 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from http import HTTPStatus
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
-from django.middleware.clickjacking import XFrameOptionsMiddleware
-from django.middleware.security import SecurityMiddleware
 
 from runqy.api.exceptions import PROBLEM_TYPE, problem, problem_headers
 from runqy.api.renderers import JSON_TYPE, encode_json
 from runqy.errors import RunqyError
-from runqy.http.middleware import content_security_policy
 from runqy.http.request_ids import current_request_id
+from runqy.http.security_headers import cors_headers, security_headers
 from tasks.waiting_loop import ClosableIterator
 
 Headers = list[tuple[bytes, bytes]]
@@ -60,44 +57,13 @@ def encode_headers(headers: Mapping[str, str]) -> Iterable[tuple[bytes, bytes]]:
 
 def shared_headers(scheme: str, origin: str = "") -> Headers:
     """Return the headers that Django's middleware adds to every response: request id, security headers, CORS."""
-    cors = cors_headers(origin) if settings.RUNQY_CORS_ORIGINS else ()
-    return [(b"x-request-id", current_request_id().encode("latin-1")), *security_headers(scheme), *cors]
+    cors = encode_headers(cors_headers(origin)) if settings.RUNQY_CORS_ORIGINS else ()
+    return [(b"x-request-id", current_request_id().encode("latin-1")), *encoded_security_headers(scheme), *cors]
 
 
 @cache  # settings change only in tests
-def security_headers(scheme: str) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the security headers that Django's middleware adds to responses that are not pages."""
-    request = _SchemeRequest(scheme)
-    response = HttpResponse(content_type=JSON_TYPE)
-    for middleware in (SecurityMiddleware, XFrameOptionsMiddleware):
-        middleware(lambda _: HttpResponse()).process_response(request, response)
-    response["Content-Security-Policy"] = content_security_policy(request.path_info, JSON_TYPE)
-    return tuple(encode_headers({name: value for name, value in response.items() if name != "Content-Type"}))
-
-
-@lru_cache(maxsize=256)
-def cors_headers(origin: str) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the headers that Django's middleware adds to the response to a page of an origin."""
-    from runqy.http.cors import CorsMiddleware  # noqa: PLC0415 (only where it is configured)
-
-    request = HttpRequest()
-    request.path_info = "/queue/"
-    if origin:
-        request.META["HTTP_ORIGIN"] = origin
-    response = HttpResponse()
-    CorsMiddleware(lambda _: response).add_response_headers(request, response)
-    return tuple(encode_headers({name: value for name, value in response.items() if name != "Content-Type"}))
-
-
-class _SchemeRequest(HttpRequest):
-    """A request for middleware that asks only whether it is secure."""
-
-    def __init__(self, scheme: str) -> None:
-        super().__init__()
-        self.is_https = scheme == "https"
-
-    def is_secure(self) -> bool:
-        return self.is_https
+def encoded_security_headers(scheme: str) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple(encode_headers(security_headers(scheme)))
 
 
 def _content_headers(content_type: str, body: bytes) -> Headers:

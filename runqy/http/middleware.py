@@ -1,4 +1,4 @@
-"""Middleware: request durations and ids, body size, trusted proxies, content security policy, current configuration.
+"""Middleware: request durations and ids, body size, trusted proxies, security headers, current configuration.
 
 In the admin also: host check, audit actor, warning about unpublished changes.
 """
@@ -22,16 +22,9 @@ from runqy.config.connection_urls import parse_address
 from runqy.config_sync import snapshot
 from runqy.config_sync.operations import NOT_PUBLISHED, publication_result
 from runqy.http.request_ids import current_request_id, request_id_context
+from runqy.http.security_headers import ADMIN_POLICY, DATA_POLICY, PAGE_POLICY, security_headers
 from runqy.metrics.http_requests import OTHER, observe_request, requests_in_flight, route_template
 from runqy.telemetry.tracing import get_tracer
-
-_SHARED_POLICY = "base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
-ADMIN_POLICY = f"default-src 'self'; script-src 'self' 'unsafe-eval'; img-src 'self' data:; {_SHARED_POLICY}"
-"""For the admin, whose theme evaluates expressions in attributes."""
-PAGE_POLICY = f"default-src 'self'; img-src 'self' data:; {_SHARED_POLICY}"
-"""For the other pages: Swagger."""
-DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
-"""For responses that are not pages."""
 
 _FORWARDED = re.compile(r"\[(?P<ipv6>[^]]*)\](?::\d+)?|(?P<ipv4>[^:]+):\d+")
 """An address with a port, or in brackets, as some proxies send it: `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
@@ -190,21 +183,24 @@ def _is_trusted(text: str) -> bool:
     return any(address in network for network in proxies)
 
 
-class ContentSecurityPolicyMiddleware:
-    """Add a policy that allows browsers to load and run files of this server only."""
+class SecurityHeadersMiddleware:
+    """Add the headers about security. Their policy allows browsers to load and run files of this server only.
+
+    Django's own middleware, of which only the redirect to https is left, changes no header that a response has.
+    """
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
-        response["Content-Security-Policy"] = content_security_policy(
-            request.path_info, response.headers.get("Content-Type", "")
-        )
+        policy = _content_security_policy(request.path_info, response.headers.get("Content-Type", ""))
+        for name, value in security_headers(request.scheme or "", policy).items():
+            response[name] = value
         return response
 
 
-def content_security_policy(path: str, content_type: str) -> str:
+def _content_security_policy(path: str, content_type: str) -> str:
     if _is_admin(path):
         return ADMIN_POLICY
     is_page = content_type.startswith("text/html")

@@ -6,9 +6,12 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpResponse
-from django.test import Client
+from django.middleware.clickjacking import XFrameOptionsMiddleware
+from django.middleware.security import SecurityMiddleware
+from django.test import Client, RequestFactory
 
 from runqy.http.middleware import ProxyHeadersMiddleware
+from runqy.http.security_headers import security_headers
 from runqy.wsgi import application
 from tests.api.wsgi import call
 
@@ -77,6 +80,20 @@ def test_https_redirects_the_api_and_sets_hsts(settings: Any) -> None:
     assert secure["Strict-Transport-Security"].startswith("max-age=3600")
     assert not plain.has_header("Strict-Transport-Security")
     assert {response["X-Content-Type-Options"] for response in (moved, plain, secure)} == {"nosniff"}
+
+
+@pytest.mark.parametrize("is_for_all", [True, False])
+def test_the_security_headers_are_those_of_djangos_middleware(settings: Any, is_for_all: bool) -> None:
+    settings.SECURE_HSTS_SECONDS = 3600
+    settings.SECURE_HSTS_INCLUDE_SUBDOMAINS = settings.SECURE_HSTS_PRELOAD = is_for_all
+    request, response = RequestFactory().get("/", secure=True), HttpResponse()
+
+    for middleware in (SecurityMiddleware, XFrameOptionsMiddleware):
+        response = middleware(lambda _, before=response: before)(request)
+
+    headers = security_headers("https")
+    assert headers.pop("Content-Security-Policy")
+    assert headers == {name: value for name, value in response.items() if name != "Content-Type"}
 
 
 def test_without_trusted_proxies_headers_are_ignored(settings: Any) -> None:

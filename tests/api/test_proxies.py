@@ -11,7 +11,7 @@ from django.core.handlers.wsgi import WSGIHandler
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker import keys
-from runqy.dataplane.responses import security_headers
+from runqy.dataplane.responses import encoded_security_headers
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 
@@ -25,9 +25,9 @@ def https_only(configuration: None, settings: Any, monkeypatch: pytest.MonkeyPat
     settings.RUNQY_TRUSTED_PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
     settings.SECURE_SSL_REDIRECT, settings.SECURE_HSTS_SECONDS = True, 3600
     monkeypatch.setattr("runqy.asgi.wsgi_application", WSGIHandler())
-    security_headers.cache_clear()
+    encoded_security_headers.cache_clear()
     yield
-    security_headers.cache_clear()
+    encoded_security_headers.cache_clear()
 
 
 @pytest.mark.parametrize("path", ["/queue/x", "/queue/x/events", "/queue/x/stream"])

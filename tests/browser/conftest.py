@@ -11,6 +11,7 @@ from playwright.sync_api import (
     Browser,
     BrowserContext,
     Page,
+    ViewportSize,
     expect,
     sync_playwright,
 )
@@ -26,6 +27,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PASSWORD = "a-Password-1-for-staff"
 PATIENT = ("tests.browser.patient_site:application", *ASGI[1:])
 """Gunicorn's arguments for a server that waits for as long as the tests do."""
+WINDOW = ViewportSize(width=1280, height=720)
 PATIENCE_MS = 60_000
 """How long a busy machine may take for what a page has to show."""
 
@@ -69,13 +71,34 @@ def site(configuration: None, shared_site: WebProcess) -> WebProcess:
     return shared_site
 
 
+@pytest.fixture(scope="package")
+def shared_page(browser: Browser, shared_site: WebProcess) -> Page:
+    """Open a page for all tests: the first visit of a new one, with a process of its own, takes four times as long."""
+    return open_context(browser, shared_site).new_page()
+
+
 @pytest.fixture
 def context(browser: Browser, site: WebProcess) -> Iterator[BrowserContext]:
+    """Return a browser of the test's own: for listeners, scripts and clocks that would stay with the shared page."""
+    opened = open_context(browser, site)
+    yield opened
+    opened.close()
+
+
+def open_context(browser: Browser, site: WebProcess) -> BrowserContext:
     """Return a browser without cookies."""
     opened = browser.new_context(base_url=site.url)
     opened.set_default_timeout(PATIENCE_MS)
-    yield opened
-    opened.close()
+    return opened
+
+
+def leave(page: Page, site: WebProcess) -> None:
+    """Take from the shared page what a test has changed, and leave it where it sends no requests."""
+    page.goto(f"{site.url}/livez")
+    page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
+    page.context.clear_cookies()
+    page.context.clear_permissions()
+    page.set_viewport_size(WINDOW)
 
 
 @pytest.fixture
@@ -88,11 +111,15 @@ def watch(site: WebProcess) -> Iterator[Watch]:
 
 
 @pytest.fixture
-def anonymous(context: BrowserContext, watch: Watch) -> Page:
-    """Return a page without a login."""
-    page = context.new_page()
+def anonymous(request: pytest.FixtureRequest, site: WebProcess, watch: Watch) -> Iterator[Page]:
+    """Return a page without a login: the shared one, or one of the test's own if it uses `context`."""
+    is_shared = "context" not in request.fixturenames
+    page: Page = request.getfixturevalue("shared_page") if is_shared else request.getfixturevalue("context").new_page()
     watch.follow(page)
-    return page
+    yield page
+    watch.leave(page)
+    if is_shared:
+        leave(page, site)
 
 
 @pytest.fixture

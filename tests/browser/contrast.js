@@ -18,10 +18,13 @@
 
   const over = ([r, g, b, a], below) => [r, g, b].map((part, index) => part * a + below[index] * (1 - a));
 
+  const backgrounds = new Map([[null, [255, 255, 255]]]); // of elements, which have those of their parents below them
   function background(element) {
-    const layers = [];
-    for (let each = element; each; each = each.parentElement) layers.push(rgba(getComputedStyle(each).backgroundColor));
-    return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255]);
+    if (!backgrounds.has(element)) {
+      const own = rgba(getComputedStyle(element).backgroundColor);
+      backgrounds.set(element, over(own, background(element.parentElement)));
+    }
+    return backgrounds.get(element);
   }
 
   function luminance(colour) {

@@ -15,12 +15,16 @@ _WIDE = """() => {
 }"""
 
 _LEAVES = ("/admin/logout/", "/admin/jsi18n/")
+_FILTERS = re.compile(r"[?&]_changelist_filters=[^&]*$")
 _ID = re.compile(r"[0-9A-Z]")
 """What ids of rows, tasks, workers and entries have, and no other part of a path."""
 
 
 def crawl(page: Page) -> Iterator[str]:
-    """Go to every page that links lead to, files excepted; of those that differ only in ids or queries, the first."""
+    """Go to every page that links lead to, files excepted; of those that differ only in ids or queries, the first.
+
+    A form that knows the filters of the list before it is the same page.
+    """
     waiting, kinds = ["/admin/"], {"/admin/"}
     while waiting:
         path = waiting.pop(0)
@@ -34,7 +38,7 @@ def crawl(page: Page) -> Iterator[str]:
         for link in page.eval_on_selector_all(
             "a[href]:not([download])", "links => links.map(link => link.getAttribute('href'))"
         ):
-            found = urlsplit(urljoin(page.url, link))
+            found = urlsplit(_FILTERS.sub("", urljoin(page.url, link)))
             target = found.path + (f"?{found.query}" if found.query else "")
             kind = "/".join("*" if _ID.search(part) else part for part in found.path.split("/"))
             kind += "?" * bool(found.query)

@@ -3,6 +3,7 @@
 The fixture `watch` fails where a browser had to refuse something.
 """
 
+import pytest
 from playwright.sync_api import Page
 
 from demo.data import fill
@@ -20,6 +21,7 @@ TURN_DARK = """() => {
 """What choosing the dark theme does, without the fading from one to the other."""
 
 
+@pytest.mark.usefixtures("context")
 def test_every_page_keeps_the_policy_and_has_sufficient_contrast(page: Page, single_broker: Broker) -> None:
     fill(single_broker)
     policies, faint = {}, {}

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from queues.models import Queue, QueueSource
@@ -125,6 +126,7 @@ def test_the_first_queue_appears_in_an_empty_list_and_can_be_selected(anonymous:
     expect(anonymous.get_by_text("No queues yet")).to_be_visible()
 
 
+@pytest.mark.usefixtures("context")
 def test_rows_that_are_replaced_add_no_listeners(anonymous: Page, login: Login) -> None:
     anonymous.add_init_script(COUNT_LISTENERS)
     login(anonymous, "operator")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+import pytest
 from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page, expect
 
@@ -116,6 +117,7 @@ def test_counts_change_and_the_users_changes_stay(
     expect(bulk_actions.get_by_text("3 of 7")).to_be_visible()
 
 
+@pytest.mark.usefixtures("context")
 def test_a_hidden_tab_sends_no_requests_and_an_update_keeps_scroll_selection_and_focus(
     anonymous: Page, login: Login, single_broker: Broker
 ) -> None:

@@ -3,6 +3,7 @@
 import re
 from datetime import timedelta
 
+import pytest
 from django.core.cache import cache
 from django.utils import timezone
 from playwright.sync_api import Page, expect
@@ -63,6 +64,7 @@ def test_the_focus_stays_while_numbers_change(anonymous: Page, login: Login, sin
     expect(link).to_be_focused()
 
 
+@pytest.mark.usefixtures("context")
 def test_a_paused_page_stays_as_it_is_also_after_a_reload(anonymous: Page, login: Login, single_broker: Broker) -> None:
     open_overview(anonymous, login)
     anonymous.get_by_role("button", name="Pause live updates").click()
@@ -153,6 +155,7 @@ def test_a_legend_has_the_dashes_of_its_lines_and_the_axis_round_times(anonymous
     assert all(re.fullmatch(r"\d\d:\d0", time) for time in drawn["times"])
 
 
+@pytest.mark.usefixtures("context")
 def test_releases_are_marked_on_the_charts_of_a_queue(anonymous: Page, login: Login) -> None:
     queue, now = save_queue(spec=spec("mail"), source=QueueSource.API), timezone.now()
     insert_runs(*[make_run(ended_ns=clock.now_ns() - minute * 60 * 10**9) for minute in range(2, 50)])

@@ -53,6 +53,7 @@ def check(page: Page, url: str, branch: str = "main", token: str = "") -> None:
     page.get_by_role("button", name="Check repository and branch").click()
 
 
+@pytest.mark.usefixtures("context")
 def test_a_repository_is_looked_at_with_a_token_that_shows_nowhere(page: Page, server: GitServer) -> None:
     create_vault(name="github")
     set_entry(vault="github", key="PAT", value=TOKEN, git_hosts=[f"127.0.0.1:{server.port}"])

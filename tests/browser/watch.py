@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from playwright.sync_api import ConsoleMessage, Page, Request, Response
+from playwright.sync_api import ConsoleMessage, Error, Page, Request, Response
 
 
 @dataclass(kw_only=True)
@@ -18,9 +18,16 @@ class Watch:
     def follow(self, page: Page) -> None:
         """Listen to a page. Chromium reports violations of the Content-Security-Policy as errors on the console."""
         page.on("console", self._hear)
-        page.on("pageerror", lambda error: self.seen.append(f"error in a script: {error}"))
+        page.on("pageerror", self._note_error)
         page.on("request", self._note_request)
         page.on("response", self._note_response)
+
+    def leave(self, page: Page) -> None:
+        """Listen to a page no longer."""
+        page.remove_listener("console", self._hear)
+        page.remove_listener("pageerror", self._note_error)
+        page.remove_listener("request", self._note_request)
+        page.remove_listener("response", self._note_response)
 
     def unexpected(self) -> list[str]:
         """Return what no test has provoked."""
@@ -29,6 +36,9 @@ class Watch:
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             self.seen.append(f"console: {message.text} ({message.location.get('url', '')})")
+
+    def _note_error(self, error: Error) -> None:
+        self.seen.append(f"error in a script: {error}")
 
     def _note_request(self, request: Request) -> None:
         if not request.url.startswith((f"{self.origin}/", "data:", "blob:")):

@@ -88,23 +88,6 @@ class TestQueuesVaultsAndWebhooks:
         )
 
 
-def test_the_whole_database_is_built_by_the_migrations(server: PostgresqlServer, tmp_path: Path) -> None:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RUNQY_")}
-    env |= {"RUNQY_HOME": str(tmp_path), "DATABASE_URL": server.url}
-    (tmp_path / "password").write_text("a-password\n")
-    commands = ("migrate", "--no-input", "--", "ensure_admin", str(tmp_path / "password"), "--", "migrate", "--check")
-
-    done = subprocess.run(
-        [sys.executable, "-m", "runqy.supervisor.management_commands", *commands],
-        cwd=tmp_path,
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.parametrize(("ctype", "is_reported"), [("C", True), ("C.UTF-8", False)])
 def test_a_database_without_letters_outside_ascii_is_reported(
     server: PostgresqlServer, tmp_path: Path, ctype: str, is_reported: bool
@@ -116,7 +99,7 @@ def test_a_database_without_letters_outside_ascii_is_reported(
     env |= {"RUNQY_HOME": str(tmp_path), "DATABASE_URL": server.url.removesuffix("postgres") + name}
 
     done = subprocess.run(
-        [sys.executable, "-m", "runqy.supervisor.management_commands", "migrate", "--no-input"],
+        [sys.executable, "-m", "runqy.supervisor.management_commands", "migrate", "--plan"],
         cwd=tmp_path,
         env=env,
         capture_output=True,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.docs.blocks import read_titled
@@ -24,13 +25,12 @@ pytestmark = [
 ]
 
 PAGE = read_titled("docs/how-to/backup-and-restore.md")
-POSTGRESQL = pytest.param(
-    "PostgreSQL",
-    marks=[
-        pytest.mark.postgresql,
-        pytest.mark.skipif(find_programs() is None, reason="PostgreSQL's programs are not installed"),
-    ],
-)
+NEEDS_POSTGRESQL = [
+    pytest.mark.postgresql,
+    pytest.mark.skipif(find_programs() is None, reason="PostgreSQL's programs are not installed"),
+]
+ALL_OF_POSTGRESQL = pytest.param("PostgreSQL", marks=[*NEEDS_POSTGRESQL, pytest.mark.release])
+"""The whole installation takes long, and but for two commands is that of SQLite."""
 
 
 class Machine:
@@ -69,7 +69,7 @@ class Machine:
             self.postgresql.stop()
 
 
-@pytest.fixture(params=["SQLite", POSTGRESQL])
+@pytest.fixture(params=["SQLite", ALL_OF_POSTGRESQL])
 def database(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -112,3 +112,22 @@ def test_a_backup_is_restored_on_an_empty_machine(
     new.redis.start()
     with new.redis.client() as client:
         assert client.exists(f"asynq:t:{facts['completed']}")
+
+
+@pytest.mark.parametrize("database", [pytest.param("PostgreSQL", marks=NEEDS_POSTGRESQL)], indirect=True)
+def test_a_dump_of_postgresql_is_restored_into_an_empty_database(
+    machines: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    old, new = machines
+    assert old.postgresql is not None
+    assert new.postgresql is not None
+    old.redis.start()
+    old.stack.manage("migrate", "--no-input", "-v0")
+    old.stack.manage("load_queues", old.variables["QUEUE_WORKERS_DIR"])
+
+    old.follow("back up PostgreSQL", backup=tmp_path)
+    new.follow("restore PostgreSQL", backup=tmp_path)
+
+    with psycopg.connect(new.postgresql.url) as connection:
+        assert connection.execute("SELECT name FROM queues_queue").fetchall() == [("echo",)]
+    new.stack.manage("migrate", "--check")

@@ -12,6 +12,7 @@ from benchmarks.client import measure_client
 from benchmarks.dashboards import measure_dashboards
 from benchmarks.history import measure_history
 from benchmarks.http import measure_http
+from benchmarks.idle import measure_idle
 from benchmarks.memory import measure_memory
 from benchmarks.no_ops import measure_no_ops
 from benchmarks.queue_files import measure_queue_files
@@ -37,6 +38,7 @@ PARTS = {
     "streams": measure_streams,
     "slow_clients": measure_slow_clients,
     "memory": measure_memory,
+    "idle": measure_idle,
     "workers": measure_workers,
     "no_ops": measure_no_ops,
     "sdk": measure_sdk,

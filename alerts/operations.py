@@ -47,7 +47,7 @@ _Key = tuple[str, str]  # kind, subject
 
 def update_alerts(broker: Broker) -> None:
     """Observe the installation, apply the rules, and store the result. Raise BrokerUnavailable, DatabaseError."""
-    failures.read()
+    failures.begin_pass()
     observed = observe(broker)
     findings = find_problems(observed, load_rule_settings())
     store_findings(findings, recovered_workers=list_recovered_workers(observed), now=observed.now)

@@ -85,8 +85,8 @@ class BatchWork:
 
     def run(self, broker: Broker) -> None:
         """Do what is due, or a part of it. Raise BrokerUnavailable, ConfigurationUnavailable, DatabaseError."""
-        _failures.read()
-        _callback_failures.read()
+        _failures.begin_pass()
+        _callback_failures.begin_pass()
         for _ in range(TURNS_MAX):
             now = broker.now()
             self._full = {key: until for key, until in self._full.items() if until > now}

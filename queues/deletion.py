@@ -112,9 +112,12 @@ def delete_queues(broker: Broker, *, names: Iterable[str], force: bool = False) 
 
 def finish_deletions(broker: Broker) -> None:
     """Continue deletions without a lease, as the actors who requested them. Raise BrokerUnavailable."""
-    rows = _failures.exclude_paused(QueueDeletion.objects.filter(leased_until__lte=timezone.now()))
+    _failures.begin_pass()
+    rows = list(QueueDeletion.objects.filter(leased_until__lte=timezone.now()).values_list("pk", "queue"))
     started: list[_StartedDeletion] = []
-    for pk, queue in list(rows.values_list("pk", "queue")):
+    for pk, queue in rows:
+        if _failures.is_paused(pk):
+            continue
         with _failures.isolate(pk, name=f"of {queue}", queue=queue):
             for row in QueueDeletion.objects.filter(pk=pk):
                 resumed = _result_or_error(partial(_StartedDeletion.resume, row))

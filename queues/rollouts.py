@@ -251,8 +251,9 @@ def by_load(workers: Sequence[WorkerRecord]) -> list[WorkerRecord]:
 
 def advance_rollouts(broker: Broker) -> bool:
     """Take the next step of each rollout. Return whether there was one. Raise BrokerUnavailable."""
-    rolling_out = Release.objects.filter(state=ReleaseState.ROLLING_OUT)
-    found = list(_rollouts.exclude_paused(rolling_out).values_list("pk", "queue__name"))
+    _rollouts.begin_pass()
+    rolling_out = Release.objects.filter(state=ReleaseState.ROLLING_OUT).values_list("pk", "queue__name")
+    found = [(pk, queue) for pk, queue in rolling_out if not _rollouts.is_paused(pk)]
     if not found:
         return False
     records = connected_workers(broker)
@@ -306,7 +307,7 @@ def make_first_releases(broker: Broker) -> None:
     if not names:
         return
     catalog = get_fresh_catalog(max_age_s=0)
-    _first_releases.read()
+    _first_releases.begin_pass()
     for worker in connected_workers(broker):
         # One that registered before the definition changed may run other code.
         if worker.queue not in names or _first_releases.is_paused(worker.queue):

@@ -288,7 +288,7 @@ def _handle_queues(
     rows: RowFailures, queues: Sequence[str], catalog: QueueCatalog | None, call: Callable[[Sequence[str]], object]
 ) -> None:
     """Call for all Redis queues together. One for which it raises is left out for a while."""
-    rows.read()
+    rows.begin_pass()
     rows.handle(queues, call, describe=lambda name: (name, f"of {name}", QueueIdentity.find(name, catalog).queue))
 
 

@@ -102,7 +102,7 @@ def store_deliveries() -> int:
         broker.run(write_behind.delete_deliveries(ids))
         stored.extend(ids)
 
-    _failures.read()
+    _failures.begin_pass()
     while found := broker.run(write_behind.read_deliveries(STORE_BATCH, after=after)):
         # What cannot be stored stays in Redis, and is passed.
         _failures.handle(found, store, describe=lambda entry: (entry.id, entry.id, ""))

@@ -42,15 +42,30 @@ class RowFailures:
     def __init__(self, kind: str) -> None:
         """`kind` is what users call such a row: `schedule`."""
         self._kind = kind
-        self._failed: dict[str, FailedRow] = {}
+        self._known: dict[str, FailedRow] = {}
+        self._is_read = True
 
-    def read(self) -> None:
-        """Read which rows failed. Called at the beginning of each pass. Raise DatabaseError."""
+    def begin_pass(self) -> None:
+        """Let the first row that is handled read which rows failed; a pass without rows reads nothing.
+
+        Without this call nothing is ever read.
+        """
+        self._is_read = False
+
+    @property
+    def _failed(self) -> dict[str, FailedRow]:
+        """Raise DatabaseError."""
+        if not self._is_read:
+            self._read()
+            self._is_read = True
+        return self._known
+
+    def _read(self) -> None:
         failed = {row.key: row for row in FailedRow.objects.filter(kind=self._kind)}
         oldest = timezone.now() - FORGOTTEN_AFTER
         if old := [row.pk for row in failed.values() if row.paused_until < oldest]:
             FailedRow.objects.filter(pk__in=old, paused_until__lt=oldest).delete()
-        self._failed = failed
+        self._known = failed
 
     def is_paused(self, key: object) -> bool:
         failed = self._failed.get(_to_key(key))
@@ -59,9 +74,13 @@ class RowFailures:
     def list_paused(self) -> list[str]:
         return [key for key in self._failed if self.is_paused(key)]
 
+    def list_known(self) -> list[str]:
+        """Return those that this process knew at the end of its last pass, without reading them."""
+        return list(self._known)
+
     def exclude_paused(self, rows: QuerySet[M]) -> QuerySet[M]:
-        """Read which rows failed, and leave out those that are paused. Their keys are primary keys."""
-        self.read()
+        """Begin a pass, and leave out rows that are paused. Their keys are primary keys."""
+        self.begin_pass()
         if not self._failed:
             return rows
         of_row = FailedRow.objects.filter(kind=self._kind, key=Cast(OuterRef("pk"), CharField()))
@@ -90,7 +109,7 @@ class RowFailures:
 
         `call` is repeatable. `describe` returns key, name and queue of a row. Raise only what concerns all rows.
         """
-        if self._failed:
+        if rows and self._failed:
             rows = [row for row in rows if not self.is_paused(describe(row)[0])]
         if not rows:
             return

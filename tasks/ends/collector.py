@@ -87,7 +87,7 @@ class EndsCollector:
 
         Raise BrokerUnavailable, DatabaseError: the entries stay in Redis.
         """
-        _failures.read()
+        _failures.begin_pass()
         deleted = broker.run(read_unread_ends())
         ends_at_s, read_through = clock.monotonic_s() + TICK_MAX_S, set[str]()
         remaining = list(dict.fromkeys([*queues, *deleted]))
@@ -112,7 +112,7 @@ class EndsCollector:
         may have written what no consumer expects.
         """
         limit = max(READ_MAX // len(queues), READ_MIN)
-        paused = Counter(key.rpartition(" ")[0] for key in _failures.list_paused())
+        paused = Counter(key.rpartition(" ")[0] for key in _failures.list_known())
         limits = {queue: limit + paused[queue] for queue in queues}
         pages = broker.run(run_requests(broker, {queue: read_ends(queue, limit=limits[queue]) for queue in queues}))
         has_more = dict[str, bool]()

@@ -258,7 +258,7 @@ class RunRecorder:
 
         Raise BrokerUnavailable, DatabaseError: the entries stay in Redis, up to the size of the stream.
         """
-        _failures.read()
+        _failures.begin_pass()
         ends_at_s, total = clock.monotonic_s() + TICK_MAX_S, 0
         remaining = list(queues)
         while remaining and clock.monotonic_s() < ends_at_s:

@@ -33,7 +33,7 @@ class Duty:
     def run(self, count: int = 8) -> list[int]:
         """Run a pass; return what was handled in it."""
         self.handled = []
-        self.failures.read()
+        self.failures.begin_pass()
         self.failures.handle(range(count), self._handle, describe=lambda n: (n, f"n{n}", "mail" if n == 3 else ""))
         return sorted(self.handled)
 
@@ -117,5 +117,15 @@ def test_errors_of_database_and_redis_are_of_no_row(error: Exception) -> None:
 @pytest.mark.parametrize("error", [IntegrityError("unique"), QueueNotFound("no queue")])
 def test_errors_about_the_values_of_a_row_are_its_own(error: Exception) -> None:
     duty = Duty(3, error=error)
+
+    assert duty.run() == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_a_pass_without_rows_reads_nothing(django_assert_num_queries: Any) -> None:
+    duty = Duty()
+    Duty(3).run()
+
+    with django_assert_num_queries(0):
+        duty.run(count=0)
 
     assert duty.run() == [0, 1, 2, 4, 5, 6, 7]

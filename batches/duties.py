@@ -15,8 +15,8 @@ class BatchRunner(DatabaseDuty):
     def __init__(self) -> None:
         self._work = BatchWork()
 
-    def run(self, broker: Broker) -> None:
-        self._work.run(broker)
+    def run(self, broker: Broker) -> bool:
+        return self._work.run(broker)
 
 
 @register

@@ -8,6 +8,7 @@ from batches.models import Batch
 from batches.queries import find_owner, sum_waiting_members
 from runqy.accounts.key_batches import register_key_batches
 from runqy.audit.actors import Actor, ActorKind
+from runqy.maintenance.wakeups import wake_duty
 from runqy.redis_connection import get_broker
 
 
@@ -20,6 +21,7 @@ def cancel(key_ids: Sequence[int]) -> int:
     unended = Batch.objects.filter(owner__in=_owners(key_ids), ended_at=None, is_canceled=False)
     # In the order in which the ends of members lock them.
     list(unended.order_by("pk").select_for_update().values_list("pk", flat=True))
+    wake_duty("batches")
     return unended.update(is_closed=True, is_canceled=True, busy_until=get_broker().now())
 
 

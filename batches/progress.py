@@ -15,6 +15,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.notify import Notify
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.formats.json_decoding import convert
+from runqy.maintenance.wakeups import wake_duty
 from webhooks.messages import schedule_batch_ended
 
 SMALL_CALLBACK_BYTES = 4096
@@ -98,6 +99,8 @@ def settle(
         batch.callback_state, batch.callback_task_id = CallbackState.WAITING, str(uuid.uuid4())
         batch.callback_requested_s = int(now.timestamp())
     batch.save()
+    if batch.busy_until is not None or batch.callback_state == CallbackState.WAITING:
+        wake_duty("batches")
 
 
 def describe_end(batch: Batch) -> dict[str, Any]:

@@ -83,8 +83,14 @@ class BatchWork:
         self._full: dict[tuple[str, str], datetime] = {}
         self._full_for_callbacks: dict[str, datetime] = {}
 
-    def run(self, broker: Broker) -> None:
-        """Do what is due, or a part of it. Raise BrokerUnavailable, ConfigurationUnavailable, DatabaseError."""
+    def run(self, broker: Broker) -> bool:
+        """Do what is due, or a part of it. Return whether anything was.
+
+        Raise BrokerUnavailable, ConfigurationUnavailable, DatabaseError.
+        """
+        due = Q(busy_until__lte=broker.now()) | Q(callback_state=CallbackState.WAITING)
+        if not Batch.objects.filter(due).exists():
+            return False
         _failures.begin_pass()
         _callback_failures.begin_pass()
         for _ in range(TURNS_MAX):
@@ -93,7 +99,8 @@ class BatchWork:
             self._full_for_callbacks = {key: until for key, until in self._full_for_callbacks.items() if until > now}
             has_called = self._call_back(broker)
             if not self._run_batch(broker) and not has_called:
-                return
+                break
+        return True
 
     def _run_batch(self, broker: Broker) -> bool:
         """Give the next batch of the next owner its turn. Return whether there was one."""

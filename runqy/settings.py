@@ -214,6 +214,7 @@ _sqlite = {
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; "
         "PRAGMA wal_autocheckpoint=4000",  # pages of 4 KiB; the history's own checkpoints are earlier
     },
+    "CONN_MAX_AGE": 60,  # s; to connect takes as long as five queries
 }
 _postgresql = connection_urls.postgresql_settings(
     host=env.text("DATABASE_HOST", help="host of PostgreSQL, with the following five instead of `DATABASE_URL`"),

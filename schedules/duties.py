@@ -17,13 +17,13 @@ class ScheduleRunner(DatabaseDuty):
     def __init__(self) -> None:
         self._last_run: datetime | None = None
 
-    def run(self, broker: Broker) -> None:
+    def run(self, broker: Broker) -> bool:
         now = broker.now()
         # At the start, too: the clock may have been set back while no maintenance ran.
         if self._last_run is None or now < self._last_run:
             correct_due_times(broker)
         self._last_run = now
-        run_schedules(broker)
+        return run_schedules(broker)
 
 
 @register

@@ -16,6 +16,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.errors import ObjectLimitReached, PayloadInvalid, RequestInvalid, ScheduleAlreadyExists, ScheduleNameTaken
 from runqy.http.preconditions import Precondition, accept_any
+from runqy.maintenance.wakeups import wake_duty
 from schedules.models import Fire, Schedule, ScheduleSource, failures
 from schedules.planning import make_fire, plan_trigger
 from schedules.queries import filter_schedules, find_target, get_schedule
@@ -76,6 +77,7 @@ def save_schedule(  # noqa: PLR0913 (each is a fact about the change)
         changes = _diff(before or {}, _describe(row), row)
         if changes:
             _record("created" if before is None else "changed", row, changes)
+    wake_duty("schedules")
     failures.forget(row.pk)  # the change may have mended it
     return row, before is None
 
@@ -125,6 +127,7 @@ def pause_schedule(broker: Broker, *, name: str, reason: str, allowed_queues: Al
             return row
         row.is_paused, row.paused_reason, row.next_due_at, row.wake_at = True, reason, None, broker.now()
         row.save(update_fields=["is_paused", "paused_reason", "next_due_at", "wake_at"])
+        wake_duty("schedules")
         _record("paused", row, changes)
     return row
 
@@ -141,6 +144,7 @@ def unpause_schedule(broker: Broker, *, name: str, allowed_queues: AllowedQueues
         row.is_paused, row.paused_reason, row.wake_at = False, "", now
         row.next_due_at = row.timing.next_after(now)
         row.save(update_fields=["is_paused", "paused_reason", "next_due_at", "wake_at"])
+        wake_duty("schedules")
         _record("unpaused", row)
     return row
 
@@ -155,6 +159,7 @@ def trigger_schedule(broker: Broker, *, name: str, allowed_queues: AllowedQueues
         row, now = _lock(name, allowed_queues), broker.now()
         row.fire_count, row.wake_at = row.fire_count + 1, now
         row.save(update_fields=["fire_count", "wake_at"])
+        wake_duty("schedules")
         resolved = find_target(row, catalog)
         fire = make_fire(row, plan_trigger(row, now), resolved.redis_queue if resolved else "", now)
         fire.is_triggered = True

@@ -40,6 +40,8 @@ RETRY = timedelta(seconds=5)
 """How long a fire waits for room in its queue, or for the queue to be enabled, before it is tried again."""
 ATTEMPT_S = FORGOTTEN_TTL_S // 2
 """Redis refuses what a process sends later than this after it read the row: the id may be forgotten by then."""
+SOON = timedelta(seconds=6)
+"""While nothing is due this soon, the duty wakes less often, each IDLE_INTERVAL_S at least."""
 CLOCK_ERROR = timedelta(seconds=2)
 """How long after its window a fire is missed. By then Redis refuses what an interrupted process sends."""
 KEEP_FIRES = 100
@@ -69,8 +71,13 @@ class _Pass:
     """Of those that must not overlap, the id of a task that has not ended."""
 
 
-def run_schedules(broker: Broker) -> None:
-    """Fire what is due, for TICK_S. Raise BrokerUnavailable, ConfigurationUnavailable."""
+def run_schedules(broker: Broker) -> bool:
+    """Fire what is due, for TICK_S. Return whether something was, or will be within SOON.
+
+    Raise BrokerUnavailable, ConfigurationUnavailable.
+    """
+    if not Schedule.objects.filter(wake_at__lte=broker.now() + SOON).exists():
+        return False
     until = clock.monotonic_s() + TICK_S
     while True:
         now = broker.now()
@@ -78,7 +85,7 @@ def run_schedules(broker: Broker) -> None:
         found = list(due.values_list("pk", "name", "parent_queue")[:PAGE])
         failures.handle(found, partial(_run_rows, broker, now), describe=lambda row: row)
         if len(found) < PAGE or clock.monotonic_s() >= until:
-            return
+            return True
 
 
 def correct_due_times(broker: Broker) -> None:

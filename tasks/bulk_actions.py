@@ -24,6 +24,7 @@ from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import BulkActionNotFound, RequestInvalid
 from runqy.formats.json_decoding import read_json
+from runqy.maintenance.wakeups import wake_duty
 from tasks.actions import VALID_STATES, TaskAction, permission_for
 from tasks.history.queries import TaskCount, count_ended_tasks, filter_ended_tasks
 from tasks.models import BulkAction, TaskRun
@@ -105,6 +106,7 @@ def create_bulk_action(broker: Broker, *, action: TaskAction, query: TaskQuery, 
             cursor=str(bounds["oldest"] - 1) if newest else "",
             actor=msgspec.structs.asdict(current_actor()),
         )
+        wake_duty("bulk_actions")
         record(action="bulk_action.created", object_kind=AUDIT_KIND, object_name=str(bulk.pk), changes=changes)
     return bulk
 

@@ -55,20 +55,23 @@ _State = BulkAction.State
 _Outcome = BulkAction.Outcome
 
 
-def run_bulk_actions(broker: Broker) -> None:
-    """Continue the bulk actions that no process has leased, for TICK_S.
+def run_bulk_actions(broker: Broker) -> bool:
+    """Continue the bulk actions that no process has leased, for TICK_S. Return whether there were any.
 
     Raise BrokerUnavailable, ConfigurationUnavailable.
     """
     until = clock.monotonic_s() + TICK_S
+    if not _find_free().exists():
+        return False
     free = _failures.exclude_paused(_find_free())
     for number in list(free.order_by("id").values_list("pk", flat=True)[:100]):
         if clock.monotonic_s() >= until:
-            return
+            break
         with _failures.isolate(number):
             runner = BulkRunner.lease(broker, number)
             if runner is not None:
                 runner.run(until=until)
+    return True
 
 
 def delete_old_bulk_actions(*, limit: int = 1_000) -> None:

@@ -5,9 +5,10 @@ history.
 from collections.abc import Callable, Iterable, Sequence
 
 from django.conf import settings
+from django.db import connections
 
 from queues.catalog import QueueCatalog
-from queues.queries import get_fresh_catalog
+from queues.queries import get_catalog, get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
 from runqy.broker.maintenance.cancellations import enforce_cancellations
@@ -19,11 +20,13 @@ from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.maintenance.stray_locks import StrayLockSearch
 from runqy.broker.queues.stats import read_queue_names
+from runqy.broker.request import AnyBroker
 from runqy.broker.tasks.index import LookupSweep
 from runqy.broker.workers.claims import delete_stale_claims
 from runqy.broker.workers.heartbeats import remove_expired_workers
+from runqy.concurrency.threads import run_in_thread
 from runqy.errors import ConfigurationUnavailable
-from runqy.maintenance.base import DatabaseDuty, register
+from runqy.maintenance.base import DatabaseDuty, RedisDuty, register
 from runqy.maintenance.failed_rows import RowFailures
 from tasks.bulk_runner import delete_old_bulk_actions, run_bulk_actions
 from tasks.ends.collector import EndsCollector
@@ -40,29 +43,29 @@ STEPS_PER_TICK = 5
 
 
 @register
-class Forwarder:
+class Forwarder(RedisDuty):
     """Move due tasks from `scheduled` and `retry` to `pending`."""
 
     name = "forwarder"
     interval_s = 1.0
 
-    def run_tick(self, broker: Broker) -> None:
-        broker.run(forward_due(broker, list_served_queues(broker)))
+    async def run(self, broker: Broker) -> None:
+        await forward_due(broker, await list_served_queues(broker))
 
 
 @register
-class CancellationEnforcer:
+class CancellationEnforcer(RedisDuty):
     """Archive cancelled tasks that workers of other programs put back."""
 
     name = "cancellation_enforcer"
     interval_s = 1.0
 
-    def run_tick(self, broker: Broker) -> None:
-        broker.run(enforce_cancellations(broker, list_served_queues(broker)))
+    async def run(self, broker: Broker) -> None:
+        await enforce_cancellations(broker, await list_served_queues(broker))
 
 
 @register
-class Recoverer:
+class Recoverer(RedisDuty):
     """Retry or archive active tasks whose lease expired longer than the grace period ago, or that have none."""
 
     name = "recoverer"
@@ -72,12 +75,12 @@ class Recoverer:
         self._grace_s = settings.RUNQY_RECOVERY_GRACE_S if grace_s is None else grace_s
         self._watch = LeaselessWatch()
 
-    def run_tick(self, broker: Broker) -> None:
-        broker.run(recover_lost(broker, list_served_queues(broker), self._watch, grace_s=self._grace_s))
+    async def run(self, broker: Broker) -> None:
+        await recover_lost(broker, await list_served_queues(broker), self._watch, grace_s=self._grace_s)
 
 
 @register
-class Janitor:
+class Janitor(RedisDuty):
     """Delete ended tasks that have expired, and workers without a heartbeat."""
 
     name = "janitor"
@@ -86,26 +89,26 @@ class Janitor:
     def __init__(self) -> None:
         self._rounds = ArchiveCursors()
 
-    def run_tick(self, broker: Broker) -> None:
+    async def run(self, broker: Broker) -> None:
         max_archived = settings.RUNQY_ARCHIVE_MAX_TASKS
-        broker.run(delete_expired(broker, get_archived_ttls_s(broker), self._rounds, max_archived=max_archived))
-        broker.run(remove_expired_workers(broker))
-        broker.run(delete_stale_claims(broker))
+        await delete_expired(broker, await get_archived_ttls_s(broker), self._rounds, max_archived=max_archived)
+        await remove_expired_workers(broker)
+        await delete_stale_claims(broker)
 
 
 @register
-class PendingTimeout:
+class PendingTimeout(RedisDuty):
     """Archive tasks that were pending for longer than their queue's `pending_timeout`."""
 
     name = "pending_timeout"
     interval_s = 5.0
 
-    def run_tick(self, broker: Broker) -> None:
-        broker.run(archive_all_timed_out(broker, get_pending_timeouts_s()))
+    async def run(self, broker: Broker) -> None:
+        await archive_all_timed_out(broker, await get_pending_timeouts_s())
 
 
 @register
-class LookupSweeper:
+class LookupSweeper(RedisDuty):
     """Remove index entries of tasks that no longer exist."""
 
     name = "lookup_sweeper"
@@ -114,12 +117,12 @@ class LookupSweeper:
     def __init__(self) -> None:
         self._sweep = LookupSweep()
 
-    def run_tick(self, broker: Broker) -> None:
-        _run_steps(self._sweep, broker)
+    async def run(self, broker: Broker) -> None:
+        await _run_steps(self._sweep, broker)
 
 
 @register
-class OrphanFinder:
+class OrphanFinder(RedisDuty):
     """Put back tasks that a Go worker dequeued and lost, and delete locks of those that it deleted; it scans only while
     Go workers are registered.
     """
@@ -130,13 +133,13 @@ class OrphanFinder:
     def __init__(self) -> None:
         self._search, self._locks = OrphanSearch(), StrayLockSearch()
 
-    def run_tick(self, broker: Broker) -> None:
-        _run_steps(self._search, broker)
-        _run_steps(self._locks, broker)
+    async def run(self, broker: Broker) -> None:
+        await _run_steps(self._search, broker)
+        await _run_steps(self._locks, broker)
 
 
 @register
-class MemoryShares:
+class MemoryShares(RedisDuty):
     """Store which queues hold more than their share of Redis's memory."""
 
     name = "memory_shares"
@@ -145,8 +148,8 @@ class MemoryShares:
     def __init__(self) -> None:
         self._shares = MemoryShareMeter()
 
-    def run_tick(self, broker: Broker) -> None:
-        self._shares.measure(broker, *_list_queues(broker))
+    async def run(self, broker: Broker) -> None:
+        await self._shares.measure(broker, *await _read_queues(broker))
 
 
 @register
@@ -242,8 +245,8 @@ class BulkActionRunner(DatabaseDuty):
     name = "bulk_actions"
     interval_s = 1.0
 
-    def run(self, broker: Broker) -> None:
-        run_bulk_actions(broker)
+    def run(self, broker: Broker) -> bool:
+        return run_bulk_actions(broker)
 
 
 @register
@@ -257,29 +260,29 @@ class BulkActionPruner(DatabaseDuty):
         delete_old_bulk_actions()
 
 
-def list_served_queues(broker: Broker) -> list[str]:
+async def list_served_queues(broker: AnyBroker) -> list[str]:
     """Return every Redis queue that is configured or exists. Raise BrokerUnavailable."""
-    queues, _ = _list_queues(broker)
+    queues, _ = await _read_queues(broker)
     return queues
 
 
-def get_archived_ttls_s(broker: Broker) -> dict[str, int]:
+async def get_archived_ttls_s(broker: AnyBroker) -> dict[str, int]:
     """Return how long each Redis queue keeps archived tasks; asynq's default for queues that are not configured."""
-    queues, catalog = _list_queues(broker)
+    queues, catalog = await _read_queues(broker)
     resolved = {name: catalog.find(name) if catalog else None for name in queues}
     return {name: each.queue.limits.ttl_archived_s if each else ARCHIVE_MAX_AGE_S for name, each in resolved.items()}
 
 
-def get_pending_timeouts_s() -> dict[str, int]:
+async def get_pending_timeouts_s() -> dict[str, int]:
     """Return the `pending_timeout` of each configured Redis queue that has one."""
-    catalog = _find_catalog()
+    catalog = await _read_catalog()
     resolved = [catalog.resolve(name) for name in catalog.redis_queues()] if catalog else []
     return {r.redis_queue: r.queue.limits.pending_timeout_s for r in resolved if r.queue.limits.pending_timeout_s > 0}
 
 
-def _run_steps(scan: LookupSweep | OrphanSearch | StrayLockSearch, broker: Broker) -> None:
+async def _run_steps(scan: LookupSweep | OrphanSearch | StrayLockSearch, broker: Broker) -> None:
     for _ in range(STEPS_PER_TICK):
-        scan.run_step(broker)
+        await scan.run_step(broker)
         if scan.is_round_complete:
             break  # at most one round in a tick
 
@@ -300,8 +303,33 @@ def _find_catalog() -> QueueCatalog | None:
         return None
 
 
+async def _read_catalog() -> QueueCatalog | None:
+    """Return what `_find_catalog` does, on an event loop: a thread waits for the first snapshot."""
+    try:
+        return get_catalog()
+    except ConfigurationUnavailable:
+        return await run_in_thread(_wait_for_catalog)
+
+
+def _wait_for_catalog() -> QueueCatalog | None:
+    try:
+        return _find_catalog()
+    finally:
+        connections.close_all()
+
+
 def _list_queues(broker: Broker) -> tuple[list[str], QueueCatalog | None]:
     """Return every Redis queue that is configured or exists, and the configuration. Raise BrokerUnavailable."""
     catalog = _find_catalog()
+    return _merge_names(catalog, broker.run(read_queue_names())), catalog
+
+
+async def _read_queues(broker: AnyBroker) -> tuple[list[str], QueueCatalog | None]:
+    """Return what `_list_queues` does, on an event loop."""
+    catalog = await _read_catalog()
+    return _merge_names(catalog, await broker.send(read_queue_names())), catalog
+
+
+def _merge_names(catalog: QueueCatalog | None, found: Iterable[str]) -> list[str]:
     configured: Iterable[str] = catalog.redis_queues() if catalog else ()
-    return list(dict.fromkeys([*configured, *broker.run(read_queue_names())])), catalog
+    return list(dict.fromkeys([*configured, *found]))

@@ -1,16 +1,15 @@
 """Measure which queues hold more than their share of Redis's memory, for enqueueing and for workers."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 from queues.catalog import QueueCatalog
 from queues.definitions import Limits
 from runqy import clock
-from runqy.broker.broker import Broker
 from runqy.broker.constants import LARGE_RESULT_BYTES
 from runqy.broker.health import check_nodes
 from runqy.broker.memory import MemoryReading, MemoryUse, estimate_memory, read_memory, store_over_share
-from runqy.broker.request import raise_error
+from runqy.broker.request import AnyBroker, raise_error
 
 _PAUSE = 20
 """The pause after a measurement, as a multiple of its duration: with many queues a measurement keeps Redis busy."""
@@ -23,15 +22,15 @@ class MemoryShareMeter:
         self._due_s = float("-inf")
         self._stored: frozenset[str] = frozenset()
 
-    def measure(self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None) -> None:
+    async def measure(self, broker: AnyBroker, queues: Sequence[str], catalog: QueueCatalog | None) -> None:
         """Measure, unless the pause after the last measurement has not ended. Raise BrokerUnavailable."""
         began_s = clock.monotonic_s()
         if began_s < self._due_s:
             return
         shares = {queue: _share_of(queue, catalog) for queue in queues}
-        found = dict(_find_over_share(broker, shares)) if _may_exceed(broker, shares) else {}
+        found = await _find_over_share(broker, shares) if await _may_exceed(broker, shares) else {}
         if found or self._stored:
-            broker.run(store_over_share(found, no_longer=self._stored - found.keys()))
+            await broker.send(store_over_share(found, no_longer=self._stored - found.keys()))
         self._stored = frozenset(found)
         self._due_s = clock.monotonic_s() + _PAUSE * (clock.monotonic_s() - began_s)
 
@@ -43,31 +42,34 @@ def _share_of(queue: str, catalog: QueueCatalog | None) -> tuple[str, float]:
     return resolved.queue.name if resolved else queue, limits.max_memory_share / 100
 
 
-def _may_exceed(broker: Broker, shares: dict[str, tuple[str, float]]) -> bool:
+async def _may_exceed(broker: AnyBroker, shares: dict[str, tuple[str, float]]) -> bool:
     # Estimates are costly, and while less memory is used than the smallest share, no queue can exceed its own.
-    use = max(node.memory.use for node in broker.run(check_nodes(broker)))
+    use = max(node.memory.use for node in await check_nodes(broker))
     return any(share < use for _, share in shares.values())
 
 
-def _find_over_share(broker: Broker, shares: dict[str, tuple[str, float]]) -> Iterator[tuple[str, int]]:
-    """Yield the Redis queues that hold more than their share while others have tasks, and the largest result in bytes
+async def _find_over_share(broker: AnyBroker, shares: dict[str, tuple[str, float]]) -> Mapping[str, int]:
+    """Return the Redis queues that hold more than their share while others have tasks, and the largest result in bytes
     that each may still store.
     """
-    sizes = dict(zip(shares, broker.run(estimate_memory(list(shares))), strict=True))
+    sizes = dict(zip(shares, await broker.send(estimate_memory(list(shares))), strict=True))
     held: dict[str, int] = defaultdict(int)
     for queue, (owner, _) in shares.items():
         # In a cluster the Redis queues of a queue are on different servers, and each has the whole share.
         held[queue if broker.is_cluster else owner] += sizes[queue]
-    readings = _read_servers(broker, list(shares))
+    readings, found = await _read_servers(broker, list(shares)), dict[str, int]()
     for queue, (owner, share) in shares.items():
         own, memory = held[queue if broker.is_cluster else owner], readings[queue]
         if memory.max_bytes and own > share * memory.max_bytes and sum(held.values()) > own:
             # What is left below SHARED_USE; small results are always stored.
             left = int(MemoryUse.SHARED_USE * memory.max_bytes) - memory.used_bytes
-            yield queue, max(left, LARGE_RESULT_BYTES)
+            found[queue] = max(left, LARGE_RESULT_BYTES)
+    return found
 
 
-def _read_servers(broker: Broker, queues: Sequence[str]) -> dict[str, MemoryReading]:
+async def _read_servers(broker: AnyBroker, queues: Sequence[str]) -> dict[str, MemoryReading]:
     if not broker.is_cluster:
-        return dict.fromkeys(queues, broker.run(read_memory(queues[0])))
-    return dict(zip(queues, map(raise_error, broker.run_all([read_memory(queue) for queue in queues])), strict=True))
+        return dict.fromkeys(queues, await broker.send(read_memory(queues[0])))
+    return dict(
+        zip(queues, map(raise_error, await broker.send_all([read_memory(queue) for queue in queues])), strict=True)
+    )

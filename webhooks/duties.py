@@ -4,6 +4,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.streams.run_counters import add_webhook_attempts
 from runqy.maintenance.base import DatabaseDuty, register
 from webhooks.deliveries import limit_kept, prune_deliveries
+from webhooks.queries import has_undelivered
 from webhooks.sender import Sender
 
 
@@ -17,11 +18,13 @@ class WebhookSender(DatabaseDuty):
     def __init__(self) -> None:
         self._sender = Sender()
 
-    def run(self, broker: Broker) -> None:
+    def run(self, broker: Broker) -> bool:
         self._sender.run(duration_s=5.0)
         if self._sender.attempts:
             broker.run(add_webhook_attempts(self._sender.attempts))
             self._sender.attempts.clear()
+            return True
+        return not self._sender.is_idle or has_undelivered()
 
 
 @register

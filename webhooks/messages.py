@@ -7,6 +7,7 @@ from datetime import datetime
 import msgspec
 from django.conf import settings
 
+from runqy.maintenance.wakeups import wake_duty
 from webhooks.message_ids import message_id
 from webhooks.models import ALERTS, TOLD, Delivery, Endpoint, EndpointEvent, EndpointKind
 
@@ -73,6 +74,7 @@ def build_delivery(  # noqa: PLR0913 (what describes a message)
 def save_deliveries(deliveries: Iterable[Delivery]) -> None:
     """Save messages; those that exist are not sent again."""
     Delivery.objects.bulk_create(deliveries, ignore_conflicts=True, batch_size=500)
+    wake_duty("webhook_sender")
 
 
 def schedule_batch_ended(*, batch_id: str, queues: Sequence[str], data: object, now: datetime) -> None:

@@ -27,6 +27,7 @@ from runqy.errors import (
     WebhookInvalid,
 )
 from runqy.http.preconditions import Precondition, accept_any
+from runqy.maintenance.wakeups import wake_duty
 from vaults.models import SealedSecret
 from vaults.sealed_secrets import store_secret
 from webhooks.deliveries import FAILS_FOR, GONE, resend, withdraw
@@ -262,6 +263,7 @@ def resend_deliveries(
             raise DeliveryNotFound(f"The endpoint has no delivery {min(unknown)}.")
     with transaction.atomic():
         resent = resend(found, timezone.now())
+        wake_duty("webhook_sender")
         _record("webhook.resent", row, {"deliveries": (None, resent)})
     return resent
 

@@ -144,6 +144,11 @@ def list_due_targets(now: datetime, *, after: str = "", limit: int = SCANNED_TAR
     return [_describe_target(target, endpoints) for target in due], found[-1][0] if len(found) == limit else ""
 
 
+def has_undelivered() -> bool:
+    """Return whether anything is to be sent, now or later."""
+    return Delivery.objects.filter(UNDELIVERED).exists()
+
+
 def get_endpoint_id(target: str) -> str:
     """Return the id of the endpoint that a target belongs to, or the target if it is no endpoint's."""
     return target.removesuffix(ALERTS_OF_ENDPOINT)

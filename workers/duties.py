@@ -3,10 +3,10 @@
 from queues.queries import get_fresh_catalog
 from runqy.accounts.worker_credentials import RedisUserReconciler
 from runqy.broker.broker import Broker
-from runqy.broker.workers.heartbeats import list_worker_records, store_served_queues
+from runqy.broker.workers.heartbeats import read_worker_records, store_served_queues
 from runqy.config_sync.snapshot import MAX_AGE_S
 from runqy.errors import ConfigurationUnavailable
-from runqy.maintenance.base import register
+from runqy.maintenance.base import RedisDuty, register
 
 
 @register
@@ -24,16 +24,16 @@ class RedisUserReconciliation:
 
 
 @register
-class ServedQueues:
+class ServedQueues(RedisDuty):
     """Stores which Redis queues live workers serve. Web processes read this once a second while they enqueue."""
 
     name = "served_queues"
     interval_s = 2.0
 
-    def run_tick(self, broker: Broker) -> None:
+    async def run(self, broker: Broker) -> None:
         now_s = broker.now_s()
-        live = [record for record in list_worker_records(broker) if not record.is_stale(now_s)]
-        broker.run(store_served_queues(live))
+        live = [record for record in await read_worker_records(broker, now_s=now_s) if not record.is_stale(now_s)]
+        await broker.send(store_served_queues(live))
 
 
 def _has_redis_queue(queue: str, redis_queue: str) -> bool:

@@ -55,6 +55,11 @@ def report_maintenance(*, now_s: int) -> Request[None]:
     return Request((report,), lambda _: None)
 
 
+def publish_wakeup(duty: str) -> Request[None]:
+    """Tell maintenance processes that a duty has something to do."""
+    return Request((command("PUBLISH", keys.DUTIES_CHANNEL, duty, key=None),), lambda _: None, is_repeatable=True)
+
+
 def is_maintenance_running() -> Request[bool]:
     return Request((command("EXISTS", keys.MAINTENANCE, key=keys.MAINTENANCE),), lambda replies: bool(replies[0]))
 

@@ -26,6 +26,7 @@ QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> number that grows with its
 # channel: name of a queue whose configuration changed, or of a worker; "cancel <id>" before runqy publishes an id to
 # CANCEL_CHANNEL
 CHANGED_CHANNEL = "runqy:changed"
+DUTIES_CHANNEL = "runqy:duties"  # channel: name of a maintenance duty that has something to do
 # string, expiring: Unix s at which a maintenance process reported last
 MAINTENANCE = "runqy:config:{config}:maintenance"
 # string, expiring: names of Redis queues that hold more than their share of the memory, one a line

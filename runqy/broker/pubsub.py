@@ -33,6 +33,9 @@ MAX_CHANNELS_PER_COMMAND = 500
 CHUNKS_WRITTEN = b"chunks"
 """The message on a task's `ended_channel` that its chunks have changed. Other messages are its final state."""
 
+DUTY_CHANNELS = (keys.DUTIES_CHANNEL,)
+"""Messages are names of maintenance duties that have something to do."""
+
 _log = structlog.get_logger(__name__)
 
 

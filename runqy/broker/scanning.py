@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
-from runqy.broker.broker import Broker
 from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import command
 from runqy.errors import RunqyError
@@ -24,17 +23,14 @@ class KeyScanner:
         self._kind = ("TYPE", kind) if kind else ()
         self._cursors: dict[str, int] = {}  # node -> cursor; nodes that were scanned to their end are missing
 
-    def next_keys(self, broker: Broker) -> list[str]:
+    async def next_keys(self, broker: AnyBroker) -> list[str]:
         """Return the matching keys of the next step as text. runqy writes only UTF-8: bytes of other programs are
         replaced.
         """
-        return [name.decode(errors="replace") for name in self.next_names(broker)]
+        return [name.decode(errors="replace") for name in await self.next_names(broker)]
 
-    def next_names(self, broker: Broker) -> list[bytes]:
+    async def next_names(self, broker: AnyBroker) -> list[bytes]:
         """Return the matching keys of the next step, from all nodes whose scan has not ended."""
-        return broker.run(self._step_on_nodes(broker))
-
-    async def _step_on_nodes(self, broker: AnyBroker) -> list[bytes]:
         nodes = await broker.nodes()
         if self.is_at_start:
             self._cursors = dict.fromkeys(nodes, 0)

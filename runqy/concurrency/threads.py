@@ -9,8 +9,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def run_in_thread(job: Callable[[], T]) -> T:
-    """Run a function on a thread of its own. Return its value or raise its error.
+def start_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, daemon=True).start()
+
+
+async def run_in_thread(job: Callable[[], T], start: Callable[[Callable[[], None]], None] = start_thread) -> T:
+    """Run a function on a thread of its own, or as `start` does. Return its value or raise its error.
 
     Unlike with asyncio's executor, a thread that hangs keeps neither the loop nor the process from ending.
     """
@@ -35,7 +39,7 @@ async def run_in_thread(job: Callable[[], T]) -> T:
         with contextlib.suppress(RuntimeError):  # the loop may have been closed
             loop.call_soon_threadsafe(set_outcome, value, error)
 
-    threading.Thread(target=work, daemon=True).start()
+    start(work)
     return await future
 
 

@@ -19,8 +19,12 @@ class Duty(Protocol):
     name: str
     interval_s: float
 
-    def run_tick(self, broker: Broker) -> None:
-        """Do what is due, and return."""
+    def run_tick(self, broker: Broker) -> bool | None:
+        """Do what is due, and return. It may block: it has a thread of its own.
+
+        Return False if there was nothing to do: then ticks become rarer until the duty finds something, or is woken by
+        `wake_duty`. A duty that returns None keeps its interval.
+        """
 
 
 D = TypeVar("D", bound=type[Duty])
@@ -39,24 +43,40 @@ def make_duties() -> list[Duty]:
     return sorted((duty() for duty in _registered), key=lambda duty: duty.name)
 
 
+class RedisDuty:
+    """A duty that needs Redis alone. It runs on the process's event loop: it must not block, or use the database."""
+
+    name: str
+    interval_s: float
+
+    async def run(self, broker: Broker) -> bool | None:
+        """Do what is due, and return as `Duty.run_tick` does."""
+        raise NotImplementedError
+
+    def run_tick(self, broker: Broker) -> bool | None:
+        """Run a tick from another thread."""
+        return broker.run(self.run(broker))
+
+
 class DatabaseDuty:
     """A duty that uses the database. While the database is unavailable, its ticks are logged and skipped."""
 
     name: str
     interval_s: float
 
-    def run_tick(self, broker: Broker) -> None:
+    def run_tick(self, broker: Broker) -> bool | None:
         # The connection may have ended since the last tick, or reached CONN_MAX_AGE.
         close_old_connections()
         try:
-            self.run(broker)
+            found = self.run(broker)
         except DatabaseError as error:
             self._failures.record("database_unavailable", key=str(error), error=find_damage(error) or str(error))
-        else:
-            self._failures.record_success()
+            return None
+        self._failures.record_success()
+        return found
 
-    def run(self, broker: Broker) -> None:
-        """Do what is due. Raise DatabaseError."""
+    def run(self, broker: Broker) -> bool | None:
+        """Do what is due, and return as `Duty.run_tick` does. Raise DatabaseError."""
         raise NotImplementedError
 
     @cached_property
@@ -65,11 +85,11 @@ class DatabaseDuty:
 
 
 @register
-class Heartbeat:
+class Heartbeat(RedisDuty):
     """Reports that maintenance runs. Without reports, /readyz and the admin show a warning."""
 
     name = "heartbeat"
     interval_s = 10.0
 
-    def run_tick(self, broker: Broker) -> None:
-        broker.run(report_maintenance(now_s=broker.now_s()))
+    async def run(self, broker: Broker) -> None:
+        await broker.send(report_maintenance(now_s=broker.now_s()))

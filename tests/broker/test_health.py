@@ -49,7 +49,7 @@ def test_checking_nodes_repeatedly_opens_no_more_connections(cluster_broker):
     walk = KeyScanner("*", 10)
     opened = []
     for _ in range(30):
-        walk.next_keys(cluster_broker)
+        cluster_broker.run(walk.next_keys(cluster_broker))
         cluster_broker.run(check_nodes(cluster_broker))
         opened.append(connections_of(cluster_broker))
 

@@ -45,9 +45,9 @@ def test_groups_are_reclaimed_and_orphans_restored(single_broker: Broker, clock:
 
     with full_redis(redis_of(single_broker)):
         single_broker.run(recoverer.recover_lost(single_broker, [QUEUE], recoverer.LeaselessWatch()))
-        search.run_step(single_broker)
+        single_broker.run(search.run_step(single_broker))
         clock.advance(61)
-        search.run_step(single_broker)
+        single_broker.run(search.run_step(single_broker))
 
     assert redis_of(single_broker).zcard(KEYS.group("g")) == 1
     assert indexes_of(single_broker, "orphan") == ["pending"]
@@ -64,9 +64,9 @@ def test_expired_tasks_are_deleted(single_broker: Broker, clock: MovingClock) ->
     with full_redis(redis_of(single_broker)):
         single_broker.run(janitor.delete_expired(single_broker, {QUEUE: 60}, janitor.ArchiveCursors()))
         single_broker.run(heartbeats.remove_expired_workers(single_broker))
-        sweep.run_step(single_broker)
+        single_broker.run(sweep.run_step(single_broker))
         clock.advance(61)
-        sweep.run_step(single_broker)
+        single_broker.run(sweep.run_step(single_broker))
 
     assert redis_of(single_broker).dbsize() == 0
 

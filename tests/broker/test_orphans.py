@@ -36,9 +36,9 @@ def lose(broker: Broker, task_id: str) -> None:
 
 def walk(broker: Broker, search: orphans.OrphanSearch | StrayLockSearch) -> int:
     """Scan everything once."""
-    restored = search.run_step(broker)
+    restored = broker.run(search.run_step(broker))
     while not search.is_round_complete:
-        restored += search.run_step(broker)
+        restored += broker.run(search.run_step(broker))
     return restored
 
 
@@ -138,8 +138,8 @@ def test_many_lost_tasks_are_restored_in_steps(broker: Broker, clock: MovingCloc
     walk(broker, search)
     clock.advance(61)
 
-    first = search.run_step(broker)
-    second = search.run_step(broker)
+    first = broker.run(search.run_step(broker))
+    second = broker.run(search.run_step(broker))
 
     assert (first, second) == (orphans.CHECKS_PER_STEP, 5)
     assert redis_of(broker).llen(KEYS.pending) == orphans.CHECKS_PER_STEP + 5
@@ -222,7 +222,7 @@ def test_a_long_list_is_searched_in_slices(single_broker: Broker, clock: MovingC
     search = find_suspects(single_broker, clock)
     redis_of(single_broker).config_resetstat()
 
-    search.run_step(single_broker)
+    single_broker.run(search.run_step(single_broker))
 
     calls = redis_of(single_broker).info("commandstats")
     assert calls["cmdstat_lrange"]["calls"] >= LONG // orphans.SLICE_SIZE

@@ -19,9 +19,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> MovingClock:
 
 def walk(broker: Broker, sweep: task_index.LookupSweep) -> int:
     """Scan everything once."""
-    removed = sweep.run_step(broker)
+    removed = broker.run(sweep.run_step(broker))
     while not sweep.is_round_complete:
-        removed += sweep.run_step(broker)
+        removed += broker.run(sweep.run_step(broker))
     return removed
 
 

@@ -216,7 +216,7 @@ def test_a_second_process_changes_nothing_after_the_first(broker: Broker, clock:
 def test_invalid_queue_names_are_skipped(broker: Broker) -> None:
     redis_of(broker).sadd(keys.QUEUES, "good", "", "}bad", "b{ad", b"\xff")
 
-    assert duties.list_served_queues(broker) == ["good"]
+    assert broker.run(duties.list_served_queues(broker)) == ["good"]
 
 
 def test_queues_are_served_while_the_configuration_cannot_be_read(
@@ -227,9 +227,10 @@ def test_queues_are_served_while_the_configuration_cannot_be_read(
 
     save("mail", ttl_archived_s=100, pending_timeout_s=60)
     put(broker, "t", queue="mail")
-    readable = duties.get_archived_ttls_s(broker), duties.get_pending_timeouts_s()
-    monkeypatch.setattr(duties, "get_fresh_catalog", unreadable)
+    readable = broker.run(duties.get_archived_ttls_s(broker)), broker.run(duties.get_pending_timeouts_s())
+    for name in ("get_catalog", "get_fresh_catalog"):
+        monkeypatch.setattr(duties, name, unreadable)
 
     assert readable == ({"mail": 100}, {"mail": 60})
-    assert duties.get_archived_ttls_s(broker) == {"mail": ARCHIVE_MAX_AGE_S}
-    assert duties.get_pending_timeouts_s() == {}
+    assert broker.run(duties.get_archived_ttls_s(broker)) == {"mail": ARCHIVE_MAX_AGE_S}
+    assert broker.run(duties.get_pending_timeouts_s()) == {}

@@ -1,20 +1,29 @@
-"""How the threads of duties start, fail, continue and stop."""
+"""How duties start, fail, continue, wake less often and stop."""
 
+import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 import structlog
+from django.db import transaction
 
 from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.health import ping, publish_wakeup
+from runqy.broker.pubsub import DUTY_CHANNELS
+from runqy.concurrency.event_loop import THREAD_NAME
 from runqy.errors import BrokerUnavailable
-from runqy.maintenance.base import Duty
-from runqy.maintenance.loops import run_duties
+from runqy.maintenance import loops, wakeups
+from runqy.maintenance.base import Duty, RedisDuty
+from runqy.maintenance.loops import IDLE_INTERVAL_S, run_duties
+from tests.support.redis_client import redis_of
 from tests.support.servers import free_port
+from tests.support.waiting import wait_until
 
 HOUR_S = 3600
 FORCED_END_S = 60.0
@@ -27,13 +36,26 @@ class Scripted:
     name = "scripted"
     interval_s = 0.001
 
-    def __init__(self, act: Callable[[int], None]) -> None:
+    def __init__(self, act: Callable[[int], bool | None]) -> None:
         self.act = act
         self.ticks = 0
 
-    def run_tick(self, broker: Broker) -> None:
+    def run_tick(self, broker: Broker) -> bool | None:
         self.ticks += 1
-        self.act(self.ticks)
+        return self.act(self.ticks)
+
+
+class ScriptedCoroutine(RedisDuty):
+    """A duty of the event loop that does what it is told."""
+
+    name = "coroutine"
+    interval_s = 0.001
+
+    def __init__(self, act: Callable[[Broker], Awaitable[None]]) -> None:
+        self.act = act
+
+    async def run(self, broker: Broker) -> None:
+        await self.act(broker)
 
 
 def run(broker: Broker, *duties: Duty, stop: threading.Event, grace_s: float = 60) -> float:
@@ -98,7 +120,7 @@ def test_no_duty_runs_before_the_clock_of_redis_is_measured(monkeypatch: pytest.
         run(away, duty, stop=stop)
 
     assert duty.ticks == 0
-    assert [log["event"] for log in logs] == ["duty_hindered"]
+    assert [log["event"] for log in logs if log["event"] != "subscriber_disconnected"] == ["duty_hindered"]
 
 
 def test_the_clock_is_measured_for_all_duties_at_once(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,3 +156,129 @@ def test_a_hanging_tick_does_not_keep_the_process_running(single_broker: Broker)
 
     assert run(single_broker, Scripted(hang), stop=stop, grace_s=0.1) < FORCED_END_S
     release.set()
+
+
+def test_duties_that_hang_delay_no_other_one(single_broker: Broker) -> None:
+    stop, release = threading.Event(), threading.Event()
+
+    def hang(tick: int) -> None:
+        release.wait(FORCED_END_S)
+
+    async def hang_on_loop(broker: Broker) -> None:
+        await asyncio.sleep(FORCED_END_S)
+
+    hanging = [Scripted(hang) for _ in range(20)]
+    others = [Scripted(lambda tick: None), ScriptedCoroutine(hang_on_loop)]
+    last = Scripted(lambda tick: stop.set() if tick >= 3 and others[0].ticks >= 3 else None)
+
+    took_s = run(single_broker, *hanging, *others, last, stop=stop, grace_s=0.1)
+    release.set()
+
+    assert took_s < FORCED_END_S
+    assert [duty.ticks for duty in hanging] == [1] * 20
+
+
+def test_a_coroutine_of_a_duty_runs_on_the_loop_of_the_process(single_broker: Broker) -> None:
+    stop, threads = threading.Event(), set[str]()
+
+    async def look(broker: Broker) -> None:
+        await broker.send(ping())
+        threads.add(threading.current_thread().name)
+        stop.set()
+
+    run(single_broker, ScriptedCoroutine(look), stop=stop)
+
+    assert threads == {THREAD_NAME}
+
+
+def test_threads_of_duties_are_used_again(single_broker: Broker) -> None:
+    stop, threads = threading.Event(), set[int]()
+
+    def look(tick: int) -> None:
+        threads.add(threading.get_ident())
+        stop_after(stop, 20)(tick)
+
+    run(single_broker, Scripted(look), stop=stop)
+
+    assert len(threads) == 1
+
+
+def find_pauses(broker: Broker, found: bool | None, count: int) -> list[float]:
+    """Return the pauses in s between the ticks of a duty that returns a value."""
+    stop, began_s = threading.Event(), list[float]()
+
+    def look(tick: int) -> bool | None:
+        began_s.append(time.monotonic())
+        stop_after(stop, count)(tick)
+        return found
+
+    run(broker, Scripted(look), stop=stop)
+    return [after - before for before, after in itertools.pairwise(began_s)]
+
+
+def test_a_duty_that_finds_nothing_wakes_less_often(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "IDLE_INTERVAL_S", 0.2)
+
+    pauses_s = find_pauses(single_broker, found=False, count=11)
+
+    assert pauses_s[:9] >= [0.002 * 2**n for n in range(7)] + [0.2, 0.2]
+    assert sum(pauses_s[-2:]) < 2 * IDLE_INTERVAL_S
+
+
+@pytest.mark.parametrize("found", [True, None])
+def test_other_duties_keep_their_interval(single_broker: Broker, found: bool | None) -> None:
+    assert sum(find_pauses(single_broker, found=found, count=15)) < IDLE_INTERVAL_S
+
+
+@pytest.mark.parametrize("is_of_this_process", [True, False])
+@pytest.mark.django_db
+def test_a_wake_up_ends_the_pause(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch, is_of_this_process: bool
+) -> None:
+    """Each tick wakes the next one: by itself it would not come before the test fails."""
+    monkeypatch.setattr(loops, "IDLE_INTERVAL_S", FORCED_END_S * 2)
+    stop, is_subscribed = threading.Event(), lambda: redis_of(single_broker).pubsub_numsub(DUTY_CHANNELS[0])[0][1]
+    ticks: list[int] = []
+
+    def wake(tick: int) -> bool:
+        ticks.append(tick)
+        stop_after(stop, 30)(tick)
+        return False
+
+    def send() -> None:
+        wait_until(is_subscribed)
+        while not stop.is_set():
+            if is_of_this_process:
+                wakeups.send_wakeup("scripted")
+            else:
+                single_broker.run(publish_wakeup("scripted"))
+            time.sleep(0.01)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    took_s = run(single_broker, Scripted(wake), stop=stop)
+    sender.join()
+
+    assert (len(ticks), took_s < FORCED_END_S) == (30, True)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_wake_up_is_sent_when_the_transaction_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[str] = []
+    monkeypatch.setattr(wakeups, "_listener", woken.append)
+
+    with suppress(ZeroDivisionError), transaction.atomic():
+        wakeups.wake_duty("undone")
+        raise ZeroDivisionError
+    with transaction.atomic():
+        wakeups.wake_duty("done")
+        before = list(woken)
+
+    assert (before, woken) == ([], ["done"])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_wake_up_that_cannot_be_sent_is_no_error(settings) -> None:
+    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+
+    wakeups.wake_duty("scripted")

@@ -111,50 +111,50 @@ class OrphanSearch:
     def is_round_complete(self) -> bool:
         return self._scanner.is_at_start
 
-    def run_step(self, broker: Broker) -> int:
+    async def run_step(self, broker: Broker) -> int:
         """Check the tasks of the next step, and restore suspects that have been so for a minute; return how many were
         restored.
         """
-        if not broker.run(has_go_workers()):
+        if not await broker.send(has_go_workers()):
             self._suspects.clear()
             return 0
         now_s = broker.now_s()
-        for suspect in self._next_suspects(broker):
+        for suspect in await self._next_suspects(broker):
             if len(self._suspects) < MAX_SUSPECTS:
                 self._suspects.setdefault(suspect, now_s)
         due = [suspect for suspect, since_s in self._suspects.items() if now_s - since_s >= CONFIRM_AFTER_S]
-        return self._restore(broker, due)
+        return await self._restore(broker, due)
 
-    def _next_suspects(self, broker: Broker) -> list[Suspect]:
+    async def _next_suspects(self, broker: Broker) -> list[Suspect]:
         """Return tasks of the next step whose state is pending, but that are older than the front of their pending
         list.
 
         A task in the list was pushed after every task that was popped before it, so a younger task cannot be an orphan.
         """
-        matches = [match for key in self._scanner.next_keys(broker) if (match := _TASK_KEY.fullmatch(key))]
-        seen = broker.run(_read_states([(match[1], match[2]) for match in matches]))
-        return _older_than_front(broker, seen)
+        matches = [match for key in await self._scanner.next_keys(broker) if (match := _TASK_KEY.fullmatch(key))]
+        seen = await broker.send(_read_states([(match[1], match[2]) for match in matches]))
+        return await _older_than_front(broker, seen)
 
-    def _restore(self, broker: Broker, due: Sequence[Suspect]) -> int:
+    async def _restore(self, broker: Broker, due: Sequence[Suspect]) -> int:
         older = sorted(
-            _older_than_front(broker, due), key=_since_ns, reverse=True
+            await _older_than_front(broker, due), key=_since_ns, reverse=True
         )  # restored last, so in front: the oldest
         checked = older[:CHECKS_PER_STEP]
-        outcomes = _restore_all(broker, checked)
+        outcomes = await _restore_all(broker, checked)
         for queue in {
             suspect.queue for suspect, outcome in outcomes.items() if outcome is RestoreOutcome.LIST_TOO_LONG
         }:
             suspects = [suspect for suspect in older if suspect.queue == queue][:SUSPECTS_PER_SEARCH]
-            listed = broker.run(find_listed(broker, queue, [suspect.waiting.task_id for suspect in suspects]))
+            listed = await find_listed(broker, queue, [suspect.waiting.task_id for suspect in suspects])
             unlisted = [suspect for suspect in suspects if suspect.waiting.task_id not in listed]
             outcomes |= dict.fromkeys(suspects, RestoreOutcome.UNCHANGED)
-            outcomes |= _restore_all(broker, unlisted, is_searched=True)
+            outcomes |= await _restore_all(broker, unlisted, is_searched=True)
         for suspect in ({*due} - {*older}) | {*checked} | {*outcomes}:
             del self._suspects[suspect]
         return list(outcomes.values()).count(RestoreOutcome.RESTORED)
 
 
-def _restore_all(
+async def _restore_all(
     broker: Broker, suspects: Sequence[Suspect], *, is_searched: bool = False
 ) -> dict[Suspect, RestoreOutcome]:
     """Restore suspects that are in no list, some at a time. The outcome of a request that failed is missing."""
@@ -163,7 +163,7 @@ def _restore_all(
         now_ns = broker.now_ns()
         batch = {f"{s.queue}:{s.waiting.task_id}": s for s in suspects[start : start + CHECKS_PER_STEP]}
         requests = {name: restore_orphan(s, now_ns=now_ns, is_searched=is_searched) for name, s in batch.items()}
-        for name, outcome in broker.run(run_requests(broker, requests)).items():
+        for name, outcome in (await run_requests(broker, requests)).items():
             outcomes[batch[name]] = outcome
             if outcome is RestoreOutcome.RESTORED:
                 _log.warning("orphan_restored", task=name)
@@ -194,8 +194,8 @@ def _read_states(tasks: Sequence[tuple[str, str]]) -> Request[list[Suspect]]:
     )
 
 
-def _older_than_front(broker: Broker, suspects: Sequence[Suspect]) -> list[Suspect]:
-    fronts = broker.run(run_requests(broker, {s.queue: list_pending(s.queue, limit=1) for s in suspects}))
+async def _older_than_front(broker: Broker, suspects: Sequence[Suspect]) -> list[Suspect]:
+    fronts = await run_requests(broker, {s.queue: list_pending(s.queue, limit=1) for s in suspects})
 
     def is_older(suspect: Suspect) -> bool:
         front_ns = next((waiting.since_ns for waiting in fronts.get(suspect.queue, [])), None)

@@ -33,12 +33,10 @@ class StrayLockSearch:
     def is_round_complete(self) -> bool:
         return self._scanner.is_at_start
 
-    def run_step(self, broker: Broker) -> int:
+    async def run_step(self, broker: Broker) -> int:
         """Check the locks of the next step; return how many were deleted."""
-        if not broker.run(has_go_workers()):
+        if not await broker.send(has_go_workers()):
             return 0
-        matches = [match for key in self._scanner.next_keys(broker) if (match := _LOCK_KEY.fullmatch(key))]
-        outcomes = broker.run(
-            run_requests(broker, {match[0]: delete_stray_lock(match[1], match[0]) for match in matches})
-        )
+        matches = [match for key in await self._scanner.next_keys(broker) if (match := _LOCK_KEY.fullmatch(key))]
+        outcomes = await run_requests(broker, {match[0]: delete_stray_lock(match[1], match[0]) for match in matches})
         return sum(outcomes.values())

@@ -123,7 +123,7 @@ def _delete_other_keys(broker: Broker, keys: QueueKeys, before_step: Callable[[]
     while True:
         before_step()
         # As bytes: other programs may have written keys that are not UTF-8.
-        names = (name for name in scanner.next_names(broker) if name.startswith(prefixes))
+        names = (name for name in broker.run(scanner.next_names(broker)) if name.startswith(prefixes))
         found = [name for name in names if name != keys.ends.encode()]
         tasks = [name.removeprefix(task_prefix) for name in found if name.startswith(task_prefix)]
         total += broker.run(_delete_stray_tasks(keys, tasks)) if tasks else 0

@@ -46,25 +46,25 @@ class LookupSweep:
     def is_round_complete(self) -> bool:
         return self._scanner.is_at_start
 
-    def run_step(self, broker: Broker) -> int:
+    async def run_step(self, broker: Broker) -> int:
         """Check the entries of the next step, and remove those that have been without a task for a minute; return how
         many.
         """
         now_s = broker.now_s()
-        ids = [key.removeprefix(keys.lookup("")) for key in self._scanner.next_keys(broker)]
-        seen = list(zip(ids, broker.run(_read_queues(ids)), strict=True))
-        missing = _without_task(broker, seen)
-        broker.run(keep_outputs([(queue, task_id) for task_id, queue in {*seen}.difference(missing)]))
+        ids = [key.removeprefix(keys.lookup("")) for key in await self._scanner.next_keys(broker)]
+        seen = list(zip(ids, await broker.send(_read_queues(ids)), strict=True))
+        missing = await _without_task(broker, seen)
+        await broker.send(keep_outputs([(queue, task_id) for task_id, queue in {*seen}.difference(missing)]))
         for suspect in missing:
             if len(self._suspects) < MAX_SUSPECTS:
                 self._suspects.setdefault(suspect, now_s)
         due = [suspect for suspect, since_s in self._suspects.items() if now_s - since_s >= CONFIRM_AFTER_S]
-        return self._remove(broker, due)
+        return await self._remove(broker, due)
 
-    def _remove(self, broker: Broker, due: Sequence[tuple[str, str]]) -> int:
-        confirmed = _without_task(broker, due)
-        broker.run_all([delete_stray_output(queue, task_id) for task_id, queue in confirmed])
-        removed = broker.run_all([remove_lookup(queue, task_id) for task_id, queue in confirmed])
+    async def _remove(self, broker: Broker, due: Sequence[tuple[str, str]]) -> int:
+        confirmed = await _without_task(broker, due)
+        await broker.send_all([delete_stray_output(queue, task_id) for task_id, queue in confirmed])
+        removed = await broker.send_all([remove_lookup(queue, task_id) for task_id, queue in confirmed])
         for suspect in due:
             del self._suspects[suspect]
         return sum(outcome is True for outcome in removed)
@@ -79,8 +79,8 @@ def _read_queues(ids: Sequence[str]) -> Request[list[str]]:
     return Request(tuple(command("HGET", key, "queue", key=key) for key in lookups), parse)
 
 
-def _without_task(broker: Broker, lookups: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+async def _without_task(broker: Broker, lookups: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     pairs = list(lookups)
     tasks = [QueueKeys.of(queue).task(task_id) for task_id, queue in pairs]
-    exist: list[int] = broker.run(Request(tuple(command("EXISTS", task, key=task) for task in tasks), list))
+    exist: list[int] = await broker.send(Request(tuple(command("EXISTS", task, key=task) for task in tasks), list))
     return [lookup for lookup, count in zip(pairs, exist, strict=True) if not count]

@@ -142,8 +142,13 @@ def _format_end(now_ns: int) -> str:
 
 def list_worker_records(broker: Broker) -> list[WorkerRecord]:
     """Return the workers seen in the last minute, with Go's and asynq's servers, sorted by id."""
-    ids, members = broker.run(list_worker_ids(broker.now_s()))
-    found = [record for record in broker.run(read_records(ids, members)) if record]
+    return broker.run(read_worker_records(broker, now_s=broker.now_s()))
+
+
+async def read_worker_records(broker: AnyBroker, *, now_s: int) -> list[WorkerRecord]:
+    """Return what `list_worker_records` does, for an operation."""
+    ids, members = await broker.send(list_worker_ids(now_s))
+    found = [record for record in await broker.send(read_records(ids, members)) if record]
     return sorted(found, key=lambda record: record.worker_id)
 
 

@@ -20,7 +20,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.dataplane.application import Application
 from runqy.dataplane.bodies import BodyReader
 from runqy.dataplane.drain import Drain
-from runqy.dataplane.endpoints import TaskEndpoints
+from runqy.dataplane.endpoints import HotEndpoints
 from runqy.dataplane.executors import BoundedExecutor
 from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.background_tasks import BackgroundTasks
@@ -73,7 +73,7 @@ def build_application() -> Application:
             await waiters.close()
             await broker.close()
 
-    endpoints = TaskEndpoints(broker, background, waiters)
+    endpoints = HotEndpoints(background, waiters)
 
     @asynccontextmanager
     async def sampling() -> AsyncIterator[None]:

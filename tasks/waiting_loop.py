@@ -7,7 +7,7 @@ threads run operations.
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 
 from django.conf import settings
@@ -39,6 +39,10 @@ class WaitingLoop:
         """Run a coroutine on the loop, and block until it is done. Must not be called on the thread of the loop."""
         return get_broker().run(coroutine, deadline_s=LONGEST_WAIT_S)
 
+    def wait(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """Run a coroutine on the loop, for a coroutine of the event loop of threads."""
+        return coroutine
+
 
 class ServingLoop(WaitingLoop):
     """An event loop that serves requests, and knows when their clients disconnect."""
@@ -50,6 +54,10 @@ class ServingLoop(WaitingLoop):
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop, and block until it is done. Must not be called on the thread of the loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def wait(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """Run a coroutine on the loop, for a coroutine of the event loop of threads."""
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
 
 class BlockingIterator:

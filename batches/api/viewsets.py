@@ -3,15 +3,13 @@
 from typing import Annotated, Any, ClassVar
 
 import msgspec
-from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
-from batches.api import bodies
+from batches.api import bodies, hot_actions
 from batches.api import serializers as s
-from batches.api.events import open_batch_stream
 from batches.models import Batch, Member
 from batches.operations import Addition, add_to_batch, cancel_batch, close_batch, create_batch
 from batches.queries import Position, get_batch, list_batches, list_members
@@ -25,9 +23,10 @@ from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.errors import RequestInvalid
 from runqy.redis_connection import get_broker
-from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID
-from tasks.api.waits import WAIT_PARAMETERS, WAITED, Wait, blocking_client, parse_wait
-from tasks.waiting_loop import BlockingIterator, get_waiting_loop
+from tasks.api.calls import call_of, run_action
+from tasks.api.events import EVENT_TYPE, LAST_EVENT_ID
+from tasks.api.waits import WAIT_PARAMETERS, WAITED, Wait, parse_wait
+from tasks.waiting_loop import get_waiting_loop
 
 _LastId = Annotated[int, msgspec.Meta(ge=0, lt=10**18)]
 _IDEMPOTENCY_KEY = OpenApiParameter(
@@ -143,18 +142,7 @@ class BatchViewSet(ApiViewSet):
         `progress` with the present number of members by state, and whenever they have changed, at most once a second;
         `end` with the batch once it has ended, `gone` when it was deleted. A comment is sent every 15 s.
         """
-        if request.method == "HEAD":  # a stream would hold a thread for no body
-            get_batch(batch_id, allowed_queues=request.auth.queues)
-            return HttpResponse(content_type=EVENT_TYPE, headers=EVENT_HEADERS)
-        waiting = get_waiting_loop()
-        last_event_id = request.headers.get("Last-Event-ID", "")
-        stream = waiting.run(
-            open_batch_stream(waiting.waiters, batch_id, client=blocking_client(request), last_event_id=last_event_id)
-        )
-        if stream is None:
-            return Response(status=204, headers=EVENT_HEADERS)
-        chunks = BlockingIterator(waiting, stream)
-        return StreamingHttpResponse(chunks, content_type=EVENT_TYPE, headers=EVENT_HEADERS)
+        return run_action(hot_actions.stream_batch_events, request, batch_id=batch_id)
 
     @extend_schema(
         operation_id="add_to_batch",
@@ -202,7 +190,7 @@ class BatchViewSet(ApiViewSet):
 
 def _wait_for_end(batch: Batch, wait: Wait, request: AuthenticatedRequest) -> Batch:
     """Block until a batch has ended or the wait is over, and return it. Raise the errors of `wait_for_batch`."""
-    waiting, client = get_waiting_loop(), blocking_client(request)
+    waiting, client = get_waiting_loop(), call_of(request).waiting_client()
     waiting.run(wait_for_batch(waiting.waiters, batch.pk, client=client, timeout_s=wait.seconds))
     return get_batch(batch.pk, allowed_queues=request.auth.queues)
 

@@ -1,32 +1,29 @@
-"""The hot routes on the event loop, with the same operations, parsers and serializers as the viewsets.
+"""The hot routes on the event loop: authenticate, authorise and throttle as DRF does for a route's view, and respond.
 
-Roles and throttles are those of the route's view; authentication, parsing and rendering use the functions that it
-calls.
+What a route does is a coroutine that its view runs too. Roles and throttles are those of the view; authentication uses
+the functions that it calls.
 """
 
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from django.conf import settings
 from django.urls import resolve
 
-from batches.api.events import open_batch_stream
+from batches.api.hot_actions import stream_batch_events
 from batches.waiting import wait_for_batch
 from queues.queries import get_catalog
 from runqy.accounts.identities import accept_key, may_be_new
 from runqy.api.authentication import PublicResultAuthentication, authenticate_key, presented_key, public_identity
 from runqy.api.exceptions import log_unavailable
-from runqy.api.parsers import check_encoding, check_size, parse_idempotency_key
-from runqy.api.permissions import find_refusal_of_view
+from runqy.api.parsers import check_encoding, check_size
+from runqy.api.permissions import find_refusal, get_roles
 from runqy.api.renderers import encode_json
 from runqy.api.throttling import ApiKeyThrottle, failure_limiter, key_limiter
-from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Identity
-from runqy.broker.async_broker import AsyncBroker
 from runqy.dataplane.application import Handler, PassToDjango
 from runqy.dataplane.background_tasks import BackgroundTasks
 from runqy.dataplane.bodies import find_length
@@ -50,24 +47,16 @@ from runqy.errors import (
     RunqyError,
 )
 from runqy.http.middleware import forwarded_client
-from runqy.http.request_ids import trace_headers
 from runqy.metrics.http_requests import observe_request
-from runqy.telemetry.tracing import enqueue_span, get_tracer
-from tasks.api.chunk_streams import open_chunk_stream
-from tasks.api.enqueue_bodies import parse_add_batch, parse_enqueue, parse_enqueue_key
-from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
-from tasks.api.logs import END_ID, LogQuerySerializer, find_position, open_output_stream
-from tasks.api.serializers import add_batch_response, enqueue_response, parse_wants_payload, task_response
-from tasks.api.waits import enqueue_head, parse_wait, task_head, waiting_client
-from tasks.enqueue_many import enqueue_tasks
-from tasks.operations import enqueue_task
-from tasks.queries import get_task, read_task_output
+from runqy.telemetry.tracing import get_tracer
+from tasks.api import hot_actions
+from tasks.api.calls import Call, HotAction, Result, waiting_client
+from tasks.api.streaming import StreamBody
+from tasks.api.waits import parse_wait
 from tasks.waiting import ResultWaiters
 
 if TYPE_CHECKING:
     from runqy.telemetry.otel import Tracer
-
-T = TypeVar("T")
 
 _PARAMETERS = {
     "task_id": r"(?P<task_id>(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%2[Ff])+)",
@@ -77,58 +66,56 @@ _PARAMETERS = {
 """The patterns of what a template names."""
 
 
-@dataclass(slots=True)
-class Call:
-    """A request in progress, and the headers about its rate limit."""
-
-    request: ParsedRequest
-    address: str
-    rate_limit_headers: dict[str, str]
-
-
-Respond: TypeAlias = Callable[..., Awaitable[Response | StreamingResponse]]
-"""Called with the Call, the Identity and the path's parameters."""
-
-
-@dataclass(frozen=True, slots=True)
 class HotRoute:
-    """A route on the event loop, and the view that serves it in Django, whose authentication, roles and throttles
-    apply.
-    """
+    """A route on the event loop, the coroutine that responds, and the view that runs the same coroutine in Django."""
 
-    method: str
-    template: str
-    handle: Callable[..., Awaitable[Response | StreamingResponse]]
-    """Called with the route, the path's parameters and the request."""
-    view: ApiViewSet
-    pattern: re.Pattern[str]
-
-    @classmethod
-    def find(cls, method: str, template: str, handle: Respond) -> "HotRoute":
-        """Return the route with the view that Django's routes have for it."""
+    def __init__(
+        self, method: str, template: str, action: HotAction, serves: Callable[..., bool] | None = None
+    ) -> None:
+        """`serves` is called with the request and the path's parameters: Django responds where it is False."""
+        self.method, self.template, self.action, self.serves = method, template, action, serves
+        self.pattern = re.compile(template.format_map(_PARAMETERS))
         found: Any = resolve(template).func
-        view = found.cls(**found.initkwargs, action=found.actions[method.lower()])
-        return cls(method, template, handle, view, re.compile(template.format_map(_PARAMETERS)))
+        self.view = found.cls(**found.initkwargs, action=found.actions[method.lower()])
+        self.allow: Headers = [(b"allow", b"GET, HEAD" if method == "GET" else b"POST")]
+        self._roles = get_roles(self.view, method)
+        self.is_public = PublicResultAuthentication in self.view.authentication_classes
+        self.is_throttled = ApiKeyThrottle in self.view.throttle_classes
 
     def find_refusal(self, identity: Identity) -> str:
-        return find_refusal_of_view(identity, self.view, self.method)
+        """Return why a key is refused, as `HasRole` does; empty if it is allowed."""
+        scoped = self.view.allows_queue_scoped_keys
+        return find_refusal(identity, roles=self._roles, allows_queue_scoped_keys=scoped)
 
 
-class TaskEndpoints:
-    def __init__(self, broker: AsyncBroker, background: BackgroundTasks, waiters: ResultWaiters) -> None:
-        self._broker = broker
-        self._background = background
-        self._waiters = waiters
-        self.routes = (
-            HotRoute.find("POST", "/queue/add", partial(self._observe, self._enqueue)),
-            HotRoute.find("POST", "/queue/add-batch", partial(self._observe, self._enqueue_batch)),
-            HotRoute.find("GET", "/queue/{task_id}", partial(self._observe, self._get_task)),
-            HotRoute.find("GET", "/queue/{task_id}/events", partial(self._observe, self._stream_events)),
-            HotRoute.find("GET", "/queue/{task_id}/stream", partial(self._observe, self._stream_chunks)),
-            HotRoute.find("GET", "/batches/{batch_id}", self._wait_for_batch),
-            HotRoute.find("GET", "/batches/{batch_id}/events", partial(self._observe, self._stream_batch_events)),
-            HotRoute.find("GET", "/api/cli/queues/{queue}/tasks/{task_id}/logs", self._follow),
-        )
+def _follows(request: ParsedRequest, *, queue: str, **_: str) -> bool:
+    """Return whether a client follows the logs of a task in a queue that need not be looked up."""
+    try:
+        return (request.query.get("follow") or "").lower() == "true" and get_catalog().find(queue) is not None
+    except ConfigurationUnavailable:
+        return False
+
+
+def make_routes() -> tuple[HotRoute, ...]:
+    """Return the hot routes; the first one that matches a path counts."""
+    return (
+        HotRoute("POST", "/queue/add", hot_actions.enqueue),
+        HotRoute("POST", "/queue/add-batch", hot_actions.enqueue_batch),
+        HotRoute("GET", "/queue/{task_id}", hot_actions.show_task),
+        HotRoute("GET", "/queue/{task_id}/events", hot_actions.stream_events),
+        HotRoute("GET", "/queue/{task_id}/stream", hot_actions.stream_chunks),
+        HotRoute("GET", "/batches/{batch_id}/events", stream_batch_events),
+        HotRoute("GET", "/api/cli/queues/{queue}/tasks/{task_id}/logs", hot_actions.follow_output, _follows),
+    )
+
+
+class HotEndpoints:
+    """Finds the hot route of a request, and responds."""
+
+    def __init__(self, background: BackgroundTasks, waiters: ResultWaiters) -> None:
+        self._background, self._waiters = background, waiters
+        self.routes = make_routes()
+        self._batch_route = HotRoute("GET", "/batches/{batch_id}", stream_batch_events)
         # The number of requests in progress.
         self.in_flight = 0
 
@@ -138,35 +125,26 @@ class TaskEndpoints:
         """
         for route in self.routes:
             if found := route.pattern.fullmatch(path):
-                parameters = {name: unquote(value) for name, value in found.groupdict().items()}
-                return partial(route.handle, route, parameters) if method == route.method else None
+                if method != route.method:
+                    return None
+                return partial(
+                    self._respond, route, {name: unquote(value) for name, value in found.groupdict().items()}
+                )
+        if method == "GET" and (found := self._batch_route.pattern.fullmatch(path)):
+            return partial(self._wait_for_batch, found["batch_id"])
         return None
 
-    async def _follow(
-        self, route: HotRoute, parameters: dict[str, str], request: ParsedRequest
-    ) -> Response | StreamingResponse:
-        """Stream the output of a task. Django serves requests without `follow`, and those for queues it may have to
-        look up.
-        """
-        try:
-            resolved = get_catalog().find(parameters["queue"])
-        except ConfigurationUnavailable:
-            raise PassToDjango from None
-        if resolved is None or (request.query_param("follow") or "").lower() != "true":
-            raise PassToDjango
-        return await self._observe(self._stream_output, route, parameters, request)
-
-    async def _wait_for_batch(self, route: HotRoute, parameters: dict[str, str], request: ParsedRequest) -> Response:
+    async def _wait_for_batch(self, batch_id: str, request: ParsedRequest) -> Response:
         """Wait for a batch where that costs no thread. Django responds, also to a client that must not wait."""
         try:
-            wait = parse_wait(request.query_param("wait"), request.headers)
+            wait = parse_wait(request.query.get("wait"), request.headers)
             identity = accept_key(presented_key(request.headers)) if wait.seconds else None
-            if identity is None or route.find_refusal(identity):
+            if identity is None or self._batch_route.find_refusal(identity):
                 raise PassToDjango
             self.in_flight += 1
             try:
                 client = waiting_client(request.headers, identity)
-                waiting = wait_for_batch(self._waiters, **parameters, client=client, timeout_s=wait.seconds)
+                waiting = wait_for_batch(self._waiters, batch_id, client=client, timeout_s=wait.seconds)
                 await request.until_disconnect(waiting)
                 request.has_waited = True
             finally:
@@ -175,222 +153,119 @@ class TaskEndpoints:
             raise PassToDjango from error
         raise PassToDjango
 
-    async def _observe(
-        self, respond: Respond, route: HotRoute, parameters: dict[str, str], request: ParsedRequest
+    async def _respond(
+        self, route: HotRoute, parameters: Mapping[str, str], request: ParsedRequest
     ) -> Response | StreamingResponse:
+        """Return the response to a request, and observe it. Raise PassToDjango, ClientDisconnected."""
+        if route.serves is not None and not route.serves(request, **parameters):
+            raise PassToDjango
         self.in_flight += 1
         tracer = get_tracer()
+        serving = self._serve(route, parameters, request)
         try:
-            serving = self._serve(request, route, partial(respond, **parameters))
             response = await (serving if tracer is None else _trace(tracer, request, route, serving))
         except ClientDisconnected as error:
-            _record(request, route.template, error.status)
+            _observe(request, route.template, error.status)
             raise
         finally:
             self.in_flight -= 1
-        _record(request, route.template, response.status)
+        _observe(request, route.template, response.status)
         return response
 
-    async def _serve(self, request: ParsedRequest, route: HotRoute, respond: Respond) -> Response | StreamingResponse:
-        """Authenticate, authorise and throttle a request as DRF does for the route's view, then respond."""
+    async def _serve(
+        self, route: HotRoute, parameters: Mapping[str, str], request: ParsedRequest
+    ) -> Response | StreamingResponse:
+        headers, scope = request.headers, request.scope
         address, scheme = forwarded_client(
             request.peer_address,
-            request.scope["scheme"],
-            forwarded_for=request.headers.get("X-Forwarded-For", ""),
-            forwarded_proto=request.headers.get("X-Forwarded-Proto", ""),
+            scope["scheme"],
+            forwarded_for=headers.get("X-Forwarded-For", ""),
+            forwarded_proto=headers.get("X-Forwarded-Proto", ""),
         )
         # Django's middleware responds to both: it redirects to https, and refuses NUL.
-        if (settings.SECURE_SSL_REDIRECT and scheme != "https") or b"%00" in request.scope["query_string"]:
+        if (settings.SECURE_SSL_REDIRECT and scheme != "https") or b"%00" in scope["query_string"]:
             raise PassToDjango
-        call = Call(request, address, {})
+        rate_limit: dict[str, str] = {}
         try:
-            identity = await self._authenticate(call, route.view)
+            identity = await self._authenticate(route, request, address, rate_limit)
             if refusal := route.find_refusal(identity):
                 raise KeyInsufficient(refusal)
-            await self._throttle(call, identity, route.view)
-            response = await respond(call, identity)
+            if route.is_throttled:
+                await self._throttle(identity, rate_limit)
+            call = Call(
+                identity=identity,
+                headers=headers,
+                body=await _read_body(request) if route.method == "POST" else b"",
+                query=request.query,
+                wait=request.until_disconnect,
+            )
+            response = _render(await self._run(route, call, parameters))
         except RunqyError as error:
             log_unavailable(error)
             response = problem_response(error)
-        allow: Headers = [(b"allow", b"GET, HEAD" if request.method == "GET" else b"POST")]
-        response.headers += [*allow, *encode_headers(call.rate_limit_headers)]
-        response.headers += shared_headers(scheme, request.headers.get("Origin", ""))
+        response.headers += route.allow
+        response.headers += encode_headers(rate_limit)
+        response.headers += shared_headers(scheme, headers.get("Origin", ""))
         return response
 
-    async def _authenticate(self, call: Call, view: ApiViewSet) -> Identity:
-        """Return the identity of a request's key. Raise KeyRequired, TooManyFailures, ConfigurationUnavailable."""
-        key = presented_key(call.request.headers)
+    async def _authenticate(
+        self, route: HotRoute, request: ParsedRequest, address: str, rate_limit: dict[str, str]
+    ) -> Identity:
+        """Return the identity of a request's key. Raise KeyRequired, TooManyFailures, ConfigurationUnavailable.
+
+        The headers about a limit are added to `rate_limit`.
+        """
+        key = presented_key(request.headers)
         if not key:
-            if settings.RUNQY_PUBLIC_RESULTS and PublicResultAuthentication in view.authentication_classes:
-                return public_identity(call.address)
+            if settings.RUNQY_PUBLIC_RESULTS and route.is_public:
+                return public_identity(address)
             raise KeyRequired
         if identity := accept_key(key):
             return identity
         if may_be_new(key):
             await self._background.refresh_for_unknown()
-        limiter = failure_limiter(call.address)
+        limiter = failure_limiter(address)
         try:
-            identity = await authenticate_key(self._broker, key, limiter)
+            identity = await authenticate_key(self._waiters.broker, key, limiter)
         finally:
-            call.rate_limit_headers = limiter.headers
+            rate_limit.update(limiter.headers)
         if identity is None:
             raise KeyRequired
         return identity
 
-    async def _throttle(self, call: Call, identity: Identity, view: ApiViewSet) -> None:
-        if ApiKeyThrottle not in view.throttle_classes:
-            return
+    async def _throttle(self, identity: Identity, rate_limit: dict[str, str]) -> None:
+        """Count a request. Raise TooManyRequests."""
         limiter = key_limiter(identity)
         if limiter.rate is None:
             return
         try:
-            await limiter.count(self._broker)
+            await limiter.count(self._waiters.broker)
         finally:
-            call.rate_limit_headers = limiter.headers or call.rate_limit_headers
+            rate_limit.update(limiter.headers)
 
-    async def _enqueue(self, call: Call, identity: Identity) -> Response:
-        request = call.request
-        body = await self._read_body(request)
-        task = parse_enqueue(body)
-        wait = parse_wait(request.query_param("wait"), request.headers)
-        key = parse_enqueue_key(request.headers.get("Idempotency-Key"), identity=identity, body=body, task=task)
-        traceparent = request.headers.get("traceparent", "")
-        with enqueue_span(task.queue, traceparent):
-            headers = trace_headers(traceparent)
-            enqueued = await self._run(
-                lambda: enqueue_task(
-                    self._broker,
-                    task,
-                    is_awaited=wait.seconds > 0,
-                    allowed_queues=identity.queues,
-                    headers=headers,
-                    idempotency_key=key,
-                )
-            )
-        awaited = None
-        if wait.seconds:
-            waiting = self._waiters.wait_for_queued(
-                enqueued.record.id,
-                queue=enqueued.record.queue,
-                client=waiting_client(request.headers, identity),
-                timeout_s=wait.seconds,
-            )
-            awaited = await request.until_disconnect(waiting)
-        status, head = enqueue_head(enqueued, awaited, wait)
-        return json_response(encode_json(enqueue_response(enqueued, task, awaited)), status, headers=head)
-
-    async def _enqueue_batch(self, call: Call, identity: Identity) -> Response:
-        request = call.request
-        body = await self._read_body(request)
-        spec = replace(parse_add_batch(body), owner=identity.owner)
-        key = parse_idempotency_key(request.headers.get("Idempotency-Key"), identity=identity, kind="batch", body=body)
-        traceparent = request.headers.get("traceparent", "")
-        with enqueue_span(spec.queue, traceparent):
-            headers = trace_headers(traceparent)
-            enqueued = await self._run(
-                lambda: enqueue_tasks(
-                    self._broker, spec=spec, allowed_queues=identity.queues, headers=headers, idempotency_key=key
-                )
-            )
-        replayed = {"Idempotent-Replayed": "true"} if enqueued.is_replayed else None
-        return json_response(encode_json(add_batch_response(enqueued)), headers=replayed)
-
-    async def _get_task(self, call: Call, identity: Identity, *, task_id: str) -> Response:
-        request = call.request
-        wait = parse_wait(request.query_param("wait"), request.headers)
-        wants_payload = parse_wants_payload(request.query_param("payload"))
-        record = await self._run(
-            lambda: get_task(self._broker, task_id, allowed_queues=identity.queues, wants_payload=wants_payload)
-        )
-        if wait.seconds and not record.state.is_final:
-            client = waiting_client(request.headers, identity, wants_payload=wants_payload)
-            waiting = self._waiters.wait_for_end(task_id, queue=record.queue, client=client, timeout_s=wait.seconds)
-            del record  # thousands may wait, and its payload may be large
-            record = await request.until_disconnect(waiting)
-        body = encode_json(task_response(record))
-        status, head = task_head(record, body, wait, request.headers)
-        return empty_response(status, head) if status == 304 else json_response(body, status, headers=head)
-
-    async def _stream_events(self, call: Call, identity: Identity, *, task_id: str) -> Response | StreamingResponse:
-        headers = call.request.headers
-        last_event_id = headers.get("Last-Event-ID", "")
-        record = await self._run(lambda: get_task(self._broker, task_id, allowed_queues=identity.queues))
-        if is_end_known(record, last_event_id):
-            return empty_response(204, EVENT_HEADERS)
-        stream = await open_event_stream(
-            self._waiters,
-            record,
-            client=waiting_client(headers, identity),
-            last_event_id=last_event_id,
-        )
-        head = {"Content-Type": EVENT_TYPE} | EVENT_HEADERS
-        return StreamingResponse(200, [*encode_headers(head)], stream)
-
-    async def _stream_chunks(self, call: Call, identity: Identity, *, task_id: str) -> StreamingResponse:
-        headers = call.request.headers
-        record = await self._run(lambda: get_task(self._broker, task_id, allowed_queues=identity.queues))
-        stream, content_type = await call.request.until_disconnect(
-            open_chunk_stream(
-                self._waiters,
-                record,
-                client=waiting_client(headers, identity),
-                accept=headers.get("Accept", ""),
-            )
-        )
-        head = {"Content-Type": content_type} | EVENT_HEADERS
-        return StreamingResponse(200, [*encode_headers(head)], stream)
-
-    async def _stream_output(
-        self, call: Call, identity: Identity, *, queue: str, task_id: str
-    ) -> Response | StreamingResponse:
-        request = call.request
-        last_event_id = request.headers.get("Last-Event-ID", "")
-        attempt = request.query_param("attempt")
-        query = LogQuerySerializer.validated({} if attempt is None else {"attempt": attempt})
-        position = find_position(query["attempt"], last_event_id)
-        resolved = get_catalog().resolve(queue, allowed_queues=identity.queues)
-        location = resolved.redis_queue, task_id
-        if last_event_id == END_ID:
-            await read_task_output(self._broker, location)
-            return empty_response(204, EVENT_HEADERS)
-        stream = await open_output_stream(
-            self._waiters,
-            location,
-            position,
-            client=waiting_client(request.headers, identity),
-        )
-        head = {"Content-Type": EVENT_TYPE} | EVENT_HEADERS
-        return StreamingResponse(200, [*encode_headers(head)], stream)
-
-    async def _stream_batch_events(
-        self, call: Call, identity: Identity, *, batch_id: str
-    ) -> Response | StreamingResponse:
-        headers = call.request.headers
-        stream = await open_batch_stream(
-            self._waiters,
-            batch_id,
-            client=waiting_client(headers, identity),
-            last_event_id=headers.get("Last-Event-ID", ""),
-        )
-        if stream is None:
-            return empty_response(204, EVENT_HEADERS)
-        head = {"Content-Type": EVENT_TYPE} | EVENT_HEADERS
-        return StreamingResponse(200, [*encode_headers(head)], stream)
-
-    async def _run(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Run an operation. Repeat it if it did not find its queue and the snapshot was outdated."""
+    async def _run(self, route: HotRoute, call: Call, parameters: Mapping[str, str]) -> Result:
+        """Run a coroutine. Repeat it if it did not find its queue and the snapshot was outdated."""
         try:
-            return await operation()
+            return await route.action(self._waiters.broker, self._waiters, call, **parameters)
         except QueueNotFound:
             if not await self._background.refresh_for_unknown():
                 raise
-        return await operation()
+        return await route.action(self._waiters.broker, self._waiters, call, **parameters)
 
-    @staticmethod
-    async def _read_body(request: ParsedRequest) -> bytes:
-        check_encoding(request.headers.get("Content-Encoding", ""))
-        check_size(find_length(request.scope) or 0)
-        return await request.read_body(is_authenticated=True)
+
+async def _read_body(request: ParsedRequest) -> bytes:
+    check_encoding(request.headers.get("Content-Encoding", ""))
+    check_size(find_length(request.scope) or 0)
+    return await request.read_body(is_authenticated=True)
+
+
+def _render(result: Result) -> Response | StreamingResponse:
+    value = result.value
+    if isinstance(value, StreamBody):
+        return StreamingResponse(result.status, [*encode_headers(result.headers)], value)
+    if value is None:
+        return empty_response(result.status, result.headers)
+    return json_response(encode_json(value), result.status, result.headers)
 
 
 async def _trace(
@@ -402,7 +277,7 @@ async def _trace(
     return response
 
 
-def _record(request: ParsedRequest, route: str, status: int) -> None:
+def _observe(request: ParsedRequest, route: str, status: int) -> None:
     observe_request(
         route,
         request.method,

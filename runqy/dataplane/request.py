@@ -21,6 +21,9 @@ BREAK_OFF = "runqy.break_off"
 Servers without it close it themselves, and log an error."""
 
 
+_NO_QUERY: Mapping[str, str] = {}
+
+
 class RequestHeaders(Mapping[str, str]):
     """Case-insensitive headers as in WSGI: repeated ones are joined, and names with underscores are dropped."""
 
@@ -61,11 +64,14 @@ class ParsedRequest:
         self.has_waited = False
         """The client has waited for what Django responds about."""
 
-    def query_param(self, name: str) -> str | None:
-        """Return a query parameter, the last one of that name; None if there is none. Raise RequestInvalid."""
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The last value of each query parameter. Raises RequestInvalid."""
         query_string = self.scope["query_string"]
+        if not query_string:
+            return _NO_QUERY
         try:
-            return QueryDict(query_string).get(name) if query_string else None
+            return QueryDict(query_string).dict()
         except TooManyFieldsSent as error:
             raise RequestInvalid(str(error)) from error
 

@@ -17,7 +17,8 @@ from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import Headers, Response, StreamingResponse
 from runqy.errors import ClientDisconnected
 from runqy.http.middleware import QUEUED_AT
-from tasks.api.waits import UNTIL_DISCONNECT, WAITED
+from tasks.api.calls import UNTIL_DISCONNECT
+from tasks.api.waits import WAITED
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment

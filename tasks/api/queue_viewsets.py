@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
-from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
@@ -22,7 +21,6 @@ from runqy.api_keys import Role
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import Cancellation
 from runqy.broker.tasks.listing import Anchor
-from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
 from runqy.redis_connection import get_broker
 from tasks.actions import (
@@ -32,13 +30,12 @@ from tasks.actions import (
     apply_to_matching,
     cancel_task,
 )
-from tasks.api import examples
+from tasks.api import examples, hot_actions
 from tasks.api import serializers as s
-from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID
-from tasks.api.logs import END_ID, LogQuerySerializer, OutputPosition, find_position, open_output_stream, task_logs
-from tasks.api.waits import blocking_client
+from tasks.api.calls import run_action
+from tasks.api.events import EVENT_TYPE, LAST_EVENT_ID
+from tasks.api.logs import LogQuerySerializer, find_position, task_logs
 from tasks.queries import PageRequest, get_queue_task, get_task_output, list_queue_tasks
-from tasks.waiting_loop import BlockingIterator, get_waiting_loop
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -127,11 +124,7 @@ class QueueTaskViewSet(ApiViewSet):
         )
         if not is_follower:
             return Response(s.TaskLogsSerializer(task_logs(location, output, position.attempt)).data)
-        if last_event_id == END_ID:
-            return Response(status=204, headers=EVENT_HEADERS)
-        if request.method == "HEAD":  # a stream would hold a thread for no body
-            return HttpResponse(content_type=EVENT_TYPE, headers=EVENT_HEADERS)
-        return _follow(request, location, position)
+        return run_action(hot_actions.follow_output_at, request, location=location)
 
     @extend_schema(
         operation_id="delete_task",
@@ -170,21 +163,6 @@ class QueueTaskViewSet(ApiViewSet):
     ) -> Response:
         apply_action(get_broker(), action=action, queue=queue, task_id=task_id, allowed_queues=request.auth.queues)
         return Response(s.TaskActionSerializer({"message": message, "task_id": task_id}).data)
-
-
-def _follow(request: AuthenticatedRequest, location: TaskLocation, position: OutputPosition) -> HttpResponseBase:
-    """Return the output of a task as a stream. It holds a thread until it ends."""
-    waiting = get_waiting_loop()
-    stream = waiting.run(
-        open_output_stream(
-            waiting.waiters,
-            location,
-            position,
-            client=blocking_client(request),
-        )
-    )
-    chunks = BlockingIterator(waiting, stream)
-    return StreamingHttpResponse(chunks, content_type=EVENT_TYPE, headers=EVENT_HEADERS)
 
 
 _CANCELLATIONS = {

@@ -19,7 +19,7 @@ from runqy.formats.timestamps import format_ns, format_s
 from tasks import payloads
 from tasks.actions import MAX_TASKS_PER_REQUEST, STATES_FOR_ALL, TaskAction
 from tasks.api import enqueue_bodies
-from tasks.enqueue_many import EnqueuedTasks, RequestedTasks
+from tasks.enqueue_many import EnqueuedTasks
 from tasks.operations import EnqueuedTask
 from tasks.task_info import TaskInfo, Timestamp, task_info
 
@@ -189,17 +189,11 @@ def _warnings(warnings: Sequence[str]) -> list[str] | msgspec.UnsetType:
 
 
 class EnqueueSerializer(serializers.BaseSerializer[Any]):
-    """The body of `POST /queue/add`, as bytes. Its fields are `enqueue_bodies.OPTIONS`, for both planes."""
-
-    def to_internal_value(self, data: bytes) -> NewTask:
-        return enqueue_bodies.parse_enqueue(data)
+    """The body of `POST /queue/add` in the schema. `enqueue_bodies.parse_enqueue` reads it, for both planes."""
 
 
 class AddBatchSerializer(serializers.BaseSerializer[Any]):
-    """The body of `POST /queue/add-batch`, as bytes."""
-
-    def to_internal_value(self, data: bytes) -> RequestedTasks:
-        return enqueue_bodies.parse_add_batch(data)
+    """The body of `POST /queue/add-batch` in the schema."""
 
 
 class EnqueueSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
@@ -221,21 +215,15 @@ class AddBatchSerializerExtension(OpenApiSerializerExtension):  # type: ignore[n
 
 
 class EnqueueResponseSerializer(StructSerializer):
-    """An enqueued task; renders an EnqueueResponse."""
+    """An enqueued task, in the schema."""
 
     struct = EnqueueResponse
-
-    def to_representation(self, instance: EnqueueResponse) -> EnqueueResponse:
-        return instance
 
 
 class AddBatchResponseSerializer(StructSerializer):
     """The result of `POST /queue/add-batch`."""
 
     struct = AddBatchResponse
-
-    def to_representation(self, instance: EnqueuedTasks) -> AddBatchResponse:
-        return add_batch_response(instance)
 
 
 class TaskSerializer(StructSerializer):
@@ -251,9 +239,6 @@ class TaskResponseSerializer(StructSerializer):
     """A task by its id."""
 
     struct = TaskResponse
-
-    def to_representation(self, instance: TaskRecord) -> TaskResponse:
-        return task_response(instance)
 
 
 class TaskDetailSerializer(StructSerializer):

@@ -2,31 +2,20 @@
 
 import re
 from collections.abc import Mapping
-from functools import partial
 from urllib.parse import quote
 
 import msgspec
 from django.utils.http import quote_etag
 from drf_spectacular.utils import OpenApiParameter
 
-from runqy.accounts.identities import find_identity
-from runqy.api.authentication import presented_key
 from runqy.api.etags import content_version, matches_if_none_match
-from runqy.api.requests import AuthenticatedRequest
-from runqy.api_keys import Identity
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import RequestInvalid
 from runqy.formats import durations
 from tasks.operations import EnqueuedTask
-from tasks.waiting import WaitingClient
 
 MAX_WAIT_S = 300
 
-UNTIL_DISCONNECT = "runqy.until_disconnect"
-"""A server-defined variable of the WSGI environment (PEP 3333): `WaitingClient.until_disconnect` of the request.
-
-The data plane sets it, since clients wait on its event loop. Other servers do not report when a client disconnects.
-"""
 WAITED = "runqy.waited"
 """A variable of the WSGI environment: the client has waited on the event loop of the data plane."""
 
@@ -76,30 +65,6 @@ def parse_wait(query: str | None, headers: Mapping[str, str]) -> Wait:
     except ValueError as error:
         raise RequestInvalid(errors=[f"wait: {error}."]) from error
     return Wait(min(seconds, MAX_WAIT_S), is_confirmed=seconds > MAX_WAIT_S)
-
-
-def waiting_client(headers: Mapping[str, str], identity: Identity, *, wants_payload: bool = True) -> WaitingClient:
-    """Return the client that waits, identified by the key in the headers of its request."""
-    return WaitingClient(
-        id=identity.key_id or identity.role,
-        allowed_queues=identity.queues,
-        wants_payload=wants_payload,
-        is_accepted=partial(_is_unchanged, presented_key(headers), identity),
-    )
-
-
-def blocking_client(request: AuthenticatedRequest, *, wants_payload: bool = True) -> WaitingClient:
-    """Return the client of a viewset's request, which holds a thread while it waits."""
-    client = waiting_client(request.headers, request.auth, wants_payload=wants_payload)
-    client = msgspec.structs.replace(client, holds_thread=True)
-    if until_disconnect := request.META.get(UNTIL_DISCONNECT):
-        return msgspec.structs.replace(client, until_disconnect=until_disconnect)
-    return client
-
-
-def _is_unchanged(key: str, identity: Identity) -> bool:
-    """Return whether a key has been neither revoked nor changed, and has not expired, since its request began."""
-    return not key or find_identity(key) == identity  # no key: RUNQY_PUBLIC_RESULTS
 
 
 def enqueue_head(enqueued: EnqueuedTask, awaited: TaskRecord | None, wait: Wait) -> ResponseHead:

@@ -31,7 +31,7 @@ async def describe(request: ParsedRequest) -> Response:
     seen = {
         "thread": threading.current_thread().name,
         "id": current_request_id(),
-        "a": request.query_param("a"),
+        "a": request.query.get("a"),
         "address": request.peer_address,
         "twice": request.headers.get("X-Twice", ""),
         "body": body.decode(),

@@ -11,7 +11,7 @@ import pytest
 
 from runqy.dataplane.wsgi import COLLECT_MAX_BYTES, PIPE_BYTES
 from runqy.http.middleware import QUEUED_AT
-from tasks.api.waits import UNTIL_DISCONNECT
+from tasks.api.calls import UNTIL_DISCONNECT
 from tests.dataplane.servers import Client, QuickProtocol, build, parse, receive_all, receive_until, serve
 from tests.support.waiting import wait_until
 

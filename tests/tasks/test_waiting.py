@@ -27,7 +27,7 @@ from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.snapshot import get_snapshot
 from runqy.errors import KeyRequired, TaskNotFound
 from tasks import waiting
-from tasks.api.waits import waiting_client
+from tasks.api.calls import waiting_client
 from tasks.waiting import ResultWaiters, WaiterLimits, WaitingClient
 from tasks.waiting_loop import get_waiting_loop, waiter_limits
 from tests.api import planes

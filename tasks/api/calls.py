@@ -1,0 +1,120 @@
+"""Calls of hot routes: what their coroutines take and return in both planes, and how Django's threads run them."""
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+from django.http import HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from rest_framework.response import Response
+
+from queues.queries import with_fresh_catalog
+from runqy.accounts.identities import find_identity
+from runqy.api.authentication import presented_key
+from runqy.api.requests import AuthenticatedRequest
+from runqy.api_keys import Identity
+from runqy.redis_connection import get_broker
+from tasks.api.streaming import StreamBody
+from tasks.waiting import WaitingClient
+from tasks.waiting_loop import LONGEST_WAIT_S, BlockingIterator, get_waiting_loop
+
+T = TypeVar("T")
+
+UNTIL_DISCONNECT = "runqy.until_disconnect"
+"""A server-defined variable of the WSGI environment (PEP 3333): `WaitingClient.until_disconnect` of the request.
+
+The data plane sets it, since clients wait on its event loop. Other servers do not report when a client disconnects.
+"""
+
+
+async def _wait(waiting: Coroutine[Any, Any, Any]) -> Any:
+    return await waiting
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A request of an authenticated client, as the coroutine of a hot route gets it from either plane."""
+
+    identity: Identity
+    headers: Mapping[str, str]
+    """Their names are case-insensitive."""
+    query: Mapping[str, str]
+    """The last value of each parameter."""
+    body: bytes = b""
+    is_head: bool = False
+    """The response has no body: nothing waits for one."""
+    holds_thread: bool = False
+    until_disconnect: Callable[[Coroutine[Any, Any, bool]], Awaitable[bool]] = _wait
+    """`WaitingClient.until_disconnect` of a client that holds a thread."""
+    wait: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]] = _wait
+    """Run a coroutine of ResultWaiters on their event loop. Raise ClientDisconnected, and its errors."""
+
+    def waiting_client(self, *, wants_payload: bool = True) -> WaitingClient:
+        """Return the client that waits, identified by the key in the headers of its request."""
+        client = waiting_client(self.headers, self.identity, wants_payload=wants_payload)
+        if not self.holds_thread:
+            return client
+        return msgspec.structs.replace(client, holds_thread=True, until_disconnect=self.until_disconnect)
+
+
+def waiting_client(headers: Mapping[str, str], identity: Identity, *, wants_payload: bool = True) -> WaitingClient:
+    """Return the client that waits, identified by the key in the headers of its request."""
+    return WaitingClient(
+        id=identity.key_id or identity.role,
+        allowed_queues=identity.queues,
+        wants_payload=wants_payload,
+        is_accepted=partial(_is_unchanged, presented_key(headers), identity),
+    )
+
+
+def _is_unchanged(key: str, identity: Identity) -> bool:
+    """Return whether a key has been neither revoked nor changed, and has not expired, since its request began."""
+    return not key or find_identity(key) == identity  # no key: RUNQY_PUBLIC_RESULTS
+
+
+class Result(msgspec.Struct, frozen=True):
+    """The response to a call."""
+
+    value: Any = None
+    """Rendered as JSON; a StreamBody is sent as it is, and None is no body."""
+    status: int = 200
+    headers: Mapping[str, str] = {}
+
+
+HotAction: TypeAlias = Callable[..., Coroutine[Any, Any, Result]]
+"""The coroutine function of a hot route. It takes a broker, ResultWaiters, a Call, and the path's parameters by name.
+
+It raises a RunqyError for each response that is a problem. Before it writes anything it looks up the queue: after
+QueueNotFound it is called again with a newer catalog.
+"""
+
+
+def call_of(request: AuthenticatedRequest) -> Call:
+    """Return the call of a viewset's request, which holds a thread."""
+    body: Any = request.data if request.method == "POST" else b""
+    return Call(
+        identity=request.auth,
+        headers=request.headers,
+        body=body or b"",  # DRF calls no parser for an empty body
+        query=request.query_params.dict(),
+        is_head=request.method == "HEAD",
+        holds_thread=True,
+        until_disconnect=request.META.get(UNTIL_DISCONNECT, _wait),
+        wait=get_waiting_loop().wait,
+    )
+
+
+def run_action(action: HotAction, request: AuthenticatedRequest, **parameters: Any) -> HttpResponseBase:
+    """Return the response of a hot route's coroutine, which runs on the event loop of threads. Raise its errors."""
+    call, waiting, broker = call_of(request), get_waiting_loop(), get_broker()
+
+    def run() -> Result:
+        return broker.run(action(broker, waiting.waiters, call, **parameters), deadline_s=LONGEST_WAIT_S)
+
+    result = with_fresh_catalog(run)
+    if isinstance(result.value, StreamBody):
+        chunks = BlockingIterator(waiting, result.value)
+        return StreamingHttpResponse(chunks, status=result.status, headers=result.headers)
+    if result.value is None and "Content-Type" in result.headers:
+        return HttpResponse(status=result.status, headers=result.headers)
+    return Response(result.value, result.status, headers=result.headers)

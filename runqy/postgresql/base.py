@@ -1,9 +1,8 @@
-"""The backend: no thread waits for ever for a server that does not respond, and only a few wait at all.
+"""The backend: no thread waits for ever for a server that does not respond.
 
 libpq limits connecting (connect_timeout) and how long a lost peer goes unnoticed (tcp_user_timeout, keepalives). The
 server limits statements (statement_timeout). That leaves a server, or a proxy in front of it, that accepts everything
-and sends nothing: a `ReplyWatchdog` ends such connections. Whichever of them found the server silent, a circuit breaker
-then refuses all use of the database in this process, until the server responds again.
+and sends nothing: a `ReplyWatchdog` ends such connections. The thread that has waited does not wait again at once.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,28 +14,27 @@ from django.db.backends.postgresql import base
 from django.db.backends.utils import CursorWrapper
 
 from runqy import clock
-from runqy.concurrency.bulkhead import Bulkhead, BulkheadFull
-from runqy.concurrency.circuit_breaker import SLOW_S, CircuitBreaker, CircuitOpen
 from runqy.postgresql.watchdog import ReplyWatchdog
 
 STATEMENT_TIMEOUT_OPTION = "statement_timeout_s"
 """A key of OPTIONS in Django's settings: how long a statement may take; 0: unlimited."""
 GRACE_S = 2.0
 """How much longer than a statement the server may take to report that it took too long."""
-MAX_PROBING = 2
-"""How many threads may connect or check a connection at the same time."""
+SILENT_S = 0.5
+"""A connection that is lost sooner was refused or closed, which is no silence."""
+SPARED_S = 1.0
+"""How long a thread that has waited in vain does not connect: a request waits for its check or a connection once."""
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection on which no wait is endless."""
 
-    _breaker: ClassVar = CircuitBreaker((psycopg.OperationalError,))
-    _bulkhead: ClassVar = Bulkhead(MAX_PROBING)
     _watchdog: ClassVar = ReplyWatchdog()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.statement_timeout_s: int = self.settings_dict["OPTIONS"].get(STATEMENT_TIMEOUT_OPTION, 0)
+        self._silent_at_s = float("-inf")
         self.execute_wrappers.append(self._execute_limited)
 
     def get_connection_params(self) -> dict[str, Any]:
@@ -48,8 +46,14 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return params
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        with self._probing():
+        began_s = clock.monotonic_s()
+        if began_s - self._silent_at_s < SPARED_S:
+            raise psycopg.OperationalError("PostgreSQL cannot be reached: it did not respond a moment ago.")
+        try:
             return super().get_new_connection(conn_params)
+        except psycopg.OperationalError:
+            self._record_loss(began_s)
+            raise
 
     def init_connection_state(self) -> None:
         with self.limited():
@@ -61,7 +65,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def is_usable(self) -> bool:
         """Return whether the server responds on this connection, within the time in which it must accept a new one."""
-        return self._check() is True
+        with self._limited(self._response_timeout_s()):
+            return super().is_usable()
 
     def commit(self) -> None:
         with self.limited():
@@ -80,49 +85,24 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     @contextmanager
     def limited(self) -> Iterator[None]:
-        """Limit how long the block waits for replies. Raise OperationalError if the server was found silent."""
-        if self._breaker.is_open and self._check() is None:
-            with self.wrap_database_errors:
-                raise _found_silent()
-        connection, began_s = self.connection, clock.monotonic_s()
-        try:
-            with self._watchdog.limit(connection, self._statement_limit_s()):
-                yield
-        finally:
-            is_lost = connection is not None and connection.broken
-            # A connection that is lost quickly was refused or closed, which is no silence.
-            if is_lost and clock.monotonic_s() - began_s >= SLOW_S:
-                self._breaker.open()
-
-    def _check(self) -> bool | None:
-        """Return whether the connection can be used, which it cannot in a failed transaction; None if the server did
-        not respond.
-
-        A connection that was lost or closed before says nothing about the server, and leaves the circuit as it is.
-        """
-        connection = self.connection
-        if connection is None or connection.closed:
-            return None
-        try:
-            with self._probing(), self._watchdog.limit(connection, self._response_timeout_s()):
-                is_usable = super().is_usable()
-                if connection.closed:
-                    raise psycopg.OperationalError("PostgreSQL did not respond.")
-                return is_usable
-        except psycopg.OperationalError:
-            return None
+        """Limit how long the block waits for the replies to statements."""
+        with self._limited(self._statement_limit_s()):
+            yield
 
     @contextmanager
-    def _probing(self) -> Iterator[None]:
-        """Let the block find out whether the server responds: few at a time, and only one if it was found silent.
-
-        Raise psycopg.OperationalError.
-        """
+    def _limited(self, timeout_s: float) -> Iterator[None]:
+        connection, began_s = self.connection, clock.monotonic_s()
         try:
-            with self._breaker.calling(), self._bulkhead.enter():
+            with self._watchdog.limit(connection, timeout_s):
                 yield
-        except (CircuitOpen, BulkheadFull) as error:
-            raise _found_silent() from error
+        finally:
+            if connection is not None and connection.broken:
+                self._record_loss(began_s)
+
+    def _record_loss(self, began_s: float) -> None:
+        now_s = clock.monotonic_s()
+        if now_s - began_s >= SILENT_S:
+            self._silent_at_s = now_s
 
     def _execute_limited(self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
         with self.limited():
@@ -147,7 +127,3 @@ class _LimitedCursor(CursorWrapper):
     def close(self) -> None:
         with nullcontext() if self.cursor.connection.closed else self.db.limited():
             self.cursor.close()
-
-
-def _found_silent() -> psycopg.OperationalError:
-    return psycopg.OperationalError("PostgreSQL cannot be reached: it did not respond a moment ago.")

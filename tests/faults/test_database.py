@@ -16,13 +16,19 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
+from runqy.broker import keys
+from runqy.broker.broker import Broker
 from tests.faults.producers import ENQUEUE, ENQUEUE_BATCH, KeptConnection, Reply, Send
 from tests.faults.servers import StartWeb
 from tests.support import environment
 from tests.support.bad_network import BadNetwork, FaultMode
+from tests.support.maintenance import start_maintenance
+from tests.support.maintenance_duties import KEYS, put
 from tests.support.postgresql import PostgresqlServer, find_programs
+from tests.support.redis_client import redis_of
 from tests.support.waiting import wait_until
 from tests.support.web import WebProcess
+from vaults.access_log import VaultGrant, record_delivery
 
 pytestmark = pytest.mark.fault
 
@@ -184,3 +190,41 @@ def test_a_database_that_hangs_stops_no_task_and_is_used_again(
     wait_until(lambda: client.send(*VAULTS).status == 200)
     wait_until(lambda: read_status_of_database(client) == "ok")
     network.close()
+
+
+@pytest.mark.postgresql
+@pytest.mark.skipif(find_programs() is None, reason="PostgreSQL's programs are not installed")
+def test_maintenance_forwards_tasks_while_the_database_hangs_and_records_afterwards(
+    single_broker: Broker, postgresql: PostgresqlServer
+) -> None:
+    network = BadNetwork(postgresql.port, random.Random(0))
+    url = f"postgresql://postgres@127.0.0.1:{network.port}/postgres?statement_timeout=2"
+    process = start_maintenance(subprocess.DEVNULL, DATABASE_URL=url)
+    redis = redis_of(single_broker)
+    try:
+        deliver("before")
+        wait_until(lambda: redis.xlen(keys.DELIVERIES) == 0)
+
+        network.mode = FaultMode.SILENT
+        deliver("meanwhile")
+        for number in range(3):
+            make_due(single_broker, f"t{number}")
+            wait_until(lambda number=number: redis.llen(KEYS.pending) > number)
+        waiting = redis.xlen(keys.DELIVERIES)
+        network.mode = FaultMode.FINE
+
+        wait_until(lambda: redis.xlen(keys.DELIVERIES) == 0)
+        assert waiting == 1
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+        network.close()
+
+
+def deliver(worker_id: str) -> None:
+    record_delivery(worker_id=worker_id, queue="mail", grants=[VaultGrant(vault="v", versions={"A": 1}, state="s")])
+
+
+def make_due(broker: Broker, task_id: str) -> None:
+    put(broker, task_id, process_at_s=broker.now_s() + 1000)
+    redis_of(broker).zadd(KEYS.scheduled, {task_id: 1})

@@ -1,10 +1,9 @@
-"""Connections to a PostgreSQL that is slow or silent: every wait ends, and the next one is spared."""
+"""Connections to a PostgreSQL that is slow or silent: every wait ends, and a request waits once."""
 
 import random
 import socket
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import psycopg
@@ -13,15 +12,12 @@ from django.db import OperationalError, ProgrammingError
 from django.db.utils import ConnectionHandler
 from pytest_django.plugin import DjangoDbBlocker
 
-from runqy import clock
-from runqy.concurrency import circuit_breaker
-from runqy.concurrency.bulkhead import Bulkhead
-from runqy.concurrency.circuit_breaker import CircuitBreaker
 from runqy.config.connection_urls import parse_database_url
-from runqy.postgresql.base import MAX_PROBING, DatabaseWrapper
+from runqy.postgresql import base
+from runqy.postgresql.base import DatabaseWrapper
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.postgresql import PostgresqlServer, find_programs
-from tests.support.waiting import PATIENCE_S, wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -52,19 +48,8 @@ Connect = Callable[..., DatabaseWrapper]
 
 
 @pytest.fixture
-def breaker(monkeypatch: pytest.MonkeyPatch) -> CircuitBreaker:
-    """Return the circuit breaker of all connections; no other test has just found the server silent."""
-    breaker = CircuitBreaker((psycopg.OperationalError,))
-    monkeypatch.setattr(DatabaseWrapper, "_breaker", breaker)
-    return breaker
-
-
-@pytest.fixture
-def connect(
-    django_db_blocker: DjangoDbBlocker, breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Connect]:
+def connect(django_db_blocker: DjangoDbBlocker) -> Iterator[Connect]:
     """Return what gives a connection to a port, not open yet."""
-    monkeypatch.setattr(DatabaseWrapper, "_bulkhead", Bulkhead(MAX_PROBING))
     opened: list[DatabaseWrapper] = []
 
     def connect(port: int, query: str = "") -> DatabaseWrapper:
@@ -183,26 +168,59 @@ def test_a_connection_whose_server_went_silent_is_not_usable(network: BadNetwork
     assert time.monotonic() - began_s < 30, "it is checked for as long as a statement may take"
 
 
+class Attempts:
+    """Counts attempts to connect."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        connect = psycopg.connect
+
+        def count(*args: Any, **kwargs: Any) -> Any:
+            self.count += 1
+            return connect(*args, **kwargs)
+
+        monkeypatch.setattr(psycopg, "connect", count)
+
+
 @pytest.mark.parametrize(("act", "limits"), [(check, "?connect_timeout=2"), (select, "?statement_timeout=1")])
-def test_after_one_wait_in_vain_nothing_waits_on_another_connection(
+def test_a_request_waits_once_for_a_silent_server(
     network: BadNetwork, connect: Connect, act: Callable[..., None], limits: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(circuit_breaker, "OPEN_S", 30.0)  # a slow machine may take a second between two calls
-    first, other = connect(network.port, limits), connect(network.port, "?connect_timeout=60&statement_timeout=60")
-    select(first)
-    session = ask(other, "SELECT pg_backend_pid()")
+    monkeypatch.setattr(base, "SPARED_S", 60.0)  # a slow machine may take a second between two calls
+    connection, attempts = connect(network.port, limits), Attempts(monkeypatch)
+    select(connection)
 
     network.mode = FaultMode.SILENT
-    fail(lambda: act(first))
-    began_s = time.monotonic()
-    fail(lambda: select(other))
-    took_s = time.monotonic() - began_s
+    fail(lambda: act(connection))
+    connection.close()
+    for _ in range(3):
+        fail(lambda: select(connection))
+
+    assert attempts.count == 1, "the first one, before the server went silent"
+
+
+def test_a_request_waits_once_for_a_server_that_does_not_speak(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "SPARED_S", 60.0)
+    attempts = Attempts(monkeypatch)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        connection = connect(silent.getsockname()[1], "?connect_timeout=2&sslmode=disable")
+        for _ in range(3):
+            fail(connection.ensure_connection)
+
+    assert attempts.count == 1
+
+
+def test_a_thread_that_waits_in_vain_stops_no_other_one(network: BadNetwork, connect: Connect) -> None:
+    first, other = connect(network.port, "?connect_timeout=2"), connect(network.port)
+    select(first)
+
+    network.mode = FaultMode.SILENT
+    fail(lambda: check(first))
     network.mode = FaultMode.FINE
 
-    assert took_s < 30, f"it took {took_s:.1f} s"
-    monkeypatch.setattr(clock, "monotonic_s", lambda: time.monotonic() + 30.0)
-    wait_until_used_again(other)
-    assert ask(other, "SELECT pg_backend_pid()") == session
+    select(other)
 
 
 def lose(connection: DatabaseWrapper, network: BadNetwork) -> None:
@@ -217,108 +235,31 @@ def close(connection: DatabaseWrapper, _: BadNetwork) -> None:
 
 
 @pytest.mark.parametrize("end", [lose, close])
-def test_a_connection_that_ended_before_shows_nothing_about_a_silent_server(
-    network: BadNetwork,
-    connect: Connect,
-    breaker: CircuitBreaker,
-    monkeypatch: pytest.MonkeyPatch,
-    end: Callable[..., None],
+def test_a_connection_that_ended_before_is_replaced_at_once(
+    network: BadNetwork, connect: Connect, monkeypatch: pytest.MonkeyPatch, end: Callable[..., None]
 ) -> None:
-    ended, silent, other = (connect(network.port, "?statement_timeout=1") for _ in range(3))
-    for connection in (ended, silent):
-        select(connection)
-    end(ended, network)
-    for connection in (silent, other):
-        connection.close()
-        wait_until_used_again(connection)
+    monkeypatch.setattr(base, "SPARED_S", 60.0)
+    monkeypatch.setattr(base, "SILENT_S", 30.0)  # a slow machine may take a while to notice
+    connection = connect(network.port)
+    select(connection)
 
-    monkeypatch.setattr(circuit_breaker, "OPEN_S", 30.0)
-    network.mode = FaultMode.SILENT
-    fail(lambda: select(silent))
-    monkeypatch.setattr(clock, "monotonic_s", lambda: time.monotonic() + 30.0)
-    fail(lambda: select(ended))
-    fail(lambda: commit(ended))
-    assert not ended.is_usable()
+    end(connection, network)
 
-    assert breaker.is_open
-    network.mode = FaultMode.FINE
-    wait_until_used_again(other)
+    assert not connection.is_usable()
+    connection.close()
+    select(connection)
 
 
-def test_a_failed_transaction_is_rolled_back_where_the_server_responds_again(
-    network: BadNetwork, connect: Connect, breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_transaction_is_rolled_back(network: BadNetwork, connect: Connect) -> None:
     failed = connect(network.port)
     failed.set_autocommit(False)
     with pytest.raises(ProgrammingError):
         ask(failed, "SELECT nothing_of_that_name")
-    breaker.open()
-    monkeypatch.setattr(clock, "monotonic_s", lambda: time.monotonic() + circuit_breaker.OPEN_S)
 
     assert not failed.is_usable()
-    breaker.open()
-    monkeypatch.setattr(clock, "monotonic_s", lambda: time.monotonic() + 2 * circuit_breaker.OPEN_S)
     failed.rollback()
 
-    assert not breaker.is_open
     assert ask(failed, "SELECT 1") == 1
-
-
-def test_a_failed_transaction_does_not_hide_that_the_server_is_silent(
-    network: BadNetwork, connect: Connect, breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failed = connect(network.port, "?connect_timeout=2")
-    failed.set_autocommit(False)
-    with pytest.raises(ProgrammingError):
-        ask(failed, "SELECT nothing_of_that_name")
-    breaker.open()
-    monkeypatch.setattr(clock, "monotonic_s", lambda: time.monotonic() + circuit_breaker.OPEN_S)
-
-    network.mode = FaultMode.SILENT
-    fail(failed.rollback)
-
-    assert breaker.is_open
-
-
-def wait_until_refused(waiting: set[Future[None]]) -> set[Future[None]]:
-    """Wait until all are refused but those that may wait for the server, and return these."""
-    while len(waiting) > MAX_PROBING:
-        refused, waiting = wait(waiting, PATIENCE_S, FIRST_COMPLETED)
-        assert {type(future.exception()) for future in refused} == {OperationalError}
-    return waiting
-
-
-def test_few_requests_wait_on_connections_that_went_silent(network: BadNetwork, connect: Connect) -> None:
-    connections = [connect(network.port, "?connect_timeout=60") for _ in range(4 * MAX_PROBING)]
-    for connection in connections:
-        select(connection)
-
-    network.mode = FaultMode.SILENT
-    with ThreadPoolExecutor(len(connections)) as pool:
-        waiting = wait_until_refused({pool.submit(check, connection) for connection in connections})
-        network.mode = FaultMode.FINE
-
-        assert [future.result(30) for future in waiting] == [None] * MAX_PROBING
-
-
-def test_few_threads_wait_for_a_server_that_does_not_speak(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(circuit_breaker, "OPEN_S", 60.0)  # a slow machine may take a second between two calls
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent, ThreadPoolExecutor(4) as pool:
-        port = silent.getsockname()[1]
-
-        def try_to_connect() -> None:
-            connect(port, "?connect_timeout=60&sslmode=disable").ensure_connection()
-
-        waiting = wait_until_refused({pool.submit(try_to_connect) for _ in range(4)})
-        for _ in waiting:
-            silent.accept()[0].close()
-        assert {type(future.exception(PATIENCE_S)) for future in waiting} == {OperationalError}
-        for _ in range(10):
-            fail(try_to_connect)
-
-        silent.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            silent.accept()
 
 
 def test_a_server_that_speaks_again_is_used_again(network: BadNetwork, connect: Connect) -> None:

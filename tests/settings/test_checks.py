@@ -90,9 +90,9 @@ def test_a_worker_key_of_one_queue_that_allows_shared_credentials_is_an_error(tm
     environment = {"PATH": os.environ["PATH"], "RUNQY_HOME": str(tmp_path)} | variables
     row = "role='worker', queues=['mail'], allow_shared_redis=True"
     create = f"from runqy.accounts.models import ApiKey; ApiKey.objects.create({row})"
-    for command in (["migrate", "--no-input"], ["shell", "-c", create]):
-        words = [sys.executable, str(ROOT / "manage.py"), *command]
-        subprocess.run(words, env=environment, capture_output=True, check=True)
+    commands = ("migrate", "accounts", "--", "shell", "-c", create)
+    words = [sys.executable, "-m", "runqy.supervisor.management_commands", *commands]
+    subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, check=True)
 
     finished = check(tmp_path, variables, "--deploy", "--database", "default")
     required = check(tmp_path, variables | {"RUNQY_WORKER_ACL": "required"}, "--deploy", "--database", "default")

@@ -13,9 +13,9 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 SERVER = {
-    "manage.py": [str(ROOT / "manage.py"), "migrate", "--no-input"],
-    "commands": ["-m", "runqy.supervisor.management_commands", "migrate", "--no-input"],
-    "django": ["-m", "django", "migrate", "--no-input"],
+    "manage.py": [str(ROOT / "manage.py"), "migrate", "contenttypes"],
+    "commands": ["-m", "runqy.supervisor.management_commands", "migrate", "contenttypes"],
+    "django": ["-m", "django", "migrate", "contenttypes"],
 }
 WRITE = "import os, pathlib; pathlib.Path(os.environ['NEW_FILE']).write_text('')"
 IMPORTS = {

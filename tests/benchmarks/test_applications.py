@@ -11,7 +11,7 @@ from runqy.broker.keys import QueueKeys
 from tests.support import environment
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.release]
 
 
 def test_the_server_and_the_bare_application_serve_the_measured_requests() -> None:

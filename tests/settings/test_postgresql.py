@@ -12,6 +12,11 @@ import pytest
 from tests.support.postgresql import PostgresqlServer, find_programs
 
 ROOT = Path(__file__).parents[2]
+WITH_PROCESSES = [
+    "tests/vaults/test_rotation.py::test_a_killed_rotation_continues_and_workers_can_register_meanwhile",
+    "tests/queues/test_deletion.py::test_maintenance_finishes_the_deletion_of_a_killed_process",
+]
+"""Tests of modules below that start processes, whose statements the others of their modules send too."""
 KEPT_OPEN = "error\nignore:.*was deleted while still open:ResourceWarning"
 
 pytestmark = [
@@ -37,9 +42,10 @@ def run_tests(server: PostgresqlServer, *paths: str) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "RUNQY_", "REDIS_"))}
     env["RUNQY_TEST_DATABASE_URL"] = server.url
 
+    left_out = [f"--deselect={name}" for name in WITH_PROCESSES]
     done = subprocess.run(
         # Connections are kept for a thread's later requests, and a test's threads have none.
-        [sys.executable, "-m", "pytest", "-o", f"filterwarnings={KEPT_OPEN}", *paths],
+        [sys.executable, "-m", "pytest", "-m", "not cluster", "-o", f"filterwarnings={KEPT_OPEN}", *left_out, *paths],
         cwd=ROOT,
         env=env,
         capture_output=True,

@@ -20,7 +20,8 @@ from tests.supervisor.stack import make_queue
 from tests.support import environment
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+# On the whole product, what tests/workers/test_crashes.py, tests/faults and tests/config_sync show of its parts.
+pytestmark = [pytest.mark.slow, pytest.mark.release, pytest.mark.timeout(400)]
 
 TASKS = 80
 KILLS = 8

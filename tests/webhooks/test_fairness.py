@@ -59,7 +59,13 @@ def add_slow_endpoints(url: str, makers: int) -> None:
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("configuration")
-@pytest.mark.parametrize(("makers", "in_flight"), [(1, SLOTS // 4), (30, SLOTS * 19 // 20)])
+@pytest.mark.parametrize(
+    ("makers", "in_flight"),
+    [
+        pytest.param(1, SLOTS // 4, marks=pytest.mark.release),
+        (30, SLOTS * 19 // 20),
+    ],
+)
 def test_a_message_arrives_beside_slow_endpoints_that_have_all_slots(
     receiver: Receiver, slow_url: str, processes: list[subprocess.Popen[bytes]], makers: int, in_flight: int
 ) -> None:

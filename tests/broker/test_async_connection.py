@@ -7,6 +7,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -353,6 +354,31 @@ def test_a_connection_that_is_back_brings_back_the_others(
         assert not waiting.done()
         may_open[1].set()
         assert await waiting == [sent.args[1].encode()]
+        await node.close()
+
+    asyncio.run(act())
+
+
+def test_an_attempt_that_opens_a_connection_after_a_faster_one_closes_it(
+    target: RedisTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connector, late = Connector(target), []
+
+    async def act() -> None:
+        async def open_connection() -> AsyncConnection:
+            opened = await connector.open()
+            if not late:
+                late.append(opened)
+                with suppress(asyncio.CancelledError):  # it is open when it is told to stop
+                    await asyncio.Event().wait()
+            return opened
+
+        node = AsyncNode(open_connection, max_pending=10)
+        monkeypatch.setattr(async_node, "RECONNECT_MAX_S", 0.01)
+
+        await node.execute([command("PING", key=None)], is_bulky=False)
+
+        await wait_until(lambda: not late[0].is_open)
         await node.close()
 
     asyncio.run(act())

@@ -8,7 +8,16 @@ from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys, ended_channel
 from runqy.broker.pubsub import TaskEndSubscriber
-from runqy.broker.tasks.chunks import GAP, MAX_CHUNKS, ChunkBatch, TaskChunks, mark_gap, read_chunks, write_chunks
+from runqy.broker.tasks.chunks import (
+    GAP,
+    MAX_CHUNKS,
+    ChunkBatch,
+    TaskChunks,
+    count_dropped,
+    mark_gap,
+    read_chunks,
+    write_chunks,
+)
 from runqy.broker.tasks.finish import complete, requeue
 from runqy.broker.tasks.inspector import run_tasks
 from runqy.broker.tasks.lease import Lease, LeasedTask
@@ -176,6 +185,11 @@ def test_chunks_of_another_type_are_replaced(broker: Broker, taken: LeasedTask) 
 
     assert (unreadable, stored) == (TaskChunks(), 0)
     assert chunks_of(broker).entries == (b"1", b"2")
+
+
+@pytest.mark.parametrize(("entry", "number"), [(GAP, 1), (b"!3", 3), (b"!", 1), (b"!0", 1), (b'"!3"', 0), (b"", 0)])
+def test_an_entry_stands_for_the_chunks_that_were_dropped(entry: bytes, number: int) -> None:
+    assert count_dropped(entry) == number
 
 
 def test_a_full_redis_takes_no_chunks_and_records_the_gap(single_broker: Broker) -> None:

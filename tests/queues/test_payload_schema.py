@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from queues.definition_serializers import PayloadFieldSerializer
 from queues.definitions import FieldType, PayloadField
-from queues.payload_schema import complete, example_body, example_curl, example_payload, example_queue_name, fits
+from queues.payload_schema import (
+    complete,
+    example_body,
+    example_curl,
+    example_payload,
+    example_queue_name,
+    fits,
+    payload_field_errors,
+)
 from runqy.errors import PayloadInvalid
 
 
@@ -131,3 +139,16 @@ def test_a_default_is_nested_to_a_limit(depth: int, is_refused: bool) -> None:
     assert serializer.is_valid() != is_refused
     if is_refused:
         assert serializer.errors == {"default": ["Must not be nested deeper than 32 levels."]}
+
+
+@pytest.mark.parametrize(
+    ("one", "member"),
+    [
+        (field("a\0b", "string"), "name"),
+        (field("x", "string", description="a\0b"), "name"),
+        (field("x", "array", default_json='["a\\u0000b"]'), "default"),
+        (field("x", "object", default_json='{"a\\u0000b": 1}'), "default"),
+    ],
+)
+def test_a_null_character_is_reported_at_the_member_that_has_it(one: PayloadField, member: str) -> None:
+    assert list(payload_field_errors(one)) == [(member, "Null characters are not allowed.")]

@@ -8,7 +8,7 @@ import redis as redis_py
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from queues.pausing import pause_queue, pause_whole_queue
-from queues.status import QueueStatus, get_queue_statuses
+from queues.status import QueueLoad, QueueStatus, get_queue_statuses
 from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.constants import HEARTBEAT_TTL_S
@@ -69,6 +69,20 @@ def test_workers_that_are_not_ready_are_counted_apart() -> None:
     serve("silent", "mail", ago_s=HEARTBEAT_TTL_S + 5)
 
     assert look().worker_counts == WorkerCounts(ready=1, not_ready=2)
+
+
+def test_the_load_is_that_of_its_own_workers_and_leaves_out_what_none_reports() -> None:
+    saved(spec("mail"))
+    assert look().load == QueueLoad(
+        slots=0, running=0, processes=0, mean_batch=0, shared_deaths=0, shared_death_tasks=0
+    )
+    serve("a", "mail", concurrency=8, processes=2, mean_running=1.5, mean_batch=1.0)
+    serve("b", "mail", concurrency=4, processes=1, mean_batch=2.0, shared_deaths=1, shared_death_tasks=5)
+    serve("c", "mail", concurrency=1, processes=1, shared_deaths=2, shared_death_tasks=3)
+
+    assert look().load == QueueLoad(
+        slots=13, running=1.5, processes=4, mean_batch=1.5, shared_deaths=3, shared_death_tasks=3
+    )
 
 
 def test_tasks_of_all_sub_queues_are_counted_by_state(redis: redis_py.Redis) -> None:

@@ -20,8 +20,9 @@ from tests.supervisor.stack import make_queue
 from tests.support import environment
 from tests.support.waiting import wait_until
 
-# On the whole product, what tests/workers/test_crashes.py, tests/faults and tests/config_sync show of its parts.
-pytestmark = [pytest.mark.slow, pytest.mark.release, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+OF_ITS_PARTS = pytest.mark.release
+"""What tests/workers/test_crashes.py, tests/faults/test_processes.py and tests/broker/test_pausing.py show already."""
 
 TASKS = 80
 KILLS = 8
@@ -129,6 +130,7 @@ def assert_each_completed_once(redis: redis_py.Redis, server: Serve, ids: list[s
         assert response["info"]["result"]["run"] > 0
 
 
+@OF_ITS_PARTS
 def test_no_task_is_lost_or_completed_twice_when_workers_are_killed(server, start_worker, redis, runs):
     seed = int(os.environ.get("RUNQY_TEST_SEED") or time.time_ns())
     print(f"RUNQY_TEST_SEED={seed}")
@@ -149,6 +151,7 @@ def test_no_task_is_lost_or_completed_twice_when_workers_are_killed(server, star
     assert TASKS <= run_ids.total() <= TASKS + KILLS * 4  # the number that the worker held each time
 
 
+@OF_ITS_PARTS
 def test_accepted_tasks_survive_the_killing_of_the_web_server(server, start_worker, redis):
     start_worker()
     ids: list[str] = []
@@ -173,6 +176,7 @@ def test_accepted_tasks_survive_the_killing_of_the_web_server(server, start_work
         assert server.request("GET", f"/queue/{task_id}")[1]["info"]["state"] == "completed"
 
 
+@OF_ITS_PARTS
 def test_a_queue_that_is_paused_under_load_stays_paused_after_its_worker_was_killed(server, start_worker, redis, runs):
     worker, may_go_on = start_worker(), runs.with_name(f"{runs.name}.may_go_on")
     ids = [enqueue(server, waits=number >= TASKS // 4) for number in range(TASKS)]

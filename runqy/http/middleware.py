@@ -186,7 +186,7 @@ def _is_trusted(text: str) -> bool:
 class SecurityHeadersMiddleware:
     """Add the headers about security. Their policy allows browsers to load and run files of this server only.
 
-    Django's own middleware, of which only the redirect to https is left, changes no header that a response has.
+    Neither it nor Django's own middleware, of which only the redirect to https is left, changes one that a view set.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -196,7 +196,7 @@ class SecurityHeadersMiddleware:
         response = self.get_response(request)
         policy = _content_security_policy(request.path_info, response.headers.get("Content-Type", ""))
         for name, value in security_headers(request.scheme or "", policy).items():
-            response[name] = value
+            response.headers.setdefault(name, value)
         return response
 
 

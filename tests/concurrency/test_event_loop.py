@@ -133,9 +133,10 @@ import asyncio, os, signal, threading
 from runqy.concurrency.event_loop import loop_thread
 
 async def wait():
-    os.kill(os.getpid(), signal.SIGINT)
     try:
-        await asyncio.Event().wait()
+        while True:  # Python overlooks a signal that comes just before a thread begins to wait for a lock
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(1)
     finally:
         print("canceled", flush=True)
 

@@ -235,8 +235,8 @@ def test_other_duties_keep_their_interval(single_broker: Broker, found: bool | N
 def test_a_wake_up_ends_the_pause(
     single_broker: Broker, monkeypatch: pytest.MonkeyPatch, is_of_this_process: bool
 ) -> None:
-    """Each tick wakes the next one: by itself it would not come before the test fails."""
-    monkeypatch.setattr(loops, "IDLE_INTERVAL_S", FORCED_END_S * 2)
+    """Without a wake-up no tick but the first would come before the test fails."""
+    monkeypatch.setattr(loops.DutyLoop, "_next_interval_s", lambda _, *, is_idle: FORCED_END_S * (1 + is_idle))
     stop, is_subscribed = threading.Event(), lambda: redis_of(single_broker).pubsub_numsub(DUTY_CHANNELS[0])[0][1]
     ticks: list[int] = []
 
@@ -260,6 +260,18 @@ def test_a_wake_up_ends_the_pause(
     sender.join()
 
     assert (len(ticks), took_s < FORCED_END_S) == (30, True)
+
+
+def test_a_wake_up_during_a_tick_is_not_lost(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops.DutyLoop, "_next_interval_s", lambda *_, **__: FORCED_END_S * 2)
+    stop = threading.Event()
+
+    def wake(tick: int) -> bool:
+        wakeups.send_wakeup("scripted")
+        stop_after(stop, 5)(tick)
+        return False
+
+    assert run(single_broker, Scripted(wake), stop=stop) < FORCED_END_S
 
 
 @pytest.mark.django_db(transaction=True)

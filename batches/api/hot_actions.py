@@ -3,7 +3,7 @@
 from batches.api.events import open_batch_stream
 from runqy.broker.request import AnyBroker
 from tasks.api.calls import Call, Result
-from tasks.api.events import EVENT_HEADERS, EVENT_TYPE
+from tasks.api.events import EVENT_HEADERS, EVENT_STREAM_HEADERS
 from tasks.waiting import ResultWaiters
 
 
@@ -14,8 +14,7 @@ async def stream_batch_events(_broker: AnyBroker, waiters: ResultWaiters, call: 
     stream = await call.wait(open_batch_stream(waiters, batch_id, client=client, last_event_id=last_event_id))
     if stream is None:
         return Result(None, 204, EVENT_HEADERS)
-    headers = {"Content-Type": EVENT_TYPE, **EVENT_HEADERS}
     if call.is_head:
         await call.wait(stream.aclose())
-        return Result(None, 200, headers)
-    return Result(stream, 200, headers)
+        return Result(None, 200, EVENT_STREAM_HEADERS)
+    return Result(stream, 200, EVENT_STREAM_HEADERS)

@@ -32,6 +32,7 @@ LAST_EVENT_ID = OpenApiParameter(
 EVENT_TYPE = "text/event-stream"
 # `X-Accel-Buffering: no` stops nginx from holding events back.
 EVENT_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+EVENT_STREAM_HEADERS = {"Content-Type": EVENT_TYPE, **EVENT_HEADERS}
 HEARTBEAT = b": heartbeat\n\n"
 
 

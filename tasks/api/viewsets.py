@@ -1,6 +1,6 @@
 """Tasks over HTTP, for clients: enqueue, enqueue a batch, get, stream events.
 
-The data plane serves these routes too, with the same operations, parsers and serializers: see
+The data plane serves these routes too, by the same coroutines of `hot_actions`: see
 docs/explanation/architecture.md.
 """
 

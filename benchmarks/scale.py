@@ -22,10 +22,10 @@ from benchmarks.server import KEY, Server
 from benchmarks.simulated_workers import start_workers
 from benchmarks.stack import Stack
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.health import is_maintenance_running
 from runqy.broker.tasks.enqueue import NewTask, new_task_id
 from runqy.broker.tasks.enqueue_batch import enqueue_many
+from runqy.config.connection_urls import RedisTarget
 from soak.processes import cpu_s
 from tests.support.servers import ValkeyServer, start_cluster
 from tests.support.waiting import wait_until

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.constants import HEARTBEAT_S
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.broker.workers.redis_users import new_wake_token
+from runqy.config.connection_urls import RedisTarget
 from workers.runtime.consumer import Consumer
 from workers.runtime.consumer_state import ConsumeConfig
 from workers.runtime.heartbeat import WorkerIdentity, send_heartbeat

@@ -17,7 +17,7 @@ from redis import Redis
 
 from benchmarks.server import KEY, Server
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
+from runqy.config.connection_urls import RedisTarget
 from tests.support.servers import ValkeyServer, free_port
 from tests.support.waiting import wait_until
 

@@ -13,13 +13,13 @@ from benchmarks.server import Server
 from benchmarks.stack import Stack
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.constants import POLL_S
 from runqy.broker.request import raise_error
 from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue, new_task_id
 from runqy.broker.tasks.finish import complete
 from runqy.broker.tasks.queue_order import QueueWeight
+from runqy.config.connection_urls import RedisTarget
 
 PICKUPS = 300
 _TIMEOUT_S = 120

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 from documentation.django_setup import set_up_django
 from documentation.tables import cell, table
-from runqy.broker.rate_limit import WINDOWS_S, Rate
 from runqy.config.env import Environment, Setting
 from runqy.formats import durations
+from runqy.formats.rates import WINDOWS_S, Rate
 from workers.runtime import settings as worker
 
 set_up_django()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runqy.broker.rate_limit import Rate
+from runqy.formats.rates import Rate
 
 MIN_KEY_LENGTH = 32
 """A shorter key from the environment may be guessed."""

@@ -10,8 +10,9 @@ from redis import Redis, RedisCluster
 
 from runqy import clock
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget, connect_client
+from runqy.broker.connection.redis_client import connect_client
 from runqy.concurrency import event_loop
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable
 from runqy.telemetry.failure_log import FailureLog
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from runqy.admin_site import theme
 from runqy.broker import constants
-from runqy.broker.connection.redis_client import RedisTarget
-from runqy.broker.rate_limit import Rate
 from runqy.config import connection_urls, home, own_packages, process
+from runqy.config.connection_urls import RedisTarget
 from runqy.config.env import Environment, parse_master_keys
 from runqy.config.framework import *  # noqa: F403
 from runqy.config.framework import INSTALLED_APPS, MIDDLEWARE
+from runqy.formats.rates import Rate
 from runqy.telemetry import logs
 
 env = Environment()

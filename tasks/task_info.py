@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 import msgspec
 
-from runqy.api.serializers import FOR_RELEASED_CLIENTS
-from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.record import TaskProgress, TaskRecord
 from runqy.formats import durations
+from runqy.formats.json_decoding import FOR_RELEASED_CLIENTS
 from runqy.formats.timestamps import format_ns, format_s
+from runqy.http.request_ids import REQUEST_ID, TRACEPARENT
 from tasks import payloads
 
 Timestamp = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})] | None

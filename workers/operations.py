@@ -15,10 +15,10 @@ from runqy.accounts.identities import refuse_revoked_key
 from runqy.accounts.worker_credentials import grant_redis_user
 from runqy.api_keys import Identity
 from runqy.audit.operations import record_in_redis
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.claims import claim_worker_id
 from runqy.broker.workers.heartbeats import write_refusal
 from runqy.broker.workers.requests import WorkerAction, request_action
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import (
     BrokerUnavailable,
     KeyInsufficient,

@@ -11,8 +11,8 @@ import msgspec
 from benchmarks.apps.store import STORE
 from runqy.broker import asynq_pb2
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.request import AnyBroker, Request
+from runqy.config.connection_urls import RedisTarget
 
 django.setup()  # gunicorn's worker class is runqy's, and needs it
 

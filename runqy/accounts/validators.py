@@ -8,8 +8,8 @@ from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.utils import timezone
 
-from runqy.broker.rate_limit import parse_rate
 from runqy.formats.names import QUEUE_NAME, VAULT_NAME
+from runqy.formats.rates import parse_rate
 from runqy.formats.time_zones import get_zone
 
 KEY_NAME = r"(?! *$)[^\x00-\x1f\x7f]+"

@@ -12,6 +12,7 @@ from drf_spectacular.utils import Direction, extend_schema_field
 from rest_framework import serializers
 
 from runqy.errors import RequestInvalid, RunqyError, choices_error
+from runqy.formats.json_decoding import FOR_RELEASED_CLIENTS
 from runqy.formats.timestamps import format_ns, format_s
 
 
@@ -195,8 +196,6 @@ class UnixNanosecondsField(serializers.Field[Any, Any, Any, Any]):
 
 
 _REF = "#/components/schemas/"
-FOR_RELEASED_CLIENTS = {"x-for-released-clients": True}
-"""Marks a struct's field, as its `extra_json_schema`, that the OpenAPI schema leaves out."""
 
 
 class NamesField(serializers.ListField):

@@ -9,12 +9,12 @@ from runqy.broker.connection.async_cluster import AsyncCluster
 from runqy.broker.connection.async_connection import ConnectionLost
 from runqy.broker.connection.async_connector import CONNECT_TIMEOUT_S, MAX_PENDING, REPLY_TIMEOUT_S, Connector
 from runqy.broker.connection.async_node import AsyncNode
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.memory import MemoryUse
 from runqy.broker.redis_clock import RedisClock
 from runqy.broker.replies import Reply, ReplyLost
 from runqy.broker.request import Request, RequestBatch, raise_if_unknown
 from runqy.broker.scripts import Command
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable, RunqyError
 
 T = TypeVar("T")

@@ -12,8 +12,6 @@ DEFAULT_TIMEOUT_S = 1800
 ERROR_MAX_BYTES = 16_384
 MAX_INT32 = 2**31 - 1
 """The limit for numbers from a task's hash: workers can write any number there, and protobuf rejects larger ones."""
-REQUEST_ID, TRACEPARENT = "x-request-id", "traceparent"
-"""The headers of a message for the id of the request that created the task, and for its trace."""
 
 FRESH_START = b"\x30\x00\x68\x00"
 """Appended to an encoded message, it resets `retried` and `completed_at` (fields 6 and 13) to 0: in protobuf a later

@@ -18,11 +18,11 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection.async_connection import AsyncConnection
 from runqy.broker.connection.async_connector import Connector
 from runqy.broker.connection.async_node import reconnect_delay_s
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import ended_channel
 from runqy.broker.replies import Reply, translate_error
 from runqy.broker.request import Request
 from runqy.broker.scripts import command, pack
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import RunqyError
 
 PING_AFTER_S = 15.0

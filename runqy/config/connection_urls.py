@@ -1,12 +1,12 @@
 """Parse the URLs of this server, of Redis and of the database, and IP addresses of clients."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.errors import choices_error
 from runqy.formats import durations
 
@@ -24,6 +24,30 @@ POSTGRESQL_LIMITS = {
 }
 """Timeouts of PostgreSQL and the network. Options of the URL override them."""
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisTarget:
+    """The address of Redis and the credentials for it."""
+
+    addresses: tuple[tuple[str, int], ...]
+    """Host and port of the server, the Sentinels, or some nodes of the cluster."""
+    mode: str = "single"
+    """`single`, `sentinel` or `cluster`."""
+    username: str = ""
+    password: str = ""
+    db: int = 0
+    use_tls: bool = False
+    ca_certificate: str = ""
+    """PEM text or the path of a file; empty: the system's authorities."""
+    master_name: str = ""
+    sentinel_username: str = ""
+    sentinel_password: str = ""
+
+    def __repr__(self) -> str:
+        # Without credentials, which must not reach a log.
+        addresses = ",".join(f"{host}:{port}" for host, port in self.addresses)
+        return f"<RedisTarget {self.mode} {addresses}/{self.db}>"
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address:

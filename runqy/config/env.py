@@ -14,10 +14,9 @@ from typing import TypeVar
 
 from environs import EnvError, FileAwareEnv
 
-from runqy.broker import rate_limit
-from runqy.broker.rate_limit import Rate
 from runqy.errors import choices_error
-from runqy.formats import durations, sizes
+from runqy.formats import durations, rates, sizes
+from runqy.formats.rates import Rate
 
 T = TypeVar("T")
 Network = IPv4Network | IPv6Network
@@ -170,7 +169,7 @@ def parse_rate(text: str) -> Rate | None:
     if text.lower() == "off":
         return None
     try:
-        return rate_limit.parse_rate(text)
+        return rates.parse_rate(text)
     except ValueError as error:
         raise ValueError(f"{error}, and not off") from None
 

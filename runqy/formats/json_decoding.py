@@ -20,6 +20,9 @@ MAX_MEMBERS = 10_000
 
 MAX_DEPTH = 500
 """Decoders of Python 3.11 refuse deeper values than about 900, those of 3.14 no depth that occurs."""
+FOR_RELEASED_CLIENTS = {"x-for-released-clients": True}
+"""Marks a struct's field, as its `extra_json_schema`, that the OpenAPI schema leaves out."""
+
 _BLOCK, _EXACT_BLOCKS = 64, 10_000
 
 _lock = threading.Lock()

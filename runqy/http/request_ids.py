@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.telemetry.tracing import current_traceparent
+
+REQUEST_ID, TRACEPARENT = "x-request-id", "traceparent"
+"""The headers of a task's message for the id of the request that created the task, and for its trace."""
 
 _GIVEN = re.compile(r"[!-~]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

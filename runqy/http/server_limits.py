@@ -12,8 +12,8 @@ from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
-from runqy.broker.rate_limit import Rate
 from runqy.broker.tasks.enqueue import IDEMPOTENCY_TTL_S
+from runqy.formats.rates import Rate
 from tasks.api.enqueue_bodies import MAX_RETRY, MAX_SECONDS, MAX_UNIQUE_KEY_LENGTH
 from tasks.api.waits import MAX_WAIT_S
 from tasks.enqueue_many import MAX_REQUEST_TASKS

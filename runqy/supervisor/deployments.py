@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from runqy import clock, settings
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord, WorkerState
+from runqy.config.connection_urls import RedisTarget
 from runqy.config.home import get_or_create_secret
 from runqy.errors import BrokerUnavailable
 from runqy.formats.error_texts import without_hints

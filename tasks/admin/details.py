@@ -14,12 +14,12 @@ from runqy.admin_site.relative_time import RelativeTime
 from runqy.admin_site.views import AdminView
 from runqy.audit.history import records_url
 from runqy.audit.queries import list_records_about
-from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import PAYLOAD_MAX_BYTES
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import PathNotFound, PayloadInvalid, QueueNotFound, TaskNotFound
 from runqy.formats import durations
+from runqy.http.request_ids import REQUEST_ID, TRACEPARENT
 from runqy.redis_connection import get_broker
 from tasks import payloads
 from tasks.actions import TaskAction

@@ -11,8 +11,8 @@ from alerts.operations import update_alerts
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable
 from tests.queues.samples import spec
 from tests.support.redis_client import redis_of

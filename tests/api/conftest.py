@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from runqy.broker.connection.redis_client import RedisTarget
+from runqy.config.connection_urls import RedisTarget
 from runqy.config_sync.snapshot import get_snapshot
 from tests.support.servers import free_port
 

@@ -7,8 +7,7 @@ import pytest
 from django.core.cache import cache
 
 from runqy import clock
-from runqy.broker.connection.redis_client import RedisTarget
-from runqy.config.connection_urls import parse_redis_url
+from runqy.config.connection_urls import RedisTarget, parse_redis_url
 from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker
 from tests.support.environment import SERVER

@@ -14,7 +14,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
 from runqy.broker import keys
-from runqy.broker.connection.redis_client import RedisTarget
+from runqy.config.connection_urls import RedisTarget
 from runqy.config_sync.snapshot import get_snapshot
 from runqy.health import readiness
 from runqy.maintenance.base import Heartbeat

@@ -12,7 +12,6 @@ import uvloop
 from runqy import clock
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import Script, command
 from runqy.broker.states import TaskState
@@ -22,6 +21,7 @@ from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.tasks.finish import FinishOutcome, complete
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.tasks.reader import find_task, read_states
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import (
     BrokerCommandRefused,
     BrokerFull,

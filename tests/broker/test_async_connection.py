@@ -18,13 +18,13 @@ from runqy.broker.connection import async_node
 from runqy.broker.connection.async_connection import AsyncConnection
 from runqy.broker.connection.async_connector import Connector
 from runqy.broker.connection.async_node import AsyncNode
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.constants import LARGE_BYTES
 from runqy.broker.request import Request
 from runqy.broker.scripts import JOINED_BYTES, Value, command, pack, pack_pieces
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.reader import read_states
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import BrokerBusy, BrokerRefused, BrokerUnavailable, OutcomeUnknown
 from tests.broker.test_clock import HOUR_S
 from tests.support import environment, event_loop

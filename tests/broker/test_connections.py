@@ -10,11 +10,11 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.replies import check_reply
 from runqy.broker.request import Request
 from runqy.broker.scripts import Script, command
 from runqy.broker.tasks.finish import requeue
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import BrokerCommandRefused, BrokerUnavailable
 from tests.support.event_loop import run_with_broker
 from tests.support.fake_redis import FakeRedis

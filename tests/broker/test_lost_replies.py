@@ -23,7 +23,6 @@ from runqy.broker import config_documents, keys
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.config_documents import QueueRevision
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.cancellations import enforce_cancellations
 from runqy.broker.maintenance.foreign_ends import ForeignEndSearch
@@ -36,7 +35,7 @@ from runqy.broker.maintenance.stray_locks import delete_stray_lock
 from runqy.broker.notify import Notify
 from runqy.broker.queues import pausing
 from runqy.broker.queues.deletion import delete_redis_queue, forget_unread_ends
-from runqy.broker.rate_limit import Rate, acquire
+from runqy.broker.rate_limit import acquire
 from runqy.broker.replies import Reply, ReplyLost
 from runqy.broker.request import Request, RequestBatch
 from runqy.broker.scripts import command, script
@@ -64,7 +63,9 @@ from runqy.broker.workers import heartbeats
 from runqy.broker.workers.claims import claim_worker_id, delete_stale_claims
 from runqy.broker.workers.redis_users import StoredUser, remove_stored_users, store_user
 from runqy.broker.workers.requests import WorkerAction, request_action
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable
+from runqy.formats.rates import Rate
 from tests.broker.test_heartbeats import RECORD, running_task
 from tests.support import environment
 from tests.support.bad_network import BadNetwork, FaultMode

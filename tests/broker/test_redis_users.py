@@ -13,7 +13,6 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.pubsub import Subscriber, read_queue_revision
 from runqy.broker.request import Request, raise_error
 from runqy.broker.scripts import command, script
@@ -26,6 +25,7 @@ from runqy.broker.workers import redis_users
 from runqy.broker.workers.heartbeats import deregister, write_heartbeat
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.broker.workers.redis_users import COMMANDS, RedisUser, create_users, delete_users, list_users, set_users
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, OutcomeUnknown
 from tests.support.event_loop import wait_until
 from tests.support.maintenance_duties import indexes_of

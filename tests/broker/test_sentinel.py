@@ -10,12 +10,12 @@ import pytest
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection import async_node
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.replies import translate_errors
 from runqy.broker.request import Request
 from runqy.broker.scripts import command
 from runqy.broker.tasks.finish import FinishOutcome, complete
 from runqy.broker.tasks.lease import LeasedTask
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable
 from tests.support.event_loop import run_with_broker
 from tests.support.fake_redis import FakeRedis

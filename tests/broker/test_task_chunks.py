@@ -5,7 +5,6 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys, ended_channel
 from runqy.broker.pubsub import TaskEndSubscriber
 from runqy.broker.tasks.chunks import (
@@ -23,6 +22,7 @@ from runqy.broker.tasks.inspector import run_tasks
 from runqy.broker.tasks.lease import Lease, LeasedTask
 from runqy.broker.tasks.output import KEPT_S
 from runqy.broker.tasks.reader import read_statuses
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import BrokerFull
 from tests.support import environment, event_loop
 from tests.support.full_redis import full_redis

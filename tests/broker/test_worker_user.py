@@ -10,7 +10,6 @@ import redis as redis_py
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.request import Request
 from runqy.broker.scripts import command
 from runqy.broker.tasks.chunks import ChunkBatch, mark_gap, read_chunks, write_chunks
@@ -22,6 +21,7 @@ from runqy.broker.tasks.output import OutputChunk, write_output
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord, WorkerState
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import BrokerRefused
 from tests.support import environment
 from tests.support.redis_client import redis_of

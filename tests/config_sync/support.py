@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import OperationalError
 
 from runqy.broker import keys
-from runqy.broker.connection.redis_client import RedisTarget
+from runqy.config.connection_urls import RedisTarget
 from runqy.config_sync import snapshot
 from runqy.config_sync.documents import (
     Document,

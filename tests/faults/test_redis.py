@@ -11,7 +11,7 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
+from runqy.config.connection_urls import RedisTarget
 from tests.faults.producers import (
     BATCH_SIZE,
     ENQUEUE,

@@ -12,8 +12,8 @@ import redis as redis_py
 from structlog.testing import capture_logs
 
 from runqy.broker import keys
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import ended_channel
+from runqy.config.connection_urls import RedisTarget
 from runqy.config_sync.publishing import compare_configuration, republish_configuration
 from tests.faults.producers import ENQUEUE, KeptConnection, Reply, Send
 from tests.faults.servers import StartWeb

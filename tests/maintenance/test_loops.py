@@ -13,10 +13,10 @@ from django.db import transaction
 
 from runqy import clock
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.health import ping, publish_wakeup
 from runqy.broker.pubsub import DUTY_CHANNELS
 from runqy.concurrency.event_loop import THREAD_NAME
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable
 from runqy.maintenance import loops, wakeups
 from runqy.maintenance.base import Duty, RedisDuty

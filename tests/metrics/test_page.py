@@ -12,7 +12,6 @@ from queues.releases import code_of, create_release
 from runqy import clock
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.queues.pausing import pause
@@ -21,6 +20,7 @@ from runqy.broker.streams.run_counters import RunCounters, RunTime, add_run_coun
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerState
+from runqy.config.connection_urls import RedisTarget
 from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.snapshot import get_cache
 from runqy.http.middleware import QUEUED_AT

@@ -7,8 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runqy.broker.connection.redis_client import RedisTarget
-from runqy.config.connection_urls import POSTGRESQL_LIMITS, parse_database_url, parse_public_url, parse_redis_url
+from runqy.config.connection_urls import (
+    POSTGRESQL_LIMITS,
+    RedisTarget,
+    parse_database_url,
+    parse_public_url,
+    parse_redis_url,
+)
 from runqy.formats import durations
 
 

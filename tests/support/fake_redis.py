@@ -10,7 +10,7 @@ from typing import Any
 
 import hiredis
 
-from runqy.broker.connection.redis_client import RedisTarget
+from runqy.config.connection_urls import RedisTarget
 
 _DATA_SEGMENTS_IN = 152
 """The offset at which Linux's struct tcp_info counts received segments with data."""

@@ -4,7 +4,8 @@ from functools import cache
 from typing import Any
 
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget, connect_client
+from runqy.broker.connection.redis_client import connect_client
+from runqy.config.connection_urls import RedisTarget
 
 _client_of = cache(connect_client)  # to connect to a cluster takes as long as most tests
 

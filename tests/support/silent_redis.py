@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from runqy.broker.connection.redis_client import RedisTarget
+from runqy.config.connection_urls import RedisTarget
 
 
 @contextmanager

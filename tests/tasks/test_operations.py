@@ -11,12 +11,12 @@ from queues.operations import save_queue
 from queues.queries import run_with_fresh_catalog, with_fresh_catalog
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import IdempotencyKey, NewTask
+from runqy.config.connection_urls import RedisTarget
 from runqy.config_sync import snapshot
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueFull, QueueNotFound, TaskNotFound
 from tasks.enqueue_many import RequestedTasks, enqueue_tasks

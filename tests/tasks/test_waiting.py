@@ -17,11 +17,11 @@ from runqy.accounts.identities import PublishedKey, find_identity
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys, ended_channel
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.record import TaskRecord
 from runqy.concurrency import event_loop
+from runqy.config.connection_urls import RedisTarget
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.snapshot import get_snapshot

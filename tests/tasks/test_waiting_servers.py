@@ -14,8 +14,8 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys, ended_channel
+from runqy.config.connection_urls import RedisTarget
 from runqy.config.process import raise_open_files_limit
 from tests.support.database import database_variables
 from tests.support.environment import ADMIN_KEY

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from runqy import clock
-from runqy.broker.connection.redis_client import RedisTarget
+from runqy.config.connection_urls import RedisTarget
 from runqy.config_sync.snapshot import get_snapshot
 from tests.api.client import ApiClient
 from tests.support.servers import free_port

@@ -12,12 +12,12 @@ from typing import Any
 import runqy_python
 
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.tasks.enqueue import NewTask, enqueue, new_task_id
 from runqy.broker.tasks.reader import find_task
 from runqy.broker.tasks.record import TaskRecord
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord
+from runqy.config.connection_urls import RedisTarget
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import PATIENCE_S, eventually
 from tests.workers.fake_server import API_KEY, FakeServer

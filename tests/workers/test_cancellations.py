@@ -7,9 +7,9 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.queue_order import QueueWeight
+from runqy.config.connection_urls import RedisTarget
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until
 from tests.support.redis_client import redis_of

@@ -11,7 +11,6 @@ from structlog.testing import capture_logs
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.broker.queues.stats import count_tasks
 from runqy.broker.request import Request, raise_error
@@ -19,6 +18,7 @@ from runqy.broker.scripts import Command
 from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until

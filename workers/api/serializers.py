@@ -17,8 +17,8 @@ from runqy.api.serializers import (
     UnixSecondsField,
     WorkerCountsSerializer,
 )
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.records import WorkerState
+from runqy.config.connection_urls import RedisTarget
 from workers.operations import ActionRequest, Registration
 from workers.queries import WorkerStatus
 

@@ -10,7 +10,6 @@ import structlog
 
 from runqy import clock
 from runqy.broker.constants import LARGE_RESULT_BYTES, POLL_S
-from runqy.broker.message import REQUEST_ID
 from runqy.broker.pubsub import WorkerEvent
 from runqy.broker.tasks.archive_reasons import ErrorClass
 from runqy.broker.tasks.cancel import read_marks
@@ -25,6 +24,7 @@ from runqy.errors import (
     LeaseLost,
     RunqyError,
 )
+from runqy.http.request_ids import REQUEST_ID
 from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.background_writes import record_all
 from workers.runtime.chunk_writer import ChunkWriter

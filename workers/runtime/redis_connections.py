@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from runqy import clock
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.pubsub import Subscriber, WorkerEvent, parse_worker_event, worker_channels
+from runqy.config.connection_urls import RedisTarget
 
 TASKS_TIMEOUT_S = 10.0
 """How long a request may go without progress. Requests with tasks or results may have 32 MiB each."""

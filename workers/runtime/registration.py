@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 import httpx2
 import msgspec
 
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.constants import ARCHIVE_MAX_TASKS, LEASE_S
 from runqy.concurrency.threads import run_in_thread, wait_any
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import (
     ConfigurationUnavailable,
     ConfigurationUnconfirmed,

@@ -10,7 +10,7 @@ import msgspec
 from runqy import clock
 from runqy.broker.constants import BATCH_MAX_BYTES, LARGE_RESULT_BYTES
 from runqy.broker.memory import find_max_results
-from runqy.broker.message import CANCELED, TRACEPARENT, run_time_s
+from runqy.broker.message import CANCELED, run_time_s
 from runqy.broker.request import AnyBroker, Request
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import RunInfo
@@ -28,6 +28,7 @@ from runqy.broker.tasks.finish import (
 )
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.errors import PayloadUnusable, RunqyError
+from runqy.http.request_ids import TRACEPARENT
 from runqy.telemetry.tracing import get_tracer
 from workers.runtime.retries import QueuePolicy
 from workers.runtime.task_lines import add_deadline, encode_task

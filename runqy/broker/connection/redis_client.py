@@ -1,6 +1,5 @@
-"""Describe how to reach Redis, and build redis-py's client for other libraries, without Django."""
+"""Build redis-py's client for other libraries, without Django."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis, RedisCluster
@@ -10,34 +9,11 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from runqy.broker.replies import translate_errors
+from runqy.config.connection_urls import RedisTarget
 
 CONNECT_TIMEOUT_S = 1.5
 REPLY_TIMEOUT_S = 1.0
 """A Redis that is silent for this long is considered unresponsive, as on an event loop."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RedisTarget:
-    """The address of Redis and the credentials for it."""
-
-    addresses: tuple[tuple[str, int], ...]
-    """Host and port of the server, the Sentinels, or some nodes of the cluster."""
-    mode: str = "single"
-    """`single`, `sentinel` or `cluster`."""
-    username: str = ""
-    password: str = ""
-    db: int = 0
-    use_tls: bool = False
-    ca_certificate: str = ""
-    """PEM text or the path of a file; empty: the system's authorities."""
-    master_name: str = ""
-    sentinel_username: str = ""
-    sentinel_password: str = ""
-
-    def __repr__(self) -> str:
-        # Without credentials, which must not reach a log.
-        addresses = ",".join(f"{host}:{port}" for host, port in self.addresses)
-        return f"<RedisTarget {self.mode} {addresses}/{self.db}>"
 
 
 def connect_client(target: RedisTarget) -> "Redis | RedisCluster":

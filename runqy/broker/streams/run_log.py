@@ -11,11 +11,11 @@ import msgspec
 
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
-from runqy.broker.message import REQUEST_ID
 from runqy.broker.replies import Reply, read_number, read_time_ns, replace_nul
 from runqy.broker.request import Request
 from runqy.broker.scripts import command, script
 from runqy.broker.states import RunOutcome
+from runqy.http.request_ids import REQUEST_ID
 
 MAX_ENTRIES = 20_000
 """The length at which a stream drops its oldest entries. `log_run.lua` has the number too."""

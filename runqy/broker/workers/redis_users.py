@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runqy.broker import keys
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.broker.replies import Reply
 from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.workers.heartbeats import are_workers_listed
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import BrokerRefused, BrokerUnavailable, WorkerIdTaken
 
 PREFIX = "runqy-w-"

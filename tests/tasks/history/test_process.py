@@ -11,10 +11,10 @@ import pytest
 from django.db import connection, transaction
 
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.broker.streams.run_log import MAX_ENTRIES
 from runqy.broker.tasks.finish import Completion, complete_all
+from runqy.config.connection_urls import RedisTarget
 from tasks.models import QueueHour, TaskRun
 from tests.support.database import database_variables
 from tests.support.links import wait_for_redis

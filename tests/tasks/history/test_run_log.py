@@ -5,7 +5,6 @@ import hashlib
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.forwarder import forward_due
 from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
@@ -30,6 +29,7 @@ from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.finish import Completion, Failure, archive, complete, complete_all, requeue, retry
 from runqy.broker.workers.redis_users import RedisUser, create_users, delete_users
+from runqy.config.connection_urls import RedisTarget
 from runqy.errors import BrokerCommandRefused
 from tests.support import environment
 from tests.support.redis_client import redis_of

@@ -11,8 +11,8 @@ from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.accounts.worker_credentials import RedisUserReconciler, remove_users_of_keys
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.redis_users import list_users
+from runqy.config.connection_urls import RedisTarget
 from runqy.config_sync.publishing import republish_configuration
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient

@@ -1,4 +1,4 @@
-"""Permissions by the role and the queues of the API key, and by whether the configuration is confirmed."""
+"""Permissions by the role and the queues of the API key."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -8,8 +8,7 @@ from rest_framework.request import Request
 
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api_keys import STAFF_ROLES, Identity, Role
-from runqy.config_sync.snapshot import is_confirmed
-from runqy.errors import ConfigurationUnconfirmed, KeyInsufficient
+from runqy.errors import KeyInsufficient
 
 
 class HasRole(BasePermission):
@@ -26,19 +25,6 @@ class HasRole(BasePermission):
             return False  # DRF responds 401
         self.message = find_refusal_of_view(cast(AuthenticatedRequest, request).auth, view, str(request.method))
         return not self.message
-
-
-class HasConfirmedConfiguration(BasePermission):
-    """Refuse requests while neither Redis nor the database has confirmed the configuration for RUNQY_CONFIG_MAX_AGE.
-
-    The request's key may have been revoked meanwhile. Viewsets that return no secrets and administer nothing override
-    `needs_confirmed_configuration`.
-    """
-
-    code = ConfigurationUnconfirmed.code  # the exception handler responds to it with 503
-
-    def has_permission(self, request: Request, view: Any) -> bool:
-        return not getattr(view, "needs_confirmed_configuration", True) or is_confirmed()
 
 
 def get_roles(view: Any, method: str) -> frozenset[Role]:

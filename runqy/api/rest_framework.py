@@ -10,7 +10,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": [
         "rest_framework.permissions.IsAuthenticated",
         "runqy.api.permissions.HasRole",
-        "runqy.api.permissions.HasConfirmedConfiguration",
+        "runqy.config_sync.permissions.HasConfirmedConfiguration",
     ],
     "DEFAULT_THROTTLE_CLASSES": ["runqy.api.throttling.ApiKeyThrottle"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "runqy.api.renderers.JSONOnlyNegotiation",

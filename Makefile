@@ -64,7 +64,8 @@ lint: install  ## ruff, import layers, types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 audit: install  ## insecure code (bandit), and known vulnerabilities of what is installed (pip-audit)
-	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive manage.py runqy queues tasks vaults workers webhooks schedules batches alerts sdk/runqy_sdk
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive manage.py sdk/runqy_sdk runqy \
+		$$($(BIN)/python -c 'from runqy.config.own_packages import APPS; print(*APPS)')
 	$(BIN)/pip-audit --disable-pip --no-deps --requirement requirements.txt
 
 format: install  ## rewrite the code in the project's format

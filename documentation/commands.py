@@ -10,11 +10,12 @@ from documentation.django_setup import set_up_django
 from documentation.tables import cell, table
 from runqy.cli.main import app
 from runqy.cli.options import PANEL
+from runqy.config.own_packages import APPS
 from workers.runtime.main import app as worker_app
 
 set_up_django()
 
-_OURS = ("runqy.", "vaults", "queues", "tasks", "workers", "webhooks", "schedules", "batches", "alerts")
+_OURS = ("runqy.", *APPS)
 
 
 def runqy_commands() -> str:

@@ -4,6 +4,7 @@ Imported by settings.py.
 """
 
 from runqy.api import rest_framework
+from runqy.config.own_packages import APPS
 
 TIME_ZONE = "UTC"
 USE_TZ = True
@@ -31,14 +32,7 @@ INSTALLED_APPS = [
     "runqy.audit",
     "runqy.config_sync",
     "runqy.maintenance",
-    "vaults",
-    "queues",
-    "tasks",
-    "workers",
-    "webhooks",
-    "schedules",
-    "batches",
-    "alerts",
+    *APPS,
 ]
 MIDDLEWARE = [
     "runqy.http.middleware.RequestDurationMiddleware",

@@ -1,4 +1,4 @@
-"""Refuse to run beside packages of other distributions that have the names of runqy's.
+"""The packages beside `runqy`, and the refusal to run beside packages of other distributions that have their names.
 
 They are found when their code runs in place of runqy's, or when they were installed into the same folder, where an
 installer replaces one's files by the other's without a word.
@@ -7,7 +7,8 @@ installer replaces one's files by the other's without a word.
 from importlib.util import find_spec
 from pathlib import Path
 
-NAMES = ("alerts", "batches", "queues", "schedules", "tasks", "vaults", "webhooks", "workers")
+APPS = ("vaults", "queues", "tasks", "workers", "webhooks", "schedules", "batches", "alerts")
+"""Django's apps beside `runqy`. Each may import those before it, except that batches know nothing of schedules."""
 _ROOT = Path(__file__).parents[2]
 
 
@@ -15,7 +16,8 @@ class ForeignPackage(SystemExit):
     """Another package has the name of one of runqy's. The process exits with the message."""
 
     def __init__(self, name: str, origin: str) -> None:
-        names = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
+        *others, last = sorted(APPS)
+        names = f"{', '.join(others)} or {last}"
         super().__init__(
             f"runqy: the package {name} of {origin} is not runqy's; "
             f"install runqy into an environment of its own, in which nothing else is named {names}."
@@ -24,7 +26,7 @@ class ForeignPackage(SystemExit):
 
 def require_own_packages() -> None:
     """Raise ForeignPackage if one is first on Python's path, or installed beside runqy."""
-    for name in NAMES:
+    for name in sorted(APPS):
         spec = find_spec(name)
         if spec and spec.origin and not _is_same(Path(spec.origin).parent, _ROOT / name):
             raise ForeignPackage(name, spec.origin)
@@ -33,7 +35,7 @@ def require_own_packages() -> None:
         distribution = record.parent.name.removesuffix(".dist-info")
         if not distribution.startswith("runqy-"):
             content = b"\n" + record.read_bytes()
-            for name in NAMES:
+            for name in sorted(APPS):
                 if f"\n{name}/".encode() in content:
                     raise ForeignPackage(name, distribution.replace("-", " "))
 

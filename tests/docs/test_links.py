@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from runqy.config.own_packages import APPS
+
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
@@ -44,7 +46,6 @@ def test_decisions_are_numbered_without_gaps_and_each_is_in_the_index() -> None:
 
 def test_code_refers_to_decisions_that_exist() -> None:
     numbers = {path.name[:4] for path in (ROOT / "docs/explanation/adr").glob("0*.md")}
-    packages = ("runqy", "queues", "tasks", "workers", "vaults", "webhooks", "schedules", "batches", "alerts")
 
-    for path in (path for package in packages for path in (ROOT / package).rglob("*.py")):
+    for path in (path for package in ("runqy", *APPS) for path in (ROOT / package).rglob("*.py")):
         assert set(DECISION.findall(path.read_text())) <= numbers, path

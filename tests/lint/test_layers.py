@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from runqy.config.own_packages import APPS
+
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("runqy", "vaults", "queues", "tasks", "workers", "webhooks", "schedules", "batches", "alerts")
+PACKAGES = ("runqy", *APPS)
 
 VIOLATIONS = [
     pytest.param("queues/operations.py", "import tasks.operations", "Apps import downwards", id="up-the-apps"),

@@ -4,8 +4,10 @@ import shutil
 import sys
 from pathlib import Path
 
+from runqy.config.own_packages import APPS
+
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("runqy", "vaults", "queues", "tasks", "workers", "webhooks", "schedules", "batches", "alerts")
+PACKAGES = ("runqy", *APPS)
 MIGRATION = """
 from django.db import migrations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runqy.config.own_packages import NAMES
+from runqy.config.own_packages import APPS
 from tests.support.processes import make_shadowing_modules
 
 pytestmark = pytest.mark.slow
@@ -61,7 +61,7 @@ def test_foreign_distribution_in_the_same_folder_is_refused(tmp_path: Path, word
     for distribution, module in (("runqy-1.0.0", "tasks"), ("celery_jobs-2.1", "tasks"), ("tasksmith-3", "tasksmith")):
         (packages / f"{distribution}.dist-info").mkdir(parents=True)
         (packages / f"{distribution}.dist-info/RECORD").write_text(f"README,,\n{module}/jobs.py,sha256=,1\n")
-    for name in ("runqy", *NAMES):
+    for name in ("runqy", *APPS):
         (packages / name).symlink_to(ROOT / name)
 
     ended = start(tmp_path / "home", *words, path=packages)

@@ -9,8 +9,9 @@ WORK is a directory outside of the clone, which keeps what `reach` found and the
 interrupted goes on where it was. Both pass words that follow `--` to pytest (`-m "not browser"`), and make a clone with
 an environment of its own.
 
-A place is found again by its function and its text, so that the list holds while lines move. One that is gone counts
-neither as noticed nor as unnoticed. A run that exceeds its time counts as noticed.
+A place is found again by its function and its text, so that the list holds while lines move; .ci/moved.json has the
+paths of files that have moved since. One that is gone counts neither as noticed nor as unnoticed. A run that exceeds
+its time counts as noticed.
 """
 
 import argparse
@@ -24,11 +25,11 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LIST = ROOT / ".ci/mutations.json"
+LIST, MOVED = ROOT / ".ci/mutations.json", ROOT / ".ci/moved.json"
 PACKAGES = ("runqy", "queues", "tasks", "workers", "vaults", "webhooks", "alerts", "schedules", "batches", "sdk")
 LEFT_OUT = ("/migrations/", "/lua/", "_pb2.py")
 COUNT, SEED = 150, 36
@@ -162,7 +163,15 @@ def select() -> None:
         counts[package] += 1
     chosen = [each for package in sorted(places) for each in chance.sample(sorted(places[package]), counts[package])]
     LIST.write_text(json.dumps([asdict(each) for each in sorted(chosen)], indent=1) + "\n")
+    MOVED.write_text("{}\n")
     print(f"{len(chosen)} of {total} places: {counts}")
+
+
+def read_list() -> list[Mutation]:
+    """Return the places of the list, with the paths that their files have now."""
+    moved = json.loads(MOVED.read_text())
+    listed = (Mutation(**each) for each in json.loads(LIST.read_text()))
+    return [replace(each, path=moved.get(each.path, each.path)) for each in listed]
 
 
 def make_clone(work: Path, name: str) -> Path:
@@ -217,7 +226,7 @@ def run(work: Path, words: list[str]) -> int:
     reached = json.loads((work / "reach.json").read_text())
     outcomes_file, clone = work / "outcomes.json", make_clone(work, "run")
     outcomes = json.loads(outcomes_file.read_text()) if outcomes_file.exists() else {}
-    for position, mutation in enumerate(Mutation(**each) for each in json.loads(LIST.read_text())):
+    for position, mutation in enumerate(read_list()):
         if str(position) in outcomes:
             continue
         outcome = try_one(clone, mutation, reached, words)

@@ -1,8 +1,10 @@
 """The maintenance duties of alerts."""
 
-from alerts.operations import delete_old_alerts, update_alerts
+from alerts.models import Alert, QueueSnooze
+from alerts.operations import find_old_alerts, find_old_snoozes, update_alerts
 from runqy.broker.broker import Broker
 from runqy.maintenance.base import DatabaseDuty, register
+from runqy.maintenance.retention import register_retention
 
 
 @register
@@ -16,12 +18,5 @@ class AlertEvaluator(DatabaseDuty):
         update_alerts(broker)
 
 
-@register
-class AlertPruner(DatabaseDuty):
-    """Delete alerts that were resolved long ago."""
-
-    name = "alert_pruner"
-    interval_s = 3600.0
-
-    def run(self, broker: Broker) -> None:
-        delete_old_alerts()
+register_retention(Alert, find_old_alerts)
+register_retention(QueueSnooze, find_old_snoozes)

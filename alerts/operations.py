@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from alerts.kinds import OF_ENDPOINTS, AlertKind, consequences_of
@@ -38,7 +39,6 @@ from webhooks.models import EndpointEvent
 SEEN_INTERVAL = timedelta(seconds=30)
 """The time of the last observation is written no more often than this."""
 KEPT_FOR = timedelta(days=90)
-DELETE_BATCH_SIZE = 500
 
 log = structlog.get_logger()
 
@@ -97,15 +97,14 @@ def _isolate(alert: Alert) -> AbstractContextManager[None]:
     return failures.isolate(_row_key(alert), name=f"{alert.kind} of {alert.subject}", queue=alert.queue)
 
 
-def delete_old_alerts() -> int:
-    """Delete alerts that were resolved more than 90 days ago, at most one batch; return how many. Delete snoozes of
-    queues that are over.
-    """
-    QueueSnooze.objects.filter(until__lte=timezone.now()).delete()
-    old = Alert.objects.filter(resolved_at__lt=timezone.now() - KEPT_FOR).order_by("resolved_at")
-    ids = list(old.values_list("pk", flat=True)[:DELETE_BATCH_SIZE])
-    # Without their other columns: a value that cannot be read must not keep the rest.
-    return Alert.objects.filter(pk__in=ids).only("pk").delete()[0]
+def find_old_alerts() -> QuerySet[Alert]:
+    """Return alerts that were resolved more than KEPT_FOR ago."""
+    return Alert.objects.filter(resolved_at__lt=timezone.now() - KEPT_FOR).order_by("resolved_at")
+
+
+def find_old_snoozes() -> QuerySet[QueueSnooze]:
+    """Return snoozes of queues that are over."""
+    return QueueSnooze.objects.filter(until__lte=timezone.now())
 
 
 def save_alert_rule(rule: AlertRule) -> None:

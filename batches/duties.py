@@ -1,8 +1,16 @@
 """The maintenance duties of batches."""
 
-from batches.runner import BatchWork, LostMemberSearch, close_abandoned_batches, delete_old_batches
+from batches.models import Batch, Member
+from batches.runner import (
+    BatchWork,
+    LostMemberSearch,
+    close_abandoned_batches,
+    find_old_batches,
+    find_old_members,
+)
 from runqy.broker.broker import Broker
 from runqy.maintenance.base import DatabaseDuty, register
+from runqy.maintenance.retention import register_retention
 
 
 @register
@@ -34,12 +42,15 @@ class LostMembers(DatabaseDuty):
 
 
 @register
-class BatchPruner(DatabaseDuty):
-    """Close batches that nobody closes, and delete old ones."""
+class AbandonedBatches(DatabaseDuty):
+    """Close batches that nobody closes."""
 
-    name = "batch_pruner"
+    name = "abandoned_batches"
     interval_s = 60.0
 
     def run(self, broker: Broker) -> None:
         close_abandoned_batches(broker)
-        delete_old_batches(broker)
+
+
+register_retention(Member, find_old_members)
+register_retention(Batch, find_old_batches)

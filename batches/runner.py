@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Length
 
 from batches.models import Batch, CallbackState, Member, MemberState
@@ -34,6 +34,7 @@ from runqy.broker.tasks.reader import read_states
 from runqy.errors import BrokerUnavailable
 from runqy.formats.json_decoding import read_json
 from runqy.maintenance.failed_rows import RowFailures
+from runqy.redis_connection import get_broker
 from tasks import payloads
 from tasks.ends.collector import EndsCollector
 from tasks.intents import Intent, IntentOutcome, IntentState, enqueue_intents
@@ -54,8 +55,6 @@ RENEWED_AFTER_S = 3600
 RETRY = timedelta(seconds=5)
 """When members that could not be enqueued are tried again."""
 KEPT = timedelta(days=7)
-SLICES_MAX = 40
-"""Of the members of a batch that are deleted before it is the turn of others."""
 OPEN_FOR = timedelta(days=7)
 """How long a batch to which nothing is added stays open."""
 BATCHES_MAX = 100
@@ -432,14 +431,16 @@ def close_abandoned_batches(broker: Broker) -> None:
                 log.warning("batch_abandoned", batch=batch_id)
 
 
-def delete_old_batches(broker: Broker) -> None:
-    """Delete batches KEPT after their end, their members in slices."""
-    old = Batch.objects.filter(ended_at__lt=broker.now() - KEPT).exclude(callback_state=CallbackState.WAITING)
-    for batch_id in list(_failures.exclude_paused(old).values_list("pk", flat=True)[:BATCHES_MAX]):
-        with _failures.isolate(batch_id):
-            for _ in range(SLICES_MAX):
-                ids = list(Member.objects.filter(batch_id=batch_id).values_list("pk", flat=True)[:CHUNK])
-                if not ids:
-                    Batch.objects.filter(pk=batch_id).delete()
-                    break
-                Member.objects.filter(pk__in=ids).delete()
+def find_old_members() -> QuerySet[Member]:
+    """Return members of batches that are old enough to be deleted."""
+    return Member.objects.filter(batch__in=_find_old())
+
+
+def find_old_batches() -> QuerySet[Batch]:
+    """Return old batches whose members are deleted."""
+    return _find_old().exclude(Exists(Member.objects.filter(batch=OuterRef("pk"))))
+
+
+def _find_old() -> QuerySet[Batch]:
+    old = Batch.objects.filter(ended_at__lt=get_broker().now() - KEPT)
+    return old.exclude(callback_state=CallbackState.WAITING)

@@ -4,7 +4,9 @@ from datetime import datetime
 
 from runqy.broker.broker import Broker
 from runqy.maintenance.base import DatabaseDuty, register
-from schedules.runner import correct_due_times, delete_old_fires, run_schedules
+from runqy.maintenance.retention import register_retention
+from schedules.models import Fire
+from schedules.runner import correct_due_times, find_old_fires, run_schedules
 
 
 @register
@@ -26,12 +28,4 @@ class ScheduleRunner(DatabaseDuty):
         return run_schedules(broker)
 
 
-@register
-class FirePruner(DatabaseDuty):
-    """Delete old fires of schedules."""
-
-    name = "fire_pruner"
-    interval_s = 60.0
-
-    def run(self, broker: Broker) -> None:
-        delete_old_fires()
+register_retention(Fire, find_old_fires)

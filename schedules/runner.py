@@ -14,7 +14,7 @@ from functools import partial
 
 import msgspec
 from django.db import transaction
-from django.db.models import F, Window
+from django.db.models import F, QuerySet, Window
 from django.db.models.functions import RowNumber
 
 from queues.queries import get_fresh_catalog
@@ -128,11 +128,12 @@ def run_due(broker: Broker, due: Iterable[Schedule], now: datetime) -> None:
     _store(broker, current, _settle(broker, current, waiting))
 
 
-def delete_old_fires(*, limit: int = 10_000) -> None:
-    """Keep the last KEEP_FIRES fires of each schedule, those that wait, and those that others must not overlap."""
+def find_old_fires() -> QuerySet[Fire]:
+    """Return fires that are not kept: not the last KEEP_FIRES of each schedule, those that wait, and those that others
+    must not overlap.
+    """
     old = Fire.objects.filter(number__lte=F("schedule__fire_count") - KEEP_FIRES).exclude(state=_State.WAITING)
-    old = old.exclude(is_unfinished=True, schedule__overlap=Overlap.SKIP)
-    Fire.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:limit])).delete()
+    return old.exclude(is_unfinished=True, schedule__overlap=Overlap.SKIP)
 
 
 def _insert_fires(

@@ -74,12 +74,14 @@ def run_bulk_actions(broker: Broker) -> bool:
     return True
 
 
-def delete_old_bulk_actions(*, limit: int = 1_000) -> None:
-    """Delete bulk actions and links to copies that are older than KEEP_DAYS, at most `limit` links."""
-    before = timezone.now() - timedelta(days=KEEP_DAYS)
-    copies = TaskCopy.objects.filter(created_at__lt=before).values_list("pk", flat=True)[:limit]
-    TaskCopy.objects.filter(pk__in=list(copies)).delete()
-    BulkAction.objects.filter(ended_at__lt=before, copies=None).delete()
+def find_old_copies() -> QuerySet[TaskCopy]:
+    """Return links between tasks and their copies that are older than KEEP_DAYS."""
+    return TaskCopy.objects.filter(created_at__lt=timezone.now() - timedelta(days=KEEP_DAYS))
+
+
+def find_old_bulk_actions() -> QuerySet[BulkAction]:
+    """Return bulk actions that ended more than KEEP_DAYS ago, once the links to their copies are deleted."""
+    return BulkAction.objects.filter(ended_at__lt=timezone.now() - timedelta(days=KEEP_DAYS), copies=None)
 
 
 class _LeaseLost(Exception):

@@ -28,7 +28,8 @@ from runqy.concurrency.threads import run_in_thread
 from runqy.errors import ConfigurationUnavailable
 from runqy.maintenance.base import DatabaseDuty, RedisDuty, register
 from runqy.maintenance.failed_rows import RowFailures
-from tasks.bulk_runner import delete_old_bulk_actions, run_bulk_actions
+from runqy.maintenance.retention import register_retention
+from tasks.bulk_runner import find_old_bulk_actions, find_old_copies, run_bulk_actions
 from tasks.ends.collector import EndsCollector
 from tasks.ends.told_queues import list_told_queues
 from tasks.history.foreign_runs import ForeignRunSearch
@@ -37,6 +38,7 @@ from tasks.history.retention import prune_history
 from tasks.history.rollups import RunSampler
 from tasks.history.rows import QueueIdentity
 from tasks.memory_shares import MemoryShareMeter
+from tasks.models import BulkAction, TaskCopy
 
 STEPS_PER_TICK = 5
 """Steps of 1,000 keys each, for duties that scan all keys."""
@@ -249,15 +251,8 @@ class BulkActionRunner(DatabaseDuty):
         return run_bulk_actions(broker)
 
 
-@register
-class BulkActionPruner(DatabaseDuty):
-    """Delete old bulk actions, and old links between tasks and their copies."""
-
-    name = "bulk_action_pruner"
-    interval_s = 60.0
-
-    def run(self, broker: Broker) -> None:
-        delete_old_bulk_actions()
+register_retention(TaskCopy, find_old_copies)
+register_retention(BulkAction, find_old_bulk_actions)
 
 
 async def list_served_queues(broker: AnyBroker) -> list[str]:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import msgspec
 import structlog
 from django.conf import settings
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from runqy.audit.actors import ActorKind, current_actor
@@ -35,7 +35,6 @@ from vaults.queries import list_queues_by_vault
 log = structlog.get_logger()
 
 STORE_BATCH = 500
-PRUNE_BATCH = 1000
 _failures = RowFailures("delivery of secrets")
 
 
@@ -110,19 +109,14 @@ def store_deliveries() -> int:
     return len(stored)
 
 
-def prune_deliveries() -> int:
-    """Delete at most PRUNE_BATCH expired records, but not those of live workers; return how many. Raise
-    BrokerUnavailable.
-    """
-    if not settings.RUNQY_DELIVERIES_KEPT_S:
-        return 0
+def find_old_deliveries() -> QuerySet[VaultDelivery]:
+    """Return records older than RUNQY_DELIVERIES_KEPT, but not those of live workers. Raise BrokerUnavailable."""
     until = timezone.now() - timedelta(seconds=settings.RUNQY_DELIVERIES_KEPT_S)
     old = VaultDelivery.objects.filter(at__lt=until)
-    if not old.exists():
-        return 0
+    if not settings.RUNQY_DELIVERIES_KEPT_S or not old.exists():
+        return old.none()
     live = [record.worker_id for record in list_worker_records(get_broker())]
-    expired_ids = list(old.exclude(worker_id__in=live).values_list("pk", flat=True)[:PRUNE_BATCH])
-    return VaultDelivery.objects.filter(pk__in=expired_ids).delete()[0]
+    return old.exclude(worker_id__in=live)
 
 
 def _rows(entry: StreamEntry) -> Iterable[VaultDelivery]:

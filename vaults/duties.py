@@ -2,7 +2,9 @@
 
 from runqy.broker.broker import Broker
 from runqy.maintenance.base import DatabaseDuty, register
-from vaults.access_log import prune_deliveries, store_deliveries
+from runqy.maintenance.retention import register_retention
+from vaults.access_log import find_old_deliveries, store_deliveries
+from vaults.models import VaultDelivery
 
 
 @register
@@ -16,12 +18,4 @@ class DeliveryRecorder(DatabaseDuty):
         store_deliveries()
 
 
-@register
-class DeliveryPruner(DatabaseDuty):
-    """Delete records of deliveries that are older than RUNQY_DELIVERIES_KEPT, at most a thousand at a time."""
-
-    name = "delivery_pruner"
-    interval_s = 60.0
-
-    def run(self, broker: Broker) -> None:
-        prune_deliveries()
+register_retention(VaultDelivery, find_old_deliveries)

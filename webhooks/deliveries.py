@@ -17,6 +17,7 @@ from django.db.models import Count, F, Q, QuerySet, Sum
 from django.utils import timezone
 
 from runqy.broker.replies import replace_nul
+from runqy.maintenance.retention import ROWS_AT_ONCE
 from webhooks.models import ALERTS_OF_ENDPOINT, ERROR_MAX_LENGTH, UNDELIVERED, Delivery, Endpoint
 from webhooks.queries import get_endpoint_id, list_next_ids, to_column
 from webhooks.slots import DueTarget
@@ -34,7 +35,6 @@ _AWAY = (502, 503, 504)
 """What a proxy responds whose receiver is away."""
 FAILS_FOR = timedelta(days=5)
 KEPT_FOR = timedelta(days=7)
-PRUNE_BATCH = 1000
 KEPT_MAX, KEPT_MAX_BYTES = 100_000, 256 * 1024 * 1024
 """What an endpoint that the server disabled keeps at most, in number and bytes of messages."""
 
@@ -211,47 +211,41 @@ def resend(deliveries: QuerySet[Delivery], now: datetime) -> int:
     return deliveries.filter(slot__isnull=True).update(**columns)
 
 
-def prune_deliveries() -> int:
-    """Delete at most PRUNE_BATCH old deliveries. Those that are due to an enabled endpoint are kept.
+def find_old_deliveries() -> QuerySet[Delivery]:
+    """Return deliveries that are not kept. Those that are due to an enabled endpoint are.
 
     An endpoint that accepts nothing is disabled. Nothing else ends what waits for the host of a task's own webhook.
     """
     old = Delivery.objects.filter(created_at__lt=timezone.now() - KEPT_FOR)
-    old = old.exclude(UNDELIVERED, endpoint__is_enabled=True).order_by("created_at")
-    ids = list(old.values_list("pk", flat=True)[:PRUNE_BATCH])
-    kept = Delivery.objects.filter(UNDELIVERED, pk__in=ids).exclude(endpoint__disabled_reason="")
-    dropped = Counter(kept.exclude(endpoint=None).order_by().values_list("endpoint_id", flat=True))
-    with transaction.atomic():
-        # Without their other columns: bodies are large, and a value that cannot be read must not keep the rest.
-        Delivery.objects.filter(pk__in=ids).only("pk").delete()
-        for endpoint_id, number in dropped.items():
-            _count_dropped(endpoint_id, number)
-    return len(ids)
+    return old.exclude(UNDELIVERED, endpoint__is_enabled=True).order_by("created_at")
 
 
-def limit_kept() -> None:
-    """Delete the oldest of what endpoints that the server disabled keep, beyond KEPT_MAX and KEPT_MAX_BYTES each."""
+def find_excess_deliveries() -> QuerySet[Delivery]:
+    """Return the oldest of what an endpoint that the server disabled keeps, beyond KEPT_MAX and KEPT_MAX_BYTES."""
     disabled = Endpoint.objects.filter(is_enabled=False).exclude(disabled_reason="")
+    excess: list[int] = []
     for endpoint_id in list(disabled.values_list("pk", flat=True)):
         waiting = Delivery.objects.filter(UNDELIVERED, endpoint_id=endpoint_id).order_by("pk")
         totals = waiting.aggregate(number=Count("pk"), size=Sum("body_bytes"))
         number, size = totals["number"], totals["size"] or 0
-        while number > KEPT_MAX or size > KEPT_MAX_BYTES:
-            dropped = []
-            for pk, body_bytes in waiting.values_list("pk", "body_bytes")[:PRUNE_BATCH]:
+        if number > KEPT_MAX or size > KEPT_MAX_BYTES:
+            for pk, body_bytes in waiting.values_list("pk", "body_bytes")[:ROWS_AT_ONCE]:
                 if number <= KEPT_MAX and size <= KEPT_MAX_BYTES:
                     break
-                dropped.append(pk)
+                excess.append(pk)
                 number, size = number - 1, size - body_bytes
-            if not dropped:  # they were sent or deleted meanwhile
-                break
-            with transaction.atomic():
-                Delivery.objects.filter(pk__in=dropped).only("pk").delete()
-                _count_dropped(endpoint_id, len(dropped))
+        if len(excess) >= ROWS_AT_ONCE:
+            break
+    return Delivery.objects.filter(pk__in=excess[:ROWS_AT_ONCE])
 
 
-def _count_dropped(endpoint_id: str, number: int) -> None:
-    Endpoint.objects.filter(pk=endpoint_id, is_enabled=False).update(dropped=F("dropped") + number)
+def drop_deliveries(deliveries: QuerySet[Delivery]) -> None:
+    """Delete deliveries, and count those that an endpoint kept because the server disabled it."""
+    kept = deliveries.filter(UNDELIVERED).exclude(endpoint__disabled_reason="").exclude(endpoint=None)
+    dropped = Counter(kept.order_by().values_list("endpoint_id", flat=True))
+    deliveries.delete()
+    for endpoint_id, number in dropped.items():
+        Endpoint.objects.filter(pk=endpoint_id, is_enabled=False).update(dropped=F("dropped") + number)
 
 
 def _claimed(delivery: Delivery) -> QuerySet[Delivery]:

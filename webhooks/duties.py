@@ -3,7 +3,9 @@
 from runqy.broker.broker import Broker
 from runqy.broker.streams.run_counters import add_webhook_attempts
 from runqy.maintenance.base import DatabaseDuty, register
-from webhooks.deliveries import limit_kept, prune_deliveries
+from runqy.maintenance.retention import register_retention
+from webhooks.deliveries import drop_deliveries, find_excess_deliveries, find_old_deliveries
+from webhooks.models import Delivery
 from webhooks.queries import has_undelivered
 from webhooks.sender import Sender
 
@@ -27,14 +29,5 @@ class WebhookSender(DatabaseDuty):
         return not self._sender.is_idle or has_undelivered()
 
 
-@register
-class DeliveryPruner(DatabaseDuty):
-    """Delete old deliveries, and what disabled endpoints keep beyond their limits."""
-
-    name = "delivery_pruner"
-    interval_s = 60.0
-
-    def run(self, broker: Broker) -> None:
-        while prune_deliveries():
-            pass
-        limit_kept()
+register_retention(Delivery, find_old_deliveries, drop_deliveries)
+register_retention(Delivery, find_excess_deliveries, drop_deliveries)

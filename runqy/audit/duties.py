@@ -1,9 +1,11 @@
 """The maintenance duties of the audit."""
 
+from runqy.audit.models import AuditRecord
 from runqy.audit.operations import move_pending
-from runqy.audit.retention import remove_old_records
+from runqy.audit.retention import find_old_records, remove_records
 from runqy.broker.broker import Broker
 from runqy.maintenance.base import DatabaseDuty, register
+from runqy.maintenance.retention import register_retention
 
 
 @register
@@ -17,12 +19,4 @@ class AuditRecorder(DatabaseDuty):
         move_pending()
 
 
-@register
-class AuditPruner(DatabaseDuty):
-    """Remove audit records older than RUNQY_AUDIT_KEPT, at most a thousand a tick."""
-
-    name = "audit_pruner"
-    interval_s = 60.0
-
-    def run(self, broker: Broker) -> None:
-        remove_old_records()
+register_retention(AuditRecord, find_old_records, remove_records)

@@ -9,10 +9,10 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from runqy.audit import operations, retention
+from runqy.audit import operations
 from runqy.audit.models import AuditRecord
 from runqy.audit.operations import record
-from runqy.audit.retention import remove_old_records
+from tests.support.maintenance_duties import delete_old_rows
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -33,6 +33,13 @@ def append(monkeypatch: pytest.MonkeyPatch, *ages: timedelta) -> None:
             record(action="queue.paused", object_kind="queue", object_name=f"q{number}")
 
 
+def remove(*, at_once: int = 1000) -> list[int]:
+    """Remove old records. Return the number of each removal that is recorded, the first one first."""
+    delete_old_rows(at_once=at_once)
+    removals = AuditRecord.objects.filter(action="audit.removed").order_by("number")
+    return [json.loads(removal.changes)["records"]["new"] for removal in removals]
+
+
 def names() -> list[str]:
     return list(AuditRecord.objects.order_by("number").values_list("object_name", flat=True))
 
@@ -42,28 +49,23 @@ def test_records_older_than_the_setting_are_removed_and_counted(
 ) -> None:
     append(monkeypatch, KEPT * 3, KEPT * 2, KEPT / 2, timedelta())
 
-    assert remove_old_records() == 2
+    assert remove() == [2]
 
     assert names() == ["q2", "q3", "audit"]
-    removal = AuditRecord.objects.get(action="audit.removed")
-    assert json.loads(removal.changes)["records"] == {"old": None, "new": 2}
-    assert remove_old_records() == 0
+    assert remove() == [2]
 
 
 def test_what_is_old_for_less_than_a_day_waits_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
     append(monkeypatch, KEPT + timedelta(hours=23), KEPT + timedelta(hours=1))
-    assert remove_old_records() == 0
 
-    monkeypatch.setattr(retention, "REMOVED_AT_ONCE", 2)
-
-    assert remove_old_records() == 2
+    assert remove() == []
+    assert remove(at_once=2) == [2]
 
 
 def test_removals_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "REMOVED_AT_ONCE", 2)
     append(monkeypatch, *[KEPT * 2] * 5)
 
-    assert [remove_old_records() for _ in range(4)] == [2, 2, 1, 0]
+    assert remove(at_once=2) == [2, 2, 1]
 
     assert names() == ["audit", "audit", "audit"]
 
@@ -72,13 +74,13 @@ def test_without_the_setting_nothing_is_removed(monkeypatch: pytest.MonkeyPatch,
     settings.RUNQY_AUDIT_KEPT_S = 0
     append(monkeypatch, KEPT * 2)
 
-    assert remove_old_records() == 0
+    assert remove() == []
 
 
 def test_an_old_record_that_was_stored_late_is_removed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     append(monkeypatch, timedelta(), KEPT * 2)
 
-    assert remove_old_records() == 1
+    assert remove() == [1]
 
     assert names() == ["q0", "audit"]
 
@@ -92,6 +94,6 @@ def test_what_another_process_has_just_removed_is_not_recorded_again(monkeypatch
         return execute(sql, *rest)
 
     with connection.execute_wrapper(remove_first):
-        assert remove_old_records() == 0
+        assert remove() == []
 
     assert names() == []

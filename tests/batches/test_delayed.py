@@ -2,14 +2,11 @@
 
 import sys
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from django.utils import timezone
 
 from batches import runner
 from batches.models import Batch, Member, MemberState, WaitingMembers
-from batches.runner import delete_old_batches
 from queues.definitions import LimitOverrides
 from queues.models import QueueSource
 from queues.operations import save_queue
@@ -127,22 +124,6 @@ def test_a_batch_that_cannot_be_handled_holds_up_no_other(client: ApiClient, ste
     states = dict(Batch.objects.values_list("name", "callback_state"))
     assert states == {"odd": "planned", "good": "enqueued", "other": "waiting"}
     assert sorted(FailedRow.objects.values_list("kind", "name")) == [("batch", "odd"), ("callback", "of batch other")]
-
-
-def test_an_old_batch_that_cannot_be_deleted_keeps_no_other(
-    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
-):
-    odd, *_ = [create(client, count=1) for _ in range(3)]
-    Batch.objects.update(ended_at=timezone.now() - timedelta(days=9))
-    find = Member.objects.filter
-
-    def fail_for_odd(**conditions: Any) -> Any:
-        return 1 / 0 if conditions.get("batch_id") == odd else find(**conditions)
-
-    monkeypatch.setattr(Member.objects, "filter", fail_for_odd)
-    delete_old_batches(steps.broker)
-
-    assert [batch.pk for batch in Batch.objects.all()] == [odd]
 
 
 def test_a_callback_waits_for_days_behind_a_disabled_queue(

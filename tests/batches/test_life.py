@@ -9,7 +9,6 @@ import redis as redis_py
 
 from batches import runner
 from batches.models import Batch, BatchRequest, Member, MemberState
-from batches.runner import delete_old_batches
 from queues.definitions import LimitOverrides
 from queues.deletion import delete_queue
 from queues.models import QueueSource
@@ -25,6 +24,7 @@ from runqy.errors import BrokerUnavailable
 from tests.api.client import ApiClient
 from tests.batches.conftest import Steps, body, counts, create
 from tests.queues.samples import spec
+from tests.support.maintenance_duties import delete_old_rows
 from tests.support.redis_client import redis_of
 from tests.support.staff import staff_client
 from tests.support.tasks import take
@@ -371,7 +371,7 @@ def test_an_old_batch_is_deleted_with_its_members(client: ApiClient, steps: Step
     assert BatchRequest.objects.count() == 1
     monkeypatch.setattr("batches.runner.KEPT", timedelta())
 
-    delete_old_batches(steps.broker)
+    delete_old_rows()
 
     assert response.status_code == 201
     assert BatchRequest.objects.count() == 0

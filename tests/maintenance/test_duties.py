@@ -19,13 +19,14 @@ from runqy.broker.constants import ARCHIVE_MAX_AGE_S
 from runqy.broker.workers.records import LOST_TTL_S
 from runqy.errors import ConfigurationUnavailable
 from runqy.maintenance.base import Duty, make_duties
+from runqy.maintenance.retention import RetentionRunner
 from tasks import duties
 from tasks.duties import Forwarder, Janitor, LookupSweeper, OrphanFinder, PendingTimeout, Recoverer
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import MovingClock, indexes_of, message_of, put, state_of, take
 from tests.support.redis_client import redis_of
 from vaults.access_log import VaultGrant, record_delivery
-from vaults.duties import DeliveryPruner, DeliveryRecorder
+from vaults.duties import DeliveryRecorder
 from vaults.models import VaultDelivery
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -158,12 +159,12 @@ def test_the_delivery_recorder_moves_records_to_the_database(broker: Broker) -> 
     assert VaultDelivery.objects.get().worker_id == "w1"
 
 
-def test_the_delivery_pruner_deletes_old_records(broker: Broker, settings) -> None:
+def test_old_records_of_deliveries_are_deleted(broker: Broker, settings) -> None:
     record_delivery(worker_id="w1", queue="mail", grants=[VaultGrant(vault="v", versions={"A": 1}, state="s")])
     DeliveryRecorder().run_tick(broker)
     VaultDelivery.objects.update(at=timezone.now() - timedelta(seconds=2 * settings.RUNQY_DELIVERIES_KEPT_S))
 
-    DeliveryPruner().run_tick(broker)
+    RetentionRunner().run_tick(broker)
 
     assert not VaultDelivery.objects.exists()
 
@@ -173,7 +174,6 @@ def test_the_delivery_pruner_deletes_old_records(broker: Broker, settings) -> No
     [
         (AuditRecorder(), "move_pending"),
         (DeliveryRecorder(), "store_deliveries"),
-        (DeliveryPruner(), "prune_deliveries"),
     ],
 )
 def test_an_unavailable_database_does_not_stop_the_duties_that_use_it(

@@ -17,11 +17,12 @@ from schedules.duties import ScheduleRunner
 from schedules.models import Fire, Schedule
 from schedules.operations import pause_schedule, trigger_schedule, unpause_schedule
 from schedules.queries import ScheduleState, count_by_state, get_state, list_problems
-from schedules.runner import CLOCK_ERROR, KEEP_FIRES, RETRY, delete_old_fires, run_schedules
+from schedules.runner import CLOCK_ERROR, KEEP_FIRES, RETRY, run_schedules
 from schedules.specs import CatchUp, Overlap
 from tasks.intents import Intent, IntentOutcome, enqueue_intents
 from tests.queues.samples import spec as queue_spec
 from tests.schedules.conftest import Times
+from tests.support.maintenance_duties import delete_old_rows
 from tests.support.tasks import listed, take_one
 from tests.tasks.task_helpers import succeed
 
@@ -226,7 +227,7 @@ def test_fires_are_kept_up_to_a_number(times: Times, save: Save) -> None:
     for _ in range(KEEP_FIRES + 5):
         times.run_in(seconds=60)
 
-    delete_old_fires()
+    delete_old_rows()
 
     assert [fire.number for fire in Fire.objects.order_by("number")] == list(range(6, KEEP_FIRES + 6))
 
@@ -260,7 +261,7 @@ def test_no_due_time_fires_beside_any_task_of_its_schedule(
         for _ in range(ending):
             succeed(single_broker, running.pop(first_to_end), b"1")
         times.run_at(times.now.replace(hour=hour))
-        delete_old_fires()
+        delete_old_rows()
 
     times.run_at(times.now.replace(hour=17))
 

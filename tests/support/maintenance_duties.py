@@ -2,6 +2,8 @@
 
 import pytest
 
+import runqy.audit.retention
+import webhooks.deliveries
 from runqy import clock
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
@@ -10,6 +12,9 @@ from runqy.broker.tasks import dequeue
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight
+from runqy.maintenance import retention
+from runqy.maintenance.retention import RetentionRunner
+from runqy.redis_connection import get_broker
 from tests.support.redis_client import redis_of
 from tests.support.tasks import new_task
 
@@ -64,3 +69,11 @@ class MovingClock:
     def _look(self) -> int:
         self._now_ns += 1000
         return self._now_ns
+
+
+def delete_old_rows(*, at_once: int = 1000) -> None:
+    """Delete what is no longer kept, this many rows at a time."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (retention, runqy.audit.retention, webhooks.deliveries):
+            patched.setattr(module, "ROWS_AT_ONCE", at_once)
+        RetentionRunner().run(get_broker())

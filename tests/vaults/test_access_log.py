@@ -27,12 +27,12 @@ from runqy.redis_connection import get_broker
 from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.support.lost_replies import lose_reply
+from tests.support.maintenance_duties import delete_old_rows
 from tests.support.secret_leaks import SUITE
 from vaults.access_log import (
     get_worker_vaults,
     list_deliveries,
     list_vault_workers,
-    prune_deliveries,
     record_delivery,
     store_deliveries,
 )
@@ -252,7 +252,6 @@ def test_a_full_redis_accepts_records(redis: redis_py.Redis) -> None:
 def test_expired_records_are_pruned_in_batches_except_those_of_live_workers(
     monkeypatch: pytest.MonkeyPatch, settings
 ) -> None:
-    monkeypatch.setattr("vaults.access_log.PRUNE_BATCH", 2)
     fill(A="1")
     for worker_id in ("gone1", "gone2", "gone3", "alive"):
         deliver(worker_id, "api-keys")
@@ -263,11 +262,12 @@ def test_expired_records_are_pruned_in_batches_except_those_of_live_workers(
     live("alive")
 
     settings.RUNQY_DELIVERIES_KEPT_S = 0
-    kept_for_ever = prune_deliveries()
+    delete_old_rows()
+    kept_for_ever = VaultDelivery.objects.count()
     settings.RUNQY_DELIVERIES_KEPT_S = 24 * 3600
-    pruned = [prune_deliveries() for _ in range(3)]
+    delete_old_rows(at_once=2)
 
-    assert (kept_for_ever, pruned) == (0, [2, 1, 0])
+    assert kept_for_ever == 5
     assert {record.worker_id for record in VaultDelivery.objects.all()} == {"alive", "new"}
 
 

@@ -14,11 +14,12 @@ from runqy.broker.broker import Broker
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
+from tests.support.maintenance_duties import delete_old_rows
 from tests.webhooks.receiver import Receiver, send_due
 from tests.webhooks.test_ends import QUEUE, add, finish, tell
 from tests.webhooks.test_sender import EVENT, add_endpoint, add_messages
 from webhooks import deliveries
-from webhooks.deliveries import KEPT_FOR, limit_kept, prune_deliveries
+from webhooks.deliveries import KEPT_FOR
 from webhooks.messages import schedule_batch_ended
 from webhooks.models import ALERT_EVENTS, UNDELIVERED, Delivery, Endpoint
 from webhooks.operations import change_endpoint, create_endpoint, disable_failing_endpoint
@@ -84,7 +85,7 @@ def test_the_oldest_of_too_much_is_dropped_and_counted(
     make_unreadable("webhooks_endpoint")
     make_unreadable("webhooks_delivery")
 
-    limit_kept()
+    delete_old_rows(at_once=1)
 
     for model in (Endpoint, Delivery):  # so that they can be read again
         model.objects.update(created_at=timezone.now())
@@ -102,7 +103,7 @@ def test_what_is_kept_for_too_long_is_dropped_and_counted_until_it_is_enabled(re
     Delivery.objects.filter(task_id="t1").update(created_at=timezone.now() - KEPT_FOR - timedelta(seconds=1))
     make_unreadable("webhooks_delivery", "task_id = 't1'")
 
-    assert prune_deliveries() == 2
+    delete_old_rows()
 
     disabled.refresh_from_db()
     of_user.refresh_from_db()

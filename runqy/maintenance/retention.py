@@ -1,0 +1,58 @@
+"""Delete rows that are no longer kept. Each app registers what, and one duty deletes all of it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Model, QuerySet
+
+from runqy import clock
+from runqy.broker.broker import Broker
+from runqy.maintenance.base import DatabaseDuty, register
+from runqy.maintenance.failed_rows import RowFailures
+
+ROWS_AT_ONCE = 1000
+TICK_MAX_S = 10.0
+"""How long a tick continues while there is more to delete."""
+
+_Find = Callable[[], QuerySet[Any]]
+_Delete = Callable[[QuerySet[Any]], object]
+_registered: list[tuple[type[Model], _Find, _Delete]] = []
+_failures = RowFailures("retention")
+
+
+def register_retention(model: type[Model], find: _Find, delete: _Delete = QuerySet.delete) -> None:
+    """Register which rows of a model are not kept.
+
+    `find` returns them, and is called again for each ROWS_AT_ONCE of them. `delete` deletes some, in a transaction; of
+    these only the primary key is read: a column that cannot be read must not keep a row.
+    """
+    _registered.append((model, find, delete))
+
+
+@register
+class RetentionRunner(DatabaseDuty):
+    """Delete what is no longer kept, except the history, which has a duty of its own."""
+
+    name = "retention"
+    interval_s = 60.0
+
+    def run(self, broker: Broker) -> None:
+        until_s = clock.monotonic_s() + TICK_MAX_S
+        _failures.begin_pass()
+        for model, find, delete in _registered:
+            with _failures.isolate(model.__name__, name=f"old rows of {model.__name__}"):
+                _delete_all(model, find, delete, until_s)
+
+
+def _delete_all(model: type[Model], find: _Find, delete: _Delete, until_s: float) -> None:
+    def delete_rows(keys: Sequence[Any]) -> None:
+        with transaction.atomic():
+            delete(model._default_manager.filter(pk__in=keys).only("pk"))
+
+    done: set[Any] = set()  # or left out, because their deletion raises
+    while keys := set(find().values_list("pk", flat=True)[:ROWS_AT_ONCE]) - done:
+        _failures.handle(list(keys), delete_rows, describe=lambda key: (f"{model.__name__} {key}",) * 2 + ("",))
+        done |= keys
+        if len(keys) < ROWS_AT_ONCE or clock.monotonic_s() >= until_s:
+            break

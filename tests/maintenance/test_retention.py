@@ -1,0 +1,113 @@
+"""What is no longer kept is deleted; what cannot be deleted keeps nothing else."""
+
+import pytest
+from django.db import DatabaseError
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from alerts.models import Alert, QueueSnooze
+from runqy import clock
+from runqy.broker.broker import Broker
+from runqy.maintenance import retention
+from runqy.maintenance.models import FailedRow
+from runqy.maintenance.retention import RetentionRunner, register_retention
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+
+@pytest.fixture(autouse=True)
+def _only_of_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_registered", [])
+
+
+def add_alerts(*subjects: str) -> None:
+    now = timezone.now()
+    for subject in subjects:
+        Alert.objects.create(kind="x", subject=subject, level="warning", since=now, seen_at=now)
+
+
+def find_alerts() -> QuerySet[Alert]:
+    return Alert.objects.order_by("pk")
+
+
+def left() -> list[str]:
+    return list(Alert.objects.order_by("pk").values_list("subject", flat=True))
+
+
+def test_rows_whose_deletion_raises_are_left_out_alone(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_alerts("a", "odd", "b", "c", "d")
+    odd = Alert.objects.get(subject="odd").pk
+
+    def delete(alerts: QuerySet[Alert]) -> None:
+        keys = [alert.pk for alert in alerts]
+        alerts.delete()
+        if odd in keys:
+            raise ValueError(odd)
+
+    register_retention(Alert, find_alerts, delete)
+
+    RetentionRunner().run_tick(single_broker)
+    RetentionRunner().run_tick(single_broker)
+
+    assert left() == ["odd"]
+    assert [(row.kind, row.name) for row in FailedRow.objects.all()] == [("retention", f"Alert {odd}")]
+
+
+def test_one_kind_of_rows_that_cannot_be_read_keeps_no_other(single_broker: Broker) -> None:
+    add_alerts("a")
+
+    def fail() -> QuerySet[Alert]:
+        raise KeyError("alerts")
+
+    register_retention(QueueSnooze, fail)
+    register_retention(Alert, find_alerts)
+
+    RetentionRunner().run_tick(single_broker)
+
+    assert left() == []
+    assert FailedRow.objects.get().name == "old rows of QueueSnooze"
+
+
+def test_a_database_that_is_away_is_no_row_that_fails(single_broker: Broker) -> None:
+    def fail() -> QuerySet[Alert]:
+        raise DatabaseError("no such host")
+
+    register_retention(Alert, fail)
+
+    RetentionRunner().run_tick(single_broker)
+
+    assert not FailedRow.objects.exists()
+
+
+def test_a_tick_that_takes_long_leaves_the_rest_to_the_next_one(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_alerts("a", "b", "c")
+    passed_s: list[float] = []
+    monkeypatch.setattr(clock, "monotonic_s", lambda: sum(passed_s))
+    monkeypatch.setattr(retention, "ROWS_AT_ONCE", 1)
+
+    def delete(alerts: QuerySet[Alert]) -> None:
+        alerts.delete()
+        passed_s.append(retention.TICK_MAX_S / 2)
+
+    register_retention(Alert, find_alerts, delete)
+
+    RetentionRunner().run_tick(single_broker)
+
+    assert left() == ["c"]
+
+
+def test_a_tick_ends_although_nothing_can_be_deleted(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_alerts("odd")
+    monkeypatch.setattr(clock, "monotonic_s", lambda: 0.0)
+    monkeypatch.setattr(retention, "ROWS_AT_ONCE", 1)
+
+    def fail(alerts: QuerySet[Alert]) -> None:
+        raise ValueError(alerts)
+
+    register_retention(Alert, find_alerts, fail)
+
+    RetentionRunner().run_tick(single_broker)
+
+    assert left() == ["odd"]

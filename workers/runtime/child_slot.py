@@ -151,21 +151,21 @@ class ChildSlot:
         unused = max(self._limit - len(self._batches), 0) + self._count_ahead(pace, refill_s)
         return started + unused * (limits.max_size if limits else 1)
 
-    def can_take(self, run: Run, pace: RunPace, refill_s: float) -> bool:
-        """Return whether the child can be sent a run now. One that may kill its child runs alone in it."""
-        if not self.is_open or self.has_suspect or run.task_id in self._runs_by_id:
-            return False
-        if run.task.is_suspect:
-            return not self._batches
-        if len(self._batches) < self._limit:
-            return True
-        assert self._child is not None  # noqa: S101 (as it is open)
-        ready = self._child.ready
+    def count_room(self, pace: RunPace, refill_s: float) -> int:
+        """Return how many tasks, or batches, the child can be sent now if it accepts them."""
+        child = self._child
+        if child is None or not self.is_open or self.has_suspect:
+            return 0
+        room, ready = self._limit - len(self._batches), child.ready
         # A child of the first version reads the next task only after its response, so it may wait in the pipe. It
         # cannot be recalled from there: this is for tasks so short that the child often waits for this process.
-        if ready.is_concurrent or ready.batch or not self._count_ahead(pace, pace.turn_s):
-            return False
-        return len(self._batches) < self._limit + self._count_ahead(pace, refill_s)
+        if not (ready.is_concurrent or ready.batch) and self._count_ahead(pace, pace.turn_s):
+            room += self._count_ahead(pace, refill_s)
+        return max(room, 0)
+
+    def accepts(self, run: Run) -> bool:
+        """Return whether a run may be sent beside those that the child has. One that may kill its child runs alone."""
+        return run.task_id not in self._runs_by_id and not (self._batches and run.task.is_suspect)
 
     def _count_ahead(self, pace: RunPace, wait_s: float) -> int:
         return pace.count_ahead(wait_s, slots=self._limit, batches=self._batches[: self._begun])
@@ -193,7 +193,7 @@ class ChildSlot:
             self._end_idle_child(self._child)
 
     def send(self, members: list[Run]) -> None:
-        """Send the child a task, or several as a batch. See `can_take`."""
+        """Send the child a task, or several as a batch. See `count_room` and `accepts`."""
         child, started_with = self._child, self._started_with
         assert child is not None and started_with is not None  # noqa: PT018, S101 (only open slots are given tasks)
         for run in members:

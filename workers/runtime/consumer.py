@@ -332,7 +332,9 @@ class Consumer:
             if streamed or round_trip.size_bytes > LARGE_RESULT_BYTES:
                 await refuse_large_results(connections.tasks, runs, policy)
             now_ns = connections.now_ns()
-            finishes = plan_finishes(runs, policy, now_ns=now_ns)
+            # What a run streamed is part of its size only now.
+            size_bytes = None if streamed else round_trip.size_bytes
+            finishes = plan_finishes(runs, policy, now_ns=now_ns, size_bytes=size_bytes)
             writes = [*self._output.plan_final(runs), *self._chunks.plan_final(runs)]
             requests = [*(write.request for write in writes), *(finish.request for finish in finishes)]
             if dequeue is None:

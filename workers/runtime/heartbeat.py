@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
@@ -205,8 +205,8 @@ class RunCounts:
 
     def __init__(self) -> None:
         # By number of release. None is dropped: a worker may go back to any of them.
-        self._releases: dict[int, ReleaseCounts] = {}
-        self._counters: dict[str, RunCounters] = {}
+        self._releases: defaultdict[int, ReleaseCounts] = defaultdict(ReleaseCounts)
+        self._counters: defaultdict[str, RunCounters] = defaultdict(RunCounters)
         # Counters that belong to no queue.
         self._worker = RunCounters()
         self._batch_size = RecentMean()
@@ -222,7 +222,7 @@ class RunCounts:
         self._run_time_s -= run.started_s
         if run.task.pending_since_ns and not run.runs_singly:  # else it started before, in a batch
             waited_ns = max(run.started_ns - run.task.pending_since_ns, 0)
-            self._of(run.task.lease.queue).observe(RunTime.WAIT, waited_ns / 1e9)
+            self._counters[run.task.lease.queue].observe(RunTime.WAIT, waited_ns / 1e9)
 
     def record_interruption(self) -> None:
         """A run that started waits to start again."""
@@ -234,17 +234,17 @@ class RunCounts:
             ended_s = clock.monotonic_s()
             self._running -= 1
             self._run_time_s += ended_s
-            self._of(run.task.lease.queue).observe(RunTime.RUN, ended_s - run.started_s)
+            self._counters[run.task.lease.queue].observe(RunTime.RUN, ended_s - run.started_s)
 
     def record_outcome(self, run: Run, outcome: FinishOutcome) -> None:
         """Count the outcome of a run, as the history does. The recovery counts runs whose leases ended."""
-        counters = self._of(run.task.lease.queue)
+        counters = self._counters[run.task.lease.queue]
         if outcome is FinishOutcome.REQUEUED:
             counters[RunCount.REQUEUED] += 1
             return
         counted = _OUTCOMES[outcome]
         if run.started_ns and outcome is not FinishOutcome.CANCELED:
-            of_release = self.of_release(run.release)
+            of_release = self._releases[run.release]
             of_release.runs += 1
             of_release.failures += outcome is not FinishOutcome.COMPLETED
             of_release.deaths += run.result is not None and run.result.status is RunStatus.CHILD_DIED
@@ -255,9 +255,7 @@ class RunCounts:
 
     def of_release(self, number: int) -> ReleaseCounts:
         """Return what became of the runs of a release since the worker first ran it."""
-        if (counts := self._releases.get(number)) is None:
-            counts = self._releases[number] = ReleaseCounts()
-        return counts
+        return self._releases[number]
 
     def record_batch(self, members: int) -> None:
         """Count a batch that was sent to a child."""
@@ -299,19 +297,13 @@ class RunCounts:
 
         Counters of other queues are dropped: the worker's Redis user may not write to them any more.
         """
-        counters, self._counters = self._counters, {}
+        counters, self._counters = self._counters, defaultdict(RunCounters)
         if self._worker:
-            counters.setdefault(queues[0], RunCounters()).update(self._worker)
+            counters[queues[0]].update(self._worker)
             self._worker = RunCounters()
         return {queue: counters[queue] for queue in queues if queue in counters}
 
     def restore(self, counters: Mapping[str, RunCounters]) -> None:
         """Add counters that were not delivered. If only the reply was lost, Redis counts them twice."""
         for queue, counted in counters.items():
-            self._of(queue).update(counted)
-
-    def _of(self, queue: str) -> RunCounters:
-        counters = self._counters.get(queue)
-        if counters is None:
-            counters = self._counters[queue] = RunCounters()
-        return counters
+            self._counters[queue].update(counted)

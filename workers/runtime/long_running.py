@@ -253,25 +253,31 @@ class LongRunningPool:
         if not self._waiting:
             return
         refill_s = self._owner.refill_s
+        room = {slot: slot.count_room(self.pace, refill_s) for slot in self._slots}
         while self._waiting:
-            free = [slot for slot in self._slots if slot.can_take(self._waiting[0], self.pace, refill_s)]
-            slot = min(free, key=_load, default=None)
-            if slot is None and self._is_running(self._waiting[0]):
+            first = self._waiting[0]
+            slot = _find_least_loaded([slot for slot, left in room.items() if left and slot.accepts(first)])
+            if slot is None and self._is_running(first):
                 self._same_ids.append(self._waiting.popleft())
                 continue
             if slot is None or not (count := self._count_members(slot)):
                 break
-            self._send(slot, [self._waiting.popleft() for _ in range(count)])
+            is_sent = self._send(slot, [self._waiting.popleft() for _ in range(count)])
+            if is_sent:
+                room[slot] = 0 if first.task.is_suspect else room[slot] - 1
         if self._waiting and (self._waits_for_suspect or any(slot.has_suspect for slot in self._slots)):
             self._requeue_excess()
 
-    def _send(self, slot: ChildSlot, runs: list[Run]) -> None:
+    def _send(self, slot: ChildSlot, runs: list[Run]) -> bool:
+        """Send runs, and end those without a lease. Return whether any was sent."""
         # A lease may have ended while the worker was suspended, even before the reply to its dequeue was read.
-        lost = [run for run in runs if not self._owner.has_lease(run)]
-        if len(lost) < len(runs):
-            slot.send([run for run in runs if run not in lost] if lost else runs)
-        for run in lost:
-            self._owner.run_ended(run, RunResult(RunStatus.LOST))
+        leased = [run for run in runs if self._owner.has_lease(run)]
+        if leased:
+            slot.send(leased)
+        if len(leased) < len(runs):
+            for run in [run for run in runs if run not in leased]:
+                self._owner.run_ended(run, RunResult(RunStatus.LOST))
+        return bool(leased)
 
     def _is_running(self, run: Run) -> bool:
         """Return whether a child has another task of the same id. A suspect one lets no others pass."""
@@ -308,6 +314,12 @@ class LongRunningPool:
             self._window.cancel()  # that of an earlier batch or child may end much later
         self._window = asyncio.get_running_loop().call_later(left_s, self._assign_runs)
         return 0
+
+
+def _find_least_loaded(slots: Sequence[ChildSlot]) -> ChildSlot | None:
+    if len(slots) > 1:
+        return min(slots, key=_load)
+    return slots[0] if slots else None
 
 
 _load = attrgetter("load")

@@ -1,7 +1,7 @@
 """The run of a leased task, how it ended, and the request that records that."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -120,10 +120,10 @@ class Run:
     """What it streamed; None if nothing."""
     finishes_alone: bool = False
     """Record it by a script call of its own, because Redis refused the call that it shared with other runs."""
+    task_id: str = field(init=False)
 
-    @property
-    def task_id(self) -> str:
-        return self.task.lease.task_id
+    def __post_init__(self) -> None:
+        self.task_id = self.task.lease.task_id  # read some ten times a run
 
     @property
     def is_alone(self) -> bool:
@@ -185,8 +185,14 @@ class Finish:
         return zip(self.runs, outcome if isinstance(outcome, list) else [outcome] * len(self.runs), strict=True)
 
 
-def plan_finishes(runs: Sequence[Run], policy: QueuePolicy, *, now_ns: int) -> list[Finish]:
-    """Return the requests that record how runs ended. Successful runs share script calls."""
+def plan_finishes(
+    runs: Sequence[Run], policy: QueuePolicy, *, now_ns: int, size_bytes: int | None = None
+) -> list[Finish]:
+    """Return the requests that record how runs ended. Successful runs share script calls.
+
+    `size_bytes` is what it takes to record all of them; None: measure each.
+    """
+    fits = size_bytes is not None and size_bytes <= BATCH_MAX_BYTES
     finishes: list[Finish] = []
     batches: dict[str, tuple[list[Run], int]] = {}
     for run in runs:
@@ -195,7 +201,7 @@ def plan_finishes(runs: Sequence[Run], policy: QueuePolicy, *, now_ns: int) -> l
         if result.status is not RunStatus.SUCCEEDED or message.retention <= 0 or run.finishes_alone:
             finishes.append(Finish((run,), finish_request(run, result, policy, now_ns=now_ns)))
             continue
-        size = run.finish_bytes
+        size = 0 if fits else run.finish_bytes
         batch, batch_size = batches.get(run.task.lease.queue, ([], 0))
         if batch and batch_size + size > BATCH_MAX_BYTES:
             finishes.append(_completions(batch, policy, now_ns))

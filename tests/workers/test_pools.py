@@ -24,6 +24,7 @@ from workers.runtime.deployments import DeploymentManager
 from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool
 from workers.runtime.pool import Pool
+from workers.runtime.run_pace import RunPace
 from workers.runtime.settings import RestartSettings, WorkerSettings
 from workers.runtime.task_runs import RunResult, RunStatus
 
@@ -305,6 +306,14 @@ def test_tasks_are_held_ahead_while_fetching_one_takes_a_twentieth_of_a_run(
     use(LongRunningPool, spec, act, concurrency=8)
 
     assert capacities == [1, 1, 2, 3, 8]
+
+
+def test_enough_tasks_of_no_work_are_held_ahead_to_fill_the_time_of_a_round_trip() -> None:
+    pace = RunPace()
+    for _ in range(20):
+        pace.record_run(0.0)
+
+    assert pace.count_ahead(100e-6, slots=1, batches=[]) == 10
 
 
 def test_tasks_held_behind_a_long_one_are_requeued(spec: ChildSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,9 @@ from workers.runtime.task_runs import Run
 MAX_GAP = 0.05
 """The part of a mean run for which a child may wait for its next task. Where that takes longer, tasks are held ahead.
 Otherwise none waits behind another while a child is free, of this worker or of another one."""
-MIN_RUN_S = 1e-4
-"""Shorter runs count as long: one of nothing would let a worker hold any number of tasks."""
+MIN_RUN_S = 1e-5
+"""Shorter runs count as this long: about what a child takes for a task that does nothing. Of responses that are read
+together, all but the first look as if they had taken no time."""
 TURNS_AVERAGED = 8
 
 

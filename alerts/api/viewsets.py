@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from drf_spectacular.utils import OpenApiExample, extend_schema
+from drf_spectacular.utils import OpenApiExample
 from rest_framework.response import Response
 
 from alerts.acknowledgement import acknowledge, resume, snooze
@@ -14,28 +14,22 @@ from alerts.queries import AlertState, list_alerts
 from alerts.serializers import AlertSerializer
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import problem_responses
+from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 
 _EXAMPLE = OpenApiExample("alerts", value={"alerts": [s.ALERT], "next": None}, response_only=True)
-_PROBLEMS = problem_responses(400, 401, 403, 404, 409, 413, 415, 503)
 
 
 class AlertViewSet(ApiViewSet):
     """Alerts: conditions that need attention, open or resolved."""
 
+    tag: ClassVar = "alerts"
     action_roles: ClassVar = dict.fromkeys(("acknowledge", "snooze", "resume"), frozenset({Role.OPERATOR}))
     allows_queue_scoped_keys: ClassVar = True
     pagination_class = SignedCursorPagination
 
-    @extend_schema(
-        operation_id="list_alerts",
-        tags=["alerts"],
-        parameters=[s.AlertQuerySerializer],
-        responses={200: s.AlertListSerializer, **problem_responses(400, 401, 403, 503)},
-        examples=[_EXAMPLE],
-    )
+    @operation("list_alerts", s.AlertListSerializer, parameters=[s.AlertQuerySerializer], examples=[_EXAMPLE])
     def list(self, request: AuthenticatedRequest) -> Response:
         """List alerts, the newest first. A key limited to queues sees only alerts about these."""
         query = s.AlertQuerySerializer.validated(request.query_params.dict())
@@ -58,23 +52,18 @@ class AlertViewSet(ApiViewSet):
         alerts = self.paginate_queryset(PagedList(read=read, position=int, identity="alerts"))
         return self.get_paginated_response({"alerts": AlertSerializer.serialize(alerts)})
 
-    @extend_schema(
-        operation_id="acknowledge_alerts",
-        tags=["alerts"],
+    @operation(
+        "acknowledge_alerts",
+        s.ChangedAlertsSerializer,
+        errors=(404, 409),
         request=s.AcknowledgeSerializer,
-        responses={200: s.ChangedAlertsSerializer, **_PROBLEMS},
     )
     def acknowledge(self, request: AuthenticatedRequest) -> Response:
         """Acknowledge an alert, or all open alerts of a queue: nothing more is sent about them."""
         selection, body = s.AcknowledgeSerializer.select(request)
         return _respond(acknowledge(selection, **body))
 
-    @extend_schema(
-        operation_id="snooze_alerts",
-        tags=["alerts"],
-        request=s.SnoozeSerializer,
-        responses={200: s.ChangedAlertsSerializer, **_PROBLEMS},
-    )
+    @operation("snooze_alerts", s.ChangedAlertsSerializer, errors=(404, 409), request=s.SnoozeSerializer)
     def snooze(self, request: AuthenticatedRequest) -> Response:
         """Send nothing about an alert until a time; of a queue, also not about alerts that open until then.
 
@@ -83,12 +72,7 @@ class AlertViewSet(ApiViewSet):
         selection, body = s.SnoozeSerializer.select(request)
         return _respond(snooze(selection, **body))
 
-    @extend_schema(
-        operation_id="resume_alerts",
-        tags=["alerts"],
-        request=s.ResumeSerializer,
-        responses={200: s.ChangedAlertsSerializer, **_PROBLEMS},
-    )
+    @operation("resume_alerts", s.ChangedAlertsSerializer, errors=(404, 409), request=s.ResumeSerializer)
     def resume(self, request: AuthenticatedRequest) -> Response:
         """End that alerts are acknowledged or snoozed; those that were are sent again."""
         selection, _ = s.ResumeSerializer.select(request)

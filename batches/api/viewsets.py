@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework.response import Response
 
 from batches.api import bodies, hot_actions
@@ -18,7 +18,7 @@ from queues.status import list_untold_warnings
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.parsers import RawJSONParser, parse_idempotency_key
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import problem_responses
+from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.errors import RequestInvalid
@@ -40,16 +40,16 @@ _IDEMPOTENCY_KEY = OpenApiParameter(
 class BatchViewSet(ApiViewSet):
     """Tasks that have a callback together."""
 
+    tag: ClassVar = "batches"
     roles: ClassVar = frozenset({Role.CLIENT, Role.OPERATOR})
     parser_classes = (RawJSONParser,)
     pagination_class = SignedCursorPagination
     allows_queue_scoped_keys: ClassVar = True
     needs_confirmed_configuration = False
 
-    @extend_schema(
-        operation_id="list_batches",
-        tags=["batches"],
-        responses={200: s.BatchListSerializer, **problem_responses(400, 401, 403, 503)},
+    @operation(
+        "list_batches",
+        s.BatchListSerializer,
     )
     def list(self, request: AuthenticatedRequest) -> Response:
         """List batches, the newest first. A page for a key that is limited to queues may be short."""
@@ -60,12 +60,12 @@ class BatchViewSet(ApiViewSet):
         found = self.paginate_queryset(PagedList(read=read, position=Position, identity="batches"))
         return self.get_paginated_response({"batches": s.BatchSerializer(found, many=True).data})
 
-    @extend_schema(
-        operation_id="create_batch",
-        tags=["batches"],
+    @operation(
+        "create_batch",
+        {201: s.AdditionSerializer},
+        errors=(404, 422),
         parameters=[_IDEMPOTENCY_KEY],
         request=s.CreateBatchSerializer,
-        responses={201: s.AdditionSerializer, **problem_responses(400, 401, 403, 404, 413, 415, 422, 503)},
     )
     def create(self, request: AuthenticatedRequest) -> Response:
         """Create a batch, also with its members and its callback in one request.
@@ -88,15 +88,10 @@ class BatchViewSet(ApiViewSet):
         )
         return _respond(addition, 201, {"Location": f"/batches/{addition.batch.pk}"})
 
-    @extend_schema(
-        operation_id="get_batch",
-        tags=["batches"],
+    @operation(
+        "get_batch",
+        {200: s.BatchPageSerializer, 202: OpenApiResponse(s.BatchPageSerializer, "Not ended after the wait")},
         parameters=[s.MemberQuerySerializer, *WAIT_PARAMETERS],
-        responses={
-            200: s.BatchPageSerializer,
-            202: OpenApiResponse(s.BatchPageSerializer, "Not ended after the wait"),
-            **problem_responses(400, 401, 403, 404, 503),
-        },
     )
     def retrieve(self, request: AuthenticatedRequest, batch_id: str) -> Response:
         """Return a batch, with a page of its members, at once or after waiting for its end."""
@@ -125,15 +120,13 @@ class BatchViewSet(ApiViewSet):
             response.headers[name] = value
         return response
 
-    @extend_schema(
-        operation_id="stream_batch_events",
-        tags=["batches"],
-        parameters=[LAST_EVENT_ID],
-        responses={
+    @operation(
+        "stream_batch_events",
+        {
             (200, EVENT_TYPE): OpenApiResponse(OpenApiTypes.ANY, "Events, until the batch has ended or is deleted"),
             204: OpenApiResponse(None, "`Last-Event-ID` names the end of the batch"),
-            **problem_responses(401, 403, 404, 503),
         },
+        parameters=[LAST_EVENT_ID],
         examples=[s.BATCH_EVENTS],
     )
     def events(self, request: AuthenticatedRequest, batch_id: str) -> HttpResponseBase:
@@ -144,12 +137,12 @@ class BatchViewSet(ApiViewSet):
         """
         return run_action(hot_actions.stream_batch_events, request, batch_id=batch_id)
 
-    @extend_schema(
-        operation_id="add_to_batch",
-        tags=["batches"],
+    @operation(
+        "add_to_batch",
+        s.AdditionSerializer,
+        errors=(409, 422),
         parameters=[_IDEMPOTENCY_KEY],
         request=s.AddToBatchSerializer,
-        responses={200: s.AdditionSerializer, **problem_responses(400, 401, 403, 404, 409, 413, 415, 422, 503)},
     )
     def add(self, request: AuthenticatedRequest, batch_id: str) -> Response:
         """Add members to a batch that is not closed. Invalid jobs are left out."""
@@ -163,24 +156,14 @@ class BatchViewSet(ApiViewSet):
         )
         return _respond(addition, 200, {})
 
-    @extend_schema(
-        operation_id="close_batch",
-        tags=["batches"],
-        request=None,
-        responses={200: s.BatchSerializer, **problem_responses(400, 401, 403, 404, 503)},
-    )
+    @operation("close_batch", s.BatchSerializer, errors=(400,), request=None)
     def close(self, request: AuthenticatedRequest, batch_id: str) -> Response:
         """Close a batch: nothing more can be added. It ends when all its members have ended."""
         _refuse_body(request)
         closed = close_batch(get_broker(), batch_id, allowed_queues=request.auth.queues)
         return Response(s.BatchSerializer(closed).data)
 
-    @extend_schema(
-        operation_id="cancel_batch",
-        tags=["batches"],
-        request=None,
-        responses={200: s.BatchSerializer, **problem_responses(400, 401, 403, 404, 503)},
-    )
+    @operation("cancel_batch", s.BatchSerializer, errors=(400,), request=None)
     def cancel(self, request: AuthenticatedRequest, batch_id: str) -> Response:
         """Close a batch and cancel its members that have not ended. No effect on a batch that has ended."""
         _refuse_body(request)

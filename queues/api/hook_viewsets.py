@@ -6,7 +6,6 @@ import structlog
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import cache_control
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from drf_spectacular.utils import extend_schema
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.permissions import IsAuthenticated
@@ -21,7 +20,7 @@ from runqy import clock
 from runqy.api.authentication import ApiClient
 from runqy.api.parsers import RawJSONParser, refuse_members
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
-from runqy.api.schema import problem_responses
+from runqy.api.schema import operation
 from runqy.api.throttling import failure_limiter
 from runqy.api.viewsets import ApiViewSet
 from runqy.audit.actors import Actor, ActorKind, actor_context
@@ -75,16 +74,16 @@ class PushScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-cal
 class GitHookViewSet(ApiViewSet):
     """The webhook that git hosts send pushes to."""
 
+    tag: ClassVar = "queues"
     authentication_classes = [PushAuthentication]
     permission_classes = [IsAuthenticated]
     throttle_classes = []
     parser_classes = [RawJSONParser]  # the bytes are signed, also of a form
 
-    @extend_schema(
-        operation_id="receive_push",
-        tags=["queues"],
+    @operation(
+        "receive_push",
+        s.PushReceivedSerializer,
         request={"application/json": s.PushSerializer, "application/x-www-form-urlencoded": s.PushFormSerializer},
-        responses={200: s.PushReceivedSerializer, **problem_responses(400, 401, 413, 415, 503)},
     )
     def receive(self, request: Request, queue: str) -> Response:
         """Release the newest commit of a queue's branch: for the webhooks of GitHub, GitLab and Gitea.
@@ -112,26 +111,17 @@ class GitHookViewSet(ApiViewSet):
 class GitHookSecretViewSet(ApiViewSet):
     """The secret that signs the pushes to a queue's repository."""
 
+    tag: ClassVar = "queues"
     allows_queue_scoped_keys: ClassVar = True
 
-    @extend_schema(
-        operation_id="show_git_hook_secret",
-        tags=["queues"],
-        request=None,
-        responses={200: s.GitHookSecretSerializer, **problem_responses(400, 401, 403, 404, 409, 503)},
-    )
+    @operation("show_git_hook_secret", s.GitHookSecretSerializer, errors=(400, 409), request=None)
     def show(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Return the secret for the webhook of the queue's git host, this once; then it is 409."""
         refuse_members(request)
         secret = show_queue_secret(queue, which=QueueSecret.GIT_HOOK, allowed_queues=request.auth.queues)
         return Response(s.GitHookSecretSerializer({"secret": secret}).data)
 
-    @extend_schema(
-        operation_id="rotate_git_hook_secret",
-        tags=["queues"],
-        request=None,
-        responses={200: s.GitHookSecretSerializer, **problem_responses(400, 401, 403, 404, 503)},
-    )
+    @operation("rotate_git_hook_secret", s.GitHookSecretSerializer, errors=(400,), request=None)
     def rotate(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Give a queue a new secret for the webhook of its git host; for 24 hours the old one is valid too."""
         refuse_members(request)

@@ -2,7 +2,6 @@
 
 from typing import ClassVar
 
-from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 from queues.api import release_serializers as s
@@ -11,7 +10,7 @@ from queues.releases import redeploy_queue, roll_back
 from queues.status import find_deploying_workers
 from runqy.api.parsers import refuse_members
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import problem_responses
+from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.config_sync.operations import PublicationResult, publication_result
@@ -21,15 +20,11 @@ from runqy.redis_connection import get_broker
 class ReleaseViewSet(ApiViewSet):
     """Releases of queues."""
 
+    tag: ClassVar = "queues"
     action_roles: ClassVar = dict.fromkeys(("redeploy", "rollback"), frozenset({Role.CONFIGURATOR}))
     allows_queue_scoped_keys: ClassVar = True
 
-    @extend_schema(
-        operation_id="redeploy_queue",
-        tags=["queues"],
-        request=s.RedeploySerializer,
-        responses={200: s.QueueRedeployedSerializer, **problem_responses(400, 401, 403, 404, 413, 415, 429, 503)},
-    )
+    @operation("redeploy_queue", s.QueueRedeployedSerializer, request=s.RedeploySerializer)
     def redeploy(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Release the newest commit of a queue's branch, or the given commit or tag, to its workers.
 
@@ -41,12 +36,7 @@ class ReleaseViewSet(ApiViewSet):
             release = redeploy_queue(name=queue, commit=body["commit"], allowed_queues=request.auth.queues)
         return self._released("redeployment requested", release, publication)
 
-    @extend_schema(
-        operation_id="roll_back_queue",
-        tags=["queues"],
-        request=None,
-        responses={200: s.QueueRedeployedSerializer, **problem_responses(400, 401, 403, 404, 409, 429, 503)},
-    )
+    @operation("roll_back_queue", s.QueueRedeployedSerializer, errors=(400, 409), request=None)
     def rollback(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Release what was live before, or what is live if another release is rolling out.
 

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.utils.decorators import method_decorator
 from django.utils.http import quote_etag
 from django.views.decorators.cache import cache_control
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 from rest_framework.response import Response
 
 from queues.api import serializers as s
@@ -32,7 +32,7 @@ from runqy.api.etags import etag_response, if_match
 from runqy.api.parsers import refuse_members
 from runqy.api.permissions import require_all_queues
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
+from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.config_sync.operations import publication_result
@@ -42,6 +42,7 @@ from runqy.redis_connection import get_broker
 class QueueViewSet(ApiViewSet):
     """Redis queues: their statistics, demand, pausing."""
 
+    tag: ClassVar = "queues"
     action_roles: ClassVar = {
         "demand": frozenset({Role.CLIENT, Role.METRICS}),
         **dict.fromkeys(("pause", "unpause"), frozenset({Role.OPERATOR, Role.CONFIGURATOR})),
@@ -49,43 +50,36 @@ class QueueViewSet(ApiViewSet):
     }
     allows_queue_scoped_keys: ClassVar = True
 
-    @extend_schema(
-        operation_id="list_queues",
-        tags=["queues"],
-        responses={200: s.QueueStatusListSerializer, **problem_responses(401, 403, 429, 503)},
+    @operation(
+        "list_queues",
+        s.QueueStatusListSerializer,
     )
     def list(self, request: AuthenticatedRequest) -> Response:
         """List all queues with statistics, each sub-queue as an item of its own."""
         queues = list_redis_queue_statuses(get_broker(), allowed_queues=request.auth.queues)
         return Response(s.QueueStatusListSerializer({"queues": queues, "count": len(queues)}).data)
 
-    @extend_schema(
-        operation_id="get_queue",
-        tags=["queues"],
-        responses={200: s.QueueDetailSerializer, **problem_responses(401, 403, 404, 429, 503)},
+    @operation(
+        "get_queue",
+        s.QueueDetailSerializer,
     )
     def retrieve(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Show a queue: counts, memory, history, who paused it, the workers that serve it."""
         detail = get_redis_queue_detail(get_broker(), queue, allowed_queues=request.auth.queues)
         return Response(s.QueueDetailSerializer(detail).data)
 
-    @extend_schema(
-        operation_id="pause_queue",
-        tags=["queues"],
-        request=None,
-        responses={200: s.QueuePausedSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
-    )
+    @operation("pause_queue", s.QueuePausedSerializer, errors=(400,), request=None)
     def pause(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Pause a queue: it accepts tasks, and workers get none. No effect on a paused queue."""
         refuse_members(request)
         name = pause_queue(get_broker(), name=queue, allowed_queues=request.auth.queues)
         return Response(s.QueuePausedSerializer({"message": "queue paused", "queue": name, "paused": True}).data)
 
-    @extend_schema(
-        operation_id="unpause_queue",
-        tags=["queues"],
+    @operation(
+        "unpause_queue",
+        s.QueuePausedSerializer,
+        errors=(400,),
         request=None,
-        responses={200: s.QueuePausedSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
         examples=[
             OpenApiExample("Response", {"message": "queue unpaused", "queue": "inference_high", "paused": False})
         ],
@@ -96,32 +90,17 @@ class QueueViewSet(ApiViewSet):
         name = unpause_queue(get_broker(), name=queue, allowed_queues=request.auth.queues)
         return Response(s.QueuePausedSerializer({"message": "queue unpaused", "queue": name, "paused": False}).data)
 
-    @extend_schema(
-        operation_id="enable_queue",
-        tags=["queues"],
-        request=None,
-        responses={200: s.QueueEnabledSerializer, **problem_responses(400, 401, 403, 404, 409, 429, 503)},
-    )
+    @operation("enable_queue", s.QueueEnabledSerializer, errors=(400, 409), request=None)
     def enable(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Enable a queue: it accepts tasks and workers. No effect on an enabled queue."""
         return self._set_enabled(request, queue, is_enabled=True)
 
-    @extend_schema(
-        operation_id="disable_queue",
-        tags=["queues"],
-        request=None,
-        responses={200: s.QueueEnabledSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
-    )
+    @operation("disable_queue", s.QueueEnabledSerializer, errors=(400,), request=None)
     def disable(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Disable a queue: it rejects new tasks, and its workers stop. No effect on a disabled queue."""
         return self._set_enabled(request, queue, is_enabled=False)
 
-    @extend_schema(
-        operation_id="get_queue_demand",
-        tags=["queues"],
-        parameters=[DemandQuerySerializer],
-        responses={200: QueueDemandSerializer, **problem_responses(400, 401, 403, 404, 503)},
-    )
+    @operation("get_queue_demand", QueueDemandSerializer, parameters=[DemandQuerySerializer])
     def demand(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Show how much work a queue has, and how many workers that needs, for an autoscaler.
 
@@ -150,29 +129,25 @@ class QueueViewSet(ApiViewSet):
 class QueueConfigViewSet(ApiViewSet):
     """Configuration of queues."""
 
+    tag: ClassVar = "configs"
     roles: ClassVar = frozenset({Role.CONFIGURATOR})
     allows_queue_scoped_keys: ClassVar = True
 
-    @extend_schema(
-        operation_id="list_configs",
-        tags=["configs"],
-        responses={200: s.QueueConfigListSerializer, **problem_responses(401, 403, 503)},
+    @operation(
+        "list_configs",
+        s.QueueConfigListSerializer,
     )
     def list(self, request: AuthenticatedRequest) -> Response:
         """List all queue configurations."""
         configs = list_queue_configs(allowed_queues=request.auth.queues)
         return Response(s.QueueConfigListSerializer({"queues": configs, "count": len(configs)}).data)
 
-    @extend_schema(
-        operation_id="create_config",
-        tags=["configs"],
+    @operation(
+        "create_config",
+        {200: s.QueueConfigSavedSerializer, 201: s.QueueConfigSavedSerializer},
+        errors=(404, 409),
         parameters=[s.CreateConfigQuerySerializer, IF_MATCH],
         request=s.QueueConfigInputSerializer,
-        responses={
-            200: s.QueueConfigSavedSerializer,
-            201: s.QueueConfigSavedSerializer,
-            **problem_responses(400, 401, 403, 404, 409, 412, 413, 415, 503),
-        },
     )
     def create(self, request: AuthenticatedRequest) -> Response:
         """Create a queue configuration, or update one with force=true. Members that are not sent keep their values."""
@@ -192,20 +167,16 @@ class QueueConfigViewSet(ApiViewSet):
         etag = quote_etag(spec_version(config.spec))
         return Response(response.data, 201 if is_new else 200, headers={"ETag": etag})
 
-    @extend_schema(
-        operation_id="get_config",
-        tags=["configs"],
-        parameters=[IF_NONE_MATCH],
-        responses={200: s.QueueConfigSerializer, 304: None, **problem_responses(401, 403, 404, 503)},
-    )
+    @operation("get_config", {200: s.QueueConfigSerializer, 304: None}, parameters=[IF_NONE_MATCH])
     def retrieve(self, request: AuthenticatedRequest, name: str) -> Response:
         """Show a queue configuration. Send its ETag as If-Match to change this version only."""
         config = get_queue_config(name, allowed_queues=request.auth.queues)
         return etag_response(request, s.QueueConfigSerializer(config).data, spec_version(config.spec))
 
-    @extend_schema(
-        operation_id="replace_config",
-        tags=["configs"],
+    @operation(
+        "replace_config",
+        s.QueueConfigSavedSerializer,
+        errors=(409, 428),
         parameters=[
             OpenApiParameter(
                 "If-Match",
@@ -217,10 +188,6 @@ class QueueConfigViewSet(ApiViewSet):
             s.ReplaceConfigQuerySerializer,
         ],
         request=s.QueueConfigInputSerializer,
-        responses={
-            200: s.QueueConfigSavedSerializer,
-            **problem_responses(400, 401, 403, 404, 409, 412, 413, 415, 428, 503),
-        },
     )
     def update(self, request: AuthenticatedRequest, name: str) -> Response:
         """Replace a whole queue configuration. If-Match with its ETag is required."""
@@ -240,9 +207,16 @@ class QueueConfigViewSet(ApiViewSet):
         )
         return Response(response.data, headers={"ETag": quote_etag(spec_version(config.spec))})
 
-    @extend_schema(
-        operation_id="delete_config",
-        tags=["configs"],
+    @operation(
+        "delete_config",
+        {
+            200: s.QueueConfigDeletedSerializer,
+            202: OpenApiResponse(
+                s.QueueConfigDeletedSerializer,
+                "The definition is deleted; maintenance deletes the tasks in `removed`: see Location",
+            ),
+        },
+        errors=(409,),
         parameters=[
             s.DeleteConfigQuerySerializer,
             IF_MATCH,
@@ -254,14 +228,6 @@ class QueueConfigViewSet(ApiViewSet):
                 f"{MAX_TASKS_AT_ONCE:,}",
             ),
         ],
-        responses={
-            200: s.QueueConfigDeletedSerializer,
-            202: OpenApiResponse(
-                s.QueueConfigDeletedSerializer,
-                "The definition is deleted; maintenance deletes the tasks in `removed`: see Location",
-            ),
-            **problem_responses(400, 401, 403, 404, 409, 412, 503),
-        },
     )
     def destroy(self, request: AuthenticatedRequest, name: str) -> Response:
         """Delete a queue configuration, and everything in Redis that belongs to the queue."""
@@ -285,23 +251,16 @@ class QueueConfigViewSet(ApiViewSet):
         location = f"/api/cli/configs/{quote(deleted.name, safe='')}/deletion"
         return Response(response.data, 202, headers={"Location": location})
 
-    @extend_schema(
-        operation_id="get_config_deletion",
-        tags=["configs"],
-        responses={200: s.QueueDeletionSerializer, **problem_responses(401, 403, 404, 503)},
+    @operation(
+        "get_config_deletion",
+        s.QueueDeletionSerializer,
     )
     def deletion(self, request: AuthenticatedRequest, name: str) -> Response:
         """Show the Redis queues and tasks that are left of a queue that is being deleted. 404 once none are left."""
         progress = get_deletion_progress(get_broker(), name=name, allowed_queues=request.auth.queues)
         return Response(s.QueueDeletionSerializer(progress).data)
 
-    @extend_schema(
-        operation_id="reload_configs",
-        tags=["configs"],
-        parameters=[ReloadQuerySerializer],
-        request=None,
-        responses={200: ReloadReportSerializer, **problem_responses(400, 401, 403, 503)},
-    )
+    @operation("reload_configs", ReloadReportSerializer, parameters=[ReloadQuerySerializer], request=None)
     def reload(self, request: AuthenticatedRequest, **_: str) -> Response:
         """Reload configurations from YAML. A file with an error changes nothing, and the others are loaded."""
         require_all_queues(request.auth)
@@ -319,12 +278,12 @@ class QueueConfigViewSet(ApiViewSet):
         )
         return Response(response.data)
 
-    @extend_schema(
-        operation_id="apply_configs",
-        tags=["configs"],
+    @operation(
+        "apply_configs",
+        AppliedQueuesSerializer,
+        errors=(409,),
         parameters=[ApplyQuerySerializer],
         request=QueueFilesSerializer,
-        responses={200: AppliedQueuesSerializer, **problem_responses(400, 401, 403, 409, 413, 415, 503)},
     )
     def apply(self, request: AuthenticatedRequest, **_: str) -> Response:
         """Save the queues and schedules of queue files as the files define them: all, or none if a file has an error.

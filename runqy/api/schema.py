@@ -1,6 +1,6 @@
 """The OpenAPI schema of what all viewsets share: problem responses, parameters, aliases, headers and links."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -8,13 +8,22 @@ from typing import Any, TypeVar
 from django.conf import settings
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema_serializer
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_serializer,
+)
 from rest_framework import serializers
 
 from runqy.api.permissions import HasRole, get_roles
 from runqy.api_keys import Role
 
+Action = TypeVar("Action", bound=Callable[..., Any])
 Body = TypeVar("Body", bound=type[serializers.BaseSerializer[Any]])
+
+PROBLEM_TYPE = "application/problem+json"
 
 IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, description="The ETag of the version to change")
 IF_NONE_MATCH = OpenApiParameter(
@@ -74,13 +83,22 @@ class ProblemSerializer(serializers.Serializer[object]):
     )
 
 
-def problem_responses(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
-    """Return the error responses of an action; with 429 if there is 401, since keys are rate limited."""
-    statuses = (*statuses, 429) if 401 in statuses else statuses
-    return {
-        (status, "application/problem+json"): OpenApiResponse(ProblemSerializer, HTTPStatus(status).phrase)
-        for status in sorted(set(statuses))
-    }
+def operation(
+    operation_id: str, responses: Any, *, errors: Iterable[int] = (), **described: Any
+) -> Callable[[Action], Action]:
+    """Describe an action for the schema: a decorator that passes what is `described` on to `extend_schema`.
+
+    `responses` is the serializer of status 200, or those of each status. `errors` are the statuses of errors that do
+    not follow from what else is known of the action. See `Schema`.
+    """
+    if not isinstance(responses, dict):
+        responses = {200: responses}
+    problems = {(status, PROBLEM_TYPE): describe_problem(status) for status in errors}
+    return extend_schema(operation_id=operation_id, responses={**responses, **problems}, **described)
+
+
+def describe_problem(status: int) -> OpenApiResponse:
+    return OpenApiResponse(ProblemSerializer, HTTPStatus(status).phrase)
 
 
 def request_example(value: object) -> Callable[[Body], Body]:
@@ -111,12 +129,24 @@ def name_members(auto_schema: AutoSchema, schema: dict[str, Any], **names: str) 
 
 
 class Schema(AutoSchema):
-    """Use the docstring's first line as summary, mark aliases as deprecated, and apply what `as_view` was given."""
+    """Use the docstring's first line as summary, mark aliases as deprecated, and apply what `as_view` was given.
+
+    Errors follow from the action: of keys and their limits, of the body and parameters, and that a server is busy.
+    """
+
+    def get_tags(self) -> list[str]:
+        return [self.view.tag] if hasattr(self.view, "tag") else super().get_tags()
 
     def get_operation(self, *args: Any, **kwargs: Any) -> Any:
         operation = super().get_operation(*args, **kwargs)
         if self.method.lower() in getattr(self.view, "undescribed", ()):
             return None
+        if operation:
+            for status in self._list_errors(operation) - operation["responses"].keys():
+                problem = describe_problem(int(status))
+                response = self._get_response_for_code(problem, status, (PROBLEM_TYPE,))  # type: ignore[no-untyped-call]
+                operation["responses"][status] = response
+            operation["responses"] = dict(sorted(operation["responses"].items()))
         if operation and (operation_id := getattr(self.view, "operation_id", None)):
             operation["operationId"] = operation_id
         if operation and "summary" not in operation:
@@ -130,6 +160,17 @@ class Schema(AutoSchema):
                 {Role.ADMIN.value, *(role.value for role in get_roles(self.view, self.method))}
             )
         return operation
+
+    def _list_errors(self, operation: Mapping[str, Any]) -> set[str]:
+        parameters = {(parameter["in"], parameter["name"]) for parameter in operation.get("parameters", ())}
+        places = {place for place, _ in parameters}
+        statuses = {"401", "429", "503"} if self.view.authentication_classes else set()
+        has_role = HasRole in self.view.permission_classes
+        statuses |= {"403"} if has_role and get_roles(self.view, self.method) | {Role.ADMIN} != set(Role) else set()
+        statuses |= {"400", "413", "415"} if "requestBody" in operation else set()
+        statuses |= {"400"} if "query" in places else set()
+        statuses |= {"404"} if has_role and "path" in places else set()
+        return statuses | ({"412"} if ("header", IF_MATCH.name) in parameters else set())
 
 
 def share_enumerations(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:

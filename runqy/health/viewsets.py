@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import cache_control
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -15,7 +15,7 @@ from rest_framework.viewsets import ViewSet
 
 from runqy.accounts.identities import find_identity, is_guessable
 from runqy.api.authentication import presented_key
-from runqy.api.schema import problem_responses
+from runqy.api.schema import operation
 from runqy.broker.health import check_health
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, NotReady
 from runqy.health.readiness import CheckStatus, run_readiness_checks
@@ -63,18 +63,13 @@ class ReadinessSerializer(serializers.Serializer[Any]):
 class HealthViewSet(ViewSet):
     """The state of this process and of what it depends on."""
 
+    tag: ClassVar = "server"
     http_method_names = ("get", "head")
     authentication_classes = ()
     permission_classes = ()
     throttle_classes = ()
 
-    @extend_schema(
-        operation_id="get_health",
-        tags=["server"],
-        auth=[],
-        responses={200: HealthSerializer, **problem_responses(400, 503)},
-        examples=[_HEALTHY],
-    )
+    @operation("get_health", HealthSerializer, errors=(400, 503), auth=[], examples=[_HEALTHY])
     def health(self, request: Request) -> Response:
         """Show whether the server can accept tasks."""
         try:
@@ -88,27 +83,27 @@ class HealthViewSet(ViewSet):
         content = {"status": "ok", "redis": "ok", "version": version("runqy"), "warnings": warnings}
         return Response(HealthSerializer(content).data)
 
-    @extend_schema(
-        operation_id="get_liveness",
-        tags=["server"],
+    @operation(
+        "get_liveness",
+        LivenessSerializer,
+        errors=(400,),
         auth=[],
-        responses={200: LivenessSerializer, **problem_responses(400)},
         examples=[OpenApiExample("Alive", {"status": "ok"}, status_codes=["200"])],
     )
     def livez(self, request: Request) -> Response:
         """Show that the process is alive. Restart it when this fails."""
         return Response(LivenessSerializer({"status": "ok"}).data)
 
-    @extend_schema(
-        operation_id="get_readiness",
-        tags=["server"],
+    @operation(
+        "get_readiness",
+        ReadinessSerializer,
+        errors=(503,),
         auth=[],
         parameters=[
             OpenApiParameter(
                 "verbose", str, description="List each check. Any value is accepted. `detail` is empty without a key"
             )
         ],
-        responses={200: ReadinessSerializer, **problem_responses(400, 503)},
         examples=[OpenApiExample("Ready", {"status": "ok"}, status_codes=["200"])],
     )
     def readyz(self, request: Request) -> Response:

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.conf import settings
-from drf_spectacular.utils import OpenApiExample, extend_schema
+from drf_spectacular.utils import OpenApiExample
 from rest_framework import serializers
 from rest_framework.response import Response
 
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import problem_responses
+from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.broker.tasks.enqueue import IDEMPOTENCY_TTL_S
@@ -67,13 +67,13 @@ class LimitsSerializer(serializers.Serializer[Any]):
 class LimitsViewSet(ApiViewSet):
     """The limits of this server."""
 
+    tag: ClassVar = "server"
     roles: ClassVar = frozenset({Role.CLIENT, Role.WORKER})
     needs_confirmed_configuration = False
 
-    @extend_schema(
-        operation_id="get_limits",
-        tags=["server"],
-        responses={200: LimitsSerializer, **problem_responses(401, 429, 503)},
+    @operation(
+        "get_limits",
+        LimitsSerializer,
         examples=[
             OpenApiExample(
                 "Limits",

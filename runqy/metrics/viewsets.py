@@ -1,15 +1,17 @@
 """GET /metrics."""
 
+from typing import ClassVar
+
 from django.http import HttpResponse
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import cache_control
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
-from runqy.api.schema import problem_responses
+from runqy.api.schema import operation
 from runqy.metrics.exposition import page
 from runqy.metrics.permissions import MayReadMetrics
 
@@ -23,17 +25,15 @@ asynq_queue_size{queue="inference"} 12.0
 class MetricsViewSet(ViewSet):
     """The metrics, in Prometheus's text format."""
 
+    tag: ClassVar = "server"
     http_method_names = ("get", "head")
     permission_classes = (MayReadMetrics,)
     throttle_classes = ()
 
-    @extend_schema(
-        operation_id="get_metrics",
-        tags=["server"],
-        responses={
-            (200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "Prometheus's text format 0.0.4"),
-            **problem_responses(401, 403),
-        },
+    @operation(
+        "get_metrics",
+        {(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "Prometheus's text format 0.0.4")},
+        errors=(403,),
         examples=[OpenApiExample("A queue", _EXAMPLE, media_type="text/plain", status_codes=["200"])],
     )
     def metrics(self, request: Request) -> HttpResponse:

@@ -8,14 +8,13 @@ from urllib.parse import quote
 from django.utils.decorators import method_decorator
 from django.utils.http import quote_etag
 from django.views.decorators.cache import cache_control
-from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 from runqy.api.etags import if_match
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.parsers import refuse_members
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import IF_MATCH, problem_responses
+from runqy.api.schema import IF_MATCH, operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.errors import BrokerUnavailable
@@ -33,18 +32,14 @@ from schedules.runner import run_due
 class ScheduleViewSet(ApiViewSet):
     """Schedules: tasks that are enqueued by the clock."""
 
+    tag: ClassVar = "schedules"
     roles: ClassVar = frozenset({Role.CONFIGURATOR})
     read_roles: ClassVar = frozenset({Role.OPERATOR})
     action_roles: ClassVar = dict.fromkeys(("trigger", "pause", "unpause"), frozenset({Role.OPERATOR}))
     allows_queue_scoped_keys: ClassVar = True
     pagination_class = SignedCursorPagination
 
-    @extend_schema(
-        operation_id="list_schedules",
-        tags=["schedules"],
-        parameters=[s.ScheduleQuerySerializer],
-        responses={200: s.ScheduleListSerializer, **problem_responses(400, 401, 403, 503)},
-    )
+    @operation("list_schedules", s.ScheduleListSerializer, parameters=[s.ScheduleQuerySerializer])
     def list(self, request: AuthenticatedRequest) -> Response:
         """List schedules by name. A key limited to queues sees only theirs."""
         queue = s.ScheduleQuerySerializer.validated(request.query_params.dict())["queue"]
@@ -56,35 +51,30 @@ class ScheduleViewSet(ApiViewSet):
         context = _build_context(found)
         return self.get_paginated_response({"schedules": s.ScheduleSerializer(found, many=True, context=context).data})
 
-    @extend_schema(
-        operation_id="create_schedule",
-        tags=["schedules"],
+    @operation(
+        "create_schedule",
+        {201: s.ScheduleSerializer},
+        errors=(404, 409),
         request=s.CreateScheduleSerializer,
-        responses={201: s.ScheduleSerializer, **problem_responses(400, 401, 403, 404, 409, 413, 415, 503)},
     )
     def create(self, request: AuthenticatedRequest) -> Response:
         """Create a schedule. It fires first at its first due time after now."""
         return self._save(request, is_new=True)
 
-    @extend_schema(
-        operation_id="get_schedule",
-        tags=["schedules"],
-        responses={200: s.ScheduleSerializer, **problem_responses(401, 403, 404, 503)},
+    @operation(
+        "get_schedule",
+        s.ScheduleSerializer,
     )
     def retrieve(self, request: AuthenticatedRequest, name: str) -> Response:
         """Show a schedule, with its next due times."""
         return _respond(get_schedule(name, allowed_queues=request.auth.queues))
 
-    @extend_schema(
-        operation_id="replace_schedule",
-        tags=["schedules"],
+    @operation(
+        "replace_schedule",
+        {200: s.ScheduleSerializer, 201: s.ScheduleSerializer},
+        errors=(409,),
         parameters=[IF_MATCH],
         request=s.ReplaceScheduleSerializer,
-        responses={
-            200: s.ScheduleSerializer,
-            201: s.ScheduleSerializer,
-            **problem_responses(400, 401, 403, 404, 409, 412, 413, 415, 503),
-        },
     )
     def update(self, request: AuthenticatedRequest, name: str) -> Response:
         """Replace the whole definition of a schedule, or create it: members that are not sent get their defaults.
@@ -94,23 +84,13 @@ class ScheduleViewSet(ApiViewSet):
         """
         return self._save(request, name)
 
-    @extend_schema(
-        operation_id="delete_schedule",
-        tags=["schedules"],
-        parameters=[IF_MATCH],
-        responses={200: s.ScheduleDeletedSerializer, **problem_responses(401, 403, 404, 412, 503)},
-    )
+    @operation("delete_schedule", s.ScheduleDeletedSerializer, parameters=[IF_MATCH])
     def destroy(self, request: AuthenticatedRequest, name: str) -> Response:
         """Delete a schedule and its fires. Tasks that it enqueued stay."""
         delete_schedule(name=name, allowed_queues=request.auth.queues, precondition=if_match(request))
         return Response(s.ScheduleDeletedSerializer({"message": "schedule deleted", "name": name}).data)
 
-    @extend_schema(
-        operation_id="trigger_schedule",
-        tags=["schedules"],
-        request=None,
-        responses={201: s.FireSerializer, **problem_responses(400, 401, 403, 404, 503)},
-    )
+    @operation("trigger_schedule", {201: s.FireSerializer}, errors=(400,), request=None)
     def trigger(self, request: AuthenticatedRequest, name: str) -> Response:
         """Fire a schedule now, also while it is paused or its previous task runs.
 
@@ -126,33 +106,23 @@ class ScheduleViewSet(ApiViewSet):
         (view,) = view_fires(broker, [fire])
         return Response(s.FireSerializer(view).data, 201)
 
-    @extend_schema(
-        operation_id="pause_schedule",
-        tags=["schedules"],
-        request=s.PauseSerializer,
-        responses={200: s.ScheduleSerializer, **problem_responses(400, 401, 403, 404, 413, 415, 503)},
-    )
+    @operation("pause_schedule", s.ScheduleSerializer, request=s.PauseSerializer)
     def pause(self, request: AuthenticatedRequest, name: str) -> Response:
         """Pause a schedule. What is due while it is paused never fires."""
         reason = s.PauseSerializer.validated(request.data)["reason"]
         allowed = request.auth.queues
         return _respond(pause_schedule(get_broker(), name=name, reason=reason, allowed_queues=allowed))
 
-    @extend_schema(
-        operation_id="unpause_schedule",
-        tags=["schedules"],
-        request=None,
-        responses={200: s.ScheduleSerializer, **problem_responses(400, 401, 403, 404, 503)},
-    )
+    @operation("unpause_schedule", s.ScheduleSerializer, errors=(400,), request=None)
     def unpause(self, request: AuthenticatedRequest, name: str) -> Response:
         """Let a schedule fire again, next at its first due time after now. No effect on one that is not paused."""
         refuse_members(request)
         return _respond(unpause_schedule(get_broker(), name=name, allowed_queues=request.auth.queues))
 
-    @extend_schema(
-        operation_id="list_fires",
-        tags=["schedules"],
-        responses={200: s.FireListSerializer, **problem_responses(400, 401, 403, 404, 503)},
+    @operation(
+        "list_fires",
+        s.FireListSerializer,
+        errors=(400,),
     )
     def fires(self, request: AuthenticatedRequest, name: str) -> Response:
         """List the last fires of a schedule, the latest first, with their tasks. 100 are kept."""

@@ -2,13 +2,13 @@
 
 from typing import Any, ClassVar
 
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework.response import Response
 
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.parsers import refuse_members
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import problem_responses
+from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.broker.states import RunOutcome, TaskState
@@ -37,30 +37,29 @@ from tasks.search import TaskQuery
 class BulkActionViewSet(ApiViewSet):
     """Bulk actions. Maintenance applies them, in slices."""
 
+    tag: ClassVar = "bulk actions"
     roles: ClassVar = frozenset({Role.OPERATOR})
     read_roles: ClassVar = frozenset({Role.CONFIGURATOR})
     pagination_class = SignedCursorPagination
 
-    @extend_schema(
-        operation_id="list_bulk_actions",
-        tags=["bulk actions"],
-        responses={200: BulkListSerializer, **problem_responses(400, 401, 403, 503)},
+    @operation(
+        "list_bulk_actions",
+        BulkListSerializer,
     )
     def list(self, request: AuthenticatedRequest) -> Response:
         """List bulk actions, the newest first, also those of the admin."""
         found = self.paginate_queryset(PagedList(read=list_bulk_actions, position=int, identity="bulk-actions"))
         return self.get_paginated_response({"bulk_actions": BulkSerializer(found, many=True).data})
 
-    @extend_schema(
-        operation_id="create_bulk_action",
-        tags=["bulk actions"],
-        parameters=[BulkRequestQuerySerializer],
-        request=BulkRequestSerializer,
-        responses={
+    @operation(
+        "create_bulk_action",
+        {
             200: OpenApiResponse(BulkPreviewSerializer, "With `dry_run`"),
             202: OpenApiResponse(BulkSerializer, "Maintenance applies it: see Location"),
-            **problem_responses(400, 401, 403, 404, 413, 415, 503),
         },
+        errors=(404,),
+        parameters=[BulkRequestQuerySerializer],
+        request=BulkRequestSerializer,
     )
     def create(self, request: AuthenticatedRequest) -> Response:
         """Apply an action to all tasks that match a filter, in any number of queues.
@@ -79,21 +78,15 @@ class BulkActionViewSet(ApiViewSet):
         bulk = create_bulk_action(get_broker(), action=action, query=query, expected=found.count)
         return Response(BulkSerializer(bulk).data, 202, headers={"Location": f"/api/bulk-actions/{bulk.pk}"})
 
-    @extend_schema(
-        operation_id="get_bulk_action",
-        tags=["bulk actions"],
-        responses={200: BulkSerializer, **problem_responses(401, 403, 404, 503)},
+    @operation(
+        "get_bulk_action",
+        BulkSerializer,
     )
     def retrieve(self, request: AuthenticatedRequest, number: str) -> Response:
         """Show a bulk action and how many tasks it has been applied to."""
         return Response(BulkSerializer(_find(number)).data)
 
-    @extend_schema(
-        operation_id="cancel_bulk_action",
-        tags=["bulk actions"],
-        request=None,
-        responses={200: BulkSerializer, **problem_responses(400, 401, 403, 404, 503)},
-    )
+    @operation("cancel_bulk_action", BulkSerializer, errors=(400,), request=None)
     def cancel(self, request: AuthenticatedRequest, number: str) -> Response:
         """Stop a bulk action. Tasks that it has changed stay changed. No effect on one that has ended."""
         refuse_members(request)

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.response import Response
 
@@ -15,7 +15,7 @@ from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.parsers import refuse_members
 from runqy.api.renderers import encode_json
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import IF_NONE_MATCH, problem_responses
+from runqy.api.schema import IF_NONE_MATCH, operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.broker.states import TaskState
@@ -39,12 +39,11 @@ from tasks.queries import PageRequest, get_queue_task, get_task_output, list_que
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_ONE_TASK = problem_responses(401, 403, 404, 409, 429, 503)
-
 
 class QueueTaskViewSet(ApiViewSet):
     """The tasks of a queue."""
 
+    tag: ClassVar = "tasks"
     roles: ClassVar = frozenset({Role.OPERATOR})
     read_roles: ClassVar = frozenset({Role.CLIENT, Role.CONFIGURATOR})
     action_roles: ClassVar = {"destroy": frozenset({Role.CLIENT})}
@@ -55,11 +54,10 @@ class QueueTaskViewSet(ApiViewSet):
     def needs_confirmed_configuration(self) -> bool:
         return self.request.method not in SAFE_METHODS
 
-    @extend_schema(
-        operation_id="list_tasks",
-        tags=["tasks"],
+    @operation(
+        "list_tasks",
+        s.TaskPageSerializer,
         parameters=[s.TaskListQuerySerializer],
-        responses={200: s.TaskPageSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
         examples=[examples.TASK_PAGE],
     )
     def list(self, request: AuthenticatedRequest, queue: str) -> Response:
@@ -80,15 +78,10 @@ class QueueTaskViewSet(ApiViewSet):
         tasks = self.paginate_queryset(PagedList(read=read, position=Anchor, identity=identity))
         return self.get_paginated_response({"tasks": s.TaskSerializer(tasks, many=True).data, "count": len(tasks)})
 
-    @extend_schema(
-        operation_id="get_queue_task",
-        tags=["tasks"],
+    @operation(
+        "get_queue_task",
+        {200: s.TaskDetailSerializer, 304: OpenApiResponse(description="Not modified")},
         parameters=[IF_NONE_MATCH],
-        responses={
-            200: s.TaskDetailSerializer,
-            304: OpenApiResponse(description="Not modified"),
-            **problem_responses(401, 403, 404, 429, 503),
-        },
         examples=[examples.TASK],
     )
     def retrieve(self, request: AuthenticatedRequest, queue: str, task_id: str) -> Response:
@@ -97,16 +90,14 @@ class QueueTaskViewSet(ApiViewSet):
         content = s.TaskDetailSerializer(record).data
         return etag_response(request, content, content_version(encode_json(content)))
 
-    @extend_schema(
-        operation_id="get_task_logs",
-        tags=["tasks"],
-        parameters=[LogQuerySerializer, LAST_EVENT_ID],
-        responses={
+    @operation(
+        "get_task_logs",
+        {
             200: s.TaskLogsSerializer,
             (200, EVENT_TYPE): OpenApiResponse(OpenApiTypes.ANY, "With `follow`: events, until the task has ended"),
             204: OpenApiResponse(None, "With `follow`: `Last-Event-ID` names the end of the task"),
-            **problem_responses(400, 401, 403, 404, 429, 503),
         },
+        parameters=[LogQuerySerializer, LAST_EVENT_ID],
         examples=[examples.LOGS],
     )
     def logs(self, request: AuthenticatedRequest, queue: str, task_id: str) -> HttpResponseBase:
@@ -126,32 +117,21 @@ class QueueTaskViewSet(ApiViewSet):
             return Response(s.TaskLogsSerializer(task_logs(location, output, position.attempt)).data)
         return run_action(hot_actions.follow_output_at, request, location=location)
 
-    @extend_schema(
-        operation_id="delete_task",
-        tags=["tasks"],
-        responses={200: s.TaskActionSerializer, **_ONE_TASK},
-        examples=[examples.DELETED],
-    )
+    @operation("delete_task", s.TaskActionSerializer, errors=(409,), examples=[examples.DELETED])
     def destroy(self, request: AuthenticatedRequest, queue: str, task_id: str) -> Response:
         """Delete a task that is not active, with its payload and result."""
         return self._apply(request, TaskAction.DELETE, queue, task_id, "task deleted")
 
-    @extend_schema(
-        operation_id="run_task",
-        tags=["tasks"],
-        request=None,
-        responses={200: s.TaskActionSerializer, **_ONE_TASK},
-        examples=[examples.RUN],
-    )
+    @operation("run_task", s.TaskActionSerializer, errors=(409,), request=None, examples=[examples.RUN])
     def run(self, request: AuthenticatedRequest, queue: str, task_id: str) -> Response:
         """Make a task pending. A finished task restarts with a fresh retry count."""
         return self._apply(request, TaskAction.RUN, queue, task_id, "task pending")
 
-    @extend_schema(
-        operation_id="archive_task",
-        tags=["tasks"],
+    @operation(
+        "archive_task",
+        s.TaskActionSerializer,
+        errors=(409,),
         request=None,
-        responses={200: s.TaskActionSerializer, **_ONE_TASK},
         examples=[examples.ARCHIVED],
     )
     def archive(self, request: AuthenticatedRequest, queue: str, task_id: str) -> Response:
@@ -176,18 +156,18 @@ _CANCELLATIONS = {
 class CancelTaskViewSet(ApiViewSet):
     """Cancellation, by the task's id alone."""
 
+    tag: ClassVar = "tasks"
     roles: ClassVar = frozenset({Role.CLIENT, Role.OPERATOR})
     allows_queue_scoped_keys = True
 
-    @extend_schema(
-        operation_id="cancel_task",
-        tags=["tasks"],
-        request=None,
-        responses={
+    @operation(
+        "cancel_task",
+        {
             200: OpenApiResponse(s.TaskActionSerializer, "Archived: it had not started"),
             202: OpenApiResponse(s.TaskActionSerializer, "Active, and its worker was notified: see Location"),
-            **_ONE_TASK,
         },
+        errors=(409,),
+        request=None,
         examples=[examples.CANCELED],
     )
     def cancel(self, request: AuthenticatedRequest, task_id: str) -> Response:
@@ -200,14 +180,13 @@ class CancelTaskViewSet(ApiViewSet):
 
 
 def _bulk_schema(action: TaskAction, description: str) -> Callable[[F], F]:
-    decorator: Callable[[F], F] = extend_schema(
-        operation_id=f"{action}_tasks",
+    decorator: Callable[[F], F] = operation(
+        f"{action}_tasks",
+        s.BulkActionSerializer,
         summary=description.partition(".")[0],
         description=description,
-        tags=["tasks"],
         parameters=[s.BULK_QUERIES[action]],
         request=None,
-        responses={200: s.BulkActionSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
         examples=[examples.bulk_action(action)],
     )
     return decorator
@@ -216,6 +195,7 @@ def _bulk_schema(action: TaskAction, description: str) -> Callable[[F], F]:
 class BulkTaskViewSet(ApiViewSet):
     """Actions on all tasks of a queue that are in a state."""
 
+    tag: ClassVar = "tasks"
     roles: ClassVar = frozenset({Role.OPERATOR})
     allows_queue_scoped_keys = True
 

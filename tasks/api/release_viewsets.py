@@ -2,13 +2,12 @@
 
 from typing import ClassVar
 
-from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 from queues.queries import get_fresh_catalog, hides_payloads
 from queues.releases import list_releases
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import problem_responses
+from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from tasks.api.release_serializers import ReleaseListSerializer
@@ -18,12 +17,12 @@ from tasks.history.release_errors import find_frequent_errors
 class ReleaseListViewSet(ApiViewSet):
     """Releases of queues."""
 
+    tag: ClassVar = "queues"
     allows_queue_scoped_keys: ClassVar = True
 
-    @extend_schema(
-        operation_id="list_releases",
-        tags=["queues"],
-        responses={200: ReleaseListSerializer, **problem_responses(401, 403, 404, 503)},
+    @operation(
+        "list_releases",
+        ReleaseListSerializer,
     )
     def list(self, request: AuthenticatedRequest, queue: str) -> Response:
         """List the releases of a queue, the newest first.

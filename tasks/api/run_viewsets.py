@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 from queues.catalog import AllowedQueues
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import problem_responses
+from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from tasks.api import run_serializers as s
@@ -37,13 +36,14 @@ class HistoryViewSet(ApiViewSet):
 class RunViewSet(HistoryViewSet):
     """Runs."""
 
+    tag: ClassVar = "history"
     pagination_class = SignedCursorPagination
 
-    @extend_schema(
-        operation_id="list_runs",
-        tags=["history"],
+    @operation(
+        "list_runs",
+        s.RunPageSerializer,
+        errors=(404,),
         parameters=[s.RunQuerySerializer],
-        responses={200: s.RunPageSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
         examples=[s.RUN_PAGE],
     )
     def list(self, request: AuthenticatedRequest) -> Response:
@@ -65,11 +65,13 @@ class RunViewSet(HistoryViewSet):
 class ErrorGroupViewSet(HistoryViewSet):
     """Groups of errors."""
 
-    @extend_schema(
-        operation_id="list_errors",
-        tags=["history"],
+    tag: ClassVar = "history"
+
+    @operation(
+        "list_errors",
+        s.ErrorGroupListSerializer,
+        errors=(404,),
         parameters=[s.ErrorQuerySerializer],
-        responses={200: s.ErrorGroupListSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
         examples=[s.ERROR_GROUPS],
     )
     def list(self, request: AuthenticatedRequest) -> Response:
@@ -89,13 +91,13 @@ class ErrorGroupViewSet(HistoryViewSet):
 class QueueStatsViewSet(HistoryViewSet):
     """Statistics of queues over time."""
 
+    tag: ClassVar = "history"
     read_roles: ClassVar = HistoryViewSet.read_roles | {Role.VIEWER}
 
-    @extend_schema(
-        operation_id="get_queue_stats",
-        tags=["history"],
+    @operation(
+        "get_queue_stats",
+        s.QueueStatsSerializer,
         parameters=[s.StatsQuerySerializer],
-        responses={200: s.QueueStatsSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
         examples=[s.STATS],
     )
     def retrieve(self, request: AuthenticatedRequest, queue: str) -> Response:

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 
 from runqy.api.parsers import RawJSONParser
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import IF_NONE_MATCH, problem_responses
+from runqy.api.schema import IF_NONE_MATCH, operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from tasks.api import examples, hot_actions
@@ -33,21 +33,21 @@ _IDEMPOTENCY_KEY = OpenApiParameter(
 class TaskViewSet(ApiViewSet):
     """Tasks, found by their ids alone."""
 
+    tag: ClassVar = "tasks"
     roles: ClassVar = frozenset({Role.CLIENT, Role.OPERATOR})
     read_roles: ClassVar = frozenset({Role.CONFIGURATOR})
     parser_classes = (RawJSONParser,)
     needs_confirmed_configuration = False
 
-    @extend_schema(
-        operation_id="enqueue_task",
-        tags=["tasks"],
-        parameters=[_IDEMPOTENCY_KEY, *WAIT_PARAMETERS],
-        request=s.EnqueueSerializer,
-        responses={
+    @operation(
+        "enqueue_task",
+        {
             200: s.EnqueueResponseSerializer,
             202: OpenApiResponse(s.EnqueueResponseSerializer, "Enqueued, and not ended after the wait: see Location"),
-            **problem_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
         },
+        errors=(404, 409, 422),
+        parameters=[_IDEMPOTENCY_KEY, *WAIT_PARAMETERS],
+        request=s.EnqueueSerializer,
         examples=[examples.ENQUEUE_BODY, examples.ENQUEUED],
     )
     def create(self, request: AuthenticatedRequest) -> HttpResponseBase:
@@ -57,15 +57,12 @@ class TaskViewSet(ApiViewSet):
         """
         return run_action(hot_actions.enqueue, request)
 
-    @extend_schema(
-        operation_id="enqueue_batch",
-        tags=["tasks"],
+    @operation(
+        "enqueue_batch",
+        OpenApiResponse(s.AddBatchResponseSerializer, "At least one task was enqueued"),
+        errors=(404, 409, 422),
         parameters=[_IDEMPOTENCY_KEY],
         request=s.AddBatchSerializer,
-        responses={
-            200: OpenApiResponse(s.AddBatchResponseSerializer, "At least one task was enqueued"),
-            **problem_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
-        },
         examples=[examples.BATCH_BODY, examples.BATCH_ENQUEUED],
     )
     def create_batch(self, request: AuthenticatedRequest) -> HttpResponseBase:
@@ -75,17 +72,15 @@ class TaskViewSet(ApiViewSet):
         """
         return run_action(hot_actions.enqueue_batch, request)
 
-    @extend_schema(
-        operation_id="get_task",
-        tags=["tasks"],
-        auth=[{"ApiKey": []}],  # type: ignore[list-item] # PublicResultAuthentication has no scheme of its own
-        parameters=[s.TaskQuerySerializer, *WAIT_PARAMETERS, IF_NONE_MATCH],
-        responses={
+    @operation(
+        "get_task",
+        {
             200: s.TaskResponseSerializer,
             202: OpenApiResponse(s.TaskResponseSerializer, "Not ended after the wait"),
             304: OpenApiResponse(None, "The version in `If-None-Match` is current"),
-            **problem_responses(400, 401, 403, 404, 503),
         },
+        auth=[{"ApiKey": []}],  # PublicResultAuthentication has no scheme of its own
+        parameters=[s.TaskQuerySerializer, *WAIT_PARAMETERS, IF_NONE_MATCH],
         examples=[examples.TASK_ENDED],
     )
     def retrieve(self, request: AuthenticatedRequest, task_id: str) -> HttpResponseBase:
@@ -96,15 +91,13 @@ class TaskViewSet(ApiViewSet):
         """
         return run_action(hot_actions.show_task, request, task_id=task_id)
 
-    @extend_schema(
-        operation_id="stream_task_events",
-        tags=["tasks"],
-        parameters=[LAST_EVENT_ID],
-        responses={
+    @operation(
+        "stream_task_events",
+        {
             (200, EVENT_TYPE): OpenApiResponse(OpenApiTypes.ANY, "Events, until the task has ended or is deleted"),
             204: OpenApiResponse(None, "`Last-Event-ID` names the end of the task"),
-            **problem_responses(401, 403, 404, 503),
         },
+        parameters=[LAST_EVENT_ID],
         examples=[examples.EVENTS],
     )
     def events(self, request: AuthenticatedRequest, task_id: str) -> HttpResponseBase:
@@ -116,14 +109,13 @@ class TaskViewSet(ApiViewSet):
         """
         return run_action(hot_actions.stream_events, request, task_id=task_id)
 
-    @extend_schema(
-        operation_id="stream_task",
-        tags=["tasks"],
-        responses={
+    @operation(
+        "stream_task",
+        {
             (200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, "Texts, until the run has succeeded"),
             (200, NDJSON_TYPE): OpenApiResponse(OpenApiTypes.ANY, "A line of JSON for each chunk"),
-            **problem_responses(401, 403, 404, 409, 503),
         },
+        errors=(409,),
         examples=[examples.STREAM],
     )
     def stream(self, request: AuthenticatedRequest, task_id: str) -> HttpResponseBase:

@@ -5,13 +5,12 @@ from typing import Any, ClassVar, TypeVar
 
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import cache_control
-from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from runqy.api.etags import etag_response, if_match
 from runqy.api.pagination import PagedList, SignedCursorPagination
-from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
+from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.config_sync.operations import publication_result
@@ -24,7 +23,6 @@ from vaults.entry_rules import EntryUsage
 from vaults.models import EntryVersion, Vault, VaultDelivery
 
 Row = TypeVar("Row", EntryVersion, VaultDelivery)
-_ENTRY_CHANGE = (400, 401, 403, 404, 412, 413, 415, 503)
 
 
 @method_decorator(cache_control(no_store=True), name="dispatch")
@@ -42,22 +40,18 @@ class UnlockedVaultViewSet(ApiViewSet):
 class VaultViewSet(UnlockedVaultViewSet):
     """Vaults."""
 
-    @extend_schema(
-        operation_id="list_vaults",
-        tags=["vaults"],
-        responses={200: s.VaultListSerializer, **problem_responses(401, 403, 503)},
+    tag: ClassVar = "vaults"
+
+    @operation(
+        "list_vaults",
+        s.VaultListSerializer,
     )
     def list(self, request: Request) -> Response:
         """List all vaults with entry counts."""
         vaults = queries.list_vaults()
         return Response(s.VaultListSerializer({"vaults": vaults, "count": len(vaults)}).data)
 
-    @extend_schema(
-        operation_id="create_vault",
-        tags=["vaults"],
-        request=s.CreateVaultSerializer,
-        responses={201: s.VaultCreatedSerializer, **problem_responses(400, 401, 403, 409, 413, 415, 503)},
-    )
+    @operation("create_vault", {201: s.VaultCreatedSerializer}, errors=(409,), request=s.CreateVaultSerializer)
     def create(self, request: Request) -> Response:
         """Create a vault."""
         with publication_result() as publication:
@@ -67,23 +61,13 @@ class VaultViewSet(UnlockedVaultViewSet):
         )
         return Response(response.data, 201)
 
-    @extend_schema(
-        operation_id="get_vault",
-        tags=["vaults"],
-        parameters=[IF_NONE_MATCH],
-        responses={200: s.VaultSerializer, 304: None, **problem_responses(401, 403, 404, 503)},
-    )
+    @operation("get_vault", {200: s.VaultSerializer, 304: None}, parameters=[IF_NONE_MATCH])
     def retrieve(self, request: Request, name: str) -> Response:
         """Show a vault and its entries, secrets masked."""
         vault = Vault.objects.get_named(name)
         return etag_response(request, s.VaultSerializer(vault).data, vault.etag)
 
-    @extend_schema(
-        operation_id="delete_vault",
-        tags=["vaults"],
-        parameters=[IF_MATCH],
-        responses={200: s.VaultDeletedSerializer, **problem_responses(401, 403, 404, 412, 503)},
-    )
+    @operation("delete_vault", s.VaultDeletedSerializer, parameters=[IF_MATCH])
     def destroy(self, request: Request, name: str) -> Response:
         """Delete a vault and all its entries."""
         with publication_result() as publication:
@@ -98,12 +82,9 @@ class VaultViewSet(UnlockedVaultViewSet):
 class VaultEntryViewSet(UnlockedVaultViewSet):
     """The entries of a vault, and their versions."""
 
-    @extend_schema(
-        operation_id="list_vault_entries",
-        tags=["vaults"],
-        parameters=[IF_NONE_MATCH],
-        responses={200: s.VaultEntryListSerializer, 304: None, **problem_responses(401, 403, 404, 503)},
-    )
+    tag: ClassVar = "vaults"
+
+    @operation("list_vault_entries", {200: s.VaultEntryListSerializer, 304: None}, parameters=[IF_NONE_MATCH])
     def list(self, request: Request, name: str) -> Response:
         """List the entries of a vault, secrets masked."""
         vault = Vault.objects.get_named(name)
@@ -111,13 +92,7 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
         response = s.VaultEntryListSerializer({"entries": entries, "count": len(entries)})
         return etag_response(request, response.data, vault.etag)
 
-    @extend_schema(
-        operation_id="set_vault_entry",
-        tags=["vaults"],
-        parameters=[IF_MATCH],
-        request=s.SetEntrySerializer,
-        responses={200: s.EntrySetSerializer, **problem_responses(*_ENTRY_CHANGE)},
-    )
+    @operation("set_vault_entry", s.EntrySetSerializer, parameters=[IF_MATCH], request=s.SetEntrySerializer)
     def create(self, request: Request, name: str) -> Response:
         """Set or update an entry of a vault.
 
@@ -127,12 +102,11 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
         body = s.SetEntrySerializer.validated(request.data)
         return _set_entry(request, name, body["key"], body)
 
-    @extend_schema(
-        operation_id="set_vault_entries",
-        tags=["vaults"],
+    @operation(
+        "set_vault_entries",
+        s.EntriesSetSerializer,
         parameters=[IF_MATCH],
         request=s.SetEntriesSerializer,
-        responses={200: s.EntriesSetSerializer, **problem_responses(*_ENTRY_CHANGE)},
     )
     def set_many(self, request: Request, name: str) -> Response:
         """Set many entries of a vault, all or none if one is invalid. Other entries, and usages, stay."""
@@ -148,12 +122,7 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
         content = {"message": "entries set successfully", "changed": changed, "published": publication.is_published}
         return Response(s.EntriesSetSerializer(content).data)
 
-    @extend_schema(
-        operation_id="get_vault_entry",
-        tags=["vaults"],
-        parameters=[IF_NONE_MATCH],
-        responses={200: s.VaultEntrySerializer, 304: None, **problem_responses(401, 403, 404, 503)},
-    )
+    @operation("get_vault_entry", {200: s.VaultEntrySerializer, 304: None}, parameters=[IF_NONE_MATCH])
     def retrieve(self, request: Request, name: str, key: str) -> Response:
         """Show an entry of a vault, masked if it is a secret; the ETag is the vault's."""
         vault = Vault.objects.get_named(name)
@@ -162,22 +131,20 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
             raise VaultEntryNotFound(f"The vault {name} has no entry {key[:80]!r}.")
         return etag_response(request, s.VaultEntrySerializer(entry).data, vault.etag)
 
-    @extend_schema(
-        operation_id="put_vault_entry",
-        tags=["vaults"],
+    @operation(
+        "put_vault_entry",
+        s.EntrySetSerializer,
         parameters=[IF_MATCH],
         request=s.SetEntryValueSerializer,
-        responses={200: s.EntrySetSerializer, **problem_responses(*_ENTRY_CHANGE)},
     )
     def update(self, request: Request, name: str, key: str) -> Response:
         """Set an entry of a vault, as POST on its entries does."""
         return _set_entry(request, name, key, s.SetEntryValueSerializer.validated(request.data))
 
-    @extend_schema(
-        operation_id="delete_vault_entry",
-        tags=["vaults"],
+    @operation(
+        "delete_vault_entry",
+        s.EntryDeletedSerializer,
         parameters=[IF_MATCH, s.DeleteEntryQuerySerializer],
-        responses={200: s.EntryDeletedSerializer, **problem_responses(400, 401, 403, 404, 412, 503)},
     )
     def destroy(self, request: Request, name: str, key: str) -> Response:
         """Delete an entry of a vault."""
@@ -195,12 +162,12 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
 class VaultEntryVersionViewSet(UnlockedVaultViewSet):
     """The versions of an entry."""
 
+    tag: ClassVar = "vaults"
     pagination_class = SignedCursorPagination
 
-    @extend_schema(
-        operation_id="list_vault_entry_versions",
-        tags=["vaults"],
-        responses={200: s.EntryVersionListSerializer, **problem_responses(400, 401, 403, 404, 503)},
+    @operation(
+        "list_vault_entry_versions",
+        s.EntryVersionListSerializer,
     )
     def list(self, request: Request, name: str, key: str) -> Response:
         """List the changes of an entry, the latest first: by whom and when, never the value.
@@ -219,14 +186,10 @@ class VaultEntryVersionViewSet(UnlockedVaultViewSet):
 class VaultDeliveryViewSet(UnlockedVaultViewSet):
     """The deliveries of a vault's values to workers."""
 
+    tag: ClassVar = "vaults"
     pagination_class = SignedCursorPagination
 
-    @extend_schema(
-        operation_id="list_vault_deliveries",
-        tags=["vaults"],
-        parameters=[s.DeliveryQuerySerializer],
-        responses={200: s.VaultDeliveryListSerializer, **problem_responses(400, 401, 403, 404, 503)},
-    )
+    @operation("list_vault_deliveries", s.VaultDeliveryListSerializer, parameters=[s.DeliveryQuerySerializer])
     def list(self, request: Request, name: str) -> Response:
         """List which workers received which versions of a vault's entries, the newest first."""
         worker_id = s.DeliveryQuerySerializer.validated(request.query_params.dict())["worker_id"]

@@ -7,14 +7,13 @@ import msgspec
 from django.utils.decorators import method_decorator
 from django.utils.http import quote_etag
 from django.views.decorators.cache import cache_control
-from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 from queues.webhook_secrets import rotate_queue_secret, show_queue_secret
 from runqy.api.etags import etag_response, if_match
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
+from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.redis_connection import get_broker
@@ -36,25 +35,16 @@ _LastId = Annotated[int, msgspec.Meta(ge=0, lt=10**18)]
 class QueueSecretViewSet(ApiViewSet):
     """The secret that signs the webhooks of a queue's tasks."""
 
+    tag: ClassVar = "webhooks"
     allows_queue_scoped_keys: ClassVar = True
 
-    @extend_schema(
-        operation_id="show_queue_webhook_secret",
-        tags=["webhooks"],
-        request=None,
-        responses={200: s.SecretSerializer, **problem_responses(400, 401, 403, 404, 409, 503)},
-    )
+    @operation("show_queue_webhook_secret", s.SecretSerializer, errors=(400, 409), request=None)
     def show(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Return the secret that signs the webhooks of a queue's tasks, this once; then it is 409."""
         secret = show_queue_secret(queue, allowed_queues=request.auth.queues)
         return Response(s.SecretSerializer({"secret": secret}).data)
 
-    @extend_schema(
-        operation_id="rotate_queue_webhook_secret",
-        tags=["webhooks"],
-        request=None,
-        responses={200: s.SecretSerializer, **problem_responses(400, 401, 403, 404, 503)},
-    )
+    @operation("rotate_queue_webhook_secret", s.SecretSerializer, errors=(400,), request=None)
     def rotate(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Give a queue a new webhook secret; for 24 hours messages are signed with the old one too."""
         secret = rotate_queue_secret(queue, allowed_queues=request.auth.queues)
@@ -65,24 +55,24 @@ class QueueSecretViewSet(ApiViewSet):
 class WebhookViewSet(ApiViewSet):
     """Webhook endpoints."""
 
+    tag: ClassVar = "webhooks"
     roles: ClassVar = frozenset({Role.CONFIGURATOR})
     allows_queue_scoped_keys: ClassVar = True
 
-    @extend_schema(
-        operation_id="list_webhooks",
-        tags=["webhooks"],
-        responses={200: s.EndpointListSerializer, **problem_responses(401, 403, 503)},
+    @operation(
+        "list_webhooks",
+        s.EndpointListSerializer,
     )
     def list(self, request: AuthenticatedRequest) -> Response:
         """List webhook endpoints, newest first, without their secrets."""
         found = list_endpoints(allowed_queues=request.auth.queues)
         return Response(s.EndpointListSerializer({"webhooks": found}).data)
 
-    @extend_schema(
-        operation_id="create_webhook",
-        tags=["webhooks"],
+    @operation(
+        "create_webhook",
+        {201: s.CreatedEndpointSerializer},
+        errors=(404,),
         request=s.CreateEndpointSerializer,
-        responses={201: s.CreatedEndpointSerializer, **problem_responses(400, 401, 403, 404, 413, 415, 503)},
     )
     def create(self, request: AuthenticatedRequest) -> Response:
         """Create an endpoint: a webhook, Slack or e-mail. Only this response contains the secret of a webhook.
@@ -95,23 +85,17 @@ class WebhookViewSet(ApiViewSet):
         response = s.CreatedEndpointSerializer(created.row, context={"secret": created.secret, "warnings": warnings})
         return Response(response.data, 201, headers={"Location": f"/api/webhooks/{created.row.pk}"})
 
-    @extend_schema(
-        operation_id="get_webhook",
-        tags=["webhooks"],
-        parameters=[IF_NONE_MATCH],
-        responses={200: s.EndpointSerializer, 304: None, **problem_responses(401, 403, 404, 503)},
-    )
+    @operation("get_webhook", {200: s.EndpointSerializer, 304: None}, parameters=[IF_NONE_MATCH])
     def retrieve(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
         """Return a webhook endpoint, without its secret. Send its ETag as If-Match to change this version only."""
         endpoint = get_endpoint(webhook_id, allowed_queues=request.auth.queues)
         return etag_response(request, s.EndpointSerializer(endpoint).data, endpoint.version)
 
-    @extend_schema(
-        operation_id="change_webhook",
-        tags=["webhooks"],
+    @operation(
+        "change_webhook",
+        s.SavedEndpointSerializer,
         parameters=[IF_MATCH],
         request=s.ChangeEndpointSerializer,
-        responses={200: s.SavedEndpointSerializer, **problem_responses(400, 401, 403, 404, 412, 413, 415, 503)},
     )
     def partial_update(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
         """Change members of a webhook endpoint. `enabled: true` ends that the server disabled it."""
@@ -123,44 +107,24 @@ class WebhookViewSet(ApiViewSet):
         response = s.SavedEndpointSerializer(changed, context={"warnings": warnings})
         return Response(response.data, headers={"ETag": quote_etag(changed.version)})
 
-    @extend_schema(
-        operation_id="delete_webhook",
-        tags=["webhooks"],
-        parameters=[IF_MATCH],
-        responses={200: s.EndpointDeletedSerializer, **problem_responses(401, 403, 404, 412, 503)},
-    )
+    @operation("delete_webhook", s.EndpointDeletedSerializer, parameters=[IF_MATCH])
     def destroy(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
         """Delete a webhook endpoint with its deliveries. Nothing more is sent to it."""
         delete_endpoint(webhook_id, allowed_queues=request.auth.queues, precondition=if_match(request))
         return Response(s.EndpointDeletedSerializer({"message": "Webhook endpoint deleted"}).data)
 
-    @extend_schema(
-        operation_id="rotate_webhook_secret",
-        tags=["webhooks"],
-        request=None,
-        responses={200: s.SecretSerializer, **problem_responses(400, 401, 403, 404, 503)},
-    )
+    @operation("rotate_webhook_secret", s.SecretSerializer, errors=(400,), request=None)
     def rotate(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
         """Give a webhook endpoint a new secret; for 24 hours messages are signed with the old one too."""
         secret = rotate_endpoint_secret(webhook_id, allowed_queues=request.auth.queues)
         return Response(s.SecretSerializer({"secret": secret}).data)
 
-    @extend_schema(
-        operation_id="send_test_event",
-        tags=["webhooks"],
-        request=None,
-        responses={201: s.DeliverySerializer, **problem_responses(401, 403, 404, 409, 503)},
-    )
+    @operation("send_test_event", {201: s.DeliverySerializer}, errors=(409,), request=None)
     def test(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
         """Send a message of the type `webhook.test` to a webhook endpoint; its deliveries show what came of it."""
         return Response(s.DeliverySerializer(schedule_test(webhook_id, allowed_queues=request.auth.queues)).data, 201)
 
-    @extend_schema(
-        operation_id="resend_webhook_deliveries",
-        tags=["webhooks"],
-        request=s.ResendSerializer,
-        responses={200: s.ResentSerializer, **problem_responses(400, 401, 403, 404, 413, 415, 503)},
-    )
+    @operation("resend_webhook_deliveries", s.ResentSerializer, request=s.ResendSerializer)
     def resend(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
         """Send deliveries again, with the same ids."""
         ids = s.ResendSerializer.validated(request.data).get("deliveries")
@@ -173,14 +137,14 @@ class WebhookDeliveryViewSet(ApiViewSet):
     """What was sent to a webhook endpoint."""
 
     # Not viewers: messages may have results.
+    tag: ClassVar = "webhooks"
     read_roles: ClassVar = frozenset({Role.OPERATOR, Role.CONFIGURATOR})
     allows_queue_scoped_keys: ClassVar = True
     pagination_class = SignedCursorPagination
 
-    @extend_schema(
-        operation_id="list_webhook_deliveries",
-        tags=["webhooks"],
-        responses={200: s.DeliveryListSerializer, **problem_responses(400, 401, 403, 404, 503)},
+    @operation(
+        "list_webhook_deliveries",
+        s.DeliveryListSerializer,
     )
     def list(self, request: AuthenticatedRequest, webhook_id: str) -> Response:
         """List what was sent to a webhook endpoint in the last seven days, newest first."""

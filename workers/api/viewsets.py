@@ -5,12 +5,11 @@ from typing import ClassVar
 import structlog
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import cache_control
-from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 from runqy.api.parsers import refuse_members
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import problem_responses
+from runqy.api.schema import operation
 from runqy.api.throttling import RegistrationThrottle
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
@@ -29,15 +28,16 @@ log = structlog.get_logger(__name__)
 class RegistrationViewSet(ApiViewSet):
     """Registration of workers."""
 
+    tag: ClassVar = "workers"
     roles: ClassVar = frozenset({Role.WORKER})
     read_roles: ClassVar = frozenset[Role]()
     throttle_classes = (*ApiViewSet.throttle_classes, RegistrationThrottle)
 
-    @extend_schema(
-        operation_id="register_worker",
-        tags=["workers"],
+    @operation(
+        "register_worker",
+        s.RegistrationSerializer,
+        errors=(404, 409),
         request=s.RegisterWorkerSerializer,
-        responses={200: s.RegistrationSerializer, **problem_responses(400, 401, 403, 404, 409, 413, 415, 429, 503)},
         examples=[examples.REGISTRATION_BODY, examples.REGISTRATION],
     )
     def register(self, request: AuthenticatedRequest) -> Response:
@@ -61,12 +61,7 @@ class RegistrationViewSet(ApiViewSet):
         )
         return Response(s.RegistrationSerializer(registration).data)
 
-    @extend_schema(
-        operation_id="list_registrable_queues",
-        tags=["workers"],
-        responses={200: s.QueueListSerializer, **problem_responses(401, 403, 503)},
-        examples=[examples.QUEUE_LIST],
-    )
+    @operation("list_registrable_queues", s.QueueListSerializer, examples=[examples.QUEUE_LIST])
     def list_queues(self, request: AuthenticatedRequest) -> Response:
         """List the enabled queues that workers with this key may register for."""
         return Response(s.QueueListSerializer({"queues": list_registrable_queues(request.auth)}).data)
@@ -75,15 +70,11 @@ class RegistrationViewSet(ApiViewSet):
 class WorkerViewSet(ApiViewSet):
     """Workers, the tasks that they run, and requests to them."""
 
+    tag: ClassVar = "workers"
     action_roles: ClassVar = dict.fromkeys(("drain", "restart", "stop"), frozenset({Role.OPERATOR}))
     allows_queue_scoped_keys: ClassVar = True
 
-    @extend_schema(
-        operation_id="list_workers",
-        tags=["workers"],
-        responses={200: s.WorkerListSerializer, **problem_responses(401, 403, 503)},
-        examples=[examples.WORKER_LIST],
-    )
+    @operation("list_workers", s.WorkerListSerializer, examples=[examples.WORKER_LIST])
     def list(self, request: AuthenticatedRequest) -> Response:
         """List all workers that reported in the last minute, and those that were lost in the last day."""
         broker = get_broker()
@@ -97,11 +88,11 @@ class WorkerViewSet(ApiViewSet):
         }
         return Response(s.WorkerListSerializer(content).data)
 
-    @extend_schema(
-        operation_id="drain_worker",
-        tags=["workers"],
+    @operation(
+        "drain_worker",
+        s.ActionRequestSerializer,
+        errors=(400, 409),
         request=None,
-        responses={200: s.ActionRequestSerializer, **problem_responses(400, 401, 403, 404, 409, 429, 503)},
         examples=[examples.ACTION_REQUEST],
     )
     def drain(self, request: AuthenticatedRequest, worker_id: str) -> Response:
@@ -111,22 +102,22 @@ class WorkerViewSet(ApiViewSet):
         """
         return self._request(request, worker_id, WorkerAction.DRAIN)
 
-    @extend_schema(
-        operation_id="restart_worker",
-        tags=["workers"],
+    @operation(
+        "restart_worker",
+        s.ActionRequestSerializer,
+        errors=(400, 409),
         request=None,
-        responses={200: s.ActionRequestSerializer, **problem_responses(400, 401, 403, 404, 409, 429, 503)},
         examples=[examples.ACTION_REQUEST],
     )
     def restart(self, request: AuthenticatedRequest, worker_id: str) -> Response:
         """Restart the children of a worker, each between two tasks, with the same code and environment."""
         return self._request(request, worker_id, WorkerAction.RESTART)
 
-    @extend_schema(
-        operation_id="stop_worker",
-        tags=["workers"],
+    @operation(
+        "stop_worker",
+        s.ActionRequestSerializer,
+        errors=(400, 409),
         request=None,
-        responses={200: s.ActionRequestSerializer, **problem_responses(400, 401, 403, 404, 409, 429, 503)},
         examples=[examples.ACTION_REQUEST],
     )
     def stop(self, request: AuthenticatedRequest, worker_id: str) -> Response:
@@ -142,12 +133,7 @@ class WorkerViewSet(ApiViewSet):
         requested = request_worker_action(worker_id, action, allowed_queues=request.auth.queues)
         return Response(s.ActionRequestSerializer(requested).data)
 
-    @extend_schema(
-        operation_id="get_worker",
-        tags=["workers"],
-        responses={200: s.WorkerSerializer, **problem_responses(401, 403, 404, 503)},
-        examples=[examples.WORKER],
-    )
+    @operation("get_worker", s.WorkerSerializer, examples=[examples.WORKER])
     def retrieve(self, request: AuthenticatedRequest, worker_id: str) -> Response:
         """Show one worker and the tasks that it runs, or had when it was lost."""
         worker = get_worker(get_broker(), worker_id, allowed_queues=request.auth.queues)

@@ -6,7 +6,7 @@ import msgspec
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import cache_control
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -16,7 +16,7 @@ from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.accounts.queries import get_api_key, list_api_keys_page
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.schema import problem_responses
+from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.config_sync.operations import publication_result
@@ -31,24 +31,19 @@ _LastId = Annotated[int, msgspec.Meta(ge=0, lt=10**_MAX_ID_DIGITS)]
 class ApiKeyViewSet(ApiViewSet):
     """API keys."""
 
+    tag: ClassVar = "keys"
     pagination_class = SignedCursorPagination
 
-    @extend_schema(
-        operation_id="list_api_keys",
-        tags=["keys"],
-        responses={200: s.ApiKeyListSerializer, **problem_responses(400, 401, 403, 503)},
-        examples=[examples.KEY_LIST],
-    )
+    @operation("list_api_keys", s.ApiKeyListSerializer, examples=[examples.KEY_LIST])
     def list(self, request: Request) -> Response:
         """List API keys, newest first, without the keys themselves."""
         keys = self.paginate_queryset(PagedList(read=list_api_keys_page, position=_LastId, identity="keys"))
         return self.get_paginated_response({"keys": s.ApiKeySerializer(keys, many=True).data, "count": len(keys)})
 
-    @extend_schema(
-        operation_id="create_api_key",
-        tags=["keys"],
+    @operation(
+        "create_api_key",
+        {201: s.ApiKeyCreatedSerializer},
         request=s.CreateApiKeySerializer,
-        responses={201: s.ApiKeyCreatedSerializer, **problem_responses(400, 401, 403, 413, 415, 503)},
         examples=[examples.KEY_BODY, examples.KEY_CREATED],
     )
     def create(self, request: Request) -> Response:
@@ -75,22 +70,16 @@ class ApiKeyViewSet(ApiViewSet):
         )
         return Response(response.data, 201, headers={"Location": f"/api/keys/{created.row.pk}"})
 
-    @extend_schema(
-        operation_id="get_api_key",
-        tags=["keys"],
-        parameters=[_KEY_ID],
-        responses={200: s.ApiKeyDetailSerializer, **problem_responses(401, 403, 404, 503)},
-        examples=[examples.KEY],
-    )
+    @operation("get_api_key", s.ApiKeyDetailSerializer, parameters=[_KEY_ID], examples=[examples.KEY])
     def retrieve(self, request: Request, key_id: str) -> Response:
         """Return an API key, without the key itself."""
         return Response(s.ApiKeyDetailSerializer(get_api_key(_parse_id(key_id))).data)
 
-    @extend_schema(
-        operation_id="revoke_api_key",
-        tags=["keys"],
+    @operation(
+        "revoke_api_key",
+        s.ApiKeyRevokedSerializer,
+        errors=(409,),
         parameters=[_KEY_ID, s.RevokeQuerySerializer],
-        responses={200: s.ApiKeyRevokedSerializer, **problem_responses(400, 401, 403, 404, 409, 503)},
         examples=[examples.KEY_REVOKED],
     )
     def destroy(self, request: Request, key_id: str) -> Response:
@@ -121,15 +110,11 @@ class ApiKeyViewSet(ApiViewSet):
 class OwnApiKeyViewSet(ApiViewSet):
     """The key of a request."""
 
+    tag: ClassVar = "keys"
     roles: ClassVar = frozenset(Role)
     needs_confirmed_configuration = False
 
-    @extend_schema(
-        operation_id="get_own_api_key",
-        tags=["keys"],
-        responses={200: s.OwnApiKeySerializer, **problem_responses(401, 429, 503)},
-        examples=[examples.OWN_KEY],
-    )
+    @operation("get_own_api_key", s.OwnApiKeySerializer, examples=[examples.OWN_KEY])
     def retrieve(self, request: AuthenticatedRequest) -> Response:
         """Return what the key of the request may do."""
         return Response(s.OwnApiKeySerializer(request.auth).data)

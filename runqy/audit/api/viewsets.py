@@ -1,15 +1,16 @@
 """Read the audit, for administrators whose key is not limited to queues."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import cache_control
-from drf_spectacular.utils import OpenApiExample, extend_schema
+from drf_spectacular.utils import OpenApiExample
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from runqy.api.pagination import PagedList, SignedCursorPagination
-from runqy.api.schema import problem_responses
+from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.audit.api import serializers as s
 from runqy.audit.models import AuditRecord
@@ -44,13 +45,13 @@ _EXAMPLE = OpenApiExample(
 class AuditViewSet(ApiViewSet):
     """Who changed what, and when."""
 
+    tag: ClassVar = "audit"
     pagination_class = SignedCursorPagination
 
-    @extend_schema(
-        operation_id="list_audit_records",
-        tags=["audit"],
+    @operation(
+        "list_audit_records",
+        s.AuditListSerializer,
         parameters=[s.AuditQuerySerializer],
-        responses={200: s.AuditListSerializer, **problem_responses(400, 401, 403, 503)},
         examples=[_EXAMPLE],
     )
     def list(self, request: Request) -> Response:

@@ -60,7 +60,6 @@ SPECTACULAR_SETTINGS = {
         "runqy.api.schema.share_enumerations",
         "runqy.api.schema.add_servers",
         "runqy.api.schema.describe_headers",
-        "runqy.api.schema.add_links",
     ],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "/static/admin_site/favicon.svg",

@@ -1,4 +1,4 @@
-"""The OpenAPI schema of what all viewsets share: problem responses, parameters, aliases, headers and links."""
+"""The OpenAPI schema of what all viewsets share: problem responses, parameters, aliases and headers."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
@@ -29,30 +29,6 @@ IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, descriptio
 IF_NONE_MATCH = OpenApiParameter(
     "If-None-Match", str, OpenApiParameter.HEADER, description="The ETag of a known version"
 )
-
-_QUEUE_TASK = {"queue": "/info/queue", "task_id": "/info/id"}
-_CREATED_TASK = {
-    "get_task": {"task_id": "/info/id"},
-    "cancel_task": {"task_id": "/info/id"},
-    **dict.fromkeys(("get_queue_task", "delete_task", "archive_task", "run_task"), _QUEUE_TASK),
-}
-_CREATED_CONFIG = {
-    **{name: {"name": "/queue/name"} for name in ("get_config", "replace_config", "delete_config")},
-    **{name: {"queue": "/queue/name"} for name in ("get_queue", "pause_queue", "unpause_queue", "list_tasks")},
-}
-_CREATED_VAULT = {
-    name: {"name": "/vault/name"} for name in ("get_vault", "set_vault_entry", "list_vault_entries", "delete_vault")
-}
-_CREATED_KEY = {name: {"key_id": "/api_key/id"} for name in ("get_api_key", "revoke_api_key")}
-
-LINKS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, str]]]] = {
-    "enqueue_task": {"200": _CREATED_TASK},
-    "create_task": {"200": _CREATED_TASK},
-    "create_config": {"201": _CREATED_CONFIG},
-    "create_vault": {"201": _CREATED_VAULT},
-    "create_api_key": {"201": _CREATED_KEY},
-}
-"""By operation, status and target operation, the JSON pointers of the target's parameters in the response body."""
 
 _HEADERS = {
     "X-Request-ID": ("The id of the request: the client's, or a generated one", {"type": "string"}),
@@ -203,19 +179,6 @@ def describe_headers(result: dict[str, Any], generator: Any, request: Any, publi
         for status, response in operation["responses"].items():
             names = ("X-Request-ID", *(("Retry-After",) if status in _BUSY else ()), *limited)
             response.setdefault("headers", {}).update({n: {"$ref": f"#/components/headers/{n}"} for n in names})
-    return result
-
-
-def add_links(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    for operation in _operations(result):
-        for status, targets in LINKS.get(operation["operationId"].removesuffix("_alias"), {}).items():
-            operation["responses"][status]["links"] = {
-                target: {
-                    "operationId": target,
-                    "parameters": {name: f"$response.body#{pointer}" for name, pointer in parameters.items()},
-                }
-                for target, parameters in targets.items()
-            }
     return result
 
 

@@ -13,7 +13,6 @@ from drf_spectacular.generators import SchemaGenerator
 from rest_framework.views import APIView
 
 from queues.api.schema import SchemaView
-from runqy.api.schema import LINKS
 from runqy.api.views import SwaggerView
 from runqy.broker.states import TaskState
 from tasks.api.enqueue_bodies import MAX_NAME_LENGTH
@@ -208,31 +207,6 @@ def test_every_response_documents_its_headers(schema: dict[str, Any]) -> None:
             expected = {"X-Request-ID"} | ({"Retry-After"} if status in ("429", "503") else set())
             expected |= set() if path in PUBLIC else {"RateLimit", "RateLimit-Policy"}
             assert response["headers"].keys() == expected, (path, method, status)
-
-
-def test_links_name_operations_and_members_of_responses(schema: dict[str, Any]) -> None:
-    by_id = {operation["operationId"]: (path, operation) for path, _, operation in operations(schema)}
-
-    seen = set()
-    for source, (_, operation) in by_id.items():
-        for status, response in operation["responses"].items():
-            for link in response.get("links", {}).values():
-                path, target = by_id[link["operationId"]]
-                needed = {p["name"] for p in target["parameters"] if p["in"] == "path"}
-                assert link["parameters"].keys() == needed, (source, path)
-                examples = response["content"]["application/json"]["examples"].values()
-                for pointer in link["parameters"].values():
-                    assert any(_at(example["value"], pointer) is not None for example in examples), (source, pointer)
-                seen.add((source, status))
-
-    assert {source.removesuffix("_alias") for source, _ in seen} == LINKS.keys()
-
-
-def _at(content: Any, pointer: str) -> Any:
-    """Return the value at a JSON pointer of a body."""
-    for name in pointer.removeprefix("$response.body#/").split("/"):
-        content = content[name]
-    return content
 
 
 @pytest.mark.parametrize("path", ["/api/schema/", "/swagger/doc.json"])

@@ -65,7 +65,7 @@ def snooze(selection: AlertSelection, *, until: datetime, note: str = "") -> lis
 
 
 def resume(selection: AlertSelection) -> list[Alert]:
-    """End that alerts are acknowledged or snoozed, so that their openings are sent again; return them.
+    """Resume alerts that are acknowledged or snoozed, so that their openings are sent again; return them.
 
     Raise as `acknowledge`.
     """

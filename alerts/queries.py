@@ -344,7 +344,7 @@ _REPORTED_OF_ROWS: Mapping[
         attrgetter("queue.name"),
         lambda row: Problem(
             row.queue.name,
-            f"Release {row.number} of {row.queue.name} was taken back. {shorten(row.reason)}",
+            f"Release {row.number} of {row.queue.name} was reverted. {shorten(row.reason)}",
             row.queue.name,
         ),
     ),

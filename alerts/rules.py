@@ -163,7 +163,7 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         level=AlertLevel.CRITICAL,
     ),
     AlertKind.ENDS_BACKLOG: RuleInfo(
-        "Ends of tasks waiting",
+        "End-event backlog",
         "At least as many ends of tasks as the threshold wait in a sub-queue's stream to be told to webhooks and "
         "batches: maintenance is too slow, or the database is away. From "
         f"{MAX_ENDS_WITH_RESULTS:,} on their results are left out.",
@@ -172,7 +172,7 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         threshold_unit="end",
     ),
     AlertKind.ENDS_NEARLY_FULL: RuleInfo(
-        "Ends of tasks nearly full",
+        "End-event backlog nearly full",
         "At least as many ends of tasks as the threshold wait in a sub-queue's stream. At "
         f"{MAX_ENDS:,} no task is enqueued that tells its end.",
         check=c.check_ends,
@@ -223,7 +223,7 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         keep_s=0,
     ),
     AlertKind.RELEASE_REVERTED: RuleInfo(
-        "Release taken back",
+        "Release reverted",
         "The newest release of a queue did not start or failed on its first workers, which run the release before "
         "again. Resolved when there is a newer release.",
         keep_s=0,

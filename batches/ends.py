@@ -12,11 +12,11 @@ from runqy.broker.replies import replace_nul
 from runqy.formats.error_texts import find_error_line
 from runqy.redis_connection import get_broker
 from tasks.ends.collector import CollectedEnd, register_consumer
-from tasks.ends.told_queues import register_told_queues
+from tasks.ends.observed_queues import register_observed_queues
 
 
 @register_consumer
-def take_over_ends(ends: Sequence[CollectedEnd]) -> None:
+def store_ends(ends: Sequence[CollectedEnd]) -> None:
     """Store how members ended. A later end of the stream replaces an earlier one; a repeated one changes nothing."""
     by_batch: defaultdict[str, list[CollectedEnd]] = defaultdict(list)
     for each in ends:
@@ -26,7 +26,7 @@ def take_over_ends(ends: Sequence[CollectedEnd]) -> None:
         _end_members(batch_id, by_batch[batch_id])
 
 
-@register_told_queues
+@register_observed_queues
 def list_queues_of_open_batches() -> set[str]:
     """Return the queues of batches that have not ended, or whose callback is enqueued once members were run again."""
     is_open = Q(ended_at=None) | Q(callback_state=CallbackState.PLANNED)

@@ -14,7 +14,7 @@ from django.conf import settings  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
 from django.test import Client  # noqa: E402
 
-from batches.ends import take_over_ends  # noqa: E402
+from batches.ends import store_ends  # noqa: E402
 from batches.models import Batch, Member, MemberState  # noqa: E402
 from batches.operations import add_to_batch, create_batch  # noqa: E402
 from batches.runner import BatchWork  # noqa: E402
@@ -73,7 +73,7 @@ if __name__ == "__main__":
     members = list(Member.objects.filter(batch=batch, state=MemberState.ENQUEUED).order_by("-pk")[:ENDS])
     started_s = time.perf_counter()
     with write_transaction():
-        take_over_ends([_collected(member, number) for number, member in enumerate(members, 1)])
+        store_ends([_collected(member, number) for number, member in enumerate(members, 1)])
     ends_s = time.perf_counter() - started_s
     client = Client()
     client.force_login(User.objects.create_superuser("bench", password="x"))

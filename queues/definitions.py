@@ -120,7 +120,7 @@ class Deployment:
     replace_first: bool = False
     """End a process before its successor starts, because the machine has not enough memory for both."""
     keep_previous: bool = False
-    """Keep the previous process of the first workers until a release has proved itself."""
+    """Keep the previous process of the first workers until a release has succeeded on them."""
 
     @property
     def max_startup_s(self) -> int:

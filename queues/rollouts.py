@@ -205,8 +205,8 @@ def _count_runs(release: Release, candidates: Sequence[WorkerRecord]) -> tuple[i
 
 def _is_worse(release: Release, runs: int, failures: int) -> bool:
     """Return whether most runs fail, and few did before."""
-    did_well = release.failures_before * 5 < release.runs_before or not release.runs_before
-    return failures * 2 > runs and did_well
+    had_few_failures = release.failures_before * 5 < release.runs_before or not release.runs_before
+    return failures * 2 > runs and had_few_failures
 
 
 def _is_ready(worker: WorkerRecord) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from schedules.times import Timing
 
 MAX_WINDOW_S = 22 * 3600
-"""A fire is enqueued at most so long after it was due: an hour less than an intent may be enqueued."""
+"""The longest time after its due time at which a fire is enqueued: an hour less than for an intent."""
 MIN_WINDOW_S = 60
 """The default of a shorter period: maintenance may be away for as long."""
 MAX_JITTER_S = 3600

@@ -31,7 +31,7 @@ from runqy.maintenance.failed_rows import RowFailures
 from runqy.maintenance.retention import register_retention
 from tasks.bulk_runner import find_old_bulk_actions, find_old_copies, run_bulk_actions
 from tasks.ends.collector import EndsCollector
-from tasks.ends.told_queues import list_told_queues
+from tasks.ends.observed_queues import list_observed_queues
 from tasks.history.foreign_runs import ForeignRunSearch
 from tasks.history.record import RunRecorder
 from tasks.history.retention import prune_history
@@ -193,7 +193,7 @@ class ForeignEnds(DatabaseDuty):
         self._search = ForeignEndSearch()
 
     def run(self, broker: Broker) -> None:
-        if queues := list_told_queues(*_list_queues(broker)):
+        if queues := list_observed_queues(*_list_queues(broker)):
             self._search.tell_all(broker, queues)
 
 

@@ -74,7 +74,7 @@ class AlertViewSet(ApiViewSet):
 
     @operation("resume_alerts", s.ChangedAlertsSerializer, errors=(404, 409), request=s.ResumeSerializer)
     def resume(self, request: AuthenticatedRequest) -> Response:
-        """End that alerts are acknowledged or snoozed; those that were are sent again."""
+        """Resume alerts that are acknowledged or snoozed: their openings are sent again."""
         selection, _ = s.ResumeSerializer.select(request)
         return _respond(resume(selection))
 

@@ -28,7 +28,7 @@ class ReleaseViewSet(ApiViewSet):
     def redeploy(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Release the newest commit of a queue's branch, or the given commit or tag, to its workers.
 
-        The first workers start it beside the code that runs; the others follow once it has proved itself. If it does
+        The first workers start it beside the code that runs; the others follow once it has succeeded there. If it does
         not start, or fails, all run what they ran before, and the release says why.
         """
         body = s.RedeploySerializer.validated(request.data)

@@ -1,4 +1,4 @@
-"""The releases of a queue as marks of its charts: what went live, was rolled back or was taken back, and when."""
+"""The releases of a queue as marks of its charts: what went live, was rolled back or was reverted, and when."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

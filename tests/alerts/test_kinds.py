@@ -261,7 +261,7 @@ CAUSES = {
             redeploy_queue(name="mail"), ReleaseState.FAILED, reason="mail/1 could not start it: no such branch"
         ),
         remove=lambda _: redeploy_queue(name="mail"),
-        message="Release 1 of mail was taken back. mail/1 could not start it: no such branch",
+        message="Release 1 of mail was reverted. mail/1 could not start it: no such branch",
         shown="could not start it",
     ),
     AlertKind.REPLACEMENT_STALLED: Cause(

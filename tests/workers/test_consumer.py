@@ -98,7 +98,7 @@ class RestartingPool(InstantPool):
     def submit(self, *runs: Run) -> None:
         for run in runs:
             self.consumer.run_started(run)
-            run.runs_singly, run.started_ns = True, 0
+            run.runs_alone, run.started_ns = True, 0
             self.consumer.run_sent_again(run)
         super().submit(*runs)
 

@@ -81,7 +81,7 @@ def test_new_code_that_does_not_start_changes_nothing(
         assert (pool.is_ready, pool.problem) == (True, "")
         assert await run_one(pool, recorder, "meanwhile") == b'"1"'
 
-        pool.start(replace(spec, release=1), beside=True)  # taken back
+        pool.start(replace(spec, release=1), beside=True)  # reverted
         assert (pool.is_ready, pool.next_problem, pool.is_replacing) == (True, "", False)
         assert await run_one(pool, recorder, "after") == b'"1"'
 

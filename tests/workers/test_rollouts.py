@@ -1,4 +1,4 @@
-"""Releases of a queue with real workers: a bad commit is taken back, a good one goes live, a rollback needs no git."""
+"""Releases of a queue with real workers: a bad commit is reverted, a good one goes live, a rollback needs no git."""
 
 import json
 from collections.abc import Callable, Iterator

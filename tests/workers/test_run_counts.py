@@ -204,7 +204,7 @@ def test_a_run_that_is_given_back_while_it_waits_to_start_again_is_under_way_no_
     counts, run = RunCounts(), make_run()
     counts.record_start(run)
     counts.record_interruption()
-    run.runs_singly, run.started_ns = True, 0
+    run.runs_alone, run.started_ns = True, 0
 
     counts.record_end(run)
     moving.advance(3600)

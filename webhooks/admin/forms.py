@@ -61,7 +61,8 @@ class EndpointForm(StyledModelForm):
         choices=EndpointEvent.choices,
         widget=forms.CheckboxSelectMultiple,
         initial=[EndpointEvent.TASK_COMPLETED.value, EndpointEvent.TASK_ARCHIVED.value],
-        help_text="What it is told of: tasks that are enqueued from now on, and alerts. Slack and e-mail: only alerts.",
+        help_text="Events that it receives: those of tasks that are enqueued from now on, and alerts. "
+        "Slack and e-mail: only alerts.",
     )
     recipients = RecipientsField(help_text="Of e-mail: addresses, separated by commas.")
     levels = forms.MultipleChoiceField(

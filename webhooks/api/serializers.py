@@ -102,7 +102,7 @@ class EndpointBodySerializer(StrictSerializer):
         child=StrictChoiceField(choices=_EVENTS),
         allow_empty=False,
         max_length=len(_EVENTS),
-        help_text="What it is told of",
+        help_text="Events that it receives",
     )
     levels = serializers.ListField(
         child=StrictChoiceField(choices=_LEVELS),

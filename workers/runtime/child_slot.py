@@ -92,7 +92,7 @@ class ChildSlot:
         self._restart: asyncio.TimerHandle | None = None
         self._is_stopping = False
         # Set once another slot has taken its place, and if it may take it back.
-        self.is_leaving = self.is_standing_by = False
+        self.is_retiring = self.is_standing_by = False
         self._ended_ids: deque[str] = deque(maxlen=MAX_ENDED_IDS)
 
     @property
@@ -202,13 +202,13 @@ class ChildSlot:
         self._batches.append(members)
         if child.ready.batch:
             child.send(encode_batch([run.child_line for run in members]))
-            if not members[0].is_alone:  # which says nothing about how batches fill
+            if not members[0].must_run_alone:  # which says nothing about how batches fill
                 self._owner.batch_sent(len(members))
         else:
             child.send(members[0].child_line)
         self._begin_next()
         # Set only now: a run that has it when it starts has started before, in a batch.
-        members[0].runs_singly = child.ready.batch is not None and len(members) == 1
+        members[0].runs_alone = child.ready.batch is not None and len(members) == 1
 
     def end_run(self, run: Run, forced_result: RunResult) -> None:
         """End a run early: immediately if the child works on it, else when its turn comes."""
@@ -225,7 +225,7 @@ class ChildSlot:
 
     def retire(self) -> None:
         """Leave the pool once the child has done the tasks that it has, and has ended."""
-        self.is_leaving = True
+        self.is_retiring = True
         self.close()
 
     def close(self) -> None:
@@ -286,7 +286,7 @@ class ChildSlot:
             for run in list(batch):
                 self._finish(run, MISSING)
             return
-        alone = [run for run in batch if self.batch_limits and not (run.runs_singly or run.forced_result)]
+        alone = [run for run in batch if self.batch_limits and not (run.runs_alone or run.forced_result)]
         for run in [run for run in batch if run not in alone]:
             self._finish(run, to_run_result(response.failure))
         if alone:
@@ -297,7 +297,7 @@ class ChildSlot:
         note = f"[its batch of {len(runs)} failed as a whole, so it runs again, alone: {error}]"
         self._owner.run_printed(runs, note.encode(errors="replace"), is_line=True)
         for run in runs:
-            run.runs_singly, run.started_ns = True, 0
+            run.runs_alone, run.started_ns = True, 0
             self._ended_ids.append(run.task_id)  # until it is sent again, a response for it is late
             self._owner.run_sent_again(run)
         self._retire_if_outdated()

@@ -220,7 +220,7 @@ class RunCounts:
     def record_start(self, run: Run) -> None:
         self._running += 1
         self._run_time_s -= run.started_s
-        if run.task.pending_since_ns and not run.runs_singly:  # else it started before, in a batch
+        if run.task.pending_since_ns and not run.runs_alone:  # else it started before, in a batch
             waited_ns = max(run.started_ns - run.task.pending_since_ns, 0)
             self._counters[run.task.lease.queue].observe(RunTime.WAIT, waited_ns / 1e9)
 

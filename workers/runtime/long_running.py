@@ -82,7 +82,7 @@ class LongRunningPool:
 
     @property
     def is_settled(self) -> bool:
-        return not self._next and all(slot.is_open or slot.is_leaving or slot.is_standing_by for slot in self._slots)
+        return not self._next and all(slot.is_open or slot.is_retiring or slot.is_standing_by for slot in self._slots)
 
     @property
     def startup_s(self) -> float:
@@ -177,7 +177,7 @@ class LongRunningPool:
 
     @property
     def _working(self) -> list[ChildSlot]:
-        return [slot for slot in self._slots if not (slot.is_leaving or slot.is_standing_by)]
+        return [slot for slot in self._slots if not (slot.is_retiring or slot.is_standing_by)]
 
     @property
     def _sent(self) -> int:
@@ -229,7 +229,7 @@ class LongRunningPool:
                 before.is_standing_by = True
             else:
                 before.retire()
-        self._slots = [slot for slot in self._slots if not (slot.is_leaving and slot.is_empty)]
+        self._slots = [slot for slot in self._slots if not (slot.is_retiring and slot.is_empty)]
         if all(slot.is_empty for slot in (*self._slots, *self._next)):
             self._emptied.set()
         else:
@@ -289,17 +289,17 @@ class LongRunningPool:
             return
         startable = max(self.capacity - self._sent - len(self._same_ids), 0)
         # The last one first. Those whose batch failed stay: elsewhere they would be in a batch again.
-        while len(self._waiting) > startable and not self._waiting[-1].runs_singly:
+        while len(self._waiting) > startable and not self._waiting[-1].runs_alone:
             self._owner.run_ended(self._waiting.pop(), RunResult(RunStatus.REQUEUED))
 
     def _count_members(self, slot: ChildSlot) -> int:
         """Return how many waiting tasks to send to a slot now; 0 while a batch waits for more members."""
         first, limits = self._waiting[0], slot.batch_limits
-        if limits is None or first.is_alone:
+        if limits is None or first.must_run_alone:
             return 1
         ids: set[str] = set()
         for run in islice(self._waiting, limits.max_size):
-            if run.is_alone or run.task_id in ids or slot.has_task(run.task_id):
+            if run.must_run_alone or run.task_id in ids or slot.has_task(run.task_id):
                 break
             ids.add(run.task_id)
         count, waiting = len(ids), len(self._waiting)

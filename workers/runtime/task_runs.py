@@ -104,7 +104,7 @@ class Run:
     """When it times out, on the monotonic clock."""
     waiting_since_s: float = 0.0
     """When it began to wait for a child, on the monotonic clock."""
-    runs_singly: bool = False
+    runs_alone: bool = False
     """It is a batch of its own, because a batch that it was in failed as a whole. This happens to it once."""
     commit: str = ""
     """The commit that its child runs."""
@@ -126,9 +126,9 @@ class Run:
         self.task_id = self.task.lease.task_id  # read some ten times a run
 
     @property
-    def is_alone(self) -> bool:
+    def must_run_alone(self) -> bool:
         """Whether it must run without others in its child."""
-        return self.task.is_suspect or self.runs_singly
+        return self.task.is_suspect or self.runs_alone
 
     @property
     def finish_bytes(self) -> int:

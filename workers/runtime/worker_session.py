@@ -221,7 +221,7 @@ class WorkerSession:
         connections = self._connections
         await connections.measure_clock()
         record = self._record()
-        self._reported = self._news()
+        self._reported = self._reportable()
         # If the heartbeat fails, all counters are undelivered.
         undelivered = counted = self._take_counts()
         try:
@@ -276,10 +276,10 @@ class WorkerSession:
             self._on_request(action)
 
     def _state_changed(self) -> None:
-        if self._reported != self._news():
+        if self._reported != self._reportable():
             self._beat_requested.set()
 
-    def _news(self) -> tuple[object, ...]:
+    def _reportable(self) -> tuple[object, ...]:
         """Return what is reported at once when it changes. Rollouts wait for what concerns releases."""
         deployments = self.deployments
         deployments.note_release()

@@ -29,7 +29,7 @@ class ChunkBatch(msgspec.Struct, frozen=True, kw_only=True):
 
     lease: Lease
     run_number: int
-    """That of its lease, or a higher one if the run has begun again since."""
+    """The number of the run: its lease's, or a higher one if the run has begun again since."""
     offset: int
     """The number of chunks before these, which have to be stored."""
     entries: tuple[bytes, ...] = ()

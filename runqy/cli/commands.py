@@ -88,19 +88,14 @@ def new_group(help_text: str, *, examples: str) -> typer.Typer:
     return app
 
 
-def command(
-    app: typer.Typer, name: str, *, examples: str, aliases: tuple[str, ...] = ()
-) -> Callable[[Function], Function]:
+def command(app: typer.Typer, name: str, *, examples: str) -> Callable[[Function], Function]:
     """Add a function to a group as a command. The function's first parameter is the Session.
 
-    `examples` are whole command lines, one a line. An alias is a name of the Go command line; it is not listed.
+    `examples` are whole command lines, one a line.
     """
 
     def add(function: Function) -> Function:
-        callback = _with_session(function)
-        app.command(name, cls=Command, epilog=examples)(callback)
-        for alias in aliases:
-            app.command(alias, cls=Command, epilog=examples, hidden=True)(callback)
+        app.command(name, cls=Command, epilog=examples)(_with_session(function))
         return function
 
     return add

@@ -13,7 +13,7 @@ import typer
 from runqy.cli.commands import Session
 from runqy.cli.errors import ExitCode, ServerError
 from runqy.cli.output import echo
-from runqy.cli.task_ids import QueueAndId, find_path, parse_task, result_path
+from runqy.cli.task_ids import OfQueue, TaskId, find_path, result_path
 from runqy.cli.values import clean, encode_json, format_value, parse_duration
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ STREAM_EXAMPLES = """
     """
 LOGS_EXAMPLES = """
     runqy task logs 6a3c --follow
-    runqy task logs mail 6a3c --attempt 1
+    runqy task logs 6a3c --attempt 1
     """
 _REQUEST_WAIT_S = 30
 _RECONNECT_S = 1.0
@@ -121,14 +121,13 @@ def await_end(
             return response
 
 
-def show_events(session: Session, words: QueueAndId) -> None:
+def show_events(session: Session, task: TaskId) -> None:
     """Show the states of a task as they change.
 
     A line for each state, report of progress and chunk, until the task has ended. With -o json each line is an object.
     Exits with 7 if the task was archived.
     """
-    _, task_id = parse_task(words)
-    for event in follow(session, f"{result_path(task_id)}/events"):
+    for event in follow(session, f"{result_path(task)}/events"):
         data = event.data.get("info", event.data)
         if session.out.is_document:
             echo(encode_json({"event": event.name, **data}))
@@ -149,15 +148,14 @@ def show_events(session: Session, words: QueueAndId) -> None:
         _exit_at_end(session, event, data)
 
 
-def show_stream(session: Session, words: QueueAndId) -> None:
+def show_stream(session: Session, task: TaskId) -> None:
     """Print what a task streams, as it comes.
 
     Texts are printed as they are, other chunks as a line of JSON each; with -o json all of them. If the task runs
     again, what it streams then follows, after a note. Exits with 7 if the task was archived.
     """
-    _, task_id = parse_task(words)
     last = "\n"
-    for event in follow(session, f"{result_path(task_id)}/events"):
+    for event in follow(session, f"{result_path(task)}/events"):
         data = event.data.get("info", event.data)
         if event.name == "chunk":
             last = _print_chunk(data["chunk"], is_document=session.out.is_document)
@@ -174,15 +172,16 @@ def show_stream(session: Session, words: QueueAndId) -> None:
 
 def show_logs(
     session: Session,
-    words: QueueAndId,
+    task: TaskId,
     *,
+    queue: OfQueue = "",
     attempt: Annotated[
         int | None, typer.Option("--attempt", "-a", min=1, help="By default the last one that printed anything.")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the task has ended.")] = False,
 ) -> None:
     """Show what a task printed."""
-    path = f"{find_path(session.api, words)}/logs"
+    path = f"{find_path(session.api, task, queue)}/logs"
     query: dict[str, int] = {} if attempt is None else {"attempt": attempt}
     if follow:
         _follow_logs(session, path, query)

@@ -71,7 +71,7 @@ def list_queues(session: Session) -> None:
     session.out.listing(_LISTING, _read_queues(session))
 
 
-@command(app, "show", examples="runqy queue show mail\nrunqy queue show inference_high -o yaml", aliases=("inspect",))
+@command(app, "show", examples="runqy queue show mail\nrunqy queue show inference_high -o yaml")
 def show(session: Session, queue: Queue) -> None:
     """Show a queue.
 
@@ -129,15 +129,10 @@ def create(  # noqa: PLR0913 (each is an option of the command)
     body: dict[str, Any] = {"name": name, "priority": priority, "deployment": deployment}
     if sub_queue:
         body["sub_queues"] = [_parse_sub_queue(text) for text in sub_queue]
-    save_config(session, body, force=force)
-
-
-def save_config(session: Session, body: Mapping[str, Any], *, force: bool) -> None:
-    """Send the definition of a queue, and print what came of it."""
     path = f"/api/cli/configs{'?force=true' if force else ''}"
     response = session.api.post(path, msgspec.json.encode(body))
-    name = response["queue"]["queue"]
-    session.out.result(response, f"{name}: {'updated' if 'updated' in response['message'] else 'created'}", name=name)
+    outcome = "updated" if "updated" in response["message"] else "created"
+    session.out.result(response, f"{response['queue']['queue']}: {outcome}", name=response["queue"]["queue"])
 
 
 @command(app, "pause", examples="runqy queue pause mail")
@@ -184,11 +179,6 @@ def delete(
 
     Results and everything else of them in Redis are deleted too.
     """
-    delete_queues(session, queues, ignore_missing=ignore_missing, force=force)
-
-
-def delete_queues(session: Session, queues: Sequence[str], *, ignore_missing: bool, force: bool) -> None:
-    """Ask, then delete queues with their tasks. Print a line for each."""
     confirm(lambda: f"Delete {', '.join(describe_queues(_read_queues(session), queues))}?", force=force)
     for queue in queues:
         try:

@@ -1,7 +1,5 @@
-"""The commands `runqy schedule`: list, show, create, apply, pause, unpause, trigger and delete schedules."""
+"""The commands `runqy schedule`: list, show, create, pause, unpause, trigger and delete schedules."""
 
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -143,25 +141,6 @@ def create(  # noqa: PLR0913 (each is an option of the command)
     session.out.result(created, f"{schedule} created; next due {_next(created)}", name=schedule)
 
 
-@command(app, "apply", examples="runqy schedule apply -f schedules.yaml")
-def apply(
-    session: Session,
-    *,
-    file: Annotated[
-        Path, typer.Option("--file", "-f", help="YAML with the key schedules; - reads standard input.", allow_dash=True)
-    ],
-) -> None:
-    """Create schedules, or replace them, as the key `schedules` of a file says.
-
-    Schedules that the file does not name stay. One whose times stay the same keeps its due times.
-    """
-    applied = []
-    for name, definition in _read(file).items():
-        saved = session.api.put(_path(name), msgspec.json.encode(definition))
-        applied.append({"name": name, "state": saved["state"], "next": next(iter(saved["next"]), None)})
-    session.out.rows(applied, ("name", "state", "next"), empty="The file has no schedules.")
-
-
 @command(app, "pause", examples="runqy schedule pause nightly --reason 'The report is being rewritten.'")
 def pause(
     session: Session,
@@ -246,19 +225,3 @@ def _parse(option: str, text: str) -> Any:
         return msgspec.json.decode(text)
     except msgspec.DecodeError as error:
         raise CliError(f"{option}: Must be JSON: {error}.", ExitCode.USAGE) from error
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Return the schedules of a file, read as the server reads queue files. Raise CliError."""
-    from queues.yaml_loader import YamlInvalid, read_yaml  # noqa: PLC0415 (only this command needs it)
-
-    try:
-        content = read_yaml(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).value
-    except OSError as error:
-        raise CliError(f"{file} cannot be read: {error}") from error
-    except YamlInvalid as error:
-        raise CliError(f"{file}:{error.line}: {error.reason}") from error
-    found = content.get("schedules", ()) if isinstance(content, dict) else ()
-    if found is not None and not isinstance(found, dict):
-        raise CliError(f"{file}: Must be a mapping with the key `schedules`.")
-    return found or {}

@@ -5,7 +5,6 @@ The server's maintenance applies an action by filter, as a bulk action of the ad
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -38,7 +37,11 @@ Ids = Annotated[list[str] | None, typer.Argument(help="Ids of tasks; or options 
 Queue = Annotated[
     str,
     typer.Option(
-        "--queue", "-q", metavar="QUEUE", help="Only tasks of this queue or sub-queue.", autocompletion=complete_queues
+        "--queue",
+        "-q",
+        metavar="QUEUE",
+        help="Only tasks of this queue or sub-queue; with ids: theirs.",
+        autocompletion=complete_queues,
     ),
 ]
 State = Annotated[
@@ -111,9 +114,10 @@ def make_command(action: str, description: str) -> Callable[..., None]:
                 raise CliError("--older-than and --to are mutually exclusive.", ExitCode.USAGE)
             body["to"] = _time_before(older_than)
         if ids:
-            if body or dry_run:
+            # A cancellation goes by the id alone.
+            if dry_run or body.keys() - ({"queue"} if action != "cancel" else set()):
                 raise CliError("Give ids of tasks, or options that select tasks, not both.", ExitCode.USAGE)
-            _apply_to_ids(session, action, ids)
+            _apply_to_ids(session, action, ids, queue)
         elif not body:
             message = "Give ids of tasks, or options that select them, such as --queue and --state."
             raise CliError(message, ExitCode.USAGE)
@@ -134,27 +138,17 @@ def list_bulk_actions(session: Session, *, limit: Limit = 50, cursor: Cursor = "
     print_rest(found)
 
 
-def _apply_to_ids(session: Session, action: str, ids: Sequence[str]) -> None:
+def _apply_to_ids(session: Session, action: str, ids: Sequence[str], queue: str) -> None:
     api = session.api
-    for words in _split_ids(session, ids):
+    for task_id in ids:
         match action:
             case "cancel":
-                response = api.delete(f"/api/cli/tasks/{quote(words[-1], safe='')}")
+                response = api.delete(f"/api/cli/tasks/{quote(task_id, safe='')}")
             case "delete":
-                response = api.delete(find_path(api, words))
+                response = api.delete(find_path(api, task_id, queue))
             case _:
-                response = api.post(f"{find_path(api, words)}/{action}", b"")
-        task_id = response["task_id"]
+                response = api.post(f"{find_path(api, task_id, queue)}/{action}", b"")
         session.out.result(response, f"{task_id}: {response['message']}", name=task_id)
-
-
-def _split_ids(session: Session, ids: Sequence[str]) -> list[Sequence[str]]:
-    """Return the tasks that are meant. Two words may be a queue and an id, as the Go command line has them."""
-    if len(ids) == 2:
-        with suppress(ServerError):
-            session.api.get(f"/api/cli/queues/{quote(ids[0], safe='')}/tasks/{quote(ids[1], safe='')}")
-            return [ids]
-    return [[task_id] for task_id in ids]
 
 
 def _apply_to_matching(session: Session, action: str, body: dict[str, Any], *, dry_run: bool, force: bool) -> None:

@@ -14,7 +14,7 @@ from runqy.cli.errors import ExitCode
 from runqy.cli.following import await_task, format_progress
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.task_actions import list_bulk_actions, make_command
-from runqy.cli.task_ids import QueueAndId, find_path, parse_task
+from runqy.cli.task_ids import OfQueue, TaskId, find_path
 from runqy.cli.values import parse_duration, read_number
 from runqy.formats.json_decoding import describe_error, read_json
 
@@ -120,15 +120,14 @@ def enqueue(  # noqa: PLR0913 (each is an option of the command)
 command(app, "enqueue-batch", examples=enqueue_many.EXAMPLES)(enqueue_many.enqueue_tasks)
 
 
-@command(app, "get", examples="runqy task get 6a3c --wait 30\nrunqy task get mail 6a3c -o json")
-def get(session: Session, words: QueueAndId, wait: Wait = 0) -> None:
+@command(app, "get", examples="runqy task get 6a3c --wait 30\nrunqy task get 6a3c -q mail -o json")
+def get(session: Session, task: TaskId, *, queue: OfQueue = "", wait: Wait = 0) -> None:
     """Show a task, with its result if it has one.
 
-    With its queue before the id, and -o json or yaml, all details are shown.
+    With --queue, and -o json or yaml, all details are shown.
     """
-    queue, task_id = parse_task(words)
-    info = await_task(session, task_id, wait) if wait or not queue else session.api.get(find_path(session.api, words))
-    _show(session, info)
+    by_id = wait or not queue
+    _show(session, await_task(session, task, wait) if by_id else session.api.get(find_path(session.api, task, queue)))
 
 
 @command(app, "list", examples="runqy task list mail --state archived\nrunqy task list mail -l 1000 -o name")

@@ -34,7 +34,7 @@ Key = Annotated[
     str,
     typer.Argument(help="Key of the entry, the name of a variable.", metavar="KEY", autocompletion=complete_entries),
 ]
-Plain = Annotated[bool, typer.Option("--plain", "--no-secret", help="The value is not secret and is shown unmasked.")]
+Plain = Annotated[bool, typer.Option("--plain", help="The value is not secret and is shown unmasked.")]
 Expect = Annotated[
     int | None,
     typer.Option("--expect", min=0, help="Only if the entry is at this version; 0: only if it does not exist."),
@@ -81,7 +81,7 @@ def create_vault(
     session.out.result(response, f"{vault} created; add entries with `runqy vault set {vault} KEY`", name=vault)
 
 
-@command(app, "show", examples="runqy vault show api-keys", aliases=("entries",))
+@command(app, "show", examples="runqy vault show api-keys")
 def show(session: Session, vault: Vault) -> None:
     """List the entries of a vault. Secrets are masked."""
     session.out.rows(

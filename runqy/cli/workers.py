@@ -62,7 +62,7 @@ def list_workers(session: Session, *, queue: Queue = "") -> None:
     session.out.listing(_LISTING, _read(session, queue))
 
 
-@command(app, "show", examples="runqy worker show host:1234:ab12cd", aliases=("info",))
+@command(app, "show", examples="runqy worker show host:1234:ab12cd")
 def show_worker(
     session: Session,
     worker: Annotated[str, typer.Argument(help="Id of the worker.", metavar="WORKER", autocompletion=complete_workers)],

@@ -200,7 +200,7 @@ def test_the_command_line_follows_the_output_of_a_task_to_its_end(
     task_id = web.send("/queue/add", b'{"queue":"simple","data":{}}')[1]["info"]["id"]
     taken = take_one(single_broker, "simple")
     printed = tmp_path / "printed"
-    command = ["-m", "runqy.cli", "task", "logs", "simple", task_id, "--follow", "-s", web.url, "-k", ADMIN_KEY]
+    command = ["-m", "runqy.cli", "task", "logs", task_id, "--follow", "-s", web.url, "-k", ADMIN_KEY]
     with printed.open("wb") as out:
         following = subprocess.Popen([sys.executable, *command], stdout=out)
     try:

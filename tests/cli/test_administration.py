@@ -56,7 +56,7 @@ def test_vault_is_created_filled_read_and_deleted(admin: Run) -> None:
         admin("vault", "import", "tokens", input=f"A={secret}\n"),
         admin("vault", "import", "tokens", input=f"A={secret}\nB='two\nlines'\n"),
         admin("vault", "set", "tokens", "C", "--plain", input="shown\n"),
-        admin("vault", "entries", "tokens", "-o", "name"),
+        admin("vault", "show", "tokens", "-o", "name"),
         admin("vault", "get", "tokens", "C"),
         admin("vault", "get", "tokens", "A", "-o", "yaml"),
         admin("vault", "deliveries", "tokens"),

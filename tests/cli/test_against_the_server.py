@@ -148,7 +148,6 @@ def test_queue_files_are_reloaded_and_what_they_define_is_listed(run: Run, setti
     queue = "queues:\n  {}: {{priority: 1, deployment: {{git_url: 'https://h/r', startup_cmd: x}}}}\n"
     nightly = "schedules:\n  {}: {{queue: new, cron: '@daily'}}\n"
     (tmp_path / "a.yaml").write_text(queue.format("new") + nightly.format("nightly"))
-    planned = run("config", "validate", "--dir", str(tmp_path), "-k", ADMIN_KEY)
     run("config", "reload", "-k", ADMIN_KEY)
     (tmp_path / "a.yaml").write_text(queue.format("new") + nightly.format("weekly"))
     (tmp_path / "b.yaml").write_text(queue.format("late"))
@@ -156,7 +155,6 @@ def test_queue_files_are_reloaded_and_what_they_define_is_listed(run: Run, setti
 
     result = run("config", "reload", "-k", ADMIN_KEY)
 
-    assert planned.stdout == "queue\tnew\tadded\nschedule\tnightly\tadded\n", planned.output
     listed = "queue\tlate\tadded\nqueue\tnew\tunchanged\nschedule\tnightly\tmissing\nschedule\tweekly\tadded\n"
     assert (result.exit_code, result.stdout) == (ExitCode.FAILED, listed), result.output
     assert "c.yaml" in result.stderr
@@ -164,7 +162,7 @@ def test_queue_files_are_reloaded_and_what_they_define_is_listed(run: Run, setti
 
 def test_a_queue_is_removed_once(run: Run) -> None:
     results = [
-        run("config", "remove", "mail", "--force", *options, "-k", ADMIN_KEY)
+        run("queue", "delete", "mail", "--force", *options, "-k", ADMIN_KEY)
         for options in ([], [], ["--ignore-missing"])
     ]
 
@@ -186,10 +184,10 @@ def test_output_of_a_task_is_shown_and_followed(run: Run, redis: redis_py.Redis,
     single_broker.run(write_output([OutputChunk(lease=taken.lease, text=text.encode())]))
     fail_for_good(single_broker, taken, "boom")
 
-    shown = run("task", "logs", "mail", task_id, "-k", CLIENT_KEY)
-    followed = run("task", "logs", "mail", task_id, "--follow", "-k", CLIENT_KEY)
+    shown = run("task", "logs", task_id, "-q", "mail", "-k", CLIENT_KEY)
+    followed = run("task", "logs", task_id, "--follow", "-k", CLIENT_KEY)
 
-    as_json = run("task", "logs", "mail", task_id, "-o", "json", "-k", CLIENT_KEY)
+    as_json = run("task", "logs", task_id, "-o", "json", "-k", CLIENT_KEY)
 
     cleaned = text.replace("\x85", "\ufffd").replace("\x0c", "\ufffd")
     assert (shown.exit_code, shown.stdout) == (0, cleaned)

@@ -80,7 +80,7 @@ def complete(url: str, tmp_path: Path) -> Callable[..., list[str]]:
         (("task", "list", "inf"), ["inference_high", "inference_low"]),
         (("task", "enqueue", "-q", "m"), ["mail"]),
         (("task", "list", "mail", "--state", "a"), ["active", "archived"]),
-        (("config", "remove", ""), ["inference", "mail"]),
+        (("queue", "delete", ""), ["inference", "mail"]),
         (("worker", "show", ""), ["gpu-1", "gpu-2"]),
         (("vault", "set", "api-keys", ""), ["HF", "OPENAI"]),
         (("apikey", "revoke", ""), ["7"]),

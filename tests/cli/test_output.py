@@ -150,7 +150,7 @@ def test_object_is_shown_as_members(show):
 
 
 def test_destructive_command_needs_force_without_a_terminal(run, server):
-    result = run("config", "remove", "mail")
+    result = run("queue", "delete", "mail")
 
     assert (result.exit_code, server.requests) == (ExitCode.USAGE, [])
     assert result.stderr == "runqy: This needs a confirmation. Use --force without a terminal.\n"
@@ -162,7 +162,7 @@ def test_destructive_command_asks_on_a_terminal(run, server, monkeypatch, answer
     counted = {"queue": "mail_high", "parent": "mail", "size": 1200}
     server.responses = [(200, {"queues": [counted]}), (200, {"message": "done"})]
 
-    result = run("config", "remove", "mail", input=f"{answer}\n")
+    result = run("queue", "delete", "mail", input=f"{answer}\n")
 
     assert (result.exit_code, len(server.requests)) == (0 if requests == 2 else ExitCode.FAILED, requests)
     assert "Delete mail (1,200 tasks)? [y/N]" in result.stderr

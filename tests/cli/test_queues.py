@@ -45,12 +45,11 @@ def outcome(result: Result) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
-@pytest.mark.parametrize("word", ["show", "inspect"])
-def test_a_queue_is_shown_with_what_it_runs(queue: Callable[..., Result], single_broker: Broker, word: str) -> None:
+def test_a_queue_is_shown_with_what_it_runs(queue: Callable[..., Result], single_broker: Broker) -> None:
     put(single_broker, "t1", "t2", queue="image_high")
 
-    shown = dict(line.split("\t") for line in queue(word, "image.high").stdout.splitlines())
-    document = json.loads(queue(word, "image_high", "-o", "json").stdout)
+    shown = dict(line.split("\t") for line in queue("show", "image.high").stdout.splitlines())
+    document = json.loads(queue("show", "image_high", "-o", "json").stdout)
 
     assert (shown["queue"], shown["parent"], shown["pending"], shown["priority"]) == ("image_high", "image", "2", "10")
     assert shown["git_url"] == document["config"]["deployment"]["git_url"] != ""
@@ -366,42 +365,3 @@ def test_files_that_cannot_be_read_are_errors(queue: Callable[..., Result], tmp_
         f"runqy: {tmp_path}/empty: The folder has no *.yaml or *.yml.\n",
         f"runqy: {tmp_path}/latin.yaml:2: Must be UTF-8.\n",
     ]
-
-
-def test_the_commands_of_the_go_command_line_work(run: Callable[..., Result], tmp_path: Path) -> None:
-    file = tmp_path / "a.yaml"
-    file.write_text(FILE.format("one", 1))
-    words = ["--name", "two", "--git-url", "https://h/r", "--startup-cmd", "x", "--branch", "b", "--priority", "7"]
-
-    def config(*arguments: str) -> tuple[int, str]:
-        return outcome(run("config", *arguments, "-k", ADMIN_KEY))
-
-    assert config("create", "-f", str(file)) == (0, "one: created\n")
-    assert config("create", "-f", str(file)) == (ExitCode.CONFLICT, "")
-    assert config("create", "-f", str(file), "--force") == (0, "one: unchanged\n")
-    assert config("create", *words, "--mode", "one_shot", "--code-path", "src") == (0, "two: created\n")
-    assert config("create", "--name", "three") == (ExitCode.USAGE, "")
-    assert config("list") == (0, "image_high\t10\nimage_low\t3\nmail\t5\none\t1\ntwo\t7\n")
-    assert config("remove", "--name", "two", "--force") == (0, "two: deleted\n")
-    assert config("remove") == (ExitCode.USAGE, "")
-
-
-def test_queue_files_are_checked_without_saving_them(run: Callable[..., Result], tmp_path: Path) -> None:
-    (tmp_path / "queue_workers").mkdir()
-    file = tmp_path / "queue_workers/one.yaml"
-    file.write_text("queues: {one: {priority: 1, deployment: {git_url: 'https://h/r', startup_cmd: x}}}")
-
-    good = run("config", "validate", "-k", ADMIN_KEY)
-    file.write_text("queues: {one: {priority: high}}")
-    bad = run("config", "validate", "--dir", "queue_workers", "-k", ADMIN_KEY)
-    away = run("config", "validate", "--dir", "elsewhere", "-k", ADMIN_KEY)
-
-    assert (good.exit_code, good.stdout) == (0, "queue\tone\tadded\n"), good.output
-    assert (bad.exit_code, "one.yaml:1: queues.one" in bad.stderr) == (ExitCode.USAGE, True), bad.output
-    assert away.exit_code in (ExitCode.FAILED, ExitCode.USAGE)
-    assert "elsewhere" in away.stderr
-    assert not Queue.objects.filter(name="one").exists()
-
-
-def test_folder_of_a_reload_is_the_servers(run: Callable[..., Result]) -> None:
-    assert "--dir is ignored" in run("config", "reload", "--dir", "x", "-k", ADMIN_KEY).stderr

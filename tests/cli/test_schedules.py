@@ -14,7 +14,7 @@ from queues.operations import save_queue
 from runqy.cli import targets
 from runqy.cli.client import Client
 from runqy.cli.errors import ExitCode
-from schedules.models import Fire, Schedule
+from schedules.models import Fire
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 
@@ -37,7 +37,7 @@ def test_schedules_from_creation_to_deletion(admin: Run, tmp_path: Path) -> None
 
     done = [
         admin(*create, "--option", "max_retry=0", "--option", "timeout=90s"),
-        admin("schedule", "apply", "-f", str(path)),
+        admin("queue", "apply", "-f", str(path)),
         admin("schedule", "list", "-o", "name"),
         admin("schedule", "pause", "nightly", "--reason", "holiday"),
         admin("schedule", "show", "nightly", "-o", "json"),
@@ -75,27 +75,6 @@ def test_durations_creators_and_fires_without_a_task_are_shown_as_a_person_reads
     assert [line[3] for line in lines if line[0] == "fire"] == ["", triggered[0]["task_id"]]
 
 
-def test_one_file_means_the_same_to_schedule_apply_and_queue_apply(admin: Run, tmp_path: Path) -> None:
-    path = tmp_path / "schedules.yaml"
-    times = "every: 0x3C, starts_at: 2027-01-01T00:00:00Z, ends_at: 2028-01-01 00:00:00+00:00"
-    path.write_text(f"schedules:\n  7: {{queue: mail, {times}, payload: {{day: 2027-01-01, on: yes, mode: 0o17}}}}\n")
-    twice = tmp_path / "twice.yaml"
-    twice.write_text("schedules:\n  a: {queue: mail, every: 1h, every: 2h}\n")
-
-    stored, refused = [], []
-    for command in ("schedule", "queue"):
-        applied = admin(command, "apply", "-f", str(path))
-        assert applied.exit_code == 0, applied.output
-        stored.append(Schedule.objects.get().as_spec())
-        Schedule.objects.all().delete()
-        refused.append(admin(command, "apply", "-f", str(twice)).output)
-
-    assert stored[0] == stored[1]
-    assert (stored[0].name, stored[0].every_s) == ("7", 60)
-    assert stored[0].payload == '{"day":"2027-01-01","on":"yes","mode":15}'
-    assert ["Duplicate key." in output for output in refused] == [True, True]
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -103,7 +82,6 @@ def test_one_file_means_the_same_to_schedule_apply_and_queue_apply(admin: Run, t
         (("create", "a", "-q", "mail", "--every", "1m", "-p", "{"), ExitCode.USAGE, "--payload: Must be JSON"),
         (("create", "a", "-q", "mail", "--every", "1m", "--option", "x"), ExitCode.USAGE, "Must be NAME=VALUE."),
         (("show", "nothing"), ExitCode.NOT_FOUND, "No schedule 'nothing'."),
-        (("apply", "-f", "/nowhere"), ExitCode.FAILED, "cannot be read"),
     ],
 )
 def test_wrong_commands_say_what_to_do(admin: Run, arguments: tuple[str, ...], status: int, message: str) -> None:

@@ -50,15 +50,15 @@ def outcome(result: Result) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
-def test_ids_are_enough_and_a_queue_may_stand_before_one(task: Task, single_broker: Broker) -> None:
+def test_ids_are_enough_and_their_queue_may_be_named(task: Task, single_broker: Broker) -> None:
     put(single_broker, "t1", "t2", "t3", queue="image_high")
 
     assert outcome(task("archive", "t1")) == (0, "t1: task archived\n")
     assert outcome(task("run", "t1")) == (0, "t1: task pending\n")
-    assert outcome(task("delete", "image_high", "t2")) == (0, "t2: task deleted\n")
+    assert outcome(task("delete", "t2", "-q", "image_high")) == (0, "t2: task deleted\n")
     assert outcome(task("delete", "t1", "t3")) == (0, "t1: task deleted\nt3: task deleted\n")
     assert listed(single_broker, "image_high") == {}
-    assert task("delete", "image_high", "t2").exit_code == ExitCode.NOT_FOUND
+    assert task("delete", "t2", "-q", "simple").exit_code == ExitCode.NOT_FOUND
 
 
 @pytest.mark.usefixtures("maintenance")
@@ -155,6 +155,7 @@ def test_a_bulk_action_that_fails_is_an_error(
         (["run"], ExitCode.USAGE, "Give ids of tasks, or options that select them"),
         (["run", "t1", "--state", "retry"], ExitCode.USAGE, "not both"),
         (["run", "t1", "--dry-run"], ExitCode.USAGE, "not both"),
+        (["cancel", "t1", "--queue", "simple"], ExitCode.USAGE, "not both"),
         (
             ["delete", "--state", "retry", "--older-than", "soon"],
             ExitCode.USAGE,

@@ -156,7 +156,7 @@ LOGS = {"id": "t1", "queue": "q", "attempt": 2, "attempts": [1, 2], "text": "a\n
 def test_logs_prints_the_text_and_notes_beside_it(run, server):
     server.responses = [(200, LOGS)]
 
-    result = run("task", "logs", "q_high", "t/1", "--attempt", "2")
+    result = run("task", "logs", "t/1", "-q", "q_high", "--attempt", "2")
 
     assert str(server.requests[0].url) == "http://localhost:3000/api/cli/queues/q_high/tasks/t%2F1/logs?attempt=2"
     assert (result.exit_code, result.stdout) == (0, "a\nb\n")
@@ -168,7 +168,7 @@ def test_logs_prints_the_text_and_notes_beside_it(run, server):
 def test_logs_as_json_are_what_the_server_sent(run, server):
     server.responses = [(200, LOGS)]
 
-    result = run("task", "logs", "q", "t1", "--json")
+    result = run("task", "logs", "t1", "-q", "q", "--json")
 
     assert '"attempts": [' in result.stdout
     assert result.stderr == ""
@@ -191,7 +191,7 @@ def test_following_prints_until_the_task_has_ended_and_goes_on_after_a_disconnec
     second = output("two\\n", "1-8") + event("end", f'{{"id":"t1","queue":"q","state":"{state}"}}', "end")
     server.responses = [(200, first.encode()), (200, second.encode())]
 
-    result = run("task", "logs", "q", "t1", "--follow")
+    result = run("task", "logs", "t1", "-q", "q", "--follow")
 
     assert (result.exit_code, result.stdout) == (code, "one\ntwo\n")
     assert [request.headers.get("Last-Event-ID") for request in server.requests] == [None, "1-4"]
@@ -204,7 +204,7 @@ def test_events_may_arrive_in_pieces_and_with_crlf(run, server, monkeypatch):
     transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=iter(pieces)))
     monkeypatch.setattr(targets, "make_client", lambda url, key: Client(url, key, transport))
 
-    result = run("task", "logs", "q", "t1", "--follow")
+    result = run("task", "logs", "t1", "-q", "q", "--follow")
 
     assert (result.exit_code, result.stdout) == (0, "Grüße\n")
 
@@ -212,7 +212,7 @@ def test_events_may_arrive_in_pieces_and_with_crlf(run, server, monkeypatch):
 def test_following_a_task_that_is_deleted_ends(run, server):
     server.responses = [(200, event("gone", '{"id":"t1"}').encode())]
 
-    result = run("task", "logs", "q", "t1", "-f")
+    result = run("task", "logs", "t1", "-q", "q", "-f")
 
     assert result.exit_code == 0
     assert "The task was deleted" in result.stderr
@@ -221,7 +221,7 @@ def test_following_a_task_that_is_deleted_ends(run, server):
 def test_an_error_of_a_stream_is_printed(run, server):
     server.responses = [(404, {"detail": "Task not found.", "code": "task_not_found"})]
 
-    result = run("task", "logs", "q", "t1", "-f")
+    result = run("task", "logs", "t1", "-q", "q", "-f")
 
     assert (result.exit_code, result.stderr) == (ExitCode.NOT_FOUND, "runqy: Task not found.\n")
 
@@ -419,12 +419,11 @@ def test_an_idempotency_key_and_all_options_are_sent(run, server):
 def test_a_task_is_read_from_its_queue_if_that_is_given(run, server):
     server.responses = [(200, DONE["info"])]
 
-    run("task", "get", "sentiment", "t/1")
+    run("task", "get", "t/1", "-q", "sentiment")
 
     assert [str(request.url) for request in server.requests] == [
         "http://localhost:3000/api/cli/queues/sentiment/tasks/t%2F1"
     ]
-    assert run("task", "get", "a", "b", "c").exit_code == ExitCode.USAGE
 
 
 def test_ctrl_c_says_what_was_not_waited_for(run, server, monkeypatch):

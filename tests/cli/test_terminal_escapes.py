@@ -24,7 +24,7 @@ CONTROL = re.compile(r"(?!\x1b\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f]|\x1b\[8m"
 PROGRESS = re.compile(r"\x1b\[\?25[lh]|\x1b\[[12][KA]|\r")
 """What a progress bar itself prints."""
 FINAL = ("archived", "finished", "reverted")
-LOCAL = {("up",), ("serve",), ("login",), ("logout",), ("auth", "list"), ("auth", "switch"), ("config", "validate")}
+LOCAL = {("up",), ("serve",), ("login",), ("logout",), ("auth", "list"), ("auth", "switch")}
 """Commands that print nothing of a server."""
 ENDLESS = {("queue", "watch"), ("worker", "watch"), ("queue", "release-scheduled")}
 """Commands that go on until the server says otherwise. The screens are tested in `test_workers`."""
@@ -33,8 +33,6 @@ COUNTED = ("waiting", "enqueued", "completed", "canceled")
 WORDS = {
     **{("task", name): ["1"] for name in ("run", "cancel", "archive", "delete")},
     **{("alert", name): ["1"] for name in ("acknowledge", "snooze", "resume")},
-    ("config", "create"): ["--name", "1", "--git-url", "1", "--startup-cmd", "1"],
-    ("config", "remove"): ["1"],
     ("webhook", "resend"): ["--failed"],
     ("vault", "set"): ["1"],
     ("vault", "import"): [".env"],

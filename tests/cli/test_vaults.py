@@ -93,7 +93,7 @@ def test_a_git_token_is_set_with_its_hosts(run, server):
 def test_a_value_on_the_command_line_is_accepted_with_a_warning(run, server):
     server.responses = [(200, {"message": "entry set successfully", "version": 1})]
 
-    result = run("vault", "set", "api-keys", "A", "a value", "--no-secret")
+    result = run("vault", "set", "api-keys", "A", "a value", "--plain")
 
     assert (sent(server)[2]["value"], sent(server)[2]["is_secret"]) == ("a value", False)
     assert "visible in the list of processes" in result.stderr

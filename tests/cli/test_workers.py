@@ -39,11 +39,10 @@ def test_workers_of_a_queue_are_listed(run, server):
     assert listed == ["h:1:a\n", "h:2:b\nh:3:c\n", "h:2:b\nh:3:c\n", ""]
 
 
-@pytest.mark.parametrize("name", ["show", "info"])
-def test_worker_is_shown_with_its_tasks(run, server, name):
+def test_worker_is_shown_with_its_tasks(run, server):
     server.responses = [(200, WORKER)]
 
-    lines = run("worker", name, "h:1:a").stdout.splitlines()
+    lines = run("worker", "show", "h:1:a").stdout.splitlines()
 
     assert server.requests[0].url.raw_path == b"/api/cli/workers/h%3A1%3Aa"
     assert "commit\t0123456789abcdef" in lines

@@ -12,19 +12,18 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 # What `make run` needs, and nothing more: a newcomer waits for this.
-$(VENV)/.runtime: requirements.txt pyproject.toml
+$(VENV)/.runtime: requirements.txt pyproject.toml sdk/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "runqy needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "runqy needs the module venv of Python; on Debian and Ubuntu: apt install $$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"; exit 1; }
 	@echo "Making the environment in $(VENV), which may take a minute ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.txt -r requirements-build.txt
-	@$(PIP) $(BUILD) -e .
+	@$(PIP) $(BUILD) -e . -e ./sdk
 	@touch $@
 
-$(VENV)/.development: requirements-dev.txt sdk/pyproject.toml $(VENV)/.runtime
+$(VENV)/.development: requirements-dev.txt $(VENV)/.runtime
 	@echo "Adding what tests and checks need ..."
 	@$(PIP) --require-hashes -r requirements-dev.txt
-	@$(PIP) $(BUILD) -e ./sdk
 	@touch $@
 
 install: $(VENV)/.development  ## make the environment in .venv, with all that tests and checks need
@@ -33,7 +32,6 @@ install: $(VENV)/.development  ## make the environment in .venv, with all that t
 $(VENV)/wheels: sdk/pyproject.toml $(shell find sdk/runqy_sdk -name '*.py') $(VENV)/.runtime
 	@rm -rf $@
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check $(BUILD) --wheel-dir $@ ./sdk
-	@[ -e $(VENV)/.development ] || $(PIP) --no-deps --force-reinstall $@/runqy_sdk-*.whl  # for handlers and clients by hand
 
 run: $(VENV)/.runtime $(VENV)/wheels  ## run the product: server on :3000, maintenance, one worker
 	@PIP_FIND_LINKS="$(CURDIR)/$(VENV)/wheels $$PIP_FIND_LINKS" exec $(BIN)/runqy up
@@ -90,16 +88,19 @@ release-check: install  ## build the packages, install them afresh, run the suit
 screenshots: install  ## the README's pictures of the admin; ARGS=folder for every page in every state
 	@$(BIN)/python -m demo.screenshots $(ARGS)
 
+# All but the SDK, which is of this repository: installed beside the package, and pinned by a release.
+COMPILE = $(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 --no-emit-package runqy-sdk
+
 requirements:  ## resolve the pinned requirements for Python 3.11 and newer
-	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 --extra server pyproject.toml \
+	$(COMPILE) --extra server pyproject.toml \
 		-o requirements.txt --custom-compile-command "make requirements"
-	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 --extra server --extra otel --group dev pyproject.toml \
+	$(COMPILE) --extra server --extra otel --group dev pyproject.toml \
 		-o requirements-dev.txt --custom-compile-command "make requirements"
-	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 -c requirements.txt pyproject.toml \
+	$(COMPILE) -c requirements.txt pyproject.toml \
 		-o requirements-worker.txt --custom-compile-command "make requirements"
-	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 -c requirements-dev.txt --group build \
+	$(COMPILE) -c requirements-dev.txt --group build \
 		-o requirements-build.txt --custom-compile-command "make requirements"
-	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 --group release-check \
+	$(COMPILE) --group release-check \
 		-o .ci/requirements.txt --custom-compile-command "make requirements"
 
 proto: install  ## generate the message classes from runqy/broker/asynq.proto

@@ -90,12 +90,17 @@ def build_packages(source: Path, built: Path) -> None:
 
 
 def write_requirements(built: Path, version: str) -> None:
-    """Add runqy itself to the pinned packages, so that one command installs it and checks every hash."""
-    packages = sorted([*built.glob("runqy-*.whl"), *built.glob("runqy-*.tar.gz")])
-    hashes = " \\\n".join(f"    --hash=sha256:{digest(package)}" for package in packages)
+    """Add runqy and its SDK to the pinned packages, so that one command installs it and checks every hash."""
+    sdk_version = tomllib.loads((ROOT / "sdk/pyproject.toml").read_text())["project"]["version"]
     for name, package in REQUIREMENTS.items():
         with (built / name).open("a") as file:
-            file.write(f"{package}=={version} \\\n{hashes}\n")
+            for requirement, stem in (
+                (f"{package}=={version}", "runqy"),
+                (f"runqy-sdk[client]=={sdk_version}", "runqy_sdk"),
+            ):
+                packages = sorted([*built.glob(f"{stem}-*.whl"), *built.glob(f"{stem}-*.tar.gz")])
+                hashes = " \\\n".join(f"    --hash=sha256:{digest(each)}" for each in packages)
+                file.write(f"{requirement} \\\n{hashes}\n")
 
 
 def write_sbom(built: Path, environment: Path, version: str) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-import msgspec
 import typer
 
 from runqy.cli.commands import Session, command, new_group
@@ -107,7 +106,7 @@ def _change(session: Session, verb: str, alert: int | None, queue: str, **member
     if (alert is None) == (not queue):
         raise CliError("Name either an alert or --queue.", ExitCode.USAGE)
     selected: dict[str, Any] = {"queue": queue} if queue else {"alert": alert}
-    changed = session.api.post(f"/api/alerts/{verb}", msgspec.json.encode(selected | members))
+    changed = session.api.post(f"/api/alerts/{verb}", selected | members)
     done = verb + ("d" if verb.endswith("e") else "ed")
     count = len(changed["alerts"])
     session.out.result(changed, f"{count} alert{'' if count == 1 else 's'} {done}")

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, get_args
 
-import msgspec
 import typer
 
 from runqy.cli.commands import Session, command, new_group
@@ -116,7 +115,7 @@ def create_key(  # noqa: PLR0913 (each is an option of the command)
     body: dict[str, Any] = {"name": name, "role": role, "queues": queue or [], "vaults": vault or []}
     body |= {"expires_at": _expiry(expires_in), "allow_shared_redis": allow_shared_redis}
     body |= {"rate_limit": rate_limit} if rate_limit else {}
-    created = session.api.post("/api/keys", msgspec.json.encode(body))
+    created = session.api.post("/api/keys", body)
     key_id = str(created["api_key"]["id"])
     # Only the key on standard output, so that a script can store it.
     session.out.result(created, created["key"])

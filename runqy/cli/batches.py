@@ -1,22 +1,25 @@
 """The commands `runqy batch`: list, show, create, add to, close, cancel, wait for and watch batches."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import msgspec
 import typer
 
-from runqy.cli.batch_sending import BatchSender, Jobs, batch_path, read_jobs
 from runqy.cli.commands import Session, command, new_group
 from runqy.cli.completion import complete_queues
+from runqy.cli.enqueue_many import open_lines
 from runqy.cli.errors import CliError, ExitCode
-from runqy.cli.following import await_end, follow
 from runqy.cli.output import Listing, echo
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.progress import show_progress
 from runqy.cli.prompts import Force, confirm
 from runqy.cli.queue_files import note_warnings
 from runqy.cli.values import clean, encode_json
+
+if TYPE_CHECKING:
+    from runqy.cli.line_sending import BatchSender
 
 app = new_group(
     "Run many tasks with one callback.",
@@ -64,7 +67,7 @@ def list_batches(session: Session, *, limit: Limit = 50, cursor: Cursor = "") ->
 @command(app, "show", examples="runqy batch show 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11")
 def show(session: Session, batch: Batch) -> None:
     """Show a batch: how many members are in which state, and its callback."""
-    _print(session, session.api.get(batch_path(batch), limit=1))
+    _print(session, session.api.get(_path(batch), limit=1))
 
 
 @command(app, "members", examples="runqy batch members 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11 --state archived -o name")
@@ -77,7 +80,7 @@ def list_members(
     cursor: Cursor = "",
 ) -> None:
     """List members of a batch, in the order in which they were added."""
-    found = read_pages(session.api, batch_path(batch), "members", limit=limit, cursor=cursor, state=state)
+    found = read_pages(session.api, _path(batch), "members", limit=limit, cursor=cursor, state=state)
     session.out.listing(_MEMBERS, found.items)
     print_rest(found)
 
@@ -106,53 +109,60 @@ def create(  # noqa: PLR0913 (each is an option of the command)
     close: Annotated[bool, typer.Option("--close", help="Close it: nothing is added later.")] = False,
 ) -> None:
     """Create a batch, with the tasks of a file if there is one."""
-    jobs = read_jobs(file, queue) if file else Jobs()
     body: dict[str, Any] = {"name": name}
     if callback:
         body |= {"callback": {"queue": callback, "payload": msgspec.Raw(callback_payload.encode())}, "on": on}
-    if close and jobs.is_one_request:
-        body["close"] = True
-    if jobs.lines:
-        sender = BatchSender(session, jobs, creation=body)
-        sender.send()
-        created = sender.last
+    failed = 0
+    if file:
+        sender = _send_lines(session, file, queue, creation=body)
+        created, failed = sender.last, sender.counts["failed"]
         if not sender.batch:
             raise CliError("No job is valid, and no batch was created.")
-        if close and not jobs.is_one_request:
-            created = session.api.post(f"{batch_path(sender.batch)}/close", b"{}")
+        if close:
+            created = session.api.post(f"{_path(sender.batch)}/close", {})
     else:
-        created = session.api.post("/batches", msgspec.json.encode(body))
+        created = session.api.post("/batches", body | ({"close": True} if close else {}))
         note_warnings(session, created)
-    failed = f", failed: {jobs.failed:,}" if jobs.failed else ""
-    session.out.result(created, f"{created['id']} created; members: {created['total']:,}{failed}", name=created["id"])
-    if jobs.failed:
+    text = f"{created['id']} created; members: {created['total']:,}" + (f", failed: {failed:,}" if failed else "")
+    session.out.result(created, text, name=created["id"])
+    if failed:
         raise typer.Exit(ExitCode.FAILED)
 
 
 @command(app, "add", examples="runqy batch add 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11 -q mail more.ndjson")
 def add(session: Session, batch: Batch, file: File, *, queue: Queue) -> None:
     """Add the tasks of a file to a batch that is not closed."""
-    jobs = read_jobs(file or Path("-"), queue)
-    sender = BatchSender(session, jobs, batch=batch)
-    sender.send()
-    added = sender.last or session.api.get(batch_path(batch), limit=1)
-    failed = f", {jobs.failed:,} failed" if jobs.failed else ""
+    sender = _send_lines(session, file or Path("-"), queue, batch=batch)
+    added, count = sender.last or session.api.get(_path(batch), limit=1), sender.counts["failed"]
+    failed = f", {count:,} failed" if count else ""
     session.out.result(added, f"{batch}: {added['total']:,} members{failed}", name=batch)
-    if jobs.failed:
+    if failed:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _send_lines(session: Session, file: Path, queue: str, **members: Any) -> "BatchSender":
+    """Add the lines of a file to a batch, or to a new one. Raise CliError."""
+    from runqy.cli.line_sending import BatchSender  # noqa: PLC0415 (the SDK is slow to import, and --help does not need it)
+
+    if not queue:
+        raise CliError("--queue is required with FILE.", ExitCode.USAGE)
+    sender = BatchSender(session, queue, str(file), **members)
+    with open_lines(file) as stream:
+        sender.send_all(sender.read(stream))
+    return sender
 
 
 @command(app, "close", examples="runqy batch close 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11")
 def close_batch(session: Session, batch: Batch) -> None:
     """Close a batch: nothing can be added, and it ends when its members have."""
-    session.out.result(session.api.post(f"{batch_path(batch)}/close", b"{}"), f"{batch} closed", name=batch)
+    session.out.result(session.api.post(f"{_path(batch)}/close", {}), f"{batch} closed", name=batch)
 
 
 @command(app, "cancel", examples="runqy batch cancel 4f0c2f0e-5a0c-4d1c-9b52-3c9f5a1f9a11 --force")
 def cancel(session: Session, batch: Batch, *, force: Force = False) -> None:
     """Close a batch and cancel its members that have not ended."""
     confirm(f"Cancel the tasks of batch {batch}?", force=force)
-    canceled = session.api.post(f"{batch_path(batch)}/cancel", b"{}")
+    canceled = session.api.post(f"{_path(batch)}/cancel", {})
     text = "is being cancelled" if canceled["canceled"] else "has ended already"
     session.out.result(canceled, f"{batch} {text}", name=batch)
 
@@ -178,7 +188,9 @@ def wait(
     Prints its counts. Exits with 7 if a member is not completed, with 8 if it has not ended in time.
     """
     try:
-        found = await_end(session, batch_path(batch), timeout, has_ended=lambda found: bool(found["ended_at"]), limit=1)
+        found = session.api.await_end(
+            _path(batch), timeout, session.out.note, has_ended=lambda found: bool(found["ended_at"]), limit=1
+        )
     except KeyboardInterrupt:
         session.out.note("Interrupted; the batch continues.")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
@@ -204,7 +216,7 @@ def watch(session: Session, batch: Batch) -> None:
     member is not completed.
     """
     with show_progress("", total=1) as bar:
-        for event in follow(session, f"{batch_path(batch)}/events"):
+        for event in session.follow(f"{_path(batch)}/events"):
             if session.out.is_document:
                 echo(encode_json({"event": event.name, **event.data}))
             if event.name == "gone":
@@ -255,3 +267,7 @@ def _state(batch: dict[str, Any]) -> str:
     if counts["completed"] == batch["total"]:
         return "completed"
     return "cancelled" if counts["completed"] + counts["canceled"] == batch["total"] else "failed"
+
+
+def _path(batch: str) -> str:
+    return f"/batches/{quote(batch, safe='')}"

@@ -1,152 +1,139 @@
-"""The HTTP client of the command line."""
+"""The SDK's client for the command line: JSON stays as the server sent it, and errors are those of the command line."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import httpx2
 import msgspec
 
 from runqy.cli.errors import ServerError
 from runqy.cli.values import decode_object
+from runqy_sdk.client.base import Connection
+from runqy_sdk.client.errors import ApiError, ClientError, ServerUnreachable
+from runqy_sdk.client.events import Following
+from runqy_sdk.client.models import Event
+from runqy_sdk.client.operations import Call, Operation, Pause, Retries, await_end, send
+from runqy_sdk.client.sync import Requests
+
+T = TypeVar("T")
+Note = Callable[[str], None]
+"""Prints a remark."""
 
 _TIMEOUT_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSentEvent:
-    """An event of a stream. Its data is JSON."""
-
-    name: str
-    data: dict[str, Any]
-    id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A successful response."""
-
-    body: dict[str, Any]
-    is_replayed: bool
-    """Whether it is the response to an earlier request with the same Idempotency-Key."""
-
-
 class Client:
-    """A client of one server, with an API key."""
+    """A client of one server, with an API key. All methods raise ServerError."""
 
     def __init__(self, url: str, key: str, transport: httpx2.BaseTransport | None = None) -> None:
         # Whether the server saved a change that it could not publish yet.
         self.has_unpublished = False
-        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._url = url
         try:
-            self._client = httpx2.Client(
-                base_url=url, headers=headers if key else {}, timeout=_TIMEOUT_S, transport=transport
-            )
+            self._requests = Requests(Connection((url, key), _TIMEOUT_S, transport=transport, decode=decode_object))
         except httpx2.InvalidURL as error:
             raise ServerError(f"{url} is not a URL: {error}", code="no_server") from error
 
-    def post(self, path: str, body: bytes) -> dict[str, Any]:
-        """Send JSON and return the decoded response. Raise ServerError."""
-        return self._request("POST", path, content=body).body
-
-    def put(self, path: str, body: bytes) -> dict[str, Any]:
-        """Send JSON and return the decoded response. Raise ServerError."""
-        return self._request("PUT", path, content=body).body
-
-    def patch(self, path: str, body: bytes) -> dict[str, Any]:
-        """Send JSON and return the decoded response. Raise ServerError."""
-        return self._request("PATCH", path, content=body).body
-
-    def post_once(self, path: str, body: bytes, *, key: str, timeout_s: float = _TIMEOUT_S) -> Reply:
-        """Send JSON with an Idempotency-Key: a repetition is not applied twice. Raise ServerError."""
-        return self._request("POST", path, content=body, headers={"Idempotency-Key": key}, timeout=timeout_s)
-
     def get(self, path: str, *, timeout_s: float = _TIMEOUT_S, **query: str | int) -> dict[str, Any]:
-        """Return the decoded response. Raise ServerError."""
-        return self._request("GET", path, params=query or None, timeout=timeout_s).body
+        """Return the decoded response."""
+        return self._send(Call("GET", path, _texts(query), extra_timeout_s=timeout_s - _TIMEOUT_S))
+
+    def post(self, path: str, body: object = None, *, idempotency_key: str = "") -> dict[str, Any]:
+        """Send an object, if there is one, and return the decoded response."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return self._send(Call("POST", path, body=_encode(body), headers=headers))
+
+    def patch(self, path: str, body: object) -> dict[str, Any]:
+        """Send an object and return the decoded response."""
+        return self._send(Call("PATCH", path, body=_encode(body)))
 
     def delete(self, path: str) -> dict[str, Any]:
-        """Return the decoded response. Raise ServerError."""
-        return self._request("DELETE", path).body
+        """Return the decoded response."""
+        return self._send(Call("DELETE", path))
 
-    def stream(self, path: str, *, last_id: str = "", **query: str | int) -> Iterator[ServerSentEvent]:
-        """Yield the server-sent events of the response, after one without data. Raise ServerError."""
-        headers = {"Last-Event-ID": last_id} if last_id else {}
-        try:
-            with self._client.stream("GET", path, params=query, headers=headers) as response:
-                if response.is_error:
-                    response.read()
-                    raise _parse_error(response)
-                yield ServerSentEvent("open", {})
-                yield from _parse_events(_split_lines(response.iter_bytes()))
-        except httpx2.TransportError as error:
-            raise self._unreachable(error) from error
+    def await_end(
+        self, path: str, wait_s: float | None, note: Note, *, has_ended: Callable[[Any], bool], **query: str | int
+    ) -> dict[str, Any]:
+        """Return the response of a path when it says that something has ended, or after `wait_s`."""
+        patience = Patience(note)
+        found: dict[str, Any] = self.run(await_end(path, wait_s, patience, has_ended=has_ended, query=_texts(query)))
+        return found
+
+    def follow(self, path: str, note: Note, **query: str | int) -> Iterator[Event]:
+        """Yield the events of a path until their end, also after the connection was lost."""
+        with self._translated():
+            yield from self._requests.follow(Following(path, Patience(note), query=_texts(query)))
+
+    def run(self, operation: Operation[T]) -> T:
+        """Carry out an operation of the SDK."""
+        with self._translated():
+            return self._requests.run(operation)
 
     def close(self) -> None:
-        self._client.close()
+        self._requests.close()
 
-    def _request(self, method: str, path: str, **options: Any) -> Reply:
-        try:
-            response = self._client.request(method, path, **options)
-        except httpx2.TransportError as error:
-            raise self._unreachable(error) from error
-        if response.is_error:
-            raise _parse_error(response)
-        try:
-            body = decode_object(response.content)
-        except msgspec.DecodeError as error:
-            raise ServerError(f"{self._client.base_url} is not a runqy server: {error}", code="no_server") from error
+    def _send(self, call: Call) -> dict[str, Any]:
+        body: dict[str, Any] = self.run(send(call, Retries(0)))
         self.has_unpublished = self.has_unpublished or body.get("published") is False
-        return Reply(body, "Idempotent-Replayed" in response.headers)
+        return body
 
-    def _unreachable(self, error: Exception) -> ServerError:
-        return ServerError(
-            f"{self._client.base_url} cannot be reached: {str(error) or type(error).__name__}", code="unreachable"
-        )
-
-
-def _split_lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    # httpx2's `iter_lines` also splits at U+0085 and U+2028, which JSON may contain.
-    rest: list[bytes] = []  # the beginning of a line, joined once: a result may be one of many megabytes
-    for chunk in chunks:
-        end, *lines = chunk.split(b"\n")
-        rest.append(end)
-        if lines:
-            lines, rest = [b"".join(rest), *lines[:-1]], lines[-1:]
-            yield from (line.removesuffix(b"\r").decode(errors="replace") for line in lines)
+    @contextmanager
+    def _translated(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except ClientError as error:
+            raise to_server_error(error, self._url) from error
 
 
-def _parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
-    """Yield the events in the lines of a stream. Comments are skipped."""
-    fields: dict[str, str] = {}
-    data: list[str] = []  # lines of it: a result may have line breaks between its tokens
-    for line in lines:
-        name, _, value = line.partition(": ")
-        if name == "data":
-            data.append(value)
-        elif name in ("id", "event"):
-            fields[name] = value
-        elif not line and data:
-            decoded = decode_object("\n".join(data))
-            yield ServerSentEvent(fields.get("event", ""), decoded, fields.get("id", ""))
-            fields, data = {}, []
+class Patience(Retries):
+    """Repeats what fails once the server has responded, and prints why. A first request that fails is an error.
+
+    With `waits_at_first` it is one only if the server cannot be reached.
+    """
+
+    def __init__(self, note: Note, retry_for_s: float = math.inf, *, waits_at_first: bool = False) -> None:
+        super().__init__(retry_for_s)
+        self._note, self._waits_at_first = note, waits_at_first
+        self._has_connected = self._is_away = False
+
+    def reset(self) -> None:
+        super().reset()
+        self._has_connected, self._is_away = True, False
+
+    def next_pause(self, error: ApiError | ServerUnreachable | None) -> Pause:
+        may_wait = self._has_connected or (self._waits_at_first and isinstance(error, ApiError))
+        if error is not None and not may_wait:
+            raise error
+        if error is not None and not self._is_away:
+            self._note(f"{to_server_error(error)} Trying again.")
+            self._is_away = True
+        return super().next_pause(error)
 
 
-def _parse_error(response: httpx2.Response) -> ServerError:
-    """Return the error of a response: its problem document (RFC 9457), or else its text."""
-    try:
-        problem = decode_object(response.content)
-    except msgspec.DecodeError:
-        text = response.text.strip() or response.reason_phrase
-        return ServerError(f"HTTP {response.status_code}: {text}", status=response.status_code)
-    errors = [str(error) for error in problem.get("errors") or []]
-    detail = str(problem.get("detail") or "; ".join(errors) or f"HTTP {response.status_code}")
+def to_server_error(error: ClientError, url: str = "") -> ServerError:
+    """Return an error of the SDK as one that ends a command: all its messages, and an exit status for its kind."""
+    if not isinstance(error, ApiError):
+        return ServerError(str(error), code="unreachable", is_temporary=True)
+    if 0 < error.status < 400:
+        return ServerError(f"{url} is not a runqy server: {error}", code="no_server")
+    detail, errors = str(error), list(error.errors)
     # Where the server has no sentence of its own, the detail is all errors in one line.
     is_list = len(errors) > 1 and detail.startswith(errors[0].removesuffix("."))
-    lines = errors if is_list else [detail, *(error for error in errors if error != detail)]
-    error = ServerError(
-        "\n  ".join(lines), code=str(problem.get("code", "")), status=response.status_code, errors=errors
+    lines = errors if is_list else [detail, *(each for each in errors if each != detail)]
+    return ServerError(
+        "\n  ".join(lines),
+        code=error.received_code,
+        status=error.status,
+        is_temporary=error.is_temporary,
+        retry_after_s=error.retry_after,
     )
-    if (seconds := response.headers.get("Retry-After", "")).isdecimal():
-        error.retry_after_s = float(seconds)
-    return error
+
+
+def _texts(query: dict[str, str | int]) -> dict[str, str]:
+    return {name: str(value) for name, value in query.items()}
+
+
+def _encode(body: object) -> bytes:
+    return b"" if body is None else msgspec.json.encode(body)

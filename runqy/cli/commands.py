@@ -10,12 +10,15 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from runqy.cli import targets
-from runqy.cli.errors import CliError, ServerError
+from runqy.cli.errors import CliError, ExitCode, ServerError
 from runqy.cli.options import shared_options
 from runqy.cli.output import Printer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from runqy.cli.client import Client
+    from runqy_sdk.client.models import Event
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -42,6 +45,14 @@ class Session:
     def api(self) -> "Client":
         """The client of the server. Commands that do not use it make no connection."""
         return targets.make_client(self.target.url, self.target.key)
+
+    def follow(self, path: str, **query: str | int) -> "Iterator[Event]":
+        """Yield the events of a task or batch until its end. Ctrl-C ends the command. Raise ServerError."""
+        try:
+            yield from self.api.follow(path, self.out.note, **query)
+        except KeyboardInterrupt:
+            self.out.note("Interrupted; the work continues.")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
 
     def close(self) -> None:
         if "api" in vars(self):

@@ -33,7 +33,7 @@ def list_configs(session: Session) -> None:
 @command(app, "reload", examples="runqy config reload")
 def reload(session: Session) -> None:
     """Reload the server's queue files, and list what they have."""
-    report = session.api.post("/api/cli/configs/reload", b"")
+    report = session.api.post("/api/cli/configs/reload")
     rows = [
         {"kind": kind, "name": name, "outcome": outcome}
         for kind, loaded in (("queue", report), ("schedule", report["schedules"]))

@@ -1,6 +1,5 @@
 """The errors that end a command, and its exit statuses."""
 
-from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -40,15 +39,18 @@ class CliError(Exception):
 class ServerError(CliError):
     """The server responded with an error, or cannot be reached."""
 
-    def __init__(self, detail: str, *, code: str = "", status: int = 0, errors: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str = "",
+        status: int = 0,
+        is_temporary: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(detail, _BY_CODE.get(code) or _BY_STATUS.get(status, ExitCode.FAILED))
         self.code = code
         self.status = status
-        self.errors = tuple(errors)
-        """Single messages, each about one member of the request."""
-        self.retry_after_s: float | None = None
-
-    @property
-    def is_temporary(self) -> bool:
+        self.is_temporary = is_temporary
         """Whether the same request may succeed later."""
-        return self.code == "unreachable" or self.status in (429, 502, 503, 504)
+        self.retry_after_s = retry_after_s

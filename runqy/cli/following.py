@@ -5,19 +5,18 @@ A server that restarts, or a connection that is lost, does not end them.
 
 import sys
 import time
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from runqy.cli.commands import Session
-from runqy.cli.errors import ExitCode, ServerError
+from runqy.cli.errors import ExitCode
 from runqy.cli.output import echo
 from runqy.cli.task_ids import OfQueue, TaskId, find_path, result_path
 from runqy.cli.values import clean, encode_json, format_value, parse_duration
 
 if TYPE_CHECKING:
-    from runqy.cli.client import ServerSentEvent
+    from runqy_sdk.client.models import Event
 
 FINAL_STATES = ("completed", "archived")
 WAIT_EXAMPLES = """
@@ -36,8 +35,6 @@ LOGS_EXAMPLES = """
     runqy task logs 6a3c --follow
     runqy task logs 6a3c --attempt 1
     """
-_REQUEST_WAIT_S = 30
-_RECONNECT_S = 1.0
 _NOTED_EVENTS = ("reset", "gap", "end", "gone")
 _ENDED_MEMBERS = ("id", "queue", "state", "last_err", "result")
 
@@ -85,40 +82,13 @@ def wait_for_tasks(
 
 def await_task(session: Session, task_id: str, wait_s: float | None) -> dict[str, Any]:
     """Return a task when it has ended, or after `wait_s`. Raise ServerError."""
-    info: dict[str, Any] = await_end(session, result_path(task_id), wait_s, has_ended=_has_task_ended)["info"]
+    found = session.api.await_end(result_path(task_id), wait_s, session.out.note, has_ended=_has_ended)
+    info: dict[str, Any] = found["info"]
     return info
 
 
-def _has_task_ended(response: dict[str, Any]) -> bool:
+def _has_ended(response: dict[str, Any]) -> bool:
     return response["info"]["state"] in FINAL_STATES
-
-
-def await_end(
-    session: Session,
-    path: str,
-    wait_s: float | None,
-    *,
-    has_ended: Callable[[dict[str, Any]], bool],
-    **query: str | int,
-) -> dict[str, Any]:
-    """Return the response of a path when it says that something has ended, or after `wait_s`. Raise ServerError."""
-    deadline = None if wait_s is None else time.monotonic() + wait_s
-    has_connected = is_away = False
-    while True:
-        left_s = _REQUEST_WAIT_S if deadline is None else max(0, round(deadline - time.monotonic()))
-        slice_s = min(left_s, _REQUEST_WAIT_S)
-        wait: dict[str, Any] = {"wait": slice_s} if slice_s else {}
-        try:
-            response: dict[str, Any] = session.api.get(path, timeout_s=slice_s + 30.0, **query, **wait)
-        except ServerError as error:
-            if not has_connected or not error.is_temporary or not left_s:
-                raise
-            _pause(session, error, is_known=is_away)
-            is_away = True
-            continue
-        has_connected, is_away = True, False
-        if has_ended(response) or not left_s:
-            return response
 
 
 def show_events(session: Session, task: TaskId) -> None:
@@ -127,7 +97,7 @@ def show_events(session: Session, task: TaskId) -> None:
     A line for each state, report of progress and chunk, until the task has ended. With -o json each line is an object.
     Exits with 7 if the task was archived.
     """
-    for event in follow(session, f"{result_path(task)}/events"):
+    for event in session.follow(f"{result_path(task)}/events"):
         data = event.data.get("info", event.data)
         if session.out.is_document:
             echo(encode_json({"event": event.name, **data}))
@@ -155,7 +125,7 @@ def show_stream(session: Session, task: TaskId) -> None:
     again, what it streams then follows, after a note. Exits with 7 if the task was archived.
     """
     last = "\n"
-    for event in follow(session, f"{result_path(task)}/events"):
+    for event in session.follow(f"{result_path(task)}/events"):
         data = event.data.get("info", event.data)
         if event.name == "chunk":
             last = _print_chunk(data["chunk"], is_document=session.out.is_document)
@@ -204,41 +174,13 @@ def format_progress(progress: dict[str, Any]) -> str:
 def _follow_logs(session: Session, path: str, query: dict[str, int]) -> None:
     """Print what a task prints until it has ended. Exit with TASK_FAILED if it is archived."""
     attempt = 0
-    for event in follow(session, path, follow="true", **query):
+    for event in session.follow(path, follow="true", **query):
         if event.name == "output":
             if attempt != event.data["attempt"] or event.data["truncated"]:
                 _print_log_notes(session, event.data)
             attempt = event.data["attempt"]
             _print_output(event.data["text"])
         _exit_at_end(session, event, event.data)
-
-
-def follow(session: Session, path: str, **query: str | int) -> Iterator["ServerSentEvent"]:
-    """Yield the events of a task or batch, also after the connection was lost. Raise ServerError."""
-    last_id, has_connected, is_away = "", False, False
-    while True:
-        try:
-            for event in session.api.stream(path, last_id=last_id, **query):
-                has_connected, is_away, last_id = True, False, event.id or last_id
-                if event.data:
-                    yield event
-        except ServerError as error:
-            if not has_connected or not error.is_temporary:
-                raise
-            _pause(session, error, is_known=is_away)
-            is_away = True
-        except KeyboardInterrupt:
-            session.out.note("Interrupted; the work continues.")
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
-        else:
-            time.sleep(_RECONNECT_S)  # the server ends the streams when it restarts
-
-
-def _pause(session: Session, error: ServerError, *, is_known: bool) -> None:
-    """Wait before the next try. Print why, unless the user knows."""
-    if not is_known:
-        session.out.note(f"{error} Trying again.")
-    time.sleep(error.retry_after_s or _RECONNECT_S)
 
 
 def _print_chunk(value: object, *, is_document: bool) -> str:
@@ -268,7 +210,7 @@ def _one_way(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _exit_at_end(session: Session, event: "ServerSentEvent", data: dict[str, Any]) -> None:
+def _exit_at_end(session: Session, event: "Event", data: dict[str, Any]) -> None:
     if event.name == "gone":
         session.out.note("The task was deleted.")
         raise typer.Exit

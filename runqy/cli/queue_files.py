@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from runqy.cli.commands import Session
@@ -127,7 +126,7 @@ def send_files(
     query += "&replace_at_once=true" if at_once else ""
     body = {"files": [{"name": name, "content": content} for name, content in files.items()]}
     try:
-        response = session.api.post(f"/api/cli/configs/apply?{query}", msgspec.json.encode(body))
+        response = session.api.post(f"/api/cli/configs/apply?{query}", body)
     except ServerError as error:
         if error.exit_code is ExitCode.FAILED:
             error.exit_code = ExitCode.USAGE  # 1 is `diff`'s status for differences

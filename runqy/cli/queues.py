@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import msgspec
 import typer
 
 from runqy.cli.commands import Session, command, new_group
@@ -130,7 +129,7 @@ def create(  # noqa: PLR0913 (each is an option of the command)
     if sub_queue:
         body["sub_queues"] = [_parse_sub_queue(text) for text in sub_queue]
     path = f"/api/cli/configs{'?force=true' if force else ''}"
-    response = session.api.post(path, msgspec.json.encode(body))
+    response = session.api.post(path, body)
     outcome = "updated" if "updated" in response["message"] else "created"
     session.out.result(response, f"{response['queue']['queue']}: {outcome}", name=response["queue"]["queue"])
 
@@ -264,14 +263,14 @@ def release_scheduled(
     for queue in queues or [each["queue"] for each in _read_queues(session)]:
         path, count = f"{queue_path(queue)}/tasks/release?state=scheduled", 0
         # Each request releases a limited number of tasks.
-        while affected := session.api.post(path, b"")["affected"]:
+        while affected := session.api.post(path)["affected"]:
             count += affected
         session.out.result({"queue": queue, "affected": count}, f"{queue}: {count} tasks released", name=queue)
 
 
 def _switch(session: Session, queues: Sequence[str], action: str) -> None:
     def switch(name: str) -> dict[str, Any]:
-        return session.api.post(f"{queue_path(name)}/{action}", b"")
+        return session.api.post(f"{queue_path(name)}/{action}")
 
     for queue in queues:
         for response in _find_redis_queues(session, queue, switch, lists=False):

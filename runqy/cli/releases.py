@@ -3,7 +3,6 @@
 import time
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from runqy.cli.commands import Session
@@ -51,8 +50,7 @@ def redeploy(
     exists, and starts, is known only then: with --wait the command exits with 1 if it is not live in the end, and with
     8 if that is not known in time.
     """
-    body = msgspec.json.encode({"commit": commit}) if commit else b""
-    response = session.api.post(f"{queue_path(queue)}/redeploy", body)
+    response = session.api.post(f"{queue_path(queue)}/redeploy", {"commit": commit} if commit else None)
     if wait:
         _await_live(session, response["queue"], response["release"], wait)
     else:
@@ -65,7 +63,7 @@ def roll_back(session: Session, queue: WholeQueue) -> None:
     All workers stop the newer code at once, and tasks wait until the code before is loaded. To go back without a pause,
     redeploy its commit. While a release is rolling out, this stops it and keeps the live one.
     """
-    response = session.api.post(f"{queue_path(queue)}/rollback", b"")
+    response = session.api.post(f"{queue_path(queue)}/rollback")
     _print_request(session, response, "which goes back to the one before")
 
 
@@ -90,7 +88,7 @@ def show_push_secret(
 
     The queue has `release: push`. The URL of the webhook is that of the server with /hooks/git/QUEUE.
     """
-    found = session.api.post(f"{queue_path(queue)}/git-hook-secret{'/rotate' if rotate else ''}", b"")
+    found = session.api.post(f"{queue_path(queue)}/git-hook-secret{'/rotate' if rotate else ''}")
     session.out.result(found, found["secret"])
 
 

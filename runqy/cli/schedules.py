@@ -137,7 +137,7 @@ def create(  # noqa: PLR0913 (each is an option of the command)
         "catch_up": catch_up,
         "catch_up_window": catch_up_window or None,
     }
-    created = session.api.post("/api/schedules", msgspec.json.encode(body))
+    created = session.api.post("/api/schedules", body)
     session.out.result(created, f"{schedule} created; next due {_next(created)}", name=schedule)
 
 
@@ -150,21 +150,21 @@ def pause(
 ) -> None:
     """Pause a schedule. What is due while it is paused never fires."""
     body = {"reason": reason} if reason else {}
-    paused = session.api.post(f"{_path(schedule)}/pause", msgspec.json.encode(body))
+    paused = session.api.post(f"{_path(schedule)}/pause", body)
     session.out.result(paused, f"{schedule} paused", name=schedule)
 
 
 @command(app, "unpause", examples="runqy schedule unpause nightly")
 def unpause(session: Session, schedule: Name) -> None:
     """Let a schedule fire again, next at its first due time after now."""
-    unpaused = session.api.post(f"{_path(schedule)}/unpause", b"{}")
+    unpaused = session.api.post(f"{_path(schedule)}/unpause", {})
     session.out.result(unpaused, f"{schedule} unpaused; next due {_next(unpaused)}", name=schedule)
 
 
 @command(app, "trigger", examples="runqy schedule trigger nightly")
 def trigger(session: Session, schedule: Name) -> None:
     """Fire a schedule now, also while it is paused."""
-    fire = session.api.post(f"{_path(schedule)}/trigger", b"{}")
+    fire = session.api.post(f"{_path(schedule)}/trigger", {})
     text = f"task {fire['task_id']} enqueued" if fire["state"] == "enqueued" else f"{fire['state']}: {fire['reason']}"
     session.out.result(fire, text, name=fire["task_id"])
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import msgspec
 import typer
 
 from runqy.cli.commands import Session
@@ -147,13 +146,13 @@ def _apply_to_ids(session: Session, action: str, ids: Sequence[str], queue: str)
             case "delete":
                 response = api.delete(find_path(api, task_id, queue))
             case _:
-                response = api.post(f"{find_path(api, task_id, queue)}/{action}", b"")
+                response = api.post(f"{find_path(api, task_id, queue)}/{action}")
         session.out.result(response, f"{task_id}: {response['message']}", name=task_id)
 
 
 def _apply_to_matching(session: Session, action: str, body: dict[str, Any], *, dry_run: bool, force: bool) -> None:
     body = {"action": action, **body}
-    found = session.api.post(f"{_PATH}?dry_run=true", msgspec.json.encode(body))
+    found = session.api.post(f"{_PATH}?dry_run=true", body)
     count = f"{found['matched']:,}{'' if found['is_exact'] else ' or more'}"
     noun = "task" if found["matched"] == 1 and found["is_exact"] else "tasks"
     if dry_run:
@@ -163,11 +162,11 @@ def _apply_to_matching(session: Session, action: str, body: dict[str, Any], *, d
         session.out.result(found, "No task matches.")
         return
     confirm(f"{action.capitalize()} {count} {_describe(body, noun)}?", force=force)
-    bulk = session.api.post(_PATH, msgspec.json.encode(body))
+    bulk = session.api.post(_PATH, body)
     try:
         bulk = _follow(session, bulk)
     except KeyboardInterrupt:
-        bulk = session.api.post(f"{_PATH}/{bulk['id']}/cancel", b"")
+        bulk = session.api.post(f"{_PATH}/{bulk['id']}/cancel")
         session.out.note(f"Interrupted. {bulk['done']:,} tasks were {_DONE[action]} and stay so; the others were not.")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     _print_bulk(session, bulk)

@@ -106,11 +106,7 @@ def enqueue(  # noqa: PLR0913 (each is an option of the command)
     body |= {name: value for name, value in given.items() if value}
     if max_retry is not None:
         body["max_retry"] = max_retry
-    encoded = msgspec.json.encode(body)
-    if idempotency_key:
-        response = session.api.post_once("/queue/add", encoded, key=idempotency_key).body
-    else:
-        response = session.api.post("/queue/add", encoded)
+    response = session.api.post("/queue/add", body, idempotency_key=idempotency_key)
     for warning in response.get("warnings") or ():
         session.out.note(warning)
     info = response["info"]

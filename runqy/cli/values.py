@@ -47,18 +47,20 @@ def encode_json(value: object, *, indent: int = 0) -> str:
 
 
 def decode_object(content: bytes | str) -> dict[str, Any]:
-    """Return the object that JSON is. Raise msgspec.DecodeError.
+    """Return the object that JSON is. Raise ValueError.
 
     Of a document with numbers beyond what Python reads (4,300 digits, 1e308), these and other long integers are
     `msgspec.Raw`.
     """
     try:
         return msgspec.json.decode(content, type=dict[str, Any])
-    except msgspec.ValidationError:
+    except msgspec.ValidationError as error:
         value = json.loads(content, parse_int=_read_int, parse_float=_read_float)
         if isinstance(value, dict):
             return value
-        raise
+        raise ValueError(str(error)) from error
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from error
 
 
 def read_number(text: str) -> int | str:

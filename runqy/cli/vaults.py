@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import msgspec
 import typer
 
 from runqy.cli.commands import Session, command, new_group
@@ -77,7 +76,7 @@ def create_vault(
     description: Annotated[str, typer.Option("--description", "-d", help="Description of the vault.")] = "",
 ) -> None:
     """Create an empty vault."""
-    response = session.api.post("/api/vaults", msgspec.json.encode({"name": vault, "description": description}))
+    response = session.api.post("/api/vaults", {"name": vault, "description": description})
     session.out.result(response, f"{vault} created; add entries with `runqy vault set {vault} KEY`", name=vault)
 
 
@@ -149,7 +148,7 @@ def set_entry(  # noqa: PLR0913 (each is an option of the command)
     body |= {"usage": usage} if usage else {}
     body |= {"git_hosts": git_host} if git_host else {}
     body |= {"replace_at_once": True} if replace_at_once else {}
-    response = session.api.post(f"{_path(vault)}/entries", msgspec.json.encode(body))
+    response = session.api.post(f"{_path(vault)}/entries", body)
     session.out.result(response, f"{vault}/{key} is at version {response['version']}", name=key)
 
 
@@ -180,7 +179,7 @@ def import_entries(  # noqa: PLR0913 (each is an option of the command)
     outcomes = {key: "exists" if key in existing else "new" for key in values}
     if values and not dry_run:
         body = {"values": values, "is_secret": not plain} | ({"replace_at_once": True} if replace_at_once else {})
-        changed = session.api.patch(f"{_path(vault)}/entries", msgspec.json.encode(body))["changed"]
+        changed = session.api.patch(f"{_path(vault)}/entries", body)["changed"]
         outcomes |= {key: "changed" if key in changed else "unchanged" for key in existing & values.keys()}
     rows = [{"key": key, "outcome": outcome} for key, outcome in outcomes.items()]
     session.out.rows(rows, ("key", "outcome"), empty="There are no lines KEY=value.")

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, Literal
 
-import msgspec
 import typer
 
 from runqy.cli.commands import Session, command, new_group
@@ -125,7 +124,7 @@ def create_endpoint(  # noqa: PLR0913 (each is an option of the command)
     body: dict[str, Any] = {"kind": kind, "queues": queue or [], "events": event or events, "levels": level or []}
     body |= {"include_result": include_result, "in_flight": in_flight, "headers": _parse_headers(header or [])}
     body |= ({"url": url} if url else {}) | ({"recipients": to} if to else {})
-    created = session.api.post("/api/webhooks", msgspec.json.encode(body))
+    created = session.api.post("/api/webhooks", body)
     note_warnings(session, created)
     if not created["secret"]:
         session.out.result(created, f"{created['id']} created", name=created["id"])
@@ -160,7 +159,7 @@ def disable_endpoint(session: Session, endpoint: Id) -> None:
 @command(app, "rotate", examples="runqy webhook rotate 6f1f0c2b7d7a4e35")
 def rotate_secret(session: Session, endpoint: Id) -> None:
     """Give a webhook endpoint a new secret, and print it. For 24 hours both sign."""
-    rotated = session.api.post(f"/api/webhooks/{endpoint}/rotate", b"")
+    rotated = session.api.post(f"/api/webhooks/{endpoint}/rotate")
     session.out.result(rotated, rotated["secret"])
     if not session.out.is_document:
         session.out.note("Store the secret now: it is not shown again. The old one is valid for 24 hours.")
@@ -169,7 +168,7 @@ def rotate_secret(session: Session, endpoint: Id) -> None:
 @command(app, "test", examples="runqy webhook test 6f1f0c2b7d7a4e35")
 def test_endpoint(session: Session, endpoint: Id) -> None:
     """Send a test message; `runqy webhook deliveries` shows what came of it."""
-    sent = session.api.post(f"/api/webhooks/{endpoint}/test", b"")
+    sent = session.api.post(f"/api/webhooks/{endpoint}/test")
     session.out.result(sent, f"delivery {sent['id']} is on its way", name=str(sent["id"]))
 
 
@@ -195,7 +194,7 @@ def resend(
     if bool(delivery) == failed:
         raise CliError("Name deliveries, or give --failed for all that failed.", ExitCode.USAGE)
     body = {"deliveries": delivery} if delivery else {"failed": True}
-    resent = session.api.post(f"/api/webhooks/{endpoint}/resend", msgspec.json.encode(body))
+    resent = session.api.post(f"/api/webhooks/{endpoint}/resend", body)
     session.out.result(resent, f"{resent['resent']} sent again")
 
 
@@ -216,12 +215,12 @@ def show_queue_secret(
     rotate: Annotated[bool, typer.Option("--rotate", help="Make a new one; for 24 hours both sign.")] = False,
 ) -> None:
     """Print the secret that signs the webhooks of a queue's tasks. It is shown once."""
-    found = session.api.post(f"/api/cli/queues/{queue}/webhook-secret{'/rotate' if rotate else ''}", b"")
+    found = session.api.post(f"/api/cli/queues/{queue}/webhook-secret{'/rotate' if rotate else ''}")
     session.out.result(found, found["secret"])
 
 
 def _change(session: Session, endpoint: str, body: dict[str, Any], done: str) -> None:
-    changed = session.api.patch(f"/api/webhooks/{endpoint}", msgspec.json.encode(body))
+    changed = session.api.patch(f"/api/webhooks/{endpoint}", body)
     session.out.result(changed, f"{_join(changed)['url']} {done}", name=endpoint)
 
 

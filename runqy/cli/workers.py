@@ -75,7 +75,7 @@ def show_worker(
 
 def _request(session: Session, workers: list[str], action: str, done: str) -> None:
     for worker in workers:
-        response = session.api.post(f"/api/cli/workers/{quote(worker, safe='')}/{action}", b"")
+        response = session.api.post(f"/api/cli/workers/{quote(worker, safe='')}/{action}")
         others = [other for other in response["workers"] if other != worker]
         text = f"{worker}: {done}" if response["is_connected"] else f"{worker}: {done} once it can reach Redis again"
         also = f" (its process also has {', '.join(others)})" if others else ""

@@ -14,7 +14,7 @@ from batches.models import Batch, Member, WaitingMembers
 from queues.definitions import FieldType, PayloadField
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.cli import batch_sending, targets
+from runqy.cli import line_sending, targets
 from runqy.cli.client import Client
 from runqy.cli.errors import ExitCode
 from tests.queues.samples import spec
@@ -64,7 +64,7 @@ def test_a_batch_from_creation_to_cancellation(admin: Run, file: str) -> None:
 
 
 def test_a_large_file_is_sent_in_parts(admin: Run, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_sending, "PART", 1)
+    monkeypatch.setattr(line_sending, "PART", 1)
     Path(file).write_text('{"n": 1}\n{"n": 2}\n')
 
     result = admin("batch", "create", file, "-q", "mail", "--close")
@@ -82,8 +82,8 @@ def number_queue(admin: Run) -> None:
 
 @pytest.mark.usefixtures("number_queue")
 def test_parts_that_are_invalid_as_a_whole_are_left_out(admin: Run, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_sending, "PART", 2)
-    monkeypatch.setattr(batch_sending, "_EXPLAINED_MAX", 1)
+    monkeypatch.setattr(line_sending, "PART", 2)
+    monkeypatch.setattr(line_sending, "_EXPLAINED_MAX", 1)
     Path(file).write_text('{"n": "a"}\n{"n": "b"}\n{"n": 1}\n{"n": "c"}\n{"n": "d"}\n{"n": "e"}\n{"n": 2}\n')
 
     created = admin("batch", "create", file, "-q", "mail", "--close")
@@ -99,7 +99,7 @@ def test_parts_that_are_invalid_as_a_whole_are_left_out(admin: Run, file: str, m
 
 @pytest.mark.usefixtures("number_queue")
 def test_no_batch_is_left_if_no_line_is_valid(admin: Run, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_sending, "PART", 1)
+    monkeypatch.setattr(line_sending, "PART", 1)
     Path(file).write_text('{"n": "a"}\n{"n": "b"}\n')
 
     result = admin("batch", "create", file, "-q", "mail")
@@ -109,8 +109,8 @@ def test_no_batch_is_left_if_no_line_is_valid(admin: Run, file: str, monkeypatch
 
 
 def test_a_batch_that_cannot_be_filled_is_named(admin: Run, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_sending, "PART", 1)
-    monkeypatch.setattr(batch_sending, "_PATIENCE_S", -1)
+    monkeypatch.setattr(line_sending, "PART", 1)
+    monkeypatch.setattr(line_sending, "_PATIENCE_S", -1)
     Path(file).write_text('{"n": 1}\n{"n": 2}\n')
 
     with override_settings(RUNQY_BATCH_MEMBERS=2):
@@ -121,7 +121,7 @@ def test_a_batch_that_cannot_be_filled_is_named(admin: Run, file: str, monkeypat
 
 
 def test_a_full_server_is_waited_for(admin: Run, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_sending, "PART", 1)
+    monkeypatch.setattr(line_sending, "PART", 1)
     Path(file).write_text('{"n": 1}\n{"n": 2}\n')
     monkeypatch.setattr("time.sleep", lambda _: WaitingMembers.objects.all().delete())
 

@@ -14,9 +14,9 @@ from queues.definitions import FieldType, LimitOverrides, PayloadField
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.keys import QueueKeys
-from runqy.cli import enqueue_many
-from runqy.cli.client import Client
-from runqy.cli.errors import ExitCode, ServerError
+from runqy.cli.errors import ExitCode
+from runqy_sdk.client import ServerUnreachable, sync
+from runqy_sdk.client.operations import Call, Reply
 from tests.queues.samples import spec
 from tests.support.environment import CLIENT_KEY
 
@@ -76,20 +76,21 @@ def test_equal_lines_are_separate_tasks(batch: Batch, redis: redis_py.Redis, tmp
     assert (result.stdout, payloads(redis)) == ("6 enqueued, 0 failed\n", [1] * 6)
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, ServerError("gone", status=403)])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Reply(403, {}, b'{"detail": "gone"}')])
 def test_an_interrupted_command_continues_without_a_second_task(
     batch: Batch, redis: redis_py.Redis, file: Path, monkeypatch: pytest.MonkeyPatch, stop: Any
 ) -> None:
-    post_once, sent = Client.post_once, []
+    ask, sent = sync.Requests._ask, []  # noqa: SLF001 (what a test puts in its place)
 
-    def post(self: Client, *arguments: Any, **options: Any) -> Any:
-        reply = post_once(self, *arguments, **options)
-        sent.append(reply)
-        if len(sent) == 2:
+    def ask_and_stop(self: sync.Requests, call: Call) -> Any:
+        sent.append(ask(self, call))
+        if len(sent) != 2:
+            return sent[-1]
+        if stop is KeyboardInterrupt:
             raise stop  # the server has applied the request, but the response is lost
-        return reply
+        return stop
 
-    monkeypatch.setattr(Client, "post_once", post)
+    monkeypatch.setattr(sync.Requests, "_ask", ask_and_stop)
 
     stopped = batch("mail", str(file), "--chunk", "10")
     same_command = batch("mail", str(file), "--chunk", "10")
@@ -139,7 +140,7 @@ def test_a_full_queue_is_waited_for(
         taken.extend(payloads(redis, "small"))
         redis.delete(QueueKeys("small").pending)
 
-    replace_sleep(enqueue_many, take_all)
+    replace_sleep(sync, take_all)
 
     result = batch("small", str(file), "--chunk", "10")
 
@@ -151,22 +152,20 @@ def test_a_full_queue_is_waited_for(
 def test_a_server_that_is_away_for_a_while_is_waited_for(
     batch: Batch, redis: redis_py.Redis, file: Path, monkeypatch: pytest.MonkeyPatch, replace_sleep: Callable[..., None]
 ) -> None:
-    post_once = Client.post_once
-    failures = [ServerError("It restarts.", status=503), ServerError("It is gone.", code="unreachable")]
+    ask = sync.Requests._ask  # noqa: SLF001 (what a test puts in its place)
+    failures = [Reply(503, {}, b'{"detail": "It restarts."}'), ServerUnreachable("It is gone.")]
 
-    def post(self: Client, *arguments: Any, **options: Any) -> Any:
-        reply = post_once(self, *arguments, **options)
-        if failures and payloads(redis)[-1] >= 10:
-            raise failures.pop()
-        return reply
+    def fail(self: sync.Requests, call: Call) -> Any:
+        reply = ask(self, call)
+        return failures.pop() if failures and payloads(redis)[-1] >= 10 else reply
 
-    monkeypatch.setattr(Client, "post_once", post)
-    replace_sleep(enqueue_many, lambda _: None)
+    monkeypatch.setattr(sync.Requests, "_ask", fail)
+    replace_sleep(sync, lambda _: None)
 
     result = batch("mail", str(file), "--chunk", "10")
 
     assert result.exit_code == 0
-    assert "It restarts. Trying again." in result.stderr
+    assert "It is gone. Trying again." in result.stderr
     assert payloads(redis) == [*range(25)]
 
 

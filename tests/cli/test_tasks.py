@@ -186,7 +186,7 @@ def output(text, id_):
 def test_following_prints_until_the_task_has_ended_and_goes_on_after_a_disconnection(
     run, server, monkeypatch, state, code
 ):
-    monkeypatch.setattr("runqy.cli.following._RECONNECT_S", 0)
+    monkeypatch.setattr("runqy_sdk.client.operations.FIRST_DELAY_S", 0)
     first = output("one\\n", "1-4") + ": heartbeat\n\n"
     second = output("two\\n", "1-8") + event("end", f'{{"id":"t1","queue":"q","state":"{state}"}}', "end")
     server.responses = [(200, first.encode()), (200, second.encode())]
@@ -257,7 +257,7 @@ def test_logs_need_only_the_id(run, server):
 def test_events_are_lines_until_the_task_has_ended_also_after_a_restart_of_the_server(
     run, server, monkeypatch, state, code
 ):
-    monkeypatch.setattr("runqy.cli.following._RECONNECT_S", 0)
+    monkeypatch.setattr("runqy_sdk.client.operations.FIRST_DELAY_S", 0)
     first = event("state", '{"id":"t1","queue":"q","state":"pending","attempts":0}', "pending-0")
     first += event("progress", '{"id":"t1","queue":"q","progress":{"current":3,"total":10,"message":""}}')
     end = {"info": {"id": "t1", "queue": "q", "state": state, "result": [1, 2], "last_err": "boom"}}
@@ -289,7 +289,7 @@ def chunk(value, position):
     ],
 )
 def test_a_stream_is_printed_raw_also_after_a_restart_of_the_server(run, server, monkeypatch, options, printed):
-    monkeypatch.setattr("runqy.cli.following._RECONNECT_S", 0)
+    monkeypatch.setattr("runqy_sdk.client.operations.FIRST_DELAY_S", 0)
     first = event("state", '{"id":"t1","queue":"q","state":"active","attempts":1}', "1-0-active-1")
     first += chunk("Hel\x1b[31m", "1-1") + chunk("lo\n", "1-2") + chunk({"n": 1}, "1-3")
     second = event("gap", '{"id":"t1","queue":"q","run":1,"dropped":2}')
@@ -346,20 +346,6 @@ def test_escape_sequences_in_events_do_not_reach_the_terminal(server, show):
     assert not {"\x1b", "\x07"} & {*text}
 
 
-@pytest.mark.parametrize("lines", [1, 100_000])
-def test_a_large_result_is_read_in_small_parts(lines):
-    # Copying what there is for each part, or line, would take many minutes.
-    value = {"result": ["x" * ((16 << 20) // lines)] * lines}
-    data = json.dumps(value, indent=None if lines == 1 else 0).replace("\n", "\ndata: ")
-    content = f"event: end\ndata: {data}\n\n".encode()
-    parts = [content[start : start + 512] for start in range(0, len(content), 512)]
-    client = Client("http://runqy", "k", httpx2.MockTransport(lambda request: httpx2.Response(200, content=parts)))
-
-    events = [*client.stream("/queue/t1/events")]
-
-    assert [(event.name, event.data) for event in events] == [("open", {}), ("end", value)]
-
-
 def test_events_are_objects_for_programs(run, server):
     server.responses = [(200, event("gone", '{"id":"t1"}').encode())]
 
@@ -369,7 +355,7 @@ def test_events_are_objects_for_programs(run, server):
 
 
 def test_wait_waits_for_all_tasks_through_a_restart_of_the_server(run, server, monkeypatch):
-    monkeypatch.setattr("runqy.cli.following._RECONNECT_S", 0)
+    monkeypatch.setattr("runqy_sdk.client.operations.FIRST_DELAY_S", 0)
     server.responses = [(202, PENDING), (502, b""), (502, b""), (200, DONE), (200, FAILED)]
 
     result = run("task", "wait", "t1", "t2")
@@ -427,7 +413,7 @@ def test_a_task_is_read_from_its_queue_if_that_is_given(run, server):
 
 
 def test_ctrl_c_says_what_was_not_waited_for(run, server, monkeypatch):
-    monkeypatch.setattr("runqy.cli.following._RECONNECT_S", 0)
+    monkeypatch.setattr("runqy_sdk.client.operations.FIRST_DELAY_S", 0)
     monkeypatch.setattr(server, "responses", [(200, DONE)])
     answer = type(server).__call__
 

@@ -114,4 +114,5 @@ def test_release_consists_of_packages_requirements_sbom_and_checksums(repository
     sums = "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
     assert sorted(dist.iterdir()) == sorted([dist / "SHA256SUMS", *files])
     assert (dist / "SHA256SUMS").read_text() == sums
-    assert "runqy[server]==1.2.0 \\\n    --hash=sha256:" in (dist / "requirements.txt").read_text()
+    for requirement in ("runqy[server]==1.2.0", "runqy-sdk[client]==0.3.0"):
+        assert f"{requirement} \\\n    --hash=sha256:" in (dist / "requirements.txt").read_text()

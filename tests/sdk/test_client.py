@@ -324,7 +324,7 @@ class TestSettings:
 
     def find(self, **options: Any) -> tuple[str, str]:
         with Client(**options) as client:
-            connection = client._connection  # noqa: SLF001 (the key is shown nowhere)
+            connection = client._requests._connection  # noqa: SLF001 (the key is shown nowhere)
             return connection.url, connection.options["headers"]["Authorization"].removeprefix("Bearer ")
 
     def test_arguments_environment_and_profiles(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import httpx2
 from runqy_sdk.client import operations
 from runqy_sdk.client.base import Connection
 from runqy_sdk.client.errors import ApiError, ServerUnreachable
-from runqy_sdk.client.events import Following, chunk_of
+from runqy_sdk.client.events import Following, chunk_of, refuse_deletion
 from runqy_sdk.client.models import Event, Job, Logs, Outcome, Task, TaskOptions
 from runqy_sdk.client.operations import (
     Call,
@@ -24,10 +24,13 @@ from runqy_sdk.client.operations import (
     Operation,
     Pause,
     Reply,
+    Retries,
     advance,
     read_body,
+    task_path,
 )
-from runqy_sdk.client.sync import id_of, to_reply
+from runqy_sdk.client.settings import find_server
+from runqy_sdk.client.sync import id_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -52,7 +55,7 @@ class AsyncClient:
         retry_for: float = 60.0,
     ) -> None:
         """Raise ConfigurationError."""
-        self._connection = Connection(url, api_key, profile, timeout, retry_for)
+        self._connection = Connection(find_server(url, api_key, profile), timeout, retry_for)
         self._http = httpx2.AsyncClient(**self._connection.options)
         self._waiting_http = httpx2.AsyncClient(**self._connection.waiting_options)
 
@@ -113,7 +116,7 @@ class AsyncClient:
 
     async def events(self, task: Task | str, *, last_event_id: str = "") -> AsyncGenerator[Event, None]:
         """Yield the events of a task until it has ended, also over lost connections. Raise TaskDeleted."""
-        following = Following(id_of(task), self._connection.retry_for, last_event_id)
+        following = Following(task_path(id_of(task), "/events"), Retries(self._connection.retry_for), last_event_id)
         while not following.is_over:
             failure: ApiError | ServerUnreachable | None = None
             try:
@@ -122,10 +125,10 @@ class AsyncClient:
                         return
                     if response.is_error:
                         await response.aread()
-                        read_body(to_reply(response))
+                        read_body(self._connection.reply(response))
                     async for data in response.aiter_bytes():
                         for event in following.receive(data):
-                            yield event
+                            yield refuse_deletion(event)
             except httpx2.TransportError as error:
                 failure = ServerUnreachable(self._connection.describe(error))
             except ApiError as error:
@@ -158,7 +161,7 @@ class AsyncClient:
     async def _ask(self, call: Call) -> Reply | ServerUnreachable:
         try:
             http = self._waiting_http if call.extra_timeout_s else self._http
-            return to_reply(await http.request(**self._connection.request(call)))
+            return self._connection.reply(await http.request(**self._connection.request(call)))
         except httpx2.TransportError as error:
             return ServerUnreachable(self._connection.describe(error))
 

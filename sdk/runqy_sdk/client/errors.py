@@ -85,35 +85,37 @@ class WaitTimeout(ClientError, TimeoutError):
         return type(self), (self.task_id, self.seconds), self.__dict__
 
 
-def make_error(code: str, detail: str, **attributes: Any) -> ApiError:
-    """Return an error of the class for a code; ApiError itself for one that this package does not know."""
+def make_error(code: str, detail: str, *, status: int = 0, **attributes: Any) -> ApiError:
+    """Return an error of the class for a code; for one that this package does not know, of the class for a status."""
     classes = ApiError._classes  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] (its registry)
-    return classes.get(code, ApiError)(detail, code=code, **attributes)
+    kind = classes.get(code) or _HTTP_ERRORS.get(status, ApiError)
+    return kind(detail, code=code, status=status, **attributes)
 
 
-def read_error(status: int, headers: Mapping[str, str], body: Any) -> ApiError:
-    """Return the error of a response: `body` is its problem document (RFC 9457), or None for another one."""
+def read_error(status: int, headers: Mapping[str, str], body: Any, text: str = "") -> ApiError:
+    """Return the error of a response: `body` is its problem document (RFC 9457), or None for a `text`."""
     if isinstance(body, dict):
         problem = cast("dict[str, Any]", body)
+        errors = tuple(str(error) for error in problem.get("errors") or ())
         error = make_error(
             str(problem.get("code", "")),
-            str(problem.get("detail") or f"HTTP {status}"),
-            errors=tuple(str(error) for error in problem.get("errors") or ()),
+            str(problem.get("detail") or "; ".join(errors) or f"HTTP {status}"),
+            errors=errors,
             status=status,
             request_id=str(problem.get("request_id") or ""),
         )
     else:
-        error = _HTTP_ERRORS.get(status, ApiError)(f"HTTP {status}", status=status)
+        error = make_error("", f"HTTP {status}: {text.strip()}" if text.strip() else f"HTTP {status}", status=status)
     if (seconds := headers.get("retry-after", "")).isdecimal():
         error.retry_after = float(seconds)
     return error
 
 
 class GatewayError(ApiError):
-    """A proxy before the server answered with 502, 503 or 504."""
+    """A proxy before the server answered with 429, 502, 503 or 504."""
 
     code = "gateway"
     is_temporary = True
 
 
-_HTTP_ERRORS: dict[int, type[ApiError]] = {502: GatewayError, 503: GatewayError, 504: GatewayError}
+_HTTP_ERRORS: dict[int, type[ApiError]] = dict.fromkeys((429, 502, 503, 504), GatewayError)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from runqy_sdk.client.errors import ApiError, ServerUnreachable, StreamRestarted, TaskDeleted
 from runqy_sdk.client.models import Event
-from runqy_sdk.client.operations import Call, Pause, Retries, decode, task_path
+from runqy_sdk.client.operations import Call, Pause, Retries, decode
 
 HEARTBEAT_S = 15.0
 """How long a server has nothing to say at most: then it sends a comment."""
@@ -16,7 +17,8 @@ HEARTBEAT_S = 15.0
 class EventDecoder:
     """Takes the bytes of a response, returns its events."""
 
-    def __init__(self) -> None:
+    def __init__(self, decode: Callable[[str], Any] = decode) -> None:
+        self._decode = decode
         self._rest: list[bytes] = []  # the beginning of a line, joined once: a result may be one of many megabytes
         self._fields: dict[str, str] = {}
         self._data: list[str] = []  # lines of it: a result may have line breaks between its tokens
@@ -34,46 +36,50 @@ class EventDecoder:
             elif name in ("id", "event"):
                 self._fields[name] = value
             elif not line.strip() and self._data:
-                event = Event(self._fields.get("event", ""), decode("\n".join(self._data)), self._fields.get("id", ""))
+                event = Event(
+                    self._fields.get("event", ""), self._decode("\n".join(self._data)), self._fields.get("id", "")
+                )
                 self._fields, self._data = {}, []
                 yield event
 
 
 @dataclass
 class Following:
-    """The events of a task over several connections."""
+    """The events of a task, or of another path, over several connections."""
 
-    task_id: str
-    retry_for_s: float
+    path: str
+    retries: Retries
     last_id: str = ""
+    query: Mapping[str, str] = field(default_factory=dict[str, str])
     is_over: bool = False
-    decoder: EventDecoder = field(default_factory=EventDecoder)
-    _retries: Retries = field(init=False)
+    _decoder: EventDecoder = field(default_factory=EventDecoder)
 
-    def __post_init__(self) -> None:
-        self._retries = Retries(self.retry_for_s)
-
-    def connect(self) -> Call:
+    def connect(self, decode: Callable[[str], Any] = decode) -> Call:
         """Return the next request."""
-        self.decoder = EventDecoder()
+        self._decoder = EventDecoder(decode)
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": self.last_id} if self.last_id else {})}
-        return Call("GET", task_path(self.task_id, "/events"), headers=headers, extra_timeout_s=HEARTBEAT_S)
+        return Call("GET", self.path, self.query, headers=headers, extra_timeout_s=HEARTBEAT_S)
 
     def receive(self, data: bytes) -> Iterator[Event]:
-        """Yield the events in the bytes of a response. Raise TaskDeleted."""
-        self._retries.reset()  # a heartbeat, too, is a sign of life
-        for event in self.decoder.feed(data):
+        """Yield the events in the bytes of a response."""
+        self.retries.reset()  # a heartbeat, too, is a sign of life
+        for event in self._decoder.feed(data):
             self.last_id = event.id or self.last_id
             self.is_over = event.name in ("end", "gone")
-            if event.name == "gone":
-                raise TaskDeleted("the task was deleted")
             yield event
 
     def lost(self, error: ApiError | ServerUnreachable | None = None) -> Pause:
         """Return the pause before the next connection. Raise the error if it stays."""
         if isinstance(error, ApiError) and not error.is_temporary:
             raise error
-        return self._retries.next_pause(error or ServerUnreachable("the server ended the events"))
+        return self.retries.next_pause(error)
+
+
+def refuse_deletion(event: Event) -> Event:
+    """Return an event. Raise TaskDeleted."""
+    if event.name == "gone":
+        raise TaskDeleted("the task was deleted")
+    return event
 
 
 def chunk_of(event: Event, has_chunks: bool) -> tuple[object, ...]:

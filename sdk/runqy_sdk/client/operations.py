@@ -7,7 +7,7 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, cast
@@ -35,6 +35,38 @@ CHUNK_TASKS, CHUNK_BYTES = 1000, 4 << 20
 
 _OPTIONS = frozenset(TaskOptions.__annotations__)
 
+# One encoder: `json.dumps` makes one for each call that has options.
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def encode(value: Any) -> bytes:
+    """Return JSON. Raise TypeError, ValueError."""
+    return _encoder.encode(value).encode()
+
+
+def decode(text: str | bytes) -> Any:
+    """Return the value of JSON. Raise ValueError."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # Python reads no integer of more than 4,300 digits, unless asked to
+        return json.loads(text, parse_int=_parse_int)
+
+
+_SHORT_DIGITS = 600
+"""How many digits `int` reads whatever limit a program sets."""
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) <= _SHORT_DIGITS:
+        return int(digits)
+    if digits.startswith("-"):
+        return -_parse_int(digits[1:])
+    half = len(digits) // 2  # a million digits take two seconds; digit by digit it would be minutes
+    shift: int = 10**half
+    return _parse_int(digits[:-half]) * shift + _parse_int(digits[-half:])
+
 
 @dataclass(frozen=True)
 class Call:
@@ -46,7 +78,10 @@ class Call:
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     extra_timeout_s: float = 0.0
-    """How much longer than that of others its response may be silent, because the server waits for something."""
+    """How much longer than that of others its response may be silent, because the server waits for something.
+
+    Below 0, connecting takes no longer either.
+    """
 
 
 @dataclass(frozen=True)
@@ -63,11 +98,12 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    parse: Callable[[bytes], Any] = decode
 
     def decode(self) -> Any:
         """Return the JSON of the body; None if it is none."""
         try:
-            return decode(self.body)
+            return self.parse(self.body)
         except ValueError:
             return None
 
@@ -109,8 +145,11 @@ class Retries:
         self._ends_s: float | None = None
         self._delay_s = FIRST_DELAY_S
 
-    def next_pause(self, error: ApiError | ServerUnreachable) -> Pause:
-        """Return the pause before the request is repeated. Raise the error when the time is over."""
+    def next_pause(self, error: ApiError | ServerUnreachable | None) -> Pause:
+        """Return the pause before the request is repeated. Raise the error when the time is over.
+
+        Without one the server has ended a response early, as it does when it restarts.
+        """
         if self._ends_s is None:
             self._ends_s = time.monotonic() + self._retry_for_s
         asked = error.retry_after if isinstance(error, ApiError) else None
@@ -118,7 +157,7 @@ class Retries:
         seconds = max(asked or 0.0, self._delay_s * random.uniform(0.5, 1.0))  # noqa: S311 (not for secrets)
         self._delay_s = min(self._delay_s * 2, MAX_DELAY_S)
         if time.monotonic() + seconds > self._ends_s:
-            raise error
+            raise error or ServerUnreachable("the server ended the response")
         return Pause(seconds)
 
 
@@ -144,7 +183,7 @@ def read_body(reply: Reply) -> Any:
     """Return the JSON of a response. Raise ApiError."""
     body = reply.decode()
     if reply.status >= 400:
-        raise read_error(reply.status, reply.headers, body)
+        raise read_error(reply.status, reply.headers, body, reply.body.decode(errors="replace"))
     if not isinstance(body, dict):
         raise ApiError("the response is no JSON object: is this the URL of a runqy server?", status=reply.status)
     return cast("dict[str, Any]", body)
@@ -162,15 +201,36 @@ def get(task_id: str, retry_for_s: float, *, payload: bool = True) -> Operation[
 
 def wait(task_id: str, timeout_s: float | None, retry_for_s: float) -> Operation[Task]:
     """Return a task once it has ended. Raise WaitTimeout, ApiError, ServerUnreachable."""
+    body = yield from await_end(
+        task_path(task_id), timeout_s, Retries(retry_for_s), has_ended=lambda body: read_task(body).has_ended
+    )
+    task = None if body is None else read_task(body)
+    if task is None or not task.has_ended:
+        raise WaitTimeout(task_id, timeout_s or 0.0)
+    return task
+
+
+def await_end(
+    path: str,
+    timeout_s: float | None,
+    retries: Retries,
+    *,
+    has_ended: Callable[[Any], bool],
+    query: Mapping[str, str] | None = None,
+) -> Operation[Any]:
+    """Return the response of a path once it says that something has ended; after `timeout_s` the last response.
+
+    It is None if there was none. Raise ApiError, ServerUnreachable.
+    """
     ends_s = None if timeout_s is None else time.monotonic() + timeout_s
-    retries, waits = Retries(retry_for_s), True
+    waits, body = True, None
     while True:
         left_s = WAIT_S if ends_s is None else max(min(ends_s - time.monotonic(), WAIT_S), 0.0)
         seconds = left_s if waits else 0.0
         pause = None
+        wait = {"wait": f"{seconds:.0f}"} if seconds >= 1 else {}
         try:
-            query = {"wait": f"{seconds:.0f}"} if seconds >= 1 else {}
-            task = read_task(read_body((yield Call("GET", task_path(task_id), query, extra_timeout_s=seconds))))
+            body = read_body((yield Call("GET", path, {**(query or {}), **wait}, extra_timeout_s=seconds)))
         except ServerUnreachable as error:
             pause = retries.next_pause(error)
         except ApiError as error:
@@ -180,13 +240,13 @@ def wait(task_id: str, timeout_s: float | None, retry_for_s: float) -> Operation
             waits = error.received_code != "too_many_waiters"
             pause = Pause(1.0) if not waits else retries.next_pause(error)
         else:
-            if task.has_ended:
-                return task
+            if has_ended(body):
+                return body
             retries.reset()
-            pause = None if query else Pause(1.0)
+            pause = None if wait else Pause(1.0)
         left_s = math.inf if ends_s is None else ends_s - time.monotonic()
         if left_s <= 0:
-            raise WaitTimeout(task_id, timeout_s or 0.0)
+            return body
         if pause is not None:
             yield Pause(min(pause.seconds, left_s))
 
@@ -248,15 +308,21 @@ def enqueue_chunk(queue: str, jobs: list[EncodedJob], retry_for_s: float) -> Ope
 
 
 def _outcomes_of_refusal(error: ApiError, count: int) -> dict[str, Any]:
-    """Return the answer to a batch of which no job became a task. Its error names the first hundred."""
+    """Return the answer to a batch of which no job became a task."""
+    details = reasons_of_refusal(error, count)
+    codes = ["task_exists" if error.received_code == "batch_conflict" else "invalid_request"] * count
+    return {"errors": details, "codes": codes, "task_ids": [None] * count, "existing": []}
+
+
+def reasons_of_refusal(error: ApiError, count: int) -> list[str]:
+    """Return why each job of a request was refused. Its error names the first hundred."""
     details = [f"{error}"] * count
     for text in error.errors:
         position, _, detail = text.partition("]: ")
         number = position.removeprefix("jobs[")
         if detail and number.isdecimal() and int(number) < count:
             details[int(number)] = detail
-    codes = ["task_exists" if error.received_code == "batch_conflict" else "invalid_request"] * count
-    return {"errors": details, "codes": codes, "task_ids": [None] * count, "existing": []}
+    return details
 
 
 @dataclass(frozen=True)
@@ -330,39 +396,6 @@ def _to_json(name: str, value: Any) -> Any:
             raise ValueError(f"{name}: {value!r} has no time zone")
         return value.isoformat()
     return value
-
-
-# One encoder: `json.dumps` makes one for each call that has options.
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def encode(value: Any) -> bytes:
-    """Return JSON. Raise TypeError, ValueError."""
-    return _encoder.encode(value).encode()
-
-
-def decode(text: str | bytes) -> Any:
-    """Return the value of JSON. Raise ValueError."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        raise
-    except ValueError:  # Python reads no integer of more than 4,300 digits, unless asked to
-        return json.loads(text, parse_int=_parse_int)
-
-
-_SHORT_DIGITS = 600
-"""How many digits `int` reads whatever limit a program sets."""
-
-
-def _parse_int(digits: str) -> int:
-    if len(digits) <= _SHORT_DIGITS:
-        return int(digits)
-    if digits.startswith("-"):
-        return -_parse_int(digits[1:])
-    half = len(digits) // 2  # a million digits take two seconds; digit by digit it would be minutes
-    shift: int = 10**half
-    return _parse_int(digits[:-half]) * shift + _parse_int(digits[-half:])
 
 
 def chunks_of(items: Iterable[Any], options: Mapping[str, Any]) -> Iterable[list[EncodedJob]]:

@@ -12,15 +12,14 @@ from typing import Any, cast
 from urllib.parse import quote
 
 import django
-import httpx2
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from runqy_sdk import client as api
 from runqy_sdk.client import api_errors
 from runqy_sdk.client.base import Connection
-from runqy_sdk.client.operations import Call, read_body
+from runqy_sdk.client.operations import Call, Retries, send
 from runqy_sdk.client.settings import find_server
-from runqy_sdk.client.sync import to_reply
+from runqy_sdk.client.sync import Requests
 from runqy_sdk.django.backend import RunqyBackend
 from runqy_sdk.django.deployment import describe_database, find_head
 from runqy_sdk.django.execution import CHECK
@@ -210,9 +209,6 @@ def _discard(backend: RunqyBackend, client: api.Client, task: api.Task) -> None:
 def _request(backend: RunqyBackend, method: str, path: str) -> Any:
     """Return the response to a request that the client has no method for. Raise ClientError."""
     options = backend.options
-    connection = Connection(options.get("url"), options.get("api_key"), None, options.get("timeout", 5.0), 0)
-    try:
-        with closing(httpx2.Client(**connection.options)) as http:
-            return read_body(to_reply(http.request(**connection.request(Call(method, path)))))
-    except httpx2.TransportError as error:
-        raise api.ServerUnreachable(connection.describe(error)) from error
+    server = find_server(options.get("url"), options.get("api_key"), None)
+    with closing(Requests(Connection(server, options.get("timeout", 5.0)))) as requests:
+        return requests.run(send(Call(method, path), Retries(0)))

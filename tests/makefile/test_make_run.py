@@ -10,8 +10,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_python_without_venv_names_the_package_to_install(tmp_path: Path) -> None:
-    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "sdk").mkdir()
+    for name in ("Makefile", "requirements.txt", "pyproject.toml", "sdk/pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "ensurepip.py").write_text("raise ModuleNotFoundError('as in Debian')\n")
 
     ended = subprocess.run(

@@ -245,10 +245,6 @@ def responses_of(client: ApiClient) -> list[Response]:
     ]
 
 
-def test_requests_without_a_key_are_refused() -> None:
-    assert [response.status_code for response in responses_of(ApiClient(None))] == [401] * 4
-
-
 @pytest.mark.parametrize("key", [CLIENT_KEY, WORKER_KEY])
 def test_only_administrators_manage_keys(key: str) -> None:
     assert [problem(response)["code"] for response in responses_of(ApiClient(key))] == ["forbidden"] * 4

@@ -22,7 +22,7 @@ from runqy.audit.models import AuditRecord
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
-from tests.support.environment import ADMIN_KEY, CLIENT_KEY
+from tests.support.environment import ADMIN_KEY
 from tests.support.staff import staff_client
 from tests.webhooks.receiver import Receiver, send_due
 from webhooks.models import UNDELIVERED, Delivery
@@ -227,11 +227,6 @@ def test_what_cannot_be_acknowledged_is_refused(verb: str, body: dict[str, objec
 
     assert response.status_code == status, response.content
     assert response.json()["errors"][0].startswith(error)
-
-
-@pytest.mark.parametrize(("key", "status"), [("", 401), (CLIENT_KEY, 403)])
-def test_only_administrators_acknowledge(key: str, status: int) -> None:
-    assert ApiClient(key).post("/api/alerts/acknowledge", {"alert": 1}).status_code == status
 
 
 def test_an_operator_snoozes_a_queue_on_a_page_and_a_viewer_cannot() -> None:

@@ -14,7 +14,7 @@ from runqy.api_keys import Role
 from tests.alerts.observations import NOW
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
-from tests.support.environment import ADMIN_KEY, CLIENT_KEY
+from tests.support.environment import ADMIN_KEY
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -75,8 +75,3 @@ def test_an_unknown_state_is_an_error_that_lists_the_choices(state: str) -> None
 
     assert response.status_code == 400
     assert response.json()["errors"] == ["state: Must be one of open, resolved, all."]
-
-
-@pytest.mark.parametrize(("key", "status"), [("", 401), (CLIENT_KEY, 403)])
-def test_only_administrators_may_read_alerts(key: str, status: int) -> None:
-    assert ApiClient(key).get("/api/alerts").status_code == status

@@ -10,7 +10,6 @@ from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from runqy.errors import ApiKeyInvalid
 from tests.api.client import ApiClient
-from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -44,12 +43,6 @@ def test_the_token_of_the_environment_opens_only_the_metrics(settings: Any, each
     assert ApiClient(TOKEN).get("/api/limits").status_code == 403
     assert ApiClient(TOKEN).get("/queue/some-id").status_code == 403
     assert ApiClient(TOKEN).post("/queue/add", {"queue": "mail", "data": {}}).status_code == 403
-
-
-def test_roles_that_may_read_the_metrics() -> None:
-    key = create_api_key(name="prometheus", role=Role.METRICS).plain
-
-    assert [status(key=each) for each in (key, ADMIN_KEY, CLIENT_KEY, WORKER_KEY)] == [200, 200, 403, 403]
 
 
 def test_an_administrator_of_a_queue_does_not_see_the_numbers_of_all() -> None:

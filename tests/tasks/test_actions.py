@@ -23,7 +23,7 @@ from tasks.actions import (
 from tasks.duties import CancellationEnforcer
 from tests.api.client import ApiClient, Response, problem
 from tests.support.audit import audit_records
-from tests.support.environment import CLIENT_KEY, WORKER_KEY
+from tests.support.environment import CLIENT_KEY
 from tests.support.redis_client import redis_of
 from tests.support.tasks import fields, listed, message, put, take, take_one
 from tests.tasks.task_helpers import fail_for_good, put_in
@@ -316,33 +316,6 @@ def test_a_clients_key_cancels_and_deletes_the_tasks_of_its_queues(admin: ApiCli
 
     assert (refused, accepted) == ([404, 404], [200, 200])
     assert listed(single_broker, "simple") == {}
-
-
-def test_a_clients_key_neither_runs_nor_archives_nor_changes_many_tasks(
-    admin: ApiClient, single_broker: Broker
-) -> None:
-    put_in(single_broker, "pending", "t1")
-    client = ApiClient(CLIENT_KEY)
-
-    responses = [client.post(f"{BULK}/t1/{action}") for action in ("run", "archive")]
-    responses += [client.post(f"{BULK}/{action}?state=pending") for action in ("run", "archive", "delete")]
-
-    assert [response.status_code for response in responses] == [403] * 5
-    assert listed(single_broker, "simple") == {"pending": ["t1"]}
-
-
-@pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 401), (WORKER_KEY, 403)])
-def test_only_administrators_and_clients_change_tasks(
-    admin: ApiClient, single_broker: Broker, key: str | None, status: int
-) -> None:
-    put_in(single_broker, "pending", "t1")
-    other = ApiClient(key)
-
-    responses = [cancel(other), cancel(other, by_alias=True), *(other.delete(path) for path in DELETES)]
-    responses += [other.post(f"{BULK}/{action}?state=retry") for action in ("run", "archive", "delete")]
-
-    assert [response.status_code for response in responses] == [status] * 7
-    assert listed(single_broker, "simple") == {"pending": ["t1"]}
 
 
 def test_a_key_of_one_queue_changes_no_other(admin: ApiClient, single_broker: Broker) -> None:

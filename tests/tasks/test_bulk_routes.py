@@ -18,7 +18,6 @@ from tasks.models import BulkAction
 from tests.api.client import ApiClient, Response, problem
 from tests.queues.samples import spec
 from tests.support.audit import audit_records
-from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from tests.support.runs import insert_runs, make_failure
 from tests.support.tasks import listed, put
 from tests.tasks.task_helpers import put_in
@@ -162,14 +161,3 @@ def test_unknown_queues_and_bulk_actions_are_not_found(client: ApiClient) -> Non
 
     codes = [(response.status_code, problem(response)["code"]) for response in responses]
     assert codes == [(404, "queue_not_found")] * 2 + [(404, "bulk_action_not_found")] * 4
-
-
-def test_only_administrators_of_all_queues_have_access(client: ApiClient) -> None:
-    limited = create_api_key(name="ops", role=Role.ADMIN, queues=["simple"]).plain
-
-    statuses = [
-        ApiClient(key).post(PATH, {"action": "run", "queue": "simple"}).status_code
-        for key in (None, CLIENT_KEY, WORKER_KEY, limited)
-    ]
-
-    assert statuses == [401, 403, 403, 403]

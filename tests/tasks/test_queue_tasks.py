@@ -10,7 +10,7 @@ from runqy.api_keys import Role
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from tests.api.client import ApiClient, content, problem
-from tests.support.environment import CLIENT_KEY, WORKER_KEY
+from tests.support.environment import WORKER_KEY
 from tests.support.tasks import put, put_in_group, take, take_one
 from tests.tasks.task_helpers import fail_for_good, succeed
 
@@ -180,16 +180,6 @@ def test_an_unknown_task_or_queue_is_not_found(client: ApiClient, single_broker:
         "queue_not_found",
         "queue_not_found",
     ]
-
-
-@pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 401), (WORKER_KEY, 403), (CLIENT_KEY, 200)])
-def test_clients_may_read(client: ApiClient, single_broker: Broker, prefix: str, key: str | None, status: int) -> None:
-    put(single_broker, "t1", queue="simple")
-    other = ApiClient(key)
-
-    assert other.get(f"{prefix}/simple/tasks").status_code == status
-    assert other.get(f"{prefix}/simple/tasks/t1").status_code == status
 
 
 def test_a_key_of_one_queue_reads_no_other(client: ApiClient, single_broker: Broker) -> None:

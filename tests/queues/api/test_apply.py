@@ -7,15 +7,12 @@ import pytest
 from queues.models import Queue, QueueSource
 from queues.operations import disable_queue, save_queue
 from queues.queries import get_fresh_catalog
-from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.broker.broker import Broker
 from tests.api.client import ApiClient, Response, problem
 from tests.config_sync.support import away
 from tests.queues.api.configs import content, refusal
 from tests.queues.samples import spec
 from tests.support.audit import audit_records
-from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from tests.support.tasks import put
 
 PATH = "/api/cli/configs/apply"
@@ -196,13 +193,3 @@ def test_a_wrong_request_is_refused_by_the_name_of_its_member(
 
     assert response.status_code == 400
     assert named in str(problem(response)["errors"])
-
-
-def test_only_administrators_of_all_queues_apply_files(client: ApiClient) -> None:
-    limited = create_api_key(name="ops", role=Role.ADMIN, queues=["mail"]).plain
-
-    statuses = [
-        apply(ApiClient(key), a=QUEUE.format("mail", 1)).status_code for key in (None, CLIENT_KEY, WORKER_KEY, limited)
-    ]
-
-    assert statuses == [401, 403, 403, 403]

@@ -11,7 +11,6 @@ from runqy.api_keys import Role
 from tests.api.client import ApiClient, Response, problem
 from tests.config_sync.support import away
 from tests.queues.api.configs import BODY, DEPLOYMENT, PATHS, content, refusal, sub_queues
-from tests.support.environment import CLIENT_KEY, WORKER_KEY
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -385,23 +384,6 @@ def test_a_limited_key_cannot_add_vaults(client: ApiClient) -> None:
     assert refusal(changed(vaults=["api-keys", "payroll"])) == (403, "forbidden")
     assert refusal(changed(git_token="vault://payroll/TOKEN")) == (403, "forbidden")
     assert Queue.objects.get(name="simple").vaults == ["api-keys"]
-
-
-ROUTES = [(method, path) for path in PATHS for method in ("get", "post")]
-ROUTES += [(method, f"{path}/inference") for path in PATHS for method in ("get", "delete")]
-ROUTES += [("post", "/api/cli/configs/reload"), ("post", "/workers/reload")]
-
-
-@pytest.mark.parametrize(("method", "path"), ROUTES)
-@pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 401), (WORKER_KEY, 403), (CLIENT_KEY, 403)])
-def test_only_administrators_have_access(
-    client: ApiClient, method: str, path: str, key: str | None, status: int
-) -> None:
-    response = getattr(ApiClient(key), method)(path)
-
-    assert response.status_code == status
-    problem(response)
-    assert Queue.objects.filter(name="inference").exists()
 
 
 def test_without_redis_nothing_is_deleted(client: ApiClient, settings: Any) -> None:

@@ -27,7 +27,7 @@ from tests.api.client import ApiClient, content, problem
 from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.support.audit import audit_records
-from tests.support.environment import CLIENT_KEY, WORKER_KEY
+from tests.support.environment import CLIENT_KEY
 from tests.support.tasks import put, take
 from tests.tasks.task_helpers import fail_for_good
 
@@ -254,19 +254,6 @@ def test_a_limited_key_sees_only_its_queue(client: ApiClient) -> None:
     assert limited.get("/api/queues/foreign").status_code == 404
     assert limited.post("/api/queues/inference_high/pause").status_code == 404
     assert limited.post("/api/queues/mail/pause").status_code == 200
-
-
-@pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 401), (WORKER_KEY, 403), (CLIENT_KEY, 403)])
-def test_only_administrators_have_access(
-    client: ApiClient, redis: redis_py.Redis, prefix: str, key: str | None, status: int
-) -> None:
-    other = ApiClient(key)
-    responses = [other.get(prefix), other.get(f"{prefix}/mail"), other.post(f"{prefix}/mail/pause")]
-    responses.append(other.post(f"{prefix}/mail/unpause"))
-
-    assert [response.status_code for response in responses] == [status] * 4
-    assert not redis.exists(QueueKeys("mail").paused)
 
 
 def test_the_other_paths_are_deprecated(client: ApiClient) -> None:

@@ -10,7 +10,6 @@ from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from tasks.models import QueueHour, QueueMinute, TaskRun
 from tests.api.client import ApiClient, content, problem
-from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from tests.support.runs import insert_runs, make_failure, make_run
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -220,13 +219,6 @@ def test_the_history_of_a_deleted_queue_is_found_by_its_name(client: ApiClient):
 
     assert task_ids(client, "/api/runs?queue=gone") == ["t"]
     assert task_ids(client, "/api/runs?queue=gone_x") == ["t"]
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_clients_may_read_and_workers_and_unknown_keys_may_not(path: str):
-    assert ApiClient(CLIENT_KEY).get(path).status_code == 200
-    assert ApiClient(WORKER_KEY).get(path).status_code == 403
-    assert ApiClient(None).get(path).status_code == 401
 
 
 @pytest.mark.parametrize("role", [Role.ADMIN, Role.CLIENT])

@@ -7,7 +7,6 @@ import pytest
 
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from tests.api.client import ApiClient, problem
-from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from tests.support.secret_leaks import SUITE
 from vaults.access_log import record_delivery, store_deliveries
 from vaults.models import VaultDelivery
@@ -92,14 +91,6 @@ def test_a_vault_without_deliveries_has_an_empty_list_and_an_unknown_one_is_not_
 
     assert content(client, "/api/vaults/fresh/deliveries") == {"deliveries": [], "next": None}
     assert problem(client.get("/api/vaults/nope/deliveries"))["code"] == "vault_not_found"
-
-
-@pytest.mark.parametrize(("key", "status"), [(None, 401), (WORKER_KEY, 403), (CLIENT_KEY, 403)])
-def test_only_administrators_list_deliveries(client: ApiClient, key: str | None, status: int) -> None:
-    response = ApiClient(key).get(PATH)
-
-    assert response.status_code == status
-    problem(response)
 
 
 def test_without_a_master_key_deliveries_are_locked(client: ApiClient, settings: Any) -> None:

@@ -11,7 +11,6 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
-from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from tests.vaults.api.routes import SECRET, content
 from vaults.api.serializers import SecretSerializer, SetEntrySerializer
 from vaults.entry_rules import EntryUsage
@@ -362,18 +361,6 @@ ROUTES = [
     ("delete", "/api/vaults/api-keys/entries/DEBUG_MODE"),
     ("get", "/api/vaults/api-keys/entries/DEBUG_MODE/versions"),
 ]
-
-
-@pytest.mark.parametrize(("method", "path"), ROUTES)
-@pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 401), (WORKER_KEY, 403), (CLIENT_KEY, 403)])
-def test_only_administrators_have_access(
-    client: ApiClient, method: str, path: str, key: str | None, status: int
-) -> None:
-    response = getattr(ApiClient(key), method)(path)
-
-    assert response.status_code == status
-    problem(response)
-    assert Vault.objects.filter(name="api-keys").exists()
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)

@@ -375,12 +375,6 @@ def test_a_wrong_body_is_refused_by_name(client: ApiClient, body: dict[str, Any]
     assert [error.split(":")[0] for error in problem(response)["errors"]] == names
 
 
-def test_a_clients_key_may_not_register(client: ApiClient) -> None:
-    response = ApiClient(CLIENT_KEY).post("/worker/register", {"queue": "simple"})
-
-    assert (response.status_code, problem(response)["code"]) == (403, "forbidden")
-
-
 def test_a_key_is_not_required_to_be_unique(client: ApiClient) -> None:
     response = ApiClient(None).post("/worker/register", {"queue": "simple"})
 

@@ -19,7 +19,7 @@ from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, content, problem
 from tests.config_sync.support import away
 from tests.queues.samples import spec
-from tests.support.environment import CLIENT_KEY, WORKER_KEY
+from tests.support.environment import WORKER_KEY
 from tests.support.redis_client import redis_of
 from workers import lost_tasks
 
@@ -269,15 +269,6 @@ def test_a_key_of_one_queue_sees_nothing_of_other_queues_of_its_workers(client: 
         ("mail", "map[mail:1]", "mail"),
     }
     assert [worker["running"] for worker in listed] == [[], []]
-
-
-@pytest.mark.parametrize("path", [*PATHS, "/api/cli/workers/worker:1", "/workers/worker:1"])
-@pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 401), (WORKER_KEY, 403), (CLIENT_KEY, 403)])
-def test_only_administrators_see_workers(client: ApiClient, path: str, key: str | None, status: int) -> None:
-    response = ApiClient(key).get(path)
-
-    assert response.status_code == status
-    problem(response)
 
 
 def test_without_redis_workers_are_unavailable(client: ApiClient, settings: Any) -> None:

@@ -63,7 +63,7 @@ lint: install  ## ruff, import layers, types
 
 audit: install  ## insecure code (bandit), and known vulnerabilities of what is installed (pip-audit)
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive manage.py sdk/runqy_sdk runqy \
-		$$($(BIN)/python -c 'from runqy.config.own_packages import APPS; print(*APPS)')
+		$$($(BIN)/python -c 'from runqy.core.environment.own_packages import APPS; print(*APPS)')
 	$(BIN)/pip-audit --disable-pip --no-deps --requirement requirements.txt
 
 format: install  ## rewrite the code in the project's format
@@ -74,10 +74,10 @@ docs: install  ## build the documentation site into site/; a broken link or anch
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: install  ## figures, as ratios within one run; ARGS="http --rounds 7" for a part, ARGS="no_ops --against COMMIT" for the worker beside that of a commit
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m tools.benchmarks $(ARGS)
 
 soak: install  ## faults and load, checked; MINUTES=, SEED= to repeat a run, ARGS="nemesis" or "history --rate 500" for a part
-	@MINUTES=$(MINUTES) SEED=$(SEED) $(BIN)/python -m soak $(ARGS)
+	@MINUTES=$(MINUTES) SEED=$(SEED) $(BIN)/python -m tools.soak $(ARGS)
 
 release: install  ## build the release of a tagged commit into dist/; ARGS=--snapshot for any commit
 	@$(BIN)/python .ci/release.py $(ARGS)
@@ -86,7 +86,7 @@ release-check: install  ## build the packages, install them afresh, run the suit
 	@.ci/release-check
 
 screenshots: install  ## the README's pictures of the admin; ARGS=folder for every page in every state
-	@$(BIN)/python -m demo.screenshots $(ARGS)
+	@$(BIN)/python -m tools.demo.screenshots $(ARGS)
 
 # All but the SDK, which is of this repository: installed beside the package, and pinned by a release.
 COMPILE = $(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 --no-emit-package runqy-sdk

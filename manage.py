@@ -3,7 +3,7 @@
 
 import sys
 
-from runqy.supervisor.management_commands import run_manage
+from runqy.manage import run_manage
 
 if __name__ == "__main__":
     run_manage(sys.argv[0], sys.argv[1:])

@@ -9,8 +9,8 @@ from runqy.broker.memory import MemoryUse
 from runqy.broker.streams.ends import MAX_ENDS_WITH_RESULTS
 from runqy.broker.tasks.enqueue import MAX_ENDS
 from runqy.broker.workers.records import SHARED_DEATHS_WINDOW_S
-from runqy.formats import durations
-from runqy.formats.error_texts import find_error_line
+from runqy.core.formats import durations
+from runqy.core.formats.error_texts import find_error_line
 from tasks.history.failure_counts import NO_FAILURES, FailureCounts
 
 FAILURE_WINDOW_MIN = 5

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from alerts.kinds import AlertKind, AlertLevel
 from alerts.rules import RULES, RuleSettings
-from runqy.formats import durations
+from runqy.core.formats import durations
 
 SUBJECT_MAX_LENGTH = 255
 NAME_MAX_LENGTH = 300

@@ -32,7 +32,7 @@ from runqy.audit.changes import diff
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.replies import replace_nul
-from runqy.formats.names import QUEUE_NAME_MAX_LENGTH
+from runqy.core.formats.names import QUEUE_NAME_MAX_LENGTH
 from webhooks.messages import AlertMessage, MessageText, schedule_alert
 from webhooks.models import EndpointEvent
 

@@ -35,7 +35,7 @@ from runqy.broker.health import check_nodes
 from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import Replacement, WorkerRecord, WorkerState
-from runqy.config_sync.publishing import compare_configuration
+from runqy.configuration.publishing import compare_configuration
 from runqy.maintenance.failed_rows import list_failed_rows
 from runqy.maintenance.models import FailedRow
 from schedules.queries import count_unknown_fires, list_problems

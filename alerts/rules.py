@@ -9,7 +9,7 @@ from alerts.kinds import AlertKind, AlertLevel
 from alerts.observations import Observation, Problem, WorkerObservation
 from runqy.broker.streams.ends import MAX_ENDS_WITH_RESULTS
 from runqy.broker.tasks.enqueue import MAX_ENDS
-from runqy.formats import durations
+from runqy.core.formats import durations
 from runqy.maintenance.failed_rows import RowFailures
 
 failures = RowFailures("alert rule")

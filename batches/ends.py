@@ -9,7 +9,7 @@ from django.db.models.functions import Length
 from batches.models import REASON_MAX_LENGTH, Batch, CallbackState, Member, MemberState
 from batches.progress import lock_batch, settle, sum_waiting
 from runqy.broker.replies import replace_nul
-from runqy.formats.error_texts import find_error_line
+from runqy.core.formats.error_texts import find_error_line
 from runqy.redis_connection import get_broker
 from tasks.ends.collector import CollectedEnd, register_consumer
 from tasks.ends.observed_queues import register_observed_queues

@@ -6,7 +6,7 @@ from typing import Any
 from django.db import models
 from django.db.models import Q
 
-from runqy.formats.names import QUEUE_NAME_MAX_LENGTH
+from runqy.core.formats.names import QUEUE_NAME_MAX_LENGTH
 
 NAME_MAX_LENGTH = 255
 REASON_MAX_LENGTH = 300

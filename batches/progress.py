@@ -14,7 +14,7 @@ from batches.models import Batch, CallbackState, Condition, MemberState, Waiting
 from runqy.broker.broker import Broker
 from runqy.broker.notify import Notify
 from runqy.broker.tasks.enqueue import NewTask
-from runqy.formats.json_decoding import convert
+from runqy.core.formats.json_decoding import convert
 from runqy.maintenance.wakeups import wake_duty
 from webhooks.messages import schedule_batch_ended
 

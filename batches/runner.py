@@ -31,8 +31,8 @@ from runqy.broker.notify import Notify
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.broker.tasks.reader import read_states
+from runqy.core.formats.json_decoding import read_json
 from runqy.errors import BrokerUnavailable
-from runqy.formats.json_decoding import read_json
 from runqy.maintenance.failed_rows import RowFailures
 from runqy.redis_connection import get_broker
 from tasks import payloads

@@ -10,8 +10,8 @@ from django.db import InterfaceError, OperationalError, connections
 from batches.models import Batch
 from batches.queries import is_allowed
 from runqy.audit.actors import Actor, ActorKind
+from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import BatchNotFound, DatabaseUnavailable, KeyRequired
-from runqy.telemetry.failure_log import FailureLog
 from tasks.waiting import ResultWaiters, Waiter, WaitingClient
 
 POLL_S = 1.0

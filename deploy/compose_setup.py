@@ -13,8 +13,8 @@ import secrets
 import sys
 from pathlib import Path
 
-from runqy.config.home import get_or_create_secret
-from runqy.config.process import restrict_new_files
+from runqy.core.environment.home import get_or_create_secret
+from runqy.core.environment.process import restrict_new_files
 
 _SERVER_SECRETS = ("api_key", "worker_api_key", "metrics_token", "secret_key", "database_password", "redis_password")
 # The user `default` is off but keeps its permissions: Redis 7 and Valkey 8 run the transactions of the append-only file
@@ -55,8 +55,8 @@ def _publish_examples(folder: Path, uid: int) -> None:
         os.setgid(uid)
         os.setuid(uid)
     # Reads the settings, and so the secrets that now exist.
-    from runqy.supervisor.queue_files import publish_examples  # noqa: PLC0415
-    from runqy.supervisor.stop_signals import catch_signals  # noqa: PLC0415
+    from runqy.stack.queue_files import publish_examples  # noqa: PLC0415
+    from runqy.stack.stop_signals import catch_signals  # noqa: PLC0415
 
     with catch_signals() as stop:
         publish_examples(folder, stop)

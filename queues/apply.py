@@ -20,7 +20,7 @@ from queues.operations import QueueSave, save_queues, spec_digest
 from queues.pending_deletions import dropped_redis_queues
 from queues.queries import get_changed_catalog
 from queues.queue_files import merge_queue_files, parse_queue_file, write_queue_file
-from runqy.config_sync.operations import configuration_change
+from runqy.configuration.operations import configuration_change
 from runqy.errors import BrokerUnavailable, QueueBeingDeleted, QueueInvalid, QueueNameTaken, QueueNotEmpty, RunqyError
 from runqy.redis_connection import get_broker
 

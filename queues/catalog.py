@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from queues.definitions import QueueBase, QueueDefinition
+from runqy.core.formats.names import DEFAULT_SUB_QUEUE, SEPARATORS, aliases_of
 from runqy.errors import QueueNotFound
-from runqy.formats.names import DEFAULT_SUB_QUEUE, SEPARATORS, aliases_of
 
 AllowedQueues: TypeAlias = frozenset[str] | None
 """The names of the queues that a client may use; None allows all."""

@@ -38,8 +38,8 @@ from queues.validators import (
 )
 from queues.webhook_urls import normalize_hosts
 from runqy.api.serializers import StrictBooleanField, StrictChoiceField, StrictIntegerField, StringField
+from runqy.core.formats import durations, sizes
 from runqy.errors import QueueInvalid
-from runqy.formats import durations, sizes
 from vaults.validators import validate_vault_name
 
 Path: TypeAlias = tuple[str | int, ...]

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from runqy.formats import durations, sizes
-from runqy.formats.json_decoding import read_json
-from runqy.formats.names import DEFAULT_SUB_QUEUE
+from runqy.core.formats import durations, sizes
+from runqy.core.formats.json_decoding import read_json
+from runqy.core.formats.names import DEFAULT_SUB_QUEUE
 from vaults.entry_rules import parse_reference
 
 CHILD_CONCURRENCY_MAX = 256

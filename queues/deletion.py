@@ -23,11 +23,11 @@ from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.queues.deletion import delete_redis_queue, remember_unread_ends
 from runqy.broker.queues.stats import QueueCounts, count_tasks
-from runqy.config_sync.operations import configuration_change
-from runqy.config_sync.publishing import publish
-from runqy.config_sync.snapshot import PROPAGATION_S
+from runqy.configuration.operations import configuration_change
+from runqy.configuration.publishing import publish
+from runqy.configuration.snapshot import PROPAGATION_S
+from runqy.core.preconditions import Precondition, accept_any
 from runqy.errors import QueueNotEmpty, QueueNotFound, RunqyError
-from runqy.http.preconditions import Precondition, accept_any
 from runqy.maintenance.failed_rows import RowFailures
 
 log = structlog.get_logger()

@@ -7,10 +7,10 @@ from queues.operations import republish_configuration
 from queues.replacements import continue_replacements
 from queues.rollouts import advance_rollouts, make_first_releases
 from runqy.broker.broker import Broker
+from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import ConfigurationUnavailable
 from runqy.maintenance.base import DatabaseDuty, register
 from runqy.maintenance.failed_rows import RowFailures
-from runqy.telemetry.failure_log import FailureLog
 
 
 @register

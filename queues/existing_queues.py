@@ -10,11 +10,11 @@ from queues.definitions import QueueBase
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.queues.stats import QueueCounts, count_tasks, read_queue_names
-from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.operations import configuration_change
-from runqy.config_sync.snapshot import Snapshot, current_snapshot
-from runqy.formats.json_decoding import read_json
-from runqy.formats.names import DEFAULT_SUB_QUEUE
+from runqy.configuration.documents import DocumentKind
+from runqy.configuration.operations import configuration_change
+from runqy.configuration.snapshot import Snapshot, current_snapshot
+from runqy.core.formats.json_decoding import read_json
+from runqy.core.formats.names import DEFAULT_SUB_QUEUE
 
 
 def find_undefined_queues(broker: Broker) -> list[QueueCounts]:

@@ -35,7 +35,7 @@ from queues.validators import (
     validate_vaults,
     validate_webhook_hosts,
 )
-from runqy.formats.names import QUEUE_NAME_MAX_LENGTH
+from runqy.core.formats.names import QUEUE_NAME_MAX_LENGTH
 from vaults.models import SealedSecret
 
 QUEUE_COLUMNS = tuple(column.name for column in fields(QueueBase) if column.name not in ("deployment", "sub_queues"))

@@ -18,13 +18,13 @@ from queues.webhook_secrets import QueueSecret, create_queue_secrets
 from runqy.accounts.identities import store_key_uses
 from runqy.audit.changes import diff
 from runqy.audit.operations import record
-from runqy.config_sync import publishing
-from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.operations import Change, configuration_change
-from runqy.config_sync.publishing import SyncStatus
-from runqy.database.model_errors import model_errors
+from runqy.configuration import publishing
+from runqy.configuration.documents import DocumentKind
+from runqy.configuration.operations import Change, configuration_change
+from runqy.configuration.publishing import SyncStatus
+from runqy.core.database.model_errors import model_errors
+from runqy.core.preconditions import Precondition, accept_any
 from runqy.errors import PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound, RunqyError
-from runqy.http.preconditions import Precondition, accept_any
 from vaults.queries import find_git_token_error
 
 log = structlog.get_logger()

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from queues.definitions import FieldType, PayloadField
+from runqy.core.formats.names import DEFAULT_SUB_QUEUE
 from runqy.errors import PayloadInvalid
-from runqy.formats.names import DEFAULT_SUB_QUEUE
 
 _TYPE_BY_FIRST_BYTE = {
     ord('"'): FieldType.STRING,

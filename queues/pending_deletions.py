@@ -15,8 +15,8 @@ from queues.models import QueueDeletion
 from runqy import clock
 from runqy.audit.actors import current_actor
 from runqy.broker.queues.stats import QueueCounts, count_tasks
+from runqy.core.formats.names import SEPARATORS
 from runqy.errors import BrokerUnavailable, QueueBeingDeleted, QueueNotEmpty
-from runqy.formats.names import SEPARATORS
 from runqy.redis_connection import get_broker
 
 LEASE_S = 30

@@ -10,8 +10,8 @@ from queues.models import Queue, Release, ReleaseSource, ReleaseState
 from queues.releases import code_of, create_release, find_release, get_queue, release_changes
 from queues.repository_check import find_tip
 from runqy.audit.operations import record
-from runqy.config_sync.operations import configuration_change
-from runqy.git.sources import repository_name
+from runqy.configuration.operations import configuration_change
+from runqy.core.git.sources import repository_name
 
 log = structlog.get_logger(__name__)
 

@@ -27,17 +27,11 @@ from queues.models import Queue
 from runqy.broker.broker import Broker
 from runqy.broker.queues.stats import read_queue_names
 from runqy.broker.request import AnyBroker
-from runqy.config_sync.documents import Document, DocumentKind, field
-from runqy.config_sync.models import StoredDocument
-from runqy.config_sync.snapshot import (
-    MAX_AGE_S,
-    Snapshot,
-    SnapshotValue,
-    get_newest,
-    get_snapshot,
-)
+from runqy.configuration.documents import Document, DocumentKind, field
+from runqy.configuration.models import StoredDocument
+from runqy.configuration.snapshot import MAX_AGE_S, Snapshot, SnapshotValue, get_newest, get_snapshot
+from runqy.core.formats.json_decoding import read_json
 from runqy.errors import QueueNotFound
-from runqy.formats.json_decoding import read_json
 from runqy.redis_connection import get_broker
 from vaults.worker_secrets import list_secret_errors, list_unreadable_vaults
 

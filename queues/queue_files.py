@@ -25,7 +25,7 @@ from queues.file_sections import SECTIONS, FileError, LoadedNames, Located, empt
 from queues.models import DEFAULTS, LIMIT_COLUMNS, Queue, QueueSource, definition_key
 from queues.operations import QueueSave, save_queues, spec_digest
 from queues.yaml_loader import LocatedYaml, YamlInvalid, read_yaml
-from runqy.config_sync.operations import configuration_change
+from runqy.configuration.operations import configuration_change
 from runqy.errors import RunqyError
 from runqy.redis_connection import get_broker
 

@@ -20,8 +20,8 @@ from queues.vault_grants import LIMITED_KEY, NO_VAULT_PERMISSION, refuse_added_g
 from runqy.audit.actors import current_actor
 from runqy.audit.changes import Changes
 from runqy.audit.operations import record
-from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.operations import Change, configuration_change
+from runqy.configuration.documents import DocumentKind
+from runqy.configuration.operations import Change, configuration_change
 from runqy.errors import QueueNotFound, ReleaseMissing, RequestInvalid
 
 RELEASES_KEPT = 50

@@ -16,13 +16,13 @@ from queues.models import Queue
 from queues.validators import validate_branch, validate_git_url
 from queues.vault_grants import find_added_grants
 from runqy.audit.operations import record
+from runqy.core.git.commands import CommandMissing, CommandRunner, CommandTimedOut, LimitExceeded
+from runqy.core.git.credentials import GitCredentials, git_environment
+from runqy.core.git.limits import Limits
+from runqy.core.git.remotes import BranchMissing, RemoteRef, resolve_ref
+from runqy.core.git.sources import Source, parse_source
+from runqy.core.git.ssrf import find_public_addresses, pinned_http, pinned_ssh
 from runqy.errors import DeploymentFailed, DeploymentRefused, RunqyError
-from runqy.git.commands import CommandMissing, CommandRunner, CommandTimedOut, LimitExceeded
-from runqy.git.credentials import GitCredentials, git_environment
-from runqy.git.limits import Limits
-from runqy.git.remotes import BranchMissing, RemoteRef, resolve_ref
-from runqy.git.sources import Source, parse_source
-from runqy.git.ssrf import find_public_addresses, pinned_http, pinned_ssh
 from vaults.worker_secrets import get_worker_secrets
 
 CHECK_TIMEOUT_S = 15.0

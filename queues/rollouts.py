@@ -29,9 +29,9 @@ from runqy.broker.broker import Broker
 from runqy.broker.replies import replace_nul
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import DeploymentStep, WorkerRecord, WorkerState
-from runqy.config_sync.operations import configuration_change
-from runqy.formats.durations import humanize_exactly
-from runqy.formats.error_texts import find_error_line, find_start_error, shorten
+from runqy.configuration.operations import configuration_change
+from runqy.core.formats.durations import humanize_exactly
+from runqy.core.formats.error_texts import find_error_line, find_start_error, shorten
 from runqy.maintenance.failed_rows import RowFailures
 
 log = structlog.get_logger(__name__)

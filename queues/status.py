@@ -35,8 +35,8 @@ from runqy.broker.workers.heartbeats import (
     read_live_and_lost_records,
 )
 from runqy.broker.workers.records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers
-from runqy.config_sync.documents import DocumentKind, field
-from runqy.config_sync.publishing import SyncStatus
+from runqy.configuration.documents import DocumentKind, field
+from runqy.configuration.publishing import SyncStatus
 from runqy.errors import BrokerUnavailable
 
 UNTOLD_WARNING = "Ends of tasks in the queue {} that Go's workers run are not told: its redis_storage is false."

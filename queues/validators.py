@@ -11,8 +11,8 @@ from django.core.validators import RegexValidator
 from queues.definitions import PayloadField
 from queues.payload_schema import payload_field_errors
 from queues.webhook_urls import normalize_hosts
-from runqy.formats.names import QUEUE_NAME, QUEUE_NAME_MAX_LENGTH, QUEUE_NAME_RULE
-from runqy.git.sources import normalize_branch, normalize_path, normalize_url
+from runqy.core.formats.names import QUEUE_NAME, QUEUE_NAME_MAX_LENGTH, QUEUE_NAME_RULE
+from runqy.core.git.sources import normalize_branch, normalize_path, normalize_url
 from vaults.entry_rules import parse_reference, value_error, variable_name_error
 from vaults.validators import validate_vault_name
 

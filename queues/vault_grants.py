@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from queues.definitions import Deployment
+from runqy.core.git.hosts import find_https_host, is_https
 from runqy.errors import KeyInsufficient
-from runqy.git.hosts import find_https_host, is_https
 from vaults.entry_rules import parse_reference
 
 LIMITED_KEY = "This key is limited to queues"

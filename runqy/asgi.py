@@ -15,18 +15,18 @@ from django.conf import settings
 import runqy.urls  # noqa: F401 (else the first request waits until all views are imported)
 from runqy.accounts.logins import is_logged_in
 from runqy.accounts.identities import find_identity, is_guessable
-from runqy.api.authentication import presented_key
+from runqy.accounts.authentication import presented_key
 from runqy.broker.async_broker import AsyncBroker
-from runqy.dataplane.application import Application
-from runqy.dataplane.bodies import BodyReader
-from runqy.dataplane.drain import Drain
-from runqy.dataplane.endpoints import HotEndpoints
-from runqy.dataplane.executors import BoundedExecutor
-from runqy.dataplane.request import ParsedRequest
-from runqy.dataplane.background_tasks import BackgroundTasks
+from runqy.server.dataplane.application import Application
+from runqy.server.dataplane.bodies import BodyReader
+from runqy.server.dataplane.drain import Drain
+from runqy.server.dataplane.endpoints import HotEndpoints
+from runqy.server.dataplane.executors import BoundedExecutor
+from runqy.server.dataplane.request import ParsedRequest
+from runqy.server.dataplane.background_tasks import BackgroundTasks
 from runqy.errors import ConfigurationUnavailable
-from runqy.health.readiness import start_draining
-from runqy.metrics.process import ProcessSampler
+from runqy.server.health.readiness import start_draining
+from runqy.server.metrics.process import ProcessSampler
 from tasks.waiting import ResultWaiters
 from tasks.waiting_loop import ServingLoop, set_waiting_loop, waiter_limits
 

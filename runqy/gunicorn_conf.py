@@ -4,14 +4,14 @@ import os
 from typing import TYPE_CHECKING
 
 from runqy import settings
-from runqy.config.process import raise_open_files_limit
-from runqy.metrics import multiprocess
+from runqy.core.environment.process import raise_open_files_limit
+from runqy.server.metrics import multiprocess
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
     from gunicorn.workers.base import Worker
 
-worker_class = "runqy.dataplane.gunicorn_worker.WebWorker"
+worker_class = "runqy.server.dataplane.gunicorn_worker.WebWorker"
 workers = settings.WEB_CONCURRENCY
 keepalive = 75
 timeout = 60

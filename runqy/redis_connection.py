@@ -11,10 +11,10 @@ from redis import Redis, RedisCluster
 from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import connect_client
-from runqy.concurrency import event_loop
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.concurrency import event_loop
+from runqy.core.environment.connection_urls import RedisTarget
+from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import BrokerUnavailable
-from runqy.telemetry.failure_log import FailureLog
 
 CLOCK_VALID_S = 5.0
 """How long a measurement of Redis's clock is valid."""

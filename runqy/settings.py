@@ -1,19 +1,19 @@
 """Settings, read from the environment once and typed. docs/reference/settings.md lists the variables.
 
-Those that no variable changes are in runqy/config/framework.py.
+Those that no variable changes are in runqy/server/framework.py.
 """
 
 from pathlib import Path
 
 from runqy.admin_site import theme
 from runqy.broker import constants
-from runqy.config import connection_urls, home, own_packages, process
-from runqy.config.connection_urls import RedisTarget
-from runqy.config.env import Environment, parse_master_keys
-from runqy.config.framework import *  # noqa: F403
-from runqy.config.framework import INSTALLED_APPS, MIDDLEWARE
-from runqy.formats.rates import Rate
-from runqy.telemetry import logs
+from runqy.core.environment import connection_urls, home, own_packages, process
+from runqy.core.environment.connection_urls import RedisTarget
+from runqy.core.environment.variables import Environment, parse_master_keys
+from runqy.core.formats.rates import Rate
+from runqy.core.telemetry import logs
+from runqy.server.framework import *  # noqa: F403
+from runqy.server.framework import INSTALLED_APPS, MIDDLEWARE
 
 env = Environment()
 
@@ -177,7 +177,9 @@ RUNQY_CORS_ORIGINS = env.parsed(
 CORS_ALLOWED_ORIGINS = RUNQY_CORS_ORIGINS
 if RUNQY_CORS_ORIGINS:
     INSTALLED_APPS.append("corsheaders")
-    MIDDLEWARE.insert(MIDDLEWARE.index("runqy.http.middleware.BodySizeMiddleware"), "runqy.http.cors.CorsMiddleware")
+    MIDDLEWARE.insert(
+        MIDDLEWARE.index("runqy.server.middleware.BodySizeMiddleware"), "runqy.server.cors.CorsMiddleware"
+    )
 
 # HTTPS, at this server or at a proxy in front of it
 RUNQY_HTTPS = env.flag(

@@ -9,10 +9,10 @@ from runqy.accounts.admin.own_settings import own_settings
 from runqy.accounts.admin.users import change_own_password, log_out_own_sessions
 from runqy.accounts.logins import log_in
 from runqy.api.views import IndexRedirectView, StartPageView, SwaggerView
-from runqy.health.viewsets import HealthViewSet
-from runqy.http.server_limits import LimitsViewSet
-from runqy.metrics.viewsets import MetricsViewSet
-from runqy.overview.views import ChartsView, LiveView
+from runqy.server.health.viewsets import HealthViewSet
+from runqy.server.limits import LimitsViewSet
+from runqy.server.metrics.viewsets import MetricsViewSet
+from runqy.server.overview.views import ChartsView, LiveView
 
 urlpatterns = [
     path("", StartPageView.as_view(), name="start"),

@@ -1,6 +1,6 @@
 """The entry point of `runqy-worker`, in a package of which no other distribution has the name."""
 
-from runqy.config.own_packages import require_own_packages
+from runqy.core.environment.own_packages import require_own_packages
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
-from runqy.config.startup_collection import pause_collection
-from runqy.telemetry.tracing import start_tracing
+from runqy.core.environment.startup_collection import pause_collection
+from runqy.core.telemetry.tracing import start_tracing
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")
 start_tracing("runqy")  # before the middleware is made

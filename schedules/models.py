@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models import Q
 
 from runqy.audit.actors import Actor
-from runqy.formats.names import SCHEDULE_NAME, SCHEDULE_NAME_MAX_LENGTH, SCHEDULE_NAME_RULE
+from runqy.core.formats.names import SCHEDULE_NAME, SCHEDULE_NAME_MAX_LENGTH, SCHEDULE_NAME_RULE
 from runqy.maintenance.failed_rows import RowFailures
 from schedules.specs import CatchUp, Overlap, ScheduleSpec
 from schedules.times import LAST_TIME, MAX_CRON_LENGTH, Timing

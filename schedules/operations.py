@@ -14,8 +14,8 @@ from runqy.audit.changes import Changes, diff
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue import NewTask
+from runqy.core.preconditions import Precondition, accept_any
 from runqy.errors import ObjectLimitReached, PayloadInvalid, RequestInvalid, ScheduleAlreadyExists, ScheduleNameTaken
-from runqy.http.preconditions import Precondition, accept_any
 from runqy.maintenance.wakeups import wake_duty
 from schedules.models import Fire, Schedule, ScheduleSource, failures
 from schedules.planning import make_fire, plan_trigger

@@ -22,8 +22,8 @@ from runqy.broker.broker import Broker
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
+from runqy.core.formats.json_decoding import read_json
 from runqy.errors import BulkActionNotFound, RequestInvalid
-from runqy.formats.json_decoding import read_json
 from runqy.maintenance.wakeups import wake_duty
 from tasks.actions import VALID_STATES, TaskAction, permission_for
 from tasks.history.queries import TaskCount, count_ended_tasks, filter_ended_tasks

@@ -11,9 +11,9 @@ from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue import OF_QUEUE, NewTask, new_task_id
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
+from runqy.core.telemetry.request_ids import trace_headers
+from runqy.core.telemetry.tracing import enqueue_span
 from runqy.errors import PayloadInvalid, PayloadNotKept
-from runqy.http.request_ids import trace_headers
-from runqy.telemetry.tracing import enqueue_span
 from tasks import payloads
 from tasks.models import TaskCopy, TaskRun
 from tasks.operations import build_task, enqueue_built_task, ensure_enabled

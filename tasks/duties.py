@@ -11,20 +11,20 @@ from queues.catalog import QueueCatalog
 from queues.queries import get_catalog, get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
-from runqy.broker.maintenance.cancellations import enforce_cancellations
-from runqy.broker.maintenance.foreign_ends import ForeignEndSearch
-from runqy.broker.maintenance.forwarder import forward_due
-from runqy.broker.maintenance.janitor import ArchiveCursors, delete_expired
-from runqy.broker.maintenance.orphans import OrphanSearch
-from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
-from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
-from runqy.broker.maintenance.stray_locks import StrayLockSearch
+from runqy.broker.duties.cancellations import enforce_cancellations
+from runqy.broker.duties.foreign_ends import ForeignEndSearch
+from runqy.broker.duties.forwarder import forward_due
+from runqy.broker.duties.janitor import ArchiveCursors, delete_expired
+from runqy.broker.duties.orphans import OrphanSearch
+from runqy.broker.duties.pending_timeouts import archive_all_timed_out
+from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.duties.stray_locks import StrayLockSearch
 from runqy.broker.queues.stats import read_queue_names
 from runqy.broker.request import AnyBroker
 from runqy.broker.tasks.index import LookupSweep
 from runqy.broker.workers.claims import delete_stale_claims
 from runqy.broker.workers.heartbeats import remove_expired_workers
-from runqy.concurrency.threads import run_in_thread
+from runqy.core.concurrency.threads import run_in_thread
 from runqy.errors import ConfigurationUnavailable
 from runqy.maintenance.base import DatabaseDuty, RedisDuty, register
 from runqy.maintenance.failed_rows import RowFailures

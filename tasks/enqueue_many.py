@@ -35,6 +35,7 @@ from runqy.broker.tasks.enqueue_batch import (
     find_enqueued_part,
 )
 from runqy.broker.tasks.index import remove_lookups
+from runqy.core.formats.json_decoding import read_json
 from runqy.errors import (
     BatchConflict,
     BatchRefused,
@@ -51,7 +52,6 @@ from runqy.errors import (
     TaskAlreadyExists,
     TaskNotUnique,
 )
-from runqy.formats.json_decoding import read_json
 from tasks.operations import build_task, ensure_enabled, key_of_task_id, list_warnings, record_of, task_id_used
 
 MAX_REQUEST_TASKS = 10_000

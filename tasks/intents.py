@@ -24,6 +24,8 @@ from runqy.broker.tasks.enqueue import (
     Replayed,
     UniqueOutcome,
 )
+from runqy.core.telemetry.request_ids import request_id_context, trace_headers
+from runqy.core.telemetry.tracing import enqueue_span
 from runqy.errors import (
     BrokerFull,
     BrokerUnavailable,
@@ -35,8 +37,6 @@ from runqy.errors import (
     TaskAlreadyExists,
     TaskNotUnique,
 )
-from runqy.http.request_ids import request_id_context, trace_headers
-from runqy.telemetry.tracing import enqueue_span
 from tasks.enqueue_many import claim_lookups
 from tasks.operations import build_task, enqueue_built_task_once, ensure_enabled, find_enqueued_once, task_id_used
 

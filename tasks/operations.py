@@ -35,6 +35,8 @@ from runqy.broker.tasks.enqueue import (
 from runqy.broker.tasks.index import remove_lookups
 from runqy.broker.tasks.reader import read_tasks
 from runqy.broker.tasks.record import TaskRecord
+from runqy.core.telemetry.request_ids import trace_headers
+from runqy.core.telemetry.tracing import enqueue_span
 from runqy.errors import (
     BrokerFull,
     IdempotencyKeyReused,
@@ -49,8 +51,6 @@ from runqy.errors import (
     TaskNotFound,
     TaskNotUnique,
 )
-from runqy.http.request_ids import trace_headers
-from runqy.telemetry.tracing import enqueue_span
 from tasks import payloads
 from tasks.waiting import WaitingClient
 from tasks.waiting_loop import get_waiting_loop

@@ -7,8 +7,8 @@ import msgspec
 
 from queues import payload_schema
 from queues.definitions import PayloadField
+from runqy.core.formats.json_decoding import MAX_MEMBERS, check_depth, describe_error, read_json, read_members
 from runqy.errors import PayloadInvalid
-from runqy.formats.json_decoding import MAX_MEMBERS, check_depth, describe_error, read_json, read_members
 
 MAX_INTEGER_DIGITS = 4_300
 """The limit of Python's JSON decoder (`sys.int_info.default_max_str_digits`)."""

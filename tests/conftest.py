@@ -20,9 +20,9 @@ from django.test.utils import CaptureQueriesContext
 
 from runqy import clock, redis_connection
 from runqy.broker.redis_clock import PARTED_NS
-from runqy.concurrency import event_loop
-from runqy.config_sync import snapshot
-from runqy.health import readiness
+from runqy.configuration import snapshot
+from runqy.core.concurrency import event_loop
+from runqy.server.health import readiness
 from tasks.waiting_loop import ServingLoop, set_waiting_loop
 from tests.support import environment
 from tests.support.event_loop import watch_callbacks

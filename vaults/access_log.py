@@ -22,10 +22,10 @@ from runqy.broker.broker import Broker
 from runqy.broker.streams import write_behind
 from runqy.broker.streams.entries import StreamEntry
 from runqy.broker.workers.heartbeats import list_worker_records
-from runqy.config import signing
-from runqy.config_sync.documents import signing_key
+from runqy.configuration.documents import signing_key
+from runqy.core import signing
+from runqy.core.formats.json_decoding import read_json
 from runqy.errors import DeliveryNotRecorded, VaultNotFound
-from runqy.formats.json_decoding import read_json
 from runqy.maintenance.failed_rows import RowFailures
 from runqy.redis_connection import get_broker
 from vaults.entry_rules import vault_name_error

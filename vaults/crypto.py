@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 
-from runqy.config import signing
+from runqy.core import signing
 from runqy.errors import VaultLocked, VaultUnavailable
 
 _FORMAT = 1

@@ -10,9 +10,9 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Substr
 
+from runqy.core.formats.json_decoding import read_json
+from runqy.core.formats.names import QUEUE_NAME_MAX_LENGTH, VARIABLE_NAME_MAX_LENGTH, VAULT_NAME_MAX_LENGTH
 from runqy.errors import VaultNotFound, VaultUnavailable
-from runqy.formats.json_decoding import read_json
-from runqy.formats.names import QUEUE_NAME_MAX_LENGTH, VARIABLE_NAME_MAX_LENGTH, VAULT_NAME_MAX_LENGTH
 from vaults.crypto import KEY_ID_AT, KEY_ID_BYTES, EntryAAD, SealedAAD, get_keyring
 from vaults.entry_rules import EntryUsage, vault_name_error
 from vaults.validators import validate_description, validate_entry_key, validate_git_hosts, validate_vault_name

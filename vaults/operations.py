@@ -11,12 +11,12 @@ from django.utils import timezone
 from runqy.audit.actors import current_actor
 from runqy.audit.changes import REDACTED, Change, Changes
 from runqy.audit.operations import record
-from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.operations import Change as ConfigurationChange
-from runqy.config_sync.operations import configuration_change
-from runqy.database.model_errors import model_errors
+from runqy.configuration.documents import DocumentKind
+from runqy.configuration.operations import Change as ConfigurationChange
+from runqy.configuration.operations import configuration_change
+from runqy.core.database.model_errors import model_errors
+from runqy.core.preconditions import Precondition, accept_any
 from runqy.errors import VaultAlreadyExists, VaultEntryChanged, VaultEntryNotFound, VaultInvalid, VaultUnavailable
-from runqy.http.preconditions import Precondition, accept_any
 from vaults.crypto import get_keyring
 from vaults.dotenv import format_line
 from vaults.entry_rules import EntryUsage, entry_error, normalize_git_hosts

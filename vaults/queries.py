@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.db.models import Count
 
-from runqy.config_sync.documents import DocumentKind, field
-from runqy.config_sync.models import StoredDocument
+from runqy.configuration.documents import DocumentKind, field
+from runqy.configuration.models import StoredDocument
 from runqy.errors import VaultEntryNotFound, VaultLocked, VaultUnavailable
 from vaults.crypto import fingerprint, get_keyring
 from vaults.entry_rules import EntryUsage, Reference, git_token_error, parse_reference, variable_name_error

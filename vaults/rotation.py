@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from runqy.audit.operations import record
-from runqy.config_sync.operations import Change, configuration_change
+from runqy.configuration.operations import Change, configuration_change
 from runqy.errors import VaultUnavailable
 from vaults.crypto import get_keyring, read_key_id
 from vaults.models import CIPHERTEXT_HEAD, SealedSecret, Vault, VaultEntry

@@ -6,9 +6,9 @@ from datetime import datetime
 
 from django.db.models import Count, Min
 
-from runqy.config_sync.documents import DocumentKind, field
-from runqy.config_sync.models import StoredDocument
-from runqy.config_sync.publishing import compare_configuration, published_documents
+from runqy.configuration.documents import DocumentKind, field
+from runqy.configuration.models import StoredDocument
+from runqy.configuration.publishing import compare_configuration, published_documents
 from runqy.errors import BrokerUnavailable
 from vaults.crypto import get_keyring, read_key_id
 from vaults.models import KEY_ID, PublishedVault, SealedSecret, Vault, VaultEntry

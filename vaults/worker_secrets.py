@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.snapshot import MAX_AGE_S, Snapshot, get_snapshot
+from runqy.configuration.documents import DocumentKind
+from runqy.configuration.snapshot import MAX_AGE_S, Snapshot, get_snapshot
+from runqy.core.git.hosts import is_https
 from runqy.errors import VaultLocked, VaultUnavailable
-from runqy.git.hosts import is_https
 from vaults.access_log import VaultGrant, vault_state
 from vaults.crypto import Keyring, get_keyring, read_key_id
 from vaults.entry_rules import Reference, git_token_error, parse_reference

@@ -18,8 +18,8 @@ from runqy.broker.states import TaskState
 from runqy.broker.streams.ends import MAX_RESULT_BYTES, EndOutcome
 from runqy.broker.tasks.reader import read_tasks
 from runqy.broker.tasks.record import TaskRecord
+from runqy.core.formats.timestamps import format_ns
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
-from runqy.formats.timestamps import format_ns
 from runqy.redis_connection import get_broker
 from tasks import payloads
 from tasks.ends.collector import CollectedEnd, register_preparer

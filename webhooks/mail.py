@@ -8,7 +8,7 @@ from time import monotonic
 
 from django.core.mail import EmailMessage, get_connection
 
-from runqy.concurrency.threads import run_in_thread
+from runqy.core.concurrency.threads import run_in_thread
 from webhooks.transport import Outcome
 
 _SUBJECT_MAX_LENGTH = 200

@@ -11,7 +11,7 @@ from django.db.models import Q
 
 from queues.definitions import ALL_QUEUES
 from queues.webhook_urls import URL_MAX_LENGTH, parse_url
-from runqy.formats.names import QUEUE_NAME_MAX_LENGTH
+from runqy.core.formats.names import QUEUE_NAME_MAX_LENGTH
 from vaults.models import SealedSecret
 
 ENDPOINT_ID_LENGTH = 16

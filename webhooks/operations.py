@@ -18,15 +18,15 @@ from queues.webhook_urls import get_origin
 from runqy.audit.actors import ActorKind, current_actor
 from runqy.audit.changes import REDACTED, Change, diff
 from runqy.audit.operations import record
-from runqy.config_sync import operations as config_sync
-from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.operations import configuration_change
+from runqy.configuration import operations as config_sync
+from runqy.configuration.documents import DocumentKind
+from runqy.configuration.operations import configuration_change
+from runqy.core.preconditions import Precondition, accept_any
 from runqy.errors import (
     DeliveryNotFound,
     WebhookDisabled,
     WebhookInvalid,
 )
-from runqy.http.preconditions import Precondition, accept_any
 from runqy.maintenance.wakeups import wake_duty
 from vaults.models import SealedSecret
 from vaults.sealed_secrets import store_secret

@@ -15,8 +15,8 @@ from typing import Any
 import httpx2
 
 from queues.webhook_urls import WebhookUrl, find_address_error, parse_url
-from runqy.concurrency.threads import run_in_thread
-from runqy.config.env import Network
+from runqy.core.concurrency.threads import run_in_thread
+from runqy.core.environment.variables import Network
 
 RESPONSE_MAX_BYTES = 4096
 RESOLVED_FOR_S = 1.0

@@ -4,7 +4,7 @@ from queues.queries import get_fresh_catalog
 from runqy.accounts.worker_credentials import RedisUserReconciler
 from runqy.broker.broker import Broker
 from runqy.broker.workers.heartbeats import read_worker_records, store_served_queues
-from runqy.config_sync.snapshot import MAX_AGE_S
+from runqy.configuration.snapshot import MAX_AGE_S
 from runqy.errors import ConfigurationUnavailable
 from runqy.maintenance.base import RedisDuty, register
 

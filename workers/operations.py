@@ -13,12 +13,13 @@ from queues.definitions import PublishedRelease, QueueDefinition
 from queues.queries import get_fresh_catalog, get_published_releases, hides_payloads
 from runqy.accounts.identities import refuse_revoked_key
 from runqy.accounts.worker_credentials import grant_redis_user
-from runqy.api_keys import Identity
 from runqy.audit.operations import record_in_redis
 from runqy.broker.workers.claims import claim_worker_id
 from runqy.broker.workers.heartbeats import write_refusal
 from runqy.broker.workers.requests import WorkerAction, request_action
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.api_keys import Identity
+from runqy.core.environment.connection_urls import RedisTarget
+from runqy.core.git.hosts import find_https_host
 from runqy.errors import (
     BrokerUnavailable,
     KeyInsufficient,
@@ -29,7 +30,6 @@ from runqy.errors import (
     SharedRedisRefused,
     WorkerUnreachable,
 )
-from runqy.git.hosts import find_https_host
 from runqy.redis_connection import get_broker
 from vaults.access_log import record_delivery
 from vaults.worker_secrets import get_worker_secrets

@@ -9,7 +9,6 @@ from django.conf import settings
 
 from queues.catalog import AllowedQueues
 from queues.queries import get_fresh_catalog
-from runqy.api_keys import Identity
 from runqy.broker.broker import Broker
 from runqy.broker.constants import HEARTBEAT_TTL_S
 from runqy.broker.request import Request, raise_error
@@ -22,6 +21,7 @@ from runqy.broker.workers.heartbeats import (
     list_worker_records,
 )
 from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
+from runqy.core.api_keys import Identity
 from runqy.errors import KeyInsufficient, WorkerNotFound
 from workers.lost_tasks import HeldTask, find_outcomes, list_candidates
 

@@ -18,8 +18,8 @@ from queues.models import Queue
 from runqy.admin_site.base_admin import StyledForm
 from runqy.admin_site.times import LocalTimeField, format_time
 from runqy.admin_site.views import AdminViewMixin
+from runqy.core.formats import durations
 from runqy.errors import AlertResolved, RequestInvalid
-from runqy.formats import durations
 
 _HOUR_S = 3600
 _SPANS_S = (_HOUR_S // 2, _HOUR_S, 4 * _HOUR_S, 8 * _HOUR_S, 24 * _HOUR_S, 72 * _HOUR_S, 168 * _HOUR_S)

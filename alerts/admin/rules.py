@@ -16,7 +16,7 @@ from runqy.admin_site.base_admin import StyledModelForm
 from runqy.admin_site.fields import DurationFormField
 from runqy.admin_site.labels import render_state
 from runqy.audit.history import AuditedModelAdmin
-from runqy.formats import durations
+from runqy.core.formats import durations
 
 
 class ThresholdField(forms.CharField):

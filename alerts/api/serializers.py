@@ -20,7 +20,7 @@ from runqy.api.serializers import (
     StrictSerializer,
     StringField,
 )
-from runqy.formats.names import QUEUE_NAME
+from runqy.core.formats.names import QUEUE_NAME
 
 _ALL_LEVELS = "all"
 ALERT = {

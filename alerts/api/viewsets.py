@@ -16,7 +16,7 @@ from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 
 _EXAMPLE = OpenApiExample("alerts", value={"alerts": [s.ALERT], "next": None}, response_only=True)
 

@@ -20,7 +20,7 @@ from runqy.api.parsers import RawJSONParser, parse_idempotency_key
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 from runqy.errors import RequestInvalid
 from runqy.redis_connection import get_broker
 from tasks.api.calls import call_of, run_action

@@ -14,7 +14,7 @@ from queues.status import QueueStatus
 from runqy.admin_site import labels
 from runqy.admin_site.links import changelist_url
 from runqy.broker.states import TaskState
-from runqy.formats import durations
+from runqy.core.formats import durations
 
 if TYPE_CHECKING:
 

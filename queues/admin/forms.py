@@ -23,7 +23,7 @@ from queues.queries import default_limits
 from runqy.admin_site.base_admin import StyledForm, StyledModelForm
 from runqy.admin_site.fields import DurationFormField, SizeFormField
 from runqy.broker.workers.records import WorkerRecord
-from runqy.formats import durations, sizes
+from runqy.core.formats import durations, sizes
 from vaults.queries import ReferencedEntry, find_git_token_error, list_references
 
 ROWS = ("vaults", "input", "output")

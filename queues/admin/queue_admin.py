@@ -20,7 +20,7 @@ from queues.admin.undefined_queues import UndefinedQueuesView, adopted_fields
 from queues.models import Queue, QueueSource, ReleaseState
 from queues.operations import add_queue, edit_queue
 from runqy.admin_site.base_admin import LIVE
-from runqy.config_sync.admin import PublishedModelAdmin
+from runqy.configuration.admin import PublishedModelAdmin
 from runqy.errors import QueueAlreadyExists, QueueBeingDeleted, QueueNameTaken
 
 _CHANGED_BY = {

@@ -26,7 +26,7 @@ from queues.status import get_queue_statuses
 from queues.webhook_secrets import QueueSecret, rotate_queue_secret, show_queue_secret
 from runqy.admin_site.shown_once import render_rotation, render_webhook_secret
 from runqy.admin_site.views import AdminViewMixin
-from runqy.config_sync.admin import compared
+from runqy.configuration.admin import compared
 from runqy.errors import RunqyError
 from runqy.redis_connection import get_broker
 from vaults.models import SealedSecret

@@ -9,9 +9,9 @@ import msgspec
 
 from queues.pushes import Push
 from queues.webhook_secrets import generate_secret, sign
+from runqy.core.formats.json_decoding import read_json
+from runqy.core.git.sources import repository_name
 from runqy.errors import RequestInvalid
-from runqy.formats.json_decoding import read_json
-from runqy.git.sources import repository_name
 
 _MAX_AGE_S = 300
 """Of a signature with a time, as the Standard Webhooks specification recommends."""

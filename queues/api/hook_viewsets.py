@@ -17,15 +17,15 @@ from queues.api.git_events import find_refusal, is_push, parse_push
 from queues.pushes import PushResult, receive_push
 from queues.webhook_secrets import QueueSecret, find_git_hook_secrets, rotate_queue_secret, show_queue_secret
 from runqy import clock
-from runqy.api.authentication import ApiClient
+from runqy.accounts.authentication import ApiClient
 from runqy.api.parsers import RawJSONParser, refuse_members
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
 from runqy.api.schema import operation
 from runqy.api.throttling import failure_limiter
 from runqy.api.viewsets import ApiViewSet
 from runqy.audit.actors import Actor, ActorKind, actor_context
+from runqy.core.telemetry.request_ids import current_request_id
 from runqy.errors import PushUnsigned, RequestInvalid
-from runqy.http.request_ids import current_request_id
 from runqy.redis_connection import get_broker
 
 log = structlog.get_logger(__name__)

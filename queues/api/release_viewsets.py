@@ -12,8 +12,8 @@ from runqy.api.parsers import refuse_members
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
-from runqy.api_keys import Role
-from runqy.config_sync.operations import PublicationResult, publication_result
+from runqy.configuration.operations import PublicationResult, publication_result
+from runqy.core.api_keys import Role
 from runqy.redis_connection import get_broker
 
 

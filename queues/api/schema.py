@@ -22,8 +22,8 @@ from rest_framework.request import Request
 from queues.catalog import AllowedQueues
 from queues.definitions import FieldType, PayloadField
 from queues.queries import get_fresh_catalog
-from runqy.api.authentication import BearerTokenAuthentication
-from runqy.api_keys import Identity
+from runqy.accounts.authentication import BearerTokenAuthentication
+from runqy.core.api_keys import Identity
 
 _QUEUE, _REDIS_QUEUE = "inference", "inference_high"
 """The queue in the examples of the reference."""

@@ -34,8 +34,8 @@ from runqy.api.permissions import require_all_queues
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, operation
 from runqy.api.viewsets import ApiViewSet
-from runqy.api_keys import Role
-from runqy.config_sync.operations import publication_result
+from runqy.configuration.operations import publication_result
+from runqy.core.api_keys import Role
 from runqy.redis_connection import get_broker
 
 

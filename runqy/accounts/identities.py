@@ -22,14 +22,14 @@ from django.dispatch import receiver
 
 from runqy import clock
 from runqy.accounts.models import ApiKey
-from runqy.api_keys import ENVIRONMENT_KEYS, MIN_KEY_LENGTH, Identity, Role
 from runqy.broker.request import AnyBroker
 from runqy.broker.streams import write_behind
-from runqy.config_sync.documents import Document, DocumentKind
-from runqy.config_sync.snapshot import Snapshot, SnapshotValue, current_snapshot, get_newest, get_snapshot
+from runqy.configuration.documents import Document, DocumentKind
+from runqy.configuration.snapshot import Snapshot, SnapshotValue, current_snapshot, get_newest, get_snapshot
+from runqy.core.api_keys import ENVIRONMENT_KEYS, MIN_KEY_LENGTH, Identity, Role
+from runqy.core.formats.json_decoding import read_json
+from runqy.core.formats.rates import parse_rate
 from runqy.errors import BrokerUnavailable, KeyRequired, RunqyError
-from runqy.formats.json_decoding import read_json
-from runqy.formats.rates import parse_rate
 from runqy.redis_connection import get_broker
 
 log = structlog.get_logger()

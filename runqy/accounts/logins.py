@@ -1,6 +1,6 @@
 """Logins and sessions of users: rate limit by address, lockout, the end of sessions, audit records.
 
-The limits are RUNQY_AUTH_FAILURE_LIMIT and AXES_FAILURE_LIMIT (`runqy/config/framework.py`).
+The limits are RUNQY_AUTH_FAILURE_LIMIT and AXES_FAILURE_LIMIT (`runqy/server/framework.py`).
 """
 
 import re
@@ -23,8 +23,8 @@ from runqy.admin_site.error_pages import too_many_logins
 from runqy.api.throttling import ip_prefix, login_limiter
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.operations import record
+from runqy.core.telemetry.request_ids import current_request_id
 from runqy.errors import TooManyFailures
-from runqy.http.request_ids import current_request_id
 from runqy.redis_connection import get_broker
 
 log = structlog.get_logger(__name__)

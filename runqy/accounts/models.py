@@ -12,7 +12,7 @@ from runqy.accounts.validators import (
     validate_time_zone,
     validate_vault_names,
 )
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 
 
 class ApiKey(models.Model):

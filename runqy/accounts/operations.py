@@ -26,11 +26,11 @@ from runqy.accounts.staff_rules import list_key_roles
 from runqy.accounts.worker_credentials import remove_users_of_keys
 from runqy.audit.actors import ActorKind, current_actor
 from runqy.audit.operations import record
-from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.operations import Change, configuration_change
-from runqy.database.model_errors import model_errors
+from runqy.configuration.documents import DocumentKind
+from runqy.configuration.operations import Change, configuration_change
+from runqy.core.database.model_errors import model_errors
+from runqy.core.formats.rates import Rate, parse_rate
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound
-from runqy.formats.rates import Rate, parse_rate
 
 MAX_PERSONAL_KEYS = 20
 """How many accepted personal keys a user may have; each is in the memory of all servers."""

@@ -15,14 +15,14 @@ from runqy import clock
 from runqy.accounts.identities import PublishedKey, known_keys
 from runqy.accounts.models import ApiKey
 from runqy.accounts.staff_rules import list_key_roles
-from runqy.api_keys import ENVIRONMENT_KEYS, Role
 from runqy.audit.actors import ActorKind
-from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.models import StoredDocument
-from runqy.config_sync.snapshot import Snapshot
+from runqy.configuration.documents import DocumentKind
+from runqy.configuration.models import StoredDocument
+from runqy.configuration.snapshot import Snapshot
+from runqy.core.api_keys import ENVIRONMENT_KEYS, Role
+from runqy.core.formats.json_decoding import read_json
+from runqy.core.formats.names import aliases_of
 from runqy.errors import ApiKeyNotFound
-from runqy.formats.json_decoding import read_json
-from runqy.formats.names import aliases_of
 
 LIMITS_NOT_IN_REDIS = (
     "Keys that are limited to queues have allow_shared_redis: workers without a Redis user of their own get shared "

@@ -7,7 +7,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from runqy.admin_site.roles import ROLES
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 
 SUPERUSER = "superuser"
 _ADMIN = "admin"

@@ -10,7 +10,7 @@ from django.db import transaction
 from runqy.accounts.models import UserSettings
 from runqy.audit.changes import diff
 from runqy.audit.operations import record
-from runqy.formats.time_zones import get_zone
+from runqy.core.formats.time_zones import get_zone
 
 
 def find_time_zone(user: Any) -> str:

@@ -15,17 +15,17 @@ from django.conf import settings
 
 from runqy import clock
 from runqy.accounts.identities import PublishedKey
-from runqy.api_keys import Identity, Role
 from runqy.broker.broker import Broker
 from runqy.broker.workers import redis_users as acl
 from runqy.broker.workers.redis_users import RedisUser, StoredUser
-from runqy.config import signing
-from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.snapshot import Snapshot, get_newest, get_snapshot
+from runqy.configuration.documents import DocumentKind
+from runqy.configuration.snapshot import Snapshot, get_newest, get_snapshot
+from runqy.core import signing
+from runqy.core.api_keys import Identity, Role
+from runqy.core.formats.json_decoding import read_json
+from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable
-from runqy.formats.json_decoding import read_json
 from runqy.redis_connection import get_broker
-from runqy.telemetry.failure_log import FailureLog
 
 log = structlog.get_logger(__name__)
 

@@ -8,8 +8,8 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.response import TemplateResponse
 
+from runqy.core.telemetry.request_ids import current_request_id
 from runqy.errors import OutcomeUnknown, RunqyError
-from runqy.http.request_ids import current_request_id
 
 log = structlog.get_logger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from django import forms
 
-from runqy.formats import durations, sizes
+from runqy.core.formats import durations, sizes
 
 
 class LimitFormField(forms.CharField):

@@ -11,9 +11,9 @@ import msgspec
 from django.core.cache import cache
 
 from runqy.broker.replies import REDIS_ERRORS
-from runqy.concurrency.circuit_breaker import CircuitBreaker, CircuitOpen
+from runqy.core.concurrency.circuit_breaker import CircuitBreaker, CircuitOpen
+from runqy.core.formats.json_decoding import convert
 from runqy.errors import RunqyError
-from runqy.formats.json_decoding import convert
 
 T = TypeVar("T")
 

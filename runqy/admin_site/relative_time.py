@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from django.utils.safestring import SafeString
 
 from runqy.admin_site import times
-from runqy.formats import durations
+from runqy.core.formats import durations
 
 _GRACE_NS = 10 * 10**9
 """How late something may be before it is overdue. Maintenance does what is due within seconds."""

@@ -19,7 +19,7 @@ def get_unfold_settings(environment: str) -> dict[str, Any]:
         "SHOW_BACK_BUTTON": True,
         "ENVIRONMENT_TITLE_PREFIX": f"[{environment}]" if environment else None,
         "LOGIN": {"form": "runqy.admin_site.forms.LoginForm"},
-        "DASHBOARD_CALLBACK": "runqy.overview.views.add_overview",
+        "DASHBOARD_CALLBACK": "runqy.server.overview.views.add_overview",
         "ACCOUNT": {"navigation": "runqy.admin_site.site.get_account_links"},
         "SIDEBAR": {"navigation": "runqy.admin_site.site.get_navigation"},
     }

@@ -6,7 +6,7 @@ import structlog
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
-from runqy.api_keys import ENVIRONMENT_KEYS, MIN_KEY_LENGTH
+from runqy.core.api_keys import ENVIRONMENT_KEYS, MIN_KEY_LENGTH
 
 log = structlog.get_logger()
 

@@ -14,8 +14,8 @@ from django.utils.http import parse_etags, quote_etag
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from runqy.core.preconditions import Precondition, accept_any
 from runqy.errors import PreconditionFailed, PreconditionRequired
-from runqy.http.preconditions import Precondition, accept_any
 
 
 def content_version(body: bytes) -> str:

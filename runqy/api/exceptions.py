@@ -19,7 +19,8 @@ from runqy.admin_site import error_pages
 from runqy.admin_site.error_pages import render_error_page
 from runqy.api.renderers import encode_json
 from runqy.api.serializers import error_messages
-from runqy.database.damage import find_damage
+from runqy.core.database.damage import find_damage
+from runqy.core.telemetry.request_ids import current_request_id
 from runqy.errors import (
     ClientDisconnected,
     ConfigurationUnconfirmed,
@@ -35,7 +36,6 @@ from runqy.errors import (
     RunqyError,
     TooManyRequests,
 )
-from runqy.http.request_ids import current_request_id
 
 PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2

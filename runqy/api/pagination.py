@@ -15,8 +15,8 @@ from rest_framework.response import Response
 
 from runqy.api.query_parameters import LimitParameter
 from runqy.api.serializers import BodySerializer
+from runqy.core.formats.json_decoding import read_json
 from runqy.errors import RequestInvalid
-from runqy.formats.json_decoding import read_json
 
 T = TypeVar("T")
 P = TypeVar("P")

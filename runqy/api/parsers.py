@@ -10,10 +10,10 @@ from django.conf import settings
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
-from runqy.api_keys import Identity
 from runqy.broker.tasks.enqueue import IdempotencyKey
+from runqy.core.api_keys import Identity
+from runqy.core.formats.json_decoding import MAX_MEMBERS, check_depth, describe_error
 from runqy.errors import EncodingUnsupported, RequestInvalid, RequestTooLarge
-from runqy.formats.json_decoding import MAX_MEMBERS, check_depth, describe_error
 
 Members: TypeAlias = dict[str, msgspec.Raw]
 """The members of a JSON object, each value with the bytes that the client sent."""

@@ -7,7 +7,7 @@ from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api_keys import STAFF_ROLES, Identity, Role
+from runqy.core.api_keys import STAFF_ROLES, Identity, Role
 from runqy.errors import KeyInsufficient
 
 

@@ -8,8 +8,8 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from runqy.api.serializers import StrictChoiceField
+from runqy.core.formats import durations
 from runqy.errors import choices_error
-from runqy.formats import durations
 
 _MAX_LENGTH = 255
 _MAX_DIGITS = 18

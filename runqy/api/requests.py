@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rest_framework.request import Request
 
-from runqy.api_keys import Identity
+from runqy.core.api_keys import Identity
 
 
 @dataclass(frozen=True, slots=True)

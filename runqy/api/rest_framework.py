@@ -2,15 +2,15 @@
 
 from importlib.metadata import version
 
-from runqy.api_keys import Role
 from runqy.broker.states import RunOutcome, TaskState
+from runqy.core.api_keys import Role
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["runqy.api.authentication.BearerTokenAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["runqy.accounts.authentication.BearerTokenAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": [
         "rest_framework.permissions.IsAuthenticated",
         "runqy.api.permissions.HasRole",
-        "runqy.config_sync.permissions.HasConfirmedConfiguration",
+        "runqy.configuration.permissions.HasConfirmedConfiguration",
     ],
     "DEFAULT_THROTTLE_CLASSES": ["runqy.api.throttling.ApiKeyThrottle"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "runqy.api.renderers.JSONOnlyNegotiation",

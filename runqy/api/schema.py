@@ -18,7 +18,7 @@ from drf_spectacular.utils import (
 from rest_framework import serializers
 
 from runqy.api.permissions import HasRole, get_roles
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 
 Action = TypeVar("Action", bound=Callable[..., Any])
 Body = TypeVar("Body", bound=type[serializers.BaseSerializer[Any]])

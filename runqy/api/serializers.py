@@ -11,9 +11,9 @@ from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.utils import Direction, extend_schema_field
 from rest_framework import serializers
 
+from runqy.core.formats.json_decoding import FOR_RELEASED_CLIENTS
+from runqy.core.formats.timestamps import format_ns, format_s
 from runqy.errors import RequestInvalid, RunqyError, choices_error
-from runqy.formats.json_decoding import FOR_RELEASED_CLIENTS
-from runqy.formats.timestamps import format_ns, format_s
 
 
 class PublishedField(serializers.BooleanField):

@@ -13,14 +13,14 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
-from runqy.api_keys import Identity
 from runqy.broker.rate_limit import RateLimitStatus, acquire, read_wait
 from runqy.broker.request import AnyBroker
-from runqy.config.connection_urls import parse_address
+from runqy.core.api_keys import Identity
+from runqy.core.environment.connection_urls import parse_address
+from runqy.core.formats.rates import Rate
+from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import BrokerUnavailable, TooManyFailures, TooManyRequests
-from runqy.formats.rates import Rate
 from runqy.redis_connection import get_broker
-from runqy.telemetry.failure_log import FailureLog
 
 _failures = FailureLog("requests_counted")
 

@@ -11,7 +11,7 @@ from rest_framework.viewsets import GenericViewSet
 
 from runqy.api.pagination import PagedList
 from runqy.api.requests import AuthenticatedRequest, RateLimitReport
-from runqy.api_keys import STAFF_ROLES, Role
+from runqy.core.api_keys import STAFF_ROLES, Role
 from runqy.errors import LengthRequired
 
 T = TypeVar("T")

@@ -20,9 +20,9 @@ from runqy.audit.models import AuditRecord, fit_text
 from runqy.broker.request import raise_error
 from runqy.broker.streams.audit_stream import append_record, delete_entries, read_entries
 from runqy.broker.streams.entries import StreamEntry
-from runqy.config import signing
+from runqy.core import signing
+from runqy.core.formats.json_decoding import read_json
 from runqy.errors import AuditNotRecorded
-from runqy.formats.json_decoding import read_json
 from runqy.redis_connection import get_broker
 
 MOVE_BATCH_SIZE = 500

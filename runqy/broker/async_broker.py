@@ -14,7 +14,7 @@ from runqy.broker.redis_clock import RedisClock
 from runqy.broker.replies import Reply, ReplyLost
 from runqy.broker.request import Request, RequestBatch, raise_if_unknown
 from runqy.broker.scripts import Command
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable, RunqyError
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.request import Request, RequestBatch
-from runqy.concurrency.event_loop import DeadlineExceeded, LoopStopped, LoopThread, loop_thread
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.concurrency.event_loop import DeadlineExceeded, LoopStopped, LoopThread, loop_thread
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable, OutcomeUnknown, RunqyError
 
 T = TypeVar("T")

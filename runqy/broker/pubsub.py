@@ -22,7 +22,7 @@ from runqy.broker.keys import ended_channel
 from runqy.broker.replies import Reply, translate_error
 from runqy.broker.request import Request
 from runqy.broker.scripts import command, pack
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import RunqyError
 
 PING_AFTER_S = 15.0

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import command
+from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import RunqyError
-from runqy.telemetry.failure_log import FailureLog
 
 
 class KeyScanner:

@@ -12,7 +12,7 @@ from runqy.cli.output import Listing
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.prompts import Force, confirm
 from runqy.cli.values import parse_time
-from runqy.formats import durations
+from runqy.core.formats import durations
 
 app = new_group(
     "Create, list and revoke API keys.",

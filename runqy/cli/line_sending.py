@@ -16,7 +16,7 @@ from runqy.cli.errors import CliError, ExitCode
 from runqy.cli.output import echo
 from runqy.cli.progress import ProgressBar
 from runqy.cli.queue_files import note_warnings
-from runqy.formats.json_decoding import describe_error, read_json
+from runqy.core.formats.json_decoding import describe_error, read_json
 from runqy_sdk.client.api_errors import BrokerUnavailable, QueueFull
 from runqy_sdk.client.errors import ApiError, ServerUnreachable, make_error
 from runqy_sdk.client.operations import Call, Operation, Reply, read_body, reasons_of_refusal, send

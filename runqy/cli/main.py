@@ -95,7 +95,7 @@ app.callback(epilog=_EXAMPLES)(add_shared_options(options, [*inspect.signature(o
 def up() -> None:
     """Run everything on this machine until Ctrl-C. Starts Valkey, web, maintenance and one worker."""
     _require_server()
-    from runqy.supervisor.up import run_up  # noqa: PLC0415 (needs the extra `server`)
+    from runqy.stack.up import run_up  # noqa: PLC0415 (needs the extra `server`)
 
     sys.exit(run_up())
 
@@ -113,7 +113,7 @@ def serve(
     _require_server()
     if only and migrate:
         raise typer.BadParameter("--migrate and --only are mutually exclusive; run `runqy manage migrate` first.")
-    from runqy.supervisor import serve  # noqa: PLC0415 (needs the extra `server`)
+    from runqy.stack import serve  # noqa: PLC0415 (needs the extra `server`)
 
     if only == "web":
         serve.run_web(host=host)
@@ -131,7 +131,7 @@ def serve(
 def manage(context: typer.Context) -> None:
     """Run a management command of the server. Without one, list them."""
     _require_server()
-    from runqy.supervisor.management_commands import run_manage  # noqa: PLC0415 (needs the extra `server`)
+    from runqy.manage import run_manage  # noqa: PLC0415 (needs the extra `server`)
 
     run_manage("runqy manage", context.args)
 

@@ -13,7 +13,7 @@ from runqy.cli.output import Listing
 from runqy.cli.prompts import Force, confirm
 from runqy.cli.values import read_number
 from runqy.cli.watching import Interval, watch
-from runqy.formats.names import spellings_of
+from runqy.core.formats.names import spellings_of
 
 app = new_group(
     "List, create, change, watch and delete queues.",

@@ -12,7 +12,7 @@ from runqy.cli.errors import CliError, ExitCode
 from runqy.cli.output import Listing, echo
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.prompts import Force, confirm
-from runqy.formats import durations
+from runqy.core.formats import durations
 
 app = new_group(
     "Enqueue tasks by the clock: create, pause and trigger schedules.",

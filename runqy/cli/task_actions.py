@@ -19,7 +19,7 @@ from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.progress import show_progress
 from runqy.cli.prompts import Force, confirm
 from runqy.cli.task_ids import find_path
-from runqy.formats import durations
+from runqy.core.formats import durations
 
 _PATH = "/api/bulk-actions"
 _BULK_ACTIONS = Listing(

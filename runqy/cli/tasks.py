@@ -16,7 +16,7 @@ from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 from runqy.cli.task_actions import list_bulk_actions, make_command
 from runqy.cli.task_ids import OfQueue, TaskId, find_path
 from runqy.cli.values import parse_duration, read_number
-from runqy.formats.json_decoding import describe_error, read_json
+from runqy.core.formats.json_decoding import describe_error, read_json
 
 app = new_group(
     "Enqueue and manage tasks, and read their results.",

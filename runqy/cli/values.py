@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import typer
 
-from runqy.formats import durations
-from runqy.formats.error_texts import find_error_line
+from runqy.core.formats import durations
+from runqy.core.formats.error_texts import find_error_line
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _NO_COLOUR = re.compile(rf"(?!\x1b\[[0-9;:]*m){_CONTROL.pattern}")

@@ -10,7 +10,7 @@ from runqy.cli.commands import Session, command, new_group
 from runqy.cli.completion import complete_queues, complete_workers
 from runqy.cli.output import Listing
 from runqy.cli.watching import Interval, watch
-from runqy.formats.names import spellings_of
+from runqy.core.formats.names import spellings_of
 
 app = new_group(
     "List, show, watch, drain, restart and stop workers.",

@@ -9,8 +9,8 @@ from django.db import DatabaseError, close_old_connections
 
 from runqy.broker.broker import Broker
 from runqy.broker.health import report_maintenance
-from runqy.database.damage import find_damage
-from runqy.telemetry.failure_log import FailureLog
+from runqy.core.database.damage import find_damage
+from runqy.core.telemetry.failure_log import FailureLog
 
 
 class Duty(Protocol):

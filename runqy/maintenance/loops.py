@@ -17,13 +17,13 @@ from django.db import connections
 from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.pubsub import DUTY_CHANNELS, Subscriber
-from runqy.concurrency.event_loop import DeadlineExceeded, LoopStopped, loop_thread
-from runqy.concurrency.thread_pool import ThreadPool
-from runqy.concurrency.threads import run_in_thread
+from runqy.core.concurrency.event_loop import DeadlineExceeded, LoopStopped, loop_thread
+from runqy.core.concurrency.thread_pool import ThreadPool
+from runqy.core.concurrency.threads import run_in_thread
+from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.maintenance import wakeups
 from runqy.maintenance.base import Duty, RedisDuty
-from runqy.telemetry.failure_log import FailureLog
 
 CLOCK_CHECK_S = 5.0
 """How old a measurement of Redis's clock may be. With a wrong clock, leases seem to have expired."""

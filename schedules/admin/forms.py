@@ -11,8 +11,8 @@ from queues.queries import get_fresh_catalog, resolve_queue
 from runqy.admin_site.base_admin import StyledModelForm
 from runqy.admin_site.times import LocalTimeField
 from runqy.broker.tasks.enqueue import NewTask
+from runqy.core.formats import durations
 from runqy.errors import ConfigurationUnavailable, RunqyError
-from runqy.formats import durations
 from runqy.redis_connection import get_broker
 from schedules.definition_serializers import parse_schedule
 from schedules.models import Schedule

@@ -18,8 +18,8 @@ from runqy.admin_site.labels import LABEL_TEMPLATE
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.admin_site.views import AdminView, AdminViewMixin
 from runqy.audit.history import AuditedModelAdmin
+from runqy.core.formats.time_zones import list_zones
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, PreconditionFailed, RunqyError
-from runqy.formats.time_zones import list_zones
 from runqy.redis_connection import get_broker
 from schedules.admin.forms import ScheduleForm
 from schedules.admin.presenters import STATE_VARIANTS, describe, list_next, show_due, show_fires

@@ -16,9 +16,9 @@ from runqy.api.parsers import refuse_members
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_MATCH, operation
 from runqy.api.viewsets import ApiViewSet
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
+from runqy.core.preconditions import accept_any
 from runqy.errors import BrokerUnavailable
-from runqy.http.preconditions import accept_any
 from runqy.redis_connection import get_broker
 from schedules.api import serializers as s
 from schedules.definition_serializers import parse_schedule

@@ -17,9 +17,9 @@ from runqy.audit.queries import list_records_about
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import PAYLOAD_MAX_BYTES
 from runqy.broker.tasks.record import TaskRecord
+from runqy.core.formats import durations
+from runqy.core.telemetry.request_ids import REQUEST_ID, TRACEPARENT
 from runqy.errors import PathNotFound, PayloadInvalid, QueueNotFound, TaskNotFound
-from runqy.formats import durations
-from runqy.http.request_ids import REQUEST_ID, TRACEPARENT
 from runqy.redis_connection import get_broker
 from tasks import payloads
 from tasks.actions import TaskAction

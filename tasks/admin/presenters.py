@@ -18,8 +18,8 @@ from runqy.broker.streams.run_log import ERROR_MAX_BYTES, TRACEBACK_MAX_BYTES, i
 from runqy.broker.tasks.archive_reasons import find_archive_outcome
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
-from runqy.formats.durations import humanize_ms
-from runqy.formats.error_texts import find_error_line
+from runqy.core.formats.durations import humanize_ms
+from runqy.core.formats.error_texts import find_error_line
 from runqy.redis_connection import get_broker
 from tasks.admin.permissions import can_view_payloads
 from tasks.history.queries import find_last_ends

@@ -17,8 +17,8 @@ from runqy.admin_site import labels
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.admin_site.views import AdminView
 from runqy.broker.states import FAILURES
+from runqy.core.formats.durations import humanize_ms
 from runqy.errors import RequestInvalid
-from runqy.formats.durations import humanize_ms
 from tasks.actions import TaskAction
 from tasks.admin.lists import bulk_links
 from tasks.admin.permissions import can_view_payloads

@@ -6,8 +6,8 @@ from typing import Any
 from django.http import HttpRequest
 
 from runqy.admin_site.views import AdminView
+from runqy.core.formats.durations import humanize_ms
 from runqy.errors import RequestInvalid
-from runqy.formats.durations import humanize_ms
 from tasks.admin.filters import start_of_period
 from tasks.admin.presenters import OUTCOME_NAMES, ShownRun, tasks_url
 from tasks.history.queries import RunFilter, list_newest_outcomes, list_runs

@@ -10,8 +10,8 @@ from runqy.api.parsers import refuse_members
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
-from runqy.api_keys import Role
 from runqy.broker.states import RunOutcome, TaskState
+from runqy.core.api_keys import Role
 from runqy.errors import BulkActionNotFound
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction

@@ -10,10 +10,10 @@ from django.http.response import HttpResponseBase
 from rest_framework.response import Response
 
 from queues.queries import with_fresh_catalog
+from runqy.accounts.authentication import presented_key
 from runqy.accounts.identities import find_identity
-from runqy.api.authentication import presented_key
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api_keys import Identity
+from runqy.core.api_keys import Identity
 from runqy.redis_connection import get_broker
 from tasks.api.streaming import StreamBody
 from tasks.waiting import WaitingClient

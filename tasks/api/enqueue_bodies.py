@@ -15,12 +15,12 @@ import msgspec
 
 from queues.webhook_urls import TASK_EVENTS, URL_MAX_LENGTH, parse_url
 from runqy.api.parsers import Members, decode_members, parse_idempotency_key
-from runqy.api_keys import Identity
 from runqy.broker.notify import Notify
 from runqy.broker.tasks.enqueue import OF_QUEUE, IdempotencyKey, NewTask
+from runqy.core.api_keys import Identity
+from runqy.core.formats import durations
+from runqy.core.formats.json_decoding import MAX_MEMBERS, read_members
 from runqy.errors import BatchTooLarge, RequestInvalid, choices_error
-from runqy.formats import durations
-from runqy.formats.json_decoding import MAX_MEMBERS, read_members
 from tasks import payloads
 from tasks.enqueue_many import MAX_REQUEST_TASKS, RequestedItem, RequestedTasks, check_size
 from tasks.operations import key_of_task_id

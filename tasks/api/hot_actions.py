@@ -9,8 +9,8 @@ from runqy.api.parsers import parse_idempotency_key
 from runqy.api.renderers import encode_json
 from runqy.broker.request import AnyBroker
 from runqy.broker.tasks.reader import TaskLocation
-from runqy.http.request_ids import trace_headers
-from runqy.telemetry.tracing import enqueue_span
+from runqy.core.telemetry.request_ids import trace_headers
+from runqy.core.telemetry.tracing import enqueue_span
 from tasks.api.calls import Call, Result
 from tasks.api.chunk_streams import open_chunk_stream
 from tasks.api.enqueue_bodies import parse_add_batch, parse_enqueue, parse_enqueue_key

@@ -17,11 +17,11 @@ from runqy.api.renderers import encode_json
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_NONE_MATCH, operation
 from runqy.api.viewsets import ApiViewSet
-from runqy.api_keys import Role
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import Cancellation
 from runqy.broker.tasks.listing import Anchor
 from runqy.broker.tasks.record import TaskRecord
+from runqy.core.api_keys import Role
 from runqy.redis_connection import get_broker
 from tasks.actions import (
     TaskAction,

@@ -9,7 +9,7 @@ from queues.releases import list_releases
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 from tasks.api.release_serializers import ReleaseListSerializer
 from tasks.history.release_errors import find_frequent_errors
 

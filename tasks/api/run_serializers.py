@@ -12,8 +12,8 @@ from runqy.api.pagination import LimitSerializer
 from runqy.api.query_parameters import DurationParameter, TextParameter
 from runqy.api.serializers import AwareDateTimeField, BodySerializer, EmptyAsNullField, StrictChoiceField
 from runqy.broker.states import RunOutcome
+from runqy.core.formats import durations
 from runqy.errors import choices_error
-from runqy.formats import durations
 from tasks.history.error_groups import ErrorGroup
 from tasks.history.queries import RunOrder
 from tasks.history.release_starts import ReleaseStart

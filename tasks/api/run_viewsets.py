@@ -10,7 +10,7 @@ from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 from tasks.api import run_serializers as s
 from tasks.history.error_groups import list_error_groups, with_samples_of
 from tasks.history.queries import (

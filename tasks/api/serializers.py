@@ -15,7 +15,7 @@ from runqy.api.serializers import BodySerializer, StructSerializer
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.broker.tasks.record import TaskRecord
-from runqy.formats.timestamps import format_ns, format_s
+from runqy.core.formats.timestamps import format_ns, format_s
 from tasks import payloads
 from tasks.actions import MAX_TASKS_PER_REQUEST, STATES_FOR_ALL, TaskAction
 from tasks.api import enqueue_bodies

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.urls import path
 
-from runqy.api.authentication import PublicResultAuthentication
+from runqy.accounts.authentication import PublicResultAuthentication
 from tasks.api.bulk_viewsets import BulkActionViewSet
 from tasks.api.queue_viewsets import BulkTaskViewSet, CancelTaskViewSet, QueueTaskViewSet
 from tasks.api.release_viewsets import ReleaseListViewSet

@@ -14,7 +14,7 @@ from runqy.api.parsers import RawJSONParser
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_NONE_MATCH, operation
 from runqy.api.viewsets import ApiViewSet
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 from tasks.api import examples, hot_actions
 from tasks.api import serializers as s
 from tasks.api.calls import run_action

@@ -10,8 +10,8 @@ from drf_spectacular.utils import OpenApiParameter
 
 from runqy.api.etags import content_version, matches_if_none_match
 from runqy.broker.tasks.record import TaskRecord
+from runqy.core.formats import durations
 from runqy.errors import RequestInvalid
-from runqy.formats import durations
 from tasks.operations import EnqueuedTask
 
 MAX_WAIT_S = 300

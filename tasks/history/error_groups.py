@@ -13,7 +13,7 @@ from django.db.models import Count, FloatField, Func, Max, Min, Q
 from django.db.models.functions import Floor
 
 from runqy.broker.tasks.archive_reasons import ErrorClass
-from runqy.formats.error_texts import find_error_line, is_traceback
+from runqy.core.formats.error_texts import find_error_line, is_traceback
 from tasks.history.queries import RunFilter, filter_runs
 from tasks.models import TaskRun
 from tasks.transactions import search_limit

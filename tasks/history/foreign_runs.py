@@ -17,7 +17,7 @@ from django.conf import settings
 from queues.catalog import QueueCatalog
 from queues.definitions import Limits
 from runqy.broker.broker import Broker
-from runqy.broker.maintenance.orphans import has_go_workers
+from runqy.broker.duties.orphans import has_go_workers
 from runqy.broker.replies import replace_nul
 from runqy.broker.scanning import run_requests
 from runqy.broker.states import RunOutcome, TaskState
@@ -25,7 +25,7 @@ from runqy.broker.streams.run_log import PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, En
 from runqy.broker.tasks.archive_reasons import find_archive_outcome, is_archived_by_user
 from runqy.broker.tasks.listing import Page, list_tasks
 from runqy.broker.tasks.record import TaskRecord
-from runqy.http.request_ids import REQUEST_ID
+from runqy.core.telemetry.request_ids import REQUEST_ID
 from tasks.history.record import count_invalid_run, store_runs
 from tasks.history.rows import QueueIdentity
 from tasks.models import ID_MAX_LENGTH

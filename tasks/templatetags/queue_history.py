@@ -8,7 +8,7 @@ from datetime import timedelta
 from django import template
 from django.utils import timezone
 
-from runqy.formats import durations
+from runqy.core.formats import durations
 from tasks.history.failure_counts import NO_FAILURES, FailureCounts
 from tasks.history.stats import get_stats
 

@@ -3,10 +3,10 @@
 import pytest
 
 from runqy.accounts import identities
+from runqy.accounts.authentication import authenticate_key
 from runqy.accounts.identities import accept_key_blocking
-from runqy.api.authentication import authenticate_key
 from runqy.api.throttling import failure_limiter
-from runqy.api_keys import Identity
+from runqy.core.api_keys import Identity
 from runqy.redis_connection import get_broker
 
 

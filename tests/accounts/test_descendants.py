@@ -12,8 +12,8 @@ from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.accounts.queries import list_accepted_descendants
 from runqy.audit.models import AuditRecord
-from runqy.config_sync import snapshot
-from runqy.config_sync.snapshot import SnapshotCache, get_snapshot
+from runqy.configuration import snapshot
+from runqy.configuration.snapshot import SnapshotCache, get_snapshot
 from tests.accounts.authenticating import authenticate
 from tests.api.client import ApiClient, problem
 

@@ -18,14 +18,14 @@ from runqy.accounts.identities import (
 )
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.api_keys import Identity, Role
 from runqy.broker import keys
-from runqy.config_sync import snapshot
-from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.operations import configuration_change
+from runqy.configuration import snapshot
+from runqy.configuration.documents import DocumentKind
+from runqy.configuration.operations import configuration_change
+from runqy.core.api_keys import Identity, Role
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound, ConfigurationUnavailable
 from tests.accounts.authenticating import authenticate, forget_uses
-from tests.config_sync.support import away, elsewhere
+from tests.configuration.support import away, elsewhere
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
 
 pytestmark = pytest.mark.usefixtures("configuration")

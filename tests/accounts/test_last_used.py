@@ -14,11 +14,11 @@ from runqy.accounts.identities import (
     write_uses,
 )
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.broker import keys
+from runqy.core.api_keys import Role
 from runqy.redis_connection import get_broker
 from tests.accounts.authenticating import forget_uses
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.support.links import count_round_trips
 
 

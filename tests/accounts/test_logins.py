@@ -16,8 +16,8 @@ from django.utils import timezone
 from runqy import clock
 from runqy.admin_site.roles import create_role_groups
 from runqy.audit.models import AuditRecord
-from runqy.formats.rates import Rate
-from tests.config_sync.support import away
+from runqy.core.formats.rates import Rate
+from tests.configuration.support import away
 
 pytestmark = pytest.mark.usefixtures("configuration")
 

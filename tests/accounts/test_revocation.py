@@ -21,7 +21,7 @@ import django
 django.setup()
 from django.db import connection
 connection.settings_dict["NAME"] = sys.argv[1]
-from runqy.config_sync.snapshot import start_polling
+from runqy.configuration.snapshot import start_polling
 from tests.accounts.authenticating import authenticate
 start_polling()
 key = sys.stdin.readline().strip()

@@ -20,7 +20,7 @@ from queues.operations import save_queue
 from runqy.accounts.models import ApiKey, UserSettings
 from runqy.api.serializers import AwareDateTimeField
 from runqy.audit.operations import record
-from runqy.overview.charts import ChartRange
+from runqy.server.overview.charts import ChartRange
 from schedules.models import Schedule
 from tests.api.client import ApiClient
 from tests.queues.samples import spec

@@ -1,4 +1,4 @@
-"""The pages of an instance that `demo.load_fixture` has filled, with objects that are there."""
+"""The pages of an instance that `tools.demo.load_fixture` has filled, with objects that are there."""
 
 from typing import Any
 

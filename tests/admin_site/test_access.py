@@ -12,7 +12,6 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from alerts.models import Alert, AlertRule
 from batches.models import Batch
-from demo.data import fill
 from queues.models import Queue
 from runqy.accounts.models import ApiKey
 from runqy.admin_site.roles import ROLES, create_role_groups
@@ -23,6 +22,7 @@ from tasks.models import BulkAction
 from tests.admin_site.addresses import RULES
 from tests.support.staff import client_of, staff_client
 from tests.support.workers import keep_records
+from tools.demo.data import fill
 from vaults.models import Vault
 from webhooks.models import Endpoint
 

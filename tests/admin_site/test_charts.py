@@ -10,9 +10,9 @@ from queues.operations import save_queue
 from runqy import clock
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import FAILURES, RunOutcome
-from runqy.overview import charts
-from runqy.overview.charts import Chart, ChartRange, read_charts
-from runqy.overview.release_marks import list_release_marks
+from runqy.server.overview import charts
+from runqy.server.overview.charts import Chart, ChartRange, read_charts
+from runqy.server.overview.release_marks import list_release_marks
 from tasks.history.failure_counts import FailureCounts
 from tasks.history.rollups import RunSampler
 from tests.queues.samples import spec

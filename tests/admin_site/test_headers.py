@@ -3,7 +3,7 @@
 import pytest
 from django.test import Client
 
-from runqy.http.security_headers import ADMIN_POLICY, DATA_POLICY, PAGE_POLICY
+from runqy.server.security_headers import ADMIN_POLICY, DATA_POLICY, PAGE_POLICY
 
 pytestmark = pytest.mark.django_db
 

@@ -6,7 +6,7 @@ from queues.catalog import QueueCatalog
 from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
 from runqy.broker.workers.heartbeats import write_heartbeat
-from runqy.overview.queue_counts import read_counts
+from runqy.server.overview.queue_counts import read_counts
 from tests.queues.samples import definition
 from tests.support.links import count_round_trips
 from tests.support.maintenance_duties import put

@@ -18,22 +18,22 @@ from alerts.models import Alert
 from alerts.operations import store_findings, update_alerts
 from alerts.queries import list_unresolved
 from alerts.rules import Finding
-from demo.data import fill, make_configuration, make_users
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy import clock
 from runqy.admin_site.roles import create_role_groups
 from runqy.broker.broker import Broker
 from runqy.broker.states import FAILURES, RunOutcome
-from runqy.overview import numbers, queue_counts
+from runqy.server.overview import numbers, queue_counts
 from tasks.history import stats
 from tasks.models import QueueHour, TaskRun
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.queues.samples import spec
 from tests.support.redis_client import redis_of
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.staff import staff_client
 from tests.support.tasks import put
+from tools.demo.data import fill, make_configuration, make_users
 from workers.queries import OWN_CREDENTIALS_SHARED
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration", "stopped_clock")]

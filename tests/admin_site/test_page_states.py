@@ -4,11 +4,11 @@ import pytest
 from django.apps import apps
 from django.test import Client
 
-from demo.data import fill
-from demo.page_states import full_pages
 from runqy.admin_site.roles import create_role_groups
 from runqy.broker.broker import Broker
 from tests.support.workers import keep_records
+from tools.demo.data import fill
+from tools.demo.page_states import full_pages
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration")]
 STATUSES = {"unknown": 404, "task-unknown": 404, "worker-unknown": 404, "browser-unknown-queue": 404}

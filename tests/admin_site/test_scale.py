@@ -8,7 +8,6 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from demo.load_fixture import load_fixture
 from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.redis_connection import get_broker
@@ -16,6 +15,7 @@ from tests.admin_site.populated_pages import populated_pages
 from tests.support.links import count_round_trips
 from tests.support.staff import staff_client
 from tests.support.workers import keep_records
+from tools.demo.load_fixture import load_fixture
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration")]
 

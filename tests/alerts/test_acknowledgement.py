@@ -16,9 +16,9 @@ from queues.deletion import delete_queue
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditRecord
+from runqy.core.api_keys import Role
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.queues.samples import spec

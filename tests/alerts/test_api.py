@@ -10,7 +10,7 @@ from alerts.rules import Finding
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 from tests.alerts.observations import NOW
 from tests.api.client import ApiClient
 from tests.queues.samples import spec

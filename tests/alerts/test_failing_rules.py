@@ -15,7 +15,7 @@ from batches.models import Batch
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.config_sync import snapshot
+from runqy.configuration import snapshot
 from runqy.maintenance.models import FailedRow
 from tests.alerts.test_kinds import CAUSES, advance
 from tests.queues.samples import spec

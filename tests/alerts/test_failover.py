@@ -12,7 +12,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable
 from tests.queues.samples import spec
 from tests.support.redis_client import redis_of

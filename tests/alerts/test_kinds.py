@@ -32,8 +32,8 @@ from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import Replacement, WorkerState
-from runqy.config_sync import snapshot
-from runqy.config_sync.publishing import republish_configuration
+from runqy.configuration import snapshot
+from runqy.configuration.publishing import republish_configuration
 from runqy.maintenance.models import FailedRow
 from schedules.definition_serializers import parse_schedule
 from schedules.models import Fire, Schedule, ScheduleSource, failures

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from runqy.config.connection_urls import RedisTarget
-from runqy.config_sync.snapshot import get_snapshot
+from runqy.configuration.snapshot import get_snapshot
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.support.servers import free_port
 
 

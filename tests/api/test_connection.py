@@ -7,7 +7,7 @@ import pytest
 from django.core.cache import cache
 
 from runqy import clock
-from runqy.config.connection_urls import RedisTarget, parse_redis_url
+from runqy.core.environment.connection_urls import RedisTarget, parse_redis_url
 from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker
 from tests.support.environment import SERVER

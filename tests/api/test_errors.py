@@ -1,6 +1,6 @@
 """Errors have codes of their own; the documentation lists them."""
 
-from documentation.errors import kinds
+from tools.documentation.errors import kinds
 
 
 def test_a_code_means_one_thing() -> None:

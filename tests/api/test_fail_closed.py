@@ -10,9 +10,9 @@ from queues.operations import save_queue
 from runqy import clock
 from runqy.accounts.operations import create_api_key
 from runqy.broker import keys
-from runqy.config_sync import snapshot
-from runqy.config_sync.models import StoredDocument
-from runqy.config_sync.snapshot import get_snapshot
+from runqy.configuration import snapshot
+from runqy.configuration.models import StoredDocument
+from runqy.configuration.snapshot import get_snapshot
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from vaults.operations import create_vault

@@ -14,11 +14,11 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
 from runqy.broker import keys
-from runqy.config.connection_urls import RedisTarget
-from runqy.config_sync.snapshot import get_snapshot
-from runqy.health import readiness
+from runqy.configuration.snapshot import get_snapshot
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.maintenance.base import Heartbeat
 from runqy.redis_connection import get_broker
+from runqy.server.health import readiness
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support import environment

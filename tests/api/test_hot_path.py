@@ -11,8 +11,8 @@ from queues.operations import save_queue
 from runqy.broker.connection.async_node import AsyncNode
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
-from runqy.concurrency.event_loop import THREAD_NAME
-from runqy.config_sync.snapshot import get_snapshot
+from runqy.configuration.snapshot import get_snapshot
+from runqy.core.concurrency.event_loop import THREAD_NAME
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
 from tests.support.environment import CLIENT_KEY
@@ -29,7 +29,7 @@ def round_trips(configuration: None, each_plane: str, monkeypatch: pytest.Monkey
     """Return a counter of round trips; the configuration is known and the scripts are loaded."""
     save_queue(spec=spec("simple"), source=QueueSource.API)
     ApiClient(CLIENT_KEY).post("/queue/add", {"queue": "simple", "data": {}})
-    monkeypatch.setattr("runqy.config_sync.snapshot.clock.monotonic_s", lambda: 0.0)
+    monkeypatch.setattr("runqy.configuration.snapshot.clock.monotonic_s", lambda: 0.0)
     get_snapshot(max_age_s=0)
     counted, execute = RoundTrips(), AsyncNode.execute
 

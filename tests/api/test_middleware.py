@@ -10,8 +10,8 @@ from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.security import SecurityMiddleware
 from django.test import Client, RequestFactory
 
-from runqy.http.middleware import ProxyHeadersMiddleware
-from runqy.http.security_headers import security_headers
+from runqy.server.middleware import ProxyHeadersMiddleware
+from runqy.server.security_headers import security_headers
 from runqy.wsgi import application
 from tests.api.wsgi import call
 

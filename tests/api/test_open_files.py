@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import resource
-from runqy.config.process import raise_open_files_limit
+from runqy.core.environment.process import raise_open_files_limit
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
 raise_open_files_limit()

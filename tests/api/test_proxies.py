@@ -11,7 +11,7 @@ from django.core.handlers.wsgi import WSGIHandler
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker import keys
-from runqy.dataplane.responses import encoded_security_headers
+from runqy.server.dataplane.responses import encoded_security_headers
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 

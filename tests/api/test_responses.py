@@ -10,7 +10,7 @@ from django.core.management import call_command
 from django.db import OperationalError
 
 from runqy.api.renderers import JSONRenderer
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.api.client import ApiClient, problem
 from tests.api.wsgi import call
 from tests.support.environment import ADMIN_KEY

@@ -15,7 +15,7 @@ from queues.api.viewsets import QueueConfigViewSet
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 from tests.api import planes
 from tests.api.client import ApiClient, problem
 from tests.api.wsgi import call

@@ -12,8 +12,8 @@ from drf_spectacular.generators import SchemaGenerator
 
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.config_sync.snapshot import get_snapshot
-from runqy.health import readiness
+from runqy.configuration.snapshot import get_snapshot
+from runqy.server.health import readiness
 from tests.api.wsgi import Response, call
 from tests.queues.samples import spec
 from tests.support.waiting import PATIENCE_S

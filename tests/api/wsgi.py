@@ -9,7 +9,7 @@ from wsgiref.util import setup_testing_defaults
 from django.http import HttpResponse
 from django.utils.datastructures import CaseInsensitiveMapping
 
-from runqy.dataplane.protocol import MAX_HEAD_BYTES
+from runqy.server.dataplane.protocol import MAX_HEAD_BYTES
 from runqy.wsgi import application
 from tests.api import planes
 from tests.api.planes import SentRequest

@@ -8,10 +8,10 @@ import pytest
 from runqy.audit.actors import current_actor
 from runqy.audit.models import AuditRecord
 from runqy.audit.operations import record
-from runqy.config_sync.models import StoredDocument
-from runqy.config_sync.operations import replace_configuration
+from runqy.configuration.models import StoredDocument
+from runqy.configuration.operations import replace_configuration
 from tests.api.client import ApiClient
-from tests.config_sync.support import put
+from tests.configuration.support import put
 
 pytestmark = pytest.mark.usefixtures("configuration")
 

@@ -22,7 +22,7 @@ from runqy.audit.operations import PendingRecord, move_pending, record, sign_pen
 from runqy.audit.queries import search_condition
 from runqy.broker.streams.audit_stream import append_record
 from runqy.redis_connection import get_broker
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.support.staff import client_of
 from vaults.operations import create_vault, delete_vault, set_entry
 

@@ -16,10 +16,10 @@ from runqy.audit.operations import PendingRecord, move_pending, record, record_i
 from runqy.broker import keys
 from runqy.broker.streams import audit_stream
 from runqy.broker.streams.audit_stream import append_record, count_entries
-from runqy.config_sync.operations import configuration_change
+from runqy.configuration.operations import configuration_change
 from runqy.errors import AuditNotRecorded
 from runqy.redis_connection import get_broker
-from tests.config_sync.support import away
+from tests.configuration.support import away
 
 pytestmark = pytest.mark.usefixtures("configuration")
 

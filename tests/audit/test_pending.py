@@ -16,7 +16,7 @@ from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState
 from runqy.broker.streams import audit_stream
-from runqy.config_sync.snapshot import get_snapshot
+from runqy.configuration.snapshot import get_snapshot
 from runqy.errors import AuditNotRecorded, BrokerUnavailable
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction, TaskFilter, apply_action, apply_to_matching, cancel_task

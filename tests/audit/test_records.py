@@ -14,7 +14,7 @@ from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditRecord
 from runqy.audit.operations import record
-from runqy.config_sync.operations import configuration_change
+from runqy.configuration.operations import configuration_change
 from runqy.errors import QueueNameTaken
 from tests.queues.samples import spec
 from tests.vaults.test_vaults import SECRET

@@ -12,7 +12,7 @@ from queues.definitions import FieldType, PayloadField
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 from tests.api.client import ApiClient, problem
 from tests.batches.conftest import Steps, body
 from tests.queues.samples import spec

@@ -15,11 +15,11 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from queues.queries import HIDDEN
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.broker.keys import QueueKeys
 from runqy.broker.notify import Notify
 from runqy.broker.tasks.inspector import delete_tasks, run_tasks
 from runqy.broker.tasks.reader import read_tasks
+from runqy.core.api_keys import Role
 from runqy.errors import BrokerUnavailable
 from tests.api.client import ApiClient
 from tests.batches.conftest import Steps, body, counts, create

@@ -17,8 +17,8 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy import redis_connection
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.api_keys import Role
 from runqy.audit.models import AuditRecord
+from runqy.core.api_keys import Role
 from runqy.errors import ApiKeyAlreadyRevoked
 from tests.api.client import ApiClient, problem
 from tests.batches.conftest import Steps, body, counts

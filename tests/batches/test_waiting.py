@@ -13,7 +13,7 @@ from django.db import connections
 from batches import waiting
 from batches.models import Batch
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 from tasks.waiting import ResultWaiters, WaiterLimits
 from tests.api.client import ApiClient, Response, problem
 from tests.batches.conftest import Steps, body

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from benchmarks import scale
-from benchmarks.scenarios import ENQUEUE, ENQUEUE_BATCH, Scenario
-from benchmarks.stack import running_stack
 from runqy.broker.keys import QueueKeys
 from tests.support import environment
 from tests.support.waiting import eventually
+from tools.benchmarks import scale
+from tools.benchmarks.scenarios import ENQUEUE, ENQUEUE_BATCH, Scenario
+from tools.benchmarks.stack import running_stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.release]
 
@@ -18,7 +18,7 @@ def test_the_server_and_the_bare_application_serve_the_measured_requests() -> No
     with (
         running_stack() as stack,
         stack.web(processes=1) as server,
-        stack.web(application="benchmarks.apps.bare_asgi:application", processes=1) as bare,
+        stack.web(application="tools.benchmarks.apps.bare_asgi:application", processes=1) as bare,
     ):
         for scenario in (
             Scenario(server=server, request=ENQUEUE, connections=2),

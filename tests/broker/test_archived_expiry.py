@@ -3,9 +3,9 @@
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
+from runqy.broker.duties.janitor import ArchiveCursors, delete_expired
+from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.janitor import ArchiveCursors, delete_expired
-from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.tasks.finish import archive
 from runqy.broker.tasks.inspector import run_tasks
 from runqy.broker.tasks.reader import find_task

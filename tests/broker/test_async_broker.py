@@ -21,7 +21,7 @@ from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.tasks.finish import FinishOutcome, complete
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.tasks.reader import find_task, read_states
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import (
     BrokerCommandRefused,
     BrokerFull,

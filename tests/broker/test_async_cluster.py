@@ -13,7 +13,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.request import Request
 from runqy.broker.scripts import Script, command
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable
 from tests.support.event_loop import run_with_broker, wait_until
 from tests.support.redis_client import redis_of

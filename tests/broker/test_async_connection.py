@@ -24,7 +24,7 @@ from runqy.broker.scripts import JOINED_BYTES, Value, command, pack, pack_pieces
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.reader import read_states
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerBusy, BrokerRefused, BrokerUnavailable, OutcomeUnknown
 from tests.broker.test_clock import HOUR_S
 from tests.support import environment, event_loop

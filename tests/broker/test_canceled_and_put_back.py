@@ -6,10 +6,10 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.broker.duties.cancellations import enforce_cancellations
+from runqy.broker.duties.forwarder import forward_due
+from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.cancellations import enforce_cancellations
-from runqy.broker.maintenance.forwarder import forward_due
-from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.tasks.cancel import Cancellation, cancel
 from tests.support.redis_client import redis_of
 from tests.support.subscriptions import subscribed

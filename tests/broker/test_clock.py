@@ -7,7 +7,7 @@ import pytest
 
 from runqy import clock
 from runqy.broker.broker import Broker
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.redis_connection import CHECK_CLOCK_EVERY_S, get_broker
 from tests.support.environment import SERVER
 from tests.support.fake_redis import FakeRedis

@@ -14,7 +14,7 @@ from runqy.broker.replies import check_reply
 from runqy.broker.request import Request
 from runqy.broker.scripts import Script, command
 from runqy.broker.tasks.finish import requeue
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerCommandRefused, BrokerUnavailable
 from tests.support.event_loop import run_with_broker
 from tests.support.fake_redis import FakeRedis

@@ -6,8 +6,8 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.broker.duties.forwarder import forward
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.forwarder import forward
 from runqy.broker.queues.pausing import pause
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import cancel

@@ -6,8 +6,8 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.broker.duties.forwarder import forward_due
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.forwarder import forward_due
 from runqy.broker.replies import Reply, ReplyLost
 from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState

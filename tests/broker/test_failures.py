@@ -1,8 +1,8 @@
 """A task remembers its failed attempts."""
 
 from runqy.broker.broker import Broker
+from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.streams.run_log import RunInfo
 from runqy.broker.tasks.archive_reasons import LEASE_EXPIRED, ErrorClass
 from runqy.broker.tasks.cancel import cancel

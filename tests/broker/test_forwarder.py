@@ -8,9 +8,9 @@ import structlog
 from runqy import clock
 from runqy.broker import keys, scanning
 from runqy.broker.broker import Broker
-from runqy.broker.maintenance import forwarder
+from runqy.broker.duties import forwarder
 from runqy.broker.states import TaskState
-from runqy.telemetry.failure_log import FailureLog
+from runqy.core.telemetry.failure_log import FailureLog
 from tests.support.maintenance_duties import KEYS, QUEUE, indexes_of, message_of, put, state_of
 from tests.support.redis_client import redis_of
 from tests.support.subscriptions import subscribed

@@ -6,7 +6,7 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.health import check_health, check_nodes, probe_writes
 from runqy.broker.scanning import KeyScanner
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerFull, BrokerUnavailable
 from tests.support.redis_client import redis_of
 from tests.support.servers import free_port

@@ -4,8 +4,8 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.maintenance import janitor
-from runqy.broker.maintenance.janitor import ArchiveCursors
+from runqy.broker.duties import janitor
+from runqy.broker.duties.janitor import ArchiveCursors
 from runqy.broker.tasks import finish
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, put, take
 from tests.support.redis_client import redis_of

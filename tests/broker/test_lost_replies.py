@@ -19,19 +19,19 @@ import msgspec
 import pytest
 import redis as redis_py
 
-from runqy.broker import config_documents, keys
+from runqy.broker import configuration_documents, keys
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.config_documents import QueueRevision
+from runqy.broker.configuration_documents import QueueRevision
+from runqy.broker.duties.cancellations import enforce_cancellations
+from runqy.broker.duties.foreign_ends import ForeignEndSearch
+from runqy.broker.duties.forwarder import forward_due
+from runqy.broker.duties.janitor import expire_archived, expire_completed
+from runqy.broker.duties.orphans import Suspect, restore_orphan
+from runqy.broker.duties.pending_timeouts import PendingTask, archive_all_timed_out
+from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.duties.stray_locks import delete_stray_lock
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.cancellations import enforce_cancellations
-from runqy.broker.maintenance.foreign_ends import ForeignEndSearch
-from runqy.broker.maintenance.forwarder import forward_due
-from runqy.broker.maintenance.janitor import expire_archived, expire_completed
-from runqy.broker.maintenance.orphans import Suspect, restore_orphan
-from runqy.broker.maintenance.pending_timeouts import PendingTask, archive_all_timed_out
-from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
-from runqy.broker.maintenance.stray_locks import delete_stray_lock
 from runqy.broker.notify import Notify
 from runqy.broker.queues import pausing
 from runqy.broker.queues.deletion import delete_redis_queue, forget_unread_ends
@@ -63,9 +63,9 @@ from runqy.broker.workers import heartbeats
 from runqy.broker.workers.claims import claim_worker_id, delete_stale_claims
 from runqy.broker.workers.redis_users import StoredUser, remove_stored_users, store_user
 from runqy.broker.workers.requests import WorkerAction, request_action
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
+from runqy.core.formats.rates import Rate
 from runqy.errors import BrokerUnavailable
-from runqy.formats.rates import Rate
 from tests.broker.test_heartbeats import RECORD, running_task
 from tests.support import environment
 from tests.support.bad_network import BadNetwork, FaultMode
@@ -289,10 +289,10 @@ def serve_workers(broker: "LosingBroker") -> None:
 
 
 def publish(broker: Broker) -> None:
-    first = config_documents.publish({"queue:a": b"a"}, removed=["queue:b"], seen_revisions=b"", revisions=b"1")
+    first = configuration_documents.publish({"queue:a": b"a"}, removed=["queue:b"], seen_revisions=b"", revisions=b"1")
     assert broker.run(first)
-    broker.run(config_documents.publish({"queue:a": b"b"}, removed=[], seen_revisions=b"1", revisions=b"2"))
-    broker.run(config_documents.publish_queue_revisions([QueueRevision(queue="a", revision=7)]))
+    broker.run(configuration_documents.publish({"queue:a": b"b"}, removed=[], seen_revisions=b"1", revisions=b"2"))
+    broker.run(configuration_documents.publish_queue_revisions([QueueRevision(queue="a", revision=7)]))
 
 
 SCENARIOS: tuple[Callable[[Any], None], ...] = (

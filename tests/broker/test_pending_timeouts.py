@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.maintenance import pending_timeouts
-from runqy.broker.maintenance.pending_timeouts import PendingTask
+from runqy.broker.duties import pending_timeouts
+from runqy.broker.duties.pending_timeouts import PendingTask
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import OutcomeCount, read_run_counters
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, message_of, put, state_of, take

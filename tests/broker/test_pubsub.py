@@ -12,7 +12,7 @@ from runqy.broker import pubsub
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection.async_connection import AsyncConnection
 from runqy.broker.pubsub import Subscriber
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.support import environment, event_loop
 from tests.support.event_loop import SteppedLoop, run_in_steps, wait_until
 from tests.support.processes import paused

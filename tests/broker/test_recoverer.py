@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.maintenance import recoverer
-from runqy.broker.maintenance.recoverer import LeaselessWatch, LostTask
+from runqy.broker.duties import recoverer
+from runqy.broker.duties.recoverer import LeaselessWatch, LostTask
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.streams.run_counters import read_run_counters
 from runqy.broker.tasks import cancel, finish

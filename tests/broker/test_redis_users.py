@@ -25,7 +25,7 @@ from runqy.broker.workers import redis_users
 from runqy.broker.workers.heartbeats import deregister, write_heartbeat
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.broker.workers.redis_users import COMMANDS, RedisUser, create_users, delete_users, list_users, set_users
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, OutcomeUnknown
 from tests.support.event_loop import wait_until
 from tests.support.maintenance_duties import indexes_of

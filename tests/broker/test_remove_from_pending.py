@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from runqy.broker.broker import Broker
+from runqy.broker.duties.pending_timeouts import PendingTask, archive_timed_out
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.pending_timeouts import PendingTask, archive_timed_out
 from runqy.broker.scripts import Script, script
 from runqy.broker.tasks import cancel as cancel_module
 from runqy.broker.tasks import inspector

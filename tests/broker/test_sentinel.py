@@ -15,7 +15,7 @@ from runqy.broker.request import Request
 from runqy.broker.scripts import command
 from runqy.broker.tasks.finish import FinishOutcome, complete
 from runqy.broker.tasks.lease import LeasedTask
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable
 from tests.support.event_loop import run_with_broker
 from tests.support.fake_redis import FakeRedis

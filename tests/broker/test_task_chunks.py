@@ -22,7 +22,7 @@ from runqy.broker.tasks.inspector import run_tasks
 from runqy.broker.tasks.lease import Lease, LeasedTask
 from runqy.broker.tasks.output import KEPT_S
 from runqy.broker.tasks.reader import read_statuses
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerFull
 from tests.support import environment, event_loop
 from tests.support.full_redis import full_redis

@@ -6,9 +6,9 @@ import pytest
 
 from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
+from runqy.broker.duties.forwarder import forward
+from runqy.broker.duties.janitor import expire_archived, expire_completed
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.forwarder import forward
-from runqy.broker.maintenance.janitor import expire_archived, expire_completed
 from runqy.broker.queues.deletion import delete_redis_queue
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.chunks import ChunkBatch, read_chunks, write_chunks

@@ -5,9 +5,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
+from runqy.broker.duties.forwarder import forward
+from runqy.broker.duties.recoverer import find_lost, recover
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.forwarder import forward
-from runqy.broker.maintenance.recoverer import find_lost, recover
 from runqy.broker.queues.pausing import pause, unpause
 from runqy.broker.request import Request
 from runqy.broker.states import TaskState

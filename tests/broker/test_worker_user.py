@@ -21,7 +21,7 @@ from runqy.broker.tasks.output import OutputChunk, write_output
 from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord, WorkerState
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerRefused
 from tests.support import environment
 from tests.support.redis_client import redis_of

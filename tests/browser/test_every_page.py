@@ -6,11 +6,11 @@ The fixture `watch` fails where a browser had to refuse something.
 import pytest
 from playwright.sync_api import Page
 
-from demo.data import fill
 from runqy.broker.broker import Broker
 from tests.browser.pages import crawl
 from tests.browser.test_contrast import FAINT
 from tests.browser.test_policy import ADMIN_POLICY, policy
+from tools.demo.data import fill
 
 TURN_DARK = """() => {
   const still = new CSSStyleSheet();

@@ -9,7 +9,6 @@ from playwright.sync_api import Page, expect
 from alerts.kinds import AlertKind
 from alerts.operations import store_findings
 from alerts.rules import Finding
-from demo.data import fill
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
@@ -17,6 +16,7 @@ from runqy.broker.workers.records import WorkerState
 from tests.queues.samples import spec
 from tests.support.tasks import put
 from tests.support.workers import RECORD, heartbeats
+from tools.demo.data import fill
 
 REASON = "git fetch failed: unable to access https://git.example.com/ml/" + "a_long_name_of_a_repository_" * 4
 

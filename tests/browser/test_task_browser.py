@@ -4,7 +4,6 @@ import json
 
 from playwright.sync_api import Page, expect
 
-from demo.data import fill
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
@@ -16,6 +15,7 @@ from tests.queues.samples import spec
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import listed, put
 from tests.tasks.task_helpers import put_in
+from tools.demo.data import fill
 
 LIST = "/admin/tasks/task/"
 NS = 10**9

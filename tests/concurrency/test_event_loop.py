@@ -14,8 +14,8 @@ import pytest
 from runqy.broker.broker import Broker
 from runqy.broker.request import Request
 from runqy.broker.scripts import command
-from runqy.concurrency import event_loop
-from runqy.concurrency.event_loop import (
+from runqy.core.concurrency import event_loop
+from runqy.core.concurrency.event_loop import (
     DeadlineExceeded,
     LoopStopped,
     LoopThread,
@@ -130,7 +130,7 @@ def test_an_outcome_that_comes_just_in_time_is_not_lost(loop: LoopThread) -> Non
 
 INTERRUPTED = """
 import asyncio, os, signal, threading
-from runqy.concurrency.event_loop import loop_thread
+from runqy.core.concurrency.event_loop import loop_thread
 
 async def wait():
     try:
@@ -147,7 +147,7 @@ except KeyboardInterrupt:
 """
 ENDS_BESIDE_A_CALL = """
 import asyncio, atexit, threading
-from runqy.concurrency.event_loop import LoopStopped, loop_thread
+from runqy.core.concurrency.event_loop import LoopStopped, loop_thread
 
 began = threading.Event()
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from runqy.dataplane.bodies import BodyReader
+from runqy.server.dataplane.bodies import BodyReader
 from tests.dataplane.servers import Client, PatientProtocol, QuickProtocol, build, echo, serve
 
 

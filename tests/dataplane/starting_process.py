@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 
 from runqy.asgi import application
-from runqy.config_sync.snapshot import get_cache
+from runqy.configuration.snapshot import get_cache
 
 
 def open_database_files() -> list[str]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from runqy.dataplane.application import Application, Handler
-from runqy.dataplane.request import ParsedRequest
-from runqy.dataplane.responses import Response, StreamingResponse
+from runqy.core.telemetry.request_ids import current_request_id
 from runqy.errors import QueueNotFound
-from runqy.http.request_ids import current_request_id
+from runqy.server.dataplane.application import Application, Handler
+from runqy.server.dataplane.request import ParsedRequest
+from runqy.server.dataplane.responses import Response, StreamingResponse
 from tests.dataplane.servers import build, echo, parse, receive_all, receive_until, serve
 
 POST = "POST /hot HTTP/1.1\r\nHost: x\r\n"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from runqy.dataplane.protocol import MAX_FIELDS, MAX_HEAD_BYTES, HttpProtocol
+from runqy.server.dataplane.protocol import MAX_FIELDS, MAX_HEAD_BYTES, HttpProtocol
 from tests.dataplane.servers import Client, build, echo, parse, receive_all, receive_reply, receive_until, serve, split
 from tests.support.waiting import wait_until
 

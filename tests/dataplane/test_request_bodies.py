@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from runqy.dataplane.bodies import ANONYMOUS_MAX_BYTES, LARGE_BYTES, PART_BYTES, TIMEOUT_S, Body, BodyReader
-from runqy.dataplane.request import ParsedRequest
 from runqy.errors import RequestTimeout
+from runqy.server.dataplane.bodies import ANONYMOUS_MAX_BYTES, LARGE_BYTES, PART_BYTES, TIMEOUT_S, Body, BodyReader
+from runqy.server.dataplane.request import ParsedRequest
 from tests.dataplane.servers import KEY, Client, build, echo, parse, receive_all, receive_until, serve
 from tests.support.data_plane import DataPlane
 from tests.support.event_loop import SteppedLoop, run_in_steps

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from runqy.dataplane.request import ParsedRequest
-from runqy.dataplane.responses import Response
+from runqy.server.dataplane.request import ParsedRequest
+from runqy.server.dataplane.responses import Response
 from tests.dataplane.servers import build, echo, serve
 from tests.support import event_loop
 from tests.support.event_loop import WatchedLoop, watch_callbacks

@@ -13,7 +13,7 @@ import pytest
 
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.dataplane.protocol import HttpProtocol
+from runqy.server.dataplane.protocol import HttpProtocol
 from tests.dataplane.servers import parse, receive_all, receive_until
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY

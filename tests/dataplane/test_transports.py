@@ -3,8 +3,8 @@
 import socket
 from collections.abc import AsyncIterator
 
-from runqy.dataplane.request import ParsedRequest
-from runqy.dataplane.responses import Response, StreamingResponse
+from runqy.server.dataplane.request import ParsedRequest
+from runqy.server.dataplane.responses import Response, StreamingResponse
 from tests.dataplane.servers import build, receive_all, serve
 
 

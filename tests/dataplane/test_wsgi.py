@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from runqy.dataplane.wsgi import COLLECT_MAX_BYTES, PIPE_BYTES
-from runqy.http.middleware import QUEUED_AT
+from runqy.server.dataplane.wsgi import COLLECT_MAX_BYTES, PIPE_BYTES
+from runqy.server.middleware import QUEUED_AT
 from tasks.api.calls import UNTIL_DISCONNECT
 from tests.dataplane.servers import Client, QuickProtocol, build, parse, receive_all, receive_until, serve
 from tests.support.waiting import wait_until

@@ -1,7 +1,7 @@
 """The names of the settings that the server and the worker declare."""
 
 from runqy import settings
-from runqy.config.env import Environment
+from runqy.core.environment.variables import Environment
 from workers.runtime import settings as worker
 
 _environment = Environment(

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from runqy.config.own_packages import APPS
+from runqy.core.environment.own_packages import APPS
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from benchmarks.scale_charts import draw_charts
+from tools.benchmarks.scale_charts import draw_charts
 
 ROOT = Path(__file__).parents[2]
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]+\.(?:png|svg))\)")
@@ -30,8 +30,8 @@ def test_readme_is_short_and_begins_with_a_picture() -> None:
 
 
 def test_the_curves_of_the_page_on_sizing_are_those_of_the_last_run() -> None:
-    """`benchmarks/scale_charts.py` says how they are drawn."""
-    charts = draw_charts((ROOT / "benchmarks/scale.txt").read_text())
+    """`tools/benchmarks/scale_charts.py` says how they are drawn."""
+    charts = draw_charts((ROOT / "tools/benchmarks/scale.txt").read_text())
 
     assert {name: (ROOT / "docs/images" / name).read_text() for name in charts} == charts
     assert all(chart.count("<circle") >= 5 for chart in charts.values())

@@ -88,7 +88,7 @@ def test_a_broken_link_a_missing_anchor_and_a_page_outside_the_nav_fail_the_buil
     (tmp_path / "docs/index.md").write_text("# Home\n")
     (tmp_path / "docs/page.md").write_text(PAGE)
     settings, _, _ = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")
-    without_hooks = settings.replace("hooks: [documentation/hooks.py]\n", "")
+    without_hooks = settings.replace("hooks: [tools/documentation/hooks.py]\n", "")
     (tmp_path / "mkdocs.yml").write_text(f"{without_hooks}\nnav: [index.md]\n")
 
     built = build(tmp_path)

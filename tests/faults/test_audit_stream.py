@@ -71,7 +71,7 @@ class Instance:
 
 def manage(variables: dict[str, str], *command: str) -> None:
     """Run a management command."""
-    arguments = [sys.executable, "-m", "runqy.supervisor.management_commands", *command]
+    arguments = [sys.executable, "-m", "runqy.manage", *command]
     done = subprocess.run(arguments, env=os.environ | variables, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 

@@ -140,7 +140,7 @@ def test_a_damaged_sqlite_file_is_named_with_what_to_do(start_web: StartWeb, con
 
     replies = [client.send(*send) for send in (VAULTS, CREATE_VAULT)]
     page = client.send(*ADMIN, **COOKIE)
-    command = [sys.executable, "-m", "runqy.supervisor.management_commands", "migrate", "--no-input"]
+    command = [sys.executable, "-m", "runqy.manage", "migrate", "--no-input"]
     done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
 
     advice = "is damaged: restore a backup (docs/how-to/backup-and-restore.md)."
@@ -160,7 +160,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlS
     server = PostgresqlServer(programs).start()
     folder = tmp_path_factory.mktemp("home")
     env = os.environ | {"RUNQY_HOME": str(folder), "DATABASE_URL": server.url}
-    command = [sys.executable, "-m", "runqy.supervisor.management_commands", "migrate", "--no-input"]
+    command = [sys.executable, "-m", "runqy.manage", "migrate", "--no-input"]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     yield server

@@ -11,7 +11,7 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.faults.producers import (
     BATCH_SIZE,
     ENQUEUE,

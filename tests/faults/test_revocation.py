@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from runqy.broker import keys
 from runqy.broker.keys import ended_channel
-from runqy.config.connection_urls import RedisTarget
-from runqy.config_sync.publishing import compare_configuration, republish_configuration
+from runqy.configuration.publishing import compare_configuration, republish_configuration
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.faults.producers import ENQUEUE, KeptConnection, Reply, Send
 from tests.faults.servers import StartWeb
 from tests.faults.test_parity import full

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.request import Request
 from runqy.broker.scripts import command
-from runqy.config.connection_urls import RedisTarget
-from runqy.config_sync import snapshot
+from runqy.configuration import snapshot
+from runqy.core.api_keys import Role
+from runqy.core.environment.connection_urls import RedisTarget
+from runqy.core.formats.rates import Rate
 from runqy.errors import BrokerUnavailable
-from runqy.formats.rates import Rate
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.support.event_loop import run_with_broker

@@ -5,7 +5,7 @@ import threading
 
 from msgspec import Struct, defstruct
 
-from runqy.formats.json_decoding import convert, read_json
+from runqy.core.formats.json_decoding import convert, read_json
 
 DEPTH, FIELDS, READERS, ROUNDS = 8, 15, 6, 60
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runqy.formats.json_decoding import MAX_DEPTH, check_depth, read_json
+from runqy.core.formats.json_decoding import MAX_DEPTH, check_depth, read_json
 
 LEAVES = st.one_of(st.text('[]{}"\\ a', max_size=6), st.integers(0, 1))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runqy.formats.timestamps import format_ns, format_s
+from runqy.core.formats.timestamps import format_ns, format_s
 
 BEFORE, EPOCH, END = (datetime(year, 1, 1, tzinfo=UTC) for year in (1900, 1970, 9999))
 

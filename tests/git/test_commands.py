@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from runqy.core.git.commands import CommandMissing, CommandRunner, CommandTimedOut, LimitExceeded
+from runqy.core.git.limits import Limits
 from runqy.errors import DeploymentFailed, DeploymentStopped
-from runqy.git.commands import CommandMissing, CommandRunner, CommandTimedOut, LimitExceeded
-from runqy.git.limits import Limits
 
 ENV = {"PATH": os.environ["PATH"]}
 LEAVES_SLEEPER = "setsid sh -c 'echo $$ > new; mv new sleeper; exec sleep 600' & while ! [ -s sleeper ]; do :; done; "

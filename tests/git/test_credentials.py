@@ -4,10 +4,10 @@ import os
 import subprocess
 from pathlib import Path
 
+from runqy.core.git.commands import CommandRunner
+from runqy.core.git.credentials import GitCredentials, GitEnvironment, git_environment
+from runqy.core.git.sources import parse_source
 from runqy.errors import DeploymentFailed
-from runqy.git.commands import CommandRunner
-from runqy.git.credentials import GitCredentials, GitEnvironment, git_environment
-from runqy.git.sources import parse_source
 
 HTTPS = parse_source(git_url="https://git.example.org/repo.git", branch="main")
 SSH = parse_source(git_url="git@git.example.org:repo.git", branch="main")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from runqy.core.git.sources import parse_path, parse_source
 from runqy.errors import DeploymentRefused
-from runqy.git.sources import parse_path, parse_source
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from runqy.core.git.commands import CommandRunner
+from runqy.core.git.credentials import GitCredentials, git_environment
+from runqy.core.git.limits import Limits
+from runqy.core.git.remotes import resolve_ref
+from runqy.core.git.sources import Source, parse_source
+from runqy.core.git.ssrf import find_public_addresses, pinned_http, pinned_ssh
 from runqy.errors import DeploymentFailed, DeploymentRefused
-from runqy.git.commands import CommandRunner
-from runqy.git.credentials import GitCredentials, git_environment
-from runqy.git.limits import Limits
-from runqy.git.remotes import resolve_ref
-from runqy.git.sources import Source, parse_source
-from runqy.git.ssrf import find_public_addresses, pinned_http, pinned_ssh
 from tests.support.git_server import HOST, git_server
 from tests.workers.repositories import Repository
 

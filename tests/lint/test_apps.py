@@ -5,7 +5,7 @@ import configparser
 import tomllib
 from pathlib import Path
 
-from runqy.config.own_packages import APPS
+from runqy.core.environment.own_packages import APPS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"runqy", *APPS}

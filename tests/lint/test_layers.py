@@ -1,5 +1,6 @@
 """The import contracts hold, and each of them detects a violation."""
 
+import configparser
 import os
 import re
 import shutil
@@ -9,21 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from runqy.config.own_packages import APPS
+from runqy.core.environment.own_packages import APPS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("runqy", *APPS)
 
 VIOLATIONS = [
-    pytest.param("queues/operations.py", "import tasks.operations", "Apps import downwards", id="up-the-apps"),
-    pytest.param(
-        "runqy/broker/constants.py", "import vaults.models", "Apps import downwards", id="broker-imports-an-app"
-    ),
-    pytest.param("tasks/queries.py", "import runqy.settings", "composition root", id="app-imports-settings"),
+    pytest.param("queues/operations.py", "import tasks.operations", "Imports go down", id="up-the-apps"),
+    pytest.param("runqy/broker/constants.py", "import vaults.models", "Imports go down", id="broker-imports-an-app"),
+    pytest.param("tasks/queries.py", "import runqy.settings", "Imports go down", id="app-imports-settings"),
     pytest.param("tasks/operations.py", "import runqy.broker.keys", "spells Redis keys", id="keys-outside-broker"),
     pytest.param(
         "runqy/broker/tasks/lease.py",
-        "import runqy.broker.maintenance.janitor",
+        "import runqy.broker.duties.janitor",
         "packages of the broker",
         id="up-the-broker",
     ),
@@ -47,22 +46,33 @@ VIOLATIONS = [
     pytest.param("workers/runtime/main.py", "import django.conf", "without Django", id="django-in-worker"),
     pytest.param("queues/definitions.py", "import queues.models", "without Django", id="django-behind-queue-files"),
     pytest.param(
-        "runqy/audit/operations.py", "import runqy.accounts.models", "Apps import downwards", id="audit-imports-an-app"
+        "runqy/audit/operations.py", "import runqy.accounts.models", "Imports go down", id="audit-imports-an-app"
     ),
     pytest.param(
         "runqy/admin_site/base_admin.py",
         "import runqy.audit.models",
-        "Apps import downwards",
+        "Imports go down",
         id="admin-site-imports-an-app",
     ),
     pytest.param(
-        "runqy/maintenance/loops.py", "import tasks.queries", "Apps import downwards", id="maintenance-knows-an-app"
+        "runqy/maintenance/loops.py", "import tasks.queries", "Imports go down", id="maintenance-knows-an-app"
     ),
     pytest.param("tasks/queries.py", "import queues.duties", "are discovered", id="duty-of-another-app"),
     pytest.param(
-        "runqy/api/requests.py", "import runqy.accounts.queries", "Apps import downwards", id="api-imports-accounts"
+        "runqy/api/requests.py", "import runqy.accounts.queries", "Imports go down", id="api-imports-accounts"
     ),
-    pytest.param("runqy/clock.py", "import runqy.broker.states", "import nothing of ours", id="clock-imports-broker"),
+    pytest.param("runqy/clock.py", "import runqy.broker.states", "Imports go down", id="clock-imports-broker"),
+    pytest.param("runqy/core/signing.py", "import runqy.broker.states", "Imports go down", id="core-imports-broker"),
+    pytest.param("vaults/queries.py", "import runqy.server.health", "Imports go down", id="app-imports-server"),
+    pytest.param(
+        "runqy/server/framework.py", "import runqy.stack.locks", "Imports go down", id="server-imports-what-starts-it"
+    ),
+    pytest.param(
+        "runqy/core/formats/sizes.py", "import runqy.core.git.hosts", "packages of the core", id="up-the-core"
+    ),
+    pytest.param(
+        "webhooks/sender.py", "import tasks.api.calls", "share the API of tasks", id="api-of-tasks-in-webhooks"
+    ),
 ]
 
 
@@ -115,6 +125,18 @@ def test_a_planted_violation_is_detected(broken: dict[str, str], module: str, pl
     (found,) = [imports for name, imports in broken.items() if contract in name]
 
     assert f"{importer} -> {imported} (l." in found
+
+
+def test_each_folder_has_a_layer() -> None:
+    contracts = configparser.ConfigParser()
+    contracts.read(ROOT / ".importlinter")
+    layers = set(re.findall(r"[\w.]+", contracts["importlinter:contract:layers"]["layers"]))
+
+    modules = {
+        path.stem for path in (ROOT / "runqy").iterdir() if (path / "__init__.py").exists() or path.suffix == ".py"
+    }
+
+    assert layers == {*APPS, *(f"runqy.{name}" for name in modules - {"__init__"})}
 
 
 def test_ruff_detects_http_in_an_operation(tree: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.lint.test_layers import PACKAGES, ROOT
 
-FOLDERS = (*PACKAGES, "tests", "demo", "benchmarks", "soak")
+FOLDERS = (*PACKAGES, "tests", "tools")
 SUPPRESSION = re.compile(r"noqa:.*SLF001")
 WITH_REASON = re.compile(r"noqa: [A-Z0-9, ]+ \(.{8,}\)$")
 

@@ -15,8 +15,8 @@ from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.health import ping, publish_wakeup
 from runqy.broker.pubsub import DUTY_CHANNELS
-from runqy.concurrency.event_loop import THREAD_NAME
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.concurrency.event_loop import THREAD_NAME
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable
 from runqy.maintenance import loops, wakeups
 from runqy.maintenance.base import Duty, RedisDuty

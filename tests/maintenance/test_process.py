@@ -8,7 +8,7 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.support.maintenance import start_maintenance
 from tests.support.maintenance_duties import KEYS, put
 from tests.support.redis_client import redis_of

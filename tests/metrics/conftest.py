@@ -6,7 +6,7 @@ import pytest
 
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.metrics import exposition, state
+from runqy.server.metrics import exposition, state
 from tests.queues.samples import spec
 from tests.webhooks.receiver import receiver
 

@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 from runqy.errors import ApiKeyInvalid
 from tests.api.client import ApiClient
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runqy.metrics import multiprocess
+from runqy.server.metrics import multiprocess
 
 
 @pytest.fixture(autouse=True)

@@ -12,22 +12,22 @@ from queues.releases import code_of, create_release
 from runqy import clock
 from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.queues.pausing import pause
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import RunCounters, RunTime, add_run_counters
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerState
-from runqy.config.connection_urls import RedisTarget
-from runqy.config_sync.operations import configuration_change
-from runqy.config_sync.snapshot import get_cache
-from runqy.http.middleware import QUEUED_AT
-from runqy.metrics import exposition, families
-from runqy.metrics.declarations import METRICS
-from runqy.metrics.http_requests import _durations_of
+from runqy.configuration.operations import configuration_change
+from runqy.configuration.snapshot import get_cache
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.redis_connection import get_broker
+from runqy.server.metrics import exposition, families
+from runqy.server.metrics.declarations import METRICS
+from runqy.server.metrics.http_requests import _durations_of
+from runqy.server.middleware import QUEUED_AT
 from tests.api.client import ApiClient
 from tests.api.wsgi import call
 from tests.metrics.pages import Samples, read_page, value
@@ -397,7 +397,7 @@ def test_the_series_of_durations_are_those_of_existing_dashboards() -> None:
 def test_a_page_is_built_at_most_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exposition, "MAX_AGE_S", 60.0)
     monkeypatch.setattr(exposition, "page", exposition.MetricsPage())
-    monkeypatch.setattr("runqy.metrics.viewsets.page", exposition.page)
+    monkeypatch.setattr("runqy.server.metrics.viewsets.page", exposition.page)
     read_page()
     put(get_broker(), "t1", queue="mail")
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.monitoring.collector import Collector, ReceivedSpan, run_collector
 from tests.monitoring.prometheus import MONITORING, Prometheus
-from tests.supervisor.stack import Stack, make_queue
+from tests.stack.stack import Stack, make_queue
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -342,7 +342,7 @@ def test_tasks_that_the_admin_and_maintenance_enqueue_have_spans_too(stack: Stac
 @pytest.mark.parametrize("program", ["runqy.wsgi", "workers.runtime.main"])
 def test_without_an_endpoint_nothing_of_opentelemetry_is_imported(program: str) -> None:
     """redis-py imports some of it wherever it is installed."""
-    names = {"runqy.telemetry.otel", "opentelemetry.sdk.trace"}
+    names = {"runqy.core.telemetry.otel", "opentelemetry.sdk.trace"}
     code = f"import sys, {program}; print(sorted({names} & sys.modules.keys()))"
     env = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
 

@@ -143,7 +143,7 @@ def test_a_lock_of_asynq_blocks_its_task_until_it_has_run(image: Image, broker: 
 def test_tasks_that_no_definition_names_are_reported(
     image: Image, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runqy.health.readiness.TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr("runqy.server.health.readiness.TIMEOUT_S", PATIENCE_S)
     run_maintenance(broker)
 
     checks = json.loads(ApiClient().get("/readyz?verbose").content)["checks"]

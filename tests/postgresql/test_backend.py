@@ -12,9 +12,9 @@ from django.db import OperationalError, ProgrammingError
 from django.db.utils import ConnectionHandler
 from pytest_django.plugin import DjangoDbBlocker
 
-from runqy.config.connection_urls import parse_database_url
-from runqy.postgresql import base
-from runqy.postgresql.base import DatabaseWrapper
+from runqy.core.database.postgresql import base
+from runqy.core.database.postgresql.base import DatabaseWrapper
+from runqy.core.environment.connection_urls import parse_database_url
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.postgresql import PostgresqlServer, find_programs
 from tests.support.waiting import wait_until

@@ -4,7 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from runqy.config.own_packages import APPS
+from runqy.core.environment.own_packages import APPS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("runqy", *APPS)

@@ -15,8 +15,8 @@ import redis as redis_py
 from tests.docs.blocks import read_titled
 from tests.proxies.new_release import make_release
 from tests.proxies.proxies import CLIENT, KINDS, read_event, run_proxy
-from tests.supervisor.serving import Serve, Worker
-from tests.supervisor.stack import make_queue
+from tests.stack.serving import Serve, Worker
+from tests.stack.stack import make_queue
 from tests.support.environment import ADMIN_KEY
 from tests.support.postgresql import PostgresqlServer, find_programs
 from tests.support.servers import free_port

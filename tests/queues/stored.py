@@ -5,7 +5,7 @@ import redis as redis_py
 from queues.definitions import QueueSpec
 from queues.models import Queue, QueueSource, SubQueue
 from queues.operations import QueueSave, put_definition, save_queues
-from runqy.config_sync.operations import configuration_change
+from runqy.configuration.operations import configuration_change
 
 
 def store_queues(*specs: QueueSpec) -> None:

@@ -24,7 +24,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerState
 from tasks.models import QueueMinute
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.queues.admin_pages import ADD, FORM, LIST, errors_of, page_of, rows, saved, sent_by
 from tests.queues.samples import spec
 from tests.queues.stored import save_from_file

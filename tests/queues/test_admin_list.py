@@ -23,7 +23,7 @@ from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.redis_connection import get_broker
 from tasks.models import QueueMinute
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.queues.admin_pages import LIST, saved
 from tests.queues.samples import spec
 from tests.support.links import count_round_trips

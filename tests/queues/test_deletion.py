@@ -21,7 +21,7 @@ from queues.queries import get_fresh_catalog
 from queues.queue_files import load_queue_files
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditRecord
-from runqy.config_sync.models import StoredDocument
+from runqy.configuration.models import StoredDocument
 from runqy.errors import BrokerUnavailable, QueueBeingDeleted, QueueNotEmpty, QueueNotFound
 from runqy.maintenance.models import FailedRow
 from runqy.redis_connection import get_broker

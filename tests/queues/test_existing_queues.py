@@ -9,10 +9,10 @@ from queues.operations import delete_definition, save_queue
 from queues.queries import get_catalog, get_fresh_catalog
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.config_sync import snapshot
-from runqy.config_sync.models import StoredDocument
-from runqy.config_sync.operations import configuration_change
-from runqy.config_sync.publishing import compare_configuration
+from runqy.configuration import snapshot
+from runqy.configuration.models import StoredDocument
+from runqy.configuration.operations import configuration_change
+from runqy.configuration.publishing import compare_configuration
 from tests.queues.samples import spec
 from tests.support.redis_client import redis_of
 from tests.support.tasks import put

@@ -5,8 +5,8 @@ import pytest
 
 from queues.definitions import ALL_QUEUES, PublishedEndpoint, QueueNotify
 from queues.queries import get_fresh_catalog
-from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.operations import configuration_change
+from runqy.configuration.documents import DocumentKind
+from runqy.configuration.operations import configuration_change
 from tests.queues.samples import spec
 from tests.queues.stored import store_queues
 

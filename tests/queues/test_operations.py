@@ -12,10 +12,10 @@ from queues.models import Queue, QueueSource
 from queues.operations import delete_definition, republish_configuration, save_queue
 from queues.queries import get_fresh_catalog
 from runqy.broker import keys
-from runqy.config_sync import snapshot
-from runqy.config_sync.operations import configuration_change
+from runqy.configuration import snapshot
+from runqy.configuration.operations import configuration_change
 from runqy.errors import QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.queues.samples import spec
 from vaults.operations import create_vault, set_entry
 

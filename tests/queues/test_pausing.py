@@ -13,7 +13,7 @@ from runqy.broker import keys
 from runqy.broker.keys import QueueKeys
 from runqy.errors import BrokerUnavailable, QueueNotFound
 from runqy.redis_connection import get_broker
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.queues.samples import spec
 from tests.queues.stored import save_from_file
 from tests.support.audit import audit_records

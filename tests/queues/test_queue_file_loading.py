@@ -15,8 +15,8 @@ from queues.operations import save_queue
 from queues.queries import get_fresh_catalog
 from queues.queue_files import LoadReport, load_queue_files
 from runqy.broker import keys
-from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.models import Revision, StoredDocument
+from runqy.configuration.documents import DocumentKind
+from runqy.configuration.models import Revision, StoredDocument
 from tests.queues.samples import spec
 
 pytestmark = pytest.mark.usefixtures("configuration")

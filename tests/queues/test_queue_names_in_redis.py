@@ -12,7 +12,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.queues.stats import read_queue_names
 from runqy.broker.tasks.reader import find_task
 from runqy.errors import TaskNotFound
-from runqy.metrics import exposition
+from runqy.server.metrics import exposition
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY

@@ -10,7 +10,7 @@ from django.db import connection
 from queues import repository_check
 from queues.repository_check import CONCURRENT_CHECKS_MAX, RepositoryCheck, check_repository
 from runqy.audit.models import AuditRecord
-from runqy.git.limits import Limits
+from runqy.core.git.limits import Limits
 from tests.support.git_server import GitServer, git_server
 from tests.support.processes import command_lines
 from tests.support.waiting import PATIENCE_S, wait_until

@@ -15,9 +15,9 @@ from runqy.broker.constants import HEARTBEAT_TTL_S
 from runqy.broker.keys import QueueKeys
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerCounts, WorkerRecord, WorkerState
-from runqy.config_sync.publishing import SyncStatus, compare_configuration
+from runqy.configuration.publishing import SyncStatus, compare_configuration
 from runqy.redis_connection import get_broker
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.queues.samples import spec
 from tests.queues.test_operations import RICH
 from tests.support.links import count_round_trips

@@ -9,7 +9,7 @@ from queues.models import Queue
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.redis_connection import get_broker
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.queues.admin_pages import ADD, FORM, LIST, rows, saved
 from tests.queues.samples import spec
 from tests.support.staff import staff_client

@@ -14,7 +14,7 @@ from queues.models import Queue, QueueSource, Release, ReleaseState
 from queues.operations import disable_queue, save_queue
 from queues.vault_grants import Grant, find_added_grants
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 from runqy.errors import QueueInvalid
 from tests.api.client import ApiClient, problem
 from tests.queues.admin_pages import ADD, FORM, LIST, errors_of, page_of, rows, sent_by

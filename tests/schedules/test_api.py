@@ -11,9 +11,9 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.api_keys import Role
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
+from runqy.core.api_keys import Role
 from runqy.errors import BrokerUnavailable
 from schedules import runner
 from schedules.models import Fire, Schedule

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from documentation import client_errors
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.streams.run_log import RunInfo
@@ -39,6 +38,7 @@ from tests.api.client import ApiClient
 from tests.support.tasks import take, take_one
 from tests.support.waiting import PATIENCE_S
 from tests.tasks.task_helpers import fail_for_good, succeed
+from tools.documentation import client_errors
 
 SIMPLE = QueueKeys("simple")
 
@@ -160,7 +160,7 @@ def test_an_error_has_the_class_of_its_code(client: Any, make: Callable[..., Any
 def test_every_code_has_a_class() -> None:
     source = client_errors.PATH.read_text()
 
-    assert source == client_errors.module(), "run `python -m documentation.client_errors`"
+    assert source == client_errors.module(), "run `python -m tools.documentation.client_errors`"
 
 
 def test_many_tasks_have_an_outcome_each(client: Any, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:

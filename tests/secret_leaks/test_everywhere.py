@@ -17,8 +17,8 @@ from urllib.parse import urljoin, urlsplit
 import httpx2
 import pytest
 
-from tests.supervisor.serving import Serve, Worker
-from tests.supervisor.stack import make_queue
+from tests.stack.serving import Serve, Worker
+from tests.stack.stack import make_queue
 from tests.support.environment import ADMIN_KEY, WORKER_KEY
 from tests.support.processes import command_lines
 from tests.support.secret_leaks import Canary
@@ -84,7 +84,7 @@ def serve(tmp_path: Path, valkey: ValkeyServer) -> Iterator[Serve]:
     options = {"REDIS_URL": valkey.url, "DATABASE_URL": "", "RUNQY_LOG_LEVEL": "debug", "QUEUE_WORKERS_DIR": str(files)}
     server = Serve(tmp_path, "--migrate", **options).until_ready()
     subprocess.run(
-        [sys.executable, "-m", "runqy.supervisor.management_commands", "ensure_admin", str(tmp_path / "password")],
+        [sys.executable, "-m", "runqy.manage", "ensure_admin", str(tmp_path / "password")],
         env=os.environ | options | {"RUNQY_HOME": str(server.home), "DATABASE_URL": _database(server)},
         check=True,
         capture_output=True,

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runqy.config.connection_urls import (
+from runqy.core.environment.connection_urls import (
     POSTGRESQL_LIMITS,
     RedisTarget,
     parse_database_url,
     parse_public_url,
     parse_redis_url,
 )
-from runqy.formats import durations
+from runqy.core.formats import durations
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_a_worker_key_of_one_queue_that_allows_shared_credentials_is_an_error(tm
     row = "role='worker', queues=['mail'], allow_shared_redis=True"
     create = f"from runqy.accounts.models import ApiKey; ApiKey.objects.create({row})"
     commands = ("migrate", "accounts", "--", "shell", "-c", create)
-    words = [sys.executable, "-m", "runqy.supervisor.management_commands", *commands]
+    words = [sys.executable, "-m", "runqy.manage", *commands]
     subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, check=True)
 
     finished = check(tmp_path, variables, "--deploy", "--database", "default")

@@ -14,15 +14,15 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 SERVER = {
     "manage.py": [str(ROOT / "manage.py"), "migrate", "contenttypes"],
-    "commands": ["-m", "runqy.supervisor.management_commands", "migrate", "contenttypes"],
+    "commands": ["-m", "runqy.manage", "migrate", "contenttypes"],
     "django": ["-m", "django", "migrate", "contenttypes"],
 }
 WRITE = "import os, pathlib; pathlib.Path(os.environ['NEW_FILE']).write_text('')"
 IMPORTS = {
     "wsgi": "import runqy.wsgi",
     "asgi": "import runqy.asgi",
-    "serve": "import runqy.supervisor.serve",
-    "up": "import runqy.supervisor.up",
+    "serve": "import runqy.stack.serve",
+    "up": "import runqy.stack.up",
 }
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from runqy.config.home import HomeUnusable, get_or_create_secret, make_home
+from runqy.core.environment.home import HomeUnusable, get_or_create_secret, make_home
 from runqy.errors import StackFailed
-from runqy.supervisor.locks import FileLock
+from runqy.stack.locks import FileLock
 
 OTHER_USER = 65534
 

@@ -6,7 +6,7 @@ import structlog
 from django.conf import settings
 from structlog.testing import capture_logs
 
-from runqy.telemetry import logs
+from runqy.core.telemetry import logs
 
 
 def test_loggers_in_use_follow_when_logging_is_set_up_again() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runqy.config.own_packages import APPS
+from runqy.core.environment.own_packages import APPS
 from tests.support.processes import make_shadowing_modules
 
 pytestmark = pytest.mark.slow
@@ -17,7 +17,7 @@ STARTS = {
     "up": ("runqy.cli", "up"),
     "serve": ("runqy.cli", "serve"),
     "manage": ("runqy.cli", "manage", "migrate"),
-    "web": ("runqy.dataplane.gunicorn_app", "runqy.asgi:application", "--config", "python:runqy.gunicorn_conf"),
+    "web": ("runqy.server.dataplane.gunicorn_app", "runqy.asgi:application", "--config", "python:runqy.gunicorn_conf"),
     "asgi": ("uvicorn", "runqy.asgi:application"),
     "maintenance": ("django", "run_maintenance"),
     "worker": ("runqy.worker",),

@@ -84,7 +84,7 @@ class TestQueuesVaultsAndWebhooks:
             server,
             *modules("alerts", "operations"),
             *modules("batches", "api life limits turns"),
-            *modules("config_sync", "publishing republishing"),
+            *modules("configuration", "publishing republishing"),
             *modules("maintenance", "failed_rows"),
             *modules("queues", "deletion operations releases"),
             *modules("schedules", "odd_rows runner"),
@@ -105,7 +105,7 @@ def test_a_database_without_letters_outside_ascii_is_reported(
     env |= {"RUNQY_HOME": str(tmp_path), "DATABASE_URL": server.url.removesuffix("postgres") + name}
 
     done = subprocess.run(
-        [sys.executable, "-m", "runqy.supervisor.management_commands", "migrate", "--plan"],
+        [sys.executable, "-m", "runqy.manage", "migrate", "--plan"],
         cwd=tmp_path,
         env=env,
         capture_output=True,

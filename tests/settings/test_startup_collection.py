@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 STARTS = {
     "web": "import runqy.wsgi",
-    "command": "from runqy.supervisor.management_commands import main; main(['check'])",
+    "command": "from runqy.manage import main; main(['check'])",
 }
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from soak.attempts import QueueHistory, check_history
+from tools.soak.attempts import QueueHistory, check_history
 
 ROWS = {"done": "c", "retried": "rc", "failed": "f"}
 SUMS = {"completed": 2, "retried": 1, "failed": 1}

@@ -4,17 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from soak.checker import (
-    Accepted,
-    Evidence,
-    Fault,
-    Incident,
-    Process,
-    QueueCounts,
-    StoredTask,
-    check,
-)
-from soak.runs import Run
+from tools.soak.checker import Accepted, Evidence, Fault, Incident, Process, QueueCounts, StoredTask, check
+from tools.soak.runs import Run
 
 SIZES = {"pending": 0, "active": 0, "scheduled": 0, "retry": 0, "archived": 1, "completed": 2}
 DONE = StoredTask(task_id="done", queue="q", state="completed", number="1", result_run="r1", indexes=("completed",))

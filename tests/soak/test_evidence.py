@@ -11,10 +11,10 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks.finish import complete
-from soak.checker import Accepted, Evidence, check
-from soak.evidence import count_orphan_lookups, count_unended, read_state
-from soak.runs import Run, read_runs
 from tests.support.tasks import QUEUE, put, take_one
+from tools.soak.checker import Accepted, Evidence, check
+from tools.soak.evidence import count_orphan_lookups, count_unended, read_state
+from tools.soak.runs import Run, read_runs
 
 KEYS = QueueKeys(QUEUE)
 SIZES = dict.fromkeys(("pending", "active", "scheduled", "retry", "archived"), 0) | {"completed": 1}

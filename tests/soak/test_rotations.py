@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from soak.parts.rotations import ALPHA, Step, judge_gaps, judge_replacements, judge_waits
-from soak.report import Report
-from soak.runs import Run
+from tools.soak.parts.rotations import ALPHA, Step, judge_gaps, judge_replacements, judge_waits
+from tools.soak.report import Report
+from tools.soak.runs import Run
 
 ROTATED = Step(name="a secret", rotated=[ALPHA], released=(), is_at_once=False, began_at=100.0, ended_at=200.0)
 LEAKED = replace(ROTATED, name="a leaked secret", is_at_once=True)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 from runqy.broker.async_broker import AsyncBroker
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.support.waiting import PATIENCE_S
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from typing import Any
 
 import hiredis
 
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 
 _DATA_SEGMENTS_IN = 152
 """The offset at which Linux's struct tcp_info counts received segments with data."""

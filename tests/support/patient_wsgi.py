@@ -4,7 +4,7 @@ from runqy.wsgi import application as application  # sets Django up
 
 # isort: split
 
-from runqy.config_sync import snapshot
+from runqy.configuration import snapshot
 from tests.support.waiting import PATIENCE_S
 
 snapshot.UNKNOWN_WAIT_S = PATIENCE_S

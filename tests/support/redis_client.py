@@ -5,7 +5,7 @@ from typing import Any
 
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import connect_client
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 
 _client_of = cache(connect_client)  # to connect to a cluster takes as long as most tests
 

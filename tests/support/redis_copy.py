@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from django.conf import settings
 
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.support import environment
 
 COPY_DB = 15

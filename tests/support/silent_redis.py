@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 from typing import Any
 
 from runqy.broker.broker import Broker
+from runqy.broker.duties.forwarder import forward
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.forwarder import forward
 from runqy.broker.message import decode
 from runqy.broker.request import raise_error
 from runqy.broker.states import TaskState

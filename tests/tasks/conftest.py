@@ -10,7 +10,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.lease import LeasedTask
-from runqy.config_sync.snapshot import get_snapshot
+from runqy.configuration.snapshot import get_snapshot
 from tasks import waiting
 from tasks.waiting import ResultWaiters, WaiterLimits
 from tasks.waiting_loop import get_waiting_loop

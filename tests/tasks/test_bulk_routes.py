@@ -10,9 +10,9 @@ import redis as redis_py
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.api_keys import Role
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.core.api_keys import Role
 from tasks.bulk_runner import run_bulk_actions
 from tasks.models import BulkAction
 from tests.api.client import ApiClient, Response, problem

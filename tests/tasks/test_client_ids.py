@@ -7,10 +7,10 @@ import pytest
 import redis as redis_py
 
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys, lookup
 from runqy.broker.tasks.enqueue import NewTask
+from runqy.core.api_keys import Role
 from tasks.enqueue_many import RequestedTasks, enqueue_tasks
 from tasks.operations import enqueue_task, key_of_task_id
 from tests.api.client import ApiClient, problem

@@ -11,7 +11,7 @@ from queues.operations import save_queue
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
 from tests.api.client import ApiClient, problem
-from tests.config_sync.support import elsewhere
+from tests.configuration.support import elsewhere
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY, WORKER_KEY
 

@@ -10,11 +10,11 @@ import runqy_python
 
 from queues.queries import get_fresh_catalog
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks.enqueue import IdempotencyKey, NewTask
+from runqy.core.api_keys import Role
 from tasks.enqueue_many import RequestedTasks, enqueue_tasks
 from tests.api.client import ApiClient, Response, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY

@@ -11,8 +11,8 @@ from django.test import Client
 
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.broker.broker import Broker
+from runqy.broker.duties.forwarder import forward
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.forwarder import forward
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.finish import Failure, retry
 from runqy.redis_connection import get_broker

@@ -9,10 +9,10 @@ import runqy_python
 
 from queues.operations import delete_definition
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys, lookup
-from runqy.config_sync.operations import configuration_change
+from runqy.configuration.operations import configuration_change
+from runqy.core.api_keys import Role
 from tests.api.client import ApiClient, problem
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
 from tests.support.tasks import take, take_one

@@ -16,13 +16,13 @@ from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import IdempotencyKey, NewTask
-from runqy.config.connection_urls import RedisTarget
-from runqy.config_sync import snapshot
+from runqy.configuration import snapshot
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueFull, QueueNotFound, TaskNotFound
 from tasks.enqueue_many import RequestedTasks, enqueue_tasks
 from tasks.operations import enqueue_task
 from tasks.queries import get_task
-from tests.config_sync.support import elsewhere
+from tests.configuration.support import elsewhere
 from tests.queues.samples import spec
 from tests.support.links import Execute, wrap_link
 from tests.support.redis_client import redis_of

@@ -6,9 +6,9 @@ import pytest
 import redis as redis_py
 
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.core.api_keys import Role
 from tests.api.client import ApiClient, content, problem
 from tests.support.environment import WORKER_KEY
 from tests.support.tasks import put, put_in_group, take, take_one

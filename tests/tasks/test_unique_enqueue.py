@@ -11,11 +11,11 @@ import redis as redis_py
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks.cancel import cancel
+from runqy.core.api_keys import Role
 from tasks.waiting import ResultWaiters, WaiterLimits
 from tasks.waiting_loop import get_waiting_loop
 from tests.api.client import ApiClient, Response, problem

@@ -20,11 +20,11 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys, ended_channel
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.record import TaskRecord
-from runqy.concurrency import event_loop
-from runqy.config.connection_urls import RedisTarget
-from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.operations import configuration_change
-from runqy.config_sync.snapshot import get_snapshot
+from runqy.configuration.documents import DocumentKind
+from runqy.configuration.operations import configuration_change
+from runqy.configuration.snapshot import get_snapshot
+from runqy.core.concurrency import event_loop
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import KeyRequired, TaskNotFound
 from tasks import waiting
 from tasks.api.calls import waiting_client

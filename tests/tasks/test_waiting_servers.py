@@ -15,8 +15,8 @@ import redis as redis_py
 
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys, ended_channel
-from runqy.config.connection_urls import RedisTarget
-from runqy.config.process import raise_open_files_limit
+from runqy.core.environment.connection_urls import RedisTarget
+from runqy.core.environment.process import raise_open_files_limit
 from tests.support.database import database_variables
 from tests.support.environment import ADMIN_KEY
 from tests.support.servers import ValkeyServer

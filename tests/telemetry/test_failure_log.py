@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from runqy import clock
-from runqy.telemetry.failure_log import MAX_INTERVAL_S, FailureLog
+from runqy.core.telemetry.failure_log import MAX_INTERVAL_S, FailureLog
 
 
 class FixedClock:

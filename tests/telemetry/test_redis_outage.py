@@ -8,8 +8,8 @@ import pytest
 import structlog
 
 from runqy import clock
-from runqy.config.connection_urls import RedisTarget
-from runqy.config_sync.snapshot import get_snapshot
+from runqy.configuration.snapshot import get_snapshot
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.api.client import ApiClient
 from tests.support.servers import free_port
 

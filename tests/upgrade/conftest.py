@@ -44,7 +44,7 @@ def run_commands(database: dict[str, str], tmp_path: Path) -> Commands:
             name: value for name, value in os.environ.items() if not name.startswith(("RUNQY_", "DATABASE_", "REDIS_"))
         }
         done = subprocess.run(
-            [sys.executable, "-m", "runqy.supervisor.management_commands", *words],
+            [sys.executable, "-m", "runqy.manage", *words],
             cwd=tmp_path,
             env=kept | database | variables,
             capture_output=True,

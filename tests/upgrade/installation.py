@@ -10,7 +10,7 @@ from urllib.error import HTTPError
 import psycopg
 import pytest
 
-from tests.supervisor.stack import Stack
+from tests.stack.stack import Stack
 from tests.support.postgresql import PostgresqlServer
 from tests.support.waiting import wait_until
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.supervisor.stack import Stack, make_queue
+from tests.stack.stack import Stack, make_queue
 from tests.support.postgresql import PostgresqlServer, find_programs
 from tests.upgrade import installation
 

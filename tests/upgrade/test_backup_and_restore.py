@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.docs.blocks import read_titled
-from tests.supervisor.stack import Stack, make_queue
+from tests.stack.stack import Stack, make_queue
 from tests.support.postgresql import PostgresqlServer, find_programs
 from tests.support.servers import ValkeyServer
 from tests.upgrade import installation

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.supervisor.stack import Stack, make_queue
+from tests.stack.stack import Stack, make_queue
 from tests.support.postgresql import PostgresqlServer, find_programs
 from tests.upgrade import installation
 

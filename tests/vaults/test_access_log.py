@@ -19,12 +19,12 @@ from runqy.broker import keys
 from runqy.broker.streams import write_behind
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord
-from runqy.config import signing
-from runqy.config_sync.documents import signing_key
+from runqy.configuration.documents import signing_key
+from runqy.core import signing
 from runqy.errors import BrokerUnavailable, DeliveryNotRecorded, VaultNotFound
 from runqy.maintenance.models import FailedRow
 from runqy.redis_connection import get_broker
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.queues.samples import spec
 from tests.support.lost_replies import lose_reply
 from tests.support.maintenance_duties import delete_old_rows

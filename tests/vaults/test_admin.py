@@ -9,8 +9,8 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 
 from runqy.audit.models import AuditRecord
-from runqy.config_sync.models import StoredDocument
-from tests.config_sync.support import away
+from runqy.configuration.models import StoredDocument
+from tests.configuration.support import away
 from tests.support.secret_leaks import SUITE
 from tests.support.staff import staff_client
 from tests.vaults.admin_pages import NO_ENTRIES, ONE_ENTRY, PAGES, PEM, use_vault, values

@@ -6,9 +6,9 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from runqy.audit.models import AuditRecord
-from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.models import StoredDocument
-from runqy.config_sync.snapshot import get_snapshot
+from runqy.configuration.documents import DocumentKind
+from runqy.configuration.models import StoredDocument
+from runqy.configuration.snapshot import get_snapshot
 from runqy.errors import VaultInvalid, VaultUnavailable
 from vaults.entry_rules import EntryUsage, Reference, git_token_error
 from vaults.models import EntryVersion, VaultEntry

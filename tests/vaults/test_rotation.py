@@ -20,8 +20,8 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.audit.models import AuditRecord
 from runqy.broker import keys
-from runqy.config_sync.publishing import compare_configuration
-from tests.config_sync.support import away
+from runqy.configuration.publishing import compare_configuration
+from tests.configuration.support import away
 from tests.queues.samples import spec
 from tests.vaults.test_vaults import fill
 from vaults import operations

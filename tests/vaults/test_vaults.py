@@ -7,8 +7,8 @@ import redis as redis_py
 from django.core.management import call_command
 
 from runqy.broker import keys
-from runqy.config_sync import operations as config_operations
-from runqy.config_sync.models import StoredDocument
+from runqy.configuration import operations as config_operations
+from runqy.configuration.models import StoredDocument
 from runqy.errors import (
     VaultAlreadyExists,
     VaultEntryNotFound,

@@ -8,8 +8,8 @@ from django.db import connection
 
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditRecord
-from runqy.config_sync.documents import DocumentKind
-from runqy.config_sync.models import StoredDocument
+from runqy.configuration.documents import DocumentKind
+from runqy.configuration.models import StoredDocument
 from runqy.errors import VaultEntryChanged, VaultEntryNotFound, VaultInvalid, VaultNotFound, VaultUnavailable
 from tests.vaults.test_vaults import SECRET, fill
 from vaults import operations, queries

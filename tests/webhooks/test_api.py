@@ -10,8 +10,8 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from queues.queries import get_fresh_catalog
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.api_keys import Role
 from runqy.broker import keys
+from runqy.core.api_keys import Role
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.queues.samples import spec

@@ -13,8 +13,8 @@ from alerts.rules import Finding
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.audit.models import AuditRecord
+from runqy.core.api_keys import Role
 from runqy.errors import WebhookInvalid
 from tests.api.client import ApiClient
 from tests.queues.samples import spec

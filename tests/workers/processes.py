@@ -17,7 +17,7 @@ from runqy.broker.tasks.reader import find_task
 from runqy.broker.tasks.record import TaskRecord
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import PATIENCE_S, eventually
 from tests.workers.fake_server import API_KEY, FakeServer

@@ -10,11 +10,10 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
+from runqy.broker.duties.forwarder import forward_due
+from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.forwarder import forward_due
-from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.queues.stats import count_tasks
-from soak.processes import cpu_s
 from tests.support import environment
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.processes import paused
@@ -22,6 +21,7 @@ from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, wait_for_state, wait_task
+from tools.soak.processes import cpu_s
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.queue_order import QueueWeight
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until
 from tests.support.redis_client import redis_of

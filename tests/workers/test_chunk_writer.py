@@ -9,7 +9,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks.chunks import GAP, TaskChunks, read_chunks
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.support import environment, event_loop
 from tests.support.full_redis import full_redis
 from tests.support.redis_client import redis_of

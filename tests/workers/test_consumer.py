@@ -18,7 +18,7 @@ from runqy.broker.scripts import Command
 from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.queue_order import QueueWeight
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until

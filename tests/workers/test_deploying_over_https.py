@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from runqy.core.git.commands import CommandRunner
+from runqy.core.git.credentials import GitCredentials
+from runqy.core.git.sources import parse_source
 from runqy.errors import DeploymentFailed
-from runqy.git.commands import CommandRunner
-from runqy.git.credentials import GitCredentials
-from runqy.git.sources import parse_source
 from tests.support.git_server import GitServer, git_server
 from tests.workers.repositories import Repository
 from workers.deploy.deployment import Deployed, DeploymentSpec, deploy

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from runqy.broker.workers.records import DeploymentStep, WorkerState
+from runqy.core.formats.error_texts import find_error_line
+from runqy.core.git.commands import CommandRunner
+from runqy.core.git.credentials import GitCredentials
+from runqy.core.git.sources import parse_source
 from runqy.errors import DeploymentFailed, DeploymentRefused, DeploymentStopped
-from runqy.formats.error_texts import find_error_line
-from runqy.git.commands import CommandRunner
-from runqy.git.credentials import GitCredentials
-from runqy.git.sources import parse_source
-from runqy.supervisor.deployments import describe_reason
+from runqy.stack.deployments import describe_reason
 from tests.support.workers import RECORD
 from tests.workers.repositories import Repository, make_wheel
 from workers.deploy import virtualenvs

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from runqy.broker.message import ERROR_MAX_BYTES
-from runqy.formats.error_texts import find_error_line, find_start_error, shorten
+from runqy.core.formats.error_texts import find_error_line, find_start_error, shorten
 from workers.runtime import logs
 from workers.runtime.logs import SUMMARY_MAX_CHARS, child_error_members, error_members
 from workers.runtime.redaction import Secrets

@@ -9,8 +9,8 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
+from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import read_run_counters
 from runqy.broker.tasks.archive_reasons import ErrorClass, timeout_error

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from runqy.broker.broker import Broker
+from runqy.broker.duties.forwarder import forward_due
+from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.forwarder import forward_due
-from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.reader import find_task
 from tests.support.redis_client import redis_of

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from runqy.broker.broker import Broker
+from runqy.broker.duties.pending_timeouts import archive_all_timed_out
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
 from runqy.broker.states import RunOutcome
 from tasks.history.record import RunRecorder
 from tasks.models import TaskRun

@@ -10,7 +10,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.output import MAX_BYTES, read_output
 from runqy.broker.tasks.record import TaskProgress
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.support import environment, event_loop
 from tests.support.redis_client import redis_of
 from tests.support.tasks import put, take

@@ -14,7 +14,7 @@ from runqy import clock
 from runqy.broker.tasks.archive_reasons import ErrorClass
 from runqy.broker.tasks.record import TaskProgress
 from runqy.broker.workers.records import WorkerState
-from runqy.formats.error_texts import find_start_error
+from runqy.core.formats.error_texts import find_start_error
 from tests.support import event_loop
 from tests.support.processes import is_alive
 from tests.support.waiting import eventually

@@ -7,7 +7,7 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.pubsub import WorkerEvent
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until

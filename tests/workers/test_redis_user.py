@@ -13,9 +13,9 @@ from queues.models import QueueSource
 from queues.operations import change_queue, save_queue
 from runqy.accounts.operations import CreatedKey, create_api_key, revoke_api_key
 from runqy.broker.broker import Broker
-from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.tasks.reader import find_task, read_tasks
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.redis_connection import get_broker
 from tests.queues.samples import spec
 from tests.support.bad_network import BadNetwork, FaultMode

@@ -6,7 +6,7 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.broker.maintenance.forwarder import forward_due
+from runqy.broker.duties.forwarder import forward_due
 from runqy.broker.queues.stats import count_tasks
 from runqy.broker.tasks.reader import find_task
 from runqy.broker.tasks.record import TaskRecord

@@ -11,8 +11,8 @@ import redis as redis_py
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks.reader import find_task
-from runqy.supervisor import process_specs
-from runqy.supervisor.processes import Process
+from runqy.stack import process_specs
+from runqy.stack.processes import Process
 from tests.support.processes import is_alive
 from tests.support.redis_client import redis_of
 from tests.support.servers import ValkeyServer

@@ -9,8 +9,8 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.broker.maintenance.forwarder import forward
-from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.duties.forwarder import forward
+from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.chunks import GAP, TaskChunks, read_chunks
 from tests.support.full_redis import full_redis

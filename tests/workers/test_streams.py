@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.maintenance.forwarder import forward
+from runqy.broker.duties.forwarder import forward
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.chunks import MAX_CHUNKS, read_chunks
 from runqy.broker.tasks.reader import find_task
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.support import environment
 from tests.support.waiting import eventually
 from tests.workers.fake_server import FakeServer, registration_response

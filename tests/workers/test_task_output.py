@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from runqy.broker.broker import Broker
+from runqy.broker.duties.forwarder import forward
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.forwarder import forward
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.output import MAX_BYTES
 from runqy.broker.tasks.reader import find_task
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.support import environment
 from tests.support.redis_client import redis_of
 from tests.support.waiting import eventually

@@ -10,7 +10,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.memory import store_over_share
 from runqy.broker.tasks.archive_reasons import ErrorClass
 from runqy.broker.tasks.enqueue import enqueue
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from tests.support import environment
 from tests.support.tasks import QUEUE, new_task
 from tests.support.waiting import eventually

@@ -12,7 +12,7 @@ from unfold.enums import ActionVariant
 
 from runqy.admin_site.base_admin import RunqyTabularInline
 from runqy.admin_site.times import show_time
-from runqy.config_sync.admin import PublishedModelAdmin
+from runqy.configuration.admin import PublishedModelAdmin
 from runqy.errors import BrokerUnavailable, VaultAlreadyExists
 from runqy.redis_connection import get_broker
 from vaults.access_log import list_vault_workers

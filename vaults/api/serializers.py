@@ -18,8 +18,8 @@ from runqy.api.serializers import (
     StringField,
 )
 from runqy.audit.actors import ActorKind
+from runqy.core.formats.names import VARIABLE_NAME, VARIABLE_NAME_RULE, VAULT_NAME
 from runqy.errors import RunqyError, VaultInvalid
-from runqy.formats.names import VARIABLE_NAME, VARIABLE_NAME_RULE, VAULT_NAME
 from vaults.entry_rules import GIT_HOSTS_MAX, EntryUsage
 from vaults.models import EntryVersion, Vault, VaultDelivery, VaultEntry
 from vaults.validators import validate_vault_name

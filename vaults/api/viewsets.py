@@ -12,8 +12,8 @@ from runqy.api.etags import etag_response, if_match
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, operation
 from runqy.api.viewsets import ApiViewSet
-from runqy.api_keys import Role
-from runqy.config_sync.operations import publication_result
+from runqy.configuration.operations import publication_result
+from runqy.core.api_keys import Role
 from runqy.errors import VaultEntryNotFound
 from vaults import operations, queries
 from vaults.access_log import list_deliveries

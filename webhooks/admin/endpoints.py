@@ -14,7 +14,7 @@ from runqy.admin_site.labels import render_state
 from runqy.admin_site.shown_once import render_rotation, render_webhook_secret
 from runqy.admin_site.times import show_time
 from runqy.admin_site.views import AdminView
-from runqy.config_sync.admin import PublishedModelAdmin
+from runqy.configuration.admin import PublishedModelAdmin
 from runqy.errors import PreconditionFailed, WebhookDisabled
 from runqy.redis_connection import get_broker
 from webhooks.admin.forms import EndpointForm

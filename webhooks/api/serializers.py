@@ -16,8 +16,8 @@ from runqy.api.serializers import (
     StrictSerializer,
     StringField,
 )
+from runqy.core.formats.names import QUEUE_NAME, QUEUE_NAME_RULE
 from runqy.errors import WebhookInvalid
-from runqy.formats.names import QUEUE_NAME, QUEUE_NAME_RULE
 from webhooks.endpoint_rules import HEADERS_MAX, QUEUES_MAX, RECIPIENTS_MAX
 from webhooks.models import IN_FLIGHT, IN_FLIGHT_MAX, Endpoint, EndpointEvent, EndpointKind, EndpointLevel
 from webhooks.operations import DROP, KEEP_SENDING

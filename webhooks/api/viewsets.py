@@ -15,7 +15,7 @@ from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, operation
 from runqy.api.viewsets import ApiViewSet
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 from runqy.redis_connection import get_broker
 from webhooks.api import serializers as s
 from webhooks.operations import (

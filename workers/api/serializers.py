@@ -18,7 +18,7 @@ from runqy.api.serializers import (
     WorkerCountsSerializer,
 )
 from runqy.broker.workers.records import WorkerState
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from workers.operations import ActionRequest, Registration
 from workers.queries import WorkerStatus
 

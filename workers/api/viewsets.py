@@ -12,9 +12,9 @@ from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import operation
 from runqy.api.throttling import RegistrationThrottle
 from runqy.api.viewsets import ApiViewSet
-from runqy.api_keys import Role
 from runqy.broker.workers.records import count_workers
 from runqy.broker.workers.requests import WorkerAction
+from runqy.core.api_keys import Role
 from runqy.redis_connection import get_broker
 from workers.api import examples
 from workers.api import serializers as s

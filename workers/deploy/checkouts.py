@@ -6,12 +6,12 @@ from pathlib import Path
 
 from runqy.broker.replies import read_number
 from runqy.broker.workers.records import LATEST_S
+from runqy.core.git.commands import CommandRunner
+from runqy.core.git.credentials import GitEnvironment
+from runqy.core.git.limits import Limits
+from runqy.core.git.remotes import HARDENED_OPTIONS, RedirectRefused, RemoteRef, resolve_ref
+from runqy.core.git.sources import Source
 from runqy.errors import DeploymentFailed
-from runqy.git.commands import CommandRunner
-from runqy.git.credentials import GitEnvironment
-from runqy.git.limits import Limits
-from runqy.git.remotes import HARDENED_OPTIONS, RedirectRefused, RemoteRef, resolve_ref
-from runqy.git.sources import Source
 from workers.deploy.kept_deployments import CommitInfo
 
 FETCH_TIMEOUT_S = 600.0

@@ -22,14 +22,14 @@ from pathlib import Path
 import msgspec
 
 from runqy.broker.workers.records import DeploymentStep
+from runqy.core.formats.json_decoding import read_json
+from runqy.core.formats.names import QUEUE_NAME
+from runqy.core.git.commands import CommandRunner
+from runqy.core.git.credentials import GitCredentials, git_environment
+from runqy.core.git.limits import Limits, remove_folder
+from runqy.core.git.remotes import HARDENED_OPTIONS, RemoteRef
+from runqy.core.git.sources import Source, parse_path
 from runqy.errors import DeploymentFailed, DeploymentRefused
-from runqy.formats.json_decoding import read_json
-from runqy.formats.names import QUEUE_NAME
-from runqy.git.commands import CommandRunner
-from runqy.git.credentials import GitCredentials, git_environment
-from runqy.git.limits import Limits, remove_folder
-from runqy.git.remotes import HARDENED_OPTIONS, RemoteRef
-from runqy.git.sources import Source, parse_path
 from workers.deploy import read_checkout
 from workers.deploy.checkouts import MEMORY_BYTES, Git
 from workers.deploy.exec_child import launcher_command, launcher_environment

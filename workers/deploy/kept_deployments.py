@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from runqy.formats.json_decoding import read_json
-from runqy.git.sources import Source
+from runqy.core.formats.json_decoding import read_json
+from runqy.core.git.sources import Source
 from workers.deploy.virtualenvs import is_complete
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runqy.git.commands import CommandRunner
+from runqy.core.git.commands import CommandRunner
 
 RETRY_S = 0.2
 

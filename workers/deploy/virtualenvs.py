@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from runqy.git.commands import CommandRunner, LimitExceeded
-from runqy.git.limits import Limits, remove_folder
+from runqy.core.git.commands import CommandRunner, LimitExceeded
+from runqy.core.git.limits import Limits, remove_folder
 from workers.deploy.exec_child import launcher_command, launcher_environment
 
 CREATE_TIMEOUT_S = 300.0

@@ -8,9 +8,9 @@ import structlog
 
 from runqy import clock
 from runqy.broker.tasks.archive_reasons import ErrorClass
+from runqy.core.formats.durations import humanize
+from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import DeploymentFailed
-from runqy.formats.durations import humanize
-from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.child import Child, ChildSpec
 from workers.runtime.logs import child_error_members
 from workers.runtime.pool import (

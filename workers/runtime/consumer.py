@@ -17,6 +17,8 @@ from runqy.broker.tasks.dequeue import dequeue_tasks
 from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import Extension, Lease, LeasedTask
 from runqy.broker.tasks.record import TaskProgress
+from runqy.core.telemetry.failure_log import FailureLog
+from runqy.core.telemetry.request_ids import REQUEST_ID
 from runqy.errors import (
     BrokerCommandRefused,
     BrokerRefused,
@@ -24,8 +26,6 @@ from runqy.errors import (
     LeaseLost,
     RunqyError,
 )
-from runqy.http.request_ids import REQUEST_ID
-from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.background_writes import record_all
 from workers.runtime.chunk_writer import ChunkWriter
 from workers.runtime.consumer_state import ConsumeConfig, ConsumerState, RoundTrip

@@ -12,13 +12,13 @@ import structlog
 
 from runqy import clock
 from runqy.broker.workers.records import Replacement, WorkerState
-from runqy.concurrency.threads import run_in_thread
+from runqy.core.concurrency.threads import run_in_thread
+from runqy.core.formats.durations import humanize
+from runqy.core.git.commands import CommandRunner
+from runqy.core.git.credentials import GitCredentials
+from runqy.core.git.sources import parse_source
+from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import DeploymentFailed, DeploymentRefused, DeploymentStopped
-from runqy.formats.durations import humanize
-from runqy.git.commands import CommandRunner
-from runqy.git.credentials import GitCredentials
-from runqy.git.sources import parse_source
-from runqy.telemetry.failure_log import FailureLog
 from vaults.entry_rules import variable_name_error
 from workers.deploy.deployment import NO_FAILURE, Deployed, DeploymentSpec, Failure, deploy, failure_of
 from workers.runtime.child import ChildSpec

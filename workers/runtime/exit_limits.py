@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 from runqy import clock
-from runqy.formats.durations import humanize
+from runqy.core.formats.durations import humanize
 from workers.runtime.settings import WorkerSettings
 
 AGE_JITTER = 0.1

@@ -10,7 +10,7 @@ import structlog
 
 from runqy import clock
 from runqy.broker.message import clean_text
-from runqy.telemetry.logs import configure_structlog, dict_config
+from runqy.core.telemetry.logs import configure_structlog, dict_config
 from workers.runtime.pipes import LineSplitter, LongLine
 from workers.runtime.redaction import secrets
 

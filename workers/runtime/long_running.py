@@ -8,7 +8,7 @@ from itertools import islice
 from operator import attrgetter
 
 from runqy import clock
-from runqy.telemetry.failure_log import FailureLog
+from runqy.core.telemetry.failure_log import FailureLog
 from workers.runtime.child import ChildSpec
 from workers.runtime.child_slot import ChildSlot
 from workers.runtime.pool import STOP_TIMEOUT_S, PoolOwner, RestartPolicy

@@ -12,10 +12,10 @@ import structlog
 import typer
 import uvloop
 
-from runqy.config.home import make_home
-from runqy.config.process import collect_rarely, raise_open_files_limit, restrict_new_files
+from runqy.core.environment.home import make_home
+from runqy.core.environment.process import collect_rarely, raise_open_files_limit, restrict_new_files
+from runqy.core.telemetry.tracing import start_tracing
 from runqy.errors import RunqyError
-from runqy.telemetry.tracing import start_tracing
 from workers.deploy.exec_child import find_isolation_obstacle
 from workers.runtime.logs import configure_logging
 from workers.runtime.queue_workers import QueueWorkers

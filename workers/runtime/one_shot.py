@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import structlog
 
+from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import DeploymentFailed
-from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.child import Child, ChildSpec
 from workers.runtime.logs import child_error_members
 from workers.runtime.pool import (

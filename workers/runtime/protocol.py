@@ -12,7 +12,7 @@ import msgspec
 from runqy.broker.streams.run_log import CLASS_MAX_BYTES
 from runqy.broker.tasks.archive_reasons import ErrorClass
 from runqy.broker.tasks.record import TaskProgress
-from runqy.formats.json_decoding import check_depth, convert, describe_error, read_json
+from runqy.core.formats.json_decoding import check_depth, convert, describe_error, read_json
 from workers.runtime.invalid_json import MAX_EXAMINED_BYTES, describe_invalid, describe_not_utf8, is_text
 
 MAX_LINE_BYTES = 32 << 20

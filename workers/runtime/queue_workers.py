@@ -15,9 +15,9 @@ import structlog
 
 from runqy.broker.workers.redis_users import new_server_id
 from runqy.broker.workers.requests import WorkerAction
-from runqy.concurrency.threads import run_in_thread, wait_any
+from runqy.core.concurrency.threads import run_in_thread, wait_any
+from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import BrokerUnavailable, RegistrationRefused, RunqyError, ServerUnavailable
-from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.deployments import DeploymentManager
 from workers.runtime.exit_limits import ExitLimits
 from workers.runtime.heartbeat import WorkerIdentity

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from runqy import clock
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.pubsub import Subscriber, WorkerEvent, parse_worker_event, worker_channels
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 
 TASKS_TIMEOUT_S = 10.0
 """How long a request may go without progress. Requests with tasks or results may have 32 MiB each."""

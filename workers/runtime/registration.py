@@ -11,8 +11,10 @@ import httpx2
 import msgspec
 
 from runqy.broker.constants import ARCHIVE_MAX_TASKS, LEASE_S
-from runqy.concurrency.threads import run_in_thread, wait_any
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.concurrency.threads import run_in_thread, wait_any
+from runqy.core.environment.connection_urls import RedisTarget
+from runqy.core.formats.json_decoding import read_json
+from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import (
     ConfigurationUnavailable,
     ConfigurationUnconfirmed,
@@ -26,8 +28,6 @@ from runqy.errors import (
     VaultUnavailable,
     WorkerIdTaken,
 )
-from runqy.formats.json_decoding import read_json
-from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.redaction import secrets
 from workers.runtime.retries import backoff_s
 from workers.runtime.settings import WorkerSettings

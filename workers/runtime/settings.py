@@ -11,7 +11,7 @@ import structlog
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from runqy.config.env import Environment, InvalidSetting, parse_count, parse_words
+from runqy.core.environment.variables import Environment, InvalidSetting, parse_count, parse_words
 from runqy.errors import WorkerSettingsInvalid
 
 log = structlog.get_logger()

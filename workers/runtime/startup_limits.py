@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runqy import clock
-from runqy.formats.durations import humanize
+from runqy.core.formats.durations import humanize
 
 CHECK_S = 5.0
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

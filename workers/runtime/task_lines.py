@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import msgspec
 
 from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.core.formats.json_decoding import check_depth, describe_error
+from runqy.core.telemetry.request_ids import REQUEST_ID, TRACEPARENT
 from runqy.errors import PayloadUnusable
-from runqy.formats.json_decoding import check_depth, describe_error
-from runqy.http.request_ids import REQUEST_ID, TRACEPARENT
 from workers.runtime.invalid_json import is_text
 
 _encoder = msgspec.json.Encoder()

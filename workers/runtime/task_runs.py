@@ -27,16 +27,16 @@ from runqy.broker.tasks.finish import (
     retry,
 )
 from runqy.broker.tasks.lease import LeasedTask
+from runqy.core.telemetry.request_ids import TRACEPARENT
+from runqy.core.telemetry.tracing import get_tracer
 from runqy.errors import PayloadUnusable, RunqyError
-from runqy.http.request_ids import TRACEPARENT
-from runqy.telemetry.tracing import get_tracer
 from workers.runtime.retries import QueuePolicy
 from workers.runtime.task_lines import add_deadline, encode_task
 from workers.runtime.task_output import RunOutput
 from workers.runtime.task_stream import RunStream
 
 if TYPE_CHECKING:
-    from runqy.telemetry.otel import RunSpan
+    from runqy.core.telemetry.otel import RunSpan
 
 MAX_CHILD_DEATHS = 3
 """A task is archived once this many children have died while running it."""

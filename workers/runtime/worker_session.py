@@ -14,10 +14,10 @@ from runqy.broker.workers.heartbeats import deregister
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.broker.workers.redis_users import is_worker_user, new_wake_token
 from runqy.broker.workers.requests import WorkerAction
-from runqy.concurrency.threads import wait_any
+from runqy.core.concurrency.threads import wait_any
+from runqy.core.formats.error_texts import shorten
+from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import BrokerRefused, BrokerUnavailable
-from runqy.formats.error_texts import shorten
-from runqy.telemetry.failure_log import FailureLog
 from workers.runtime.child import KILL_GRACE_S, TERM_GRACE_S
 from workers.runtime.child_slot import IDLE_GRACE_S
 from workers.runtime.consumer import Consumer

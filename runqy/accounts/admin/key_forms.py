@@ -12,7 +12,7 @@ from runqy.accounts.queries import list_queue_names, list_vault_names
 from runqy.accounts.validators import validate_expiry
 from runqy.admin_site.base_admin import StyledModelForm
 from runqy.admin_site.times import start_of_day, zone_label
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 
 ROLES = {
     Role.CLIENT: "for programs that use queues. Enqueues tasks, reads their state, results and history, cancels and "

@@ -33,9 +33,9 @@ from runqy.accounts.queries import (
 from runqy.admin_site.links import changelist_url
 from runqy.admin_site.shown_once import render_shown_once
 from runqy.admin_site.times import show_time
-from runqy.api_keys import STAFF_ROLES, Role
 from runqy.audit.actors import ActorKind
-from runqy.config_sync.admin import PublishedModelAdmin
+from runqy.configuration.admin import PublishedModelAdmin
+from runqy.core.api_keys import STAFF_ROLES, Role
 from runqy.errors import ApiKeyAlreadyRevoked
 
 _BADGES = {

@@ -12,7 +12,7 @@ from django.urls import reverse
 from runqy.accounts.models import UserSettings
 from runqy.accounts.user_settings import find_time_zone, save_time_zone
 from runqy.admin_site.base_admin import StyledModelForm
-from runqy.formats.time_zones import list_zones
+from runqy.core.formats.time_zones import list_zones
 
 
 class OwnSettingsForm(StyledModelForm):

@@ -20,11 +20,11 @@ from runqy.api.serializers import (
     StrictChoiceField,
     StrictSerializer,
 )
-from runqy.api_keys import Identity, Role
 from runqy.audit.actors import ActorKind
+from runqy.core.api_keys import Identity, Role
+from runqy.core.formats.names import QUEUE_NAME, QUEUE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
+from runqy.core.formats.rates import RATE, RATE_EXAMPLES
 from runqy.errors import ApiKeyInvalid
-from runqy.formats.names import QUEUE_NAME, QUEUE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
-from runqy.formats.rates import RATE, RATE_EXAMPLES
 
 _ROLES = [role.value for role in Role]
 

@@ -18,8 +18,8 @@ from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
-from runqy.api_keys import Role
-from runqy.config_sync.operations import publication_result
+from runqy.configuration.operations import publication_result
+from runqy.core.api_keys import Role
 from runqy.errors import ApiKeyNotFound
 
 _MAX_ID_DIGITS = 18

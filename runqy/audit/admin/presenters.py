@@ -8,7 +8,7 @@ from datetime import datetime
 
 from runqy.admin_site.times import format_time
 from runqy.audit.models import AuditRecord
-from runqy.formats import durations
+from runqy.core.formats import durations
 
 _LOWER_CASE = re.compile(r"[a-z][a-z0-9_]*")
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(\+\d\d:\d\d|Z)")

@@ -12,7 +12,7 @@ from redis import exceptions as redis_errors
 from runqy.broker.connection.async_connection import AsyncConnection
 from runqy.broker.replies import Reply, check_reply
 from runqy.broker.scripts import pack
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable, RunqyError
 
 CONNECT_TIMEOUT_S = 5.0

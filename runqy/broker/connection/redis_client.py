@@ -9,7 +9,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from runqy.broker.replies import translate_errors
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 
 CONNECT_TIMEOUT_S = 1.5
 REPLY_TIMEOUT_S = 1.0

@@ -13,7 +13,7 @@ from runqy.broker.replies import Reply, read_number, read_time_ns
 from runqy.broker.request import Request
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.streams.run_counters import BUCKETS_S
-from runqy.formats.json_decoding import read_json
+from runqy.core.formats.json_decoding import read_json
 
 _RUN_FIELDS = ("run_ms", *(f"run_{bucket}" for bucket in range(len(BUCKETS_S) + 1)))
 MAX_COUNT = 1 << 53

@@ -28,6 +28,7 @@ from runqy.broker.tasks.enqueue import (
     lock_s,
     queue_full,
 )
+from runqy.core.formats.json_decoding import read_json
 from runqy.errors import (
     EndsFull,
     IdempotencyKeyReused,
@@ -36,7 +37,6 @@ from runqy.errors import (
     RunqyError,
     TaskAlreadyExists,
 )
-from runqy.formats.json_decoding import read_json
 
 Enqueued = TaskState | RunqyError
 ItemOutcome = TaskCreated | LockConflict | TaskAlreadyExists | QueueFull

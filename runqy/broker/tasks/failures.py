@@ -6,7 +6,7 @@ import msgspec
 
 from runqy.broker.replies import read_number, read_time_ns, replace_nul
 from runqy.broker.streams.run_log import cut_error
-from runqy.formats.json_decoding import read_json
+from runqy.core.formats.json_decoding import read_json
 
 
 class FailedAttempt(msgspec.Struct, frozen=True, kw_only=True):

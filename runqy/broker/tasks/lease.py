@@ -1,6 +1,6 @@
 """Leases: a worker's right to run a task, its token, and how it is extended.
 
-When a lease ends, `recover` of `runqy/broker/maintenance/recoverer.py` spends a retry and makes the task due again, or
+When a lease ends, `recover` of `runqy/broker/duties/recoverer.py` spends a retry and makes the task due again, or
 archives it.
 """
 

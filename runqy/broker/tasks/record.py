@@ -12,7 +12,7 @@ from runqy.broker.replies import read_number, read_score, read_time_ns
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.failures import FailedAttempt, read_failures
 from runqy.broker.tasks.lease import SUSPECT_DEATHS
-from runqy.formats.json_decoding import read_json
+from runqy.core.formats.json_decoding import read_json
 
 _Amount = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)] | Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 

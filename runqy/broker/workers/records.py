@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from runqy.broker.asynq_pb2 import ServerInfo
 from runqy.broker.constants import HEARTBEAT_TTL_S
 from runqy.broker.replies import read_score
-from runqy.formats.json_decoding import read_json
+from runqy.core.formats.json_decoding import read_json
 
 RECORD_MAX_BYTES = 1 << 18
 """Longer records are ignored: a worker could fill the memory of the processes that list it."""

@@ -18,7 +18,7 @@ from runqy.broker.replies import Reply
 from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.workers.heartbeats import are_workers_listed
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerRefused, BrokerUnavailable, WorkerIdTaken
 
 PREFIX = "runqy-w-"

@@ -9,7 +9,7 @@ from queues.operations import disable_queue, save_queue
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from tests.api.client import ApiClient, Response, problem
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.queues.api.configs import content, refusal
 from tests.queues.samples import spec
 from tests.support.audit import audit_records

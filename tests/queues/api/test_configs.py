@@ -7,9 +7,9 @@ import pytest
 from queues.models import Queue
 from queues.queries import get_fresh_catalog
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 from tests.api.client import ApiClient, Response, problem
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.queues.api.configs import BODY, DEPLOYMENT, PATHS, content, refusal, sub_queues
 
 

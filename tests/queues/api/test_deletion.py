@@ -15,7 +15,7 @@ from queues.operations import save_queue
 from queues.queries import get_fresh_catalog
 from runqy.audit.models import AuditRecord
 from runqy.broker.constants import BATCH_MAX_TASKS
-from runqy.config_sync.snapshot import MAX_AGE_S
+from runqy.configuration.snapshot import MAX_AGE_S
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec

@@ -17,14 +17,14 @@ from queues.models import QueueSource
 from queues.operations import disable_queue, save_queue
 from queues.pausing import pause_queue
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.broker.broker import Broker
 from runqy.broker.health import report_maintenance
 from runqy.broker.keys import QueueKeys
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord, WorkerState
+from runqy.core.api_keys import Role
 from tests.api.client import ApiClient, content, problem
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.queues.samples import spec
 from tests.support.audit import audit_records
 from tests.support.environment import CLIENT_KEY

@@ -13,17 +13,17 @@ from queues.operations import delete_definition, save_queue
 from queues.queries import get_fresh_catalog, get_published_releases
 from queues.releases import redeploy_queue
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.audit.models import AuditRecord
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord
-from runqy.config_sync.models import Revision, StoredDocument
-from runqy.config_sync.operations import configuration_change
-from runqy.config_sync.publishing import compare_configuration
+from runqy.configuration.models import Revision, StoredDocument
+from runqy.configuration.operations import configuration_change
+from runqy.configuration.publishing import compare_configuration
+from runqy.core.api_keys import Role
 from tests.api.client import ApiClient, problem
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.queues.samples import spec
 from workers.operations import register_worker
 

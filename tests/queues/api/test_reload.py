@@ -7,10 +7,10 @@ import pytest
 
 from queues.models import Queue
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.broker.broker import Broker
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord
+from runqy.core.api_keys import Role
 from tests.api.client import ApiClient
 from tests.queues.api.configs import BODY, content, refusal, sub_queues
 

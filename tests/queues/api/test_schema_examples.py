@@ -9,7 +9,7 @@ from queues.definitions import FieldType, PayloadField
 from queues.models import QueueSource
 from queues.operations import disable_queue, save_queue
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
 

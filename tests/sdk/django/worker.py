@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from runqy.broker.broker import Broker
-from runqy.broker.maintenance.forwarder import forward
+from runqy.broker.duties.forwarder import forward
 from runqy.broker.states import TaskState
 from runqy.broker.streams.run_log import RunInfo
 from runqy.broker.tasks.finish import Failure, archive, complete, retry

@@ -15,7 +15,7 @@ from runqy.broker.states import RunOutcome
 from runqy.errors import SearchTooSlow
 from tasks.admin import lists
 from tasks.models import BulkAction, TaskRun
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.support.redis_client import redis_of
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import put

@@ -7,8 +7,8 @@ import pytest
 from django.test import Client
 
 from runqy.broker.broker import Broker
+from runqy.broker.duties.pending_timeouts import archive_timed_out, list_pending
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.pending_timeouts import archive_timed_out, list_pending
 from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.finish import archive

@@ -9,7 +9,7 @@ from django.test import Client
 from queues.models import QueueSource
 from queues.operations import delete_definition, save_queue
 from runqy.broker.broker import Broker
-from runqy.config_sync.operations import configuration_change
+from runqy.configuration.operations import configuration_change
 from tests.queues.samples import spec
 from tests.support.runs import insert_runs, make_failure
 from tests.support.staff import client_of, staff_client

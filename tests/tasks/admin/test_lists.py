@@ -8,8 +8,8 @@ from django.test import Client
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
+from runqy.broker.duties.forwarder import forward_due
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.forwarder import forward_due
 from runqy.broker.queues.pausing import pause
 from runqy.broker.states import RunOutcome
 from runqy.broker.tasks.finish import Failure, complete, retry

@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from runqy.broker.broker import Broker
-from runqy.broker.maintenance.forwarder import forward, forward_due
+from runqy.broker.duties.forwarder import forward, forward_due
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.finish import Failure, retry
 from runqy.broker.tasks.lease import LeasedTask

@@ -11,10 +11,10 @@ from django.utils import timezone
 from queues.models import Queue, QueueSource, ReleaseSource, ReleaseState
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.broker.broker import Broker
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import EndedRun
+from runqy.core.api_keys import Role
 from tasks.bulk_runner import run_bulk_actions
 from tasks.models import TaskCopy, TaskRun
 from tests.api.client import ApiClient, content

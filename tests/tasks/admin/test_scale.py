@@ -12,8 +12,8 @@ from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.workers.heartbeats import write_heartbeat
-from runqy.config_sync import snapshot
-from runqy.config_sync.snapshot import SnapshotValue
+from runqy.configuration import snapshot
+from runqy.configuration.snapshot import SnapshotValue
 from runqy.redis_connection import get_broker
 from tests.queues.samples import definition
 from tests.support.links import count_round_trips

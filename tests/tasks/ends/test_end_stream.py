@@ -5,12 +5,12 @@ from collections.abc import Callable
 import pytest
 
 from runqy.broker.broker import Broker
+from runqy.broker.duties.foreign_ends import ForeignEndSearch
+from runqy.broker.duties.forwarder import forward_due
+from runqy.broker.duties.janitor import ArchiveCursors, delete_expired
+from runqy.broker.duties.pending_timeouts import archive_all_timed_out
+from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.foreign_ends import ForeignEndSearch
-from runqy.broker.maintenance.forwarder import forward_due
-from runqy.broker.maintenance.janitor import ArchiveCursors, delete_expired
-from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
-from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.notify import Notify
 from runqy.broker.queues.deletion import delete_redis_queue, forget_unread_ends, read_unread_ends
 from runqy.broker.states import RunOutcome, TaskState

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
+from runqy.core.api_keys import Role
 from tasks.models import QueueHour, QueueMinute, TaskRun
 from tests.api.client import ApiClient, content, problem
 from tests.support.runs import insert_runs, make_failure, make_run

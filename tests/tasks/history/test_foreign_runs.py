@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.broker.duties.pending_timeouts import archive_all_timed_out
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
 from runqy.broker.message import decode
 from runqy.broker.streams.run_log import EndedRun
 from runqy.broker.tasks.cancel import cancel

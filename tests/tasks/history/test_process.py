@@ -14,7 +14,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.streams.run_log import MAX_ENTRIES
 from runqy.broker.tasks.finish import Completion, complete_all
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from tasks.models import QueueHour, TaskRun
 from tests.support.database import database_variables
 from tests.support.links import wait_for_redis

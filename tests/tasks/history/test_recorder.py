@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
+from runqy.broker.duties.forwarder import forward_due
+from runqy.broker.duties.pending_timeouts import archive_all_timed_out
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.forwarder import forward_due
-from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import read_run_counters
 from runqy.broker.streams.run_log import EndedRun, RunEntry, RunInfo, remove_runs

@@ -5,10 +5,10 @@ import hashlib
 import pytest
 
 from runqy.broker.broker import Broker
+from runqy.broker.duties.forwarder import forward_due
+from runqy.broker.duties.pending_timeouts import archive_all_timed_out
+from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.keys import QueueKeys
-from runqy.broker.maintenance.forwarder import forward_due
-from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
-from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import read_run_counters
 from runqy.broker.streams.run_log import (
@@ -29,7 +29,7 @@ from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.finish import Completion, Failure, archive, complete, complete_all, requeue, retry
 from runqy.broker.workers.redis_users import RedisUser, create_users, delete_users
-from runqy.config.connection_urls import RedisTarget
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerCommandRefused
 from tests.support import environment
 from tests.support.redis_client import redis_of

@@ -13,7 +13,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
 from runqy.broker.workers.requests import read_requests
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.queues.samples import spec
 from tests.support.audit import audit_records
 from tests.support.redis_client import redis_of

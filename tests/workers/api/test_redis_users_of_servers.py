@@ -12,8 +12,8 @@ from runqy.accounts.worker_credentials import RedisUserReconciler, remove_users_
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.workers.redis_users import list_users
-from runqy.config.connection_urls import RedisTarget
-from runqy.config_sync.publishing import republish_configuration
+from runqy.configuration.publishing import republish_configuration
+from runqy.core.environment.connection_urls import RedisTarget
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.support.environment import SERVER

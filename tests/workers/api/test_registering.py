@@ -14,14 +14,14 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.api.throttling import registration_limiter
-from runqy.api_keys import Identity, Role
 from runqy.broker.streams import write_behind
 from runqy.broker.workers.heartbeats import write_heartbeat
-from runqy.config.connection_urls import parse_redis_url
-from runqy.formats.rates import Rate
+from runqy.core.api_keys import Identity, Role
+from runqy.core.environment.connection_urls import parse_redis_url
+from runqy.core.formats.rates import Rate
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem
-from tests.config_sync.support import away, elsewhere
+from tests.configuration.support import away, elsewhere
 from tests.queues.samples import spec
 from tests.queues.stored import store_queues
 from tests.support.environment import CLIENT_KEY, SERVER, WORKER_KEY

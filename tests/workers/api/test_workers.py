@@ -10,14 +10,14 @@ from django.db import OperationalError
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.broker import keys
 from runqy.broker.workers.heartbeats import deregister, write_heartbeat
 from runqy.broker.workers.records import LOST_AFTER_S, LOST_TTL_S, RunningTask, WorkerRecord, WorkerState
-from runqy.formats.timestamps import format_s
+from runqy.core.api_keys import Role
+from runqy.core.formats.timestamps import format_s
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, content, problem
-from tests.config_sync.support import away
+from tests.configuration.support import away
 from tests.queues.samples import spec
 from tests.support.environment import WORKER_KEY
 from tests.support.redis_client import redis_of

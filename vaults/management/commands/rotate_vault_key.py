@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 
 from runqy.audit.actors import actor_context, command_actor
-from runqy.config_sync.publishing import republish_configuration
+from runqy.configuration.publishing import republish_configuration
 from runqy.errors import BrokerUnavailable, RunqyError
 from vaults.rotation import BATCH, RotationBatch, count_outdated, rotate_entries
 from vaults.status import get_vault_status

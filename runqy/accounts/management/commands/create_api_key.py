@@ -8,11 +8,11 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from runqy.accounts.operations import create_api_key
-from runqy.api_keys import Role
 from runqy.audit.actors import actor_context, command_actor
-from runqy.config_sync.operations import NOT_PUBLISHED, publication_result
+from runqy.configuration.operations import NOT_PUBLISHED, publication_result
+from runqy.core.api_keys import Role
+from runqy.core.formats import durations
 from runqy.errors import ApiKeyInvalid
-from runqy.formats import durations
 
 
 class Command(BaseCommand):

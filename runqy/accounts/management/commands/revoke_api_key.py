@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from runqy.accounts.operations import revoke_api_key
 from runqy.audit.actors import actor_context, command_actor
-from runqy.config_sync.operations import NOT_PUBLISHED, publication_result
+from runqy.configuration.operations import NOT_PUBLISHED, publication_result
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyNotFound
 
 

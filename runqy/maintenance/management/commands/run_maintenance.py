@@ -7,10 +7,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from runqy.core.telemetry.tracing import start_tracing
 from runqy.maintenance.base import make_duties
 from runqy.maintenance.loops import run_duties
 from runqy.redis_connection import get_broker
-from runqy.telemetry.tracing import start_tracing
 
 
 class Command(BaseCommand):

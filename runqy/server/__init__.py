@@ -1,0 +1,1 @@
+"""What stands around the apps: the data plane, middleware, health, metrics, the overview."""
